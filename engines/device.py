@@ -1,0 +1,178 @@
+"""The device contract: five small protocols with exactly the verbs that the pipeline uses.
+
+Implementations: `device_host` (CPU memory, synchronous streams), `device_cuda` (cuda.bindings.runtime) and
+`device_simulated` (a happens-before checker on virtual or real time). All three pass tests/contract.
+
+What is *not* here: running a model. Engines enqueue their own work on a `DeviceStream`.
+
+Rules
+- Everything is allocated at start-up; `alloc_*`, `create_*` and `close` are never called while serving.
+- Methods of one stream are called by one thread at a time. A thread calls `Device.attach_thread()` before its first
+  use of anything of a device.
+- Copies and event records are *enqueued*: they return before they are done on an asynchronous device. Only
+  `Event.sync`, `DeviceStream.sync` and `close` block.
+- A host buffer may be read or written by the host only when every device operation on it is known to be done
+  (an event recorded after it was synchronised). The simulated device raises RaceError otherwise, whatever the timing.
+"""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class HostBuffer(Protocol):
+    """Host memory that a device can copy from and to asynchronously (pinned on CUDA). Owner: whoever allocated it."""
+
+    @property
+    def nbytes(self) -> int:
+        """Capacity in bytes."""
+        ...
+
+    def write_view(self) -> NDArray[np.uint8]:
+        """Return the memory, shape (nbytes,), for the host to write; valid until `close`. This is a checked access."""
+        ...
+
+    def read_view(self) -> NDArray[np.uint8]:
+        """Return the memory, shape (nbytes,), for the host to read; valid until `close`. This is a checked access."""
+        ...
+
+    def close(self) -> None:
+        """Free it. Idempotent."""
+        ...
+
+
+class DeviceBuffer(Protocol):
+    """Memory that an engine reads inputs from or writes outputs to."""
+
+    @property
+    def nbytes(self) -> int:
+        """Capacity in bytes."""
+        ...
+
+    @property
+    def address(self) -> int:
+        """Address to give to an engine: device memory on CUDA, host memory on the others."""
+        ...
+
+    def close(self) -> None:
+        """Free it. Idempotent."""
+        ...
+
+
+class Event(Protocol):
+    """A point in a device stream. Re-used: a new `record` forgets the old point."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the recorded point has been reached. False before the first record."""
+        ...
+
+    def sync(self) -> None:
+        """Block the calling thread until the recorded point is reached, without spinning.
+
+        Raises:
+            MisuseError: never recorded.
+            ExecutionError: work before the point failed.
+            DeviceLostError: the device is gone.
+        """
+        ...
+
+    def elapsed_ns(self, earlier: "Event") -> int:
+        """Return device time from `earlier` to this event; both are done."""
+        ...
+
+    def close(self) -> None:
+        """Free it. Idempotent."""
+        ...
+
+
+class DeviceStream(Protocol):
+    """A queue of device work that runs in order; work of different streams overlaps unless an event orders it."""
+
+    @property
+    def handle(self) -> int:
+        """The vendor's stream handle (cudaStream_t) for engines; 0 where there is none."""
+        ...
+
+    def copy_h2d(
+        self,
+        dst: DeviceBuffer,
+        src: HostBuffer,
+        nbytes: int,
+        dst_offset: int = 0,
+        src_offset: int = 0,
+    ) -> None:
+        """Enqueue a copy of `nbytes` bytes from host to device. A no-op where `dst` mirrors `src`."""
+        ...
+
+    def copy_d2h(
+        self,
+        dst: HostBuffer,
+        src: DeviceBuffer,
+        nbytes: int,
+        dst_offset: int = 0,
+        src_offset: int = 0,
+    ) -> None:
+        """Enqueue a copy of `nbytes` bytes from device to host. A no-op where `src` mirrors `dst`."""
+        ...
+
+    def record(self, event: Event) -> None:
+        """Enqueue: `event` is done when everything enqueued on this stream before is done."""
+        ...
+
+    def wait(self, event: Event) -> None:
+        """Enqueue: what comes later on this stream starts only after `event`. The host does not block."""
+        ...
+
+    def sync(self) -> None:
+        """Block the calling thread until everything enqueued is done. Raises as `Event.sync`."""
+        ...
+
+    def close(self) -> None:
+        """Free it after its work is done. Idempotent."""
+        ...
+
+
+class Device(Protocol):
+    """Where a model instance runs."""
+
+    @property
+    def name(self) -> str:
+        """For people and metrics: `cpu`, `cuda:0`, `simulated`."""
+        ...
+
+    @property
+    def gather_below_bytes(self) -> int:
+        """Rows smaller than this are gathered into one copy; larger ones are copied each from where they lie."""
+        ...
+
+    def attach_thread(self) -> None:
+        """Make the calling thread fit to use this device (CUDA: select it). Idempotent."""
+        ...
+
+    def alloc_host(self, nbytes: int) -> HostBuffer:
+        """Allocate host memory (pinned on CUDA), zeroed or not. Raises DeviceMemoryError."""
+        ...
+
+    def alloc_device(self, nbytes: int, mirror: HostBuffer | None = None) -> DeviceBuffer:
+        """Allocate device memory. Raises DeviceMemoryError.
+
+        Args:
+            nbytes: capacity.
+            mirror: the host buffer that copies of this buffer come from or go to, of at least `nbytes` bytes. A device
+                whose memory is host memory returns a view of it, and copies between the two are no-ops.
+        """
+        ...
+
+    def create_stream(self, name: str, *, urgent: bool = False) -> DeviceStream:
+        """Create a stream; `urgent` asks for the highest priority the device has."""
+        ...
+
+    def create_event(self) -> Event:
+        """Create an event that measures time and blocks without spinning."""
+        ...
+
+    def close(self) -> None:
+        """Free what the device itself holds. Every buffer, stream and event is closed before. Idempotent."""
+        ...

@@ -1,0 +1,113 @@
+"""The engine contract: what runs a model on a device, one `Engine` per model instance.
+
+An engine is bound to the fixed buffers of a few slots and then only ever *enqueues*: no allocation in service.
+
+Threads: `enqueue` and `outputs` are called by the execute stage's thread alone; `bind` and `warm_up` before service;
+`close` after the stages have ended.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from engines.device import DeviceBuffer, DeviceStream
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, type and shape of one input or output.
+
+    Attributes:
+        name: as in the model file.
+        dtype: numpy dtype; `np.dtype(object)` stands for BYTES.
+        shape: without the batch dimension; -1 where it varies.
+    """
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every row has the same, known size."""
+        return self.dtype != np.dtype(object) and all(dim >= 0 for dim in self.shape)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row. Raises ValueError if it varies."""
+        if not self.is_fixed:
+            raise ValueError(f"tensor {self.name!r} has no fixed size")
+        elements = 1
+        for dim in self.shape:
+            elements *= dim
+        return elements * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpecs:
+    """What a model takes and gives.
+
+    Attributes:
+        inputs: in the model's order.
+        outputs: in the model's order.
+        max_batch_size: most rows of one execution, at least 1.
+        has_batch_dimension: False for a model whose first dimension is not a batch; max_batch_size is 1 then.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch_size: int
+    has_batch_dimension: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SlotBuffers:
+    """The device side of one slot, as an engine sees it.
+
+    Attributes:
+        index: 0 .. slots-1.
+        inputs: one buffer per input of `EngineSpecs`, of max_batch_size rows each.
+        outputs: one buffer per output, likewise.
+    """
+
+    index: int
+    inputs: tuple[DeviceBuffer, ...]
+    outputs: tuple[DeviceBuffer, ...]
+
+
+class Engine(Protocol):
+    """One instance of a model on one device."""
+
+    @property
+    def specs(self) -> EngineSpecs:
+        """What the model takes and gives; constant."""
+        ...
+
+    def bind(self, slot: SlotBuffers) -> None:
+        """Prepare executions that read and write the buffers of `slot`. Before `warm_up`; once per slot."""
+        ...
+
+    def warm_up(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
+        """Run every given batch size on every bound slot until lazy work (allocation, capture) is done. Blocks."""
+        ...
+
+    def enqueue(self, slot_index: int, batch_size: int, device_stream: DeviceStream) -> None:
+        """Enqueue one execution of rows 0..batch_size-1 of a bound slot.
+
+        Blocks: on the host device until the run is done (with the GIL released); never on an asynchronous device.
+        Raises: ExecutionError, DeviceLostError.
+        """
+        ...
+
+    def outputs(self, slot_index: int, batch_size: int) -> tuple[DeviceBuffer, ...]:
+        """Return where the outputs of the latest `enqueue` of that slot lie, in the order of `specs.outputs`.
+
+        Usually the slot's own buffers; an engine that owns its output addresses returns those instead. Rows are dense
+        from offset 0.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free everything, after the device streams it used are idle. Idempotent."""
+        ...

@@ -1,0 +1,38 @@
+"""What can go wrong below the service. The pipeline translates these into the service's own errors in one place."""
+
+
+class EngineError(Exception):
+    """Base of everything that a device or an engine raises on purpose; never raised itself."""
+
+    def __init__(self, message: str) -> None:
+        if type(self) is EngineError:
+            raise TypeError("raise one of EngineError's subclasses")
+        super().__init__(message)
+
+
+class ModelFileError(EngineError):
+    """The model file is missing, broken, or not one that this engine can serve. Found at load, never in service."""
+
+
+class BackendUnavailableError(EngineError):
+    """The library or the hardware that this engine or device needs is not there. The message says what to install."""
+
+
+class DeviceMemoryError(EngineError):
+    """An allocation does not fit. Raised at start-up only: nothing is allocated in service."""
+
+
+class ExecutionError(EngineError):
+    """One batch failed; the device and the engine are still healthy."""
+
+
+class DeviceLostError(EngineError):
+    """The device is in an error that does not go away (a sticky CUDA error): the process has to end."""
+
+
+class RaceError(EngineError):
+    """Simulated device only: an access that nothing orders after an earlier conflicting one."""
+
+
+class MisuseError(EngineError):
+    """A contract of this package was broken by its caller: a foreign buffer, a closed handle. Our bug."""

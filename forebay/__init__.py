@@ -1,0 +1,1 @@
+"""Forebay: the client library. `import forebay` never imports the service or an engine."""

@@ -1,0 +1,1 @@
+"""Generated protocol code; see `make proto`. Do not edit."""

@@ -1,0 +1,1 @@
+"""The bundled model repository (data only)."""

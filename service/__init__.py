@@ -1,0 +1,1 @@
+"""The Forebay service: front end, batch former, pipeline, models, results and observation."""

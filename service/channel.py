@@ -1,0 +1,112 @@
+"""A bounded, closable hand-over of items from some threads to one receiving thread.
+
+Theory of operation
+    A channel is a deque under one condition. `send` waits for space; `send_now` never waits and treats a full channel
+    as a broken promise of whoever sized it (InvariantError). `close` lets the receiver drain what is there and then
+    raises ChannelClosedError in it; senders get ChannelClosedError at once. `receive_all` empties the channel in one
+    go, so that a busy receiver takes the lock once per wake-up and not once per item.
+
+Guarantees: first in, first out; nothing sent is lost; a receiver never misses a wake-up.
+"""
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from service.clock import Clock
+from service.errors import InvariantError
+
+T = TypeVar("T")
+
+
+class ChannelClosedError(Exception):
+    """The channel is closed and, for the receiver, empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStatistics:
+    """A snapshot of a channel, for metrics and tests."""
+
+    capacity: int
+    depth: int
+    peak_depth: int
+    sent: int
+
+
+class Channel(Generic[T]):
+    """See the module's theory of operation. Thread: any; one receiver at a time."""
+
+    def __init__(self, name: str, capacity: int, clock: Clock) -> None:
+        if capacity < 1:
+            raise ValueError(f"channel {name!r}: capacity must be at least 1, not {capacity}")
+        self.name = name
+        self.capacity = capacity
+        self._clock = clock
+        self._items: deque[T] = deque()
+        self._condition = threading.Condition()
+        self._is_closed = False
+        self._peak_depth = 0
+        self._sent = 0
+
+    def send(self, item: T) -> None:
+        """Append `item`. Blocks: while the channel is full. Raises ChannelClosedError."""
+        with self._condition:
+            while len(self._items) >= self.capacity and not self._is_closed:
+                self._clock.wait(self._condition, None)
+            self._append(item)
+
+    def send_now(self, item: T) -> None:
+        """Append `item` to a channel that has space by construction. Blocks: no. Raises InvariantError if full."""
+        with self._condition:
+            if len(self._items) >= self.capacity and not self._is_closed:
+                raise InvariantError(f"channel {self.name} is full at {self.capacity}")
+            self._append(item)
+
+    def _append(self, item: T) -> None:
+        if self._is_closed:
+            raise ChannelClosedError(self.name)
+        self._items.append(item)
+        self._sent += 1
+        self._peak_depth = max(self._peak_depth, len(self._items))
+        self._condition.notify_all()
+
+    def receive(self) -> T:
+        """Take the oldest item. Blocks: until there is one. Raises ChannelClosedError when closed and empty."""
+        with self._condition:
+            while not self._items:
+                if self._is_closed:
+                    raise ChannelClosedError(self.name)
+                self._clock.wait(self._condition, None)
+            item = self._items.popleft()
+            self._condition.notify_all()
+            return item
+
+    def receive_all(self, until_ns: int | None) -> list[T]:
+        """Take everything there is; empty if the instant `until_ns` came first.
+
+        Blocks: until there is an item, the channel is closed, or `until_ns`; `None` waits without a limit.
+        Raises ChannelClosedError when closed and empty.
+        """
+        with self._condition:
+            while not self._items:
+                if self._is_closed:
+                    raise ChannelClosedError(self.name)
+                if until_ns is not None and self._clock.now_ns() >= until_ns:
+                    return []
+                self._clock.wait(self._condition, until_ns)
+            items = list(self._items)
+            self._items.clear()
+            self._condition.notify_all()
+            return items
+
+    def close(self) -> None:
+        """Refuse new items and let the receiver drain the rest. Idempotent."""
+        with self._condition:
+            self._is_closed = True
+            self._condition.notify_all()
+
+    def statistics(self) -> ChannelStatistics:
+        """Return a snapshot."""
+        with self._condition:
+            return ChannelStatistics(self.capacity, len(self._items), self._peak_depth, self._sent)

@@ -1,0 +1,161 @@
+"""Errors that reach a client, and nothing else.
+
+Every error has an `outcome`: what happened to the request or the stream, in words of the service. Each codec owns one
+table from outcome to its wire (forebay.v1 status codes, gRPC codes, Triton's wording); a test walks the tables. The
+message is public: it names no path, host, module or traceback. Details for the operator go to the log.
+
+An error has a scope. *request*: one frame ends so, in band, and its stream lives on. *session*: the whole RPC ends.
+"""
+
+import enum
+from typing import ClassVar, Literal
+
+
+class Outcome(enum.Enum):
+    """How a request or a stream ended. Exactly one for every admitted or refused frame."""
+
+    OK = "ok"
+    SUPERSEDED = "superseded"
+    EXPIRED = "expired"
+    OVERLOADED = "overloaded"
+    INVALID = "invalid"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    NOT_FOUND = "not_found"
+    BAD_STATE = "bad_state"
+    UNSUPPORTED = "unsupported"
+    UNAVAILABLE = "unavailable"
+    LOST = "lost"
+    CORRUPT = "corrupt"
+    INTERNAL = "internal"
+
+
+class ServiceError(Exception):
+    """Base of all errors that a client may see; never raised itself.
+
+    Args:
+        message: public; says what is wrong, where, and how to mend it.
+        retry_after_ms: advice to the client, 0 for none.
+    """
+
+    outcome: ClassVar[Outcome]
+    scope: ClassVar[Literal["request", "session"]]
+
+    def __init__(self, message: str, *, retry_after_ms: int = 0) -> None:
+        if type(self) is ServiceError:
+            raise TypeError("raise one of ServiceError's subclasses")
+        super().__init__(message)
+        self.message = message
+        self.retry_after_ms = retry_after_ms
+
+
+class InvalidRequestError(ServiceError):
+    """The frame itself is wrong: shape, dtype, byte count, image, seq."""
+
+    outcome = Outcome.INVALID
+    scope = "request"
+
+
+class OverloadedError(ServiceError):
+    """No permit is free: the server has as many frames in hand as it can hold."""
+
+    outcome = Outcome.OVERLOADED
+    scope = "request"
+
+
+class SupersededError(ServiceError):
+    """A newer frame of a LATEST stream took its place."""
+
+    outcome = Outcome.SUPERSEDED
+    scope = "request"
+
+
+class DeadlineExpiredError(ServiceError):
+    """The budget cannot be met, or has passed, before execution; the work is never started."""
+
+    outcome = Outcome.EXPIRED
+    scope = "request"
+
+
+class RequestCancelledError(ServiceError):
+    """The client left, or the server gave the frame up at the end of its drain."""
+
+    outcome = Outcome.CANCELLED
+    scope = "request"
+
+
+class BatchFailedError(ServiceError):
+    """Execution failed; the engine is still healthy."""
+
+    outcome = Outcome.FAILED
+    scope = "request"
+
+
+class CorruptResultError(ServiceError):
+    """An output cannot be right: NaN where none may be, a size that does not match."""
+
+    outcome = Outcome.CORRUPT
+    scope = "request"
+
+
+class UnknownModelError(ServiceError):
+    """No such model or version."""
+
+    outcome = Outcome.NOT_FOUND
+    scope = "session"
+
+
+class SessionStateError(ServiceError):
+    """A message that the state of the stream does not allow: a frame before Open, a second Open."""
+
+    outcome = Outcome.BAD_STATE
+    scope = "session"
+
+
+class InvalidSessionError(ServiceError):
+    """Open asks for something that makes no sense."""
+
+    outcome = Outcome.INVALID
+    scope = "session"
+
+
+class UnsupportedError(ServiceError):
+    """Something that this build or this model does not offer."""
+
+    outcome = Outcome.UNSUPPORTED
+    scope = "session"
+
+
+class NotReadyError(ServiceError):
+    """Warming up, or shutting down: try again elsewhere."""
+
+    outcome = Outcome.UNAVAILABLE
+    scope = "session"
+
+
+class TooManyStreamsError(ServiceError):
+    """The limit of streams is reached."""
+
+    outcome = Outcome.OVERLOADED
+    scope = "session"
+
+
+class DeviceLostError(ServiceError):
+    """The device is gone; this process ends and a supervisor starts it anew."""
+
+    outcome = Outcome.LOST
+    scope = "session"
+
+
+class InvariantError(ServiceError):
+    """Our bug. Logged in full; the client sees a masked text."""
+
+    outcome = Outcome.INTERNAL
+    scope = "session"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("internal error; the server's log has the details")
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail

@@ -1,0 +1,1 @@
+"""gRPC front ends: servicers, codecs, sessions, admission, decoding, the event-loop side of everything."""

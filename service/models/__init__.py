@@ -1,0 +1,1 @@
+"""Model repository, configuration, versions and their life cycle."""

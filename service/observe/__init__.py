@@ -1,0 +1,1 @@
+"""Metrics, timelines and the admin port."""

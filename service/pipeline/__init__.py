@@ -1,0 +1,1 @@
+"""Slots, the three stage threads, and delivery."""

@@ -1,0 +1,258 @@
+"""What travels: request, batch, completion, and the timeline that is stamped at every hand-over.
+
+A `Request` is a frame (or a Triton request) after admission and decoding: the unit of batching, deadlines and errors.
+It ends in exactly one `Completion`. A `Batch` is whole requests of one batch key executed together on one lane.
+
+Ownership: a request belongs to one thread at a time and moves front end -> decode worker -> former -> stages ->
+delivery -> front end. `is_cancelled` alone may be set by the front end at any time (one flag, read as a hint).
+"""
+
+import enum
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from engines.device import HostBuffer
+from service.errors import ServiceError
+
+OutputArrays = tuple[NDArray[Any], ...]
+
+
+class Delivery(enum.Enum):
+    """What happens to a waiting frame when a newer one of its stream arrives."""
+
+    LATEST = "latest"
+    EVERY = "every"
+
+
+class StreamKey:
+    """One client stream as the former sees it: an identity, shared by all requests of the stream.
+
+    Attributes:
+        name: the camera's name, for logs and metrics; not unique.
+        delivery: LATEST streams have at most `max_waiting` pending requests, the newest ones.
+        max_waiting: K, at least 1; ignored for EVERY.
+    """
+
+    __slots__ = ("delivery", "max_waiting", "name")
+
+    def __init__(self, name: str, delivery: Delivery, max_waiting: int = 1) -> None:
+        self.name = name
+        self.delivery = delivery
+        self.max_waiting = max_waiting
+
+
+@dataclass(slots=True)
+class Timeline:
+    """Instants (ns, the service's clock) and device durations (ns) of one request. Stamped once each, 0 until then.
+
+    Durations are computed here and nowhere else; the seven add up to `total_us` exactly, since every boundary is
+    rounded to whole microseconds before differences are taken.
+    """
+
+    received_ns: int = 0  # read() returned
+    validated_ns: int = 0  # header checked, about to wait for a decoder
+    admitted_ns: int = 0  # in the frame arena, handed to the former
+    formed_ns: int = 0  # in a batch
+    readable_ns: int = 0  # outputs are in host memory
+    built_ns: int = 0  # result built; for a frame never executed, the moment its fate was decided
+    h2d_ns: int = 0  # device durations
+    execute_ns: int = 0
+    d2h_ns: int = 0
+
+    def durations_us(self) -> "Durations":
+        """Return where the time went. A boundary that was never reached counts as the next one that was."""
+        built = self.built_ns // 1000
+        received = self.received_ns // 1000
+        validated = self.validated_ns // 1000 or built
+        admitted = self.admitted_ns // 1000 or built
+        readable = self.readable_ns // 1000 or built
+        h2d, execute, d2h = self.h2d_ns // 1000, self.execute_ns // 1000, self.d2h_ns // 1000
+        queue = readable - admitted - h2d - execute - d2h
+        if queue < 0:  # device and host clocks may disagree by microseconds: execution gives way
+            execute, queue = max(0, execute + queue), 0
+        return Durations(
+            receive=validated - received,
+            decode=admitted - validated,
+            queue=queue,
+            h2d=h2d,
+            execute=execute,
+            d2h=d2h,
+            deliver=built - readable,
+            total=built - received,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """Stage durations in microseconds; everything but `total` adds up to `total`."""
+
+    receive: int
+    decode: int
+    queue: int
+    h2d: int
+    execute: int
+    d2h: int
+    deliver: int
+    total: int
+
+
+class FrameBuffer(Protocol):
+    """A leased buffer of the frame arena that holds the inputs of one request, dense, in the model's order."""
+
+    @property
+    def host(self) -> HostBuffer:
+        """The memory; inputs start at `offsets`."""
+        ...
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Byte offset of each input."""
+        ...
+
+    def release(self) -> None:
+        """Give the lease (and the permit with it) back. Idempotent. Thread: any."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One unit of batching.
+
+    Attributes:
+        id: unique in this process, rising in order of arrival.
+        stream: the stream it came on.
+        size: rows, 1 for a frame.
+        batch_key: requests batch together only if their keys are equal (inner shapes and dtypes).
+        deadline_ns: instant, or None for no deadline.
+        arrival_ns: instant at which its place in the order of arrival was taken.
+        priority: 1 is the most urgent.
+        frame: its inputs; released once they are uploaded, or when it ends without execution.
+        on_completion: called once, on the event loop, with the completion.
+        wants: what the result should hold; opaque to the former and the pipeline, read by `service.results`.
+        queue_timeout_ns: Triton's per-request timeout while pending, if any.
+    """
+
+    id: int
+    stream: StreamKey
+    size: int
+    batch_key: Hashable
+    deadline_ns: int | None
+    arrival_ns: int
+    priority: int
+    frame: FrameBuffer
+    on_completion: "Callable[[Completion], None]"
+    wants: Any = None
+    queue_timeout_ns: int | None = None
+    timeline: Timeline = field(default_factory=Timeline)
+    is_cancelled: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Completion:
+    """How one request ended.
+
+    Attributes:
+        request: the request.
+        error: None if it was executed and its outputs are good.
+        outputs: owned copies, one per model output wanted, shape (size, ...); None unless executed.
+        result: typed result made from `outputs` by a results worker; None if only tensors were wanted.
+        batch_size: rows of its batch as executed; 0 if it was not.
+        model_version: the version that executed it; empty if none did.
+    """
+
+    request: Request
+    error: ServiceError | None = None
+    outputs: OutputArrays | None = None
+    result: Any = None
+    batch_size: int = 0
+    model_version: str = ""
+
+
+class CompletionSink(Protocol):
+    """Where completions go: towards the event loop. Thread: any. Blocks: no."""
+
+    def post(self, completions: Sequence[Completion]) -> None:
+        """Hand over completions; one wake-up of the loop per call at most."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Whole requests of one batch key in one slot.
+
+    Attributes:
+        id: unique in this process, rising in the order of forming.
+        lane_index: the lane that runs it.
+        slot_index: the slot of that lane.
+        requests: in the order of their rows.
+        rows: sum of the requests' sizes.
+        executed_rows: rows that the engine runs, >= rows when padded to a captured size.
+        formed_ns: when it was formed.
+        bind_by_ns: when late binding meant to form it; `formed_ns - bind_by_ns` is how late binding happened.
+    """
+
+    id: int
+    lane_index: int
+    slot_index: int
+    requests: Sequence[Request]
+    rows: int
+    executed_rows: int
+    formed_ns: int
+    bind_by_ns: int = 0
+    error: ServiceError | None = None
+
+
+class Lane(Protocol):
+    """One model instance as the former sees it: slots to reserve and a way in. Thread: the former's."""
+
+    @property
+    def index(self) -> int:
+        """0 .. lanes-1 of its model version."""
+        ...
+
+    @property
+    def slot_count(self) -> int:
+        """Slots in all."""
+        ...
+
+    def try_reserve(self) -> int | None:
+        """Take a FREE slot (FREE -> RESERVED) and return its index, or None."""
+        ...
+
+    def unreserve(self, slot_index: int) -> None:
+        """Give a reserved slot back: there was nothing to send (RESERVED -> FREE)."""
+        ...
+
+    def submit(self, batch: Batch) -> None:
+        """Send a batch in its reserved slot on its way. Blocks: no."""
+        ...
+
+
+class LaneListener(Protocol):
+    """What a lane tells the former. Thread: the lane's d2h thread. Blocks: no."""
+
+    def compute_ended(self, batch: Batch, ended_ns: int, h2d_ns: int, execute_ns: int) -> None:
+        """Execution of `batch` ended at the host instant `ended_ns`; durations come from device events."""
+        ...
+
+    def slot_freed(self, lane_index: int, slot_index: int, d2h_ns: int) -> None:
+        """A slot is FREE again; `d2h_ns` is how long its outputs took, 0 if the batch failed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Feasibility:
+    """Immutable snapshot that the former publishes for admission, one attribute swap per change. Thread: any reads it.
+
+    Attributes:
+        least_service_ns: h(1) + t(1) + d(1): the least that a lone request needs; 0 while nothing is known.
+    """
+
+    least_service_ns: int = 0
+
+    def is_hopeless(self, now_ns: int, deadline_ns: int | None, decode_ns: int) -> bool:
+        """Whether a request that still needs `decode_ns` of decoding cannot meet its deadline even alone."""
+        return deadline_ns is not None and now_ns + decode_ns + self.least_service_ns > deadline_ns
