@@ -1,0 +1,131 @@
+"""What the service knows of one model: how frames become its inputs and what its outputs mean.
+
+Values only: made by `service.models.config`, read by decoding, batching, results and the front end. A description is
+made twice, once from the configuration alone (`specs` is None: enough to open an engine), and once completed with what
+the opened engine takes and gives. Only completed descriptions serve. Thread: any (immutable).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engines.engine import EngineSpecs
+from forebay.wire.model_config_pb2 import ModelConfig
+
+ColorOrder = Literal["RGB", "BGR"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """A model whose only input is a picture: uint8, height x width x 3, dense rows.
+
+    Frames are stretched to this size with bilinear interpolation (`cv2.resize`, INTER_LINEAR); scaling of values is
+    part of the model.
+
+    Attributes:
+        width: pixels.
+        height: pixels.
+        color_order: order of the three channels in memory.
+    """
+
+    width: int
+    height: int
+    color_order: ColorOrder
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one frame."""
+        return self.width * self.height * 3
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionTask:
+    """Outputs are candidate boxes, before non-maximum suppression.
+
+    Attributes:
+        labels: name of each class; a class without a name is called by its number.
+        score_threshold: default, 0..1.
+        iou_threshold: default for the suppression within a class, 0..1.
+        max_results: default, at least 1.
+        boxes_output: index of the output [boxes, 4] float32: x_min, y_min, x_max, y_max, 0..1 of the picture.
+        scores_output: index of the output [boxes] float32: score of the best class, 0..1.
+        class_ids_output: index of the output [boxes], integers: the best class; None if there is only class 0.
+    """
+
+    labels: tuple[str, ...]
+    score_threshold: float = 0.4
+    iou_threshold: float = 0.5
+    max_results: int = 100
+    boxes_output: int = 0
+    scores_output: int = 1
+    class_ids_output: int | None = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationTask:
+    """One output is a score for each class.
+
+    Attributes:
+        labels: name of each class; a class without a name is called by its number.
+        score_threshold: default; classes below are left out; None keeps all.
+        max_results: default number of classes in a result, at least 1.
+        scores_output: index of the output [classes], floats.
+    """
+
+    labels: tuple[str, ...]
+    score_threshold: float | None = None
+    max_results: int = 5
+    scores_output: int = 0
+
+
+Task = DetectionTask | ClassificationTask
+
+
+@dataclass(frozen=True, slots=True)
+class BatchingOptions:
+    """Triton's scheduling knobs, as configured.
+
+    Attributes:
+        preferred_batch_sizes: rising; empty means only max_batch_size.
+        max_queue_delay_us: upper bound of how long a batch may wait to fill; None leaves it to the policy.
+        priority_levels: 0 for no levels.
+        default_priority: level of a request that names none; 1 is the most urgent.
+    """
+
+    preferred_batch_sizes: tuple[int, ...] = ()
+    max_queue_delay_us: int | None = None
+    priority_levels: int = 0
+    default_priority: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """One model, all versions alike.
+
+    Attributes:
+        name: name in the repository.
+        backend: engine to open: onnxruntime, tensorrt, torch or simulated.
+        max_batch_size: most rows of one execution; 0 while unknown (no configuration: the engine decides).
+        specs: what the opened engine takes and gives; None before.
+        image: set if frames may be sent as pictures.
+        task: what the outputs mean; None for tensors only.
+        latency_budget_ms: default for LATEST streams; None leaves it to the service.
+        instance_count: instances of each version, at least 1.
+        batching: scheduling knobs.
+        backend_options: parameters that are the backend's own (`alpha_ms`, ...), as written.
+        model_filename: default_model_filename of the configuration; empty for the backend's usual name.
+        config: the configuration as read, or an empty one with the name.
+    """
+
+    name: str
+    backend: str
+    max_batch_size: int
+    specs: EngineSpecs | None = None
+    image: ImageInput | None = None
+    task: Task | None = None
+    latency_budget_ms: float | None = None
+    instance_count: int = 1
+    batching: BatchingOptions = BatchingOptions()
+    backend_options: Mapping[str, str] = field(default_factory=dict)
+    model_filename: str = ""
+    config: ModelConfig = field(default_factory=ModelConfig, compare=False)
