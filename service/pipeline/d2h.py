@@ -1,0 +1,71 @@
+"""Stage 3: bring the outputs back, tell the former, deliver, and free the slot. The only stage that waits.
+
+It waits on the host first for `executed`, so that the former learns at once when compute ended and the frame buffers
+return to the arena, and then for `downloaded`.
+"""
+
+from engines.engine import TensorSpec
+from service.errors import DeviceLostError
+from service.pipeline.delivery import Delivery
+from service.pipeline.slots import Slot, SlotPool, SlotState
+from service.pipeline.stage import Stage, StageContext
+from service.request import Batch, LaneListener
+
+
+class D2hStage(Stage):
+    """Owns the end of every batch, failed or not."""
+
+    def __init__(
+        self, context: StageContext, outputs: tuple[TensorSpec, ...], pool: SlotPool, delivery: Delivery
+    ) -> None:
+        super().__init__(context)
+        self.listener: LaneListener | None = None  # the former, set before the first batch; None in warm-up
+        self._outputs = outputs
+        self._pool = pool
+        self._delivery = delivery
+
+    def work(self, batch: Batch, slot: Slot) -> None:
+        """Enqueue the download, wait for both events, stamp, and hand the outputs on."""
+        stream = self.device_stream
+        stream.wait(slot.executed)
+        stream.record(slot.download_started)
+        for spec, source, target in zip(self._outputs, slot.current_outputs, slot.host_outputs, strict=True):
+            stream.copy_d2h(target, source, batch.rows * spec.row_bytes)
+        stream.record(slot.downloaded)
+        slot.move_to(SlotState.DOWNLOADING)
+        slot.executed.sync()
+        ended_ns = self.clock.now_ns()
+        h2d_ns = slot.uploaded.elapsed_ns(slot.upload_started)
+        execute_ns = slot.executed.elapsed_ns(slot.execute_started)
+        if self.listener is not None:
+            self.listener.compute_ended(batch, ended_ns, h2d_ns, execute_ns)
+        release_frames(batch)
+        slot.downloaded.sync()
+        d2h_ns = slot.downloaded.elapsed_ns(slot.download_started)
+        readable_ns = self.clock.now_ns()
+        slot.move_to(SlotState.READY)
+        for request in batch.requests:
+            timeline = request.timeline
+            timeline.h2d_ns, timeline.execute_ns, timeline.d2h_ns = h2d_ns, execute_ns, d2h_ns
+            timeline.readable_ns = readable_ns
+
+    def finish(self, batch: Batch, slot: Slot) -> None:
+        """Deliver, free the slot, tell the former; a lost device keeps its slot for ever."""
+        is_lost = isinstance(batch.error, DeviceLostError)
+        if batch.error is not None:
+            release_frames(batch)
+        try:
+            completions = self._delivery.take_outputs(batch, slot)
+        finally:
+            if not is_lost:
+                self._pool.release(slot)
+        self._delivery.post(completions)
+        if not is_lost and self.listener is not None:
+            d2h_ns = 0 if batch.error is not None else slot.downloaded.elapsed_ns(slot.download_started)
+            self.listener.slot_freed(batch.lane_index, slot.index, d2h_ns)
+
+
+def release_frames(batch: Batch) -> None:
+    """Give the frame buffers back to the arena: their upload is done, or will never be."""
+    for request in batch.requests:
+        request.frame.release()

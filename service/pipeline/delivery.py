@@ -1,0 +1,60 @@
+"""Delivery: outputs out of the slot, one completion per request, towards the front end.
+
+The slot is free before anybody is woken, and the event loop never touches slot memory. A request may have been
+cancelled meanwhile; its completion goes out all the same, because the session does the counting.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from engines.engine import TensorSpec
+from service.pipeline.slots import Slot
+from service.request import Batch, Completion, OutputArrays
+
+
+class Delivery:
+    """Builds completions.
+
+    Args:
+        outputs: the model's outputs.
+        model_version: named in every completion.
+        finish: where completions go: the results worker pool if typed results are wanted, else the event loop.
+    """
+
+    def __init__(
+        self, outputs: tuple[TensorSpec, ...], model_version: str, finish: Callable[[Sequence[Completion]], None]
+    ) -> None:
+        self._outputs = outputs
+        self._model_version = model_version
+        self.post = finish
+
+    def take_outputs(self, batch: Batch, slot: Slot) -> list[Completion]:
+        """Copy the batch's outputs out of the slot, one copy per output, and cut them into the requests' rows.
+
+        Returns:
+            Completions in the order of the requests; `outputs[i]` has shape (request.size, *specs[i].shape) and is a
+            view of an array that the completions of this batch share.
+        """
+        if batch.error is not None:
+            return [Completion(request, error=batch.error) for request in batch.requests]
+        arrays = self._copy(batch.rows, slot)
+        completions: list[Completion] = []
+        end = 0
+        for request in batch.requests:
+            start, end = end, end + request.size
+            completions.append(
+                Completion(
+                    request,
+                    outputs=tuple(array[start:end] for array in arrays),
+                    batch_size=batch.executed_rows,
+                    model_version=self._model_version,
+                )
+            )
+        return completions
+
+    def _copy(self, rows: int, slot: Slot) -> OutputArrays:
+        return tuple(
+            np.array(host.read_view()[: rows * spec.row_bytes]).view(spec.dtype).reshape(rows, *spec.shape)
+            for spec, host in zip(self._outputs, slot.host_outputs, strict=True)
+        )

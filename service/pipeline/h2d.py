@@ -1,0 +1,51 @@
+"""Stage 1: bring the inputs of a batch to the device. Never blocks on the device."""
+
+from engines.engine import TensorSpec
+from service.pipeline.slots import Slot, SlotState
+from service.pipeline.stage import Stage, StageContext
+from service.request import Batch
+
+
+class H2dStage(Stage):
+    """Copies large rows straight from the frame arena, each with one asynchronous copy, and gathers small ones.
+
+    If you move the record of `uploaded` before the copies, execution reads half a batch
+    (tests/pipeline/test_ordering_edges.py).
+    """
+
+    def __init__(self, context: StageContext, inputs: tuple[TensorSpec, ...]) -> None:
+        super().__init__(context)
+        self._inputs = inputs
+
+    def work(self, batch: Batch, slot: Slot) -> None:
+        """Fill the slot and enqueue the upload."""
+        slot.move_to(SlotState.FILLING)
+        self.device_stream.record(slot.upload_started)
+        for index, spec in enumerate(self._inputs):
+            if spec.row_bytes < self.device.gather_below_bytes:
+                self._gather(batch, slot, index, spec.row_bytes)
+            else:
+                self._copy_each(batch, slot, index, spec.row_bytes)
+        self.device_stream.record(slot.uploaded)
+        slot.move_to(SlotState.UPLOADING)
+
+    def _copy_each(self, batch: Batch, slot: Slot, index: int, row_bytes: int) -> None:
+        end = 0
+        target = slot.device_inputs[index]
+        for request in batch.requests:
+            frame = request.frame
+            nbytes = request.size * row_bytes
+            self.device_stream.copy_h2d(target, frame.host, nbytes, end, frame.offsets[index])
+            end += nbytes
+
+    def _gather(self, batch: Batch, slot: Slot, index: int, row_bytes: int) -> None:
+        end = 0
+        host = slot.host_inputs[index]
+        rows = host.write_view()
+        for request in batch.requests:
+            frame = request.frame
+            nbytes = request.size * row_bytes
+            start = frame.offsets[index]
+            rows[end : end + nbytes] = frame.host.read_view()[start : start + nbytes]
+            end += nbytes
+        self.device_stream.copy_h2d(slot.device_inputs[index], host, end)

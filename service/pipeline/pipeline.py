@@ -1,0 +1,137 @@
+"""One lane: an engine instance with its slots, three device streams and three stage threads.
+
+Flow: submit -> h2d -> execute -> d2h -> completions. Channels hold as many batches as there are slots, so that passing
+a batch on never blocks. `close` drains left to right, joins, and frees.
+"""
+
+from collections.abc import Callable, Sequence
+
+from engines.device import Device
+from engines.engine import Engine
+from service.channel import Channel
+from service.clock import Clock
+from service.errors import InvariantError
+from service.pipeline.d2h import D2hStage
+from service.pipeline.delivery import Delivery
+from service.pipeline.execute import ExecuteStage
+from service.pipeline.h2d import H2dStage
+from service.pipeline.slots import Slot, SlotPool
+from service.pipeline.stage import OnFatal, Stage, StageContext
+from service.request import Batch, Completion, LaneListener
+
+SLOT_COUNT = 4  # the largest DEPTH (3), and one that is being filled: docs/batching.md
+STAGE_KINDS = ("h2d", "execute", "d2h")
+
+
+class Pipeline:
+    """Implements service.request.Lane. Thread: `try_reserve`, `unreserve` and `submit` by the former alone.
+
+    Args:
+        index: of the lane within its model version.
+        name: prefix of thread and channel names.
+        device: where it runs; not closed here.
+        engine: one instance; closed with the pipeline.
+        clock: time.
+        model_version: named in completions.
+        finish: where completions go. Thread: d2h.
+        on_fatal: told about errors after which the process cannot go on.
+        slot_count: slots to allocate.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        name: str,
+        device: Device,
+        engine: Engine,
+        clock: Clock,
+        *,
+        model_version: str,
+        finish: Callable[[Sequence[Completion]], None],
+        on_fatal: OnFatal,
+        slot_count: int = SLOT_COUNT,
+    ) -> None:
+        self.index = index
+        self.slot_count = slot_count
+        self.engine = engine
+        specs = engine.specs
+        self.pool = SlotPool(tuple(Slot(i, device, specs) for i in range(slot_count)))
+        self.channels = tuple(Channel[Batch](f"{name}.to_{kind}", slot_count, clock) for kind in STAGE_KINDS)
+        outbounds = (*self.channels[1:], None)
+        contexts = [
+            StageContext(
+                name=f"{name}.{kind}",
+                device=device,
+                device_stream=device.create_stream(f"{name}.{kind}", urgent=kind != "execute"),
+                slots=self.pool.slots,
+                inbound=inbound,
+                outbound=outbound,
+                clock=clock,
+                on_fatal=on_fatal,
+            )
+            for kind, inbound, outbound in zip(STAGE_KINDS, self.channels, outbounds, strict=True)
+        ]
+        self.h2d = H2dStage(contexts[0], specs.inputs)
+        self.execute = ExecuteStage(contexts[1], engine)
+        self.d2h = D2hStage(contexts[2], specs.outputs, self.pool, Delivery(specs.outputs, model_version, finish))
+        self._is_started = False
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Left to right."""
+        return (self.h2d, self.execute, self.d2h)
+
+    def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
+        """Bind every slot and run every batch size on each. Blocks. Before `start`."""
+        for slot in self.pool.slots:
+            self.engine.bind(slot.buffers)
+        self.engine.warm_up(batch_sizes, self.execute.device_stream)
+        self.execute.device_stream.sync()
+
+    def run_once(self, batch: Batch) -> None:
+        """Take one batch through all stages on the calling thread, for calibration. Before `start`.
+
+        The batch's slot has been reserved. Raises the batch's error, if it has one.
+        """
+        if self._is_started:
+            raise InvariantError("run_once after start")
+        for stage in self.stages:
+            stage.process(batch)
+        if batch.error is not None:
+            raise batch.error
+
+    def start(self, listener: LaneListener) -> None:
+        """Start the threads."""
+        self.d2h.listener = listener
+        self._is_started = True
+        for stage in self.stages:
+            stage.start()
+
+    def try_reserve(self) -> int | None:
+        """FREE -> RESERVED; return the slot's index, or None. Thread: former."""
+        slot = self.pool.try_reserve()
+        return None if slot is None else slot.index
+
+    def unreserve(self, slot_index: int) -> None:
+        """RESERVED -> FREE: nothing to send. Thread: former."""
+        self.pool.release(self.pool.slots[slot_index])
+
+    def submit(self, batch: Batch) -> None:
+        """Send a batch in its reserved slot on its way. Thread: former. Blocks: no."""
+        self.channels[0].send_now(batch)
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Drain left to right, join, and free everything. Idempotent.
+
+        Returns:
+            Whether every stage ended within `timeout_s` each. If not, nothing is freed: a thread may still be inside
+            the engine, and the process is about to end.
+        """
+        self.channels[0].close()
+        if self._is_started and not all(stage.join(timeout_s) for stage in self.stages):
+            return False
+        for stage in self.stages:
+            stage.device_stream.close()
+        self.engine.close()
+        self.pool.close()
+        return True

@@ -1,0 +1,145 @@
+"""Slots: the fixed sets of buffers and events that batches in flight live in.
+
+Theory of operation
+    A lane has `slot_count` slots, allocated at start-up and never again. A batch in flight lives in exactly one. The
+    slot's state says who may touch it; `TRANSITIONS` is the whole truth about how it moves, and docs/architecture.md
+    draws its diagram from this table. The former reserves (FREE -> RESERVED), each stage moves the slot on when its
+    work is *enqueued*, and the d2h thread frees it once its outputs have left it.
+
+    A slot that FAILED returns to FREE only after the stage that failed has synchronised its device stream. That stream
+    had waited for the earlier ones, so nothing on the device touches the slot any more. If the device is lost it
+    never returns.
+
+Owner: one thread at a time, by state. RESERVED: former; FILLING, UPLOADING: h2d; EXECUTING: execute; DOWNLOADING, READY
+and FAILED: d2h. Hand-over is by Channel.
+"""
+
+import enum
+from collections import deque
+
+from engines.device import Device, DeviceBuffer, Event, HostBuffer
+from engines.engine import EngineSpecs, SlotBuffers, TensorSpec
+from service.errors import InvariantError
+
+
+class SlotState(enum.Enum):
+    """Where a slot is in its round."""
+
+    FREE = "free"
+    RESERVED = "reserved"
+    FILLING = "filling"
+    UPLOADING = "uploading"
+    EXECUTING = "executing"
+    DOWNLOADING = "downloading"
+    READY = "ready"
+    FAILED = "failed"
+
+
+_S = SlotState
+TRANSITIONS: dict[SlotState, frozenset[SlotState]] = {
+    _S.FREE: frozenset({_S.RESERVED}),
+    _S.RESERVED: frozenset({_S.FILLING, _S.FREE, _S.FAILED}),
+    _S.FILLING: frozenset({_S.UPLOADING, _S.FAILED}),
+    _S.UPLOADING: frozenset({_S.EXECUTING, _S.FAILED}),
+    _S.EXECUTING: frozenset({_S.DOWNLOADING, _S.FAILED}),
+    _S.DOWNLOADING: frozenset({_S.READY, _S.FAILED}),
+    _S.READY: frozenset({_S.FREE, _S.FAILED}),
+    _S.FAILED: frozenset({_S.FREE}),
+}
+
+
+class Slot:
+    """Buffers, events and state of one batch in flight.
+
+    Attributes:
+        index: 0 .. slot_count-1.
+        host_inputs: gather buffers, one per input, max_batch_size rows.
+        device_inputs: what the engine reads.
+        device_outputs: what the engine writes, unless it owns its output addresses.
+        host_outputs: what delivery reads.
+        current_outputs: where the outputs of the present batch lie on the device; set by the execute stage.
+    """
+
+    def __init__(self, index: int, device: Device, specs: EngineSpecs) -> None:
+        rows = specs.max_batch_size
+        self.index = index
+        self.state = SlotState.FREE
+        self.host_inputs = tuple(device.alloc_host(rows * spec.row_bytes) for spec in specs.inputs)
+        self.device_inputs = _mirrored(device, specs.inputs, self.host_inputs, rows)
+        self.host_outputs = tuple(device.alloc_host(rows * spec.row_bytes) for spec in specs.outputs)
+        self.device_outputs = _mirrored(device, specs.outputs, self.host_outputs, rows)
+        self.current_outputs: tuple[DeviceBuffer, ...] = self.device_outputs
+        self.upload_started = device.create_event()
+        self.uploaded = device.create_event()
+        self.execute_started = device.create_event()
+        self.executed = device.create_event()
+        self.download_started = device.create_event()
+        self.downloaded = device.create_event()
+
+    @property
+    def buffers(self) -> SlotBuffers:
+        """The device side, as an engine sees it."""
+        return SlotBuffers(self.index, self.device_inputs, self.device_outputs)
+
+    def move_to(self, state: SlotState) -> None:
+        """Change state. Raises InvariantError for a move that the table does not have."""
+        if state not in TRANSITIONS[self.state]:
+            raise InvariantError(f"slot {self.index}: {self.state.value} -> {state.value} is not a transition")
+        self.state = state
+
+    def close(self) -> None:
+        """Free everything. The device streams are idle."""
+        events: tuple[Event, ...] = (
+            self.upload_started,
+            self.uploaded,
+            self.execute_started,
+            self.executed,
+            self.download_started,
+            self.downloaded,
+        )
+        for event in events:
+            event.close()
+        for device_buffer in (*self.device_inputs, *self.device_outputs):
+            device_buffer.close()
+        for host_buffer in (*self.host_inputs, *self.host_outputs):
+            host_buffer.close()
+
+
+def _mirrored(
+    device: Device, specs: tuple[TensorSpec, ...], hosts: tuple[HostBuffer, ...], rows: int
+) -> tuple[DeviceBuffer, ...]:
+    return tuple(
+        device.alloc_device(rows * spec.row_bytes, mirror=host) for spec, host in zip(specs, hosts, strict=True)
+    )
+
+
+class SlotPool:
+    """The slots of one lane and which of them are FREE. The former takes, the d2h thread gives back."""
+
+    def __init__(self, slots: tuple[Slot, ...]) -> None:
+        self.slots = slots
+        self._free: deque[Slot] = deque(slots)  # append and popleft are atomic: one taker, one giver
+
+    @property
+    def free_count(self) -> int:
+        """How many are FREE now."""
+        return len(self._free)
+
+    def try_reserve(self) -> Slot | None:
+        """FREE -> RESERVED for the slot that has been free longest, or None. Thread: former."""
+        try:
+            slot = self._free.popleft()
+        except IndexError:
+            return None
+        slot.move_to(SlotState.RESERVED)
+        return slot
+
+    def release(self, slot: Slot) -> None:
+        """Make it FREE again: after READY, after RESERVED with nothing to send, or after FAILED and synchronised."""
+        slot.move_to(SlotState.FREE)
+        self._free.append(slot)
+
+    def close(self) -> None:
+        """Free every slot's memory."""
+        for slot in self.slots:
+            slot.close()

@@ -1,0 +1,134 @@
+"""A stage: one named thread that does one kind of device work for batch after batch.
+
+A stage takes batches from its inbound channel, works on those that have not failed, and passes every batch on, failed
+or not, so that the last stage sees the end of each. It ends when its inbound channel is closed and empty, and closes
+its outbound channel then: closing the first channel drains the pipeline left to right.
+"""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from engines.device import Device, DeviceStream
+from engines.errors import DeviceLostError as EngineDeviceLostError
+from engines.errors import EngineError
+from service.channel import Channel, ChannelClosedError
+from service.clock import Clock
+from service.errors import BatchFailedError, DeviceLostError, InvariantError, ServiceError
+from service.pipeline.slots import Slot, SlotState
+from service.request import Batch
+
+OnFatal = Callable[[ServiceError], None]
+log = structlog.get_logger(__name__)
+
+
+def translate(error: Exception) -> ServiceError:
+    """Turn what a device or an engine raised into what a client may see. The only place that does."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, EngineDeviceLostError):
+        return DeviceLostError("the device is lost; the server is restarting")
+    if isinstance(error, EngineError):
+        return BatchFailedError("the model failed on this batch; send the frame again")
+    return InvariantError(f"{type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True, slots=True)
+class StageContext:
+    """What every stage of a lane shares, and its own place in the lane.
+
+    Attributes:
+        name: of the thread.
+        device: attached to the thread before the first batch.
+        device_stream: this stage's own; no other thread uses it while the stage runs.
+        slots: by index.
+        inbound: batches to work on.
+        outbound: where they go next; None for the last stage.
+        clock: time.
+        on_fatal: told about errors after which the process cannot go on. Thread: the stage's.
+    """
+
+    name: str
+    device: Device
+    device_stream: DeviceStream
+    slots: tuple[Slot, ...]
+    inbound: Channel[Batch]
+    outbound: Channel[Batch] | None
+    clock: Clock
+    on_fatal: OnFatal
+
+
+class Stage(ABC):
+    """Base of h2d, execute and d2h."""
+
+    def __init__(self, context: StageContext) -> None:
+        self.name = context.name
+        self.device = context.device
+        self.device_stream = context.device_stream
+        self.clock = context.clock
+        self.busy_since_ns = 0  # 0 while idle; read by the watchdog
+        self._context = context
+        self._thread = threading.Thread(target=self._run, name=context.name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the thread to end, which it does after its inbound channel is closed; say whether it has."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @abstractmethod
+    def work(self, batch: Batch, slot: Slot) -> None:
+        """Do this stage's part for a batch that has not failed. Raises EngineError or ServiceError on failure."""
+
+    def finish(self, batch: Batch, slot: Slot) -> None:  # noqa: B027 - a hook that two stages leave empty
+        """Called for every batch, failed ones included, before it is passed on. For the last stage."""
+
+    def process(self, batch: Batch) -> None:
+        """Work on one batch and record its failure, if any, in it. Thread: this stage's, or the caller's in warm-up."""
+        slot = self._context.slots[batch.slot_index]
+        if batch.error is None:
+            try:
+                self.work(batch, slot)
+            except Exception as error:  # noqa: BLE001 - whatever an engine raises fails this batch, never the thread
+                self._fail(batch, slot, error)
+        self.finish(batch, slot)
+
+    def _fail(self, batch: Batch, slot: Slot, error: Exception) -> None:
+        batch.error = translate(error)
+        log.error("batch failed", stage=self.name, batch=batch.id, rows=batch.rows, error=repr(error))
+        if not isinstance(batch.error, DeviceLostError):
+            try:
+                self.device_stream.sync()  # this stream waited for the earlier ones: nothing touches the slot any more
+            except EngineError:
+                batch.error = DeviceLostError("the device is lost; the server is restarting")
+                log.exception("device lost", stage=self.name)
+        if slot.state is not SlotState.FREE:
+            slot.move_to(SlotState.FAILED)
+        if isinstance(batch.error, DeviceLostError | InvariantError):
+            self._context.on_fatal(batch.error)
+
+    def _run(self) -> None:
+        self.device.attach_thread()
+        inbound, outbound = self._context.inbound, self._context.outbound
+        try:
+            while True:
+                batch = inbound.receive()
+                self.busy_since_ns = self.clock.now_ns()
+                self.process(batch)
+                self.busy_since_ns = 0
+                if outbound is not None:
+                    outbound.send_now(batch)
+        except ChannelClosedError:
+            pass
+        except Exception as error:
+            log.exception("stage died", stage=self.name)
+            self._context.on_fatal(translate(error))
+        finally:
+            if outbound is not None:
+                outbound.close()
