@@ -1,0 +1,119 @@
+# Forebay's commands. `make demo` and `make test` need nothing but Python >= 3.11 and make; each sets up .venv itself.
+# PYTHON=python3.12 picks an interpreter, JOBS=1 the number of test processes, ARGS="..." adds arguments.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := .venv/bin
+READY := .venv/.ready
+LOCKS := requirements-dev.lock requirements.lock
+JOBS ?= 2
+ARGS ?=
+IMAGE ?= forebay
+PYTEST := $(BIN)/python -m pytest
+# pytest ends with 5 when nothing was selected, which is no failure where a selection may be empty.
+MAY_BE_EMPTY := || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
+# A folder of tests/heavy with a requirements.txt gets an environment of its own, .venv-<folder>.
+HEAVY := $(patsubst tests/heavy/%/requirements.txt,%,$(wildcard tests/heavy/*/requirements.txt))
+
+.PHONY: help
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: $(READY) ## Make .venv with everything pinned (the others do this themselves)
+
+$(READY): $(LOCKS) pyproject.toml
+	@PYTHON="$(PYTHON)" tools/make_venv.sh .venv requirements-dev.lock
+	@touch $@
+
+.PHONY: demo
+demo: $(READY) ## Play the bundled clip as cameras over real streams; pictures in out/
+	@$(BIN)/forebay demo $(ARGS)
+
+.PHONY: test
+test: $(READY) ## Run the tests (at most 3 minutes on 2 cores)
+	@$(PYTEST) -n $(JOBS) $(ARGS)
+
+.PHONY: test-heavy
+test-heavy: $(READY) $(addprefix test-heavy-,$(HEAVY)) ## Run only what is heavy
+	@$(PYTEST) -m heavy $(addprefix --ignore=tests/heavy/,$(HEAVY)) $(ARGS) $(MAY_BE_EMPTY)
+
+.PHONY: test-all
+test-all: test test-heavy ## Run the tests and what is heavy: the wheel, vendor libraries, foreign clients
+
+.PHONY: test-gpu
+test-gpu: $(READY) ## Run the tests that need a CUDA device
+	@$(PYTEST) -m gpu $(ARGS) $(MAY_BE_EMPTY)
+
+.PHONY: test-soak
+test-soak: $(READY) ## Run the tests that take minutes
+	@$(PYTEST) -m soak $(ARGS) $(MAY_BE_EMPTY)
+
+.PHONY: $(addprefix test-heavy-,$(HEAVY))
+$(addprefix test-heavy-,$(HEAVY)): test-heavy-%: .venv-%/.ready
+	@.venv-$*/bin/python -m pytest -m heavy tests/heavy/$* $(ARGS) $(MAY_BE_EMPTY)
+
+.venv-%/.ready: tests/heavy/%/requirements.txt $(LOCKS) pyproject.toml
+	@PYTHON="$(PYTHON)" tools/make_venv.sh .venv-$* requirements-dev.lock $<
+	@touch $@
+
+.PHONY: coverage
+coverage: $(READY) ## Run the tests and say which lines they leave out
+	@$(PYTEST) -n $(JOBS) --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
+
+.PHONY: lint
+lint: $(READY) type ## Check style, layers, spelling and the Dockerfile
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+	@$(BIN)/codespell
+	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; else echo "hadolint: none for this platform"; fi
+
+.PHONY: type
+type: $(READY) ## Check types (mypy --strict)
+	@$(BIN)/mypy
+
+.PHONY: format
+format: $(READY) ## Format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: proto
+proto: $(READY) ## Generate forebay/wire from protos/
+	@$(BIN)/python -m tools.generate_wire
+
+.PHONY: diagrams
+diagrams: $(READY) ## Generate the diagrams and tables of docs/ that come from the code
+	@$(BIN)/python -m tools.diagrams
+
+.PHONY: bench
+bench: $(READY) ## Run the benchmarks; results in out/bench/
+	@$(BIN)/python -m bench $(ARGS)
+
+.PHONY: bench-check
+bench-check: $(READY) ## Compare the latest benchmark results with the budgets
+	@$(BIN)/python -m bench --check $(ARGS)
+
+.PHONY: report
+report: $(READY) ## Write a report of the latest load test in out/
+	@$(BIN)/python -m loadtest.report $(ARGS)
+
+.PHONY: image
+image: ## Build the container images forebay:cpu and forebay:gpu (needs Docker)
+	@docker version >/dev/null 2>&1 || { echo "forebay: no Docker engine answers; install or start one" >&2; exit 1; }
+	docker build --target cpu --tag $(IMAGE):cpu .
+	docker build --target gpu --tag $(IMAGE):gpu .
+
+.PHONY: install-size
+install-size: $(READY) ## Measure a fresh base install, by package, into docs/install-size.md
+	@$(BIN)/python -m tools.install_size
+
+.PHONY: lock
+lock: $(READY) ## Write the lock files from the versions in .venv
+	@$(BIN)/python -m tools.lock
+
+.PHONY: clean
+clean: ## Remove everything that the commands above have made
+	@rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache \
+	    .coverage .coverage.* htmlcov build dist out *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

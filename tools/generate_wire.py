@@ -1,0 +1,43 @@
+"""Generate forebay/wire from protos/: `python -m tools.generate_wire [FOLDER]`, by default into this checkout.
+
+Every folder of protos/ maps to the package forebay.wire, so that the generated modules import each other absolutely
+and need no editing. A proto without a service gets no *_pb2_grpc module.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from grpc_tools import protoc
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "forebay/wire"
+
+
+def proto_files() -> list[Path]:
+    """Return every .proto of the project."""
+    return sorted((ROOT / "protos").rglob("*.proto"))
+
+
+def generate(out: Path) -> list[Path]:
+    """Write the modules below `out` and return their paths, relative to it. Raises SystemExit if protoc fails."""
+    well_known = Path(protoc.__file__).parent / "_proto"
+    folders = sorted({path.parent for path in proto_files()})
+    arguments = ["protoc", *(f"-I{PACKAGE}={folder}" for folder in folders), f"-I{well_known}"]
+    with_service = [path for path in proto_files() if re.search(r"^service\s", path.read_text(), flags=re.MULTILINE)]
+    names = [f"{PACKAGE}/{path.name}" for path in proto_files()]
+    service_names = [f"{PACKAGE}/{path.name}" for path in with_service]
+    _run([*arguments, f"--python_out={out}", f"--pyi_out={out}", *names])
+    _run([*arguments, f"--grpc_python_out={out}", *service_names])
+    made = [Path(name.removesuffix(".proto") + suffix) for name in names for suffix in ("_pb2.py", "_pb2.pyi")]
+    made += [Path(name.removesuffix(".proto") + "_pb2_grpc.py") for name in service_names]
+    return sorted(made)
+
+
+def _run(arguments: list[str]) -> None:
+    if protoc.main(arguments) != 0:
+        sys.exit("generate_wire: protoc failed, see above")
+
+
+if __name__ == "__main__":
+    generate(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT)

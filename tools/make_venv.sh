@@ -1,0 +1,49 @@
+#!/bin/sh
+# Make a virtual environment with what a file of pinned requirements lists, and this checkout on top:
+#   tools/make_venv.sh FOLDER REQUIREMENTS...
+# Quick when the environment is there already. Says in one line what to do when something is missing.
+set -eu
+
+folder=$1
+shift
+
+fail() {
+    echo "forebay: $1" >&2
+    exit 1
+}
+
+# PYTHON wins; else the newest of the usual names that is at least 3.11.
+find_python() {
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+}
+
+unset PIP_USER PIP_TARGET PIP_PREFIX PYTHONHOME PYTHONPATH
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+
+if ! "$folder/bin/python" -m pip --version >/dev/null 2>&1; then
+    python=$(find_python)
+    [ -n "$python" ] || fail "Python 3.11 or newer is needed: install it, or name it: make PYTHON=/path/to/python3.12"
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        fail "$python has no venv module: install it (Debian, Ubuntu: sudo apt install python3-venv)"
+    echo "Making $folder with $("$python" -V)"
+    "$python" -m venv --clear "$folder" || fail "cannot make $folder: is the disk full or the folder read-only?"
+fi
+
+options=
+for file; do options="$options -r $file"; done
+log="$folder/pip.log"
+echo "Installing into $folder (the first time takes a minute or two)"
+# shellcheck disable=SC2086  # the options are words of their own
+if ! "$folder/bin/python" -m pip install --quiet $options >"$log" 2>&1; then
+    tail -n 15 "$log" >&2
+    fail "pip could not install $*: check the network and pip's own settings, then try again (all of it: $log)"
+fi
+if ! "$folder/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable . >>"$log" 2>&1; then
+    tail -n 15 "$log" >&2
+    fail "pip could not install this checkout (all of it: $log)"
+fi
