@@ -3,3 +3,102 @@
 Concrete devices and engines are reached through `open_device()` and `open_engine()` only, so that a
 vendor library is imported no earlier than it is needed.
 """
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from engines.clock import Clock
+from engines.device import Device
+from engines.engine import Engine
+from engines.errors import BackendUnavailableError
+
+__all__ = ["BACKENDS", "DEVICE_KINDS", "open_device", "open_engine"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Where a class lives, and what to say when its library is not installed."""
+
+    module: str
+    class_name: str
+    install: str = ""
+
+
+_DEVICES = {
+    "cpu": _Entry("engines.device_host", "HostDevice"),
+    "cuda": _Entry("engines.device_cuda", "CudaDevice", "pip install 'forebay[cuda]'"),
+    "simulated": _Entry("engines.device_simulated", "SimulatedDevice"),
+}
+_ENGINES = {
+    "onnxruntime": _Entry("engines.engine_onnxruntime", "OnnxruntimeEngine", "pip install onnxruntime"),
+    "simulated": _Entry("engines.engine_simulated", "SimulatedEngine"),
+    "tensorrt": _Entry("engines.engine_tensorrt", "TensorrtEngine", "pip install 'forebay[tensorrt]'"),
+    "torch": _Entry("engines.engine_torch", "TorchEngine", "pip install 'forebay[torch]'"),
+}
+
+DEVICE_KINDS = tuple(_DEVICES)
+BACKENDS = tuple(_ENGINES)
+
+
+def open_device(kind: str, *, clock: Clock, index: int = 0) -> Device:
+    """Open a device. Its class is built as `Class(clock=clock, index=index)`.
+
+    Args:
+        kind: one of `DEVICE_KINDS`.
+        clock: stamps events where the device has none of its own.
+        index: which one of several; only CUDA has more than one.
+
+    Raises:
+        BackendUnavailableError: unknown kind, or its library or hardware is not there.
+    """
+    device_class = _load(_DEVICES, "device", kind)
+    return cast("Device", device_class(clock=clock, index=index))
+
+
+def open_engine(
+    backend: str,
+    *,
+    model_path: Path | None,
+    device: Device,
+    clock: Clock,
+    options: Mapping[str, str],
+    max_batch_size: int | None,
+) -> Engine:
+    """Load a model as one instance on `device`. Its class is built with the same keywords.
+
+    Args:
+        backend: one of `BACKENDS`.
+        model_path: the model file; None for a backend that needs none (simulated).
+        device: where it runs; outlives the engine.
+        clock: for engines that wait or measure.
+        options: the backend's own settings, as text; an unknown one is an error.
+        max_batch_size: most rows of one execution; 0 for a model without a batch dimension; None to let the engine
+            choose from the model file.
+
+    Raises:
+        BackendUnavailableError: unknown backend, or its library or hardware is not there.
+        ModelFileError: the file or the options cannot be served.
+    """
+    engine_class = _load(_ENGINES, "backend", backend)
+    engine = engine_class(
+        model_path=model_path, device=device, clock=clock, options=options, max_batch_size=max_batch_size
+    )
+    return cast("Engine", engine)
+
+
+def _load(entries: Mapping[str, _Entry], what: str, name: str) -> Any:  # noqa: ANN401 - classes of several protocols
+    entry = entries.get(name)
+    if entry is None:
+        nearest = difflib.get_close_matches(name, entries, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose one of {', '.join(entries)}"
+        raise BackendUnavailableError(f"unknown {what} {name!r}: {hint}")
+    try:
+        return getattr(importlib.import_module(entry.module), entry.class_name)
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"{what} {name!r} needs a library that cannot be loaded ({error}): {entry.install or 'reinstall forebay'}"
+        ) from error

@@ -1,0 +1,220 @@
+"""The CPU as a device: one memory and synchronous device streams.
+
+h2d and d2h buffers alias (`alloc_device(mirror=...)` is a view of the host buffer), an enqueued copy is done when the
+call returns, `record` completes at once, and events are stamps of the injected clock. The pipeline takes the same path
+as on CUDA. Not here: any check of ordering, which is what `device_simulated` is for.
+
+Thread: any; one thread at a time on a device stream. Memory is touched on first use only.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.clock import Clock
+from engines.device import Device, DeviceBuffer, DeviceStream, Event, HostBuffer
+from engines.errors import MisuseError
+from engines.host_memory import allocate, check_range, copy
+
+
+class _Handle:
+    """What a device made: belongs to it, and is open until it is closed."""
+
+    def __init__(self, device: "HostDevice") -> None:
+        self.device = device
+        self.is_closed = False
+
+    def close(self) -> None:
+        """Free it. Idempotent."""
+        self.is_closed = True
+
+
+class HostMemoryBuffer(_Handle):
+    """A host buffer and a device buffer in one: there is only one memory."""
+
+    def __init__(self, device: "HostDevice", memory: NDArray[np.uint8]) -> None:
+        super().__init__(device)
+        self._memory = memory
+        self._address = int(memory.ctypes.data)
+
+    @property
+    def nbytes(self) -> int:
+        """Capacity in bytes."""
+        return len(self._memory)
+
+    @property
+    def memory(self) -> NDArray[np.uint8]:
+        """The memory, shape (nbytes,)."""
+        if self.is_closed:
+            raise MisuseError("host buffer used after close")
+        return self._memory
+
+    @property
+    def address(self) -> int:
+        """Address of the first byte."""
+        if self.is_closed:
+            raise MisuseError("host buffer used after close")
+        return self._address
+
+    def write_view(self) -> NDArray[np.uint8]:
+        """Return the memory for the host to write."""
+        return self.memory
+
+    def read_view(self) -> NDArray[np.uint8]:
+        """Return the memory for the host to read."""
+        return self.memory
+
+    def close(self) -> None:
+        """Let go of the memory. Views handed out before keep it alive. Idempotent."""
+        super().close()
+        self._memory = self._memory[:0]
+
+
+class HostEvent(_Handle):
+    """A stamp of the clock."""
+
+    def __init__(self, device: "HostDevice") -> None:
+        super().__init__(device)
+        self.recorded_ns: int | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it was recorded."""
+        return self.recorded_ns is not None
+
+    def sync(self) -> None:
+        """Return at once: what was enqueued is done. Raises MisuseError if never recorded."""
+        self.stamp_ns()
+
+    def elapsed_ns(self, earlier: Event) -> int:
+        """Return the time from `earlier` to this event."""
+        return self.stamp_ns() - self.device.own_event(earlier).stamp_ns()
+
+    def stamp_ns(self) -> int:
+        """Return when it was recorded. Raises MisuseError if never, or after close."""
+        if self.is_closed:
+            raise MisuseError("event used after close")
+        if self.recorded_ns is None:
+            raise MisuseError("event used before it was recorded")
+        return self.recorded_ns
+
+
+class HostStream(_Handle):
+    """A device stream whose work is done when the enqueuing call returns."""
+
+    def __init__(self, device: "HostDevice", name: str) -> None:
+        super().__init__(device)
+        self.name = name
+
+    @property
+    def handle(self) -> int:
+        """There is no vendor's stream."""
+        return 0
+
+    def copy_h2d(
+        self, dst: DeviceBuffer, src: HostBuffer, nbytes: int, dst_offset: int = 0, src_offset: int = 0
+    ) -> None:
+        """Copy; nothing to do where `dst` mirrors `src`."""
+        self._copy(dst, src, nbytes, dst_offset, src_offset)
+
+    def copy_d2h(
+        self, dst: HostBuffer, src: DeviceBuffer, nbytes: int, dst_offset: int = 0, src_offset: int = 0
+    ) -> None:
+        """Copy; nothing to do where `src` mirrors `dst`."""
+        self._copy(dst, src, nbytes, dst_offset, src_offset)
+
+    def _copy(
+        self,
+        dst: DeviceBuffer | HostBuffer,
+        src: DeviceBuffer | HostBuffer,
+        nbytes: int,
+        dst_offset: int,
+        src_offset: int,
+    ) -> None:
+        self._check_open()
+        target, source = self.device.own(dst), self.device.own(src)
+        check_range("copy to", target.nbytes, dst_offset, nbytes)
+        check_range("copy from", source.nbytes, src_offset, nbytes)
+        if target.address + dst_offset != source.address + src_offset:
+            copy(target.memory[dst_offset : dst_offset + nbytes], source.memory[src_offset : src_offset + nbytes])
+
+    def record(self, event: Event) -> None:
+        """Stamp `event`: everything before is done."""
+        self._check_open()
+        own = self.device.own_event(event)
+        if own.is_closed:
+            raise MisuseError("event recorded after close")
+        own.recorded_ns = self.device.clock.now_ns()
+
+    def wait(self, event: Event) -> None:
+        """Return at once: a recorded event is done. Raises MisuseError if never recorded."""
+        self._check_open()
+        self.device.own_event(event).stamp_ns()
+
+    def sync(self) -> None:
+        """Return at once: nothing is ever outstanding."""
+        self._check_open()
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise MisuseError(f"device stream {self.name!r} used after close")
+
+
+class HostDevice:
+    """The CPU and its memory."""
+
+    def __init__(self, *, clock: Clock, index: int = 0) -> None:
+        if index != 0:
+            raise MisuseError(f"there is one cpu device, index 0, not {index}")
+        self.clock = clock
+
+    @property
+    def name(self) -> str:
+        """`cpu`."""
+        return "cpu"
+
+    @property
+    def gather_below_bytes(self) -> int:
+        """0: a gather would be the same copy."""
+        return 0
+
+    def attach_thread(self) -> None:
+        """Nothing to select."""
+
+    def alloc_host(self, nbytes: int) -> HostMemoryBuffer:
+        """Allocate memory, touched on first use."""
+        return HostMemoryBuffer(self, allocate(nbytes))
+
+    def alloc_device(self, nbytes: int, mirror: HostBuffer | None = None) -> HostMemoryBuffer:
+        """Allocate memory, or return a view of the first `nbytes` bytes of `mirror`."""
+        if mirror is None:
+            return HostMemoryBuffer(self, allocate(nbytes))
+        own = self.own(mirror)
+        check_range("mirror", own.nbytes, 0, nbytes)
+        return HostMemoryBuffer(self, own.memory[:nbytes])
+
+    def create_stream(self, name: str, *, urgent: bool = False) -> HostStream:  # noqa: ARG002 - no priorities here
+        """Create a synchronous device stream."""
+        return HostStream(self, name)
+
+    def create_event(self) -> HostEvent:
+        """Create an event."""
+        return HostEvent(self)
+
+    def close(self) -> None:
+        """Nothing of its own to free."""
+
+    def own(self, buffer: HostBuffer | DeviceBuffer) -> HostMemoryBuffer:
+        """Return `buffer` as this device's own. Raises MisuseError for another device's."""
+        if isinstance(buffer, HostMemoryBuffer) and buffer.device is self:
+            return buffer
+        raise MisuseError(f"{type(buffer).__name__} belongs to another device than {self.name}")
+
+    def own_event(self, event: Event) -> HostEvent:
+        """Return `event` as this device's own. Raises MisuseError for another device's."""
+        if isinstance(event, HostEvent) and event.device is self:
+            return event
+        raise MisuseError(f"{type(event).__name__} belongs to another device than {self.name}")
+
+
+def _conforms(device: HostDevice, stream: HostStream) -> tuple[Device, DeviceStream]:
+    return device, stream

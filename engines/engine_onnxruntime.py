@@ -1,0 +1,156 @@
+"""ONNX Runtime on the CPU: the default engine.
+
+One session per instance, sequential, one thread unless `intra_op_threads` says more, and no spinning: other instances
+and the front end share the cores. Buffers are bound by address, one IOBinding per (slot, batch size), so that a call
+costs microseconds and allocates nothing.
+
+A model whose first dimension is fixed at N above 1 and whose `max_batch_size` is N always runs N rows; what lies in
+the rows beyond a batch is computed and never read. Not here: tensors without a fixed row size (variable inner
+dimensions, BYTES), which are reported in the specs and refused by `bind`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from engines.clock import Clock
+from engines.device import Device, DeviceBuffer, DeviceStream
+from engines.device_host import HostDevice
+from engines.engine import Engine, EngineSpecs, SlotBuffers
+from engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
+from engines.host_memory import memory_of
+from engines.onnx_specs import BatchedSpecs, NodeInfo, derive_specs
+from engines.options import OptionReader
+
+_LOG_FATAL = 4
+"""ONNX Runtime's own log would repeat on stderr what we raise."""
+
+
+class OnnxruntimeEngine:
+    """See the module. Options: `intra_op_threads` (1; 0 lets ONNX Runtime choose)."""
+
+    def __init__(
+        self,
+        *,
+        model_path: Path | None,
+        device: Device,
+        clock: Clock,  # noqa: ARG002 - every engine is built with the same keywords
+        options: Mapping[str, str],
+        max_batch_size: int | None,
+    ) -> None:
+        if not isinstance(device, HostDevice):
+            raise BackendUnavailableError(
+                f"backend 'onnxruntime' runs on device 'cpu', not on {device.name!r}: use KIND_CPU in instance_group"
+            )
+        if model_path is None:
+            raise ModelFileError("backend 'onnxruntime' needs a model file: put model.onnx in the version's folder")
+        reader = OptionReader("onnxruntime", options, ("intra_op_threads",))
+        self._name = str(model_path)
+        self._session = _open_session(model_path, reader.integer("intra_op_threads", 1))
+        self._layout = _read_layout(self._name, self._session, max_batch_size)
+        self._slots: dict[int, SlotBuffers] = {}
+        self._bindings: dict[tuple[int, int], Any] = {}
+        self._is_closed = False
+
+    @property
+    def specs(self) -> EngineSpecs:
+        """What the model takes and gives."""
+        return self._layout.specs
+
+    def bind(self, slot: SlotBuffers) -> None:
+        """Take the buffers of `slot`. Raises ModelFileError if a tensor has no fixed row size."""
+        self._check_open()
+        if slot.index in self._slots:
+            raise MisuseError(f"slot {slot.index} is bound already")
+        self._layout.check_buffers(self._name, slot)
+        self._slots[slot.index] = slot
+
+    def warm_up(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
+        """Bind every size on every slot; run each once, on the first slot and on zeros, since the session is shared."""
+        for position, slot in enumerate(self._slots.values()):
+            for batch_size in batch_sizes:
+                self._binding(slot.index, batch_size)
+                if position == 0:
+                    self._zero_inputs(slot)
+                    self.enqueue(slot.index, batch_size, device_stream)
+
+    def enqueue(self, slot_index: int, batch_size: int, device_stream: DeviceStream) -> None:  # noqa: ARG002
+        """Run rows 0..batch_size-1 of a slot. Blocks: until the run is done, with the GIL released."""
+        binding = self._bindings.get((slot_index, batch_size)) or self._binding(slot_index, batch_size)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise ExecutionError(f"batch of {batch_size} failed: {_first_line(error)}") from error
+
+    def outputs(self, slot_index: int, batch_size: int) -> tuple[DeviceBuffer, ...]:  # noqa: ARG002
+        """Return the slot's own output buffers."""
+        return self._slots[slot_index].outputs
+
+    def close(self) -> None:
+        """Free the session. Idempotent."""
+        self._is_closed = True
+        self._bindings.clear()
+        self._slots.clear()
+        self._session = None
+
+    def _binding(self, slot_index: int, batch_size: int) -> Any:  # noqa: ANN401 - onnxruntime has no stubs
+        self._check_open()
+        slot = self._slots.get(slot_index)
+        if slot is None:
+            raise MisuseError(f"slot {slot_index} is not bound")
+        if not 1 <= batch_size <= self.specs.max_batch_size:
+            raise MisuseError(f"batch size {batch_size} is outside 1..{self.specs.max_batch_size}")
+        key = (slot_index, batch_size)
+        if key not in self._bindings:
+            self._bindings[key] = self._make_binding(slot, batch_size)
+        return self._bindings[key]
+
+    def _make_binding(self, slot: SlotBuffers, batch_size: int) -> Any:  # noqa: ANN401
+        binding = self._session.io_binding()
+        for spec, buffer in zip(self.specs.inputs, slot.inputs, strict=True):
+            shape = self._layout.run_shape(spec, batch_size)
+            binding.bind_input(spec.name, "cpu", 0, spec.dtype.type, shape, buffer.address)
+        for spec, buffer in zip(self.specs.outputs, slot.outputs, strict=True):
+            shape = self._layout.run_shape(spec, batch_size)
+            binding.bind_output(spec.name, "cpu", 0, spec.dtype.type, shape, buffer.address)
+        return binding
+
+    def _zero_inputs(self, slot: SlotBuffers) -> None:
+        for buffer in slot.inputs:
+            memory_of(buffer)[:] = 0
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise MisuseError("engine used after close")
+
+
+def _open_session(model_path: Path, intra_op_threads: int) -> Any:  # noqa: ANN401
+    if not model_path.is_file():
+        raise ModelFileError(f"{model_path}: no such file")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _LOG_FATAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(model_path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelFileError(f"{model_path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
+
+
+def _read_layout(name: str, session: Any, max_batch_size: int | None) -> BatchedSpecs:  # noqa: ANN401
+    inputs = [NodeInfo(node.name, node.type, tuple(node.shape)) for node in session.get_inputs()]
+    outputs = [NodeInfo(node.name, node.type, tuple(node.shape)) for node in session.get_outputs()]
+    return derive_specs(name, inputs, outputs, max_batch_size)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _conforms(engine: OnnxruntimeEngine) -> Engine:
+    return engine

@@ -1,0 +1,136 @@
+"""From the inputs and outputs that an ONNX model declares to `EngineSpecs`: where is the batch dimension?
+
+Pure: knows shapes and type names, not ONNX Runtime. The rules, in order:
+
+- `max_batch_size` 0: there is no batch dimension; shapes are taken as they are.
+- every first dimension is symbolic: it is the batch; its limit is `max_batch_size`, or DEFAULT_MAX_BATCH_SIZE.
+- every first dimension is the same number N: for N = 1 a batch of one row; for N above 1 a batch only if
+  `max_batch_size` says N, since a first dimension of 10 may as well be ten of anything.
+- otherwise there is no batch dimension, and a `max_batch_size` above 1 is an error.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engines.engine import EngineSpecs, SlotBuffers, TensorSpec
+from engines.errors import MisuseError, ModelFileError
+
+DEFAULT_MAX_BATCH_SIZE = 8
+"""For a model that takes any batch and says nothing. Small CNNs on a CPU are fastest per row at 2 to 4."""
+
+_DTYPE_BY_ONNX_TYPE: dict[str, np.dtype[np.generic]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(bool)": np.dtype(np.bool_),
+    "tensor(uint8)": np.dtype(np.uint8),
+    "tensor(uint16)": np.dtype(np.uint16),
+    "tensor(uint32)": np.dtype(np.uint32),
+    "tensor(uint64)": np.dtype(np.uint64),
+    "tensor(int8)": np.dtype(np.int8),
+    "tensor(int16)": np.dtype(np.int16),
+    "tensor(int32)": np.dtype(np.int32),
+    "tensor(int64)": np.dtype(np.int64),
+    "tensor(string)": np.dtype(object),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo:
+    """One declared input or output: a dimension is a number, or a name or None where it varies."""
+
+    name: str
+    type: str
+    shape: tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchedSpecs:
+    """The specs, and the number of rows that every run has if the model fixes it (else None)."""
+
+    specs: EngineSpecs
+    fixed_rows: int | None
+
+    def run_shape(self, spec: TensorSpec, batch_size: int) -> list[int]:
+        """Return the whole shape of a tensor of one execution."""
+        if not self.specs.has_batch_dimension:
+            return list(spec.shape)
+        return [self.fixed_rows or batch_size, *spec.shape]
+
+    def check_buffers(self, model: str, slot: SlotBuffers) -> None:
+        """Raise unless every tensor has a fixed row size and the slot holds max_batch_size rows of each."""
+        pairs = (*zip(self.specs.inputs, slot.inputs, strict=True), *zip(self.specs.outputs, slot.outputs, strict=True))
+        for spec, buffer in pairs:
+            if not spec.is_fixed:
+                raise ModelFileError(
+                    f"{model}: tensor {spec.name!r} has no fixed size (shape {spec.shape}, {spec.dtype}): "
+                    "export the model with fixed inner dimensions"
+                )
+            needed_bytes = spec.row_bytes * self.specs.max_batch_size
+            if buffer.nbytes < needed_bytes:
+                raise MisuseError(f"slot {slot.index}: {spec.name!r} needs {needed_bytes} bytes, not {buffer.nbytes}")
+
+
+def derive_specs(
+    model: str, inputs: Sequence[NodeInfo], outputs: Sequence[NodeInfo], max_batch_size: int | None
+) -> BatchedSpecs:
+    """Apply the module's rules. Raises ModelFileError, naming `model` and the tensor."""
+    if max_batch_size is not None and max_batch_size < 0:
+        raise ModelFileError(f"{model}: max_batch_size is {max_batch_size}, but must be at least 0")
+    nodes = (*inputs, *outputs)
+    if max_batch_size == 0:
+        return _without_batch(model, inputs, outputs)
+    if nodes and all(node.shape and not isinstance(node.shape[0], int) for node in nodes):
+        return _with_batch(model, inputs, outputs, max_batch_size or DEFAULT_MAX_BATCH_SIZE, None)
+    fixed_rows = _common_first_dimension(nodes)
+    if fixed_rows is not None and fixed_rows in (1, max_batch_size):
+        _check_limit(model, nodes, fixed_rows, max_batch_size)
+        return _with_batch(model, inputs, outputs, fixed_rows, fixed_rows)
+    _check_limit(model, nodes, 1, max_batch_size)
+    return _without_batch(model, inputs, outputs)
+
+
+def _common_first_dimension(nodes: Iterable[NodeInfo]) -> int | None:
+    first = {node.shape[0] if node.shape else None for node in nodes}
+    only = first.pop() if len(first) == 1 else None
+    return only if isinstance(only, int) else None
+
+
+def _check_limit(model: str, nodes: Iterable[NodeInfo], limit: int, max_batch_size: int | None) -> None:
+    if max_batch_size is None or max_batch_size <= limit:
+        return
+    fixed = next(node for node in nodes if not node.shape or isinstance(node.shape[0], int))
+    raise ModelFileError(
+        f"{model}: max_batch_size is {max_batch_size}, but the first dimension of {fixed.name!r} (shape "
+        f"{list(fixed.shape)}) does not vary: export it with a dynamic batch dimension or set max_batch_size to {limit}"
+    )
+
+
+def _with_batch(
+    model: str, inputs: Sequence[NodeInfo], outputs: Sequence[NodeInfo], max_batch_size: int, fixed_rows: int | None
+) -> BatchedSpecs:
+    specs = EngineSpecs(
+        inputs=tuple(_spec(model, node, node.shape[1:]) for node in inputs),
+        outputs=tuple(_spec(model, node, node.shape[1:]) for node in outputs),
+        max_batch_size=max_batch_size,
+    )
+    return BatchedSpecs(specs, fixed_rows)
+
+
+def _without_batch(model: str, inputs: Sequence[NodeInfo], outputs: Sequence[NodeInfo]) -> BatchedSpecs:
+    specs = EngineSpecs(
+        inputs=tuple(_spec(model, node, node.shape) for node in inputs),
+        outputs=tuple(_spec(model, node, node.shape) for node in outputs),
+        max_batch_size=1,
+        has_batch_dimension=False,
+    )
+    return BatchedSpecs(specs, None)
+
+
+def _spec(model: str, node: NodeInfo, shape: tuple[int | str | None, ...]) -> TensorSpec:
+    dtype = _DTYPE_BY_ONNX_TYPE.get(node.type)
+    if dtype is None:
+        raise ModelFileError(f"{model}: tensor {node.name!r} has type {node.type}, which is not served")
+    return TensorSpec(node.name, dtype, tuple(dim if isinstance(dim, int) else -1 for dim in shape))

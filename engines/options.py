@@ -1,0 +1,70 @@
+"""Reading a backend's options: text in, checked values out, an unknown key is an error with the nearest name."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+from engines.errors import ModelFileError
+
+
+class OptionReader:
+    """The options of one backend. Every message names the backend, the key and what would be right."""
+
+    def __init__(self, backend: str, options: Mapping[str, str], known: Iterable[str]) -> None:
+        """Raise ModelFileError if a key of `options` is not among `known`."""
+        self._backend = backend
+        self._options = options
+        names = sorted(known)
+        for key in options:
+            if key not in names:
+                nearest = difflib.get_close_matches(key, names, n=1)
+                hint = f"did you mean {nearest[0]!r}?" if nearest else f"known are {', '.join(names) or 'none'}"
+                raise ModelFileError(f"backend {backend!r} has no option {key!r}: {hint}")
+
+    def text(self, key: str, default: str, choices: tuple[str, ...] = ()) -> str:
+        """Return an option as text, one of `choices` if any are given."""
+        value = self._options.get(key, default)
+        if choices and value not in choices:
+            raise self._error(key, value, f"one of {', '.join(choices)}")
+        return value
+
+    def integer(self, key: str, default: int, minimum: int = 0) -> int:
+        """Return an option as a whole number of at least `minimum`."""
+        value = self._options.get(key)
+        if value is None:
+            return default
+        try:
+            number = int(value)
+        except ValueError:
+            raise self._error(key, value, "a whole number") from None
+        if number < minimum:
+            raise self._error(key, value, f"at least {minimum}")
+        return number
+
+    def milliseconds(self, key: str, default: float) -> float:
+        """Return an option as a duration in milliseconds, finite and not negative."""
+        value = self._options.get(key)
+        if value is None:
+            return default
+        try:
+            duration_ms = float(value)
+        except ValueError:
+            raise self._error(key, value, "a number of milliseconds") from None
+        if not 0 <= duration_ms < float("inf"):
+            raise self._error(key, value, "a finite number of milliseconds, at least 0")
+        return duration_ms
+
+    def shape(self, key: str) -> tuple[int, ...] | None:
+        """Return an option such as `3,224,224` as a shape of positive dimensions; None if it is not given."""
+        value = self._options.get(key)
+        if value is None:
+            return None
+        try:
+            shape = tuple(int(dim) for dim in value.split(","))
+        except ValueError:
+            raise self._error(key, value, "dimensions such as 3,224,224") from None
+        if any(dim < 1 for dim in shape):
+            raise self._error(key, value, "dimensions of at least 1")
+        return shape
+
+    def _error(self, key: str, value: str, expected: str) -> ModelFileError:
+        return ModelFileError(f"backend {self._backend!r}: option {key} is {value!r}, but must be {expected}")
