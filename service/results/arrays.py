@@ -1,0 +1,42 @@
+"""Takes one frame's row out of an output and checks that it can be right. Pure; thread: any."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import CorruptResultError
+from service.request import OutputArrays
+
+
+def frame_row(outputs: OutputArrays, index: int, ndim: int, what: str) -> NDArray[Any]:
+    """Return output `index` of one frame without its batch dimension.
+
+    Args:
+        outputs: arrays of one frame; a leading dimension of 1 may be there or not.
+        index: which output.
+        ndim: dimensions expected without the batch dimension.
+        what: name of the output for the message.
+
+    Raises:
+        CorruptResultError: no such output, or its shape cannot be that of one frame.
+    """
+    if index >= len(outputs):
+        raise CorruptResultError(f"the model gave {len(outputs)} outputs; {what} should be number {index + 1}")
+    array = outputs[index]
+    if array.ndim == ndim + 1 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != ndim:
+        raise CorruptResultError(f"{what} have shape {list(array.shape)}: not {ndim} dimensions for one frame")
+    return array
+
+
+def check_finite(array: NDArray[Any], what: str) -> None:
+    """Raise CorruptResultError if there is a NaN or an infinity."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise CorruptResultError(f"{what} hold values that are not finite numbers")
+
+
+def label_of(labels: tuple[str, ...], class_id: int) -> str:
+    """Return the name of a class, or its number if it has none."""
+    return labels[class_id] if class_id < len(labels) else str(class_id)

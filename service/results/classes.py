@@ -1,0 +1,49 @@
+"""Class scores of one frame to typed classifications. Pure; runs in the worker pool."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.models.description import ClassificationTask
+from service.request import OutputArrays
+from service.results.arrays import check_finite, frame_row, label_of
+from service.results.options import ResultOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """One class and how well it fits.
+
+    Attributes:
+        label: name of the class.
+        class_id: its number.
+        score: as the model gives it.
+    """
+
+    label: str
+    class_id: int
+    score: float
+
+
+def decode_classes(
+    outputs: OutputArrays, task: ClassificationTask, options: ResultOptions
+) -> tuple[Classification, ...]:
+    """Return the best classes of one frame, by falling score; equal scores by rising class.
+
+    Args:
+        outputs: the model's outputs for this frame, in its order.
+        task: which of them holds the scores, and the names.
+        options: the stream's limits.
+
+    Raises:
+        CorruptResultError: a shape that is not a row of scores, or numbers that are not finite.
+    """
+    threshold, max_results = options.for_classes(task)
+    scores = frame_row(outputs, task.scores_output, 1, "scores")
+    check_finite(scores, "scores")
+    chosen = np.arange(len(scores)) if threshold is None else np.flatnonzero(scores >= threshold)
+    best = chosen[np.argsort(-scores[chosen].astype(np.float64), kind="stable")][:max_results]
+    return tuple(
+        Classification(label_of(task.labels, class_id), class_id, score)
+        for class_id, score in zip(best.tolist(), scores[best].tolist(), strict=True)
+    )

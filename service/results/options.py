@@ -1,0 +1,36 @@
+"""What one stream wants from results; unset values fall back to the model's own. Immutable."""
+
+from dataclasses import dataclass
+
+from service.models.description import ClassificationTask, DetectionTask
+
+
+@dataclass(frozen=True, slots=True)
+class ResultOptions:
+    """Thresholds of one stream. The front end checks their ranges when the stream opens.
+
+    Attributes:
+        score_threshold: 0..1; None takes the model's.
+        iou_threshold: 0..1; None takes the model's; classes ignore it.
+        max_results: at least 1; 0 takes the model's.
+    """
+
+    score_threshold: float | None = None
+    iou_threshold: float | None = None
+    max_results: int = 0
+
+    def for_detections(self, task: DetectionTask) -> tuple[float, float, int]:
+        """Return score threshold, IoU threshold and most results, with the model's values filled in."""
+        return (
+            task.score_threshold if self.score_threshold is None else self.score_threshold,
+            task.iou_threshold if self.iou_threshold is None else self.iou_threshold,
+            self.max_results or task.max_results,
+        )
+
+    def for_classes(self, task: ClassificationTask) -> tuple[float | None, int]:
+        """Return score threshold (None for all) and most results, with the model's values filled in."""
+        threshold = task.score_threshold if self.score_threshold is None else self.score_threshold
+        return threshold, self.max_results or task.max_results
+
+
+MODEL_DEFAULTS = ResultOptions()
