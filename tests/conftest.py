@@ -1,0 +1,50 @@
+"""What holds for every test.
+
+- A test that leaves a thread or a child process behind fails (gRPC's own daemon threads excepted, by name).
+- Order is random (pytest-randomly); its seed is in the header of the run and repeats it: `-p SEED` of pytest-randomly.
+- Hypothesis has three profiles, chosen by FOREBAY_HYPOTHESIS: `dev` (default), `ci` (always the same examples) and
+  `nightly`. None has a deadline: machines differ.
+- Asynchronous code is tested by `asyncio.run(...)` inside a plain test: a loop per test, no plugin, nothing hidden.
+- Everything below tests/heavy is heavy: `make test-all` runs it, `make test` does not.
+"""
+
+import os
+import threading
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.support.processes import child_pids, leaked_processes
+from tests.support.threads import leaked_threads
+
+hypothesis.settings.register_profile("dev", max_examples=50, deadline=None)
+hypothesis.settings.register_profile("ci", max_examples=150, deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.register_profile("nightly", max_examples=20_000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("FOREBAY_HYPOTHESIS", "dev"))
+
+HEAVY = Path(__file__).parent / "heavy"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.is_relative_to(HEAVY):
+            item.add_marker(pytest.mark.heavy)
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_threads():
+    before = set(threading.enumerate())
+    yield
+    leaked = leaked_threads(before)
+    if leaked:
+        pytest.fail(f"threads left behind: {', '.join(sorted(thread.name for thread in leaked))}")
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_processes():
+    before = child_pids()
+    yield
+    leaked = leaked_processes(before)
+    if leaked:
+        pytest.fail(f"child processes left behind: {'; '.join(leaked)}")

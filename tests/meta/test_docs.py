@@ -1,0 +1,60 @@
+"""Links in the documentation lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.repository import ROOT, tracked_files
+
+LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^()\s]+)(?: \"[^\"]*\")?\)")
+FENCE = re.compile(r"^(```|~~~).*?^\1", flags=re.MULTILINE | re.DOTALL)
+
+
+def pages():
+    return [path for path in tracked_files() if path.suffix == ".md"]
+
+
+def links(path: Path):
+    text = FENCE.sub("", path.read_text())
+    return [match["target"] for match in LINK.finditer(re.sub(r"`[^`\n]*`", "", text))]
+
+
+def anchors(path: Path):
+    """Return the anchors that a reader's viewer makes of the headings."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", path.read_text()), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def problem(page: Path, target: str) -> str | None:
+    if re.match(r"[a-z]+:", target):
+        return None
+    name, _, anchor = target.partition("#")
+    file = (page.parent / name).resolve() if name else page
+    if not file.exists():
+        return "no such file"
+    if anchor and file.suffix == ".md" and anchor not in anchors(file):
+        return "no such heading"
+    return None
+
+
+def test_every_link_resolves():
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}: {reason}"
+        for page in pages()
+        for target in links(page)
+        if (reason := problem(page, target))
+    ]
+    assert broken == []
+
+
+@pytest.mark.parametrize("target", ["missing.md", "#no-such-heading", "../nowhere/"])
+def test_broken_link_is_noticed(target, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"# A heading\n\nSee [that]({target}) and [this](#a-heading).\n")
+    assert [link for link in links(page) if problem(page, link)] == [target]
+
+
+def test_every_decision_has_a_number_of_its_own():
+    numbers = [path.name[:4] for path in (ROOT / "docs" / "adr").glob("[0-9]*.md")]
+    assert len(numbers) == len(set(numbers))

@@ -1,0 +1,87 @@
+"""The import contracts of pyproject.toml hold, and each of them can fail.
+
+The graph of the real code is built once; a contract is then checked on it as it is, and on a copy of it with one
+forbidden import added.
+"""
+
+import copy
+
+import grimp
+import pytest
+from importlinter.api import use_cases
+from importlinter.application.use_cases import _register_contract_types
+from importlinter.configuration import configure
+from importlinter.domain.contract import registry
+
+from tests.support.repository import ROOT
+
+# contract id -> imports that it must refuse
+VIOLATIONS = {
+    "service": [
+        ("service.errors", "service.frontend"),
+        ("service.pipeline.slots", "service.batching"),
+        ("service.batching", "service.pipeline.slots"),
+        ("service.pipeline.slots", "service.frontend"),
+        ("service.frontend", "service.server"),
+    ],
+    "wire": [("forebay.wire.frames_pb2", "service.errors"), ("forebay.wire.frames_pb2", "forebay.client")],
+    "client": [("forebay.client", "service.errors"), ("forebay.client", "engines.clock"), ("forebay", "pydantic")],
+    "engines": [("engines.device", "service.request"), ("engines.clock", "forebay.wire.frames_pb2")],
+    "loadtest": [("loadtest.client", "service.errors"), ("loadtest.client", "forebay.client")],
+    "command-line": [
+        ("service.frontend", "loadtest"),
+        ("service.server", "bench"),
+        ("service.frontend", "forebay.client"),
+    ],
+    "concrete": [("service.models", "engines.engine_onnxruntime"), ("service.pipeline", "engines.device_cuda")],
+    "grpc": [("service.pipeline.slots", "grpc"), ("engines.device", "grpc"), ("service.cli", "grpc_health")],
+    "cuda": [("engines.device_host", "cuda"), ("service.pipeline.slots", "cuda")],
+    "tensorrt": [("engines.engine_onnxruntime", "tensorrt"), ("service.models", "tensorrt_rtx")],
+    "onnxruntime": [("service.models", "onnxruntime"), ("engines.device_host", "onnxruntime")],
+    "torch": [("service.results", "torch"), ("engines.engine_onnxruntime", "torch")],
+    "cv2": [("service.pipeline.slots", "cv2"), ("forebay.client", "cv2"), ("service.batching", "simplejpeg")],
+}
+
+configure()
+OPTIONS = use_cases.read_user_options(str(ROOT / "pyproject.toml"))
+_register_contract_types(OPTIONS)
+CONTRACTS = {options["id"]: options for options in OPTIONS.contracts_options}
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return grimp.build_graph(
+        *OPTIONS.session_options["root_packages"],
+        include_external_packages=True,
+        exclude_type_checking_imports=True,
+        cache_dir=None,
+    )
+
+
+def is_kept(contract_id, graph):
+    options = CONTRACTS[contract_id]
+    contract_class = registry.get_contract_class(options["type"])
+    contract = contract_class(name=options["name"], session_options=OPTIONS.session_options, contract_options=options)
+    return contract.check(copy.deepcopy(graph), verbose=False).kept
+
+
+@pytest.mark.parametrize("contract_id", sorted(CONTRACTS))
+def test_contract_is_kept(contract_id, graph):
+    assert is_kept(contract_id, graph)
+
+
+@pytest.mark.parametrize(
+    ("contract_id", "importer", "imported"),
+    [(contract_id, *edge) for contract_id, edges in VIOLATIONS.items() for edge in edges],
+)
+def test_forbidden_import_breaks_its_contract(contract_id, importer, imported, graph):
+    broken = copy.deepcopy(graph)
+    for module in (importer, imported):
+        if module not in broken.modules:
+            broken.add_module(module, is_squashed=module.split(".")[0] not in OPTIONS.session_options["root_packages"])
+    broken.add_import(importer=importer, imported=imported)
+    assert not is_kept(contract_id, broken)
+
+
+def test_every_contract_has_a_violation():
+    assert set(CONTRACTS) == set(VIOLATIONS)
