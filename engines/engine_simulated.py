@@ -12,9 +12,11 @@ simulated device it enqueues an operation of that cost, which declares what it r
 - `fail_every` (0, never): every so many-th execution raises ExecutionError.
 """
 
+import itertools
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from engines.engine import Engine, EngineSpecs, SlotBuffers, TensorSpec
 from engines.errors import ExecutionError, MisuseError, ModelFileError
 from engines.host_memory import memory_of
 from engines.options import OptionReader
+from engines.simulated.stream import SimulatedStream, byte_ranges
 
 _OPTIONS = (
     "alpha_ms",
@@ -41,6 +44,7 @@ _OPTIONS = (
     "max_batch_size",
     "fail_every",
 )
+_instances = itertools.count()
 _WORD = np.dtype(np.uint64)
 
 
@@ -74,6 +78,7 @@ class SimulatedEngine:
         self._random = random.Random(reader.integer("jitter_seed", 0))  # noqa: S311 - not a secret
         self._fail_every = reader.integer("fail_every", 0)
         self._executions = 0
+        self._activations = f"activation memory of instance {next(_instances)}"
         self._specs = _read_specs(reader, max_batch_size)
         self._is_checksum = self._specs.outputs[0].name == "checksum"
         self._slots: dict[int, _BoundSlot] = {}
@@ -101,7 +106,7 @@ class SimulatedEngine:
                 self._checked_slot(slot_index, batch_size)
         device_stream.sync()
 
-    def enqueue(self, slot_index: int, batch_size: int, device_stream: DeviceStream) -> None:  # noqa: ARG002
+    def enqueue(self, slot_index: int, batch_size: int, device_stream: DeviceStream) -> None:
         """Execute. Blocks: for the cost of the batch, on a host device."""
         slot = self._checked_slot(slot_index, batch_size)
         self._executions += 1
@@ -110,6 +115,9 @@ class SimulatedEngine:
         cost_ns = self._alpha_ns + self._beta_ns * batch_size
         if self._jitter_ns:
             cost_ns += self._random.randrange(self._jitter_ns)
+        if isinstance(device_stream, SimulatedStream):
+            self._enqueue_declared(slot, batch_size, cost_ns, device_stream)
+            return
         started_ns = self._clock.now_ns() if cost_ns else 0
         self._compute(slot, batch_size)
         if cost_ns:
@@ -123,6 +131,19 @@ class SimulatedEngine:
         """Let go of the slots. Idempotent."""
         self._is_closed = True
         self._slots.clear()
+
+    def _enqueue_declared(
+        self, slot: _BoundSlot, batch_size: int, cost_ns: int, device_stream: SimulatedStream
+    ) -> None:
+        specs = self._specs
+        device_stream.execute(
+            reads=byte_ranges(slot.buffers.inputs, [spec.row_bytes * batch_size for spec in specs.inputs]),
+            writes=byte_ranges(slot.buffers.outputs, [spec.row_bytes * batch_size for spec in specs.outputs]),
+            cost_ns=cost_ns,
+            run=partial(self._compute, slot, batch_size),
+            exclusive=self._activations,
+            label=f"batch of {batch_size}",
+        )
 
     def _compute(self, slot: _BoundSlot, batch_size: int) -> None:
         if self._is_checksum:

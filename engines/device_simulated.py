@@ -1,0 +1,159 @@
+"""A device that proves ordering: every access that nothing orders after an earlier conflicting one raises RaceError.
+
+Theory of operation
+    The host and every device stream carry a vector clock. Enqueuing orders an operation after what the host knew then;
+    `record` snapshots a stream's clock, `wait` and `sync` join it. Every buffer remembers, per range of bytes, the last
+    write and the reads since. An access whose clock does not know an earlier conflicting one is a race, whatever the
+    timing was. Host accesses are the calls of `write_view` and `read_view`.
+
+    Time is the injected clock's. Copies cost what the `CostModel` says, executions what the engine says, and an
+    operation starts when its stream is free and what it waits for is done; `Event.sync` blocks until then. On a manual
+    clock a test moves time; on a virtual clock waiting moves it.
+
+What it is not: a measure of a GPU's speed, or a model of its driver. All host threads are one actor (see
+`engines.simulated.core`). Stricter than CUDA on purpose: a thread must attach itself, an event must be recorded before
+it is waited for, closing a buffer that is in use is a race, and closing the device with anything open is an error.
+
+Thread: any; one thread at a time on a device stream.
+"""
+
+from collections.abc import Sequence
+
+from engines.clock import Clock
+from engines.device import Device, DeviceBuffer, DeviceStream, Event, HostBuffer
+from engines.errors import DeviceLostError, MisuseError, RaceError
+from engines.host_memory import check_range
+from engines.simulated.core import Core, CostModel, own
+from engines.simulated.fault_plan import FaultPlan
+from engines.simulated.handles import ByteRange, SimulatedDeviceBuffer, SimulatedEvent, SimulatedHostBuffer
+from engines.simulated.stream import SimulatedStream
+from engines.simulated.timeline import Operation
+
+__all__ = [
+    "ByteRange",
+    "CostModel",
+    "FaultPlan",
+    "Operation",
+    "SimulatedDevice",
+    "SimulatedDeviceBuffer",
+    "SimulatedEvent",
+    "SimulatedHostBuffer",
+    "SimulatedStream",
+]
+
+
+class SimulatedDevice:
+    """See the module. The thread that makes it is attached.
+
+    Args:
+        clock: manual, virtual or real.
+        index: ignored; every simulated device is its own.
+        cost: of copies; free if not given.
+        faults: what goes wrong, and when.
+        gather_below_bytes: as the contract says; 0 copies each row from where it lies.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        index: int = 0,
+        cost: CostModel | None = None,
+        faults: FaultPlan | None = None,
+        gather_below_bytes: int = 0,
+    ) -> None:
+        self._core = Core(clock, cost or CostModel(), faults or FaultPlan())
+        self._index = index
+        self._gather_below_bytes = gather_below_bytes
+        self._core.attach_thread()
+
+    @property
+    def name(self) -> str:
+        """`simulated`."""
+        return "simulated"
+
+    @property
+    def gather_below_bytes(self) -> int:
+        """Rows smaller than this are gathered into one copy."""
+        return self._gather_below_bytes
+
+    @property
+    def races(self) -> Sequence[RaceError]:
+        """Every race found so far, also those whose RaceError somebody turned into another error."""
+        with self._core.lock:
+            return tuple(self._core.races)
+
+    @property
+    def history(self) -> Sequence[Operation]:
+        """The latest operations that took time, in the order in which their ends became known."""
+        with self._core.lock:
+            return tuple(self._core.timeline.history)
+
+    @property
+    def leaks(self) -> Sequence[str]:
+        """What is open."""
+        with self._core.lock:
+            return tuple(self._core.open_handles.values())
+
+    def attach_thread(self) -> None:
+        """Let the calling thread use this device."""
+        self._core.attach_thread()
+
+    def alloc_host(self, nbytes: int) -> SimulatedHostBuffer:
+        """Allocate host memory."""
+        with self._core.lock:
+            self._core.begin("alloc_host")
+            return SimulatedHostBuffer(self._core, f"host buffer of {nbytes} bytes", nbytes)
+
+    def alloc_device(self, nbytes: int, mirror: HostBuffer | None = None) -> SimulatedDeviceBuffer:
+        """Allocate device memory, apart from its mirror's."""
+        with self._core.lock:
+            self._core.begin("alloc_device")
+            if mirror is not None:
+                check_range("mirror", own(self._core, SimulatedHostBuffer, mirror).nbytes, 0, nbytes)
+            return SimulatedDeviceBuffer(self._core, f"device buffer of {nbytes} bytes", nbytes)
+
+    def create_stream(self, name: str, *, urgent: bool = False) -> SimulatedStream:  # noqa: ARG002 - no priorities here
+        """Create a device stream."""
+        with self._core.lock:
+            self._core.check_usable()
+            return SimulatedStream(self._core, name)
+
+    def create_event(self) -> SimulatedEvent:
+        """Create an event."""
+        with self._core.lock:
+            self._core.check_usable()
+            return SimulatedEvent(self._core)
+
+    def own(self, buffer: HostBuffer | DeviceBuffer) -> SimulatedHostBuffer | SimulatedDeviceBuffer:
+        """Return `buffer` as this device's own. Raises MisuseError for another device's, or after close."""
+        kind = SimulatedHostBuffer if isinstance(buffer, SimulatedHostBuffer) else SimulatedDeviceBuffer
+        owned: SimulatedHostBuffer | SimulatedDeviceBuffer = own(self._core, kind, buffer)
+        return owned
+
+    def own_event(self, event: Event) -> SimulatedEvent:
+        """Return `event` as this device's own. Raises MisuseError for another device's, or after close."""
+        owned: SimulatedEvent = own(self._core, SimulatedEvent, event)
+        return owned
+
+    def arm(self, faults: FaultPlan) -> None:
+        """Replace the fault plan; operations are numbered from here on."""
+        with self._core.lock:
+            self._core.arm(faults)
+
+    def lose(self, message: str = "the device is lost, as the test asks") -> None:
+        """Lose the device now: whoever waits or comes later gets DeviceLostError."""
+        with self._core.lock:
+            self._core.lose(DeviceLostError(message))
+
+    def close(self) -> None:
+        """Raise MisuseError if anything is open (and the device is not lost). Idempotent."""
+        leaks = self.leaks
+        if leaks and self._core.lost is None:
+            raise MisuseError(f"device closed with {len(leaks)} open: {', '.join(leaks[:5])}")
+
+
+def _conforms(
+    device: SimulatedDevice, stream: SimulatedStream, event: SimulatedEvent
+) -> tuple[Device, DeviceStream, Event]:
+    return device, stream, event

@@ -1,0 +1,168 @@
+"""What the handles of one simulated device share: its lock, its clocks, its faults, and the record of what is open.
+
+Every method that says so is called with `lock` held. Host threads count as one actor: that is sound because they hand
+slots and buffers over through channels, which order them; what one thread may do to another is for the slot table.
+"""
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from engines.clock import Clock
+from engines.errors import DeviceLostError, EngineError, MisuseError, RaceError
+from engines.simulated.access_log import Access, AccessLog
+from engines.simulated.fault_plan import Fault, FaultCounter, FaultPlan
+from engines.simulated.timeline import Point, Timeline
+from engines.simulated.vector_clock import Epoch, VectorClock
+
+HOST = 0
+"""The actor that all host threads are together."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """What a copy costs in device time; an execution says it itself. The default is free copies.
+
+    Attributes:
+        copy_latency_ns: of every copy.
+        h2d_bytes_per_s: 0 for no limit.
+        d2h_bytes_per_s: 0 for no limit.
+    """
+
+    copy_latency_ns: int = 0
+    h2d_bytes_per_s: float = 0.0
+    d2h_bytes_per_s: float = 0.0
+
+    def copy_ns(self, verb: str, nbytes: int) -> int:
+        """Return the cost of copying `nbytes` bytes; `verb` is copy_h2d or copy_d2h."""
+        rate = self.h2d_bytes_per_s if verb == "copy_h2d" else self.d2h_bytes_per_s
+        return self.copy_latency_ns + (round(nbytes / rate * 1e9) if rate else 0)
+
+
+class Core:
+    """See the module. Thread: any, under `lock`."""
+
+    def __init__(self, clock: Clock, cost: CostModel, faults: FaultPlan) -> None:
+        self.clock = clock
+        self.cost = cost
+        self.lock = threading.Condition()
+        self.timeline = Timeline()
+        self.host = VectorClock()
+        self.races: list[RaceError] = []
+        self.open_handles: dict[int, str] = {}
+        self.exclusive: dict[str, AccessLog] = {}
+        self.lost: DeviceLostError | None = None
+        self._faults = FaultCounter(faults)
+        self._actor_names = ["host"]
+        self._attached = threading.local()
+        self._next_handle = 0
+
+    def attach_thread(self) -> None:
+        """Let the calling thread use the device."""
+        self._attached.is_attached = True
+
+    def arm(self, faults: FaultPlan) -> None:
+        """Replace the fault plan; operations are numbered from here. With the lock held."""
+        self._faults = FaultCounter(faults)
+
+    def add_actor(self, name: str) -> int:
+        """Return the number of a new device stream. With the lock held."""
+        self._actor_names.append(name)
+        return len(self._actor_names) - 1
+
+    def opened(self, label: str) -> int:
+        """Note that a handle is open; returns its number. With the lock held."""
+        self._next_handle += 1
+        self.open_handles[self._next_handle] = f"{label} #{self._next_handle}"
+        return self._next_handle
+
+    def begin(self, verb: str) -> Fault:
+        """Check that the device can be used, count the operation, raise what the plan says. With the lock held."""
+        self.check_usable()
+        fault = self._faults.next(verb)
+        if fault.error is not None:
+            self.raise_fault(fault.error)
+        return fault
+
+    def check_usable(self) -> None:
+        """Raise DeviceLostError after a loss, MisuseError for a thread that is not attached."""
+        if self.lost is not None:
+            raise DeviceLostError(str(self.lost))
+        if not getattr(self._attached, "is_attached", False):
+            raise MisuseError(f"thread {threading.current_thread().name!r} uses a device before attach_thread()")
+
+    def raise_fault(self, error: EngineError) -> None:
+        """Raise `error`; a DeviceLostError is from then on the state of the device. With the lock held."""
+        if isinstance(error, DeviceLostError):
+            self.lose(error)
+        raise error
+
+    def lose(self, error: DeviceLostError) -> None:
+        """Make every later use fail and wake whoever waits. With the lock held."""
+        self.lost = error
+        self.lock.notify_all()
+
+    def host_access(self, log: AccessLog, nbytes: int, *, is_write: bool, label: str) -> None:
+        """The host reads or writes a whole buffer. With the lock held."""
+        self.host = self.host.tick(HOST)
+        epoch = Epoch(HOST, self.host.count(HOST))
+        self.access(log, Access(0, nbytes, is_write, epoch, label), self.host)
+
+    def access(self, log: AccessLog, access: Access, clock: VectorClock) -> None:
+        """Check and remember an access by whoever carries `clock`. Raises RaceError. With the lock held."""
+        earlier = log.conflict(access, clock)
+        if earlier is not None:
+            race = RaceError(
+                f"{access.label} by {self._actor_names[access.epoch.actor]} (bytes {access.start}..{access.end}) is "
+                f"not ordered after {earlier.label} by {self._actor_names[earlier.epoch.actor]} "
+                f"(bytes {earlier.start}..{earlier.end})"
+            )
+            self.races.append(race)
+            raise race
+        log.add(access)
+
+    def learn(self, known: VectorClock) -> None:
+        """The host has synchronised with something that carries `known`. With the lock held."""
+        self.host = self.host.join(known)
+
+    def await_point(self, point: Point) -> None:
+        """Block until `point` is reached. Raises DeviceLostError. With the lock held, which is given up meanwhile."""
+        while not self.is_reached(point):
+            self.clock.wait(self.lock, point.done_ns)
+            self.check_usable()
+
+    def is_reached(self, point: Point) -> bool:
+        """Whether device time has come to `point`. With the lock held."""
+        return point.done_ns is not None and point.done_ns <= self.clock.now_ns()
+
+
+class Handle:
+    """What a device made: belongs to it, and is open until it is closed."""
+
+    def __init__(self, core: Core, label: str) -> None:
+        self.core = core
+        with core.lock:
+            self._number = core.opened(label)
+            self.label = core.open_handles[self._number]
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._number not in self.core.open_handles
+
+    def check_open(self) -> None:
+        """Raise MisuseError after `close`."""
+        if self.is_closed:
+            raise MisuseError(f"{self.label} used after close")
+
+    def forget(self) -> None:
+        """Be closed. With the lock held."""
+        self.core.open_handles.pop(self._number, None)
+
+
+def own(core: Core, kind: type[Any], handle: object) -> Any:  # noqa: ANN401 - the caller names the type
+    """Return `handle` if it is an open `kind` of this device. Raises MisuseError otherwise."""
+    if not isinstance(handle, kind) or handle.core is not core:
+        raise MisuseError(f"{type(handle).__name__} belongs to another device than this simulated one")
+    handle.check_open()
+    return handle

@@ -1,0 +1,146 @@
+"""Buffers and events of the simulated device. Host and device memory are two memories here, as on CUDA."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.device import Event
+from engines.errors import EngineError, MisuseError
+from engines.host_memory import allocate, check_range
+from engines.simulated.access_log import AccessLog
+from engines.simulated.core import Core, Handle, own
+from engines.simulated.timeline import Point
+from engines.simulated.vector_clock import VectorClock
+
+
+class _Buffer(Handle):
+    """Memory whose accesses are logged."""
+
+    def __init__(self, core: Core, label: str, nbytes: int) -> None:
+        super().__init__(core, label)
+        self._memory = allocate(nbytes)
+        self.log = AccessLog()
+
+    @property
+    def nbytes(self) -> int:
+        """Capacity in bytes."""
+        return len(self._memory)
+
+    @property
+    def memory(self) -> NDArray[np.uint8]:
+        """The memory, shape (nbytes,), unchecked: for the effect of an operation that declared its access."""
+        return self._memory
+
+    def close(self) -> None:
+        """Free it, which counts as a write of the host: what still uses it races. Idempotent."""
+        with self.core.lock:
+            if self.is_closed:
+                return
+            self.forget()
+            if self.core.lost is None:
+                self.core.host_access(self.log, self.nbytes, is_write=True, label=f"close of {self.label}")
+
+
+class SimulatedHostBuffer(_Buffer):
+    """Host memory; every view asked for is an access of the whole buffer by the host, so ask each time."""
+
+    def write_view(self) -> NDArray[np.uint8]:
+        """Return the memory for the host to write. Raises RaceError."""
+        return self._view("write", is_write=True)
+
+    def read_view(self) -> NDArray[np.uint8]:
+        """Return the memory for the host to read. Raises RaceError."""
+        return self._view("read", is_write=False)
+
+    def _view(self, verb: str, *, is_write: bool) -> NDArray[np.uint8]:
+        with self.core.lock:
+            self.check_open()
+            self.core.host_access(self.log, self.nbytes, is_write=is_write, label=f"{verb} of {self.label}")
+        return self._memory
+
+
+class SimulatedDeviceBuffer(_Buffer):
+    """Device memory. The CPU can address it, but may only do so in an operation of a device stream."""
+
+    @property
+    def address(self) -> int:
+        """Address of the first byte."""
+        self.check_open()
+        return int(self._memory.ctypes.data)
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """Bytes `offset` .. `offset + nbytes` of a device buffer: what an execution reads or writes."""
+
+    buffer: SimulatedDeviceBuffer
+    offset: int
+    nbytes: int
+
+    def __post_init__(self) -> None:
+        """Refuse bytes that the buffer has not got."""
+        check_range(self.buffer.label, self.buffer.nbytes, self.offset, self.nbytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What an event remembers: the point, what was known there, and an error of the work before it."""
+
+    point: Point
+    known: VectorClock
+    error: EngineError | None
+
+
+class SimulatedEvent(Handle):
+    """A point in a device stream, with what its stream knew there."""
+
+    def __init__(self, core: Core) -> None:
+        super().__init__(core, "event")
+        self.recorded: Recorded | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the recorded point is reached. The host is ordered after it once it has been told so."""
+        with self.core.lock:
+            self.check_open()
+            self.core.check_usable()
+            if self.recorded is None or not self.core.is_reached(self.recorded.point):
+                return False
+            self.core.learn(self.recorded.known)
+            return True
+
+    def sync(self) -> None:
+        """Block until the recorded point is reached; the host is ordered after it then."""
+        with self.core.lock:
+            self.core.begin("sync")
+            recorded = self.require()
+            self.core.await_point(recorded.point)
+            self.core.learn(recorded.known)
+            if recorded.error is not None:
+                self.core.raise_fault(recorded.error)
+
+    def elapsed_ns(self, earlier: Event) -> int:
+        """Return device time from `earlier` to this event. Raises MisuseError unless both are done."""
+        first: SimulatedEvent = own(self.core, SimulatedEvent, earlier)
+        with self.core.lock:
+            self.core.check_usable()
+            return self._done_ns() - first._done_ns()
+
+    def require(self) -> Recorded:
+        """Return what was recorded. Raises MisuseError if nothing was. With the lock held."""
+        self.check_open()
+        if self.recorded is None:
+            raise MisuseError(f"{self.label} used before it was recorded")
+        return self.recorded
+
+    def close(self) -> None:
+        """Free it. Idempotent."""
+        with self.core.lock:
+            self.forget()
+
+    def _done_ns(self) -> int:
+        point = self.require().point
+        if point.done_ns is None or not self.core.is_reached(point):
+            raise MisuseError(f"{self.label} asked for its time before it is done")
+        return point.done_ns

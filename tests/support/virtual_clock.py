@@ -1,0 +1,24 @@
+"""A clock for a single thread on which waiting takes no time: to wait for an instant is to be there."""
+
+import threading
+
+
+class VirtualClock:
+    """See engines.clock.Clock. To wait for a notification is an error, since there is nobody else to give one."""
+
+    def __init__(self, start_ns: int = 1_000_000_000) -> None:
+        self._now_ns = start_ns
+
+    def now_ns(self) -> int:
+        return self._now_ns
+
+    def wait(self, condition: threading.Condition, until_ns: int | None) -> None:
+        if until_ns is None:
+            raise RuntimeError("deadlock: the only thread waits for another one")
+        self.sleep_until(until_ns)
+
+    def sleep_until(self, until_ns: int) -> None:
+        self._now_ns = max(self._now_ns, until_ns)
+
+    def advance(self, ns: int) -> None:
+        self._now_ns += ns
