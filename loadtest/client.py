@@ -1,0 +1,250 @@
+"""The forebay.v1 protocol as a load target: the only client-side file of the load generator that sees gRPC.
+
+Lean on purpose, since every microsecond here is taken from what the generator can offer: messages cross gRPC as
+bytes, and the head of a Frame is serialised by protobuf while its payload is appended as it is (it is the last
+field, so the wire format allows it). Owner: the event loop's thread.
+"""
+
+import asyncio
+import math
+from pathlib import Path
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from forebay.wire import frames_pb2 as wire
+from loadtest.errors import CannotConnectError, GarbageError, StreamBrokenError
+from loadtest.target import (
+    Answer,
+    Delivery,
+    Encoding,
+    Moved,
+    Outcome,
+    Protocols,
+    Target,
+    TargetInfo,
+    TargetSpec,
+    TargetStream,
+)
+
+METHOD = "/forebay.v1.FrameInference/Stream"
+MAX_CONNECTIONS = 64  # further streams share these; a server commonly allows 100 streams per connection
+
+_ENCODINGS = {
+    Encoding.JPEG: wire.ENCODING_JPEG,
+    Encoding.PNG: wire.ENCODING_PNG,
+    Encoding.RGB8: wire.ENCODING_RGB8,
+    Encoding.BGR8: wire.ENCODING_BGR8,
+    Encoding.TENSOR: wire.ENCODING_TENSOR,
+}
+_OUTCOMES = {
+    wire.STATUS_OK: Outcome.OK,
+    wire.STATUS_SUPERSEDED: Outcome.SUPERSEDED,
+    wire.STATUS_EXPIRED: Outcome.EXPIRED,
+    wire.STATUS_OVERLOADED: Outcome.OVERLOADED,
+    wire.STATUS_INVALID: Outcome.INVALID,
+    wire.STATUS_FAILED: Outcome.FAILED,
+    wire.STATUS_CANCELLED: Outcome.CANCELLED,
+}
+_ITEM_BYTES = {"BOOL": 1, "UINT8": 1, "INT8": 1, "FP16": 2, "BF16": 2, "UINT16": 2, "INT16": 2}
+_ITEM_BYTES |= {"FP32": 4, "UINT32": 4, "INT32": 4, "FP64": 8, "UINT64": 8, "INT64": 8}
+_FRAME_TAG = bytes([wire.ClientMessage.FRAME_FIELD_NUMBER << 3 | 2])
+_PAYLOAD_TAG = bytes([wire.Frame.PAYLOAD_FIELD_NUMBER << 3 | 2])
+_CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # else channels to one address silently share a connection
+    ("grpc.enable_retries", 0),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.http2.max_frame_size", 1 << 20),
+)
+
+
+def open_target(spec: TargetSpec, streams: int) -> Target:
+    """Return the target for the protocol of `spec`, ready to open `streams` streams on the running event loop."""
+    if spec.protocol is Protocols.FOREBAY:
+        return ForebayTarget(spec, streams)
+    raise CannotConnectError(f"the protocol {spec.protocol.value} is not supported by this build")
+
+
+def encode_frame(seq: int, capture_time_us: int, payload: bytes) -> bytes:
+    """Return a serialised ClientMessage with one Frame; copies the payload once."""
+    head = wire.Frame(seq=seq, capture_time_us=capture_time_us).SerializeToString()
+    size = _varint(len(payload))
+    body_bytes = len(head) + len(_PAYLOAD_TAG) + len(size) + len(payload)
+    return b"".join((_FRAME_TAG, _varint(body_bytes), head, _PAYLOAD_TAG, size, payload))
+
+
+def open_channel(spec: TargetSpec) -> grpc.aio.Channel:
+    """Return one connection of its own to the server, with TLS if the spec names a CA."""
+    if not spec.ca_file:
+        return grpc.aio.insecure_channel(spec.address, options=_CHANNEL_OPTIONS)
+    try:
+        certificates = Path(spec.ca_file).read_bytes()
+    except OSError as error:
+        raise CannotConnectError(f"cannot read the CA file: {error.strerror}") from error
+    credentials = grpc.ssl_channel_credentials(root_certificates=certificates)
+    return grpc.aio.secure_channel(spec.address, credentials, options=_CHANNEL_OPTIONS)
+
+
+class ForebayTarget:
+    """A Forebay server, or whatever else speaks forebay.v1. See loadtest.target.Target."""
+
+    def __init__(self, spec: TargetSpec, streams: int) -> None:
+        self._spec = spec
+        connections = spec.connections or min(streams, MAX_CONNECTIONS)
+        self._channels = [open_channel(spec) for _ in range(connections)]
+        self._opened = 0
+
+    async def open(self, stream_id: str, resume_from: int | None = None) -> TargetStream:
+        """Open a stream on the next connection in turn."""
+        channel = self._channels[self._opened % len(self._channels)]
+        self._opened += 1
+        call = channel.stream_stream(METHOD)()  # type: ignore[call-arg]  # the stubs lack the defaults: bytes both ways
+        try:
+            async with asyncio.timeout(self._spec.connect_timeout_s):
+                await call.write(self._open_message(stream_id, resume_from))
+                opened = await _read_opened(call)
+        except TimeoutError as error:
+            call.cancel()
+            raise CannotConnectError(
+                f"{self._spec.address} did not open a stream within {self._spec.connect_timeout_s:g} s"
+            ) from error
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise CannotConnectError(f"{self._spec.address}: {await _why(call)}") from error
+        except (DecodeError, GarbageError) as error:
+            call.cancel()
+            raise CannotConnectError(f"{self._spec.address} does not speak forebay.v1: {error}") from error
+        return ForebayStream(call, _info(opened))
+
+    async def close(self) -> None:
+        """Close all connections; streams that are still open are cancelled."""
+        for channel in self._channels:
+            await channel.close(None)
+
+    def _open_message(self, stream_id: str, resume_from: int | None) -> bytes:
+        spec = self._spec
+        message = wire.Open(
+            model=spec.model,
+            version=spec.version,
+            stream_id=stream_id,
+            encoding=_ENCODINGS[spec.encoding],
+            width=spec.width,
+            height=spec.height,
+            delivery=wire.DELIVERY_LATEST if spec.delivery is Delivery.LATEST else wire.DELIVERY_EVERY,
+            max_in_flight=spec.window,
+            priority=spec.priority,
+            latency_budget_ms=spec.budget_ms,
+            resume_from=resume_from,
+        )
+        return wire.ClientMessage(open=message).SerializeToString()
+
+
+class ForebayStream:
+    """One FrameInference.Stream call. See loadtest.target.TargetStream."""
+
+    def __init__(self, call: "grpc.aio.StreamStreamCall[bytes, bytes]", info: TargetInfo) -> None:
+        self._call = call
+        self.info = info
+
+    async def send(self, seq: int, capture_time_us: int, payload: bytes) -> None:
+        """Write one Frame."""
+        try:
+            await self._call.write(encode_frame(seq, capture_time_us, payload))
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise StreamBrokenError(await _why(self._call)) from error
+
+    async def receive(self) -> Answer | Moved | None:
+        """Read until the next Result or Reconnect; heartbeats are skipped."""
+        while True:
+            try:
+                data = await self._call.read()
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+                raise StreamBrokenError(await _why(self._call)) from error
+            if not isinstance(data, bytes):  # grpc.aio.EOF
+                if await self._call.code() is not grpc.StatusCode.OK:
+                    raise StreamBrokenError(await _why(self._call))
+                return None
+            message = _parse(data)
+            kind = message.WhichOneof("message")
+            if kind == "result":
+                return _answer(message.result)
+            if kind == "reconnect":
+                return Moved(wire.Reconnect.Reason.Name(message.reconnect.reason))
+            if kind != "heartbeat":
+                raise GarbageError(f"unexpected message: {kind or 'empty'}")
+
+    async def finish(self) -> None:
+        """Half-close."""
+        try:
+            await self._call.done_writing()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise StreamBrokenError(await _why(self._call)) from error
+
+    def cancel(self) -> None:
+        """Cancel the call."""
+        self._call.cancel()
+
+
+async def _read_opened(call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> wire.Opened:
+    data = await call.read()
+    if not isinstance(data, bytes):
+        raise GarbageError(f"the stream ended without an answer to Open ({await _why(call)})")
+    message = _parse(data)
+    if message.WhichOneof("message") != "opened":
+        raise GarbageError(f"Open was answered by {message.WhichOneof('message') or 'an empty message'}")
+    return message.opened
+
+
+def _parse(data: bytes) -> wire.ServerMessage:
+    try:
+        return wire.ServerMessage.FromString(data)
+    except DecodeError as error:
+        raise GarbageError(f"{len(data)} bytes are no ServerMessage") from error
+
+
+def _answer(result: wire.Result) -> Answer:
+    outcome = _OUTCOMES.get(result.status.code)
+    if outcome is None:
+        raise GarbageError(f"the result of frame {result.seq} has status {result.status.code}")
+    timings = result.timings
+    stages_us = (
+        timings.receive_us,
+        timings.decode_us,
+        timings.queue_us,
+        timings.h2d_us,
+        timings.execute_us,
+        timings.d2h_us,
+        timings.deliver_us,
+        timings.server_total_us,
+    )
+    return Answer(result.seq, outcome, result.capture_time_us, stages_us, result.late_by_us, result.batch_size)
+
+
+def _info(opened: wire.Opened) -> TargetInfo:
+    sizes = [_ITEM_BYTES.get(spec.datatype, 0) * math.prod(max(dim, 0) for dim in spec.shape) for spec in opened.inputs]
+    return TargetInfo(
+        model=opened.model,
+        model_version=opened.model_version,
+        delivery=wire.Delivery.Name(opened.delivery),
+        window=opened.window,
+        budget_ms=opened.latency_budget_ms,
+        input_bytes=sum(sizes) if all(sizes) else 0,
+    )
+
+
+async def _why(call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> str:
+    if not call.done():
+        return "the stream is broken"
+    code = await call.code()
+    details = await call.details()
+    return f"{code.name}: {details}" if details else code.name
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

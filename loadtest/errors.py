@@ -1,0 +1,51 @@
+"""What can go wrong in a load test, each with the exit code that it ends in."""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """Exit codes of `forebay load`; part of the command's contract."""
+
+    OK = 0
+    USAGE = 2
+    SLO_MISSED = 3
+    INVALID = 4
+    CANNOT_CONNECT = 5
+
+
+class LoadError(Exception):
+    """Base of all errors of the load generator; its text is meant for the user."""
+
+    exit_code: ClassVar[ExitCode]
+
+    def __init__(self, message: str) -> None:
+        if type(self) is LoadError:
+            raise TypeError("LoadError is abstract: raise one of its subclasses")
+        super().__init__(message)
+
+
+class UsageError(LoadError):
+    """The user asked for something that makes no sense; the text says what to change."""
+
+    exit_code = ExitCode.USAGE
+
+
+class CannotConnectError(LoadError):
+    """No stream could be opened: nobody listens, or what listens does not speak the protocol."""
+
+    exit_code = ExitCode.CANNOT_CONNECT
+
+
+class InvalidRunError(LoadError):
+    """The generator itself failed, so there is nothing to report about the server."""
+
+    exit_code = ExitCode.INVALID
+
+
+class StreamBrokenError(Exception):
+    """One stream ended with an error; its unanswered frames are lost, the run goes on."""
+
+
+class GarbageError(Exception):
+    """One message of the server could not be understood; the stream goes on."""
