@@ -1,1 +1,105 @@
-"""Forebay: the client library. `import forebay` never imports the service or an engine."""
+"""Forebay: the client library.
+
+    import forebay
+
+    with forebay.Client("127.0.0.1:8001") as client, client.stream("door", model="detector", encoding="bgr8") as stream:
+        stream.send(frame)              # never blocks: the newest frame wins
+        result = stream.receive()       # one result for every frame, in order
+
+`forebay.aio` holds the same for asyncio. It is not the service: `import forebay` imports neither the service, an engine
+nor OpenCV, and not even gRPC before the first use of a client, so that `forebay.tune_process()` can come first.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forebay import aio
+    from forebay.client.errors import (
+        ForebayError,
+        ProtocolError,
+        SendTimeoutError,
+        StreamClosedError,
+        StreamRefusedError,
+        UnreachableError,
+    )
+    from forebay.client.options import Reconnection, Tls
+    from forebay.client.result import (
+        Box,
+        Classification,
+        Detection,
+        Opened,
+        Result,
+        Status,
+        TensorSpec,
+        Timings,
+    )
+    from forebay.client.statistics import Statistics
+    from forebay.client.sync import Client, Stream
+    from forebay.tuning import Tuning, tune_process
+
+_HOMES = {
+    "ForebayError": "forebay.client.errors",
+    "ProtocolError": "forebay.client.errors",
+    "SendTimeoutError": "forebay.client.errors",
+    "StreamClosedError": "forebay.client.errors",
+    "StreamRefusedError": "forebay.client.errors",
+    "UnreachableError": "forebay.client.errors",
+    "Reconnection": "forebay.client.options",
+    "Tls": "forebay.client.options",
+    "Box": "forebay.client.result",
+    "Classification": "forebay.client.result",
+    "Detection": "forebay.client.result",
+    "Opened": "forebay.client.result",
+    "Result": "forebay.client.result",
+    "Status": "forebay.client.result",
+    "TensorSpec": "forebay.client.result",
+    "Timings": "forebay.client.result",
+    "Statistics": "forebay.client.statistics",
+    "Client": "forebay.client.sync",
+    "Stream": "forebay.client.sync",
+    "Tuning": "forebay.tuning",
+    "tune_process": "forebay.tuning",
+}
+
+__all__ = [
+    "Box",
+    "Classification",
+    "Client",
+    "Detection",
+    "ForebayError",
+    "Opened",
+    "ProtocolError",
+    "Reconnection",
+    "Result",
+    "SendTimeoutError",
+    "Statistics",
+    "Status",
+    "Stream",
+    "StreamClosedError",
+    "StreamRefusedError",
+    "TensorSpec",
+    "Timings",
+    "Tls",
+    "Tuning",
+    "UnreachableError",
+    "aio",
+    "tune_process",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever lives under that name
+    """Import what is asked for, and only that."""
+    if name == "aio":
+        return importlib.import_module("forebay.aio")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'forebay' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__

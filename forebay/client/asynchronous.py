@@ -1,0 +1,274 @@
+"""Client and Stream for asyncio. Owner of everything here: the event loop on which the client was first used."""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from types import TracebackType
+from typing import Self, Unpack
+
+from forebay.client.channel import ChannelHolder
+from forebay.client.clock import Clock, MonotonicClock
+from forebay.client.encode import FrameData
+from forebay.client.errors import SendTimeoutError, StreamClosedError
+from forebay.client.keywords import StreamKeywords
+from forebay.client.link import Link
+from forebay.client.options import Reconnection, StreamOptions, Tls
+from forebay.client.result import Opened, Result
+from forebay.client.state import StreamState
+from forebay.client.statistics import Statistics
+
+CLOSE_TIMEOUT_S = 5.0
+
+
+class Client:
+    """One server, any number of streams over one connection."""
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:8001",
+        *,
+        tls: Tls | None = None,
+        reconnection: Reconnection | None = None,
+        clock: Clock | None = None,
+        capture_clock_ns: Callable[[], int] = time.monotonic_ns,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """Set up a client; nothing is connected before the first stream.
+
+        Args:
+            address: host:port, or unix:path.
+            tls: None speaks plain text, which servers accept on the local machine only, unless told otherwise.
+            reconnection: how long and how often to try.
+            clock: for tests.
+            capture_clock_ns: the clock on which `capture_time_ns` is told; `time.time_ns` for stamps of ROS or NTP.
+            draw: uniform numbers from 0 to 1 for the back-off.
+        """
+        self.address = address
+        self._reconnection = reconnection or Reconnection()
+        self._clock = clock or MonotonicClock()
+        self._capture_clock_ns = capture_clock_ns
+        self._draw = draw
+        self._channels = ChannelHolder(address, tls)
+        self._streams: set[Stream] = set()
+
+    def stream(self, camera: str, **keywords: Unpack[StreamKeywords]) -> "Stream":
+        """Return a stream named after its camera; entering it, or its first frame, opens it. See StreamKeywords."""
+        state = StreamState(StreamOptions(camera=camera, **keywords), self._clock, self._capture_clock_ns)
+        stream = Stream(state, self._link_of, self._clock)
+        self._streams.add(stream)
+        return stream
+
+    async def close(self) -> None:
+        """Abort what is still open and close the connection. Idempotent."""
+        for stream in list(self._streams):
+            await stream.abort()
+        self._streams.clear()
+        await self._channels.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _link_of(self, stream: "Stream") -> Link:
+        stream.on_end(self._streams.discard)
+        return Link(
+            stream.state,
+            start_call=self._channels.call,
+            address=self.address,
+            reconnection=self._reconnection,
+            clock=self._clock,
+            draw=self._draw,
+        )
+
+
+class Stream:
+    """Frames of one camera in, one Result for each out, in order. Iterate it, or `receive`.
+
+    Take the results: frames whose results nobody takes count against the window, so that nothing piles up unseen.
+    """
+
+    def __init__(self, state: StreamState, link_of: Callable[["Stream"], Link], clock: Clock) -> None:
+        self.state = state
+        self._link_of = link_of
+        self._clock = clock
+        self._link: Link | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._end_listeners: list[Callable[[Stream], object]] = []
+        state.on_change = self._wake_waiters
+
+    @property
+    def camera(self) -> str:
+        """The camera's name."""
+        return self.state.options.camera
+
+    @property
+    def opened(self) -> Opened | None:
+        """What the server granted the latest time that this stream was opened; None before."""
+        return self.state.opened
+
+    def statistics(self) -> Statistics:
+        """Return the stream's counters."""
+        return self.state.statistics()
+
+    def on_end(self, listener: Callable[["Stream"], object]) -> None:
+        """Call `listener` when the link has ended."""
+        self._end_listeners.append(listener)
+
+    def start(self) -> None:
+        """Let the link work. Idempotent."""
+        if self._task is None:
+            self._link = self._link_of(self)
+            self._task = asyncio.create_task(self._link.run(), name=f"forebay {self.camera}")
+            self._task.add_done_callback(lambda _: [listener(self) for listener in self._end_listeners])
+
+    async def open(self) -> Opened:
+        """Wait until the server has opened the stream. Raises StreamRefusedError, UnreachableError.
+
+        Raises:
+            ValueError: width and height are not known yet; the first frame will open the stream.
+        """
+        if not self.state.is_openable:
+            raise ValueError("the first frame opens this stream: width and height were not given")
+        self.start()
+        while (opened := self.state.opened) is None:
+            if self.state.is_over:
+                raise self.state.error or StreamClosedError("closed before it was opened")
+            await self._wait()
+        return opened
+
+    async def send(
+        self,
+        frame: FrameData,
+        *,
+        capture_time_ns: int | None = None,
+        budget_ms: float | None = None,
+        timeout_s: float | None = None,
+    ) -> int:
+        """Hand over a frame, which is copied, and return its seq.
+
+        Args:
+            frame: an array that fits the encoding, or bytes; for tensor also one array for each input.
+            capture_time_ns: on the client's capture clock; None: now.
+            budget_ms: for this frame instead of the stream's.
+            timeout_s: longest wait for room, with the policy "block".
+
+        Raises:
+            SendTimeoutError, StreamClosedError, StreamRefusedError, UnreachableError: nothing was queued.
+            TypeError, ValueError: the frame does not fit the stream; nothing was queued.
+        """
+        self.start()
+        until_ns = None if timeout_s is None else self._clock.now_ns() + round(timeout_s * 1e9)
+        while (seq := self.state.try_send(frame, capture_time_ns, budget_ms)) is None:
+            if not await self._wait(until_ns):
+                raise SendTimeoutError(f"no room for a frame within {timeout_s} s")
+        return seq
+
+    async def receive(self, timeout_s: float | None = None) -> Result | None:
+        """Return the next result in order; None if no more will come, or none came within `timeout_s`.
+
+        Raises whatever ended the stream, after the last result.
+        """
+        until_ns = None if timeout_s is None else self._clock.now_ns() + round(timeout_s * 1e9)
+        while (result := self.state.take()) is None:
+            with self.state.changed:
+                is_exhausted = self.state.is_exhausted
+            if is_exhausted or not await self._wait(until_ns):
+                return self.state.take()
+        return result
+
+    async def __aiter__(self) -> AsyncIterator[Result]:
+        while (result := await self.receive()) is not None:
+            yield result
+
+    async def map(self, frames: AsyncIterable[FrameData]) -> AsyncIterator[Result]:
+        """Send every frame and yield the results; the stream is finished after the last frame."""
+        feeder = asyncio.create_task(self._feed(frames))
+        try:
+            async for result in self:
+                yield result
+            await feeder
+        finally:
+            feeder.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(feeder, return_exceptions=True)
+
+    async def _feed(self, frames: AsyncIterable[FrameData]) -> None:
+        try:
+            async for frame in frames:
+                await self.send(frame)
+        finally:
+            self.finish()
+
+    def finish(self) -> None:
+        """Send no more frames. Those waiting are still sent, and iterating ends after the last result."""
+        self.start()
+        self.state.finish()
+
+    async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Finish, wait until every frame has ended, and abort what has not after `timeout_s`. Idempotent.
+
+        Results that were not taken can still be taken.
+        """
+        self.finish()
+        until_ns = self._clock.now_ns() + round(timeout_s * 1e9)
+        while not self.state.is_over:
+            if not await self._wait(until_ns):
+                break
+        await self.abort()
+
+    async def abort(self) -> None:
+        """End the stream at once; frames in flight become UNANSWERED, frames that wait NOT_SENT. Idempotent."""
+        self.start()
+        self.state.finish()
+        if self._link is not None and self._task is not None:
+            self._link.abort()
+            await asyncio.wait({self._task})
+
+    async def __aenter__(self) -> Self:
+        if self.state.is_openable:
+            try:
+                await self.open()
+            except BaseException:
+                await self.abort()
+                raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            await self.close()
+        else:
+            await self.abort()
+
+    async def _wait(self, until_ns: int | None = None) -> bool:
+        """Wait for a change; False at the instant `until_ns`."""
+        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(changed)
+        try:
+            if until_ns is None:
+                await changed
+                return True
+            left_s = (until_ns - self._clock.now_ns()) / 1e9
+            if left_s <= 0:
+                return False
+            sleeper = asyncio.ensure_future(self._clock.sleep(left_s))
+            try:
+                await asyncio.wait({sleeper, changed}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sleeper.cancel()
+            return True
+        finally:
+            self._waiters.discard(changed)
+
+    def _wake_waiters(self) -> None:
+        for changed in self._waiters:
+            if not changed.done():
+                changed.set_result(None)

@@ -1,0 +1,92 @@
+"""The gRPC channel of a client. Owner: the event loop.
+
+grpcio reads certificate files never again, so a channel whose files have changed is replaced before the next call.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from forebay.client.options import Tls
+from forebay.wire import frames_pb2 as wire
+
+if TYPE_CHECKING:
+    Call = grpc.aio.StreamStreamCall[bytes, wire.ServerMessage]
+
+METHOD = "/forebay.v1.FrameInference/Stream"
+MAX_RESULT_BYTES = (
+    64 * 1024 * 1024
+)  # raw outputs of one frame; gRPC's own default of 4 MiB is too small for some models
+
+# gRPC's defaults wait 1 s before the second try to connect and up to 2 minutes between later ones; the link has its
+# own back-off, so the channel has to be ready when a call comes.
+_OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", MAX_RESULT_BYTES),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.use_local_subchannel_pool", 1),  # a client has its own connection, and it goes when the client goes
+    ("grpc.enable_retries", 0),  # a stream of frames is never replayed by the transport
+)
+
+
+class ChannelHolder:
+    """One channel at a time; streams ask for a new call each time they (re)open."""
+
+    def __init__(self, address: str, tls: Tls | None) -> None:
+        self.address = address
+        self._tls = tls
+        self._channel: grpc.aio.Channel | None = None
+        self._retired: list[grpc.aio.Channel] = []
+        self._files_seen: tuple[int, ...] = ()
+
+    def call(self) -> "Call":
+        """Start a call; it fails fast if the server cannot be reached.
+
+        Raises:
+            OSError: a certificate file cannot be read.
+        """
+        files_seen = _modified_ns(self._tls)
+        if self._channel is None or files_seen != self._files_seen:
+            if self._channel is not None:
+                self._retired.append(self._channel)  # its calls go on until they end
+            self._channel = _open(self.address, self._tls)
+            self._files_seen = files_seen
+        start = self._channel.stream_stream(METHOD, None, wire.ServerMessage.FromString)
+        call: Call = start(None)  # no iterator: the link writes
+        return call
+
+    async def close(self) -> None:
+        """Close every channel; calls that still run are cancelled."""
+        channels = [*self._retired, *([self._channel] if self._channel else [])]
+        self._channel, self._retired = None, []
+        for channel in channels:
+            await channel.close(None)
+
+
+def _open(address: str, tls: Tls | None) -> grpc.aio.Channel:
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=_read(tls.ca), private_key=_read(tls.key), certificate_chain=_read(tls.cert)
+    )
+    options = _OPTIONS
+    if tls.server_name is not None:
+        options = (*_OPTIONS, ("grpc.ssl_target_name_override", tls.server_name))
+    return grpc.aio.secure_channel(address, credentials, options=options)
+
+
+def _files(tls: Tls | None) -> Iterable[Path | str]:
+    return [] if tls is None else [name for name in (tls.ca, tls.cert, tls.key) if name is not None]
+
+
+def _modified_ns(tls: Tls | None) -> tuple[int, ...]:
+    return tuple(Path(name).stat().st_mtime_ns for name in _files(tls))
+
+
+def _read(name: Path | str | None) -> bytes | None:
+    return None if name is None else Path(name).read_bytes()

@@ -1,0 +1,33 @@
+"""What the client raises. A frame's own fate is never an exception: it is the status of its Result."""
+
+
+class ForebayError(Exception):
+    """Base of everything that this library raises on purpose."""
+
+
+class StreamRefusedError(ForebayError):
+    """The server ended the stream for a reason that trying again would not change.
+
+    Attributes:
+        code: name of the gRPC status code, for example NOT_FOUND.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+
+
+class UnreachableError(ForebayError):
+    """No stream could be opened for as long as the caller was willing to wait."""
+
+
+class ProtocolError(ForebayError):
+    """The other side does not speak this protocol."""
+
+
+class StreamClosedError(ForebayError):
+    """The stream takes no more frames: it was finished or closed."""
+
+
+class SendTimeoutError(ForebayError, TimeoutError):
+    """No room for the frame came within the time given."""

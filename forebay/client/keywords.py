@@ -1,0 +1,51 @@
+"""The keywords of `Client.stream`, in one place for the synchronous and the asynchronous client."""
+
+from collections.abc import Sequence
+from typing import Required, TypedDict
+
+from forebay.client.options import Delivery, Encoding, OutputKind, Policy
+
+
+class StreamKeywords(TypedDict, total=False):
+    """What `Client.stream` takes besides the camera's name.
+
+    Attributes:
+        model: name in the server's model repository.
+        version: of the model; empty: the newest.
+        encoding: of every frame: bgr8 (default), rgb8, jpeg, png, nv12, or tensor.
+        width: pixels, for bgr8, rgb8 and nv12; left out: taken from the first frame, which has to be an array.
+        height: likewise.
+        shape: of the first input, for tensor; left out: the model's.
+        delivery: "latest" (default; a newer frame replaces the one that waits) or "every".
+        policy: "drop_oldest" (default with latest): `send` never waits, the oldest waiting frame gives way; or "block"
+            (default with every): `send` waits for room.
+        queue_frames: frames that may wait in this client, at least 1 (default).
+        resend: send frames again whose answer was lost with a broken stream; default: with every and block.
+        budget_ms: latency budget of a frame, from its arrival at the server.
+        max_in_flight: wanted window; 0: the server's default.
+        priority: 1 is the most urgent; 0: the model's default.
+        outputs: "tensors", "detections", "classes"; empty: what the model is made for.
+        tensor_names: with "tensors": which ones.
+        score_threshold: 0..1; left out: the model's.
+        iou_threshold: 0..1; left out: the model's.
+        max_results: most detections or classes in a result; 0: the model's.
+    """
+
+    model: Required[str]
+    version: str
+    encoding: Encoding
+    width: int
+    height: int
+    shape: Sequence[int]
+    delivery: Delivery
+    policy: Policy | None
+    queue_frames: int
+    resend: bool | None
+    budget_ms: float | None
+    max_in_flight: int
+    priority: int
+    outputs: Sequence[OutputKind]
+    tensor_names: Sequence[str]
+    score_threshold: float | None
+    iou_threshold: float | None
+    max_results: int

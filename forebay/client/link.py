@@ -1,0 +1,274 @@
+"""The link of one stream: one call after the other carries its frames until it is closed or refused.
+
+Theory of operation
+    `run` loops: wait as the pacer says, start a call, write Open, and let three tasks work until the call ends.
+    *read* is the master: it hands answers to the state and ends when the call ends, however that came about. *write*
+    moves one frame at a time from the ledger to the call and waits until the transport has taken it, so nothing piles
+    up behind a slow network. *limit* cancels a call that takes too long to open, to drain or to end, or that is silent.
+    Everything that goes wrong is made to end the call, and the status of the ended call says what comes next (`retry`).
+
+Owner: the event loop. Only `abort` and the state's `wake_link` may be called from elsewhere.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from forebay.client.backoff import Pacer
+from forebay.client.clock import Clock
+from forebay.client.errors import ProtocolError, StreamRefusedError, UnreachableError
+from forebay.client.options import Reconnection, open_message
+from forebay.client.result import opened_from_wire
+from forebay.client.retry import CallEnd, Verdict, hint_ms
+from forebay.client.state import StreamState
+from forebay.wire import frames_pb2 as wire
+
+if TYPE_CHECKING:
+    from forebay.client.channel import Call
+
+END_LIMIT_S = 1.0  # for the server's status once everything is answered
+DRAIN_MARGIN_S = 1.0  # on top of the grace that Reconnect grants
+SILENT_INTERVALS = 3  # heartbeats that may be missed
+LONGEST_HOLD_MS = 5_000  # of a frame's retry_after_ms
+
+_log = logging.getLogger("forebay")
+
+
+class Link:
+    """See the module's theory of operation."""
+
+    def __init__(
+        self,
+        state: StreamState,
+        *,
+        start_call: Callable[[], "Call"],
+        address: str,
+        reconnection: Reconnection,
+        clock: Clock,
+        draw: Callable[[], float],
+    ) -> None:
+        self._state = state
+        self._start_call = start_call
+        self._address = address
+        self._reconnection = reconnection
+        self._clock = clock
+        self._pacer = Pacer(
+            base_s=reconnection.backoff_base_s,
+            cap_s=reconnection.backoff_cap_s,
+            reopenings_per_s=reconnection.reopenings_per_s,
+            draw=draw,
+        )
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._aborted = asyncio.Event()
+        self._is_wake_pending = False
+        self._call: Call | None = None
+        self._limiter: asyncio.Task[None] | None = None
+        self._is_open = self._is_draining = False
+        self._cut_reason = ""
+        self._heard_ns = self._hold_until_ns = 0
+        self._reachable_ns: int | None = None  # the last instant at which the stream was open
+        self._started_ns = 0
+        state.wake_link = self._wake_from_anywhere
+
+    async def run(self) -> None:
+        """Carry the stream until it ends; never raises. `state.error` says what was wrong."""
+        error: Exception | None = None
+        try:
+            await self._run()
+        except Exception as caught:  # noqa: BLE001  # a bug has to reach the user, not to die with this task
+            error = caught
+        finally:
+            self._state.over(str(error) if error else "the stream was closed", error)
+
+    def abort(self) -> None:
+        """End the stream now, whatever is in flight. Loop only."""
+        self._aborted.set()
+        self._wake.set()
+        if self._call is not None:
+            self._call.cancel()
+
+    async def _run(self) -> None:
+        while not self._state.is_openable:  # the first frame says how large frames are
+            if self._aborted.is_set() or self._state.is_done:
+                return
+            await self._wait_for_work()
+        self._started_ns = self._clock.now_ns()
+        delay_s = self._pacer.delay_s(self._started_ns, has_failed=False)
+        while not (self._aborted.is_set() or self._state.is_done):
+            if delay_s and not await self._pause(delay_s):
+                return
+            end = await self._carry()
+            if self._aborted.is_set() or self._state.is_done:
+                return
+            delay_s = self._delay_after(end)
+
+    def _delay_after(self, end: CallEnd) -> float:
+        """Return how long to wait for the next call, or raise why there will be none."""
+        if end.verdict is Verdict.REFUSED:
+            raise StreamRefusedError(end.code, end.details)
+        now_ns = self._clock.now_ns()
+        delay_s = self._pacer.delay_s(now_ns, has_failed=end.verdict is Verdict.RETRY, hint_ms=end.hint_ms)
+        is_first = self._reachable_ns is None
+        limit_s = self._reconnection.connect_timeout_s if is_first else self._reconnection.give_up_after_s
+        away_s = (now_ns - (self._started_ns if self._reachable_ns is None else self._reachable_ns)) / 1e9
+        if limit_s is not None and away_s + delay_s > limit_s:
+            raise UnreachableError(f"no stream on {self._address} within {limit_s:g} s; the last try: {end.words}")
+        _log.info("stream %s: %s; trying again in %.2f s", self._state.options.camera, end.words, delay_s)
+        return delay_s
+
+    async def _pause(self, seconds: float) -> bool:
+        """Wait; False if there is nothing to wait for any more."""
+        sleeper = asyncio.ensure_future(self._clock.sleep(seconds))
+        try:
+            while not sleeper.done():
+                waker = asyncio.ensure_future(self._wait_for_work())
+                await asyncio.wait({sleeper, waker}, return_when=asyncio.FIRST_COMPLETED)
+                waker.cancel()
+                if self._aborted.is_set() or self._state.is_done:
+                    return False
+            return True
+        finally:
+            sleeper.cancel()
+
+    async def _carry(self) -> CallEnd:
+        """Run one call from start to end."""
+        self._is_open = self._is_draining = False
+        self._cut_reason = ""
+        call = self._call = self._start_call()
+        self._limit(self._reconnection.connect_timeout_s, "the server did not answer Open")
+        writer = asyncio.create_task(self._write(call))
+        reader = asyncio.create_task(self._read(call))
+        try:
+            await asyncio.wait({reader})
+        finally:
+            call.cancel()
+            tasks = [task for task in (reader, writer, self._limiter) if task is not None]
+            for task in tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            self._call = self._limiter = None
+        if self._is_open:
+            self._reachable_ns = self._clock.now_ns()
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+        return await self._end_of(call)
+
+    async def _end_of(self, call: "Call") -> CallEnd:
+        code, details = (await call.code()).name, await call.details() or ""
+        metadata = [(str(key), str(value)) for key, value in (await call.trailing_metadata() or ())]
+        if self._cut_reason:
+            code, details = "CANCELLED", self._cut_reason
+        end = CallEnd(code, details, hint_ms(metadata), was_asked=self._is_draining and not self._state.has_in_flight)
+        self._state.lost(f"the stream broke before its answer came ({end.words})")
+        return end
+
+    async def _read(self, call: "Call") -> None:
+        """Take what the server sends until the call ends, which `call.code()` then explains."""
+        with contextlib.suppress(grpc.RpcError):
+            while isinstance(message := await call.read(), wire.ServerMessage):
+                self._heard_ns = self._clock.now_ns()
+                self._take(message)
+
+    def _take(self, message: wire.ServerMessage) -> None:
+        kind = message.WhichOneof("message")
+        if kind == "opened" and not self._is_open:
+            self._take_opened(message.opened)
+        elif not self._is_open or kind == "opened":
+            raise ProtocolError(f"the server sent {kind or 'an unknown message'} where Opened was due, or Opened twice")
+        elif kind == "result":
+            self._take_result(message.result)
+        elif kind == "reconnect":
+            self._is_draining = True
+            self._limit(message.reconnect.grace_ms / 1e3 + DRAIN_MARGIN_S, "the server did not end the stream")
+            self._wake.set()
+
+    def _take_opened(self, message: wire.Opened) -> None:
+        opened = opened_from_wire(message)
+        before = self._state.granted(opened)
+        self._is_open = True
+        if before is not None and before.model_version != opened.model_version:
+            text = "stream %s: reopened on version %s of %s, it was %s"
+            _log.warning(text, self._state.options.camera, opened.model_version, opened.model, before.model_version)
+        silence_s = self._reconnection.silence_limit_s
+        if opened.heartbeat_interval_s > 0:
+            silence_s = SILENT_INTERVALS * opened.heartbeat_interval_s
+        self._limit(silence_s, "the server was silent", is_silence=True)
+        self._wake.set()
+
+    def _take_result(self, message: wire.Result) -> None:
+        self._pacer.succeeded()
+        if message.status.retry_after_ms:
+            hold_ns = min(message.status.retry_after_ms, LONGEST_HOLD_MS) * 1_000_000
+            self._hold_until_ns = self._clock.now_ns() + hold_ns
+        try:
+            self._state.answered(message)
+        except ValueError as caught:
+            raise ProtocolError(f"the result of frame {message.seq} cannot be read: {caught}") from caught
+        self._wake.set()
+        if self._state.is_done:
+            self._limit(END_LIMIT_S, "the server did not end the stream")
+
+    async def _write(self, call: "Call") -> None:
+        """Write Open and then frames, each when the transport has taken the one before it; half-close at the end."""
+        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):  # the call ended: the reader knows why
+            await call.write(open_message(self._state.options, self._state.resume_from))
+            while not (self._is_draining or self._state.has_nothing_to_send):
+                await self._hold()
+                message = self._state.next_to_send() if self._is_open and not self._is_draining else None
+                if message is None:
+                    await self._wait_for_work()
+                else:
+                    await call.write(message)
+            await call.done_writing()
+            if self._state.is_done:
+                self._limit(END_LIMIT_S, "the server did not end the stream")
+
+    async def _hold(self) -> None:
+        """Do as a busy server advised: no frame before its retry_after_ms has passed."""
+        while (left_ns := self._hold_until_ns - self._clock.now_ns()) > 0:
+            await self._clock.sleep(left_ns / 1e9)
+
+    def _limit(self, seconds: float | None, reason: str, *, is_silence: bool = False) -> None:
+        """Replace the limit that the call has now."""
+        if self._limiter is not None:
+            self._limiter.cancel()
+        watch: Coroutine[Any, Any, None] | None = None
+        if seconds is not None:
+            watch = self._cut_when_silent(seconds, reason) if is_silence else self._cut_after(seconds, reason)
+        self._limiter = asyncio.create_task(watch) if watch is not None else None
+
+    async def _cut_after(self, seconds: float, reason: str) -> None:
+        await self._clock.sleep(seconds)
+        self._cut_reason = f"{reason} within {seconds:g} s"
+        if self._call is not None:
+            self._call.cancel()
+
+    async def _cut_when_silent(self, seconds: float, reason: str) -> None:
+        limit_ns = round(seconds * 1e9)
+        while (left_ns := self._heard_ns + limit_ns - self._clock.now_ns()) > 0:
+            await self._clock.sleep(left_ns / 1e9)
+        await self._cut_after(0, f"{reason} for {seconds:g} s: nothing came")
+
+    async def _wait_for_work(self) -> None:
+        await self._wake.wait()
+        self._wake.clear()
+
+    def _wake_from_anywhere(self) -> None:
+        """Wake the link from any thread, with at most one wake-up on its way."""
+        if self._is_wake_pending:
+            return
+        self._is_wake_pending = True
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to wake
+            self._loop.call_soon_threadsafe(self._set_wake)
+
+    def _set_wake(self) -> None:
+        self._is_wake_pending = False
+        self._wake.set()
+        self._state.on_change()

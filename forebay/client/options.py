@@ -1,0 +1,161 @@
+"""What a caller can ask for: constant values, checked when they are made."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from forebay.wire import frames_pb2 as wire
+
+Encoding = Literal["tensor", "rgb8", "bgr8", "jpeg", "png", "nv12"]
+Delivery = Literal["latest", "every"]
+Policy = Literal["drop_oldest", "block"]
+OutputKind = Literal["tensors", "detections", "classes"]
+
+ENCODINGS: dict[Encoding, wire.Encoding] = {
+    "tensor": wire.ENCODING_TENSOR,
+    "rgb8": wire.ENCODING_RGB8,
+    "bgr8": wire.ENCODING_BGR8,
+    "jpeg": wire.ENCODING_JPEG,
+    "png": wire.ENCODING_PNG,
+    "nv12": wire.ENCODING_NV12,
+}
+SIZED: frozenset[Encoding] = frozenset({"rgb8", "bgr8", "nv12"})
+_OUTPUTS: dict[OutputKind, wire.Output] = {
+    "tensors": wire.OUTPUT_TENSORS,
+    "detections": wire.OUTPUT_DETECTIONS,
+    "classes": wire.OUTPUT_CLASSES,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Encrypt, and check the server's certificate.
+
+    Attributes:
+        ca: PEM file of the authorities to trust; None: those of the system.
+        cert: PEM file of the client's own certificate chain, for mutual TLS.
+        key: PEM file of its key.
+        server_name: name to expect in the certificate, if it is not the address's.
+    """
+
+    ca: Path | str | None = None
+    cert: Path | str | None = None
+    key: Path | str | None = None
+    server_name: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("a client certificate needs its key, and a key its certificate: give both or none")
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnection:
+    """How long and how often to try.
+
+    Attributes:
+        connect_timeout_s: longest time from the first try to the first Opened.
+        give_up_after_s: longest time without an open stream later on; None: never give up.
+        backoff_base_s: bound of the first draw of the full-jitter back-off; it doubles with every failure.
+        backoff_cap_s: the largest bound.
+        reopenings_per_s: sustained limit for each stream, after a burst of 3.
+        silence_limit_s: longest time without a message from a server that sends no heartbeats; None: no limit. With
+            heartbeats it is three of their intervals.
+    """
+
+    connect_timeout_s: float = 10.0
+    give_up_after_s: float | None = 60.0
+    backoff_base_s: float = 0.1
+    backoff_cap_s: float = 2.0
+    reopenings_per_s: float = 1.0
+    silence_limit_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("connect_timeout_s", "backoff_base_s", "backoff_cap_s", "reopenings_per_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be more than 0, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions:
+    """Everything that stays the same for a stream. See `Client.stream` for the words."""
+
+    camera: str
+    model: str
+    version: str = ""
+    encoding: Encoding = "bgr8"
+    width: int = 0
+    height: int = 0
+    shape: Sequence[int] = ()
+    delivery: Delivery = "latest"
+    policy: Policy | None = None
+    queue_frames: int = 1
+    resend: bool | None = None
+    budget_ms: float | None = None
+    max_in_flight: int = 0
+    priority: int = 0
+    outputs: Sequence[OutputKind] = ()
+    tensor_names: Sequence[str] = ()
+    score_threshold: float | None = None
+    iou_threshold: float | None = None
+    max_results: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.camera.encode()) <= 256:
+            raise ValueError("camera must be 1 to 256 bytes of UTF-8")
+        if not self.model:
+            raise ValueError("model must not be empty")
+        _check_word("encoding", self.encoding, tuple(ENCODINGS))
+        _check_word("delivery", self.delivery, get_args(Delivery))
+        if self.policy is not None:
+            _check_word("policy", self.policy, get_args(Policy))
+        for output in self.outputs:
+            _check_word("outputs", output, tuple(_OUTPUTS))
+        if self.encoding == "nv12" and (self.width % 2 or self.height % 2):
+            raise ValueError(f"nv12 needs an even width and height, not {self.width}x{self.height}")
+
+    @property
+    def drops_oldest(self) -> bool:
+        """Whether `send` replaces the oldest waiting frame and never waits."""
+        return (self.policy or ("drop_oldest" if self.delivery == "latest" else "block")) == "drop_oldest"
+
+    @property
+    def resends(self) -> bool:
+        """Whether frames in flight are sent again when a call breaks."""
+        if self.resend is None:
+            return self.delivery == "every" and not self.drops_oldest
+        return self.resend
+
+    @property
+    def needs_size(self) -> bool:
+        """Whether the stream can be opened only once the size of a frame is known."""
+        return self.encoding in SIZED and not (self.width and self.height)
+
+
+def open_message(options: StreamOptions, resume_from: int | None) -> bytes:
+    """Return the encoded first message of a call."""
+    message = wire.Open(
+        model=options.model,
+        version=options.version,
+        stream_id=options.camera,
+        encoding=ENCODINGS[options.encoding],
+        width=options.width,
+        height=options.height,
+        shape=options.shape,
+        latency_budget_ms=options.budget_ms,
+        delivery=wire.DELIVERY_EVERY if options.delivery == "every" else wire.DELIVERY_LATEST,
+        max_in_flight=options.max_in_flight,
+        priority=options.priority,
+        outputs=[_OUTPUTS[output] for output in options.outputs],
+        tensor_names=options.tensor_names,
+        score_threshold=options.score_threshold,
+        iou_threshold=options.iou_threshold,
+        max_results=options.max_results,
+        resume_from=resume_from,
+    )
+    return wire.ClientMessage(open=message).SerializeToString()
+
+
+def _check_word(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")

@@ -1,0 +1,221 @@
+"""What the user's side and the link's side of one stream share: the ledger under one lock, and who wakes whom.
+
+Theory of operation
+    The link runs on an event loop; the user may be on the same loop (`forebay.aio`) or on any thread (`forebay`). Both
+    touch the ledger only here, under `changed`. Threads that wait for something wait on `changed`; coroutines are woken
+    through `on_change`, which runs on the loop alone: a change on the user's side gets there with the link's wake-up.
+
+Thread: any, but frames come from one sender at a time (the sync client holds a lock while it encodes, the async one
+does not suspend).
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from forebay.client.clock import Clock
+from forebay.client.encode import FrameData, frame_message, payload_of, size_of
+from forebay.client.errors import StreamClosedError
+from forebay.client.ledger import Ledger, Offer
+from forebay.client.options import StreamOptions
+from forebay.client.result import Opened, Result, result_from_wire
+from forebay.client.statistics import Statistics
+from forebay.wire import frames_pb2 as wire
+
+
+def _nothing() -> None:
+    """Stand in for a callback that nobody has set."""
+
+
+class StreamState:
+    """See the module's theory of operation.
+
+    Attributes:
+        changed: guards everything here; notified at every change that a user may wait for.
+        options: as asked for; width and height filled in by the first frame if they were not given.
+        wake_link: set by the link; thread-safe.
+        on_change: set by the async stream; called on the loop only.
+        error: why the stream ended, if it did not end as asked.
+        is_over: the link has ended: every frame has ended too.
+        is_finishing: no more frames.
+    """
+
+    def __init__(self, options: StreamOptions, clock: Clock, capture_clock_ns: Callable[[], int]) -> None:
+        self.changed = threading.Condition()
+        self.options = options
+        self.wake_link: Callable[[], None] = _nothing
+        self.on_change: Callable[[], None] = _nothing
+        self.error: Exception | None = None
+        self.is_over = False
+        self.is_finishing = False
+        self._ledger = Ledger(
+            queue_frames=options.queue_frames, drops_oldest=options.drops_oldest, resends=options.resends
+        )
+        self._clock = clock
+        self._capture_clock_ns = capture_clock_ns
+        self._opened: Opened | None = None
+        self._opened_count = 0
+
+    # --- the user's side
+
+    @property
+    def opened(self) -> Opened | None:
+        """What the latest call was granted; None before the first."""
+        with self.changed:
+            return self._opened
+
+    @property
+    def is_openable(self) -> bool:
+        """Whether the link has what it needs for Open."""
+        return not self.options.needs_size
+
+    def can_send(self) -> bool:
+        """Whether `try_send` would take a frame (or raise) now. Call with `changed` held."""
+        return self._ledger.has_room or self.options.drops_oldest or self.is_over or self.is_finishing
+
+    def try_send(self, frame: FrameData, capture_time_ns: int | None, budget_ms: float | None) -> int | None:
+        """Copy and queue a frame; return its seq, or None if there is no room under the policy 'block'.
+
+        Raises:
+            StreamClosedError: finished or closed.
+            TypeError, ValueError: not a frame of this stream; nothing was queued.
+        """
+        capture_ns = self._capture_clock_ns() if capture_time_ns is None else capture_time_ns
+        with self.changed:
+            self._refuse_if_closed()
+            if not self.can_send():
+                return None
+            seq = self._ledger.next_seq
+        self._learn_size(frame)
+        payloads = payload_of(self.options.encoding, self.options.width, self.options.height, frame)
+        message = frame_message(seq, capture_ns // 1000, budget_ms, payloads)
+        with self.changed:
+            self._refuse_if_closed()
+            if self._ledger.offer(message, capture_ns) is Offer.FULL:
+                return None
+            self.changed.notify_all()
+        self.wake_link()
+        return seq
+
+    def take(self) -> Result | None:
+        """Return the next result in order, if it is there.
+
+        Raises:
+            whatever ended the stream, once every result is taken.
+        """
+        with self.changed:
+            result = self._ledger.take()
+            if result is None:
+                if self.is_over and self.error is not None:
+                    raise self.error
+                return None
+            needs_wake = self._ledger.has_queued or self.is_exhausted
+            self.changed.notify_all()
+        if needs_wake:
+            self.wake_link()
+        return result
+
+    def can_take(self) -> bool:
+        """Whether `take` would return a result or raise, or no result will come. Call with `changed` held."""
+        return self._ledger.has_ready or self.is_over or self.is_exhausted
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether no result will come any more. Call with `changed` held."""
+        return self._ledger.is_empty and (self.is_finishing or self.is_over)
+
+    def finish(self) -> None:
+        """Take no more frames; what is queued is still sent and answered. Idempotent."""
+        with self.changed:
+            self.is_finishing = True
+            self.changed.notify_all()
+        self.wake_link()
+
+    def statistics(self) -> Statistics:
+        """Return a snapshot."""
+        with self.changed:
+            return self._ledger.statistics(self._opened_count)
+
+    def _refuse_if_closed(self) -> None:
+        if self.error is not None:
+            raise self.error
+        if self.is_finishing or self.is_over:
+            raise StreamClosedError("the stream takes no more frames: it was finished or closed")
+
+    def _learn_size(self, frame: FrameData) -> None:
+        if self.options.needs_size:
+            width, height = size_of(self.options.encoding, frame)
+            self.options = replace(self.options, width=width, height=height)
+
+    # --- the link's side
+
+    def next_to_send(self) -> bytes | None:
+        """Return the next message to write, if the window of the present call has room."""
+        with self.changed:
+            if self._opened is None:
+                return None
+            window = max(1, self._opened.window)
+            message = self._ledger.next_to_send(window, self._clock.now_ns(), is_finishing=self.is_finishing)
+            self._notify()  # the queue has room
+            return message
+
+    def answered(self, message: wire.Result) -> None:
+        """Record an answer and its age."""
+        now_ns, capture_now_ns = self._clock.now_ns(), self._capture_clock_ns()
+        with self.changed:
+            entry = self._ledger.find(message.seq)
+            capture_ns = entry.capture_ns if entry else capture_now_ns
+            sent_ns = entry.sent_ns if entry else now_ns
+            age_ms, round_trip_ms = (capture_now_ns - capture_ns) / 1e6, (now_ns - sent_ns) / 1e6
+            self._ledger.answered(result_from_wire(message, capture_ns, age_ms, round_trip_ms))
+            self._notify()
+
+    def granted(self, opened: Opened) -> Opened | None:
+        """Record what a call was granted; return what the one before it was."""
+        with self.changed:
+            before, self._opened = self._opened, opened
+            self._opened_count += 1
+            self._notify()
+            return before
+
+    def lost(self, reason: str) -> None:
+        """Account for frames in flight at the end of a call."""
+        with self.changed:
+            self._ledger.lose(reason)
+            self._notify()
+
+    def over(self, reason: str, error: Exception | None) -> None:
+        """End the stream: every frame that has not ended ends now."""
+        with self.changed:
+            self._ledger.give_up(reason)
+            self.error = self.error or error
+            self.is_over = True
+            self._notify()
+
+    @property
+    def resume_from(self) -> int | None:
+        """For Open: None at the first call."""
+        with self.changed:
+            return self._ledger.resume_from if self._opened_count else None
+
+    @property
+    def has_nothing_to_send(self) -> bool:
+        """Whether the last frame was written: half-close now."""
+        with self.changed:
+            return self.is_finishing and not self._ledger.has_queued
+
+    @property
+    def has_in_flight(self) -> bool:
+        """Whether a frame waits for its answer."""
+        with self.changed:
+            return self._ledger.has_in_flight
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every frame has ended and none will come."""
+        with self.changed:
+            return self.is_finishing and self._ledger.is_settled
+
+    def _notify(self) -> None:
+        self.changed.notify_all()
+        self.on_change()

@@ -1,0 +1,258 @@
+"""Client and Stream for ordinary code: a thread per client runs the asynchronous ones.
+
+Frames and results cross between the threads under one lock (`state`); only opening and closing wait for the loop.
+Thread: any; one thread may send while another receives.
+"""
+
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Self, Unpack
+
+from forebay.client import asynchronous
+from forebay.client.asynchronous import CLOSE_TIMEOUT_S
+from forebay.client.clock import Clock, MonotonicClock
+from forebay.client.encode import FrameData
+from forebay.client.errors import SendTimeoutError, StreamClosedError
+from forebay.client.keywords import StreamKeywords
+from forebay.client.loop import LoopThread
+from forebay.client.options import Reconnection, Tls
+from forebay.client.result import Opened, Result
+from forebay.client.state import StreamState
+from forebay.client.statistics import Statistics
+
+
+class Client:
+    """One server, any number of streams over one connection. Close it, or use it in `with`."""
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:8001",
+        *,
+        tls: Tls | None = None,
+        reconnection: Reconnection | None = None,
+        clock: Clock | None = None,
+        capture_clock_ns: Callable[[], int] = time.monotonic_ns,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """Set up a client; nothing is connected before the first stream.
+
+        Args:
+            address: host:port, or unix:path.
+            tls: None speaks plain text, which servers accept on the local machine only, unless told otherwise.
+            reconnection: how long and how often to try.
+            clock: for tests.
+            capture_clock_ns: the clock on which `capture_time_ns` is told; `time.time_ns` for stamps of ROS or NTP.
+            draw: uniform numbers from 0 to 1 for the back-off.
+        """
+        self._clock = clock or MonotonicClock()
+        self._client = asynchronous.Client(
+            address,
+            tls=tls,
+            reconnection=reconnection,
+            clock=self._clock,
+            capture_clock_ns=capture_clock_ns,
+            draw=draw,
+        )
+        self._lock = threading.Lock()
+        self._loop: LoopThread | None = None
+        self._is_closed = False
+
+    @property
+    def address(self) -> str:
+        """As given."""
+        return self._client.address
+
+    def stream(self, camera: str, **keywords: Unpack[StreamKeywords]) -> "Stream":
+        """Return a stream named after its camera; entering it, or its first frame, opens it. See StreamKeywords."""
+        return Stream(self, self._client.stream(camera, **keywords), self._running_loop(), self._clock)
+
+    def close(self) -> None:
+        """Abort what is still open, close the connection and end the thread. Idempotent."""
+        with self._lock:
+            loop, self._is_closed = self._loop, True
+        if loop is not None:
+            loop.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _running_loop(self) -> LoopThread:
+        with self._lock:
+            if self._is_closed:
+                raise StreamClosedError("the client is closed")
+            if self._loop is None:
+                self._loop = LoopThread("forebay client", self._client.close)
+                weakref.finalize(self, self._loop.stop)  # nobody closed it: at the latest at exit
+            return self._loop
+
+
+class Stream:
+    """Frames of one camera in, one Result for each out, in order. Iterate it, or `receive`.
+
+    Take the results: frames whose results nobody takes count against the window, so that nothing piles up unseen.
+    One thread that both sends and receives under the policy "block" uses `map`, or would wait for itself.
+    """
+
+    def __init__(self, client: Client, stream: asynchronous.Stream, loop: LoopThread, clock: Clock) -> None:
+        self._client = client  # keeps it, and its loop, alive
+        self._stream = stream
+        self._loop = loop
+        self._clock = clock
+        self._sending = threading.Lock()
+        self._is_started = False
+
+    @property
+    def camera(self) -> str:
+        """The camera's name."""
+        return self._stream.camera
+
+    @property
+    def opened(self) -> Opened | None:
+        """What the server granted the latest time that this stream was opened; None before."""
+        return self._stream.opened
+
+    def statistics(self) -> Statistics:
+        """Return the stream's counters."""
+        return self._stream.statistics()
+
+    def open(self) -> Opened:
+        """Wait until the server has opened the stream. Raises StreamRefusedError, UnreachableError.
+
+        Raises:
+            ValueError: width and height are not known yet; the first frame will open the stream.
+        """
+        self._is_started = True
+        return self._loop.call(self._stream.open())
+
+    def send(
+        self,
+        frame: FrameData,
+        *,
+        capture_time_ns: int | None = None,
+        budget_ms: float | None = None,
+        timeout_s: float | None = None,
+    ) -> int:
+        """Hand over a frame, which is copied, and return its seq.
+
+        Args:
+            frame: an array that fits the encoding, or bytes; for tensor also one array for each input.
+            capture_time_ns: on the client's capture clock; None: now.
+            budget_ms: for this frame instead of the stream's.
+            timeout_s: longest wait for room, with the policy "block".
+
+        Blocks: never with "drop_oldest"; with "block" until a result was taken or a frame was sent.
+
+        Raises:
+            SendTimeoutError, StreamClosedError, StreamRefusedError, UnreachableError: nothing was queued.
+            TypeError, ValueError: the frame does not fit the stream; nothing was queued.
+        """
+        until_ns = None if timeout_s is None else self._clock.now_ns() + round(timeout_s * 1e9)
+        with self._sending:
+            self._start()
+            while (seq := self._state.try_send(frame, capture_time_ns, budget_ms)) is None:
+                if not self._wait(self._state.can_send, until_ns):
+                    raise SendTimeoutError(f"no room for a frame within {timeout_s} s")
+            return seq
+
+    def receive(self, timeout_s: float | None = None) -> Result | None:
+        """Return the next result in order; None if no more will come, or none came within `timeout_s`.
+
+        Raises whatever ended the stream, after the last result.
+        """
+        until_ns = None if timeout_s is None else self._clock.now_ns() + round(timeout_s * 1e9)
+        while (result := self._state.take()) is None:
+            if not self._wait(self._state.can_take, until_ns):
+                return None
+            with self._state.changed:
+                if self._state.is_exhausted:
+                    break
+        return result or self._state.take()
+
+    def __iter__(self) -> Iterator[Result]:
+        while (result := self.receive()) is not None:
+            yield result
+
+    def map(self, frames: Iterable[FrameData]) -> Iterator[Result]:
+        """Send every frame and yield the results, all from this thread; the stream is finished after the last frame."""
+        for frame in frames:
+            while not self._has_room():
+                result = self.receive()
+                if result is None:
+                    return
+                yield result
+            self.send(frame)
+            while (result := self._state.take()) is not None:
+                yield result
+        self.finish()
+        yield from self
+
+    def finish(self) -> None:
+        """Send no more frames. Those waiting are still sent, and iterating ends after the last result."""
+        self._start()
+        self._state.finish()
+
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Finish, wait until every frame has ended, and abort what has not after `timeout_s`. Idempotent.
+
+        Results that were not taken can still be taken.
+        """
+        if not self._loop.is_running:
+            return
+        self._state.finish()
+        self._loop.call(self._stream.close(timeout_s))
+
+    def abort(self) -> None:
+        """End the stream at once; frames in flight become UNANSWERED, frames that wait NOT_SENT. Idempotent."""
+        if self._loop.is_running:
+            self._loop.call(self._stream.abort())
+
+    def __enter__(self) -> Self:
+        if self._state.is_openable:
+            try:
+                self.open()
+            except BaseException:
+                self.abort()
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    @property
+    def _state(self) -> StreamState:
+        return self._stream.state
+
+    def _has_room(self) -> bool:
+        with self._state.changed:
+            return self._state.can_send()
+
+    def _start(self) -> None:
+        if not self._is_started:
+            self._is_started = True
+            self._loop.call(self._start_on_loop())
+
+    async def _start_on_loop(self) -> None:
+        self._stream.start()
+
+    def _wait(self, is_ready: Callable[[], bool], until_ns: int | None) -> bool:
+        """Wait until `is_ready`, which is called with the state's lock held; False at the instant `until_ns`."""
+        with self._state.changed:
+            while not is_ready():
+                if until_ns is not None and self._clock.now_ns() >= until_ns:
+                    return False
+                self._clock.wait(self._state.changed, until_ns)
+            return True

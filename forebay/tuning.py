@@ -1,0 +1,46 @@
+"""Make this process cheap for large frames. A library does not change its user's process unasked: call it yourself.
+
+Measured with 602 KB frames on two cores and grpcio 1.85.1: about five times less CPU on the receiving side of a
+process with both settings, most of it from the allocator (docs/client.md).
+"""
+
+import ctypes
+import os
+import sys
+from dataclasses import dataclass
+
+EXPERIMENTS = "-event_engine_client,-event_engine_listener,-event_engine_callback_cq"
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD, _M_TOP_PAD = -3, -1, -2  # malloc.h
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What `tune_process` could do.
+
+    Attributes:
+        has_polling: gRPC will do its socket work in the thread that waits for it. False: gRPC was imported before.
+        has_allocator: glibc keeps large buffers instead of giving them back to the kernel after every frame.
+    """
+
+    has_polling: bool
+    has_allocator: bool
+
+
+def tune_process() -> Tuning:
+    """Set what gRPC and glibc read. Call it first thing in `main`, before anything imports grpc. Idempotent.
+
+    An existing GRPC_EXPERIMENTS is left as it is. Raises nothing: where a setting does not apply, it says so.
+    """
+    has_polling = "grpc" not in sys.modules and "GRPC_EXPERIMENTS" not in os.environ
+    if has_polling:
+        os.environ["GRPC_EXPERIMENTS"] = EXPERIMENTS
+    is_set_already = os.environ.get("GRPC_EXPERIMENTS") == EXPERIMENTS and "grpc" not in sys.modules
+    return Tuning(has_polling=has_polling or is_set_already, has_allocator=_tune_allocator())
+
+
+def _tune_allocator() -> bool:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # musl
+        return False
+    wanted = ((_M_MMAP_THRESHOLD, 1 << 25), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 1 << 26))
+    return all(mallopt(parameter, value) == 1 for parameter, value in wanted)

@@ -1,0 +1,156 @@
+"""A real grpc.aio server whose every stream follows a script: what the client library is tested against.
+
+A script is a coroutine that gets one `Scene` per call. Scenes are numbered, so a test can say "the first call breaks,
+the second answers". Nothing here sleeps: scripts wait for messages or for events that the test sets.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import grpc
+import grpc.aio
+
+from forebay.wire import frames_pb2 as wire
+
+METHOD_SERVICE = "forebay.v1.FrameInference"
+WINDOW = 4
+
+
+class Scene:
+    """One call, from the server's side.
+
+    Attributes:
+        index: 0 for the first call that this server got.
+        open: the client's Open, once `accept` has returned.
+        seqs: of the frames read so far.
+    """
+
+    def __init__(self, index, context):
+        self.index = index
+        self.context = context
+        self.open = None
+        self.seqs = []
+        self.frames = []
+
+    async def accept(self, **granted):
+        """Read Open and answer it."""
+        message = await self.context.read()
+        assert isinstance(message, wire.ClientMessage), "the client left before Open"
+        self.open = message.open
+        opened = {"session_id": f"s{self.index}", "model": self.open.model, "model_version": "1", "window": WINDOW}
+        await self.context.write(wire.ServerMessage(opened=wire.Opened(**{**opened, **granted})))
+
+    async def read(self):
+        """Return the next frame, or None at the half-close."""
+        message = await self.context.read()
+        if not isinstance(message, wire.ClientMessage):
+            return None
+        self.seqs.append(message.frame.seq)
+        self.frames.append(message.frame)
+        return message.frame
+
+    async def answer(self, frame_or_seq, code=wire.STATUS_OK, text="", retry_after_ms=0, **fields):
+        seq = frame_or_seq if isinstance(frame_or_seq, int) else frame_or_seq.seq
+        status = wire.Status(code=code, message=text, retry_after_ms=retry_after_ms)
+        await self.context.write(wire.ServerMessage(result=wire.Result(seq=seq, status=status, **fields)))
+
+    async def reconnect(self, grace_ms=5000):
+        message = wire.Reconnect(reason=wire.Reconnect.REASON_DRAIN, grace_ms=grace_ms)
+        await self.context.write(wire.ServerMessage(reconnect=message))
+
+    async def abort(self, code, details="", metadata=()):
+        await self.context.abort(code, details, metadata)
+
+    async def echo(self):
+        """Answer every frame until the half-close."""
+        while (frame := await self.read()) is not None:
+            await self.answer(frame)
+
+
+async def answers(scene):
+    """Accept and answer everything."""
+    await scene.accept()
+    await scene.echo()
+
+
+class ScriptedServer:
+    """Serves scripts; `scenes` holds every call so far."""
+
+    def __init__(self, script: Callable[[Scene], Awaitable[None]]):
+        self.script = script
+        self.scenes: list[Scene] = []
+        self.address = ""
+        self._server = None
+
+    async def start(self, address="127.0.0.1:0", credentials=None):
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._stream, wire.ClientMessage.FromString, wire.ServerMessage.SerializeToString
+        )
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(METHOD_SERVICE, {"Stream": handler}),)
+        )
+        if credentials is None:
+            port = self._server.add_insecure_port(address)
+        else:
+            port = self._server.add_secure_port(address, credentials)
+        self.address = address if address.startswith("unix:") else f"127.0.0.1:{port}"
+        await self._server.start()
+
+    async def stop(self):
+        await self._server.stop(None)
+
+    async def _stream(self, _request_iterator, context):
+        scene = Scene(len(self.scenes), context)
+        self.scenes.append(scene)
+        await self.script(scene)
+
+
+@asynccontextmanager
+async def scripted(script=answers, **keywords):
+    """Run a scripted server for a block."""
+    server = ScriptedServer(script)
+    await server.start(**keywords)
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+class ScriptedServerThread:
+    """The same on a loop of its own thread, for the synchronous client."""
+
+    def __init__(self, script=answers):
+        from forebay.client.loop import LoopThread
+
+        self.server = ScriptedServer(script)
+        self._loop = LoopThread("scripted server", self.server.stop)
+
+    def call(self, function, *arguments):
+        """Run a plain function on the server's loop."""
+
+        async def run():
+            return function(*arguments)
+
+        return self._loop.call(run())
+
+    def __enter__(self):
+        self._loop.call(self.server.start())
+        return self.server
+
+    def __exit__(self, *_):
+        self._loop.stop()
+
+
+class Latch:
+    """An event of the server's loop that a script waits for."""
+
+    def __init__(self):
+        self._event = asyncio.Event()
+
+    def open(self):
+        self._event.set()
+
+    async def passed(self):
+        await self._event.wait()
