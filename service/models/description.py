@@ -105,7 +105,8 @@ class ModelDescription:
     Attributes:
         name: name in the repository.
         backend: engine to open: onnxruntime, tensorrt, torch or simulated.
-        max_batch_size: most rows of one execution; 0 while unknown (no configuration: the engine decides).
+        max_batch_size: as engines.open_engine takes it: most rows of one execution, 0 for a model without a batch
+            dimension, None to let the engine choose.
         specs: what the opened engine takes and gives; None before.
         image: set if frames may be sent as pictures.
         task: what the outputs mean; None for tensors only.
@@ -114,12 +115,13 @@ class ModelDescription:
         batching: scheduling knobs.
         backend_options: parameters that are the backend's own (`alpha_ms`, ...), as written.
         model_filename: default_model_filename of the configuration; empty for the backend's usual name.
-        config: the configuration as read, or an empty one with the name.
+        warnings: what the configuration asks for that is ignored, one sentence each, for the log.
+        config: the configuration as read, or an empty one with the name; normalised once `specs` is set.
     """
 
     name: str
     backend: str
-    max_batch_size: int
+    max_batch_size: int | None
     specs: EngineSpecs | None = None
     image: ImageInput | None = None
     task: Task | None = None
@@ -128,4 +130,5 @@ class ModelDescription:
     batching: BatchingOptions = BatchingOptions()
     backend_options: Mapping[str, str] = field(default_factory=dict)
     model_filename: str = ""
+    warnings: tuple[str, ...] = ()
     config: ModelConfig = field(default_factory=ModelConfig, compare=False)

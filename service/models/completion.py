@@ -1,0 +1,174 @@
+"""A description completed with what the opened engine takes and gives: checked against it, then normalised. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+
+from engines.datatypes import NAME_BY_DTYPE
+from engines.engine import EngineSpecs, TensorSpec
+from forebay.wire.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelOutput
+from service.models.config_text import ConfigError
+from service.models.description import ClassificationTask, DetectionTask, ImageInput, ModelDescription, Task
+from service.models.parameters import read_parameters
+from service.models.repository import CONFIG_NAME
+
+MAX_SIDE_PIXELS = 65535
+
+
+def complete(description: ModelDescription, specs: EngineSpecs) -> ModelDescription:
+    """Return the description that serves: with `specs`, `image`, output indices and a normalised configuration.
+
+    Raises:
+        ConfigError: the configuration says something else than the model file.
+    """
+    filename = f"{description.name}/{CONFIG_NAME}"
+    if (description.max_batch_size or 0) > specs.max_batch_size:
+        raise ConfigError(
+            f"{filename}: max_batch_size is {description.max_batch_size}, but the model takes at most "
+            f"{specs.max_batch_size}: lower it, or give the model a first dimension that varies"
+        )
+    _check_tensors("input", description.config.input, specs.inputs, filename)
+    _check_tensors("output", description.config.output, specs.outputs, filename)
+    return replace(
+        description,
+        max_batch_size=specs.max_batch_size if specs.has_batch_dimension else 0,
+        specs=specs,
+        image=_image(description.config, specs, filename),
+        task=_resolve(description.task, specs, filename),
+        config=_normalised(description, specs),
+    )
+
+
+def _check_tensors(
+    kind: str, written: Sequence[ModelInput] | Sequence[ModelOutput], specs: Sequence[TensorSpec], filename: str
+) -> None:
+    by_name = {spec.name: spec for spec in specs}
+    for tensor in written:
+        spec = by_name.get(tensor.name)
+        if spec is None:
+            names = ", ".join(repr(name) for name in by_name)
+            raise ConfigError(f"{filename}: the model has no {kind} {tensor.name!r}: it has {names}")
+        expected = _data_type(spec)
+        if tensor.data_type not in (DataType.TYPE_INVALID, expected):
+            raise ConfigError(
+                f"{filename}: {kind} {tensor.name!r} is {DataType.Name(tensor.data_type)}, "
+                f"but the model has {DataType.Name(expected)}: write that"
+            )
+        dims = tuple(tensor.reshape.shape) if tensor.HasField("reshape") else tuple(tensor.dims)
+        if tensor.dims and not _fits(dims, spec.shape):
+            raise ConfigError(
+                f"{filename}: {kind} {tensor.name!r} has dims {list(dims)}, but the model has {list(spec.shape)}: "
+                "write these, without the batch dimension if max_batch_size is above 0"
+            )
+
+
+def _fits(dims: Sequence[int], shape: Sequence[int]) -> bool:
+    return len(dims) == len(shape) and all(-1 in pair or pair[0] == pair[1] for pair in zip(dims, shape, strict=True))
+
+
+def _data_type(spec: TensorSpec) -> DataType:
+    name = NAME_BY_DTYPE[spec.dtype]
+    return cast("DataType", DataType.Value("TYPE_STRING" if name == "BYTES" else f"TYPE_{name}"))
+
+
+def _image(config: ModelConfig, specs: EngineSpecs, filename: str) -> ImageInput | None:
+    color_order = read_parameters(config, filename).color_order
+    shape = specs.inputs[0].shape if specs.inputs else ()
+    if (
+        len(specs.inputs) == 1
+        and specs.inputs[0].dtype == np.dtype(np.uint8)
+        and len(shape) == 3
+        and shape[2] == 3
+        and all(1 <= side <= MAX_SIDE_PIXELS for side in shape[:2])
+    ):
+        return ImageInput(width=shape[1], height=shape[0], color_order=color_order or "RGB")
+    if color_order is not None:
+        raise ConfigError(
+            f"{filename}: color_order is for models whose single input is uint8 [height, width, 3]; "
+            f"this one takes {_listed(specs.inputs)}: leave color_order out, or fold the scaling into the model"
+        )
+    return None
+
+
+def _resolve(task: Task | None, specs: EngineSpecs, filename: str) -> Task | None:
+    match task:
+        case DetectionTask():
+            return _resolve_detection(task, specs, filename)
+        case ClassificationTask():
+            return _resolve_classification(task, specs, filename)
+        case None:
+            return None
+
+
+def _resolve_detection(task: DetectionTask, specs: EngineSpecs, filename: str) -> DetectionTask:
+    names = [spec.name for spec in specs.outputs]
+    if "boxes" not in names or "scores" not in names:
+        raise ConfigError(
+            f"{filename}: a detection model needs outputs 'boxes' [n, 4] and 'scores' [n], and 'class_ids' [n] unless "
+            f"there is only one class; this one gives {_listed(specs.outputs)}"
+        )
+    boxes, scores = names.index("boxes"), names.index("scores")
+    class_ids = names.index("class_ids") if "class_ids" in names else None
+    _check_output(specs.outputs[boxes], "f", (-1, 4), filename)
+    count = specs.outputs[boxes].shape[0]
+    _check_output(specs.outputs[scores], "f", (count,), filename)
+    if class_ids is not None:
+        _check_output(specs.outputs[class_ids], "iu", (count,), filename)
+    return replace(task, boxes_output=boxes, scores_output=scores, class_ids_output=class_ids)
+
+
+def _resolve_classification(task: ClassificationTask, specs: EngineSpecs, filename: str) -> ClassificationTask:
+    names = [spec.name for spec in specs.outputs]
+    if len(names) > 1 and "scores" not in names:
+        raise ConfigError(
+            f"{filename}: a classification model needs one output, or one called 'scores'; "
+            f"this one gives {_listed(specs.outputs)}"
+        )
+    index = names.index("scores") if len(names) > 1 else 0
+    _check_output(specs.outputs[index], "f", (-1,), filename)
+    return replace(task, scores_output=index)
+
+
+def _check_output(spec: TensorSpec, kinds: str, shape: tuple[int, ...], filename: str) -> None:
+    if spec.dtype.kind not in kinds or not _fits(shape, spec.shape):
+        numbers = "floats" if kinds == "f" else "integers"
+        raise ConfigError(
+            f"{filename}: output {spec.name!r} must be {numbers} {list(shape)}; the model gives {_listed([spec])}"
+        )
+
+
+def _listed(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"{spec.name!r} {NAME_BY_DTYPE[spec.dtype]} {list(spec.shape)}" for spec in specs)
+
+
+def _normalised(description: ModelDescription, specs: EngineSpecs) -> ModelConfig:
+    """Return the configuration with everything filled in that is now known."""
+    config = ModelConfig()
+    config.CopyFrom(description.config)
+    config.name = description.name
+    config.backend = config.backend or description.backend
+    config.max_batch_size = specs.max_batch_size if specs.has_batch_dimension else 0
+    inputs = {tensor.name: tensor for tensor in description.config.input}
+    outputs = {tensor.name: tensor for tensor in description.config.output}
+    del config.input[:]
+    del config.output[:]
+    for spec in specs.inputs:
+        _fill(config.input.add(), inputs.get(spec.name), spec)
+    for spec in specs.outputs:
+        _fill(config.output.add(), outputs.get(spec.name), spec)
+    if not config.instance_group:
+        config.instance_group.add(count=1)
+    if config.version_policy.WhichOneof("policy_choice") is None:
+        config.version_policy.latest.num_versions = 1
+    return config
+
+
+def _fill(target: ModelInput | ModelOutput, written: ModelInput | ModelOutput | None, spec: TensorSpec) -> None:
+    if written is not None:
+        target.MergeFrom(written)  # type: ignore[arg-type]  # both are inputs or both are outputs
+    target.name = spec.name
+    target.data_type = _data_type(spec)
+    if not target.dims:
+        target.dims.extend(spec.shape)

@@ -1,0 +1,250 @@
+"""A model's configuration, as written or derived where there is none, to what the service acts on.
+
+`describe` works from the folder alone; `service.models.completion.complete` adds what the opened engine says.
+
+Acted on: name, platform, backend, version_policy, max_batch_size, input, output (label_filename too), instance_group
+count, default_model_filename, dynamic_batching and parameters (`service.models.parameters`). Refused, since a model
+would not do what its author meant: ensemble_scheduling, sequence_batching with control inputs or states, ragged
+batches, decoupled models. Everything else is ignored; `ModelDescription.warnings` names what was set in vain.
+"""
+
+import difflib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from forebay.wire.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from service.models.config_text import MAX_LABELS_BYTES, ConfigError, read_config, read_text
+from service.models.description import BatchingOptions, ClassificationTask, DetectionTask, ModelDescription, Task
+from service.models.parameters import OwnParameters, read_parameters
+from service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
+
+BACKEND_BY_NAME = {
+    "onnxruntime": "onnxruntime",
+    "tensorrt": "tensorrt",
+    "torch": "torch",
+    "pytorch": "torch",
+    "simulated": "simulated",
+}
+BACKEND_BY_PLATFORM = {
+    "onnxruntime_onnx": "onnxruntime",
+    "tensorrt_plan": "tensorrt",
+    "pytorch_libtorch": "torch",
+}
+FILENAMES = {
+    "onnxruntime": ("model.onnx",),
+    "tensorrt": ("model.plan",),
+    "torch": ("model.pt2", "model.pt"),
+    "simulated": (),
+}
+MAX_INSTANCES = 64
+MAX_BATCH_SIZE = 4096
+MAX_PRIORITY_LEVELS = 1_000
+
+_IGNORED = (
+    ("response_cache", "responses are not cached"),
+    ("model_repository_agents", "there are no repository agents"),
+    ("model_operations", "custom operation libraries are not loaded"),
+    ("batch_input", "batch inputs are not computed"),
+    ("batch_output", "batch outputs are not split"),
+    ("runtime", "backends have one runtime"),
+    ("model_metrics", "buckets of histograms are fixed"),
+    ("model_warmup", "every batch size is warmed up with zeros"),
+    ("cc_model_filenames", "the file is chosen by default_model_filename"),
+    ("sequence_batching", "frames of a stream are kept in order without it"),
+)
+
+
+def describe(entry: ModelEntry) -> ModelDescription:
+    """Return what is known of a model before an engine is opened (`specs`, `image` and output indices come later).
+
+    Raises:
+        ConfigError: config.pbtxt cannot be read or asks for what cannot be served.
+        RepositoryError: no model file to derive the backend from, or a link that leads out of the repository.
+    """
+    written = read_config(entry)
+    config = written if written is not None else ModelConfig()
+    filename = f"{entry.name}/{CONFIG_NAME}"
+    _refuse(config, entry, filename)
+    own = read_parameters(config, filename)
+    return ModelDescription(
+        name=entry.name,
+        backend=_backend(config, entry, filename),
+        max_batch_size=_max_batch_size(config, filename),
+        task=_task(config, own, entry, filename),
+        latency_budget_ms=own.latency_budget_ms,
+        instance_count=_instance_count(config, filename),
+        batching=_batching(config, filename),
+        backend_options=own.backend_options,
+        model_filename=config.default_model_filename,
+        warnings=_warnings(config, filename),
+        config=config,
+    )
+
+
+def model_file(entry: ModelEntry, version: int, description: ModelDescription) -> Path | None:
+    """Return the model file of a version; None if the backend needs none.
+
+    Raises:
+        RepositoryError: the file is missing, or a link that leads out of the repository.
+    """
+    if description.backend == "simulated":
+        return None
+    names = (description.model_filename,) if description.model_filename else FILENAMES[description.backend]
+    for name in names:
+        if (path := entry.file(str(version), name)) is not None:
+            return path
+    there = [name for usual in FILENAMES.values() for name in usual if entry.file(str(version), name) is not None]
+    found = f"; {' and '.join(there)} is there: name its backend in {CONFIG_NAME}" if there else ""
+    raise RepositoryError(f"{entry.name}/{version}: no {' or '.join(names)}{found or ': put the model file there'}")
+
+
+def serving_versions(entry: ModelEntry, description: ModelDescription) -> tuple[int, ...]:
+    """Return the versions that the version policy selects, rising. A simulated model without folders has version 1.
+
+    Raises:
+        RepositoryError: the policy selects none.
+    """
+    versions = entry.versions or ((1,) if description.backend == "simulated" else ())
+    policy = description.config.version_policy
+    match policy.WhichOneof("policy_choice"):
+        case "all":
+            chosen = versions
+        case "specific":
+            chosen = tuple(version for version in versions if version in set(policy.specific.versions))
+        case _:
+            chosen = versions[-(policy.latest.num_versions or 1) :]
+    if not chosen:
+        raise RepositoryError(f"{entry.name}: no version to serve: there are {list(versions) or 'none'}")
+    return chosen
+
+
+def _refuse(config: ModelConfig, entry: ModelEntry, filename: str) -> None:
+    if config.name not in ("", entry.name):
+        raise ConfigError(
+            f"{filename}: name is {config.name!r}, but the folder is {entry.name!r}: give both the same name"
+        )
+    if config.HasField("ensemble_scheduling"):
+        raise ConfigError(f"{filename}: ensembles are not served: call the models one by one")
+    if config.sequence_batching.control_input or config.sequence_batching.state:
+        raise ConfigError(
+            f"{filename}: sequences with control inputs or states are not served: remove sequence_batching"
+        )
+    if config.model_transaction_policy.decoupled:
+        raise ConfigError(f"{filename}: decoupled models are not served: every request has one response")
+    for tensor in config.input:
+        if tensor.allow_ragged_batch:
+            raise ConfigError(f"{filename}: input {tensor.name!r}: ragged batches are not served")
+
+
+def _backend(config: ModelConfig, entry: ModelEntry, filename: str) -> str:
+    named = _lookup(config.backend, BACKEND_BY_NAME, "backend", filename)
+    platform = _lookup(config.platform, BACKEND_BY_PLATFORM, "platform", filename)
+    if named and platform and named != platform:
+        raise ConfigError(
+            f"{filename}: backend {config.backend!r} and platform {config.platform!r} differ: leave one out"
+        )
+    return named or platform or _backend_of_files(config, entry)
+
+
+def _lookup(value: str, known: dict[str, str], field: str, filename: str) -> str | None:
+    if value and value not in known:
+        close = difflib.get_close_matches(value, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+        raise ConfigError(f"{filename}: unknown {field} {value!r}: {hint}")
+    return known.get(value)
+
+
+def _backend_of_files(config: ModelConfig, entry: ModelEntry) -> str:
+    """Derive the backend from the name of the model file, in the newest version."""
+    if config.default_model_filename:
+        suffix = "." + config.default_model_filename.rpartition(".")[2]
+        found = [backend for backend, names in FILENAMES.items() if any(name.endswith(suffix) for name in names)]
+    else:
+        newest = [str(version) for version in entry.versions[-1:]]
+        found = [
+            backend
+            for backend, names in FILENAMES.items()
+            if any(entry.file(version, name) is not None for version in newest for name in names)
+        ]
+    if len(found) == 1:
+        return found[0]
+    what = "more than one model file" if found else "no model file"
+    names = ", ".join(name for usual in FILENAMES.values() for name in usual)
+    raise RepositoryError(
+        f"{entry.name}: {what} ({names}) in the newest version: name the backend in {entry.name}/{CONFIG_NAME}"
+    )
+
+
+def _max_batch_size(config: ModelConfig, filename: str) -> int | None:
+    size = config.max_batch_size
+    if not 0 <= size <= MAX_BATCH_SIZE:
+        raise ConfigError(f"{filename}: max_batch_size is {size}: it must be from 0 to {MAX_BATCH_SIZE}")
+    has_full_shapes = bool(config.input or config.output)
+    return size if size or has_full_shapes else None
+
+
+def _instance_count(config: ModelConfig, filename: str) -> int:
+    for group in config.instance_group:
+        if group.count < 0:
+            raise ConfigError(f"{filename}: instance_group count is {group.count}: it must be 1 or more")
+    count = sum(group.count or 1 for group in config.instance_group if not group.passive) or 1
+    if count > MAX_INSTANCES:
+        raise ConfigError(f"{filename}: {count} instances: at most {MAX_INSTANCES} are served")
+    return count
+
+
+def _batching(config: ModelConfig, filename: str) -> BatchingOptions:
+    if not config.HasField("dynamic_batching"):
+        return BatchingOptions()
+    dynamic = config.dynamic_batching
+    sizes = tuple(sorted(set(dynamic.preferred_batch_size)))
+    most = config.max_batch_size or MAX_BATCH_SIZE
+    if sizes and not (sizes[0] >= 1 and sizes[-1] <= most):
+        raise ConfigError(
+            f"{filename}: preferred_batch_size {list(sizes)}: each must be from 1 to max_batch_size ({most})"
+        )
+    levels, default = dynamic.priority_levels, dynamic.default_priority_level
+    if levels > MAX_PRIORITY_LEVELS:
+        raise ConfigError(f"{filename}: priority_levels is {levels}: at most {MAX_PRIORITY_LEVELS} are served")
+    if levels and not 1 <= default <= levels:
+        raise ConfigError(
+            f"{filename}: default_priority_level is {default}: it must be from 1 to priority_levels ({levels})"
+        )
+    return BatchingOptions(sizes, dynamic.max_queue_delay_microseconds or None, levels, default or 1)
+
+
+def _task(config: ModelConfig, own: OwnParameters, entry: ModelEntry, filename: str) -> Task | None:
+    if own.task == "tensors":
+        return None
+    labels = own.labels if own.labels is not None else _labels(config, entry, filename)
+    given: dict[str, Any] = {"score_threshold": own.score_threshold, "max_results": own.max_results}
+    if own.task == "detection":
+        given["iou_threshold"] = own.iou_threshold
+    task = DetectionTask(labels) if own.task == "detection" else ClassificationTask(labels)
+    return replace(task, **{name: value for name, value in given.items() if value is not None})
+
+
+def _labels(config: ModelConfig, entry: ModelEntry, filename: str) -> tuple[str, ...]:
+    names = sorted({output.label_filename for output in config.output if output.label_filename})
+    if not names:
+        return ()
+    if len(names) > 1:
+        raise ConfigError(f"{filename}: outputs name different label files ({', '.join(names)}): keep one")
+    text = read_text(entry, names[0], MAX_LABELS_BYTES)
+    if text is None:
+        raise ConfigError(f"{filename}: label_filename {names[0]!r} is not in the folder {entry.name}: put it there")
+    return tuple(line.strip() for line in text.splitlines())
+
+
+def _warnings(config: ModelConfig, filename: str) -> tuple[str, ...]:
+    present = {field.name for field, _ in config.ListFields()}
+    lines = [f"{filename}: {name} is ignored: {reason}" for name, reason in _IGNORED if name in present]
+    for group in config.instance_group:
+        lines.extend(f"{filename}: instance_group {name} is ignored" for name in _ignored_of(group))
+    return tuple(dict.fromkeys(lines))
+
+
+def _ignored_of(group: ModelInstanceGroup) -> list[str]:
+    present = {field.name for field, _ in group.ListFields()}
+    return [name for name in ("rate_limiter", "secondary_devices", "host_policy") if name in present]
