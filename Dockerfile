@@ -22,7 +22,8 @@ RUN /opt/forebay/bin/pip install --constraint requirements.lock ".[cuda,tensorrt
     && /opt/forebay/bin/pip check
 
 FROM python:3.13-slim-bookworm AS cpu
-ENV PATH=/opt/forebay/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ENV PATH=/opt/forebay/bin:$PATH HOME=/tmp XDG_CACHE_HOME=/var/cache PYTHONUNBUFFERED=1
+RUN install --directory --owner=65532 --group=65532 /var/cache/forebay
 COPY --from=build /opt/forebay /opt/forebay
 USER 65532:65532
 WORKDIR /tmp
@@ -34,8 +35,9 @@ CMD ["serve"]
 
 # The NVIDIA container runtime brings the driver; the CUDA libraries come with the Python packages.
 FROM python:3.13-slim-bookworm AS gpu
-ENV PATH=/opt/forebay/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+ENV PATH=/opt/forebay/bin:$PATH HOME=/tmp XDG_CACHE_HOME=/var/cache PYTHONUNBUFFERED=1 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+RUN install --directory --owner=65532 --group=65532 /var/cache/forebay
 COPY --from=build-gpu /opt/forebay /opt/forebay
 USER 65532:65532
 WORKDIR /tmp

@@ -1,0 +1,92 @@
+"""Install the base distribution into an empty environment and write its size by package to docs/install-size.md."""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = ROOT / ".cache" / "install-size"
+BUDGET_MB = 450
+# Runs inside the environment that is measured.
+MEASURE = """
+import importlib.metadata as m, json
+print(json.dumps({d.name: [d.version, sum(f.locate().stat().st_size for f in d.files or () if f.locate().is_file())]
+                  for d in m.distributions()}))
+"""
+PAGE = """# Size of the base install
+
+Measured by `make install-size`: an empty virtual environment on {where}, `requirements.lock` and the wheel
+of this checkout, compiled byte code included. The budget is {budget} MB.
+
+| package | version | MB |
+| --- | --- | ---: |
+{rows}
+| **all of the above** | | **{total:.1f}** |
+
+Left out: {left_out}, which comes with every virtual environment and which the service does not use.
+"""
+
+
+def copy_source(folder: Path) -> Path:
+    """Copy what .dockerignore lets through, so that no build leaves anything in this checkout, or finds it there."""
+    patterns = (ROOT / ".dockerignore").read_text().splitlines()
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in (pattern.removeprefix("!").rstrip("/") for pattern in patterns if pattern.startswith("!")):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+        else:
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def install(environment: Path) -> Path:
+    """Make `environment` with the base install and return its interpreter."""
+    shutil.rmtree(environment, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)  # noqa: S603
+    python = environment / "bin" / "python"
+    pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--requirement", ROOT / "requirements.lock"], check=True)  # noqa: S603
+    with tempfile.TemporaryDirectory() as folder:
+        source = copy_source(Path(folder))
+        subprocess.run([*pip, "--no-deps", "--no-build-isolation", source], check=True)  # noqa: S603
+    return python
+
+
+def measure(python: Path) -> dict[str, tuple[str, float]]:
+    """Return `name -> (version, megabytes)` of everything installed beside `python`."""
+    printed = subprocess.run([python, "-c", MEASURE], check=True, capture_output=True, text=True).stdout  # noqa: S603
+    return {name: (version, size / 1e6) for name, (version, size) in json.loads(printed).items()}
+
+
+def page(sizes: dict[str, tuple[str, float]]) -> str:
+    """Return docs/install-size.md."""
+    pip_version, pip_mb = sizes.pop("pip")
+    rows = [
+        f"| {name} | {version} | {size:.1f} |"
+        for name, (version, size) in sorted(sizes.items(), key=lambda item: -item[1][1])
+    ]
+    return PAGE.format(
+        where=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        budget=BUDGET_MB,
+        rows="\n".join(rows),
+        total=sum(size for _, size in sizes.values()),
+        left_out=f"pip {pip_version} ({pip_mb:.1f} MB)",
+    )
+
+
+def main() -> None:
+    """Measure, write the page, and fail over budget."""
+    sizes = measure(install(ENVIRONMENT))
+    (ROOT / "docs" / "install-size.md").write_text(page(sizes))
+    total = sum(size for _, size in sizes.values())
+    print(f"{total:.1f} MB of {BUDGET_MB} MB, see docs/install-size.md")
+    if total > BUDGET_MB:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
