@@ -1,0 +1,242 @@
+"""The device contract (engines/device.py), run against every device. To add one, add a line to DEVICE_KINDS."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from engines import open_device
+from engines.clock import MonotonicClock
+from engines.errors import BackendUnavailableError, MisuseError
+from tests.support.rig import rig_of
+
+DEVICE_KINDS = ["cpu", "simulated", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+def open_or_skip(kind):
+    try:
+        return open_device(kind, clock=MonotonicClock())
+    except BackendUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=DEVICE_KINDS)
+def rig(request):
+    with rig_of(open_or_skip(request.param)) as rig:
+        yield rig
+
+
+@pytest.fixture
+def other(rig):
+    kind = rig.device.name.split(":")[0]
+    with rig_of(open_or_skip(kind)) as other:
+        yield other
+
+
+def fill(buffer, seed=0):
+    values = np.random.default_rng(seed).integers(0, 256, buffer.nbytes).astype(np.uint8)
+    buffer.write_view()[:] = values
+    return values
+
+
+def test_bytes_come_back_as_they_went(rig):
+    source, middle, target = rig.host(100_000), rig.on_device(100_000), rig.host(100_000)
+    stream = rig.stream()
+    values = fill(source)
+    stream.copy_h2d(middle, source, 100_000)
+    stream.copy_d2h(target, middle, 100_000)
+    stream.sync()
+    np.testing.assert_array_equal(target.read_view(), values)
+
+
+def test_copies_honour_offsets_and_touch_nothing_else(rig):
+    source, middle, target = rig.host(64), rig.on_device(64), rig.host(64)
+    stream = rig.stream()
+    values = fill(source)
+    target.write_view()[:] = 7
+    stream.copy_h2d(middle, source, 64)
+    stream.copy_h2d(middle, source, 8, dst_offset=16, src_offset=40)
+    stream.copy_d2h(target, middle, 16, dst_offset=4, src_offset=12)
+    stream.sync()
+    expected = np.full(64, 7, np.uint8)
+    expected[4:20] = np.concatenate([values[12:16], values[40:48], values[24:28]])
+    np.testing.assert_array_equal(target.read_view(), expected)
+
+
+@pytest.mark.parametrize("nbytes", [0, 1, 16 * 1024, 16 * 1024 + 1])
+def test_copies_of_any_size_are_whole(rig, nbytes):
+    source, middle, target = rig.host(20_000), rig.on_device(20_000), rig.host(20_000)
+    stream = rig.stream()
+    values = fill(source)
+    target.write_view()[:] = 0
+    stream.copy_h2d(middle, source, nbytes)
+    stream.copy_d2h(target, middle, nbytes)
+    stream.sync()
+    np.testing.assert_array_equal(target.read_view()[:nbytes], values[:nbytes])
+    assert not target.read_view()[nbytes:].any()
+
+
+def test_rows_of_many_host_buffers_gather_in_one_device_buffer(rig):
+    frames = [rig.host(1000) for _ in range(5)]
+    batch, target, stream = rig.on_device(5000), rig.host(5000), rig.stream()
+    values = [fill(frame, seed) for seed, frame in enumerate(frames)]
+    for row, frame in enumerate(frames):
+        stream.copy_h2d(batch, frame, 1000, dst_offset=row * 1000)
+    stream.copy_d2h(target, batch, 5000)
+    stream.sync()
+    np.testing.assert_array_equal(target.read_view(), np.concatenate(values))
+
+
+def test_a_mirror_holds_the_host_buffers_bytes_after_the_copy(rig):
+    host = rig.host(4096)
+    mirror, target, stream = rig.on_device(4000, host), rig.host(4000), rig.stream()
+    values = fill(host)
+    stream.copy_h2d(mirror, host, 4000)
+    stream.copy_d2h(target, mirror, 4000)
+    stream.sync()
+    np.testing.assert_array_equal(target.read_view(), values[:4000])
+
+
+def test_a_mirror_larger_than_its_host_buffer_is_refused(rig):
+    host = rig.host(10)
+    with pytest.raises(MisuseError):
+        rig.device.alloc_device(11, host)
+
+
+def test_an_event_orders_two_streams(rig):
+    source, middle, target = rig.host(50_000), rig.on_device(50_000), rig.host(50_000)
+    up, down, uploaded, downloaded = rig.stream("up"), rig.stream("down"), rig.event(), rig.event()
+    for seed in range(3):
+        values = fill(source, seed)
+        up.copy_h2d(middle, source, 50_000)
+        up.record(uploaded)
+        down.wait(uploaded)
+        down.copy_d2h(target, middle, 50_000)
+        down.record(downloaded)
+        downloaded.sync()
+        np.testing.assert_array_equal(target.read_view(), values)
+
+
+def test_an_event_is_done_only_after_it_was_recorded(rig):
+    event, stream = rig.event(), rig.stream()
+    assert not event.is_done
+    stream.record(event)
+    event.sync()
+    assert event.is_done
+
+
+def test_an_event_can_be_recorded_again(rig):
+    first, second, stream = rig.event(), rig.event(), rig.stream()
+    stream.record(first)
+    stream.record(second)
+    stream.record(first)
+    stream.sync()
+    assert first.elapsed_ns(second) >= 0
+    assert second.elapsed_ns(first) <= 0
+
+
+def test_elapsed_time_between_events_is_not_negative(rig):
+    started, ended, stream = rig.event(), rig.event(), rig.stream()
+    host, middle = rig.host(1_000_000), rig.on_device(1_000_000)
+    stream.record(started)
+    stream.copy_h2d(middle, host, 1_000_000)
+    stream.record(ended)
+    ended.sync()
+    assert 0 <= ended.elapsed_ns(started) < 10_000_000_000
+
+
+def test_an_event_never_recorded_cannot_be_waited_for(rig):
+    event, recorded, stream = rig.event(), rig.event(), rig.stream()
+    stream.record(recorded)
+    recorded.sync()
+    for use in (event.sync, lambda: stream.wait(event), lambda: event.elapsed_ns(recorded)):
+        with pytest.raises(MisuseError):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "dst_offset", "src_offset"), [(11, 0, 0), (5, 6, 0), (5, 0, 6), (-1, 0, 0), (1, -1, 0), (1, 0, -1)]
+)
+def test_a_copy_outside_a_buffer_is_refused(rig, nbytes, dst_offset, src_offset):
+    host, device, stream = rig.host(10), rig.on_device(10), rig.stream()
+    with pytest.raises(MisuseError):
+        stream.copy_h2d(device, host, nbytes, dst_offset, src_offset)
+    with pytest.raises(MisuseError):
+        stream.copy_d2h(host, device, nbytes, dst_offset, src_offset)
+
+
+def test_another_devices_buffers_and_events_are_refused(rig, other):
+    host, device, stream, event = rig.host(10), rig.on_device(10), rig.stream(), rig.event()
+    foreign_event = other.event()
+    other.stream().record(foreign_event)
+    stream.record(event)
+    stream.sync()
+    uses = (
+        lambda: stream.copy_h2d(device, other.host(10), 10),
+        lambda: stream.copy_h2d(other.on_device(10), host, 10),
+        lambda: stream.copy_d2h(other.host(10), device, 10),
+        lambda: stream.record(foreign_event),
+        lambda: stream.wait(foreign_event),
+        lambda: event.elapsed_ns(foreign_event),
+        lambda: rig.device.alloc_device(10, other.host(10)),
+    )
+    for use in uses:
+        with pytest.raises(MisuseError):
+            use()
+
+
+def test_use_after_close_is_refused(rig):
+    host, device, stream, event = rig.host(10), rig.on_device(10), rig.stream(), rig.event()
+    open_host, open_device_buffer, open_stream = rig.host(10), rig.on_device(10), rig.stream()
+    for thing in (host, device, stream, event):
+        thing.close()
+    uses = (
+        host.write_view,
+        host.read_view,
+        lambda: open_stream.copy_h2d(open_device_buffer, host, 1),
+        lambda: open_stream.copy_h2d(device, open_host, 1),
+        lambda: open_stream.record(event),
+        lambda: open_stream.wait(event),
+        lambda: stream.copy_h2d(open_device_buffer, open_host, 1),
+        stream.sync,
+        event.sync,
+    )
+    for use in uses:
+        with pytest.raises(MisuseError):
+            use()
+
+
+def test_closing_twice_is_closing_once(rig):
+    things = (rig.host(10), rig.on_device(10), rig.stream(), rig.event())
+    for thing in things:
+        thing.close()
+        thing.close()
+
+
+def test_buffers_are_aligned_for_vector_instructions_and_know_their_size(rig):
+    for nbytes in (1, 100, 5000, 1_000_000):
+        buffer = rig.on_device(nbytes)
+        assert buffer.address % 64 == 0
+        assert buffer.nbytes == nbytes
+        assert rig.host(nbytes).write_view().shape == (nbytes,)
+
+
+def test_an_attached_thread_can_use_the_device(rig):
+    source, middle, target = rig.host(1000), rig.on_device(1000), rig.host(1000)
+    stream, values = rig.stream(), fill(source)
+
+    def copy_there_and_back():
+        rig.device.attach_thread()
+        rig.device.attach_thread()
+        stream.copy_h2d(middle, source, 1000)
+        stream.copy_d2h(target, middle, 1000)
+        stream.sync()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(copy_there_and_back).result()
+    np.testing.assert_array_equal(target.read_view(), values)
+
+
+def test_the_device_has_a_name_and_a_gather_limit(rig):
+    assert rig.device.name
+    assert rig.device.gather_below_bytes >= 0
