@@ -133,6 +133,7 @@ class Request:
         on_completion: called once, on the event loop, with the completion.
         wants: what the result should hold; opaque to the former and the pipeline, read by `service.results`.
         queue_timeout_ns: Triton's per-request timeout while pending, if any.
+        frame_size: (width, height) in pixels of the picture as sent; (0, 0) for tensors.
     """
 
     id: int
@@ -146,6 +147,7 @@ class Request:
     on_completion: "Callable[[Completion], None]"
     wants: Any = None
     queue_timeout_ns: int | None = None
+    frame_size: tuple[int, int] = (0, 0)
     timeline: Timeline = field(default_factory=Timeline)
     is_cancelled: bool = False
 

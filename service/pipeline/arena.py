@@ -14,37 +14,60 @@ from service.errors import OverloadedError
 INPUT_ALIGNMENT_BYTES = 64  # a cache line, and enough for every vector load
 
 
-class FrameArena:
-    """Buffers for the inputs of one model version. Thread: any (deque operations are atomic)."""
+class Permits:
+    """How many frames the server may hold before execution, all models together. Thread: any (deques are atomic)."""
 
-    def __init__(self, device: Device, inputs: tuple[TensorSpec, ...], count: int) -> None:
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._tokens: deque[None] = deque([None] * count)
+
+    @property
+    def taken_count(self) -> int:
+        """How many are out."""
+        return self.count - len(self._tokens)
+
+    def take(self) -> None:
+        """Take a permit. Raises OverloadedError when all are out."""
+        try:
+            self._tokens.pop()
+        except IndexError:
+            raise OverloadedError(
+                "the server holds as many frames as it may; send fewer or slower", retry_after_ms=100
+            ) from None
+
+    def give_back(self) -> None:
+        """Give one back."""
+        self._tokens.append(None)
+
+
+class FrameArena:
+    """Buffers for the inputs of one model version, as many as there are permits. Thread: any."""
+
+    def __init__(self, device: Device, inputs: tuple[TensorSpec, ...], permits: Permits) -> None:
         offsets: list[int] = []
         end = 0
         for spec in inputs:
             offsets.append(end)
             end += -(-spec.row_bytes // INPUT_ALIGNMENT_BYTES) * INPUT_ALIGNMENT_BYTES
         self.offsets = tuple(offsets)
-        self.count = count
-        self._buffers = [device.alloc_host(end) for _ in range(count)]
+        self._permits = permits
+        self._buffers = [device.alloc_host(end) for _ in range(permits.count)]
         self._free: deque[HostBuffer] = deque(self._buffers)
 
     @property
     def leased_count(self) -> int:
         """How many buffers are out."""
-        return self.count - len(self._free)
+        return len(self._buffers) - len(self._free)
 
     def lease(self) -> "FrameLease":
-        """Take a buffer. Raises OverloadedError when all are out."""
-        try:
-            return FrameLease(self, self._free.pop())
-        except IndexError:
-            raise OverloadedError(
-                "the server holds as many frames as it may; send fewer or slower", retry_after_ms=100
-            ) from None
+        """Take a permit and a buffer. Raises OverloadedError when no permit is free."""
+        self._permits.take()
+        return FrameLease(self, self._free.pop())
 
     def take_back(self, buffer: HostBuffer) -> None:
         """Accept a buffer from its lease."""
-        self._free.append(buffer)
+        self._free.append(buffer)  # before the permit: whoever gets it finds a buffer
+        self._permits.give_back()
 
     def close(self) -> None:
         """Free the memory. Nothing is leased any more."""

@@ -1,0 +1,5 @@
+"""`python -m service` is `forebay`."""
+
+from service.cli import main
+
+main()

@@ -1,0 +1,9 @@
+"""Exit codes of `forebay`, the same for every command; docs/operations.md lists them."""
+
+OK = 0
+FAILED = 1  # the command ran and its answer is no (a check failed, frames were lost)
+USAGE = 2  # wrong flags or settings
+MODEL = 65  # a model or a repository is missing or broken (EX_DATAERR)
+UNAVAILABLE = 69  # an address is in use, a server is not there, a library is not installed (EX_UNAVAILABLE)
+FATAL = 70  # the device is lost or an engine hangs: start the process anew (EX_SOFTWARE)
+INTERRUPTED = 130  # Ctrl-C

@@ -1,0 +1,217 @@
+"""forebay.v1 on the wire: bytes to messages and completions to bytes. No I/O, no state.
+
+A frame is found without copying its payload: the payload is the last field of the last field, so a walk over at most
+four tags yields the header and a view of the received bytes (1.3 µs at any size; parsing with protobuf costs 4 µs at
+20 KB and 36 µs at 602 KB, since it copies the payload twice). Whatever the walk does not expect goes to protobuf.
+"""
+
+import struct
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from engines.datatypes import NAME_BY_DTYPE
+from engines.engine import EngineSpecs, TensorSpec
+from forebay.wire import frames_pb2 as pb
+from service.errors import InvalidSessionError, Outcome, ServiceError
+from service.request import Completion
+from service.results.classes import Classification
+from service.results.detections import Detection
+
+FRAME_STATUS: dict[Outcome, pb.StatusCode] = {
+    Outcome.OK: pb.STATUS_OK,
+    Outcome.SUPERSEDED: pb.STATUS_SUPERSEDED,
+    Outcome.EXPIRED: pb.STATUS_EXPIRED,
+    Outcome.OVERLOADED: pb.STATUS_OVERLOADED,
+    Outcome.INVALID: pb.STATUS_INVALID,
+    Outcome.CANCELLED: pb.STATUS_CANCELLED,
+    Outcome.FAILED: pb.STATUS_FAILED,
+    Outcome.CORRUPT: pb.STATUS_FAILED,
+    Outcome.LOST: pb.STATUS_FAILED,
+    Outcome.INTERNAL: pb.STATUS_FAILED,
+    Outcome.UNAVAILABLE: pb.STATUS_CANCELLED,
+    Outcome.NOT_FOUND: pb.STATUS_INVALID,
+    Outcome.BAD_STATE: pb.STATUS_INVALID,
+    Outcome.UNSUPPORTED: pb.STATUS_INVALID,
+}
+"""Outcome of a frame -> the status in its Result."""
+
+STREAM_STATUS: dict[Outcome, grpc.StatusCode] = {
+    Outcome.OK: grpc.StatusCode.OK,
+    Outcome.SUPERSEDED: grpc.StatusCode.ABORTED,
+    Outcome.EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Outcome.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Outcome.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Outcome.CANCELLED: grpc.StatusCode.CANCELLED,
+    Outcome.FAILED: grpc.StatusCode.INTERNAL,
+    Outcome.CORRUPT: grpc.StatusCode.DATA_LOSS,
+    Outcome.LOST: grpc.StatusCode.UNAVAILABLE,
+    Outcome.INTERNAL: grpc.StatusCode.INTERNAL,
+    Outcome.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Outcome.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Outcome.BAD_STATE: grpc.StatusCode.FAILED_PRECONDITION,
+    Outcome.UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
+}
+"""Outcome of a stream -> the status of its RPC."""
+
+_TAG_FRAME = 0x12  # ClientMessage.frame, length-delimited
+_TAG_SEQ, _TAG_CAPTURE_TIME, _TAG_BUDGET, _TAG_PAYLOAD = 0x08, 0x10, 0x19, 0x7A
+_DOUBLE = struct.Struct("<d")
+_INT64_SIGN = 1 << 63
+_UINT64 = (1 << 64) - 1
+
+
+@dataclass(slots=True)
+class FrameMessage:
+    """A Frame as read.
+
+    Attributes:
+        seq: chosen by the client.
+        capture_time_us: echoed.
+        latency_budget_ms: override, or None.
+        payload: view of the received bytes; keeps them alive.
+    """
+
+    seq: int
+    capture_time_us: int
+    latency_budget_ms: float | None
+    payload: memoryview
+
+
+class _NotAPlainFrameError(Exception):
+    """The walk met something that only a full parse can judge."""
+
+
+def parse_client_message(data: bytes) -> pb.Open | FrameMessage:
+    """Read one ClientMessage. Raises InvalidSessionError if the bytes are none."""
+    try:
+        if data[:1] == b"\x12":
+            return _walk_frame(data)
+    except (_NotAPlainFrameError, IndexError, struct.error):
+        pass
+    try:
+        message = pb.ClientMessage.FromString(data)
+    except DecodeError:
+        raise InvalidSessionError("message is not a forebay.v1.ClientMessage") from None
+    if message.WhichOneof("message") == "open":
+        return message.open
+    if message.WhichOneof("message") == "frame":
+        frame = message.frame
+        budget = frame.latency_budget_ms if frame.HasField("latency_budget_ms") else None
+        return FrameMessage(frame.seq, frame.capture_time_us, budget, memoryview(frame.payload))
+    raise InvalidSessionError("ClientMessage holds neither open nor frame")
+
+
+def _walk_frame(data: bytes) -> FrameMessage:
+    end = len(data)
+    length, position = _varint(data, 1)
+    if position + length != end:
+        raise _NotAPlainFrameError
+    frame = FrameMessage(0, 0, None, memoryview(b""))
+    while position < end:
+        tag = data[position]
+        if tag == _TAG_PAYLOAD:
+            length, position = _varint(data, position + 1)
+            frame.payload = memoryview(data)[position:]
+            position += length
+        elif tag == _TAG_BUDGET:
+            (frame.latency_budget_ms,) = _DOUBLE.unpack_from(data, position + 1)
+            position += 9
+        else:
+            value, position = _varint(data, position + 1)
+            _set_integer(frame, tag, value)
+    if position != end:  # also a payload that is not the last field
+        raise _NotAPlainFrameError
+    return frame
+
+
+def _set_integer(frame: FrameMessage, tag: int, value: int) -> None:
+    if tag == _TAG_SEQ:
+        frame.seq = value
+    elif tag == _TAG_CAPTURE_TIME:
+        frame.capture_time_us = value - (1 << 64) if value & _INT64_SIGN else value
+    else:
+        raise _NotAPlainFrameError
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while shift < 70:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & _UINT64, position
+        shift += 7
+    raise _NotAPlainFrameError
+
+
+def tensor_spec(spec: TensorSpec) -> pb.TensorSpec:
+    """Describe a tensor of the model."""
+    return pb.TensorSpec(name=spec.name, datatype=NAME_BY_DTYPE[spec.dtype], shape=spec.shape)
+
+
+def status_of(error: ServiceError) -> pb.Status:
+    """Describe why a frame ended without a result."""
+    return pb.Status(
+        code=FRAME_STATUS[error.outcome], message=error.message, retry_after_ms=min(error.retry_after_ms, 0xFFFFFFFF)
+    )
+
+
+def encode_result(
+    seq: int, capture_time_us: int, completion: Completion, specs: EngineSpecs, tensor_indices: tuple[int, ...]
+) -> bytes:
+    """Build the ServerMessage for one frame. `timeline.built_ns` has been stamped."""
+    request = completion.request
+    message = pb.ServerMessage()
+    result = message.result
+    result.seq = seq
+    result.capture_time_us = capture_time_us
+    times = request.timeline.durations_us()
+    timings = result.timings
+    timings.receive_us, timings.decode_us, timings.queue_us = times.receive, times.decode, times.queue
+    timings.h2d_us, timings.execute_us, timings.d2h_us = times.h2d, times.execute, times.d2h
+    timings.deliver_us, timings.server_total_us = times.deliver, times.total
+    if completion.error is not None:
+        result.status.CopyFrom(status_of(completion.error))
+        return message.SerializeToString()
+    result.status.code = pb.STATUS_OK
+    result.model_version = completion.model_version
+    result.batch_size = completion.batch_size
+    if request.deadline_ns is not None and request.timeline.built_ns > request.deadline_ns:
+        result.late_by_us = (request.timeline.built_ns - request.deadline_ns) // 1000
+    if completion.result is not None:
+        _fill_typed(result, completion.result)
+    if completion.outputs is not None:
+        for index in tensor_indices:
+            array, spec = completion.outputs[index], specs.outputs[index]
+            result.tensors.add(
+                name=spec.name, datatype=NAME_BY_DTYPE[spec.dtype], shape=array.shape[1:], data=array.tobytes()
+            )
+    return message.SerializeToString()
+
+
+def _fill_typed(result: pb.Result, items: tuple[Detection | Classification, ...]) -> None:
+    for item in items:
+        if isinstance(item, Detection):
+            result.detections.add(
+                label=item.label,
+                class_id=item.class_id,
+                score=item.score,
+                box=pb.Box(**item.box._asdict()),
+                box_pixels=pb.Box(**item.box_pixels._asdict()),
+            )
+        else:
+            result.classes.add(label=item.label, class_id=item.class_id, score=item.score)
+
+
+def encode_refusal(seq: int, capture_time_us: int, error: ServiceError, total_us: int) -> bytes:
+    """Build the ServerMessage for a frame that never became a request."""
+    message = pb.ServerMessage()
+    result = message.result
+    result.seq = seq
+    result.capture_time_us = capture_time_us
+    result.status.CopyFrom(status_of(error))
+    result.timings.receive_us = result.timings.server_total_us = total_us
+    return message.SerializeToString()

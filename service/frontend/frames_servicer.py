@@ -1,0 +1,280 @@
+"""forebay.v1.FrameInference: the asyncio side of a stream. Reads, writes, waits; every decision is the session's.
+
+Two coroutines a stream: the handler reads, a task writes. Only public grpc.aio API is used, with raw bytes on both
+sides (docs/adr/0006-front-end.md).
+"""
+
+import asyncio
+import contextlib
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import structlog
+
+from forebay.wire import frames_pb2 as pb
+from service.clock import Clock
+from service.errors import (
+    InvariantError,
+    NotReadyError,
+    ServiceError,
+    SessionStateError,
+    TooManyStreamsError,
+)
+from service.frontend.frames_codec import STREAM_STATUS, parse_client_message, tensor_spec
+from service.frontend.opening import FindModel, StreamConfig, accept_open
+from service.frontend.session import Session
+from service.request import CompletionSink, Delivery
+from service.settings import ServeSettings
+from service.worker_pool import WorkerPool
+
+log = structlog.get_logger(__name__)
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class FrameStream:
+    """One live stream: its session, and the messages that are not results.
+
+    Owner: the event loop's thread.
+    """
+
+    def __init__(self, session_id: str, opened_ns: int, lifetime_s: float) -> None:
+        self.session_id = session_id
+        self.opened_ns = opened_ns
+        self.lifetime_s = lifetime_s
+        self.last_sent_ns = opened_ns
+        self.session: Session | None = None
+        self.output = asyncio.Event()
+        self.room = asyncio.Event()
+        self._control: list[bytes] = []
+        self._is_asked_to_leave = False
+        self._is_stopped = False
+        self._reader: asyncio.Task[Any] | None = None  # while it reads
+
+    def ask_to_leave(self, reason: "pb.Reconnect.Reason", grace_ms: int) -> None:
+        """Send Reconnect, once."""
+        if not self._is_asked_to_leave:
+            self._is_asked_to_leave = True
+            self.send_control(pb.ServerMessage(reconnect=pb.Reconnect(reason=reason, grace_ms=grace_ms)))
+
+    def send_control(self, message: pb.ServerMessage) -> None:
+        """Queue a message that goes before the next result."""
+        self._control.append(message.SerializeToString())
+        self.output.set()
+
+    def send_heartbeat(self) -> None:
+        """Queue a Heartbeat, unless the client is so slow that other messages still wait."""
+        if self.session is not None and not self._control:
+            heartbeat = pb.Heartbeat(frames_received=self.session.frames_received)
+            self.send_control(pb.ServerMessage(heartbeat=heartbeat))
+
+    def stop_reading(self) -> None:
+        """End the read that is under way, as if the client had half-closed."""
+        self._is_stopped = True
+        self.room.set()
+        if self._reader is not None:
+            self._reader.cancel()
+
+    async def read(self, context: Context) -> bytes | None:
+        """Return the next message, or None when the client half-closed or reading was stopped."""
+        if self._is_stopped:
+            return None
+        self._reader = asyncio.current_task()
+        try:
+            message = await context.read()
+        except asyncio.CancelledError:
+            if self._is_stopped and self._reader is not None and self._reader.uncancel() == 0:
+                return None  # it was `stop_reading`, not the client
+            raise
+        finally:
+            self._reader = None
+        return None if message is grpc.aio.EOF else message  # type: ignore[attr-defined]  # not in the stubs
+
+    def next_message(self) -> bytes | None:
+        """Return what to write next, or None."""
+        if self._control:
+            return self._control.pop(0)
+        return None if self.session is None else self.session.next_message()
+
+
+class FramesServicer:
+    """Serves every frame stream of the process.
+
+    Args:
+        find_model: name and version to a version that is ready.
+        pool: decoding.
+        sink: completions made on workers.
+        clock: time.
+        settings: limits.
+    """
+
+    def __init__(
+        self,
+        find_model: FindModel,
+        pool: WorkerPool,
+        sink: CompletionSink,
+        clock: Clock,
+        settings: ServeSettings,
+    ) -> None:
+        self.streams: set[FrameStream] = set()
+        self._find_model = find_model
+        self._pool = pool
+        self._sink = sink
+        self._clock = clock
+        self._settings = settings
+        self._next_request_id: Callable[[], int] = itertools.count(1).__next__
+        self._next_session_id: Callable[[], int] = itertools.count(1).__next__
+        self._is_draining = False
+
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+        """Return what grpc.aio registers. Raw bytes: the codec parses and builds."""
+        method = grpc.stream_stream_rpc_method_handler(self.stream)
+        return grpc.method_handlers_generic_handler("forebay.v1.FrameInference", {"Stream": method})
+
+    def drain(self, grace_ms: int) -> None:
+        """Refuse new streams and ask the open ones to leave."""
+        self._is_draining = True
+        for stream in self.streams:
+            stream.ask_to_leave(pb.Reconnect.REASON_DRAIN, grace_ms)
+
+    def stop_reading(self) -> None:
+        """End reading on every stream; what was read is still answered."""
+        for stream in self.streams:
+            stream.stop_reading()
+
+    async def stream(self, _: Any, context: Context) -> None:  # noqa: ANN401 - grpc's request iterator, unused
+        """Serve one stream: grpc.aio's handler. Whatever happens ends as a status, never as UNKNOWN."""
+        try:
+            await self._serve(context)
+        except ServiceError as error:
+            if isinstance(error, InvariantError):
+                log.exception("stream failed", detail=error.detail)
+            await context.abort(STREAM_STATUS[error.outcome], error.message)
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception:
+            log.exception("stream failed")
+            await context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the details")
+
+    async def _serve(self, context: Context) -> None:
+        if self._is_draining:
+            raise NotReadyError("the server is shutting down; open the stream on another one")
+        if len(self.streams) >= self._settings.max_streams:
+            raise TooManyStreamsError(
+                f"the server has {self._settings.max_streams} streams open, its limit", retry_after_ms=1000
+            )
+        # Streams opened together must not all come back together.
+        lifetime_s = self._settings.stream_lifetime_s * random.uniform(0.8, 1.2)  # noqa: S311 - not a secret
+        stream = FrameStream(f"s{self._next_session_id()}", self._clock.now_ns(), lifetime_s)
+        self.streams.add(stream)
+        try:
+            config = await self._open(stream, context)
+            if config is not None:
+                await self._run(stream, config, context)
+        finally:
+            self.streams.discard(stream)
+
+    async def _open(self, stream: FrameStream, context: Context) -> StreamConfig | None:
+        data = await stream.read(context)
+        if data is None:
+            return None
+        first = parse_client_message(data)
+        if not isinstance(first, pb.Open):
+            raise SessionStateError("the first message must be open; this one is a frame")
+        return accept_open(first, self._find_model, self._settings)
+
+    async def _run(self, stream: FrameStream, config: StreamConfig, context: Context) -> None:
+        session = Session(
+            config,
+            self._pool,
+            self._sink,
+            self._clock,
+            max_image_pixels=self._settings.max_image_pixels,
+            on_output=stream.output.set,
+            on_room=stream.room.set,
+            next_request_id=self._next_request_id,
+        )
+        stream.session = session
+        stream.send_control(self._opened(stream, config))
+        log.info("stream opened", session=stream.session_id, stream=config.stream_id, model=config.version.name)
+        writer = asyncio.create_task(self._write(stream, session, context))
+        error: ServiceError | None = None
+        try:
+            error = await self._read_until_done(stream, session, writer, context)
+            session.stop_reading()
+            await writer
+        finally:
+            writer.cancel()
+            if not session.is_finished:
+                session.abandon()
+            with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, Exception):
+                await writer
+            self._log_closed(stream, session)
+        if error is not None:
+            raise error
+
+    async def _read_until_done(
+        self, stream: FrameStream, session: Session, writer: "asyncio.Task[None]", context: Context
+    ) -> ServiceError | None:
+        """Read frames until the client half-closes; return the error that ends the stream, if there is one."""
+        while True:
+            while not session.has_room and not writer.done():
+                stream.room.clear()
+                await stream.room.wait()
+            data = None if writer.done() else await stream.read(context)
+            received_ns = self._clock.now_ns()
+            if data is None:
+                return None
+            try:
+                message = parse_client_message(data)
+                if isinstance(message, pb.Open):
+                    raise SessionStateError("a second open; a stream has exactly one, open another stream instead")
+            except ServiceError as error:
+                return error
+            session.on_frame(message, received_ns)
+
+    async def _write(self, stream: FrameStream, session: Session, context: Context) -> None:
+        """Write whatever is ready, in order, until the session is finished."""
+        try:
+            while True:
+                message = stream.next_message()
+                if message is not None:
+                    await context.write(message)
+                    stream.last_sent_ns = self._clock.now_ns()
+                elif session.is_finished:
+                    return
+                else:
+                    stream.output.clear()
+                    await stream.output.wait()
+        finally:
+            stream.room.set()  # a reader that waits for room must see that nobody makes any
+
+    def _opened(self, stream: FrameStream, config: StreamConfig) -> pb.ServerMessage:
+        version = config.version
+        every = config.delivery is Delivery.EVERY
+        return pb.ServerMessage(
+            opened=pb.Opened(
+                session_id=stream.session_id,
+                model=version.name,
+                model_version=version.version,
+                inputs=[tensor_spec(spec) for spec in version.specs.inputs],
+                outputs=[tensor_spec(spec) for spec in version.specs.outputs],
+                window=config.window,
+                stream_lifetime_s=stream.lifetime_s,
+                delivery=pb.DELIVERY_EVERY if every else pb.DELIVERY_LATEST,
+                latency_budget_ms=(config.budget_ns or 0) / 1e6,
+                heartbeat_interval_s=self._settings.heartbeat_interval_s,
+            )
+        )
+
+    def _log_closed(self, stream: FrameStream, session: Session) -> None:
+        outcomes = {outcome.value: count for outcome, count in session.outcomes.items()}
+        log.info(
+            "stream closed",
+            session=stream.session_id,
+            stream=session.config.stream_id,
+            frames=session.frames_received,
+            outcomes=outcomes,
+        )

@@ -1,0 +1,281 @@
+"""A session: the server's side of one stream of frames, without any I/O.
+
+Theory of operation
+    Every frame gets an `Entry` in the outbox, in arrival order, at the moment it is read. An entry is answered by a
+    completion (from a refusal here, the former, a worker or delivery) in any order; the writer takes answered entries
+    from the head only. So results follow arrival order whatever happens in between, and a frame that is refused takes
+    its place like any other.
+
+    The reader may go on while the outbox has room: `window` entries for EVERY, so that HTTP/2 pushes back on a client
+    that sends too fast; twice the window for LATEST, whose older frames make way. An entry leaves the outbox when its
+    result is handed to the transport, one at a time, so that memory per stream is bounded by the window.
+
+    A session ends when the client has half-closed (or the server has stopped reading) and the outbox is empty.
+    `abandon` ends it at once: what waits is cancelled, what executes is dropped when it comes back.
+
+Owner: the event loop's thread. Only `_decode` runs elsewhere, on a worker.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable
+
+import numpy as np
+
+from forebay.wire import frames_pb2 as pb
+from service.clock import Clock
+from service.errors import (
+    DeadlineExpiredError,
+    InvalidRequestError,
+    InvalidSessionError,
+    Outcome,
+    RequestCancelledError,
+    ServiceError,
+    SupersededError,
+)
+from service.frontend.decode import decode_into
+from service.frontend.frames_codec import FrameMessage, encode_refusal, encode_result
+from service.frontend.opening import StreamConfig, budget_ms_to_ns
+from service.request import Completion, CompletionSink, Delivery, Request, StreamKey
+from service.worker_pool import Line, WorkerPool
+
+INLINE_COPY_BYTES = 1 << 20  # a plain copy up to this is cheaper than a hand-over to a worker (30 µs)
+DECODE_AVERAGE_FRAMES = 8  # follows a change of picture size within a second of video
+
+
+class Entry:
+    """One frame's place in the outbox. Attributes as in Frame and Completion; `answer` is None until it has one."""
+
+    __slots__ = ("answer", "capture_time_us", "received_ns", "request", "seq")
+
+    def __init__(self, seq: int, capture_time_us: int, received_ns: int) -> None:
+        self.seq = seq
+        self.capture_time_us = capture_time_us
+        self.received_ns = received_ns
+        self.request: Request | None = None
+        self.answer: Completion | ServiceError | None = None
+
+
+class Session:
+    """See the module's theory of operation.
+
+    Args:
+        config: the stream's constant facts.
+        pool: decodes frames that are not plain copies.
+        sink: where a worker posts a frame that it refuses.
+        clock: time.
+        max_image_pixels: larger pictures are refused.
+        on_output: called when the head of the outbox became answered, or the session finished.
+        on_room: called when the reader may go on.
+        next_request_id: process-wide counter.
+    """
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        pool: WorkerPool,
+        sink: CompletionSink,
+        clock: Clock,
+        *,
+        max_image_pixels: int,
+        on_output: Callable[[], None],
+        on_room: Callable[[], None],
+        next_request_id: Callable[[], int],
+    ) -> None:
+        self.config = config
+        self.frames_received = 0
+        self.outcomes: Counter[Outcome] = Counter()
+        self._key = StreamKey(config.stream_id, config.delivery)
+        self._sink = sink
+        self._clock = clock
+        self._max_image_pixels = max_image_pixels
+        self._on_output = on_output
+        self._on_room = on_room
+        self._next_request_id = next_request_id
+        self._outbox: deque[Entry] = deque()
+        self._capacity = config.window if config.delivery is Delivery.EVERY else 2 * config.window
+        self._next_seq = config.first_seq
+        self._is_reading = True
+        self._is_abandoned = False
+        is_copy = config.image is None or (
+            config.encoding == (pb.ENCODING_RGB8 if config.image.color_order == "RGB" else pb.ENCODING_BGR8)
+            and config.size == (config.image.width, config.image.height)
+        )
+        self._copies = is_copy
+        self._copies_inline = is_copy and (config.payload_bytes or 0) <= INLINE_COPY_BYTES
+        self._decode_ns = 0  # moving average; written by a worker, read as an estimate
+        self._line: Line[tuple[Request, memoryview]] = Line(pool, self._decode)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another frame may be read."""
+        return len(self._outbox) < self._capacity
+
+    @property
+    def in_flight(self) -> int:
+        """Frames read and not yet handed to the transport."""
+        return len(self._outbox)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will be read and everything read has been answered."""
+        return not self._is_reading and not self._outbox
+
+    def on_frame(self, frame: FrameMessage, received_ns: int) -> None:
+        """Take in a frame that was read at `received_ns`. Never raises for what a client did."""
+        entry = Entry(frame.seq, frame.capture_time_us, received_ns)
+        self._outbox.append(entry)
+        self.frames_received += 1
+        try:
+            self._admit(entry, frame)
+        except ServiceError as error:
+            self._answer(entry, error)
+
+    def stop_reading(self) -> None:
+        """The client half-closed, or the server stops listening: answer what was read, then finish."""
+        self._is_reading = False
+        self._on_output()
+
+    def abandon(self) -> None:
+        """The client is gone: cancel what waits, forget what executes."""
+        self._is_reading = False
+        self._is_abandoned = True
+        waiting = [entry.request for entry in self._outbox if entry.answer is None and entry.request is not None]
+        for request in waiting:
+            request.is_cancelled = True
+        error = RequestCancelledError("the client left")
+        for request, _ in self._line.take_waiting():
+            request.frame.release()
+        self.config.version.cancel(waiting)
+        self.outcomes[error.outcome] += sum(1 for entry in self._outbox if entry.answer is None)
+        self._outbox.clear()
+
+    def next_message(self) -> bytes | None:
+        """Take the head of the outbox if it is answered and return its bytes, else None."""
+        if not self._outbox or self._outbox[0].answer is None:
+            return None
+        had_room = self.has_room
+        entry = self._outbox.popleft()
+        answer = entry.answer
+        assert answer is not None  # noqa: S101 - for mypy: checked above
+        now_ns = self._clock.now_ns()
+        if isinstance(answer, ServiceError):
+            message = encode_refusal(
+                entry.seq, entry.capture_time_us, answer, now_ns // 1000 - entry.received_ns // 1000
+            )
+        else:
+            answer.request.timeline.built_ns = now_ns
+            message = encode_result(
+                entry.seq,
+                entry.capture_time_us,
+                answer,
+                self.config.version.specs,
+                self.config.wants.tensor_indices,
+            )
+        if not had_room and self.has_room:
+            self._on_room()
+        return message
+
+    def _admit(self, entry: Entry, frame: FrameMessage) -> None:
+        config = self.config
+        if frame.seq < self._next_seq:
+            raise InvalidRequestError(f"frame.seq is {frame.seq}; it must rise, at least {self._next_seq} here")
+        self._next_seq = frame.seq + 1
+        if config.payload_bytes is not None and len(frame.payload) != config.payload_bytes:
+            raise InvalidRequestError(
+                f"frame {frame.seq} has {len(frame.payload)} payload bytes; this stream takes {config.payload_bytes}"
+            )
+        deadline_ns = self._deadline_ns(frame, entry.received_ns)
+        now_ns = self._clock.now_ns()
+        if config.version.feasibility.is_hopeless(now_ns, deadline_ns, self._decode_ns):
+            raise DeadlineExpiredError("the latency budget is shorter than the least that one frame takes")
+        if config.delivery is Delivery.LATEST and not self._copies_inline:
+            self._supersede_encoded()
+        request = Request(
+            id=self._next_request_id(),
+            stream=self._key,
+            size=1,
+            batch_key=None,
+            deadline_ns=deadline_ns,
+            arrival_ns=entry.received_ns,
+            priority=config.priority,
+            frame=config.version.arena.lease(),
+            on_completion=lambda completion: self._complete(entry, completion),
+            wants=config.wants,
+            frame_size=config.size,
+        )
+        entry.request = request
+        request.timeline.received_ns = entry.received_ns
+        request.timeline.validated_ns = now_ns
+        if self._copies_inline:
+            self._copy_and_arrive(request, frame.payload)
+        else:
+            self._line.push((request, frame.payload))
+
+    def _deadline_ns(self, frame: FrameMessage, received_ns: int) -> int | None:
+        budget_ns = self.config.budget_ns
+        if frame.latency_budget_ms is not None:
+            try:
+                budget_ns = budget_ms_to_ns(frame.latency_budget_ms, "frame.latency_budget_ms")
+            except InvalidSessionError as error:
+                raise InvalidRequestError(error.message) from None
+        return None if budget_ns is None else received_ns + budget_ns
+
+    def _supersede_encoded(self) -> None:
+        error = SupersededError("a newer frame of this stream arrived before this one was decoded")
+        for request, _ in self._line.take_waiting():
+            request.frame.release()
+            request.on_completion(Completion(request, error=error))
+
+    def _copy_and_arrive(self, request: Request, payload: memoryview) -> None:
+        copy_inputs(request, payload, self.config)
+        request.timeline.admitted_ns = self._clock.now_ns()
+        self.config.version.arrive(request)
+
+    def _decode(self, item: tuple[Request, memoryview]) -> None:
+        """Decode one frame into its buffer and hand it to the former. Thread: worker."""
+        request, payload = item
+        config = self.config
+        try:
+            if request.is_cancelled:
+                raise RequestCancelledError("the client left")
+            started_ns = self._clock.now_ns()
+            if config.version.feasibility.is_hopeless(started_ns, request.deadline_ns, self._decode_ns):
+                raise DeadlineExpiredError("the latency budget ran out while the frame waited for a decoder")
+            if self._copies:
+                copy_inputs(request, payload, config)
+            else:
+                assert config.image is not None  # noqa: S101 - for mypy: `_copies` is False only for pictures
+                shape = (config.image.height, config.image.width, 3)
+                target = request.frame.host.write_view()[: config.image.nbytes].reshape(shape)
+                request.frame_size = decode_into(
+                    target, payload, config.encoding, config.size, config.image, self._max_image_pixels
+                )
+        except ServiceError as error:
+            request.frame.release()
+            self._sink.post([Completion(request, error=error)])
+            return
+        now_ns = self._clock.now_ns()
+        self._decode_ns += (now_ns - started_ns - self._decode_ns) // DECODE_AVERAGE_FRAMES
+        request.timeline.admitted_ns = now_ns
+        config.version.arrive(request)
+
+    def _complete(self, entry: Entry, completion: Completion) -> None:
+        if not self._is_abandoned:
+            self._answer(entry, completion)
+
+    def _answer(self, entry: Entry, answer: Completion | ServiceError) -> None:
+        entry.answer = answer
+        error = answer if isinstance(answer, ServiceError) else answer.error
+        self.outcomes[Outcome.OK if error is None else error.outcome] += 1
+        if self._outbox and self._outbox[0] is entry:
+            self._on_output()
+
+
+def copy_inputs(request: Request, payload: memoryview, config: StreamConfig) -> None:
+    """Copy a dense payload into the frame buffer, input by input."""
+    target = request.frame.host.write_view()
+    source = np.frombuffer(payload, np.uint8)
+    start = 0
+    for spec, offset in zip(config.version.specs.inputs, request.frame.offsets, strict=True):
+        target[offset : offset + spec.row_bytes] = source[start : start + spec.row_bytes]
+        start += spec.row_bytes

@@ -1,0 +1,84 @@
+"""One version of one model, ready to serve: engine instances with their lanes, a batch former, and a frame arena.
+
+The front end sees `arrive`, `cancel`, `arena` and `feasibility`; everything else belongs to the life cycle. Built by
+`service.models.opening`.
+"""
+
+from collections.abc import Sequence
+
+from engines.device import Device
+from engines.engine import EngineSpecs
+from service.batching.former import BatchFormer
+from service.errors import InvariantError
+from service.models.description import ModelDescription
+from service.pipeline.arena import FrameArena
+from service.pipeline.pipeline import Pipeline
+from service.request import Feasibility, Request
+
+
+class ModelVersion:
+    """See the module.
+
+    Attributes:
+        name: of the model.
+        version: decimal number.
+        description: completed.
+        specs: what the model takes and gives.
+        arena: frame buffers.
+        lanes: one per instance.
+    """
+
+    def __init__(
+        self,
+        description: ModelDescription,
+        version: str,
+        device: Device,
+        lanes: Sequence[Pipeline],
+        former: BatchFormer,
+        arena: FrameArena,
+    ) -> None:
+        if description.specs is None:
+            raise InvariantError("a version needs a completed description")
+        self.name = description.name
+        self.version = version
+        self.description = description
+        self.specs: EngineSpecs = description.specs
+        self.arena = arena
+        self.former = former
+        self.lanes = tuple(lanes)
+        self._device = device
+
+    @property
+    def feasibility(self) -> Feasibility:
+        """The former's latest snapshot. Thread: any."""
+        return self.former.feasibility
+
+    def arrive(self, request: Request) -> None:
+        """Hand a request, inputs in its frame buffer, to the former. Thread: any. Blocks: no."""
+        self.former.arrive(request)
+
+    def cancel(self, requests: Sequence[Request]) -> None:
+        """Free the places of requests that are still pending. Thread: any. Blocks: no."""
+        self.former.cancel(requests)
+
+    def start(self) -> None:
+        """Start every thread."""
+        for lane in self.lanes:
+            lane.start(self.former)
+        self.former.start()
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Finish what has arrived, join every thread and free everything.
+
+        Returns:
+            Whether all threads ended; if not (an engine hangs), nothing more can be done in this process.
+        """
+        self.former.drain()
+        if not self.former.join(timeout_s):
+            return False
+        closed = [lane.close(timeout_s) for lane in self.lanes]
+        if not all(closed):
+            return False
+        self.arena.close()
+        self._device.close()
+        return True

@@ -1,0 +1,162 @@
+"""The composition root: builds every part of a server process, runs it, and takes it down in order.
+
+Life: tune -> log -> load models (a thread, so that the loop stays free) -> listen -> health SERVING -> ready line ->
+serve -> SIGTERM -> drain -> models closed left to right -> exit 0. A lost device or a bug of ours in a pipeline thread
+ends the process with code 70, without waiting for anything that may hang.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from service.clock import Clock, MonotonicClock
+from service.errors import ServiceError
+from service.frontend.frames_servicer import FramesServicer
+from service.frontend.loop_sink import LoopSink
+from service.frontend.server import FrontEnd
+from service.models.opening import VersionContext
+from service.models.registry import ModelRegistry
+from service.pipeline.arena import Permits
+from service.settings import ServeSettings
+from service.worker_pool import WorkerPool
+
+log = structlog.get_logger(__name__)
+
+EXIT_OK = 0
+EXIT_FATAL = 70  # EX_SOFTWARE: a supervisor should start the process anew
+MAX_DEFAULT_WORKERS = 8
+CLOSE_TIMEOUT_S = 10.0  # for each stage thread at shutdown; an engine that hangs longer is given up
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The line that says that the server takes streams; also the content of the ready file."""
+
+    address: str
+    uds: str | None
+    pid: int
+    models: dict[str, list[str]]
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(
+            {"event": "ready", "address": self.address, "uds": self.uds, "pid": self.pid, "models": self.models}
+        )
+
+
+class Server:
+    """One server process. Thread: the event loop's, except `on_fatal` (any)."""
+
+    def __init__(self, settings: ServeSettings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock: Clock = clock or MonotonicClock()
+        self._loop = asyncio.get_running_loop()
+        self._fatal: ServiceError | Exception | None = None
+        self._stop = asyncio.Event()
+        sink = LoopSink(self._loop)
+        self.pool = WorkerPool(settings.worker_threads or default_workers(), self.on_fatal)
+        self.permits = Permits(settings.permits)
+        self.registry = ModelRegistry(
+            settings.model_repository,
+            VersionContext(
+                self.clock,
+                self.pool,
+                sink,
+                self.permits,
+                self.on_fatal,
+                {"onnxruntime": {"intra_op_threads": str(settings.intra_op_threads)}},
+            ),
+        )
+        self.frames = FramesServicer(self.registry.find, self.pool, sink, self.clock, settings)
+        self.front_end = FrontEnd(self.frames, self.clock, settings)
+
+    async def start(self) -> Ready:
+        """Load the models and listen. Raises RepositoryError, EngineError or AddressError; `close` then tidies up."""
+        await asyncio.to_thread(self.registry.load_all)
+        addresses = await self.front_end.start()
+        for name in self.registry.versions():
+            await self.front_end.set_serving(name, is_serving=True)
+        await self.front_end.set_serving("", is_serving=True)
+        return Ready(
+            address=addresses[0],
+            uds=None if self.settings.uds is None else str(self.settings.uds),
+            pid=os.getpid(),
+            models=self.registry.versions(),
+        )
+
+    def stop(self) -> None:
+        """Ask the server to drain. Thread: the loop's (a signal handler)."""
+        self._stop.set()
+
+    def on_fatal(self, error: Exception) -> None:
+        """Note an error after which the process cannot go on, and stop. Thread: any."""
+        if self._fatal is None:
+            self._fatal = error
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def wait(self) -> None:
+        """Return when the server was asked to stop or cannot go on."""
+        await self._stop.wait()
+
+    async def close(self) -> int:
+        """Drain, close every part, and return the exit code."""
+        if self._fatal is None:
+            await self.front_end.drain()
+            is_closed = await asyncio.to_thread(self.registry.close, CLOSE_TIMEOUT_S)
+            await asyncio.to_thread(self.pool.close)
+            if is_closed and self._fatal is None:
+                return EXIT_OK
+        log.error("the process cannot go on", error=str(self._fatal) if self._fatal else "an engine hangs")
+        await self.front_end.abort()
+        return EXIT_FATAL
+
+
+def default_workers() -> int:
+    """One worker per core that this process may use, at most eight."""
+    return min(MAX_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))
+
+
+async def _serve(settings: ServeSettings) -> int:
+    server = Server(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop)
+    try:
+        ready = await server.start()
+    except BaseException:
+        await server.front_end.abort()
+        await asyncio.to_thread(server.registry.close, CLOSE_TIMEOUT_S)
+        await asyncio.to_thread(server.pool.close)
+        raise
+    line = ready.to_json()
+    if settings.ready_file is not None:
+        _write_whole(settings.ready_file, line)
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+    await server.wait()
+    log.info("stopping")
+    return await server.close()
+
+
+def _write_whole(path: Path, line: str) -> None:
+    """Write a file that a reader sees whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(line + "\n")
+    partial.replace(path)
+
+
+def serve(settings: ServeSettings) -> int:
+    """Run a server until SIGTERM or SIGINT and return the exit code. Thread: main."""
+    code = asyncio.run(_serve(settings))
+    if code == EXIT_FATAL:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # a thread may hang inside an engine for ever
+    return code

@@ -1,0 +1,124 @@
+"""The bounded worker pool: decoding of frames and finishing of results, off the event loop and off the stage threads.
+
+Theory of operation
+    Work of two kinds waits here. *Results* come first, since a frame that has been executed is worth more than one that
+    has not; there are at most as many as batches in flight. *Lines* hold encoded frames, one line per stream; workers
+    serve the lines round robin, one frame at a time per line. That gives streams an even share, keeps the frames of a
+    stream in order, and lets a newer frame of a LATEST stream take the place of one that is still encoded.
+    Nothing here is without bound: permits bound the frames in lines, slots bound the results.
+
+Thread: any for every method; the pool's condition guards the ring and every line.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import structlog
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+class Line(Generic[T]):
+    """The encoded frames of one stream, oldest first. Guarded by its pool."""
+
+    __slots__ = ("_is_in_ring", "_items", "_pool", "_run")
+
+    def __init__(self, pool: "WorkerPool", run: Callable[[T], None]) -> None:
+        self._pool = pool
+        self._run = run
+        self._items: deque[T] = deque()
+        self._is_in_ring = False
+
+    def push(self, item: T) -> None:
+        """Append an item; a worker will `run` it after those before it. Blocks: no."""
+        with self._pool.condition:
+            self._items.append(item)
+            if not self._is_in_ring:
+                self._is_in_ring = True
+                self._pool.ring.append(self)
+                self._pool.condition.notify()
+
+    def take_waiting(self) -> list[T]:
+        """Remove and return every item that no worker has taken yet."""
+        with self._pool.condition:
+            items = list(self._items)
+            self._items.clear()
+            return items
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and no worker is at it."""
+        with self._pool.condition:
+            return not self._is_in_ring
+
+    def run_oldest(self) -> None:
+        """Run the oldest item, then go to the end of the ring if there are more. Thread: a worker's."""
+        with self._pool.condition:
+            item = self._items.popleft() if self._items else None
+        try:
+            if item is not None:
+                self._run(item)
+        finally:
+            with self._pool.condition:
+                if self._items:
+                    self._pool.ring.append(self)
+                    self._pool.condition.notify()
+                else:
+                    self._is_in_ring = False
+
+
+class WorkerPool:
+    """Threads for decoding and results.
+
+    Args:
+        threads: how many, at least 1.
+        on_fatal: told about an exception that a job let escape, which is our bug.
+    """
+
+    def __init__(self, threads: int, on_fatal: Callable[[Exception], None]) -> None:
+        self.condition = threading.Condition()
+        self.ring: deque[Line] = deque()  # type: ignore[type-arg]  # lines of any item
+        self._results: deque[Callable[[], None]] = deque()
+        self._is_closed = False
+        self._on_fatal = on_fatal
+        self.busy_count = 0  # workers at work now, for metrics
+        self._threads = [threading.Thread(target=self._work, name=f"worker-{i}", daemon=True) for i in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit_result(self, job: Callable[[], None]) -> None:
+        """Run `job` before any frame is decoded. Blocks: no."""
+        with self.condition:
+            self._results.append(job)
+            self.condition.notify()
+
+    def close(self) -> None:
+        """Finish what is waiting and join."""
+        with self.condition:
+            self._is_closed = True
+            self.condition.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _next(self) -> Callable[[], None] | None:
+        with self.condition:
+            while not self._results and not self.ring:
+                if self._is_closed:
+                    return None
+                self.condition.wait()
+            self.busy_count += 1
+            return self._results.popleft() if self._results else self.ring.popleft().run_oldest
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                job()
+            except Exception as error:
+                log.exception("worker job failed")
+                self._on_fatal(error)
+            finally:
+                with self.condition:
+                    self.busy_count -= 1
