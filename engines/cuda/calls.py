@@ -1,0 +1,82 @@
+"""Calls of the CUDA runtime: what they return, what their errors mean, and which GPUs there are.
+
+Every call returns a tuple that starts with a code and never raises; `check` turns a code into one of our errors by its
+*name* (engines/cuda/errors). A sticky error is DeviceLostError: the process has to end. The bindings release the GIL
+around each call. This is the only module that imports CUDA.
+
+Source: CUDA runtime API 12 and 13; call forms are checked against the binding (tests/heavy/vendor).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cuda.bindings import runtime
+
+from engines.cuda.errors import error_for, no_device_error
+from engines.errors import EngineError
+
+__all__ = ["GpuInfo", "check", "device_count", "error_of", "gpu_info", "list_gpus", "runtime", "unavailable"]
+
+
+def check(result: tuple[Any, ...], call: str) -> Any:  # noqa: ANN401 - the bindings have no stubs
+    """Return the values of a call's result tuple. Raises by the name of its error code."""
+    code = result[0]
+    if int(code) != 0:
+        raise error_of(code, call)
+    return result[1] if len(result) == 2 else result[1:]
+
+
+def error_of(code: Any, call: str) -> EngineError:  # noqa: ANN401
+    """Return the error to raise for `code`, and make CUDA forget it unless it is sticky."""
+    runtime.cudaGetLastError()  # a non-sticky error is forgotten here, or the next unrelated call would report it
+    return error_for(_text(runtime.cudaGetErrorName(code)), _text(runtime.cudaGetErrorString(code)), call)
+
+
+def _text(result: tuple[Any, Any]) -> str:
+    value = result[1]
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuInfo:
+    """One GPU, for people and for checking a plan's manifest."""
+
+    index: int
+    name: str
+    compute_capability: tuple[int, int]
+    total_bytes: int
+    driver_version: int
+    runtime_version: int
+
+
+def list_gpus() -> list[GpuInfo]:
+    """Describe every GPU. Raises BackendUnavailableError, with what to do, where there is none."""
+    return [gpu_info(index) for index in range(device_count())]
+
+
+def device_count() -> int:
+    """Ask first, before anything of CUDA or TensorRT is touched: without a driver, other calls may crash."""
+    code, count = runtime.cudaGetDeviceCount()
+    if int(code) != 0:
+        raise unavailable(code)
+    return int(count)
+
+
+def unavailable(code: Any) -> EngineError:  # noqa: ANN401
+    """Return the error for a GPU that cannot be used at all."""
+    runtime.cudaGetLastError()
+    return no_device_error(_text(runtime.cudaGetErrorName(code)), _text(runtime.cudaGetErrorString(code)))
+
+
+def gpu_info(index: int) -> GpuInfo:
+    """Describe one GPU."""
+    properties = check(runtime.cudaGetDeviceProperties(index), "cudaGetDeviceProperties")
+    name = properties.name
+    return GpuInfo(
+        index=index,
+        name=name.decode() if isinstance(name, bytes) else str(name),
+        compute_capability=(properties.major, properties.minor),
+        total_bytes=int(properties.totalGlobalMem),
+        driver_version=int(check(runtime.cudaDriverGetVersion(), "cudaDriverGetVersion")),
+        runtime_version=int(check(runtime.cudaRuntimeGetVersion(), "cudaRuntimeGetVersion")),
+    )

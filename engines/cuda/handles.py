@@ -1,0 +1,236 @@
+"""What a CUDA device makes: buffers, events, streams and graphs. Each belongs to one device and is freed once.
+
+Thread: any that is attached to the device; one thread at a time on a device stream.
+"""
+
+import ctypes
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.cuda.calls import check, runtime
+from engines.device import DeviceBuffer, Event, HostBuffer
+from engines.errors import ExecutionError, MisuseError
+from engines.host_memory import check_range
+
+if TYPE_CHECKING:
+    from engines.device_cuda import CudaDevice
+
+
+class Handle:
+    """Something of a device that is freed once."""
+
+    def __init__(self, device: "CudaDevice") -> None:
+        self.device = device
+        self.is_closed = False
+
+    def close(self) -> None:
+        """Free it. Idempotent; silent on a lost device, which frees everything with the process."""
+        if not self.is_closed:
+            self.is_closed = True
+            self._free()
+
+    def _free(self) -> None:
+        raise NotImplementedError
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise MisuseError(f"{type(self).__name__} used after close")
+
+
+class PinnedBuffer(Handle):
+    """Page-locked host memory: a device copies from and to it asynchronously."""
+
+    def __init__(self, device: "CudaDevice", nbytes: int) -> None:
+        super().__init__(device)
+        self.address = device.allocate("pinned host", nbytes)
+        memory = (ctypes.c_uint8 * max(nbytes, 1)).from_address(self.address)
+        self._view: NDArray[np.uint8] = np.ctypeslib.as_array(memory)[:nbytes]
+        self.nbytes = nbytes
+
+    def write_view(self) -> NDArray[np.uint8]:
+        """Return the memory for the host to write; not valid after `close`."""
+        self._check_open()
+        return self._view
+
+    def read_view(self) -> NDArray[np.uint8]:
+        """Return the memory for the host to read; not valid after `close`."""
+        self._check_open()
+        return self._view
+
+    def _free(self) -> None:
+        runtime.cudaFreeHost(self.address)
+        self.device.account.pinned_bytes -= self.nbytes
+
+
+class CudaBuffer(Handle):
+    """Device memory; borrowed if it belongs to an engine (`CudaDevice.borrow`)."""
+
+    def __init__(self, device: "CudaDevice", address: int, nbytes: int, *, is_owned: bool) -> None:
+        super().__init__(device)
+        self.address = address
+        self.nbytes = nbytes
+        self.is_owned = is_owned
+
+    def _free(self) -> None:
+        if self.is_owned:
+            runtime.cudaFree(self.address)
+            self.device.account.device_bytes -= self.nbytes
+
+
+class CudaEvent(Handle):
+    """A cudaEvent_t that measures time and blocks without spinning."""
+
+    def __init__(self, device: "CudaDevice") -> None:
+        super().__init__(device)
+        self.raw = check(runtime.cudaEventCreateWithFlags(runtime.cudaEventBlockingSync), "cudaEventCreateWithFlags")
+        self.is_recorded = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the recorded point has been reached. Raises as `sync` if work before it failed."""
+        if not self.is_recorded:
+            return False
+        code = runtime.cudaEventQuery(self.raw)[0]
+        if code == runtime.cudaError_t.cudaErrorNotReady:
+            return False
+        check((code,), "cudaEventQuery")
+        return True
+
+    def sync(self) -> None:
+        """Block until the recorded point is reached."""
+        self.check_recorded()
+        check(runtime.cudaEventSynchronize(self.raw), "cudaEventSynchronize")
+
+    def elapsed_ns(self, earlier: Event) -> int:
+        """Return device time from `earlier`; resolution about 0.5 us."""
+        self.check_recorded()
+        first = self.device.own_event(earlier)
+        first.check_recorded()
+        elapsed_ms: float = check(runtime.cudaEventElapsedTime(first.raw, self.raw), "cudaEventElapsedTime")
+        return round(elapsed_ms * 1e6)
+
+    def check_recorded(self) -> None:
+        """Raise MisuseError if it was never recorded, or is closed."""
+        self._check_open()
+        if not self.is_recorded:
+            raise MisuseError("event used before it was recorded")
+
+    def _free(self) -> None:
+        runtime.cudaEventDestroy(self.raw)
+
+
+class CudaGraph(Handle):
+    """Captured work of one device stream, launched with one call. One launch of it runs at a time."""
+
+    def __init__(self, device: "CudaDevice", executable: Any) -> None:  # noqa: ANN401
+        super().__init__(device)
+        self._executable = executable
+
+    def launch(self, device_stream: "CudaStream") -> None:
+        """Enqueue everything captured."""
+        self._check_open()
+        check(runtime.cudaGraphLaunch(self._executable, device_stream.raw), "cudaGraphLaunch")
+
+    def _free(self) -> None:
+        runtime.cudaGraphExecDestroy(self._executable)
+
+
+class CudaStream(Handle):
+    """A non-blocking cudaStream_t."""
+
+    def __init__(self, device: "CudaDevice", name: str, priority: int) -> None:
+        super().__init__(device)
+        self.name = name
+        self.raw = check(
+            runtime.cudaStreamCreateWithPriority(runtime.cudaStreamNonBlocking, priority),
+            "cudaStreamCreateWithPriority",
+        )
+        self._handle = int(self.raw)
+
+    @property
+    def handle(self) -> int:
+        """The cudaStream_t; never 0, the default stream, on which vendors' libraries synchronise the device."""
+        return self._handle
+
+    def copy_h2d(
+        self, dst: DeviceBuffer, src: HostBuffer, nbytes: int, dst_offset: int = 0, src_offset: int = 0
+    ) -> None:
+        """Enqueue a copy to the device."""
+        target, source = self.device.own(dst), self.device.own_host(src)
+        kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._copy(target, dst_offset, source, src_offset, nbytes, kind)
+
+    def copy_d2h(
+        self, dst: HostBuffer, src: DeviceBuffer, nbytes: int, dst_offset: int = 0, src_offset: int = 0
+    ) -> None:
+        """Enqueue a copy to the host."""
+        target, source = self.device.own_host(dst), self.device.own(src)
+        kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._copy(target, dst_offset, source, src_offset, nbytes, kind)
+
+    def _copy(  # noqa: PLR0917 - as the two above
+        self,
+        target: CudaBuffer | PinnedBuffer,
+        target_offset: int,
+        source: CudaBuffer | PinnedBuffer,
+        source_offset: int,
+        nbytes: int,
+        kind: Any,  # noqa: ANN401
+    ) -> None:
+        self._check_open()
+        check_range("copy to", target.nbytes, target_offset, nbytes)
+        check_range("copy from", source.nbytes, source_offset, nbytes)
+        result = runtime.cudaMemcpyAsync(
+            target.address + target_offset, source.address + source_offset, nbytes, kind, self.raw
+        )
+        check(result, "cudaMemcpyAsync")
+
+    def record(self, event: Event) -> None:
+        """Enqueue: `event` is done when everything before is."""
+        self._check_open()
+        own = self.device.own_event(event)
+        check(runtime.cudaEventRecord(own.raw, self.raw), "cudaEventRecord")
+        own.is_recorded = True
+
+    def wait(self, event: Event) -> None:
+        """Enqueue: what comes later starts only after `event`. The host does not block."""
+        self._check_open()
+        own = self.device.own_event(event)
+        own.check_recorded()
+        check(runtime.cudaStreamWaitEvent(self.raw, own.raw, 0), "cudaStreamWaitEvent")
+
+    def sync(self) -> None:
+        """Block until everything enqueued is done."""
+        self._check_open()
+        check(runtime.cudaStreamSynchronize(self.raw), "cudaStreamSynchronize")
+
+    def capture(self, enqueue: Callable[[], None]) -> CudaGraph | None:
+        """Capture what `enqueue` puts on this stream as a graph; None if that work cannot be captured.
+
+        Thread-local mode: other threads may allocate meanwhile. Warm the work up first, so that nothing is lazy.
+        """
+        mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        check(runtime.cudaStreamBeginCapture(self.raw, mode), "cudaStreamBeginCapture")
+        is_captured = False
+        try:
+            enqueue()
+            is_captured = True
+        except ExecutionError:
+            pass  # answered with None: the caller has a way without a graph
+        finally:
+            code, graph = runtime.cudaStreamEndCapture(self.raw)  # always, or the stream stays in capture
+            runtime.cudaGetLastError()
+        if int(code) != 0 or not is_captured:
+            if graph is not None and int(graph) != 0:
+                runtime.cudaGraphDestroy(graph)
+            return None
+        executable = check(runtime.cudaGraphInstantiate(graph, 0), "cudaGraphInstantiate")
+        runtime.cudaGraphDestroy(graph)
+        return CudaGraph(self.device, executable)
+
+    def _free(self) -> None:
+        runtime.cudaStreamSynchronize(self.raw)
+        runtime.cudaStreamDestroy(self.raw)

@@ -1,0 +1,165 @@
+"""An NVIDIA GPU as a device, on cuda.bindings.runtime (engines/cuda).
+
+Theory of operation
+    Streams are non-blocking (never ordered with the legacy stream) and have priorities; events measure time and block
+    without spinning. Host buffers are pinned, so that copies are asynchronous. Everything is allocated at start-up:
+    cudaMalloc, cudaHostAlloc and their frees synchronise the device and never happen in service. Buffers are never
+    freed while a model serves, so nothing fragments, and an allocation that would not leave HEADROOM_BYTES free is
+    refused with a line that says what to do.
+
+Thread: any, after `attach_thread`.
+"""
+
+from dataclasses import dataclass
+
+from engines.clock import Clock
+from engines.cuda.calls import GpuInfo, check, device_count, error_of, gpu_info, runtime, unavailable
+from engines.cuda.errors import no_device_error
+from engines.cuda.handles import CudaBuffer, CudaEvent, CudaStream, PinnedBuffer
+from engines.device import Device, DeviceBuffer, DeviceStream, Event, HostBuffer
+from engines.errors import DeviceLostError, DeviceMemoryError, ExecutionError, MisuseError
+from engines.host_memory import check_range
+
+GATHER_BELOW_BYTES = 64 * 1024
+"""One more asynchronous copy costs the h2d thread 3 to 5 us (docs/gpu.md); a memcpy of 64 KiB about as much."""
+
+HEADROOM_BYTES = 256 * 1024 * 1024
+"""Device memory that allocations leave free: kernels and libraries load lazily and would fail in service."""
+
+_MIB = 1024 * 1024
+
+
+@dataclass(slots=True)
+class MemoryAccount:
+    """Bytes that this device object has allocated and not freed."""
+
+    pinned_bytes: int = 0
+    device_bytes: int = 0
+
+
+class CudaDevice:
+    """One GPU. Raises BackendUnavailableError, with what to do, if it cannot be used."""
+
+    def __init__(self, *, clock: Clock, index: int = 0) -> None:
+        del clock  # events are stamped by the GPU
+        count = device_count()
+        if not 0 <= index < count:
+            raise no_device_error("cudaErrorInvalidDevice", f"there is no GPU {index}; this machine has 0..{count - 1}")
+        self.index = index
+        self.account = MemoryAccount()
+        flags = runtime.cudaDeviceScheduleBlockingSync
+        runtime.cudaInitDevice(index, flags, runtime.cudaInitDeviceFlagsAreValid)  # may be set already: not an error
+        runtime.cudaGetLastError()
+        code = runtime.cudaSetDevice(index)[0]
+        if int(code) != 0:
+            raise unavailable(code)
+        least, greatest = check(runtime.cudaDeviceGetStreamPriorityRange(), "cudaDeviceGetStreamPriorityRange")
+        self._priorities = {False: int(least), True: int(greatest)}
+
+    @property
+    def name(self) -> str:
+        """`cuda:0`."""
+        return f"cuda:{self.index}"
+
+    @property
+    def gather_below_bytes(self) -> int:
+        """See GATHER_BELOW_BYTES."""
+        return GATHER_BELOW_BYTES
+
+    def attach_thread(self) -> None:
+        """Select this GPU for the calling thread."""
+        check(runtime.cudaSetDevice(self.index), "cudaSetDevice")
+
+    def info(self) -> GpuInfo:
+        """Describe the GPU."""
+        return gpu_info(self.index)
+
+    def free_bytes(self) -> int:
+        """Return how much device memory is free now, in all processes together."""
+        free, _total = check(runtime.cudaMemGetInfo(), "cudaMemGetInfo")
+        return int(free)
+
+    def raise_if_lost(self) -> None:
+        """Raise DeviceLostError if a sticky error has happened. For after a vendor's library has failed."""
+        code = runtime.cudaGetLastError()[0]
+        if int(code) != 0 and isinstance(error := error_of(code, "a library's call"), DeviceLostError):
+            raise error
+        try:
+            self.free_bytes()  # a sticky error is returned by every call
+        except ExecutionError:
+            return
+
+    def alloc_host(self, nbytes: int) -> PinnedBuffer:
+        """Allocate pinned memory."""
+        return PinnedBuffer(self, nbytes)
+
+    def alloc_device(self, nbytes: int, mirror: HostBuffer | None = None) -> CudaBuffer:
+        """Allocate device memory; `mirror` is another memory here and only checked."""
+        if mirror is not None:
+            check_range("mirror", self.own_host(mirror).nbytes, 0, nbytes)
+        return CudaBuffer(self, self.allocate("device", nbytes), nbytes, is_owned=True)
+
+    def borrow(self, address: int, nbytes: int) -> CudaBuffer:
+        """Return device memory that somebody else owns and keeps alive, as a buffer to copy from or to."""
+        return CudaBuffer(self, address, nbytes, is_owned=False)
+
+    def allocate(self, what: str, nbytes: int) -> int:
+        """Allocate `pinned host` or `device` memory, account for it and return its address."""
+        if nbytes < 0:
+            raise MisuseError(f"cannot allocate {nbytes} bytes")
+        is_device = what == "device"
+        if is_device and nbytes + HEADROOM_BYTES > (free := self.free_bytes()):
+            raise DeviceMemoryError(
+                f"{self.name} has {free // _MIB} MiB free, which does not hold {-(-nbytes // _MIB)} MiB more and the "
+                f"{HEADROOM_BYTES // _MIB} MiB kept for kernels: use fewer instances, models or rows per batch"
+            )
+        try:
+            if is_device:
+                address = int(check(runtime.cudaMalloc(max(nbytes, 1)), "cudaMalloc"))
+                self.account.device_bytes += nbytes
+            else:
+                flags = runtime.cudaHostAllocPortable
+                address = int(check(runtime.cudaHostAlloc(max(nbytes, 1), flags), "cudaHostAlloc"))
+                self.account.pinned_bytes += nbytes
+        except DeviceMemoryError as error:
+            raise DeviceMemoryError(
+                f"{self.name}: no {-(-nbytes // _MIB)} MiB of {what} memory: use fewer permits or instances ({error})"
+            ) from error
+        return address
+
+    def create_stream(self, name: str, *, urgent: bool = False) -> CudaStream:
+        """Create a non-blocking stream; `urgent` has the highest priority: copies do not queue behind kernels."""
+        return CudaStream(self, name, self._priorities[urgent])
+
+    def create_event(self) -> CudaEvent:
+        """Create an event."""
+        return CudaEvent(self)
+
+    def close(self) -> None:
+        """Nothing of its own to free: the primary context is the process's."""
+
+    def own(self, buffer: DeviceBuffer) -> CudaBuffer:
+        """Return a device buffer as this device's own. Raises MisuseError for another's, or a closed one."""
+        if not isinstance(buffer, CudaBuffer) or buffer.device is not self:
+            raise MisuseError(f"{type(buffer).__name__} belongs to another device than {self.name}")
+        if buffer.is_closed:
+            raise MisuseError("device buffer used after close")
+        return buffer
+
+    def own_host(self, buffer: HostBuffer) -> PinnedBuffer:
+        """Return a host buffer as this device's own. Raises MisuseError for another's, or a closed one."""
+        if not isinstance(buffer, PinnedBuffer) or buffer.device is not self:
+            raise MisuseError(f"{type(buffer).__name__} belongs to another device than {self.name}")
+        if buffer.is_closed:
+            raise MisuseError("host buffer used after close")
+        return buffer
+
+    def own_event(self, event: Event) -> CudaEvent:
+        """Return an event as this device's own. Raises MisuseError for another's."""
+        if isinstance(event, CudaEvent) and event.device is self:
+            return event
+        raise MisuseError(f"{type(event).__name__} belongs to another device than {self.name}")
+
+
+def _conforms(device: CudaDevice, stream: CudaStream) -> tuple[Device, DeviceStream]:
+    return device, stream

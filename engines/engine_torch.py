@@ -1,0 +1,223 @@
+"""PyTorch models: torch.export programs (.pt2) and TorchScript (.pt), on CUDA or the CPU. Parts in engines/pytorch.
+
+Theory of operation
+    CUDA: every (slot, batch size) of `warm_up` becomes one CUDA graph, captured on our own device stream, which reads
+    the slot's input buffers where they lie and writes outputs at addresses of its own; `outputs` returns those, and d2h
+    copies from there. All graphs of an instance share one memory pool: its one compute stream runs them one after the
+    other, and the outputs stay alive, so nobody overwrites them. Other sizes, and models that cannot be captured, run
+    plainly on the same stream; `launches` counts which ran.
+    CPU: the run ends inside `enqueue`, and the outputs are copied into the slot's buffers.
+
+Safety: nothing is unpickled into objects. A .pt2 is loaded with weights only, and one that holds pickled objects is
+refused; TorchScript has its own restricted reader. A model is still a program: load models that you trust.
+
+Not here: tensors without a fixed row size, bfloat16 inputs and outputs, AOTInductor packages (native code).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engines.clock import Clock
+from engines.device import Device, DeviceBuffer, DeviceStream
+from engines.engine import Engine, EngineSpecs, SlotBuffers
+from engines.errors import EngineError, ExecutionError, MisuseError, ModelFileError
+from engines.onnx_specs import BatchedSpecs, derive_specs
+from engines.options import OptionReader
+from engines.pytorch.place import open_place
+from engines.pytorch.program import Tensors, flatten, limit_rows, load_program
+
+_OPTIONS = ("inputs", "outputs", "intra_op_threads", "cuda_graphs", "allow_tf32")
+_WARM_UP_RUNS = 3
+"""Before a capture, as PyTorch's own notes on CUDA graphs do: cuBLAS and cuDNN set themselves up lazily."""
+
+
+@dataclass(slots=True)
+class Launches:
+    """How often which way ran, for metrics."""
+
+    graph: int = 0
+    plain: int = 0
+
+
+@dataclass(slots=True)
+class _BoundSlot:
+    """A slot as tensors, and what the engine keeps for it.
+
+    Attributes:
+        inputs: tensors over the slot's input buffers, max_batch_size rows.
+        graphs: by batch size.
+        results: by batch size, the outputs of the graph; alive as long as the graph.
+        plain: outputs of the latest plain run; alive until the next one of this slot.
+        current: what `outputs` returns.
+    """
+
+    buffers: SlotBuffers
+    inputs: Tensors
+    graphs: dict[int, Any] = field(default_factory=dict)
+    results: dict[int, tuple[DeviceBuffer, ...]] = field(default_factory=dict)
+    kept: dict[int, Tensors] = field(default_factory=dict)
+    plain: Tensors = ()
+    current: tuple[DeviceBuffer, ...] = ()
+
+
+class TorchEngine:
+    """See the module.
+
+    Options:
+        inputs, outputs: for TorchScript, which declares no shapes: `NAME:TYPE:DIMS;...` without the batch dimension,
+            as in `image:FP32:3,224,224`. `outputs` may be left out: they are then found by a trial run.
+        intra_op_threads: on the CPU, for the whole process (1).
+        cuda_graphs: `on` or `off`.
+        allow_tf32: `on` (PyTorch's default for convolutions) or `off`, for the whole process.
+    """
+
+    def __init__(
+        self,
+        *,
+        model_path: Path | None,
+        device: Device,
+        clock: Clock,  # noqa: ARG002 - every engine is built with the same keywords
+        options: Mapping[str, str],
+        max_batch_size: int | None,
+    ) -> None:
+        if model_path is None:
+            raise ModelFileError(
+                "backend 'torch' needs a model file: put model.pt2 or model.pt in the version's folder"
+            )
+        reader = OptionReader("torch", options, _OPTIONS)
+        self._name = str(model_path)
+        self._place = open_place(device)
+        self._wants_graphs = reader.text("cuda_graphs", "on", ("on", "off")) == "on" and self._place.is_cuda
+        self.launches = Launches()
+        self.capture_error = ""
+        torch.set_num_threads(max(1, reader.integer("intra_op_threads", 1)))
+        if reader.text("allow_tf32", "on", ("on", "off")) == "off":
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        program = load_program(
+            model_path, self._place.torch_device, options.get("inputs"), options.get("outputs"), max_batch_size
+        )
+        max_batch_size = limit_rows(program, max_batch_size, self._name)
+        self._run = program.run
+        self._layout: BatchedSpecs = derive_specs(self._name, program.inputs, program.outputs, max_batch_size)
+        self._slots: dict[int, _BoundSlot] = {}
+        self._pool: Any = None
+        self._is_closed = False
+
+    @property
+    def specs(self) -> EngineSpecs:
+        """What the model takes and gives."""
+        return self._layout.specs
+
+    def bind(self, slot: SlotBuffers) -> None:
+        """Take the buffers of `slot`. Raises ModelFileError if a tensor has no fixed row size."""
+        if slot.index in self._slots:
+            raise MisuseError(f"slot {slot.index} is bound already")
+        self._layout.check_buffers(self._name, slot)
+        rows = self.specs.max_batch_size
+        inputs = tuple(
+            self._place.tensor_over(buffer, tuple(self._layout.run_shape(spec, rows)), spec.dtype)
+            for spec, buffer in zip(self.specs.inputs, slot.inputs, strict=True)
+        )
+        self._slots[slot.index] = _BoundSlot(slot, inputs, current=slot.outputs)
+
+    def warm_up(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
+        """Run every size on every slot, and capture each as a graph on CUDA. Blocks."""
+        for slot_index, slot in self._slots.items():
+            for tensor in slot.inputs:
+                tensor.zero_()
+            for batch_size in batch_sizes:
+                for _ in range(_WARM_UP_RUNS if self._wants_graphs else 1):
+                    self.enqueue(slot_index, batch_size, device_stream)
+                device_stream.sync()
+                if self._wants_graphs and batch_size not in slot.graphs:
+                    self._capture(slot, batch_size, device_stream)
+        device_stream.sync()
+        self.launches = Launches()
+
+    def enqueue(self, slot_index: int, batch_size: int, device_stream: DeviceStream) -> None:
+        """Run rows 0..batch_size-1 of a slot. Blocks: on the CPU, with the GIL released inside operators."""
+        slot = self._slot(slot_index, batch_size)
+        try:
+            with torch.inference_mode(), self._place.current(device_stream):
+                graph = slot.graphs.get(batch_size)
+                if graph is not None:
+                    graph.replay()
+                    slot.current = slot.results[batch_size]
+                    self.launches.graph += 1
+                else:
+                    slot.plain = self._call(slot, batch_size)
+                    slot.current = self._place.publish(slot.plain, slot.buffers.outputs)
+                    self.launches.plain += 1
+        except EngineError:
+            raise
+        except Exception as error:
+            raise self._place.error_for(error, batch_size) from error
+
+    def outputs(self, slot_index: int, batch_size: int) -> tuple[DeviceBuffer, ...]:  # noqa: ARG002
+        """Return the graph's own output addresses, or the slot's buffers on the CPU."""
+        return self._slots[slot_index].current
+
+    def close(self) -> None:
+        """Free graphs, tensors and the model. Idempotent."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for slot in self._slots.values():
+            slot.graphs.clear()
+        self._slots.clear()
+        self._run = _closed
+        self._pool = None
+        self._place.close()
+
+    def _slot(self, slot_index: int, batch_size: int) -> _BoundSlot:
+        slot = self._slots.get(slot_index)
+        if slot is None or self._is_closed:
+            raise MisuseError(f"slot {slot_index} is not bound")
+        if not 1 <= batch_size <= self.specs.max_batch_size:
+            raise MisuseError(f"batch size {batch_size} is outside 1..{self.specs.max_batch_size}")
+        return slot
+
+    def _call(self, slot: _BoundSlot, batch_size: int) -> Tensors:
+        rows = self._layout.fixed_rows or batch_size
+        has_batch = self.specs.has_batch_dimension
+        results = flatten(self._run(*((t[:rows] if has_batch else t) for t in slot.inputs)))
+        if len(results) != len(self.specs.outputs):
+            raise ExecutionError(f"the model gave {len(results)} outputs, not {len(self.specs.outputs)}")
+        for result, spec in zip(results, self.specs.outputs, strict=True):
+            if list(result.shape) != self._layout.run_shape(spec, batch_size):
+                raise ExecutionError(f"output {spec.name!r} has shape {tuple(result.shape)} for {batch_size} rows")
+        return tuple(result.contiguous() for result in results)
+
+    def _capture(self, slot: _BoundSlot, batch_size: int, device_stream: DeviceStream) -> None:
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        stream = self._place.stream(device_stream)
+        try:
+            with (
+                torch.inference_mode(),
+                torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"),
+            ):
+                kept = self._call(slot, batch_size)
+        except Exception as error:  # torch raises many; the plain way stays, unless the device is lost
+            problem = self._place.error_for(error, batch_size)
+            if not isinstance(problem, ExecutionError):
+                raise problem from error
+            self.capture_error = str(problem)
+            self._wants_graphs = False
+            return
+        slot.kept[batch_size] = kept
+        slot.results[batch_size] = self._place.publish(kept, slot.buffers.outputs)
+        slot.graphs[batch_size] = graph
+
+
+def _closed(*_tensors: torch.Tensor) -> Tensors:
+    raise MisuseError("engine used after close")
+
+
+def _conforms(engine: TorchEngine) -> Engine:
+    return engine

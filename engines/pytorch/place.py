@@ -1,0 +1,119 @@
+"""Where a PyTorch model's tensors lie and how its work gets onto our device streams: the CPU, or a GPU."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from engines.device import Device, DeviceBuffer, DeviceStream
+from engines.device_host import HostDevice
+from engines.errors import BackendUnavailableError, DeviceMemoryError, EngineError, ExecutionError, MisuseError
+from engines.host_memory import copy, memory_of
+from engines.pytorch.program import TORCH_DTYPE_BY_NUMPY, Tensors, first_line
+
+
+class CpuPlace:
+    """Where tensors lie on the host device."""
+
+    is_cuda = False
+    torch_device = torch.device("cpu")
+
+    def tensor_over(self, buffer: DeviceBuffer, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> torch.Tensor:
+        """Return a tensor over the first bytes of `buffer`."""
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        return torch.from_numpy(memory_of(buffer)[:nbytes]).view(TORCH_DTYPE_BY_NUMPY[dtype]).reshape(shape)
+
+    @contextmanager
+    def current(self, device_stream: DeviceStream) -> Iterator[None]:  # noqa: ARG002
+        """Nothing to select."""
+        yield
+
+    def stream(self, device_stream: DeviceStream) -> Any:  # noqa: ANN401
+        """Refuse: there are no streams to capture."""
+        raise MisuseError(f"no CUDA stream behind {type(device_stream).__name__}")
+
+    def publish(self, results: Tensors, buffers: tuple[DeviceBuffer, ...]) -> tuple[DeviceBuffer, ...]:
+        """Copy results into the slot's buffers."""
+        for result, buffer in zip(results, buffers, strict=True):
+            data = result.view(-1).view(torch.uint8).numpy()
+            copy(memory_of(buffer)[: len(data)], data)
+        return buffers
+
+    def error_for(self, error: Exception, batch_size: int) -> EngineError:
+        """Translate what torch raised."""
+        return ExecutionError(f"batch of {batch_size} failed: {first_line(error)}")
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ArrayInterface:
+    """Device memory as torch takes it without a copy."""
+
+    __cuda_array_interface__: dict[str, Any]
+
+
+class CudaPlace:
+    """Where tensors lie on a GPU."""
+
+    is_cuda = True
+
+    def __init__(self, device: Any) -> None:  # noqa: ANN401 - CudaDevice, whose module needs CUDA to import
+        if not torch.cuda.is_available():
+            raise BackendUnavailableError(
+                f"this torch ({torch.__version__}) has no CUDA: install the CUDA build, pip install torch"
+            )
+        self._device = device
+        self.torch_device = torch.device("cuda", device.index)
+        self._streams: dict[int, Any] = {}
+        torch.cuda.set_device(self.torch_device)
+
+    def tensor_over(self, buffer: DeviceBuffer, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> torch.Tensor:
+        """Return a tensor over the first bytes of `buffer`."""
+        interface = {"shape": shape, "typestr": dtype.str, "data": (buffer.address, False), "version": 2}
+        return torch.as_tensor(_ArrayInterface(interface), device=self.torch_device)
+
+    @contextmanager
+    def current(self, device_stream: DeviceStream) -> Iterator[None]:
+        """Make our device stream torch's current one."""
+        with torch.cuda.stream(self.stream(device_stream)):
+            yield
+
+    def stream(self, device_stream: DeviceStream) -> Any:  # noqa: ANN401
+        """Return our device stream as torch's."""
+        handle = device_stream.handle
+        if handle not in self._streams:
+            self._streams[handle] = torch.cuda.ExternalStream(handle, device=self.torch_device)
+        return self._streams[handle]
+
+    def publish(self, results: Tensors, buffers: tuple[DeviceBuffer, ...]) -> tuple[DeviceBuffer, ...]:  # noqa: ARG002
+        """Return the results where they lie."""
+        return tuple(self._device.borrow(result.data_ptr(), result.nbytes) for result in results)
+
+    def error_for(self, error: Exception, batch_size: int) -> EngineError:
+        """Translate what torch raised; a sticky error means that the device is lost."""
+        try:
+            self._device.raise_if_lost()
+        except EngineError as lost:
+            return lost
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            return DeviceMemoryError(f"{self._device.name} is full: {first_line(error)}: use fewer instances or rows")
+        return ExecutionError(f"batch of {batch_size} failed: {first_line(error)}")
+
+    def close(self) -> None:
+        """Give cached memory back to the GPU."""
+        self._streams.clear()
+        torch.cuda.empty_cache()
+
+
+def open_place(device: Device) -> CpuPlace | CudaPlace:
+    """Return where the tensors of a model on `device` lie. Raises BackendUnavailableError."""
+    if isinstance(device, HostDevice):
+        return CpuPlace()
+    if device.name.startswith("cuda"):
+        return CudaPlace(device)
+    raise BackendUnavailableError(f"backend 'torch' runs on 'cpu' and 'cuda', not on {device.name!r}")

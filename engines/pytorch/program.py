@@ -1,0 +1,211 @@
+"""PyTorch model files: torch.export programs (.pt2) and TorchScript (.pt), loaded without unpickling objects.
+
+PyTorch's own reader of .pt2 falls back to full pickles for some weights and constants. Here every torch.load within it
+is held to weights only, and an archive with pickled objects among its constants is refused.
+"""
+
+import os
+import threading
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engines.datatypes import DTYPE_BY_NAME
+from engines.errors import EngineError, ModelFileError
+from engines.onnx_specs import DEFAULT_MAX_BATCH_SIZE, NodeInfo
+
+Tensors = tuple[torch.Tensor, ...]
+
+_ONNX_TYPE_BY_DTYPE = {
+    torch.float32: "tensor(float)",
+    torch.float16: "tensor(float16)",
+    torch.float64: "tensor(double)",
+    torch.bool: "tensor(bool)",
+    torch.uint8: "tensor(uint8)",
+    torch.int8: "tensor(int8)",
+    torch.int16: "tensor(int16)",
+    torch.int32: "tensor(int32)",
+    torch.int64: "tensor(int64)",
+}
+TORCH_DTYPE_BY_NUMPY: dict[np.dtype[np.generic], torch.dtype] = {
+    np.dtype(str(dtype).removeprefix("torch.")): dtype for dtype in _ONNX_TYPE_BY_DTYPE
+}
+_NAME = "backend 'torch'"
+_FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+_load_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A loaded model: what to call, what it declares, and the most rows that it takes (None: no limit)."""
+
+    run: Callable[..., Any]
+    inputs: tuple[NodeInfo, ...]
+    outputs: tuple[NodeInfo, ...]
+    max_rows: int | None = None
+
+
+def load_program(
+    path: Path, torch_device: torch.device, inputs: str | None, outputs: str | None, max_batch_size: int | None
+) -> Program:
+    """Load a model onto `torch_device`. `inputs` and `outputs` describe TorchScript, which declares no shapes.
+
+    Raises:
+        ModelFileError: it is not there, broken, unsafe to read, or not one that can be served.
+    """
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such file")
+    try:
+        with _load_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch deprecates TorchScript; we still serve it
+            if path.suffix == ".pt2":
+                return _load_exported(path, torch_device)
+            return _load_script(path, torch_device, inputs, outputs, max_batch_size)
+    except EngineError:
+        raise
+    except Exception as error:
+        raise ModelFileError(f"{path}: PyTorch cannot load it: {first_line(error)}") from error
+
+
+def flatten(result: Any) -> Tensors:  # noqa: ANN401 - whatever a model returns
+    """Return the tensors of a model's result in order: a tensor, or nested tuples, lists and dicts of them."""
+    if isinstance(result, torch.Tensor):
+        return (result,)
+    parts = result.values() if isinstance(result, dict) else result
+    return tuple(tensor for part in parts for tensor in flatten(part))
+
+
+def first_line(error: Exception) -> str:
+    """Return what an exception says first."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _load_exported(path: Path, torch_device: torch.device) -> Program:
+    _refuse_pickled_objects(path)
+    with _weights_only():
+        exported = torch.export.load(path)
+    if torch_device.type != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        exported = move_to_device_pass(exported, str(torch_device))
+    signature = exported.graph_signature
+    values = {node.name: node.meta.get("val") for node in exported.graph.nodes}
+    inputs = tuple(_declared(path, name, values.get(name)) for name in signature.user_inputs)
+    outputs = tuple(_declared(path, name, values.get(name)) for name in signature.user_outputs)
+    return Program(exported.module(), inputs, outputs, _max_rows(exported, values, signature.user_inputs))
+
+
+def _refuse_pickled_objects(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        raise ModelFileError(f"{path}: not a torch.export archive: save it with torch.export.save")
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    for name in names:
+        folder, _, leaf = name.rpartition("/")
+        if folder.endswith("/constants") and not leaf.startswith("tensor_") and not leaf.endswith(".json"):
+            raise ModelFileError(f"{path}: holds a pickled object ({leaf}), which is not read: export tensors only")
+        if "/aotinductor/" in name:
+            raise ModelFileError(f"{path}: an AOTInductor package (native code), which is not served")
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    before = os.environ.get(_FORCE_WEIGHTS_ONLY)
+    os.environ[_FORCE_WEIGHTS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_FORCE_WEIGHTS_ONLY]
+        else:
+            os.environ[_FORCE_WEIGHTS_ONLY] = before
+
+
+def _declared(path: Path, name: str, value: Any) -> NodeInfo:  # noqa: ANN401
+    if not isinstance(value, torch.Tensor):
+        raise ModelFileError(f"{path}: {name!r} is {type(value).__name__}, not a tensor: export tensors only")
+    shape = tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+    return NodeInfo(name, _ONNX_TYPE_BY_DTYPE.get(value.dtype, str(value.dtype)), shape)
+
+
+def _max_rows(exported: Any, values: dict[str, Any], inputs: tuple[str, ...]) -> int | None:  # noqa: ANN401
+    shape = values[inputs[0]].shape if inputs else ()
+    if not shape or isinstance(shape[0], int):
+        return None
+    bounds = exported.range_constraints.get(shape[0].node.expr)
+    try:
+        return int(bounds.upper)
+    except (AttributeError, TypeError, OverflowError, ValueError):
+        return None  # unbounded
+
+
+def _load_script(
+    path: Path, torch_device: torch.device, inputs: str | None, outputs: str | None, max_batch_size: int | None
+) -> Program:
+    if inputs is None:
+        raise ModelFileError(f"{path}: TorchScript declares no shapes: set option inputs, as in image:FP32:3,224,224")
+    has_batch = max_batch_size != 0
+    module = torch.jit.load(str(path), map_location=torch_device).eval()
+    declared = _parse_tensors("inputs", inputs, has_batch=has_batch)
+    if outputs is not None:
+        return Program(module, declared, _parse_tensors("outputs", outputs, has_batch=has_batch))
+    return Program(module, declared, _try_outputs(module, declared, torch_device))
+
+
+def _parse_tensors(option: str, text: str, *, has_batch: bool) -> tuple[NodeInfo, ...]:
+    nodes = []
+    for part in filter(None, (item.strip() for item in text.split(";"))):
+        fields = part.split(":")
+        dtype = DTYPE_BY_NAME.get(fields[1]) if len(fields) in {2, 3} else None
+        if dtype not in TORCH_DTYPE_BY_NUMPY:
+            raise ModelFileError(
+                f"{_NAME}: option {option}: {part!r} must be NAME:TYPE:DIMS, as in image:FP32:3,224,224"
+            )
+        dims = tuple(int(dim) for dim in fields[2].split(",")) if len(fields) == 3 else ()
+        shape = (None, *dims) if has_batch else dims
+        nodes.append(NodeInfo(fields[0], _ONNX_TYPE_BY_DTYPE[TORCH_DTYPE_BY_NUMPY[dtype]], shape))
+    return tuple(nodes)
+
+
+def _try_outputs(module: Any, inputs: tuple[NodeInfo, ...], torch_device: torch.device) -> tuple[NodeInfo, ...]:  # noqa: ANN401
+    """Run the model on zeros, twice if it has a batch, and see what comes out and which dimension follows the rows."""
+    shapes = []
+    results: Tensors = ()
+    for rows in (2, 1):
+        tensors = [
+            torch.zeros([dim if isinstance(dim, int) else rows for dim in node.shape], device=torch_device).to(
+                next(dtype for dtype, name in _ONNX_TYPE_BY_DTYPE.items() if name == node.type)
+            )
+            for node in inputs
+        ]
+        with torch.inference_mode():
+            results = flatten(module(*tensors))
+        shapes.append([tuple(result.shape) for result in results])
+    return tuple(
+        NodeInfo(
+            f"output_{index}",
+            _ONNX_TYPE_BY_DTYPE.get(result.dtype, str(result.dtype)),
+            tuple(one if one == two else None for one, two in zip(shapes[1][index], shapes[0][index], strict=True)),
+        )
+        for index, result in enumerate(results)
+    )
+
+
+def limit_rows(program: Program, max_batch_size: int | None, name: str) -> int | None:
+    """Return the batch size limit to apply to `program`. Raises ModelFileError if it takes fewer rows than asked."""
+    if program.max_rows is None:
+        return max_batch_size
+    if max_batch_size is None:
+        return min(program.max_rows, DEFAULT_MAX_BATCH_SIZE)
+    if max_batch_size > program.max_rows:
+        raise ModelFileError(
+            f"{name}: max_batch_size is {max_batch_size}, but it was exported for at most {program.max_rows} rows"
+        )
+    return max_batch_size
