@@ -1,0 +1,58 @@
+"""HDR histograms of latencies: microseconds from 1 us to 1 h with three significant figures.
+
+They are what reports and processes exchange: they merge without loss and stay small. Exact quantiles of a run come
+from its frames (see quantiles). The only file that sees the hdrhistogram package.
+"""
+
+import io
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+from hdrh.histogram import HdrHistogram
+
+HIGHEST_US = 3_600_000_000
+_FIGURES = 3
+_US_PER_MS = 1000.0
+
+
+def of(latency_ms: npt.NDArray[np.float64]) -> HdrHistogram:
+    """Return the histogram of latencies in milliseconds."""
+    histogram = HdrHistogram(1, HIGHEST_US, _FIGURES)
+    clipped_us = np.clip(np.rint(latency_ms * _US_PER_MS), 1, HIGHEST_US).astype(np.int64)
+    for value, count in zip(*np.unique(clipped_us, return_counts=True), strict=True):
+        histogram.record_value(int(value), int(count))
+    return histogram
+
+
+def encode(latency_ms: npt.NDArray[np.float64]) -> str:
+    """Return the compressed histogram as text."""
+    return str(of(latency_ms).encode().decode("ascii"))
+
+
+def merge(encoded: Iterable[str]) -> HdrHistogram:
+    """Return the sum of encoded histograms."""
+    merged = HdrHistogram(1, HIGHEST_US, _FIGURES)
+    for text in encoded:
+        merged.decode_and_add(text)
+    return merged
+
+
+def values(encoded: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Return the values (milliseconds) of a histogram and how often each was seen."""
+    histogram = HdrHistogram.decode(encoded)
+    seen = [(item.value_iterated_to, item.count_at_value_iterated_to) for item in histogram.get_recorded_iterator()]
+    table = np.array(seen, np.int64).reshape(-1, 2)
+    return table[:, 0] / _US_PER_MS, table[:, 1]
+
+
+def percentile_ms(histogram: HdrHistogram, percent: float) -> float:
+    """Return one percentile; 0 for an empty histogram."""
+    return float(histogram.get_value_at_percentile(percent)) / _US_PER_MS
+
+
+def hgrm(encoded: str) -> str:
+    """Return the percentile distribution in milliseconds, as HdrHistogram's plotters read it."""
+    file = io.BytesIO()
+    HdrHistogram.decode(encoded).output_percentile_distribution(file, _US_PER_MS)
+    return file.getvalue().decode("ascii")

@@ -1,0 +1,163 @@
+"""The report of a run as one document: everything that JSON, HTML, Markdown and .hgrm say comes from it.
+
+Schema `forebay.load/1`: within a version fields are only added. Times are milliseconds, `_s` seconds, rates per
+second. A number that the run cannot give is null and `reasons` says why.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from loadtest import histograms
+from loadtest.scenario import Scenario
+from loadtest.summary import Summary
+from loadtest.tables import by_stream, timeline
+from loadtest.target import TargetInfo, TargetSpec
+from loadtest.verdict import (
+    MIN_CEILING_RATIO,
+    Assertion,
+    decide,
+    generator_fault,
+    judge_assertion,
+)
+
+Document = dict[str, Any]
+SCHEMA = "forebay.load/1"
+_MAX_BLOCKS = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What a report says about a run besides its numbers.
+
+    `ceiling_per_s`: what the generator reaches against the null server; None: not calibrated.
+    `cpu_shares`: of one core, per process, over the run.
+    """
+
+    started_at: str
+    spec: TargetSpec
+    info: TargetInfo | None
+    frames: str
+    processes: int
+    hosts: int
+    cpu_shares: tuple[float, ...]
+    ceiling_per_s: float | None
+    good_within_ms: float
+
+
+def metrics_of(summary: Summary) -> dict[str, float | None]:
+    """Return every number that an --assert can name."""
+    accounting = summary.accounting
+    counts: dict[str, float | None] = dict(accounting.to_dict())
+    counters = summary.counters
+    seconds = summary.offered_for_s
+    offered = accounting.offered
+    interval = summary.p99_interval
+    return counts | {
+        "out_of_order": counters.out_of_order,
+        "reconnects": counters.reconnects,
+        "broken_streams": counters.broken_streams,
+        "dropped_share": (offered - accounting.answered) / offered if offered else None,
+        "offered_per_s": offered / seconds if seconds else None,
+        "answered_per_s": accounting.answered / seconds if seconds else None,
+        "goodput_per_s": summary.good / seconds if seconds else None,
+        "goodput_share": summary.good / offered if offered else None,
+        "p99_ci_low_ms": interval.low if interval else None,
+        "p99_ci_high_ms": interval.high if interval else None,
+        **summary.latencies,
+    }
+
+
+def build(scenario: Scenario, summary: Summary, circumstances: Circumstances, assertions: list[Assertion]) -> Document:
+    """Return the document of a run."""
+    metrics = metrics_of(summary)
+    judged = [judge_assertion(assertion, metrics) for assertion in assertions]
+    lag_ms, p50_ms = summary.latencies["schedule_lag_p99_ms"], summary.latencies["p50_ms"]
+    fault = generator_fault(lag_ms, p50_ms, is_open_loop=scenario.is_open_loop)
+    faults = [*([fault] if fault else []), *summary.faults]
+    verdict, reasons = decide(faults=faults, ended_early=summary.ended_early, judged=judged, doubts=summary.doubts)
+    interval = summary.p99_interval
+    return {
+        "schema": SCHEMA,
+        "started_at": circumstances.started_at,
+        "verdict": verdict.value,
+        "exit_code": int(verdict.exit_code),
+        "reasons": reasons,
+        "notes": _notes(scenario, summary, circumstances),
+        "scenario": scenario.to_dict() | {"is_open_loop": scenario.is_open_loop},
+        "target": asdict(circumstances.spec),
+        "server": asdict(circumstances.info) if circumstances.info else None,
+        "frames": circumstances.frames,
+        **metrics,
+        "p99_ci_ms": [interval.low, interval.high] if interval else None,
+        "p99_ci_method": interval.method if interval else None,
+        "samples": summary.samples,
+        "warm_up_cut_s": summary.cut_s,
+        "duration_s": summary.offered_for_s,
+        "good_within_ms": circumstances.good_within_ms,
+        "failed_by": {name: summary.counters.answers.get(name, 0) for name in ("FAILED", "INVALID", "CANCELLED")},
+        "sent_bytes": summary.counters.sent_bytes,
+        "late": int(np.count_nonzero(summary.rows["late_by_us"])),
+        "batch_size_mean": _batch_size(summary),
+        "asserts": [{"text": item.assertion.text, "actual": item.actual, "holds": item.holds} for item in judged],
+        "generator": {
+            "processes": circumstances.processes,
+            "hosts": circumstances.hosts,
+            "cpu_shares": list(circumstances.cpu_shares),
+            "null_server_ceiling_per_s": circumstances.ceiling_per_s,
+        },
+        "stages_ms": summary.stages,
+        "streams": by_stream(summary.rows, summary.cut_s),
+        "timeline": timeline(summary.rows, summary.offered_for_s),
+        **_histograms(summary),
+    }
+
+
+def is_document(value: object) -> bool:
+    """Return whether a JSON value is a report that this version can read."""
+    return isinstance(value, Mapping) and value.get("schema") == SCHEMA
+
+
+def _notes(scenario: Scenario, summary: Summary, circumstances: Circumstances) -> list[str]:
+    """Return what a reader should know that does not change the verdict."""
+    notes = []
+    if not scenario.is_open_loop:
+        notes.append("closed loop: a slow server slows the load down, so latencies hide queueing; do not compare")
+    ceiling, rate = circumstances.ceiling_per_s, summary.accounting.offered / max(summary.offered_for_s, 1e-9)
+    if ceiling is not None and ceiling < MIN_CEILING_RATIO * rate:
+        notes.append(
+            f"the generator reaches {ceiling:.0f} frames/s against a null server, less than"
+            f" {MIN_CEILING_RATIO:g} times the {rate:.0f} frames/s of this run: its own cost shows in the latencies"
+        )
+    if summary.counters.out_of_order:
+        notes.append(f"{summary.counters.out_of_order} answers came out of order")
+    if summary.counters.broken_streams:
+        notes.append(f"{summary.counters.broken_streams} streams broke: {summary.counters.first_error}")
+    if summary.accounting.client_dropped:
+        notes.append(f"the client gave up {summary.accounting.client_dropped} frames ({scenario.policy.value})")
+    return notes
+
+
+def _batch_size(summary: Summary) -> float | None:
+    sizes = summary.rows["batch_size"]
+    sizes = sizes[sizes > 0]
+    return float(sizes.mean()) if len(sizes) else None
+
+
+def _histograms(summary: Summary) -> Document:
+    """Return the latencies as histograms: of the run, and of blocks of time, from which `compare` resamples."""
+    span_s = max(summary.offered_for_s - summary.cut_s, 1e-9)
+    blocks = max(1, min(_MAX_BLOCKS, int(span_s)))
+    owner = np.clip(((summary.due_s - summary.cut_s) / span_s * blocks).astype(np.int64), 0, blocks - 1)
+    service = summary.rows[summary.rows["done_ns"] >= 0]
+    service_ms = (service["done_ns"] - service["sent_ns"]) / 1e6
+    return {
+        "latency_hdr": histograms.encode(summary.latency_ms),
+        "service_hdr": histograms.encode(service_ms),
+        "latency_blocks": {
+            "length_s": span_s / blocks,
+            "hdr": [histograms.encode(summary.latency_ms[owner == block]) for block in range(blocks)],
+        },
+    }
