@@ -1,0 +1,66 @@
+"""The bundled models, run without the service around them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+
+from engines import open_device, open_engine
+from engines.clock import MonotonicClock
+from service.models.completion import complete
+from service.models.config import describe, model_file
+from service.models.description import ModelDescription
+from service.models.repository import Repository
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass
+class BundledModel:
+    description: ModelDescription
+    session: onnxruntime.InferenceSession
+
+    def prepare(self, frame_bgr):
+        """Stretch a frame to the model's picture, shape (height, width, 3), in its order of colours."""
+        image = self.description.image
+        picture = cv2.resize(frame_bgr, (image.width, image.height), interpolation=cv2.INTER_LINEAR)
+        return picture if image.color_order == "BGR" else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+    def run(self, pictures):
+        return tuple(self.session.run(None, {self.description.specs.inputs[0].name: np.ascontiguousarray(pictures)}))
+
+
+def open_model(name: str) -> BundledModel:
+    entry = Repository([MODELS]).model(name)
+    description = describe(entry)
+    path = model_file(entry, 1, description)
+    clock = MonotonicClock()
+    device = open_device("cpu", clock=clock)
+    engine = open_engine(
+        description.backend,
+        model_path=path,
+        device=device,
+        clock=clock,
+        options=description.backend_options,
+        max_batch_size=description.max_batch_size,
+    )
+    specs = engine.specs
+    engine.close()
+    device.close()
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return BundledModel(complete(description, specs), session)
+
+
+def clip_frames():
+    capture = cv2.VideoCapture(str(MODELS / "pedestrians.mp4"))
+    try:
+        while True:
+            is_there, frame = capture.read()
+            if not is_there:
+                return
+            yield frame
+    finally:
+        capture.release()
