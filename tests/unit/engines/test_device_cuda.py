@@ -1,0 +1,162 @@
+"""The CUDA device over a stand-in for the runtime: the whole device contract, and the errors a GPU gives on bad days."""
+
+import sys
+import types
+
+import pytest
+
+from engines import open_device
+from engines.clock import MonotonicClock
+from engines.errors import (
+    BackendUnavailableError,
+    DeviceLostError,
+    DeviceMemoryError,
+    ExecutionError,
+    MisuseError,
+)
+from tests.contract.test_device import *  # noqa: F403 - the contract suite, on the fixtures below
+from tests.support.fake_cudart import FakeCudart, cudaError_t
+from tests.support.rig import rig_of
+
+OURS = ("engines.device_cuda", "engines.cuda", "engines.cuda.calls", "engines.cuda.errors", "engines.cuda.handles")
+
+
+@pytest.fixture
+def runtime(monkeypatch):
+    fake = FakeCudart()
+    bindings = types.ModuleType("cuda.bindings")
+    bindings.runtime = fake
+    for name in OURS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "cuda", types.ModuleType("cuda"))
+    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    yield fake
+    for name in OURS:
+        sys.modules.pop(name, None)
+
+
+def open_cuda(index=0):
+    return open_device("cuda", clock=MonotonicClock(), index=index)
+
+
+@pytest.fixture
+def rig(runtime):
+    with rig_of(open_cuda()) as rig:
+        yield rig
+    assert runtime.memory == {}
+    assert runtime.open == set()
+
+
+@pytest.fixture
+def other(rig):
+    with rig_of(open_cuda()) as other:
+        yield other
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [(cudaError_t.cudaErrorInsufficientDriver, "install driver"), (cudaError_t.cudaErrorNoDevice, "nvidia-smi")],
+)
+def test_a_machine_without_a_usable_gpu_is_refused_with_one_line_of_advice(runtime, code, advice):
+    runtime.fail["cudaGetDeviceCount"] = code
+    with pytest.raises(BackendUnavailableError, match=advice) as caught:
+        open_cuda()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gpu_that_is_not_there_is_refused(runtime):
+    with pytest.raises(BackendUnavailableError, match="no GPU 1"):
+        open_cuda(index=1)
+
+
+def test_a_failed_copy_is_an_execution_error_and_the_device_stays_usable(rig, runtime):
+    host, middle, stream = rig.host(8), rig.on_device(8), rig.stream()
+    runtime.fail["cudaMemcpyAsync"] = cudaError_t.cudaErrorStreamCaptureInvalidated
+    with pytest.raises(ExecutionError, match="cudaMemcpyAsync"):
+        stream.copy_h2d(middle, host, 8)
+    stream.copy_h2d(middle, host, 8)
+    rig.device.raise_if_lost()
+
+
+def test_a_sticky_error_is_a_lost_device_for_every_later_call(runtime):
+    device = open_cuda()
+    host, middle, stream, event = (
+        device.alloc_host(8),
+        device.alloc_device(8),
+        device.create_stream("s"),
+        device.create_event(),
+    )
+    stream.record(event)
+    runtime.sticky = cudaError_t.cudaErrorIllegalAddress
+    uses = (
+        event.sync,
+        stream.sync,
+        lambda: event.is_done,
+        lambda: stream.record(event),
+        lambda: stream.copy_h2d(middle, host, 8),
+        device.raise_if_lost,
+        device.attach_thread,
+    )
+    for use in uses:
+        with pytest.raises(DeviceLostError, match="cudaErrorIllegalAddress"):
+            use()
+    for thing in (host, middle, stream, event):
+        thing.close()
+
+
+def test_memory_that_does_not_fit_is_refused_before_it_is_asked_for(rig, runtime):
+    runtime.free_bytes = 300 << 20
+    with pytest.raises(DeviceMemoryError, match="300 MiB free.*fewer instances"):
+        rig.device.alloc_device(100 << 20)
+    assert rig.device.account.device_bytes == 0
+
+
+@pytest.mark.parametrize("call", ["cudaMalloc", "cudaHostAlloc"])
+def test_memory_that_the_driver_refuses_is_refused_with_advice(rig, runtime, call):
+    runtime.fail[call] = cudaError_t.cudaErrorMemoryAllocation
+    allocate = rig.device.alloc_device if call == "cudaMalloc" else rig.device.alloc_host
+    with pytest.raises(DeviceMemoryError, match="fewer"):
+        allocate(1 << 20)
+
+
+def test_the_account_follows_what_is_allocated_and_freed(rig):
+    host, middle = rig.host(1000), rig.on_device(500)
+    assert (rig.device.account.pinned_bytes, rig.device.account.device_bytes) == (1000, 500)
+    host.close()
+    middle.close()
+    assert (rig.device.account.pinned_bytes, rig.device.account.device_bytes) == (0, 0)
+
+
+def test_a_borrowed_buffer_is_copied_from_and_never_freed(rig):
+    owned, target, stream = rig.on_device(64), rig.host(64), rig.stream()
+    borrowed = rig.device.borrow(owned.address + 16, 16)
+    stream.copy_d2h(target, borrowed, 16)
+    with pytest.raises(MisuseError):
+        stream.copy_d2h(target, borrowed, 17)
+    borrowed.close()
+
+
+def test_captured_work_is_launched_with_one_call(rig, runtime):
+    stream = rig.stream()
+    graph = stream.capture(lambda: None)
+    graph.launch(stream)
+    assert runtime.launches == 1
+    graph.close()
+    with pytest.raises(MisuseError):
+        graph.launch(stream)
+
+
+@pytest.mark.parametrize("is_ended_by_cuda", [False, True])
+def test_work_that_cannot_be_captured_gives_no_graph_and_leaves_no_capture_open(rig, runtime, is_ended_by_cuda):
+    def enqueue():
+        if is_ended_by_cuda:
+            runtime.fail["cudaStreamEndCapture"] = cudaError_t.cudaErrorStreamCaptureInvalidated
+        else:
+            raise ExecutionError("cannot be captured")
+
+    assert rig.stream().capture(enqueue) is None
+
+
+def test_the_gpu_is_described(rig):
+    info = rig.device.info()
+    assert (info.name, info.compute_capability, info.index) == ("Fake GPU", (9, 0), 0)
