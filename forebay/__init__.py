@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from forebay import aio
+    import forebay.aio as aio  # noqa: PLR0402  # `from forebay import aio` would import itself
     from forebay.client.errors import (
         ForebayError,
         ProtocolError,

@@ -1,0 +1,69 @@
+"""`forebay serve` as a process of its own, for commands that need a server: started, awaited, ended in order."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from typing import IO
+
+READY_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 10.0
+SHOWN_LINES = 8
+
+
+class ServerStartError(Exception):
+    """The server did not get ready; the message holds its last words."""
+
+
+@contextlib.asynccontextmanager
+async def running_server(arguments: Sequence[str] = ()) -> AsyncIterator[str]:
+    """Run a server on a free port of 127.0.0.1 for the block and give its address.
+
+    Args:
+        arguments: more flags of `forebay serve`.
+
+    Raises:
+        ServerStartError: it ended, or was not ready in time.
+    """
+    command = ("-m", "service", "serve", "--address", "127.0.0.1:0", *arguments)
+    with tempfile.TemporaryFile() as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *command, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True
+        )  # a session of its own: Ctrl-C is for this process, which then ends the server in order
+        try:
+            yield await _address_of(process, log)
+        finally:
+            await _stop(process)
+
+
+async def _address_of(process: asyncio.subprocess.Process, log: IO[bytes]) -> str:
+    try:
+        line = await asyncio.wait_for(_first_line(process), READY_TIMEOUT_S)
+        return str(json.loads(line)["address"])
+    except TimeoutError:
+        raise ServerStartError(f"the server was not ready within {READY_TIMEOUT_S:g} s\n{_tail(log)}") from None
+    except (ValueError, KeyError):
+        raise ServerStartError(f"the server ended before it was ready\n{_tail(log)}") from None
+
+
+async def _first_line(process: asyncio.subprocess.Process) -> bytes:
+    return b"" if process.stdout is None else await process.stdout.readline()
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    """SIGTERM, and SIGKILL if it does not end."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    try:
+        await asyncio.wait_for(process.communicate(), STOP_TIMEOUT_S)
+    except TimeoutError:
+        process.kill()
+        await process.communicate()
+
+
+def _tail(log: IO[bytes]) -> str:
+    log.seek(0)
+    return "\n".join(log.read().decode(errors="replace").splitlines()[-SHOWN_LINES:])

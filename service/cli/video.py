@@ -1,0 +1,223 @@
+"""Frames for the commands: a video file, a folder of pictures, a camera device, a network stream.
+
+OpenCV reads all of them; PyAV, where it is installed, reads files that OpenCV cannot. What a container says about its
+length is a claim, not a fact: frames are counted as they come.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]  # (height, width, 3), blue first
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+# Containers without an index estimate their length from bit rate and duration; a tenth off is an estimate, more is a
+# file that lies or is cut short.
+SHORT_BELOW = 0.9
+DEFAULT_FPS = 25.0
+
+
+class SourceError(Exception):
+    """Nothing can be read from a source; the message says what and how to mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What a source says of itself.
+
+    Attributes:
+        name: for people and as the camera's name.
+        is_live: frames come at their own pace and old ones are worthless.
+        fps: as declared, or a default if it declares nonsense.
+        declared_frames: as declared; 0 if it does not say.
+    """
+
+    name: str
+    is_live: bool
+    fps: float
+    declared_frames: int
+
+
+class Source:
+    """Frames one after the other. Thread: one at a time. Close it, or use it in `with`.
+
+    Attributes:
+        info: what it says of itself.
+        read_frames: frames that could be read so far.
+        skipped: files of a folder that are no pictures, with the reason.
+    """
+
+    def __init__(self, info: SourceInfo) -> None:
+        self.info = info
+        self.read_frames = 0
+        self.skipped: list[str] = []
+
+    def read(self) -> Picture | None:
+        """Return the next frame, or None at the end. Blocks: on the disk, the device or the network."""
+        picture = self._read()
+        self.read_frames += picture is not None
+        return picture
+
+    def __iter__(self) -> Iterator[Picture]:
+        while (picture := self.read()) is not None:
+            yield picture
+
+    @property
+    def shortfall(self) -> str:
+        """After the end: what is wrong with the number of frames, or empty."""
+        declared = self.info.declared_frames
+        if self.info.is_live or self.read_frames >= declared * SHORT_BELOW:
+            return ""
+        return f"{self.info.name} declares {declared} frames, but ends after {self.read_frames}: cut short or damaged"
+
+    def close(self) -> None:
+        """Let go of the file or the device. Idempotent."""
+
+    def _read(self) -> Picture | None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class CaptureSource(Source):
+    """Whatever cv2.VideoCapture opens."""
+
+    def __init__(self, capture: Any, name: str, *, is_live: bool) -> None:  # noqa: ANN401 - cv2 is imported lazily
+        import cv2
+
+        fps, declared = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        is_sane = 0 < declared < 1e9 and not is_live
+        info = SourceInfo(name, is_live, fps if 0 < fps <= 1000 else DEFAULT_FPS, int(declared) if is_sane else 0)
+        super().__init__(info)
+        self._capture = capture
+
+    def _read(self) -> Picture | None:
+        is_there, picture = self._capture.read()
+        return picture if is_there else None
+
+    def close(self) -> None:
+        """Let go of the file or the device."""
+        self._capture.release()
+
+
+class FolderSource(Source):
+    """The pictures of a folder by name; a file that is no picture is skipped and told."""
+
+    def __init__(self, folder: Path, fps: float) -> None:
+        self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+        if not self._paths:
+            raise SourceError(f"no pictures in {folder} ({' '.join(PICTURE_SUFFIXES)})")
+        super().__init__(SourceInfo(folder.name or str(folder), is_live=False, fps=fps, declared_frames=0))
+        self._next = 0
+
+    def _read(self) -> Picture | None:
+        import cv2
+
+        while self._next < len(self._paths):
+            path = self._paths[self._next]
+            self._next += 1
+            picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            if picture is not None:
+                return np.asarray(picture, np.uint8)
+            self.skipped.append(f"{path.name} is not a picture that can be read")
+        return None
+
+
+class PyAvSource(Source):
+    """A file that only PyAV can read."""
+
+    def __init__(self, container: Any, name: str) -> None:  # noqa: ANN401 - av is an extra
+        track = container.streams.video[0]
+        fps = float(track.average_rate or DEFAULT_FPS)
+        super().__init__(SourceInfo(name, is_live=False, fps=fps, declared_frames=int(track.frames)))
+        self._container = container
+        self._frames = container.decode(track)
+
+    def _read(self) -> Picture | None:
+        import av
+
+        try:
+            frame = next(self._frames, None)
+        except av.FFmpegError:  # damaged from here on
+            return None
+        return None if frame is None else frame.to_ndarray(format="bgr24")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._container.close()
+
+
+def open_source(name: str) -> Source:
+    """Open a video file, a folder, a device (`0` or `/dev/video0`) or a URL (`rtsp://...`).
+
+    Raises:
+        SourceError: nothing can be read from it.
+    """
+    path = Path(name)
+    if name.isdigit() or name.startswith("/dev/"):
+        return _open_capture(int(name) if name.isdigit() else name, f"device {name}", is_live=True)
+    if "://" in name:
+        return _open_capture(name, _without_password(name), is_live=True)
+    if path.is_dir():
+        return FolderSource(path, DEFAULT_FPS)
+    if not path.exists():
+        raise SourceError(f"{name} does not exist (a video file, a folder of pictures, a device such as 0, or a URL)")
+    try:
+        return _open_capture(name, path.name, is_live=False)
+    except SourceError:
+        return _open_with_pyav(path)
+
+
+def _open_capture(target: str | int, name: str, *, is_live: bool) -> Source:
+    import cv2
+
+    _quieten()
+    capture = cv2.VideoCapture(target)
+    if not capture.isOpened():
+        capture.release()
+        hint = "is it connected, and not in use by another program?" if is_live else "not a video that can be read"
+        raise SourceError(f"{name} cannot be opened: {hint}")
+    return CaptureSource(capture, name, is_live=is_live)
+
+
+def _open_with_pyav(path: Path) -> Source:
+    try:
+        import av
+    except ImportError:
+        text = f"{path.name} is not a video that OpenCV can read (with the extra `video`, PyAV is tried, too)"
+        raise SourceError(text) from None
+    try:
+        container = av.open(str(path))
+    except (av.FFmpegError, OSError) as error:
+        raise SourceError(f"{path.name} is not a video that OpenCV or PyAV can read") from error
+    if not container.streams.video:
+        container.close()
+        raise SourceError(f"{path.name} holds no video, only sound or data")
+    return PyAvSource(container, path.name)
+
+
+def _quieten() -> None:
+    """Keep OpenCV's warnings off the terminal: what matters is in our own words."""
+    import cv2
+
+    set_level = getattr(getattr(cv2, "utils", None), "logging", None)
+    if set_level is not None:
+        set_level.setLogLevel(set_level.LOG_LEVEL_SILENT)
+
+
+def _without_password(url: str) -> str:
+    """A URL that may be shown and sent: `rtsp://user:password@camera/1` becomes `rtsp://camera/1`."""
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
