@@ -1,0 +1,80 @@
+"""What the demo found, drawn: frames are read from the clip again, so that nothing is drawn while it is measured."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forebay import Detection
+from service.cli.overlay import annotate, summary_of, tile
+from service.cli.video import Picture, open_source
+
+if TYPE_CHECKING:
+    import cv2
+
+Findings = Mapping[int, Sequence[Detection]]
+
+
+def draw_picture(path: Path, clip: str, cameras: Sequence[tuple[str, Findings]]) -> None:
+    """Write one picture with the best frame of each camera side by side."""
+    import cv2
+
+    chosen = [(name, *_best(findings)) for name, findings in cameras]
+    frames = _frames_at(clip, {index for _, index, _ in chosen})
+    pictures = [annotate(frames[index], found, name, summary_of(found)) for name, index, found in chosen]
+    cv2.imwrite(str(path), tile(pictures))
+
+
+def draw_clip(path: Path, clip: str, name: str, findings: Findings, fps: float) -> None:
+    """Write the frames of the clip that were answered, in their order, as a film."""
+    frames_by_index = sorted(findings)
+    with ClipWriter(path, fps) as writer, open_source(clip) as source:
+        for index, picture in enumerate(source):
+            if index > frames_by_index[-1]:
+                return
+            if index in findings:
+                found = findings[index]
+                writer.write(annotate(picture, found, name, summary_of(found)))
+
+
+class ClipWriter:
+    """Writes frames of one size as an mp4; the first frame says which size."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._path = path
+        self._fps = fps
+        self._writer: cv2.VideoWriter | None = None
+
+    def write(self, picture: Picture) -> None:
+        """Append a frame. Raises OSError if the file cannot be written."""
+        import cv2
+
+        if self._writer is None:
+            height, width = picture.shape[:2]
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(str(self._path), code, self._fps, (width, height))
+            if not self._writer.isOpened():
+                raise OSError(f"{self._path} cannot be written")
+        self._writer.write(picture)
+
+    def __enter__(self) -> "ClipWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.release()
+
+
+def _best(findings: Findings) -> tuple[int, Sequence[Detection]]:
+    """Return the frame on which most was found with most confidence."""
+    return max(findings.items(), key=lambda item: sum(found.score for found in item[1]))
+
+
+def _frames_at(clip: str, indexes: set[int]) -> dict[int, Picture]:
+    with open_source(clip) as source:
+        frames: dict[int, Picture] = {}
+        for index, picture in enumerate(source):
+            if index in indexes:
+                frames[index] = picture
+            if len(frames) == len(indexes):
+                break
+        return frames
