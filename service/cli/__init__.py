@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from service.cli import exit_codes
+from service.cli.demo import demo
 from service.cli.serve import serve
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(serve)
+app.command()(demo)
 
 
 def _print_version(*, is_wanted: bool) -> None:
