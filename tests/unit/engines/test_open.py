@@ -1,0 +1,50 @@
+"""Opening devices and engines by name."""
+
+import pytest
+
+import engines
+from engines import open_device, open_engine
+from engines.errors import BackendUnavailableError, EngineError, ModelFileError
+from tests.support.clock import ManualClock
+
+
+def open_backend(backend, **settings):
+    clock = ManualClock()
+    settings = {"model_path": None, "options": {}, "max_batch_size": None, **settings}
+    return open_engine(backend, device=open_device("cpu", clock=clock), clock=clock, **settings)
+
+
+def test_an_unknown_device_or_backend_names_the_nearest():
+    with pytest.raises(BackendUnavailableError, match="did you mean 'simulated'"):
+        open_device("simulate", clock=ManualClock())
+    with pytest.raises(BackendUnavailableError, match="did you mean 'onnxruntime'"):
+        open_backend("onnxruntim")
+    with pytest.raises(BackendUnavailableError, match="choose one of onnxruntime"):
+        open_backend("?")
+
+
+def test_a_library_that_is_not_installed_is_named_with_how_to_get_it(monkeypatch):
+    entry = engines._Entry("engines.no_such_module", "X", "pip install 'forebay[x]'")
+    monkeypatch.setitem(engines._ENGINES, "absent", entry)
+    with pytest.raises(BackendUnavailableError, match=r"no_such_module.*pip install 'forebay\[x\]'"):
+        open_backend("absent")
+
+
+def test_onnxruntime_runs_on_the_cpu_only_and_needs_a_file():
+    clock = ManualClock()
+    with pytest.raises(BackendUnavailableError, match="KIND_CPU"):
+        open_engine(
+            "onnxruntime",
+            model_path=None,
+            device=open_device("simulated", clock=clock),
+            clock=clock,
+            options={},
+            max_batch_size=None,
+        )
+    with pytest.raises(ModelFileError, match="model file"):
+        open_backend("onnxruntime")
+
+
+def test_the_base_error_is_never_raised_itself():
+    with pytest.raises(TypeError):
+        EngineError("x")
