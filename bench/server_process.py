@@ -1,0 +1,92 @@
+"""A `forebay serve` in a process of its own, as users run it, for measurements from outside."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+START_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that is ready.
+
+    Attributes:
+        address: host:port.
+        uds: unix address for gRPC.
+        process: for CPU time and memory.
+    """
+
+    address: str
+    uds: str
+    process: psutil.Process
+
+    def cpu_s(self) -> float:
+        """CPU seconds (user and system) that the server has used, in ticks of 10 ms."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+    def pss_bytes(self) -> int:
+        """Proportional set size: memory of this process, shared pages divided among their users."""
+        return int(self.process.memory_full_info().pss)
+
+
+def simulated_config(**options: object) -> str:
+    """Return a config.pbtxt of the simulated backend."""
+    max_batch_size = options.pop("max_batch_size", 32)
+    lines = ['backend: "simulated"', f"max_batch_size: {max_batch_size}"]
+    lines += [f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in options.items()]
+    return "\n".join(lines) + "\n"
+
+
+@contextlib.contextmanager
+def running_server(
+    configs: Mapping[str, str] | None = None, *flags: str, model_repository: Path | None = None
+) -> Iterator[RunningServer]:
+    """Serve models for the duration of a with-block.
+
+    Args:
+        configs: config.pbtxt by model name, for a repository made for the occasion.
+        flags: more flags of `forebay serve`.
+        model_repository: an existing repository instead; None and no configs: the bundled one.
+    """
+    with tempfile.TemporaryDirectory(prefix="forebay-bench-") as folder:
+        root = Path(folder)
+        if configs is not None:
+            model_repository = root / "models"
+            for name, config in configs.items():
+                (model_repository / name).mkdir(parents=True)
+                (model_repository / name / "config.pbtxt").write_text(config)
+        uds = root / "forebay.sock"
+        command = [sys.executable, "-m", "service", "serve", "--address", "127.0.0.1:0", "--uds", str(uds), *flags]
+        if model_repository is not None:
+            command += ["--model-repository", str(model_repository)]
+        with (root / "log").open("w+") as log:
+            server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=root)  # noqa: S603
+            try:
+                line = server.stdout.readline() if server.stdout is not None else ""
+                if not line:
+                    server.wait(START_TIMEOUT_S)
+                    log.seek(0)
+                    raise RuntimeError(f"the server did not start:\n{log.read()}")
+                ready = json.loads(line)
+                yield RunningServer(ready["address"], f"unix:{uds}", psutil.Process(server.pid))
+            finally:
+                if server.poll() is None:
+                    os.kill(server.pid, signal.SIGTERM)
+                try:
+                    server.wait(START_TIMEOUT_S)
+                except subprocess.TimeoutExpired:
+                    server.kill()
+                    server.wait()
+                if server.stdout is not None:
+                    server.stdout.close()
