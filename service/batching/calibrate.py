@@ -1,0 +1,93 @@
+"""Measures what batches cost at warm-up, and keeps the result so that a restart does not start blind.
+
+A size is run until its last three executions agree within 10 %, or for 250 ms. The engine is expected to be warm: the
+first run of a size is not counted all the same.
+
+Blocks: for as long as it measures. Thread: whoever loads the model.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from engines.clock import Clock
+from engines.errors import EngineError
+from service.batching.cost_table import CostIdentity, CostTable, CostTableError, StageTimes, load_table, save_table
+
+Measure = Callable[[int], StageTimes]
+"""Runs one batch of so many rows through all stages and returns how long each took."""
+
+STABLE_RUNS = 3
+STABLE_SPREAD = 1.10
+LIMIT_NS = 250_000_000
+MOST_RUNS = 200
+"""Ends a calibration whose clock does not move."""
+RECHECK_RUNS = 3
+RECHECK_TOLERANCE = 0.30
+"""How far a kept table may be off at load before it is measured again; less is what the drift ratio is for."""
+
+
+def calibrate(
+    measure: Measure,
+    sizes: Sequence[int],
+    clock: Clock,
+    *,
+    identity: CostIdentity = CostIdentity(),  # noqa: B008 - frozen
+) -> CostTable:
+    """Measure every size and return the table. Raises CostTableError if the engine refuses one of the sizes."""
+    return CostTable.from_times({size: _measure_size(measure, size, clock) for size in sorted(set(sizes))}, identity)
+
+
+def obtain_table(
+    path: Path | None, identity: CostIdentity, measure: Measure, sizes: Sequence[int], clock: Clock
+) -> tuple[CostTable, bool]:
+    """Return the kept table if it still holds, else a fresh one, which is kept; and whether it was the kept one."""
+    wanted = tuple(sorted(set(sizes)))
+    if path is not None:
+        kept = load_table(path, identity)
+        if kept is not None and kept.sizes == wanted and still_holds(kept, measure):
+            return kept, True
+    table = calibrate(measure, wanted, clock, identity=identity)
+    if path is not None:
+        save_table(path, table)
+    return table, False
+
+
+def still_holds(table: CostTable, measure: Measure) -> bool:
+    """Whether the smallest and the largest size still take about as long as the table says."""
+    for position in (0, -1):
+        size = table.sizes[position]
+        _run(measure, size)
+        times = [_run(measure, size).execute_ns for _ in range(RECHECK_RUNS)]
+        error = min(times) / table.execute_ns[position] - 1.0  # the least: noise only ever adds
+        if abs(error) > RECHECK_TOLERANCE:
+            return False
+    return True
+
+
+def _measure_size(measure: Measure, size: int, clock: Clock) -> StageTimes:
+    limit_ns = clock.now_ns() + LIMIT_NS
+    _run(measure, size)
+    runs: list[StageTimes] = []
+    while len(runs) < MOST_RUNS:
+        runs.append(_run(measure, size))
+        latest = [run.execute_ns for run in runs[-STABLE_RUNS:]]
+        if len(latest) == STABLE_RUNS and max(latest) <= STABLE_SPREAD * max(1, min(latest)):
+            runs = runs[-STABLE_RUNS:]
+            break
+        if clock.now_ns() >= limit_ns:
+            break
+    return StageTimes(
+        round(statistics.median(run.h2d_ns for run in runs)),
+        max(1, round(statistics.median(run.execute_ns for run in runs))),
+        round(statistics.median(run.d2h_ns for run in runs)),
+    )
+
+
+def _run(measure: Measure, size: int) -> StageTimes:
+    try:
+        return measure(size)
+    except EngineError as error:
+        raise CostTableError(
+            f"the engine refuses a batch of {size} rows: {error}; set max_batch_size to what the model can take"
+        ) from error

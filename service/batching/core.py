@@ -1,0 +1,208 @@
+"""The former without its thread: events go in, batches and endings come out. Used by the thread and in virtual time.
+
+One `step` does what the events so far allow: queue timeouts, decisions carried out one after the other while a lane is
+open, and the instant at which it wants to be called again. Whatever ends without execution collects in `ended` until
+its owner posts it.
+
+Owner: one thread at a time. Never blocks, never reads a clock: the instant is given.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from service.batching import policy, policy_window
+from service.batching.cost_model import CostModel
+from service.batching.decision import Form, Shed, WaitUntil
+from service.batching.endings import error_of
+from service.batching.lanes import LaneSet
+from service.batching.pending import PendingQueue, Reason
+from service.batching.settings import MAX_DEPTH, BatchingSettings, PolicyName
+from service.errors import InvariantError, ServiceError
+from service.request import Batch, Completion, Feasibility, Lane, Request
+
+_BATCH_IDS = itertools.count(1)
+FEASIBILITY_STEP = 0.02
+"""Relative change of the least service time that is worth publishing."""
+
+
+@dataclass(slots=True)
+class FormerCounters:
+    """What happened so far; rising counts."""
+
+    arrivals: int = 0
+    batches: int = 0
+    rows: int = 0
+    executed_rows: int = 0
+    decisions: int = 0
+    steps: int = 0
+
+
+class FormerCore:
+    """See the module's docstring.
+
+    Args:
+        lanes: where batches go.
+        cost: predicts and learns; owned by this core from now on.
+        settings: knobs.
+        publish: told about a new feasibility snapshot.
+    """
+
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        cost: CostModel,
+        settings: BatchingSettings,
+        publish: Callable[[Feasibility], None] = lambda _: None,
+    ) -> None:
+        if cost.max_size < settings.max_batch_size:
+            raise ValueError(
+                f"max_batch_size is {settings.max_batch_size}, but the engine runs at most {cost.max_size} rows; "
+                f"set max_batch_size to {cost.max_size} or less"
+            )
+        self.cost = cost
+        self.settings = settings
+        self.lanes = LaneSet(lanes, settings.guard_min_us * 1000)
+        self.pending = PendingQueue(settings, cost.mean_ns(settings.max_batch_size))
+        self.counters = FormerCounters()
+        self.endings: Counter[Reason] = Counter()
+        self.ended: list[Completion] = []
+        self.is_draining = False
+        self._decide = policy.decide if settings.policy is PolicyName.JIT_EDF else policy_window.decide_by_arrival
+        self._due_ns: int | None = None
+        self._publish = publish
+        self._published = Feasibility()
+        self._refresh_feasibility()
+
+    # --- events -------------------------------------------------------------------------------------------------------
+
+    def arrive(self, request: Request, now_ns: int) -> None:
+        """Take a request in. Draining, it is refused."""
+        self.counters.arrivals += 1
+        if self.is_draining:
+            self._end(request, Reason.CANCELLED, now_ns)
+            return
+        for ended, reason in self.pending.push(request, now_ns):
+            self._end(ended, reason, now_ns)
+
+    def cancel(self, requests: Iterable[Request], now_ns: int) -> None:
+        """End those of `requests` that are still pending. What is in flight runs on; its reply is dropped later."""
+        for request in requests:
+            if self.pending.discard(request.id) is not None:
+                self._end(request, Reason.CANCELLED, now_ns)
+
+    def compute_ended(self, batch: Batch, ended_ns: int, h2d_ns: int, execute_ns: int) -> None:
+        """Note that a batch has left compute, and learn from how long it took."""
+        self.lanes.states[batch.lane_index].compute_ended(batch, ended_ns)
+        self.cost.observe(batch.executed_rows, h2d_ns, execute_ns)
+        self._refresh_feasibility()
+
+    def slot_freed(self, lane_index: int, slot_index: int, d2h_ns: int) -> None:
+        """Note that a slot is free again."""
+        batch = self.lanes.states[lane_index].slot_freed(slot_index)
+        if batch is not None:
+            self.cost.observe_download(batch.executed_rows, d2h_ns)
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def step(self, now_ns: int) -> int | None:
+        """Do what can be done at `now_ns`; return the instant of the next call if no event comes first."""
+        self.counters.steps += 1
+        if self._due_ns is not None and now_ns >= self._due_ns:
+            self.lanes.guard.observe(now_ns - self._due_ns)
+        due_ns, self._due_ns = self._due_ns, None
+        for request, reason in self.pending.time_out(now_ns):
+            self._end(request, reason, now_ns)
+        wake_ns = self._decide_all(now_ns, due_ns)
+        if not len(self.pending):
+            for state in self.lanes.states:
+                state.unreserve()
+        timeout_ns = self.pending.next_timeout_ns
+        if timeout_ns is None:
+            return wake_ns
+        return timeout_ns if wake_ns is None else min(wake_ns, timeout_ns)
+
+    def _decide_all(self, now_ns: int, due_ns: int | None) -> int | None:
+        while len(self.pending):
+            for state in self.lanes.states:
+                if state.in_flight < MAX_DEPTH:
+                    state.reserve()
+            self.counters.decisions += 1
+            decision = self._decide(
+                now_ns, self.pending, self.lanes, self.cost, self.settings, is_draining=self.is_draining
+            )
+            if isinstance(decision, Form):
+                self._carry_out(decision, now_ns, due_ns)
+                due_ns = None
+            elif isinstance(decision, Shed):
+                self._shed(decision.ids, Reason.EXPIRED, now_ns)
+            elif isinstance(decision, WaitUntil):
+                if decision.is_binding:
+                    self._due_ns = decision.instant_ns
+                return decision.instant_ns
+            else:
+                return None
+        return None
+
+    def _carry_out(self, decision: Form, now_ns: int, due_ns: int | None) -> None:
+        cancelled = [r for r in self.pending.requests(decision.ids) if r.is_cancelled]
+        if cancelled:  # their places go to others: decide again
+            self.cancel(cancelled, now_ns)
+            return
+        self._shed(decision.shed_ids, Reason.EXPIRED, now_ns)
+        state = self.lanes.states[decision.lane_index]
+        slot_index = state.reserved_slot
+        if slot_index is None:
+            raise InvariantError(f"lane {decision.lane_index} was chosen without a reserved slot")
+        requests = self.pending.take(decision.ids, now_ns)
+        for request in requests:
+            request.timeline.formed_ns = now_ns
+        batch = Batch(
+            id=next(_BATCH_IDS),
+            lane_index=decision.lane_index,
+            slot_index=slot_index,
+            requests=requests,
+            rows=decision.rows,
+            executed_rows=decision.executed_rows,
+            formed_ns=now_ns,
+            bind_by_ns=now_ns if due_ns is None else min(due_ns, now_ns),
+        )
+        self.counters.batches += 1
+        self.counters.rows += batch.rows
+        self.counters.executed_rows += batch.executed_rows
+        state.submit(batch)
+
+    # --- endings ------------------------------------------------------------------------------------------------------
+
+    def abort(self, error: ServiceError | None, now_ns: int) -> None:
+        """End everything pending, as cancelled or with `error`, and give reserved slots back."""
+        for request in self.pending.clear():
+            self._end(request, Reason.CANCELLED, now_ns, error)
+        for state in self.lanes.states:
+            state.unreserve()
+
+    def take_ended(self) -> list[Completion]:
+        """Return what ended without execution since the last call."""
+        ended, self.ended = self.ended, []
+        return ended
+
+    def _shed(self, ids: Iterable[int], reason: Reason, now_ns: int) -> None:
+        for request_id in ids:
+            request = self.pending.discard(request_id)
+            if request is not None:
+                self._end(request, Reason.CANCELLED if request.is_cancelled else reason, now_ns)
+
+    def _end(self, request: Request, reason: Reason, now_ns: int, error: ServiceError | None = None) -> None:
+        self.endings[reason] += 1
+        request.frame.release()
+        request.timeline.built_ns = now_ns
+        if error is None:
+            error = error_of(reason, request, self.settings, self.cost.least_service_ns())
+        self.ended.append(Completion(request, error))
+
+    def _refresh_feasibility(self) -> None:
+        least_ns = int(self.cost.least_service_ns())
+        if abs(least_ns - self._published.least_service_ns) > FEASIBILITY_STEP * self._published.least_service_ns:
+            self._published = Feasibility(least_ns)
+            self._publish(self._published)

@@ -1,0 +1,194 @@
+"""Predicts how long a batch of b rows takes in each stage; corrects itself online by one drift ratio per stage.
+
+Theory of operation
+    The shape comes from a calibrated `CostTable`; sizes between two measured ones are interpolated, sizes that the
+    engine pads (`sizes` = the captured ones) cost what the padded size costs. What is learnt in service is only how
+    much slower or faster everything runs than at calibration (`ratio`, gain 0.1) and how much it scatters
+    (`variance`). One ratio, not a fit per size: a fit with forgetting winds up while only one size is seen,
+    over-estimates the others, sheds, and then never sees them again.
+
+    `mean_ns` is the calibrated time times the ratio; `estimate_ns` is its upper quantile (about 97.5 %), which decides
+    what still fits a deadline. The first execution of a size in service never enters the ratio: it pays for caches.
+
+Owner: the former's thread. Not thread-safe.
+"""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+
+from service.batching.calibrate import calibrate
+from service.batching.cost_table import CostTable, CostTableError, StageTimes
+
+__all__ = ["CostModel", "CostTable", "CostTableError", "Drift", "StageTimes", "calibrate"]
+
+QUANTILE_SIGMAS = 2.0
+RATIO_GAIN = 0.1
+RATIO_RANGE = (0.2, 8.0)
+VARIANCE_GAIN = 0.05
+LARGEST_ERROR = 0.5
+LEAST_SIGMA = 0.02
+FIRST_SIGMA = 0.05
+"""Scatter assumed until it is measured."""
+EFFICIENCY_LOSS = 0.005
+"""Rate that is given up for a smaller batch: larger batches that gain less than this only add latency."""
+
+
+class Drift:
+    """How the durations of one stage differ from their calibration.
+
+    Attributes:
+        ratio: running factor, 0.2 to 8.
+        variance: running relative variance around it.
+    """
+
+    __slots__ = ("factor", "ratio", "variance")
+
+    def __init__(self) -> None:
+        self.ratio = 1.0
+        self.variance = FIRST_SIGMA**2
+        self.factor = 1.0 + QUANTILE_SIGMAS * FIRST_SIGMA
+
+    def observe(self, measured_ns: int, calibrated_ns: int) -> None:
+        """Learn from one duration."""
+        error = measured_ns / (calibrated_ns * self.ratio) - 1.0
+        clipped = max(-LARGEST_ERROR, min(LARGEST_ERROR, error))
+        self.variance += VARIANCE_GAIN * (clipped * clipped - self.variance)
+        low, high = RATIO_RANGE
+        self.ratio = max(low, min(high, self.ratio * (1.0 + RATIO_GAIN * clipped)))
+        self.factor = self.ratio * (1.0 + QUANTILE_SIGMAS * max(LEAST_SIGMA, math.sqrt(self.variance)))
+
+
+class CostModel:
+    """See the module's theory of operation.
+
+    Args:
+        sizes: the batch sizes that the engine runs, rising; a batch of another size is padded to the next one. The
+            largest is the most rows that a batch may have.
+        table: calibrated durations; gaps between its sizes are interpolated.
+        is_drifting: learn the drift online; False keeps the calibration for ever.
+    """
+
+    def __init__(self, sizes: Sequence[int], table: CostTable, *, is_drifting: bool = True) -> None:
+        self.sizes = tuple(sorted(set(sizes)))
+        if not self.sizes or self.sizes[0] < 1:
+            raise CostTableError(f"batch sizes must be at least 1, not {list(sizes)}")
+        self.table = table
+        self.max_size = self.sizes[-1]
+        self.execute_drift, self.h2d_drift, self.d2h_drift = Drift(), Drift(), Drift()
+        self._is_drifting = is_drifting
+        self._seen: set[int] = set()
+        padded = [self.bucket(rows) for rows in range(self.max_size + 1)]
+        self._bucket = padded
+        self.execute_base = _expand(table.sizes, table.execute_ns, padded)
+        self._h2d_base = _expand(table.sizes, table.h2d_ns, padded)
+        self._d2h_base = _expand(table.sizes, table.d2h_ns, padded)
+        self.alpha_base_ns, self.beta_base_ns = _affine_fit(self.sizes, self.execute_base)
+        self.efficient_size = self._most_efficient_size()
+
+    def _most_efficient_size(self) -> int:
+        rates = {size: size / self.execute_base[size] for size in self.sizes}
+        best = max(rates.values())
+        return next(size for size in self.sizes if rates[size] >= best * (1.0 - EFFICIENCY_LOSS))
+
+    def bucket(self, rows: int) -> int:
+        """Return the size that the engine runs for a batch of `rows` rows (0 for none)."""
+        if rows <= 0:
+            return 0
+        return self.sizes[min(bisect_left(self.sizes, rows), len(self.sizes) - 1)]
+
+    def mean_ns(self, rows: int) -> float:
+        """Return the expected execution time."""
+        return self.execute_base[rows] * self.execute_drift.ratio
+
+    def estimate_ns(self, rows: int) -> float:
+        """Return an execution time that is exceeded in about one of forty batches."""
+        return self.execute_base[rows] * self.execute_drift.factor
+
+    def h2d_ns(self, rows: int) -> float:
+        """Return the expected upload time, from the decision to `uploaded`."""
+        return self._h2d_base[rows] * self.h2d_drift.ratio
+
+    def d2h_ns(self, rows: int) -> float:
+        """Return the expected download time."""
+        return self._d2h_base[rows] * self.d2h_drift.ratio
+
+    def rows_within(self, budget_ns: float) -> int:
+        """Return the most rows whose estimate is within `budget_ns`; 0 if not even one row is."""
+        return max(0, bisect_right(self.execute_base, budget_ns / self.execute_drift.factor) - 1)
+
+    def floor_or_pad(self, rows: int) -> int:
+        """Return how many of `rows` rows to run now: all, padded, or fewer at a size that wastes nothing.
+
+        Fewer when their rate is better than that of all padded: 17 of sizes (16, 32) run as 16, 5 of (4, 8) as 5.
+        """
+        padded = self._bucket[rows]
+        if padded == rows:
+            return rows
+        position = bisect_right(self.sizes, rows) - 1
+        if position < 0:
+            return rows
+        floor = self.sizes[position]
+        return floor if floor * self.execute_base[padded] > rows * self.execute_base[floor] else rows
+
+    def lone_ns(self, *, is_idle: bool) -> float:
+        """Return execution and download of a lone row.
+
+        Drift alone never makes it longer on an idle executor: the run that would correct the drift has to happen.
+        """
+        ratio = self.execute_drift.ratio
+        return self.execute_base[1] * (min(1.0, ratio) if is_idle else ratio) + self.d2h_ns(1)
+
+    def least_service_ns(self) -> float:
+        """Return the least that a lone row needs on an idle executor, from decision to outputs in host memory."""
+        return self.h2d_ns(1) + self.lone_ns(is_idle=True)
+
+    def observe(self, rows: int, h2d_ns: int, execute_ns: int, d2h_ns: int = 0) -> None:
+        """Learn from one executed batch of `rows` rows. A duration of 0 or less was not measured and is ignored."""
+        if not self._is_drifting or not 1 <= rows <= self.max_size:
+            return
+        size = self._bucket[rows]
+        if size not in self._seen:
+            self._seen.add(size)
+            return
+        _learn(self.execute_drift, execute_ns, self.execute_base[size])
+        _learn(self.h2d_drift, h2d_ns, self._h2d_base[size])
+        _learn(self.d2h_drift, d2h_ns, self._d2h_base[size])
+
+    def observe_download(self, rows: int, d2h_ns: int) -> None:
+        """Learn from a download, which is measured later than the rest."""
+        if self._is_drifting and 1 <= rows <= self.max_size:
+            _learn(self.d2h_drift, d2h_ns, self._d2h_base[self._bucket[rows]])
+
+
+def _learn(drift: Drift, measured_ns: int, base_ns: int) -> None:
+    if measured_ns > 0 and base_ns > 0:
+        drift.observe(measured_ns, base_ns)
+
+
+def _expand(sizes: Sequence[int], durations: Sequence[int], padded: Sequence[int]) -> list[int]:
+    """Return a duration for every number of rows from 0: interpolated, and extended with the last slope."""
+    return [0, *(_interpolate(sizes, durations, size) for size in padded[1:])]
+
+
+def _interpolate(sizes: Sequence[int], durations: Sequence[int], size: int) -> int:
+    if len(sizes) == 1 or size <= sizes[0]:
+        return durations[0] if size <= sizes[0] else round(durations[0] * size / sizes[0])
+    right = min(bisect_left(sizes, size), len(sizes) - 1)
+    left = right - 1
+    slope = (durations[right] - durations[left]) / (sizes[right] - sizes[left])
+    return round(durations[left] + slope * (size - sizes[left]))
+
+
+def _affine_fit(sizes: Sequence[int], base: Sequence[int]) -> tuple[float, float]:
+    """Return alpha and beta of t = alpha + beta*b by relative least squares, both at least a nanosecond."""
+    if len(sizes) == 1:
+        return 1.0, max(1.0, base[sizes[0]] / sizes[0])
+    weights = [1.0 / base[size] ** 2 for size in sizes]
+    total = sum(weights)
+    mean_size = sum(w * size for w, size in zip(weights, sizes, strict=True)) / total
+    mean_time = sum(w * base[size] for w, size in zip(weights, sizes, strict=True)) / total
+    covariance = sum(w * (s - mean_size) * (base[s] - mean_time) for w, s in zip(weights, sizes, strict=True))
+    spread = sum(w * (s - mean_size) ** 2 for w, s in zip(weights, sizes, strict=True))
+    beta = max(1.0, covariance / spread)
+    return max(1.0, mean_time - beta * mean_size), beta

@@ -1,0 +1,39 @@
+"""Why a request ended without execution, in the words that its client reads: what happened and how to mend it."""
+
+from service.batching.pending import Reason
+from service.batching.settings import BatchingSettings
+from service.errors import (
+    DeadlineExpiredError,
+    InvalidRequestError,
+    OverloadedError,
+    RequestCancelledError,
+    ServiceError,
+    SupersededError,
+)
+from service.request import Request
+
+
+def error_of(reason: Reason, request: Request, settings: BatchingSettings, least_service_ns: float) -> ServiceError:
+    """Return the error that ends `request`."""
+    match reason:
+        case Reason.EXPIRED:
+            return DeadlineExpiredError(
+                f"the latency budget cannot be met: a lone frame needs {least_service_ns / 1e6:.1f} ms beside what is "
+                "in front of it; raise the budget or send fewer frames"
+            )
+        case Reason.TIMED_OUT:
+            return DeadlineExpiredError("the request's queue timeout passed; raise it or send fewer requests")
+        case Reason.SUPERSEDED:
+            return SupersededError("a newer frame of this stream took its place; delivery EVERY keeps all frames")
+        case Reason.CANCELLED:
+            return RequestCancelledError("cancelled before execution")
+        case Reason.QUEUE_FULL:
+            limit = settings.queue_policy_of(settings.level_of(request.priority)).max_queue_size
+            return OverloadedError(
+                f"{limit} requests are pending, as many as max_queue_size allows; send again later",
+                retry_after_ms=max(1, round(least_service_ns / 1e6)),
+            )
+        case Reason.TOO_LARGE:
+            return InvalidRequestError(
+                f"the request has {request.size} rows, the model takes at most {settings.max_batch_size}; split it"
+            )

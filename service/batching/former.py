@@ -1,0 +1,262 @@
+"""The batch former: one thread per model version, which owns the pending queue and feeds the version's lanes.
+
+Theory of operation
+    Everything that concerns the former comes through one inbox, large enough by construction that sending never
+    blocks: an arrival per permit, a cancellation per permit, two notices per slot and a drain. The thread sleeps on the
+    inbox, until the instant that the last `FormerCore.step` asked for, takes everything that has come, and steps.
+    What ended without execution goes to the sink in one post per wake-up.
+
+    An error in the thread is our bug: everything pending ends with it, `on_fatal` is told, and the thread is gone.
+
+Lifecycle: start, [drain], stop, join. `drain` refuses newcomers and returns when nothing is pending; `stop` ends what
+is still pending as cancelled.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from service.batching.core import FormerCore
+from service.batching.cost_model import CostModel
+from service.batching.pending import Reason
+from service.batching.settings import BatchingSettings
+from service.channel import Channel, ChannelClosedError, ChannelStatistics
+from service.clock import Clock
+from service.errors import InvariantError, RequestCancelledError
+from service.request import Batch, Completion, CompletionSink, Feasibility, Lane, Request
+
+SPARE_PLACES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Cancelled:
+    requests: Sequence[Request]
+
+
+@dataclass(frozen=True, slots=True)
+class _ComputeEnded:
+    batch: Batch
+    ended_ns: int
+    h2d_ns: int
+    execute_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _SlotFreed:
+    lane_index: int
+    slot_index: int
+    d2h_ns: int
+
+
+class _Drain:
+    """Refuse newcomers and hold nothing back."""
+
+
+_Event = Request | _Cancelled | _ComputeEnded | _SlotFreed | _Drain
+
+
+@dataclass(frozen=True, slots=True)
+class FormerStatistics:
+    """A snapshot for metrics; counts only rise.
+
+    Attributes:
+        ended: requests that ended without execution, by reason.
+        guard_ns: how much before the last moment batches are bound now.
+        drift_ratio: how much slower executions are than calibrated.
+    """
+
+    pending_requests: int
+    pending_streams: int
+    arrivals: int
+    batches: int
+    rows: int
+    executed_rows: int
+    decisions: int
+    wake_ups: int
+    ended: dict[Reason, int]
+    guard_ns: int
+    drift_ratio: float
+    in_flight: int
+    inbox: ChannelStatistics
+
+
+class BatchFormer:
+    """Implements service.request.LaneListener. See the module's theory of operation.
+
+    Args:
+        name: of the model version; names the thread.
+        lanes: where batches go.
+        cost: owned by the former from now on.
+        settings: knobs.
+        clock: time.
+        sink: where requests go that end without execution.
+        permits: most requests that can be with the former at once.
+        on_fatal: told about an error in the thread; called once, from it.
+
+    Attributes:
+        feasibility: snapshot for admission, swapped whole. Thread: any reads it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        lanes: Sequence[Lane],
+        cost: CostModel,
+        settings: BatchingSettings,
+        clock: Clock,
+        sink: CompletionSink,
+        permits: int,
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        self.name = name
+        self.feasibility = Feasibility()
+        self._core = FormerCore(lanes, cost, settings, self._publish)
+        self._clock = clock
+        self._sink = sink
+        self._on_fatal = on_fatal
+        slots = sum(lane.slot_count for lane in lanes)
+        self._inbox: Channel[_Event] = Channel(f"former-{name}", 2 * permits + 2 * slots + SPARE_PLACES, clock)
+        self._drained = threading.Condition()
+        self._is_drained = False
+        self._thread = threading.Thread(target=self._run, name=f"former-{name}", daemon=True)
+
+    # --- any thread ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def arrive(self, request: Request) -> None:
+        """Hand a request over. Once stopped, it ends as cancelled. Thread: any. Blocks: no."""
+        try:
+            self._inbox.send_now(request)
+        except ChannelClosedError:
+            request.frame.release()
+            request.timeline.built_ns = self._clock.now_ns()
+            self._sink.post([Completion(request, RequestCancelledError("the model is being unloaded; send again"))])
+
+    def cancel(self, requests: Sequence[Request]) -> None:
+        """Give up what is still pending of `requests`; each is named once. Thread: any. Blocks: no."""
+        self._tell(_Cancelled(requests))
+
+    def compute_ended(self, batch: Batch, ended_ns: int, h2d_ns: int, execute_ns: int) -> None:
+        """See LaneListener. Thread: d2h. Blocks: no."""
+        self._tell(_ComputeEnded(batch, ended_ns, h2d_ns, execute_ns))
+
+    def slot_freed(self, lane_index: int, slot_index: int, d2h_ns: int) -> None:
+        """See LaneListener. Thread: d2h. Blocks: no."""
+        self._tell(_SlotFreed(lane_index, slot_index, d2h_ns))
+
+    def _tell(self, event: _Event) -> None:
+        try:
+            self._inbox.send_now(event)
+        except ChannelClosedError:
+            return  # stopped: there is nothing left that this could change
+
+    def drain(self, until_ns: int | None = None) -> bool:
+        """Refuse newcomers and wait until nothing is pending. Thread: any but the former's.
+
+        Blocks: until every pending request is in a batch or has ended, or until the instant `until_ns`.
+
+        Returns:
+            Whether nothing is pending any more.
+        """
+        self._tell(_Drain())
+        with self._drained:
+            while not self._is_drained:
+                if until_ns is not None and self._clock.now_ns() >= until_ns:
+                    return False
+                self._clock.wait(self._drained, until_ns)
+            return True
+
+    def stop(self) -> None:
+        """End the thread; what is still pending ends as cancelled. Idempotent. Blocks: no."""
+        self._inbox.close()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the thread to end after `stop`; return whether it has."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def statistics(self) -> FormerStatistics:
+        """Return a snapshot. Thread: any; numbers may be of neighbouring moments."""
+        core = self._core
+        counters = core.counters
+        return FormerStatistics(
+            pending_requests=len(core.pending),
+            pending_streams=core.pending.streams,
+            arrivals=counters.arrivals,
+            batches=counters.batches,
+            rows=counters.rows,
+            executed_rows=counters.executed_rows,
+            decisions=counters.decisions,
+            wake_ups=counters.steps,
+            ended=dict(core.endings),
+            guard_ns=core.lanes.guard.guard_ns,
+            drift_ratio=core.cost.execute_drift.ratio,
+            in_flight=core.lanes.in_flight,
+            inbox=self._inbox.statistics(),
+        )
+
+    # --- the former's thread ------------------------------------------------------------------------------------------
+
+    def _publish(self, feasibility: Feasibility) -> None:
+        self.feasibility = feasibility
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:  # noqa: BLE001 - the last line of defence: reported, never swallowed
+            self._fail(error)
+        finally:
+            self._set_drained()
+
+    def _serve(self) -> None:
+        core, clock = self._core, self._clock
+        wake_ns: int | None = None
+        while True:
+            try:
+                events = self._inbox.receive_all(wake_ns)
+            except ChannelClosedError:
+                break
+            now_ns = clock.now_ns()
+            for event in events:
+                self._handle(event, now_ns)
+            wake_ns = core.step(now_ns)
+            self._post()
+            if core.is_draining and not len(core.pending):
+                self._set_drained()
+        core.abort(None, clock.now_ns())
+        self._post()
+
+    def _handle(self, event: _Event, now_ns: int) -> None:
+        core = self._core
+        match event:
+            case Request():
+                core.arrive(event, now_ns)
+            case _ComputeEnded():
+                core.compute_ended(event.batch, event.ended_ns, event.h2d_ns, event.execute_ns)
+            case _SlotFreed():
+                core.slot_freed(event.lane_index, event.slot_index, event.d2h_ns)
+            case _Cancelled():
+                core.cancel(event.requests, now_ns)
+            case _Drain():
+                core.is_draining = True
+
+    def _post(self) -> None:
+        if self._core.ended:
+            self._sink.post(self._core.take_ended())
+
+    def _fail(self, error: BaseException) -> None:
+        try:
+            self._core.abort(InvariantError(f"the former of {self.name} failed: {error!r}"), self._clock.now_ns())
+            self._post()
+        finally:
+            self._inbox.close()
+            self._on_fatal(error)
+
+    def _set_drained(self) -> None:
+        with self._drained:
+            self._is_drained = True
+            self._drained.notify_all()

@@ -1,0 +1,123 @@
+"""What the former knows about its lanes: slots reserved, batches in flight, and when compute will be free.
+
+A lane takes a batch when fewer than `depth` of its batches are between forming and the end of d2h and a slot is free.
+The slot is reserved before anything is decided, so a decision to form can always be carried out.
+
+Owner: the former's thread. Not thread-safe.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from service.batching.cost_model import CostModel
+from service.request import Batch, Lane
+
+LATENESS_WINDOW = 256
+LATENESS_REFRESH = 16
+
+
+class LaneState:
+    """One lane as the policy sees it."""
+
+    __slots__ = ("_by_slot", "computing", "in_flight", "lane", "last_compute_end_ns", "reserved_slot")
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.in_flight = 0
+        self.computing: deque[Batch] = deque()
+        self.last_compute_end_ns = 0
+        self.reserved_slot: int | None = None
+        self._by_slot: dict[int, Batch] = {}
+
+    def reserve(self) -> bool:
+        """Hold a slot for the next batch, if one is free."""
+        if self.reserved_slot is None:
+            self.reserved_slot = self.lane.try_reserve()
+        return self.reserved_slot is not None
+
+    def unreserve(self) -> None:
+        """Give the held slot back."""
+        if self.reserved_slot is not None:
+            self.lane.unreserve(self.reserved_slot)
+            self.reserved_slot = None
+
+    def predicted_free_ns(self, now_ns: int, cost: CostModel) -> float:
+        """Return when compute will have done what is in flight; in the past if nothing is."""
+        free_ns: float = self.last_compute_end_ns
+        if not self.computing:
+            return free_ns
+        for batch in self.computing:
+            size = batch.executed_rows
+            free_ns = max(free_ns, batch.formed_ns + cost.h2d_ns(size)) + cost.mean_ns(size)
+        return max(free_ns, now_ns)
+
+    def submit(self, batch: Batch) -> None:
+        """Send a batch in the reserved slot on its way."""
+        self._by_slot[batch.slot_index] = batch
+        self.computing.append(batch)
+        self.in_flight += 1
+        self.reserved_slot = None
+        self.lane.submit(batch)
+
+    def compute_ended(self, batch: Batch, ended_ns: int) -> None:
+        """Note that `batch` has left compute."""
+        self.last_compute_end_ns = max(self.last_compute_end_ns, ended_ns)
+        if batch in self.computing:
+            self.computing.remove(batch)
+
+    def slot_freed(self, slot_index: int) -> Batch | None:
+        """Note that a slot is free; return its batch. A batch that failed leaves compute here."""
+        batch = self._by_slot.pop(slot_index, None)
+        if batch is not None:
+            self.in_flight -= 1
+            if batch in self.computing:
+                self.computing.remove(batch)
+        return batch
+
+
+class BindingGuard:
+    """How long before the last moment a batch is bound: the running p99 of how late binding happened.
+
+    Attributes:
+        guard_ns: never below the least that was asked for.
+    """
+
+    def __init__(self, least_ns: int) -> None:
+        self._least_ns = least_ns
+        self._lateness: deque[int] = deque(maxlen=LATENESS_WINDOW)
+        self._until_refresh = LATENESS_REFRESH
+        self.guard_ns = least_ns
+
+    def observe(self, late_ns: int) -> None:
+        """Learn from one timer: how long after its instant the former came to decide."""
+        self._lateness.append(max(0, late_ns))
+        self._until_refresh -= 1
+        if self._until_refresh == 0:
+            self._until_refresh = LATENESS_REFRESH
+            ranked = sorted(self._lateness)
+            self.guard_ns = max(self._least_ns, ranked[int(0.99 * (len(ranked) - 1))])
+
+
+class LaneSet:
+    """All lanes of one former, and the guard."""
+
+    def __init__(self, lanes: Sequence[Lane], guard_min_ns: int) -> None:
+        self.states = [LaneState(lane) for lane in lanes]
+        self.guard = BindingGuard(guard_min_ns)
+
+    @property
+    def in_flight(self) -> int:
+        """Batches between forming and the end of d2h, on all lanes."""
+        return sum(state.in_flight for state in self.states)
+
+    def earliest_free(self, depth: int, now_ns: int, cost: CostModel) -> tuple[LaneState | None, float]:
+        """Return the open lane whose compute is predicted to be free first, and when; None if no lane is open."""
+        best: LaneState | None = None
+        best_ns = 0.0
+        for state in self.states:
+            if state.reserved_slot is None or state.in_flight >= depth:
+                continue
+            free_ns = state.predicted_free_ns(now_ns, cost)
+            if best is None or free_ns < best_ns:
+                best, best_ns = state, free_ns
+        return best, best_ns

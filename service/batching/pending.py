@@ -1,0 +1,371 @@
+"""The pending queue: requests that are admitted and decoded and not yet in a batch.
+
+Theory of operation
+    Requests wait in groups, one per (priority level, batch key); a group is a list sorted by order key. The order key
+    is the deadline (policy jit_edf) or the instant of arrival (window, eager). Within a stream requests keep their
+    order of arrival, so a request inherits the earliest key of those behind it on its stream. A request behind one of
+    another group of the same stream is *held*: it belongs to no group until those before it are gone.
+
+    Request without a deadline: ordered as if it had one second, and never expired. So it is neither starved by a steady
+    overload of urgent frames nor in front of them.
+
+    Everything here is bookkeeping; what runs when is decided in `policy`, which reads this and changes nothing.
+
+Owner: the former's thread. Not thread-safe.
+"""
+
+import enum
+import heapq
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Hashable, Iterable, Sequence
+from typing import NamedTuple
+
+from service.batching.demand import Demand, StreamShare
+from service.batching.settings import BatchingSettings, PolicyName, TimeoutAction
+from service.request import Delivery, Request, StreamKey
+
+NEVER_NS = 1 << 62
+"""A deadline that never comes."""
+SOFT_BUDGET_NS = 1_000_000_000
+"""Where a request without a deadline stands in the order: behind frames, but not for ever."""
+DELAYED_NS = 1 << 61
+"""Added to the order key of a request whose queue timeout passed under DELAY: behind everything unexpired."""
+
+
+class Reason(enum.Enum):
+    """Why a pending request ends without execution."""
+
+    EXPIRED = "expired"
+    TIMED_OUT = "timed_out"
+    SUPERSEDED = "superseded"
+    CANCELLED = "cancelled"
+    QUEUE_FULL = "queue_full"
+    TOO_LARGE = "too_large"
+
+
+class Entry:
+    """One pending request and its place. Written by `PendingQueue` alone.
+
+    Attributes:
+        order_key: where it stands now, from its own key and those behind it on its stream.
+        own_key: where it would stand alone.
+    """
+
+    __slots__ = (
+        "arrival_ns", "deadline_ns", "group", "id", "is_held", "order_key", "own_key", "request", "rows", "stream",
+    )  # fmt: skip
+
+    def __init__(self, request: Request, stream: "StreamState", own_key: int) -> None:
+        self.request = request
+        self.id = request.id
+        self.rows = request.size
+        self.arrival_ns = request.arrival_ns
+        self.deadline_ns = NEVER_NS if request.deadline_ns is None else request.deadline_ns
+        self.own_key = self.order_key = own_key
+        self.stream = stream
+        self.group: Group | None = None
+        self.is_held = False
+
+
+class Place(NamedTuple):
+    """An entry in the order of its group; compares by key, then by order of arrival."""
+
+    order_key: int
+    id: int
+    entry: Entry
+
+
+class Group:
+    """Requests that may share a batch: one priority level, one batch key.
+
+    Attributes:
+        queue: in order.
+        rows: sum of their sizes.
+        tall_entries: entries of more than one row.
+        soft_entries: entries without a deadline.
+        loose_entries: entries whose order key is not their deadline.
+    """
+
+    __slots__ = ("batch_key", "level", "loose_entries", "queue", "rows", "soft_entries", "tall_entries")
+
+    def __init__(self, level: int, batch_key: Hashable) -> None:
+        self.level = level
+        self.batch_key = batch_key
+        self.queue: list[Place] = []
+        self.rows = 0
+        self.tall_entries = 0
+        self.soft_entries = 0
+        self.loose_entries = 0
+
+    def add(self, entry: Entry) -> None:
+        """Put `entry` in its place."""
+        insort(self.queue, Place(entry.order_key, entry.id, entry))
+        self._count(entry, 1)
+        entry.group = self
+
+    def remove(self, entry: Entry) -> None:
+        """Take `entry` out."""
+        position = bisect_left(self.queue, (entry.order_key, entry.id))
+        del self.queue[position]
+        self._count(entry, -1)
+        entry.group = None
+
+    def _count(self, entry: Entry, step: int) -> None:
+        self.rows += step * entry.rows
+        self.tall_entries += step * (entry.rows > 1)
+        if entry.deadline_ns == NEVER_NS:
+            self.soft_entries += step
+        elif entry.order_key != entry.deadline_ns:
+            self.loose_entries += step
+
+
+class StreamState:
+    """What is known of one stream: its waiting entries in order of arrival, and how it was served."""
+
+    __slots__ = ("groups_waiting", "held_entries", "key", "share", "waiting")
+
+    def __init__(self, key: StreamKey, share: StreamShare) -> None:
+        self.key = key
+        self.share = share
+        self.waiting: deque[Entry] = deque()
+        self.held_entries = 0
+
+
+class PendingQueue:
+    """See the module's theory of operation.
+
+    Args:
+        settings: levels, queue policies, and which order applies.
+        largest_batch_ns: execution time of the largest batch, the scale of the load averages.
+    """
+
+    def __init__(self, settings: BatchingSettings, largest_batch_ns: float) -> None:
+        self._settings = settings
+        self._is_by_deadline = settings.policy is PolicyName.JIT_EDF
+        self.groups: dict[tuple[int, Hashable], Group] = {}
+        self.demand = Demand(largest_batch_ns)
+        self.batches_taken = 0
+        self.held_entries = 0
+        self._entries: dict[int, Entry] = {}
+        self._streams: dict[StreamKey, StreamState] = {}
+        self._level_counts: dict[int, int] = {}
+        self._timeouts: list[tuple[int, int]] = []
+        self._next_sweep_ns = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, request_id: int) -> bool:
+        return request_id in self._entries
+
+    @property
+    def rows(self) -> int:
+        """Rows of all pending requests."""
+        return sum(entry.rows for entry in self._entries.values())
+
+    @property
+    def streams(self) -> int:
+        """Streams remembered, for metrics and leak tests."""
+        return len(self._streams)
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def push(self, request: Request, now_ns: int) -> list[tuple[Request, Reason]]:
+        """Add a request; return those that end because of it (it may be the one)."""
+        settings = self._settings
+        if request.size > settings.max_batch_size:
+            return [(request, Reason.TOO_LARGE)]
+        self._sweep(now_ns)
+        stream = self._stream(request.stream, now_ns)
+        self.demand.offer(stream.share, request.size, now_ns)
+        ended = self._supersede(stream)
+        level = settings.level_of(request.priority)
+        limit = settings.queue_policy_of(level).max_queue_size
+        if limit and self._level_counts.get(level, 0) >= limit:
+            return [*ended, (request, Reason.QUEUE_FULL)]
+        self._add(Entry(request, stream, self._own_key(request)), level)
+        return ended
+
+    def _stream(self, key: StreamKey, now_ns: int) -> StreamState:
+        stream = self._streams.get(key)
+        if stream is None:
+            stream = self._streams[key] = StreamState(key, StreamShare(now_ns))
+        return stream
+
+    def _own_key(self, request: Request) -> int:
+        if not self._is_by_deadline:
+            return request.arrival_ns
+        return request.arrival_ns + SOFT_BUDGET_NS if request.deadline_ns is None else request.deadline_ns
+
+    def _supersede(self, stream: StreamState) -> list[tuple[Request, Reason]]:
+        if stream.key.delivery is not Delivery.LATEST:
+            return []
+        ended = []
+        while len(stream.waiting) >= max(1, stream.key.max_waiting):
+            oldest = stream.waiting[0]
+            self._remove(oldest)
+            ended.append((oldest.request, Reason.SUPERSEDED))
+        return ended
+
+    def _add(self, entry: Entry, level: int) -> None:
+        stream, request = entry.stream, entry.request
+        previous = stream.waiting[-1] if stream.waiting else None
+        stream.waiting.append(entry)
+        self._entries[entry.id] = entry
+        self._level_counts[level] = self._level_counts.get(level, 0) + 1
+        self._watch_timeout(entry, level)
+        group_key = (level, request.batch_key)
+        if previous is not None and (previous.is_held or self._group_key(previous) != group_key):
+            entry.is_held = True
+            stream.held_entries += 1
+            self.held_entries += 1
+        else:
+            self._group(group_key).add(entry)
+        if previous is not None and entry.order_key < previous.order_key:
+            self._inherit_keys(stream)
+
+    def _group_key(self, entry: Entry) -> tuple[int, Hashable]:
+        return self._settings.level_of(entry.request.priority), entry.request.batch_key
+
+    def _group(self, key: tuple[int, Hashable]) -> Group:
+        group = self.groups.get(key)
+        if group is None:
+            group = self.groups[key] = Group(*key)
+        return group
+
+    def _inherit_keys(self, stream: StreamState) -> None:
+        """Give every waiting entry the smallest key of itself and those behind it."""
+        smallest = NEVER_NS << 1
+        for entry in reversed(stream.waiting):
+            smallest = min(smallest, entry.own_key)
+            if entry.order_key != smallest:
+                group = entry.group
+                if group is not None:
+                    group.remove(entry)
+                entry.order_key = smallest
+                if group is not None:
+                    group.add(entry)
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    def requests(self, ids: Iterable[int]) -> list[Request]:
+        """Return pending requests without taking them out."""
+        return [self._entries[request_id].request for request_id in ids]
+
+    def take(self, ids: Iterable[int], now_ns: int) -> list[Request]:
+        """Take the requests of a batch out, in the order of `ids`."""
+        requests = []
+        for request_id in ids:
+            entry = self._entries[request_id]
+            self._remove(entry)
+            self.demand.serve(entry.stream.share, entry.rows, now_ns)
+            requests.append(entry.request)
+        self.batches_taken += 1
+        return requests
+
+    def discard(self, request_id: int) -> Request | None:
+        """Take one request out without serving it; None if it is not here."""
+        entry = self._entries.get(request_id)
+        if entry is None:
+            return None
+        self._remove(entry)
+        return entry.request
+
+    def clear(self) -> list[Request]:
+        """Take everything out, in order of arrival."""
+        requests = [self._entries[request_id].request for request_id in sorted(self._entries)]
+        self.groups.clear()
+        self._entries.clear()
+        self._streams.clear()
+        self._level_counts.clear()
+        self._timeouts.clear()
+        self.held_entries = 0
+        return requests
+
+    def _remove(self, entry: Entry) -> None:
+        stream = entry.stream
+        waiting = stream.waiting
+        is_head = waiting[0] is entry
+        if is_head:
+            waiting.popleft()
+        else:
+            waiting.remove(entry)
+        del self._entries[entry.id]
+        level = self._settings.level_of(entry.request.priority)
+        self._level_counts[level] -= 1
+        group = entry.group
+        if group is not None:
+            group.remove(entry)
+            if not group.queue:
+                del self.groups[(group.level, group.batch_key)]
+        else:
+            stream.held_entries -= 1
+            self.held_entries -= 1
+        if not is_head:
+            self._inherit_keys(stream)
+        if stream.held_entries:
+            self._release_held(stream)
+
+    def _release_held(self, stream: StreamState) -> None:
+        """Let the leading run of one group take part."""
+        if not stream.waiting:
+            return
+        run_key = self._group_key(stream.waiting[0])
+        for entry in stream.waiting:
+            if self._group_key(entry) != run_key:
+                return
+            if entry.is_held:
+                entry.is_held = False
+                stream.held_entries -= 1
+                self.held_entries -= 1
+                self._group(run_key).add(entry)
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def _watch_timeout(self, entry: Entry, level: int) -> None:
+        timeout_ns = self._timeout_ns(entry.request, level)
+        if timeout_ns:
+            heapq.heappush(self._timeouts, (entry.arrival_ns + timeout_ns, entry.id))
+
+    def _timeout_ns(self, request: Request, level: int) -> int:
+        policy = self._settings.queue_policy_of(level)
+        default_ns = policy.default_timeout_us * 1000
+        wished_ns = request.queue_timeout_ns or 0
+        if self._settings.policy is PolicyName.WINDOW:  # as Triton: only an allowed, shorter wish counts
+            return wished_ns if policy.allow_timeout_override and 0 < wished_ns < default_ns else default_ns
+        return min(default_ns, wished_ns) if default_ns and wished_ns else default_ns or wished_ns
+
+    @property
+    def next_timeout_ns(self) -> int | None:
+        """The next instant at which a queue timeout passes."""
+        while self._timeouts and self._timeouts[0][1] not in self._entries:
+            heapq.heappop(self._timeouts)
+        return self._timeouts[0][0] if self._timeouts else None
+
+    def time_out(self, now_ns: int) -> list[tuple[Request, Reason]]:
+        """Apply the queue policies: return rejected requests; delayed ones move behind the rest of their level."""
+        ended = []
+        while (next_ns := self.next_timeout_ns) is not None and next_ns <= now_ns:
+            entry = self._entries[heapq.heappop(self._timeouts)[1]]
+            level = self._settings.level_of(entry.request.priority)
+            if self._settings.queue_policy_of(level).timeout_action is TimeoutAction.REJECT:
+                self._remove(entry)
+                ended.append((entry.request, Reason.TIMED_OUT))
+            else:
+                entry.own_key = DELAYED_NS + entry.arrival_ns
+                self._inherit_keys(entry.stream)
+        return ended
+
+    def held(self) -> Sequence[Entry]:
+        """Entries that belong to no group yet; empty unless a stream mixes batch keys or priorities."""
+        return [e for s in self._streams.values() if s.held_entries for e in s.waiting if e.is_held]
+
+    def _sweep(self, now_ns: int) -> None:
+        """Forget streams that have been silent for long, now and then."""
+        if now_ns < self._next_sweep_ns:
+            return
+        self._next_sweep_ns = now_ns + Demand.MEMORY_NS
+        silent = [k for k, s in self._streams.items() if not s.waiting and self.demand.is_forgotten(s.share, now_ns)]
+        for key in silent:
+            del self._streams[key]

@@ -1,0 +1,175 @@
+"""What to do now under policy jit_edf: form a batch, shed requests, or wait. Pure: reads everything, changes nothing.
+
+Theory of operation
+    Earliest deadline first. A batch is bound late: only when its upload must start for compute not to run dry (the
+    guard covers how late a timer can be); until then newcomers can still join or go first. On a free executor nothing
+    waits, except for company that is worth it (`_gather_until_ns`). What goes into the batch, and who is given up when
+    time is short, is chosen at that moment and no earlier (`selection`).
+
+    Strict priority: the most urgent level that has requests leads; lower levels fill the room that is left. One batch
+    in eight may be led by an aged request of a lower level, so that nothing starves.
+
+`policy_window` holds the other policies (window, eager).
+"""
+
+import math
+
+from service.batching.cost_model import CostModel
+from service.batching.decision import IDLE, Decision, Shed, WaitUntil
+from service.batching.lanes import LaneSet
+from service.batching.pending import NEVER_NS, Group, PendingQueue
+from service.batching.selection import Situation, choose
+from service.batching.settings import MAX_DEPTH, BatchingSettings
+
+FULL_BATCH_LEAD = 0.15
+"""Part of mean(B) by which a batch that cannot grow is bound earlier: waiting gains nothing, idling is risked."""
+AT_ONCE_GUARD = 0.25
+"""If the guard exceeds this part of mean(b), late binding costs more than it wins: bind at once, one batch deeper."""
+KNEE_LOAD = 1.05
+KNEE_MARGIN = 1.5
+GATHER_ALPHAS = 0.5
+"""Company is worth waiting for while the oldest request is younger than this part of the fixed cost of a batch."""
+AGED_EVERY = 8
+AGED_SLACK_BATCHES = 2
+
+
+def decide(
+    now_ns: int,
+    pending: PendingQueue,
+    lanes: LaneSet,
+    cost: CostModel,
+    settings: BatchingSettings,
+    *,
+    is_draining: bool = False,
+) -> Decision:
+    """Return what to do now. Draining, nothing waits for company."""
+    group = _leading_group(now_ns, pending, cost)
+    if group is None:
+        return IDLE
+    largest = min(settings.max_batch_size, cost.efficient_size)
+    rate = pending.demand.rate(now_ns)
+    rows = _wanted_rows(now_ns, group, pending, cost, settings, min(largest, _knee(rate, largest, cost)))
+    guard_ns = lanes.guard.guard_ns
+    is_bound_at_once = guard_ns > AT_ONCE_GUARD * cost.mean_ns(rows)
+    lane, free_ns = lanes.earliest_free(MAX_DEPTH if is_bound_at_once else settings.depth, now_ns, cost)
+    bind_ns = 0
+    if lane is not None and not is_bound_at_once:
+        lead_ns = FULL_BATCH_LEAD * cost.mean_ns(largest) if group.rows >= largest else 0.0
+        bind_ns = int(free_ns - cost.h2d_ns(rows) - guard_ns - lead_ns)
+    if lane is None or now_ns < bind_ns:
+        return _shed_or_sleep(now_ns, pending, cost, bind_ns)
+    is_idle = lane.in_flight == 0
+    shed_ids = _hopeless(pending, max(now_ns + cost.h2d_ns(1), free_ns) + cost.lone_ns(is_idle=is_idle))
+    if shed_ids:
+        return Shed(shed_ids)
+    situation = Situation(now_ns, group, pending, cost, largest, rate, free_ns, lane.lane.index)
+    if is_idle and settings.max_queue_delay_us and not is_draining and rows == group.rows < largest:
+        gather_until_ns = _gather_until_ns(situation, guard_ns, settings)
+        if gather_until_ns > now_ns:
+            return WaitUntil(gather_until_ns)
+    return choose(situation, rows)
+
+
+def _leading_group(now_ns: int, pending: PendingQueue, cost: CostModel) -> Group | None:
+    """Return the group whose head goes first: the most urgent level, then the earliest order key."""
+    groups = pending.groups
+    if not groups:
+        return None
+    if len(groups) == 1:
+        return next(iter(groups.values()))
+    top_level = min(level for level, _ in groups)
+    if pending.batches_taken % AGED_EVERY == AGED_EVERY - 1:
+        horizon_ns = now_ns + AGED_SLACK_BATCHES * cost.estimate_ns(cost.max_size)
+        aged = [g for g in groups.values() if g.level > top_level and g.queue[0].order_key < horizon_ns]
+        if aged:
+            return min(aged, key=lambda group: group.queue[0])
+    return min((g for g in groups.values() if g.level == top_level), key=lambda group: group.queue[0])
+
+
+def _knee(rate: float, largest: int, cost: CostModel) -> int:
+    """Return the rows beyond which a batch only makes its first request wait, at this rate of arrival."""
+    alpha_ns = cost.alpha_base_ns * cost.execute_drift.ratio
+    beta_ns = cost.beta_base_ns * cost.execute_drift.ratio
+    load = KNEE_LOAD * rate * beta_ns
+    if load >= 1.0:
+        return largest
+    return max(1, math.ceil(alpha_ns / beta_ns), math.ceil(KNEE_MARGIN * rate * alpha_ns / (1.0 - load)))
+
+
+def _wanted_rows(
+    now_ns: int, group: Group, pending: PendingQueue, cost: CostModel, settings: BatchingSettings, most: int
+) -> int:
+    """Return how many rows to form if time allows: what is there, the knee, captured and preferred sizes."""
+    available = group.rows
+    if len(pending.groups) > 1:
+        available = sum(other.rows for other in pending.groups.values() if other.batch_key == group.batch_key)
+    rows = min(available, most)
+    head = group.queue[0].entry
+    preferred = settings.preferred_batch_sizes
+    if preferred:
+        delay_ns = settings.max_queue_delay_us * 1000
+        is_late = delay_ns > 0 and now_ns - head.arrival_ns >= delay_ns
+        rows = rows if is_late else max((size for size in preferred if size <= rows), default=rows)
+    return max(head.rows, cost.floor_or_pad(rows))
+
+
+def _hopeless(pending: PendingQueue, before_ns: float) -> tuple[int, ...]:
+    """Return the requests whose own deadline is before `before_ns`: even alone they would be late."""
+    ids: list[int] = []
+    for group in pending.groups.values():
+        queue = group.queue
+        if group.loose_entries:
+            ids.extend(place.id for place in queue if place.entry.deadline_ns < before_ns)
+            continue
+        for place in queue:
+            if place.order_key >= before_ns:
+                break
+            if place.entry.deadline_ns < before_ns:
+                ids.append(place.id)
+    if pending.held_entries:
+        ids.extend(entry.id for entry in pending.held() if entry.deadline_ns < before_ns)
+    return tuple(ids)
+
+
+def _shed_or_sleep(now_ns: int, pending: PendingQueue, cost: CostModel, bind_ns: int) -> Decision:
+    """Nothing can be formed yet: give up what is lost whatever happens, and sleep until that or `bind_ns` comes.
+
+    Not by the predicted free time and not by drift: both may turn out better than predicted.
+    """
+    least_ns = cost.least_service_ns()
+    shed_ids = _hopeless(pending, now_ns + least_ns)
+    if shed_ids:
+        return Shed(shed_ids)
+    earliest_ns = min((_earliest_deadline_ns(group) for group in pending.groups.values()), default=NEVER_NS)
+    if pending.held_entries:
+        earliest_ns = min(earliest_ns, *(entry.deadline_ns for entry in pending.held()))
+    lost_ns = int(earliest_ns - least_ns) + 1
+    if bind_ns and bind_ns <= lost_ns:
+        return WaitUntil(bind_ns, is_binding=True)
+    return IDLE if earliest_ns >= NEVER_NS else WaitUntil(max(lost_ns, now_ns + 1))
+
+
+def _earliest_deadline_ns(group: Group) -> int:
+    if group.soft_entries == len(group.queue):
+        return NEVER_NS
+    if group.soft_entries or group.loose_entries:
+        return min(place.entry.deadline_ns for place in group.queue)
+    return group.queue[0].order_key
+
+
+def _gather_until_ns(situation: Situation, guard_ns: int, settings: BatchingSettings) -> int:
+    """Return until when waiting for company is worth it on an idle executor; not after now if it is not.
+
+    The alpha/2 rule: one more row in this batch saves the fixed cost alpha of another batch, and delays those who are
+    here. It pays if the next arrival is expected before the oldest is alpha/2 old.
+    """
+    now_ns, cost, group = situation.now_ns, situation.cost, situation.group
+    oldest_ns = min(place.entry.arrival_ns for place in group.queue)
+    worth_until_ns = oldest_ns + GATHER_ALPHAS * cost.alpha_base_ns * cost.execute_drift.ratio
+    if situation.rate <= 0.0 or now_ns + 1.0 / situation.rate >= worth_until_ns:
+        return now_ns
+    size = min(group.rows + 1, situation.largest)
+    finish_ns = cost.estimate_ns(size) + cost.h2d_ns(size) + cost.d2h_ns(size) + guard_ns
+    return int(
+        min(worth_until_ns, oldest_ns + settings.max_queue_delay_us * 1000, _earliest_deadline_ns(group) - finish_ns)
+    )

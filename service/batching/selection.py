@@ -1,0 +1,192 @@
+"""Who goes into the batch that is due, and who is given up when time is short. Pure, a part of `policy`.
+
+Theory of operation
+    If the whole batch can be done before its tightest deadline, it goes as it is. If not, there are two ways. Shrink:
+    serve the head in a batch small enough for it, if everybody behind can still be served in time (`_rest_in_time`).
+    Else give heads up until the rate of what is served, rows per time, is at its best (`_best_start`): serving every
+    head in the tiny batch that it needs is how a server dies under overload.
+
+    In a sustained overload somebody loses whatever is done; then those streams go first that were served least.
+"""
+
+from typing import NamedTuple
+
+from service.batching.cost_model import CostModel
+from service.batching.decision import Form
+from service.batching.pending import Group, PendingQueue, Place, StreamState
+
+OVERLOAD = 0.95
+"""Load (of the rate of full batches) above which serving everybody is not tried any more."""
+SUSTAINED_OVERLOAD = 0.97
+HYSTERESIS = 1.01
+"""How much better the rate must be to give a head up."""
+
+
+class Situation(NamedTuple):
+    """What the rules of one decision share.
+
+    Attributes:
+        largest: rows of the largest batch worth forming.
+        rate: rows per nanosecond that arrive of late.
+        free_ns: predicted compute-free instant of the lane.
+        lane_index: the lane that takes the batch.
+    """
+
+    now_ns: int
+    group: Group
+    pending: PendingQueue
+    cost: CostModel
+    largest: int
+    rate: float
+    free_ns: float
+    lane_index: int
+
+    @property
+    def full_rate(self) -> float:
+        """Rows per nanosecond in batches of the largest size."""
+        return self.largest / self.cost.mean_ns(self.largest)
+
+
+def choose(situation: Situation, rows: int) -> Form:
+    """Return the batch to form now, of at most `rows` rows."""
+    group, cost = situation.group, situation.cost
+    start_ns = max(situation.now_ns + cost.h2d_ns(rows), situation.free_ns)
+    out_ns = cost.d2h_ns(rows)
+    slack_ns = _tightest_ns(group, rows) - start_ns - out_ns
+    if cost.estimate_ns(rows) <= slack_ns:
+        return _form(situation, rows, start_ns + out_ns, is_fair=False)
+    kept = max(1, group.queue[0].entry.rows, min(rows, cost.rows_within(slack_ns)))
+    if kept >= group.rows:
+        return _form(situation, kept, start_ns + out_ns, is_fair=False)
+    is_overloaded = situation.rate > OVERLOAD * situation.full_rate
+    if not is_overloaded and _rest_in_time(situation, start_ns, kept):
+        return _form(situation, kept, start_ns + out_ns, is_fair=False)
+    first, best_rows = _best_start(situation, start_ns + out_ns, kept)
+    if first == 0:
+        return _form(situation, best_rows, start_ns + out_ns, is_fair=False)
+    is_fair = situation.pending.demand.sustained_rate > SUSTAINED_OVERLOAD * situation.full_rate
+    return _form(situation, best_rows, start_ns + out_ns, is_fair=is_fair, first=first)
+
+
+def _tightest_ns(group: Group, rows: int) -> int:
+    """Return the smallest deadline among the first `rows` rows of the group."""
+    queue = group.queue
+    if not group.soft_entries and not group.loose_entries:
+        return queue[0].order_key
+    return min(place.entry.deadline_ns for place in queue[:rows])
+
+
+def _rest_in_time(situation: Situation, start_ns: float, kept: int) -> bool:
+    """Whether everybody behind the first `kept` rows, in order and in batches that may shrink, would be in time."""
+    cost, queue, largest = situation.cost, situation.group.queue, situation.largest
+    out_ns = cost.d2h_ns(1)
+    end_ns = start_ns + cost.mean_ns(kept)
+    position, left = _skip(situation.group, 0, kept)
+    while position < len(queue):
+        head = queue[position].entry
+        size = min(largest, left, cost.rows_within(head.deadline_ns - end_ns - out_ns))
+        if size < head.rows:
+            return False
+        end_ns += cost.mean_ns(size)
+        position, skipped_left = _skip(situation.group, position, size, left)
+        left = skipped_left
+    return True
+
+
+def _skip(group: Group, position: int, rows: int, left: int | None = None) -> tuple[int, int]:
+    """Return the position behind a prefix of at most `rows` rows (at least one entry), and the rows left there."""
+    left = group.rows if left is None else left
+    if not group.tall_entries:
+        return position + rows, left - rows
+    queue = group.queue
+    taken = queue[position].entry.rows
+    position += 1
+    while position < len(queue) and taken + queue[position].entry.rows <= rows:
+        taken += queue[position].entry.rows
+        position += 1
+    return position, left - taken
+
+
+def _best_start(situation: Situation, fixed_ns: float, kept: int) -> tuple[int, int]:
+    """Return how many heads to pass over and how many rows to serve behind them, for the best rate.
+
+    Later heads have more time, so the batch only grows on the way; the search ends at the first that cannot grow.
+    """
+    cost, queue = situation.cost, situation.group.queue
+    best_rate, best_first, best_rows = kept / cost.mean_ns(kept), 0, kept
+    left = situation.group.rows - queue[0].entry.rows
+    for first in range(1, len(queue)):
+        entry = queue[first].entry
+        possible = min(situation.largest, left)
+        rows = min(possible, cost.rows_within(entry.deadline_ns - fixed_ns))
+        left -= entry.rows
+        if rows < entry.rows:
+            continue
+        rate = rows / cost.mean_ns(rows)
+        if rate > best_rate * HYSTERESIS:
+            best_rate, best_first, best_rows = rate, first, rows
+        if rows >= possible:
+            break
+    return best_first, best_rows
+
+
+def _form(situation: Situation, rows: int, fixed_ns: float, *, is_fair: bool, first: int = 0) -> Form:
+    """Build the decision: who goes, who is given up, what the lower levels add."""
+    group, cost = situation.group, situation.cost
+    queue = group.queue
+    shed_ids: tuple[int, ...] = ()
+    candidates = queue
+    if first:
+        done_ns = fixed_ns + cost.estimate_ns(rows)
+        shed_ids = tuple(p.id for p in queue[:first] if p.entry.deadline_ns < done_ns)
+        candidates = [p for p in queue[:first] if p.entry.deadline_ns >= done_ns] + queue[first:]
+    if is_fair and sum(p.entry.rows for p in candidates) > rows:
+        candidates = _least_served_first(candidates)
+    ids, taken = _take(candidates, rows, is_unit=not group.tall_entries)
+    if taken < rows and len(situation.pending.groups) > 1:
+        taken += _fill(situation, ids, rows - taken, fixed_ns + cost.estimate_ns(rows))
+    return Form(tuple(ids), taken, cost.bucket(taken), situation.lane_index, shed_ids)
+
+
+def _take(candidates: list[Place], rows: int, *, is_unit: bool) -> tuple[list[int], int]:
+    """Return the ids of the longest prefix of at most `rows` rows (at least one entry), and its rows."""
+    if is_unit:
+        ids = [place.id for place in candidates[:rows]]
+        return ids, len(ids)
+    ids, taken = [candidates[0].id], candidates[0].entry.rows
+    for place in candidates[1:]:
+        if taken + place.entry.rows > rows:
+            break
+        ids.append(place.id)
+        taken += place.entry.rows
+    return ids, taken
+
+
+def _fill(situation: Situation, ids: list[int], room: int, done_ns: float) -> int:
+    """Append to `ids` what other levels can add in `room` rows without being late; return the rows added."""
+    lead = situation.group
+    others = [g for g in situation.pending.groups.values() if g.batch_key == lead.batch_key and g is not lead]
+    added = 0
+    for group in sorted(others, key=lambda other: other.level):
+        for place in group.queue:
+            entry = place.entry
+            if entry.deadline_ns < done_ns:
+                continue
+            if entry.rows > room - added:
+                return added
+            ids.append(place.id)
+            added += entry.rows
+    return added
+
+
+def _least_served_first(candidates: list[Place]) -> list[Place]:
+    """Return the candidates by the share of their stream that was served; within a stream in order."""
+    picked: dict[StreamState, int] = {}
+    ranked = []
+    for position, place in enumerate(candidates):
+        entry = place.entry
+        rows = picked.get(entry.stream, 0)
+        picked[entry.stream] = rows + entry.rows
+        ranked.append((entry.stream.share.ratio(rows), position, place))
+    ranked.sort()
+    return [place for _, _, place in ranked]
