@@ -29,6 +29,7 @@ TaskName = Literal["detection", "classification", "tensors"]
 
 MAX_BUDGET_MS = 3_600_000.0  # an hour: anything longer is a mistake in the unit
 MAX_RESULTS = 10_000
+MAX_SHOWN = 60  # letters of a wrong value in a message
 OWN_KEYS = (
     "task",
     "color_order",
@@ -135,4 +136,6 @@ class _Reader:
         return others
 
     def _error(self, key: str, expected: str) -> ConfigError:
-        return ConfigError(f"{self._filename}: parameter {key!r} is {self._values[key]!r}: it must be {expected}")
+        value = self._values[key]
+        shown = value if len(value) <= MAX_SHOWN else value[:MAX_SHOWN] + "..."
+        return ConfigError(f"{self._filename}: parameter {key!r} is {shown!r}: it must be {expected}")

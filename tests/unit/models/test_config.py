@@ -1,0 +1,249 @@
+import pytest
+
+from service.models.config import describe, model_file, serving_versions
+from service.models.description import BatchingOptions, ClassificationTask, DetectionTask
+from service.models.repository import Repository, RepositoryError
+
+
+def entry(tmp_path, text=None, files=("1/model.onnx",)):
+    for name in files:
+        path = tmp_path / "m" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("person\ncar\n" if name.endswith("txt") else "")
+    if text is not None:
+        (tmp_path / "m").mkdir(exist_ok=True)
+        (tmp_path / "m" / "config.pbtxt").write_text(text)
+    return Repository([tmp_path]).model("m")
+
+
+def described(tmp_path, text, **more):
+    return describe(entry(tmp_path, text, **more))
+
+
+def parameters(**values):
+    return "".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n' for key, value in values.items()
+    )
+
+
+def test_without_a_configuration_everything_comes_from_the_file_names(tmp_path):
+    found = described(tmp_path, None)
+    assert (found.name, found.backend, found.max_batch_size, found.instance_count) == ("m", "onnxruntime", None, 1)
+    assert (found.task, found.latency_budget_ms, dict(found.backend_options)) == (None, None, {})
+    assert (found.specs, found.image, found.warnings) == (None, None, ())
+
+
+@pytest.mark.parametrize(
+    ("file", "backend"),
+    [("model.onnx", "onnxruntime"), ("model.plan", "tensorrt"), ("model.pt2", "torch"), ("model.pt", "torch")],
+)
+def test_the_backend_follows_from_the_model_file(tmp_path, file, backend):
+    found = entry(tmp_path, files=(f"1/{file}",))
+    description = describe(found)
+    assert description.backend == backend
+    assert model_file(found, 1, description).name == file
+
+
+@pytest.mark.parametrize(
+    ("text", "backend"),
+    [
+        ('backend: "onnxruntime"', "onnxruntime"),
+        ('backend: "pytorch"', "torch"),
+        ('platform: "tensorrt_plan"', "tensorrt"),
+        ('platform: "pytorch_libtorch"', "torch"),
+        ('backend: "tensorrt" platform: "tensorrt_plan"', "tensorrt"),
+        ('default_model_filename: "net.plan"', "tensorrt"),
+    ],
+)
+def test_the_backend_may_be_named(tmp_path, text, backend):
+    assert described(tmp_path, text).backend == backend
+
+
+def test_a_simulated_model_needs_no_files_and_gets_its_options(tmp_path):
+    found = entry(tmp_path, 'backend: "simulated"\n' + parameters(alpha_ms=15, beta_ms=1), files=())
+    description = describe(found)
+    assert dict(description.backend_options) == {"alpha_ms": "15", "beta_ms": "1"}
+    assert serving_versions(found, description) == (1,)
+    assert model_file(found, 1, description) is None
+
+
+def test_our_parameters_are_acted_on_and_all_others_are_the_backends(tmp_path):
+    text = parameters(
+        task="detection",
+        color_order="BGR",
+        latency_budget_ms=50,
+        score_threshold=0.3,
+        iou_threshold=0.6,
+        max_results=7,
+        labels="cat, dog",
+        intra_op_threads=2,
+    )
+    found = described(tmp_path, text)
+    assert found.task == DetectionTask(("cat", "dog"), score_threshold=0.3, iou_threshold=0.6, max_results=7)
+    assert found.latency_budget_ms == 50
+    assert dict(found.backend_options) == {"intra_op_threads": "2"}
+
+
+def test_thresholds_have_defaults(tmp_path):
+    assert described(tmp_path, parameters(task="detection")).task == DetectionTask((), 0.4, 0.5, 100)
+
+
+def test_classification_keeps_its_own_defaults(tmp_path):
+    assert described(tmp_path, parameters(task="classification")).task == ClassificationTask((), None, 5)
+
+
+def test_labels_come_from_the_file_that_an_output_names(tmp_path):
+    text = 'output { name: "x" label_filename: "labels.txt" }' + parameters(task="classification")
+    found = described(tmp_path, text, files=("1/model.onnx", "labels.txt"))
+    assert found.task.labels == ("person", "car")
+
+
+def test_dynamic_batching_keeps_its_knobs(tmp_path):
+    text = (
+        "max_batch_size: 8 dynamic_batching { preferred_batch_size: [ 8, 4, 4 ] max_queue_delay_microseconds: 100 "
+        "priority_levels: 3 default_priority_level: 2 }"
+    )
+    assert described(tmp_path, text).batching == BatchingOptions((4, 8), 100, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("max_batch_size: 8", 8),
+        ("", None),
+        ('input { name: "x" dims: [ 1, 3 ] }', 0),
+        ('max_batch_size: 2 input { name: "x" }', 2),
+    ],
+)
+def test_the_batch_size_is_left_to_the_engine_only_if_no_shape_is_written(tmp_path, text, size):
+    assert described(tmp_path, text).max_batch_size == size
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 1),
+        ("instance_group { }", 1),
+        ("instance_group { count: 3 }", 3),
+        ("instance_group [ { count: 2 }, { count: 1 kind: KIND_CPU } ]", 3),
+        ("instance_group [ { count: 2 }, { count: 4 passive: true } ]", 2),
+    ],
+)
+def test_instances_of_all_groups_are_counted(tmp_path, text, count):
+    assert described(tmp_path, text).instance_count == count
+
+
+def test_what_is_ignored_is_said_once_each(tmp_path):
+    text = (
+        "response_cache { enable: true } model_warmup { } model_warmup { } "
+        'instance_group { host_policy: "a" } instance_group { host_policy: "b" }'
+    )
+    warnings = described(tmp_path, text).warnings
+    assert len(warnings) == 3
+    assert all(line.startswith("m/config.pbtxt: ") and "is ignored" in line for line in warnings)
+
+
+VERSIONS = ("1/model.onnx", "2/model.onnx", "10/model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("text", "versions"),
+    [
+        ("", (10,)),
+        ("version_policy { latest { num_versions: 2 } }", (2, 10)),
+        ("version_policy { latest { } }", (10,)),
+        ("version_policy { latest { num_versions: 9 } }", (1, 2, 10)),
+        ("version_policy { all { } }", (1, 2, 10)),
+        ("version_policy { specific { versions: [ 10, 1, 7 ] } }", (1, 10)),
+    ],
+)
+def test_the_version_policy_chooses(tmp_path, text, versions):
+    found = entry(tmp_path, text, files=VERSIONS)
+    assert serving_versions(found, describe(found)) == versions
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('name: "n"', "name is 'n', but the folder is 'm': give both the same name"),
+        ('backend: "onnxrt"', "unknown backend 'onnxrt': did you mean 'onnxruntime'?"),
+        ('backend: "python"', "unknown backend 'python'"),
+        ('platform: "tensorrt"', "unknown platform 'tensorrt': did you mean 'tensorrt_plan'?"),
+        ('backend: "tensorrt" platform: "onnxruntime_onnx"', "differ: leave one out"),
+        ("max_batch_size: -1", "max_batch_size is -1: it must be from 0"),
+        ("max_batch_size: 1000000", "it must be from 0 to 4096"),
+        ("instance_group { count: -1 }", "count is -1"),
+        ("instance_group { count: 1000 }", "1000 instances: at most 64"),
+        (
+            "max_batch_size: 4 dynamic_batching { preferred_batch_size: 8 }",
+            "preferred_batch_size [8]: each must be from 1",
+        ),
+        ("dynamic_batching { preferred_batch_size: 0 }", "preferred_batch_size [0]"),
+        (
+            "dynamic_batching { priority_levels: 2 }",
+            "default_priority_level is 0: it must be from 1 to priority_levels (2)",
+        ),
+        ("dynamic_batching { priority_levels: 9999999999 }", "at most 1000"),
+        ("ensemble_scheduling { }", "ensembles are not served"),
+        ('sequence_batching { control_input { name: "s" } }', "remove sequence_batching"),
+        ("model_transaction_policy { decoupled: true }", "decoupled models are not served"),
+        ('input { name: "x" allow_ragged_batch: true }', "input 'x': ragged batches"),
+        (parameters(task="detect"), "'task' is 'detect': it must be one of detection, classification, tensors"),
+        (parameters(color_order="rgb"), "'color_order' is 'rgb': it must be one of RGB, BGR"),
+        (parameters(score_threshold="1.5"), "'score_threshold' is '1.5': it must be a number from 0 to 1"),
+        (parameters(score_threshold="nan"), "'score_threshold' is 'nan'"),
+        (parameters(iou_threshold="half"), "'iou_threshold' is 'half'"),
+        (parameters(latency_budget_ms="0"), "'latency_budget_ms' is '0'"),
+        (parameters(latency_budget_ms="inf"), "'latency_budget_ms' is 'inf'"),
+        (parameters(max_results="0"), "'max_results' is '0': it must be a whole number from 1"),
+        (parameters(max_results="9" * 5000), "it must be a whole number"),
+        (parameters(max_results="1.5"), "'max_results' is '1.5'"),
+        (parameters(labels="a,,b"), "'labels' is 'a,,b'"),
+        (parameters(score_treshold="0.3"), "parameter 'score_treshold': did you mean 'score_threshold'?"),
+        (
+            'output { name: "x" label_filename: "nowhere.txt" }' + parameters(task="detection"),
+            "label_filename 'nowhere.txt' is not in the folder m",
+        ),
+        (
+            'output { name: "x" label_filename: "../labels.txt" }' + parameters(task="detection"),
+            "'../labels.txt' is no plain file name",
+        ),
+        (
+            'output { name: "x" label_filename: "a.txt" } output { name: "y" label_filename: "b.txt" }'
+            + parameters(task="detection"),
+            "different label files (a.txt, b.txt)",
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_be_served_is_told_with_its_fix(tmp_path, text, words):
+    with pytest.raises(RepositoryError) as caught:
+        described(tmp_path, text)
+    assert words in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "files", "words"),
+    [
+        (None, ("1/net.onnx",), "m: no model file (model.onnx, model.plan, model.pt2, model.pt)"),
+        (None, ("1/model.onnx", "1/model.plan"), "m: more than one model file"),
+        ('backend: "onnxruntime"', ("1/x",), "m/1: no model.onnx: put the model file there"),
+        ('backend: "torch"', ("1/model.onnx",), "m/1: no model.pt2 or model.pt; model.onnx is there: name its backend"),
+        ('default_model_filename: "net.onnx"', ("1/model.onnx",), "m/1: no net.onnx; model.onnx is there"),
+        ('default_model_filename: "../net.onnx"', ("1/model.onnx",), "'../net.onnx' is no plain file name"),
+        ('backend: "onnxruntime"', (), "m: no version to serve: there are none"),
+        ("version_policy { specific { versions: 3 } }", ("1/model.onnx",), "no version to serve: there are [1]"),
+    ],
+)
+def test_a_missing_model_file_is_told_with_its_fix(tmp_path, text, files, words):
+    found = entry(tmp_path, text, files=files)
+    with pytest.raises(RepositoryError) as caught:
+        load(found)
+    assert words in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def load(found):
+    description = describe(found)
+    for version in serving_versions(found, description):
+        model_file(found, version, description)

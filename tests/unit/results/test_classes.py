@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import CorruptResultError
+from service.models.description import ClassificationTask, DetectionTask
+from service.results.classes import Classification, decode_classes
+from service.results.detections import Detection
+from service.results.options import MODEL_DEFAULTS, ResultOptions
+from service.results.result import make_result
+
+TASK = ClassificationTask(labels=("cat", "dog", "cow"), max_results=2)
+
+
+def scores(*values, dtype=np.float32):
+    return (np.array(values, dtype),)
+
+
+def test_the_best_classes_come_first():
+    found = decode_classes(scores(0.25, -3, 8), TASK, MODEL_DEFAULTS)
+    assert found == (Classification("cow", 2, 8.0), Classification("cat", 0, 0.25))
+
+
+def test_equal_scores_come_by_rising_class():
+    assert [item.class_id for item in decode_classes(scores(1, 2, 2, 1), TASK, ResultOptions(max_results=4))] == [
+        1,
+        2,
+        0,
+        3,
+    ]
+
+
+def test_the_threshold_of_the_stream_leaves_classes_out():
+    assert [item.label for item in decode_classes(scores(0.1, 0.9, 0.5), TASK, ResultOptions(0.5))] == ["dog", "cow"]
+
+
+def test_a_class_without_a_label_is_called_by_its_number():
+    assert decode_classes(scores(0, 0, 0, 1), TASK, ResultOptions(max_results=1))[0].label == "3"
+
+
+def test_half_precision_scores_are_ranked_like_any_others():
+    assert decode_classes(scores(1, 3, 2, dtype=np.float16), TASK, ResultOptions(max_results=1))[0].label == "dog"
+
+
+@pytest.mark.parametrize(
+    "arrays", [(), scores(1, float("nan")), scores(float("-inf")), (np.zeros((2, 3), np.float32),)]
+)
+def test_scores_that_cannot_be_right_are_corrupt(arrays):
+    with pytest.raises(CorruptResultError):
+        decode_classes(arrays, TASK, MODEL_DEFAULTS)
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), max_size=50), st.integers(1, 60))
+def test_the_result_is_the_head_of_a_full_sort(values, limit):
+    found = decode_classes(scores(*values), TASK, ResultOptions(max_results=limit))
+    full = sorted(range(len(values)), key=lambda i: (-values[i], i))
+    assert [item.class_id for item in found] == full[:limit]
+
+
+def test_the_task_decides_what_a_result_is():
+    boxes = (np.array([[0, 0, 1, 1]], np.float32), np.array([0.9], np.float32), np.array([0]))
+    assert isinstance(make_result(DetectionTask(("a",)), boxes, MODEL_DEFAULTS, (4, 4))[0], Detection)
+    assert isinstance(make_result(TASK, scores(1, 2), MODEL_DEFAULTS, (4, 4))[0], Classification)
