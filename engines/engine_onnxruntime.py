@@ -69,12 +69,16 @@ class OnnxruntimeEngine:
 
     def warm_up(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
         """Bind every size on every slot; run each once, on the first slot and on zeros, since the session is shared."""
-        for position, slot in enumerate(self._slots.values()):
+        for slot_index in self._slots:
             for batch_size in batch_sizes:
-                self._binding(slot.index, batch_size)
-                if position == 0:
-                    self._zero_inputs(slot)
-                    self.enqueue(slot.index, batch_size, device_stream)
+                self._binding(slot_index, batch_size)
+        first = next(iter(self._slots.values()), None)
+        if first is None:
+            return
+        for buffer in first.inputs:
+            memory_of(buffer)[:] = 0
+        for batch_size in batch_sizes:
+            self.enqueue(first.index, batch_size, device_stream)
 
     def enqueue(self, slot_index: int, batch_size: int, device_stream: DeviceStream) -> None:  # noqa: ARG002
         """Run rows 0..batch_size-1 of a slot. Blocks: until the run is done, with the GIL released."""
@@ -116,10 +120,6 @@ class OnnxruntimeEngine:
             shape = self._layout.run_shape(spec, batch_size)
             binding.bind_output(spec.name, "cpu", 0, spec.dtype.type, shape, buffer.address)
         return binding
-
-    def _zero_inputs(self, slot: SlotBuffers) -> None:
-        for buffer in slot.inputs:
-            memory_of(buffer)[:] = 0
 
     def _check_open(self) -> None:
         if self._is_closed:

@@ -34,6 +34,8 @@ class AccessLog:
 
     def conflict(self, access: Access, clock: VectorClock) -> Access | None:
         """Return an earlier access that conflicts with `access` and that `clock` does not know, if there is one."""
+        if access.start >= access.end:
+            return None
         for earlier in self._accesses:
             is_apart = earlier.end <= access.start or access.end <= earlier.start
             if is_apart or not (earlier.is_write or access.is_write) or clock.knows(earlier.epoch):
