@@ -23,6 +23,21 @@ _PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 _SEGMENT_BYTES = 65_533  # most content of one JPEG comment segment
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FramesSpec:
+    """Where frames come from.
+
+    `source`: a video file, a folder of pictures, "synthetic", or "" for the bundled clip. `size`: (width, height)
+    to resize to; None: as they are. `quality`: of JPEG, 1 to 100. `tensor_bytes`: of TENSOR frames, 0: as the
+    server says.
+    """
+
+    source: str = ""
+    size: tuple[int, int] | None = None
+    quality: int = 85
+    tensor_bytes: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class FrameSource:
     """Encoded frames, and the words to say where they come from."""
@@ -49,28 +64,21 @@ def tensors(input_bytes: int, seed: int, note: str = "synthetic tensors") -> Fra
     return FrameSource(payloads, Encoding.TENSOR, 0, 0, f"{note}, {input_bytes} bytes")
 
 
-def pictures(source: str, encoding: Encoding, size: tuple[int, int] | None, quality: int) -> FrameSource:
-    """Read and encode up to MAX_PICTURES pictures.
-
-    Args:
-        source: a video file, a folder of pictures, "synthetic", or "" for the bundled clip.
-        encoding: any but TENSOR.
-        size: (width, height) to resize to; None: as they are.
-        quality: of JPEG, 1 to 100.
-    """
-    raw, note = _read(source)
+def pictures(spec: FramesSpec, encoding: Encoding) -> FrameSource:
+    """Read and encode up to MAX_PICTURES pictures; any encoding but TENSOR. Raises UsageError."""
+    raw, note = _read(spec.source)
     encoded: list[bytes] = []
     shape = (0, 0)
     for picture in raw:
-        resized = _resize(picture, size)
+        resized = _resize(picture, spec.size)
         if shape not in {(0, 0), resized.shape[:2]} and encoding in {Encoding.RGB8, Encoding.BGR8}:
             raise UsageError("the pictures differ in size: give --size")
         shape = (resized.shape[0], resized.shape[1])
-        encoded.append(encode(resized, encoding, quality))
+        encoded.append(encode(resized, encoding, spec.quality))
         if len(encoded) >= MAX_PICTURES or sum(map(len, encoded)) > MAX_BYTES:
             break
     if not encoded:
-        raise UsageError(f"no picture could be decoded from {source or 'the bundled clip'}")
+        raise UsageError(f"no picture could be decoded from {spec.source or 'the bundled clip'}")
     note = f"{note}, {len(encoded)} pictures, {_size(encoded)}"
     return FrameSource(tuple(encoded), encoding, shape[1], shape[0], note)
 

@@ -22,8 +22,9 @@ from loadtest.pacer import Pacer
 from loadtest.recorder import Counters, Recorder, Rows
 from loadtest.scenario import Scenario
 from loadtest.stream import StreamDriver
-from loadtest.target import Target
+from loadtest.target import Target, TargetInfo
 
+INTERRUPTED = "interrupted"
 GIVE_UP_S = 5.0  # without any open stream
 _LOOP_PROBE_S = 0.05
 
@@ -66,8 +67,11 @@ class Generator:
         self._loop_lag_ns: list[int] = []
         self._ended_early = ""
 
-    async def prepare(self) -> None:
-        """Open all streams that are connected from the start. Raises CannotConnectError."""
+    async def prepare(self) -> TargetInfo | None:
+        """Open all streams that are connected from the start; return what the server granted the first of them.
+
+        Raises CannotConnectError.
+        """
         self._drivers = [
             StreamDriver(stream_plan, self._scenario, self._target, self._source, self._clock)
             for stream_plan in self._plans
@@ -79,6 +83,7 @@ class Generator:
                         group.create_task(driver.connect())
         except* CannotConnectError as failures:
             raise CannotConnectError(str(failures.exceptions[0])) from failures
+        return next((driver.info for driver in self._drivers if driver.info), None)
 
     async def run(self, start_ns: int, progress: Callable[[Rows, Counters], None] | None = None) -> GeneratorResult:
         """Offer everything from the instant `start_ns` on; returns when all is answered or the drain time is over.
@@ -121,6 +126,11 @@ class Generator:
             offered_for_ns=min(offered_for_ns, int(self._scenario.duration_s * 1e9)),
         )
 
+    def stop(self, reason: str) -> None:
+        """End the run now; `run` returns with what it has."""
+        self._ended_early = self._ended_early or reason
+        self._pacer.stop()
+
     def _fire(self, intended_ns: int, driver: int, frame: int) -> None:
         self._drivers[driver].offer(intended_ns, frame)
 
@@ -138,8 +148,7 @@ class Generator:
                 last_open_ns = now_ns
             elif now_ns - last_open_ns > GIVE_UP_S * 1e9:
                 errors = [driver.last_error for driver in self._drivers if driver.last_error]
-                self._ended_early = f"no stream could be reopened for {GIVE_UP_S:g} s: {errors[-1] if errors else '?'}"
-                self._pacer.stop()
+                self.stop(f"no stream could be reopened for {GIVE_UP_S:g} s: {errors[-1] if errors else '?'}")
                 return
 
     async def _watch_loop(self) -> None:

@@ -28,7 +28,7 @@ _Call = grpc.aio.ServicerContext
 class Faults:
     """What the server does wrong; frames are counted from 1 over all streams, 0 switches a fault off."""
 
-    delay_ms: float = 0.0  # before every answer, one frame of a stream at a time
+    delay_ms: float = 0.0  # before every answer, one frame of a stream at a time; reported as execution
     stall_at_frame: int = 0  # the answer of this frame, and of those behind it, is held back ...
     stall_ms: float = 50.0  # ... for so long
     drop_frame: int = 0  # never answered
@@ -80,7 +80,7 @@ class NullServer:
             frame = wire.ClientMessage.FromString(data).frame
             answers = await self._answers(frame, context)
             if answers is None:
-                held = _result(frame, wire.STATUS_OK)
+                held = self._result(frame, wire.STATUS_OK)
                 continue
             for answer in (*answers, held) if held is not None else answers:
                 await context.write(answer)
@@ -105,8 +105,15 @@ class NullServer:
         if number == faults.swap_frame:
             return None
         superseded = faults.supersede_every and number % faults.supersede_every == 0
-        answer = _result(frame, wire.STATUS_SUPERSEDED if superseded else wire.STATUS_OK)
+        answer = self._result(frame, wire.STATUS_SUPERSEDED if superseded else wire.STATUS_OK)
         return [answer, answer] if number == faults.duplicate_frame else [answer]
+
+    def _result(self, frame: wire.Frame, code: "wire.StatusCode") -> bytes:
+        result = wire.Result(seq=frame.seq, capture_time_us=frame.capture_time_us)
+        result.status.code = code
+        if self._faults.delay_ms:
+            result.timings.execute_us = result.timings.server_total_us = round(self._faults.delay_ms * 1e3)
+        return wire.ServerMessage(result=result).SerializeToString()
 
 
 def _opened(opening: wire.Open) -> bytes:
@@ -114,12 +121,6 @@ def _opened(opening: wire.Open) -> bytes:
     opened = wire.Opened(session_id="null", model=opening.model, model_version="1", inputs=[_INPUT], delivery=delivery)
     opened.window = opening.max_in_flight or 8
     return wire.ServerMessage(opened=opened).SerializeToString()
-
-
-def _result(frame: wire.Frame, code: "wire.StatusCode") -> bytes:
-    result = wire.Result(seq=frame.seq, capture_time_us=frame.capture_time_us)
-    result.status.code = code
-    return wire.ServerMessage(result=result).SerializeToString()
 
 
 async def _serve(address: str, faults: Faults) -> None:

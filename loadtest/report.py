@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from loadtest import histograms
+from loadtest.generator import INTERRUPTED
 from loadtest.scenario import Scenario
 from loadtest.summary import Summary
 from loadtest.tables import by_stream, timeline
@@ -77,7 +78,8 @@ def build(scenario: Scenario, summary: Summary, circumstances: Circumstances, as
     lag_ms, p50_ms = summary.latencies["schedule_lag_p99_ms"], summary.latencies["p50_ms"]
     fault = generator_fault(lag_ms, p50_ms, is_open_loop=scenario.is_open_loop)
     faults = [*([fault] if fault else []), *summary.faults]
-    verdict, reasons = decide(faults=faults, ended_early=summary.ended_early, judged=judged, doubts=summary.doubts)
+    gone = "" if summary.ended_early == INTERRUPTED else summary.ended_early
+    verdict, reasons = decide(faults=faults, ended_early=gone, judged=judged, doubts=summary.doubts)
     interval = summary.p99_interval
     return {
         "schema": SCHEMA,

@@ -14,7 +14,7 @@ from loadtest.errors import CannotConnectError, GarbageError, StreamBrokenError
 from loadtest.frames import FrameSource
 from loadtest.recorder import Recorder
 from loadtest.scenario import Policy, Scenario
-from loadtest.target import Moved, Target, TargetStream
+from loadtest.target import Moved, Target, TargetInfo, TargetStream
 
 _RECONNECT_PAUSES_S = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # the last one repeats
 _HEAD_START = 7  # frames of the source between one stream and the next, so that cameras do not show the same
@@ -68,6 +68,11 @@ class StreamDriver:
     def is_open(self) -> bool:
         """Whether frames can be written now."""
         return self._connection is not None and not self._connection.is_over
+
+    @property
+    def info(self) -> TargetInfo | None:
+        """What the server granted; None before the first connection."""
+        return self._connection.stream.info if self._connection else None
 
     async def connect(self) -> None:
         """Open a connection. Raises CannotConnectError."""

@@ -43,6 +43,7 @@ class Merged:
     loop_lag_ms: Floats
     ended_early: str
     offered_for_s: float
+    generator_fault: str = ""  # why a part of the run is missing; empty if none is
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,7 +114,7 @@ def summarise(scenario: Scenario, run: Merged, good_within_ms: float) -> Summary
         samples=len(after),
         cut_s=cut_s,
         doubts=doubts,
-        faults=violations(rows, run.counters),
+        faults=[*([run.generator_fault] if run.generator_fault else []), *violations(rows, run.counters)],
         good=int(np.count_nonzero(latency_ms <= good_within_ms)),
         offered_for_s=run.offered_for_s,
         ended_early=run.ended_early,
@@ -166,7 +167,7 @@ def _cut(scenario: Scenario, run: Merged, latency_ms: Floats, due_s: Floats, dou
         doubts.append(f"none of {run.counters.sent} frames was answered")
         return 0.0
     if run.ended_early:
-        doubts.append("the run ended early")
+        doubts.append(f"the run ended early: {run.ended_early}")
     if scenario.is_shaped:
         doubts.append(f"a {scenario.arrival.value} load changes by design: there is no steady state to measure")
         return 0.0

@@ -64,6 +64,7 @@ class TargetSpec:
     encoding: Encoding = Encoding.JPEG
     width: int = 0
     height: int = 0
+    shape: tuple[int, ...] = ()  # TENSOR: of the first input; empty: the model's
     budget_ms: float | None = None
     delivery: Delivery = Delivery.LATEST
     window: int = 0  # frames in flight to ask for; 0: the server's default

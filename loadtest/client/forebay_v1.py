@@ -1,4 +1,4 @@
-"""The forebay.v1 protocol as a load target: the only client-side file of the load generator that sees gRPC.
+"""The forebay.v1 protocol as a load target.
 
 Lean on purpose, since every microsecond here is taken from what the generator can offer: messages cross gRPC as
 bytes, and the head of a Frame is serialised by protobuf while its payload is appended as it is (it is the last
@@ -7,12 +7,12 @@ field, so the wire format allows it). Owner: the event loop's thread.
 
 import asyncio
 import math
-from pathlib import Path
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from forebay.wire import frames_pb2 as wire
+from loadtest.client.channels import open_channels
 from loadtest.errors import CannotConnectError, GarbageError, StreamBrokenError
 from loadtest.target import (
     Answer,
@@ -20,15 +20,12 @@ from loadtest.target import (
     Encoding,
     Moved,
     Outcome,
-    Protocols,
-    Target,
     TargetInfo,
     TargetSpec,
     TargetStream,
 )
 
 METHOD = "/forebay.v1.FrameInference/Stream"
-MAX_CONNECTIONS = 64  # further streams share these; a server commonly allows 100 streams per connection
 
 _ENCODINGS = {
     Encoding.JPEG: wire.ENCODING_JPEG,
@@ -50,21 +47,6 @@ _ITEM_BYTES = {"BOOL": 1, "UINT8": 1, "INT8": 1, "FP16": 2, "BF16": 2, "UINT16":
 _ITEM_BYTES |= {"FP32": 4, "UINT32": 4, "INT32": 4, "FP64": 8, "UINT64": 8, "INT64": 8}
 _FRAME_TAG = bytes([wire.ClientMessage.FRAME_FIELD_NUMBER << 3 | 2])
 _PAYLOAD_TAG = bytes([wire.Frame.PAYLOAD_FIELD_NUMBER << 3 | 2])
-_CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.use_local_subchannel_pool", 1),  # else channels to one address silently share a connection
-    ("grpc.enable_retries", 0),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.http2.max_frame_size", 1 << 20),
-)
-
-
-def open_target(spec: TargetSpec, streams: int) -> Target:
-    """Return the target for the protocol of `spec`, ready to open `streams` streams on the running event loop."""
-    if spec.protocol is Protocols.FOREBAY:
-        return ForebayTarget(spec, streams)
-    raise CannotConnectError(f"the protocol {spec.protocol.value} is not supported by this build")
 
 
 def encode_frame(seq: int, capture_time_us: int, payload: bytes) -> bytes:
@@ -75,25 +57,12 @@ def encode_frame(seq: int, capture_time_us: int, payload: bytes) -> bytes:
     return b"".join((_FRAME_TAG, _varint(body_bytes), head, _PAYLOAD_TAG, size, payload))
 
 
-def open_channel(spec: TargetSpec) -> grpc.aio.Channel:
-    """Return one connection of its own to the server, with TLS if the spec names a CA."""
-    if not spec.ca_file:
-        return grpc.aio.insecure_channel(spec.address, options=_CHANNEL_OPTIONS)
-    try:
-        certificates = Path(spec.ca_file).read_bytes()
-    except OSError as error:
-        raise CannotConnectError(f"cannot read the CA file: {error.strerror}") from error
-    credentials = grpc.ssl_channel_credentials(root_certificates=certificates)
-    return grpc.aio.secure_channel(spec.address, credentials, options=_CHANNEL_OPTIONS)
-
-
 class ForebayTarget:
     """A Forebay server, or whatever else speaks forebay.v1. See loadtest.target.Target."""
 
     def __init__(self, spec: TargetSpec, streams: int) -> None:
         self._spec = spec
-        connections = spec.connections or min(streams, MAX_CONNECTIONS)
-        self._channels = [open_channel(spec) for _ in range(connections)]
+        self._channels = open_channels(spec, streams)
         self._opened = 0
 
     async def open(self, stream_id: str, resume_from: int | None = None) -> TargetStream:
@@ -131,6 +100,7 @@ class ForebayTarget:
             encoding=_ENCODINGS[spec.encoding],
             width=spec.width,
             height=spec.height,
+            shape=spec.shape,
             delivery=wire.DELIVERY_LATEST if spec.delivery is Delivery.LATEST else wire.DELIVERY_EVERY,
             max_in_flight=spec.window,
             priority=spec.priority,

@@ -1,0 +1,5 @@
+"""Lets `python -m loadtest` do what `forebay load` does."""
+
+from loadtest.cli import main
+
+main()

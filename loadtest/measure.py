@@ -1,0 +1,93 @@
+"""One measurement from job to document: run, calibrate, summarise, judge. What the commands and benchmarks call."""
+
+import asyncio
+import signal
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+
+from loadtest.calibrate import null_server_ceiling
+from loadtest.job import Job
+from loadtest.live import LiveView
+from loadtest.recorder import ROW, Counters
+from loadtest.report import Circumstances, Document, build, metrics_of
+from loadtest.runner import run_load
+from loadtest.scenario import Scenario
+from loadtest.summary import Merged, summarise
+from loadtest.target import Protocols
+from loadtest.verdict import Assertion, parse_assertion
+
+
+async def measure(
+    job: Job,
+    *,
+    agents: tuple[str, ...] = (),
+    assertions: tuple[Assertion, ...] = (),
+    good_within_ms: float = 100.0,
+    calibrate: bool = True,
+    live: bool = False,
+) -> Document:
+    """Run a job and return its report.
+
+    Ctrl-C and SIGTERM end the run early; what there is by then is reported.
+
+    Raises:
+        LoadError: there is nothing to report: no server, or the generator could not start.
+    """
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    stop = asyncio.Event()
+    with LiveView(job.scenario, f"forebay load {job.spec.address}", is_wanted=live) as view, _stop_on_signals(stop):
+        outcome = await run_load(job, agents=agents, on_progress=view.update, stop=stop)
+    ceiling = None
+    if calibrate and not agents and not outcome.run.ended_early:
+        ceiling = await null_server_ceiling(_as_sent(job, outcome.info.input_bytes if outcome.info else 0))
+    circumstances = Circumstances(
+        started_at=started_at,
+        spec=job.spec,
+        info=outcome.info,
+        frames=outcome.frames,
+        processes=len(outcome.cpu_shares),
+        hosts=max(1, len(set(agents))),
+        cpu_shares=outcome.cpu_shares,
+        ceiling_per_s=ceiling,
+        good_within_ms=good_within_ms,
+    )
+    return build(job.scenario, summarise(job.scenario, outcome.run, good_within_ms), circumstances, list(assertions))
+
+
+def parse_assertions(texts: list[str]) -> tuple[Assertion, ...]:
+    """Read --assert options. Raises UsageError."""
+    nothing = Merged(
+        rows=np.zeros(0, ROW), counters=Counters(), loop_lag_ms=np.zeros(0), ended_early="", offered_for_s=0.0
+    )
+    metrics = metrics_of(summarise(Scenario(), nothing, 0.0))
+    return tuple(parse_assertion(text, metrics) for text in texts)
+
+
+def _as_sent(job: Job, input_bytes: int) -> Job:
+    """Return the job with the size of its tensors, which the null server does not know."""
+    if job.frames.tensor_bytes or not input_bytes or job.spec.protocol is not Protocols.FOREBAY:
+        return job
+    return replace(job, frames=replace(job.frames, tensor_bytes=input_bytes))
+
+
+class _stop_on_signals:  # noqa: N801  # used as a function
+    """Set an event on SIGINT and SIGTERM, in the main thread; elsewhere do nothing."""
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+        self._installed: list[int] = []
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        with suppress(ValueError, RuntimeError, NotImplementedError):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, self._stop.set)
+                self._installed.append(number)
+
+    def __exit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
+        for number in self._installed:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,209 @@
+"""The options that say what to offer to whom: shared by `forebay load` and `forebay load search`."""
+
+import dataclasses
+import functools
+import inspect
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from loadtest.arrivals import read_trace
+from loadtest.errors import UsageError
+from loadtest.frames import FramesSpec
+from loadtest.job import Job
+from loadtest.scenario import Arrival, Phase, Policy, Scenario
+from loadtest.target import Delivery, Encoding, Protocols, TargetSpec
+
+GOOD_WITHIN_MS = 100.0  # an answer older than this is of no use to a live view
+_DATATYPE_BYTES = {"UINT8": 1, "INT8": 1, "BOOL": 1, "FP16": 2, "FP32": 4, "INT32": 4, "FP64": 8, "INT64": 8}
+_TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(us|ms|s|m|)")
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
+_Option = typer.Option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """What the user asked for; see the help texts."""
+
+    address: Annotated[str, _Option(help="Server: HOST:PORT or unix:PATH.")] = "127.0.0.1:8001"
+    protocol: Annotated[Protocols, _Option(help="forebay, or the Open Inference Protocol.")] = Protocols.FOREBAY
+    model: Annotated[str, _Option(help="Model name.")] = "detector"
+    model_version: Annotated[str, _Option(help="Model version; empty: the newest.")] = ""
+    ca_file: Annotated[str, _Option(help="PEM file of the CA: use TLS.")] = ""
+    arrival: Annotated[
+        Arrival | None, _Option(help="How frames arrive; cameras unless --rate, --concurrency or --trace is given.")
+    ] = None
+    cameras: Annotated[int, _Option("--cameras", "--streams", help="Number of streams.")] = 1
+    fps: Annotated[float, _Option(help="Frames per second of each camera.")] = 30.0
+    rate: Annotated[float | None, _Option(help="Frames per second over all streams (all arrivals but cameras).")] = None
+    peak: Annotated[
+        float | None, _Option(help="Highest rate of ramp, step, spike and sine; default: twice --rate.")
+    ] = None
+    gamma_shape: Annotated[float, _Option(help="gamma: below 1 burstier than Poisson, above more regular.")] = 0.5
+    period: Annotated[str, _Option(help="sine: length of a swing.")] = "10s"
+    spike: Annotated[str, _Option(help="spike: how long it lasts.")] = "5s"
+    trace: Annotated[Path | None, _Option(help="CSV to replay: time_s, stream, size_bytes.")] = None
+    concurrency: Annotated[int | None, _Option(help="Closed loop: frames in flight per stream.")] = None
+    phase: Annotated[Phase, _Option(help="How the cameras' clocks lie.")] = Phase.RANDOM
+    jitter: Annotated[str, _Option(help="Cameras: most delay between capture and sending.")] = "0ms"
+    burst_every: Annotated[int, _Option(help="Cameras, JPEG: every Nth frame is a large one; 0: none.")] = 0
+    burst_scale: Annotated[float, _Option(help="How many times larger.")] = 4.0
+    connect_ramp: Annotated[str, _Option(help="Connect the streams one by one over this time.")] = "0s"
+    duration: Annotated[str, _Option(help="How long to offer frames; a bare number is seconds.")] = "60s"
+    drain: Annotated[str, _Option(help="How long to wait for answers after the last frame.")] = "5s"
+    policy: Annotated[
+        Policy | None, _Option(help="What a full client does; default: drop-oldest for cameras, else block.")
+    ] = None
+    queue_depth: Annotated[int, _Option(help="drop-oldest: frames that may wait at the client.")] = 1
+    delivery: Annotated[
+        Delivery | None, _Option(help="What the server does; default: latest for cameras, else every.")
+    ] = None
+    budget: Annotated[str, _Option(help="Latency budget to ask for; empty: the server's default.")] = ""
+    window: Annotated[int, _Option(help="Frames in flight to ask for; 0: the server's default.")] = 0
+    priority: Annotated[int, _Option(help="Priority of the streams; 0: the model's default.")] = 0
+    connections: Annotated[int, _Option(help="Connections; 0: one per stream, at most 64 a process.")] = 0
+    frames: Annotated[str, _Option(help="Video file, folder of pictures, or `synthetic`; empty: bundled clip.")] = ""
+    encoding: Annotated[Encoding | None, _Option(help="Of the frames; default: jpeg, tensor with --shape.")] = None
+    size: Annotated[str, _Option(help="Resize pictures to WIDTHxHEIGHT.")] = ""
+    quality: Annotated[int, _Option(min=1, max=100, help="Of JPEG.")] = 85
+    shape: Annotated[str, _Option(help="Synthetic tensors of this shape, e.g. 3x224x224; default: the model's.")] = ""
+    datatype: Annotated[str, _Option(help="Of --shape.")] = "FP32"
+    good_within: Annotated[str, _Option(help="Answers within this count as goodput; default: --budget or 100ms.")] = ""
+    seed: Annotated[int, _Option(min=0, help="Of everything random.")] = 1
+    processes: Annotated[int, _Option(min=1, max=64, help="Generator processes (per agent).")] = 1
+    agent: Annotated[list[str] | None, _Option(help="HOST:PORT of `forebay load agent`; repeat.")] = None
+    calibrate: Annotated[bool, _Option(help="Measure the generator's own ceiling after the run.")] = True
+    live: Annotated[bool, _Option(help="Show progress on a terminal.")] = True
+
+    def job(self) -> Job:
+        """Return the job that these options describe. Raises UsageError."""
+        scenario = self._scenario()
+        return Job(scenario=scenario, spec=self._spec(scenario), frames=self._frames(), processes=self.processes)
+
+    def good_within_ms(self) -> float:
+        """Return what counts as goodput."""
+        text = self.good_within or self.budget
+        return seconds(text, "--good-within") * 1e3 if text else GOOD_WITHIN_MS
+
+    def _arrival(self) -> Arrival:
+        if self.arrival is not None:
+            return self.arrival
+        given = (
+            (self.trace is not None, Arrival.TRACE),
+            (self.concurrency is not None, Arrival.CLOSED),
+            (self.rate is not None, Arrival.POISSON),
+        )
+        return next((arrival for is_given, arrival in given if is_given), Arrival.CAMERAS)
+
+    def _scenario(self) -> Scenario:
+        arrival = self._arrival()
+        rate = self.rate if self.rate is not None else 100.0
+        trace = read_trace(self.trace) if self.trace else ()
+        default_policy = Policy.DROP_OLDEST if arrival is Arrival.CAMERAS else Policy.BLOCK
+        return Scenario(
+            arrival=arrival,
+            duration_s=seconds(self.duration, "--duration"),
+            streams=max(entry.stream for entry in trace) + 1 if trace else self.cameras,
+            fps=self.fps,
+            phase=self.phase,
+            jitter_ms=seconds(self.jitter, "--jitter") * 1e3,
+            burst_every=self.burst_every,
+            burst_scale=self.burst_scale,
+            connect_ramp_s=seconds(self.connect_ramp, "--connect-ramp"),
+            rate_per_s=rate,
+            peak_per_s=self.peak if self.peak is not None else 2 * rate,
+            gamma_shape=self.gamma_shape,
+            period_s=seconds(self.period, "--period"),
+            spike_s=seconds(self.spike, "--spike"),
+            trace=trace,
+            concurrency=self.concurrency or 1,
+            policy=self.policy or default_policy,
+            queue_depth=self.queue_depth,
+            drain_s=seconds(self.drain, "--drain"),
+            seed=self.seed,
+        )
+
+    def _spec(self, scenario: Scenario) -> TargetSpec:
+        encoding = self._encoding()
+        if self.burst_every and encoding is not Encoding.JPEG:
+            raise UsageError("--burst-every needs --encoding jpeg: other frames cannot change their size")
+        default_delivery = Delivery.LATEST if scenario.arrival is Arrival.CAMERAS else Delivery.EVERY
+        return TargetSpec(
+            address=self.address,
+            protocol=self.protocol,
+            model=self.model,
+            version=self.model_version,
+            encoding=encoding,
+            shape=_whole_numbers(self.shape, "--shape"),
+            budget_ms=seconds(self.budget, "--budget") * 1e3 if self.budget else None,
+            delivery=self.delivery or default_delivery,
+            window=self.window,
+            priority=self.priority,
+            connections=self.connections,
+            ca_file=self.ca_file,
+        )
+
+    def _encoding(self) -> Encoding:
+        if self.encoding is not None:
+            return self.encoding
+        return Encoding.TENSOR if self.shape or self.protocol is not Protocols.FOREBAY else Encoding.JPEG
+
+    def _frames(self) -> FramesSpec:
+        size = _whole_numbers(self.size, "--size")
+        if self.size and len(size) != 2:
+            raise UsageError("--size is WIDTHxHEIGHT, for example 640x480")
+        shape = _whole_numbers(self.shape, "--shape")
+        if self.datatype not in _DATATYPE_BYTES:
+            raise UsageError(f"--datatype is one of {', '.join(_DATATYPE_BYTES)}")
+        return FramesSpec(
+            source=self.frames,
+            size=(size[0], size[1]) if size else None,
+            quality=self.quality,
+            tensor_bytes=math.prod(shape) * _DATATYPE_BYTES[self.datatype] if shape else 0,
+        )
+
+
+def seconds(text: str, option: str) -> float:
+    """Read '60', '60s', '100ms'. Raises UsageError."""
+    match = _TIME.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{option} {text!r} is no time: a number and us, ms, s or m")
+    return float(match[1]) * _SECONDS[match[2] or "s"]
+
+
+def with_load_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all fields of LoadOptions as options; it receives them as its argument `options`."""
+    hints = get_type_hints(LoadOptions, include_extras=True)
+    shared = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in dataclasses.fields(LoadOptions)
+    ]
+    own = [parameter for parameter in inspect.signature(function).parameters.values() if parameter.name != "options"]
+
+    @functools.wraps(function)
+    def command(**given: Any) -> None:  # noqa: ANN401  # whatever the options are
+        options = LoadOptions(**{field.name: given.pop(field.name) for field in dataclasses.fields(LoadOptions)})
+        function(options=options, **given)
+
+    own_hints = get_type_hints(function, include_extras=True)
+    parameters = [*(p.replace(annotation=own_hints[p.name]) for p in own), *shared]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _whole_numbers(text: str, option: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.lower().split("x")) if text else ()
+    except ValueError as error:
+        raise UsageError(f"{option} {text!r} is not a list of whole numbers like 640x480") from error
+    if any(number <= 0 for number in numbers):
+        raise UsageError(f"{option} {text!r}: every number must be greater than 0")
+    return numbers

@@ -1,0 +1,67 @@
+"""Writes a report where the user wants it: JSON, HTML, Markdown, .hgrm; `-` is standard output."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtest import histograms
+from loadtest.errors import UsageError
+from loadtest.html import html
+from loadtest.markdown import markdown, text
+from loadtest.report import Document, is_document
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Paths to write to; None: not wanted."""
+
+    json: str | None = None
+    html: str | None = None
+    markdown: str | None = None
+    hgrm: str | None = None
+
+    def check(self) -> None:
+        """Raise UsageError now rather than after a long run if a folder does not exist."""
+        wanted = [path for path in (self.json, self.html, self.markdown, self.hgrm) if path is not None]
+        if wanted.count("-") > 1:
+            raise UsageError("only one report can go to standard output")
+        for path in wanted:
+            if path != "-" and not Path(path).parent.is_dir():
+                raise UsageError(f"there is no folder {Path(path).parent}")
+
+    def write(self, document: Document) -> None:
+        """Write everything wanted; the text report goes to standard output unless something else does."""
+        content = {
+            self.json: json.dumps(document, indent=1, allow_nan=False) + "\n" if self.json else "",
+            self.html: html(document) if self.html else "",
+            self.markdown: markdown(document) if self.markdown else "",
+            self.hgrm: histograms.hgrm(document["latency_hdr"]) if self.hgrm else "",
+        }
+        for path, body in content.items():
+            if path == "-":
+                sys.stdout.write(body)
+            elif path is not None:
+                _write(Path(path), body)
+        if "-" not in content:
+            sys.stdout.write(text(document))
+
+
+def read(path: Path) -> Document:
+    """Read a JSON report. Raises UsageError."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path.name}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{path.name} is no JSON: {error}") from error
+    if not is_document(document):
+        raise UsageError(f"{path.name} is no report of this version of forebay load")
+    return dict(document)
+
+
+def _write(path: Path, body: str) -> None:
+    try:
+        path.write_text(body, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path.name}: {error.strerror}") from error

@@ -1,0 +1,46 @@
+"""One generator process: python -m loadtest.worker, told what to do on its standard input.
+
+Answers on its standard output; see loadtest.job for the conversation and loadtest.messages for the bytes. Ends
+when its input ends.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+
+from loadtest import messages
+from loadtest.process_tuning import tune_process
+
+
+async def _converse() -> None:
+    from loadtest.job import carry_out
+
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 26)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
+
+    async def receive() -> messages.Message | None:
+        block = await messages.read(reader)
+        return messages.decode(block)[0] if block is not None else None
+
+    def send(message: messages.Message, blob: bytes) -> None:
+        block = memoryview(messages.encode(message, blob))
+        while block:
+            block = block[os.write(output, block) :]
+
+    # Whatever a library prints must not end up between messages.
+    output = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    await carry_out(receive, send)
+
+
+def main() -> None:
+    """Carry out one job."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator decides what Ctrl-C means
+    tune_process()
+    asyncio.run(_converse())
+
+
+if __name__ == "__main__":
+    main()
