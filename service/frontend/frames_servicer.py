@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import structlog
@@ -31,7 +31,7 @@ from service.settings import ServeSettings
 from service.worker_pool import WorkerPool
 
 log = structlog.get_logger(__name__)
-Context = grpc.aio.ServicerContext[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class FrameStream:
@@ -128,7 +128,7 @@ class FramesServicer:
         self._next_session_id: Callable[[], int] = itertools.count(1).__next__
         self._is_draining = False
 
-    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+    def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
         """Return what grpc.aio registers. Raw bytes: the codec parses and builds."""
         method = grpc.stream_stream_rpc_method_handler(self.stream)
         return grpc.method_handlers_generic_handler("forebay.v1.FrameInference", {"Stream": method})
