@@ -16,7 +16,6 @@ from pathlib import Path
 import structlog
 
 from service.clock import Clock, MonotonicClock
-from service.errors import ServiceError
 from service.frontend.frames_servicer import FramesServicer
 from service.frontend.loop_sink import LoopSink
 from service.frontend.server import FrontEnd
@@ -57,7 +56,7 @@ class Server:
         self.settings = settings
         self.clock: Clock = clock or MonotonicClock()
         self._loop = asyncio.get_running_loop()
-        self._fatal: ServiceError | Exception | None = None
+        self._fatal: BaseException | None = None
         self._stop = asyncio.Event()
         sink = LoopSink(self._loop)
         self.pool = WorkerPool(settings.worker_threads or default_workers(), self.on_fatal)
@@ -94,7 +93,7 @@ class Server:
         """Ask the server to drain. Thread: the loop's (a signal handler)."""
         self._stop.set()
 
-    def on_fatal(self, error: Exception) -> None:
+    def on_fatal(self, error: BaseException) -> None:
         """Note an error after which the process cannot go on, and stop. Thread: any."""
         if self._fatal is None:
             self._fatal = error

@@ -108,7 +108,7 @@ def open_version(
             permits=context.permits.count,
             on_fatal=context.on_fatal,
         )
-        opened = ModelVersion(description, version, device, lanes, former, arena)
+        opened = ModelVersion(description, version, device, lanes, former, arena, clock)
         opened.start()
         undo.pop_all()
         return opened

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from engines.device import Device
 from engines.engine import EngineSpecs
 from service.batching.former import BatchFormer
+from service.clock import Clock
 from service.errors import InvariantError
 from service.models.description import ModelDescription
 from service.pipeline.arena import FrameArena
@@ -36,6 +37,7 @@ class ModelVersion:
         lanes: Sequence[Pipeline],
         former: BatchFormer,
         arena: FrameArena,
+        clock: Clock,
     ) -> None:
         if description.specs is None:
             raise InvariantError("a version needs a completed description")
@@ -47,6 +49,7 @@ class ModelVersion:
         self.former = former
         self.lanes = tuple(lanes)
         self._device = device
+        self._clock = clock
 
     @property
     def feasibility(self) -> Feasibility:
@@ -73,11 +76,11 @@ class ModelVersion:
         Returns:
             Whether all threads ended; if not (an engine hangs), nothing more can be done in this process.
         """
-        self.former.drain()
-        if not self.former.join(timeout_s):
-            return False
+        until_ns = None if timeout_s is None else self._clock.now_ns() + int(timeout_s * 1e9)
+        is_drained = self.former.drain(until_ns)
+        self.former.stop()
         closed = [lane.close(timeout_s) for lane in self.lanes]
-        if not all(closed):
+        if not (is_drained and all(closed) and self.former.join(timeout_s)):
             return False
         self.arena.close()
         self._device.close()

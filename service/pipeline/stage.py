@@ -21,7 +21,7 @@ from service.errors import BatchFailedError, DeviceLostError, InvariantError, Se
 from service.pipeline.slots import Slot, SlotState
 from service.request import Batch
 
-OnFatal = Callable[[ServiceError], None]
+OnFatal = Callable[[BaseException], None]
 log = structlog.get_logger(__name__)
 
 
