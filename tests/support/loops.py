@@ -1,0 +1,65 @@
+"""Asynchronous tests as plain ones: a loop per test, and a guard against hanging."""
+
+import asyncio
+import functools
+
+HANG_GUARD_S = 15.0
+
+
+def on_loop(test):
+    """Run an asynchronous test with asyncio.run."""
+
+    @functools.wraps(test)
+    def run(*arguments, **keywords):
+        asyncio.run(asyncio.wait_for(test(*arguments, **keywords), HANG_GUARD_S))
+
+    return run
+
+
+class LoopClock:
+    """A clock for the client that moves only when told to. Owner: the test's loop.
+
+    `pass_sleep` waits until some task sleeps for just that long, and then lets exactly that time pass.
+    """
+
+    def __init__(self, start_ns=1_000_000_000):
+        self._now_ns = start_ns
+        self._sleepers = []  # (until_ns, seconds asked for, future)
+        self._asleep = asyncio.Event()
+
+    def now_ns(self):
+        return self._now_ns
+
+    def wait(self, condition, until_ns):
+        raise AssertionError("nothing waits in a thread here")
+
+    async def sleep(self, seconds):
+        if seconds <= 0:
+            return
+        future = asyncio.get_running_loop().create_future()
+        sleeper = (self._now_ns + round(seconds * 1e9), seconds, future)
+        self._sleepers.append(sleeper)
+        self._asleep.set()
+        try:
+            await future
+        finally:
+            self._sleepers.remove(sleeper)
+
+    def advance(self, seconds):
+        self._now_ns += round(seconds * 1e9)
+        for until_ns, _, future in self._sleepers:
+            if until_ns <= self._now_ns and not future.done():
+                future.set_result(None)
+
+    async def pass_sleep(self, seconds):
+        """Wait for a task that sleeps for `seconds` and let the time pass."""
+        async with asyncio.timeout(HANG_GUARD_S / 2):
+            while not any(abs(asked - seconds) < 1e-6 for _, asked, _ in self._sleepers):
+                self._asleep.clear()
+                await self._asleep.wait()
+        self.advance(seconds)
+
+    @property
+    def sleeping(self):
+        """How long each sleeping task asked for."""
+        return sorted(asked for _, asked, _ in self._sleepers)
