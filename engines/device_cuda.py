@@ -155,10 +155,12 @@ class CudaDevice:
         return buffer
 
     def own_event(self, event: Event) -> CudaEvent:
-        """Return an event as this device's own. Raises MisuseError for another's."""
-        if isinstance(event, CudaEvent) and event.device is self:
-            return event
-        raise MisuseError(f"{type(event).__name__} belongs to another device than {self.name}")
+        """Return an event as this device's own. Raises MisuseError for another's, or a closed one."""
+        if not isinstance(event, CudaEvent) or event.device is not self:
+            raise MisuseError(f"{type(event).__name__} belongs to another device than {self.name}")
+        if event.is_closed:
+            raise MisuseError("event used after close")
+        return event
 
 
 def _conforms(device: CudaDevice, stream: CudaStream) -> tuple[Device, DeviceStream]:

@@ -1,4 +1,4 @@
-"""The CUDA device over a stand-in for the runtime: the whole device contract, and the errors a GPU gives on bad days."""
+"""The CUDA device over a stand-in for the runtime: the whole device contract, and what a GPU answers on bad days."""
 
 import sys
 import types
@@ -106,7 +106,7 @@ def test_a_sticky_error_is_a_lost_device_for_every_later_call(runtime):
 
 def test_memory_that_does_not_fit_is_refused_before_it_is_asked_for(rig, runtime):
     runtime.free_bytes = 300 << 20
-    with pytest.raises(DeviceMemoryError, match="300 MiB free.*fewer instances"):
+    with pytest.raises(DeviceMemoryError, match=r"300 MiB free.*fewer instances"):
         rig.device.alloc_device(100 << 20)
     assert rig.device.account.device_bytes == 0
 

@@ -1,0 +1,1 @@
+"""Tests on a real GPU: `make test-gpu` or `python tests/gpu/run.py`. What cannot run is skipped with its reason."""

@@ -1,0 +1,120 @@
+"""The pipeline at saturation: the compute stream hardly idles, and serving costs little over the engine alone.
+
+Budgets: compute stream idle at most 5 %, at least 0.95 of the throughput of the engine alone.
+"""
+
+import threading
+
+import pytest
+
+from engines.clock import MonotonicClock
+from tests.gpu.workload import PICTURE, open_workload, pictures
+from tests.support.rig import BoundSlot, rig_of
+
+pytest.importorskip("structlog", reason="structlog, which service.pipeline needs, is not installed")
+
+from engines import open_device
+from service.pipeline.pipeline import Pipeline
+from service.request import Batch, Delivery, Request, StreamKey
+
+CLOCK = MonotonicClock()
+ROWS = 8
+BATCHES = 600
+WARM = 100
+
+
+class Frame:
+    """A frame buffer that is never given back."""
+
+    offsets = (0,)
+
+    def __init__(self, host):
+        self.host = host
+
+    def release(self):
+        pass
+
+
+class Listener:
+    """Counts the lane's notices and wakes the feeder."""
+
+    def __init__(self):
+        self.ended = []
+        self.free = threading.Semaphore(0)
+
+    def compute_ended(self, batch, ended_ns, h2d_ns, execute_ns):
+        self.ended.append((ended_ns, h2d_ns, execute_ns))
+
+    def slot_freed(self, lane_index, slot_index, d2h_ns):
+        self.free.release()
+
+
+def alone_rows_per_s(rig, folder, width):
+    engine = open_workload(rig, folder, max_batch_size=ROWS, width=width)
+    slot = BoundSlot(rig, engine, 0)
+    engine.warm_up((ROWS,), slot.compute)
+    for _ in range(WARM):
+        engine.enqueue(0, ROWS, slot.compute)
+    slot.compute.sync()
+    started_ns = CLOCK.now_ns()
+    for _ in range(BATCHES):
+        engine.enqueue(0, ROWS, slot.compute)
+    slot.compute.sync()
+    return BATCHES * ROWS * 1e9 / (CLOCK.now_ns() - started_ns)
+
+
+def feed(pipeline, listener, hosts, count):
+    stream = StreamKey("camera", Delivery.EVERY)
+    requests = [
+        Request(index, stream, 1, "key", None, 0, 1, Frame(host), lambda _: None) for index, host in enumerate(hosts)
+    ]
+    for number in range(count):
+        while (slot_index := pipeline.try_reserve()) is None:
+            listener.free.acquire(timeout=10)
+        pipeline.submit(Batch(number, 0, slot_index, requests, ROWS, ROWS, CLOCK.now_ns()))
+
+
+def served(rig, folder, width):
+    """Return rows per second, idle share of the compute stream, errors, and milliseconds of a batch."""
+    engine = open_workload(rig, folder, max_batch_size=ROWS, width=width)
+    errors, listener = [], Listener()
+    pipeline = Pipeline(
+        0,
+        "lane",
+        rig.device,
+        engine,
+        CLOCK,
+        model_version="1",
+        finish=lambda completions: errors.extend(c.error for c in completions if c.error is not None),
+        on_fatal=errors.append,
+    )
+    try:
+        pipeline.warm_up((ROWS,))
+        hosts = [rig.host(PICTURE[0] * PICTURE[1] * PICTURE[2]) for _ in range(ROWS)]
+        for host, picture in zip(hosts, pictures(ROWS), strict=True):
+            host.write_view()[:] = picture.reshape(-1)
+        pipeline.start(listener)
+        feed(pipeline, listener, hosts, BATCHES + WARM)
+    finally:
+        assert pipeline.close(timeout_s=30)
+    steady = listener.ended[WARM:]
+    span_ns = steady[-1][0] - listener.ended[WARM - 1][0]
+    busy_ns = sum(execute_ns for _, _, execute_ns in steady)
+    return len(steady) * ROWS * 1e9 / span_ns, 1 - busy_ns / span_ns, errors, busy_ns / len(steady) / 1e6
+
+
+@pytest.mark.parametrize("width", [64, 128])
+def test_the_compute_stream_is_kept_busy_and_serving_costs_little(tmp_path, measured, width):
+    def of(measure):
+        with rig_of(open_device("cuda", clock=CLOCK)) as rig:
+            return measure(rig, tmp_path, width)
+
+    alone = of(alone_rows_per_s)
+    rows_per_s, idle, errors, execute_ms = of(served)
+    measured(
+        f"alone {alone:.0f}/s, served {rows_per_s:.0f}/s ({rows_per_s / alone:.3f}), idle {idle:.1%}, "
+        f"{execute_ms:.2f} ms a batch of {ROWS}"
+    )
+    assert errors == []
+    assert idle <= 0.05
+    assert rows_per_s >= 0.95 * alone

@@ -1,0 +1,120 @@
+"""Backend `torch` on bad model files, and what it must not do with them."""
+
+import pickle
+import zipfile
+
+import pytest
+
+from engines import open_device, open_engine
+from engines.clock import MonotonicClock
+from engines.errors import ExecutionError, MisuseError, ModelFileError
+from tests.support.rig import BoundSlot, rig_of
+
+torch = pytest.importorskip("torch")
+torch_models = pytest.importorskip("tests.support.torch_models", exc_type=ImportError)
+
+
+def open_torch(path, options=None, max_batch_size=None):
+    clock = MonotonicClock()
+    device = open_device("cpu", clock=clock)
+    return open_engine(
+        "torch", model_path=path, device=device, clock=clock, options=options or {}, max_batch_size=max_batch_size
+    )
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ModelFileError, match=r"model\.pt2: no such file"):
+        open_torch(tmp_path / "model.pt2")
+
+
+@pytest.mark.parametrize("name", ["model.pt2", "model.pt"])
+@pytest.mark.parametrize("damage", [b"", b"no archive at all", "truncated"])
+def test_a_broken_file_is_a_clear_error(tmp_path, name, damage):
+    path = tmp_path / name
+    if damage == "truncated":
+        write = torch_models.write_add_sub if name == "model.pt2" else torch_models.write_script
+        data = write(tmp_path).read_bytes()
+        damage = data[: len(data) // 2]
+    path.write_bytes(damage)
+    with pytest.raises(ModelFileError, match=name):
+        open_torch(path, {"inputs": "first:INT32:16;second:INT32:16"} if name == "model.pt" else None)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("an object was unpickled",))
+
+
+def test_an_archive_with_pickled_objects_is_refused_unread(tmp_path):
+    path = torch_models.write_add_sub(tmp_path)
+    with zipfile.ZipFile(path, "a") as archive:
+        root = archive.namelist()[0].split("/")[0]
+        archive.writestr(f"{root}/data/constants/custom_obj_0", pickle.dumps(Bomb()))
+    with pytest.raises(ModelFileError, match="pickled object"):
+        open_torch(path)
+
+
+def test_pickled_sample_inputs_are_not_unpickled(tmp_path):
+    path, armed = torch_models.write_add_sub(tmp_path), tmp_path / "armed.pt2"
+    torch.save(Bomb(), tmp_path / "bomb")
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(armed, "w") as target:
+        for name in source.namelist():
+            is_sample = "sample_inputs" in name
+            target.writestr(name, (tmp_path / "bomb").read_bytes() if is_sample else source.read(name))
+    with pytest.raises(ModelFileError):
+        open_torch(armed)
+
+
+def test_more_rows_than_the_program_was_exported_for_are_refused(tmp_path):
+    path = torch_models.write_add_sub(tmp_path)
+    with pytest.raises(ModelFileError, match="at most 16 rows"):
+        open_torch(path, max_batch_size=17)
+
+
+def test_torchscript_without_shapes_says_which_option_to_set(tmp_path):
+    with pytest.raises(ModelFileError, match="set option inputs"):
+        open_torch(torch_models.write_script(tmp_path))
+
+
+@pytest.mark.parametrize("inputs", ["first", "first:NOTYPE:3", "first:INT32:3:4"])
+def test_malformed_inputs_are_refused(tmp_path, inputs):
+    with pytest.raises(ModelFileError, match="NAME:TYPE:DIMS"):
+        open_torch(torch_models.write_script(tmp_path), {"inputs": inputs})
+
+
+def test_torchscript_outputs_can_be_declared(tmp_path):
+    options = {"inputs": "first:INT32:16;second:INT32:16", "outputs": "sum:INT32:16;difference:INT32:16"}
+    engine = open_torch(torch_models.write_script(tmp_path), options, 4)
+    assert [spec.name for spec in engine.specs.outputs] == ["sum", "difference"]
+    engine.close()
+
+
+class OddAboveTwo(torch.nn.Module):
+    def forward(self, first):
+        if bool(first.max() > 2):
+            raise ValueError("this row is odd")
+        return first + 1
+
+
+def test_a_batch_that_fails_is_an_execution_error_and_the_next_one_runs(tmp_path):
+    path = torch_models.script(OddAboveTwo(), tmp_path / "model.pt")
+    with rig_of(open_device("cpu", clock=MonotonicClock())) as rig:
+        options = {"inputs": "first:INT32:4"}
+        engine = rig.keep(
+            open_engine(
+                "torch", model_path=path, device=rig.device, clock=MonotonicClock(), options=options, max_batch_size=2
+            )
+        )
+        slot = BoundSlot(rig, engine, 0)
+        engine.warm_up((1, 2), slot.compute)
+        with pytest.raises(ExecutionError):
+            slot.run([torch.full((1, 4), 9, dtype=torch.int32).numpy()])
+        assert slot.run([torch.ones(1, 4, dtype=torch.int32).numpy()])[0].tolist() == [[2, 2, 2, 2]]
+        assert (engine.launches.graph, engine.launches.plain) == (0, 1)
+
+
+def test_a_closed_engine_gives_nothing(tmp_path):
+    engine = open_torch(torch_models.write_add_sub(tmp_path))
+    engine.close()
+    with pytest.raises(MisuseError):
+        engine.enqueue(0, 1, None)
