@@ -60,6 +60,7 @@ _TAG_SEQ, _TAG_CAPTURE_TIME, _TAG_BUDGET, _TAG_PAYLOAD = 0x08, 0x10, 0x19, 0x7A
 _DOUBLE = struct.Struct("<d")
 _INT64_SIGN = 1 << 63
 _UINT64 = (1 << 64) - 1
+_MAX_INTEGER_SHIFT, _MAX_LENGTH_SHIFT = 63, 28  # protobuf's limits: ten bytes for a number, five for a length
 
 
 @dataclass(slots=True)
@@ -105,23 +106,25 @@ def parse_client_message(data: bytes) -> pb.Open | FrameMessage:
 
 def _walk_frame(data: bytes) -> FrameMessage:
     end = len(data)
-    length, position = _varint(data, 1)
+    length, position = _varint(data, 1, _MAX_LENGTH_SHIFT)
     if position + length != end:
         raise _NotAPlainFrameError
     frame = FrameMessage(0, 0, None, memoryview(b""))
     while position < end:
         tag = data[position]
         if tag == _TAG_PAYLOAD:
-            length, position = _varint(data, position + 1)
+            length, position = _varint(data, position + 1, _MAX_LENGTH_SHIFT)
+            if position + length != end:  # it ends too late, or something follows it
+                raise _NotAPlainFrameError
             frame.payload = memoryview(data)[position:]
-            position += length
+            return frame
         elif tag == _TAG_BUDGET:
             (frame.latency_budget_ms,) = _DOUBLE.unpack_from(data, position + 1)
             position += 9
         else:
-            value, position = _varint(data, position + 1)
+            value, position = _varint(data, position + 1, _MAX_INTEGER_SHIFT)
             _set_integer(frame, tag, value)
-    if position != end:  # also a payload that is not the last field
+    if position != end:
         raise _NotAPlainFrameError
     return frame
 
@@ -135,16 +138,18 @@ def _set_integer(frame: FrameMessage, tag: int, value: int) -> None:
         raise _NotAPlainFrameError
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
+def _varint(data: bytes, position: int, max_shift: int) -> tuple[int, int]:
     value = shift = 0
-    while shift < 70:
+    while shift <= max_shift:
         byte = data[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value & _UINT64, position
+            if value > _UINT64:
+                break
+            return value, position
         shift += 7
-    raise _NotAPlainFrameError
+    raise _NotAPlainFrameError  # longer than protobuf takes, or more than 64 bits
 
 
 def tensor_spec(spec: TensorSpec) -> pb.TensorSpec:
