@@ -117,7 +117,7 @@ class Link:
         is_first = self._reachable_ns is None
         limit_s = self._reconnection.connect_timeout_s if is_first else self._reconnection.give_up_after_s
         away_s = (now_ns - (self._started_ns if self._reachable_ns is None else self._reachable_ns)) / 1e9
-        if limit_s is not None and away_s + delay_s > limit_s:
+        if limit_s is not None and away_s + delay_s >= limit_s:
             raise UnreachableError(f"no stream on {self._address} within {limit_s:g} s; the last try: {end.words}")
         _log.info("stream %s: %s; trying again in %.2f s", self._state.options.camera, end.words, delay_s)
         return delay_s

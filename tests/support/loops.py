@@ -54,7 +54,7 @@ class LoopClock:
     async def pass_sleep(self, seconds):
         """Wait for a task that sleeps for `seconds` and let the time pass."""
         async with asyncio.timeout(HANG_GUARD_S / 2):
-            while not any(abs(asked - seconds) < 1e-6 for _, asked, _ in self._sleepers):
+            while not any(abs(asked - seconds) < 1e-6 for _, asked, future in self._sleepers if not future.done()):
                 self._asleep.clear()
                 await self._asleep.wait()
         self.advance(seconds)
@@ -62,4 +62,4 @@ class LoopClock:
     @property
     def sleeping(self):
         """How long each sleeping task asked for."""
-        return sorted(asked for _, asked, _ in self._sleepers)
+        return sorted(asked for _, asked, future in self._sleepers if not future.done())

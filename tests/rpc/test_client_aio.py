@@ -1,0 +1,414 @@
+"""The asynchronous client against a real server that follows a script."""
+
+import asyncio
+import tempfile
+
+import grpc
+import numpy as np
+import pytest
+
+import forebay.aio
+from forebay import (
+    ProtocolError,
+    Reconnection,
+    SendTimeoutError,
+    Status,
+    StreamClosedError,
+    StreamRefusedError,
+    UnreachableError,
+)
+from forebay.wire import frames_pb2 as wire
+from tests.support.loops import LoopClock, on_loop
+from tests.support.scripted_server import scripted
+
+PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+EVERY = {"model": "m", "encoding": "jpeg", "delivery": "every"}
+LATEST = {"model": "m", "encoding": "jpeg"}
+
+
+async def outcomes(stream):
+    return [(result.seq, result.status) async for result in stream]
+
+
+def ok(*seqs):
+    return [(seq, Status.OK) for seq in seqs]
+
+
+@on_loop
+async def test_frames_come_back_in_order():
+    async with scripted() as server, forebay.aio.Client(server.address) as client:
+        async with client.stream("door", **EVERY) as stream:
+            for _ in range(3):
+                await stream.send(b"jpeg")
+        assert await outcomes(stream) == ok(1, 2, 3)
+        assert server.scenes[0].open.stream_id == "door"
+
+
+@on_loop
+async def test_first_array_says_how_large_frames_are():
+    async with scripted() as server, forebay.aio.Client(server.address) as client:
+        async with client.stream("door", model="m") as stream:
+            await stream.send(PIXELS)
+            await stream.receive()
+            with pytest.raises(ValueError, match="the frame is 2x4, the stream was opened with 6x4"):
+                await stream.send(PIXELS[:, :2])
+        scene = server.scenes[0]
+        assert (scene.open.width, scene.open.height) == (6, 4)
+        assert scene.frames[0].payload == PIXELS.tobytes()
+        assert scene.seqs == [1]
+
+
+@on_loop
+async def test_stream_whose_size_is_unknown_cannot_be_opened_ahead():
+    async with scripted() as server, forebay.aio.Client(server.address) as client:
+        stream = client.stream("door", model="m")
+        with pytest.raises(ValueError, match="the first frame opens"):
+            await stream.open()
+
+
+@on_loop
+async def test_age_and_round_trip_are_told_on_the_clients_clock():
+    clock = LoopClock()
+
+    async def script(scene):
+        await scene.accept()
+        frame = await scene.read()
+        clock.advance(0.030)
+        await scene.answer(frame)
+        await scene.echo()
+
+    async with (
+        scripted(script) as server,
+        forebay.aio.Client(server.address, clock=clock, capture_clock_ns=clock.now_ns) as client,
+    ):
+        stream = client.stream("door", **EVERY)
+        await stream.send(b"jpeg", capture_time_ns=clock.now_ns() - 20_000_000, budget_ms=75)
+        result = await stream.receive()
+        assert (result.age_ms, result.round_trip_ms) == (50.0, 30.0)
+        assert server.scenes[0].frames[0].latency_budget_ms == 75
+        await stream.abort()
+
+
+@on_loop
+async def test_window_of_the_server_bounds_frames_in_flight():
+    async def script(scene):
+        await scene.accept(window=2)
+        await scene.read()
+        await scene.read()
+        full.set()
+        await may_answer.wait()
+        assert scene.seqs == [1, 2]
+        await scene.answer(1)
+        await scene.answer(2)
+        await scene.echo()
+
+    full, may_answer = asyncio.Event(), asyncio.Event()
+    async with scripted(script) as server, forebay.aio.Client(server.address) as client:
+        stream = client.stream("door", **EVERY, queue_frames=4)
+        for _ in range(4):
+            await stream.send(b"jpeg")
+        await full.wait()
+        assert stream.statistics().in_flight == 2
+        assert stream.statistics().waiting == 2
+        may_answer.set()
+        stream.finish()
+        assert await outcomes(stream) == ok(1, 2, 3, 4)
+
+
+@on_loop
+async def test_newest_frame_wins_while_the_server_is_slow():
+    async def script(scene):
+        await scene.accept(window=1)
+        await scene.read()
+        full.set()
+        await may_answer.wait()
+        await scene.answer(1)
+        await scene.echo()
+
+    full, may_answer = asyncio.Event(), asyncio.Event()
+    async with scripted(script) as server, forebay.aio.Client(server.address) as client:
+        stream = client.stream("door", **LATEST)
+        await stream.send(b"1")
+        await full.wait()
+        for number in (2, 3, 4):
+            await stream.send(str(number).encode())
+        may_answer.set()
+        stream.finish()
+        expected = [(1, Status.OK), (2, Status.NOT_SENT), (3, Status.NOT_SENT), (4, Status.OK)]
+        assert await outcomes(stream) == expected
+        assert server.scenes[0].seqs == [1, 4]
+
+
+@on_loop
+async def test_blocking_send_gives_up_after_its_time():
+    clock = LoopClock()
+
+    async def script(scene):
+        await scene.accept(window=1)
+        await scene.read()
+        read.set()
+        await scene.read()
+
+    read = asyncio.Event()
+    async with scripted(script) as server, forebay.aio.Client(server.address, clock=clock) as client:
+        stream = client.stream("door", **EVERY)
+        await stream.send(b"1")
+        await read.wait()
+        await stream.send(b"2")
+        sending = asyncio.create_task(stream.send(b"3", timeout_s=0.25))
+        await clock.pass_sleep(0.25)
+        with pytest.raises(SendTimeoutError, match=r"within 0\.25 s"):
+            await sending
+        await stream.abort()
+        assert await outcomes(stream) == [(1, Status.UNANSWERED), (2, Status.NOT_SENT)]
+
+
+@on_loop
+async def test_map_sends_and_receives_more_than_any_queue_holds():
+    async def frames():
+        for _ in range(40):
+            yield b"jpeg"
+
+    async with scripted() as server, forebay.aio.Client(server.address) as client:
+        stream = client.stream("door", **EVERY)
+        seqs = [result.seq async for result in stream.map(frames())]
+        assert seqs == list(range(1, 41))
+        await stream.close()
+
+
+@on_loop
+async def test_map_passes_on_what_the_source_raises():
+    async def frames():
+        yield b"jpeg"
+        raise OSError("camera unplugged")
+
+    async with scripted() as server, forebay.aio.Client(server.address) as client:
+        stream = client.stream("door", **EVERY)
+        with pytest.raises(OSError, match="camera unplugged"):
+            async for _ in stream.map(frames()):
+                pass
+        await stream.close()
+
+
+@pytest.mark.parametrize("code", ["NOT_FOUND", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "UNIMPLEMENTED"])
+@on_loop
+async def test_refused_stream_says_why_and_is_not_tried_again(code):
+    async def script(scene):
+        await scene.abort(getattr(grpc.StatusCode, code), "no model 'm'; there are: detector")
+
+    async with scripted(script) as server, forebay.aio.Client(server.address) as client:
+        stream = client.stream("door", **EVERY)
+        with pytest.raises(StreamRefusedError, match="there are: detector") as caught:
+            await stream.open()
+        assert caught.value.code == code
+        with pytest.raises(StreamRefusedError):
+            await stream.send(b"jpeg")
+        with pytest.raises(StreamRefusedError):
+            await stream.receive()
+        assert len(server.scenes) == 1
+
+
+@on_loop
+async def test_server_that_is_not_there_is_named_in_the_error():
+    clock = LoopClock()
+    limits = Reconnection(connect_timeout_s=0.5)
+    async with forebay.aio.Client("127.0.0.1:1", clock=clock, reconnection=limits, draw=lambda: 1.0) as client:
+        stream = client.stream("door", **EVERY)
+        opening = asyncio.create_task(stream.open())
+        for delay_s in (0.1, 0.2):
+            await clock.pass_sleep(delay_s)
+        with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:1 within 0\.5 s; the last try: UNAVAILABLE"):
+            await opening
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        wire.ServerMessage(result=wire.Result(seq=1)),
+        wire.ServerMessage(heartbeat=wire.Heartbeat()),
+        wire.ServerMessage(),
+    ],
+)
+@on_loop
+async def test_server_that_does_not_speak_the_protocol_is_an_error(message):
+    async def script(scene):
+        await scene.context.write(message)
+        await scene.read()
+
+    async with scripted(script) as server, forebay.aio.Client(server.address) as client:
+        with pytest.raises(ProtocolError, match="where Opened was due"):
+            await client.stream("door", **EVERY).open()
+
+
+@on_loop
+async def test_result_that_cannot_be_read_is_an_error_and_its_frame_is_unanswered():
+    async def script(scene):
+        await scene.accept()
+        await scene.answer(await scene.read(), tensors=[wire.Tensor(name="t", datatype="FP31")])
+        await scene.read()
+
+    async with scripted(script) as server, forebay.aio.Client(server.address) as client:
+        stream = client.stream("door", **EVERY)
+        await stream.send(b"jpeg")
+        assert (await stream.receive()).status is Status.UNANSWERED
+        with pytest.raises(ProtocolError, match="FP31"):
+            await stream.receive()
+
+
+@on_loop
+async def test_answers_in_the_wrong_order_are_counted_and_still_come_out_in_order():
+    async def script(scene):
+        await scene.accept()
+        await scene.read()
+        await scene.read()
+        await scene.answer(2)
+        await scene.answer(1)
+        await scene.echo()
+
+    async with scripted(script) as server, forebay.aio.Client(server.address) as client:
+        stream = client.stream("door", **EVERY, queue_frames=2)
+        await stream.send(b"1")
+        await stream.send(b"2")
+        await stream.close()
+        assert await outcomes(stream) == [(1, Status.UNANSWERED), (2, Status.OK)]
+        assert stream.statistics().out_of_order == 2
+
+
+@on_loop
+async def test_busy_server_is_left_alone_for_as_long_as_it_asks():
+    clock = LoopClock()
+
+    async def script(scene):
+        await scene.accept()
+        await scene.answer(await scene.read(), code=wire.STATUS_OVERLOADED, text="full", retry_after_ms=80)
+        await scene.echo()
+
+    async with scripted(script) as server, forebay.aio.Client(server.address, clock=clock) as client:
+        stream = client.stream("door", **EVERY)
+        await stream.send(b"1")
+        result = await stream.receive()
+        assert (result.status, result.message, result.retry_after_ms) == (Status.OVERLOADED, "full", 80)
+        await stream.send(b"2")
+        await clock.pass_sleep(0.08)
+        assert (await stream.receive()).status is Status.OK
+        assert server.scenes[0].seqs == [1, 2]
+        await stream.abort()
+
+
+@on_loop
+async def test_closing_a_server_that_never_answers_ends_after_its_time():
+    clock = LoopClock()
+
+    async def script(scene):
+        await scene.accept()
+        await scene.read()
+        read.set()
+        await never.wait()
+
+    read, never = asyncio.Event(), asyncio.Event()
+    async with scripted(script) as server, forebay.aio.Client(server.address, clock=clock) as client:
+        stream = client.stream("door", **EVERY)
+        await stream.send(b"1")
+        await read.wait()
+        closing = asyncio.create_task(stream.close(timeout_s=3))
+        await clock.pass_sleep(3)
+        await closing
+        assert await outcomes(stream) == [(1, Status.UNANSWERED)]
+
+
+@on_loop
+async def test_server_that_answers_but_does_not_end_the_call_does_not_hold_up_closing():
+    clock = LoopClock()
+
+    async def script(scene):
+        await scene.accept()
+        await scene.echo()
+        await never.wait()
+
+    never = asyncio.Event()
+    async with scripted(script) as server, forebay.aio.Client(server.address, clock=clock) as client:
+        stream = client.stream("door", **EVERY)
+        await stream.send(b"1")
+        closing = asyncio.create_task(stream.close(timeout_s=60))
+        await clock.pass_sleep(1.0)
+        await closing
+        assert await outcomes(stream) == ok(1)
+
+
+@on_loop
+async def test_closed_stream_takes_no_frames():
+    async with scripted() as server, forebay.aio.Client(server.address) as client:
+        async with client.stream("door", **EVERY) as stream:
+            pass
+        with pytest.raises(StreamClosedError, match="no more frames"):
+            await stream.send(b"jpeg")
+        assert await stream.receive() is None
+        await stream.close()
+
+
+@on_loop
+async def test_stream_that_was_never_used_is_closed_without_a_call():
+    async with scripted() as server, forebay.aio.Client(server.address) as client:
+        await client.stream("door", model="m").close()
+        assert server.scenes == []
+
+
+@on_loop
+async def test_error_in_the_block_aborts_the_stream():
+    async with scripted() as server, forebay.aio.Client(server.address) as client:
+        with pytest.raises(KeyError):
+            async with client.stream("door", **EVERY) as stream:
+                raise KeyError("the user's own")
+        assert await stream.receive() is None
+
+
+@on_loop
+async def test_closing_the_client_ends_its_streams():
+    async def script(scene):
+        await scene.accept()
+        await scene.read()
+        read.set()
+        await scene.read()
+
+    read = asyncio.Event()
+    async with scripted(script) as server:
+        client = forebay.aio.Client(server.address)
+        stream = client.stream("door", **EVERY)
+        await stream.send(b"jpeg")
+        await read.wait()
+        await client.close()
+        assert await outcomes(stream) == [(1, Status.UNANSWERED)]
+
+
+@on_loop
+async def test_receiving_gives_up_after_its_time():
+    clock = LoopClock()
+    async with scripted() as server, forebay.aio.Client(server.address, clock=clock) as client:
+        stream = client.stream("door", **EVERY)
+        receiving = asyncio.create_task(stream.receive(timeout_s=0.3))
+        await clock.pass_sleep(0.3)
+        assert await receiving is None
+        await stream.abort()
+
+
+@on_loop
+async def test_two_cameras_share_a_client():
+    async with scripted() as server, forebay.aio.Client(server.address) as client:
+        async with client.stream("left", **EVERY) as left, client.stream("right", **EVERY) as right:
+            await left.send(b"l")
+            await right.send(b"r")
+            assert (await left.receive()).is_ok
+            assert (await right.receive()).is_ok
+        assert {scene.open.stream_id for scene in server.scenes} == {"left", "right"}
+
+
+@on_loop
+async def test_unix_socket_is_an_address_like_any_other():
+    with tempfile.TemporaryDirectory() as folder:  # short: a socket's path is limited to 107 bytes
+        async with (
+            scripted(address=f"unix:{folder}/s") as server,
+            forebay.aio.Client(server.address) as client,
+            client.stream("door", **EVERY) as stream,
+        ):
+            await stream.send(b"jpeg")
+            assert (await stream.receive()).is_ok
