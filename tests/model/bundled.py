@@ -50,7 +50,9 @@ def open_model(name: str) -> BundledModel:
     specs = engine.specs
     engine.close()
     device.close()
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to other processes
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return BundledModel(complete(description, specs), session)
 
 

@@ -84,8 +84,8 @@ def test_labels_and_pixels_belong_to_the_frame(detector):
 def test_a_batch_gives_what_its_frames_give_alone(detector, size):
     pictures = np.stack([detector.prepare(frame) for frame in islice(clip_frames(), size)])
     together = detector.run(pictures)
-    for row, picture in enumerate(pictures):
-        boxes, scores, class_ids = detector.run(picture[None])
+    for row in (0, size - 1):
+        boxes, scores, class_ids = detector.run(pictures[row][None])
         np.testing.assert_allclose(together[0][row], boxes[0], atol=1e-5)
         np.testing.assert_allclose(together[1][row], scores[0], atol=1e-5)
         is_clear = scores[0] > 0.05  # where no class fits, which one is best is rounding
