@@ -72,7 +72,7 @@ class TorchEngine:
             as in `image:FP32:3,224,224`. `outputs` may be left out: they are then found by a trial run.
         intra_op_threads: on the CPU, for the whole process (1).
         cuda_graphs: `on` or `off`.
-        allow_tf32: `on` (PyTorch's default for convolutions) or `off`, for the whole process.
+        allow_tf32: `on` (10 bits of mantissa in convolutions and matrix products) or `off`, for the whole process.
     """
 
     def __init__(
@@ -95,8 +95,8 @@ class TorchEngine:
         self.launches = Launches()
         self.capture_error = ""
         torch.set_num_threads(max(1, reader.integer("intra_op_threads", 1)))
-        if reader.text("allow_tf32", "on", ("on", "off")) == "off":
-            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        allow_tf32 = reader.text("allow_tf32", "on", ("on", "off")) == "on"
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allow_tf32
         program = load_program(
             model_path, self._place.torch_device, options.get("inputs"), options.get("outputs"), max_batch_size
         )

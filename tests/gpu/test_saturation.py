@@ -103,7 +103,7 @@ def served(rig, folder, width):
     return len(steady) * ROWS * 1e9 / span_ns, 1 - busy_ns / span_ns, errors, busy_ns / len(steady) / 1e6
 
 
-@pytest.mark.parametrize("width", [64, 128])
+@pytest.mark.parametrize("width", [16, 32, 64, 128])
 def test_the_compute_stream_is_kept_busy_and_serving_costs_little(tmp_path, measured, width):
     def of(measure):
         with rig_of(open_device("cuda", clock=CLOCK)) as rig:
