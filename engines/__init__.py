@@ -6,6 +6,7 @@ vendor library is imported no earlier than it is needed.
 
 import difflib
 import importlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ from engines.clock import Clock
 from engines.device import Device
 from engines.engine import Engine
 from engines.errors import BackendUnavailableError
+
+# ONNX Runtime's own wheels report usage to their makers, with an identifier kept on disk, unless this is set before the
+# library is imported (tests/meta/test_privacy.py). Who wants that can set it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["BACKENDS", "DEVICE_KINDS", "open_device", "open_engine"]
 

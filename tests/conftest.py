@@ -23,6 +23,8 @@ hypothesis.settings.register_profile("ci", max_examples=150, deadline=None, dera
 hypothesis.settings.register_profile("nightly", max_examples=20_000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("FOREBAY_HYPOTHESIS", "dev"))
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for tests that import onnxruntime themselves
+
 HEAVY = Path(__file__).parent / "heavy"
 
 
