@@ -26,16 +26,21 @@ class Tuning:
     has_allocator: bool
 
 
+_done: Tuning | None = None
+
+
 def tune_process() -> Tuning:
     """Set what gRPC and glibc read. Call it first thing in `main`, before anything imports grpc. Idempotent.
 
     An existing GRPC_EXPERIMENTS is left as it is. Raises nothing: where a setting does not apply, it says so.
     """
-    has_polling = "grpc" not in sys.modules and "GRPC_EXPERIMENTS" not in os.environ
-    if has_polling:
-        os.environ["GRPC_EXPERIMENTS"] = EXPERIMENTS
-    is_set_already = os.environ.get("GRPC_EXPERIMENTS") == EXPERIMENTS and "grpc" not in sys.modules
-    return Tuning(has_polling=has_polling or is_set_already, has_allocator=_tune_allocator())
+    global _done  # noqa: PLW0603  # what was set for the process is a fact about the process
+    if _done is None:
+        has_polling = (
+            "grpc" not in sys.modules and os.environ.setdefault("GRPC_EXPERIMENTS", EXPERIMENTS) == EXPERIMENTS
+        )
+        _done = Tuning(has_polling=has_polling, has_allocator=_tune_allocator())
+    return _done
 
 
 def _tune_allocator() -> bool:

@@ -1,0 +1,97 @@
+"""The client over TLS: the server's certificate is checked, the client's shown, and changed files are read again."""
+
+import os
+
+import grpc
+import pytest
+
+import forebay.aio
+from forebay import Reconnection, Tls, UnreachableError
+from tests.support.certificates import Authority, needs_openssl
+from tests.support.loops import on_loop
+from tests.support.scripted_server import scripted
+
+pytestmark = needs_openssl
+EVERY = {"model": "m", "encoding": "jpeg", "delivery": "every"}
+IMPATIENT = Reconnection(connect_timeout_s=0.2, backoff_base_s=0.01)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    made = Authority(tmp_path_factory.mktemp("tls"))
+    made.issue("server")
+    made.issue("client")
+    return made
+
+
+def server_credentials(authority, wants_client=False):
+    pair = [(authority.folder / f"server.{suffix}").read_bytes() for suffix in ("key", "pem")]
+    roots = authority.certificate.read_bytes() if wants_client else None
+    return grpc.ssl_server_credentials([tuple(pair)], roots, require_client_auth=wants_client)
+
+
+def exchange(authority, tls, wants_client=False):
+    @on_loop
+    async def run():
+        credentials = server_credentials(authority, wants_client)
+        async with (
+            scripted(credentials=credentials) as server,
+            forebay.aio.Client(server.address, tls=tls, reconnection=IMPATIENT) as client,
+        ):
+            stream = client.stream("door", **EVERY)
+            await stream.open()
+            await stream.send(b"jpeg")
+            assert (await stream.receive()).is_ok
+            await stream.close()
+
+    run()
+
+
+def test_server_with_a_certificate_of_the_given_authority_is_trusted(authority):
+    exchange(authority, Tls(ca=authority.certificate))
+
+
+def test_server_is_not_trusted_without_its_authority(authority, tmp_path):
+    stranger = Authority(tmp_path, "stranger")
+    with pytest.raises(UnreachableError, match="UNAVAILABLE"):
+        exchange(authority, Tls(ca=stranger.certificate))
+
+
+def test_plain_text_does_not_reach_a_tls_server(authority):
+    with pytest.raises(UnreachableError):
+        exchange(authority, None)
+
+
+def test_client_shows_its_certificate(authority):
+    pair = {"cert": authority.folder / "client.pem", "key": authority.folder / "client.key"}
+    exchange(authority, Tls(ca=authority.certificate, **pair), wants_client=True)
+
+
+def test_client_without_a_certificate_is_turned_away(authority):
+    with pytest.raises(UnreachableError):
+        exchange(authority, Tls(ca=authority.certificate), wants_client=True)
+
+
+def test_name_in_the_certificate_can_be_given(authority):
+    exchange(authority, Tls(ca=authority.certificate, server_name="localhost"))
+
+
+def test_file_that_cannot_be_read_is_an_error_of_its_own(authority):
+    with pytest.raises(FileNotFoundError):
+        exchange(authority, Tls(ca=authority.folder / "nowhere.pem"))
+
+
+@on_loop
+async def test_changed_certificate_files_are_read_for_the_next_call(authority, tmp_path):
+    trusted = tmp_path / "ca.pem"
+    trusted.write_bytes(authority.certificate.read_bytes())
+    stranger = Authority(tmp_path, "stranger")
+    async with (
+        scripted(credentials=server_credentials(authority)) as server,
+        forebay.aio.Client(server.address, tls=Tls(ca=trusted), reconnection=IMPATIENT) as client,
+    ):
+        await client.stream("before", **EVERY).open()
+        trusted.write_bytes(stranger.certificate.read_bytes())
+        os.utime(trusted, ns=(0, trusted.stat().st_mtime_ns + 1_000_000))
+        with pytest.raises(UnreachableError):
+            await client.stream("after", **EVERY).open()
