@@ -6,13 +6,14 @@ Exit codes: 0 ok, 2 usage, 3 an --assert does not hold, 4 the run is invalid, 5 
 import asyncio
 import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from loadtest.errors import LoadError
-from loadtest.options import LoadOptions, with_load_options
-from loadtest.output import Outputs
+from loadtest.errors import ExitCode, LoadError
+from loadtest.options import LoadOptions, seconds, with_load_options
+from loadtest.output import Outputs, read, write_json
 from loadtest.process_tuning import tune_process
 
 load_app = typer.Typer(
@@ -64,6 +65,63 @@ def load(
         )
         outputs.write(document)
         return int(document["exit_code"])
+
+    raise typer.Exit(run_to_exit_code(run()))
+
+
+@load_app.command()
+@with_load_options
+def search(
+    *,
+    options: LoadOptions,
+    slo_p99: Annotated[str, typer.Option(help="p99 must stay within this, interval included.")] = "100ms",
+    max_dropped: Annotated[
+        float, typer.Option(min=0, max=100, help="Per cent of frames that may go unanswered.")
+    ] = 1.0,
+    first: Annotated[float, typer.Option(help="Load to try first: cameras, or frames per second.")] = 1.0,
+    highest: Annotated[float, typer.Option(help="Never offer more.")] = 4096.0,
+    resolution: Annotated[float, typer.Option(help="Stop when the ends differ by this share.")] = 0.05,
+    repeats: Annotated[int, typer.Option(min=1, help="How often the answer must pass.")] = 3,
+    json_path: _JSON = None,
+) -> None:
+    """Find the most cameras (or, with --rate, frames per second) that the server carries within its target."""
+
+    async def run() -> int:
+        from loadtest.capacity import search_capacity
+        from loadtest.search import Bounds, Target
+
+        is_whole = options.rate is None
+        target = Target(p99_ms=seconds(slo_p99, "--slo-p99") * 1e3, dropped_share=max_dropped / 100)
+        start = first if is_whole or first != 1.0 else options.rate or 1.0
+        bounds = Bounds(
+            first=start,
+            lowest=1.0 if is_whole else min(1.0, start),
+            highest=highest,
+            resolution=resolution,
+            is_whole=is_whole,
+            repeats=repeats,
+        )
+        return await search_capacity(options, target, bounds, json_path)
+
+    raise typer.Exit(run_to_exit_code(run()))
+
+
+@load_app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="JSON report of the run to compare with.")],
+    b: Annotated[Path, typer.Argument(help="JSON report of the run to judge.")],
+    *,
+    json_path: _JSON = None,
+) -> None:
+    """Say whether run B is better, the same or worse than run A; exit code 3 if it is worse."""
+
+    async def run() -> int:
+        from loadtest.compare import Change, text
+        from loadtest.compare import compare as compare_documents
+
+        comparison = compare_documents(read(a), read(b))
+        write_json(json_path, comparison.to_dict(), text(comparison))
+        return int(ExitCode.SLO_MISSED if comparison.verdict is Change.WORSE else ExitCode.OK)
 
     raise typer.Exit(run_to_exit_code(run()))
 

@@ -60,6 +60,17 @@ def read(path: Path) -> Document:
     return dict(document)
 
 
+def write_json(path: str | None, document: Document, text_instead: str) -> None:
+    """Write a small document where --json says; the text goes to standard output unless the document does."""
+    body = json.dumps(document, indent=1, allow_nan=False) + "\n"
+    if path == "-":
+        sys.stdout.write(body)
+        return
+    if path is not None:
+        _write(Path(path), body)
+    sys.stdout.write(text_instead)
+
+
 def _write(path: Path, body: str) -> None:
     try:
         path.write_text(body, encoding="utf-8")

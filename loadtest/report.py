@@ -153,11 +153,9 @@ def _histograms(summary: Summary) -> Document:
     span_s = max(summary.offered_for_s - summary.cut_s, 1e-9)
     blocks = max(1, min(_MAX_BLOCKS, int(span_s)))
     owner = np.clip(((summary.due_s - summary.cut_s) / span_s * blocks).astype(np.int64), 0, blocks - 1)
-    service = summary.rows[summary.rows["done_ns"] >= 0]
-    service_ms = (service["done_ns"] - service["sent_ns"]) / 1e6
     return {
         "latency_hdr": histograms.encode(summary.latency_ms),
-        "service_hdr": histograms.encode(service_ms),
+        "service_hdr": histograms.encode(summary.service_ms),
         "latency_blocks": {
             "length_s": span_s / blocks,
             "hdr": [histograms.encode(summary.latency_ms[owner == block]) for block in range(blocks)],

@@ -50,7 +50,7 @@ class Merged:
 class Summary:
     """The numbers of one run.
 
-    `latency_ms`, `due_s`: of the answered frames after the cut. `doubts`: why a latency is not to be trusted;
+    `latency_ms`, `service_ms`, `due_s`: of the answered frames after the cut. `doubts`: why p99 is not to be trusted;
     empty if all are. `faults`: why the accounting fails; empty if it holds.
     """
 
@@ -67,6 +67,7 @@ class Summary:
     ended_early: str
     rows: Rows
     latency_ms: Floats
+    service_ms: Floats
     due_s: Floats
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -120,6 +121,7 @@ def summarise(scenario: Scenario, run: Merged, good_within_ms: float) -> Summary
         ended_early=run.ended_early,
         rows=rows,
         latency_ms=latency_after,
+        service_ms=(after["done_ns"] - after["sent_ns"]) / 1e6,
         due_s=due_after,
         stages=breakdown(after, latency_after),
     )

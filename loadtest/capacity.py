@@ -1,0 +1,104 @@
+"""The capacity search against a real server: each trial is a run, and the answer is printed as an interval."""
+
+import sys
+from dataclasses import asdict, replace
+
+from loadtest.errors import ExitCode
+from loadtest.measure import measure
+from loadtest.options import LoadOptions
+from loadtest.output import write_json
+from loadtest.quantiles import min_samples
+from loadtest.report import Document
+from loadtest.scenario import Arrival
+from loadtest.search import Bounds, Capacity, Target, Trial, find_capacity
+from loadtest.verdict import Verdict
+
+ENOUGH = 1.5  # times the samples that the interval needs, since some are cut as warm-up
+DEFAULT_TRIAL_S = "20s"  # 10 blocks of a second for the interval of p99, and room for the warm-up
+
+
+async def search_capacity(options: LoadOptions, target: Target, bounds: Bounds, json_path: str | None) -> int:
+    """Search, print, and return the exit code: 3 if not even the lowest load keeps the target."""
+    if options.duration == LoadOptions().duration:
+        options = replace(options, duration=ENOUGH = 1.5  # times the samples that the interval needs, since some are cut as warm-up
+DEFAULT_TRIAL_S)
+
+    async def trial(load: float) -> Trial:
+        at_load = _long_enough(
+            replace(options, cameras=int(load)) if bounds.is_whole else replace(options, rate=load)
+        )
+        document = await measure(
+            at_load.job(),
+            agents=tuple(options.agent or ()),
+            good_within_ms=options.good_within_ms(),
+            calibrate=False,
+            live=options.live,
+        )
+        result = trial_of(document, load)
+        sys.stderr.write(_line(result, target))
+        return result
+
+    capacity = await find_capacity(trial, target, bounds)
+    unit = "cameras" if bounds.is_whole else "frames/s"
+    write_json(json_path, to_document(capacity, options, target, unit), text(capacity, options, target, unit))
+    if capacity.highest_passing is not None:
+        return int(ExitCode.OK)
+    return int(ExitCode.SLO_MISSED if all(trial.is_valid for trial in capacity.trials) else ExitCode.INVALID)
+
+
+def _long_enough(options: LoadOptions) -> LoadOptions:
+    """Return the options with a run long enough for p99's interval at a low rate."""
+    scenario = options.job().scenario
+    needed_s = ENOUGH * min_samples(0.99) / scenario.offered_per_s
+    return replace(options, duration=f"{needed_s:.1f}s") if needed_s > scenario.duration_s else options
+
+
+def trial_of(document: Document, load: float) -> Trial:
+    """Return what a run says about its load."""
+    ends = document["p99_ci_ms"]
+    return Trial(
+        load=load,
+        p99_ms=document["p99_ms"],
+        p99_upper_ms=ends[1] if ends else None,
+        dropped_share=document["dropped_share"] if document["dropped_share"] is not None else 1.0,
+        is_valid=document["verdict"] != Verdict.INVALID,
+        remark="; ".join(document["reasons"]),
+    )
+
+
+def text(capacity: Capacity, options: LoadOptions, target: Target, unit: str) -> str:
+    """Return the answer in words."""
+    low, high = capacity.highest_passing, capacity.lowest_failing
+    per_stream = f" of {options.fps:g} fps" if options.job().scenario.arrival is Arrival.CAMERAS else ""
+    if low is None:
+        answer = f"not even {high:g} {unit}{per_stream} keep the target"
+    elif high is None:
+        answer = f"at least {low:g} {unit}{per_stream}: the highest load that was allowed still keeps the target"
+    else:
+        answer = f"{low:g} {unit}{per_stream} keep the target every time, {high:g} do not"
+    return (
+        f"capacity: {answer}\n"
+        f"target: upper end of p99 within {target.p99_ms:g} ms, at most {target.dropped_share:.2%} dropped;"
+        f" {len(capacity.trials)} runs of {options.duration}\n" + (f"{capacity.remark}\n" if capacity.remark else "")
+    )
+
+
+def to_document(capacity: Capacity, options: LoadOptions, target: Target, unit: str) -> Document:
+    """Return the answer for JSON."""
+    return {
+        "schema": "forebay.load.search/1",
+        "unit": unit,
+        "fps": options.fps,
+        "highest_passing": capacity.highest_passing,
+        "lowest_failing": capacity.lowest_failing,
+        "target": asdict(target),
+        "remark": capacity.remark,
+        "trials": [asdict(trial) | {"passes": trial.passes(target)} for trial in capacity.trials],
+    }
+
+
+def _line(trial: Trial, target: Target) -> str:
+    upper = "-" if trial.p99_upper_ms is None else f"{trial.p99_upper_ms:.1f}"
+    word = "passes" if trial.passes(target) else "fails"
+    remark = f" ({trial.remark})" if trial.remark else ""
+    return f"{trial.load:>10g}  p99 <= {upper:>8} ms  dropped {trial.dropped_share:7.2%}  {word}{remark}\n"
