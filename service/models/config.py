@@ -5,7 +5,7 @@
 Acted on: name, platform, backend, version_policy, max_batch_size, input, output (label_filename too), instance_group
 count, default_model_filename, dynamic_batching and parameters (`service.models.parameters`). Refused, since a model
 would not do what its author meant: ensemble_scheduling, sequence_batching with control inputs or states, ragged
-batches, decoupled models. Everything else is ignored; `ModelDescription.warnings` names what was set in vain.
+batches, decoupled models. What is ignored is named in `ModelDescription.warnings`.
 """
 
 import difflib
@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from forebay.wire.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from forebay.wire.model_config_pb2 import ModelConfig, ModelDynamicBatching, ModelInstanceGroup
 from service.models.config_text import MAX_LABELS_BYTES, ConfigError, read_config, read_text
 from service.models.description import BatchingOptions, ClassificationTask, DetectionTask, ModelDescription, Task
 from service.models.parameters import OwnParameters, read_parameters
@@ -41,7 +41,7 @@ MAX_INSTANCES = 64
 MAX_BATCH_SIZE = 4096
 MAX_PRIORITY_LEVELS = 1_000
 
-_IGNORED = (
+IGNORED = (
     ("response_cache", "responses are not cached"),
     ("model_repository_agents", "there are no repository agents"),
     ("model_operations", "custom operation libraries are not loaded"),
@@ -49,6 +49,8 @@ _IGNORED = (
     ("batch_output", "batch outputs are not split"),
     ("runtime", "backends have one runtime"),
     ("model_metrics", "buckets of histograms are fixed"),
+    ("metric_tags", "metrics have no further labels"),
+    ("optimization", "the backend's own options decide"),
     ("model_warmup", "every batch size is warmed up with zeros"),
     ("cc_model_filenames", "the file is chosen by default_model_filename"),
     ("sequence_batching", "frames of a stream are kept in order without it"),
@@ -67,9 +69,10 @@ def describe(entry: ModelEntry) -> ModelDescription:
     filename = f"{entry.name}/{CONFIG_NAME}"
     _refuse(config, entry, filename)
     own = read_parameters(config, filename)
+    backend = _backend(config, entry, filename)
     return ModelDescription(
         name=entry.name,
-        backend=_backend(config, entry, filename),
+        backend=backend,
         max_batch_size=_max_batch_size(config, filename),
         task=_task(config, own, entry, filename),
         latency_budget_ms=own.latency_budget_ms,
@@ -77,7 +80,7 @@ def describe(entry: ModelEntry) -> ModelDescription:
         batching=_batching(config, filename),
         backend_options=own.backend_options,
         model_filename=config.default_model_filename,
-        warnings=_warnings(config, filename),
+        warnings=_warnings(config, backend, filename),
         config=config,
     )
 
@@ -237,14 +240,17 @@ def _labels(config: ModelConfig, entry: ModelEntry, filename: str) -> tuple[str,
     return tuple(line.strip() for line in text.splitlines())
 
 
-def _warnings(config: ModelConfig, filename: str) -> tuple[str, ...]:
-    present = {field.name for field, _ in config.ListFields()}
-    lines = [f"{filename}: {name} is ignored: {reason}" for name, reason in _IGNORED if name in present]
+def _warnings(config: ModelConfig, backend: str, filename: str) -> tuple[str, ...]:
+    lines = [f"{name} is ignored: {reason}" for name, reason in IGNORED if name in _present(config)]
+    dynamic = _present(config.dynamic_batching) & {"default_queue_policy", "priority_queue_policy"}
+    lines.extend(f"dynamic_batching {name} is ignored: latency budgets decide" for name in sorted(dynamic))
     for group in config.instance_group:
-        lines.extend(f"{filename}: instance_group {name} is ignored" for name in _ignored_of(group))
-    return tuple(dict.fromkeys(lines))
+        vain = _present(group) & {"gpus", "rate_limiter", "secondary_devices", "host_policy"}
+        lines.extend(f"instance_group {name} is ignored" for name in sorted(vain))
+        if group.kind == ModelInstanceGroup.KIND_GPU and backend != "tensorrt":
+            lines.append(f"instance_group kind KIND_GPU is ignored: backend {backend} runs on the CPU")
+    return tuple(f"{filename}: {line}" for line in dict.fromkeys(lines))
 
 
-def _ignored_of(group: ModelInstanceGroup) -> list[str]:
-    present = {field.name for field, _ in group.ListFields()}
-    return [name for name in ("rate_limiter", "secondary_devices", "host_policy") if name in present]
+def _present(message: ModelConfig | ModelDynamicBatching | ModelInstanceGroup) -> set[str]:
+    return {field.name for field, _ in message.ListFields()}

@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import pytest
 
+from forebay.wire.model_config_pb2 import ModelConfig
 from service.models.config import describe, model_file, serving_versions
 from service.models.description import BatchingOptions, ClassificationTask, DetectionTask
+from service.models.parameters import OWN_KEYS
 from service.models.repository import Repository, RepositoryError
 
 
@@ -143,6 +147,21 @@ def test_what_is_ignored_is_said_once_each(tmp_path):
     assert all(line.startswith("m/config.pbtxt: ") and "is ignored" in line for line in warnings)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("optimization { eager_batching: true }", "optimization is ignored"),
+        ("instance_group { kind: KIND_GPU }", "KIND_GPU is ignored: backend onnxruntime runs on the CPU"),
+        ("instance_group { gpus: 1 }", "instance_group gpus is ignored"),
+        ("dynamic_batching { default_queue_policy { max_queue_size: 4 } }", "default_queue_policy is ignored"),
+        ('parameters { key: "x" value { } } instance_group { kind: KIND_CPU } dynamic_batching { }', None),
+    ],
+)
+def test_only_what_has_no_effect_is_warned_of(tmp_path, text, words):
+    warnings = described(tmp_path, text).warnings
+    assert [words in line for line in warnings] == ([True] if words else [])
+
+
 VERSIONS = ("1/model.onnx", "2/model.onnx", "10/model.onnx")
 
 
@@ -247,3 +266,9 @@ def load(found):
     description = describe(found)
     for version in serving_versions(found, description):
         model_file(found, version, description)
+
+
+def test_the_page_on_models_names_every_parameter_and_every_field():
+    page = (Path(__file__).resolve().parents[3] / "docs" / "models.md").read_text()
+    fields = [field.name for field in ModelConfig.DESCRIPTOR.fields]
+    assert [name for name in (*OWN_KEYS, *fields) if name not in page] == []

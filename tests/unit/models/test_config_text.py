@@ -99,7 +99,10 @@ def test_the_other_schedulers_parse(text):
             "instance_group { kind: KIND_GPUS }",
             "no value 'KIND_GPUS' in ModelInstanceGroup.Kind: did you mean 'KIND_GPU'?",
         ),
-        ('parameters { key: "a" valu { } }', "no field 'valu' in ModelConfig.ParametersEntry: did you mean 'value'?"),
+        (
+            'parameters { key: "a" value_ { } }',
+            "no field 'value_' in ModelConfig.ParametersEntry: did you mean 'value'?",
+        ),
         ('model_configuration { name: "m" }', "remove the surrounding 'model_configuration { ... }'"),
         ('name: "a" name: "b"', 'should not have multiple "name" fields'),
         ("dynamic_batching { } ensemble_scheduling { }", "another member of oneof"),
@@ -127,7 +130,7 @@ def entry(tmp_path, data):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b'name: "m"\n# caf\xe9\n', "m/config.pbtxt:2: not UTF-8"),
+        (b'name: "m"\n# \xe9t\xe9\n', "m/config.pbtxt:2: not UTF-8"),
         (b"#" * (MAX_CONFIG_BYTES + 1), "m/config.pbtxt: longer than"),
     ],
 )
