@@ -20,7 +20,7 @@ class D2hStage(Stage):
     ) -> None:
         super().__init__(context)
         self.listener: LaneListener | None = None  # the former, set before the first batch; None in warm-up
-        self._outputs = outputs
+        self._row_bytes = tuple(spec.row_bytes for spec in outputs)
         self._pool = pool
         self._delivery = delivery
 
@@ -29,8 +29,8 @@ class D2hStage(Stage):
         stream = self.device_stream
         stream.wait(slot.executed)
         stream.record(slot.download_started)
-        for spec, source, target in zip(self._outputs, slot.current_outputs, slot.host_outputs, strict=True):
-            stream.copy_d2h(target, source, batch.rows * spec.row_bytes)
+        for row_bytes, source, target in zip(self._row_bytes, slot.current_outputs, slot.host_outputs, strict=True):
+            stream.copy_d2h(target, source, batch.rows * row_bytes)
         stream.record(slot.downloaded)
         slot.move_to(SlotState.DOWNLOADING)
         slot.executed.sync()

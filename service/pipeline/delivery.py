@@ -25,7 +25,7 @@ class Delivery:
     def __init__(
         self, outputs: tuple[TensorSpec, ...], model_version: str, finish: Callable[[Sequence[Completion]], None]
     ) -> None:
-        self._outputs = outputs
+        self._outputs = tuple((spec.row_bytes, spec.dtype, spec.shape) for spec in outputs)
         self._model_version = model_version
         self.post = finish
 
@@ -55,6 +55,6 @@ class Delivery:
 
     def _copy(self, rows: int, slot: Slot) -> OutputArrays:
         return tuple(
-            np.array(host.read_view()[: rows * spec.row_bytes]).view(spec.dtype).reshape(rows, *spec.shape)
-            for spec, host in zip(self._outputs, slot.host_outputs, strict=True)
+            np.array(host.read_view()[: rows * row_bytes]).view(dtype).reshape(rows, *shape)
+            for (row_bytes, dtype, shape), host in zip(self._outputs, slot.host_outputs, strict=True)
         )

@@ -15,17 +15,17 @@ class H2dStage(Stage):
 
     def __init__(self, context: StageContext, inputs: tuple[TensorSpec, ...]) -> None:
         super().__init__(context)
-        self._inputs = inputs
+        self._row_bytes = tuple(spec.row_bytes for spec in inputs)
 
     def work(self, batch: Batch, slot: Slot) -> None:
         """Fill the slot and enqueue the upload."""
         slot.move_to(SlotState.FILLING)
         self.device_stream.record(slot.upload_started)
-        for index, spec in enumerate(self._inputs):
-            if spec.row_bytes < self.device.gather_below_bytes:
-                self._gather(batch, slot, index, spec.row_bytes)
+        for index, row_bytes in enumerate(self._row_bytes):
+            if row_bytes < self.device.gather_below_bytes:
+                self._gather(batch, slot, index, row_bytes)
             else:
-                self._copy_each(batch, slot, index, spec.row_bytes)
+                self._copy_each(batch, slot, index, row_bytes)
         self.device_stream.record(slot.uploaded)
         slot.move_to(SlotState.UPLOADING)
 
