@@ -7,6 +7,7 @@ to the repository, since clients may see them.
 Thread: any; reads the file system, so never the event loop's.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 CONFIG_NAME = "config.pbtxt"
 MAX_VERSION = 2**63 - 1
+MAX_NAME_BYTES = 255  # of file systems
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 VERSION_NAME = re.compile(r"[0-9]+", re.ASCII)
 
@@ -47,7 +49,9 @@ class ModelEntry:
         relative = "/".join((self.name, *parts))
         for part in parts:
             if part in ("", ".", "..") or part != PurePosixPath(part).name or "\\" in part or "\0" in part:
-                raise RepositoryError(f"{self.name}: {part!r} is no plain file name: leave out folders")
+                raise RepositoryError(f"{self.name}: {part[:128]!r} is no plain file name: leave out folders")
+            if len(os.fsencode(part)) > MAX_NAME_BYTES:
+                raise RepositoryError(f"{self.name}: a file name of more than {MAX_NAME_BYTES} bytes: shorten it")
         path = self.path.joinpath(*parts)
         _check_inside(path, self.root, relative)
         return path if path.is_file() else None

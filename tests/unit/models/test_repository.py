@@ -130,6 +130,12 @@ def test_a_file_name_with_folders_is_refused(tmp_path, name):
         Repository([tmp_path]).model("m").file(name)
 
 
+def test_a_file_name_that_no_file_system_takes_is_refused(tmp_path):
+    make(tmp_path, "m/1/model.onnx")
+    with pytest.raises(RepositoryError, match="shorten it"):
+        Repository([tmp_path]).model("m").file("é" * 200)
+
+
 def test_a_missing_repository_is_told_by_its_name_only(tmp_path):
     with pytest.raises(RepositoryError, match="'nowhere' is not a folder") as caught:
         Repository([tmp_path / "nowhere"])
