@@ -87,16 +87,17 @@ diagrams: $(READY) ## Generate the diagrams and tables of docs/ that come from t
 	@$(BIN)/python -m tools.diagrams
 
 .PHONY: bench
-bench: $(READY) ## Run the benchmarks; results in out/bench/
+bench: $(READY) ## Run the benchmarks and print them
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: bench-check
-bench-check: $(READY) ## Compare the latest benchmark results with the budgets
+bench-check: $(READY) ## Run the benchmarks and compare them with their budgets
 	@$(BIN)/python -m bench --check $(ARGS)
 
 .PHONY: report
-report: $(READY) ## Write a report of the latest load test in out/
-	@$(BIN)/python -m loadtest.report $(ARGS)
+report: $(READY) ## Load-test the server on 127.0.0.1:8001 and write out/load.html
+	@mkdir -p out
+	@$(BIN)/forebay load --html out/load.html $(ARGS)
 
 .PHONY: image
 image: ## Build the container images forebay:cpu and forebay:gpu (needs Docker)
