@@ -9,13 +9,16 @@ from pathlib import Path
 from engines import open_device, open_engine
 from engines.device import Device
 from engines.engine import Engine
+from engines.errors import ExecutionError
 from service.batching.calibrate import calibrate
 from service.batching.cost_model import CostModel
 from service.batching.cost_table import CostTable, StageTimes
 from service.batching.former import BatchFormer
 from service.clock import Clock
+from service.errors import ServiceError
 from service.models.batching import batching_settings, executed_sizes
 from service.models.completion import complete
+from service.models.config_text import ConfigError
 from service.models.description import ModelDescription
 from service.models.version import ModelVersion
 from service.pipeline.arena import FrameArena, Permits
@@ -29,6 +32,13 @@ from service.worker_pool import WorkerPool
 _NOTHING_WANTED = Wants(options=None, tensor_indices=())
 
 
+OpenDevice = Callable[[str, Clock], Device]
+
+
+def _open_device(kind: str, clock: Clock) -> Device:
+    return open_device(kind, clock=clock)
+
+
 @dataclass(frozen=True, slots=True)
 class VersionContext:
     """What every model version of a server shares.
@@ -40,6 +50,7 @@ class VersionContext:
         permits: server-wide.
         on_fatal: told about errors after which the process cannot go on.
         engine_options: defaults for a backend's options, by backend; a model's own options win.
+        open_device: kind and clock to a device; tests give devices with faults.
     """
 
     clock: Clock
@@ -48,6 +59,7 @@ class VersionContext:
     permits: Permits
     on_fatal: OnFatal
     engine_options: dict[str, dict[str, str]]
+    open_device: OpenDevice = _open_device
 
 
 def open_version(
@@ -63,55 +75,63 @@ def open_version(
 
     Raises:
         EngineError: the model or the device cannot serve.
-        ConfigError: the configuration and the model file disagree.
+        ConfigError: the configuration and the model file disagree, or the model fails when it is tried.
     """
-    clock = context.clock
     with ExitStack() as undo:
-        device = open_device(device_kind(description), clock=clock)
-        undo.callback(device.close)
-        engines = [_open_engine(description, model_path, device, context) for _ in range(description.instance_count)]
-        for engine in engines:
-            undo.callback(engine.close)
-        description = complete(description, engines[0].specs)
-        specs = engines[0].specs
-        arena = FrameArena(device, specs.inputs, context.permits)
-        undo.callback(arena.close)
-        finisher = ResultFinisher(description.task, context.pool, context.sink)
-        name = f"{description.name}.{version}"
-        lanes = [
-            Pipeline(
-                index,
-                f"{name}.{index}",
-                device,
-                engine,
-                clock,
-                model_version=version,
-                finish=finisher.finish,
-                on_fatal=context.on_fatal,
-            )
-            for index, engine in enumerate(engines)
-        ]
-        undo.pop_all()
-        for lane in lanes:
-            undo.callback(lane.close)
-        sizes = executed_sizes(specs.max_batch_size)
-        for lane in lanes:
-            lane.warm_up(sizes)
-        table = _calibrate(lanes[0], arena, sizes, clock)
-        former = BatchFormer(
-            name,
-            lanes,
-            CostModel(sizes, table),
-            batching_settings(description),
-            clock,
-            context.sink,
-            permits=context.permits.count,
-            on_fatal=context.on_fatal,
-        )
-        opened = ModelVersion(description, version, device, lanes, former, arena, clock)
+        try:
+            opened = _build(description, version, model_path, context, undo)
+        except ValueError as error:  # knobs that contradict each other, a batch size that the engine refuses
+            raise ConfigError(f"{description.name}: {error}") from error
         opened.start()
         undo.pop_all()
         return opened
+
+
+def _build(
+    description: ModelDescription, version: str, model_path: Path | None, context: VersionContext, undo: ExitStack
+) -> ModelVersion:
+    """Make every part; `undo` closes what was made, last made first."""
+    clock = context.clock
+    device = context.open_device(device_kind(description), clock)
+    undo.callback(device.close)
+    engines: list[Engine] = []
+    for _ in range(description.instance_count):
+        engines.append(_open_engine(description, model_path, device, context))
+        undo.callback(engines[-1].close)
+    specs = engines[0].specs
+    description = complete(description, specs)
+    arena = FrameArena(device, specs.inputs, context.permits)
+    undo.callback(arena.close)
+    finisher = ResultFinisher(description.task, context.pool, context.sink)
+    name = f"{description.name}.{version}"
+    lanes: list[Pipeline] = []
+    for index, engine in enumerate(engines):
+        lane = Pipeline(
+            index,
+            f"{name}.{index}",
+            device,
+            engine,
+            clock,
+            model_version=version,
+            finish=finisher.finish,
+            on_fatal=context.on_fatal,
+        )
+        undo.callback(lane.close)
+        lanes.append(lane)
+    sizes = executed_sizes(specs.max_batch_size)
+    for lane in lanes:
+        lane.warm_up(sizes)
+    former = BatchFormer(
+        name,
+        lanes,
+        CostModel(sizes, _calibrate(lanes[0], device, sizes, clock)),
+        batching_settings(description),
+        clock,
+        context.sink,
+        permits=context.permits.count,
+        on_fatal=context.on_fatal,
+    )
+    return ModelVersion(description, version, device, lanes, former, arena, clock)
 
 
 def device_kind(description: ModelDescription) -> str:
@@ -133,7 +153,9 @@ def _open_engine(
     )
 
 
-def _calibrate(lane: Pipeline, arena: FrameArena, sizes: tuple[int, ...], clock: Clock) -> CostTable:
+def _calibrate(lane: Pipeline, device: Device, sizes: tuple[int, ...], clock: Clock) -> CostTable:
+    """Measure every size with frames of an arena of its own: the server's permits belong to its clients."""
+    arena = FrameArena(device, lane.engine.specs.inputs, Permits(max(sizes)))
     next_id: Callable[[], int] = itertools.count(1).__next__
     stream = StreamKey("calibration", Delivery.EVERY)
 
@@ -156,8 +178,14 @@ def _calibrate(lane: Pipeline, arena: FrameArena, sizes: tuple[int, ...], clock:
             )
             for _ in range(size)
         ]
-        lane.run_once(Batch(0, lane.index, slot_index, requests, size, size, now_ns))
+        try:
+            lane.run_once(Batch(0, lane.index, slot_index, requests, size, size, now_ns))
+        except ServiceError as error:  # written for clients; the operator is to read what the engine said
+            raise ExecutionError(str(error.__cause__ or error)) from error
         times = requests[0].timeline
         return StageTimes(times.h2d_ns, times.execute_ns, times.d2h_ns)
 
-    return calibrate(measure, sizes, clock)
+    try:
+        return calibrate(measure, sizes, clock)
+    finally:
+        arena.close()

@@ -76,11 +76,14 @@ class ModelVersion:
         Returns:
             Whether all threads ended; if not (an engine hangs), nothing more can be done in this process.
         """
+        self._device.attach_thread()
         until_ns = None if timeout_s is None else self._clock.now_ns() + int(timeout_s * 1e9)
         is_drained = self.former.drain(until_ns)
         self.former.stop()
+        # The former ends before its lanes close: what it still forms must find them open.
+        is_ended = self.former.join(timeout_s)
         closed = [lane.close(timeout_s) for lane in self.lanes]
-        if not (is_drained and all(closed) and self.former.join(timeout_s)):
+        if not (is_drained and is_ended and all(closed)):
             return False
         self.arena.close()
         self._device.close()

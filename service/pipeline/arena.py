@@ -6,6 +6,7 @@ committed on first use) and those stay warm in the cache.
 """
 
 from collections import deque
+from contextlib import ExitStack
 
 from engines.device import Device, HostBuffer
 from engines.engine import TensorSpec
@@ -51,7 +52,12 @@ class FrameArena:
             end += -(-spec.row_bytes // INPUT_ALIGNMENT_BYTES) * INPUT_ALIGNMENT_BYTES
         self.offsets = tuple(offsets)
         self._permits = permits
-        self._buffers = [device.alloc_host(end) for _ in range(permits.count)]
+        self._buffers: list[HostBuffer] = []
+        with ExitStack() as undo:  # an allocation that does not fit leaves nothing behind
+            for _ in range(permits.count):
+                self._buffers.append(device.alloc_host(end))
+                undo.callback(self._buffers[-1].close)
+            self._memory = undo.pop_all()
         self._free: deque[HostBuffer] = deque(self._buffers)
 
     @property
@@ -71,8 +77,7 @@ class FrameArena:
 
     def close(self) -> None:
         """Free the memory. Nothing is leased any more."""
-        for buffer in self._buffers:
-            buffer.close()
+        self._memory.close()
 
 
 class FrameLease:

@@ -5,8 +5,9 @@ a batch on never blocks. `close` drains left to right, joins, and frees.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
-from engines.device import Device
+from engines.device import Device, DeviceStream
 from engines.engine import Engine
 from service.channel import Channel
 from service.clock import Clock
@@ -55,21 +56,33 @@ class Pipeline:
         self.slot_count = slot_count
         self.engine = engine
         specs = engine.specs
-        self.pool = SlotPool(tuple(Slot(i, device, specs) for i in range(slot_count)))
+        slots: list[Slot] = []
+        device_streams: list[DeviceStream] = []
+        with ExitStack() as undo:  # an allocation that does not fit leaves nothing behind
+            for slot_index in range(slot_count):
+                slots.append(Slot(slot_index, device, specs))
+                undo.callback(slots[-1].close)
+            for kind in STAGE_KINDS:
+                device_streams.append(device.create_stream(f"{name}.{kind}", urgent=kind != "execute"))
+                undo.callback(device_streams[-1].close)
+            undo.pop_all()
+        self.pool = SlotPool(tuple(slots))
         self.channels = tuple(Channel[Batch](f"{name}.to_{kind}", slot_count, clock) for kind in STAGE_KINDS)
         outbounds = (*self.channels[1:], None)
         contexts = [
             StageContext(
                 name=f"{name}.{kind}",
                 device=device,
-                device_stream=device.create_stream(f"{name}.{kind}", urgent=kind != "execute"),
+                device_stream=device_stream,
                 slots=self.pool.slots,
                 inbound=inbound,
                 outbound=outbound,
                 clock=clock,
                 on_fatal=on_fatal,
             )
-            for kind, inbound, outbound in zip(STAGE_KINDS, self.channels, outbounds, strict=True)
+            for kind, device_stream, inbound, outbound in zip(
+                STAGE_KINDS, device_streams, self.channels, outbounds, strict=True
+            )
         ]
         self.h2d = H2dStage(contexts[0], specs.inputs)
         self.execute = ExecuteStage(contexts[1], engine)

@@ -16,9 +16,10 @@ and FAILED: d2h. Hand-over is by Channel.
 
 import enum
 from collections import deque
+from contextlib import ExitStack
 
 from engines.device import Device, DeviceBuffer, Event, HostBuffer
-from engines.engine import EngineSpecs, SlotBuffers, TensorSpec
+from engines.engine import EngineSpecs, SlotBuffers
 from service.errors import InvariantError
 
 
@@ -64,17 +65,20 @@ class Slot:
         rows = specs.max_batch_size
         self.index = index
         self.state = SlotState.FREE
-        self.host_inputs = tuple(device.alloc_host(rows * spec.row_bytes) for spec in specs.inputs)
-        self.device_inputs = _mirrored(device, specs.inputs, self.host_inputs, rows)
-        self.host_outputs = tuple(device.alloc_host(rows * spec.row_bytes) for spec in specs.outputs)
-        self.device_outputs = _mirrored(device, specs.outputs, self.host_outputs, rows)
-        self.current_outputs: tuple[DeviceBuffer, ...] = self.device_outputs
-        self.upload_started = device.create_event()
-        self.uploaded = device.create_event()
-        self.execute_started = device.create_event()
-        self.executed = device.create_event()
-        self.download_started = device.create_event()
-        self.downloaded = device.create_event()
+        with ExitStack() as undo:  # an allocation that does not fit leaves nothing behind
+            made = _Maker(device, undo)
+            self.host_inputs = tuple(made.host(rows * spec.row_bytes) for spec in specs.inputs)
+            self.device_inputs = tuple(made.mirror(host) for host in self.host_inputs)
+            self.host_outputs = tuple(made.host(rows * spec.row_bytes) for spec in specs.outputs)
+            self.device_outputs = tuple(made.mirror(host) for host in self.host_outputs)
+            self.current_outputs: tuple[DeviceBuffer, ...] = self.device_outputs
+            self.upload_started = made.event()
+            self.uploaded = made.event()
+            self.execute_started = made.event()
+            self.executed = made.event()
+            self.download_started = made.event()
+            self.downloaded = made.event()
+            self._memory = undo.pop_all()
 
     @property
     def buffers(self) -> SlotBuffers:
@@ -88,29 +92,31 @@ class Slot:
         self.state = state
 
     def close(self) -> None:
-        """Free everything. The device streams are idle."""
-        events: tuple[Event, ...] = (
-            self.upload_started,
-            self.uploaded,
-            self.execute_started,
-            self.executed,
-            self.download_started,
-            self.downloaded,
-        )
-        for event in events:
-            event.close()
-        for device_buffer in (*self.device_inputs, *self.device_outputs):
-            device_buffer.close()
-        for host_buffer in (*self.host_inputs, *self.host_outputs):
-            host_buffer.close()
+        """Free everything, last made first. The device streams are idle."""
+        self._memory.close()
 
 
-def _mirrored(
-    device: Device, specs: tuple[TensorSpec, ...], hosts: tuple[HostBuffer, ...], rows: int
-) -> tuple[DeviceBuffer, ...]:
-    return tuple(
-        device.alloc_device(rows * spec.row_bytes, mirror=host) for spec, host in zip(specs, hosts, strict=True)
-    )
+class _Maker:
+    """Makes things of one device and has `undo` close them."""
+
+    def __init__(self, device: Device, undo: ExitStack) -> None:
+        self._device = device
+        self._undo = undo
+
+    def host(self, nbytes: int) -> HostBuffer:
+        buffer = self._device.alloc_host(nbytes)
+        self._undo.callback(buffer.close)
+        return buffer
+
+    def mirror(self, host: HostBuffer) -> DeviceBuffer:
+        buffer = self._device.alloc_device(host.nbytes, mirror=host)
+        self._undo.callback(buffer.close)
+        return buffer
+
+    def event(self) -> Event:
+        event = self._device.create_event()
+        self._undo.callback(event.close)
+        return event
 
 
 class SlotPool:

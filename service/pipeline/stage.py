@@ -101,6 +101,8 @@ class Stage(ABC):
 
     def _fail(self, batch: Batch, slot: Slot, error: Exception) -> None:
         batch.error = translate(error)
+        if batch.error is not error:
+            batch.error.__cause__ = error  # calibration shows the operator what the client may not see
         log.error("batch failed", stage=self.name, batch=batch.id, rows=batch.rows, error=repr(error))
         if not isinstance(batch.error, DeviceLostError):
             try:
