@@ -10,6 +10,8 @@ An error has a scope. *request*: one frame ends so, in band, and its stream live
 import enum
 from typing import ClassVar, Literal
 
+MAX_MESSAGE_CHARACTERS = 500  # a status travels in HTTP/2 headers, of which gRPC takes 8 KiB, percent-encoded
+
 
 class Outcome(enum.Enum):
     """How a request or a stream ended. Exactly one for every admitted or refused frame."""
@@ -34,7 +36,7 @@ class ServiceError(Exception):
     """Base of all errors that a client may see; never raised itself.
 
     Args:
-        message: public; says what is wrong, where, and how to mend it.
+        message: public; says what is wrong, where, and how to mend it. Cut if a client's own words make it too long.
         retry_after_ms: advice to the client, 0 for none.
     """
 
@@ -44,6 +46,7 @@ class ServiceError(Exception):
     def __init__(self, message: str, *, retry_after_ms: int = 0) -> None:
         if type(self) is ServiceError:
             raise TypeError("raise one of ServiceError's subclasses")
+        message = message[:MAX_MESSAGE_CHARACTERS]
         super().__init__(message)
         self.message = message
         self.retry_after_ms = retry_after_ms
