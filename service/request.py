@@ -56,8 +56,8 @@ class Timeline:
     validated_ns: int = 0  # header checked, about to wait for a decoder
     admitted_ns: int = 0  # in the frame arena, handed to the former
     formed_ns: int = 0  # in a batch
-    readable_ns: int = 0  # outputs are in host memory
-    built_ns: int = 0  # result built; for a frame never executed, the moment its fate was decided
+    readable_ns: int = 0  # outputs are in host memory; for a frame never executed, its fate was decided
+    built_ns: int = 0  # result built
     h2d_ns: int = 0  # device durations
     execute_ns: int = 0
     d2h_ns: int = 0
@@ -66,13 +66,15 @@ class Timeline:
         """Return where the time went. A boundary that was never reached counts as the next one that was."""
         built = self.built_ns // 1000
         received = self.received_ns // 1000
-        validated = self.validated_ns // 1000 or built
-        admitted = self.admitted_ns // 1000 or built
         readable = self.readable_ns // 1000 or built
-        h2d, execute, d2h = self.h2d_ns // 1000, self.execute_ns // 1000, self.d2h_ns // 1000
-        queue = readable - admitted - h2d - execute - d2h
-        if queue < 0:  # device and host clocks may disagree by microseconds: execution gives way
-            execute, queue = max(0, execute + queue), 0
+        admitted = self.admitted_ns // 1000 or readable
+        validated = self.validated_ns // 1000 or admitted
+        # Device and host clocks may disagree by microseconds: the host's span is right, execution gives way first.
+        queue = readable - admitted
+        h2d = min(self.h2d_ns // 1000, queue)
+        d2h = min(self.d2h_ns // 1000, queue - h2d)
+        execute = min(self.execute_ns // 1000, queue - h2d - d2h)
+        queue -= h2d + execute + d2h
         return Durations(
             receive=validated - received,
             decode=admitted - validated,
