@@ -5,6 +5,7 @@ GIL while they work.
 """
 
 import struct
+import zlib
 from typing import cast
 
 import cv2
@@ -25,7 +26,11 @@ RAW_BYTES_PER_PIXEL: dict[int, tuple[int, int]] = {
 }
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
+_PNG_END = b"IEND"
+_PNG_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # as sent, like JPEG
+
 cv2.setNumThreads(1)  # the worker pool is the parallelism; nested threads only add wake-ups
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # a client's broken file is no news for our log
 
 
 def raw_nbytes(encoding: int, width: int, height: int) -> int:
@@ -104,13 +109,29 @@ def _decode_png(payload: memoryview, max_pixels: int) -> tuple[Pixels, tuple[int
         raise InvalidRequestError("payload is not a PNG file, or its header is broken")
     width, height = struct.unpack(">II", payload[16:24])
     _check_pixels("PNG", width, height, max_pixels)
-    try:
-        pixels = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        pixels = None
+    pixels = None
+    if _has_whole_chunks(payload):
+        try:
+            pixels = cv2.imdecode(np.frombuffer(payload, np.uint8), _PNG_FLAGS)
+        except cv2.error:
+            pixels = None
     if pixels is None or pixels.shape[:2] != (height, width):
         raise InvalidRequestError("PNG is truncated or broken; send the whole file")
     return cast("Pixels", pixels), (width, height)
+
+
+def _has_whole_chunks(payload: memoryview) -> bool:
+    """Whether every chunk of a PNG is there with its checksum. libpng checks too, but prints what it finds."""
+    start = len(_PNG_SIGNATURE)
+    while start + 12 <= len(payload):
+        (length,) = struct.unpack_from(">I", payload, start)
+        end = start + 8 + length
+        if end + 4 > len(payload) or zlib.crc32(payload[start + 4 : end]) != struct.unpack_from(">I", payload, end)[0]:
+            return False
+        if bytes(payload[start + 4 : start + 8]) == _PNG_END:
+            return True
+        start = end + 4
+    return False
 
 
 def _view_raw(payload: memoryview, encoding: int, size: tuple[int, int], color_order: str) -> tuple[Pixels, str]:

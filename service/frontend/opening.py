@@ -68,8 +68,12 @@ def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings
     if not request.model:
         raise InvalidSessionError("open.model is empty: name a model")
     version = find_model(request.model, request.version)
-    delivery = Delivery.EVERY if request.delivery == pb.DELIVERY_EVERY else Delivery.LATEST
-    size, payload_bytes = _payload(request, version)
+    delivery = _delivery(request)
+    size, payload_bytes = _payload(request, version, settings.max_image_pixels)
+    if payload_bytes is not None and payload_bytes > settings.max_message_bytes:
+        raise InvalidSessionError(
+            f"a frame of this stream has {payload_bytes} bytes; messages may have {settings.max_message_bytes}"
+        )
     wanted = request.max_in_flight or settings.default_window
     return StreamConfig(
         stream_id=request.stream_id,
@@ -94,6 +98,12 @@ def budget_ms_to_ns(budget_ms: float, what: str) -> int:
     return int(budget_ms * 1e6)
 
 
+def _delivery(request: pb.Open) -> Delivery:
+    if request.delivery not in pb.Delivery.values():
+        raise InvalidSessionError(f"open.delivery is {request.delivery}; give LATEST or EVERY")
+    return Delivery.EVERY if request.delivery == pb.DELIVERY_EVERY else Delivery.LATEST
+
+
 def _budget_ns(request: pb.Open, delivery: Delivery, version: ModelVersion) -> int | None:
     if request.HasField("latency_budget_ms"):
         return budget_ms_to_ns(request.latency_budget_ms, "open.latency_budget_ms")
@@ -104,7 +114,7 @@ def _budget_ns(request: pb.Open, delivery: Delivery, version: ModelVersion) -> i
     return max(LEAST_DEFAULT_BUDGET_NS, 3 * version.feasibility.least_service_ns)
 
 
-def _payload(request: pb.Open, version: ModelVersion) -> tuple[tuple[int, int], int | None]:
+def _payload(request: pb.Open, version: ModelVersion, max_pixels: int) -> tuple[tuple[int, int], int | None]:
     encoding = request.encoding
     if encoding == pb.ENCODING_UNSPECIFIED or encoding not in pb.Encoding.values():
         raise InvalidSessionError("open.encoding is missing or unknown: give TENSOR, RGB8, BGR8, JPEG, PNG or NV12")
@@ -121,14 +131,23 @@ def _payload(request: pb.Open, version: ModelVersion) -> tuple[tuple[int, int], 
         raise UnsupportedError(f"model {version.name!r} takes no pictures; send TENSOR")
     if encoding not in RAW_BYTES_PER_PIXEL:
         return (0, 0), None
+    size = _checked_size(request, max_pixels)
+    return size, raw_nbytes(encoding, *size)
+
+
+def _checked_size(request: pb.Open, max_pixels: int) -> tuple[int, int]:
     width, height = request.width, request.height
     if not (1 <= width <= MAX_SIDE_PIXELS and 1 <= height <= MAX_SIDE_PIXELS):
         raise InvalidSessionError(
             f"open.width and open.height are {width}x{height}; uncompressed frames need 1 to {MAX_SIDE_PIXELS} each"
         )
-    if encoding == pb.ENCODING_NV12 and (width % 2 or height % 2):
+    if width * height > max_pixels:
+        raise InvalidSessionError(
+            f"frames of {width}x{height} pixels exceed the limit of {max_pixels}; send them smaller"
+        )
+    if request.encoding == pb.ENCODING_NV12 and (width % 2 or height % 2):
         raise InvalidSessionError(f"NV12 needs an even width and height, not {width}x{height}")
-    return (width, height), raw_nbytes(encoding, width, height)
+    return width, height
 
 
 def _wants(request: pb.Open, version: ModelVersion) -> Wants:
