@@ -4,7 +4,11 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
+import structlog
+
 from service.request import Completion
+
+log = structlog.get_logger(__name__)
 
 
 class LoopSink:
@@ -34,4 +38,7 @@ class LoopSink:
         self._is_scheduled = False
         while self._completions:
             completion = self._completions.popleft()
-            completion.request.on_completion(completion)
+            try:
+                completion.request.on_completion(completion)
+            except Exception:  # our bug, but not that of the completions behind it
+                log.exception("completion failed")
