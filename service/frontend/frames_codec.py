@@ -15,7 +15,7 @@ from engines.datatypes import NAME_BY_DTYPE
 from engines.engine import EngineSpecs, TensorSpec
 from forebay.wire import frames_pb2 as pb
 from service.errors import InvalidSessionError, Outcome, ServiceError
-from service.request import Completion
+from service.request import Completion, Durations, Timeline
 from service.results.classes import Classification
 from service.results.detections import Detection
 
@@ -60,6 +60,7 @@ _TAG_SEQ, _TAG_CAPTURE_TIME, _TAG_BUDGET, _TAG_PAYLOAD = 0x08, 0x10, 0x19, 0x7A
 _DOUBLE = struct.Struct("<d")
 _INT64_SIGN = 1 << 63
 _UINT64 = (1 << 64) - 1
+_UINT32 = (1 << 32) - 1
 _MAX_INTEGER_SHIFT, _MAX_LENGTH_SHIFT = 63, 28  # protobuf's limits: ten bytes for a number, five for a length
 
 
@@ -118,7 +119,7 @@ def _walk_frame(data: bytes) -> FrameMessage:
                 raise _NotAPlainFrameError
             frame.payload = memoryview(data)[position:]
             return frame
-        elif tag == _TAG_BUDGET:
+        if tag == _TAG_BUDGET:
             (frame.latency_budget_ms,) = _DOUBLE.unpack_from(data, position + 1)
             position += 9
         else:
@@ -160,7 +161,7 @@ def tensor_spec(spec: TensorSpec) -> pb.TensorSpec:
 def status_of(error: ServiceError) -> pb.Status:
     """Describe why a frame ended without a result."""
     return pb.Status(
-        code=FRAME_STATUS[error.outcome], message=error.message, retry_after_ms=min(error.retry_after_ms, 0xFFFFFFFF)
+        code=FRAME_STATUS[error.outcome], message=error.message, retry_after_ms=min(error.retry_after_ms, _UINT32)
     )
 
 
@@ -173,11 +174,7 @@ def encode_result(
     result = message.result
     result.seq = seq
     result.capture_time_us = capture_time_us
-    times = request.timeline.durations_us()
-    timings = result.timings
-    timings.receive_us, timings.decode_us, timings.queue_us = times.receive, times.decode, times.queue
-    timings.h2d_us, timings.execute_us, timings.d2h_us = times.h2d, times.execute, times.d2h
-    timings.deliver_us, timings.server_total_us = times.deliver, times.total
+    _fill_timings(result.timings, request.timeline.durations_us())
     if completion.error is not None:
         result.status.CopyFrom(status_of(completion.error))
         return message.SerializeToString()
@@ -185,7 +182,7 @@ def encode_result(
     result.model_version = completion.model_version
     result.batch_size = completion.batch_size
     if request.deadline_ns is not None and request.timeline.built_ns > request.deadline_ns:
-        result.late_by_us = (request.timeline.built_ns - request.deadline_ns) // 1000
+        result.late_by_us = -((request.deadline_ns - request.timeline.built_ns) // 1000)  # up: late is never 0
     if completion.result is not None:
         _fill_typed(result, completion.result)
     if completion.outputs is not None:
@@ -195,6 +192,15 @@ def encode_result(
                 name=spec.name, datatype=NAME_BY_DTYPE[spec.dtype], shape=array.shape[1:], data=array.tobytes()
             )
     return message.SerializeToString()
+
+
+def _fill_timings(timings: pb.Timings, times: Durations) -> None:
+    if times.total > _UINT32:  # a client that did not read for more than an hour: nothing to learn from where it went
+        timings.deliver_us = timings.server_total_us = _UINT32
+        return
+    timings.receive_us, timings.decode_us, timings.queue_us = times.receive, times.decode, times.queue
+    timings.h2d_us, timings.execute_us, timings.d2h_us = times.h2d, times.execute, times.d2h
+    timings.deliver_us, timings.server_total_us = times.deliver, times.total
 
 
 def _fill_typed(result: pb.Result, items: tuple[Detection | Classification, ...]) -> None:
@@ -211,12 +217,12 @@ def _fill_typed(result: pb.Result, items: tuple[Detection | Classification, ...]
             result.classes.add(label=item.label, class_id=item.class_id, score=item.score)
 
 
-def encode_refusal(seq: int, capture_time_us: int, error: ServiceError, total_us: int) -> bytes:
+def encode_refusal(seq: int, capture_time_us: int, error: ServiceError, timeline: Timeline) -> bytes:
     """Build the ServerMessage for a frame that never became a request."""
     message = pb.ServerMessage()
     result = message.result
     result.seq = seq
     result.capture_time_us = capture_time_us
     result.status.CopyFrom(status_of(error))
-    result.timings.receive_us = result.timings.server_total_us = total_us
+    _fill_timings(result.timings, timeline.durations_us())
     return message.SerializeToString()

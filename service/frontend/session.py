@@ -35,7 +35,7 @@ from service.errors import (
 from service.frontend.decode import decode_into
 from service.frontend.frames_codec import FrameMessage, encode_refusal, encode_result
 from service.frontend.opening import StreamConfig, budget_ms_to_ns
-from service.request import Completion, CompletionSink, Delivery, Request, StreamKey
+from service.request import Completion, CompletionSink, Delivery, Request, StreamKey, Timeline
 from service.worker_pool import Line, WorkerPool
 
 INLINE_COPY_BYTES = 1 << 20  # a plain copy up to this is cheaper than a hand-over to a worker (30 µs)
@@ -45,12 +45,12 @@ DECODE_AVERAGE_FRAMES = 8  # follows a change of picture size within a second of
 class Entry:
     """One frame's place in the outbox. Attributes as in Frame and Completion; `answer` is None until it has one."""
 
-    __slots__ = ("answer", "capture_time_us", "received_ns", "request", "seq")
+    __slots__ = ("answer", "capture_time_us", "request", "seq", "timeline")
 
     def __init__(self, seq: int, capture_time_us: int, received_ns: int) -> None:
         self.seq = seq
         self.capture_time_us = capture_time_us
-        self.received_ns = received_ns
+        self.timeline = Timeline(received_ns=received_ns)
         self.request: Request | None = None
         self.answer: Completion | ServiceError | None = None
 
@@ -128,6 +128,8 @@ class Session:
         try:
             self._admit(entry, frame)
         except ServiceError as error:
+            if error.scope == "session":  # our bug: the stream ends, and its handler logs why
+                raise
             self._answer(entry, error)
 
     def stop_reading(self) -> None:
@@ -139,15 +141,19 @@ class Session:
         """The client is gone: cancel what waits, forget what executes."""
         self._is_reading = False
         self._is_abandoned = True
-        waiting = [entry.request for entry in self._outbox if entry.answer is None and entry.request is not None]
-        for request in waiting:
-            request.is_cancelled = True
-        error = RequestCancelledError("the client left")
-        for request, _ in self._line.take_waiting():
-            request.frame.release()
-        self.config.version.cancel(waiting)
-        self.outcomes[error.outcome] += sum(1 for entry in self._outbox if entry.answer is None)
+        unanswered = [entry for entry in self._outbox if entry.answer is None]
         self._outbox.clear()
+        self.outcomes[RequestCancelledError.outcome] += len(unanswered)
+        for request, _ in self._line.take_waiting():
+            request.is_cancelled = True
+            request.frame.release()
+        requests = [entry.request for entry in unanswered if entry.request is not None]
+        # Those in a batch run on. So every request named holds a permit, which bounds the former's inbox.
+        waiting = [request for request in requests if not request.is_cancelled and request.timeline.formed_ns == 0]
+        for request in requests:
+            request.is_cancelled = True
+        if waiting:
+            self.config.version.cancel(waiting)
 
     def next_message(self) -> bytes | None:
         """Take the head of the outbox if it is answered and return its bytes, else None."""
@@ -157,13 +163,11 @@ class Session:
         entry = self._outbox.popleft()
         answer = entry.answer
         assert answer is not None  # noqa: S101 - for mypy: checked above
-        now_ns = self._clock.now_ns()
+        entry.timeline.built_ns = self._clock.now_ns()
+        entry.answer = entry.request = None  # an entry and its request hold each other: free the outputs now
         if isinstance(answer, ServiceError):
-            message = encode_refusal(
-                entry.seq, entry.capture_time_us, answer, now_ns // 1000 - entry.received_ns // 1000
-            )
+            message = encode_refusal(entry.seq, entry.capture_time_us, answer, entry.timeline)
         else:
-            answer.request.timeline.built_ns = now_ns
             message = encode_result(
                 entry.seq,
                 entry.capture_time_us,
@@ -184,9 +188,11 @@ class Session:
             raise InvalidRequestError(
                 f"frame {frame.seq} has {len(frame.payload)} payload bytes; this stream takes {config.payload_bytes}"
             )
-        deadline_ns = self._deadline_ns(frame, entry.received_ns)
+        received_ns = entry.timeline.received_ns
+        deadline_ns = self._deadline_ns(frame, received_ns)
         now_ns = self._clock.now_ns()
         if config.version.feasibility.is_hopeless(now_ns, deadline_ns, self._decode_ns):
+            self._forget_slow_decode()
             raise DeadlineExpiredError("the latency budget is shorter than the least that one frame takes")
         if config.delivery is Delivery.LATEST and not self._copies_inline:
             self._supersede_encoded()
@@ -196,16 +202,16 @@ class Session:
             size=1,
             batch_key=None,
             deadline_ns=deadline_ns,
-            arrival_ns=entry.received_ns,
+            arrival_ns=received_ns,
             priority=config.priority,
             frame=config.version.arena.lease(),
             on_completion=lambda completion: self._complete(entry, completion),
             wants=config.wants,
             frame_size=config.size,
+            timeline=entry.timeline,
         )
         entry.request = request
-        request.timeline.received_ns = entry.received_ns
-        request.timeline.validated_ns = now_ns
+        entry.timeline.validated_ns = now_ns
         if self._copies_inline:
             self._copy_and_arrive(request, frame.payload)
         else:
@@ -240,6 +246,7 @@ class Session:
                 raise RequestCancelledError("the client left")
             started_ns = self._clock.now_ns()
             if config.version.feasibility.is_hopeless(started_ns, request.deadline_ns, self._decode_ns):
+                self._forget_slow_decode()
                 raise DeadlineExpiredError("the latency budget ran out while the frame waited for a decoder")
             if self._copies:
                 copy_inputs(request, payload, config)
@@ -259,6 +266,10 @@ class Session:
         request.timeline.admitted_ns = now_ns
         config.version.arrive(request)
 
+    def _forget_slow_decode(self) -> None:
+        """Trust the estimate less: frames refused because of it are never decoded and could not correct it."""
+        self._decode_ns -= self._decode_ns // DECODE_AVERAGE_FRAMES
+
     def _complete(self, entry: Entry, completion: Completion) -> None:
         if not self._is_abandoned:
             self._answer(entry, completion)
@@ -266,6 +277,9 @@ class Session:
     def _answer(self, entry: Entry, answer: Completion | ServiceError) -> None:
         entry.answer = answer
         error = answer if isinstance(answer, ServiceError) else answer.error
+        if error is not None:
+            entry.timeline.readable_ns = entry.timeline.readable_ns or self._clock.now_ns()
+            error.__traceback__ = error.__context__ = None  # they hold the payload while the entry waits for its turn
         self.outcomes[Outcome.OK if error is None else error.outcome] += 1
         if self._outbox and self._outbox[0] is entry:
             self._on_output()

@@ -31,9 +31,13 @@ def delimited(tag: int, content: bytes) -> bytes:
 NUMBERS = st.builds(varint, UINT64, st.integers(1, 10))
 UNKNOWN_FIELDS = st.one_of(
     st.builds(lambda field, value: varint(field << 3) + value, st.integers(4, 14) | st.integers(16, 3000), NUMBERS),
-    st.builds(lambda field, value: varint(field << 3 | 1) + value, st.integers(4, 14), st.binary(min_size=8, max_size=8)),
+    st.builds(
+        lambda field, value: varint(field << 3 | 1) + value, st.integers(4, 14), st.binary(min_size=8, max_size=8)
+    ),
     st.builds(lambda field, value: delimited(field << 3 | 2, value), st.integers(4, 14), st.binary(max_size=20)),
-    st.builds(lambda field, value: varint(field << 3 | 5) + value, st.integers(4, 14), st.binary(min_size=4, max_size=4)),
+    st.builds(
+        lambda field, value: varint(field << 3 | 5) + value, st.integers(4, 14), st.binary(min_size=4, max_size=4)
+    ),
     st.just(b"\x23\x24"),  # a group that opens and closes
     st.binary(min_size=1, max_size=4),  # anything
 )

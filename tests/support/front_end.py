@@ -1,0 +1,302 @@
+"""What a session works with, stricter than the real things and without a thread: a model version whose former and
+lanes are moved by hand, an arena that knows every lease, a sink and a worker pool that are emptied by hand.
+"""
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from engines.engine import EngineSpecs, TensorSpec
+from forebay.wire import frames_pb2 as pb
+from service.errors import OverloadedError, RequestCancelledError, ServiceError, SupersededError
+from service.frontend.frames_codec import FrameMessage
+from service.frontend.opening import StreamConfig, accept_open
+from service.frontend.session import Session
+from service.models.description import ImageInput, ModelDescription, Task
+from service.request import Completion, Delivery, Feasibility, Request
+from service.settings import ServeSettings
+from tests.support.clock import ManualClock
+
+UINT8 = np.dtype(np.uint8)
+POISON = 0xEE
+
+
+class StrictBuffer:
+    """Host memory that may only be touched while it is leased."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        self.is_leased = False
+        self._memory = np.full(nbytes, POISON, np.uint8)
+
+    def write_view(self):
+        assert self.is_leased, "a frame buffer is written without a lease"
+        return self._memory
+
+    read_view = write_view
+
+    def poison(self) -> None:
+        self._memory[:] = POISON
+
+
+class StrictLease:
+    """See service.request.FrameBuffer. `on_write` runs when somebody begins to write, as if on another thread."""
+
+    def __init__(self, arena: "StrictArena", host: StrictBuffer) -> None:
+        self._arena = arena
+        self._host = host
+        self.is_released = False
+
+    @property
+    def host(self) -> StrictBuffer:
+        assert not self.is_released, "a released lease is used"
+        if self._arena.on_write is not None:
+            hook, self._arena.on_write = self._arena.on_write, None
+            hook()
+        return self._host
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        return self._arena.offsets
+
+    def release(self) -> None:
+        if not self.is_released:
+            self.is_released = True
+            self._host.is_leased = False
+            self._host.poison()
+            self._arena.leases.remove(self)
+            self._arena.free.append(self._host)
+
+
+class StrictArena:
+    """`permits` buffers; `leases` are the ones that are out."""
+
+    def __init__(self, inputs: Sequence[TensorSpec], permits: int) -> None:
+        self.offsets = tuple(64 * i + sum(spec.row_bytes for spec in inputs[:i]) for i in range(len(inputs)))
+        nbytes = self.offsets[-1] + inputs[-1].row_bytes
+        self.free = [StrictBuffer(nbytes) for _ in range(permits)]
+        self.leases: list[StrictLease] = []
+        self.on_write = None
+
+    def lease(self) -> StrictLease:
+        if not self.free:
+            raise OverloadedError("no permit is free")
+        host = self.free.pop()
+        host.is_leased = True
+        lease = StrictLease(self, host)
+        self.leases.append(lease)
+        return lease
+
+
+class ManualSink:
+    """Completions that have been posted; `drain` is the event loop's turn. Every request ends once."""
+
+    def __init__(self) -> None:
+        self.posted: list[Completion] = []
+        self._ended: set[int] = set()
+
+    def post(self, completions: Sequence[Completion]) -> None:
+        for completion in completions:
+            assert completion.request.id not in self._ended, f"request {completion.request.id} ended twice"
+            self._ended.add(completion.request.id)
+            self.posted.append(completion)
+
+    def drain(self) -> int:
+        count = len(self.posted)
+        while self.posted:
+            completion = self.posted.pop(0)
+            completion.request.on_completion(completion)
+        return count
+
+
+class ManualPool:
+    """A worker pool without workers: `run_one` is one worker's turn."""
+
+    def __init__(self) -> None:
+        self.condition = threading.Condition()
+        self.ring = deque()
+
+    def run_one(self) -> bool:
+        if not self.ring:
+            return False
+        self.ring.popleft().run_oldest()
+        return True
+
+
+def specs_of(input_shapes=((4, 4, 3),), output_shapes=((4, 4, 3),), dtype=UINT8, max_batch_size=8) -> EngineSpecs:
+    inputs = tuple(TensorSpec(f"x{i}", dtype, shape) for i, shape in enumerate(input_shapes))
+    outputs = tuple(TensorSpec(f"y{i}", dtype, shape) for i, shape in enumerate(output_shapes))
+    return EngineSpecs(inputs, outputs, max_batch_size)
+
+
+class ManualVersion:
+    """A model version as the front end sees it (`service.models.version`); its identity model runs when told to.
+
+    Attributes:
+        pending: requests by id, in order of arrival.
+        executing: requests in a batch.
+    """
+
+    def __init__(
+        self,
+        clock,
+        sink: ManualSink | None = None,
+        *,
+        specs: EngineSpecs | None = None,
+        image: ImageInput | None = None,
+        task: Task | None = None,
+        permits: int = 8,
+        latency_budget_ms: float | None = None,
+    ) -> None:
+        self.name, self.version = "m", "1"
+        self.specs = specs or specs_of()
+        self.description = ModelDescription(
+            "m",
+            "simulated",
+            self.specs.max_batch_size,
+            specs=self.specs,
+            image=image,
+            task=task,
+            latency_budget_ms=latency_budget_ms,
+        )
+        self.arena = StrictArena(self.specs.inputs, permits)
+        self.feasibility = Feasibility()
+        self.pending: dict[int, Request] = {}
+        self.executing: list[Request] = []
+        self._clock = clock
+        self._sink = sink or ManualSink()
+        self._inputs: dict[int, list[np.ndarray]] = {}
+        self._arrived: set[int] = set()
+        self._named_in_cancel: set[int] = set()
+        self._newest: dict[object, int] = {}
+
+    def arrive(self, request: Request) -> None:
+        times = request.timeline
+        assert request.id not in self._arrived, "a request arrives twice"
+        assert request.id > self._newest.get(request.stream, 0), "requests of a stream arrive out of order"
+        assert not request.frame.is_released, "a request arrives without its frame"
+        assert 0 < times.received_ns <= times.validated_ns <= times.admitted_ns <= self._clock.now_ns()
+        self._arrived.add(request.id)
+        self._newest[request.stream] = request.id
+        if request.stream.delivery is Delivery.LATEST:
+            for older in [other for other in self.pending.values() if other.stream is request.stream]:
+                self._end(older, SupersededError("a newer frame took its place"))
+        self.pending[request.id] = request
+
+    def cancel(self, requests: Sequence[Request]) -> None:
+        assert requests, "an empty cancellation fills the inbox for nothing"
+        for request in requests:
+            assert request.is_cancelled
+            assert request.timeline.formed_ns == 0, "what executes cannot be cancelled"
+            assert not request.frame.is_released, "a cancelled request holds no permit: the inbox has no bound"
+            assert request.id not in self._named_in_cancel, "a request is named in two cancellations"
+            self._named_in_cancel.add(request.id)
+            if request.id in self.pending:
+                self._end(request, RequestCancelledError("cancelled before execution"))
+
+    def form(self) -> list[Request]:
+        """Put everything pending into a batch, upload it, and leave out what was cancelled."""
+        formed = []
+        for request in tuple(self.pending.values()):
+            if request.is_cancelled:
+                self._end(request, RequestCancelledError("cancelled before execution"))
+                continue
+            del self.pending[request.id]
+            request.timeline.formed_ns = self._clock.now_ns()
+            flat = request.frame.host.read_view()
+            pairs = zip(self.specs.inputs, request.frame.offsets, strict=True)
+            self._inputs[request.id] = [np.array(flat[offset : offset + spec.row_bytes]) for spec, offset in pairs]
+            request.frame.release()
+            formed.append(request)
+        self.executing += formed
+        return formed
+
+    def finish(self, index: int = 0, error: ServiceError | None = None) -> None:
+        """End one of those that execute; outputs equal inputs."""
+        request = self.executing.pop(index)
+        request.timeline.readable_ns = self._clock.now_ns()
+        completion = Completion(request, error)
+        if error is None:
+            completion.model_version, completion.batch_size = self.version, 1
+            completion.outputs = tuple(
+                values.view(spec.dtype).reshape(1, *spec.shape)
+                for values, spec in zip(self._inputs.pop(request.id), self.specs.outputs, strict=True)
+            )
+        self._sink.post([completion])
+
+    def _end(self, request: Request, error: ServiceError) -> None:
+        del self.pending[request.id]
+        request.frame.release()
+        self._sink.post([Completion(request, error)])
+
+
+class Scene:
+    """A session with everything round it, and the reader and the writer of its stream moved by hand.
+
+    Attributes:
+        results: what was written, parsed, in order.
+        output_calls: how often the writer was woken.
+        room_calls: how often the reader was.
+    """
+
+    def __init__(self, *, permits: int = 8, image=ImageInput(4, 4, "RGB"), specs=None, settings=None, **open_fields):
+        self.clock = ManualClock()
+        self.sink = ManualSink()
+        self.pool = ManualPool()
+        self.version = ManualVersion(self.clock, self.sink, image=image, specs=specs, permits=permits)
+        self.config = open_config(self.version, settings, **open_fields)
+        self.results: list[pb.Result] = []
+        self.output_calls = self.room_calls = 0
+        self.session = Session(
+            self.config,
+            self.pool,
+            self.sink,
+            self.clock,
+            max_image_pixels=1_000_000,
+            on_output=self._on_output,
+            on_room=self._on_room,
+            next_request_id=itertools.count(1).__next__,
+        )
+
+    def _on_output(self) -> None:
+        self.output_calls += 1
+
+    def _on_room(self) -> None:
+        self.room_calls += 1
+
+    def send(self, seq: int, payload: bytes | None = None, budget_ms: float | None = None) -> None:
+        """The reader got a frame; its pixels hold `seq` unless `payload` is given."""
+        if payload is None:
+            payload = bytes([seq % 251]) * (self.config.payload_bytes or 48)
+        frame = FrameMessage(seq, -(seq % 2**62), budget_ms, memoryview(payload))
+        self.session.on_frame(frame, self.clock.now_ns())
+
+    def write(self) -> int:
+        """The writer writes all it can; returns how many results that were."""
+        count = 0
+        while (message := self.session.next_message()) is not None:
+            self.results.append(pb.ServerMessage.FromString(message).result)
+            count += 1
+        return count
+
+    def settle(self) -> None:
+        """Let everything end that is under way."""
+        while self.pool.run_one() or self.version.form() or self.version.executing or self.sink.posted:
+            while self.version.executing:
+                self.version.finish()
+            self.sink.drain()
+        self.write()
+
+    @property
+    def codes(self) -> list[tuple[int, str]]:
+        """(seq, status) of every result so far."""
+        return [(r.seq, pb.StatusCode.Name(r.status.code).removeprefix("STATUS_")) for r in self.results]
+
+
+def open_config(version: ManualVersion, settings: ServeSettings | None = None, **open_fields) -> StreamConfig:
+    """Accept an Open for `version`; TENSOR frames of a stream called `camera` unless told otherwise."""
+    fields = {"model": "m", "stream_id": "camera", "encoding": pb.ENCODING_TENSOR, **open_fields}
+    return accept_open(pb.Open(**fields), lambda name, number: version, settings or ServeSettings())
