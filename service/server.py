@@ -19,7 +19,7 @@ from service.clock import Clock, MonotonicClock
 from service.frontend.frames_servicer import FramesServicer
 from service.frontend.loop_sink import LoopSink
 from service.frontend.server import FrontEnd
-from service.models.opening import VersionContext
+from service.models.opening import OpenDevice, VersionContext, open_device_of_kind
 from service.models.registry import ModelRegistry
 from service.pipeline.arena import Permits
 from service.settings import ServeSettings
@@ -52,7 +52,9 @@ class Ready:
 class Server:
     """One server process. Thread: the event loop's, except `on_fatal` (any)."""
 
-    def __init__(self, settings: ServeSettings, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: ServeSettings, clock: Clock | None = None, open_device: OpenDevice = open_device_of_kind
+    ) -> None:
         self.settings = settings
         self.clock: Clock = clock or MonotonicClock()
         self._loop = asyncio.get_running_loop()
@@ -70,6 +72,7 @@ class Server:
                 self.permits,
                 self.on_fatal,
                 {"onnxruntime": {"intra_op_threads": str(settings.intra_op_threads)}},
+                open_device,
             ),
         )
         self.frames = FramesServicer(self.registry.find, self.pool, sink, self.clock, settings)

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -19,6 +20,7 @@ from service.clock import Clock
 from service.errors import (
     InvariantError,
     NotReadyError,
+    Outcome,
     ServiceError,
     SessionStateError,
     TooManyStreamsError,
@@ -119,6 +121,8 @@ class FramesServicer:
         settings: ServeSettings,
     ) -> None:
         self.streams: set[FrameStream] = set()
+        self.frames_received = 0  # on streams that have closed, like `outcomes`
+        self.outcomes: Counter[Outcome] = Counter()
         self._find_model = find_model
         self._pool = pool
         self._sink = sink
@@ -270,6 +274,8 @@ class FramesServicer:
         )
 
     def _log_closed(self, stream: FrameStream, session: Session) -> None:
+        self.frames_received += session.frames_received
+        self.outcomes.update(session.outcomes)
         outcomes = {outcome.value: count for outcome, count in session.outcomes.items()}
         log.info(
             "stream closed",

@@ -35,7 +35,8 @@ _NOTHING_WANTED = Wants(options=None, tensor_indices=())
 OpenDevice = Callable[[str, Clock], Device]
 
 
-def _open_device(kind: str, clock: Clock) -> Device:
+def open_device_of_kind(kind: str, clock: Clock) -> Device:
+    """Open the real thing."""
     return open_device(kind, clock=clock)
 
 
@@ -59,7 +60,7 @@ class VersionContext:
     permits: Permits
     on_fatal: OnFatal
     engine_options: dict[str, dict[str, str]]
-    open_device: OpenDevice = _open_device
+    open_device: OpenDevice = open_device_of_kind
 
 
 def open_version(
