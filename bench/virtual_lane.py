@@ -31,9 +31,10 @@ class LaneEvent(NamedTuple):
     at_ns: int
     order: int
     batch: Batch
-    is_slot_freed: bool
-    h2d_ns: int
-    stage_ns: int
+    h2d_ns: int = 0
+    execute_ns: int = 0
+    d2h_ns: int = 0
+    is_slot_freed: bool = False
 
 
 class VirtualLane:
@@ -79,7 +80,7 @@ class VirtualLane:
         self._free.append(slot_index)
 
     def submit(self, batch: Batch) -> None:
-        """Compute what happens to `batch` and leave the events in `events`, rising in time per kind."""
+        """Compute what happens to `batch` and leave its events in `events`."""
         now_ns, costs, rows = self._now(), self.costs, batch.executed_rows
         h2d_ns = costs.h2d_ns[0] + costs.h2d_ns[1] * rows
         d2h_ns = costs.d2h_ns[0] + costs.d2h_ns[1] * rows
@@ -91,5 +92,5 @@ class VirtualLane:
         freed_ns = self._download_free_ns = max(compute_end_ns, self._download_free_ns) + d2h_ns
         self.busy_ns += execute_ns
         self._order += 2
-        self.events.append(LaneEvent(compute_end_ns, self._order, batch, False, h2d_ns, execute_ns))
-        self.events.append(LaneEvent(freed_ns, self._order + 1, batch, True, 0, d2h_ns))
+        self.events.append(LaneEvent(compute_end_ns, self._order, batch, h2d_ns, execute_ns))
+        self.events.append(LaneEvent(freed_ns, self._order + 1, batch, d2h_ns=d2h_ns, is_slot_freed=True))

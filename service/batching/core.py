@@ -11,10 +11,11 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from service.batching import policy, policy_window
 from service.batching.cost_model import CostModel
-from service.batching.decision import Form, Shed, WaitUntil
+from service.batching.decision import Decision, Form, Shed, WaitUntil
 from service.batching.endings import error_of
 from service.batching.lanes import LaneSet
 from service.batching.pending import PendingQueue, Reason
@@ -25,6 +26,28 @@ from service.request import Batch, Completion, Feasibility, Lane, Request
 _BATCH_IDS = itertools.count(1)
 FEASIBILITY_STEP = 0.02
 """Relative change of the least service time that is worth publishing."""
+
+
+class Decide(Protocol):
+    """A policy: pure, see `service.batching.policy`."""
+
+    def __call__(
+        self,
+        now_ns: int,
+        pending: PendingQueue,
+        lanes: LaneSet,
+        cost: CostModel,
+        settings: BatchingSettings,
+        *,
+        is_draining: bool = False,
+    ) -> Decision:
+        """Return what to do now."""
+        ...
+
+
+def policy_of(settings: BatchingSettings) -> Decide:
+    """Return the policy that the settings name."""
+    return policy.decide if settings.policy is PolicyName.JIT_EDF else policy_window.decide_by_arrival
 
 
 @dataclass(slots=True)
@@ -47,6 +70,7 @@ class FormerCore:
         cost: predicts and learns; owned by this core from now on.
         settings: knobs.
         publish: told about a new feasibility snapshot.
+        decide: the policy; None takes the one that the settings name.
     """
 
     def __init__(
@@ -55,6 +79,7 @@ class FormerCore:
         cost: CostModel,
         settings: BatchingSettings,
         publish: Callable[[Feasibility], None] = lambda _: None,
+        decide: Decide | None = None,
     ) -> None:
         if cost.max_size < settings.max_batch_size:
             raise ValueError(
@@ -69,7 +94,7 @@ class FormerCore:
         self.endings: Counter[Reason] = Counter()
         self.ended: list[Completion] = []
         self.is_draining = False
-        self._decide = policy.decide if settings.policy is PolicyName.JIT_EDF else policy_window.decide_by_arrival
+        self._decide = decide or policy_of(settings)
         self._due_ns: int | None = None
         self._publish = publish
         self._published = Feasibility()

@@ -27,6 +27,8 @@ from service.request import Delivery, Request, StreamKey
 
 NEVER_NS = 1 << 62
 """A deadline that never comes."""
+LATEST_NS = NEVER_NS - 1
+"""An absurdly late deadline is still a deadline."""
 SOFT_BUDGET_NS = 1_000_000_000
 """Where a request without a deadline stands in the order: behind frames, but not for ever."""
 DELAYED_NS = 1 << 61
@@ -61,7 +63,7 @@ class Entry:
         self.id = request.id
         self.rows = request.size
         self.arrival_ns = request.arrival_ns
-        self.deadline_ns = NEVER_NS if request.deadline_ns is None else request.deadline_ns
+        self.deadline_ns = NEVER_NS if request.deadline_ns is None else min(request.deadline_ns, LATEST_NS)
         self.own_key = self.order_key = own_key
         self.stream = stream
         self.group: Group | None = None
@@ -196,7 +198,9 @@ class PendingQueue:
     def _own_key(self, request: Request) -> int:
         if not self._is_by_deadline:
             return request.arrival_ns
-        return request.arrival_ns + SOFT_BUDGET_NS if request.deadline_ns is None else request.deadline_ns
+        if request.deadline_ns is None:
+            return request.arrival_ns + SOFT_BUDGET_NS
+        return min(request.deadline_ns, LATEST_NS)
 
     def _supersede(self, stream: StreamState) -> list[tuple[Request, Reason]]:
         if stream.key.delivery is not Delivery.LATEST:

@@ -18,6 +18,10 @@ from service.batching.pending import Group, PendingQueue, Place, StreamState
 OVERLOAD = 0.95
 """Load (of the rate of full batches) above which serving everybody is not tried any more."""
 SUSTAINED_OVERLOAD = 0.97
+CERTAIN_OVERLOAD = 1.05
+"""Sustained load above which fairness goes before the deadline even when the head could still be in time."""
+FAIR_WINDOW = 8
+"""Batches' worth of candidates, the earliest ones, among which the least served go first: bounds the work."""
 HYSTERESIS = 1.01
 """How much better the rate must be to give a head up."""
 
@@ -53,8 +57,9 @@ def choose(situation: Situation, rows: int) -> Form:
     start_ns = max(situation.now_ns + cost.h2d_ns(rows), situation.free_ns)
     out_ns = cost.d2h_ns(rows)
     slack_ns = _tightest_ns(group, rows) - start_ns - out_ns
+    sustained_load = situation.pending.demand.sustained_rate / situation.full_rate
     if cost.estimate_ns(rows) <= slack_ns:
-        return _form(situation, rows, start_ns + out_ns, is_fair=False)
+        return _form(situation, rows, start_ns + out_ns, is_fair=sustained_load > CERTAIN_OVERLOAD)
     kept = max(1, group.queue[0].entry.rows, min(rows, cost.rows_within(slack_ns)))
     if kept >= group.rows:
         return _form(situation, kept, start_ns + out_ns, is_fair=False)
@@ -64,7 +69,7 @@ def choose(situation: Situation, rows: int) -> Form:
     first, best_rows = _best_start(situation, start_ns + out_ns, kept)
     if first == 0:
         return _form(situation, best_rows, start_ns + out_ns, is_fair=False)
-    is_fair = situation.pending.demand.sustained_rate > SUSTAINED_OVERLOAD * situation.full_rate
+    is_fair = sustained_load > SUSTAINED_OVERLOAD
     return _form(situation, best_rows, start_ns + out_ns, is_fair=is_fair, first=first)
 
 
@@ -140,8 +145,8 @@ def _form(situation: Situation, rows: int, fixed_ns: float, *, is_fair: bool, fi
         done_ns = fixed_ns + cost.estimate_ns(rows)
         shed_ids = tuple(p.id for p in queue[:first] if p.entry.deadline_ns < done_ns)
         candidates = [p for p in queue[:first] if p.entry.deadline_ns >= done_ns] + queue[first:]
-    if is_fair and sum(p.entry.rows for p in candidates) > rows:
-        candidates = _least_served_first(candidates)
+    if is_fair and len(candidates) > 1:
+        candidates = _least_served_first(candidates[: FAIR_WINDOW * situation.largest])
     ids, taken = _take(candidates, rows, is_unit=not group.tall_entries)
     if taken < rows and len(situation.pending.groups) > 1:
         taken += _fill(situation, ids, rows - taken, fixed_ns + cost.estimate_ns(rows))

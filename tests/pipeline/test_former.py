@@ -4,7 +4,7 @@ import pytest
 
 from service.errors import DeadlineExpiredError, InvariantError, RequestCancelledError, SupersededError
 from service.request import Delivery
-from tests.support.batching import MS, FormerRig, StrictLane, request, stream
+from tests.support.batching import FormerRig, StrictLane, request, stream
 from tests.support.clock import ManualClock
 
 
