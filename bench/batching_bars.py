@@ -74,4 +74,4 @@ def _value_of(cell: Mapping[str, Any], name: str) -> float | None:
     value: Any = cell
     for part in name.split(".", 1):
         value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+    return float(value) if isinstance(value, int | float) else None

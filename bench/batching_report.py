@@ -68,7 +68,7 @@ def draw(results: Sequence[Mapping[str, Any]], directory: Path) -> list[Path]:
     Raises:
         ModuleNotFoundError: matplotlib, a development dependency, is not installed.
     """
-    import matplotlib as mpl  # noqa: ICN001 - only to choose the backend
+    import matplotlib as mpl
 
     mpl.use("Agg")
     mpl.rcParams["svg.hashsalt"] = "forebay"
