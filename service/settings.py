@@ -1,45 +1,155 @@
 """Every setting of `forebay serve`: name with unit, default, range, meaning. Nothing else reads the environment.
 
-Precedence: flags, then environment (`FOREBAY_...`), then the TOML file, then the defaults here.
+Precedence: flags, then environment (`FOREBAY_...`), then the TOML file, then the defaults here. A key that does not
+exist is an error that names the nearest one that does.
 """
 
+import difflib
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+ENV_PREFIX = "FOREBAY_"
 Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0, le=86_400)]
+Origin = Literal["flag", "environment", "file", "default"]
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used; one line per problem: what, where it came from, how to mend it."""
 
 
 class ServeSettings(BaseSettings):
-    """Settings of one server process."""
+    """Settings of one server process. Built by `load_settings`."""
 
-    model_config = SettingsConfigDict(env_prefix="FOREBAY_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
 
     address: str = Field("127.0.0.1:8001", description="host:port to listen on; port 0 takes a free one")
-    uds: Path | None = Field(None, description="also listen on this unix socket")
+    uds: Path | None = Field(None, description="also listen on this unix socket, mode 0660")
+    tls_cert: Path | None = Field(None, description="PEM certificate chain; with tls_key, the port speaks TLS")
+    tls_key: Path | None = Field(None, description="PEM private key")
+    tls_client_ca: Path | None = Field(None, description="PEM authorities; clients must show a certificate of one")
+    insecure: bool = Field(default=False, description="allow an address other than loopback without TLS")
     model_repository: tuple[Path, ...] = Field((), description="model repositories; empty: the bundled one")
+    cache_folder: Path | None = Field(None, description="keeps measured costs; empty: ~/.cache/forebay")
     ready_file: Path | None = Field(None, description="written with one JSON line once the server is ready")
-    permits: Count = Field(256, le=65536, description="frames held before execution, all streams together")
+    permits: Count = Field(256, le=65_536, description="frames held before execution, all streams together")
     default_window: Count = Field(16, le=1024, description="frames in flight of a stream that does not ask")
     max_window: Count = Field(256, le=1024, description="most frames in flight that a stream may ask for")
-    max_streams: Count = Field(1024, description="most open streams")
-    worker_threads: int = Field(0, ge=0, le=256, description="decoding and results; 0: one per core, at most 8")
-    max_message_bytes: int = Field(16 << 20, ge=1024, description="largest message accepted")
+    max_streams: Count = Field(1024, le=100_000, description="most open streams")
+    max_streams_per_connection: Count = Field(256, le=100_000, description="most open streams of one connection")
+    max_metadata_bytes: int = Field(16_384, ge=1024, le=1 << 20, description="most metadata of a call")
+    max_message_bytes: int = Field(16 << 20, ge=1024, le=1 << 30, description="largest message accepted")
     max_image_pixels: Count = Field(50_000_000, description="largest picture accepted, width times height")
-    heartbeat_interval_s: float = Field(10.0, ge=0, description="longest silence of the server on a stream; 0: any")
-    stream_lifetime_s: float = Field(0.0, ge=0, description="a stream is asked to reconnect after this; 0: never")
-    drain_grace_s: float = Field(20.0, ge=0, description="time that clients have to half-close after SIGTERM")
-    intra_op_threads: int = Field(1, ge=0, le=256, description="ONNX Runtime threads per model instance; 0: all cores")
+    worker_threads: int = Field(0, ge=0, le=256, description="decoding and results; 0: one per core, at most 8")
+    intra_op_threads: int = Field(1, ge=0, le=256, description="ONNX Runtime threads per instance; 0: all cores")
+    keepalive_time_s: float = Field(5.0, ge=1, le=86_400, description="a silent connection is pinged after this")
+    keepalive_timeout_s: float = Field(4.0, ge=0.1, le=3600, description="and closed if it does not answer for this")
+    min_client_ping_interval_s: Seconds = Field(1.0, description="clients that ping more often are disconnected")
+    write_deadline_s: Seconds = Field(10.0, description="a client that takes no result for this is cut; 0: never")
+    heartbeat_interval_s: Seconds = Field(10.0, description="longest silence of the server on a stream; 0: any")
+    stream_lifetime_s: Seconds = Field(0.0, description="a stream is asked to reconnect after about this; 0: never")
+    drain_grace_s: Seconds = Field(20.0, description="time that clients have to half-close after SIGTERM")
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "ServeSettings":
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together: give both")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        if self.default_window > self.max_window:
+            raise ValueError(f"default_window ({self.default_window}) exceeds max_window ({self.max_window})")
+        host, separator, port = self.address.rpartition(":")
+        if not (separator and host and port.isdigit() and int(port) < 65_536):
+            raise ValueError(f"address is {self.address!r}; give host:port, such as 127.0.0.1:8001")
+        if not (self.insecure or self.tls_cert is not None or is_loopback(host)):
+            raise ValueError(
+                f"address {self.address} can be reached from other machines: give tls_cert and tls_key, or insecure"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags and environment only; `load_settings` adds the file below them."""
+        return (init_settings, env_settings)
 
 
-def read_toml(path: Path) -> dict[str, object]:
-    """Return the settings of a TOML file. Raises ValueError with one line if it cannot be read."""
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches `host`."""
+    return host in ("localhost", "[::1]") or host.startswith("127.")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSettings:
+    """Settings with where each came from."""
+
+    values: ServeSettings
+    origins: Mapping[str, Origin]
+
+
+def load_settings(flags: Mapping[str, Any], config: Path | None, environment: Mapping[str, str]) -> LoadedSettings:
+    """Merge flags, environment, TOML file and defaults.
+
+    Args:
+        flags: given on the command line, by setting.
+        config: TOML file, if one was named.
+        environment: os.environ.
+
+    Raises:
+        SettingsError: unknown keys, wrong types, values out of range, settings that contradict each other.
+    """
+    in_file = {} if config is None else _read_toml(config)
+    names = ServeSettings.model_fields
+    from_environment = {
+        key.removeprefix(ENV_PREFIX).lower() for key in environment if key.upper().startswith(ENV_PREFIX)
+    } & set(names)
+    origins: dict[str, Origin] = dict.fromkeys(names, "default")
+    origins.update(dict.fromkeys(in_file, "file"))
+    origins.update(dict.fromkeys(from_environment, "environment"))
+    origins.update(dict.fromkeys(flags, "flag"))
+    below = {name: value for name, value in in_file.items() if name not in from_environment}
     try:
-        return tomllib.loads(path.read_text())
+        return LoadedSettings(ServeSettings(**{**below, **flags}), origins)
+    except ValidationError as error:
+        lines = [_explain(problem, origins) for problem in error.errors()]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text())
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from None
+    for key in values:
+        if key not in ServeSettings.model_fields:
+            nearest = difflib.get_close_matches(key, ServeSettings.model_fields, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else "`forebay config schema` lists them"
+            raise SettingsError(f"{path}: there is no setting {key!r}: {hint}")
+    return values
+
+
+def _explain(problem: Any, origins: Mapping[str, Origin]) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
+    name = ".".join(str(part) for part in problem["loc"][:1])
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not name:
+        return message
+    where = {"flag": f"--{name.replace('_', '-')}", "environment": f"{ENV_PREFIX}{name.upper()}"}.get(
+        origins.get(name, "default"), name
+    )
+    return f"{where} is {problem.get('input')!r}: {message}"

@@ -1,75 +1,85 @@
 """`forebay serve`."""
 
+import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from service.cli import exit_codes
 
+if TYPE_CHECKING:
+    from service.settings import LoadedSettings, ServeSettings
+
 
 def serve(
-    address: Annotated[
-        str | None, typer.Option(help="host:port to listen on [127.0.0.1:8001]; port 0: a free one")
-    ] = None,
+    *,
+    address: Annotated[str | None, typer.Option(help="host:port [127.0.0.1:8001]; port 0 takes a free one")] = None,
     uds: Annotated[Path | None, typer.Option(help="also listen on this unix socket")] = None,
     model_repository: Annotated[
         list[Path] | None, typer.Option(help="model repository, may be given several times [the bundled one]")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file; `forebay config schema` lists settings")] = None,
     ready_file: Annotated[Path | None, typer.Option(help="written with one JSON line when ready")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate chain")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM private key")] = None,
+    tls_client_ca: Annotated[Path | None, typer.Option(help="PEM authorities that clients must have")] = None,
+    insecure: Annotated[bool | None, typer.Option("--insecure", help="any address without TLS")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [info]")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
     """Serve models. Prints one JSON line when ready; SIGTERM drains and ends with 0."""
+    flags = {
+        "address": address,
+        "uds": uds,
+        "model_repository": model_repository,
+        "ready_file": ready_file,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "tls_client_ca": tls_client_ca,
+        "insecure": insecure,
+        "log_level": log_level,
+    }
+    loaded = settings_or_exit(flags, config)
+    raise typer.Exit(run_server(loaded.values, is_debug=debug))
+
+
+def settings_or_exit(flags: dict[str, Any], config: Path | None) -> "LoadedSettings":
+    """Load the settings; a mistake is one line each and exit code 2."""
+    from service.settings import SettingsError, load_settings
+
+    try:
+        given = {name: value for name, value in flags.items() if value is not None}
+        return load_settings(given, config, os.environ)
+    except SettingsError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"forebay: {line}", err=True)
+        raise typer.Exit(exit_codes.USAGE) from None
+
+
+def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
+    """Tune this process, serve until it is told to stop, and return the exit code."""
     from service.tuning import tune_process
 
     tuning = tune_process()  # before anything imports grpc
     import structlog
 
-    from service.log import configure_logs
-    from service.server import serve as run_server
-
-    configure_logs()
-    if tuning.missing:
-        structlog.get_logger(__name__).warning("process tuning incomplete", missing=tuning.missing)
-    else:
-        structlog.get_logger(__name__).info("process tuned")
-    flags: dict[str, Any] = {
-        "address": address,
-        "uds": uds,
-        "model_repository": model_repository,
-        "ready_file": ready_file,
-    }
-    settings = load_settings({name: value for name, value in flags.items() if value is not None}, config)
-    raise typer.Exit(_run(run_server, settings))
-
-
-def load_settings(flags: dict[str, Any], config: Path | None) -> Any:  # noqa: ANN401 - imported lazily
-    """Merge flags, environment, TOML and defaults; a mistake is one line and exit code 2."""
-    from pydantic import ValidationError
-
-    from service.settings import ServeSettings, read_toml
-
-    try:
-        return ServeSettings(**{**({} if config is None else read_toml(config)), **flags})
-    except ValidationError as error:
-        for problem in error.errors():
-            where = ".".join(str(part) for part in problem["loc"])
-            typer.echo(f"forebay: setting {where}: {problem['msg']} (got {problem.get('input')!r})", err=True)
-    except ValueError as error:
-        typer.echo(f"forebay: {error}", err=True)
-    raise typer.Exit(exit_codes.USAGE)
-
-
-def _run(run_server: Any, settings: Any) -> int:  # noqa: ANN401 - imported lazily
     from engines.errors import EngineError
     from service.frontend.server import AddressError
+    from service.log import configure_logs
     from service.models.repository import RepositoryError
+    from service.server import serve as run
 
+    configure_logs(settings.log_format, settings.log_level)
+    log = structlog.get_logger(__name__)
+    if tuning.missing:
+        log.warning("process tuning incomplete", missing=tuning.missing)
+    else:
+        log.info("process tuned")
     try:
-        return int(run_server(settings))
-    except (RepositoryError, EngineError) as error:
+        return run(settings)
+    except (RepositoryError, EngineError, AddressError) as error:
+        if is_debug:
+            raise
         typer.echo(f"forebay: {error}", err=True)
-        return exit_codes.MODEL
-    except AddressError as error:
-        typer.echo(f"forebay: {error}", err=True)
-        return exit_codes.UNAVAILABLE
+        return exit_codes.UNAVAILABLE if isinstance(error, AddressError) else exit_codes.MODEL

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-import models
+import service
 from service.errors import UnknownModelError
 from service.models.config import describe, model_file, serving_versions
 from service.models.opening import VersionContext, open_version
@@ -19,7 +19,9 @@ from service.models.version import ModelVersion
 
 log = structlog.get_logger(__name__)
 
-BUNDLED_REPOSITORY = Path(models.__file__).parent
+# Beside the package `service`, in the tree as in an installation; importing `models` would find a user's own folder of
+# that name first when it lies in the working directory.
+BUNDLED_REPOSITORY = Path(service.__file__).parent.parent / "models"
 
 
 class ModelRegistry:
@@ -68,6 +70,8 @@ class ModelRegistry:
 
     def _load(self, entry: ModelEntry) -> None:
         description = describe(entry)
+        for warning in description.warnings:
+            log.warning("configuration", model=entry.name, detail=warning)
         with self._lock:
             for number in serving_versions(entry, description):
                 path = model_file(entry, number, description)
