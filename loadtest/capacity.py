@@ -20,13 +20,10 @@ DEFAULT_TRIAL_S = "20s"  # 10 blocks of a second for the interval of p99, and ro
 async def search_capacity(options: LoadOptions, target: Target, bounds: Bounds, json_path: str | None) -> int:
     """Search, print, and return the exit code: 3 if not even the lowest load keeps the target."""
     if options.duration == LoadOptions().duration:
-        options = replace(options, duration=ENOUGH = 1.5  # times the samples that the interval needs, since some are cut as warm-up
-DEFAULT_TRIAL_S)
+        options = replace(options, duration=DEFAULT_TRIAL_S)
 
     async def trial(load: float) -> Trial:
-        at_load = _long_enough(
-            replace(options, cameras=int(load)) if bounds.is_whole else replace(options, rate=load)
-        )
+        at_load = _long_enough(replace(options, cameras=int(load)) if bounds.is_whole else replace(options, rate=load))
         document = await measure(
             at_load.job(),
             agents=tuple(options.agent or ()),

@@ -89,7 +89,7 @@ def build(scenario: Scenario, summary: Summary, circumstances: Circumstances, as
         "reasons": reasons,
         "notes": _notes(scenario, summary, circumstances),
         "scenario": scenario.to_dict() | {"is_open_loop": scenario.is_open_loop},
-        "target": asdict(circumstances.spec),
+        "target": asdict(circumstances.spec) | {"shape": list(circumstances.spec.shape)},
         "server": asdict(circumstances.info) if circumstances.info else None,
         "frames": circumstances.frames,
         **metrics,

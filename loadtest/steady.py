@@ -1,9 +1,9 @@
 """Where the warm-up ends, and whether there is a steady state at all.
 
 MSER-5 (White, 1997) cuts the start of a series where the standard error of what remains is smallest. The series
-here is the median latency of short stretches of time, not the latency of frames: a stall in the middle of a run is
-something to report, and a rule that looks at extreme values would cut it away as if it were warm-up. Pure
-functions.
+here is not the latency of frames but the median latency of short stretches of time, smoothed, and a cut is made
+only if the run begins unlike it goes on. MSER alone would take a stall in the middle of a run for the end of a
+warm-up and cut it away, and stalls are what a load test is for. Pure functions.
 """
 
 import math
@@ -18,6 +18,7 @@ _FRAMES_PER_STRETCH = 10
 _MAX_STRETCHES = 200
 _BATCH = 5  # the 5 of MSER-5
 _MIN_BATCHES = 4
+_USUAL = (0.05, 0.95)  # quantiles between which the rest of the series usually lies
 _TREND_Z = 3.29  # two-sided chance of 0.001 that a series without a trend shows one
 _TREND_SHARE = 0.25  # a drift smaller than this share of the level does not matter ...
 _TREND_FLOOR_MS = 1.0  # ... nor one below this
@@ -60,7 +61,7 @@ def find_steady(latency_ms: Floats, due_s: Floats, duration_s: float) -> Steady:
     medians, starts_s = stretch_medians(latency_ms, due_s, duration_s)
     if len(medians) < _BATCH * _MIN_BATCHES:
         return Steady(0.0, f"{len(latency_ms)} answers are too few to find a steady state")
-    cut = mser5(medians)
+    cut = warm_up(medians)
     cut_s = float(starts_s[cut]) if cut else 0.0
     rest = medians[cut:]
     drift_ms = theil_sen(rest) * len(rest)
@@ -69,6 +70,22 @@ def find_steady(latency_ms: Floats, due_s: Floats, duration_s: float) -> Steady:
         change = f"{'rises' if drift_ms > 0 else 'falls'} by {abs(drift_ms):.1f} ms"
         return Steady(cut_s, f"no steady state: after {cut_s:.1f} s the median latency still {change}")
     return Steady(cut_s)
+
+
+def warm_up(series: Floats) -> int:
+    """Return how many leading values are warm-up: MSER-5's cut, if the series begins outside its usual range."""
+    cut = mser5(_smoothed(series))
+    if cut == 0:
+        return 0
+    low, high = np.quantile(series[cut:], _USUAL)
+    beginning = float(np.median(series[: max(1, cut // 2)]))
+    return 0 if low <= beginning <= high else cut
+
+
+def _smoothed(series: Floats) -> Floats:
+    """Return the running median over five values, which a shorter stall does not move."""
+    padded = np.pad(series, _BATCH // 2, mode="edge")
+    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, _BATCH), axis=1), dtype=np.float64)
 
 
 def stretch_medians(latency_ms: Floats, due_s: Floats, duration_s: float) -> tuple[Floats, Floats]:
