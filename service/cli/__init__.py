@@ -12,6 +12,7 @@ import typer
 from service.cli import exit_codes
 from service.cli.demo import demo
 from service.cli.serve import serve
+from service.cli.stream import stream
 
 app = typer.Typer(
     name="forebay",
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(demo)
+app.command()(stream)
 
 
 def _print_version(*, is_wanted: bool) -> None:

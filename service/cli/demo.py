@@ -184,7 +184,8 @@ def summarise(logs: Sequence["CameraLog"], fps: float) -> dict[str, Any]:
 
 
 def _is_good(report: dict[str, Any]) -> bool:
-    return not report["errors"] and report["lost"] == 0 and report["out_of_order"] == 0
+    is_alive = report["results"] > 0 and not report["errors"]
+    return is_alive and report["lost"] == 0 and report["out_of_order"] == 0
 
 
 def _rounded(value: float | None) -> float | None:

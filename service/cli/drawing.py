@@ -2,14 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from forebay import Detection
+from service.cli.clip_writer import ClipWriter
 from service.cli.overlay import annotate, summary_of, tile
 from service.cli.video import Picture, open_source
-
-if TYPE_CHECKING:
-    import cv2
 
 Findings = Mapping[int, Sequence[Detection]]
 
@@ -34,34 +31,6 @@ def draw_clip(path: Path, clip: str, name: str, findings: Findings, fps: float) 
             if index in findings:
                 found = findings[index]
                 writer.write(annotate(picture, found, name, summary_of(found)))
-
-
-class ClipWriter:
-    """Writes frames of one size as an mp4; the first frame says which size."""
-
-    def __init__(self, path: Path, fps: float) -> None:
-        self._path = path
-        self._fps = fps
-        self._writer: cv2.VideoWriter | None = None
-
-    def write(self, picture: Picture) -> None:
-        """Append a frame. Raises OSError if the file cannot be written."""
-        import cv2
-
-        if self._writer is None:
-            height, width = picture.shape[:2]
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self._path), code, self._fps, (width, height))
-            if not self._writer.isOpened():
-                raise OSError(f"{self._path} cannot be written")
-        self._writer.write(picture)
-
-    def __enter__(self) -> "ClipWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.release()
 
 
 def _best(findings: Findings) -> tuple[int, Sequence[Detection]]:

@@ -111,7 +111,11 @@ async def play(client: forebay.aio.Client, log: CameraLog, plan: Plan, clock: Cl
     reader = ClipReader(plan.clip, plan.first_index)
     picture = reader.read(1)
     height, width = picture.shape[:2]
-    stream = client.stream(log.name, model="detector", encoding=plan.encoding, width=width, height=height)
+    # Two frames' time as the budget: a demo is to show what was found also on a machine that is busy with other things.
+    budget_ms = 2000 / plan.fps
+    stream = client.stream(
+        log.name, model="detector", encoding=plan.encoding, width=width, height=height, budget_ms=budget_ms
+    )
     dues: dict[int, tuple[int, int]] = {}  # seq -> intended instant, index in the clip; emptied by results
     collector = asyncio.create_task(_collect(stream, log, dues, clock))
     try:

@@ -4,6 +4,7 @@ OpenCV reads all of them; PyAV, where it is installed, reads files that OpenCV c
 length is a claim, not a fact: frames are counted as they come.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # file that lies or is cut short.
 SHORT_BELOW = 0.9
 DEFAULT_FPS = 25.0
+URL_TIMEOUT_MS = 10_000  # OpenCV's own limit is 30 s
 
 
 class SourceError(Exception):
@@ -51,6 +53,8 @@ class Source:
         read_frames: frames that could be read so far.
         skipped: files of a folder that are no pictures, with the reason.
     """
+
+    has_mixed_sizes = False  # whether frames may differ in size
 
     def __init__(self, info: SourceInfo) -> None:
         self.info = info
@@ -113,6 +117,8 @@ class CaptureSource(Source):
 
 class FolderSource(Source):
     """The pictures of a folder by name; a file that is no picture is skipped and told."""
+
+    has_mixed_sizes = True
 
     def __init__(self, folder: Path, fps: float) -> None:
         self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
@@ -183,7 +189,8 @@ def _open_capture(target: str | int, name: str, *, is_live: bool) -> Source:
     import cv2
 
     _quieten()
-    capture = cv2.VideoCapture(target)
+    is_url = isinstance(target, str) and "://" in target
+    capture = cv2.VideoCapture(target, cv2.CAP_FFMPEG, _url_limits()) if is_url else cv2.VideoCapture(target)
     if not capture.isOpened():
         capture.release()
         hint = "is it connected, and not in use by another program?" if is_live else "not a video that can be read"
@@ -207,8 +214,15 @@ def _open_with_pyav(path: Path) -> Source:
     return PyAvSource(container, path.name)
 
 
+def _url_limits() -> list[int]:
+    import cv2
+
+    return [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, URL_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, URL_TIMEOUT_MS]
+
+
 def _quieten() -> None:
-    """Keep OpenCV's warnings off the terminal: what matters is in our own words."""
+    """Keep OpenCV's and FFmpeg's warnings off the terminal: what matters is in our own words."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET; read at the first capture
     import cv2
 
     set_level = getattr(getattr(cv2, "utils", None), "logging", None)

@@ -1,0 +1,53 @@
+"""Writes annotated frames as a clip. OpenCV, imported on first use."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from service.cli.video import Picture
+
+if TYPE_CHECKING:
+    import cv2
+
+CODES = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
+
+
+class ClipWriter:
+    """A clip of frames of one size, that of the first; later ones are scaled to it. Use it in `with`."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        """Prepare a clip; the file appears with the first frame.
+
+        Raises:
+            ValueError: no container is known for the suffix.
+        """
+        if path.suffix.lower() not in CODES:
+            raise ValueError(f"{path.name}: a clip's name ends in {', '.join(CODES)}")
+        self._path = path
+        self._fps = fps
+        self._size = (0, 0)
+        self._writer: cv2.VideoWriter | None = None
+
+    def write(self, picture: Picture) -> None:
+        """Append a frame. Raises OSError if the file cannot be written."""
+        import cv2
+
+        height, width = picture.shape[:2]
+        if self._writer is None:
+            self._size = (width, height)
+            code = cv2.VideoWriter.fourcc(*CODES[self._path.suffix.lower()])
+            self._writer = cv2.VideoWriter(str(self._path), code, self._fps, self._size)
+            if not self._writer.isOpened():
+                raise OSError(f"{self._path} cannot be written")
+        scaled = picture if (width, height) == self._size else cv2.resize(picture, self._size)
+        self._writer.write(scaled)
+
+    def close(self) -> None:
+        """Finish the file. Idempotent."""
+        if self._writer is not None:
+            self._writer.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

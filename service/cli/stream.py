@@ -1,0 +1,210 @@
+"""`forebay stream`: the user's own video through a server; JSON lines or a live view, boxes drawn into a clip."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.cli import exit_codes
+
+if TYPE_CHECKING:
+    from forebay import Client, Stream
+    from forebay.client.keywords import StreamKeywords
+    from service.cli.stream_output import Output
+    from service.cli.video import Picture, Source
+
+DEFAULT_ADDRESS = "127.0.0.1:8001"
+JPEG_QUALITY = 95
+FILE_WINDOW = 4  # enough to keep a server busy; more only holds more pictures in memory
+CONNECT_TIMEOUT_S = 3.0  # a person waits
+INTERRUPTED_CLOSE_S = 1.0
+
+
+def stream(
+    source: Annotated[str, typer.Argument(help="a video, a folder of pictures, a device such as 0, or rtsp://...")],
+    *,
+    address: Annotated[str, typer.Option(help="of the server")] = DEFAULT_ADDRESS,
+    is_serving: Annotated[bool, typer.Option("--serve", help="start a server for this command")] = False,
+    model: Annotated[str, typer.Option(help="name of the model")] = "detector",
+    camera: Annotated[str | None, typer.Option(help="name of the stream [the source's name]")] = None,
+    encoding: Annotated[str | None, typer.Option(help="bgr8 or jpeg [bgr8; jpeg for a folder]")] = None,
+    delivery: Annotated[str | None, typer.Option(help="latest or every [every; latest for a device or a URL]")] = None,
+    budget_ms: Annotated[float | None, typer.Option(min=0, help="latency budget of a frame")] = None,
+    threshold: Annotated[float | None, typer.Option(min=0, max=1, help="least score [the model's]")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="stop after this many frames")] = None,
+    output: Annotated[Path | None, typer.Option(help="clip with boxes: .mp4, .avi or .mkv")] = None,
+    is_json: Annotated[bool, typer.Option("--json", help="JSON lines also on a terminal")] = False,
+    ca: Annotated[Path | None, typer.Option("--tls-ca", help="PEM file of the authority to trust")] = None,
+    cert: Annotated[Path | None, typer.Option("--tls-cert", help="PEM file of the client's certificate")] = None,
+    key: Annotated[Path | None, typer.Option("--tls-key", help="PEM file of its key")] = None,
+) -> None:
+    """Send a video, a folder of pictures or a live camera through a server and show what is found.
+
+    One JSON line for each frame, in order, or a live view on a terminal. Exit code: 66 if nothing can be read, 74 if a
+    video ends before its declared end, 69 without a server, 65 without the model, 1 if frames were lost, 130 after
+    Ctrl-C.
+    """
+    import forebay
+
+    forebay.tune_process()  # before anything imports grpc
+    from service.cli.server_process import ServerStartError
+    from service.cli.stream_output import open_output
+    from service.cli.video import SourceError, open_source
+
+    try:
+        with contextlib.ExitStack() as stack:
+            frames = stack.enter_context(open_source(source))
+            tls = None if ca is None and cert is None and key is None else forebay.Tls(ca=ca, cert=cert, key=key)
+            keywords = _keywords(frames, model, encoding, delivery, budget_ms, threshold)
+            name = (camera or frames.info.name)[:64]
+            sink = stack.enter_context(open_output(output, name, frames.info.fps, is_json=is_json))
+            first = _first_of(frames)
+            target = stack.enter_context(_started_server()) if is_serving else address
+            limits = forebay.Reconnection(connect_timeout_s=CONNECT_TIMEOUT_S)
+            client = stack.enter_context(forebay.Client(target, tls=tls, reconnection=limits))
+            code = _Run(frames, first, sink, limit).carry(client, name, keywords)
+    except SourceError as error:
+        code = _fail(str(error), exit_codes.NO_INPUT)
+    except ServerStartError as error:
+        code = _fail(str(error), exit_codes.UNAVAILABLE)
+    except forebay.ForebayError as error:
+        code = _fail(*_explained(error))
+    except (ValueError, OSError) as error:
+        code = _fail(str(error), exit_codes.USAGE)
+    raise typer.Exit(code)
+
+
+class _Run:
+    """One source through one stream, from this thread alone."""
+
+    def __init__(self, source: "Source", first: "Picture", output: "Output", limit: int | None) -> None:
+        self._source = source
+        self._first = first
+        self._output = output
+        self._limit = limit
+        self._in_flight: dict[int, tuple[int, Picture]] = {}  # seq -> frame; as many as the window and the queue hold
+        self._by_status: Counter[str] = Counter()
+        self._is_interrupted = False
+
+    def carry(self, client: "Client", name: str, keywords: "StreamKeywords") -> int:
+        """Send everything, show every result, and return the exit code."""
+        height, width = self._first.shape[:2]
+        sized: StreamKeywords = {**keywords, "width": width, "height": height}
+        stream = client.stream(name, **sized)
+        stream.open()  # a refusal comes before the first line
+        is_jpeg = keywords.get("encoding") == "jpeg"
+        try:
+            for result in stream.map(_jpeg(picture) if is_jpeg else picture for picture in self._pictures()):
+                self._take(result)
+        except KeyboardInterrupt:
+            self._is_interrupted = True
+            self._end(stream)
+        finally:
+            stream.abort()
+        return self._code()
+
+    def _pictures(self) -> "Iterator[Picture]":
+        """Yield the frames; each is kept until its result is there, to be drawn into."""
+        picture: Picture | None = self._first
+        index = 0
+        while picture is not None and (self._limit is None or index < self._limit):
+            self._in_flight[index + 1] = (index, picture)  # the stream numbers its frames from 1
+            yield picture
+            index += 1
+            picture = self._source.read() if self._limit is None or index < self._limit else None
+
+    def _take(self, result: Any) -> None:  # noqa: ANN401 - forebay is imported late
+        self._by_status[result.status.value] += 1
+        self._output.take(*self._in_flight.pop(result.seq), result)
+
+    def _end(self, stream: "Stream") -> None:
+        """After Ctrl-C: a moment for what is in flight, then the end."""
+        with contextlib.suppress(KeyboardInterrupt):
+            stream.close(INTERRUPTED_CLOSE_S)
+            for result in stream:
+                self._take(result)
+
+    def _code(self) -> int:
+        counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in self._by_status.items())
+        typer.echo(f"{self._by_status.total()} frames: {counts or 'none answered'}", err=True)
+        for text in self._source.skipped:
+            typer.echo(f"forebay: skipped: {text}", err=True)
+        if self._is_interrupted:
+            return exit_codes.INTERRUPTED
+        if self._by_status["unanswered"]:
+            return _fail("frames were sent and not answered", exit_codes.FAILED)
+        if self._limit is None and self._source.shortfall:
+            return _fail(f"{self._source.shortfall}; what was there has been answered", exit_codes.INCOMPLETE)
+        return exit_codes.OK
+
+
+def _first_of(source: "Source") -> "Picture":
+    from service.cli.video import SourceError
+
+    picture = source.read()
+    if picture is None:
+        raise SourceError(f"{source.info.name} has no frames that can be read")
+    return picture
+
+
+def _keywords(
+    source: "Source",
+    model: str,
+    encoding: str | None,
+    delivery: str | None,
+    budget_ms: float | None,
+    threshold: float | None,
+) -> "StreamKeywords":
+    """Return what the stream is opened with; what was not said follows from the source. Raises ValueError."""
+    if encoding not in {None, "bgr8", "jpeg"}:
+        raise ValueError(f"--encoding must be bgr8 or jpeg, not {encoding}")
+    if delivery not in {None, "latest", "every"}:
+        raise ValueError(f"--delivery must be latest or every, not {delivery}")
+    is_latest = delivery == "latest" or (delivery is None and source.info.is_live)
+    return {
+        "model": model,
+        "encoding": "jpeg" if encoding == "jpeg" or (encoding is None and source.has_mixed_sizes) else "bgr8",
+        "delivery": "latest" if is_latest else "every",
+        "max_in_flight": 0 if is_latest else FILE_WINDOW,
+        "budget_ms": budget_ms,
+        "score_threshold": threshold,
+    }
+
+
+@contextlib.contextmanager
+def _started_server() -> Iterator[str]:
+    from service.cli.server_process import running_server
+
+    with asyncio.Runner() as runner:
+        server = running_server()
+        address = runner.run(server.__aenter__())
+        try:
+            yield address
+        finally:
+            runner.run(server.__aexit__(None, None, None))
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    import forebay
+
+    if isinstance(error, forebay.UnreachableError):
+        return f"{error}\n  start one with `forebay serve`, or add --serve", exit_codes.UNAVAILABLE
+    if isinstance(error, forebay.StreamRefusedError) and error.code == "NOT_FOUND":
+        return str(error), exit_codes.MODEL
+    return str(error), exit_codes.FAILED
+
+
+def _fail(words: str, code: int) -> int:
+    typer.echo(f"forebay: {words}", err=True)
+    return code
+
+
+def _jpeg(picture: "Picture") -> bytes:
+    import cv2
+
+    _, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return encoded.tobytes()

@@ -1,0 +1,110 @@
+"""What `forebay stream` shows for each result: a JSON line or the live view, and a frame of the annotated clip."""
+
+import contextlib
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from forebay import Result
+from service.cli.clip_writer import ClipWriter
+from service.cli.overlay import annotate, summary_of
+from service.cli.video import Picture
+
+SHOWN_PER_S = 5
+
+
+class Sink(Protocol):
+    """Where results go."""
+
+    def show(self, index: int, result: Result) -> None:
+        """Take the result of the source's frame `index`."""
+        ...
+
+
+class JsonLines:
+    """One object for each frame, in order, on standard output."""
+
+    def show(self, index: int, result: Result) -> None:
+        """Print a line."""
+        sys.stdout.write(json.dumps(to_json(index, result)) + "\n")
+        sys.stdout.flush()
+
+
+class LiveView:
+    """One line of a terminal, rewritten a few times a second."""
+
+    def __init__(self) -> None:
+        from rich.live import Live
+
+        self._live = Live(refresh_per_second=SHOWN_PER_S, transient=True)
+        self._counts: Counter[str] = Counter()
+
+    def show(self, index: int, result: Result) -> None:
+        """Show the latest result."""
+        self._counts[result.status.value] += 1
+        counts = ", ".join(f"{count} {status}" for status, count in self._counts.items())
+        age = "" if result.age_ms is None else f"  age {result.age_ms:.0f} ms"
+        found = summary_of(result.detections) if result.is_ok else result.message
+        self._live.update(f"frame {index}  {counts}{age}  {found}")
+
+    def __enter__(self) -> "LiveView":
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+
+class Output:
+    """A sink and, if asked for, a clip."""
+
+    def __init__(self, sink: Sink, clip: ClipWriter | None, name: str) -> None:
+        self._sink = sink
+        self._clip = clip
+        self._name = name
+
+    def take(self, index: int, picture: Picture, result: Result) -> None:
+        """Show a result and draw it into its frame. Raises OSError if the clip cannot be written."""
+        self._sink.show(index, result)
+        if self._clip is not None:
+            note = summary_of(result.detections) if result.is_ok else result.status.value.replace("_", " ")
+            self._clip.write(annotate(picture, result.detections, self._name, note))
+
+
+@contextlib.contextmanager
+def open_output(path: Path | None, name: str, fps: float, *, is_json: bool) -> Iterator[Output]:
+    """Give the output for the block. Raises ValueError if `path` names no clip."""
+    with contextlib.ExitStack() as stack:
+        clip = None if path is None else stack.enter_context(ClipWriter(path, fps))
+        sink: Sink = JsonLines()
+        if sys.stdout.isatty() and not is_json:
+            sink = stack.enter_context(LiveView())
+        yield Output(sink, clip, name)
+
+
+def to_json(index: int, result: Result) -> dict[str, Any]:
+    """Return what a JSON line says of a result; raw tensors are not printed."""
+    line: dict[str, Any] = {"frame": index, "seq": result.seq, "status": result.status.value}
+    if result.message:
+        line["message"] = result.message
+    if result.is_answered:
+        line |= {
+            "age_ms": None if result.age_ms is None else round(result.age_ms, 3),
+            "late_by_ms": round(result.late_by_ms, 3),
+            "model_version": result.model_version,
+            "timings": asdict(result.timings),
+        }
+    if result.is_ok:
+        line["detections"] = [_rounded(asdict(found)) for found in result.detections]
+        line["classes"] = [_rounded(asdict(found)) for found in result.classes]
+    return line
+
+
+def _rounded(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return round(value, 5) if isinstance(value, float) else value
