@@ -22,6 +22,7 @@ from tests.support.clock import ManualClock
 
 UINT8 = np.dtype(np.uint8)
 POISON = 0xEE
+PICTURE = ImageInput(4, 4, "RGB")
 
 
 class StrictBuffer:
@@ -242,7 +243,7 @@ class Scene:
         room_calls: how often the reader was.
     """
 
-    def __init__(self, *, permits: int = 8, image=ImageInput(4, 4, "RGB"), specs=None, settings=None, **open_fields):
+    def __init__(self, *, permits: int = 8, image=PICTURE, specs=None, settings=None, **open_fields):
         self.clock = ManualClock()
         self.sink = ManualSink()
         self.pool = ManualPool()

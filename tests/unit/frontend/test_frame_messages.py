@@ -3,6 +3,7 @@
 import struct
 
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -62,7 +63,7 @@ def by_protobuf(data: bytes):
     """What protobuf makes of `data`: comparable values, or None for bytes that are no message."""
     try:
         message = pb.ClientMessage.FromString(data)
-    except Exception:
+    except DecodeError:
         return None
     if message.WhichOneof("message") != "frame":
         return message.open if message.HasField("open") else None
