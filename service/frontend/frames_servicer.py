@@ -51,14 +51,14 @@ class FrameStream:
         self.output = asyncio.Event()
         self.room = asyncio.Event()
         self._control: list[bytes] = []
-        self._is_asked_to_leave = False
+        self.leave_by_ns: int | None = None  # when the server ends it itself; None until it was asked to leave
         self._is_stopped = False
         self._reader: asyncio.Task[Any] | None = None  # while it reads
 
-    def ask_to_leave(self, reason: "pb.Reconnect.Reason", grace_ms: int) -> None:
+    def ask_to_leave(self, reason: "pb.Reconnect.Reason", grace_ms: int, now_ns: int) -> None:
         """Send Reconnect, once."""
-        if not self._is_asked_to_leave:
-            self._is_asked_to_leave = True
+        if self.leave_by_ns is None:
+            self.leave_by_ns = now_ns + grace_ms * 1_000_000
             self.send_control(pb.ServerMessage(reconnect=pb.Reconnect(reason=reason, grace_ms=grace_ms)))
 
     def send_control(self, message: pb.ServerMessage) -> None:
@@ -73,7 +73,9 @@ class FrameStream:
             self.send_control(pb.ServerMessage(heartbeat=heartbeat))
 
     def stop_reading(self) -> None:
-        """End the read that is under way, as if the client had half-closed."""
+        """End the read that is under way, as if the client had half-closed. Idempotent."""
+        if self._is_stopped:
+            return  # a second cancel would pass for the client's own
         self._is_stopped = True
         self.room.set()
         if self._reader is not None:
@@ -141,7 +143,7 @@ class FramesServicer:
         """Refuse new streams and ask the open ones to leave."""
         self._is_draining = True
         for stream in self.streams:
-            stream.ask_to_leave(pb.Reconnect.REASON_DRAIN, grace_ms)
+            stream.ask_to_leave(pb.Reconnect.REASON_DRAIN, grace_ms, self._clock.now_ns())
 
     def stop_reading(self) -> None:
         """End reading on every stream; what was read is still answered."""

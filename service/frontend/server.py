@@ -93,8 +93,11 @@ class FrontEnd:
             for stream in tuple(self._frames.streams):
                 if stream.session is None:
                     continue
-                if 0 < stream.lifetime_s < (now_ns - stream.opened_ns) / 1e9:
-                    stream.ask_to_leave(pb.Reconnect.REASON_REBALANCE, int(self._settings.drain_grace_s * 1000))
+                if stream.leave_by_ns is not None and now_ns >= stream.leave_by_ns:
+                    stream.stop_reading()
+                elif 0 < stream.lifetime_s < (now_ns - stream.opened_ns) / 1e9:
+                    grace_ms = int(self._settings.drain_grace_s * 1000)
+                    stream.ask_to_leave(pb.Reconnect.REASON_REBALANCE, grace_ms, now_ns)
                 silence_s = (now_ns - stream.last_sent_ns) / 1e9
                 if 0 < self._settings.heartbeat_interval_s <= silence_s + HOUSEKEEPING_INTERVAL_S:
                     stream.send_heartbeat()
