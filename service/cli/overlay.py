@@ -46,7 +46,8 @@ def annotate(picture: Picture, detections: Sequence[Detection], caption: str, no
     taken: list[Plate] = []
     for detection in detections:
         _draw_label(canvas, detection, scale, taken)
-    band = np.full((round(22 * scale * CAPTION_LINES), width, 3), INK, np.uint8)
+    band_height = round(11 * scale * CAPTION_LINES) * 2 + height % 2  # in all even: MPEG-4 cuts odd heights
+    band = np.full((band_height, width, 3), INK, np.uint8)
     baseline = round(band.shape[0] * 0.68)
     _text(band, caption, (round(8 * scale) + 4, baseline), scale * 1.15, PAPER)
     _text(band, note, (width - _text_size(note, scale)[0] - 8, baseline), scale, (190, 190, 190))

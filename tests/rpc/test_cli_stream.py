@@ -1,0 +1,151 @@
+"""`forebay stream` and `forebay demo` against a scripted server."""
+
+import json
+
+import cv2
+import grpc
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from forebay.wire import frames_pb2 as wire
+from service.cli import app, exit_codes
+from tests.support.scripted_server import ScriptedServerThread
+from tests.unit.cli.test_video import lie_about_length, write_clip
+
+PERSON = wire.Detection(
+    label="person", class_id=0, score=0.75, box=wire.Box(x_min=0.25, y_min=0.25, x_max=0.5, y_max=0.75)
+)
+
+
+async def detects(scene):
+    await scene.accept()
+    while (frame := await scene.read()) is not None:
+        await scene.answer(frame, detections=[PERSON])
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def lines(result):
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_every_frame_of_a_clip_is_a_line(tmp_path):
+    clip = write_clip(tmp_path / "a.avi")
+    with ScriptedServerThread(detects) as server:
+        result = run("stream", clip, "--address", server.address, "--threshold", 0.5, "--budget-ms", 900)
+    assert result.exit_code == exit_codes.OK, result.output
+    assert [line["frame"] for line in lines(result)] == list(range(10))
+    assert lines(result)[0]["detections"][0]["label"] == "person"
+    assert "10 frames: 10 ok" in result.stderr
+    opened = server.scenes[0].open
+    assert (opened.stream_id, opened.width, opened.height) == ("a.avi", 64, 48)
+    assert (opened.delivery, opened.encoding) == (wire.DELIVERY_EVERY, wire.ENCODING_BGR8)
+    assert (opened.score_threshold, opened.latency_budget_ms) == (0.5, 900)
+
+
+def test_annotated_clip_has_every_frame(tmp_path):
+    clip, output = write_clip(tmp_path / "a.avi"), tmp_path / "boxes.mp4"
+    with ScriptedServerThread(detects) as server:
+        result = run("stream", clip, "--address", server.address, "--output", output, "--limit", 6)
+    assert result.exit_code == exit_codes.OK, result.output
+    capture = cv2.VideoCapture(str(output))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 6
+    capture.release()
+
+
+def test_folder_of_pictures_of_many_sizes_goes_as_jpeg(tmp_path):
+    for number, height in enumerate((40, 50, 60)):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((height, 64, 3), np.uint8))
+    with ScriptedServerThread(detects) as server:
+        result = run("stream", tmp_path, "--address", server.address, "--output", tmp_path / "o.avi")
+    assert result.exit_code == exit_codes.OK, result.output
+    assert len(lines(result)) == 3
+    assert server.scenes[0].open.encoding == wire.ENCODING_JPEG
+
+
+def test_clip_that_ends_before_its_declared_end_is_answered_and_told(tmp_path):
+    clip = write_clip(tmp_path / "a.avi")
+    lie_about_length(clip, 44)
+    with ScriptedServerThread(detects) as server:
+        result = run("stream", clip, "--address", server.address)
+    assert result.exit_code == exit_codes.INCOMPLETE
+    assert len(lines(result)) == 10
+    assert "declares 44 frames, but ends after 10" in result.stderr
+
+
+def test_clip_without_frames_is_told(tmp_path):
+    clip = write_clip(tmp_path / "a.avi", frames=0)
+    result = run("stream", clip)
+    assert result.exit_code == exit_codes.NO_INPUT
+    assert "a.avi" in result.stderr
+
+
+def test_frames_that_were_not_answered_fail_the_command(tmp_path):
+    async def script(scene):
+        await scene.accept()
+        await scene.read()
+        await scene.answer(await scene.read())
+        await scene.echo()
+
+    with ScriptedServerThread(script) as server:
+        result = run("stream", write_clip(tmp_path / "a.avi"), "--address", server.address)
+    assert result.exit_code == exit_codes.FAILED
+    assert lines(result)[0]["status"] == "unanswered"
+
+
+def test_unknown_model_is_told_before_any_line(tmp_path):
+    async def script(scene):
+        await scene.abort(grpc.StatusCode.NOT_FOUND, "no model 'm'; there are: detector")
+
+    with ScriptedServerThread(script) as server:
+        result = run("stream", write_clip(tmp_path / "a.avi"), "--address", server.address, "--model", "m")
+    assert result.exit_code == exit_codes.MODEL
+    assert result.stdout == ""
+    assert "there are: detector" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--output", "o.gif"], "ends in .mp4"),
+        (["--encoding", "bmp"], "--encoding must be"),
+        (["--delivery", "some"], "--delivery must be"),
+        (["--tls-cert", "c.pem"], "needs its key"),
+    ],
+)
+def test_wrong_flags_are_told(tmp_path, arguments, words):
+    result = run("stream", write_clip(tmp_path / "a.avi"), *arguments)
+    assert result.exit_code == exit_codes.USAGE
+    assert words in result.stderr
+
+
+@pytest.mark.slow
+def test_demo_reports_every_frame_and_draws(tmp_path):
+    with ScriptedServerThread(detects) as server:
+        flags = ["--cameras", 2, "--fps", 20, "--seconds", 0.5, "--encoding", "jpeg", "--out", tmp_path, "--json"]
+        result = run("demo", "--address", server.address, *flags)
+    report = json.loads(result.stdout)
+    assert (report["cameras"], report["lost"], report["out_of_order"], report["errors"]) == (2, 0, 0, [])
+    assert report["frames_sent"] == report["results"] == report["frames_with_person"] == report["detections"]
+    assert report["p50_ms"] <= report["p99_ms"]
+    assert result.exit_code == exit_codes.OK
+    assert cv2.imread(str(tmp_path / "demo.png")).shape == (602, 1542, 3)
+    assert (tmp_path / "demo.mp4").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_demo_fails_when_frames_are_lost(tmp_path):
+    async def script(scene):
+        await scene.accept()
+        await scene.read()
+        await scene.answer(await scene.read())
+        await scene.echo()
+
+    with ScriptedServerThread(script) as server:
+        flags = ["--cameras", 1, "--fps", 20, "--seconds", 0.5, "--out", tmp_path, "--json"]
+        result = run("demo", "--address", server.address, *flags)
+    assert json.loads(result.stdout)["lost"] == 1
+    assert result.exit_code == exit_codes.FAILED
