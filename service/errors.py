@@ -66,6 +66,10 @@ class OverloadedError(ServiceError):
     scope = "request"
 
 
+class QueueFullError(OverloadedError):
+    """As many requests of its priority level are pending as the model's max_queue_size allows."""
+
+
 class SupersededError(ServiceError):
     """A newer frame of a LATEST stream took its place."""
 
@@ -78,6 +82,10 @@ class DeadlineExpiredError(ServiceError):
 
     outcome = Outcome.EXPIRED
     scope = "request"
+
+
+class QueueTimeoutError(DeadlineExpiredError):
+    """The request's queue timeout passed while it was pending."""
 
 
 class RequestCancelledError(ServiceError):

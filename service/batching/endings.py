@@ -5,7 +5,8 @@ from service.batching.settings import BatchingSettings
 from service.errors import (
     DeadlineExpiredError,
     InvalidRequestError,
-    OverloadedError,
+    QueueFullError,
+    QueueTimeoutError,
     RequestCancelledError,
     ServiceError,
     SupersededError,
@@ -22,14 +23,14 @@ def error_of(reason: Reason, request: Request, settings: BatchingSettings, least
                 "in front of it; raise the budget or send fewer frames"
             )
         case Reason.TIMED_OUT:
-            return DeadlineExpiredError("the request's queue timeout passed; raise it or send fewer requests")
+            return QueueTimeoutError("the request's queue timeout passed; raise it or send fewer requests")
         case Reason.SUPERSEDED:
             return SupersededError("a newer frame of this stream took its place; delivery EVERY keeps all frames")
         case Reason.CANCELLED:
             return RequestCancelledError("cancelled before execution")
         case Reason.QUEUE_FULL:
             limit = settings.queue_policy_of(settings.level_of(request.priority)).max_queue_size
-            return OverloadedError(
+            return QueueFullError(
                 f"{limit} requests are pending, as many as max_queue_size allows; send again later",
                 retry_after_ms=max(1, round(least_service_ns / 1e6)),
             )
