@@ -155,7 +155,7 @@ def _wants(request: pb.Open, version: ModelVersion) -> Wants:
     typed = None if task is None else _typed_output(task)
     outputs: set[int] = set(request.outputs) or {typed or pb.OUTPUT_TENSORS}
     for output in outputs - {typed, pb.OUTPUT_TENSORS}:
-        name = pb.Output.Name(pb.Output(output)) if output in pb.Output.values() else str(output)
+        name = pb.Output.Name(output) if output in pb.Output.values() else str(output)
         raise UnsupportedError(f"open.outputs: model {version.name!r} does not give {name}")
     options = _result_options(request) if typed in outputs else None
     indices = _tensor_indices(request, version) if pb.OUTPUT_TENSORS in outputs else ()
