@@ -1,0 +1,111 @@
+"""The way back to the loop: one wake-up for all that wait, nothing lost, nothing raised at those who post."""
+
+import asyncio
+import threading
+from types import SimpleNamespace
+
+from service.frontend.loop_sink import LoopSink
+from tests.support.clock import HANG_GUARD_S
+
+
+class CountingLoop:
+    """The part of an event loop that the sink uses, turned by hand."""
+
+    def __init__(self) -> None:
+        self.calls = []
+        self.wake_ups = 0
+
+    def call_soon_threadsafe(self, function):
+        self.wake_ups += 1
+        self.calls.append(function)
+
+    def turn(self):
+        calls, self.calls = self.calls, []
+        for function in calls:
+            function()
+
+
+def completion(on_completion):
+    return SimpleNamespace(request=SimpleNamespace(on_completion=on_completion))
+
+
+def test_posts_before_the_loops_turn_share_one_wake_up_and_keep_their_order():
+    loop, got = CountingLoop(), []
+    sink = LoopSink(loop)
+    posted = [completion(got.append) for _ in range(5)]
+    sink.post(posted[:2])
+    sink.post([])
+    sink.post(posted[2:])
+    assert loop.wake_ups == 1
+    loop.turn()
+    assert got == posted
+    sink.post([posted[0]])
+    assert loop.wake_ups == 2
+    loop.turn()
+    assert len(got) == 6
+
+
+def test_a_completion_posted_while_the_loop_drains_is_not_left_behind():
+    loop, got = CountingLoop(), []
+    sink = LoopSink(loop)
+    second = completion(got.append)
+    first = completion(lambda _: sink.post([second]))
+    sink.post([first])
+    loop.turn()
+    loop.turn()
+    assert got == [second]
+
+
+def test_a_completion_that_fails_does_not_hold_up_those_behind_it():
+    loop, got = CountingLoop(), []
+    sink = LoopSink(loop)
+
+    def fail(_):
+        raise ZeroDivisionError
+
+    sink.post([completion(fail), completion(got.append)])
+    loop.turn()
+    assert len(got) == 1
+
+
+def test_nothing_is_lost_when_threads_post_while_the_loop_drains():
+    threads, each = 4, 500
+    seen = {number: [] for number in range(threads)}
+
+    async def run():
+        loop = asyncio.get_running_loop()
+        sink = LoopSink(loop)
+        all_seen = asyncio.Event()
+        left = [threads * each]
+
+        def take(thread, item):
+            seen[thread].append(item)
+            left[0] -= 1
+            if not left[0]:
+                all_seen.set()
+
+        def post(thread):
+            for start in range(0, each, 5):
+                batch = range(start, start + 5)
+                sink.post([completion(lambda _, i=i: take(thread, i)) for i in batch])
+
+        posters = [threading.Thread(target=post, args=(number,)) for number in range(threads)]
+        for thread in posters:
+            thread.start()
+        await asyncio.wait_for(all_seen.wait(), HANG_GUARD_S)
+        for thread in posters:
+            thread.join(HANG_GUARD_S)
+
+    asyncio.run(run())
+    assert all(items == list(range(each)) for items in seen.values())
+
+
+def test_posting_after_the_loop_has_closed_is_harmless():
+    async def make():
+        return LoopSink(asyncio.get_running_loop())
+
+    sink = asyncio.run(make())
+    got = []
+    sink.post([completion(got.append)])
+    sink.post([completion(got.append)])
+    assert got == []

@@ -1,0 +1,199 @@
+"""A channel keeps order, loses nothing, wakes whoever waits, and ends cleanly."""
+
+import threading
+from collections import deque
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from service.channel import Channel, ChannelClosedError, ChannelStatistics
+from service.errors import InvariantError
+from tests.support.clock import HANG_GUARD_S, ManualClock
+
+
+class ChannelRules(RuleBasedStateMachine):
+    """One thread, so that nothing ever has to wait: against a deque."""
+
+    @initialize(capacity=st.integers(1, 4))
+    def create(self, capacity):
+        self.clock = ManualClock()
+        self.channel = Channel("test", capacity, self.clock)
+        self.model = deque()
+        self.capacity = capacity
+        self.is_closed = False
+        self.sent = self.peak = 0
+
+    def sent_one(self):
+        self.sent += 1
+        self.model.append(self.sent)
+        self.peak = max(self.peak, len(self.model))
+
+    @precondition(lambda self: len(self.model) < self.capacity and not self.is_closed)
+    @rule(now=st.booleans())
+    def send(self, now):
+        (self.channel.send_now if now else self.channel.send)(self.sent + 1)
+        self.sent_one()
+
+    @precondition(lambda self: len(self.model) == self.capacity and not self.is_closed)
+    @rule()
+    def send_now_to_a_full_channel_is_our_bug(self):
+        with pytest.raises(InvariantError):
+            self.channel.send_now(-1)
+
+    @precondition(lambda self: self.is_closed)
+    @rule(now=st.booleans())
+    def send_after_close(self, now):
+        with pytest.raises(ChannelClosedError):
+            (self.channel.send_now if now else self.channel.send)(-1)
+
+    @precondition(lambda self: self.model)
+    @rule()
+    def receive(self):
+        assert self.channel.receive() == self.model.popleft()
+
+    @precondition(lambda self: self.model)
+    @rule(until_ns=st.none() | st.integers(-5, 5))
+    def receive_all(self, until_ns):
+        until_ns = None if until_ns is None else self.clock.now_ns() + until_ns
+        assert self.channel.receive_all(until_ns) == list(self.model)
+        self.model.clear()
+
+    @precondition(lambda self: not self.model and not self.is_closed)
+    @rule(past_ns=st.integers(0, 5))
+    def receive_all_of_nothing_until_an_instant_that_has_come(self, past_ns):
+        assert self.channel.receive_all(self.clock.now_ns() - past_ns) == []
+
+    @precondition(lambda self: not self.model and self.is_closed)
+    @rule()
+    def receive_from_a_closed_and_empty_channel(self):
+        with pytest.raises(ChannelClosedError):
+            self.channel.receive()
+        with pytest.raises(ChannelClosedError):
+            self.channel.receive_all(0)
+
+    @rule()
+    def close(self):
+        self.channel.close()
+        self.is_closed = True
+
+    @invariant()
+    def statistics_are_right(self):
+        expected = ChannelStatistics(self.capacity, len(self.model), self.peak, self.sent)
+        assert self.channel.statistics() == expected
+
+
+ChannelRules.TestCase.settings = settings(stateful_step_count=30)
+TestChannelRules = ChannelRules.TestCase
+
+
+def run(*functions):
+    """Run each function in a thread of its own to the end."""
+    threads = [threading.Thread(target=function) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(HANG_GUARD_S)
+        assert not thread.is_alive(), "a thread hangs in the channel"
+
+
+def receive_until_closed(channel, received, *, in_bulk):
+    try:
+        while True:
+            if in_bulk:
+                received.extend(channel.receive_all(None))
+            else:
+                received.append(channel.receive())
+    except ChannelClosedError:
+        pass
+
+
+@pytest.mark.parametrize("in_bulk", [False, True], ids=["receive", "receive_all"])
+@pytest.mark.parametrize("capacity", [1, 3])
+def test_senders_that_must_wait_lose_nothing_and_keep_their_order(capacity, in_bulk):
+    channel = Channel("test", capacity, ManualClock())
+    received: list[tuple[int, int]] = []
+    left = [3]
+    lock = threading.Lock()
+
+    def send(sender):
+        for number in range(200):
+            channel.send((sender, number))
+        with lock:
+            left[0] -= 1
+            if not left[0]:
+                channel.close()
+
+    run(*(lambda s=s: send(s) for s in range(3)), lambda: receive_until_closed(channel, received, in_bulk=in_bulk))
+    assert len(received) == 600
+    for sender in range(3):
+        assert [number for s, number in received if s == sender] == list(range(200))
+    assert channel.statistics().peak_depth <= capacity
+
+
+def test_close_wakes_a_sender_that_waits_for_space():
+    clock = ManualClock()
+    channel = Channel("test", 1, clock)
+    channel.send("first")
+    ended = []
+
+    def send():
+        try:
+            channel.send("second")
+        except ChannelClosedError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    channel.close()
+    thread.join(HANG_GUARD_S)
+    assert len(ended) == 1
+    assert channel.receive() == "first"
+    with pytest.raises(ChannelClosedError):
+        channel.receive()
+
+
+def test_close_wakes_a_receiver_that_waits_for_an_item():
+    channel = Channel("test", 1, ManualClock())
+    received = []
+    thread = threading.Thread(target=receive_until_closed, args=(channel, received), kwargs={"in_bulk": True})
+    thread.start()
+    channel.close()
+    thread.join(HANG_GUARD_S)
+    assert not thread.is_alive()
+    assert received == []
+
+
+def test_a_receiver_leaves_exactly_at_its_instant():
+    clock = ManualClock()
+    channel = Channel("test", 1, clock)
+    until_ns = clock.now_ns() + 1_000
+    left_at = []
+    thread = threading.Thread(target=lambda: left_at.append((channel.receive_all(until_ns), clock.now_ns())))
+    thread.start()
+    clock.wait_for_sleeper(until_ns)
+    clock.advance(999)
+    clock.wait_for_sleeper(until_ns)
+    assert not left_at
+    clock.advance(1)
+    thread.join(HANG_GUARD_S)
+    assert left_at == [([], until_ns)]
+
+
+def test_an_item_wakes_a_receiver_before_its_instant():
+    clock = ManualClock()
+    channel = Channel("test", 1, clock)
+    until_ns = clock.now_ns() + 1_000
+    received = []
+    thread = threading.Thread(target=lambda: received.extend(channel.receive_all(until_ns)))
+    thread.start()
+    clock.wait_for_sleeper(until_ns)
+    channel.send_now("item")
+    thread.join(HANG_GUARD_S)
+    assert received == ["item"]
+
+
+def test_a_channel_without_a_place_is_refused():
+    with pytest.raises(ValueError, match="capacity"):
+        Channel("test", 0, ManualClock())

@@ -1,0 +1,206 @@
+"""The worker pool serves results first and streams in turn, finishes what waits, and hides no exception."""
+
+import threading
+
+import pytest
+
+from service.worker_pool import Line, WorkerPool
+from tests.support.clock import HANG_GUARD_S
+from tests.support.front_end import ManualPool
+
+
+class Gate:
+    """A job that says when it has begun and goes on when it may."""
+
+    def __init__(self) -> None:
+        self.has_begun = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def __call__(self, *_):
+        self.has_begun.set()
+        assert self.may_go_on.wait(HANG_GUARD_S)
+
+    def wait_until_begun(self):
+        assert self.has_begun.wait(HANG_GUARD_S)
+
+
+class Fatal:
+    """Where exceptions of jobs end."""
+
+    def __init__(self) -> None:
+        self.errors = []
+
+    def __call__(self, error):
+        self.errors.append(error)
+
+
+@pytest.fixture
+def fatal():
+    return Fatal()
+
+
+def blocked_pool(fatal):
+    """A pool whose only worker is busy, so that what is added now waits."""
+    pool = WorkerPool(1, fatal)
+    gate = Gate()
+    pool.submit_result(gate)
+    gate.wait_until_begun()
+    return pool, gate
+
+
+def finish(pool, gate):
+    gate.may_go_on.set()
+    pool.close()
+
+
+def test_lines_are_served_in_turn_one_frame_each(fatal):
+    pool, gate = blocked_pool(fatal)
+    done = []
+    lines = {name: Line(pool, done.append) for name in "abc"}
+    for name, count in (("a", 4), ("b", 2), ("c", 1)):
+        for number in range(count):
+            lines[name].push(f"{name}{number}")
+    finish(pool, gate)
+    assert done == ["a0", "b0", "c0", "a1", "b1", "a2", "a3"]
+    assert fatal.errors == []
+
+
+def test_results_go_before_frames(fatal):
+    pool, gate = blocked_pool(fatal)
+    done = []
+    line = Line(pool, done.append)
+    line.push("frame 0")
+    line.push("frame 1")
+    pool.submit_result(lambda: done.append("result 0"))
+    pool.submit_result(lambda: done.append("result 1"))
+    finish(pool, gate)
+    assert done == ["result 0", "result 1", "frame 0", "frame 1"]
+
+
+def test_one_line_is_never_run_by_two_workers(fatal):
+    pool = WorkerPool(4, fatal)
+    running, order, overlaps = [0], [], []
+
+    def run(item):
+        running[0] += 1
+        overlaps.append(running[0])
+        order.append(item)
+        running[0] -= 1
+
+    line = Line(pool, run)
+    for number in range(300):
+        line.push(number)
+    pool.close()
+    assert order == list(range(300))
+    assert set(overlaps) == {1}
+
+
+def test_lines_of_different_streams_run_at_the_same_time(fatal):
+    pool = WorkerPool(2, fatal)
+    gates = [Gate(), Gate()]
+    for gate in gates:
+        Line(pool, gate).push(None)
+    for gate in gates:
+        gate.wait_until_begun()
+    assert pool.busy_count == 2
+    for gate in gates:
+        gate.may_go_on.set()
+    pool.close()
+    assert pool.busy_count == 0
+
+
+def test_waiting_items_can_be_taken_but_not_the_one_that_runs(fatal):
+    pool = WorkerPool(1, fatal)
+    gate, done = Gate(), []
+
+    def run(item):
+        if item == 0:
+            gate()
+        done.append(item)
+
+    line = Line(pool, run)
+    for number in range(3):
+        line.push(number)
+    gate.wait_until_begun()
+    assert line.take_waiting() == [1, 2]
+    assert line.take_waiting() == []
+    assert not line.is_idle
+    line.push(3)
+    finish(pool, gate)
+    assert done == [0, 3]
+    assert line.is_idle
+
+
+def test_a_line_emptied_before_its_turn_runs_nothing_and_takes_new_items(fatal):
+    pool, gate = blocked_pool(fatal)
+    done = []
+    line = Line(pool, done.append)
+    line.push("old")
+    assert line.take_waiting() == ["old"]
+    line.push("new")
+    finish(pool, gate)
+    assert done == ["new"]
+
+
+def test_a_line_whose_last_item_was_taken_leaves_the_ring():
+    pool, done = ManualPool(), []
+    line = Line(pool, done.append)
+    line.push("old")
+    line.take_waiting()
+    assert pool.run_one()
+    assert line.is_idle
+    line.push("new")
+    assert pool.run_one()
+    assert not pool.run_one()
+    assert done == ["new"]
+
+
+def test_close_finishes_what_waits_and_joins(fatal):
+    pool = WorkerPool(3, fatal)
+    done = []
+    lines = [Line(pool, done.append) for _ in range(5)]
+    for number in range(20):
+        for line in lines:
+            line.push(number)
+        pool.submit_result(lambda: done.append("result"))
+    pool.close()
+    assert len(done) == 120
+    assert not any(thread.name.startswith("worker-") for thread in threading.enumerate())
+    pool.close()
+
+
+def test_an_escaping_exception_is_reported_and_the_worker_goes_on(fatal):
+    pool = WorkerPool(1, fatal)
+    done = []
+
+    def run(item):
+        if item == "bad":
+            raise ZeroDivisionError(item)
+        done.append(item)
+
+    line = Line(pool, run)
+    for item in ("bad", "good"):
+        line.push(item)
+    pool.submit_result(lambda: run("bad"))
+    pool.close()
+    assert done == ["good"]
+    assert [type(error) for error in fatal.errors] == [ZeroDivisionError, ZeroDivisionError]
+    assert pool.busy_count == 0
+
+
+def test_many_threads_can_push_while_workers_run(fatal):
+    pool = WorkerPool(2, fatal)
+    done = {name: [] for name in range(4)}
+
+    def push(name):
+        line = Line(pool, done[name].append)
+        for number in range(200):
+            line.push(number)
+
+    pushers = [threading.Thread(target=push, args=(name,)) for name in done]
+    for thread in pushers:
+        thread.start()
+    for thread in pushers:
+        thread.join(HANG_GUARD_S)
+    pool.close()
+    assert all(items == list(range(200)) for items in done.values())
