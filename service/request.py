@@ -114,6 +114,11 @@ class FrameBuffer(Protocol):
         """Byte offset of each input."""
         ...
 
+    @property
+    def is_released(self) -> bool:
+        """Whether the lease is over: the inputs are gone."""
+        ...
+
     def release(self) -> None:
         """Give the lease (and the permit with it) back. Idempotent. Thread: any."""
         ...
@@ -135,6 +140,7 @@ class Request:
         on_completion: called once, on the event loop, with the completion.
         wants: what the result should hold; opaque to the former and the pipeline, read by `service.results`.
         queue_timeout_ns: Triton's per-request timeout while pending, if any.
+        is_retry: it failed in a batch with others and runs alone now.
         frame_size: (width, height) in pixels of the picture as sent; (0, 0) for tensors.
     """
 
@@ -152,6 +158,16 @@ class Request:
     frame_size: tuple[int, int] = (0, 0)
     timeline: Timeline = field(default_factory=Timeline)
     is_cancelled: bool = False
+    is_retry: bool = False
+
+    def run_alone(self) -> None:
+        """Make this request one that shares a batch with no other and waits for none of its stream.
+
+        Results still leave in the stream's order; that is the session's business.
+        """
+        self.is_retry = True
+        self.batch_key = ("alone", self.id)
+        self.stream = StreamKey(self.stream.name, Delivery.EVERY)
 
 
 @dataclass(slots=True, eq=False)
@@ -237,6 +253,10 @@ class Lane(Protocol):
 
 class LaneListener(Protocol):
     """What a lane tells the former. Thread: the lane's d2h thread. Blocks: no."""
+
+    def arrive(self, request: Request) -> None:
+        """Take a request back that failed with its batch, to run it alone."""
+        ...
 
     def compute_ended(self, batch: Batch, ended_ns: int, h2d_ns: int, execute_ns: int) -> None:
         """Execution of `batch` ended at the host instant `ended_ns`; durations come from device events."""

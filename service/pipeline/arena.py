@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from engines.device import Device, HostBuffer
 from engines.engine import TensorSpec
 from service.errors import OverloadedError
+from service.pipeline.tall_frames import DEFAULT_LIMIT_BYTES, TallBuffer, TallFrames
 
 INPUT_ALIGNMENT_BYTES = 64  # a cache line, and enough for every vector load
 
@@ -42,9 +43,19 @@ class Permits:
 
 
 class FrameArena:
-    """Buffers for the inputs of one model version, as many as there are permits. Thread: any."""
+    """Buffers for the inputs of one model version, as many as there are permits. Thread: any.
 
-    def __init__(self, device: Device, inputs: tuple[TensorSpec, ...], permits: Permits) -> None:
+    Requests of more than one row lie in buffers of their own (`service.pipeline.tall_frames`), of at most
+    `tall_limit_bytes` together.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        inputs: tuple[TensorSpec, ...],
+        permits: Permits,
+        tall_limit_bytes: int = DEFAULT_LIMIT_BYTES,
+    ) -> None:
         offsets: list[int] = []
         end = 0
         for spec in inputs:
@@ -59,24 +70,42 @@ class FrameArena:
                 undo.callback(self._buffers[-1].close)
             self._memory = undo.pop_all()
         self._free: deque[HostBuffer] = deque(self._buffers)
+        self._tall = TallFrames(device, inputs, INPUT_ALIGNMENT_BYTES, tall_limit_bytes)
 
     @property
     def leased_count(self) -> int:
         """How many buffers are out."""
-        return len(self._buffers) - len(self._free)
+        return len(self._buffers) - len(self._free) + self._tall.leased_count
 
     def lease(self) -> "FrameLease":
         """Take a permit and a buffer. Raises OverloadedError when no permit is free."""
         self._permits.take()
         return FrameLease(self, self._free.pop())
 
+    def lease_rows(self, rows: int) -> "FrameLease | TallLease":
+        """Take a permit and a buffer for a request of `rows` rows. Raises OverloadedError when there is none."""
+        if rows == 1:
+            return self.lease()
+        self._permits.take()
+        try:
+            return TallLease(self, self._tall.take(rows))
+        except BaseException:
+            self._permits.give_back()
+            raise
+
     def take_back(self, buffer: HostBuffer) -> None:
         """Accept a buffer from its lease."""
         self._free.append(buffer)  # before the permit: whoever gets it finds a buffer
         self._permits.give_back()
 
+    def take_back_tall(self, buffer: TallBuffer) -> None:
+        """Accept a buffer of several rows from its lease."""
+        self._tall.give_back(buffer)
+        self._permits.give_back()
+
     def close(self) -> None:
         """Free the memory. Nothing is leased any more."""
+        self._tall.close()
         self._memory.close()
 
 
@@ -95,8 +124,40 @@ class FrameLease:
         """Byte offset of each input of the model."""
         return self._arena.offsets
 
+    @property
+    def is_released(self) -> bool:
+        """Whether it was given back."""
+        return self._is_released
+
     def release(self) -> None:
         """Give it back. Idempotent."""
         if not self._is_released:
             self._is_released = True
             self._arena.take_back(self.host)
+
+
+class TallLease:
+    """One leased buffer of several rows; see service.request.FrameBuffer. Held by one thread at a time."""
+
+    __slots__ = ("_arena", "_buffer", "_is_released")
+
+    def __init__(self, arena: FrameArena, buffer: TallBuffer) -> None:
+        self._arena = arena
+        self._buffer = buffer
+        self._is_released = False
+
+    @property
+    def host(self) -> HostBuffer:
+        """The memory."""
+        return self._buffer.host
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Byte offset of each input of the model."""
+        return self._buffer.offsets
+
+    def release(self) -> None:
+        """Give it back. Idempotent."""
+        if not self._is_released:
+            self._is_released = True
+            self._arena.take_back_tall(self._buffer)

@@ -5,11 +5,11 @@ return to the arena, and then for `downloaded`.
 """
 
 from engines.engine import TensorSpec
-from service.errors import DeviceLostError
+from service.errors import BatchFailedError, DeviceLostError
 from service.pipeline.delivery import Delivery
 from service.pipeline.slots import Slot, SlotPool, SlotState
 from service.pipeline.stage import Stage, StageContext
-from service.request import Batch, LaneListener
+from service.request import Batch, LaneListener, Request
 
 
 class D2hStage(Stage):
@@ -52,7 +52,9 @@ class D2hStage(Stage):
     def finish(self, batch: Batch, slot: Slot) -> None:
         """Deliver, free the slot, tell the former; a lost device keeps its slot for ever."""
         is_lost = isinstance(batch.error, DeviceLostError)
+        retries: list[Request] = []
         if batch.error is not None:
+            retries = self._take_retries(batch)
             release_frames(batch)
         try:
             completions = self._delivery.take_outputs(batch, slot)
@@ -63,6 +65,21 @@ class D2hStage(Stage):
         if not is_lost and self.listener is not None:
             d2h_ns = 0 if batch.error is not None else slot.downloaded.elapsed_ns(slot.download_started)
             self.listener.slot_freed(batch.lane_index, slot.index, d2h_ns)
+            for request in retries:
+                self.listener.arrive(request)
+
+    def _take_retries(self, batch: Batch) -> list[Request]:
+        """Take those requests out of a failed batch that may run once more, alone: one of them may be the cause.
+
+        A request whose frame buffer has gone back, or that was alone already, stays and fails.
+        """
+        if self.listener is None or len(batch.requests) == 1 or not isinstance(batch.error, BatchFailedError):
+            return []
+        retries = [request for request in batch.requests if not (request.is_retry or request.frame.is_released)]
+        batch.requests = [request for request in batch.requests if request not in retries]
+        for request in retries:
+            request.run_alone()
+        return retries
 
 
 def release_frames(batch: Batch) -> None:
