@@ -62,12 +62,13 @@ coverage: $(READY) ## Run the tests and say which lines they leave out
 	@$(PYTEST) -n $(JOBS) --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
 
 .PHONY: lint
-lint: $(READY) type ## Check style, layers, spelling and the Dockerfile
+lint: $(READY) ## Check style, layers, spelling, the Dockerfile and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
 	@$(BIN)/codespell
 	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; else echo "hadolint: none for this platform"; fi
+	@$(BIN)/mypy
 
 .PHONY: type
 type: $(READY) ## Check types (mypy --strict)
