@@ -81,10 +81,9 @@ class Server:
     async def start(self) -> Ready:
         """Load the models and listen. Raises RepositoryError, EngineError or AddressError; `close` then tidies up."""
         await asyncio.to_thread(self.registry.load_all)
+        for name in ("", *self.registry.versions()):
+            self.front_end.health.set(name, is_serving=True)
         addresses = await self.front_end.start()
-        for name in self.registry.versions():
-            await self.front_end.set_serving(name, is_serving=True)
-        await self.front_end.set_serving("", is_serving=True)
         return Ready(
             address=addresses[0],
             uds=None if self.settings.uds is None else str(self.settings.uds),

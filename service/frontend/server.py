@@ -6,11 +6,12 @@ from typing import Any
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 
 from forebay.wire import frames_pb2 as pb
 from service.clock import Clock
 from service.frontend.frames_servicer import FramesServicer
+from service.frontend.health import HealthServicer
 from service.settings import ServeSettings
 
 log = structlog.get_logger(__name__)
@@ -31,9 +32,9 @@ class FrontEnd:
         self._clock = clock
         self._settings = settings
         self._server = grpc.aio.server(options=server_options(settings))
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in the stubs
+        self.health = HealthServicer()
         self._housekeeping: asyncio.Task[None] | None = None
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         self._server.add_generic_rpc_handlers((frames.handler(),))
 
     async def start(self) -> list[str]:
@@ -54,17 +55,12 @@ class FrontEnd:
             raise AddressError(f"cannot listen on {address}: is it in use? stop the other process or give --address")
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
-    async def set_serving(self, service: str, *, is_serving: bool) -> None:
-        """Publish the health of a model, or of the server as a whole with an empty name."""
-        status = health_pb2.HealthCheckResponse.SERVING if is_serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        await self._health.set(service, status)
-
     async def drain(self) -> None:
         """Health NOT_SERVING, no new streams, Reconnect on the open ones; then answer everything and stop.
 
         Clients have the grace to half-close. After it the server stops reading and answers what it has read.
         """
-        await self._health.enter_graceful_shutdown()
+        self.health.drain()
         grace_s = self._settings.drain_grace_s
         self._frames.drain(int(grace_s * 1000))
         stopping = asyncio.create_task(self._server.stop(grace_s + LAST_ANSWERS_S))  # closes the listener now
@@ -81,7 +77,7 @@ class FrontEnd:
 
     async def abort(self) -> None:
         """Stop at once: the device is lost or start-up failed."""
-        await self._health.enter_graceful_shutdown()
+        self.health.drain()
         if self._housekeeping is not None:
             self._housekeeping.cancel()
         await self._server.stop(None)
