@@ -25,6 +25,7 @@ from engines.clock import Clock
 from engines.device import Device, DeviceBuffer, DeviceStream
 from engines.engine import Engine, EngineSpecs, SlotBuffers
 from engines.errors import EngineError, ExecutionError, MisuseError, ModelFileError
+from engines.launches import Launches
 from engines.onnx_specs import BatchedSpecs, derive_specs
 from engines.options import OptionReader
 from engines.pytorch.place import open_place
@@ -33,14 +34,6 @@ from engines.pytorch.program import Tensors, flatten, limit_rows, load_program
 _OPTIONS = ("inputs", "outputs", "intra_op_threads", "cuda_graphs", "allow_tf32")
 _WARM_UP_RUNS = 3
 """Before a capture, as PyTorch's own notes on CUDA graphs do: cuBLAS and cuDNN set themselves up lazily."""
-
-
-@dataclass(slots=True)
-class Launches:
-    """How often which way ran, for metrics."""
-
-    graph: int = 0
-    plain: int = 0
 
 
 @dataclass(slots=True)
