@@ -99,7 +99,7 @@ def test_lines_of_different_streams_run_at_the_same_time(fatal):
     pool = WorkerPool(2, fatal)
     gates = [Gate(), Gate()]
     for gate in gates:
-        Line(pool, gate).push(None)
+        Line(pool, gate).push("frame")
     for gate in gates:
         gate.wait_until_begun()
     assert pool.busy_count == 2
@@ -165,7 +165,7 @@ def test_close_finishes_what_waits_and_joins(fatal):
         pool.submit_result(lambda: done.append("result"))
     pool.close()
     assert len(done) == 120
-    assert not any(thread.name.startswith("worker-") for thread in threading.enumerate())
+    assert not any(thread.is_alive() for thread in pool._threads)
     pool.close()
 
 
