@@ -157,7 +157,8 @@ class FramesServicer:
         except ServiceError as error:
             if isinstance(error, InvariantError):
                 log.exception("stream failed", detail=error.detail)
-            await context.abort(STREAM_STATUS[error.outcome], error.message)
+            hint = (("retry-after-ms", str(error.retry_after_ms)),) if error.retry_after_ms else ()
+            await context.abort(STREAM_STATUS[error.outcome], error.message, hint)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception:
