@@ -53,11 +53,15 @@ class LoopClock:
 
     async def pass_sleep(self, seconds):
         """Wait for a task that sleeps for `seconds` and let the time pass."""
+        await self.slept(seconds)
+        self.advance(seconds)
+
+    async def slept(self, seconds):
+        """Wait for a task that sleeps for `seconds`."""
         async with asyncio.timeout(HANG_GUARD_S / 2):
             while not any(abs(asked - seconds) < 1e-6 for _, asked, future in self._sleepers if not future.done()):
                 self._asleep.clear()
                 await self._asleep.wait()
-        self.advance(seconds)
 
     @property
     def sleeping(self):
