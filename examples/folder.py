@@ -1,0 +1,45 @@
+"""A folder of JPEG files, every one of them answered: asyncio, files sent as they are, one JSON line for each.
+
+    python examples/folder.py pictures/ --server 127.0.0.1:8001 > found.jsonl
+
+With `delivery="every"` nothing is replaced and `send` waits for room; should the server go away for a moment, frames
+without an answer are sent again.
+"""
+
+import argparse
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import forebay.aio
+
+
+async def run(folder: Path, server: str) -> None:
+    """Send every file and print every result."""
+    paths = sorted([*folder.glob("*.jpg"), *folder.glob("*.jpeg")])
+
+    async def files() -> AsyncIterator[bytes]:
+        for path in paths:
+            yield await asyncio.to_thread(path.read_bytes)
+
+    async with forebay.aio.Client(server) as client:
+        stream = client.stream(folder.name or "folder", model="detector", encoding="jpeg", delivery="every")
+        async for result in stream.map(files()):
+            name = paths[result.seq - 1].name  # a stream numbers its frames from 1
+            found = [{"label": item.label, "score": round(item.score, 3)} for item in result.detections]
+            print(json.dumps({"file": name, "status": result.status.value, "found": found}))
+        await stream.close()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the flags and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--server", default="127.0.0.1:8001")
+    options = parser.parse_args(arguments)
+    asyncio.run(run(options.folder, options.server))
+
+
+if __name__ == "__main__":
+    main()

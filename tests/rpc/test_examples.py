@@ -1,0 +1,70 @@
+"""The examples run, against a scripted server."""
+
+import importlib.util
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from forebay.wire import frames_pb2 as wire
+from tests.support.repository import ROOT
+from tests.support.scripted_server import ScriptedServerThread
+from tests.unit.cli.test_video import write_clip
+
+
+def example(name):
+    spec = importlib.util.spec_from_file_location(f"example_{name}", ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+async def sees_a_person(scene):
+    await scene.accept()
+    while (frame := await scene.read()) is not None:
+        await scene.answer(frame, detections=[wire.Detection(label="person", score=0.75)])
+
+
+@pytest.fixture
+def server():
+    with ScriptedServerThread(sees_a_person) as running:
+        yield running
+
+
+def test_webcam(server, tmp_path, capsys):
+    clip = write_clip(tmp_path / "a.avi")
+    example("webcam").main(["--device", str(clip), "--server", server.address])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    assert lines[-1].startswith("frame 10: person 0.75 (")
+
+
+def test_rtsp_opens_its_camera_again(server, tmp_path, capsys):
+    clip = write_clip(tmp_path / "a.avi")
+
+    module = example("rtsp")
+    opened = iter([str(clip), str(clip), "/nowhere", "/nowhere"])
+    real = cv2.VideoCapture
+    module.cv2 = type("cv2", (), {"VideoCapture": staticmethod(lambda _url: real(next(opened)))})
+    module.main(["rtsp://camera", "--server", server.address, "--tries", "2", "--pause", "0"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("frame 20: 1 people") for line in lines)
+    assert "the camera is away (2 of 2 tries failed)" in lines
+
+
+def test_folder_answers_every_file(server, tmp_path, capsys):
+    for name in ("b.jpg", "a.jpg"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
+    example("folder").main([str(tmp_path), "--server", server.address])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["file"] for line in lines] == ["a.jpg", "b.jpg"]
+    assert lines[0]["found"] == [{"label": "person", "score": 0.75}]
+
+
+def test_ros_like_callback(server, capsys):
+    example("ros_like_callback").main(["--server", server.address, "--images", "3", "--fps", "1000"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all("1 objects" in line for line in lines)
+    assert server.scenes[0].frames[0].capture_time_us > 1_600_000_000_000_000
