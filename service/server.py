@@ -23,6 +23,7 @@ from service.models.opening import OpenDevice, VersionContext, open_device_of_ki
 from service.models.registry import ModelRegistry
 from service.pipeline.arena import Permits
 from service.settings import ServeSettings
+from service.watchdog import Watchdog
 from service.worker_pool import WorkerPool
 
 log = structlog.get_logger(__name__)
@@ -30,6 +31,7 @@ log = structlog.get_logger(__name__)
 EXIT_OK = 0
 EXIT_FATAL = 70  # EX_SOFTWARE: a supervisor should start the process anew
 MAX_DEFAULT_WORKERS = 8
+WATCH_INTERVAL_S = 0.5  # how late a hang may be noticed
 CLOSE_TIMEOUT_S = 10.0  # for each stage thread at shutdown; an engine that hangs longer is given up
 
 
@@ -75,6 +77,8 @@ class Server:
                 open_device,
             ),
         )
+        self._watchdog = Watchdog(self.registry.all, self.clock, self.on_fatal)
+        self._watching: asyncio.Task[None] | None = None
         self.frames = FramesServicer(self.registry.find, self.pool, sink, self.clock, settings)
         self.front_end = FrontEnd(self.frames, self.clock, settings)
 
@@ -84,6 +88,7 @@ class Server:
         for name in ("", *self.registry.versions()):
             self.front_end.health.set(name, is_serving=True)
         addresses = await self.front_end.start()
+        self._watching = asyncio.create_task(self._watch())
         return Ready(
             address=addresses[0],
             uds=None if self.settings.uds is None else str(self.settings.uds),
@@ -91,8 +96,10 @@ class Server:
             models=self.registry.versions(),
         )
 
-    def stop(self) -> None:
-        """Ask the server to drain. Thread: the loop's (a signal handler)."""
+    def stop(self, signal_number: int = signal.SIGTERM) -> None:
+        """Ask the server to drain; asked again, end the process at once. Thread: the loop's (a signal handler)."""
+        if self._stop.is_set():
+            os._exit(128 + signal_number)
         self._stop.set()
 
     def on_fatal(self, error: BaseException) -> None:
@@ -106,10 +113,18 @@ class Server:
         """Return when the server was asked to stop or cannot go on."""
         await self._stop.wait()
 
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            self._watchdog.look()
+
     async def close(self) -> int:
         """Drain, close every part, and return the exit code."""
         if self._fatal is None:
             await self.front_end.drain()
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._fatal is None:
             is_closed = await asyncio.to_thread(self.registry.close, CLOSE_TIMEOUT_S)
             await asyncio.to_thread(self.pool.close)
             if is_closed and self._fatal is None:
@@ -128,7 +143,7 @@ async def _serve(settings: ServeSettings) -> int:
     server = Server(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
+        loop.add_signal_handler(number, server.stop, number)
     try:
         ready = await server.start()
     except BaseException:

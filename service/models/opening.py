@@ -29,6 +29,8 @@ from service.results.finisher import ResultFinisher
 from service.results.wants import Wants
 from service.worker_pool import WorkerPool
 
+LEAST_HANG_NS = 2_000_000_000
+HANG_FACTOR = 10  # times the slowest batch; a busy machine is slow, not hung
 _NOTHING_WANTED = Wants(options=None, tensor_indices=())
 
 
@@ -122,17 +124,19 @@ def _build(
     sizes = executed_sizes(specs.max_batch_size)
     for lane in lanes:
         lane.warm_up(sizes)
+    table = _calibrate(lanes[0], device, sizes, clock)
     former = BatchFormer(
         name,
         lanes,
-        CostModel(sizes, _calibrate(lanes[0], device, sizes, clock)),
+        CostModel(sizes, table),
         batching_settings(description),
         clock,
         context.sink,
         permits=context.permits.count,
         on_fatal=context.on_fatal,
     )
-    return ModelVersion(description, version, device, lanes, former, arena, clock)
+    hang_limit_ns = max(LEAST_HANG_NS, HANG_FACTOR * (table.h2d_ns[-1] + table.execute_ns[-1] + table.d2h_ns[-1]))
+    return ModelVersion(description, version, device, lanes, former, arena, clock, hang_limit_ns=hang_limit_ns)
 
 
 def device_kind(description: ModelDescription) -> str:

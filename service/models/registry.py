@@ -56,6 +56,10 @@ class ModelRegistry:
             return versions[version]
         return versions[max(versions, key=int)]
 
+    def all(self) -> list[ModelVersion]:
+        """Return every version that serves now. Thread: any."""
+        return [version for versions in self._versions.values() for version in versions.values()]
+
     def versions(self) -> dict[str, list[str]]:
         """Return the versions that serve now, by model."""
         return {name: list(versions) for name, versions in self._versions.items()}

@@ -27,6 +27,7 @@ class ModelVersion:
         specs: what the model takes and gives.
         arena: frame buffers.
         lanes: one per instance.
+        hang_limit_ns: a stage that is at one batch for longer hangs.
     """
 
     def __init__(
@@ -38,6 +39,8 @@ class ModelVersion:
         former: BatchFormer,
         arena: FrameArena,
         clock: Clock,
+        *,
+        hang_limit_ns: int,
     ) -> None:
         if description.specs is None:
             raise InvariantError("a version needs a completed description")
@@ -49,6 +52,7 @@ class ModelVersion:
         self.former = former
         self.lanes = tuple(lanes)
         self._device = device
+        self.hang_limit_ns = hang_limit_ns
         self._clock = clock
 
     @property
