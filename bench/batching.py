@@ -55,6 +55,7 @@ class BatchingBenchOptions:
         seconds: traffic per cell.
         seed: of traces and executors.
         runs: with real threads, runs per cell, whose median counts.
+        is_decide_measured: measure what a decision costs too (virtual time only).
         plots: directory for p99 and goodput against load, None for no plots.
     """
 
@@ -66,6 +67,7 @@ class BatchingBenchOptions:
     seconds: float = 10.0
     seed: int = 1
     runs: int = REAL_RUNS
+    is_decide_measured: bool = True
     plots: Path | None = None
 
     def __post_init__(self) -> None:
@@ -90,7 +92,8 @@ def run_batching_bench(options: BatchingBenchOptions, out: Callable[[str], None]
         results.append(dataclasses.asdict(cell) | extra)
         if not options.is_json:
             out(line(cell, extra))
-    decide = None if options.is_real else dataclasses.asdict(measure_decide_cost(min(10.0, options.seconds)))
+    is_timed = options.is_decide_measured and not options.is_real
+    decide = dataclasses.asdict(measure_decide_cost(options.seconds)) if is_timed else None
     verdicts = judge(results, decide, load_bars())
     report: dict[str, Any] = {
         "mode": "real" if options.is_real else "virtual",

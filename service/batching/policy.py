@@ -48,7 +48,7 @@ def decide(
         return IDLE
     largest = min(settings.max_batch_size, cost.efficient_size)
     rate = pending.demand.rate(now_ns)
-    rows = _wanted_rows(now_ns, group, pending, cost, settings, min(largest, _knee(rate, largest, cost)))
+    rows = _wanted_rows(now_ns, group, pending, cost, settings, _knee(rate, largest, cost))
     guard_ns = lanes.guard.guard_ns
     is_bound_at_once = guard_ns > AT_ONCE_GUARD * cost.mean_ns(rows)
     lane, free_ns = lanes.earliest_free(MAX_DEPTH if is_bound_at_once else settings.depth, now_ns, cost)
@@ -93,7 +93,8 @@ def _knee(rate: float, largest: int, cost: CostModel) -> int:
     load = KNEE_LOAD * rate * beta_ns
     if load >= 1.0:
         return largest
-    return max(1, math.ceil(alpha_ns / beta_ns), math.ceil(KNEE_MARGIN * rate * alpha_ns / (1.0 - load)))
+    knee = max(1, math.ceil(alpha_ns / beta_ns), math.ceil(KNEE_MARGIN * rate * alpha_ns / (1.0 - load)))
+    return min(largest, cost.bucket(knee))
 
 
 def _wanted_rows(

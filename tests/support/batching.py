@@ -3,6 +3,7 @@
 import itertools
 import threading
 
+from service.batching.core import FormerCore
 from service.batching.cost_model import CostModel, CostTable
 from service.batching.former import BatchFormer
 from service.batching.settings import BatchingSettings
@@ -154,3 +155,86 @@ class FormerRig:
         self.former.compute_ended(batch, self.clock.now_ns(), h2d_ns, execute_ns)
         self.lanes[batch.lane_index].free(batch)
         self.former.slot_freed(batch.lane_index, batch.slot_index, d2h_ns)
+
+
+class CoreRig:
+    """The former's core on strict fake lanes, stepped by hand: deterministic, no thread, no clock."""
+
+    def __init__(self, settings=None, cost=None, lanes=None, now_ns=1_000_000_000):
+        self.now_ns = now_ns
+        self.cost = cost or cost_model()
+        self.settings = settings or BatchingSettings(self.cost.max_size)
+        self.lanes = lanes or [StrictLane()]
+        self.core = FormerCore(self.lanes, self.cost, self.settings)
+        self.completions = []
+        self.arrived = []
+        self.wake_ns = None
+        self.running = []
+        self._seen = 0
+
+    @property
+    def batches(self):
+        return sorted((batch for lane in self.lanes for batch in lane.batches), key=lambda batch: batch.id)
+
+    def arrive(self, budget_ms=33, *, step=True, **options):
+        one = request(self.now_ns, budget_ms, **options)
+        self.arrived.append(one)
+        self.core.arrive(one, self.now_ns)
+        if step:
+            self.step()
+        return one
+
+    def step(self):
+        """Step at this instant; return the batches formed."""
+        before = len(self.batches)
+        self.wake_ns = self.core.step(self.now_ns)
+        self.completions += self.core.take_ended()
+        assert self.wake_ns is None or self.wake_ns > self.now_ns, "a timer in the past is a busy loop"
+        formed = self.batches[before:]
+        self.running += formed
+        return formed
+
+    def advance_to(self, now_ns):
+        """Move on to `now_ns`, serving every timer on the way; return the batches formed."""
+        formed = []
+        while self.wake_ns is not None and self.wake_ns <= now_ns:
+            self.now_ns = self.wake_ns
+            formed += self.step()
+        self.now_ns = now_ns
+        return formed + self.step()
+
+    def advance(self, ms):
+        return self.advance_to(self.now_ns + int(ms * MS))
+
+    def finish(self, batch=None, execute_ns=None):
+        """Let the oldest running batch (or `batch`) end now; return the batches formed by it."""
+        batch = batch or self.running[0]
+        self.running.remove(batch)
+        measured_ns = int(self.cost.execute_base[batch.executed_rows]) if execute_ns is None else execute_ns
+        self.core.compute_ended(batch, self.now_ns, 0, measured_ns)
+        self.lanes[batch.lane_index].free(batch)
+        self.core.slot_freed(batch.lane_index, batch.slot_index, 0)
+        return self.step()
+
+    def ended(self):
+        """Return the outcome of every request that ended without execution, by request."""
+        return {completion.request: completion.error.outcome for completion in self.completions}
+
+    def assert_quiet_after_all(self):
+        """Let everything run to its end. Then all that arrived has ended once, and every slot is free."""
+        for _ in range(100_000):
+            if not self.running and not len(self.core.pending):
+                break
+            self.advance_to(max(self.now_ns + MS, self.wake_ns or 0))
+            if self.running:
+                self.finish()
+        self.assert_quiet()
+
+    def assert_quiet(self):
+        """Everything that arrived has ended once; every slot is free; every frame of what ended is released once."""
+        executed = [r for batch in self.batches for r in batch.requests]
+        shed = [completion.request for completion in self.completions]
+        assert len({r.id for r in executed + shed}) == len(executed) + len(shed) == len(self.arrived)
+        assert all(slot == "FREE" for lane in self.lanes for slot in lane.slots)
+        assert all(r.frame.releases == 1 for r in shed)
+        assert len(self.core.pending) == 0

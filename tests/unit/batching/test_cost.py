@@ -1,0 +1,259 @@
+"""Cost table, calibration, and the model that learns."""
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.errors import ExecutionError
+from service.batching.calibrate import LIMIT_NS, MOST_RUNS, calibrate, obtain_table, still_holds
+from service.batching.cost_model import CostModel
+from service.batching.cost_table import (
+    CostIdentity,
+    CostTable,
+    CostTableError,
+    StageTimes,
+    isotonic,
+    load_table,
+    save_table,
+)
+from tests.support.batching import MS, cost_model
+from tests.support.clock import ManualClock
+
+IDENTITY = CostIdentity("detector", "1", "onnxruntime 1.31", "cpu", "fp32")
+times = st.integers(1, 10**9)
+
+
+def table(sizes=(1, 2, 4), identity=IDENTITY):
+    return CostTable.from_times({b: StageTimes(b * 10, MS + b * 1000, b) for b in sizes}, identity)
+
+
+class Executor:
+    """Measures t(b) = 1 ms + 0.1 ms * b on a manual clock; the first `noisy` runs of each size take longer."""
+
+    def __init__(self, clock, noisy=0, factor=1.0, refuses_above=10**9):
+        self.clock, self.noisy, self.factor, self.refuses_above = clock, noisy, factor, refuses_above
+        self.runs = {}
+
+    def __call__(self, size):
+        if size > self.refuses_above:
+            raise ExecutionError(f"at most {self.refuses_above} rows")
+        self.runs[size] = self.runs.get(size, 0) + 1
+        noise = 1.0 + 1.0 / self.runs[size] if self.runs[size] <= self.noisy else 1.0
+        execute_ns = int((MS + MS // 10 * size) * self.factor * noise)
+        self.clock.advance(execute_ns)
+        return StageTimes(1000 * size, execute_ns, 100 * size)
+
+
+def test_table_survives_json():
+    assert CostTable.from_json(table().to_json()) == table()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"format": 2}', table().to_json().replace("execute", "run")])
+def test_text_that_is_no_table_is_an_error(text):
+    with pytest.raises(CostTableError):
+        CostTable.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"sizes": ()},
+        {"sizes": (2, 1, 4)},
+        {"sizes": (0, 1, 2)},
+        {"h2d_ns": (1, 2)},
+        {"execute_ns": (0, 0, 0)},
+        {"execute_ns": (1, -2, 3)},
+        {"d2h_ns": (1.5, 2.0, 3.0)},
+        {"execute_ns": (math.inf, math.inf, math.inf)},
+    ],
+)
+def test_numbers_that_cannot_be_a_table_are_an_error(columns):
+    good = {"sizes": (1, 2, 4), "h2d_ns": (1, 2, 3), "execute_ns": (1, 2, 3), "d2h_ns": (1, 2, 3)}
+    with pytest.raises(CostTableError):
+        CostTable(**(good | columns))
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=40))
+def test_isotonic_never_falls_keeps_the_mean_and_what_is_isotonic(values):
+    result = isotonic(values)
+    assert all(a <= b for a, b in zip(result, result[1:], strict=False))
+    assert abs(sum(result) - sum(values)) <= len(values)
+    assert isotonic(result) == result
+
+
+def test_table_is_kept_and_found_again(tmp_path):
+    path = tmp_path / "costs" / "detector.json"
+    assert save_table(path, table())
+    assert load_table(path, IDENTITY) == table()
+    assert [file.name for file in path.parent.iterdir()] == ["detector.json"]
+
+
+def test_table_of_something_else_is_not_found(tmp_path):
+    save_table(tmp_path / "t.json", table())
+    assert load_table(tmp_path / "t.json", CostIdentity("detector", "2")) is None
+
+
+def test_broken_file_is_no_table(tmp_path):
+    (tmp_path / "t.json").write_bytes(b"\xff\xfe\x00")
+    assert load_table(tmp_path / "t.json", IDENTITY) is None
+    assert load_table(tmp_path / "missing.json", IDENTITY) is None
+
+
+def test_disk_that_cannot_be_written_is_no_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert not save_table(tmp_path / "file" / "t.json", table())
+
+
+def test_calibration_stops_at_three_stable_runs_of_a_size():
+    executor = Executor(clock := ManualClock())
+    measured = calibrate(executor, (1, 8), clock)
+    assert executor.runs == {1: 4, 8: 4}
+    assert measured.execute_ns == (1_100_000, 1_800_000)
+
+
+def test_calibration_takes_no_longer_than_its_limit_when_nothing_is_stable():
+    clock = ManualClock()
+    generator = random.Random(1)
+
+    def measure(size):
+        execute_ns = int(MS * generator.uniform(1, 40))
+        clock.advance(execute_ns)
+        return StageTimes(0, execute_ns, 0)
+
+    started_ns = clock.now_ns()
+    calibrate(measure, (1,), clock)
+    assert LIMIT_NS <= clock.now_ns() - started_ns <= LIMIT_NS + 80 * MS
+
+
+def test_calibration_ends_on_a_clock_that_does_not_move():
+    runs = []
+
+    def measure(size):
+        runs.append(size)
+        return StageTimes(0, len(runs) ** 3, 0)
+
+    calibrate(measure, (1,), ManualClock())
+    assert len(runs) <= MOST_RUNS + 1
+
+
+def test_rising_noise_still_gives_a_table_that_never_falls():
+    clock = ManualClock()
+    measured = calibrate(lambda size: StageTimes(0, 10 * MS - size * 1000, 0), (1, 2, 4, 8), clock)
+    assert len(set(measured.execute_ns)) == 1
+
+
+def test_size_that_the_engine_refuses_is_named():
+    clock = ManualClock()
+    with pytest.raises(CostTableError, match="16 rows"):
+        calibrate(Executor(clock, refuses_above=8), (1, 8, 16), clock)
+
+
+def test_kept_table_is_used_again_after_a_check(tmp_path):
+    path, clock = tmp_path / "t.json", ManualClock()
+    first, was_kept = obtain_table(path, IDENTITY, Executor(clock), (1, 2, 8), clock)
+    assert not was_kept
+    executor = Executor(clock)
+    second, was_kept = obtain_table(path, IDENTITY, executor, (1, 2, 8), clock)
+    assert was_kept
+    assert second == first
+    assert sum(executor.runs.values()) == 8
+
+
+def test_kept_table_that_no_longer_holds_is_measured_again(tmp_path):
+    path, clock = tmp_path / "t.json", ManualClock()
+    obtain_table(path, IDENTITY, Executor(clock), (1, 8), clock)
+    slower, was_kept = obtain_table(path, IDENTITY, Executor(clock, factor=2.0), (1, 8), clock)
+    assert not was_kept
+    assert slower.execute_ns == (2_200_000, 3_600_000)
+    assert load_table(path, IDENTITY) == slower
+
+
+def test_one_noisy_run_does_not_reject_a_kept_table():
+    clock = ManualClock()
+    kept = calibrate(Executor(clock), (1, 8), clock)
+    assert still_holds(kept, Executor(clock, noisy=2))
+
+
+def test_gaps_in_a_table_are_interpolated_and_its_end_is_extended():
+    model = CostModel(range(1, 17), CostTable.affine((1, 4, 8), 1000, 100))
+    assert [model.execute_base[b] for b in (1, 2, 6, 8, 16)] == [1100, 1200, 1600, 1800, 2600]
+
+
+def test_table_that_starts_above_one_row_is_used_for_less():
+    model = CostModel((1, 4), CostTable.affine((4,), 1000, 100))
+    assert model.execute_base[1] == 1400
+
+
+def test_sizes_between_captured_ones_cost_what_the_padded_size_costs():
+    model = cost_model(sizes=(1, 8, 32))
+    assert model.mean_ns(2) == model.mean_ns(8) < model.mean_ns(9) == model.mean_ns(32)
+    assert [model.bucket(rows) for rows in (0, 1, 2, 8, 9, 32)] == [0, 1, 8, 8, 32, 32]
+
+
+@pytest.mark.parametrize(("rows", "run"), [(1, 1), (5, 5), (16, 16), (17, 16), (3, 3), (31, 31), (9, 8)])
+def test_rows_are_padded_unless_fewer_run_at_a_better_rate(rows, run):
+    assert cost_model(sizes=(1, 2, 4, 8, 16, 32)).floor_or_pad(rows) == run
+
+
+@given(st.integers(1, 10**9), st.integers(1, 10**9))
+def test_rows_within_a_budget_are_the_most_that_fit(alpha_ns, budget_ns):
+    model = CostModel(range(1, 33), CostTable.affine(range(1, 33), alpha_ns, max(1, alpha_ns // 20)))
+    rows = model.rows_within(budget_ns)
+    assert rows == 0 or model.estimate_ns(rows) <= budget_ns * (1 + 1e-9)
+    assert rows == 32 or model.estimate_ns(rows + 1) > budget_ns * (1 - 1e-9)
+
+
+def test_efficient_size_is_where_the_rate_stops_growing():
+    flat = CostTable.from_times({b: StageTimes(0, t, 0) for b, t in ((1, 1000), (2, 1500), (4, 2800), (8, 5600))})
+    assert CostModel((1, 2, 4, 8), flat).efficient_size == 4
+    assert cost_model().efficient_size == 32
+
+
+def test_drift_follows_a_slowdown_and_back():
+    model = cost_model()
+    for factor, expected in ((1.4, 1.4), (1.0, 1.0)):
+        for _ in range(60):
+            model.observe(8, 0, int(model.execute_base[8] * factor))
+        assert model.execute_drift.ratio == pytest.approx(expected, rel=0.02)
+
+
+def test_first_execution_of_a_size_does_not_count():
+    model = cost_model()
+    model.observe(8, 0, 100 * model.execute_base[8])
+    assert model.execute_drift.ratio == 1.0
+
+
+@given(st.lists(times, max_size=60))
+def test_drift_stays_in_its_range_whatever_is_observed(observed):
+    model = cost_model()
+    for measured_ns in observed:
+        model.observe(4, measured_ns, measured_ns, measured_ns)
+        assert 0.2 <= model.execute_drift.ratio <= 8.0
+        assert model.mean_ns(4) < model.estimate_ns(4) < math.inf
+
+
+def test_nonsense_is_not_learnt():
+    model = cost_model()
+    for rows, duration_ns in ((0, MS), (33, MS), (4, 0), (4, -5)):
+        model.observe(rows, duration_ns, duration_ns, duration_ns)
+        model.observe(rows, duration_ns, duration_ns, duration_ns)
+    assert model.execute_drift.ratio == 1.0
+
+
+def test_drift_alone_never_makes_an_idle_executor_look_too_slow():
+    model = cost_model()
+    calibrated_ns = model.least_service_ns()
+    for _ in range(200):
+        model.observe(1, 0, 10**9)
+    assert model.execute_drift.ratio == 8.0
+    assert model.least_service_ns() == calibrated_ns
+    assert model.lone_ns(is_idle=False) > 8 * model.lone_ns(is_idle=True) * 0.9
+
+
+@pytest.mark.parametrize("sizes", [(), (0, 1), (-1,)])
+def test_sizes_that_make_no_sense_are_an_error(sizes):
+    with pytest.raises(CostTableError):
+        CostModel(sizes, table())

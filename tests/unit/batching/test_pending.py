@@ -1,0 +1,229 @@
+"""The pending queue: order, latest-wins, groups, queue policies; and that nothing is lost whatever happens."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.batching.pending import PendingQueue, Reason
+from service.batching.settings import BatchingSettings, QueuePolicy, TimeoutAction
+from service.request import Delivery
+from tests.support.batching import MS, request, stream
+
+
+def queue_of(*requests, now_ns=0, **options):
+    pending = PendingQueue(BatchingSettings(32, **options), 9.4 * MS)
+    ended = [ending for one in requests for ending in pending.push(one, now_ns)]
+    return pending, ended
+
+
+def order(pending):
+    """Ids by group, in order."""
+    return {key: [place.id for place in group.queue] for key, group in sorted(pending.groups.items(), key=str)}
+
+
+def only_order(pending):
+    (ids,) = order(pending).values()
+    return ids
+
+
+def test_earliest_deadline_is_first():
+    late, soon = request(budget_ms=50), request(budget_ms=20)
+    pending, _ = queue_of(late, soon)
+    assert only_order(pending) == [soon.id, late.id]
+
+
+def test_frames_of_a_stream_keep_their_order_whatever_their_deadlines():
+    camera = stream()
+    first, second, third = (request(on=camera, budget_ms=ms) for ms in (50, 10, 30))
+    other = request(budget_ms=20)
+    pending, _ = queue_of(first, second, third, other)
+    assert only_order(pending) == [first.id, second.id, other.id, third.id]
+
+
+def test_stream_falls_back_when_its_urgent_frame_is_gone():
+    camera = stream()
+    first, urgent = request(on=camera, budget_ms=50), request(on=camera, budget_ms=10)
+    other = request(budget_ms=20)
+    pending, _ = queue_of(first, urgent, other)
+    pending.discard(urgent.id)
+    assert only_order(pending) == [other.id, first.id]
+
+
+def test_request_without_deadline_stands_behind_frames_but_not_for_ever():
+    patient = request(0, None)
+    frame, much_later = request(0, 33), request(2_000 * MS, 33)
+    pending, _ = queue_of(patient, frame, much_later)
+    assert only_order(pending) == [frame.id, patient.id, much_later.id]
+
+
+def test_requests_of_another_batch_key_wait_in_another_group():
+    small, large = request(key="small"), request(key="large")
+    pending, _ = queue_of(small, large)
+    assert sorted(map(len, order(pending).values())) == [1, 1]
+
+
+def test_frame_behind_one_of_another_batch_key_is_held_until_that_is_gone():
+    camera = stream()
+    first, second = request(on=camera, key="small"), request(on=camera, key="large")
+    pending, _ = queue_of(first, second)
+    assert only_order(pending) == [first.id]
+    assert [entry.id for entry in pending.held()] == [second.id]
+    pending.take([first.id], 0)
+    assert only_order(pending) == [second.id]
+    assert not pending.held()
+
+
+def test_latest_stream_keeps_the_newest_frames_only():
+    camera = stream(delivery=Delivery.LATEST, max_waiting=2)
+    frames = [request(on=camera) for _ in range(4)]
+    pending, ended = queue_of(*frames)
+    assert only_order(pending) == [frames[2].id, frames[3].id]
+    assert ended == [(frames[0], Reason.SUPERSEDED), (frames[1], Reason.SUPERSEDED)]
+
+
+def test_full_level_refuses_the_newcomer_only():
+    policy = QueuePolicy(max_queue_size=2)
+    requests = [request() for _ in range(3)]
+    pending, ended = queue_of(*requests, default_queue_policy=policy)
+    assert len(pending) == 2
+    assert ended == [(requests[2], Reason.QUEUE_FULL)]
+
+
+def test_newer_frame_replaces_the_waiting_one_even_when_the_level_is_full():
+    camera = stream(delivery=Delivery.LATEST)
+    old, new = request(on=camera), request(on=camera)
+    pending, ended = queue_of(old, new, default_queue_policy=QueuePolicy(max_queue_size=1))
+    assert ended == [(old, Reason.SUPERSEDED)]
+    assert only_order(pending) == [new.id]
+
+
+def test_queue_size_is_counted_per_level():
+    settings = {
+        "priority_levels": 2,
+        "default_priority_level": 2,
+        "default_queue_policy": QueuePolicy(max_queue_size=1),
+    }
+    pending, ended = queue_of(request(priority=1), request(priority=2), request(priority=1), **settings)
+    assert len(pending) == 2
+    assert [reason for _, reason in ended] == [Reason.QUEUE_FULL]
+
+
+def test_request_larger_than_any_batch_is_refused():
+    giant = request(rows=33)
+    pending, ended = queue_of(giant)
+    assert ended == [(giant, Reason.TOO_LARGE)]
+    assert not len(pending)
+
+
+def test_queue_timeout_rejects():
+    short, long = request(timeout_ms=5), request(timeout_ms=9)
+    pending, _ = queue_of(short, long)
+    assert pending.next_timeout_ns == 5 * MS
+    assert pending.time_out(5 * MS) == [(short, Reason.TIMED_OUT)]
+    assert only_order(pending) == [long.id]
+
+
+def test_queue_timeout_under_delay_moves_behind_everything_unexpired():
+    policy = QueuePolicy(TimeoutAction.DELAY, default_timeout_us=5_000)
+    first, second = request(0, 20), request(3 * MS, 40)
+    pending, _ = queue_of(first, second, default_queue_policy=policy)
+    assert not pending.time_out(5 * MS)
+    assert only_order(pending) == [second.id, first.id]
+
+
+def test_shorter_of_default_and_wished_timeout_counts():
+    policy = QueuePolicy(default_timeout_us=10_000)
+    pending, _ = queue_of(request(timeout_ms=50), request(timeout_ms=2), default_queue_policy=policy)
+    assert [reason for _, reason in pending.time_out(2 * MS)] == [Reason.TIMED_OUT]
+    assert len(pending.time_out(10 * MS)) == 1
+
+
+def test_timeout_of_a_request_that_left_is_forgotten():
+    gone = request(timeout_ms=5)
+    pending, _ = queue_of(gone, request(timeout_ms=7))
+    pending.take([gone.id], 0)
+    assert pending.next_timeout_ns == 7 * MS
+
+
+def test_silent_streams_are_forgotten():
+    pending, _ = queue_of()
+    for index in range(100):
+        one = request(index * MS)
+        pending.push(one, index * MS)
+        pending.take([one.id], index * MS)
+    assert pending.streams == 100
+    pending.push(request(10**12), 10**12)
+    assert pending.streams == 1
+
+
+@st.composite
+def operations(draw):
+    return draw(
+        st.lists(
+            st.one_of(
+                st.tuples(
+                    st.just("push"),
+                    st.integers(0, 3),  # stream
+                    st.sampled_from(["a", "b"]),  # batch key
+                    st.sampled_from([None, 1, 5, 33]),  # budget
+                    st.integers(0, 3),  # priority
+                    st.sampled_from([None, 2]),  # timeout
+                ),
+                st.tuples(st.just("take"), st.integers(0, 50)),
+                st.tuples(st.just("discard"), st.integers(0, 50)),
+                st.tuples(st.just("time"), st.integers(0, 4)),
+            ),
+            max_size=60,
+        )
+    )
+
+
+@given(operations(), st.sampled_from(TimeoutAction))
+def test_nothing_is_lost_and_streams_keep_their_order_whatever_happens(steps, action):
+    settings = BatchingSettings(
+        4, priority_levels=2, default_priority_level=2, default_queue_policy=QueuePolicy(action, 3_000)
+    )
+    pending = PendingQueue(settings, 9.4 * MS)
+    streams = [stream(str(n), Delivery.LATEST if n == 3 else Delivery.EVERY, 2) for n in range(4)]
+    here, now_ns = {}, 0
+    for kind, *args in steps:
+        if kind == "push":
+            index, key, budget_ms, priority, timeout_ms = args
+            one = request(now_ns, budget_ms, on=streams[index], key=key, priority=priority, timeout_ms=timeout_ms)
+            here[one.id] = one
+            for ended, _ in pending.push(one, now_ns):
+                del here[ended.id]
+        elif kind == "time":
+            now_ns += args[0] * MS
+            for ended, _ in pending.time_out(now_ns):
+                del here[ended.id]
+        elif here:
+            free = [place.id for group in pending.groups.values() for place in group.queue]
+            ids = sorted(free) if kind == "take" else sorted(here)
+            chosen = ids[args[0] % len(ids)]
+            if kind == "take":
+                pending.take([chosen], now_ns)
+            else:
+                pending.discard(chosen)
+            del here[chosen]
+        check(pending, here)
+
+
+def check(pending, here):
+    placed = {}
+    for group in pending.groups.values():
+        assert group.queue == sorted(group.queue)
+        assert group.rows == sum(place.entry.rows for place in group.queue) > 0
+        assert group.soft_entries == sum(place.entry.request.deadline_ns is None for place in group.queue)
+        last = {}
+        for place in group.queue:
+            assert place.entry.request.batch_key == group.batch_key
+            assert last.get(place.entry.stream, -1) < place.id, "a stream's frames are out of order"
+            last[place.entry.stream] = placed[place.id] = place.id
+    held = {entry.id for entry in pending.held()}
+    assert pending.held_entries == len(held)
+    assert set(placed) | held == set(here)
+    assert not set(placed) & held
+    for group in pending.groups.values():
+        for place in group.queue:
+            before = [r for r in here.values() if r.stream is place.entry.request.stream and r.id < place.id]
+            assert all(r.batch_key == group.batch_key for r in before), "overtakes one of another group"

@@ -1,0 +1,379 @@
+"""JIT-EDF decision by decision, on the core stepped by hand."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.batching.core import FormerCore
+from service.batching.decision import Form
+from service.batching.policy import decide
+from service.batching.settings import BatchingSettings, QueuePolicy
+from service.errors import Outcome
+from service.request import Delivery
+from tests.support.batching import MS, CoreRig, StrictLane, cost_model, request, stream
+
+
+def ids(batch):
+    return [r.id for r in batch.requests]
+
+
+def busy_rig(**options):
+    """A rig whose lane computes a full batch, so that what comes now is bound late."""
+    rig = CoreRig(**options)
+    rig.arrive(200, rows=rig.settings.max_batch_size)
+    assert len(rig.batches) == 1
+    return rig
+
+
+def test_batch_is_bound_when_its_upload_must_start():
+    rig = busy_rig()
+    first = rig.batches[0]
+    rig.arrive()
+    free_ns = first.formed_ns + rig.cost.h2d_ns(32) + rig.cost.mean_ns(32)
+    assert rig.wake_ns == int(free_ns - rig.cost.h2d_ns(1)) - 200_000
+    assert [ids(b) for b in rig.advance_to(rig.wake_ns)] == [[rig.arrived[-1].id]]
+
+
+def test_newcomer_with_a_tighter_deadline_joins_in_front_until_the_batch_is_bound():
+    rig = busy_rig()
+    late = rig.arrive(40)
+    rig.advance(2)
+    soon = rig.arrive(20)
+    (batch,) = rig.advance_to(rig.wake_ns)
+    assert ids(batch) == [soon.id, late.id]
+
+
+def test_full_batch_is_bound_earlier_since_it_cannot_grow():
+    rig = busy_rig()
+    rig.arrive(200)
+    lone_ns = rig.wake_ns
+    for _ in range(31):
+        rig.arrive(200)
+    assert rig.wake_ns < lone_ns - 0.1 * rig.cost.mean_ns(32)
+
+
+def test_compute_that_ends_early_pulls_the_next_batch():
+    rig = busy_rig()
+    rig.arrive()
+    rig.advance(1)
+    assert [len(b.requests) for b in rig.finish()] == [1]
+
+
+def test_no_more_batches_are_in_flight_than_depth():
+    rig = CoreRig(BatchingSettings(1), cost_model(1))
+    for _ in range(5):
+        rig.arrive(200)
+    rig.advance(30)
+    assert len(rig.batches) == 2
+
+
+def test_late_timers_bind_at_once_and_one_deeper():
+    rig = CoreRig(BatchingSettings(1), cost_model(1))
+    for _ in range(16):
+        rig.core.lanes.guard.observe(2 * MS)
+    for _ in range(5):
+        rig.arrive(200)
+    assert len(rig.batches) == 3
+    assert {b.formed_ns for b in rig.batches} == {rig.now_ns}
+
+
+def test_guard_follows_how_late_timers_are_and_never_falls_below_its_least():
+    rig = busy_rig()
+    guard = rig.core.lanes.guard
+    for _ in range(16):
+        guard.observe(700_000)
+    assert guard.guard_ns == 700_000
+    for _ in range(256):
+        guard.observe(0)
+    assert guard.guard_ns == 200_000
+
+
+def test_head_that_is_tight_gets_a_smaller_batch_if_the_rest_can_wait():
+    rig = busy_rig()
+    tight = rig.arrive(16)
+    for _ in range(20):
+        rig.arrive(60)
+    (batch,) = rig.advance_to(rig.wake_ns)
+    assert ids(batch)[0] == tight.id
+    assert 1 <= batch.rows < 21
+    assert not rig.completions
+
+
+def test_heads_are_given_up_when_serving_them_would_cost_too_much_rate():
+    rig = busy_rig()
+    for _ in range(31):
+        rig.arrive(14, step=False)
+    for _ in range(90):
+        rig.arrive(24, step=False)
+    rig.step()
+    rig.advance(10)
+    second = rig.batches[1]
+    assert second.rows > 20
+    assert set(rig.ended().values()) == {Outcome.EXPIRED}
+
+
+def test_least_served_streams_go_first_in_a_sustained_overload():
+    rig = CoreRig(BatchingSettings(4), cost_model(4))
+    spoiled, starved = stream("spoiled"), stream("starved")
+    for number in range(3000):  # load 1.5, of which `spoiled` got everything so far
+        rig.now_ns += int(rig.cost.mean_ns(4) / 4 / 1.5)
+        one = request(rig.now_ns, 200, on=starved if number % 2 else spoiled)
+        rig.core.pending.push(one, rig.now_ns)
+        if one.stream is spoiled:
+            rig.core.pending.take([one.id], rig.now_ns)
+        else:
+            rig.core.pending.discard(one.id)
+    for _ in range(4):
+        rig.arrive(190, on=spoiled, step=False)
+    for _ in range(4):
+        rig.arrive(200, on=starved, step=False)
+    rig.step()
+    assert {r.stream.name for r in rig.batches[0].requests} == {"starved"}
+
+
+def test_probe_runs_on_an_idle_executor_however_bad_the_drift_looks():
+    rig = CoreRig()
+    rig.cost.execute_drift.ratio = rig.cost.execute_drift.factor = 8.0
+    rig.cost._seen.add(1)
+    for _ in range(50):
+        rig.arrive(33)
+        rig.advance(4)
+        while rig.running:
+            rig.finish()
+    assert not rig.completions
+    assert rig.cost.execute_drift.ratio < 1.1
+
+
+def test_lower_level_fills_the_room_that_is_left():
+    rig = busy_rig(settings=BatchingSettings(32, priority_levels=2, default_priority_level=2))
+    low = [rig.arrive(60, priority=2, step=False) for _ in range(3)]
+    high = [rig.arrive(60, priority=1, step=False) for _ in range(3)]
+    rig.step()
+    (batch,) = rig.advance_to(rig.wake_ns)
+    assert ids(batch) == [r.id for r in high + low]
+
+
+def test_urgent_level_goes_first_when_there_is_no_room():
+    rig = busy_rig(settings=BatchingSettings(4, priority_levels=2, default_priority_level=2), cost=cost_model(4))
+    low = [rig.arrive(60, priority=2, step=False) for _ in range(4)]
+    high = [rig.arrive(90, priority=1, step=False) for _ in range(4)]
+    rig.step()
+    (batch,) = rig.advance_to(rig.wake_ns)
+    assert ids(batch) == [r.id for r in high]
+    assert not set(ids(batch)) & {r.id for r in low}
+
+
+def test_low_priority_ages_and_leads_one_batch_in_eight_under_a_flood():
+    rig = CoreRig(BatchingSettings(4, priority_levels=2, default_priority_level=2), cost_model(4))
+    patient = rig.arrive(None, priority=2, step=False)
+    for _ in range(200):
+        for _ in range(8):
+            rig.arrive(100, priority=1, step=False)
+        rig.step()
+        rig.advance(4)
+        while rig.running and patient not in rig.running[-1].requests:
+            rig.finish()
+        if rig.running:
+            break
+    assert patient in rig.batches[-1].requests
+    assert rig.now_ns - patient.arrival_ns < 1_100 * MS
+
+
+def test_requests_of_several_rows_stay_whole_and_in_the_limit():
+    rig = busy_rig(settings=BatchingSettings(8), cost=cost_model(8))
+    for rows in (5, 4, 3, 8):
+        rig.arrive(100, rows=rows, step=False)
+    rig.step()
+    rig.advance(40)
+    while rig.running:
+        rig.finish()
+        rig.advance(20)
+    assert [[r.size for r in b.requests] for b in rig.batches[1:]] in ([[5], [4, 3], [8]], [[5], [4], [3], [8]])
+
+
+def test_batches_are_padded_to_captured_sizes():
+    rig = busy_rig(cost=cost_model(sizes=(1, 2, 4, 8, 16, 32)))
+    for _ in range(5):
+        rig.arrive(100, step=False)
+    rig.step()
+    (batch,) = rig.advance_to(rig.wake_ns)
+    assert (batch.rows, batch.executed_rows) == (5, 8)
+
+
+def test_batches_are_cut_to_a_size_that_wastes_nothing():
+    rig = busy_rig(cost=cost_model(sizes=(1, 2, 4, 8, 16, 32)))
+    for _ in range(17):
+        rig.arrive(100, step=False)
+    rig.step()
+    (batch,) = rig.advance_to(rig.wake_ns)
+    assert (batch.rows, batch.executed_rows) == (16, 16)
+
+
+def test_requests_of_different_batch_keys_never_share_a_batch():
+    rig = busy_rig()
+    for number in range(6):
+        rig.arrive(100, key="ab"[number % 2], step=False)
+    rig.step()
+    rig.advance(10)
+    rig.finish()
+    rig.advance(10)
+    assert [b.requests[0].batch_key for b in rig.batches[1:]] == ["a", "b"]
+    assert [b.rows for b in rig.batches[1:]] == [3, 3]
+
+
+def test_company_is_awaited_on_an_idle_executor_no_longer_than_asked_for():
+    rig = CoreRig(BatchingSettings(32, max_queue_delay_us=1_000))
+    for _ in range(100):  # arrivals every 0.5 ms: worth waiting for
+        rig.core.pending.demand.offer(stream_share(rig), 1, rig.now_ns)
+        rig.now_ns += MS // 2
+    lone = rig.arrive(100)
+    assert not rig.batches
+    assert rig.wake_ns == lone.arrival_ns + MS
+    (batch,) = rig.advance_to(rig.wake_ns)
+    assert batch.formed_ns == lone.arrival_ns + MS
+
+
+def test_company_is_not_awaited_past_what_the_deadline_allows():
+    rig = CoreRig(BatchingSettings(32, max_queue_delay_us=5_000))
+    for _ in range(100):
+        rig.core.pending.demand.offer(stream_share(rig), 1, rig.now_ns)
+        rig.now_ns += MS // 2
+    lone = rig.arrive(5)
+    end_ns = rig.cost.estimate_ns(2) + rig.cost.h2d_ns(2) + rig.cost.d2h_ns(2) + 200_000
+    assert rig.wake_ns == int(lone.deadline_ns - end_ns)
+
+
+def stream_share(rig):
+    return rig.core.pending._stream(stream(), rig.now_ns).share
+
+
+def test_draining_holds_nothing_back():
+    rig = CoreRig(BatchingSettings(32, max_queue_delay_us=5_000))
+    rig.core.is_draining = True
+    rig.core.pending.push(request(rig.now_ns, 100), rig.now_ns)
+    assert len(rig.step()) == 1
+
+
+def test_preferred_size_is_taken_while_the_oldest_is_young():
+    rig = busy_rig(settings=BatchingSettings(32, preferred_batch_sizes=(4, 8), max_queue_delay_us=50_000))
+    for _ in range(7):
+        rig.arrive(200, step=False)
+    rig.step()
+    (batch,) = rig.advance_to(rig.wake_ns)
+    assert batch.rows == 4
+
+
+@pytest.mark.parametrize("budget_ms", [0, -5, -(10**9)])
+def test_budget_that_is_past_expires_at_once(budget_ms):
+    rig = CoreRig()
+    one = rig.arrive(budget_ms)
+    assert rig.ended() == {one: Outcome.EXPIRED}
+
+
+def test_absurd_budget_is_served_like_any_other():
+    rig = busy_rig()
+    absurd = rig.arrive(10**18)
+    (batch,) = rig.advance_to(rig.wake_ns)
+    assert ids(batch) == [absurd.id]
+
+
+def test_max_batch_size_of_one_serves_one_by_one():
+    rig = CoreRig(BatchingSettings(1), cost_model(1))
+    for _ in range(20):
+        rig.arrive(500)
+    for _ in range(20):
+        rig.advance(10)
+        if rig.running:
+            rig.finish()
+    rig.assert_quiet_after_all()
+
+
+def test_settings_larger_than_the_engine_are_an_error_at_load():
+    with pytest.raises(ValueError, match="max_batch_size to 8"):
+        FormerCore([StrictLane()], cost_model(8), BatchingSettings(16))
+
+
+def test_clock_that_does_not_move_still_gives_batches():
+    rig = CoreRig()
+    for _ in range(100):
+        rig.arrive(33)
+        while rig.running:
+            rig.finish()
+    rig.assert_quiet_after_all()
+
+
+def test_ten_thousand_streams_are_served_within_bounded_work():
+    rig = CoreRig(BatchingSettings(32))
+    for number in range(10_000):
+        rig.arrive(60_000, on=stream(str(number), Delivery.LATEST), step=False)
+    while rig.arrived and (rig.running or not rig.batches):
+        rig.step() if not rig.running else rig.finish()
+        rig.advance(1)
+    rig.assert_quiet_after_all()
+    assert rig.core.counters.decisions < 10_000
+
+
+def test_decision_changes_nothing():
+    rig = busy_rig()
+    for _ in range(40):
+        rig.arrive(100, step=False)
+    rig.core.lanes.states[0].reserve()
+    rig.now_ns += 10 * MS
+    first, second = (decide(rig.now_ns, rig.core.pending, rig.core.lanes, rig.cost, rig.settings) for _ in range(2))
+    assert isinstance(first, Form)
+    assert first == second
+    assert len(rig.core.pending) == 40
+
+
+step_kinds = st.one_of(
+    st.tuples(st.just("arrive"), st.integers(0, 4), st.sampled_from([None, 0, 3, 12, 33, 200]), st.integers(1, 5)),
+    st.tuples(st.just("time"), st.integers(0, 9_000), st.just(0), st.just(0)),
+    st.tuples(st.just("finish"), st.integers(0, 3), st.integers(1, 40), st.just(0)),
+    st.tuples(st.just("cancel"), st.integers(0, 99), st.booleans(), st.just(0)),
+)
+
+
+@st.composite
+def former_settings(draw):
+    levels = draw(st.sampled_from([0, 2]))
+    return BatchingSettings(
+        8,
+        preferred_batch_sizes=draw(st.sampled_from([(), (4,), (2, 8)])),
+        max_queue_delay_us=draw(st.sampled_from([0, 2_000])),
+        depth=draw(st.integers(1, 3)),
+        priority_levels=levels,
+        default_priority_level=levels,
+        default_queue_policy=draw(st.sampled_from([QueuePolicy(), QueuePolicy(max_queue_size=3)])),
+        policy=draw(st.sampled_from(["jit_edf", "jit_edf", "window", "eager"])),
+    )
+
+
+@settings(max_examples=60)
+@given(st.lists(step_kinds, max_size=60), former_settings(), st.sampled_from([(1, 2, 3, 4, 5, 6, 7, 8), (1, 4, 8)]))
+def test_every_request_ends_once_and_every_slot_returns_whatever_happens(steps, knobs, sizes):
+    lanes = [StrictLane(0, slot_count=2), StrictLane(1)]
+    rig = CoreRig(knobs, cost_model(sizes=sizes), lanes)
+    streams = [stream(str(n), Delivery.LATEST if n % 2 else Delivery.EVERY, 1 + n // 2) for n in range(5)]
+    for kind, a, b, c in steps:
+        match kind:
+            case "arrive":
+                rig.arrive(b, on=streams[a], rows=c if a < 2 else 1, key="k" if c < 4 else "other", priority=a % 3)
+            case "time":
+                rig.advance(a / 1000)
+            case "finish" if rig.running:
+                rig.finish(rig.running[a % len(rig.running)], execute_ns=b * MS // 2)
+            case "cancel" if rig.arrived:
+                one = rig.arrived[a % len(rig.arrived)]
+                one.is_cancelled |= b
+                rig.core.cancel([one], rig.now_ns)
+                rig.step()
+            case _:
+                pass
+        assert all(s.in_flight <= 3 for s in rig.core.lanes.states)
+        assert rig.core.lanes.states[0].in_flight <= 2
+    rig.assert_quiet_after_all()
+    for one_stream in streams:
+        executed = [r.id for b in rig.batches for r in b.requests if r.stream is one_stream]
+        if not knobs.priority_levels:
+            assert executed == sorted(executed)
+    assert all(b.rows <= 8 and b.executed_rows in sizes for b in rig.batches)
