@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from loadtest.errors import UsageError
 
 _MAX_TRIALS = 40
+_INVALID_RUNS = 3  # of one load, before the generator counts as its limit: one may be another process's fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,7 @@ class _Search:
         self._target = target
         self._bounds = bounds
         self._passed: dict[float, int] = {}  # load -> how often it passed
+        self._invalid: dict[float, int] = {}
         self._low: float | None = None
         self._high: float | None = None
         self._trials: list[Trial] = []
@@ -103,6 +105,9 @@ class _Search:
             trial = await self._measure(load)
             self._trials.append(trial)
             if not trial.is_valid:
+                self._invalid[load] = self._invalid.get(load, 0) + 1
+                if self._invalid[load] < _INVALID_RUNS:
+                    continue
                 self._remark = f"the generator, not the server, was the limit at {load:g}"
             self._take(load, passes=trial.passes(self._target))
         return Capacity(self._confirmed(), self._high, self._trials, f"gave up after {_MAX_TRIALS} runs")

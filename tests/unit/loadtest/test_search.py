@@ -94,6 +94,18 @@ def test_a_run_without_an_upper_end_does_not_pass():
     assert Trial(load=1, p99_ms=1, p99_upper_ms=100, dropped_share=0.01).passes(TARGET)
 
 
+def test_one_run_that_the_generator_spoils_is_repeated():
+    class Disturbed(SimulatedServer):
+        async def measure(self, load):
+            trial = await super().measure(load)
+            if len(self.tried) % 3 == 0:
+                return Trial(load=load, p99_ms=1, p99_upper_ms=1, dropped_share=0, is_valid=False)
+            return trial
+
+    found = capacity_of(Disturbed(20))
+    assert (found.highest_passing, found.lowest_failing, found.remark) == (20, 21, "")
+
+
 def test_when_the_generator_is_the_limit_the_answer_says_so():
     async def measure(load):
         return Trial(load=load, p99_ms=1, p99_upper_ms=1, dropped_share=0, is_valid=load < 10)

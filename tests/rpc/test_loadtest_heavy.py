@@ -1,0 +1,198 @@
+"""The load generator against oracles and whole processes: minutes rather than seconds, so not part of `make test`."""
+
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from loadtest.output import read
+from loadtest.quantiles import early_stopping_estimate, quantile
+
+pytestmark = pytest.mark.heavy
+GUARD_S = 120
+
+
+def load(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "loadtest", *arguments], capture_output=True, text=True, timeout=GUARD_S, check=False
+    )
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start a module of the load test as a process; it ends with the test."""
+    processes = []
+
+    def starting(module, *arguments):
+        process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        return process.stdout.readline().split()[-1]
+
+    yield starting
+    for process in processes:
+        process.terminate()
+        process.wait(10)
+        process.stdout.close()
+
+
+@pytest.fixture
+def null_server(start):
+    """Start a null server with faults; return its address."""
+    return lambda *faults: f"127.0.0.1:{start('loadtest.null_server', *faults)}"
+
+
+SMALL = ("--shape", "2000", "--datatype", "UINT8", "--no-calibrate")
+
+
+def test_p99_and_its_early_stopping_estimate_agree_with_mlperf_loadgen_on_the_same_samples(tmp_path):
+    loadgen = pytest.importorskip("mlperf_loadgen", reason="mlcommons-loadgen is not installed")
+    draw = random.Random(1)  # noqa: S311  # latencies, no secrets
+
+    def answer(samples):
+        for sample in samples:
+            end_s = time.perf_counter() + draw.expovariate(1 / 0.0003)
+            while time.perf_counter() < end_s:
+                pass
+            loadgen.QuerySamplesComplete([loadgen.QuerySampleResponse(sample.id, 0, 0)])
+
+    sut = loadgen.ConstructSUT(answer, lambda: None)
+    library = loadgen.ConstructQSL(8, 8, lambda _: None, lambda _: None)
+    settings = loadgen.TestSettings()
+    settings.scenario = loadgen.TestScenario.SingleStream
+    settings.mode = loadgen.TestMode.PerformanceOnly
+    settings.min_query_count = settings.max_query_count = 3000
+    settings.min_duration_ms = 0
+    settings.single_stream_expected_latency_ns = 300_000
+    settings.single_stream_target_latency_percentile = 0.99
+    logs = loadgen.LogSettings()
+    logs.log_output.outdir = str(tmp_path)
+    logs.enable_trace = True
+    try:
+        loadgen.StartTestWithLogSettings(sut, library, settings, logs)
+    finally:
+        loadgen.DestroyQSL(library)
+        loadgen.DestroySUT(sut)
+    summary = (tmp_path / "mlperf_log_summary.txt").read_text()
+    # LoadGen's threads write over each other's lines here and there, so its trace is not always JSON.
+    trace = (tmp_path / "mlperf_log_trace.json").read_text()
+    samples = np.array([float(ns) for ns in re.findall(r'"complete_ns":(\d+)', trace)])
+    assert len(samples) == 3000
+
+    def logged(name):
+        return float(next(line for line in summary.splitlines() if name in line).rpartition(":")[2])
+
+    assert early_stopping_estimate(samples, 0.99) == logged("Early stopping 99.0th percentile estimate")
+    # LoadGen takes the sample after the smallest one that 99 % do not exceed.
+    theirs = logged("99.00 percentile latency")
+    assert quantile(samples, 0.99) <= theirs == np.sort(samples)[int(0.99 * 3000)]
+
+
+def test_a_healthy_run_is_ok_and_its_report_opens_in_a_browser_without_errors(null_server, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium is installed")
+    page, run = tmp_path / "report.html", tmp_path / "run.json"
+    options = ("--cameras", "4", "--fps", "20", "--duration", "20", "--html", str(page), "--json", str(run))
+    finished = load("--address", null_server("--delay-ms", "5"), *SMALL, *options)
+    document = read(run)
+    assert finished.returncode == document["exit_code"], finished.stdout
+    if document["schedule_lag_p99_ms"] < 5:  # else this host is too busy for the generator to run in time
+        assert document["verdict"] == "OK", finished.stdout
+    assert document["p50_ms"] >= 5
+    shot = tmp_path / "report.png"
+    opened = subprocess.run(
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--enable-logging=stderr",
+            "--window-size=1000,2400",
+            f"--screenshot={shot}",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=GUARD_S,
+        check=False,
+    )
+    assert "CONSOLE" not in opened.stderr
+    assert shot.stat().st_size > 20_000
+
+
+def test_an_injected_stall_and_a_dropped_frame_show_in_the_report(null_server, tmp_path):
+    run = tmp_path / "run.json"
+    faults = ("--stall-at-frame", "600", "--stall-ms", "50", "--drop-frame", "700")
+    options = ("--cameras", "2", "--fps", "30", "--duration", "20", "--json", str(run), "--assert", "lost=0")
+    finished = load("--address", null_server(*faults), *SMALL, "--policy", "block", *options)
+    document = read(run)
+    assert document["lost"] == 1
+    assert document["max_ms"] >= 50
+    assert finished.returncode in {3, 4}  # 4 only if this host kept the generator from running
+
+
+def test_a_server_that_dies_in_the_middle_is_exit_code_5_and_the_part_before_is_kept(null_server, tmp_path):
+    run = tmp_path / "run.json"
+    options = ("--cameras", "2", "--fps", "20", "--duration", "60", "--json", str(run))
+    finished = load("--address", null_server("--exit-at-frame", "80"), *SMALL, *options)
+    document = read(run)
+    assert finished.returncode == 5
+    assert document["verdict"] == "NO_SERVER"
+    assert "could be reopened" in document["reasons"][0]
+    assert document["answered"] >= 70
+    assert document["duration_s"] < 20
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "words"),
+    [
+        (("--never-answer",), 0, "was answered"),
+        (("--duplicate-frame", "9"), 4, "already answered"),
+        (("--garbage-frame", "9"), 4, "could not be understood"),
+        (("--garbage-open",), 5, "does not speak forebay.v1"),
+        (("--never-open",), 5, "did not open a stream"),
+    ],
+)
+def test_a_bad_server_is_named_with_its_exit_code(null_server, fault, code, words):
+    options = ("--fps", "20", "--duration", "2", "--drain", "1")
+    finished = load("--address", null_server(*fault), *SMALL, *options)
+    assert finished.returncode == code
+    assert words in finished.stdout + finished.stderr
+
+
+def test_the_capacity_of_a_server_of_known_speed_is_found(null_server, tmp_path):
+    """10 ms a frame and one frame of a stream at a time: a stream carries less than 100 frames a second."""
+    found = tmp_path / "found.json"
+    options = ("--rate", "30", "--slo-p99", "200ms", "--duration", "11", "--repeats", "1", "--resolution", "0.3")
+    finished = load("search", "--address", null_server("--delay-ms", "10"), *SMALL, *options, "--json", str(found))
+    document = json.loads(found.read_text())
+    if "generator" in document["remark"]:
+        pytest.skip("this host is too busy for the generator to run in time")
+    assert finished.returncode == 0, finished.stderr
+    assert 30 <= document["highest_passing"] < document["lowest_failing"] <= 120
+
+
+def test_two_agents_share_the_load_and_their_results_are_put_together(null_server, start, tmp_path):
+    agents = [f"127.0.0.1:{start('loadtest', 'agent', '--listen', '127.0.0.1:0')}" for _ in range(2)]
+    run = tmp_path / "run.json"
+    options = ("--cameras", "4", "--fps", "20", "--duration", "12", "--json", str(run))
+    named = [option for address in agents for option in ("--agent", address)]
+    finished = load("--address", null_server(), *SMALL, *options, *named)
+    document = read(run)
+    assert finished.returncode == document["exit_code"]
+    assert document["answered"] == document["offered"] == 4 * 20 * 12
+    assert document["generator"]["hosts"] == 2
+    assert len(document["generator"]["cpu_shares"]) == 2
+
+
+def test_an_agent_reads_no_file_that_a_coordinator_names(null_server, tmp_path):
+    finished = load("--address", null_server(), "--frames", str(tmp_path), "--agent", "127.0.0.1:1")
+    assert finished.returncode == 2
+    assert "agents read no files" in finished.stderr
