@@ -95,8 +95,8 @@ async def test_every_never_holds_more_than_the_window(tmp_path):
     assert devices.devices[0].races == ()
 
 
-async def send_all(stream, count):
-    for seq in range(1, count + 1):
+async def send_all(stream, last, first=1):
+    for seq in range(first, last + 1):
         await stream.send(seq)
     await stream.half_close()
 
@@ -105,8 +105,8 @@ async def send_all(stream, count):
 async def test_latest_answers_every_frame_and_executes_the_newest(tmp_path):
     async with real_server(simulated(tmp_path, max_batch_size=1), devices=SimulatedDevices()) as running:
         stream = await running.open(delivery=pb.DELIVERY_LATEST, latency_budget_ms=10_000, max_in_flight=8)
-        running.hold()
-        for seq in range(1, 17):
+        await running.occupy(stream)
+        for seq in range(2, 17):
             await stream.send(seq)
         await running.received(16)
         await stream.half_close()
@@ -114,7 +114,7 @@ async def test_latest_answers_every_frame_and_executes_the_newest(tmp_path):
         results = await stream.results()
     assert [r.seq for r in results] == list(range(1, 17))
     codes = [r.status.code for r in results]
-    assert codes[-1] == pb.STATUS_OK
+    assert codes[0] == codes[-1] == pb.STATUS_OK
     assert codes.count(pb.STATUS_SUPERSEDED) == 16 - codes.count(pb.STATUS_OK)
     assert codes.count(pb.STATUS_OK) <= 5  # one waits beside those executing, of which there are at most DEPTH
     superseded = [r for r in results if r.status.code == pb.STATUS_SUPERSEDED]
@@ -125,8 +125,8 @@ async def test_latest_answers_every_frame_and_executes_the_newest(tmp_path):
 async def test_a_latest_stream_stops_reading_when_nothing_leaves_the_outbox(tmp_path):
     async with real_server(simulated(tmp_path), devices=SimulatedDevices()) as running:
         stream = await running.open(delivery=pb.DELIVERY_LATEST, latency_budget_ms=10_000, max_in_flight=2)
-        running.hold()
-        sender = asyncio.create_task(send_all(stream, 30))
+        await running.occupy(stream)
+        sender = asyncio.create_task(send_all(stream, 30, first=2))
         await running.received(4)
         for _ in range(50):
             await asyncio.sleep(0)
@@ -160,7 +160,7 @@ async def test_many_streams_on_several_instances_get_their_own_frames_back(tmp_p
         streams = [await running.open(stream_id=f"camera {i}", max_in_flight=1 + i) for i in range(8)]
 
         async def run(base, stream):
-            sent = asyncio.create_task(send_from(stream, base))
+            sent = asyncio.create_task(send_all(stream, base + 39, base))
             results = await stream.results()
             await sent
             return results
@@ -170,12 +170,6 @@ async def test_many_streams_on_several_instances_get_their_own_frames_back(tmp_p
         assert [r.seq for r in results] == list(range(1000 * base, 1000 * base + 40))
         assert all(r.tensors[0].data == row(r.seq) for r in results)
     assert devices.devices[0].races == ()
-
-
-async def send_from(stream, base):
-    for seq in range(base, base + 40):
-        await stream.send(seq)
-    await stream.half_close()
 
 
 @on_loop

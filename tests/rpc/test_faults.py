@@ -1,0 +1,148 @@
+"""What a stream sees when the server itself has trouble: no permit, a batch that fails, a device that is lost."""
+
+import asyncio
+
+import grpc
+import pytest
+
+from engines.device_simulated import FaultPlan
+from engines.errors import DeviceLostError, ExecutionError, RaceError
+from forebay.wire import frames_pb2 as pb
+from service.server import EXIT_FATAL
+from tests.support.loops import on_loop
+from tests.support.real_server import LEAK, SimulatedDevices, assert_quiescent, real_server, simulated
+
+
+@on_loop
+async def test_frames_without_a_permit_are_overloaded_and_say_when_to_come_back(tmp_path):
+    async with real_server(simulated(tmp_path), devices=SimulatedDevices(), permits=4) as running:
+        stream, other = await running.open(), await running.open()
+        await running.occupy(stream)
+        for seq in range(2, 11):
+            await stream.send(seq)
+        await running.received(10)
+        await other.send(1)
+        refused = await other.result()  # at once: nothing of its stream is in front of it
+        assert running.server.permits.taken_count == 4
+        running.release()
+        results = await stream.results(10)
+        await stream.send(11)  # there is room again
+        assert (await stream.result()).status.code == pb.STATUS_OK
+        for each in (stream, other):
+            await each.half_close()
+            assert await each.results() == []
+    assert [r.seq for r in results] == list(range(1, 11))
+    assert [r.status.code for r in results] == [pb.STATUS_OK] * 4 + [pb.STATUS_OVERLOADED] * 6
+    for result in (refused, *results[4:]):
+        assert result.status.code == pb.STATUS_OVERLOADED
+        assert result.status.retry_after_ms > 0
+        assert result.status.message
+
+
+@on_loop
+async def test_more_streams_than_the_limit_are_refused_until_one_leaves(tmp_path):
+    async with real_server(simulated(tmp_path), max_streams=2) as running:
+        first, second = await running.open(), await running.open()
+        third = running.stream()
+        await third.send_open()
+        assert (await third.status())[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await first.half_close()
+        assert await first.results() == []
+        await assert_left(running, 1)
+        fourth = await running.open()
+        for stream in (second, fourth):
+            await stream.half_close()
+            assert await stream.results() == []
+
+
+async def assert_left(running, count):
+    while len(running.server.frames.streams) > count:
+        await asyncio.sleep(0)
+
+
+FAULTS = {
+    "upload": FaultPlan(fail={("copy_h2d", 5): ExecutionError("the upload fails")}),
+    "execution": FaultPlan(fail={("execute", 5): ExecutionError("secret detail of /a/path")}),
+    "execution, seen later": FaultPlan(fail_late={("execute", 5): ExecutionError("seen late")}),
+    "download": FaultPlan(fail={("copy_d2h", 5): ExecutionError("the download fails")}),
+    "download, seen later": FaultPlan(fail_late={("copy_d2h", 5): ExecutionError("seen late")}),
+    "a bug below the service": FaultPlan(fail={("execute", 5): RaceError("nobody ordered this")}),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+@on_loop
+async def test_a_batch_that_fails_fails_its_own_frames_only(tmp_path, case):
+    devices = SimulatedDevices()
+    async with real_server(simulated(tmp_path, max_batch_size=1), devices=devices) as running:
+        stream = await running.open()
+        devices.devices[0].arm(FAULTS[case])
+        for seq in range(20):
+            await stream.send(seq)
+        await stream.half_close()
+        results = await stream.results()
+    assert [r.seq for r in results] == list(range(20))
+    assert [r.seq for r in results if r.status.code == pb.STATUS_FAILED] == [5]
+    assert {r.status.code for r in results if r.seq != 5} == {pb.STATUS_OK}
+    failed = results[5]
+    assert failed.status.message == "the model failed on this batch; send the frame again"
+    assert not failed.tensors
+    t = failed.timings
+    assert t.server_total_us == sum(
+        (t.receive_us, t.decode_us, t.queue_us, t.h2d_us, t.execute_us, t.d2h_us, t.deliver_us)
+    )
+
+
+@pytest.mark.parametrize("failing_executions", [1, 40])
+@on_loop
+async def test_frames_of_a_failed_batch_run_once_more_alone_and_then_fail(tmp_path, failing_executions):
+    devices = SimulatedDevices()
+    async with real_server(simulated(tmp_path, max_batch_size=8), devices=devices) as running:
+        streams = [await running.open(stream_id=f"camera {i}") for i in range(6)]
+        faults = {("execute", 1 + i): ExecutionError("fails") for i in range(failing_executions)}
+        devices.devices[0].arm(FaultPlan(fail=faults))
+        await running.occupy(streams[0])
+        for stream in streams[1:]:
+            await stream.send(1)
+        await running.received(6)
+        running.release()
+        results = [await stream.result() for stream in streams]
+        devices.devices[0].arm(FaultPlan())
+        for stream in streams:
+            await stream.send(2)
+            await stream.half_close()
+            assert [r.status.code for r in await stream.results()] == [pb.STATUS_OK]
+    codes = [r.status.code for r in results]
+    failed = codes.count(pb.STATUS_FAILED)
+    assert codes[0] == pb.STATUS_OK
+    assert failed == 5 if failing_executions == 40 else failed <= 1  # a frame that was alone is not run again
+    assert set(codes) <= {pb.STATUS_OK, pb.STATUS_FAILED}
+
+
+@on_loop
+async def test_a_lost_device_ends_the_process_and_no_client_sees_unknown(tmp_path):
+    devices = SimulatedDevices()
+    async with real_server(simulated(tmp_path), devices=devices, is_checked=False) as running:
+        streams = [await running.open(), await running.open()]
+        devices.devices[0].arm(FaultPlan(fail={("execute", 0): DeviceLostError("sticky error of /dev/gpu")}))
+        await streams[0].send(1)
+        await asyncio.wait_for(running.server.wait(), 10)
+        assert await running.server.close() == EXIT_FATAL
+        for stream in streams:
+            for result in await stream.drain():
+                assert result.status.code == pb.STATUS_FAILED
+                assert not LEAK.search(result.status.message)
+            assert await stream.call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+            assert not LEAK.search(await stream.call.details())
+
+
+@on_loop
+async def test_quiescence_is_noticed_when_it_is_not_there(tmp_path):
+    async with real_server(simulated(tmp_path), devices=SimulatedDevices()) as running:
+        stream = await running.open()
+        await running.occupy(stream)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(assert_quiescent(running), 0.05)
+        running.release()
+        await stream.half_close()
+        assert len(await stream.results()) == 1
