@@ -1,0 +1,15 @@
+"""torch.profiler for `forebay engine profile`, behind a door that says what to install."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from engines.errors import BackendUnavailableError
+
+
+def trace_runs(run: Callable[[], object], runs: int, path: Path) -> list[tuple[str, float]]:
+    """Write a trace of `runs` calls; return operators with their own time per call in us, the slowest first."""
+    try:
+        from engines.pytorch.profiling import write_trace
+    except ImportError as error:
+        raise BackendUnavailableError(f"{error}: pip install 'forebay[torch]'") from error
+    return write_trace(run, runs, path)

@@ -1,0 +1,119 @@
+"""Does a model still say what the original says? Errors of its outputs, and agreement of its results. Pure.
+
+Errors are judged relative to the reference's largest value per output. For detectors and classifiers that is not what
+matters: boxes that hardly pass the threshold come and go, so agreement is judged with a margin around it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+MARGIN = 0.05
+"""A reference box counts from threshold + MARGIN; the other model may find it from threshold - MARGIN."""
+
+
+@dataclass(slots=True)
+class OutputError:
+    """How far one output is from the reference's, over all frames.
+
+    Attributes:
+        name: of the output.
+        max_error: largest absolute difference.
+        mean_error: mean absolute difference.
+        scale: largest absolute value of the reference.
+    """
+
+    name: str
+    max_error: float = 0.0
+    mean_error: float = 0.0
+    scale: float = 0.0
+    frames: int = 0
+
+    @property
+    def relative(self) -> float:
+        """max_error as a share of scale."""
+        return self.max_error / self.scale if self.scale else self.max_error
+
+    def add(self, reference: NDArray[Any], other: NDArray[Any]) -> None:
+        """Take one frame's output into account; values that are not finite on one side only are infinitely far."""
+        wide, other_wide = reference.astype(np.float64), other.astype(np.float64)
+        same = (wide == other_wide) | (np.isnan(wide) & np.isnan(other_wide))
+        difference = np.where(same, 0.0, np.abs(wide - other_wide))
+        difference = np.where(np.isnan(difference), np.inf, difference)
+        self.max_error = max(self.max_error, float(difference.max(initial=0.0)))
+        self.mean_error += (float(difference.mean()) - self.mean_error) / (self.frames + 1)
+        finite = np.abs(wide[np.isfinite(wide)])
+        self.scale = max(self.scale, float(finite.max(initial=0.0)))
+        self.frames += 1
+
+
+class Found(NamedTuple):
+    """One detected object: class, score, and corners (x_min, y_min, x_max, y_max) in any unit."""
+
+    class_id: int
+    score: float
+    box: tuple[float, float, float, float]
+
+
+def overlap(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return intersection over union of two boxes."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    common = max(0.0, width) * max(0.0, height)
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
+    return common / (areas - common) if areas > common else 0.0
+
+
+@dataclass(slots=True)
+class Agreement:
+    """How much of the reference's results the other model gives too.
+
+    Attributes:
+        expected: results of the reference that count.
+        matched: of those, how many the other model gives.
+        extra: results of the other model, well above the threshold, that the reference does not give.
+    """
+
+    expected: int = 0
+    matched: int = 0
+    extra: int = 0
+
+    @property
+    def share(self) -> float:
+        """Matched of expected, 1 if nothing was expected."""
+        return self.matched / self.expected if self.expected else 1.0
+
+    def add_detections(
+        self, reference: Sequence[Found], other: Sequence[Found], threshold: float, least_overlap: float = 0.5
+    ) -> None:
+        """Take one frame into account. Both lists hold everything from threshold - MARGIN on."""
+        wanted = [each for each in reference if each.score >= threshold + MARGIN]
+        self.expected += len(wanted)
+        self.matched += len(_match(wanted, other, least_overlap))
+        sure = [each for each in other if each.score >= threshold + MARGIN]
+        self.extra += len(sure) - len(_match(sure, reference, least_overlap))
+
+    def add_classes(self, reference: NDArray[Any], other: NDArray[Any]) -> None:
+        """Take one frame's class scores into account: the best class should be the same."""
+        self.expected += 1
+        is_same = int(np.argmax(reference)) == int(np.argmax(other))
+        self.matched += is_same
+        self.extra += not is_same
+
+
+def _match(wanted: Sequence[Found], offered: Sequence[Found], least_overlap: float) -> set[int]:
+    """Give each wanted box, best scores first, the free box of its class that overlaps most; return those used."""
+    used: set[int] = set()
+    for each in sorted(wanted, key=lambda found: -found.score):
+        candidates = [
+            (overlap(each.box, other.box), index)
+            for index, other in enumerate(offered)
+            if other.class_id == each.class_id and index not in used
+        ]
+        best, index = max(candidates, default=(0.0, -1))
+        if best >= least_overlap:
+            used.add(index)
+    return used

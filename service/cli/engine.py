@@ -1,0 +1,259 @@
+"""`forebay engine build | quantize | inspect | verify | profile`: make models ready to serve, and look into them."""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service.cli import exit_codes
+
+engine_app = typer.Typer(help="Build plans, lower precision, inspect, verify and profile models.", no_args_is_help=True)
+
+ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="where to write it")]
+Color = Annotated[str | None, typer.Option(help="BGR or RGB, for models that take floats [from the configuration]")]
+Mean = Annotated[str | None, typer.Option(help="subtracted per channel, for models that take floats")]
+Scale = Annotated[str | None, typer.Option(help="multiplied per channel, for models that take floats")]
+DeviceKind = Annotated[str | None, typer.Option(help="cpu or cuda [what the file's backend runs on]")]
+
+
+@engine_app.command()
+def build(
+    model: ModelPath,
+    *,
+    output: Output = None,
+    backend: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx")] = "auto",
+    max_batch: Annotated[int, typer.Option(min=1, help="most rows of one execution")] = 8,
+    profiles: Annotated[
+        str | None, typer.Option(help="LEAST:BEST:MOST rows of each profile, as in 1:1:1,1:8:16 [1 and max-batch]")
+    ] = None,
+    workspace: Annotated[int, typer.Option(min=1, help="MiB of scratch memory for a layer")] = 1024,
+    level: Annotated[int, typer.Option(min=0, max=5, help="0 builds fast, 5 runs fast")] = 3,
+    compatibility: Annotated[str, typer.Option(help="none, ampere_plus or same_compute_capability")] = "none",
+    version_compatible: Annotated[bool, typer.Option(help="let later releases of TensorRT run it")] = False,
+    timing_cache: Annotated[Path | None, typer.Option(help="file that makes later builds faster")] = None,
+    is_json: Json = False,
+) -> None:
+    """Build a TensorRT plan from an ONNX model, with the manifest that makes it trusted."""
+    with _errors():
+        from engines.build.plans import COMPATIBILITY, BuildSettings, build_plan
+        from engines.build.profiles import parse_rows
+        from engines.errors import ModelFileError
+
+        if compatibility not in COMPATIBILITY:
+            raise ModelFileError(f"--compatibility is {compatibility!r}: one of {', '.join(COMPATIBILITY)}")
+        settings = BuildSettings(
+            library=backend,
+            max_batch=max_batch,
+            rows=parse_rows(profiles) if profiles else (),
+            workspace_mib=workspace,
+            optimization_level=level,
+            compatibility=compatibility,
+            is_version_compatible=version_compatible,
+            timing_cache=timing_cache,
+        )
+        target = output or model.with_suffix(".plan")
+        with _progress("building", is_shown=not is_json) as progress:
+            manifest = build_plan(model, target, settings, progress)
+        facts = {
+            "plan": str(target),
+            "bytes": target.stat().st_size,
+            "built with": f"{manifest.library} {manifest.version}",
+            "precision": manifest.precision,
+            "profiles": manifest.profiles,
+        }
+        _report(facts, is_json=is_json)
+
+
+@engine_app.command()
+def quantize(
+    model: ModelPath,
+    *,
+    precision: Annotated[str, typer.Option(help="fp16 or int8")],
+    target: Annotated[str, typer.Option(help="cpu or tensorrt")] = "cpu",
+    calibration: Annotated[str | None, typer.Option(help="folder of pictures or video, for int8")] = None,
+    frames: Annotated[int, typer.Option(min=1, help="most frames to calibrate on")] = 50,
+    start: Annotated[int, typer.Option(min=0, help="first frame")] = 0,
+    every: Annotated[int, typer.Option(min=1, help="take every so many-th frame")] = 1,
+    color: Color = None,
+    mean: Mean = None,
+    scale: Scale = None,
+    output: Output = None,
+    is_json: Json = False,
+) -> None:
+    """Write an ONNX model in FP16, or in INT8 calibrated on frames like those it will see."""
+    with _errors():
+        from engines.build.precision import PRECISIONS, TARGETS, to_fp16, to_int8
+        from engines.errors import ModelFileError
+
+        if precision not in PRECISIONS or target not in TARGETS:
+            raise ModelFileError(
+                f"precision {precision!r} for {target!r}: {' or '.join(PRECISIONS)} for cpu or tensorrt"
+            )
+        written = output or model.with_name(f"{model.stem}.{precision}.{target}.onnx")
+        if precision == "fp16":
+            report = to_fp16(model, written)
+        else:
+            if calibration is None:
+                raise ModelFileError("int8 needs --calibration: a folder of pictures or a video")
+            feeds = _calibration(model, calibration, (start, every, frames), (color, mean, scale))
+            with _progress("calibrating", is_shown=not is_json) as progress:
+                report = to_int8(
+                    model,
+                    written,
+                    feeds,
+                    "tensorrt" if target == "tensorrt" else "cpu",
+                    lambda done, whole: progress("frames", done, whole),
+                )
+        _report({"model": str(written), **dataclasses.asdict(report)}, is_json=is_json)
+
+
+@engine_app.command()
+def inspect(model: ModelPath, *, is_json: Json = False) -> None:
+    """Say what is in a model file: tensors, precision, operators; of a plan also profiles, layers and memory."""
+    with _errors():
+        from engines.build.inspection import inspect_file
+
+        _report(dataclasses.asdict(inspect_file(model)), is_json=is_json)
+
+
+@engine_app.command()
+def verify(
+    model: ModelPath,
+    *,
+    reference: Annotated[Path, typer.Option(help="the original ONNX model, in FP32")],
+    frames_from: Annotated[str, typer.Option("--frames", help="folder of pictures or video")],
+    most: Annotated[int, typer.Option(min=1, help="most frames to compare on")] = 50,
+    start: Annotated[int, typer.Option(min=0, help="first frame: not those of the calibration")] = 0,
+    every: Annotated[int, typer.Option(min=1, help="take every so many-th frame")] = 1,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="largest error, as a share of the largest value, if there are no results")
+    ] = 0.01,
+    agreement: Annotated[float, typer.Option(min=0, max=1, help="least share of the reference's results")] = 0.98,
+    device: DeviceKind = None,
+    color: Color = None,
+    mean: Mean = None,
+    scale: Scale = None,
+    is_json: Json = False,
+) -> None:
+    """Compare a model with the original on real frames; exit code 1 if it says something else."""
+    with _errors():
+        from service.cli.engine_compare import compare
+
+        found = compare(model, reference, device, frames_from, (start, every, most), (color, mean, scale))
+        has_results = found.agreement is not None
+        if found.agreement is not None:
+            is_good = found.agreement.share >= agreement
+        else:
+            is_good = all(error.relative <= tolerance for error in found.errors)
+        facts: dict[str, Any] = {
+            "verdict": "agrees" if is_good else "does not agree",
+            "frames": found.frames,
+            "judged by": f"results, at least {agreement:.2%}" if has_results else f"error, at most {tolerance:.2%}",
+            "errors": [{**dataclasses.asdict(error), "relative": error.relative} for error in found.errors],
+        }
+        if found.agreement is not None:
+            facts["results"] = {**dataclasses.asdict(found.agreement), "share": found.agreement.share}
+        facts["cpu_ms"] = {"reference": found.reference_cpu_ms, "model": found.model_cpu_ms}
+        _report(facts, is_json=is_json)
+        if not is_good:
+            raise typer.Exit(exit_codes.FAILED)
+
+
+@engine_app.command()
+def profile(
+    model: ModelPath,
+    *,
+    batch: Annotated[int, typer.Option(min=1, help="rows of an execution")] = 1,
+    runs: Annotated[int, typer.Option(min=1, help="executions to average")] = 20,
+    device: DeviceKind = None,
+    trace: Annotated[Path | None, typer.Option(help="torch models: where to write a torch.profiler trace")] = None,
+    is_json: Json = False,
+) -> None:
+    """Time a model by stage, and by layer where the runtime says."""
+    with _errors():
+        from service.cli.engine_compare import profile_model
+
+        _report(profile_model(model, device, batch, runs, trace), is_json=is_json)
+
+
+def _calibration(
+    model: Path, source: str, sampling: tuple[int, int, int], how: tuple[str | None, str | None, str | None]
+) -> list[dict[str, Any]]:
+    from engines.build.feeds import picture_input
+    from engines.build.runner import ModelRunner
+    from service.cli.engine_frames import Sampling, describe_model, normalisation_of, read_feeds
+
+    with ModelRunner(model) as runner:
+        target = picture_input(runner.specs)
+        description = describe_model(model, runner.specs)
+    feeds = read_feeds(source, target, normalisation_of(description, *how), Sampling(*sampling))
+    return [{target.spec.name: feed} for feed in feeds]
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """Turn what a user can mend into one line and a documented exit code."""
+    from engines.errors import BackendUnavailableError, DeviceLostError, EngineError
+
+    try:
+        yield
+    except EngineError as error:
+        typer.echo(f"forebay: {error}", err=True)
+        code = exit_codes.MODEL
+        if isinstance(error, BackendUnavailableError):
+            code = exit_codes.UNAVAILABLE
+        elif isinstance(error, DeviceLostError):
+            code = exit_codes.FATAL
+        raise typer.Exit(code) from None
+
+
+@contextlib.contextmanager
+def _progress(title: str, *, is_shown: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on a terminal's standard error, and nothing elsewhere."""
+    if not is_shown or not sys.stderr.isatty():
+        yield lambda _phase, _done, _whole: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task(title, total=None)
+        yield lambda phase, done, whole: bars.update(
+            task, description=f"{title}: {phase}"[:60], completed=done, total=whole or None
+        )
+
+
+def _report(facts: Mapping[str, Any], *, is_json: bool) -> None:
+    if is_json:
+        typer.echo(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        _print(name.replace("_", " "), value)
+
+
+def _print(name: str, value: Any) -> None:  # noqa: ANN401 - whatever a report holds
+    if value in ([], {}, ""):
+        return
+    if isinstance(value, list) and isinstance(value[0], dict):
+        typer.echo(f"{name}:")
+        for row in value:
+            typer.echo("  " + "  ".join(_cell(key, each) for key, each in row.items()))
+    elif isinstance(value, dict):
+        typer.echo(f"{name}: " + ", ".join(_cell(key, each) for key, each in value.items()))
+    else:
+        typer.echo(f"{name}: {_number(value)}")
+
+
+def _cell(key: str, value: Any) -> str:  # noqa: ANN401
+    return f"{key.replace('_', ' ')} {_number(value)}"
+
+
+def _number(value: Any) -> str:  # noqa: ANN401
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
