@@ -12,6 +12,9 @@ Theory of operation
     With `drop_oldest`, a frame that finds the queue full pushes the oldest one out. That one's Result (NOT_SENT) has to
     wait for its turn; neighbours are kept as one run, so that the ledger stays bounded even while nothing moves.
 
+    A slow network is one more hidden queue: the kernel takes frames long before it sends them. So while the oldest
+    frame in flight of a live camera is overdue, no more than FRAMES_ON_THE_WAY are in flight, whatever the window.
+
     When a call breaks, frames in flight become UNANSWERED, or, with `resend`, go back to the head of the queue under
     their old seq, each at most `max_sends` times.
 
@@ -27,6 +30,7 @@ from forebay.client.statistics import Statistics
 
 PUSHED_OUT = "a newer frame took its place before it could be sent"
 SKIPPED = "the server answered a later frame first"
+FRAMES_ON_THE_WAY = 2  # one being sent and one behind it keep a slow line busy
 
 
 class Offer(enum.Enum):
@@ -134,7 +138,9 @@ class Ledger:
         self._offered += 1
         return Offer.QUEUED
 
-    def next_to_send(self, window: int, now_ns: int, *, is_finishing: bool = False) -> bytes | None:
+    def next_to_send(
+        self, window: int, now_ns: int, *, is_finishing: bool = False, patience_ns: int | None = None
+    ) -> bytes | None:
         """Move the oldest queued frame in flight and return its message; None: nothing queued or no room in the window.
 
         Args:
@@ -142,9 +148,13 @@ class Ledger:
             now_ns: the instant of sending.
             is_finishing: no frame will be offered any more; results not taken do not count against the window then,
                 so that a stream can be closed without anybody taking results.
+            patience_ns: with `drops_oldest`, how long an answer may take before frames pile up on the way to the
+                server: then only one frame follows the one that is under way; None: for ever.
         """
         occupied = len(self._sent) + (0 if is_finishing else self._untaken)
         if not self._queued or occupied >= window:
+            return None
+        if self._is_congested(now_ns, patience_ns) and not is_finishing:
             return None
         entry = self._queued.popleft()
         entry.sends += 1
@@ -230,6 +240,12 @@ class Ledger:
             out_of_order=self._out_of_order,
             opened=opened,
         )
+
+    def _is_congested(self, now_ns: int, patience_ns: int | None) -> bool:
+        """Whether frames wait where nobody can replace them: in the buffers of the network."""
+        if patience_ns is None or not self._drops_oldest or len(self._sent) < FRAMES_ON_THE_WAY:
+            return False
+        return now_ns - self._sent[0].sent_ns > patience_ns
 
     def _end(self, entry: Entry, result: Result) -> None:
         entry.result = result

@@ -22,6 +22,8 @@ from forebay.client.result import Opened, Result, result_from_wire
 from forebay.client.statistics import Statistics
 from forebay.wire import frames_pb2 as wire
 
+LEAST_PATIENCE_MS = 200.0  # of a stream without a budget, or with one that is shorter than a way over a slow network
+
 
 def _nothing() -> None:
     """Stand in for a callback that nobody has set."""
@@ -86,8 +88,9 @@ class StreamState:
             if not self.can_send():
                 return None
             seq = self._ledger.next_seq
-        self._learn_size(frame)
-        payloads = payload_of(self.options.encoding, self.options.width, self.options.height, frame)
+        options = self._with_size_of(frame)
+        payloads = payload_of(options.encoding, options.width, options.height, frame)
+        self.options = options  # only a frame that fits says how large frames are
         message = frame_message(seq, capture_ns // 1000, budget_ms, payloads)
         with self.changed:
             self._refuse_if_closed()
@@ -142,10 +145,11 @@ class StreamState:
         if self.is_finishing or self.is_over:
             raise StreamClosedError("the stream takes no more frames: it was finished or closed")
 
-    def _learn_size(self, frame: FrameData) -> None:
-        if self.options.needs_size:
-            width, height = size_of(self.options.encoding, frame)
-            self.options = replace(self.options, width=width, height=height)
+    def _with_size_of(self, frame: FrameData) -> StreamOptions:
+        if not self.options.needs_size:
+            return self.options
+        width, height = size_of(self.options.encoding, frame)
+        return replace(self.options, width=width, height=height)
 
     # --- the link's side
 
@@ -154,8 +158,13 @@ class StreamState:
         with self.changed:
             if self._opened is None:
                 return None
-            window = max(1, self._opened.window)
-            message = self._ledger.next_to_send(window, self._clock.now_ns(), is_finishing=self.is_finishing)
+            budget_ms = max(self._opened.latency_budget_ms, LEAST_PATIENCE_MS)
+            message = self._ledger.next_to_send(
+                max(1, self._opened.window),
+                self._clock.now_ns(),
+                is_finishing=self.is_finishing,
+                patience_ns=round(budget_ms * 1e6),
+            )
             self._notify()  # the queue has room
             return message
 

@@ -59,6 +59,17 @@ async def test_first_array_says_how_large_frames_are():
 
 
 @on_loop
+async def test_frame_that_does_not_fit_does_not_say_how_large_frames_are():
+    async with scripted() as server, forebay.aio.Client(server.address) as client:
+        async with client.stream("door", model="m") as stream:
+            with pytest.raises(ValueError, match="uint8"):
+                await stream.send(np.zeros((9, 9, 3), np.float32))
+            assert await stream.send(PIXELS) == 1
+            assert (await stream.receive()).is_ok
+        assert server.scenes[0].open.width == 6
+
+
+@on_loop
 async def test_stream_whose_size_is_unknown_cannot_be_opened_ahead():
     async with scripted() as server, forebay.aio.Client(server.address) as client:
         stream = client.stream("door", model="m")

@@ -175,6 +175,32 @@ def test_live_frames_are_let_go_as_soon_as_they_are_sent():
     assert ledger.find(1).message is None
 
 
+def test_overdue_answer_lets_only_one_frame_follow():
+    ledger = latest(queue_frames=3)
+    offer(ledger, 3)
+    assert ledger.next_to_send(8, now_ns=0, patience_ns=100) == b"frame 1"
+    assert ledger.next_to_send(8, now_ns=200, patience_ns=100) == b"frame 2"
+    assert ledger.next_to_send(8, now_ns=200, patience_ns=100) is None
+    answer(ledger, 1)
+    assert ledger.next_to_send(8, now_ns=250, patience_ns=100) == b"frame 3"
+
+
+def test_answers_in_time_leave_the_window_open():
+    ledger = latest(queue_frames=3)
+    offer(ledger, 3)
+    assert [ledger.next_to_send(8, now_ns=now, patience_ns=100) for now in (0, 50, 100)] == [
+        b"frame 1",
+        b"frame 2",
+        b"frame 3",
+    ]
+
+
+def test_stream_that_must_deliver_everything_is_patient():
+    ledger = every(queue_frames=3)
+    offer(ledger, 3)
+    assert None not in [ledger.next_to_send(8, now_ns=now, patience_ns=100) for now in (0, 500, 900)]
+
+
 def test_dropping_and_resending_exclude_each_other():
     with pytest.raises(ValueError, match="resend needs the policy 'block'"):
         Ledger(queue_frames=1, drops_oldest=True, resends=True)
