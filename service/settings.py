@@ -88,6 +88,14 @@ class ServeSettings(BaseSettings):
         return (init_settings, env_settings)
 
 
+def default_cache_folder(environment: Mapping[str, str]) -> Path | None:
+    """Return the folder that the platform's conventions name, or None if there is no home either."""
+    base = environment.get("XDG_CACHE_HOME", "")
+    if not base and not (home := environment.get("HOME", "")):
+        return None
+    return (Path(base) if base else Path(home) / ".cache") / "forebay"
+
+
 def is_loopback(host: str) -> bool:
     """Whether nobody but this machine reaches `host`."""
     return host in ("localhost", "[::1]") or host.startswith("127.")

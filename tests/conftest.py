@@ -5,6 +5,7 @@
 - Hypothesis has three profiles, chosen by FOREBAY_HYPOTHESIS: `dev` (default), `ci` (always the same examples) and
   `nightly`. None has a deadline: machines differ.
 - Asynchronous code is tested by `asyncio.run(...)` inside a plain test: a loop per test, no plugin, nothing hidden.
+- What servers keep between runs goes to a folder of the session, never to the user's cache.
 - Everything below tests/heavy is heavy: `make test-all` runs it, `make test` does not.
 """
 
@@ -32,6 +33,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(HEAVY):
             item.add_marker(pytest.mark.heavy)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """Servers keep measured costs: those of tests in a folder of their own, not in the user's."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)

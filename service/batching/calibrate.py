@@ -6,8 +6,11 @@ first run of a size is not counted all the same.
 Blocks: for as long as it measures. Thread: whoever loads the model.
 """
 
+import hashlib
+import json
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from engines.clock import Clock
@@ -36,6 +39,14 @@ def calibrate(
 ) -> CostTable:
     """Measure every size and return the table. Raises CostTableError if the engine refuses one of the sizes."""
     return CostTable.from_times({size: _measure_size(measure, size, clock) for size in sorted(set(sizes))}, identity)
+
+
+def table_path(folder: Path | None, identity: CostIdentity) -> Path | None:
+    """Return where the table of `identity` is kept below `folder`; None if nothing is kept."""
+    if folder is None:
+        return None
+    digest = hashlib.sha256(json.dumps(asdict(identity), sort_keys=True).encode()).hexdigest()[:12]
+    return folder / "costs" / f"{identity.model}-{identity.version}-{digest}.json"
 
 
 def obtain_table(

@@ -8,9 +8,14 @@ CAPTURED_SIZES = (1, 2, 4, 8, 16, 32)
 """Sizes worth a CUDA graph of their own: few, since each keeps an execution context."""
 
 
-def executed_sizes(max_batch_size: int) -> tuple[int, ...]:
-    """Return the batch sizes that are warmed up and calibrated; others are padded up to the next."""
+def measured_sizes(max_batch_size: int) -> tuple[int, ...]:
+    """Return the batch sizes that are warmed up and calibrated; costs between them are interpolated."""
     return (*(size for size in CAPTURED_SIZES if size < max_batch_size), max_batch_size)
+
+
+def executed_sizes(device_kind: str, max_batch_size: int) -> tuple[int, ...]:
+    """Return the batch sizes that are executed: on CUDA those with a graph, others padded; elsewhere every size."""
+    return measured_sizes(max_batch_size) if device_kind == "cuda" else tuple(range(1, max_batch_size + 1))
 
 
 def batching_settings(description: ModelDescription) -> BatchingSettings:

@@ -10,13 +10,13 @@ from engines import open_device, open_engine
 from engines.device import Device
 from engines.engine import Engine
 from engines.errors import ExecutionError
-from service.batching.calibrate import calibrate
+from service.batching.calibrate import obtain_table, table_path
 from service.batching.cost_model import CostModel
-from service.batching.cost_table import CostTable, StageTimes
+from service.batching.cost_table import CostIdentity, CostTable, StageTimes
 from service.batching.former import BatchFormer
 from service.clock import Clock
 from service.errors import ServiceError
-from service.models.batching import batching_settings, executed_sizes
+from service.models.batching import batching_settings, executed_sizes, measured_sizes
 from service.models.completion import complete
 from service.models.config_text import ConfigError
 from service.models.description import ModelDescription
@@ -54,6 +54,7 @@ class VersionContext:
         on_fatal: told about errors after which the process cannot go on.
         engine_options: defaults for a backend's options, by backend; a model's own options win.
         open_device: kind and clock to a device; tests give devices with faults.
+        cache_folder: keeps measured costs between runs; None keeps nothing.
     """
 
     clock: Clock
@@ -63,6 +64,7 @@ class VersionContext:
     on_fatal: OnFatal
     engine_options: dict[str, dict[str, str]]
     open_device: OpenDevice = open_device_of_kind
+    cache_folder: Path | None = None
 
 
 def open_version(
@@ -121,14 +123,14 @@ def _build(
         )
         undo.callback(lane.close)
         lanes.append(lane)
-    sizes = executed_sizes(specs.max_batch_size)
+    sizes = measured_sizes(specs.max_batch_size)
     for lane in lanes:
         lane.warm_up(sizes)
-    table = _calibrate(lanes[0], device, sizes, clock)
+    table = _calibrate(lanes[0], device, sizes, _identity(description, version, device, context), context)
     former = BatchFormer(
         name,
         lanes,
-        CostModel(sizes, table),
+        CostModel(executed_sizes(device_kind(description), specs.max_batch_size), table),
         batching_settings(description),
         clock,
         context.sink,
@@ -158,8 +160,20 @@ def _open_engine(
     )
 
 
-def _calibrate(lane: Pipeline, device: Device, sizes: tuple[int, ...], clock: Clock) -> CostTable:
-    """Measure every size with frames of an arena of its own: the server's permits belong to its clients."""
+def _identity(description: ModelDescription, version: str, device: Device, context: VersionContext) -> CostIdentity:
+    """Return what costs depend on; a changed model file of the same name is found out when they are checked."""
+    options = {**context.engine_options.get(description.backend, {}), **description.backend_options}
+    engine = " ".join([description.backend, *(f"{key}={options[key]}" for key in sorted(options))])
+    inputs = () if description.specs is None else description.specs.inputs
+    precision = ",".join([options.get("precision", "as built"), *(str(spec.dtype) for spec in inputs)])
+    return CostIdentity(description.name, version, engine, device.name, precision)
+
+
+def _calibrate(
+    lane: Pipeline, device: Device, sizes: tuple[int, ...], identity: CostIdentity, context: VersionContext
+) -> CostTable:
+    """Find the kept costs or measure, with frames of an arena of its own: the permits belong to the clients."""
+    clock = context.clock
     arena = FrameArena(device, lane.engine.specs.inputs, Permits(max(sizes)))
     next_id: Callable[[], int] = itertools.count(1).__next__
     stream = StreamKey("calibration", Delivery.EVERY)
@@ -191,6 +205,7 @@ def _calibrate(lane: Pipeline, device: Device, sizes: tuple[int, ...], clock: Cl
         return StageTimes(times.h2d_ns, times.execute_ns, times.d2h_ns)
 
     try:
-        return calibrate(measure, sizes, clock)
+        table, _ = obtain_table(table_path(context.cache_folder, identity), identity, measure, sizes, clock)
+        return table
     finally:
         arena.close()
