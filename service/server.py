@@ -22,7 +22,7 @@ from service.frontend.server import FrontEnd
 from service.models.opening import OpenDevice, VersionContext, open_device_of_kind
 from service.models.registry import ModelRegistry
 from service.pipeline.arena import Permits
-from service.settings import ServeSettings
+from service.settings import ServeSettings, default_cache_folder
 from service.watchdog import Watchdog
 from service.worker_pool import WorkerPool
 
@@ -75,6 +75,7 @@ class Server:
                 self.on_fatal,
                 {"onnxruntime": {"intra_op_threads": str(settings.intra_op_threads)}},
                 open_device,
+                settings.cache_folder or default_cache_folder(os.environ),
             ),
         )
         self._watchdog = Watchdog(self.registry.all, self.clock, self.on_fatal)
