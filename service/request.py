@@ -8,6 +8,7 @@ delivery -> front end. `is_cancelled` alone may be set by the front end at any t
 """
 
 import enum
+import itertools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,6 +19,9 @@ from engines.device import HostBuffer
 from service.errors import ServiceError
 
 OutputArrays = tuple[NDArray[Any], ...]
+
+next_request_id: Callable[[], int] = itertools.count(1).__next__
+"""Numbers the requests of every protocol: one former may serve them all."""
 
 
 class Delivery(enum.Enum):

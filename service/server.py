@@ -17,6 +17,8 @@ import structlog
 
 from service.clock import Clock, MonotonicClock
 from service.frontend.frames_servicer import FramesServicer
+from service.frontend.inference_rpcs import ModelRpcs
+from service.frontend.inference_servicer import InferenceServicer
 from service.frontend.loop_sink import LoopSink
 from service.frontend.server import FrontEnd
 from service.models.opening import OpenDevice, VersionContext, open_device_of_kind
@@ -81,7 +83,9 @@ class Server:
         self._watchdog = Watchdog(self.registry.all, self.clock, self.on_fatal)
         self._watching: asyncio.Task[None] | None = None
         self.frames = FramesServicer(self.registry.find, self.pool, sink, self.clock, settings)
-        self.front_end = FrontEnd(self.frames, self.clock, settings)
+        rpcs = ModelRpcs(self.registry.find, self.registry.versions, lambda: not self._stop.is_set())
+        self.inference = InferenceServicer(self.registry.find, rpcs, self.clock, settings)
+        self.front_end = FrontEnd(self.frames, self.inference, self.clock, settings)
 
     async def start(self) -> Ready:
         """Load the models and listen. Raises RepositoryError, EngineError or AddressError; `close` then tidies up."""

@@ -28,7 +28,7 @@ from service.errors import (
 from service.frontend.frames_codec import STREAM_STATUS, parse_client_message, tensor_spec
 from service.frontend.opening import FindModel, StreamConfig, accept_open
 from service.frontend.session import Session
-from service.request import CompletionSink, Delivery
+from service.request import CompletionSink, Delivery, next_request_id
 from service.settings import ServeSettings
 from service.worker_pool import WorkerPool
 
@@ -130,7 +130,6 @@ class FramesServicer:
         self._sink = sink
         self._clock = clock
         self._settings = settings
-        self._next_request_id: Callable[[], int] = itertools.count(1).__next__
         self._next_session_id: Callable[[], int] = itertools.count(1).__next__
         self._is_draining = False
 
@@ -201,7 +200,7 @@ class FramesServicer:
             max_image_pixels=self._settings.max_image_pixels,
             on_output=stream.output.set,
             on_room=stream.room.set,
-            next_request_id=self._next_request_id,
+            next_request_id=next_request_id,
         )
         stream.session = session
         stream.send_control(self._opened(stream, config))

@@ -12,6 +12,7 @@ from forebay.wire import frames_pb2 as pb
 from service.clock import Clock
 from service.frontend.frames_servicer import FramesServicer
 from service.frontend.health import HealthServicer
+from service.frontend.inference_servicer import InferenceServicer
 from service.settings import ServeSettings
 
 log = structlog.get_logger(__name__)
@@ -27,15 +28,18 @@ class AddressError(Exception):
 class FrontEnd:
     """Owns the grpc.aio server. Thread: the event loop's."""
 
-    def __init__(self, frames: FramesServicer, clock: Clock, settings: ServeSettings) -> None:
+    def __init__(
+        self, frames: FramesServicer, inference: InferenceServicer, clock: Clock, settings: ServeSettings
+    ) -> None:
         self._frames = frames
+        self._inference = inference
         self._clock = clock
         self._settings = settings
         self._server = grpc.aio.server(options=server_options(settings))
         self.health = HealthServicer()
         self._housekeeping: asyncio.Task[None] | None = None
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        self._server.add_generic_rpc_handlers((frames.handler(),))
+        self._server.add_generic_rpc_handlers((frames.handler(), inference.handler()))
 
     async def start(self) -> list[str]:
         """Listen and return the addresses, with real port numbers. Raises AddressError."""
@@ -63,12 +67,14 @@ class FrontEnd:
         self.health.drain()
         grace_s = self._settings.drain_grace_s
         self._frames.drain(int(grace_s * 1000))
+        self._inference.drain()
         stopping = asyncio.create_task(self._server.stop(grace_s + LAST_ANSWERS_S))  # closes the listener now
         try:
             await asyncio.wait_for(asyncio.shield(stopping), grace_s)
         except TimeoutError:
             log.warning("clients did not leave in time", streams=len(self._frames.streams), grace_s=grace_s)
             self._frames.stop_reading()
+            self._inference.stop_reading()
             await stopping
         if self._housekeeping is not None:
             self._housekeeping.cancel()

@@ -12,6 +12,7 @@ from engines.device import Device, HostBuffer
 from engines.engine import TensorSpec
 from service.errors import OverloadedError
 from service.pipeline.tall_frames import DEFAULT_LIMIT_BYTES, TallBuffer, TallFrames
+from service.request import FrameBuffer
 
 INPUT_ALIGNMENT_BYTES = 64  # a cache line, and enough for every vector load
 
@@ -82,7 +83,7 @@ class FrameArena:
         self._permits.take()
         return FrameLease(self, self._free.pop())
 
-    def lease_rows(self, rows: int) -> "FrameLease | TallLease":
+    def lease_rows(self, rows: int) -> FrameBuffer:
         """Take a permit and a buffer for a request of `rows` rows. Raises OverloadedError when there is none."""
         if rows == 1:
             return self.lease()
@@ -155,6 +156,11 @@ class TallLease:
     def offsets(self) -> tuple[int, ...]:
         """Byte offset of each input of the model."""
         return self._buffer.offsets
+
+    @property
+    def is_released(self) -> bool:
+        """Whether it was given back."""
+        return self._is_released
 
     def release(self) -> None:
         """Give it back. Idempotent."""

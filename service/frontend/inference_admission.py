@@ -1,0 +1,116 @@
+"""From a checked call to a request with the batch former: permit, buffer, inputs, deadline. The way of every frame.
+
+Owner: the event loop's thread.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from service.clock import Clock
+from service.errors import DeadlineExpiredError
+from service.frontend.inference_codec import Call
+from service.models.version import ModelVersion
+from service.request import Completion, Delivery, Request, StreamKey, Timeline, next_request_id
+from service.results.wants import Wants
+
+MAX_STREAM_KEYS = 4096
+_TENSORS_ONLY = Wants(options=None, tensor_indices=())
+
+
+class StreamKeys:
+    """Stream keys by name, for requests that come without a stream of their own: fairness counts per client.
+
+    Requests of one key are batched in order of arrival, so that keys differ where order would only hold up: in priority
+    and in batch key.
+    """
+
+    def __init__(self) -> None:
+        self._keys: dict[tuple[object, ...], StreamKey] = {}
+
+    def get(self, name: str, call: Call) -> StreamKey:
+        """Return the key of a client's or a sequence's requests."""
+        options = call.options
+        identity = (name, options.stream, options.delivery, options.priority, call.batch_key, call.face.name)
+        key = self._keys.get(identity)
+        if key is None:
+            if len(self._keys) >= MAX_STREAM_KEYS:
+                self._keys.clear()  # clients that come and go; those still here get a new key and a new share
+            key = self._keys[identity] = StreamKey(options.stream or name, options.delivery)
+        return key
+
+
+def admit(
+    call: Call,
+    version: ModelVersion,
+    stream: StreamKey,
+    clock: Clock,
+    received_ns: int,
+    deadline_ns: int | None,
+    on_completion: Callable[[Completion], None],
+) -> Request:
+    """Hand a call to the batch former and return its request; `on_completion` will be called once, on the loop.
+
+    Args:
+        call: checked.
+        version: runs it.
+        stream: what it belongs to.
+        clock: time.
+        received_ns: when it was read.
+        deadline_ns: of the RPC; the call's own options may make it earlier.
+        on_completion: told how it ended.
+
+    Raises:
+        DeadlineExpiredError: the deadline cannot be met.
+        OverloadedError: no permit or no memory is free.
+    """
+    options = call.options
+    for duration_ns in (options.timeout_ns or None, options.budget_ns):
+        if duration_ns is not None:
+            own_ns = received_ns + duration_ns
+            deadline_ns = own_ns if deadline_ns is None else min(deadline_ns, own_ns)
+    now_ns = clock.now_ns()
+    if version.feasibility.is_hopeless(now_ns, deadline_ns, 0):
+        raise DeadlineExpiredError("the deadline is nearer than the least that one request takes")
+    request = Request(
+        id=next_request_id(),
+        stream=stream,
+        size=call.rows,
+        batch_key=call.batch_key,
+        deadline_ns=deadline_ns,
+        arrival_ns=received_ns,
+        priority=options.priority or version.description.batching.default_priority,
+        frame=version.arena.lease_rows(call.rows),
+        on_completion=on_completion,
+        wants=_TENSORS_ONLY,
+        queue_timeout_ns=options.timeout_ns or None,
+        timeline=Timeline(received_ns=received_ns, validated_ns=now_ns),
+    )
+    try:
+        _copy_inputs(call, request)
+    except BaseException:
+        request.frame.release()
+        raise
+    request.timeline.admitted_ns = clock.now_ns()
+    version.arrive(request)
+    return request
+
+
+def _copy_inputs(call: Call, request: Request) -> None:
+    target = request.frame.host.write_view()
+    for data, offset in zip(call.data, request.frame.offsets, strict=True):
+        target[offset : offset + len(data)] = np.frombuffer(data, np.uint8)
+
+
+def cancel(version: ModelVersion, requests: list[Request]) -> None:
+    """Give up requests whose client has gone; those in a batch run on and are dropped when they come back."""
+    waiting = [request for request in requests if not request.is_cancelled and request.timeline.formed_ns == 0]
+    for request in requests:
+        request.is_cancelled = True
+    if waiting:
+        version.cancel(waiting)
+
+
+def is_latest(call: Call) -> bool:
+    """Whether a newer request may take the place of this one."""
+    return call.options.delivery is Delivery.LATEST

@@ -1,0 +1,87 @@
+"""How the Open Inference Protocol words what went wrong: one table from outcome to status code, and Triton's sentences.
+
+Clients match on both, so the texts that Triton has are its own; what only Forebay has says how to mend it.
+"""
+
+import grpc
+
+from service.errors import (
+    DeadlineExpiredError,
+    InvalidRequestError,
+    InvariantError,
+    Outcome,
+    QueueFullError,
+    QueueTimeoutError,
+    ServiceError,
+    UnknownModelError,
+)
+
+INFERENCE_STATUS: dict[Outcome, grpc.StatusCode] = {
+    Outcome.OK: grpc.StatusCode.OK,
+    Outcome.SUPERSEDED: grpc.StatusCode.ABORTED,
+    Outcome.EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Outcome.OVERLOADED: grpc.StatusCode.UNAVAILABLE,
+    Outcome.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
+    Outcome.CANCELLED: grpc.StatusCode.CANCELLED,
+    Outcome.FAILED: grpc.StatusCode.INTERNAL,
+    Outcome.CORRUPT: grpc.StatusCode.INTERNAL,
+    Outcome.LOST: grpc.StatusCode.UNAVAILABLE,
+    Outcome.INTERNAL: grpc.StatusCode.INTERNAL,
+    Outcome.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Outcome.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
+    Outcome.BAD_STATE: grpc.StatusCode.FAILED_PRECONDITION,
+    Outcome.UNSUPPORTED: grpc.StatusCode.UNIMPLEMENTED,
+}
+"""Outcome of a request -> the status of its RPC."""
+
+UNKNOWN_ID = "<id_unknown>"
+
+
+class InferenceError(Exception):
+    """An answer that only this protocol has, with its own status code.
+
+    Args:
+        code: status of the RPC.
+        message: public.
+    """
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def status_of(error: ServiceError | InferenceError, request_id: str = "", *, is_timed: bool = False) -> InferenceError:
+    """Return the status and the text of what ended a request.
+
+    Args:
+        error: what happened.
+        request_id: as the client named the request; stands before the text.
+        is_timed: whether the request set `timeout`: then running out of time reads as a queue timeout does.
+    """
+    if isinstance(error, InferenceError):
+        return error
+    if isinstance(error, QueueTimeoutError) or (is_timed and isinstance(error, DeadlineExpiredError)):
+        return InferenceError(grpc.StatusCode.UNAVAILABLE, "Request timeout expired")
+    message = "Exceeds maximum queue size" if isinstance(error, QueueFullError) else error.message
+    code = INFERENCE_STATUS[error.outcome]
+    if isinstance(error, UnknownModelError):
+        return InferenceError(code, message)
+    return InferenceError(code, f"[request id: {request_id or UNKNOWN_ID}] {message}")
+
+
+def in_stream(error: InferenceError, request_id: str) -> str:
+    """Return the text of an error inside a stream, where tritonclient's callback sees nothing but the text."""
+    if not request_id or error.message.startswith("[request id: "):
+        return error.message
+    return f"[request id: {request_id}] {error.message}"
+
+
+def internal(error: Exception) -> ServiceError:
+    """Wrap our own bug."""
+    return InvariantError(f"{type(error).__name__}: {error}")
+
+
+def invalid(message: str) -> InvalidRequestError:
+    """Return an error of the request itself."""
+    return InvalidRequestError(message)

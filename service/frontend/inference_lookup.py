@@ -1,0 +1,78 @@
+"""From a request's model name and version to the version that serves it, with Triton's words for what is not there."""
+
+from collections.abc import Callable
+
+import grpc
+
+from forebay.wire import inference_pb2 as pb
+from service.errors import UnknownModelError
+from service.frontend.inference_codec import Call, RegionRange, WantedOutput, decode
+from service.frontend.inference_errors import InferenceError
+from service.frontend.inference_face import ModelFace, face_of
+from service.models.version import ModelVersion
+
+FindModel = Callable[[str, str], ModelVersion]
+MAX_VERSION = 2**63 - 1
+MAX_SHOWN = 128
+
+
+class ModelLookup:
+    """Finds versions and checks requests against them.
+
+    Args:
+        find_model: name and version to a version that is ready.
+    """
+
+    def __init__(self, find_model: FindModel) -> None:
+        self._find_model = find_model
+
+    def find(self, name: str, version: str) -> ModelVersion:
+        """Return a version that is ready. Raises InferenceError."""
+        if version:
+            check_version(version)
+        try:
+            return self._find_model(name, version)
+        except UnknownModelError:
+            raise unknown(name, version) from None
+
+    def face(self, name: str, version: str) -> ModelFace:
+        """Return what clients see of a version that is ready. Raises InferenceError."""
+        return face_of(self.find(name, version))
+
+    def check(self, request: pb.ModelInferRequest) -> tuple[ModelVersion, Call]:
+        """Return the version and the checked call. Raises InferenceError or InvalidRequestError."""
+        version = self.find(request.model_name, request.model_version)
+        return version, decode(request, face_of(version), self.read_region)
+
+    def read_region(self, _: RegionRange) -> memoryview:
+        """Return bytes of shared memory. Raises InferenceError."""
+        raise shared_memory_is_off()
+
+    def write_region(self, _wanted: WantedOutput, _data: bytes) -> None:
+        """Put an output into shared memory. Raises InferenceError."""
+        raise shared_memory_is_off()
+
+
+def shared_memory_is_off() -> InferenceError:
+    """Return the answer to whoever uses shared memory without it being enabled."""
+    return InferenceError(
+        grpc.StatusCode.UNIMPLEMENTED,
+        "Client shared memory is disabled. Start the server with '--allow-client-shm' to enable.",
+    )
+
+
+def check_version(version: str) -> int:
+    """Return a version's number. Raises InferenceError if it is none."""
+    if version.isascii() and version.isdigit() and len(version) <= 19 and 0 < int(version) <= MAX_VERSION:
+        return int(version)
+    raise InferenceError(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        f"failed to get model version from specified version string '{version[:MAX_SHOWN]}' (details: not a number), "
+        "version should be an integral value > 0",
+    )
+
+
+def unknown(name: str, version: str) -> InferenceError:
+    """Return the answer for a model or a version that is not there."""
+    what = f"version {version} is not found" if version else "is not found"
+    return InferenceError(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{name[:MAX_SHOWN]}' {what}")

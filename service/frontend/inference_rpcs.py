@@ -1,0 +1,120 @@
+"""inference.GRPCInferenceService but for inference: health, metadata, configuration, statistics, repository, settings.
+
+Thread: the event loop's.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from importlib import metadata
+from typing import Any, TypeAlias
+
+import grpc
+
+from forebay.wire import inference_pb2 as pb
+from service.errors import ServiceError
+from service.frontend.inference_errors import InferenceError, internal, status_of
+from service.frontend.inference_face import face_of
+from service.frontend.inference_lookup import FindModel, ModelLookup, unknown
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Rpc: TypeAlias = Callable[[Any], Any]
+
+SERVER_NAME = "forebay"
+EXTENSIONS = (
+    "classification",
+    "sequence",
+    "model_repository",
+    "schedule_policy",
+    "model_configuration",
+    "system_shared_memory",
+    "cuda_shared_memory",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "trace",
+    "logging",
+)
+
+
+class ModelRpcs:
+    """Every RPC but the two of inference.
+
+    Args:
+        find_model: name and version to a version that is ready.
+        serving: versions that serve now, by model.
+        is_ready: whether the server takes requests.
+    """
+
+    def __init__(
+        self,
+        find_model: FindModel,
+        serving: Callable[[], Mapping[str, list[str]]],
+        is_ready: Callable[[], bool],
+    ) -> None:
+        self._lookup = ModelLookup(find_model)
+        self._serving = serving
+        self._is_ready = is_ready
+
+    def methods(self) -> dict[str, "grpc.RpcMethodHandler[Any, Any]"]:
+        """Return the handlers by name."""
+        rpcs: dict[str, tuple[Rpc, Any]] = {
+            "ServerLive": (self.server_live, pb.ServerLiveRequest),
+            "ServerReady": (self.server_ready, pb.ServerReadyRequest),
+            "ModelReady": (self.model_ready, pb.ModelReadyRequest),
+            "ServerMetadata": (self.server_metadata, pb.ServerMetadataRequest),
+            "ModelMetadata": (self.model_metadata, pb.ModelMetadataRequest),
+            "ModelConfig": (self.model_config, pb.ModelConfigRequest),
+        }
+        return {name: handler_of(rpc, request) for name, (rpc, request) in rpcs.items()}
+
+    def server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
+        """Say that the process lives."""
+        return pb.ServerLiveResponse(live=True)
+
+    def server_ready(self, _: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
+        """Say whether requests are taken."""
+        return pb.ServerReadyResponse(ready=self._is_ready())
+
+    def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
+        """Say whether a model is ready; an error if it is not known."""
+        self._lookup.find(request.name, request.version)
+        return pb.ModelReadyResponse(ready=True)
+
+    def server_metadata(self, _: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
+        """Say who this is."""
+        return pb.ServerMetadataResponse(name=SERVER_NAME, version=metadata.version("forebay"), extensions=EXTENSIONS)
+
+    def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
+        """Say what a model takes and gives."""
+        version = self._lookup.find(request.name, request.version)
+        versions = [request.version] if request.version else sorted(self._serving().get(version.name, []), key=int)
+        return face_of(version).metadata(versions)
+
+    def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
+        """Return the normalised configuration."""
+        version = self._lookup.find(request.name, request.version)
+        return pb.ModelConfigResponse(config=version.description.config)
+
+
+def handler_of(rpc: Rpc, request: Any) -> "grpc.RpcMethodHandler[Any, Any]":  # noqa: ANN401 - a message class
+    """Make grpc.aio's handler of a function from message to message, or to an awaitable of one."""
+
+    async def handle(message: Any, context: Context) -> Any:  # noqa: ANN401 - messages
+        try:
+            answer = rpc(message)
+            return await answer if isinstance(answer, Awaitable) else answer
+        except InferenceError as error:
+            await context.abort(error.code, error.message)
+        except ServiceError as error:
+            await context.abort(status_of(error).code, error.message)
+        except Exception as error:
+            if isinstance(error, grpc.aio.AbortError):
+                raise
+            status = status_of(internal(error))
+            await context.abort(status.code, status.message)
+
+    return grpc.unary_unary_rpc_method_handler(
+        handle, request_deserializer=request.FromString, response_serializer=lambda message: message.SerializeToString()
+    )
+
+
+__all__ = ["EXTENSIONS", "ModelRpcs", "handler_of", "unknown"]

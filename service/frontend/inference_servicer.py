@@ -1,0 +1,238 @@
+"""inference.GRPCInferenceService: ModelInfer and ModelStreamInfer. Reads, writes, waits.
+
+The other RPCs are in `service.frontend.inference_rpcs`.
+
+Only public grpc.aio API is used, with raw bytes on both sides of the two inference RPCs.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from typing import Any, TypeAlias, cast
+
+import grpc
+import structlog
+
+from service.clock import Clock
+from service.errors import InvariantError, ServiceError
+from service.frontend.inference_admission import StreamKeys, admit, cancel
+from service.frontend.inference_codec import Call, encode, parse
+from service.frontend.inference_errors import InferenceError, internal, status_of
+from service.frontend.inference_lookup import FindModel, ModelLookup
+from service.frontend.inference_rpcs import ModelRpcs
+from service.frontend.inference_stream import InferStream
+from service.models.version import ModelVersion
+from service.request import Completion
+from service.settings import ServeSettings
+
+log = structlog.get_logger(__name__)
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+SERVICE = "inference.GRPCInferenceService"
+DRAINING = "GRPC server is shutting down and has stopped accepting new requests."
+
+
+class InferenceServicer:
+    """Serves the Open Inference Protocol.
+
+    Args:
+        find_model: name and version to a version that is ready.
+        rpcs: everything but inference.
+        clock: time.
+        settings: limits.
+    """
+
+    def __init__(self, find_model: FindModel, rpcs: ModelRpcs, clock: Clock, settings: ServeSettings) -> None:
+        self.streams: set[StreamReader] = set()
+        self._lookup = ModelLookup(find_model)
+        self._rpcs = rpcs
+        self._clock = clock
+        self._settings = settings
+        self._keys = StreamKeys()
+        self._is_draining = False
+
+    def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
+        """Return what grpc.aio registers."""
+        methods = {
+            "ModelInfer": grpc.unary_unary_rpc_method_handler(self.model_infer),
+            "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self.model_stream_infer),
+            **self._rpcs.methods(),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+    def drain(self) -> None:
+        """Refuse new requests and streams; open streams go on until the client half-closes."""
+        self._is_draining = True
+
+    def stop_reading(self) -> None:
+        """End reading on every stream; what was read is still answered."""
+        for stream in self.streams:
+            stream.stop()
+
+    async def model_infer(self, data: bytes, context: Context) -> bytes:
+        """Answer one request: grpc.aio's handler. Whatever happens ends as a status, never as UNKNOWN."""
+        response: bytes = await guarded(self._infer(data, context), context)
+        return response
+
+    async def model_stream_infer(self, _: Any, context: Context) -> None:  # noqa: ANN401 - the request iterator, unused
+        """Serve one stream of requests: grpc.aio's handler."""
+        await guarded(self._stream(context), context)
+
+    async def _infer(self, data: bytes, context: Context) -> bytes:
+        received_ns = self._clock.now_ns()
+        self._check_open()
+        call: Call | None = None
+        request_id = ""
+        try:
+            message = parse(data)
+            request_id = message.id
+            version, call = self._lookup.check(message)
+            completion = await self._execute(call, version, context, received_ns)
+            if completion.error is not None:
+                raise completion.error
+            return encode(call, completion, self._lookup.write_region).SerializeToString()
+        except ServiceError as error:
+            if isinstance(error, InvariantError):
+                log.exception("request failed", detail=error.detail)
+            is_timed = call is not None and call.options.timeout_ns > 0
+            raise status_of(error, request_id, is_timed=is_timed) from None
+
+    async def _execute(self, call: Call, version: ModelVersion, context: Context, received_ns: int) -> Completion:
+        done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        request = admit(
+            call,
+            version,
+            self._keys.get(context.peer(), call),
+            self._clock,
+            received_ns,
+            deadline_of(context, received_ns),
+            lambda completion: None if done.done() else done.set_result(completion),
+        )
+        try:
+            return await done
+        except asyncio.CancelledError:
+            cancel(version, [request])
+            raise
+
+    async def _stream(self, context: Context) -> None:
+        self._check_open()
+        if len(self.streams) >= self._settings.max_streams:
+            raise InferenceError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server has {self._settings.max_streams} streams open"
+            )
+        reader = StreamReader()
+        stream = InferStream(
+            self._lookup,
+            self._clock,
+            context.peer(),
+            self._settings.max_window,
+            ends_on_error=_asks_for_status(context),
+            on_output=reader.output.set,
+            on_room=reader.room.set,
+        )
+        self.streams.add(reader)
+        writer = asyncio.create_task(_write(reader, stream, context))
+        try:
+            await self._read_until_done(reader, stream, writer, context)
+            stream.stop_reading()
+            await writer
+        finally:
+            self.streams.discard(reader)
+            writer.cancel()
+            if not stream.is_finished or stream.error is not None:
+                stream.abandon()
+            with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, Exception):
+                await writer
+        if stream.error is not None:
+            raise stream.error
+
+    async def _read_until_done(
+        self, reader: "StreamReader", stream: InferStream, writer: "asyncio.Task[None]", context: Context
+    ) -> None:
+        while True:
+            while not stream.has_room and not writer.done():
+                reader.room.clear()
+                await reader.room.wait()
+            data = None if writer.done() else await reader.read(context)
+            if data is None:
+                return
+            received_ns = self._clock.now_ns()
+            stream.on_message(data, received_ns, deadline_of(context, received_ns))
+
+    def _check_open(self) -> None:
+        if self._is_draining:
+            raise InferenceError(grpc.StatusCode.UNAVAILABLE, DRAINING)
+
+
+class StreamReader:
+    """Reads one stream's messages; reading can be stopped from outside. Owner: the event loop's thread."""
+
+    def __init__(self) -> None:
+        self.output = asyncio.Event()
+        self.room = asyncio.Event()
+        self._is_stopped = False
+        self._reading: asyncio.Task[Any] | None = None  # while it reads
+
+    def stop(self) -> None:
+        """End the read that is under way, as if the client had half-closed."""
+        self._is_stopped = True
+        self.room.set()
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def read(self, context: Context) -> bytes | None:
+        """Return the next message, or None when the client half-closed or reading was stopped."""
+        if self._is_stopped:
+            return None
+        self._reading = asyncio.current_task()
+        try:
+            message = await context.read()
+        except asyncio.CancelledError:
+            if self._is_stopped and self._reading is not None and self._reading.uncancel() == 0:
+                return None  # it was `stop`, not the client
+            raise
+        finally:
+            self._reading = None
+        return None if message is grpc.aio.EOF else message  # type: ignore[attr-defined]  # not in the stubs
+
+
+async def _write(reader: StreamReader, stream: InferStream, context: Context) -> None:
+    """Write whatever is ready until the stream is finished."""
+    try:
+        while True:
+            message = stream.next_message()
+            if message is not None:
+                await context.write(message)
+            elif stream.is_finished:
+                return
+            else:
+                reader.output.clear()
+                await reader.output.wait()
+    finally:
+        reader.stop()  # a reader that waits must see that nobody writes any more
+
+
+async def guarded(answer: Awaitable[Any], context: Context) -> Any:  # noqa: ANN401 - what the handler returns
+    """Await a handler; whatever it raises becomes a status."""
+    try:
+        return await answer
+    except InferenceError as error:
+        await context.abort(error.code, error.message)
+    except ServiceError as error:
+        status = status_of(error)
+        await context.abort(status.code, status.message)
+    except (asyncio.CancelledError, grpc.aio.AbortError):
+        raise
+    except Exception as error:
+        log.exception("call failed")
+        status = status_of(internal(error))
+        await context.abort(status.code, status.message)
+
+
+def deadline_of(context: Context, now_ns: int) -> int | None:
+    """Return the instant of the RPC's own deadline, or None."""
+    remaining_s = cast("float | None", context.time_remaining())  # the stubs forget None
+    return None if remaining_s is None else now_ns + int(remaining_s * 1e9)
+
+
+def _asks_for_status(context: Context) -> bool:
+    return any(key == "triton_grpc_error" and value == "true" for key, value in context.invocation_metadata() or ())

@@ -1,0 +1,209 @@
+"""One ModelStreamInfer RPC: many requests and their responses, without any I/O.
+
+Theory of operation
+    Responses follow the order of requests within a *line*: the requests for one model, or of one `sequence_id` or
+    `stream` of it. Lines do not wait for each other, so that a slow model never holds up a fast one. Every request gets
+    an `_Entry` at the end of its line when it is read; whatever ends it (a refusal here, the former, delivery) answers
+    the entry, and answered entries leave the head of the line for the outbox, as bytes.
+
+    The reader may go on while fewer than `window` requests are read and not yet written, so that HTTP/2 pushes back on
+    a client that sends too fast.
+
+    An error is a response with `error_message`, and the stream goes on. If the client asked for `triton_grpc_error`,
+    the first error ends the RPC with its status instead.
+
+Owner: the event loop's thread.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from forebay.wire import inference_pb2 as pb
+from service.clock import Clock
+from service.errors import InvariantError, ServiceError, SupersededError
+from service.frontend.inference_admission import StreamKeys, admit, cancel
+from service.frontend.inference_codec import FINAL_RESPONSE, Call, encode, parse
+from service.frontend.inference_errors import InferenceError, in_stream, internal, status_of
+from service.frontend.inference_lookup import ModelLookup
+from service.models.version import ModelVersion
+from service.request import Completion, Request
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """One request's place in its line."""
+
+    request_id: str
+    call: Call | None = None
+    version: ModelVersion | None = None
+    request: Request | None = None
+    answer: Completion | InferenceError | None = None
+
+
+class InferStream:
+    """See the module's theory of operation.
+
+    Args:
+        lookup: finds versions and checks requests.
+        clock: time.
+        name: of the client, for fairness and logs.
+        window: most requests read and not yet answered.
+        ends_on_error: whether the first error ends the RPC.
+        on_output: called when there is something to write, or the stream finished.
+        on_room: called when the reader may go on.
+    """
+
+    def __init__(
+        self,
+        lookup: ModelLookup,
+        clock: Clock,
+        name: str,
+        window: int,
+        *,
+        ends_on_error: bool,
+        on_output: Callable[[], None],
+        on_room: Callable[[], None],
+    ) -> None:
+        self.error: InferenceError | None = None
+        self._lookup = lookup
+        self._clock = clock
+        self._name = name
+        self._window = window
+        self._ends_on_error = ends_on_error
+        self._on_output = on_output
+        self._on_room = on_room
+        self._keys = StreamKeys()
+        self._lines: dict[tuple[str, str], deque[_Entry]] = {}
+        self._outbox: deque[bytes] = deque()
+        self._in_flight = 0
+        self._is_reading = True
+        self._is_abandoned = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request may be read."""
+        return self._in_flight < self._window and self.error is None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will be written."""
+        return not self._outbox if self.error is not None else not self._is_reading and self._in_flight == 0
+
+    def on_message(self, data: bytes, received_ns: int, deadline_ns: int | None) -> None:
+        """Take in a request. Never raises for what a client did."""
+        self._in_flight += 1
+        entry = _Entry("")
+        line: tuple[str, str] = ("", "")
+        try:
+            message = parse(data)
+            entry.request_id = message.id
+            line = (message.model_name, "")
+            entry.version, entry.call = self._lookup.check(message)
+            line = (message.model_name, entry.call.options.stream)
+            self._lines.setdefault(line, deque()).append(entry)
+            entry.request = admit(
+                entry.call,
+                entry.version,
+                self._keys.get(self._name, entry.call),
+                self._clock,
+                received_ns,
+                deadline_ns,
+                lambda completion: self._complete(line, entry, completion),
+            )
+        except (ServiceError, InferenceError) as error:
+            if entry.call is None:
+                self._lines.setdefault(line, deque()).append(entry)
+            self._answer(line, entry, self._status(entry, error))
+
+    def stop_reading(self) -> None:
+        """The client half-closed, or the server stops listening: answer what was read, then finish."""
+        self._is_reading = False
+        self._on_output()
+
+    def abandon(self) -> None:
+        """The client is gone: cancel what waits, forget what executes."""
+        self._is_reading = False
+        self._is_abandoned = True
+        by_version: dict[ModelVersion, list[Request]] = {}
+        for line in self._lines.values():
+            for entry in line:
+                if entry.answer is None and entry.version is not None and entry.request is not None:
+                    by_version.setdefault(entry.version, []).append(entry.request)
+        self._lines.clear()
+        self._outbox.clear()
+        for version, requests in by_version.items():
+            cancel(version, requests)
+
+    def next_message(self) -> bytes | None:
+        """Take the next response, or None."""
+        if not self._outbox:
+            return None
+        had_room = self.has_room
+        message = self._outbox.popleft()
+        self._in_flight -= 1
+        if not had_room and self.has_room:
+            self._on_room()
+        return message
+
+    def _complete(self, line: tuple[str, str], entry: _Entry, completion: Completion) -> None:
+        if self._is_abandoned:
+            return
+        answer = completion if completion.error is None else self._status(entry, completion.error)
+        if isinstance(completion.error, SupersededError):
+            answer = completion
+        self._answer(line, entry, answer)
+
+    def _status(self, entry: _Entry, error: ServiceError | InferenceError) -> InferenceError:
+        if isinstance(error, InvariantError):
+            log.error("request failed", detail=error.detail)
+        error.__traceback__ = error.__context__ = None  # they hold the message while the entry waits for its turn
+        is_timed = entry.call is not None and entry.call.options.timeout_ns > 0
+        return status_of(error, entry.request_id, is_timed=is_timed)
+
+    def _answer(self, line: tuple[str, str], entry: _Entry, answer: Completion | InferenceError) -> None:
+        entry.answer = answer
+        entries = self._lines[line]
+        while entries and entries[0].answer is not None:
+            message = self._encode(entries.popleft())
+            if message is not None:
+                self._outbox.append(message)
+        if not entries:
+            del self._lines[line]
+        if self._outbox or self.error is not None:
+            self._on_output()
+
+    def _encode(self, entry: _Entry) -> bytes | None:
+        answer, entry.answer = entry.answer, None
+        entry.request = None  # an entry and its request hold each other: free the outputs now
+        if isinstance(answer, Completion):
+            try:
+                return self._response(entry, answer).SerializeToString()
+            except InferenceError as error:
+                answer = error
+            except Exception as error:
+                log.exception("response failed")
+                answer = status_of(internal(error), entry.request_id)
+        assert answer is not None  # noqa: S101 - for mypy: only answered entries come here
+        if self._ends_on_error:
+            self.error = self.error or answer
+            return None
+        response = pb.ModelInferResponse(id=entry.request_id)
+        return pb.ModelStreamInferResponse(
+            error_message=in_stream(answer, entry.request_id), infer_response=response
+        ).SerializeToString()
+
+    def _response(self, entry: _Entry, completion: Completion) -> pb.ModelStreamInferResponse:
+        assert entry.call is not None  # noqa: S101 - for mypy: what completes was a call
+        if completion.error is not None:
+            face = entry.call.face
+            response = pb.ModelInferResponse(model_name=face.name, model_version=face.version, id=entry.request_id)
+            response.parameters["dropped"].string_param = completion.error.outcome.value
+        else:
+            response = encode(entry.call, completion, self._lookup.write_region)
+        response.parameters[FINAL_RESPONSE].bool_param = True
+        return pb.ModelStreamInferResponse(infer_response=response)
