@@ -65,5 +65,7 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 def _tail(log: IO[bytes]) -> str:
+    """Return the line in which the server said what was wrong, or its last ones."""
     log.seek(0)
-    return "\n".join(log.read().decode(errors="replace").splitlines()[-SHOWN_LINES:])
+    lines = log.read().decode(errors="replace").splitlines()
+    return "\n".join([line for line in lines if line.startswith("forebay: ")] or lines[-SHOWN_LINES:])
