@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from service.cli.player import RECENT, CameraLog, percentile
@@ -9,9 +10,11 @@ from service.cli.player import RECENT, CameraLog, percentile
 
 def camera_table(title: str, logs: Sequence[CameraLog]) -> Table:
     """Return the table of the present moment; its latencies are those of the latest results."""
-    table = Table(title=title, title_justify="left", caption=f"latencies of the last {RECENT} results of each camera")
-    table.add_column("camera")
-    for heading in ("fps", "sent", "OK", "superseded", "other", "p50 ms", "p99 ms", "age ms", "found now"):
+    caption = f"latencies of the last {RECENT} results of each camera"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", box=SIMPLE_HEAD)
+    table.pad_edge = False  # in all 80 columns wide
+    table.add_column("camera", no_wrap=True)
+    for heading in ("fps", "sent", "OK", "superseded", "other", "p50 ms", "p99 ms", "age ms", "found"):
         table.add_column(heading, justify="right")
     for log in logs:
         table.add_row(*_row(log))
