@@ -9,7 +9,7 @@ from pathlib import Path
 from engines import open_device, open_engine
 from engines.device import Device
 from engines.engine import Engine
-from engines.errors import ExecutionError
+from engines.errors import EngineError, ExecutionError
 from service.batching.calibrate import obtain_table, table_path
 from service.batching.cost_model import CostModel
 from service.batching.cost_table import CostIdentity, CostTable, StageTimes
@@ -87,6 +87,8 @@ def open_version(
             opened = _build(description, version, model_path, context, undo)
         except ValueError as error:  # knobs that contradict each other, a batch size that the engine refuses
             raise ConfigError(f"{description.name}: {error}") from error
+        except EngineError as error:  # engines know files and options, not whose they are
+            raise type(error)(f"{description.name}: {error}") from error
         opened.start()
         undo.pop_all()
         return opened

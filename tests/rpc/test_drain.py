@@ -1,0 +1,74 @@
+"""The end of a server, in order: new streams are refused, open ones asked to leave, everything read is answered."""
+
+import asyncio
+from contextlib import suppress
+
+import grpc
+
+from forebay.wire import frames_pb2 as pb
+from tests.support.loops import on_loop
+from tests.support.real_server import SimulatedDevices, eventually, real_server, row, simulated
+
+
+@on_loop
+async def test_clients_are_asked_to_leave_and_everything_before_their_half_close_is_answered(tmp_path):
+    async with real_server(simulated(tmp_path), devices=SimulatedDevices(), drain_grace_s=30) as running:
+        stream = await running.open()
+        await running.occupy(stream)
+        draining = asyncio.create_task(running.server.front_end.drain())
+        message = await stream.receive()
+        assert message.reconnect == pb.Reconnect(reason=pb.Reconnect.REASON_DRAIN, grace_ms=30_000)
+        for seq in range(2, 9):  # sent after Reconnect, before the half-close
+            await stream.send(seq)
+        await stream.half_close()
+        running.release()
+        results = await stream.results()
+        await draining
+    assert [(r.seq, r.status.code, r.tensors[0].data) for r in results] == [
+        (seq, pb.STATUS_OK, row(seq)) for seq in range(1, 9)
+    ]
+
+
+@on_loop
+async def test_a_client_that_never_half_closes_is_cut_after_the_grace_with_all_it_sent_answered(tmp_path):
+    async with real_server(simulated(tmp_path), drain_grace_s=0.2) as running:
+        streams = [await running.open(stream_id=str(i), max_in_flight=64) for i in range(3)]
+        for stream in streams:
+            for seq in range(20):
+                await stream.send(seq)
+        await running.received(60)
+        await running.server.front_end.drain()
+        for stream in streams:
+            assert [(r.seq, r.status.code) for r in await stream.results()] == [(s, pb.STATUS_OK) for s in range(20)]
+            assert await stream.status() == (grpc.StatusCode.OK, "")
+            assert [m.WhichOneof("message") for m in stream.controls] == ["reconnect"]
+
+
+@on_loop
+async def test_a_client_that_has_not_opened_does_not_hold_up_the_end(tmp_path):
+    async with real_server(simulated(tmp_path), drain_grace_s=0.1) as running:
+        stream = running.stream()
+        await eventually(lambda: running.server.frames.streams)
+        async with asyncio.timeout(3):
+            await running.server.front_end.drain()
+        assert await stream.status() == (grpc.StatusCode.OK, "")
+
+
+@on_loop
+async def test_new_streams_are_refused_during_a_drain(tmp_path):
+    async with real_server(simulated(tmp_path)) as running:
+        stream = await running.open()
+        draining = asyncio.create_task(running.server.front_end.drain())
+        await stream.receive()
+        late = running.stream()
+        code, _ = await send_open(late)
+        assert code is grpc.StatusCode.UNAVAILABLE
+        await stream.half_close()
+        assert await stream.results() == []
+        await draining
+
+
+async def send_open(stream):
+    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # ended before it could be sent
+        await stream.send_open()
+    return await stream.status()

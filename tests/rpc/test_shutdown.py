@@ -1,0 +1,138 @@
+"""`forebay serve` as a process: how it ends, and how it says that it cannot start."""
+
+import asyncio
+import json
+import signal
+import socket
+
+import grpc
+import pytest
+
+from forebay.wire import frames_pb2 as pb
+from service.cli import exit_codes
+from tests.support.loops import on_loop
+from tests.support.real_server import RawStream, simulated
+from tests.support.serve_process import serve, terminate_under_load
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@on_loop
+async def test_a_signal_under_load_loses_nothing(tmp_path, number):
+    assert await terminate_under_load(simulated(tmp_path, alpha_ms=1), number) >= 60
+
+
+@on_loop
+async def test_the_ready_line_and_file_say_where_it_listens_and_what_it_serves(tmp_path):
+    repository = simulated(tmp_path / "models")
+    ready_file, socket_path = tmp_path / "ready.json", tmp_path / "forebay.sock"
+    arguments = ("--model-repository", repository, "--ready-file", ready_file, "--uds", socket_path)
+    async with serve(*arguments) as server:
+        address = await server.wait_ready()
+        assert json.loads(ready_file.read_text()) == server.ready
+        assert server.ready["models"] == {"sim": ["1"]}
+        assert server.ready["pid"] == server.process.pid
+        for target in (address, f"unix:{socket_path}"):
+            async with grpc.aio.insecure_channel(target) as channel:
+                stream = RawStream(channel)
+                await stream.send_open()
+                await stream.send(1)
+                await stream.half_close()
+                assert [r.status.code for r in await stream.results()] == [pb.STATUS_OK]
+        assert await server.end() == 0
+
+
+@on_loop
+async def test_clients_that_never_half_close_are_cut_after_the_grace_with_everything_answered(tmp_path):
+    (tmp_path / "forebay.toml").write_text("drain_grace_s = 0.3\n")
+    repository = simulated(tmp_path / "models")
+    async with serve("--model-repository", repository, "--config", tmp_path / "forebay.toml") as server:
+        async with grpc.aio.insecure_channel(await server.wait_ready()) as channel:
+            stream = RawStream(channel)
+            await stream.send_open(max_in_flight=64)
+            for seq in range(30):
+                await stream.send(seq)
+            first = await stream.results(1)
+            server.process.send_signal(signal.SIGTERM)
+            rest = await stream.results()
+            assert [r.seq for r in first + rest] == list(range(30))
+            assert await stream.status() == (grpc.StatusCode.OK, "")
+        assert await server.wait() == 0
+
+
+async def refusal(*arguments, environment=None):
+    """The exit code and the one line of a server that does not start; log lines left out."""
+    async with serve(*arguments, environment=environment) as server:
+        code = await server.wait()
+    assert server.output == ""
+    assert "Traceback" not in server.errors, server.errors
+    lines = [line for line in server.errors.splitlines() if line.startswith("forebay: ")]
+    assert len(lines) == 1, server.errors
+    return code, lines[0]
+
+
+@on_loop
+async def test_a_port_in_use_is_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, line = await refusal("--address", address, "--model-repository", simulated(tmp_path))
+    assert code == exit_codes.UNAVAILABLE
+    assert address in line
+
+
+@on_loop
+async def test_a_missing_repository_is_one_line(tmp_path):
+    code, line = await refusal("--model-repository", tmp_path / "nowhere")
+    assert code == exit_codes.MODEL
+    assert "'nowhere'" in line
+
+
+def broken_file(root):
+    (root / "net" / "1").mkdir(parents=True)
+    (root / "net" / "1" / "model.onnx").write_bytes(b"this is no model")
+
+
+def broken_config(root):
+    (root / "net" / "1").mkdir(parents=True)
+    (root / "net" / "config.pbtxt").write_text('backend: "simulated" max_bach_size: 4')
+
+
+def unknown_option(root):
+    simulated(root, "net", alhpa_ms=3)
+
+
+def failing_model(root):
+    simulated(root, "net", fail_every=1)
+
+
+BROKEN = {broken_file: "net", broken_config: "max_batch_size", unknown_option: "alpha_ms", failing_model: "net"}
+
+
+@pytest.mark.parametrize("make", BROKEN)
+@on_loop
+async def test_a_broken_model_is_one_line(tmp_path, make):
+    simulated(tmp_path, "whole")
+    make(tmp_path)
+    code, line = await refusal("--model-repository", tmp_path)
+    assert code == exit_codes.MODEL
+    assert BROKEN[make] in line
+    assert "net" in line
+
+
+@on_loop
+async def test_fewer_permits_than_rows_of_a_batch_are_enough_to_start(tmp_path):
+    (tmp_path / "forebay.toml").write_text("permits = 1\n")
+    repository = simulated(tmp_path / "models", max_batch_size=32)
+    async with serve("--model-repository", repository, "--config", tmp_path / "forebay.toml") as server:
+        await server.wait_ready()
+        assert await server.end() == 0
+
+
+@on_loop
+async def test_sigterm_while_models_load_ends_in_order(tmp_path):
+    simulated(simulated(tmp_path, "a"), "b", alpha_ms=20)  # calibrates for 200 ms and more
+    async with serve("--model-repository", tmp_path) as server:
+        async with asyncio.timeout(10):
+            while b"model loaded" not in await server.process.stderr.readline():
+                pass
+        assert await server.end() == 0
+        assert "Traceback" not in server.errors

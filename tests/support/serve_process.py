@@ -1,0 +1,121 @@
+"""`forebay serve` as a process, and clients that load it while it is told to stop."""
+
+import asyncio
+import json
+import signal
+import sys
+from contextlib import asynccontextmanager
+
+import grpc
+
+from forebay.wire import frames_pb2 as pb
+from tests.support.real_server import RawStream
+from tests.support.repository import ROOT
+
+END_TIMEOUT_S = 20.0
+
+
+class ServeProcess:
+    """A running server. `lines` are what it wrote to standard error, once it has ended."""
+
+    def __init__(self, process):
+        self.process = process
+        self.ready = None
+        self.output = self.errors = ""
+
+    async def wait_ready(self):
+        line = await asyncio.wait_for(self.process.stdout.readline(), END_TIMEOUT_S)
+        assert line, (await self.process.communicate())[1].decode()
+        self.ready = json.loads(line)
+        return self.ready["address"]
+
+    async def end(self, number=signal.SIGTERM):
+        """Send a signal; the exit code."""
+        self.process.send_signal(number)
+        return await self.wait()
+
+    async def wait(self):
+        output, errors = await asyncio.wait_for(self.process.communicate(), END_TIMEOUT_S)
+        self.output, self.errors = output.decode(), errors.decode()
+        return self.process.returncode
+
+
+@asynccontextmanager
+async def serve(*arguments, environment=None):
+    """Start `forebay serve`; it is killed if the block leaves it running."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "service", "serve", "--address", "127.0.0.1:0", *map(str, arguments)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+        cwd=ROOT,
+    )
+    try:
+        yield ServeProcess(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+class LoadClient:
+    """Sends frames as fast as it may until it is asked to leave, and keeps its own list of what it sent.
+
+    Attributes:
+        sent: seqs whose write returned before the half-close.
+        answered: (seq, status code) of every result, in order.
+    """
+
+    def __init__(self, channel, **open_fields):
+        self.stream = RawStream(channel)
+        self.sent = []
+        self.answered = []
+        self.is_leaving = asyncio.Event()
+        self._open_fields = open_fields
+
+    async def run(self, frames_before_ready, ready):
+        await self.stream.send_open(**self._open_fields)
+        await self.stream.receive()
+        sender = asyncio.create_task(self._send())
+        while (message := await self.stream.receive()) is not None:
+            if message.WhichOneof("message") == "reconnect":
+                self.is_leaving.set()
+            elif message.WhichOneof("message") == "result":
+                self.answered.append((message.result.seq, message.result.status.code))
+                if len(self.answered) == frames_before_ready:
+                    ready.set()
+        await sender
+        return await self.stream.call.code()
+
+    async def _send(self):
+        seq = 0
+        while not self.is_leaving.is_set():
+            seq += 1
+            await self.stream.send(seq)
+            self.sent.append(seq)
+            await asyncio.sleep(0)
+        await self.stream.half_close()
+
+
+async def terminate_under_load(repository, number, clients=3):
+    """Load a server, stop it with a signal, and check that the two lists of every client are the same."""
+    async with serve("--model-repository", repository) as server:
+        address = await server.wait_ready()
+        async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            loads = [
+                LoadClient(channel, stream_id=f"camera {i}", delivery=1 + i % 2, max_in_flight=8 * (1 + i))
+                for i in range(clients)
+            ]
+            ready = [asyncio.Event() for _ in loads]
+            runs = [asyncio.create_task(load.run(20, event)) for load, event in zip(loads, ready, strict=True)]
+            await asyncio.gather(*(event.wait() for event in ready))
+            code = await server.end(number)
+            codes = await asyncio.gather(*runs)
+    assert codes == [grpc.StatusCode.OK] * clients, server.errors
+    for load in loads:
+        assert [seq for seq, _ in load.answered] == load.sent
+        statuses = {status for _, status in load.answered}
+        assert statuses <= {pb.STATUS_OK, pb.STATUS_SUPERSEDED, pb.STATUS_EXPIRED}
+    assert "Traceback" not in server.errors, server.errors
+    assert code == 0, server.errors
+    return sum(len(load.sent) for load in loads)
