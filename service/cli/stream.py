@@ -67,6 +67,8 @@ def stream(
             limits = forebay.Reconnection(connect_timeout_s=CONNECT_TIMEOUT_S)
             client = stack.enter_context(forebay.Client(target, tls=tls, reconnection=limits))
             code = _Run(frames, first, sink, limit).carry(client, name, keywords)
+        if output is not None and output.exists():
+            typer.echo(f"written: {output}", err=True)
     except SourceError as error:
         code = _fail(str(error), exit_codes.NO_INPUT)
     except ServerStartError as error:
