@@ -14,7 +14,6 @@ from loadtest.errors import InvalidRunError
 from loadtest.job import Job
 from loadtest.runner import run_load
 from loadtest.scenario import Arrival
-from loadtest.target import Protocols
 
 _DURATION_S = 1.5
 _STREAMS = 16  # with four frames in flight each: enough to keep the generator busy
@@ -45,7 +44,7 @@ async def null_server_ceiling(job: Job) -> float:
                 connect_ramp_s=0.0,
                 trace=(),
             )
-            spec = replace(job.spec, address=address, protocol=Protocols.FOREBAY, ca_file="", connections=0)
+            spec = replace(job.spec, address=address, ca_file="", connections=0)
             outcome = await run_load(replace(job, scenario=scenario, spec=spec))
         finally:
             server.terminate()

@@ -48,6 +48,10 @@ class LiveView:
         if process == 0:
             self._live.update(self.table())
             self._recent = histograms.merge([])
+        self.take(process, progress)
+
+    def take(self, process: int, progress: dict[str, Any]) -> None:
+        """Add one process's progress to the numbers of the table."""
         self._latest[process] = progress
         self._recent.decode_and_add(progress["hdr"])
         self._total.decode_and_add(progress["hdr"])

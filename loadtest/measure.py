@@ -16,7 +16,6 @@ from loadtest.report import Circumstances, Document, build, metrics_of
 from loadtest.runner import run_load
 from loadtest.scenario import Scenario
 from loadtest.summary import Merged, summarise
-from loadtest.target import Protocols
 from loadtest.verdict import Assertion, parse_assertion
 
 
@@ -68,7 +67,7 @@ def parse_assertions(texts: list[str]) -> tuple[Assertion, ...]:
 
 def _as_sent(job: Job, input_bytes: int) -> Job:
     """Return the job with the size of its tensors, which the null server does not know."""
-    if job.frames.tensor_bytes or not input_bytes or job.spec.protocol is not Protocols.FOREBAY:
+    if job.frames.tensor_bytes or not input_bytes:
         return job
     return replace(job, frames=replace(job.frames, tensor_bytes=input_bytes))
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 import grpc
 
 from forebay.wire import frames_pb2 as wire
+from loadtest import null_inference
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -52,7 +53,13 @@ class NullServer:
         self._server = grpc.aio.server(options=_OPTIONS)
         handler = grpc.stream_stream_rpc_method_handler(self._stream)
         service = grpc.method_handlers_generic_handler("forebay.v1.FrameInference", {"Stream": handler})
-        self._server.add_generic_rpc_handlers((service,))
+        inference = {
+            "ModelMetadata": grpc.unary_unary_rpc_method_handler(self._metadata),
+            "ModelInfer": grpc.unary_unary_rpc_method_handler(self._infer),
+            "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self._stream_infer),
+        }
+        second = grpc.method_handlers_generic_handler(null_inference.SERVICE, inference)
+        self._server.add_generic_rpc_handlers((service, second))
         self.port = 0
 
     async def start(self, address: str) -> None:
@@ -85,6 +92,24 @@ class NullServer:
             for answer in (*answers, held) if held is not None else answers:
                 await context.write(answer)
             held = None
+
+    async def _metadata(self, request: bytes, _context: object) -> bytes:
+        return null_inference.metadata(request)
+
+    async def _infer(self, request: bytes, context: "_Call[bytes, bytes]") -> bytes:
+        self._frames += 1
+        await asyncio.sleep(self._faults.delay_ms / 1e3)
+        if self._frames == self._faults.break_at_frame:
+            await context.abort(grpc.StatusCode.INTERNAL, "broken on purpose")
+        return null_inference.infer(request)
+
+    async def _stream_infer(self, _requests: object, context: "_Call[bytes, bytes]") -> None:
+        while isinstance(request := await context.read(), bytes):
+            self._frames += 1
+            await asyncio.sleep(self._faults.delay_ms / 1e3)
+            every = self._faults.supersede_every
+            is_superseded = every and self._frames % every == 0
+            await context.write(null_inference.stream_infer(request, "Superseded" if is_superseded else ""))
 
     async def _answers(self, frame: wire.Frame, context: "_Call[bytes, bytes]") -> list[bytes] | None:
         """Return the messages that answer `frame`; None: answer it after the next one."""

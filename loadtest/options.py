@@ -130,6 +130,8 @@ class LoadOptions:
 
     def _spec(self, scenario: Scenario) -> TargetSpec:
         encoding = self._encoding()
+        if self.protocol is not Protocols.FOREBAY and encoding is not Encoding.TENSOR:
+            raise UsageError("the Open Inference Protocol sends tensors: leave --encoding out")
         if self.burst_every and encoding is not Encoding.JPEG:
             raise UsageError("--burst-every needs --encoding jpeg: other frames cannot change their size")
         default_delivery = Delivery.LATEST if scenario.arrival is Arrival.CAMERAS else Delivery.EVERY

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from forebay.wire import frames_pb2 as wire
 from loadtest.client.channels import open_channels
+from loadtest.client.varint import field_head
 from loadtest.errors import CannotConnectError, GarbageError, StreamBrokenError
 from loadtest.target import (
     Answer,
@@ -45,16 +46,15 @@ _OUTCOMES = {
 }
 _ITEM_BYTES = {"BOOL": 1, "UINT8": 1, "INT8": 1, "FP16": 2, "BF16": 2, "UINT16": 2, "INT16": 2}
 _ITEM_BYTES |= {"FP32": 4, "UINT32": 4, "INT32": 4, "FP64": 8, "UINT64": 8, "INT64": 8}
-_FRAME_TAG = bytes([wire.ClientMessage.FRAME_FIELD_NUMBER << 3 | 2])
-_PAYLOAD_TAG = bytes([wire.Frame.PAYLOAD_FIELD_NUMBER << 3 | 2])
 
 
 def encode_frame(seq: int, capture_time_us: int, payload: bytes) -> bytes:
     """Return a serialised ClientMessage with one Frame; copies the payload once."""
     head = wire.Frame(seq=seq, capture_time_us=capture_time_us).SerializeToString()
-    size = _varint(len(payload))
-    body_bytes = len(head) + len(_PAYLOAD_TAG) + len(size) + len(payload)
-    return b"".join((_FRAME_TAG, _varint(body_bytes), head, _PAYLOAD_TAG, size, payload))
+    payload_head = field_head(wire.Frame.PAYLOAD_FIELD_NUMBER, len(payload))
+    frame_bytes = len(head) + len(payload_head) + len(payload)
+    frame_head = field_head(wire.ClientMessage.FRAME_FIELD_NUMBER, frame_bytes)
+    return b"".join((frame_head, head, payload_head, payload))
 
 
 class ForebayTarget:
@@ -209,12 +209,3 @@ async def _why(call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> str:
     code = await call.code()
     details = await call.details()
     return f"{code.name}: {details}" if details else code.name
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

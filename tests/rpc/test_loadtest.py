@@ -11,19 +11,21 @@ import pytest
 from typer.testing import CliRunner
 
 from forebay.wire import frames_pb2 as wire
+from forebay.wire import inference_pb2 as inference
 from loadtest.arrivals import plan
 from loadtest.cli import load_app
 from loadtest.client import open_target
 from loadtest.client.forebay_v1 import encode_frame
+from loadtest.client.open_inference import RequestTemplate, outcome_of
 from loadtest.clock import MonotonicClock
-from loadtest.errors import CannotConnectError, StreamBrokenError
+from loadtest.errors import CannotConnectError, StreamBrokenError, UsageError
 from loadtest.frames import tensors
 from loadtest.generator import Generator
 from loadtest.null_server import Faults, NullServer
 from loadtest.pacer import TimerfdPacer
-from loadtest.scenario import Policy, Scenario
+from loadtest.scenario import Phase, Policy, Scenario
 from loadtest.summary import merge, summarise
-from loadtest.target import Delivery, Encoding, Moved, Outcome, TargetSpec
+from loadtest.target import Delivery, Encoding, Moved, Outcome, Protocols, TargetSpec
 
 SOURCE = tensors(5000, 1)
 GUARD_S = 20
@@ -181,6 +183,48 @@ def test_a_stream_whose_server_goes_away_is_broken():
         run(losing())
 
 
+@pytest.mark.parametrize("protocol", [Protocols.OPEN_INFERENCE_STREAM, Protocols.OPEN_INFERENCE_UNARY])
+def test_a_server_of_the_open_inference_protocol_is_measured_by_the_same_run(protocol):
+    scenario = Scenario(streams=2, fps=20, duration_s=0.5, policy=Policy.BLOCK, phase=Phase.EVEN)
+    merged = offer(scenario, Faults(delay_ms=2), protocol=protocol)
+    summary = summarise(scenario, merged, 100)
+    assert merged.counters.answers == {"OK": 20}
+    assert not summary.faults
+    assert not summary.stages
+
+
+def test_errors_of_the_open_inference_protocol_become_outcomes():
+    merged = offer(
+        Scenario(fps=50, duration_s=0.4, policy=Policy.BLOCK),
+        Faults(supersede_every=5),
+        protocol=Protocols.OPEN_INFERENCE_STREAM,
+    )
+    assert merged.counters.answers == {"OK": 16, "SUPERSEDED": 4}
+    assert outcome_of("[request id: 7] Request timeout expired") is Outcome.EXPIRED
+    assert outcome_of("Exceeds maximum queue size") is Outcome.OVERLOADED
+    assert outcome_of("onnx runtime error 2") is Outcome.FAILED
+
+
+def test_an_open_inference_request_encoded_by_hand_is_what_protobuf_reads():
+    metadata = inference.ModelMetadataResponse(name="m", versions=["3"])
+    metadata.inputs.add(name="a", datatype="FP32", shape=[-1, 2])
+    metadata.inputs.add(name="b", datatype="UINT8", shape=[-1, 3])
+    template = RequestTemplate(TargetSpec(model="m", budget_ms=50), metadata)
+    request = inference.ModelInferRequest.FromString(template.encode(12, b"01234567abc"))
+    assert (request.id, request.model_name, request.parameters["timeout"].int64_param) == ("12", "m", 50_000)
+    assert [(i.name, list(i.shape)) for i in request.inputs] == [("a", [1, 2]), ("b", [1, 3])]
+    assert list(request.raw_input_contents) == [b"01234567", b"abc"]
+    assert template.info.input_bytes == 11
+
+
+def test_a_model_whose_shape_varies_needs_one():
+    metadata = inference.ModelMetadataResponse(name="m")
+    metadata.inputs.add(name="a", datatype="UINT8", shape=[-1, 3, -1, -1])
+    with pytest.raises(UsageError, match="--shape"):
+        RequestTemplate(TargetSpec(), metadata)
+    assert RequestTemplate(TargetSpec(shape=(3, 8, 8)), metadata).info.input_bytes == 192
+
+
 @pytest.fixture
 def command(monkeypatch):
     """The command line in this process; its tuning of the process is undone."""
@@ -199,6 +243,7 @@ def command(monkeypatch):
         (["--size", "640"], "--size is WIDTHxHEIGHT"),
         (["--shape", "3xx"], "whole numbers"),
         (["--burst-every", "3", "--encoding", "png"], "needs --encoding jpeg"),
+        (["--protocol", "oip-stream", "--encoding", "jpeg"], "sends tensors"),
         (["--json", "no/such/folder/run.json"], "there is no folder"),
         (["--trace", "no-such.csv"], "cannot read the trace"),
         (["--arrival", "sometimes"], "is not one of"),

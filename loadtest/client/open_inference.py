@@ -1,0 +1,254 @@
+"""The Open Inference Protocol v2 as a load target: ModelStreamInfer or ModelInfer of any server that speaks it.
+
+So that another server can be measured by the same tool under the same load. The protocol echoes no capture time
+and reports no stages, and its streams answer errors as text, whose words are mapped to outcomes here. As in
+forebay_v1, the constant part of a request is serialised once and the payload appended as it is. Owner: the event
+loop's thread.
+"""
+
+import asyncio
+import math
+from collections.abc import Sequence
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from forebay.wire import inference_pb2 as wire
+from loadtest.client.channels import open_channels
+from loadtest.client.varint import field_head
+from loadtest.errors import CannotConnectError, GarbageError, StreamBrokenError, UsageError
+from loadtest.target import Answer, Moved, Outcome, Protocols, TargetInfo, TargetSpec, TargetStream
+
+_SERVICE = "/inference.GRPCInferenceService"
+_ITEM_BYTES = {"BOOL": 1, "UINT8": 1, "INT8": 1, "FP16": 2, "BF16": 2, "UINT16": 2, "INT16": 2}
+_ITEM_BYTES |= {"FP32": 4, "UINT32": 4, "INT32": 4, "FP64": 8, "UINT64": 8, "INT64": 8}
+_ID = wire.ModelInferRequest.ID_FIELD_NUMBER
+_RAW = wire.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
+# What servers say when they did not execute a request, in lower case.
+_WORDS = (
+    ("timeout expired", Outcome.EXPIRED),
+    ("deadline", Outcome.EXPIRED),
+    ("maximum queue size", Outcome.OVERLOADED),
+    ("overloaded", Outcome.OVERLOADED),
+    ("superseded", Outcome.SUPERSEDED),
+    ("cancelled", Outcome.CANCELLED),
+)
+_CODES = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: Outcome.EXPIRED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Outcome.OVERLOADED,
+    grpc.StatusCode.ABORTED: Outcome.SUPERSEDED,
+    grpc.StatusCode.CANCELLED: Outcome.CANCELLED,
+    grpc.StatusCode.INVALID_ARGUMENT: Outcome.INVALID,
+}
+
+
+class OpenInferenceTarget:
+    """A server that speaks the Open Inference Protocol. See loadtest.target.Target."""
+
+    def __init__(self, spec: TargetSpec, streams: int) -> None:
+        self._spec = spec
+        self._channels = open_channels(spec, streams)
+        self._opened = 0
+        self._template: RequestTemplate | None = None
+
+    async def open(self, stream_id: str, resume_from: int | None = None) -> TargetStream:
+        """Open a stream on the next connection in turn; frame numbers need no resuming."""
+        del stream_id, resume_from
+        channel = self._channels[self._opened % len(self._channels)]
+        self._opened += 1
+        template = self._template
+        if template is None:
+            template = self._template = await self._read_metadata(channel)
+        if self._spec.protocol is Protocols.OPEN_INFERENCE_UNARY:
+            return _UnaryStream(channel, template)
+        call = channel.stream_stream(f"{_SERVICE}/ModelStreamInfer")()  # type: ignore[call-arg]  # bytes both ways
+        return _BidiStream(call, template)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for channel in self._channels:
+            await channel.close(None)
+
+    async def _read_metadata(self, channel: grpc.aio.Channel) -> "RequestTemplate":
+        spec = self._spec
+        request = wire.ModelMetadataRequest(name=spec.model, version=spec.version).SerializeToString()
+        call = channel.unary_unary(f"{_SERVICE}/ModelMetadata")  # type: ignore[call-arg]  # bytes both ways
+        try:
+            data = await call(request, timeout=spec.connect_timeout_s)
+            return RequestTemplate(spec, wire.ModelMetadataResponse.FromString(data))
+        except grpc.aio.AioRpcError as error:
+            raise CannotConnectError(f"{spec.address}: {error.code().name}: {error.details()}") from error
+        except DecodeError as error:
+            raise CannotConnectError(f"{spec.address} does not speak the Open Inference Protocol") from error
+
+
+class RequestTemplate:
+    """The constant part of every request, and how a payload is split over the model's inputs."""
+
+    def __init__(self, spec: TargetSpec, metadata: wire.ModelMetadataResponse) -> None:
+        request = wire.ModelInferRequest(model_name=spec.model, model_version=spec.version)
+        self._sizes = []
+        for place, tensor in enumerate(metadata.inputs):
+            shape = _shape(tensor.shape, spec.shape if place == 0 else ())
+            if tensor.datatype not in _ITEM_BYTES:
+                raise UsageError(f"the input {tensor.name} of {spec.model} is {tensor.datatype}: only numbers are sent")
+            self._sizes.append(math.prod(shape) * _ITEM_BYTES[tensor.datatype])
+            request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=shape)
+        if spec.budget_ms is not None:
+            request.parameters["timeout"].int64_param = round(spec.budget_ms * 1e3)
+        self._constant = request.SerializeToString()
+        self.info = TargetInfo(
+            model=metadata.name,
+            model_version=",".join(metadata.versions),
+            delivery="DELIVERY_EVERY",
+            window=0,
+            budget_ms=spec.budget_ms or 0.0,
+            input_bytes=sum(self._sizes),
+        )
+
+    def encode(self, seq: int, payload: bytes) -> bytes:
+        """Return a serialised ModelInferRequest with the id `seq`."""
+        name = str(seq).encode()
+        parts = [self._constant, field_head(_ID, len(name)), name]
+        start = 0
+        for size in self._sizes:
+            part = payload[start : start + size] if len(self._sizes) > 1 else payload
+            parts += [field_head(_RAW, len(part)), part]
+            start += size
+        return b"".join(parts)
+
+
+class _BidiStream:
+    """One ModelStreamInfer call. See loadtest.target.TargetStream."""
+
+    def __init__(self, call: "grpc.aio.StreamStreamCall[bytes, bytes]", template: RequestTemplate) -> None:
+        self._call = call
+        self._template = template
+        self._captures_us: dict[int, int] = {}  # by seq, oldest first; the protocol does not echo them
+
+    @property
+    def info(self) -> TargetInfo:
+        return self._template.info
+
+    async def send(self, seq: int, capture_time_us: int, payload: bytes) -> None:
+        self._captures_us[seq] = capture_time_us
+        try:
+            await self._call.write(self._template.encode(seq, payload))
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise StreamBrokenError(await _why(self._call)) from error
+
+    async def receive(self) -> Answer | Moved | None:
+        try:
+            data = await self._call.read()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise StreamBrokenError(await _why(self._call)) from error
+        if not isinstance(data, bytes):  # grpc.aio.EOF
+            if await self._call.code() is not grpc.StatusCode.OK:
+                raise StreamBrokenError(await _why(self._call))
+            return None
+        try:
+            message = wire.ModelStreamInferResponse.FromString(data)
+        except DecodeError as error:
+            raise GarbageError(f"{len(data)} bytes are no ModelStreamInferResponse") from error
+        seq = self._seq(message.infer_response.id)
+        outcome = outcome_of(message.error_message) if message.error_message else Outcome.OK
+        return Answer(seq, outcome, self._captures_us.pop(seq, 0), (), 0, 0)
+
+    async def finish(self) -> None:
+        try:
+            await self._call.done_writing()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+            raise StreamBrokenError(await _why(self._call)) from error
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+    def _seq(self, name: str) -> int:
+        """Return the frame of a response; an error without an id belongs to the oldest frame without an answer."""
+        if name.isdecimal():
+            return int(name)
+        if name or not self._captures_us:
+            raise GarbageError(f"a response has the id {name[:40]!r}")
+        return next(iter(self._captures_us))
+
+
+class _UnaryStream:
+    """ModelInfer calls that behave like a stream: one call per frame, answers as they come."""
+
+    def __init__(self, channel: grpc.aio.Channel, template: RequestTemplate) -> None:
+        self._infer = channel.unary_unary(f"{_SERVICE}/ModelInfer")  # type: ignore[call-arg]  # bytes both ways
+        self._template = template
+        self._answers: asyncio.Queue[Answer | GarbageError | StreamBrokenError | None] = asyncio.Queue()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._is_finished = False
+
+    @property
+    def info(self) -> TargetInfo:
+        return self._template.info
+
+    async def send(self, seq: int, capture_time_us: int, payload: bytes) -> None:
+        task = asyncio.create_task(self._call(seq, capture_time_us, self._template.encode(seq, payload)))
+        self._calls.add(task)
+        task.add_done_callback(self._ended)
+
+    async def receive(self) -> Answer | Moved | None:
+        answer = await self._answers.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def finish(self) -> None:
+        self._is_finished = True
+        if not self._calls:
+            self._answers.put_nowait(None)
+
+    def cancel(self) -> None:
+        for task in self._calls:
+            task.cancel()
+
+    async def _call(self, seq: int, capture_time_us: int, request: bytes) -> None:
+        try:
+            data = await self._infer(request)
+            wire.ModelInferResponse.FromString(data)
+            outcome = Outcome.OK
+        except DecodeError:
+            self._answers.put_nowait(GarbageError("no ModelInferResponse"))
+            return
+        except grpc.aio.AioRpcError as error:
+            text = error.details() or ""
+            outcome = outcome_of(text)
+            if outcome is Outcome.FAILED and error.code() is grpc.StatusCode.UNAVAILABLE:
+                self._answers.put_nowait(StreamBrokenError(f"UNAVAILABLE: {text}"))
+                return
+            outcome = outcome if outcome is not Outcome.FAILED else _CODES.get(error.code(), Outcome.FAILED)
+        self._answers.put_nowait(Answer(seq, outcome, capture_time_us, (), 0, 0))
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._calls.discard(task)
+        if self._is_finished and not self._calls:
+            self._answers.put_nowait(None)
+
+
+def outcome_of(error_message: str) -> Outcome:
+    """Return the outcome that an error's words mean."""
+    lowered = error_message.lower()
+    return next((outcome for words, outcome in _WORDS if words in lowered), Outcome.FAILED)
+
+
+def _shape(declared: Sequence[int], wanted: Sequence[int]) -> list[int]:
+    """Return a full shape of one row: what the user wants, else what the model declares. Raises UsageError."""
+    shape = [*declared]
+    if shape and shape[0] < 0:
+        shape[0] = 1  # the batch dimension
+    if wanted:
+        shape = [*([1] if len(wanted) == len(declared) - 1 else []), *wanted]
+    if any(dim < 0 for dim in shape):
+        raise UsageError(f"the model's input has the shape {list(declared)}: give --shape")
+    return shape
+
+
+async def _why(call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> str:
+    if not call.done():
+        return "the stream is broken"
+    code, details = await call.code(), await call.details()
+    return f"{code.name}: {details}" if details else code.name
