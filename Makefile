@@ -12,8 +12,9 @@ IMAGE ?= forebay
 PYTEST := $(BIN)/python -m pytest
 # pytest ends with 5 when nothing was selected, which is no failure where a selection may be empty.
 MAY_BE_EMPTY := || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
-# A folder of tests/heavy with a requirements.txt gets an environment of its own, .venv-<folder>.
-HEAVY := $(patsubst tests/heavy/%/requirements.txt,%,$(wildcard tests/heavy/*/requirements.txt))
+# A folder of tests/heavy with a requirements.txt gets an environment of its own, .venv-<folder>, on top of the locked one.
+# With a requirements-alone.txt it gets just that: foreign clients want other versions of the same libraries.
+HEAVY := $(sort $(patsubst tests/heavy/%/,%,$(dir $(wildcard tests/heavy/*/requirements.txt tests/heavy/*/requirements-alone.txt))))
 
 .PHONY: help
 help: ## List these commands
@@ -55,6 +56,10 @@ $(addprefix test-heavy-,$(HEAVY)): test-heavy-%: .venv-%/.ready
 
 .venv-%/.ready: tests/heavy/%/requirements.txt $(LOCKS) pyproject.toml
 	@PYTHON="$(PYTHON)" tools/make_venv.sh .venv-$* requirements-dev.lock $<
+	@touch $@
+
+.venv-%/.ready: tests/heavy/%/requirements-alone.txt pyproject.toml
+	@PYTHON="$(PYTHON)" tools/make_venv.sh .venv-$* $<
 	@touch $@
 
 .PHONY: coverage
