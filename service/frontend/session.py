@@ -145,13 +145,12 @@ class Session:
         self._outbox.clear()
         self.outcomes[RequestCancelledError.outcome] += len(unanswered)
         for request, _ in self._line.take_waiting():
-            request.is_cancelled = True
             request.frame.release()
         requests = [entry.request for entry in unanswered if entry.request is not None]
-        # Those in a batch run on. So every request named holds a permit, which bounds the former's inbox.
-        waiting = [request for request in requests if not request.is_cancelled and request.timeline.formed_ns == 0]
         for request in requests:
             request.is_cancelled = True
+        # Every request named holds a permit, which bounds the cancellations in the former's inbox.
+        waiting = [request for request in requests if not request.frame.is_released]
         if waiting:
             self.config.version.cancel(waiting)
 

@@ -197,3 +197,11 @@ def test_an_item_wakes_a_receiver_before_its_instant():
 def test_a_channel_without_a_place_is_refused():
     with pytest.raises(ValueError, match="capacity"):
         Channel("test", 0, ManualClock())
+
+
+def test_a_channel_sized_too_small_says_so_and_keeps_what_it_has():
+    channel = Channel("former-m", 1, ManualClock())
+    channel.send_now("first")
+    with pytest.raises(InvariantError, match="former-m is full at 1"):
+        channel.send_now("second")
+    assert channel.receive_all(None) == ["first"]

@@ -99,7 +99,7 @@ class SessionRules(RuleBasedStateMachine):
     def drain(self):
         self.scene.sink.drain()
 
-    @rule(ns=st.integers(1, 4_000_000))
+    @rule(ns=st.sampled_from([1, 1_000_000, 5_000_000]))
     def advance(self, ns):
         self.scene.clock.advance(ns)
 
