@@ -90,8 +90,10 @@ class TensorrtEngine:
         on_mismatch = reader.text("on_mismatch", "refuse", ("refuse", "rebuild", "ignore"))
         allows_host_code = reader.text("allow_host_code", "off", ("on", "off")) == "on"
         data = _trusted_plan(model_path, self._library, self._device, on_mismatch)
-        self._runtime, self._engine = deserialize(self._library, data, model_path, allows_host_code=allows_host_code)
-        self._plan: Plan = read_plan(self._library, self._engine, model_path, max_batch_size)
+        self._trt_runtime, self._trt_engine = deserialize(
+            self._library, data, model_path, allows_host_code=allows_host_code
+        )
+        self._plan: Plan = read_plan(self._library, self._trt_engine, model_path, max_batch_size)
         self._activations = device.alloc_device(max(1, self._plan.activation_bytes))
         self._slots: dict[int, _BoundSlot] = {}
         self._is_closed = False
@@ -150,8 +152,8 @@ class TensorrtEngine:
             slot.captured.clear()
             slot.plain.raw = None
         self._slots.clear()
-        self._engine = None
-        self._runtime = None
+        self._trt_engine = None
+        self._trt_runtime = None
         self._activations.close()
 
     def _check_size(self, batch_size: int) -> None:
@@ -160,7 +162,7 @@ class TensorrtEngine:
 
     def _new_context(self, slot: SlotBuffers) -> _Context:
         trt, mark = self._library.trt, self._library.log.mark()
-        trt_context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        trt_context = self._trt_engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if trt_context is None:
             raise self._failed("an execution context cannot be made", mark)
         if self._plan.activation_bytes:
@@ -180,12 +182,12 @@ class TensorrtEngine:
         if context.batch_size == batch_size:
             return
         trt_context, mark = context.raw, self._library.log.mark()
-        profile = self._plan.profile_for(batch_size)
-        if profile is None:
+        chosen = self._plan.profile_for(batch_size)
+        if chosen is None:
             raise MisuseError(f"no optimization profile of {self._name} covers {batch_size} rows")
         context.batch_size = 0
         try:
-            self._select(context, profile.index, device_stream)
+            self._select(context, chosen.index, device_stream)
             for spec in self.specs.inputs:
                 if not trt_context.set_input_shape(spec.name, self._shape(spec, batch_size)):
                     raise self._failed(f"input {spec.name!r} does not take {batch_size} rows", mark)

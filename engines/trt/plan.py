@@ -93,8 +93,9 @@ def activation_bytes(trt_engine: Any) -> int:  # noqa: ANN401
             trt_engine.get_device_memory_size_for_profile_v2(index)
             for index in range(max(1, trt_engine.num_optimization_profiles))
         ]
-        return int(max(sizes))
-    return int(trt_engine.device_memory_size)
+    else:
+        sizes = [trt_engine.device_memory_size]
+    return int(max(sizes))
 
 
 def _node(trt: Any, trt_engine: Any, name: str, path: Path) -> NodeInfo:  # noqa: ANN401
