@@ -243,5 +243,5 @@ def test_tuning_too_late_says_so():
 
 
 def test_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'Stram'"):
-        forebay.Stram  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'Camera'"):
+        forebay.Camera  # noqa: B018
