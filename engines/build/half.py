@@ -13,11 +13,13 @@ from engines.build.onnx_file import import_onnx
 _FP16_MAX = 65504.0
 _ALWAYS_FP32_INPUTS = {"Resize": (1, 2)}  # roi and scales are FP32 by the operator's definition
 
+_TYPED_BY_ATTRIBUTE = frozenset({"Cast", "CastLike", "DequantizeLinear", "QuantizeLinear"})
+
 
 def convert_nodes(model: Any, names: frozenset[str]) -> int:  # noqa: ANN401
     """Run the named nodes of `model` in FP16, with casts at the border; return how many do.
 
-    Nodes whose weights do not fit into FP16 keep FP32.
+    Nodes whose weights do not fit into FP16 keep FP32, and so do those whose type does not follow from their inputs'.
     """
     return _Conversion(model, names).run()
 
@@ -90,6 +92,8 @@ class _Conversion:
         return any(name in node.input for node in self._graph.node if node.name not in self._halved)
 
     def _fits(self, node: Any) -> bool:  # noqa: ANN401
+        if node.op_type in _TYPED_BY_ATTRIBUTE or not any(self._is_float(name) for name in node.input):
+            return False
         for name in node.input:
             if name in self._weights and self._is_float(name):
                 values = self._onnx.numpy_helper.to_array(self._weights[name])

@@ -41,10 +41,11 @@ class OutputError:
         """Take one frame's output into account; values that are not finite on one side only are infinitely far."""
         wide, other_wide = reference.astype(np.float64), other.astype(np.float64)
         same = (wide == other_wide) | (np.isnan(wide) & np.isnan(other_wide))
-        difference = np.where(same, 0.0, np.abs(wide - other_wide))
+        with np.errstate(invalid="ignore"):
+            difference = np.where(same, 0.0, np.abs(wide - other_wide))
         difference = np.where(np.isnan(difference), np.inf, difference)
         self.max_error = max(self.max_error, float(difference.max(initial=0.0)))
-        self.mean_error += (float(difference.mean()) - self.mean_error) / (self.frames + 1)
+        self.mean_error = (self.mean_error * self.frames + float(difference.mean())) / (self.frames + 1)
         finite = np.abs(wide[np.isfinite(wide)])
         self.scale = max(self.scale, float(finite.max(initial=0.0)))
         self.frames += 1

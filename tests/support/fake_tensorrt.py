@@ -211,7 +211,7 @@ class Context:
 
     def _is_failing(self, what):
         if self._engine.plan["fail"] == what:
-            self._engine.logger.log(ILogger.Severity.ERROR, what + " failed, as asked")
+            self._engine.logger.log(ILogger.Severity.ERROR, " ".join((what, "failed, as asked")))
             return True
         return False
 
@@ -254,8 +254,6 @@ class Context:
             for source, target, name in zip(inputs, outputs, plan["outputs"], strict=False):
                 nbytes = sizes[name]
                 target.memory[:nbytes].view(np.float32)[:] = source.memory[:nbytes].view(np.float32) * 2
-
-        activations = machine.buffers[self._memory]
 
         def work(inner):
             inner.execute(
