@@ -24,6 +24,8 @@ RAW_BYTES_PER_PIXEL: dict[int, tuple[int, int]] = {
     pb.ENCODING_BGR8: (3, 1),
     pb.ENCODING_NV12: (3, 2),
 }
+MAX_JPEG_SCANS = 64  # progressive files have about ten; each one is a pass over the whole picture
+_JPEG_SCAN = b"\xff\xda"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _PNG_END = b"IEND"
@@ -95,6 +97,9 @@ def _decode_jpeg(payload: memoryview, image: ImageInput, max_pixels: int) -> tup
     except ValueError:
         raise InvalidRequestError("payload is not a JPEG file, or its header is broken") from None
     _check_pixels("JPEG", width, height, max_pixels)
+    scans = bytes(payload).count(_JPEG_SCAN)  # the marker cannot occur inside compressed data
+    if scans > MAX_JPEG_SCANS:
+        raise InvalidRequestError(f"JPEG has {scans} scans, more than {MAX_JPEG_SCANS}; send it baseline")
     try:
         pixels = simplejpeg.decode_jpeg(
             payload, image.color_order, min_height=image.height, min_width=image.width, min_factor=1

@@ -186,6 +186,17 @@ def test_a_png_with_other_pixels_than_its_header_says_is_refused(size):
     assert sent_size == size, "libpng takes too much data for less"
 
 
+def test_a_progressive_jpeg_is_taken_unless_it_has_more_scans_than_any_real_one():
+    """A few bytes of a scan cost a pass over the whole picture: 16 MB of them would keep a worker busy for hours."""
+    bgr = picture(64, 48)
+    progressive = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    assert progressive.count(b"\xff\xda") > 1
+    decode(progressive, JPEG)
+    last_scan = progressive[progressive.rindex(b"\xff\xda") : -2]
+    with pytest.raises(InvalidRequestError, match="scans"):
+        decode(progressive[:-2] + last_scan * 100 + b"\xff\xd9", JPEG)
+
+
 @pytest.mark.parametrize("encoding", [JPEG, PNG])
 def test_a_truncated_file_is_refused_wherever_it_ends(encoding):
     data = encode(picture(32, 24), encoding)
