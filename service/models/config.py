@@ -57,15 +57,15 @@ IGNORED = (
 )
 
 
-def describe(entry: ModelEntry) -> ModelDescription:
+def describe(entry: ModelEntry, config: ModelConfig | None = None) -> ModelDescription:
     """Return what is known of a model before an engine is opened (`specs`, `image` and output indices come later).
 
     Raises:
         ConfigError: config.pbtxt cannot be read or asks for what cannot be served.
         RepositoryError: no model file to derive the backend from, or a link that leads out of the repository.
     """
-    written = read_config(entry)
-    config = written if written is not None else ModelConfig()
+    if config is None:
+        config = read_config(entry) or ModelConfig()
     filename = f"{entry.name}/{CONFIG_NAME}"
     _refuse(config, entry, filename)
     own = read_parameters(config, filename)

@@ -5,12 +5,13 @@ immutable mapping that is swapped whole.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import structlog
 
 import service
+from forebay.wire.model_config_pb2 import ModelConfig
 from service.errors import UnknownModelError
 from service.models.config import describe, model_file, serving_versions
 from service.models.opening import VersionContext, open_version
@@ -37,11 +38,18 @@ class ModelRegistry:
         self._context = context
         self._lock = threading.Lock()
         self._versions: Mapping[str, Mapping[str, ModelVersion]] = {}
+        self._closing: list[_Closing] = []
+        self.on_retired: Callable[[ModelVersion], None] = lambda _: None  # told to send users away. Thread: any
+
+    @property
+    def repository(self) -> Repository:
+        """The folders. Raises RepositoryError if one is gone."""
+        return Repository(self._paths)
 
     def load_all(self) -> None:
         """Load every model of the repositories. Raises RepositoryError or EngineError; what was loaded stays."""
-        for entry in Repository(self._paths).models():
-            self._load(entry)
+        for entry in self.repository.models():
+            self.load(entry)
 
     def find(self, name: str, version: str) -> ModelVersion:
         """Return a version that is ready; the newest one for an empty `version`. Raises UnknownModelError."""
@@ -56,6 +64,13 @@ class ModelRegistry:
             return versions[version]
         return versions[max(versions, key=int)]
 
+    def acquire(self, name: str, version: str) -> ModelVersion:
+        """Return a version that stays open until its `end_use`. Raises UnknownModelError. Thread: any."""
+        while True:
+            found = self.find(name, version)
+            if found.try_use():
+                return found  # else it was retired meanwhile, and `find` knows better now
+
     def all(self) -> list[ModelVersion]:
         """Return every version that serves now. Thread: any."""
         return [version for versions in self._versions.values() for version in versions.values()]
@@ -64,23 +79,95 @@ class ModelRegistry:
         """Return the versions that serve now, by model."""
         return {name: list(versions) for name, versions in self._versions.items()}
 
+    def load(
+        self, entry: ModelEntry, config: ModelConfig | None = None, keep: Collection[str] = ()
+    ) -> dict[str, ModelVersion]:
+        """Open the versions that the configuration selects, then let them take the place of those that serve now.
+
+        Nothing changes for anybody until every new version is warm; if one cannot be opened, nothing changes at all.
+
+        Args:
+            entry: the model's folder.
+            config: instead of the one in the folder.
+            keep: versions that need not be opened again if they serve already.
+
+        Returns:
+            What serves now, by version.
+
+        Raises:
+            RepositoryError, EngineError: the model cannot be served; what was served before goes on.
+        """
+        with self._lock:
+            description = describe(entry, config)
+            for warning in description.warnings:
+                log.warning("configuration", model=entry.name, detail=warning)
+            serving = self._versions.get(entry.name, {})
+            versions = {str(number): None for number in serving_versions(entry, description)}
+            opened: dict[str, ModelVersion] = {}
+            try:
+                for number in versions:
+                    if number not in keep or number not in serving:
+                        path = model_file(entry, int(number), description)
+                        opened[number] = open_version(description, number, path, self._context)
+            except BaseException:
+                for version in opened.values():
+                    version.close()
+                raise
+            replaced = {number: opened.get(number) or serving[number] for number in versions}
+            self._versions = {**self._versions, entry.name: replaced}
+            for number in opened:
+                log.info("model loaded", model=entry.name, version=number, backend=description.backend)
+            self._retire([version for number, version in serving.items() if replaced.get(number) is not version])
+            return replaced
+
+    def unload(self, name: str) -> list[str]:
+        """Let a model take no new users and close it when the last one has gone; return its versions.
+
+        Raises:
+            UnknownModelError: it is not loaded.
+        """
+        with self._lock:
+            serving = self._versions.get(name)
+            if not serving:
+                raise UnknownModelError(f"no model {name[:128]!r} is loaded")
+            self._versions = {other: versions for other, versions in self._versions.items() if other != name}
+            self._retire(list(serving.values()))
+            log.info("model unloaded", model=name, versions=list(serving))
+            return list(serving)
+
+    def unloading(self) -> list[tuple[str, str]]:
+        """Return model and version of everything that is on its way out. Thread: any."""
+        return [(closing.version.name, closing.version.version) for closing in self._closing if closing.is_alive()]
+
     def close(self, timeout_s: float | None = None) -> bool:
         """Close every version; say whether all their threads ended."""
         with self._lock:
             versions = [version for by_number in self._versions.values() for version in by_number.values()]
             self._versions = {}
+            closing, self._closing = self._closing, []
         closed = [version.close(timeout_s) for version in versions]
-        return all(closed)
+        for thread in closing:
+            thread.join(timeout_s)
+        return all(closed) and all(thread.is_closed for thread in closing)
 
-    def _load(self, entry: ModelEntry) -> None:
-        description = describe(entry)
-        for warning in description.warnings:
-            log.warning("configuration", model=entry.name, detail=warning)
-        with self._lock:
-            for number in serving_versions(entry, description):
-                path = model_file(entry, number, description)
-                version = open_version(description, str(number), path, self._context)
-                serving = dict(self._versions.get(entry.name, {}))
-                serving[version.version] = version
-                self._versions = {**self._versions, entry.name: serving}
-                log.info("model loaded", model=entry.name, version=version.version, backend=description.backend)
+    def _retire(self, versions: Sequence[ModelVersion]) -> None:
+        self._closing = [closing for closing in self._closing if closing.is_alive()]
+        for version in versions:
+            version.retire()
+            self._closing.append(_Closing(version))
+            self._closing[-1].start()
+            self.on_retired(version)
+
+
+class _Closing(threading.Thread):
+    """Closes a retired version once nobody uses it any more."""
+
+    def __init__(self, version: ModelVersion) -> None:
+        super().__init__(name=f"{version.name}.{version.version}.closing", daemon=True)
+        self.version = version
+        self.is_closed = False
+
+    def run(self) -> None:
+        """Wait and close."""
+        self.version.wait_unused(None)
+        self.is_closed = self.version.close()

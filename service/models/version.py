@@ -4,6 +4,7 @@ The front end sees `arrive`, `cancel`, `arena` and `feasibility`; everything els
 `service.models.opening`.
 """
 
+import threading
 from collections.abc import Sequence
 
 from engines.device import Device
@@ -54,11 +55,43 @@ class ModelVersion:
         self._device = device
         self.hang_limit_ns = hang_limit_ns
         self._clock = clock
+        self._unused = threading.Condition()
+        self._users = 0
+        self._is_retired = False
 
     @property
     def feasibility(self) -> Feasibility:
         """The former's latest snapshot. Thread: any."""
         return self.former.feasibility
+
+    def try_use(self) -> bool:
+        """Keep the version open until `end_use`; False if it is on its way out: find another. Thread: any."""
+        with self._unused:
+            if self._is_retired:
+                return False
+            self._users += 1
+            return True
+
+    def end_use(self) -> None:
+        """Let go of it: nothing more will arrive from this user. Thread: any."""
+        with self._unused:
+            self._users -= 1
+            if self._users == 0:
+                self._unused.notify_all()
+
+    def retire(self) -> None:
+        """Take no new users. Idempotent. Thread: any."""
+        with self._unused:
+            self._is_retired = True
+
+    def wait_unused(self, until_ns: int | None) -> bool:
+        """Return whether the last user of a retired version has let go. Blocks: until then, or until `until_ns`."""
+        with self._unused:
+            while self._users:
+                if until_ns is not None and self._clock.now_ns() >= until_ns:
+                    return False
+                self._clock.wait(self._unused, until_ns)
+            return True
 
     def arrive(self, request: Request) -> None:
         """Hand a request, inputs in its frame buffer, to the former. Thread: any. Blocks: no."""

@@ -1,0 +1,195 @@
+"""Loading and unloading while serving: the three control modes, the state of every model, and the watch on the folders.
+
+*none*: everything is loaded at start and stays. *explicit*: clients load and unload; at start only what the settings
+name is loaded. *poll*: the folders are looked at from time to time; what is new or changed is loaded, what has gone is
+unloaded. A model that cannot be loaded never takes the place of one that serves.
+
+Thread: `start`, `load`, `unload` and `poll` block for seconds and are called by one worker thread at a time (a lock);
+`index` by any.
+"""
+
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+from google.protobuf import json_format
+
+from engines.errors import EngineError
+from forebay.wire.model_config_pb2 import ModelConfig
+from service.errors import UnknownModelError
+from service.models.config_text import ConfigError
+from service.models.registry import ModelRegistry
+from service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
+
+log = structlog.get_logger(__name__)
+
+ControlMode = Literal["none", "explicit", "poll"]
+State = Literal["READY", "UNAVAILABLE", "LOADING", "UNLOADING", ""]
+ALL_MODELS = "*"
+Fingerprint = frozenset[tuple[str, int, int]]
+
+
+class LoadError(Exception):
+    """A model cannot be loaded or unloaded; the message names it and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """One line of the index; version and state are empty for a model that nobody ever loaded."""
+
+    name: str
+    version: str
+    state: State
+    reason: str = ""
+
+
+class ModelLifecycle:
+    """See the module.
+
+    Args:
+        registry: holds what serves.
+        mode: who decides.
+        wanted: models to load at start in mode explicit; `*` for all.
+        on_change: told a model's name and whether it serves now. Thread: the caller's.
+    """
+
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        mode: ControlMode = "none",
+        wanted: Sequence[str] = (),
+        on_change: Callable[[str, bool], None] = lambda _name, _is_serving: None,
+    ) -> None:
+        self.mode = mode
+        self._registry = registry
+        self._wanted = tuple(wanted)
+        self._on_change = on_change
+        self._lock = threading.Lock()
+        self._notes: dict[str, tuple[State, str]] = {}  # by model: LOADING, or why it is UNAVAILABLE
+        self._fingerprints: dict[str, dict[str, Fingerprint]] = {}
+
+    def start(self) -> None:
+        """Load what is to be served from the start. Raises RepositoryError or EngineError."""
+        repository = self._registry.repository
+        if self.mode == "explicit" and ALL_MODELS not in self._wanted:
+            for name in self._wanted:
+                self._registry.load(repository.model(name))
+        else:
+            self._registry.load_all()
+        if self.mode == "poll":
+            self._fingerprints = {entry.name: _fingerprints(entry) for entry in repository.models()}
+
+    def load(self, name: str, config_json: str | None = None) -> None:
+        """Load a model, or load it again. Raises LoadError; what was served before goes on."""
+        with self._lock:
+            try:
+                entry = self._registry.repository.model(name)
+            except RepositoryError as error:
+                raise LoadError(f"failed to load '{name[:128]}', {error}") from None
+            try:
+                config = None if config_json is None else _parse_json(config_json, name)
+                self._load(entry, config)
+            except (RepositoryError, EngineError) as error:
+                raise LoadError(f"failed to load '{name}', {_public(error, entry)}") from error
+
+    def unload(self, name: str) -> None:
+        """Unload a model: no new requests, and it is closed when the last one is answered. Raises LoadError."""
+        with self._lock:
+            try:
+                self._registry.unload(name)
+            except UnknownModelError as error:
+                raise LoadError(f"failed to unload '{name[:128]}', {error.message}") from None
+            self._notes[name] = ("UNAVAILABLE", "unloaded")
+            self._on_change(name, False)  # noqa: FBT003 - as the attribute says
+
+    def poll(self) -> None:
+        """Look at the folders and follow them. Never raises for what is in them."""
+        with self._lock:
+            try:
+                scan = self._registry.repository.scan()
+            except RepositoryError as error:
+                log.warning("model repository", detail=str(error))
+                return
+            for problem in scan.problems:
+                log.warning("model repository", detail=problem)
+            entries = {entry.name: entry for entry in scan.models}
+            for name in set(self._registry.versions()) - set(entries):
+                self._registry.unload(name)
+                self._notes[name] = ("UNAVAILABLE", "unloaded")
+                self._fingerprints.pop(name, None)
+                self._on_change(name, False)  # noqa: FBT003
+            for entry in entries.values():
+                self._follow(entry)
+
+    def index(self, *, ready_only: bool = False) -> list[ModelState]:
+        """Return the state of everything in the repositories and of everything that serves."""
+        serving = self._registry.versions()
+        states = [ModelState(name, number, "READY") for name, numbers in serving.items() for number in numbers]
+        if not ready_only:
+            states += [ModelState(name, number, "UNLOADING") for name, number in self._registry.unloading()]
+            try:
+                names = {entry.name for entry in self._registry.repository.scan().models}
+            except RepositoryError:
+                names = set()
+            for name in names | set(self._notes):
+                state, reason = self._notes.get(name, ("", ""))
+                if name not in serving or state:
+                    states.append(ModelState(name, "", state, reason))
+        return sorted(states, key=lambda state: (state.name, state.version))
+
+    def _follow(self, entry: ModelEntry) -> None:
+        seen = _fingerprints(entry)
+        before = self._fingerprints.get(entry.name)
+        if seen == before:
+            return
+        self._fingerprints[entry.name] = seen
+        same = [] if before is None or before[""] != seen[""] else [v for v in seen if before.get(v) == seen[v]]
+        try:
+            self._load(entry, None, keep=same)
+        except (RepositoryError, EngineError) as error:
+            log.warning("model not loaded", model=entry.name, error=str(error))
+
+    def _load(self, entry: ModelEntry, config: ModelConfig | None, keep: Collection[str] = ()) -> None:
+        self._notes[entry.name] = ("LOADING", "")
+        try:
+            self._registry.load(entry, config, keep)
+        except (RepositoryError, EngineError) as error:
+            self._notes[entry.name] = ("UNAVAILABLE", _public(error, entry))
+            raise
+        except BaseException:
+            self._notes.pop(entry.name, None)
+            raise
+        self._notes.pop(entry.name, None)
+        self._on_change(entry.name, True)  # noqa: FBT003
+
+
+def _public(error: Exception, entry: ModelEntry) -> str:
+    """Return the words of an error without the folders of this machine."""
+    return str(error).replace(f"{entry.root}/", "").replace(str(entry.root), "the repository")
+
+
+def _parse_json(text: str, name: str) -> ModelConfig:
+    try:
+        config = json_format.Parse(text, ModelConfig())
+    except json_format.ParseError as error:
+        raise ConfigError(f"{name}/{CONFIG_NAME}: the configuration in the request: {str(error)[:200]}") from None
+    config.name = config.name or name
+    return config
+
+
+def _fingerprints(entry: ModelEntry) -> dict[str, Fingerprint]:
+    """Return what changes when a file does: by version folder, and under "" for the files beside them."""
+    versions = {str(number) for number in entry.versions}
+    found: dict[str, set[tuple[str, int, int]]] = {"": set(), **{number: set() for number in versions}}
+    for path in entry.path.rglob("*"):
+        try:
+            if path.is_file():
+                first = path.relative_to(entry.path).parts[0]
+                status = path.stat()
+                relative = str(path.relative_to(entry.path))
+                found[first if first in versions else ""].add((relative, status.st_size, status.st_mtime_ns))
+        except OSError:
+            continue  # it went while we looked: the next look sees that
+    return {number: frozenset(files) for number, files in found.items()}
