@@ -13,7 +13,6 @@ import typer
 
 from loadtest.errors import ExitCode, LoadError
 from loadtest.options import LoadOptions, seconds, with_load_options
-from loadtest.output import Outputs, read, write_json
 from loadtest.process_tuning import tune_process
 
 load_app = typer.Typer(
@@ -48,11 +47,12 @@ def load(
     """Offer frames to a server and report latency, goodput and what became of every frame."""
     if context.invoked_subcommand is not None:
         return
-    outputs = Outputs(json_path, html_path, markdown_path, hgrm_path)
 
     async def run() -> int:
         from loadtest.measure import measure, parse_assertions
+        from loadtest.output import Outputs
 
+        outputs = Outputs(json_path, html_path, markdown_path, hgrm_path)
         outputs.check()
         parsed = parse_assertions(assertions or [])
         document = await measure(
@@ -118,6 +118,7 @@ def compare(
     async def run() -> int:
         from loadtest.compare import Change, text
         from loadtest.compare import compare as compare_documents
+        from loadtest.output import read, write_json
 
         comparison = compare_documents(read(a), read(b))
         write_json(json_path, comparison.to_dict(), text(comparison))

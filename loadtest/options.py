@@ -1,4 +1,7 @@
-"""The options that say what to offer to whom: shared by `forebay load` and `forebay load search`."""
+"""The options that say what to offer to whom: shared by `forebay load` and `forebay load search`.
+
+Imports numpy only when a job is made of them, so that `--help` of the whole command line stays quick.
+"""
 
 import dataclasses
 import functools
@@ -8,16 +11,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from loadtest.arrivals import read_trace
 from loadtest.errors import UsageError
-from loadtest.frames import FramesSpec
-from loadtest.job import Job
 from loadtest.scenario import Arrival, Phase, Policy, Scenario
 from loadtest.target import Delivery, Encoding, Protocols, TargetSpec
+
+if TYPE_CHECKING:
+    from loadtest.frames import FramesSpec
+    from loadtest.job import Job
 
 GOOD_WITHIN_MS = 100.0  # an answer older than this is of no use to a live view
 _DATATYPE_BYTES = {"UINT8": 1, "INT8": 1, "BOOL": 1, "FP16": 2, "FP32": 4, "INT32": 4, "FP64": 8, "INT64": 8}
@@ -80,8 +84,10 @@ class LoadOptions:
     calibrate: Annotated[bool, _Option(help="Measure the generator's own ceiling after the run.")] = True
     live: Annotated[bool, _Option(help="Show progress on a terminal.")] = True
 
-    def job(self) -> Job:
+    def job(self) -> "Job":
         """Return the job that these options describe. Raises UsageError."""
+        from loadtest.job import Job
+
         scenario = self._scenario()
         return Job(scenario=scenario, spec=self._spec(scenario), frames=self._frames(), processes=self.processes)
 
@@ -101,6 +107,8 @@ class LoadOptions:
         return next((arrival for is_given, arrival in given if is_given), Arrival.CAMERAS)
 
     def _scenario(self) -> Scenario:
+        from loadtest.arrivals import read_trace
+
         arrival = self._arrival()
         rate = self.rate if self.rate is not None else 100.0
         trace = read_trace(self.trace) if self.trace else ()
@@ -155,7 +163,9 @@ class LoadOptions:
             return self.encoding
         return Encoding.TENSOR if self.shape or self.protocol is not Protocols.FOREBAY else Encoding.JPEG
 
-    def _frames(self) -> FramesSpec:
+    def _frames(self) -> "FramesSpec":
+        from loadtest.frames import FramesSpec
+
         size = _whole_numbers(self.size, "--size")
         if self.size and len(size) != 2:
             raise UsageError("--size is WIDTHxHEIGHT, for example 640x480")
