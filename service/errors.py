@@ -151,6 +151,13 @@ class TooManyStreamsError(ServiceError):
     scope = "session"
 
 
+class SlowReaderError(ServiceError):
+    """The client took no message for longer than the write deadline."""
+
+    outcome = Outcome.OVERLOADED
+    scope = "session"
+
+
 class DeviceLostError(ServiceError):
     """The device is gone; this process ends and a supervisor starts it anew."""
 

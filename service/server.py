@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from service.clock import Clock, MonotonicClock
+from service.frontend.calls import CallTasks
 from service.frontend.frames_servicer import FramesServicer
 from service.frontend.inference_rpcs import ModelRpcs
 from service.frontend.inference_servicer import InferenceServicer
@@ -82,10 +83,11 @@ class Server:
         )
         self._watchdog = Watchdog(self.registry.all, self.clock, self.on_fatal)
         self._watching: asyncio.Task[None] | None = None
-        self.frames = FramesServicer(self.registry.find, self.pool, sink, self.clock, settings)
+        calls = CallTasks()
+        self.frames = FramesServicer(self.registry.find, self.pool, sink, self.clock, settings, calls)
         rpcs = ModelRpcs(self.registry.find, self.registry.versions, lambda: not self._stop.is_set())
-        self.inference = InferenceServicer(self.registry.find, rpcs, self.clock, settings)
-        self.front_end = FrontEnd(self.frames, self.inference, self.clock, settings)
+        self.inference = InferenceServicer(self.registry.find, rpcs, self.clock, settings, calls)
+        self.front_end = FrontEnd(self.frames, self.inference, calls, self.clock, settings)
 
     async def start(self) -> Ready:
         """Load the models and listen. Raises RepositoryError, EngineError or AddressError; `close` then tidies up."""

@@ -65,7 +65,7 @@ def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
     import structlog
 
     from engines.errors import EngineError
-    from service.frontend.server import AddressError
+    from service.frontend.server import AddressError, CertificateError
     from service.log import configure_logs
     from service.models.repository import RepositoryError
     from service.server import serve as run
@@ -78,8 +78,10 @@ def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
         log.info("process tuned")
     try:
         return run(settings)
-    except (RepositoryError, EngineError, AddressError) as error:
+    except (RepositoryError, EngineError, AddressError, CertificateError) as error:
         if is_debug:
             raise
         typer.echo(f"forebay: {error}", err=True)
+        if isinstance(error, CertificateError):
+            return exit_codes.USAGE
         return exit_codes.UNAVAILABLE if isinstance(error, AddressError) else exit_codes.MODEL

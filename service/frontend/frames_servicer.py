@@ -23,10 +23,13 @@ from service.errors import (
     Outcome,
     ServiceError,
     SessionStateError,
+    SlowReaderError,
     TooManyStreamsError,
 )
+from service.frontend.calls import CallTasks, cut
 from service.frontend.frames_codec import STREAM_STATUS, parse_client_message, tensor_spec
 from service.frontend.opening import FindModel, StreamConfig, accept_open
+from service.frontend.outgoing import Outgoing
 from service.frontend.session import Session
 from service.request import CompletionSink, Delivery, next_request_id
 from service.settings import ServeSettings
@@ -42,11 +45,11 @@ class FrameStream:
     Owner: the event loop's thread.
     """
 
-    def __init__(self, session_id: str, opened_ns: int, lifetime_s: float) -> None:
+    def __init__(self, session_id: str, outgoing: Outgoing, opened_ns: int, lifetime_s: float) -> None:
         self.session_id = session_id
+        self.outgoing = outgoing
         self.opened_ns = opened_ns
         self.lifetime_s = lifetime_s
-        self.last_sent_ns = opened_ns
         self.session: Session | None = None
         self.output = asyncio.Event()
         self.room = asyncio.Event()
@@ -81,6 +84,16 @@ class FrameStream:
         if self._reader is not None:
             self._reader.cancel()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether `stop_reading` was called."""
+        return self._is_stopped
+
+    def give_up(self) -> None:
+        """End the stream without its last answers: the client takes none."""
+        self.outgoing.give_up()
+        self.stop_reading()
+
     async def read(self, context: Context) -> bytes | None:
         """Return the next message, or None when the client half-closed or reading was stopped."""
         if self._is_stopped:
@@ -112,6 +125,7 @@ class FramesServicer:
         sink: completions made on workers.
         clock: time.
         settings: limits.
+        calls: ends those whose client takes nothing.
     """
 
     def __init__(
@@ -121,6 +135,7 @@ class FramesServicer:
         sink: CompletionSink,
         clock: Clock,
         settings: ServeSettings,
+        calls: CallTasks,
     ) -> None:
         self.streams: set[FrameStream] = set()
         self.frames_received = 0  # on streams that have closed, like `outcomes`
@@ -130,6 +145,7 @@ class FramesServicer:
         self._sink = sink
         self._clock = clock
         self._settings = settings
+        self._calls = calls
         self._next_session_id: Callable[[], int] = itertools.count(1).__next__
         self._is_draining = False
 
@@ -153,6 +169,8 @@ class FramesServicer:
         """Serve one stream: grpc.aio's handler. Whatever happens ends as a status, never as UNKNOWN."""
         try:
             await self._serve(context)
+        except SlowReaderError as error:
+            await cut(context, self._calls, STREAM_STATUS[error.outcome], error.message)
         except ServiceError as error:
             if isinstance(error, InvariantError):
                 log.exception("stream failed", detail=error.detail)
@@ -160,6 +178,8 @@ class FramesServicer:
             await context.abort(STREAM_STATUS[error.outcome], error.message, hint)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
+        except grpc.aio.InternalError:  # a write failed: the client has left
+            raise asyncio.CancelledError from None
         except Exception:
             log.exception("stream failed")
             await context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the details")
@@ -173,7 +193,8 @@ class FramesServicer:
             )
         # Streams opened together must not all come back together.
         lifetime_s = self._settings.stream_lifetime_s * random.uniform(0.8, 1.2)  # noqa: S311 - not a secret
-        stream = FrameStream(f"s{self._next_session_id()}", self._clock.now_ns(), lifetime_s)
+        outgoing = Outgoing(context, self._clock)
+        stream = FrameStream(f"s{self._next_session_id()}", outgoing, self._clock.now_ns(), lifetime_s)
         self.streams.add(stream)
         try:
             config = await self._open(stream, context)
@@ -205,12 +226,12 @@ class FramesServicer:
         stream.session = session
         stream.send_control(self._opened(stream, config))
         log.info("stream opened", session=stream.session_id, stream=config.stream_id, model=config.version.name)
-        writer = asyncio.create_task(self._write(stream, session, context))
+        writer = asyncio.create_task(self._write(stream, session))
         error: ServiceError | None = None
         try:
             error = await self._read_until_done(stream, session, writer, context)
             session.stop_reading()
-            await writer
+            await stream.outgoing.join(writer)
         finally:
             writer.cancel()
             if not session.is_finished:
@@ -226,7 +247,7 @@ class FramesServicer:
     ) -> ServiceError | None:
         """Read frames until the client half-closes; return the error that ends the stream, if there is one."""
         while True:
-            while not session.has_room and not writer.done():
+            while not (session.has_room or stream.is_stopped or writer.done()):
                 stream.room.clear()
                 await stream.room.wait()
             data = None if writer.done() else await stream.read(context)
@@ -241,14 +262,13 @@ class FramesServicer:
                 return error
             session.on_frame(message, received_ns)
 
-    async def _write(self, stream: FrameStream, session: Session, context: Context) -> None:
+    async def _write(self, stream: FrameStream, session: Session) -> None:
         """Write whatever is ready, in order, until the session is finished."""
         try:
             while True:
                 message = stream.next_message()
                 if message is not None:
-                    await context.write(message)
-                    stream.last_sent_ns = self._clock.now_ns()
+                    await stream.outgoing.write(message)
                 elif session.is_finished:
                     return
                 else:

@@ -14,13 +14,15 @@ import grpc
 import structlog
 
 from service.clock import Clock
-from service.errors import InvariantError, ServiceError
+from service.errors import InvariantError, ServiceError, SlowReaderError
+from service.frontend.calls import CallTasks, cut
 from service.frontend.inference_admission import StreamKeys, admit, cancel
 from service.frontend.inference_codec import Call, encode, parse
 from service.frontend.inference_errors import InferenceError, internal, status_of
 from service.frontend.inference_lookup import FindModel, ModelLookup
 from service.frontend.inference_rpcs import ModelRpcs
 from service.frontend.inference_stream import InferStream
+from service.frontend.outgoing import Outgoing
 from service.models.version import ModelVersion
 from service.request import Completion
 from service.settings import ServeSettings
@@ -39,14 +41,18 @@ class InferenceServicer:
         rpcs: everything but inference.
         clock: time.
         settings: limits.
+        calls: ends those whose client takes nothing.
     """
 
-    def __init__(self, find_model: FindModel, rpcs: ModelRpcs, clock: Clock, settings: ServeSettings) -> None:
+    def __init__(
+        self, find_model: FindModel, rpcs: ModelRpcs, clock: Clock, settings: ServeSettings, calls: CallTasks
+    ) -> None:
         self.streams: set[StreamReader] = set()
         self._lookup = ModelLookup(find_model)
         self._rpcs = rpcs
         self._clock = clock
         self._settings = settings
+        self._calls = calls
         self._keys = StreamKeys()
         self._is_draining = False
 
@@ -75,7 +81,10 @@ class InferenceServicer:
 
     async def model_stream_infer(self, _: Any, context: Context) -> None:  # noqa: ANN401 - the request iterator, unused
         """Serve one stream of requests: grpc.aio's handler."""
-        await guarded(self._stream(context), context)
+        try:
+            await guarded(self._stream(context), context)
+        except SlowReaderError as error:
+            await cut(context, self._calls, status_of(error).code, error.message)
 
     async def _infer(self, data: bytes, context: Context) -> bytes:
         received_ns = self._clock.now_ns()
@@ -119,7 +128,7 @@ class InferenceServicer:
             raise InferenceError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server has {self._settings.max_streams} streams open"
             )
-        reader = StreamReader()
+        reader = StreamReader(Outgoing(context, self._clock))
         stream = InferStream(
             self._lookup,
             self._clock,
@@ -130,11 +139,11 @@ class InferenceServicer:
             on_room=reader.room.set,
         )
         self.streams.add(reader)
-        writer = asyncio.create_task(_write(reader, stream, context))
+        writer = asyncio.create_task(_write(reader, stream))
         try:
             await self._read_until_done(reader, stream, writer, context)
             stream.stop_reading()
-            await writer
+            await reader.outgoing.join(writer)
         finally:
             self.streams.discard(reader)
             writer.cancel()
@@ -149,7 +158,7 @@ class InferenceServicer:
         self, reader: "StreamReader", stream: InferStream, writer: "asyncio.Task[None]", context: Context
     ) -> None:
         while True:
-            while not stream.has_room and not writer.done():
+            while not (stream.has_room or reader.is_stopped or writer.done()):
                 reader.room.clear()
                 await reader.room.wait()
             data = None if writer.done() else await reader.read(context)
@@ -166,28 +175,34 @@ class InferenceServicer:
 class StreamReader:
     """Reads one stream's messages; reading can be stopped from outside. Owner: the event loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, outgoing: Outgoing) -> None:
+        self.outgoing = outgoing
         self.output = asyncio.Event()
         self.room = asyncio.Event()
-        self._is_stopped = False
+        self.is_stopped = False
         self._reading: asyncio.Task[Any] | None = None  # while it reads
 
     def stop(self) -> None:
         """End the read that is under way, as if the client had half-closed."""
-        self._is_stopped = True
+        self.is_stopped = True
         self.room.set()
         if self._reading is not None:
             self._reading.cancel()
 
+    def give_up(self) -> None:
+        """End the stream without its last answers: the client takes none."""
+        self.outgoing.give_up()
+        self.stop()
+
     async def read(self, context: Context) -> bytes | None:
         """Return the next message, or None when the client half-closed or reading was stopped."""
-        if self._is_stopped:
+        if self.is_stopped:
             return None
         self._reading = asyncio.current_task()
         try:
             message = await context.read()
         except asyncio.CancelledError:
-            if self._is_stopped and self._reading is not None and self._reading.uncancel() == 0:
+            if self.is_stopped and self._reading is not None and self._reading.uncancel() == 0:
                 return None  # it was `stop`, not the client
             raise
         finally:
@@ -195,13 +210,13 @@ class StreamReader:
         return None if message is grpc.aio.EOF else message  # type: ignore[attr-defined]  # not in the stubs
 
 
-async def _write(reader: StreamReader, stream: InferStream, context: Context) -> None:
+async def _write(reader: StreamReader, stream: InferStream) -> None:
     """Write whatever is ready until the stream is finished."""
     try:
         while True:
             message = stream.next_message()
             if message is not None:
-                await context.write(message)
+                await reader.outgoing.write(message)
             elif stream.is_finished:
                 return
             else:
@@ -215,6 +230,8 @@ async def guarded(answer: Awaitable[Any], context: Context) -> Any:  # noqa: ANN
     """Await a handler; whatever it raises becomes a status."""
     try:
         return await answer
+    except SlowReaderError:
+        raise
     except InferenceError as error:
         await context.abort(error.code, error.message)
     except ServiceError as error:
@@ -222,6 +239,8 @@ async def guarded(answer: Awaitable[Any], context: Context) -> Any:  # noqa: ANN
         await context.abort(status.code, status.message)
     except (asyncio.CancelledError, grpc.aio.AbortError):
         raise
+    except grpc.aio.InternalError:  # a write failed: the client has left
+        raise asyncio.CancelledError from None
     except Exception as error:
         log.exception("call failed")
         status = status_of(internal(error))

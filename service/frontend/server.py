@@ -1,7 +1,11 @@
-"""The gRPC server: one port for every protocol, health, and what is done about streams from time to time."""
+"""The gRPC server: one port for every protocol, health, and what is done about streams from time to time.
+
+Every limit is a setting (docs/operations.md). What is not one: the size of what is sent, which the model bounds.
+"""
 
 import asyncio
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -10,10 +14,13 @@ from grpc_health.v1 import health_pb2_grpc
 
 from forebay.wire import frames_pb2 as pb
 from service.clock import Clock
-from service.frontend.frames_servicer import FramesServicer
+from service.frontend.calls import CallTasks
+from service.frontend.frames_servicer import FramesServicer, FrameStream
 from service.frontend.health import HealthServicer
 from service.frontend.inference_servicer import InferenceServicer
-from service.settings import ServeSettings
+from service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
+from service.frontend.unix_socket import SocketPathError, socket_place
+from service.settings import ServeSettings, is_loopback
 
 log = structlog.get_logger(__name__)
 
@@ -25,16 +32,33 @@ class AddressError(Exception):
     """The address cannot be listened on. The message says why and what to do."""
 
 
+__all__ = ["AddressError", "CertificateError", "FrontEnd", "server_options"]
+
+
 class FrontEnd:
-    """Owns the grpc.aio server. Thread: the event loop's."""
+    """Owns the grpc.aio server. Thread: the event loop's.
+
+    Args:
+        frames: serves streams of frames.
+        inference: serves the Open Inference Protocol.
+        calls: ends calls whose client takes nothing.
+        clock: time.
+        settings: limits.
+    """
 
     def __init__(
-        self, frames: FramesServicer, inference: InferenceServicer, clock: Clock, settings: ServeSettings
+        self,
+        frames: FramesServicer,
+        inference: InferenceServicer,
+        calls: CallTasks,
+        clock: Clock,
+        settings: ServeSettings,
     ) -> None:
         self._frames = frames
         self._inference = inference
         self._clock = clock
         self._settings = settings
+        calls.watch(asyncio.get_running_loop())
         self._server = grpc.aio.server(options=server_options(settings))
         self.health = HealthServicer()
         self._housekeeping: asyncio.Task[None] | None = None
@@ -42,22 +66,45 @@ class FrontEnd:
         self._server.add_generic_rpc_handlers((frames.handler(), inference.handler()))
 
     async def start(self) -> list[str]:
-        """Listen and return the addresses, with real port numbers. Raises AddressError."""
-        addresses = [self._bind(self._settings.address)]
+        """Listen and return the addresses, with real port numbers. Raises AddressError or CertificateError."""
+        addresses = [self._bind(self._settings.address, self._credentials())]
         if self._settings.uds is not None:
-            addresses.append(self._bind(f"unix:{self._settings.uds}"))
+            addresses.append(self._bind_unix(self._settings.uds))
         await self._server.start()
         self._housekeeping = asyncio.create_task(self._keep_house())
         return addresses
 
-    def _bind(self, address: str) -> str:
+    def _credentials(self) -> grpc.ServerCredentials | None:
+        """Return what the port speaks: TLS, or None for plain text."""
+        settings = self._settings
+        if settings.tls_cert is None or settings.tls_key is None:
+            if not is_loopback(settings.address.rpartition(":")[0]):
+                log.warning("other machines reach this server without TLS", address=settings.address)
+            return None
+        files = CertificateFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+        return ServerCertificates(files).credentials()
+
+    def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> str:
         try:
-            port = self._server.add_insecure_port(address)
+            if credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, credentials)
         except RuntimeError:
             port = 0
         if port == 0:
             raise AddressError(f"cannot listen on {address}: is it in use? stop the other process or give --address")
-        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+        return f"{address.rpartition(':')[0]}:{port}"
+
+    def _bind_unix(self, path: Path) -> str:
+        try:
+            with socket_place(path):
+                self._server.add_insecure_port(f"unix:{path}")
+        except SocketPathError as error:
+            raise AddressError(str(error)) from None
+        except RuntimeError:
+            raise AddressError(f"cannot listen on unix socket {path}: check the folder and its mode") from None
+        return f"unix:{path}"
 
     async def drain(self) -> None:
         """Health NOT_SERVING, no new streams, Reconnect on the open ones; then answer everything and stop.
@@ -92,17 +139,26 @@ class FrontEnd:
         while True:
             await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
             now_ns = self._clock.now_ns()
+            deadline_s = self._settings.write_deadline_s
+            for reader in tuple(self._inference.streams):
+                if reader.outgoing.is_stuck(now_ns, deadline_s):
+                    reader.give_up()
             for stream in tuple(self._frames.streams):
-                if stream.session is None:
-                    continue
-                if stream.leave_by_ns is not None and now_ns >= stream.leave_by_ns:
-                    stream.stop_reading()
-                elif 0 < stream.lifetime_s < (now_ns - stream.opened_ns) / 1e9:
-                    grace_ms = int(self._settings.drain_grace_s * 1000)
-                    stream.ask_to_leave(pb.Reconnect.REASON_REBALANCE, grace_ms, now_ns)
-                silence_s = (now_ns - stream.last_sent_ns) / 1e9
-                if 0 < self._settings.heartbeat_interval_s <= silence_s + HOUSEKEEPING_INTERVAL_S:
-                    stream.send_heartbeat()
+                if stream.outgoing.is_stuck(now_ns, deadline_s):
+                    stream.give_up()
+                elif stream.session is not None:
+                    self._look_after(stream, now_ns)
+
+    def _look_after(self, stream: FrameStream, now_ns: int) -> None:
+        """See to the lifetime and the heartbeat of one open stream."""
+        if stream.leave_by_ns is not None and now_ns >= stream.leave_by_ns:
+            stream.stop_reading()
+        elif 0 < stream.lifetime_s < (now_ns - stream.opened_ns) / 1e9:
+            grace_ms = int(self._settings.drain_grace_s * 1000)
+            stream.ask_to_leave(pb.Reconnect.REASON_REBALANCE, grace_ms, now_ns)
+        silence_s = (now_ns - stream.outgoing.last_sent_ns) / 1e9
+        if 0 < self._settings.heartbeat_interval_s <= silence_s + HOUSEKEEPING_INTERVAL_S:
+            stream.send_heartbeat()
 
 
 def server_options(settings: ServeSettings) -> list[tuple[str, Any]]:
@@ -111,6 +167,17 @@ def server_options(settings: ServeSettings) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),  # results are bounded by the model
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server behind the first
+        ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
+        ("grpc.max_metadata_size", settings.max_metadata_bytes),  # above this gRPC refuses some, by chance
+        ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),  # above this all
+        # A camera whose cable was pulled is found after time + timeout; gRPC's own default is two hours.
+        ("grpc.keepalive_time_ms", int(settings.keepalive_time_s * 1000)),
+        ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),  # a camera may be silent for long
+        # Clients ping too, tritonclient as often as it is told; gRPC's default cuts those that do within five minutes.
+        ("grpc.http2.min_ping_interval_without_data_ms", int(settings.min_client_ping_interval_s * 1000)),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", int(settings.min_client_ping_interval_s * 1000)),
         # Together 11 to 18 % less CPU at 150 KB and more (docs/benchmarks.md); one without the other gains nothing.
         ("grpc.http2.max_frame_size", 1 << 20),
         ("grpc.experimental.tcp_read_chunk_size", 1 << 20),

@@ -1,0 +1,74 @@
+"""Ending calls whose client takes nothing: what grpc.aio has no way to do.
+
+A write waits for as long as the client's flow control says so, and so does a status sent behind it: `abort` of a call
+whose client does not read returns when it reads. Cancelling the write frees the coroutine, not the call: the call, and
+the message in it, live until the client goes away.
+
+gRPC's core ends a call at once, past the flow control, when its last reference goes. In grpc.aio that is held by the
+task which waits for the client's cancellation and which made the handler's task. `CallTasks` notes, for every handler's
+task, the task that made it; `cut` sends the status, waits a moment, and cancels that task. The status is on its way
+before the rest is thrown away, so that a client which reads again sees why.
+
+If a release of grpcio does this differently, no maker is found and the call lasts until its client leaves
+(tests/rpc/test_slow_readers.py shows it).
+
+Owner: the event loop's thread.
+"""
+
+import asyncio
+import weakref
+from collections.abc import Coroutine
+from typing import Any, TypeAlias
+
+import grpc
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+_HANDLER_COROUTINE = "_handle_exceptions"  # grpc.aio's, around every handler
+DELIVERY_TIMEOUT_S = 0.5  # for the status of a client that reads again just now
+
+
+class CallTasks:
+    """Which task of grpc.aio holds the call of a handler's task."""
+
+    def __init__(self) -> None:
+        self._makers: weakref.WeakKeyDictionary[asyncio.Task[Any], weakref.ref[asyncio.Task[Any]]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Note the tasks that are made on `loop` from now on."""
+        loop.set_task_factory(self._make)  # type: ignore[arg-type]  # the protocol is of the newest Python
+
+    def _make(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coroutine: Coroutine[Any, Any, Any],
+        **options: Any,  # noqa: ANN401 - what the Python release passes on
+    ) -> asyncio.Task[Any]:
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        if getattr(coroutine, "__name__", "") == _HANDLER_COROUTINE:
+            maker = asyncio.current_task(loop)
+            if maker is not None:
+                self._makers[task] = weakref.ref(maker)
+        return task
+
+    def holder(self) -> "asyncio.Task[Any] | None":
+        """Return the task that holds the call of the handler that asks, or None."""
+        current = asyncio.current_task()
+        maker = None if current is None else self._makers.get(current)
+        return None if maker is None else maker()
+
+
+async def cut(context: Context, tasks: CallTasks, code: grpc.StatusCode, message: str) -> None:
+    """End a call whose client takes nothing, from its handler. Returns when the call is gone, or cannot be ended."""
+    aborting = asyncio.ensure_future(context.abort(code, message))
+    await asyncio.wait([aborting], timeout=DELIVERY_TIMEOUT_S)
+    if not aborting.done() and (holder := tasks.holder()) is not None:
+        holder.cancel()
+        await asyncio.wait([aborting], timeout=DELIVERY_TIMEOUT_S)
+    if not aborting.done():
+        aborting.cancel()
+    await asyncio.wait([aborting])
+    if not aborting.cancelled():
+        aborting.exception()  # AbortError if the status left, an error of the batch if not

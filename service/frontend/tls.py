@@ -1,0 +1,156 @@
+"""TLS for the listener: certificates that are checked when they are read, and read again when their files change.
+
+A pair is tried by a handshake with itself in memory. That finds what a client would find: files that cannot be read,
+a key of another certificate, a certificate that has expired. At start this is an error of one line; later the pair
+that works is kept and the log says why.
+
+Not here: the clients' names. With `tls_client_ca` every client must show a certificate of one of these authorities.
+
+Thread: `ServerCertificates.fetch` runs on gRPC's thread, at every handshake; everything else on the event loop's.
+"""
+
+import os
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import structlog
+
+log = structlog.get_logger(__name__)
+
+_HANDSHAKE_STEPS = 8  # client hello, server flight, client finished, tickets; more is a loop
+Signature = tuple[tuple[int, int, int], ...]
+
+
+class CertificateError(Exception):
+    """Certificates that cannot be used; one line: which file, what is wrong, what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """Where the PEM files are.
+
+    Attributes:
+        chain: the server's certificate and those between it and its authority.
+        key: its private key, without a passphrase.
+        client_ca: authorities of the clients' certificates; None takes clients without one.
+    """
+
+    chain: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def signature(self) -> Signature:
+        """Return what changes when a file does. Raises OSError."""
+        paths = [path for path in (self.chain, self.key, self.client_ca) if path is not None]
+        stats = [os.stat(path) for path in paths]  # noqa: PTH116 - follows links, as reading does
+        return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
+
+
+class ServerCertificates:
+    """The certificates of one listener. Raises CertificateError if they cannot be used now."""
+
+    def __init__(self, files: CertificateFiles) -> None:
+        self._files = files
+        self._signature, self._configuration = _load(files)
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return credentials that follow the files."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._configuration,
+            self.fetch,  # type: ignore[arg-type]  # the stubs forget that None means no change
+            require_client_authentication=self._files.client_ca is not None,
+        )
+
+    def fetch(self) -> "grpc.ServerCertificateConfiguration | None":
+        """Return a new configuration if the files have changed and can be used, else None: keep the one there is."""
+        try:
+            if self._files.signature() == self._signature:
+                return None
+            self._signature, self._configuration = _load(self._files)
+        except (OSError, CertificateError) as error:
+            self._signature = _signature_or_none(self._files)  # say it once, not at every handshake
+            log.warning("certificates not reloaded, the old ones stay", detail=str(error))
+            return None
+        log.info("certificates reloaded", file=str(self._files.chain))
+        return self._configuration
+
+
+def _signature_or_none(files: CertificateFiles) -> Signature:
+    try:
+        return files.signature()
+    except OSError:
+        return ()
+
+
+def _load(files: CertificateFiles) -> tuple[Signature, "grpc.ServerCertificateConfiguration"]:
+    """Read and check. The signature is taken first: a file that changes meanwhile is read again next time."""
+    signature = _signature_or_none(files)
+    chain, key = _read(files.chain, "tls_cert"), _read(files.key, "tls_key")
+    client_ca = None if files.client_ca is None else _read(files.client_ca, "tls_client_ca")
+    _check_pair(files)
+    if files.client_ca is not None:
+        _context_trusting(files.client_ca, "tls_client_ca")
+    return signature, grpc.ssl_server_certificate_configuration([(key, chain)], client_ca)
+
+
+def _read(path: Path, setting: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CertificateError(
+            f"{setting}: cannot read {path}: {error.strerror}; check the path and its mode"
+        ) from None
+
+
+def _no_passphrase() -> str:
+    raise CertificateError("tls_key: the key has a passphrase; give one without, readable by this user only")
+
+
+def _check_pair(files: CertificateFiles) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        server.load_cert_chain(files.chain, files.key, _no_passphrase)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            problem = f"{files.key} is not the key of {files.chain}"
+        else:
+            problem = f"{files.chain} and {files.key} are no PEM certificate and key"
+        raise CertificateError(f"tls_cert, tls_key: {problem}; give a pair that belongs together") from None
+    client = _context_trusting(files.chain, "tls_cert")
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate vouches for itself: only its dates count
+    try:
+        _shake_hands(server, client)
+    except ssl.SSLCertVerificationError as error:
+        raise CertificateError(f"tls_cert: {files.chain}: {error.verify_message}; renew it") from None
+    except ssl.SSLError as error:
+        raise CertificateError(f"tls_cert: {files.chain} does not work: {error.reason}; make a new one") from None
+
+
+def _context_trusting(path: Path, setting: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(path)
+    except (ssl.SSLError, OSError):
+        raise CertificateError(f"{setting}: {path} holds no PEM certificate") from None
+    return context
+
+
+def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
+    """Let the two talk through memory. Raises ssl.SSLError."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(to_client, to_server, server_hostname="localhost"),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    for _ in range(_HANDSHAKE_STEPS):
+        for end in tuple(ends):
+            try:
+                end.do_handshake()
+                ends.remove(end)
+            except ssl.SSLWantReadError:
+                pass
+        if not ends:
+            return
