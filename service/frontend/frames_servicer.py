@@ -31,6 +31,7 @@ from service.frontend.frames_codec import STREAM_STATUS, parse_client_message, t
 from service.frontend.opening import FindModel, StreamConfig, accept_open
 from service.frontend.outgoing import Outgoing
 from service.frontend.session import Session
+from service.models.version import ModelVersion
 from service.request import CompletionSink, Delivery, next_request_id
 from service.settings import ServeSettings
 from service.worker_pool import WorkerPool
@@ -160,6 +161,12 @@ class FramesServicer:
         for stream in self.streams:
             stream.ask_to_leave(pb.Reconnect.REASON_DRAIN, grace_ms, self._clock.now_ns())
 
+    def send_away(self, version: ModelVersion, grace_ms: int) -> None:
+        """Ask the streams of a version that is being unloaded to reconnect."""
+        for stream in self.streams:
+            if stream.session is not None and stream.session.config.version is version:
+                stream.ask_to_leave(pb.Reconnect.REASON_REBALANCE, grace_ms, self._clock.now_ns())
+
     def stop_reading(self) -> None:
         """End reading on every stream; what was read is still answered."""
         for stream in self.streams:
@@ -199,7 +206,10 @@ class FramesServicer:
         try:
             config = await self._open(stream, context)
             if config is not None:
-                await self._run(stream, config, context)
+                try:
+                    await self._run(stream, config, context)
+                finally:
+                    config.version.end_use()
         finally:
             self.streams.discard(stream)
 
@@ -210,7 +220,10 @@ class FramesServicer:
         first = parse_client_message(data)
         if not isinstance(first, pb.Open):
             raise SessionStateError("the first message must be open; this one is a frame")
-        return accept_open(first, self._find_model, self._settings)
+        while True:
+            config = accept_open(first, self._find_model, self._settings)
+            if config.version.try_use():
+                return config  # else it was unloaded just now, and the next look finds its successor
 
     async def _run(self, stream: FrameStream, config: StreamConfig, context: Context) -> None:
         session = Session(
