@@ -6,6 +6,7 @@ It is no model of a real server. Also runnable: python -m loadtest.null_server -
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from dataclasses import dataclass, fields
@@ -116,7 +117,7 @@ class NullServer:
         self._frames += 1
         number, faults = self._frames, self._faults
         if faults.exit_at_frame and number >= faults.exit_at_frame:
-            sys.exit(1)
+            os._exit(1)
         if number == faults.break_at_frame:
             await context.abort(grpc.StatusCode.INTERNAL, "broken on purpose")
         if faults.delay_ms:

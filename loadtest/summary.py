@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from loadtest.accounting import Accounting, account, violations
 from loadtest.breakdown import breakdown
-from loadtest.generator import GeneratorResult
+from loadtest.generator import INTERRUPTED, GeneratorResult
 from loadtest.quantiles import (
     Interval,
     block_bootstrap,
@@ -169,7 +169,7 @@ def _cut(scenario: Scenario, run: Merged, latency_ms: Floats, due_s: Floats, dou
         doubts.append(f"none of {run.counters.sent} frames was answered")
         return 0.0
     if run.ended_early:
-        doubts.append(f"the run ended early: {run.ended_early}")
+        doubts.append("the run was interrupted" if run.ended_early == INTERRUPTED else "the run ended early")
     if scenario.is_shaped:
         doubts.append(f"a {scenario.arrival.value} load changes by design: there is no steady state to measure")
         return 0.0

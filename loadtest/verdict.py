@@ -1,7 +1,7 @@
 """What a run is worth: one word, the reasons, and an exit code.
 
-INVALID: the generator was the bottleneck, or the accounting fails; says nothing about the server's speed.
 NO_SERVER: the server went away and did not come back; the part before is reported.
+INVALID: the generator was the bottleneck, or the accounting fails; says nothing about the server's speed.
 SLO_MISSED: an --assert does not hold, or needs a number that the run cannot give.
 INCONCLUSIVE: too few samples or no steady state; not an error.
 """
@@ -144,11 +144,11 @@ def decide(
 ) -> tuple[Verdict, list[str]]:
     """Return the verdict and its reasons, the worst first."""
     missed = [str(item) for item in judged if not item.holds]
-    reasons = [*faults, *([ended_early] if ended_early else []), *missed, *doubts]
-    if faults:
-        return Verdict.INVALID, reasons
+    reasons = [*([ended_early] if ended_early else []), *faults, *missed, *doubts]
     if ended_early:
         return Verdict.NO_SERVER, reasons
+    if faults:
+        return Verdict.INVALID, reasons
     if missed:
         return Verdict.SLO_MISSED, reasons
     return (Verdict.INCONCLUSIVE, reasons) if doubts else (Verdict.OK, [])

@@ -78,7 +78,8 @@ def test_verdicts_by_what_is_worst():
     assert verdict(judged=kept, doubts=["too few"]) is Verdict.INCONCLUSIVE
     assert verdict(judged=missed, doubts=["too few"]) is Verdict.SLO_MISSED
     assert verdict(ended_early="gone", judged=missed) is Verdict.NO_SERVER
-    assert verdict(faults=["lag"], ended_early="gone", judged=missed) is Verdict.INVALID
+    assert verdict(faults=["lag"], judged=missed) is Verdict.INVALID
+    assert verdict(faults=["lag"], ended_early="gone", judged=missed) is Verdict.NO_SERVER
 
 
 def test_exit_codes_of_verdicts():
@@ -95,4 +96,4 @@ def test_exit_codes_of_verdicts():
 def test_reasons_name_everything_the_worst_first():
     missed = [judge_assertion(parse_assertions(["lost=0"])[0], METRICS)]
     _, reasons = decide(faults=["lag"], ended_early="gone", judged=missed, doubts=["few"])
-    assert reasons == ["lag", "gone", "lost=0: does not hold (2)", "few"]
+    assert reasons == ["gone", "lag", "lost=0: does not hold (2)", "few"]
