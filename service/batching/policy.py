@@ -54,7 +54,7 @@ def decide(
     lane, free_ns = lanes.earliest_free(MAX_DEPTH if is_bound_at_once else settings.depth, now_ns, cost)
     bind_ns = 0
     if lane is not None and not is_bound_at_once:
-        lead_ns = FULL_BATCH_LEAD * cost.mean_ns(largest) if group.rows >= largest else 0.0
+        lead_ns = FULL_BATCH_LEAD * cost.mean_ns(largest) if _is_full(group, largest, free_ns, cost) else 0.0
         bind_ns = int(free_ns - cost.h2d_ns(rows) - guard_ns - lead_ns)
     if lane is None or now_ns < bind_ns:
         return _shed_or_sleep(now_ns, pending, cost, bind_ns)
@@ -112,6 +112,14 @@ def _wanted_rows(
         is_late = delay_ns > 0 and now_ns - head.arrival_ns >= delay_ns
         rows = rows if is_late else max((size for size in preferred if size <= rows), default=rows)
     return max(head.rows, cost.floor_or_pad(rows))
+
+
+def _is_full(group: Group, largest: int, free_ns: float, cost: CostModel) -> bool:
+    """Whether a largest batch is there that would be in time: heads that will have to be given up do not count."""
+    if group.rows < largest:
+        return False
+    head_of_last = group.queue[max(0, len(group.queue) - largest)].entry
+    return head_of_last.deadline_ns >= free_ns + cost.estimate_ns(largest) + cost.d2h_ns(largest)
 
 
 def _hopeless(pending: PendingQueue, before_ns: float) -> tuple[int, ...]:

@@ -1,10 +1,12 @@
 """Who goes into the batch that is due, and who is given up when time is short. Pure, a part of `policy`.
 
 Theory of operation
-    If the whole batch can be done before its tightest deadline, it goes as it is. If not, there are two ways. Shrink:
-    serve the head in a batch small enough for it, if everybody behind can still be served in time (`_rest_in_time`).
-    Else give heads up until the rate of what is served, rows per time, is at its best (`_best_start`): serving every
-    head in the tiny batch that it needs is how a server dies under overload.
+    If the whole batch can be done before its tightest deadline, it goes as it is. Under overload that means almost
+    surely (the upper estimate): a row that turns out late cost another its place. Below it means probably (the mean):
+    giving a head up loses it for certain, trying loses it at worst. If the batch cannot be done, there are two ways.
+    Shrink: serve the head in a batch small enough for it, if everybody behind can still be served in time
+    (`_rest_in_time`). Else give heads up until the rate of what is served, rows per time, is at its best
+    (`_best_start`): serving every head in the tiny batch that it needs is how a server dies under overload.
 
     In a sustained overload somebody loses whatever is done; then those streams go first that were served least.
 """
@@ -58,12 +60,12 @@ def choose(situation: Situation, rows: int) -> Form:
     out_ns = cost.d2h_ns(rows)
     slack_ns = _tightest_ns(group, rows) - start_ns - out_ns
     sustained_load = situation.pending.demand.sustained_rate / situation.full_rate
-    if cost.estimate_ns(rows) <= slack_ns:
+    is_overloaded = situation.rate > OVERLOAD * situation.full_rate
+    if (cost.estimate_ns(rows) if is_overloaded else cost.mean_ns(rows)) <= slack_ns:
         return _form(situation, rows, start_ns + out_ns, is_fair=sustained_load > CERTAIN_OVERLOAD)
     kept = max(1, group.queue[0].entry.rows, min(rows, cost.rows_within(slack_ns)))
     if kept >= group.rows:
         return _form(situation, kept, start_ns + out_ns, is_fair=False)
-    is_overloaded = situation.rate > OVERLOAD * situation.full_rate
     if not is_overloaded and _rest_in_time(situation, start_ns, kept):
         return _form(situation, kept, start_ns + out_ns, is_fair=False)
     first, best_rows = _best_start(situation, start_ns + out_ns, kept)

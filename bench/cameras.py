@@ -1,0 +1,68 @@
+"""The batch former end to end: cameras over gRPC against a slow simulated engine, server and client on one machine.
+
+t(b) = 15 + 1*b ms, at most 32 rows: 681 frames per second. 20 cameras of 30 frames per second are 0.88 of that, 27 are
+1.19 times as much. In time is at the client within 100 ms of the intended send.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from bench.server_process import running_server, simulated_config
+
+FRAME_BYTES = 602_112  # 3 x 224 x 224 in FP32
+ALPHA_MS, BETA_MS, LARGEST = 15, 1, 32
+FPS = 30.0
+CAPACITY_PER_S = LARGEST / (ALPHA_MS + BETA_MS * LARGEST) * 1e3
+CAMERAS = (20, 27)
+LEAST_SHARE = 0.97
+
+
+@dataclass(frozen=True, slots=True)
+class CamerasResult:
+    """One number of cameras: what its client saw, and what that is of the possible."""
+
+    cameras: int
+    share: float
+    client: dict[str, Any]
+    server_cpu_s: float
+
+
+def measure_cameras(cameras: int, seconds: float = 20.0, transport: str = "tcp") -> CamerasResult:
+    """Run one number of cameras against a server of its own."""
+    config = simulated_config(alpha_ms=ALPHA_MS, beta_ms=BETA_MS, input_bytes=FRAME_BYTES, max_batch_size=LARGEST)
+    with running_server({"slow": config}) as server:
+        address = server.address if transport == "tcp" else server.uds
+        before_s = server.cpu_s()
+        client = _run_client(address, cameras, seconds)
+        cpu_s = server.cpu_s() - before_s
+    possible = min(client["offered_per_s"], CAPACITY_PER_S)
+    return CamerasResult(cameras, client["in_time_per_s"] / possible, client, cpu_s)
+
+
+def _run_client(address: str, cameras: int, seconds: float) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.camera_load", address, "slow", "--payload-bytes", str(FRAME_BYTES)]
+    command += ["--cameras", str(cameras), "--fps", str(FPS), "--seconds", str(seconds)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
+    result: dict[str, Any] = json.loads(output)
+    return result
+
+
+def main() -> None:
+    """Measure and print."""
+    print(f"cameras of {FPS:g} fps, {FRAME_BYTES} bytes a frame, engine {ALPHA_MS}+{BETA_MS}*b ms, at most {LARGEST}")
+    for cameras in CAMERAS:
+        result = measure_cameras(cameras)
+        client = result.client
+        print(
+            f"  {cameras} cameras: {client['in_time_per_s']:.0f}/s in time of {client['offered_per_s']:.0f}/s offered, "
+            f"{result.share:.1%} of what is possible; p50 {client['p50_ms']:.1f} ms, p99 {client['p99_ms']:.1f} ms; "
+            f"{client['statuses']}; transport {client['transport_ms']:.1f} ms, client {client['send_lag_p99_ms']:.1f} "
+            f"ms late (p99), server CPU {result.server_cpu_s:.1f} s, client CPU {client['client_cpu_s']:.1f} s"
+        )
+
+
+if __name__ == "__main__":
+    main()
