@@ -18,12 +18,16 @@ import structlog
 from service.clock import Clock, MonotonicClock
 from service.frontend.calls import CallTasks
 from service.frontend.frames_servicer import FramesServicer
+from service.frontend.inference_lookup import ModelLookup
+from service.frontend.inference_repository import RepositoryRpcs
 from service.frontend.inference_rpcs import ModelRpcs
 from service.frontend.inference_servicer import InferenceServicer
 from service.frontend.loop_sink import LoopSink
 from service.frontend.server import FrontEnd
+from service.models.lifecycle import ModelLifecycle
 from service.models.opening import OpenDevice, VersionContext, open_device_of_kind
 from service.models.registry import ModelRegistry
+from service.models.version import ModelVersion
 from service.pipeline.arena import Permits
 from service.settings import ServeSettings, default_cache_folder
 from service.watchdog import Watchdog
@@ -81,21 +85,30 @@ class Server:
                 settings.cache_folder or default_cache_folder(os.environ),
             ),
         )
+        self.lifecycle = ModelLifecycle(
+            self.registry, settings.model_control_mode, settings.load_model, self._on_model_changed
+        )
+        self.registry.on_retired = self._on_retired
         self._watchdog = Watchdog(self.registry.all, self.clock, self.on_fatal)
         self._watching: asyncio.Task[None] | None = None
+        self._polling: asyncio.Task[None] | None = None
         calls = CallTasks()
         self.frames = FramesServicer(self.registry.find, self.pool, sink, self.clock, settings, calls)
-        rpcs = ModelRpcs(self.registry.find, self.registry.versions, lambda: not self._stop.is_set())
-        self.inference = InferenceServicer(self.registry.find, rpcs, self.clock, settings, calls)
+        lookup = ModelLookup(self.registry.find, self.registry.acquire)
+        repository = RepositoryRpcs(self.lifecycle)
+        rpcs = ModelRpcs(lookup, self.registry.versions, lambda: not self._stop.is_set(), repository)
+        self.inference = InferenceServicer(lookup, rpcs, self.clock, settings, calls)
         self.front_end = FrontEnd(self.frames, self.inference, calls, self.clock, settings)
 
     async def start(self) -> Ready:
         """Load the models and listen. Raises RepositoryError, EngineError or AddressError; `close` then tidies up."""
-        await asyncio.to_thread(self.registry.load_all)
+        await asyncio.to_thread(self.lifecycle.start)
         for name in ("", *self.registry.versions()):
             self.front_end.health.set(name, is_serving=True)
         addresses = await self.front_end.start()
         self._watching = asyncio.create_task(self._watch())
+        if self.lifecycle.mode == "poll":
+            self._polling = asyncio.create_task(self._poll())
         return Ready(
             address=addresses[0],
             uds=None if self.settings.uds is None else str(self.settings.uds),
@@ -125,8 +138,24 @@ class Server:
             await asyncio.sleep(WATCH_INTERVAL_S)
             self._watchdog.look()
 
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.repository_poll_s)
+            await asyncio.to_thread(self.lifecycle.poll)
+
+    def _on_model_changed(self, name: str, is_serving: bool) -> None:  # noqa: FBT001 - called with both, by position
+        """Publish a model's health. Thread: any."""
+        self._loop.call_soon_threadsafe(lambda: self.front_end.health.set(name, is_serving=is_serving))
+
+    def _on_retired(self, version: ModelVersion) -> None:
+        """Ask the streams of a version that is being unloaded to reconnect. Thread: any."""
+        grace_ms = int(self.settings.drain_grace_s * 1000)
+        self._loop.call_soon_threadsafe(lambda: self.frames.send_away(version, grace_ms))
+
     async def close(self) -> int:
         """Drain, close every part, and return the exit code."""
+        if self._polling is not None:
+            self._polling.cancel()
         if self._fatal is None:
             await self.front_end.drain()
         if self._watching is not None:

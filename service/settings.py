@@ -36,6 +36,11 @@ class ServeSettings(BaseSettings):
     tls_client_ca: Path | None = Field(None, description="PEM authorities; clients must show a certificate of one")
     insecure: bool = Field(default=False, description="allow an address other than loopback without TLS")
     model_repository: tuple[Path, ...] = Field((), description="model repositories; empty: the bundled one")
+    model_control_mode: Literal["none", "explicit", "poll"] = Field(
+        "none", description="none: all models at start; explicit: clients load and unload; poll: follow the folders"
+    )
+    load_model: tuple[str, ...] = Field((), description="explicit: models to load at start; *: all")
+    repository_poll_s: float = Field(15.0, ge=0.1, le=86_400, description="poll: how often the folders are looked at")
     cache_folder: Path | None = Field(None, description="keeps measured costs; empty: ~/.cache/forebay")
     ready_file: Path | None = Field(None, description="written with one JSON line once the server is ready")
     permits: Count = Field(256, le=65_536, description="frames held before execution, all streams together")

@@ -21,17 +21,22 @@ class ModelLookup:
 
     Args:
         find_model: name and version to a version that is ready.
+        acquire: the same, and the version stays open until its `end_use`.
     """
 
-    def __init__(self, find_model: FindModel) -> None:
+    def __init__(self, find_model: FindModel, acquire: FindModel) -> None:
         self._find_model = find_model
+        self._acquire = acquire
 
     def find(self, name: str, version: str) -> ModelVersion:
         """Return a version that is ready. Raises InferenceError."""
+        return self._checked(self._find_model, name, version)
+
+    def _checked(self, find: FindModel, name: str, version: str) -> ModelVersion:
         if version:
             check_version(version)
         try:
-            return self._find_model(name, version)
+            return find(name, version)
         except UnknownModelError:
             raise unknown(name, version) from None
 
@@ -40,9 +45,17 @@ class ModelLookup:
         return face_of(self.find(name, version))
 
     def check(self, request: pb.ModelInferRequest) -> tuple[ModelVersion, Call]:
-        """Return the version and the checked call. Raises InferenceError or InvalidRequestError."""
-        version = self.find(request.model_name, request.model_version)
-        return version, decode(request, face_of(version), self.read_region)
+        """Return the version, which stays open until its `end_use`, and the checked call.
+
+        Raises:
+            InferenceError, InvalidRequestError: nothing is kept open then.
+        """
+        version = self._checked(self._acquire, request.model_name, request.model_version)
+        try:
+            return version, decode(request, face_of(version), self.read_region)
+        except BaseException:
+            version.end_use()
+            raise
 
     def read_region(self, _: RegionRange) -> memoryview:
         """Return bytes of shared memory. Raises InferenceError."""

@@ -5,7 +5,7 @@ Thread: the event loop's.
 
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import metadata
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 
@@ -13,7 +13,7 @@ from forebay.wire import inference_pb2 as pb
 from service.errors import ServiceError
 from service.frontend.inference_errors import InferenceError, internal, status_of
 from service.frontend.inference_face import face_of
-from service.frontend.inference_lookup import FindModel, ModelLookup, unknown
+from service.frontend.inference_lookup import ModelLookup
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Rpc: TypeAlias = Callable[[Any], Any]
@@ -35,22 +35,33 @@ EXTENSIONS = (
 )
 
 
+class RpcGroup(Protocol):
+    """Some RPCs of the service."""
+
+    def rpcs(self) -> dict[str, tuple[Rpc, Any]]:
+        """Return, by name, a function from message to message (or to an awaitable of one), and the request's class."""
+        ...
+
+
 class ModelRpcs:
     """Every RPC but the two of inference.
 
     Args:
-        find_model: name and version to a version that is ready.
+        lookup: finds versions.
         serving: versions that serve now, by model.
         is_ready: whether the server takes requests.
+        more: the other RPCs.
     """
 
     def __init__(
         self,
-        find_model: FindModel,
+        lookup: ModelLookup,
         serving: Callable[[], Mapping[str, list[str]]],
         is_ready: Callable[[], bool],
+        *more: "RpcGroup",
     ) -> None:
-        self._lookup = ModelLookup(find_model)
+        self._more = more
+        self._lookup = lookup
         self._serving = serving
         self._is_ready = is_ready
 
@@ -64,6 +75,8 @@ class ModelRpcs:
             "ModelMetadata": (self.model_metadata, pb.ModelMetadataRequest),
             "ModelConfig": (self.model_config, pb.ModelConfigRequest),
         }
+        for group in self._more:
+            rpcs.update(group.rpcs())
         return {name: handler_of(rpc, request) for name, (rpc, request) in rpcs.items()}
 
     def server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
@@ -115,6 +128,3 @@ def handler_of(rpc: Rpc, request: Any) -> "grpc.RpcMethodHandler[Any, Any]":  # 
     return grpc.unary_unary_rpc_method_handler(
         handle, request_deserializer=request.FromString, response_serializer=lambda message: message.SerializeToString()
     )
-
-
-__all__ = ["EXTENSIONS", "ModelRpcs", "handler_of", "unknown"]

@@ -19,7 +19,7 @@ from service.frontend.calls import CallTasks, cut
 from service.frontend.inference_admission import StreamKeys, admit, cancel
 from service.frontend.inference_codec import Call, encode, parse
 from service.frontend.inference_errors import InferenceError, internal, status_of
-from service.frontend.inference_lookup import FindModel, ModelLookup
+from service.frontend.inference_lookup import ModelLookup
 from service.frontend.inference_rpcs import ModelRpcs
 from service.frontend.inference_stream import InferStream
 from service.frontend.outgoing import Outgoing
@@ -37,7 +37,7 @@ class InferenceServicer:
     """Serves the Open Inference Protocol.
 
     Args:
-        find_model: name and version to a version that is ready.
+        lookup: finds versions and checks requests.
         rpcs: everything but inference.
         clock: time.
         settings: limits.
@@ -45,10 +45,10 @@ class InferenceServicer:
     """
 
     def __init__(
-        self, find_model: FindModel, rpcs: ModelRpcs, clock: Clock, settings: ServeSettings, calls: CallTasks
+        self, lookup: ModelLookup, rpcs: ModelRpcs, clock: Clock, settings: ServeSettings, calls: CallTasks
     ) -> None:
         self.streams: set[StreamReader] = set()
-        self._lookup = ModelLookup(find_model)
+        self._lookup = lookup
         self._rpcs = rpcs
         self._clock = clock
         self._settings = settings
@@ -95,7 +95,10 @@ class InferenceServicer:
             message = parse(data)
             request_id = message.id
             version, call = self._lookup.check(message)
-            completion = await self._execute(call, version, context, received_ns)
+            try:
+                completion = await self._execute(call, version, context, received_ns)
+            finally:
+                version.end_use()
             if completion.error is not None:
                 raise completion.error
             return encode(call, completion, self._lookup.write_region).SerializeToString()

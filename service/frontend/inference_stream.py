@@ -44,6 +44,12 @@ class _Entry:
     request: Request | None = None
     answer: Completion | InferenceError | None = None
 
+    def let_go(self) -> None:
+        """End the use of the version."""
+        if self.version is not None:
+            self.version.end_use()
+            self.version = None
+
 
 class InferStream:
     """See the module's theory of operation.
@@ -134,10 +140,13 @@ class InferStream:
             for entry in line:
                 if entry.answer is None and entry.version is not None and entry.request is not None:
                     by_version.setdefault(entry.version, []).append(entry.request)
-        self._lines.clear()
-        self._outbox.clear()
         for version, requests in by_version.items():
             cancel(version, requests)
+        for line in self._lines.values():
+            for entry in line:
+                entry.let_go()
+        self._lines.clear()
+        self._outbox.clear()
 
     def next_message(self) -> bytes | None:
         """Take the next response, or None."""
@@ -167,6 +176,7 @@ class InferStream:
 
     def _answer(self, line: tuple[str, str], entry: _Entry, answer: Completion | InferenceError) -> None:
         entry.answer = answer
+        entry.let_go()
         entries = self._lines[line]
         while entries and entries[0].answer is not None:
             message = self._encode(entries.popleft())

@@ -1,0 +1,194 @@
+"""Models that are loaded, unloaded, reloaded and switched while requests come."""
+
+import asyncio
+import shutil
+
+import grpc
+import numpy as np
+import pytest
+
+from forebay.wire import inference_pb2 as pb
+from tests.support import models
+from tests.support.inference import add_sub_request, array_of, request_of, stub_of
+from tests.support.loops import on_loop
+from tests.support.real_server import eventually, real_server, row, simulated
+
+
+def add_sub(root, name="simple", version=1):
+    models.save(models.add_sub(), root / name / str(version) / "model.onnx")
+    return root
+
+
+async def code_of(call):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value.code(), caught.value.details()
+
+
+async def load(stub, name, **parameters):
+    request = pb.RepositoryModelLoadRequest(model_name=name)
+    for key, value in parameters.items():
+        request.parameters[key].string_param = value
+    await stub.RepositoryModelLoad(request)
+
+
+async def unload(stub, name):
+    await stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name=name))
+
+
+async def states(stub):
+    index = await stub.RepositoryIndex(pb.RepositoryIndexRequest())
+    return {(model.name, model.version): (model.state, model.reason) for model in index.models}
+
+
+@on_loop
+async def test_without_explicit_control_nothing_is_loaded_or_unloaded(tmp_path):
+    async with real_server(add_sub(tmp_path)) as running:
+        stub = stub_of(running)
+        expected = (grpc.StatusCode.UNAVAILABLE, "explicit model load / unload is not allowed if polling is enabled")
+        assert await code_of(load(stub, "simple")) == expected
+        assert await code_of(unload(stub, "simple")) == expected
+        assert await states(stub) == {("simple", "1"): ("READY", "")}
+
+
+@on_loop
+async def test_a_model_is_loaded_and_unloaded_on_request(tmp_path):
+    async with real_server(add_sub(tmp_path), model_control_mode="explicit") as running:
+        stub = stub_of(running)
+        assert await states(stub) == {("simple", ""): ("", "")}
+        code, message = await code_of(stub.ModelInfer(add_sub_request()))
+        assert (code, message) == (grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'simple' is not found")
+        await load(stub, "simple")
+        assert (await stub.ModelReady(pb.ModelReadyRequest(name="simple"))).ready
+        assert array_of(await stub.ModelInfer(add_sub_request()), "OUTPUT0")[0, 3] == 4
+        await unload(stub, "simple")
+        assert (await code_of(stub.ModelInfer(add_sub_request())))[0] is grpc.StatusCode.NOT_FOUND
+        await eventually(lambda: not running.server.registry.unloading())
+        assert await states(stub) == {("simple", ""): ("UNAVAILABLE", "unloaded")}
+
+
+@on_loop
+async def test_what_load_cannot_do_it_says(tmp_path):
+    async with real_server(add_sub(tmp_path), model_control_mode="explicit") as running:
+        stub = stub_of(running)
+        code, message = await code_of(load(stub, "nobody"))
+        assert code is grpc.StatusCode.INTERNAL
+        assert message == "failed to load 'nobody', no model 'nobody' in the repository"
+        assert (await code_of(load(stub, "../simple")))[0] is grpc.StatusCode.INTERNAL
+        assert await code_of(load(stub, "simple", colour="red")) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "unrecognized load parameter 'colour'.",
+        )
+        request = pb.RepositoryModelLoadRequest(model_name="simple")
+        request.parameters["file:1/model.onnx"].bytes_param = b"x"
+        assert (await code_of(stub.RepositoryModelLoad(request)))[0] is grpc.StatusCode.UNIMPLEMENTED
+        named = pb.RepositoryIndexRequest(repository_name="other")
+        assert (await code_of(stub.RepositoryIndex(named)))[0] is grpc.StatusCode.UNIMPLEMENTED
+
+
+@on_loop
+async def test_a_configuration_in_the_request_takes_the_place_of_the_file(tmp_path):
+    async with real_server(add_sub(tmp_path), model_control_mode="explicit") as running:
+        stub = stub_of(running)
+        await load(stub, "simple", config='{"max_batch_size": 3, "backend": "onnxruntime"}')
+        config = (await stub.ModelConfig(pb.ModelConfigRequest(name="simple"))).config
+        assert config.max_batch_size == 3
+        code, message = await code_of(load(stub, "simple", config="{"))
+        assert code is grpc.StatusCode.INTERNAL
+        assert "the configuration in the request" in message
+
+
+@on_loop
+async def test_a_broken_model_is_refused_and_the_old_one_keeps_serving(tmp_path):
+    add_sub(tmp_path)
+    async with real_server(tmp_path, model_control_mode="explicit", load_model=("*",)) as running:
+        stub = stub_of(running)
+        (tmp_path / "simple" / "1" / "model.onnx").write_bytes(b"no model")
+        code, message = await code_of(load(stub, "simple"))
+        assert code is grpc.StatusCode.INTERNAL
+        assert str(tmp_path) not in message
+        assert array_of(await stub.ModelInfer(add_sub_request()), "OUTPUT0")[0, 3] == 4
+        index = await states(stub)
+        assert index[("simple", "1")][0] == "READY"
+        assert index[("simple", "")][0] == "UNAVAILABLE"
+
+
+@on_loop
+async def test_a_new_version_takes_over_and_no_request_is_lost(tmp_path):
+    add_sub(tmp_path)
+    async with real_server(tmp_path, model_control_mode="explicit", load_model=("simple",)) as running:
+        stub = stub_of(running)
+        is_done = False
+        versions = []
+
+        async def keep_asking():
+            while not is_done:
+                versions.append((await stub.ModelInfer(add_sub_request(rows=2))).model_version)
+
+        clients = [asyncio.create_task(keep_asking()) for _ in range(4)]
+        for version in range(2, 6):
+            add_sub(tmp_path, version=version)
+            await load(stub, "simple")
+            assert (await stub.ModelInfer(add_sub_request())).model_version == str(version)
+        is_done = True
+        await asyncio.gather(*clients)
+        assert versions
+        assert set(versions) <= {"1", "2", "3", "4", "5"}
+        await eventually(lambda: not running.server.registry.unloading())
+
+
+@on_loop
+async def test_the_old_version_answers_what_it_has_before_it_closes(tmp_path):
+    simulated(tmp_path, alpha_ms=100, max_batch_size=1)
+    async with real_server(tmp_path, model_control_mode="explicit", load_model=("sim",)) as running:
+        stub = stub_of(running)
+        values = np.frombuffer(row(3), np.uint8).reshape(1, -1)
+        pending = [asyncio.ensure_future(_infer(stub, values)) for _ in range(3)]
+        await eventually(lambda: running.server.permits.taken_count > 0)
+        await unload(stub, "sim")
+        assert (await states(stub))[("sim", "1")] == ("UNLOADING", "")
+        for response in await asyncio.gather(*pending):
+            np.testing.assert_array_equal(array_of(response, "output"), values)
+        await eventually(lambda: not running.server.registry.unloading())
+
+
+async def _infer(stub, values):
+    return await stub.ModelInfer(request_of("sim", input=values))
+
+
+@on_loop
+async def test_frame_streams_of_an_unloaded_model_are_asked_to_reconnect(tmp_path):
+    simulated(tmp_path)
+    async with real_server(tmp_path, model_control_mode="explicit", load_model=("sim",)) as running:
+        stub = stub_of(running)
+        stream = await running.open()
+        await load(stub, "sim")
+        message = await stream.receive()
+        assert message.WhichOneof("message") == "reconnect"
+        await stream.send(1)
+        await stream.half_close()
+        assert [result.seq for result in await stream.results()] == [1]
+        await eventually(lambda: not running.server.registry.unloading())
+
+
+@on_loop
+async def test_polling_follows_the_folders(tmp_path):
+    add_sub(tmp_path, "first")
+    async with real_server(tmp_path, model_control_mode="poll", repository_poll_s=3600) as running:
+        stub, lifecycle = stub_of(running), running.server.lifecycle
+        before = running.version("first")
+        add_sub(tmp_path, "second")
+        await asyncio.to_thread(lifecycle.poll)
+        assert running.version("first") is before
+        assert (await stub.ModelReady(pb.ModelReadyRequest(name="second"))).ready
+        add_sub(tmp_path, "first", 2)
+        await asyncio.to_thread(lifecycle.poll)
+        assert running.version("first").version == "2"
+        shutil.rmtree(tmp_path / "first")
+        (tmp_path / "second" / "1" / "model.onnx").write_bytes(b"broken")
+        await asyncio.to_thread(lifecycle.poll)
+        index = await states(stub)
+        assert index[("first", "")] == ("UNAVAILABLE", "unloaded")
+        assert index[("second", "1")][0] == "READY"
+        assert index[("second", "")][0] == "UNAVAILABLE"
+        await eventually(lambda: not running.server.registry.unloading())
