@@ -43,8 +43,8 @@ test-heavy: $(READY) $(addprefix test-heavy-,$(HEAVY)) ## Run only what is heavy
 test-all: test test-heavy ## Run the tests and what is heavy: the wheel, vendor libraries, foreign clients
 
 .PHONY: test-gpu
-test-gpu: $(READY) ## Run the tests that need a CUDA device
-	@$(PYTEST) -m gpu $(ARGS) $(MAY_BE_EMPTY)
+test-gpu: ## Run the tests that need a CUDA device, with PYTHON or python3 and what is installed there; one table
+	@$(or $(PYTHON),python3) tests/gpu/run.py $(ARGS)
 
 .PHONY: test-soak
 test-soak: $(READY) ## Run the tests that take minutes

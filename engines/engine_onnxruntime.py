@@ -24,12 +24,25 @@ from engines.host_memory import memory_of
 from engines.onnx_specs import BatchedSpecs, NodeInfo, derive_specs
 from engines.options import OptionReader
 
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
 _LOG_FATAL = 4
 """ONNX Runtime's own log would repeat on stderr what we raise."""
 
 
 class OnnxruntimeEngine:
-    """See the module. Options: `intra_op_threads` (1; 0 lets ONNX Runtime choose)."""
+    """See the module.
+
+    Options:
+        intra_op_threads: 1; 0 lets ONNX Runtime choose.
+        provider: `cpu`, `cuda`, `tensorrt` or `openvino`, where the installed ONNX Runtime has it. Buffers stay in host
+            memory, so with the others ONNX Runtime copies by itself and nothing overlaps: backends `tensorrt` and
+            `torch` are faster on a GPU.
+    """
 
     def __init__(
         self,
@@ -46,9 +59,11 @@ class OnnxruntimeEngine:
             )
         if model_path is None:
             raise ModelFileError("backend 'onnxruntime' needs a model file: put model.onnx in the version's folder")
-        reader = OptionReader("onnxruntime", options, ("intra_op_threads",))
+        reader = OptionReader("onnxruntime", options, ("intra_op_threads", "provider"))
         self._name = str(model_path)
-        self._session = _open_session(model_path, reader.integer("intra_op_threads", 1))
+        provider = reader.text("provider", "cpu", tuple(_PROVIDERS))
+        self._is_on_host = provider == "cpu"
+        self._session = _open_session(model_path, reader.integer("intra_op_threads", 1), _PROVIDERS[provider])
         self._layout = _read_layout(self._name, self._session, max_batch_size)
         self._slots: dict[int, SlotBuffers] = {}
         self._bindings: dict[tuple[int, int], Any] = {}
@@ -85,6 +100,8 @@ class OnnxruntimeEngine:
         binding = self._bindings.get((slot_index, batch_size)) or self._binding(slot_index, batch_size)
         try:
             self._session.run_with_iobinding(binding)
+            if not self._is_on_host:
+                binding.synchronize_outputs()
         except Exception as error:
             raise ExecutionError(f"batch of {batch_size} failed: {_first_line(error)}") from error
 
@@ -126,7 +143,7 @@ class OnnxruntimeEngine:
             raise MisuseError("engine used after close")
 
 
-def _open_session(model_path: Path, intra_op_threads: int) -> Any:  # noqa: ANN401
+def _open_session(model_path: Path, intra_op_threads: int, provider: str) -> Any:  # noqa: ANN401
     if not model_path.is_file():
         raise ModelFileError(f"{model_path}: no such file")
     options = onnxruntime.SessionOptions()
@@ -136,10 +153,17 @@ def _open_session(model_path: Path, intra_op_threads: int) -> Any:  # noqa: ANN4
     options.log_severity_level = _LOG_FATAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if provider not in onnxruntime.get_available_providers():
+        raise BackendUnavailableError(
+            f"this ONNX Runtime has no {provider}: install the build that has it, such as onnxruntime-gpu"
+        )
     try:
-        return onnxruntime.InferenceSession(str(model_path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(model_path), options, providers=[provider])
     except Exception as error:
         raise ModelFileError(f"{model_path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
+    if session.get_providers()[0] != provider:  # it falls back to the CPU without a word
+        raise BackendUnavailableError(f"{provider} does not start here: check the driver and the CUDA libraries")
+    return session
 
 
 def _read_layout(name: str, session: Any, max_batch_size: int | None) -> BatchedSpecs:  # noqa: ANN401

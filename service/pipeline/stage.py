@@ -15,6 +15,7 @@ import structlog
 from engines.device import Device, DeviceStream
 from engines.errors import DeviceLostError as EngineDeviceLostError
 from engines.errors import EngineError
+from engines.ranges import open_ranges
 from service.channel import Channel, ChannelClosedError
 from service.clock import Clock
 from service.errors import BatchFailedError, DeviceLostError, InvariantError, ServiceError
@@ -71,6 +72,7 @@ class Stage(ABC):
         self.clock = context.clock
         self.busy_since_ns = 0  # 0 while idle; read by the watchdog
         self._context = context
+        self._open_range = open_ranges()
         self._thread = threading.Thread(target=self._run, name=context.name, daemon=True)
 
     def start(self) -> None:
@@ -94,7 +96,8 @@ class Stage(ABC):
         slot = self._context.slots[batch.slot_index]
         if batch.error is None:
             try:
-                self.work(batch, slot)
+                with self._open_range(f"{self.name} batch {batch.id} of {batch.rows}"):
+                    self.work(batch, slot)
             except Exception as error:  # noqa: BLE001 - whatever an engine raises fails this batch, never the thread
                 self._fail(batch, slot, error)
         self.finish(batch, slot)

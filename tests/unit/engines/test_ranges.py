@@ -1,0 +1,46 @@
+"""NVTX ranges: off unless asked for, and then named."""
+
+import sys
+import types
+from contextlib import nullcontext
+
+import pytest
+
+from engines import open_device, open_engine
+from engines.clock import MonotonicClock
+from engines.errors import BackendUnavailableError
+from engines.ranges import open_ranges
+from tests.support import models
+
+
+def test_ranges_are_off_by_default_and_where_nvtx_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nvtx", None)
+    for environment in ({}, {"FOREBAY_NVTX": "0"}, {"FOREBAY_NVTX": "1"}):
+        with open_ranges(environment)("h2d"):
+            pass
+
+
+def test_a_range_has_the_name_it_was_opened_with(monkeypatch):
+    opened = []
+    nvtx = types.ModuleType("nvtx")
+    nvtx.annotate = lambda name, domain: opened.append((name, domain)) or nullcontext()
+    monkeypatch.setitem(sys.modules, "nvtx", nvtx)
+    with open_ranges({"FOREBAY_NVTX": "1"})("lane.h2d batch 3 of 4"):
+        pass
+    assert opened == [("lane.h2d batch 3 of 4", "forebay")]
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_an_onnx_runtime_provider_that_is_not_there_is_refused_instead_of_replaced(tmp_path, provider):
+    path = models.save(models.identity(), tmp_path / "model.onnx")
+    clock = MonotonicClock()
+    device = open_device("cpu", clock=clock)
+    with pytest.raises(BackendUnavailableError, match=r"install|driver"):
+        open_engine(
+            "onnxruntime",
+            model_path=path,
+            device=device,
+            clock=clock,
+            options={"provider": provider},
+            max_batch_size=None,
+        )
