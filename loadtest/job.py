@@ -8,6 +8,7 @@ The same conversation works over a pipe (loadtest.worker) and over gRPC (loadtes
 """
 
 import asyncio
+import gc
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +23,7 @@ from loadtest.errors import LoadError, UsageError
 from loadtest.frames import FrameSource, FramesSpec, pictures, tensors
 from loadtest.generator import Generator, GeneratorResult
 from loadtest.pacer import TimerfdPacer
-from loadtest.recorder import Counters, Rows, pack
+from loadtest.recorder import ROW, Counters, Rows, pack
 from loadtest.scenario import Scenario
 from loadtest.summary import schedule_lag_ms
 from loadtest.target import Delivery, Encoding, Outcome, Protocols, Target, TargetSpec
@@ -128,6 +129,7 @@ class _Conversation:
         now_ns = self._clock.now_ns()
         self._start_ns = int(message.get("start_ns") or now_ns + int(message["start_in_ns"]))
         stopper = asyncio.create_task(self._stop_when_told(generator))
+        self._settle()
         cpu_s = time.process_time()
         try:
             result = await generator.run(self._start_ns, self._report)
@@ -135,6 +137,13 @@ class _Conversation:
             stopper.cancel()
         spent_s = (self._clock.now_ns() - self._start_ns) / 1e9
         self._send(_result_message(result, (time.process_time() - cpu_s) / spent_s), pack(result.rows))
+
+    def _settle(self) -> None:
+        """Do now what would otherwise delay a frame: the first report's imports, and a long garbage collection."""
+        self._progress(np.zeros(1, ROW), Counters())
+        self._reported_ns = -1
+        gc.collect()
+        gc.freeze()
 
     async def _stop_when_told(self, generator: Generator) -> None:
         message = await self._receive()
@@ -159,21 +168,21 @@ class _Conversation:
             await target.close()
 
     def _report(self, rows: Rows, counters: Counters) -> None:
+        self._send(self._progress(rows, counters), b"")
+
+    def _progress(self, rows: Rows, counters: Counters) -> Message:
         newest = rows[-_PROGRESS_ROWS:]
         fresh = newest[(newest["outcome"] == Outcome.OK) & (newest["done_ns"] > self._reported_ns)]
         self._reported_ns = int(fresh["done_ns"].max(initial=self._reported_ns))
         latency_ms = (fresh["done_ns"] - fresh["intended_ns"]) / 1e6
         lag_ms = schedule_lag_ms(newest[-2000:])
-        self._send(
-            {
-                "type": "progress",
-                "elapsed_s": (self._clock.now_ns() - self._start_ns) / 1e9,
-                "counters": counters.to_dict(),
-                "hdr": histograms.encode(latency_ms),
-                "lag_p99_ms": float(np.quantile(lag_ms, 0.99)) if len(lag_ms) else 0.0,
-            },
-            b"",
-        )
+        return {
+            "type": "progress",
+            "elapsed_s": (self._clock.now_ns() - self._start_ns) / 1e9,
+            "counters": counters.to_dict(),
+            "hdr": histograms.encode(latency_ms),
+            "lag_p99_ms": float(np.quantile(lag_ms, 0.99)) if len(lag_ms) else 0.0,
+        }
 
 
 def _result_message(result: GeneratorResult, cpu_share: float) -> Message:
