@@ -64,7 +64,7 @@ def typed_to_bytes(face: TensorFace, contents: pb.InferTensorContents, elements:
             f"expected {elements} elements, got {len(values)}"
         )
     try:
-        return np.array(values, face.spec.dtype).tobytes()
+        return np.array(list(values), face.spec.dtype).tobytes()  # Python numbers: numpy checks their range
     except OverflowError:
         raise InvalidRequestError(
             f"unexpected explicit tensor data for input tensor '{face.name}' for model '{model}': a value does not fit "
