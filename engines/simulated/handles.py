@@ -121,11 +121,18 @@ class SimulatedEvent(Handle):
                 self.core.raise_fault(recorded.error)
 
     def elapsed_ns(self, earlier: Event) -> int:
-        """Return device time from `earlier` to this event. Raises MisuseError unless both are done."""
+        """Return device time from `earlier` to this event; raises an error of the work before either, as CUDA may.
+
+        Raises MisuseError unless both are done.
+        """
         first: SimulatedEvent = own(self.core, SimulatedEvent, earlier)
         with self.core.lock:
             self.core.check_usable()
-            return self._done_ns() - first._done_ns()
+            span_ns = self._done_ns() - first._done_ns()
+            error = self.require().error or first.require().error
+            if error is not None:
+                self.core.raise_fault(error)
+            return span_ns
 
     def require(self) -> Recorded:
         """Return what was recorded. Raises MisuseError if nothing was. With the lock held."""

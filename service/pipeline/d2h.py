@@ -4,6 +4,7 @@ It waits on the host first for `executed`, so that the former learns at once whe
 return to the arena, and then for `downloaded`.
 """
 
+from engines.device import Event
 from engines.engine import TensorSpec
 from service.errors import BatchFailedError, DeviceLostError
 from service.pipeline.delivery import Delivery
@@ -23,6 +24,10 @@ class D2hStage(Stage):
         self._row_bytes = tuple(spec.row_bytes for spec in outputs)
         self._pool = pool
         self._delivery = delivery
+
+    def event_before(self, slot: Slot) -> Event | None:
+        """Return the end of the execution."""
+        return slot.executed
 
     def work(self, batch: Batch, slot: Slot) -> None:
         """Enqueue the download, wait for both events, stamp, and hand the outputs on."""

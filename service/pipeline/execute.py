@@ -1,5 +1,6 @@
 """Stage 2: run the model. Enqueues only; on the host device the engine runs inside `enqueue` with the GIL released."""
 
+from engines.device import Event
 from engines.engine import Engine
 from service.pipeline.slots import Slot, SlotState
 from service.pipeline.stage import Stage, StageContext
@@ -12,6 +13,10 @@ class ExecuteStage(Stage):
     def __init__(self, context: StageContext, engine: Engine) -> None:
         super().__init__(context)
         self._engine = engine
+
+    def event_before(self, slot: Slot) -> Event | None:
+        """Return the end of the upload."""
+        return slot.uploaded
 
     def work(self, batch: Batch, slot: Slot) -> None:
         """Enqueue one execution, ordered after the upload."""

@@ -8,13 +8,14 @@ its outbound channel then: closing the first channel drains the pipeline left to
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
-from engines.device import Device, DeviceStream
+from engines.device import Device, DeviceStream, Event
 from engines.errors import DeviceLostError as EngineDeviceLostError
-from engines.errors import EngineError
+from engines.errors import EngineError, ExecutionError
 from engines.ranges import open_ranges
 from service.channel import Channel, ChannelClosedError
 from service.clock import Clock
@@ -88,6 +89,10 @@ class Stage(ABC):
     def work(self, batch: Batch, slot: Slot) -> None:
         """Do this stage's part for a batch that has not failed. Raises EngineError or ServiceError on failure."""
 
+    def event_before(self, slot: Slot) -> Event | None:  # noqa: ARG002 - for the stages that have one
+        """Return the event that this stage's device stream waits for: the end of the stage before."""
+        return None
+
     def finish(self, batch: Batch, slot: Slot) -> None:  # noqa: B027 - a hook that two stages leave empty
         """Called for every batch, failed ones included, before it is passed on. For the last stage."""
 
@@ -109,7 +114,7 @@ class Stage(ABC):
         log.error("batch failed", stage=self.name, batch=batch.id, rows=batch.rows, error=repr(error))
         if not isinstance(batch.error, DeviceLostError):
             try:
-                self.device_stream.sync()  # this stream waited for the earlier ones: nothing touches the slot any more
+                self._settle(slot)
             except EngineError:
                 batch.error = DeviceLostError("the device is lost; the server is restarting")
                 log.exception("device lost", stage=self.name)
@@ -117,6 +122,18 @@ class Stage(ABC):
             slot.move_to(SlotState.FAILED)
         if isinstance(batch.error, DeviceLostError | InvariantError):
             self._context.on_fatal(batch.error)
+
+    def _settle(self, slot: Slot) -> None:
+        """Wait until nothing on the device touches the slot. Raises EngineError if that cannot be known.
+
+        What failed may have been the wait for the stage before, so that this stage's stream does not stand for it
+        (tests/pipeline/test_faults.py).
+        """
+        before = self.event_before(slot)
+        if before is not None:
+            with suppress(ExecutionError):  # it has been waited for, and the batch has failed already
+                before.sync()
+        self.device_stream.sync()
 
     def _run(self) -> None:
         self.device.attach_thread()
