@@ -6,10 +6,12 @@ Threads: `enqueue` and `outputs` are called by the execute stage's thread alone;
 `close` after the stages have ended.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.device import DeviceBuffer, DeviceStream
 
@@ -59,6 +61,11 @@ class EngineSpecs:
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
     has_batch_dimension: bool = True
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every tensor has a fixed row size. Others run unbound: see `UnboundEngine`."""
+        return all(spec.is_fixed for spec in (*self.inputs, *self.outputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,4 +117,20 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free everything, after the device streams it used are idle. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class UnboundEngine(Protocol):
+    """What an engine has beside `Engine` if it can run models whose tensors have no fixed row size.
+
+    Such a model is never bound, warmed up or enqueued.
+    """
+
+    def run(self, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        """Run on whole arrays, in the order of `specs`, BYTES as arrays of `str`; return arrays of the caller's own.
+
+        Blocks: until the run is done, with the GIL released. Thread: the execute stage's alone.
+        Raises: ExecutionError, DeviceLostError.
+        """
         ...

@@ -5,15 +5,16 @@ and the front end share the cores. Buffers are bound by address, one IOBinding p
 costs microseconds and allocates nothing.
 
 A model whose first dimension is fixed at N above 1 and whose `max_batch_size` is N always runs N rows; what lies in
-the rows beyond a batch is computed and never read. Not here: tensors without a fixed row size (variable inner
-dimensions, BYTES), which are reported in the specs and refused by `bind`.
+the rows beyond a batch is computed and never read. Models with tensors of no fixed row size (variable inner dimensions,
+BYTES) are refused by `bind` and run unbound: `run`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
+from numpy.typing import NDArray
 
 from engines.clock import Clock
 from engines.device import Device, DeviceBuffer, DeviceStream
@@ -104,6 +105,15 @@ class OnnxruntimeEngine:
                 binding.synchronize_outputs()
         except Exception as error:
             raise ExecutionError(f"batch of {batch_size} failed: {_first_line(error)}") from error
+
+    def run(self, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        """Run an unbound model. Blocks: until the run is done, with the GIL released."""
+        self._check_open()
+        feeds = {spec.name: array for spec, array in zip(self.specs.inputs, inputs, strict=True)}
+        try:
+            return tuple(self._session.run([spec.name for spec in self.specs.outputs], feeds))
+        except Exception as error:
+            raise ExecutionError(f"execution failed: {_first_line(error)}") from error
 
     def outputs(self, slot_index: int, batch_size: int) -> tuple[DeviceBuffer, ...]:  # noqa: ARG002
         """Return the slot's own output buffers."""

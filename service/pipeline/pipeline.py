@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from engines.device import Device, DeviceStream
-from engines.engine import Engine
+from engines.engine import Engine, UnboundEngine
 from service.channel import Channel
 from service.clock import Clock
 from service.errors import InvariantError
@@ -18,9 +18,11 @@ from service.pipeline.execute import ExecuteStage
 from service.pipeline.h2d import H2dStage
 from service.pipeline.slots import Slot, SlotPool
 from service.pipeline.stage import OnFatal, Stage, StageContext
+from service.pipeline.unbound import UnboundDelivery, UnboundExecute, UnboundH2d
 from service.request import Batch, Completion, LaneListener
 
 SLOT_COUNT = 4  # the largest DEPTH (3), and one that is being filled: docs/batching.md
+UNBOUND_LIMIT_BYTES = 256 << 20
 STAGE_KINDS = ("h2d", "execute", "d2h")
 
 
@@ -37,6 +39,7 @@ class Pipeline:
         finish: where completions go. Thread: d2h.
         on_fatal: told about errors after which the process cannot go on.
         slot_count: slots to allocate.
+        unbound_limit_bytes: most that the outputs of one unbound execution may hold.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Pipeline:
         finish: Callable[[Sequence[Completion]], None],
         on_fatal: OnFatal,
         slot_count: int = SLOT_COUNT,
+        unbound_limit_bytes: int = UNBOUND_LIMIT_BYTES,
     ) -> None:
         self.index = index
         self.slot_count = slot_count
@@ -84,9 +88,18 @@ class Pipeline:
                 STAGE_KINDS, device_streams, self.channels, outbounds, strict=True
             )
         ]
-        self.h2d = H2dStage(contexts[0], specs.inputs)
-        self.execute = ExecuteStage(contexts[1], engine)
-        self.d2h = D2hStage(contexts[2], specs.outputs, self.pool, Delivery(specs.outputs, model_version, finish))
+        self.h2d: Stage
+        self.execute: Stage
+        if specs.is_fixed:
+            self.h2d = H2dStage(contexts[0], specs.inputs)
+            self.execute = ExecuteStage(contexts[1], engine)
+            self.d2h = D2hStage(contexts[2], specs.outputs, self.pool, Delivery(specs.outputs, model_version, finish))
+        else:
+            if not isinstance(engine, UnboundEngine):
+                raise InvariantError("an engine that runs only fixed shapes got others")
+            self.h2d = UnboundH2d(contexts[0])
+            self.execute = UnboundExecute(contexts[1], engine, specs, unbound_limit_bytes)
+            self.d2h = D2hStage(contexts[2], (), self.pool, UnboundDelivery(specs, model_version, finish))
         self._is_started = False
 
     @property
@@ -95,7 +108,9 @@ class Pipeline:
         return (self.h2d, self.execute, self.d2h)
 
     def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
-        """Bind every slot and run every batch size on each. Blocks. Before `start`."""
+        """Bind every slot and run every batch size on each; nothing for an unbound model. Blocks. Before `start`."""
+        if not self.engine.specs.is_fixed:
+            return
         for slot in self.pool.slots:
             self.engine.bind(slot.buffers)
         self.engine.warm_up(batch_sizes, self.execute.device_stream)

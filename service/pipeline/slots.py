@@ -17,6 +17,9 @@ and FAILED: d2h. Hand-over is by Channel.
 import enum
 from collections import deque
 from contextlib import ExitStack
+from typing import Any
+
+from numpy.typing import NDArray
 
 from engines.device import Device, DeviceBuffer, Event, HostBuffer
 from engines.engine import EngineSpecs, SlotBuffers
@@ -59,6 +62,7 @@ class Slot:
         device_outputs: what the engine writes, unless it owns its output addresses.
         host_outputs: what delivery reads.
         current_outputs: where the outputs of the present batch lie on the device; set by the execute stage.
+        arrays: the outputs of a model that runs unbound (`service.pipeline.unbound`), whose slot has no buffers.
     """
 
     def __init__(self, index: int, device: Device, specs: EngineSpecs) -> None:
@@ -67,11 +71,13 @@ class Slot:
         self.state = SlotState.FREE
         with ExitStack() as undo:  # an allocation that does not fit leaves nothing behind
             made = _Maker(device, undo)
-            self.host_inputs = tuple(made.host(rows * spec.row_bytes) for spec in specs.inputs)
+            inputs, outputs = (specs.inputs, specs.outputs) if specs.is_fixed else ((), ())
+            self.host_inputs = tuple(made.host(rows * spec.row_bytes) for spec in inputs)
             self.device_inputs = tuple(made.mirror(host) for host in self.host_inputs)
-            self.host_outputs = tuple(made.host(rows * spec.row_bytes) for spec in specs.outputs)
+            self.host_outputs = tuple(made.host(rows * spec.row_bytes) for spec in outputs)
             self.device_outputs = tuple(made.mirror(host) for host in self.host_outputs)
             self.current_outputs: tuple[DeviceBuffer, ...] = self.device_outputs
+            self.arrays: tuple[NDArray[Any], ...] = ()
             self.upload_started = made.event()
             self.uploaded = made.event()
             self.execute_started = made.event()

@@ -1,0 +1,163 @@
+"""Models whose tensors have no fixed row size: variable inner dimensions, BYTES, data-dependent outputs.
+
+They take the same way as all others, through the same slots, channels and threads, but nothing of theirs lies in fixed
+buffers: a request brings its inputs as arrays, `UnboundExecute` joins those of a batch (equal batch keys mean equal
+inner shapes) and has the engine run on whole arrays, and the outputs that the engine allocated wait in the slot for
+delivery. What requests and one execution may hold is bounded; there are no graphs and no copies to overlap.
+
+On a device whose memory is not the host's, the engine copies.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.device import HostBuffer
+from engines.engine import EngineSpecs, UnboundEngine
+from engines.errors import ExecutionError
+from service.errors import InvariantError, OverloadedError
+from service.pipeline.arena import Permits
+from service.pipeline.delivery import Delivery
+from service.pipeline.slots import Slot, SlotState
+from service.pipeline.stage import Stage, StageContext
+from service.request import Batch, Completion
+
+Arrays = tuple[NDArray[Any], ...]
+STRING_BYTES = 64  # counted for a BYTES element beside its letters: what Python keeps for it
+
+
+class UnboundFrames:
+    """Permits and a byte account for requests that hold their inputs themselves. Thread: any.
+
+    Args:
+        permits: server-wide.
+        limit_bytes: most that the inputs of one model version's requests may hold together.
+    """
+
+    def __init__(self, permits: Permits, limit_bytes: int) -> None:
+        self._permits = permits
+        self._limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._held_bytes = 0
+
+    def lease(self, arrays: Arrays) -> "UnboundFrame":
+        """Take a permit and count the arrays. Raises OverloadedError."""
+        nbytes = sum(nbytes_of(array) for array in arrays)
+        self._permits.take()
+        with self._lock:
+            is_room = self._held_bytes + nbytes <= self._limit_bytes
+            if is_room:
+                self._held_bytes += nbytes
+        if not is_room:
+            self._permits.give_back()
+            raise OverloadedError(
+                f"requests with inputs of varying shapes may hold {self._limit_bytes} bytes together; send fewer",
+                retry_after_ms=100,
+            )
+        return UnboundFrame(self, arrays, nbytes)
+
+    def take_back(self, nbytes: int) -> None:
+        """Accept a frame from its request."""
+        with self._lock:
+            self._held_bytes -= nbytes
+        self._permits.give_back()
+
+
+class UnboundFrame:
+    """The inputs of one request; see service.request.FrameBuffer. Held by one thread at a time."""
+
+    __slots__ = ("_frames", "_nbytes", "arrays")
+
+    def __init__(self, frames: UnboundFrames, arrays: Arrays, nbytes: int) -> None:
+        self._frames = frames
+        self._nbytes = nbytes
+        self.arrays: Arrays | None = arrays
+
+    @property
+    def host(self) -> HostBuffer:
+        """There is none."""
+        raise InvariantError("an unbound request lies in no buffer")
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """There are none."""
+        return ()
+
+    @property
+    def is_released(self) -> bool:
+        """Whether it was given back."""
+        return self.arrays is None
+
+    def release(self) -> None:
+        """Let go of the arrays. Idempotent."""
+        if self.arrays is not None:
+            self.arrays = None
+            self._frames.take_back(self._nbytes)
+
+
+class UnboundH2d(Stage):
+    """Passes batches on: there is nothing to copy."""
+
+    def work(self, batch: Batch, slot: Slot) -> None:  # noqa: ARG002 - as every stage
+        """Stamp the events."""
+        slot.move_to(SlotState.FILLING)
+        self.device_stream.record(slot.upload_started)
+        self.device_stream.record(slot.uploaded)
+        slot.move_to(SlotState.UPLOADING)
+
+
+class UnboundExecute(Stage):
+    """Joins the inputs of a batch and runs the engine on whole arrays."""
+
+    def __init__(self, context: StageContext, engine: UnboundEngine, specs: EngineSpecs, limit_bytes: int) -> None:
+        super().__init__(context)
+        self._engine = engine
+        self._specs = specs
+        self._limit_bytes = limit_bytes
+
+    def work(self, batch: Batch, slot: Slot) -> None:
+        """Run. Raises ExecutionError if an output has another number of rows than the batch, or is too large."""
+        self.device_stream.wait(slot.uploaded)
+        self.device_stream.record(slot.execute_started)
+        outputs = self._engine.run(_join(batch, len(self._specs.inputs)))
+        if self._specs.has_batch_dimension and any(array.shape[:1] != (batch.rows,) for array in outputs):
+            raise ExecutionError(f"an output has another first dimension than the {batch.rows} rows of the batch")
+        if sum(nbytes_of(array) for array in outputs) > self._limit_bytes:
+            raise ExecutionError(f"the outputs exceed {self._limit_bytes} bytes")
+        slot.arrays = outputs
+        self.device_stream.record(slot.executed)
+        slot.move_to(SlotState.EXECUTING)
+
+
+class UnboundDelivery(Delivery):
+    """Cuts the arrays that the engine gave into the requests' rows."""
+
+    def __init__(self, specs: EngineSpecs, model_version: str, finish: Callable[[Sequence[Completion]], None]) -> None:
+        super().__init__((), model_version, finish)
+        self._has_batch = specs.has_batch_dimension
+
+    def _copy(self, rows: int, slot: Slot) -> Arrays:  # noqa: ARG002 - rows are in the arrays
+        arrays, slot.arrays = slot.arrays, ()
+        return arrays if self._has_batch else tuple(array[np.newaxis] for array in arrays)
+
+
+def _join(batch: Batch, count: int) -> Arrays:
+    parts: list[Arrays] = []
+    for request in batch.requests:
+        frame = request.frame
+        if not isinstance(frame, UnboundFrame) or frame.arrays is None:
+            raise InvariantError("an unbound batch with a request that holds no arrays")
+        parts.append(frame.arrays)
+    if len(parts) == 1:
+        return parts[0]
+    return tuple(np.concatenate([arrays[index] for arrays in parts]) for index in range(count))
+
+
+def nbytes_of(array: NDArray[Any]) -> int:
+    """Return about how much memory an array takes."""
+    if array.dtype != np.dtype(object):
+        return array.nbytes
+    return sum(len(value) + STRING_BYTES for value in array.reshape(-1).tolist())
