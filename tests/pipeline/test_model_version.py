@@ -70,7 +70,7 @@ def test_opening_takes_no_permit_of_the_server(tmp_path):
 
 
 def count_operations(root, verb):
-    """How many operations of a kind opening takes, give or take calibration."""
+    """How many operations of a kind opening takes."""
     with workshop_of(root, device=simulated_device()) as workshop:
         version = workshop.open()
         number = workshop.devices[0]._core._faults._counts[verb]
@@ -85,16 +85,9 @@ def test_an_allocation_that_does_not_fit_leaks_nothing_wherever_it_comes(tmp_pat
     assert number >= 16
     for position in range(number):
         faults = FaultPlan(fail={(verb, position): DeviceMemoryError("does not fit")})
-        with workshop_of(
-            tmp_path, device=simulated_device(faults=faults), permits=4 if position % 2 else 64
-        ) as workshop:
-            try:
-                version = workshop.open()
-            except DeviceMemoryError as error:
-                assert str(error) == "sim: does not fit"
-            else:  # with fewer permits there are fewer allocations
-                assert verb == "alloc_host"
-                assert version.close(10)
+        with workshop_of(tmp_path, device=simulated_device(faults=faults)) as workshop:
+            with pytest.raises(DeviceMemoryError, match=r"^sim: does not fit$"):
+                workshop.open()
             assert workshop.devices[0].leaks == ()
 
 
@@ -103,7 +96,7 @@ def test_an_allocation_that_does_not_fit_leaks_nothing_wherever_it_comes(tmp_pat
 def test_a_model_that_fails_when_it_is_tried_leaks_nothing(tmp_path, verb, position):
     faults = FaultPlan(fail={(verb, position): ExecutionError("as the test asks")})
     with workshop_of(simulated(tmp_path, instances=2), device=simulated_device(faults=faults)) as workshop:
-        with pytest.raises((RepositoryError, EngineError), match="sim.*as the test asks"):
+        with pytest.raises((RepositoryError, EngineError), match=r"sim.*as the test asks"):
             workshop.open()
         assert workshop.devices[0].leaks == ()
         assert workshop.devices[0].races == ()
@@ -112,6 +105,6 @@ def test_a_model_that_fails_when_it_is_tried_leaks_nothing(tmp_path, verb, posit
 
 def test_an_option_that_does_not_exist_leaks_nothing(tmp_path):
     with workshop_of(simulated(tmp_path, alhpa_ms=1), device=simulated_device()) as workshop:
-        with pytest.raises(ModelFileError, match="sim: .*alpha_ms"):
+        with pytest.raises(ModelFileError, match=r"sim: .*alpha_ms"):
             workshop.open()
         assert workshop.devices[0].leaks == ()
