@@ -37,8 +37,8 @@ h1{font-size:1.4rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .5rem}p{margin:.
 .OK{color:var(--ok)}.INVALID,.SLO_MISSED,.NO_SERVER{color:var(--bad)}.INCONCLUSIVE{color:var(--warn)}
 .big{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:1rem;margin:1.2rem 0}
 .big div{border:1px solid var(--line);border-radius:.5rem;padding:.6rem .8rem}.big b{display:block;font-size:1.35rem}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{text-align:right;padding:.25rem .5rem;border-bottom:1px solid var(--line);white-space:nowrap}
+table{border-collapse:collapse;width:100%;font-size:.85rem;font-variant-numeric:tabular-nums}
+th,td{text-align:right;padding:.2rem .35rem;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,td:first-child{text-align:left}th{color:var(--dim);font-weight:500}.wide{overflow-x:auto}
 svg{width:100%;height:auto;display:block}polyline{fill:none;stroke-width:1.6}.grid{stroke:var(--line)}
 .mark{stroke:var(--dim);stroke-dasharray:4 4}.tick{fill:var(--dim);font-size:11px}

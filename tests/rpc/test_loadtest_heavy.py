@@ -182,7 +182,7 @@ def test_the_capacity_of_a_server_of_known_speed_is_found(null_server, tmp_path)
 def test_two_agents_share_the_load_and_their_results_are_put_together(null_server, start, tmp_path):
     agents = [f"127.0.0.1:{start('loadtest', 'agent', '--listen', '127.0.0.1:0')}" for _ in range(2)]
     run = tmp_path / "run.json"
-    options = ("--cameras", "4", "--fps", "20", "--duration", "12", "--json", str(run))
+    options = ("--cameras", "4", "--fps", "20", "--duration", "12", "--policy", "block", "--json", str(run))
     named = [option for address in agents for option in ("--agent", address)]
     finished = load("--address", null_server(), *SMALL, *options, *named)
     document = read(run)
