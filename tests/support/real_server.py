@@ -6,7 +6,7 @@ is left is first checked by `assert_quiescent`: every frame has one outcome, not
 
 import asyncio
 import re
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import grpc
 
@@ -98,9 +98,14 @@ class RawStream:
     async def drain(self):
         """Everything that still comes, errors of the RPC left out."""
         results = []
-        with suppress(grpc.aio.AioRpcError):
+        try:
             while (result := await self.result()) is not None:
                 results.append(result)
+        except grpc.aio.AioRpcError:
+            pass  # the caller asks for the code
+        except asyncio.CancelledError:
+            if not self.call.cancelled():  # by this client's own doing
+                raise
         return results
 
 
