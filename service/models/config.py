@@ -56,6 +56,8 @@ IGNORED = (
     ("sequence_batching", "frames of a stream are kept in order without it"),
 )
 
+GPU_BACKENDS = frozenset({"tensorrt", "torch"})
+
 
 def describe(entry: ModelEntry, config: ModelConfig | None = None) -> ModelDescription:
     """Return what is known of a model before an engine is opened (`specs`, `image` and output indices come later).
@@ -77,6 +79,7 @@ def describe(entry: ModelEntry, config: ModelConfig | None = None) -> ModelDescr
         task=_task(config, own, entry, filename),
         latency_budget_ms=own.latency_budget_ms,
         instance_count=_instance_count(config, filename),
+        device=_device(config, backend, filename),
         batching=_batching(config, filename),
         backend_options=own.backend_options,
         model_filename=config.default_model_filename,
@@ -197,6 +200,18 @@ def _instance_count(config: ModelConfig, filename: str) -> int:
     return count
 
 
+def _device(config: ModelConfig, backend: str, filename: str) -> str:
+    """Return where the instances run: TensorRT on a GPU, torch on one if KIND_GPU asks for it, all else on the CPU."""
+    groups = [group for group in config.instance_group if not group.passive]
+    wants_gpu = backend == "tensorrt" or any(group.kind == ModelInstanceGroup.KIND_GPU for group in groups)
+    if backend not in GPU_BACKENDS or not wants_gpu:
+        return "cpu"
+    gpus = sorted({gpu for group in groups for gpu in group.gpus})
+    if len(gpus) > 1:
+        raise ConfigError(f"{filename}: instance_group names GPUs {gpus}: the instances of a model share one GPU")
+    return f"cuda:{gpus[0] if gpus else 0}"
+
+
 def _batching(config: ModelConfig, filename: str) -> BatchingOptions:
     if not config.HasField("dynamic_batching"):
         return BatchingOptions()
@@ -245,9 +260,11 @@ def _warnings(config: ModelConfig, backend: str, filename: str) -> tuple[str, ..
     dynamic = _present(config.dynamic_batching) & {"default_queue_policy", "priority_queue_policy"}
     lines.extend(f"dynamic_batching {name} is ignored: latency budgets decide" for name in sorted(dynamic))
     for group in config.instance_group:
-        vain = _present(group) & {"gpus", "rate_limiter", "secondary_devices", "host_policy"}
+        vain = _present(group) & {"rate_limiter", "secondary_devices", "host_policy"}
+        if backend not in GPU_BACKENDS:
+            vain |= _present(group) & {"gpus"}
         lines.extend(f"instance_group {name} is ignored" for name in sorted(vain))
-        if group.kind == ModelInstanceGroup.KIND_GPU and backend != "tensorrt":
+        if group.kind == ModelInstanceGroup.KIND_GPU and backend not in GPU_BACKENDS:
             lines.append(f"instance_group kind KIND_GPU is ignored: backend {backend} runs on the CPU")
     return tuple(f"{filename}: {line}" for line in dict.fromkeys(lines))
 

@@ -112,6 +112,7 @@ class ModelDescription:
         task: what the outputs mean; None for tensors only.
         latency_budget_ms: default for LATEST streams; None leaves it to the service.
         instance_count: instances of each version, at least 1.
+        device: where they run: `cpu`, or `cuda:` and the GPU's number.
         batching: scheduling knobs.
         backend_options: parameters that are the backend's own (`alpha_ms`, ...), as written.
         model_filename: default_model_filename of the configuration; empty for the backend's usual name.
@@ -127,6 +128,7 @@ class ModelDescription:
     task: Task | None = None
     latency_budget_ms: float | None = None
     instance_count: int = 1
+    device: str = "cpu"
     batching: BatchingOptions = BatchingOptions()
     backend_options: Mapping[str, str] = field(default_factory=dict)
     model_filename: str = ""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from engines import open_device, open_engine
 from engines.device import Device
-from engines.engine import Engine
-from engines.errors import EngineError, ExecutionError
+from engines.engine import Engine, UnboundEngine
+from engines.errors import EngineError, ExecutionError, ModelFileError
+from forebay.wire.model_config_pb2 import DataType, ModelInput, ModelOutput
 from service.batching.calibrate import obtain_table, table_path
 from service.batching.cost_model import CostModel
 from service.batching.cost_table import CostIdentity, CostTable, StageTimes
@@ -20,10 +21,12 @@ from service.models.batching import batching_settings, executed_sizes, measured_
 from service.models.completion import complete
 from service.models.config_text import ConfigError
 from service.models.description import ModelDescription
+from service.models.unbound import FRAMES_LIMIT_BYTES, HANG_LIMIT_NS, measure_unbound
 from service.models.version import ModelVersion
 from service.pipeline.arena import FrameArena, Permits
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.stage import OnFatal
+from service.pipeline.unbound import UnboundFrames
 from service.request import Batch, CompletionSink, Delivery, Request, StreamKey
 from service.results.finisher import ResultFinisher
 from service.results.wants import Wants
@@ -38,8 +41,9 @@ OpenDevice = Callable[[str, Clock], Device]
 
 
 def open_device_of_kind(kind: str, clock: Clock) -> Device:
-    """Open the real thing."""
-    return open_device(kind, clock=clock)
+    """Open the real thing: `cpu`, or `cuda:` and a number."""
+    name, _, index = kind.partition(":")
+    return open_device(name, clock=clock, index=int(index or 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +103,16 @@ def _build(
 ) -> ModelVersion:
     """Make every part; `undo` closes what was made, last made first."""
     clock = context.clock
-    device = context.open_device(device_kind(description), clock)
+    device = context.open_device(description.device, clock)
     undo.callback(device.close)
     engines: list[Engine] = []
     for _ in range(description.instance_count):
         engines.append(_open_engine(description, model_path, device, context))
         undo.callback(engines[-1].close)
     specs = engines[0].specs
+    _check_shapes(engines[0], description)
     description = complete(description, specs)
-    arena = FrameArena(device, specs.inputs, context.permits)
+    arena = FrameArena(device, specs.inputs if specs.is_fixed else (), context.permits)
     undo.callback(arena.close)
     finisher = ResultFinisher(description.task, context.pool, context.sink)
     name = f"{description.name}.{version}"
@@ -128,7 +133,10 @@ def _build(
     sizes = measured_sizes(specs.max_batch_size)
     for lane in lanes:
         lane.warm_up(sizes)
-    table = _calibrate(lanes[0], device, sizes, _identity(description, version, device, context), context)
+    if specs.is_fixed:
+        table = _calibrate(lanes[0], device, sizes, _identity(description, version, device, context), context)
+    else:
+        table = measure_unbound(lanes[0], sizes, clock)
     former = BatchFormer(
         name,
         lanes,
@@ -140,12 +148,33 @@ def _build(
         on_fatal=context.on_fatal,
     )
     hang_limit_ns = max(LEAST_HANG_NS, HANG_FACTOR * (table.h2d_ns[-1] + table.execute_ns[-1] + table.d2h_ns[-1]))
-    return ModelVersion(description, version, device, lanes, former, arena, clock, hang_limit_ns=hang_limit_ns)
+    return ModelVersion(
+        description,
+        version,
+        device,
+        lanes,
+        former,
+        arena,
+        clock,
+        hang_limit_ns=hang_limit_ns if specs.is_fixed else HANG_LIMIT_NS,
+        unbound=None if specs.is_fixed else UnboundFrames(context.permits, FRAMES_LIMIT_BYTES),
+    )
+
+
+def _check_shapes(engine: Engine, description: ModelDescription) -> None:
+    specs = engine.specs
+    if specs.is_fixed or isinstance(engine, UnboundEngine):
+        return
+    tensor = next(spec for spec in (*specs.inputs, *specs.outputs) if not spec.is_fixed)
+    raise ModelFileError(
+        f"tensor {tensor.name!r} has no fixed size (shape {list(tensor.shape)}), which backend {description.backend!r} "
+        "does not run: export the model with fixed inner dimensions, or serve it as ONNX"
+    )
 
 
 def device_kind(description: ModelDescription) -> str:
-    """Return the kind of device that a backend runs on by default."""
-    return "cuda" if description.backend == "tensorrt" else "cpu"
+    """Return the kind of device that a model runs on."""
+    return description.device.partition(":")[0]
 
 
 def _open_engine(
@@ -157,9 +186,23 @@ def _open_engine(
         model_path=model_path,
         device=device,
         clock=context.clock,
-        options={**defaults, **description.backend_options},
+        options={**_declared(description, model_path), **defaults, **description.backend_options},
         max_batch_size=description.max_batch_size,
     )
+
+
+def _declared(description: ModelDescription, model_path: Path | None) -> dict[str, str]:
+    """Return the tensors of a TorchScript model, which declares none, as the configuration writes them."""
+    if description.backend != "torch" or model_path is None or model_path.suffix != ".pt":
+        return {}
+    config = description.config
+    sides = (("inputs", config.input), ("outputs", config.output))
+    return {key: ";".join(_declaration(tensor) for tensor in tensors) for key, tensors in sides if tensors}
+
+
+def _declaration(tensor: ModelInput | ModelOutput) -> str:
+    type_name = DataType.Name(tensor.data_type).removeprefix("TYPE_")
+    return f"{tensor.name}:{type_name}:{','.join(str(dim) for dim in tensor.dims)}"
 
 
 def _identity(description: ModelDescription, version: str, device: Device, context: VersionContext) -> CostIdentity:

@@ -162,6 +162,28 @@ def test_only_what_has_no_effect_is_warned_of(tmp_path, text, words):
     assert [words in line for line in warnings] == ([True] if words else [])
 
 
+@pytest.mark.parametrize(
+    ("text", "device"),
+    [
+        ("", "cpu"),
+        ("instance_group { kind: KIND_GPU }", "cpu"),
+        ('backend: "torch"', "cpu"),
+        ('backend: "torch" instance_group { kind: KIND_CPU }', "cpu"),
+        ('backend: "torch" instance_group { kind: KIND_GPU }', "cuda:0"),
+        ('backend: "torch" instance_group { kind: KIND_GPU gpus: 1 count: 2 }', "cuda:1"),
+        ('backend: "tensorrt"', "cuda:0"),
+        ('backend: "tensorrt" instance_group { gpus: 3 } instance_group { gpus: 3 }', "cuda:3"),
+    ],
+)
+def test_instance_groups_choose_the_device_of_backends_that_have_a_choice(tmp_path, text, device):
+    assert described(tmp_path, text).device == device
+
+
+def test_instances_on_several_gpus_are_refused(tmp_path):
+    with pytest.raises(RepositoryError, match="share one GPU"):
+        described(tmp_path, 'backend: "tensorrt" instance_group { gpus: [ 0, 1 ] }')
+
+
 VERSIONS = ("1/model.onnx", "2/model.onnx", "10/model.onnx")
 
 

@@ -1,0 +1,86 @@
+"""A PyTorch model served from a repository by a whole model version: former, lanes, results; without a server."""
+
+import threading
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from engines.clock import MonotonicClock
+from service.models.config import describe, model_file
+from service.models.opening import VersionContext, open_version
+from service.models.repository import Repository
+from service.pipeline.arena import Permits
+from service.request import Delivery, Request, StreamKey
+from service.results.wants import Wants
+from service.worker_pool import WorkerPool
+from tests.support import torch_models
+
+HANG_GUARD_S = 30.0
+ROW_BYTES = 5 * 7
+
+
+class Answers:
+    """Implements CompletionSink."""
+
+    def __init__(self):
+        self.by_id = {}
+        self._changed = threading.Condition()
+
+    def post(self, completions):
+        with self._changed:
+            self.by_id.update({c.request.id: c for c in completions if c.request.stream.name != "calibration"})
+            self._changed.notify_all()
+
+    def wait_for(self, number):
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.by_id) >= number, HANG_GUARD_S)
+
+
+def write_repository(root: Path, kind: str) -> Path:
+    """`pixels`: bytes [5, 7] in, their sum among what comes out."""
+    folder = root / "pixels" / "1"
+    folder.mkdir(parents=True)
+    torch_models.write_pixels(folder)
+    text = f'backend: "torch" max_batch_size: 8 instance_group {{ kind: {kind} count: 2 }}'
+    (root / "pixels" / "config.pbtxt").write_text(text)
+    return root
+
+
+def serve(root: Path, requests: int):
+    """Send so many rows from 4 streams; return (rows, completions in the order of the rows)."""
+    clock, answers, fatal, ids = MonotonicClock(), Answers(), [], count(1)
+    (entry,) = Repository([root]).models()
+    description = describe(entry)
+    pool = WorkerPool(1, fatal.append)
+    context = VersionContext(clock, pool, answers, Permits(requests), fatal.append, {})
+    rows = np.random.default_rng(0).integers(0, 256, (requests, 5, 7)).astype(np.uint8)
+    try:
+        version = open_version(description, "1", model_file(entry, 1, description), context)
+        try:
+            streams = [StreamKey(f"camera {index}", Delivery.EVERY) for index in range(4)]
+            for row in rows:
+                lease = version.arena.lease()
+                lease.host.write_view()[:ROW_BYTES] = row.reshape(-1)
+                number = next(ids)
+                version.arrive(
+                    Request(
+                        id=number,
+                        stream=streams[number % 4],
+                        size=1,
+                        batch_key=None,
+                        deadline_ns=None,
+                        arrival_ns=clock.now_ns(),
+                        priority=1,
+                        frame=lease,
+                        on_completion=lambda _: None,
+                        wants=Wants(options=None, tensor_indices=(0, 1)),
+                    )
+                )
+            answers.wait_for(requests)
+        finally:
+            assert version.close(HANG_GUARD_S) is not False
+    finally:
+        pool.close()
+    assert fatal == []
+    return rows, [answers.by_id[number] for number in range(1, requests + 1)]
