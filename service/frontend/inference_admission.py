@@ -9,9 +9,9 @@ import numpy as np
 
 from service.clock import Clock
 from service.errors import DeadlineExpiredError
-from service.frontend.inference_codec import Call
+from service.frontend.inference_codec import Call, arrays_of
 from service.models.version import ModelVersion
-from service.request import Completion, Delivery, Request, StreamKey, Timeline, next_request_id
+from service.request import Completion, Delivery, FrameBuffer, Request, StreamKey, Timeline, next_request_id
 from service.results.wants import Wants
 
 MAX_STREAM_KEYS = 4096
@@ -80,26 +80,30 @@ def admit(
         deadline_ns=deadline_ns,
         arrival_ns=received_ns,
         priority=options.priority or version.description.batching.default_priority,
-        frame=version.arena.lease_rows(call.rows),
+        frame=_frame(call, version),
         on_completion=on_completion,
         wants=_TENSORS_ONLY,
         queue_timeout_ns=options.timeout_ns or None,
         timeline=Timeline(received_ns=received_ns, validated_ns=now_ns),
     )
-    try:
-        _copy_inputs(call, request)
-    except BaseException:
-        request.frame.release()
-        raise
     request.timeline.admitted_ns = clock.now_ns()
     version.arrive(request)
     return request
 
 
-def _copy_inputs(call: Call, request: Request) -> None:
-    target = request.frame.host.write_view()
-    for data, offset in zip(call.data, request.frame.offsets, strict=True):
-        target[offset : offset + len(data)] = np.frombuffer(data, np.uint8)
+def _frame(call: Call, version: ModelVersion) -> FrameBuffer:
+    """Take a permit and put the inputs where the pipeline finds them. Raises OverloadedError or InvalidRequestError."""
+    if version.unbound is not None:
+        return version.unbound.lease(tuple(arrays_of(call)))
+    frame = version.arena.lease_rows(call.rows)
+    try:
+        target = frame.host.write_view()
+        for data, offset in zip(call.data, frame.offsets, strict=True):
+            target[offset : offset + len(data)] = np.frombuffer(data, np.uint8)
+    except BaseException:
+        frame.release()
+        raise
+    return frame
 
 
 def cancel(version: ModelVersion, requests: list[Request]) -> None:

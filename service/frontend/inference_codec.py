@@ -6,8 +6,11 @@ datatype, shape, batch, data, outputs.
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from forebay.wire import inference_pb2 as pb
 from service.errors import InvalidRequestError
@@ -279,6 +282,18 @@ def _classes(parameter: pb.InferParameter, name: str, *, is_shared: bool) -> int
     if classes < 1:
         raise InvalidRequestError(f"parameter 'classification' of output '{name}' is {classes}; it must be at least 1")
     return classes
+
+
+def arrays_of(call: Call) -> Iterable[NDArray[Any]]:
+    """Return the inputs as arrays of (rows, *shape), for a model that runs unbound. Raises InvalidRequestError."""
+    face = call.face
+    for tensor, shape, data in zip(face.inputs.values(), call.shapes, call.data, strict=True):
+        full = (call.rows, *shape) if face.has_batch else shape
+        if tensor.datatype == "BYTES":
+            strings = tensors.split_strings(tensor, data, tensors.elements_of(full), face.name)
+            yield tensors.strings_to_array(strings, full, tensor, face.name)
+        else:
+            yield np.frombuffer(data, tensor.spec.dtype).reshape(full)
 
 
 WriteRegion = Callable[[WantedOutput, bytes], None]

@@ -116,6 +116,10 @@ def _budget_ns(request: pb.Open, delivery: Delivery, version: ModelVersion) -> i
 
 def _payload(request: pb.Open, version: ModelVersion, max_pixels: int) -> tuple[tuple[int, int], int | None]:
     encoding = request.encoding
+    if not version.specs.is_fixed:
+        raise UnsupportedError(
+            f"model {version.name!r} has tensors of varying shape; the Open Inference Protocol serves it"
+        )
     if encoding == pb.ENCODING_UNSPECIFIED or encoding not in pb.Encoding.values():
         raise InvalidSessionError("open.encoding is missing or unknown: give TENSOR, RGB8, BGR8, JPEG, PNG or NV12")
     if encoding == pb.ENCODING_TENSOR:

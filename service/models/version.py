@@ -15,6 +15,7 @@ from service.errors import InvariantError
 from service.models.description import ModelDescription
 from service.pipeline.arena import FrameArena
 from service.pipeline.pipeline import Pipeline
+from service.pipeline.unbound import UnboundFrames
 from service.request import Feasibility, Request
 
 
@@ -27,6 +28,7 @@ class ModelVersion:
         description: completed.
         specs: what the model takes and gives.
         arena: frame buffers.
+        unbound: set instead of frame buffers for a model whose shapes vary.
         lanes: one per instance.
         hang_limit_ns: a stage that is at one batch for longer hangs.
     """
@@ -42,6 +44,7 @@ class ModelVersion:
         clock: Clock,
         *,
         hang_limit_ns: int,
+        unbound: UnboundFrames | None = None,
     ) -> None:
         if description.specs is None:
             raise InvariantError("a version needs a completed description")
@@ -50,6 +53,7 @@ class ModelVersion:
         self.description = description
         self.specs: EngineSpecs = description.specs
         self.arena = arena
+        self.unbound = unbound
         self.former = former
         self.lanes = tuple(lanes)
         self._device = device

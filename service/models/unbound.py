@@ -1,0 +1,75 @@
+"""What an unbound model costs, as far as that can be known: the smallest inputs of every batch size that it takes.
+
+Costs vary with the shapes that clients send, so the table is a beginning that the drift corrects, and no deadline is
+refused because of it unless the drift says so too. A model that refuses the smallest inputs keeps a nominal table.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import structlog
+
+from engines.engine import EngineSpecs, TensorSpec
+from engines.errors import EngineError
+from service.batching.cost_model import CostTable, StageTimes
+from service.batching.cost_table import CostTableError
+from service.clock import Clock
+from service.errors import ServiceError
+from service.pipeline.arena import Permits
+from service.pipeline.pipeline import Pipeline
+from service.pipeline.unbound import Arrays, UnboundFrame, UnboundFrames
+from service.request import Batch, Delivery, Request, StreamKey
+from service.results.wants import Wants
+
+log = structlog.get_logger(__name__)
+
+NOMINAL_NS = 1_000_000
+HANG_LIMIT_NS = 600_000_000_000  # ten minutes: how long one may take depends on the client's shapes
+FRAMES_LIMIT_BYTES = 256 << 20
+_NOTHING_WANTED = Wants(options=None, tensor_indices=())
+
+
+def smallest_inputs(specs: EngineSpecs, rows: int) -> Arrays:
+    """Return inputs of `rows` rows whose varying dimensions are 1."""
+    return tuple(_smallest(spec, (rows,) if specs.has_batch_dimension else ()) for spec in specs.inputs)
+
+
+def _smallest(spec: TensorSpec, leading: tuple[int, ...]) -> "np.typing.NDArray[np.generic]":
+    shape = (*leading, *(1 if dim < 0 else dim for dim in spec.shape))
+    return np.full(shape, "") if spec.dtype == np.dtype(object) else np.zeros(shape, spec.dtype)
+
+
+def measure_unbound(lane: Pipeline, sizes: tuple[int, ...], clock: Clock) -> CostTable:
+    """Run each size twice on the calling thread, before the lane starts, and return what the second run took."""
+    frames = UnboundFrames(Permits(1), FRAMES_LIMIT_BYTES)
+    times: dict[int, StageTimes] = {}
+    try:
+        for size in sizes:
+            for _ in range(2):
+                times[size] = _run(lane, frames.lease(smallest_inputs(lane.engine.specs, size)), size, clock)
+        return CostTable.from_times(times)
+    except (EngineError, ServiceError, CostTableError) as error:
+        log.info("nominal costs", lane=lane.h2d.name, reason=str(error.__cause__ or error))
+        return CostTable.from_times({size: StageTimes(0, NOMINAL_NS, 0) for size in sizes})
+
+
+def _run(lane: Pipeline, frame: UnboundFrame, size: int, clock: Clock) -> StageTimes:
+    slot_index = lane.try_reserve()
+    assert slot_index is not None  # noqa: S101 - one batch at a time
+    now_ns = clock.now_ns()
+    ignore: Callable[[object], None] = lambda _: None  # noqa: E731 - nobody listens
+    request = Request(
+        id=0,
+        stream=StreamKey("calibration", Delivery.EVERY),
+        size=size,
+        batch_key=None,
+        deadline_ns=None,
+        arrival_ns=now_ns,
+        priority=1,
+        frame=frame,
+        on_completion=ignore,
+        wants=_NOTHING_WANTED,
+    )
+    lane.run_once(Batch(0, lane.index, slot_index, [request], size, size, now_ns))
+    times = request.timeline
+    return StageTimes(times.h2d_ns, max(1, times.execute_ns), times.d2h_ns)

@@ -1,0 +1,119 @@
+"""Models with variable inner shapes, BYTES and outputs whose size depends on the data."""
+
+import asyncio
+
+import grpc
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from forebay.wire import inference_pb2 as pb
+from service.pipeline.unbound import UnboundFrames
+from tests.support import models
+from tests.support.inference import array_of, request_of, stub_of
+from tests.support.loops import on_loop
+from tests.support.real_server import open_message, real_server
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    root = tmp_path_factory.mktemp("unbound")
+    models.save(models.identity(("batch", "n")), root / "varying" / "1" / "model.onnx")
+    models.save(models.identity(("batch", "n"), TensorProto.STRING), root / "strings" / "1" / "model.onnx")
+    nodes = [helper.make_node("NonZero", ["x"], ["y"])]
+    outputs = [models.tensor("y", (1, "found"), TensorProto.INT64)]
+    models.save(models.build(nodes, [models.tensor("x", ("n",))], outputs), root / "nonzero" / "1" / "model.onnx")
+    return root
+
+
+def strings_request(values, shape, raw=None):
+    request = pb.ModelInferRequest(model_name="strings", id="s")
+    request.inputs.add(name="x", datatype="BYTES", shape=shape)
+    packed = b"".join(len(value).to_bytes(4, "little") + value for value in values)
+    request.raw_input_contents.append(packed if raw is None else raw)
+    return request
+
+
+async def error_of(call):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    return caught.value.details()
+
+
+@on_loop
+async def test_requests_of_different_shapes_are_answered_each_in_its_own(repository):
+    async with real_server(repository) as running:
+        stub = stub_of(running)
+        arrays = [np.random.default_rng(n).normal(size=(1 + n % 3, n)).astype(np.float32) for n in range(12)]
+        responses = await asyncio.gather(*(stub.ModelInfer(request_of("varying", x=array)) for array in arrays))
+        for array, response in zip(arrays, responses, strict=True):
+            np.testing.assert_array_equal(array_of(response, "y"), array)
+
+
+@on_loop
+async def test_bytes_come_back_as_they_were_sent(repository):
+    async with real_server(repository) as running:
+        request = strings_request(["é".encode(), b"a\0b", b"", b"x" * 1000], (2, 2))
+        response = await stub_of(running).ModelInfer(request)
+        assert response.raw_output_contents[0] == request.raw_input_contents[0]
+        typed = pb.ModelInferRequest(model_name="strings")
+        typed.inputs.add(name="x", datatype="BYTES", shape=(1, 2)).contents.bytes_contents.extend([b"a", b"bc"])
+        response = await stub_of(running).ModelInfer(typed)
+        assert response.raw_output_contents[0] == b"\1\0\0\0a\2\0\0\0bc"
+
+
+@on_loop
+async def test_wrong_bytes_are_refused_with_the_words_of_the_table(repository):
+    async with real_server(repository) as running:
+        infer = stub_of(running).ModelInfer
+        assert "expected 2 string elements for inference input 'x' for model 'strings', got 1" in await error_of(
+            infer(strings_request([b"a"], (1, 2)))
+        )
+        assert "expected 1 string elements for inference input 'x'" in await error_of(
+            infer(strings_request([b"a", b"b"], (1, 1)))
+        )
+        assert "incomplete string length indicator" in await error_of(infer(strings_request([], (1, 1), b"\1\0")))
+        assert "incomplete string data" in await error_of(infer(strings_request([], (1, 1), b"\xff\xff\xff\xffa")))
+        assert "not UTF-8" in await error_of(infer(strings_request([b"\xff"], (1, 1))))
+        assert "string elements" in await error_of(infer(strings_request([], (1, 2**62), b"\1\0\0\0a")))
+
+
+@on_loop
+async def test_an_output_may_be_as_large_as_the_data_say(repository):
+    async with real_server(repository) as running:
+        for values in ([1, 0, 3], [0, 0], [5] * 100):
+            array = np.array(values, np.float32)
+            response = await stub_of(running).ModelInfer(request_of("nonzero", x=array))
+            np.testing.assert_array_equal(
+                np.frombuffer(response.raw_output_contents[0], np.int64), np.nonzero(array)[0]
+            )
+            assert list(response.outputs[0].shape) == [1, np.count_nonzero(array)]
+
+
+@on_loop
+async def test_what_unbound_requests_hold_together_is_bounded(repository):
+    async with real_server(repository) as running:
+        version = running.version("varying")
+        version.unbound = UnboundFrames(running.server.permits, 100)
+        infer = stub_of(running).ModelInfer
+        with pytest.raises(grpc.aio.AioRpcError, match="may hold 100 bytes together"):
+            await infer(request_of("varying", x=np.zeros((1, 26), np.float32)))
+        await infer(request_of("varying", x=np.zeros((1, 25), np.float32)))
+        await infer(request_of("varying", x=np.zeros((1, 25), np.float32)))
+
+
+@on_loop
+async def test_frame_streams_are_told_to_use_the_other_protocol(repository):
+    async with real_server(repository) as running:
+        stream = running.stream()
+        await stream.send_bytes(pb_open("varying"))
+        code, message = await stream.status()
+        assert code is grpc.StatusCode.UNIMPLEMENTED
+        assert "Open Inference Protocol" in message
+
+
+def pb_open(model):
+    from forebay.wire import frames_pb2
+
+    return frames_pb2.ClientMessage(open=open_message(model=model)).SerializeToString()
