@@ -155,6 +155,14 @@ class Device(Protocol):
         """Allocate host memory (pinned on CUDA), zeroed or not. Raises DeviceMemoryError."""
         ...
 
+    def borrow_host(self, memory: memoryview) -> HostBuffer | None:
+        """Return a read-only host buffer over somebody else's bytes, or None where copies need the device's memory.
+
+        Spares a copy where any host memory is as good (the CPU). Always a buffer or always
+        None: constant per device. The memory stays alive and unchanged until the buffer is forgotten; there is nothing to close.
+        """
+        ...
+
     def alloc_device(self, nbytes: int, mirror: HostBuffer | None = None) -> DeviceBuffer:
         """Allocate device memory. Raises DeviceMemoryError.
 

@@ -93,6 +93,10 @@ class CudaDevice:
         """Allocate pinned memory."""
         return PinnedBuffer(self, nbytes)
 
+    def borrow_host(self, memory: memoryview) -> HostBuffer | None:  # noqa: ARG002 - the contract's signature
+        """None: copies from memory that is not pinned are staged, and block."""
+        return None
+
     def alloc_device(self, nbytes: int, mirror: HostBuffer | None = None) -> CudaBuffer:
         """Allocate device memory; `mirror` is another memory here and only checked."""
         if mirror is not None:

@@ -34,7 +34,7 @@ class HostMemoryBuffer(_Handle):
     def __init__(self, device: "HostDevice", memory: NDArray[np.uint8]) -> None:
         super().__init__(device)
         self._memory = memory
-        self._address = int(memory.ctypes.data)
+        self._address: int | None = None  # asked for once, since numpy takes a microsecond to tell
 
     @property
     def nbytes(self) -> int:
@@ -53,6 +53,8 @@ class HostMemoryBuffer(_Handle):
         """Address of the first byte."""
         if self.is_closed:
             raise MisuseError("host buffer used after close")
+        if self._address is None:
+            self._address = int(self._memory.ctypes.data)
         return self._address
 
     def write_view(self) -> NDArray[np.uint8]:
@@ -183,6 +185,10 @@ class HostDevice:
     def alloc_host(self, nbytes: int) -> HostMemoryBuffer:
         """Allocate memory, touched on first use."""
         return HostMemoryBuffer(self, allocate(nbytes))
+
+    def borrow_host(self, memory: memoryview) -> HostMemoryBuffer:
+        """Return a buffer over `memory`: one host memory is as good as another."""
+        return HostMemoryBuffer(self, np.frombuffer(memory, np.uint8))
 
     def alloc_device(self, nbytes: int, mirror: HostBuffer | None = None) -> HostMemoryBuffer:
         """Allocate memory, or return a view of the first `nbytes` bytes of `mirror`."""

@@ -105,6 +105,10 @@ class SimulatedDevice:
             self._core.begin("alloc_host")
             return SimulatedHostBuffer(self._core, f"host buffer of {nbytes} bytes", nbytes)
 
+    def borrow_host(self, memory: memoryview) -> HostBuffer | None:  # noqa: ARG002 - the contract's signature
+        """None, as on CUDA."""
+        return None
+
     def alloc_device(self, nbytes: int, mirror: HostBuffer | None = None) -> SimulatedDeviceBuffer:
         """Allocate device memory, apart from its mirror's."""
         with self._core.lock:

@@ -171,7 +171,7 @@ class CudaStream(Handle):
         kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._copy(target, dst_offset, source, src_offset, nbytes, kind)
 
-    def _copy(  # noqa: PLR0917 - as the two above
+    def _copy(
         self,
         target: CudaBuffer | PinnedBuffer,
         target_offset: int,

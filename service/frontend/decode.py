@@ -60,6 +60,15 @@ def decode_into(
     Raises:
         InvalidRequestError: the picture is not what it says or not what may be sent.
     """
+    try:
+        return _decode_into(target, payload, encoding, size, image, max_pixels)
+    except cv2.error:
+        raise InvalidRequestError("the picture cannot be decoded; check that the whole file is sent") from None
+
+
+def _decode_into(
+    target: Pixels, payload: memoryview, encoding: int, size: tuple[int, int], image: ImageInput, max_pixels: int
+) -> tuple[int, int]:
     if encoding == pb.ENCODING_JPEG:
         source, size = _decode_jpeg(payload, image, max_pixels)
         _stretch(source, target)

@@ -195,6 +195,7 @@ class Session:
             raise DeadlineExpiredError("the latency budget is shorter than the least that one frame takes")
         if config.delivery is Delivery.LATEST and not self._copies_inline:
             self._supersede_encoded()
+        borrowed = config.version.arena.borrow(frame.payload) if self._copies else None
         request = Request(
             id=self._next_request_id(),
             stream=self._key,
@@ -203,7 +204,7 @@ class Session:
             deadline_ns=deadline_ns,
             arrival_ns=received_ns,
             priority=config.priority,
-            frame=config.version.arena.lease(),
+            frame=borrowed or config.version.arena.lease(),
             on_completion=lambda completion: self._complete(entry, completion),
             wants=config.wants,
             frame_size=config.size,
@@ -211,10 +212,13 @@ class Session:
         )
         entry.request = request
         entry.timeline.validated_ns = now_ns
-        if self._copies_inline:
-            self._copy_and_arrive(request, frame.payload)
-        else:
+        if borrowed is None and not self._copies_inline:
             self._line.push((request, frame.payload))
+            return
+        if borrowed is None:
+            copy_inputs(request, frame.payload, config)
+        request.timeline.admitted_ns = self._clock.now_ns()
+        config.version.arrive(request)
 
     def _deadline_ns(self, frame: FrameMessage, received_ns: int) -> int | None:
         budget_ns = self.config.budget_ns
@@ -230,11 +234,6 @@ class Session:
         for request, _ in self._line.take_waiting():
             request.frame.release()
             request.on_completion(Completion(request, error=error))
-
-    def _copy_and_arrive(self, request: Request, payload: memoryview) -> None:
-        copy_inputs(request, payload, self.config)
-        request.timeline.admitted_ns = self._clock.now_ns()
-        self.config.version.arrive(request)
 
     def _decode(self, item: tuple[Request, memoryview]) -> None:
         """Decode one frame into its buffer and hand it to the former. Thread: worker."""
@@ -289,6 +288,6 @@ def copy_inputs(request: Request, payload: memoryview, config: StreamConfig) -> 
     target = request.frame.host.write_view()
     source = np.frombuffer(payload, np.uint8)
     start = 0
-    for spec, offset in zip(config.version.specs.inputs, request.frame.offsets, strict=True):
-        target[offset : offset + spec.row_bytes] = source[start : start + spec.row_bytes]
-        start += spec.row_bytes
+    for row_bytes, offset in zip(config.version.arena.row_bytes, request.frame.offsets, strict=True):
+        target[offset : offset + row_bytes] = source[start : start + row_bytes]
+        start += row_bytes

@@ -5,6 +5,7 @@ at once. Leases are handed out last-in first-out, so that under light load few b
 committed on first use) and those stay warm in the cache.
 """
 
+import itertools
 from collections import deque
 from contextlib import ExitStack
 
@@ -63,6 +64,9 @@ class FrameArena:
             offsets.append(end)
             end += -(-spec.row_bytes // INPUT_ALIGNMENT_BYTES) * INPUT_ALIGNMENT_BYTES
         self.offsets = tuple(offsets)
+        self.row_bytes = tuple(spec.row_bytes for spec in inputs)
+        self.dense_offsets = tuple(itertools.accumulate(self.row_bytes[:-1], initial=0))
+        self._device = device
         self._permits = permits
         self._buffers: list[HostBuffer] = []
         with ExitStack() as undo:  # an allocation that does not fit leaves nothing behind
@@ -82,6 +86,17 @@ class FrameArena:
         """Take a permit and a buffer. Raises OverloadedError when no permit is free."""
         self._permits.take()
         return FrameLease(self, self._free.pop())
+
+    def borrow(self, payload: memoryview) -> "BorrowedFrame | None":
+        """Take a permit for dense inputs of one row that stay where they are; None where the device needs a copy.
+
+        Raises OverloadedError when no permit is free.
+        """
+        host = self._device.borrow_host(payload)
+        if host is None:
+            return None
+        self._permits.take()
+        return BorrowedFrame(self._permits, host, self.dense_offsets)
 
     def lease_rows(self, rows: int) -> FrameBuffer:
         """Take a permit and a buffer for a request of `rows` rows. Raises OverloadedError when there is none."""
@@ -167,3 +182,26 @@ class TallLease:
         if not self._is_released:
             self._is_released = True
             self._arena.take_back_tall(self._buffer)
+
+
+class BorrowedFrame:
+    """Inputs that lie in the memory they were received in; holds a permit. See service.request.FrameBuffer."""
+
+    __slots__ = ("_is_released", "_permits", "host", "offsets")
+
+    def __init__(self, permits: Permits, host: HostBuffer, offsets: tuple[int, ...]) -> None:
+        self._permits = permits
+        self._is_released = False
+        self.host = host
+        self.offsets = offsets
+
+    @property
+    def is_released(self) -> bool:
+        """Whether the permit was given back."""
+        return self._is_released
+
+    def release(self) -> None:
+        """Give the permit back. Idempotent."""
+        if not self._is_released:
+            self._is_released = True
+            self._permits.give_back()

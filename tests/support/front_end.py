@@ -78,9 +78,13 @@ class StrictArena:
     def __init__(self, inputs: Sequence[TensorSpec], permits: int) -> None:
         self.offsets = tuple(64 * i + sum(spec.row_bytes for spec in inputs[:i]) for i in range(len(inputs)))
         nbytes = self.offsets[-1] + inputs[-1].row_bytes
+        self.row_bytes = tuple(spec.row_bytes for spec in inputs)
         self.free = [StrictBuffer(nbytes) for _ in range(permits)]
         self.leases: list[StrictLease] = []
         self.on_write = None
+
+    def borrow(self, payload: memoryview) -> None:
+        """As a device with memory of its own: inputs are always copied."""
 
     def lease(self) -> StrictLease:
         if not self.free:
