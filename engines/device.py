@@ -158,8 +158,8 @@ class Device(Protocol):
     def borrow_host(self, memory: memoryview) -> HostBuffer | None:
         """Return a read-only host buffer over somebody else's bytes, or None where copies need the device's memory.
 
-        Spares a copy where any host memory is as good (the CPU). Always a buffer or always
-        None: constant per device. The memory stays alive and unchanged until the buffer is forgotten; there is nothing to close.
+        Spares a copy where any host memory is as good (the CPU). Constant per device: a buffer always, or never. The
+        memory stays alive and unchanged until the buffer is forgotten; there is nothing to close.
         """
         ...
 
