@@ -83,7 +83,11 @@ def _headline(document: Document) -> str:
     share = document["goodput_share"]
     cells = (
         ("p50", number(document["p50_ms"], "ms"), "latency"),
-        ("p99", number(document["p99_ms"], "ms"), f"95 % interval{interval(document)}"),
+        (
+            "p99",
+            number(document["p99_ms"], "ms"),
+            f"95 % interval{interval(document)}" if document["p99_ci_ms"] else "no interval",
+        ),
         ("age p99", number(document["age_p99_ms"], "ms"), "of a result on arrival"),
         ("goodput", number(document["goodput_per_s"], "/s"), f"{(share or 0) * 100:.1f} % of offered"),
         ("lost", str(document["lost"]), f"of {document['sent']} sent"),

@@ -27,6 +27,7 @@ from loadtest.verdict import (
 Document = dict[str, Any]
 SCHEMA = "forebay.load/1"
 _MAX_BLOCKS = 60
+BUSY_SHARE = 0.9  # of a core; one process cannot use more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +134,8 @@ def _notes(scenario: Scenario, summary: Summary, circumstances: Circumstances) -
             f"the generator reaches {ceiling:.0f} frames/s against a null server, less than"
             f" {MIN_CEILING_RATIO:g} times the {rate:.0f} frames/s of this run: its own cost shows in the latencies"
         )
+    if max(circumstances.cpu_shares, default=0.0) > BUSY_SHARE:
+        notes.append("a generator process was busy nearly all the time: use more --processes")
     if summary.counters.out_of_order:
         notes.append(f"{summary.counters.out_of_order} answers came out of order")
     if summary.counters.broken_streams:

@@ -272,7 +272,7 @@ def test_the_command_runs_two_processes_and_reports_what_they_saw(tmp_path):
     )
     try:
         assert server.stdout.readline().startswith("listening")
-        options = "--cameras 4 --fps 20 --duration 1 --policy block --processes 2 --shape 1000 --datatype UINT8 --no-calibrate"
+        options = "--cameras 4 --fps 20 --duration 1 --policy block --processes 2 --shape 1000 --no-calibrate"
         asserts = ["--assert", "lost=0", "--assert", "offered=80"]
         finished = subprocess.run(
             [sys.executable, "-m", "loadtest", "--address", address, *options.split(), *asserts, "--json", "-"],

@@ -127,6 +127,12 @@ def test_a_healthy_run_is_ok_and_its_report_opens_in_a_browser_without_errors(nu
     assert shot.stat().st_size > 20_000
 
 
+def test_the_generator_measures_its_own_ceiling_after_the_run(null_server, tmp_path):
+    run = tmp_path / "run.json"
+    load("--address", null_server(), "--fps", "10", "--duration", "1", "--shape", "1000", "--json", str(run))
+    assert read(run)["generator"]["null_server_ceiling_per_s"] > 100
+
+
 def test_an_injected_stall_and_a_dropped_frame_show_in_the_report(null_server, tmp_path):
     run = tmp_path / "run.json"
     faults = ("--stall-at-frame", "600", "--stall-ms", "50", "--drop-frame", "700")

@@ -32,7 +32,7 @@ PROMISED = {
 STAGES_US = (100, 2000, 3000, 400, 8000, 500, 1000, 15_000)
 
 
-def document_of(scenario=None, server=None, assertions=(), ceiling=5000.0):
+def document_of(scenario=None, server=None, assertions=(), ceiling=5000.0, cpu_share=0.1):
     scenario = scenario or Scenario(streams=2, fps=20, duration_s=15)
     server = server or FakeServer(noisy(20), stages_us=STAGES_US)
     summary = summarise(scenario, offer(scenario, server), 100)
@@ -43,7 +43,7 @@ def document_of(scenario=None, server=None, assertions=(), ceiling=5000.0):
         frames="test frames",
         processes=1,
         hosts=1,
-        cpu_shares=(0.1,),
+        cpu_shares=(cpu_share,),
         ceiling_per_s=ceiling,
         good_within_ms=100,
     )
@@ -132,6 +132,7 @@ def test_a_duplicate_makes_the_run_invalid():
 
 def test_a_ceiling_near_the_tested_rate_and_a_closed_loop_are_noted():
     assert any("null server" in note for note in document_of(ceiling=100.0)["notes"])
+    assert any("more --processes" in note for note in document_of(cpu_share=0.95)["notes"])
     closed = document_of(Scenario(arrival=Arrival.CLOSED, duration_s=5), FakeServer(noisy(20)))
     assert any("closed loop" in note for note in closed["notes"])
 
