@@ -2,8 +2,10 @@
 
 import asyncio
 from contextlib import suppress
+from random import Random
 
 import grpc
+import pytest
 
 from forebay.wire import frames_pb2 as pb
 from tests.support.loops import on_loop
@@ -72,3 +74,37 @@ async def send_open(stream):
     with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # ended before it could be sent
         await stream.send_open()
     return await stream.status()
+
+
+@pytest.mark.parametrize("seed", range(6))
+@on_loop
+async def test_everything_that_was_read_is_answered_when_clients_go_on_sending_through_the_grace(tmp_path, seed):
+    random = Random(seed)  # noqa: S311 - not a secret
+    async with real_server(simulated(tmp_path), drain_grace_s=random.choice([0.0, 0.02, 0.1])) as running:
+        streams = []
+        for number in range(4):
+            delivery = pb.DELIVERY_LATEST if number % 2 else pb.DELIVERY_EVERY
+            window = random.randint(1, 20)
+            streams.append(await running.open(stream_id=str(number), delivery=delivery, max_in_flight=window))
+        senders = [asyncio.create_task(send_for_ever(stream)) for stream in streams]
+        readers = [asyncio.create_task(stream.drain()) for stream in streams]
+        await running.received(random.randint(1, 200))
+        await running.server.front_end.drain()
+        answers = await asyncio.gather(*readers)
+        await asyncio.gather(*senders)
+        for results in answers:
+            assert [r.seq for r in results] == list(range(1, len(results) + 1))
+            assert {r.status.code for r in results} <= {pb.STATUS_OK, pb.STATUS_SUPERSEDED, pb.STATUS_EXPIRED}
+        assert sum(map(len, answers)) == running.server.frames.frames_received
+        # A write that meets the end of its stream makes grpc's own client say INTERNAL, whatever the server sent.
+        codes = {await stream.call.code() for stream in streams}
+        assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.INTERNAL}
+
+
+async def send_for_ever(stream):
+    seq = 0
+    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # until the server ends the stream
+        while True:
+            seq += 1
+            await stream.send(seq)
+            await asyncio.sleep(0)
