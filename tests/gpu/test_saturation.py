@@ -19,11 +19,11 @@ from service.pipeline.pipeline import Pipeline
 from service.request import Batch, Delivery, Request, StreamKey
 
 CLOCK = MonotonicClock()
-ROWS = 8
 BATCHES = 600
 WARM = 100
-LEAST_BATCH_MS = 0.42
-"""Shorter batches are bound by the host: one process forms, copies and delivers about 2500 batches of 8 a second."""
+LEAST_BATCH_MS = 0.8
+"""Shorter batches are bound by the host: one process forms, copies and delivers about 2000 batches of 8 a second, which
+is three times the frames that one process reads from its streams."""
 
 
 class Frame:
@@ -52,21 +52,22 @@ class Listener:
         self.free.release()
 
 
-def alone_rows_per_s(rig, folder, width):
-    engine = open_workload(rig, folder, max_batch_size=ROWS, width=width)
+def alone_rows_per_s(rig, folder, width, rows):
+    engine = open_workload(rig, folder, max_batch_size=rows, width=width)
     slot = BoundSlot(rig, engine, 0)
-    engine.warm_up((ROWS,), slot.compute)
+    engine.warm_up((rows,), slot.compute)
     for _ in range(WARM):
-        engine.enqueue(0, ROWS, slot.compute)
+        engine.enqueue(0, rows, slot.compute)
     slot.compute.sync()
     started_ns = CLOCK.now_ns()
     for _ in range(BATCHES):
-        engine.enqueue(0, ROWS, slot.compute)
+        engine.enqueue(0, rows, slot.compute)
     slot.compute.sync()
-    return BATCHES * ROWS * 1e9 / (CLOCK.now_ns() - started_ns)
+    return BATCHES * rows * 1e9 / (CLOCK.now_ns() - started_ns)
 
 
 def feed(pipeline, listener, hosts, count):
+    rows = len(hosts)
     stream = StreamKey("camera", Delivery.EVERY)
     requests = [
         Request(index, stream, 1, "key", None, 0, 1, Frame(host), lambda _: None) for index, host in enumerate(hosts)
@@ -74,12 +75,12 @@ def feed(pipeline, listener, hosts, count):
     for number in range(count):
         while (slot_index := pipeline.try_reserve()) is None:
             listener.free.acquire(timeout=10)
-        pipeline.submit(Batch(number, 0, slot_index, requests, ROWS, ROWS, CLOCK.now_ns()))
+        pipeline.submit(Batch(number, 0, slot_index, requests, rows, rows, CLOCK.now_ns()))
 
 
-def served(rig, folder, width):
+def served(rig, folder, width, rows):
     """Return rows per second, idle share of the compute stream, errors, and milliseconds of a batch."""
-    engine = open_workload(rig, folder, max_batch_size=ROWS, width=width)
+    engine = open_workload(rig, folder, max_batch_size=rows, width=width)
     errors, listener = [], Listener()
     pipeline = Pipeline(
         0,
@@ -92,9 +93,9 @@ def served(rig, folder, width):
         on_fatal=errors.append,
     )
     try:
-        pipeline.warm_up((ROWS,))
-        hosts = [rig.host(PICTURE[0] * PICTURE[1] * PICTURE[2]) for _ in range(ROWS)]
-        for host, picture in zip(hosts, pictures(ROWS), strict=True):
+        pipeline.warm_up((rows,))
+        hosts = [rig.host(PICTURE[0] * PICTURE[1] * PICTURE[2]) for _ in range(rows)]
+        for host, picture in zip(hosts, pictures(rows), strict=True):
             host.write_view()[:] = picture.reshape(-1)
         pipeline.start(listener)
         feed(pipeline, listener, hosts, BATCHES + WARM)
@@ -103,7 +104,7 @@ def served(rig, folder, width):
     steady = listener.ended[WARM:]
     span_ns = steady[-1][0] - listener.ended[WARM - 1][0]
     busy_ns = sum(execute_ns for _, _, execute_ns in steady)
-    return len(steady) * ROWS * 1e9 / span_ns, 1 - busy_ns / span_ns, errors, busy_ns / len(steady) / 1e6
+    return len(steady) * rows * 1e9 / span_ns, 1 - busy_ns / span_ns, errors, busy_ns / len(steady) / 1e6
 
 
 @pytest.fixture(autouse=True)
@@ -115,17 +116,17 @@ def switch_interval():
     sys.setswitchinterval(before)
 
 
-@pytest.mark.parametrize("width", [16, 32, 64, 128])
-def test_the_compute_stream_is_kept_busy_and_serving_costs_little(tmp_path, measured, width):
+@pytest.mark.parametrize(("width", "rows"), [(64, 8), (128, 8), (64, 16), (64, 32)])
+def test_the_compute_stream_is_kept_busy_and_serving_costs_little(tmp_path, measured, width, rows):
     def of(measure):
         with rig_of(open_device("cuda", clock=CLOCK)) as rig:
-            return measure(rig, tmp_path, width)
+            return measure(rig, tmp_path, width, rows)
 
     alone = of(alone_rows_per_s)
     rows_per_s, idle, errors, execute_ms = of(served)
     measured(
         f"alone {alone:.0f}/s, served {rows_per_s:.0f}/s ({rows_per_s / alone:.3f}), idle {idle:.1%}, "
-        f"{execute_ms:.2f} ms a batch of {ROWS}"
+        f"{execute_ms:.2f} ms a batch of {rows}"
     )
     assert errors == []
     if execute_ms >= LEAST_BATCH_MS:
