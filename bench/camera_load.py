@@ -1,8 +1,9 @@
 """Cameras against a server, open loop: each sends at fixed instants whatever happens.
 
 In time means at the client within the limit of the intended send, so a late client counts against the server. The
-budget that a frame asks for is what is left of the limit: less how late it is sent, less the measured transport time
-(both ways together, from earlier results: round trip less what the server says it took), at least 5 ms.
+budget that a frame asks for is what is left of the limit: less how late it is sent (a frame that is too old by then is
+not sent at all), less the measured transport time, at least 5 ms: both ways together, from earlier results, round trip
+less what the server says it took.
 Run as a process of its own: `python -m bench.camera_load ADDRESS MODEL ...`.
 """
 
@@ -94,12 +95,11 @@ async def _camera(call: Any, intended: list[float], payload: bytes, tally: _Tall
     sent: dict[int, float] = {}
 
     async def read() -> None:
-        for _ in intended:
-            message = pb.ServerMessage.FromString(await call.read())
-            while not message.HasField("result"):
-                message = pb.ServerMessage.FromString(await call.read())
-            seq = message.result.seq
-            tally.answer(message.result, intended[seq - 1], sent.pop(seq))
+        while data := await call.read():  # falsy at the end of the stream
+            message = pb.ServerMessage.FromString(data)
+            if message.HasField("result"):
+                seq = message.result.seq
+                tally.answer(message.result, intended[seq - 1], sent.pop(seq))
 
     reader = asyncio.create_task(read())
     for seq, due in enumerate(intended, start=1):
@@ -108,12 +108,15 @@ async def _camera(call: Any, intended: list[float], payload: bytes, tally: _Tall
         if due >= tally.warm_until:
             tally.offered += 1
             tally.send_lags_s.append(now - due)
-        budget_ms = max(0.1, (tally.limit_s - (now - due) - tally.transport_s) * 1e3)
+        budget_ms = (tally.limit_s - (now - due) - tally.transport_s) * 1e3
+        if budget_ms <= 0.0:  # too old to be sent: what a camera would overwrite
+            tally.statuses["NOT_SENT"] += due >= tally.warm_until
+            del sent[seq]
+            continue
         frame = pb.Frame(seq=seq, latency_budget_ms=budget_ms, payload=payload)
         await call.write(pb.ClientMessage(frame=frame).SerializeToString())
-    await reader
     await call.done_writing()
-    await call.read()
+    await reader
 
 
 async def run(

@@ -7,7 +7,7 @@ batches, always.
 
 import heapq
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -76,7 +76,7 @@ class VirtualTime:
         seed: of the executor's scatter.
         lanes: how many executors there are.
         cost: the cost model; None makes the calibrated one of the workload's executor.
-        timer_lag_ns: how late each timer is.
+        timer_lag_ns: how late each timer is; a function is asked each time one is set.
         is_timing_decisions: measure the CPU time of each decision (which costs time itself).
     """
 
@@ -88,7 +88,7 @@ class VirtualTime:
         seed: int = 1,
         lanes: int = 1,
         cost: CostModel | None = None,
-        timer_lag_ns: int = 0,
+        timer_lag_ns: int | Callable[[], int] = 0,
         is_timing_decisions: bool = False,
     ) -> None:
         self.now_ns = 0
@@ -120,7 +120,7 @@ class VirtualTime:
         workload, run, events, core = self.run_so_far.workload, self.run_so_far, self._events, self.core
         arrivals = workload.arrivals_ns.tolist()
         budgets, streams = workload.budgets_ns.tolist(), workload.streams.tolist()
-        position, count = 0, len(arrivals)
+        position, count, lag_ns = 0, len(arrivals), self._timer_lag_ns
         wake_ns: int | None = None
         started_s = time.process_time()
         while True:
@@ -128,7 +128,7 @@ class VirtualTime:
             if events:
                 due.append(events[0].at_ns)
             if wake_ns is not None:
-                due.append(wake_ns + self._timer_lag_ns)
+                due.append(wake_ns)
             if not due:
                 break
             now_ns = self.now_ns = max(self.now_ns, min(due))
@@ -139,6 +139,8 @@ class VirtualTime:
                 position += 1
             run.peak_pending = max(run.peak_pending, len(core.pending))
             wake_ns = core.step(now_ns)
+            if wake_ns is not None:
+                wake_ns += lag_ns if isinstance(lag_ns, int) else lag_ns()
             self._collect()
         run.cpu_s = time.process_time() - started_s
         run.simulated_ns = self.now_ns
@@ -161,7 +163,7 @@ class VirtualTime:
         for request in batch.requests:
             self.run_so_far.finished_ns[request.id] = event.at_ns
         self.lanes[batch.lane_index].unreserve(batch.slot_index)
-        self.core.slot_freed(batch.lane_index, batch.slot_index, event.d2h_ns)
+        self.core.slot_freed(batch.lane_index, batch.slot_index, event.d2h_ns, event.at_ns)
 
     def _collect(self) -> None:
         run = self.run_so_far

@@ -123,11 +123,12 @@ class FormerCore:
         self.cost.observe(batch.executed_rows, h2d_ns, execute_ns)
         self._refresh_feasibility()
 
-    def slot_freed(self, lane_index: int, slot_index: int, d2h_ns: int) -> None:
-        """Note that a slot is free again."""
-        batch = self.lanes.states[lane_index].slot_freed(slot_index)
-        if batch is not None:
-            self.cost.observe_download(batch.executed_rows, d2h_ns)
+    def slot_freed(self, lane_index: int, slot_index: int, d2h_ns: int, now_ns: int) -> None:
+        """Note that a slot is free again, and learn from how long the way out took."""
+        state = self.lanes.states[lane_index]
+        batch = state.slot_freed(slot_index)
+        if batch is not None and d2h_ns > 0 and batch is state.last_computed:
+            self.cost.observe_download(batch.executed_rows, d2h_ns, now_ns - state.last_compute_end_ns)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ Theory of operation
     (`variance`). One ratio, not a fit per size: a fit with forgetting winds up while only one size is seen,
     over-estimates the others, sheds, and then never sees them again.
 
+    What delivery adds to the download is learnt as a running mean.
+
     `mean_ns` is the calibrated time times the ratio; `estimate_ns` is its upper quantile (about 97.5 %), which decides
     what still fits a deadline. The first execution of a size in service never enters the ratio: it pays for caches.
 
@@ -30,6 +32,9 @@ LARGEST_ERROR = 0.5
 LEAST_SIGMA = 0.02
 FIRST_SIGMA = 0.05
 """Scatter assumed until it is measured."""
+DELIVERY_GAIN = 0.05
+LONGEST_DELIVERY_NS = 50_000_000
+"""Longer is a stall of the machine, not what delivery takes."""
 EFFICIENCY_LOSS = 0.005
 """Rate that is given up for a smaller batch: larger batches that gain less than this only add latency."""
 
@@ -76,6 +81,7 @@ class CostModel:
         self.table = table
         self.max_size = self.sizes[-1]
         self.execute_drift, self.h2d_drift, self.d2h_drift = Drift(), Drift(), Drift()
+        self.delivery_ns = 0.0
         self._is_drifting = is_drifting
         self._seen: set[int] = set()
         padded = [self.bucket(rows) for rows in range(self.max_size + 1)]
@@ -110,8 +116,8 @@ class CostModel:
         return self._h2d_base[rows] * self.h2d_drift.ratio
 
     def d2h_ns(self, rows: int) -> float:
-        """Return the expected download time."""
-        return self._d2h_base[rows] * self.d2h_drift.ratio
+        """Return the expected time from the end of execution to the end of delivery."""
+        return self._d2h_base[rows] * self.d2h_drift.ratio + self.delivery_ns
 
     def rows_within(self, budget_ns: float) -> int:
         """Return the most rows whose estimate is within `budget_ns`; 0 if not even one row is."""
@@ -155,10 +161,18 @@ class CostModel:
         _learn(self.h2d_drift, h2d_ns, self._h2d_base[size])
         _learn(self.d2h_drift, d2h_ns, self._d2h_base[size])
 
-    def observe_download(self, rows: int, d2h_ns: int) -> None:
-        """Learn from a download, which is measured later than the rest."""
-        if self._is_drifting and 1 <= rows <= self.max_size:
-            _learn(self.d2h_drift, d2h_ns, self._d2h_base[self._bucket[rows]])
+    def observe_download(self, rows: int, d2h_ns: int, out_ns: int) -> None:
+        """Learn from a download, which is measured later than the rest.
+
+        Args:
+            rows: of the batch.
+            d2h_ns: device time of the copy.
+            out_ns: host time from the end of execution until the slot was free; what exceeds the copy is delivery.
+        """
+        if not self._is_drifting or not 1 <= rows <= self.max_size:
+            return
+        _learn(self.d2h_drift, d2h_ns, self._d2h_base[self._bucket[rows]])
+        self.delivery_ns += DELIVERY_GAIN * (min(max(0, out_ns - d2h_ns), LONGEST_DELIVERY_NS) - self.delivery_ns)
 
 
 def _learn(drift: Drift, measured_ns: int, base_ns: int) -> None:

@@ -238,7 +238,7 @@ class BatchFormer:
             case _ComputeEnded():
                 core.compute_ended(event.batch, event.ended_ns, event.h2d_ns, event.execute_ns)
             case _SlotFreed():
-                core.slot_freed(event.lane_index, event.slot_index, event.d2h_ns)
+                core.slot_freed(event.lane_index, event.slot_index, event.d2h_ns, now_ns)
             case _Cancelled():
                 core.cancel(event.requests, now_ns)
             case _Drain():

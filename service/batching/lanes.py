@@ -19,13 +19,16 @@ LATENESS_REFRESH = 16
 class LaneState:
     """One lane as the policy sees it."""
 
-    __slots__ = ("_by_slot", "computing", "in_flight", "lane", "last_compute_end_ns", "reserved_slot")
+    __slots__ = (
+        "_by_slot", "computing", "in_flight", "lane", "last_compute_end_ns", "last_computed", "reserved_slot",
+    )  # fmt: skip
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
         self.in_flight = 0
         self.computing: deque[Batch] = deque()
         self.last_compute_end_ns = 0
+        self.last_computed: Batch | None = None
         self.reserved_slot: int | None = None
         self._by_slot: dict[int, Batch] = {}
 
@@ -62,6 +65,7 @@ class LaneState:
     def compute_ended(self, batch: Batch, ended_ns: int) -> None:
         """Note that `batch` has left compute."""
         self.last_compute_end_ns = max(self.last_compute_end_ns, ended_ns)
+        self.last_computed = batch
         if batch in self.computing:
             self.computing.remove(batch)
 
@@ -79,7 +83,8 @@ class BindingGuard:
     """How long before the last moment a batch is bound: the running p99 of how late binding happened.
 
     Attributes:
-        guard_ns: never below the least that was asked for.
+        guard_ns: the p99, never below the least that was asked for.
+        usual_ns: how late binding usually happens, never below that least either.
     """
 
     def __init__(self, least_ns: int) -> None:
@@ -87,6 +92,7 @@ class BindingGuard:
         self._lateness: deque[int] = deque(maxlen=LATENESS_WINDOW)
         self._until_refresh = LATENESS_REFRESH
         self.guard_ns = least_ns
+        self.usual_ns = least_ns
 
     def observe(self, late_ns: int) -> None:
         """Learn from one timer: how long after its instant the former came to decide."""
@@ -96,6 +102,11 @@ class BindingGuard:
             self._until_refresh = LATENESS_REFRESH
             ranked = sorted(self._lateness)
             self.guard_ns = max(self._least_ns, ranked[int(0.99 * (len(ranked) - 1))])
+            self.usual_ns = max(self._least_ns, ranked[len(ranked) // 2])
+
+    def within(self, largest_ns: float) -> int:
+        """Return the guard, held to `largest_ns` but never below the least that was asked for."""
+        return max(self._least_ns, int(min(self.guard_ns, largest_ns)))
 
 
 class LaneSet:

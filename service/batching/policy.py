@@ -23,8 +23,11 @@ from service.batching.settings import MAX_DEPTH, BatchingSettings
 
 FULL_BATCH_LEAD = 0.15
 """Part of mean(B) by which a batch that cannot grow is bound earlier: waiting gains nothing, idling is risked."""
-AT_ONCE_GUARD = 0.25
-"""If the guard exceeds this part of mean(b), late binding costs more than it wins: bind at once, one batch deeper."""
+LARGEST_GUARD = 0.1
+"""Part of mean(b) that the guard may take: more would make every batch wait for what happens to a few."""
+AT_ONCE_LATENESS = 0.25
+"""Part of mean(b) by which timers have to be late usually for late binding to cost more than it wins: then batches are
+bound at once, one batch deeper (docs/adr/0010-when-late-binding-is-given-up.md)."""
 KNEE_LOAD = 1.05
 KNEE_MARGIN = 1.5
 GATHER_ALPHAS = 0.5
@@ -49,8 +52,8 @@ def decide(
     largest = min(settings.max_batch_size, cost.efficient_size)
     rate = pending.demand.rate(now_ns)
     rows = _wanted_rows(now_ns, group, pending, cost, settings, _knee(rate, largest, cost))
-    guard_ns = lanes.guard.guard_ns
-    is_bound_at_once = guard_ns > AT_ONCE_GUARD * cost.mean_ns(rows)
+    guard_ns = lanes.guard.within(LARGEST_GUARD * cost.mean_ns(rows))
+    is_bound_at_once = lanes.guard.usual_ns > AT_ONCE_LATENESS * cost.mean_ns(rows)
     lane, free_ns = lanes.earliest_free(MAX_DEPTH if is_bound_at_once else settings.depth, now_ns, cost)
     bind_ns = 0
     if lane is not None and not is_bound_at_once:

@@ -213,7 +213,7 @@ class CoreRig:
         measured_ns = int(self.cost.execute_base[batch.executed_rows]) if execute_ns is None else execute_ns
         self.core.compute_ended(batch, self.now_ns, 0, measured_ns)
         self.lanes[batch.lane_index].free(batch)
-        self.core.slot_freed(batch.lane_index, batch.slot_index, 0)
+        self.core.slot_freed(batch.lane_index, batch.slot_index, 0, self.now_ns)
         return self.step()
 
     def ended(self):

@@ -1,6 +1,7 @@
 """What the batch former promises, in virtual time on whole traces. The numbers with bars are in test_bars."""
 
 import functools
+import random
 
 import numpy as np
 import pytest
@@ -237,6 +238,16 @@ def test_late_timers_cost_little():
     run = simulate(workload, SETTINGS, timer_lag_ns=MS // 2)
     assert np.percentile(run.finished_ns - workload.arrivals_ns, 99) <= 21 * MS
     assert not run.endings
+
+
+@pytest.mark.parametrize("kind", [poisson, cameras])
+def test_rare_stalls_of_the_machine_cost_little(kind):
+    late = random.Random(1)  # noqa: S311 - scatter
+    workload = kind(0.9, 4, 14)
+    run = simulate(workload, SETTINGS, timer_lag_ns=lambda: MS * 3 if late.random() < 0.1 else MS // 8)
+    calm = simulate(workload, SETTINGS)
+    p99_ns, calm_ns = (np.percentile(r.finished_ns - workload.arrivals_ns, 99) for r in (run, calm))
+    assert p99_ns <= 1.1 * calm_ns
 
 
 def test_two_lanes_do_twice_the_work():

@@ -77,6 +77,45 @@ def test_late_timers_bind_at_once_and_one_deeper():
     assert {b.formed_ns for b in rig.batches} == {rig.now_ns}
 
 
+def test_rare_late_timers_do_not_end_late_binding():
+    rig = CoreRig(BatchingSettings(1), cost_model(1))
+    for number in range(64):
+        rig.core.lanes.guard.observe(5 * MS if number % 8 == 0 else 100_000)
+    rig.arrive(200)
+    rig.arrive(200)
+    assert len(rig.batches) == 1
+    free_ns = rig.batches[0].formed_ns + rig.cost.h2d_ns(1) + rig.cost.mean_ns(1)
+    full_batch_lead_ns = 0.15 * rig.cost.mean_ns(1)
+    assert rig.wake_ns == int(free_ns - rig.cost.h2d_ns(1) - int(0.1 * rig.cost.mean_ns(1)) - full_batch_lead_ns)
+
+
+def test_queue_whose_heads_are_lost_is_not_bound_early_as_if_it_were_full():
+    rig = busy_rig()
+    for _ in range(8):
+        rig.arrive(15, step=False)
+    for _ in range(26):
+        rig.arrive(40, step=False)
+    rig.step()
+    free_ns = rig.batches[0].formed_ns + rig.cost.h2d_ns(32) + rig.cost.mean_ns(32)
+    assert not rig.advance_to(int(free_ns - rig.cost.h2d_ns(32)) - 700_000)
+    assert len(rig.advance(2)) == 1
+
+
+def test_time_that_delivery_takes_is_kept_free():
+    rig = CoreRig()
+    before_ns = rig.cost.d2h_ns(1)
+    for _ in range(100):
+        rig.arrive(200)
+        batch = rig.running.pop()
+        rig.core.compute_ended(batch, rig.now_ns, 0, 0)
+        rig.advance(2)
+        rig.lanes[0].free(batch)
+        rig.core.slot_freed(0, batch.slot_index, 50_000, rig.now_ns)
+        rig.step()
+    assert rig.cost.delivery_ns == pytest.approx(1.95 * MS, rel=0.02)
+    assert rig.cost.d2h_ns(1) > before_ns + 1.8 * MS
+
+
 def test_guard_follows_how_late_timers_are_and_never_falls_below_its_least():
     rig = busy_rig()
     guard = rig.core.lanes.guard
