@@ -9,8 +9,9 @@ task which waits for the client's cancellation and which made the handler's task
 task, the task that made it; `cut` sends the status, waits a moment, and cancels that task. The status is on its way
 before the rest is thrown away, so that a client which reads again sees why.
 
-If a release of grpcio does this differently, no maker is found and the call lasts until its client leaves
-(tests/rpc/test_slow_readers.py shows it).
+Everything of ours is freed whatever happens. grpc.aio itself keeps the call that it accepted last until it accepts the
+next one, so that one cut call may last so long. If a release of grpcio does all this differently, no maker is found and
+a cut call lasts until its client leaves (tests/rpc/test_slow_readers.py shows it).
 
 Owner: the event loop's thread.
 """
@@ -18,7 +19,7 @@ Owner: the event loop's thread.
 import asyncio
 import weakref
 from collections.abc import Coroutine
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
@@ -60,15 +61,25 @@ class CallTasks:
         return None if maker is None else maker()
 
 
-async def cut(context: Context, tasks: CallTasks, code: grpc.StatusCode, message: str) -> None:
-    """End a call whose client takes nothing, from its handler. Returns when the call is gone, or cannot be ended."""
-    aborting = asyncio.ensure_future(context.abort(code, message))
+async def cut(context: Context, tasks: CallTasks, message: str) -> NoReturn:
+    """End a call whose client takes nothing, from its handler. The initial metadata have been sent.
+
+    Raises:
+        CancelledError: always. A handler that returned would have grpc.aio raise its AbortError, whose traceback and
+            the call hold each other until the next garbage collection.
+    """
+    aborting = asyncio.ensure_future(context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message))
     await asyncio.wait([aborting], timeout=DELIVERY_TIMEOUT_S)
-    if not aborting.done() and (holder := tasks.holder()) is not None:
+    if not _has_left(aborting) and (holder := tasks.holder()) is not None:
         holder.cancel()
         await asyncio.wait([aborting], timeout=DELIVERY_TIMEOUT_S)
     if not aborting.done():
         aborting.cancel()
     await asyncio.wait([aborting])
-    if not aborting.cancelled():
-        aborting.exception()  # AbortError if the status left, an error of the batch if not
+    _has_left(aborting)
+    raise asyncio.CancelledError
+
+
+def _has_left(aborting: "asyncio.Future[Any]") -> bool:
+    """Whether the status is out: then, and only then, `abort` has ended with its own error."""
+    return aborting.done() and not aborting.cancelled() and isinstance(aborting.exception(), grpc.aio.AbortError)

@@ -177,7 +177,7 @@ class FramesServicer:
         try:
             await self._serve(context)
         except SlowReaderError as error:
-            await cut(context, self._calls, STREAM_STATUS[error.outcome], error.message)
+            await cut(context, self._calls, error.message)
         except ServiceError as error:
             if isinstance(error, InvariantError):
                 log.exception("stream failed", detail=error.detail)
@@ -226,6 +226,7 @@ class FramesServicer:
                 return config  # else it was unloaded just now, and the next look finds its successor
 
     async def _run(self, stream: FrameStream, config: StreamConfig, context: Context) -> None:
+        await stream.outgoing.begin()
         session = Session(
             config,
             self._pool,

@@ -84,7 +84,7 @@ class InferenceServicer:
         try:
             await guarded(self._stream(context), context)
         except SlowReaderError as error:
-            await cut(context, self._calls, status_of(error).code, error.message)
+            await cut(context, self._calls, error.message)
 
     async def _infer(self, data: bytes, context: Context) -> bytes:
         received_ns = self._clock.now_ns()
@@ -132,6 +132,7 @@ class InferenceServicer:
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server has {self._settings.max_streams} streams open"
             )
         reader = StreamReader(Outgoing(context, self._clock))
+        await reader.outgoing.begin()
         stream = InferStream(
             self._lookup,
             self._clock,

@@ -23,13 +23,20 @@ class Outgoing:
 
     def __init__(self, context: Context, clock: Clock) -> None:
         self.last_sent_ns = clock.now_ns()
-        self._context = context
+        self._context: Context | None = context
         self._clock = clock
         self._writing_since_ns = 0  # 0 while nothing is being written
         self._given_up = asyncio.Event()
 
+    async def begin(self) -> None:
+        """Send the initial metadata: without them gRPC cannot send a status while the first message waits."""
+        if self._context is not None:
+            await self._context.send_initial_metadata(())
+
     async def write(self, message: bytes) -> None:
         """Hand a message to the transport. Waits for as long as the client takes nothing."""
+        if self._context is None:
+            return
         self._writing_since_ns = self._clock.now_ns()
         await self._context.write(message)
         self.last_sent_ns = self._clock.now_ns()
@@ -52,5 +59,6 @@ class Outgoing:
         finally:
             given_up.cancel()
         if self._given_up.is_set():
+            self._context = None  # gRPC ends the call when its last reference goes, so leave none behind
             raise SlowReaderError("the client took no message for too long; read results while sending frames")
         await writer

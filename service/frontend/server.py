@@ -172,7 +172,9 @@ def server_options(settings: ServeSettings) -> list[tuple[str, Any]]:
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),  # above this all
         # A camera whose cable was pulled is found after time + timeout; gRPC's own default is two hours.
         ("grpc.keepalive_time_ms", int(settings.keepalive_time_s * 1000)),
+        # In this release an unanswered ping ends the connection by the ping's own timeout, a minute by default.
         ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
+        ("grpc.http2.ping_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),  # a camera may be silent for long
         # Clients ping too, tritonclient as often as it is told; gRPC's default cuts those that do within five minutes.

@@ -1,0 +1,152 @@
+"""Limits of connections: what they are for, tried on a real server."""
+
+import asyncio
+import contextlib
+import os
+import stat
+
+import grpc
+import pytest
+
+from service.frontend.server import AddressError
+from tests.support.loops import on_loop
+from tests.support.real_server import RawStream, eventually, real_server, row, simulated
+
+OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
+
+
+class Cable:
+    """A TCP connection to the server that can be pulled out: nothing passes any more, and nobody is told."""
+
+    def __init__(self, address):
+        self._host, _, self._port = address.rpartition(":")
+        self._is_pulled = False
+        self._writers = []
+        self._tasks = set()
+
+    @contextlib.asynccontextmanager
+    async def plugged(self):
+        server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        try:
+            yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            server.close()
+            for writer in self._writers:
+                writer.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def pull(self):
+        self._is_pulled = True
+
+    async def _connect(self, reader, writer):
+        upstream_reader, upstream_writer = await asyncio.open_connection(self._host, int(self._port))
+        self._writers += [writer, upstream_writer]
+        for source, sink in [(reader, upstream_writer), (upstream_reader, writer)]:
+            self._tasks.add(asyncio.create_task(self._pump(source, sink)))
+
+    async def _pump(self, source, sink):
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65536):
+                if not self._is_pulled:
+                    sink.write(data)
+
+
+@on_loop
+async def test_a_client_that_vanished_without_a_word_is_found_by_keepalive(tmp_path):
+    keepalive = {"keepalive_time_s": 1, "keepalive_timeout_s": 0.2}
+    async with real_server(simulated(tmp_path), **keepalive) as running:
+        cable = Cable(running.address)
+        async with (
+            cable.plugged() as address,
+            grpc.aio.insecure_channel(address, options=[OWN_CONNECTION]) as channel,
+        ):
+            stream = RawStream(channel)
+            await stream.send_open()
+            await stream.receive()
+            cable.pull()
+            await eventually(lambda: not running.server.frames.streams)
+
+
+@on_loop
+async def test_a_client_that_pings_every_second_is_not_taken_for_an_attacker(tmp_path):
+    pings = [("grpc.keepalive_time_ms", 1000), ("grpc.keepalive_permit_without_calls", 1)]
+    pings += [("grpc.http2.max_pings_without_data", 0), OWN_CONNECTION]
+    async with (
+        real_server(simulated(tmp_path), min_client_ping_interval_s=0.1) as running,
+        grpc.aio.insecure_channel(running.address, options=pings) as channel,
+    ):
+        stream = RawStream(channel)
+        await stream.send_open()
+        await asyncio.sleep(1.3)
+        await stream.send(1)
+        assert [result.seq for result in await stream.results(1)] == [1]
+        await stream.half_close()
+        await stream.drain()
+
+
+@on_loop
+async def test_streams_beyond_the_limit_of_a_connection_wait_for_their_turn(tmp_path):
+    async with real_server(simulated(tmp_path), max_streams_per_connection=2) as running:
+        first, second = await running.open(), await running.open()
+        third = running.stream()
+        opening = asyncio.create_task(third.send_open())
+        await asyncio.sleep(0.05)
+        assert len(running.server.frames.streams) == 2
+        await first.half_close()
+        await first.drain()
+        await opening
+        assert (await third.receive()).WhichOneof("message") == "opened"
+        assert len(running.server.frames.streams) == 2
+        for stream in (second, third):
+            await stream.half_close()
+            await stream.drain()
+
+
+@on_loop
+async def test_a_call_with_too_much_metadata_is_refused(tmp_path):
+    async with real_server(simulated(tmp_path), max_metadata_bytes=1024) as running:
+        stream = RawStream(running.channel, metadata=(("note", "x" * 2000),))
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await stream.send_open()
+        code, _ = await stream.status()
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@on_loop
+async def test_a_message_that_is_too_large_ends_its_stream(tmp_path):
+    async with real_server(simulated(tmp_path), max_message_bytes=2048) as running:
+        stream = await running.open()
+        await stream.send(1, row(1) * 100)
+        code, _ = await stream.status()
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@on_loop
+async def test_the_unix_socket_is_for_the_group_and_serves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path.relative_to(tmp_path) / "run" / "s"
+    async with real_server(simulated(tmp_path / "models"), uds=path) as running:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
+            stream = RawStream(channel)
+            await stream.send_open()
+            assert (await stream.receive()).WhichOneof("message") == "opened"
+            await stream.half_close()
+            await stream.drain()
+        with pytest.raises(AddressError, match="a server answers there"):
+            async with real_server(simulated(tmp_path / "others"), uds=path, is_checked=False):
+                pass
+        assert path.exists()
+        assert running.server.frames.frames_received == 0
+    assert not path.exists()
+
+
+@on_loop
+async def test_a_port_in_use_is_one_line(tmp_path):
+    async with real_server(simulated(tmp_path / "models")) as running:
+        with pytest.raises(AddressError, match="is it in use") as refused:
+            async with real_server(simulated(tmp_path / "others"), address=running.address, is_checked=False):
+                pass
+        assert os.linesep not in str(refused.value)
