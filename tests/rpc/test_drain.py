@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from forebay.wire import frames_pb2 as pb
+from service.errors import Outcome
 from tests.support.loops import on_loop
 from tests.support.real_server import SimulatedDevices, eventually, real_server, row, simulated
 
@@ -95,8 +96,11 @@ async def test_everything_that_was_read_is_answered_when_clients_go_on_sending_t
         for results in answers:
             assert [r.seq for r in results] == list(range(1, len(results) + 1))
             assert {r.status.code for r in results} <= {pb.STATUS_OK, pb.STATUS_SUPERSEDED, pb.STATUS_EXPIRED}
-        assert sum(map(len, answers)) == running.server.frames.frames_received
-        # A write that meets the end of its stream makes grpc's own client say INTERNAL, whatever the server sent.
+        outcomes = running.server.frames.outcomes
+        assert not outcomes[Outcome.CANCELLED]
+        assert sum(outcomes.values()) == running.server.frames.frames_received
+        # A write that meets the end of its stream makes grpc's own client say INTERNAL and read no further, whatever
+        # the server sent.
         codes = {await stream.call.code() for stream in streams}
         assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.INTERNAL}
 

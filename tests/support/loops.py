@@ -6,12 +6,14 @@ import functools
 HANG_GUARD_S = 15.0
 
 
-def on_loop(test):
-    """Run an asynchronous test with asyncio.run."""
+def on_loop(test=None, *, guard_s=HANG_GUARD_S):
+    """Run an asynchronous test with asyncio.run; `guard_s` is for those that really compute."""
+    if test is None:
+        return functools.partial(on_loop, guard_s=guard_s)
 
     @functools.wraps(test)
     def run(*arguments, **keywords):
-        asyncio.run(asyncio.wait_for(test(*arguments, **keywords), HANG_GUARD_S))
+        asyncio.run(asyncio.wait_for(test(*arguments, **keywords), guard_s))
 
     return run
 
