@@ -22,12 +22,14 @@ from service.frontend.inference_lookup import ModelLookup
 from service.frontend.inference_repository import RepositoryRpcs
 from service.frontend.inference_rpcs import ModelRpcs
 from service.frontend.inference_servicer import InferenceServicer
+from service.frontend.inference_statistics import StatisticsRpcs
 from service.frontend.loop_sink import LoopSink
-from service.frontend.server import FrontEnd
+from service.frontend.server import AddressError, FrontEnd
 from service.models.lifecycle import ModelLifecycle
 from service.models.opening import OpenDevice, VersionContext, open_device_of_kind
 from service.models.registry import ModelRegistry
 from service.models.version import ModelVersion
+from service.observe.admin import AdminServer, admin_pages
 from service.pipeline.arena import Permits
 from service.settings import ServeSettings, default_cache_folder
 from service.watchdog import Watchdog
@@ -95,17 +97,27 @@ class Server:
         calls = CallTasks()
         self.frames = FramesServicer(self.registry.find, self.pool, sink, self.clock, settings, calls)
         lookup = ModelLookup(self.registry.find, self.registry.acquire)
-        repository = RepositoryRpcs(self.lifecycle)
-        rpcs = ModelRpcs(lookup, self.registry.versions, lambda: not self._stop.is_set(), repository)
+        groups = (RepositoryRpcs(self.lifecycle), StatisticsRpcs(lookup, self.registry.all))
+        rpcs = ModelRpcs(lookup, self.registry.versions, lambda: self._is_ready, *groups)
         self.inference = InferenceServicer(lookup, rpcs, self.clock, settings, calls)
         self.front_end = FrontEnd(self.frames, self.inference, calls, self.clock, settings)
 
+        self.admin = AdminServer(admin_pages(self.registry.reports, lambda: self._is_ready))
+        self.admin_address: str | None = None
+        self._is_serving = False
+
+    @property
+    def _is_ready(self) -> bool:
+        return self._is_serving and not self._stop.is_set()
+
     async def start(self) -> Ready:
         """Load the models and listen. Raises RepositoryError, EngineError or AddressError; `close` then tidies up."""
+        await self._start_admin()
         await asyncio.to_thread(self.lifecycle.start)
         for name in ("", *self.registry.versions()):
             self.front_end.health.set(name, is_serving=True)
         addresses = await self.front_end.start()
+        self._is_serving = True
         self._watching = asyncio.create_task(self._watch())
         if self.lifecycle.mode == "poll":
             self._polling = asyncio.create_task(self._poll())
@@ -115,6 +127,17 @@ class Server:
             pid=os.getpid(),
             models=self.registry.versions(),
         )
+
+    async def _start_admin(self) -> None:
+        host, _, port = self.settings.admin_address.rpartition(":")
+        if host:
+            try:
+                self.admin_address = await self.admin.start(host, int(port))
+            except OSError:
+                raise AddressError(
+                    f"cannot listen on {self.settings.admin_address}: is it in use? give another --admin-address"
+                ) from None
+            log.info("admin port", address=self.admin_address)
 
     def stop(self, signal_number: int = signal.SIGTERM) -> None:
         """Ask the server to drain; asked again, end the process at once. Thread: the loop's (a signal handler)."""
@@ -158,6 +181,7 @@ class Server:
             self._polling.cancel()
         if self._fatal is None:
             await self.front_end.drain()
+        await self.admin.close()
         if self._watching is not None:
             self._watching.cancel()
         if self._fatal is None:
@@ -184,6 +208,7 @@ async def _serve(settings: ServeSettings) -> int:
         ready = await server.start()
     except BaseException:
         await server.front_end.abort()
+        await server.admin.close()
         await asyncio.to_thread(server.registry.close, CLOSE_TIMEOUT_S)
         await asyncio.to_thread(server.pool.close)
         raise

@@ -31,6 +31,7 @@ class ServeSettings(BaseSettings):
 
     address: str = Field("127.0.0.1:8001", description="host:port to listen on; port 0 takes a free one")
     uds: Path | None = Field(None, description="also listen on this unix socket, mode 0660")
+    admin_address: str = Field("", description="host:port of /metrics, /healthz and /readyz; empty: none")
     tls_cert: Path | None = Field(None, description="PEM certificate chain; with tls_key, the port speaks TLS")
     tls_key: Path | None = Field(None, description="PEM private key")
     tls_client_ca: Path | None = Field(None, description="PEM authorities; clients must show a certificate of one")
@@ -74,11 +75,19 @@ class ServeSettings(BaseSettings):
         host, separator, port = self.address.rpartition(":")
         if not (separator and host and port.isdigit() and int(port) < 65_536):
             raise ValueError(f"address is {self.address!r}; give host:port, such as 127.0.0.1:8001")
+        self._check_admin()
         if not (self.insecure or self.tls_cert is not None or is_loopback(host)):
             raise ValueError(
                 f"address {self.address} can be reached from other machines: give tls_cert and tls_key, or insecure"
             )
         return self
+
+    def _check_admin(self) -> None:
+        host, separator, port = self.admin_address.rpartition(":")
+        if self.admin_address and not (separator and host and port.isdigit() and int(port) < 65_536):
+            raise ValueError(f"admin_address is {self.admin_address!r}; give host:port, such as 127.0.0.1:8002")
+        if self.admin_address and not (self.insecure or is_loopback(host)):
+            raise ValueError(f"admin_address {self.admin_address} can be reached from other machines: give insecure")
 
     @classmethod
     def settings_customise_sources(

@@ -19,6 +19,9 @@ def serve(
     model_repository: Annotated[
         list[Path] | None, typer.Option(help="model repository, may be given several times [the bundled one]")
     ] = None,
+    model_control_mode: Annotated[str | None, typer.Option(help="none, explicit or poll [none]")] = None,
+    load_model: Annotated[list[str] | None, typer.Option(help="explicit: load at start; *: all")] = None,
+    admin_address: Annotated[str | None, typer.Option(help="host:port of /metrics, /healthz, /readyz [none]")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file; `forebay config schema` lists settings")] = None,
     ready_file: Annotated[Path | None, typer.Option(help="written with one JSON line when ready")] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate chain")] = None,
@@ -33,6 +36,9 @@ def serve(
         "address": address,
         "uds": uds,
         "model_repository": model_repository,
+        "model_control_mode": model_control_mode,
+        "load_model": load_model,
+        "admin_address": admin_address,
         "ready_file": ready_file,
         "tls_cert": tls_cert,
         "tls_key": tls_key,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from service.clock import Clock
-from service.errors import DeadlineExpiredError
+from service.errors import DeadlineExpiredError, ServiceError
 from service.frontend.inference_codec import Call, arrays_of
 from service.models.version import ModelVersion
 from service.request import Completion, Delivery, FrameBuffer, Request, StreamKey, Timeline, next_request_id
@@ -63,7 +63,24 @@ def admit(
     Raises:
         DeadlineExpiredError: the deadline cannot be met.
         OverloadedError: no permit or no memory is free.
+        InvalidRequestError: BYTES are not as they have to be.
     """
+    try:
+        return _admit(call, version, stream, clock, received_ns, deadline_ns, on_completion)
+    except ServiceError as error:
+        version.statistics.refuse(error.outcome)
+        raise
+
+
+def _admit(
+    call: Call,
+    version: ModelVersion,
+    stream: StreamKey,
+    clock: Clock,
+    received_ns: int,
+    deadline_ns: int | None,
+    on_completion: Callable[[Completion], None],
+) -> Request:
     options = call.options
     for duration_ns in (options.timeout_ns or None, options.budget_ns):
         if duration_ns is not None:

@@ -23,6 +23,7 @@ from service.models.config_text import ConfigError
 from service.models.description import ModelDescription
 from service.models.unbound import FRAMES_LIMIT_BYTES, HANG_LIMIT_NS, measure_unbound
 from service.models.version import ModelVersion
+from service.observe.statistics import CountingSink, VersionStatistics
 from service.pipeline.arena import FrameArena, Permits
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.stage import OnFatal
@@ -103,6 +104,7 @@ def _build(
 ) -> ModelVersion:
     """Make every part; `undo` closes what was made, last made first."""
     clock = context.clock
+    started_ns = clock.now_ns()
     device = context.open_device(description.device, clock)
     undo.callback(device.close)
     engines: list[Engine] = []
@@ -114,7 +116,9 @@ def _build(
     description = complete(description, specs)
     arena = FrameArena(device, specs.inputs if specs.is_fixed else (), context.permits)
     undo.callback(arena.close)
-    finisher = ResultFinisher(description.task, context.pool, context.sink)
+    statistics = VersionStatistics(clock)
+    sink = CountingSink(context.sink, statistics)
+    finisher = ResultFinisher(description.task, context.pool, sink)
     name = f"{description.name}.{version}"
     lanes: list[Pipeline] = []
     for index, engine in enumerate(engines):
@@ -143,10 +147,11 @@ def _build(
         CostModel(executed_sizes(device_kind(description), specs.max_batch_size), table),
         batching_settings(description),
         clock,
-        context.sink,
+        sink,
         permits=context.permits.count,
         on_fatal=context.on_fatal,
     )
+    statistics.reset()
     hang_limit_ns = max(LEAST_HANG_NS, HANG_FACTOR * (table.h2d_ns[-1] + table.execute_ns[-1] + table.d2h_ns[-1]))
     return ModelVersion(
         description,
@@ -158,6 +163,8 @@ def _build(
         clock,
         hang_limit_ns=hang_limit_ns if specs.is_fixed else HANG_LIMIT_NS,
         unbound=None if specs.is_fixed else UnboundFrames(context.permits, FRAMES_LIMIT_BYTES),
+        statistics=statistics,
+        load_ns=clock.now_ns() - started_ns,
     )
 
 

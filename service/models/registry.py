@@ -17,6 +17,7 @@ from service.models.config import describe, model_file, serving_versions
 from service.models.opening import VersionContext, open_version
 from service.models.repository import ModelEntry, Repository
 from service.models.version import ModelVersion
+from service.observe.metrics import VersionReport
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +75,19 @@ class ModelRegistry:
     def all(self) -> list[ModelVersion]:
         """Return every version that serves now. Thread: any."""
         return [version for versions in self._versions.values() for version in versions.values()]
+
+    def reports(self) -> list[VersionReport]:
+        """Return what every version that serves now has done. Thread: any."""
+        return [
+            VersionReport(
+                version.name,
+                version.version,
+                version.statistics.snapshot(),
+                version.former.statistics().pending_requests,
+                version.load_ns,
+            )
+            for version in self.all()
+        ]
 
     def versions(self) -> dict[str, list[str]]:
         """Return the versions that serve now, by model."""

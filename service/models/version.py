@@ -13,6 +13,7 @@ from service.batching.former import BatchFormer
 from service.clock import Clock
 from service.errors import InvariantError
 from service.models.description import ModelDescription
+from service.observe.statistics import VersionStatistics
 from service.pipeline.arena import FrameArena
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.unbound import UnboundFrames
@@ -29,6 +30,8 @@ class ModelVersion:
         specs: what the model takes and gives.
         arena: frame buffers.
         unbound: set instead of frame buffers for a model whose shapes vary.
+        statistics: what it has done so far.
+        load_ns: how long opening it took.
         lanes: one per instance.
         hang_limit_ns: a stage that is at one batch for longer hangs.
     """
@@ -45,6 +48,8 @@ class ModelVersion:
         *,
         hang_limit_ns: int,
         unbound: UnboundFrames | None = None,
+        statistics: VersionStatistics | None = None,
+        load_ns: int = 0,
     ) -> None:
         if description.specs is None:
             raise InvariantError("a version needs a completed description")
@@ -54,6 +59,8 @@ class ModelVersion:
         self.specs: EngineSpecs = description.specs
         self.arena = arena
         self.unbound = unbound
+        self.statistics = statistics or VersionStatistics(clock)
+        self.load_ns = load_ns
         self.former = former
         self.lanes = tuple(lanes)
         self._device = device

@@ -1,0 +1,72 @@
+"""ModelStatistics."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from forebay.wire import inference_pb2 as pb
+from service.frontend.inference_lookup import ModelLookup
+from service.frontend.inference_rpcs import Rpc
+from service.models.version import ModelVersion
+from service.observe.statistics import Duration
+
+
+class StatisticsRpcs:
+    """See the module. Thread: the event loop's.
+
+    Args:
+        lookup: finds versions.
+        versions: everything that serves now.
+    """
+
+    def __init__(self, lookup: ModelLookup, versions: Callable[[], Iterable[ModelVersion]]) -> None:
+        self._lookup = lookup
+        self._versions = versions
+
+    def rpcs(self) -> dict[str, tuple[Rpc, Any]]:
+        """Return the RPCs by name."""
+        return {"ModelStatistics": (self.statistics, pb.ModelStatisticsRequest)}
+
+    def statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
+        """Tell what models have done: one version, all versions of a model, or everything."""
+        if request.name:
+            self._lookup.find(request.name, request.version)
+        chosen = [
+            version
+            for version in self._versions()
+            if request.name in ("", version.name) and request.version in ("", version.version)
+        ]
+        return pb.ModelStatisticsResponse(model_stats=[_statistics(version) for version in chosen])
+
+
+def _statistics(version: ModelVersion) -> pb.ModelStatistics:
+    counts = version.statistics.snapshot()
+    return pb.ModelStatistics(
+        name=version.name,
+        version=version.version,
+        last_inference=counts.last_inference_ms,
+        inference_count=counts.rows,
+        execution_count=counts.executions,
+        inference_stats=pb.InferStatistics(
+            success=_duration(counts.success),
+            fail=_duration(counts.fail),
+            queue=_duration(counts.queue),
+            compute_input=_duration(counts.compute_input),
+            compute_infer=_duration(counts.compute_infer),
+            compute_output=_duration(counts.compute_output),
+            cache_hit=pb.StatisticDuration(),
+            cache_miss=pb.StatisticDuration(),
+        ),
+        batch_stats=[
+            pb.InferBatchStatistics(
+                batch_size=rows,
+                compute_input=_duration(batch.compute_input),
+                compute_infer=_duration(batch.compute_infer),
+                compute_output=_duration(batch.compute_output),
+            )
+            for rows, batch in sorted(counts.batches.items())
+        ],
+    )
+
+
+def _duration(duration: Duration) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=duration.count, ns=duration.ns)

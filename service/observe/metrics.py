@@ -1,0 +1,109 @@
+"""The nv_inference_* metrics as Triton names them, in Prometheus' text format, for dashboards that exist already.
+
+Written by hand: the usual library gives counters a suffix `_total` that those dashboards do not know.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import psutil
+
+from service.observe.statistics import REASONS, Counts
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionReport:
+    """One model version at one moment.
+
+    Attributes:
+        model: name.
+        version: decimal number.
+        counts: since it was loaded.
+        pending: requests that wait now.
+        load_ns: how long loading it took.
+    """
+
+    model: str
+    version: str
+    counts: Counts
+    pending: int
+    load_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    name: str
+    kind: str
+    text: str
+    value: Callable[[VersionReport], float]
+
+
+_FAMILIES = (
+    _Family(
+        "nv_inference_request_success", "counter", "Requests answered with outputs", lambda r: r.counts.success.count
+    ),
+    _Family("nv_inference_count", "counter", "Rows executed", lambda r: r.counts.rows),
+    _Family("nv_inference_exec_count", "counter", "Batches executed", lambda r: r.counts.executions),
+    _Family(
+        "nv_inference_request_duration_us",
+        "counter",
+        "Time of all requests together, from reading to handing the answer to the front end",
+        lambda r: (r.counts.success.ns + r.counts.fail.ns) // 1000,
+    ),
+    _Family(
+        "nv_inference_queue_duration_us", "counter", "Time waited for a batch", lambda r: r.counts.queue.ns // 1000
+    ),
+    _Family(
+        "nv_inference_compute_input_duration_us", "counter", "Upload time", lambda r: r.counts.compute_input.ns // 1000
+    ),
+    _Family(
+        "nv_inference_compute_infer_duration_us",
+        "counter",
+        "Execution time",
+        lambda r: r.counts.compute_infer.ns // 1000,
+    ),
+    _Family(
+        "nv_inference_compute_output_duration_us",
+        "counter",
+        "Download time",
+        lambda r: r.counts.compute_output.ns // 1000,
+    ),
+    _Family("nv_inference_pending_request_count", "gauge", "Requests that wait now", lambda r: r.pending),
+    _Family("nv_model_load_duration_secs", "gauge", "How long loading took", lambda r: r.load_ns / 1e9),
+)
+
+
+def render(reports: Iterable[VersionReport]) -> str:
+    """Return the text of /metrics."""
+    reports = list(reports)
+    lines: list[str] = []
+    for family in _FAMILIES:
+        lines += _head(family.name, family.kind, family.text)
+        lines += [f"{family.name}{{{_labels(report)}}} {_number(family.value(report))}" for report in reports]
+    name = "nv_inference_request_failure"
+    lines += _head(name, "counter", "Requests that ended otherwise, by reason")
+    for report in reports:
+        for reason in REASONS:
+            lines.append(f'{name}{{{_labels(report)},reason="{reason}"}} {report.counts.failures[reason]}')
+    memory = psutil.virtual_memory()
+    for name, text, value in (
+        ("nv_cpu_utilization", "Use of all cores, 0 to 1", psutil.cpu_percent(None) / 100),
+        ("nv_cpu_memory_total_bytes", "Memory of the machine", float(memory.total)),
+        ("nv_cpu_memory_used_bytes", "Memory in use", float(memory.total - memory.available)),
+    ):
+        lines += [*_head(name, "gauge", text), f"{name} {_number(value)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _head(name: str, kind: str, text: str) -> list[str]:
+    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+
+
+def _labels(report: VersionReport) -> str:
+    return f'model="{report.model}",version="{report.version}"'  # letters, digits, '_', '-' and '.': nothing to escape
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.6f}"
