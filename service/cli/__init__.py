@@ -4,6 +4,7 @@ The topmost layer: it alone may import everything, and does so inside the comman
 process is tuned before anything imports grpc.
 """
 
+import importlib
 import sys
 from typing import Annotated
 
@@ -24,6 +25,26 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(demo)
 app.command()(stream)
+
+# Groups with commands of their own; imported when one is called, so that the others start quickly.
+GROUPS = {
+    "load": ("loadtest.cli", "load_app", "Offer frames to a server and measure what comes back; search, compare."),
+    "engine": ("service.cli.engine", "engine_app", "Build, quantize, inspect, verify and profile models."),
+    "bench": ("bench.cli", "bench_app", "Run the benchmarks of docs/benchmarks.md; batching."),
+}
+
+
+def _add_group(name: str, module: str, attribute: str, summary: str) -> None:
+    def call(context: typer.Context) -> None:
+        group = getattr(importlib.import_module(module), attribute)
+        group(context.args, prog_name=f"forebay {name}")
+
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+    app.command(name, help=summary, add_help_option=False, context_settings=settings)(call)
+
+
+for _name, _group in GROUPS.items():
+    _add_group(_name, *_group)
 
 
 def _print_version(*, is_wanted: bool) -> None:
