@@ -71,7 +71,7 @@ def test_opening_takes_no_permit_of_the_server(tmp_path):
 
 def count_operations(root, verb):
     """How many operations of a kind opening takes."""
-    with workshop_of(root, device=simulated_device()) as workshop:
+    with workshop_of(root, device=simulated_device(), permits=4) as workshop:
         version = workshop.open()
         number = workshop.devices[0]._core._faults._counts[verb]
         assert version.close(10)
@@ -85,7 +85,7 @@ def test_an_allocation_that_does_not_fit_leaks_nothing_wherever_it_comes(tmp_pat
     assert number >= 16
     for position in range(number):
         faults = FaultPlan(fail={(verb, position): DeviceMemoryError("does not fit")})
-        with workshop_of(tmp_path, device=simulated_device(faults=faults)) as workshop:
+        with workshop_of(tmp_path, device=simulated_device(faults=faults), permits=4) as workshop:
             with pytest.raises(DeviceMemoryError, match=r"^sim: does not fit$"):
                 workshop.open()
             assert workshop.devices[0].leaks == ()
