@@ -28,6 +28,7 @@ from engines.launches import Launches
 from engines.options import OptionReader
 from engines.trt import library as libraries
 from engines.trt import manifest
+from engines.trt.layer_times import make_profiler
 from engines.trt.library import Library
 from engines.trt.plan import Plan, deserialize, read_plan
 
@@ -140,6 +141,24 @@ class TensorrtEngine:
     def outputs(self, slot_index: int, batch_size: int) -> tuple[DeviceBuffer, ...]:  # noqa: ARG002
         """Return the slot's own output buffers."""
         return self._slots[slot_index].buffers.outputs
+
+    def layer_times(
+        self, slot_index: int, batch_size: int, device_stream: DeviceStream, runs: int
+    ) -> list[tuple[str, float]]:
+        """Return layers with the mean milliseconds of an execution, the slowest first. Not while serving. Blocks."""
+        self._check_size(batch_size)
+        context = self._new_context(self._slots[slot_index].buffers)
+        self._prepare(context, batch_size, device_stream)
+        self._execute(context, device_stream)
+        device_stream.sync()
+        profiler = make_profiler(self._library.trt)
+        trt_context = context.raw
+        trt_context.profiler = profiler
+        for _ in range(runs):
+            self._execute(context, device_stream)
+            device_stream.sync()
+        times = [(name, total_ms / runs) for name, total_ms in profiler.total_ms.items()]
+        return sorted(times, key=lambda each: -each[1])
 
     def close(self) -> None:
         """Free graphs, contexts, the engine and its activation memory, in this order. Idempotent."""

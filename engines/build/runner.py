@@ -99,6 +99,12 @@ class ModelRunner:
         times = [later.elapsed_ns(earlier) for earlier, later in itertools.pairwise(events)]
         return [self._output(index, rows) for index in range(len(self.specs.outputs))], StageTimes(*times)
 
+    def layer_times(self, batch_size: int, runs: int) -> list[tuple[str, float]]:
+        """Return layers with their mean milliseconds where the engine can tell, else nothing."""
+        measure = getattr(self.engine, "layer_times", None)
+        times: list[tuple[str, float]] = measure(0, batch_size, self._stream, runs) if measure is not None else []
+        return times
+
     def _output(self, index: int, rows: int) -> NDArray[Any]:
         spec = self.specs.outputs[index]
         flat = np.array(self._host_outputs[index].read_view()[: spec.row_bytes * rows]).view(spec.dtype)

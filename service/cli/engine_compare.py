@@ -121,6 +121,9 @@ def profile_model(model: Path, device: str | None, batch: int, runs: int, trace:
             feed = {spec.name: values for spec, values in zip(runner.specs.inputs, inputs, strict=True)}
             layers = onnx_layer_times(model, feed, runs)
             facts["layers"] = [dataclasses.asdict(layer) for layer in layers[:_SHOWN_LAYERS]]
+        else:
+            times = runner.layer_times(batch, runs)[:_SHOWN_LAYERS]
+            facts["layers"] = [{"name": name, "mean_ms": mean_ms} for name, mean_ms in times]
     return facts
 
 

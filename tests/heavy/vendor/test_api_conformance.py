@@ -74,6 +74,7 @@ def wanted_names():
     for variable, owner in CLASSES.items():
         names |= {(owner, name.split(".")[0]) for name in use.required.get(variable, ())}
     names |= {("ParserError", name) for name in PARSER_ERROR}
+    names |= {("IProfiler", "report_layer_time")}
     names |= {("IProgressMonitor", name) for name in ("phase_start", "phase_finish", "step_complete")}
     return sorted(names)
 

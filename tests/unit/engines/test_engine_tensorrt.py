@@ -83,6 +83,12 @@ def test_a_plan_that_cannot_be_captured_runs_plainly(rig, tmp_path):
     assert (engine.launches.graph, engine.launches.plain) == (0, 1)
 
 
+def test_layers_are_timed_by_the_librarys_profiler(rig, tmp_path):
+    engine = open_plan(rig, write_plan(tmp_path))
+    slot = warmed_up_slot(rig, engine)
+    assert engine.layer_times(0, 2, slot.compute, 4) == [("double", 0.5), ("cast", 0.25)]
+
+
 def test_two_compute_streams_that_share_one_activation_memory_are_a_race(tmp_path):
     with rig_of(FakeGpu()) as rig:
         engine = open_plan(rig, write_plan(tmp_path))
