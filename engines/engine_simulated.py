@@ -10,6 +10,7 @@ simulated device it enqueues an operation of that cost, which declares what it r
   zeros) or `copy` (called `output`, the input again).
 - `max_batch_size` (32), unless the model's configuration says so.
 - `fail_every` (0, never): every so many-th execution raises ExecutionError.
+- `hang_at` (0, never): the so many-th execution never ends. For trials of the watchdog, on a host device only.
 """
 
 import itertools
@@ -43,7 +44,9 @@ _OPTIONS = (
     "output",
     "max_batch_size",
     "fail_every",
+    "hang_at",
 )
+_NEVER_NS = 1 << 60  # 36 years
 _instances = itertools.count()
 _WORD = np.dtype(np.uint64)
 
@@ -77,6 +80,7 @@ class SimulatedEngine:
         self._jitter_ns = round(reader.milliseconds("jitter_ms", 0) * 1e6)
         self._random = random.Random(reader.integer("jitter_seed", 0))  # noqa: S311 - not a secret
         self._fail_every = reader.integer("fail_every", 0)
+        self._hang_at = reader.integer("hang_at", 0)
         self._executions = 0
         self._activations = f"activation memory of instance {next(_instances)}"
         self._specs = _read_specs(reader, max_batch_size)
@@ -112,6 +116,8 @@ class SimulatedEngine:
         self._executions += 1
         if self._fail_every and self._executions % self._fail_every == 0:
             raise ExecutionError(f"execution {self._executions} fails, as fail_every={self._fail_every} asks")
+        if self._executions == self._hang_at:
+            self._clock.sleep_until(_NEVER_NS)
         cost_ns = self._alpha_ns + self._beta_ns * batch_size
         if self._jitter_ns:
             cost_ns += self._random.randrange(self._jitter_ns)

@@ -7,5 +7,6 @@ MODEL = 65  # a model or a repository is missing or broken (EX_DATAERR)
 NO_INPUT = 66  # nothing can be read from a video, folder or camera (EX_NOINPUT)
 UNAVAILABLE = 69  # an address is in use, a server is not there, a library is not installed (EX_UNAVAILABLE)
 FATAL = 70  # the device is lost or an engine hangs: start the process anew (EX_SOFTWARE)
+GAVE_UP = 71  # `serve --supervise`: the server failed more than 5 times within a minute and stays down (EX_OSERR)
 INCOMPLETE = 74  # the video ended before its declared end; what was there has been answered (EX_IOERR)
 INTERRUPTED = 130  # Ctrl-C

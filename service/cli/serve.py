@@ -1,6 +1,7 @@
 """`forebay serve`."""
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,9 @@ def serve(
     tls_client_ca: Annotated[Path | None, typer.Option(help="PEM authorities that clients must have")] = None,
     insecure: Annotated[bool | None, typer.Option("--insecure", help="any address without TLS")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error [info]")] = None,
+    supervise: Annotated[
+        bool, typer.Option("--supervise", help="start anew after a crash, a hang, a lost device")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
     """Serve models. Prints one JSON line when ready; SIGTERM drains and ends with 0."""
@@ -47,7 +51,17 @@ def serve(
         "log_level": log_level,
     }
     loaded = settings_or_exit(flags, config)
+    if supervise:
+        raise typer.Exit(run_supervised())
     raise typer.Exit(run_server(loaded.values, is_debug=debug))
+
+
+def run_supervised() -> int:
+    """Run this very command line, without `--supervise`, as a child that is started anew when it fails."""
+    from service.clock import MonotonicClock
+    from service.supervisor import supervise
+
+    return supervise([argument for argument in sys.argv[1:] if argument != "--supervise"], MonotonicClock())
 
 
 def settings_or_exit(flags: dict[str, Any], config: Path | None) -> "LoadedSettings":

@@ -1,0 +1,129 @@
+"""`forebay serve --supervise`: runs the server as a child process and starts it anew when it failed for good.
+
+What counts as failed: exit code 70 (an engine hangs, the device is lost, a bug of ours) and death by a signal (the
+kernel's out-of-memory killer, a crash in a library). Every other exit code is the child's last word, and becomes this
+process's: a wrong setting does not get better by trying again. More than `MAX_RESTARTS` within `WINDOW_S` end it: a
+service that falls as fast as it stands up must be seen.
+
+The child writes to this process's standard output and error, so that a ready line comes once for every start. SIGTERM
+and SIGINT are passed on; the child drains. If the supervisor itself is killed, the kernel ends the child with SIGTERM.
+
+Thread: the main thread; nothing else runs in this process.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from service.clock import Clock
+
+RESTART_CODE = 70  # as in service.server
+GAVE_UP_CODE = 71
+MAX_RESTARTS = 5
+WINDOW_S = 60.0
+_FORWARDED = (signal.SIGTERM, signal.SIGINT)
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+
+
+class Child(Protocol):
+    """The part of subprocess.Popen that a supervisor needs."""
+
+    def wait(self) -> int:
+        """Return the exit code, or minus the signal that ended it."""
+        ...
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal, unless it has ended."""
+        ...
+
+
+class Supervisor:
+    """See the module.
+
+    Args:
+        start: starts the child.
+        clock: for the rate of restarts.
+        say: writes one line for the operator.
+    """
+
+    def __init__(self, start: Callable[[], Child], clock: Clock, say: Callable[[str], None]) -> None:
+        self._start = start
+        self._clock = clock
+        self._say = say
+        self._child: Child | None = None
+        self._stop_signal: int | None = None
+        self._restarts_ns: deque[int] = deque()
+
+    def run(self) -> int:
+        """Supervise until the child is done, and return the exit code."""
+        while True:
+            self._child = self._start()
+            if self._stop_signal is not None:  # it came while the child was being made
+                self._child.send_signal(self._stop_signal)
+            code = self._child.wait()
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            if self._stop_signal is not None or (code >= 0 and code != RESTART_CODE):
+                return 128 - code if code < 0 else code
+            if not self._may_restart():
+                self._say(
+                    f"the server {how}, after {MAX_RESTARTS} restarts within {WINDOW_S:g} s; it stays down. "
+                    f"Its log says why; `forebay doctor` looks for causes outside it"
+                )
+                return GAVE_UP_CODE
+            self._say(f"the server {how}; starting it anew ({len(self._restarts_ns)} of {MAX_RESTARTS} in a minute)")
+
+    def forward(self, number: int, _: FrameType | None = None) -> None:
+        """Pass a signal on; the child's next end is the last. A signal handler."""
+        self._stop_signal = number
+        if self._child is not None:
+            self._child.send_signal(number)
+
+    def _may_restart(self) -> bool:
+        now_ns = self._clock.now_ns()
+        while self._restarts_ns and now_ns - self._restarts_ns[0] > WINDOW_S * 1e9:
+            self._restarts_ns.popleft()
+        if len(self._restarts_ns) == MAX_RESTARTS:
+            return False
+        self._restarts_ns.append(now_ns)
+        return True
+
+
+def supervise(arguments: Sequence[str], clock: Clock) -> int:
+    """Run `forebay` with `arguments` under supervision, with this process's standard streams. Thread: main."""
+    # -P and the path: the child runs this code, not a folder called `service` in the working directory.
+    command = [sys.executable, "-P", "-m", "service", *arguments]
+    paths = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)  # looked up here: the child may do next to nothing before exec
+
+    def begin() -> None:
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    def start() -> Child:
+        # A group of its own: Ctrl-C is for this process, which passes it on once; twice would end the child at once.
+        return subprocess.Popen(  # noqa: S603 - our own command
+            command,
+            process_group=0,
+            preexec_fn=begin,  # noqa: PLW1509 - no other thread runs here
+            env=environment,
+        )
+
+    def say(line: str) -> None:
+        sys.stderr.write(f"forebay: {line}\n")
+        sys.stderr.flush()
+
+    supervisor = Supervisor(start, clock, say)
+    old = [(number, signal.signal(number, supervisor.forward)) for number in _FORWARDED]
+    try:
+        return supervisor.run()
+    finally:
+        for number, handler in old:
+            signal.signal(number, handler)

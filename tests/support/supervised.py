@@ -1,0 +1,76 @@
+"""`forebay serve` in a process of its own, for tests of what happens to processes."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+HANG_GUARD_S = 30.0
+
+
+class Served:
+    """A command that serves: its ready lines as they come, and what it wrote to stderr when it has ended."""
+
+    def __init__(self, process):
+        self.process = process
+        self.ready = []
+        self._log = []
+        self._changed = threading.Condition()
+        self._threads = [
+            threading.Thread(target=self._collect_ready, name="ready lines"),
+            threading.Thread(target=lambda: self._log.extend(process.stderr), name="log lines"),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _collect_ready(self):
+        for line in self.process.stdout:
+            with self._changed:
+                self.ready.append(json.loads(line))
+                self._changed.notify_all()
+
+    def wait_ready(self, count=1):
+        """The `count`-th ready line."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.ready) >= count, HANG_GUARD_S), self.log
+        return self.ready[count - 1]
+
+    def wait(self):
+        """The exit code."""
+        code = self.process.wait(HANG_GUARD_S)
+        for thread in self._threads:
+            thread.join(HANG_GUARD_S)
+        return code
+
+    @property
+    def log(self):
+        return "".join(self._log)
+
+
+@contextlib.contextmanager
+def served(*arguments, environment=None):
+    """Run `forebay serve ARGUMENTS`; what still runs at the end of the block is ended."""
+    command = [sys.executable, "-m", "service", "serve", *map(str, arguments)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(environment or {})},
+    )
+    running = Served(process)
+    try:
+        yield running
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(HANG_GUARD_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        running.wait()
+        for pipe in (process.stdout, process.stderr):
+            pipe.close()
