@@ -37,6 +37,8 @@ from service.settings import ServeSettings
 from service.worker_pool import WorkerPool
 
 log = structlog.get_logger(__name__)
+
+OPEN_DEADLINE_S = 20.0  # a call that never says what it wants must not keep its place among the streams
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
@@ -149,6 +151,7 @@ class FramesServicer:
         self._calls = calls
         self._next_session_id: Callable[[], int] = itertools.count(1).__next__
         self._is_draining = False
+        self.open_deadline_s = OPEN_DEADLINE_S
 
     def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
         """Return what grpc.aio registers. Raw bytes: the codec parses and builds."""
@@ -216,6 +219,8 @@ class FramesServicer:
     async def _open(self, stream: FrameStream, context: Context) -> StreamConfig | None:
         data = await stream.read(context)
         if data is None:
+            if stream.is_stopped and not self._is_draining:
+                raise SessionStateError(f"no open came within {self.open_deadline_s:g} s; send it first, then frames")
             return None
         first = parse_client_message(data)
         if not isinstance(first, pb.Open):

@@ -148,6 +148,8 @@ class FrontEnd:
                     stream.give_up()
                 elif stream.session is not None:
                     self._look_after(stream, now_ns)
+                elif now_ns - stream.opened_ns > self._frames.open_deadline_s * 1e9:
+                    stream.stop_reading()
 
     def _look_after(self, stream: FrameStream, now_ns: int) -> None:
         """See to the lifetime and the heartbeat of one open stream."""

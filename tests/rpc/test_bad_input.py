@@ -93,6 +93,19 @@ async def test_a_frame_before_open_ends_the_stream(tmp_path):
     assert "open" in details
 
 
+@on_loop
+async def test_a_call_that_never_opens_gives_up_its_place(tmp_path):
+    async with real_server(simulated(tmp_path), max_streams=1) as running:
+        running.server.frames.open_deadline_s = 0.0
+        code, details = await refusal(running)
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert "open" in details
+        running.server.frames.open_deadline_s = 20.0
+        stream = await running.open()
+        await stream.half_close()
+        assert await stream.results() == []
+
+
 SESSION_ERRORS = {
     "a second Open": (pb.ClientMessage(open=pb.Open(model="sim")).SerializeToString(), "FAILED_PRECONDITION"),
     "garbage": (b"\xff\xff\xff", "INVALID_ARGUMENT"),
