@@ -74,6 +74,7 @@ def read_plan(library: Library, trt_engine: Any, path: Path, max_batch_size: int
         name = trt_engine.get_tensor_name(index)
         node = _node(trt, trt_engine, name, path)
         (inputs if trt_engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT else outputs).append(node)
+    outputs = _resolved(trt, trt_engine, inputs, outputs)
     ranges = _ranges(trt_engine, inputs)
     limit = max((each.most for each in ranges), default=None) if _is_dynamic(inputs) else None
     layout = derive_specs(str(path), inputs, outputs, _limit_rows(path, limit, max_batch_size))
@@ -106,6 +107,32 @@ def _node(trt: Any, trt_engine: Any, name: str, path: Path) -> NodeInfo:  # noqa
     type_name = trt_engine.get_tensor_dtype(name).name
     shape = tuple(dim if dim >= 0 else None for dim in trt_engine.get_tensor_shape(name))
     return NodeInfo(name, _ONNX_TYPE_BY_NAME.get(type_name, type_name), shape)
+
+
+def _resolved(trt: Any, trt_engine: Any, inputs: list[NodeInfo], outputs: list[NodeInfo]) -> list[NodeInfo]:  # noqa: ANN401
+    """Fill in inner dimensions that the plan leaves open, but that follow from the inputs' shapes."""
+    if all(dim is not None for node in outputs for dim in node.shape[1:]):
+        return outputs
+    trt_context = trt_engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    if trt_context is None:
+        return outputs
+    for node in inputs:
+        if None in node.shape:
+            trt_context.set_input_shape(node.name, tuple(trt_engine.get_tensor_profile_shape(node.name, 0)[1]))
+    try:
+        trt_context.infer_shapes()
+    except RuntimeError:
+        return outputs
+    return [_filled(node, tuple(trt_context.get_tensor_shape(node.name))) for node in outputs]
+
+
+def _filled(node: NodeInfo, shape: tuple[int, ...]) -> NodeInfo:
+    if len(shape) != len(node.shape):
+        return node
+    inner = (
+        dim if dim is not None or known < 0 else known for dim, known in zip(node.shape[1:], shape[1:], strict=True)
+    )
+    return NodeInfo(node.name, node.type, (*node.shape[:1], *inner))
 
 
 def _is_dynamic(inputs: list[NodeInfo]) -> bool:

@@ -131,6 +131,7 @@ def plan_bytes(**settings):
         "format": "LINEAR",
         "activation_bytes": 1024,
         "fail": "",
+        "resolved": {},
     }
     return json.dumps(defaults | settings).encode()
 
@@ -242,6 +243,12 @@ class Context:
         if self._is_failing("infer"):
             raise RuntimeError("inconsistent shapes")
         return [name for name in self._engine.plan["inputs"] if name not in self._shapes]
+
+    def get_tensor_shape(self, name):
+        rows = next(iter(self._shapes.values()))[0]
+        plan = self._engine.plan
+        inner = plan["resolved"].get(name, (plan["inputs"] | plan["outputs"])[name][1:])
+        return (rows, *inner)
 
     def execute_async_v3(self, stream):
         if self._is_failing("execute") or (

@@ -83,6 +83,12 @@ def test_a_plan_that_cannot_be_captured_runs_plainly(rig, tmp_path):
     assert (engine.launches.graph, engine.launches.plain) == (0, 1)
 
 
+def test_output_sizes_that_follow_from_the_inputs_are_asked_for(rig, tmp_path):
+    engine = open_plan(rig, write_plan(tmp_path, outputs={"y": [-1, -1]}, resolved={"y": [4]}))
+    assert engine.specs.outputs[0].shape == (4,)
+    assert engine.specs.max_batch_size == MAX_ROWS
+
+
 def test_layers_are_timed_by_the_librarys_profiler(rig, tmp_path):
     engine = open_plan(rig, write_plan(tmp_path))
     slot = warmed_up_slot(rig, engine)
