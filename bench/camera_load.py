@@ -20,6 +20,7 @@ import numpy as np
 from forebay.wire import frames_pb2 as pb
 
 LEAST_TRANSPORT_MS = 5.0
+LEAST_BUDGET_MS = 1.0
 TRANSPORT_WINDOW = 200
 TRANSPORT_QUANTILE = 0.95
 CONNECTIONS = 4
@@ -108,8 +109,9 @@ async def _camera(call: Any, intended: list[float], payload: bytes, tally: _Tall
         if due >= tally.warm_until:
             tally.offered += 1
             tally.send_lags_s.append(now - due)
-        budget_ms = (tally.limit_s - (now - due) - tally.transport_s) * 1e3
-        if budget_ms <= 0.0:  # too old to be sent: what a camera would overwrite
+        left_ms = (tally.limit_s - (now - due)) * 1e3
+        budget_ms = max(LEAST_BUDGET_MS, left_ms - tally.transport_s * 1e3)  # sent all the same: it measures transport
+        if left_ms <= 0.0:  # too old to be sent: what a camera would overwrite
             tally.statuses["NOT_SENT"] += due >= tally.warm_until
             del sent[seq]
             continue

@@ -82,7 +82,7 @@ def _measure_size(measure: Measure, size: int, clock: Clock) -> StageTimes:
     runs: list[StageTimes] = []
     while len(runs) < MOST_RUNS:
         runs.append(_run(measure, size))
-        latest = [run.execute_ns for run in runs[-STABLE_RUNS:]]
+        latest = [run.h2d_ns + run.execute_ns + run.d2h_ns for run in runs[-STABLE_RUNS:]]
         if len(latest) == STABLE_RUNS and max(latest) <= STABLE_SPREAD * max(1, min(latest)):
             runs = runs[-STABLE_RUNS:]
             break

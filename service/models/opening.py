@@ -26,6 +26,7 @@ from service.models.version import ModelVersion
 from service.observe.statistics import CountingSink, VersionStatistics
 from service.pipeline.arena import FrameArena, Permits
 from service.pipeline.pipeline import Pipeline
+from service.pipeline.slots import PAGE_BYTES
 from service.pipeline.stage import OnFatal
 from service.pipeline.unbound import UnboundFrames
 from service.request import Batch, CompletionSink, Delivery, Request, StreamKey
@@ -227,6 +228,7 @@ def _calibrate(
     """Find the kept costs or measure, with frames of an arena of its own: the permits belong to the clients."""
     clock = context.clock
     arena = FrameArena(device, lane.engine.specs.inputs, Permits(max(sizes)))
+    _touch(arena, max(sizes))
     next_id: Callable[[], int] = itertools.count(1).__next__
     stream = StreamKey("calibration", Delivery.EVERY)
 
@@ -261,3 +263,12 @@ def _calibrate(
         return table
     finally:
         arena.close()
+
+
+def _touch(arena: FrameArena, count: int) -> None:
+    """Write to every page, as decoding would have: an upload from pages that were never written measures the kernel."""
+    leases = [arena.lease() for _ in range(count)]
+    for lease in leases:
+        lease.host.write_view()[::PAGE_BYTES] = 0
+    for lease in leases:
+        lease.release()
