@@ -24,7 +24,7 @@ from service.models.description import ModelDescription
 from service.models.unbound import FRAMES_LIMIT_BYTES, HANG_LIMIT_NS, measure_unbound
 from service.models.version import ModelVersion
 from service.observe.statistics import CountingSink, VersionStatistics
-from service.pipeline.arena import FrameArena, Permits
+from service.pipeline.arena import FrameArena, FrameLease, Permits
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.slots import PAGE_BYTES
 from service.pipeline.stage import OnFatal
@@ -222,6 +222,12 @@ def _identity(description: ModelDescription, version: str, device: Device, conte
     return CostIdentity(description.name, version, engine, device.name, precision)
 
 
+def _zeroed(frame: FrameLease) -> FrameLease:
+    """Models with indices among their inputs fail on what happens to lie in fresh memory."""
+    frame.host.write_view()[:] = 0
+    return frame
+
+
 def _calibrate(
     lane: Pipeline, device: Device, sizes: tuple[int, ...], identity: CostIdentity, context: VersionContext
 ) -> CostTable:
@@ -245,7 +251,7 @@ def _calibrate(
                 deadline_ns=None,
                 arrival_ns=now_ns,
                 priority=1,
-                frame=arena.lease(),
+                frame=_zeroed(arena.lease()),
                 on_completion=lambda _: None,
                 wants=_NOTHING_WANTED,
             )
