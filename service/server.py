@@ -19,9 +19,11 @@ from service.clock import Clock, MonotonicClock
 from service.frontend.calls import CallTasks
 from service.frontend.frames_servicer import FramesServicer
 from service.frontend.inference_lookup import ModelLookup
+from service.frontend.inference_memory import ClientMemory
 from service.frontend.inference_repository import RepositoryRpcs
 from service.frontend.inference_rpcs import ModelRpcs
 from service.frontend.inference_servicer import InferenceServicer
+from service.frontend.inference_settings import SettingsRpcs
 from service.frontend.inference_statistics import StatisticsRpcs
 from service.frontend.loop_sink import LoopSink
 from service.frontend.server import AddressError, FrontEnd
@@ -96,8 +98,14 @@ class Server:
         self._polling: asyncio.Task[None] | None = None
         calls = CallTasks()
         self.frames = FramesServicer(self.registry.find, self.pool, sink, self.clock, settings, calls)
-        lookup = ModelLookup(self.registry.find, self.registry.acquire)
-        groups = (RepositoryRpcs(self.lifecycle), StatisticsRpcs(lookup, self.registry.all))
+        self.memory = ClientMemory(is_enabled=settings.allow_client_shm)
+        lookup = ModelLookup(self.registry.find, self.registry.acquire, self.memory)
+        groups = (
+            RepositoryRpcs(self.lifecycle),
+            StatisticsRpcs(lookup, self.registry.all),
+            SettingsRpcs(),
+            self.memory,
+        )
         rpcs = ModelRpcs(lookup, self.registry.versions, lambda: self._is_ready, *groups)
         self.inference = InferenceServicer(lookup, rpcs, self.clock, settings, calls)
         self.front_end = FrontEnd(self.frames, self.inference, calls, self.clock, settings)
@@ -182,6 +190,7 @@ class Server:
         if self._fatal is None:
             await self.front_end.drain()
         await self.admin.close()
+        self.memory.close()
         if self._watching is not None:
             self._watching.cancel()
         if self._fatal is None:

@@ -23,6 +23,9 @@ def serve(
     model_control_mode: Annotated[str | None, typer.Option(help="none, explicit or poll [none]")] = None,
     load_model: Annotated[list[str] | None, typer.Option(help="explicit: load at start; *: all")] = None,
     admin_address: Annotated[str | None, typer.Option(help="host:port of /metrics, /healthz, /readyz [none]")] = None,
+    allow_client_shm: Annotated[
+        bool | None, typer.Option("--allow-client-shm", help="clients may use shared memory")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file; `forebay config schema` lists settings")] = None,
     ready_file: Annotated[Path | None, typer.Option(help="written with one JSON line when ready")] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate chain")] = None,
@@ -43,6 +46,7 @@ def serve(
         "model_control_mode": model_control_mode,
         "load_model": load_model,
         "admin_address": admin_address,
+        "allow_client_shm": allow_client_shm,
         "ready_file": ready_file,
         "tls_cert": tls_cert,
         "tls_key": tls_key,

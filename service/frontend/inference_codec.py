@@ -37,7 +37,7 @@ class RegionRange:
     byte_size: int
 
 
-ReadRegion = Callable[[RegionRange], memoryview]
+ReadRegion = Callable[[RegionRange], bytes]
 """Returns the bytes of a range. Raises InferenceError."""
 
 

@@ -1,6 +1,8 @@
 """From a request's model name and version to the version that serves it, with Triton's words for what is not there."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
 import grpc
 
@@ -16,15 +18,33 @@ MAX_VERSION = 2**63 - 1
 MAX_SHOWN = 128
 
 
+class RegionAccess(Protocol):
+    """What requests need of shared memory. Every method raises InferenceError for a range that is not the peer's."""
+
+    def read(self, place: RegionRange, peer: str) -> bytes:
+        """Return the bytes of a range."""
+        ...
+
+    def check(self, wanted: WantedOutput, peer: str) -> None:
+        """Find out before execution whether an output can go where it is wanted."""
+        ...
+
+    def write(self, wanted: WantedOutput, data: bytes, peer: str) -> None:
+        """Put an output into its range."""
+        ...
+
+
 class ModelLookup:
     """Finds versions and checks requests against them.
 
     Args:
         find_model: name and version to a version that is ready.
         acquire: the same, and the version stays open until its `end_use`.
+        memory: shared memory of clients.
     """
 
-    def __init__(self, find_model: FindModel, acquire: FindModel) -> None:
+    def __init__(self, find_model: FindModel, acquire: FindModel, memory: RegionAccess) -> None:
+        self.memory = memory
         self._find_model = find_model
         self._acquire = acquire
 
@@ -44,7 +64,7 @@ class ModelLookup:
         """Return what clients see of a version that is ready. Raises InferenceError."""
         return face_of(self.find(name, version))
 
-    def check(self, request: pb.ModelInferRequest) -> tuple[ModelVersion, Call]:
+    def check(self, request: pb.ModelInferRequest, peer: str) -> tuple[ModelVersion, Call]:
         """Return the version, which stays open until its `end_use`, and the checked call.
 
         Raises:
@@ -52,26 +72,13 @@ class ModelLookup:
         """
         version = self._checked(self._acquire, request.model_name, request.model_version)
         try:
-            return version, decode(request, face_of(version), self.read_region)
+            call = decode(request, face_of(version), partial(self.memory.read, peer=peer))
+            for wanted in call.wanted:
+                self.memory.check(wanted, peer)
         except BaseException:
             version.end_use()
             raise
-
-    def read_region(self, _: RegionRange) -> memoryview:
-        """Return bytes of shared memory. Raises InferenceError."""
-        raise shared_memory_is_off()
-
-    def write_region(self, _wanted: WantedOutput, _data: bytes) -> None:
-        """Put an output into shared memory. Raises InferenceError."""
-        raise shared_memory_is_off()
-
-
-def shared_memory_is_off() -> InferenceError:
-    """Return the answer to whoever uses shared memory without it being enabled."""
-    return InferenceError(
-        grpc.StatusCode.UNIMPLEMENTED,
-        "Client shared memory is disabled. Start the server with '--allow-client-shm' to enable.",
-    )
+        return version, call
 
 
 def check_version(version: str) -> int:

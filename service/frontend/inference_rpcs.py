@@ -4,6 +4,7 @@ Thread: the event loop's.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Protocol, TypeAlias
 
@@ -26,7 +27,6 @@ EXTENSIONS = (
     "schedule_policy",
     "model_configuration",
     "system_shared_memory",
-    "cuda_shared_memory",
     "binary_tensor_data",
     "parameters",
     "statistics",
@@ -35,10 +35,17 @@ EXTENSIONS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class OfPeer:
+    """An RPC that also wants to know who asks: `rpc(message, peer)`."""
+
+    rpc: Callable[[Any, str], Any]
+
+
 class RpcGroup(Protocol):
     """Some RPCs of the service."""
 
-    def rpcs(self) -> dict[str, tuple[Rpc, Any]]:
+    def rpcs(self) -> Mapping[str, tuple["Rpc | OfPeer", Any]]:
         """Return, by name, a function from message to message (or to an awaitable of one), and the request's class."""
         ...
 
@@ -67,7 +74,7 @@ class ModelRpcs:
 
     def methods(self) -> dict[str, "grpc.RpcMethodHandler[Any, Any]"]:
         """Return the handlers by name."""
-        rpcs: dict[str, tuple[Rpc, Any]] = {
+        rpcs: dict[str, tuple[Rpc | OfPeer, Any]] = {
             "ServerLive": (self.server_live, pb.ServerLiveRequest),
             "ServerReady": (self.server_ready, pb.ServerReadyRequest),
             "ModelReady": (self.model_ready, pb.ModelReadyRequest),
@@ -108,12 +115,12 @@ class ModelRpcs:
         return pb.ModelConfigResponse(config=version.description.config)
 
 
-def handler_of(rpc: Rpc, request: Any) -> "grpc.RpcMethodHandler[Any, Any]":  # noqa: ANN401 - a message class
+def handler_of(rpc: Rpc | OfPeer, request: Any) -> "grpc.RpcMethodHandler[Any, Any]":  # noqa: ANN401 - a message class
     """Make grpc.aio's handler of a function from message to message, or to an awaitable of one."""
 
     async def handle(message: Any, context: Context) -> Any:  # noqa: ANN401 - messages
         try:
-            answer = rpc(message)
+            answer = rpc.rpc(message, context.peer()) if isinstance(rpc, OfPeer) else rpc(message)
             return await answer if isinstance(answer, Awaitable) else answer
         except InferenceError as error:
             await context.abort(error.code, error.message)

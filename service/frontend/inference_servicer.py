@@ -8,6 +8,7 @@ Only public grpc.aio API is used, with raw bytes on both sides of the two infere
 import asyncio
 import contextlib
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -94,14 +95,15 @@ class InferenceServicer:
         try:
             message = parse(data)
             request_id = message.id
-            version, call = self._lookup.check(message)
+            version, call = self._lookup.check(message, context.peer())
             try:
                 completion = await self._execute(call, version, context, received_ns)
             finally:
                 version.end_use()
             if completion.error is not None:
                 raise completion.error
-            return encode(call, completion, self._lookup.write_region).SerializeToString()
+            write = partial(self._lookup.memory.write, peer=context.peer())
+            return encode(call, completion, write).SerializeToString()
         except ServiceError as error:
             if isinstance(error, InvariantError):
                 log.exception("request failed", detail=error.detail)

@@ -18,6 +18,7 @@ Owner: the event loop's thread.
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -109,7 +110,7 @@ class InferStream:
             message = parse(data)
             entry.request_id = message.id
             line = (message.model_name, "")
-            entry.version, entry.call = self._lookup.check(message)
+            entry.version, entry.call = self._lookup.check(message, self._name)
             line = (message.model_name, entry.call.options.stream)
             self._lines.setdefault(line, deque()).append(entry)
             entry.request = admit(
@@ -214,6 +215,6 @@ class InferStream:
             response = pb.ModelInferResponse(model_name=face.name, model_version=face.version, id=entry.request_id)
             response.parameters["dropped"].string_param = completion.error.outcome.value
         else:
-            response = encode(entry.call, completion, self._lookup.write_region)
+            response = encode(entry.call, completion, partial(self._lookup.memory.write, peer=self._name))
         response.parameters[FINAL_RESPONSE].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=response)
