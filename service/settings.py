@@ -103,6 +103,24 @@ class ServeSettings(BaseSettings):
         return (init_settings, env_settings)
 
 
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return one line for each variable that looks like a setting and is none."""
+    lines = []
+    for key in sorted(environment):
+        name = key.removeprefix(ENV_PREFIX).lower()
+        if key.startswith(ENV_PREFIX) and name not in ServeSettings.model_fields:
+            lines.append(f"{key} is no setting: {_hint(name, ENV_PREFIX)}")
+    return lines
+
+
+def _hint(name: str, prefix: str = "") -> str:
+    """Return the nearest setting, or where they are listed."""
+    nearest = difflib.get_close_matches(name, ServeSettings.model_fields, n=1)
+    if not nearest:
+        return "`forebay config schema` lists them"
+    return f"did you mean {prefix + (nearest[0].upper() if prefix else nearest[0])!r}?"
+
+
 def default_cache_folder(environment: Mapping[str, str]) -> Path | None:
     """Return the folder that the platform's conventions name, or None if there is no home either."""
     base = environment.get("XDG_CACHE_HOME", "")
@@ -161,9 +179,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is not TOML: {error}") from None
     for key in values:
         if key not in ServeSettings.model_fields:
-            nearest = difflib.get_close_matches(key, ServeSettings.model_fields, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else "`forebay config schema` lists them"
-            raise SettingsError(f"{path}: there is no setting {key!r}: {hint}")
+            raise SettingsError(f"{path}: there is no setting {key!r}: {_hint(key)}")
     return values
 
 

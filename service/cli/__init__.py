@@ -11,7 +11,10 @@ from typing import Annotated
 import typer
 
 from service.cli import exit_codes
+from service.cli.config import config_app
 from service.cli.demo import demo
+from service.cli.doctor import doctor
+from service.cli.health import health
 from service.cli.serve import serve
 from service.cli.stream import stream
 
@@ -25,6 +28,9 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(demo)
 app.command()(stream)
+app.command()(health)
+app.command()(doctor)
+app.add_typer(config_app)
 
 # Groups with commands of their own; imported when one is called, so that the others start quickly.
 GROUPS = {

@@ -93,6 +93,7 @@ def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
     from service.log import configure_logs
     from service.models.repository import RepositoryError
     from service.server import serve as run
+    from service.settings import unknown_variables
 
     configure_logs(settings.log_format, settings.log_level)
     log = structlog.get_logger(__name__)
@@ -100,6 +101,8 @@ def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
         log.warning("process tuning incomplete", missing=tuning.missing)
     else:
         log.info("process tuned")
+    for line in unknown_variables(os.environ):
+        log.warning("environment", detail=line)
     try:
         return run(settings)
     except (RepositoryError, EngineError, AddressError, CertificateError) as error:

@@ -1,0 +1,181 @@
+"""What `forebay doctor` looks at in a set-up: settings, certificates, addresses, cache, models, GPU.
+
+Models are loaded as `forebay serve` would and closed again: nothing less finds a file that is broken.
+"""
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from service.cli.checks import Finding, Level
+from service.request import Completion
+from service.settings import ServeSettings, SettingsError, default_cache_folder, load_settings, unknown_variables
+
+
+def load_or_explain(config: Path | None, environment: Mapping[str, str]) -> tuple[ServeSettings | None, list[Finding]]:
+    """Return the settings, None if they cannot be used, and what there is to say about them."""
+    try:
+        settings = load_settings({}, config, environment).values
+    except SettingsError as error:
+        remedy = "mend the setting; `forebay config schema` has types and ranges"
+        return None, [Finding("settings", "fault", line, remedy) for line in str(error).splitlines()]
+    strays = [
+        Finding("settings", "warning", line, "mend the name, or unset it") for line in unknown_variables(environment)
+    ]
+    return settings, strays or [Finding("settings", "ok", "complete")]
+
+
+def setup_findings(settings: ServeSettings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Look at everything that depends on the settings."""
+    yield _certificates(settings)
+    yield _address(settings.address)
+    if settings.uds is not None:
+        yield _unix_socket(settings.uds)
+    yield _cache(settings.cache_folder or default_cache_folder(environment))
+    yield from _models(settings, environment)
+    yield _gpu()
+
+
+def _certificates(settings: ServeSettings) -> Finding:
+    from service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
+
+    if settings.tls_cert is None or settings.tls_key is None:
+        level: Level = "warning" if settings.insecure else "ok"
+        return Finding("tls", level, "off: plain text" + (", for every machine" if settings.insecure else ""))
+    try:
+        ServerCertificates(CertificateFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+    except CertificateError as error:
+        return Finding("tls", "fault", str(error), "see there")
+    return Finding("tls", "ok", str(settings.tls_cert))
+
+
+def _address(address: str) -> Finding:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(target)
+            probe.listen()
+    except OSError as error:
+        detail = f"{address}: {error.strerror or error}"
+        remedy = "stop the process that listens there, or give another --address"
+        return Finding("port", "fault", detail, f"{remedy}{_who_is_there(address)}")
+    return Finding("port", "ok", f"{address} is free")
+
+
+def _who_is_there(address: str) -> str:
+    from service.frontend.health_check import HealthError, check_health
+
+    try:
+        status = check_health(address, "", 1.0)
+    except HealthError:
+        return ""
+    return f" (a gRPC server answers there: {status})"
+
+
+def _unix_socket(path: Path) -> Finding:
+    if not path.exists():
+        folder = next((parent for parent in path.parents if parent.exists()), Path())
+        if os.access(folder, os.W_OK):
+            return Finding("unix socket", "ok", f"{path} is free")
+        return Finding("unix socket", "fault", f"{folder} may not be written", "choose another folder for --uds")
+    if not path.is_socket():
+        return Finding("unix socket", "fault", f"{path} is no socket", "remove it, or give another --uds")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        if probe.connect_ex(os.fspath(path)) == 0:
+            return Finding("unix socket", "fault", f"a server answers at {path}", "stop it, or give another --uds")
+    return Finding("unix socket", "ok", f"{path} is left over and will be replaced")
+
+
+def _cache(folder: Path | None) -> Finding:
+    if folder is None:
+        return Finding("cache folder", "note", "none: costs are measured at every start", "set cache_folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return Finding(
+            "cache folder", "warning", f"{folder}: {error.strerror}; every start takes longer", "set cache_folder"
+        )
+    return Finding("cache folder", "ok", str(folder))
+
+
+class _NoSink:
+    """Nothing is sent while models are tried."""
+
+    def post(self, completions: Sequence[Completion]) -> None:
+        """Drop them."""
+
+
+def _models(settings: ServeSettings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Load every model and close it again."""
+    from engines.errors import EngineError
+    from service.clock import MonotonicClock
+    from service.models.opening import VersionContext
+    from service.models.registry import ModelRegistry
+    from service.models.repository import RepositoryError
+    from service.pipeline.arena import Permits
+    from service.worker_pool import WorkerPool
+
+    pool = WorkerPool(1, lambda _: None)
+    context = VersionContext(
+        MonotonicClock(),
+        pool,
+        _NoSink(),
+        Permits(settings.permits),
+        lambda _: None,
+        {"onnxruntime": {"intra_op_threads": str(settings.intra_op_threads)}},
+        cache_folder=settings.cache_folder or default_cache_folder(environment),
+    )
+    registry = ModelRegistry(settings.model_repository, context)
+    try:
+        scan = registry.repository.scan()
+        for problem in scan.problems:
+            yield Finding("model", "fault", problem, "see there")
+        for entry in scan.models:
+            try:
+                registry.load(entry)
+            except (RepositoryError, EngineError) as error:
+                yield Finding("model", "fault", str(error), "see there; docs/models.md")
+            else:
+                yield Finding("model", "ok", f"{entry.name} {', '.join(registry.versions()[entry.name])}")
+        if not scan.models and not scan.problems:
+            yield Finding("model", "warning", "the repository is empty", "put a model there: docs/models.md")
+    except RepositoryError as error:
+        yield Finding("model", "fault", str(error), "give --model-repository")
+    finally:
+        registry.close()
+        pool.close()
+
+
+def _gpu() -> Finding:
+    from engines import open_device
+    from engines.errors import EngineError
+    from service.clock import MonotonicClock
+
+    driver = Path("/proc/driver/nvidia/version").exists()
+    tensorrt = next((f"TensorRT {version}" for version in map(_version, ("tensorrt", "tensorrt-cu12")) if version), "")
+    try:
+        device = open_device("cuda", clock=MonotonicClock())
+    except (EngineError, OSError) as error:
+        if driver:
+            return Finding("gpu", "warning", f"there is one, unused: {error}", "pip install 'forebay[tensorrt]'")
+        return Finding("gpu", "ok", "none: models run on CPU cores")
+    name = device.name
+    device.close()
+    if not tensorrt:
+        return Finding("gpu", "note", f"{name}; no TensorRT", "pip install 'forebay[tensorrt]' to serve plans")
+    return Finding("gpu", "ok", f"{name}; {tensorrt}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,55 @@
+"""`forebay health`: whether a server takes streams, as an exit code. The containers' health check."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.cli import exit_codes
+
+DEFAULT_ADDRESS = "127.0.0.1:8001"
+
+
+def health(
+    *,
+    address: Annotated[
+        str | None, typer.Option(help="host:port or unix:PATH [FOREBAY_UDS, FOREBAY_ADDRESS, 127.0.0.1:8001]")
+    ] = None,
+    model: Annotated[str, typer.Option(help="a model instead of the server")] = "",
+    timeout_s: Annotated[float, typer.Option(min=0.1, max=60, help="for everything")] = 2.0,
+    tls_ca: Annotated[Path | None, typer.Option(help="PEM authorities, or the server's certificate itself")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate to show")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="its private key")] = None,
+    tls_name: Annotated[str | None, typer.Option(help="name in the server's certificate [the host]")] = None,
+    is_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
+) -> None:
+    """Ask a server whether it takes streams: 0 yes, 1 no, 69 nobody answers."""
+    from service.frontend.health_check import HealthError, TlsFiles, check_health
+
+    where = address or address_of(os.environ)
+    has_tls = any(option is not None for option in (tls_ca, tls_cert, tls_name))
+    tls = TlsFiles(tls_ca, tls_cert, tls_key, tls_name) if has_tls else None
+    try:
+        status, problem = check_health(where, model, timeout_s, tls), None
+    except HealthError as error:
+        status, problem = None, str(error)
+    if is_json:
+        typer.echo(json.dumps({"address": where, "model": model, "status": status, "error": problem}))
+    elif problem is None:
+        typer.echo(status)
+    else:
+        typer.echo(f"forebay: {where} does not answer: {problem}", err=True)
+    if problem is not None:
+        raise typer.Exit(exit_codes.UNAVAILABLE)
+    raise typer.Exit(exit_codes.OK if status == "SERVING" else exit_codes.FAILED)
+
+
+def address_of(environment: Mapping[str, str]) -> str:
+    """Return where a server with these settings is reached from this machine."""
+    if uds := environment.get("FOREBAY_UDS"):
+        return f"unix:{uds}"
+    host, _, port = environment.get("FOREBAY_ADDRESS", DEFAULT_ADDRESS).rpartition(":")
+    return f"{ {'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}.get(host, host) }:{port}"  # noqa: S104 - not for listening
