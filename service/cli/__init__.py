@@ -36,6 +36,7 @@ app.add_typer(config_app)
 GROUPS = {
     "load": ("loadtest.cli", "load_app", "Offer frames to a server and measure what comes back; search, compare."),
     "engine": ("service.cli.engine", "engine_app", "Build, quantize, inspect, verify and profile models."),
+    "models": ("service.cli.models", "models_app", "List, load and unload models of a server; check a repository."),
     "bench": ("bench.cli", "bench_app", "Run the benchmarks of docs/benchmarks.md; batching."),
 }
 

@@ -1,0 +1,99 @@
+"""`forebay models list | load | unload | check`: the models of a running server, and of a folder."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service.cli import exit_codes
+
+models_app = typer.Typer(help="List, load, unload and check models.", no_args_is_help=True)
+
+DEFAULT_ADDRESS = "127.0.0.1:8001"
+Address = Annotated[
+    str | None, typer.Option(help="host:port or unix:PATH [FOREBAY_UDS, FOREBAY_ADDRESS, 127.0.0.1:8001]")
+]
+Timeout = Annotated[float, typer.Option(min=0.1, max=3600, help="for everything")]
+TlsCa = Annotated[Path | None, typer.Option(help="PEM authorities, or the server's certificate itself")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+
+
+@models_app.command("list")
+def list_models(
+    *, address: Address = None, timeout_s: Timeout = 5.0, tls_ca: TlsCa = None, is_json: Json = False
+) -> None:
+    """List the models of a running server: name, version, state, reason."""
+    lines = _control(address, tls_ca, timeout_s, "index")
+    if is_json:
+        typer.echo(json.dumps({"models": [_as_dict(line) for line in lines]}))
+        return
+    width = max([len("MODEL"), *(len(line.name) for line in lines)])
+    typer.echo(f"{'MODEL':{width}}  VERSION  STATE        REASON")
+    for line in lines:
+        typer.echo(f"{line.name:{width}}  {line.version or '-':7}  {line.state or '-':11}  {line.reason}".rstrip())
+
+
+@models_app.command()
+def load(
+    name: str, *, address: Address = None, timeout_s: Timeout = 300.0, tls_ca: TlsCa = None, is_json: Json = False
+) -> None:
+    """Load a model, or load it again, on a server with --model-control-mode explicit; returns when it serves."""
+    _control(address, tls_ca, timeout_s, "load", name)
+    typer.echo(json.dumps({"loaded": name}) if is_json else f"{name} is loaded")
+
+
+@models_app.command()
+def unload(
+    name: str, *, address: Address = None, timeout_s: Timeout = 60.0, tls_ca: TlsCa = None, is_json: Json = False
+) -> None:
+    """Unload a model; what it has taken in is still answered."""
+    _control(address, tls_ca, timeout_s, "unload", name)
+    typer.echo(json.dumps({"unloaded": name}) if is_json else f"{name} is unloaded")
+
+
+@models_app.command()
+def check(
+    repositories: Annotated[list[Path], typer.Argument(metavar="REPOSITORY...", show_default=False)],
+    *,
+    is_json: Json = False,
+) -> None:
+    """Say of every model of a repository whether it can be served, without serving it; 1 if one cannot."""
+    from service.models.check import check_repositories
+
+    findings = check_repositories(repositories)
+    if is_json:
+        typer.echo(json.dumps({"models": [_as_dict(finding) for finding in findings]}))
+    else:
+        for finding in findings:
+            for line in finding.warnings:
+                typer.echo(f"warning  {line}")
+            typer.echo(f"error    {finding.problem}" if finding.problem else f"ok       {finding.summary}")
+    if any(finding.problem for finding in findings):
+        raise typer.Exit(exit_codes.FAILED)
+
+
+def _as_dict(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any of our records
+    return dataclasses.asdict(record)
+
+
+def _default_address(environment: Mapping[str, str]) -> str:
+    if uds := environment.get("FOREBAY_UDS"):
+        return f"unix:{uds}"
+    return environment.get("FOREBAY_ADDRESS", DEFAULT_ADDRESS)
+
+
+def _control(address: str | None, tls_ca: Path | None, timeout_s: float, verb: str, *arguments: str) -> Any:  # noqa: ANN401
+    from service.frontend.inference_control import ControlError, ModelControl
+
+    where = address or _default_address(os.environ)
+    try:
+        control = ModelControl(where, tls_ca, timeout_s)
+        return getattr(control, verb)(*arguments)
+    except ControlError as error:
+        prefix = f"{where} does not answer: " if error.is_unreachable else ""
+        typer.echo(f"forebay: {prefix}{error}", err=True)
+        raise typer.Exit(exit_codes.UNAVAILABLE if error.is_unreachable else exit_codes.FAILED) from None

@@ -1,0 +1,97 @@
+"""Looks at every model of a repository as loading would, short of warming it up: what is right, what is wrong.
+
+For the command line: nothing serves here, and one wrong model does not hide another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines import open_device, open_engine
+from engines.datatypes import NAME_BY_DTYPE
+from engines.engine import EngineSpecs, TensorSpec
+from engines.errors import EngineError
+from service.clock import MonotonicClock
+from service.models.completion import complete
+from service.models.config import describe, model_file, serving_versions
+from service.models.description import ModelDescription
+from service.models.repository import ModelEntry, Repository, RepositoryError
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is to be said of one version, or of a model none of whose versions could be looked at.
+
+    Attributes:
+        model: name; empty if not even that is known.
+        version: decimal number, or empty.
+        problem: why it cannot be served; empty if it can.
+        summary: what it takes and gives.
+        warnings: what its configuration asks for in vain.
+    """
+
+    model: str
+    version: str = ""
+    problem: str = ""
+    summary: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def check_repositories(paths: Sequence[Path]) -> list[Finding]:
+    """Return what is to be said of every model, by name."""
+    try:
+        scan = Repository(paths).scan()
+    except RepositoryError as error:
+        return [Finding("", problem=str(error))]
+    findings = [Finding("", problem=problem) for problem in scan.problems]
+    for entry in scan.models:
+        findings += _check_model(entry)
+    return findings
+
+
+def _check_model(entry: ModelEntry) -> list[Finding]:
+    try:
+        description = describe(entry)
+        numbers = serving_versions(entry, description)
+    except RepositoryError as error:
+        return [Finding(entry.name, problem=str(error))]
+    return [_check_version(entry, number, description) for number in numbers]
+
+
+def _check_version(entry: ModelEntry, number: int, description: ModelDescription) -> Finding:
+    version, warnings = str(number), description.warnings
+    clock = MonotonicClock()
+    kind, _, index = description.device.partition(":")
+    try:
+        path = model_file(entry, number, description)
+        device = open_device(kind, clock=clock, index=int(index or 0))
+        try:
+            engine = open_engine(
+                description.backend,
+                model_path=path,
+                device=device,
+                clock=clock,
+                options=description.backend_options,
+                max_batch_size=description.max_batch_size,
+            )
+            try:
+                complete(description, engine.specs)
+                summary = f"{entry.name} {version}: {_summary(engine.specs)}"
+            finally:
+                engine.close()
+        finally:
+            device.close()
+    except (RepositoryError, EngineError) as error:
+        text = str(error).replace(f"{entry.root}/", "")
+        problem = text if text.startswith(entry.name) else f"{entry.name}: {text}"
+        return Finding(entry.name, version, problem=problem, warnings=warnings)
+    return Finding(entry.name, version, summary=summary, warnings=warnings)
+
+
+def _summary(specs: EngineSpecs) -> str:
+    rows = f"up to {specs.max_batch_size} rows" if specs.has_batch_dimension else "no batch dimension"
+    return f"{_listed(specs.inputs)} -> {_listed(specs.outputs)}; {rows}"
+
+
+def _listed(tensors: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"{spec.name} {NAME_BY_DTYPE[spec.dtype]} {list(spec.shape)}" for spec in tensors)
