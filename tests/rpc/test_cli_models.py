@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 
 from typer.testing import CliRunner
 
@@ -9,11 +10,17 @@ from service.cli.models import models_app
 from tests.support import models
 from tests.support.loops import on_loop
 from tests.support.real_server import eventually, real_server, simulated
+from tests.support.repository import ROOT
 
 
 async def run(*arguments):
-    result = await asyncio.to_thread(CliRunner().invoke, models_app, list(arguments))
-    return result.exit_code, result.output
+    """Exit code and output, in a process of its own: the server in this one logs to the same output."""
+    command = [sys.executable, "-m", "service", "models", *arguments]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=ROOT
+    )
+    output, _ = await process.communicate()
+    return process.returncode, output.decode()
 
 
 @on_loop
