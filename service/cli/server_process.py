@@ -11,6 +11,7 @@ from typing import IO
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
+END_TIMEOUT_S = 1.0  # for a server that failed at its start
 SHOWN_LINES = 8
 
 
@@ -28,7 +29,8 @@ async def running_server(arguments: Sequence[str] = ()) -> AsyncIterator[str]:
     Raises:
         ServerStartError: it ended, or was not ready in time.
     """
-    command = ("-m", "service", "serve", "--address", "127.0.0.1:0", *arguments)
+    # -P: a folder of the user's that is called service or models must not stand in for ours.
+    command = ("-P", "-m", "service", "serve", "--address", "127.0.0.1:0", *arguments)
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable, *command, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True
@@ -46,6 +48,8 @@ async def _address_of(process: asyncio.subprocess.Process, log: IO[bytes]) -> st
     except TimeoutError:
         raise ServerStartError(f"the server was not ready within {READY_TIMEOUT_S:g} s\n{_tail(log)}") from None
     except (ValueError, KeyError):
+        with contextlib.suppress(TimeoutError):  # most likely it is ending
+            await asyncio.wait_for(process.wait(), END_TIMEOUT_S)
         raise ServerStartError(f"the server ended before it was ready\n{_tail(log)}") from None
 
 
@@ -55,6 +59,8 @@ async def _first_line(process: asyncio.subprocess.Process) -> bytes:
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
     """SIGTERM, and SIGKILL if it does not end."""
+    if process.returncode is not None:
+        return
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGTERM)
     try:

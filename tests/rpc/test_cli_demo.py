@@ -22,17 +22,22 @@ PERSON = Detection("person", 0, 0.75, Box(0, 0, 1, 1), Box(0, 0, 1, 1))
 
 
 def command(*arguments):
-    return [sys.executable, "-m", "service", "demo", *map(str, arguments)]
+    return [sys.executable, "-P", "-m", "service", "demo", *map(str, arguments)]
 
 
 @pytest.mark.slow
 def test_demo_starts_a_server_and_ends_it(tmp_path):
-    flags = ["--json", "--cameras", 1, "--fps", 5, "--seconds", 1, "--out", tmp_path]
-    done = subprocess.run(command(*flags), check=False, cwd=ROOT, capture_output=True, text=True, timeout=HANG_GUARD_S)
+    for name in ("models", "service"):  # a user's own folders, which are no part of Forebay
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('imported from the working directory')")
+    flags = ["--json", "--cameras", 1, "--fps", 5, "--seconds", 1]
+    done = subprocess.run(
+        command(*flags), check=False, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_GUARD_S
+    )
     assert done.returncode == exit_codes.OK, done.stderr
     report = json.loads(done.stdout)
     assert (report["frames_sent"], report["lost"], report["out_of_order"]) == (5, 0, 0)
-    assert {path.name for path in tmp_path.iterdir()} == {"demo.png", "demo.mp4"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"demo.png", "demo.mp4"}
 
 
 @pytest.mark.slow
