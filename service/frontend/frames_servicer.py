@@ -294,7 +294,7 @@ class FramesServicer:
                     stream.output.clear()
                     await stream.output.wait()
         finally:
-            stream.room.set()  # a reader that waits for room must see that nobody makes any
+            stream.stop_reading()  # a reader waits for room or for the client; neither may come if writing failed
 
     def _opened(self, stream: FrameStream, config: StreamConfig) -> pb.ServerMessage:
         version = config.version

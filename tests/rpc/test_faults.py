@@ -1,6 +1,7 @@
 """What a stream sees when the server itself has trouble: no permit, a batch that fails, a device that is lost."""
 
 import asyncio
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -8,9 +9,10 @@ import pytest
 from engines.device_simulated import FaultPlan
 from engines.errors import DeviceLostError, ExecutionError, RaceError
 from forebay.wire import frames_pb2 as pb
+from service.results.wants import Wants
 from service.server import EXIT_FATAL
 from tests.support.loops import on_loop
-from tests.support.real_server import LEAK, SimulatedDevices, assert_quiescent, real_server, simulated
+from tests.support.real_server import LEAK, SimulatedDevices, assert_quiescent, eventually, real_server, simulated
 
 
 @on_loop
@@ -56,8 +58,7 @@ async def test_more_streams_than_the_limit_are_refused_until_one_leaves(tmp_path
 
 
 async def assert_left(running, count):
-    while len(running.server.frames.streams) > count:
-        await asyncio.sleep(0)
+    await eventually(lambda: len(running.server.frames.streams) <= count)
 
 
 FAULTS = {
@@ -134,6 +135,19 @@ async def test_a_lost_device_ends_the_process_and_no_client_sees_unknown(tmp_pat
                 assert not LEAK.search(result.status.message)
             assert await stream.call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
             assert not LEAK.search(await stream.call.details())
+
+
+@on_loop
+async def test_a_bug_while_a_result_is_written_ends_the_stream_of_a_client_that_waits_for_it(tmp_path):
+    async with real_server(simulated(tmp_path), is_checked=False) as running:
+        stream = await running.open()
+        session = running.sessions[0].session
+        no_such_output = Wants(options=None, tensor_indices=(7,))
+        session.config = replace(session.config, wants=no_such_output)
+        await stream.send(1)  # and no more: the server cannot count on another message of this client
+        code, message = await asyncio.wait_for(stream.status(), 10)
+    assert code is grpc.StatusCode.INTERNAL
+    assert not LEAK.search(message)
 
 
 @on_loop
