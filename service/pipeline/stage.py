@@ -136,9 +136,9 @@ class Stage(ABC):
         self.device_stream.sync()
 
     def _run(self) -> None:
-        self.device.attach_thread()
         inbound, outbound = self._context.inbound, self._context.outbound
         try:
+            self.device.attach_thread()
             while True:
                 batch = inbound.receive()
                 self.busy_since_ns = self.clock.now_ns()
