@@ -127,6 +127,7 @@ def main() -> int:
     table = Table()
     arguments = ["-o", "addopts=", "--import-mode=importlib", "-m", "gpu", "-W", "default"]
     arguments += ["-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    arguments += ["-o", "faulthandler_timeout=900"]  # for one test; a GPU that hangs must not stall the run
     code = pytest.main([*SUITES, *arguments, *rest], plugins=[table])
     _print(table.rows)
     if known.json:
