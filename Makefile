@@ -10,6 +10,8 @@ JOBS ?= 2
 ARGS ?=
 IMAGE ?= forebay
 PYTEST := $(BIN)/python -m pytest
+# Seconds that one test may take before the run ends; pyproject.toml has the limit for all others.
+PATIENT := -o faulthandler_timeout=900
 # pytest ends with 5 when nothing was selected, which is no failure where a selection may be empty.
 MAY_BE_EMPTY := || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
 # A folder of tests/heavy with a requirements.txt gets an environment of its own, .venv-<folder>, on top of the locked one.
@@ -37,7 +39,7 @@ test: $(READY) ## Run the tests (at most 3 minutes on 2 cores)
 
 .PHONY: test-heavy
 test-heavy: $(READY) $(addprefix test-heavy-,$(HEAVY)) ## Run only what is heavy
-	@$(PYTEST) -m heavy $(addprefix --ignore=tests/heavy/,$(HEAVY)) $(ARGS) $(MAY_BE_EMPTY)
+	@$(PYTEST) $(PATIENT) -m heavy $(addprefix --ignore=tests/heavy/,$(HEAVY)) $(ARGS) $(MAY_BE_EMPTY)
 
 .PHONY: test-all
 test-all: test test-heavy ## Run the tests and what is heavy: the wheel, vendor libraries, foreign clients
@@ -48,11 +50,11 @@ test-gpu: ## Run the tests that need a CUDA device, with PYTHON or python3 and w
 
 .PHONY: test-soak
 test-soak: $(READY) ## Run the tests that take minutes
-	@$(PYTEST) -m soak $(ARGS) $(MAY_BE_EMPTY)
+	@$(PYTEST) $(PATIENT) -m soak $(ARGS) $(MAY_BE_EMPTY)
 
 .PHONY: $(addprefix test-heavy-,$(HEAVY))
 $(addprefix test-heavy-,$(HEAVY)): test-heavy-%: .venv-%/.ready
-	@.venv-$*/bin/python -m pytest -m heavy tests/heavy/$* $(ARGS) $(MAY_BE_EMPTY)
+	@.venv-$*/bin/python -m pytest $(PATIENT) -m heavy tests/heavy/$* $(ARGS) $(MAY_BE_EMPTY)
 
 .venv-%/.ready: tests/heavy/%/requirements.txt $(LOCKS) pyproject.toml
 	@PYTHON="$(PYTHON)" tools/make_venv.sh .venv-$* requirements-dev.lock $<

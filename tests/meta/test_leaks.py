@@ -38,3 +38,30 @@ def test_leaked_thread_and_leaked_child_fail_their_tests_and_no_others(tmp_path)
     assert errors == {"test_thread_left_behind", "test_child_left_running"}, result.stdout
     assert "threads left behind: left-behind" in result.stdout
     assert "4 passed, 2 errors" in result.stdout
+
+
+HANGING = """
+import threading
+
+def test_that_hangs():
+    threading.Event().wait()
+"""
+
+
+def test_a_test_that_hangs_ends_the_run_and_shows_where(tmp_path):
+    (tmp_path / "test_hanging.py").write_text(HANGING)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:randomly",
+        "--rootdir",
+        str(tmp_path),
+    ]
+    command += ["-c", str(ROOT / "pyproject.toml"), "-o", "faulthandler_timeout=0.2", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert result.returncode != 0
+    assert "in test_that_hangs" in result.stderr
