@@ -23,7 +23,7 @@ from engines.engine import Engine, EngineSpecs, SlotBuffers
 from engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
 from engines.host_memory import memory_of
 from engines.onnx_specs import BatchedSpecs, NodeInfo, derive_specs
-from engines.options import OptionReader
+from engines.options import KNOWN_OPTIONS, OptionReader
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -60,7 +60,7 @@ class OnnxruntimeEngine:
             )
         if model_path is None:
             raise ModelFileError("backend 'onnxruntime' needs a model file: put model.onnx in the version's folder")
-        reader = OptionReader("onnxruntime", options, ("intra_op_threads", "provider"))
+        reader = OptionReader("onnxruntime", options, KNOWN_OPTIONS["onnxruntime"])
         self._name = str(model_path)
         provider = reader.text("provider", "cpu", tuple(_PROVIDERS))
         self._is_on_host = provider == "cpu"

@@ -30,22 +30,9 @@ from engines.device import Device, DeviceBuffer, DeviceStream
 from engines.engine import Engine, EngineSpecs, SlotBuffers, TensorSpec
 from engines.errors import ExecutionError, MisuseError, ModelFileError
 from engines.host_memory import memory_of
-from engines.options import OptionReader
+from engines.options import KNOWN_OPTIONS, OptionReader
 from engines.simulated.stream import SimulatedStream, byte_ranges
 
-_OPTIONS = (
-    "alpha_ms",
-    "beta_ms",
-    "jitter_ms",
-    "jitter_seed",
-    "input_shape",
-    "input_bytes",
-    "datatype",
-    "output",
-    "max_batch_size",
-    "fail_every",
-    "hang_at",
-)
 _NEVER_NS = 1 << 60  # 36 years
 _instances = itertools.count()
 _WORD = np.dtype(np.uint64)
@@ -72,7 +59,7 @@ class SimulatedEngine:
         options: Mapping[str, str],
         max_batch_size: int | None,
     ) -> None:
-        reader = OptionReader("simulated", options, _OPTIONS)
+        reader = OptionReader("simulated", options, KNOWN_OPTIONS["simulated"])
         self._device = device
         self._clock = clock
         self._alpha_ns = round(reader.milliseconds("alpha_ms", 0) * 1e6)

@@ -25,14 +25,13 @@ from engines.device import Device, DeviceBuffer, DeviceStream
 from engines.engine import Engine, EngineSpecs, SlotBuffers
 from engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
 from engines.launches import Launches
-from engines.options import OptionReader
+from engines.options import KNOWN_OPTIONS, OptionReader
 from engines.trt import library as libraries
 from engines.trt import manifest
 from engines.trt.layer_times import make_profiler
 from engines.trt.library import Library
 from engines.trt.plan import Plan, deserialize, read_plan
 
-_OPTIONS = ("library", "cuda_graphs", "graph_sizes", "on_mismatch", "allow_host_code")
 DEFAULT_GRAPH_SIZES = (1, 2, 4, 8, 16, 32)
 _WARM_UP_RUNS = 2
 """Before a capture: the first enqueue after setting shapes finishes deferred work that cannot be captured."""
@@ -82,7 +81,7 @@ class TensorrtEngine:
             raise BackendUnavailableError(
                 "backend 'tensorrt' runs on a GPU, not on device 'cpu': ask for KIND_GPU in instance_group"
             )
-        reader = OptionReader("tensorrt", options, _OPTIONS)
+        reader = OptionReader("tensorrt", options, KNOWN_OPTIONS["tensorrt"])
         self._device: Any = device
         self._name = str(model_path)
         self._library = libraries.load(reader.text("library", "auto", ("auto", *libraries.NAMES)))

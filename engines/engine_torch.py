@@ -27,11 +27,10 @@ from engines.engine import Engine, EngineSpecs, SlotBuffers
 from engines.errors import EngineError, ExecutionError, MisuseError, ModelFileError
 from engines.launches import Launches
 from engines.onnx_specs import BatchedSpecs, derive_specs
-from engines.options import OptionReader
+from engines.options import KNOWN_OPTIONS, OptionReader
 from engines.pytorch.place import open_place
 from engines.pytorch.program import Tensors, flatten, limit_rows, load_program
 
-_OPTIONS = ("inputs", "outputs", "intra_op_threads", "cuda_graphs", "allow_tf32")
 _WARM_UP_RUNS = 3
 """Before a capture, as PyTorch's own notes on CUDA graphs do: cuBLAS and cuDNN set themselves up lazily."""
 
@@ -81,7 +80,7 @@ class TorchEngine:
             raise ModelFileError(
                 "backend 'torch' needs a model file: put model.pt2 or model.pt in the version's folder"
             )
-        reader = OptionReader("torch", options, _OPTIONS)
+        reader = OptionReader("torch", options, KNOWN_OPTIONS["torch"])
         self._name = str(model_path)
         self._place = open_place(device)
         self._wants_graphs = reader.text("cuda_graphs", "on", ("on", "off")) == "on" and self._place.is_cuda

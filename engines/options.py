@@ -2,8 +2,30 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from engines.errors import ModelFileError
+
+KNOWN_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "onnxruntime": ("intra_op_threads", "provider"),
+        "simulated": (
+            "alpha_ms",
+            "beta_ms",
+            "jitter_ms",
+            "jitter_seed",
+            "input_shape",
+            "input_bytes",
+            "datatype",
+            "output",
+            "max_batch_size",
+            "fail_every",
+        ),
+        "tensorrt": ("library", "cuda_graphs", "graph_sizes", "on_mismatch", "allow_host_code"),
+        "torch": ("inputs", "outputs", "intra_op_threads", "cuda_graphs", "allow_tf32"),
+    }
+)
+"""Backend -> its options. Here, and not beside each engine, so that nobody has to import a vendor library to know."""
 
 
 class OptionReader:

@@ -87,6 +87,7 @@ class Server:
                 {"onnxruntime": {"intra_op_threads": str(settings.intra_op_threads)}},
                 open_device,
                 settings.cache_folder or default_cache_folder(os.environ),
+                cpu_fallback=settings.cpu_fallback,
             ),
         )
         self.lifecycle = ModelLifecycle(

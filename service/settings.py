@@ -42,6 +42,7 @@ class ServeSettings(BaseSettings):
     )
     load_model: tuple[str, ...] = Field((), description="explicit: models to load at start; *: all")
     repository_poll_s: float = Field(15.0, ge=0.1, le=86_400, description="poll: how often the folders are looked at")
+    cpu_fallback: bool = Field(default=False, description="models that ask for a GPU they cannot have run on the CPU")
     allow_client_shm: bool = Field(default=False, description="clients on this machine may use shared memory")
     cache_folder: Path | None = Field(None, description="keeps measured costs; empty: ~/.cache/forebay")
     ready_file: Path | None = Field(None, description="written with one JSON line once the server is ready")

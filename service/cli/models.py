@@ -59,12 +59,13 @@ def unload(
 def check(
     repositories: Annotated[list[Path], typer.Argument(metavar="REPOSITORY...", show_default=False)],
     *,
+    cpu_fallback: Annotated[bool, typer.Option("--cpu-fallback", help="as for serve")] = False,
     is_json: Json = False,
 ) -> None:
     """Say of every model of a repository whether it can be served, without serving it; 1 if one cannot."""
     from service.models.check import check_repositories
 
-    findings = check_repositories(repositories)
+    findings = check_repositories(repositories, cpu_fallback=cpu_fallback)
     if is_json:
         typer.echo(json.dumps({"models": [_as_dict(finding) for finding in findings]}))
     else:

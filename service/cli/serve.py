@@ -23,6 +23,9 @@ def serve(
     model_control_mode: Annotated[str | None, typer.Option(help="none, explicit or poll [none]")] = None,
     load_model: Annotated[list[str] | None, typer.Option(help="explicit: load at start; *: all")] = None,
     admin_address: Annotated[str | None, typer.Option(help="host:port of /metrics, /healthz, /readyz [none]")] = None,
+    cpu_fallback: Annotated[
+        bool | None, typer.Option("--cpu-fallback", help="KIND_GPU may fall back to the CPU")
+    ] = None,
     allow_client_shm: Annotated[
         bool | None, typer.Option("--allow-client-shm", help="clients may use shared memory")
     ] = None,
@@ -46,6 +49,7 @@ def serve(
         "model_control_mode": model_control_mode,
         "load_model": load_model,
         "admin_address": admin_address,
+        "cpu_fallback": cpu_fallback,
         "allow_client_shm": allow_client_shm,
         "ready_file": ready_file,
         "tls_cert": tls_cert,

@@ -37,7 +37,7 @@ class Finding:
     warnings: tuple[str, ...] = ()
 
 
-def check_repositories(paths: Sequence[Path]) -> list[Finding]:
+def check_repositories(paths: Sequence[Path], *, cpu_fallback: bool = False) -> list[Finding]:
     """Return what is to be said of every model, by name."""
     try:
         scan = Repository(paths).scan()
@@ -45,13 +45,13 @@ def check_repositories(paths: Sequence[Path]) -> list[Finding]:
         return [Finding("", problem=str(error))]
     findings = [Finding("", problem=problem) for problem in scan.problems]
     for entry in scan.models:
-        findings += _check_model(entry)
+        findings += _check_model(entry, cpu_fallback=cpu_fallback)
     return findings
 
 
-def _check_model(entry: ModelEntry) -> list[Finding]:
+def _check_model(entry: ModelEntry, *, cpu_fallback: bool) -> list[Finding]:
     try:
-        description = describe(entry)
+        description = describe(entry, cpu_fallback=cpu_fallback)
         numbers = serving_versions(entry, description)
     except RepositoryError as error:
         return [Finding(entry.name, problem=str(error))]
@@ -71,7 +71,7 @@ def _check_version(entry: ModelEntry, number: int, description: ModelDescription
                 model_path=path,
                 device=device,
                 clock=clock,
-                options=description.backend_options,
+                options=description.engine_options,
                 max_batch_size=description.max_batch_size,
             )
             try:

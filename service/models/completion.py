@@ -8,7 +8,7 @@ import numpy as np
 
 from engines.datatypes import NAME_BY_DTYPE
 from engines.engine import EngineSpecs, TensorSpec
-from forebay.wire.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelOutput
+from forebay.wire.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelInstanceGroup, ModelOutput
 from service.models.config_text import ConfigError
 from service.models.description import ClassificationTask, DetectionTask, ImageInput, ModelDescription, Task
 from service.models.parameters import read_parameters
@@ -158,11 +158,25 @@ def _normalised(description: ModelDescription, specs: EngineSpecs) -> ModelConfi
         _fill(config.input.add(), inputs.get(spec.name), spec)
     for spec in specs.outputs:
         _fill(config.output.add(), outputs.get(spec.name), spec)
-    if not config.instance_group:
-        config.instance_group.add(count=1)
     if config.version_policy.WhichOneof("policy_choice") is None:
         config.version_policy.latest.num_versions = 1
+    _normalise_groups(config, description)
+    if config.max_batch_size > 1 and config.WhichOneof("scheduling_choice") is None:
+        config.dynamic_batching.SetInParent()
+    if config.HasField("dynamic_batching") and not config.dynamic_batching.preferred_batch_size:
+        config.dynamic_batching.preferred_batch_size.append(max(1, config.max_batch_size))
     return config
+
+
+def _normalise_groups(config: ModelConfig, description: ModelDescription) -> None:
+    if not config.instance_group:
+        config.instance_group.add(count=1)
+    for number, group in enumerate(config.instance_group):
+        group.name = group.name or f"{description.name}_{number}"
+        group.count = max(1, group.count)
+        if group.kind == ModelInstanceGroup.KIND_AUTO:
+            is_cpu = description.device == "cpu"
+            group.kind = ModelInstanceGroup.KIND_CPU if is_cpu else ModelInstanceGroup.KIND_GPU
 
 
 def _fill(target: ModelInput | ModelOutput, written: ModelInput | ModelOutput | None, spec: TensorSpec) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from engines.options import KNOWN_OPTIONS
 from forebay.wire.model_config_pb2 import ModelConfig, ModelDynamicBatching, ModelInstanceGroup
 from service.models.config_text import MAX_LABELS_BYTES, ConfigError, read_config, read_text
 from service.models.description import BatchingOptions, ClassificationTask, DetectionTask, ModelDescription, Task
@@ -56,11 +57,19 @@ IGNORED = (
     ("sequence_batching", "frames of a stream are kept in order without it"),
 )
 
+POLICY_KEY = "policy"  # read by service.models.batching
+OPTION_ALIASES = {("onnxruntime", "intra_op_thread_count"): "intra_op_threads"}
+"""Triton's names of options that are ours too."""
 GPU_BACKENDS = frozenset({"tensorrt", "torch"})
 
 
-def describe(entry: ModelEntry, config: ModelConfig | None = None) -> ModelDescription:
+def describe(entry: ModelEntry, config: ModelConfig | None = None, *, cpu_fallback: bool = False) -> ModelDescription:
     """Return what is known of a model before an engine is opened (`specs`, `image` and output indices come later).
+
+    Args:
+        entry: the model's folder.
+        config: instead of the one in the folder.
+        cpu_fallback: whether a model that asks for a GPU which it cannot have here may run on the CPU.
 
     Raises:
         ConfigError: config.pbtxt cannot be read or asks for what cannot be served.
@@ -72,6 +81,8 @@ def describe(entry: ModelEntry, config: ModelConfig | None = None) -> ModelDescr
     _refuse(config, entry, filename)
     own = read_parameters(config, filename)
     backend = _backend(config, entry, filename)
+    _check_gpu(config, own, backend, filename, is_fallback=cpu_fallback)
+    options, unknown = _backend_options(own, backend)
     return ModelDescription(
         name=entry.name,
         backend=backend,
@@ -81,9 +92,9 @@ def describe(entry: ModelEntry, config: ModelConfig | None = None) -> ModelDescr
         instance_count=_instance_count(config, filename),
         device=_device(config, backend, filename),
         batching=_batching(config, filename),
-        backend_options=own.backend_options,
+        backend_options=options,
         model_filename=config.default_model_filename,
-        warnings=_warnings(config, backend, filename),
+        warnings=(*_warnings(config, backend, filename), *(f"{filename}: {line}" for line in unknown)),
         config=config,
     )
 
@@ -200,6 +211,32 @@ def _instance_count(config: ModelConfig, filename: str) -> int:
     return count
 
 
+def _check_gpu(config: ModelConfig, own: OwnParameters, backend: str, filename: str, *, is_fallback: bool) -> None:
+    wants_gpu = any(group.kind == ModelInstanceGroup.KIND_GPU for group in config.instance_group if not group.passive)
+    if not wants_gpu or is_fallback or backend in GPU_BACKENDS or own.backend_options.get("provider", "cpu") != "cpu":
+        return
+    raise ConfigError(
+        f"{filename}: instance_group asks for KIND_GPU, but backend {backend!r} runs on the CPU: write KIND_CPU or "
+        "KIND_AUTO, name another backend, or start the server with --cpu-fallback"
+    )
+
+
+def _backend_options(own: OwnParameters, backend: str) -> tuple[dict[str, str], list[str]]:
+    """Return the parameters that the backend has, and one line for each that it has not."""
+    known = (*KNOWN_OPTIONS[backend], POLICY_KEY)
+    options: dict[str, str] = {}
+    unknown: list[str] = []
+    for key, value in own.backend_options.items():
+        name = OPTION_ALIASES.get((backend, key), key)
+        if name in known:
+            options[name] = value
+            continue
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f": did you mean {close[0]!r}?" if close else ""
+        unknown.append(f"parameter {key!r} is ignored: backend {backend!r} has no such option{hint}")
+    return options, unknown
+
+
 def _device(config: ModelConfig, backend: str, filename: str) -> str:
     """Return where the instances run: TensorRT on a GPU, torch on one if KIND_GPU asks for it, all else on the CPU."""
     groups = [group for group in config.instance_group if not group.passive]
@@ -257,8 +294,11 @@ def _labels(config: ModelConfig, entry: ModelEntry, filename: str) -> tuple[str,
 
 def _warnings(config: ModelConfig, backend: str, filename: str) -> tuple[str, ...]:
     lines = [f"{name} is ignored: {reason}" for name, reason in IGNORED if name in _present(config)]
-    dynamic = _present(config.dynamic_batching) & {"default_queue_policy", "priority_queue_policy"}
-    lines.extend(f"dynamic_batching {name} is ignored: latency budgets decide" for name in sorted(dynamic))
+    lines.extend(
+        f"input {tensor.name!r}: optional is ignored: requests must have every input"
+        for tensor in config.input
+        if tensor.optional
+    )
     for group in config.instance_group:
         vain = _present(group) & {"rate_limiter", "secondary_devices", "host_policy"}
         if backend not in GPU_BACKENDS:

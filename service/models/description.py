@@ -134,3 +134,8 @@ class ModelDescription:
     model_filename: str = ""
     warnings: tuple[str, ...] = ()
     config: ModelConfig = field(default_factory=ModelConfig, compare=False)
+
+    @property
+    def engine_options(self) -> dict[str, str]:
+        """The backend's options without those that the service reads itself."""
+        return {key: value for key, value in self.backend_options.items() if key != "policy"}

@@ -71,6 +71,7 @@ class VersionContext:
     engine_options: dict[str, dict[str, str]]
     open_device: OpenDevice = open_device_of_kind
     cache_folder: Path | None = None
+    cpu_fallback: bool = False
 
 
 def open_version(
@@ -194,7 +195,7 @@ def _open_engine(
         model_path=model_path,
         device=device,
         clock=context.clock,
-        options={**_declared(description, model_path), **defaults, **description.backend_options},
+        options={**_declared(description, model_path), **defaults, **description.engine_options},
         max_batch_size=description.max_batch_size,
     )
 

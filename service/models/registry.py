@@ -112,7 +112,7 @@ class ModelRegistry:
             RepositoryError, EngineError: the model cannot be served; what was served before goes on.
         """
         with self._lock:
-            description = describe(entry, config)
+            description = describe(entry, config, cpu_fallback=self._context.cpu_fallback)
             for warning in description.warnings:
                 log.warning("configuration", model=entry.name, detail=warning)
             serving = self._versions.get(entry.name, {})

@@ -151,10 +151,14 @@ def test_what_is_ignored_is_said_once_each(tmp_path):
     ("text", "words"),
     [
         ("optimization { eager_batching: true }", "optimization is ignored"),
-        ("instance_group { kind: KIND_GPU }", "KIND_GPU is ignored: backend onnxruntime runs on the CPU"),
         ("instance_group { gpus: 1 }", "instance_group gpus is ignored"),
-        ("dynamic_batching { default_queue_policy { max_queue_size: 4 } }", "default_queue_policy is ignored"),
-        ('parameters { key: "x" value { } } instance_group { kind: KIND_CPU } dynamic_batching { }', None),
+        ("dynamic_batching { default_queue_policy { max_queue_size: 4 } }", None),
+        ("instance_group { kind: KIND_CPU } dynamic_batching { preserve_ordering: true }", None),
+        ('input { name: "x" data_type: TYPE_FP32 dims: 4 optional: true }', "optional is ignored"),
+        ('parameters { key: "execution_mode" value { } }', "'execution_mode' is ignored: backend 'onnxruntime'"),
+        ('parameters { key: "intra_op_thread" value { } }', "did you mean 'intra_op_threads'?"),
+        ('parameters { key: "intra_op_thread_count" value { string_value: "2" } }', None),
+        ('parameters { key: "policy" value { string_value: "window" } }', None),
     ],
 )
 def test_only_what_has_no_effect_is_warned_of(tmp_path, text, words):
@@ -166,7 +170,7 @@ def test_only_what_has_no_effect_is_warned_of(tmp_path, text, words):
     ("text", "device"),
     [
         ("", "cpu"),
-        ("instance_group { kind: KIND_GPU }", "cpu"),
+        ('instance_group { kind: KIND_GPU } parameters { key: "provider" value { string_value: "cuda" } }', "cpu"),
         ('backend: "torch"', "cpu"),
         ('backend: "torch" instance_group { kind: KIND_CPU }', "cpu"),
         ('backend: "torch" instance_group { kind: KIND_GPU }', "cuda:0"),
@@ -177,6 +181,24 @@ def test_only_what_has_no_effect_is_warned_of(tmp_path, text, words):
 )
 def test_instance_groups_choose_the_device_of_backends_that_have_a_choice(tmp_path, text, device):
     assert described(tmp_path, text).device == device
+
+
+def test_a_gpu_that_the_backend_cannot_use_is_refused_unless_falling_back_is_allowed(tmp_path):
+    text = "instance_group { kind: KIND_GPU }"
+    with pytest.raises(RepositoryError, match="KIND_CPU or KIND_AUTO, name another backend, or .* --cpu-fallback"):
+        described(tmp_path, text)
+    assert describe(entry(tmp_path, text), cpu_fallback=True).device == "cpu"
+
+
+def test_tritons_name_of_an_option_that_is_ours_too_is_taken(tmp_path):
+    text = 'parameters { key: "intra_op_thread_count" value { string_value: "2" } }'
+    assert described(tmp_path, text).engine_options == {"intra_op_threads": "2"}
+
+
+def test_the_policy_is_no_option_of_the_engine(tmp_path):
+    description = described(tmp_path, 'parameters { key: "policy" value { string_value: "window" } }')
+    assert description.backend_options == {"policy": "window"}
+    assert description.engine_options == {}
 
 
 def test_instances_on_several_gpus_are_refused(tmp_path):
