@@ -35,6 +35,7 @@ INFERENCE_STATUS: dict[Outcome, grpc.StatusCode] = {
 """Outcome of a request -> the status of its RPC."""
 
 UNKNOWN_ID = "<id_unknown>"
+MAX_ID_SHOWN = 128  # a status travels in headers, of which gRPC takes 8 KiB
 
 
 class InferenceError(Exception):
@@ -67,14 +68,14 @@ def status_of(error: ServiceError | InferenceError, request_id: str = "", *, is_
     code = INFERENCE_STATUS[error.outcome]
     if isinstance(error, UnknownModelError):
         return InferenceError(code, message)
-    return InferenceError(code, f"[request id: {request_id or UNKNOWN_ID}] {message}")
+    return InferenceError(code, f"[request id: {request_id[:MAX_ID_SHOWN] or UNKNOWN_ID}] {message}")
 
 
 def in_stream(error: InferenceError, request_id: str) -> str:
     """Return the text of an error inside a stream, where tritonclient's callback sees nothing but the text."""
     if not request_id or error.message.startswith("[request id: "):
         return error.message
-    return f"[request id: {request_id}] {error.message}"
+    return f"[request id: {request_id[:MAX_ID_SHOWN]}] {error.message}"
 
 
 def internal(error: Exception) -> ServiceError:
