@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import identity
+from bench import identity, startup
 
 
 def _check_identity() -> Iterator[tuple[str, float, float]]:
@@ -16,9 +16,19 @@ def _check_identity() -> Iterator[tuple[str, float, float]]:
     yield "one in flight, p50 (ms)", result.lone_p50_ms.median, 0.7
 
 
-RUN: dict[str, Callable[[], None]] = {"identity": identity.main}
+def _check_startup() -> Iterator[tuple[str, float, float]]:
+    result = startup.measure_startup()
+    yield "very first start to ready (s)", result.first.ready_s, 4.0
+    yield "start to ready with saved costs (s)", result.ready_s.median, 2.0
+    yield "idle memory, PSS (MB)", result.pss_mb.median, 200.0
+
+
+RUN: dict[str, Callable[[], None]] = {"identity": identity.main, "startup": startup.main}
 # name -> (what, measured, budget); smaller is better. The budgets and their reasons are in docs/benchmarks.md.
-CHECK: dict[str, Callable[[], Iterator[tuple[str, float, float]]]] = {"identity": _check_identity}
+CHECK: dict[str, Callable[[], Iterator[tuple[str, float, float]]]] = {
+    "identity": _check_identity,
+    "startup": _check_startup,
+}
 
 
 def _is_within_budgets(name: str) -> bool:

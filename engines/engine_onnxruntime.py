@@ -9,6 +9,7 @@ the rows beyond a batch is computed and never read. Models with tensors of no fi
 BYTES) are refused by `bind` and run unbound: `run`.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ _PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
 }
+_SAME_AS_REQUESTED = 1
 _LOG_FATAL = 4
 """ONNX Runtime's own log would repeat on stderr what we raise."""
 
@@ -153,10 +155,26 @@ class OnnxruntimeEngine:
             raise MisuseError("engine used after close")
 
 
+@functools.cache
+def _share_arena() -> None:
+    """Let all sessions take their activations from one arena that grows by what is asked for.
+
+    Each would have its own otherwise, which doubles whenever it is full: for the bundled models 20 MB more.
+    """
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    configuration = onnxruntime.OrtArenaCfg({"arena_extend_strategy": _SAME_AS_REQUESTED})
+    onnxruntime.create_and_register_allocator(memory, configuration)
+
+
 def _open_session(model_path: Path, intra_op_threads: int, provider: str) -> Any:  # noqa: ANN401
     if not model_path.is_file():
         raise ModelFileError(f"{model_path}: no such file")
+    _share_arena()
     options = onnxruntime.SessionOptions()
+    options.enable_mem_pattern = False  # a plan of the memory of every size: a fifth more memory, nothing faster
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
