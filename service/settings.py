@@ -5,14 +5,16 @@ exist is an error that names the nearest one that does.
 """
 
 import difflib
+import ipaddress
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 ENV_PREFIX = "FOREBAY_"
 Count = Annotated[int, Field(ge=1)]
@@ -36,11 +38,15 @@ class ServeSettings(BaseSettings):
     tls_key: Path | None = Field(None, description="PEM private key")
     tls_client_ca: Path | None = Field(None, description="PEM authorities; clients must show a certificate of one")
     insecure: bool = Field(default=False, description="allow an address other than loopback without TLS")
-    model_repository: tuple[Path, ...] = Field((), description="model repositories; empty: the bundled one")
+    model_repository: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="model repositories; empty: the bundled one; in the environment separated as in PATH"
+    )
     model_control_mode: Literal["none", "explicit", "poll"] = Field(
         "none", description="none: all models at start; explicit: clients load and unload; poll: follow the folders"
     )
-    load_model: tuple[str, ...] = Field((), description="explicit: models to load at start; *: all")
+    load_model: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="explicit: models to load at start; *: all; in the environment separated by commas"
+    )
     repository_poll_s: float = Field(15.0, ge=0.1, le=86_400, description="poll: how often the folders are looked at")
     cpu_fallback: bool = Field(default=False, description="models that ask for a GPU they cannot have run on the CPU")
     allow_client_shm: bool = Field(default=False, description="clients on this machine may use shared memory")
@@ -65,6 +71,15 @@ class ServeSettings(BaseSettings):
     drain_grace_s: Seconds = Field(20.0, description="time that clients have to half-close after SIGTERM")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+
+    @field_validator("model_repository", "load_model", mode="before")
+    @classmethod
+    def _split(cls, value: object, info: ValidationInfo) -> object:
+        """Take several values in one string, as the environment has them."""
+        if not isinstance(value, str):
+            return value
+        separator = os.pathsep if info.field_name == "model_repository" else ","
+        return tuple(part for part in value.split(separator) if part)
 
     @model_validator(mode="after")
     def _check_together(self) -> "ServeSettings":
@@ -131,8 +146,11 @@ def default_cache_folder(environment: Mapping[str, str]) -> Path | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine reaches `host`."""
-    return host in ("localhost", "[::1]") or host.startswith("127.")
+    """Whether nobody but this machine reaches `host`. A name other than localhost may be anybody's."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ def test_a_value_out_of_range_is_refused_by_the_name_of_its_flag(name, value):
         {"address": "127.0.0.1:http"},
         {"address": "0.0.0.0:8001"},
         {"address": "[::]:8001"},
+        {"address": "127.example.com:8001"},
     ],
     ids=str,
 )
@@ -85,6 +86,14 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path, monkeyp
     assert (loaded.values.permits, loaded.values.max_window, loaded.values.default_window) == (7, 60, 4)
     origins = (loaded.origins[name] for name in ("permits", "max_window", "default_window", "max_streams"))
     assert tuple(origins) == ("flag", "environment", "file", "default")
+
+
+def test_the_environment_gives_several_values_in_one(monkeypatch):
+    monkeypatch.setenv("FOREBAY_MODEL_REPOSITORY", "/models:/more models")
+    monkeypatch.setenv("FOREBAY_LOAD_MODEL", "a,b")
+    values = load().values
+    assert [str(path) for path in values.model_repository] == ["/models", "/more models"]
+    assert values.load_model == ("a", "b")
 
 
 def test_an_unknown_key_of_the_file_names_the_nearest_one(tmp_path):
