@@ -216,16 +216,15 @@ async def _serve(settings: ServeSettings) -> int:
         loop.add_signal_handler(number, server.stop, number)
     try:
         ready = await server.start()
+        if settings.ready_file is not None:
+            _write_whole(settings.ready_file, ready.to_json())
     except BaseException:
         await server.front_end.abort()
         await server.admin.close()
         await asyncio.to_thread(server.registry.close, CLOSE_TIMEOUT_S)
         await asyncio.to_thread(server.pool.close)
         raise
-    line = ready.to_json()
-    if settings.ready_file is not None:
-        _write_whole(settings.ready_file, line)
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(ready.to_json() + "\n")
     sys.stdout.flush()
     await server.wait()
     log.info("stopping")
@@ -233,10 +232,13 @@ async def _serve(settings: ServeSettings) -> int:
 
 
 def _write_whole(path: Path, line: str) -> None:
-    """Write a file that a reader sees whole or not at all."""
+    """Write a file that a reader sees whole or not at all. Raises AddressError."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(line + "\n")
-    partial.replace(path)
+    try:
+        partial.write_text(line + "\n")
+        partial.replace(path)
+    except OSError as error:
+        raise AddressError(f"cannot write {path}: {error.strerror}; give another --ready-file") from None
 
 
 def serve(settings: ServeSettings) -> int:

@@ -80,6 +80,14 @@ async def test_a_port_in_use_is_one_line(tmp_path):
 
 
 @on_loop
+async def test_a_ready_file_that_cannot_be_written_is_one_line(tmp_path):
+    flags = ["--model-repository", simulated(tmp_path / "models"), "--ready-file", tmp_path / "nowhere" / "ready"]
+    code, line = await refusal(*flags)
+    assert code == exit_codes.UNAVAILABLE
+    assert "--ready-file" in line
+
+
+@on_loop
 async def test_a_missing_repository_is_one_line(tmp_path):
     code, line = await refusal("--model-repository", tmp_path / "nowhere")
     assert code == exit_codes.MODEL
