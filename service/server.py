@@ -73,6 +73,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._fatal: BaseException | None = None
         self._stop = asyncio.Event()
+        self._is_serving = False
         sink = LoopSink(self._loop)
         self.pool = WorkerPool(settings.worker_threads or default_workers(), self.on_fatal)
         self.permits = Permits(settings.permits)
@@ -113,7 +114,6 @@ class Server:
 
         self.admin = AdminServer(admin_pages(self.registry.reports, lambda: self._is_ready))
         self.admin_address: str | None = None
-        self._is_serving = False
 
     @property
     def _is_ready(self) -> bool:
