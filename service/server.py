@@ -31,7 +31,10 @@ from service.models.lifecycle import ModelLifecycle
 from service.models.opening import OpenDevice, VersionContext, open_device_of_kind
 from service.models.registry import ModelRegistry
 from service.models.version import ModelVersion
-from service.observe.admin import AdminServer, admin_pages
+from service.observe.admin_thread import AdminThread
+from service.observe.gauges import Gauges
+from service.observe.journal import Journal
+from service.observe.site import Site
 from service.pipeline.arena import Permits
 from service.settings import ServeSettings, default_cache_folder
 from service.watchdog import Watchdog
@@ -75,6 +78,7 @@ class Server:
         self._stop = asyncio.Event()
         self._is_serving = False
         sink = LoopSink(self._loop)
+        self.journal = Journal() if settings.admin_address else None  # None: nobody would read it
         self.pool = WorkerPool(settings.worker_threads or default_workers(), self.on_fatal)
         self.permits = Permits(settings.permits)
         self.registry = ModelRegistry(
@@ -89,6 +93,7 @@ class Server:
                 open_device,
                 settings.cache_folder or default_cache_folder(os.environ),
                 cpu_fallback=settings.cpu_fallback,
+                journal=self.journal,
             ),
         )
         self.lifecycle = ModelLifecycle(
@@ -99,7 +104,7 @@ class Server:
         self._watching: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[None] | None = None
         calls = CallTasks()
-        self.frames = FramesServicer(self.registry.find, self.pool, sink, self.clock, settings, calls)
+        self.frames = FramesServicer(self.registry.find, self.pool, sink, self.clock, settings, calls, self.journal)
         self.memory = ClientMemory(is_enabled=settings.allow_client_shm)
         lookup = ModelLookup(self.registry.find, self.registry.acquire, self.memory)
         groups = (
@@ -112,7 +117,9 @@ class Server:
         self.inference = InferenceServicer(lookup, rpcs, self.clock, settings, calls)
         self.front_end = FrontEnd(self.frames, self.inference, calls, self.clock, settings)
 
-        self.admin = AdminServer(admin_pages(self.registry.reports, lambda: self._is_ready))
+        gauges = Gauges(self.registry.all, self.pool, self.permits, lambda: self._is_ready)
+        site = Site(self.journal or Journal(), gauges, self.registry.reports, lambda: self._is_ready, self.clock)
+        self.admin = AdminThread(site.pages(), site.tick)
         self.admin_address: str | None = None
 
     @property

@@ -89,6 +89,16 @@ class WorkerPool:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def thread_count(self) -> int:
+        """How many workers there are."""
+        return len(self._threads)
+
+    @property
+    def waiting_count(self) -> int:
+        """Results and streams that wait for a worker now; without the lock, for metrics."""
+        return len(self._results) + len(self.ring)
+
     def submit_result(self, job: Callable[[], None]) -> None:
         """Run `job` before any frame is decoded. Blocks: no."""
         with self.condition:

@@ -32,6 +32,7 @@ from service.frontend.opening import FindModel, StreamConfig, accept_open
 from service.frontend.outgoing import Outgoing
 from service.frontend.session import Session
 from service.models.version import ModelVersion
+from service.observe.journal import Journal
 from service.request import CompletionSink, Delivery, next_request_id
 from service.settings import ServeSettings
 from service.worker_pool import WorkerPool
@@ -129,6 +130,7 @@ class FramesServicer:
         clock: time.
         settings: limits.
         calls: ends those whose client takes nothing.
+        journal: told about streams and how frames end; None if nobody observes.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class FramesServicer:
         clock: Clock,
         settings: ServeSettings,
         calls: CallTasks,
+        journal: Journal | None = None,
     ) -> None:
         self.streams: set[FrameStream] = set()
         self.frames_received = 0  # on streams that have closed, like `outcomes`
@@ -149,6 +152,7 @@ class FramesServicer:
         self._clock = clock
         self._settings = settings
         self._calls = calls
+        self._journal = journal
         self._next_session_id: Callable[[], int] = itertools.count(1).__next__
         self._is_draining = False
         self.open_deadline_s = OPEN_DEADLINE_S
@@ -232,6 +236,8 @@ class FramesServicer:
 
     async def _run(self, stream: FrameStream, config: StreamConfig, context: Context) -> None:
         await stream.outgoing.begin()
+        journal, version = self._journal, config.version
+        record = None if journal is None else journal.open(config.stream_id, version.name, version.version)
         session = Session(
             config,
             self._pool,
@@ -241,6 +247,8 @@ class FramesServicer:
             on_output=stream.output.set,
             on_room=stream.room.set,
             next_request_id=next_request_id,
+            record=record,
+            tell=None if journal is None else journal.frames.append,
         )
         stream.session = session
         stream.send_control(self._opened(stream, config))
@@ -258,6 +266,8 @@ class FramesServicer:
             with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, Exception):
                 await writer
             self._log_closed(stream, session)
+            if journal is not None and record is not None:
+                journal.close(record, session.outcomes)
         if error is not None:
             raise error
 

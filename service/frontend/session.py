@@ -35,6 +35,7 @@ from service.errors import (
 from service.frontend.decode import decode_into
 from service.frontend.frames_codec import FrameMessage, encode_refusal, encode_result
 from service.frontend.opening import StreamConfig, budget_ms_to_ns
+from service.observe.journal import FrameEvent, StreamRecord
 from service.request import Completion, CompletionSink, Delivery, Request, StreamKey, Timeline
 from service.worker_pool import Line, WorkerPool
 
@@ -67,6 +68,8 @@ class Session:
         on_output: called when the head of the outbox became answered, or the session finished.
         on_room: called when the reader may go on.
         next_request_id: process-wide counter.
+        record: this stream in the journal.
+        tell: appends to the journal how a frame ended; None if nobody observes.
     """
 
     def __init__(
@@ -80,6 +83,8 @@ class Session:
         on_output: Callable[[], None],
         on_room: Callable[[], None],
         next_request_id: Callable[[], int],
+        record: StreamRecord | None = None,
+        tell: Callable[[FrameEvent], None] | None = None,
     ) -> None:
         self.config = config
         self.frames_received = 0
@@ -91,6 +96,8 @@ class Session:
         self._on_output = on_output
         self._on_room = on_room
         self._next_request_id = next_request_id
+        self._record = record
+        self._tell = tell if record is not None else None
         self._outbox: deque[Entry] = deque()
         self._capacity = config.window if config.delivery is Delivery.EVERY else 2 * config.window
         self._next_seq = config.first_seq
@@ -163,6 +170,8 @@ class Session:
         answer = entry.answer
         assert answer is not None  # noqa: S101 - for mypy: checked above
         entry.timeline.built_ns = self._clock.now_ns()
+        if self._tell is not None:
+            self._tell_end(entry, answer)
         entry.answer = entry.request = None  # an entry and its request hold each other: free the outputs now
         if isinstance(answer, ServiceError):
             message = encode_refusal(entry.seq, entry.capture_time_us, answer, entry.timeline)
@@ -177,6 +186,16 @@ class Session:
         if not had_room and self.has_room:
             self._on_room()
         return message
+
+    def _tell_end(self, entry: Entry, answer: Completion | ServiceError) -> None:
+        assert self._tell is not None and self._record is not None  # noqa: S101, PT018 - for mypy: the caller looked
+        if isinstance(answer, ServiceError):
+            outcome: Outcome | None = answer.outcome
+            deadline_ns = None
+        else:
+            outcome = None if answer.error is None else answer.error.outcome
+            deadline_ns = answer.request.deadline_ns
+        self._tell((self._record, entry.timeline, outcome, deadline_ns, entry.capture_time_us))
 
     def _admit(self, entry: Entry, frame: FrameMessage) -> None:
         config = self.config

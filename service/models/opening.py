@@ -23,6 +23,7 @@ from service.models.config_text import ConfigError
 from service.models.description import ModelDescription
 from service.models.unbound import FRAMES_LIMIT_BYTES, HANG_LIMIT_NS, measure_unbound
 from service.models.version import ModelVersion
+from service.observe.journal import Journal
 from service.observe.statistics import CountingSink, VersionStatistics
 from service.pipeline.arena import FrameArena, FrameLease, Permits
 from service.pipeline.pipeline import Pipeline
@@ -61,6 +62,7 @@ class VersionContext:
         engine_options: defaults for a backend's options, by backend; a model's own options win.
         open_device: kind and clock to a device; tests give devices with faults.
         cache_folder: keeps measured costs between runs; None keeps nothing.
+        journal: told about batches; None if nobody observes.
     """
 
     clock: Clock
@@ -72,6 +74,7 @@ class VersionContext:
     open_device: OpenDevice = open_device_of_kind
     cache_folder: Path | None = None
     cpu_fallback: bool = False
+    journal: Journal | None = None
 
 
 def open_version(
@@ -133,6 +136,7 @@ def _build(
             model_version=version,
             finish=finisher.finish,
             on_fatal=context.on_fatal,
+            journal=context.journal,
         )
         undo.callback(lane.close)
         lanes.append(lane)

@@ -1,27 +1,37 @@
-"""The admin port: GET /metrics, /healthz and /readyz over plain HTTP/1.1, one request per connection.
+"""The admin port's HTTP/1.1: GET only, one request per connection. What there is to get is in `service.observe.site`.
 
 Not a web server: everything else is 404, a request has 8 KiB and five seconds, and connections are few. It listens on
-loopback unless the settings say otherwise, and tells nothing that a client of the service could not ask for.
+loopback unless the settings say otherwise, and tells nothing that a client of the service could not ask for. A reader
+that takes nothing for five seconds is cut; what waits for it meanwhile is one message and what the socket holds.
 
-Owner: the event loop's thread.
+Owner: the thread of `service.observe.admin_thread`, never that of the data path.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
+from urllib.parse import parse_qsl
 
 import structlog
-
-from service.observe.metrics import CONTENT_TYPE, VersionReport, render
 
 log = structlog.get_logger(__name__)
 
 MAX_HEAD_BYTES = 8192
 REQUEST_TIMEOUT_S = 5.0
 MAX_CONNECTIONS = 64
+CHUNKS_PER_WRITE = 64
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 PLAIN = "text/plain; charset=utf-8"
+
+
+PAGE_HEADERS = (
+    "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n"
+    "X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\nCache-Control: no-store\r\n"
+)
+Query = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +43,24 @@ class Page:
     content_type: str = PLAIN
 
 
-def admin_pages(
-    reports: Callable[[], Iterable[VersionReport]], is_ready: Callable[[], bool]
-) -> dict[str, Callable[[], Page]]:
-    """Return the pages by path."""
-    return {
-        "/metrics": lambda: Page(200, render(reports()), CONTENT_TYPE),
-        "/healthz": lambda: Page(200, "ok\n"),
-        "/readyz": lambda: Page(200, "ready\n") if is_ready() else Page(503, "not ready\n"),
-    }
+@dataclass(frozen=True, slots=True)
+class Download:
+    """An answer made while it is sent, for the browser to save."""
+
+    chunks: Iterator[str]
+    file_name: str
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Server-sent events until the reader goes away."""
+
+    messages: AsyncGenerator[str, None]
+
+
+Answer = Page | Download | Events
+Handler = Callable[[Query], Answer]
 
 
 class AdminServer:
@@ -51,10 +70,10 @@ class AdminServer:
         pages: what GET answers, by path.
     """
 
-    def __init__(self, pages: Mapping[str, Callable[[], Page]]) -> None:
+    def __init__(self, pages: Mapping[str, Handler]) -> None:
         self._pages = pages
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.StreamWriter] = set()
+        self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self, host: str, port: int) -> str:
         """Listen and return host:port with the real port. Raises OSError."""
@@ -66,8 +85,10 @@ class AdminServer:
         if self._server is None:
             return
         self._server.close()
-        for writer in self._connections:
-            writer.close()
+        connections = list(self._connections)
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
         await self._server.wait_closed()
         self._server = None
 
@@ -75,41 +96,73 @@ class AdminServer:
         if len(self._connections) >= MAX_CONNECTIONS:
             writer.close()
             return
-        self._connections.add(writer)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for mypy: this runs in one
+        self._connections.add(task)
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
-                page, is_head = await self._answer(reader)
-                body = page.body.encode()
-                head = (
-                    f"HTTP/1.1 {page.status} {_REASONS[page.status]}\r\nContent-Type: {page.content_type}\r\n"
-                    f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
-                )
-                writer.write(head.encode() + (b"" if is_head else body))
-                await writer.drain()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError):
-            pass  # the other end went away or is too slow
+                answer, is_head = await self._answer(reader)
+            await _send(writer, answer, is_head=is_head)
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the other end went away or is too slow, or the server closes
         finally:
-            self._connections.discard(writer)
+            self._connections.discard(task)
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def _answer(self, reader: asyncio.StreamReader) -> tuple[Page, bool]:
+    async def _answer(self, reader: asyncio.StreamReader) -> tuple[Answer, bool]:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
             return Page(400, "the request is too long\n"), False
-        words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+        return self._page(head.split(b"\r\n", 1)[0].decode("latin-1").split(" "))
+
+    def _page(self, words: list[str]) -> tuple[Answer, bool]:
         if len(words) != 3 or not words[2].startswith("HTTP/1."):
             return Page(400, "no HTTP request\n"), False
-        method, path = words[0], words[1].partition("?")[0]
+        method, (path, _, query) = words[0], words[1].partition("?")
         if method not in ("GET", "HEAD"):
             return Page(405, "only GET\n"), False
         make = self._pages.get(path)
         if make is None:
             return Page(404, f"there are {', '.join(self._pages)}\n"), method == "HEAD"
         try:
-            return make(), method == "HEAD"
+            return make(dict(parse_qsl(query, max_num_fields=16))), method == "HEAD"
+        except ValueError as error:
+            return Page(400, f"{error}\n"), method == "HEAD"
         except Exception:
             log.exception("admin page failed", path=path)
             return Page(503, "internal error; the server's log has the details\n"), method == "HEAD"
+
+
+async def _send(writer: asyncio.StreamWriter, answer: Answer, *, is_head: bool) -> None:
+    match answer:
+        case Page():
+            body = answer.body.encode()
+            await _write(writer, _head(answer.status, answer.content_type, f"Content-Length: {len(body)}\r\n"))
+            if not is_head:
+                await _write(writer, body)
+        case Download():
+            disposition = f'Content-Disposition: attachment; filename="{answer.file_name}"\r\n'
+            await _write(writer, _head(200, answer.content_type, disposition))
+            while not is_head and (chunks := list(islice(answer.chunks, CHUNKS_PER_WRITE))):
+                await _write(writer, "".join(chunks).encode())
+        case Events():
+            await _write(writer, _head(200, "text/event-stream; charset=utf-8"))
+            if not is_head:
+                async with contextlib.aclosing(answer.messages) as messages:
+                    async for message in messages:
+                        await _write(writer, message.encode())
+
+
+def _head(status: int, content_type: str, more: str = "") -> bytes:
+    start = f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: {content_type}\r\n"
+    return f"{start}{more}{PAGE_HEADERS}Connection: close\r\n\r\n".encode()
+
+
+async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Write, and wait until the socket has room again. Raises TimeoutError for a reader that takes nothing."""
+    writer.write(data)
+    async with asyncio.timeout(REQUEST_TIMEOUT_S):
+        await writer.drain()

@@ -7,6 +7,7 @@ return to the arena, and then for `downloaded`.
 from engines.device import Event
 from engines.engine import TensorSpec
 from service.errors import BatchFailedError, DeviceLostError
+from service.observe.journal import BatchEvent, Journal
 from service.pipeline.delivery import Delivery
 from service.pipeline.slots import Slot, SlotPool, SlotState
 from service.pipeline.stage import Stage, StageContext
@@ -21,8 +22,10 @@ class D2hStage(Stage):
     ) -> None:
         super().__init__(context)
         self.listener: LaneListener | None = None  # the former, set before the first batch; None in warm-up
+        self.journal: Journal | None = None  # set before the first batch if somebody observes
         self._row_bytes = tuple(spec.row_bytes for spec in outputs)
         self._pool = pool
+        self._label = self.name.rsplit(".", 2)[0]  # MODEL.VERSION of MODEL.VERSION.LANE.d2h
         self._delivery = delivery
 
     def event_before(self, slot: Slot) -> Event | None:
@@ -53,6 +56,34 @@ class D2hStage(Stage):
             timeline = request.timeline
             timeline.h2d_ns, timeline.execute_ns, timeline.d2h_ns = h2d_ns, execute_ns, d2h_ns
             timeline.readable_ns = readable_ns
+        if self.journal is not None and self.listener is not None:
+            self._tell(self.journal, batch, slot, ended_ns, readable_ns)
+
+    def _tell(self, journal: Journal, batch: Batch, slot: Slot, ended_ns: int, readable_ns: int) -> None:
+        """Note when the device did what, on the host's clock.
+
+        Events tell differences only. This thread came to know at `ended_ns` that execution had ended; if it came late,
+        the download, which it enqueued itself, started late by as much.
+        """
+        execute_end_ns = ended_ns - max(0, slot.download_started.elapsed_ns(slot.executed))
+        upload_start_ns = execute_end_ns - slot.executed.elapsed_ns(slot.upload_started)
+        timeline = batch.requests[0].timeline
+        journal.batches.append(
+            BatchEvent(
+                label=self._label,
+                lane=batch.lane_index,
+                id=batch.id,
+                rows=batch.rows,
+                executed_rows=batch.executed_rows,
+                formed_ns=batch.formed_ns,
+                upload_start_ns=upload_start_ns,
+                upload_end_ns=upload_start_ns + timeline.h2d_ns,
+                execute_start_ns=execute_end_ns - timeline.execute_ns,
+                execute_end_ns=execute_end_ns,
+                download_start_ns=min(ended_ns, readable_ns - timeline.d2h_ns),
+                download_end_ns=readable_ns,
+            )
+        )
 
     def finish(self, batch: Batch, slot: Slot) -> None:
         """Deliver, free the slot, tell the former; a lost device keeps its slot for ever."""

@@ -12,6 +12,7 @@ from engines.engine import Engine, UnboundEngine
 from service.channel import Channel
 from service.clock import Clock
 from service.errors import InvariantError
+from service.observe.journal import Journal
 from service.pipeline.d2h import D2hStage
 from service.pipeline.delivery import Delivery
 from service.pipeline.execute import ExecuteStage
@@ -39,6 +40,7 @@ class Pipeline:
         finish: where completions go. Thread: d2h.
         on_fatal: told about errors after which the process cannot go on.
         slot_count: slots to allocate.
+        journal: told about batches; None if nobody observes.
         unbound_limit_bytes: most that the outputs of one unbound execution may hold.
     """
 
@@ -54,6 +56,7 @@ class Pipeline:
         finish: Callable[[Sequence[Completion]], None],
         on_fatal: OnFatal,
         slot_count: int = SLOT_COUNT,
+        journal: Journal | None = None,
         unbound_limit_bytes: int = UNBOUND_LIMIT_BYTES,
     ) -> None:
         self.index = index
@@ -100,6 +103,7 @@ class Pipeline:
             self.h2d = UnboundH2d(contexts[0])
             self.execute = UnboundExecute(contexts[1], engine, specs, unbound_limit_bytes)
             self.d2h = D2hStage(contexts[2], (), self.pool, UnboundDelivery(specs, model_version, finish))
+        self.d2h.journal = journal
         self._is_started = False
 
     @property

@@ -1,0 +1,79 @@
+"""The observer's thread: the admin port and the four ticks a second, on an event loop of their own.
+
+Nothing here can hold up the event loop of the data path, except that Python runs one thread at a time: a thread that
+computes is interrupted after 0.1 ms (`service.tuning`), and no single call of an observer takes much longer.
+"""
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from service.observe.admin import AdminServer, Handler
+
+log = structlog.get_logger(__name__)
+
+TICK_S = 0.25
+
+
+class AdminThread:
+    """See the module. `start` and `close` are called on the data path's event loop, which they do not block.
+
+    Args:
+        pages: what GET answers, by path; called on this thread.
+        tick: called on this thread, four times a second.
+    """
+
+    def __init__(self, pages: Mapping[str, Handler], tick: Callable[[], None]) -> None:
+        self._server = AdminServer(pages)
+        self._tick = tick
+        self._has_failed = False
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+
+    async def start(self, host: str, port: int) -> str:
+        """Listen and return host:port with the real port. Raises OSError."""
+        started: concurrent.futures.Future[str] = concurrent.futures.Future()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._run(host, port, started)), name="observer", daemon=True
+        )
+        self._thread.start()
+        return await asyncio.wrap_future(started)
+
+    async def close(self) -> None:
+        """Stop listening, drop every connection and join. Idempotent."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        if self._loop is not None and self._stop is not None and thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+        await asyncio.to_thread(thread.join)
+
+    async def _run(self, host: str, port: int, started: "concurrent.futures.Future[str]") -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            address = await self._server.start(host, port)
+        except OSError as error:
+            started.set_exception(error)
+            return
+        started.set_result(address)
+        try:
+            while not self._stop.is_set():
+                self._observe()
+                try:
+                    await asyncio.wait_for(self._stop.wait(), TICK_S)
+                except TimeoutError:
+                    continue
+        finally:
+            await self._server.close()
+
+    def _observe(self) -> None:
+        try:
+            self._tick()
+        except Exception:
+            if not self._has_failed:  # once: four times a second would fill the disk
+                log.exception("observing failed; metrics and the page may be wrong from now on")
+            self._has_failed = True

@@ -1,0 +1,211 @@
+"""The forebay_* metrics in Prometheus' text format. Every name is described in docs/observability.md (a test compares).
+
+Series per stream are bounded: the `TOP_STREAMS` with the largest p99, and one for the rest. Camera names come from
+clients and may be anything: they are cut and escaped.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+from service.observe.frames import OUTCOMES, STAGES
+from service.observe.gauges import Gauges, ServerGauges, VersionGauges
+from service.observe.histograms import BOUNDS_S, HistogramSnapshot
+from service.observe.observer import AGE_ROW, ModelState, Observer
+from service.observe.recent import StreamReport, stream_reports
+
+TOP_STREAMS = 20
+MAX_NAME = 64
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
+DEVICE_STAGES = ("h2d", "execute", "d2h")
+REST = "(rest)"
+
+Labels = Mapping[str, str]
+
+
+class Text:
+    """Collects lines of the format."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def family(self, name: str, kind: str, text: str, samples: Iterable[tuple[Labels, float]]) -> None:
+        """Write a metric of one number per series; nothing if there is none."""
+        lines = [f"{name}{_labels(labels)} {_number(value)}" for labels, value in samples]
+        if lines:
+            self.lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *lines]
+
+    def histogram(
+        self, name: str, text: str, series: Sequence[tuple[Labels, Sequence[float], Sequence[int], float]]
+    ) -> None:
+        """Write histograms: labels, upper bounds, counts by bucket (one more than bounds), and the sum."""
+        if series:
+            self.lines += [f"# HELP {name} {text}", f"# TYPE {name} histogram"]
+        for labels, bounds, counts, total in series:
+            inside = _labels(labels)[1:-1]
+            running = list(itertools.accumulate(counts))
+            for bound, count in zip((*map(_number, bounds), "+Inf"), running, strict=True):
+                self.lines.append(f'{name}_bucket{{{inside},le="{bound}"}} {count}')
+            self.lines.append(f"{name}_sum{{{inside}}} {_number(total)}")
+            self.lines.append(f"{name}_count{{{inside}}} {running[-1]}")
+
+
+def render(observer: Observer, gauges: Gauges, now_ns: int) -> str:
+    """Return the forebay_* part of /metrics. Thread: the observer's."""
+    text = Text()
+    _models(text, observer.models)
+    _versions(text, gauges.versions())
+    _streams(text, observer, stream_reports(observer, now_ns))
+    _server(text, gauges.server())
+    return "\n".join(text.lines) + "\n"
+
+
+def _models(text: Text, models: Sequence[ModelState]) -> None:
+    def histogram(model: ModelState, row: int, **more: str) -> tuple[Labels, Sequence[float], Sequence[int], float]:
+        shot: HistogramSnapshot = model.histograms.snapshot(row)
+        return {**_of(model), **more}, BOUNDS_S, shot.counts, shot.sum_s
+
+    text.histogram(
+        "forebay_frame_latency_seconds",
+        "Where the time of frames that ended well went, by stage; total is from read() to result",
+        [histogram(model, row, stage=stage) for model in models for row, stage in enumerate(STAGES)],
+    )
+    text.histogram(
+        "forebay_result_age_seconds",
+        "Capture to result on the camera's clock, beyond the quickest frame's way to the server",
+        [histogram(model, AGE_ROW) for model in models],
+    )
+    text.family(
+        "forebay_frames_total",
+        "counter",
+        "Frames by what became of them",
+        [
+            ({**_of(model), "outcome": outcome.value}, count)
+            for model in models
+            for outcome, count in zip(OUTCOMES, model.outcomes.tolist(), strict=True)
+        ],
+    )
+    text.family(
+        "forebay_frames_late_total",
+        "counter",
+        "Frames that ended well after their deadline",
+        [(_of(model), model.late) for model in models],
+    )
+    text.histogram("forebay_batch_size", "Rows of executed batches", [_batch_sizes(model) for model in models])
+    text.family(
+        "forebay_executed_rows_total",
+        "counter",
+        "Rows that engines ran, padding included",
+        [(_of(model), model.executed_rows) for model in models],
+    )
+    text.family(
+        "forebay_stage_busy_seconds_total",
+        "counter",
+        "Device time of each stage, all lanes together",
+        [
+            ({**_of(model), "stage": stage}, ns / 1e9)
+            for model in models
+            for stage, ns in zip(DEVICE_STAGES, model.busy_ns, strict=True)
+        ],
+    )
+
+
+def _batch_sizes(model: ModelState) -> tuple[Labels, Sequence[float], Sequence[int], float]:
+    counts = [0] * (len(BATCH_BOUNDS) + 1)
+    sizes = model.batches.copy()
+    for rows, count in sizes.items():
+        counts[next((i for i, bound in enumerate(BATCH_BOUNDS) if rows <= bound), len(BATCH_BOUNDS))] += count
+    return _of(model), BATCH_BOUNDS, counts, sum(rows * count for rows, count in sizes.items())
+
+
+def _versions(text: Text, versions: Sequence[VersionGauges]) -> None:
+    labels = [(_of(version), version) for version in versions]
+    for name, help_text, values in (
+        ("forebay_pending_requests", "Requests that wait for a batch", [v.pending for v in versions]),
+        ("forebay_pending_streams", "Streams that have requests waiting", [v.pending_streams for v in versions]),
+        ("forebay_batches_in_flight", "Batches formed and not yet computed", [v.in_flight for v in versions]),
+        ("forebay_slots", "Slots of all lanes", [v.slots for v in versions]),
+        ("forebay_slots_in_use", "Slots that hold a batch", [v.slots_in_use for v in versions]),
+        ("forebay_cost_drift_ratio", "Executions now over executions as calibrated", [v.drift_ratio for v in versions]),
+        ("forebay_bind_guard_seconds", "How early batches are bound, for safety", [v.guard_s for v in versions]),
+    ):
+        text.family(
+            name, "gauge", help_text, [(label, value) for (label, _), value in zip(labels, values, strict=True)]
+        )
+    text.family(
+        "forebay_executions_total",
+        "counter",
+        "Executions as one launch of a graph, or plain; engines that have both ways",
+        [({**label, "way": way}, count) for label, version in labels for way, count in version.launches.items()],
+    )
+
+
+def _streams(text: Text, observer: Observer, reports: Sequence[StreamReport]) -> None:
+    open_streams = dict.fromkeys(range(len(observer.models)), 0)
+    for record in observer.streams:
+        open_streams[int(observer.streams.models[record.place])] += 1
+    text.family(
+        "forebay_streams",
+        "gauge",
+        "Open streams",
+        [(_of(observer.models[index]), count) for index, count in open_streams.items()],
+    )
+    ranked = sorted(reports, key=lambda report: (-(report.p99_ms or 0), report.record.uid))
+    top, rest = ranked[:TOP_STREAMS], ranked[TOP_STREAMS:]
+    labels = [_stream_labels(report) for report in top]
+    rest_label = {"stream": REST, "id": "", "model": ""}
+    rates = [*zip(labels, (report.fps for report in top), strict=True)]
+    if rest:
+        rates.append((rest_label, sum(report.fps for report in rest)))
+    text.family("forebay_stream_frames_per_second", "gauge", "Results per second over the last 10 s", rates)
+    for name, help_text, values in (
+        ("forebay_stream_latency_p99_seconds", "p99 from read() to result, last 10 s", [r.p99_ms for r in top]),
+        ("forebay_stream_result_age_seconds", "Median age of results, last 10 s", [r.age_ms for r in top]),
+    ):
+        known = [(label, ms / 1e3) for label, ms in zip(labels, values, strict=True) if ms is not None]
+        text.family(name, "gauge", help_text, known)
+
+
+def _server(text: Text, server: ServerGauges) -> None:
+    for name, kind, help_text, value in (
+        ("forebay_ready", "gauge", "1 while the server takes streams", int(server.is_ready)),
+        ("forebay_permits", "gauge", "Frames that may be held before execution", server.permits),
+        ("forebay_permits_in_use", "gauge", "Frames held before execution", server.permits_in_use),
+        ("forebay_worker_threads", "gauge", "Workers for decoding and results", server.worker_threads),
+        ("forebay_workers_busy", "gauge", "Workers at work", server.workers_busy),
+        (
+            "forebay_worker_jobs_waiting",
+            "gauge",
+            "Results and streams that wait for a worker",
+            server.worker_jobs_waiting,
+        ),
+        ("process_resident_memory_bytes", "gauge", "Resident memory of this process", server.memory_bytes),
+        ("process_cpu_seconds_total", "counter", "CPU time of this process", server.cpu_s),
+        ("process_threads", "gauge", "Threads of this process", server.threads),
+        ("process_open_fds", "gauge", "Open file descriptors", server.open_files),
+    ):
+        text.family(name, kind, help_text, [({}, value)])
+
+
+def _of(version: ModelState | VersionGauges) -> Labels:
+    return {"model": version.model, "version": version.version}
+
+
+def _stream_labels(report: StreamReport) -> Labels:
+    record = report.record
+    return {"stream": record.name[:MAX_NAME], "id": str(record.uid), "model": record.model}
+
+
+def _labels(labels: Labels) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{key}="{escape(value)}"' for key, value in labels.items()) + "}"
+
+
+def escape(value: str) -> str:
+    """Escape a label's value as the format asks; what cannot be encoded becomes '?'."""
+    value = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
+    return value.encode("utf-8", "replace").decode()
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else repr(round(float(value), 9))

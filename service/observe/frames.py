@@ -1,0 +1,110 @@
+"""Frames as rows of numbers: the columns, how they are read from timelines, and a ring of the latest ones.
+
+The arithmetic is that of `Timeline.durations_us`, for many frames at once (a test compares the two).
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import Outcome
+from service.observe.journal import FrameEvent
+
+STAGES = ("receive", "decode", "queue", "h2d", "execute", "d2h", "deliver", "total")
+OUTCOMES = tuple(Outcome)
+OK = OUTCOMES.index(Outcome.OK)
+_CODES: dict[Outcome | None, int] = {outcome: code for code, outcome in enumerate(OUTCOMES)} | {None: OK}
+
+_INSTANTS = ("received_ns", "validated_ns", "admitted_ns", "readable_ns", "built_ns", "h2d_ns", "execute_ns", "d2h_ns")
+_read_instants = attrgetter(*_INSTANTS)
+RECEIVED, VALIDATED, ADMITTED, READABLE, BUILT, H2D, EXECUTE, D2H, OUTCOME, PLACE, DEADLINE, CAPTURE, UID = range(13)
+COLUMNS = 13
+NO_DEADLINE = np.iinfo(np.int64).max
+Rows = NDArray[np.int64]
+
+
+def read_events(events: Sequence[FrameEvent]) -> Rows:
+    """Return one column per event, shape (COLUMNS, n)."""
+    n = len(events)
+    if not n:
+        return np.empty((COLUMNS, 0), np.int64)
+    records, timelines, outcomes, deadlines, captures = zip(*events, strict=True)
+    rows = np.empty((COLUMNS, n), np.int64)
+    instants = np.fromiter(chain.from_iterable(map(_read_instants, timelines)), np.int64, n * len(_INSTANTS))
+    rows[: len(_INSTANTS)] = instants.reshape(n, len(_INSTANTS)).T
+    rows[OUTCOME] = [_CODES[outcome] for outcome in outcomes] if any(outcomes) else OK
+    rows[PLACE] = [record.place for record in records]
+    rows[DEADLINE] = [NO_DEADLINE if deadline is None else deadline for deadline in deadlines]
+    rows[CAPTURE] = captures
+    rows[UID] = [record.uid for record in records]
+    return rows
+
+
+def durations_us(rows: Rows) -> NDArray[np.int64]:
+    """Return where the time of each frame went, shape (len(STAGES), n)."""
+    instants = rows[: BUILT + 1] // 1000
+    built = instants[BUILT]
+    readable = np.where(instants[READABLE], instants[READABLE], built)
+    admitted = np.where(instants[ADMITTED], instants[ADMITTED], readable)
+    validated = np.where(instants[VALIDATED], instants[VALIDATED], admitted)
+    span = readable - admitted
+    h2d = np.minimum(rows[H2D] // 1000, span)
+    d2h = np.minimum(rows[D2H] // 1000, span - h2d)
+    execute = np.minimum(rows[EXECUTE] // 1000, span - h2d - d2h)
+    received = instants[RECEIVED]
+    return np.stack(
+        (
+            validated - received,
+            admitted - validated,
+            span - h2d - d2h - execute,
+            h2d,
+            execute,
+            d2h,
+            built - readable,
+            built - received,
+        )
+    )
+
+
+class FrameRing:
+    """The latest frames, oldest first. Owner: the observer.
+
+    Args:
+        capacity: frames kept; memory is capacity x COLUMNS x 8 bytes, touched as it fills.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._rows: Rows = np.zeros((COLUMNS, capacity), np.int64)
+        self._capacity = capacity
+        self._end = 0
+        self._count = 0
+
+    def add(self, rows: Rows) -> None:
+        """Append, over the oldest if it is full."""
+        rows = rows[:, -self._capacity :]
+        n = rows.shape[1]
+        first = min(n, self._capacity - self._end)
+        self._rows[:, self._end : self._end + first] = rows[:, :first]
+        self._rows[:, : n - first] = rows[:, first:]
+        self._end = (self._end + n) % self._capacity
+        self._count = min(self._count + n, self._capacity)
+
+    def forget(self, places: Sequence[int]) -> None:
+        """Detach the frames of places that are about to be given to other streams."""
+        column = self._rows[PLACE]
+        column[np.isin(column, places)] = -1
+
+    def latest(self, count: int | None = None) -> Rows:
+        """Return a copy of the latest frames, at most `count`."""
+        n = self._count if count is None else min(count, self._count)
+        indices: NDArray[Any] = np.arange(self._end - n, self._end) % self._capacity
+        return self._rows[:, indices]
+
+    def since(self, since_ns: int, count: int | None = None) -> Rows:
+        """Return a copy of the frames whose result was built at `since_ns` or later, at most the latest `count`."""
+        rows = self.latest(count)
+        return rows[:, rows[BUILT] >= since_ns]

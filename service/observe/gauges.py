@@ -1,0 +1,185 @@
+"""What the parts of a server say of themselves when they are asked, read by the observer's thread.
+
+The parts are described by what is read of them, since this package lies below theirs. Numbers of one reading may be
+of neighbouring moments.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import psutil
+
+
+class FormerNumbers(Protocol):
+    """Of `FormerStatistics`."""
+
+    @property
+    def pending_requests(self) -> int: ...  # noqa: D102
+    @property
+    def pending_streams(self) -> int: ...  # noqa: D102
+    @property
+    def in_flight(self) -> int: ...  # noqa: D102
+    @property
+    def guard_ns(self) -> int: ...  # noqa: D102
+    @property
+    def drift_ratio(self) -> float: ...  # noqa: D102
+
+
+class _Former(Protocol):
+    def statistics(self) -> FormerNumbers: ...
+
+
+class _Slots(Protocol):
+    @property
+    def free_count(self) -> int: ...
+
+
+class _Lane(Protocol):
+    @property
+    def slot_count(self) -> int: ...
+    @property
+    def pool(self) -> _Slots: ...
+    @property
+    def engine(self) -> object: ...
+
+
+class VersionParts(Protocol):
+    """Of `ModelVersion`."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def version(self) -> str: ...  # noqa: D102
+    @property
+    def former(self) -> _Former: ...  # noqa: D102
+    @property
+    def lanes(self) -> Sequence[_Lane]: ...  # noqa: D102
+
+
+class PoolParts(Protocol):
+    """Of `WorkerPool`."""
+
+    busy_count: int
+
+    @property
+    def thread_count(self) -> int: ...  # noqa: D102
+    @property
+    def waiting_count(self) -> int: ...  # noqa: D102
+
+
+class PermitParts(Protocol):
+    """Of `Permits`."""
+
+    count: int
+
+    @property
+    def taken_count(self) -> int: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class VersionGauges:
+    """One model version now.
+
+    Attributes:
+        pending: requests that wait for a batch.
+        pending_streams: streams that have some.
+        in_flight: batches from formed to computed.
+        slots: of all lanes.
+        slots_in_use: of them.
+        drift_ratio: how much slower executions are than calibrated.
+        guard_s: how much before the last moment batches are bound.
+        launches: executions by way (`graph`, `plain`); empty for engines that have one way.
+    """
+
+    model: str
+    version: str
+    pending: int
+    pending_streams: int
+    in_flight: int
+    slots: int
+    slots_in_use: int
+    drift_ratio: float
+    guard_s: float
+    launches: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerGauges:
+    """The process now."""
+
+    is_ready: bool
+    permits: int
+    permits_in_use: int
+    worker_threads: int
+    workers_busy: int
+    worker_jobs_waiting: int
+    memory_bytes: int
+    cpu_s: float
+    threads: int
+    open_files: int
+
+
+class Gauges:
+    """Reads everything. Thread: any.
+
+    Args:
+        versions: returns what serves now.
+        pool: workers.
+        permits: server-wide.
+        is_ready: whether the server takes streams.
+    """
+
+    def __init__(
+        self,
+        versions: Callable[[], Iterable[VersionParts]],
+        pool: PoolParts,
+        permits: PermitParts,
+        is_ready: Callable[[], bool],
+    ) -> None:
+        self._versions = versions
+        self._pool = pool
+        self._permits = permits
+        self._is_ready = is_ready
+        self._process = psutil.Process()
+
+    def versions(self) -> list[VersionGauges]:
+        """Return every version that serves now."""
+        return [_version_gauges(version) for version in self._versions()]
+
+    def server(self) -> ServerGauges:
+        """Return the process."""
+        process = self._process
+        with process.oneshot():
+            times = process.cpu_times()
+            return ServerGauges(
+                is_ready=self._is_ready(),
+                permits=self._permits.count,
+                permits_in_use=self._permits.taken_count,
+                worker_threads=self._pool.thread_count,
+                workers_busy=self._pool.busy_count,
+                worker_jobs_waiting=self._pool.waiting_count,
+                memory_bytes=process.memory_info().rss,
+                cpu_s=times.user + times.system,
+                threads=process.num_threads(),
+                open_files=process.num_fds(),
+            )
+
+
+def _version_gauges(version: VersionParts) -> VersionGauges:
+    numbers = version.former.statistics()
+    lanes = version.lanes
+    slots = sum(lane.slot_count for lane in lanes)
+    ways = [launches for lane in lanes if (launches := getattr(lane.engine, "launches", None)) is not None]
+    return VersionGauges(
+        model=version.name,
+        version=version.version,
+        pending=numbers.pending_requests,
+        pending_streams=numbers.pending_streams,
+        in_flight=numbers.in_flight,
+        slots=slots,
+        slots_in_use=slots - sum(lane.pool.free_count for lane in lanes),
+        drift_ratio=numbers.drift_ratio,
+        guard_s=numbers.guard_ns / 1e9,
+        launches={way: sum(getattr(each, way) for each in ways) for way in ("graph", "plain")} if ways else {},
+    )

@@ -1,0 +1,88 @@
+"""What the data path tells whoever observes it: tuples appended to three bounded deques, and nothing else.
+
+Theory of operation
+    The threads of the data path append (one C call that takes no lock) and never look back. The observer
+    (`service.observe.observer`) takes everything off four times a second on a thread of its own, computes, and keeps.
+    If it does not come, the oldest frames and batches are forgotten; nobody ever waits for it.
+
+    A frame is appended when its result is built: then its timeline is complete. A batch is appended when its outputs
+    are readable. A stream that closes is appended with its final counts, which are exact whatever was forgotten.
+
+Thread: `frames` and `closed` by the event loop, `batches` by d2h threads; taken off by the observer alone.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from service.errors import Outcome
+from service.request import Timeline
+
+MAX_FRAMES = 65_536  # a quarter of a second at 260,000 frames per second; 12 MB if it were ever full
+MAX_BATCHES = 16_384
+
+_next_uid = itertools.count(1).__next__
+
+
+@dataclass(slots=True, eq=False)
+class StreamRecord:
+    """One stream as the observer knows it.
+
+    Attributes:
+        name: the camera's name, as its client chose it: anything.
+        model: and version that serve it.
+        version: decimal number.
+        protocol: `frames` or `inference`.
+        uid: unique in this process.
+        place: row of the observer's tables; -1 until it has one. Written by the observer alone.
+    """
+
+    name: str
+    model: str
+    version: str
+    protocol: str
+    uid: int
+    place: int = -1
+
+
+FrameEvent = tuple[StreamRecord, Timeline, Outcome | None, int | None, int]
+"""Stream, timeline, how it ended (None for OK), deadline, and capture time (µs, the client's clock; 0 for none)."""
+
+
+class BatchEvent(NamedTuple):
+    """One batch whose outputs are readable. Instants in ns on the service's clock."""
+
+    label: str  # MODEL.VERSION
+    lane: int
+    id: int
+    rows: int
+    executed_rows: int
+    formed_ns: int
+    upload_start_ns: int
+    upload_end_ns: int
+    execute_start_ns: int
+    execute_end_ns: int
+    download_start_ns: int
+    download_end_ns: int
+
+
+class Journal:
+    """See the module's theory of operation."""
+
+    def __init__(self) -> None:
+        self.frames: deque[FrameEvent] = deque(maxlen=MAX_FRAMES)
+        self.batches: deque[BatchEvent] = deque(maxlen=MAX_BATCHES)
+        self.closed: deque[tuple[StreamRecord, Mapping[Outcome, int]]] = deque(maxlen=MAX_FRAMES)
+        self.opened: deque[StreamRecord] = deque(maxlen=MAX_FRAMES)
+
+    def open(self, name: str, model: str, version: str, protocol: str = "frames") -> StreamRecord:
+        """Note a new stream. Thread: any."""
+        record = StreamRecord(name, model, version, protocol, _next_uid())
+        self.opened.append(record)
+        return record
+
+    def close(self, record: StreamRecord, outcomes: Mapping[Outcome, int]) -> None:
+        """Note that a stream has ended, with everything that became of its frames. Thread: any."""
+        self.closed.append((record, dict(outcomes)))

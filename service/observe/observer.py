@@ -1,0 +1,221 @@
+"""Turns the journal into counts, histograms, rings and a second-by-second history.
+
+`tick` is called four times a second by the admin port's thread, which owns everything here; nothing is called by the
+data path. All memory is bounded: by models, by open streams, and by the capacities below, not by time.
+"""
+
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.clock import Clock
+from service.errors import Outcome
+from service.observe.frames import (
+    BUILT,
+    DEADLINE,
+    OK,
+    OUTCOME,
+    OUTCOMES,
+    PLACE,
+    STAGES,
+    FrameRing,
+    Rows,
+    durations_us,
+    read_events,
+)
+from service.observe.histograms import Histograms
+from service.observe.journal import BatchEvent, Journal, StreamRecord
+from service.observe.streams import StreamTable
+
+RING_FRAMES = 32_768  # 3 MB; 5 s at 6500 frames per second
+RING_BATCHES = 8_192
+HISTORY_SECONDS = 900
+NAMES_KEPT = 4096  # of streams that have closed, for traces
+CHUNK_FRAMES = 1024  # the GIL is let go between chunks
+AGE_ROW = len(STAGES)
+SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One second of one model. Latencies in ms, from read() to result; None if there was no result.
+
+    Attributes:
+        at_s: end of the second on the service's clock.
+        ended: frames that ended, whatever became of them: the load as offered.
+        in_time: OK and before the deadline, or OK without one.
+    """
+
+    at_s: int
+    ended: int
+    in_time: int
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class ModelState:
+    """What one model version has done. Counts only rise."""
+
+    def __init__(self, model: str, version: str) -> None:
+        self.model = model
+        self.version = version
+        self.histograms = Histograms(len(STAGES) + 1)  # the last row: age
+        self.outcomes = np.zeros(len(OUTCOMES), np.int64)
+        self.late = 0
+        self.batches: Counter[int] = Counter()  # by rows
+        self.executed_rows = 0
+        self.busy_ns = [0, 0, 0]  # h2d, execute, d2h
+        self.history: deque[Sample] = deque(maxlen=HISTORY_SECONDS)
+        self.last_batches: Counter[int] = Counter()  # of the last whole second
+        self.last_busy_ns = [0, 0, 0]
+        self._totals_us: list[Rows] = []  # of this second
+        self._ended = self._in_time = 0
+        self._batches_before: Counter[int] = Counter()
+        self._busy_before_ns = [0, 0, 0]
+
+    def add(self, rows: Rows, ages_ns: Rows, is_late: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> None:
+        """Count frames of this model."""
+        outcomes = rows[OUTCOME]
+        self.outcomes += np.bincount(outcomes, minlength=len(OUTCOMES))
+        is_ok = outcomes == OK
+        late = int(np.count_nonzero(is_late))
+        ok = int(np.count_nonzero(is_ok))
+        self.late += late
+        self._ended += rows.shape[1]
+        self._in_time += ok - late
+        if not ok:
+            return
+        is_all = ok == rows.shape[1]
+        durations = durations_us(rows if is_all else rows[:, is_ok])
+        ages = ages_ns if is_all else ages_ns[is_ok]
+        values = np.concatenate((durations, ages[None] // 1000))
+        is_known = np.ones(values.shape, np.bool_)
+        is_known[AGE_ROW] = ages >= 0
+        self.histograms.add(values, is_known)
+        self._totals_us.append(durations[-1])
+
+    def add_batch(self, batch: BatchEvent) -> None:
+        """Count one batch."""
+        self.batches[batch.rows] += 1
+        self.executed_rows += batch.executed_rows
+        self.busy_ns[0] += batch.upload_end_ns - batch.upload_start_ns
+        self.busy_ns[1] += batch.execute_end_ns - batch.execute_start_ns
+        self.busy_ns[2] += batch.download_end_ns - batch.download_start_ns
+
+    def end_second(self, at_s: int) -> None:
+        """Close the present second of the history."""
+        p50 = p99 = None
+        if self._totals_us:
+            p50, p99 = (np.quantile(np.concatenate(self._totals_us), (0.5, 0.99)) / 1e3).round(3).tolist()
+        self.history.append(Sample(at_s, self._ended, self._in_time, p50, p99))
+        self._totals_us = []
+        self._ended = self._in_time = 0
+        self.last_batches, self._batches_before = self.batches - self._batches_before, self.batches.copy()
+        pairs = zip(self.busy_ns, self._busy_before_ns, strict=True)
+        self.last_busy_ns, self._busy_before_ns = [now - before for now, before in pairs], list(self.busy_ns)
+
+
+class Observer:
+    """See the module. Thread: the admin port's.
+
+    Args:
+        journal: emptied at every tick.
+        clock: time.
+    """
+
+    def __init__(self, journal: Journal, clock: Clock) -> None:
+        self.streams = StreamTable()
+        self.models: list[ModelState] = []
+        self.frames = FrameRing(RING_FRAMES)
+        self.batches: deque[BatchEvent] = deque(maxlen=RING_BATCHES)
+        self._journal = journal
+        self._clock = clock
+        self._by_label: dict[str, int] = {}
+        self._by_uid: dict[int, StreamRecord] = {}
+        self._closed_uids: deque[int] = deque()
+        self._second = clock.now_ns() // SECOND_NS
+
+    def tick(self) -> None:
+        """Take everything off the journal."""
+        journal = self._journal
+        now_ns = self._clock.now_ns()
+        # In this order: whatever a stream did before it closed is in `frames` by now.
+        closed = [journal.closed.popleft() for _ in range(len(journal.closed))]
+        frames_left = len(journal.frames)
+        self._open_new()
+        while frames_left > 0:
+            events = [journal.frames.popleft() for _ in range(min(frames_left, CHUNK_FRAMES))]
+            frames_left -= len(events)
+            self._open_new()
+            self._add(read_events([event for event in events if event[0].place >= 0]), now_ns)
+        self._close(closed)
+        for _ in range(len(journal.batches)):
+            self._add_batch(journal.batches.popleft())
+        self._advance(now_ns // SECOND_NS)
+
+    def name_of(self, uid: int) -> str:
+        """Return the name of a stream, open or closed not long ago; empty for others."""
+        record = self._by_uid.get(uid)
+        return "" if record is None else record.name
+
+    def _open_new(self) -> None:
+        opened = self._journal.opened
+        for _ in range(len(opened)):
+            record = opened.popleft()
+            self.streams.open(record, self._model_of(record.model, record.version), self._clock.now_ns())
+            self._by_uid[record.uid] = record
+
+    def _model_of(self, model: str, version: str) -> int:
+        label = f"{model}.{version}"
+        index = self._by_label.get(label)
+        if index is None:
+            index = self._by_label[label] = len(self.models)
+            self.models.append(ModelState(model, version))
+        return index
+
+    def _add(self, rows: Rows, now_ns: int) -> None:
+        if not rows.shape[1]:
+            return
+        is_late = (rows[OUTCOME] == OK) & (rows[BUILT] > rows[DEADLINE])
+        self.streams.count(rows, is_late, OUTCOME)
+        ages_ns = self.streams.ages_ns(rows, now_ns)
+        self.frames.add(rows)
+        models = self.streams.models[rows[PLACE]]
+        present = np.unique(models) if len(self.models) > 1 else models[:1]
+        for index in present.tolist():
+            if len(present) == 1:
+                self.models[index].add(rows, ages_ns, is_late)
+            else:
+                chosen = models == index
+                self.models[index].add(rows[:, chosen], ages_ns[chosen], is_late[chosen])
+
+    def _close(self, closed: Sequence[tuple[StreamRecord, Mapping[Outcome, int]]]) -> None:
+        """Count what the journal did not tell: frames of clients that left, frames forgotten under pressure."""
+        places = [record.place for record, _ in closed if record.place >= 0]
+        for record, outcomes in closed:
+            if record.place < 0:
+                continue
+            final = np.array([outcomes.get(outcome, 0) for outcome in OUTCOMES])
+            missing = np.maximum(final - self.streams.outcomes[record.place], 0)
+            self.models[self.streams.models[record.place]].outcomes += missing
+            self.streams.close(record)
+            self._closed_uids.append(record.uid)
+        if places:
+            self.frames.forget(places)
+        while len(self._closed_uids) > NAMES_KEPT:
+            self._by_uid.pop(self._closed_uids.popleft(), None)
+
+    def _add_batch(self, batch: BatchEvent) -> None:
+        model, _, version = batch.label.rpartition(".")
+        self.models[self._model_of(model, version)].add_batch(batch)
+        self.batches.append(batch)
+
+    def _advance(self, second: int) -> None:
+        """Close every second that has passed; after a pause, the last few minutes of it at most."""
+        first = max(self._second, second - HISTORY_SECONDS)
+        for at_s in range(first + 1, second + 1):
+            for model in self.models:
+                model.end_second(at_s)
+        self._second = second

@@ -1,0 +1,99 @@
+"""What the admin port answers: health, metrics, the trace, and the live page with its events.
+
+Everything is read-only, and no answer holds a path, a secret or the content of a frame.
+"""
+
+from collections.abc import Callable, Iterable
+from importlib import resources
+
+from service.clock import Clock
+from service.observe.admin import Answer, Download, Events, Handler, Page, Query
+from service.observe.exposition import render
+from service.observe.gauges import Gauges
+from service.observe.journal import Journal
+from service.observe.live import Feed, LiveState
+from service.observe.metrics import CONTENT_TYPE, VersionReport
+from service.observe.metrics import render as render_triton
+from service.observe.observer import Observer
+from service.observe.timeline import MAX_SECONDS, trace_chunks
+
+MAX_WATCHERS = 16
+TICKS_PER_STATE = 4
+DEFAULT_TRACE_SECONDS = 5.0
+RETRY = "retry: 1000\n\n"
+_ASSETS = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/live.js": ("live.js", "text/javascript; charset=utf-8"),
+    "/live.css": ("live.css", "text/css; charset=utf-8"),
+}
+
+
+class Site:
+    """See the module. Thread: the observer's; made on any.
+
+    Args:
+        journal: what the data path tells.
+        gauges: what the parts say of themselves.
+        reports: counts of every version, for the nv_inference_* metrics.
+        is_ready: whether the server takes streams.
+        clock: time.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        gauges: Gauges,
+        reports: Callable[[], Iterable[VersionReport]],
+        is_ready: Callable[[], bool],
+        clock: Clock,
+    ) -> None:
+        self.observer = Observer(journal, clock)
+        self._gauges = gauges
+        self._reports = reports
+        self._is_ready = is_ready
+        self._clock = clock
+        self._live = LiveState(self.observer, gauges, clock)
+        self._feed = Feed(MAX_WATCHERS)
+        self._ticks = 0
+
+    def tick(self) -> None:
+        """Take in what happened, and once a second tell whoever watches."""
+        self.observer.tick()
+        self._ticks += 1
+        if self._feed.watchers and self._ticks % TICKS_PER_STATE == 0:
+            self._feed.publish(self._live.state())
+
+    def pages(self) -> dict[str, Handler]:
+        """Return the answers by path."""
+        return {
+            "/metrics": self._metrics,
+            "/healthz": lambda _: Page(200, "ok\n"),
+            "/readyz": lambda _: Page(200, "ready\n") if self._is_ready() else Page(503, "not ready\n"),
+            "/trace": self._trace,
+            "/events": self._events,
+            **{path: _asset(name, content_type) for path, (name, content_type) in _ASSETS.items()},
+        }
+
+    def _metrics(self, _: Query) -> Answer:
+        self.observer.tick()
+        text = render(self.observer, self._gauges, self._clock.now_ns())
+        return Page(200, render_triton(self._reports()) + text, CONTENT_TYPE)
+
+    def _trace(self, query: Query) -> Answer:
+        try:
+            seconds = float(query.get("seconds", DEFAULT_TRACE_SECONDS))
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds <= MAX_SECONDS:
+            raise ValueError(f"seconds must be a number above 0, at most {MAX_SECONDS:g}")
+        self.observer.tick()
+        return Download(trace_chunks(self.observer, seconds, self._clock.now_ns()), "forebay-trace.json")
+
+    def _events(self, _: Query) -> Answer:
+        state = self._feed.latest if self._feed.watchers else self._live.state()
+        return Events(self._feed.subscribe(RETRY + self._live.history() + state))
+
+
+def _asset(name: str, content_type: str) -> Handler:
+    page = Page(200, resources.files("service.observe").joinpath("page", name).read_text("utf-8"), content_type)
+    return lambda _: page

@@ -1,0 +1,97 @@
+"""What is known of every open stream: counts by outcome, and the age of its results. Owner: the observer.
+
+Age
+    `capture_time_us` is on the client's clock, of which nothing is known but that it runs. The age of a result is the
+    time from capture to result on that clock, less what the quickest frame of the last minute needed from capture to
+    this server: waiting in the camera, the network and the server counts, a clock that is set wrongly does not. The
+    constant part of the way from camera to server is missing, since nothing on this side can tell it from the clocks'
+    difference. Streams without capture times, or whose clock jumps, have no age.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from service.observe.frames import BUILT, CAPTURE, OUTCOMES, PLACE, RECEIVED, Rows
+from service.observe.journal import StreamRecord
+
+WINDOW_NS = 30_000_000_000  # the quickest frame is sought in this window and the one before
+MAX_AGE_NS = 60_000_000_000  # more than this is a clock that jumped
+_NEVER = np.iinfo(np.int64).max
+_FIRST_PLACES = 64
+
+
+class StreamTable:
+    """See the module. Rows are called places; they are given out again, so that the table grows with open streams."""
+
+    def __init__(self) -> None:
+        self.outcomes = np.zeros((_FIRST_PLACES, len(OUTCOMES)), np.int64)
+        self.late = np.zeros(_FIRST_PLACES, np.int64)
+        self.models = np.zeros(_FIRST_PLACES, np.int64)
+        self.opened_ns = np.zeros(_FIRST_PLACES, np.int64)  # to a tick
+        self._transit = np.full((2, _FIRST_PLACES), _NEVER, np.int64)  # this window, the one before
+        self._window_ends_ns = 0
+        self._records: list[StreamRecord | None] = [None] * _FIRST_PLACES
+        self._free = list(range(_FIRST_PLACES - 1, -1, -1))
+
+    def __len__(self) -> int:
+        return len(self._records) - len(self._free)
+
+    def __iter__(self) -> Iterator[StreamRecord]:
+        return (record for record in self._records if record is not None)
+
+    def open(self, record: StreamRecord, model: int, now_ns: int) -> None:
+        """Give a stream a place."""
+        if not self._free:
+            self._grow()
+        place = self._free.pop()
+        record.place = place
+        self._records[place] = record
+        self.models[place] = model
+        self.outcomes[place] = 0
+        self.opened_ns[place] = now_ns
+        self.late[place] = 0
+        self._transit[:, place] = _NEVER
+
+    def close(self, record: StreamRecord) -> None:
+        """Take its place back."""
+        self._records[record.place] = None
+        self._free.append(record.place)
+
+    def at(self, place: int) -> StreamRecord | None:
+        """Return the stream that has a place."""
+        return self._records[place] if place >= 0 else None
+
+    def count(self, rows: Rows, is_late: "np.ndarray[tuple[int], np.dtype[np.bool_]]", outcome_row: int) -> None:
+        """Count frames; every one has a place."""
+        np.add.at(self.outcomes, (rows[PLACE], rows[outcome_row]), 1)
+        np.add.at(self.late, rows[PLACE][is_late], 1)
+
+    def ages_ns(self, rows: Rows, now_ns: int) -> Rows:
+        """Learn from frames and return the ages of their results; -1 where there is none. See the module."""
+        if now_ns >= self._window_ends_ns:
+            self._transit[1] = self._transit[0]
+            self._transit[0] = _NEVER
+            self._window_ends_ns = now_ns + WINDOW_NS
+        places = rows[PLACE]
+        is_stamped = rows[CAPTURE] != 0
+        transit = rows[RECEIVED] - rows[CAPTURE] * 1000
+        np.minimum.at(self._transit[0], places[is_stamped], transit[is_stamped])
+        return self.known_ages_ns(rows)
+
+    def known_ages_ns(self, rows: Rows) -> Rows:
+        """Return the ages of the results of frames; -1 where there is none. Learns nothing."""
+        least = np.minimum(self._transit[0], self._transit[1])[rows[PLACE]]
+        is_known = (rows[CAPTURE] != 0) & (least != _NEVER) & (rows[PLACE] >= 0)
+        ages = rows[BUILT] - rows[CAPTURE] * 1000 - np.where(is_known, least, 0)
+        return np.where(is_known & (ages >= 0) & (ages <= MAX_AGE_NS), ages, -1)
+
+    def _grow(self) -> None:
+        size = len(self._records)
+        self.outcomes = np.concatenate((self.outcomes, np.zeros_like(self.outcomes)))
+        self.late = np.concatenate((self.late, np.zeros_like(self.late)))
+        self.opened_ns = np.concatenate((self.opened_ns, np.zeros_like(self.opened_ns)))
+        self.models = np.concatenate((self.models, np.zeros_like(self.models)))
+        self._transit = np.concatenate((self._transit, np.full_like(self._transit, _NEVER)), axis=1)
+        self._records += [None] * size
+        self._free += range(2 * size - 1, size - 1, -1)

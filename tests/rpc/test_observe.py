@@ -1,0 +1,151 @@
+"""The admin port of a real server: metrics, trace and events while frames flow."""
+
+import asyncio
+import json
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.observe.site import MAX_WATCHERS
+from tests.support.loops import on_loop
+from tests.support.real_server import real_server, simulated
+
+AWKWARD = 'quo"te <b>\n\N{PILE OF POO} </script>'
+
+
+async def get(address, path):
+    reader, writer = await asyncio.open_connection(*address.split(":"))
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
+    head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    return int(head.split()[1]), head.decode(), body.decode()
+
+
+class Watcher:
+    """A reader of events."""
+
+    def __init__(self, reader, writer):
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, address):
+        watcher = cls(*await asyncio.open_connection(*address.split(":")))
+        watcher._writer.write(b"GET /events HTTP/1.1\r\n\r\n")
+        await watcher._reader.readuntil(b"\r\n\r\n")
+        return watcher
+
+    async def next(self):
+        """The next event: its name and what it says. None at the end."""
+        name = None
+        while line := (await asyncio.wait_for(self._reader.readline(), 10)).decode():
+            if line.startswith("event: "):
+                name = line.removeprefix("event: ").strip()
+            elif line.startswith("data: "):
+                return name, json.loads(line.removeprefix("data: "))
+        return None
+
+    async def close(self):
+        self._writer.close()
+        await self._writer.wait_closed()
+
+
+async def send_frames(running, count=12, **fields):
+    stream = await running.open(**fields)
+    for seq in range(count):
+        await stream.send(seq, capture_time_us=seq + 1)
+    results = await stream.results(count)
+    return stream, results
+
+
+@on_loop
+async def test_metrics_count_what_clients_were_told(tmp_path):
+    simulated(tmp_path)
+    async with real_server(tmp_path, admin_address="127.0.0.1:0") as running:
+        stream, _ = await send_frames(running, stream_id=AWKWARD)
+        _, _, text = await get(running.server.admin_address, "/metrics")
+        found = {family.name: family.samples for family in text_string_to_metric_families(text)}
+        outcomes = {sample.labels["outcome"]: sample.value for sample in found["forebay_frames"]}
+        assert outcomes["ok"] == 12
+        assert [s.value for s in found["forebay_frame_latency_seconds"] if s.name.endswith("_count")] == [12] * 8
+        assert [s.value for s in found["forebay_batch_size"] if s.name.endswith("_sum")] == [12]
+        assert found["forebay_stream_frames_per_second"][0].labels["stream"] == AWKWARD
+        assert found["forebay_streams"][0].value == 1
+        await stream.half_close()
+        await stream.drain()
+
+
+@on_loop
+async def test_a_trace_of_the_last_seconds_has_frames_and_batches(tmp_path):
+    simulated(tmp_path)
+    async with real_server(tmp_path, admin_address="127.0.0.1:0") as running:
+        stream, _ = await send_frames(running, stream_id=AWKWARD)
+        status, head, body = await get(running.server.admin_address, "/trace?seconds=5")
+        assert status == 200
+        assert "attachment" in head
+        events = json.loads(body)["traceEvents"]
+        assert sum(event.get("args", {}).get("rows", 0) for event in events if event["ph"] == "X") == 3 * 12
+        assert {event["name"] for event in events if event["ph"] == "b"} == {AWKWARD, "queue and device"}
+        assert (await get(running.server.admin_address, "/trace?seconds=never"))[0] == 400
+        assert (await get(running.server.admin_address, "/trace?seconds=nan"))[0] == 400
+        await stream.half_close()
+        await stream.drain()
+
+
+@on_loop
+async def test_the_page_is_static_and_allows_only_its_own_scripts(tmp_path):
+    simulated(tmp_path)
+    async with real_server(tmp_path, admin_address="127.0.0.1:0") as running:
+        for path, kind in (("/", "text/html"), ("/live.js", "text/javascript"), ("/live.css", "text/css")):
+            status, head, _ = await get(running.server.admin_address, path)
+            assert status == 200
+            assert kind in head
+            assert "default-src 'none'; script-src 'self'" in head
+
+
+@on_loop
+async def test_events_tell_history_and_then_every_second(tmp_path):
+    simulated(tmp_path)
+    async with real_server(tmp_path, admin_address="127.0.0.1:0") as running:
+        stream, _ = await send_frames(running, stream_id=AWKWARD)
+        watcher = await Watcher.open(running.server.admin_address)
+        assert (await watcher.next())[0] == "history"
+        name, state = await watcher.next()
+        while not state["streams"]:  # the first may have been made before the frames were taken in
+            name, state = await watcher.next()
+        assert name == "state"
+        assert [each["name"] for each in state["streams"]] == [AWKWARD]
+        assert state["models"][0]["name"] == "sim.1"
+        await watcher.close()
+        await stream.half_close()
+        await stream.drain()
+
+
+@on_loop
+async def test_readers_that_take_nothing_hold_up_no_frame_and_no_end(tmp_path):
+    simulated(tmp_path)
+    async with real_server(tmp_path, admin_address="127.0.0.1:0") as running:
+        watchers = [await Watcher.open(running.server.admin_address) for _ in range(MAX_WATCHERS)]
+        for watcher in watchers:
+            await watcher.next()
+        one_more = await Watcher.open(running.server.admin_address)
+        assert await one_more.next() is None
+        scrapes = [asyncio.create_task(get(running.server.admin_address, "/metrics")) for _ in range(20)]
+        stream, results = await send_frames(running)
+        assert len(results) == 12
+        assert {status for status, _, _ in await asyncio.gather(*scrapes)} == {200}
+        await stream.half_close()
+        await stream.drain()
+    for watcher in (*watchers, one_more):
+        await watcher.close()
+
+
+@on_loop
+async def test_without_an_admin_port_nothing_is_recorded(tmp_path):
+    simulated(tmp_path)
+    async with real_server(tmp_path) as running:
+        assert running.server.journal is None
+        stream, results = await send_frames(running)
+        assert len(results) == 12
+        await stream.half_close()
+        await stream.drain()

@@ -1,0 +1,87 @@
+from dataclasses import astuple
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.errors import Outcome
+from service.observe.frames import BUILT, OK, OUTCOME, OUTCOMES, PLACE, FrameRing, durations_us, read_events
+from service.observe.histograms import BOUNDS_S, Histograms
+from service.observe.journal import StreamRecord
+from service.observe.recent import grouped_quantiles
+from service.request import Timeline
+
+RECORD = StreamRecord("camera", "detector", "1", "frames", uid=7, place=3)
+steps = st.integers(0, 50_000_000)
+
+
+@st.composite
+def timelines(draw):
+    """Timelines as the service stamps them: instants rise, some were never reached."""
+    instants = [10**12 + draw(steps)]
+    for _ in range(5):
+        instants.append(instants[-1] + draw(steps))
+    reached = draw(st.integers(0, 4))
+    middle = [instant if index < reached else 0 for index, instant in enumerate(instants[1:5])]
+    return Timeline(instants[0], *middle, instants[5], draw(steps), draw(steps), draw(steps))
+
+
+@given(st.lists(timelines(), min_size=1, max_size=8))
+@settings(max_examples=60)
+def test_durations_are_those_of_the_timeline(times):
+    rows = read_events([(RECORD, timeline, None, None, 0) for timeline in times])
+    assert durations_us(rows).T.tolist() == [list(astuple(timeline.durations_us())) for timeline in times]
+
+
+def test_columns_hold_what_the_event_says():
+    rows = read_events([(RECORD, Timeline(built_ns=5), None, None, 9), (RECORD, Timeline(), Outcome.EXPIRED, 4, 0)])
+    assert rows[OUTCOME].tolist() == [OK, OUTCOMES.index(Outcome.EXPIRED)]
+    assert rows[PLACE].tolist() == [3, 3]
+    assert rows[BUILT].tolist() == [5, 0]
+
+
+def test_no_events_are_no_rows():
+    assert read_events([]).shape[1] == 0
+
+
+@given(st.lists(st.integers(0, 12), max_size=20))
+@settings(max_examples=40)
+def test_ring_keeps_the_latest(sizes):
+    ring = FrameRing(10)
+    added = []
+    for size in sizes:
+        rows = read_events([(RECORD, Timeline(built_ns=len(added) + i + 1), None, None, 0) for i in range(size)])
+        added += rows[BUILT].tolist()
+        ring.add(rows)
+    assert ring.latest()[BUILT].tolist() == added[-10:]
+    assert ring.latest(3)[BUILT].tolist() == added[-10:][-3:]
+
+
+def test_ring_forgets_places():
+    ring = FrameRing(4)
+    ring.add(read_events([(RECORD, Timeline(), None, None, 0)]))
+    ring.forget([3])
+    assert ring.latest()[PLACE].tolist() == [-1]
+
+
+def test_histogram_counts_by_bucket_and_leaves_out_what_it_is_told_to():
+    histograms = Histograms(2)
+    values = np.array([[500, 501, 99_000_000], [1, 2, 3]])
+    histograms.add(values, np.array([[True, True, True], [True, False, False]]))
+    first, second = histograms.snapshot(0), histograms.snapshot(1)
+    assert first.counts[0] == 1  # a duration on a bound belongs below it
+    assert first.counts[1] == 1
+    assert first.counts[len(BOUNDS_S)] == 1
+    assert (first.count, second.count) == (3, 1)
+    assert second.sum_s == 1e-6
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 100)), max_size=30))
+@settings(max_examples=40)
+def test_grouped_quantiles_are_nearest_rank(pairs):
+    groups = np.array([group for group, _ in pairs], np.int64)
+    found = grouped_quantiles(groups, np.array([value for _, value in pairs], np.int64), (0.5, 0.99))
+    for group in set(groups.tolist()):
+        values = sorted(value for g, value in pairs if g == group)
+        assert found[group] == tuple(values[int(np.ceil(q * len(values))) - 1] for q in (0.5, 0.99))
+    assert set(found) == set(groups.tolist())
