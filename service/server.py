@@ -46,6 +46,7 @@ EXIT_OK = 0
 EXIT_FATAL = 70  # EX_SOFTWARE: a supervisor should start the process anew
 MAX_DEFAULT_WORKERS = 8
 WATCH_INTERVAL_S = 0.5  # how late a hang may be noticed
+IMPATIENCE_NS = 1_000_000_000  # signals closer together are one: a process group and a supervisor both pass it on
 CLOSE_TIMEOUT_S = 10.0  # for each stage thread at shutdown; an engine that hangs longer is given up
 
 
@@ -76,6 +77,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._fatal: BaseException | None = None
         self._stop = asyncio.Event()
+        self._stop_asked_ns = 0  # by the first signal
         self._is_serving = False
         sink = LoopSink(self._loop)
         self.journal = Journal() if settings.admin_address else None  # None: nobody would read it
@@ -156,9 +158,11 @@ class Server:
             log.info("admin port", address=self.admin_address)
 
     def stop(self, signal_number: int = signal.SIGTERM) -> None:
-        """Ask the server to drain; asked again, end the process at once. Thread: the loop's (a signal handler)."""
-        if self._stop.is_set():
+        """Ask the server to drain; asked again later, end the process at once. Thread: the loop's."""
+        now_ns = self.clock.now_ns()
+        if self._stop_asked_ns and now_ns - self._stop_asked_ns >= IMPATIENCE_NS:
             os._exit(128 + signal_number)
+        self._stop_asked_ns = self._stop_asked_ns or now_ns
         self._stop.set()
 
     def on_fatal(self, error: BaseException) -> None:

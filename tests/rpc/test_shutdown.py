@@ -59,6 +59,27 @@ async def test_clients_that_never_half_close_are_cut_after_the_grace_with_everyt
         assert await server.wait() == 0
 
 
+@on_loop
+async def test_a_signal_that_comes_twice_at_once_is_one(tmp_path):
+    """As `timeout`, a shell or a supervisor pass it on: to the process and to its group."""
+    async with serve("--model-repository", simulated(tmp_path, alpha_ms=20, max_batch_size=1)) as server:
+        async with grpc.aio.insecure_channel(await server.wait_ready()) as channel:
+            stream = RawStream(channel)
+            await stream.send_open(max_in_flight=64)
+            for seq in range(10):
+                await stream.send(seq)
+            results = await stream.results(1)
+            server.process.send_signal(signal.SIGTERM)
+            while (message := await stream.receive()).WhichOneof("message") == "result":
+                results.append(message.result)
+            assert message.WhichOneof("message") == "reconnect"
+            server.process.send_signal(signal.SIGTERM)
+            await stream.half_close()
+            results += await stream.results()
+        assert [r.seq for r in results] == list(range(10))
+        assert await server.wait() == 0
+
+
 async def refusal(*arguments, environment=None):
     """The exit code and the one line of a server that does not start; log lines left out."""
     async with serve(*arguments, environment=environment) as server:
