@@ -125,15 +125,15 @@ def broken_config(root):
     (root / "net" / "config.pbtxt").write_text('backend: "simulated" max_bach_size: 4')
 
 
-def unknown_option(root):
-    simulated(root, "net", alhpa_ms=3)
+def wrong_option(root):
+    simulated(root, "net", alpha_ms="fast")
 
 
 def failing_model(root):
     simulated(root, "net", fail_every=1)
 
 
-BROKEN = {broken_file: "net", broken_config: "max_batch_size", unknown_option: "alpha_ms", failing_model: "net"}
+BROKEN = {broken_file: "net", broken_config: "max_batch_size", wrong_option: "alpha_ms", failing_model: "net"}
 
 
 @pytest.mark.parametrize("make", BROKEN)
