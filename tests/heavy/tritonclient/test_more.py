@@ -1,0 +1,189 @@
+"""The rest of tritonclient: repository, statistics, shared memory, BYTES, settings, sequences, many models, wire."""
+
+import json
+import subprocess
+import threading
+
+import numpy as np
+import pytest
+
+from tests.heavy.tritonclient.conftest import SERVER_PYTHON, serving, simulated
+from tests.support import models
+from tests.support.repository import ROOT
+
+grpcclient = pytest.importorskip("tritonclient.grpc")
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype  # noqa: E402 - after the skip
+
+
+def tensor(name, array):
+    value = grpcclient.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
+    value.set_data_from_numpy(array)
+    return value
+
+
+def add_sub_inputs(value=1):
+    return [tensor("INPUT0", np.full((1, 16), value, np.int32)), tensor("INPUT1", np.ones((1, 16), np.int32))]
+
+
+def test_models_are_loaded_and_unloaded(tmp_path):
+    models.save(models.add_sub(), tmp_path / "simple" / "1" / "model.onnx")
+    with (
+        serving(tmp_path, model_control_mode="explicit") as address,
+        grpcclient.InferenceServerClient(address) as client,
+    ):
+        assert [model.name for model in client.get_model_repository_index().models] == ["simple"]
+        with pytest.raises(InferenceServerException, match="Request for unknown model: 'simple' is not found"):
+            client.is_model_ready("simple")
+        client.load_model("simple")
+        assert client.is_model_ready("simple")
+        client.load_model("simple", config=json.dumps({"max_batch_size": 2, "backend": "onnxruntime"}))
+        assert client.get_model_config("simple").config.max_batch_size == 2
+        with pytest.raises(InferenceServerException, match="files cannot be sent"):
+            client.load_model("simple", config="{}", files={"file:1/model.onnx": b"x"})
+        client.unload_model("simple")
+        with pytest.raises(InferenceServerException, match="is not found"):
+            client.infer("simple", add_sub_inputs())
+        with pytest.raises(InferenceServerException, match="failed to load 'nobody'"):
+            client.load_model("nobody")
+
+
+def test_two_hundred_reloads_under_load_lose_nothing(tmp_path):
+    models.save(models.add_sub(), tmp_path / "simple" / "1" / "model.onnx")
+    failures, answers = [], []
+    is_done = threading.Event()
+
+    def keep_asking(address):
+        with grpcclient.InferenceServerClient(address) as client:
+            while not is_done.is_set():
+                try:
+                    result = client.infer("simple", add_sub_inputs(len(answers) % 100))
+                    answers.append(result.as_numpy("OUTPUT0")[0, 0])
+                except InferenceServerException as error:
+                    failures.append(error)
+
+    with (
+        serving(tmp_path, model_control_mode="explicit", load_model="simple") as address,
+        grpcclient.InferenceServerClient(address) as client,
+    ):
+        clients = [threading.Thread(target=keep_asking, args=(address,)) for _ in range(3)]
+        for thread in clients:
+            thread.start()
+        for _ in range(200):
+            client.load_model("simple")
+        is_done.set()
+        for thread in clients:
+            thread.join()
+    assert not failures
+    assert len(answers) > 100
+
+
+def test_fifty_models_are_served_at_once(tmp_path):
+    for number in range(50):
+        simulated(tmp_path, f"model{number}")
+    with serving(tmp_path, permits=16) as address, grpcclient.InferenceServerClient(address) as client:
+        for number in range(50):
+            result = client.infer(f"model{number}", [tensor("input", np.full((1, 16), number, np.int32))])
+            np.testing.assert_array_equal(result.as_numpy("output"), np.full((1, 16), number))
+
+
+def test_statistics_grow_with_requests(address):
+    with grpcclient.InferenceServerClient(address) as client:
+        before = client.get_inference_statistics("simple").model_stats[0].inference_count
+        client.infer("simple", add_sub_inputs())
+        stats = client.get_inference_statistics("simple").model_stats[0]
+        assert stats.inference_count == before + 1
+        assert stats.inference_stats.success.count >= 1
+        assert len(client.get_inference_statistics().model_stats) > 3
+
+
+def test_bytes_travel_both_ways(tmp_path):
+    model = models.identity(("batch", "n"), models.TensorProto.STRING)
+    models.save(model, tmp_path / "strings" / "1" / "model.onnx")
+    with serving(tmp_path) as address, grpcclient.InferenceServerClient(address) as client:
+        values = np.array([["é".encode(), b"a\0b"], [b"", b"x" * 1000]], object)
+        np.testing.assert_array_equal(client.infer("strings", [tensor("x", values)]).as_numpy("y"), values)
+
+
+def test_system_shared_memory(tmp_path):
+    from tritonclient.utils import shared_memory
+
+    models.save(models.add_sub(), tmp_path / "simple" / "1" / "model.onnx")
+    with (
+        serving(tmp_path, allow_client_shm="true") as address,
+        grpcclient.InferenceServerClient(address) as client,
+    ):
+        client.unregister_system_shared_memory()
+        region = shared_memory.create_shared_memory_region("in_out", "/forebay-heavy-test", 192)
+        try:
+            shared_memory.set_shared_memory_region(region, [np.full((1, 16), 5, np.int32), np.ones((1, 16), np.int32)])
+            client.register_system_shared_memory("in_out", "/forebay-heavy-test", 192)
+            inputs = [grpcclient.InferInput(name, (1, 16), "INT32") for name in ("INPUT0", "INPUT1")]
+            inputs[0].set_shared_memory("in_out", 64, 0)
+            inputs[1].set_shared_memory("in_out", 64, 64)
+            outputs = [grpcclient.InferRequestedOutput("OUTPUT0"), grpcclient.InferRequestedOutput("OUTPUT1")]
+            outputs[0].set_shared_memory("in_out", 64, 128)
+            result = client.infer("simple", inputs, outputs=outputs)
+            np.testing.assert_array_equal(result.as_numpy("OUTPUT1"), np.full((1, 16), 4))
+            got = shared_memory.get_contents_as_numpy(region, np.int32, (1, 16), 128)
+            np.testing.assert_array_equal(got, np.full((1, 16), 6))
+            assert list(client.get_system_shared_memory_status().regions) == ["in_out"]
+            client.unregister_system_shared_memory("in_out")
+        finally:
+            shared_memory.destroy_shared_memory_region(region)
+
+
+def test_settings_are_readable(address):
+    with grpcclient.InferenceServerClient(address) as client:
+        assert client.get_trace_settings(as_json=True)["settings"]["trace_level"]["value"] == ["OFF"]
+        assert "log_info" in client.get_log_settings(as_json=True)["settings"]
+        with pytest.raises(InferenceServerException, match="cannot be changed"):
+            client.update_log_settings({"log_file": "somewhere"})
+
+
+def test_sequences_and_own_parameters_are_taken(address):
+    with grpcclient.InferenceServerClient(address) as client:
+        result = client.infer(
+            "simple",
+            add_sub_inputs(),
+            sequence_id="camera-1",
+            sequence_start=True,
+            priority=0,
+            parameters={"latency_budget_ms": 5000, "delivery": "every", "my_own": "x"},
+        )
+        assert result.as_numpy("OUTPUT0")[0, 0] == 2
+
+
+PRINT_WIRE = """
+import json, sys
+from forebay.wire import inference_pb2
+json.dump(sorted(describe(inference_pb2.DESCRIPTOR)), sys.stdout)
+"""
+
+
+def describe(file):
+    """Every field of every message: (message, number, name, type, label)."""
+    waiting = list(file.message_types_by_name.values())
+    fields = []
+    while waiting:
+        message = waiting.pop()
+        waiting += message.nested_types
+        fields += [[message.full_name, field.number, field.name, field.type] for field in message.fields]
+    return fields + [
+        [service.full_name, method.name, method.input_type.full_name, method.output_type.full_name]
+        for service in file.services_by_name.values()
+        for method in service.methods
+    ]
+
+
+def test_the_wire_is_that_of_the_client():
+    import inspect
+
+    from tritonclient.grpc import model_config_pb2, service_pb2
+
+    for ours, theirs in (("inference_pb2", service_pb2), ("model_config_pb2", model_config_pb2)):
+        script = inspect.getsource(describe) + PRINT_WIRE.replace("inference_pb2", ours)
+        process = subprocess.run([SERVER_PYTHON, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
+        our_fields = {tuple(field) for field in json.loads(process.stdout)}
+        their_fields = {tuple(field) for field in describe(theirs.DESCRIPTOR)}
+        assert their_fields - our_fields == set()
+        assert our_fields - their_fields == set()
