@@ -1,0 +1,44 @@
+"""A thousand streams, abandoned at every stage of their life, three times over: the server is as it was before."""
+
+import asyncio
+
+import psutil
+import pytest
+
+from tests.support.abandoning import abandon
+from tests.support.real_server import simulated
+from tests.support.supervised import served
+
+COUNT = 1000
+ROW_BYTES = 4096  # small beside what a stream itself takes: buffers that are kept for frames come and go by megabytes
+MOST_GROWTH_BYTES = 5 << 20
+SETTLE_S = 10.0
+
+
+async def settled(server, before):
+    """Wait until threads and descriptors are back, and return (threads, descriptors, PSS)."""
+    async with asyncio.timeout(SETTLE_S):
+        while (server.num_threads(), server.num_fds()) != before:
+            await asyncio.sleep(0.1)
+    return (*before, server.memory_full_info().pss)
+
+
+@pytest.mark.slow
+def test_three_thousand_abandoned_streams_leave_nothing(tmp_path, record_property):
+    repository = simulated(tmp_path / "models", alpha_ms=1, input_bytes=ROW_BYTES)
+    with served("--address", "127.0.0.1:0", "--model-repository", repository) as running:
+        ready = running.wait_ready()
+        server = psutil.Process(ready["pid"])
+
+        async def run():
+            before = (server.num_threads(), server.num_fds())
+            rounds = []
+            for _ in range(3):
+                await abandon(ready["address"], COUNT, ROW_BYTES)
+                rounds.append(await settled(server, before))
+            return rounds
+
+        rounds = asyncio.run(run())
+    record_property("rounds", rounds)
+    print("threads, descriptors, PSS in MB:", [(a, b, round(pss / (1 << 20), 1)) for a, b, pss in rounds])  # noqa: T201
+    assert rounds[2][2] - rounds[1][2] <= MOST_GROWTH_BYTES
