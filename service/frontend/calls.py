@@ -26,13 +26,18 @@ import grpc
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _HANDLER_COROUTINE = "_handle_exceptions"  # grpc.aio's, around every handler
-DELIVERY_TIMEOUT_S = 0.5  # for the status of a client that reads again just now
+DELIVERY_TIMEOUT_S = 0.5
 
 
 class CallTasks:
-    """Which task of grpc.aio holds the call of a handler's task."""
+    """Which task of grpc.aio holds the call of a handler's task.
+
+    Attributes:
+        delivery_timeout_s: time for a status to reach a client that reads again just now.
+    """
 
     def __init__(self) -> None:
+        self.delivery_timeout_s = DELIVERY_TIMEOUT_S
         self._makers: weakref.WeakKeyDictionary[asyncio.Task[Any], weakref.ref[asyncio.Task[Any]]] = (
             weakref.WeakKeyDictionary()
         )
@@ -69,10 +74,10 @@ async def cut(context: Context, tasks: CallTasks, message: str) -> NoReturn:
             the call hold each other until the next garbage collection.
     """
     aborting = asyncio.ensure_future(context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message))
-    await asyncio.wait([aborting], timeout=DELIVERY_TIMEOUT_S)
+    await asyncio.wait([aborting], timeout=tasks.delivery_timeout_s)
     if not _has_left(aborting) and (holder := tasks.holder()) is not None:
         holder.cancel()
-        await asyncio.wait([aborting], timeout=DELIVERY_TIMEOUT_S)
+        await asyncio.wait([aborting], timeout=tasks.delivery_timeout_s)
     if not aborting.done():
         aborting.cancel()
     await asyncio.wait([aborting])

@@ -65,7 +65,8 @@ async def test_new_streams_are_refused_during_a_drain(tmp_path):
         await stream.receive()
         late = running.stream()
         code, _ = await send_open(late)
-        assert code is grpc.StatusCode.UNAVAILABLE
+        # gRPC cancels a call that arrives between the close of the listener and the client's knowing of it.
+        assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
         await stream.half_close()
         assert await stream.results() == []
         await draining

@@ -8,7 +8,7 @@ import grpc
 from forebay.wire import frames_pb2 as pb
 from forebay.wire import inference_pb2
 from tests.support.loops import on_loop
-from tests.support.real_server import RawStream, eventually, real_server, simulated
+from tests.support.real_server import HANG_GUARD_S, RawStream, eventually, real_server, simulated
 
 BIG_BYTES = 1 << 18
 NARROW = [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65536)]
@@ -49,6 +49,9 @@ async def test_a_client_that_never_reads_is_cut_and_can_read_why(tmp_path):
         real_server(big(tmp_path), write_deadline_s=0.3) as running,
         grpc.aio.insecure_channel(running.address, options=NARROW) as channel,
     ):
+        running.server.frames._calls.delivery_timeout_s = (
+            HANG_GUARD_S  # this client does read, however busy the machine
+        )
         stream = await open_on(channel)
         sending = fill(stream)
         await eventually(lambda: running.server.frames.streams)
@@ -101,6 +104,7 @@ async def test_a_client_that_never_reads_is_cut_on_the_open_inference_protocol_t
         real_server(big(tmp_path), write_deadline_s=0.3) as running,
         grpc.aio.insecure_channel(running.address, options=NARROW) as channel,
     ):
+        running.server.frames._calls.delivery_timeout_s = HANG_GUARD_S
         call = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")()
         tensor = inference_pb2.ModelInferRequest.InferInputTensor(name="input", datatype="UINT8", shape=[1, BIG_BYTES])
         request = inference_pb2.ModelInferRequest(
