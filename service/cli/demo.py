@@ -79,6 +79,11 @@ def _run(options: DemoOptions, *, is_json: bool) -> int:
     from service.cli.player import CameraLog
     from service.cli.server_process import ServerStartError
 
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        typer.echo(f"forebay: cannot write to {options.out}: {error.strerror}; give another --out", err=True)
+        return exit_codes.USAGE
     logs = [CameraLog(f"camera-{number + 1}") for number in range(options.cameras)]
     with resources.as_file(resources.files("models") / "pedestrians.mp4") as clip:
         try:
@@ -199,7 +204,6 @@ def _draw(options: DemoOptions, logs: Sequence["CameraLog"], clip: str) -> list[
     seen = [log for log in logs if log.findings]
     if not seen:
         return []
-    options.out.mkdir(parents=True, exist_ok=True)
     picture, film = options.out / "demo.png", options.out / "demo.mp4"
     draw_picture(picture, clip, [(log.name, log.findings) for log in seen[:MOST_CAMERAS]])
     draw_clip(film, clip, seen[0].name, seen[0].findings, options.fps)

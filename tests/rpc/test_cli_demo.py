@@ -40,6 +40,15 @@ def test_demo_starts_a_server_and_ends_it(tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"demo.png", "demo.mp4"}
 
 
+def test_a_folder_that_cannot_be_written_is_one_line_before_anything_is_played(tmp_path):
+    (tmp_path / "file").write_text("")
+    flags = ["--out", tmp_path / "file" / "out"]
+    done = subprocess.run(command(*flags), check=False, cwd=ROOT, capture_output=True, text=True, timeout=HANG_GUARD_S)
+    assert done.returncode == exit_codes.USAGE
+    assert done.stderr.count("\n") == 1
+    assert "--out" in done.stderr
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_the_demo_and_its_server(tmp_path):
     flags = ["--json", "--cameras", 1, "--seconds", 60, "--out", tmp_path]
