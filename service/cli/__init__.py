@@ -17,6 +17,7 @@ from service.cli.doctor import doctor
 from service.cli.health import health
 from service.cli.serve import serve
 from service.cli.stream import stream
+from service.cli.trace import trace
 
 app = typer.Typer(
     name="forebay",
@@ -30,6 +31,7 @@ app.command()(demo)
 app.command()(stream)
 app.command()(health)
 app.command()(doctor)
+app.command()(trace)
 app.add_typer(config_app)
 
 # Groups with commands of their own; imported when one is called, so that the others start quickly.

@@ -22,7 +22,7 @@ def serve(
     ] = None,
     model_control_mode: Annotated[str | None, typer.Option(help="none, explicit or poll [none]")] = None,
     load_model: Annotated[list[str] | None, typer.Option(help="explicit: load at start; *: all")] = None,
-    admin_address: Annotated[str | None, typer.Option(help="host:port of /metrics, /healthz, /readyz [none]")] = None,
+    admin_address: Annotated[str | None, typer.Option(help="host:port of the live page and /metrics [none]")] = None,
     cpu_fallback: Annotated[
         bool | None, typer.Option("--cpu-fallback", help="KIND_GPU may fall back to the CPU")
     ] = None,

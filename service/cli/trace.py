@@ -1,0 +1,63 @@
+"""`forebay trace`: the last seconds of a server's pipeline, as a file for Perfetto or chrome://tracing."""
+
+import http.client
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.cli import exit_codes
+
+DEFAULT_ADMIN_ADDRESS = "127.0.0.1:8002"
+TIMEOUT_S = 30.0
+
+
+def trace(
+    *,
+    seconds: Annotated[float, typer.Option(min=0.01, max=60, help="how far back")] = 5.0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="file to write; -: standard output")] = Path(
+        "trace.json"
+    ),
+    admin_address: Annotated[
+        str | None, typer.Option(help="host:port of the server's admin port [FOREBAY_ADMIN_ADDRESS, 127.0.0.1:8002]")
+    ] = None,
+    is_json: Annotated[bool, typer.Option("--json", help="print one JSON object about what was written")] = False,
+) -> None:
+    """Save the last seconds of the pipeline; the server must have been started with --admin-address."""
+    where = admin_address or os.environ.get("FOREBAY_ADMIN_ADDRESS") or DEFAULT_ADMIN_ADDRESS
+    try:
+        content = fetch(where, f"/trace?seconds={seconds:g}")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        typer.echo(f"forebay: no trace from {where}: {error}; give --admin-address, to the server and here", err=True)
+        raise typer.Exit(exit_codes.UNAVAILABLE) from None
+    if str(output) == "-":
+        sys.stdout.buffer.write(content)
+        return
+    try:
+        output.write_bytes(content)
+    except OSError as error:
+        typer.echo(f"forebay: cannot write {output}: {error.strerror}", err=True)
+        raise typer.Exit(exit_codes.FAILED) from None
+    events = len(json.loads(content)["traceEvents"])
+    if is_json:
+        typer.echo(json.dumps({"path": str(output), "events": events, "bytes": len(content)}))
+    else:
+        typer.echo(f"{output}: {events} events; open it at https://ui.perfetto.dev or chrome://tracing")
+
+
+def fetch(address: str, path: str) -> bytes:
+    """Return what the admin port answers. Raises OSError, HTTPException or ValueError."""
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != http.client.OK:
+            raise ValueError(f"{response.status} {body[:200].decode('utf-8', 'replace').strip()}")
+        return body
+    finally:
+        connection.close()
