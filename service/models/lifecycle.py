@@ -8,6 +8,7 @@ Thread: `start`, `load`, `unload` and `poll` block for seconds and are called by
 `index` by any.
 """
 
+import re
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ log = structlog.get_logger(__name__)
 ControlMode = Literal["none", "explicit", "poll"]
 State = Literal["READY", "UNAVAILABLE", "LOADING", "UNLOADING", ""]
 ALL_MODELS = "*"
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/:'\"]+/)*")
 Fingerprint = frozenset[tuple[str, int, int]]
 
 
@@ -166,8 +168,9 @@ class ModelLifecycle:
 
 
 def _public(error: Exception, entry: ModelEntry) -> str:
-    """Return the words of an error without the folders of this machine."""
-    return str(error).replace(f"{entry.root}/", "").replace(str(entry.root), "the repository")
+    """Return the words of an error without the folders of this machine; libraries name some in their messages."""
+    text = str(error).replace(f"{entry.root}/", "").replace(str(entry.root), "the repository")
+    return _FOLDERS.sub("", text)
 
 
 def _parse_json(text: str, name: str) -> ModelConfig:
