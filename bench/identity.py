@@ -1,53 +1,54 @@
 """What a frame costs when the model costs nothing: server CPU per frame, and the round trip of one frame alone.
 
 The simulated engine takes no time but reads the whole input: its answer is a checksum. Everything else is real:
-gRPC over TCP, the session, the former, the three stages. Each number is the median of several repeats, with spread.
+gRPC, the session, the former, the stages. CPU time on a shared machine varies by two or three times within a minute, so
+every run is followed by the same run against the bare server (`bench.bare_server`): the quotient of neighbouring runs
+holds on any machine, and the client's own CPU per frame says how busy the machine was.
 """
 
+import contextlib
 import json
-import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
+
+from bench.rows import Row, Spread
 from bench.server_process import RunningServer, running_server, simulated_config
 
 IDENTITY_BYTES = 150_528  # 224 x 224 x 3
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Median, least and most of several repeats."""
-
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, values: list[float]) -> "Spread":
-        """Summarise."""
-        return cls(statistics.median(values), min(values), max(values))
-
-    def __str__(self) -> str:
-        return f"{self.median:.3f} ({self.least:.3f} to {self.most:.3f})"
+SIZES = (20_480, IDENTITY_BYTES, 602_112)
+STREAMS, WINDOW = 4, 8
+BUDGET_CPU_MS, BUDGET_INFERENCE_CPU_MS, BUDGET_LONE_MS = 0.19, 0.25, 0.7
+BAR_OVER_BARE, BAR_OVER_CLIENT = 4.0, 3.2  # of the server's CPU; the worst of five runs on a busy machine was 3.4, 2.5
 
 
 @dataclass(frozen=True, slots=True)
 class IdentityResult:
-    """CPU milliseconds per frame of server and client at 32 in flight, and round trips of one frame alone."""
+    """CPU milliseconds per frame at 32 in flight, round trips of one frame alone, and the bare server beside it."""
 
     payload_bytes: int
     transport: str
+    protocol: str
     server_cpu_ms: Spread
     client_cpu_ms: Spread
+    bare_cpu_ms: Spread
+    over_bare: Spread
+    over_client: Spread
     frames_per_s: Spread
     lone_p50_ms: Spread
+    lone_over_bare: Spread
 
 
-def offer(server: RunningServer, address: str, payload_bytes: int, **options: int) -> dict[str, Any]:
+def offer(server: RunningServer, address: str, payload_bytes: int, **options: int | str) -> dict[str, Any]:
     """Run the load in a process of its own; return its result with the server's CPU per frame added."""
-    command = [sys.executable, "-m", "bench.frame_load", address, "identity", "--payload-bytes", str(payload_bytes)]
+    command = [sys.executable, "-m", "bench.frame_load", address, str(options.pop("model", "identity"))]
+    command += ["--payload-bytes", str(payload_bytes)]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
     before_s = server.cpu_s()
@@ -56,39 +57,110 @@ def offer(server: RunningServer, address: str, payload_bytes: int, **options: in
     if result["not_ok"]:
         raise RuntimeError(f"{result['not_ok']} of {result['frames']} frames were not OK: the measurement is void")
     result["server_cpu_ms"] = (server.cpu_s() - before_s) * 1e3 / result["frames"]
+    result["client_cpu_ms"] = result["client_cpu_s"] * 1e3 / result["frames"]
     return result
 
 
+@contextlib.contextmanager
+def bare_server() -> Iterator[RunningServer]:
+    """Run the bare server for the duration of a with-block."""
+    with TemporaryDirectory(prefix="forebay-bench-") as folder:
+        uds = f"unix:{Path(folder) / 'bare.sock'}"
+        command = [sys.executable, "-m", "bench.bare_server", "127.0.0.1:0", uds]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+            try:
+                line = process.stdout.readline() if process.stdout is not None else ""
+                yield RunningServer(f"127.0.0.1:{line.split()[1]}", uds, psutil.Process(process.pid))
+            finally:
+                process.terminate()
+
+
 def measure_identity(
-    payload_bytes: int = IDENTITY_BYTES, transport: str = "tcp", frames: int = 8000, repeats: int = 5
+    payload_bytes: int = IDENTITY_BYTES,
+    transport: str = "tcp",
+    protocol: str = "forebay",
+    frames: int = 4000,
+    repeats: int = 5,
 ) -> IdentityResult:
-    """Measure one payload size over one transport."""
+    """Measure one payload size over one transport, in turn with the bare server."""
     config = simulated_config(alpha_ms=0, beta_ms=0, input_bytes=payload_bytes)
-    loaded, alone = [], []
-    with running_server({"identity": config}) as server:
-        address = server.address if transport == "tcp" else server.uds
-        offer(server, address, payload_bytes, streams=4, window=8, frames=frames // 4)  # warm up
-        for _ in range(repeats):
-            loaded.append(offer(server, address, payload_bytes, streams=4, window=8, frames=frames))
-            alone.append(offer(server, address, payload_bytes, streams=1, window=1, frames=frames // 8))
+    loaded: dict[str, list[dict[str, Any]]] = {"forebay": [], "bare": []}
+    alone: dict[str, list[dict[str, Any]]] = {"forebay": [], "bare": []}
+    with running_server({"identity": config}) as served, bare_server() as bare:
+        for repeat in range(repeats + 1):
+            for name, server in (("forebay", served), ("bare", bare)):
+                address = server.address if transport == "tcp" else server.uds
+                spoken = protocol if name == "forebay" else "forebay"  # the bare server speaks one protocol
+                count = frames if repeat else frames // 4
+                many = offer(
+                    server, address, payload_bytes, streams=STREAMS, window=WINDOW, frames=count, protocol=spoken
+                )
+                one = offer(server, address, payload_bytes, streams=1, window=1, frames=count // 8, protocol=spoken)
+                if repeat:  # the first round warms up
+                    loaded[name].append(many)
+                    alone[name].append(one)
+    ours, theirs = loaded["forebay"], loaded["bare"]
     return IdentityResult(
         payload_bytes=payload_bytes,
         transport=transport,
-        server_cpu_ms=Spread.of([run["server_cpu_ms"] for run in loaded]),
-        client_cpu_ms=Spread.of([run["client_cpu_s"] * 1e3 / run["frames"] for run in loaded]),
-        frames_per_s=Spread.of([run["frames"] / run["wall_s"] for run in loaded]),
-        lone_p50_ms=Spread.of([run["p50_ms"] for run in alone]),
+        protocol=protocol,
+        server_cpu_ms=_spread(ours, "server_cpu_ms"),
+        client_cpu_ms=_spread(ours, "client_cpu_ms"),
+        bare_cpu_ms=_spread(theirs, "server_cpu_ms"),
+        over_bare=_quotients(ours, theirs, "server_cpu_ms"),
+        over_client=Spread.of([run["server_cpu_ms"] / run["client_cpu_ms"] for run in ours]),
+        frames_per_s=Spread.of([run["frames"] / run["wall_s"] for run in ours]),
+        lone_p50_ms=_spread(alone["forebay"], "p50_ms"),
+        lone_over_bare=_quotients(alone["forebay"], alone["bare"], "p50_ms"),
     )
+
+
+def _spread(runs: list[dict[str, Any]], key: str) -> Spread:
+    return Spread.of([run[key] for run in runs])
+
+
+def _quotients(runs: list[dict[str, Any]], others: list[dict[str, Any]], key: str) -> Spread:
+    return Spread.of([run[key] / other[key] for run, other in zip(runs, others, strict=True)])
+
+
+def rows(*, is_quick: bool) -> Iterator[Row]:
+    """Measure the budget's case in full, and every other size, protocol and transport shorter."""
+    yield from _main_rows(measure_identity(frames=2000 if is_quick else 4000, repeats=3 if is_quick else 5))
+    if is_quick:
+        return
+    for protocol in ("forebay", "oip"):
+        for transport in ("tcp", "unix"):
+            for payload_bytes in SIZES:
+                if (protocol, transport, payload_bytes) != ("forebay", "tcp", IDENTITY_BYTES):
+                    yield from _cell(measure_identity(payload_bytes, transport, protocol, frames=2000, repeats=3))
+
+
+def _main_rows(result: IdentityResult) -> Iterator[Row]:
+    case = "identity, 150 KB, tcp"
+    yield Row(f"{case}: server CPU per frame, 32 in flight", result.server_cpu_ms, "ms", BUDGET_CPU_MS)
+    yield Row(f"{case}: the same over the bare server's", result.over_bare, bar=BAR_OVER_BARE)
+    yield Row(f"{case}: the same over the client's", result.over_client, bar=BAR_OVER_CLIENT)
+    yield Row(f"{case}: client CPU per frame", result.client_cpu_ms, "ms", note="yardstick: 0.16 on a quiet machine")
+    yield Row(f"{case}: bare server's CPU per frame", result.bare_cpu_ms, "ms", note="what grpc.aio costs here")
+    yield Row(f"{case}: frames per second, client on the same cores", result.frames_per_s, "/s", is_higher_better=True)
+    yield Row(f"{case}: one frame in flight, p50", result.lone_p50_ms, "ms", BUDGET_LONE_MS)
+    yield Row(f"{case}: the same over the bare server's", result.lone_over_bare)
+
+
+def _cell(result: IdentityResult) -> Iterator[Row]:
+    name = "Open Inference stream" if result.protocol == "oip" else "identity"
+    case = f"{name}, {result.payload_bytes // 1000} KB, {result.transport}"
+    is_budgeted = (result.protocol, result.transport, result.payload_bytes) == ("oip", "tcp", IDENTITY_BYTES)
+    budget = BUDGET_INFERENCE_CPU_MS if is_budgeted else None
+    note = f"client {result.client_cpu_ms.median:.2f} ms, bare server {result.bare_cpu_ms.median:.2f} ms"
+    yield Row(f"{case}: server CPU per frame", result.server_cpu_ms, "ms", budget, note=note)
+    yield Row(f"{case}: one frame in flight, p50", result.lone_p50_ms, "ms")
 
 
 def main() -> None:
     """Measure and print."""
-    result = measure_identity()
-    print(f"identity, {result.payload_bytes} bytes, {result.transport}; median (least to most) of the repeats")
-    print(f"  server CPU per frame, 32 in flight  {result.server_cpu_ms} ms")
-    print(f"  client CPU per frame                {result.client_cpu_ms} ms")
-    print(f"  frames per second                   {result.frames_per_s}")
-    print(f"  one in flight, p50                  {result.lone_p50_ms} ms")
+    for row in rows(is_quick=True):
+        print(f"{row.what}: {row.value} {row.unit} {row.verdict}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.identity import Spread
+from bench.rows import Spread
 from bench.server_process import running_server
 
 REPEATS = 5

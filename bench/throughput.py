@@ -1,0 +1,156 @@
+"""The server against the engine alone: frames per second over raw ONNX Runtime's, and p99 at half of that rate.
+
+The model is shufflenet from the onnx package's light models, made batchable: the first dimension varies, each Reshape
+keeps the first dimension (1 -> 0), and its constant weights become seeded He-normal ones. Raw is the best rate over
+batch sizes of one session with one thread on prepared input: no server, no client, no copy. Raw and served runs take
+turns, and each quotient is of neighbours.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+
+from bench.identity import offer
+from bench.rows import Row, Spread
+from bench.server_process import RunningServer, running_server
+
+FRAME_SHAPE = (3, 224, 224)
+FRAME_BYTES = 4 * 3 * 224 * 224
+BATCH_SIZES = (1, 2, 4, 8)
+MAX_BATCH_SIZE = 8
+BUDGET_SHARE, BAR_SHARE = 0.90, 0.75
+BUDGET_P99_MS = 35.0
+ONE_DIMENSION = {"_s_0": 1.0, "_riv_0": 1.0}  # scale and variance; bias and mean are 0
+
+
+def write_shufflenet(path: Path) -> None:
+    """Write the batchable model with seeded weights."""
+    source = Path(onnx.__file__).parent / "backend/test/data/light/light_shufflenet.onnx"
+    graph = onnx.load(source).graph
+    generator = np.random.default_rng(1)
+    constants = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "ConstantOfShape":
+            constants[node.output[0]] = _weights(node.output[0], constants.pop(node.input[0]), generator)
+        else:
+            nodes.append(node)
+    for node in nodes:
+        if node.op_type == "Reshape":
+            shape = constants[node.input[1]].copy()
+            shape[0] = 0  # as many as come in
+            constants[node.input[1]] = shape
+    batch = ["N", *FRAME_SHAPE]
+    batchable = helper.make_graph(
+        nodes,
+        "shufflenet",
+        [helper.make_tensor_value_info(graph.input[0].name, onnx.TensorProto.FLOAT, batch)],
+        [helper.make_tensor_value_info(graph.output[0].name, onnx.TensorProto.FLOAT, ["N", 1000])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(batchable, opset_imports=[helper.make_opsetid("", 9)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _weights(name: str, shape: "np.ndarray[Any, Any]", generator: np.random.Generator) -> "np.ndarray[Any, Any]":
+    dims = [int(side) for side in shape]
+    if len(dims) > 1:
+        deviation = np.sqrt(2.0 / np.prod(dims[1:]))
+        return (generator.standard_normal(dims) * deviation).astype(np.float32)
+    value = next((value for ending, value in ONE_DIMENSION.items() if name.endswith(ending)), 0.0)
+    return np.full(dims, value, np.float32)
+
+
+class RawSession:
+    """ONNX Runtime with one thread, as the server opens it, on prepared input."""
+
+    def __init__(self, path: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._name = self._session.get_inputs()[0].name
+
+    def rate(self, batch_size: int, seconds: float) -> float:
+        """Return frames per second at one batch size."""
+        frames = np.random.default_rng(1).standard_normal((batch_size, *FRAME_SHAPE), np.float32)
+        self._session.run(None, {self._name: frames})
+        started_s, batches = time.perf_counter(), 0
+        while time.perf_counter() - started_s < seconds:
+            self._session.run(None, {self._name: frames})
+            batches += 1
+        return batches * batch_size / (time.perf_counter() - started_s)
+
+
+def rows(*, is_quick: bool) -> Iterator[Row]:
+    """Measure both."""
+    seconds, repeats = (2.0, 3) if is_quick else (4.0, 5)
+    with TemporaryDirectory(prefix="forebay-bench-") as folder:
+        path = Path(folder) / "shufflenet" / "1" / "model.onnx"
+        path.parent.mkdir(parents=True)
+        write_shufflenet(path)
+        (path.parent.parent / "config.pbtxt").write_text(f"max_batch_size: {MAX_BATCH_SIZE}\n")
+        session = RawSession(path)
+        best_size = max(BATCH_SIZES, key=lambda size: session.rate(size, seconds / 4))
+        raw, served = [], []
+        with running_server(model_repository=Path(folder)) as server:
+            for repeat in range(repeats + 1):
+                raw_rate = session.rate(best_size, seconds)
+                served_rate = _served_rate(server, int(raw_rate * seconds))
+                if repeat:  # the first warms up
+                    raw.append(raw_rate)
+                    served.append(served_rate)
+            raw_spread = Spread.of(raw)
+            share = Spread.of([ours / alone for ours, alone in zip(served, raw, strict=True)])
+            case = "shufflenet, 602 KB"
+            yield Row(f"{case}: raw ONNX Runtime, one thread", raw_spread, "/s", note=f"best at batch {best_size}")
+            yield Row(f"{case}: served, 8 in flight, over raw", share, "", BUDGET_SHARE, BAR_SHARE, is_higher_better=True)
+            if not is_quick:
+                yield _half_load(server, raw_spread.median / 2)
+
+
+def _served_rate(server: RunningServer, frames: int) -> float:
+    run = offer(server, server.address, FRAME_BYTES, model="shufflenet", streams=2, window=4, frames=max(16, frames))
+    return float(run["frames"] / run["wall_s"])
+
+
+def _half_load(server: RunningServer, rate: float) -> Row:
+    """Offer half of the raw rate, Poisson, with the load tester: open loop, latency from the intended send."""
+    options = ["--model", "shufflenet", "--rate", f"{rate:.1f}", "--streams", "4", "--delivery", "every"]
+    report = load(server.address, *options, "--shape", "x".join(map(str, FRAME_SHAPE)), "--duration", "30s")
+    interval = report.get("p99_ci_ms") or [report["p99_ms"]] * 2
+    values = [float("nan") if value is None else value for value in (report["p99_ms"], *interval)]
+    note = f"{rate:.0f}/s; {report['verdict']}; least and most are p99's 95 % interval"
+    return Row(
+        "shufflenet, Poisson at half of the raw rate: p99", Spread(*values), "ms", budget=BUDGET_P99_MS, note=note
+    )
+
+
+def load(address: str, *options: str, command: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Run `forebay load` in a process of its own and return its JSON report, whatever its verdict."""
+    with TemporaryDirectory(prefix="forebay-bench-") as folder:
+        path = Path(folder) / "report.json"
+        line = [sys.executable, "-m", "loadtest", *command, "--address", address, "--json", str(path)]
+        subprocess.run([*line, "--no-live", *options], check=False, capture_output=True)  # noqa: S603
+        report: dict[str, Any] = json.loads(path.read_text())
+        return report
+
+
+def main() -> None:
+    """Measure and print."""
+    for row in rows(is_quick=False):
+        print(f"{row.what}: {row.value} {row.unit} {row.verdict} {row.note}")
+
+
+if __name__ == "__main__":
+    main()
