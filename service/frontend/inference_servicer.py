@@ -18,7 +18,8 @@ from service.clock import Clock
 from service.errors import InvariantError, ServiceError, SlowReaderError
 from service.frontend.calls import CallTasks, cut
 from service.frontend.inference_admission import StreamKeys, admit, cancel
-from service.frontend.inference_codec import Call, encode, parse
+from service.frontend.inference_codec import Call, parse
+from service.frontend.inference_encode import encode
 from service.frontend.inference_errors import InferenceError, internal, status_of
 from service.frontend.inference_lookup import ModelLookup
 from service.frontend.inference_rpcs import ModelRpcs

@@ -26,7 +26,8 @@ from forebay.wire import inference_pb2 as pb
 from service.clock import Clock
 from service.errors import InvariantError, ServiceError, SupersededError
 from service.frontend.inference_admission import StreamKeys, admit, cancel
-from service.frontend.inference_codec import FINAL_RESPONSE, Call, encode, parse
+from service.frontend.inference_codec import Call, parse
+from service.frontend.inference_encode import FINAL_RESPONSE, encode
 from service.frontend.inference_errors import InferenceError, in_stream, internal, status_of
 from service.frontend.inference_lookup import ModelLookup
 from service.models.version import ModelVersion

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from engines.engine import EngineSpecs, TensorSpec
 from forebay.wire import inference_pb2 as pb
 from service.errors import ServiceError
-from service.frontend.inference_codec import arrays_of, decode, encode, parse
+from service.frontend.inference_codec import arrays_of, decode, parse
+from service.frontend.inference_encode import encode
 from service.frontend.inference_errors import InferenceError, status_of
 from service.frontend.inference_face import ModelFace
 from service.models.completion import complete
