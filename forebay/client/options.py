@@ -66,7 +66,7 @@ class Reconnection:
     connect_timeout_s: float = 10.0
     give_up_after_s: float | None = 60.0
     backoff_base_s: float = 0.1
-    backoff_cap_s: float = 2.0
+    backoff_cap_s: float = 1.0
     reopenings_per_s: float = 1.0
     silence_limit_s: float | None = None
 
