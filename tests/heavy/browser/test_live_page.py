@@ -1,0 +1,170 @@
+"""The live page in a real browser, against a real server under load.
+
+FOREBAY_SCREENSHOTS=docs/images keeps the pictures for the documentation; otherwise they go to a temporary folder.
+"""
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+
+from forebay.wire import frames_pb2 as pb
+from tests.support.browser import Browser, find_chromium
+from tests.support.loops import on_loop
+from tests.support.real_server import real_server, simulated
+
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.skipif(find_chromium() is None, reason="no chromium here: apt-get install chromium"),
+]
+
+AWKWARD = [
+    'quo"te <b>bold</b>',
+    "new\nline",
+    "\N{PILE OF POO} emoji",
+    "x" * 256,
+    "<script>document.title='owned'</script>",
+]
+ORDINARY = ["gate north", "gate south", "dock 1", "dock 2", "dock 3", "lobby", "roof", "yard"]
+FRAME_INTERVAL_S = 0.04
+
+
+@pytest.fixture
+def browser(tmp_path):
+    browser = Browser(tmp_path / "profile")
+    try:
+        yield browser
+    finally:
+        browser.close()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return Path(os.environ.get("FOREBAY_SCREENSHOTS", tmp_path))
+
+
+@contextlib.asynccontextmanager
+async def cameras(running, names, model="sim", **fields):
+    """Streams that send a frame every 40 ms until the block ends."""
+    is_over = asyncio.Event()
+
+    async def play(name):
+        stream = await running.open(
+            stream_id=name, model=model, delivery=pb.DELIVERY_LATEST, latency_budget_ms=100, **fields
+        )
+        reading = asyncio.create_task(stream.drain())
+        loop, seq = asyncio.get_running_loop(), 0
+        while not is_over.is_set():
+            seq += 1
+            await stream.send(seq, capture_time_us=int(loop.time() * 1e6))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(is_over.wait(), FRAME_INTERVAL_S)
+        await stream.half_close()
+        await reading
+
+    playing = [asyncio.create_task(play(name)) for name in names]
+    try:
+        yield
+    finally:
+        is_over.set()
+        await asyncio.gather(*playing)
+
+
+@contextlib.asynccontextmanager
+async def page_under_load(browser, folder, names=ORDINARY, **settings):
+    """A server with a model that takes some ms, cameras, and the page open in the browser with every camera listed."""
+    simulated(folder / "models", alpha_ms=8, beta_ms=1, max_batch_size=8)
+    given = {"admin_address": "127.0.0.1:0", **settings}
+    async with real_server(folder / "models", **given) as running, cameras(running, names):
+        await asyncio.to_thread(browser.look, 1200, 900)
+        await asyncio.to_thread(browser.open, f"http://{running.server.admin_address}/")
+        await asyncio.to_thread(browser.wait_for, f"document.querySelectorAll('#rows tr').length === {len(names)}")
+        yield running
+
+
+def cell(name, column):
+    """An expression for the text of a camera's cell."""
+    row = f"[...document.querySelectorAll('#rows tr')].find((row) => row.firstChild.textContent === {name!r})"
+    return f"{row}.children[{column}].textContent"
+
+
+HAS_INK = """(() => {
+  const canvas = document.getElementById("strip");
+  const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+  return data.some((value) => value);
+})()"""
+
+
+@on_loop(guard_s=120)
+async def test_the_page_shows_cameras_models_and_the_pipeline(browser, tmp_path, pictures):
+    async with page_under_load(browser, tmp_path):
+        await asyncio.to_thread(browser.wait_for, f"parseFloat({cell('dock 1', 2)}) > 5")
+        await asyncio.to_thread(browser.wait_for, f"parseFloat({cell('dock 1', 5)}) >= 0")  # an age
+        await asyncio.to_thread(browser.wait_for, "document.querySelector('.model h3').textContent === 'sim.1'")
+        await asyncio.to_thread(browser.wait_for, HAS_INK)
+        await asyncio.sleep(12)  # for a picture with something in it
+        for name, size, scheme in (
+            ("live-light", (1200, 900), "light"),
+            ("live-dark", (1200, 900), "dark"),
+            ("live-phone", (390, 1200), "light"),
+        ):
+            await asyncio.to_thread(browser.look, *size, scheme)
+            await asyncio.sleep(1.2)
+            await asyncio.to_thread(browser.screenshot, pictures / f"{name}.png")
+        assert browser.complaints() == []
+
+
+@on_loop(guard_s=120)
+async def test_names_are_text_whatever_they_hold(browser, tmp_path):
+    async with page_under_load(browser, tmp_path, AWKWARD):
+        names = browser.evaluate("[...document.querySelectorAll('#rows th')].map((cell) => cell.textContent)")
+        assert sorted(names) == sorted([name.replace("\n", "\u240a")[:80] for name in AWKWARD])
+        assert browser.evaluate("document.title") == "Forebay"
+        assert browser.evaluate("document.querySelectorAll('#rows b, #rows script').length") == 0
+        assert browser.complaints() == []
+
+
+@on_loop(guard_s=120)
+async def test_the_page_fits_a_phone_and_follows_the_colour_scheme(browser, tmp_path):
+    async with page_under_load(browser, tmp_path, [*ORDINARY, "x" * 256]):
+        grounds = {}
+        for scheme in ("light", "dark"):
+            await asyncio.to_thread(browser.look, 390, 800, scheme)
+            await asyncio.to_thread(browser.wait_for, "innerWidth === 390")
+            grounds[scheme] = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+        assert len(set(grounds.values())) == 2
+
+
+@on_loop(guard_s=120)
+async def test_the_page_can_be_used_by_keyboard(browser, tmp_path):
+    async with page_under_load(browser, tmp_path):
+        await asyncio.to_thread(browser.press, "/")
+        assert browser.evaluate("document.activeElement.id") == "filter"
+        for letter in "dock":
+            await asyncio.to_thread(browser.press, letter)
+        await asyncio.to_thread(browser.wait_for, "document.querySelectorAll('#rows tr').length === 3")
+        await asyncio.to_thread(browser.press, "Tab")  # the table's own scrolling
+        await asyncio.to_thread(browser.press, "Tab")  # its first column
+        await asyncio.to_thread(browser.press, "Enter", "\r")
+        sorting = "document.querySelector('#columns th').getAttribute('aria-sort')"
+        await asyncio.to_thread(browser.wait_for, f"{sorting} === 'descending'")
+        first = "document.querySelector('#rows th').textContent"
+        await asyncio.to_thread(browser.wait_for, f"{first} === 'dock 3'")
+        await asyncio.to_thread(browser.press, "3")
+        assert browser.evaluate("document.querySelector('#spans [aria-pressed=true]').textContent") == "100 ms"
+
+
+@on_loop(guard_s=120)
+async def test_the_page_says_that_the_server_is_gone_and_goes_on_when_it_is_back(browser, tmp_path):
+    status = "document.getElementById('status').textContent"
+    async with page_under_load(browser, tmp_path / "one") as running:
+        address = running.server.admin_address
+        await asyncio.to_thread(browser.wait_for, f"{status} === 'live'")
+    await asyncio.to_thread(browser.wait_for, f"{status}.includes('gone')")
+    repository = simulated(tmp_path / "two", name="other")
+    async with real_server(repository, admin_address=address) as running, cameras(running, ["new"], "other"):
+        await asyncio.to_thread(browser.wait_for, f"{status} === 'live'")
+        await asyncio.to_thread(browser.wait_for, f"parseFloat({cell('new', 2)}) > 0")
