@@ -9,7 +9,8 @@ Thread: any; reads the file system, so never the event loop's.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -54,7 +55,8 @@ class ModelEntry:
                 raise RepositoryError(f"{self.name}: a file name of more than {MAX_NAME_BYTES} bytes: shorten it")
         path = self.path.joinpath(*parts)
         _check_inside(path, self.root, relative)
-        return path if path.is_file() else None
+        with _readable(relative):
+            return path if path.is_file() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,11 @@ class Repository:
         """Return every model and every problem. Files, hidden folders and `__pycache__` are passed over."""
         entries: list[ModelEntry] = []
         problems: list[str] = []
-        for name in sorted({folder.name for root in self._roots for folder in root.iterdir() if _may_be_model(folder)}):
+        names: set[str] = set()
+        for root in self._roots:
+            with _readable(f"model repository {root.name!r}"):
+                names.update(folder.name for folder in root.iterdir() if _may_be_model(folder))
+        for name in sorted(names):
             if not MODEL_NAME.fullmatch(name):
                 problems.append(
                     f"{name!r} cannot be a model's name: use letters, digits, '_', '-' and '.', at most 128"
@@ -130,7 +136,8 @@ def _may_be_model(folder: Path) -> bool:
 def _entry(root: Path, name: str) -> ModelEntry:
     path = root / name
     _check_inside(path, root, name)
-    versions = tuple(sorted(_version(root, name, folder) for folder in path.iterdir() if _is_version(folder)))
+    with _readable(name):
+        versions = tuple(sorted(_version(root, name, folder) for folder in path.iterdir() if _is_version(folder)))
     if not versions and not (path / CONFIG_NAME).exists():
         raise RepositoryError(f"{name}: no {CONFIG_NAME} and no version folder: put the model file in {name}/1")
     return ModelEntry(name, path, versions, root)
@@ -150,6 +157,15 @@ def _version(root: Path, name: str, folder: Path) -> int:
     if len(digits) > len(str(MAX_VERSION)) or version > MAX_VERSION:
         raise RepositoryError(f"{name}: a version is above {MAX_VERSION}: rename the folder")
     return version
+
+
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Turn what the file system refuses into RepositoryError."""
+    try:
+        yield
+    except OSError as error:
+        raise RepositoryError(f"{what} cannot be read: {error.strerror}") from None
 
 
 def _check_inside(path: Path, root: Path, relative: str) -> None:

@@ -1,4 +1,5 @@
 import contextlib
+import os
 
 import pytest
 
@@ -145,3 +146,15 @@ def test_a_missing_repository_is_told_by_its_name_only(tmp_path):
 def test_no_repository_at_all_is_an_error():
     with pytest.raises(RepositoryError, match="name a folder"):
         Repository([])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("closed", [".", "net"])
+def test_a_folder_that_may_not_be_read_is_a_problem_in_words(tmp_path, closed):
+    (tmp_path / "net" / "1").mkdir(parents=True)
+    (tmp_path / closed).chmod(0)
+    try:
+        with pytest.raises(RepositoryError, match="cannot be read: Permission denied"):
+            Repository([tmp_path]).models()
+    finally:
+        (tmp_path / closed).chmod(0o700)
