@@ -1,0 +1,167 @@
+"""Streams of requests: order, windows, newest-only delivery, cancellation, drains."""
+
+import asyncio
+
+import grpc
+import numpy as np
+import pytest
+
+from forebay.wire import inference_pb2 as pb
+from tests.support.inference import array_of, request_of, stub_of
+from tests.support.loops import on_loop
+from tests.support.real_server import ROW_BYTES, SimulatedDevices, eventually, real_server, simulated
+
+
+def sim_request(value, model="sim", rows=1, **fields):
+    return request_of(model, input=np.full((rows, ROW_BYTES), value, np.uint8), request_id=str(value), **fields)
+
+
+async def responses(call, count):
+    return [await call.read() for _ in range(count)]
+
+
+@on_loop
+async def test_responses_of_a_model_come_in_the_order_of_its_requests(tmp_path):
+    simulated(tmp_path, instances=2, max_batch_size=4)
+    async with real_server(tmp_path) as running:
+        call = stub_of(running).ModelStreamInfer()
+        for number in range(60):
+            await call.write(sim_request(number, rows=1 + number % 4))
+        await call.done_writing()
+        got = await responses(call, 60)
+        assert [response.infer_response.id for response in got] == [str(number) for number in range(60)]
+        for number, response in enumerate(got):
+            assert array_of(response.infer_response, "output").shape == (1 + number % 4, ROW_BYTES)
+            assert np.all(array_of(response.infer_response, "output") == number)
+        assert await call.read() is grpc.aio.EOF
+
+
+@on_loop
+async def test_a_held_model_does_not_hold_up_another(tmp_path):
+    simulated(tmp_path, "slow")
+    simulated(tmp_path, "fast")
+    async with real_server(tmp_path, devices=SimulatedDevices()) as running:
+        running.hold("slow")
+        call = stub_of(running).ModelStreamInfer()
+        await call.write(sim_request(1, "slow"))
+        await call.write(sim_request(2, "fast"))
+        assert (await call.read()).infer_response.id == "2"
+        running.release("slow")
+        assert (await call.read()).infer_response.id == "1"
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF
+
+
+@on_loop
+async def test_with_delivery_latest_a_waiting_request_makes_way_and_says_so(tmp_path):
+    simulated(tmp_path, max_batch_size=1)
+    async with real_server(tmp_path, devices=SimulatedDevices()) as running:
+        running.hold()
+        call = stub_of(running).ModelStreamInfer()
+        for number in range(12):
+            await call.write(sim_request(number, parameters={"delivery": "latest"}))
+        await eventually(lambda: running.version().statistics.snapshot().failures["REJECTED"] > 0)
+        running.release()
+        await call.done_writing()
+        got = [response.infer_response async for response in call]
+        assert [response.id for response in got] == [str(number) for number in range(12)]
+        dropped = [response for response in got if "dropped" in response.parameters]
+        assert dropped
+        for response in dropped:
+            assert response.parameters["dropped"].string_param == "superseded"
+            assert response.parameters["triton_final_response"].bool_param
+            assert not response.outputs
+        assert got[-1].outputs
+
+
+@on_loop
+async def test_a_stream_that_is_cancelled_gives_everything_back(tmp_path):
+    simulated(tmp_path, max_batch_size=1)
+    async with real_server(tmp_path, devices=SimulatedDevices()) as running:
+        running.hold()
+        call = stub_of(running).ModelStreamInfer()
+        for number in range(20):
+            await call.write(sim_request(number))
+        await eventually(lambda: running.server.permits.taken_count > 10)
+        call.cancel()
+        await eventually(lambda: running.server.permits.taken_count <= 4)
+        running.release()
+
+
+@on_loop
+async def test_a_unary_call_that_is_cancelled_is_not_executed(tmp_path):
+    simulated(tmp_path, max_batch_size=1)
+    async with real_server(tmp_path, devices=SimulatedDevices()) as running:
+        running.hold()
+        stub = stub_of(running)
+        calls = [stub.ModelInfer(sim_request(number)) for number in range(8)]
+        await eventually(lambda: running.server.permits.taken_count >= 8)
+        for call in calls:
+            call.cancel()
+        await eventually(lambda: running.version().statistics.snapshot().failures["CANCELED"] >= 4)
+        running.release()
+        assert (await stub.ModelInfer(sim_request(9))).id == "9"
+
+
+@on_loop
+async def test_a_stream_answers_what_it_has_read_when_the_server_drains(tmp_path):
+    simulated(tmp_path)
+    async with real_server(tmp_path, drain_grace_s=0.2, is_checked=False) as running:
+        stub = stub_of(running)
+        call = stub.ModelStreamInfer()
+        for number in range(5):
+            await call.write(sim_request(number))
+        assert len(await responses(call, 5)) == 5
+        closing = asyncio.create_task(running.server.front_end.drain())
+        await eventually(lambda: running.server.inference._is_draining)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.ModelInfer(sim_request(1))
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+        await closing
+
+
+@on_loop
+async def test_frames_and_requests_share_a_batch(tmp_path):
+    simulated(tmp_path, max_batch_size=4)
+    async with real_server(tmp_path, devices=SimulatedDevices()) as running:
+        running.hold()
+        stream = await running.open()
+        stub = stub_of(running)
+        for seq in range(6):
+            await stream.send(seq)
+        calls = [asyncio.ensure_future(_infer(stub, number)) for number in range(6)]
+        await eventually(lambda: running.version().former.statistics().arrivals >= 12)
+        running.release()
+        await stream.half_close()
+        assert len(await stream.results()) == 6
+        assert [response.id for response in await asyncio.gather(*calls)] == [str(number) for number in range(6)]
+        batches = running.version().statistics.snapshot().batches
+        assert sum(rows * counts.compute_infer.count for rows, counts in batches.items()) == 12
+        assert sum(counts.compute_infer.count for counts in batches.values()) < 12
+
+
+async def _infer(stub, number):
+    return await stub.ModelInfer(sim_request(number))
+
+
+@on_loop
+async def test_too_many_streams_are_refused(tmp_path):
+    simulated(tmp_path)
+    async with real_server(tmp_path, max_streams=1) as running:
+        stub = stub_of(running)
+        first = stub.ModelStreamInfer()
+        await first.write(sim_request(1))
+        assert (await first.read()).infer_response.id == "1"
+        second = stub.ModelStreamInfer()
+        assert await second.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await first.done_writing()
+        assert await first.read() is grpc.aio.EOF
+
+
+def test_the_fields_that_a_response_may_have_are_the_protocols():
+    assert [field.name for field in pb.ModelStreamInferResponse.DESCRIPTOR.fields] == [
+        "error_message",
+        "infer_response",
+    ]
