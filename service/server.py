@@ -28,6 +28,7 @@ from service.frontend.inference_statistics import StatisticsRpcs
 from service.frontend.loop_sink import LoopSink
 from service.frontend.server import AddressError, FrontEnd
 from service.models.lifecycle import ModelLifecycle
+from service.models.memory import MemoryAccount
 from service.models.opening import OpenDevice, VersionContext, open_device_of_kind
 from service.models.registry import ModelRegistry
 from service.models.version import ModelVersion
@@ -95,6 +96,7 @@ class Server:
                 open_device,
                 settings.cache_folder or default_cache_folder(os.environ),
                 cpu_fallback=settings.cpu_fallback,
+                memory=MemoryAccount(settings.model_memory_bytes),
                 journal=self.journal,
             ),
         )

@@ -48,6 +48,7 @@ class ServeSettings(BaseSettings):
         (), description="explicit: models to load at start; *: all; in the environment separated by commas"
     )
     repository_poll_s: float = Field(15.0, ge=0.1, le=86_400, description="poll: how often the folders are looked at")
+    model_memory_bytes: int = Field(0, ge=0, description="most that models may hold together; 0: what is free")
     cpu_fallback: bool = Field(default=False, description="models that ask for a GPU they cannot have run on the CPU")
     allow_client_shm: bool = Field(default=False, description="clients on this machine may use shared memory")
     cache_folder: Path | None = Field(None, description="keeps measured costs; empty: ~/.cache/forebay")

@@ -3,7 +3,8 @@
 import itertools
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from engines import open_device, open_engine
@@ -21,6 +22,7 @@ from service.models.batching import batching_settings, executed_sizes, measured_
 from service.models.completion import complete
 from service.models.config_text import ConfigError
 from service.models.description import ModelDescription
+from service.models.memory import MemoryAccount, needed_bytes
 from service.models.unbound import FRAMES_LIMIT_BYTES, HANG_LIMIT_NS, measure_unbound
 from service.models.version import ModelVersion
 from service.observe.journal import Journal
@@ -74,6 +76,7 @@ class VersionContext:
     open_device: OpenDevice = open_device_of_kind
     cache_folder: Path | None = None
     cpu_fallback: bool = False
+    memory: MemoryAccount = field(default_factory=MemoryAccount)
     journal: Journal | None = None
 
 
@@ -119,6 +122,15 @@ def _build(
     specs = engines[0].specs
     _check_shapes(engines[0], description)
     description = complete(description, specs)
+    needed = needed_bytes(
+        specs,
+        instances=description.instance_count,
+        permits=context.permits.count,
+        model_path=model_path,
+        is_gpu=device_kind(description) == "cuda",
+    )
+    give_back = partial(context.memory.give_back, context.memory.reserve(needed))
+    undo.callback(give_back)
     arena = FrameArena(device, specs.inputs if specs.is_fixed else (), context.permits)
     undo.callback(arena.close)
     statistics = VersionStatistics(clock)
@@ -171,6 +183,7 @@ def _build(
         unbound=None if specs.is_fixed else UnboundFrames(context.permits, FRAMES_LIMIT_BYTES),
         statistics=statistics,
         load_ns=clock.now_ns() - started_ns,
+        on_closed=give_back,
     )
 
 

@@ -5,7 +5,7 @@ The front end sees `arrive`, `cancel`, `arena` and `feasibility`; everything els
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from engines.device import Device
 from engines.engine import EngineSpecs
@@ -50,6 +50,7 @@ class ModelVersion:
         unbound: UnboundFrames | None = None,
         statistics: VersionStatistics | None = None,
         load_ns: int = 0,
+        on_closed: Callable[[], None] = lambda: None,
     ) -> None:
         if description.specs is None:
             raise InvariantError("a version needs a completed description")
@@ -61,6 +62,7 @@ class ModelVersion:
         self.unbound = unbound
         self.statistics = statistics or VersionStatistics(clock)
         self.load_ns = load_ns
+        self._on_closed = on_closed
         self.former = former
         self.lanes = tuple(lanes)
         self._device = device
@@ -135,4 +137,5 @@ class ModelVersion:
             return False
         self.arena.close()
         self._device.close()
+        self._on_closed()
         return True

@@ -103,8 +103,8 @@ def test_a_model_that_fails_when_it_is_tried_leaks_nothing(tmp_path, verb, posit
         assert workshop.permits.taken_count == 0
 
 
-def test_an_option_that_does_not_exist_leaks_nothing(tmp_path):
-    with workshop_of(simulated(tmp_path, alhpa_ms=1), device=simulated_device()) as workshop:
+def test_an_option_that_makes_no_sense_leaks_nothing(tmp_path):
+    with workshop_of(simulated(tmp_path, alpha_ms="fast"), device=simulated_device()) as workshop:
         with pytest.raises(ModelFileError, match=r"sim: .*alpha_ms"):
             workshop.open()
         assert workshop.devices[0].leaks == ()

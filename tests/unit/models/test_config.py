@@ -185,7 +185,7 @@ def test_instance_groups_choose_the_device_of_backends_that_have_a_choice(tmp_pa
 
 def test_a_gpu_that_the_backend_cannot_use_is_refused_unless_falling_back_is_allowed(tmp_path):
     text = "instance_group { kind: KIND_GPU }"
-    with pytest.raises(RepositoryError, match="KIND_CPU or KIND_AUTO, name another backend, or .* --cpu-fallback"):
+    with pytest.raises(RepositoryError, match=r"KIND_CPU or KIND_AUTO, name another backend, or .* --cpu-fallback"):
         described(tmp_path, text)
     assert describe(entry(tmp_path, text), cpu_fallback=True).device == "cpu"
 
