@@ -115,10 +115,10 @@ class BatchFormer:
         self._sink = sink
         self._on_fatal = on_fatal
         slots = sum(lane.slot_count for lane in lanes)
-        self._inbox: Channel[_Event] = Channel(f"former-{name}", 2 * permits + 2 * slots + SPARE_PLACES, clock)
+        self._inbox: Channel[_Event] = Channel(f"{name}.former", 2 * permits + 2 * slots + SPARE_PLACES, clock)
         self._drained = threading.Condition()
         self._is_drained = False
-        self._thread = threading.Thread(target=self._run, name=f"former-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"{name}.former", daemon=True)
 
     # --- any thread ---------------------------------------------------------------------------------------------------
 
