@@ -95,11 +95,11 @@ diagrams: $(READY) ## Generate the diagrams and tables of docs/ that come from t
 	@$(BIN)/python -m tools.diagrams
 
 .PHONY: bench
-bench: $(READY) ## Run the benchmarks and print them
-	@$(BIN)/python -m bench $(ARGS)
+bench: $(READY) ## Run the benchmarks (about 20 minutes) and write docs/benchmarks.md
+	@$(BIN)/python -m bench --write $(ARGS)
 
 .PHONY: bench-check
-bench-check: $(READY) ## Run the benchmarks and compare them with their budgets
+bench-check: $(READY) ## Run short benchmarks (at most 8 minutes); fail if a ratio is worse than its bar
 	@$(BIN)/python -m bench --check $(ARGS)
 
 .PHONY: report

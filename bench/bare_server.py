@@ -31,7 +31,7 @@ async def _serve(listen: list[str]) -> None:
                 answer.result.seq = frame.seq
                 await context.write(answer.SerializeToString())
 
-    server = grpc.aio.server(options=server_options(ServeSettings()))
+    server = grpc.aio.server(options=server_options(ServeSettings.model_validate({})))
     handler = grpc.stream_stream_rpc_method_handler(stream)
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("forebay.v1.FrameInference", {"Stream": handler}),)
