@@ -6,6 +6,7 @@ exist is an error that names the nearest one that does.
 
 import difflib
 import ipaddress
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -76,9 +77,11 @@ class ServeSettings(BaseSettings):
     @field_validator("model_repository", "load_model", mode="before")
     @classmethod
     def _split(cls, value: object, info: ValidationInfo) -> object:
-        """Take several values in one string, as the environment has them."""
+        """Take several values in one string, as the environment has them; also as JSON."""
         if not isinstance(value, str):
             return value
+        if value.startswith("["):
+            return json.loads(value)
         separator = os.pathsep if info.field_name == "model_repository" else ","
         return tuple(part for part in value.split(separator) if part)
 

@@ -88,12 +88,19 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path, monkeyp
     assert tuple(origins) == ("flag", "environment", "file", "default")
 
 
-def test_the_environment_gives_several_values_in_one(monkeypatch):
+@pytest.mark.parametrize("models", ["a,b", '["a", "b"]'])
+def test_the_environment_gives_several_values_in_one(monkeypatch, models):
     monkeypatch.setenv("FOREBAY_MODEL_REPOSITORY", "/models:/more models")
-    monkeypatch.setenv("FOREBAY_LOAD_MODEL", "a,b")
+    monkeypatch.setenv("FOREBAY_LOAD_MODEL", models)
     values = load().values
     assert [str(path) for path in values.model_repository] == ["/models", "/more models"]
     assert values.load_model == ("a", "b")
+
+
+def test_a_list_in_the_environment_that_is_broken_is_one_line(monkeypatch):
+    monkeypatch.setenv("FOREBAY_LOAD_MODEL", "[a")
+    with pytest.raises(SettingsError, match="FOREBAY_LOAD_MODEL is"):
+        load(environment={"FOREBAY_LOAD_MODEL": "[a"})
 
 
 def test_an_unknown_key_of_the_file_names_the_nearest_one(tmp_path):
