@@ -185,10 +185,9 @@ class Stream:
         """Send every frame and yield the results, all from this thread; the stream is finished after the last frame."""
         for frame in frames:
             while not self._has_room():
-                result = self.receive()
-                if result is None:
-                    return
-                yield result
+                self._wait(lambda: self._state.can_send() or self._state.can_take(), None)
+                if (result := self._state.take()) is not None:
+                    yield result
             self.send(frame)
             while (result := self._state.take()) is not None:
                 yield result
