@@ -14,7 +14,7 @@ from bench.rows import Row
 
 HISTORY = Path(__file__).parent / "history"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-TEXT = Path(__file__).with_name("benchmarks_text.md")
+TEXT = Path(__file__).with_name("page.txt")
 PACKAGES = ("grpcio", "protobuf", "numpy", "onnxruntime")
 
 
