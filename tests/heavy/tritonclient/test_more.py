@@ -132,6 +132,13 @@ def test_system_shared_memory(tmp_path):
             shared_memory.destroy_shared_memory_region(region)
 
 
+def test_the_unix_socket_speaks_both_protocols(tmp_path):
+    models.save(models.add_sub(), tmp_path / "models" / "simple" / "1" / "model.onnx")
+    socket = tmp_path / "s.sock"
+    with serving(tmp_path / "models", uds=socket), grpcclient.InferenceServerClient(f"unix:{socket}") as client:
+        assert client.infer("simple", add_sub_inputs()).as_numpy("OUTPUT0")[0, 0] == 2
+
+
 def test_settings_are_readable(address):
     with grpcclient.InferenceServerClient(address) as client:
         assert client.get_trace_settings(as_json=True)["settings"]["trace_level"]["value"] == ["OFF"]
