@@ -27,6 +27,7 @@ from service.frontend.inference_settings import SettingsRpcs
 from service.frontend.inference_statistics import StatisticsRpcs
 from service.frontend.loop_sink import LoopSink
 from service.frontend.server import AddressError, FrontEnd
+from service.log import step_level
 from service.models.lifecycle import ModelLifecycle
 from service.models.memory import MemoryAccount
 from service.models.opening import OpenDevice, VersionContext, open_device_of_kind
@@ -227,6 +228,8 @@ async def _serve(settings: ServeSettings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop, number)
+    for number, steps in ((signal.SIGUSR1, -1), (signal.SIGUSR2, 1)):
+        loop.add_signal_handler(number, _step_log_level, steps)
     try:
         ready = await server.start()
         if settings.ready_file is not None:
@@ -242,6 +245,11 @@ async def _serve(settings: ServeSettings) -> int:
     await server.wait()
     log.info("stopping")
     return await server.close()
+
+
+def _step_log_level(steps: int) -> None:
+    """Log more or less from now on: SIGUSR1, SIGUSR2."""
+    log.warning("log level changed", least=step_level(steps))
 
 
 def _write_whole(path: Path, line: str) -> None:

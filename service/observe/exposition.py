@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from service.observe.frames import OUTCOMES, STAGES
 from service.observe.gauges import Gauges, ServerGauges, VersionGauges
 from service.observe.histograms import BOUNDS_S, HistogramSnapshot
-from service.observe.observer import AGE_ROW, ModelState, Observer
+from service.observe.observer import ModelState, Observer
 from service.observe.recent import StreamReport, stream_reports
 
 TOP_STREAMS = 20
@@ -60,19 +60,24 @@ def render(observer: Observer, gauges: Gauges, now_ns: int) -> str:
 
 
 def _models(text: Text, models: Sequence[ModelState]) -> None:
-    def histogram(model: ModelState, row: int, **more: str) -> tuple[Labels, Sequence[float], Sequence[int], float]:
-        shot: HistogramSnapshot = model.histograms.snapshot(row)
+    def histogram(
+        model: ModelState, shot: HistogramSnapshot, **more: str
+    ) -> tuple[Labels, Sequence[float], Sequence[int], float]:
         return {**_of(model), **more}, BOUNDS_S, shot.counts, shot.sum_s
 
     text.histogram(
         "forebay_frame_latency_seconds",
         "Where the time of frames that ended well went, by stage; total is from read() to result",
-        [histogram(model, row, stage=stage) for model in models for row, stage in enumerate(STAGES)],
+        [
+            histogram(model, model.histograms.snapshot(row), stage=stage)
+            for model in models
+            for row, stage in enumerate(STAGES)
+        ],
     )
     text.histogram(
         "forebay_result_age_seconds",
         "Capture to result on the camera's clock, beyond the quickest frame's way to the server",
-        [histogram(model, AGE_ROW) for model in models],
+        [histogram(model, model.ages.snapshot(0)) for model in models],
     )
     text.family(
         "forebay_frames_total",

@@ -6,7 +6,6 @@ The arithmetic is that of `Timeline.durations_us`, for many frames at once (a te
 from collections.abc import Sequence
 from itertools import chain
 from operator import attrgetter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,10 +100,19 @@ class FrameRing:
     def latest(self, count: int | None = None) -> Rows:
         """Return a copy of the latest frames, at most `count`."""
         n = self._count if count is None else min(count, self._count)
-        indices: NDArray[Any] = np.arange(self._end - n, self._end) % self._capacity
-        return self._rows[:, indices]
+        start = self._end - n
+        if start >= 0:
+            return self._rows[:, start : self._end].copy()
+        return np.concatenate((self._rows[:, start:], self._rows[:, : self._end]), axis=1)
 
     def since(self, since_ns: int, count: int | None = None) -> Rows:
-        """Return a copy of the frames whose result was built at `since_ns` or later, at most the latest `count`."""
-        rows = self.latest(count)
-        return rows[:, rows[BUILT] >= since_ns]
+        """Return a copy of the frames whose result was built at `since_ns` or later, at most the latest `count`.
+
+        Results are built on one thread, so that they lie here in that order.
+        """
+        built = self._rows[BUILT]
+        start = self._end - self._count
+        newer = self._end - int(np.searchsorted(built[max(start, 0) : self._end], since_ns)) - max(start, 0)
+        if start < 0 and newer == self._end:
+            newer += -start - int(np.searchsorted(built[start:], since_ns))
+        return self.latest(newer if count is None else min(count, newer))

@@ -1,10 +1,9 @@
-"""Histograms of durations, filled with whole arrays: one call for every frame of a quarter of a second.
+"""Histograms of durations, filled with whole arrays: one call for all frames of half a second.
 
 Counts only rise. A reader on another thread copies `counts` in one piece, and takes the total from that copy.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ BOUNDS_S = (
     0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 """Upper bounds of the buckets in seconds; a last one takes the rest. Close together where budgets of cameras lie."""
-_BOUNDS_US = np.array([bound * 1e6 for bound in BOUNDS_S])
+_BOUNDS_US = np.array([round(bound * 1e6) for bound in BOUNDS_S])
 BUCKETS = len(BOUNDS_S) + 1
 
 
@@ -47,16 +46,15 @@ class Histograms:
         self._counts = np.zeros((rows, BUCKETS), np.int64)
         self._sums_us = np.zeros(rows, np.float64)
 
-    def add(self, durations_us: NDArray[Any], is_counted: NDArray[np.bool_] | None = None) -> None:
-        """Add durations, shape (rows, n), microseconds; `is_counted`, of the same shape, leaves some out."""
+    def add(self, durations_us: NDArray[np.int64]) -> None:
+        """Add durations, shape (rows, n), whole microseconds."""
         rows, n = durations_us.shape
         if n == 0:
             return
         buckets = np.searchsorted(_BOUNDS_US, durations_us)  # a duration on a bound belongs below it
         buckets += np.arange(rows)[:, None] * BUCKETS
-        flat = buckets.ravel() if is_counted is None else buckets[is_counted]
-        self._counts += np.bincount(flat, minlength=rows * BUCKETS).reshape(rows, BUCKETS)
-        self._sums_us += durations_us.sum(axis=1) if is_counted is None else (durations_us * is_counted).sum(axis=1)
+        self._counts += np.bincount(buckets.ravel(), minlength=rows * BUCKETS).reshape(rows, BUCKETS)
+        self._sums_us += durations_us.sum(axis=1)
 
     def snapshot(self, row: int) -> HistogramSnapshot:
         """Return one histogram. Thread: any."""

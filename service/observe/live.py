@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from service.clock import Clock
-from service.observe.frames import OK, OUTCOME, PLACE, STAGES, durations_us
+from service.observe.frames import OK, OUTCOME, PLACE, STAGES, Rows, durations_us
 from service.observe.gauges import Gauges, VersionGauges
 from service.observe.observer import ModelState, Observer, Sample
 from service.observe.recent import StreamReport, grouped_quantiles, recent_rows, stream_reports
@@ -79,10 +79,11 @@ class LiveState:
         server = self._gauges.server()
         self._measure_cpu(server.cpu_s, now_ns)
         gauges = {f"{each.model}.{each.version}": each for each in self._gauges.versions()}
-        reports = stream_reports(self._observer, now_ns)
+        window = recent_rows(self._observer, now_ns)
+        reports = stream_reports(self._observer, now_ns, window)
         models = self._observer.models
         is_shown = [_label(model) in gauges or bool(model.history and model.history[-1].ended) for model in models]
-        stages = self._stages(now_ns)
+        stages = self._stages(window[0])
         return event(
             "state",
             {
@@ -113,9 +114,8 @@ class LiveState:
             self._cpu = (cpu_s - self._cpu_s) * 1e9 / elapsed_ns
             self._cpu_s, self._at_ns = cpu_s, now_ns
 
-    def _stages(self, now_ns: int) -> dict[int, dict[str, list[float]]]:
+    def _stages(self, rows: Rows) -> dict[int, dict[str, list[float]]]:
         """Return p50 and p99 in ms of every stage over the last seconds, by model."""
-        rows, _ = recent_rows(self._observer, now_ns)
         rows = rows[:, (rows[OUTCOME] == OK) & (rows[PLACE] >= 0)]
         models = self._observer.streams.models[rows[PLACE]]
         durations = durations_us(rows)

@@ -1,6 +1,6 @@
 """Turns the journal into counts, histograms, rings and a second-by-second history.
 
-`tick` is called four times a second by the admin port's thread, which owns everything here; nothing is called by the
+`tick` is called twice a second by the admin port's thread, which owns everything here; nothing is called by the
 data path. All memory is bounded: by models, by open streams, and by the capacities below, not by time.
 """
 
@@ -34,7 +34,6 @@ RING_BATCHES = 8_192
 HISTORY_SECONDS = 900
 NAMES_KEPT = 4096  # of streams that have closed, for traces
 CHUNK_FRAMES = 1024  # the GIL is let go between chunks
-AGE_ROW = len(STAGES)
 SECOND_NS = 1_000_000_000
 
 
@@ -61,7 +60,8 @@ class ModelState:
     def __init__(self, model: str, version: str) -> None:
         self.model = model
         self.version = version
-        self.histograms = Histograms(len(STAGES) + 1)  # the last row: age
+        self.histograms = Histograms(len(STAGES))
+        self.ages = Histograms(1)
         self.outcomes = np.zeros(len(OUTCOMES), np.int64)
         self.late = 0
         self.batches: Counter[int] = Counter()  # by rows
@@ -89,11 +89,8 @@ class ModelState:
             return
         is_all = ok == rows.shape[1]
         durations = durations_us(rows if is_all else rows[:, is_ok])
-        ages = ages_ns if is_all else ages_ns[is_ok]
-        values = np.concatenate((durations, ages[None] // 1000))
-        is_known = np.ones(values.shape, np.bool_)
-        is_known[AGE_ROW] = ages >= 0
-        self.histograms.add(values, is_known)
+        self.histograms.add(durations)
+        self.ages.add(ages_ns[is_ok & (ages_ns >= 0)][None] // 1000)
         self._totals_us.append(durations[-1])
 
     def add_batch(self, batch: BatchEvent) -> None:

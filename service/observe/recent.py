@@ -47,9 +47,9 @@ def recent_rows(observer: Observer, now_ns: int) -> tuple[Rows, float]:
     return rows, max(LEAST_S, (now_ns - int(rows[BUILT].min())) / 1e9)
 
 
-def stream_reports(observer: Observer, now_ns: int) -> list[StreamReport]:
-    """Return a report for every open stream. Cost: a sort of the window, and some µs per stream."""
-    rows, seconds = recent_rows(observer, now_ns)
+def stream_reports(observer: Observer, now_ns: int, window: tuple[Rows, float] | None = None) -> list[StreamReport]:
+    """Return a report for every open stream; `window` is what `recent_rows` returned, if it has been asked already."""
+    rows, seconds = window or recent_rows(observer, now_ns)
     table = observer.streams
     size = len(table.late)
     open_s = (now_ns - table.opened_ns) / 1e9

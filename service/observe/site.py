@@ -18,7 +18,7 @@ from service.observe.observer import Observer
 from service.observe.timeline import MAX_SECONDS, trace_chunks
 
 MAX_WATCHERS = 16
-TICKS_PER_STATE = 4
+TICKS_PER_STATE = 2
 DEFAULT_TRACE_SECONDS = 5.0
 RETRY = "retry: 1000\n\n"
 _ASSETS = {

@@ -64,8 +64,10 @@ class StreamTable:
 
     def count(self, rows: Rows, is_late: "np.ndarray[tuple[int], np.dtype[np.bool_]]", outcome_row: int) -> None:
         """Count frames; every one has a place."""
-        np.add.at(self.outcomes, (rows[PLACE], rows[outcome_row]), 1)
-        np.add.at(self.late, rows[PLACE][is_late], 1)
+        flat = self.outcomes.reshape(-1)
+        np.add.at(flat, rows[PLACE] * len(OUTCOMES) + rows[outcome_row], 1)
+        if is_late.any():
+            np.add.at(self.late, rows[PLACE][is_late], 1)
 
     def ages_ns(self, rows: Rows, now_ns: int) -> Rows:
         """Learn from frames and return the ages of their results; -1 where there is none. See the module."""

@@ -11,6 +11,7 @@ time, so a start before the end of the slice before is moved to it.
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import islice, takewhile
 from typing import Any
 
 from service.observe.frames import (
@@ -120,7 +121,8 @@ def strip(observer: Observer, since_ns: int, limit: int) -> list[list[int]]:
     """Return the latest batches for the page: lane, rows, then start and end of each stage in µs from `since_ns`."""
     lanes: dict[tuple[str, int], int] = {}
     rows = []
-    for batch in [batch for batch in observer.batches.copy() if batch.download_end_ns >= since_ns][-limit:]:
+    newest_first = takewhile(lambda batch: batch.download_end_ns >= since_ns, reversed(observer.batches))
+    for batch in reversed(list(islice(newest_first, limit))):
         lane = lanes.setdefault((batch.label, batch.lane), len(lanes))
         instants = [(instant - since_ns) // 1000 for _, *both in slices(batch) for instant in both]
         rows.append([lane, batch.rows, *instants])

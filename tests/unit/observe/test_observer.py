@@ -2,7 +2,7 @@ import numpy as np
 
 from service.errors import Outcome
 from service.observe.frames import OUTCOMES, STAGES
-from service.observe.observer import AGE_ROW, HISTORY_SECONDS, NAMES_KEPT
+from service.observe.observer import HISTORY_SECONDS, NAMES_KEPT
 from service.observe.recent import stream_reports
 from tests.support.observing import MS, SECOND, Observed
 
@@ -86,7 +86,7 @@ def test_age_leaves_out_the_difference_of_the_clocks():
         observed.frame(record, total_ms, capture_us=captured_ns // 1000 - wrong_by_us)
         observed.tick()
     assert report(observed, record).age_ms == 55.0  # of 55, 20 and 60; the quickest way took 5 ms and is left out
-    assert observed.observer.models[0].histograms.snapshot(AGE_ROW).count == 3
+    assert observed.observer.models[0].ages.snapshot(0).count == 3
 
 
 def test_there_is_no_age_without_capture_times_or_with_a_clock_that_jumps():
