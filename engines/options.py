@@ -20,6 +20,7 @@ KNOWN_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "output",
             "max_batch_size",
             "fail_every",
+            "hang_at",
         ),
         "tensorrt": ("library", "cuda_graphs", "graph_sizes", "on_mismatch", "allow_host_code"),
         "torch": ("inputs", "outputs", "intra_op_threads", "cuda_graphs", "allow_tf32"),

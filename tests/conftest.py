@@ -2,7 +2,7 @@
 
 - A test that leaves a thread or a child process behind fails (gRPC's own daemon threads excepted, by name).
 - Order is random (pytest-randomly); its seed is in the header of the run and repeats it: `-p SEED` of pytest-randomly.
-- Hypothesis has three profiles, chosen by FOREBAY_HYPOTHESIS: `dev` (default), `ci` (always the same examples) and
+- Hypothesis has three profiles, chosen by HYPOTHESIS_PROFILE: `dev` (default), `ci` (always the same examples) and
   `nightly`. None has a deadline: machines differ.
 - Asynchronous code is tested by `asyncio.run(...)` inside a plain test: a loop per test, no plugin, nothing hidden.
 - What servers keep between runs goes to a folder of the session, never to the user's cache.
@@ -22,7 +22,7 @@ from tests.support.threads import leaked_threads
 hypothesis.settings.register_profile("dev", max_examples=50, deadline=None)
 hypothesis.settings.register_profile("ci", max_examples=150, deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.register_profile("nightly", max_examples=20_000, deadline=None, print_blob=True)
-hypothesis.settings.load_profile(os.environ.get("FOREBAY_HYPOTHESIS", "dev"))
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for tests that import onnxruntime themselves
 

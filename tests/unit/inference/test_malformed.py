@@ -1,6 +1,6 @@
 """Requests that are wrong in every way at once, against identity models: an answer that is right or one clear error.
 
-FOREBAY_HYPOTHESIS=nightly runs 20,000 examples.
+HYPOTHESIS_PROFILE=nightly runs 20,000 examples.
 """
 
 import grpc
