@@ -35,22 +35,18 @@ BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
 """Name -> (heading, what measures it)."""
 
 
-def _measure(names: list[str], *, is_quick: bool) -> tuple[dict[str, list[Row]], list[str]]:
-    """Return rows by heading, and the names of the benchmarks that broke: the others' numbers are kept."""
-    measured: dict[str, list[Row]] = {}
-    broken = []
-    for name in names:
-        heading, benchmark = BENCHMARKS[name]
-        rows = measured[heading] = []
-        try:
-            for row in benchmark(is_quick=is_quick):
-                rows.append(row)
-                line = f"{name}: {row.what}: {report.short(row)} {row.unit} {row.verdict} {row.note}"
-                print(line.rstrip(), flush=True)
-        except Exception:  # noqa: BLE001 - whatever it is, it is printed, and the run fails
-            traceback.print_exc()
-            broken.append(name)
-    return measured, broken
+def _measure(name: str, *, is_quick: bool) -> tuple[list[Row], bool]:
+    """Return the rows of one benchmark and whether it came to its end: what it measured before is kept."""
+    rows: list[Row] = []
+    try:
+        for row in BENCHMARKS[name][1](is_quick=is_quick):
+            rows.append(row)
+            line = f"{name}: {row.what}: {report.short(row)} {row.unit} {row.verdict} {row.note}"
+            print(line.rstrip(), flush=True)
+    except Exception:  # noqa: BLE001 - whatever it is, it is printed, and the run fails
+        traceback.print_exc()
+        return rows, False
+    return rows, True
 
 
 def _worse_than_bar(measured: dict[str, list[Row]]) -> list[str]:
@@ -71,14 +67,19 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    before = report.machine()
-    measured, broken = _measure(options.names or list(BENCHMARKS), is_quick=options.check)
-    if options.write:
-        report.write(measured, " ".join(["python -m bench", *options.names, "--write"]), before)
+    started = report.start()
+    measured: dict[str, list[Row]] = {}
+    is_whole = True
+    for name in options.names or BENCHMARKS:
+        rows, is_ended = _measure(name, is_quick=options.check)
+        measured[BENCHMARKS[name][0]] = rows
+        is_whole &= is_ended
+        if options.write:  # after each: a run that is interrupted leaves what it has
+            report.write(measured, " ".join(["python -m bench", *options.names, "--write"]), started)
     worse = _worse_than_bar(measured) if options.check else []
     for line in worse:
         print(f"WORSE: {line}")
-    sys.exit(1 if worse or broken else 0)
+    sys.exit(0 if is_whole and not worse else 1)
 
 
 if __name__ == "__main__":

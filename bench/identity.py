@@ -132,7 +132,7 @@ def rows(*, is_quick: bool) -> Iterator[Row]:
         for transport in ("tcp", "unix"):
             for payload_bytes in SIZES:
                 if (protocol, transport, payload_bytes) != ("forebay", "tcp", IDENTITY_BYTES):
-                    yield from _cell(measure_identity(payload_bytes, transport, protocol, frames=2000, repeats=3))
+                    yield from _cell(measure_identity(payload_bytes, transport, protocol, frames=1600, repeats=3))
 
 
 def _main_rows(result: IdentityResult) -> Iterator[Row]:

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,22 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(rows: Mapping[str, Sequence[Row]], command: str, before: Mapping[str, Any]) -> None:
-    """Write the page and the history file. `before` is the machine as it was before the run."""
-    now = datetime.now(UTC)
-    after = machine()
+@dataclass(frozen=True, slots=True)
+class Start:
+    """When a run began, and what the machine was like before it."""
+
+    time: datetime
+    machine: dict[str, Any]
+
+
+def start() -> Start:
+    """Note the beginning of a run."""
+    return Start(datetime.now(UTC), machine())
+
+
+def write(rows: Mapping[str, Sequence[Row]], command: str, started: Start) -> None:
+    """Write the page and the run's history file, both whole; called again, they are replaced."""
+    before, after, now = started.machine, machine(), started.time
     HISTORY.mkdir(exist_ok=True)
     record = {
         "schema": 1,
