@@ -1,0 +1,67 @@
+"""A row of the benchmark report says how far it is from its budget, and only ratios have bars."""
+
+import math
+
+import pytest
+
+from bench import report
+from bench.rows import Row, Spread
+
+
+def row(median: float, **options) -> Row:
+    return Row("what", Spread(median, median / 2, median * 2), **options)
+
+
+def test_spread_is_median_least_and_most():
+    assert Spread.of([3.0, 1.0, 2.0, 9.0, 2.5]) == Spread(2.5, 1.0, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("median", "is_higher_better", "verdict"),
+    [
+        (1.0, False, "met"),
+        (2.0, False, "met"),
+        (3.0, False, "missed: 1.50 x the budget"),
+        (2.0, True, "met"),
+        (1.0, True, "missed: 0.50 x the budget"),
+    ],
+)
+def test_verdict_compares_the_median_with_the_budget(median, is_higher_better, verdict):
+    assert row(median, budget=2.0, is_higher_better=is_higher_better).verdict == verdict
+
+
+def test_row_without_a_budget_has_no_verdict():
+    assert row(1.0).verdict == ""
+
+
+def test_number_that_could_not_be_measured_meets_nothing():
+    assert not row(math.nan, budget=2.0).meets(2.0)
+    assert not row(math.nan, budget=2.0, is_higher_better=True).meets(2.0)
+
+
+def test_table_shows_spread_budget_and_verdict():
+    table = report.table("Things", [row(0.25, unit="ms", budget=0.19, note="why"), row(12.0)])
+
+    assert table.splitlines() == [
+        "## Things",
+        "",
+        "| what | median (least to most) | budget | verdict | note |",
+        "| --- | --- | --- | --- | --- |",
+        "| what | 0.25 (0.125 to 0.5) ms | <= 0.19 ms | missed: 1.32 x the budget | why |",
+        "| what | 12 (6 to 24) |  |  |  |",
+    ]
+
+
+def test_page_and_history_hold_every_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "PAGE", tmp_path / "benchmarks.md")
+    monkeypatch.setattr(report, "HISTORY", tmp_path / "history")
+    started = report.start()
+
+    report.write({"Things": [row(1.0)]}, "python -m bench things", started)
+    report.write({"Things": [row(1.0)], "Others": [row(2.0)]}, "python -m bench things", started)
+
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert "## Things" in page
+    assert "## Others" in page
+    assert "{facts}" not in page
+    assert len(list((tmp_path / "history").iterdir())) == 1
