@@ -11,6 +11,7 @@ from service.clock import Clock
 from service.errors import DeadlineExpiredError, ServiceError
 from service.frontend.inference_codec import Call, arrays_of
 from service.models.version import ModelVersion
+from service.observe.journal import RequestJournal
 from service.request import Completion, Delivery, FrameBuffer, Request, StreamKey, Timeline, next_request_id
 from service.results.wants import Wants
 
@@ -66,10 +67,21 @@ def admit(
         InvalidRequestError: BYTES are not as they have to be.
     """
     try:
-        return _admit(call, version, stream, clock, received_ns, deadline_ns, on_completion)
+        told = on_completion if version.requests is None else _observed(version.requests, on_completion)
+        return _admit(call, version, stream, clock, received_ns, deadline_ns, told)
     except ServiceError as error:
         version.statistics.refuse(error.outcome)
+        if version.requests is not None:
+            version.requests.refused(received_ns, error.outcome)
         raise
+
+
+def _observed(journal: RequestJournal, on_completion: Callable[[Completion], None]) -> Callable[[Completion], None]:
+    def told(completion: Completion) -> None:
+        journal.ended(completion)
+        on_completion(completion)
+
+    return told
 
 
 def _admit(

@@ -25,7 +25,7 @@ from service.models.description import ModelDescription
 from service.models.memory import MemoryAccount, needed_bytes
 from service.models.unbound import FRAMES_LIMIT_BYTES, HANG_LIMIT_NS, measure_unbound
 from service.models.version import ModelVersion
-from service.observe.journal import Journal
+from service.observe.journal import Journal, RequestJournal
 from service.observe.statistics import CountingSink, VersionStatistics
 from service.pipeline.arena import FrameArena, FrameLease, Permits
 from service.pipeline.pipeline import Pipeline
@@ -182,6 +182,7 @@ def _build(
         hang_limit_ns=hang_limit_ns if specs.is_fixed else HANG_LIMIT_NS,
         unbound=None if specs.is_fixed else UnboundFrames(context.permits, FRAMES_LIMIT_BYTES),
         statistics=statistics,
+        requests=None if context.journal is None else RequestJournal(context.journal, description.name, version, clock),
         load_ns=clock.now_ns() - started_ns,
         on_closed=give_back,
     )

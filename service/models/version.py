@@ -13,6 +13,7 @@ from service.batching.former import BatchFormer
 from service.clock import Clock
 from service.errors import InvariantError
 from service.models.description import ModelDescription
+from service.observe.journal import RequestJournal
 from service.observe.statistics import VersionStatistics
 from service.pipeline.arena import FrameArena
 from service.pipeline.pipeline import Pipeline
@@ -31,6 +32,7 @@ class ModelVersion:
         arena: frame buffers.
         unbound: set instead of frame buffers for a model whose shapes vary.
         statistics: what it has done so far.
+        requests: told how Open Inference requests end; None if nobody observes.
         load_ns: how long opening it took.
         lanes: one per instance.
         hang_limit_ns: a stage that is at one batch for longer hangs.
@@ -49,6 +51,7 @@ class ModelVersion:
         hang_limit_ns: int,
         unbound: UnboundFrames | None = None,
         statistics: VersionStatistics | None = None,
+        requests: RequestJournal | None = None,
         load_ns: int = 0,
         on_closed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -61,6 +64,7 @@ class ModelVersion:
         self.arena = arena
         self.unbound = unbound
         self.statistics = statistics or VersionStatistics(clock)
+        self.requests = requests
         self.load_ns = load_ns
         self._on_closed = on_closed
         self.former = former
@@ -136,6 +140,8 @@ class ModelVersion:
         if not (is_drained and is_ended and all(closed)):
             return False
         self.arena.close()
+        if self.requests is not None:
+            self.requests.close()
         self._device.close()
         self._on_closed()
         return True

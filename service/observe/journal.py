@@ -17,11 +17,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from service.clock import Clock
 from service.errors import Outcome
-from service.request import Timeline
+from service.request import Completion, Timeline
 
 MAX_FRAMES = 65_536  # half a second at 130,000 frames per second; 12 MB if it were ever full
 MAX_BATCHES = 16_384
+REQUESTS = "(Open Inference)"  # what the requests of that protocol are called where cameras have names
 
 _next_uid = itertools.count(1).__next__
 
@@ -86,3 +88,39 @@ class Journal:
     def close(self, record: StreamRecord, outcomes: Mapping[Outcome, int]) -> None:
         """Note that a stream has ended, with everything that became of its frames. Thread: any."""
         self.closed.append((record, dict(outcomes)))
+
+
+class RequestJournal:
+    """Tells a journal of one version's Open Inference requests, which belong to no stream: all together are one.
+
+    Thread: the event loop's.
+    """
+
+    def __init__(self, journal: Journal, model: str, version: str, clock: Clock) -> None:
+        self._journal = journal
+        self._model = model
+        self._version = version
+        self._clock = clock
+        self._record: StreamRecord | None = None  # from the first request on
+
+    def ended(self, completion: Completion) -> None:
+        """Note a request that is about to be answered."""
+        request = completion.request
+        request.timeline.built_ns = self._clock.now_ns()
+        outcome = None if completion.error is None else completion.error.outcome
+        self._journal.frames.append((self._open(), request.timeline, outcome, request.deadline_ns, 0))
+
+    def refused(self, received_ns: int, outcome: Outcome) -> None:
+        """Note a request that was refused before it came to the former."""
+        timeline = Timeline(received_ns=received_ns, built_ns=self._clock.now_ns())
+        self._journal.frames.append((self._open(), timeline, outcome, None, 0))
+
+    def close(self) -> None:
+        """The version takes no more requests."""
+        if self._record is not None:
+            self._journal.close(self._record, {})
+
+    def _open(self) -> StreamRecord:
+        if self._record is None:
+            self._record = self._journal.open(REQUESTS, self._model, self._version, "inference")
+        return self._record

@@ -3,9 +3,14 @@
 import asyncio
 import json
 
+import grpc
+import numpy as np
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.observe.journal import REQUESTS
 from service.observe.site import MAX_WATCHERS
+from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import real_server, simulated
 
@@ -73,6 +78,27 @@ async def test_metrics_count_what_clients_were_told(tmp_path):
         assert found["forebay_streams"][0].value == 1
         await stream.half_close()
         await stream.drain()
+
+
+@on_loop
+async def test_requests_of_the_other_protocol_are_counted_together(tmp_path):
+    simulated(tmp_path)
+    async with real_server(tmp_path, admin_address="127.0.0.1:0") as running:
+        _, _, text = await get(running.server.admin_address, "/metrics")
+        assert "forebay_stream_frames_per_second" not in text
+        stub = stub_of(running)
+        rows = np.zeros((1, 64), np.uint8)
+        for _ in range(3):
+            await stub.ModelInfer(request_of("sim", input=rows))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub.ModelInfer(request_of("sim", input=rows, parameters={"timeout": 1}))
+        _, _, text = await get(running.server.admin_address, "/metrics")
+        found = {family.name: family.samples for family in text_string_to_metric_families(text)}
+        outcomes = {sample.labels["outcome"]: sample.value for sample in found["forebay_frames"] if sample.value}
+        assert outcomes == {"ok": 3, "expired": 1}
+        assert found["forebay_stream_frames_per_second"][0].labels["stream"] == REQUESTS
+        total = [s for s in found["forebay_frame_latency_seconds"] if s.labels.get("stage") == "total"]
+        assert 0 < next(s.value for s in total if s.name.endswith("_sum")) < 3
 
 
 @on_loop
