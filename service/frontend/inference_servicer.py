@@ -140,7 +140,7 @@ class InferenceServicer:
             self._lookup,
             self._clock,
             context.peer(),
-            self._settings.max_window,
+            max(1, min(self._settings.max_window, self._settings.permits // 2)),  # one stream leaves others some
             ends_on_error=_asks_for_status(context),
             on_output=reader.output.set,
             on_room=reader.room.set,
