@@ -139,7 +139,8 @@ def _frame(call: Call, version: ModelVersion) -> FrameBuffer:
 
 def cancel(version: ModelVersion, requests: list[Request]) -> None:
     """Give up requests whose client has gone; those in a batch run on and are dropped when they come back."""
-    waiting = [request for request in requests if not request.is_cancelled and request.timeline.formed_ns == 0]
+    # Only those that hold a permit, which bounds the former's inbox; one that has just ended is in nobody's hands.
+    waiting = [request for request in requests if not (request.is_cancelled or request.frame.is_released)]
     for request in requests:
         request.is_cancelled = True
     if waiting:
