@@ -10,6 +10,8 @@ from service.clock import Clock
 from service.errors import DeviceLostError
 from service.models.version import ModelVersion
 
+PAUSE_NS = 1_500_000_000  # no look for so long: the whole process stood still (a paused container), not an engine
+
 
 class Watchdog:
     """Looks at every lane of every version. Thread: the event loop's; it only reads.
@@ -26,15 +28,20 @@ class Watchdog:
         self._versions = versions
         self._clock = clock
         self._on_fatal = on_fatal
+        self._looked_ns = clock.now_ns()
+        self._resumed_ns = 0
 
     def look(self) -> None:
-        """Report a stage that has been busy for longer than its version's limit."""
+        """Report a stage that has been busy for longer than its version's limit. Call every half second or so."""
         now_ns = self._clock.now_ns()
+        if now_ns - self._looked_ns > PAUSE_NS:
+            self._resumed_ns = now_ns
+        self._looked_ns = now_ns
         for version in self._versions():
             for lane in version.lanes:
                 for stage in lane.stages:
-                    since_ns = stage.busy_since_ns
-                    if since_ns and now_ns - since_ns > version.hang_limit_ns:
+                    since_ns = max(stage.busy_since_ns, self._resumed_ns)
+                    if stage.busy_since_ns and now_ns - since_ns > version.hang_limit_ns:
                         seconds = (now_ns - since_ns) / 1e9
                         self._on_fatal(DeviceLostError(f"{stage.name} has hung for {seconds:.1f} s"))
                         return

@@ -18,8 +18,8 @@ from service.cli import exit_codes
 if TYPE_CHECKING:
     from service.cli.player import CameraLog
 
-# The detector takes 40 to 50 ms of one core a frame: 10 frames a second leave room on two cores for everything else.
-FPS = 5.0
+# The detector takes 40 to 50 ms of one core a frame: 8 frames a second leave room on two cores for everything else.
+FPS = 4.0
 CORES_PER_CAMERA = 1
 MOST_CAMERAS = 4
 SECONDS = 10.0  # with start and drawing well below 30 s, also on a busy machine

@@ -1,30 +1,53 @@
 from types import SimpleNamespace
 
-from service.watchdog import Watchdog
+from service.watchdog import PAUSE_NS, Watchdog
 from tests.support.clock import ManualClock
 
 LIMIT_NS = 2_000_000_000
+STEP_NS = 500_000_000
+START_NS = 1_000
 
 
-def watched(busy_since_ns):
-    stage = SimpleNamespace(name="detector.1.0.execute", busy_since_ns=busy_since_ns)
-    return SimpleNamespace(lanes=[SimpleNamespace(stages=[stage])], hang_limit_ns=LIMIT_NS)
+class Watched:
+    """One version with one stage that has been busy since the beginning, and what was reported."""
 
+    def __init__(self, busy_since_ns: int = START_NS) -> None:
+        stage = SimpleNamespace(name="detector.1.0.execute", busy_since_ns=busy_since_ns)
+        version = SimpleNamespace(lanes=[SimpleNamespace(stages=[stage])], hang_limit_ns=LIMIT_NS)
+        self.clock = ManualClock(START_NS)
+        self.fatal = []
+        self.watchdog = Watchdog(lambda: [version], self.clock, self.fatal.append)
 
-def look(busy_since_ns, now_ns):
-    fatal = []
-    Watchdog(lambda: [watched(busy_since_ns)], ManualClock(now_ns), fatal.append).look()
-    return fatal
+    def look_until(self, now_ns: int) -> None:
+        """Look every half second, and at `now_ns`."""
+        while (now := self.clock.now_ns()) < now_ns:
+            self.clock.advance(min(STEP_NS, now_ns - now))
+            self.watchdog.look()
 
 
 def test_stage_busy_for_longer_than_the_limit_is_reported():
-    (error,) = look(busy_since_ns=1_000, now_ns=LIMIT_NS + 1_001)
+    watched = Watched()
+    watched.look_until(START_NS + LIMIT_NS + 1)
+    (error,) = watched.fatal
     assert "detector.1.0.execute has hung for 2.0 s" in str(error)
 
 
 def test_stage_within_the_limit_is_left_alone():
-    assert look(busy_since_ns=1_000, now_ns=LIMIT_NS + 1_000) == []
+    watched = Watched()
+    watched.look_until(START_NS + LIMIT_NS)
+    assert watched.fatal == []
 
 
 def test_idle_stage_never_hangs():
-    assert look(busy_since_ns=0, now_ns=100 * LIMIT_NS) == []
+    watched = Watched(busy_since_ns=0)
+    watched.look_until(10 * LIMIT_NS)
+    assert watched.fatal == []
+
+
+def test_pause_of_the_whole_process_is_not_taken_for_a_hang():
+    watched = Watched()
+    watched.clock.advance(max(PAUSE_NS, LIMIT_NS) + 1)
+    watched.watchdog.look()
+    assert watched.fatal == []
+    watched.look_until(watched.clock.now_ns() + LIMIT_NS + 1)
+    assert len(watched.fatal) == 1
