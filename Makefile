@@ -39,7 +39,7 @@ test: $(READY) ## Run the tests (at most 3 minutes on 2 cores)
 
 .PHONY: test-heavy
 test-heavy: $(READY) $(addprefix test-heavy-,$(HEAVY)) ## Run only what is heavy
-	@$(PYTEST) $(PATIENT) -m heavy $(addprefix --ignore=tests/heavy/,$(HEAVY)) $(ARGS) $(MAY_BE_EMPTY)
+	@$(PYTEST) $(PATIENT) -m "heavy and not soak" $(addprefix --ignore=tests/heavy/,$(HEAVY)) $(ARGS) $(MAY_BE_EMPTY)
 
 .PHONY: test-all
 test-all: test test-heavy ## Run the tests and what is heavy: the wheel, vendor libraries, foreign clients
@@ -54,7 +54,7 @@ test-soak: $(READY) ## Run the tests that take minutes
 
 .PHONY: $(addprefix test-heavy-,$(HEAVY))
 $(addprefix test-heavy-,$(HEAVY)): test-heavy-%: .venv-%/.ready
-	@.venv-$*/bin/python -m pytest $(PATIENT) -m heavy tests/heavy/$* $(ARGS) $(MAY_BE_EMPTY)
+	@.venv-$*/bin/python -m pytest $(PATIENT) -m "heavy and not soak" tests/heavy/$* $(ARGS) $(MAY_BE_EMPTY)
 
 .venv-%/.ready: tests/heavy/%/requirements.txt $(LOCKS) pyproject.toml
 	@PYTHON="$(PYTHON)" tools/make_venv.sh .venv-$* requirements-dev.lock $<
