@@ -21,7 +21,6 @@ KNOWN_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "max_batch_size",
             "fail_every",
             "hang_at",
-            "hang_at",
         ),
         "tensorrt": ("library", "cuda_graphs", "graph_sizes", "on_mismatch", "allow_host_code"),
         "torch": ("inputs", "outputs", "intra_op_threads", "cuda_graphs", "allow_tf32"),
