@@ -95,7 +95,7 @@ diagrams: $(READY) ## Generate the diagrams and tables of docs/ that come from t
 	@$(BIN)/python -m tools.diagrams
 
 .PHONY: bench
-bench: $(READY) ## Run the benchmarks (about 20 minutes) and write docs/benchmarks.md
+bench: $(READY) ## Run the benchmarks (about 25 minutes) and write docs/benchmarks.md
 	@$(BIN)/python -m bench --write $(ARGS)
 
 .PHONY: bench-check

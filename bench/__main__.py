@@ -1,8 +1,8 @@
 """Run the benchmarks: `python -m bench [NAME...]` measures and prints; with `--write`, docs/benchmarks.md is written.
 
-`make bench` runs and writes everything (about twenty minutes). `make bench-check` (`--check`, at most eight) runs a
-shorter form and fails when a ratio is worse than its bar. Absolute numbers are never judged there: on a machine that
-others use too they say more about the others.
+`make bench` runs and writes everything (about 25 minutes); with ARGS=NAME one part, and the others' numbers stay.
+`make bench-check` (`--check`, at most eight minutes) runs a shorter form and fails when a ratio is worse than its bar.
+Absolute numbers are never judged there: on a machine that others use too they say more about the others.
 """
 
 import argparse
@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "batching": ("Batching", systems.batching_rows),
     "startup": ("Start and memory", systems.startup_rows),
     "streams": ("Many streams", streams.rows),
+    "observe": ("Being observed", systems.observe_rows),
     "capacity": ("Capacity", systems.capacity_rows),
 }
 """Name -> (heading, what measures it)."""
@@ -68,6 +69,7 @@ def main() -> None:
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     started = report.start()
+    headings = [heading for heading, _ in BENCHMARKS.values()]
     measured: dict[str, list[Row]] = {}
     is_whole = True
     for name in options.names or BENCHMARKS:
@@ -75,7 +77,7 @@ def main() -> None:
         measured[BENCHMARKS[name][0]] = rows
         is_whole &= is_ended
         if options.write:  # after each: a run that is interrupted leaves what it has
-            report.write(measured, " ".join(["python -m bench", *options.names, "--write"]), started)
+            report.write(measured, " ".join(["python -m bench", *options.names, "--write"]), started, headings)
     worse = _worse_than_bar(measured) if options.check else []
     for line in worse:
         print(f"WORSE: {line}")

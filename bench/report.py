@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.rows import Row
+from bench.rows import Row, Spread
 
 HISTORY = Path(__file__).parent / "history"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -46,33 +46,68 @@ def start() -> Start:
     return Start(datetime.now(UTC), machine())
 
 
-def write(rows: Mapping[str, Sequence[Row]], command: str, started: Start) -> None:
-    """Write the page and the run's history file, both whole; called again, they are replaced."""
-    before, after, now = started.machine, machine(), started.time
+def write(rows: Mapping[str, Sequence[Row]], command: str, started: Start, order: Sequence[str]) -> None:
+    """Write the run's history file, whole, and the page from the newest measurement of every heading.
+
+    Args:
+        rows: by heading.
+        command: what was run.
+        started: when, and on what.
+        order: all headings, as they come on the page.
+    """
     HISTORY.mkdir(exist_ok=True)
     record = {
         "schema": 1,
-        "time": now.isoformat(timespec="seconds"),
+        "time": started.time.isoformat(timespec="seconds"),
         "command": command,
-        "machine": {**before, "load_average_after": after["load_average"]},
+        "machine": {**started.machine, "load_average_after": machine()["load_average"]},
         "rows": {name: [asdict(row) | {"verdict": row.verdict} for row in group] for name, group in rows.items()},
     }
-    path = HISTORY / f"{now:%Y-%m-%dT%H%M%SZ}.json"
+    path = HISTORY / f"{started.time:%Y-%m-%dT%H%M%SZ}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
+    write_page(order)
+
+
+def write_page(order: Sequence[str]) -> None:
+    """Write the page from the history."""
+    newest: dict[str, dict[str, Any]] = {}
+    for path in sorted(HISTORY.glob("*.json")):
+        record = json.loads(path.read_text())
+        newest.update(dict.fromkeys(record["rows"], record))
+    tables = [
+        table(name, [_row(fields) for fields in newest[name]["rows"][name]], facts(newest[name]))
+        for name in order
+        if name in newest
+    ]
+    PAGE.write_text("\n\n".join([TEXT.read_text().strip(), *tables]) + "\n")
+
+
+def facts(record: Mapping[str, Any]) -> str:
+    """Say when, how and on what a run was measured."""
+    before = record["machine"]
     packages = ", ".join(f"{name} {version}" for name, version in before["packages"].items())
-    facts = (
-        f"Measured {now:%Y-%m-%d %H:%M} UTC by `{command}` on {before['cores']} cores of {before['processor']}, Python "
-        f"{before['python']}, {packages}. Load average before the run {before['load_average']}, after it "
-        f"{after['load_average']}: what is above 0 before the run is other people's work. Server, client and load "
-        "tester share the cores."
+    return (
+        f"Measured {record['time'][:16].replace('T', ' ')} UTC by `{record['command']}`: {before['cores']} cores of "
+        f"{before['processor']}, Python {before['python']}, {packages}; load average {before['load_average']} before "
+        f"and {before['load_average_after']} after the run."
     )
-    tables = [table(name, group) for name, group in rows.items()]
-    PAGE.write_text("\n\n".join([TEXT.read_text().strip().replace("{facts}", facts), *tables]) + "\n")
 
 
-def table(name: str, rows: Sequence[Row]) -> str:
+def _row(fields: Mapping[str, Any]) -> Row:
+    given = {name: value for name, value in fields.items() if name != "verdict"}
+    return Row(**{**given, "value": Spread(**fields["value"])})
+
+
+def table(name: str, rows: Sequence[Row], introduction: str) -> str:
     """Return one table of the page."""
-    lines = [f"## {name}", "", "| what | median (least to most) | budget | verdict | note |", "|" + " --- |" * 5]
+    lines = [
+        f"## {name}",
+        "",
+        introduction,
+        "",
+        "| what | median (least to most) | budget | verdict | note |",
+        "|" + " --- |" * 5,
+    ]
     for row in rows:
         sign = ">=" if row.is_higher_better else "<="
         budget = "" if row.budget is None else f"{sign} {row.budget:g} {row.unit}".strip()

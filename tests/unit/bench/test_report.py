@@ -1,6 +1,8 @@
 """A row of the benchmark report says how far it is from its budget, and only ratios have bars."""
 
 import math
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -40,10 +42,12 @@ def test_number_that_could_not_be_measured_meets_nothing():
 
 
 def test_table_shows_spread_budget_and_verdict():
-    table = report.table("Things", [row(0.25, unit="ms", budget=0.19, note="why"), row(12.0)])
+    table = report.table("Things", [row(0.25, unit="ms", budget=0.19, note="why"), row(12.0)], "Today.")
 
     assert table.splitlines() == [
         "## Things",
+        "",
+        "Today.",
         "",
         "| what | median (least to most) | budget | verdict | note |",
         "| --- | --- | --- | --- | --- |",
@@ -52,16 +56,21 @@ def test_table_shows_spread_budget_and_verdict():
     ]
 
 
-def test_page_and_history_hold_every_row(tmp_path, monkeypatch):
+def test_page_shows_the_newest_measurement_of_every_heading(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "PAGE", tmp_path / "benchmarks.md")
     monkeypatch.setattr(report, "HISTORY", tmp_path / "history")
-    started = report.start()
+    first = report.start()
+    second = replace(first, time=first.time + timedelta(minutes=1))
+    order = ["Others", "Things"]
 
-    report.write({"Things": [row(1.0)]}, "python -m bench things", started)
-    report.write({"Things": [row(1.0)], "Others": [row(2.0)]}, "python -m bench things", started)
+    report.write({"Things": [row(1.0)], "Others": [row(2.0)]}, "first", first, order)
+    report.write({"Things": [row(3.0)]}, "second", second, order)
+    report.write({"Things": [row(4.0)]}, "second", second, order)
 
     page = (tmp_path / "benchmarks.md").read_text()
-    assert "## Things" in page
-    assert "## Others" in page
-    assert "{facts}" not in page
-    assert len(list((tmp_path / "history").iterdir())) == 1
+    others, things = page.split("## Others")[1].split("## Things")
+    assert "by `first`" in others
+    assert "| what | 2 (1 to 4) |" in others
+    assert "by `second`" in things
+    assert "| what | 4 (2 to 8) |" in things
+    assert len(list((tmp_path / "history").iterdir())) == 2
