@@ -9,7 +9,7 @@ Owner: the thread of `service.observe.admin_thread`, never that of the data path
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from urllib.parse import parse_qsl
@@ -47,7 +47,7 @@ class Page:
 class Download:
     """An answer made while it is sent, for the browser to save."""
 
-    chunks: Iterator[str]
+    chunks: Generator[str, None, None]
     file_name: str
     content_type: str = "application/json"
 
@@ -146,8 +146,9 @@ async def _send(writer: asyncio.StreamWriter, answer: Answer, *, is_head: bool) 
         case Download():
             disposition = f'Content-Disposition: attachment; filename="{answer.file_name}"\r\n'
             await _write(writer, _head(200, answer.content_type, disposition))
-            while not is_head and (chunks := list(islice(answer.chunks, CHUNKS_PER_WRITE))):
-                await _write(writer, "".join(chunks).encode())
+            with contextlib.closing(answer.chunks) as chunks:
+                while not is_head and (some := list(islice(chunks, CHUNKS_PER_WRITE))):
+                    await _write(writer, "".join(some).encode())
         case Events():
             await _write(writer, _head(200, "text/event-stream; charset=utf-8"))
             if not is_head:

@@ -10,7 +10,7 @@ time, so a start before the end of the slice before is moved to it.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from itertools import islice, takewhile
 from typing import Any
 
@@ -46,7 +46,7 @@ def slices(batch: BatchEvent) -> tuple[Slice, Slice, Slice]:
     )
 
 
-def trace_chunks(observer: Observer, seconds: float, now_ns: int) -> Iterator[str]:
+def trace_chunks(observer: Observer, seconds: float, now_ns: int) -> Generator[str, None, None]:
     """Yield the trace in pieces of one event, so that no call keeps the interpreter busy for long."""
     since_ns = now_ns - int(min(max(seconds, 0.0), MAX_SECONDS) * 1e9)
     yield '{"displayTimeUnit":"ms","traceEvents":[\n'

@@ -62,10 +62,13 @@ class D2hStage(Stage):
     def _tell(self, journal: Journal, batch: Batch, slot: Slot, ended_ns: int, readable_ns: int) -> None:
         """Note when the device did what, on the host's clock.
 
-        Events tell differences only. This thread came to know at `ended_ns` that execution had ended; if it came late,
-        the download, which it enqueued itself, started late by as much.
+        Events tell differences only. This thread came to know at `ended_ns` that execution had ended and at
+        `readable_ns` that the download had, each time at that moment or later: the earlier of the two estimates is the
+        better one.
         """
-        execute_end_ns = ended_ns - max(0, slot.download_started.elapsed_ns(slot.executed))
+        after_execute_ns = slot.downloaded.elapsed_ns(slot.executed)
+        execute_end_ns = min(ended_ns, readable_ns - after_execute_ns)
+        download_end_ns = execute_end_ns + after_execute_ns
         upload_start_ns = execute_end_ns - slot.executed.elapsed_ns(slot.upload_started)
         timeline = batch.requests[0].timeline
         journal.batches.append(
@@ -80,8 +83,8 @@ class D2hStage(Stage):
                 upload_end_ns=upload_start_ns + timeline.h2d_ns,
                 execute_start_ns=execute_end_ns - timeline.execute_ns,
                 execute_end_ns=execute_end_ns,
-                download_start_ns=min(ended_ns, readable_ns - timeline.d2h_ns),
-                download_end_ns=readable_ns,
+                download_start_ns=download_end_ns - timeline.d2h_ns,
+                download_end_ns=download_end_ns,
             )
         )
 

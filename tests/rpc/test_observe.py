@@ -2,16 +2,19 @@
 
 import asyncio
 import json
+from itertools import pairwise
 
 import grpc
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from engines.device_simulated import CostModel, SimulatedDevice
 from service.observe.journal import REQUESTS
 from service.observe.site import MAX_WATCHERS
 from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop
+from tests.support.observing import lanes
 from tests.support.real_server import real_server, simulated
 
 AWKWARD = 'quo"te <b>\n\N{PILE OF POO} </script>'
@@ -114,6 +117,33 @@ async def test_a_trace_of_the_last_seconds_has_frames_and_batches(tmp_path):
         assert {event["name"] for event in events if event["ph"] == "b"} == {AWKWARD, "queue and device"}
         assert (await get(running.server.admin_address, "/trace?seconds=never"))[0] == 400
         assert (await get(running.server.admin_address, "/trace?seconds=nan"))[0] == 400
+        await stream.half_close()
+        await stream.drain()
+
+
+@on_loop
+async def test_three_lanes_of_a_device_that_copies_and_computes_at_once_overlap(tmp_path):
+    """Copies of 3 ms and executions of 6 ms on a device of its own: h2d, execute and d2h of successive batches."""
+
+    def slow_copies(kind, clock):
+        return SimulatedDevice(clock=clock, cost=CostModel(copy_latency_ns=3_000_000))
+
+    simulated(tmp_path, max_batch_size=1, alpha_ms=6)
+    async with real_server(tmp_path, admin_address="127.0.0.1:0", devices=slow_copies) as running:
+        stream, results = await send_frames(running, count=16)
+        assert len(results) == 16
+        _, _, body = await get(running.server.admin_address, "/trace?seconds=20")
+        slices = lanes(json.loads(body))
+        assert [len(slices[stage]) for stage in ("h2d", "execute", "d2h")] == [16, 16, 16]
+        for stage in slices.values():
+            assert all(before[1] <= after[0] for before, after in pairwise(stage))
+        for h2d, execute, d2h in zip(slices["h2d"], slices["execute"], slices["d2h"], strict=True):
+            assert h2d[1] <= execute[0] + 1
+            assert execute[1] <= d2h[0] + 1
+        uploads = sum(h2d[0] < execute[1] for h2d, execute in zip(slices["h2d"][1:], slices["execute"], strict=False))
+        downloads = sum(execute[0] < d2h[1] for d2h, execute in zip(slices["d2h"], slices["execute"][1:], strict=False))
+        assert uploads >= 8
+        assert downloads >= 8
         await stream.half_close()
         await stream.drain()
 

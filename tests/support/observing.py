@@ -1,5 +1,7 @@
 """Builders for what the data path tells an observer."""
 
+from collections import defaultdict
+
 from service.observe.gauges import Gauges
 from service.observe.journal import BatchEvent, Journal
 from service.observe.observer import Observer
@@ -73,3 +75,17 @@ class NoPermits:
 def no_gauges():
     """Gauges of a server without models."""
     return Gauges(list, NoPool(), NoPermits(), lambda: True)
+
+
+def lanes(document):
+    """Slices by process and thread, and the threads' names."""
+    names = {
+        (event["pid"], event["tid"]): event["args"]["name"]
+        for event in document["traceEvents"]
+        if event["ph"] == "M" and event["name"] == "thread_name"
+    }
+    slices = defaultdict(list)
+    for event in document["traceEvents"]:
+        if event["ph"] == "X":
+            slices[names[event["pid"], event["tid"]]].append((event["ts"], event["ts"] + event["dur"], event["args"]))
+    return slices

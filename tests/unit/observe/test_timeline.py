@@ -6,7 +6,7 @@ import pytest
 
 from service.errors import Outcome
 from service.observe.timeline import strip, trace_chunks
-from tests.support.observing import MS, SECOND, Observed
+from tests.support.observing import MS, SECOND, Observed, lanes
 
 PHASES = {"M", "X", "b", "e"}
 
@@ -37,20 +37,6 @@ def check_format(document):
             assert name == event["name"]
             assert start <= event["ts"]
     assert not any(opened.values())
-
-
-def lanes(document):
-    """Slices by process and thread, and the threads' names."""
-    names = {
-        (event["pid"], event["tid"]): event["args"]["name"]
-        for event in document["traceEvents"]
-        if event["ph"] == "M" and event["name"] == "thread_name"
-    }
-    slices = defaultdict(list)
-    for event in document["traceEvents"]:
-        if event["ph"] == "X":
-            slices[names[event["pid"], event["tid"]]].append((event["ts"], event["ts"] + event["dur"], event["args"]))
-    return slices
 
 
 def busy_pipeline():

@@ -1,0 +1,135 @@
+"""The admin port's HTTP, with readers that do not behave."""
+
+import asyncio
+import contextlib
+import itertools
+
+from service.observe import admin
+from service.observe.admin import AdminServer, Download, Events, Page
+from service.observe.admin_thread import AdminThread
+from service.observe.live import Feed, event
+from tests.support.loops import on_loop
+
+
+async def open_connection(address):
+    return await asyncio.open_connection(*address.split(":"))
+
+
+async def listening(pages):
+    server = AdminServer(pages)
+    return server, await server.start("127.0.0.1", 0)
+
+
+async def ask(address, path="/"):
+    reader, writer = await open_connection(address)
+    writer.write(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+    return reader, writer
+
+
+@on_loop
+async def test_a_reader_that_takes_nothing_is_cut(monkeypatch):
+    monkeypatch.setattr(admin, "REQUEST_TIMEOUT_S", 0.05)
+    ended = asyncio.Event()
+
+    def chunks():
+        try:
+            yield from itertools.repeat("x" * 65_536)
+        finally:
+            ended.set()
+
+    server, address = await listening({"/": lambda _: Download(chunks(), "x.json")})
+    _, writer = await ask(address)
+    while server._connections or not ended.is_set():
+        await asyncio.sleep(0.01)
+    writer.close()
+    await server.close()
+
+
+@on_loop
+async def test_a_client_that_says_nothing_is_cut(monkeypatch):
+    monkeypatch.setattr(admin, "REQUEST_TIMEOUT_S", 0.05)
+    server, address = await listening({})
+    reader, writer = await open_connection(address)
+    assert await reader.read() == b""
+    writer.close()
+    await server.close()
+
+
+@on_loop
+async def test_more_connections_than_allowed_are_closed_at_once(monkeypatch):
+    monkeypatch.setattr(admin, "MAX_CONNECTIONS", 2)
+    server, address = await listening({"/": lambda _: Page(200, "ok")})
+    idle = [await open_connection(address) for _ in range(2)]
+    while len(server._connections) < 2:
+        await asyncio.sleep(0.01)
+    reader, writer = await ask(address)
+    with contextlib.suppress(ConnectionResetError):
+        assert await reader.read() == b""
+    for _, each in (*idle, (reader, writer)):
+        each.close()
+    await server.close()
+
+
+@on_loop
+async def test_a_page_that_fails_says_so_without_details():
+    def fail(_):
+        raise RuntimeError("/secret/path")
+
+    server, address = await listening({"/": fail})
+    reader, writer = await ask(address)
+    answer = await reader.read()
+    assert b" 503 " in answer
+    assert b"secret" not in answer
+    writer.close()
+    await server.close()
+
+
+@on_loop
+async def test_feed_drops_what_a_slow_reader_misses_and_refuses_too_many():
+    feed = Feed(limit=1)
+    first = feed.subscribe("first")
+    assert await anext(first) == "first"
+    assert [message async for message in feed.subscribe("second")] == ["retry: 10000\n\n"]
+    waiting = asyncio.create_task(anext(first))
+    await asyncio.sleep(0)
+    feed.publish("one")
+    feed.publish("two")
+    assert await waiting == "two"
+    await first.aclose()
+    assert feed.watchers == 0
+
+
+@on_loop
+async def test_closing_ends_open_events_and_the_thread():
+    async def for_ever():
+        yield "data: 1\n\n"
+        await asyncio.Event().wait()
+
+    ticks = []
+    thread = AdminThread({"/": lambda _: Events(for_ever())}, lambda: ticks.append(1))
+    address = await thread.start("127.0.0.1", 0)
+    reader, writer = await ask(address)
+    await reader.readuntil(b"data: 1\n\n")
+    await thread.close()
+    await thread.close()
+    assert await reader.read() == b""
+    assert ticks
+    writer.close()
+
+
+@on_loop
+async def test_a_tick_that_fails_leaves_the_port_alive():
+    def fail():
+        raise RuntimeError("our bug")
+
+    thread = AdminThread({"/": lambda _: Page(200, "alive")}, fail)
+    reader, writer = await ask(await thread.start("127.0.0.1", 0))
+    assert b"alive" in await reader.read()
+    await thread.close()
+    writer.close()
+
+
+def test_an_event_is_one_line_whatever_it_holds():
+    text = event("state", {"name": "a\nb\r\n\ndata: x\u2028"})
+    assert text.count("\n") == 3
+    assert text.endswith("\n\n")
