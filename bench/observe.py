@@ -1,8 +1,11 @@
 """What observing costs: server CPU per frame with the admin port, page, scrapes and traces, over the same without.
 
 Two servers run side by side and are loaded in turn, ABBA, so that whatever else the machine does hits both; the
-quotient of neighbouring runs is what counts, and its spread is reported. The observed server has the live page open,
-is scraped every five seconds (Prometheus asks every fifteen) and gives a trace of five seconds every thirty.
+quotient of neighbouring runs is what counts, and its spread is reported. On a machine that others use too it scatters
+by tens of percent; so the CPU time of the observer's own thread over that of the rest of the same process in the same
+run is reported beside it, which both suffer alike. It leaves out what the data path itself does for observing, and
+waiting for the GIL. The observed server has the live page open, is scraped every five seconds (Prometheus asks every
+fifteen) and gives a trace of five seconds every thirty.
 
 Run: `python -m bench.observe`.
 """
@@ -110,10 +113,28 @@ def pair(payload_bytes: int, alpha_ms: float) -> Iterator[tuple[RunningServer, R
         yield plain, observed, port
 
 
+def observer_cpu_s(port: int) -> float:
+    """Return what the observer's thread has used."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    return float(next(line for line in lines if line.startswith("forebay_observer_cpu_seconds_total ")).split()[1])
+
+
 def measure(frames: int, repeats: int, payload_bytes: int = IDENTITY_BYTES) -> tuple[list[float], list[float]]:
-    """Return CPU ms per frame without and with observers, run by run, neighbours at the same place."""
+    """Return CPU ms per frame without and with observers, neighbours at the same place."""
+    plain_ms, observed_ms, _ = measure_with_shares(frames, repeats, payload_bytes)
+    return plain_ms, observed_ms
+
+
+def measure_with_shares(
+    frames: int, repeats: int, payload_bytes: int = IDENTITY_BYTES
+) -> tuple[list[float], list[float], list[float]]:
+    """Return CPU ms per frame without and with observers, neighbours at the same place, and the thread's shares."""
     plain_ms: list[float] = []
     observed_ms: list[float] = []
+    shares: list[float] = []
     with pair(payload_bytes, 0) as (plain, observed, port):
         watchers = Watchers(port)
 
@@ -121,30 +142,37 @@ def measure(frames: int, repeats: int, payload_bytes: int = IDENTITY_BYTES) -> t
             result = offer(server, server.address, payload_bytes, streams=STREAMS, window=WINDOW, frames=frames)
             return float(result["server_cpu_ms"])
 
+        def run_observed() -> None:
+            before_s, before_all_s = observer_cpu_s(port), observed.cpu_s()
+            observed_ms.append(run(observed))
+            own_s = observer_cpu_s(port) - before_s
+            shares.append(own_s / (observed.cpu_s() - before_all_s - own_s))
+
         run(plain)
         run(observed)
         watchers.start()
         try:
             for index in range(repeats):
                 if index % 2:
-                    observed_ms.append(run(observed))
+                    run_observed()
                     plain_ms.append(run(plain))
                 else:
                     plain_ms.append(run(plain))
-                    observed_ms.append(run(observed))
+                    run_observed()
         finally:
             watchers.close()
         print(f"scrapes {watchers.scrapes}, bytes read by observers {watchers.bytes_read}")
-    return plain_ms, observed_ms
+    return plain_ms, observed_ms, shares
 
 
-def report(plain_ms: Sequence[float], observed_ms: Sequence[float]) -> None:
+def report(plain_ms: Sequence[float], observed_ms: Sequence[float], shares: Sequence[float]) -> None:
     """Print both, and their quotient."""
     ratios = [observed / plain for plain, observed in zip(plain_ms, observed_ms, strict=True)]
     print(f"server CPU per frame, not observed   {Spread.of(list(plain_ms))} ms")
     print(f"server CPU per frame, observed       {Spread.of(list(observed_ms))} ms")
     print(f"quotient of neighbouring runs        {Spread.of(ratios)}; bar {BAR}")
     print(f"quotient of sums                     {sum(observed_ms) / sum(plain_ms):.3f}")
+    print(f"observer's thread over the rest      {Spread.of(list(shares))}")
     if len(ratios) > 1:
         print(f"standard error of the mean quotient  {statistics.stdev(ratios) / len(ratios) ** 0.5:.3f}")
 
@@ -158,7 +186,7 @@ def main() -> None:
     print(f"on the data path, per frame          {append_us():.2f} µs")
     for frames in (15, 150, 1000):
         print(f"on the observer's thread, per frame  {fold_us(frames):.2f} µs at {2 * frames} frames per second")
-    report(*measure(options.frames, options.repeats))
+    report(*measure_with_shares(options.frames, options.repeats))
 
 
 if __name__ == "__main__":

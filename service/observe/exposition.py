@@ -5,6 +5,7 @@ clients and may be anything: they are cut and escaped.
 """
 
 import itertools
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from service.observe.frames import OUTCOMES, STAGES
@@ -182,6 +183,12 @@ def _server(text: Text, server: ServerGauges) -> None:
             "gauge",
             "Results and streams that wait for a worker",
             server.worker_jobs_waiting,
+        ),
+        (
+            "forebay_observer_cpu_seconds_total",
+            "counter",
+            "CPU time of the thread that does all this",
+            time.thread_time(),
         ),
         ("process_resident_memory_bytes", "gauge", "Resident memory of this process", server.memory_bytes),
         ("process_cpu_seconds_total", "counter", "CPU time of this process", server.cpu_s),
