@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 GUARD_S = 20.0
+ANSWER_GUARD_S = 60.0
 POLL_S = 0.05
 FLAGS = (
     "--headless=new",
@@ -72,7 +73,7 @@ class Browser:
 
     def _receive(self):
         while b"\0" not in self._rest:
-            assert select.select([self._read_fd], [], [], GUARD_S)[0], "the browser hangs"
+            assert select.select([self._read_fd], [], [], ANSWER_GUARD_S)[0], "the browser hangs"
             data = os.read(self._read_fd, 1 << 20)
             assert data, "the browser has gone"
             self._rest += data

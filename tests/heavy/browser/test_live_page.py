@@ -168,3 +168,39 @@ async def test_the_page_says_that_the_server_is_gone_and_goes_on_when_it_is_back
     async with real_server(repository, admin_address=address) as running, cameras(running, ["new"], "other"):
         await asyncio.to_thread(browser.wait_for, f"{status} === 'live'")
         await asyncio.to_thread(browser.wait_for, f"parseFloat({cell('new', 2)}) > 0")
+
+
+A_DAY = """(async () => {
+  const state = JSON.parse(JSON.stringify(view.state));
+  const model = state.models[0];
+  const stream = state.streams[0];
+  for (let second = 1; second <= SECONDS; second += 1) {
+    state.now_s += 1;
+    model.sample = [Math.floor(state.now_s), 100, 100, 10 + second % 7, 20 + second % 11];
+    const id = FIRST + second * 10;
+    state.streams = state.streams.map((each, index) => ({ ...stream, id: id + index, name: `${second}` }));
+    view.isPaused = second % 40 !== 0;
+    takeState({ data: JSON.stringify(state) });
+  }
+  view.isPaused = false;
+  return view.history.get(model.name).length;
+})()"""
+
+
+@on_loop(guard_s=180)
+async def test_a_page_that_stays_open_for_a_day_does_not_grow(browser, tmp_path):
+    """Half a day twice, message by message; one in forty is drawn, with cameras that come and go."""
+
+    def live(seconds, first):
+        script = A_DAY.replace("SECONDS", str(seconds)).replace("FIRST", str(first))
+        assert browser.evaluate(script) <= 900
+        browser.send("HeapProfiler.collectGarbage")
+        return browser.send("Runtime.getHeapUsage")["usedSize"]
+
+    async with page_under_load(browser, tmp_path, ORDINARY[:2]):
+        await asyncio.to_thread(browser.wait_for, "view.state.models.length === 1")
+        browser.evaluate("view.source.close()")
+        before = await asyncio.to_thread(live, 43_200, 0)
+        after = await asyncio.to_thread(live, 43_200, 1_000_000)
+        assert after - before < 1_000_000
+        assert browser.evaluate("document.querySelectorAll('#rows tr').length") == 2
