@@ -13,6 +13,7 @@ import json
 import time
 from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -122,13 +123,21 @@ async def _camera(call: Any, intended: list[float], payload: bytes, tally: _Tall
 
 
 async def run(
-    address: str, model: str, payload_bytes: int, cameras: int, fps: float, seconds: float, limit_ms: float, seed: int
+    address: str,
+    model: str,
+    payload_bytes: int,
+    cameras: int,
+    fps: float,
+    seconds: float,
+    limit_ms: float,
+    seed: int,
+    jpeg: Path | None = None,
 ) -> CameraResult:
-    """Let `cameras` cameras with random phases send for `seconds`."""
+    """Let `cameras` cameras with random phases send for `seconds`: raw tensors, or one JPEG again and again."""
     import grpc
 
     generator = np.random.default_rng(seed)
-    payload = generator.integers(0, 255, payload_bytes, np.uint8).tobytes()
+    payload = generator.integers(0, 255, payload_bytes, np.uint8).tobytes() if jpeg is None else jpeg.read_bytes()
     options = [("grpc.max_receive_message_length", -1), ("grpc.http2.max_frame_size", 1 << 20)]
     channels: list[Any] = [  # the stubs demand serializers and a grace
         grpc.aio.insecure_channel(address, options=[*options, ("grpc.use_local_subchannel_pool", 1)])
@@ -140,7 +149,7 @@ async def run(
         opening = pb.Open(
             model=model,
             stream_id=f"camera-{index}",
-            encoding=pb.ENCODING_TENSOR,
+            encoding=pb.ENCODING_TENSOR if jpeg is None else pb.ENCODING_JPEG,
             delivery=pb.DELIVERY_EVERY,
             max_in_flight=16,
             latency_budget_ms=limit_ms,
@@ -182,12 +191,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("address")
     parser.add_argument("model")
-    parser.add_argument("--payload-bytes", type=int, required=True)
+    parser.add_argument("--payload-bytes", type=int, default=0)
     parser.add_argument("--cameras", type=int, required=True)
     parser.add_argument("--fps", type=float, default=30.0)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--limit-ms", type=float, default=100.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jpeg", type=Path, help="send this picture instead of a raw tensor")
     arguments = parser.parse_args()
     from service.tuning import tune_process
 
