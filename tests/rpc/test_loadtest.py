@@ -133,7 +133,7 @@ def test_a_stream_that_is_aborted_is_opened_again_and_the_run_goes_on():
     merged = offer(scenario, Faults(break_at_frame=10))
     summary = summarise(scenario, merged, 100)
     assert merged.counters.broken_streams == 1
-    assert "INTERNAL: broken on purpose" in merged.counters.first_error
+    assert "INTERNAL: " in merged.counters.first_error
     assert summary.accounting.is_balanced
     assert summary.accounting.answered > 15
 
