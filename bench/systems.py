@@ -89,7 +89,7 @@ def capacity_rows(*, is_quick: bool) -> Iterator[Row]:
         options = ["--slo-p99", CAPACITY_SLO, "--max-dropped", "1", "--highest", str(MOST_CAMERAS), "--repeats", "1"]
         options += ["--no-calibrate"]  # the generator sends a few hundred small frames a second at most
         for fps in ("10", "30"):
-            report = load(server.address, *options, "--fps", fps, "--duration", "15s", command=("search",))
+            report = load(server.address, *options, "--fps", fps, "--duration", "40s", command=("search",))
             passing = report.get("highest_passing") or 0.0
             failing = report.get("lowest_failing") or float(MOST_CAMERAS)
             note = f"p99 interval within {CAPACITY_SLO}, at most 1 % dropped; {failing:g} fail"
