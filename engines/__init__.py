@@ -16,12 +16,13 @@ from engines.clock import Clock
 from engines.device import Device
 from engines.engine import Engine
 from engines.errors import BackendUnavailableError
+from engines.foreign_memory import ForeignMemory
 
 # ONNX Runtime's own wheels report usage to their makers, with an identifier kept on disk, unless this is set before the
 # library is imported (tests/meta/test_privacy.py). Who wants that can set it to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__all__ = ["BACKENDS", "DEVICE_KINDS", "open_device", "open_engine"]
+__all__ = ["BACKENDS", "DEVICE_KINDS", "open_device", "open_engine", "open_foreign_memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,9 @@ _ENGINES = {
     "simulated": _Entry("engines.engine_simulated", "SimulatedEngine"),
     "tensorrt": _Entry("engines.engine_tensorrt", "TensorrtEngine", "pip install 'forebay[tensorrt]'"),
     "torch": _Entry("engines.engine_torch", "TorchEngine", "pip install 'forebay[torch]'"),
+}
+_FOREIGN_MEMORY = {
+    "cuda": _Entry("engines.cuda.foreign_memory", "CudaForeignMemory", "pip install 'forebay[cuda]'"),
 }
 
 DEVICE_KINDS = tuple(_DEVICES)
@@ -93,6 +97,24 @@ def open_engine(
         model_path=model_path, device=device, clock=clock, options=options, max_batch_size=max_batch_size
     )
     return cast("Engine", engine)
+
+
+def open_foreign_memory(kind: str, *, handle: bytes, index: int, nbytes: int) -> ForeignMemory:
+    """Open memory of another process on one of this machine's devices.
+
+    Args:
+        kind: of the device: `cuda`.
+        handle: what the owner passed on, `engines.foreign_memory.HANDLE_BYTES` long.
+        index: which device of that kind.
+        nbytes: how much of it, from its beginning.
+
+    Raises:
+        BackendUnavailableError: no such device, or its library is not there.
+        MisuseError: the handle is wrong, or its memory is smaller.
+        ExecutionError, DeviceLostError: the device refuses.
+    """
+    memory_class = _load(_FOREIGN_MEMORY, "device", kind)
+    return cast("ForeignMemory", memory_class(handle=handle, index=index, nbytes=nbytes))
 
 
 def _load(entries: Mapping[str, _Entry], what: str, name: str) -> Any:  # noqa: ANN401 - classes of several protocols

@@ -18,8 +18,10 @@ import structlog
 from service.clock import Clock, MonotonicClock
 from service.frontend.calls import CallTasks
 from service.frontend.frames_servicer import FramesServicer
+from service.frontend.inference_cuda_memory import CudaMemoryRpcs
 from service.frontend.inference_lookup import ModelLookup
-from service.frontend.inference_memory import ClientMemory
+from service.frontend.inference_memory import SystemMemoryRpcs
+from service.frontend.inference_regions import ClientRegions
 from service.frontend.inference_repository import RepositoryRpcs
 from service.frontend.inference_rpcs import ModelRpcs
 from service.frontend.inference_servicer import InferenceServicer
@@ -110,13 +112,14 @@ class Server:
         self._polling: asyncio.Task[None] | None = None
         calls = CallTasks()
         self.frames = FramesServicer(self.registry.find, self.pool, sink, self.clock, settings, calls, self.journal)
-        self.memory = ClientMemory(is_enabled=settings.allow_client_shm)
-        lookup = ModelLookup(self.registry.find, self.registry.acquire, self.memory)
+        self.regions = ClientRegions(is_enabled=settings.allow_client_shm)
+        lookup = ModelLookup(self.registry.find, self.registry.acquire, self.regions)
         groups = (
             RepositoryRpcs(self.lifecycle),
             StatisticsRpcs(lookup, self.registry.all),
             SettingsRpcs(),
-            self.memory,
+            SystemMemoryRpcs(self.regions),
+            CudaMemoryRpcs(self.regions),
         )
         rpcs = ModelRpcs(lookup, self.registry.versions, lambda: self._is_ready, *groups)
         self.inference = InferenceServicer(lookup, rpcs, self.clock, settings, calls)
@@ -205,7 +208,7 @@ class Server:
         if self._fatal is None:
             await self.front_end.drain()
         await self.admin.close()
-        self.memory.close()
+        self.regions.close()
         if self._watching is not None:
             self._watching.cancel()
         if self._fatal is None:

@@ -2,7 +2,7 @@
 
 Every call returns a tuple that starts with a code and never raises; `check` turns a code into one of our errors by its
 *name* (engines/cuda/errors). A sticky error is DeviceLostError: the process has to end. The bindings release the GIL
-around each call. This is the only module that imports CUDA.
+around each call. This is the only module that imports the runtime.
 
 Source: CUDA runtime API 12 and 13; call forms are checked against the binding (tests/heavy/vendor).
 """

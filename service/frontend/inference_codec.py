@@ -35,7 +35,7 @@ class RegionRange:
     byte_size: int
 
 
-ReadRegion = Callable[[RegionRange], bytes]
+ReadRegion = Callable[[RegionRange], tensors.Bytes]
 """Returns the bytes of a range. Raises InferenceError."""
 
 

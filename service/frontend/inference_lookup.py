@@ -11,6 +11,7 @@ from service.errors import UnknownModelError
 from service.frontend.inference_codec import Call, RegionRange, WantedOutput, decode
 from service.frontend.inference_errors import InferenceError
 from service.frontend.inference_face import ModelFace, face_of
+from service.frontend.inference_tensors import Bytes
 from service.models.version import ModelVersion
 
 FindModel = Callable[[str, str], ModelVersion]
@@ -21,7 +22,7 @@ MAX_SHOWN = 128
 class RegionAccess(Protocol):
     """What requests need of shared memory. Every method raises InferenceError for a range that is not the peer's."""
 
-    def read(self, place: RegionRange, peer: str) -> bytes:
+    def read(self, place: RegionRange, peer: str) -> Bytes:
         """Return the bytes of a range."""
         ...
 

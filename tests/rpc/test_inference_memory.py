@@ -136,9 +136,6 @@ async def test_what_cannot_be_registered(repository, key):
             code, message = await error_of(register(stub, key, "s", 2**64 - 1, 2**64 - 1))
             assert (code, "Integer overflow detected" in message) == (INVALID, True)
             assert (await error_of(register(stub, key, "triton_python_backend_shm_region_1")))[0] is INVALID
-            request = pb.CudaSharedMemoryRegisterRequest(name="c", byte_size=1)
-            assert (await error_of(stub.CudaSharedMemoryRegister(request)))[0] is grpc.StatusCode.UNIMPLEMENTED
-            await stub.CudaSharedMemoryUnregister(pb.CudaSharedMemoryUnregisterRequest())
     finally:
         link.unlink()
 

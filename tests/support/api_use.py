@@ -65,6 +65,6 @@ def _chain(node: ast.Attribute) -> tuple[str | None, list[str]]:
 
 
 ROOTS = {
-    "trt", "runtime", "builder", "network", "parser", "config", "profile",
+    "trt", "runtime", "driver", "builder", "network", "parser", "config", "profile",
     "trt_runtime", "trt_engine", "trt_context", "inspector", "tensor",
 }  # fmt: skip

@@ -1,5 +1,9 @@
 """A stand-in for cuda.bindings.runtime: host memory, work done when enqueued, errors on demand.
 
+Stricter than CUDA: a thread must select the GPU before it works with it (CUDA takes the first), a copy must lie within
+one live allocation on the side that its kind says, and what is used on a stream must be open. Memory of another process
+is made with `export` and reached through its handle only.
+
 It proves that our calls, checks and translations fit together; what the real binding calls things is checked against
 the real binding (tests/heavy/vendor), and what a GPU does on a GPU (tests/gpu).
 """
@@ -8,11 +12,24 @@ the real binding (tests/heavy/vendor), and what a GPU does on a GPU (tests/gpu).
 import ctypes
 import enum
 import itertools
+import sys
+import threading
+import types
+
+OURS = (
+    "engines.device_cuda",
+    "engines.cuda",
+    "engines.cuda.calls",
+    "engines.cuda.errors",
+    "engines.cuda.foreign_memory",
+    "engines.cuda.handles",
+)
 
 
 class cudaError_t(enum.IntEnum):
     cudaSuccess = 0
     cudaErrorInvalidValue = 1
+    cudaErrorInvalidMemcpyDirection = 21
     cudaErrorMemoryAllocation = 2
     cudaErrorInsufficientDriver = 35
     cudaErrorNoDevice = 100
@@ -32,16 +49,53 @@ class cudaStreamCaptureMode(enum.IntEnum):
     cudaStreamCaptureModeThreadLocal = 1
 
 
+class cudaIpcMemHandle_t:
+    """64 bytes that are reached through their address, as in the binding."""
+
+    def __init__(self):
+        self.memory = (ctypes.c_uint8 * 64)()
+
+    def getPtr(self):
+        return ctypes.addressof(self.memory)
+
+
+class RefusedError(Exception):
+    """The code that a call answers with."""
+
+
 class Properties:
     name = b"Fake GPU"
     major, minor = 9, 0
     totalGlobalMem = 1 << 30
 
 
+class Allocation:
+    """Bytes on one side; `address` is aligned as CUDA aligns."""
+
+    def __init__(self, side, nbytes, device=0):
+        self.side, self.nbytes, self.device = side, nbytes, device
+        self.block = (ctypes.c_uint8 * (nbytes + 256))()
+        self.address = -(-ctypes.addressof(self.block) // 256) * 256
+
+    def holds(self, address, nbytes):
+        return self.address <= address and address + nbytes <= self.address + self.nbytes
+
+    @property
+    def bytes(self):
+        return (ctypes.c_uint8 * self.nbytes).from_address(self.address)
+
+
 class FakeCudart:
-    """The module. `sticky` makes every call fail from then on; `fail` names the next result of one call."""
+    """The module. `sticky` makes every call fail from then on; `fail` names the next result of one call.
+
+    Attributes:
+        memory: what was allocated here and not freed, by address.
+        exported: what another process has exported, by handle.
+        mapped: how often each exported allocation is open here, by handle.
+    """
 
     cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode = cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode
+    cudaIpcMemHandle_t, cudaIpcMemLazyEnablePeerAccess = cudaIpcMemHandle_t, 1
     cudaEventBlockingSync, cudaStreamNonBlocking, cudaHostAllocPortable = 1, 1, 1
     cudaDeviceScheduleBlockingSync, cudaInitDeviceFlagsAreValid = 4, 1
 
@@ -49,7 +103,10 @@ class FakeCudart:
         self.gpus, self.free_bytes = gpus, free_bytes
         self.sticky = cudaError_t.cudaSuccess
         self.fail: dict[str, cudaError_t] = {}
-        self.memory: dict[int, object] = {}
+        self.memory: dict[int, Allocation] = {}
+        self.exported: dict[bytes, Allocation] = {}
+        self.mapped: dict[bytes, int] = {}
+        self._selected = threading.local()
         self.events: dict[int, int] = {}
         self.open: set[int] = set()
         self.launches = 0
@@ -64,7 +121,12 @@ class FakeCudart:
                 return (self.sticky, *[None] * _CALLS[name])
             if name in self.fail:
                 return (self.fail.pop(name), *[None] * _CALLS[name])
-            value = getattr(self, f"_{name}", lambda *_: ())(*arguments)
+            if name not in _WITHOUT_A_GPU and not hasattr(self._selected, "index"):
+                return (cudaError_t.cudaErrorInvalidDevice, *[None] * _CALLS[name])
+            try:
+                value = getattr(self, f"_{name}", lambda *_: ())(*arguments)
+            except RefusedError as refused:
+                return (refused.args[0], *[None] * _CALLS[name])
             return (cudaError_t.cudaSuccess, *value)
 
         return call
@@ -87,7 +149,9 @@ class FakeCudart:
         self.open.add(number)
         return (number,)
 
-    _cudaStreamCreateWithPriority = _cudaEventCreateWithFlags = _cudaGraphInstantiate = _cudaStreamEndCapture = _new
+    _cudaStreamCreateWithPriority = _cudaStreamCreateWithFlags = _cudaEventCreateWithFlags = _cudaGraphInstantiate = (
+        _cudaStreamEndCapture
+    ) = _new
 
     def _close(self, handle):
         self.open.remove(handle)
@@ -95,23 +159,77 @@ class FakeCudart:
 
     _cudaStreamDestroy = _cudaEventDestroy = _cudaGraphDestroy = _cudaGraphExecDestroy = _close
 
-    def _allocate(self, nbytes, *_):
-        block = (ctypes.c_uint8 * (nbytes + 256))()
-        address = -(-ctypes.addressof(block) // 256) * 256
-        self.memory[address] = block
-        return (address,)
+    def _cudaSetDevice(self, index):
+        if not 0 <= index < self.gpus:
+            raise RefusedError(cudaError_t.cudaErrorInvalidDevice)
+        self._selected.index = index
+        return ()
 
-    _cudaMalloc = _cudaHostAlloc = _allocate
+    def _allocate(self, side, nbytes):
+        allocation = Allocation(side, nbytes, self._selected.index)
+        self.memory[allocation.address] = allocation
+        return (allocation.address,)
 
-    def _free(self, address):
+    def _cudaMalloc(self, nbytes):
+        return self._allocate("device", nbytes)
+
+    def _cudaHostAlloc(self, nbytes, _flags):
+        return self._allocate("host", nbytes)
+
+    def _free(self, side, address):
+        if address not in self.memory or self.memory[address].side != side:
+            raise RefusedError(cudaError_t.cudaErrorInvalidValue)
         del self.memory[address]
         return ()
 
-    _cudaFree = _cudaFreeHost = _free
+    def _cudaFree(self, address):
+        return self._free("device", address)
 
-    def _cudaMemcpyAsync(self, target, source, nbytes, *_):
+    def _cudaFreeHost(self, address):
+        return self._free("host", address)
+
+    def _on_device(self, address, nbytes):
+        """Whether a range lies in device memory that is open here; a range that leaves it is refused."""
+        opened = [self.exported[handle] for handle in self.mapped]
+        for allocation in (*self.memory.values(), *opened):
+            if allocation.side == "device" and allocation.holds(address, 0):
+                if not allocation.holds(address, nbytes):
+                    raise RefusedError(cudaError_t.cudaErrorInvalidValue)
+                return True
+        return False
+
+    def _cudaMemcpyAsync(self, target, source, nbytes, kind, stream):
+        if stream not in self.open:
+            raise RefusedError(cudaError_t.cudaErrorInvalidResourceHandle)
+        sides = self._on_device(target, nbytes), self._on_device(source, nbytes)
+        if sides != {cudaMemcpyKind.cudaMemcpyHostToDevice: (True, False)}.get(kind, (False, True)):
+            raise RefusedError(cudaError_t.cudaErrorInvalidMemcpyDirection)
         ctypes.memmove(target, source, nbytes)
         return ()
+
+    def export(self, nbytes, device=0):
+        """Return the handle of new memory of another process; its bytes are `exported[handle].bytes`."""
+        handle = next(self._ids).to_bytes(64, "little")
+        self.exported[handle] = Allocation("device", nbytes, device)
+        return handle
+
+    def _cudaIpcOpenMemHandle(self, opened, _flags):
+        handle = bytes(opened.memory)
+        if handle not in self.exported:
+            raise RefusedError(cudaError_t.cudaErrorInvalidResourceHandle)
+        if self.exported[handle].device != self._selected.index:
+            raise RefusedError(cudaError_t.cudaErrorInvalidDevice)
+        self.mapped[handle] = self.mapped.get(handle, 0) + 1
+        return (self.exported[handle].address,)
+
+    def _cudaIpcCloseMemHandle(self, address):
+        for handle in self.mapped:
+            if self.exported[handle].address == address:
+                self.mapped[handle] -= 1
+                if not self.mapped[handle]:
+                    del self.mapped[handle]
+                return ()
+        raise RefusedError(cudaError_t.cudaErrorInvalidResourceHandle)
 
     def _cudaEventRecord(self, event, _stream):
         self.events[event] = next(self._time)
@@ -154,6 +272,7 @@ _CALLS = {
             "cudaGraphDestroy",
             "cudaGraphExecDestroy",
             "cudaGraphLaunch",
+            "cudaIpcCloseMemHandle",
             "cudaMemcpyAsync",
             "cudaStreamBeginCapture",
             "cudaStreamDestroy",
@@ -168,7 +287,9 @@ _CALLS = {
             "cudaEventElapsedTime",
             "cudaGraphInstantiate",
             "cudaHostAlloc",
+            "cudaIpcOpenMemHandle",
             "cudaMalloc",
+            "cudaStreamCreateWithFlags",
             "cudaStreamCreateWithPriority",
             "cudaStreamEndCapture",
             "cudaGetDeviceProperties",
@@ -179,3 +300,42 @@ _CALLS = {
     ),
     **dict.fromkeys(["cudaMemGetInfo", "cudaDeviceGetStreamPriorityRange"], 2),
 }
+
+_WITHOUT_A_GPU = frozenset(
+    {"cudaInitDevice", "cudaSetDevice", "cudaDriverGetVersion", "cudaRuntimeGetVersion", "cudaGetDeviceProperties"}
+)
+
+
+class CUresult(enum.IntEnum):
+    CUDA_SUCCESS = 0
+    CUDA_ERROR_NOT_FOUND = 500
+
+
+class FakeDriver:
+    """What we use of cuda.bindings.driver, over the same memory."""
+
+    def __init__(self, runtime):
+        self._runtime = runtime
+
+    def cuMemGetAddressRange(self, address):
+        opened = [self._runtime.exported[handle] for handle in self._runtime.mapped]
+        for allocation in (*self._runtime.memory.values(), *opened):
+            if allocation.side == "device" and allocation.holds(address, 0):
+                return (CUresult.CUDA_SUCCESS, allocation.address, allocation.nbytes)
+        return (CUresult.CUDA_ERROR_NOT_FOUND, None, None)
+
+
+def install(monkeypatch, fake):
+    """Let engines import the stand-in instead of the binding until `uninstall`."""
+    bindings = types.ModuleType("cuda.bindings")
+    bindings.runtime, bindings.driver = fake, FakeDriver(fake)
+    for name in OURS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "cuda", types.ModuleType("cuda"))
+    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+
+
+def uninstall():
+    """Forget the modules that have imported the stand-in."""
+    for name in OURS:
+        sys.modules.pop(name, None)

@@ -4,6 +4,7 @@ The bindings of TensorRT 10.16 and 11.4 are real wheels; the libraries below the
 package index, so they are imported over stubs with the symbols that the linker asks for. Nothing is ever constructed.
 """
 
+import ctypes
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from engines.foreign_memory import HANDLE_BYTES
 from tests.support.api_use import ROOTS, read_use
 
 ROOT = Path(__file__).parents[3]
@@ -153,19 +155,27 @@ def test_every_name_is_in_tensorrt_rtx():
     assert set(missing_in("tensorrt_rtx", {})) - tensorrt_only == set()
 
 
-def test_every_name_of_the_cuda_runtime_is_in_its_binding():
-    runtime = pytest.importorskip("cuda.bindings.runtime")
+@pytest.mark.parametrize(("module", "known"), [("runtime", "cudaMemcpyAsync"), ("driver", "cuMemGetAddressRange")])
+def test_every_name_of_cuda_is_in_its_binding(module, known):
+    binding = pytest.importorskip(f"cuda.bindings.{module}")
     files = [*(ROOT / "engines" / "cuda").glob("*.py"), ROOT / "engines" / "device_cuda.py"]
-    names = read_use(files, ROOTS).required["runtime"]
-    assert "cudaMemcpyAsync" in names
+    names = read_use(files, {module}).required[module]
+    assert known in names
     missing = []
     for name in names:
-        thing = runtime
+        thing = binding
         for part in name.split("."):
             thing = getattr(thing, part, None)
         if thing is None:
             missing.append(name)
     assert missing == []
+
+
+def test_a_handle_is_filled_and_read_through_its_address():
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    handle = runtime.cudaIpcMemHandle_t()
+    ctypes.memmove(handle.getPtr(), bytes(range(HANDLE_BYTES)), HANDLE_BYTES)
+    assert ctypes.string_at(handle.getPtr(), HANDLE_BYTES) == bytes(range(HANDLE_BYTES))
 
 
 def test_the_errors_that_we_tell_apart_are_cudas():

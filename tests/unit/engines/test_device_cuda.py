@@ -1,8 +1,5 @@
 """The CUDA device over a stand-in for the runtime: the whole device contract, and what a GPU answers on bad days."""
 
-import sys
-import types
-
 import pytest
 
 from engines import open_device
@@ -15,24 +12,16 @@ from engines.errors import (
     MisuseError,
 )
 from tests.contract.test_device import *  # noqa: F403 - the contract suite, on the fixtures below
-from tests.support.fake_cudart import FakeCudart, cudaError_t
+from tests.support.fake_cudart import FakeCudart, cudaError_t, install, uninstall
 from tests.support.rig import rig_of
-
-OURS = ("engines.device_cuda", "engines.cuda", "engines.cuda.calls", "engines.cuda.errors", "engines.cuda.handles")
 
 
 @pytest.fixture
 def runtime(monkeypatch):
     fake = FakeCudart()
-    bindings = types.ModuleType("cuda.bindings")
-    bindings.runtime = fake
-    for name in OURS:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setitem(sys.modules, "cuda", types.ModuleType("cuda"))
-    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    install(monkeypatch, fake)
     yield fake
-    for name in OURS:
-        sys.modules.pop(name, None)
+    uninstall()
 
 
 def open_cuda(index=0):

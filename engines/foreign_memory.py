@@ -1,0 +1,34 @@
+"""Memory of a GPU that belongs to another process: opened by the handle that its owner passed on, copied, closed.
+
+The contract only. The service reaches it through `engines.open_foreign_memory()`; `engines.cuda.foreign_memory` is the
+implementation.
+"""
+
+from typing import Protocol
+
+HANDLE_BYTES = 64
+"""A cudaIpcMemHandle_t. Source: CUDA runtime API, CUDA_IPC_HANDLE_SIZE."""
+
+
+class ForeignMemory(Protocol):
+    """An opened region. Thread: one at a time. Its owner keeps the memory alive and orders its own work with ours."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes, as it was opened."""
+        ...
+
+    def read(self, offset: int, nbytes: int) -> memoryview:
+        """Return a copy of bytes `offset` .. `offset + nbytes`, the caller's own. Blocks: until it is copied.
+
+        Raises: MisuseError for a range outside, ExecutionError, DeviceLostError.
+        """
+        ...
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Copy `data` to `offset`. Blocks: until it is there. Raises as `read`."""
+        ...
+
+    def close(self) -> None:
+        """Unmap it; the owner's memory stays. Idempotent."""
+        ...

@@ -1,0 +1,125 @@
+"""CUDA shared memory of clients on the same GPU: register, tell, unregister. Off by default, with the system's.
+
+The client passes the handle of an allocation of its own (cudaIpcMemHandle_t); the server opens it, checks that the
+allocation is as large as the region claims, and copies inputs out of it and outputs into it. The handle is told to
+nobody. What CUDA says goes to the log: a client learns that its region was refused, and what it can do.
+
+Owner: the event loop's thread.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import grpc
+import structlog
+
+from engines import open_foreign_memory
+from engines.errors import BackendUnavailableError, EngineError
+from engines.foreign_memory import HANDLE_BYTES, ForeignMemory
+from forebay.wire import inference_pb2 as pb
+from service.frontend.inference_errors import InferenceError
+from service.frontend.inference_regions import ClientRegions, Region, invalid
+from service.frontend.inference_rpcs import OfPeer, Rpc
+
+log = structlog.get_logger(__name__)
+_Status = pb.CudaSharedMemoryStatusResponse.RegionStatus
+
+
+@dataclass(slots=True)
+class CudaRegion:
+    """An allocation on a GPU; see `service.frontend.inference_regions.Region`."""
+
+    name: str
+    device_id: int
+    byte_size: int
+    memory: ForeignMemory
+
+    def read(self, offset: int, nbytes: int) -> memoryview:
+        """Return a copy of a range. Blocks: until the GPU has copied it."""
+        with self._asked("read"):
+            return self.memory.read(offset, nbytes)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put bytes into the region. Blocks: until the GPU has copied them."""
+        with self._asked("written"):
+            self.memory.write(offset, data)
+
+    def close(self) -> None:
+        """Unmap it."""
+        self.memory.close()
+
+    @contextmanager
+    def _asked(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except EngineError as error:
+            log.warning("CUDA shared memory", region=self.name, error=str(error))
+            raise InferenceError(
+                grpc.StatusCode.INTERNAL, f"CUDA shared memory region '{self.name}' cannot be {what}: register it anew"
+            ) from None
+
+
+class CudaMemoryRpcs:
+    """See the module. Args: regions: keeps what was registered."""
+
+    def __init__(self, regions: ClientRegions) -> None:
+        self._regions = regions
+
+    def rpcs(self) -> dict[str, tuple[Rpc | OfPeer, Any]]:
+        """Return the RPCs by name."""
+        return {
+            "CudaSharedMemoryStatus": (OfPeer(self.status), pb.CudaSharedMemoryStatusRequest),
+            "CudaSharedMemoryRegister": (OfPeer(self.register), pb.CudaSharedMemoryRegisterRequest),
+            "CudaSharedMemoryUnregister": (OfPeer(self.unregister), pb.CudaSharedMemoryUnregisterRequest),
+        }
+
+    def status(self, request: pb.CudaSharedMemoryStatusRequest, peer: str) -> pb.CudaSharedMemoryStatusResponse:
+        """Tell a connection its regions."""
+        name = request.name
+        found = [self._regions.one_of(CudaRegion, name, peer)] if name else self._regions.all_of(CudaRegion, peer)
+        return pb.CudaSharedMemoryStatusResponse(
+            regions={
+                region.name: _Status(name=region.name, device_id=region.device_id, byte_size=region.byte_size)
+                for region in cast("list[CudaRegion]", found)
+            }
+        )
+
+    def register(self, request: pb.CudaSharedMemoryRegisterRequest, peer: str) -> pb.CudaSharedMemoryRegisterResponse:
+        """Open a region."""
+        name = request.name
+        self._regions.check_new(name, request.byte_size, peer)
+        if len(request.raw_handle) != HANDLE_BYTES:
+            raise _refused(name, f"raw_handle has {len(request.raw_handle)} bytes, a cudaIpcMemHandle_t {HANDLE_BYTES}")
+        try:
+            memory = open_foreign_memory(
+                "cuda", handle=request.raw_handle, index=request.device_id, nbytes=request.byte_size
+            )
+        except BackendUnavailableError as error:
+            log.warning("CUDA shared memory", region=name, error=str(error))
+            raise _refused(name, f"GPUs not supported: this server has no GPU {request.device_id}") from None
+        except EngineError as error:
+            log.warning("CUDA shared memory", region=name, error=str(error))
+            raise _refused(
+                name,
+                "the handle cannot be opened: it must be of memory that another process of this machine allocated "
+                f"with cudaMalloc on GPU {request.device_id}, of at least byte_size ({request.byte_size}) bytes",
+            ) from None
+        self._regions.add(CudaRegion(name, request.device_id, request.byte_size, memory), peer)
+        return pb.CudaSharedMemoryRegisterResponse()
+
+    def unregister(
+        self, request: pb.CudaSharedMemoryUnregisterRequest, peer: str
+    ) -> pb.CudaSharedMemoryUnregisterResponse:
+        """Forget one region, or all of the connection."""
+        self._regions.remove(CudaRegion, request.name, peer)
+        return pb.CudaSharedMemoryUnregisterResponse()
+
+
+def _refused(name: str, why: str) -> InferenceError:
+    return invalid(f"failed to register CUDA shared memory region: '{name}', {why}")
+
+
+def _conforms(region: CudaRegion) -> Region:
+    return region
