@@ -25,7 +25,7 @@ class ForeignMemory(Protocol):
         """
         ...
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: bytes | memoryview) -> None:
         """Copy `data` to `offset`. Blocks: until it is there. Raises as `read`."""
         ...
 

@@ -64,7 +64,7 @@ class CudaForeignMemory:
         self._copy(int(target.ctypes.data), self._address + offset, nbytes, kind)
         return target.data
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: bytes | memoryview) -> None:
         """Copy `data` into a range."""
         check_range("write to foreign memory", self.nbytes, offset, len(data))
         source = np.frombuffer(data, np.uint8)

@@ -12,7 +12,7 @@ from service.errors import DeadlineExpiredError, ServiceError
 from service.frontend.inference_codec import Call, arrays_of
 from service.models.version import ModelVersion
 from service.observe.journal import RequestJournal
-from service.request import Completion, Delivery, FrameBuffer, Request, StreamKey, Timeline, next_request_id
+from service.request import Completion, FrameBuffer, Request, StreamKey, Timeline, next_request_id
 from service.results.wants import Wants
 
 MAX_STREAM_KEYS = 4096
@@ -31,8 +31,8 @@ class StreamKeys:
 
     def get(self, name: str, call: Call) -> StreamKey:
         """Return the key of a client's or a sequence's requests."""
-        options = call.options
-        identity = (name, options.stream, options.delivery, options.priority, call.batch_key, call.face.name)
+        form, options = call.form, call.form.options
+        identity = (name, options.stream, options.delivery, options.priority, form.batch_key, form.face.name)
         key = self._keys.get(identity)
         if key is None:
             if len(self._keys) >= MAX_STREAM_KEYS:
@@ -93,7 +93,7 @@ def _admit(
     deadline_ns: int | None,
     on_completion: Callable[[Completion], None],
 ) -> Request:
-    options = call.options
+    form, options = call.form, call.form.options
     for duration_ns in (options.timeout_ns or None, options.budget_ns):
         if duration_ns is not None:
             own_ns = received_ns + duration_ns
@@ -104,8 +104,8 @@ def _admit(
     request = Request(
         id=next_request_id(),
         stream=stream,
-        size=call.rows,
-        batch_key=call.batch_key,
+        size=form.rows,
+        batch_key=form.batch_key,
         deadline_ns=deadline_ns,
         arrival_ns=received_ns,
         priority=options.priority or version.description.batching.default_priority,
@@ -124,13 +124,14 @@ def _frame(call: Call, version: ModelVersion) -> FrameBuffer:
     """Take a permit and put the inputs where the pipeline finds them. Raises OverloadedError or InvalidRequestError."""
     if version.unbound is not None:
         return version.unbound.lease(tuple(arrays_of(call)))
-    if call.rows == 1 and len(call.data) == 1 and (borrowed := version.arena.borrow(memoryview(call.data[0]))):
+    rows, data = call.form.rows, call.data
+    if rows == 1 and len(data) == 1 and (borrowed := version.arena.borrow(memoryview(data[0]))):
         return borrowed  # stays where it was received
-    frame = version.arena.lease_rows(call.rows)
+    frame = version.arena.lease_rows(rows)
     try:
         target = frame.host.write_view()
-        for data, offset in zip(call.data, frame.offsets, strict=True):
-            target[offset : offset + len(data)] = np.frombuffer(data, np.uint8)
+        for raw, offset in zip(data, frame.offsets, strict=True):
+            target[offset : offset + len(raw)] = np.frombuffer(raw, np.uint8)
     except BaseException:
         frame.release()
         raise
@@ -145,8 +146,3 @@ def cancel(version: ModelVersion, requests: list[Request]) -> None:
         request.is_cancelled = True
     if waiting:
         version.cancel(waiting)
-
-
-def is_latest(call: Call) -> bool:
-    """Whether a newer request may take the place of this one."""
-    return call.options.delivery is Delivery.LATEST

@@ -22,6 +22,7 @@ from forebay.wire import inference_pb2 as pb
 from service.frontend.inference_errors import InferenceError
 from service.frontend.inference_regions import ClientRegions, Region, invalid
 from service.frontend.inference_rpcs import OfPeer, Rpc
+from service.frontend.inference_wire import Bytes
 
 log = structlog.get_logger(__name__)
 _Status = pb.CudaSharedMemoryStatusResponse.RegionStatus
@@ -41,7 +42,7 @@ class CudaRegion:
         with self._asked("read"):
             return self.memory.read(offset, nbytes)
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: Bytes) -> None:
         """Put bytes into the region. Blocks: until the GPU has copied them."""
         with self._asked("written"):
             self.memory.write(offset, data)

@@ -1,51 +1,69 @@
 """Completions of Open Inference calls to responses. Pure: no I/O, no state."""
 
 from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
 
 from forebay.wire import inference_pb2 as pb
 from service.frontend import inference_tensors as tensors
-from service.frontend.inference_codec import Call, WantedOutput
+from service.frontend.inference_codec import Call
+from service.frontend.inference_form import FINAL_RESPONSE, WantedOutput
+from service.frontend.inference_wire import Bytes, response_bytes
 from service.request import Completion, OutputArrays
 
-FINAL_RESPONSE = "triton_final_response"
-
-WriteRegion = Callable[[WantedOutput, bytes], None]
+WriteRegion = Callable[[WantedOutput, Bytes], None]
 """Puts an output into shared memory. Raises InferenceError."""
 
 
-def encode(call: Call, completion: Completion, write_region: WriteRegion) -> pb.ModelInferResponse:
-    """Return the response to a call that was executed. Raises InferenceError from `write_region`."""
-    response = pb.ModelInferResponse(model_name=call.face.name, model_version=call.face.version, id=call.request_id)
+def encode(call: Call, completion: Completion, write_region: WriteRegion, *, in_stream: bool = False) -> bytes:
+    """Return the response to a call that was executed, serialised.
+
+    Args:
+        call: the call.
+        completion: with outputs.
+        write_region: for outputs that are wanted in shared memory.
+        in_stream: for ModelStreamInfer.
+
+    Raises:
+        InferenceError: from `write_region`.
+    """
     outputs: OutputArrays = completion.outputs or ()
-    for wanted in call.wanted:
-        _add_output(response, wanted, outputs, call, write_region)
-    return response
+    heads = call.form.response_heads
+    if heads is not None:
+        raws: list[Bytes] = [tensors.raw_view(outputs[wanted.face.index]) for wanted in call.form.wanted]
+        return response_bytes(heads[in_stream], call.request_id, raws, in_stream=in_stream)
+    response = pb.ModelInferResponse(model_name=call.form.face.name, model_version=call.form.face.version)
+    raws = [
+        _add_output(response, wanted, outputs[wanted.face.index], call, write_region) for wanted in call.form.wanted
+    ]
+    if in_stream:
+        response.parameters[FINAL_RESPONSE].bool_param = True
+    return response_bytes(response.SerializeToString(), call.request_id, raws, in_stream=in_stream)
 
 
 def _add_output(
-    response: pb.ModelInferResponse,
-    wanted: WantedOutput,
-    outputs: OutputArrays,
-    call: Call,
-    write_region: WriteRegion,
-) -> None:
-    face, array = wanted.face, outputs[wanted.face.index]
+    response: pb.ModelInferResponse, wanted: WantedOutput, array: NDArray[Any], call: Call, write_region: WriteRegion
+) -> Bytes:
+    """Describe one output in the response and return its raw bytes."""
+    face, form = wanted.face, call.form
+    data: Bytes
     if wanted.classes:
-        rows = [tensors.top_classes(row.reshape(-1), wanted.classes, call.face.labels) for row in array]
+        rows = [tensors.top_classes(row.reshape(-1), wanted.classes, form.face.labels) for row in array]
         inner: tuple[int, ...] = (len(rows[0]),)
         datatype = "BYTES"
         data = tensors.strings_to_bytes(value for row in rows for value in row)
     else:
-        inner = face.shape if face.is_fixed else array.shape[1:]
+        inner = face.shape if face.is_fixed else face.to_client(array.shape[1:])
         datatype = face.datatype
-        data = tensors.array_to_bytes(array)
+        data = tensors.raw_view(array)
     output = response.outputs.add(name=face.name, datatype=datatype)
-    output.shape.extend((call.rows, *inner) if call.face.has_batch else inner)
-    if wanted.region is not None:
-        write_region(wanted, data)
-        output.parameters["shared_memory_region"].string_param = wanted.region.region
-        output.parameters["shared_memory_byte_size"].int64_param = len(data)
-        if wanted.region.offset:
-            output.parameters["shared_memory_offset"].int64_param = wanted.region.offset
-        data = b""
-    response.raw_output_contents.append(data)
+    output.shape.extend((form.rows, *inner) if form.face.has_batch else inner)
+    if wanted.region is None:
+        return data
+    write_region(wanted, data)
+    output.parameters["shared_memory_region"].string_param = wanted.region.region
+    output.parameters["shared_memory_byte_size"].int64_param = len(data)
+    if wanted.region.offset:
+        output.parameters["shared_memory_offset"].int64_param = wanted.region.offset
+    return b""

@@ -4,6 +4,7 @@ Shapes here are those of the configuration (`dims`), without the batch dimension
 `reshape` says so.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from weakref import WeakKeyDictionary
@@ -11,6 +12,7 @@ from weakref import WeakKeyDictionary
 from engines.datatypes import NAME_BY_DTYPE
 from engines.engine import TensorSpec
 from forebay.wire import inference_pb2 as pb
+from forebay.wire.model_config_pb2 import ModelInput, ModelOutput
 from service.models.version import ModelVersion
 
 PLATFORM_BY_BACKEND = {
@@ -31,6 +33,7 @@ class TensorFace:
         datatype: name in the protocol.
         shape: what clients send or get, without the batch dimension; -1 where it varies.
         spec: what the engine has.
+        reshape: the engine's shape as the configuration writes it, if that is another than the clients'.
     """
 
     name: str
@@ -38,16 +41,20 @@ class TensorFace:
     datatype: str
     shape: tuple[int, ...]
     spec: TensorSpec
+    reshape: tuple[int, ...] | None = None
 
     @cached_property
     def is_fixed(self) -> bool:
         """Whether every row has the same, known size."""
         return self.spec.is_fixed
 
-    @cached_property
-    def row_bytes(self) -> int:
-        """Bytes of one row, of a fixed tensor."""
-        return self.spec.row_bytes
+    def to_engine(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the engine's shape of a tensor that has `shape` for clients."""
+        return shape if self.reshape is None else _reshaped(shape, self.shape, self.reshape)
+
+    def to_client(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape for clients of a tensor that has `shape` in the engine."""
+        return shape if self.reshape is None else _reshaped(shape, self.reshape, self.shape)
 
 
 class ModelFace:
@@ -68,8 +75,8 @@ class ModelFace:
         self.version = version.version
         self.has_batch = specs.has_batch_dimension
         self.max_batch_size = specs.max_batch_size
-        self.inputs = _faces(specs.inputs, {tensor.name: tuple(tensor.dims) for tensor in config.input})
-        self.outputs = _faces(specs.outputs, {tensor.name: tuple(tensor.dims) for tensor in config.output})
+        self.inputs = _faces(specs.inputs, config.input)
+        self.outputs = _faces(specs.outputs, config.output)
         self.is_fixed = all(face.is_fixed for face in (*self.inputs.values(), *self.outputs.values()))
         self.labels = _labels(version)
         self.platform = config.platform or PLATFORM_BY_BACKEND.get(version.description.backend, "")
@@ -89,11 +96,26 @@ class ModelFace:
         return pb.ModelMetadataResponse.TensorMetadata(name=face.name, datatype=face.datatype, shape=shape)
 
 
-def _faces(specs: tuple[TensorSpec, ...], dims: dict[str, tuple[int, ...]]) -> dict[str, TensorFace]:
-    return {
-        spec.name: TensorFace(spec.name, index, NAME_BY_DTYPE[spec.dtype], dims.get(spec.name) or spec.shape, spec)
-        for index, spec in enumerate(specs)
-    }
+def _reshaped(shape: tuple[int, ...], source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
+    """Carry the dimensions that vary over from one pattern to another: the first to the first, and so on."""
+    varying = iter([dim for dim, pattern in zip(shape, source, strict=True) if pattern == -1])
+    return tuple(next(varying) if dim == -1 else dim for dim in target)
+
+
+def _faces(
+    specs: tuple[TensorSpec, ...], written: Sequence[ModelInput] | Sequence[ModelOutput]
+) -> dict[str, TensorFace]:
+    by_name: dict[str, ModelInput | ModelOutput] = {tensor.name: tensor for tensor in written}
+    return {spec.name: _face(index, spec, by_name.get(spec.name)) for index, spec in enumerate(specs)}
+
+
+def _face(index: int, spec: TensorSpec, written: ModelInput | ModelOutput | None) -> TensorFace:
+    shape, reshape = spec.shape, None
+    if written is not None and written.HasField("reshape"):
+        shape, reshape = tuple(written.dims), tuple(written.reshape.shape)
+    elif written is not None and written.dims:  # they may be freer than the model, and are not believed then
+        shape = tuple(dim if known == -1 else known for dim, known in zip(written.dims, spec.shape, strict=True))
+    return TensorFace(spec.name, index, NAME_BY_DTYPE[spec.dtype], shape, spec, reshape)
 
 
 def _labels(version: ModelVersion) -> tuple[str, ...]:

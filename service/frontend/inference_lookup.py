@@ -6,17 +6,18 @@ from typing import Protocol
 
 import grpc
 
-from forebay.wire import inference_pb2 as pb
 from service.errors import UnknownModelError
-from service.frontend.inference_codec import Call, RegionRange, WantedOutput, decode
+from service.frontend.inference_codec import Call, fill
 from service.frontend.inference_errors import InferenceError
 from service.frontend.inference_face import ModelFace, face_of
-from service.frontend.inference_tensors import Bytes
+from service.frontend.inference_form import CallForm, RegionRange, WantedOutput, read_form
+from service.frontend.inference_wire import Bytes, InferMessage
 from service.models.version import ModelVersion
 
 FindModel = Callable[[str, str], ModelVersion]
 MAX_VERSION = 2**63 - 1
 MAX_SHOWN = 128
+MAX_FORMS = 1024  # of at most 4 KiB each
 
 
 class RegionAccess(Protocol):
@@ -30,7 +31,7 @@ class RegionAccess(Protocol):
         """Find out before execution whether an output can go where it is wanted."""
         ...
 
-    def write(self, wanted: WantedOutput, data: bytes, peer: str) -> None:
+    def write(self, wanted: WantedOutput, data: Bytes, peer: str) -> None:
         """Put an output into its range."""
         ...
 
@@ -48,6 +49,7 @@ class ModelLookup:
         self.memory = memory
         self._find_model = find_model
         self._acquire = acquire
+        self._forms: dict[tuple[bytes, int], CallForm] = {}
 
     def find(self, name: str, version: str) -> ModelVersion:
         """Return a version that is ready. Raises InferenceError."""
@@ -65,21 +67,39 @@ class ModelLookup:
         """Return what clients see of a version that is ready. Raises InferenceError."""
         return face_of(self.find(name, version))
 
-    def check(self, request: pb.ModelInferRequest, peer: str) -> tuple[ModelVersion, Call]:
+    def check(self, message: InferMessage, peer: str) -> tuple[ModelVersion, Call]:
         """Return the version, which stays open until its `end_use`, and the checked call.
 
         Raises:
             InferenceError, InvalidRequestError: nothing is kept open then.
         """
-        version = self._checked(self._acquire, request.model_name, request.model_version)
+        key = None if message.key is None else (message.key, len(message.raws))
+        form = None if key is None else self._forms.get(key)
+        if form is None:
+            name, number = message.request.model_name, message.request.model_version
+        else:
+            name, number = form.face.name, form.version
+        version = self._checked(self._acquire, name, number)
         try:
-            call = decode(request, face_of(version), partial(self.memory.read, peer=peer))
-            for wanted in call.wanted:
-                self.memory.check(wanted, peer)
+            face = face_of(version)
+            if form is None or form.face is not face:
+                form = read_form(message.request, len(message.raws), face)
+                self._keep(key, form)
+            call = fill(form, message, partial(self.memory.read, peer=peer))
+            if form.has_regions:
+                for wanted in form.wanted:
+                    self.memory.check(wanted, peer)
         except BaseException:
             version.end_use()
             raise
         return version, call
+
+    def _keep(self, key: tuple[bytes, int] | None, form: CallForm) -> None:
+        if key is None:
+            return
+        if len(self._forms) >= MAX_FORMS:
+            self._forms.clear()  # clients that come and go, or say something else each time
+        self._forms[key] = form
 
 
 def check_version(version: str) -> int:

@@ -15,9 +15,9 @@ from typing import Protocol
 
 import grpc
 
-from service.frontend.inference_codec import RegionRange, WantedOutput
 from service.frontend.inference_errors import InferenceError
-from service.frontend.inference_tensors import Bytes
+from service.frontend.inference_form import RegionRange, WantedOutput
+from service.frontend.inference_wire import Bytes
 
 MAX_REGIONS = 512
 MAX_NAME_CHARACTERS = 256
@@ -41,7 +41,7 @@ class Region(Protocol):
         """Return a copy of a range. Raises InferenceError."""
         ...
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: Bytes) -> None:
         """Put bytes into the region. Raises InferenceError."""
         ...
 
@@ -109,7 +109,7 @@ class ClientRegions:
         if wanted.region is not None:
             self._checked(wanted.region, peer)
 
-    def write(self, wanted: WantedOutput, data: bytes, peer: str) -> None:
+    def write(self, wanted: WantedOutput, data: Bytes, peer: str) -> None:
         """Put an output into its range. Raises InferenceError."""
         place = wanted.region
         if place is None:

@@ -18,12 +18,13 @@ from service.clock import Clock
 from service.errors import InvariantError, ServiceError, SlowReaderError
 from service.frontend.calls import CallTasks, cut
 from service.frontend.inference_admission import StreamKeys, admit, cancel
-from service.frontend.inference_codec import Call, parse
+from service.frontend.inference_codec import Call
 from service.frontend.inference_encode import encode
 from service.frontend.inference_errors import InferenceError, internal, status_of
 from service.frontend.inference_lookup import ModelLookup
 from service.frontend.inference_rpcs import ModelRpcs
 from service.frontend.inference_stream import InferStream
+from service.frontend.inference_wire import parse
 from service.frontend.outgoing import Outgoing
 from service.models.version import ModelVersion
 from service.request import Completion
@@ -92,34 +93,36 @@ class InferenceServicer:
         received_ns = self._clock.now_ns()
         self._check_open()
         call: Call | None = None
-        request_id = ""
+        request_id, peer = "", context.peer()
         try:
             message = parse(data)
-            request_id = message.id
-            version, call = self._lookup.check(message, context.peer())
+            request_id = message.request_id
+            version, call = self._lookup.check(message, peer)
             try:
-                completion = await self._execute(call, version, context, received_ns)
+                completion = await self._execute(call, version, peer, received_ns, deadline_of(context, received_ns))
             finally:
                 version.end_use()
             if completion.error is not None:
                 raise completion.error
-            write = partial(self._lookup.memory.write, peer=context.peer())
-            return encode(call, completion, write).SerializeToString()
+            write = partial(self._lookup.memory.write, peer=peer)
+            return encode(call, completion, write)
         except ServiceError as error:
             if isinstance(error, InvariantError):
                 log.exception("request failed", detail=error.detail)
-            is_timed = call is not None and call.options.timeout_ns > 0
+            is_timed = call is not None and call.form.options.timeout_ns > 0
             raise status_of(error, request_id, is_timed=is_timed) from None
 
-    async def _execute(self, call: Call, version: ModelVersion, context: Context, received_ns: int) -> Completion:
+    async def _execute(
+        self, call: Call, version: ModelVersion, peer: str, received_ns: int, deadline_ns: int | None
+    ) -> Completion:
         done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         request = admit(
             call,
             version,
-            self._keys.get(context.peer(), call),
+            self._keys.get(peer, call),
             self._clock,
             received_ns,
-            deadline_of(context, received_ns),
+            deadline_ns,
             lambda completion: None if done.done() else done.set_result(completion),
         )
         try:
@@ -164,6 +167,7 @@ class InferenceServicer:
     async def _read_until_done(
         self, reader: "StreamReader", stream: InferStream, writer: "asyncio.Task[None]", context: Context
     ) -> None:
+        deadline_ns = deadline_of(context, self._clock.now_ns())  # one for the whole stream
         while True:
             while not (stream.has_room or reader.is_stopped or writer.done()):
                 reader.room.clear()
@@ -171,8 +175,7 @@ class InferenceServicer:
             data = None if writer.done() else await reader.read(context)
             if data is None:
                 return
-            received_ns = self._clock.now_ns()
-            stream.on_message(data, received_ns, deadline_of(context, received_ns))
+            stream.on_message(data, self._clock.now_ns(), deadline_ns)
 
     def _check_open(self) -> None:
         if self._is_draining:

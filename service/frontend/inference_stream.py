@@ -26,10 +26,12 @@ from forebay.wire import inference_pb2 as pb
 from service.clock import Clock
 from service.errors import InvariantError, ServiceError, SupersededError
 from service.frontend.inference_admission import StreamKeys, admit, cancel
-from service.frontend.inference_codec import Call, parse
-from service.frontend.inference_encode import FINAL_RESPONSE, encode
+from service.frontend.inference_codec import Call
+from service.frontend.inference_encode import encode
 from service.frontend.inference_errors import InferenceError, in_stream, internal, status_of
+from service.frontend.inference_form import FINAL_RESPONSE
 from service.frontend.inference_lookup import ModelLookup
+from service.frontend.inference_wire import InferMessage, parse
 from service.models.version import ModelVersion
 from service.request import Completion, Request
 
@@ -107,12 +109,13 @@ class InferStream:
         self._in_flight += 1
         entry = _Entry("")
         line: tuple[str, str] = ("", "")
+        message: InferMessage | None = None
         try:
             message = parse(data)
-            entry.request_id = message.id
-            line = (message.model_name, "")
+            entry.request_id = message.request_id
             entry.version, entry.call = self._lookup.check(message, self._name)
-            line = (message.model_name, entry.call.options.stream)
+            form = entry.call.form
+            line = (form.face.name, form.options.stream)
             self._lines.setdefault(line, deque()).append(entry)
             entry.request = admit(
                 entry.call,
@@ -125,6 +128,7 @@ class InferStream:
             )
         except (ServiceError, InferenceError) as error:
             if entry.call is None:
+                line = (_model_name(message), "")
                 self._lines.setdefault(line, deque()).append(entry)
             self._answer(line, entry, self._status(entry, error))
 
@@ -173,7 +177,7 @@ class InferStream:
         if isinstance(error, InvariantError):
             log.error("request failed", detail=error.detail)
         error.__traceback__ = error.__context__ = None  # they hold the message while the entry waits for its turn
-        is_timed = entry.call is not None and entry.call.options.timeout_ns > 0
+        is_timed = entry.call is not None and entry.call.form.options.timeout_ns > 0
         return status_of(error, entry.request_id, is_timed=is_timed)
 
     def _answer(self, line: tuple[str, str], entry: _Entry, answer: Completion | InferenceError) -> None:
@@ -194,7 +198,7 @@ class InferStream:
         entry.request = None  # an entry and its request hold each other: free the outputs now
         if isinstance(answer, Completion):
             try:
-                return self._response(entry, answer).SerializeToString()
+                return self._response(entry, answer)
             except InferenceError as error:
                 answer = error
             except Exception as error:
@@ -209,13 +213,20 @@ class InferStream:
             error_message=in_stream(answer, entry.request_id), infer_response=response
         ).SerializeToString()
 
-    def _response(self, entry: _Entry, completion: Completion) -> pb.ModelStreamInferResponse:
+    def _response(self, entry: _Entry, completion: Completion) -> bytes:
         assert entry.call is not None  # noqa: S101 - for mypy: what completes was a call
-        if completion.error is not None:
-            face = entry.call.face
-            response = pb.ModelInferResponse(model_name=face.name, model_version=face.version, id=entry.request_id)
-            response.parameters["dropped"].string_param = completion.error.outcome.value
-        else:
-            response = encode(entry.call, completion, partial(self._lookup.memory.write, peer=self._name))
+        if completion.error is None:
+            return encode(entry.call, completion, partial(self._lookup.memory.write, peer=self._name), in_stream=True)
+        face = entry.call.form.face
+        response = pb.ModelInferResponse(model_name=face.name, model_version=face.version, id=entry.request_id)
+        response.parameters["dropped"].string_param = completion.error.outcome.value
         response.parameters[FINAL_RESPONSE].bool_param = True
-        return pb.ModelStreamInferResponse(infer_response=response)
+        return pb.ModelStreamInferResponse(infer_response=response).SerializeToString()
+
+
+def _model_name(message: InferMessage | None) -> str:
+    """Return the model that a refused request names, or nothing if its bytes say none."""
+    try:
+        return "" if message is None else message.request.model_name
+    except ServiceError:
+        return ""

@@ -9,6 +9,7 @@ import math
 import struct
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from forebay.wire import inference_pb2 as pb
 from service.errors import InvalidRequestError
 from service.frontend.inference_face import TensorFace
+from service.frontend.inference_wire import Bytes
 
 LENGTH = struct.Struct("<I")
 CONTENTS_FIELD: Mapping[str, str] = MappingProxyType(
@@ -35,8 +37,6 @@ CONTENTS_FIELD: Mapping[str, str] = MappingProxyType(
     }
 )
 """Datatype -> the field of InferTensorContents that holds it. FP16 and BF16 have none."""
-
-Bytes = bytes | memoryview
 
 
 def typed_to_bytes(face: TensorFace, contents: pb.InferTensorContents, elements: int, model: str) -> bytes:
@@ -72,14 +72,11 @@ def typed_to_bytes(face: TensorFace, contents: pb.InferTensorContents, elements:
         ) from None
 
 
-def check_byte_size(face: TensorFace, data: Bytes, elements: int, model: str) -> None:
-    """Raise InvalidRequestError unless `data` has exactly the bytes of `elements` elements of a fixed datatype."""
-    expected = elements * face.spec.dtype.itemsize
-    if len(data) != expected:
-        raise InvalidRequestError(
-            f"input byte size mismatch for input '{face.name}' for model '{model}'. Expected {expected}, "
-            f"got {len(data)}"
-        )
+def wrong_size(face: TensorFace, expected: int, got: int, model: str) -> InvalidRequestError:
+    """Return the error of data that have another size than their shape says."""
+    return InvalidRequestError(
+        f"input byte size mismatch for input '{face.name}' for model '{model}'. Expected {expected}, got {got}"
+    )
 
 
 def split_strings(face: TensorFace, data: Bytes, elements: int, model: str) -> list[bytes]:
@@ -123,10 +120,10 @@ def strings_to_array(strings: list[bytes], shape: tuple[int, ...], face: TensorF
     return array.reshape(shape)
 
 
-def array_to_bytes(array: NDArray[np.generic]) -> bytes:
-    """Return the raw bytes of an output."""
+def raw_view(array: NDArray[Any]) -> Bytes:
+    """Return the raw bytes of an output; a view of the array where it lies dense already."""
     if array.dtype != np.dtype(object):
-        return array.tobytes()
+        return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     return strings_to_bytes(value.encode() for value in array.reshape(-1).tolist())
 
 

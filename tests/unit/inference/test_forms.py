@@ -1,0 +1,147 @@
+"""What a client says again and again is checked once, and never mistaken for something else."""
+
+import numpy as np
+import pytest
+
+from engines.engine import EngineSpecs, TensorSpec
+from forebay.wire import inference_pb2 as pb
+from service.errors import InvalidRequestError, UnknownModelError
+from service.frontend import inference_lookup
+from service.frontend.inference_codec import arrays_of
+from service.frontend.inference_errors import InferenceError
+from service.frontend.inference_face import ModelFace
+from service.frontend.inference_form import read_form
+from service.frontend.inference_lookup import ModelLookup
+from service.frontend.inference_regions import ClientRegions
+from service.frontend.inference_wire import parse
+from service.models.completion import complete
+from service.models.config_text import parse_config
+from service.models.description import ModelDescription
+
+
+class Version:
+    """What a lookup needs of a model version."""
+
+    def __init__(self, columns, version="1", text="", has_batch=True):
+        tensors = (TensorSpec("x", np.dtype(np.int32), columns),)
+        self.specs = EngineSpecs(tensors, tensors, max_batch_size=4 if has_batch else 1, has_batch_dimension=has_batch)
+        self.name, self.version = "m", version
+        description = ModelDescription("m", "simulated", None, config=parse_config(text, "m/config.pbtxt"))
+        self.description = complete(description, self.specs)
+        self.users = 0
+
+    def end_use(self):
+        self.users -= 1
+
+
+class Models:
+    """Finds the version that serves now."""
+
+    def __init__(self, version):
+        self.serving = version
+
+    def acquire(self, name, version):
+        if version not in ("", self.serving.version):
+            raise UnknownModelError("no such version")
+        self.serving.users += 1
+        return self.serving
+
+
+def data_of(columns, request_id="", version="", rows=1):
+    request = pb.ModelInferRequest(model_name="m", model_version=version, id=request_id)
+    request.inputs.add(name="x", datatype="INT32", shape=[rows, columns])
+    request.raw_input_contents.append(bytes(4 * rows * columns))
+    return request.SerializeToString()
+
+
+def lookup_of(models):
+    return ModelLookup(models.acquire, models.acquire, ClientRegions(is_enabled=False))
+
+
+def form_of(lookup, data):
+    version, call = lookup.check(parse(data), "peer")
+    version.end_use()
+    return call.form
+
+
+def test_requests_that_differ_in_id_and_data_share_a_form():
+    lookup = lookup_of(Models(Version((3,))))
+    assert form_of(lookup, data_of(3, "a")) is form_of(lookup, data_of(3, "another"))
+    assert form_of(lookup, data_of(3)) is not form_of(lookup, data_of(3, rows=2))
+
+
+def test_a_version_that_took_over_checks_anew():
+    models = Models(Version((3,)))
+    lookup = lookup_of(models)
+    first = form_of(lookup, data_of(3))
+    models.serving = Version((3,), "2")
+    second = form_of(lookup, data_of(3))
+    assert (first.face.version, second.face.version) == ("1", "2")
+    models.serving = Version((5,), "3")
+    with pytest.raises(InvalidRequestError, match=r"Expected \[-1,5\], got \[1,3\]"):
+        lookup.check(parse(data_of(3)), "peer")
+    assert models.serving.users == 0
+
+
+def test_a_version_that_is_named_stays_named():
+    models = Models(Version((3,)))
+    lookup = lookup_of(models)
+    form_of(lookup, data_of(3, version="1"))
+    models.serving = Version((3,), "2")
+    with pytest.raises(InferenceError, match="version 1 is not found"):
+        lookup.check(parse(data_of(3, version="1")), "peer")
+
+
+def test_as_many_forms_are_kept_as_there_is_room_for(monkeypatch):
+    monkeypatch.setattr(inference_lookup, "MAX_FORMS", 2)
+    lookup = lookup_of(Models(Version((3,))))
+    for rows in (1, 2, 3, 4):
+        form_of(lookup, data_of(3, rows=rows))
+        assert len(lookup._forms) <= 2
+
+
+def test_data_of_another_size_are_refused_with_every_request():
+    lookup = lookup_of(Models(Version((3,))))
+    form_of(lookup, data_of(3))
+    request = pb.ModelInferRequest.FromString(data_of(3))
+    request.raw_input_contents[0] = b"12345678"
+    with pytest.raises(InvalidRequestError, match="Expected 12, got 8"):
+        lookup.check(parse(request.SerializeToString()), "peer")
+
+
+@pytest.mark.parametrize(
+    ("columns", "dims", "reshape", "sent", "engine"),
+    [
+        ((2, 5), "10", "2, 5", (10,), (2, 5)),
+        ((-1,), "-1, 1", "-1", (7, 1), (7,)),
+        ((-1, 3, -1), "-1, -1, 1, 3", "-1, 3, -1", (4, 6, 1, 3), (4, 3, 6)),
+        ((), "1", "", (1,), ()),
+    ],
+)
+def test_a_reshape_stands_between_clients_and_engine(columns, dims, reshape, sent, engine):
+    text = f'max_batch_size: 4 input {{ name: "x" dims: [ {dims} ] reshape {{ shape: [ {reshape} ] }} }}'
+    face = ModelFace(Version(columns, text=text))
+    request = pb.ModelInferRequest(model_name="m")
+    request.inputs.add(name="x", datatype="INT32", shape=(2, *sent))
+    form = read_form(request, 1, face)
+    assert form.shapes == (engine,)
+    assert face.inputs["x"].to_client(engine) == sent
+
+
+def test_dims_that_are_freer_than_the_model_are_not_believed():
+    face = ModelFace(Version((2, 5), text='max_batch_size: 4 input { name: "x" dims: [ -1, -1 ] }'))
+    assert face.inputs["x"].shape == (2, 5)
+
+
+def test_an_array_that_lies_anyhow_in_a_message_is_aligned():
+    version = Version((-1,), has_batch=False)
+    face = ModelFace(version)
+    for padding in range(4):
+        request = pb.ModelInferRequest(model_name="m" * (padding + 1))
+        request.inputs.add(name="x", datatype="INT32", shape=[3])
+        request.raw_input_contents.append(np.arange(3, dtype=np.int32).tobytes())
+        message = parse(request.SerializeToString())
+        call = inference_lookup.fill(read_form(message.request, 1, face), message, None)
+        (array,) = arrays_of(call)
+        assert array.flags.aligned
+        np.testing.assert_array_equal(array, np.arange(3))
