@@ -1,5 +1,6 @@
 """A description completed with what the opened engine takes and gives: checked against it, then normalised. Pure."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
@@ -62,6 +63,21 @@ def _check_tensors(
                 f"{filename}: {kind} {tensor.name!r} has dims {list(dims)}, but the model has {list(spec.shape)}: "
                 "write these, without the batch dimension if max_batch_size is above 0"
             )
+        if tensor.HasField("reshape"):
+            _check_reshape(f"{filename}: {kind} {tensor.name!r}", tuple(tensor.dims), dims, spec)
+
+
+def _check_reshape(where: str, dims: tuple[int, ...], reshape: tuple[int, ...], spec: TensorSpec) -> None:
+    """Raise ConfigError unless the two shapes hold the same elements, whatever varies."""
+    if any(dim == -1 and known != -1 for dim, known in zip(reshape, spec.shape, strict=True)):
+        raise ConfigError(
+            f"{where}: reshape {list(reshape)} varies where the model has {list(spec.shape)}: write these"
+        )
+    counts = [(shape.count(-1), math.prod(dim for dim in shape if dim != -1)) for shape in (dims, reshape)]
+    if counts[0] != counts[1]:
+        raise ConfigError(
+            f"{where}: dims {list(dims)} and reshape {list(reshape)} do not hold the same number of elements"
+        )
 
 
 def _fits(dims: Sequence[int], shape: Sequence[int]) -> bool:
@@ -184,5 +200,8 @@ def _fill(target: ModelInput | ModelOutput, written: ModelInput | ModelOutput | 
         target.MergeFrom(written)  # type: ignore[arg-type]  # both are inputs or both are outputs
     target.name = spec.name
     target.data_type = _data_type(spec)
-    if not target.dims:
+    if not target.dims and not spec.shape:  # as Triton: clients send one element, since dims may not be empty
+        target.dims.append(1)
+        target.reshape.SetInParent()
+    elif not target.dims:
         target.dims.extend(spec.shape)

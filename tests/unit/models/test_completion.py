@@ -104,6 +104,11 @@ def test_outputs_that_do_not_fit_the_task_are_told(task, outputs, words):
         ('input { name: "image" dims: [ 1, 240, 320, 3 ] }', "dims [1, 240, 320, 3], but the model has [240, 320, 3]"),
         ('input { name: "image" dims: [ 3, 240, 320 ] }', "dims [3, 240, 320], but the model has [240, 320, 3]"),
         ('output { name: "scores" dims: 10 reshape { shape: [ 2, 5 ] } }', "dims [2, 5], but the model has [10]"),
+        (
+            'output { name: "scores" dims: [ 2, 6 ] reshape { shape: 10 } }',
+            "dims [2, 6] and reshape [10] do not hold the same number of elements",
+        ),
+        ('output { name: "scores" dims: -1 reshape { shape: -1 } }', "reshape [-1] varies where the model has [10]"),
     ],
 )
 def test_a_configuration_that_contradicts_the_model_is_told(text, words):
@@ -152,3 +157,10 @@ def test_a_model_without_a_batch_dimension_has_batch_size_zero():
 def test_byte_strings_are_called_strings_in_a_configuration():
     text = TensorSpec("text", np.dtype(object), (1,))
     assert completed(inputs=(text,)).config.input[0].data_type == DataType.TYPE_STRING
+
+
+def test_clients_send_one_element_for_a_scalar_as_with_triton():
+    (tensor,) = completed(inputs=(TensorSpec("x", np.dtype(np.float32), ()),)).config.input
+    assert list(tensor.dims) == [1]
+    assert tensor.HasField("reshape")
+    assert not tensor.reshape.shape
