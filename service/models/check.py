@@ -16,6 +16,7 @@ from service.models.completion import complete
 from service.models.config import describe, model_file, serving_versions
 from service.models.description import ModelDescription
 from service.models.repository import ModelEntry, Repository, RepositoryError
+from service.models.warmup_samples import inputs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,9 @@ def _check_version(entry: ModelEntry, number: int, description: ModelDescription
                 max_batch_size=description.max_batch_size,
             )
             try:
-                complete(description, engine.specs)
+                completed = complete(description, engine.specs)
+                for sample in completed.warmup:
+                    inputs_of(sample, completed.config, engine.specs)
                 summary = f"{entry.name} {version}: {_summary(engine.specs)}"
             finally:
                 engine.close()

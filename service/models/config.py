@@ -3,9 +3,10 @@
 `describe` works from the folder alone; `service.models.completion.complete` adds what the opened engine says.
 
 Acted on: name, platform, backend, version_policy, max_batch_size, input, output (label_filename too), instance_group
-count, default_model_filename, dynamic_batching and parameters (`service.models.parameters`). Refused, since a model
-would not do what its author meant: ensemble_scheduling, sequence_batching with control inputs or states, ragged
-batches, decoupled models. What is ignored is named in `ModelDescription.warnings`.
+count, default_model_filename, dynamic_batching, model_warmup (`service.models.warmup_samples`) and parameters
+(`service.models.parameters`). Refused, since a model would not do what its author meant: ensemble_scheduling,
+sequence_batching with control inputs or states, ragged batches, decoupled models. What is ignored is named in
+`ModelDescription.warnings`.
 """
 
 import difflib
@@ -19,6 +20,7 @@ from service.models.config_text import MAX_LABELS_BYTES, ConfigError, read_confi
 from service.models.description import BatchingOptions, ClassificationTask, DetectionTask, ModelDescription, Task
 from service.models.parameters import OwnParameters, read_parameters
 from service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
+from service.models.warmup_samples import read_samples
 
 BACKEND_BY_NAME = {
     "onnxruntime": "onnxruntime",
@@ -52,7 +54,6 @@ IGNORED = (
     ("model_metrics", "buckets of histograms are fixed"),
     ("metric_tags", "metrics have no further labels"),
     ("optimization", "the backend's own options decide"),
-    ("model_warmup", "every batch size is warmed up with zeros"),
     ("cc_model_filenames", "the file is chosen by default_model_filename"),
     ("sequence_batching", "frames of a stream are kept in order without it"),
 )
@@ -94,6 +95,7 @@ def describe(entry: ModelEntry, config: ModelConfig | None = None, *, cpu_fallba
         batching=_batching(config, filename),
         backend_options=options,
         model_filename=config.default_model_filename,
+        warmup=read_samples(config, entry, filename),
         warnings=(*_warnings(config, backend, filename), *(f"{filename}: {line}" for line in unknown)),
         config=config,
     )
@@ -298,6 +300,11 @@ def _warnings(config: ModelConfig, backend: str, filename: str) -> tuple[str, ..
         f"input {tensor.name!r}: optional is ignored: requests must have every input"
         for tensor in config.input
         if tensor.optional
+    )
+    lines.extend(
+        f"model_warmup {sample.name or number!r} is ignored: batch_size is 0"
+        for number, sample in enumerate(config.model_warmup, start=1)
+        if not sample.batch_size
     )
     for group in config.instance_group:
         vain = _present(group) & {"rate_limiter", "secondary_devices", "host_policy"}

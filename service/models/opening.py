@@ -1,6 +1,5 @@
 """Opening a model version: load, allocate, warm up, calibrate. Nothing is allocated after it."""
 
-import itertools
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,36 +9,33 @@ from pathlib import Path
 from engines import open_device, open_engine
 from engines.device import Device
 from engines.engine import Engine, UnboundEngine
-from engines.errors import EngineError, ExecutionError, ModelFileError
+from engines.errors import EngineError, ModelFileError
 from forebay.wire.model_config_pb2 import DataType, ModelInput, ModelOutput
-from service.batching.calibrate import obtain_table, table_path
 from service.batching.cost_model import CostModel
-from service.batching.cost_table import CostIdentity, CostTable, StageTimes
+from service.batching.cost_table import CostIdentity
 from service.batching.former import BatchFormer
 from service.clock import Clock
-from service.errors import ServiceError
 from service.models.batching import batching_settings, executed_sizes, measured_sizes
 from service.models.completion import complete
 from service.models.config_text import ConfigError
 from service.models.description import ModelDescription
 from service.models.memory import MemoryAccount, needed_bytes
+from service.models.trials import calibrate_lane, run_sample
 from service.models.unbound import FRAMES_LIMIT_BYTES, HANG_LIMIT_NS, measure_unbound
 from service.models.version import ModelVersion
+from service.models.warmup_samples import inputs_of
 from service.observe.journal import Journal, RequestJournal
 from service.observe.statistics import CountingSink, VersionStatistics
-from service.pipeline.arena import FrameArena, FrameLease, Permits
+from service.pipeline.arena import FrameArena, Permits
 from service.pipeline.pipeline import Pipeline
-from service.pipeline.slots import PAGE_BYTES
 from service.pipeline.stage import OnFatal
 from service.pipeline.unbound import UnboundFrames
-from service.request import Batch, CompletionSink, Delivery, Request, StreamKey
+from service.request import CompletionSink
 from service.results.finisher import ResultFinisher
-from service.results.wants import Wants
 from service.worker_pool import WorkerPool
 
 LEAST_HANG_NS = 2_000_000_000
 HANG_FACTOR = 10  # times the slowest batch; a busy machine is slow, not hung
-_NOTHING_WANTED = Wants(options=None, tensor_indices=())
 
 
 OpenDevice = Callable[[str, Clock], Device]
@@ -153,16 +149,22 @@ def _build(
         undo.callback(lane.close)
         lanes.append(lane)
     sizes = measured_sizes(specs.max_batch_size)
+    executed = executed_sizes(device_kind(description), specs.max_batch_size)
     for lane in lanes:
         lane.warm_up(sizes)
+        for sample in description.warmup:
+            inputs = inputs_of(sample, description.config, specs)
+            executed_rows = min(size for size in executed if size >= sample.rows)
+            run_sample(lane, sample, inputs, device, clock, executed_rows=executed_rows)
     if specs.is_fixed:
-        table = _calibrate(lanes[0], device, sizes, _identity(description, version, device, context), context)
+        identity = _identity(description, version, device, context)
+        table = calibrate_lane(lanes[0], device, sizes, identity, clock, context.cache_folder)
     else:
         table = measure_unbound(lanes[0], sizes, clock)
     former = BatchFormer(
         name,
         lanes,
-        CostModel(executed_sizes(device_kind(description), specs.max_batch_size), table),
+        CostModel(executed, table),
         batching_settings(description),
         clock,
         sink,
@@ -239,61 +241,3 @@ def _identity(description: ModelDescription, version: str, device: Device, conte
     inputs = () if description.specs is None else description.specs.inputs
     precision = ",".join([options.get("precision", "as built"), *(str(spec.dtype) for spec in inputs)])
     return CostIdentity(description.name, version, engine, device.name, precision)
-
-
-def _zeroed(frame: FrameLease) -> FrameLease:
-    """Models with indices among their inputs fail on what happens to lie in fresh memory."""
-    frame.host.write_view()[:] = 0
-    return frame
-
-
-def _calibrate(
-    lane: Pipeline, device: Device, sizes: tuple[int, ...], identity: CostIdentity, context: VersionContext
-) -> CostTable:
-    """Find the kept costs or measure, with frames of an arena of its own: the permits belong to the clients."""
-    clock = context.clock
-    arena = FrameArena(device, lane.engine.specs.inputs, Permits(max(sizes)))
-    _touch(arena, max(sizes))
-    next_id: Callable[[], int] = itertools.count(1).__next__
-    stream = StreamKey("calibration", Delivery.EVERY)
-
-    def measure(size: int) -> StageTimes:
-        slot_index = lane.try_reserve()
-        assert slot_index is not None  # noqa: S101 - one batch at a time
-        now_ns = clock.now_ns()
-        requests = [
-            Request(
-                id=next_id(),
-                stream=stream,
-                size=1,
-                batch_key=None,
-                deadline_ns=None,
-                arrival_ns=now_ns,
-                priority=1,
-                frame=_zeroed(arena.lease()),
-                on_completion=lambda _: None,
-                wants=_NOTHING_WANTED,
-            )
-            for _ in range(size)
-        ]
-        try:
-            lane.run_once(Batch(0, lane.index, slot_index, requests, size, size, now_ns))
-        except ServiceError as error:  # written for clients; the operator is to read what the engine said
-            raise ExecutionError(str(error.__cause__ or error)) from error
-        times = requests[0].timeline
-        return StageTimes(times.h2d_ns, times.execute_ns, times.d2h_ns)
-
-    try:
-        table, _ = obtain_table(table_path(context.cache_folder, identity), identity, measure, sizes, clock)
-        return table
-    finally:
-        arena.close()
-
-
-def _touch(arena: FrameArena, count: int) -> None:
-    """Write to every page, as decoding would have: an upload from pages that were never written measures the kernel."""
-    leases = [arena.lease() for _ in range(count)]
-    for lease in leases:
-        lease.host.write_view()[::PAGE_BYTES] = 0
-    for lease in leases:
-        lease.release()

@@ -4,8 +4,6 @@ Costs vary with the shapes that clients send, so the table is a beginning that t
 refused because of it unless the drift says so too. A model that refuses the smallest inputs keeps a nominal table.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import structlog
 
@@ -14,19 +12,16 @@ from engines.errors import EngineError
 from service.batching.cost_model import CostTable, StageTimes
 from service.batching.cost_table import CostTableError
 from service.clock import Clock
-from service.errors import ServiceError
+from service.models.trials import run_trial
 from service.pipeline.arena import Permits
 from service.pipeline.pipeline import Pipeline
-from service.pipeline.unbound import Arrays, UnboundFrame, UnboundFrames
-from service.request import Batch, Delivery, Request, StreamKey
-from service.results.wants import Wants
+from service.pipeline.unbound import Arrays, UnboundFrames
 
 log = structlog.get_logger(__name__)
 
 NOMINAL_NS = 1_000_000
 HANG_LIMIT_NS = 600_000_000_000  # ten minutes: how long one may take depends on the client's shapes
 FRAMES_LIMIT_BYTES = 256 << 20
-_NOTHING_WANTED = Wants(options=None, tensor_indices=())
 
 
 def smallest_inputs(specs: EngineSpecs, rows: int) -> Arrays:
@@ -46,30 +41,10 @@ def measure_unbound(lane: Pipeline, sizes: tuple[int, ...], clock: Clock) -> Cos
     try:
         for size in sizes:
             for _ in range(2):
-                times[size] = _run(lane, frames.lease(smallest_inputs(lane.engine.specs, size)), size, clock)
+                frame = frames.lease(smallest_inputs(lane.engine.specs, size))
+                run = run_trial(lane, [frame], clock, rows_each=size)
+                times[size] = StageTimes(run.h2d_ns, max(1, run.execute_ns), run.d2h_ns)
         return CostTable.from_times(times)
-    except (EngineError, ServiceError, CostTableError) as error:
-        log.info("nominal costs", lane=lane.h2d.name, reason=str(error.__cause__ or error))
+    except (EngineError, CostTableError) as error:
+        log.info("nominal costs", lane=lane.h2d.name, reason=str(error))
         return CostTable.from_times({size: StageTimes(0, NOMINAL_NS, 0) for size in sizes})
-
-
-def _run(lane: Pipeline, frame: UnboundFrame, size: int, clock: Clock) -> StageTimes:
-    slot_index = lane.try_reserve()
-    assert slot_index is not None  # noqa: S101 - one batch at a time
-    now_ns = clock.now_ns()
-    ignore: Callable[[object], None] = lambda _: None  # noqa: E731 - nobody listens
-    request = Request(
-        id=0,
-        stream=StreamKey("calibration", Delivery.EVERY),
-        size=size,
-        batch_key=None,
-        deadline_ns=None,
-        arrival_ns=now_ns,
-        priority=1,
-        frame=frame,
-        on_completion=ignore,
-        wants=_NOTHING_WANTED,
-    )
-    lane.run_once(Batch(0, lane.index, slot_index, [request], size, size, now_ns))
-    times = request.timeline
-    return StageTimes(times.h2d_ns, max(1, times.execute_ns), times.d2h_ns)

@@ -64,6 +64,11 @@ def test_check_tells_good_from_bad_and_names_what_is_wrong(tmp_path):
     (tmp_path / "broken" / "1").mkdir(parents=True)
     (tmp_path / "broken" / "1" / "model.onnx").write_bytes(b"no model")
     (tmp_path / "empty").mkdir()
+    models.save(models.add_sub(), tmp_path / "warm" / "1" / "model.onnx")
+    (tmp_path / "warm" / "config.pbtxt").write_text(
+        'model_warmup { batch_size: 1 '
+        'inputs { key: "INPUT0" value { data_type: TYPE_INT32 dims: 16 zero_data: true } } }'
+    )
     result = CliRunner().invoke(models_app, ["check", str(tmp_path)])
     assert result.exit_code == 1
     lines = result.output.splitlines()
@@ -71,6 +76,9 @@ def test_check_tells_good_from_bad_and_names_what_is_wrong(tmp_path):
     assert any(line.startswith("warning  good/config.pbtxt: response_cache") for line in lines)
     assert any(line.startswith("error    broken") for line in lines)
     assert any(line.startswith("error    empty") for line in lines)
+    assert any(
+        line.startswith("error    warm/config.pbtxt: model_warmup 1: input 'INPUT1' is missing") for line in lines
+    )
     assert str(tmp_path) not in result.output
 
 

@@ -6,6 +6,7 @@ import shutil
 import grpc
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from forebay.wire import inference_pb2 as pb
 from tests.support import models
@@ -112,6 +113,36 @@ async def test_a_broken_model_is_refused_and_the_old_one_keeps_serving(tmp_path)
         index = await states(stub)
         assert index[("simple", "1")][0] == "READY"
         assert index[("simple", "")][0] == "UNAVAILABLE"
+
+
+@on_loop
+async def test_a_new_version_is_warmed_up_as_its_configuration_says_before_it_takes_over(tmp_path):
+    table = numpy_helper.from_array(np.arange(10, dtype=np.float32), "table")
+    gather = models.build(
+        [helper.make_node("Gather", ["table", "index"], ["value"])],
+        [models.tensor("index", ["batch", 1], TensorProto.INT64)],
+        [models.tensor("value", ["batch", 1])],
+        [table],
+    )
+    models.save(gather, tmp_path / "simple" / "1" / "model.onnx")
+    (tmp_path / "simple" / "warmup").mkdir()
+    index = tmp_path / "simple" / "warmup" / "index"
+    async with real_server(tmp_path, model_control_mode="explicit", load_model=("*",)) as running:
+        stub = stub_of(running)
+        before = running.version("simple")
+        (tmp_path / "simple" / "config.pbtxt").write_text(
+            'model_warmup { name: "last" batch_size: 2 count: 3 inputs { key: "index" value { data_type: TYPE_INT64 '
+            'dims: 1 input_data_file: "index" } } }'
+        )
+        index.write_bytes(np.int64(10).tobytes())
+        code, message = await code_of(load(stub, "simple"))
+        assert code is grpc.StatusCode.INTERNAL
+        assert "simple/config.pbtxt: model_warmup 'last': the model fails on it: " in message
+        assert str(tmp_path) not in message
+        assert running.version("simple") is before
+        index.write_bytes(np.int64(9).tobytes())
+        await load(stub, "simple")
+        assert running.version("simple") is not before
 
 
 @on_loop

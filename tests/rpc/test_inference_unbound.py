@@ -5,9 +5,10 @@ import asyncio
 import grpc
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from forebay.wire import inference_pb2 as pb
+from service.models.config_text import ConfigError
 from service.pipeline.unbound import UnboundFrames
 from tests.support import models
 from tests.support.inference import array_of, request_of, stub_of
@@ -117,3 +118,29 @@ def pb_open(model):
     from forebay.wire import frames_pb2
 
     return frames_pb2.ClientMessage(open=open_message(model=model)).SerializeToString()
+
+
+def folded(root, dims):
+    """x (n) -> y (2, n / 2), which fails for an odd n; warmed up with `dims`."""
+    shape = numpy_helper.from_array(np.array([2, -1], np.int64), "shape")
+    outputs = [models.tensor("y", (2, "half"))]
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    models.save(
+        models.build(nodes, [models.tensor("x", ("n",))], outputs, [shape]), root / "folded" / "1" / "model.onnx"
+    )
+    value = f"data_type: TYPE_FP32 dims: {dims} random_data: true"
+    (root / "folded" / "config.pbtxt").write_text(
+        f'model_warmup {{ name: "w" batch_size: 1 inputs {{ key: "x" value {{ {value} }} }} }}'
+    )
+
+
+@on_loop
+async def test_warm_up_runs_the_shapes_that_the_configuration_says(tmp_path):
+    folded(tmp_path, 3)
+    with pytest.raises(ConfigError, match="model_warmup 'w': the model fails on it"):
+        async with real_server(tmp_path):
+            pass
+    folded(tmp_path, 4)
+    async with real_server(tmp_path) as running:
+        response = await stub_of(running).ModelInfer(request_of("folded", x=np.arange(6, dtype=np.float32)))
+        assert array_of(response, "y").tolist() == [[0, 1, 2], [3, 4, 5]]

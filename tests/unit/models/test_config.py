@@ -139,7 +139,7 @@ def test_instances_of_all_groups_are_counted(tmp_path, text, count):
 
 def test_what_is_ignored_is_said_once_each(tmp_path):
     text = (
-        "response_cache { enable: true } model_warmup { } model_warmup { } "
+        "response_cache { enable: true } model_warmup { } "
         'instance_group { host_policy: "a" } instance_group { host_policy: "b" }'
     )
     warnings = described(tmp_path, text).warnings
@@ -152,6 +152,8 @@ def test_what_is_ignored_is_said_once_each(tmp_path):
     [
         ("optimization { eager_batching: true }", "optimization is ignored"),
         ("instance_group { gpus: 1 }", "instance_group gpus is ignored"),
+        ('model_warmup { name: "w" }', "model_warmup 'w' is ignored: batch_size is 0"),
+        ('model_warmup { batch_size: 1 inputs { key: "x" value { data_type: TYPE_FP32 zero_data: true } } }', None),
         ("dynamic_batching { default_queue_policy { max_queue_size: 4 } }", None),
         ("instance_group { kind: KIND_CPU } dynamic_batching { preserve_ordering: true }", None),
         ('input { name: "x" data_type: TYPE_FP32 dims: 4 optional: true }', "optional is ignored"),

@@ -1,0 +1,133 @@
+"""Batches that nobody sent, on a lane that does not serve yet: they warm it up and tell what a batch costs.
+
+Thread: whoever opens the version; everything runs on it, one batch at a time.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.device import Device
+from engines.errors import ExecutionError
+from service.batching.calibrate import obtain_table, table_path
+from service.batching.cost_table import CostIdentity, CostTable, StageTimes
+from service.clock import Clock
+from service.errors import ServiceError
+from service.models.config_text import ConfigError
+from service.models.warmup_samples import WarmupSample
+from service.pipeline.arena import FrameArena, FrameLease, Permits
+from service.pipeline.pipeline import Pipeline
+from service.pipeline.slots import PAGE_BYTES
+from service.pipeline.unbound import UnboundFrames
+from service.request import Batch, Delivery, FrameBuffer, Request, StreamKey
+from service.results.wants import Wants
+
+_AS_MUCH_AS_IT_IS = 1 << 62  # samples are bounded where they are read
+_NOTHING_WANTED = Wants(options=None, tensor_indices=())
+_next_id: Callable[[], int] = itertools.count(1).__next__
+
+
+def run_trial(
+    lane: Pipeline, frames: Sequence[FrameBuffer], clock: Clock, *, rows_each: int = 1, executed_rows: int | None = None
+) -> StageTimes:
+    """Take one batch through every stage and return how long each took. The frames are released.
+
+    Args:
+        lane: not started.
+        frames: inputs, one request each.
+        clock: time.
+        rows_each: rows of every frame.
+        executed_rows: what the engine runs, if that is more.
+
+    Raises:
+        ExecutionError: with the engine's words; the client's would not help the operator.
+    """
+    slot_index = lane.try_reserve()
+    assert slot_index is not None  # noqa: S101 - one batch at a time
+    now_ns = clock.now_ns()
+    stream = StreamKey("calibration", Delivery.EVERY)
+    requests = [
+        Request(
+            id=_next_id(),
+            stream=stream,
+            size=rows_each,
+            batch_key=None,
+            deadline_ns=None,
+            arrival_ns=now_ns,
+            priority=1,
+            frame=frame,
+            on_completion=lambda _: None,
+            wants=_NOTHING_WANTED,
+        )
+        for frame in frames
+    ]
+    rows = rows_each * len(requests)
+    times = requests[0].timeline
+    try:
+        lane.run_once(Batch(0, lane.index, slot_index, requests, rows, executed_rows or rows, now_ns))
+    except ServiceError as error:
+        raise ExecutionError(str(error.__cause__ or error)) from error
+    return StageTimes(times.h2d_ns, times.execute_ns, times.d2h_ns)
+
+
+def run_sample(
+    lane: Pipeline,
+    sample: WarmupSample,
+    inputs: Sequence[NDArray[Any]],
+    device: Device,
+    clock: Clock,
+    executed_rows: int,
+) -> None:
+    """Run a sample of `model_warmup` as often as it asks. Raises ConfigError if the model fails on it."""
+    specs = lane.engine.specs
+    arena = FrameArena(device, specs.inputs if specs.is_fixed else (), Permits(1), _AS_MUCH_AS_IT_IS)
+    unbound = UnboundFrames(Permits(1), _AS_MUCH_AS_IT_IS)
+    try:
+        for _ in range(sample.count):
+            if specs.is_fixed:
+                frame: FrameBuffer = arena.lease_rows(sample.rows)
+                target = frame.host.write_view()
+                for array, offset in zip(inputs, frame.offsets, strict=True):
+                    target[offset : offset + array.nbytes] = np.frombuffer(array.tobytes(), np.uint8)
+            else:
+                frame = unbound.lease(tuple(inputs))
+            run_trial(lane, [frame], clock, rows_each=sample.rows, executed_rows=executed_rows)
+    except ExecutionError as error:
+        raise ConfigError(f"{sample.where}: the model fails on it: {error}") from error
+    finally:
+        arena.close()
+
+
+def calibrate_lane(
+    lane: Pipeline, device: Device, sizes: tuple[int, ...], identity: CostIdentity, clock: Clock, cache: Path | None
+) -> CostTable:
+    """Find the kept costs or measure, with frames of an arena of its own: the permits belong to the clients."""
+    arena = FrameArena(device, lane.engine.specs.inputs, Permits(max(sizes)))
+    _touch(arena, max(sizes))
+
+    def measure(size: int) -> StageTimes:
+        return run_trial(lane, [_zeroed(arena.lease()) for _ in range(size)], clock)
+
+    try:
+        return obtain_table(table_path(cache, identity), identity, measure, sizes, clock)[0]
+    finally:
+        arena.close()
+
+
+def _zeroed(frame: FrameLease) -> FrameLease:
+    """Models with indices among their inputs fail on what happens to lie in fresh memory."""
+    frame.host.write_view()[:] = 0
+    return frame
+
+
+def _touch(arena: FrameArena, count: int) -> None:
+    """Write to every page, as decoding would have: an upload from pages that were never written measures the kernel."""
+    leases = [arena.lease() for _ in range(count)]
+    for lease in leases:
+        lease.host.write_view()[::PAGE_BYTES] = 0
+    for lease in leases:
+        lease.release()
