@@ -66,7 +66,7 @@ def test_check_tells_good_from_bad_and_names_what_is_wrong(tmp_path):
     (tmp_path / "empty").mkdir()
     models.save(models.add_sub(), tmp_path / "warm" / "1" / "model.onnx")
     (tmp_path / "warm" / "config.pbtxt").write_text(
-        'model_warmup { batch_size: 1 '
+        "model_warmup { batch_size: 1 "
         'inputs { key: "INPUT0" value { data_type: TYPE_INT32 dims: 16 zero_data: true } } }'
     )
     result = CliRunner().invoke(models_app, ["check", str(tmp_path)])
