@@ -8,8 +8,9 @@ import difflib
 import ipaddress
 import json
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,11 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 ENV_PREFIX = "FOREBAY_"
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
+RESTRICTED_CATEGORIES = (
+    *("health", "metadata", "inference", "shared-memory", "model-config"),
+    *("model-repository", "statistics", "trace", "logging"),
+)
+"""Triton's names of the groups of calls that may be restricted."""
 Origin = Literal["flag", "environment", "file", "default"]
 
 
@@ -52,6 +58,11 @@ class ServeSettings(BaseSettings):
     model_memory_bytes: int = Field(0, ge=0, description="most that models may hold together; 0: what is free")
     cpu_fallback: bool = Field(default=False, description="models that ask for a GPU they cannot have run on the CPU")
     allow_client_shm: bool = Field(default=False, description="clients on this machine may use shared memory")
+    restricted_protocol: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="CATEGORY[,CATEGORY...]:KEY=VALUE: these calls need the header triton-grpc-protocol-KEY: VALUE; "
+        "in the environment separated by semicolons",
+    )
     cache_folder: Path | None = Field(None, description="keeps measured costs; empty: ~/.cache/forebay")
     ready_file: Path | None = Field(None, description="written with one JSON line once the server is ready")
     permits: Count = Field(256, le=65_536, description="frames held before execution, all streams together")
@@ -74,7 +85,7 @@ class ServeSettings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
-    @field_validator("model_repository", "load_model", mode="before")
+    @field_validator("model_repository", "load_model", "restricted_protocol", mode="before")
     @classmethod
     def _split(cls, value: object, info: ValidationInfo) -> object:
         """Take several values in one string, as the environment has them; also as JSON."""
@@ -82,7 +93,7 @@ class ServeSettings(BaseSettings):
             return value
         if value.startswith("["):
             return json.loads(value)
-        separator = os.pathsep if info.field_name == "model_repository" else ","
+        separator = {"model_repository": os.pathsep, "restricted_protocol": ";"}.get(info.field_name or "", ",")
         return tuple(part for part in value.split(separator) if part)
 
     @model_validator(mode="after")
@@ -97,6 +108,7 @@ class ServeSettings(BaseSettings):
         if not (separator and host and port.isdigit() and int(port) < 65_536):
             raise ValueError(f"address is {self.address!r}; give host:port, such as 127.0.0.1:8001")
         self._check_admin()
+        read_restrictions(self.restricted_protocol)
         if not (self.insecure or self.tls_cert is not None or is_loopback(host)):
             raise ValueError(
                 f"address {self.address} can be reached from other machines: give tls_cert and tls_key, or insecure"
@@ -147,6 +159,28 @@ def default_cache_folder(environment: Mapping[str, str]) -> Path | None:
     if not base and not (home := environment.get("HOME", "")):
         return None
     return (Path(base) if base else Path(home) / ".cache") / "forebay"
+
+
+def read_restrictions(lines: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return the key and the value that calls of a category must bring, by category.
+
+    Raises:
+        ValueError: not of the form of `restricted_protocol`, or a category that there is not, or that is named twice.
+    """
+    secrets: dict[str, tuple[str, str]] = {}
+    for line in lines:
+        categories, colon, pair = line.partition(":")
+        key, equals, value = pair.partition("=")
+        if not (colon and equals and value and re.fullmatch(r"[a-z0-9_.-]+", key) and value.isascii()):
+            raise ValueError("restricted_protocol must be CATEGORY[,CATEGORY...]:KEY=VALUE; KEY in small letters")
+        for category in categories.split(","):
+            if category not in RESTRICTED_CATEGORIES:
+                known = ", ".join(RESTRICTED_CATEGORIES)
+                raise ValueError(f"restricted_protocol: there is no category {category[:64]!r}; there are {known}")
+            if category in secrets:
+                raise ValueError(f"restricted_protocol: category {category!r} is named twice")
+            secrets[category] = (key, value)
+    return secrets
 
 
 def is_loopback(host: str) -> bool:

@@ -18,9 +18,10 @@ from service.frontend.calls import CallTasks
 from service.frontend.frames_servicer import FramesServicer, FrameStream
 from service.frontend.health import HealthServicer
 from service.frontend.inference_servicer import InferenceServicer
+from service.frontend.restrictions import Restrictions
 from service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
 from service.frontend.unix_socket import SocketPathError, socket_place
-from service.settings import ServeSettings, is_loopback
+from service.settings import ServeSettings, is_loopback, read_restrictions
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +60,9 @@ class FrontEnd:
         self._clock = clock
         self._settings = settings
         calls.watch(asyncio.get_running_loop())
-        self._server = grpc.aio.server(options=server_options(settings))
+        secrets = read_restrictions(settings.restricted_protocol)
+        interceptors = [Restrictions(secrets)] if secrets else []
+        self._server = grpc.aio.server(interceptors=interceptors, options=server_options(settings))
         self.health = HealthServicer()
         self._housekeeping: asyncio.Task[None] | None = None
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)

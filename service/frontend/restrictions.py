@@ -1,0 +1,85 @@
+"""Calls that need a header with a secret: Triton's restricted protocols, for every service on the port.
+
+A setting such as `model-repository,shared-memory:admin=s3cret` lets only those calls of these categories through that
+bring the header `triton-grpc-protocol-admin: s3cret`; tritonclient takes headers with every call.
+
+Thread: the event loop's.
+"""
+
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+import grpc
+
+_INFERENCE = "/inference.GRPCInferenceService/"
+CATEGORIES = MappingProxyType(
+    {
+        "health": (
+            *(f"{_INFERENCE}{name}" for name in ("ServerLive", "ServerReady", "ModelReady")),
+            *(f"/grpc.health.v1.Health/{name}" for name in ("Check", "List", "Watch")),
+        ),
+        "metadata": (f"{_INFERENCE}ServerMetadata", f"{_INFERENCE}ModelMetadata"),
+        "inference": (
+            f"{_INFERENCE}ModelInfer",
+            f"{_INFERENCE}ModelStreamInfer",
+            "/forebay.v1.FrameInference/Stream",
+        ),
+        "shared-memory": tuple(
+            f"{_INFERENCE}{kind}SharedMemory{verb}"
+            for kind in ("System", "Cuda")
+            for verb in ("Status", "Register", "Unregister")
+        ),
+        "model-config": (f"{_INFERENCE}ModelConfig",),
+        "model-repository": tuple(f"{_INFERENCE}Repository{what}" for what in ("Index", "ModelLoad", "ModelUnload")),
+        "statistics": (f"{_INFERENCE}ModelStatistics",),
+        "trace": (f"{_INFERENCE}TraceSetting",),
+        "logging": (f"{_INFERENCE}LogSettings",),
+    }
+)
+"""Category -> the calls in it; the names are Triton's."""
+HEADER_PREFIX = "triton-grpc-protocol-"
+
+
+class Restrictions(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
+    """See the module. Args: secrets: key and value by category, from `service.settings.read_restrictions`."""
+
+    def __init__(self, secrets: Mapping[str, tuple[str, str]]) -> None:
+        self._restricted = {
+            call: (HEADER_PREFIX + key, value)
+            for category, (key, value) in secrets.items()
+            for call in CATEGORIES[category]
+        }
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any]"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
+        """Let a call through to its handler, or to one that refuses it."""
+        handler = await continuation(handler_call_details)
+        needed = self._restricted.get(handler_call_details.method)
+        if needed is None or _brings(handler_call_details, *needed):
+            return handler
+        return _refusing(handler, f"This protocol is restricted, expecting header '{needed[0]}'")
+
+
+def _brings(details: grpc.HandlerCallDetails, header: str, secret: str) -> bool:
+    return any(
+        key == header and isinstance(value, str) and hmac.compare_digest(value, secret)
+        for key, value in details.invocation_metadata or ()
+    )
+
+
+def _refusing(handler: "grpc.RpcMethodHandler[Any, Any]", message: str) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Return a handler of the same kind that refuses."""
+
+    async def refuse(_: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> NoReturn:  # noqa: ANN401 - a message
+        await context.abort(grpc.StatusCode.UNAVAILABLE, message)
+
+    if handler.request_streaming:
+        return grpc.stream_stream_rpc_method_handler(refuse)
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(refuse)
+    return grpc.unary_unary_rpc_method_handler(refuse)
