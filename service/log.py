@@ -76,6 +76,11 @@ def configure_logs(log_format: LogFormat = "auto", level: str = "info") -> None:
     )
 
 
+def least_level() -> str:
+    """Return the least level that is logged: one of LEVELS. Thread: any."""
+    return _threshold.name
+
+
 def set_level(level: str) -> None:
     """Change the least level that is logged: one of LEVELS. Thread: any."""
     _threshold.set(level)

@@ -113,11 +113,11 @@ class Server:
         calls = CallTasks()
         self.frames = FramesServicer(self.registry.find, self.pool, sink, self.clock, settings, calls, self.journal)
         self.regions = ClientRegions(is_enabled=settings.allow_client_shm)
-        lookup = ModelLookup(self.registry.find, self.registry.acquire, self.regions)
+        lookup = ModelLookup(self.registry.find, self.registry.acquire, self.registry.known_versions, self.regions)
         groups = (
             RepositoryRpcs(self.lifecycle),
             StatisticsRpcs(lookup, self.registry.all),
-            SettingsRpcs(),
+            SettingsRpcs(lookup),
             SystemMemoryRpcs(self.regions),
             CudaMemoryRpcs(self.regions),
         )

@@ -1,4 +1,9 @@
-"""TraceSetting and LogSettings: readable, so that tools which ask get an answer; nothing is changed from afar."""
+"""TraceSetting and LogSettings: readable, so that tools which ask get an answer; the log level can be changed.
+
+Paths and formats cannot be changed from afar, nor is tracing switched here (`forebay trace` does that). What is logged
+has one least level here, where Triton has three switches and a number: the least level that is asked for holds, and
+the answer says what came of it.
+"""
 
 from typing import Any
 
@@ -6,7 +11,9 @@ import grpc
 
 from forebay.wire import inference_pb2 as pb
 from service.frontend.inference_errors import InferenceError
+from service.frontend.inference_lookup import ModelLookup
 from service.frontend.inference_rpcs import Rpc
+from service.log import least_level, set_level
 
 TRACE = {
     "trace_level": "OFF",
@@ -16,20 +23,28 @@ TRACE = {
     "trace_file": "",
     "trace_mode": "triton",
 }
-LOG: dict[str, bool | int | str] = {
-    "log_file": "",
-    "log_info": True,
-    "log_warning": True,
-    "log_error": True,
-    "log_verbose_level": 0,
-    "log_format": "default",
+LOG_TYPES = {
+    "log_file": "string_param",
+    "log_info": "bool_param",
+    "log_warning": "bool_param",
+    "log_error": "bool_param",
+    "log_verbose_level": "uint32_param",
+    "log_format": "string_param",
 }
+FIXED_LOG = {"log_file": "", "log_format": "default"}
 _TraceValue = pb.TraceSettingResponse.SettingValue
 _LogValue = pb.LogSettingsResponse.SettingValue
 
 
 class SettingsRpcs:
-    """See the module. Thread: the event loop's."""
+    """See the module. Thread: the event loop's.
+
+    Args:
+        lookup: finds versions.
+    """
+
+    def __init__(self, lookup: ModelLookup) -> None:
+        self._lookup = lookup
 
     def rpcs(self) -> dict[str, tuple[Rpc, Any]]:
         """Return the RPCs by name."""
@@ -39,29 +54,65 @@ class SettingsRpcs:
         }
 
     def trace(self, request: pb.TraceSettingRequest) -> pb.TraceSettingResponse:
-        """Tell the trace settings; tracing itself is not switched here."""
-        _refuse_changes([key for key, value in request.settings.items() if list(value.value) != [TRACE.get(key)]])
+        """Tell the trace settings, of the server or of one model: they are the same."""
+        if request.model_name:
+            self._lookup.find(request.model_name, "")
+        for key, value in request.settings.items():
+            _check_known(key, TRACE)
+            if value.value and list(value.value) != [TRACE[key]]:  # none: back to the default, which it has
+                raise _unchangeable(key)
         return pb.TraceSettingResponse(settings={key: _TraceValue(value=[value]) for key, value in TRACE.items()})
 
     def log(self, request: pb.LogSettingsRequest) -> pb.LogSettingsResponse:
-        """Tell the log settings."""
-        _refuse_changes([key for key, value in request.settings.items() if _chosen(value) != LOG.get(key)])
-        return pb.LogSettingsResponse(settings={key: _log_value(value) for key, value in LOG.items()})
-
-
-def _chosen(value: pb.LogSettingsRequest.SettingValue) -> object:
-    choice = value.WhichOneof("parameter_choice")
-    return None if choice is None else getattr(value, choice)
-
-
-def _log_value(value: bool | int | str) -> pb.LogSettingsResponse.SettingValue:  # noqa: FBT001 - one of three types
-    if isinstance(value, bool):
-        return _LogValue(bool_param=value)
-    return _LogValue(uint32_param=value) if isinstance(value, int) else _LogValue(string_param=value)
-
-
-def _refuse_changes(keys: list[str]) -> None:
-    if keys:
-        raise InferenceError(
-            grpc.StatusCode.UNIMPLEMENTED, f"setting '{keys[0][:64]}' cannot be changed while the server runs"
+        """Change the least level that is logged, if asked to, and tell the log settings."""
+        settings = _log_settings()
+        for key, value in request.settings.items():
+            _check_known(key, LOG_TYPES)
+            choice = value.WhichOneof("parameter_choice")
+            if choice is None:
+                continue
+            if choice != LOG_TYPES[key]:
+                raise _invalid(f"invalid value type for '{key}' setting, expected {LOG_TYPES[key]}.")
+            chosen = getattr(value, choice)
+            if FIXED_LOG.get(key, chosen) != chosen:
+                raise _unchangeable(key)
+            settings[key] = chosen
+        if request.settings:
+            set_level(_level_of(settings))
+        return pb.LogSettingsResponse(
+            settings={key: _LogValue(**{LOG_TYPES[key]: value}) for key, value in _log_settings().items()}
         )
+
+
+def _log_settings() -> dict[str, Any]:
+    level = least_level()
+    return {
+        **FIXED_LOG,
+        "log_info": level in ("debug", "info"),
+        "log_warning": level != "error",
+        "log_error": True,
+        "log_verbose_level": int(level == "debug"),
+    }
+
+
+def _level_of(settings: dict[str, Any]) -> str:
+    """Return the least level that some settings ask for. Raises InferenceError if they ask for silence."""
+    if settings["log_verbose_level"]:
+        return "debug"
+    for level in ("info", "warning", "error"):
+        if settings[f"log_{level}"]:
+            return level
+    raise _invalid("setting 'log_error' cannot be switched off")
+
+
+def _check_known(key: str, known: dict[str, str]) -> None:
+    if key not in known:
+        raise _invalid(f"unknown setting '{key[:64]}': known are {', '.join(known)}")
+
+
+def _unchangeable(key: str) -> InferenceError:
+    return InferenceError(grpc.StatusCode.UNIMPLEMENTED, f"setting '{key}' cannot be changed while the server runs")
+
+
+def _invalid(message: str) -> InferenceError:
+    return InferenceError(grpc.StatusCode.INVALID_ARGUMENT, message)

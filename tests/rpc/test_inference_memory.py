@@ -164,17 +164,3 @@ async def test_it_is_off_unless_asked_for(repository, key):
             grpc.StatusCode.UNIMPLEMENTED,
             True,
         )
-
-
-@on_loop
-async def test_settings_can_be_read_and_not_changed(repository):
-    async with real_server(repository) as running:
-        stub = stub_of(running)
-        assert list((await stub.TraceSetting(pb.TraceSettingRequest())).settings["trace_level"].value) == ["OFF"]
-        assert (await stub.LogSettings(pb.LogSettingsRequest())).settings["log_info"].bool_param
-        trace = pb.TraceSettingRequest()
-        trace.settings["trace_file"].value.append("/etc/x")
-        assert (await error_of(stub.TraceSetting(trace)))[0] is grpc.StatusCode.UNIMPLEMENTED
-        logs = pb.LogSettingsRequest()
-        logs.settings["log_file"].string_param = "/etc/x"
-        assert (await error_of(stub.LogSettings(logs)))[0] is grpc.StatusCode.UNIMPLEMENTED
