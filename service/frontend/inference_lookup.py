@@ -1,6 +1,6 @@
 """From a request's model name and version to the version that serves it, with Triton's words for what is not there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from service.frontend.inference_wire import Bytes, InferMessage
 from service.models.version import ModelVersion
 
 FindModel = Callable[[str, str], ModelVersion]
+KnownVersions = Callable[[str], Collection[str] | None]
 MAX_VERSION = 2**63 - 1
 MAX_SHOWN = 128
 MAX_FORMS = 1024  # of at most 4 KiB each
@@ -42,13 +43,17 @@ class ModelLookup:
     Args:
         find_model: name and version to a version that is ready.
         acquire: the same, and the version stays open until its `end_use`.
+        known_versions: name to versions that are, were or will be ready; None for a model that never was.
         memory: shared memory of clients.
     """
 
-    def __init__(self, find_model: FindModel, acquire: FindModel, memory: RegionAccess) -> None:
+    def __init__(
+        self, find_model: FindModel, acquire: FindModel, known_versions: KnownVersions, memory: RegionAccess
+    ) -> None:
         self.memory = memory
         self._find_model = find_model
         self._acquire = acquire
+        self._known_versions = known_versions
         self._forms: dict[tuple[bytes, int], CallForm] = {}
 
     def find(self, name: str, version: str) -> ModelVersion:
@@ -61,7 +66,7 @@ class ModelLookup:
         try:
             return find(name, version)
         except UnknownModelError:
-            raise unknown(name, version) from None
+            raise _not_there(name, version, self._known_versions(name)) from None
 
     def face(self, name: str, version: str) -> ModelFace:
         """Return what clients see of a version that is ready. Raises InferenceError."""
@@ -113,7 +118,15 @@ def check_version(version: str) -> int:
     )
 
 
-def unknown(name: str, version: str) -> InferenceError:
-    """Return the answer for a model or a version that is not there."""
-    what = f"version {version} is not found" if version else "is not found"
-    return InferenceError(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{name[:MAX_SHOWN]}' {what}")
+def _not_there(name: str, version: str, known: Collection[str] | None) -> InferenceError:
+    """Return the answer for a model or a version that does not serve."""
+    code = grpc.StatusCode.NOT_FOUND
+    if known is None:
+        why = "is not found"
+    elif not version:
+        why = "has no available versions"
+    elif version in known:
+        code, why = grpc.StatusCode.UNAVAILABLE, f"version {version} is not at ready state"
+    else:
+        why = f"version {version} is not found"
+    return InferenceError(code, f"Request for unknown model: '{name[:MAX_SHOWN]}' {why}")

@@ -39,6 +39,7 @@ class ModelRegistry:
         self._context = context
         self._lock = threading.Lock()
         self._versions: Mapping[str, Mapping[str, ModelVersion]] = {}
+        self._known: Mapping[str, frozenset[str]] = {}
         self._closing: list[_Closing] = []
         self.on_retired: Callable[[ModelVersion], None] = lambda _: None  # told to send users away. Thread: any
 
@@ -71,6 +72,10 @@ class ModelRegistry:
             found = self.find(name, version)
             if found.try_use():
                 return found  # else it was retired meanwhile, and `find` knows better now
+
+    def known_versions(self, name: str) -> frozenset[str] | None:
+        """Return the versions of a model that serve, served or were to; None if there were never any. Thread: any."""
+        return self._known.get(name)
 
     def all(self) -> list[ModelVersion]:
         """Return every version that serves now. Thread: any."""
@@ -117,6 +122,7 @@ class ModelRegistry:
                 log.warning("configuration", model=entry.name, detail=warning)
             serving = self._versions.get(entry.name, {})
             versions = {str(number): None for number in serving_versions(entry, description)}
+            self._known = {**self._known, entry.name: self._known.get(entry.name, frozenset()) | set(versions)}
             opened: dict[str, ModelVersion] = {}
             try:
                 for number in versions:

@@ -41,7 +41,7 @@ def test_models_are_loaded_and_unloaded(tmp_path):
         with pytest.raises(InferenceServerException, match="files cannot be sent"):
             client.load_model("simple", config="{}", files={"file:1/model.onnx": b"x"})
         client.unload_model("simple")
-        with pytest.raises(InferenceServerException, match="is not found"):
+        with pytest.raises(InferenceServerException, match="has no available versions"):
             client.infer("simple", add_sub_inputs())
         with pytest.raises(InferenceServerException, match="failed to load 'nobody'"):
             client.load_model("nobody")

@@ -55,7 +55,7 @@ def data_of(columns, request_id="", version="", rows=1):
 
 
 def lookup_of(models):
-    return ModelLookup(models.acquire, models.acquire, ClientRegions(is_enabled=False))
+    return ModelLookup(models.acquire, models.acquire, lambda name: {"1"}, ClientRegions(is_enabled=False))
 
 
 def form_of(lookup, data):
@@ -88,7 +88,7 @@ def test_a_version_that_is_named_stays_named():
     lookup = lookup_of(models)
     form_of(lookup, data_of(3, version="1"))
     models.serving = Version((3,), "2")
-    with pytest.raises(InferenceError, match="version 1 is not found"):
+    with pytest.raises(InferenceError, match="version 1 is not at ready state"):
         lookup.check(parse(data_of(3, version="1")), "peer")
 
 
