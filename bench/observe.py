@@ -43,7 +43,7 @@ def fold_us(frames_per_tick: int, ticks: int = 200) -> float:
         for index in range(frames_per_tick):
             at = base + tick * 1_000_000 + index
             stamps = (at, at + 10_000, at + 20_000, at + 30_000, at + 9_000_000, at + 9_100_000, 100, 8_000_000, 100)
-            event = (records[index % len(records)], Timeline(*stamps), None, at + 10**8, at // 1000)
+            event = (records[index % len(records)], Timeline(*stamps), None, at + 10**8, at // 1000, None)
             journal.frames.append(event)
         before_s = time.thread_time()
         observer.tick()
@@ -58,7 +58,7 @@ def append_us(frames: int = 200_000) -> float:
     timeline, append = Timeline(), journal.frames.append
     before_s = time.thread_time()
     for _ in range(frames):
-        append((record, timeline, None, 1, 2))
+        append((record, timeline, None, 1, 2, None))
     return (time.thread_time() - before_s) * 1e6 / frames
 
 

@@ -65,6 +65,7 @@ class Timeline:
     h2d_ns: int = 0  # device durations
     execute_ns: int = 0
     d2h_ns: int = 0
+    batch_id: int = 0  # that executed it; 0 for none
 
     def durations_us(self) -> "Durations":
         """Return where the time went. A boundary that was never reached counts as the next one that was."""

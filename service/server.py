@@ -39,6 +39,7 @@ from service.observe.admin_thread import AdminThread
 from service.observe.gauges import Gauges
 from service.observe.journal import Journal
 from service.observe.site import Site
+from service.observe.tracing import open_tracing
 from service.pipeline.arena import Permits
 from service.settings import ServeSettings, default_cache_folder
 from service.watchdog import Watchdog
@@ -84,7 +85,8 @@ class Server:
         self._stop_asked_ns = 0  # by the first signal
         self._is_serving = False
         sink = LoopSink(self._loop)
-        self.journal = Journal() if settings.admin_address else None  # None: nobody would read it
+        is_observed = bool(settings.admin_address or settings.trace_every_frames)
+        self.journal = Journal() if is_observed else None  # None: nobody would read it
         self.pool = WorkerPool(settings.worker_threads or default_workers(), self.on_fatal)
         self.permits = Permits(settings.permits)
         self.registry = ModelRegistry(
@@ -126,8 +128,15 @@ class Server:
         self.front_end = FrontEnd(self.frames, self.inference, calls, self.clock, settings)
 
         gauges = Gauges(self.registry.all, self.pool, self.permits, lambda: self._is_ready)
-        site = Site(self.journal or Journal(), gauges, self.registry.reports, lambda: self._is_ready, self.clock)
-        self.admin = AdminThread(site.pages(), site.tick)
+        self._site = Site(
+            self.journal or Journal(),
+            gauges,
+            self.registry.reports,
+            lambda: self._is_ready,
+            self.clock,
+            open_tracing(settings.trace_every_frames, self.clock),
+        )
+        self.admin = AdminThread(self._site.pages(), self._site.tick)
         self.admin_address: str | None = None
 
     @property
@@ -153,14 +162,16 @@ class Server:
         )
 
     async def _start_admin(self) -> None:
+        if self.journal is None:
+            return
         host, _, port = self.settings.admin_address.rpartition(":")
-        if host:
-            try:
-                self.admin_address = await self.admin.start(host, int(port))
-            except OSError:
-                raise AddressError(
-                    f"cannot listen on {self.settings.admin_address}: is it in use? give another --admin-address"
-                ) from None
+        try:
+            self.admin_address = await self.admin.start(host, int(port or 0)) or None
+        except OSError:
+            raise AddressError(
+                f"cannot listen on {self.settings.admin_address}: is it in use? give another --admin-address"
+            ) from None
+        if self.admin_address is not None:
             log.info("admin port", address=self.admin_address)
 
     def stop(self, signal_number: int = signal.SIGTERM) -> None:
@@ -201,13 +212,17 @@ class Server:
         grace_ms = int(self.settings.drain_grace_s * 1000)
         self._loop.call_soon_threadsafe(lambda: self.frames.send_away(version, grace_ms))
 
+    async def _close_admin(self) -> None:
+        await self.admin.close()
+        await asyncio.to_thread(self._site.close)  # the observer's thread has ended
+
     async def close(self) -> int:
         """Drain, close every part, and return the exit code."""
         if self._polling is not None:
             self._polling.cancel()
         if self._fatal is None:
             await self.front_end.drain()
-        await self.admin.close()
+        await self._close_admin()
         self.regions.close()
         if self._watching is not None:
             self._watching.cancel()

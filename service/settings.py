@@ -41,6 +41,9 @@ class ServeSettings(BaseSettings):
     address: str = Field("127.0.0.1:8001", description="host:port to listen on; port 0 takes a free one")
     uds: Path | None = Field(None, description="also listen on this unix socket, mode 0660")
     admin_address: str = Field("", description="host:port of the live page, metrics and health; empty: none")
+    trace_every_frames: int = Field(
+        0, ge=0, le=1_000_000_000, description="OpenTelemetry: a span per batch, and for one frame in so many; 0: none"
+    )
     tls_cert: Path | None = Field(None, description="PEM certificate chain; with tls_key, the port speaks TLS")
     tls_key: Path | None = Field(None, description="PEM private key")
     tls_client_ca: Path | None = Field(None, description="PEM authorities; clients must show a certificate of one")

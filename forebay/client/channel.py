@@ -44,7 +44,7 @@ class ChannelHolder:
         self._retired: list[grpc.aio.Channel] = []
         self._files_seen: tuple[int, ...] = ()
 
-    def call(self) -> "Call":
+    def call(self, metadata: tuple[tuple[str, str], ...] = ()) -> "Call":
         """Start a call; it fails fast if the server cannot be reached.
 
         Raises:
@@ -57,7 +57,7 @@ class ChannelHolder:
             self._channel = _open(self.address, self._tls)
             self._files_seen = files_seen
         start = self._channel.stream_stream(METHOD, None, wire.ServerMessage.FromString)
-        call: Call = start(None)  # no iterator: the link writes
+        call: Call = start(None, metadata=metadata)  # no iterator: the link writes
         return call
 
     async def close(self) -> None:

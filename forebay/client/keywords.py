@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Required, TypedDict
 
-from forebay.client.options import Delivery, Encoding, OutputKind, Policy
+from forebay.client.options import Delivery, Encoding, OutputKind, Policy, TraceContext
 
 
 class StreamKeywords(TypedDict, total=False):
@@ -29,6 +29,8 @@ class StreamKeywords(TypedDict, total=False):
         score_threshold: 0..1; left out: the model's.
         iou_threshold: 0..1; left out: the model's.
         max_results: most detections or classes in a result; 0: the model's.
+        trace_context: W3C trace context (`traceparent`, perhaps `tracestate`): the parent of the server's spans of this
+            stream; or a function that returns it, asked each time the stream is opened.
     """
 
     model: Required[str]
@@ -49,3 +51,4 @@ class StreamKeywords(TypedDict, total=False):
     score_threshold: float | None
     iou_threshold: float | None
     max_results: int
+    trace_context: TraceContext | None

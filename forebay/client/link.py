@@ -46,7 +46,7 @@ class Link:
         self,
         state: StreamState,
         *,
-        start_call: Callable[[], "Call"],
+        start_call: Callable[[tuple[tuple[str, str], ...]], "Call"],
         address: str,
         reconnection: Reconnection,
         clock: Clock,
@@ -140,7 +140,7 @@ class Link:
         """Run one call from start to end."""
         self._is_open = self._is_draining = False
         self._cut_reason = ""
-        call = self._call = self._start_call()
+        call = self._call = self._start_call(self._state.options.metadata)
         self._limit(self._reconnection.connect_timeout_s, "the server did not answer Open")
         writer = asyncio.create_task(self._write(call))
         reader = asyncio.create_task(self._read(call))

@@ -1,6 +1,7 @@
 """What a caller can ask for: constant values, checked when they are made."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,6 +12,9 @@ Encoding = Literal["tensor", "rgb8", "bgr8", "jpeg", "png", "nv12"]
 Delivery = Literal["latest", "every"]
 Policy = Literal["drop_oldest", "block"]
 OutputKind = Literal["tensors", "detections", "classes"]
+TraceContext = Mapping[str, str] | Callable[[], Mapping[str, str]]
+
+_TRACEPARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 ENCODINGS: dict[Encoding, wire.Encoding] = {
     "tensor": wire.ENCODING_TENSOR,
@@ -99,6 +103,7 @@ class StreamOptions:
     score_threshold: float | None = None
     iou_threshold: float | None = None
     max_results: int = 0
+    trace_context: TraceContext | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.camera.encode()) <= 256:
@@ -111,8 +116,16 @@ class StreamOptions:
             _check_word("policy", self.policy, get_args(Policy))
         for output in self.outputs:
             _check_word("outputs", output, tuple(_OUTPUTS))
+        if self.trace_context is not None and not callable(self.trace_context):
+            trace_metadata(self.trace_context)
         if self.encoding == "nv12" and (self.width % 2 or self.height % 2):
             raise ValueError(f"nv12 needs an even width and height, not {self.width}x{self.height}")
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with a call that starts now. Raises ValueError for a trace context that is none."""
+        context = self.trace_context
+        return () if context is None else trace_metadata(context() if callable(context) else context)
 
     @property
     def drops_oldest(self) -> bool:
@@ -154,6 +167,14 @@ def open_message(options: StreamOptions, resume_from: int | None) -> bytes:
         resume_from=resume_from,
     )
     return wire.ClientMessage(open=message).SerializeToString()
+
+
+def trace_metadata(context: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return W3C trace context as gRPC metadata. Raises ValueError."""
+    traceparent = context.get("traceparent", "")
+    if not _TRACEPARENT.fullmatch(traceparent):
+        raise ValueError(f"trace_context needs a traceparent such as 00-<32 hex>-<16 hex>-01, not {traceparent!r}")
+    return tuple((name, context[name]) for name in ("traceparent", "tracestate") if context.get(name))
 
 
 def _check_word(name: str, value: str, allowed: Sequence[str]) -> None:

@@ -96,6 +96,7 @@ def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
     from service.frontend.server import AddressError, CertificateError
     from service.log import configure_logs
     from service.models.repository import RepositoryError
+    from service.observe.tracing import TracingError
     from service.server import serve as run
     from service.settings import unknown_variables
 
@@ -109,10 +110,10 @@ def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
         log.warning("environment", detail=line)
     try:
         return run(settings)
-    except (RepositoryError, EngineError, AddressError, CertificateError) as error:
+    except (RepositoryError, EngineError, AddressError, CertificateError, TracingError) as error:
         if is_debug:
             raise
         typer.echo(f"forebay: {error}", err=True)
         if isinstance(error, CertificateError):
             return exit_codes.USAGE
-        return exit_codes.UNAVAILABLE if isinstance(error, AddressError) else exit_codes.MODEL
+        return exit_codes.UNAVAILABLE if isinstance(error, AddressError | TracingError) else exit_codes.MODEL

@@ -1,4 +1,6 @@
-"""Ending calls whose client takes nothing: what grpc.aio has no way to do.
+"""About calls of grpc.aio: the trace context they bring, and ending those whose client takes nothing.
+
+The second is what grpc.aio has no way to do.
 
 A write waits for as long as the client's flow control says so, and so does a status sent behind it: `abort` of a call
 whose client does not read returns when it reads. Cancelling the write frees the coroutine, not the call: the call, and
@@ -23,10 +25,25 @@ from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
+from service.observe.journal import TraceContext
+
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _HANDLER_COROUTINE = "_handle_exceptions"  # grpc.aio's, around every handler
 DELIVERY_TIMEOUT_S = 0.5
+
+
+MAX_TRACE_CONTEXT = 1024  # letters of a header; W3C asks for 512 of tracestate at least
+
+
+def trace_context(context: Context) -> TraceContext | None:
+    """Return the W3C trace context that a client sent with its call, or None."""
+    carrier = {
+        str(key): value
+        for key, value in context.invocation_metadata() or ()
+        if key in ("traceparent", "tracestate") and isinstance(value, str) and len(value) <= MAX_TRACE_CONTEXT
+    }
+    return carrier if "traceparent" in carrier else None
 
 
 class CallTasks:

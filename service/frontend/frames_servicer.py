@@ -26,7 +26,7 @@ from service.errors import (
     SlowReaderError,
     TooManyStreamsError,
 )
-from service.frontend.calls import CallTasks, cut
+from service.frontend.calls import CallTasks, cut, trace_context
 from service.frontend.frames_codec import STREAM_STATUS, parse_client_message, tensor_spec
 from service.frontend.opening import FindModel, StreamConfig, accept_open
 from service.frontend.outgoing import Outgoing
@@ -237,7 +237,10 @@ class FramesServicer:
     async def _run(self, stream: FrameStream, config: StreamConfig, context: Context) -> None:
         await stream.outgoing.begin()
         journal, version = self._journal, config.version
-        record = None if journal is None else journal.open(config.stream_id, version.name, version.version)
+        trace = trace_context(context) if self._settings.trace_every_frames else None
+        record = None
+        if journal is not None:
+            record = journal.open(config.stream_id, version.name, version.version, trace=trace)
         session = Session(
             config,
             self._pool,

@@ -11,7 +11,7 @@ from service.clock import Clock
 from service.errors import DeadlineExpiredError, ServiceError
 from service.frontend.inference_codec import Call, arrays_of
 from service.models.version import ModelVersion
-from service.observe.journal import RequestJournal
+from service.observe.journal import RequestJournal, TraceContext
 from service.request import Completion, FrameBuffer, Request, StreamKey, Timeline, next_request_id
 from service.results.wants import Wants
 
@@ -49,6 +49,7 @@ def admit(
     received_ns: int,
     deadline_ns: int | None,
     on_completion: Callable[[Completion], None],
+    trace: TraceContext | None = None,
 ) -> Request:
     """Hand a call to the batch former and return its request; `on_completion` will be called once, on the loop.
 
@@ -60,6 +61,7 @@ def admit(
         received_ns: when it was read.
         deadline_ns: of the RPC; the call's own options may make it earlier.
         on_completion: told how it ended.
+        trace: that its client sent.
 
     Raises:
         DeadlineExpiredError: the deadline cannot be met.
@@ -67,18 +69,20 @@ def admit(
         InvalidRequestError: BYTES are not as they have to be.
     """
     try:
-        told = on_completion if version.requests is None else _observed(version.requests, on_completion)
+        told = on_completion if version.requests is None else _observed(version.requests, on_completion, trace)
         return _admit(call, version, stream, clock, received_ns, deadline_ns, told)
     except ServiceError as error:
         version.statistics.refuse(error.outcome)
         if version.requests is not None:
-            version.requests.refused(received_ns, error.outcome)
+            version.requests.refused(received_ns, error.outcome, trace)
         raise
 
 
-def _observed(journal: RequestJournal, on_completion: Callable[[Completion], None]) -> Callable[[Completion], None]:
+def _observed(
+    journal: RequestJournal, on_completion: Callable[[Completion], None], trace: TraceContext | None
+) -> Callable[[Completion], None]:
     def told(completion: Completion) -> None:
-        journal.ended(completion)
+        journal.ended(completion, trace)
         on_completion(completion)
 
     return told

@@ -16,7 +16,7 @@ import structlog
 
 from service.clock import Clock
 from service.errors import InvariantError, ServiceError, SlowReaderError
-from service.frontend.calls import CallTasks, cut
+from service.frontend.calls import CallTasks, cut, trace_context
 from service.frontend.inference_admission import StreamKeys, admit, cancel
 from service.frontend.inference_codec import Call
 from service.frontend.inference_encode import encode
@@ -27,6 +27,7 @@ from service.frontend.inference_stream import InferStream
 from service.frontend.inference_wire import parse
 from service.frontend.outgoing import Outgoing
 from service.models.version import ModelVersion
+from service.observe.journal import TraceContext
 from service.request import Completion
 from service.settings import ServeSettings
 
@@ -124,6 +125,7 @@ class InferenceServicer:
             received_ns,
             deadline_ns,
             lambda completion: None if done.done() else done.set_result(completion),
+            self._trace_of(context),
         )
         try:
             return await done
@@ -145,6 +147,7 @@ class InferenceServicer:
             context.peer(),
             max(1, min(self._settings.max_window, self._settings.permits // 2)),  # one stream leaves others some
             ends_on_error=_asks_for_status(context),
+            trace=self._trace_of(context),
             on_output=reader.output.set,
             on_room=reader.room.set,
         )
@@ -176,6 +179,9 @@ class InferenceServicer:
             if data is None:
                 return
             stream.on_message(data, self._clock.now_ns(), deadline_ns)
+
+    def _trace_of(self, context: Context) -> TraceContext | None:
+        return trace_context(context) if self._settings.trace_every_frames else None
 
     def _check_open(self) -> None:
         if self._is_draining:

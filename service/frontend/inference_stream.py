@@ -33,6 +33,7 @@ from service.frontend.inference_form import FINAL_RESPONSE
 from service.frontend.inference_lookup import ModelLookup
 from service.frontend.inference_wire import InferMessage, parse
 from service.models.version import ModelVersion
+from service.observe.journal import TraceContext
 from service.request import Completion, Request
 
 log = structlog.get_logger(__name__)
@@ -64,6 +65,7 @@ class InferStream:
         name: of the client, for fairness and logs.
         window: most requests read and not yet answered.
         ends_on_error: whether the first error ends the RPC.
+        trace: that its client sent with the stream.
         on_output: called when there is something to write, or the stream finished.
         on_room: called when the reader may go on.
     """
@@ -76,6 +78,7 @@ class InferStream:
         window: int,
         *,
         ends_on_error: bool,
+        trace: TraceContext | None = None,
         on_output: Callable[[], None],
         on_room: Callable[[], None],
     ) -> None:
@@ -85,6 +88,7 @@ class InferStream:
         self._name = name
         self._window = window
         self._ends_on_error = ends_on_error
+        self._trace = trace
         self._on_output = on_output
         self._on_room = on_room
         self._keys = StreamKeys()
@@ -125,6 +129,7 @@ class InferStream:
                 received_ns,
                 deadline_ns,
                 lambda completion: self._complete(line, entry, completion),
+                self._trace,
             )
         except (ServiceError, InferenceError) as error:
             if entry.call is None:

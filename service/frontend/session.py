@@ -195,7 +195,7 @@ class Session:
         else:
             outcome = None if answer.error is None else answer.error.outcome
             deadline_ns = answer.request.deadline_ns
-        self._tell((self._record, entry.timeline, outcome, deadline_ns, entry.capture_time_us))
+        self._tell((self._record, entry.timeline, outcome, deadline_ns, entry.capture_time_us, None))
 
     def _admit(self, entry: Entry, frame: FrameMessage) -> None:
         config = self.config

@@ -1,4 +1,4 @@
-"""The observer's thread: the admin port and the two ticks a second, on an event loop of their own.
+"""The observer's thread: the admin port, if there is one, and two ticks a second, on an event loop of their own.
 
 Nothing here can hold up the event loop of the data path, except that Python runs one thread at a time: a thread that
 computes is interrupted after 0.5 ms (`service.tuning`), and no single call of an observer takes much longer.
@@ -35,7 +35,7 @@ class AdminThread:
         self._stop: asyncio.Event | None = None
 
     async def start(self, host: str, port: int) -> str:
-        """Listen and return host:port with the real port. Raises OSError."""
+        """Listen, unless `host` is empty, and return host:port with the real port. Raises OSError."""
         started: concurrent.futures.Future[str] = concurrent.futures.Future()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._run(host, port, started)), name="observer", daemon=True
@@ -55,7 +55,7 @@ class AdminThread:
     async def _run(self, host: str, port: int, started: "concurrent.futures.Future[str]") -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
-            address = await self._server.start(host, port)
+            address = await self._server.start(host, port) if host else ""
         except OSError as error:
             started.set_exception(error)
             return

@@ -31,7 +31,7 @@ def read_events(events: Sequence[FrameEvent]) -> Rows:
     n = len(events)
     if not n:
         return np.empty((COLUMNS, 0), np.int64)
-    records, timelines, outcomes, deadlines, captures = zip(*events, strict=True)
+    records, timelines, outcomes, deadlines, captures, _ = zip(*events, strict=True)
     rows = np.empty((COLUMNS, n), np.int64)
     instants = np.fromiter(chain.from_iterable(map(_read_instants, timelines)), np.int64, n * len(_INSTANTS))
     rows[: len(_INSTANTS)] = instants.reshape(n, len(_INSTANTS)).T

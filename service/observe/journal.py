@@ -25,6 +25,8 @@ MAX_FRAMES = 65_536  # half a second at 130,000 frames per second; 12 MB if it w
 MAX_BATCHES = 16_384
 REQUESTS = "(Open Inference)"  # what the requests of that protocol are called where cameras have names
 
+TraceContext = Mapping[str, str]
+"""W3C trace context as a client sent it, unchecked: `traceparent`, and `tracestate` if there is one."""
 _next_uid = itertools.count(1).__next__
 
 
@@ -38,6 +40,7 @@ class StreamRecord:
         version: decimal number.
         protocol: `frames` or `inference`.
         uid: unique in this process.
+        trace: what its client's spans are told by; None if it said nothing or nobody asks.
         place: row of the observer's tables; -1 until it has one. Written by the observer alone.
     """
 
@@ -46,11 +49,13 @@ class StreamRecord:
     version: str
     protocol: str
     uid: int
+    trace: TraceContext | None = None
     place: int = -1
 
 
-FrameEvent = tuple[StreamRecord, Timeline, Outcome | None, int | None, int]
-"""Stream, timeline, how it ended (None for OK), deadline, and capture time (µs, the client's clock; 0 for none)."""
+FrameEvent = tuple[StreamRecord, Timeline, Outcome | None, int | None, int, TraceContext | None]
+"""Stream, timeline, how it ended (None for OK), deadline, capture time (µs, the client's clock; 0 for none), and the
+trace context of a request that has its own."""
 
 
 class BatchEvent(NamedTuple):
@@ -79,9 +84,11 @@ class Journal:
         self.closed: deque[tuple[StreamRecord, Mapping[Outcome, int]]] = deque(maxlen=MAX_FRAMES)
         self.opened: deque[StreamRecord] = deque(maxlen=MAX_FRAMES)
 
-    def open(self, name: str, model: str, version: str, protocol: str = "frames") -> StreamRecord:
+    def open(
+        self, name: str, model: str, version: str, protocol: str = "frames", trace: TraceContext | None = None
+    ) -> StreamRecord:
         """Note a new stream. Thread: any."""
-        record = StreamRecord(name, model, version, protocol, _next_uid())
+        record = StreamRecord(name, model, version, protocol, _next_uid(), trace)
         self.opened.append(record)
         return record
 
@@ -103,17 +110,17 @@ class RequestJournal:
         self._clock = clock
         self._record: StreamRecord | None = None  # from the first request on
 
-    def ended(self, completion: Completion) -> None:
+    def ended(self, completion: Completion, trace: TraceContext | None = None) -> None:
         """Note a request that is about to be answered."""
         request = completion.request
         request.timeline.built_ns = self._clock.now_ns()
         outcome = None if completion.error is None else completion.error.outcome
-        self._journal.frames.append((self._open(), request.timeline, outcome, request.deadline_ns, 0))
+        self._journal.frames.append((self._open(), request.timeline, outcome, request.deadline_ns, 0, trace))
 
-    def refused(self, received_ns: int, outcome: Outcome) -> None:
+    def refused(self, received_ns: int, outcome: Outcome, trace: TraceContext | None = None) -> None:
         """Note a request that was refused before it came to the former."""
         timeline = Timeline(received_ns=received_ns, built_ns=self._clock.now_ns())
-        self._journal.frames.append((self._open(), timeline, outcome, None, 0))
+        self._journal.frames.append((self._open(), timeline, outcome, None, 0, trace))
 
     def close(self) -> None:
         """The version takes no more requests."""

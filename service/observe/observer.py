@@ -27,6 +27,7 @@ from service.observe.frames import (
 )
 from service.observe.histograms import Histograms
 from service.observe.journal import BatchEvent, Journal, StreamRecord
+from service.observe.spans import Tracing
 from service.observe.streams import StreamTable
 
 RING_FRAMES = 32_768  # 3 MB; 5 s at 6500 frames per second
@@ -120,9 +121,11 @@ class Observer:
     Args:
         journal: emptied at every tick.
         clock: time.
+        tracing: shown everything; None if nobody wants spans.
     """
 
-    def __init__(self, journal: Journal, clock: Clock) -> None:
+    def __init__(self, journal: Journal, clock: Clock, tracing: Tracing | None = None) -> None:
+        self.tracing = tracing
         self.streams = StreamTable()
         self.models: list[ModelState] = []
         self.frames = FrameRing(RING_FRAMES)
@@ -146,10 +149,14 @@ class Observer:
             events = [journal.frames.popleft() for _ in range(min(frames_left, CHUNK_FRAMES))]
             frames_left -= len(events)
             self._open_new()
+            if self.tracing is not None:
+                self.tracing.see_frames(events)
             self._add(read_events([event for event in events if event[0].place >= 0]), now_ns)
         self._close(closed)
         for _ in range(len(journal.batches)):
             self._add_batch(journal.batches.popleft())
+        if self.tracing is not None:
+            self.tracing.tick()
         self._advance(now_ns // SECOND_NS)
 
     def name_of(self, uid: int) -> str:
@@ -208,6 +215,8 @@ class Observer:
         model, _, version = batch.label.rpartition(".")
         self.models[self._model_of(model, version)].add_batch(batch)
         self.batches.append(batch)
+        if self.tracing is not None:
+            self.tracing.see_batch(batch)
 
     def _advance(self, second: int) -> None:
         """Close every second that has passed; after a pause, the last few minutes of it at most."""

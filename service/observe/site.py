@@ -15,6 +15,7 @@ from service.observe.live import Feed, LiveState
 from service.observe.metrics import CONTENT_TYPE, VersionReport
 from service.observe.metrics import render as render_triton
 from service.observe.observer import Observer
+from service.observe.spans import Tracing
 from service.observe.timeline import MAX_SECONDS, trace_chunks
 
 MAX_WATCHERS = 16
@@ -38,6 +39,7 @@ class Site:
         reports: counts of every version, for the nv_inference_* metrics.
         is_ready: whether the server takes streams.
         clock: time.
+        tracing: makes spans; None if nobody wants them.
     """
 
     def __init__(
@@ -47,8 +49,9 @@ class Site:
         reports: Callable[[], Iterable[VersionReport]],
         is_ready: Callable[[], bool],
         clock: Clock,
+        tracing: Tracing | None = None,
     ) -> None:
-        self.observer = Observer(journal, clock)
+        self.observer = Observer(journal, clock, tracing)
         self._gauges = gauges
         self._reports = reports
         self._is_ready = is_ready
@@ -63,6 +66,12 @@ class Site:
         self._ticks += 1
         if self._feed.watchers and self._ticks % TICKS_PER_STATE == 0:
             self._feed.publish(self._live.state())
+
+    def close(self) -> None:
+        """Take in what is left and send the last spans. Blocks: for some seconds if no collector takes them."""
+        if self.observer.tracing is not None:
+            self.observer.tick()
+            self.observer.tracing.close()
 
     def pages(self) -> dict[str, Handler]:
         """Return the answers by path."""

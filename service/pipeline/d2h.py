@@ -56,6 +56,7 @@ class D2hStage(Stage):
             timeline = request.timeline
             timeline.h2d_ns, timeline.execute_ns, timeline.d2h_ns = h2d_ns, execute_ns, d2h_ns
             timeline.readable_ns = readable_ns
+            timeline.batch_id = batch.id
         if self.journal is not None and self.listener is not None:
             self._tell(self.journal, batch, slot, ended_ns, readable_ns)
 

@@ -39,6 +39,7 @@ VIOLATIONS = {
     "tensorrt": [("engines.engine_onnxruntime", "tensorrt"), ("service.models", "tensorrt_rtx")],
     "onnxruntime": [("service.models", "onnxruntime"), ("engines.device_host", "onnxruntime")],
     "torch": [("service.results", "torch"), ("engines.engine_onnxruntime", "torch")],
+    "opentelemetry": [("service.observe.spans", "opentelemetry"), ("forebay.client", "opentelemetry")],
     "cv2": [("service.pipeline.slots", "cv2"), ("forebay.client", "cv2"), ("service.batching", "simplejpeg")],
 }
 

@@ -20,19 +20,30 @@ class Observed:
         self.journal = Journal()
         self.observer = Observer(self.journal, self.clock)
 
-    def open(self, name="camera", model="detector", version="1"):
-        return self.journal.open(name, model, version)
+    def open(self, name="camera", model="detector", version="1", **more):
+        return self.journal.open(name, model, version, **more)
 
-    def frame(self, record, total_ms=20.0, *, outcome=None, deadline_ms=None, capture_us=0, execute_ms=8.0):
+    def frame(
+        self,
+        record,
+        total_ms=20.0,
+        *,
+        outcome=None,
+        deadline_ms=None,
+        capture_us=0,
+        execute_ms=8.0,
+        batch_id=0,
+        trace=None,
+    ):
         """A frame whose result is built now."""
         built_ns = self.clock.now_ns()
         received_ns = built_ns - int(total_ms * MS)
-        timeline = Timeline(received_ns=received_ns, built_ns=built_ns, readable_ns=built_ns - MS)
+        timeline = Timeline(received_ns=received_ns, built_ns=built_ns, readable_ns=built_ns - MS, batch_id=batch_id)
         if outcome is None:
             timeline.validated_ns, timeline.admitted_ns = received_ns + 10_000, received_ns + 20_000
             timeline.h2d_ns, timeline.execute_ns, timeline.d2h_ns = 100_000, int(execute_ms * MS), 50_000
         deadline_ns = None if deadline_ms is None else received_ns + int(deadline_ms * MS)
-        self.journal.frames.append((record, timeline, outcome, deadline_ns, capture_us))
+        self.journal.frames.append((record, timeline, outcome, deadline_ns, capture_us, trace))
 
     def batch(self, start_ms, *, rows=4, label="detector.1", lane=0, batch_id=1, execute_ms=8.0):
         """A batch that began to upload `start_ms` after the clock's beginning."""

@@ -29,12 +29,14 @@ def timelines(draw):
 @given(st.lists(timelines(), min_size=1, max_size=8))
 @settings(max_examples=60)
 def test_durations_are_those_of_the_timeline(times):
-    rows = read_events([(RECORD, timeline, None, None, 0) for timeline in times])
+    rows = read_events([(RECORD, timeline, None, None, 0, None) for timeline in times])
     assert durations_us(rows).T.tolist() == [list(astuple(timeline.durations_us())) for timeline in times]
 
 
 def test_columns_hold_what_the_event_says():
-    rows = read_events([(RECORD, Timeline(built_ns=5), None, None, 9), (RECORD, Timeline(), Outcome.EXPIRED, 4, 0)])
+    rows = read_events(
+        [(RECORD, Timeline(built_ns=5), None, None, 9, None), (RECORD, Timeline(), Outcome.EXPIRED, 4, 0, None)]
+    )
     assert rows[OUTCOME].tolist() == [OK, OUTCOMES.index(Outcome.EXPIRED)]
     assert rows[PLACE].tolist() == [3, 3]
     assert rows[BUILT].tolist() == [5, 0]
@@ -50,7 +52,7 @@ def test_ring_keeps_the_latest(sizes):
     ring = FrameRing(10)
     added = []
     for size in sizes:
-        rows = read_events([(RECORD, Timeline(built_ns=len(added) + i + 1), None, None, 0) for i in range(size)])
+        rows = read_events([(RECORD, Timeline(built_ns=len(added) + i + 1), None, None, 0, None) for i in range(size)])
         added += rows[BUILT].tolist()
         ring.add(rows)
     assert ring.latest()[BUILT].tolist() == added[-10:]
@@ -62,7 +64,7 @@ def test_ring_keeps_the_latest(sizes):
 
 def test_ring_forgets_places():
     ring = FrameRing(4)
-    ring.add(read_events([(RECORD, Timeline(), None, None, 0)]))
+    ring.add(read_events([(RECORD, Timeline(), None, None, 0, None)]))
     ring.forget([3])
     assert ring.latest()[PLACE].tolist() == [-1]
 

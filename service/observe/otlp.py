@@ -1,0 +1,116 @@
+"""Spans to OpenTelemetry, sent by OTLP over gRPC. The only file that imports that library (`forebay[otel]`).
+
+Where they go, and how many may wait, is said by the library's own variables: OTEL_EXPORTER_OTLP_ENDPOINT,
+OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_BSP_*. A collector
+that is away costs spans and a line in the log, nothing else: they wait in a queue of bounded length and are sent by a
+thread of the library's.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+
+import structlog
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from service.clock import Clock
+from service.observe.journal import TraceContext
+from service.observe.spans import Span
+
+log = structlog.get_logger(__name__)
+
+CLOSE_TIMEOUT_S = 3.0  # for a collector that does not answer at the end
+COMPLAINT_INTERVAL_S = 60.0  # the library complains at every try
+_NOWHERE = Context()
+
+
+class OtlpSink:
+    """Implements service.observe.spans.SpanSink.
+
+    Args:
+        processor: takes spans that have ended.
+        clock: the service's, whose instants spans have.
+        wall_ns: nanoseconds since 1970 now.
+    """
+
+    def __init__(self, processor: SpanProcessor, clock: Clock, wall_ns: Callable[[], int] = time.time_ns) -> None:
+        self._clock = clock
+        self._wall_ns = wall_ns
+        self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+        self._provider.add_span_processor(processor)
+        self._tracer = self._provider.get_tracer("forebay", metadata.version("forebay"))
+        self._propagator = TraceContextTextMapPropagator()
+
+    def emit(self, span: Span, links: Sequence[SpanContext]) -> SpanContext | None:
+        """Take a span with its children; None if the library's sampler, or the client's, says no."""
+        offset_ns = self._wall_ns() - self._clock.now_ns()  # anew each time: the wall clock may be set
+        return self._emit(span, links, self._parent(span.trace), offset_ns)
+
+    def _emit(self, span: Span, links: Sequence[SpanContext], parent: Context, offset_ns: int) -> SpanContext | None:
+        started = self._tracer.start_span(
+            span.name,
+            parent,
+            SpanKind.SERVER if span.is_served else SpanKind.INTERNAL,
+            span.attributes,
+            [Link(link) for link in links],
+            start_time=span.start_ns + offset_ns,
+        )
+        if span.is_error:
+            started.set_status(Status(StatusCode.ERROR))
+        if started.is_recording() and span.children:
+            inside = set_span_in_context(started, _NOWHERE)
+            for child in span.children:
+                self._emit(child, (), inside, offset_ns)
+        started.end(span.end_ns + offset_ns)
+        return started.get_span_context() if started.get_span_context().trace_flags.sampled else None
+
+    def _parent(self, trace: TraceContext | None) -> Context:
+        return _NOWHERE if trace is None else self._propagator.extract(trace, Context())
+
+    def close(self) -> None:
+        """Send what is left. Blocks: until the collector has it, at most `CLOSE_TIMEOUT_S`."""
+        closing = threading.Thread(target=self._provider.shutdown, name="otlp-closing", daemon=True)
+        closing.start()
+        closing.join(CLOSE_TIMEOUT_S)
+
+
+def open_sink(clock: Clock) -> OtlpSink:
+    """Return a sink that sends to where the environment says. Raises ValueError for variables that make no sense."""
+    library_log = logging.getLogger("opentelemetry")
+    library_log.propagate = False
+    library_log.handlers = [_Complaints(clock)]
+    return OtlpSink(BatchSpanProcessor(OTLPSpanExporter()), clock)
+
+
+def _resource() -> Resource:
+    found = Resource.create({SERVICE_VERSION: metadata.version("forebay")})
+    if str(found.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
+        found = found.merge(Resource({SERVICE_NAME: "forebay"}))
+    return found
+
+
+class _Complaints(logging.Handler):
+    """The library's log lines as events of ours, at most one a minute. Thread: any."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(logging.WARNING)
+        self._clock = clock
+        self._next_ns = 0
+        self._left_out = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        now_ns = self._clock.now_ns()
+        if now_ns < self._next_ns:
+            self._left_out += 1
+            return
+        self._next_ns = now_ns + int(COMPLAINT_INTERVAL_S * 1e9)
+        log.warning("traces are not delivered", detail=record.getMessage(), left_out=self._left_out)
+        self._left_out = 0

@@ -1,0 +1,32 @@
+"""Opens tracing if the settings ask for it; the library behind it is an extra that is imported only then."""
+
+import random
+
+from service.clock import Clock
+from service.observe.spans import Tracing
+
+
+class TracingError(Exception):
+    """Traces are asked for and cannot be made. The message says why and what to do."""
+
+
+def open_tracing(every_frames: int, clock: Clock) -> Tracing | None:
+    """Return what makes spans of one frame in `every_frames`; None for 0.
+
+    Raises:
+        TracingError: OpenTelemetry is not installed, or its environment variables make no sense.
+    """
+    if not every_frames:
+        return None
+    try:
+        from service.observe.otlp import open_sink
+    except ModuleNotFoundError as error:
+        raise TracingError(
+            "trace_every_frames needs OpenTelemetry, which is not installed: pip install 'forebay[otel]'"
+        ) from error
+    try:
+        sink = open_sink(clock)
+    except ValueError as error:
+        raise TracingError(f"an OTEL_ variable of the environment cannot be used: {error}") from error
+    chance = random.Random()  # noqa: S311 - chooses frames, not secrets
+    return Tracing(every_frames, sink, lambda most: chance.randint(1, most))
