@@ -28,6 +28,7 @@ from service.frontend.inference_servicer import InferenceServicer
 from service.frontend.inference_settings import SettingsRpcs
 from service.frontend.inference_statistics import StatisticsRpcs
 from service.frontend.loop_sink import LoopSink
+from service.frontend.preview import preview_jpeg
 from service.frontend.server import AddressError, FrontEnd
 from service.log import step_level
 from service.models.lifecycle import ModelLifecycle
@@ -135,6 +136,7 @@ class Server:
             lambda: self._is_ready,
             self.clock,
             open_tracing(settings.trace_every_frames, self.clock),
+            preview_jpeg if settings.allow_pictures else None,
         )
         self.admin = AdminThread(self._site.pages(), self._site.tick)
         self.admin_address: str | None = None

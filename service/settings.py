@@ -41,6 +41,9 @@ class ServeSettings(BaseSettings):
     address: str = Field("127.0.0.1:8001", description="host:port to listen on; port 0 takes a free one")
     uds: Path | None = Field(None, description="also listen on this unix socket, mode 0660")
     admin_address: str = Field("", description="host:port of the live page, metrics and health; empty: none")
+    allow_pictures: bool = Field(
+        default=False, description="the live page may show the latest frame of a stream whose client allows it"
+    )
     trace_every_frames: int = Field(
         0, ge=0, le=1_000_000_000, description="OpenTelemetry: a span per batch, and for one frame in so many; 0: none"
     )

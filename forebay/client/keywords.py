@@ -29,6 +29,7 @@ class StreamKeywords(TypedDict, total=False):
         score_threshold: 0..1; left out: the model's.
         iou_threshold: 0..1; left out: the model's.
         max_results: most detections or classes in a result; 0: the model's.
+        allow_picture: the server's operator may look at the latest frame of this stream; default: no.
         trace_context: W3C trace context (`traceparent`, perhaps `tracestate`): the parent of the server's spans of this
             stream; or a function that returns it, asked each time the stream is opened.
     """
@@ -51,4 +52,5 @@ class StreamKeywords(TypedDict, total=False):
     score_threshold: float | None
     iou_threshold: float | None
     max_results: int
+    allow_picture: bool
     trace_context: TraceContext | None

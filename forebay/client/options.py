@@ -103,6 +103,7 @@ class StreamOptions:
     score_threshold: float | None = None
     iou_threshold: float | None = None
     max_results: int = 0
+    allow_picture: bool = False
     trace_context: TraceContext | None = None
 
     def __post_init__(self) -> None:
@@ -164,6 +165,7 @@ def open_message(options: StreamOptions, resume_from: int | None) -> bytes:
         score_threshold=options.score_threshold,
         iou_threshold=options.iou_threshold,
         max_results=options.max_results,
+        allow_picture=options.allow_picture,
         resume_from=resume_from,
     )
     return wire.ClientMessage(open=message).SerializeToString()

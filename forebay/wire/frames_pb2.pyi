@@ -84,7 +84,7 @@ class ServerMessage(_message.Message):
     def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., reconnect: _Optional[_Union[Reconnect, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("model", "version", "stream_id", "encoding", "width", "height", "shape", "latency_budget_ms", "delivery", "max_in_flight", "priority", "outputs", "tensor_names", "score_threshold", "iou_threshold", "max_results", "resume_from")
+    __slots__ = ("model", "version", "stream_id", "encoding", "width", "height", "shape", "latency_budget_ms", "delivery", "max_in_flight", "priority", "outputs", "tensor_names", "score_threshold", "iou_threshold", "max_results", "resume_from", "allow_picture")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
@@ -102,6 +102,7 @@ class Open(_message.Message):
     IOU_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     MAX_RESULTS_FIELD_NUMBER: _ClassVar[int]
     RESUME_FROM_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_PICTURE_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     stream_id: str
@@ -119,7 +120,8 @@ class Open(_message.Message):
     iou_threshold: float
     max_results: int
     resume_from: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., stream_id: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., latency_budget_ms: _Optional[float] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., max_in_flight: _Optional[int] = ..., priority: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., tensor_names: _Optional[_Iterable[str]] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_results: _Optional[int] = ..., resume_from: _Optional[int] = ...) -> None: ...
+    allow_picture: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., stream_id: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., latency_budget_ms: _Optional[float] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., max_in_flight: _Optional[int] = ..., priority: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., tensor_names: _Optional[_Iterable[str]] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_results: _Optional[int] = ..., resume_from: _Optional[int] = ..., allow_picture: _Optional[bool] = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("seq", "capture_time_us", "latency_budget_ms", "payload")

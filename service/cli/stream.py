@@ -36,6 +36,9 @@ def stream(
     budget_ms: Annotated[float | None, typer.Option(min=0, help="latency budget of a frame")] = None,
     threshold: Annotated[float | None, typer.Option(min=0, max=1, help="least score [the model's]")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="stop after this many frames")] = None,
+    allow_picture: Annotated[
+        bool, typer.Option("--allow-picture", help="the operator's page may show the latest frame")
+    ] = False,
     output: Annotated[Path | None, typer.Option(help="clip with boxes: .mp4, .avi or .mkv")] = None,
     is_json: Annotated[bool, typer.Option("--json", help="JSON lines also on a terminal")] = False,
     ca: Annotated[Path | None, typer.Option("--tls-ca", help="PEM file of the authority to trust")] = None,
@@ -60,6 +63,7 @@ def stream(
             frames = stack.enter_context(open_source(source))
             tls = None if ca is None and cert is None and key is None else forebay.Tls(ca=ca, cert=cert, key=key)
             keywords = _keywords(frames, model, encoding, delivery, budget_ms, threshold)
+            keywords["allow_picture"] = allow_picture
             name = (camera or frames.info.name)[:64]
             sink = stack.enter_context(open_output(output, name, frames.info.fps, is_json=is_json))
             first = _first_of(frames)

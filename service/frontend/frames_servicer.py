@@ -33,6 +33,7 @@ from service.frontend.outgoing import Outgoing
 from service.frontend.session import Session
 from service.models.version import ModelVersion
 from service.observe.journal import Journal
+from service.observe.pictures import PictureSlot
 from service.request import CompletionSink, Delivery, next_request_id
 from service.settings import ServeSettings
 from service.worker_pool import WorkerPool
@@ -240,7 +241,8 @@ class FramesServicer:
         trace = trace_context(context) if self._settings.trace_every_frames else None
         record = None
         if journal is not None:
-            record = journal.open(config.stream_id, version.name, version.version, trace=trace)
+            picture = PictureSlot() if config.allows_picture else None
+            record = journal.open(config.stream_id, version.name, version.version, trace=trace, picture=picture)
         session = Session(
             config,
             self._pool,

@@ -39,6 +39,7 @@ class StreamConfig:
         priority: 1 is the most urgent.
         first_seq: lower ones are INVALID.
         wants: what a result holds.
+        allows_picture: whether the operator may look at its latest frame.
     """
 
     stream_id: str
@@ -53,6 +54,7 @@ class StreamConfig:
     priority: int
     first_seq: int
     wants: Wants
+    allows_picture: bool
 
 
 def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings) -> StreamConfig:
@@ -88,6 +90,7 @@ def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings
         priority=request.priority or version.description.batching.default_priority,
         first_seq=request.resume_from if request.HasField("resume_from") else 0,
         wants=_wants(request, version),
+        allows_picture=settings.allow_pictures and request.allow_picture and request.encoding != pb.ENCODING_TENSOR,
     )
 
 

@@ -36,6 +36,7 @@ from service.frontend.decode import decode_into
 from service.frontend.frames_codec import FrameMessage, encode_refusal, encode_result
 from service.frontend.opening import StreamConfig, budget_ms_to_ns
 from service.observe.journal import FrameEvent, StreamRecord
+from service.observe.pictures import Snapshot
 from service.request import Completion, CompletionSink, Delivery, Request, StreamKey, Timeline
 from service.worker_pool import Line, WorkerPool
 
@@ -98,6 +99,8 @@ class Session:
         self._next_request_id = next_request_id
         self._record = record
         self._tell = tell if record is not None else None
+        self._picture = record.picture if record is not None else None
+        self._kept: tuple[Entry, memoryview] | None = None  # a frame that somebody wants to look at
         self._outbox: deque[Entry] = deque()
         self._capacity = config.window if config.delivery is Delivery.EVERY else 2 * config.window
         self._next_seq = config.first_seq
@@ -132,6 +135,9 @@ class Session:
         entry = Entry(frame.seq, frame.capture_time_us, received_ns)
         self._outbox.append(entry)
         self.frames_received += 1
+        if self._picture is not None and self._picture.is_wanted:
+            self._picture.is_wanted = False
+            self._kept = (entry, frame.payload)
         try:
             self._admit(entry, frame)
         except ServiceError as error:
@@ -150,6 +156,7 @@ class Session:
         self._is_abandoned = True
         unanswered = [entry for entry in self._outbox if entry.answer is None]
         self._outbox.clear()
+        self._kept = None
         self.outcomes[RequestCancelledError.outcome] += len(unanswered)
         for request, _ in self._line.take_waiting():
             request.frame.release()
@@ -172,6 +179,8 @@ class Session:
         entry.timeline.built_ns = self._clock.now_ns()
         if self._tell is not None:
             self._tell_end(entry, answer)
+        if self._kept is not None and self._kept[0] is entry:
+            self._show(entry, answer, self._kept[1])
         entry.answer = entry.request = None  # an entry and its request hold each other: free the outputs now
         if isinstance(answer, ServiceError):
             message = encode_refusal(entry.seq, entry.capture_time_us, answer, entry.timeline)
@@ -196,6 +205,23 @@ class Session:
             outcome = None if answer.error is None else answer.error.outcome
             deadline_ns = answer.request.deadline_ns
         self._tell((self._record, entry.timeline, outcome, deadline_ns, entry.capture_time_us, None))
+
+    def _show(self, entry: Entry, answer: Completion | ServiceError, payload: memoryview) -> None:
+        """Leave a frame with its result where the operator's page finds it; one that did not end well gives way."""
+        assert self._picture is not None  # noqa: S101 - for mypy: the frame was kept because of it
+        self._kept = None
+        if isinstance(answer, ServiceError) or answer.error is not None:
+            self._picture.is_wanted = self._picture.is_looked_at
+            return
+        snapshot = Snapshot(
+            payload,
+            self.config.encoding,
+            answer.request.frame_size,
+            answer.result or (),
+            entry.seq,
+            entry.timeline.built_ns,
+        )
+        self._picture.put(snapshot)
 
     def _admit(self, entry: Entry, frame: FrameMessage) -> None:
         config = self.config

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from service.clock import Clock
 from service.errors import Outcome
+from service.observe.pictures import PictureSlot
 from service.request import Completion, Timeline
 
 MAX_FRAMES = 65_536  # half a second at 130,000 frames per second; 12 MB if it were ever full
@@ -40,6 +41,7 @@ class StreamRecord:
         version: decimal number.
         protocol: `frames` or `inference`.
         uid: unique in this process.
+        picture: where its latest frame can be had; None unless settings and client allow it.
         trace: what its client's spans are told by; None if it said nothing or nobody asks.
         place: row of the observer's tables; -1 until it has one. Written by the observer alone.
     """
@@ -50,6 +52,7 @@ class StreamRecord:
     protocol: str
     uid: int
     trace: TraceContext | None = None
+    picture: PictureSlot | None = None
     place: int = -1
 
 
@@ -85,10 +88,17 @@ class Journal:
         self.opened: deque[StreamRecord] = deque(maxlen=MAX_FRAMES)
 
     def open(
-        self, name: str, model: str, version: str, protocol: str = "frames", trace: TraceContext | None = None
+        self,
+        name: str,
+        model: str,
+        version: str,
+        protocol: str = "frames",
+        *,
+        trace: TraceContext | None = None,
+        picture: PictureSlot | None = None,
     ) -> StreamRecord:
         """Note a new stream. Thread: any."""
-        record = StreamRecord(name, model, version, protocol, _next_uid(), trace)
+        record = StreamRecord(name, model, version, protocol, _next_uid(), trace, picture)
         self.opened.append(record)
         return record
 

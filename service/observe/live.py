@@ -179,6 +179,7 @@ def _stream(report: StreamReport) -> dict[str, Any]:
         "expired": outcomes.get("expired", 0),
         "late": report.late,
         "other": other,
+        "picture": report.record.picture is not None,
     }
 
 

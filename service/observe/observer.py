@@ -164,6 +164,11 @@ class Observer:
         record = self._by_uid.get(uid)
         return "" if record is None else record.name
 
+    def open_stream(self, uid: int) -> StreamRecord | None:
+        """Return an open stream, or None."""
+        record = self._by_uid.get(uid)
+        return record if record is not None and self.streams.at(record.place) is record else None
+
     def _open_new(self) -> None:
         opened = self._journal.opened
         for _ in range(len(opened)):

@@ -1,6 +1,7 @@
 """What the admin port answers: health, metrics, the trace, and the live page with its events.
 
-Everything is read-only, and no answer holds a path, a secret or the content of a frame.
+Everything is read-only, and no answer holds a path or a secret. The content of a frame is in one answer alone: /picture
+exists only if the settings allow it, and answers for streams whose clients allow it too.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from service.observe.live import Feed, LiveState
 from service.observe.metrics import CONTENT_TYPE, VersionReport
 from service.observe.metrics import render as render_triton
 from service.observe.observer import Observer
+from service.observe.pictures import MAX_LOOKED_AT, MakeJpeg, Pictures, TooManyLooksError
 from service.observe.spans import Tracing
 from service.observe.timeline import MAX_SECONDS, trace_chunks
 
@@ -25,6 +27,7 @@ RETRY = "retry: 1000\n\n"
 _ASSETS = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/live.js": ("live.js", "text/javascript; charset=utf-8"),
+    "/picture.js": ("picture.js", "text/javascript; charset=utf-8"),
     "/live.css": ("live.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
@@ -40,6 +43,7 @@ class Site:
         is_ready: whether the server takes streams.
         clock: time.
         tracing: makes spans; None if nobody wants them.
+        make_jpeg: makes the pictures of the live page; None if the settings allow none.
     """
 
     def __init__(
@@ -50,8 +54,10 @@ class Site:
         is_ready: Callable[[], bool],
         clock: Clock,
         tracing: Tracing | None = None,
+        make_jpeg: MakeJpeg | None = None,
     ) -> None:
         self.observer = Observer(journal, clock, tracing)
+        self._pictures = None if make_jpeg is None else Pictures(make_jpeg, clock)
         self._gauges = gauges
         self._reports = reports
         self._is_ready = is_ready
@@ -63,6 +69,8 @@ class Site:
     def tick(self) -> None:
         """Take in what happened, and once a second tell whoever watches."""
         self.observer.tick()
+        if self._pictures is not None:
+            self._pictures.tick()
         self._ticks += 1
         if self._feed.watchers and self._ticks % TICKS_PER_STATE == 0:
             self._feed.publish(self._live.state())
@@ -81,6 +89,7 @@ class Site:
             "/readyz": lambda _: Page(200, "ready\n") if self._is_ready() else Page(503, "not ready\n"),
             "/trace": self._trace,
             "/events": self._events,
+            **({} if self._pictures is None else {"/picture": self._picture}),
             **{path: _asset(name, content_type) for path, (name, content_type) in _ASSETS.items()},
         }
 
@@ -98,6 +107,21 @@ class Site:
             raise ValueError(f"seconds must be a number above 0, at most {MAX_SECONDS:g}")
         self.observer.tick()
         return Download(trace_chunks(self.observer, seconds, self._clock.now_ns()), "forebay-trace.json")
+
+    def _picture(self, query: Query) -> Answer:
+        """Answer with the latest picture of a stream that allows it: the only contents that this port gives away."""
+        uid = query.get("stream", "")
+        if not (uid.isascii() and uid.isdigit()):
+            raise ValueError("stream must be the id of a stream, as /metrics and the page have it")
+        record = self.observer.open_stream(int(uid))
+        if record is None:
+            return Page(404, "no open stream has this id\n")
+        if record.picture is None or self._pictures is None:
+            return Page(403, "the client of this stream does not allow pictures\n")
+        try:
+            return Page(200, self._pictures.look(record.uid, record.picture), "application/json")
+        except TooManyLooksError:
+            return Page(503, f"{MAX_LOOKED_AT} other streams are looked at; try again in some seconds\n")
 
     def _events(self, _: Query) -> Answer:
         state = self._feed.latest if self._feed.watchers else self._live.state()

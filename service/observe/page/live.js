@@ -284,7 +284,10 @@ function showStreams(state) {
     const row = view.rows.get(stream.id) || cameraRow();
     rows.set(stream.id, row);
     COLUMNS.forEach((column, index) => fill(row.children[index], column, stream));
+    row.lastChild.firstChild.hidden = !stream.picture;
+    row.stream = stream;
   }
+  byId("rows").parentElement.classList.toggle("pictures", state.streams.some((stream) => stream.picture));
   const body = byId("rows");
   const order = [...rows.values()];
   if (order.length !== body.children.length || order.some((row, index) => row !== body.children[index])) {
@@ -307,6 +310,12 @@ function cameraRow() {
     }
     row.append(cell);
   });
+  const cell = make("td", "picture-cell");
+  const button = make("button", "", "Show");
+  button.type = "button";
+  button.addEventListener("click", () => showPictureOf(row.stream, button));
+  cell.append(button);
+  row.append(cell);
   return row;
 }
 
@@ -324,6 +333,8 @@ function fill(cell, column, stream) {
 }
 
 function showColumns() {
+  const picture = make("th", "picture-cell", "Picture");
+  picture.scope = "col";
   byId("columns").replaceChildren(...COLUMNS.map((column) => {
     const head = make("th", column.wide ? "wide" : "");
     head.scope = "col";
@@ -338,7 +349,7 @@ function showColumns() {
     });
     head.append(button);
     return head;
-  }));
+  }), picture);
   markSorted();
 }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from forebay.wire import frames_pb2 as pb
+from tests.rpc.test_detector import as_jpeg, clip
 from tests.support.browser import Browser, find_chromium
 from tests.support.loops import on_loop
 from tests.support.real_server import real_server, simulated
@@ -168,6 +169,75 @@ async def test_the_page_says_that_the_server_is_gone_and_goes_on_when_it_is_back
     async with real_server(repository, admin_address=address) as running, cameras(running, ["new"], "other"):
         await asyncio.to_thread(browser.wait_for, f"{status} === 'live'")
         await asyncio.to_thread(browser.wait_for, f"parseFloat({cell('new', 2)}) > 0")
+
+
+@contextlib.asynccontextmanager
+async def playing_clip(running, frame):
+    """A camera that sends a picture ten times a second and allows it to be seen, and one that does not allow it."""
+    is_over = asyncio.Event()
+
+    async def play(name, allows):
+        stream = await running.open(
+            stream_id=name,
+            model="detector",
+            encoding=pb.ENCODING_JPEG,
+            delivery=pb.DELIVERY_LATEST,
+            allow_picture=allows,
+        )
+        reading = asyncio.create_task(stream.drain())
+        seq = 0
+        while not is_over.is_set():
+            seq += 1
+            await stream.send(seq, payload=frame)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(is_over.wait(), 0.1)
+        await stream.half_close()
+        await reading
+
+    tasks = [asyncio.create_task(play("gate north", True)), asyncio.create_task(play("gate south", False))]
+    try:
+        yield
+    finally:
+        is_over.set()
+        await asyncio.gather(*tasks)
+
+
+@on_loop(guard_s=120)
+async def test_the_latest_picture_is_shown_with_its_boxes_to_whoever_asks(browser, tmp_path, pictures):
+    frame = as_jpeg(clip()[0])
+    given = {"admin_address": "127.0.0.1:0", "allow_pictures": True, "cache_folder": tmp_path / "costs"}
+    buttons = "[...document.querySelectorAll('#rows button')].filter((button) => !button.hidden)"
+    async with real_server(**given) as running, playing_clip(running, frame):
+        await asyncio.to_thread(browser.look, 1200, 900)
+        await asyncio.to_thread(browser.open, f"http://{running.server.admin_address}/")
+        await asyncio.to_thread(browser.wait_for, "document.querySelectorAll('#rows tr').length === 2")
+        assert browser.evaluate(f"{buttons}.length") == 1
+        assert browser.evaluate(f"{buttons}[0].closest('tr').firstChild.textContent") == "gate north"
+        assert {s.session._picture.is_wanted for s in running.sessions if s.session._picture} == {False}
+        browser.evaluate(f"{buttons}[0].focus()")
+        await asyncio.to_thread(browser.press, "Enter", "\r")
+        text = "document.getElementById('picture-text').textContent"
+        await asyncio.to_thread(browser.wait_for, f"{text}.includes('person')")
+        first = browser.evaluate(text)
+        await asyncio.to_thread(browser.wait_for, f"{text}.split(',')[0] !== {first.split(',')[0]!r}")  # the next one
+        orange = """(() => {
+          const canvas = document.getElementById("picture-canvas");
+          const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+          let count = 0;
+          for (let at = 0; at < data.length; at += 4) if (data[at] === 255 && data[at + 1] === 176) count += 1;
+          return count;
+        })()"""
+        assert browser.evaluate(orange) > 100  # the boxes
+        for name, size, scheme in (("live-picture", (1200, 1000), "light"), ("live-picture-phone", (390, 900), "dark")):
+            await asyncio.to_thread(browser.look, *size, scheme)
+            await asyncio.sleep(1.2)
+            browser.evaluate("document.getElementById('cameras').scrollIntoView()")
+            assert browser.evaluate("document.documentElement.scrollWidth") <= size[0]
+            await asyncio.to_thread(browser.screenshot, pictures / f"{name}.png")
+        await asyncio.to_thread(browser.press, "Escape")
+        assert browser.evaluate("document.getElementById('picture').hidden")
+        assert browser.evaluate("document.activeElement.textContent") == "Show"
+        assert browser.complaints() == []
 
 
 A_DAY = """(async () => {

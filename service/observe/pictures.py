@@ -1,0 +1,159 @@
+"""The latest picture of a stream, for whoever looks at it on the live page. Off unless settings and client allow it.
+
+Theory of operation
+    A stream that allows it has a `PictureSlot`. While nobody looks, its session reads one flag per frame and does
+    nothing. Looking raises the flag, at most once a second; the session then keeps the payload of the next frame, which
+    is not copied, and puts it here together with its result. The small JPEG is made by the observer's thread when it is
+    asked for. A slot that nobody has asked for in some seconds is emptied.
+
+    Memory: `MAX_LOOKED_AT` streams at once, each with at most two payloads and one small picture.
+
+Owner: `PictureSlot.latest` goes from the event loop to the observer's thread in one assignment; all else is the
+observer's.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from service.clock import Clock
+
+INTERVAL_NS = 1_000_000_000
+LOOKING_NS = 5_000_000_000  # after the last question somebody still looks
+MAX_LOOKED_AT = 4
+MAX_RESULTS = 100
+
+MakeJpeg = Callable[[memoryview, int, tuple[int, int]], tuple[bytes, int, int]]
+"""Payload, encoding and size as sent to a small JPEG, its width and height. Raises for what cannot be decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One frame that ended well.
+
+    Attributes:
+        payload: as sent; keeps the received message alive.
+        encoding: forebay.v1 Encoding.
+        size: (width, height) in pixels, as sent.
+        results: typed results; empty where only tensors were wanted.
+        seq: the client's number.
+        built_ns: when its result was built.
+    """
+
+    payload: memoryview
+    encoding: int
+    size: tuple[int, int]
+    results: Iterable[Any]
+    seq: int
+    built_ns: int
+
+
+class PictureSlot:
+    """Where one stream's session leaves a frame.
+
+    Attributes:
+        is_wanted: the next frame is to be kept. Raised by the observer, lowered by the session.
+        is_looked_at: whether what was kept is still wanted. Written by the observer.
+        latest: the latest frame kept.
+    """
+
+    __slots__ = ("is_looked_at", "is_wanted", "latest")
+
+    def __init__(self) -> None:
+        self.is_wanted = False
+        self.is_looked_at = False
+        self.latest: Snapshot | None = None
+
+    def put(self, snapshot: Snapshot) -> None:
+        """Leave a frame. Thread: the event loop's."""
+        if self.is_looked_at:
+            self.latest = snapshot
+
+    def empty(self) -> None:
+        """Nobody looks any more. Thread: the observer's."""
+        self.is_looked_at = self.is_wanted = False
+        self.latest = None
+
+
+@dataclass(slots=True)
+class _Look:
+    """A stream that somebody looks at."""
+
+    slot: PictureSlot
+    asked_ns: int
+    due_ns: int = 0  # when the next frame may be kept
+    shown: dict[str, Any] | None = None
+    built_ns: int = 0
+
+
+class TooManyLooksError(Exception):
+    """As many streams are looked at as may be."""
+
+
+class Pictures:
+    """See the module's theory of operation.
+
+    Args:
+        make_jpeg: called on this thread, once for each picture.
+        clock: time.
+    """
+
+    def __init__(self, make_jpeg: MakeJpeg, clock: Clock) -> None:
+        self._make_jpeg = make_jpeg
+        self._clock = clock
+        self._looks: dict[int, _Look] = {}
+
+    def look(self, uid: int, slot: PictureSlot) -> str:
+        """Return the latest picture of a stream as JSON, `{}` until there is one, and ask for the next.
+
+        Raises:
+            TooManyLooksError: others are looked at.
+        """
+        now_ns = self._clock.now_ns()
+        look = self._looks.get(uid)
+        if look is None:
+            if len(self._looks) >= MAX_LOOKED_AT:
+                raise TooManyLooksError
+            look = self._looks[uid] = _Look(slot, now_ns)
+        slot.is_looked_at = True
+        look.asked_ns = now_ns
+        snapshot, slot.latest = slot.latest, None
+        if snapshot is not None:
+            look.shown, look.built_ns = self._shown(snapshot), snapshot.built_ns
+        if now_ns >= look.due_ns:
+            look.due_ns = now_ns + INTERVAL_NS
+            slot.is_wanted = True
+        if look.shown is None:
+            return "{}"
+        return json.dumps({**look.shown, "shown_after_ms": (now_ns - look.built_ns) // 1_000_000})
+
+    def tick(self) -> None:
+        """Let go of what nobody asks for any more."""
+        now_ns = self._clock.now_ns()
+        for uid, look in list(self._looks.items()):
+            if now_ns - look.asked_ns <= LOOKING_NS:
+                continue
+            if not look.slot.is_looked_at:  # the session may have been about to put one in: once more
+                del self._looks[uid]
+            look.slot.empty()
+
+    def _shown(self, snapshot: Snapshot) -> dict[str, Any]:
+        jpeg, width, height = self._make_jpeg(snapshot.payload, snapshot.encoding, snapshot.size)
+        results = list(snapshot.results)[:MAX_RESULTS]
+        return {
+            "seq": snapshot.seq,
+            "width": width,
+            "height": height,
+            "sent": list(snapshot.size),
+            "results": [
+                {"label": each.label, "score": round(each.score, 3), "box": _corners(getattr(each, "box", None))}
+                for each in results
+            ],
+            "jpeg": base64.b64encode(jpeg).decode(),
+        }
+
+
+def _corners(box: Any) -> list[float] | None:  # noqa: ANN401 - of `service.results`, which lies above
+    return None if box is None else [round(edge, 4) for edge in box]
