@@ -100,7 +100,7 @@ class InferenceServicer:
             request_id = message.request_id
             version, call = self._lookup.check(message, peer)
             try:
-                completion = await self._execute(call, version, peer, received_ns, deadline_of(context, received_ns))
+                completion = await self._execute(call, version, context, peer, received_ns)
             finally:
                 version.end_use()
             if completion.error is not None:
@@ -114,7 +114,7 @@ class InferenceServicer:
             raise status_of(error, request_id, is_timed=is_timed) from None
 
     async def _execute(
-        self, call: Call, version: ModelVersion, peer: str, received_ns: int, deadline_ns: int | None
+        self, call: Call, version: ModelVersion, context: Context, peer: str, received_ns: int
     ) -> Completion:
         done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         request = admit(
@@ -123,7 +123,7 @@ class InferenceServicer:
             self._keys.get(peer, call),
             self._clock,
             received_ns,
-            deadline_ns,
+            deadline_of(context, received_ns),
             lambda completion: None if done.done() else done.set_result(completion),
             self._trace_of(context),
         )
