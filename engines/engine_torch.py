@@ -1,12 +1,13 @@
 """PyTorch models: torch.export programs (.pt2) and TorchScript (.pt), on CUDA or the CPU. Parts in engines/pytorch.
 
 Theory of operation
-    CUDA: every (slot, batch size) of `warm_up` becomes one CUDA graph, captured on our own device stream, which reads
-    the slot's input buffers where they lie and writes outputs at addresses of its own; `outputs` returns those, and d2h
-    copies from there. All graphs of an instance share one memory pool: its one compute stream runs them one after the
-    other, and the outputs stay alive, so nobody overwrites them. Other sizes, and models that cannot be captured, run
+    A run reads the slot's input buffers where they lie and ends by copying its results into the slot's output buffers.
+    CUDA: every (slot, batch size) of `warm_up` becomes one CUDA graph, captured on our own device stream, with that copy
+    in it. All graphs of an instance share one memory pool, since its one compute stream runs them one after the other.
+    So nothing in the pool outlives a run: the scratch of a graph captured early may lie where the result of a later one
+    does, and it runs while d2h still reads another slot's results. Other sizes, and models that cannot be captured, run
     plainly on the same stream; `launches` counts which ran.
-    CPU: the run ends inside `enqueue`, and the outputs are copied into the slot's buffers.
+    CPU: the run ends inside `enqueue`.
 
 Safety: nothing is unpickled into objects. A .pt2 is loaded with weights only, and one that holds pickled objects is
 refused; TorchScript has its own restricted reader. A model is still a program: load models that you trust.
@@ -37,23 +38,12 @@ _WARM_UP_RUNS = 3
 
 @dataclass(slots=True)
 class _BoundSlot:
-    """A slot as tensors, and what the engine keeps for it.
-
-    Attributes:
-        inputs: tensors over the slot's input buffers, max_batch_size rows.
-        graphs: by batch size.
-        results: by batch size, the outputs of the graph; alive as long as the graph.
-        plain: outputs of the latest plain run; alive until the next one of this slot.
-        current: what `outputs` returns.
-    """
+    """A slot as tensors of max_batch_size rows over its buffers, and its graphs by batch size."""
 
     buffers: SlotBuffers
     inputs: Tensors
+    outputs: Tensors
     graphs: dict[int, Any] = field(default_factory=dict)
-    results: dict[int, tuple[DeviceBuffer, ...]] = field(default_factory=dict)
-    kept: dict[int, Tensors] = field(default_factory=dict)
-    plain: Tensors = ()
-    current: tuple[DeviceBuffer, ...] = ()
 
 
 class TorchEngine:
@@ -110,17 +100,21 @@ class TorchEngine:
             raise MisuseError(f"slot {slot.index} is bound already")
         self._layout.check_buffers(self._name, slot)
         rows = self.specs.max_batch_size
-        inputs = tuple(
-            self._place.tensor_over(buffer, tuple(self._layout.run_shape(spec, rows)), spec.dtype)
-            for spec, buffer in zip(self.specs.inputs, slot.inputs, strict=True)
+        inputs, outputs = (
+            tuple(
+                self._place.tensor_over(buffer, tuple(self._layout.run_shape(spec, rows)), spec.dtype)
+                for spec, buffer in zip(specs, buffers, strict=True)
+            )
+            for specs, buffers in ((self.specs.inputs, slot.inputs), (self.specs.outputs, slot.outputs))
         )
-        self._slots[slot.index] = _BoundSlot(slot, inputs, current=slot.outputs)
+        self._slots[slot.index] = _BoundSlot(slot, inputs, outputs)
 
     def warm_up(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
         """Run every size on every slot, and capture each as a graph on CUDA. Blocks."""
         for slot_index, slot in self._slots.items():
-            for tensor in slot.inputs:
-                tensor.zero_()
+            with self._place.current(device_stream):
+                for tensor in slot.inputs:
+                    tensor.zero_()
             for batch_size in batch_sizes:
                 for _ in range(_WARM_UP_RUNS if self._wants_graphs else 1):
                     self.enqueue(slot_index, batch_size, device_stream)
@@ -138,11 +132,9 @@ class TorchEngine:
                 graph = slot.graphs.get(batch_size)
                 if graph is not None:
                     graph.replay()
-                    slot.current = slot.results[batch_size]
                     self.launches.graph += 1
                 else:
-                    slot.plain = self._call(slot, batch_size)
-                    slot.current = self._place.publish(slot.plain, slot.buffers.outputs)
+                    self._call(slot, batch_size)
                     self.launches.plain += 1
         except EngineError:
             raise
@@ -150,8 +142,8 @@ class TorchEngine:
             raise self._place.error_for(error, batch_size) from error
 
     def outputs(self, slot_index: int, batch_size: int) -> tuple[DeviceBuffer, ...]:  # noqa: ARG002
-        """Return the graph's own output addresses, or the slot's buffers on the CPU."""
-        return self._slots[slot_index].current
+        """Return the slot's own output buffers."""
+        return self._slots[slot_index].buffers.outputs
 
     def close(self) -> None:
         """Free graphs, tensors and the model. Idempotent."""
@@ -173,16 +165,17 @@ class TorchEngine:
             raise MisuseError(f"batch size {batch_size} is outside 1..{self.specs.max_batch_size}")
         return slot
 
-    def _call(self, slot: _BoundSlot, batch_size: int) -> Tensors:
+    def _call(self, slot: _BoundSlot, batch_size: int) -> None:
+        """Run the model on the slot's inputs and copy the results into its outputs, on the current stream."""
         rows = self._layout.fixed_rows or batch_size
         has_batch = self.specs.has_batch_dimension
         results = flatten(self._run(*((t[:rows] if has_batch else t) for t in slot.inputs)))
         if len(results) != len(self.specs.outputs):
             raise ExecutionError(f"the model gave {len(results)} outputs, not {len(self.specs.outputs)}")
-        for result, spec in zip(results, self.specs.outputs, strict=True):
+        for result, target, spec in zip(results, slot.outputs, self.specs.outputs, strict=True):
             if list(result.shape) != self._layout.run_shape(spec, batch_size):
                 raise ExecutionError(f"output {spec.name!r} has shape {tuple(result.shape)} for {batch_size} rows")
-        return tuple(result.contiguous() for result in results)
+            (target[:rows] if has_batch else target).copy_(result)
 
     def _capture(self, slot: _BoundSlot, batch_size: int, device_stream: DeviceStream) -> None:
         if self._pool is None:
@@ -194,7 +187,7 @@ class TorchEngine:
                 torch.inference_mode(),
                 torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"),
             ):
-                kept = self._call(slot, batch_size)
+                self._call(slot, batch_size)
         except Exception as error:  # torch raises many; the plain way stays, unless the device is lost
             problem = self._place.error_for(error, batch_size)
             if not isinstance(problem, ExecutionError):
@@ -202,8 +195,6 @@ class TorchEngine:
             self.capture_error = str(problem)
             self._wants_graphs = False
             return
-        slot.kept[batch_size] = kept
-        slot.results[batch_size] = self._place.publish(kept, slot.buffers.outputs)
         slot.graphs[batch_size] = graph
 
 

@@ -11,8 +11,8 @@ import torch
 from engines.device import Device, DeviceBuffer, DeviceStream
 from engines.device_host import HostDevice
 from engines.errors import BackendUnavailableError, DeviceMemoryError, EngineError, ExecutionError, MisuseError
-from engines.host_memory import copy, memory_of
-from engines.pytorch.program import TORCH_DTYPE_BY_NUMPY, Tensors, first_line
+from engines.host_memory import memory_of
+from engines.pytorch.program import TORCH_DTYPE_BY_NUMPY, first_line
 
 
 class CpuPlace:
@@ -34,13 +34,6 @@ class CpuPlace:
     def stream(self, device_stream: DeviceStream) -> Any:  # noqa: ANN401
         """Refuse: there are no streams to capture."""
         raise MisuseError(f"no CUDA stream behind {type(device_stream).__name__}")
-
-    def publish(self, results: Tensors, buffers: tuple[DeviceBuffer, ...]) -> tuple[DeviceBuffer, ...]:
-        """Copy results into the slot's buffers."""
-        for result, buffer in zip(results, buffers, strict=True):
-            data = result.view(-1).view(torch.uint8).numpy()
-            copy(memory_of(buffer)[: len(data)], data)
-        return buffers
 
     def error_for(self, error: Exception, batch_size: int) -> EngineError:
         """Translate what torch raised."""
@@ -89,10 +82,6 @@ class CudaPlace:
         if handle not in self._streams:
             self._streams[handle] = torch.cuda.ExternalStream(handle, device=self.torch_device)
         return self._streams[handle]
-
-    def publish(self, results: Tensors, buffers: tuple[DeviceBuffer, ...]) -> tuple[DeviceBuffer, ...]:  # noqa: ARG002
-        """Return the results where they lie."""
-        return tuple(self._device.borrow(result.data_ptr(), result.nbytes) for result in results)
 
     def error_for(self, error: Exception, batch_size: int) -> EngineError:
         """Translate what torch raised; a sticky error means that the device is lost."""

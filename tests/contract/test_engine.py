@@ -1,5 +1,6 @@
 """The engine contract (engines/engine.py), run against every engine and device. To add one, add an EngineCase."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,6 +161,24 @@ def test_slots_do_not_disturb_each_other(case, rig, engine):
     outputs = [slot.run(values) for slot, values in zip(slots, inputs, strict=True)]
     for values, results in zip(inputs, outputs, strict=True):
         assert_agree(case, results, case.oracle(values))
+
+
+def test_the_outputs_of_a_slot_stay_until_it_runs_again_whatever_other_slots_run(case, rig, engine):
+    """While d2h copies one slot's outputs, the compute stream runs the next slot's batch."""
+    slots = [BoundSlot(rig, engine, index) for index in range(3)]
+    engine.warm_up(all_sizes(engine), slots[0].compute)
+    slots[0].compute.sync()
+    sizes = sorted({1, engine.specs.max_batch_size})
+    for kept, size in itertools.product(slots, sizes):
+        inputs = random_inputs(engine, size, seed=10 * kept.index + size)
+        kept.begin(inputs)
+        kept.compute.sync()
+        for other, other_size in itertools.product(slots, sizes):
+            if other is not kept:
+                other.begin(random_inputs(engine, other_size, seed=77))
+                other.compute.sync()
+                other.end(other_size)
+        assert_agree(case, kept.end(size), case.oracle(inputs))
 
 
 def test_a_size_that_was_not_warmed_up_still_runs(case, rig, engine):

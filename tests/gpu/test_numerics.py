@@ -1,5 +1,7 @@
 """The same weights on the GPU, on PyTorch's CPU and in ONNX Runtime give the same numbers."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -61,3 +63,25 @@ def test_a_slot_used_again_at_another_size_gives_fresh_outputs(rig, tmp_path):
     for rows in (8, 1, 2, 8, 2, 1):
         for slot in slots:
             np.testing.assert_array_equal(slot.run([pictures(rows, seed=rows)])[0], wanted[rows])
+
+
+def test_the_outputs_of_a_slot_survive_graphs_of_other_slots(rig, tmp_path, measured):
+    """Graphs of all slots share one memory pool: the scratch of one must not lie where another's outputs do."""
+    engine = open_workload(rig, tmp_path)
+    slots = [BoundSlot(rig, engine, index) for index in range(3)]
+    engine.warm_up((1, 2, 8), slots[0].compute)
+    wanted = {rows: slots[0].run([pictures(rows, seed=rows)])[0] for rows in (1, 2, 8)}
+    damaged, checked = [], 0
+    for kept, rows in itertools.product(slots, wanted):
+        for other, other_rows in itertools.product(slots, wanted):
+            if other is kept:
+                continue
+            kept.begin([pictures(rows, seed=rows)])
+            kept.compute.sync()
+            other.begin([pictures(other_rows, seed=99)])
+            other.compute.sync()
+            checked += 1
+            if not np.array_equal(kept.end(rows)[0], wanted[rows]):
+                damaged.append(f"slot {kept.index} at {rows} rows by slot {other.index} at {other_rows}")
+    measured(f"{len(damaged)} of {checked} pairs damaged {damaged[:3]}")
+    assert damaged == []

@@ -69,6 +69,11 @@ class BoundSlot:
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Send `inputs`, each of shape (batch_size, ...), through the device; returns copies of the outputs."""
+        self.begin(inputs)
+        return self.end(len(inputs[0]) if self.engine.specs.has_batch_dimension else 1)
+
+    def begin(self, inputs: Sequence[np.ndarray]) -> None:
+        """Upload `inputs` and enqueue their execution."""
         batch_size = len(inputs[0]) if self.engine.specs.has_batch_dimension else 1
         for host, device, values in zip(self.host_in, self.buffers.inputs, inputs, strict=True):
             host.write_view()[: values.nbytes] = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
@@ -77,6 +82,9 @@ class BoundSlot:
         self.compute.wait(self.uploaded)
         self.engine.enqueue(self.index, batch_size, self.compute)
         self.compute.record(self.executed)
+
+    def end(self, batch_size: int) -> list[np.ndarray]:
+        """Bring the outputs of what was begun back; returns copies of them."""
         self.d2h.wait(self.executed)
         specs = self.engine.specs.outputs
         results = self.engine.outputs(self.index, batch_size)
