@@ -7,7 +7,8 @@ Theory of operation
     freed while a model serves, so nothing fragments, and an allocation that would not leave HEADROOM_BYTES free is
     refused with a line that says what to do.
 
-Thread: any, after `attach_thread`.
+Thread: any, after `attach_thread`. What allocates or creates attaches by itself: on a thread that has not chosen a GPU,
+CUDA would take the first one, whatever device was asked.
 """
 
 from dataclasses import dataclass
@@ -101,16 +102,13 @@ class CudaDevice:
         """Allocate device memory; `mirror` is another memory here and only checked."""
         if mirror is not None:
             check_range("mirror", self.own_host(mirror).nbytes, 0, nbytes)
-        return CudaBuffer(self, self.allocate("device", nbytes), nbytes, is_owned=True)
-
-    def borrow(self, address: int, nbytes: int) -> CudaBuffer:
-        """Return device memory that somebody else owns and keeps alive, as a buffer to copy from or to."""
-        return CudaBuffer(self, address, nbytes, is_owned=False)
+        return CudaBuffer(self, self.allocate("device", nbytes), nbytes)
 
     def allocate(self, what: str, nbytes: int) -> int:
         """Allocate `pinned host` or `device` memory, account for it and return its address."""
         if nbytes < 0:
             raise MisuseError(f"cannot allocate {nbytes} bytes")
+        self.attach_thread()  # buffers for requests of several rows are allocated by whichever thread decodes them
         is_device = what == "device"
         if is_device and nbytes + HEADROOM_BYTES > (free := self.free_bytes()):
             raise DeviceMemoryError(
@@ -133,10 +131,12 @@ class CudaDevice:
 
     def create_stream(self, name: str, *, urgent: bool = False) -> CudaStream:
         """Create a non-blocking stream; `urgent` has the highest priority: copies do not queue behind kernels."""
+        self.attach_thread()
         return CudaStream(self, name, self._priorities[urgent])
 
     def create_event(self) -> CudaEvent:
         """Create an event."""
+        self.attach_thread()
         return CudaEvent(self)
 
     def close(self) -> None:

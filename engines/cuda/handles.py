@@ -66,18 +66,16 @@ class PinnedBuffer(Handle):
 
 
 class CudaBuffer(Handle):
-    """Device memory; borrowed if it belongs to an engine (`CudaDevice.borrow`)."""
+    """Device memory."""
 
-    def __init__(self, device: "CudaDevice", address: int, nbytes: int, *, is_owned: bool) -> None:
+    def __init__(self, device: "CudaDevice", address: int, nbytes: int) -> None:
         super().__init__(device)
         self.address = address
         self.nbytes = nbytes
-        self.is_owned = is_owned
 
     def _free(self) -> None:
-        if self.is_owned:
-            runtime.cudaFree(self.address)
-            self.device.account.device_bytes -= self.nbytes
+        runtime.cudaFree(self.address)
+        self.device.account.device_bytes -= self.nbytes
 
 
 class CudaEvent(Handle):
@@ -214,22 +212,22 @@ class CudaStream(Handle):
         """
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         check(runtime.cudaStreamBeginCapture(self.raw, mode), "cudaStreamBeginCapture")
-        is_captured = False
+        is_captured, graph = False, None
         try:
-            enqueue()
-            is_captured = True
-        except ExecutionError:
-            pass  # answered with None: the caller has a way without a graph
+            try:
+                enqueue()
+                is_captured = True
+            except ExecutionError:
+                pass  # answered with None: the caller has a way without a graph
+            finally:
+                code, graph = runtime.cudaStreamEndCapture(self.raw)  # always, or the stream stays in capture
+                runtime.cudaGetLastError()
+            if int(code) != 0 or not is_captured:
+                return None
+            return CudaGraph(self.device, check(runtime.cudaGraphInstantiate(graph, 0), "cudaGraphInstantiate"))
         finally:
-            code, graph = runtime.cudaStreamEndCapture(self.raw)  # always, or the stream stays in capture
-            runtime.cudaGetLastError()
-        if int(code) != 0 or not is_captured:
             if graph is not None and int(graph) != 0:
                 runtime.cudaGraphDestroy(graph)
-            return None
-        executable = check(runtime.cudaGraphInstantiate(graph, 0), "cudaGraphInstantiate")
-        runtime.cudaGraphDestroy(graph)
-        return CudaGraph(self.device, executable)
 
     def _free(self) -> None:
         runtime.cudaStreamSynchronize(self.raw)

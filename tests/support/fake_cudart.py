@@ -92,6 +92,7 @@ class FakeCudart:
         memory: what was allocated here and not freed, by address.
         exported: what another process has exported, by handle.
         mapped: how often each exported allocation is open here, by handle.
+        gpu_of: on which GPU a stream or an event was made.
     """
 
     cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode = cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode
@@ -109,6 +110,7 @@ class FakeCudart:
         self._selected = threading.local()
         self.events: dict[int, int] = {}
         self.open: set[int] = set()
+        self.gpu_of: dict[int, int] = {}
         self.launches = 0
         self._ids, self._time = itertools.count(1), itertools.count(1)
 
@@ -147,6 +149,7 @@ class FakeCudart:
     def _new(self, *_):
         number = next(self._ids)
         self.open.add(number)
+        self.gpu_of[number] = self._selected.index
         return (number,)
 
     _cudaStreamCreateWithPriority = _cudaStreamCreateWithFlags = _cudaEventCreateWithFlags = _cudaGraphInstantiate = (

@@ -1,5 +1,7 @@
 """The CUDA device over a stand-in for the runtime: the whole device contract, and what a GPU answers on bad days."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from engines import open_device
@@ -116,13 +118,20 @@ def test_the_account_follows_what_is_allocated_and_freed(rig):
     assert (rig.device.account.pinned_bytes, rig.device.account.device_bytes) == (0, 0)
 
 
-def test_a_borrowed_buffer_is_copied_from_and_never_freed(rig):
-    owned, target, stream = rig.on_device(64), rig.host(64), rig.stream()
-    borrowed = rig.device.borrow(owned.address + 16, 16)
-    stream.copy_d2h(target, borrowed, 16)
-    with pytest.raises(MisuseError):
-        stream.copy_d2h(target, borrowed, 17)
-    borrowed.close()
+def test_what_a_device_makes_lies_on_its_own_gpu_whichever_thread_asks(runtime):
+    runtime.gpus = 2
+    device = open_cuda(index=1)
+    open_cuda(index=0)  # this thread is on the other GPU now, and a new thread on none
+
+    def make():
+        return device.alloc_host(8), device.alloc_device(8), device.create_stream("s"), device.create_event()
+
+    with ThreadPoolExecutor(1) as pool:
+        made = [*make(), *pool.submit(make).result()]
+    assert [allocation.device for allocation in runtime.memory.values()] == [1] * 4
+    assert list(runtime.gpu_of.values()) == [1] * 4
+    for thing in made:
+        thing.close()
 
 
 def test_captured_work_is_launched_with_one_call(rig, runtime):
@@ -144,6 +153,19 @@ def test_work_that_cannot_be_captured_gives_no_graph_and_leaves_no_capture_open(
             raise ExecutionError("cannot be captured")
 
     assert rig.stream().capture(enqueue) is None
+
+
+@pytest.mark.parametrize("failing", ["enqueue", "cudaGraphInstantiate"])
+def test_a_capture_that_raises_leaves_neither_a_capture_nor_a_graph_behind(rig, runtime, failing):
+    """The rig's fixture finds what was not destroyed."""
+
+    def enqueue():
+        if failing == "enqueue":
+            raise DeviceMemoryError("full")
+        runtime.fail[failing] = cudaError_t.cudaErrorMemoryAllocation
+
+    with pytest.raises(DeviceMemoryError):
+        rig.stream().capture(enqueue)
 
 
 def test_the_gpu_is_described(rig):
