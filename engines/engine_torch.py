@@ -2,8 +2,8 @@
 
 Theory of operation
     A run reads the slot's input buffers where they lie and ends by copying its results into the slot's output buffers.
-    CUDA: every (slot, batch size) of `warm_up` becomes one CUDA graph, captured on our own device stream, with that copy
-    in it. All graphs of an instance share one memory pool, since its one compute stream runs them one after the other.
+    CUDA: every (slot, batch size) of `warm_up` becomes one CUDA graph, captured on our own device stream, that copy in
+    it. All graphs of an instance share one memory pool, since its one compute stream runs them one after the other.
     So nothing in the pool outlives a run: the scratch of a graph captured early may lie where the result of a later one
     does, and it runs while d2h still reads another slot's results. Other sizes, and models that cannot be captured, run
     plainly on the same stream; `launches` counts which ran.
@@ -17,6 +17,7 @@ Not here: tensors without a fixed row size, bfloat16 inputs and outputs, AOTIndu
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,9 @@ class TorchEngine:
                 for _ in range(_WARM_UP_RUNS if self._wants_graphs else 1):
                     self.enqueue(slot_index, batch_size, device_stream)
                 device_stream.sync()
-                if self._wants_graphs and batch_size not in slot.graphs:
-                    self._capture(slot, batch_size, device_stream)
+        if self._wants_graphs:
+            self._place.trim()  # what those runs took: graphs have memory of their own
+            self._capture_all(batch_sizes, device_stream)
         device_stream.sync()
         self.launches = Launches()
 
@@ -177,17 +179,24 @@ class TorchEngine:
                 raise ExecutionError(f"output {spec.name!r} has shape {tuple(result.shape)} for {batch_size} rows")
             (target[:rows] if has_batch else target).copy_(result)
 
+    def _capture_all(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
+        for (slot_index, slot), batch_size in product(self._slots.items(), batch_sizes):
+            if self._wants_graphs and batch_size not in slot.graphs:
+                self._capture(slot, batch_size, device_stream)
+                self.enqueue(slot_index, batch_size, device_stream)  # a graph's first launch is slower
+
     def _capture(self, slot: _BoundSlot, batch_size: int, device_stream: DeviceStream) -> None:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        stream = self._place.stream(device_stream)
         try:
-            with (
-                torch.inference_mode(),
-                torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"),
-            ):
-                self._call(slot, batch_size)
+            # not torch.cuda.graph: for each capture that waits for the whole device, and so for other models' batches
+            with torch.inference_mode(), self._place.current(device_stream):
+                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+                try:
+                    self._call(slot, batch_size)
+                finally:
+                    graph.capture_end()
         except Exception as error:  # torch raises many; the plain way stays, unless the device is lost
             problem = self._place.error_for(error, batch_size)
             if not isinstance(problem, ExecutionError):

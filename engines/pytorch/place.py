@@ -10,7 +10,7 @@ import torch
 
 from engines.device import Device, DeviceBuffer, DeviceStream
 from engines.device_host import HostDevice
-from engines.errors import BackendUnavailableError, DeviceMemoryError, EngineError, ExecutionError, MisuseError
+from engines.errors import BackendUnavailableError, DeviceMemoryError, EngineError, ExecutionError
 from engines.host_memory import memory_of
 from engines.pytorch.program import TORCH_DTYPE_BY_NUMPY, first_line
 
@@ -31,13 +31,12 @@ class CpuPlace:
         """Nothing to select."""
         yield
 
-    def stream(self, device_stream: DeviceStream) -> Any:  # noqa: ANN401
-        """Refuse: there are no streams to capture."""
-        raise MisuseError(f"no CUDA stream behind {type(device_stream).__name__}")
-
     def error_for(self, error: Exception, batch_size: int) -> EngineError:
         """Translate what torch raised."""
         return ExecutionError(f"batch of {batch_size} failed: {first_line(error)}")
+
+    def trim(self) -> None:
+        """Nothing is cached."""
 
     def close(self) -> None:
         """Nothing to free."""
@@ -73,15 +72,11 @@ class CudaPlace:
     @contextmanager
     def current(self, device_stream: DeviceStream) -> Iterator[None]:
         """Make our device stream torch's current one."""
-        with torch.cuda.stream(self.stream(device_stream)):
-            yield
-
-    def stream(self, device_stream: DeviceStream) -> Any:  # noqa: ANN401
-        """Return our device stream as torch's."""
         handle = device_stream.handle
         if handle not in self._streams:
             self._streams[handle] = torch.cuda.ExternalStream(handle, device=self.torch_device)
-        return self._streams[handle]
+        with torch.cuda.stream(self._streams[handle]):
+            yield
 
     def error_for(self, error: Exception, batch_size: int) -> EngineError:
         """Translate what torch raised; a sticky error means that the device is lost."""
@@ -93,10 +88,14 @@ class CudaPlace:
             return DeviceMemoryError(f"{self._device.name} is full: {first_line(error)}: use fewer instances or rows")
         return ExecutionError(f"batch of {batch_size} failed: {first_line(error)}")
 
-    def close(self) -> None:
-        """Give cached memory back to the GPU."""
-        self._streams.clear()
+    def trim(self) -> None:
+        """Give memory that torch keeps for later back to the GPU. Waits for the device."""
         torch.cuda.empty_cache()
+
+    def close(self) -> None:
+        """Forget streams and give cached memory back."""
+        self._streams.clear()
+        self.trim()
 
 
 def open_place(device: Device) -> CpuPlace | CudaPlace:
