@@ -29,6 +29,7 @@ START_AFTER_S = 0.5
 WARM_UP_SHARE = 0.1
 END_AFTER_S = 2.0
 METHOD = "/forebay.v1.FrameInference/Stream"
+DELIVERIES = {"every": pb.DELIVERY_EVERY, "latest": pb.DELIVERY_LATEST}
 STAGES = ("receive", "decode", "queue", "h2d", "execute", "d2h", "deliver")
 
 
@@ -132,12 +133,15 @@ async def run(
     limit_ms: float,
     seed: int,
     jpeg: Path | None = None,
+    tensor: Path | None = None,
+    delivery: str = "every",
 ) -> CameraResult:
-    """Let `cameras` cameras with random phases send for `seconds`: raw tensors, or one JPEG again and again."""
+    """Let `cameras` cameras with random phases send for `seconds`: noise, or one tensor or JPEG again and again."""
     import grpc
 
     generator = np.random.default_rng(seed)
-    payload = generator.integers(0, 255, payload_bytes, np.uint8).tobytes() if jpeg is None else jpeg.read_bytes()
+    file = jpeg or tensor
+    payload = generator.integers(0, 255, payload_bytes, np.uint8).tobytes() if file is None else file.read_bytes()
     options = [("grpc.max_receive_message_length", -1), ("grpc.http2.max_frame_size", 1 << 20)]
     channels: list[Any] = [  # the stubs demand serializers and a grace
         grpc.aio.insecure_channel(address, options=[*options, ("grpc.use_local_subchannel_pool", 1)])
@@ -150,7 +154,7 @@ async def run(
             model=model,
             stream_id=f"camera-{index}",
             encoding=pb.ENCODING_TENSOR if jpeg is None else pb.ENCODING_JPEG,
-            delivery=pb.DELIVERY_EVERY,
+            delivery=DELIVERIES[delivery],
             max_in_flight=16,
             latency_budget_ms=limit_ms,
         )
@@ -198,6 +202,8 @@ def main() -> None:
     parser.add_argument("--limit-ms", type=float, default=100.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jpeg", type=Path, help="send this picture instead of a raw tensor")
+    parser.add_argument("--tensor", type=Path, help="send the bytes of this file instead of noise")
+    parser.add_argument("--delivery", choices=DELIVERIES, default="every")
     arguments = parser.parse_args()
     from service.tuning import tune_process
 

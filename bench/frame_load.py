@@ -9,6 +9,7 @@ import asyncio
 import json
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -149,14 +150,23 @@ class _Run:
 
 
 async def run(
-    address: str, model: str, payload_bytes: int, streams: int, window: int, frames: int, protocol: str
+    address: str,
+    model: str,
+    payload_bytes: int,
+    streams: int,
+    window: int,
+    frames: int,
+    protocol: str,
+    payload_file: Path | None = None,
 ) -> LoadResult:
-    """Send `frames` frames over `streams` streams with `window` in flight on each."""
+    """Send `frames` frames over `streams` streams with `window` in flight on each: what a file holds, or noise."""
     import grpc
 
     payload = np.random.default_rng(1).integers(0, 255, payload_bytes, np.uint8).tobytes()
     if model == "shufflenet":  # FP32: random bytes may be NaN
         payload = np.random.default_rng(1).standard_normal(payload_bytes // 4, np.float32).tobytes()
+    if payload_file is not None:
+        payload = payload_file.read_bytes()
     dialect: Dialect = DIALECTS[protocol](model, payload)
     shared = _Run(dialect, [])
     options = [("grpc.max_receive_message_length", -1), ("grpc.http2.max_frame_size", 1 << 20)]
@@ -187,7 +197,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("address")
     parser.add_argument("model")
-    parser.add_argument("--payload-bytes", type=int, required=True)
+    parser.add_argument("--payload-bytes", type=int, default=0)
+    parser.add_argument("--payload-file", type=Path, help="send these bytes instead of noise")
     parser.add_argument("--protocol", choices=DIALECTS, default="forebay")
     parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--window", type=int, default=1)
