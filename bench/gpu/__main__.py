@@ -1,10 +1,14 @@
-"""`python -m bench.gpu [SECTION ...] --out FOLDER`: measure the CUDA pipeline and write one JSON file per section.
+"""`python -m bench.gpu [--only SECTION]... --out FOLDER`: measure the CUDA pipeline, one JSON file per section.
 
-Needs torch, onnx (for the bundled detector) and a GPU; `--device cpu --dry-run` shows on any machine that it works.
+Needs torch, onnx and opencv (for the bundled detector and clip) and a GPU; `--device cpu --dry-run` shows anywhere that
+it works. Every cell is written when it is measured, and with `--limit-s` none is begun when the time is over, so a
+run that is cut short leaves what it has. `python -m bench.gpu.page` puts results into docs/benchmarks-gpu.md.
 """
 
 import argparse
+import importlib
 import json
+import math
 import os
 import platform
 import sys
@@ -12,28 +16,39 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-SECTIONS = ("lanes", "variants", "served", "cameras", "batching", "memory")
+from bench.gpu.numbers import significant
+
+SECTIONS = {
+    "lanes": ("sections_local", 65),
+    "served": ("sections_served", 225),
+    "processes": ("sections_spread", 125),
+    "memory": ("sections_memory", 325),
+    "cameras": ("sections_served", 110),
+    "batching": ("sections_batching", 95),
+    "profile": ("sections_served", 35),
+    "variants": ("sections_local", 150),
+    "gpus": ("sections_spread", 130),
+}
+"""Module of each section, and about how many seconds it takes on an H100. `gpus` needs several and is run by name."""
 
 
 def section_of(name: str) -> Callable[[Any], Iterator[dict[str, Any]]]:
     """Return the function that measures a section."""
-    from bench.gpu import sections_batching, sections_local, sections_served
-
-    for module in (sections_local, sections_served, sections_batching):
-        if hasattr(module, name):
-            function: Callable[[Any], Iterator[dict[str, Any]]] = getattr(module, name)
-            return function
-    raise ValueError(f"no section {name!r}")
+    module = importlib.import_module(f"bench.gpu.{SECTIONS[name][0]}")
+    function: Callable[[Any], Iterator[dict[str, Any]]] = getattr(module, name)
+    return function
 
 
 def machine() -> dict[str, Any]:
     """Describe where this runs."""
     import torch
 
-    facts = {"python": platform.python_version(), "torch": torch.__version__, "cores": os.cpu_count()}
+    facts: dict[str, Any] = {"date": f"{datetime.now(UTC):%Y-%m-%d}"}
+    facts |= {"python": platform.python_version(), "torch": torch.__version__, "cores": os.cpu_count()}
     models = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
@@ -44,37 +59,49 @@ def machine() -> dict[str, Any]:
     return facts
 
 
-def measure(name: str, plan: Any) -> bool:  # noqa: ANN401 - Plan, whose module imports torch
-    """Run one section, write what it gave so far after every cell; say whether it ended well."""
+def measure(name: str, plan: Any, until: float) -> bool:  # noqa: ANN401 - Plan, whose module imports torch
+    """Run one section, write what it gave so far after every cell; say whether it came to its end."""
+    if time.perf_counter() >= until:
+        print(f"{name}: not begun, the time is over")
+        return False
     cells: list[dict[str, Any]] = []
     path = plan.out / f"{name}.json"
     started = time.perf_counter()
     try:
         for cell in section_of(name)(plan):
             cells.append(cell)
-            path.write_text(json.dumps(cells, indent=1) + "\n")
-            print(f"{time.perf_counter() - started:6.1f} s {name}: {short(cell)}")
+            path.write_text(json.dumps(significant(cells), indent=1) + "\n")
+            print(f"{time.perf_counter() - started:6.1f} s {name}: {short(cell)}", flush=True)
+            if time.perf_counter() >= until:
+                print(f"{name}: stopped after {len(cells)} cells, the time is over")
+                return False
     except Exception:  # noqa: BLE001 - the other sections go on
         traceback.print_exc()
         return False
     return True
 
 
+LONG = {"samples", "repeats", "functions", "thread_cpu_us_per_row", "mean_stage_ms"}
+
+
 def short(cell: dict[str, Any]) -> str:
     """Return a cell on one line, numbers rounded, long lists left out."""
-    rounded = json.loads(json.dumps(cell), parse_float=lambda text: float(f"{float(text):.4g}"))
-    return json.dumps({name: value for name, value in rounded.items() if name != "samples"})
+    return json.dumps({name: value for name, value in significant(cell, 4).items() if name not in LONG})
 
 
 def main() -> int:
     """Parse arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="default: all")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="again for more; default: all but gpus")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path, help="for programs, traces and what else is large; default: OUT/work")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--dry-run", action="store_true", help="seconds instead of minutes; no numbers worth reading")
-    parser.add_argument("--memory-seconds", type=float, default=150.0, help="of load while memory is watched")
+    parser.add_argument("--limit-s", type=float, default=math.inf, help="begin no cell after so many seconds")
+    parser.add_argument("--memory-seconds", type=float, default=300.0, help="of load while memory is watched")
+    parser.add_argument("--gpus", type=int, default=2, help="to spread over, in section gpus")
     arguments = parser.parse_args()
+    until = time.perf_counter() + arguments.limit_s
     from service.tuning import tune_process
 
     tune_process()
@@ -82,10 +109,15 @@ def main() -> int:
 
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    plan = Plan.dry(arguments.device, out) if arguments.dry_run else Plan(arguments.device, out)
-    plan = plan if arguments.dry_run else replace(plan, memory_seconds=arguments.memory_seconds)
+    work = (arguments.work or out / "work").resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    plan = Plan.dry(arguments.device, out, work) if arguments.dry_run else Plan(arguments.device, out, work)
+    if not arguments.dry_run:
+        plan = replace(plan, memory_seconds=arguments.memory_seconds)
+    plan = replace(plan, gpus=arguments.gpus if arguments.device == "cuda" else 1)
     (out / "machine.json").write_text(json.dumps(machine(), indent=1) + "\n")
-    outcomes = [measure(name, plan) for name in arguments.sections or SECTIONS]
+    names = arguments.only or [name for name in SECTIONS if name != "gpus"]
+    outcomes = [measure(name, plan, until) for name in names]
     return 0 if all(outcomes) else 1
 
 

@@ -9,10 +9,10 @@ from engines.clock import MonotonicClock
 from engines.device import Device
 
 
-def open_bench_device(name: str, *, is_pinned: bool) -> Device:
-    """Open `cuda` or `cpu`."""
+def open_bench_device(name: str, *, is_pinned: bool, index: int = 0) -> Device:
+    """Open `cpu`, or the GPU of that index as `cuda`."""
     if name != "cuda" or is_pinned:
-        return open_device(name, clock=MonotonicClock())
+        return open_device(name, clock=MonotonicClock(), index=index)
     return _pageable_device()
 
 

@@ -42,7 +42,8 @@ class Setup:
         depth: batches in flight per instance, not yet out of d2h.
         is_pinned: host memory that the GPU copies from by itself; else plain memory.
         has_graphs: one CUDA graph per batch size, or plain launches.
-        instances: engines with lanes of their own on one GPU.
+        instances: engines with lanes of their own.
+        gpus: over which the instances are dealt out.
         seconds: of measurement, about.
     """
 
@@ -54,6 +55,7 @@ class Setup:
     is_pinned: bool = True
     has_graphs: bool = True
     instances: int = 1
+    gpus: int = 1
     seconds: float = 1.0
 
     @property
@@ -170,13 +172,20 @@ def measure_lane(setup: Setup, batch_s: float) -> tuple[dict[str, Any], list[Bat
     count = _count(setup, batch_s) * setup.instances
     warm = max(3, count // 5)
     with ExitStack() as stack:
-        device = open_bench_device(setup.device, is_pinned=setup.is_pinned)
-        stack.callback(device.close)
-        lanes = [_lane(setup, index, device, journal, errors) for index in range(setup.instances)]
-        for lane in lanes:
-            stack.callback(_close, lane)
-            lane.warm_up((setup.rows,))
-        requests = _requests(lanes[0].engine, device, setup.rows, stack)
+        lanes, requests = [], []
+        devices = [
+            open_bench_device(setup.device, is_pinned=setup.is_pinned, index=index % _gpu_count(setup))
+            for index in range(setup.gpus)
+        ]
+        for device in devices:
+            stack.callback(device.close)
+        for index in range(setup.instances):
+            device = devices[index % setup.gpus]
+            device.attach_thread()
+            lanes.append(_lane(setup, index, device, journal, errors))
+            stack.callback(_close, lanes[-1])
+            lanes[-1].warm_up((setup.rows,))
+            requests.append(_requests(lanes[-1].engine, device, setup.rows, stack))
         listener = _Listener(setup.instances, setup.depth)
         for lane in lanes:
             lane.start(listener)
@@ -187,6 +196,11 @@ def measure_lane(setup: Setup, batch_s: float) -> tuple[dict[str, Any], list[Bat
         raise errors[0]
     batches = sorted(list(journal.batches)[warm:], key=lambda batch: batch.execute_end_ns)
     return summarise(batches, setup.rows, cpu_ns / count, setup.instances), batches
+
+
+def _gpu_count(setup: Setup) -> int:
+    """A dry run has one CPU, however many GPUs it plays."""
+    return setup.gpus if setup.device == "cuda" else 1
 
 
 def _close(lane: Pipeline) -> None:
@@ -229,19 +243,19 @@ def _requests(engine: Engine, device: Device, rows: int, stack: ExitStack) -> li
 def _feed(
     lanes: list[Pipeline],
     listener: _Listener,
-    requests: list[Request],
+    requests: list[list[Request]],
     count: int,
     after: Callable[[], int] = lambda: 0,
 ) -> int:
-    """Send so many batches; return by how much `after` rose meanwhile."""
+    """Send so many batches, to each lane its own requests; return by how much `after` rose meanwhile."""
     before = after()
     for number in range(count):
         index = listener.take()
         slot_index = lanes[index].try_reserve()
         if slot_index is None:
             raise RuntimeError("a credit without a slot")
-        rows = len(requests)
-        lanes[index].submit(Batch(number, index, slot_index, requests, rows, rows, CLOCK.now_ns()))
+        own = requests[index]
+        lanes[index].submit(Batch(number, index, slot_index, own, len(own), len(own), CLOCK.now_ns()))
     return after() - before
 
 

@@ -17,6 +17,11 @@ from torch import Tensor
 from torch.nn import functional as nn
 
 MAX_ROWS = 32
+OUTPUTS = {
+    "detector": ("boxes", "scores", "class_ids"),
+    "detector_fp16": ("boxes", "scores", "class_ids"),
+    "resnet50": ("logits",),
+}
 _CASTS = {1: torch.float32, 6: torch.int32}
 
 
@@ -179,6 +184,14 @@ def _to_channels_last(network: torch.nn.Module) -> torch.nn.Module:
     return network.eval()
 
 
+def _name_outputs(program: Any, names: tuple[str, ...]) -> None:  # noqa: ANN401 - ExportedProgram
+    """Call outputs what the configuration calls them; torch.export names them after the operator that made them."""
+    results = program.graph.output_node().args[0]
+    for node, spec, name in zip(results, program.graph_signature.output_specs, names, strict=True):
+        node._rename(name)  # noqa: SLF001 - there is no public way
+        spec.arg.name = name
+
+
 def export(name: str, root: Path, path: Path, max_rows: int = MAX_ROWS) -> Path:
     """Write a network as a torch.export program whose rows vary."""
     network, shape = build(name, root)
@@ -187,6 +200,7 @@ def export(name: str, root: Path, path: Path, max_rows: int = MAX_ROWS) -> Path:
         warnings.simplefilter("ignore")
         example = (torch.zeros(2, *shape, dtype=torch.uint8),)
         program = torch.export.export(network, example, dynamic_shapes=({0: rows},))
+        _name_outputs(program, OUTPUTS[name])
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.export.save(program, path)
     return path

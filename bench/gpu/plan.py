@@ -1,6 +1,6 @@
 """What one run of the GPU benchmarks does, at full length on a GPU or as a dry run on a CPU."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.gpu.networks import MAX_ROWS, export
@@ -14,32 +14,78 @@ class Plan:
 
     Attributes:
         device: `cuda` or `cpu`.
-        out: folder of results.
+        out: folder of results, small files all of them.
+        work: folder for what is large or of no further use: programs, repositories, payloads, whole traces.
         networks: names that `bench.gpu.networks.build` knows.
         batch_sizes: rows.
         seconds: of each measurement in the process.
         load_seconds: of each measurement over gRPC.
+        camera_seconds: of each measurement with cameras.
+        repeats: of each measurement over gRPC.
         cameras: numbers of cameras.
+        crowds: numbers of cameras that several processes share.
+        processes: numbers of server processes on one GPU.
+        batching_seconds: of traffic in each cell of the batching workloads.
+        batching_runs: of each of those in real time.
         memory_seconds: of load while memory is watched.
         worker_count: client processes.
+        window: frames in flight of each, where that is not what is varied.
+        gpus: GPUs to spread over, in the section of that name.
     """
 
     device: str
     out: Path
+    work: Path
     networks: tuple[str, ...] = ("detector", "detector_fp16", "resnet50")
     batch_sizes: tuple[int, ...] = (1, 8, 32)
-    seconds: float = 1.5
-    load_seconds: float = 4.0
+    seconds: float = 0.8
+    load_seconds: float = 2.0
+    camera_seconds: float = 4.0
+    repeats: int = 3
     cameras: tuple[int, ...] = (1, 4, 16, 32, 64)
-    memory_seconds: float = 150.0
+    crowds: tuple[int, ...] = (64, 96)
+    processes: tuple[int, ...] = (1, 2, 4)
+    batching_seconds: float = 2.0
+    batching_runs: int = 3
+    memory_seconds: float = 300.0
     worker_count: int = 4
+    window: int = 12
+    gpus: int = 1
 
     @classmethod
-    def dry(cls, device: str, out: Path) -> "Plan":
+    def dry(cls, device: str, out: Path, work: Path) -> "Plan":
         """Return a short run that shows that everything works, and nothing else."""
-        return cls(device, out, ("detector",), (1, 2), 0.2, 1.0, (1, 2), 4.0, 2)
+        return cls(
+            device,
+            out,
+            work,
+            networks=("detector",),
+            batch_sizes=(1, 2),
+            seconds=0.2,
+            load_seconds=1.0,
+            camera_seconds=1.0,
+            repeats=2,
+            cameras=(1, 2),
+            crowds=(2,),
+            processes=(1, 2),
+            batching_seconds=0.3,
+            batching_runs=1,
+            memory_seconds=6.0,
+            worker_count=2,
+            window=2,
+        )
+
+    @property
+    def detector(self) -> str:
+        """The detector that is served: the faster one where both are there."""
+        return "detector_fp16" if "detector_fp16" in self.networks else "detector"
+
+    @property
+    def for_cameras(self) -> "Plan":
+        """Return the same with each load once and for longer: cameras by the second are repeats of their own."""
+        return replace(self, load_seconds=self.camera_seconds, repeats=1)
 
     def path(self, network: str) -> Path:
         """Export a network once, and return its file."""
-        path = self.out / "programs" / network / "model.pt2"
+        path = self.work / "programs" / network / "model.pt2"
         return path if path.is_file() else export(network, MODELS, path, MAX_ROWS)

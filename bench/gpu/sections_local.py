@@ -24,7 +24,7 @@ def _pair(setup: Setup, plan: Plan) -> dict[str, Any]:
     alone = measure_alone(setup)
     lane, batches = measure_lane(setup, alone["batch_ms"] / 1e3)
     if setup.rows == plan.batch_sizes[1]:
-        write_trace(batches, plan.out / f"trace-{setup.network}-{setup.rows}.json")
+        write_trace(batches, plan.work / f"trace-{setup.network}-{setup.rows}.json")
     return setup.facts | {"alone": alone, "lane": lane, "share": lane["rows_per_s"] / alone["rows_per_s"]}
 
 

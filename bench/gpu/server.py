@@ -1,4 +1,4 @@
-"""A `forebay serve` process with the exported networks, and what it says about itself."""
+"""`forebay serve` processes with the exported networks, and what they say about themselves."""
 
 import contextlib
 import json
@@ -8,21 +8,33 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.gpu.lane import overlap
-from bench.gpu.plan import Plan
+from bench.gpu.plan import MODELS, Plan
 from bench.server_process import RunningServer, running_server
 from service.observe.journal import BatchEvent
 
-TRACE_SECONDS = 2.0
+TRACE_SECONDS = 1.5
 HTTP_TIMEOUT_S = 20.0
 PERMITS = 512
 SIDES = {"detector": 416, "detector_fp16": 416, "resnet50": 224}
 """Pixels of the square pictures that each network takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedNetwork:
+    """A network as a model of a server: typed results (detections) or raw tensors, on which GPU."""
+
+    network: str
+    max_batch_size: int
+    is_typed: bool = False
+    gpu: int = 0
+    instances: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +44,13 @@ class GpuServer:
     running: RunningServer
     admin: str
 
+    @property
+    def pid(self) -> int:
+        """Of the server process."""
+        return int(self.running.process.pid)
+
     def trace(self) -> dict[str, Any]:
-        """Return the last seconds of batches and frames."""
+        """Return the last seconds of batches and frames. The server's own thread makes it: not while p99 counts."""
         url = f"http://{self.admin}/trace?seconds={TRACE_SECONDS}"
         with urllib.request.urlopen(url, timeout=HTTP_TIMEOUT_S) as answer:
             trace: dict[str, Any] = json.load(answer)
@@ -41,29 +58,61 @@ class GpuServer:
 
 
 @contextlib.contextmanager
-def gpu_server(plan: Plan, models: dict[str, tuple[str, int, int]]) -> Iterator[GpuServer]:
-    """Serve networks: name to (network, max_batch_size, instances)."""
-    repository = plan.out / "repository"
-    shutil.rmtree(repository, ignore_errors=True)
-    kind = "KIND_GPU" if plan.device == "cuda" else "KIND_CPU"
-    for name, (network, rows, instances) in models.items():
-        folder = repository / name / "1"
-        folder.mkdir(parents=True)
-        (folder / "model.pt2").hardlink_to(plan.path(network))
-        text = f'backend: "torch"\nmax_batch_size: {rows}\ninstance_group {{ kind: {kind} count: {instances} }}\n'
-        side = SIDES[network]
-        text += f'input {{ name: "image" data_type: TYPE_UINT8 format: FORMAT_NHWC dims: [ {side}, {side}, 3 ] }}\n'
-        (folder.parent / "config.pbtxt").write_text(text)
-    admin = f"127.0.0.1:{_free_port()}"
+def gpu_server(plan: Plan, models: Mapping[str, ServedNetwork]) -> Iterator[GpuServer]:
+    """Serve networks by name."""
+    with gpu_servers(plan, [models]) as servers:
+        yield servers[0]
+
+
+@contextlib.contextmanager
+def gpu_servers(plan: Plan, models_of: Sequence[Mapping[str, ServedNetwork]]) -> Iterator[list[GpuServer]]:
+    """Serve from several processes, each with models of its own, started at once."""
     os.environ |= {"FOREBAY_MAX_MESSAGE_BYTES": str(64 << 20), "FOREBAY_PERMITS": str(PERMITS)}
-    with running_server(None, "--admin-address", admin, model_repository=repository) as running:
-        yield GpuServer(running, admin)
+    repositories = [_write_repository(plan, index, models) for index, models in enumerate(models_of)]
+    admins = [f"127.0.0.1:{port}" for port in _free_ports(len(repositories))]
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(len(repositories)) as pool:
+
+        def start(repository: Path, admin: str) -> GpuServer:
+            running = running_server(None, "--admin-address", admin, model_repository=repository)
+            return GpuServer(stack.enter_context(running), admin)
+
+        yield list(pool.map(start, repositories, admins))
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _write_repository(plan: Plan, index: int, models: Mapping[str, ServedNetwork]) -> Path:
+    repository = plan.work / f"repository-{index}"
+    shutil.rmtree(repository, ignore_errors=True)
+    for name, model in models.items():
+        folder = repository / name
+        (folder / "1").mkdir(parents=True)
+        (folder / "1" / "model.pt2").hardlink_to(plan.path(model.network))
+        (folder / "config.pbtxt").write_text(_config(plan, model))
+        if model.is_typed:
+            shutil.copy(MODELS / "detector" / "labels.txt", folder)
+    return repository
+
+
+def _config(plan: Plan, model: ServedNetwork) -> str:
+    place = f"kind: KIND_GPU gpus: [ {model.gpu} ]" if plan.device == "cuda" else "kind: KIND_CPU"
+    lines = [
+        'backend: "torch"',
+        f"max_batch_size: {model.max_batch_size}",
+        f"instance_group {{ {place} count: {model.instances} }}",
+    ]
+    if model.is_typed:
+        bundled = (MODELS / "detector" / "config.pbtxt").read_text()
+        return "\n".join(lines) + "\n" + bundled[bundled.index("input {") :]
+    side = SIDES[model.network]
+    lines.append(f'input {{ name: "image" data_type: TYPE_UINT8 format: FORMAT_NHWC dims: [ {side}, {side}, 3 ] }}')
+    return "\n".join(lines) + "\n"
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def clients(module: str, arguments: list[list[str]], timeout_s: float) -> list[dict[str, Any]]:

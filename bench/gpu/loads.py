@@ -1,0 +1,200 @@
+"""Loads on servers from client processes, and what the servers did meanwhile.
+
+Every load is repeated without anybody looking on; only then it runs once more with the trace of the device taken, so
+that no latency has the making of a trace in it.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.gpu.numbers import middle
+from bench.gpu.plan import MODELS, Plan
+from bench.gpu.server import SIDES, GpuServer, clients, device_use, write_trace
+from bench.gpu.threads import thread_names, watched_threads
+
+CLIENT_TIMEOUT_S = 120.0
+FPS = 30.0
+LIMIT_MS = 100.0
+TRACE_AFTER_SHARE = 0.8
+CLIENT_START_S = 1.0
+"""About what a client process needs before it sends."""
+
+Load = Callable[[float], dict[str, Any]]
+"""Takes seconds, about; returns at least rows_per_s, p50_ms, p99_ms and frames (rows answered)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model on one or more servers.
+
+    Attributes:
+        servers: that share the clients.
+        model: name on each of them.
+        payload: file with the bytes of one row, or one JPEG.
+        is_jpeg: which of the two.
+    """
+
+    servers: Sequence[GpuServer]
+    model: str
+    payload: Path
+    is_jpeg: bool = False
+
+    def address(self, client: int) -> str:
+        """Return where the client of that number goes."""
+        return self.servers[client % len(self.servers)].running.address
+
+    def cpu_s(self) -> float:
+        """CPU seconds of all servers together."""
+        return sum(server.running.cpu_s() for server in self.servers)
+
+
+def frames_load(target: Target, worker_count: int, window: int) -> Load:
+    """Closed loop on streams: so many clients, one stream each, `window` frames in flight."""
+    rate_per_worker = [0.0]
+
+    def load(seconds: float) -> dict[str, Any]:
+        count = max(int(seconds * rate_per_worker[0]), 2 * window + 1)
+        more = ["--payload-file", str(target.payload), "--streams", "1", "--window", str(window)]
+        arguments = [[target.address(i), target.model, *more, "--frames", str(count)] for i in range(worker_count)]
+        results = clients("bench.frame_load", arguments, CLIENT_TIMEOUT_S)
+        rate_per_worker[0] = sum(r["frames"] / r["wall_s"] for r in results) / worker_count
+        return {
+            "rows_per_s": sum(r["frames"] / r["wall_s"] for r in results),
+            "frames": sum(r["frames"] for r in results),
+            "not_ok": sum(r["not_ok"] for r in results),
+            "p50_ms": float(np.median([r["p50_ms"] for r in results])),
+            "p99_ms": max(r["p99_ms"] for r in results),
+            "mean_batch": float(np.mean([r["mean_batch"] for r in results])),
+            "client_cpu_s": sum(r["client_cpu_s"] for r in results),
+        }
+
+    load(0.0)  # connections, lazy imports, and how fast it is
+    return load
+
+
+def requests_load(target: Target, worker_count: int, window: int, rows: int, side: int) -> Load:
+    """Closed loop of requests of `rows` rows each."""
+
+    def load(seconds: float) -> dict[str, Any]:
+        more = ["--shape", f"{rows},{side},{side},3", "--window", str(window), "--seconds", str(seconds)]
+        arguments = [[target.address(i), target.model, *more] for i in range(worker_count)]
+        results = clients("bench.gpu.rows_load", arguments, CLIENT_TIMEOUT_S)
+        return {
+            "rows_per_s": sum(r["rows_per_s"] for r in results),
+            "frames": sum(r["rows_per_s"] * r["wall_s"] for r in results),
+            "p50_ms": float(np.median([r["p50_ms"] for r in results])),
+            "p99_ms": max(r["p99_ms"] for r in results),
+            "client_cpu_s": sum(r["client_cpu_s"] for r in results),
+        }
+
+    return load
+
+
+def cameras_load(target: Target, worker_count: int, count: int, delivery: str) -> Load:
+    """Open loop: `count` cameras of 30 frames a second; in time is within 100 ms of the intended send."""
+    shares = [count // worker_count + (i < count % worker_count) for i in range(worker_count)]
+
+    def load(seconds: float) -> dict[str, Any]:
+        common = ["--jpeg" if target.is_jpeg else "--tensor", str(target.payload), "--delivery", delivery]
+        common += ["--fps", str(FPS), "--limit-ms", str(LIMIT_MS), "--seconds", str(seconds)]
+        arguments = [
+            [target.address(i), target.model, *common, "--cameras", str(n), "--seed", str(i)]
+            for i, n in enumerate(shares)
+            if n
+        ]
+        return _camera_result(clients("bench.camera_load", arguments, seconds * 3 + CLIENT_TIMEOUT_S))
+
+    return load
+
+
+def _camera_result(results: list[dict[str, Any]]) -> dict[str, Any]:
+    statuses: dict[str, int] = {}
+    for result in results:
+        for name, number in result["statuses"].items():
+            statuses[name] = statuses.get(name, 0) + number
+    offered = sum(r["offered_per_s"] for r in results)
+    answered = [r for r in results if r["mean_stage_ms"]] or results
+    return {
+        "offered_per_s": offered,
+        "in_time_share": sum(r["in_time_per_s"] for r in results) / offered,
+        "rows_per_s": sum(r["statuses"].get("OK", 0) / r["wall_s"] for r in results),
+        "frames": statuses.get("OK", 0),
+        "p50_ms": float(np.median([r["p50_ms"] for r in answered])),
+        "p99_ms": max(r["p99_ms"] for r in answered),
+        "statuses": statuses,
+        "send_lag_p99_ms": max(r["send_lag_p99_ms"] for r in results),
+        "mean_batch": float(np.mean([r["mean_batch"] for r in answered])),
+        "mean_stage_ms": answered[0]["mean_stage_ms"],
+        "client_cpu_s": sum(r["client_cpu_s"] for r in results),
+    }
+
+
+def repeated(target: Target, load: Load, plan: Plan) -> dict[str, Any]:
+    """Run a load as often as the plan says, unobserved; return medians, the runs, and CPU a row by kind of thread."""
+    names = {server.pid: thread_names(server.pid) for server in target.servers}
+    runs, thread_s = [], dict[str, float]()
+    for _ in range(plan.repeats):
+        before_s = target.cpu_s()
+        with ExitStack() as stack:
+            found = [stack.enter_context(watched_threads(pid, names[pid])) for pid in names]
+            run = load(plan.load_seconds)
+        run["server_cpu_s"] = target.cpu_s() - before_s
+        run["server_cpu_ms_per_row"] = run["server_cpu_s"] * 1e3 / max(1.0, run["frames"])
+        for threads in found:
+            for name, used_s in threads.items():
+                thread_s[name] = thread_s.get(name, 0.0) + used_s
+        runs.append(run)
+    rows = max(1.0, sum(run["frames"] for run in runs))
+    return middle(runs) | {
+        "thread_cpu_us_per_row": {name: used_s * 1e6 / rows for name, used_s in thread_s.items()},
+    }
+
+
+def observed(target: Target, load: Load, plan: Plan, trace_path: Path | None = None) -> dict[str, Any]:
+    """Run a load once more and return what the device of the first server did; its latencies are thrown away.
+
+    The end of the trace is written to `trace_path`, if given.
+    """
+    found: dict[str, Any] = {}
+    wait = threading.Event()
+
+    def look() -> None:
+        wait.wait(CLIENT_START_S + plan.load_seconds * TRACE_AFTER_SHARE)
+        trace = target.servers[0].trace()
+        found.update(device_use(trace, target.model))
+        if trace_path is not None:
+            write_trace(trace, trace_path)
+
+    thread = threading.Thread(target=look, name="look")
+    thread.start()
+    load(plan.load_seconds)
+    wait.set()
+    thread.join()
+    return found
+
+
+def write_payloads(plan: Plan) -> dict[str, Path]:
+    """Write one picture of the bundled clip as every network takes it, and as a JPEG; return the files by name."""
+    import cv2
+
+    clip = cv2.VideoCapture(str(MODELS / "pedestrians.mp4"))
+    is_read, picture = clip.read()
+    clip.release()
+    if not is_read:
+        raise RuntimeError("the bundled clip cannot be read")
+    files = {}
+    for network, side in SIDES.items():
+        files[network] = plan.work / f"{network}.raw"
+        files[network].write_bytes(cv2.resize(picture, (side, side)).tobytes())
+    is_written, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    if not is_written:
+        raise RuntimeError("no JPEG encoder")
+    files["jpeg"] = plan.work / "camera.jpg"
+    files["jpeg"].write_bytes(bytes(data))
+    return files
