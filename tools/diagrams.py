@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from service.models.fields import FIELDS
 from service.pipeline.slots import TRANSITIONS, SlotState
 from service.settings import ServeSettings
 
@@ -46,10 +47,17 @@ def exit_codes() -> str:
     return "\n".join(["| code | meaning |", "| ---: | --- |", *rows, ""])
 
 
+def model_fields() -> str:
+    """Return the table of what is done with every field of config.pbtxt."""
+    rows = [f"| {path} | {treatment.kind} | {treatment.text} |" for path, treatment in FIELDS.items()]
+    return "\n".join(["| field | | |", "| --- | --- | --- |", *rows, ""])
+
+
 FRAGMENTS: dict[str, Callable[[], str]] = {
     "slot-states": slot_states,
     "settings": settings,
     "exit-codes": exit_codes,
+    "model-fields": model_fields,
 }
 
 

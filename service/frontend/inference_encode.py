@@ -49,7 +49,7 @@ def _add_output(
     face, form = wanted.face, call.form
     data: Bytes
     if wanted.classes:
-        rows = [tensors.top_classes(row.reshape(-1), wanted.classes, form.face.labels) for row in array]
+        rows = [tensors.top_classes(row.reshape(-1), wanted.classes, face.labels) for row in array]
         inner: tuple[int, ...] = (len(rows[0]),)
         datatype = "BYTES"
         data = tensors.strings_to_bytes(value for row in rows for value in row)

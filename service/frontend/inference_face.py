@@ -5,7 +5,7 @@ Shapes here are those of the configuration (`dims`), without the batch dimension
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
@@ -34,6 +34,7 @@ class TensorFace:
         shape: what clients send or get, without the batch dimension; -1 where it varies.
         spec: what the engine has.
         reshape: the engine's shape as the configuration writes it, if that is another than the clients'.
+        labels: names of the classes, if it has some.
     """
 
     name: str
@@ -42,6 +43,7 @@ class TensorFace:
     shape: tuple[int, ...]
     spec: TensorSpec
     reshape: tuple[int, ...] | None = None
+    labels: tuple[str, ...] = ()
 
     @cached_property
     def is_fixed(self) -> bool:
@@ -77,8 +79,9 @@ class ModelFace:
         self.max_batch_size = specs.max_batch_size
         self.inputs = _faces(specs.inputs, config.input)
         self.outputs = _faces(specs.outputs, config.output)
+        for name, face in self.outputs.items():
+            self.outputs[name] = replace(face, labels=_labels(version, name))
         self.is_fixed = all(face.is_fixed for face in (*self.inputs.values(), *self.outputs.values()))
-        self.labels = _labels(version)
         self.platform = config.platform or PLATFORM_BY_BACKEND.get(version.description.backend, "")
 
     def metadata(self, versions: list[str]) -> pb.ModelMetadataResponse:
@@ -118,9 +121,9 @@ def _face(index: int, spec: TensorSpec, written: ModelInput | ModelOutput | None
     return TensorFace(spec.name, index, NAME_BY_DTYPE[spec.dtype], shape, spec, reshape)
 
 
-def _labels(version: ModelVersion) -> tuple[str, ...]:
+def _labels(version: ModelVersion, output: str) -> tuple[str, ...]:
     task = version.description.task
-    return () if task is None else task.labels
+    return version.description.labels.get(output) or (() if task is None else task.labels)
 
 
 _faces_by_version: WeakKeyDictionary[ModelVersion, ModelFace] = WeakKeyDictionary()

@@ -2,22 +2,22 @@
 
 `describe` works from the folder alone; `service.models.completion.complete` adds what the opened engine says.
 
-Acted on: name, platform, backend, version_policy, max_batch_size, input, output (label_filename too), instance_group
-count, default_model_filename, dynamic_batching, model_warmup (`service.models.warmup_samples`) and parameters
-(`service.models.parameters`). Refused, since a model would not do what its author meant: ensemble_scheduling,
-sequence_batching with control inputs or states, ragged batches, decoupled models. What is ignored is named in
-`ModelDescription.warnings`.
+What is done with which field is in `service.models.fields`. What is ignored is named in `ModelDescription.warnings`;
+all that is wrong is told at once.
 """
 
 import difflib
+import re
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from engines.options import KNOWN_OPTIONS
-from forebay.wire.model_config_pb2 import ModelConfig, ModelDynamicBatching, ModelInstanceGroup
+from forebay.wire.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from service.models.config_text import MAX_LABELS_BYTES, ConfigError, read_config, read_text
 from service.models.description import BatchingOptions, ClassificationTask, DetectionTask, ModelDescription, Task
+from service.models.fields import refusals_of, warnings_of
 from service.models.parameters import OwnParameters, read_parameters
 from service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
 from service.models.warmup_samples import read_samples
@@ -44,20 +44,6 @@ MAX_INSTANCES = 64
 MAX_BATCH_SIZE = 4096
 MAX_PRIORITY_LEVELS = 1_000
 
-IGNORED = (
-    ("response_cache", "responses are not cached"),
-    ("model_repository_agents", "there are no repository agents"),
-    ("model_operations", "custom operation libraries are not loaded"),
-    ("batch_input", "batch inputs are not computed"),
-    ("batch_output", "batch outputs are not split"),
-    ("runtime", "backends have one runtime"),
-    ("model_metrics", "buckets of histograms are fixed"),
-    ("metric_tags", "metrics have no further labels"),
-    ("optimization", "the backend's own options decide"),
-    ("cc_model_filenames", "the file is chosen by default_model_filename"),
-    ("sequence_batching", "frames of a stream are kept in order without it"),
-)
-
 POLICY_KEY = "policy"  # read by service.models.batching
 OPTION_ALIASES = {("onnxruntime", "intra_op_thread_count"): "intra_op_threads"}
 """Triton's names of options that are ours too."""
@@ -76,29 +62,68 @@ def describe(entry: ModelEntry, config: ModelConfig | None = None, *, cpu_fallba
         ConfigError: config.pbtxt cannot be read or asks for what cannot be served.
         RepositoryError: no model file to derive the backend from, or a link that leads out of the repository.
     """
+    warnings: list[str] = []
     if config is None:
-        config = read_config(entry) or ModelConfig()
+        config = read_config(entry, warnings) or ModelConfig()
     filename = f"{entry.name}/{CONFIG_NAME}"
-    _refuse(config, entry, filename)
-    own = read_parameters(config, filename)
-    backend = _backend(config, entry, filename)
-    _check_gpu(config, own, backend, filename, is_fallback=cpu_fallback)
+    problems = _Problems(filename)
+    with problems:
+        _check_name(config, entry, filename)
+    with problems:
+        _check_fields(config, filename)
+    own, backend = OwnParameters(), ""
+    with problems:
+        own = read_parameters(config, filename)
+    with problems:
+        backend = _backend(config, entry, filename)
+        _check_gpu(config, own, backend, filename, is_fallback=cpu_fallback)
+        _device(config, backend, filename)
+    labels: dict[str, tuple[str, ...]] = {}
+    with problems:
+        labels = _labels(config, entry, filename)
+    for check in (_max_batch_size, _instance_count, _batching, _check_tags):
+        with problems:
+            check(config, filename)
+    problems.tell()
     options, unknown = _backend_options(own, backend)
+    warnings += _warnings(config, backend) + unknown
     return ModelDescription(
         name=entry.name,
         backend=backend,
         max_batch_size=_max_batch_size(config, filename),
-        task=_task(config, own, entry, filename),
+        task=_task(own, labels, filename),
         latency_budget_ms=own.latency_budget_ms,
         instance_count=_instance_count(config, filename),
         device=_device(config, backend, filename),
         batching=_batching(config, filename),
         backend_options=options,
         model_filename=config.default_model_filename,
+        labels=labels,
         warmup=read_samples(config, entry, filename),
-        warnings=(*_warnings(config, backend, filename), *(f"{filename}: {line}" for line in unknown)),
+        warnings=tuple(f"{filename}: {line}" for line in warnings),
         config=config,
     )
+
+
+class _Problems(AbstractContextManager[None]):
+    """Collects what is wrong, so that all of it is told at once: `with problems:` around each check."""
+
+    def __init__(self, filename: str) -> None:
+        self._prefix = f"{filename}: "
+        self._found: list[RepositoryError] = []
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if not isinstance(error, RepositoryError):
+            return False
+        self._found.append(error)
+        return True
+
+    def tell(self) -> None:
+        """Raise one error for all. Raises RepositoryError or ConfigError."""
+        if len(self._found) == 1:
+            raise self._found[0]
+        if self._found:
+            raise ConfigError(self._prefix + "; ".join(str(error).removeprefix(self._prefix) for error in self._found))
 
 
 def model_file(entry: ModelEntry, version: int, description: ModelDescription) -> Path | None:
@@ -138,22 +163,24 @@ def serving_versions(entry: ModelEntry, description: ModelDescription) -> tuple[
     return chosen
 
 
-def _refuse(config: ModelConfig, entry: ModelEntry, filename: str) -> None:
+def _check_name(config: ModelConfig, entry: ModelEntry, filename: str) -> None:
     if config.name not in ("", entry.name):
         raise ConfigError(
             f"{filename}: name is {config.name!r}, but the folder is {entry.name!r}: give both the same name"
         )
-    if config.HasField("ensemble_scheduling"):
-        raise ConfigError(f"{filename}: ensembles are not served: call the models one by one")
-    if config.sequence_batching.control_input or config.sequence_batching.state:
-        raise ConfigError(
-            f"{filename}: sequences with control inputs or states are not served: remove sequence_batching"
-        )
-    if config.model_transaction_policy.decoupled:
-        raise ConfigError(f"{filename}: decoupled models are not served: every request has one response")
-    for tensor in config.input:
-        if tensor.allow_ragged_batch:
-            raise ConfigError(f"{filename}: input {tensor.name!r}: ragged batches are not served")
+
+
+def _check_fields(config: ModelConfig, filename: str) -> None:
+    if refusals := refusals_of(config):
+        raise ConfigError(f"{filename}: {'; '.join(refusals)}")
+
+
+def _check_tags(config: ModelConfig, filename: str) -> None:
+    for name in config.metric_tags:
+        if not re.fullmatch(r"[a-zA-Z0-9_]{1,64}", name):
+            raise ConfigError(
+                f"{filename}: metric_tags: {name[:64]!r} is no name of a label: use letters, digits and '_', at most 64"
+            )
 
 
 def _backend(config: ModelConfig, entry: ModelEntry, filename: str) -> str:
@@ -271,10 +298,14 @@ def _batching(config: ModelConfig, filename: str) -> BatchingOptions:
     return BatchingOptions(sizes, dynamic.max_queue_delay_microseconds or None, levels, default or 1)
 
 
-def _task(config: ModelConfig, own: OwnParameters, entry: ModelEntry, filename: str) -> Task | None:
+def _task(own: OwnParameters, labels_by_output: dict[str, tuple[str, ...]], filename: str) -> Task | None:
     if own.task == "tensors":
         return None
-    labels = own.labels if own.labels is not None else _labels(config, entry, filename)
+    labels = own.labels or ()
+    if own.labels is None and labels_by_output:
+        labels, *others = set(labels_by_output.values())
+        if others:
+            raise ConfigError(f"{filename}: outputs name label files that differ: a model with a task has one")
     given: dict[str, Any] = {"score_threshold": own.score_threshold, "max_results": own.max_results}
     if own.task == "detection":
         given["iou_threshold"] = own.iou_threshold
@@ -282,39 +313,30 @@ def _task(config: ModelConfig, own: OwnParameters, entry: ModelEntry, filename: 
     return replace(task, **{name: value for name, value in given.items() if value is not None})
 
 
-def _labels(config: ModelConfig, entry: ModelEntry, filename: str) -> tuple[str, ...]:
-    names = sorted({output.label_filename for output in config.output if output.label_filename})
-    if not names:
-        return ()
-    if len(names) > 1:
-        raise ConfigError(f"{filename}: outputs name different label files ({', '.join(names)}): keep one")
-    text = read_text(entry, names[0], MAX_LABELS_BYTES)
-    if text is None:
-        raise ConfigError(f"{filename}: label_filename {names[0]!r} is not in the folder {entry.name}: put it there")
-    return tuple(line.strip() for line in text.splitlines())
+def _labels(config: ModelConfig, entry: ModelEntry, filename: str) -> dict[str, tuple[str, ...]]:
+    """Return the labels of every output that names a file."""
+    labels: dict[str, tuple[str, ...]] = {}
+    for output in config.output:
+        name = output.label_filename
+        if not name:
+            continue
+        text = read_text(entry, name, MAX_LABELS_BYTES)
+        if text is None:
+            raise ConfigError(f"{filename}: label_filename {name!r} is not in the folder {entry.name}: put it there")
+        labels[output.name] = tuple(line.strip() for line in text.splitlines())
+    return labels
 
 
-def _warnings(config: ModelConfig, backend: str, filename: str) -> tuple[str, ...]:
-    lines = [f"{name} is ignored: {reason}" for name, reason in IGNORED if name in _present(config)]
-    lines.extend(
-        f"input {tensor.name!r}: optional is ignored: requests must have every input"
-        for tensor in config.input
-        if tensor.optional
-    )
+def _warnings(config: ModelConfig, backend: str) -> list[str]:
+    lines = warnings_of(config)
     lines.extend(
         f"model_warmup {sample.name or number!r} is ignored: batch_size is 0"
         for number, sample in enumerate(config.model_warmup, start=1)
         if not sample.batch_size
     )
-    for group in config.instance_group:
-        vain = _present(group) & {"rate_limiter", "secondary_devices", "host_policy"}
-        if backend not in GPU_BACKENDS:
-            vain |= _present(group) & {"gpus"}
-        lines.extend(f"instance_group {name} is ignored" for name in sorted(vain))
-        if group.kind == ModelInstanceGroup.KIND_GPU and backend not in GPU_BACKENDS:
-            lines.append(f"instance_group kind KIND_GPU is ignored: backend {backend} runs on the CPU")
-    return tuple(f"{filename}: {line}" for line in dict.fromkeys(lines))
-
-
-def _present(message: ModelConfig | ModelDynamicBatching | ModelInstanceGroup) -> set[str]:
-    return {field.name for field, _ in message.ListFields()}
+    if backend not in GPU_BACKENDS:
+        if any(group.gpus for group in config.instance_group):
+            lines.append(f"instance_group.gpus is ignored: backend {backend} runs on the CPU")
+        if any(group.kind == ModelInstanceGroup.KIND_GPU for group in config.instance_group):
+            lines.append(f"instance_group.kind KIND_GPU is ignored: backend {backend} runs on the CPU")
+    return lines

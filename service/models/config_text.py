@@ -18,6 +18,8 @@ MAX_LABELS_BYTES = 4 << 20
 _WRAPPER = "model_configuration"
 _UNKNOWN_FIELD = re.compile(r'Message type "(?P<scope>[\w.]+)" has no field named "(?P<name>\w+)"')
 _UNKNOWN_VALUE = re.compile(r'Enum type "(?P<scope>[\w.]+)" has no value named (?P<name>\w+)')
+_BLANK = r"(?:\s|#[^\n]*)*"
+_WRAPPED = re.compile(rf"\A(?P<before>{_BLANK}{_WRAPPER}\s*:?\s*\{{)(?P<fields>.*)\}}{_BLANK}\Z", re.DOTALL)
 _POSITION = re.compile(r"^\d+:\d+ : ('.*?': )?", re.DOTALL)
 
 
@@ -25,15 +27,24 @@ class ConfigError(RepositoryError):
     """A configuration cannot be read or cannot be served; the message says where and how to mend it."""
 
 
-def read_config(entry: ModelEntry) -> ModelConfig | None:
+def read_config(entry: ModelEntry, warnings: list[str]) -> ModelConfig | None:
     """Return the configuration of a model as written, or None if there is no file.
+
+    Args:
+        entry: the model's folder.
+        warnings: lines are added for what was mended.
 
     Raises:
         ConfigError: not text, too long, or not a ModelConfig.
         RepositoryError: the file is a link that leads out of the repository.
     """
     text = read_text(entry, CONFIG_NAME, MAX_CONFIG_BYTES)
-    return None if text is None else parse_config(text, f"{entry.name}/{CONFIG_NAME}")
+    if text is None:
+        return None
+    if (inner := _unwrapped(text)) is not None:
+        warnings.append(f"the fields stand alone in this file: the surrounding '{_WRAPPER} {{ ... }}' is passed over")
+        text = inner
+    return parse_config(text, f"{entry.name}/{CONFIG_NAME}")
 
 
 def parse_config(text: str, filename: str) -> ModelConfig:
@@ -76,6 +87,14 @@ def read_text(entry: ModelEntry, name: str, limit_bytes: int) -> str | None:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{entry.name}/{name}:{line}: not UTF-8 text") from None
+
+
+def _unwrapped(text: str) -> str | None:
+    """Return a configuration without the message around it, which some guides show; None if there is none."""
+    found = _WRAPPED.match(text)
+    if found is None:
+        return None
+    return re.sub(r"[^\n]", " ", found["before"]) + found["fields"]  # lines and columns stay what they are
 
 
 def _explain(message: str) -> str:

@@ -117,6 +117,7 @@ class ModelDescription:
         batching: scheduling knobs.
         backend_options: parameters that are the backend's own (`alpha_ms`, ...), as written.
         model_filename: default_model_filename of the configuration; empty for the backend's usual name.
+        labels: names of the classes, by output, of outputs that name a file with them.
         warmup: requests that every instance runs before a version serves, beside the derived ones.
         warnings: what the configuration asks for that is ignored, one sentence each, for the log.
         config: the configuration as read, or an empty one with the name; normalised once `specs` is set.
@@ -134,6 +135,7 @@ class ModelDescription:
     batching: BatchingOptions = BatchingOptions()
     backend_options: Mapping[str, str] = field(default_factory=dict)
     model_filename: str = ""
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     warmup: tuple[WarmupSample, ...] = ()
     warnings: tuple[str, ...] = ()
     config: ModelConfig = field(default_factory=ModelConfig, compare=False)

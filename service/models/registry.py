@@ -90,6 +90,7 @@ class ModelRegistry:
                 version.statistics.snapshot(),
                 version.former.statistics().pending_requests,
                 version.load_ns,
+                version.description.config.metric_tags,
             )
             for version in self.all()
         ]

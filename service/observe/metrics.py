@@ -3,11 +3,12 @@
 Written by hand: the usual library gives counters a suffix `_total` that those dashboards do not know.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import psutil
 
+from service.observe.exposition import escape
 from service.observe.statistics import REASONS, Counts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -23,6 +24,7 @@ class VersionReport:
         counts: since it was loaded.
         pending: requests that wait now.
         load_ns: how long loading it took.
+        tags: more labels, by name.
     """
 
     model: str
@@ -30,6 +32,7 @@ class VersionReport:
     counts: Counts
     pending: int
     load_ns: int
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,8 @@ def _head(name: str, kind: str, text: str) -> list[str]:
 
 
 def _labels(report: VersionReport) -> str:
-    return f'model="{report.model}",version="{report.version}"'  # letters, digits, '_', '-' and '.': nothing to escape
+    labels = f'model="{report.model}",version="{report.version}"'  # of letters, digits and '_-.': nothing to escape
+    return labels + "".join(f',_{name}="{escape(value)}"' for name, value in sorted(report.tags.items()))
 
 
 def _number(value: float) -> str:

@@ -82,6 +82,18 @@ async def test_failures_are_counted_by_reason(tmp_path):
 
 
 @on_loop
+async def test_tags_of_a_model_are_labels_of_its_metrics(tmp_path):
+    simulated(tmp_path)
+    with (tmp_path / "sim" / "config.pbtxt").open("a") as file:
+        file.write('\nmetric_tags { key: "site" value: "Hall \\"3\\"" } metric_tags { key: "line" value: "7" }')
+    async with real_server(tmp_path, admin_address="127.0.0.1:0") as running:
+        _, text = await get(running.server.admin_address)
+        labels = r'model="sim",version="1",_line="7",_site="Hall \"3\""'
+        assert samples(text)[f"nv_inference_count{{{labels}}}"] == 0
+        assert samples(text)[f'nv_inference_request_failure{{{labels},reason="BACKEND"}}'] == 0
+
+
+@on_loop
 async def test_frames_are_counted_like_requests(tmp_path):
     simulated(tmp_path)
     async with real_server(tmp_path, admin_address="127.0.0.1:0") as running:

@@ -150,8 +150,9 @@ def test_what_is_ignored_is_said_once_each(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("optimization { eager_batching: true }", "optimization is ignored"),
-        ("instance_group { gpus: 1 }", "instance_group gpus is ignored"),
+        ("optimization { eager_batching: true }", None),
+        ("optimization { graph { level: 1 } }", "optimization.graph is ignored"),
+        ("instance_group { gpus: 1 }", "instance_group.gpus is ignored"),
         ('model_warmup { name: "w" }', "model_warmup 'w' is ignored: batch_size is 0"),
         ('model_warmup { batch_size: 1 inputs { key: "x" value { data_type: TYPE_FP32 zero_data: true } } }', None),
         ("dynamic_batching { default_queue_policy { max_queue_size: 4 } }", None),
@@ -252,7 +253,7 @@ def test_the_version_policy_chooses(tmp_path, text, versions):
         ("ensemble_scheduling { }", "ensembles are not served"),
         ('sequence_batching { control_input { name: "s" } }', "remove sequence_batching"),
         ("model_transaction_policy { decoupled: true }", "decoupled models are not served"),
-        ('input { name: "x" allow_ragged_batch: true }', "input 'x': ragged batches"),
+        ('input { name: "x" allow_ragged_batch: true }', "input 'x': allow_ragged_batch: ragged batches"),
         (parameters(task="detect"), "'task' is 'detect': it must be one of detection, classification, tensors"),
         (parameters(color_order="rgb"), "'color_order' is 'rgb': it must be one of RGB, BGR"),
         (parameters(score_threshold="1.5"), "'score_threshold' is '1.5': it must be a number from 0 to 1"),
@@ -276,7 +277,7 @@ def test_the_version_policy_chooses(tmp_path, text, versions):
         (
             'output { name: "x" label_filename: "a.txt" } output { name: "y" label_filename: "b.txt" }'
             + parameters(task="detection"),
-            "different label files (a.txt, b.txt)",
+            "label_filename 'a.txt' is not in the folder m",
         ),
     ],
 )
@@ -318,3 +319,51 @@ def test_the_page_on_models_names_every_parameter_and_every_field():
     page = (Path(__file__).resolve().parents[3] / "docs" / "models.md").read_text()
     fields = [field.name for field in ModelConfig.DESCRIPTOR.fields]
     assert [name for name in (*OWN_KEYS, *fields) if name not in page] == []
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path):
+    text = """
+        model_configuration {
+          name: "other"
+          max_batch_size: -1
+          input { name: "x" data_type: TYPE_FP32 dims: [ 8, 3, 4 ] allow_ragged_batch: true }
+          ensemble_scheduling { }
+          instance_group { kind: KIND_GPU count: -2 }
+          parameters { key: "task" value { string_value: "detect" } }
+        }
+    """
+    with pytest.raises(RepositoryError) as caught:
+        described(tmp_path, text)
+    message = str(caught.value)
+    assert message.count("m/config.pbtxt") == 1
+    for words in (
+        "name is 'other', but the folder is 'm'",
+        "ensembles are not served",
+        "input 'x': allow_ragged_batch",
+        "'task' is 'detect'",
+        "write KIND_CPU or KIND_AUTO, name another backend, or start the server with --cpu-fallback",
+        "max_batch_size is -1",
+        "count is -2",
+    ):
+        assert words in message
+
+
+def test_labels_are_kept_by_output_whatever_the_task(tmp_path):
+    text = 'output { name: "x" label_filename: "a.txt" } output { name: "y" label_filename: "b.txt" }'
+    found = described(tmp_path, text, files=("1/model.onnx", "a.txt", "b.txt"))
+    assert found.task is None
+    assert found.labels == {"x": ("person", "car"), "y": ("person", "car")}
+
+
+def test_labels_of_a_task_are_one_list(tmp_path):
+    text = 'output { name: "x" label_filename: "a.txt" } output { name: "y" label_filename: "b.txt" }'
+    found = entry(tmp_path, text + parameters(task="detection"), files=("1/model.onnx", "a.txt", "b.txt"))
+    assert describe(found).task.labels == ("person", "car")
+    (tmp_path / "m" / "b.txt").write_text("cat")
+    with pytest.raises(RepositoryError, match="label files that differ"):
+        describe(found)
+
+
+def test_a_tag_that_is_no_label_is_refused(tmp_path):
+    with pytest.raises(RepositoryError, match="'a-b' is no name of a label"):
+        described(tmp_path, 'metric_tags { key: "a-b" value: "x" }')

@@ -136,17 +136,17 @@ def entry(tmp_path, data):
 )
 def test_a_file_that_is_no_text_is_told(tmp_path, data, message):
     with pytest.raises(ConfigError) as caught:
-        read_config(entry(tmp_path, data))
+        read_config(entry(tmp_path, data), [])
     assert message in str(caught.value)
 
 
 def test_a_byte_order_mark_does_no_harm(tmp_path):
-    assert read_config(entry(tmp_path, b'\xef\xbb\xbfname: "m"')).name == "m"
+    assert read_config(entry(tmp_path, b'\xef\xbb\xbfname: "m"'), []).name == "m"
 
 
 def test_no_file_is_no_configuration(tmp_path):
     (tmp_path / "m" / "1").mkdir(parents=True)
-    assert read_config(Repository([tmp_path]).model("m")) is None
+    assert read_config(Repository([tmp_path]).model("m"), []) is None
 
 
 @given(st.text(max_size=200))
@@ -219,3 +219,25 @@ configs = st.fixed_dictionaries(
 def test_what_is_written_is_read_back(fields):
     config = ModelConfig(**fields)
     assert parse_config(text_format.MessageToString(config), "m/config.pbtxt") == config
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'model_configuration { name: "m" max_batch_size: 3 }',
+        'model_configuration: {\n  name: "m"\n  max_batch_size: 3\n}\n# the end\n',
+        '# a guide said so\nmodel_configuration {\nname: "m" max_batch_size: 3 # }\n}',
+    ],
+)
+def test_a_file_whose_fields_are_wrapped_is_read_with_a_warning(tmp_path, text):
+    warnings = []
+    config = read_config(entry(tmp_path, text.encode()), warnings)
+    assert (config.name, config.max_batch_size) == ("m", 3)
+    assert len(warnings) == 1
+    assert "'model_configuration { ... }' is passed over" in warnings[0]
+
+
+def test_places_in_a_wrapped_file_are_those_of_the_file(tmp_path):
+    text = b'model_configuration {\n  name: "m"\n  max_batch: 3\n}'
+    with pytest.raises(ConfigError, match=r"m/config.pbtxt:3:3: no field 'max_batch'"):
+        read_config(entry(tmp_path, text), [])

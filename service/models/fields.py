@@ -1,0 +1,165 @@
+"""What is done with every field of a model's configuration: one table for the service, the docs and the tests.
+
+A path names a field, or a message with everything in it. Every field of ModelConfig is covered by exactly one path
+(tests/unit/models/test_fields.py). `docs/models.md` shows the table (`make diagrams`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+from google.protobuf.message import Message
+
+from forebay.wire.model_config_pb2 import ModelConfig
+
+Kind = Literal["acted on", "always so", "ignored", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """What is done with one field.
+
+    Attributes:
+        kind: *acted on*; *always so*: it is done without being asked for, so that the field changes nothing;
+            *ignored*: with one warning; *refused*: the model would do something else than was meant.
+        text: how, or why.
+    """
+
+    kind: Kind
+    text: str
+
+
+_TABLE: tuple[tuple[Kind, tuple[tuple[str, str], ...]], ...] = (
+    (
+        "acted on",
+        (
+            ("name", "must be the folder's name if given"),
+            ("platform", "`onnxruntime_onnx`, `tensorrt_plan`, `pytorch_libtorch`"),
+            ("backend", "`onnxruntime`, `tensorrt`, `torch` (`pytorch` too), `simulated`"),
+            ("version_policy", "latest (default 1), all, specific"),
+            (
+                "max_batch_size",
+                "most rows of a batch, at most 4096; 0 with inputs or outputs written: no batch dimension; otherwise "
+                "the engine decides",
+            ),
+            ("input.name", "must be one of the model's"),
+            ("input.data_type", "must be the model's"),
+            ("input.dims", "must fit the model's; clients see the model's number where this says -1"),
+            ("input.reshape", "between what clients send and what the model takes"),
+            ("output.name", "must be one of the model's"),
+            ("output.data_type", "must be the model's"),
+            ("output.dims", "as of inputs"),
+            ("output.reshape", "as of inputs"),
+            ("output.label_filename", "one label a line; for `classification` and for tasks"),
+            ("instance_group.name", "told by ModelConfig"),
+            ("instance_group.count", "added up over groups that are not passive, at most 64"),
+            (
+                "instance_group.kind",
+                "[gpu.md](gpu.md); KIND_GPU on a backend that runs on the CPU is refused, unless `--cpu-fallback`",
+            ),
+            ("instance_group.gpus", "one GPU for all instances; ignored, with a warning, on the CPU"),
+            ("instance_group.passive", "its instances are not made"),
+            ("default_model_filename", "in the version's folder"),
+            ("metric_tags", "labels of the nv_inference_* metrics, `_` before each name"),
+            ("dynamic_batching.preferred_batch_size", "[batching.md](batching.md)"),
+            ("dynamic_batching.max_queue_delay_microseconds", "the longest that a batch waits to fill"),
+            ("dynamic_batching.priority_levels", "1 is the most urgent"),
+            ("dynamic_batching.default_priority_level", "of requests that name none"),
+            ("dynamic_batching.default_queue_policy", "timeouts and the length of the queue"),
+            ("dynamic_batching.priority_queue_policy", "the same for one level"),
+            ("parameters", "see below"),
+            ("model_warmup", "requests that run before a version serves; other sizes are warmed up with zeros"),
+        ),
+    ),
+    (
+        "always so",
+        (
+            ("dynamic_batching.preserve_ordering", "order is kept for each stream"),
+            ("optimization.cuda.graphs", "CUDA graphs are used wherever the engine can; `cuda_graphs` turns them off"),
+            ("optimization.cuda.output_copy_stream", "downloads have a CUDA stream of their own"),
+            ("optimization.input_pinned_memory", "on a GPU, host buffers are pinned"),
+            ("optimization.output_pinned_memory", "on a GPU, host buffers are pinned"),
+            ("optimization.eager_batching", "the next batch is formed while one executes"),
+            ("input.format", "the layout is the model's own"),
+        ),
+    ),
+    (
+        "ignored",
+        (
+            ("input.optional", "requests must have every input"),
+            ("input.is_non_linear_format_io", "the model file says so itself"),
+            ("output.is_non_linear_format_io", "the model file says so itself"),
+            ("instance_group.profile", "the profile that fits the batch best is taken"),
+            ("instance_group.rate_limiter", "instances share nothing that runs out"),
+            ("instance_group.secondary_devices", "there is no other device"),
+            ("instance_group.host_policy", "threads are not bound to cores"),
+            ("cc_model_filenames", "the file is chosen by default_model_filename"),
+            ("optimization.graph", "the backend's own options decide"),
+            ("optimization.priority", "device streams have the priority of their stage"),
+            ("optimization.cuda.busy_wait_events", "threads sleep until an event is done"),
+            ("optimization.cuda.graph_spec", "graphs are made of the sizes in `graph_sizes`"),
+            ("optimization.execution_accelerators", "`provider` chooses how ONNX Runtime executes"),
+            ("optimization.gather_kernel_buffer_threshold", "rows are gathered by the CPU"),
+            ("model_operations", "custom operation libraries are not loaded"),
+            ("batch_input", "batch inputs are not computed"),
+            ("batch_output", "batch outputs are not split"),
+            ("model_repository_agents", "there are no repository agents"),
+            ("response_cache", "responses are not cached"),
+            ("runtime", "backends have one runtime"),
+            ("model_metrics", "buckets of histograms are fixed"),
+            ("sequence_batching.max_sequence_idle_microseconds", "a stream's order needs no slot of a sequence"),
+            ("sequence_batching.direct", "requests of a stream are kept in order without it"),
+            ("sequence_batching.oldest", "requests of a stream are kept in order without it"),
+        ),
+    ),
+    (
+        "refused",
+        (
+            ("ensemble_scheduling", "ensembles are not served: call the models one by one"),
+            ("sequence_batching.control_input", "control inputs are not served: remove sequence_batching"),
+            ("sequence_batching.state", "states are not served: remove sequence_batching"),
+            ("sequence_batching.iterative_sequence", "requests run once: remove sequence_batching"),
+            ("model_transaction_policy.decoupled", "decoupled models are not served: every request has one response"),
+            ("input.allow_ragged_batch", "ragged batches are not served: remove it, and requests of one shape batch"),
+            ("input.is_shape_tensor", "shape tensors are not served: export the model without shape inputs"),
+            ("output.is_shape_tensor", "shape tensors are not served: export the model without shape outputs"),
+        ),
+    ),
+)
+FIELDS: Mapping[str, Treatment] = MappingProxyType(
+    {path: Treatment(kind, text) for kind, rows in _TABLE for path, text in rows}
+)
+"""Path -> what is done with it."""
+
+
+def warnings_of(config: ModelConfig) -> list[str]:
+    """Return one line for each field that is there in vain."""
+    lines = [
+        f"{path} is ignored: {treatment.text}" for path, _, treatment in _present(config) if treatment.kind == "ignored"
+    ]
+    return list(dict.fromkeys(lines))
+
+
+def refusals_of(config: ModelConfig) -> list[str]:
+    """Return one line for each field that cannot be served."""
+    lines = [f"{where}: {treatment.text}" for _, where, treatment in _present(config) if treatment.kind == "refused"]
+    return list(dict.fromkeys(lines))
+
+
+def _present(message: Message, path: str = "", where: str = "") -> Iterator[tuple[str, str, Treatment]]:
+    """Yield the fields that are set: their path, where they are for people, and what is done with them."""
+    for field, value in message.ListFields():
+        here = path + field.name
+        if (treatment := FIELDS.get(here)) is not None:
+            yield here, where + field.name, treatment
+            continue
+        for part in _parts(field, value):
+            name = getattr(part, "name", "")
+            outer = f"{field.name} {name!r}: " if name else f"{field.name}."
+            yield from _present(part, f"{here}.", where + outer)
+
+
+def _parts(field: Any, value: Any) -> Iterable[Message]:  # noqa: ANN401 - protobuf's containers
+    """Return the messages that a field holds."""
+    return value if field.is_repeated else (value,)
