@@ -2,34 +2,101 @@
 
 No validation, no window, no batching, no other thread. What Forebay costs above this is Forebay's own; this itself is
 what public grpc.aio costs on the machine and at the hour of the run, so that a ratio to it holds anywhere.
-Run as a process of its own: `python -m bench.bare_server LISTEN...`; prints `listening PORT` when ready.
+With `--hand-over` a second thread makes the answers of whatever waits for it and gives them back to the event loop in
+one call: the least that a server with a pipeline can do.
+Run as a process of its own: `python -m bench.bare_server [--hand-over] LISTEN...`; prints `listening PORT` when ready.
 """
 
 import asyncio
+import queue
 import signal
 import sys
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
 
 from service.tuning import tune_process
 
-
-async def _serve(listen: list[str]) -> None:
+if TYPE_CHECKING:
     import grpc
 
-    from forebay.wire import frames_pb2 as pb
-    from service.frontend.frames_codec import parse_client_message
+    from bench.constant_answer import ConstantAnswer
+
+    Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+async def _at_once(context: "Context", answer: "ConstantAnswer") -> None:
+    while isinstance(message := await context.read(), bytes):
+        await context.write(answer(message))
+
+
+class _Outgoing:
+    """The answers of one stream that were made and not yet written. Owner: the event loop."""
+
+    def __init__(self) -> None:
+        self.answers: deque[bytes] = deque()
+        self.open_answers = 0
+        self.is_ended = False
+        self.changed = asyncio.Event()
+
+    async def write(self, context: "Context") -> None:
+        while not self.is_ended or self.open_answers or self.answers:
+            if self.answers:
+                await context.write(self.answers.popleft())
+            else:
+                self.changed.clear()
+                await self.changed.wait()
+
+
+class _SecondThread:
+    """Makes answers away from the event loop."""
+
+    def __init__(self, answer: "ConstantAnswer") -> None:
+        self._answer = answer
+        self._loop = asyncio.get_running_loop()
+        self._jobs: queue.SimpleQueue[tuple[_Outgoing, bytes]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="second", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            made = [self._make(*self._jobs.get())]
+            while not self._jobs.empty():  # the only thread that takes
+                made.append(self._make(*self._jobs.get()))
+            self._loop.call_soon_threadsafe(_deliver, made)
+
+    def _make(self, outgoing: _Outgoing, message: bytes) -> tuple[_Outgoing, bytes]:
+        return outgoing, self._answer(message)
+
+    async def serve(self, context: "Context") -> None:
+        outgoing = _Outgoing()
+        writing = asyncio.create_task(outgoing.write(context))
+        while isinstance(message := await context.read(), bytes):
+            outgoing.open_answers += 1
+            self._jobs.put((outgoing, message))
+        outgoing.is_ended = True
+        outgoing.changed.set()
+        await writing
+
+
+def _deliver(made: list[tuple[_Outgoing, bytes]]) -> None:
+    for outgoing, answer in made:
+        outgoing.open_answers -= 1
+        outgoing.answers.append(answer)
+        outgoing.changed.set()
+
+
+async def _serve(listen: list[str], *, is_handed_over: bool) -> None:
+    import grpc
+
+    from bench.constant_answer import ConstantAnswer
     from service.frontend.server import server_options
     from service.settings import ServeSettings
 
-    async def stream(_: object, context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
-        await context.read()
-        await context.write(pb.ServerMessage(opened=pb.Opened(session_id="bare")).SerializeToString())
-        answer = pb.ServerMessage()
-        answer.result.status.code = pb.STATUS_OK
-        while isinstance(data := await context.read(), bytes):
-            frame = parse_client_message(data)
-            if not isinstance(frame, pb.Open):
-                answer.result.seq = frame.seq
-                await context.write(answer.SerializeToString())
+    answer = ConstantAnswer()
+    second = _SecondThread(answer) if is_handed_over else None
+
+    async def stream(_: object, context: "Context") -> None:
+        await (_at_once(context, answer) if second is None else second.serve(context))
 
     server = grpc.aio.server(options=server_options(ServeSettings.model_validate({})))
     handler = grpc.stream_stream_rpc_method_handler(stream)
@@ -50,4 +117,5 @@ async def _serve(listen: list[str]) -> None:
 
 if __name__ == "__main__":
     tune_process()
-    asyncio.run(_serve(sys.argv[1:]))
+    addresses = [word for word in sys.argv[1:] if word != "--hand-over"]
+    asyncio.run(_serve(addresses, is_handed_over="--hand-over" in sys.argv))

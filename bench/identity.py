@@ -3,7 +3,9 @@
 The simulated engine takes no time but reads the whole input: its answer is a checksum. Everything else is real:
 gRPC, the session, the former, the stages. CPU time on a shared machine varies by two or three times within a minute, so
 every run is followed by the same run against the bare server (`bench.bare_server`): the quotient of neighbouring runs
-holds on any machine, and the client's own CPU per frame says how busy the machine was.
+holds on any machine, and the client's own CPU per frame says how busy the machine was. Three more servers without a
+pipeline take turns with these two in the budget's case: what it costs to hand each frame to a second thread, and what
+grpcio's private API would save (`bench.private_server`).
 """
 
 import contextlib
@@ -12,20 +14,32 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import psutil
-
 from bench.rows import Row, Spread
-from bench.server_process import RunningServer, running_server, simulated_config
+from bench.server_process import RunningServer, bare_server, running_server, simulated_config
 
 IDENTITY_BYTES = 150_528  # 224 x 224 x 3
 SIZES = (20_480, IDENTITY_BYTES, 602_112)
 STREAMS, WINDOW = 4, 8
 BUDGET_CPU_MS, BUDGET_INFERENCE_CPU_MS, BUDGET_LONE_MS = 0.19, 0.25, 0.7
 BAR_OVER_BARE, BAR_OVER_CLIENT = 4.0, 3.2  # of the server's CPU; the worst of five runs on a busy machine was 3.4, 2.5
+BARE = ("bench.bare_server",)
+FLOORS = {
+    "grpc.aio, a second thread answers": ("bench.bare_server", "--hand-over"),
+    "private gRPC API": ("bench.private_server",),
+    "private gRPC API, a second thread answers": ("bench.private_server", "--hand-over"),
+}
+"""Servers without a pipeline beside the bare one: what they are -> module and arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class FloorResult:
+    """A server without a pipeline: CPU milliseconds per frame, that over the bare server's, one frame's round trip."""
+
+    cpu_ms: Spread
+    over_bare: Spread
+    lone_p50_ms: Spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,7 @@ class IdentityResult:
     frames_per_s: Spread
     lone_p50_ms: Spread
     lone_over_bare: Spread
+    floors: dict[str, FloorResult]
 
 
 def offer(server: RunningServer, address: str, payload_bytes: int, **options: int | str) -> dict[str, Any]:
@@ -61,36 +76,27 @@ def offer(server: RunningServer, address: str, payload_bytes: int, **options: in
     return result
 
 
-@contextlib.contextmanager
-def bare_server() -> Iterator[RunningServer]:
-    """Run the bare server for the duration of a with-block."""
-    with TemporaryDirectory(prefix="forebay-bench-") as folder:
-        uds = f"unix:{Path(folder) / 'bare.sock'}"
-        command = [sys.executable, "-m", "bench.bare_server", "127.0.0.1:0", uds]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
-            try:
-                line = process.stdout.readline() if process.stdout is not None else ""
-                yield RunningServer(f"127.0.0.1:{line.split()[1]}", uds, psutil.Process(process.pid))
-            finally:
-                process.terminate()
-
-
 def measure_identity(
     payload_bytes: int = IDENTITY_BYTES,
     transport: str = "tcp",
     protocol: str = "forebay",
     frames: int = 4000,
     repeats: int = 5,
+    *,
+    has_floors: bool = False,
 ) -> IdentityResult:
-    """Measure one payload size over one transport, in turn with the bare server."""
+    """Measure one payload size over one transport, in turn with the bare server, and with the other floors if asked."""
     config = simulated_config(alpha_ms=0, beta_ms=0, input_bytes=payload_bytes)
-    loaded: dict[str, list[dict[str, Any]]] = {"forebay": [], "bare": []}
-    alone: dict[str, list[dict[str, Any]]] = {"forebay": [], "bare": []}
-    with running_server({"identity": config}) as served, bare_server() as bare:
+    others = {"bare": BARE} | (FLOORS if has_floors else {})
+    with contextlib.ExitStack() as stack:
+        servers = {"forebay": stack.enter_context(running_server({"identity": config}))}
+        servers |= {name: stack.enter_context(bare_server(*command)) for name, command in others.items()}
+        loaded: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
+        alone: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
         for repeat in range(repeats + 1):
-            for name, server in (("forebay", served), ("bare", bare)):
+            for name, server in servers.items():
                 address = server.address if transport == "tcp" else server.uds
-                spoken = protocol if name == "forebay" else "forebay"  # the bare server speaks one protocol
+                spoken = protocol if name == "forebay" else "forebay"  # the others speak one protocol
                 count = frames if repeat else frames // 4
                 many = offer(
                     server, address, payload_bytes, streams=STREAMS, window=WINDOW, frames=count, protocol=spoken
@@ -112,6 +118,15 @@ def measure_identity(
         frames_per_s=Spread.of([run["frames"] / run["wall_s"] for run in ours]),
         lone_p50_ms=_spread(alone["forebay"], "p50_ms"),
         lone_over_bare=_quotients(alone["forebay"], alone["bare"], "p50_ms"),
+        floors={
+            name: FloorResult(
+                _spread(loaded[name], "server_cpu_ms"),
+                _quotients(loaded[name], theirs, "server_cpu_ms"),
+                _spread(alone[name], "p50_ms"),
+            )
+            for name in servers
+            if name != "forebay"
+        },
     )
 
 
@@ -125,7 +140,8 @@ def _quotients(runs: list[dict[str, Any]], others: list[dict[str, Any]], key: st
 
 def rows(*, is_quick: bool) -> Iterator[Row]:
     """Measure the budget's case in full, and every other size, protocol and transport shorter."""
-    yield from _main_rows(measure_identity(frames=2000 if is_quick else 4000, repeats=3 if is_quick else 5))
+    frames, repeats = (2000, 3) if is_quick else (4000, 5)
+    yield from _main_rows(measure_identity(frames=frames, repeats=repeats, has_floors=not is_quick))
     if is_quick:
         return
     for protocol in ("forebay", "oip"):
@@ -145,6 +161,20 @@ def _main_rows(result: IdentityResult) -> Iterator[Row]:
     yield Row(f"{case}: frames per second, client on the same cores", result.frames_per_s, "/s", is_higher_better=True)
     yield Row(f"{case}: one frame in flight, p50", result.lone_p50_ms, "ms", BUDGET_LONE_MS)
     yield Row(f"{case}: the same over the bare server's", result.lone_over_bare)
+    for name, floor in result.floors.items():
+        if name != "bare":
+            yield from _floor_rows(name, floor)
+
+
+def _floor_rows(name: str, floor: FloorResult) -> Iterator[Row]:
+    case = f"no pipeline, 150 KB, tcp, {name}"
+    yield Row(
+        f"{case}: server CPU per frame, 32 in flight",
+        floor.cpu_ms,
+        "ms",
+        note=f"{floor.over_bare} of the bare server's",
+    )
+    yield Row(f"{case}: one frame in flight, p50", floor.lone_p50_ms, "ms")
 
 
 def _cell(result: IdentityResult) -> Iterator[Row]:

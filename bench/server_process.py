@@ -90,3 +90,23 @@ def running_server(
                     server.wait()
                 if server.stdout is not None:
                     server.stdout.close()
+
+
+@contextlib.contextmanager
+def bare_server(*command: str) -> Iterator[RunningServer]:
+    """Run a server without a pipeline for the duration of a with-block.
+
+    Args:
+        command: module and arguments; it takes addresses to listen on and prints `listening PORT`.
+    """
+    with tempfile.TemporaryDirectory(prefix="forebay-bench-") as folder:
+        uds = f"unix:{Path(folder) / 'bare.sock'}"
+        line = [sys.executable, "-m", *command, "127.0.0.1:0", uds]
+        with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+            try:
+                words = process.stdout.readline().split() if process.stdout is not None else []
+                if len(words) != 2:
+                    raise RuntimeError(f"{command[0]} did not start; what it says about it is above")
+                yield RunningServer(f"127.0.0.1:{words[1]}", uds, psutil.Process(process.pid))
+            finally:
+                process.terminate()

@@ -1,0 +1,21 @@
+"""What the servers without a pipeline answer: to an Open that the stream is open, to a frame its number and OK."""
+
+from forebay.wire import frames_pb2 as pb
+from service.frontend.frames_codec import parse_client_message
+
+
+class ConstantAnswer:
+    """Message to answer, both as bytes. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._opened = pb.ServerMessage(opened=pb.Opened(session_id="bare")).SerializeToString()
+        self._result = pb.ServerMessage()
+        self._result.result.status.code = pb.STATUS_OK
+
+    def __call__(self, message: bytes) -> bytes:
+        """Return what is written for a message."""
+        frame = parse_client_message(message)
+        if isinstance(frame, pb.Open):
+            return self._opened
+        self._result.result.seq = frame.seq
+        return self._result.SerializeToString()
