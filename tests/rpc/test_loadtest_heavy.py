@@ -1,18 +1,13 @@
-"""The load generator against oracles and whole processes: minutes rather than seconds, so not part of `make test`."""
+"""The load generator and whole processes: minutes rather than seconds, so not part of `make test`."""
 
 import json
-import random
-import re
 import shutil
 import subprocess
 import sys
-import time
 
-import numpy as np
 import pytest
 
 from loadtest.output import read
-from loadtest.quantiles import early_stopping_estimate, quantile
 
 pytestmark = pytest.mark.heavy
 GUARD_S = 120
@@ -48,49 +43,6 @@ def null_server(start):
 
 
 SMALL = ("--shape", "2000", "--datatype", "UINT8", "--no-calibrate")
-
-
-def test_p99_and_its_early_stopping_estimate_agree_with_mlperf_loadgen_on_the_same_samples(tmp_path):
-    loadgen = pytest.importorskip("mlperf_loadgen", reason="mlcommons-loadgen is not installed")
-    draw = random.Random(1)  # noqa: S311  # latencies, no secrets
-
-    def answer(samples):
-        for sample in samples:
-            end_s = time.perf_counter() + draw.expovariate(1 / 0.0003)
-            while time.perf_counter() < end_s:
-                pass
-            loadgen.QuerySamplesComplete([loadgen.QuerySampleResponse(sample.id, 0, 0)])
-
-    sut = loadgen.ConstructSUT(answer, lambda: None)
-    library = loadgen.ConstructQSL(8, 8, lambda _: None, lambda _: None)
-    settings = loadgen.TestSettings()
-    settings.scenario = loadgen.TestScenario.SingleStream
-    settings.mode = loadgen.TestMode.PerformanceOnly
-    settings.min_query_count = settings.max_query_count = 3000
-    settings.min_duration_ms = 0
-    settings.single_stream_expected_latency_ns = 300_000
-    settings.single_stream_target_latency_percentile = 0.99
-    logs = loadgen.LogSettings()
-    logs.log_output.outdir = str(tmp_path)
-    logs.enable_trace = True
-    try:
-        loadgen.StartTestWithLogSettings(sut, library, settings, logs)
-    finally:
-        loadgen.DestroyQSL(library)
-        loadgen.DestroySUT(sut)
-    summary = (tmp_path / "mlperf_log_summary.txt").read_text()
-    # LoadGen's threads write over each other's lines here and there, so its trace is not always JSON.
-    trace = (tmp_path / "mlperf_log_trace.json").read_text()
-    samples = np.array([float(ns) for ns in re.findall(r'"complete_ns":(\d+)', trace)])
-    assert len(samples) == 3000
-
-    def logged(name):
-        return float(next(line for line in summary.splitlines() if name in line).rpartition(":")[2])
-
-    assert early_stopping_estimate(samples, 0.99) == logged("Early stopping 99.0th percentile estimate")
-    # LoadGen takes the sample after the smallest one that 99 % do not exceed.
-    theirs = logged("99.00 percentile latency")
-    assert quantile(samples, 0.99) <= theirs == np.sort(samples)[int(0.99 * 3000)]
 
 
 def test_a_healthy_run_is_ok_and_its_report_opens_in_a_browser_without_errors(null_server, tmp_path):
