@@ -139,14 +139,15 @@ class Generator:
             await asyncio.sleep(min(remaining_ns / 1e9, 0.2))
 
     async def _watch_streams(self, start_ns: int) -> None:
-        """End the run when no stream has been open for GIVE_UP_S."""
-        last_open_ns = start_ns
+        """End the run when streams have been tried in vain for GIVE_UP_S and no other is well."""
+        last_well_ns = start_ns
         while True:
             await asyncio.sleep(0.1)
             now_ns = self._clock.now_ns()
-            if any(driver.is_open for driver in self._drivers) or now_ns < start_ns:
-                last_open_ns = now_ns
-            elif now_ns - last_open_ns > GIVE_UP_S * 1e9:
+            is_well = any(driver.is_well for driver in self._drivers)
+            if is_well or now_ns < start_ns or not any(driver.is_reconnecting for driver in self._drivers):
+                last_well_ns = now_ns
+            elif now_ns - last_well_ns > GIVE_UP_S * 1e9:
                 errors = [driver.last_error for driver in self._drivers if driver.last_error]
                 self.stop(f"no stream could be reopened for {GIVE_UP_S:g} s: {errors[-1] if errors else '?'}")
                 return

@@ -52,6 +52,8 @@ class StreamDriver:
         self._wake = asyncio.Event()
         self._is_writing = False
         self._is_ending = False
+        self._is_reconnecting = False
+        self._is_draining = False
         self._next_seq = 1
         self._frames_offered = 0
         self._connection: _Connection | None = None
@@ -68,6 +70,16 @@ class StreamDriver:
     def is_open(self) -> bool:
         """Whether frames can be written now."""
         return self._connection is not None and not self._connection.is_over
+
+    @property
+    def is_well(self) -> bool:
+        """Whether frames can be written now, or all were and their answers are awaited."""
+        return self.is_open or self._is_draining
+
+    @property
+    def is_reconnecting(self) -> bool:
+        """Whether there is no connection and another is being tried."""
+        return self._is_reconnecting
 
     @property
     def info(self) -> TargetInfo | None:
@@ -115,6 +127,7 @@ class StreamDriver:
                 if not self.is_open and not await self._reconnect():
                     break
                 await self._use_connection(recorder)
+            self._is_draining = True
             await asyncio.gather(*self._receivers)
         finally:
             for task in self._receivers:
@@ -123,6 +136,13 @@ class StreamDriver:
 
     async def _reconnect(self) -> bool:
         """Try until a connection is open; False when the run ends first."""
+        self._is_reconnecting = True
+        try:
+            return await self._try_to_connect()
+        finally:
+            self._is_reconnecting = False
+
+    async def _try_to_connect(self) -> bool:
         attempt = 0
         while True:
             await asyncio.sleep(_RECONNECT_PAUSES_S[min(attempt, len(_RECONNECT_PAUSES_S) - 1)])

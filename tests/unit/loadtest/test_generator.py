@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from loadtest.accounting import account, violations
 from loadtest.arrivals import plan
 from loadtest.errors import CannotConnectError
-from loadtest.generator import Generator
+from loadtest.generator import GIVE_UP_S, Generator
 from loadtest.pacer import LoopPacer
 from loadtest.recorder import Counters
 from loadtest.scenario import Arrival, Phase, Policy, Scenario
@@ -169,6 +169,20 @@ def test_a_server_that_goes_away_ends_the_run_early_and_the_part_before_is_kept(
     assert accounts.is_balanced
     assert accounts.answered == pytest.approx(29, abs=1)
     assert run.offered_for_s < 12
+
+
+def test_answers_that_take_longer_than_giving_up_would_are_waited_for():
+    scenario = Scenario(fps=10, duration_s=2, policy=Policy.BLOCK, drain_s=10)
+    merged = offer(scenario, FakeServer(lambda _: (GIVE_UP_S + 3, [Outcome.OK])))
+    assert merged.ended_early == ""
+    assert merged.counters.answers == {"OK": 20}
+
+
+def test_a_server_that_dies_shortly_before_the_end_is_given_up_while_frames_wait():
+    scenario = Scenario(fps=10, duration_s=2, policy=Policy.BLOCK, drain_s=10)
+    loop_s = lambda: asyncio.get_running_loop().time()  # noqa: E731
+    merged = offer(scenario, FakeServer(is_down=lambda: loop_s() > 2.5))
+    assert "could be reopened" in merged.ended_early
 
 
 def test_no_server_at_all_is_an_error():
