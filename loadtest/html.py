@@ -39,7 +39,8 @@ h1{font-size:1.4rem;margin:0}h2{font-size:1.05rem;margin:2rem 0 .5rem}p{margin:.
 .big div{border:1px solid var(--line);border-radius:.5rem;padding:.6rem .8rem}.big b{display:block;font-size:1.35rem}
 table{border-collapse:collapse;width:100%;font-size:.85rem;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:.2rem .35rem;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child,td:first-child{text-align:left}th{color:var(--dim);font-weight:500}.wide{overflow-x:auto}
+th:first-child,td:first-child{text-align:left}.plain td{white-space:normal}
+th{color:var(--dim);font-weight:500}.wide{overflow-x:auto}.wide svg{min-width:560px}
 svg{width:100%;height:auto;display:block}polyline{fill:none;stroke-width:1.6}.grid{stroke:var(--line)}
 .mark{stroke:var(--dim);stroke-dasharray:4 4}.tick{fill:var(--dim);font-size:11px}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:.2rem 1rem;padding:0;margin:.2rem 0 0;color:var(--dim);
@@ -167,7 +168,7 @@ def _stages(document: Document) -> str:
 def _numbers(document: Document) -> str:
     lines = [[name, value] for name, value in rows(document)]
     lines += [[f"assert {item['text']}", "holds" if item["holds"] else "fails"] for item in document["asserts"]]
-    return _table(["", ""], lines)
+    return _table(["", ""], lines, look="plain")
 
 
 def _streams(document: Document) -> str:
@@ -184,7 +185,7 @@ def _streams(document: Document) -> str:
     return _table([name.replace("_", " ") for name in names], lines) + rest
 
 
-def _table(names: list[str], lines: list[list[str]]) -> str:
+def _table(names: list[str], lines: list[list[str]], look: str = "wide") -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+    return f'<div class="{look}"><table><tr>{head}</tr>{body}</table></div>'

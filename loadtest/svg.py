@@ -105,8 +105,8 @@ def legend(entries: Sequence[tuple[str, str]]) -> str:
 
 def _svg(title: str, body: str, height: int) -> str:
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
-        f"<title>{escape(title)}</title>{body}</svg>"
+        f'<div class="wide"><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>{body}</svg></div>"
     )
 
 
