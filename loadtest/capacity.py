@@ -1,6 +1,7 @@
 """The capacity search against a real server: each trial is a run, and the answer is printed as an interval."""
 
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 
 from loadtest.errors import ExitCode
@@ -14,24 +15,30 @@ from loadtest.search import Bounds, Capacity, Target, Trial, find_capacity
 from loadtest.verdict import Verdict
 
 ENOUGH = 1.5  # times the samples that the interval needs, since some are cut as warm-up
-DEFAULT_TRIAL_S = "20s"  # 10 blocks of a second for the interval of p99, and room for the warm-up
 
 
-async def search_capacity(options: LoadOptions, target: Target, bounds: Bounds, json_path: str | None) -> int:
+Run = Callable[[LoadOptions], Awaitable[Document]]
+
+
+async def run_once(options: LoadOptions) -> Document:
+    """Measure what the options describe, without the generator's own ceiling."""
+    return await measure(
+        options.job(),
+        agents=tuple(options.agent or ()),
+        good_within_ms=options.good_within_ms(),
+        calibrate=False,
+        live=options.live,
+    )
+
+
+async def search_capacity(
+    options: LoadOptions, target: Target, bounds: Bounds, json_path: str | None, run: Run = run_once
+) -> int:
     """Search, print, and return the exit code: 3 if not even the lowest load keeps the target."""
-    if options.duration == LoadOptions().duration:
-        options = replace(options, duration=DEFAULT_TRIAL_S)
 
     async def trial(load: float) -> Trial:
         at_load = _long_enough(replace(options, cameras=int(load)) if bounds.is_whole else replace(options, rate=load))
-        document = await measure(
-            at_load.job(),
-            agents=tuple(options.agent or ()),
-            good_within_ms=options.good_within_ms(),
-            calibrate=False,
-            live=options.live,
-        )
-        result = trial_of(document, load)
+        result = trial_of(await run(at_load), load)
         sys.stderr.write(_line(result, target))
         return result
 

@@ -27,13 +27,14 @@ _JSON = Annotated[str | None, typer.Option("--json", help="Write the JSON report
 _HTML = Annotated[str | None, typer.Option("--html", help="Write a self-contained HTML report here.")]
 _MARKDOWN = Annotated[str | None, typer.Option("--markdown", help="Write a Markdown summary here.")]
 _HGRM = Annotated[str | None, typer.Option("--hgrm", help="Write the latency distribution (.hgrm) here.")]
+TRIAL = "20s"  # 10 blocks of a second for the interval of p99, and room for the warm-up
 _ASSERT = Annotated[
     list[str] | None, typer.Option("--assert", help="For example 'p99<50ms', 'lost=0', 'dropped<1%'; repeat.")
 ]
 
 
 @load_app.callback()
-@with_load_options
+@with_load_options()
 def load(
     context: typer.Context,
     *,
@@ -70,7 +71,7 @@ def load(
 
 
 @load_app.command()
-@with_load_options
+@with_load_options(duration=TRIAL)
 def search(
     *,
     options: LoadOptions,
@@ -78,7 +79,8 @@ def search(
     max_dropped: Annotated[
         float, typer.Option(min=0, max=100, help="Per cent of frames that may go unanswered.")
     ] = 1.0,
-    first: Annotated[float, typer.Option(help="Load to try first: cameras, or frames per second.")] = 1.0,
+    first: Annotated[float | None, typer.Option(help="Load to try first; default: --cameras, or --rate.")] = None,
+    lowest: Annotated[float, typer.Option(help="Never offer less.")] = 1.0,
     highest: Annotated[float, typer.Option(help="Never offer more.")] = 4096.0,
     resolution: Annotated[float, typer.Option(help="Stop when the ends differ by this share.")] = 0.05,
     repeats: Annotated[int, typer.Option(min=1, help="How often the answer must pass.")] = 3,
@@ -92,10 +94,11 @@ def search(
 
         is_whole = options.rate is None
         target = Target(p99_ms=seconds(slo_p99, "--slo-p99") * 1e3, dropped_share=max_dropped / 100)
-        start = first if is_whole or first != 1.0 else options.rate or 1.0
+        given = float(options.cameras) if options.rate is None else options.rate
+        start = given if first is None else first
         bounds = Bounds(
             first=start,
-            lowest=1.0 if is_whole else min(1.0, start),
+            lowest=min(lowest, start),
             highest=highest,
             resolution=resolution,
             is_whole=is_whole,

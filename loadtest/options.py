@@ -188,27 +188,43 @@ def seconds(text: str, option: str) -> float:
     return float(match[1]) * _SECONDS[match[2] or "s"]
 
 
-def with_load_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command all fields of LoadOptions as options; it receives them as its argument `options`."""
+def with_load_options(**defaults: object) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command all fields of LoadOptions as options; it receives them as its argument `options`.
+
+    Args:
+        defaults: by field, where the command's differ from those of LoadOptions.
+    """
+    fields = dataclasses.fields(LoadOptions)
     hints = get_type_hints(LoadOptions, include_extras=True)
     shared = [
         inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=defaults.get(field.name, field.default),
+            annotation=hints[field.name],
         )
-        for field in dataclasses.fields(LoadOptions)
+        for field in fields
     ]
-    own = [parameter for parameter in inspect.signature(function).parameters.values() if parameter.name != "options"]
 
-    @functools.wraps(function)
-    def command(**given: Any) -> None:  # noqa: ANN401  # whatever the options are
-        options = LoadOptions(**{field.name: given.pop(field.name) for field in dataclasses.fields(LoadOptions)})
-        function(options=options, **given)
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own_hints = get_type_hints(function, include_extras=True)
+        own = [
+            parameter.replace(annotation=own_hints[parameter.name])
+            for parameter in inspect.signature(function).parameters.values()
+            if parameter.name != "options"
+        ]
 
-    own_hints = get_type_hints(function, include_extras=True)
-    parameters = [*(p.replace(annotation=own_hints[p.name]) for p in own), *shared]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command
+        @functools.wraps(function)
+        def command(**given: Any) -> None:  # noqa: ANN401  # whatever the options are
+            options = LoadOptions(**{field.name: given.pop(field.name) for field in fields})
+            function(options=options, **given)
+
+        parameters = [*own, *shared]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer reads it
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return command
+
+    return decorate
 
 
 def _whole_numbers(text: str, option: str) -> tuple[int, ...]:
