@@ -4,7 +4,7 @@ from pathlib import Path
 
 import grpc
 
-from loadtest.errors import CannotConnectError
+from loadtest.errors import UsageError
 from loadtest.target import TargetSpec
 
 MAX_CONNECTIONS = 64  # further streams share these; a server commonly allows 100 streams per connection
@@ -30,6 +30,6 @@ def open_channel(spec: TargetSpec) -> grpc.aio.Channel:
     try:
         certificates = Path(spec.ca_file).read_bytes()
     except OSError as error:
-        raise CannotConnectError(f"cannot read the CA file: {error.strerror}") from error
+        raise UsageError(f"cannot read the file of --ca-file: {error.strerror}") from error
     credentials = grpc.ssl_channel_credentials(root_certificates=certificates)
     return grpc.aio.secure_channel(spec.address, credentials, options=_CHANNEL_OPTIONS)

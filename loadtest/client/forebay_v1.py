@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from forebay.wire import frames_pb2 as wire
 from loadtest.client.channels import open_channels
 from loadtest.client.varint import field_head
+from loadtest.client.words import cannot_connect, why
 from loadtest.errors import CannotConnectError, GarbageError, StreamBrokenError
 from loadtest.target import (
     Answer,
@@ -80,7 +81,10 @@ class ForebayTarget:
                 f"{self._spec.address} did not open a stream within {self._spec.connect_timeout_s:g} s"
             ) from error
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise CannotConnectError(f"{self._spec.address}: {await _why(call)}") from error
+            if not call.done():
+                raise CannotConnectError(f"{self._spec.address}: the stream is broken") from error
+            words = cannot_connect(self._spec.address, await call.code(), await call.details())
+            raise CannotConnectError(words) from error
         except (DecodeError, GarbageError) as error:
             call.cancel()
             raise CannotConnectError(f"{self._spec.address} does not speak forebay.v1: {error}") from error
@@ -122,7 +126,7 @@ class ForebayStream:
         try:
             await self._call.write(encode_frame(seq, capture_time_us, payload))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise StreamBrokenError(await _why(self._call)) from error
+            raise StreamBrokenError(await why(self._call)) from error
 
     async def receive(self) -> Answer | Moved | None:
         """Read until the next Result or Reconnect; heartbeats are skipped."""
@@ -130,10 +134,10 @@ class ForebayStream:
             try:
                 data = await self._call.read()
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-                raise StreamBrokenError(await _why(self._call)) from error
+                raise StreamBrokenError(await why(self._call)) from error
             if not isinstance(data, bytes):  # grpc.aio.EOF
                 if await self._call.code() is not grpc.StatusCode.OK:
-                    raise StreamBrokenError(await _why(self._call))
+                    raise StreamBrokenError(await why(self._call))
                 return None
             message = _parse(data)
             kind = message.WhichOneof("message")
@@ -149,7 +153,7 @@ class ForebayStream:
         try:
             await self._call.done_writing()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise StreamBrokenError(await _why(self._call)) from error
+            raise StreamBrokenError(await why(self._call)) from error
 
     def cancel(self) -> None:
         """Cancel the call."""
@@ -159,7 +163,7 @@ class ForebayStream:
 async def _read_opened(call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> wire.Opened:
     data = await call.read()
     if not isinstance(data, bytes):
-        raise GarbageError(f"the stream ended without an answer to Open ({await _why(call)})")
+        raise GarbageError(f"the stream ended without an answer to Open ({await why(call)})")
     message = _parse(data)
     if message.WhichOneof("message") != "opened":
         raise GarbageError(f"Open was answered by {message.WhichOneof('message') or 'an empty message'}")
@@ -201,11 +205,3 @@ def _info(opened: wire.Opened) -> TargetInfo:
         budget_ms=opened.latency_budget_ms,
         input_bytes=sum(sizes) if all(sizes) else 0,
     )
-
-
-async def _why(call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> str:
-    if not call.done():
-        return "the stream is broken"
-    code = await call.code()
-    details = await call.details()
-    return f"{code.name}: {details}" if details else code.name

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from forebay.wire import inference_pb2 as wire
 from loadtest.client.channels import open_channels
 from loadtest.client.varint import field_head
+from loadtest.client.words import cannot_connect, why
 from loadtest.errors import CannotConnectError, GarbageError, StreamBrokenError, UsageError
 from loadtest.target import Answer, Moved, Outcome, Protocols, TargetInfo, TargetSpec, TargetStream
 
@@ -77,7 +78,7 @@ class OpenInferenceTarget:
             data = await call(request, timeout=spec.connect_timeout_s)
             return RequestTemplate(spec, wire.ModelMetadataResponse.FromString(data))
         except grpc.aio.AioRpcError as error:
-            raise CannotConnectError(f"{spec.address}: {error.code().name}: {error.details()}") from error
+            raise CannotConnectError(cannot_connect(spec.address, error.code(), error.details())) from error
         except DecodeError as error:
             raise CannotConnectError(f"{spec.address} does not speak the Open Inference Protocol") from error
 
@@ -135,16 +136,16 @@ class _BidiStream:
         try:
             await self._call.write(self._template.encode(seq, payload))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise StreamBrokenError(await _why(self._call)) from error
+            raise StreamBrokenError(await why(self._call)) from error
 
     async def receive(self) -> Answer | Moved | None:
         try:
             data = await self._call.read()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise StreamBrokenError(await _why(self._call)) from error
+            raise StreamBrokenError(await why(self._call)) from error
         if not isinstance(data, bytes):  # grpc.aio.EOF
             if await self._call.code() is not grpc.StatusCode.OK:
-                raise StreamBrokenError(await _why(self._call))
+                raise StreamBrokenError(await why(self._call))
             return None
         try:
             message = wire.ModelStreamInferResponse.FromString(data)
@@ -158,7 +159,7 @@ class _BidiStream:
         try:
             await self._call.done_writing()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise StreamBrokenError(await _why(self._call)) from error
+            raise StreamBrokenError(await why(self._call)) from error
 
     def cancel(self) -> None:
         self._call.cancel()
@@ -245,10 +246,3 @@ def _shape(declared: Sequence[int], wanted: Sequence[int]) -> list[int]:
     if any(dim < 0 for dim in shape):
         raise UsageError(f"the model's input has the shape {list(declared)}: give --shape")
     return shape
-
-
-async def _why(call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> str:
-    if not call.done():
-        return "the stream is broken"
-    code, details = await call.code(), await call.details()
-    return f"{code.name}: {details}" if details else code.name

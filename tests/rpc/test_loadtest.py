@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import grpc
 import pytest
 from typer.testing import CliRunner
 
@@ -17,6 +18,7 @@ from loadtest.cli import load_app
 from loadtest.client import open_target
 from loadtest.client.forebay_v1 import encode_frame
 from loadtest.client.open_inference import RequestTemplate, outcome_of
+from loadtest.client.words import cannot_connect
 from loadtest.clock import MonotonicClock
 from loadtest.errors import CannotConnectError, StreamBrokenError, UsageError
 from loadtest.frames import tensors
@@ -169,6 +171,47 @@ def test_a_server_that_does_not_open_streams_is_no_server(faults, words):
 
     with pytest.raises(CannotConnectError, match=words):
         run(opening())
+
+
+@pytest.mark.parametrize("protocol", list(Protocols))
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("127.0.0.1:1", "127.0.0.1:1: nobody listens there; start `forebay serve`"),
+        ("unix:/no/such.sock", "unix:/no/such.sock: nobody listens there"),
+    ],
+)
+def test_where_nobody_listens_the_error_says_what_to_do(protocol, address, words):
+    async def opening():
+        target = open_target(TargetSpec(address=address, encoding=Encoding.TENSOR, protocol=protocol), 1)
+        try:
+            await target.open("camera-1")
+        finally:
+            await target.close()
+
+    with pytest.raises(CannotConnectError) as caught:
+        run(opening())
+    assert str(caught.value).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "words"),
+    [
+        ("UNAVAILABLE", "errors resolving x:1: [hostname lookup failed for x]", "x:1: the host's name is not known"),
+        ("UNAVAILABLE", "failed to connect to all addresses; last error: Socket closed", "x:1: it hangs up; a server"),
+        ("UNAVAILABLE", "failed to connect to all addresses; Ssl handshake failed", "x:1: TLS does not work there"),
+        ("UNIMPLEMENTED", "Method not found!", "x:1: the server does not serve this protocol"),
+        ("UNAVAILABLE", "the server is shutting down", "x:1: UNAVAILABLE: the server is shutting down"),
+        ("NOT_FOUND", "", "x:1: NOT_FOUND"),
+    ],
+)
+def test_what_grpc_says_about_a_connection_becomes_words_that_help(code, details, words):
+    assert cannot_connect("x:1", grpc.StatusCode[code], details).startswith(words)
+
+
+def test_a_ca_file_that_cannot_be_read_is_the_users_mistake(tmp_path):
+    with pytest.raises(UsageError, match="--ca-file"):
+        open_target(TargetSpec(ca_file=str(tmp_path / "none.pem")), 1)
 
 
 def test_a_stream_whose_server_goes_away_is_broken():

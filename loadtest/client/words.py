@@ -1,0 +1,34 @@
+"""What gRPC says about a connection, in words that help: what is wrong and what to try. Pure."""
+
+import grpc
+
+_CONNECTING = (
+    (("connection refused", "no such file"), "nobody listens there; start `forebay serve`, or name another --address"),
+    (("lookup failed", "name resolution", "not known"), "the host's name is not known"),
+    (("handshake", "ssl", "certificate"), "TLS does not work there with this --ca-file"),
+    (("socket closed", "connection reset", "broken pipe"), "it hangs up; a server with TLS needs --ca-file"),
+    (("no route", "unreachable", "timed out", "timeout"), "the host cannot be reached"),
+)
+
+
+def cannot_connect(address: str, code: grpc.StatusCode, details: str | None) -> str:
+    """Return why no stream could be opened at an address."""
+    details = details or ""
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return f"{address}: the server does not serve this protocol ({details}); choose another with --protocol"
+    lowered = details.lower()
+    if code is grpc.StatusCode.UNAVAILABLE and lowered.startswith(("failed to connect", "errors resolving", "dns")):
+        for causes, words in _CONNECTING:
+            if any(cause in lowered for cause in causes):
+                return f"{address}: {words}"
+    return f"{address}: {status(code, details)}"
+
+
+def status(code: grpc.StatusCode, details: str | None) -> str:
+    """Return a status as one phrase."""
+    return f"{code.name}: {details}" if details else code.name
+
+
+async def why(call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> str:
+    """Return why a call ended."""
+    return status(await call.code(), await call.details()) if call.done() else "the stream is broken"
