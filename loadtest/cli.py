@@ -12,24 +12,47 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from loadtest.errors import ExitCode, LoadError
+from loadtest.help import REPORT, SEARCH, SectionedCommand, SectionedGroup
 from loadtest.options import LoadOptions, seconds, with_load_options
 from loadtest.process_tuning import tune_process
 
 load_app = typer.Typer(
     name="load",
+    cls=SectionedGroup,
     help="Offer frames to a server and measure what comes back, with intervals that can be trusted.",
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    add_completion=False,  # the forebay command's reaches in here
 )
 _T = TypeVar("_T")
-_JSON = Annotated[str | None, typer.Option("--json", help="Write the JSON report here; - is standard output.")]
-_HTML = Annotated[str | None, typer.Option("--html", help="Write a self-contained HTML report here.")]
-_MARKDOWN = Annotated[str | None, typer.Option("--markdown", help="Write a Markdown summary here.")]
-_HGRM = Annotated[str | None, typer.Option("--hgrm", help="Write the latency distribution (.hgrm) here.")]
+_JSON = Annotated[
+    str | None,
+    typer.Option(
+        "--json", help="Write the JSON report here; - is standard output.", metavar="FILE", rich_help_panel=REPORT
+    ),
+]
+_HTML = Annotated[
+    str | None,
+    typer.Option("--html", help="Write a self-contained HTML report here.", metavar="FILE", rich_help_panel=REPORT),
+]
+_MARKDOWN = Annotated[
+    str | None,
+    typer.Option("--markdown", help="Write a Markdown summary here.", metavar="FILE", rich_help_panel=REPORT),
+]
+_HGRM = Annotated[
+    str | None,
+    typer.Option("--hgrm", help="Write the latency distribution (.hgrm) here.", metavar="FILE", rich_help_panel=REPORT),
+]
 TRIAL = "20s"  # 10 blocks of a second for the interval of p99, and room for the warm-up
 _ASSERT = Annotated[
-    list[str] | None, typer.Option("--assert", help="For example 'p99<50ms', 'lost=0', 'dropped<1%'; repeat.")
+    list[str] | None,
+    typer.Option(
+        "--assert",
+        help="For example 'p99<50ms', 'lost=0', 'dropped<1%'; repeat.",
+        metavar="CONDITION",
+        rich_help_panel=REPORT,
+    ),
 ]
 
 
@@ -70,23 +93,29 @@ def load(
     raise typer.Exit(run_to_exit_code(run()))
 
 
-@load_app.command()
+@load_app.command(cls=SectionedCommand)
 @with_load_options(duration=TRIAL)
 def search(
     *,
     options: LoadOptions,
-    slo_p99: Annotated[str, typer.Option(help="p99 must stay within this, interval included.")] = "100ms",
+    slo_p99: Annotated[
+        str, typer.Option(help="p99 must stay within this, interval included.", metavar="TIME", rich_help_panel=SEARCH)
+    ] = "100ms",
     max_dropped: Annotated[
-        float, typer.Option(min=0, max=100, help="Per cent of frames that may go unanswered.")
+        float, typer.Option(min=0, max=100, help="Per cent of frames that may go unanswered.", rich_help_panel=SEARCH)
     ] = 1.0,
-    first: Annotated[float | None, typer.Option(help="Load to try first; default: --cameras, or --rate.")] = None,
-    lowest: Annotated[float, typer.Option(help="Never offer less.")] = 1.0,
-    highest: Annotated[float, typer.Option(help="Never offer more.")] = 4096.0,
-    resolution: Annotated[float, typer.Option(help="Stop when the ends differ by this share.")] = 0.05,
-    repeats: Annotated[int, typer.Option(min=1, help="How often the answer must pass.")] = 3,
+    first: Annotated[
+        float | None, typer.Option(help="Load to try first; default: --cameras, or --rate.", rich_help_panel=SEARCH)
+    ] = None,
+    lowest: Annotated[float, typer.Option(help="Never offer less.", rich_help_panel=SEARCH)] = 1.0,
+    highest: Annotated[float, typer.Option(help="Never offer more.", rich_help_panel=SEARCH)] = 4096.0,
+    resolution: Annotated[
+        float, typer.Option(help="Stop when the ends differ by this share.", rich_help_panel=SEARCH)
+    ] = 0.05,
+    repeats: Annotated[int, typer.Option(min=1, help="How often the answer must pass.", rich_help_panel=SEARCH)] = 3,
     json_path: _JSON = None,
 ) -> None:
-    """Find the most cameras (or, with --rate, frames per second) that the server carries within its target."""
+    """Find the most cameras, or frames per second with --rate, that keep the target."""
 
     async def run() -> int:
         from loadtest.capacity import search_capacity
@@ -116,7 +145,7 @@ def compare(
     *,
     json_path: _JSON = None,
 ) -> None:
-    """Say whether run B is better, the same or worse than run A; exit code 3 if it is worse."""
+    """Compare two reports: is B better, the same or worse? Exit code 3 if worse."""
 
     async def run() -> int:
         from loadtest.compare import Change, text
@@ -134,7 +163,7 @@ def compare(
 def agent(
     listen: Annotated[str, typer.Option(help="HOST:PORT; anyone who reaches it can use it.")] = "127.0.0.1:8091",
 ) -> None:
-    """Offer frames on behalf of `forebay load --agent HOST:PORT` on another host."""
+    """Offer frames for `forebay load --agent` on another host."""
 
     async def run() -> int:
         from loadtest.client.agents import serve_agent

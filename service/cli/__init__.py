@@ -6,9 +6,10 @@ process is tuned before anything imports grpc.
 
 import importlib
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from service.cli import exit_codes
 from service.cli.config import config_app
@@ -19,8 +20,36 @@ from service.cli.serve import serve
 from service.cli.stream import stream
 from service.cli.trace import trace
 
+# Groups with commands of their own; imported when one is called, so that the others start quickly.
+GROUPS = {
+    "load": ("loadtest.cli", "load_app", "Offer frames to a server and measure what comes back; search, compare."),
+    "engine": ("service.cli.engine", "engine_app", "Build, quantize, inspect, verify and profile models."),
+    "models": ("service.cli.models", "models_app", "List, load and unload models of a server; check a repository."),
+    "bench": ("bench.cli", "bench_app", "Run the benchmarks of docs/benchmarks.md; batching."),
+}
+
+
+class CommandLine(TyperGroup):
+    """The commands of this package, and GROUPS, whose options are known to shells as well."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer's own subclass
+        """Return the names in the order of the help."""
+        names = super().list_commands(ctx)
+        return [*names[:-1], *GROUPS, *names[-1:]]
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]  # noqa: ANN401  # click's
+        """Return a command; import it if it is a group."""
+        if cmd_name not in GROUPS:
+            return super().get_command(ctx, cmd_name)
+        module, attribute, summary = GROUPS[cmd_name]
+        group = typer.main.get_command(getattr(importlib.import_module(module), attribute))
+        group.name, group.short_help = cmd_name, summary
+        return group
+
+
 app = typer.Typer(
     name="forebay",
+    cls=CommandLine,
     help="gRPC streaming inference for live frames.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -33,27 +62,6 @@ app.command()(health)
 app.command()(doctor)
 app.command()(trace)
 app.add_typer(config_app)
-
-# Groups with commands of their own; imported when one is called, so that the others start quickly.
-GROUPS = {
-    "load": ("loadtest.cli", "load_app", "Offer frames to a server and measure what comes back; search, compare."),
-    "engine": ("service.cli.engine", "engine_app", "Build, quantize, inspect, verify and profile models."),
-    "models": ("service.cli.models", "models_app", "List, load and unload models of a server; check a repository."),
-    "bench": ("bench.cli", "bench_app", "Run the benchmarks of docs/benchmarks.md; batching."),
-}
-
-
-def _add_group(name: str, module: str, attribute: str, summary: str) -> None:
-    def call(context: typer.Context) -> None:
-        group = getattr(importlib.import_module(module), attribute)
-        group(context.args, prog_name=f"forebay {name}")
-
-    settings = {"ignore_unknown_options": True, "allow_extra_args": True}
-    app.command(name, help=summary, add_help_option=False, context_settings=settings)(call)
-
-
-for _name, _group in GROUPS.items():
-    _add_group(_name, *_group)
 
 
 def _print_version(*, is_wanted: bool) -> None:

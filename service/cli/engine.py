@@ -12,7 +12,12 @@ import typer
 
 from service.cli import exit_codes
 
-engine_app = typer.Typer(help="Build plans, lower precision, inspect, verify and profile models.", no_args_is_help=True)
+engine_app = typer.Typer(
+    help="Build plans, lower precision, inspect, verify and profile models.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]

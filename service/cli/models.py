@@ -11,7 +11,9 @@ import typer
 
 from service.cli import exit_codes
 
-models_app = typer.Typer(help="List, load, unload and check models.", no_args_is_help=True)
+models_app = typer.Typer(
+    help="List, load, unload and check models.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 Address = Annotated[

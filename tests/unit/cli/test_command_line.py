@@ -1,0 +1,66 @@
+"""The whole command line: help in order, groups found when they are needed, completion to the last word."""
+
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from service.cli import GROUPS, app
+
+RUNNER = CliRunner()
+
+
+def completions(words):
+    """What a shell is offered after `words`; the last one may be begun or empty."""
+    environment = {
+        "_FOREBAY_COMPLETE": "complete_bash",
+        "COMP_WORDS": " ".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    return set(RUNNER.invoke(app, [], prog_name="forebay", env=environment).output.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["lo"], {"load"}),
+        (["load", ""], {"search", "compare", "agent"}),
+        (["load", "--policy", ""], {"drop-oldest", "block"}),
+        (["load", "search", "--slo"], {"--slo-p99"}),
+        (["engine", ""], {"build", "quantize", "inspect", "verify", "profile"}),
+        (["models", "l"], {"list", "load"}),
+        (["bench", ""], {"batching", "identity"}),
+    ],
+)
+def test_completion_reaches_into_every_group(words, offered):
+    assert completions(["forebay", *words]) == offered
+
+
+def test_help_lists_every_command_once():
+    lines = RUNNER.invoke(app, ["--help"], prog_name="forebay").output.splitlines()
+    names = [match[1] for line in lines if (match := re.match(r"  ([a-z]+) {2,}\S", line))]
+    assert names == ["serve", "demo", "stream", "health", "doctor", "trace", *GROUPS, "config"]
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_group_names_itself_as_it_was_called(name):
+    assert (
+        f"Usage: forebay {name} [OPTIONS] COMMAND" in RUNNER.invoke(app, [name, "--help"], prog_name="forebay").output
+    )
+
+
+def test_the_help_of_load_comes_in_sections():
+    text = RUNNER.invoke(app, ["load", "--help"], prog_name="forebay").output
+    heads = re.findall(r"^([A-Z][a-z ]+):$", text, re.MULTILINE)
+    assert heads == [
+        *("Server", "Load", "Client and delivery", "Frames", "Report", "Generator"),
+        *("Options", "Commands", "Examples"),
+    ]
+    assert re.search(r"Options:\n  --help +Show", text)  # every other option has a section
+    assert "5 no server" in text
+
+
+def test_a_command_of_a_group_that_does_not_exist_is_a_usage_error():
+    result = RUNNER.invoke(app, ["load", "serch"], prog_name="forebay")
+    assert result.exit_code == 2
+    assert "Did you mean 'search'?" in result.output
