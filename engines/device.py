@@ -15,10 +15,20 @@ Rules
   (an event recorded after it was synchronised). The simulated device raises RaceError otherwise, whatever the timing.
 """
 
+import enum
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class StreamPriority(enum.Enum):
+    """How urgent the work of a device stream is. A device that cannot tell all of them apart starts with the lowest."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+    COPY = "copy"  # the highest: copies do not queue behind kernels
 
 
 class HostBuffer(Protocol):
@@ -173,8 +183,8 @@ class Device(Protocol):
         """
         ...
 
-    def create_stream(self, name: str, *, urgent: bool = False) -> DeviceStream:
-        """Create a stream; `urgent` asks for the highest priority the device has."""
+    def create_stream(self, name: str, *, priority: StreamPriority = StreamPriority.NORMAL) -> DeviceStream:
+        """Create a stream; of two with work ready, the device starts that of the higher priority first."""
         ...
 
     def create_event(self) -> Event:

@@ -17,7 +17,7 @@ from engines.clock import Clock
 from engines.cuda.calls import GpuInfo, check, device_count, error_of, gpu_info, runtime, unavailable
 from engines.cuda.errors import no_device_error
 from engines.cuda.handles import CudaBuffer, CudaEvent, CudaStream, PinnedBuffer
-from engines.device import Device, DeviceBuffer, DeviceStream, Event, HostBuffer
+from engines.device import Device, DeviceBuffer, DeviceStream, Event, HostBuffer, StreamPriority
 from engines.errors import DeviceLostError, DeviceMemoryError, ExecutionError, MisuseError
 from engines.host_memory import check_range
 
@@ -28,6 +28,20 @@ HEADROOM_BYTES = 256 * 1024 * 1024
 """Device memory that allocations leave free: kernels and libraries load lazily and would fail in service."""
 
 _MIB = 1024 * 1024
+
+
+def stream_priorities(least: int, greatest: int) -> dict[StreamPriority, int]:
+    """Return CUDA's number for each priority: the smaller, the more urgent. Copies have the most urgent for themselves.
+
+    A range of 0 to -5 gives 0, -2, -4 and -5. Where there are only two numbers, LOW is NORMAL and HIGH is COPY.
+    """
+    high = greatest + 1 if least - greatest > 1 else greatest
+    return {
+        StreamPriority.LOW: least,
+        StreamPriority.NORMAL: least - (least - high) // 2,
+        StreamPriority.HIGH: high,
+        StreamPriority.COPY: greatest,
+    }
 
 
 @dataclass(slots=True)
@@ -55,7 +69,7 @@ class CudaDevice:
         if int(code) != 0:
             raise unavailable(code)
         least, greatest = check(runtime.cudaDeviceGetStreamPriorityRange(), "cudaDeviceGetStreamPriorityRange")
-        self._priorities = {False: int(least), True: int(greatest)}
+        self._priorities = stream_priorities(int(least), int(greatest))
 
     @property
     def name(self) -> str:
@@ -129,10 +143,10 @@ class CudaDevice:
             ) from error
         return address
 
-    def create_stream(self, name: str, *, urgent: bool = False) -> CudaStream:
-        """Create a non-blocking stream; `urgent` has the highest priority: copies do not queue behind kernels."""
+    def create_stream(self, name: str, *, priority: StreamPriority = StreamPriority.NORMAL) -> CudaStream:
+        """Create a non-blocking stream."""
         self.attach_thread()
-        return CudaStream(self, name, self._priorities[urgent])
+        return CudaStream(self, name, self._priorities[priority])
 
     def create_event(self) -> CudaEvent:
         """Create an event."""

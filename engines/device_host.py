@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.clock import Clock
-from engines.device import Device, DeviceBuffer, DeviceStream, Event, HostBuffer
+from engines.device import Device, DeviceBuffer, DeviceStream, Event, HostBuffer, StreamPriority
 from engines.errors import MisuseError
 from engines.host_memory import allocate, check_range, copy
 
@@ -198,7 +198,12 @@ class HostDevice:
         check_range("mirror", own.nbytes, 0, nbytes)
         return HostMemoryBuffer(self, own.memory[:nbytes])
 
-    def create_stream(self, name: str, *, urgent: bool = False) -> HostStream:  # noqa: ARG002 - no priorities here
+    def create_stream(
+        self,
+        name: str,
+        *,
+        priority: StreamPriority = StreamPriority.NORMAL,  # noqa: ARG002 - no priorities here
+    ) -> HostStream:
         """Create a synchronous device stream."""
         return HostStream(self, name)
 

@@ -20,7 +20,7 @@ Thread: any; one thread at a time on a device stream.
 from collections.abc import Sequence
 
 from engines.clock import Clock
-from engines.device import Device, DeviceBuffer, DeviceStream, Event, HostBuffer
+from engines.device import Device, DeviceBuffer, DeviceStream, Event, HostBuffer, StreamPriority
 from engines.errors import DeviceLostError, MisuseError, RaceError
 from engines.host_memory import check_range
 from engines.simulated.core import Core, CostModel, own
@@ -117,7 +117,12 @@ class SimulatedDevice:
                 check_range("mirror", own(self._core, SimulatedHostBuffer, mirror).nbytes, 0, nbytes)
             return SimulatedDeviceBuffer(self._core, f"device buffer of {nbytes} bytes", nbytes)
 
-    def create_stream(self, name: str, *, urgent: bool = False) -> SimulatedStream:  # noqa: ARG002 - no priorities here
+    def create_stream(
+        self,
+        name: str,
+        *,
+        priority: StreamPriority = StreamPriority.NORMAL,  # noqa: ARG002 - no priorities here
+    ) -> SimulatedStream:
         """Create a device stream."""
         with self._core.lock:
             self._core.check_usable()

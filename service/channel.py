@@ -100,6 +100,11 @@ class Channel(Generic[T]):
             self._condition.notify_all()
             return items
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits. For the receiver alone: to it, False stays true until it receives. Blocks: no."""
+        return not self._items
+
     def close(self) -> None:
         """Refuse new items and let the receiver drain the rest. Idempotent."""
         with self._condition:

@@ -42,6 +42,7 @@ from service.observe.journal import Journal
 from service.observe.site import Site
 from service.observe.tracing import open_tracing
 from service.pipeline.arena import Permits
+from service.pipeline.turns import Turns
 from service.settings import ServeSettings, default_cache_folder
 from service.watchdog import Watchdog
 from service.worker_pool import WorkerPool
@@ -103,6 +104,7 @@ class Server:
                 settings.cache_folder or default_cache_folder(os.environ),
                 cpu_fallback=settings.cpu_fallback,
                 memory=MemoryAccount(settings.model_memory_bytes),
+                turns=Turns(len(os.sched_getaffinity(0)), self.clock),
                 journal=self.journal,
             ),
         )

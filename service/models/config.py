@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from engines.options import KNOWN_OPTIONS
-from forebay.wire.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from forebay.wire.model_config_pb2 import ModelConfig
 from service.models.config_text import MAX_LABELS_BYTES, ConfigError, read_config, read_text
 from service.models.description import BatchingOptions, ClassificationTask, DetectionTask, ModelDescription, Task
 from service.models.fields import refusals_of, warnings_of
+from service.models.instances import check_gpu, device_of, group_warnings, priorities_of
 from service.models.parameters import OwnParameters, read_parameters
 from service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
 from service.models.warmup_samples import read_samples
@@ -40,14 +41,12 @@ FILENAMES = {
     "torch": ("model.pt2", "model.pt"),
     "simulated": (),
 }
-MAX_INSTANCES = 64
 MAX_BATCH_SIZE = 4096
 MAX_PRIORITY_LEVELS = 1_000
 
 POLICY_KEY = "policy"  # read by service.models.batching
 OPTION_ALIASES = {("onnxruntime", "intra_op_thread_count"): "intra_op_threads"}
 """Triton's names of options that are ours too."""
-GPU_BACKENDS = frozenset({"tensorrt", "torch"})
 
 
 def describe(entry: ModelEntry, config: ModelConfig | None = None, *, cpu_fallback: bool = False) -> ModelDescription:
@@ -76,12 +75,12 @@ def describe(entry: ModelEntry, config: ModelConfig | None = None, *, cpu_fallba
         own = read_parameters(config, filename)
     with problems:
         backend = _backend(config, entry, filename)
-        _check_gpu(config, own, backend, filename, is_fallback=cpu_fallback)
-        _device(config, backend, filename)
+        check_gpu(config, own, backend, filename, is_fallback=cpu_fallback)
+        device_of(config, backend, filename)
     labels: dict[str, tuple[str, ...]] = {}
     with problems:
         labels = _labels(config, entry, filename)
-    for check in (_max_batch_size, _instance_count, _batching, _check_tags):
+    for check in (_max_batch_size, priorities_of, _batching, _check_tags):
         with problems:
             check(config, filename)
     problems.tell()
@@ -93,8 +92,8 @@ def describe(entry: ModelEntry, config: ModelConfig | None = None, *, cpu_fallba
         max_batch_size=_max_batch_size(config, filename),
         task=_task(own, labels, filename),
         latency_budget_ms=own.latency_budget_ms,
-        instance_count=_instance_count(config, filename),
-        device=_device(config, backend, filename),
+        priorities=priorities_of(config, filename),
+        device=device_of(config, backend, filename),
         batching=_batching(config, filename),
         backend_options=options,
         model_filename=config.default_model_filename,
@@ -230,26 +229,6 @@ def _max_batch_size(config: ModelConfig, filename: str) -> int | None:
     return size if size or has_full_shapes else None
 
 
-def _instance_count(config: ModelConfig, filename: str) -> int:
-    for group in config.instance_group:
-        if group.count < 0:
-            raise ConfigError(f"{filename}: instance_group count is {group.count}: it must be 1 or more")
-    count = sum(group.count or 1 for group in config.instance_group if not group.passive) or 1
-    if count > MAX_INSTANCES:
-        raise ConfigError(f"{filename}: {count} instances: at most {MAX_INSTANCES} are served")
-    return count
-
-
-def _check_gpu(config: ModelConfig, own: OwnParameters, backend: str, filename: str, *, is_fallback: bool) -> None:
-    wants_gpu = any(group.kind == ModelInstanceGroup.KIND_GPU for group in config.instance_group if not group.passive)
-    if not wants_gpu or is_fallback or backend in GPU_BACKENDS or own.backend_options.get("provider", "cpu") != "cpu":
-        return
-    raise ConfigError(
-        f"{filename}: instance_group asks for KIND_GPU, but backend {backend!r} runs on the CPU: write KIND_CPU or "
-        "KIND_AUTO, name another backend, or start the server with --cpu-fallback"
-    )
-
-
 def _backend_options(own: OwnParameters, backend: str) -> tuple[dict[str, str], list[str]]:
     """Return the parameters that the backend has, and one line for each that it has not."""
     known = (*KNOWN_OPTIONS[backend], POLICY_KEY)
@@ -264,18 +243,6 @@ def _backend_options(own: OwnParameters, backend: str) -> tuple[dict[str, str], 
         hint = f": did you mean {close[0]!r}?" if close else ""
         unknown.append(f"parameter {key!r} is ignored: backend {backend!r} has no such option{hint}")
     return options, unknown
-
-
-def _device(config: ModelConfig, backend: str, filename: str) -> str:
-    """Return where the instances run: TensorRT on a GPU, torch on one if KIND_GPU asks for it, all else on the CPU."""
-    groups = [group for group in config.instance_group if not group.passive]
-    wants_gpu = backend == "tensorrt" or any(group.kind == ModelInstanceGroup.KIND_GPU for group in groups)
-    if backend not in GPU_BACKENDS or not wants_gpu:
-        return "cpu"
-    gpus = sorted({gpu for group in groups for gpu in group.gpus})
-    if len(gpus) > 1:
-        raise ConfigError(f"{filename}: instance_group names GPUs {gpus}: the instances of a model share one GPU")
-    return f"cuda:{gpus[0] if gpus else 0}"
 
 
 def _batching(config: ModelConfig, filename: str) -> BatchingOptions:
@@ -334,9 +301,5 @@ def _warnings(config: ModelConfig, backend: str) -> list[str]:
         for number, sample in enumerate(config.model_warmup, start=1)
         if not sample.batch_size
     )
-    if backend not in GPU_BACKENDS:
-        if any(group.gpus for group in config.instance_group):
-            lines.append(f"instance_group.gpus is ignored: backend {backend} runs on the CPU")
-        if any(group.kind == ModelInstanceGroup.KIND_GPU for group in config.instance_group):
-            lines.append(f"instance_group.kind KIND_GPU is ignored: backend {backend} runs on the CPU")
+    lines.extend(group_warnings(config, backend))
     return lines

@@ -12,6 +12,7 @@ from typing import Literal
 from engines.engine import EngineSpecs
 from forebay.wire.model_config_pb2 import ModelConfig
 from service.models.warmup_samples import WarmupSample
+from service.pipeline.turns import ModelPriority
 
 ColorOrder = Literal["RGB", "BGR"]
 
@@ -112,7 +113,7 @@ class ModelDescription:
         image: set if frames may be sent as pictures.
         task: what the outputs mean; None for tensors only.
         latency_budget_ms: default for LATEST streams; None leaves it to the service.
-        instance_count: instances of each version, at least 1.
+        priorities: of every instance of a version among the models that share its device; at least one.
         device: where they run: `cpu`, or `cuda:` and the GPU's number.
         batching: scheduling knobs.
         backend_options: parameters that are the backend's own (`alpha_ms`, ...), as written.
@@ -130,7 +131,7 @@ class ModelDescription:
     image: ImageInput | None = None
     task: Task | None = None
     latency_budget_ms: float | None = None
-    instance_count: int = 1
+    priorities: tuple[ModelPriority, ...] = (ModelPriority(),)
     device: str = "cpu"
     batching: BatchingOptions = BatchingOptions()
     backend_options: Mapping[str, str] = field(default_factory=dict)
@@ -139,6 +140,11 @@ class ModelDescription:
     warmup: tuple[WarmupSample, ...] = ()
     warnings: tuple[str, ...] = ()
     config: ModelConfig = field(default_factory=ModelConfig, compare=False)
+
+    @property
+    def instance_count(self) -> int:
+        """Instances of each version."""
+        return len(self.priorities)
 
     @property
     def engine_options(self) -> dict[str, str]:

@@ -29,6 +29,7 @@ from service.observe.statistics import CountingSink, VersionStatistics
 from service.pipeline.arena import FrameArena, Permits
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.stage import OnFatal
+from service.pipeline.turns import ModelPriority, Turn, Turns
 from service.pipeline.unbound import UnboundFrames
 from service.request import CompletionSink
 from service.results.finisher import ResultFinisher
@@ -61,6 +62,7 @@ class VersionContext:
         open_device: kind and clock to a device; tests give devices with faults.
         cache_folder: keeps measured costs between runs; None keeps nothing.
         journal: told about batches; None if nobody observes.
+        turns: of the models that share the cores; None lets them all run at once.
     """
 
     clock: Clock
@@ -73,6 +75,7 @@ class VersionContext:
     cache_folder: Path | None = None
     cpu_fallback: bool = False
     memory: MemoryAccount = field(default_factory=MemoryAccount)
+    turns: Turns | None = None
     journal: Journal | None = None
 
 
@@ -135,6 +138,10 @@ def _build(
     name = f"{description.name}.{version}"
     lanes: list[Pipeline] = []
     for index, engine in enumerate(engines):
+        priority = description.priorities[index]
+        turn = _turn(description, priority, context)
+        if turn is not None:
+            undo.callback(turn.close)
         lane = Pipeline(
             index,
             f"{name}.{index}",
@@ -145,6 +152,8 @@ def _build(
             finish=finisher.finish,
             on_fatal=context.on_fatal,
             journal=context.journal,
+            priority=priority,
+            turn=turn,
         )
         undo.callback(lane.close)
         lanes.append(lane)
@@ -188,6 +197,14 @@ def _build(
         load_ns=clock.now_ns() - started_ns,
         on_closed=give_back,
     )
+
+
+def _turn(description: ModelDescription, priority: ModelPriority, context: VersionContext) -> Turn | None:
+    """Return an instance's place among those on the CPU; elsewhere the device arbitrates."""
+    if context.turns is None or device_kind(description) != "cpu":
+        return None
+    options = {**context.engine_options.get(description.backend, {}), **description.engine_options}
+    return context.turns.join(priority, int(options.get("intra_op_threads", 1)))
 
 
 def _check_shapes(engine: Engine, description: ModelDescription) -> None:

@@ -7,7 +7,7 @@ a batch on never blocks. `close` drains left to right, joins, and frees.
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from engines.device import Device, DeviceStream
+from engines.device import Device, DeviceStream, StreamPriority
 from engines.engine import Engine, UnboundEngine
 from service.channel import Channel
 from service.clock import Clock
@@ -19,6 +19,7 @@ from service.pipeline.execute import ExecuteStage
 from service.pipeline.h2d import H2dStage
 from service.pipeline.slots import Slot, SlotPool
 from service.pipeline.stage import OnFatal, Stage, StageContext
+from service.pipeline.turns import ModelPriority, Turn
 from service.pipeline.unbound import UnboundDelivery, UnboundExecute, UnboundH2d
 from service.request import Batch, Completion, LaneListener
 
@@ -42,6 +43,8 @@ class Pipeline:
         slot_count: slots to allocate.
         journal: told about batches; None if nobody observes.
         unbound_limit_bytes: most that the outputs of one unbound execution may hold.
+        priority: of the model among those that share the device.
+        turn: its place among them where the device does not arbitrate itself; closed with the pipeline.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class Pipeline:
         slot_count: int = SLOT_COUNT,
         journal: Journal | None = None,
         unbound_limit_bytes: int = UNBOUND_LIMIT_BYTES,
+        priority: ModelPriority = ModelPriority(),  # noqa: B008 - frozen
+        turn: Turn | None = None,
     ) -> None:
         self.index = index
         self.slot_count = slot_count
@@ -70,7 +75,8 @@ class Pipeline:
                 slots.append(Slot(slot_index, device, specs))
                 undo.callback(slots[-1].close)
             for kind in STAGE_KINDS:
-                device_streams.append(device.create_stream(f"{name}.{kind}", urgent=kind != "execute"))
+                urgency = priority.of_device_stream if kind == "execute" else StreamPriority.COPY
+                device_streams.append(device.create_stream(f"{name}.{kind}", priority=urgency))
                 undo.callback(device_streams[-1].close)
             undo.pop_all()
         self.pool = SlotPool(tuple(slots))
@@ -95,15 +101,16 @@ class Pipeline:
         self.execute: Stage
         if specs.is_fixed:
             self.h2d = H2dStage(contexts[0], specs.inputs)
-            self.execute = ExecuteStage(contexts[1], engine)
+            self.execute = ExecuteStage(contexts[1], engine, turn)
             self.d2h = D2hStage(contexts[2], specs.outputs, self.pool, Delivery(specs.outputs, model_version, finish))
         else:
             if not isinstance(engine, UnboundEngine):
                 raise InvariantError("an engine that runs only fixed shapes got others")
             self.h2d = UnboundH2d(contexts[0])
-            self.execute = UnboundExecute(contexts[1], engine, specs, unbound_limit_bytes)
+            self.execute = UnboundExecute(contexts[1], engine, specs, unbound_limit_bytes, turn)
             self.d2h = D2hStage(contexts[2], (), self.pool, UnboundDelivery(specs, model_version, finish))
         self.d2h.journal = journal
+        self._turn = turn
         self._is_started = False
 
     @property
@@ -166,4 +173,6 @@ class Pipeline:
             stage.device_stream.close()
         self.engine.close()
         self.pool.close()
+        if self._turn is not None:
+            self._turn.close()
         return True

@@ -96,6 +96,11 @@ class Stage(ABC):
     def finish(self, batch: Batch, slot: Slot) -> None:  # noqa: B027 - a hook that two stages leave empty
         """Called for every batch, failed ones included, before it is passed on. For the last stage."""
 
+    @property
+    def has_next(self) -> bool:
+        """Whether another batch waits to be worked on. Thread: this stage's."""
+        return not self._context.inbound.is_empty
+
     def process(self, batch: Batch) -> None:
         """Work on one batch and record its failure, if any, in it. Thread: this stage's, or the caller's in warm-up."""
         slot = self._context.slots[batch.slot_index]

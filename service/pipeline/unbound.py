@@ -21,8 +21,10 @@ from engines.errors import ExecutionError
 from service.errors import InvariantError, OverloadedError
 from service.pipeline.arena import Permits
 from service.pipeline.delivery import Delivery
+from service.pipeline.execute import ExecutingStage
 from service.pipeline.slots import Slot, SlotState
 from service.pipeline.stage import Stage, StageContext
+from service.pipeline.turns import Turn
 from service.request import Batch, Completion
 
 Arrays = tuple[NDArray[Any], ...]
@@ -109,18 +111,24 @@ class UnboundH2d(Stage):
         slot.move_to(SlotState.UPLOADING)
 
 
-class UnboundExecute(Stage):
+class UnboundExecute(ExecutingStage):
     """Joins the inputs of a batch and runs the engine on whole arrays."""
 
-    def __init__(self, context: StageContext, engine: UnboundEngine, specs: EngineSpecs, limit_bytes: int) -> None:
-        super().__init__(context)
+    def __init__(
+        self,
+        context: StageContext,
+        engine: UnboundEngine,
+        specs: EngineSpecs,
+        limit_bytes: int,
+        turn: Turn | None = None,
+    ) -> None:
+        super().__init__(context, turn)
         self._engine = engine
         self._specs = specs
         self._limit_bytes = limit_bytes
 
-    def work(self, batch: Batch, slot: Slot) -> None:
+    def execute(self, batch: Batch, slot: Slot) -> None:
         """Run. Raises ExecutionError if an output has another number of rows than the batch, or is too large."""
-        self.device_stream.wait(slot.uploaded)
         self.device_stream.record(slot.execute_started)
         outputs = self._engine.run(_join(batch, len(self._specs.inputs)))
         if self._specs.has_batch_dimension and any(array.shape[:1] != (batch.rows,) for array in outputs):

@@ -29,10 +29,10 @@ class DeviceWithoutWaits(SimulatedDevice):
         super().__init__(**options)
         self._unwaiting = unwaiting
 
-    def create_stream(self, name, *, urgent=False):
+    def create_stream(self, name, **options):
         if name.endswith(self._unwaiting):
             return UnwaitingStream(self._core, name)
-        return super().create_stream(name, urgent=urgent)
+        return super().create_stream(name, **options)
 
 
 class UnwaitedEvent(SimulatedEvent):

@@ -107,6 +107,8 @@ class FakeCudart:
         self.memory: dict[int, Allocation] = {}
         self.exported: dict[bytes, Allocation] = {}
         self.mapped: dict[bytes, int] = {}
+        self.priorities = (0, -5)
+        self.stream_priorities: dict[int, int] = {}
         self._selected = threading.local()
         self.events: dict[int, int] = {}
         self.open: set[int] = set()
@@ -152,9 +154,14 @@ class FakeCudart:
         self.gpu_of[number] = self._selected.index
         return (number,)
 
-    _cudaStreamCreateWithPriority = _cudaStreamCreateWithFlags = _cudaEventCreateWithFlags = _cudaGraphInstantiate = (
-        _cudaStreamEndCapture
-    ) = _new
+    _cudaStreamCreateWithFlags = _cudaEventCreateWithFlags = _cudaGraphInstantiate = _cudaStreamEndCapture = _new
+
+    def _cudaStreamCreateWithPriority(self, _flags, priority):
+        if not self.priorities[1] <= priority <= self.priorities[0]:  # CUDA takes the nearest
+            raise RefusedError(cudaError_t.cudaErrorInvalidValue)
+        (handle,) = self._new()
+        self.stream_priorities[handle] = priority
+        return (handle,)
 
     def _close(self, handle):
         self.open.remove(handle)
@@ -245,7 +252,7 @@ class FakeCudart:
         return (self.free_bytes, 1 << 30)
 
     def _cudaDeviceGetStreamPriorityRange(self):
-        return (0, -5)
+        return self.priorities
 
     def _cudaGetDeviceProperties(self, _index):
         return (Properties(),)

@@ -76,8 +76,8 @@ class FakeGpu(SimulatedDevice):
         machine.buffers[buffer.address] = buffer
         return buffer
 
-    def create_stream(self, name, *, urgent=False):
-        return Stream(super().create_stream(name, urgent=urgent))
+    def create_stream(self, name, **options):
+        return Stream(super().create_stream(name, **options))
 
 
 class Stream:

@@ -49,6 +49,7 @@ class Workshop:
         self.versions = []
         self.answers = Answers()
         self.fatal = []
+        self.turns = None
         self.permits = Permits(permits)
         self.pool = WorkerPool(1, self.fatal.append)
         self._root = root
@@ -56,7 +57,14 @@ class Workshop:
 
     def context(self):
         return VersionContext(
-            self.clock, self.pool, self.answers, self.permits, self.fatal.append, {}, self._open_device
+            self.clock,
+            self.pool,
+            self.answers,
+            self.permits,
+            self.fatal.append,
+            {},
+            self._open_device,
+            turns=self.turns,
         )
 
     def _open_device(self, kind, clock):

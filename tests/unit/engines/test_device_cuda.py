@@ -6,6 +6,7 @@ import pytest
 
 from engines import open_device
 from engines.clock import MonotonicClock
+from engines.device import StreamPriority
 from engines.errors import (
     BackendUnavailableError,
     DeviceLostError,
@@ -166,6 +167,19 @@ def test_a_capture_that_raises_leaves_neither_a_capture_nor_a_graph_behind(rig, 
 
     with pytest.raises(DeviceMemoryError):
         rig.stream().capture(enqueue)
+
+
+@pytest.mark.parametrize(
+    ("least", "greatest", "numbers"),
+    [(0, -5, (0, -2, -4, -5)), (0, -2, (0, 0, -1, -2)), (0, -1, (0, 0, -1, -1)), (0, 0, (0, 0, 0, 0))],
+)
+def test_streams_have_the_priorities_that_the_gpu_can_tell_apart(runtime, monkeypatch, least, greatest, numbers):
+    runtime.priorities = (least, greatest)
+    device = open_cuda()
+    streams = [device.create_stream("s", priority=priority) for priority in StreamPriority]
+    assert tuple(runtime.stream_priorities[stream.handle] for stream in streams) == numbers
+    for stream in streams:
+        stream.close()
 
 
 def test_the_gpu_is_described(rig):

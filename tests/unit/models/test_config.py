@@ -7,6 +7,7 @@ from service.models.config import describe, model_file, serving_versions
 from service.models.description import BatchingOptions, ClassificationTask, DetectionTask
 from service.models.parameters import OWN_KEYS
 from service.models.repository import Repository, RepositoryError
+from service.pipeline.turns import ModelPriority
 
 
 def entry(tmp_path, text=None, files=("1/model.onnx",)):
@@ -137,6 +138,25 @@ def test_instances_of_all_groups_are_counted(tmp_path, text, count):
     assert described(tmp_path, text).instance_count == count
 
 
+MAX, MIN = "optimization { priority: PRIORITY_MAX }", "optimization { priority: PRIORITY_MIN }"
+
+
+@pytest.mark.parametrize(
+    ("text", "priorities"),
+    [
+        ("", [(0, 1)]),
+        ("instance_group { count: 2 rate_limiter { } }", [(0, 1), (0, 1)]),
+        ("instance_group { count: 2 rate_limiter { priority: 1 } }", [(0, 1), (0, 1)]),
+        ("instance_group { rate_limiter { priority: 7 } }", [(0, 7)]),
+        (MAX, [(-1, 1)]),
+        (MIN + "instance_group { rate_limiter { priority: 3 } } instance_group { }", [(1, 3), (1, 1)]),
+        ("instance_group { rate_limiter { priority: 9 } passive: true }", [(0, 1)]),
+    ],
+)
+def test_every_instance_has_the_priority_of_its_model_and_its_group(tmp_path, text, priorities):
+    assert described(tmp_path, text).priorities == tuple(ModelPriority(*pair) for pair in priorities)
+
+
 def test_what_is_ignored_is_said_once_each(tmp_path):
     text = (
         "response_cache { enable: true } model_warmup { } "
@@ -151,7 +171,9 @@ def test_what_is_ignored_is_said_once_each(tmp_path):
     ("text", "words"),
     [
         ("optimization { eager_batching: true }", None),
-        ("optimization { graph { level: 1 } }", "optimization.graph is ignored"),
+        ("optimization { graph { level: 1 } priority: PRIORITY_MIN }", "optimization.graph is ignored"),
+        ("optimization { priority: PRIORITY_MAX } instance_group { rate_limiter { priority: 2 } }", None),
+        ('instance_group { rate_limiter { resources { name: "R" count: 1 } } }', "rate_limiter.resources is ignored"),
         ("instance_group { gpus: 1 }", "instance_group.gpus is ignored"),
         ('model_warmup { name: "w" }', "model_warmup 'w' is ignored: batch_size is 0"),
         ('model_warmup { batch_size: 1 inputs { key: "x" value { data_type: TYPE_FP32 zero_data: true } } }', None),
