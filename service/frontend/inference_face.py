@@ -15,13 +15,6 @@ from forebay.wire import inference_pb2 as pb
 from forebay.wire.model_config_pb2 import ModelInput, ModelOutput
 from service.models.version import ModelVersion
 
-PLATFORM_BY_BACKEND = {
-    "onnxruntime": "onnxruntime_onnx",
-    "tensorrt": "tensorrt_plan",
-    "torch": "pytorch_libtorch",
-    "simulated": "simulated",
-}
-
 
 @dataclass(frozen=True)
 class TensorFace:
@@ -82,7 +75,7 @@ class ModelFace:
         for name, face in self.outputs.items():
             self.outputs[name] = replace(face, labels=_labels(version, name))
         self.is_fixed = all(face.is_fixed for face in (*self.inputs.values(), *self.outputs.values()))
-        self.platform = config.platform or PLATFORM_BY_BACKEND.get(version.description.backend, "")
+        self.platform = config.platform
 
     def metadata(self, versions: list[str]) -> pb.ModelMetadataResponse:
         """Return the answer of ModelMetadata."""

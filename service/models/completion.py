@@ -3,15 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 
 from engines.datatypes import NAME_BY_DTYPE
 from engines.engine import EngineSpecs, TensorSpec
-from forebay.wire.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelInstanceGroup, ModelOutput
+from forebay.wire.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelOutput
 from service.models.config_text import ConfigError
 from service.models.description import ClassificationTask, DetectionTask, ImageInput, ModelDescription, Task
+from service.models.normal_form import data_type_of, normalised
 from service.models.parameters import read_parameters
 from service.models.repository import CONFIG_NAME
 
@@ -38,7 +38,7 @@ def complete(description: ModelDescription, specs: EngineSpecs) -> ModelDescript
         specs=specs,
         image=_image(description.config, specs, filename),
         task=_resolve(description.task, specs, filename),
-        config=_normalised(description, specs),
+        config=normalised(description, specs),
     )
 
 
@@ -51,7 +51,7 @@ def _check_tensors(
         if spec is None:
             names = ", ".join(repr(name) for name in by_name)
             raise ConfigError(f"{filename}: the model has no {kind} {tensor.name!r}: it has {names}")
-        expected = _data_type(spec)
+        expected = data_type_of(spec)
         if tensor.data_type not in (DataType.TYPE_INVALID, expected):
             raise ConfigError(
                 f"{filename}: {kind} {tensor.name!r} is {DataType.Name(tensor.data_type)}, "
@@ -82,11 +82,6 @@ def _check_reshape(where: str, dims: tuple[int, ...], reshape: tuple[int, ...], 
 
 def _fits(dims: Sequence[int], shape: Sequence[int]) -> bool:
     return len(dims) == len(shape) and all(-1 in pair or pair[0] == pair[1] for pair in zip(dims, shape, strict=True))
-
-
-def _data_type(spec: TensorSpec) -> DataType:
-    name = NAME_BY_DTYPE[spec.dtype]
-    return cast("DataType", DataType.Value("TYPE_STRING" if name == "BYTES" else f"TYPE_{name}"))
 
 
 def _image(config: ModelConfig, specs: EngineSpecs, filename: str) -> ImageInput | None:
@@ -157,51 +152,3 @@ def _check_output(spec: TensorSpec, kinds: str, shape: tuple[int, ...], filename
 
 def _listed(specs: Sequence[TensorSpec]) -> str:
     return ", ".join(f"{spec.name!r} {NAME_BY_DTYPE[spec.dtype]} {list(spec.shape)}" for spec in specs)
-
-
-def _normalised(description: ModelDescription, specs: EngineSpecs) -> ModelConfig:
-    """Return the configuration with everything filled in that is now known."""
-    config = ModelConfig()
-    config.CopyFrom(description.config)
-    config.name = description.name
-    config.backend = config.backend or description.backend
-    config.max_batch_size = specs.max_batch_size if specs.has_batch_dimension else 0
-    inputs = {tensor.name: tensor for tensor in description.config.input}
-    outputs = {tensor.name: tensor for tensor in description.config.output}
-    del config.input[:]
-    del config.output[:]
-    for spec in specs.inputs:
-        _fill(config.input.add(), inputs.get(spec.name), spec)
-    for spec in specs.outputs:
-        _fill(config.output.add(), outputs.get(spec.name), spec)
-    if config.version_policy.WhichOneof("policy_choice") is None:
-        config.version_policy.latest.num_versions = 1
-    _normalise_groups(config, description)
-    if config.max_batch_size > 1 and config.WhichOneof("scheduling_choice") is None:
-        config.dynamic_batching.SetInParent()
-    if config.HasField("dynamic_batching") and not config.dynamic_batching.preferred_batch_size:
-        config.dynamic_batching.preferred_batch_size.append(max(1, config.max_batch_size))
-    return config
-
-
-def _normalise_groups(config: ModelConfig, description: ModelDescription) -> None:
-    if not config.instance_group:
-        config.instance_group.add(count=1)
-    for number, group in enumerate(config.instance_group):
-        group.name = group.name or f"{description.name}_{number}"
-        group.count = max(1, group.count)
-        if group.kind == ModelInstanceGroup.KIND_AUTO:
-            is_cpu = description.device == "cpu"
-            group.kind = ModelInstanceGroup.KIND_CPU if is_cpu else ModelInstanceGroup.KIND_GPU
-
-
-def _fill(target: ModelInput | ModelOutput, written: ModelInput | ModelOutput | None, spec: TensorSpec) -> None:
-    if written is not None:
-        target.MergeFrom(written)  # type: ignore[arg-type]  # both are inputs or both are outputs
-    target.name = spec.name
-    target.data_type = _data_type(spec)
-    if not target.dims and not spec.shape:  # as Triton: clients send one element, since dims may not be empty
-        target.dims.append(1)
-        target.reshape.SetInParent()
-    elif not target.dims:
-        target.dims.extend(spec.shape)

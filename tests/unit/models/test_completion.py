@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from engines.engine import EngineSpecs, TensorSpec
-from forebay.wire.model_config_pb2 import DataType
+from forebay.wire.model_config_pb2 import DataType, ModelInstanceGroup
 from service.models.completion import complete
 from service.models.config_text import ConfigError, parse_config
 from service.models.description import ClassificationTask, DetectionTask, ImageInput, ModelDescription
@@ -146,6 +146,9 @@ def test_the_completed_configuration_holds_everything_that_is_known():
         ("class_ids", DataType.TYPE_INT32, [10]),
     ]
     assert config.version_policy.latest.num_versions == 1
+    assert (config.platform, config.default_model_filename) == ("onnxruntime_onnx", "model.onnx")
+    assert config.optimization.input_pinned_memory.enable
+    assert list(config.dynamic_batching.preferred_batch_size) == [8]
     assert [group.count for group in config.instance_group] == [1]
 
 
@@ -164,3 +167,34 @@ def test_clients_send_one_element_for_a_scalar_as_with_triton():
     assert list(tensor.dims) == [1]
     assert tensor.HasField("reshape")
     assert not tensor.reshape.shape
+
+
+@pytest.mark.parametrize(
+    ("text", "backend", "device", "kind", "gpus"),
+    [
+        ("", "onnxruntime", "cpu", ModelInstanceGroup.KIND_CPU, []),
+        ("", "tensorrt", "cuda:0", ModelInstanceGroup.KIND_GPU, [0]),
+        ("instance_group { count: 2 gpus: 3 }", "tensorrt", "cuda:3", ModelInstanceGroup.KIND_GPU, [3]),
+        ("instance_group { kind: KIND_CPU }", "torch", "cpu", ModelInstanceGroup.KIND_CPU, []),
+        ("instance_group { kind: KIND_GPU }", "onnxruntime", "cpu", ModelInstanceGroup.KIND_CPU, []),
+    ],
+)
+def test_instance_groups_say_where_instances_run(text, backend, device, kind, gpus):
+    description = ModelDescription("m", backend, None, device=device, config=parse_config(text, "m/config.pbtxt"))
+    (group,) = complete(description, EngineSpecs((PLANES,), (SCORES,), 8)).config.instance_group
+    assert (group.name, group.kind, list(group.gpus)) == ("m_0", kind, gpus)
+    assert group.count >= 1
+
+
+@pytest.mark.parametrize(
+    ("backend", "platform", "filename"),
+    [
+        ("onnxruntime", "onnxruntime_onnx", "model.onnx"),
+        ("tensorrt", "tensorrt_plan", "model.plan"),
+        ("torch", "pytorch_libtorch", ""),
+        ("simulated", "simulated", ""),
+    ],
+)
+def test_platform_and_file_follow_from_the_backend(backend, platform, filename):
+    config = complete(ModelDescription("m", backend, None), EngineSpecs((PLANES,), (SCORES,), 8)).config
+    assert (config.backend, config.platform, config.default_model_filename) == (backend, platform, filename)
