@@ -5,6 +5,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+BF16 = np.dtype([("bfloat16", "<u2")])
+"""bfloat16, of which numpy has no type: the raw bits, which nobody here computes with."""
 DTYPE_BY_NAME: Mapping[str, np.dtype[np.generic]] = MappingProxyType(
     {
         "BOOL": np.dtype(np.bool_),
@@ -17,6 +19,7 @@ DTYPE_BY_NAME: Mapping[str, np.dtype[np.generic]] = MappingProxyType(
         "INT32": np.dtype(np.int32),
         "INT64": np.dtype(np.int64),
         "FP16": np.dtype(np.float16),
+        "BF16": BF16,
         "FP32": np.dtype(np.float32),
         "FP64": np.dtype(np.float64),
         "BYTES": np.dtype(object),

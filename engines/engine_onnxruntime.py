@@ -18,9 +18,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from engines.clock import Clock
+from engines.datatypes import BF16
 from engines.device import Device, DeviceBuffer, DeviceStream
 from engines.device_host import HostDevice
-from engines.engine import Engine, EngineSpecs, SlotBuffers
+from engines.engine import Engine, EngineSpecs, SlotBuffers, TensorSpec
 from engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
 from engines.host_memory import memory_of
 from engines.onnx_specs import BatchedSpecs, NodeInfo, derive_specs
@@ -33,6 +34,7 @@ _PROVIDERS = {
     "openvino": "OpenVINOExecutionProvider",
 }
 _SAME_AS_REQUESTED = 1
+_ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16: numpy has no type to name it by
 _LOG_FATAL = 4
 """ONNX Runtime's own log would repeat on stderr what we raise."""
 
@@ -68,6 +70,7 @@ class OnnxruntimeEngine:
         self._is_on_host = provider == "cpu"
         self._session = _open_session(model_path, reader.integer("intra_op_threads", 1), _PROVIDERS[provider])
         self._layout = _read_layout(self._name, self._session, max_batch_size)
+        self._check_bfloat16()
         self._slots: dict[int, SlotBuffers] = {}
         self._bindings: dict[tuple[int, int], Any] = {}
         self._is_closed = False
@@ -144,15 +147,29 @@ class OnnxruntimeEngine:
         binding = self._session.io_binding()
         for spec, buffer in zip(self.specs.inputs, slot.inputs, strict=True):
             shape = self._layout.run_shape(spec, batch_size)
-            binding.bind_input(spec.name, "cpu", 0, spec.dtype.type, shape, buffer.address)
+            binding.bind_input(spec.name, "cpu", 0, _element_type(spec), shape, buffer.address)
         for spec, buffer in zip(self.specs.outputs, slot.outputs, strict=True):
             shape = self._layout.run_shape(spec, batch_size)
-            binding.bind_output(spec.name, "cpu", 0, spec.dtype.type, shape, buffer.address)
+            binding.bind_output(spec.name, "cpu", 0, _element_type(spec), shape, buffer.address)
         return binding
+
+    def _check_bfloat16(self) -> None:
+        """Unbound, ONNX Runtime takes and gives numpy's arrays, of which there are none of this type."""
+        specs = self.specs
+        for spec in () if specs.is_fixed else (*specs.inputs, *specs.outputs):
+            if spec.dtype == BF16:
+                raise ModelFileError(
+                    f"{self._name}: tensor {spec.name!r} is BF16, which is served only where every shape is fixed: "
+                    "export the model with fixed inner dimensions, or with FP32"
+                )
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise MisuseError("engine used after close")
+
+
+def _element_type(spec: TensorSpec) -> Any:  # noqa: ANN401 - a numpy type or a number of ONNX
+    return _ONNX_BFLOAT16 if spec.dtype == BF16 else spec.dtype.type
 
 
 @functools.cache

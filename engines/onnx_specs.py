@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engines.datatypes import BF16
 from engines.engine import EngineSpecs, SlotBuffers, TensorSpec
 from engines.errors import MisuseError, ModelFileError
 
@@ -23,6 +24,7 @@ DEFAULT_MAX_BATCH_SIZE = 8
 _DTYPE_BY_ONNX_TYPE: dict[str, np.dtype[np.generic]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
+    "tensor(bfloat16)": BF16,
     "tensor(double)": np.dtype(np.float64),
     "tensor(bool)": np.dtype(np.bool_),
     "tensor(uint8)": np.dtype(np.uint8),

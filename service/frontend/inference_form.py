@@ -295,12 +295,17 @@ def _wanted(request: pb.ModelInferRequest, face: ModelFace) -> tuple[WantedOutpu
         region = region_range(output.parameters)
         classes = 0
         if "classification" in output.parameters:
-            classes = _classes(output.parameters["classification"], name, is_shared=region is not None)
+            classes = _classes(output.parameters["classification"], face.outputs[name], is_shared=region is not None)
         wanted[name] = WantedOutput(face.outputs[name], classes, region)
     return tuple(wanted.values())
 
 
-def _classes(parameter: pb.InferParameter, name: str, *, is_shared: bool) -> int:
+def _classes(parameter: pb.InferParameter, output: TensorFace, *, is_shared: bool) -> int:
+    name = output.name
+    if output.datatype in ("BYTES", "BF16"):
+        raise InvalidRequestError(
+            f"output '{name}' is {output.datatype}: 'classification' is for numbers; leave it out"
+        )
     classes = int(value_of(parameter, ("int64_param",), "classification"))
     if is_shared:
         raise InvalidRequestError(

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.datatypes import DTYPE_BY_NAME, NAME_BY_DTYPE
+from engines.datatypes import BF16, DTYPE_BY_NAME, NAME_BY_DTYPE
 from engines.engine import EngineSpecs, TensorSpec
 from forebay.wire.model_config_pb2 import DataType, ModelConfig, ModelWarmup
 from service.models.config_text import ConfigError
@@ -183,6 +183,8 @@ def _rows(here: str, tensor: SampleInput, elements: int, rows: int) -> NDArray[A
 
 def _random(dtype: np.dtype[Any], elements: int) -> NDArray[Any]:
     generator = np.random.default_rng(SEED)
+    if dtype == BF16:  # the upper half of a float
+        return (generator.random(elements).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).view(BF16)
     if dtype.kind == "f":
         return generator.random(elements).astype(dtype)
     most = 2 if dtype.kind == "b" else min(MAX_RANDOM, np.iinfo(dtype).max + 1)

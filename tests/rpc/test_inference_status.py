@@ -338,43 +338,6 @@ async def test_bytes_that_are_no_request_are_refused(tmp_path):
 
 
 @on_loop
-async def test_typed_contents_of_every_datatype_are_taken(tmp_path):
-    for datatype in ("BOOL", "INT8", "INT16", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP32", "FP64"):
-        simulated(tmp_path, datatype, input_shape=2, datatype=datatype)
-    async with real_server(tmp_path) as running:
-        stub = stub_of(running)
-        for name, field, values, dtype in (
-            ("BOOL", "bool_contents", [True, False], "?"),
-            ("INT8", "int_contents", [-128, 127], "i1"),
-            ("INT16", "int_contents", [-1, 2], "<i2"),
-            ("INT64", "int64_contents", [-(2**63), 5], "<i8"),
-            ("UINT8", "uint_contents", [0, 255], "u1"),
-            ("UINT16", "uint_contents", [0, 65535], "<u2"),
-            ("UINT32", "uint_contents", [0, 2**32 - 1], "<u4"),
-            ("UINT64", "uint64_contents", [0, 2**64 - 1], "<u8"),
-            ("FP32", "fp32_contents", [0.5, -2.0], "<f4"),
-            ("FP64", "fp64_contents", [0.1, -2.0], "<f8"),
-        ):
-            request = pb.ModelInferRequest(model_name=name)
-            tensor = request.inputs.add(name="input", datatype=name, shape=[1, 2])
-            getattr(tensor.contents, field).extend(values)
-            response = await stub.ModelInfer(request)
-            assert np.frombuffer(response.raw_output_contents[0], dtype).tolist() == values
-
-
-@on_loop
-async def test_a_number_that_does_not_fit_is_refused(tmp_path):
-    simulated(tmp_path, "small", input_shape=2, datatype="INT8")
-    async with real_server(tmp_path) as running:
-        request = pb.ModelInferRequest(model_name="small")
-        tensor = request.inputs.add(name="input", datatype="INT8", shape=[1, 2])
-        tensor.contents.int_contents.extend([1, 300])
-        with pytest.raises(grpc.aio.AioRpcError, match="does not fit INT8") as caught:
-            await stub_of(running).ModelInfer(request)
-        assert caught.value.code() is INVALID
-
-
-@on_loop
 async def test_requests_with_shared_permits_used_up_are_unavailable(tmp_path):
     simulated(tmp_path, alpha_ms=50, max_batch_size=1)
     async with real_server(tmp_path, permits=1) as running:

@@ -50,6 +50,7 @@ KITS = (
     Kit("strings", "BYTES", (2,), b"\1\0\0\0a\2\0\0\0bc"),
     Kit("unbatched", "INT64", (2, 2), bytes(32), has_batch=False),
     Kit("add_sub", "INT32", (16,), bytes(64), inputs=("INPUT0", "INPUT1"), is_identity=False),
+    Kit("brain", "BF16", (4,), bytes(8)),
     Kit("half", "FP16", (8,), bytes(16), inputs=("input",)),
 )
 
@@ -60,6 +61,7 @@ def make_repository(root):
     models.save(models.identity(("batch", "n")), root / "varying" / "1" / "model.onnx")
     models.save(models.identity(("batch", "n"), TensorProto.STRING), root / "strings" / "1" / "model.onnx")
     models.save(models.identity((2, "n"), TensorProto.INT64), root / "unbatched" / "1" / "model.onnx")
+    models.save(models.identity(("batch", 4), TensorProto.BFLOAT16), root / "brain" / "1" / "model.onnx")
     models.save(models.add_sub(), root / "add_sub" / "1" / "model.onnx")
     simulated(root, "half", input_bytes=16, input_shape=8, datatype="FP16")
     return root
@@ -181,6 +183,11 @@ def _output(draw, request):
     _set(draw, request.outputs.add(name=draw(NAMES)).parameters)
 
 
+def _classes(draw, request):
+    for name in draw(st.sampled_from([("y",), ("OUTPUT0", "OUTPUT1"), ("output",)])):
+        request.outputs.add(name=name).parameters["classification"].int64_param = draw(st.integers(1, 100))
+
+
 def _output_twice(draw, request):
     name = draw(NAMES)
     request.outputs.add(name=name)
@@ -221,6 +228,7 @@ CHANGES = (
     _parameter,
     _input_parameters,
     _output,
+    _classes,
     _output_twice,
     _model,
     _version,
