@@ -18,6 +18,7 @@ from tests.support.inference import stub_of
 from tests.support.real_server import LEAK, real_server, simulated
 
 ANSWERED_WITHIN_S = 10.0
+TIMES = frozenset(("timeout", "latency_budget_ms"))
 ALLOWED = frozenset(
     (
         grpc.StatusCode.OK,
@@ -292,6 +293,8 @@ def run_malformed(repository, examples=None):
                 code, message, response, streamed = runner.run(ask(request))
                 check_answer(request, kit, code, message, response)
                 assert streamed.infer_response.id == request.id
+                if TIMES & set(request.parameters):
+                    return  # twice the same request, and each may be in time or not
                 assert bool(streamed.error_message) is (code is not grpc.StatusCode.OK), (message, streamed)
                 if response is not None:
                     assert streamed.infer_response.raw_output_contents == response.raw_output_contents
