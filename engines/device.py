@@ -16,6 +16,7 @@ Rules
 """
 
 import enum
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +30,19 @@ class StreamPriority(enum.Enum):
     NORMAL = "normal"
     HIGH = "high"
     COPY = "copy"  # the highest: copies do not queue behind kernels
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """Memory of a device at one moment.
+
+    Attributes:
+        used_bytes: by everybody who uses the device, other processes included.
+        total_bytes: what it has.
+    """
+
+    used_bytes: int
+    total_bytes: int
 
 
 class HostBuffer(Protocol):
@@ -159,6 +173,14 @@ class Device(Protocol):
 
     def attach_thread(self) -> None:
         """Make the calling thread fit to use this device (CUDA: select it). Idempotent."""
+        ...
+
+    def memory(self) -> DeviceMemory | None:
+        """Return how full its memory is; None where device memory is host memory. Blocks: for microseconds.
+
+        Raises:
+            EngineError: the device is lost.
+        """
         ...
 
     def alloc_host(self, nbytes: int) -> HostBuffer:

@@ -17,7 +17,7 @@ from engines.clock import Clock
 from engines.cuda.calls import GpuInfo, check, device_count, error_of, gpu_info, runtime, unavailable
 from engines.cuda.errors import no_device_error
 from engines.cuda.handles import CudaBuffer, CudaEvent, CudaStream, PinnedBuffer
-from engines.device import Device, DeviceBuffer, DeviceStream, Event, HostBuffer, StreamPriority
+from engines.device import Device, DeviceBuffer, DeviceMemory, DeviceStream, Event, HostBuffer, StreamPriority
 from engines.errors import DeviceLostError, DeviceMemoryError, ExecutionError, MisuseError
 from engines.host_memory import check_range
 
@@ -93,6 +93,11 @@ class CudaDevice:
         """Return how much device memory is free now, in all processes together."""
         free, _total = check(runtime.cudaMemGetInfo(), "cudaMemGetInfo")
         return int(free)
+
+    def memory(self) -> DeviceMemory:
+        """Return how full the GPU's memory is, all processes together."""
+        free, total = check(runtime.cudaMemGetInfo(), "cudaMemGetInfo")
+        return DeviceMemory(int(total) - int(free), int(total))
 
     def raise_if_lost(self) -> None:
         """Raise DeviceLostError if a sticky error has happened. For after a vendor's library has failed."""

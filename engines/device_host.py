@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.clock import Clock
-from engines.device import Device, DeviceBuffer, DeviceStream, Event, HostBuffer, StreamPriority
+from engines.device import Device, DeviceBuffer, DeviceMemory, DeviceStream, Event, HostBuffer, StreamPriority
 from engines.errors import MisuseError
 from engines.host_memory import allocate, check_range, copy
 
@@ -181,6 +181,10 @@ class HostDevice:
 
     def attach_thread(self) -> None:
         """Nothing to select."""
+
+    def memory(self) -> DeviceMemory | None:
+        """None: its memory is the machine's."""
+        return None
 
     def alloc_host(self, nbytes: int) -> HostMemoryBuffer:
         """Allocate memory, touched on first use."""

@@ -20,8 +20,8 @@ Thread: any; one thread at a time on a device stream.
 from collections.abc import Sequence
 
 from engines.clock import Clock
-from engines.device import Device, DeviceBuffer, DeviceStream, Event, HostBuffer, StreamPriority
-from engines.errors import DeviceLostError, MisuseError, RaceError
+from engines.device import Device, DeviceBuffer, DeviceMemory, DeviceStream, Event, HostBuffer, StreamPriority
+from engines.errors import DeviceLostError, DeviceMemoryError, MisuseError, RaceError
 from engines.host_memory import check_range
 from engines.simulated.core import Core, CostModel, own
 from engines.simulated.fault_plan import FaultPlan
@@ -40,6 +40,9 @@ __all__ = [
     "SimulatedHostBuffer",
     "SimulatedStream",
 ]
+
+
+MEMORY_BYTES = 16 << 30  # of every simulated device
 
 
 class SimulatedDevice:
@@ -99,6 +102,12 @@ class SimulatedDevice:
         """Let the calling thread use this device."""
         self._core.attach_thread()
 
+    def memory(self) -> DeviceMemory:
+        """Return what open device buffers hold, of MEMORY_BYTES."""
+        with self._core.lock:
+            self._core.check_usable()
+            return DeviceMemory(self._core.device_bytes, MEMORY_BYTES)
+
     def alloc_host(self, nbytes: int) -> SimulatedHostBuffer:
         """Allocate host memory."""
         with self._core.lock:
@@ -115,6 +124,8 @@ class SimulatedDevice:
             self._core.begin("alloc_device")
             if mirror is not None:
                 check_range("mirror", own(self._core, SimulatedHostBuffer, mirror).nbytes, 0, nbytes)
+            if self._core.device_bytes + nbytes > MEMORY_BYTES:
+                raise DeviceMemoryError(f"a simulated device has {MEMORY_BYTES} bytes; {nbytes} more do not fit")
             return SimulatedDeviceBuffer(self._core, f"device buffer of {nbytes} bytes", nbytes)
 
     def create_stream(

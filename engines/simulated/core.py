@@ -50,6 +50,7 @@ class Core:
         self.host = VectorClock()
         self.races: list[RaceError] = []
         self.open_handles: dict[int, str] = {}
+        self.device_bytes = 0  # of open device buffers
         self.exclusive: dict[str, AccessLog] = {}
         self.lost: DeviceLostError | None = None
         self._faults = FaultCounter(faults)

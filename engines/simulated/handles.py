@@ -63,6 +63,15 @@ class SimulatedHostBuffer(_Buffer):
 class SimulatedDeviceBuffer(_Buffer):
     """Device memory. The CPU can address it, but may only do so in an operation of a device stream."""
 
+    def __init__(self, core: Core, label: str, nbytes: int) -> None:
+        super().__init__(core, label, nbytes)
+        core.device_bytes += nbytes
+
+    def forget(self) -> None:
+        """Note that it is closed. With the lock held."""
+        super().forget()
+        self.core.device_bytes -= self.nbytes
+
     @property
     def address(self) -> int:
         """Address of the first byte."""

@@ -35,6 +35,7 @@ class ModelVersion:
         requests: told how Open Inference requests end; None if nobody observes.
         load_ns: how long opening it took.
         lanes: one per instance.
+        device: where they run.
         hang_limit_ns: a stage that is at one batch for longer hangs.
     """
 
@@ -69,7 +70,7 @@ class ModelVersion:
         self._on_closed = on_closed
         self.former = former
         self.lanes = tuple(lanes)
-        self._device = device
+        self.device = device
         self.hang_limit_ns = hang_limit_ns
         self._clock = clock
         self._unused = threading.Condition()
@@ -130,7 +131,7 @@ class ModelVersion:
         Returns:
             Whether all threads ended; if not (an engine hangs), nothing more can be done in this process.
         """
-        self._device.attach_thread()
+        self.device.attach_thread()
         until_ns = None if timeout_s is None else self._clock.now_ns() + int(timeout_s * 1e9)
         is_drained = self.former.drain(until_ns)
         self.former.stop()
@@ -142,6 +143,6 @@ class ModelVersion:
         self.arena.close()
         if self.requests is not None:
             self.requests.close()
-        self._device.close()
+        self.device.close()
         self._on_closed()
         return True

@@ -8,11 +8,13 @@ import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
+from engines.device import DeviceMemory
 from service.observe.frames import OUTCOMES, STAGES
 from service.observe.gauges import Gauges, ServerGauges, VersionGauges
 from service.observe.histograms import BOUNDS_S, HistogramSnapshot
 from service.observe.observer import ModelState, Observer
 from service.observe.recent import StreamReport, stream_reports
+from service.observe.spans import Tracing
 
 TOP_STREAMS = 20
 MAX_NAME = 64
@@ -56,7 +58,9 @@ def render(observer: Observer, gauges: Gauges, now_ns: int) -> str:
     _models(text, observer.models)
     _versions(text, gauges.versions())
     _streams(text, observer, stream_reports(observer, now_ns))
+    _devices(text, gauges.devices())
     _server(text, gauges.server())
+    _spans(text, observer.tracing)
     return "\n".join(text.lines) + "\n"
 
 
@@ -169,6 +173,21 @@ def _streams(text: Text, observer: Observer, reports: Sequence[StreamReport]) ->
     ):
         known = [(label, ms / 1e3) for label, ms in zip(labels, values, strict=True) if ms is not None]
         text.family(name, "gauge", help_text, known)
+
+
+def _devices(text: Text, devices: Mapping[str, DeviceMemory]) -> None:
+    used = [({"device": device}, memory.used_bytes) for device, memory in devices.items()]
+    total = [({"device": device}, memory.total_bytes) for device, memory in devices.items()]
+    text.family("forebay_device_memory_used_bytes", "gauge", "Device memory in use, all processes", used)
+    text.family("forebay_device_memory_total_bytes", "gauge", "Device memory in all", total)
+
+
+def _spans(text: Text, tracing: Tracing | None) -> None:
+    if tracing is not None:
+        text.family("forebay_spans_total", "counter", "OpenTelemetry spans made", [({}, tracing.made)])
+        text.family(
+            "forebay_spans_dropped_total", "counter", "Frames and batches that became no span", [({}, tracing.dropped)]
+        )
 
 
 def _server(text: Text, server: ServerGauges) -> None:

@@ -10,6 +10,9 @@ from typing import Protocol
 
 import psutil
 
+from engines.device import DeviceMemory
+from engines.errors import EngineError
+
 
 class FormerNumbers(Protocol):
     """Of `FormerStatistics`."""
@@ -44,6 +47,13 @@ class _Lane(Protocol):
     def engine(self) -> object: ...
 
 
+class _Device(Protocol):
+    @property
+    def name(self) -> str: ...
+    def attach_thread(self) -> None: ...
+    def memory(self) -> DeviceMemory | None: ...
+
+
 class VersionParts(Protocol):
     """Of `ModelVersion`."""
 
@@ -55,6 +65,8 @@ class VersionParts(Protocol):
     def former(self) -> _Former: ...  # noqa: D102
     @property
     def lanes(self) -> Sequence[_Lane]: ...  # noqa: D102
+    @property
+    def device(self) -> _Device: ...  # noqa: D102
 
 
 class PoolParts(Protocol):
@@ -146,6 +158,22 @@ class Gauges:
     def versions(self) -> list[VersionGauges]:
         """Return every version that serves now."""
         return [_version_gauges(version) for version in self._versions()]
+
+    def devices(self) -> dict[str, DeviceMemory]:
+        """Return how full the memory of each device is, by name; those without memory of their own are left out."""
+        found: dict[str, DeviceMemory] = {}
+        for version in self._versions():
+            device = version.device
+            if device.name in found:
+                continue
+            try:
+                device.attach_thread()
+                memory = device.memory()
+            except EngineError:  # it is lost, and the process is about to end
+                continue
+            if memory is not None:
+                found[device.name] = memory
+        return found
 
     def server(self) -> ServerGauges:
         """Return the process."""

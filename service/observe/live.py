@@ -91,6 +91,9 @@ class LiveState:
                 "ready": server.is_ready,
                 "cpu": round(self._cpu, 2),
                 "memory_mb": round(server.memory_bytes / 1e6),
+                "devices": {
+                    name: [memory.used_bytes, memory.total_bytes] for name, memory in self._gauges.devices().items()
+                },
                 "permits": [server.permits_in_use, server.permits],
                 "workers": [server.workers_busy, server.worker_threads],
                 "models": [

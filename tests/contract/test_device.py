@@ -240,3 +240,16 @@ def test_an_attached_thread_can_use_the_device(rig):
 def test_the_device_has_a_name_and_a_gather_limit(rig):
     assert rig.device.name
     assert rig.device.gather_below_bytes >= 0
+
+
+def test_memory_tells_what_is_allocated_where_the_device_has_its_own(rig):
+    before = rig.device.memory()
+    if before is None:
+        assert rig.device.name == "cpu"
+        return
+    buffer = rig.on_device(64 << 20)
+    during = rig.device.memory()
+    assert during.used_bytes - before.used_bytes >= 64 << 20
+    assert during.used_bytes <= during.total_bytes == before.total_bytes
+    buffer.close()
+    assert rig.device.memory().used_bytes < during.used_bytes

@@ -15,7 +15,7 @@ from service.observe.site import MAX_WATCHERS
 from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop
 from tests.support.observing import lanes
-from tests.support.real_server import real_server, simulated
+from tests.support.real_server import SimulatedDevices, real_server, simulated
 
 AWKWARD = 'quo"te <b>\n\N{PILE OF POO} </script>'
 
@@ -79,6 +79,7 @@ async def test_metrics_count_what_clients_were_told(tmp_path):
         assert [s.value for s in found["forebay_batch_size"] if s.name.endswith("_sum")] == [12]
         assert found["forebay_stream_frames_per_second"][0].labels["stream"] == AWKWARD
         assert found["forebay_streams"][0].value == 1
+        assert "forebay_device_memory_used_bytes" not in found  # the CPU's memory is the machine's
         await stream.half_close()
         await stream.drain()
 
@@ -146,6 +147,19 @@ async def test_three_lanes_of_a_device_that_copies_and_computes_at_once_overlap(
         assert downloads >= 8
         await stream.half_close()
         await stream.drain()
+
+
+@on_loop
+async def test_the_memory_of_a_device_is_told(tmp_path):
+    simulated(tmp_path)
+    devices = SimulatedDevices()
+    async with real_server(tmp_path, admin_address="127.0.0.1:0", devices=devices) as running:
+        _, _, text = await get(running.server.admin_address, "/metrics")
+        found = {family.name: family.samples for family in text_string_to_metric_families(text)}
+        used, total = found["forebay_device_memory_used_bytes"][0], found["forebay_device_memory_total_bytes"][0]
+        assert used.labels == total.labels == {"device": "simulated"}
+        devices.devices[0].attach_thread()
+        assert 0 < used.value == devices.devices[0].memory().used_bytes < total.value
 
 
 @on_loop

@@ -249,7 +249,8 @@ class FakeCudart:
         return (float(self.events[second] - self.events[first]),)
 
     def _cudaMemGetInfo(self):
-        return (self.free_bytes, 1 << 30)
+        taken = sum(each.nbytes for each in self.memory.values() if each.side == "device")
+        return (self.free_bytes - taken, 1 << 30)
 
     def _cudaDeviceGetStreamPriorityRange(self):
         return self.priorities

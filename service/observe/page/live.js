@@ -68,6 +68,8 @@ function showServer(state) {
     ["cameras", String(state.stream_count)],
     ["CPU", `${number(state.cpu * 100)} %`],
     ["memory", `${state.memory_mb} MB`],
+    ...Object.entries(state.devices).map(([name, [used, total]]) => [
+      readable(name), `${number(used / 2 ** 30, 1)} of ${number(total / 2 ** 30, 0)} GiB`]),
     ["permits", `${state.permits[0]}/${state.permits[1]}`],
     ["workers", `${state.workers[0]}/${state.workers[1]}`],
   ]);

@@ -1,7 +1,10 @@
 from prometheus_client.parser import text_string_to_metric_families
 
+from engines.device import DeviceMemory
+from engines.errors import DeviceLostError
 from service.observe.exposition import REST, TOP_STREAMS, render
-from tests.support.observing import Observed, no_gauges
+from service.observe.gauges import Gauges
+from tests.support.observing import NoPermits, NoPool, Observed, no_gauges
 
 AWKWARD = [
     'quo"te',
@@ -70,3 +73,33 @@ def test_histograms_are_cumulative_and_agree_with_their_count():
     assert buckets[-2] == 3
     sizes = {s.labels.get("le"): s.value for s in found["forebay_batch_size"].samples if s.name.endswith("_bucket")}
     assert (sizes["128"], sizes["+Inf"]) == (0, 1)
+
+
+class GpuVersion:
+    """What is read of a version for its device's memory."""
+
+    def __init__(self, name, memory):
+        self.device = self
+        self.name = name
+        self.is_attached = False
+        self._memory = memory
+
+    def attach_thread(self):
+        self.is_attached = True
+
+    def memory(self):
+        assert self.is_attached
+        if isinstance(self._memory, Exception):
+            raise self._memory
+        return self._memory
+
+
+def test_memory_is_told_once_for_each_device_that_has_its_own():
+    gpu = DeviceMemory(3 << 30, 80 << 30)
+    versions = [
+        GpuVersion("cuda:0", gpu),
+        GpuVersion("cuda:0", gpu),
+        GpuVersion("cpu", None),
+        GpuVersion("cuda:1", DeviceLostError("gone")),
+    ]
+    assert Gauges(lambda: versions, NoPool(), NoPermits(), lambda: True).devices() == {"cuda:0": gpu}
