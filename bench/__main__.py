@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Protocol
 
-from bench import identity, report, streams, systems, throughput
+from bench import identity, observe, report, streams, systems, throughput
 from bench.rows import Row
 
 
@@ -30,7 +30,7 @@ BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "batching": ("Batching", systems.batching_rows),
     "startup": ("Start and memory", systems.startup_rows),
     "streams": ("Many streams", streams.rows),
-    "observe": ("Being observed", systems.observe_rows),
+    "observe": ("Being observed", observe.rows),
     "capacity": ("Capacity", systems.capacity_rows),
 }
 """Name -> (heading, what measures it)."""

@@ -1,100 +1,75 @@
-"""What observing costs: server CPU per frame with the admin port, page, scrapes and traces, over the same without.
+"""What observing costs: server CPU per frame with page, scrapes and timeline on, over the same without.
 
-Two servers run side by side and are loaded in turn, ABBA, so that whatever else the machine does hits both; the
-quotient of neighbouring runs is what counts, and its spread is reported. On a machine that others use too it scatters
-by tens of percent; so the CPU time of the observer's own thread over that of the rest of the same process in the same
-run is reported beside it, which both suffer alike. It leaves out what the data path itself does for observing, and
-waiting for the GIL. The observed server has the live page open, is scraped every five seconds (Prometheus asks every
-fifteen) and gives a trace of five seconds every thirty.
+Two servers run side by side and one client loads them in turn, a second or two each, ABBA, so that whatever else the
+machine does hits both. The median of the quotients of neighbouring turns is what counts, with its interval; the
+quotient of the sums is beside it, in which rare events (a saved trace) count and disturbances too. CPU time comes from
+the processes' own clocks, to the nanosecond.
 
-Run: `python -m bench.observe`.
+The observed server keeps its timeline, has the live page open, is scraped in every turn (Prometheus asks every fifteen
+seconds) and gives a trace of five seconds every thirty. `--recording` leaves page, scrapes and traces out.
+
+The CPU time of the observer's own thread over that of the rest of its process is reported too: it needs no second
+server, and leaves out what the data path itself does for observing, and waiting for the GIL.
+
+Run: `python -m bench observe`; `python -m bench.observe` has options.
 """
 
 import argparse
+import asyncio
 import contextlib
 import http.client
 import socket
-import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from bench.identity import IDENTITY_BYTES, STREAMS, WINDOW, offer
-from bench.rows import Spread
+from bench import observe_cost
+from bench.frame_load import run as offer
+from bench.identity import IDENTITY_BYTES, STREAMS, WINDOW
+from bench.pairs import Pairs, median_interval
+from bench.rows import Row, Spread
 from bench.server_process import RunningServer, running_server, simulated_config
-from engines.clock import MonotonicClock
-from service.observe.journal import Journal
-from service.observe.observer import Observer
-from service.request import Timeline
 
-SCRAPE_INTERVAL_S = 5.0
-SCRAPES_PER_TRACE = 6
+TRACE_INTERVAL_S = 30.0
 BAR = 1.05
 
 
-def fold_us(frames_per_tick: int, ticks: int = 200) -> float:
-    """Return the CPU time of the observer per frame, in µs, at so many frames per tick."""
-    journal = Journal()
-    observer = Observer(journal, MonotonicClock())
-    records = [journal.open(f"camera-{index}", "detector", "1") for index in range(20)]
-    base = time.monotonic_ns()
-    spent_s = 0.0
-    for tick in range(ticks):
-        for index in range(frames_per_tick):
-            at = base + tick * 1_000_000 + index
-            stamps = (at, at + 10_000, at + 20_000, at + 30_000, at + 9_000_000, at + 9_100_000, 100, 8_000_000, 100)
-            event = (records[index % len(records)], Timeline(*stamps), None, at + 10**8, at // 1000, None)
-            journal.frames.append(event)
-        before_s = time.thread_time()
-        observer.tick()
-        spent_s += time.thread_time() - before_s
-    return spent_s * 1e6 / (ticks * frames_per_tick)
-
-
-def append_us(frames: int = 200_000) -> float:
-    """Return the CPU time that the data path spends on one frame, in µs: building the tuple and appending it."""
-    journal = Journal()
-    record = journal.open("camera", "detector", "1")
-    timeline, append = Timeline(), journal.frames.append
-    before_s = time.thread_time()
-    for _ in range(frames):
-        append((record, timeline, None, 1, 2, None))
-    return (time.thread_time() - before_s) * 1e6 / frames
-
-
-class Watchers(threading.Thread):
-    """A browser's worth of interest in one server until `close`."""
+class Page(threading.Thread):
+    """A browser that keeps the page open until `close`: reads what comes and asks for nothing."""
 
     def __init__(self, port: int) -> None:
-        super().__init__(name="watchers")
-        self._port = port
-        self._is_over = threading.Event()
-        self.scrapes = self.bytes_read = 0
+        super().__init__(name="page")
+        self.bytes_read = 0
+        self._events = socket.create_connection(("127.0.0.1", port))
 
     def run(self) -> None:
-        """Keep the page's events open; scrape, and save a trace now and then."""
-        with socket.create_connection(("127.0.0.1", self._port)) as events:
-            events.sendall(b"GET /events HTTP/1.1\r\n\r\n")
-            events.settimeout(0)
-            while not self._is_over.wait(SCRAPE_INTERVAL_S):
-                with contextlib.suppress(BlockingIOError):
-                    while data := events.recv(1 << 20):
-                        self.bytes_read += len(data)
-                self._get("/metrics")
-                self.scrapes += 1
-                if self.scrapes % SCRAPES_PER_TRACE == 0:
-                    self._get("/trace?seconds=5")
-
-    def _get(self, path: str) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
-        connection.request("GET", path)
-        self.bytes_read += len(connection.getresponse().read())
-        connection.close()
+        """Read."""
+        self._events.sendall(b"GET /events HTTP/1.1\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while data := self._events.recv(1 << 16):
+                self.bytes_read += len(data)
 
     def close(self) -> None:
-        """Stop and join."""
-        self._is_over.set()
+        """Close the page and join."""
+        self._events.shutdown(socket.SHUT_RDWR)
         self.join()
+        self._events.close()
+
+
+def get(port: int, path: str) -> bytes:
+    """Return what the admin port answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", path)
+    body = connection.getresponse().read()
+    connection.close()
+    return body
+
+
+def observer_cpu_s(port: int) -> float:
+    """Return what the observer's thread has used. This is a scrape."""
+    lines = get(port, "/metrics").decode().splitlines()
+    return float(next(line for line in lines if line.startswith("forebay_observer_cpu_seconds_total ")).split()[1])
 
 
 def free_port() -> int:
@@ -105,88 +80,122 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def pair(payload_bytes: int, alpha_ms: float) -> Iterator[tuple[RunningServer, RunningServer, int]]:
+def two_servers(payload_bytes: int) -> Iterator[tuple[RunningServer, RunningServer, int]]:
     """Run a server that nobody observes and one with an admin port."""
-    config = {"identity": simulated_config(alpha_ms=alpha_ms, beta_ms=0, input_bytes=payload_bytes)}
+    config = {"identity": simulated_config(alpha_ms=0, beta_ms=0, input_bytes=payload_bytes)}
     port = free_port()
     with running_server(config) as plain, running_server(config, "--admin-address", f"127.0.0.1:{port}") as observed:
         yield plain, observed, port
 
 
-def observer_cpu_s(port: int) -> float:
-    """Return what the observer's thread has used."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("GET", "/metrics")
-    lines = connection.getresponse().read().decode().splitlines()
-    connection.close()
-    return float(next(line for line in lines if line.startswith("forebay_observer_cpu_seconds_total ")).split()[1])
+@dataclass(slots=True)
+class ObserveResult:
+    """CPU ms per frame, without and with observers, and the shares of the observer's thread."""
+
+    cpu_ms: Pairs = field(default_factory=Pairs)
+    shares: list[float] = field(default_factory=list)
+    scrapes: int = 0
+    traces: int = 0
 
 
-def measure(frames: int, repeats: int, payload_bytes: int = IDENTITY_BYTES) -> tuple[list[float], list[float]]:
-    """Return CPU ms per frame without and with observers, neighbours at the same place."""
-    plain_ms, observed_ms, _ = measure_with_shares(frames, repeats, payload_bytes)
-    return plain_ms, observed_ms
+class _Turns:
+    """Loads two servers in turn. Owner: one event loop."""
+
+    def __init__(self, servers: tuple[RunningServer, RunningServer, int], frames: int, *, is_watched: bool) -> None:
+        self.result = ObserveResult()
+        self._plain, self._observed, self._port = servers
+        self._frames = frames
+        self._is_watched = is_watched
+        self._trace_due_s = time.monotonic()
+
+    async def plain(self) -> float:
+        """Return the CPU time of a frame that nobody observes, in ms."""
+        return await self._turn(self._plain)
+
+    async def observed(self) -> float:
+        """Return the CPU time of a frame with observers, in ms. Scrapes are part of it."""
+        if not self._is_watched:
+            return await self._turn(self._observed)
+        before_s = await asyncio.to_thread(observer_cpu_s, self._port)
+        started_s = self._observed.cpu_s()
+        cpu_ms, _ = await asyncio.gather(self._turn(self._observed), asyncio.to_thread(self._watch))
+        whole_s = self._observed.cpu_s() - started_s
+        own_s = await asyncio.to_thread(observer_cpu_s, self._port) - before_s
+        self.result.shares.append(own_s / (whole_s - own_s))
+        return cpu_ms
+
+    def _watch(self) -> None:
+        get(self._port, "/metrics")
+        self.result.scrapes += 1
+        if time.monotonic() >= self._trace_due_s:
+            self._trace_due_s = time.monotonic() + TRACE_INTERVAL_S
+            get(self._port, "/trace?seconds=5")
+            self.result.traces += 1
+
+    async def _turn(self, server: RunningServer) -> float:
+        before_s = server.cpu_s()
+        found = await offer(server.address, "identity", IDENTITY_BYTES, STREAMS, WINDOW, self._frames, "forebay")
+        if found.not_ok:
+            raise RuntimeError(f"{found.not_ok} of {found.frames} frames were not OK: the measurement is void")
+        return (server.cpu_s() - before_s) * 1e3 / found.frames
 
 
-def measure_with_shares(
-    frames: int, repeats: int, payload_bytes: int = IDENTITY_BYTES
-) -> tuple[list[float], list[float], list[float]]:
-    """Return CPU ms per frame without and with observers, neighbours at the same place, and the thread's shares."""
-    plain_ms: list[float] = []
-    observed_ms: list[float] = []
-    shares: list[float] = []
-    with pair(payload_bytes, 0) as (plain, observed, port):
-        watchers = Watchers(port)
+async def _measure(turns: _Turns, pairs: int) -> None:
+    await turns.plain()
+    await turns.observed()
+    turns.result.shares.clear()
+    for index in range(pairs):
+        order = (turns.observed, turns.plain) if index % 2 else (turns.plain, turns.observed)
+        costs = {turn: await turn() for turn in order}
+        turns.result.cpu_ms.first.append(costs[turns.plain])
+        turns.result.cpu_ms.second.append(costs[turns.observed])
 
-        def run(server: RunningServer) -> float:
-            result = offer(server, server.address, payload_bytes, streams=STREAMS, window=WINDOW, frames=frames)
-            return float(result["server_cpu_ms"])
 
-        def run_observed() -> None:
-            before_s, before_all_s = observer_cpu_s(port), observed.cpu_s()
-            observed_ms.append(run(observed))
-            own_s = observer_cpu_s(port) - before_s
-            shares.append(own_s / (observed.cpu_s() - before_all_s - own_s))
-
-        run(plain)
-        run(observed)
-        watchers.start()
+def measure(frames: int, pairs: int, *, is_watched: bool = True) -> ObserveResult:
+    """Measure `pairs` pairs of turns of `frames` frames each."""
+    with two_servers(IDENTITY_BYTES) as servers:
+        turns = _Turns(servers, frames, is_watched=is_watched)
+        page = Page(servers[2]) if is_watched else None
+        if page is not None:
+            page.start()
         try:
-            for index in range(repeats):
-                if index % 2:
-                    run_observed()
-                    plain_ms.append(run(plain))
-                else:
-                    plain_ms.append(run(plain))
-                    run_observed()
+            asyncio.run(_measure(turns, pairs))
         finally:
-            watchers.close()
-        print(f"scrapes {watchers.scrapes}, bytes read by observers {watchers.bytes_read}")
-    return plain_ms, observed_ms, shares
+            if page is not None:
+                page.close()
+        return turns.result
 
 
-def report(plain_ms: Sequence[float], observed_ms: Sequence[float], shares: Sequence[float]) -> None:
-    """Print both, and their quotient."""
-    ratios = [observed / plain for plain, observed in zip(plain_ms, observed_ms, strict=True)]
-    print(f"server CPU per frame, not observed   {Spread.of(list(plain_ms))} ms")
-    print(f"server CPU per frame, observed       {Spread.of(list(observed_ms))} ms")
-    print(f"quotient of neighbouring runs        {Spread.of(ratios)}; bar {BAR}")
-    print(f"quotient of sums                     {sum(observed_ms) / sum(plain_ms):.3f}")
-    print(f"observer's thread over the rest      {Spread.of(list(shares))}")
-    if len(ratios) > 1:
-        print(f"standard error of the mean quotient  {statistics.stdev(ratios) / len(ratios) ** 0.5:.3f}")
+def rows(*, is_quick: bool) -> Iterator[Row]:
+    """Measure the parts, and the whole."""
+    yield from observe_cost.rows(is_quick=is_quick)
+    yield from ab_rows(measure(*((1000, 12) if is_quick else (2000, 60))))
+
+
+def ab_rows(result: ObserveResult) -> Iterator[Row]:
+    """Tell what was measured."""
+    pairs, case = result.cpu_ms, "identity, 150 KB"
+    found, sums = pairs.median_ratio(), pairs.ratio_of_sums()
+    yield Row(f"{case}: server CPU per frame, nobody observes", Spread.of(pairs.first), "ms")
+    yield Row(f"{case}: server CPU per frame, observed", Spread.of(pairs.second), "ms")
+    note = f"median of {len(pairs.first)} pairs; in brackets where it lies with 95 %"
+    yield Row(f"{case}: observed over not", Spread(found.value, found.low, found.high), "", BAR, note=note)
+    note = f"{result.scrapes} scrapes, {result.traces} traces; in brackets where it lies with 95 %"
+    yield Row(f"{case}: observed over not, of the sums", Spread(sums.value, sums.low, sums.high), note=note)
+    if result.shares:
+        share = median_interval(result.shares)
+        yield Row(f"{case}: observer's thread over the rest", Spread(share.value, share.low, share.high))
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.observe", description=__doc__)
-    parser.add_argument("--frames", type=int, default=8000)
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--frames", type=int, default=2000, help="of one turn")
+    parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--recording", action="store_true", help="an admin port that nobody asks anything")
     options = parser.parse_args()
-    print(f"on the data path, per frame          {append_us():.2f} µs")
-    for frames in (15, 150, 1000):
-        print(f"on the observer's thread, per frame  {fold_us(frames):.2f} µs at {2 * frames} frames per second")
-    report(*measure_with_shares(options.frames, options.repeats))
+    for row in ab_rows(measure(options.frames, options.pairs, is_watched=not options.recording)):
+        print(f"{row.what}: {row.value} {row.unit} {row.verdict} {row.note}".rstrip())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from bench import observe
 from bench.batching import BatchingBenchOptions, run_batching_bench
 from bench.cameras import CAMERAS, LEAST_SHARE, measure_cameras
 from bench.rows import Row, Spread
@@ -72,13 +71,6 @@ def startup_rows(*, is_quick: bool) -> Iterator[Row]:
     yield Row("start to ready, bundled models, saved cost table", result.ready_s, "s", 2.0)
     yield Row("CPU until ready", result.cpu_s, "s")
     yield Row("memory (PSS), idle, bundled models", result.pss_mb, "MB", 200.0, 220.0)
-
-
-def observe_rows(*, is_quick: bool) -> Iterator[Row]:
-    """What the admin port, scrapes, traces and the live page cost, over the same without."""
-    plain_ms, observed_ms = observe.measure(*((2000, 4) if is_quick else (4000, 6)))
-    quotients = [observed / plain for plain, observed in zip(plain_ms, observed_ms, strict=True)]
-    yield Row("identity, 150 KB: server CPU per frame, observed over not", Spread.of(quotients), "", observe.BAR)
 
 
 def capacity_rows(*, is_quick: bool) -> Iterator[Row]:

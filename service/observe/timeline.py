@@ -32,6 +32,8 @@ STAGE_THREADS = {"h2d": 1, "execute": 2, "d2h": 3}
 STREAMS_PROCESS = 1
 FIRST_LANE_PROCESS = 10
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` would make a new one for each event
+
 Slice = tuple[str, int, int]
 """Stage, start and end in ns."""
 Event = dict[str, Any]
@@ -52,7 +54,7 @@ def trace_chunks(observer: Observer, seconds: float, now_ns: int) -> Generator[s
     yield '{"displayTimeUnit":"ms","traceEvents":[\n'
     separator = ""
     for event in trace_events(observer, since_ns):
-        yield separator + json.dumps(event, separators=(",", ":"))
+        yield separator + _encode(event)
         separator = ",\n"
     yield "\n]}\n"
 

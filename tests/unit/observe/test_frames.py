@@ -1,3 +1,4 @@
+import math
 from dataclasses import astuple
 
 import numpy as np
@@ -6,9 +7,8 @@ from hypothesis import strategies as st
 
 from service.errors import Outcome
 from service.observe.frames import BUILT, OK, OUTCOME, OUTCOMES, PLACE, FrameRing, durations_us, read_events
-from service.observe.histograms import BOUNDS_S, Histograms
+from service.observe.histograms import BOUNDS_S, Histograms, grouped_quantiles, quantiles
 from service.observe.journal import StreamRecord
-from service.observe.recent import grouped_quantiles
 from service.request import Timeline
 
 RECORD = StreamRecord("camera", "detector", "1", "frames", uid=7, place=3)
@@ -80,7 +80,7 @@ def test_histogram_counts_by_bucket():
     assert second.sum_s == 6e-6
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 100)), max_size=30))
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 100) | st.integers(0, 2**42 - 1)), max_size=30))
 @settings(max_examples=40)
 def test_grouped_quantiles_are_nearest_rank(pairs):
     groups = np.array([group for group, _ in pairs], np.int64)
@@ -89,3 +89,13 @@ def test_grouped_quantiles_are_nearest_rank(pairs):
         values = sorted(value for g, value in pairs if g == group)
         assert found[group] == tuple(values[int(np.ceil(q * len(values))) - 1] for q in (0.5, 0.99))
     assert set(found) == set(groups.tolist())
+
+
+def test_grouped_quantiles_of_durations_that_cannot_be_are_the_least_and_the_most():
+    found = grouped_quantiles(np.array([5, 2**20]), np.array([-1, 2**62]), (0.5,))
+    assert found == {5: (0,), 2**20: (2**42 - 1,)}
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=50), st.floats(0, 1))
+def test_quantiles_are_nearest_rank(values, q):
+    assert quantiles(np.array(values), (q,)) == [sorted(values)[max(0, math.ceil(q * len(values)) - 1)]]
