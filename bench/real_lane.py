@@ -59,7 +59,7 @@ class RealLane:
         with self._changed:
             self._virtual.unreserve(slot_index)
 
-    def submit(self, batch: Batch) -> None:
+    def submit(self, batch: Batch) -> bool:
         """Let the batch run."""
         with self._changed:
             self._virtual.submit(batch)
@@ -67,6 +67,7 @@ class RealLane:
                 heapq.heappush(self._events, event)
             self._virtual.events.clear()
             self._changed.notify_all()
+        return False
 
     def close(self) -> None:
         """End the thread once every batch is done."""

@@ -79,7 +79,7 @@ class VirtualLane:
         """Give a slot back."""
         self._free.append(slot_index)
 
-    def submit(self, batch: Batch) -> None:
+    def submit(self, batch: Batch) -> bool:
         """Compute what happens to `batch` and leave its events in `events`."""
         now_ns, costs, rows = self._now(), self.costs, batch.executed_rows
         h2d_ns = costs.h2d_ns[0] + costs.h2d_ns[1] * rows
@@ -94,3 +94,4 @@ class VirtualLane:
         self._order += 2
         self.events.append(LaneEvent(compute_end_ns, self._order, batch, h2d_ns, execute_ns))
         self.events.append(LaneEvent(freed_ns, self._order + 1, batch, d2h_ns=d2h_ns, is_slot_freed=True))
+        return False

@@ -171,6 +171,11 @@ class Device(Protocol):
         """Rows smaller than this are gathered into one copy; larger ones are copied each from where they lie."""
         ...
 
+    @property
+    def is_synchronous(self) -> bool:
+        """Whether enqueued work is done when the call that enqueues it returns."""
+        ...
+
     def attach_thread(self) -> None:
         """Make the calling thread fit to use this device (CUDA: select it). Idempotent."""
         ...

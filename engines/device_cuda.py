@@ -81,6 +81,11 @@ class CudaDevice:
         """See GATHER_BELOW_BYTES."""
         return GATHER_BELOW_BYTES
 
+    @property
+    def is_synchronous(self) -> bool:
+        """False."""
+        return False
+
     def attach_thread(self) -> None:
         """Select this GPU for the calling thread."""
         check(runtime.cudaSetDevice(self.index), "cudaSetDevice")

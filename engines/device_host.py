@@ -31,8 +31,11 @@ class _Handle:
 class HostMemoryBuffer(_Handle):
     """A host buffer and a device buffer in one: there is only one memory."""
 
-    def __init__(self, device: "HostDevice", memory: NDArray[np.uint8]) -> None:
+    def __init__(
+        self, device: "HostDevice", memory: NDArray[np.uint8], mirrored: "HostMemoryBuffer | None" = None
+    ) -> None:
         super().__init__(device)
+        self.mirrored = mirrored  # it is the first bytes of that one
         self._memory = memory
         self._address: int | None = None  # asked for once, since numpy takes a microsecond to tell
 
@@ -136,7 +139,8 @@ class HostStream(_Handle):
         target, source = self.device.own(dst), self.device.own(src)
         check_range("copy to", target.nbytes, dst_offset, nbytes)
         check_range("copy from", source.nbytes, src_offset, nbytes)
-        if target.address + dst_offset != source.address + src_offset:
+        is_mirror = target.mirrored is source or source.mirrored is target
+        if not is_mirror or dst_offset != src_offset:
             copy(target.memory[dst_offset : dst_offset + nbytes], source.memory[src_offset : src_offset + nbytes])
 
     def record(self, event: Event) -> None:
@@ -179,6 +183,11 @@ class HostDevice:
         """0: a gather would be the same copy."""
         return 0
 
+    @property
+    def is_synchronous(self) -> bool:
+        """True."""
+        return True
+
     def attach_thread(self) -> None:
         """Nothing to select."""
 
@@ -200,7 +209,7 @@ class HostDevice:
             return HostMemoryBuffer(self, allocate(nbytes))
         own = self.own(mirror)
         check_range("mirror", own.nbytes, 0, nbytes)
-        return HostMemoryBuffer(self, own.memory[:nbytes])
+        return HostMemoryBuffer(self, own.memory[:nbytes], mirrored=own)
 
     def create_stream(
         self,

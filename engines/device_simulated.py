@@ -98,6 +98,11 @@ class SimulatedDevice:
         with self._core.lock:
             return tuple(self._core.open_handles.values())
 
+    @property
+    def is_synchronous(self) -> bool:
+        """False."""
+        return False
+
     def attach_thread(self) -> None:
         """Let the calling thread use this device."""
         self._core.attach_thread()

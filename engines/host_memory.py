@@ -11,9 +11,9 @@ from engines.errors import DeviceMemoryError, MisuseError
 PAGE_BYTES = 4096
 CACHE_LINE_BYTES = 64
 
-GIL_HELD_COPY_BYTES = 16 * 1024
-"""Copies up to this size keep the GIL: they take about a microsecond, less than giving it up and getting it back while
-other threads run Python. Larger ones release it."""
+GIL_HELD_COPY_BYTES = 256 * 1024
+"""Copies up to this size keep the GIL: 150 KB take 10 to 30 us, less than giving it up and getting it back while other
+threads run Python (docs/adr/0070). Larger ones release it."""
 
 
 @runtime_checkable

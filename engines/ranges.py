@@ -6,25 +6,21 @@ On if FOREBAY_NVTX=1 is in the environment and the package nvtx is installed (`p
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 VARIABLE = "FOREBAY_NVTX"
 
-_nothing: AbstractContextManager[None] = nullcontext()
+OpenRange = Callable[[str], AbstractContextManager[object]]
 
 
-def _open_none(name: str) -> AbstractContextManager[object]:  # noqa: ARG001
-    return _nothing
-
-
-def open_ranges(environment: Mapping[str, str] = os.environ) -> Callable[[str], AbstractContextManager[object]]:
-    """Return what opens a range by name: NVTX's, or one that does nothing."""
+def open_ranges(environment: Mapping[str, str] = os.environ) -> OpenRange | None:
+    """Return what opens an NVTX range by name; None if there is nobody to see it."""
     if environment.get(VARIABLE) != "1":
-        return _open_none
+        return None
     try:
         import nvtx
     except ImportError:
-        return _open_none
+        return None
 
     def open_nvtx(name: str) -> AbstractContextManager[object]:
         opened: AbstractContextManager[object] = nvtx.annotate(name, domain="forebay")

@@ -31,6 +31,8 @@ class Outcome(enum.Enum):
     CORRUPT = "corrupt"
     INTERNAL = "internal"
 
+    __hash__ = object.__hash__  # members are unique, and Enum's own is Python code on the way of every frame
+
 
 class ServiceError(Exception):
     """Base of all errors that a client may see; never raised itself.

@@ -220,6 +220,8 @@ class Batch:
         executed_rows: rows that the engine runs, >= rows when padded to a captured size.
         formed_ns: when it was formed.
         bind_by_ns: when late binding meant to form it; `formed_ns - bind_by_ns` is how late binding happened.
+        is_alone: its lane was empty when it was formed.
+        work_ns: expected time of its upload and execution.
     """
 
     id: int
@@ -230,6 +232,8 @@ class Batch:
     executed_rows: int
     formed_ns: int
     bind_by_ns: int = 0
+    is_alone: bool = False
+    work_ns: float = 0.0
     error: ServiceError | None = None
 
 
@@ -254,8 +258,11 @@ class Lane(Protocol):
         """Give a reserved slot back: there was nothing to send (RESERVED -> FREE)."""
         ...
 
-    def submit(self, batch: Batch) -> None:
-        """Send a batch in its reserved slot on its way. Blocks: no."""
+    def submit(self, batch: Batch) -> bool:
+        """Send a batch in its reserved slot on its way; return whether it has come to its end already.
+
+        Blocks: no, or for less than handing it over would take.
+        """
         ...
 
 

@@ -19,7 +19,7 @@ from service.batching.decision import Decision, Form, Shed, WaitUntil
 from service.batching.endings import error_of
 from service.batching.lanes import LaneSet
 from service.batching.pending import PendingQueue, Reason
-from service.batching.settings import MAX_DEPTH, BatchingSettings, PolicyName
+from service.batching.settings import BatchingSettings, PolicyName
 from service.errors import InvariantError, ServiceError
 from service.request import Batch, Completion, Feasibility, Lane, Request
 
@@ -151,15 +151,14 @@ class FormerCore:
 
     def _decide_all(self, now_ns: int, due_ns: int | None) -> int | None:
         while len(self.pending):
-            for state in self.lanes.states:
-                if state.in_flight < MAX_DEPTH:
-                    state.reserve()
+            self.lanes.reserve()
             self.counters.decisions += 1
             decision = self._decide(
                 now_ns, self.pending, self.lanes, self.cost, self.settings, is_draining=self.is_draining
             )
             if isinstance(decision, Form):
-                self._carry_out(decision, now_ns, due_ns)
+                if self._carry_out(decision, now_ns, due_ns):
+                    return now_ns  # its notices have come, and perhaps company for the next one
                 due_ns = None
             elif isinstance(decision, Shed):
                 self._shed(decision.ids, Reason.EXPIRED, now_ns)
@@ -171,11 +170,12 @@ class FormerCore:
                 return None
         return None
 
-    def _carry_out(self, decision: Form, now_ns: int, due_ns: int | None) -> None:
+    def _carry_out(self, decision: Form, now_ns: int, due_ns: int | None) -> bool:
+        """Form the batch and send it off; return whether it has come to its end already."""
         cancelled = [r for r in self.pending.requests(decision.ids) if r.is_cancelled]
         if cancelled:  # their places go to others: decide again
             self.cancel(cancelled, now_ns)
-            return
+            return False
         self._shed(decision.shed_ids, Reason.EXPIRED, now_ns)
         state = self.lanes.states[decision.lane_index]
         slot_index = state.reserved_slot
@@ -193,11 +193,13 @@ class FormerCore:
             executed_rows=decision.executed_rows,
             formed_ns=now_ns,
             bind_by_ns=now_ns if due_ns is None else min(due_ns, now_ns),
+            is_alone=not state.in_flight,
+            work_ns=self.cost.h2d_ns(decision.executed_rows) + self.cost.estimate_ns(decision.executed_rows),
         )
         self.counters.batches += 1
         self.counters.rows += batch.rows
         self.counters.executed_rows += batch.executed_rows
-        state.submit(batch)
+        return state.submit(batch)
 
     # --- endings ------------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,9 @@ FIRST_SIGMA = 0.05
 DELIVERY_GAIN = 0.05
 LONGEST_DELIVERY_NS = 50_000_000
 """Longer is a stall of the machine, not what delivery takes."""
+OVERHEAD_NS = 150_000
+"""What a batch costs the host at least, however fast the model: a decision, three stages, the way back. Batches are
+worth growing until the model takes longer than that."""
 EFFICIENCY_LOSS = 0.005
 """Rate that is given up for a smaller batch: larger batches that gain less than this only add latency."""
 
@@ -89,11 +92,12 @@ class CostModel:
         self.execute_base = _expand(table.sizes, table.execute_ns, padded)
         self._h2d_base = _expand(table.sizes, table.h2d_ns, padded)
         self._d2h_base = _expand(table.sizes, table.d2h_ns, padded)
-        self.alpha_base_ns, self.beta_base_ns = _affine_fit(self.sizes, self.execute_base)
+        occupied_ns = [max(OVERHEAD_NS, base_ns) for base_ns in self.execute_base]
+        self.alpha_base_ns, self.beta_base_ns = _affine_fit(self.sizes, occupied_ns)
         self.efficient_size = self._most_efficient_size()
 
     def _most_efficient_size(self) -> int:
-        rates = {size: size / self.execute_base[size] for size in self.sizes}
+        rates = {size: size / max(OVERHEAD_NS, self.execute_base[size]) for size in self.sizes}
         best = max(rates.values())
         return next(size for size in self.sizes if rates[size] >= best * (1.0 - EFFICIENCY_LOSS))
 

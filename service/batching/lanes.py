@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from service.batching.cost_model import CostModel
+from service.batching.settings import MAX_DEPTH
 from service.request import Batch, Lane
 
 LATENESS_WINDOW = 256
@@ -54,13 +55,13 @@ class LaneState:
             free_ns = max(free_ns, batch.formed_ns + cost.h2d_ns(size)) + cost.mean_ns(size)
         return max(free_ns, now_ns)
 
-    def submit(self, batch: Batch) -> None:
-        """Send a batch in the reserved slot on its way."""
+    def submit(self, batch: Batch) -> bool:
+        """Send a batch in the reserved slot on its way; return whether it has come to its end already."""
         self._by_slot[batch.slot_index] = batch
         self.computing.append(batch)
         self.in_flight += 1
         self.reserved_slot = None
-        self.lane.submit(batch)
+        return self.lane.submit(batch)
 
     def compute_ended(self, batch: Batch, ended_ns: int) -> None:
         """Note that `batch` has left compute."""
@@ -115,6 +116,12 @@ class LaneSet:
     def __init__(self, lanes: Sequence[Lane], guard_min_ns: int) -> None:
         self.states = [LaneState(lane) for lane in lanes]
         self.guard = BindingGuard(guard_min_ns)
+
+    def reserve(self) -> None:
+        """Hold a slot in every lane that may take another batch."""
+        for state in self.states:
+            if state.in_flight < MAX_DEPTH:
+                state.reserve()
 
     @property
     def in_flight(self) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from service.clock import Clock
 from service.errors import Outcome
-from service.request import Completion, CompletionSink
+from service.request import Completion, CompletionSink, Timeline
 
 REASON_BY_OUTCOME = {
     Outcome.EXPIRED: "REJECTED",
@@ -94,12 +94,25 @@ class VersionStatistics:
     def observe(self, completions: Sequence[Completion]) -> None:
         """Count the completions of one post."""
         now_ns = self._clock.now_ns()
+        rows = successes = success_ns = queue_ns = 0
+        times: Timeline | None = None  # of the batch: its requests share the device's durations
         with self._lock:
-            executed = [completion for completion in completions if completion.outputs is not None]
-            if executed:
-                self._count_batch(executed)
             for completion in completions:
-                self._count_request(completion, now_ns)
+                request = completion.request
+                timeline = request.timeline
+                if completion.outputs is not None:
+                    rows += request.size
+                    times = timeline
+                total_ns = now_ns - (timeline.received_ns or request.arrival_ns)
+                if completion.error is None:
+                    successes += 1
+                    success_ns += total_ns
+                    queue_ns += max(0, timeline.formed_ns - request.arrival_ns)
+                else:
+                    self._count_failure(completion.error.outcome, total_ns)
+            if times is not None:
+                self._count_batch(rows, times)
+                self._count_successes(successes, success_ns, queue_ns, times)
 
     def reset(self) -> None:
         """Forget everything: what came before was calibration."""
@@ -109,8 +122,7 @@ class VersionStatistics:
     def refuse(self, outcome: Outcome) -> None:
         """Count a request that was refused before it came to the former."""
         with self._lock:
-            self._counts.fail.add(0)
-            self._counts.failures[REASON_BY_OUTCOME.get(outcome, "OTHER")] += 1
+            self._count_failure(outcome, 0)
 
     def snapshot(self) -> Counts:
         """Return a copy."""
@@ -126,30 +138,29 @@ class VersionStatistics:
             }
             return replace(counts, **durations, failures=Counter(counts.failures), batches=batches)
 
-    def _count_batch(self, executed: Sequence[Completion]) -> None:
+    def _count_failure(self, outcome: Outcome, total_ns: int) -> None:
+        self._counts.fail.add(total_ns)
+        self._counts.failures[REASON_BY_OUTCOME.get(outcome, "OTHER")] += 1
+
+    def _count_batch(self, rows: int, times: Timeline) -> None:
         counts = self._counts
-        rows = sum(completion.request.size for completion in executed)
         counts.rows += rows
         counts.executions += 1
         counts.last_inference_ms = time.time_ns() // 1_000_000  # an instant for people, never subtracted
-        times = executed[0].request.timeline
-        batch = counts.batches.setdefault(rows, BatchCounts())
+        batch = counts.batches.get(rows)
+        if batch is None:
+            batch = counts.batches[rows] = BatchCounts()
         batch.compute_input.add(times.h2d_ns)
         batch.compute_infer.add(times.execute_ns)
         batch.compute_output.add(times.d2h_ns)
 
-    def _count_request(self, completion: Completion, now_ns: int) -> None:
-        counts, times = self._counts, completion.request.timeline
-        total_ns = now_ns - (times.received_ns or completion.request.arrival_ns)
-        if completion.error is not None:
-            counts.fail.add(total_ns)
-            counts.failures[REASON_BY_OUTCOME.get(completion.error.outcome, "OTHER")] += 1
-            return
-        counts.success.add(total_ns)
-        counts.queue.add(times.formed_ns - completion.request.arrival_ns)
-        counts.compute_input.add(times.h2d_ns)
-        counts.compute_infer.add(times.execute_ns)
-        counts.compute_output.add(times.d2h_ns)
+    def _count_successes(self, successes: int, success_ns: int, queue_ns: int, times: Timeline) -> None:
+        counts = self._counts
+        counts.success.add(success_ns, successes)
+        counts.queue.add(queue_ns, successes)
+        counts.compute_input.add(successes * times.h2d_ns, successes)
+        counts.compute_infer.add(successes * times.execute_ns, successes)
+        counts.compute_output.add(successes * times.d2h_ns, successes)
 
 
 class CountingSink:

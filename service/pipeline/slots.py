@@ -38,6 +38,8 @@ class SlotState(enum.Enum):
     READY = "ready"
     FAILED = "failed"
 
+    __hash__ = object.__hash__  # members are unique; Enum's own is Python code, and a batch hashes sixteen states
+
 
 _S = SlotState
 TRANSITIONS: dict[SlotState, frozenset[SlotState]] = {

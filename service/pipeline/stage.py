@@ -74,6 +74,7 @@ class Stage(ABC):
         self.busy_since_ns = 0  # 0 while idle; read by the watchdog
         self._context = context
         self._open_range = open_ranges()
+        self._work = self.work if self._open_range is None else self._work_in_range
         self._thread = threading.Thread(target=self._run, name=context.name, daemon=True)
 
     def start(self) -> None:
@@ -104,13 +105,19 @@ class Stage(ABC):
     def process(self, batch: Batch) -> None:
         """Work on one batch and record its failure, if any, in it. Thread: this stage's, or the caller's in warm-up."""
         slot = self._context.slots[batch.slot_index]
+        self.busy_since_ns = self.clock.now_ns()
         if batch.error is None:
             try:
-                with self._open_range(f"{self.name} batch {batch.id} of {batch.rows}"):
-                    self.work(batch, slot)
+                self._work(batch, slot)
             except Exception as error:  # noqa: BLE001 - whatever an engine raises fails this batch, never the thread
                 self._fail(batch, slot, error)
         self.finish(batch, slot)
+        self.busy_since_ns = 0
+
+    def _work_in_range(self, batch: Batch, slot: Slot) -> None:
+        assert self._open_range is not None  # noqa: S101 - for mypy: bound only then
+        with self._open_range(f"{self.name} batch {batch.id} of {batch.rows}"):
+            self.work(batch, slot)
 
     def _fail(self, batch: Batch, slot: Slot, error: Exception) -> None:
         batch.error = translate(error)
@@ -146,9 +153,7 @@ class Stage(ABC):
             self.device.attach_thread()
             while True:
                 batch = inbound.receive()
-                self.busy_since_ns = self.clock.now_ns()
                 self.process(batch)
-                self.busy_since_ns = 0
                 if outbound is not None:
                     outbound.send_now(batch)
         except ChannelClosedError:

@@ -214,9 +214,19 @@ def test_rows_within_a_budget_are_the_most_that_fit(alpha_ns, budget_ns):
 
 
 def test_efficient_size_is_where_the_rate_stops_growing():
-    flat = CostTable.from_times({b: StageTimes(0, t, 0) for b, t in ((1, 1000), (2, 1500), (4, 2800), (8, 5600))})
+    times_us = ((1, 1000), (2, 1500), (4, 2800), (8, 5600))
+    flat = CostTable.from_times({b: StageTimes(0, t * 1000, 0) for b, t in times_us})
     assert CostModel((1, 2, 4, 8), flat).efficient_size == 4
     assert cost_model().efficient_size == 32
+
+
+def test_batches_of_a_model_that_takes_no_time_are_worth_growing_until_they_cost_more_than_the_host():
+    """10 us a row: the host spends 150 us on a batch, so that fifteen rows come for the price of one."""
+    table = CostTable.from_times({b: StageTimes(0, 10_000 * b, 0) for b in range(1, 33)})
+    model = CostModel(range(1, 33), table)
+    assert model.efficient_size == 15
+    assert model.alpha_base_ns > 100_000
+    assert [model.mean_ns(b) for b in (1, 32)] == [10_000, 320_000]  # what deadlines are held against stays as measured
 
 
 def test_drift_follows_a_slowdown_and_back():

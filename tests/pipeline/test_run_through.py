@@ -1,0 +1,69 @@
+"""A batch that is alone in its lane and has little to do goes through all stages on the former's thread."""
+
+import dataclasses
+
+import pytest
+
+from engines.device_host import HostDevice
+from engines.device_simulated import SimulatedDevice
+from service.pipeline.pipeline import RUN_THROUGH_NS
+from service.pipeline.slots import SlotState
+from tests.support.batching import MS, CoreRig, StrictLane
+from tests.support.lane import LaneDriver
+
+
+def submitted(device_class, **expected):
+    """A lane whose threads do not run, a batch that was submitted to it, and what `submit` returned."""
+    lane = LaneDriver(2, device_class)
+    batch = dataclasses.replace(lane.form(rows=2), **expected)
+    return lane, batch, lane.pipeline.submit(batch)
+
+
+def test_a_short_batch_on_an_empty_lane_is_answered_before_submit_returns():
+    lane, batch, is_through = submitted(HostDevice, is_alone=True, work_ns=RUN_THROUGH_NS - 1)
+    assert is_through
+    assert [completion.request for completion in lane.completions] == list(batch.requests)
+    assert [completion.error for completion in lane.completions] == [None, None]
+    assert {slot.state for slot in lane.slots} == {SlotState.FREE}
+    assert lane.arena.leased_count == 0
+    assert [stage.busy_since_ns for stage in lane.pipeline.stages] == [0, 0, 0]
+    lane.pipeline.close()
+
+
+@pytest.mark.parametrize(
+    ("device_class", "expected"),
+    [
+        (HostDevice, {"is_alone": False, "work_ns": 0.0}),
+        (HostDevice, {"is_alone": True, "work_ns": float(RUN_THROUGH_NS)}),
+        (SimulatedDevice, {"is_alone": True, "work_ns": 0.0}),
+    ],
+    ids=["others are in the lane", "it takes long", "the device is asynchronous"],
+)
+def test_any_other_batch_goes_from_thread_to_thread(device_class, expected):
+    lane, batch, is_through = submitted(device_class, **expected)
+    assert not is_through
+    assert lane.completions == []
+    assert lane.pipeline.channels[0].receive() is batch
+
+
+def test_the_former_says_which_batch_is_alone_and_how_much_work_it_is():
+    rig = CoreRig()
+    (first,) = rig.arrive() and rig.batches
+    rig.arrive()
+    rig.advance(5)
+    second = rig.batches[1]
+    assert (first.is_alone, second.is_alone) == (True, False)
+    assert first.work_ns == rig.cost.h2d_ns(1) + rig.cost.estimate_ns(1)
+
+
+def test_the_former_looks_at_its_inbox_again_at_once_after_a_batch_that_went_through():
+    class ThroughLane(StrictLane):
+        def submit(self, batch):
+            super().submit(batch)
+            return True
+
+    rig = CoreRig(lanes=[ThroughLane()])
+    rig.arrive(step=False)
+    rig.arrive(step=False)
+    assert rig.core.step(rig.now_ns) == rig.now_ns
+    assert rig.core.step(rig.now_ns + MS) != rig.now_ns + MS  # it is still in flight: its notices have not come
