@@ -83,13 +83,15 @@ async def test_a_request_that_is_cancelled_ends_cancelled(tmp_path):
     async with real_server(tmp_path, devices=SimulatedDevices()) as running:
         stub = stub_of(running)
         running.hold()
-        calls = [stub.ModelInfer(sim_request(number)) for number in range(8)]
+        calls = [stub.ModelInfer(sim_request(number)) for number in range(7)]
+        await eventually(lambda: running.server.permits.taken_count == 7)
+        last = stub.ModelInfer(sim_request(7))  # behind all others, so that no lane has it
         await eventually(lambda: running.server.permits.taken_count == 8)
-        calls[-1].cancel()
-        assert await calls[-1].code() is grpc.StatusCode.CANCELLED
+        last.cancel()
+        assert await last.code() is grpc.StatusCode.CANCELLED
         await eventually(lambda: running.version().statistics.snapshot().failures["CANCELED"] == 1)
         running.release()
-        assert [await call.code() for call in calls[:-1]] == [grpc.StatusCode.OK] * 7
+        assert [await call.code() for call in calls] == [grpc.StatusCode.OK] * 7
 
 
 @on_loop
