@@ -74,7 +74,8 @@ def read_trace(path: Path) -> tuple[TraceEntry, ...]:
     except OSError as error:
         raise UsageError(f"cannot read the trace {path.name}: {error.strerror}") from error
     except (KeyError, ValueError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path.name} is no trace (CSV with time_s, stream, size_bytes): {error}") from error
+        why = "it has no column time_s" if isinstance(error, KeyError) else error
+        raise UsageError(f"{path.name} is no trace (CSV with time_s, stream, size_bytes): {why}") from error
     if not entries or min(min(entry.time_s, entry.stream, entry.size_bytes) for entry in entries) < 0:
         raise UsageError(f"{path.name} has no frames, or negative numbers")
     return tuple(entries)

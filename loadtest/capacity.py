@@ -75,7 +75,7 @@ def text(capacity: Capacity, options: LoadOptions, target: Target, unit: str) ->
     low, high = capacity.highest_passing, capacity.lowest_failing
     per_stream = f" of {options.fps:g} fps" if options.job().scenario.arrival is Arrival.CAMERAS else ""
     if low is None:
-        answer = f"not even {high:g} {unit}{per_stream} keep the target"
+        answer = f"{high:g} {unit}{per_stream} is already too much for the target"
     elif high is None:
         answer = f"at least {low:g} {unit}{per_stream}: the highest load that was allowed still keeps the target"
     else:

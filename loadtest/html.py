@@ -58,6 +58,7 @@ def html(document: Document) -> str:
         _section("Latency over time", _over_time(document)),
         _section("Offered and answered", _rates(document)),
         _section("Where the time went", _stages(document)),
+        _section("Slowest answers", _slowest(document)),
         _section("All numbers", _numbers(document)),
         _section("Streams", _streams(document)),
     )
@@ -163,6 +164,16 @@ def _stages(document: Document) -> str:
     note = "client: intended send to actual send; network: what remains of the service time; the rest: the server."
     chart = stacked_bars("Where the time went", bars, "ms")
     return chart + _table(["part (ms)", "mean", "p99", "slowest 1 %"], lines) + f'<p class="dim">{note}</p>'
+
+
+def _slowest(document: Document) -> str:
+    if not document["slowest"]:
+        return ""
+    lines = [
+        [str(frame["stream"]), f"{frame['due_s']:.3f}", f"{frame['latency_ms']:.2f}", f"{frame['service_ms']:.2f}"]
+        for frame in document["slowest"]
+    ]
+    return _table(["stream", "due (s)", "latency (ms)", "service time (ms)"], lines)
 
 
 def _numbers(document: Document) -> str:

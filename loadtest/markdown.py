@@ -40,6 +40,7 @@ def rows(document: Document) -> list[tuple[str, str]]:
         ("latency p50", number(document["p50_ms"], "ms")),
         ("latency p99", number(document["p99_ms"], "ms") + interval(document)),
         ("latency p99.9, max", f"{number(document['p999_ms'])}, {number(document['max_ms'], 'ms')}"),
+        ("slowest answer", _slowest(document["slowest"])),
         ("service p99 (from the actual send)", number(document["service_p99_ms"], "ms")),
         ("age of results p99", number(document["age_p99_ms"], "ms")),
         ("staleness p99 (of the newest result, at any time)", number(document["staleness_p99_ms"], "ms")),
@@ -90,6 +91,13 @@ def markdown(document: Document) -> str:
             lines.append(f"| {name} | {part['mean_ms']:.3f} | {part['p99_ms']:.3f} | {part['tail_ms']:.3f} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _slowest(frames: list[dict[str, float]]) -> str:
+    if not frames:
+        return "-"
+    worst = frames[0]
+    return f"{number(worst['latency_ms'], 'ms')}, stream {worst['stream']:g}, due at {worst['due_s']:.2f} s"
 
 
 def _percent(share: float | None) -> str:

@@ -14,7 +14,7 @@ from loadtest import histograms
 from loadtest.generator import INTERRUPTED
 from loadtest.scenario import Scenario
 from loadtest.summary import Summary
-from loadtest.tables import by_stream, timeline
+from loadtest.tables import MOST_NAMED, by_stream, lost_frames, slowest, timeline
 from loadtest.target import TargetInfo, TargetSpec
 from loadtest.verdict import (
     MIN_CEILING_RATIO,
@@ -114,6 +114,8 @@ def build(scenario: Scenario, summary: Summary, circumstances: Circumstances, as
         "stages_ms": summary.stages,
         "streams": by_stream(summary.rows, summary.cut_s),
         "timeline": timeline(summary.rows, summary.offered_for_s),
+        "slowest": slowest(summary.rows, summary.cut_s),
+        "lost_frames": lost_frames(summary.rows),
         **_histograms(summary),
     }
 
@@ -137,11 +139,16 @@ def _notes(scenario: Scenario, summary: Summary, circumstances: Circumstances) -
     if max(circumstances.cpu_shares, default=0.0) > BUSY_SHARE:
         notes.append("a generator process was busy nearly all the time: use more --processes")
     if summary.counters.out_of_order:
-        notes.append(f"{summary.counters.out_of_order} answers came out of order")
+        notes.append(f"answers out of order: {summary.counters.out_of_order}")
     if summary.counters.broken_streams:
-        notes.append(f"{summary.counters.broken_streams} streams broke: {summary.counters.first_error}")
+        notes.append(
+            f"streams that broke: {summary.counters.broken_streams}; the first: {summary.counters.first_error}"
+        )
+    if summary.accounting.lost:
+        places = ", ".join(f"stream {frame['stream']} at {frame['due_s']:.2f} s" for frame in lost_frames(summary.rows))
+        notes.append(f"never answered: {places}{', ...' if summary.accounting.lost > MOST_NAMED else ''}")
     if summary.accounting.client_dropped:
-        notes.append(f"the client gave up {summary.accounting.client_dropped} frames ({scenario.policy.value})")
+        notes.append(f"given up by the client ({scenario.policy.value}): {summary.accounting.client_dropped}")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""Tables of a report: the run over time, and stream by stream. Pure functions over recorded frames."""
+"""Tables of a report: the run over time, stream by stream, its worst frames. Pure functions over recorded frames."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from loadtest.target import Outcome
 
 _MAX_POINTS = 120
 _MAX_STREAMS = 1000
+MOST_NAMED = 5
 _FAILED = (Outcome.FAILED, Outcome.INVALID, Outcome.CANCELLED)
 
 
@@ -68,3 +69,24 @@ def _line(rows: Rows, cut_s: float) -> dict[str, Any]:
         "max_ms": float(latency_ms.max()) if len(answered) else None,
         "age_mean_ms": float(answered["age_us"].mean() / 1e3) if len(answered) else None,
     }
+
+
+def slowest(rows: Rows, cut_s: float) -> list[dict[str, Any]]:
+    """Return the answers with the highest latency after the warm-up, the slowest first, at most five."""
+    answered = rows[(rows["outcome"] == Outcome.OK) & (rows["intended_ns"] >= cut_s * 1e9)]
+    latency_ns = answered["done_ns"] - answered["intended_ns"]
+    order = np.argsort(-latency_ns, kind="stable")[:MOST_NAMED]
+    return [
+        _place(row) | {"latency_ms": float(latency) / 1e6, "service_ms": float(row["done_ns"] - row["sent_ns"]) / 1e6}
+        for row, latency in zip(answered[order], latency_ns[order], strict=True)
+    ]
+
+
+def lost_frames(rows: Rows) -> list[dict[str, Any]]:
+    """Return the first frames that were sent and never answered, at most five."""
+    lost = rows[rows["outcome"] == Outcome.LOST]
+    return [_place(row) for row in lost[np.argsort(lost["intended_ns"], kind="stable")[:MOST_NAMED]]]
+
+
+def _place(row: Any) -> dict[str, Any]:  # noqa: ANN401  # one record of Rows
+    return {"stream": int(row["stream"]), "due_s": float(row["intended_ns"]) / 1e9}

@@ -100,7 +100,7 @@ def test_a_server_that_is_too_slow_for_one_camera_is_exit_code_3(tmp_path, capsy
     code, answer, _ = capacity_of(tmp_path, 0.2, target_ms=100.0, patience_s=1.0)
     assert code == ExitCode.SLO_MISSED
     assert (answer["highest_passing"], answer["lowest_failing"]) == (None, 1)
-    assert "not even 1 cameras" in capsys.readouterr().out
+    assert "1 cameras of 5 fps is already too much" in capsys.readouterr().out
 
 
 def test_a_trial_lasts_long_enough_for_the_interval_of_p99(tmp_path):

@@ -18,7 +18,7 @@ from loadtest.markdown import markdown, text
 from loadtest.measure import parse_assertions
 from loadtest.output import Outputs, read
 from loadtest.report import SCHEMA, Circumstances, build
-from loadtest.scenario import Arrival, Scenario
+from loadtest.scenario import Arrival, Phase, Scenario
 from loadtest.summary import summarise
 from loadtest.target import Outcome, TargetSpec
 from tests.unit.loadtest.virtual import INFO, FakeServer, offer
@@ -128,6 +128,25 @@ def test_goodput_counts_answers_in_time_against_everything_offered():
 def test_a_duplicate_makes_the_run_invalid():
     document = document_of(server=FakeServer(lambda n: (0.01, [Outcome.OK] * (1 + (n == 9)))))
     assert (document["verdict"], document["exit_code"]) == ("INVALID", 4)
+
+
+def test_an_injected_stall_and_dropped_frame_are_named_with_their_stream_and_time():
+    """Frames 100 and 150 of a stream of 20 fps are due at about 5 and 7.5 s."""
+
+    def answer(number):
+        if number == 150:
+            return 0.0, []
+        return 0.060 if number == 100 else 0.010, [Outcome.OK]
+
+    document = document_of(Scenario(fps=20, duration_s=15, phase=Phase.ALIGNED, drain_s=1), FakeServer(answer))
+    worst, second = document["slowest"][:2]
+    assert (worst["stream"], worst["due_s"], worst["latency_ms"]) == (0, pytest.approx(4.95), pytest.approx(60, abs=1))
+    assert second["latency_ms"] == pytest.approx(10, abs=1)
+    assert document["lost_frames"] == [{"stream": 0, "due_s": pytest.approx(7.45)}]
+    shown = text(document)
+    assert "never answered: stream 0 at 7.45 s" in shown
+    assert re.search(r"slowest answer +6\d\.\d+ ms, stream 0, due at 4\.95 s", shown)
+    assert "60." in html(document).split("Slowest answers")[1]
 
 
 def test_a_ceiling_near_the_tested_rate_and_a_closed_loop_are_noted():
