@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -61,10 +62,10 @@ def write(rows: Mapping[str, Sequence[Row]], command: str, started: Start, order
         "time": started.time.isoformat(timespec="seconds"),
         "command": command,
         "machine": {**started.machine, "load_average_after": machine()["load_average"]},
-        "rows": {name: [asdict(row) | {"verdict": row.verdict} for row in group] for name, group in rows.items()},
+        "rows": {name: [_fields(row) for row in group] for name, group in rows.items()},
     }
     path = HISTORY / f"{started.time:%Y-%m-%dT%H%M%SZ}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
     write_page(order)
 
 
@@ -93,9 +94,16 @@ def facts(record: Mapping[str, Any]) -> str:
     )
 
 
+def _fields(row: Row) -> dict[str, Any]:
+    """Return a row for JSON, which knows no NaN."""
+    value = {name: None if math.isnan(number) else number for name, number in asdict(row.value).items()}
+    return asdict(row) | {"value": value, "verdict": row.verdict}
+
+
 def _row(fields: Mapping[str, Any]) -> Row:
     given = {name: value for name, value in fields.items() if name != "verdict"}
-    return Row(**{**given, "value": Spread(**fields["value"])})
+    value = {name: math.nan if number is None else number for name, number in fields["value"].items()}
+    return Row(**{**given, "value": Spread(**value)})
 
 
 def table(name: str, rows: Sequence[Row], introduction: str) -> str:
@@ -111,7 +119,7 @@ def table(name: str, rows: Sequence[Row], introduction: str) -> str:
     for row in rows:
         sign = ">=" if row.is_higher_better else "<="
         budget = "" if row.budget is None else f"{sign} {row.budget:g} {row.unit}".strip()
-        unit = f" {row.unit}" if row.unit else ""
+        unit = f" {row.unit}" if row.unit and not math.isnan(row.value.median) else ""
         lines.append(f"| {row.what} | {short(row)}{unit} | {budget} | {row.verdict} | {row.note} |")
     return "\n".join(lines)
 
@@ -119,6 +127,8 @@ def table(name: str, rows: Sequence[Row], introduction: str) -> str:
 def short(row: Row) -> str:
     """Return the number with its spread, if it has one, in three digits."""
     value = row.value
+    if math.isnan(value.median):
+        return "-"
     if value.least == value.most:
         return f"{value.median:.3g}"
     return f"{_digits(value.median)} ({_digits(value.least)} to {_digits(value.most)})"

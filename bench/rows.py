@@ -1,5 +1,6 @@
 """A measured number with its spread and its budget: one row of docs/benchmarks.md."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ class Row:
         """`met`, or by how much the budget is missed; empty without a budget."""
         if self.budget is None:
             return ""
+        if math.isnan(self.value.median):
+            return "no number: see the note"
         if self.meets(self.budget):
             return "met"
         return f"missed: {self.value.median / self.budget:.2f} x the budget"

@@ -7,6 +7,7 @@ turns, and each quotient is of neighbours.
 """
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ MAX_BATCH_SIZE = 8
 BUDGET_SHARE = 0.90
 BAR_CPU_SHARE = 0.55  # wall time is no bar: raw needs one core, the server and its client two
 BUDGET_P99_MS = 35.0
+MOST_ATTEMPTS = 3
 ONE_DIMENSION = {"_s_0": 1.0, "_riv_0": 1.0}  # scale and variance; bias and mean are 0
 
 
@@ -145,23 +147,40 @@ def _comparison(raw: list[RawRate], served: list[dict[str, Any]]) -> Iterator[Ro
 
 
 def _half_load(server: RunningServer, rate: float) -> Row:
-    """Offer half of the raw rate, Poisson, with the load tester: open loop, latency from the intended send."""
+    """Offer half of the raw rate, Poisson, with the load tester: open loop, latency from the intended send.
+
+    A run that the load tester calls INVALID says nothing about the server, so that it is repeated.
+    """
     options = ["--model", "shufflenet", "--rate", f"{rate:.1f}", "--streams", "4", "--delivery", "every"]
-    report = load(server.address, *options, "--shape", "x".join(map(str, FRAME_SHAPE)), "--duration", "30s")
-    interval = report.get("p99_ci_ms") or [report["p99_ms"]] * 2
-    values = [float("nan") if value is None else value for value in (report["p99_ms"], *interval)]
+    options += ["--shape", "x".join(map(str, FRAME_SHAPE)), "--duration", "30s"]
+    runs: list[dict[str, Any]] = []
+    while not runs or (runs[-1]["verdict"] == "INVALID" and len(runs) < MOST_ATTEMPTS):
+        runs.append(load(server.address, *options))
+    report = runs[-1]
     note = f"{rate:.0f}/s; {report['verdict']}; least and most are p99's 95 % interval"
+    if report["verdict"] == "INVALID":
+        note = f"{rate:.0f}/s; INVALID {len(runs)} times: {report['reasons'][0]}"
+        values = [math.nan] * 3
+    else:
+        interval = report["p99_ci_ms"] or [report["p99_ms"]] * 2
+        values = [math.nan if value is None else value for value in (report["p99_ms"], *interval)]
     return Row(
         "shufflenet, Poisson at half of the raw rate: p99", Spread(*values), "ms", budget=BUDGET_P99_MS, note=note
     )
 
 
 def load(address: str, *options: str, command: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Run `forebay load` in a process of its own and return its JSON report, whatever its verdict."""
+    """Run `forebay load` in a process of its own and return its JSON report, whatever its verdict.
+
+    Raises:
+        RuntimeError: there is no report; the text is what the command said.
+    """
     with TemporaryDirectory(prefix="forebay-bench-") as folder:
         path = Path(folder) / "report.json"
         line = [sys.executable, "-m", "loadtest", *command, "--address", address, "--json", str(path)]
-        subprocess.run([*line, "--no-live", *options], check=False, capture_output=True)  # noqa: S603
+        done = subprocess.run([*line, "--no-live", *options], check=False, capture_output=True, text=True)  # noqa: S603
+        if not path.exists():
+            raise RuntimeError(f"forebay load ended with {done.returncode} and no report: {done.stderr.strip()}")
         report: dict[str, Any] = json.loads(path.read_text())
         return report
 
