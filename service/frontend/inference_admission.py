@@ -5,11 +5,10 @@ Owner: the event loop's thread.
 
 from collections.abc import Callable
 
-import numpy as np
-
 from service.clock import Clock
 from service.errors import DeadlineExpiredError, ServiceError
 from service.frontend.inference_codec import Call, arrays_of
+from service.frontend.plain_copy import copy_into
 from service.models.version import ModelVersion
 from service.observe.journal import RequestJournal, TraceContext
 from service.request import Completion, FrameBuffer, Request, StreamKey, Timeline, next_request_id
@@ -133,9 +132,7 @@ def _frame(call: Call, version: ModelVersion) -> FrameBuffer:
         return borrowed  # stays where it was received
     frame = version.arena.lease_rows(rows)
     try:
-        target = frame.host.write_view()
-        for raw, offset in zip(data, frame.offsets, strict=True):
-            target[offset : offset + len(raw)] = np.frombuffer(raw, np.uint8)
+        copy_into(frame, data)
     except BaseException:
         frame.release()
         raise

@@ -16,10 +16,9 @@ Theory of operation
 Owner: the event loop's thread. Only `_decode` runs elsewhere, on a worker.
 """
 
+import itertools
 from collections import Counter, deque
 from collections.abc import Callable
-
-import numpy as np
 
 from forebay.wire import frames_pb2 as pb
 from service.clock import Clock
@@ -35,6 +34,7 @@ from service.errors import (
 from service.frontend.decode import decode_into
 from service.frontend.frames_codec import FrameMessage, encode_refusal, encode_result
 from service.frontend.opening import StreamConfig, budget_ms_to_ns
+from service.frontend.plain_copy import copy_into
 from service.observe.journal import FrameEvent, StreamRecord
 from service.observe.pictures import Snapshot
 from service.request import Completion, CompletionSink, Delivery, Request, StreamKey, Timeline
@@ -111,6 +111,7 @@ class Session:
             and config.size == (config.image.width, config.image.height)
         )
         self._copies = is_copy
+        self._input_ends = tuple(itertools.accumulate(config.version.arena.row_bytes, initial=0))
         self._copies_inline = is_copy and (config.payload_bytes or 0) <= INLINE_COPY_BYTES
         self._decode_ns = 0  # moving average; written by a worker, read as an estimate
         self._line: Line[tuple[Request, memoryview]] = Line(pool, self._decode)
@@ -261,7 +262,7 @@ class Session:
             self._line.push((request, frame.payload))
             return
         if borrowed is None:
-            copy_inputs(request, frame.payload, config)
+            copy_into(request.frame, self._inputs_of(frame.payload))
         request.timeline.admitted_ns = self._clock.now_ns()
         config.version.arrive(request)
 
@@ -292,7 +293,7 @@ class Session:
                 self._forget_slow_decode()
                 raise DeadlineExpiredError("the latency budget ran out while the frame waited for a decoder")
             if self._copies:
-                copy_inputs(request, payload, config)
+                copy_into(request.frame, self._inputs_of(payload))
             else:
                 assert config.image is not None  # noqa: S101 - for mypy: `_copies` is False only for pictures
                 shape = (config.image.height, config.image.width, 3)
@@ -308,6 +309,10 @@ class Session:
         self._decode_ns += (now_ns - started_ns - self._decode_ns) // DECODE_AVERAGE_FRAMES
         request.timeline.admitted_ns = now_ns
         config.version.arrive(request)
+
+    def _inputs_of(self, payload: memoryview) -> list[memoryview]:
+        ends = self._input_ends
+        return [payload[start:end] for start, end in itertools.pairwise(ends)]
 
     def _forget_slow_decode(self) -> None:
         """Trust the estimate less: frames refused because of it are never decoded and could not correct it."""
@@ -326,13 +331,3 @@ class Session:
         self.outcomes[Outcome.OK if error is None else error.outcome] += 1
         if self._outbox and self._outbox[0] is entry:
             self._on_output()
-
-
-def copy_inputs(request: Request, payload: memoryview, config: StreamConfig) -> None:
-    """Copy a dense payload into the frame buffer, input by input."""
-    target = request.frame.host.write_view()
-    source = np.frombuffer(payload, np.uint8)
-    start = 0
-    for row_bytes, offset in zip(config.version.arena.row_bytes, request.frame.offsets, strict=True):
-        target[offset : offset + row_bytes] = source[start : start + row_bytes]
-        start += row_bytes
