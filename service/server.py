@@ -33,7 +33,8 @@ from service.frontend.server import AddressError, FrontEnd
 from service.log import step_level
 from service.models.lifecycle import ModelLifecycle
 from service.models.memory import MemoryAccount
-from service.models.opening import OpenDevice, VersionContext, open_device_of_kind
+from service.models.opening import VersionContext
+from service.models.placing import OpenDevice, open_device_of_kind
 from service.models.registry import ModelRegistry
 from service.models.version import ModelVersion
 from service.observe.admin_thread import AdminThread

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines import open_device, open_engine
+from engines import open_engine
 from engines.datatypes import NAME_BY_DTYPE
 from engines.engine import EngineSpecs, TensorSpec
 from engines.errors import EngineError
@@ -15,6 +15,7 @@ from service.clock import MonotonicClock
 from service.models.completion import complete
 from service.models.config import describe, model_file, serving_versions
 from service.models.description import ModelDescription
+from service.models.placing import open_device_of_kind, open_placed
 from service.models.repository import ModelEntry, Repository, RepositoryError
 from service.models.warmup_samples import inputs_of
 
@@ -56,16 +57,15 @@ def _check_model(entry: ModelEntry, *, cpu_fallback: bool) -> list[Finding]:
         numbers = serving_versions(entry, description)
     except RepositoryError as error:
         return [Finding(entry.name, problem=str(error))]
-    return [_check_version(entry, number, description) for number in numbers]
+    return [_check_version(entry, number, description, cpu_fallback=cpu_fallback) for number in numbers]
 
 
-def _check_version(entry: ModelEntry, number: int, description: ModelDescription) -> Finding:
+def _check_version(entry: ModelEntry, number: int, description: ModelDescription, *, cpu_fallback: bool) -> Finding:
     version, warnings = str(number), description.warnings
     clock = MonotonicClock()
-    kind, _, index = description.device.partition(":")
     try:
         path = model_file(entry, number, description)
-        device = open_device(kind, clock=clock, index=int(index or 0))
+        device, description = open_placed(description, open_device_of_kind, clock, cpu_fallback=cpu_fallback)
         try:
             engine = open_engine(
                 description.backend,

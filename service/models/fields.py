@@ -56,7 +56,8 @@ _TABLE: tuple[tuple[Kind, tuple[tuple[str, str], ...]], ...] = (
             ("instance_group.count", "added up over groups that are not passive, at most 64"),
             (
                 "instance_group.kind",
-                "[gpu.md](gpu.md); KIND_GPU on a backend that runs on the CPU is refused, unless `--cpu-fallback`",
+                "[gpu.md](gpu.md); KIND_GPU without a GPU, or on a backend that runs on the CPU, is refused, unless "
+                "`--cpu-fallback`",
             ),
             ("instance_group.gpus", "one GPU for all instances; ignored, with a warning, on the CPU"),
             ("instance_group.passive", "its instances are not made"),

@@ -117,7 +117,8 @@ class ModelLifecycle:
             for problem in scan.problems:
                 log.warning("model repository", detail=problem)
             entries = {entry.name: entry for entry in scan.models}
-            for name in set(self._registry.versions()) - set(entries):
+            # A folder that is there and broken is not gone: what was served from it serves on.
+            for name in set(self._registry.versions()) - set(entries) - scan.broken:
                 self._registry.unload(name)
                 self._notes[name] = ("UNAVAILABLE", "unloaded")
                 self._fingerprints.pop(name, None)

@@ -1,8 +1,10 @@
 """The memory account: what every model version needs, so that a load which cannot fit is refused before it allocates.
 
-Counted are the slots of every instance, the model file once per instance, and on a GPU the frame arena, which is pinned
-there; on the CPU the arena is touched on first use only, and permits bound what all models touch together. What an
-engine allocates for itself is not known beforehand and not counted: the account refuses what is certainly too much.
+Counted are the model file with what lies beside it under its name (`model.onnx.data`), once per instance, before it is
+opened; then the slots of every instance, and on a GPU the frame arena, which is pinned there; on the CPU the arena is
+touched on first use only, and permits bound what all models touch together. What an engine allocates beside its weights
+is not known beforehand and not counted: the account refuses what is certainly too much. A version that is to replace
+another is counted beside it: both are there until the switch.
 
 Thread: any; a lock guards the books.
 """
@@ -22,18 +24,22 @@ CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
 MIB = 1 << 20
 
 
-def needed_bytes(
-    specs: EngineSpecs, *, instances: int, permits: int, model_path: Path | None, is_gpu: bool
-) -> dict[str, int]:
-    """Return what a version will hold, by what for."""
-    row_in = sum(spec.row_bytes for spec in specs.inputs) if specs.is_fixed else 0
-    row_out = sum(spec.row_bytes for spec in specs.outputs) if specs.is_fixed else 0
+def model_bytes(model_path: Path | None, instances: int) -> dict[str, int]:
+    """Return what the weights of a version will hold: each instance has its own."""
+    if model_path is None:
+        return {}
+    files = [path for path in model_path.parent.iterdir() if path.name.startswith(model_path.name) and path.is_file()]
+    return {"model": instances * sum(path.stat().st_size for path in files)}
+
+
+def buffer_bytes(specs: EngineSpecs, *, instances: int, permits: int, is_gpu: bool) -> dict[str, int]:
+    """Return what the buffers of a version will hold, by what for."""
+    if not specs.is_fixed:
+        return {}
+    row_in = sum(spec.row_bytes for spec in specs.inputs)
+    row_out = sum(spec.row_bytes for spec in specs.outputs)
     slots = SLOT_COUNT * instances * specs.max_batch_size * (row_in + row_out)
-    return {
-        "slots": 2 * slots if is_gpu else slots,
-        "model": instances * (model_path.stat().st_size if model_path is not None else 0),
-        "frames": permits * row_in if is_gpu else 0,
-    }
+    return {"slots": 2 * slots, "frames": permits * row_in} if is_gpu else {"slots": slots}
 
 
 def free_bytes() -> int:
@@ -59,8 +65,12 @@ class MemoryAccount:
         self._lock = threading.Lock()
         self.reserved_bytes = 0
 
+    def open(self) -> "Holding":
+        """Return the page of one version."""
+        return Holding(self)
+
     def reserve(self, needed: dict[str, int]) -> int:
-        """Note that a version holds so much, and return the sum for `give_back`.
+        """Note that a version holds so much more, and return the sum.
 
         Raises:
             DeviceMemoryError: it does not fit; the message says what for and what to do.
@@ -78,6 +88,23 @@ class MemoryAccount:
         return total
 
     def give_back(self, nbytes: int) -> None:
-        """Note that a version is closed."""
+        """Note that so much is free again."""
         with self._lock:
             self.reserved_bytes -= nbytes
+
+
+class Holding:
+    """What one version holds. Owner: whoever opens it, then the version."""
+
+    def __init__(self, account: MemoryAccount) -> None:
+        self._account = account
+        self._nbytes = 0
+
+    def take(self, needed: dict[str, int]) -> None:
+        """Hold so much more. Raises DeviceMemoryError, and nothing more is held then."""
+        self._nbytes += self._account.reserve(needed)
+
+    def give_back(self) -> None:
+        """Hold nothing any more. Idempotent."""
+        nbytes, self._nbytes = self._nbytes, 0
+        self._account.give_back(nbytes)

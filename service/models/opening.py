@@ -1,12 +1,10 @@
 """Opening a model version: load, allocate, warm up, calibrate. Nothing is allocated after it."""
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
-from engines import open_device, open_engine
+from engines import open_engine
 from engines.device import Device
 from engines.engine import Engine, UnboundEngine
 from engines.errors import EngineError, ModelFileError
@@ -19,7 +17,8 @@ from service.models.batching import batching_settings, executed_sizes, measured_
 from service.models.completion import complete
 from service.models.config_text import ConfigError
 from service.models.description import ModelDescription
-from service.models.memory import MemoryAccount, needed_bytes
+from service.models.memory import MemoryAccount, buffer_bytes, model_bytes
+from service.models.placing import OpenDevice, device_kind, open_device_of_kind, open_placed
 from service.models.trials import calibrate_lane, run_sample
 from service.models.unbound import FRAMES_LIMIT_BYTES, HANG_LIMIT_NS, measure_unbound
 from service.models.version import ModelVersion
@@ -37,15 +36,6 @@ from service.worker_pool import WorkerPool
 
 LEAST_HANG_NS = 2_000_000_000
 HANG_FACTOR = 10  # times the slowest batch; a busy machine is slow, not hung
-
-
-OpenDevice = Callable[[str, Clock], Device]
-
-
-def open_device_of_kind(kind: str, clock: Clock) -> Device:
-    """Open the real thing: `cpu`, or `cuda:` and a number."""
-    name, _, index = kind.partition(":")
-    return open_device(name, clock=clock, index=int(index or 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +102,11 @@ def _build(
     """Make every part; `undo` closes what was made, last made first."""
     clock = context.clock
     started_ns = clock.now_ns()
-    device = context.open_device(description.device, clock)
+    device, description = open_placed(description, context.open_device, clock, cpu_fallback=context.cpu_fallback)
     undo.callback(device.close)
+    holding = context.memory.open()
+    undo.callback(holding.give_back)
+    holding.take(model_bytes(model_path, description.instance_count))
     engines: list[Engine] = []
     for _ in range(description.instance_count):
         engines.append(_open_engine(description, model_path, device, context))
@@ -121,15 +114,8 @@ def _build(
     specs = engines[0].specs
     _check_shapes(engines[0], description)
     description = complete(description, specs)
-    needed = needed_bytes(
-        specs,
-        instances=description.instance_count,
-        permits=context.permits.count,
-        model_path=model_path,
-        is_gpu=device_kind(description) == "cuda",
-    )
-    give_back = partial(context.memory.give_back, context.memory.reserve(needed))
-    undo.callback(give_back)
+    instances, is_gpu = description.instance_count, device_kind(description) == "cuda"
+    holding.take(buffer_bytes(specs, instances=instances, permits=context.permits.count, is_gpu=is_gpu))
     arena = FrameArena(device, specs.inputs if specs.is_fixed else (), context.permits)
     undo.callback(arena.close)
     statistics = VersionStatistics(clock)
@@ -195,7 +181,7 @@ def _build(
         statistics=statistics,
         requests=None if context.journal is None else RequestJournal(context.journal, description.name, version, clock),
         load_ns=clock.now_ns() - started_ns,
-        on_closed=give_back,
+        on_closed=holding.give_back,
     )
 
 
@@ -216,11 +202,6 @@ def _check_shapes(engine: Engine, description: ModelDescription) -> None:
         f"tensor {tensor.name!r} has no fixed size (shape {list(tensor.shape)}), which backend {description.backend!r} "
         "does not run: export the model with fixed inner dimensions, or serve it as ONNX"
     )
-
-
-def device_kind(description: ModelDescription) -> str:
-    """Return the kind of device that a model runs on."""
-    return description.device.partition(":")[0]
 
 
 def _open_engine(

@@ -18,6 +18,7 @@ CONFIG_NAME = "config.pbtxt"
 MAX_VERSION = 2**63 - 1
 MAX_NAME_BYTES = 255  # of file systems
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+MAX_SHOWN = 128  # letters of a wrong name in a message: it may be a client's
 VERSION_NAME = re.compile(r"[0-9]+", re.ASCII)
 
 
@@ -66,10 +67,12 @@ class Scan:
     Attributes:
         models: usable entries, by name.
         problems: one line for each folder that looks like a model and is none.
+        broken: the names of these folders.
     """
 
     models: tuple[ModelEntry, ...]
     problems: tuple[str, ...]
+    broken: frozenset[str] = frozenset()
 
 
 class Repository:
@@ -103,7 +106,7 @@ class Repository:
         """
         found = [root for root in self._roots if MODEL_NAME.fullmatch(name) and (root / name).is_dir()]
         if not found:
-            raise RepositoryError(f"no model {name!r} in the repository")
+            raise RepositoryError(f"no model {name[:MAX_SHOWN]!r} in the repository")
         if len(found) > 1:
             raise RepositoryError(f"model {name!r} is in {len(found)} repositories: rename or remove all but one")
         return _entry(found[0], name)
@@ -112,6 +115,7 @@ class Repository:
         """Return every model and every problem. Files, hidden folders and `__pycache__` are passed over."""
         entries: list[ModelEntry] = []
         problems: list[str] = []
+        broken: set[str] = set()
         names: set[str] = set()
         for root in self._roots:
             with _readable(f"model repository {root.name!r}"):
@@ -126,7 +130,8 @@ class Repository:
                 entries.append(self.model(name))
             except RepositoryError as error:
                 problems.append(str(error))
-        return Scan(tuple(entries), tuple(problems))
+                broken.add(name)
+        return Scan(tuple(entries), tuple(problems), frozenset(broken))
 
 
 def _may_be_model(folder: Path) -> bool:

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import sys
+from importlib.util import find_spec
 
+import pytest
 from typer.testing import CliRunner
 
 from service.cli.models import models_app
@@ -32,7 +34,7 @@ async def test_models_of_a_server_are_listed_loaded_and_unloaded(tmp_path):
         code, output = await run("list", "--json", *address)
         assert code == 0
         assert [(m["name"], m["state"]) for m in json.loads(output)["models"]] == [("a", "READY"), ("b", "")]
-        assert await run("load", "b", *address) == (0, "b is loaded\n")
+        assert await run("load", "b", "--json", *address) == (0, '{"loaded": "b"}\n')
         assert await run("unload", "a", *address) == (0, "a is unloaded\n")
         await eventually(lambda: not running.server.registry.unloading())
         code, output = await run("list", *address)
@@ -87,3 +89,72 @@ def test_check_of_a_good_repository_is_exit_code_0(tmp_path):
     result = CliRunner().invoke(models_app, ["check", "--json", str(tmp_path)])
     assert result.exit_code == 0
     assert json.loads(result.output)["models"][0]["problem"] == ""
+
+
+def test_every_problem_of_a_configuration_and_every_fix_is_named(tmp_path):
+    """What repositories written for other machines have: a wrapper, a GPU, another backend, the batch in dims."""
+    models.save(models.add_sub(), tmp_path / "m" / "1" / "model.onnx")
+    (tmp_path / "m" / "config.pbtxt").write_text(
+        "model_configuration {\n"
+        '  backend: "onnxruntime" max_batch_size: 8\n'
+        '  input { name: "INPUT0" data_type: TYPE_INT32 dims: [ -1, 16 ] }\n'
+        "  instance_group { kind: KIND_GPU }\n"
+        "}\n"
+    )
+    result = CliRunner().invoke(models_app, ["check", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "asks for KIND_GPU" in result.output
+    assert "write KIND_CPU or KIND_AUTO, name another backend, or start the server with --cpu-fallback" in result.output
+    result = CliRunner().invoke(models_app, ["check", "--cpu-fallback", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "input 'INPUT0' has dims [-1, 16], but the model has [16]" in result.output
+    assert "without the batch dimension if max_batch_size is above 0" in result.output
+    config = tmp_path / "m" / "config.pbtxt"
+    config.write_text(config.read_text().replace("[ -1, 16 ]", "[ 16 ]"))
+    result = CliRunner().invoke(models_app, ["check", "--cpu-fallback", str(tmp_path)])
+    assert result.exit_code == 0
+    assert "ok       m 1: INPUT0 INT32 [16]" in result.output
+    config.write_text('backend: "pytorch"')
+    result = CliRunner().invoke(models_app, ["check", str(tmp_path)])
+    assert "m/1: no model.pt2 or model.pt; model.onnx is there: name its backend in config.pbtxt" in result.output
+    (tmp_path / "m" / "1" / "model.onnx").rename(tmp_path / "m" / "1" / "model.pt")
+    result = CliRunner().invoke(models_app, ["check", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "model.pt" in result.output if find_spec("torch") else "pip install 'forebay[torch]'" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "--jason"],
+        ["list", "detector"],
+        ["list", "--timeout-s", "0"],
+        ["list", "--timeout-s", "soon"],
+        ["load"],
+        ["load", "a", "b"],
+        ["unload", "--address"],
+        ["check"],
+        ["check", "--address", "x", "."],
+        ["reload", "a"],
+        [],
+    ],
+)
+def test_a_command_line_that_cannot_be_meant_is_exit_code_2(arguments):
+    result = CliRunner().invoke(models_app, arguments)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("arguments", [["check", "nowhere"], ["list", "--tls-ca", "nowhere"]])
+def test_a_file_that_is_not_there_is_one_line(tmp_path, arguments):
+    result = CliRunner().invoke(models_app, arguments)
+    assert result.exit_code in (1, 2)
+    assert "nowhere" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_check_of_nothing_but_problems_is_one_json_object_all_the_same(tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = CliRunner().invoke(models_app, ["check", "--json", str(tmp_path), str(tmp_path / "gone")])
+    assert result.exit_code == 1
+    assert "gone" in json.loads(result.output)["models"][0]["problem"]

@@ -204,6 +204,27 @@ async def test_frame_streams_of_an_unloaded_model_are_asked_to_reconnect(tmp_pat
 
 
 @on_loop
+async def test_polling_keeps_what_serves_when_its_folder_breaks_and_takes_it_up_again_when_it_is_mended(tmp_path):
+    add_sub(tmp_path)
+    async with real_server(tmp_path, model_control_mode="poll", repository_poll_s=3600) as running:
+        lifecycle, before = running.server.lifecycle, running.version("simple")
+        (tmp_path / "simple" / "02").mkdir()
+        await asyncio.to_thread(lifecycle.poll)
+        assert running.version("simple") is before
+        (tmp_path / "simple" / "02").rename(tmp_path / "simple" / "2")
+        await asyncio.to_thread(lifecycle.poll)
+        assert running.version("simple") is before
+        state, reason = (await states(stub_of(running)))[("simple", "")]
+        assert state == "UNAVAILABLE"
+        assert reason.startswith("simple: no model file (model.onnx, ")
+        add_sub(tmp_path, version=2)
+        await asyncio.to_thread(lifecycle.poll)
+        assert running.version("simple").version == "2"
+        await eventually(lambda: not running.server.registry.unloading())
+        assert await states(stub_of(running)) == {("simple", "2"): ("READY", "")}
+
+
+@on_loop
 async def test_polling_follows_the_folders(tmp_path):
     add_sub(tmp_path, "first")
     async with real_server(tmp_path, model_control_mode="poll", repository_poll_s=3600) as running:

@@ -47,13 +47,13 @@ def write_repository(root: Path, kind: str) -> Path:
     return root
 
 
-def serve(root: Path, requests: int):
+def serve(root: Path, requests: int, *, cpu_fallback: bool = False):
     """Send so many rows from 4 streams; return (rows, completions in the order of the rows)."""
     clock, answers, fatal, ids = MonotonicClock(), Answers(), [], count(1)
     (entry,) = Repository([root]).models()
-    description = describe(entry)
+    description = describe(entry, cpu_fallback=cpu_fallback)
     pool = WorkerPool(1, fatal.append)
-    context = VersionContext(clock, pool, answers, Permits(requests), fatal.append, {})
+    context = VersionContext(clock, pool, answers, Permits(requests), fatal.append, {}, cpu_fallback=cpu_fallback)
     rows = np.random.default_rng(0).integers(0, 256, (requests, 5, 7)).astype(np.uint8)
     try:
         version = open_version(description, "1", model_file(entry, 1, description), context)

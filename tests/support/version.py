@@ -9,7 +9,8 @@ import numpy as np
 from engines.clock import MonotonicClock
 from engines.device_simulated import SimulatedDevice
 from service.models.config import describe
-from service.models.opening import VersionContext, open_device_of_kind, open_version
+from service.models.opening import VersionContext, open_version
+from service.models.placing import open_device_of_kind
 from service.models.repository import Repository
 from service.pipeline.arena import Permits
 from service.pipeline.slots import SlotState

@@ -5,28 +5,50 @@ import pytest
 
 from engines.engine import EngineSpecs, TensorSpec
 from engines.errors import DeviceMemoryError
-from service.models.memory import MIB, MemoryAccount, free_bytes, needed_bytes
+from service.models.memory import MIB, MemoryAccount, buffer_bytes, free_bytes, model_bytes
 
 SPECS = EngineSpecs(
     (TensorSpec("x", np.dtype(np.uint8), (MIB,)),), (TensorSpec("y", np.dtype(np.uint8), (MIB,)),), max_batch_size=4
 )
 
 
-def test_a_version_needs_its_slots_and_its_file_once_per_instance(tmp_path):
-    path = tmp_path / "model.onnx"
-    path.write_bytes(bytes(1000))
-    needed = needed_bytes(SPECS, instances=2, permits=10, model_path=path, is_gpu=False)
-    assert needed == {"slots": 4 * 2 * 4 * 2 * MIB, "model": 2000, "frames": 0}
+def test_a_version_needs_its_weights_once_per_instance_and_those_in_files_beside_it_too(tmp_path):
+    for name, nbytes in (("model.onnx", 1000), ("model.onnx.data", 5000), ("model.plan", 70)):
+        (tmp_path / name).write_bytes(bytes(nbytes))
+    assert model_bytes(tmp_path / "model.onnx", 2) == {"model": 12000}
+    assert model_bytes(None, 2) == {}
+
+
+def test_every_instance_needs_its_slots():
+    assert buffer_bytes(SPECS, instances=2, permits=10, is_gpu=False) == {"slots": 4 * 2 * 4 * 2 * MIB}
 
 
 def test_on_a_gpu_slots_count_on_both_sides_and_frames_are_pinned():
-    needed = needed_bytes(SPECS, instances=1, permits=10, model_path=None, is_gpu=True)
-    assert needed == {"slots": 4 * 4 * 2 * MIB * 2, "model": 0, "frames": 10 * MIB}
+    assert buffer_bytes(SPECS, instances=1, permits=10, is_gpu=True) == {
+        "slots": 4 * 4 * 2 * MIB * 2,
+        "frames": 10 * MIB,
+    }
 
 
 def test_unbound_models_have_no_slots_to_count():
     specs = EngineSpecs((TensorSpec("x", np.dtype(object), (-1,)),), (), max_batch_size=4)
-    assert sum(needed_bytes(specs, instances=1, permits=1, model_path=None, is_gpu=False).values()) == 0
+    assert buffer_bytes(specs, instances=1, permits=1, is_gpu=True) == {}
+
+
+def test_a_version_holds_what_it_took_until_it_gives_it_back_once():
+    account = MemoryAccount(limit_bytes=10 * MIB)
+    first, second = account.open(), account.open()
+    first.take({"model": 2 * MIB})
+    first.take({"slots": 4 * MIB})
+    second.take({"model": 3 * MIB})
+    with pytest.raises(DeviceMemoryError, match=r"needs 2 MiB \(slots 2\), but 1 MiB are left"):
+        second.take({"slots": 2 * MIB})
+    assert account.reserved_bytes == 9 * MIB
+    second.give_back()
+    second.give_back()
+    assert account.reserved_bytes == 6 * MIB
+    first.give_back()
+    assert account.reserved_bytes == 0
 
 
 def test_what_does_not_fit_is_refused_with_what_for_and_what_to_do():
