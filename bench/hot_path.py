@@ -22,7 +22,8 @@ from service.frontend.frames_codec import parse_client_message
 from service.frontend.opening import accept_open
 from service.frontend.session import Session
 from service.models.config import describe
-from service.models.opening import VersionContext, _build, open_device_of_kind
+from service.models.opening import VersionContext, _build
+from service.models.placing import open_device_of_kind
 from service.models.repository import Repository
 from service.models.version import ModelVersion
 from service.pipeline.arena import Permits
