@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.batching_workloads import Executor, Workload
+from bench.virtual_delivery import VirtualDelivery
 from bench.virtual_lane import LaneEvent, VirtualLane
 from service.batching.core import Decide, FormerCore, policy_of
 from service.batching.cost_model import CostModel, CostTable
 from service.batching.decision import Decision
+from service.batching.delivery_time import DeliveryTime
 from service.batching.settings import BatchingSettings
 from service.errors import Outcome
 from service.request import Completion, FrameBuffer, Request, StreamKey
@@ -77,6 +79,8 @@ class VirtualTime:
         lanes: how many executors there are.
         cost: the cost model; None makes the calibrated one of the workload's executor.
         timer_lag_ns: how late each timer is; a function is asked each time one is set.
+        delivery_ns: how long one result takes on its way out, one after the other; a function is asked each time.
+            `finished_ns` counts from its end.
         is_timing_decisions: measure the CPU time of each decision (which costs time itself).
     """
 
@@ -89,6 +93,7 @@ class VirtualTime:
         lanes: int = 1,
         cost: CostModel | None = None,
         timer_lag_ns: int | Callable[[], int] = 0,
+        delivery_ns: int | Callable[[], int] = 0,
         is_timing_decisions: bool = False,
     ) -> None:
         self.now_ns = 0
@@ -100,7 +105,11 @@ class VirtualTime:
         ]
         self._decide_cpu_ns = 0
         decide = self._timed(policy_of(settings)) if is_timing_decisions else None
-        self.core = FormerCore(self.lanes, cost or cost_of(workload.executor), settings, decide=decide)
+        delivery_time = DeliveryTime()
+        self.delivery = VirtualDelivery(delivery_ns, delivery_time)
+        self.core = FormerCore(
+            self.lanes, cost or cost_of(workload.executor), settings, decide=decide, delivery_time=delivery_time
+        )
         self.run_so_far = Run(workload, np.full(len(workload.arrivals_ns), NOT_YET_NS))
         self._events: list[LaneEvent] = []
         self._timer_lag_ns = timer_lag_ns
@@ -137,6 +146,7 @@ class VirtualTime:
             while position < count and arrivals[position] <= now_ns:
                 core.arrive(self._request(position, now_ns, budgets[position], streams[position]), now_ns)
                 position += 1
+            self.delivery.tell(now_ns)
             run.peak_pending = max(run.peak_pending, len(core.pending))
             wake_ns = core.step(now_ns)
             if wake_ns is not None:
@@ -160,10 +170,11 @@ class VirtualTime:
         if not event.is_slot_freed:
             self.core.compute_ended(batch, event.at_ns, event.h2d_ns, event.execute_ns)
             return
+        batch.requests[0].timeline.readable_ns = event.at_ns
         for request in batch.requests:
-            self.run_so_far.finished_ns[request.id] = event.at_ns
+            self.run_so_far.finished_ns[request.id] = self.delivery.deliver(event.at_ns)
         self.lanes[batch.lane_index].unreserve(batch.slot_index)
-        self.core.slot_freed(batch.lane_index, batch.slot_index, event.d2h_ns, event.at_ns)
+        self.core.slot_freed(batch.lane_index, batch.slot_index, event.d2h_ns)
 
     def _collect(self) -> None:
         run = self.run_so_far

@@ -219,7 +219,8 @@ class Batch:
         rows: sum of the requests' sizes.
         executed_rows: rows that the engine runs, >= rows when padded to a captured size.
         formed_ns: when it was formed.
-        bind_by_ns: when late binding meant to form it; `formed_ns - bind_by_ns` is how late binding happened.
+        bind_by_ns: when late binding meant its upload to start; 0 if it was formed for another reason.
+        upload_started_ns: when the upload stage took it up, on the host's clock; 0 while it has not.
         is_alone: its lane was empty when it was formed.
         work_ns: expected time of its upload and execution.
     """
@@ -232,6 +233,7 @@ class Batch:
     executed_rows: int
     formed_ns: int
     bind_by_ns: int = 0
+    upload_started_ns: int = 0
     is_alone: bool = False
     work_ns: float = 0.0
     error: ServiceError | None = None
@@ -288,10 +290,14 @@ class Feasibility:
 
     Attributes:
         least_service_ns: h(1) + t(1) + d(1): the least that a lone request needs; 0 while nothing is known.
+        delivery_ns: what delivery takes; 0 while the executor is idle: nothing would happen then that corrects it.
     """
 
     least_service_ns: int = 0
+    delivery_ns: int = 0
 
     def is_hopeless(self, now_ns: int, deadline_ns: int | None, decode_ns: int) -> bool:
         """Whether a request that still needs `decode_ns` of decoding cannot meet its deadline even alone."""
-        return deadline_ns is not None and now_ns + decode_ns + self.least_service_ns > deadline_ns
+        if deadline_ns is None:
+            return False
+        return now_ns + decode_ns + self.least_service_ns + self.delivery_ns > deadline_ns

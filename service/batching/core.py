@@ -16,6 +16,8 @@ from typing import Protocol
 from service.batching import policy, policy_window
 from service.batching.cost_model import CostModel
 from service.batching.decision import Decision, Form, Shed, WaitUntil
+from service.batching.delivery_forecast import DeliveryForecast
+from service.batching.delivery_time import DeliveryTime
 from service.batching.endings import error_of
 from service.batching.lanes import LaneSet
 from service.batching.pending import PendingQueue, Reason
@@ -26,6 +28,8 @@ from service.request import Batch, Completion, Feasibility, Lane, Request
 _BATCH_IDS = itertools.count(1)
 FEASIBILITY_STEP = 0.02
 """Relative change of the least service time that is worth publishing."""
+DELIVERY_STEP_NS = 1_000_000
+"""Admission counts delivery in whole steps of this, so that what costs nothing is not published all the time."""
 
 
 class Decide(Protocol):
@@ -71,6 +75,7 @@ class FormerCore:
         settings: knobs.
         publish: told about a new feasibility snapshot.
         decide: the policy; None takes the one that the settings name.
+        delivery_time: what the front end measures; None for a core without one.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class FormerCore:
         settings: BatchingSettings,
         publish: Callable[[Feasibility], None] = lambda _: None,
         decide: Decide | None = None,
+        delivery_time: DeliveryTime | None = None,
     ) -> None:
         if cost.max_size < settings.max_batch_size:
             raise ValueError(
@@ -95,6 +101,7 @@ class FormerCore:
         self.ended: list[Completion] = []
         self.is_draining = False
         self._decide = decide or policy_of(settings)
+        self._delivery = DeliveryForecast(delivery_time or DeliveryTime())
         self._due_ns: int | None = None
         self._publish = publish
         self._published = Feasibility()
@@ -121,26 +128,30 @@ class FormerCore:
         """Note that a batch has left compute, and learn from how long it took."""
         self.lanes.states[batch.lane_index].compute_ended(batch, ended_ns)
         self.cost.observe(batch.executed_rows, h2d_ns, execute_ns)
+        if batch.bind_by_ns:
+            self.lanes.guard.observe(max(batch.formed_ns, batch.upload_started_ns) - batch.bind_by_ns)
         self._refresh_feasibility()
 
-    def slot_freed(self, lane_index: int, slot_index: int, d2h_ns: int, now_ns: int) -> None:
-        """Note that a slot is free again, and learn from how long the way out took."""
+    def slot_freed(self, lane_index: int, slot_index: int, d2h_ns: int) -> None:
+        """Note that a slot is free again, and learn from how long the download took."""
         state = self.lanes.states[lane_index]
         batch = state.slot_freed(slot_index)
-        if batch is not None and d2h_ns > 0 and batch is state.last_computed:
-            self.cost.observe_download(batch.executed_rows, d2h_ns, now_ns - state.last_compute_end_ns)
+        if batch is not None and d2h_ns > 0:
+            self.cost.observe_download(batch.executed_rows, d2h_ns)
+            self._delivery.handed(batch)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def step(self, now_ns: int) -> int | None:
         """Do what can be done at `now_ns`; return the instant of the next call if no event comes first."""
         self.counters.steps += 1
-        if self._due_ns is not None and now_ns >= self._due_ns:
-            self.lanes.guard.observe(now_ns - self._due_ns)
+        self._delivery.update(now_ns, self.cost, self.lanes, len(self.pending))
         due_ns, self._due_ns = self._due_ns, None
         for request, reason in self.pending.time_out(now_ns):
             self._end(request, reason, now_ns)
         wake_ns = self._decide_all(now_ns, due_ns)
+        if self.cost.delivery_ns >= DELIVERY_STEP_NS or self._published.delivery_ns:
+            self._refresh_feasibility()
         if not len(self.pending):
             for state in self.lanes.states:
                 state.unreserve()
@@ -192,7 +203,7 @@ class FormerCore:
             rows=decision.rows,
             executed_rows=decision.executed_rows,
             formed_ns=now_ns,
-            bind_by_ns=now_ns if due_ns is None else min(due_ns, now_ns),
+            bind_by_ns=due_ns if due_ns is not None and due_ns <= now_ns else 0,
             is_alone=not state.in_flight,
             work_ns=self.cost.h2d_ns(decision.executed_rows) + self.cost.estimate_ns(decision.executed_rows),
         )
@@ -226,11 +237,15 @@ class FormerCore:
         request.frame.release()
         request.timeline.built_ns = now_ns
         if error is None:
-            error = error_of(reason, request, self.settings, self.cost.least_service_ns())
+            cost = self.cost
+            error = error_of(reason, request, self.settings, cost.least_service_ns(), cost.delivery_ns)
         self.ended.append(Completion(request, error))
 
     def _refresh_feasibility(self) -> None:
-        least_ns = int(self.cost.least_service_ns())
-        if abs(least_ns - self._published.least_service_ns) > FEASIBILITY_STEP * self._published.least_service_ns:
-            self._published = Feasibility(least_ns)
+        old, least_ns = self._published, int(self.cost.least_service_ns())
+        if abs(least_ns - old.least_service_ns) <= FEASIBILITY_STEP * old.least_service_ns:
+            least_ns = old.least_service_ns
+        delivery_ns = self.cost.delivery_ns // DELIVERY_STEP_NS * DELIVERY_STEP_NS if self.lanes.in_flight else 0
+        if (least_ns, delivery_ns) != (old.least_service_ns, old.delivery_ns):
+            self._published = Feasibility(least_ns, delivery_ns)
             self._publish(self._published)

@@ -7,7 +7,9 @@ Theory of operation
     (`variance`). One ratio, not a fit per size: a fit with forgetting winds up while only one size is seen,
     over-estimates the others, sheds, and then never sees them again.
 
-    What delivery adds to the download is learnt as a running mean.
+    What delivery adds is not device work: the front end measures it (`delivery_time`), and the former sets it here
+    before it decides (`delivery_forecast`). Like the drift it does not count while nothing is executed and nothing is
+    on its way out: what could correct it is the delivery of a frame that was executed.
 
     `mean_ns` is the calibrated time times the ratio; `estimate_ns` is its upper quantile (about 97.5 %), which decides
     what still fits a deadline. The first execution of a size in service never enters the ratio: it pays for caches.
@@ -32,9 +34,6 @@ LARGEST_ERROR = 0.5
 LEAST_SIGMA = 0.02
 FIRST_SIGMA = 0.05
 """Scatter assumed until it is measured."""
-DELIVERY_GAIN = 0.05
-LONGEST_DELIVERY_NS = 50_000_000
-"""Longer is a stall of the machine, not what delivery takes."""
 OVERHEAD_NS = 150_000
 """What a batch costs the host at least, however fast the model: a decision, three stages, the way back. Batches are
 worth growing until the model takes longer than that."""
@@ -50,12 +49,13 @@ class Drift:
         variance: running relative variance around it.
     """
 
-    __slots__ = ("factor", "ratio", "variance")
+    __slots__ = ("_least_sigma", "factor", "ratio", "variance")
 
-    def __init__(self) -> None:
+    def __init__(self, first_sigma: float = FIRST_SIGMA, least_sigma: float = LEAST_SIGMA) -> None:
         self.ratio = 1.0
-        self.variance = FIRST_SIGMA**2
-        self.factor = 1.0 + QUANTILE_SIGMAS * FIRST_SIGMA
+        self.variance = first_sigma**2
+        self.factor = 1.0 + QUANTILE_SIGMAS * first_sigma
+        self._least_sigma = least_sigma
 
     def observe(self, measured_ns: int, calibrated_ns: int) -> None:
         """Learn from one duration."""
@@ -64,7 +64,7 @@ class Drift:
         self.variance += VARIANCE_GAIN * (clipped * clipped - self.variance)
         low, high = RATIO_RANGE
         self.ratio = max(low, min(high, self.ratio * (1.0 + RATIO_GAIN * clipped)))
-        self.factor = self.ratio * (1.0 + QUANTILE_SIGMAS * max(LEAST_SIGMA, math.sqrt(self.variance)))
+        self.factor = self.ratio * (1.0 + QUANTILE_SIGMAS * max(self._least_sigma, math.sqrt(self.variance)))
 
 
 class CostModel:
@@ -75,6 +75,12 @@ class CostModel:
             largest is the most rows that a batch may have.
         table: calibrated durations; gaps between its sizes are interpolated.
         is_drifting: learn the drift online; False keeps the calibration for ever.
+
+    Attributes:
+        delivery_ns: what delivery takes until the first result of the next batch has left.
+        delivery_interval_ns: and for each further one.
+        delivery_margin_ns: how much longer it may take, as a rule.
+        is_delivery_idle: whether no result is on its way out.
     """
 
     def __init__(self, sizes: Sequence[int], table: CostTable, *, is_drifting: bool = True) -> None:
@@ -83,8 +89,9 @@ class CostModel:
             raise CostTableError(f"batch sizes must be at least 1, not {list(sizes)}")
         self.table = table
         self.max_size = self.sizes[-1]
-        self.execute_drift, self.h2d_drift, self.d2h_drift = Drift(), Drift(), Drift()
-        self.delivery_ns = 0.0
+        self.execute_drift, self.h2d_drift, self.d2h_drift = Drift(), Drift(0.0, 0.0), Drift()
+        self.delivery_ns = self.delivery_interval_ns = self.delivery_margin_ns = 0
+        self.is_delivery_idle = True
         self._is_drifting = is_drifting
         self._seen: set[int] = set()
         padded = [self.bucket(rows) for rows in range(self.max_size + 1)]
@@ -119,9 +126,20 @@ class CostModel:
         """Return the expected upload time, from the decision to `uploaded`."""
         return self._h2d_base[rows] * self.h2d_drift.ratio
 
+    def h2d_upper_ns(self, rows: int) -> float:
+        """Return an upload time that is exceeded in about one of forty batches."""
+        return self._h2d_base[rows] * self.h2d_drift.factor
+
     def d2h_ns(self, rows: int) -> float:
         """Return the expected time from the end of execution to the end of delivery."""
-        return self._d2h_base[rows] * self.d2h_drift.ratio + self.delivery_ns
+        return self._download_ns(rows) + self.delivery_ns + self.delivery_interval_ns * rows / 2
+
+    def d2h_upper_ns(self, rows: int) -> float:
+        """Return a time from the end of execution to the end of delivery that is rarely exceeded."""
+        return self._download_ns(rows) + self.delivery_ns + self.delivery_margin_ns + self.delivery_interval_ns * rows
+
+    def _download_ns(self, rows: int) -> float:
+        return self._d2h_base[rows] * self.d2h_drift.ratio
 
     def rows_within(self, budget_ns: float) -> int:
         """Return the most rows whose estimate is within `budget_ns`; 0 if not even one row is."""
@@ -142,16 +160,17 @@ class CostModel:
         return floor if floor * self.execute_base[padded] > rows * self.execute_base[floor] else rows
 
     def lone_ns(self, *, is_idle: bool) -> float:
-        """Return execution and download of a lone row.
+        """Return execution, download and delivery of a lone row.
 
-        Drift alone never makes it longer on an idle executor: the run that would correct the drift has to happen.
+        Neither drift nor delivery makes it longer on an idle executor: the run that would correct them has to happen.
         """
         ratio = self.execute_drift.ratio
-        return self.execute_base[1] * (min(1.0, ratio) if is_idle else ratio) + self.d2h_ns(1)
+        out_ns = self._download_ns(1) if is_idle and self.is_delivery_idle else self.d2h_ns(1)
+        return self.execute_base[1] * (min(1.0, ratio) if is_idle else ratio) + out_ns
 
     def least_service_ns(self) -> float:
         """Return the least that a lone row needs on an idle executor, from decision to outputs in host memory."""
-        return self.h2d_ns(1) + self.lone_ns(is_idle=True)
+        return self.h2d_ns(1) + self.execute_base[1] * min(1.0, self.execute_drift.ratio) + self._download_ns(1)
 
     def observe(self, rows: int, h2d_ns: int, execute_ns: int, d2h_ns: int = 0) -> None:
         """Learn from one executed batch of `rows` rows. A duration of 0 or less was not measured and is ignored."""
@@ -165,18 +184,10 @@ class CostModel:
         _learn(self.h2d_drift, h2d_ns, self._h2d_base[size])
         _learn(self.d2h_drift, d2h_ns, self._d2h_base[size])
 
-    def observe_download(self, rows: int, d2h_ns: int, out_ns: int) -> None:
-        """Learn from a download, which is measured later than the rest.
-
-        Args:
-            rows: of the batch.
-            d2h_ns: device time of the copy.
-            out_ns: host time from the end of execution until the slot was free; what exceeds the copy is delivery.
-        """
-        if not self._is_drifting or not 1 <= rows <= self.max_size:
-            return
-        _learn(self.d2h_drift, d2h_ns, self._d2h_base[self._bucket[rows]])
-        self.delivery_ns += DELIVERY_GAIN * (min(max(0, out_ns - d2h_ns), LONGEST_DELIVERY_NS) - self.delivery_ns)
+    def observe_download(self, rows: int, d2h_ns: int) -> None:
+        """Learn from a download of `rows` rows, which is measured later than the rest."""
+        if self._is_drifting and 1 <= rows <= self.max_size:
+            _learn(self.d2h_drift, d2h_ns, self._d2h_base[self._bucket[rows]])
 
 
 def _learn(drift: Drift, measured_ns: int, base_ns: int) -> None:

@@ -13,14 +13,19 @@ from service.errors import (
 )
 from service.request import Request
 
+TELLING_NS = 1_000_000
 
-def error_of(reason: Reason, request: Request, settings: BatchingSettings, least_service_ns: float) -> ServiceError:
+
+def error_of(
+    reason: Reason, request: Request, settings: BatchingSettings, least_service_ns: float, delivery_ns: float = 0.0
+) -> ServiceError:
     """Return the error that ends `request`."""
     match reason:
         case Reason.EXPIRED:
+            delivery = f" and {delivery_ns / 1e6:.1f} ms to be delivered" if delivery_ns >= TELLING_NS else ""
             return DeadlineExpiredError(
-                f"the latency budget cannot be met: a lone frame needs {least_service_ns / 1e6:.1f} ms beside what is "
-                "in front of it; raise the budget or send fewer frames"
+                f"the latency budget cannot be met: a lone frame needs {least_service_ns / 1e6:.1f} ms{delivery} "
+                "beside what is in front of it; raise the budget or send fewer frames"
             )
         case Reason.TIMED_OUT:
             return QueueTimeoutError("the request's queue timeout passed; raise it or send fewer requests")

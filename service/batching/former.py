@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from service.batching.core import FormerCore
 from service.batching.cost_model import CostModel
+from service.batching.delivery_time import DeliveryTime
 from service.batching.pending import Reason
 from service.batching.settings import BatchingSettings
 from service.channel import Channel, ChannelClosedError, ChannelStatistics
@@ -63,6 +64,7 @@ class FormerStatistics:
         ended: requests that ended without execution, by reason.
         guard_ns: how much before the last moment batches are bound now.
         drift_ratio: how much slower executions are than calibrated.
+        delivery_ns: what delivery takes, as the former counts it.
     """
 
     pending_requests: int
@@ -76,6 +78,7 @@ class FormerStatistics:
     ended: dict[Reason, int]
     guard_ns: int
     drift_ratio: float
+    delivery_ns: int
     in_flight: int
     inbox: ChannelStatistics
 
@@ -95,6 +98,7 @@ class BatchFormer:
 
     Attributes:
         feasibility: snapshot for admission, swapped whole. Thread: any reads it.
+        delivery_time: the front end tells it how long results take to leave. Thread: the event loop's.
     """
 
     def __init__(
@@ -110,7 +114,8 @@ class BatchFormer:
     ) -> None:
         self.name = name
         self.feasibility = Feasibility()
-        self._core = FormerCore(lanes, cost, settings, self._publish)
+        self.delivery_time = DeliveryTime()
+        self._core = FormerCore(lanes, cost, settings, self._publish, delivery_time=self.delivery_time)
         self._clock = clock
         self._sink = sink
         self._on_fatal = on_fatal
@@ -195,6 +200,7 @@ class BatchFormer:
             ended=dict(core.endings),
             guard_ns=core.lanes.guard.guard_ns,
             drift_ratio=core.cost.execute_drift.ratio,
+            delivery_ns=self.delivery_time.mean_ns,
             in_flight=core.lanes.in_flight,
             inbox=self._inbox.statistics(),
         )
@@ -238,7 +244,7 @@ class BatchFormer:
             case _ComputeEnded():
                 core.compute_ended(event.batch, event.ended_ns, event.h2d_ns, event.execute_ns)
             case _SlotFreed():
-                core.slot_freed(event.lane_index, event.slot_index, event.d2h_ns, now_ns)
+                core.slot_freed(event.lane_index, event.slot_index, event.d2h_ns)
             case _Cancelled():
                 core.cancel(event.requests, now_ns)
             case _Drain():

@@ -21,7 +21,7 @@ class LaneState:
     """One lane as the policy sees it."""
 
     __slots__ = (
-        "_by_slot", "computing", "in_flight", "lane", "last_compute_end_ns", "last_computed", "reserved_slot",
+        "_by_slot", "computing", "in_flight", "lane", "last_compute_end_ns", "reserved_slot",
     )  # fmt: skip
 
     def __init__(self, lane: Lane) -> None:
@@ -29,7 +29,6 @@ class LaneState:
         self.in_flight = 0
         self.computing: deque[Batch] = deque()
         self.last_compute_end_ns = 0
-        self.last_computed: Batch | None = None
         self.reserved_slot: int | None = None
         self._by_slot: dict[int, Batch] = {}
 
@@ -47,13 +46,17 @@ class LaneState:
 
     def predicted_free_ns(self, now_ns: int, cost: CostModel) -> float:
         """Return when compute will have done what is in flight; in the past if nothing is."""
-        free_ns: float = self.last_compute_end_ns
-        if not self.computing:
-            return free_ns
+        return self.predicted_ends(now_ns, cost)[-1] if self.computing else self.last_compute_end_ns
+
+    def predicted_ends(self, now_ns: int, cost: CostModel) -> list[float]:
+        """Return when each batch in `computing` will have left compute; not before now."""
+        ends: list[float] = []
+        end_ns: float = self.last_compute_end_ns
         for batch in self.computing:
             size = batch.executed_rows
-            free_ns = max(free_ns, batch.formed_ns + cost.h2d_ns(size)) + cost.mean_ns(size)
-        return max(free_ns, now_ns)
+            end_ns = max(end_ns, batch.formed_ns + cost.h2d_ns(size)) + cost.mean_ns(size)
+            ends.append(max(end_ns, now_ns))
+        return ends
 
     def submit(self, batch: Batch) -> bool:
         """Send a batch in the reserved slot on its way; return whether it has come to its end already."""
@@ -66,7 +69,6 @@ class LaneState:
     def compute_ended(self, batch: Batch, ended_ns: int) -> None:
         """Note that `batch` has left compute."""
         self.last_compute_end_ns = max(self.last_compute_end_ns, ended_ns)
-        self.last_computed = batch
         if batch in self.computing:
             self.computing.remove(batch)
 
@@ -81,11 +83,13 @@ class LaneState:
 
 
 class BindingGuard:
-    """How long before the last moment a batch is bound: the running p99 of how late binding happened.
+    """How long before the last moment a batch is bound: the running p99 of how late its upload was taken up.
+
+    That is late timers, the former's turn at the interpreter, and the hand-over to the upload stage.
 
     Attributes:
         guard_ns: the p99, never below the least that was asked for.
-        usual_ns: how late binding usually happens, never below that least either.
+        usual_ns: how late it usually is, never below that least either.
     """
 
     def __init__(self, least_ns: int) -> None:
@@ -96,7 +100,7 @@ class BindingGuard:
         self.usual_ns = least_ns
 
     def observe(self, late_ns: int) -> None:
-        """Learn from one timer: how long after its instant the former came to decide."""
+        """Learn from one batch that was bound late: how long after the instant meant for it its upload started."""
         self._lateness.append(max(0, late_ns))
         self._until_refresh -= 1
         if self._until_refresh == 0:
@@ -127,6 +131,14 @@ class LaneSet:
     def in_flight(self) -> int:
         """Batches between forming and the end of d2h, on all lanes."""
         return sum(state.in_flight for state in self.states)
+
+    def ends(self, now_ns: int, cost: CostModel) -> list[tuple[float, int]]:
+        """Return when each batch in compute is predicted to end and how many results it has, the earliest first."""
+        return sorted(
+            (end_ns, len(batch.requests))
+            for state in self.states
+            for batch, end_ns in zip(state.computing, state.predicted_ends(now_ns, cost), strict=True)
+        )
 
     def earliest_free(self, depth: int, now_ns: int, cost: CostModel) -> tuple[LaneState | None, float]:
         """Return the open lane whose compute is predicted to be free first, and when; None if no lane is open."""

@@ -58,7 +58,7 @@ def decide(
     bind_ns = 0
     if lane is not None and not is_bound_at_once:
         lead_ns = FULL_BATCH_LEAD * cost.mean_ns(largest) if _is_full(group, largest, free_ns, cost) else 0.0
-        bind_ns = int(free_ns - cost.h2d_ns(rows) - guard_ns - lead_ns)
+        bind_ns = int(free_ns - cost.h2d_upper_ns(rows) - guard_ns - lead_ns)
     if lane is None or now_ns < bind_ns:
         return _shed_or_sleep(now_ns, pending, cost, bind_ns)
     is_idle = lane.in_flight == 0

@@ -57,10 +57,10 @@ def choose(situation: Situation, rows: int) -> Form:
     """Return the batch to form now, of at most `rows` rows."""
     group, cost = situation.group, situation.cost
     start_ns = max(situation.now_ns + cost.h2d_ns(rows), situation.free_ns)
-    out_ns = cost.d2h_ns(rows)
-    slack_ns = _tightest_ns(group, rows) - start_ns - out_ns
     sustained_load = situation.pending.demand.sustained_rate / situation.full_rate
     is_overloaded = situation.rate > OVERLOAD * situation.full_rate
+    out_ns = cost.d2h_upper_ns(rows) if is_overloaded else cost.d2h_ns(rows)
+    slack_ns = _tightest_ns(group, rows) - start_ns - out_ns
     if (cost.estimate_ns(rows) if is_overloaded else cost.mean_ns(rows)) <= slack_ns:
         return _form(situation, rows, start_ns + out_ns, is_fair=sustained_load > CERTAIN_OVERLOAD)
     kept = max(1, group.queue[0].entry.rows, min(rows, cost.rows_within(slack_ns)))

@@ -139,6 +139,12 @@ def _frame(call: Call, version: ModelVersion) -> FrameBuffer:
     return frame
 
 
+def note_delivery(version: ModelVersion, completion: Completion, clock: Clock) -> None:
+    """Tell the version's former how long an executed request took from readable outputs to here."""
+    if completion.outputs is not None:
+        version.delivery_time.observe(completion.request.timeline.readable_ns, clock.now_ns())
+
+
 def cancel(version: ModelVersion, requests: list[Request]) -> None:
     """Give up requests whose client has gone; those in a batch run on and are dropped when they come back."""
     # Only those that hold a permit, which bounds the former's inbox; one that has just ended is in nobody's hands.

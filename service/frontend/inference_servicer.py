@@ -17,7 +17,7 @@ import structlog
 from service.clock import Clock
 from service.errors import InvariantError, ServiceError, SlowReaderError
 from service.frontend.calls import CallTasks, cut, trace_context
-from service.frontend.inference_admission import StreamKeys, admit, cancel
+from service.frontend.inference_admission import StreamKeys, admit, cancel, note_delivery
 from service.frontend.inference_codec import Call
 from service.frontend.inference_encode import encode
 from service.frontend.inference_errors import InferenceError, internal, status_of
@@ -128,10 +128,12 @@ class InferenceServicer:
             self._trace_of(context),
         )
         try:
-            return await done
+            completion = await done
         except asyncio.CancelledError:
             cancel(version, [request])
             raise
+        note_delivery(version, completion, self._clock)
+        return completion
 
     async def _stream(self, context: Context) -> None:
         self._check_open()

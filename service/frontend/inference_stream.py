@@ -25,7 +25,7 @@ import structlog
 from forebay.wire import inference_pb2 as pb
 from service.clock import Clock
 from service.errors import InvariantError, ServiceError, SupersededError
-from service.frontend.inference_admission import StreamKeys, admit, cancel
+from service.frontend.inference_admission import StreamKeys, admit, cancel, note_delivery
 from service.frontend.inference_codec import Call
 from service.frontend.inference_encode import encode
 from service.frontend.inference_errors import InferenceError, in_stream, internal, status_of
@@ -173,6 +173,8 @@ class InferStream:
     def _complete(self, line: tuple[str, str], entry: _Entry, completion: Completion) -> None:
         if self._is_abandoned:
             return
+        if entry.version is not None:
+            note_delivery(entry.version, completion, self._clock)
         answer = completion if completion.error is None else self._status(entry, completion.error)
         if isinstance(completion.error, SupersededError):
             answer = completion

@@ -106,6 +106,7 @@ class Session:
         self._next_seq = config.first_seq
         self._is_reading = True
         self._is_abandoned = False
+        self._is_writer_idle = True
         is_copy = config.image is None or (
             config.encoding == (pb.ENCODING_RGB8 if config.image.color_order == "RGB" else pb.ENCODING_BGR8)
             and config.size == (config.image.width, config.image.height)
@@ -172,12 +173,20 @@ class Session:
     def next_message(self) -> bytes | None:
         """Take the head of the outbox if it is answered and return its bytes, else None."""
         if not self._outbox or self._outbox[0].answer is None:
+            self._is_writer_idle = True
             return None
         had_room = self.has_room
         entry = self._outbox.popleft()
         answer = entry.answer
         assert answer is not None  # noqa: S101 - for mypy: checked above
         entry.timeline.built_ns = self._clock.now_ns()
+        if isinstance(answer, Completion) and answer.outputs is not None:
+            times = entry.timeline
+            # A writer that was not idle was kept waiting by its client, or by the frame before.
+            self.config.version.delivery_time.observe(
+                times.readable_ns, times.built_ns, is_typical=self._is_writer_idle
+            )
+        self._is_writer_idle = False
         if self._tell is not None:
             self._tell_end(entry, answer)
         if self._kept is not None and self._kept[0] is entry:

@@ -1,7 +1,7 @@
 """One version of one model, ready to serve: engine instances with their lanes, a batch former, and a frame arena.
 
-The front end sees `arrive`, `cancel`, `arena` and `feasibility`; everything else belongs to the life cycle. Built by
-`service.models.opening`.
+The front end sees `arrive`, `cancel`, `arena`, `feasibility` and `delivery_time`; everything else belongs to the life
+cycle. Built by `service.models.opening`.
 """
 
 import threading
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from engines.device import Device
 from engines.engine import EngineSpecs
+from service.batching.delivery_time import DeliveryTime
 from service.batching.former import BatchFormer
 from service.clock import Clock
 from service.errors import InvariantError
@@ -34,6 +35,7 @@ class ModelVersion:
         statistics: what it has done so far.
         requests: told how Open Inference requests end; None if nobody observes.
         load_ns: how long opening it took.
+        delivery_time: told how long results take to leave. Thread: the event loop's.
         lanes: one per instance.
         device: where they run.
         hang_limit_ns: a stage that is at one batch for longer hangs.
@@ -69,6 +71,7 @@ class ModelVersion:
         self.load_ns = load_ns
         self._on_closed = on_closed
         self.former = former
+        self.delivery_time: DeliveryTime = former.delivery_time
         self.lanes = tuple(lanes)
         self.device = device
         self.hang_limit_ns = hang_limit_ns

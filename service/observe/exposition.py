@@ -137,6 +137,7 @@ def _versions(text: Text, versions: Sequence[VersionGauges]) -> None:
         ("forebay_slots_in_use", "Slots that hold a batch", [v.slots_in_use for v in versions]),
         ("forebay_cost_drift_ratio", "Executions now over executions as calibrated", [v.drift_ratio for v in versions]),
         ("forebay_bind_guard_seconds", "How early batches are bound, for safety", [v.guard_s for v in versions]),
+        ("forebay_delivery_estimate_seconds", "What deadlines count for delivery", [v.delivery_s for v in versions]),
     ):
         text.family(
             name, "gauge", help_text, [(label, value) for (label, _), value in zip(labels, values, strict=True)]

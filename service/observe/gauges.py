@@ -27,6 +27,8 @@ class FormerNumbers(Protocol):
     def guard_ns(self) -> int: ...  # noqa: D102
     @property
     def drift_ratio(self) -> float: ...  # noqa: D102
+    @property
+    def delivery_ns(self) -> int: ...  # noqa: D102
 
 
 class _Former(Protocol):
@@ -101,6 +103,7 @@ class VersionGauges:
         slots_in_use: of them.
         drift_ratio: how much slower executions are than calibrated.
         guard_s: how much before the last moment batches are bound.
+        delivery_s: what the former counts for delivery.
         launches: executions by way (`graph`, `plain`); empty for engines that have one way.
     """
 
@@ -113,6 +116,7 @@ class VersionGauges:
     slots_in_use: int
     drift_ratio: float
     guard_s: float
+    delivery_s: float
     launches: Mapping[str, int]
 
 
@@ -209,5 +213,6 @@ def _version_gauges(version: VersionParts) -> VersionGauges:
         slots_in_use=slots - sum(lane.pool.free_count for lane in lanes),
         drift_ratio=numbers.drift_ratio,
         guard_s=numbers.guard_ns / 1e9,
+        delivery_s=numbers.delivery_ns / 1e9,
         launches={way: sum(getattr(each, way) for each in ways) for way in ("graph", "plain")} if ways else {},
     )

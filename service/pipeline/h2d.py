@@ -19,6 +19,7 @@ class H2dStage(Stage):
 
     def work(self, batch: Batch, slot: Slot) -> None:
         """Fill the slot and enqueue the upload."""
+        batch.upload_started_ns = self.clock.now_ns()
         slot.move_to(SlotState.FILLING)
         self.device_stream.record(slot.upload_started)
         for index, row_bytes in enumerate(self._row_bytes):

@@ -16,6 +16,7 @@ steps = st.lists(
         st.tuples(st.just("time"), st.integers(1, 9_000), st.none()),
         st.tuples(st.just("finish"), st.integers(0, 3), st.none()),
         st.tuples(st.just("cancel"), st.integers(0, 50), st.none()),
+        st.tuples(st.just("deliver"), st.integers(0, 40), st.none()),
     ),
     max_size=40,
 )
@@ -72,6 +73,8 @@ def test_every_request_ends_exactly_once_whatever_happens(events, lanes):
                     play.finish(play.running[a % len(play.running)])
                 case "cancel" if play.requests:
                     rig.former.cancel([play.requests[a % len(play.requests)]])
+                case "deliver":
+                    rig.former.delivery_time.observe(clock.now_ns() - a * MS, clock.now_ns())
                 case _:
                     pass
         let_all_end(play, clock)

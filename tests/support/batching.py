@@ -5,6 +5,7 @@ import threading
 
 from service.batching.core import FormerCore
 from service.batching.cost_model import CostModel, CostTable
+from service.batching.delivery_time import DeliveryTime
 from service.batching.former import BatchFormer
 from service.batching.settings import BatchingSettings
 from service.request import Batch, Completion, Delivery, Request, StreamKey
@@ -161,11 +162,15 @@ class CoreRig:
     """The former's core on strict fake lanes, stepped by hand: deterministic, no thread, no clock."""
 
     def __init__(self, settings=None, cost=None, lanes=None, now_ns=1_000_000_000):
+        self.delivery_time = DeliveryTime()
         self.now_ns = now_ns
         self.cost = cost or cost_model()
         self.settings = settings or BatchingSettings(self.cost.max_size)
         self.lanes = lanes or [StrictLane()]
-        self.core = FormerCore(self.lanes, self.cost, self.settings)
+        self.published = []
+        self.core = FormerCore(
+            self.lanes, self.cost, self.settings, self.published.append, delivery_time=self.delivery_time
+        )
         self.completions = []
         self.arrived = []
         self.wake_ns = None
@@ -206,6 +211,14 @@ class CoreRig:
     def advance(self, ms):
         return self.advance_to(self.now_ns + int(ms * MS))
 
+    def deliver(self, mean_ms, upper_ms=None, interval_ms=0.0):
+        """Let the front end have measured this from now on."""
+        if not self.delivery_time.reached_ns:
+            self.delivery_time.observe(1, 1)
+        self.delivery_time.mean_ns = int(mean_ms * MS)
+        self.delivery_time.interval_ns = int(interval_ms * MS)
+        self.delivery_time.upper_ns = int((mean_ms if upper_ms is None else upper_ms) * MS)
+
     def finish(self, batch=None, execute_ns=None):
         """Let the oldest running batch (or `batch`) end now; return the batches formed by it."""
         batch = batch or self.running[0]
@@ -213,7 +226,9 @@ class CoreRig:
         measured_ns = int(self.cost.execute_base[batch.executed_rows]) if execute_ns is None else execute_ns
         self.core.compute_ended(batch, self.now_ns, 0, measured_ns)
         self.lanes[batch.lane_index].free(batch)
-        self.core.slot_freed(batch.lane_index, batch.slot_index, 0, self.now_ns)
+        for one in batch.requests:
+            one.timeline.readable_ns = self.now_ns
+        self.core.slot_freed(batch.lane_index, batch.slot_index, self.cost._d2h_base[batch.executed_rows])
         return self.step()
 
     def ended(self):

@@ -11,6 +11,7 @@ import numpy as np
 
 from engines.engine import EngineSpecs, TensorSpec
 from forebay.wire import frames_pb2 as pb
+from service.batching.delivery_time import DeliveryTime
 from service.errors import OverloadedError, RequestCancelledError, ServiceError, SupersededError
 from service.frontend.frames_codec import FrameMessage
 from service.frontend.opening import StreamConfig, accept_open
@@ -169,6 +170,7 @@ class ManualVersion:
         )
         self.arena = StrictArena(self.specs.inputs, permits)
         self.feasibility = Feasibility()
+        self.delivery_time = DeliveryTime()
         self.pending: dict[int, Request] = {}
         self.executing: list[Request] = []
         self._clock = clock

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from forebay.wire import frames_pb2 as pb
+from service.batching.delivery_time import DeliveryTime
 from service.errors import BatchFailedError, InvariantError, Outcome
 from service.frontend import session as session_module
 from service.request import Feasibility
@@ -352,3 +353,30 @@ def test_time_that_a_refused_frame_waits_for_its_turn_is_delivery():
     done, refused = (result.timings for result in scene.results)
     assert (done.queue_us, done.deliver_us, done.server_total_us) == (7000, 1000, 8000)
     assert (refused.receive_us, refused.deliver_us, refused.server_total_us) == (0, 8000, 8000)
+
+
+def test_results_that_leave_are_told_to_the_version_and_those_that_waited_for_their_turn_are_not_typical():
+    told = []
+
+    class Recorder(DeliveryTime):
+        def observe(self, readable_ns, left_ns, *, is_typical=True):
+            told.append((readable_ns, left_ns, is_typical))
+
+    scene = Scene(**EVERY)
+    scene.version.delivery_time = Recorder()
+    scene.write()
+    for seq in (1, 2, 3):
+        scene.send(seq)
+    scene.send(4, budget_ms=-1)
+    scene.version.form()
+    for _ in range(3):
+        scene.version.finish(0)
+    readable_ns = scene.clock.now_ns()
+    scene.clock.advance(2_000_000)
+    scene.sink.drain()
+    scene.write()
+    left_ns = scene.clock.now_ns()
+    assert told == [(readable_ns, left_ns, True), (readable_ns, left_ns, False), (readable_ns, left_ns, False)]
+    scene.send(5)
+    scene.settle()
+    assert [is_typical for *_, is_typical in told] == [True, False, False, True]

@@ -1,0 +1,65 @@
+"""What delivery will take for the batch that is formed next: what it takes at rest, and the results in front of it.
+
+Theory of operation
+    Delivery is a queue whose server is the front end. What has been handed to it and has not left yet is known exactly;
+    batches in flight join it when they are done; it works off one result per interval. That gives the wait of a batch
+    which is done at some instant, at once and not only when late results have shown it: a forecast from late results
+    alone swings between too much and too little.
+
+Owner: the former's thread. Not thread-safe.
+"""
+
+from collections import deque
+
+from service.batching.cost_model import CostModel
+from service.batching.delivery_time import DeliveryTime
+from service.batching.lanes import LaneSet
+from service.request import Batch
+
+FORGOTTEN_NS = 1_000_000_000
+"""Results that have not left after a second never will: their clients have gone."""
+
+
+class DeliveryForecast:
+    """See the module's theory of operation.
+
+    Args:
+        time: what the front end measures.
+    """
+
+    def __init__(self, time: DeliveryTime) -> None:
+        self._time = time
+        self._handed: deque[tuple[int, int]] = deque()  # (readable_ns, results) of batches, oldest first
+
+    def handed(self, batch: Batch) -> None:
+        """Note that the results of a batch are on their way out."""
+        if self._time.reached_ns and batch.requests:  # else nobody tells how delivery goes
+            self._handed.append((batch.requests[0].timeline.readable_ns, len(batch.requests)))
+
+    def waiting(self, now_ns: int) -> int:
+        """Return how many results have been handed over and have not left."""
+        handed, reached_ns, count = self._handed, self._time.reached_ns, self._time.reached_count
+        while handed and (handed[0][0] < reached_ns or handed[0][0] < now_ns - FORGOTTEN_NS):
+            handed.popleft()
+        if handed and handed[0][0] == reached_ns and handed[0][1] <= count:
+            handed.popleft()
+        results = sum(results for _, results in handed)
+        return results - count if handed and handed[0][0] == reached_ns else results
+
+    def update(self, now_ns: int, cost: CostModel, lanes: LaneSet, pending_rows: int) -> None:
+        """Tell `cost` what delivery will take for a batch of what is pending, formed next."""
+        time = self._time
+        if not time.reached_ns:
+            return
+        interval_ns = cost.delivery_interval_ns = time.interval_ns
+        cost.delivery_margin_ns = max(0, time.upper_ns - time.mean_ns)
+        waiting: float = self.waiting(now_ns)
+        cost.is_delivery_idle = waiting == 0
+        if interval_ns and (waiting or lanes.in_flight):
+            at_ns: float = now_ns
+            for end_ns, results in lanes.ends(now_ns, cost):
+                waiting = max(0.0, waiting - (end_ns - at_ns) / interval_ns) + results
+                at_ns = end_ns
+            done_ns = at_ns + cost.mean_ns(max(1, min(pending_rows, cost.efficient_size)))
+            waiting = max(0.0, waiting - (done_ns - at_ns) / interval_ns)
+        cost.delivery_ns = time.mean_ns + int(waiting * interval_ns)

@@ -1,0 +1,115 @@
+"""How long delivery takes: from outputs in host memory to the result handed to the transport.
+
+Theory of operation
+    Copying outputs, typed results in the worker pool, the wait for the event loop, building messages: none of it is
+    device work, so no cost table knows it, and on a busy machine it is what makes an executed frame late. Results leave
+    one after the other. So delivery is described like a stage of its own: a result that finds it free takes `mean_ns`
+    (`upper_ns` as a rule at most), and each result that queues behind another one takes `interval_ns` more. The front
+    end, which sees results leave, tells each one here; `delivery_forecast` makes of it what the next batch will take.
+
+    Each of the three is the median over the latest eight windows of a tenth of a second: a single stall of the machine
+    does not move it, a change shows within half a second. After a second without results they are learnt anew.
+
+Owner: the event loop's thread. The attributes are numbers that any thread may read.
+"""
+
+from collections import deque
+
+WINDOW_NS = 100_000_000
+WINDOWS = 8
+SILENCE_NS = 1_000_000_000
+LONGEST_NS = 1_000_000_000
+"""Longer is a stall of the machine, not what delivery takes."""
+
+
+class DeliveryTime:
+    """See the module's theory of operation.
+
+    Attributes:
+        mean_ns: of a result that finds delivery free; 0 while nothing is known.
+        upper_ns: halfway from there to the longest; at least `mean_ns`.
+        interval_ns: between results that wait for each other; 0 while nothing is known.
+        reached_ns: when the outputs were readable of the newest batch of which a result has left; 0 before the first.
+        reached_count: results of that batch that have left.
+    """
+
+    __slots__ = (
+        "_base", "_ends_ns", "_interval", "_last_ns", "interval_ns", "mean_ns", "reached_count", "reached_ns",
+        "upper_ns",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.mean_ns = self.upper_ns = self.interval_ns = 0
+        self.reached_ns = self.reached_count = 0
+        self._base, self._interval = _Windows(), _Windows()
+        self._ends_ns = self._last_ns = 0
+
+    def observe(self, readable_ns: int, left_ns: int, *, is_typical: bool = True) -> None:
+        """Note that a result leaves now.
+
+        Args:
+            readable_ns: when its outputs were in host memory.
+            left_ns: now.
+            is_typical: False if it waited for its stream or its client, which is not what delivery takes.
+        """
+        if readable_ns > self.reached_ns:
+            self.reached_ns, self.reached_count = readable_ns, 1
+        elif readable_ns == self.reached_ns:
+            self.reached_count += 1
+        if left_ns >= self._ends_ns:
+            self._close_window(left_ns)
+        if is_typical and readable_ns > self._last_ns:
+            self._base.add(left_ns - readable_ns)
+        elif is_typical:
+            self._interval.add(left_ns - self._last_ns)
+        self._last_ns = left_ns
+
+    def _close_window(self, now_ns: int) -> None:
+        if now_ns - self._ends_ns > SILENCE_NS:
+            self._base.clear()
+            self._interval.clear()
+        else:
+            self._base.close()
+            self._interval.close()
+        self.mean_ns, self.upper_ns = self._base.mean_ns, self._base.upper_ns
+        self.interval_ns = self._interval.mean_ns
+        self._ends_ns = now_ns + WINDOW_NS
+
+
+class _Windows:
+    """The median over the latest windows of a window's mean, and of what lies halfway from there to its longest."""
+
+    __slots__ = ("_count", "_longest_ns", "_means_ns", "_sum_ns", "_uppers_ns", "mean_ns", "upper_ns")
+
+    def __init__(self) -> None:
+        self._means_ns: deque[int] = deque(maxlen=WINDOWS)
+        self._uppers_ns: deque[int] = deque(maxlen=WINDOWS)
+        self.mean_ns = self.upper_ns = 0
+        self._count = self._sum_ns = self._longest_ns = 0
+
+    def add(self, took_ns: int) -> None:
+        """Count one duration in the open window."""
+        took_ns = max(0, min(took_ns, LONGEST_NS))
+        self._count += 1
+        self._sum_ns += took_ns
+        self._longest_ns = max(self._longest_ns, took_ns)
+
+    def close(self) -> None:
+        """End the open window and begin another; one without durations does not count."""
+        if self._count:
+            mean_ns = self._sum_ns // self._count
+            self._means_ns.append(mean_ns)
+            self._uppers_ns.append((mean_ns + self._longest_ns) // 2)
+            self.mean_ns, self.upper_ns = _median(self._means_ns), _median(self._uppers_ns)
+        self._count = self._sum_ns = self._longest_ns = 0
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._means_ns.clear()
+        self._uppers_ns.clear()
+        self.mean_ns = self.upper_ns = 0
+        self._count = self._sum_ns = self._longest_ns = 0
+
+
+def _median(values: deque[int]) -> int:
+    return sorted(values)[(len(values) - 1) // 2]
