@@ -23,12 +23,12 @@ from typing import Any
 from bench.gpu.numbers import significant
 
 SECTIONS = {
-    "lanes": ("sections_local", 65),
-    "served": ("sections_served", 225),
-    "processes": ("sections_spread", 125),
+    "lanes": ("sections_local", 60),
+    "served": ("sections_served", 190),
+    "cameras": ("sections_served", 100),
+    "batching": ("sections_batching", 75),
     "memory": ("sections_memory", 325),
-    "cameras": ("sections_served", 110),
-    "batching": ("sections_batching", 95),
+    "processes": ("sections_spread", 120),
     "profile": ("sections_served", 35),
     "variants": ("sections_local", 150),
     "gpus": ("sections_spread", 130),
@@ -67,6 +67,7 @@ def measure(name: str, plan: Any, until: float) -> bool:  # noqa: ANN401 - Plan,
     cells: list[dict[str, Any]] = []
     path = plan.out / f"{name}.json"
     started = time.perf_counter()
+    print(f"{name}: about {SECTIONS[name][1]} s on an H100", flush=True)
     try:
         for cell in section_of(name)(plan):
             cells.append(cell)

@@ -21,7 +21,9 @@ from bench.gpu.threads import thread_names, watched_threads
 CLIENT_TIMEOUT_S = 120.0
 FPS = 30.0
 LIMIT_MS = 100.0
-TRACE_AFTER_SHARE = 0.8
+OBSERVED_FACTOR = 2.0
+TRACE_AFTER_SHARE = 0.6
+"""A load is observed for longer, and the trace taken before its end, since clients start when they can."""
 CLIENT_START_S = 1.0
 """About what a client process needs before it sends."""
 
@@ -162,10 +164,11 @@ def observed(target: Target, load: Load, plan: Plan, trace_path: Path | None = N
     The end of the trace is written to `trace_path`, if given.
     """
     found: dict[str, Any] = {}
+    seconds = plan.load_seconds * OBSERVED_FACTOR
     wait = threading.Event()
 
     def look() -> None:
-        wait.wait(CLIENT_START_S + plan.load_seconds * TRACE_AFTER_SHARE)
+        wait.wait(CLIENT_START_S + seconds * TRACE_AFTER_SHARE)
         trace = target.servers[0].trace()
         found.update(device_use(trace, target.model))
         if trace_path is not None:
@@ -173,7 +176,7 @@ def observed(target: Target, load: Load, plan: Plan, trace_path: Path | None = N
 
     thread = threading.Thread(target=look, name="look")
     thread.start()
-    load(plan.load_seconds)
+    load(seconds)
     wait.set()
     thread.join()
     return found

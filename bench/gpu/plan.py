@@ -22,7 +22,8 @@ class Plan:
         load_seconds: of each measurement over gRPC.
         camera_seconds: of each measurement with cameras.
         repeats: of each measurement over gRPC.
-        cameras: numbers of cameras.
+        cameras: numbers of cameras that send raw tensors.
+        jpeg_cameras: numbers of cameras that send JPEG.
         crowds: numbers of cameras that several processes share.
         processes: numbers of server processes on one GPU.
         batching_seconds: of traffic in each cell of the batching workloads.
@@ -39,13 +40,14 @@ class Plan:
     networks: tuple[str, ...] = ("detector", "detector_fp16", "resnet50")
     batch_sizes: tuple[int, ...] = (1, 8, 32)
     seconds: float = 0.8
-    load_seconds: float = 2.0
+    load_seconds: float = 1.5
     camera_seconds: float = 4.0
     repeats: int = 3
     cameras: tuple[int, ...] = (1, 4, 16, 32, 64)
-    crowds: tuple[int, ...] = (64, 96)
+    jpeg_cameras: tuple[int, ...] = (1, 16, 32, 64)
+    crowds: tuple[int, ...] = (32, 64)
     processes: tuple[int, ...] = (1, 2, 4)
-    batching_seconds: float = 2.0
+    batching_seconds: float = 1.5
     batching_runs: int = 3
     memory_seconds: float = 300.0
     worker_count: int = 4
@@ -66,6 +68,7 @@ class Plan:
             camera_seconds=1.0,
             repeats=2,
             cameras=(1, 2),
+            jpeg_cameras=(1,),
             crowds=(2,),
             processes=(1, 2),
             batching_seconds=0.3,

@@ -68,7 +68,8 @@ def cameras(plan: Plan) -> Iterator[dict[str, Any]]:
     payloads = write_payloads(plan)
     rows = plan.batch_sizes[-1]
     models = {"typed": ServedNetwork(plan.detector, rows, is_typed=True), "tensors": ServedNetwork(plan.detector, rows)}
-    usual = [(encoding, count, "every", True) for encoding in ("raw", "jpeg") for count in plan.cameras]
+    usual = [("raw", count, "every", True) for count in plan.cameras]
+    usual += [("jpeg", count, "every", True) for count in plan.jpeg_cameras]
     contrasts = [cell for cell in CONTRASTS if cell[1] in plan.cameras] or [("raw", plan.cameras[-1], "latest", True)]
     with gpu_server(plan, models) as server:
         for encoding, count, delivery, is_typed in (*usual, *contrasts):

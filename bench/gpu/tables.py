@@ -171,7 +171,7 @@ def gpus(cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         if "lane" in cell:
             lane = cell["lane"]
-            rows.append([f"{cell['way']}, {cell['gpus']} GPUs", count(lane["rows_per_s"]), f"{lane['p50_ms']:.2f}"])
+            rows.append([f"{cell['way']}, GPUs: {cell['gpus']}", count(lane["rows_per_s"]), f"{lane['p50_ms']:.2f}"])
         elif "model" in cell:
             rows.append([f"{cell['way']}, {cell['model']}", spread(cell, "rows_per_s", count), ms(cell["p50_ms"])])
     return table(["way", "rows/s", "p50, ms"], rows)

@@ -57,7 +57,7 @@ def _python_names(pid: int) -> dict[int, str]:
 
 
 def grouped(seconds: Mapping[int, float], names: Mapping[int, str], least_s: float = 0.01) -> dict[str, float]:
-    """Add up the CPU of threads of one name, numbers at the end left out, the busiest first."""
+    """Add up the CPU of threads of one kind, the busiest first."""
     sums: dict[str, float] = {}
     for thread, used_s in seconds.items():
         kind = _kind_of_thread(names.get(thread, "gone"))
@@ -112,4 +112,5 @@ def hottest(path: Path, count: int = 25) -> list[dict[str, object]]:
 
 
 def _kind_of_thread(name: str) -> str:
-    return _NUMBERED.sub("", name) or "gone"
+    """Leave out the number of a worker, and the model, version and lane of a stage."""
+    return _NUMBERED.sub("", name.rpartition(".")[2]) or "gone"
