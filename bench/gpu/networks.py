@@ -16,7 +16,6 @@ from onnx import numpy_helper
 from torch import Tensor
 from torch.nn import functional as nn
 
-MAX_ROWS = 32
 OUTPUTS = {
     "detector": ("boxes", "scores", "class_ids"),
     "detector_fp16": ("boxes", "scores", "class_ids"),
@@ -192,7 +191,7 @@ def _name_outputs(program: Any, names: tuple[str, ...]) -> None:  # noqa: ANN401
         spec.arg.name = name
 
 
-def export(name: str, root: Path, path: Path, max_rows: int = MAX_ROWS) -> Path:
+def export(name: str, root: Path, path: Path, max_rows: int) -> Path:
     """Write a network as a torch.export program whose rows vary."""
     network, shape = build(name, root)
     rows = torch.export.Dim("rows", min=1, max=max_rows)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.gpu.networks import MAX_ROWS, export
-
 MODELS = Path(__file__).resolve().parents[2] / "models"
+MAX_ROWS = 32
+"""Of the exported networks, and so of every batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,4 +91,8 @@ class Plan:
     def path(self, network: str) -> Path:
         """Export a network once, and return its file."""
         path = self.work / "programs" / network / "model.pt2"
-        return path if path.is_file() else export(network, MODELS, path, MAX_ROWS)
+        if not path.is_file():
+            from bench.gpu.networks import export
+
+            export(network, MODELS, path, MAX_ROWS)
+        return path

@@ -15,7 +15,7 @@ import numpy as np
 
 from bench import batching_workloads
 from bench.batching import BatchingBenchOptions, run_batching_bench
-from bench.gpu.plan import Plan
+from bench.gpu.plan import MAX_ROWS, Plan
 from bench.gpu.sections_local import lanes
 from bench.virtual_lane import StageCosts
 
@@ -23,7 +23,6 @@ POLICIES = ("jit_edf", "eager", "window")
 CELLS = (("cameras", 0.9), ("poisson", 0.8), ("mixed", 1.0), ("poisson", 1.2))
 KEPT = ("workload", "load", "policy", "p50_ms", "p99_ms", "goodput_per_s", "in_time_share", "mean_batch", "is_void",
         "timer_lag_p99_ms", "runs")  # fmt: skip
-MAX_ROWS = 32
 ROWS_PER_REQUEST = 4
 
 
