@@ -7,8 +7,8 @@ Theory of operation
     freed while a model serves, so nothing fragments, and an allocation that would not leave HEADROOM_BYTES free is
     refused with a line that says what to do.
 
-Thread: any, after `attach_thread`. What allocates or creates attaches by itself: on a thread that has not chosen a GPU,
-CUDA would take the first one, whatever device was asked.
+Thread: any, after `attach_thread`. What allocates, creates or asks for memory attaches by itself: on a thread that has
+not chosen a GPU, CUDA would take the first one, whatever device was asked.
 """
 
 from dataclasses import dataclass
@@ -96,11 +96,12 @@ class CudaDevice:
 
     def free_bytes(self) -> int:
         """Return how much device memory is free now, in all processes together."""
-        free, _total = check(runtime.cudaMemGetInfo(), "cudaMemGetInfo")
-        return int(free)
+        memory = self.memory()
+        return memory.total_bytes - memory.used_bytes
 
     def memory(self) -> DeviceMemory:
         """Return how full the GPU's memory is, all processes together."""
+        self.attach_thread()  # CUDA answers for the calling thread's GPU
         free, total = check(runtime.cudaMemGetInfo(), "cudaMemGetInfo")
         return DeviceMemory(int(total) - int(free), int(total))
 

@@ -93,6 +93,7 @@ class FakeCudart:
         exported: what another process has exported, by handle.
         mapped: how often each exported allocation is open here, by handle.
         gpu_of: on which GPU a stream or an event was made.
+        free_bytes_of: free memory by GPU, where it is not `free_bytes`.
     """
 
     cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode = cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode
@@ -113,6 +114,7 @@ class FakeCudart:
         self.events: dict[int, int] = {}
         self.open: set[int] = set()
         self.gpu_of: dict[int, int] = {}
+        self.free_bytes_of: dict[int, int] = {}
         self.launches = 0
         self._ids, self._time = itertools.count(1), itertools.count(1)
 
@@ -249,8 +251,9 @@ class FakeCudart:
         return (float(self.events[second] - self.events[first]),)
 
     def _cudaMemGetInfo(self):
-        taken = sum(each.nbytes for each in self.memory.values() if each.side == "device")
-        return (self.free_bytes - taken, 1 << 30)
+        gpu = self._selected.index
+        mine = (each for each in self.memory.values() if each.side == "device" and each.device == gpu)
+        return (self.free_bytes_of.get(gpu, self.free_bytes) - sum(each.nbytes for each in mine), 1 << 30)
 
     def _cudaDeviceGetStreamPriorityRange(self):
         return self.priorities

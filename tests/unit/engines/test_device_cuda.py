@@ -103,6 +103,16 @@ def test_memory_that_does_not_fit_is_refused_before_it_is_asked_for(rig, runtime
     assert rig.device.account.device_bytes == 0
 
 
+def test_memory_is_that_of_its_own_gpu_whichever_thread_asks(runtime):
+    runtime.gpus, runtime.free_bytes_of = 2, {0: 1 << 29, 1: 1 << 28}
+    device = open_cuda(index=1)
+    open_cuda(index=0)
+    with ThreadPoolExecutor(1) as pool:
+        found = [device.memory(), pool.submit(device.memory).result()]
+    assert [(memory.used_bytes, memory.total_bytes) for memory in found] == [((1 << 30) - (1 << 28), 1 << 30)] * 2
+    assert device.free_bytes() == 1 << 28
+
+
 @pytest.mark.parametrize("call", ["cudaMalloc", "cudaHostAlloc"])
 def test_memory_that_the_driver_refuses_is_refused_with_advice(rig, runtime, call):
     runtime.fail[call] = cudaError_t.cudaErrorMemoryAllocation
