@@ -1,5 +1,6 @@
 """The rest of tritonclient: repository, statistics, shared memory, BYTES, settings, sequences, many models, wire."""
 
+import base64
 import json
 import subprocess
 import threading
@@ -130,6 +131,20 @@ def test_system_shared_memory(tmp_path):
             client.unregister_system_shared_memory("in_out")
         finally:
             shared_memory.destroy_shared_memory_region(region)
+
+
+def test_cuda_shared_memory_of_nobody_is_refused(tmp_path):
+    """With one: tests/gpu/test_cuda_memory.py."""
+    models.save(models.add_sub(), tmp_path / "simple" / "1" / "model.onnx")
+    with (
+        serving(tmp_path, allow_client_shm="true") as address,
+        grpcclient.InferenceServerClient(address) as client,
+    ):
+        client.unregister_cuda_shared_memory()
+        assert not client.get_cuda_shared_memory_status().regions
+        handle = base64.b64encode(bytes(64))  # as cuda_shared_memory.get_raw_handle gives it
+        with pytest.raises(InferenceServerException, match="failed to register CUDA shared memory region: 'region'"):
+            client.register_cuda_shared_memory("region", handle, 0, 64)
 
 
 def test_the_unix_socket_speaks_both_protocols(tmp_path):
