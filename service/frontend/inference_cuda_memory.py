@@ -7,6 +7,7 @@ nobody. What CUDA says goes to the log: a client learns that its region was refu
 Owner: the event loop's thread.
 """
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,26 +88,23 @@ class CudaMemoryRpcs:
             }
         )
 
-    def register(self, request: pb.CudaSharedMemoryRegisterRequest, peer: str) -> pb.CudaSharedMemoryRegisterResponse:
-        """Open a region."""
+    async def register(
+        self, request: pb.CudaSharedMemoryRegisterRequest, peer: str
+    ) -> pb.CudaSharedMemoryRegisterResponse:
+        """Open a region, on a thread: the first one makes CUDA start, which takes a while."""
         name = request.name
         self._regions.check_new(name, request.byte_size, peer)
-        if len(request.raw_handle) != HANDLE_BYTES:
-            raise _refused(name, f"raw_handle has {len(request.raw_handle)} bytes, a cudaIpcMemHandle_t {HANDLE_BYTES}")
+        opening = asyncio.ensure_future(asyncio.to_thread(_open, request))
         try:
-            memory = open_foreign_memory(
-                "cuda", handle=request.raw_handle, index=request.device_id, nbytes=request.byte_size
-            )
-        except BackendUnavailableError as error:
-            log.warning("CUDA shared memory", region=name, error=str(error))
-            raise _refused(name, f"GPUs not supported: this server has no GPU {request.device_id}") from None
-        except EngineError as error:
-            log.warning("CUDA shared memory", region=name, error=str(error))
-            raise _refused(
-                name,
-                "the handle cannot be opened: it must be of memory that another process of this machine allocated "
-                f"with cudaMalloc on GPU {request.device_id}, of at least byte_size ({request.byte_size}) bytes",
-            ) from None
+            memory = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close)
+            raise
+        try:
+            self._regions.check_new(name, request.byte_size, peer)  # another may have come meanwhile
+        except InferenceError:
+            memory.close()
+            raise
         self._regions.add(CudaRegion(name, request.device_id, request.byte_size, memory), peer)
         return pb.CudaSharedMemoryRegisterResponse()
 
@@ -116,6 +114,31 @@ class CudaMemoryRpcs:
         """Forget one region, or all of the connection."""
         self._regions.remove(CudaRegion, request.name, peer)
         return pb.CudaSharedMemoryUnregisterResponse()
+
+
+def _open(request: pb.CudaSharedMemoryRegisterRequest) -> ForeignMemory:
+    """Open what a client's handle stands for. Blocks. Thread: any. Raises InferenceError."""
+    name = request.name
+    if len(request.raw_handle) != HANDLE_BYTES:
+        raise _refused(name, f"raw_handle has {len(request.raw_handle)} bytes, a cudaIpcMemHandle_t {HANDLE_BYTES}")
+    try:
+        return open_foreign_memory("cuda", handle=request.raw_handle, index=request.device_id, nbytes=request.byte_size)
+    except BackendUnavailableError as error:
+        log.warning("CUDA shared memory", region=name, error=str(error))
+        raise _refused(name, f"GPUs not supported: this server has no GPU {request.device_id}") from None
+    except EngineError as error:
+        log.warning("CUDA shared memory", region=name, error=str(error))
+        raise _refused(
+            name,
+            "the handle cannot be opened: it must be of memory that another process of this machine allocated "
+            f"with cudaMalloc on GPU {request.device_id}, of at least byte_size ({request.byte_size}) bytes",
+        ) from None
+
+
+def _close(opening: "asyncio.Future[ForeignMemory]") -> None:
+    """Close what nobody waits for any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _refused(name: str, why: str) -> InferenceError:

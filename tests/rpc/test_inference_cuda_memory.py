@@ -1,11 +1,16 @@
 """CUDA shared memory of clients, over a stand-in for CUDA that knows what belongs to whom (a GPU: tests/gpu)."""
 
+import asyncio
+import threading
+
 import grpc
 import numpy as np
 import pytest
 
 from forebay.wire import inference_pb2 as pb
 from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
+from service.frontend.inference_cuda_memory import CudaMemoryRpcs, CudaRegion
+from service.frontend.inference_regions import ClientRegions
 from tests.rpc.test_inference_memory import INVALID, error_of, place, shared_request
 from tests.support import models
 from tests.support.fake_cudart import FakeCudart, cudaError_t, install, uninstall
@@ -120,6 +125,35 @@ async def test_what_cannot_be_registered(repository, cuda):
         assert await names(stub) == ["r"]
         assert list(cuda.mapped.values()) == [1]
         assert (await error_of(names(stub, "s")))[0] is NOT_FOUND
+
+
+@on_loop
+async def test_of_two_that_register_one_name_at_once_one_gets_it(repository, cuda):
+    async with real_server(repository, allow_client_shm=True) as running:
+        stub = stub_of(running)
+        calls = [register(stub, cuda.export(4096)) for _ in range(4)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        refused = [answer.code() for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+        assert refused == [grpc.StatusCode.ALREADY_EXISTS] * 3
+        assert list(cuda.mapped.values()) == [1]
+
+
+@on_loop
+async def test_a_registration_that_is_cancelled_leaves_nothing_open(cuda):
+    opening, go_on, closing = threading.Event(), threading.Event(), threading.Event()
+    cuda.before["cudaIpcCloseMemHandle"] = closing.set
+    cuda.before["cudaIpcOpenMemHandle"] = lambda: (opening.set(), go_on.wait(10))
+    regions = ClientRegions(is_enabled=True)
+    request = pb.CudaSharedMemoryRegisterRequest(name="r", raw_handle=cuda.export(64), byte_size=64)
+    call = asyncio.create_task(CudaMemoryRpcs(regions).register(request, "peer"))
+    await eventually(opening.is_set)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    go_on.set()
+    await eventually(closing.is_set)
+    await eventually(lambda: not cuda.mapped)
+    assert regions.all_of(CudaRegion, "peer") == []
 
 
 @on_loop

@@ -86,7 +86,8 @@ class Allocation:
 
 
 class FakeCudart:
-    """The module. `sticky` makes every call fail from then on; `fail` names the next result of one call.
+    """The module. `sticky` makes every call fail from then on; `fail` names the next result of one call,
+    `before` what is called before the next one of a name.
 
     Attributes:
         memory: what was allocated here and not freed, by address.
@@ -105,6 +106,7 @@ class FakeCudart:
         self.gpus, self.free_bytes = gpus, free_bytes
         self.sticky = cudaError_t.cudaSuccess
         self.fail: dict[str, cudaError_t] = {}
+        self.before: dict[str, object] = {}
         self.memory: dict[int, Allocation] = {}
         self.exported: dict[bytes, Allocation] = {}
         self.mapped: dict[bytes, int] = {}
@@ -129,6 +131,8 @@ class FakeCudart:
                 return (self.fail.pop(name), *[None] * _CALLS[name])
             if name not in _WITHOUT_A_GPU and not hasattr(self._selected, "index"):
                 return (cudaError_t.cudaErrorInvalidDevice, *[None] * _CALLS[name])
+            if name in self.before:
+                self.before.pop(name)()
             try:
                 value = getattr(self, f"_{name}", lambda *_: ())(*arguments)
             except RefusedError as refused:
