@@ -8,12 +8,14 @@ import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
 from engines.device import DeviceMemory
 from service.observe.frames import OUTCOMES, STAGES
 from service.observe.gauges import Gauges, ServerGauges, VersionGauges
 from service.observe.histograms import BOUNDS_S, HistogramSnapshot
 from service.observe.observer import ModelState, Observer
-from service.observe.recent import StreamReport, stream_reports
+from service.observe.recent import SlowestStreams, StreamReport, stream_reports
 from service.observe.spans import Tracing
 
 TOP_STREAMS = 20
@@ -57,7 +59,7 @@ def render(observer: Observer, gauges: Gauges, now_ns: int) -> str:
     text = Text()
     _models(text, observer.models)
     _versions(text, gauges.versions())
-    _streams(text, observer, stream_reports(observer, now_ns))
+    _streams(text, observer, stream_reports(observer, now_ns, TOP_STREAMS))
     _devices(text, gauges.devices())
     _server(text, gauges.server())
     _spans(text, observer.tracing)
@@ -150,23 +152,21 @@ def _versions(text: Text, versions: Sequence[VersionGauges]) -> None:
     )
 
 
-def _streams(text: Text, observer: Observer, reports: Sequence[StreamReport]) -> None:
-    open_streams = dict.fromkeys(range(len(observer.models)), 0)
-    for record in observer.streams:
-        open_streams[int(observer.streams.models[record.place])] += 1
+def _streams(text: Text, observer: Observer, streams: SlowestStreams) -> None:
+    table, models = observer.streams, observer.models
+    counts = np.bincount(table.models[table.places], minlength=len(models)).tolist()
     text.family(
         "forebay_streams",
         "gauge",
         "Open streams",
-        [(_of(observer.models[index]), count) for index, count in open_streams.items()],
+        [(_of(model), count) for model, count in zip(models, counts, strict=True)],
     )
-    ranked = sorted(reports, key=lambda report: (-(report.p99_ms or 0), report.record.uid))
-    top, rest = ranked[:TOP_STREAMS], ranked[TOP_STREAMS:]
+    top = streams.reports
     labels = [_stream_labels(report) for report in top]
     rest_label = {"stream": REST, "id": "", "model": ""}
     rates = [*zip(labels, (report.fps for report in top), strict=True)]
-    if rest:
-        rates.append((rest_label, sum(report.fps for report in rest)))
+    if streams.count > len(top):
+        rates.append((rest_label, streams.rest_fps))
     text.family("forebay_stream_frames_per_second", "gauge", "Results per second over the last 10 s", rates)
     for name, help_text, values in (
         ("forebay_stream_latency_p99_seconds", "p99 from read() to result, last 10 s", [r.p99_ms for r in top]),

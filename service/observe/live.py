@@ -82,7 +82,7 @@ class LiveState:
         self._measure_cpu(server.cpu_s, now_ns)
         gauges = {f"{each.model}.{each.version}": each for each in self._gauges.versions()}
         window = recent_rows(self._observer, now_ns)
-        reports = stream_reports(self._observer, now_ns, window)
+        streams = stream_reports(self._observer, now_ns, MAX_STREAMS, window)
         models = self._observer.models
         is_shown = [_label(model) in gauges or bool(model.history and model.history[-1].ended) for model in models]
         stages = self._stages(window[0])
@@ -104,8 +104,8 @@ class LiveState:
                     if is_shown[index]
                 ],
                 "idle_models": sorted(set(gauges) - {_label(model) for model in models}),
-                "stream_count": len(reports),
-                "streams": [_stream(report) for report in chosen(reports)],
+                "stream_count": streams.count,
+                "streams": [_stream(report) for report in streams.reports],
                 "strip": {
                     "us": STRIP_SECONDS * 1_000_000,
                     "batches": strip(self._observer, now_ns - STRIP_SECONDS * 1_000_000_000, STRIP_BATCHES),
@@ -155,13 +155,6 @@ class LiveState:
                 "guard_ms": round(gauges.guard_s * 1e3, 2),
             }
         return shown
-
-
-def chosen(reports: list[StreamReport]) -> list[StreamReport]:
-    """Return the streams that the page lists: all, or the slowest ones."""
-    if len(reports) > MAX_STREAMS:
-        reports = sorted(reports, key=lambda report: -(report.p99_ms or 0))[:MAX_STREAMS]
-    return sorted(reports, key=lambda report: (report.record.name, report.record.uid))
 
 
 def event(name: str, data: Mapping[str, Any]) -> str:

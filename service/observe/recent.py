@@ -37,6 +37,21 @@ class StreamReport:
     late: int
 
 
+@dataclass(frozen=True, slots=True)
+class SlowestStreams:
+    """Some of the open streams.
+
+    Attributes:
+        reports: of those with the largest p99, slowest first.
+        count: open streams in all.
+        rest_fps: results per second of all that have no report.
+    """
+
+    reports: list[StreamReport]
+    count: int
+    rest_fps: float
+
+
 def recent_rows(observer: Observer, now_ns: int) -> tuple[Rows, float]:
     """Return the frames of the window, and how many seconds they cover."""
     since_ns = now_ns - int(WINDOW_S * 1e9)
@@ -46,20 +61,37 @@ def recent_rows(observer: Observer, now_ns: int) -> tuple[Rows, float]:
     return rows, max(LEAST_S, (now_ns - int(rows[BUILT].min())) / 1e9)
 
 
-def stream_reports(observer: Observer, now_ns: int, window: tuple[Rows, float] | None = None) -> list[StreamReport]:
-    """Return a report for every open stream; `window` is what `recent_rows` returned, if it has been asked already."""
+def stream_reports(
+    observer: Observer, now_ns: int, limit: int, window: tuple[Rows, float] | None = None
+) -> SlowestStreams:
+    """Return the open streams with the largest p99.
+
+    Args:
+        observer: knows them.
+        now_ns: now.
+        limit: how many. What the others cost does not grow with their names, only with numbers in arrays.
+        window: what `recent_rows` returned, if it has been asked already.
+    """
     rows, seconds = window or recent_rows(observer, now_ns)
     table = observer.streams
-    size = len(table.late)
-    open_s = (now_ns - table.opened_ns) / 1e9
-    rates = np.bincount(rows[PLACE][rows[PLACE] >= 0], minlength=size) / np.clip(open_s, LEAST_S, seconds)
-    ok = rows[:, (rows[OUTCOME] == OK) & (rows[PLACE] >= 0)]
+    rows = rows[:, rows[PLACE] >= 0]
+    rates = np.bincount(rows[PLACE], minlength=len(table.uids)) / np.clip(
+        (now_ns - table.opened_ns) / 1e9, LEAST_S, seconds
+    )
+    ok = rows[:, rows[OUTCOME] == OK]
     latencies = grouped_quantiles(ok[PLACE], ok[BUILT] - ok[RECEIVED], (0.5, 0.99))
-    ages = table.known_ages_ns(ok)
-    age = grouped_quantiles(ok[PLACE][ages >= 0], ages[ages >= 0], (0.5,))
+    slowest = np.zeros(len(table.uids), np.int64)
+    slowest[list(latencies)] = [p99 for _, p99 in latencies.values()]
+    places = table.places
+    ranked = places[np.lexsort((table.uids[places], -slowest[places]))]
+    top = ranked[:limit].tolist()
+    chosen = ok[:, np.isin(ok[PLACE], top)]
+    ages = table.known_ages_ns(chosen)
+    age = grouped_quantiles(chosen[PLACE][ages >= 0], ages[ages >= 0], (0.5,))
     reports = []
-    for record in table:
-        place = record.place
+    for place in top:
+        record = table.at(place)
+        assert record is not None  # noqa: S101 - for mypy: its place is taken
         p50, p99 = latencies.get(place, (None, None))
         counts = table.outcomes[place].tolist()
         reports.append(
@@ -73,7 +105,7 @@ def stream_reports(observer: Observer, now_ns: int, window: tuple[Rows, float] |
                 int(table.late[place]),
             )
         )
-    return reports
+    return SlowestStreams(reports, len(places), round(float(rates[ranked[limit:]].sum()), 2))
 
 
 def _ms(ns: float | None) -> float | None:

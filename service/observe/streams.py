@@ -8,8 +8,6 @@ Age
     difference. Streams without capture times, or whose clock jumps, have no age.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from service.observe.frames import BUILT, CAPTURE, OUTCOMES, PLACE, RECEIVED, Rows
@@ -29,6 +27,7 @@ class StreamTable:
         self.late = np.zeros(_FIRST_PLACES, np.int64)
         self.models = np.zeros(_FIRST_PLACES, np.int64)
         self.opened_ns = np.zeros(_FIRST_PLACES, np.int64)  # to a tick
+        self.uids = np.zeros(_FIRST_PLACES, np.int64)  # of the stream that has the place; 0 for none
         self._transit = np.full((2, _FIRST_PLACES), _NEVER, np.int64)  # this window, the one before
         self._window_ends_ns = 0
         self._records: list[StreamRecord | None] = [None] * _FIRST_PLACES
@@ -37,8 +36,10 @@ class StreamTable:
     def __len__(self) -> int:
         return len(self._records) - len(self._free)
 
-    def __iter__(self) -> Iterator[StreamRecord]:
-        return (record for record in self._records if record is not None)
+    @property
+    def places(self) -> Rows:
+        """Those that are taken."""
+        return np.flatnonzero(self.uids)
 
     def open(self, record: StreamRecord, model: int, now_ns: int) -> None:
         """Give a stream a place."""
@@ -50,12 +51,14 @@ class StreamTable:
         self.models[place] = model
         self.outcomes[place] = 0
         self.opened_ns[place] = now_ns
+        self.uids[place] = record.uid
         self.late[place] = 0
         self._transit[:, place] = _NEVER
 
     def close(self, record: StreamRecord) -> None:
         """Take its place back."""
         self._records[record.place] = None
+        self.uids[record.place] = 0
         self._free.append(record.place)
 
     def at(self, place: int) -> StreamRecord | None:
@@ -93,6 +96,7 @@ class StreamTable:
         self.outcomes = np.concatenate((self.outcomes, np.zeros_like(self.outcomes)))
         self.late = np.concatenate((self.late, np.zeros_like(self.late)))
         self.opened_ns = np.concatenate((self.opened_ns, np.zeros_like(self.opened_ns)))
+        self.uids = np.concatenate((self.uids, np.zeros_like(self.uids)))
         self.models = np.concatenate((self.models, np.zeros_like(self.models)))
         self._transit = np.concatenate((self._transit, np.full_like(self._transit, _NEVER)), axis=1)
         self._records += [None] * size

@@ -1,10 +1,14 @@
+import json
+
 import numpy as np
 
 from service.errors import Outcome
+from service.observe.exposition import render
 from service.observe.frames import OUTCOMES, STAGES
+from service.observe.live import MAX_STREAMS, LiveState
 from service.observe.observer import HISTORY_SECONDS, NAMES_KEPT
 from service.observe.recent import stream_reports
-from tests.support.observing import MS, SECOND, Observed
+from tests.support.observing import MS, SECOND, Observed, no_gauges
 
 
 def counts(model):
@@ -12,8 +16,8 @@ def counts(model):
 
 
 def report(observed, record):
-    reports = stream_reports(observed.observer, observed.clock.now_ns())
-    return next(each for each in reports if each.record is record)
+    found = stream_reports(observed.observer, observed.clock.now_ns(), 1000)
+    return next(each for each in found.reports if each.record is record)
 
 
 def test_frames_are_counted_by_model_and_outcome():
@@ -138,6 +142,27 @@ def test_ten_thousand_streams_have_a_place_each():
     observed.tick()
     assert len(observed.observer.streams) == 10_000
     assert counts(observed.observer.models[0]) == {Outcome.OK: 10_000}
+    for index in range(5):  # the last five, slower from one to the next
+        observed.frame(records[-1 - index], total_ms=100 + index)
+    observed.tick()
+    found = stream_reports(observed.observer, observed.clock.now_ns(), 3)
+    assert [each.record.name for each in found.reports] == ["camera-9995", "camera-9996", "camera-9997"]
+    assert found.count == 10_000
+    assert found.rest_fps > 0
+
+
+def test_what_the_page_and_a_scrape_say_of_ten_thousand_streams_is_bounded():
+    observed = Observed()
+    names = ['quo"te', "new\nline", "\N{PILE OF POO}" * 3000, "x" * 10_000, ""]
+    for index in range(10_000):
+        observed.frame(observed.open(names[index % len(names)] + str(index)))
+    observed.tick()
+    live = LiveState(observed.observer, no_gauges(), observed.clock)
+    state = live.state()
+    told = json.loads(state.split("data: ")[1])
+    assert len(state) < 60_000
+    assert (told["stream_count"], len(told["streams"])) == (10_000, MAX_STREAMS)
+    assert len(render(observed.observer, no_gauges(), observed.clock.now_ns())) < 60_000
 
 
 def test_batches_are_counted_by_size_and_time():
