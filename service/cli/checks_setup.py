@@ -1,8 +1,9 @@
-"""What `forebay doctor` looks at in a set-up: settings, certificates, addresses, cache, models, GPU.
+"""What `forebay doctor` looks at in a set-up: settings, certificates, addresses, cache, traces, models, GPU.
 
 Models are loaded as `forebay serve` would and closed again: nothing less finds a file that is broken.
 """
 
+import importlib.util
 import os
 import socket
 import tempfile
@@ -35,6 +36,8 @@ def setup_findings(settings: ServeSettings, environment: Mapping[str, str]) -> I
     if settings.uds is not None:
         yield _unix_socket(settings.uds)
     yield _cache(settings.cache_folder or default_cache_folder(environment))
+    if settings.trace_every_frames:
+        yield _traces(environment)
     yield from _models(settings, environment)
     yield _gpu()
 
@@ -111,6 +114,21 @@ class _NoSink:
 
     def post(self, completions: Sequence[Completion]) -> None:
         """Drop them."""
+
+
+def _traces(environment: Mapping[str, str]) -> Finding:
+    missing = [name for name in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc") if not _is_there(name)]
+    if missing:
+        return Finding("traces", "fault", "OpenTelemetry is not installed", "pip install 'forebay[otel]'")
+    endpoint = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    return Finding("traces", "ok", f"to {endpoint or 'localhost:4317, since OTEL_EXPORTER_OTLP_ENDPOINT is not set'}")
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its package is not there either
+        return False
 
 
 def _models(settings: ServeSettings, environment: Mapping[str, str]) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ Owner: the event loop's thread.
 """
 
 import asyncio
+import re
 import weakref
 from collections.abc import Coroutine
 from typing import Any, NoReturn, TypeAlias
@@ -33,6 +34,7 @@ _HANDLER_COROUTINE = "_handle_exceptions"  # grpc.aio's, around every handler
 DELIVERY_TIMEOUT_S = 0.5
 
 
+_TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-")
 MAX_TRACE_CONTEXT = 1024  # letters of a header; W3C asks for 512 of tracestate at least
 
 
@@ -44,6 +46,12 @@ def trace_context(context: Context) -> TraceContext | None:
         if key in ("traceparent", "tracestate") and isinstance(value, str) and len(value) <= MAX_TRACE_CONTEXT
     }
     return carrier if "traceparent" in carrier else None
+
+
+def trace_id(trace: TraceContext | None) -> str | None:
+    """Return the trace's number for the log, 32 hexadecimal digits; None for a context that has none."""
+    match = None if trace is None else _TRACE_ID.match(trace["traceparent"])
+    return None if match is None else match[1]
 
 
 class CallTasks:

@@ -26,7 +26,7 @@ from service.errors import (
     SlowReaderError,
     TooManyStreamsError,
 )
-from service.frontend.calls import CallTasks, cut, trace_context
+from service.frontend.calls import CallTasks, cut, trace_context, trace_id
 from service.frontend.frames_codec import STREAM_STATUS, parse_client_message, tensor_spec
 from service.frontend.opening import FindModel, StreamConfig, accept_open
 from service.frontend.outgoing import Outgoing
@@ -56,6 +56,7 @@ class FrameStream:
         self.opened_ns = opened_ns
         self.lifetime_s = lifetime_s
         self.session: Session | None = None
+        self.names: dict[str, str | int] = {}  # what it is called in the log
         self.output = asyncio.Event()
         self.room = asyncio.Event()
         self._control: list[bytes] = []
@@ -257,7 +258,12 @@ class FramesServicer:
         )
         stream.session = session
         stream.send_control(self._opened(stream, config))
-        log.info("stream opened", session=stream.session_id, stream=config.stream_id, model=config.version.name)
+        stream.names = {"session": stream.session_id, "stream": config.stream_id}
+        if record is not None:
+            stream.names["id"] = record.uid  # as metrics, page and spans have it
+        if (found := trace_id(trace)) is not None:
+            stream.names["trace_id"] = found
+        log.info("stream opened", **stream.names, model=config.version.name)
         writer = asyncio.create_task(self._write(stream, session))
         error: ServiceError | None = None
         try:
@@ -333,10 +339,4 @@ class FramesServicer:
         self.frames_received += session.frames_received
         self.outcomes.update(session.outcomes)
         outcomes = {outcome.value: count for outcome, count in session.outcomes.items()}
-        log.info(
-            "stream closed",
-            session=stream.session_id,
-            stream=session.config.stream_id,
-            frames=session.frames_received,
-            outcomes=outcomes,
-        )
+        log.info("stream closed", **stream.names, frames=session.frames_received, outcomes=outcomes)

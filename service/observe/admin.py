@@ -1,20 +1,25 @@
 """The admin port's HTTP/1.1: GET only, one request per connection. What there is to get is in `service.observe.site`.
 
 Not a web server: everything else is 404, a request has 8 KiB and five seconds, and connections are few. It listens on
-loopback unless the settings say otherwise, and tells nothing that a client of the service could not ask for. A reader
-that takes nothing for five seconds is cut; what waits for it meanwhile is one message and what the socket holds.
+loopback unless the settings say otherwise, and tells nothing that a client of the service could not ask for. On
+loopback it answers requests that name loopback only: a page from elsewhere, in a browser on this machine, could
+otherwise give its own name this address and read along. A reader that takes nothing for five seconds is cut; what
+waits for it meanwhile is one message and what the socket holds.
 
 Owner: the thread of `service.observe.admin_thread`, never that of the data path.
 """
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from urllib.parse import parse_qsl
 
 import structlog
+
+from service.settings import is_loopback
 
 log = structlog.get_logger(__name__)
 
@@ -79,11 +84,13 @@ class AdminServer:
 
     def __init__(self, pages: Mapping[str, Handler]) -> None:
         self._pages = pages
+        self._is_local = False
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self, host: str, port: int) -> str:
         """Listen and return host:port with the real port. Raises OSError."""
+        self._is_local = is_loopback(host)
         self._server = await asyncio.start_server(self._serve, host, port, limit=MAX_HEAD_BYTES)
         return f"{host}:{self._server.sockets[0].getsockname()[1]}"
 
@@ -123,7 +130,10 @@ class AdminServer:
             head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
             return Page(400, "the request is too long\n"), False
-        return self._page(head.split(b"\r\n", 1)[0].decode("latin-1").split(" "))
+        first, *fields = head.decode("latin-1").split("\r\n")
+        if self._is_local and not all(is_loopback(host) for host in _hosts(fields)):
+            return Page(403, "this port answers to localhost and its addresses only\n"), False
+        return self._page(first.split(" "))
 
     def _page(self, words: list[str]) -> tuple[Answer, bool]:
         if len(words) != 3 or not words[2].startswith("HTTP/1."):
@@ -141,6 +151,12 @@ class AdminServer:
         except Exception:
             log.exception("admin page failed", path=path)
             return Page(503, "internal error; the server's log has the details\n"), method == "HEAD"
+
+
+def _hosts(fields: list[str]) -> list[str]:
+    """Return what the fields of a request say it was sent to, without the port."""
+    values = [value.strip() for name, _, value in (field.partition(":") for field in fields) if name.lower() == "host"]
+    return [re.sub(r":\d*$", "", value.lower()) for value in values]
 
 
 async def _send(writer: asyncio.StreamWriter, answer: Answer, *, is_head: bool) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from itertools import pairwise
 
 import grpc
@@ -14,15 +15,15 @@ from service.observe.journal import REQUESTS
 from service.observe.site import MAX_WATCHERS
 from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop
-from tests.support.observing import lanes
+from tests.support.observing import check_format, lanes
 from tests.support.real_server import SimulatedDevices, real_server, simulated
 
 AWKWARD = 'quo"te <b>\n\N{PILE OF POO} </script>'
 
 
-async def get(address, path):
+async def get(address, path, *, method="GET", host=None):
     reader, writer = await asyncio.open_connection(*address.split(":"))
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
+    writer.write(f"{method} {path} HTTP/1.1\r\nHost: {host or address}\r\n\r\n".encode())
     head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
     writer.close()
     await writer.wait_closed()
@@ -113,6 +114,7 @@ async def test_a_trace_of_the_last_seconds_has_frames_and_batches(tmp_path):
         status, head, body = await get(running.server.admin_address, "/trace?seconds=5")
         assert status == 200
         assert "attachment" in head
+        check_format(json.loads(body))
         events = json.loads(body)["traceEvents"]
         assert sum(event.get("args", {}).get("rows", 0) for event in events if event["ph"] == "X") == 3 * 12
         assert {event["name"] for event in events if event["ph"] == "b"} == {AWKWARD, "queue and device"}
@@ -134,6 +136,7 @@ async def test_three_lanes_of_a_device_that_copies_and_computes_at_once_overlap(
         stream, results = await send_frames(running, count=16)
         assert len(results) == 16
         _, _, body = await get(running.server.admin_address, "/trace?seconds=20")
+        check_format(json.loads(body))
         slices = lanes(json.loads(body))
         assert [len(slices[stage]) for stage in ("h2d", "execute", "d2h")] == [16, 16, 16]
         for stage in slices.values():
@@ -211,6 +214,28 @@ async def test_readers_that_take_nothing_hold_up_no_frame_and_no_end(tmp_path):
 
 
 @on_loop
+async def test_no_answer_tells_a_path_a_secret_or_what_is_in_a_frame(tmp_path):
+    simulated(tmp_path)
+    async with real_server(tmp_path, admin_address="127.0.0.1:0") as running:
+        stream, _ = await send_frames(running, stream_id="gate")
+        await stream.send(100, payload=b"\xff" * 3)  # refused, and its reason with it
+        await stream.results(1)
+        address = running.server.admin_address
+        paths = ["/metrics", "/healthz", "/readyz", "/trace?seconds=9", "/trace?seconds=x", "/picture?stream=1"]
+        paths += ["/../../etc/passwd", "/%2e%2e/etc/passwd", "/page/live.js", "/live.js/", "//", "/?x"]
+        for path in paths:
+            status, head, body = await get(address, path)
+            assert status in (200, 400, 404), path
+            assert str(tmp_path) not in head + body
+            assert not re.search(r"Traceback|\.py\b|service\.|/home|/root|/usr|root:", head + body), path
+            assert "Server:" not in head
+        for method in ("POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT"):
+            assert (await get(address, "/metrics", method=method))[0] == 405
+        await stream.half_close()
+        await stream.drain()
+
+
+@on_loop
 async def test_without_an_admin_port_nothing_is_recorded(tmp_path):
     simulated(tmp_path)
     async with real_server(tmp_path) as running:
@@ -219,3 +244,17 @@ async def test_without_an_admin_port_nothing_is_recorded(tmp_path):
         assert len(results) == 12
         await stream.half_close()
         await stream.drain()
+
+
+@on_loop
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "localhost.evil.example", "10.0.0.1", "x" * 4000])
+async def test_a_name_that_is_not_this_machines_gets_nothing(tmp_path, host):
+    """A page from elsewhere may give its own name the address of this port, and would read along then."""
+    simulated(tmp_path)
+    async with real_server(tmp_path, admin_address="127.0.0.1:0") as running:
+        for path in ("/metrics", "/events", "/"):
+            status, _, body = await get(running.server.admin_address, path, host=host)
+            assert status == 403
+            assert "forebay_" not in body
+        for own in ("localhost:8002", "LOCALHOST", "127.0.0.1", "[::1]:8002", "127.8.9.1:1"):
+            assert (await get(running.server.admin_address, "/healthz", host=own))[0] == 200

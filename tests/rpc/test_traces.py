@@ -1,6 +1,7 @@
 """OpenTelemetry end to end: `forebay serve`, the client library, and a collector, each a process of its own."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -64,6 +65,11 @@ async def test_a_collector_gets_frames_below_their_clients_span_and_batches_that
         frame = by_id[span["parent"]]
         assert frame["start_ns"] <= span["start_ns"] <= span["end_ns"] <= frame["end_ns"]
     assert "Traceback" not in server.errors
+    told = [json.loads(line) for line in server.errors.splitlines()]
+    (opened,) = [line for line in told if line["event"] == "stream opened"]
+    assert opened["trace_id"] == TRACE_ID
+    assert opened["id"] == found[0]["attributes"]["forebay.stream.id"]
+    assert [line["trace_id"] for line in told if line["event"] == "stream closed"] == [TRACE_ID]
 
 
 @on_loop(guard_s=60)

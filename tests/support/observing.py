@@ -1,6 +1,7 @@
 """Builders for what the data path tells an observer."""
 
 from collections import defaultdict
+from itertools import pairwise
 
 from service.observe.gauges import Gauges
 from service.observe.journal import BatchEvent, Journal
@@ -100,3 +101,47 @@ def lanes(document):
         if event["ph"] == "X":
             slices[names[event["pid"], event["tid"]]].append((event["ts"], event["ts"] + event["dur"], event["args"]))
     return slices
+
+
+PHASES = {"M", "X", "b", "e"}
+METADATA = {"process_name": "name", "thread_name": "name", "thread_sort_index": "sort_index"}
+
+
+def check_format(document):
+    """The document is in the JSON object format of the Trace Event specification, as far as we use it.
+
+    Each event has what its phase asks for, slices of one thread nest, asynchronous slices nest and end, and every
+    process and thread that is spoken of has a name.
+    """
+    assert set(document) <= {"traceEvents", "displayTimeUnit", "otherData", "metadata"}
+    assert document.get("displayTimeUnit", "ms") in ("ms", "ns")
+    opened, named, used = defaultdict(list), set(), set()
+    slices = defaultdict(list)
+    for event in document["traceEvents"]:
+        assert event["ph"] in PHASES
+        assert isinstance(event["pid"], int)
+        assert isinstance(event["tid"], int)
+        assert isinstance(event["name"], str)
+        assert isinstance(event.get("args", {}), dict)
+        if event["ph"] == "M":
+            assert METADATA[event["name"]] in event["args"]
+            named.add((event["name"], event["pid"], event["tid"] if event["name"] == "thread_name" else 0))
+            continue
+        assert isinstance(event["ts"], int | float)
+        assert event["ts"] >= 0
+        assert isinstance(event["cat"], str)
+        used.add(("process_name", event["pid"], 0))
+        if event["ph"] == "X":
+            assert event["dur"] >= 0
+            used.add(("thread_name", event["pid"], event["tid"]))
+            slices[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
+        elif event["ph"] == "b":
+            opened[event["cat"], event["id"]].append((event["name"], event["ts"]))
+        else:
+            name, start = opened[event["cat"], event["id"]].pop()
+            assert name == event["name"]
+            assert start <= event["ts"]
+    assert not any(opened.values())
+    assert used <= named
+    for thread in slices.values():
+        assert all(before[1] <= after[0] + 1e-6 for before, after in pairwise(sorted(thread)))

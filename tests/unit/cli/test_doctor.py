@@ -151,3 +151,12 @@ def test_without_json_faults_and_what_to_do_are_lines(setup):
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == exit_codes.FAILED
     assert "FAULT  settings: FOREBAY_PERMITS" in result.stdout
+
+
+def test_traces_without_their_library_are_named(setup, monkeypatch):
+    setup(trace_every_frames=100)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")
+    assert faults() == []
+    assert [each["detail"] for each in run() if each["check"] == "traces"] == ["to http://collector:4317"]
+    monkeypatch.setattr("service.cli.checks_setup._is_there", lambda module: False)
+    assert only_fault()[0] == "traces"

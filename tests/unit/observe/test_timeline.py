@@ -1,42 +1,15 @@
 import json
-from collections import defaultdict
 from itertools import pairwise
 
 import pytest
 
 from service.errors import Outcome
 from service.observe.timeline import strip, trace_chunks
-from tests.support.observing import MS, SECOND, Observed, lanes
-
-PHASES = {"M", "X", "b", "e"}
+from tests.support.observing import MS, SECOND, Observed, check_format, lanes
 
 
 def trace(observed, seconds=5.0):
     return json.loads("".join(trace_chunks(observed.observer, seconds, observed.clock.now_ns())))
-
-
-def check_format(document):
-    """Every event has what the Trace Event format asks of its phase; asynchronous slices nest and end."""
-    opened = defaultdict(list)
-    for event in document["traceEvents"]:
-        assert event["ph"] in PHASES
-        assert isinstance(event["pid"], int)
-        assert isinstance(event["tid"], int)
-        assert isinstance(event["name"], str)
-        if event["ph"] == "M":
-            assert event["name"] in ("process_name", "thread_name", "thread_sort_index")
-            assert event["args"]
-            continue
-        assert event["ts"] >= 0
-        if event["ph"] == "X":
-            assert event["dur"] >= 0
-        elif event["ph"] == "b":
-            opened[event["cat"], event["id"]].append((event["name"], event["ts"]))
-        else:
-            name, start = opened[event["cat"], event["id"]].pop()
-            assert name == event["name"]
-            assert start <= event["ts"]
-    assert not any(opened.values())
 
 
 def busy_pipeline():
