@@ -1,9 +1,10 @@
 """What observing costs: server CPU per frame with page, scrapes and timeline on, over the same without.
 
 Two servers run side by side and one client loads them in turn, a second or two each, ABBA, so that whatever else the
-machine does hits both. The median of the quotients of neighbouring turns is what counts, with its interval; the
-quotient of the sums is beside it, in which rare events (a saved trace) count and disturbances too. CPU time comes from
-the processes' own clocks, to the nanosecond.
+machine does hits both; then the same with two new servers, started in the other order, since two processes of one
+program differ by some percent for as long as they live. The median of the quotients of neighbouring turns is what
+counts, with its interval; the quotient of the sums is beside it, in which rare events (a saved trace) count and
+disturbances too. CPU time comes from the processes' own clocks, to the nanosecond.
 
 The observed server keeps its timeline, has the live page open, is scraped in every turn (Prometheus asks every fifteen
 seconds) and gives a trace of five seconds every thirty. `--recording` leaves page, scrapes and traces out.
@@ -32,6 +33,7 @@ from bench.rows import Row, Spread
 from bench.server_process import RunningServer, running_server, simulated_config
 
 TRACE_INTERVAL_S = 30.0
+ROUNDS = 4
 BAR = 1.05
 
 
@@ -80,12 +82,14 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def two_servers(payload_bytes: int) -> Iterator[tuple[RunningServer, RunningServer, int]]:
-    """Run a server that nobody observes and one with an admin port."""
-    config = {"identity": simulated_config(alpha_ms=0, beta_ms=0, input_bytes=payload_bytes)}
+def two_servers(*, observed_first: bool) -> Iterator[tuple[RunningServer, RunningServer, int]]:
+    """Run a server that nobody observes and one with an admin port; gives both and that port."""
+    config = {"identity": simulated_config(alpha_ms=0, beta_ms=0, input_bytes=IDENTITY_BYTES)}
     port = free_port()
-    with running_server(config) as plain, running_server(config, "--admin-address", f"127.0.0.1:{port}") as observed:
-        yield plain, observed, port
+    flags: tuple[tuple[str, ...], ...] = ((), ("--admin-address", f"127.0.0.1:{port}"))
+    first, second = reversed(flags) if observed_first else flags
+    with running_server(config, *first) as one, running_server(config, *second) as other:
+        yield (other, one, port) if observed_first else (one, other, port)
 
 
 @dataclass(slots=True)
@@ -101,11 +105,19 @@ class ObserveResult:
 class _Turns:
     """Loads two servers in turn. Owner: one event loop."""
 
-    def __init__(self, servers: tuple[RunningServer, RunningServer, int], frames: int, *, is_watched: bool) -> None:
-        self.result = ObserveResult()
+    def __init__(
+        self,
+        servers: tuple[RunningServer, RunningServer, int],
+        frames: int,
+        result: ObserveResult,
+        *,
+        is_watched: bool,
+    ) -> None:
+        self.result = result
         self._plain, self._observed, self._port = servers
         self._frames = frames
         self._is_watched = is_watched
+        self.is_counted = False
         self._trace_due_s = time.monotonic()
 
     async def plain(self) -> float:
@@ -121,7 +133,8 @@ class _Turns:
         cpu_ms, _ = await asyncio.gather(self._turn(self._observed), asyncio.to_thread(self._watch))
         whole_s = self._observed.cpu_s() - started_s
         own_s = await asyncio.to_thread(observer_cpu_s, self._port) - before_s
-        self.result.shares.append(own_s / (whole_s - own_s))
+        if self.is_counted:
+            self.result.shares.append(own_s / (whole_s - own_s))
         return cpu_ms
 
     def _watch(self) -> None:
@@ -143,7 +156,7 @@ class _Turns:
 async def _measure(turns: _Turns, pairs: int) -> None:
     await turns.plain()
     await turns.observed()
-    turns.result.shares.clear()
+    turns.is_counted = True
     for index in range(pairs):
         order = (turns.observed, turns.plain) if index % 2 else (turns.plain, turns.observed)
         costs = {turn: await turn() for turn in order}
@@ -152,24 +165,22 @@ async def _measure(turns: _Turns, pairs: int) -> None:
 
 
 def measure(frames: int, pairs: int, *, is_watched: bool = True) -> ObserveResult:
-    """Measure `pairs` pairs of turns of `frames` frames each."""
-    with two_servers(IDENTITY_BYTES) as servers:
-        turns = _Turns(servers, frames, is_watched=is_watched)
-        page = Page(servers[2]) if is_watched else None
-        if page is not None:
-            page.start()
-        try:
-            asyncio.run(_measure(turns, pairs))
-        finally:
-            if page is not None:
-                page.close()
-        return turns.result
+    """Measure `ROUNDS` times `pairs` pairs of turns of `frames` frames each."""
+    result = ObserveResult()
+    for number in range(ROUNDS):
+        with two_servers(observed_first=number % 2 == 1) as servers, contextlib.ExitStack() as stack:
+            if is_watched:
+                page = Page(servers[2])
+                page.start()
+                stack.callback(page.close)
+            asyncio.run(_measure(_Turns(servers, frames, result, is_watched=is_watched), pairs))
+    return result
 
 
 def rows(*, is_quick: bool) -> Iterator[Row]:
     """Measure the parts, and the whole."""
     yield from observe_cost.rows(is_quick=is_quick)
-    yield from ab_rows(measure(*((1000, 12) if is_quick else (2000, 60))))
+    yield from ab_rows(measure(*((1000, 3) if is_quick else (2000, 15))))
 
 
 def ab_rows(result: ObserveResult) -> Iterator[Row]:
@@ -191,7 +202,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.observe", description=__doc__)
     parser.add_argument("--frames", type=int, default=2000, help="of one turn")
-    parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--pairs", type=int, default=15, help=f"in each of {ROUNDS} rounds")
     parser.add_argument("--recording", action="store_true", help="an admin port that nobody asks anything")
     options = parser.parse_args()
     for row in ab_rows(measure(options.frames, options.pairs, is_watched=not options.recording)):

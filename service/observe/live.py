@@ -122,7 +122,8 @@ class LiveState:
     def _stages(self, rows: Rows) -> dict[int, dict[str, list[float]]]:
         """Return p50 and p99 in ms of every stage over the last seconds, by model."""
         rows = rows[:, -STAGE_FRAMES:]
-        rows = rows[:, (rows[OUTCOME] == OK) & (rows[PLACE] >= 0)]
+        is_wanted = (rows[OUTCOME] == OK) & (rows[PLACE] >= 0)
+        rows = rows if is_wanted.all() else rows[:, is_wanted]
         models = self._observer.streams.models[rows[PLACE]]
         durations = durations_us(rows)
         stages: dict[int, dict[str, list[float]]] = {}

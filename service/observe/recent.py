@@ -74,26 +74,25 @@ def stream_reports(
     """
     rows, seconds = window or recent_rows(observer, now_ns)
     table = observer.streams
-    rows = rows[:, rows[PLACE] >= 0]
-    rates = np.bincount(rows[PLACE], minlength=len(table.uids)) / np.clip(
-        (now_ns - table.opened_ns) / 1e9, LEAST_S, seconds
-    )
-    ok = rows[:, rows[OUTCOME] == OK]
-    latencies = grouped_quantiles(ok[PLACE], ok[BUILT] - ok[RECEIVED], (0.5, 0.99))
+    of_open = rows[PLACE] >= 0
+    counts = np.bincount(rows[PLACE][of_open], minlength=len(table.uids))
+    rates = counts / np.clip((now_ns - table.opened_ns) / 1e9, LEAST_S, seconds)
+    is_ok = of_open & (rows[OUTCOME] == OK)
+    latencies = grouped_quantiles(rows[PLACE][is_ok], (rows[BUILT] - rows[RECEIVED])[is_ok], (0.5, 0.99))
     slowest = np.zeros(len(table.uids), np.int64)
     slowest[list(latencies)] = [p99 for _, p99 in latencies.values()]
     places = table.places
     ranked = places[np.lexsort((table.uids[places], -slowest[places]))]
     top = ranked[:limit].tolist()
-    chosen = ok[:, np.isin(ok[PLACE], top)]
-    ages = table.known_ages_ns(chosen)
-    age = grouped_quantiles(chosen[PLACE][ages >= 0], ages[ages >= 0], (0.5,))
+    ages = table.known_ages_ns(rows)
+    has_age = is_ok & (ages >= 0)
+    age = grouped_quantiles(rows[PLACE][has_age], ages[has_age], (0.5,))
     reports = []
     for place in top:
         record = table.at(place)
         assert record is not None  # noqa: S101 - for mypy: its place is taken
         p50, p99 = latencies.get(place, (None, None))
-        counts = table.outcomes[place].tolist()
+        outcomes = table.outcomes[place].tolist()
         reports.append(
             StreamReport(
                 record,
@@ -101,7 +100,7 @@ def stream_reports(
                 _ms(p50),
                 _ms(p99),
                 _ms(age.get(place, (None,))[0]),
-                {outcome.value: count for outcome, count in zip(OUTCOMES, counts, strict=True) if count},
+                {outcome.value: count for outcome, count in zip(OUTCOMES, outcomes, strict=True) if count},
                 int(table.late[place]),
             )
         )
