@@ -18,7 +18,7 @@ async def get(address, path="/metrics", request=None):
     """Status and body of one HTTP request."""
     host, port = address.split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(request or f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    writer.write(request or f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     data = await reader.read()
     writer.close()
     await writer.wait_closed()
