@@ -150,7 +150,10 @@ def _load_script(
     path: Path, torch_device: torch.device, inputs: str | None, outputs: str | None, max_batch_size: int | None
 ) -> Program:
     if inputs is None:
-        raise ModelFileError(f"{path}: TorchScript declares no shapes: set option inputs, as in image:FP32:3,224,224")
+        raise ModelFileError(
+            f"{path}: TorchScript declares no shapes: write input and output in config.pbtxt, or "
+            "set option inputs, as in image:FP32:3,224,224"
+        )
     has_batch = max_batch_size != 0
     module = torch.jit.load(str(path), map_location=torch_device).eval()
     declared = _parse_tensors("inputs", inputs, has_batch=has_batch)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines import open_engine
 from engines.datatypes import NAME_BY_DTYPE
 from engines.engine import EngineSpecs, TensorSpec
 from engines.errors import EngineError
@@ -15,7 +14,7 @@ from service.clock import MonotonicClock
 from service.models.completion import complete
 from service.models.config import describe, model_file, serving_versions
 from service.models.description import ModelDescription
-from service.models.placing import open_device_of_kind, open_placed
+from service.models.placing import open_device_of_kind, open_instance, open_placed
 from service.models.repository import ModelEntry, Repository, RepositoryError
 from service.models.warmup_samples import inputs_of
 
@@ -67,14 +66,8 @@ def _check_version(entry: ModelEntry, number: int, description: ModelDescription
         path = model_file(entry, number, description)
         device, description = open_placed(description, open_device_of_kind, clock, cpu_fallback=cpu_fallback)
         try:
-            engine = open_engine(
-                description.backend,
-                model_path=path,
-                device=device,
-                clock=clock,
-                options=description.engine_options,
-                max_batch_size=description.max_batch_size,
-            )
+            warnings = description.warnings
+            engine = open_instance(description, path, device, clock, {})
             try:
                 completed = complete(description, engine.specs)
                 for sample in completed.warmup:

@@ -4,11 +4,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines import open_engine
+import structlog
+
 from engines.device import Device
 from engines.engine import Engine, UnboundEngine
 from engines.errors import EngineError, ModelFileError
-from forebay.wire.model_config_pb2 import DataType, ModelInput, ModelOutput
 from service.batching.cost_model import CostModel
 from service.batching.cost_table import CostIdentity
 from service.batching.former import BatchFormer
@@ -18,7 +18,7 @@ from service.models.completion import complete
 from service.models.config_text import ConfigError
 from service.models.description import ModelDescription
 from service.models.memory import MemoryAccount, buffer_bytes, model_bytes
-from service.models.placing import OpenDevice, device_kind, open_device_of_kind, open_placed
+from service.models.placing import OpenDevice, device_kind, open_device_of_kind, open_instance, open_placed
 from service.models.trials import calibrate_lane, run_sample
 from service.models.unbound import FRAMES_LIMIT_BYTES, HANG_LIMIT_NS, measure_unbound
 from service.models.version import ModelVersion
@@ -33,6 +33,8 @@ from service.pipeline.unbound import UnboundFrames
 from service.request import CompletionSink
 from service.results.finisher import ResultFinisher
 from service.worker_pool import WorkerPool
+
+log = structlog.get_logger(__name__)
 
 LEAST_HANG_NS = 2_000_000_000
 HANG_FACTOR = 10  # times the slowest batch; a busy machine is slow, not hung
@@ -102,14 +104,17 @@ def _build(
     """Make every part; `undo` closes what was made, last made first."""
     clock = context.clock
     started_ns = clock.now_ns()
+    wanted = description.device
     device, description = open_placed(description, context.open_device, clock, cpu_fallback=context.cpu_fallback)
     undo.callback(device.close)
+    if description.device != wanted:
+        log.warning("configuration", model=description.name, detail=description.warnings[-1])
     holding = context.memory.open()
     undo.callback(holding.give_back)
     holding.take(model_bytes(model_path, description.instance_count))
     engines: list[Engine] = []
     for _ in range(description.instance_count):
-        engines.append(_open_engine(description, model_path, device, context))
+        engines.append(open_instance(description, model_path, device, clock, context.engine_options))
         undo.callback(engines[-1].close)
     specs = engines[0].specs
     _check_shapes(engines[0], description)
@@ -202,34 +207,6 @@ def _check_shapes(engine: Engine, description: ModelDescription) -> None:
         f"tensor {tensor.name!r} has no fixed size (shape {list(tensor.shape)}), which backend {description.backend!r} "
         "does not run: export the model with fixed inner dimensions, or serve it as ONNX"
     )
-
-
-def _open_engine(
-    description: ModelDescription, model_path: Path | None, device: Device, context: VersionContext
-) -> Engine:
-    defaults = context.engine_options.get(description.backend, {})
-    return open_engine(
-        description.backend,
-        model_path=model_path,
-        device=device,
-        clock=context.clock,
-        options={**_declared(description, model_path), **defaults, **description.engine_options},
-        max_batch_size=description.max_batch_size,
-    )
-
-
-def _declared(description: ModelDescription, model_path: Path | None) -> dict[str, str]:
-    """Return the tensors of a TorchScript model, which declares none, as the configuration writes them."""
-    if description.backend != "torch" or model_path is None or model_path.suffix != ".pt":
-        return {}
-    config = description.config
-    sides = (("inputs", config.input), ("outputs", config.output))
-    return {key: ";".join(_declaration(tensor) for tensor in tensors) for key, tensors in sides if tensors}
-
-
-def _declaration(tensor: ModelInput | ModelOutput) -> str:
-    type_name = DataType.Name(tensor.data_type).removeprefix("TYPE_")
-    return f"{tensor.name}:{type_name}:{','.join(str(dim) for dim in tensor.dims)}"
 
 
 def _identity(description: ModelDescription, version: str, device: Device, context: VersionContext) -> CostIdentity:

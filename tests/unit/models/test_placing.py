@@ -32,6 +32,7 @@ def test_torch_falls_back_to_the_cpu_if_it_may_and_says_so_in_its_configuration(
     assert description.device == "cuda:1"
     device, placed = open_placed(description, without_a_gpu, CLOCK, cpu_fallback=True)
     assert (device.name, placed.device) == ("cpu", "cpu")
+    assert placed.warnings[-1].startswith("m: runs on the CPU: device 'cuda' is not available: ")
     config = complete(placed, specs()).config
     assert [type(config.instance_group[0]).Kind.Name(group.kind) for group in config.instance_group] == ["KIND_CPU"]
 
