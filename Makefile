@@ -17,6 +17,8 @@ MAY_BE_EMPTY := || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
 # A folder of tests/heavy with a requirements.txt gets an environment of its own, .venv-<folder>, on top of the locked one.
 # With a requirements-alone.txt it gets just that: foreign clients want other versions of the same libraries.
 HEAVY := $(sort $(patsubst tests/heavy/%/,%,$(dir $(wildcard tests/heavy/*/requirements.txt tests/heavy/*/requirements-alone.txt))))
+# A folder of tests/soak may have one as well; nothing but `make test-soak` makes its environment.
+SOAK := $(patsubst tests/soak/%/requirements-alone.txt,%,$(wildcard tests/soak/*/requirements-alone.txt))
 
 .PHONY: help
 help: ## List these commands
@@ -49,8 +51,12 @@ test-gpu: ## Run the tests that need a CUDA device, with PYTHON or python3 and w
 	@$(or $(PYTHON),python3) tests/gpu/run.py $(ARGS)
 
 .PHONY: test-soak
-test-soak: $(READY) ## Run the tests that take minutes
-	@$(PYTEST) $(PATIENT) -m soak $(ARGS) $(MAY_BE_EMPTY)
+test-soak: $(READY) $(addprefix test-soak-,$(SOAK)) ## Run the tests that take minutes
+	@$(PYTEST) $(PATIENT) -m soak $(addprefix --ignore=tests/soak/,$(SOAK)) $(ARGS) $(MAY_BE_EMPTY)
+
+.PHONY: $(addprefix test-soak-,$(SOAK))
+$(addprefix test-soak-,$(SOAK)): test-soak-%: .venv-%/.ready
+	@.venv-$*/bin/python -m pytest $(PATIENT) -m soak tests/soak/$* $(ARGS) $(MAY_BE_EMPTY)
 
 .PHONY: $(addprefix test-heavy-,$(HEAVY))
 $(addprefix test-heavy-,$(HEAVY)): test-heavy-%: .venv-%/.ready
@@ -61,6 +67,10 @@ $(addprefix test-heavy-,$(HEAVY)): test-heavy-%: .venv-%/.ready
 	@touch $@
 
 .venv-%/.ready: tests/heavy/%/requirements-alone.txt pyproject.toml
+	@PYTHON="$(PYTHON)" tools/make_venv.sh .venv-$* $<
+	@touch $@
+
+.venv-%/.ready: tests/soak/%/requirements-alone.txt pyproject.toml
 	@PYTHON="$(PYTHON)" tools/make_venv.sh .venv-$* $<
 	@touch $@
 

@@ -6,7 +6,8 @@
   `nightly`. None has a deadline: machines differ.
 - Asynchronous code is tested by `asyncio.run(...)` inside a plain test: a loop per test, no plugin, nothing hidden.
 - What servers keep between runs goes to a folder of the session, never to the user's cache.
-- Everything below tests/heavy is heavy: `make test-all` runs it, `make test` does not.
+- Everything below tests/heavy is heavy: `make test-all` runs it, `make test` does not. Below tests/soak, likewise:
+  `make test-soak`.
 """
 
 import os
@@ -27,12 +28,15 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for tests that import onnxruntime themselves
 
 HEAVY = Path(__file__).parent / "heavy"
+SOAK = Path(__file__).parent / "soak"
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(HEAVY):
             item.add_marker(pytest.mark.heavy)
+        if item.path.is_relative_to(SOAK):
+            item.add_marker(pytest.mark.soak)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,0 +1,1 @@
+"""KServe's own client against `forebay serve` in a process of its own."""
