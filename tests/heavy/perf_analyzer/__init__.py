@@ -1,0 +1,1 @@
+"""perf_analyzer, the real one, against `forebay serve` in a process of its own."""
