@@ -7,16 +7,19 @@ Owner: the event loop's thread.
 """
 
 import asyncio
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
 
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+SERVICE = "grpc.health.v1.Health"
 _Status = health_pb2.HealthCheckResponse
 
 
-class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # no stubs
-    """See the module."""
+class HealthServicer:
+    """See the module. Messages are parsed here: gRPC calls what it cannot parse UNKNOWN, in the words of a library."""
 
     def __init__(self) -> None:
         self._statuses: dict[str, int] = {"": _Status.NOT_SERVING}
@@ -39,23 +42,49 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # n
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def Check(self, request: Any, context: Any) -> Any:  # noqa: ANN401, N802 - generated names without stubs
-        """Answer once."""
-        status = self._statuses.get(request.service)
-        if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no model {request.service[:128]!r} here")
-        return _Status(status=status)
+    def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
+        """Return what grpc.aio registers."""
+        methods = {
+            "Check": grpc.unary_unary_rpc_method_handler(self.check),
+            "List": grpc.unary_unary_rpc_method_handler(self.list),
+            "Watch": grpc.unary_stream_rpc_method_handler(self.watch),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
 
-    async def Watch(self, request: Any, context: Any) -> None:  # noqa: ANN401, N802
+    async def check(self, data: bytes, context: Context) -> bytes:
+        """Answer once."""
+        name = await _service_of(data, context)
+        status = self._statuses.get(name)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no model {name[:128]!r} here")
+        answer: bytes = _Status(status=status).SerializeToString()
+        return answer
+
+    async def list(self, _: bytes, __: Context) -> bytes:
+        """Answer for the server and every model."""
+        statuses = {name: _Status(status=status) for name, status in self._statuses.items()}
+        answer: bytes = health_pb2.HealthListResponse(statuses=statuses).SerializeToString()
+        return answer
+
+    async def watch(self, data: bytes, context: Context) -> None:
         """Answer now and at every change."""
+        name = await _service_of(data, context)
         told = None
         while True:
             changed = self._changed
-            status = self._statuses.get(request.service, _Status.SERVICE_UNKNOWN)
+            status = self._statuses.get(name, _Status.SERVICE_UNKNOWN)
             if status != told:
-                await context.write(_Status(status=status))
+                await context.write(_Status(status=status).SerializeToString())
                 told = status
             if self._is_draining:
                 return
             if changed is self._changed:  # nothing changed while it wrote
                 await changed.wait()
+
+
+async def _service_of(data: bytes, context: Context) -> str:
+    try:
+        name: str = health_pb2.HealthCheckRequest.FromString(data).service
+    except DecodeError:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message is no HealthCheckRequest")
+    return name

@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any, Protocol, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from forebay.wire import inference_pb2 as pb
 from service.errors import ServiceError
@@ -120,10 +121,13 @@ class ModelRpcs:
 def handler_of(rpc: Rpc | OfPeer, request: Any) -> "grpc.RpcMethodHandler[Any, Any]":  # noqa: ANN401 - a message class
     """Make grpc.aio's handler of a function from message to message, or to an awaitable of one."""
 
-    async def handle(message: Any, context: Context) -> Any:  # noqa: ANN401 - messages
+    async def handle(data: bytes, context: Context) -> Any:  # noqa: ANN401 - a message
         try:
+            message = request.FromString(data)  # here, since gRPC calls what it cannot parse UNKNOWN
             answer = rpc.rpc(message, context.peer()) if isinstance(rpc, OfPeer) else rpc(message)
             return await answer if isinstance(answer, Awaitable) else answer
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the message is no {request.DESCRIPTOR.name}")
         except InferenceError as error:
             await context.abort(error.code, error.message)
         except ServiceError as error:
@@ -134,6 +138,4 @@ def handler_of(rpc: Rpc | OfPeer, request: Any) -> "grpc.RpcMethodHandler[Any, A
             status = status_of(internal(error))
             await context.abort(status.code, status.message)
 
-    return grpc.unary_unary_rpc_method_handler(
-        handle, request_deserializer=request.FromString, response_serializer=lambda message: message.SerializeToString()
-    )
+    return grpc.unary_unary_rpc_method_handler(handle, response_serializer=lambda message: message.SerializeToString())

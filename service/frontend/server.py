@@ -10,7 +10,6 @@ from typing import Any
 
 import grpc
 import structlog
-from grpc_health.v1 import health_pb2_grpc
 
 from forebay.wire import frames_pb2 as pb
 from service.clock import Clock
@@ -65,8 +64,7 @@ class FrontEnd:
         self._server = grpc.aio.server(interceptors=interceptors, options=server_options(settings))
         self.health = HealthServicer()
         self._housekeeping: asyncio.Task[None] | None = None
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        self._server.add_generic_rpc_handlers((frames.handler(), inference.handler()))
+        self._server.add_generic_rpc_handlers((frames.handler(), inference.handler(), self.health.handler()))
 
     async def start(self) -> list[str]:
         """Listen and return the addresses, with real port numbers. Raises AddressError or CertificateError."""

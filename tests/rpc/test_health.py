@@ -59,3 +59,27 @@ async def test_a_watcher_that_leaves_is_forgotten(tmp_path):
         before = len(asyncio.all_tasks())
         watch.cancel()
         await eventually(lambda: len(asyncio.all_tasks()) < before)
+
+
+@on_loop
+async def test_the_health_of_everything_is_listed(tmp_path):
+    async with real_server(simulated(simulated(tmp_path, "one"), "two")) as running:
+        health = health_pb2_grpc.HealthStub(running.channel)
+        running.server.front_end.health.set("two", is_serving=False)
+        listed = (await health.List(health_pb2.HealthListRequest())).statuses
+        assert {name: status.status for name, status in listed.items()} == {
+            "": SERVING,
+            "one": SERVING,
+            "two": NOT_SERVING,
+        }
+
+
+@on_loop
+async def test_bytes_that_are_no_request_are_refused_and_never_unknown(tmp_path):
+    async with real_server(simulated(tmp_path)) as running:
+        for call in (
+            running.channel.unary_unary("/grpc.health.v1.Health/Check")(b"\xff\xff"),
+            running.channel.unary_stream("/grpc.health.v1.Health/Watch")(b"\xff\xff"),
+        ):
+            assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert await call.details() == "the message is no HealthCheckRequest"

@@ -1,0 +1,77 @@
+"""Every call of inference.GRPCInferenceService is there, and none falls over a message that says nothing."""
+
+import grpc
+
+from forebay.wire import inference_pb2 as pb
+from tests.support.inference import stub_of
+from tests.support.loops import on_loop
+from tests.support.real_server import LEAK, eventually, real_server, simulated
+
+SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+ANSWERS = {  # to a message without a single field
+    "ServerLive": grpc.StatusCode.OK,
+    "ServerReady": grpc.StatusCode.OK,
+    "ModelReady": grpc.StatusCode.NOT_FOUND,
+    "ServerMetadata": grpc.StatusCode.OK,
+    "ModelMetadata": grpc.StatusCode.NOT_FOUND,
+    "ModelConfig": grpc.StatusCode.NOT_FOUND,
+    "ModelInfer": grpc.StatusCode.NOT_FOUND,
+    "ModelStreamInfer": grpc.StatusCode.OK,
+    "ModelStatistics": grpc.StatusCode.OK,
+    "RepositoryIndex": grpc.StatusCode.OK,
+    "RepositoryModelLoad": grpc.StatusCode.INTERNAL,
+    "RepositoryModelUnload": grpc.StatusCode.INVALID_ARGUMENT,
+    "SystemSharedMemoryStatus": grpc.StatusCode.OK,
+    "SystemSharedMemoryRegister": grpc.StatusCode.INVALID_ARGUMENT,
+    "SystemSharedMemoryUnregister": grpc.StatusCode.OK,
+    "CudaSharedMemoryStatus": grpc.StatusCode.OK,
+    "CudaSharedMemoryRegister": grpc.StatusCode.INVALID_ARGUMENT,
+    "CudaSharedMemoryUnregister": grpc.StatusCode.OK,
+    "TraceSetting": grpc.StatusCode.OK,
+    "LogSettings": grpc.StatusCode.OK,
+}
+
+
+def test_the_table_has_every_call():
+    assert set(ANSWERS) == {method.name for method in SERVICE.methods}
+
+
+@on_loop
+async def test_every_call_answers_a_message_that_says_nothing(tmp_path):
+    simulated(tmp_path)
+    settings = {"model_control_mode": "explicit", "load_model": ("sim",), "allow_client_shm": True}
+    async with real_server(tmp_path, **settings) as running:
+        for method in SERVICE.methods:
+            path = f"/{SERVICE.full_name}/{method.name}"
+            if method.client_streaming:
+                call = running.channel.stream_stream(path)()
+                await call.done_writing()
+            else:
+                call = running.channel.unary_unary(path)(b"")
+            code, details = await call.code(), await call.details()
+            assert (method.name, code) == (method.name, ANSWERS[method.name]), details
+            assert not LEAK.search(details), details
+
+
+@on_loop
+async def test_every_call_refuses_bytes_that_are_no_message(tmp_path):
+    simulated(tmp_path)
+    async with real_server(tmp_path) as running:
+        for method in SERVICE.methods:
+            path = f"/{SERVICE.full_name}/{method.name}"
+            if not method.client_streaming:
+                call = running.channel.unary_unary(path)(b"\xff\xff\xff")
+                assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT, method.name
+                assert not LEAK.search(await call.details())
+
+
+@on_loop
+async def test_a_server_that_drains_is_live_and_not_ready(tmp_path):
+    simulated(tmp_path)
+    async with real_server(tmp_path) as running:
+        stub = stub_of(running)
+        assert (await stub.ServerReady(pb.ServerReadyRequest())).ready
+        running.server._stop.set()
+        await eventually(lambda: not running.server._is_ready)
+        assert not (await stub.ServerReady(pb.ServerReadyRequest())).ready
+        assert (await stub.ServerLive(pb.ServerLiveRequest())).live
