@@ -79,6 +79,9 @@ async def test_failures_are_counted_by_reason(tmp_path):
         assert values[f'nv_inference_request_failure{{{failing},reason="BACKEND"}}'] == 2
         assert values[f"nv_inference_request_success{{{failing}}}"] == 1
         assert values[f'nv_inference_request_failure{{{sim},reason="REJECTED"}}'] == 1
+        counts = running.version("failing").statistics.snapshot()
+        assert values[f"nv_inference_request_duration_us{{{failing}}}"] == counts.success.ns // 1000
+        assert counts.fail.ns > 0
 
 
 @on_loop

@@ -165,3 +165,69 @@ def test_the_fields_that_a_response_may_have_are_the_protocols():
         "error_message",
         "infer_response",
     ]
+
+
+@on_loop
+async def test_sequences_of_a_model_are_lines_that_do_not_wait_for_each_other(tmp_path):
+    simulated(tmp_path, max_batch_size=1)
+    async with real_server(tmp_path) as running:
+        call = stub_of(running).ModelStreamInfer()
+        ways = [{"sequence_id": 7}, {"sequence_id": "cam"}, {"stream": "door"}, {}]
+        for number in range(40):
+            parameters = {**ways[number % 4], "sequence_start": number < 4, "sequence_end": number >= 36}
+            await call.write(sim_request(number, parameters=parameters))
+        await call.done_writing()
+        ids = [int((await call.read()).infer_response.id) for _ in range(40)]
+        for way in range(4):
+            assert [number for number in ids if number % 4 == way] == list(range(way, 40, 4))
+        assert await call.read() is grpc.aio.EOF
+
+
+@on_loop
+async def test_a_request_with_a_wrong_sequence_id_is_refused_before_those_that_wait(tmp_path):
+    """Its line is the model's own, and so it need not wait for the line of a sequence."""
+    simulated(tmp_path)
+    async with real_server(tmp_path, devices=SimulatedDevices()) as running:
+        running.hold()
+        call = stub_of(running).ModelStreamInfer()
+        await call.write(sim_request(1, parameters={"sequence_id": 3}))
+        await call.write(sim_request(2, parameters={"sequence_id": 0.5}))
+        response = await call.read()
+        assert response.infer_response.id == "2"
+        assert "invalid value type for 'sequence_id' parameter" in response.error_message
+        running.release()
+        assert (await call.read()).infer_response.id == "1"
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF
+
+
+@on_loop
+async def test_who_asks_for_an_empty_final_response_gets_one_response_which_is_final(tmp_path):
+    simulated(tmp_path)
+    async with real_server(tmp_path) as running:
+        stub = stub_of(running)
+        call = stub.ModelStreamInfer()
+        asked = {"triton_enable_empty_final_response": True}
+        for number in range(2):
+            await call.write(sim_request(number, parameters=asked))
+        await call.done_writing()
+        got = [response.infer_response async for response in call]
+        assert [response.id for response in got] == ["0", "1"]
+        assert all(response.outputs and response.parameters["triton_final_response"].bool_param for response in got)
+        alone = await stub.ModelInfer(sim_request(2, parameters=asked))
+        assert alone.outputs
+        assert "triton_final_response" not in alone.parameters
+
+
+@on_loop
+async def test_with_the_header_the_first_error_ends_the_stream_and_what_waits_is_given_up(tmp_path):
+    simulated(tmp_path)
+    async with real_server(tmp_path, devices=SimulatedDevices()) as running:
+        running.hold()
+        call = stub_of(running).ModelStreamInfer(metadata=(("triton_grpc_error", "true"),))
+        await call.write(sim_request(1, parameters={"sequence_id": 3}))
+        await call.write(sim_request(2, model="nobody"))
+        assert await call.code() is grpc.StatusCode.NOT_FOUND
+        assert await call.details() == "Request for unknown model: 'nobody' is not found"
+        running.release()
+        await eventually(lambda: running.server.permits.taken_count == 0)
