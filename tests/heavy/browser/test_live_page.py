@@ -88,7 +88,7 @@ async def page_under_load(browser, folder, names=ORDINARY, **settings):
 def cell(name, column):
     """An expression for the text of a camera's cell."""
     row = f"[...document.querySelectorAll('#rows tr')].find((row) => row.firstChild.textContent === {name!r})"
-    return f"{row}.children[{column}].textContent"
+    return f"{row}?.children[{column}].textContent"  # undefined until the row is there
 
 
 HAS_INK = """(() => {
