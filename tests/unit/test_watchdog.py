@@ -1,6 +1,6 @@
 from types import SimpleNamespace
 
-from service.watchdog import PAUSE_NS, Watchdog
+from service.watchdog import PAUSE_NS, Watchdog, waits_for_cpu_ns
 from tests.support.clock import ManualClock
 
 LIMIT_NS = 2_000_000_000
@@ -16,7 +16,9 @@ class Watched:
         version = SimpleNamespace(lanes=[SimpleNamespace(stages=[stage])], hang_limit_ns=LIMIT_NS)
         self.clock = ManualClock(START_NS)
         self.fatal = []
-        self.watchdog = Watchdog(lambda: [version], self.clock, self.fatal.append)
+        self.waits_ns = {"1": 0, "2": 0}
+        self.stage = stage
+        self.watchdog = Watchdog(lambda: [version], self.clock, self.fatal.append, lambda: dict(self.waits_ns))
 
     def look_until(self, now_ns: int) -> None:
         """Look every half second, and at `now_ns`."""
@@ -51,3 +53,37 @@ def test_pause_of_the_whole_process_is_not_taken_for_a_hang():
     assert watched.fatal == []
     watched.look_until(watched.clock.now_ns() + LIMIT_NS + 1)
     assert len(watched.fatal) == 1
+
+
+def test_time_without_a_cpu_is_not_taken_for_a_hang():
+    """One thread of the process waits for three quarters of the time: the limit is four times as far."""
+    watched = Watched()
+    for _ in range(int(3 * LIMIT_NS / STEP_NS)):
+        watched.waits_ns["2"] += STEP_NS * 3 // 4
+        watched.look_until(watched.clock.now_ns() + STEP_NS)
+    assert watched.fatal == []
+    watched.look_until(watched.clock.now_ns() + 2 * LIMIT_NS)  # now it gets all it wants, and the stage is still there
+    assert watched.fatal
+
+
+def test_waiting_before_the_batch_does_not_excuse_a_hang():
+    watched = Watched(busy_since_ns=0)
+    watched.waits_ns = {"1": 100 * LIMIT_NS, "2": 0}
+    watched.look_until(10 * LIMIT_NS)
+    watched.stage.busy_since_ns = watched.clock.now_ns()
+    watched.look_until(watched.clock.now_ns() + LIMIT_NS + STEP_NS)
+    assert watched.fatal
+
+
+def test_thread_that_began_under_suspicion_counts_from_then():
+    watched = Watched()
+    watched.look_until(START_NS + LIMIT_NS // 2)
+    watched.waits_ns["3"] = 100 * LIMIT_NS
+    watched.look_until(START_NS + LIMIT_NS + STEP_NS)
+    assert watched.fatal
+
+
+def test_the_kernel_says_how_long_the_threads_of_this_process_have_waited():
+    waits = waits_for_cpu_ns()
+    assert all(wait >= 0 for wait in waits.values())
+    assert waits == {} or max(waits.values()) < 1e15
