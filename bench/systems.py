@@ -1,5 +1,6 @@
 """The rows of the report that other benchmarks of this folder measure, and the capacity of the bundled detector."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -89,11 +90,12 @@ def capacity_rows(*, is_quick: bool) -> Iterator[Row]:
 def _capacity_row(fps: str, found: dict[str, Any]) -> Row:
     """Return the interval between what passed every time and what failed; the median is what passed."""
     passing, failing = found["highest_passing"] or 0.0, found["lowest_failing"]
-    note = f"p99's interval within {CAPACITY_SLO} and at most 1 % dropped, twice; {len(found['trials'])} runs of 20 s"
+    note = f"p99's interval within {CAPACITY_SLO} and at most 1 % dropped, twice; {len(found['trials'])} runs"
+    invalid = sum(not trial["is_valid"] for trial in found["trials"])
+    if invalid:
+        note += f", {invalid} of them INVALID"
+        passing = passing or math.nan  # the generator was the limit, so that nothing is known
     note += f"; {failing:g} cameras fail" if failing else f"; no more than {MOST_CAMERAS} were tried"
     if found["remark"]:
         note += f"; {found['remark']}"
-    invalid = sum(not trial["is_valid"] for trial in found["trials"])
-    if invalid:
-        note += f"; {invalid} runs were INVALID"
     return Row(f"bundled detector: cameras of {fps} fps", Spread.of([passing]), is_higher_better=True, note=note)
