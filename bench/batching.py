@@ -17,9 +17,10 @@ import numpy as np
 
 from bench.batching_bars import judge, load_bars
 from bench.batching_metrics import Cell, evaluate
-from bench.batching_report import draw, heading, line, verdict_lines
+from bench.batching_report import draw, heading, line, real_summary, verdict_lines
 from bench.batching_workloads import KINDS, SECOND_NS, Workload
 from bench.decide_cost import measure_decide_cost
+from bench.real_check import deviations, is_within
 from bench.real_time import run_real
 from bench.virtual_time import simulate
 from service.batching.settings import BatchingSettings, PolicyName
@@ -94,7 +95,7 @@ def run_batching_bench(options: BatchingBenchOptions, out: Callable[[str], None]
             out(line(cell, extra))
     is_timed = options.is_decide_measured and not options.is_real
     decide = dataclasses.asdict(measure_decide_cost(options.seconds)) if is_timed else None
-    verdicts = judge(results, decide, load_bars())
+    verdicts = [] if options.is_real else judge(results, decide, load_bars())  # real cells are held to virtual ones
     report: dict[str, Any] = {
         "mode": "real" if options.is_real else "virtual",
         "seconds": options.seconds,
@@ -110,6 +111,8 @@ def run_batching_bench(options: BatchingBenchOptions, out: Callable[[str], None]
     else:
         for text in verdict_lines(verdicts, decide):
             out(text)
+        if options.is_real:
+            out(real_summary(results))
     return report
 
 
@@ -161,7 +164,7 @@ def _virtual_cell(workload: Workload, policy: str, settings: BatchingSettings, o
 def _real_cell(
     workload: Workload, policy: str, settings: BatchingSettings, options: BatchingBenchOptions
 ) -> tuple[Cell, dict[str, Any]]:
-    """Return the run with the median p99 (goodput in overload would choose the same), and how late timers were."""
+    """Return the medians of several runs, how late timers were, and how far that is from virtual time."""
     runs = []
     for number in range(options.runs):
         real = run_real(workload, settings, seed=options.seed + number)
@@ -175,5 +178,14 @@ def _real_cell(
     middle["in_time_share_by_class"] = {key: float(np.median([c[key] for c in classes])) for key in classes[0]}
     lag_ms = float(np.median([real.timer_lag_p99_ms for _, real in runs]))
     voids = sum(real.is_void for _, real in runs)
-    extra = {"runs": len(runs), "timer_lag_p99_ms": lag_ms, "is_void": voids > len(runs) // 2}
-    return dataclasses.replace(runs[0][0], **middle), extra
+    cell = dataclasses.replace(runs[0][0], **middle)
+    virtual = _virtual_cell(workload, policy, settings, options)
+    found = deviations(dataclasses.asdict(cell), dataclasses.asdict(virtual), load_bars())
+    extra = {
+        "runs": len(runs),
+        "timer_lag_p99_ms": lag_ms,
+        "is_void": voids > len(runs) // 2,
+        "deviation_from_virtual": found,
+        "is_within_tolerance": is_within(found),
+    }
+    return cell, extra

@@ -63,11 +63,12 @@ def judge(results: Sequence[Mapping[str, Any]], decide: Mapping[str, Any] | None
         Verdict(bar, value, bar.is_met_by(value))
         for bar in bars
         if (cell := cells.get((bar.workload, bar.load))) is not None
-        for value in [_value_of(cell, bar.field)]
+        for value in [value_of(cell, bar.field)]
     ]
 
 
-def _value_of(cell: Mapping[str, Any], name: str) -> float | None:
+def value_of(cell: Mapping[str, Any], name: str) -> float | None:
+    """Return a field of a cell, an entry of a mapping after a dot, or `p99_over_bound`; None if it has no number."""
     if name == "p99_over_bound":
         p99_ms, bound_ms = cell["p99_ms"], cell["bound_p99_ms"]
         return None if p99_ms is None or bound_ms is None else p99_ms / bound_ms

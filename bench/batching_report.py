@@ -6,6 +6,7 @@ from typing import Any
 
 from bench.batching_bars import Verdict
 from bench.batching_metrics import Cell
+from bench.real_check import TOLERANCE
 
 PLOTTED = ("poisson", "cameras")
 LARGEST_P99_MS = 60.0
@@ -36,9 +37,21 @@ def line(cell: Cell, extra: Mapping[str, Any]) -> str:
     )
     if len(cell.in_time_share_by_class) > 1:
         text += "  " + ", ".join(f"{name} {share:.2%}" for name, share in cell.in_time_share_by_class.items())
-    if extra.get("is_void"):
-        text += f"  VOID: timers {extra['timer_lag_p99_ms']:.1f} ms late"
+    if "timer_lag_p99_ms" in extra:
+        text += "  VOID: " if extra["is_void"] else "  valid: "
+        text += f"timers {extra['timer_lag_p99_ms']:.2f} ms late; of virtual time: "
+        text += ", ".join(f"{name} {deviation:+.1%}" for name, deviation in extra["deviation_from_virtual"].items())
     return text
+
+
+def real_summary(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return one line about the cells with real threads."""
+    valid = [cell for cell in results if not cell["is_void"]]
+    within = sum(cell["is_within_tolerance"] for cell in valid)
+    return (
+        f"real threads: {within} of {len(valid)} valid cells are within {TOLERANCE:.0%} of virtual time; "
+        f"{len(results) - len(valid)} void"
+    )
 
 
 def _ms(value: float | None) -> str:

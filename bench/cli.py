@@ -31,6 +31,7 @@ def batching(
     policy: Annotated[list[str] | None, typer.Option(help="jit_edf, eager, window or preferred; repeat")] = None,
     seconds: Annotated[float, typer.Option(help="traffic per cell, in seconds")] = 10.0,
     seed: Annotated[int, typer.Option(help="of arrivals and executions")] = 1,
+    repeats: Annotated[int, typer.Option(help="with --real: runs per cell, of which the median counts")] = 5,
     plots: Annotated[Path | None, typer.Option(help="folder for p99 and goodput against load")] = None,
 ) -> None:
     """Compare the batch former with other policies and with the theoretical bound."""
@@ -45,6 +46,7 @@ def batching(
             policies=tuple(policy or ()),
             seconds=seconds,
             seed=seed,
+            runs=repeats,
             plots=plots,
         )
     except ValueError as error:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from bench.batching_workloads import Executor
 from bench.virtual_lane import LaneEvent, VirtualLane
+from service.batching.delivery_time import DeliveryTime
 from service.clock import Clock
 from service.request import Batch, LaneListener
 
@@ -35,6 +36,7 @@ class RealLane:
         slowdown: Callable[[int], float] | None = None,
     ) -> None:
         self.listener: LaneListener | None = None
+        self.delivery_time: DeliveryTime | None = None  # told of results: they leave as soon as they are seen
         self.index = 0
         self._clock = clock
         self._finished = finished
@@ -101,5 +103,9 @@ class RealLane:
             listener.compute_ended(batch, now_ns, event.h2d_ns, event.execute_ns)
             return
         self._finished(batch, now_ns)
+        batch.requests[0].timeline.readable_ns = event.at_ns
+        if self.delivery_time is not None:
+            for _ in batch.requests:
+                self.delivery_time.observe(event.at_ns, now_ns)
         self.unreserve(batch.slot_index)
         listener.slot_freed(batch.lane_index, batch.slot_index, event.d2h_ns)

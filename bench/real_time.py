@@ -1,32 +1,38 @@
 """Runs a batching workload with the real former thread and a real clock, on the simulated executor.
 
-A probe beside it measures how late timers are on this machine: a run whose p99 lag exceeds 1 ms says nothing about the
-former and is marked void.
+The load comes from a process of its own (`bench.trace_sender`), whose timers are the probe: a run in which their p99
+lag exceeds 1 ms says nothing about the former and is marked void. Requests are made before the clock starts, and the
+garbage collector rests while it runs.
 """
 
+import contextlib
+import gc
+import subprocess
 import sys
-import threading
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import cast
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.batching_workloads import Workload
 from bench.real_lane import RealLane
+from bench.trace_sender import END, READY, WORD
 from bench.virtual_time import NOT_YET_NS, cost_of
 from service.batching.former import BatchFormer
 from service.batching.settings import BatchingSettings
-from service.clock import Clock, MonotonicClock
+from service.clock import MonotonicClock
 from service.request import Batch, Completion, FrameBuffer, Request, StreamKey
+from service.tuning import SWITCH_INTERVAL_S
 
 LARGEST_LAG_NS = 1_000_000
-PROBE_PERIOD_NS = 5_000_000
 PERMITS = 20_000
-SWITCH_INTERVAL_S = 1e-4
-"""As the service sets it."""
+START_AFTER_NS = 50_000_000
+DRAIN_NS = 5_000_000_000
+READ_BYTES = 1 << 16
 _FRAME = cast("FrameBuffer", SimpleNamespace(release=lambda: None))
 
 
@@ -44,86 +50,126 @@ class RealRun:
         return self.timer_lag_p99_ms * 1e6 > LARGEST_LAG_NS
 
 
-class _Probe:
-    """A thread that sleeps and notes how late it wakes."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._lags_ns: list[int] = []
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="timer-probe", daemon=True)
-
-    def __enter__(self) -> "_Probe":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._is_over.is_set():
-            due_ns = self._clock.now_ns() + PROBE_PERIOD_NS
-            self._clock.sleep_until(due_ns)
-            self._lags_ns.append(self._clock.now_ns() - due_ns)
-
-    @property
-    def p99_ms(self) -> float:
-        return float(np.percentile(self._lags_ns, 99) / 1e6) if self._lags_ns else 0.0
-
-
 class _Sink:
     def post(self, completions: Sequence[Completion]) -> None:
         """Requests that were not executed keep their place in `finished_ns` at -1."""
 
 
 def run_real(workload: Workload, settings: BatchingSettings, *, seed: int = 1) -> RealRun:
-    """Run `workload` in real time. Blocks: as long as the trace is."""
+    """Run `workload` in real time. Blocks: as long as the trace is. Thread: main, since it tunes the interpreter."""
     clock = MonotonicClock()
     run = RealRun(np.full(len(workload.arrivals_ns), NOT_YET_NS))
+    finished: list[tuple[Batch, int]] = []
     errors: list[BaseException] = []
     start_ns = clock.now_ns()
     slowdown = workload.slowdown
-
-    def finished(batch: Batch, now_ns: int) -> None:
-        run.batch_rows.append(batch.rows)
-        for request in batch.requests:
-            run.finished_ns[request.id] = now_ns - start_ns
-
     lane = RealLane(
         workload.executor,
         clock,
-        finished,
+        lambda batch, now_ns: finished.append((batch, now_ns)),
         seed=seed,
         slowdown=None if slowdown is None else lambda now_ns: slowdown(now_ns - start_ns),
     )
     former = BatchFormer("bench", [lane], cost_of(workload.executor), settings, clock, _Sink(), PERMITS, errors.append)
     lane.listener = former
-    interval_s = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    try:
-        lane.start()
-        former.start()
-        start_ns = clock.now_ns()
-        with _Probe(clock) as probe:
-            _send(workload, former, clock, start_ns)
-        former.drain(clock.now_ns() + 5_000_000_000)
-    finally:
-        former.stop()
-        former.join()
-        lane.close()
-        sys.setswitchinterval(interval_s)
+    lane.delivery_time = former.delivery_time
+    with _sender(workload) as (trace_in, trace_out):
+        requests = _requests(workload)
+        with _tuned_interpreter():
+            lane.start()
+            former.start()
+            try:
+                start_ns = clock.now_ns() + START_AFTER_NS
+                _start(requests, start_ns)
+                trace_in.write(array("q", [start_ns]).tobytes())
+                lags = _receive(trace_out, requests, former)
+                former.drain(clock.now_ns() + DRAIN_NS)
+            finally:
+                former.stop()
+                former.join()
+                lane.close()
+    lags_ns = np.frombuffer(lags, np.int64)
     if errors:
         raise errors[0]
-    run.timer_lag_p99_ms = probe.p99_ms
+    for batch, now_ns in finished:
+        run.batch_rows.append(batch.rows)
+        run.finished_ns[[request.id for request in batch.requests]] = now_ns - start_ns
+    run.timer_lag_p99_ms = float(np.percentile(lags_ns, 99) / 1e6) if lags_ns.size else 0.0
     return run
 
 
-def _send(workload: Workload, former: BatchFormer, clock: Clock, start_ns: int) -> None:
-    streams: dict[int, StreamKey] = {}
+def _requests(workload: Workload) -> list[Request]:
+    """Make every request of the trace; ids are positions, and instants count from 0."""
+    streams = {stream: StreamKey(str(stream), workload.delivery) for stream in np.unique(workload.streams).tolist()}
     trace = zip(workload.arrivals_ns.tolist(), workload.budgets_ns.tolist(), workload.streams.tolist(), strict=True)
-    for position, (arrival_ns, budget_ns, stream) in enumerate(trace):
-        due_ns = start_ns + arrival_ns
-        clock.sleep_until(due_ns)
-        key = streams.setdefault(stream, StreamKey(str(stream), workload.delivery))
-        former.arrive(Request(position, key, 1, None, due_ns + budget_ns, due_ns, 1, _FRAME, lambda _: None))
+    return [
+        Request(position, streams[stream], 1, None, arrival_ns + budget_ns, arrival_ns, 1, _FRAME, _end)
+        for position, (arrival_ns, budget_ns, stream) in enumerate(trace)
+    ]
+
+
+def _end(_: Completion) -> None:
+    """Requests are counted from what the lane finished."""
+
+
+def _start(requests: list[Request], start_ns: int) -> None:
+    """Let the trace begin at `start_ns`."""
+    for request in requests:
+        request.arrival_ns += start_ns
+        if request.deadline_ns is not None:
+            request.deadline_ns += start_ns
+
+
+@contextlib.contextmanager
+def _tuned_interpreter() -> Iterator[None]:
+    """Threads take turns as in the service, and no collection stops them all."""
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+        sys.setswitchinterval(interval_s)
+
+
+@contextlib.contextmanager
+def _sender(workload: Workload) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Start the sender and give it the trace; yield its two ends once it is ready."""
+    command = [sys.executable, "-m", "bench.trace_sender"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:  # noqa: S603
+        try:
+            trace_in, trace_out = process.stdin, process.stdout
+            if trace_in is None or trace_out is None:
+                raise RuntimeError("the sender has no pipes")
+            arrivals = array("q", [len(workload.arrivals_ns), *workload.arrivals_ns.tolist()])
+            _write_all(trace_in, arrivals.tobytes())
+            if trace_out.read(WORD) != array("I", [READY]).tobytes():
+                raise RuntimeError("the sender of the trace did not start")
+            yield trace_in, trace_out
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def _write_all(sink: IO[bytes], data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[sink.write(left) :]
+
+
+def _receive(trace: IO[bytes], requests: list[Request], former: BatchFormer) -> bytes:
+    """Hand every request to the former when its position comes, as a session does; return what follows the last."""
+    data = b""
+    while chunk := trace.read(READ_BYTES):
+        data += chunk
+        whole = len(data) - len(data) % WORD
+        for number, position in enumerate(memoryview(data)[:whole].cast("I")):
+            if position == END:
+                return data[(number + 1) * WORD :] + trace.read()
+            former.arrive(requests[position])
+        data = data[whole:]
+    raise RuntimeError("the sender of the trace died")
