@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 
 class StreamPriority(enum.Enum):
-    """How urgent the work of a device stream is. A device that cannot tell all of them apart starts with the lowest."""
+    """How urgent the work of a device stream is. A device with fewer levels does not tell neighbours apart."""
 
     LOW = "low"
     NORMAL = "normal"
