@@ -17,6 +17,11 @@ COPY service/ service/
 RUN /opt/forebay/bin/pip install --no-deps --no-build-isolation . \
     && /opt/forebay/bin/pip check
 
+# Comma-separated extras of pyproject.toml, such as otel: --build-arg EXTRAS=otel
+ARG EXTRAS=
+RUN if [ -n "$EXTRAS" ]; then /opt/forebay/bin/pip install --constraint requirements.lock ".[$EXTRAS]"; fi \
+    && /opt/forebay/bin/pip check
+
 FROM build AS build-gpu
 RUN /opt/forebay/bin/pip install --constraint requirements.lock ".[cuda,tensorrt]" \
     && /opt/forebay/bin/pip check

@@ -7,6 +7,7 @@ thread of the library's.
 """
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -84,6 +85,9 @@ class OtlpSink:
 
 def open_sink(clock: Clock) -> OtlpSink:
     """Return a sink that sends to where the environment says. Raises ValueError for variables that make no sense."""
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if os.environ.get(name, "grpc") != "grpc":
+            raise ValueError(f"{name} is {os.environ[name]!r}; give grpc, and an endpoint that speaks it (port 4317)")
     library_log = logging.getLogger("opentelemetry")
     library_log.propagate = False
     library_log.handlers = [_Complaints(clock)]
