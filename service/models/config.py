@@ -21,7 +21,7 @@ from service.models.fields import refusals_of, warnings_of
 from service.models.instances import check_gpu, device_of, group_warnings, priorities_of
 from service.models.parameters import OwnParameters, read_parameters
 from service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
-from service.models.warmup_samples import read_samples
+from service.models.warmup_samples import WarmupSample, read_samples
 
 BACKEND_BY_NAME = {
     "onnxruntime": "onnxruntime",
@@ -80,6 +80,9 @@ def describe(entry: ModelEntry, config: ModelConfig | None = None, *, cpu_fallba
     labels: dict[str, tuple[str, ...]] = {}
     with problems:
         labels = _labels(config, entry, filename)
+    samples: tuple[WarmupSample, ...] = ()
+    with problems:
+        samples = read_samples(config, entry, filename)
     for check in (_max_batch_size, priorities_of, _batching, _check_tags):
         with problems:
             check(config, filename)
@@ -98,7 +101,7 @@ def describe(entry: ModelEntry, config: ModelConfig | None = None, *, cpu_fallba
         backend_options=options,
         model_filename=config.default_model_filename,
         labels=labels,
-        warmup=read_samples(config, entry, filename),
+        warmup=samples,
         warnings=tuple(f"{filename}: {line}" for line in warnings),
         config=config,
     )

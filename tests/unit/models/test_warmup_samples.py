@@ -154,6 +154,13 @@ def test_a_sample_that_cannot_be_meant_is_told_with_its_fix(tmp_path, text, word
     assert str(tmp_path) not in str(caught.value)
 
 
+def test_a_wrong_sample_is_told_with_all_else_that_is_wrong(tmp_path):
+    with pytest.raises(RepositoryError) as caught:
+        read(tmp_path, "max_batch_size: -1 " + sample(more="count: 10001"))
+    assert "max_batch_size is -1" in str(caught.value)
+    assert "model_warmup 'w': count is 10001" in str(caught.value)
+
+
 WORDS = spec(datatype="BYTES", shape=(2,))
 
 
