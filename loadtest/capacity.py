@@ -14,6 +14,7 @@ from loadtest.scenario import Arrival
 from loadtest.search import Bounds, Capacity, Target, Trial, find_capacity
 from loadtest.verdict import Verdict
 
+CAMERAS = "cameras"  # the unit of a search over streams
 ENOUGH = 1.5  # times the samples that the interval needs, since some are cut as warm-up
 
 
@@ -43,7 +44,7 @@ async def search_capacity(
         return result
 
     capacity = await find_capacity(trial, target, bounds)
-    unit = "cameras" if bounds.is_whole else "frames/s"
+    unit = CAMERAS if bounds.is_whole else "frames/s"
     write_json(json_path, to_document(capacity, options, target, unit), text(capacity, options, target, unit))
     if capacity.highest_passing is not None:
         return int(ExitCode.OK)
@@ -74,16 +75,22 @@ def text(capacity: Capacity, options: LoadOptions, target: Target, unit: str) ->
     """Return the answer in words."""
     low, high = capacity.highest_passing, capacity.lowest_failing
     per_stream = f" of {options.fps:g} fps" if options.job().scenario.arrival is Arrival.CAMERAS else ""
+
+    def load(value: float) -> str:
+        return f"{value:g} {unit.removesuffix('s') if value == 1 and unit == CAMERAS else unit}{per_stream}"
+
     if low is None:
-        answer = f"{high:g} {unit}{per_stream} is already too much for the target"
+        answer = f"{load(high or 0)} is already too much for the target"
     elif high is None:
-        answer = f"at least {low:g} {unit}{per_stream}: the highest load that was allowed still keeps the target"
+        answer = f"at least {load(low)}: with the highest load that was allowed the target still holds"
     else:
-        answer = f"{low:g} {unit}{per_stream} keep the target every time, {high:g} do not"
+        answer = f"the target holds with {load(low)} every time, with {high:g} it does not"
+    runs = len(capacity.trials)
     return (
         f"capacity: {answer}\n"
         f"target: upper end of p99 within {target.p99_ms:g} ms, at most {target.dropped_share:.2%} dropped;"
-        f" {len(capacity.trials)} runs of {options.duration}\n" + (f"{capacity.remark}\n" if capacity.remark else "")
+        f" {runs} {'run' if runs == 1 else 'runs'} of {options.duration} or more\n"
+        + (f"{capacity.remark}\n" if capacity.remark else "")
     )
 
 

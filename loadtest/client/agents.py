@@ -13,6 +13,7 @@ import sys
 import grpc
 
 from loadtest import messages
+from loadtest.client.words import no_agent
 from loadtest.errors import CannotConnectError
 from loadtest.messages import Message
 from loadtest.workers import LocalWorker
@@ -82,7 +83,7 @@ class AgentWorker:
         try:
             block = await self._call.read()
         except grpc.aio.AioRpcError as error:
-            raise CannotConnectError(f"the agent {self._address} is gone: {error.details()}") from error
+            raise CannotConnectError(no_agent(self._address, error.code(), error.details())) from error
         return messages.decode(block) if isinstance(block, bytes) else None
 
     async def close(self) -> None:

@@ -24,6 +24,14 @@ def cannot_connect(address: str, code: grpc.StatusCode, details: str | None) -> 
     return f"{address}: {status(code, details)}"
 
 
+def no_agent(address: str, code: grpc.StatusCode, details: str | None) -> str:
+    """Return why an agent cannot be used, or no longer."""
+    lowered = (details or "").lower()
+    if code is grpc.StatusCode.UNAVAILABLE and "connection refused" in lowered:
+        return f"no agent listens at {address}; start one there: `forebay load agent --listen HOST:PORT`"
+    return f"the agent {address} is gone: {status(code, details)}"
+
+
 def status(code: grpc.StatusCode, details: str | None) -> str:
     """Return a status as one phrase."""
     return f"{code.name}: {details}" if details else code.name

@@ -18,7 +18,7 @@ from loadtest.cli import load_app
 from loadtest.client import open_target
 from loadtest.client.forebay_v1 import encode_frame
 from loadtest.client.open_inference import RequestTemplate, outcome_of
-from loadtest.client.words import cannot_connect
+from loadtest.client.words import cannot_connect, no_agent
 from loadtest.clock import MonotonicClock
 from loadtest.errors import CannotConnectError, StreamBrokenError, UsageError
 from loadtest.frames import tensors
@@ -207,6 +207,12 @@ def test_where_nobody_listens_the_error_says_what_to_do(protocol, address, words
 )
 def test_what_grpc_says_about_a_connection_becomes_words_that_help(code, details, words):
     assert cannot_connect("x:1", grpc.StatusCode[code], details).startswith(words)
+
+
+def test_an_agent_that_is_not_there_is_named_with_what_to_do():
+    words = no_agent("x:1", grpc.StatusCode.UNAVAILABLE, "failed to connect: Connection refused (111)")
+    assert words == "no agent listens at x:1; start one there: `forebay load agent --listen HOST:PORT`"
+    assert no_agent("x:1", grpc.StatusCode.CANCELLED, "") == "the agent x:1 is gone: CANCELLED"
 
 
 def test_a_ca_file_that_cannot_be_read_is_the_users_mistake(tmp_path):

@@ -73,7 +73,7 @@ def test_cameras_are_found_exactly(tmp_path, capsys):
     assert code == ExitCode.OK
     assert (answer["highest_passing"], answer["lowest_failing"]) == (25, 26)
     assert [scenario.streams for scenario in tried].count(25) == 3
-    assert "25 cameras of 5 fps keep the target every time, 26 do not" in capsys.readouterr().out
+    assert "the target holds with 25 cameras of 5 fps every time, with 26 it does not" in capsys.readouterr().out
 
 
 def test_cameras_are_found_exactly_when_the_server_sheds_instead_of_letting_the_queue_grow(tmp_path):
@@ -100,7 +100,7 @@ def test_a_server_that_is_too_slow_for_one_camera_is_exit_code_3(tmp_path, capsy
     code, answer, _ = capacity_of(tmp_path, 0.2, target_ms=100.0, patience_s=1.0)
     assert code == ExitCode.SLO_MISSED
     assert (answer["highest_passing"], answer["lowest_failing"]) == (None, 1)
-    assert "1 cameras of 5 fps is already too much" in capsys.readouterr().out
+    assert "1 camera of 5 fps is already too much" in capsys.readouterr().out
 
 
 def test_a_trial_lasts_long_enough_for_the_interval_of_p99(tmp_path):
