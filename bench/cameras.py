@@ -18,6 +18,7 @@ FPS = 30.0
 CAPACITY_PER_S = LARGEST / (ALPHA_MS + BETA_MS * LARGEST) * 1e3
 CAMERAS = (20, 27)
 LEAST_SHARE = 0.97
+GUARD_S = 120.0  # above the time of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,9 @@ def measure_cameras(cameras: int, seconds: float = 20.0, transport: str = "tcp")
 def _run_client(address: str, cameras: int, seconds: float) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench.camera_load", address, "slow", "--payload-bytes", str(FRAME_BYTES)]
     command += ["--cameras", str(cameras), "--fps", str(FPS), "--seconds", str(seconds)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
+    output = subprocess.run(  # noqa: S603
+        command, check=True, stdout=subprocess.PIPE, text=True, timeout=seconds + GUARD_S
+    ).stdout
     result: dict[str, Any] = json.loads(output)
     return result
 

@@ -33,6 +33,7 @@ BUDGET_SHARE = 0.90
 BAR_CPU_SHARE = 0.55  # wall time is no bar: raw needs one core, the server and its client two
 BUDGET_P99_MS = 35.0
 MOST_ATTEMPTS = 3
+LOAD_GUARD_S = 1200.0  # a search runs for minutes
 ONE_DIMENSION = {"_s_0": 1.0, "_riv_0": 1.0}  # scale and variance; bias and mean are 0
 
 
@@ -178,7 +179,9 @@ def load(address: str, *options: str, command: tuple[str, ...] = ()) -> dict[str
     with TemporaryDirectory(prefix="forebay-bench-") as folder:
         path = Path(folder) / "report.json"
         line = [sys.executable, "-m", "loadtest", *command, "--address", address, "--json", str(path)]
-        done = subprocess.run([*line, "--no-live", *options], check=False, capture_output=True, text=True)  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            [*line, "--no-live", *options], check=False, capture_output=True, text=True, timeout=LOAD_GUARD_S
+        )
         if not path.exists():
             raise RuntimeError(f"forebay load ended with {done.returncode} and no report: {done.stderr.strip()}")
         report: dict[str, Any] = json.loads(path.read_text())
