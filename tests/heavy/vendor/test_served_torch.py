@@ -46,3 +46,13 @@ def test_a_triton_repository_with_torchscript_is_taken_or_told_every_fix(tmp_pat
     (finding,) = check_repositories([tmp_path], cpu_fallback=cpu_fallback)
     assert words in (finding.problem or finding.summary)
     assert [line for line in finding.warnings if "m: runs on the CPU: " in line] or not cpu_fallback or text != CONFIG
+
+
+def test_an_exported_program_says_everything_itself(tmp_path):
+    """No config.pbtxt: names, types, shapes and the batch come from model.pt2."""
+    root = served_torch.write_repository(tmp_path / "models", "KIND_CPU")
+    (root / "pixels" / "config.pbtxt").unlink()
+    (finding,) = check_repositories([root])
+    assert not finding.problem
+    assert "UINT8 [5, 7] -> " in finding.summary
+    assert "rows" in finding.summary
