@@ -157,9 +157,61 @@ def test_the_unix_socket_speaks_both_protocols(tmp_path):
 def test_settings_are_readable(address):
     with grpcclient.InferenceServerClient(address) as client:
         assert client.get_trace_settings(as_json=True)["settings"]["trace_level"]["value"] == ["OFF"]
-        assert "log_info" in client.get_log_settings(as_json=True)["settings"]
+        assert client.get_trace_settings("simple", as_json=True)["settings"]["trace_level"]["value"] == ["OFF"]
+        client.update_trace_settings("simple", {"trace_rate": None})  # back to the default
+        for changes, level in (({"log_verbose_level": 1}, 1), ({"log_verbose_level": 0, "log_info": True}, 0)):
+            settings = client.update_log_settings(changes).settings
+            assert (settings["log_info"].bool_param, settings["log_verbose_level"].uint32_param) == (True, level)
         with pytest.raises(InferenceServerException, match="cannot be changed"):
             client.update_log_settings({"log_file": "somewhere"})
+
+
+def test_a_restricted_call_is_let_through_with_its_header(tmp_path):
+    models.save(models.add_sub(), tmp_path / "simple" / "1" / "model.onnx")
+    restricted = "model-repository,model-config:admin=s3cret"
+    with (
+        serving(tmp_path, restricted_protocol=restricted) as address,
+        grpcclient.InferenceServerClient(address) as client,
+    ):
+        with pytest.raises(InferenceServerException, match="expecting header 'triton-grpc-protocol-admin'"):
+            client.get_model_config("simple")
+        headers = {"triton-grpc-protocol-admin": "s3cret"}
+        assert client.get_model_config("simple", headers=headers).config.name == "simple"
+        assert [model.name for model in client.get_model_repository_index(headers=headers).models] == ["simple"]
+        assert client.infer("simple", add_sub_inputs()).as_numpy("OUTPUT0")[0, 0] == 2
+
+
+def test_outputs_of_a_stream_may_lie_in_shared_memory(tmp_path):
+    from tritonclient.utils import shared_memory
+
+    models.save(models.add_sub(), tmp_path / "simple" / "1" / "model.onnx")
+    with (
+        serving(tmp_path, allow_client_shm="true") as address,
+        grpcclient.InferenceServerClient(address) as client,
+    ):
+        region = shared_memory.create_shared_memory_region("out", "/forebay-heavy-stream", 64 * 8)
+        answered = threading.Semaphore(0)
+        errors = []
+
+        def callback(result, error):
+            errors.append(error)
+            answered.release()
+
+        try:
+            client.register_system_shared_memory("out", "/forebay-heavy-stream", 64 * 8)
+            client.start_stream(callback)
+            for number in range(8):
+                wanted = grpcclient.InferRequestedOutput("OUTPUT0")
+                wanted.set_shared_memory("out", 64, 64 * number)
+                client.async_stream_infer("simple", add_sub_inputs(number), outputs=[wanted], request_id=str(number))
+            for _ in range(8):
+                assert answered.acquire(timeout=10)
+            client.stop_stream()
+            got = shared_memory.get_contents_as_numpy(region, np.int32, (8, 16), 0)
+            np.testing.assert_array_equal(got, np.arange(1, 9, dtype=np.int32)[:, np.newaxis] * np.ones(16, np.int32))
+            assert errors == [None] * 8
+        finally:
+            shared_memory.destroy_shared_memory_region(region)
 
 
 def test_sequences_and_own_parameters_are_taken(address):
