@@ -62,6 +62,8 @@ async def test_slow_server_replaces_the_frames_that_wait(tmp_path):
         for number in range(1, 8):
             await stream.send(tensor(number))
             await running.received(number)
+            if number == 1:  # it executes before the next one can take its place
+                await eventually(lambda: running.version().former.statistics().in_flight == 1)
         running.release()
         await stream.close()
         results = [result async for result in stream]
