@@ -29,7 +29,7 @@ AT_ONCE_LATENESS = 0.25
 """Part of mean(b) by which timers have to be late usually for late binding to cost more than it wins: then batches are
 bound at once, one batch deeper (docs/adr/0010-when-late-binding-is-given-up.md)."""
 KNEE_LOAD = 1.05
-KNEE_MARGIN = 1.5
+KNEE_MARGIN = 2.0
 GATHER_ALPHAS = 0.5
 """Company is worth waiting for while the oldest request is younger than this part of the fixed cost of a batch."""
 AGED_EVERY = 8

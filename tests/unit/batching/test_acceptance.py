@@ -1,4 +1,10 @@
-"""What the batch former promises, in virtual time on whole traces. The numbers with bars are in test_bars."""
+"""What the batch former promises, in virtual time on whole traces. The numbers with bars are in test_bars.
+
+The number in a name is that of the promise, 01 to 18. Others of them: 01 and 02 whatever happens in test_policy, 14 in
+test_window, 18 in test_bars; 01 with the thread in tests/pipeline/test_former_properties; 03 with sessions in
+tests/unit/frontend/test_session_rules; 16 over the wire in tests/rpc/test_abandoned; 17 over the wire in
+tests/rpc/test_health; 08 for a minute in tests/heavy/test_overload.
+"""
 
 import functools
 import random
@@ -7,7 +13,7 @@ import numpy as np
 import pytest
 
 from bench.batching_metrics import evaluate
-from bench.batching_workloads import GPU, MS, SECOND_NS, Workload, cameras, cameras_latest, cpu, poisson
+from bench.batching_workloads import GPU, MS, SECOND_NS, Workload, cameras, cameras_latest, cpu, mixed, poisson
 from bench.virtual_time import VirtualTime, cost_of, simulate
 from service.batching.cost_table import CostTableError
 from service.batching.settings import BatchingSettings
@@ -78,6 +84,20 @@ def test_04_compute_is_never_idle_while_something_is_pending_for_longer_than_the
     assert run.busy_ns / run.simulated_ns > 0.93  # offered work is 0.95 of capacity in batches that are not all full
 
 
+@pytest.mark.parametrize(("kind", "load"), [(poisson, 0.3), (cameras, 0.9), (poisson, 1.5)])
+def test_04_nothing_waits_beside_an_executor_with_nothing_to_do(kind, load):
+    virtual = VirtualTime(kind(load, 1, 3), SETTINGS)
+    step = virtual.core.step
+
+    def watched(now_ns):
+        wake_ns = step(now_ns)
+        assert virtual.core.lanes.in_flight or not len(virtual.core.pending)
+        return wake_ns
+
+    virtual.core.step = watched
+    virtual.run()
+
+
 @pytest.mark.parametrize("delay_us", [0, 500, 3_000])
 def test_05_nobody_is_held_back_longer_than_asked_for(delay_us):
     workload = poisson(0.05, 4, 3)
@@ -96,7 +116,17 @@ def test_06_nothing_is_late_or_shed_below_capacity(load, kind):
     assert cell.shed_share + cell.late_share <= (0.001 if kind is poisson else 0.0)
 
 
-def test_07_lone_request_takes_hardly_longer_than_its_work():
+@pytest.mark.parametrize("delay_us", [0, 3_000])
+def test_07_lone_request_takes_at_most_half_of_the_fixed_cost_longer_than_its_work(delay_us):
+    arrivals = (np.arange(50) * 100 * MS).astype(np.int64)
+    workload = Workload("lone", 0.0, GPU, arrivals, np.full(50, 33 * MS), np.zeros(50, np.int64), 5 * SECOND_NS)
+    run = simulate(workload, BatchingSettings(32, max_queue_delay_us=delay_us))
+    cost = cost_of(GPU)
+    work_ns = cost.h2d_ns(1) + 1.2 * cost.mean_ns(1) + cost.d2h_ns(1)
+    assert (run.finished_ns - arrivals).max() <= work_ns + cost.alpha_base_ns / 2 + MS
+
+
+def test_07_lone_request_leaves_at_once_on_an_idle_executor():
     rig = CoreRig()
     one = rig.arrive()
     assert rig.batches[0].formed_ns == one.arrival_ns
@@ -175,6 +205,14 @@ def test_11_no_stream_starves_and_one_that_joins_gets_a_fair_share():
     assert shares[newcomer] <= 1.25 * mean
 
 
+def test_12_both_classes_are_in_time_at_capacity():
+    workload = mixed(1.0, 4, 3)
+    run = simulate(workload, SETTINGS)
+    cell = evaluate(workload, "jit_edf", run.finished_ns, run.batch_rows)
+    assert set(cell.in_time_share_by_class) == {"33ms", "200ms"}
+    assert min(cell.in_time_share_by_class.values()) >= 0.999
+
+
 def test_13_latest_streams_wait_with_their_newest_frame_only():
     workload = cameras_latest(1.5, 1.5, 5)
     virtual = VirtualTime(workload, SETTINGS)
@@ -221,7 +259,7 @@ def test_16_a_cancelled_request_leaves_no_gap_in_the_batch_and_one_in_flight_run
     assert set(rig.ended().values()) == {Outcome.CANCELLED}
 
 
-def test_17_there_is_no_former_without_a_measured_cost():
+def test_17_there_is_no_former_and_so_no_model_that_serves_without_a_measured_cost():
     with pytest.raises(CostTableError):
         cost_model(sizes=())
 

@@ -34,7 +34,7 @@ def test_former_meets_the_bars_of(workload, load):
 
 
 @pytest.mark.slow
-def test_decision_costs_less_than_its_bars():
+def test_18_decision_costs_less_than_its_bars():
     report, _ = run(workloads=("cpu",), loads=(0.3,), policies=("jit_edf",), seconds=2.0)
     verdicts = [bar for bar in report["bars"] if bar["workload"] == "decide"]
     assert len(verdicts) == 2

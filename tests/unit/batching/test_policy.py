@@ -59,7 +59,7 @@ def test_compute_that_ends_early_pulls_the_next_batch():
     assert [len(b.requests) for b in rig.finish()] == [1]
 
 
-def test_no_more_batches_are_in_flight_than_depth():
+def test_02_no_more_batches_are_in_flight_than_depth():
     rig = CoreRig(BatchingSettings(1), cost_model(1))
     for _ in range(5):
         rig.arrive(200)
@@ -261,6 +261,21 @@ def test_batches_are_cut_to_a_size_that_wastes_nothing():
     assert (batch.rows, batch.executed_rows) == (16, 16)
 
 
+def test_batch_is_no_larger_than_the_load_is_worth():
+    """A backlog at a low rate of arrival: more rows in one batch would only make the first of them wait."""
+    rig = busy_rig()
+    rig.advance(2_000)  # what came before is forgotten
+    rig.finish()
+    rig.arrive(200, rows=32)
+    for _ in range(30):
+        rig.arrive(200, step=False)
+    knee = rig.cost.alpha_base_ns / rig.cost.beta_base_ns
+    rig.step()
+    rig.advance(10)
+    assert knee == pytest.approx(15, rel=0.01)
+    assert 15 <= rig.batches[2].rows < 30
+
+
 def test_requests_of_different_batch_keys_never_share_a_batch():
     rig = busy_rig()
     for number in range(6):
@@ -425,7 +440,7 @@ def play_step(rig, streams, kind, a, b, c):
 
 @settings(max_examples=60)
 @given(st.lists(step_kinds, max_size=60), former_settings(), st.sampled_from([(1, 2, 3, 4, 5, 6, 7, 8), (1, 4, 8)]))
-def test_every_request_ends_once_and_every_slot_returns_whatever_happens(steps, knobs, sizes):
+def test_01_every_request_ends_once_and_every_slot_returns_whatever_happens(steps, knobs, sizes):
     lanes = [StrictLane(0, slot_count=2), StrictLane(1)]
     rig = CoreRig(knobs, cost_model(sizes=sizes), lanes)
     streams = [stream(str(n), Delivery.LATEST if n % 2 else Delivery.EVERY, 1 + n // 2) for n in range(5)]

@@ -9,7 +9,7 @@ import pytest
 
 from service.batching.settings import BatchingSettings, QueuePolicy, TimeoutAction
 from service.errors import Outcome
-from tests.support.batching import MS, CoreRig, StrictLane, cost_model
+from tests.support.batching import MS, CoreRig, StrictLane, cost_model, stream
 
 START_NS = 1_000_000_000
 
@@ -127,18 +127,18 @@ TRACES = {
 
 
 @pytest.mark.parametrize("name", TRACES)
-def test_golden_trace(name):
+def test_14_golden_trace(name):
     options, arrivals, batches = TRACES[name]
     assert play(arrivals, **options) == (batches, {})
 
 
-def test_queue_timeout_rejects_on_time():
+def test_14_queue_timeout_rejects_on_time():
     policy = QueuePolicy(TimeoutAction.REJECT, default_timeout_us=3_000)
     batches, outcomes = play(at(0), settings=window(5, default_queue_policy=policy))
     assert (batches, outcomes) == ([], {0: Outcome.EXPIRED})
 
 
-def test_queue_timeout_under_delay_sends_the_request_behind_the_others():
+def test_14_queue_timeout_under_delay_sends_the_request_behind_the_others():
     policy = QueuePolicy(TimeoutAction.DELAY, default_timeout_us=3_000)
     batches, _ = play(at(1, 2, 4.5), settings=window(0, default_queue_policy=policy, largest=2), busy_until_ms=5)
     assert batches == [(5, [2, 0]), (5, [1])]
@@ -153,22 +153,44 @@ def test_queue_timeout_under_delay_sends_the_request_behind_the_others():
         (QueuePolicy(default_timeout_us=2_000, allow_timeout_override=True), 20, True),  # longer: ignored
     ],
 )
-def test_client_timeout_counts_only_where_it_is_allowed_and_shorter(policy, timeout_ms, is_rejected):
+def test_14_client_timeout_counts_only_where_it_is_allowed_and_shorter(policy, timeout_ms, is_rejected):
     _, outcomes = play([(1, {"timeout_ms": timeout_ms})], settings=window(default_queue_policy=policy), busy_until_ms=6)
     assert bool(outcomes) is is_rejected
 
 
-def test_default_policy_honours_a_client_timeout_that_triton_would_ignore():
+def test_14_default_policy_honours_a_client_timeout_that_triton_would_ignore():
     settings = BatchingSettings(8)
     _, outcomes = play([(1, {"timeout_ms": 3})], settings=settings, busy_until_ms=6)
     assert outcomes == {0: Outcome.EXPIRED}
 
 
-def test_full_queue_refuses():
+def test_14_full_queue_refuses():
     settings = window(5, default_queue_policy=QueuePolicy(max_queue_size=2))
     batches, outcomes = play(at(1, 2, 3), settings=settings, busy_until_ms=5)
     assert outcomes == {2: Outcome.OVERLOADED}
     assert batches == [(6, [0, 1])]
+
+
+def test_14_queue_policy_of_a_level_goes_before_the_default_one():
+    settings = window(
+        priority_levels=2,
+        default_priority_level=2,
+        default_queue_policy=QueuePolicy(TimeoutAction.REJECT, default_timeout_us=2_000),
+        priority_queue_policies={1: QueuePolicy(TimeoutAction.REJECT, default_timeout_us=4_000, max_queue_size=2)},
+    )
+    arrivals = [(1, {"priority": 1}), (1, {"priority": 2}), (2, {"priority": 1}), (2.5, {"priority": 1})]
+    batches, outcomes = play(arrivals, settings=settings, busy_until_ms=5.5)
+    assert outcomes == {0: Outcome.EXPIRED, 1: Outcome.EXPIRED, 3: Outcome.OVERLOADED}
+    assert batches == [(5.5, [2])]
+
+
+def test_14_order_within_a_stream_is_kept_though_the_later_request_is_more_urgent():
+    settings = window(priority_levels=2, default_priority_level=2, largest=1)
+    camera = stream()
+    arrivals = [(1, {"priority": 2, "on": camera}), (2, {"priority": 1, "on": camera}), (3, {"priority": 1})]
+    batches, _ = play(arrivals, settings=settings, busy_until_ms=5)
+    order = [position for _, (position,) in batches]
+    assert order.index(0) < order.index(1)
 
 
 def test_eager_sends_whatever_is_pending():
