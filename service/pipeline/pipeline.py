@@ -161,10 +161,12 @@ class Pipeline:
         """Send a batch in its reserved slot on its way; return whether it has come to its end already.
 
         Alone in the lane and with little to do on a synchronous device, it goes through all stages on the calling
-        thread: nothing could overlap with it, and the lane's threads wait in their channels and touch nothing.
+        thread: nothing could overlap with it, and the lane's threads wait in their channels and touch nothing. Not
+        where lanes take turns: the former must not wait for one.
         Thread: former. Blocks: for less than `RUN_THROUGH_NS`, as expected.
         """
-        if batch.is_alone and batch.work_ns < self._run_through_ns:
+        has_turns = self._turn is not None and self._turn.is_needed
+        if batch.is_alone and batch.work_ns < self._run_through_ns and not has_turns:
             self._run_through(batch)
             return True
         self.channels[0].send_now(batch)

@@ -8,6 +8,7 @@ from engines.device_host import HostDevice
 from engines.device_simulated import SimulatedDevice
 from service.pipeline.pipeline import RUN_THROUGH_NS
 from service.pipeline.slots import SlotState
+from service.pipeline.turns import ModelPriority, Turns
 from tests.support.batching import MS, CoreRig, StrictLane
 from tests.support.lane import LaneDriver
 
@@ -43,6 +44,16 @@ def test_any_other_batch_goes_from_thread_to_thread(device_class, expected):
     lane, batch, is_through = submitted(device_class, **expected)
     assert not is_through
     assert lane.completions == []
+    assert lane.pipeline.channels[0].receive() is batch
+
+
+def test_a_lane_that_takes_turns_with_others_leaves_the_waiting_to_its_threads():
+    lane = LaneDriver(2, HostDevice)
+    turns = Turns(1, lane.clock)
+    lane.pipeline._turn = turns.join(ModelPriority(), 1)
+    turns.join(ModelPriority(level=-1), 1)
+    batch = dataclasses.replace(lane.form(), is_alone=True)
+    assert not lane.pipeline.submit(batch)
     assert lane.pipeline.channels[0].receive() is batch
 
 
