@@ -114,9 +114,16 @@ class InferenceDialect:
         return None if oip.ModelStreamInferResponse.FromString(data).error_message else 0
 
 
+class UnaryDialect(InferenceDialect):
+    """The same requests, each in a call of its own."""
+
+    method = "/inference.GRPCInferenceService/ModelInfer"
+
+
 DIALECTS: dict[str, type[ForebayDialect] | type[InferenceDialect]] = {
     "forebay": ForebayDialect,
     "oip": InferenceDialect,
+    "oip-unary": UnaryDialect,
 }
 
 
@@ -128,6 +135,14 @@ class _Run:
     round_trips_s: list[float]
     not_ok: int = 0
     batch_rows: int = 0
+
+    async def one_caller(self, call: Any, seqs: range) -> None:  # noqa: ANN401 - grpc.aio's
+        """Make unary calls, one after the other."""
+        for seq in seqs:
+            message = self.dialect.frame(seq)
+            sent = time.perf_counter()
+            await call(message)  # raises for anything but OK
+            self.round_trips_s.append(time.perf_counter() - sent)
 
     async def one_stream(self, call: Any, index: int, count: int, window: int) -> None:  # noqa: ANN401 - grpc.aio's
         opening = self.dialect.opening(index, window)
@@ -173,10 +188,14 @@ async def run(
     options += [("grpc.use_local_subchannel_pool", 1)]  # else channels of one process share one connection
     connections = min(streams, max(4, streams // STREAMS_PER_CONNECTION))
     channels: list[Any] = [grpc.aio.insecure_channel(address, options=options) for _ in range(connections)]
-    calls: list[Any] = [channels[index % connections].stream_stream(dialect.method)() for index in range(streams)]
     started, started_cpu = time.perf_counter(), time.process_time()
     count = max(1, frames // streams)
-    await asyncio.gather(*(shared.one_stream(call, index, count, window) for index, call in enumerate(calls)))
+    if isinstance(dialect, UnaryDialect):
+        callers = [channels[index % connections].unary_unary(dialect.method) for index in range(streams * window)]
+        await asyncio.gather(*(shared.one_caller(call, range(max(1, count // window))) for call in callers))
+    else:
+        calls: list[Any] = [channels[index % connections].stream_stream(dialect.method)() for index in range(streams)]
+        await asyncio.gather(*(shared.one_stream(call, index, count, window) for index, call in enumerate(calls)))
     wall_s, cpu_s = time.perf_counter() - started, time.process_time() - started_cpu
     for channel in channels:
         await channel.close()

@@ -22,6 +22,7 @@ from bench.server_process import RunningServer, bare_server, running_server, sim
 IDENTITY_BYTES = 150_528  # 224 x 224 x 3
 SIZES = (20_480, IDENTITY_BYTES, 602_112)
 STREAMS, WINDOW = 4, 8
+NAMES = {"forebay": "identity", "oip": "Open Inference stream", "oip-unary": "Open Inference unary"}
 OFFER_GUARD_S = 300.0  # one run takes seconds; a server that hangs must not stop the others for ever
 BUDGET_CPU_MS, BUDGET_INFERENCE_CPU_MS, BUDGET_LONE_MS = 0.19, 0.25, 0.7
 BAR_OVER_BARE, BAR_OVER_CLIENT = 3.2, 2.6  # of the server's CPU; medians on a busy machine were 2.1 to 2.9, 1.5 to 2.4
@@ -152,6 +153,7 @@ def rows(*, is_quick: bool) -> Iterator[Row]:
             for payload_bytes in SIZES:
                 if (protocol, transport, payload_bytes) != ("forebay", "tcp", IDENTITY_BYTES):
                     yield from _cell(measure_identity(payload_bytes, transport, protocol, frames=1600, repeats=3))
+    yield from _cell(measure_identity(protocol="oip-unary", frames=1600, repeats=3))
 
 
 def _main_rows(result: IdentityResult) -> Iterator[Row]:
@@ -181,7 +183,7 @@ def _floor_rows(name: str, floor: FloorResult) -> Iterator[Row]:
 
 
 def _cell(result: IdentityResult) -> Iterator[Row]:
-    name = "Open Inference stream" if result.protocol == "oip" else "identity"
+    name = NAMES[result.protocol]
     case = f"{name}, {result.payload_bytes // 1000} KB, {result.transport}"
     is_budgeted = (result.protocol, result.transport, result.payload_bytes) == ("oip", "tcp", IDENTITY_BYTES)
     budget = BUDGET_INFERENCE_CPU_MS if is_budgeted else None
