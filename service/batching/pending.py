@@ -330,7 +330,7 @@ class PendingQueue:
     def _watch_timeout(self, entry: Entry, level: int) -> None:
         timeout_ns = self._timeout_ns(entry.request, level)
         if timeout_ns:
-            heapq.heappush(self._timeouts, (entry.arrival_ns + timeout_ns, entry.id))
+            heapq.heappush(self._timeouts, (min(entry.arrival_ns + timeout_ns, LATEST_NS), entry.id))
 
     def _timeout_ns(self, request: Request, level: int) -> int:
         policy = self._settings.queue_policy_of(level)

@@ -5,6 +5,7 @@ shapes and outputs make a `CallForm`, which `service.frontend.inference_lookup` 
 head takes it as it is. Checks come in Triton's order and in its words, since clients match on them. Pure.
 """
 
+import math
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ BATCH_NOTE = (
     "input shape. If you want to specify the full shape including the batch dim in your input dims config, try setting "
     "max_batch_size to zero. See the model configuration docs for more info on max_batch_size."
 )
+MAX_ELEMENTS = 1 << 40
 MAX_SHOWN = 64  # letters of a client's own words in a message
 FINAL_RESPONSE = "triton_final_response"
 Input = pb.ModelInferRequest.InferInputTensor
@@ -211,6 +213,8 @@ def _check_shape(inner: tuple[int, ...], shape: tuple[int, ...], expected: Tenso
             f"unexpected shape for input '{expected.name}' for model '{face.name}'. Expected {_shown(full)}, "
             f"got {_shown(shape)}.{note}"
         )
+    if 0 in inner and math.prod(dim or 1 for dim in inner) > MAX_ELEMENTS:  # no number of bytes would be wrong
+        raise InvalidRequestError(f"input '{expected.name}' has a dimension too large for '{face.name}'")
 
 
 def _shown(shape: tuple[int, ...]) -> str:

@@ -24,6 +24,7 @@ from service.frontend.inference_wire import Bytes
 
 KEY = re.compile(r"/?[A-Za-z0-9_.-]{1,200}", re.ASCII)
 MAX_OFFSET = 2**63 - 1  # of a file
+MAX_READ_BYTES = (1 << 31) - 4096  # what Linux reads at once; a region's file may be sparse and far larger
 FOLDER = Path("/dev/shm")  # noqa: S108 - what shm_open uses on Linux
 _Status = pb.SystemSharedMemoryStatusResponse.RegionStatus
 
@@ -40,6 +41,8 @@ class SystemRegion:
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Return a copy of a range."""
+        if nbytes > MAX_READ_BYTES:
+            raise out_of_range(self.name)
         data = os.pread(self.descriptor, nbytes, self.offset + offset)
         if len(data) != nbytes:
             raise out_of_range(self.name)
@@ -50,7 +53,13 @@ class SystemRegion:
         start = self.offset + offset
         if os.fstat(self.descriptor).st_size < start + len(data):  # pwrite would make the file longer
             raise out_of_range(self.name)
-        os.pwrite(self.descriptor, data, start)
+        rest = memoryview(data)
+        try:
+            while rest:  # the system may write less than it is given
+                written = os.pwrite(self.descriptor, rest, start)
+                rest, start = rest[written:], start + written
+        except OSError as error:  # a sparse file on a file system that is full
+            raise invalid(f"No room to write shared memory region: '{self.name}'") from error
 
     def close(self) -> None:
         """Close the file."""

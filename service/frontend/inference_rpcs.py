@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any, Protocol, TypeAlias
 
 import grpc
+import structlog
 from google.protobuf.message import DecodeError
 
 from forebay.wire import inference_pb2 as pb
@@ -16,6 +17,8 @@ from service.errors import ServiceError
 from service.frontend.inference_errors import InferenceError, internal, status_of
 from service.frontend.inference_face import face_of
 from service.frontend.inference_lookup import ModelLookup
+
+log = structlog.get_logger(__name__)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Rpc: TypeAlias = Callable[[Any], Any]
@@ -135,6 +138,7 @@ def handler_of(rpc: Rpc | OfPeer, request: Any) -> "grpc.RpcMethodHandler[Any, A
         except Exception as error:
             if isinstance(error, grpc.aio.AbortError):
                 raise
+            log.exception("call failed", request=request.DESCRIPTOR.name)
             status = status_of(internal(error))
             await context.abort(status.code, status.message)
 

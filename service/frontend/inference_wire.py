@@ -18,6 +18,7 @@ from service.errors import InvalidRequestError
 Bytes = bytes | memoryview
 
 MAX_KEY_BYTES = 4096  # of a head that is worth remembering: the longest real ones have some hundred
+MAX_FIELDS = 1024  # before the data, and inputs: a model has a few; two bytes each would make millions of a message
 _TAG_ID, _TAG_RAW = 0x1A, 0x3A  # of ModelInferRequest: id, raw_input_contents
 _TAGS_OF_HEAD = frozenset((0x0A, 0x12, _TAG_ID, 0x22, 0x2A, 0x32))  # model_name .. outputs, all length-delimited
 _MAX_LENGTH_SHIFT = 28  # protobuf's limit: five bytes for a length
@@ -76,11 +77,12 @@ def _parse(data: bytes) -> pb.ModelInferRequest:
 
 def _walk(data: bytes) -> InferMessage | None:
     position, end = 0, len(data)
-    id_start = id_end = 0
+    id_start = id_end = fields = 0
     request_id = b""
     while position < end and (tag := data[position]) != _TAG_RAW:
         if tag not in _TAGS_OF_HEAD:
             return None
+        fields = _counted(fields)
         field = position
         length, position = _length(data, position + 1)
         if tag == _TAG_ID:
@@ -110,7 +112,14 @@ def _raws(data: bytes, position: int) -> list[memoryview] | None:
         length, start = _length(data, position + 1)
         position = start + length
         raws.append(view[start:position])
+        _counted(len(raws))
     return raws if position == end else None
+
+
+def _counted(fields: int) -> int:
+    if fields >= MAX_FIELDS:
+        raise InvalidRequestError(f"the message has more than {MAX_FIELDS} inputs, outputs or parameters")
+    return fields + 1
 
 
 def _length(data: bytes, position: int) -> tuple[int, int]:

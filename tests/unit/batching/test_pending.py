@@ -1,5 +1,7 @@
 """The pending queue: order, latest-wins, groups, queue policies; and that nothing is lost whatever happens."""
 
+import threading
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -135,6 +137,11 @@ def test_shorter_of_default_and_wished_timeout_counts():
     pending, _ = queue_of(request(timeout_ms=50), request(timeout_ms=2), default_queue_policy=policy)
     assert [reason for _, reason in pending.time_out(2 * MS)] == [Reason.TIMED_OUT]
     assert len(pending.time_out(10 * MS)) == 1
+
+
+def test_absurdly_long_timeout_is_an_instant_that_a_clock_can_wait_for():
+    pending, _ = queue_of(request(timeout_ms=(2**63 - 1) // 1000))
+    assert pending.next_timeout_ns / 1e9 < threading.TIMEOUT_MAX
 
 
 def test_timeout_of_a_request_that_left_is_forgotten():

@@ -118,3 +118,9 @@ def test_numbers_are_written_as_protobuf_writes_them(number):
 )
 def test_the_raw_bytes_of_an_output_are_dense(array):
     assert bytes(raw_view(array)) == array.tobytes()
+
+
+@pytest.mark.parametrize("field", [b"\x3a\x00", b"\x2a\x00"], ids=["raw contents", "inputs"])
+def test_millions_of_empty_fields_are_refused_before_they_cost_anything(field):
+    with pytest.raises(InvalidRequestError, match="more than 1024"):
+        parse(field * 1_000_000)
