@@ -140,8 +140,10 @@ class ModelVersion:
         self.former.stop()
         # The former ends before its lanes close: what it still forms must find them open.
         is_ended = self.former.join(timeout_s)
+        if not is_ended:  # it may be inside the engine, with a batch that runs through
+            return False
         closed = [lane.close(timeout_s) for lane in self.lanes]
-        if not (is_drained and is_ended and all(closed)):
+        if not (is_drained and all(closed)):
             return False
         self.arena.close()
         if self.requests is not None:

@@ -30,7 +30,7 @@ class ExecutingStage(Stage):
         """Order the execution after the upload, wait for the turn where there is one, and run."""
         self.device_stream.wait(slot.uploaded)
         turn = self.turn
-        if turn is None or not turn.is_needed:
+        if turn is None or not (turn.is_needed or turn.is_asked):  # what was asked for is taken, to be given back
             self.execute(batch, slot)
             return
         was_busy, self.busy_since_ns = self.busy_since_ns, 0  # to wait for others is not to hang

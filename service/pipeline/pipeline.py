@@ -68,7 +68,8 @@ class Pipeline:
     ) -> None:
         self.index = index
         self.slot_count = slot_count
-        self._run_through_ns = RUN_THROUGH_NS if device.is_synchronous else 0
+        # What an unbound execution takes depends on the shapes, which nobody predicts.
+        self._run_through_ns = RUN_THROUGH_NS if device.is_synchronous and engine.specs.is_fixed else 0
         self.engine = engine
         specs = engine.specs
         slots: list[Slot] = []
@@ -165,7 +166,7 @@ class Pipeline:
         where lanes take turns: the former must not wait for one.
         Thread: former. Blocks: for less than `RUN_THROUGH_NS`, as expected.
         """
-        has_turns = self._turn is not None and self._turn.is_needed
+        has_turns = self._turn is not None and (self._turn.is_needed or self._turn.is_asked)
         if batch.is_alone and batch.work_ns < self._run_through_ns and not has_turns:
             self._run_through(batch)
             return True

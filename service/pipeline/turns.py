@@ -137,6 +137,11 @@ class Turn(Waiting):
         """Whether there are lanes of different priority now."""
         return self._turns.are_needed
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether this lane has asked already, for the batch that comes next. Thread: the lane's."""
+        return self._is_asked
+
     def take(self) -> None:
         """Wait until it is this lane's turn. Blocks: until then. Call `give_back` after it."""
         queue, clock = self._turns.queue, self._turns.clock

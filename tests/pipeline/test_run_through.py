@@ -57,6 +57,21 @@ def test_a_lane_that_takes_turns_with_others_leaves_the_waiting_to_its_threads()
     assert lane.pipeline.channels[0].receive() is batch
 
 
+def test_a_turn_that_was_asked_for_is_given_back_even_if_turns_are_no_longer_needed():
+    lane = LaneDriver(2, HostDevice)
+    turns = Turns(1, lane.clock)
+    turn = lane.pipeline._turn = lane.pipeline.execute.turn = turns.join(ModelPriority(), 1)
+    other = turns.join(ModelPriority(level=-1), 1)
+    turn.take()
+    turn.give_back(has_next=True)
+    other.close()
+    batch = dataclasses.replace(lane.form(), is_alone=True)
+    assert not lane.pipeline.submit(batch)
+    for stage in lane.pipeline.stages:
+        stage.process(batch)
+    assert turns.queue.free_cores == 1
+
+
 def test_the_former_says_which_batch_is_alone_and_how_much_work_it_is():
     rig = CoreRig()
     (first,) = rig.arrive() and rig.batches
