@@ -45,12 +45,13 @@ class DeliveryTime:
         self._ends_ns = self._last_ns = 0
 
     def observe(self, readable_ns: int, left_ns: int, *, is_typical: bool = True) -> None:
-        """Note that a result leaves now.
+        """Note that a result leaves now, or at least waits for delivery no longer.
 
         Args:
             readable_ns: when its outputs were in host memory.
             left_ns: now.
-            is_typical: False if it waited for its stream or its client, which is not what delivery takes.
+            is_typical: False if it does not leave yet: its client has gone, or it waits for that client or for the
+                frame before it, which is not what delivery takes and nothing that others wait for.
         """
         if readable_ns > self.reached_ns:
             self.reached_ns, self.reached_count = readable_ns, 1

@@ -64,7 +64,7 @@ class FormerStatistics:
         ended: requests that ended without execution, by reason.
         guard_ns: how much before the last moment batches are bound now.
         drift_ratio: how much slower executions are than calibrated.
-        delivery_ns: what delivery takes, as the former counts it.
+        delivery_ns: what delivery will take for the batch that is formed next, the results in front of it included.
     """
 
     pending_requests: int
@@ -200,7 +200,7 @@ class BatchFormer:
             ended=dict(core.endings),
             guard_ns=core.lanes.guard.guard_ns,
             drift_ratio=core.cost.execute_drift.ratio,
-            delivery_ns=self.delivery_time.mean_ns,
+            delivery_ns=core.cost.delivery_ns,
             in_flight=core.lanes.in_flight,
             inbox=self._inbox.statistics(),
         )

@@ -118,6 +118,8 @@ class FrameStream:
     def next_message(self) -> bytes | None:
         """Return what to write next, or None."""
         if self._control:
+            if self.session is not None:
+                self.session.is_writer_idle = False
             return self._control.pop(0)
         return None if self.session is None else self.session.next_message()
 

@@ -117,6 +117,12 @@ class InferenceServicer:
         self, call: Call, version: ModelVersion, context: Context, peer: str, received_ns: int
     ) -> Completion:
         done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+
+        def completed(completion: Completion) -> None:
+            note_delivery(version, completion, self._clock)
+            if not done.done():  # else the client has gone
+                done.set_result(completion)
+
         request = admit(
             call,
             version,
@@ -124,16 +130,14 @@ class InferenceServicer:
             self._clock,
             received_ns,
             deadline_of(context, received_ns),
-            lambda completion: None if done.done() else done.set_result(completion),
+            completed,
             self._trace_of(context),
         )
         try:
-            completion = await done
+            return await done
         except asyncio.CancelledError:
             cancel(version, [request])
             raise
-        note_delivery(version, completion, self._clock)
-        return completion
 
     async def _stream(self, context: Context) -> None:
         self._check_open()

@@ -171,10 +171,10 @@ class InferStream:
         return message
 
     def _complete(self, line: tuple[str, str], entry: _Entry, completion: Completion) -> None:
-        if self._is_abandoned:
-            return
         if entry.version is not None:
             note_delivery(entry.version, completion, self._clock)
+        if self._is_abandoned:
+            return
         answer = completion if completion.error is None else self._status(entry, completion.error)
         if isinstance(completion.error, SupersededError):
             answer = completion

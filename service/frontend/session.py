@@ -71,6 +71,10 @@ class Session:
         next_request_id: process-wide counter.
         record: this stream in the journal.
         tell: appends to the journal how a frame ended; None if nobody observes.
+
+    Attributes:
+        is_writer_idle: whether the next result is written as soon as the event loop gets to it, because the client has
+            taken everything before it. Whoever writes another message clears it.
     """
 
     def __init__(
@@ -106,7 +110,7 @@ class Session:
         self._next_seq = config.first_seq
         self._is_reading = True
         self._is_abandoned = False
-        self._is_writer_idle = True
+        self.is_writer_idle = True
         is_copy = config.image is None or (
             config.encoding == (pb.ENCODING_RGB8 if config.image.color_order == "RGB" else pb.ENCODING_BGR8)
             and config.size == (config.image.width, config.image.height)
@@ -173,20 +177,17 @@ class Session:
     def next_message(self) -> bytes | None:
         """Take the head of the outbox if it is answered and return its bytes, else None."""
         if not self._outbox or self._outbox[0].answer is None:
-            self._is_writer_idle = True
+            self.is_writer_idle = True
             return None
         had_room = self.has_room
         entry = self._outbox.popleft()
         answer = entry.answer
         assert answer is not None  # noqa: S101 - for mypy: checked above
         entry.timeline.built_ns = self._clock.now_ns()
-        if isinstance(answer, Completion) and answer.outputs is not None:
+        if self.is_writer_idle and isinstance(answer, Completion) and answer.outputs is not None:
             times = entry.timeline
-            # A writer that was not idle was kept waiting by its client, or by the frame before.
-            self.config.version.delivery_time.observe(
-                times.readable_ns, times.built_ns, is_typical=self._is_writer_idle
-            )
-        self._is_writer_idle = False
+            self.config.version.delivery_time.observe(times.readable_ns, times.built_ns)
+        self.is_writer_idle = False
         if self._tell is not None:
             self._tell_end(entry, answer)
         if self._kept is not None and self._kept[0] is entry:
@@ -328,6 +329,11 @@ class Session:
         self._decode_ns -= self._decode_ns // DECODE_AVERAGE_FRAMES
 
     def _complete(self, entry: Entry, completion: Completion) -> None:
+        if completion.outputs is not None and not (self.is_writer_idle and self._is_head(entry)):
+            # From here on it waits for its client, or for the frame before it: for nothing that others wait for.
+            self.config.version.delivery_time.observe(
+                entry.timeline.readable_ns, self._clock.now_ns(), is_typical=False
+            )
         if not self._is_abandoned:
             self._answer(entry, completion)
 
@@ -338,5 +344,8 @@ class Session:
             entry.timeline.readable_ns = entry.timeline.readable_ns or self._clock.now_ns()
             error.__traceback__ = error.__context__ = None  # they hold the payload while the entry waits for its turn
         self.outcomes[Outcome.OK if error is None else error.outcome] += 1
-        if self._outbox and self._outbox[0] is entry:
+        if self._is_head(entry):
             self._on_output()
+
+    def _is_head(self, entry: Entry) -> bool:
+        return bool(self._outbox) and self._outbox[0] is entry

@@ -170,7 +170,8 @@ class Turn(Waiting):
             self._turns.tell(end(self, self._turns.clock.now_ns()))
 
     def close(self) -> None:
-        """Leave the others. Idempotent; the lane executes no more."""
+        """Leave the others, and ask no longer. Idempotent; the lane executes no more. Thread: any, after the lane's."""
+        self.give_up()
         self._turns.leave(self)
 
     def grant(self) -> None:

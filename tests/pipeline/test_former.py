@@ -4,7 +4,7 @@ import pytest
 
 from service.errors import DeadlineExpiredError, InvariantError, RequestCancelledError, SupersededError
 from service.request import Delivery
-from tests.support.batching import FormerRig, StrictLane, request, stream
+from tests.support.batching import MS, FormerRig, StrictLane, request, stream
 from tests.support.clock import ManualClock
 
 
@@ -90,6 +90,20 @@ def test_cancelled_request_gives_its_place_up(clock):
         assert rig.former.statistics().pending_requests == 0
     assert isinstance(completion.error, RequestCancelledError)
     assert gone.frame.releases == 1
+
+
+def test_statistics_have_the_delivery_that_deadlines_count_with_the_results_in_front(clock):
+    with FormerRig(clock) as rig:
+        time = rig.former.delivery_time
+        time.observe(1, 1)
+        time.mean_ns, time.interval_ns = MS, 9 * MS
+        rig.former.arrive(request(clock.now_ns()))
+        (batch,) = rig.lanes[0].wait_for_batches(1)
+        batch.requests[0].timeline.readable_ns = clock.now_ns()
+        rig.finish(batch, d2h_ns=1000)
+        rig.former.arrive(request(clock.now_ns()))
+        rig.lanes[0].wait_for_batches(2)
+        assert MS < rig.former.statistics().delivery_ns <= 10 * MS
 
 
 def test_drain_refuses_newcomers_and_returns_when_nothing_is_pending(clock):

@@ -134,6 +134,18 @@ def test_results_whose_clients_have_gone_are_forgotten():
     assert forecast.waiting(1_101 * MS) == 0
 
 
+def test_a_tight_stream_is_served_while_another_client_takes_nothing():
+    rig = CoreRig()
+    rig.deliver(1, interval_ms=40)
+    slow = rig.arrive(200)
+    rig.advance(5)
+    rig.finish()
+    rig.delivery_time.observe(slow.timeline.readable_ns, rig.now_ns, is_typical=False)  # parked behind its client
+    tight = rig.arrive(33)
+    assert rig.batches[1].requests == [tight]
+    assert rig.cost.is_delivery_idle
+
+
 def test_forecast_is_the_queue_that_is_left_when_the_next_batch_is_done():
     rig = CoreRig()
     forecast = handed_over(rig, (1_000,), 100)

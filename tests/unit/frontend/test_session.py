@@ -355,15 +355,23 @@ def test_time_that_a_refused_frame_waits_for_its_turn_is_delivery():
     assert (refused.receive_us, refused.deliver_us, refused.server_total_us) == (0, 8000, 8000)
 
 
-def test_results_that_leave_are_told_to_the_version_and_those_that_waited_for_their_turn_are_not_typical():
-    told = []
+class Told(DeliveryTime):
+    """What a session tells the former of its version, in milliseconds since it began."""
 
-    class Recorder(DeliveryTime):
-        def observe(self, readable_ns, left_ns, *, is_typical=True):
-            told.append((readable_ns, left_ns, is_typical))
+    def __init__(self, clock):
+        super().__init__()
+        self.began_ns = clock.now_ns()
+        self.results = []
 
+    def observe(self, readable_ns, left_ns, *, is_typical=True):
+        instants_ns = readable_ns - self.began_ns, left_ns - self.began_ns
+        self.results.append((*(instant_ns // 1_000_000 for instant_ns in instants_ns), is_typical))
+        super().observe(readable_ns, left_ns, is_typical=is_typical)
+
+
+def test_results_count_for_delivery_until_they_leave_and_those_behind_a_frame_of_their_stream_do_not():
     scene = Scene(**EVERY)
-    scene.version.delivery_time = Recorder()
+    told = scene.version.delivery_time = Told(scene.clock)
     scene.write()
     for seq in (1, 2, 3):
         scene.send(seq)
@@ -371,12 +379,57 @@ def test_results_that_leave_are_told_to_the_version_and_those_that_waited_for_th
     scene.version.form()
     for _ in range(3):
         scene.version.finish(0)
-    readable_ns = scene.clock.now_ns()
     scene.clock.advance(2_000_000)
     scene.sink.drain()
+    assert told.results == [(0, 2, False), (0, 2, False)]
+    scene.clock.advance(3_000_000)
     scene.write()
-    left_ns = scene.clock.now_ns()
-    assert told == [(readable_ns, left_ns, True), (readable_ns, left_ns, False), (readable_ns, left_ns, False)]
+    assert told.results == [(0, 2, False), (0, 2, False), (0, 5, True)]
     scene.send(5)
     scene.settle()
-    assert [is_typical for *_, is_typical in told] == [True, False, False, True]
+    assert told.results[3:] == [(5, 5, True)]
+
+
+def test_results_of_a_client_that_takes_nothing_do_not_count_for_delivery():
+    scene = Scene(**EVERY)
+    told = scene.version.delivery_time = Told(scene.clock)
+    scene.write()
+    for seq in (1, 2):
+        scene.send(seq)
+    scene.version.form()
+    scene.version.finish()
+    scene.sink.drain()
+    assert scene.session.next_message() is not None, "now the transport has it, and does not take another"
+    assert len(told.results) == 1
+    scene.clock.advance(1_000_000)
+    scene.version.finish()
+    scene.sink.drain()
+    assert told.results[1:] == [(1, 1, False)]
+    scene.clock.advance(9_000_000)
+    scene.write()
+    assert len(told.results) == 2
+
+
+def test_a_result_behind_another_message_does_not_count_for_delivery():
+    scene = Scene(**EVERY)
+    told = scene.version.delivery_time = Told(scene.clock)
+    scene.write()
+    scene.send(1)
+    scene.version.form()
+    scene.session.is_writer_idle = False  # a heartbeat, say
+    scene.version.finish()
+    scene.sink.drain()
+    assert told.results == [(0, 0, False)]
+    scene.write()
+    assert len(told.results) == 1
+
+
+def test_a_result_whose_client_has_gone_does_not_count_for_delivery():
+    scene = Scene(**EVERY)
+    told = scene.version.delivery_time = Told(scene.clock)
+    scene.send(1)
+    scene.version.form()
+    scene.session.abandon()
+    scene.version.finish()
+    scene.sink.drain()
+    assert told.results == [(0, 0, False)]

@@ -162,6 +162,31 @@ def test_turns_are_needed_only_between_lanes_of_different_priority():
     assert not second.is_needed
 
 
+def test_a_lane_that_leaves_while_it_asks_keeps_no_core():
+    turns = Turns(1, ManualClock())
+    leaving, other = turns.join(FIRST, 1), turns.join(LAST, 1)
+    leaving.take()
+    leaving.give_back(has_next=True)
+    assert turns.queue.free_cores == 0, "granted, and not taken yet"
+    leaving.close()
+    leaving.close()
+    assert turns.queue.free_cores == 1
+    other.take()
+    other.give_back(has_next=False)
+
+
+def test_a_lane_that_leaves_while_it_waits_is_never_chosen():
+    turns = Turns(1, ManualClock())
+    leaving, other = turns.join(LAST, 1), turns.join(FIRST, 1)
+    leaving.take()
+    leaving.give_back(has_next=True)
+    leaving.take()
+    turns.queue.ask(other, 0)
+    leaving.give_back(has_next=True)
+    leaving.close()
+    assert not turns.queue.waiting
+
+
 def test_no_threads_of_their_own_means_all_cores():
     turns = Turns(3, ManualClock())
     assert turns.join(NORMAL, 0).cores == 3
