@@ -16,8 +16,9 @@ Rules
 """
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,10 @@ class HostBuffer(Protocol):
     def close(self) -> None:
         """Free it. Idempotent."""
         ...
+
+
+Piece: TypeAlias = tuple[HostBuffer, int, int]
+"""Bytes of a host buffer: the buffer, the offset of the first, and how many."""
 
 
 class DeviceBuffer(Protocol):
@@ -128,6 +133,13 @@ class DeviceStream(Protocol):
         src_offset: int = 0,
     ) -> None:
         """Enqueue a copy of `nbytes` bytes from host to device. A no-op where `dst` mirrors `src`."""
+        ...
+
+    def gather_h2d(self, dst: DeviceBuffer, pieces: Sequence[Piece]) -> None:
+        """Enqueue copies of `pieces`, which lie one behind the other in `dst` then, from its start.
+
+        Raises MisuseError, and nothing is enqueued or only a part, if they do not fit.
+        """
         ...
 
     def copy_d2h(

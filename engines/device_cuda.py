@@ -14,6 +14,7 @@ not chosen a GPU, CUDA would take the first one, whatever device was asked.
 from dataclasses import dataclass
 
 from engines.clock import Clock
+from engines.cuda.batched_copy import batched_copy
 from engines.cuda.calls import GpuInfo, check, device_count, error_of, gpu_info, runtime, unavailable
 from engines.cuda.errors import no_device_error
 from engines.cuda.handles import CudaBuffer, CudaEvent, CudaStream, PinnedBuffer
@@ -70,6 +71,7 @@ class CudaDevice:
             raise unavailable(code)
         least, greatest = check(runtime.cudaDeviceGetStreamPriorityRange(), "cudaDeviceGetStreamPriorityRange")
         self._priorities = stream_priorities(int(least), int(greatest))
+        self.batched_copy = batched_copy()
 
     @property
     def name(self) -> str:

@@ -7,11 +7,13 @@ as on CUDA. Not here: any check of ordering, which is what `device_simulated` is
 Thread: any; one thread at a time on a device stream. Memory is touched on first use only.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.clock import Clock
-from engines.device import Device, DeviceBuffer, DeviceMemory, DeviceStream, Event, HostBuffer, StreamPriority
+from engines.device import Device, DeviceBuffer, DeviceMemory, DeviceStream, Event, HostBuffer, Piece, StreamPriority
 from engines.errors import MisuseError
 from engines.host_memory import allocate, check_range, copy
 
@@ -120,6 +122,13 @@ class HostStream(_Handle):
     ) -> None:
         """Copy; nothing to do where `dst` mirrors `src`."""
         self._copy(dst, src, nbytes, dst_offset, src_offset)
+
+    def gather_h2d(self, dst: DeviceBuffer, pieces: Sequence[Piece]) -> None:
+        """Copy each."""
+        end = 0
+        for src, offset, nbytes in pieces:
+            self._copy(dst, src, nbytes, end, offset)
+            end += nbytes
 
     def copy_d2h(
         self, dst: HostBuffer, src: DeviceBuffer, nbytes: int, dst_offset: int = 0, src_offset: int = 0

@@ -4,14 +4,14 @@ Thread: any that is attached to the device; one thread at a time on a device str
 """
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.cuda.calls import check, runtime
-from engines.device import DeviceBuffer, Event, HostBuffer
+from engines.device import DeviceBuffer, Event, HostBuffer, Piece
 from engines.errors import ExecutionError, MisuseError
 from engines.host_memory import check_range
 
@@ -160,6 +160,29 @@ class CudaStream(Handle):
         target, source = self.device.own(dst), self.device.own_host(src)
         kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._copy(target, dst_offset, source, src_offset, nbytes, kind)
+
+    def gather_h2d(self, dst: DeviceBuffer, pieces: Sequence[Piece]) -> None:
+        """Enqueue copies of `pieces` to the device, in one call where there is one for many."""
+        batched, end = self.device.batched_copy, 0
+        if batched is None or len(pieces) == 1:
+            for src, offset, nbytes in pieces:
+                self.copy_h2d(dst, src, nbytes, end, offset)
+                end += nbytes
+            return
+        self._check_open()
+        target = self.device.own(dst)
+        targets, sources, sizes = [], [], []
+        for src, offset, nbytes in pieces:
+            source = self.device.own_host(src)
+            check_range("copy from", source.nbytes, offset, nbytes)
+            if nbytes:
+                targets.append(target.address + end)
+                sources.append(source.address + offset)
+                sizes.append(nbytes)
+                end += nbytes
+        check_range("copy to", target.nbytes, 0, end)
+        if sizes:
+            batched.enqueue(targets, sources, sizes, self.raw)
 
     def copy_d2h(
         self, dst: HostBuffer, src: DeviceBuffer, nbytes: int, dst_offset: int = 0, src_offset: int = 0

@@ -7,7 +7,7 @@ proves.
 
 from collections.abc import Callable, Iterable, Sequence
 
-from engines.device import DeviceBuffer, Event, HostBuffer
+from engines.device import DeviceBuffer, Event, HostBuffer, Piece
 from engines.errors import EngineError
 from engines.host_memory import check_range, copy
 from engines.simulated.access_log import Access, AccessLog
@@ -49,6 +49,13 @@ class SimulatedStream(Handle):
         target: SimulatedDeviceBuffer = own(self.core, SimulatedDeviceBuffer, dst)
         source: SimulatedHostBuffer = own(self.core, SimulatedHostBuffer, src)
         self._copy("copy_h2d", target, source, nbytes, (dst_offset, src_offset))
+
+    def gather_h2d(self, dst: DeviceBuffer, pieces: Sequence[Piece]) -> None:
+        """Enqueue a copy for each; in a fault plan every one is a `copy_h2d`. Raises RaceError."""
+        end = 0
+        for src, offset, nbytes in pieces:
+            self.copy_h2d(dst, src, nbytes, end, offset)
+            end += nbytes
 
     def copy_d2h(
         self, dst: HostBuffer, src: DeviceBuffer, nbytes: int, dst_offset: int = 0, src_offset: int = 0

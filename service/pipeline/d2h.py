@@ -48,31 +48,29 @@ class D2hStage(Stage):
         if self.listener is not None:
             self.listener.compute_ended(batch, ended_ns, h2d_ns, execute_ns)
         release_frames(batch)
+        is_told = self.journal is not None and self.listener is not None
+        upload_to_end_ns = slot.executed.elapsed_ns(slot.upload_started) if is_told else 0  # while it downloads
         slot.downloaded.sync()
-        d2h_ns = slot.downloaded.elapsed_ns(slot.download_started)
         readable_ns = self.clock.now_ns()
+        d2h_ns = slot.downloaded.elapsed_ns(slot.download_started)
         slot.move_to(SlotState.READY)
         for request in batch.requests:
             timeline = request.timeline
             timeline.h2d_ns, timeline.execute_ns, timeline.d2h_ns = h2d_ns, execute_ns, d2h_ns
             timeline.readable_ns = readable_ns
             timeline.batch_id = batch.id
-        if self.journal is not None and self.listener is not None:
-            self._tell(self.journal, batch, slot, ended_ns, readable_ns)
+        if is_told:
+            after_execute_ns = slot.downloaded.elapsed_ns(slot.executed)
+            # Events tell differences only. Both instants are when this thread came to know, at the end of execution and
+            # of the download or later: the earlier of the two estimates is the better one.
+            execute_end_ns = min(ended_ns, readable_ns - after_execute_ns)
+            self._tell(batch, execute_end_ns - upload_to_end_ns, execute_end_ns, execute_end_ns + after_execute_ns)
 
-    def _tell(self, journal: Journal, batch: Batch, slot: Slot, ended_ns: int, readable_ns: int) -> None:
-        """Note when the device did what, on the host's clock.
-
-        Events tell differences only. This thread came to know at `ended_ns` that execution had ended and at
-        `readable_ns` that the download had, each time at that moment or later: the earlier of the two estimates is the
-        better one.
-        """
-        after_execute_ns = slot.downloaded.elapsed_ns(slot.executed)
-        execute_end_ns = min(ended_ns, readable_ns - after_execute_ns)
-        download_end_ns = execute_end_ns + after_execute_ns
-        upload_start_ns = execute_end_ns - slot.executed.elapsed_ns(slot.upload_started)
+    def _tell(self, batch: Batch, upload_start_ns: int, execute_end_ns: int, download_end_ns: int) -> None:
+        """Note when the device did what, on the host's clock."""
+        assert self.journal is not None  # noqa: S101 - for mypy: the caller looked
         timeline = batch.requests[0].timeline
-        journal.batches.append(
+        self.journal.batches.append(
             BatchEvent(
                 label=self._label,
                 lane=batch.lane_index,
@@ -103,7 +101,7 @@ class D2hStage(Stage):
                 self._pool.release(slot)
         self._delivery.post(completions)
         if not is_lost and self.listener is not None:
-            d2h_ns = 0 if batch.error is not None else slot.downloaded.elapsed_ns(slot.download_started)
+            d2h_ns = 0 if batch.error is not None else batch.requests[0].timeline.d2h_ns
             self.listener.slot_freed(batch.lane_index, slot.index, d2h_ns)
             for request in retries:
                 self.listener.arrive(request)

@@ -7,7 +7,7 @@ from service.request import Batch
 
 
 class H2dStage(Stage):
-    """Copies large rows straight from the frame arena, each with one asynchronous copy, and gathers small ones.
+    """Copies large rows straight from the frame arena, all with one call, and gathers small ones on the host.
 
     If you move the record of `uploaded` before the copies, execution reads half a batch
     (tests/pipeline/test_ordering_edges.py).
@@ -26,18 +26,10 @@ class H2dStage(Stage):
             if row_bytes < self.device.gather_below_bytes:
                 self._gather(batch, slot, index, row_bytes)
             else:
-                self._copy_each(batch, slot, index, row_bytes)
+                rows = [(each.frame.host, each.frame.offsets[index], each.size * row_bytes) for each in batch.requests]
+                self.device_stream.gather_h2d(slot.device_inputs[index], rows)
         self.device_stream.record(slot.uploaded)
         slot.move_to(SlotState.UPLOADING)
-
-    def _copy_each(self, batch: Batch, slot: Slot, index: int, row_bytes: int) -> None:
-        end = 0
-        target = slot.device_inputs[index]
-        for request in batch.requests:
-            frame = request.frame
-            nbytes = request.size * row_bytes
-            self.device_stream.copy_h2d(target, frame.host, nbytes, end, frame.offsets[index])
-            end += nbytes
 
     def _gather(self, batch: Batch, slot: Slot, index: int, row_bytes: int) -> None:
         end = 0

@@ -87,6 +87,28 @@ def test_rows_of_many_host_buffers_gather_in_one_device_buffer(rig):
     np.testing.assert_array_equal(target.read_view(), np.concatenate(values))
 
 
+@pytest.mark.parametrize("sizes", [(1000,), (1000, 1, 700), (0, 400, 0, 400), (0,), ()])
+def test_pieces_of_host_buffers_lie_one_behind_the_other_after_one_call(rig, sizes):
+    offset, total = 24, sum(sizes)
+    frames = [rig.host(offset + nbytes) for nbytes in sizes]
+    batch, target, stream = rig.on_device(3000), rig.host(3000), rig.stream()
+    target.write_view()[:] = 0
+    stream.copy_h2d(batch, target, 3000)
+    values = [fill(frame, seed)[offset:] for seed, frame in enumerate(frames)]
+    stream.gather_h2d(batch, [(frame, offset, nbytes) for frame, nbytes in zip(frames, sizes, strict=True)])
+    stream.copy_d2h(target, batch, 3000)
+    stream.sync()
+    np.testing.assert_array_equal(target.read_view()[:total], np.concatenate([np.empty(0, np.uint8), *values]))
+    assert not target.read_view()[total:].any()
+
+
+@pytest.mark.parametrize("pieces", [((0, 6), (0, 5)), ((0, 1), (6, 5)), ((0, 1), (0, -1)), ((0, 1), (-1, 1))])
+def test_pieces_outside_a_buffer_are_refused(rig, pieces):
+    host, device, stream = rig.host(10), rig.on_device(10), rig.stream()
+    with pytest.raises(MisuseError):
+        stream.gather_h2d(device, [(host, offset, nbytes) for offset, nbytes in pieces])
+
+
 def test_a_mirror_holds_the_host_buffers_bytes_after_the_copy(rig):
     host = rig.host(4096)
     mirror, target, stream = rig.on_device(4000, host), rig.host(4000), rig.stream()
@@ -174,6 +196,8 @@ def test_another_devices_buffers_and_events_are_refused(rig, other):
     uses = (
         lambda: stream.copy_h2d(device, other.host(10), 10),
         lambda: stream.copy_h2d(other.on_device(10), host, 10),
+        lambda: stream.gather_h2d(device, [(host, 0, 1), (other.host(10), 0, 1)]),
+        lambda: stream.gather_h2d(other.on_device(10), [(host, 0, 1), (host, 1, 1)]),
         lambda: stream.copy_d2h(other.host(10), device, 10),
         lambda: stream.record(foreign_event),
         lambda: stream.wait(foreign_event),
@@ -195,6 +219,7 @@ def test_use_after_close_is_refused(rig):
         host.read_view,
         lambda: open_stream.copy_h2d(open_device_buffer, host, 1),
         lambda: open_stream.copy_h2d(device, open_host, 1),
+        lambda: open_stream.gather_h2d(device, [(host, 0, 1), (open_host, 0, 1)]),
         lambda: open_stream.record(event),
         lambda: open_stream.wait(event),
         lambda: stream.copy_h2d(open_device_buffer, open_host, 1),

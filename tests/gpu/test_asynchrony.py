@@ -1,10 +1,15 @@
 """What happens at the same time, what returns at once, and what waits without spinning."""
 
+import statistics
+import sys
+import threading
 import time
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
 from engines.clock import MonotonicClock
+from service.tuning import SWITCH_INTERVAL_S
 from tests.gpu.workload import open_workload, torch
 from tests.support.rig import BoundSlot
 
@@ -17,6 +22,26 @@ def hold(stream, milliseconds):
     cycles = int(milliseconds * 1.75e6)  # an H100 runs at up to 1.98 GHz
     with torch.cuda.stream(torch.cuda.ExternalStream(stream.handle)):
         torch.cuda._sleep(cycles)
+
+
+@contextmanager
+def busy_thread():
+    """Another thread that never lets go of the interpreter's lock by itself, as often as it has to in the server."""
+    is_over = threading.Event()
+
+    def spin():
+        while not is_over.is_set():
+            sum(range(1000))
+
+    thread, interval_s = threading.Thread(target=spin), sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+        sys.setswitchinterval(interval_s)
 
 
 def bandwidth(rig, copy, nbytes, repeats=8):
@@ -63,6 +88,29 @@ def test_what_an_enqueue_costs_the_host(rig, measured):
     for size in (16384, 65536, 262144):
         costs[f"memcpy {size >> 10} KiB"] = cost_us(lambda n=size: view.data.__setitem__(slice(0, n), source[:n]))
     measured(", ".join(f"{name} {value:.1f} us" for name, value in costs.items()))
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_many_uploads_in_one_call_cost_the_host_less_than_one_call_each(rig, measured, is_busy):
+    rows, nbytes = 32, 65536
+    frames, device, stream = [rig.host(nbytes) for _ in range(rows)], rig.on_device(rows * nbytes), rig.stream()
+    if rig.device.batched_copy is None:
+        pytest.skip("the driver or the binding knows single copies only")
+    pieces = [(frame, 0, nbytes) for frame in frames]
+    ways = {"each": lambda: [stream.gather_h2d(device, [piece]) for piece in pieces]}
+    ways["one call"] = lambda: stream.gather_h2d(device, pieces)
+    took_us = {name: [] for name in ways}
+    with busy_thread() if is_busy else nullcontext():
+        for _ in range(50):
+            for name, way in ways.items():
+                started_ns = CLOCK.now_ns()
+                way()
+                took_us[name].append((CLOCK.now_ns() - started_ns) / 1000)
+                stream.sync()
+    medians = {name: statistics.median(values) for name, values in took_us.items()}
+    neighbour = "next to a busy thread" if is_busy else "alone"
+    measured(f"{rows} uploads {neighbour}: " + ", ".join(f"{name} {us:.0f} us" for name, us in medians.items()))
+    assert medians["one call"] < medians["each"]
 
 
 def test_nothing_that_the_pipeline_enqueues_waits_for_running_work(rig, tmp_path, measured):

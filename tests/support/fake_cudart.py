@@ -19,6 +19,7 @@ import types
 OURS = (
     "engines.device_cuda",
     "engines.cuda",
+    "engines.cuda.batched_copy",
     "engines.cuda.calls",
     "engines.cuda.errors",
     "engines.cuda.foreign_memory",
@@ -43,6 +44,15 @@ class cudaError_t(enum.IntEnum):
 class cudaMemcpyKind(enum.IntEnum):
     cudaMemcpyHostToDevice = 1
     cudaMemcpyDeviceToHost = 2
+
+
+class cudaMemcpySrcAccessOrder(enum.IntEnum):
+    cudaMemcpySrcAccessOrderInvalid = 0
+    cudaMemcpySrcAccessOrderStream = 1
+
+
+class cudaMemcpyAttributes:
+    srcAccessOrder = cudaMemcpySrcAccessOrder.cudaMemcpySrcAccessOrderInvalid
 
 
 class cudaStreamCaptureMode(enum.IntEnum):
@@ -98,12 +108,14 @@ class FakeCudart:
     """
 
     cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode = cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode
+    cudaMemcpyAttributes, cudaMemcpySrcAccessOrder = cudaMemcpyAttributes, cudaMemcpySrcAccessOrder
     cudaIpcMemHandle_t, cudaIpcMemLazyEnablePeerAccess = cudaIpcMemHandle_t, 1
     cudaEventBlockingSync, cudaStreamNonBlocking, cudaHostAllocPortable = 1, 1, 1
     cudaDeviceScheduleBlockingSync, cudaInitDeviceFlagsAreValid = 4, 1
 
     def __init__(self, gpus: int = 1, free_bytes: int = 1 << 30) -> None:
         self.gpus, self.free_bytes = gpus, free_bytes
+        self.driver_version = 13000
         self.sticky = cudaError_t.cudaSuccess
         self.fail: dict[str, cudaError_t] = {}
         self.before: dict[str, object] = {}
@@ -223,6 +235,15 @@ class FakeCudart:
         ctypes.memmove(target, source, nbytes)
         return ()
 
+    def _cudaMemcpyBatchAsync(self, targets, sources, sizes, count, attributes, starts, groups, stream):
+        orders = {each.srcAccessOrder for each in attributes}
+        is_whole = len(targets) == len(sources) == len(sizes) == count > 0 and min(sizes) > 0
+        if not is_whole or starts != [0] or groups != 1 or orders != {cudaMemcpySrcAccessOrder(1)}:
+            raise RefusedError(cudaError_t.cudaErrorInvalidValue)
+        for target, source, nbytes in reversed(list(zip(targets, sources, sizes, strict=True))):  # in no order
+            self._cudaMemcpyAsync(target, source, nbytes, cudaMemcpyKind.cudaMemcpyHostToDevice, stream)
+        return ()
+
     def export(self, nbytes, device=0):
         """Return the handle of new memory of another process; its bytes are `exported[handle].bytes`."""
         handle = next(self._ids).to_bytes(64, "little")
@@ -266,9 +287,10 @@ class FakeCudart:
         return (Properties(),)
 
     def _cudaDriverGetVersion(self):
-        return (13000,)
+        return (self.driver_version,)
 
-    _cudaRuntimeGetVersion = _cudaDriverGetVersion
+    def _cudaRuntimeGetVersion(self):
+        return (13000,)
 
     def _cudaGraphLaunch(self, *_):
         self.launches += 1
@@ -292,6 +314,7 @@ _CALLS = {
             "cudaGraphLaunch",
             "cudaIpcCloseMemHandle",
             "cudaMemcpyAsync",
+            "cudaMemcpyBatchAsync",
             "cudaStreamBeginCapture",
             "cudaStreamDestroy",
             "cudaStreamSynchronize",

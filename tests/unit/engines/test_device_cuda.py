@@ -70,6 +70,28 @@ def test_a_failed_copy_is_an_execution_error_and_the_device_stays_usable(rig, ru
     rig.device.raise_if_lost()
 
 
+def test_many_uploads_are_one_call(rig, runtime):
+    host, middle, stream = rig.host(8), rig.on_device(8), rig.stream()
+    runtime.fail["cudaMemcpyAsync"] = cudaError_t.cudaErrorStreamCaptureInvalidated  # waits for a single copy
+    stream.gather_h2d(middle, [(host, 4, 4), (host, 0, 4)])
+    runtime.fail["cudaMemcpyBatchAsync"] = cudaError_t.cudaErrorStreamCaptureInvalidated
+    with pytest.raises(ExecutionError, match="cudaMemcpyBatchAsync"):
+        stream.gather_h2d(middle, [(host, 4, 4), (host, 0, 4)])
+    with pytest.raises(ExecutionError, match="cudaMemcpyAsync"):
+        stream.gather_h2d(middle, [(host, 0, 4)])
+
+
+def test_an_older_driver_gets_a_call_for_each_upload(runtime):
+    runtime.driver_version = 12080
+    with rig_of(open_cuda()) as rig:
+        host, middle, target, stream = rig.host(8), rig.on_device(8), rig.host(8), rig.stream()
+        host.write_view()[:] = range(8)
+        runtime.fail["cudaMemcpyBatchAsync"] = cudaError_t.cudaErrorInvalidValue
+        stream.gather_h2d(middle, [(host, 4, 4), (host, 0, 4)])
+        stream.copy_d2h(target, middle, 8)
+        assert target.read_view().tolist() == [4, 5, 6, 7, 0, 1, 2, 3]
+
+
 def test_a_sticky_error_is_a_lost_device_for_every_later_call(runtime):
     device = open_cuda()
     host, middle, stream, event = (
