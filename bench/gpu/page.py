@@ -17,7 +17,9 @@ from bench.gpu.numbers import significant
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "benchmarks-gpu.md"
 RAW = ROOT / "docs" / "benchmarks-gpu" / "h100.json"
-SECTIONS = ("lanes", "variants", "served", "processes", "cameras", "batching", "memory", "profile", "gpus", "test_gpu")
+SECTIONS = (
+    "lanes", "variants", "served", "processes", "cameras", "batching", "memory", "priorities", "profile", "gpus", "test_gpu"
+)  # fmt: skip
 TABLES = {
     "lanes": ("lanes", tables.lanes),
     "variants": ("variants", tables.variants),
@@ -28,6 +30,7 @@ TABLES = {
     "cameras": ("cameras", tables.cameras),
     "batching": ("batching", tables.batching),
     "memory": ("memory", tables.memory),
+    "priorities": ("priorities", tables.priorities),
     "gpus": ("gpus", tables.gpus),
     "processes on several GPUs": ("gpus", tables.processes),
     "test_gpu": ("test_gpu", tables.test_gpu),

@@ -28,13 +28,14 @@ SIDES = {"detector": 416, "detector_fp16": 416, "resnet50": 224}
 
 @dataclass(frozen=True, slots=True)
 class ServedNetwork:
-    """A network as a model of a server: typed results (detections) or raw tensors, on which GPU."""
+    """A network as a model of a server: typed results (detections) or raw tensors, on which GPU, how urgent."""
 
     network: str
     max_batch_size: int
     is_typed: bool = False
     gpu: int = 0
     instances: int = 1
+    priority: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,8 @@ def _config(plan: Plan, model: ServedNetwork) -> str:
         f"max_batch_size: {model.max_batch_size}",
         f"instance_group {{ {place} count: {model.instances} }}",
     ]
+    if model.priority:
+        lines.append(f"optimization {{ priority: {model.priority} }}")
     if model.is_typed:
         bundled = (MODELS / "detector" / "config.pbtxt").read_text()
         return "\n".join(lines) + "\n" + bundled[bundled.index("input {") :]

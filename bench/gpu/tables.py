@@ -203,6 +203,25 @@ def cameras(cells: Sequence[Cell]) -> list[str]:
     return table(heads, rows)
 
 
+def priorities(cells: Sequence[Cell]) -> list[str]:
+    """Cameras of one model beside a busy one."""
+    rows = []
+    for cell in cells:
+        cameras, bulk = cell["of_cameras"], cell.get("of_bulk")
+        rows.append(
+            [
+                cell["arrangement"],
+                percent(cameras["in_time_share"]),
+                ms(cameras["p50_ms"]),
+                ms(cameras["p99_ms"]),
+                "-" if bulk is None else count(bulk["rows_per_s"]),
+                "-" if bulk is None else ms(bulk["p99_ms"]),
+            ]
+        )
+    heads = ["priorities", "cameras in time", "p50, ms", "p99, ms", "bulk, rows/s", "bulk p99, ms"]
+    return table(heads, rows)
+
+
 def batching(cells: Sequence[Cell]) -> list[str]:
     """The batching workloads in virtual and in real time."""
     heads = ["clock", "rows a request", "workload", "policy", "p50, ms", "p99, ms", "in time", "mean batch",
