@@ -1,5 +1,6 @@
 """Takes one frame's row out of an output and checks that it can be right. Pure; thread: any."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ def frame_row(outputs: OutputArrays, index: int, ndim: int, what: str) -> NDArra
 
 def check_finite(array: NDArray[Any], what: str) -> None:
     """Raise CorruptResultError if there is a NaN or an infinity."""
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if array.dtype.kind != "f" or math.isfinite(array.sum()):  # nearly always, and half the calls
+        return
+    if not np.isfinite(array).all():
         raise CorruptResultError(f"{what} hold values that are not finite numbers")
 
 

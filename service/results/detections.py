@@ -2,14 +2,15 @@
 
 Pure: runs in the worker pool, for one frame at a time; borrows the arrays only for the call.
 
-The score threshold comes first, so that the rest sees tens of boxes rather than thousands. Suppression is greedy by
-falling score and ends when enough boxes are kept; at most MAX_CANDIDATES boxes enter it, so that a threshold of 0
-costs a bounded time.
+The score threshold comes first, so that the rest sees tens of boxes rather than thousands. Suppression is OpenCV's,
+greedy by falling score; at most MAX_CANDIDATES boxes enter it, so that a threshold of 0 costs a bounded time. One call
+that lets go of the interpreter's lock, where a dozen of numpy's did: under load each of them waits to get it back.
 """
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +21,8 @@ from service.results.arrays import check_finite, frame_row, label_of
 from service.results.options import ResultOptions
 
 MAX_CANDIDATES = 1000  # a picture holds far fewer objects; the lowest scores are left out beyond it
-BLOCK = 64  # bits of a mask in `_greedy`
+FAR = 1000.0  # frames; OpenCV keeps classes apart by moving them by the largest coordinate, which costs precision
+LARGEST_CLASS_ID = 2**31 - 1
 
 
 class Box(NamedTuple):
@@ -77,10 +79,11 @@ def decode_detections(
         return ()
     chosen = chosen[np.argsort(-scores[chosen], kind="stable")][:MAX_CANDIDATES]
     scores, boxes = scores[chosen], boxes[chosen]
-    class_ids = np.zeros(len(chosen), np.int64) if class_ids is None else class_ids[chosen].astype(np.int64)
     check_finite(boxes, "boxes")
-    if class_ids.min() < 0:
-        raise CorruptResultError("class ids hold negative numbers")
+    class_ids = np.zeros(len(chosen), np.int32) if class_ids is None else class_ids[chosen]
+    if not 0 <= class_ids.min() <= class_ids.max() <= LARGEST_CLASS_ID:
+        raise CorruptResultError("class ids hold negative numbers, or larger ones than there are classes")
+    class_ids = class_ids.astype(np.int32)
     clipped = np.clip(boxes, 0.0, 1.0)
     visible = np.flatnonzero((clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1]))
     kept = visible[suppress(boxes[visible], class_ids[visible], iou_threshold, max_results)]
@@ -94,67 +97,25 @@ def decode_detections(
 
 def suppress(
     boxes: NDArray[np.floating[Any]],
-    class_ids: NDArray[np.int64],
+    class_ids: NDArray[np.int32],
     iou_threshold: float,
     max_results: int,
-) -> NDArray[np.intp]:
+) -> NDArray[np.int32]:
     """Return the indices of the boxes to keep: greedy non-maximum suppression within each class.
 
-    Works through blocks of BLOCK boxes: what the kept boxes cover goes first, all at once, and only the rest of the
-    block is decided one by one, so that the number of numpy calls does not grow with the number of kept boxes.
-
     Args:
-        boxes: shape (n, 4), by falling score, none empty or inverted.
-        class_ids: shape (n,).
+        boxes: shape (n, 4), by falling score, none empty or inverted; what lies FAR outside the frame counts as there.
+        class_ids: shape (n,), not negative.
         iou_threshold: a box goes if its IoU with a kept box of its class is above.
-        max_results: stop when so many are kept.
+        max_results: the most that are kept.
     """
-    kept: list[int] = []
-    for start in range(0, len(boxes), BLOCK):
-        block = np.arange(start, min(start + BLOCK, len(boxes)))
-        if kept:
-            covered = _overlaps(boxes[kept], class_ids[kept], boxes[block], class_ids[block], iou_threshold)
-            block = block[~covered.any(axis=0)]
-        here = _overlaps(boxes[block], class_ids[block], boxes[block], class_ids[block], iou_threshold)
-        kept.extend(block[_greedy(here)].tolist())
-        if len(kept) >= max_results:
-            break
-    return np.array(kept[:max_results], np.intp)
-
-
-def _overlaps(
-    boxes: NDArray[Any], class_ids: NDArray[Any], other_boxes: NDArray[Any], other_ids: NDArray[Any], iou: float
-) -> NDArray[np.bool_]:
-    """Return for every pair whether the classes are equal and the IoU is above `iou`; shape (boxes, others)."""
-    x_min, y_min, x_max, y_max = np.ascontiguousarray(boxes.T)[:, :, None]
-    other_x_min, other_y_min, other_x_max, other_y_max = np.ascontiguousarray(other_boxes.T)[:, None, :]
-    common = np.minimum(x_max, other_x_max)
-    common -= np.maximum(x_min, other_x_min)
-    heights = np.minimum(y_max, other_y_max)
-    heights -= np.maximum(y_min, other_y_min)
-    np.maximum(common, 0, out=common)
-    np.maximum(heights, 0, out=heights)
-    common *= heights
-    areas = (x_max - x_min) * (y_max - y_min)
-    other_areas = (other_x_max - other_x_min) * (other_y_max - other_y_min)
-    # common / (areas - common) > iou, without the division
-    pairs: NDArray[np.bool_] = common * (1 + iou) > iou * (areas + other_areas)
-    pairs &= class_ids[:, None] == other_ids
-    return pairs
-
-
-def _greedy(overlaps: NDArray[np.bool_]) -> list[int]:
-    """Return which of at most BLOCK boxes stay: each one that no earlier kept one overlaps. Rows become bit masks."""
-    masks = np.zeros((len(overlaps), BLOCK // 8), np.uint8)
-    packed = np.packbits(overlaps, axis=1, bitorder="little")
-    masks[:, : packed.shape[1]] = packed
-    covered = 0
-    kept = []
-    for i, mask in enumerate(masks.view("<u8")[:, 0].tolist()):
-        if not covered >> i & 1:
-            kept.append(i)
-            covered |= mask
-    return kept
+    if not len(boxes):
+        return np.empty(0, np.int32)
+    rectangles = np.clip(boxes, -FAR, FAR, dtype=np.float64)
+    rectangles[:, 2:] -= rectangles[:, :2]  # widths and heights
+    ranks = np.arange(len(boxes), 0, -1, dtype=np.float32)  # for OpenCV sorts by score
+    kept: NDArray[np.int32] = cv2.dnn.NMSBoxesBatched(rectangles, ranks, class_ids, 0.0, iou_threshold)
+    return kept[:max_results]
 
 
 def _candidates(outputs: OutputArrays, task: DetectionTask) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:

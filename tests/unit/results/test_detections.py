@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from service.errors import CorruptResultError
 from service.models.description import DetectionTask
-from service.results.detections import BLOCK, MAX_CANDIDATES, decode_detections, suppress
+from service.results.detections import MAX_CANDIDATES, decode_detections, suppress
 from service.results.options import MODEL_DEFAULTS, ResultOptions
 
 TASK = DetectionTask(labels=("person", "car"), score_threshold=0.4, iou_threshold=0.5, max_results=100)
@@ -156,16 +156,16 @@ grid_boxes = st.lists(
 @given(grid_boxes, st.integers(0, 4), st.integers(1, 300))
 def test_suppression_agrees_with_the_oracle(rows, quarters, limit):
     boxes = [(x, y, x + width, y + height) for x, y, width, height, _ in rows]
-    class_ids = np.array([row[4] for row in rows], np.int64)
+    class_ids = np.array([row[4] for row in rows], np.int32)
     kept = suppress(np.array(boxes, np.float64).reshape(-1, 4), class_ids, quarters / 4, limit)
     assert kept.tolist() == oracle(boxes, class_ids, quarters, limit)
 
 
-def test_suppression_reaches_across_blocks():
-    far = np.arange(BLOCK * 2)[:, None] * np.array([1.0, 0, 1, 0]) * 2 + np.array([0.0, 0, 1, 1])
-    boxes = np.concatenate([far, far[:1]])
-    kept = suppress(boxes, np.zeros(len(boxes), np.int64), 0.5, 1000)
-    assert kept.tolist() == list(range(BLOCK * 2))
+@pytest.mark.parametrize("far", [1e3, 3e38])
+def test_a_box_far_outside_does_not_confuse_the_others(far):
+    left, right, outside = (0.1, 0.1, 0.2, 0.2), (0.5, 0.5, 0.6, 0.6), (0.0, 0.0, far, far)
+    boxes = np.array([left, left, right, outside], np.float32)
+    assert suppress(boxes, np.array([79, 79, 79, 3], np.int32), 0.5, 10).tolist() == [0, 2, 3]
 
 
 @given(
