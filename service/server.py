@@ -1,21 +1,24 @@
 """The composition root: builds every part of a server process, runs it, and takes it down in order.
 
 Life: tune -> log -> load models (a thread, so that the loop stays free) -> listen -> health SERVING -> ready line ->
-serve -> SIGTERM -> drain -> models closed left to right -> exit 0. A lost device or a bug of ours in a pipeline thread
-ends the process with code 70, without waiting for anything that may hang.
+serve -> SIGTERM -> drain -> models closed left to right -> exit 0. A lost device, a hang or a bug of ours in a pipeline
+thread ends the process with code 70, after `FATAL_TIMEOUT_S` at most whatever hangs (`service.exit_guard`).
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from service.clock import Clock, MonotonicClock
+from service.exit_guard import ExitGuard
 from service.frontend.calls import CallTasks
 from service.frontend.frames_servicer import FramesServicer
 from service.frontend.inference_cuda_memory import CudaMemoryRpcs
@@ -55,7 +58,9 @@ EXIT_FATAL = 70  # EX_SOFTWARE: a supervisor should start the process anew
 MAX_DEFAULT_WORKERS = 8
 WATCH_INTERVAL_S = 0.5  # how late a hang may be noticed
 IMPATIENCE_NS = 1_000_000_000  # signals closer together are one: a process group and a supervisor both pass it on
-CLOSE_TIMEOUT_S = 10.0  # for each stage thread at shutdown; an engine that hangs longer is given up
+CLOSE_TIMEOUT_S = 10.0  # for each thread at shutdown; an engine that hangs longer is given up
+FATAL_TIMEOUT_S = 5.0  # from a fatal error to the end of the process
+LAST_LOOK_S = 1.0  # of these, for the observer's thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +80,27 @@ class Ready:
 
 
 class Server:
-    """One server process. Thread: the event loop's, except `on_fatal` (any)."""
+    """One server process. Thread: the event loop's, except `on_fatal` (any).
+
+    Args:
+        settings: all of them.
+        clock: time.
+        open_device: opens the devices of the models.
+        guard: called at the first fatal error, on the thread that met it: bounds what `close` may take.
+    """
 
     def __init__(
-        self, settings: ServeSettings, clock: Clock | None = None, open_device: OpenDevice = open_device_of_kind
+        self,
+        settings: ServeSettings,
+        clock: Clock | None = None,
+        open_device: OpenDevice = open_device_of_kind,
+        guard: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
         self.clock: Clock = clock or MonotonicClock()
         self._loop = asyncio.get_running_loop()
         self._fatal: BaseException | None = None
+        self._guard = guard
         self._stop = asyncio.Event()
         self._stop_asked_ns = 0  # by the first signal
         self._is_serving = False
@@ -191,7 +208,8 @@ class Server:
         """Note an error after which the process cannot go on, and stop. Thread: any."""
         if self._fatal is None:
             self._fatal = error
-        if not self._loop.is_closed():
+        self._guard()
+        with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._stop.set)
 
     async def wait(self) -> None:
@@ -217,28 +235,42 @@ class Server:
         grace_ms = int(self.settings.drain_grace_s * 1000)
         self._loop.call_soon_threadsafe(lambda: self.frames.send_away(version, grace_ms))
 
-    async def _close_admin(self) -> None:
-        await self.admin.close()
-        await asyncio.to_thread(self._site.close)  # the observer's thread has ended
-
     async def close(self) -> int:
-        """Drain, close every part, and return the exit code."""
+        """Drain, close every part, and return the exit code; after a fatal error only let clients and traces know."""
         if self._polling is not None:
             self._polling.cancel()
-        if self._fatal is None:
-            await self.front_end.drain()
-        await self._close_admin()
-        self.regions.close()
-        if self._watching is not None:
-            self._watching.cancel()
-        if self._fatal is None:
-            is_closed = await asyncio.to_thread(self.registry.close, CLOSE_TIMEOUT_S)
-            await asyncio.to_thread(self.pool.close)
-            if is_closed and self._fatal is None:
+        try:
+            if self._fatal is None and await self._close_in_order() and self._fatal is None:
                 return EXIT_OK
-        log.error("the process cannot go on", error=str(self._fatal) if self._fatal else "an engine hangs")
+            log.error("the process cannot go on", error=str(self._fatal) if self._fatal else "an engine hangs")
+            self._guard()
+            await self.front_end.abort()
+            await self._close_admin(LAST_LOOK_S)
+            return EXIT_FATAL
+        finally:
+            if self._watching is not None:
+                self._watching.cancel()
+
+    async def _close_in_order(self) -> bool:
+        """Answer everything, then close every part; say whether all threads of the models have ended."""
+        await self.front_end.drain()
+        await self._close_admin(CLOSE_TIMEOUT_S)
+        self.regions.close()
+        if self._fatal is not None or not await asyncio.to_thread(self.registry.close, CLOSE_TIMEOUT_S):
+            return False
+        await asyncio.to_thread(self.pool.close)
+        return True
+
+    async def _close_admin(self, timeout_s: float) -> None:
+        if await self.admin.close(timeout_s):
+            await asyncio.to_thread(self._site.close)  # the observer's thread has ended
+
+    async def close_unstarted(self) -> None:
+        """Close what `start` had begun when it failed."""
         await self.front_end.abort()
-        return EXIT_FATAL
+        await self.admin.close(CLOSE_TIMEOUT_S)
+        await asyncio.to_thread(self.registry.close, CLOSE_TIMEOUT_S)
+        await asyncio.to_thread(self.pool.close)
 
 
 def default_workers() -> int:
@@ -247,7 +279,7 @@ def default_workers() -> int:
 
 
 async def _serve(settings: ServeSettings) -> int:
-    server = Server(settings)
+    server = Server(settings, guard=ExitGuard(EXIT_FATAL, FATAL_TIMEOUT_S).arm)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop, number)
@@ -258,16 +290,18 @@ async def _serve(settings: ServeSettings) -> int:
         if settings.ready_file is not None:
             _write_whole(settings.ready_file, ready.to_json())
     except BaseException:
-        await server.front_end.abort()
-        await server.admin.close()
-        await asyncio.to_thread(server.registry.close, CLOSE_TIMEOUT_S)
-        await asyncio.to_thread(server.pool.close)
+        await server.close_unstarted()
         raise
     sys.stdout.write(ready.to_json() + "\n")
     sys.stdout.flush()
     await server.wait()
     log.info("stopping")
-    return await server.close()
+    code = await server.close()
+    if code == EXIT_FATAL:  # here: `asyncio.run` would wait for calls that may hang inside an engine for ever
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _step_log_level(steps: int) -> None:
@@ -287,9 +321,4 @@ def _write_whole(path: Path, line: str) -> None:
 
 def serve(settings: ServeSettings) -> int:
     """Run a server until SIGTERM or SIGINT and return the exit code. Thread: main."""
-    code = asyncio.run(_serve(settings))
-    if code == EXIT_FATAL:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # a thread may hang inside an engine for ever
-    return code
+    return asyncio.run(_serve(settings))

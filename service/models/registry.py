@@ -161,11 +161,18 @@ class ModelRegistry:
         return [(closing.version.name, closing.version.version) for closing in self._closing if closing.is_alive()]
 
     def close(self, timeout_s: float | None = None) -> bool:
-        """Close every version; say whether all their threads ended."""
-        with self._lock:
+        """Close every version; say whether all their threads ended within `timeout_s` each.
+
+        A load or unload that is under way comes to its end first; if it hangs, nothing is closed.
+        """
+        if not self._lock.acquire(timeout=-1 if timeout_s is None else timeout_s):
+            return False
+        try:
             versions = [version for by_number in self._versions.values() for version in by_number.values()]
             self._versions = {}
             closing, self._closing = self._closing, []
+        finally:
+            self._lock.release()
         closed = [version.close(timeout_s) for version in versions]
         for thread in closing:
             thread.join(timeout_s)

@@ -6,6 +6,7 @@ computes is interrupted after 0.5 ms (`service.tuning`), and no single call of a
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 
@@ -43,20 +44,27 @@ class AdminThread:
         self._thread.start()
         return await asyncio.wrap_future(started)
 
-    async def close(self) -> None:
-        """Stop listening, drop every connection and join. Idempotent."""
-        thread, self._thread = self._thread, None
+    async def close(self, timeout_s: float) -> bool:
+        """Stop listening, drop every connection and join; return whether the thread has ended. Idempotent.
+
+        It may not have: a driver that hangs may be asked for a device's memory at any time.
+        """
+        thread = self._thread
         if thread is None:
-            return
-        if self._loop is not None and self._stop is not None and thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
-        await asyncio.to_thread(thread.join)
+            return True
+        if self._loop is not None and self._stop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._stop.set)
+        await asyncio.to_thread(thread.join, timeout_s)
+        if thread.is_alive():
+            log.error("the observer hangs; what it had not told is lost", after_s=timeout_s)
+        return not thread.is_alive()
 
     async def _run(self, host: str, port: int, started: "concurrent.futures.Future[str]") -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
             address = await self._server.start(host, port) if host else ""
-        except OSError as error:
+        except BaseException as error:  # noqa: BLE001 - whatever it is: somebody waits for this
             started.set_exception(error)
             return
         started.set_result(address)

@@ -1,18 +1,27 @@
 """What a stream sees when the server itself has trouble: no permit, a batch that fails, a device that is lost."""
 
 import asyncio
+import threading
 from dataclasses import replace
 
 import grpc
 import pytest
 
-from engines.device_simulated import FaultPlan
+from engines.device_simulated import FaultPlan, SimulatedDevice
 from engines.errors import DeviceLostError, ExecutionError, RaceError
 from forebay.wire import frames_pb2 as pb
 from service.results.wants import Wants
-from service.server import EXIT_FATAL
+from service.server import EXIT_FATAL, FATAL_TIMEOUT_S
 from tests.support.loops import on_loop
-from tests.support.real_server import LEAK, SimulatedDevices, assert_quiescent, eventually, real_server, simulated
+from tests.support.real_server import (
+    HANG_GUARD_S,
+    LEAK,
+    SimulatedDevices,
+    assert_quiescent,
+    eventually,
+    real_server,
+    simulated,
+)
 
 
 @on_loop
@@ -160,3 +169,68 @@ async def test_quiescence_is_noticed_when_it_is_not_there(tmp_path):
         running.release()
         await stream.half_close()
         assert len(await stream.results()) == 1
+
+
+class HangingMemory(SimulatedDevice):
+    """Its driver does not answer the question how full its memory is until `let_go` is set."""
+
+    def __init__(self, clock, asked, let_go):
+        super().__init__(clock=clock)
+        self._asked = asked
+        self._let_go = let_go
+
+    def memory(self):
+        self._asked.set()
+        self._let_go.wait()
+        return super().memory()
+
+
+@on_loop
+async def test_after_a_fatal_error_the_end_does_not_wait_for_an_observer_that_hangs(tmp_path):
+    asked, let_go = threading.Event(), threading.Event()
+    hanging = {
+        "devices": lambda _, clock: HangingMemory(clock, asked, let_go),
+        "admin_address": "127.0.0.1:0",
+        "is_checked": False,
+    }
+    try:
+        async with real_server(simulated(tmp_path), **hanging) as running:
+            _, writer = await asyncio.open_connection(*running.server.admin_address.split(":"))
+            writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+            await asyncio.to_thread(asked.wait, HANG_GUARD_S)
+            running.server.on_fatal(DeviceLostError("lost"))
+            assert await asyncio.wait_for(running.server.close(), FATAL_TIMEOUT_S) == EXIT_FATAL
+            writer.close()
+            let_go.set()
+            assert await running.server.admin.close(HANG_GUARD_S)
+    finally:
+        let_go.set()
+
+
+@on_loop
+async def test_a_fatal_error_starts_the_guard_before_anything_is_closed(tmp_path):
+    async with real_server(simulated(tmp_path), is_checked=False) as running:
+        armed = []
+        running.server._guard = lambda: armed.append(running.server._stop.is_set())
+        running.server.on_fatal(DeviceLostError("lost"))
+        assert armed == [False]
+
+
+@on_loop
+async def test_a_model_that_hangs_while_it_is_loaded_does_not_hold_up_the_end_for_ever(tmp_path):
+    asked, let_go = threading.Event(), threading.Event()
+
+    def hanging(_, clock):
+        asked.set()
+        let_go.wait()
+        return SimulatedDevice(clock=clock)
+
+    explicit = {"model_control_mode": "explicit", "devices": hanging}
+    async with real_server(simulated(tmp_path), **explicit) as running:
+        loading = asyncio.create_task(asyncio.to_thread(running.server.lifecycle.load, "sim"))
+        try:
+            await asyncio.to_thread(asked.wait, HANG_GUARD_S)
+            assert not await asyncio.to_thread(running.server.registry.close, 0.01)
+        finally:
+            let_go.set()
+        await loading

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import itertools
 
+import pytest
+
 from service.observe import admin
 from service.observe.admin import AdminServer, Download, Events, Page
 from service.observe.admin_thread import AdminThread
 from service.observe.live import Feed, event
-from tests.support.loops import on_loop
+from tests.support.loops import HANG_GUARD_S, on_loop
 
 
 async def open_connection(address):
@@ -110,8 +112,8 @@ async def test_closing_ends_open_events_and_the_thread():
     address = await thread.start("127.0.0.1", 0)
     reader, writer = await ask(address)
     await reader.readuntil(b"data: 1\n\n")
-    await thread.close()
-    await thread.close()
+    assert await thread.close(HANG_GUARD_S)
+    await thread.close(HANG_GUARD_S)
     assert await reader.read() == b""
     assert ticks
     writer.close()
@@ -125,7 +127,7 @@ async def test_a_tick_that_fails_leaves_the_port_alive():
     thread = AdminThread({"/": lambda _: Page(200, "alive")}, fail)
     reader, writer = await ask(await thread.start("127.0.0.1", 0))
     assert b"alive" in await reader.read()
-    await thread.close()
+    await thread.close(HANG_GUARD_S)
     writer.close()
 
 
@@ -133,3 +135,11 @@ def test_an_event_is_one_line_whatever_it_holds():
     text = event("state", {"name": "a\nb\r\n\ndata: x\u2028"})
     assert text.count("\n") == 3
     assert text.endswith("\n\n")
+
+
+@on_loop
+async def test_an_address_that_makes_no_sense_is_an_error_and_no_hang():
+    thread = AdminThread({}, lambda: None)
+    with pytest.raises(OverflowError):
+        await thread.start("127.0.0.1", 1 << 20)
+    assert await thread.close(HANG_GUARD_S)

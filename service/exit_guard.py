@@ -1,0 +1,46 @@
+"""The end of a process that cannot go on, within a bounded time, whatever hangs in it.
+
+Theory of operation
+    A thread that is stuck in a library cannot be ended, and anything that is asked of that library after it may get
+    stuck as well: the event loop, the observer, the log. So an end in order has `timeout_s`. After it a thread that was
+    there from the beginning, and waits for nothing else, ends the process with its exit code. One second later the
+    kernel does, by SIGALRM, if even that thread did not get to run: something holds the interpreter's lock, or standard
+    error takes no more lines. A supervisor takes both ends for a failure.
+"""
+
+import os
+import signal
+import threading
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+ALARM_AFTER_S = 1.0  # after the thread's turn
+
+
+class ExitGuard:
+    """See the module's theory of operation.
+
+    Args:
+        exit_code: of the process.
+        timeout_s: from `arm` to the end.
+    """
+
+    def __init__(self, exit_code: int, timeout_s: float) -> None:
+        self._exit_code = exit_code
+        self._timeout_s = timeout_s
+        self._armed = threading.Event()
+        threading.Thread(target=self._run, name="exit guard", daemon=True).start()
+
+    def arm(self) -> None:
+        """End the process in time, unless it ends by itself. Idempotent: the first call counts. Thread: any."""
+        if not self._armed.is_set():
+            self._armed.set()
+            signal.setitimer(signal.ITIMER_REAL, self._timeout_s + ALARM_AFTER_S)
+
+    def _run(self) -> None:
+        self._armed.wait()
+        threading.Event().wait(self._timeout_s)
+        log.error("the process did not end in order", after_s=self._timeout_s)
+        os._exit(self._exit_code)
