@@ -219,7 +219,11 @@ class Server:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
-            self._watchdog.look()
+            try:
+                self._watchdog.look()
+            except Exception as error:
+                log.exception("the watchdog failed")
+                self.on_fatal(error)  # there is no half-dead service
 
     async def _poll(self) -> None:
         while True:

@@ -5,32 +5,39 @@ Python cannot end a thread that is stuck in a library, so the process is the uni
 
 A host with too little CPU for everybody is no hang: ending the process there would make things worse. The kernel says
 how long each thread was ready to run and did not get to (schedstat). What the most unlucky thread of the process has
-waited since the stage came under suspicion does not count. A thread that waits for a device or a lock is not ready.
+waited since the stage came under suspicion does not count: which thread the stage waits for is not known, and threads
+of libraries are among them. A thread that waits for a device or a lock is not ready. However unlucky a thread is, at
+`PATIENCE` times the limit a stage hangs. Without the kernel's numbers all time counts.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from service.clock import Clock
 from service.errors import DeviceLostError
 from service.models.version import ModelVersion
-from service.pipeline.stage import Stage
+
+log = structlog.get_logger(__name__)
 
 PAUSE_NS = 1_500_000_000  # no look for so long: the whole process stood still (a paused container), not an engine
-
-
 SUSPICIOUS_NS = 200_000_000  # at one batch: from here on it is watched whether the process gets a CPU
+PATIENCE = 10  # a thread of low priority may wait for a CPU for ever
 TASKS = Path("/proc/self/task")
 
 
-def waits_for_cpu_ns() -> dict[str, int]:
-    """Return how long every thread of this process has been ready to run without running; empty if nobody counts."""
+def waits_for_cpu_ns(tasks: Path = TASKS) -> dict[str, int]:
+    """Return how long every thread of this process has been ready to run without running; empty if nobody counts.
+
+    Raises OSError: it cannot be read now, for want of a file descriptor.
+    """
     waits = {}
-    for task in TASKS.iterdir() if TASKS.is_dir() else ():
+    for task in tasks.iterdir() if tasks.is_dir() else ():
         try:
             waits[task.name] = int((task / "schedstat").read_text().split()[1])
-        except (OSError, IndexError, ValueError):
+        except (FileNotFoundError, ProcessLookupError, IndexError, ValueError):
             continue  # it has ended, or the kernel does not count
     return waits
 
@@ -66,6 +73,7 @@ class Watchdog:
         self._looked_ns = clock.now_ns()
         self._resumed_ns = 0
         self._read_waits = read_waits
+        self._has_failed = False
         self._suspects: dict[str, _Suspicion] = {}  # by stage
 
     def look(self) -> None:
@@ -74,30 +82,36 @@ class Watchdog:
         if now_ns - self._looked_ns > PAUSE_NS:
             self._resumed_ns = now_ns
         self._looked_ns = now_ns
+        busy = [
+            (version, stage, since_ns)
+            for version in self._versions()
+            for lane in version.lanes
+            for stage in lane.stages
+            if (since_ns := stage.busy_since_ns) and now_ns - max(since_ns, self._resumed_ns) >= SUSPICIOUS_NS
+        ]
+        waits_ns = self._waits() if busy else {}
         suspects: dict[str, _Suspicion] = {}
-        for version in self._versions():
-            for stage in (stage for lane in version.lanes for stage in lane.stages):
-                suspect = self._suspect(stage, now_ns)
-                if suspect is None:
-                    continue
-                suspects[stage.name] = suspect
-                busy_ns = now_ns - max(suspect.busy_since_ns, self._resumed_ns)
-                if busy_ns > version.hang_limit_ns and busy_ns - self._waited_ns(suspect) > version.hang_limit_ns:
-                    self._on_fatal(DeviceLostError(f"{stage.name} has hung for {busy_ns / 1e9:.1f} s"))
-                    return
+        for version, stage, since_ns in busy:
+            suspect = self._suspects.get(stage.name)
+            if suspect is None or suspect.busy_since_ns != since_ns:
+                suspect = _Suspicion(since_ns, waits_ns)
+            suspects[stage.name] = suspect
+            busy_ns = now_ns - max(since_ns, self._resumed_ns)
+            if max(busy_ns - _waited_ns(suspect.waits_ns, waits_ns), busy_ns // PATIENCE) > version.hang_limit_ns:
+                self._on_fatal(DeviceLostError(f"{stage.name} has hung for {busy_ns / 1e9:.1f} s"))
+                return
         self._suspects = suspects
 
-    def _suspect(self, stage: Stage, now_ns: int) -> _Suspicion | None:
-        """Return what is held against a stage; None if it has not been at one batch for long."""
-        busy_since_ns = stage.busy_since_ns
-        if not busy_since_ns or now_ns - max(busy_since_ns, self._resumed_ns) < SUSPICIOUS_NS:
-            return None
-        suspect = self._suspects.get(stage.name)
-        if suspect is None or suspect.busy_since_ns != busy_since_ns:
-            return _Suspicion(busy_since_ns, self._read_waits())
-        return suspect
+    def _waits(self) -> Mapping[str, int]:
+        try:
+            return self._read_waits()
+        except OSError as error:
+            if not self._has_failed:  # once: every half second would fill the disk
+                log.warning("cannot tell a hang from too little CPU; all time counts", error=str(error))
+            self._has_failed = True
+            return {}
 
-    def _waited_ns(self, suspect: _Suspicion) -> int:
-        """Return how long the process has waited for a CPU since then."""
-        before = suspect.waits_ns
-        return max((wait - before.get(task, wait) for task, wait in self._read_waits().items()), default=0)
+
+def _waited_ns(before: Mapping[str, int], now: Mapping[str, int]) -> int:
+    """Return how long the most unlucky thread has waited for a CPU in between; new ones count from now."""
+    return max((wait - before.get(task, wait) for task, wait in now.items()), default=0)

@@ -234,3 +234,16 @@ async def test_a_model_that_hangs_while_it_is_loaded_does_not_hold_up_the_end_fo
         finally:
             let_go.set()
         await loading
+
+
+@on_loop
+async def test_a_watchdog_that_fails_ends_the_process_as_any_bug_of_ours(tmp_path):
+    async with real_server(simulated(tmp_path), is_checked=False) as running:
+        bug = RuntimeError("our bug")
+
+        def fail():
+            raise bug
+
+        running.server._watchdog.look = fail
+        await running.server.wait()
+        assert running.server._fatal is bug

@@ -1,6 +1,10 @@
+import errno
 from types import SimpleNamespace
 
-from service.watchdog import PAUSE_NS, Watchdog, waits_for_cpu_ns
+import pytest
+from structlog.testing import capture_logs
+
+from service.watchdog import PATIENCE, PAUSE_NS, Watchdog, waits_for_cpu_ns
 from tests.support.clock import ManualClock
 
 LIMIT_NS = 2_000_000_000
@@ -18,7 +22,15 @@ class Watched:
         self.fatal = []
         self.waits_ns = {"1": 0, "2": 0}
         self.stage = stage
-        self.watchdog = Watchdog(lambda: [version], self.clock, self.fatal.append, lambda: dict(self.waits_ns))
+        self.reads = 0
+        self.fail = None
+        self.watchdog = Watchdog(lambda: [version], self.clock, self.fatal.append, self.read_waits)
+
+    def read_waits(self) -> dict[str, int]:
+        self.reads += 1
+        if self.fail is not None:
+            raise self.fail
+        return dict(self.waits_ns)
 
     def look_until(self, now_ns: int) -> None:
         """Look every half second, and at `now_ns`."""
@@ -87,3 +99,52 @@ def test_the_kernel_says_how_long_the_threads_of_this_process_have_waited():
     waits = waits_for_cpu_ns()
     assert all(wait >= 0 for wait in waits.values())
     assert waits == {} or max(waits.values()) < 1e15
+
+
+def test_one_thread_that_never_gets_a_cpu_excuses_no_hang_for_ever():
+    watched = Watched()
+    while watched.clock.now_ns() < START_NS + PATIENCE * LIMIT_NS:
+        assert watched.fatal == []
+        watched.waits_ns["2"] += STEP_NS
+        watched.look_until(watched.clock.now_ns() + STEP_NS)
+    watched.waits_ns["2"] += STEP_NS
+    watched.look_until(watched.clock.now_ns() + STEP_NS)
+    assert len(watched.fatal) == 1
+
+
+def test_the_kernel_is_asked_once_a_look_and_only_under_suspicion():
+    watched = Watched(busy_since_ns=0)
+    watched.look_until(LIMIT_NS)
+    assert watched.reads == 0
+    watched.stage.busy_since_ns = watched.clock.now_ns()
+    watched.look_until(watched.clock.now_ns() + 3 * STEP_NS)
+    assert watched.reads == 3
+
+
+def test_without_the_kernels_numbers_a_hang_is_still_found_and_it_is_said_once():
+    watched = Watched()
+    watched.fail = OSError(errno.EMFILE, "Too many open files")
+    with capture_logs() as logs:
+        watched.look_until(START_NS + LIMIT_NS)
+        assert watched.fatal == []
+        watched.look_until(START_NS + LIMIT_NS + 1)
+    assert len(watched.fatal) == 1
+    assert [line["error"] for line in logs] == ["[Errno 24] Too many open files"]
+
+
+def test_numbers_that_come_back_count_from_then():
+    watched = Watched()
+    watched.fail = OSError(errno.EMFILE, "Too many open files")
+    watched.look_until(START_NS + LIMIT_NS // 2)
+    watched.fail, watched.waits_ns = None, {"1": 100 * LIMIT_NS}
+    watched.look_until(START_NS + LIMIT_NS + STEP_NS)
+    assert watched.fatal
+
+
+def test_running_out_of_descriptors_is_no_thread_that_has_ended(tmp_path):
+    (tmp_path / "1" / "schedstat").mkdir(parents=True)  # cannot be read, and is there
+    (tmp_path / "2").mkdir()
+    with pytest.raises(OSError, match="schedstat"):
+        waits_for_cpu_ns(tmp_path)
+    (tmp_path / "1" / "schedstat").rmdir()
+    assert waits_for_cpu_ns(tmp_path) == {}
