@@ -9,7 +9,8 @@ Theory of operation
     Frames are chosen at gaps drawn evenly from 1 to 2 N - 1, so one in N of any camera: counting to N would take
     the same camera again and again where cameras send in step.
 
-    More than a bounded number of spans a second are not made; they are counted in `dropped`.
+    More than a bounded number of spans a second are not made, nor those that the sink does not take because it raises;
+    they are counted in `dropped`. Nothing that a sink does reaches the observer.
 
 Owner: the observer's thread. Nothing here runs on the way of a frame.
 """
@@ -19,8 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import structlog
+
 from service.errors import Outcome
 from service.observe.journal import BatchEvent, FrameEvent, TraceContext
+
+log = structlog.get_logger(__name__)
 
 MAX_FRAMES_PER_TICK = 200  # a frame with its stages costs 0.3 ms, a batch 0.06
 MAX_BATCHES_PER_TICK = 1000
@@ -81,6 +86,7 @@ class Tracing:
         self._every = every_frames
         self._sink = sink
         self._draw = draw
+        self._has_failed = False
         self._skip = self._next_gap() - 1
         self._frames: list[FrameEvent] = []
         self._batches: list[BatchEvent] = []  # of this tick
@@ -112,18 +118,21 @@ class Tracing:
 
     def tick(self) -> None:
         """Make the spans that are due."""
-        for event in self._frames:
+        frames, self._frames = self._frames, []
+        batches, self._waiting, self._batches = self._waiting, self._batches, []
+        for event in frames:
             self._emit_frame(event)
-        for batch in self._waiting:
+        for batch in batches:
             self._emitted[batch.id] = self._emit(batch_span(batch), self._links.pop(batch.id, ()))
-        self._frames = []
-        self._waiting, self._batches = self._batches, []
 
     def close(self) -> None:
         """Make every span that is left, and end the sink."""
         self.tick()
         self.tick()
-        self._sink.close()
+        try:
+            self._sink.close()
+        except Exception:
+            log.exception("the last spans were not sent")
 
     def _emit_frame(self, event: FrameEvent) -> None:
         batch_id = event[1].batch_id
@@ -134,8 +143,16 @@ class Tracing:
             self._links[batch_id].append(reference)
 
     def _emit(self, span: Span, links: Sequence[Any]) -> Any:  # noqa: ANN401
+        try:
+            reference = self._sink.emit(span, links)
+        except Exception:
+            self.dropped += 1
+            if not self._has_failed:  # once: every span would fill the disk
+                log.exception("a span was not taken; forebay_spans_dropped_total counts those to come")
+            self._has_failed = True
+            return None
         self.made += 1 + len(span.children)
-        return self._sink.emit(span, links)
+        return reference
 
     def _next_gap(self) -> int:
         return self._draw(2 * self._every - 1)

@@ -6,6 +6,7 @@ import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from structlog.testing import capture_logs
 
 from service.errors import Outcome
 from service.observe import spans
@@ -190,3 +191,50 @@ def test_the_end_makes_what_waits():
     traced.tick()
     traced.tracing.close()
     assert len(traced.spans("batch")) == 1
+
+
+class MoodySink:
+    """Takes spans unless told not to; `emit` and `close` raise then."""
+
+    def __init__(self):
+        self.taken = []
+        self.is_broken = True
+
+    def emit(self, span, links):
+        if self.is_broken:
+            raise RuntimeError("the library's bug")
+        self.taken.append((span.name, tuple(links)))
+        return len(self.taken)
+
+    close = emit
+
+
+def test_a_sink_that_raises_costs_its_spans_and_nothing_else():
+    observed, sink = Observed(), MoodySink()
+    tracing = Tracing(1, sink, always_one)
+    observer = observed.observer = Observer(observed.journal, observed.clock, tracing)
+    record = observed.open()
+    with capture_logs() as logs:
+        for batch_id in (1, 2):
+            observed.batch(0, batch_id=batch_id)
+            observed.frame(record, batch_id=batch_id)
+            observed.tick(1000)
+    observed.tick(1000)
+    assert [line["log_level"] for line in logs] == ["error"]
+    assert (tracing.made, tracing.dropped) == (0, 4)
+    assert observer.models[0].outcomes.sum() == 2
+    assert [sample.ended for sample in observer.models[0].history][-3:] == [1, 1, 0]
+    sink.is_broken = False
+    observed.batch(0, batch_id=3)
+    observed.frame(record, batch_id=3)
+    observed.tick()
+    observed.tick()
+    assert sink.taken == [("frame", ()), ("batch", (1,))]
+    assert tracing.dropped == 4
+
+
+def test_a_sink_that_cannot_be_closed_holds_up_no_end():
+    tracing = Tracing(1, MoodySink(), always_one)
+    with capture_logs() as logs:
+        tracing.close()
+    assert len(logs) == 1
