@@ -100,6 +100,7 @@ class D2hStage(Stage):
             if not is_lost:
                 self._pool.release(slot)
         self._delivery.post(completions)
+        super().finish(batch, slot)  # before the former knows: it may run the next batch through this stage at once
         if not is_lost and self.listener is not None:
             d2h_ns = 0 if batch.error is not None else batch.requests[0].timeline.d2h_ns
             self.listener.slot_freed(batch.lane_index, slot.index, d2h_ns)

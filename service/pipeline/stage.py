@@ -71,7 +71,7 @@ class Stage(ABC):
         self.device = context.device
         self.device_stream = context.device_stream
         self.clock = context.clock
-        self.busy_since_ns = 0  # 0 while idle; read by the watchdog
+        self.busy_since_ns = 0  # 0 while idle; written by whoever runs `process`, read by the watchdog
         self._context = context
         self._open_range = open_ranges()
         self._work = self.work if self._open_range is None else self._work_in_range
@@ -94,8 +94,9 @@ class Stage(ABC):
         """Return the event that this stage's device stream waits for: the end of the stage before."""
         return None
 
-    def finish(self, batch: Batch, slot: Slot) -> None:  # noqa: B027 - a hook that two stages leave empty
-        """Called for every batch, failed ones included, before it is passed on. For the last stage."""
+    def finish(self, batch: Batch, slot: Slot) -> None:  # noqa: ARG002 - for the last stage
+        """End this stage's part of a batch, failed or not, before it is passed on. The stage is idle from here on."""
+        self.busy_since_ns = 0
 
     @property
     def has_next(self) -> bool:
@@ -111,8 +112,7 @@ class Stage(ABC):
                 self._work(batch, slot)
             except Exception as error:  # noqa: BLE001 - whatever an engine raises fails this batch, never the thread
                 self._fail(batch, slot, error)
-        self.finish(batch, slot)
-        self.busy_since_ns = 0
+        self.finish(batch, slot)  # nothing after it: another thread may be at the next batch
 
     def _work_in_range(self, batch: Batch, slot: Slot) -> None:
         assert self._open_range is not None  # noqa: S101 - for mypy: bound only then

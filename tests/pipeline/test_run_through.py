@@ -93,3 +93,30 @@ def test_the_former_looks_at_its_inbox_again_at_once_after_a_batch_that_went_thr
     rig.arrive(step=False)
     assert rig.core.step(rig.now_ns) == rig.now_ns
     assert rig.core.step(rig.now_ns + MS) != rig.now_ns + MS  # it is still in flight: its notices have not come
+
+
+class HangsInTheNextBatch:
+    """A former that runs the next batch through the last stage as soon as the slot is free, and hangs there."""
+
+    def __init__(self, stage, since_ns):
+        self._stage = stage
+        self._since_ns = since_ns
+        self.was_busy = None
+
+    def compute_ended(self, batch, ended_ns, h2d_ns, execute_ns):
+        self.was_busy = bool(self._stage.busy_since_ns)
+
+    def slot_freed(self, lane_index, slot_index, d2h_ns):
+        self._stage.busy_since_ns = self._since_ns
+
+
+def test_the_end_of_a_batch_does_not_hide_that_the_next_one_hangs():
+    lane = LaneDriver(2, HostDevice)
+    last = lane.pipeline.d2h
+    former = last.listener = HangsInTheNextBatch(last, since_ns=7)
+    batch = lane.form()
+    for stage in lane.pipeline.stages:
+        stage.process(batch)
+    assert former.was_busy
+    assert last.busy_since_ns == 7
+    lane.pipeline.close()
