@@ -2,8 +2,9 @@
 
 An engine is bound to the fixed buffers of a few slots and then only ever *enqueues*: no allocation in service.
 
-Threads: `enqueue` and `outputs` are called by the execute stage's thread alone; `bind` and `warm_up` before service;
-`close` after the stages have ended.
+Threads: `enqueue` and `outputs` are called by one thread at a time: the execute stage's, or the former's for a short
+batch that is alone in its lane (docs/adr/0070), on synchronous devices only. `bind` and `warm_up` are called before
+service, `close` after the stages have ended.
 """
 
 from collections.abc import Sequence

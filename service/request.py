@@ -269,7 +269,10 @@ class Lane(Protocol):
 
 
 class LaneListener(Protocol):
-    """What a lane tells the former. Thread: the lane's d2h thread. Blocks: no."""
+    """What a lane tells the former. Blocks: no.
+
+    Thread: the lane's d2h thread, or the former's own, inside `Lane.submit`, for a batch that runs through.
+    """
 
     def arrive(self, request: Request) -> None:
         """Take a request back that failed with its batch, to run it alone."""

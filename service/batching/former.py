@@ -145,11 +145,11 @@ class BatchFormer:
         self._tell(_Cancelled(requests))
 
     def compute_ended(self, batch: Batch, ended_ns: int, h2d_ns: int, execute_ns: int) -> None:
-        """See LaneListener. Thread: d2h. Blocks: no."""
+        """See LaneListener. Thread: d2h, or the former's. Blocks: no."""
         self._tell(_ComputeEnded(batch, ended_ns, h2d_ns, execute_ns))
 
     def slot_freed(self, lane_index: int, slot_index: int, d2h_ns: int) -> None:
-        """See LaneListener. Thread: d2h. Blocks: no."""
+        """See LaneListener. Thread: d2h, or the former's. Blocks: no."""
         self._tell(_SlotFreed(lane_index, slot_index, d2h_ns))
 
     def _tell(self, event: _Event) -> None:

@@ -8,7 +8,9 @@ Theory of operation
     A frame is appended when its result is built: then its timeline is complete. A batch is appended when its outputs
     are readable. A stream that closes is appended with its final counts, which are exact whatever was forgotten.
 
-Thread: `frames` and `closed` by the event loop, `batches` by d2h threads; taken off by the observer alone.
+Thread: `frames`, `opened` and `closed` by the event loop, `batches` by whoever ran the d2h stage: its thread, or the
+former's (docs/adr/0070); a version that is unloaded closes its record on the thread that closes it. Taken off by the
+observer alone.
 """
 
 import itertools

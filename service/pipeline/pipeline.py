@@ -40,7 +40,7 @@ class Pipeline:
         engine: one instance; closed with the pipeline.
         clock: time.
         model_version: named in completions.
-        finish: where completions go. Thread: d2h.
+        finish: where completions go. Thread: d2h, or the former's for a batch that runs through.
         on_fatal: told about errors after which the process cannot go on.
         slot_count: slots to allocate.
         journal: told about batches; None if nobody observes.

@@ -4,14 +4,14 @@ Theory of operation
     A lane has `slot_count` slots, allocated at start-up and never again. A batch in flight lives in exactly one. The
     slot's state says who may touch it; `TRANSITIONS` is the whole truth about how it moves, and docs/architecture.md
     draws its diagram from this table. The former reserves (FREE -> RESERVED), each stage moves the slot on when its
-    work is *enqueued*, and the d2h thread frees it once its outputs have left it.
+    work is *enqueued*, and the d2h stage frees it once its outputs have left it.
 
     A slot that FAILED returns to FREE only after the stage that failed has synchronised its device stream. That stream
     had waited for the earlier ones, so nothing on the device touches the slot any more. If the device is lost it
     never returns.
 
 Owner: one thread at a time, by state. RESERVED: former; FILLING, UPLOADING: h2d; EXECUTING: execute; DOWNLOADING, READY
-and FAILED: d2h. Hand-over is by Channel.
+and FAILED: d2h. Hand-over is by Channel. A batch that runs through is the former's in every state.
 """
 
 import enum
@@ -132,7 +132,7 @@ class _Maker:
 
 
 class SlotPool:
-    """The slots of one lane and which of them are FREE. The former takes, the d2h thread gives back."""
+    """The slots of one lane and which of them are FREE. The former takes, the d2h stage gives back."""
 
     def __init__(self, slots: tuple[Slot, ...]) -> None:
         self.slots = slots

@@ -45,12 +45,12 @@ class StageContext:
     Attributes:
         name: of the thread.
         device: attached to the thread before the first batch.
-        device_stream: this stage's own; no other thread uses it while the stage runs.
+        device_stream: this stage's own; one thread at a time uses it, as in `Stage.process`.
         slots: by index.
         inbound: batches to work on.
         outbound: where they go next; None for the last stage.
         clock: time.
-        on_fatal: told about errors after which the process cannot go on. Thread: the stage's.
+        on_fatal: told about errors after which the process cannot go on. Thread: whoever runs `Stage.process`.
     """
 
     name: str
@@ -104,7 +104,10 @@ class Stage(ABC):
         return not self._context.inbound.is_empty
 
     def process(self, batch: Batch) -> None:
-        """Work on one batch and record its failure, if any, in it. Thread: this stage's, or the caller's in warm-up."""
+        """Work on one batch and record its failure, if any, in it.
+
+        Thread: this stage's; for a batch that is alone in its lane also the former's, and the caller's in calibration.
+        """
         slot = self._context.slots[batch.slot_index]
         self.busy_since_ns = self.clock.now_ns()
         if batch.error is None:

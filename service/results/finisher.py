@@ -14,7 +14,7 @@ from service.worker_pool import WorkerPool
 
 
 class ResultFinisher:
-    """Finishes the batches of one model version. Thread: `finish` by d2h threads; it never blocks."""
+    """Finishes the batches of one model version. Thread: `finish` by d2h threads and the former's; it never blocks."""
 
     def __init__(self, task: Task | None, pool: WorkerPool, sink: CompletionSink) -> None:
         self._task = task
