@@ -4,7 +4,7 @@ Theory of operation
     A stream that allows it has a `PictureSlot`. While nobody looks, its session reads one flag per frame and does
     nothing. Looking raises the flag, at most once a second; the session then keeps the payload of the next frame, which
     is not copied, and puts it here together with its result. The small JPEG is made by the observer's thread when it is
-    asked for. A slot that nobody has asked for in some seconds is emptied.
+    asked for. A slot that nobody has asked for in some seconds, or whose stream has closed, is emptied.
 
     Memory: `MAX_LOOKED_AT` streams at once, each with at most two payloads and one small picture.
 
@@ -129,13 +129,14 @@ class Pictures:
             return "{}"
         return json.dumps({**look.shown, "shown_after_ms": (now_ns - look.built_ns) // 1_000_000})
 
-    def tick(self) -> None:
-        """Let go of what nobody asks for any more."""
+    def tick(self, is_open: Callable[[int], bool]) -> None:
+        """Let go of what nobody asks for any more, and of streams that are not open."""
         now_ns = self._clock.now_ns()
         for uid, look in list(self._looks.items()):
-            if now_ns - look.asked_ns <= LOOKING_NS:
+            has_closed = not is_open(uid)
+            if now_ns - look.asked_ns <= LOOKING_NS and not has_closed:
                 continue
-            if not look.slot.is_looked_at:  # the session may have been about to put one in: once more
+            if has_closed or not look.slot.is_looked_at:  # an open one's session may be about to put one in: once more
                 del self._looks[uid]
             look.slot.empty()
 

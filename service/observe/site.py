@@ -21,6 +21,7 @@ from service.observe.spans import Tracing
 from service.observe.timeline import MAX_SECONDS, trace_chunks
 
 MAX_WATCHERS = 16
+MAX_UID_DIGITS = 20
 DEFAULT_TRACE_SECONDS = 5.0
 RETRY = "retry: 1000\n\n"
 _ASSETS = {
@@ -68,7 +69,7 @@ class Site:
         """Take in what happened, and tell whoever watches."""
         self.observer.tick()
         if self._pictures is not None:
-            self._pictures.tick()
+            self._pictures.tick(lambda uid: self.observer.open_stream(uid) is not None)
         if self._feed.watchers:
             self._feed.publish(self._live.state())
 
@@ -108,7 +109,7 @@ class Site:
     def _picture(self, query: Query) -> Answer:
         """Answer with the latest picture of a stream that allows it: the only contents that this port gives away."""
         uid = query.get("stream", "")
-        if not (uid.isascii() and uid.isdigit()):
+        if not (uid.isascii() and uid.isdigit() and len(uid) <= MAX_UID_DIGITS):
             raise ValueError("stream must be the id of a stream, as /metrics and the page have it")
         record = self.observer.open_stream(int(uid))
         if record is None:

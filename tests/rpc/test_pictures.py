@@ -97,7 +97,19 @@ async def test_tensors_have_no_picture(tmp_path):
 
 
 @on_loop
-@pytest.mark.parametrize("query", ["", "stream=", "stream=-1", "stream=x", "stream=1e3", "stream=%E2%91%A0"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "stream=",
+        "stream=-1",
+        "stream=x",
+        "stream=1e3",
+        "stream=%E2%91%A0",
+        f"stream={'9' * 21}",
+        f"stream={'9' * 5000}",
+    ],
+)
 async def test_a_question_that_makes_no_sense_gets_a_reason(tmp_path, query):
     async with real_server(pictures(tmp_path), allow_pictures=True, **ADMIN) as running:
         status, _, body = await get(running.server.admin_address, f"/picture?{query}")

@@ -33,6 +33,9 @@ class Looking:
     def look(self):
         return json.loads(self.pictures.look(7, self.slot))
 
+    def tick(self, closed=()):
+        self.pictures.tick(lambda uid: uid not in closed)
+
     def put(self, payload=b"frame", seq=5, results=(BOX,)):
         self.slot.is_wanted = False  # as the session does when it takes a frame
         self.slot.put(Snapshot(memoryview(payload), 4, (640, 480), results, seq, self.clock.now_ns()))
@@ -78,23 +81,33 @@ def test_what_nobody_asks_for_any_more_is_let_go(looking):
     looking.look()
     looking.put()
     looking.clock.advance(LOOKING_NS + 1)
-    looking.pictures.tick()
+    looking.tick()
     assert (looking.slot.is_looked_at, looking.slot.is_wanted, looking.slot.latest) == (False, False, None)
     looking.slot.latest = "put at the same moment"
-    looking.pictures.tick()
+    looking.tick()
     assert looking.slot.latest is None
-    looking.pictures.tick()
+    looking.tick()
     assert looking.pictures._looks == {}
     looking.look()
     assert looking.slot.is_looked_at
 
 
+def test_a_stream_that_has_closed_is_let_go_at_once_and_makes_room(looking):
+    looking.look()
+    looking.put()
+    looking.tick(closed=[7])
+    assert looking.slot.latest is None
+    assert not looking.slot.is_looked_at
+    for uid in range(MAX_LOOKED_AT):
+        looking.pictures.look(100 + uid, PictureSlot())
+
+
 def test_a_look_between_the_two_steps_of_letting_go_counts(looking):
     looking.look()
     looking.clock.advance(LOOKING_NS + 1)
-    looking.pictures.tick()
+    looking.tick()
     looking.look()
-    looking.pictures.tick()
+    looking.tick()
     assert looking.slot.is_looked_at
     looking.put()
     assert looking.look()["seq"] == 5
@@ -108,7 +121,7 @@ def test_only_some_streams_are_looked_at_at_once(looking):
     assert not looking.slot.is_wanted
     looking.clock.advance(LOOKING_NS + 1)
     for _ in range(2):
-        looking.pictures.tick()
+        looking.tick()
     assert looking.look() == {}
 
 
