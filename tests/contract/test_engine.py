@@ -2,18 +2,19 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from engines import open_device, open_engine
+from engines import open_device
 from engines.clock import MonotonicClock
+from engines.engine import Engine
 from engines.errors import BackendUnavailableError, MisuseError, ModelFileError
 from tests.support import models
-from tests.support.rig import BoundSlot, random_rows, rig_of
+from tests.support.rig import BoundSlot, Rig, random_rows, rig_of
 
 Oracle = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
@@ -34,6 +35,11 @@ class EngineCase:
     max_batch_size: int | None = 4
     tolerance: float = 0.0
     is_gpu: bool = False
+
+    def open(self, rig: Rig, folder: Path) -> Engine:
+        """Write the model into `folder` and open it."""
+        model_path = self.write_model(folder)
+        return rig.open_engine(self.backend, model_path, options=self.options, max_batch_size=self.max_batch_size)
 
     @property
     def param(self):
@@ -110,17 +116,9 @@ def rig(case):
 @pytest.fixture
 def engine(case, rig, tmp_path):
     try:
-        engine = open_engine(
-            case.backend,
-            model_path=case.write_model(tmp_path),
-            device=rig.device,
-            clock=MonotonicClock(),
-            options=case.options,
-            max_batch_size=case.max_batch_size,
-        )
+        return case.open(rig, tmp_path)
     except BackendUnavailableError as error:
         pytest.skip(str(error))
-    return rig.keep(engine)
 
 
 def all_sizes(engine):
@@ -235,11 +233,4 @@ def test_closing_twice_is_closing_once_and_ends_all_use(rig, engine):
 
 def test_an_unknown_option_is_refused_by_name(case, rig, tmp_path):
     with pytest.raises(ModelFileError, match="no_such_option"):
-        open_engine(
-            case.backend,
-            model_path=case.write_model(tmp_path),
-            device=rig.device,
-            clock=MonotonicClock(),
-            options={"no_such_option": "1"},
-            max_batch_size=case.max_batch_size,
-        )
+        replace(case, options={"no_such_option": "1"}).open(rig, tmp_path)

@@ -2,10 +2,8 @@
 
 import pytest
 
-from engines import open_engine
 from engines.build.plans import BuildSettings, build_plan
 from engines.build.precision import to_fp16
-from engines.clock import MonotonicClock
 from engines.errors import BackendUnavailableError, ModelFileError
 from engines.trt import library
 from tests.contract.test_engine import *  # noqa: F403 - the contract suite, on the cases below
@@ -61,19 +59,11 @@ def case(request):
 @pytest.fixture
 def engine(case, rig, tmp_path):
     try:
-        engine = open_engine(
-            case.backend,
-            model_path=case.write_model(tmp_path),
-            device=rig.device,
-            clock=MonotonicClock(),
-            options=case.options,
-            max_batch_size=case.max_batch_size,
-        )
+        return case.open(rig, tmp_path)
     except ModelFileError as error:
         if "cannot run on this GPU" in str(error):  # TensorRT-RTX and compute capability 9.0
             pytest.skip(f"{library.load('auto').name} does not support a {rig.device.info().name}")
         raise
-    return rig.keep(engine)
 
 
 def test_captured_sizes_run_as_graphs(case, rig, engine, measured):

@@ -5,8 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-from engines import open_engine
-from engines.clock import MonotonicClock
 from tests.gpu.workload import open_workload, pictures, torch_models
 from tests.support import models
 from tests.support.rig import BoundSlot
@@ -20,12 +18,7 @@ def test_a_conv_net_agrees_with_onnx_runtime(rig, tmp_path, measured, allow_tf32
     path = torch_models.export(
         torch_models.ConvNet(model), (torch_models.torch.zeros(2, 3, 64, 64),), tmp_path / "model.pt2"
     )
-    options = {"allow_tf32": allow_tf32}
-    engine = rig.keep(
-        open_engine(
-            "torch", model_path=path, device=rig.device, clock=MonotonicClock(), options=options, max_batch_size=8
-        )
-    )
+    engine = rig.open_engine("torch", path, options={"allow_tf32": allow_tf32}, max_batch_size=8)
     slot = BoundSlot(rig, engine, 0)
     engine.warm_up((1, 8), slot.compute)
     oracle = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -5,9 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engines import open_engine
-from engines.clock import MonotonicClock
-
 torch = pytest.importorskip("torch", reason="torch is not installed")
 torch_models = pytest.importorskip("tests.support.torch_models", exc_type=ImportError)
 
@@ -45,17 +42,7 @@ def write(folder: Path, **settings) -> Path:
 
 
 def open_workload(rig, folder, *, max_batch_size=8, options=None, **settings):
-    path = write(folder, **settings)
-    return rig.keep(
-        open_engine(
-            "torch",
-            model_path=path,
-            device=rig.device,
-            clock=MonotonicClock(),
-            options=options or {},
-            max_batch_size=max_batch_size,
-        )
-    )
+    return rig.open_engine("torch", write(folder, **settings), options=options, max_batch_size=max_batch_size)
 
 
 def pictures(rows: int, seed: int = 0) -> np.ndarray:

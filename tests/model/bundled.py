@@ -7,12 +7,13 @@ import cv2
 import numpy as np
 import onnxruntime
 
-from engines import open_device, open_engine
+from engines import open_device
 from engines.clock import MonotonicClock
 from service.models.completion import complete
 from service.models.config import describe, model_file
 from service.models.description import ModelDescription
 from service.models.repository import Repository
+from tests.support.rig import rig_of
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 HERE = Path(__file__).resolve().parent
@@ -37,19 +38,13 @@ def open_model(name: str) -> BundledModel:
     entry = Repository([MODELS]).model(name)
     description = describe(entry)
     path = model_file(entry, 1, description)
-    clock = MonotonicClock()
-    device = open_device("cpu", clock=clock)
-    engine = open_engine(
-        description.backend,
-        model_path=path,
-        device=device,
-        clock=clock,
-        options=description.backend_options,
-        max_batch_size=description.max_batch_size,
-    )
-    specs = engine.specs
-    engine.close()
-    device.close()
+    with rig_of(open_device("cpu", clock=MonotonicClock())) as rig:
+        specs = rig.open_engine(
+            description.backend,
+            path,
+            options=description.backend_options,
+            max_batch_size=description.max_batch_size,
+        ).specs
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # leave the cores to other processes
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

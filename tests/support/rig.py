@@ -1,11 +1,14 @@
 """Drives a device or an engine the way the pipeline does: three device streams, events between them, fixed buffers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from engines import open_engine
+from engines.clock import Clock, MonotonicClock
 from engines.device import Device
 from engines.engine import Engine, SlotBuffers, TensorSpec
 
@@ -23,6 +26,27 @@ class Rig:
         """Close `thing` at the end."""
         self._closers.append(thing.close)
         return thing
+
+    def open_engine(
+        self,
+        backend: str,
+        model_path: Path | None,
+        *,
+        options: Mapping[str, str] | None = None,
+        max_batch_size: int | None = None,
+        clock: Clock | None = None,
+    ) -> Engine:
+        """An engine on this device, on its own clock if none is given."""
+        return self.keep(
+            open_engine(
+                backend,
+                model_path=model_path,
+                device=self.device,
+                clock=clock or MonotonicClock(),
+                options=options or {},
+                max_batch_size=max_batch_size,
+            )
+        )
 
     def host(self, nbytes: int):
         return self.keep(self.device.alloc_host(nbytes))

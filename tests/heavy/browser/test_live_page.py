@@ -12,14 +12,8 @@ import pytest
 
 from forebay.wire import frames_pb2 as pb
 from tests.rpc.test_detector import as_jpeg, clip
-from tests.support.browser import Browser, find_chromium
 from tests.support.loops import on_loop
 from tests.support.real_server import real_server, simulated
-
-pytestmark = [
-    pytest.mark.heavy,
-    pytest.mark.skipif(find_chromium() is None, reason="no chromium here: apt-get install chromium"),
-]
 
 AWKWARD = [
     'quo"te <b>bold</b>',
@@ -30,15 +24,6 @@ AWKWARD = [
 ]
 ORDINARY = ["gate north", "gate south", "dock 1", "dock 2", "dock 3", "lobby", "roof", "yard"]
 FRAME_INTERVAL_S = 0.04
-
-
-@pytest.fixture
-def browser(tmp_path):
-    browser = Browser(tmp_path / "profile")
-    try:
-        yield browser
-    finally:
-        browser.close()
 
 
 @pytest.fixture

@@ -11,20 +11,8 @@ import pytest
 from loadtest.html import html
 from loadtest.scenario import Scenario
 from loadtest.target import Outcome
-from tests.support.browser import Browser, find_chromium
 from tests.unit.loadtest.test_report import STAGES_US, document_of, noisy
 from tests.unit.loadtest.virtual import FakeServer
-
-pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no chromium here: apt-get install chromium")
-
-
-@pytest.fixture
-def browser(tmp_path):
-    browser = Browser(tmp_path / "profile")
-    try:
-        yield browser
-    finally:
-        browser.close()
 
 
 @pytest.fixture

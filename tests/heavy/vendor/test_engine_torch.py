@@ -99,12 +99,7 @@ class OddAboveTwo(torch.nn.Module):
 def test_a_batch_that_fails_is_an_execution_error_and_the_next_one_runs(tmp_path):
     path = torch_models.script(OddAboveTwo(), tmp_path / "model.pt")
     with rig_of(open_device("cpu", clock=MonotonicClock())) as rig:
-        options = {"inputs": "first:INT32:4"}
-        engine = rig.keep(
-            open_engine(
-                "torch", model_path=path, device=rig.device, clock=MonotonicClock(), options=options, max_batch_size=2
-            )
-        )
+        engine = rig.open_engine("torch", path, options={"inputs": "first:INT32:4"}, max_batch_size=2)
         slot = BoundSlot(rig, engine, 0)
         engine.warm_up((1, 2), slot.compute)
         with pytest.raises(ExecutionError):

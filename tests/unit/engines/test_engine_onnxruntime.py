@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from engines import open_device, open_engine
+from engines import open_device
 from engines.clock import MonotonicClock
 from engines.engine import SlotBuffers
 from engines.errors import ExecutionError, MisuseError, ModelFileError
@@ -19,15 +19,7 @@ def rig():
 
 
 def open_model(rig, path, max_batch_size=4):
-    engine = open_engine(
-        "onnxruntime",
-        model_path=path,
-        device=rig.device,
-        clock=MonotonicClock(),
-        options={},
-        max_batch_size=max_batch_size,
-    )
-    return rig.keep(engine)
+    return rig.open_engine("onnxruntime", path, max_batch_size=max_batch_size)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a model", b"\x08\x0a\x12\x00" * 50])

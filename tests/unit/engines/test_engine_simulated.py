@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import open_device, open_engine
+from engines import open_device
 from engines.engine_simulated import checksum
 from engines.errors import ExecutionError, MisuseError, ModelFileError, RaceError
 from tests.support.clock import ManualClock
@@ -18,15 +18,7 @@ from tests.support.virtual_clock import VirtualClock
 def open_simulated(clock, kind="cpu", limit=None, **options):
     rig = Rig(open_device(kind, clock=clock))
     options = {"input_bytes": "64", **{key: str(value) for key, value in options.items()}}
-    engine = open_engine(
-        "simulated",
-        model_path=None,
-        device=rig.device,
-        clock=clock,
-        options=options,
-        max_batch_size=limit,
-    )
-    return rig, engine
+    return rig, rig.open_engine("simulated", None, options=options, max_batch_size=limit, clock=clock)
 
 
 def test_on_the_cpu_it_blocks_for_alpha_plus_beta_per_row():
@@ -65,7 +57,7 @@ def test_its_executions_on_two_streams_must_be_ordered():
 def test_two_instances_do_not_share_activation_memory():
     clock = VirtualClock()
     rig, first = open_simulated(clock, "simulated")
-    second = open_engine("simulated", model_path=None, device=rig.device, clock=clock, options={}, max_batch_size=None)
+    second = rig.open_engine("simulated", None, clock=clock)
     slots = [BoundSlot(rig, engine, 0) for engine in (first, second)]
     first.enqueue(0, 1, slots[0].compute)
     second.enqueue(0, 1, slots[1].compute)

@@ -48,16 +48,7 @@ def rig():
 
 
 def open_plan(rig, path, options=None, max_batch_size=None):
-    return rig.keep(
-        open_engine(
-            "tensorrt",
-            model_path=path,
-            device=rig.device,
-            clock=MonotonicClock(),
-            options=options or {},
-            max_batch_size=max_batch_size,
-        )
-    )
+    return rig.open_engine("tensorrt", path, options=options, max_batch_size=max_batch_size)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ import onnx
 import pytest
 from onnx import helper
 
-from engines import open_device, open_engine
+from engines import open_device
 from engines.clock import MonotonicClock
 from engines.errors import ModelFileError
 from tests.support import models
+from tests.support.rig import rig_of
 
 
 @pytest.mark.parametrize("location", ["../../secret.bin", "link.bin"])
@@ -24,13 +25,8 @@ def test_weights_outside_the_folder_of_the_model_are_not_read(tmp_path, location
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     path = models.save(model, tmp_path / "m" / "1" / "model.onnx")
     (path.parent / "link.bin").symlink_to(tmp_path / "secret.bin")
-    clock = MonotonicClock()
-    with pytest.raises(ModelFileError, match="escapes model directory"):
-        open_engine(
-            "onnxruntime",
-            model_path=path,
-            device=open_device("cpu", clock=clock),
-            clock=clock,
-            options={},
-            max_batch_size=None,
-        )
+    with (
+        rig_of(open_device("cpu", clock=MonotonicClock())) as rig,
+        pytest.raises(ModelFileError, match="escapes model directory"),
+    ):
+        rig.open_engine("onnxruntime", path)

@@ -3,15 +3,15 @@
 import pytest
 
 import engines
-from engines import open_device, open_engine
+from engines import open_device
 from engines.errors import BackendUnavailableError, EngineError, ModelFileError
 from tests.support.clock import ManualClock
+from tests.support.rig import rig_of
 
 
-def open_backend(backend, **settings):
-    clock = ManualClock()
-    settings = {"model_path": None, "options": {}, "max_batch_size": None, **settings}
-    return open_engine(backend, device=open_device("cpu", clock=clock), clock=clock, **settings)
+def open_backend(backend, device="cpu"):
+    with rig_of(open_device(device, clock=ManualClock())) as rig:
+        rig.open_engine(backend, None)
 
 
 def test_an_unknown_device_or_backend_names_the_nearest():
@@ -31,16 +31,8 @@ def test_a_library_that_is_not_installed_is_named_with_how_to_get_it(monkeypatch
 
 
 def test_onnxruntime_runs_on_the_cpu_only_and_needs_a_file():
-    clock = ManualClock()
     with pytest.raises(BackendUnavailableError, match="KIND_CPU"):
-        open_engine(
-            "onnxruntime",
-            model_path=None,
-            device=open_device("simulated", clock=clock),
-            clock=clock,
-            options={},
-            max_batch_size=None,
-        )
+        open_backend("onnxruntime", "simulated")
     with pytest.raises(ModelFileError, match="model file"):
         open_backend("onnxruntime")
 

@@ -6,11 +6,12 @@ from contextlib import nullcontext
 
 import pytest
 
-from engines import open_device, open_engine
+from engines import open_device
 from engines.clock import MonotonicClock
 from engines.errors import BackendUnavailableError
 from engines.ranges import open_ranges
 from tests.support import models
+from tests.support.rig import rig_of
 
 
 def test_ranges_are_off_by_default_and_where_nvtx_is_missing(monkeypatch):
@@ -32,14 +33,8 @@ def test_a_range_has_the_name_it_was_opened_with(monkeypatch):
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_an_onnx_runtime_provider_that_is_not_there_is_refused_instead_of_replaced(tmp_path, provider):
     path = models.save(models.identity(), tmp_path / "model.onnx")
-    clock = MonotonicClock()
-    device = open_device("cpu", clock=clock)
-    with pytest.raises(BackendUnavailableError, match=r"install|driver"):
-        open_engine(
-            "onnxruntime",
-            model_path=path,
-            device=device,
-            clock=clock,
-            options={"provider": provider},
-            max_batch_size=None,
-        )
+    with (
+        rig_of(open_device("cpu", clock=MonotonicClock())) as rig,
+        pytest.raises(BackendUnavailableError, match=r"install|driver"),
+    ):
+        rig.open_engine("onnxruntime", path, options={"provider": provider})

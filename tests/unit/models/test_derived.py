@@ -4,7 +4,6 @@ import sys
 
 import pytest
 
-from engines import open_engine
 from engines.clock import MonotonicClock
 from engines.device_host import HostDevice
 from engines.errors import ModelFileError
@@ -27,15 +26,11 @@ def derived(root, device, name="m"):
     description = describe(entry)
     (version,) = serving_versions(entry, description)
     with rig_of(device) as rig:
-        engine = rig.keep(
-            open_engine(
-                description.backend,
-                model_path=model_file(entry, version, description),
-                device=device,
-                clock=MonotonicClock(),
-                options=description.engine_options,
-                max_batch_size=description.max_batch_size,
-            )
+        engine = rig.open_engine(
+            description.backend,
+            model_file(entry, version, description),
+            options=description.engine_options,
+            max_batch_size=description.max_batch_size,
         )
         return complete(description, engine.specs).config
 
