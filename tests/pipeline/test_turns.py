@@ -14,9 +14,10 @@ from service.pipeline.arena import FrameArena, Permits
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.slots import SlotState
 from service.pipeline.turns import MAX_WAIT_NS, ModelPriority, Turns
-from service.request import Batch, Delivery, Request, StreamKey
+from service.request import Batch
 from tests.support.clock import HANG_GUARD_S, ManualClock
 from tests.support.real_server import simulated
+from tests.support.requests import frame_request
 from tests.support.version import workshop_of
 
 MS = 1_000_000
@@ -90,17 +91,8 @@ class Lanes:
             self._changed.notify_all()
 
     def send(self, lane, *, is_failed=False):
-        request = Request(
-            id=next(self._ids),
-            stream=StreamKey("camera", Delivery.EVERY),
-            size=1,
-            batch_key=None,
-            deadline_ns=None,
-            arrival_ns=self.clock.now_ns(),
-            priority=1,
-            frame=self.arenas[self.lanes.index(lane)].lease(),
-            on_completion=lambda _: None,
-        )
+        frame = self.arenas[self.lanes.index(lane)].lease()
+        request = frame_request(next(self._ids), frame, arrival_ns=self.clock.now_ns())
         error = BatchFailedError("as the test asks") if is_failed else None
         batch = Batch(request.id, 0, lane.try_reserve(), [request], 1, 1, self.clock.now_ns(), error=error)
         if is_failed:
@@ -121,10 +113,20 @@ class Lanes:
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.completed) >= number, HANG_GUARD_S), self.completed
 
-    def runs_for(self, ms):
-        """Wait until an execution sleeps that ends in `ms`, and let it end: every lane takes another time."""
-        self.clock.wait_for_sleeper(self.clock.now_ns() + ms * MS)
-        self.clock.advance(ms * MS)
+    def execute(self, lane, ms):
+        """Send a batch that executes at once, and will for `ms`."""
+        ends_ns = self.clock.now_ns() + ms * MS
+        self.send(lane)
+        self.clock.wait_for_sleeper(ends_ns)
+
+    def run_for(self, *times_ms):
+        """Wait until an execution sleeps that ends in so many milliseconds, and let it end; then the next.
+
+        Every lane takes another time, so that the times tell which lanes they are.
+        """
+        for ms in times_ms:
+            self.clock.wait_for_sleeper(self.clock.now_ns() + ms * MS)
+            self.clock.advance(ms * MS)
 
     # The lanes' listener.
 
@@ -159,12 +161,10 @@ def test_the_more_urgent_model_executes_first_when_both_have_a_batch_ready():
             lanes.add("last", LAST, 20),
             lanes.add("first", FIRST, 30),
         )
-        lanes.send(running)
-        lanes.clock.wait_for_sleeper(lanes.clock.now_ns() + 10 * MS)
+        lanes.execute(running, 10)
         lanes.send_and_wait_for_it_to_wait(last)
         lanes.send_and_wait_for_it_to_wait(first)
-        for ms in (10, 30, 20):
-            lanes.runs_for(ms)
+        lanes.run_for(10, 30, 20)
         lanes.wait_for(3)
 
 
@@ -176,49 +176,40 @@ def test_a_lane_that_has_waited_too_long_goes_ahead_once():
             lanes.add("first", FIRST, 30),
         )
         assert 150 * MS > MAX_WAIT_NS
-        lanes.send(running)
-        lanes.clock.wait_for_sleeper(lanes.clock.now_ns() + 150 * MS)
+        lanes.execute(running, 150)
         lanes.send_and_wait_for_it_to_wait(last)
         lanes.send_and_wait_for_it_to_wait(first)
-        for ms in (150, 20, 30):
-            lanes.runs_for(ms)
+        lanes.run_for(150, 20, 30)
         lanes.wait_for(3)
 
 
 def test_a_lane_with_its_next_batch_ready_keeps_the_turn_from_those_less_urgent():
     with lanes_of() as lanes:
         last, first = lanes.add("last", LAST, 20), lanes.add("first", FIRST, 30)
-        lanes.send(first)
-        lanes.clock.wait_for_sleeper(lanes.clock.now_ns() + 30 * MS)
+        lanes.execute(first, 30)
         lanes.send_and_wait_for_it_to_wait(last)
         lanes.send(first)
         lanes.wait_for_next(first)
-        for ms in (30, 30, 20):
-            lanes.runs_for(ms)
+        lanes.run_for(30, 30, 20)
         lanes.wait_for(3)
 
 
 def test_a_batch_that_failed_before_it_could_execute_gives_its_turn_up():
     with lanes_of() as lanes:
         last, first = lanes.add("last", LAST, 20), lanes.add("first", FIRST, 30)
-        lanes.send(first)
-        lanes.clock.wait_for_sleeper(lanes.clock.now_ns() + 30 * MS)
+        lanes.execute(first, 30)
         lanes.send_and_wait_for_it_to_wait(last)
         lanes.send(first, is_failed=True)
         lanes.wait_for_next(first)
-        for ms in (30, 20):
-            lanes.runs_for(ms)
+        lanes.run_for(30, 20)
         lanes.wait_for(3)
 
 
 def test_models_of_one_priority_execute_at_the_same_time_and_take_no_turns():
     with lanes_of() as lanes:
         one, two = lanes.add("one", LAST, 10), lanes.add("two", LAST, 20)
-        now_ns = lanes.clock.now_ns()
-        lanes.send(one)
-        lanes.send(two)
-        lanes.clock.wait_for_sleeper(now_ns + 10 * MS)
-        lanes.clock.wait_for_sleeper(now_ns + 20 * MS)
+        lanes.execute(one, 10)
+        lanes.execute(two, 20)
         assert lanes.turns.queue.free_cores == 1
         lanes.clock.advance(20 * MS)
         lanes.wait_for(2)
@@ -227,15 +218,11 @@ def test_models_of_one_priority_execute_at_the_same_time_and_take_no_turns():
 def test_as_many_execute_at_once_as_there_are_cores():
     with lanes_of(cores=2) as lanes:
         one, two, three = lanes.add("one", LAST, 10), lanes.add("two", NORMAL, 20), lanes.add("three", FIRST, 30)
-        now_ns = lanes.clock.now_ns()
-        lanes.send(one)
-        lanes.send(two)
-        lanes.clock.wait_for_sleeper(now_ns + 10 * MS)
-        lanes.clock.wait_for_sleeper(now_ns + 20 * MS)
+        lanes.execute(one, 10)
+        lanes.execute(two, 20)
         lanes.send_and_wait_for_it_to_wait(three)
         lanes.clock.advance(10 * MS)
-        lanes.clock.wait_for_sleeper(now_ns + 40 * MS)
-        lanes.clock.advance(30 * MS)
+        lanes.run_for(30)
         lanes.wait_for(3)
 
 
@@ -243,15 +230,14 @@ def test_to_wait_for_a_turn_is_not_to_hang_and_not_to_execute():
     with lanes_of() as lanes:
         running, last = lanes.add("running", NORMAL, 10), lanes.add("last", LAST, 20)
         started_ns = lanes.clock.now_ns()
-        lanes.send(running)
-        lanes.clock.wait_for_sleeper(started_ns + 10 * MS)
+        lanes.execute(running, 10)
         lanes.send_and_wait_for_it_to_wait(last)
         assert last.execute.busy_since_ns == 0
         assert running.execute.busy_since_ns == started_ns
-        lanes.runs_for(10)
+        lanes.run_for(10)
         lanes.clock.wait_for_sleeper(started_ns + 30 * MS)
         assert last.execute.busy_since_ns == started_ns + 10 * MS
-        lanes.runs_for(20)
+        lanes.run_for(20)
         lanes.wait_for(2)
 
 
@@ -261,7 +247,7 @@ def test_a_batch_that_fails_gives_its_turn_back():
         lanes.send(failing)
         lanes.wait_for(1)
         lanes.send(other)
-        lanes.runs_for(20)
+        lanes.run_for(20)
         lanes.wait_for(2)
         assert [error is None for error in lanes.completed] == [False, True]
 

@@ -10,7 +10,8 @@ from engines.device_simulated import SimulatedDevice
 from service.errors import ServiceError
 from service.pipeline.arena import FrameArena, Permits
 from service.pipeline.pipeline import Pipeline
-from service.request import Batch, Completion, Delivery, Request, StreamKey
+from service.request import Batch, Completion, Request
+from tests.support.requests import frame_request
 from tests.support.virtual_clock import VirtualClock
 
 ROW_BYTES = 64
@@ -71,18 +72,7 @@ class LaneDriver:
         request_id = next(self._ids)
         lease = self.arena.lease()
         lease.host.write_view()[:ROW_BYTES] = request_id % 256
-        stream = StreamKey("camera", Delivery.EVERY)
-        return Request(
-            id=request_id,
-            stream=stream,
-            size=1,
-            batch_key=None,
-            deadline_ns=None,
-            arrival_ns=self.clock.now_ns(),
-            priority=1,
-            frame=lease,
-            on_completion=lambda _: None,
-        )
+        return frame_request(request_id, lease, arrival_ns=self.clock.now_ns())
 
     def step(self, stage: str) -> Batch:
         """Let one stage process its oldest batch, and pass it on."""

@@ -11,10 +11,11 @@ from service.models.config import describe, model_file
 from service.models.opening import VersionContext, open_version
 from service.models.repository import Repository
 from service.pipeline.arena import Permits
-from service.request import Delivery, Request, StreamKey
+from service.request import Delivery, StreamKey
 from service.results.wants import Wants
 from service.worker_pool import WorkerPool
 from tests.support import torch_models
+from tests.support.requests import frame_request
 
 HANG_GUARD_S = 30.0
 ROW_BYTES = 5 * 7
@@ -64,16 +65,11 @@ def serve(root: Path, requests: int, *, cpu_fallback: bool = False):
                 lease.host.write_view()[:ROW_BYTES] = row.reshape(-1)
                 number = next(ids)
                 version.arrive(
-                    Request(
-                        id=number,
+                    frame_request(
+                        number,
+                        lease,
                         stream=streams[number % 4],
-                        size=1,
-                        batch_key=None,
-                        deadline_ns=None,
                         arrival_ns=clock.now_ns(),
-                        priority=1,
-                        frame=lease,
-                        on_completion=lambda _: None,
                         wants=Wants(options=None, tensor_indices=(0, 1)),
                     )
                 )

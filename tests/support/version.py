@@ -14,10 +14,10 @@ from service.models.placing import open_device_of_kind
 from service.models.repository import Repository
 from service.pipeline.arena import Permits
 from service.pipeline.slots import SlotState
-from service.request import Delivery, Request, StreamKey
 from service.results.wants import Wants
 from service.worker_pool import WorkerPool
 from tests.support.real_server import ROW_BYTES
+from tests.support.requests import frame_request
 
 HANG_GUARD_S = 10.0
 TENSORS = Wants(options=None, tensor_indices=(0,))
@@ -82,17 +82,8 @@ class Workshop:
         request_id = next(self._ids)
         lease = version.arena.lease()
         lease.host.write_view()[:ROW_BYTES] = request_id % 251
-        return Request(
-            id=request_id,
-            stream=stream or StreamKey("camera", Delivery.EVERY),
-            size=1,
-            batch_key=None,
-            deadline_ns=deadline_ns,
-            arrival_ns=self.clock.now_ns(),
-            priority=1,
-            frame=lease,
-            on_completion=lambda _: None,
-            wants=TENSORS,
+        return frame_request(
+            request_id, lease, stream=stream, arrival_ns=self.clock.now_ns(), deadline_ns=deadline_ns, wants=TENSORS
         )
 
     def send(self, version, number):

@@ -243,22 +243,14 @@ def test_requests_of_several_rows_stay_whole_and_in_the_limit():
     assert [[r.size for r in b.requests] for b in rig.batches[1:]] in ([[5], [4, 3], [8]], [[5], [4], [3], [8]])
 
 
-def test_batches_are_padded_to_captured_sizes():
+@pytest.mark.parametrize(("pending", "rows", "executed_rows"), [(5, 5, 8), (17, 16, 16)], ids=["padded", "cut"])
+def test_batches_are_padded_or_cut_to_captured_sizes_whichever_wastes_less(pending, rows, executed_rows):
     rig = busy_rig(cost=cost_model(sizes=(1, 2, 4, 8, 16, 32)))
-    for _ in range(5):
+    for _ in range(pending):
         rig.arrive(100, step=False)
     rig.step()
     (batch,) = rig.advance_to(rig.wake_ns)
-    assert (batch.rows, batch.executed_rows) == (5, 8)
-
-
-def test_batches_are_cut_to_a_size_that_wastes_nothing():
-    rig = busy_rig(cost=cost_model(sizes=(1, 2, 4, 8, 16, 32)))
-    for _ in range(17):
-        rig.arrive(100, step=False)
-    rig.step()
-    (batch,) = rig.advance_to(rig.wake_ns)
-    assert (batch.rows, batch.executed_rows) == (16, 16)
+    assert (batch.rows, batch.executed_rows) == (rows, executed_rows)
 
 
 def test_batch_is_no_larger_than_the_load_is_worth():

@@ -23,10 +23,11 @@ from service.frontend.frames_codec import (
     status_of,
     tensor_spec,
 )
-from service.request import Completion, Delivery, Request, StreamKey, Timeline
+from service.request import Completion, Timeline
 from service.results.classes import Classification
 from service.results.detections import Box, Detection
 from tests.support.front_end import specs_of
+from tests.support.requests import frame_request
 
 STAGES = ("receive_us", "decode_us", "queue_us", "h2d_us", "execute_us", "d2h_us", "deliver_us")
 START_NS = 1_000_000_000
@@ -34,18 +35,8 @@ SPANS = st.integers(0, 10**12)
 
 
 def completion_of(timeline=None, *, deadline_ns=None, **fields):
-    request = Request(
-        id=1,
-        stream=StreamKey("camera", Delivery.EVERY),
-        size=1,
-        batch_key=None,
-        deadline_ns=deadline_ns,
-        arrival_ns=START_NS,
-        priority=1,
-        frame=None,
-        on_completion=lambda _: None,
-        timeline=timeline or Timeline(received_ns=START_NS, built_ns=START_NS),
-    )
+    timeline = timeline or Timeline(received_ns=START_NS, built_ns=START_NS)
+    request = frame_request(1, None, arrival_ns=START_NS, deadline_ns=deadline_ns, timeline=timeline)
     return Completion(request, **fields)
 
 
