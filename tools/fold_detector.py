@@ -18,14 +18,13 @@ The best class is taken from the logits and the sigmoid from its logit alone: th
 strictly), 80 times less work. Non-maximum suppression stays outside: it is cheap, and thresholds belong to streams.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from tools.onnx_fold import GraphEditor
+from tools.onnx_fold import GraphEditor, run
 
 SIZE = 416
 STRIDES = (8, 16, 32)
@@ -110,14 +109,5 @@ def _cells(graph: GraphEditor, head: str) -> int:
     return int(shapes[0].dim[1].dim_value)
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description="Fold pre- and post-processing into NanoDet-g.")
-    parser.add_argument("source", type=Path)
-    parser.add_argument("target", type=Path)
-    arguments = parser.parse_args()
-    fold(arguments.source, arguments.target)
-
-
 if __name__ == "__main__":
-    main()
+    run(fold, "Fold pre- and post-processing into NanoDet-g.")

@@ -13,14 +13,13 @@ The result takes pictures and gives candidate boxes of the one class "face"; key
     scores  float32 [N, 896]          0..1
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from tools.onnx_fold import GraphEditor
+from tools.onnx_fold import GraphEditor, run
 
 SIZE = 128
 GRIDS = ((16, 2), (8, 6))  # cells a side, anchors in each cell; all anchors have the size of the picture
@@ -65,14 +64,5 @@ def fold(source: Path, target: Path) -> None:
     )
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description="Fold pre- and post-processing into BlazeFace.")
-    parser.add_argument("source", type=Path)
-    parser.add_argument("target", type=Path)
-    arguments = parser.parse_args()
-    fold(arguments.source, arguments.target)
-
-
 if __name__ == "__main__":
-    main()
+    run(fold, "Fold pre- and post-processing into BlazeFace.")

@@ -4,7 +4,8 @@ Opset 17, plain operators only (no TopK, no loops, no data-dependent shapes), so
 others take the result. Constants added here are float32 or int64; stored weights are left as they are.
 """
 
-from collections.abc import Iterable, Sequence
+import argparse
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 BATCH = "N"
+
+
+def run(fold: Callable[[Path, Path], None], description: str) -> None:
+    """Read the command line of a script that folds, and fold: from a source file to a target file."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    arguments = parser.parse_args()
+    fold(arguments.source, arguments.target)
 
 
 class GraphEditor:
