@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from loadtest.datatypes import ITEM_BYTES
 from loadtest.errors import UsageError
 from loadtest.help import CLIENT, FRAMES, GENERATOR, LOAD, REPORT, SERVER
 from loadtest.scenario import Arrival, Phase, Policy, Scenario
@@ -25,137 +26,89 @@ if TYPE_CHECKING:
     from loadtest.job import Job
 
 GOOD_WITHIN_MS = 100.0  # an answer older than this is of no use to a live view
-_DATATYPE_BYTES = {"UINT8": 1, "INT8": 1, "BOOL": 1, "FP16": 2, "FP32": 4, "INT32": 4, "FP64": 8, "INT64": 8}
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(us|ms|s|m|)")
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
-_Option = typer.Option
+_Server, _Load, _Client, _Frames, _Report, _Generator = (
+    functools.partial(typer.Option, rich_help_panel=panel)
+    for panel in (SERVER, LOAD, CLIENT, FRAMES, REPORT, GENERATOR)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
     """What the user asked for; see the help texts."""
 
-    address: Annotated[
-        str, _Option(help="Server: HOST:PORT or unix:PATH.", metavar="ADDRESS", rich_help_panel=SERVER)
-    ] = "127.0.0.1:8001"
-    protocol: Annotated[Protocols, _Option(help="forebay, or the Open Inference Protocol.", rich_help_panel=SERVER)] = (
-        Protocols.FOREBAY
-    )
-    model: Annotated[str, _Option(help="Model name.", metavar="NAME", rich_help_panel=SERVER)] = "detector"
-    model_version: Annotated[
-        str, _Option(help="Model version; empty: the newest.", metavar="VERSION", rich_help_panel=SERVER)
-    ] = ""
-    ca_file: Annotated[str, _Option(help="PEM file of the CA: use TLS.", metavar="FILE", rich_help_panel=SERVER)] = ""
+    address: Annotated[str, _Server(help="Server: HOST:PORT or unix:PATH.", metavar="ADDRESS")] = "127.0.0.1:8001"
+    protocol: Annotated[Protocols, _Server(help="forebay, or the Open Inference Protocol.")] = Protocols.FOREBAY
+    model: Annotated[str, _Server(help="Model name.", metavar="NAME")] = "detector"
+    model_version: Annotated[str, _Server(help="Model version; empty: the newest.", metavar="VERSION")] = ""
+    ca_file: Annotated[str, _Server(help="PEM file of the CA: use TLS.", metavar="FILE")] = ""
     arrival: Annotated[
         Arrival | None,
-        _Option(
-            help="How frames arrive; cameras unless --rate, --concurrency or --trace is given.", rich_help_panel=LOAD
-        ),
+        _Load(help="How frames arrive; cameras unless --rate, --concurrency or --trace is given."),
     ] = None
-    cameras: Annotated[int, _Option("--cameras", "--streams", help="Number of streams.", rich_help_panel=LOAD)] = 1
-    fps: Annotated[float, _Option(help="Frames per second of each camera.", rich_help_panel=LOAD)] = 30.0
+    cameras: Annotated[int, _Load("--cameras", "--streams", help="Number of streams.")] = 1
+    fps: Annotated[float, _Load(help="Frames per second of each camera.")] = 30.0
     rate: Annotated[
         float | None,
-        _Option(help="Frames per second over all streams (all arrivals but cameras).", rich_help_panel=LOAD),
+        _Load(help="Frames per second over all streams (all arrivals but cameras)."),
     ] = None
     peak: Annotated[
         float | None,
-        _Option(help="Highest rate of ramp, step, spike and sine; default: twice --rate.", rich_help_panel=LOAD),
+        _Load(help="Highest rate of ramp, step, spike and sine; default: twice --rate."),
     ] = None
-    gamma_shape: Annotated[
-        float, _Option(help="gamma: below 1 burstier than Poisson, above more regular.", rich_help_panel=LOAD)
-    ] = 0.5
-    period: Annotated[str, _Option(help="sine: length of a swing.", metavar="TIME", rich_help_panel=LOAD)] = "10s"
-    spike: Annotated[str, _Option(help="spike: how long it lasts.", metavar="TIME", rich_help_panel=LOAD)] = "5s"
-    trace: Annotated[
-        Path | None, _Option(help="CSV to replay: time_s, stream, size_bytes.", metavar="FILE", rich_help_panel=LOAD)
-    ] = None
-    concurrency: Annotated[
-        int | None, _Option(help="Closed loop: frames in flight per stream.", rich_help_panel=LOAD)
-    ] = None
-    phase: Annotated[Phase, _Option(help="How the cameras' clocks lie.", rich_help_panel=LOAD)] = Phase.RANDOM
-    jitter: Annotated[
-        str, _Option(help="Cameras: most delay between capture and sending.", metavar="TIME", rich_help_panel=LOAD)
-    ] = "0ms"
-    burst_every: Annotated[
-        int, _Option(help="Cameras, JPEG: every Nth frame is a large one; 0: none.", rich_help_panel=LOAD)
-    ] = 0
-    burst_scale: Annotated[float, _Option(help="How many times larger it is.", rich_help_panel=LOAD)] = 4.0
-    connect_ramp: Annotated[
-        str, _Option(help="Connect the streams one by one over this time.", metavar="TIME", rich_help_panel=LOAD)
-    ] = "0s"
-    duration: Annotated[
-        str, _Option(help="How long to offer frames; a bare number is seconds.", metavar="TIME", rich_help_panel=LOAD)
-    ] = "60s"
-    drain: Annotated[
-        str, _Option(help="How long to wait for answers after the last frame.", metavar="TIME", rich_help_panel=LOAD)
-    ] = "5s"
+    gamma_shape: Annotated[float, _Load(help="gamma: below 1 burstier than Poisson, above more regular.")] = 0.5
+    period: Annotated[str, _Load(help="sine: length of a swing.", metavar="TIME")] = "10s"
+    spike: Annotated[str, _Load(help="spike: how long it lasts.", metavar="TIME")] = "5s"
+    trace: Annotated[Path | None, _Load(help="CSV to replay: time_s, stream, size_bytes.", metavar="FILE")] = None
+    concurrency: Annotated[int | None, _Load(help="Closed loop: frames in flight per stream.")] = None
+    phase: Annotated[Phase, _Load(help="How the cameras' clocks lie.")] = Phase.RANDOM
+    jitter: Annotated[str, _Load(help="Cameras: most delay between capture and sending.", metavar="TIME")] = "0ms"
+    burst_every: Annotated[int, _Load(help="Cameras, JPEG: every Nth frame is a large one; 0: none.")] = 0
+    burst_scale: Annotated[float, _Load(help="How many times larger it is.")] = 4.0
+    connect_ramp: Annotated[str, _Load(help="Connect the streams one by one over this time.", metavar="TIME")] = "0s"
+    duration: Annotated[str, _Load(help="How long to offer frames; a bare number is seconds.", metavar="TIME")] = "60s"
+    drain: Annotated[str, _Load(help="How long to wait for answers after the last frame.", metavar="TIME")] = "5s"
     policy: Annotated[
         Policy | None,
-        _Option(help="What a full client does; default: drop-oldest for cameras, else block.", rich_help_panel=CLIENT),
+        _Client(help="What a full client does; default: drop-oldest for cameras, else block."),
     ] = None
-    queue_depth: Annotated[
-        int, _Option(help="drop-oldest: frames that may wait at the client.", rich_help_panel=CLIENT)
-    ] = 1
+    queue_depth: Annotated[int, _Client(help="drop-oldest: frames that may wait at the client.")] = 1
     delivery: Annotated[
         Delivery | None,
-        _Option(help="What the server does; default: latest for cameras, else every.", rich_help_panel=CLIENT),
+        _Client(help="What the server does; default: latest for cameras, else every."),
     ] = None
     budget: Annotated[
         str,
-        _Option(help="Latency budget to ask for; empty: the server's default.", metavar="TIME", rich_help_panel=CLIENT),
+        _Client(help="Latency budget to ask for; empty: the server's default.", metavar="TIME"),
     ] = ""
-    window: Annotated[
-        int, _Option(help="Frames in flight to ask for; 0: the server's default.", rich_help_panel=CLIENT)
-    ] = 0
-    priority: Annotated[
-        int, _Option(help="Priority of the streams; 0: the model's default.", rich_help_panel=CLIENT)
-    ] = 0
-    connections: Annotated[
-        int, _Option(help="Connections; 0: one per stream, at most 64 a process.", rich_help_panel=SERVER)
-    ] = 0
+    window: Annotated[int, _Client(help="Frames in flight to ask for; 0: the server's default.")] = 0
+    priority: Annotated[int, _Client(help="Priority of the streams; 0: the model's default.")] = 0
+    connections: Annotated[int, _Server(help="Connections; 0: one per stream, at most 64 a process.")] = 0
     frames: Annotated[
         str,
-        _Option(
-            help="Video file, folder of pictures, or `synthetic`; empty: bundled clip.",
-            metavar="PATH",
-            rich_help_panel=FRAMES,
-        ),
+        _Frames(help="Video file, folder of pictures, or `synthetic`; empty: bundled clip.", metavar="PATH"),
     ] = ""
-    encoding: Annotated[
-        Encoding | None, _Option(help="Of the frames; default: jpeg, or tensor with --shape.", rich_help_panel=FRAMES)
-    ] = None
-    size: Annotated[str, _Option(help="Resize pictures to WIDTHxHEIGHT.", metavar="WxH", rich_help_panel=FRAMES)] = ""
-    quality: Annotated[int, _Option(min=1, max=100, help="JPEG quality.", rich_help_panel=FRAMES)] = 85
+    encoding: Annotated[Encoding | None, _Frames(help="Of the frames; default: jpeg, or tensor with --shape.")] = None
+    size: Annotated[str, _Frames(help="Resize pictures to WIDTHxHEIGHT.", metavar="WxH")] = ""
+    quality: Annotated[int, _Frames(min=1, max=100, help="JPEG quality.")] = 85
     shape: Annotated[
         str,
-        _Option(
-            help="Synthetic tensors of this shape, e.g. 3x224x224; default: the model's.",
-            metavar="SHAPE",
-            rich_help_panel=FRAMES,
-        ),
+        _Frames(help="Synthetic tensors of this shape, e.g. 3x224x224; default: the model's.", metavar="SHAPE"),
     ] = ""
-    datatype: Annotated[str, _Option(help="Element type of --shape.", metavar="TYPE", rich_help_panel=FRAMES)] = "FP32"
+    datatype: Annotated[str, _Frames(help="Element type of --shape.", metavar="TYPE")] = "FP32"
     good_within: Annotated[
         str,
-        _Option(
-            help="Answers within this count as goodput; default: --budget or 100ms.",
-            metavar="TIME",
-            rich_help_panel=REPORT,
-        ),
+        _Report(help="Answers within this count as goodput; default: --budget or 100ms.", metavar="TIME"),
     ] = ""
-    seed: Annotated[int, _Option(min=0, help="Seed of everything random.", rich_help_panel=LOAD)] = 1
-    processes: Annotated[
-        int, _Option(min=1, max=64, help="Generator processes (per agent).", rich_help_panel=GENERATOR)
-    ] = 1
+    seed: Annotated[int, _Load(min=0, help="Seed of everything random.")] = 1
+    processes: Annotated[int, _Generator(min=1, max=64, help="Generator processes (per agent).")] = 1
     agent: Annotated[
         list[str] | None,
-        _Option(help="HOST:PORT of `forebay load agent`; repeat.", metavar="HOST:PORT", rich_help_panel=GENERATOR),
+        _Generator(help="HOST:PORT of `forebay load agent`; repeat.", metavar="HOST:PORT"),
     ] = None
-    calibrate: Annotated[
-        bool, _Option(help="Measure the generator's own ceiling after the run.", rich_help_panel=GENERATOR)
-    ] = True
-    live: Annotated[bool, _Option(help="Show progress on a terminal.", rich_help_panel=GENERATOR)] = True
+    calibrate: Annotated[bool, _Generator(help="Measure the generator's own ceiling after the run.")] = True
+    live: Annotated[bool, _Generator(help="Show progress on a terminal.")] = True
 
     def job(self) -> "Job":
         """Return the job that these options describe. Raises UsageError."""
@@ -243,13 +196,13 @@ class LoadOptions:
         if self.size and len(size) != 2:
             raise UsageError("--size is WIDTHxHEIGHT, for example 640x480")
         shape = _whole_numbers(self.shape, "--shape")
-        if self.datatype not in _DATATYPE_BYTES:
-            raise UsageError(f"--datatype is one of {', '.join(_DATATYPE_BYTES)}")
+        if self.datatype not in ITEM_BYTES:
+            raise UsageError(f"--datatype is one of {', '.join(ITEM_BYTES)}")
         return FramesSpec(
             source=self.frames,
             size=(size[0], size[1]) if size else None,
             quality=self.quality,
-            tensor_bytes=math.prod(shape) * _DATATYPE_BYTES[self.datatype] if shape else 0,
+            tensor_bytes=math.prod(shape) * ITEM_BYTES[self.datatype] if shape else 0,
         )
 
 

@@ -12,10 +12,12 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from forebay.wire import frames_pb2 as wire
+from loadtest.client.calls import BidiCall, half_close, read, why, write
 from loadtest.client.channels import open_channels
 from loadtest.client.varint import field_head
-from loadtest.client.words import cannot_connect, why
-from loadtest.errors import CannotConnectError, GarbageError, StreamBrokenError
+from loadtest.client.words import cannot_connect
+from loadtest.datatypes import ITEM_BYTES
+from loadtest.errors import CannotConnectError, GarbageError
 from loadtest.target import (
     Answer,
     Delivery,
@@ -45,8 +47,6 @@ _OUTCOMES = {
     wire.STATUS_FAILED: Outcome.FAILED,
     wire.STATUS_CANCELLED: Outcome.CANCELLED,
 }
-_ITEM_BYTES = {"BOOL": 1, "UINT8": 1, "INT8": 1, "FP16": 2, "BF16": 2, "UINT16": 2, "INT16": 2}
-_ITEM_BYTES |= {"FP32": 4, "UINT32": 4, "INT32": 4, "FP64": 8, "UINT64": 8, "INT64": 8}
 
 
 def encode_frame(seq: int, capture_time_us: int, payload: bytes) -> bytes:
@@ -117,27 +117,19 @@ class ForebayTarget:
 class ForebayStream:
     """One FrameInference.Stream call. See loadtest.target.TargetStream."""
 
-    def __init__(self, call: "grpc.aio.StreamStreamCall[bytes, bytes]", info: TargetInfo) -> None:
+    def __init__(self, call: BidiCall, info: TargetInfo) -> None:
         self._call = call
         self.info = info
 
     async def send(self, seq: int, capture_time_us: int, payload: bytes) -> None:
         """Write one Frame."""
-        try:
-            await self._call.write(encode_frame(seq, capture_time_us, payload))
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise StreamBrokenError(await why(self._call)) from error
+        await write(self._call, encode_frame(seq, capture_time_us, payload))
 
     async def receive(self) -> Answer | Moved | None:
         """Read until the next Result or Reconnect; heartbeats are skipped."""
         while True:
-            try:
-                data = await self._call.read()
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-                raise StreamBrokenError(await why(self._call)) from error
-            if not isinstance(data, bytes):  # grpc.aio.EOF
-                if await self._call.code() is not grpc.StatusCode.OK:
-                    raise StreamBrokenError(await why(self._call))
+            data = await read(self._call)
+            if data is None:
                 return None
             message = _parse(data)
             kind = message.WhichOneof("message")
@@ -150,17 +142,14 @@ class ForebayStream:
 
     async def finish(self) -> None:
         """Half-close."""
-        try:
-            await self._call.done_writing()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise StreamBrokenError(await why(self._call)) from error
+        await half_close(self._call)
 
     def cancel(self) -> None:
         """Cancel the call."""
         self._call.cancel()
 
 
-async def _read_opened(call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> wire.Opened:
+async def _read_opened(call: BidiCall) -> wire.Opened:
     data = await call.read()
     if not isinstance(data, bytes):
         raise GarbageError(f"the stream ended without an answer to Open ({await why(call)})")
@@ -196,7 +185,7 @@ def _answer(result: wire.Result) -> Answer:
 
 
 def _info(opened: wire.Opened) -> TargetInfo:
-    sizes = [_ITEM_BYTES.get(spec.datatype, 0) * math.prod(max(dim, 0) for dim in spec.shape) for spec in opened.inputs]
+    sizes = [ITEM_BYTES.get(spec.datatype, 0) * math.prod(max(dim, 0) for dim in spec.shape) for spec in opened.inputs]
     return TargetInfo(
         model=opened.model,
         model_version=opened.model_version,

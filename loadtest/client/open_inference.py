@@ -14,15 +14,15 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from forebay.wire import inference_pb2 as wire
+from loadtest.client.calls import BidiCall, half_close, read, write
 from loadtest.client.channels import open_channels
 from loadtest.client.varint import field_head
-from loadtest.client.words import cannot_connect, why
+from loadtest.client.words import cannot_connect
+from loadtest.datatypes import ITEM_BYTES
 from loadtest.errors import CannotConnectError, GarbageError, StreamBrokenError, UsageError
 from loadtest.target import Answer, Moved, Outcome, Protocols, TargetInfo, TargetSpec, TargetStream
 
 _SERVICE = "/inference.GRPCInferenceService"
-_ITEM_BYTES = {"BOOL": 1, "UINT8": 1, "INT8": 1, "FP16": 2, "BF16": 2, "UINT16": 2, "INT16": 2}
-_ITEM_BYTES |= {"FP32": 4, "UINT32": 4, "INT32": 4, "FP64": 8, "UINT64": 8, "INT64": 8}
 _ID = wire.ModelInferRequest.ID_FIELD_NUMBER
 _RAW = wire.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
 # What servers say when they did not execute a request, in lower case.
@@ -91,9 +91,9 @@ class RequestTemplate:
         self._sizes = []
         for place, tensor in enumerate(metadata.inputs):
             shape = _shape(tensor.shape, spec.shape if place == 0 else ())
-            if tensor.datatype not in _ITEM_BYTES:
+            if tensor.datatype not in ITEM_BYTES:
                 raise UsageError(f"the input {tensor.name} of {spec.model} is {tensor.datatype}: only numbers are sent")
-            self._sizes.append(math.prod(shape) * _ITEM_BYTES[tensor.datatype])
+            self._sizes.append(math.prod(shape) * ITEM_BYTES[tensor.datatype])
             request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=shape)
         if spec.budget_ms is not None:
             request.parameters["timeout"].int64_param = round(spec.budget_ms * 1e3)
@@ -122,7 +122,7 @@ class RequestTemplate:
 class _BidiStream:
     """One ModelStreamInfer call. See loadtest.target.TargetStream."""
 
-    def __init__(self, call: "grpc.aio.StreamStreamCall[bytes, bytes]", template: RequestTemplate) -> None:
+    def __init__(self, call: BidiCall, template: RequestTemplate) -> None:
         self._call = call
         self._template = template
         self._captures_us: dict[int, int] = {}  # by seq, oldest first; the protocol does not echo them
@@ -133,19 +133,11 @@ class _BidiStream:
 
     async def send(self, seq: int, capture_time_us: int, payload: bytes) -> None:
         self._captures_us[seq] = capture_time_us
-        try:
-            await self._call.write(self._template.encode(seq, payload))
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise StreamBrokenError(await why(self._call)) from error
+        await write(self._call, self._template.encode(seq, payload))
 
     async def receive(self) -> Answer | Moved | None:
-        try:
-            data = await self._call.read()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise StreamBrokenError(await why(self._call)) from error
-        if not isinstance(data, bytes):  # grpc.aio.EOF
-            if await self._call.code() is not grpc.StatusCode.OK:
-                raise StreamBrokenError(await why(self._call))
+        data = await read(self._call)
+        if data is None:
             return None
         try:
             message = wire.ModelStreamInferResponse.FromString(data)
@@ -156,10 +148,7 @@ class _BidiStream:
         return Answer(seq, outcome, self._captures_us.pop(seq, 0), (), 0, 0)
 
     async def finish(self) -> None:
-        try:
-            await self._call.done_writing()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
-            raise StreamBrokenError(await why(self._call)) from error
+        await half_close(self._call)
 
     def cancel(self) -> None:
         self._call.cancel()

@@ -35,8 +35,3 @@ def no_agent(address: str, code: grpc.StatusCode, details: str | None) -> str:
 def status(code: grpc.StatusCode, details: str | None) -> str:
     """Return a status as one phrase."""
     return f"{code.name}: {details}" if details else code.name
-
-
-async def why(call: "grpc.aio.StreamStreamCall[bytes, bytes]") -> str:
-    """Return why a call ended."""
-    return status(await call.code(), await call.details()) if call.done() else "the stream is broken"
