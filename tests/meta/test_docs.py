@@ -1,13 +1,22 @@
-"""Links in the documentation lead somewhere."""
+"""Links in the documentation lead somewhere, and what it lists is whole."""
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
+from service.batching.settings import BatchingSettings, QueuePolicy
 from tests.support.repository import ROOT, tracked_files
 
 LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^()\s]+)(?: \"[^\"]*\")?\)")
+TRITON_NAMES = {
+    "preferred_batch_sizes": "preferred_batch_size",
+    "max_queue_delay_us": "max_queue_delay_microseconds",
+    "priority_queue_policies": "priority_queue_policy",
+    "default_timeout_us": "default_timeout_microseconds",
+}
+"""Of the knobs whose names here differ."""
 FENCE = re.compile(r"^(```|~~~).*?^\1", flags=re.MULTILINE | re.DOTALL)
 
 
@@ -53,6 +62,12 @@ def test_broken_link_is_noticed(target, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"# A heading\n\nSee [that]({target}) and [this](#a-heading).\n")
     assert [link for link in links(page) if problem(page, link)] == [target]
+
+
+def test_the_page_on_batching_tells_every_knob():
+    fields = {field.name for knobs in (BatchingSettings, QueuePolicy) for field in dataclasses.fields(knobs)}
+    page = (ROOT / "docs" / "batching.md").read_text()
+    assert [name for name in sorted(fields) if f"`{TRITON_NAMES.get(name, name)}`" not in page] == []
 
 
 def test_every_decision_has_a_number_of_its_own():
