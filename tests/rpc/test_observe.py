@@ -16,7 +16,7 @@ from service.observe.site import MAX_WATCHERS
 from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop
 from tests.support.observing import check_format, lanes
-from tests.support.real_server import SimulatedDevices, real_server, simulated
+from tests.support.real_server import SimulatedDevices, eventually, real_server, simulated
 
 AWKWARD = 'quo"te <b>\n\N{PILE OF POO} </script>'
 
@@ -125,16 +125,42 @@ async def test_a_trace_of_the_last_seconds_has_frames_and_batches(tmp_path):
 
 
 @on_loop
-async def test_three_lanes_of_a_device_that_copies_and_computes_at_once_overlap(tmp_path):
-    """Copies of 3 ms and executions of 6 ms on a device of its own: h2d, execute and d2h of successive batches."""
+async def test_stages_of_successive_batches_are_under_way_at_once_and_the_trace_has_each_of_them(tmp_path):
+    """Copies of 3 ms and executions of 6 ms on a device of its own, held until the next batch is under way.
+
+    What a trace says of overlap is exact in virtual time (tests/pipeline/test_observed_lane.py): on a real clock the
+    d2h thread may come to know late.
+    """
+    devices = []
 
     def slow_copies(kind, clock):
-        return SimulatedDevice(clock=clock, cost=CostModel(copy_latency_ns=3_000_000))
+        devices.append(SimulatedDevice(clock=clock, cost=CostModel(copy_latency_ns=3_000_000)))
+        return devices[-1]
 
     simulated(tmp_path, max_batch_size=1, alpha_ms=6)
     async with real_server(tmp_path, admin_address="127.0.0.1:0", devices=slow_copies) as running:
-        stream, results = await send_frames(running, count=16)
-        assert len(results) == 16
+        stream = await running.open()
+        lane = running.version().lanes[0]
+        uploads, executions, downloads = (each.device_stream for each in lane.stages)
+
+        def done(device_stream):
+            return [each for each in devices[0].history if each.lane == device_stream.name]
+
+        before = [len(done(each)) for each in (uploads, executions, downloads)]
+        for seq in range(0, 16, 2):
+            executions.hold()
+            downloads.hold()
+            await stream.send(seq)
+            await stream.send(seq + 1)
+            await eventually(lambda seq=seq: len(done(uploads)) == before[0] + seq + 2)
+            executions.release()  # only now: the second upload did not wait for it
+            await eventually(lambda seq=seq: len(done(executions)) == before[1] + seq + 2)
+            downloads.release()  # only now: the second execution did not wait for it
+            assert [result.seq for result in await stream.results(2)] == [seq, seq + 1]
+        ran = [done(each)[count:] for each, count in zip((uploads, executions, downloads), before, strict=True)]
+        for first in range(0, 16, 2):
+            assert ran[0][first + 1].start_ns < ran[1][first].end_ns
+            assert ran[1][first + 1].start_ns < ran[2][first].end_ns
         _, _, body = await get(running.server.admin_address, "/trace?seconds=20")
         check_format(json.loads(body))
         slices = lanes(json.loads(body))
@@ -144,10 +170,6 @@ async def test_three_lanes_of_a_device_that_copies_and_computes_at_once_overlap(
         for h2d, execute, d2h in zip(slices["h2d"], slices["execute"], slices["d2h"], strict=True):
             assert h2d[1] <= execute[0] + 1
             assert execute[1] <= d2h[0] + 1
-        uploads = sum(h2d[0] < execute[1] for h2d, execute in zip(slices["h2d"][1:], slices["execute"], strict=False))
-        downloads = sum(execute[0] < d2h[1] for d2h, execute in zip(slices["d2h"], slices["execute"][1:], strict=False))
-        assert uploads >= 8
-        assert downloads >= 8
         await stream.half_close()
         await stream.drain()
 

@@ -24,7 +24,7 @@ class LaneDriver:
     A batch waits in `waiting[stage]`; `step(stage)` lets that stage process the oldest one, as its thread would.
     """
 
-    def __init__(self, slot_count: int, device_class=SimulatedDevice, **device_options) -> None:
+    def __init__(self, slot_count: int, device_class=SimulatedDevice, engine_options=None, **device_options) -> None:
         self.clock = VirtualClock()
         self.device = device_class(clock=self.clock, **device_options)
         self.engine = open_engine(
@@ -32,7 +32,7 @@ class LaneDriver:
             model_path=None,
             device=self.device,
             clock=self.clock,
-            options={"input_bytes": str(ROW_BYTES), "output": "copy"},
+            options={"input_bytes": str(ROW_BYTES), "output": "copy", **(engine_options or {})},
             max_batch_size=MAX_BATCH_SIZE,
         )
         self.completions: list[Completion] = []
