@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "benchmarks-gpu.md"
 RAW = ROOT / "docs" / "benchmarks-gpu" / "h100.json"
 SECTIONS = (
-    "lanes", "variants", "served", "processes", "cameras", "batching", "memory", "priorities", "profile", "gpus", "test_gpu"
+    "lanes", "variants", "served", "processes", "cameras", "priorities", "batching", "memory", "profile", "gpus",
+    "test_gpu",
 )  # fmt: skip
 TABLES = {
     "lanes": ("lanes", tables.lanes),

@@ -114,8 +114,8 @@ def suppress(
     rectangles = np.clip(boxes, -FAR, FAR, dtype=np.float64)
     rectangles[:, 2:] -= rectangles[:, :2]  # widths and heights
     ranks = np.arange(len(boxes), 0, -1, dtype=np.float32)  # for OpenCV sorts by score
-    kept: NDArray[np.int32] = cv2.dnn.NMSBoxesBatched(rectangles, ranks, class_ids, 0.0, iou_threshold)
-    return kept[:max_results]
+    kept = cv2.dnn.NMSBoxesBatched(rectangles, ranks, class_ids, 0.0, iou_threshold)  # type: ignore[arg-type]
+    return np.asarray(kept[:max_results], np.int32)
 
 
 def _candidates(outputs: OutputArrays, task: DetectionTask) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]:
