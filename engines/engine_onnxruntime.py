@@ -98,7 +98,7 @@ class OnnxruntimeEngine:
             return
         for buffer in first.inputs:
             memory_of(buffer)[:] = 0
-        for batch_size in batch_sizes:
+        for batch_size in sorted(batch_sizes, reverse=True):  # what the largest takes of the arena serves the others
             self.enqueue(first.index, batch_size, device_stream)
 
     def enqueue(self, slot_index: int, batch_size: int, device_stream: DeviceStream) -> None:  # noqa: ARG002

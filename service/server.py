@@ -48,6 +48,7 @@ from service.observe.tracing import open_tracing
 from service.pipeline.arena import Permits
 from service.pipeline.turns import Turns
 from service.settings import ServeSettings, default_cache_folder
+from service.tuning import give_free_memory_back
 from service.watchdog import Watchdog
 from service.worker_pool import WorkerPool
 
@@ -124,6 +125,7 @@ class Server:
                 memory=MemoryAccount(settings.model_memory_bytes),
                 turns=Turns(len(os.sched_getaffinity(0)), self.clock),
                 journal=self.journal,
+                before_buffers=self._before_buffers,
             ),
         )
         self.lifecycle = ModelLifecycle(
@@ -164,6 +166,10 @@ class Server:
     @property
     def _is_ready(self) -> bool:
         return self._is_serving and not self._stop.is_set()
+
+    def _before_buffers(self) -> None:
+        if not self._is_serving:  # all threads wait for it: 5 ms for every 100 MB that were kept
+            give_free_memory_back()
 
     async def start(self) -> Ready:
         """Load the models and listen. Raises RepositoryError, EngineError or AddressError; `close` then tidies up."""

@@ -15,6 +15,7 @@ import ctypes
 import importlib.metadata
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 GRPC_EXPERIMENTS = "-event_engine_client,-event_engine_listener,-event_engine_callback_cq"
@@ -64,9 +65,29 @@ def tune_process() -> Tuning:
 
 
 def _tune_malloc() -> bool:
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False  # not glibc
+    mallopt = _of_libc("mallopt")
+    if mallopt is None:
+        return False
     accepted = [mallopt(option, value) == 1 for option, value in _MALLOC_OPTIONS]
     return all(accepted)
+
+
+def give_free_memory_back() -> None:
+    """Return what `free` kept to the operating system, where libc is glibc. Thread: any.
+
+    Everybody who allocates waits meanwhile: 1 to 2 ms after a model was read, 5 ms for every 100 MB that were kept.
+
+    For after something that took much for a moment, such as reading a model, and before buffers are allocated: they
+    would lie in what it left, resident for ever, though nobody has written to them.
+    """
+    malloc_trim = _of_libc("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def _of_libc(name: str) -> Callable[..., int] | None:
+    try:
+        function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError):
+        return None  # not glibc
+    return function

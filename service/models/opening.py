@@ -1,5 +1,6 @@
 """Opening a model version: load, allocate, warm up, calibrate. Nothing is allocated after it."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,7 @@ class VersionContext:
         engine_options: defaults for a backend's options, by backend; a model's own options win.
         open_device: kind and clock to a device; tests give devices with faults.
         cache_folder: keeps measured costs between runs; None keeps nothing.
+        before_buffers: called when the engines of a version are open, before its buffers are allocated.
         journal: told about batches; None if nobody observes.
         turns: of the models that share the cores; None lets them all run at once.
     """
@@ -69,6 +71,7 @@ class VersionContext:
     memory: MemoryAccount = field(default_factory=MemoryAccount)
     turns: Turns | None = None
     journal: Journal | None = None
+    before_buffers: Callable[[], None] = lambda: None
 
 
 def open_version(
@@ -116,6 +119,7 @@ def _build(
     for _ in range(description.instance_count):
         engines.append(open_instance(description, model_path, device, clock, context.engine_options))
         undo.callback(engines[-1].close)
+    context.before_buffers()
     specs = engines[0].specs
     _check_shapes(engines[0], description)
     description = complete(description, specs)

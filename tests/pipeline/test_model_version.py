@@ -60,6 +60,15 @@ def test_closing_twice_is_harmless(tmp_path):
         assert version.close(10)
 
 
+def test_what_reading_the_models_left_is_given_back_before_there_are_buffers(tmp_path):
+    held = []
+    with workshop_of(simulated(tmp_path, instances=2), device=simulated_device()) as workshop:
+        workshop.before_buffers = lambda: held.append(workshop.devices[0].leaks)
+        workshop.open()
+        assert workshop.devices[0].leaks
+    assert held == [()]
+
+
 def test_opening_takes_no_permit_of_the_server(tmp_path):
     with workshop_of(simulated(tmp_path, max_batch_size=8), device=simulated_device(), permits=1) as workshop:
         workshop.permits.take()

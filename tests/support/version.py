@@ -51,6 +51,7 @@ class Workshop:
         self.answers = Answers()
         self.fatal = []
         self.turns = None
+        self.before_buffers = lambda: None
         self.permits = Permits(permits)
         self.pool = WorkerPool(1, self.fatal.append)
         self._root = root
@@ -66,6 +67,7 @@ class Workshop:
             {},
             self._open_device,
             turns=self.turns,
+            before_buffers=self.before_buffers,
         )
 
     def _open_device(self, kind, clock):

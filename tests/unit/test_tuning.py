@@ -44,3 +44,19 @@ def test_importing_the_server_does_not_import_grpc_before_tuning():
 def test_what_is_missing_is_named():
     assert Tuning(grpc_experiments=True, malloc=False, switch_interval=True).missing == ["malloc"]
     assert Tuning(grpc_experiments=True, malloc=True, switch_interval=True).missing == []
+
+
+def test_free_memory_goes_back_to_the_operating_system():
+    """Blocks between others that are held: `free` alone keeps them."""
+    code = """
+from service.tuning import give_free_memory_back, tune_process
+import json, psutil
+tune_process()
+blocks = [bytearray(1 << 20) for _ in range(64)]
+held = blocks[::2]
+del blocks
+before = psutil.Process().memory_info().rss
+give_free_memory_back()
+print(json.dumps((before - psutil.Process().memory_info().rss) >> 20))
+"""
+    assert run(code) >= 24
