@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from bench.bare_options import read_options
 from service.tuning import tune_process
 
 if TYPE_CHECKING:
@@ -116,6 +117,6 @@ async def _serve(listen: list[str], *, is_handed_over: bool) -> None:
 
 
 if __name__ == "__main__":
+    given = read_options("bench.bare_server", __doc__)
     tune_process()
-    addresses = [word for word in sys.argv[1:] if word != "--hand-over"]
-    asyncio.run(_serve(addresses, is_handed_over="--hand-over" in sys.argv))
+    asyncio.run(_serve(given.listen, is_handed_over=given.hand_over))

@@ -8,6 +8,7 @@ pipeline take turns with these two in the budget's case: what it costs to hand e
 grpcio's private API would save (`bench.private_server`).
 """
 
+import argparse
 import contextlib
 import json
 import subprocess
@@ -194,7 +195,10 @@ def _cell(result: IdentityResult) -> Iterator[Row]:
 
 def main() -> None:
     """Measure and print."""
-    for row in rows(is_quick=True):
+    parser = argparse.ArgumentParser(prog="python -m bench.identity", description=__doc__)
+    parser.add_argument("--full", action="store_true", help="more runs and cases, as `python -m bench identity`")
+    given = parser.parse_args()
+    for row in rows(is_quick=not given.full):
         print(f"{row.what}: {row.value} {row.unit} {row.verdict}")
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from bench.bare_options import read_options
 from service.tuning import tune_process
 
 Job = tuple["PrivateStream", bytes]
@@ -133,5 +134,6 @@ def _serve(listen: list[str], *, is_handed_over: bool) -> None:
 
 
 if __name__ == "__main__":
+    given = read_options("bench.private_server", __doc__)
     tune_process()
-    _serve([word for word in sys.argv[1:] if word != "--hand-over"], is_handed_over="--hand-over" in sys.argv)
+    _serve(given.listen, is_handed_over=given.hand_over)

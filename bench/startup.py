@@ -5,6 +5,7 @@ empty cache folder, then with what that start left there. CPU time stands beside
 more. Memory is the proportional set size after `IDLE_S` seconds without a stream; pages shared with others are divided.
 """
 
+import argparse
 import tempfile
 import time
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ def _start(config: Path) -> Start:
 
 def main() -> None:
     """Measure and print."""
+    argparse.ArgumentParser(prog="python -m bench.startup", description=__doc__).parse_args()
     result = measure_startup()
     first = result.first
     print(

@@ -1,5 +1,6 @@
 """What many streams cost: memory of the server per open stream, and CPU per frame at 1 and at 256 streams."""
 
+import argparse
 import asyncio
 import contextlib
 from collections.abc import Iterator
@@ -77,7 +78,10 @@ def _memory(server: RunningServer) -> Iterator[Row]:
 
 def main() -> None:
     """Measure and print."""
-    for row in rows(is_quick=False):
+    parser = argparse.ArgumentParser(prog="python -m bench.streams", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer runs and cases, as `python -m bench --check`")
+    given = parser.parse_args()
+    for row in rows(is_quick=given.quick):
         print(f"{row.what}: {row.value} {row.unit} {row.note}")
 
 

@@ -6,6 +6,7 @@ batch sizes of one session with one thread on prepared input: no server, no clie
 turns, and each quotient is of neighbours.
 """
 
+import argparse
 import json
 import math
 import subprocess
@@ -190,7 +191,10 @@ def load(address: str, *options: str, command: tuple[str, ...] = ()) -> dict[str
 
 def main() -> None:
     """Measure and print."""
-    for row in rows(is_quick=False):
+    parser = argparse.ArgumentParser(prog="python -m bench.throughput", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer runs and cases, as `python -m bench --check`")
+    given = parser.parse_args()
+    for row in rows(is_quick=given.quick):
         print(f"{row.what}: {row.value} {row.unit} {row.verdict} {row.note}")
 
 

@@ -9,6 +9,7 @@ instant of the start (CLOCK_MONOTONIC); all int64. Standard output: `READY`, the
 timer in nanoseconds (int64); all but the lags uint32.
 """
 
+import argparse
 import gc
 import os
 import sys
@@ -22,6 +23,7 @@ WORD = 4
 
 def main() -> None:
     """Read the trace, send it, tell the lags."""
+    argparse.ArgumentParser(prog="python -m bench.trace_sender", description=__doc__).parse_args()
     clock = MonotonicClock()
     source, sink = sys.stdin.buffer, sys.stdout.fileno()
     (count,) = array("q", source.read(8))

@@ -7,6 +7,7 @@ test fails when it is stale:
     <!-- end generated -->
 """
 
+import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,7 @@ def refresh(text: str) -> str:
 
 def main() -> None:
     """Refresh every page of docs/ and the README."""
+    argparse.ArgumentParser(prog="python -m tools.diagrams", description=__doc__).parse_args()
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         old = page.read_text()
         if (new := refresh(old)) != old:

@@ -4,6 +4,7 @@ Every folder of protos/ maps to the package forebay.wire, so that the generated 
 and need no editing. A proto without a service gets no *_pb2_grpc module.
 """
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ def proto_files() -> list[Path]:
 
 def generate(out: Path) -> list[Path]:
     """Write the modules below `out` and return their paths, relative to it. Raises SystemExit if protoc fails."""
+    out.mkdir(parents=True, exist_ok=True)
     well_known = Path(protoc.__file__).parent / "_proto"
     folders = sorted({path.parent for path in proto_files()})
     arguments = ["protoc", *(f"-I{PACKAGE}={folder}" for folder in folders), f"-I{well_known}"]
@@ -40,4 +42,6 @@ def _run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    generate(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT)
+    parser = argparse.ArgumentParser(prog="python -m tools.generate_wire", description=__doc__)
+    parser.add_argument("out", type=Path, nargs="?", default=ROOT, help="folder to write below (default: the project)")
+    generate(parser.parse_args().out)

@@ -1,5 +1,6 @@
 """Install the base distribution into an empty environment and write its size by package to docs/install-size.md."""
 
+import argparse
 import json
 import platform
 import shutil
@@ -80,6 +81,7 @@ def page(sizes: dict[str, tuple[str, float]]) -> str:
 
 def main() -> None:
     """Measure, write the page, and fail over budget."""
+    argparse.ArgumentParser(prog="python -m tools.install_size", description=__doc__).parse_args()
     sizes = measure(install(ENVIRONMENT))
     (ROOT / "docs" / "install-size.md").write_text(page(sizes))
     total = sum(size for _, size in sizes.values())

@@ -4,6 +4,7 @@
 and a lock with the hashes of one of them would refuse the others. They name no index, so pip's own settings apply.
 """
 
+import argparse
 import re
 import sys
 import tomllib
@@ -78,6 +79,7 @@ def _lines(versions: Mapping[str, str], markers: Mapping[str, str]) -> str:
 
 def main() -> None:
     """Write both files."""
+    argparse.ArgumentParser(prog="python -m tools.lock", description=__doc__).parse_args()
     base, dev = read_requirements()
     markers = {str(canonicalize_name(r.name)): f" ; {r.marker}" for r in (*base, *dev) if r.marker is not None}
     base_versions = closure(base)
