@@ -53,7 +53,8 @@ class ServerCertificates:
 
     def __init__(self, files: CertificateFiles) -> None:
         self._files = files
-        self._signature, self._configuration = _load(files)
+        self._signature = _signature_or_none(files)
+        self._configuration = _load(files, self._signature)
 
     def credentials(self) -> grpc.ServerCredentials:
         """Return credentials that follow the files."""
@@ -64,13 +65,18 @@ class ServerCertificates:
         )
 
     def fetch(self) -> "grpc.ServerCertificateConfiguration | None":
-        """Return a new configuration if the files have changed and can be used, else None: keep the one there is."""
+        """Return a new configuration if the files have changed and can be used, else None: keep the one there is.
+
+        The signature is taken before the files are read and kept whatever comes of that. So a file that changes while
+        they are read makes the next handshake read them again, and files that cannot be used are told of once.
+        """
+        signature = _signature_or_none(self._files)
+        if signature == self._signature:
+            return None
+        self._signature = signature
         try:
-            if self._files.signature() == self._signature:
-                return None
-            self._signature, self._configuration = _load(self._files)
-        except (OSError, CertificateError) as error:
-            self._signature = _signature_or_none(self._files)  # say it once, not at every handshake
+            self._configuration = _load(self._files, signature)
+        except CertificateError as error:
             log.warning("certificates not reloaded, the old ones stay", detail=str(error))
             return None
         log.info("certificates reloaded", file=str(self._files.chain))
@@ -84,15 +90,16 @@ def _signature_or_none(files: CertificateFiles) -> Signature:
         return ()
 
 
-def _load(files: CertificateFiles) -> tuple[Signature, "grpc.ServerCertificateConfiguration"]:
-    """Read and check. The signature is taken first: a file that changes meanwhile is read again next time."""
-    signature = _signature_or_none(files)
+def _load(files: CertificateFiles, signature: Signature) -> "grpc.ServerCertificateConfiguration":
+    """Read and check files that had this signature just now. Raises CertificateError."""
     chain, key = _read(files.chain, "tls_cert"), _read(files.key, "tls_key")
     client_ca = None if files.client_ca is None else _read(files.client_ca, "tls_client_ca")
     _check_pair(files)
     if files.client_ca is not None:
         _context_trusting(files.client_ca, "tls_client_ca")
-    return signature, grpc.ssl_server_certificate_configuration([(key, chain)], client_ca)
+    if _signature_or_none(files) != signature:  # what was read need not be what was checked
+        raise CertificateError("tls_cert, tls_key: the files changed while they were read; try again")
+    return grpc.ssl_server_certificate_configuration([(key, chain)], client_ca)
 
 
 def _read(path: Path, setting: str) -> bytes:
@@ -112,8 +119,8 @@ def _check_pair(files: CertificateFiles) -> None:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         server.load_cert_chain(files.chain, files.key, _no_passphrase)
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+    except OSError as error:  # ssl.SSLError is one; another if a file has just gone
+        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
             problem = f"{files.key} is not the key of {files.chain}"
         else:
             problem = f"{files.chain} and {files.key} are no PEM certificate and key"

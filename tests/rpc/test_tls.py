@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from pathlib import PosixPath
 
 import grpc
 import pytest
@@ -138,6 +139,37 @@ async def test_files_that_cannot_be_used_leave_the_old_certificate(tmp_path, aut
         assert await common_name(running.address) == b"server"
         place(authority, "other", certificate.parent)
         assert await common_name(running.address) == b"other"
+
+
+class ChangedWhenRead(PosixPath):
+    """A file after whose next reading, successful or not, something happens."""
+
+    def then(self, act):
+        self.act = act
+        return self
+
+    def read_bytes(self):
+        act, self.act = self.act, lambda: None
+        try:
+            return super().read_bytes()
+        finally:
+            act()
+
+
+@pytest.mark.parametrize("is_key_there", [False, True])
+def test_a_renewal_that_ends_while_the_files_are_read_is_seen_by_the_next_handshake(authority, files, is_key_there):
+    """The key comes first and the certificate a moment later; in between the two do not fit, or one is missing."""
+    certificate, key = files
+    watched = ChangedWhenRead(key).then(lambda: None)
+    certificates = ServerCertificates(CertificateFiles(certificate, watched))
+    if is_key_there:
+        key.write_bytes((authority.folder / "other.key").read_bytes())
+    else:
+        key.unlink()
+    watched.then(lambda: place(authority, "other", key.parent))
+    assert certificates.fetch() is None
+    assert certificates.fetch() is not None
+    assert certificates.fetch() is None
 
 
 def refusal(chain, key, client_ca=None):
