@@ -30,7 +30,7 @@ ControlMode = Literal["none", "explicit", "poll"]
 State = Literal["READY", "UNAVAILABLE", "LOADING", "UNLOADING", ""]
 ALL_MODELS = "*"
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/:'\"]+/)*")
-Fingerprint = frozenset[tuple[str, int, int]]
+Fingerprints = dict[str, frozenset[tuple[str, int, int]]]
 
 
 class LoadError(Exception):
@@ -70,18 +70,20 @@ class ModelLifecycle:
         self._on_change = on_change
         self._lock = threading.Lock()
         self._notes: dict[str, tuple[State, str]] = {}  # by model: LOADING, or why it is UNAVAILABLE
-        self._fingerprints: dict[str, dict[str, Fingerprint]] = {}
+        self._loaded: dict[str, Fingerprints] = {}  # poll: of what serves, as it was just before it was loaded
+        self._tried: dict[str, Fingerprints] = {}  # poll: of what was last tried, whatever came of it
 
     def start(self) -> None:
         """Load what is to be served from the start. Raises RepositoryError or EngineError."""
         repository = self._registry.repository
         if self.mode == "explicit" and ALL_MODELS not in self._wanted:
-            for name in self._wanted:
-                self._registry.load(repository.model(name))
+            entries = [repository.model(name) for name in self._wanted]
         else:
-            self._registry.load_all()
-        if self.mode == "poll":
-            self._fingerprints = {entry.name: _fingerprints(entry) for entry in repository.models()}
+            entries = repository.models()
+        for entry in entries:
+            seen = _fingerprints(entry)
+            self._registry.load(entry)
+            self._tried[entry.name] = self._loaded[entry.name] = seen
 
     def load(self, name: str, config_json: str | None = None) -> None:
         """Load a model, or load it again. Raises LoadError; what was served before goes on."""
@@ -121,8 +123,10 @@ class ModelLifecycle:
             for name in set(self._registry.versions()) - set(entries) - scan.broken:
                 self._registry.unload(name)
                 self._notes[name] = ("UNAVAILABLE", "unloaded")
-                self._fingerprints.pop(name, None)
                 self._on_change(name, False)  # noqa: FBT003
+            for name in set(self._tried) - set(entries) - scan.broken:
+                del self._tried[name]
+                self._loaded.pop(name, None)
             for entry in entries.values():
                 self._follow(entry)
 
@@ -143,16 +147,19 @@ class ModelLifecycle:
         return sorted(states, key=lambda state: (state.name, state.version))
 
     def _follow(self, entry: ModelEntry) -> None:
+        """Load a model anew if its folder is not what was last tried; keep the versions whose files serve already."""
         seen = _fingerprints(entry)
-        before = self._fingerprints.get(entry.name)
-        if seen == before:
+        if seen == self._tried.get(entry.name):
             return
-        self._fingerprints[entry.name] = seen
-        same = [] if before is None or before[""] != seen[""] else [v for v in seen if before.get(v) == seen[v]]
+        self._tried[entry.name] = seen
+        serving = self._loaded.get(entry.name, {})
+        keep = [number for number in seen if serving.get(number) == seen[number]]
         try:
-            self._load(entry, None, keep=same)
+            self._load(entry, None, keep if "" in keep else ())
         except (RepositoryError, EngineError) as error:
             log.warning("model not loaded", model=entry.name, error=str(error))
+            return
+        self._loaded[entry.name] = seen
 
     def _load(self, entry: ModelEntry, config: ModelConfig | None, keep: Collection[str] = ()) -> None:
         self._notes[entry.name] = ("LOADING", "")
@@ -183,8 +190,11 @@ def _parse_json(text: str, name: str) -> ModelConfig:
     return config
 
 
-def _fingerprints(entry: ModelEntry) -> dict[str, Fingerprint]:
-    """Return what changes when a file does: by version folder, and under "" for the files beside them."""
+def _fingerprints(entry: ModelEntry) -> Fingerprints:
+    """Return what changes when a file does: by version folder, and under "" for the files beside them.
+
+    Taken before a model is loaded: a file that changes while it is read is then seen by the next look.
+    """
     versions = {str(number) for number in entry.versions}
     found: dict[str, set[tuple[str, int, int]]] = {"": set(), **{number: set() for number in versions}}
     for path in entry.path.rglob("*"):

@@ -48,11 +48,6 @@ class ModelRegistry:
         """The folders. Raises RepositoryError if one is gone."""
         return Repository(self._paths)
 
-    def load_all(self) -> None:
-        """Load every model of the repositories. Raises RepositoryError or EngineError; what was loaded stays."""
-        for entry in self.repository.models():
-            self.load(entry)
-
     def find(self, name: str, version: str) -> ModelVersion:
         """Return a version that is ready; the newest one for an empty `version`. Raises UnknownModelError."""
         versions = self._versions.get(name)

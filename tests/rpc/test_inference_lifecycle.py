@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from engines.device_simulated import SimulatedDevice
 from forebay.wire import inference_pb2 as pb
 from tests.support import models
 from tests.support.inference import add_sub_request, array_of, request_of, stub_of
@@ -245,3 +246,38 @@ async def test_polling_follows_the_folders(tmp_path):
         assert index[("second", "1")][0] == "READY"
         assert index[("second", "")][0] == "UNAVAILABLE"
         await eventually(lambda: not running.server.registry.unloading())
+
+
+@on_loop
+async def test_polling_loads_what_serves_anew_if_its_configuration_changed_in_a_load_that_failed(tmp_path):
+    add_sub(tmp_path)
+    async with real_server(tmp_path, model_control_mode="poll", repository_poll_s=3600) as running:
+        registry, lifecycle = running.server.registry, running.server.lifecycle
+        (tmp_path / "simple" / "config.pbtxt").write_text("version_policy { all { } } max_batch_size: 3")
+        broken = tmp_path / "simple" / "2" / "model.onnx"
+        broken.parent.mkdir()
+        broken.write_bytes(b"no model")
+        await asyncio.to_thread(lifecycle.poll)
+        assert registry.find("simple", "1").specs.max_batch_size == 8
+        add_sub(tmp_path, version=2)
+        await asyncio.to_thread(lifecycle.poll)
+        assert [registry.find("simple", version).specs.max_batch_size for version in ("1", "2")] == [3, 3]
+        serving = registry.find("simple", "1")
+        await asyncio.to_thread(lifecycle.poll)
+        assert registry.find("simple", "1") is serving
+
+
+@on_loop
+async def test_what_changes_while_the_server_starts_is_seen_by_the_first_poll(tmp_path):
+    simulated(tmp_path, "simple", max_batch_size=4)
+    config = tmp_path / "simple" / "config.pbtxt"
+
+    def change_while_loading(kind, clock):
+        config.write_text(config.read_text().replace("max_batch_size: 4", "max_batch_size: 2"))
+        return SimulatedDevice(clock=clock)
+
+    polled = {"model_control_mode": "poll", "repository_poll_s": 3600}
+    async with real_server(tmp_path, devices=change_while_loading, **polled) as running:
+        assert running.version("simple").specs.max_batch_size == 4
+        await asyncio.to_thread(running.server.lifecycle.poll)
+        assert running.version("simple").specs.max_batch_size == 2
