@@ -22,14 +22,15 @@ from forebay.wire.model_config_pb2 import ModelConfig
 from service.errors import UnknownModelError
 from service.models.config_text import ConfigError
 from service.models.registry import ModelRegistry
-from service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
+from service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError, readable
 
 log = structlog.get_logger(__name__)
 
 ControlMode = Literal["none", "explicit", "poll"]
 State = Literal["READY", "UNAVAILABLE", "LOADING", "UNLOADING", ""]
 ALL_MODELS = "*"
-_FOLDERS = re.compile(r"(?<![\w.])/(?:[^\s/:'\"]+/)*")
+_FOLDERS = re.compile(r"""(?<=['"])/(?:[^/'"\n]*/)*|(?<![\w.])/(?:(?:[^/:'"\n]|:(?!\s))*/)*""")
+"""Up to the closing quote, or else to the end of the part of a sentence: names of folders may have spaces."""
 Fingerprints = dict[str, frozenset[tuple[str, int, int]]]
 
 
@@ -90,13 +91,10 @@ class ModelLifecycle:
         with self._lock:
             try:
                 entry = self._registry.repository.model(name)
+                config = None if config_json is None else _parse_json(config_json, name)
             except RepositoryError as error:
                 raise LoadError(f"failed to load '{name[:128]}', {error}") from None
-            try:
-                config = None if config_json is None else _parse_json(config_json, name)
-                self._load(entry, config)
-            except (RepositoryError, EngineError) as error:
-                raise LoadError(f"failed to load '{name}', {_public(error, entry)}") from error
+            self._load(entry, config)
 
     def unload(self, name: str) -> None:
         """Unload a model: no new requests, and it is closed when the last one is answered. Raises LoadError."""
@@ -148,35 +146,37 @@ class ModelLifecycle:
 
     def _follow(self, entry: ModelEntry) -> None:
         """Load a model anew if its folder is not what was last tried; keep the versions whose files serve already."""
-        seen = _fingerprints(entry)
-        if seen == self._tried.get(entry.name):
-            return
-        self._tried[entry.name] = seen
-        serving = self._loaded.get(entry.name, {})
-        keep = [number for number in seen if serving.get(number) == seen[number]]
         try:
+            seen = _fingerprints(entry)
+            if seen == self._tried.get(entry.name):
+                return
+            self._tried[entry.name] = seen
+            serving = self._loaded.get(entry.name, {})
+            keep = [number for number in seen if serving.get(number) == seen[number]]
             self._load(entry, None, keep if "" in keep else ())
-        except (RepositoryError, EngineError) as error:
-            log.warning("model not loaded", model=entry.name, error=str(error))
+        except (RepositoryError, LoadError) as error:
+            log.warning("model not loaded", model=entry.name, error=str(error.__cause__ or error))
             return
         self._loaded[entry.name] = seen
 
     def _load(self, entry: ModelEntry, config: ModelConfig | None, keep: Collection[str] = ()) -> None:
+        """Raise LoadError with words for everybody, caused by what happened."""
         self._notes[entry.name] = ("LOADING", "")
         try:
             self._registry.load(entry, config, keep)
-        except (RepositoryError, EngineError) as error:
-            self._notes[entry.name] = ("UNAVAILABLE", _public(error, entry))
-            raise
-        except BaseException:
-            self._notes.pop(entry.name, None)
-            raise
+        except Exception as error:
+            reason = _public(error, entry)
+            self._notes[entry.name] = ("UNAVAILABLE", reason)
+            raise LoadError(f"failed to load '{entry.name}', {reason}") from error
         self._notes.pop(entry.name, None)
         self._on_change(entry.name, True)  # noqa: FBT003
 
 
 def _public(error: Exception, entry: ModelEntry) -> str:
     """Return the words of an error without the folders of this machine; libraries name some in their messages."""
+    if not isinstance(error, RepositoryError | EngineError):
+        log.error("model not loaded", model=entry.name, exc_info=error)  # our bug, or a library's
+        return "internal error; the server's log has the details"
     text = str(error).replace(f"{entry.root}/", "").replace(str(entry.root), "the repository")
     return _FOLDERS.sub("", text)
 
@@ -197,7 +197,9 @@ def _fingerprints(entry: ModelEntry) -> Fingerprints:
     """
     versions = {str(number) for number in entry.versions}
     found: dict[str, set[tuple[str, int, int]]] = {"": set(), **{number: set() for number in versions}}
-    for path in entry.path.rglob("*"):
+    with readable(entry.name):
+        paths = list(entry.path.rglob("*"))
+    for path in paths:
         try:
             if path.is_file():
                 first = path.relative_to(entry.path).parts[0]

@@ -15,7 +15,7 @@ from forebay.wire.model_config_pb2 import ModelConfig
 from service.errors import UnknownModelError
 from service.models.config import describe, model_file, serving_versions
 from service.models.opening import VersionContext, open_version
-from service.models.repository import ModelEntry, Repository
+from service.models.repository import ModelEntry, Repository, readable
 from service.models.version import ModelVersion
 from service.observe.metrics import VersionReport
 
@@ -112,7 +112,7 @@ class ModelRegistry:
         Raises:
             RepositoryError, EngineError: the model cannot be served; what was served before goes on.
         """
-        with self._lock:
+        with self._lock, readable(entry.name):
             description = describe(entry, config, cpu_fallback=self._context.cpu_fallback)
             for warning in description.warnings:
                 log.warning("configuration", model=entry.name, detail=warning)

@@ -56,7 +56,7 @@ class ModelEntry:
                 raise RepositoryError(f"{self.name}: a file name of more than {MAX_NAME_BYTES} bytes: shorten it")
         path = self.path.joinpath(*parts)
         _check_inside(path, self.root, relative)
-        with _readable(relative):
+        with readable(relative):
             return path if path.is_file() else None
 
 
@@ -118,7 +118,7 @@ class Repository:
         broken: set[str] = set()
         names: set[str] = set()
         for root in self._roots:
-            with _readable(f"model repository {root.name!r}"):
+            with readable(f"model repository {root.name!r}"):
                 names.update(folder.name for folder in root.iterdir() if _may_be_model(folder))
         for name in sorted(names):
             if not MODEL_NAME.fullmatch(name):
@@ -141,7 +141,7 @@ def _may_be_model(folder: Path) -> bool:
 def _entry(root: Path, name: str) -> ModelEntry:
     path = root / name
     _check_inside(path, root, name)
-    with _readable(name):
+    with readable(name):
         versions = tuple(sorted(_version(root, name, folder) for folder in path.iterdir() if _is_version(folder)))
     if not versions and not (path / CONFIG_NAME).exists():
         raise RepositoryError(f"{name}: no {CONFIG_NAME} and no version folder: put the model file in {name}/1")
@@ -165,12 +165,12 @@ def _version(root: Path, name: str, folder: Path) -> int:
 
 
 @contextmanager
-def _readable(what: str) -> Iterator[None]:
+def readable(what: str) -> Iterator[None]:
     """Turn what the file system refuses into RepositoryError."""
     try:
         yield
     except OSError as error:
-        raise RepositoryError(f"{what} cannot be read: {error.strerror}") from None
+        raise RepositoryError(f"{what} cannot be read: {error.strerror or 'the system refused'}") from error
 
 
 def _check_inside(path: Path, root: Path, relative: str) -> None:

@@ -1,6 +1,7 @@
 """Models that are loaded, unloaded, reloaded and switched while requests come."""
 
 import asyncio
+import errno
 import shutil
 
 import grpc
@@ -13,7 +14,7 @@ from forebay.wire import inference_pb2 as pb
 from tests.support import models
 from tests.support.inference import add_sub_request, array_of, request_of, stub_of
 from tests.support.loops import on_loop
-from tests.support.real_server import eventually, real_server, row, simulated
+from tests.support.real_server import SimulatedDevices, eventually, real_server, row, simulated
 
 
 def add_sub(root, name="simple", version=1):
@@ -281,3 +282,50 @@ async def test_what_changes_while_the_server_starts_is_seen_by_the_first_poll(tm
         assert running.version("simple").specs.max_batch_size == 4
         await asyncio.to_thread(running.server.lifecycle.poll)
         assert running.version("simple").specs.max_batch_size == 2
+
+
+UNFORESEEN = [
+    (OSError(errno.EMFILE, "Too many open files"), "new cannot be read: Too many open files"),
+    (RuntimeError("/etc/secret"), "internal error; the server's log has the details"),
+]
+
+
+@pytest.mark.parametrize(("error", "reason"), UNFORESEEN)
+@on_loop
+async def test_a_load_that_fails_in_a_way_that_nobody_foresaw_is_told_and_changes_nothing(tmp_path, error, reason):
+    simulated(tmp_path, "old")
+    devices = SimulatedDevices()
+
+    def fail_for_the_new(kind, clock):
+        if (tmp_path / "new").exists():
+            raise error
+        return devices(kind, clock)
+
+    explicit = {"model_control_mode": "explicit", "load_model": ("*",)}
+    async with real_server(tmp_path, devices=fail_for_the_new, **explicit) as running:
+        stub = stub_of(running)
+        simulated(tmp_path, "new")
+        assert await code_of(load(stub, "new")) == (grpc.StatusCode.INTERNAL, f"failed to load 'new', {reason}")
+        assert await states(stub) == {("new", ""): ("UNAVAILABLE", reason), ("old", "1"): ("READY", "")}
+
+
+@pytest.mark.parametrize(("error", "reason"), UNFORESEEN)
+@on_loop
+async def test_polling_goes_on_after_a_load_that_fails_in_a_way_that_nobody_foresaw(tmp_path, error, reason):
+    simulated(tmp_path, "old")
+    devices, errors = SimulatedDevices(), []
+
+    def fail_once(kind, clock):
+        if errors:
+            raise errors.pop()
+        return devices(kind, clock)
+
+    polled = {"model_control_mode": "poll", "repository_poll_s": 3600}
+    async with real_server(tmp_path, devices=fail_once, **polled) as running:
+        errors.append(error)
+        simulated(tmp_path, "new")
+        await asyncio.to_thread(running.server.lifecycle.poll)
+        assert (await states(stub_of(running)))[("new", "")] == ("UNAVAILABLE", reason)
+        (tmp_path / "new" / "touched").write_bytes(b"")
+        await asyncio.to_thread(running.server.lifecycle.poll)
+        assert (await states(stub_of(running)))[("new", "1")] == ("READY", "")

@@ -175,6 +175,17 @@ async def test_weights_outside_the_models_folder_are_refused_in_words_without_pa
 
 
 @on_loop
+async def test_a_refused_load_tells_no_folder_whose_name_has_spaces(tmp_path):
+    root, secrets = tmp_path / "our models", tmp_path / "our: old secrets"
+    with_weights_elsewhere(root, "../../../our: old secrets/weights")
+    secrets.mkdir()
+    (secrets / "weights").write_bytes(bytes(64))
+    async with real_server(root, model_control_mode="explicit") as running:
+        _, message = await code_of(load(stub_of(running), "simple"))
+        assert 'resolved path: "weights" allowed directory: "simple/1"' in message
+
+
+@on_loop
 async def test_weights_beside_the_model_are_read(tmp_path):
     with_weights_elsewhere(tmp_path, "weights")
     (tmp_path / "simple" / "1" / "weights").write_bytes(np.full(16, 7, np.int32).tobytes())
