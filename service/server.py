@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,6 +133,8 @@ class Server:
             self.registry, settings.model_control_mode, settings.load_model, self._on_model_changed
         )
         self.registry.on_retired = self._on_retired
+        # One thread: a load measures what the model costs, which another at the same time would disturb.
+        self._loader = ThreadPoolExecutor(1, "loader")
         self._watchdog = Watchdog(self.registry.all, self.clock, self.on_fatal)
         self._watching: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[None] | None = None
@@ -140,7 +143,7 @@ class Server:
         self.regions = ClientRegions(is_enabled=settings.allow_client_shm)
         lookup = ModelLookup(self.registry.find, self.registry.acquire, self.registry.known_versions, self.regions)
         groups = (
-            RepositoryRpcs(self.lifecycle),
+            RepositoryRpcs(self.lifecycle, self._loader),
             StatisticsRpcs(lookup, self.registry.all),
             SettingsRpcs(lookup),
             SystemMemoryRpcs(self.regions),
@@ -174,7 +177,7 @@ class Server:
     async def start(self) -> Ready:
         """Load the models and listen. Raises RepositoryError, EngineError or AddressError; `close` then tidies up."""
         await self._start_admin()
-        await asyncio.to_thread(self.lifecycle.start)
+        await self._loop.run_in_executor(self._loader, self.lifecycle.start)
         for name in ("", *self.registry.versions()):
             self.front_end.health.set(name, is_serving=True)
         addresses = await self.front_end.start()
@@ -234,7 +237,7 @@ class Server:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self.settings.repository_poll_s)
-            await asyncio.to_thread(self.lifecycle.poll)
+            await self._loop.run_in_executor(self._loader, self.lifecycle.poll)
 
     def _on_model_changed(self, name: str, is_serving: bool) -> None:  # noqa: FBT001 - called with both, by position
         """Publish a model's health. Thread: any."""
@@ -258,6 +261,7 @@ class Server:
             await self._close_admin(LAST_LOOK_S)
             return EXIT_FATAL
         finally:
+            self._loader.shutdown(wait=False, cancel_futures=True)
             if self._watching is not None:
                 self._watching.cancel()
 
@@ -266,10 +270,7 @@ class Server:
         await self.front_end.drain()
         await self._close_admin(CLOSE_TIMEOUT_S)
         self.regions.close()
-        if self._fatal is not None or not await asyncio.to_thread(self.registry.close, CLOSE_TIMEOUT_S):
-            return False
-        await asyncio.to_thread(self.pool.close)
-        return True
+        return self._fatal is None and await self._close_models()
 
     async def _close_admin(self, timeout_s: float) -> None:
         if await self.admin.close(timeout_s):
@@ -279,8 +280,15 @@ class Server:
         """Close what `start` had begun when it failed."""
         await self.front_end.abort()
         await self.admin.close(CLOSE_TIMEOUT_S)
-        await asyncio.to_thread(self.registry.close, CLOSE_TIMEOUT_S)
+        await self._close_models()
+
+    async def _close_models(self) -> bool:
+        """Close every model and the threads behind them; say whether all ended."""
+        await asyncio.to_thread(self._loader.shutdown, cancel_futures=True)  # a load that is under way ends first
+        if not await asyncio.to_thread(self.registry.close, CLOSE_TIMEOUT_S):
+            return False
         await asyncio.to_thread(self.pool.close)
+        return True
 
 
 def default_workers() -> int:

@@ -1,6 +1,7 @@
-"""RepositoryIndex, RepositoryModelLoad and RepositoryModelUnload. Loading runs on a worker thread, one at a time."""
+"""RepositoryIndex, RepositoryModelLoad and RepositoryModelUnload. Loading runs on the loader's thread."""
 
 import asyncio
+from concurrent.futures import Executor
 from typing import Any
 
 import grpc
@@ -15,10 +16,16 @@ MAX_SHOWN = 64
 
 
 class RepositoryRpcs:
-    """See the module. Thread: the event loop's."""
+    """See the module. Thread: the event loop's.
 
-    def __init__(self, lifecycle: ModelLifecycle) -> None:
+    Args:
+        lifecycle: loads and unloads.
+        loader: where it does; of its own, so that a slow load keeps nobody but other loads.
+    """
+
+    def __init__(self, lifecycle: ModelLifecycle, loader: Executor) -> None:
         self._lifecycle = lifecycle
+        self._loader = loader
 
     def rpcs(self) -> dict[str, tuple[Rpc, Any]]:
         """Return the RPCs by name."""
@@ -55,7 +62,9 @@ class RepositoryRpcs:
                 )
             config = parameter.string_param
         try:
-            await asyncio.to_thread(self._lifecycle.load, request.model_name, config)
+            await asyncio.get_running_loop().run_in_executor(
+                self._loader, self._lifecycle.load, request.model_name, config
+            )
         except LoadError as error:
             raise InferenceError(grpc.StatusCode.INTERNAL, str(error)) from None
         return pb.RepositoryModelLoadResponse()
@@ -74,7 +83,7 @@ class RepositoryRpcs:
                     "invalid value type for 'unload_dependents' parameter, expected bool_param.",
                 )
         try:
-            await asyncio.to_thread(self._lifecycle.unload, request.model_name)
+            await asyncio.get_running_loop().run_in_executor(self._loader, self._lifecycle.unload, request.model_name)
         except LoadError as error:
             raise InferenceError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from None
         return pb.RepositoryModelUnloadResponse()

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import shutil
+import threading
 
 import grpc
 import numpy as np
@@ -329,3 +330,30 @@ async def test_polling_goes_on_after_a_load_that_fails_in_a_way_that_nobody_fore
         (tmp_path / "new" / "touched").write_bytes(b"")
         await asyncio.to_thread(running.server.lifecycle.poll)
         assert (await states(stub_of(running)))[("new", "1")] == ("READY", "")
+
+
+@on_loop
+async def test_slow_loads_hold_up_nothing_else(tmp_path):
+    simulated(tmp_path, "old")
+    devices, may_go_on = SimulatedDevices(), threading.Event()
+
+    def slow_for_the_new(kind, clock):
+        if (tmp_path / "new").exists():
+            may_go_on.wait(10)
+        return devices(kind, clock)
+
+    explicit = {"model_control_mode": "explicit", "load_model": ("*",)}
+    async with real_server(tmp_path, devices=slow_for_the_new, **explicit) as running:
+        stub = stub_of(running)
+        simulated(tmp_path, "new")
+        loads = [asyncio.create_task(load(stub, "new")) for _ in range(33)]  # asyncio's own pool has at most 32 threads
+        try:
+            async with asyncio.timeout(5):
+                while (await states(stub))[("new", "")][0] != "LOADING":
+                    await asyncio.sleep(0)
+                response = await stub.ModelInfer(request_of("old", input=np.zeros((1, 64), np.uint8)))
+                assert response.model_name == "old"
+        finally:
+            may_go_on.set()
+            await asyncio.gather(*loads)
+        await eventually(lambda: not running.server.registry.unloading())
