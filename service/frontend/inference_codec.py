@@ -2,17 +2,34 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.errors import InvalidRequestError
 from service.frontend import inference_tensors as tensors
-from service.frontend.inference_form import CallForm, RegionRange
+from service.frontend.inference_form import CallForm, InputPlace, RegionRange
 from service.frontend.inference_wire import Bytes, InferMessage
 
-ReadRegion = Callable[[RegionRange], Bytes]
-"""Returns the bytes of a range. Raises InferenceError."""
+MAX_STRINGS_BYTES = 256 << 20  # of BYTES, whose size no shape tells: what all requests of a model may hold together
+
+
+class RegionView(Protocol):
+    """A range of shared memory that was found to be its client's."""
+
+    @property
+    def byte_size(self) -> int:
+        """Size in bytes."""
+        ...
+
+    def read(self) -> Bytes:
+        """Return a copy of it. Raises InferenceError."""
+        ...
+
+
+LocateRegion = Callable[[RegionRange], RegionView]
+"""Finds a range. Raises InferenceError if it is not there or not the client's."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,30 +47,42 @@ class Call:
     data: list[Bytes]
 
 
-def fill(form: CallForm, message: InferMessage, read_region: ReadRegion) -> Call:
-    """Return the call that a message of this form is.
+def fill(form: CallForm, message: InferMessage, locate: LocateRegion) -> Call:
+    """Return the call that a message of this form is. Nothing is read from shared memory before all sizes are right.
 
     Raises:
         InvalidRequestError: the data have another size than the shape says.
-        InferenceError: from `read_region`.
+        InferenceError: from `locate` or from reading.
     """
-    data: list[Bytes] = list(message.raws) if form.is_plain else _gather(form, message.raws, read_region)
-    for place, raw in zip(form.places, data, strict=True):
-        if place.nbytes is not None and len(raw) != place.nbytes:
-            raise tensors.wrong_size(place.tensor, place.nbytes, len(raw), form.face.name)
-    return Call(form, message.request_id, data)
+    if form.is_plain:
+        for place, raw in zip(form.places, message.raws, strict=True):
+            _check_size(place, len(raw), form.face.name)
+        return Call(form, message.request_id, list(message.raws))
+    return Call(form, message.request_id, _gather(form, message.raws, locate))
 
 
-def _gather(form: CallForm, raws: list[memoryview], read_region: ReadRegion) -> list[Bytes]:
-    data: list[Bytes] = []
+def _gather(form: CallForm, raws: list[memoryview], locate: LocateRegion) -> list[Bytes]:
+    sources: list[Bytes | RegionView] = []
     for place in form.places:
-        if place.raw_index is not None:
-            data.append(raws[place.raw_index])
-        elif place.region is not None:
-            data.append(read_region(place.region))
+        source: Bytes | RegionView
+        if place.region is not None:
+            source = locate(place.region)
+            nbytes = source.byte_size
         else:
-            data.append(place.typed or b"")
-    return data
+            source = raws[place.raw_index] if place.raw_index is not None else place.typed or b""
+            nbytes = len(source)
+        _check_size(place, nbytes, form.face.name)
+        sources.append(source)
+    return [source if isinstance(source, Bytes) else source.read() for source in sources]
+
+
+def _check_size(place: InputPlace, nbytes: int, model: str) -> None:
+    if place.nbytes is not None and nbytes != place.nbytes:
+        raise tensors.wrong_size(place.tensor, place.nbytes, nbytes, model)
+    if place.nbytes is None and nbytes > MAX_STRINGS_BYTES:
+        raise InvalidRequestError(
+            f"input '{place.tensor.name}' for model '{model}' has {nbytes} bytes; at most {MAX_STRINGS_BYTES} of BYTES"
+        )
 
 
 def arrays_of(call: Call) -> Iterable[NDArray[Any]]:

@@ -7,7 +7,7 @@ from typing import Protocol
 import grpc
 
 from service.errors import UnknownModelError
-from service.frontend.inference_codec import Call, fill
+from service.frontend.inference_codec import Call, RegionView, fill
 from service.frontend.inference_errors import InferenceError
 from service.frontend.inference_face import ModelFace, face_of
 from service.frontend.inference_form import CallForm, RegionRange, WantedOutput, read_form
@@ -24,12 +24,8 @@ MAX_FORMS = 1024  # of at most 4 KiB each
 class RegionAccess(Protocol):
     """What requests need of shared memory. Every method raises InferenceError for a range that is not the peer's."""
 
-    def read(self, place: RegionRange, peer: str) -> Bytes:
-        """Return the bytes of a range."""
-        ...
-
-    def check(self, wanted: WantedOutput, peer: str) -> None:
-        """Find out before execution whether an output can go where it is wanted."""
+    def locate(self, place: RegionRange, peer: str) -> RegionView:
+        """Return a range, unread."""
         ...
 
     def write(self, wanted: WantedOutput, data: Bytes, peer: str) -> None:
@@ -90,10 +86,11 @@ class ModelLookup:
             if form is None or form.face is not face:
                 form = read_form(message.request, len(message.raws), face)
                 self._keep(key, form)
-            call = fill(form, message, partial(self.memory.read, peer=peer))
-            if form.has_regions:
-                for wanted in form.wanted:
-                    self.memory.check(wanted, peer)
+            locate = partial(self.memory.locate, peer=peer)
+            call = fill(form, message, locate)
+            for wanted in form.wanted if form.has_regions else ():
+                if wanted.region is not None:
+                    locate(wanted.region)  # before anything is executed
         except BaseException:
             version.end_use()
             raise

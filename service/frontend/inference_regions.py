@@ -11,6 +11,7 @@ Owner: the event loop's thread.
 """
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Protocol
 
 import grpc
@@ -48,6 +49,19 @@ class Region(Protocol):
     def close(self) -> None:
         """Let go of it. Called once."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class RegionView:
+    """A range that lies within its region."""
+
+    region: Region
+    offset: int
+    byte_size: int
+
+    def read(self) -> Bytes:
+        """Return a copy of it. Raises InferenceError."""
+        return self.region.read(self.offset, self.byte_size)
 
 
 class ClientRegions:
@@ -100,28 +114,31 @@ class ClientRegions:
         if not self._regions.get(peer, True):
             del self._regions[peer]
 
-    def read(self, place: RegionRange, peer: str) -> Bytes:
-        """Return the bytes of a range. Raises InferenceError."""
-        return self._checked(place, peer).read(place.offset, place.byte_size)
-
-    def check(self, wanted: WantedOutput, peer: str) -> None:
-        """Raise InferenceError if an output cannot go where a request wants it, before anything is executed."""
-        if wanted.region is not None:
-            self._checked(wanted.region, peer)
+    def locate(self, place: RegionRange, peer: str) -> RegionView:
+        """Return a range of a connection's region, unread. Raises InferenceError."""
+        self.check_enabled()
+        region = self._regions.get(peer, {}).get(place.region)
+        if region is None:
+            raise _unknown(place.region)
+        self._regions.move_to_end(peer)
+        if not 0 <= place.offset <= region.byte_size:
+            raise invalid(f"Invalid offset for shared memory region: '{region.name}'")
+        if place.byte_size < 0 or place.offset + place.byte_size > region.byte_size:
+            raise out_of_range(region.name)
+        return RegionView(region, place.offset, place.byte_size)
 
     def write(self, wanted: WantedOutput, data: Bytes, peer: str) -> None:
         """Put an output into its range. Raises InferenceError."""
-        place = wanted.region
-        if place is None:
+        if wanted.region is None:
             return
-        region = self._checked(place, peer)
-        if len(data) > place.byte_size:
+        view = self.locate(wanted.region, peer)
+        if len(data) > view.byte_size:
             raise InferenceError(
                 grpc.StatusCode.INTERNAL,
-                f"shared memory size specified with the request for output '{wanted.face.name}' ({place.byte_size} "
+                f"shared memory size specified with the request for output '{wanted.face.name}' ({view.byte_size} "
                 f"bytes) should be at least {len(data)} bytes to hold the results",
             )
-        region.write(place.offset, data)
+        view.region.write(view.offset, data)
 
     def close(self) -> None:
         """Close every region. Idempotent."""
@@ -137,18 +154,6 @@ class ClientRegions:
                 grpc.StatusCode.UNIMPLEMENTED,
                 "Client shared memory is disabled. Start the server with '--allow-client-shm' to enable.",
             )
-
-    def _checked(self, place: RegionRange, peer: str) -> Region:
-        self.check_enabled()
-        region = self._regions.get(peer, {}).get(place.region)
-        if region is None:
-            raise _unknown(place.region)
-        self._regions.move_to_end(peer)
-        if not 0 <= place.offset <= region.byte_size:
-            raise invalid(f"Invalid offset for shared memory region: '{region.name}'")
-        if place.byte_size < 0 or place.offset + place.byte_size > region.byte_size:
-            raise out_of_range(region.name)
-        return region
 
 
 def invalid(message: str) -> InferenceError:

@@ -1,6 +1,7 @@
 """Shared memory of clients: what it does, whose it is, and what cannot be done with it."""
 
 import os
+import tracemalloc
 import uuid
 from pathlib import Path
 
@@ -101,6 +102,34 @@ async def test_ranges_outside_a_region_are_refused(repository, key):
         code, message = await error_of(stub.ModelInfer(shared_request(output_size=60)))
         assert code is grpc.StatusCode.INTERNAL
         assert "(60 bytes) should be at least 64 bytes to hold the results" in message
+
+
+def strings_request(byte_size):
+    request = pb.ModelInferRequest(model_name="strings")
+    place(request.inputs.add(name="x", datatype="BYTES", shape=[1, 1]).parameters, 0, byte_size)
+    return request
+
+
+@on_loop
+async def test_nothing_is_read_of_a_range_whose_size_is_wrong(repository, key):
+    nbytes = (256 << 20) + 1
+    os.truncate(SHM / key, nbytes)  # sparse: it takes no memory
+    models.save(models.identity(["batch"], models.TensorProto.STRING), repository / "strings" / "1" / "model.onnx")
+    async with real_server(repository, allow_client_shm=True) as running:
+        stub = stub_of(running)
+        await register(stub, key, byte_size=nbytes)
+        for request, words in (
+            (shared_request(offset=0, byte_size=nbytes), f"Expected 64, got {nbytes}"),
+            (strings_request(nbytes), f"at most {nbytes - 1} of BYTES"),
+        ):
+            tracemalloc.start()
+            try:
+                code, message = await error_of(stub.ModelInfer(request))
+                _, peak_bytes = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert (code, words in message) == (INVALID, True), message
+            assert peak_bytes < nbytes // 4
 
 
 @on_loop
