@@ -230,6 +230,7 @@ class Server:
             await asyncio.sleep(WATCH_INTERVAL_S)
             try:
                 self._watchdog.look()
+                self.regions.close_orphans()
             except Exception as error:
                 log.exception("the watchdog failed")
                 self.on_fatal(error)  # there is no half-dead service

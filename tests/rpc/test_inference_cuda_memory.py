@@ -13,6 +13,7 @@ from service.frontend.inference_cuda_memory import CudaMemoryRpcs, CudaRegion
 from service.frontend.inference_regions import ClientRegions
 from tests.rpc.test_inference_memory import INVALID, error_of, place, shared_request
 from tests.support import models
+from tests.support.connections import connection
 from tests.support.fake_cudart import FakeCudart, cudaError_t, install, uninstall
 from tests.support.inference import array_of, stub_of
 from tests.support.loops import on_loop
@@ -145,15 +146,16 @@ async def test_a_registration_that_is_cancelled_leaves_nothing_open(cuda):
     cuda.before["cudaIpcOpenMemHandle"] = lambda: (opening.set(), go_on.wait(10))
     regions = ClientRegions(is_enabled=True)
     request = pb.CudaSharedMemoryRegisterRequest(name="r", raw_handle=cuda.export(64), byte_size=64)
-    call = asyncio.create_task(CudaMemoryRpcs(regions).register(request, "peer"))
-    await eventually(opening.is_set)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    go_on.set()
-    await eventually(closing.is_set)
-    await eventually(lambda: not cuda.mapped)
-    assert regions.all_of(CudaRegion, "peer") == []
+    with connection("127.0.0.1") as (peer, _, _):
+        call = asyncio.create_task(CudaMemoryRpcs(regions).register(request, peer))
+        await eventually(opening.is_set)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        go_on.set()
+        await eventually(closing.is_set)
+        await eventually(lambda: not cuda.mapped)
+        assert regions.all_of(CudaRegion, peer) == []
 
 
 @on_loop

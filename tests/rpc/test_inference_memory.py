@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 
 from forebay.wire import inference_pb2 as pb
+from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
+from service.frontend.inference_errors import InferenceError
+from service.frontend.inference_regions import MAX_REGIONS, ClientRegions
 from tests.support import models
+from tests.support.connections import Relay
 from tests.support.inference import stub_of
 from tests.support.loops import on_loop
-from tests.support.real_server import real_server
+from tests.support.real_server import eventually, real_server
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 SHM = Path("/dev/shm")  # noqa: S108 - what shm_open uses
@@ -32,6 +36,11 @@ def key():
 def repository(tmp_path):
     models.save(models.add_sub(), tmp_path / "simple" / "1" / "model.onnx")
     return tmp_path
+
+
+def channel_to(address):
+    """A channel with a connection of its own."""
+    return grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
 
 
 async def error_of(call):
@@ -171,18 +180,73 @@ async def test_what_cannot_be_registered(repository, key):
 
 @on_loop
 async def test_a_region_is_nobody_elses(repository, key):
-    from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
-
     async with real_server(repository, allow_client_shm=True) as running:
         await register(stub_of(running), key)
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        async with grpc.aio.insecure_channel(running.address, options=options) as channel:
+        async with channel_to(running.address) as channel:
             other = GRPCInferenceServiceStub(channel)
             code, message = await error_of(other.ModelInfer(shared_request()))
             assert (code, message) == (grpc.StatusCode.NOT_FOUND, "Unable to find shared memory region: 'r'")
             assert not (await other.SystemSharedMemoryStatus(pb.SystemSharedMemoryStatusRequest())).regions
             await other.SystemSharedMemoryUnregister(pb.SystemSharedMemoryUnregisterRequest())
         await stub_of(running).ModelInfer(shared_request())
+
+
+@on_loop
+async def test_a_later_connection_from_the_same_port_owns_nothing_of_the_first(repository, key):
+    async with real_server(repository, allow_client_shm=True) as running, Relay(running.address).listening() as relay:
+        for _ in range(3):
+            async with channel_to(relay.address) as channel:
+                stub = GRPCInferenceServiceStub(channel)
+                assert not (await stub.SystemSharedMemoryStatus(pb.SystemSharedMemoryStatusRequest())).regions
+                assert (await error_of(stub.ModelInfer(shared_request())))[0] is grpc.StatusCode.NOT_FOUND
+                await register(stub, key)
+                await stub.ModelInfer(shared_request())
+                await relay.drop()
+
+
+@on_loop
+async def test_regions_end_with_their_connection(repository, key):
+    async with real_server(repository, allow_client_shm=True) as running:
+        async with channel_to(running.address) as channel:
+            await register(GRPCInferenceServiceStub(channel), key)
+            assert running.server.regions.open_count == 1
+        await eventually(lambda: running.server.regions.open_count == 0)
+
+
+@on_loop
+async def test_clients_of_the_unix_socket_are_one_owner_as_long_as_one_of_them_is_there(repository, key, tmp_path):
+    address = f"unix:{tmp_path / 's'}"
+    async with real_server(repository, allow_client_shm=True, uds=tmp_path / "s") as running:
+        async with channel_to(address) as first, channel_to(address) as second:
+            await GRPCInferenceServiceStub(second).ServerLive(pb.ServerLiveRequest())  # it is connected
+            await register(GRPCInferenceServiceStub(first), key)
+            await GRPCInferenceServiceStub(second).ModelInfer(shared_request())
+            await first.close()
+            await GRPCInferenceServiceStub(second).ModelInfer(shared_request())
+            assert (await error_of(stub_of(running).ModelInfer(shared_request())))[0] is grpc.StatusCode.NOT_FOUND
+        await eventually(lambda: running.server.regions.open_count == 0)
+
+
+@on_loop
+async def test_one_region_too_many_is_refused_and_all_others_stay(repository, key):
+    async with real_server(repository, allow_client_shm=True) as running:
+        stub = stub_of(running)
+        for number in range(MAX_REGIONS):
+            await register(stub, key, f"r{number}")
+        code, message = await error_of(register(stub, key, "r"))
+        assert (code, f"{MAX_REGIONS} shared memory regions" in message) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            True,
+        )
+        assert running.server.regions.open_count == MAX_REGIONS
+        await stub.SystemSharedMemoryUnregister(pb.SystemSharedMemoryUnregisterRequest(name="r7"))
+        await register(stub, key, "r")
+
+
+def test_a_client_of_another_machine_is_refused():
+    with pytest.raises(InferenceError, match="for clients on the server's machine") as refused:
+        ClientRegions(is_enabled=True).check_new("r", 1, "ipv4:192.0.2.1:5000")
+    assert refused.value.code is grpc.StatusCode.PERMISSION_DENIED
 
 
 @on_loop

@@ -364,6 +364,11 @@ ELSEWHERE = {
     "repository_name given": (UNIMPLEMENTED, lifecycle.test_what_load_cannot_do_it_says),
     "bad load parameter": (INVALID, lifecycle.test_what_load_cannot_do_it_says),
     "shm unknown": (NOT_FOUND, memory.test_a_region_is_nobody_elses),
+    "shm from another machine": (grpc.StatusCode.PERMISSION_DENIED, memory.test_a_client_of_another_machine_is_refused),
+    "shm: a region too many": (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        memory.test_one_region_too_many_is_refused_and_all_others_stay,
+    ),
     "shm twice": (grpc.StatusCode.ALREADY_EXISTS, memory.test_what_cannot_be_registered),
     "shm offset / size": (INVALID, memory.test_ranges_outside_a_region_are_refused),
     "shm cannot open": (grpc.StatusCode.INTERNAL, memory.test_what_cannot_be_registered),
