@@ -18,7 +18,7 @@ import numpy as np
 from bench.gpu.devices import open_bench_device
 from engines import open_engine
 from engines.clock import MonotonicClock
-from engines.device import Device, HostBuffer
+from engines.device import Device, DeviceStream, HostBuffer
 from engines.engine import Engine, SlotBuffers
 from service.clock import MonotonicClock as ServiceClock
 from service.observe.journal import BatchEvent, Journal
@@ -108,11 +108,9 @@ def measure_alone(setup: Setup) -> dict[str, Any]:
     with ExitStack() as stack:
         device = open_bench_device(setup.device, is_pinned=True)
         stack.callback(device.close)
-        engine = _open(setup, device, stack)
         stream = device.create_stream("compute")
         stack.callback(stream.close)
-        engine.bind(_slot(engine, device, stack))
-        engine.warm_up((setup.rows,), stream)
+        engine = warm_engine(setup, device, stream, stack)
 
         def run(count: int) -> float:
             started_ns = CLOCK.now_ns()
@@ -131,6 +129,14 @@ def measure_alone(setup: Setup) -> dict[str, Any]:
             "single_p50_ms": float(np.quantile(singles_ms, 0.5)),
             "single_p99_ms": float(np.quantile(singles_ms, 0.99)),
         }
+
+
+def warm_engine(setup: Setup, device: Device, stream: DeviceStream, stack: ExitStack) -> Engine:
+    """Open an engine, bind one slot and warm it up; `stack` closes it."""
+    engine = _open(setup, device, stack)
+    engine.bind(_slot(engine, device, stack))
+    engine.warm_up((setup.rows,), stream)
+    return engine
 
 
 def _open(setup: Setup, device: Device, stack: ExitStack) -> Engine:

@@ -210,15 +210,16 @@ def priorities(cells: Sequence[Cell]) -> list[str]:
         cameras, bulk = cell["of_cameras"], cell.get("of_bulk")
         rows.append(
             [
+                cell["way"],
                 cell["arrangement"],
-                percent(cameras["in_time_share"]),
-                ms(cameras["p50_ms"]),
-                ms(cameras["p99_ms"]),
-                "-" if bulk is None else count(bulk["rows_per_s"]),
-                "-" if bulk is None else ms(bulk["p99_ms"]),
+                percent(cameras.get("in_time_share")),
+                spread(cameras, "p50_ms", ms),
+                spread(cameras, "p99_ms", ms),
+                "-" if bulk is None else spread(bulk, "rows_per_s", count),
+                "-" if bulk is None else spread(bulk, "p99_ms", ms),
             ]
         )
-    heads = ["priorities", "cameras in time", "p50, ms", "p99, ms", "bulk, rows/s", "bulk p99, ms"]
+    heads = ["way", "priorities", "cameras in time", "p50, ms", "p99, ms", "bulk, rows/s", "bulk p99, ms"]
     return table(heads, rows)
 
 
