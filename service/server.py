@@ -135,7 +135,7 @@ class Server:
         self.registry.on_retired = self._on_retired
         # One thread: a load measures what the model costs, which another at the same time would disturb.
         self._loader = ThreadPoolExecutor(1, "loader")
-        self._watchdog = Watchdog(self.registry.all, self.clock, self.on_fatal)
+        self._watchdog = Watchdog(self.registry.running, self.clock, self.on_fatal)
         self._watching: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[None] | None = None
         calls = CallTasks()

@@ -54,7 +54,7 @@ class Watchdog:
     """Looks at every lane of every version. Thread: the event loop's; it only reads.
 
     Args:
-        versions: returns what serves now.
+        versions: returns what may have a batch under way.
         clock: time.
         on_fatal: told once.
         read_waits: how long each thread has waited for a CPU.
@@ -74,7 +74,7 @@ class Watchdog:
         self._resumed_ns = 0
         self._read_waits = read_waits
         self._has_failed = False
-        self._suspects: dict[str, _Suspicion] = {}  # by stage
+        self._suspects: dict[int, _Suspicion] = {}  # by stage, since an old and a new version share names
 
     def look(self) -> None:
         """Report a stage that has been busy for longer than its version's limit. Call every half second or so."""
@@ -90,12 +90,12 @@ class Watchdog:
             if (since_ns := stage.busy_since_ns) and now_ns - max(since_ns, self._resumed_ns) >= SUSPICIOUS_NS
         ]
         waits_ns = self._waits() if busy else {}
-        suspects: dict[str, _Suspicion] = {}
+        suspects: dict[int, _Suspicion] = {}
         for version, stage, since_ns in busy:
-            suspect = self._suspects.get(stage.name)
+            suspect = self._suspects.get(id(stage))
             if suspect is None or suspect.busy_since_ns != since_ns:
                 suspect = _Suspicion(since_ns, waits_ns)
-            suspects[stage.name] = suspect
+            suspects[id(stage)] = suspect
             busy_ns = now_ns - max(since_ns, self._resumed_ns)
             if max(busy_ns - _waited_ns(suspect.waits_ns, waits_ns), busy_ns // PATIENCE) > version.hang_limit_ns:
                 self._on_fatal(DeviceLostError(f"{stage.name} has hung for {busy_ns / 1e9:.1f} s"))

@@ -76,6 +76,10 @@ class ModelRegistry:
         """Return every version that serves now. Thread: any."""
         return [version for versions in self._versions.values() for version in versions.values()]
 
+    def running(self) -> list[ModelVersion]:
+        """Return every version that may have a batch under way: those on their way out too. Thread: any."""
+        return [*self.all(), *(closing.version for closing in self._closing if closing.is_alive())]
+
     def reports(self) -> list[VersionReport]:
         """Return what every version that serves now has done. Thread: any."""
         return [

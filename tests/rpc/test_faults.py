@@ -12,6 +12,8 @@ from engines.errors import DeviceLostError, ExecutionError, RaceError
 from forebay.wire import frames_pb2 as pb
 from service.results.wants import Wants
 from service.server import EXIT_FATAL, FATAL_TIMEOUT_S
+from service.watchdog import Watchdog
+from tests.support.clock import ManualClock
 from tests.support.loops import on_loop
 from tests.support.real_server import (
     HANG_GUARD_S,
@@ -247,3 +249,26 @@ async def test_a_watchdog_that_fails_ends_the_process_as_any_bug_of_ours(tmp_pat
         running.server._watchdog.look = fail
         await running.server.wait()
         assert running.server._fatal is bug
+
+
+@on_loop
+async def test_a_version_on_its_way_out_is_watched_until_it_has_gone(tmp_path):
+    explicit = {"model_control_mode": "explicit", "devices": SimulatedDevices()}
+    async with real_server(simulated(tmp_path), **explicit) as running:
+        registry, reported = running.server.registry, []
+        await asyncio.to_thread(running.server.lifecycle.load, "sim")
+        stream = await running.open()
+        await running.occupy(stream)
+        version, held = running.version(), running.compute_streams()
+        await asyncio.to_thread(running.server.lifecycle.unload, "sim")
+        clock = ManualClock(running.server.clock.now_ns())
+        watchdog = Watchdog(registry.running, clock, reported.append, dict)
+        for _ in range(2 + version.hang_limit_ns // 500_000_000):
+            clock.advance(500_000_000)
+            watchdog.look()
+        assert "has hung" in str(reported[0])
+        for device_stream in held:
+            device_stream.release()
+        await stream.half_close()
+        assert [result.status.code for result in await stream.results()] == [pb.STATUS_OK]
+        await eventually(lambda: not registry.running())
