@@ -238,7 +238,10 @@ class Server:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self.settings.repository_poll_s)
-            await self._loop.run_in_executor(self._loader, self.lifecycle.poll)
+            try:
+                await self._loop.run_in_executor(self._loader, self.lifecycle.poll)
+            except Exception:
+                log.exception("the model repository was not looked at")  # what serves is as it was
 
     def _on_model_changed(self, name: str, is_serving: bool) -> None:  # noqa: FBT001 - called with both, by position
         """Publish a model's health. Thread: any."""

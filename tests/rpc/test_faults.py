@@ -272,3 +272,17 @@ async def test_a_version_on_its_way_out_is_watched_until_it_has_gone(tmp_path):
         await stream.half_close()
         assert [result.status.code for result in await stream.results()] == [pb.STATUS_OK]
         await eventually(lambda: not registry.running())
+
+
+@on_loop
+async def test_a_look_at_the_repository_that_fails_is_not_the_last_one(tmp_path):
+    polling = {"model_control_mode": "poll", "repository_poll_s": 0.1}
+    async with real_server(simulated(tmp_path), **polling) as running:
+        looks = []
+
+        def fail():
+            looks.append(1)
+            raise RuntimeError("our bug")
+
+        running.server.lifecycle.poll = fail
+        await eventually(lambda: len(looks) >= 2)
