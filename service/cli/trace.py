@@ -30,6 +30,7 @@ def trace(
     where = admin_address or os.environ.get("FOREBAY_ADMIN_ADDRESS") or DEFAULT_ADMIN_ADDRESS
     try:
         content = fetch(where, f"/trace?seconds={seconds:g}")
+        events = count_events(content)
     except (OSError, http.client.HTTPException, ValueError) as error:
         typer.echo(f"forebay: no trace from {where}: {error}; give --admin-address, to the server and here", err=True)
         raise typer.Exit(exit_codes.UNAVAILABLE) from None
@@ -41,16 +42,25 @@ def trace(
     except OSError as error:
         typer.echo(f"forebay: cannot write {output}: {error.strerror}", err=True)
         raise typer.Exit(exit_codes.FAILED) from None
-    events = len(json.loads(content)["traceEvents"])
     if is_json:
         typer.echo(json.dumps({"path": str(output), "events": events, "bytes": len(content)}))
     else:
         typer.echo(f"{output}: {events} events; open it at https://ui.perfetto.dev or chrome://tracing")
 
 
+def count_events(content: bytes) -> int:
+    """Return how many events a trace has. Raises ValueError: it is cut off, or is none."""
+    try:
+        return len(json.loads(content)["traceEvents"])
+    except (ValueError, KeyError, TypeError):
+        raise ValueError("the answer is no whole trace") from None
+
+
 def fetch(address: str, path: str) -> bytes:
     """Return what the admin port answers. Raises OSError, HTTPException or ValueError."""
     host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdigit()):
+        raise ValueError(f"{address!r} is not host:port")
     connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=TIMEOUT_S)
     try:
         connection.request("GET", path)

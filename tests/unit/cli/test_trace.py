@@ -10,8 +10,10 @@ from service.cli import app, exit_codes
 
 class Admin(BaseHTTPRequestHandler):
     def do_GET(self):
-        is_known = self.path == "/trace?seconds=2.5"
-        body = json.dumps({"traceEvents": [{}, {}]}).encode() if is_known else b"seconds must be a number"
+        whole = json.dumps({"traceEvents": [{}, {}]}).encode()
+        known = {"/trace?seconds=2.5": whole, "/trace?seconds=3": whole[:-3], "/trace?seconds=4": b"[]"}
+        is_known = self.path in known
+        body = known.get(self.path, b"seconds must be a number")
         self.send_response(200 if is_known else 400)
         self.end_headers()
         self.wfile.write(body)
@@ -59,3 +61,20 @@ def test_a_server_that_is_not_there_is_one_line(tmp_path):
     assert result.exit_code == exit_codes.UNAVAILABLE
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "t.json").exists()
+
+
+@pytest.mark.parametrize("seconds", [3, 4])
+def test_a_trace_that_is_not_whole_is_one_line_and_no_file(admin_address, tmp_path, seconds):
+    path = tmp_path / "t.json"
+    result = run("--seconds", str(seconds), "-o", str(path), "--admin-address", admin_address)
+    assert result.exit_code == exit_codes.UNAVAILABLE
+    assert "no whole trace" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("address", ["localhost", "localhost:http", ":8002"])
+def test_an_address_that_is_none_is_said_in_its_own_words(tmp_path, address):
+    result = run("-o", str(tmp_path / "t.json"), "--admin-address", address)
+    assert result.exit_code == exit_codes.UNAVAILABLE
+    assert f"'{address}' is not host:port" in result.stderr
