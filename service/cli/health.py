@@ -30,6 +30,9 @@ def health(
     from service.frontend.health_check import HealthError, TlsFiles, check_health
 
     where = address or address_of(os.environ)
+    if (tls_cert is None) != (tls_key is None):
+        typer.echo("forebay: --tls-cert and --tls-key belong together; give both or none", err=True)
+        raise typer.Exit(exit_codes.USAGE)
     has_tls = any(option is not None for option in (tls_ca, tls_cert, tls_name))
     tls = TlsFiles(tls_ca, tls_cert, tls_key, tls_name) if has_tls else None
     try:

@@ -3,19 +3,18 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from service.cli import exit_codes
+from service.cli.health import address_of
 
 models_app = typer.Typer(
     help="List, load, unload and check models.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
 
-DEFAULT_ADDRESS = "127.0.0.1:8001"
 Address = Annotated[
     str | None, typer.Option(help="host:port or unix:PATH [FOREBAY_UDS, FOREBAY_ADDRESS, 127.0.0.1:8001]")
 ]
@@ -83,16 +82,10 @@ def _as_dict(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any of our record
     return dataclasses.asdict(record)
 
 
-def _default_address(environment: Mapping[str, str]) -> str:
-    if uds := environment.get("FOREBAY_UDS"):
-        return f"unix:{uds}"
-    return environment.get("FOREBAY_ADDRESS", DEFAULT_ADDRESS)
-
-
 def _control(address: str | None, tls_ca: Path | None, timeout_s: float, verb: str, *arguments: str) -> Any:  # noqa: ANN401
     from service.frontend.inference_control import ControlError, ModelControl
 
-    where = address or _default_address(os.environ)
+    where = address or address_of(os.environ)
     try:
         control = ModelControl(where, tls_ca, timeout_s)
         return getattr(control, verb)(*arguments)

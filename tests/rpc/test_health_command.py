@@ -63,3 +63,18 @@ async def test_a_tls_server_is_asked_with_its_own_certificate_as_authority(tmp_p
 )
 def test_the_address_follows_the_settings(environment, address):
     assert address_of(environment) == address
+
+
+@pytest.mark.parametrize("flag", ["--tls-cert", "--tls-key"])
+def test_half_a_certificate_is_a_mistake_and_not_left_out(tmp_path, flag):
+    result = CliRunner().invoke(app, ["health", "--address", "127.0.0.1:1", flag, str(tmp_path / "file.pem")])
+    assert result.exit_code == 2
+    assert "belong together" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["health"], ["models", "list"]])
+def test_every_command_reaches_a_server_that_listens_everywhere_on_this_machine(command):
+    environment = {"FOREBAY_ADDRESS": "0.0.0.0:9", "FOREBAY_UDS": ""}
+    result = CliRunner().invoke(app, [*command, "--timeout-s", "0.5"], env=environment)
+    assert result.exit_code == 69
+    assert "127.0.0.1:9 does not answer" in result.stderr
