@@ -57,6 +57,8 @@ class Feed:
                 yield self.latest
         finally:
             self.watchers -= 1
+            if not self.watchers:
+                self.latest = ""  # old by the time that somebody comes again
 
 
 class LiveState:

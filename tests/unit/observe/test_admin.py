@@ -97,8 +97,10 @@ async def test_feed_drops_what_a_slow_reader_misses_and_refuses_too_many():
     feed.publish("one")
     feed.publish("two")
     assert await waiting == "two"
+    assert feed.latest == "two"
     await first.aclose()
     assert feed.watchers == 0
+    assert feed.latest == ""  # the second of those who come again would be shown it
 
 
 @on_loop
