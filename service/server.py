@@ -288,7 +288,11 @@ class Server:
 
     async def _close_models(self) -> bool:
         """Close every model and the threads behind them; say whether all ended."""
-        await asyncio.to_thread(self._loader.shutdown, cancel_futures=True)  # a load that is under way ends first
+        try:  # a load that is under way ends first, unless it hangs
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await asyncio.to_thread(self._loader.shutdown, cancel_futures=True)
+        except TimeoutError:
+            return False
         if not await asyncio.to_thread(self.registry.close, CLOSE_TIMEOUT_S):
             return False
         await asyncio.to_thread(self.pool.close)

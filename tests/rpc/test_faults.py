@@ -219,7 +219,7 @@ async def test_a_fatal_error_starts_the_guard_before_anything_is_closed(tmp_path
 
 
 @on_loop
-async def test_a_model_that_hangs_while_it_is_loaded_does_not_hold_up_the_end_for_ever(tmp_path):
+async def test_a_model_that_hangs_while_it_is_loaded_does_not_hold_up_the_end_for_ever(tmp_path, monkeypatch):
     asked, let_go = threading.Event(), threading.Event()
 
     def hanging(_, clock):
@@ -227,15 +227,19 @@ async def test_a_model_that_hangs_while_it_is_loaded_does_not_hold_up_the_end_fo
         let_go.wait()
         return SimulatedDevice(clock=clock)
 
-    explicit = {"model_control_mode": "explicit", "devices": hanging}
+    explicit = {"model_control_mode": "explicit", "devices": hanging, "is_checked": False}
+    monkeypatch.setattr("service.server.CLOSE_TIMEOUT_S", 0.05)
     async with real_server(simulated(tmp_path), **explicit) as running:
-        loading = asyncio.create_task(asyncio.to_thread(running.server.lifecycle.load, "sim"))
+        server = running.server
+        loading = asyncio.get_running_loop().run_in_executor(server._loader, server.lifecycle.load, "sim")
         try:
             await asyncio.to_thread(asked.wait, HANG_GUARD_S)
-            assert not await asyncio.to_thread(running.server.registry.close, 0.01)
+            assert not await asyncio.to_thread(server.registry.close, 0.01)
+            assert await server.close() == EXIT_FATAL
         finally:
             let_go.set()
         await loading
+        assert await asyncio.to_thread(server.registry.close, HANG_GUARD_S)
 
 
 @on_loop
