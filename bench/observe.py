@@ -42,7 +42,7 @@ class Page(threading.Thread):
 
     def __init__(self, port: int) -> None:
         super().__init__(name="page")
-        self.bytes_read = 0
+        self._first = b""
         self._events = socket.create_connection(("127.0.0.1", port))
 
     def run(self) -> None:
@@ -50,21 +50,27 @@ class Page(threading.Thread):
         self._events.sendall(b"GET /events HTTP/1.1\r\n\r\n")
         with contextlib.suppress(OSError):
             while data := self._events.recv(1 << 16):
-                self.bytes_read += len(data)
+                if b"event:" not in self._first:
+                    self._first += data
 
     def close(self) -> None:
-        """Close the page and join."""
+        """Close the page and join. Raises RuntimeError if it was shown nothing: then nobody looked."""
         self._events.shutdown(socket.SHUT_RDWR)
         self.join()
         self._events.close()
+        if b"event:" not in self._first:
+            raise RuntimeError("the live page got no events: the measurement is void")
 
 
 def get(port: int, path: str) -> bytes:
-    """Return what the admin port answers."""
+    """Return what the admin port answers. Raises RuntimeError for anything but 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", path)
-    body = connection.getresponse().read()
+    answer = connection.getresponse()
+    body = answer.read()
     connection.close()
+    if answer.status != http.HTTPStatus.OK:
+        raise RuntimeError(f"{path} was answered with {answer.status}: the measurement is void")
     return body
 
 
