@@ -68,8 +68,8 @@ def test_the_generator_measures_its_own_ceiling_after_the_run(null_server, tmp_p
 
 def test_an_injected_stall_and_a_dropped_frame_show_in_the_report(null_server, tmp_path):
     run = tmp_path / "run.json"
-    faults = ("--stall-at-frame", "600", "--stall-ms", "50", "--drop-frame", "700")
-    options = ("--cameras", "2", "--fps", "30", "--duration", "20", "--json", str(run), "--assert", "lost=0")
+    faults = ("--stall-at-frame", "100", "--stall-ms", "50", "--drop-frame", "200")
+    options = ("--cameras", "2", "--fps", "30", "--duration", "5", "--json", str(run), "--assert", "lost=0")
     finished = load("--address", null_server(*faults), *SMALL, "--policy", "block", *options)
     document = read(run)
     assert document["lost"] == 1
@@ -107,43 +107,29 @@ def test_a_bad_server_is_named_with_its_exit_code(null_server, fault, code, word
 
 
 def test_the_capacity_of_a_server_of_known_speed_is_found(tmp_path):
-    """10 ms a frame, one frame a batch: less than 100 frames a second. 40, 80 and perhaps 160 are tried."""
+    """10 ms a frame, one frame a batch: less than 100 frames a second. 60 and 120 are tried."""
     found = tmp_path / "found.json"
-    options = (
-        "--rate",
-        "40",
-        "--lowest",
-        "40",
-        "--slo-p99",
-        "200ms",
-        "--duration",
-        "11",
-        "--repeats",
-        "1",
-        "--resolution",
-        "0.5",
-    )
+    options = ("--rate", "60", "--lowest", "60", "--slo-p99", "200ms", "--duration", "11", "--repeats", "1")
     config = simulated_config(alpha_ms=10, beta_ms=0, input_bytes=2000, max_batch_size=1)
     with running_server({"slow": config}) as server:
         target = ("--address", server.address, "--model", "slow")
-        finished = load("search", *target, *SMALL, *options, "--json", str(found))
+        finished = load("search", *target, *SMALL, *options, "--resolution", "0.5", "--json", str(found))
     document = json.loads(found.read_text())
     if "generator" in document["remark"]:
         pytest.skip("this host is too busy for the generator to run in time")
     assert finished.returncode == 0, finished.stderr
-    assert 40 <= document["highest_passing"] < 100
-    assert document["lowest_failing"] in {80, 160}
+    assert (document["highest_passing"], document["lowest_failing"]) == (60, 120)
 
 
 def test_two_agents_share_the_load_and_their_results_are_put_together(null_server, start, tmp_path):
     agents = [f"127.0.0.1:{start('loadtest', 'agent', '--listen', '127.0.0.1:0')}" for _ in range(2)]
     run = tmp_path / "run.json"
-    options = ("--cameras", "4", "--fps", "20", "--duration", "12", "--policy", "block", "--json", str(run))
+    options = ("--cameras", "4", "--fps", "20", "--duration", "4", "--policy", "block", "--json", str(run))
     named = [option for address in agents for option in ("--agent", address)]
     finished = load("--address", null_server(), *SMALL, *options, *named)
     document = read(run)
     assert finished.returncode == document["exit_code"]
-    assert document["answered"] == document["offered"] == 4 * 20 * 12
+    assert document["answered"] == document["offered"] == 4 * 20 * 4
     assert document["generator"]["hosts"] == 2
     assert len(document["generator"]["cpu_shares"]) == 2
 
