@@ -9,7 +9,7 @@ import pytest
 from tests.support.repository import ROOT, tracked_files
 
 HANG_GUARD_S = 60.0
-FOLDERS = ("bench", "tools")
+FOLDERS = {"bench", "tools"}
 ASK = """
 import contextlib, io, json, runpy, sys
 answers = {}
@@ -34,7 +34,7 @@ def programs():
         path for path in tracked_files() if path.suffix == ".py" and '\nif __name__ == "__main__":' in path.read_text()
     ]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
-    return sorted(name.removesuffix(".__main__") for name in names if name.partition(".")[0] in ("bench", "tools"))
+    return sorted(name.removesuffix(".__main__") for name in names if name.partition(".")[0] in FOLDERS)
 
 
 @pytest.fixture(scope="module")

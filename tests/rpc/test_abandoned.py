@@ -15,7 +15,6 @@ from tests.support.loops import on_loop
 from tests.support.real_server import assert_quiescent, eventually, real_server, simulated
 
 ONCE = len(STAGES) * len(LEAVES)
-FRESH = ("_request_call", "_request_registered_call")  # gRPC makes a new one for every call that it accepts
 
 
 def held():

@@ -4,7 +4,6 @@ A script is a coroutine that gets one `Scene` per call. Scenes are numbered, so 
 the second answers". Nothing here sleeps: scripts wait for messages or for events that the test sets.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -141,16 +140,3 @@ class ScriptedServerThread:
 
     def __exit__(self, *_):
         self._loop.stop()
-
-
-class Latch:
-    """An event of the server's loop that a script waits for."""
-
-    def __init__(self):
-        self._event = asyncio.Event()
-
-    def open(self):
-        self._event.set()
-
-    async def passed(self):
-        await self._event.wait()

@@ -345,6 +345,7 @@ def test_max_batch_size_of_one_serves_one_by_one():
         if rig.running:
             rig.finish()
     rig.assert_quiet_after_all()
+    assert [batch.rows for batch in rig.batches] == [1] * 20
 
 
 def test_settings_larger_than_the_engine_are_an_error_at_load():
@@ -359,6 +360,7 @@ def test_clock_that_does_not_move_still_gives_batches():
         while rig.running:
             rig.finish()
     rig.assert_quiet_after_all()
+    assert sum(batch.rows for batch in rig.batches) == 100
 
 
 def test_ten_thousand_streams_are_served_within_bounded_work():

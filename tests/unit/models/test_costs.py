@@ -22,22 +22,33 @@ def load_once(root, cache_folder):
 
 
 def test_costs_are_kept_and_used_by_the_next_server(tmp_path):
-    root = simulated(tmp_path / "models", alpha_ms=0.5, beta_ms=0.1)
+    root = simulated(tmp_path / "models", alpha_ms=10, beta_ms=0.1)  # long enough to be found again on a busy machine
     load_once(root, tmp_path / "cache")
     (kept,) = (tmp_path / "cache" / "costs").iterdir()
     data = json.loads(kept.read_text())
     assert data["sizes"] == [1, 2, 4]
     assert data["identity"]["model"] == "sim"
-    before = kept.stat().st_mtime_ns
+    data["execute_ns"][1] += 1  # only the smallest and the largest size are tried again
+    kept.write_text(json.dumps(data))
     load_once(root, tmp_path / "cache")
-    assert json.loads(kept.read_text())["sizes"] == [1, 2, 4]
-    assert kept.stat().st_mtime_ns >= before
+    assert json.loads(kept.read_text()) == data
+
+
+def test_costs_that_hold_no_longer_are_measured_and_kept_anew(tmp_path):
+    root = simulated(tmp_path / "models", alpha_ms=10, beta_ms=0.1)
+    load_once(root, tmp_path / "cache")
+    (kept,) = (tmp_path / "cache" / "costs").iterdir()
+    right = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**right, "execute_ns": [100 * ns for ns in right["execute_ns"]]}))
+    load_once(root, tmp_path / "cache")
+    assert json.loads(kept.read_text())["execute_ns"][0] < 2 * right["execute_ns"][0]
 
 
 def test_cache_that_cannot_be_written_is_no_problem(tmp_path):
     root = simulated(tmp_path / "models", alpha_ms=0.5, beta_ms=0.1)
     (tmp_path / "cache").write_text("a file where a folder should be")
     load_once(root, tmp_path / "cache")
+    assert (tmp_path / "cache").is_file()
 
 
 def test_cache_folder_follows_the_platform():
