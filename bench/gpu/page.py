@@ -17,26 +17,23 @@ from bench.gpu.numbers import significant
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "benchmarks-gpu.md"
 RAW = ROOT / "docs" / "benchmarks-gpu" / "h100.json"
-SECTIONS = (
-    "lanes", "variants", "served", "processes", "cameras", "priorities", "batching", "memory", "profile", "gpus",
-    "test_gpu",
-)  # fmt: skip
 TABLES = {
     "lanes": ("lanes", tables.lanes),
     "variants": ("variants", tables.variants),
     "served": ("served", tables.served),
     "threads": ("served", tables.threads),
-    "functions": ("profile", tables.functions),
     "processes": ("processes", tables.processes),
     "cameras": ("cameras", tables.cameras),
+    "priorities": ("priorities", tables.priorities),
     "batching": ("batching", tables.batching),
     "memory": ("memory", tables.memory),
-    "priorities": ("priorities", tables.priorities),
+    "functions": ("profile", tables.functions),
     "gpus": ("gpus", tables.gpus),
     "processes on several GPUs": ("gpus", tables.processes),
     "test_gpu": ("test_gpu", tables.test_gpu),
 }
 """Section and function of every table."""
+SECTIONS = tuple(dict.fromkeys(section for section, _ in TABLES.values()))
 _PLACE = re.compile(r"<!-- table (?P<name>[\w ]+) -->\n.*?<!-- end -->", re.DOTALL)
 
 

@@ -4,10 +4,12 @@ A cell that was measured once, without repeats, is shown without a spread.
 """
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Cell = dict[str, Any]
+Columns = Mapping[str, Callable[[Cell], str]]
+"""The columns of a table with one line a cell: what stands above, and what of the cell stands below."""
 NOT_RUN = "not run"
 THREADS_SHOWN = 8
 FUNCTIONS_SHOWN = 12
@@ -30,6 +32,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     if not lines:
         return [f"({NOT_RUN})"]
     return [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}", *lines]
+
+
+def lines_of(cells: Iterable[Cell], columns: Columns) -> list[str]:
+    """Return a Markdown table with one line a cell."""
+    return table(list(columns), ([form(cell) for form in columns.values()] for cell in cells))
 
 
 def count(value: float) -> str:
@@ -57,26 +64,19 @@ def spread(cell: Cell, name: str, form: Callable[[float], str]) -> str:
 
 def lanes(cells: Sequence[Cell]) -> list[str]:
     """Engine alone and behind the pipeline."""
-    heads = ["network", "rows", "alone, rows/s", "pipeline, rows/s", "share", "p50, ms", "p99, ms", "compute idle",
-             "overlap", "host CPU a batch, ms"]  # fmt: skip
-    return table(
-        heads,
-        (
-            [
-                cell["network"],
-                str(cell["rows"]),
-                count(cell["alone"]["rows_per_s"]),
-                count(cell["lane"]["rows_per_s"]),
-                f"{cell['share']:.3f}",
-                f"{cell['lane']['p50_ms']:.2f}",
-                f"{cell['lane']['p99_ms']:.2f}",
-                percent(cell["lane"]["idle_share"]),
-                percent(cell["lane"]["overlap_share"]),
-                f"{cell['lane']['host_cpu_ms_per_batch']:.2f}",
-            ]
-            for cell in cells
-        ),
-    )
+    columns: Columns = {
+        "network": lambda cell: cell["network"],
+        "rows": lambda cell: str(cell["rows"]),
+        "alone, rows/s": lambda cell: count(cell["alone"]["rows_per_s"]),
+        "pipeline, rows/s": lambda cell: count(cell["lane"]["rows_per_s"]),
+        "share": lambda cell: f"{cell['share']:.3f}",
+        "p50, ms": lambda cell: f"{cell['lane']['p50_ms']:.2f}",
+        "p99, ms": lambda cell: f"{cell['lane']['p99_ms']:.2f}",
+        "compute idle": lambda cell: percent(cell["lane"]["idle_share"]),
+        "overlap": lambda cell: percent(cell["lane"]["overlap_share"]),
+        "host CPU a batch, ms": lambda cell: f"{cell['lane']['host_cpu_ms_per_batch']:.2f}",
+    }
+    return lines_of(cells, columns)
 
 
 def variants(cells: Sequence[Cell]) -> list[str]:
@@ -95,27 +95,25 @@ def variants(cells: Sequence[Cell]) -> list[str]:
 
 def served(cells: Sequence[Cell]) -> list[str]:
     """Closed loop over gRPC."""
-    heads = ["network", "max batch", "way", "in flight", "rows/s", "p50, ms", "p99, ms", "server CPU a row, ms",
-             "mean batch", "compute idle", "overlap"]  # fmt: skip
-    rows = []
-    for cell in cells:
-        device, cpu = cell["device"], cell.get("server_cpu_ms_per_row", cell.get("server_cpu_ms_per_frame"))
-        rows.append(
-            [
-                cell["network"],
-                str(cell["rows"]),
-                cell["way"].replace("requests of whole batches", "batches"),
-                str(cell["in_flight"]),
-                spread(cell, "rows_per_s", count),
-                spread(cell, "p50_ms", ms),
-                spread(cell, "p99_ms", ms),
-                "-" if cpu is None else f"{cpu:.2f}",
-                f"{device['mean_rows']:.1f}" if "mean_rows" in device else "-",
-                percent(device.get("idle_share")),
-                percent(device.get("overlap_share")),
-            ]
-        )
-    return table(heads, rows)
+    columns: Columns = {
+        "network": lambda cell: cell["network"],
+        "max batch": lambda cell: str(cell["rows"]),
+        "way": lambda cell: cell["way"].replace("requests of whole batches", "batches"),
+        "in flight": lambda cell: str(cell["in_flight"]),
+        "rows/s": lambda cell: spread(cell, "rows_per_s", count),
+        "p50, ms": lambda cell: spread(cell, "p50_ms", ms),
+        "p99, ms": lambda cell: spread(cell, "p99_ms", ms),
+        "server CPU a row, ms": _server_cpu_ms,
+        "mean batch": lambda cell: f"{cell['device']['mean_rows']:.1f}" if "mean_rows" in cell["device"] else "-",
+        "compute idle": lambda cell: percent(cell["device"].get("idle_share")),
+        "overlap": lambda cell: percent(cell["device"].get("overlap_share")),
+    }
+    return lines_of(cells, columns)
+
+
+def _server_cpu_ms(cell: Cell) -> str:
+    cpu_ms = cell.get("server_cpu_ms_per_row", cell.get("server_cpu_ms_per_frame"))
+    return "-" if cpu_ms is None else f"{cpu_ms:.2f}"
 
 
 def threads(cells: Sequence[Cell]) -> list[str]:
@@ -142,27 +140,20 @@ def functions(cells: Sequence[Cell]) -> list[str]:
 
 def processes(cells: Sequence[Cell]) -> list[str]:
     """Several server processes, in a closed loop and under cameras."""
-    heads = ["processes", "GPUs", "load", "rows/s", "in time", "p50, ms", "p99, ms", "server CPU a row, ms",
-             "GPU memory, MiB"]  # fmt: skip
-    rows = []
-    for cell in cells:
-        if "processes" not in cell:
-            continue
-        load = f"{cell['cameras']} cameras" if cell["way"] == "cameras" else f"frames, {cell['in_flight']} in flight"
-        rows.append(
-            [
-                str(cell["processes"]),
-                str(cell["gpus"]),
-                load,
-                spread(cell, "rows_per_s", count),
-                percent(cell.get("in_time_share")),
-                spread(cell, "p50_ms", ms),
-                spread(cell, "p99_ms", ms),
-                f"{cell['server_cpu_ms_per_row']:.2f}",
-                count(cell["gpu_mib"]),
-            ]
-        )
-    return table(heads, rows)
+    columns: Columns = {
+        "processes": lambda cell: str(cell["processes"]),
+        "GPUs": lambda cell: str(cell["gpus"]),
+        "load": lambda cell: (
+            f"{cell['cameras']} cameras" if cell["way"] == "cameras" else f"frames, {cell['in_flight']} in flight"
+        ),
+        "rows/s": lambda cell: spread(cell, "rows_per_s", count),
+        "in time": lambda cell: percent(cell.get("in_time_share")),
+        "p50, ms": lambda cell: spread(cell, "p50_ms", ms),
+        "p99, ms": lambda cell: spread(cell, "p99_ms", ms),
+        "server CPU a row, ms": _server_cpu_ms,
+        "GPU memory, MiB": lambda cell: count(cell["gpu_mib"]),
+    }
+    return lines_of((cell for cell in cells if "processes" in cell), columns)
 
 
 def gpus(cells: Sequence[Cell]) -> list[str]:
@@ -179,73 +170,51 @@ def gpus(cells: Sequence[Cell]) -> list[str]:
 
 def cameras(cells: Sequence[Cell]) -> list[str]:
     """Cameras in an open loop."""
-    heads = ["encoding", "cameras", "delivery", "results", "in time", "OK", "p50, ms", "p99, ms", "mean batch",
-             "decode, ms", "deliver, ms", "send lag p99, ms"]  # fmt: skip
-    rows = []
-    for cell in cells:
-        stages, statuses = cell["mean_stage_ms"], cell["statuses"]
-        rows.append(
-            [
-                cell["encoding"],
-                str(cell["cameras"]),
-                cell.get("delivery", "every").upper(),
-                cell.get("results", "tensors"),
-                percent(cell["in_time_share"]),
-                percent(statuses.get("OK", 0) / max(1, sum(statuses.values()))),
-                ms(cell["p50_ms"]),
-                ms(cell["p99_ms"]),
-                f"{cell['mean_batch']:.2f}",
-                f"{stages.get('decode', 0.0):.2f}",
-                f"{stages.get('deliver', 0.0):.2f}",
-                ms(cell["send_lag_p99_ms"]),
-            ]
-        )
-    return table(heads, rows)
+    columns: Columns = {
+        "encoding": lambda cell: cell["encoding"],
+        "cameras": lambda cell: str(cell["cameras"]),
+        "delivery": lambda cell: cell.get("delivery", "every").upper(),
+        "results": lambda cell: cell.get("results", "tensors"),
+        "in time": lambda cell: percent(cell["in_time_share"]),
+        "OK": lambda cell: percent(cell["statuses"].get("OK", 0) / max(1, sum(cell["statuses"].values()))),
+        "p50, ms": lambda cell: ms(cell["p50_ms"]),
+        "p99, ms": lambda cell: ms(cell["p99_ms"]),
+        "mean batch": lambda cell: f"{cell['mean_batch']:.2f}",
+        "decode, ms": lambda cell: f"{cell['mean_stage_ms'].get('decode', 0.0):.2f}",
+        "deliver, ms": lambda cell: f"{cell['mean_stage_ms'].get('deliver', 0.0):.2f}",
+        "send lag p99, ms": lambda cell: ms(cell["send_lag_p99_ms"]),
+    }
+    return lines_of(cells, columns)
 
 
 def priorities(cells: Sequence[Cell]) -> list[str]:
     """Cameras of one model beside a busy one."""
-    rows = []
-    for cell in cells:
-        cameras, bulk = cell["of_cameras"], cell.get("of_bulk")
-        rows.append(
-            [
-                cell["way"],
-                cell["arrangement"],
-                percent(cameras.get("in_time_share")),
-                spread(cameras, "p50_ms", ms),
-                spread(cameras, "p99_ms", ms),
-                "-" if bulk is None else spread(bulk, "rows_per_s", count),
-                "-" if bulk is None else spread(bulk, "p99_ms", ms),
-            ]
-        )
-    heads = ["way", "priorities", "cameras in time", "p50, ms", "p99, ms", "bulk, rows/s", "bulk p99, ms"]
-    return table(heads, rows)
+    columns: Columns = {
+        "way": lambda cell: cell["way"],
+        "priorities": lambda cell: cell["arrangement"],
+        "cameras in time": lambda cell: percent(cell["of_cameras"].get("in_time_share")),
+        "p50, ms": lambda cell: spread(cell["of_cameras"], "p50_ms", ms),
+        "p99, ms": lambda cell: spread(cell["of_cameras"], "p99_ms", ms),
+        "bulk, rows/s": lambda cell: spread(cell.get("of_bulk") or {}, "rows_per_s", count),
+        "bulk p99, ms": lambda cell: spread(cell.get("of_bulk") or {}, "p99_ms", ms),
+    }
+    return lines_of(cells, columns)
 
 
 def batching(cells: Sequence[Cell]) -> list[str]:
     """The batching workloads in virtual and in real time."""
-    heads = ["clock", "rows a request", "workload", "policy", "p50, ms", "p99, ms", "in time", "mean batch",
-             "timers late p99, ms"]  # fmt: skip
-    rows = []
-    for cell in cells:
-        if "workload" not in cell:
-            continue
-        clock = "real" if cell["is_real"] else "virtual"
-        rows.append(
-            [
-                f"{clock}, void" if cell.get("is_void") else clock,
-                str(cell.get("rows_per_request", 1)),
-                f"{cell['workload']} {cell['load']:g}",
-                cell["policy"],
-                ms(cell["p50_ms"]),
-                ms(cell["p99_ms"]),
-                percent(cell["in_time_share"]),
-                f"{cell['mean_batch']:.1f}",
-                f"{cell['timer_lag_p99_ms']:.2f}" if "timer_lag_p99_ms" in cell else "-",
-            ]
-        )
-    return table(heads, rows)
+    columns: Columns = {
+        "clock": lambda cell: ("real" if cell["is_real"] else "virtual") + (", void" if cell.get("is_void") else ""),
+        "rows a request": lambda cell: str(cell.get("rows_per_request", 1)),
+        "workload": lambda cell: f"{cell['workload']} {cell['load']:g}",
+        "policy": lambda cell: cell["policy"],
+        "p50, ms": lambda cell: ms(cell["p50_ms"]),
+        "p99, ms": lambda cell: ms(cell["p99_ms"]),
+        "in time": lambda cell: percent(cell["in_time_share"]),
+        "mean batch": lambda cell: f"{cell['mean_batch']:.1f}",
+        "timers late p99, ms": lambda cell: f"{cell['timer_lag_p99_ms']:.2f}" if "timer_lag_p99_ms" in cell else "-",
+    }
+    return lines_of((cell for cell in cells if "workload" in cell), columns)
 
 
 def memory(cells: Sequence[Cell]) -> list[str]:
