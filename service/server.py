@@ -261,8 +261,11 @@ class Server:
                 return EXIT_OK
             log.error("the process cannot go on", error=str(self._fatal) if self._fatal else "an engine hangs")
             self._guard()
-            await self.front_end.abort()
-            await self._close_admin(LAST_LOOK_S)
+            try:
+                await self.front_end.abort()
+                await self._close_admin(LAST_LOOK_S)
+            except Exception:  # whatever it is: the exit code says that the process is to be started anew
+                log.exception("the end was not in order")
             return EXIT_FATAL
         finally:
             self._loader.shutdown(wait=False, cancel_futures=True)

@@ -290,3 +290,12 @@ async def test_a_look_at_the_repository_that_fails_is_not_the_last_one(tmp_path)
 
         running.server.lifecycle.poll = fail
         await eventually(lambda: len(looks) >= 2)
+
+
+@on_loop
+async def test_an_end_that_fails_after_a_fatal_error_keeps_the_exit_code(tmp_path, monkeypatch):
+    async with real_server(simulated(tmp_path), is_checked=False) as running:
+        running.server.on_fatal(DeviceLostError("lost"))
+        with monkeypatch.context() as patch:
+            patch.setattr(running.server.front_end, "abort", None)  # calling it raises
+            assert await running.server.close() == EXIT_FATAL
