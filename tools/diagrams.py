@@ -35,9 +35,14 @@ def settings() -> str:
     prefix = ServeSettings.model_config.get("env_prefix", "")
     lines = ["| setting | environment | default | meaning |", "| --- | --- | --- | --- |"]
     for name, field in ServeSettings.model_fields.items():
-        default = "" if field.default in (None, ()) else f"`{field.default}`"
+        default = "" if field.default in (None, (), "") else f"`{_as_written(field.default)}`"
         lines.append(f"| `{name}` | `{prefix}{name.upper()}` | {default} | {field.description} |")
     return "\n".join([*lines, ""])
+
+
+def _as_written(value: object) -> str:
+    """Return a value as a file or a variable has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def exit_codes() -> str:
