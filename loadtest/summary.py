@@ -106,7 +106,7 @@ def summarise(scenario: Scenario, run: Merged, good_within_ms: float) -> Summary
     latencies = _latencies(after, latency_after)
     latencies["schedule_lag_p99_ms"] = _known(schedule_lag_ms(rows), 0.99)
     latencies["loop_lag_p99_ms"] = _known(run.loop_lag_ms, 0.99)
-    latencies["staleness_p99_ms"] = staleness_ms(after, 0.99)
+    latencies["staleness_p99_ms"] = staleness_ms(after, 0.99, run.offered_for_s)
     return Summary(
         accounting=account(rows, run.counters),
         counters=run.counters,
@@ -137,18 +137,20 @@ def schedule_lag_ms(rows: Rows) -> Floats:
     return np.asarray((left - rows["intended_ns"]) / 1e6, dtype=np.float64)
 
 
-def staleness_ms(answered: Rows, share: float) -> float | None:
+def staleness_ms(answered: Rows, share: float, offered_for_s: float) -> float | None:
     """Return the quantile over time of how old each stream's newest result is, whenever one looks at it.
 
-    Between two results the age grows with time, so it is a saw-tooth; each tooth is a uniform stretch of ages.
+    Between two results the age grows with time, so it is a saw-tooth; each tooth is a uniform stretch of ages. One looks
+    from a stream's first result until the end of offering, whether results still come or not.
     """
+    end_ns = round(offered_for_s * 1e9)
     lowest, lengths = [], []
     for stream in np.unique(answered["stream"]):
         mine = answered[answered["stream"] == stream]
         mine = mine[np.argsort(mine["done_ns"], kind="stable")]
         newest_ns = np.maximum.accumulate(mine["capture_ns"])
-        lowest.append((mine["done_ns"] - newest_ns)[:-1] / 1e6)
-        lengths.append(np.diff(mine["done_ns"]) / 1e6)
+        lowest.append((mine["done_ns"] - newest_ns) / 1e6)
+        lengths.append(np.diff(mine["done_ns"], append=max(end_ns, mine["done_ns"][-1])) / 1e6)
     if not lowest or sum(map(len, lengths)) == 0:
         return None
     start, length = np.concatenate(lowest), np.concatenate(lengths)

@@ -216,6 +216,14 @@ def test_the_age_of_a_result_counts_from_the_capture():
     assert 100 < summary.latencies["staleness_p99_ms"] < 151
 
 
+def test_a_stream_that_is_no_longer_answered_grows_stale_until_the_end():
+    """p99 sees nothing of it: it is of the answers."""
+    server = FakeServer(lambda number: (0.01, [Outcome.OK] if number <= 150 else []))
+    summary = summarise(Scenario(fps=10, duration_s=30), offer(Scenario(fps=10, duration_s=30), server), 100)
+    assert summary.latencies["p99_ms"] == pytest.approx(10, abs=0.1)
+    assert 14_500 < summary.latencies["staleness_p99_ms"] < 15_200
+
+
 class ThrottledClock(LoopClock):
     """A generator that does not get to run: every reading is late by up to 30 ms, as on a starved host."""
 
