@@ -18,6 +18,13 @@ PERSON = wire.Detection(
 )
 
 
+async def loses_the_first(scene):
+    await scene.accept()
+    await scene.read()
+    await scene.answer(await scene.read())
+    await scene.echo()
+
+
 async def detects(scene):
     await scene.accept()
     while (frame := await scene.read()) is not None:
@@ -84,13 +91,7 @@ def test_clip_without_frames_is_told(tmp_path):
 
 
 def test_frames_that_were_not_answered_fail_the_command(tmp_path):
-    async def script(scene):
-        await scene.accept()
-        await scene.read()
-        await scene.answer(await scene.read())
-        await scene.echo()
-
-    with ScriptedServerThread(script) as server:
+    with ScriptedServerThread(loses_the_first) as server:
         result = run("stream", write_clip(tmp_path / "a.avi"), "--address", server.address)
     assert result.exit_code == exit_codes.FAILED
     assert lines(result)[0]["status"] == "unanswered"
@@ -138,13 +139,7 @@ def test_demo_reports_every_frame_and_draws(tmp_path):
 
 @pytest.mark.slow
 def test_demo_fails_when_frames_are_lost(tmp_path):
-    async def script(scene):
-        await scene.accept()
-        await scene.read()
-        await scene.answer(await scene.read())
-        await scene.echo()
-
-    with ScriptedServerThread(script) as server:
+    with ScriptedServerThread(loses_the_first) as server:
         flags = ["--cameras", 1, "--fps", 20, "--seconds", 0.5, "--out", tmp_path, "--json"]
         result = run("demo", "--address", server.address, *flags)
     assert json.loads(result.stdout)["lost"] == 1

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from engines import open_device, open_engine
+from engines import open_device
 from engines.clock import MonotonicClock
 from engines.errors import ExecutionError, MisuseError, ModelFileError
 from tests.support.rig import BoundSlot, rig_of
@@ -14,22 +14,28 @@ torch = pytest.importorskip("torch")
 torch_models = pytest.importorskip("tests.support.torch_models", exc_type=ImportError)
 
 
-def open_torch(path, options=None, max_batch_size=None):
-    clock = MonotonicClock()
-    device = open_device("cpu", clock=clock)
-    return open_engine(
-        "torch", model_path=path, device=device, clock=clock, options=options or {}, max_batch_size=max_batch_size
+@pytest.fixture
+def rig():
+    with rig_of(open_device("cpu", clock=MonotonicClock())) as rig:
+        yield rig
+
+
+@pytest.fixture
+def open_torch(rig):
+    """Open a model file on the CPU."""
+    return lambda path, options=None, max_batch_size=None: rig.open_engine(
+        "torch", path, options=options, max_batch_size=max_batch_size
     )
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_named(open_torch, tmp_path):
     with pytest.raises(ModelFileError, match=r"model\.pt2: no such file"):
         open_torch(tmp_path / "model.pt2")
 
 
 @pytest.mark.parametrize("name", ["model.pt2", "model.pt"])
 @pytest.mark.parametrize("damage", [b"", b"no archive at all", "truncated"])
-def test_a_broken_file_is_a_clear_error(tmp_path, name, damage):
+def test_a_broken_file_is_a_clear_error(open_torch, tmp_path, name, damage):
     path = tmp_path / name
     if damage == "truncated":
         write = torch_models.write_add_sub if name == "model.pt2" else torch_models.write_script
@@ -45,7 +51,7 @@ class Bomb:
         return (pytest.fail, ("an object was unpickled",))
 
 
-def test_an_archive_with_pickled_objects_is_refused_unread(tmp_path):
+def test_an_archive_with_pickled_objects_is_refused_unread(open_torch, tmp_path):
     path = torch_models.write_add_sub(tmp_path)
     with zipfile.ZipFile(path, "a") as archive:
         root = archive.namelist()[0].split("/")[0]
@@ -54,7 +60,7 @@ def test_an_archive_with_pickled_objects_is_refused_unread(tmp_path):
         open_torch(path)
 
 
-def test_pickled_sample_inputs_are_not_unpickled(tmp_path):
+def test_pickled_sample_inputs_are_not_unpickled(open_torch, tmp_path):
     path, armed = torch_models.write_add_sub(tmp_path), tmp_path / "armed.pt2"
     torch.save(Bomb(), tmp_path / "bomb")
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(armed, "w") as target:
@@ -65,28 +71,27 @@ def test_pickled_sample_inputs_are_not_unpickled(tmp_path):
         open_torch(armed)
 
 
-def test_more_rows_than_the_program_was_exported_for_are_refused(tmp_path):
+def test_more_rows_than_the_program_was_exported_for_are_refused(open_torch, tmp_path):
     path = torch_models.write_add_sub(tmp_path)
     with pytest.raises(ModelFileError, match="at most 16 rows"):
         open_torch(path, max_batch_size=17)
 
 
-def test_torchscript_without_shapes_says_which_option_to_set(tmp_path):
+def test_torchscript_without_shapes_says_which_option_to_set(open_torch, tmp_path):
     with pytest.raises(ModelFileError, match="set option inputs"):
         open_torch(torch_models.write_script(tmp_path))
 
 
 @pytest.mark.parametrize("inputs", ["first", "first:NOTYPE:3", "first:INT32:3:4"])
-def test_malformed_inputs_are_refused(tmp_path, inputs):
+def test_malformed_inputs_are_refused(open_torch, tmp_path, inputs):
     with pytest.raises(ModelFileError, match="NAME:TYPE:DIMS"):
         open_torch(torch_models.write_script(tmp_path), {"inputs": inputs})
 
 
-def test_torchscript_outputs_can_be_declared(tmp_path):
+def test_torchscript_outputs_can_be_declared(open_torch, tmp_path):
     options = {"inputs": "first:INT32:16;second:INT32:16", "outputs": "sum:INT32:16;difference:INT32:16"}
     engine = open_torch(torch_models.write_script(tmp_path), options, 4)
     assert [spec.name for spec in engine.specs.outputs] == ["sum", "difference"]
-    engine.close()
 
 
 class OddAboveTwo(torch.nn.Module):
@@ -96,19 +101,17 @@ class OddAboveTwo(torch.nn.Module):
         return first + 1
 
 
-def test_a_batch_that_fails_is_an_execution_error_and_the_next_one_runs(tmp_path):
-    path = torch_models.script(OddAboveTwo(), tmp_path / "model.pt")
-    with rig_of(open_device("cpu", clock=MonotonicClock())) as rig:
-        engine = rig.open_engine("torch", path, options={"inputs": "first:INT32:4"}, max_batch_size=2)
-        slot = BoundSlot(rig, engine, 0)
-        engine.warm_up((1, 2), slot.compute)
-        with pytest.raises(ExecutionError):
-            slot.run([torch.full((1, 4), 9, dtype=torch.int32).numpy()])
-        assert slot.run([torch.ones(1, 4, dtype=torch.int32).numpy()])[0].tolist() == [[2, 2, 2, 2]]
-        assert (engine.launches.graph, engine.launches.plain) == (0, 1)
+def test_a_batch_that_fails_is_an_execution_error_and_the_next_one_runs(rig, open_torch, tmp_path):
+    engine = open_torch(torch_models.script(OddAboveTwo(), tmp_path / "model.pt"), {"inputs": "first:INT32:4"}, 2)
+    slot = BoundSlot(rig, engine, 0)
+    engine.warm_up((1, 2), slot.compute)
+    with pytest.raises(ExecutionError):
+        slot.run([torch.full((1, 4), 9, dtype=torch.int32).numpy()])
+    assert slot.run([torch.ones(1, 4, dtype=torch.int32).numpy()])[0].tolist() == [[2, 2, 2, 2]]
+    assert (engine.launches.graph, engine.launches.plain) == (0, 1)
 
 
-def test_a_closed_engine_gives_nothing(tmp_path):
+def test_a_closed_engine_gives_nothing(open_torch, tmp_path):
     engine = open_torch(torch_models.write_add_sub(tmp_path))
     engine.close()
     with pytest.raises(MisuseError):
