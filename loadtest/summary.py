@@ -140,8 +140,8 @@ def schedule_lag_ms(rows: Rows) -> Floats:
 def staleness_ms(answered: Rows, share: float, offered_for_s: float) -> float | None:
     """Return the quantile over time of how old each stream's newest result is, whenever one looks at it.
 
-    Between two results the age grows with time, so it is a saw-tooth; each tooth is a uniform stretch of ages. One looks
-    from a stream's first result until the end of offering, whether results still come or not.
+    Between two results the age grows with time, so it is a saw-tooth; each tooth is a uniform stretch of ages. One
+    looks from a stream's first result until the end of offering, whether results still come or not.
     """
     end_ns = round(offered_for_s * 1e9)
     lowest, lengths = [], []
