@@ -25,6 +25,9 @@ from engines.host_memory import check_range
 GATHER_BELOW_BYTES = 64 * 1024
 """One more asynchronous copy costs the h2d thread 3 to 5 us (docs/gpu.md); a memcpy of 64 KiB about as much."""
 
+GATHER_BELOW_BATCHED_BYTES = 32 * 1024
+"""One more in a call for many costs 1.5 to 3 us; a memcpy of 16 KiB about as much (docs/adr/0034)."""
+
 HEADROOM_BYTES = 256 * 1024 * 1024
 """Device memory that allocations leave free: kernels and libraries load lazily and would fail in service."""
 
@@ -80,8 +83,8 @@ class CudaDevice:
 
     @property
     def gather_below_bytes(self) -> int:
-        """See GATHER_BELOW_BYTES."""
-        return GATHER_BELOW_BYTES
+        """See GATHER_BELOW_BYTES and GATHER_BELOW_BATCHED_BYTES."""
+        return GATHER_BELOW_BYTES if self.batched_copy is None else GATHER_BELOW_BATCHED_BYTES
 
     @property
     def is_synchronous(self) -> bool:

@@ -34,11 +34,11 @@ class H2dStage(Stage):
     def _gather(self, batch: Batch, slot: Slot, index: int, row_bytes: int) -> None:
         end = 0
         host = slot.host_inputs[index]
-        rows = host.write_view()
+        rows = host.write_view().data  # a copy between memoryviews keeps the interpreter's lock, numpy's lets go of it
         for request in batch.requests:
             frame = request.frame
             nbytes = request.size * row_bytes
             start = frame.offsets[index]
-            rows[end : end + nbytes] = frame.host.read_view()[start : start + nbytes]
+            rows[end : end + nbytes] = frame.host.read_view().data[start : start + nbytes]
             end += nbytes
         self.device_stream.copy_h2d(slot.device_inputs[index], host, end)
