@@ -22,7 +22,7 @@ def load_once(root, cache_folder):
 
 
 def test_costs_are_kept_and_used_by_the_next_server(tmp_path):
-    root = simulated(tmp_path / "models", alpha_ms=10, beta_ms=0.1)  # long enough to be found again on a busy machine
+    root = simulated(tmp_path / "models", alpha_ms=20, beta_ms=0.1)  # long enough to be found again on a busy machine
     load_once(root, tmp_path / "cache")
     (kept,) = (tmp_path / "cache" / "costs").iterdir()
     data = json.loads(kept.read_text())
@@ -35,7 +35,7 @@ def test_costs_are_kept_and_used_by_the_next_server(tmp_path):
 
 
 def test_costs_that_hold_no_longer_are_measured_and_kept_anew(tmp_path):
-    root = simulated(tmp_path / "models", alpha_ms=10, beta_ms=0.1)
+    root = simulated(tmp_path / "models", alpha_ms=20, beta_ms=0.1)
     load_once(root, tmp_path / "cache")
     (kept,) = (tmp_path / "cache" / "costs").iterdir()
     right = json.loads(kept.read_text())
