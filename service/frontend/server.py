@@ -1,4 +1,4 @@
-"""The gRPC server: one port for every protocol, health, and what is done about streams from time to time.
+"""The gRPC server: one port for every protocol, and health.
 
 Every limit is a setting (docs/operations.md). What is not one: the size of what is sent, which the model bounds.
 """
@@ -11,11 +11,11 @@ from typing import Any
 import grpc
 import structlog
 
-from forebay.wire import frames_pb2 as pb
 from service.clock import Clock
 from service.frontend.calls import CallTasks
-from service.frontend.frames_servicer import FramesServicer, FrameStream
+from service.frontend.frames_servicer import FramesServicer
 from service.frontend.health import HealthServicer
+from service.frontend.housekeeping import Housekeeping
 from service.frontend.inference_servicer import InferenceServicer
 from service.frontend.restrictions import Restrictions
 from service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
@@ -24,7 +24,6 @@ from service.settings import ServeSettings, is_loopback, read_restrictions
 
 log = structlog.get_logger(__name__)
 
-HOUSEKEEPING_INTERVAL_S = 0.5  # heartbeats and lifetimes need no more precision
 LAST_ANSWERS_S = 5.0  # after the grace, time for what was read to be answered
 
 
@@ -72,7 +71,8 @@ class FrontEnd:
         if self._settings.uds is not None:
             addresses.append(self._bind_unix(self._settings.uds))
         await self._server.start()
-        self._housekeeping = asyncio.create_task(self._keep_house())
+        housekeeping = Housekeeping(self._frames, self._inference, self._clock, self._settings)
+        self._housekeeping = asyncio.create_task(housekeeping.run())
         return addresses
 
     def _credentials(self) -> grpc.ServerCredentials | None:
@@ -135,33 +135,6 @@ class FrontEnd:
         if self._housekeeping is not None:
             self._housekeeping.cancel()
         await self._server.stop(None)
-
-    async def _keep_house(self) -> None:
-        while True:
-            await asyncio.sleep(HOUSEKEEPING_INTERVAL_S)
-            now_ns = self._clock.now_ns()
-            deadline_s = self._settings.write_deadline_s
-            for reader in tuple(self._inference.streams):
-                if reader.outgoing.is_stuck(now_ns, deadline_s):
-                    reader.give_up()
-            for stream in tuple(self._frames.streams):
-                if stream.outgoing.is_stuck(now_ns, deadline_s):
-                    stream.give_up()
-                elif stream.session is not None:
-                    self._look_after(stream, now_ns)
-                elif now_ns - stream.opened_ns > self._frames.open_deadline_s * 1e9:
-                    stream.stop_reading()
-
-    def _look_after(self, stream: FrameStream, now_ns: int) -> None:
-        """See to the lifetime and the heartbeat of one open stream."""
-        if stream.leave_by_ns is not None and now_ns >= stream.leave_by_ns:
-            stream.stop_reading()
-        elif 0 < stream.lifetime_s < (now_ns - stream.opened_ns) / 1e9:
-            grace_ms = int(self._settings.drain_grace_s * 1000)
-            stream.ask_to_leave(pb.Reconnect.REASON_REBALANCE, grace_ms, now_ns)
-        silence_s = (now_ns - stream.outgoing.last_sent_ns) / 1e9
-        if 0 < self._settings.heartbeat_interval_s <= silence_s + HOUSEKEEPING_INTERVAL_S:
-            stream.send_heartbeat()
 
 
 def server_options(settings: ServeSettings) -> list[tuple[str, Any]]:

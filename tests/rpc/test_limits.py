@@ -9,6 +9,8 @@ import struct
 import grpc
 import pytest
 
+from service.clock import MonotonicClock
+from service.frontend.housekeeping import Housekeeping
 from service.frontend.server import AddressError
 from tests.support.loops import on_loop
 from tests.support.real_server import RawStream, eventually, real_server, row, simulated
@@ -167,3 +169,26 @@ async def test_a_port_in_use_is_one_line(tmp_path):
             async with real_server(simulated(tmp_path / "others"), address=running.address, is_checked=False):
                 pass
         assert os.linesep not in str(refused.value)
+
+
+class ClockThatFailsOnce(MonotonicClock):
+    asked = 0
+
+    def now_ns(self):
+        self.asked += 1
+        if self.asked == 1:
+            raise OSError("once")
+        return super().now_ns()
+
+
+@on_loop
+async def test_streams_are_looked_after_again_when_that_failed_once(tmp_path):
+    async with real_server(simulated(tmp_path)) as running:
+        server, clock = running.server, ClockThatFailsOnce()
+        housekeeping = Housekeeping(server.frames, server.inference, clock, server.settings)
+        task = asyncio.create_task(housekeeping.run(0))
+        await eventually(lambda: clock.asked > 1)
+        assert not task.done()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
