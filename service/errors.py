@@ -179,3 +179,10 @@ class InvariantError(ServiceError):
 
     def __str__(self) -> str:
         return self.detail
+
+
+def internal(error: Exception) -> InvariantError:
+    """Return what stands for an exception that nobody foresaw; it becomes the cause, for the log."""
+    wrapped = InvariantError(f"{type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped

@@ -6,7 +6,7 @@ Owner: the event loop's thread.
 from collections.abc import Callable
 
 from service.clock import Clock
-from service.errors import DeadlineExpiredError, ServiceError
+from service.errors import DeadlineExpiredError, Outcome, ServiceError
 from service.frontend.inference_codec import Call, arrays_of
 from service.frontend.plain_copy import copy_into
 from service.models.version import ModelVersion
@@ -70,10 +70,11 @@ def admit(
     try:
         told = on_completion if version.requests is None else _observed(version.requests, on_completion, trace)
         return _admit(call, version, stream, clock, received_ns, deadline_ns, told)
-    except ServiceError as error:
-        version.statistics.refuse(error.outcome)
+    except Exception as error:
+        outcome = error.outcome if isinstance(error, ServiceError) else Outcome.INTERNAL
+        version.statistics.refuse(outcome)
         if version.requests is not None:
-            version.requests.refused(received_ns, error.outcome, trace)
+            version.requests.refused(received_ns, outcome, trace)
         raise
 
 
@@ -104,22 +105,26 @@ def _admit(
     now_ns = clock.now_ns()
     if version.feasibility.is_hopeless(now_ns, deadline_ns, 0):
         raise DeadlineExpiredError("the deadline is nearer than the least that one request takes")
-    request = Request(
-        id=next_request_id(),
-        stream=stream,
-        size=form.rows,
-        batch_key=form.batch_key,
-        deadline_ns=deadline_ns,
-        arrival_ns=received_ns,
-        priority=options.priority or version.description.batching.default_priority,
-        frame=_frame(call, version),
-        on_completion=on_completion,
-        wants=_TENSORS_ONLY,
-        queue_timeout_ns=options.timeout_ns or None,
-        timeline=Timeline(received_ns=received_ns, validated_ns=now_ns),
-    )
-    request.timeline.admitted_ns = clock.now_ns()
-    version.arrive(request)
+    frame = _frame(call, version)
+    try:
+        request = Request(
+            id=next_request_id(),
+            stream=stream,
+            size=form.rows,
+            batch_key=form.batch_key,
+            deadline_ns=deadline_ns,
+            arrival_ns=received_ns,
+            priority=options.priority or version.description.batching.default_priority,
+            frame=frame,
+            on_completion=on_completion,
+            wants=_TENSORS_ONLY,
+            queue_timeout_ns=options.timeout_ns or None,
+            timeline=Timeline(received_ns=received_ns, validated_ns=now_ns, admitted_ns=clock.now_ns()),
+        )
+        version.arrive(request)
+    except BaseException:
+        frame.release()
+        raise
     return request
 
 

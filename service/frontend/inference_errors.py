@@ -4,17 +4,20 @@ Clients match on both, so the texts that Triton has are its own; what only Foreb
 """
 
 import grpc
+import structlog
 
 from service.errors import (
     DeadlineExpiredError,
-    InvalidRequestError,
     InvariantError,
     Outcome,
     QueueFullError,
     QueueTimeoutError,
     ServiceError,
     UnknownModelError,
+    internal,
 )
+
+log = structlog.get_logger(__name__)
 
 INFERENCE_STATUS: dict[Outcome, grpc.StatusCode] = {
     Outcome.OK: grpc.StatusCode.OK,
@@ -78,11 +81,9 @@ def in_stream(error: InferenceError, request_id: str) -> str:
     return f"[request id: {request_id[:MAX_ID_SHOWN]}] {error.message}"
 
 
-def internal(error: Exception) -> ServiceError:
-    """Wrap our own bug."""
-    return InvariantError(f"{type(error).__name__}: {error}")
-
-
-def invalid(message: str) -> InvalidRequestError:
-    """Return an error of the request itself."""
-    return InvalidRequestError(message)
+def answer_to(error: Exception, request_id: str = "", *, is_timed: bool = False) -> InferenceError:
+    """Return `status_of` whatever was raised. Our bugs, and what nobody foresaw, go to the log: here, and once."""
+    known = error if isinstance(error, ServiceError | InferenceError) else internal(error)
+    if isinstance(known, InvariantError):
+        log.error("request failed", detail=known.detail, exc_info=known)
+    return status_of(known, request_id, is_timed=is_timed)

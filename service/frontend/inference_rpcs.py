@@ -9,16 +9,12 @@ from importlib import metadata
 from typing import Any, Protocol, TypeAlias
 
 import grpc
-import structlog
 from google.protobuf.message import DecodeError
 
 from forebay.wire import inference_pb2 as pb
-from service.errors import ServiceError
-from service.frontend.inference_errors import InferenceError, internal, status_of
+from service.frontend.inference_errors import answer_to
 from service.frontend.inference_face import face_of
 from service.frontend.inference_lookup import ModelLookup
-
-log = structlog.get_logger(__name__)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Rpc: TypeAlias = Callable[[Any], Any]
@@ -131,15 +127,10 @@ def handler_of(rpc: Rpc | OfPeer, request: Any) -> "grpc.RpcMethodHandler[Any, A
             return await answer if isinstance(answer, Awaitable) else answer
         except DecodeError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the message is no {request.DESCRIPTOR.name}")
-        except InferenceError as error:
-            await context.abort(error.code, error.message)
-        except ServiceError as error:
-            await context.abort(status_of(error).code, error.message)
-        except Exception as error:
-            if isinstance(error, grpc.aio.AbortError):
-                raise
-            log.exception("call failed", request=request.DESCRIPTOR.name)
-            status = status_of(internal(error))
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - nothing is UNKNOWN
+            status = answer_to(error)
             await context.abort(status.code, status.message)
 
     return grpc.unary_unary_rpc_method_handler(handle, response_serializer=lambda message: message.SerializeToString())

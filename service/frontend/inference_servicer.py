@@ -12,15 +12,14 @@ from functools import partial
 from typing import Any, TypeAlias, cast
 
 import grpc
-import structlog
 
 from service.clock import Clock
-from service.errors import InvariantError, ServiceError, SlowReaderError
+from service.errors import SlowReaderError
 from service.frontend.calls import CallTasks, cut, trace_context
 from service.frontend.inference_admission import StreamKeys, admit, cancel, note_delivery
 from service.frontend.inference_codec import Call
 from service.frontend.inference_encode import encode
-from service.frontend.inference_errors import InferenceError, internal, status_of
+from service.frontend.inference_errors import InferenceError, answer_to
 from service.frontend.inference_lookup import ModelLookup
 from service.frontend.inference_rpcs import ModelRpcs
 from service.frontend.inference_stream import InferStream
@@ -31,7 +30,6 @@ from service.observe.journal import TraceContext
 from service.request import Completion
 from service.settings import ServeSettings
 
-log = structlog.get_logger(__name__)
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 SERVICE = "inference.GRPCInferenceService"
 DRAINING = "GRPC server is shutting down and has stopped accepting new requests."
@@ -103,15 +101,11 @@ class InferenceServicer:
                 completion = await self._execute(call, version, context, peer, received_ns)
             finally:
                 version.end_use()
-            if completion.error is not None:
-                raise completion.error
             write = partial(self._lookup.memory.write, peer=peer)
             return encode(call, completion, write)
-        except ServiceError as error:
-            if isinstance(error, InvariantError):
-                log.exception("request failed", detail=error.detail)
+        except Exception as error:  # noqa: BLE001 - every request has an answer
             is_timed = call is not None and call.form.options.timeout_ns > 0
-            raise status_of(error, request_id, is_timed=is_timed) from None
+            raise answer_to(error, request_id, is_timed=is_timed) from None
 
     async def _execute(
         self, call: Call, version: ModelVersion, context: Context, peer: str, received_ns: int
@@ -134,10 +128,13 @@ class InferenceServicer:
             self._trace_of(context),
         )
         try:
-            return await done
+            completion = await done
         except asyncio.CancelledError:
             cancel(version, [request])
             raise
+        if completion.error is not None:
+            raise completion.error
+        return completion
 
     async def _stream(self, context: Context) -> None:
         self._check_open()
@@ -254,18 +251,12 @@ async def guarded(answer: Awaitable[Any], context: Context) -> Any:  # noqa: ANN
         return await answer
     except SlowReaderError:
         raise
-    except InferenceError as error:
-        await context.abort(error.code, error.message)
-    except ServiceError as error:
-        status = status_of(error)
-        await context.abort(status.code, status.message)
     except (asyncio.CancelledError, grpc.aio.AbortError):
         raise
     except grpc.aio.InternalError:  # a write failed: the client has left
         raise asyncio.CancelledError from None
-    except Exception as error:
-        log.exception("call failed")
-        status = status_of(internal(error))
+    except Exception as error:  # noqa: BLE001 - nothing is UNKNOWN
+        status = answer_to(error)
         await context.abort(status.code, status.message)
 
 

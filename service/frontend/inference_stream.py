@@ -20,23 +20,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import structlog
-
 from forebay.wire import inference_pb2 as pb
 from service.clock import Clock
-from service.errors import InvariantError, ServiceError, SupersededError
+from service.errors import ServiceError, SupersededError
 from service.frontend.inference_admission import StreamKeys, admit, cancel, note_delivery
 from service.frontend.inference_codec import Call
 from service.frontend.inference_encode import encode
-from service.frontend.inference_errors import InferenceError, in_stream, internal, status_of
+from service.frontend.inference_errors import InferenceError, answer_to, in_stream
 from service.frontend.inference_form import FINAL_RESPONSE
 from service.frontend.inference_lookup import ModelLookup
 from service.frontend.inference_wire import InferMessage, parse
 from service.models.version import ModelVersion
 from service.observe.journal import TraceContext
 from service.request import Completion, Request
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -131,7 +127,7 @@ class InferStream:
                 lambda completion: self._complete(line, entry, completion),
                 self._trace,
             )
-        except (ServiceError, InferenceError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is ends this request, not the stream
             if entry.call is None:
                 line = (_model_name(message), "")
                 self._lines.setdefault(line, deque()).append(entry)
@@ -180,12 +176,12 @@ class InferStream:
             answer = completion
         self._answer(line, entry, answer)
 
-    def _status(self, entry: _Entry, error: ServiceError | InferenceError) -> InferenceError:
-        if isinstance(error, InvariantError):
-            log.error("request failed", detail=error.detail)
-        error.__traceback__ = error.__context__ = None  # they hold the message while the entry waits for its turn
+    def _status(self, entry: _Entry, error: Exception) -> InferenceError:
         is_timed = entry.call is not None and entry.call.form.options.timeout_ns > 0
-        return status_of(error, entry.request_id, is_timed=is_timed)
+        status = answer_to(error, entry.request_id, is_timed=is_timed)
+        # What they refer to holds the message while the entry waits for its turn.
+        status.__traceback__ = status.__context__ = status.__cause__ = None
+        return status
 
     def _answer(self, line: tuple[str, str], entry: _Entry, answer: Completion | InferenceError) -> None:
         entry.answer = answer
@@ -206,11 +202,8 @@ class InferStream:
         if isinstance(answer, Completion):
             try:
                 return self._response(entry, answer)
-            except InferenceError as error:
-                answer = error
-            except Exception as error:
-                log.exception("response failed")
-                answer = status_of(internal(error), entry.request_id)
+            except Exception as error:  # noqa: BLE001 - the same
+                answer = answer_to(error, entry.request_id)
         assert answer is not None  # noqa: S101 - for mypy: only answered entries come here
         if self._ends_on_error:
             self.error = self.error or answer

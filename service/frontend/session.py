@@ -13,12 +13,14 @@ Theory of operation
     A session ends when the client has half-closed (or the server has stopped reading) and the outbox is empty.
     `abandon` ends it at once: what waits is cancelled, what executes is dropped when it comes back.
 
-Owner: the event loop's thread. Only `_decode` runs elsewhere, on a worker.
+Owner: the event loop's thread. Only `_decode` and what it calls run elsewhere, on a worker.
 """
 
 import itertools
 from collections import Counter, deque
 from collections.abc import Callable
+
+import structlog
 
 from forebay.wire import frames_pb2 as pb
 from service.clock import Clock
@@ -30,6 +32,7 @@ from service.errors import (
     RequestCancelledError,
     ServiceError,
     SupersededError,
+    internal,
 )
 from service.frontend.decode import decode_into
 from service.frontend.frames_codec import FrameMessage, encode_refusal, encode_result
@@ -39,6 +42,8 @@ from service.observe.journal import FrameEvent, StreamRecord
 from service.observe.pictures import Snapshot
 from service.request import Completion, CompletionSink, Delivery, Request, StreamKey, Timeline
 from service.worker_pool import Line, WorkerPool
+
+log = structlog.get_logger(__name__)
 
 INLINE_COPY_BYTES = 1 << 20  # a plain copy up to this is cheaper than a hand-over to a worker (30 µs)
 DECODE_AVERAGE_FRAMES = 8  # follows a change of picture size within a second of video
@@ -150,6 +155,8 @@ class Session:
             if error.scope == "session":  # our bug: the stream ends, and its handler logs why
                 raise
             self._answer(entry, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is ends this frame, not the stream
+            self._answer(entry, _unforeseen(error))
 
     def stop_reading(self) -> None:
         """The client half-closed, or the server stops listening: answer what was read, then finish."""
@@ -271,10 +278,14 @@ class Session:
         if borrowed is None and not self._copies_inline:
             self._line.push((request, frame.payload))
             return
-        if borrowed is None:
-            copy_into(request.frame, self._inputs_of(frame.payload))
-        request.timeline.admitted_ns = self._clock.now_ns()
-        config.version.arrive(request)
+        try:
+            if borrowed is None:
+                copy_into(request.frame, self._inputs_of(frame.payload))
+            request.timeline.admitted_ns = self._clock.now_ns()
+            config.version.arrive(request)
+        except BaseException:
+            request.frame.release()
+            raise
 
     def _deadline_ns(self, frame: FrameMessage, received_ns: int) -> int | None:
         budget_ns = self.config.budget_ns
@@ -294,31 +305,36 @@ class Session:
     def _decode(self, item: tuple[Request, memoryview]) -> None:
         """Decode one frame into its buffer and hand it to the former. Thread: worker."""
         request, payload = item
-        config = self.config
+        started_ns = self._clock.now_ns()
         try:
-            if request.is_cancelled:
-                raise RequestCancelledError("the client left")
-            started_ns = self._clock.now_ns()
-            if config.version.feasibility.is_hopeless(started_ns, request.deadline_ns, self._decode_ns):
-                self._forget_slow_decode()
-                raise DeadlineExpiredError("the latency budget ran out while the frame waited for a decoder")
-            if self._copies:
-                copy_into(request.frame, self._inputs_of(payload))
-            else:
-                assert config.image is not None  # noqa: S101 - for mypy: `_copies` is False only for pictures
-                shape = (config.image.height, config.image.width, 3)
-                target = request.frame.host.write_view()[: config.image.nbytes].reshape(shape)
-                request.frame_size = decode_into(
-                    target, payload, config.encoding, config.size, config.image, self._max_image_pixels
-                )
-        except ServiceError as error:
+            self._fill(request, payload, started_ns)
+        except Exception as error:  # noqa: BLE001 - whatever it is ends this frame, not the worker
             request.frame.release()
-            self._sink.post([Completion(request, error=error)])
+            known = error if isinstance(error, ServiceError) else _unforeseen(error)
+            self._sink.post([Completion(request, error=known)])
             return
         now_ns = self._clock.now_ns()
         self._decode_ns += (now_ns - started_ns - self._decode_ns) // DECODE_AVERAGE_FRAMES
         request.timeline.admitted_ns = now_ns
-        config.version.arrive(request)
+        self.config.version.arrive(request)
+
+    def _fill(self, request: Request, payload: memoryview, now_ns: int) -> None:
+        """Put a picture, or a large plain copy, into its frame buffer. Raises ServiceError. Thread: worker."""
+        config = self.config
+        if request.is_cancelled:
+            raise RequestCancelledError("the client left")
+        if config.version.feasibility.is_hopeless(now_ns, request.deadline_ns, self._decode_ns):
+            self._forget_slow_decode()
+            raise DeadlineExpiredError("the latency budget ran out while the frame waited for a decoder")
+        if self._copies:
+            copy_into(request.frame, self._inputs_of(payload))
+            return
+        assert config.image is not None  # noqa: S101 - for mypy: `_copies` is False only for pictures
+        shape = (config.image.height, config.image.width, 3)
+        target = request.frame.host.write_view()[: config.image.nbytes].reshape(shape)
+        request.frame_size = decode_into(
+            target, payload, config.encoding, config.size, config.image, self._max_image_pixels
+        )
 
     def _inputs_of(self, payload: memoryview) -> list[memoryview]:
         ends = self._input_ends
@@ -342,10 +358,17 @@ class Session:
         error = answer if isinstance(answer, ServiceError) else answer.error
         if error is not None:
             entry.timeline.readable_ns = entry.timeline.readable_ns or self._clock.now_ns()
-            error.__traceback__ = error.__context__ = None  # they hold the payload while the entry waits for its turn
+            # They hold the payload while the entry waits for its turn.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
         self.outcomes[Outcome.OK if error is None else error.outcome] += 1
         if self._is_head(entry):
             self._on_output()
 
     def _is_head(self, entry: Entry) -> bool:
         return bool(self._outbox) and self._outbox[0] is entry
+
+
+def _unforeseen(error: Exception) -> ServiceError:
+    """Return how a frame ends that met a bug of ours, or no memory: it alone, and not its stream."""
+    log.error("frame failed", exc_info=error)
+    return internal(error)

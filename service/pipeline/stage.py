@@ -19,7 +19,7 @@ from engines.errors import EngineError, ExecutionError
 from engines.ranges import open_ranges
 from service.channel import Channel, ChannelClosedError
 from service.clock import Clock
-from service.errors import BatchFailedError, DeviceLostError, InvariantError, ServiceError
+from service.errors import BatchFailedError, DeviceLostError, InvariantError, ServiceError, internal
 from service.pipeline.slots import Slot, SlotState
 from service.request import Batch
 
@@ -35,7 +35,7 @@ def translate(error: Exception) -> ServiceError:
         return DeviceLostError("the device is lost; the server is restarting")
     if isinstance(error, EngineError):
         return BatchFailedError("the model failed on this batch; send the frame again")
-    return InvariantError(f"{type(error).__name__}: {error}")
+    return internal(error)
 
 
 @dataclass(frozen=True, slots=True)

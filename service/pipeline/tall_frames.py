@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from engines.device import Device, HostBuffer
 from engines.engine import TensorSpec
+from engines.errors import DeviceMemoryError
 from service.errors import OverloadedError
 
 DEFAULT_LIMIT_BYTES = 256 << 20
@@ -50,7 +51,7 @@ class TallFrames:
         self.leased_count = 0
 
     def take(self, rows: int) -> TallBuffer:
-        """Take a buffer of at least `rows` rows. Raises OverloadedError if the limit leaves no room for it."""
+        """Take a buffer of at least `rows` rows. Raises OverloadedError if the limit or the machine has no room."""
         capacity = 1 << (rows - 1).bit_length()
         with self._lock:
             free = self._free.get(capacity)
@@ -80,9 +81,16 @@ class TallFrames:
             nbytes += -(-row_bytes * capacity // self._alignment_bytes) * self._alignment_bytes
         while self._held_bytes + nbytes > self._limit_bytes:
             self._free_one()
-        buffer = TallBuffer(self._device.alloc_host(nbytes), capacity, tuple(offsets), nbytes)
+        self._device.attach_thread()  # the front end's
+        try:
+            host = self._device.alloc_host(nbytes)
+        except DeviceMemoryError as error:
+            raise OverloadedError(
+                "the machine has no memory for this request of several rows now; send fewer rows, or send it again",
+                retry_after_ms=100,
+            ) from error
         self._held_bytes += nbytes
-        return buffer
+        return TallBuffer(host, capacity, tuple(offsets), nbytes)
 
     def _free_one(self) -> None:
         buffers = next((buffers for buffers in self._free.values() if buffers), None)

@@ -5,7 +5,10 @@ import asyncio
 import grpc
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
+from engines.device_simulated import FaultPlan
+from engines.errors import DeviceMemoryError, MisuseError
 from forebay.wire import inference_pb2 as pb
 from tests.support.inference import array_of, request_of, stub_of
 from tests.support.loops import on_loop
@@ -231,3 +234,40 @@ async def test_with_the_header_the_first_error_ends_the_stream_and_what_waits_is
         assert await call.details() == "Request for unknown model: 'nobody' is not found"
         running.release()
         await eventually(lambda: running.server.permits.taken_count == 0)
+
+
+LEAKS = {
+    "no memory": DeviceMemoryError("cudaHostAlloc failed at /secret"),
+    "a bug": MisuseError("secret"),
+}
+
+
+@pytest.mark.parametrize("case", LEAKS)
+@on_loop
+async def test_what_nobody_foresaw_ends_its_request_and_not_the_stream(tmp_path, case):
+    devices = SimulatedDevices()
+    async with real_server(simulated(tmp_path), devices=devices) as running:
+        stub = stub_of(running)
+        call = stub.ModelStreamInfer()
+        await call.write(sim_request(1))
+        assert (await call.read()).infer_response.id == "1"
+        devices.devices[0].arm(FaultPlan(fail={("alloc_host", 0): LEAKS[case], ("alloc_host", 1): LEAKS[case]}))
+        with capture_logs() as logs:
+            await call.write(sim_request(2, rows=2))
+            response = await call.read()
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.ModelInfer(sim_request(3, rows=2))
+        assert response.infer_response.id == "2"
+        expected = {
+            "no memory": (grpc.StatusCode.UNAVAILABLE, "the machine has no memory for this request of several rows"),
+            "a bug": (grpc.StatusCode.INTERNAL, "internal error; the server's log has the details"),
+        }[case]
+        for message, request_id in ((response.error_message, 2), (refused.value.details(), 3)):
+            assert message.startswith(f"[request id: {request_id}] {expected[1]}")
+            assert "secret" not in message
+        assert refused.value.code() is expected[0]
+        assert len([line for line in logs if line["log_level"] == "error"]) == (2 if case == "a bug" else 0)
+        await call.write(sim_request(4, rows=2))
+        assert array_of((await call.read()).infer_response, "output").shape == (2, ROW_BYTES)
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF

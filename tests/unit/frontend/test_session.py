@@ -6,6 +6,7 @@ import weakref
 import cv2
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from forebay.wire import frames_pb2 as pb
 from service.batching.delivery_time import DeliveryTime
@@ -55,6 +56,26 @@ def test_a_refused_frame_takes_its_place_and_its_stream_goes_on():
     assert "at least 6" in scene.results[1].status.message
     assert "48" in scene.results[2].status.message
     assert "frame.latency_budget_ms" in scene.results[3].status.message
+
+
+@pytest.mark.parametrize("fields", [{}, ON_A_WORKER], ids=["on the loop", "on a worker"])
+def test_an_exception_that_nobody_foresaw_ends_its_frame_and_not_the_stream(fields):
+    scene = Scene(**EVERY, **fields)
+
+    def no_memory():
+        raise MemoryError("secret")
+
+    scene.version.arena.on_write = no_memory
+    for seq in (1, 2):
+        with capture_logs() as logs:
+            scene.send(seq)
+            while scene.pool.run_one():
+                pass
+        assert [line["log_level"] for line in logs] == (["error"] if seq == 1 else [])
+    scene.settle()
+    assert scene.codes == [(1, "FAILED"), (2, "OK")]
+    assert scene.results[0].status.message == "internal error; the server's log has the details"
+    assert scene.version.arena.leases == []
 
 
 def test_a_frame_that_was_refused_for_its_size_has_used_its_seq():
