@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from engines.clock import Clock
+from engines.datatypes import NAME_BY_DTYPE
 from engines.device import Device, DeviceBuffer, DeviceStream
 from engines.engine import Engine, EngineSpecs, SlotBuffers
 from engines.errors import EngineError, ExecutionError, MisuseError, ModelFileError
@@ -177,6 +178,12 @@ class TorchEngine:
         for result, target, spec in zip(results, slot.outputs, self.specs.outputs, strict=True):
             if list(result.shape) != self._layout.run_shape(spec, batch_size):
                 raise ExecutionError(f"output {spec.name!r} has shape {tuple(result.shape)} for {batch_size} rows")
+            if result.dtype != target.dtype:  # copy_ converts without a word
+                found = str(result.dtype).removeprefix("torch.")
+                raise ExecutionError(
+                    f"output {spec.name!r} is {found}, but {NAME_BY_DTYPE[spec.dtype]} is configured: configure what "
+                    "the model gives, or convert within the model"
+                )
             (target[:rows] if has_batch else target).copy_(result)
 
     def _capture_all(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:

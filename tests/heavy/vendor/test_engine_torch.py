@@ -94,6 +94,20 @@ def test_torchscript_outputs_can_be_declared(open_torch, tmp_path):
     assert [spec.name for spec in engine.specs.outputs] == ["sum", "difference"]
 
 
+@pytest.mark.parametrize("configured", ["INT64", "FP32", "INT8"])
+def test_an_output_of_another_type_than_configured_is_not_converted(tmp_path, configured):
+    path = torch_models.write_script(tmp_path)
+    options = {
+        "inputs": "first:INT32:16;second:INT32:16",
+        "outputs": f"sum:INT32:16;difference:{configured}:16",
+    }
+    with rig_of(open_device("cpu", clock=MonotonicClock())) as rig:
+        engine = rig.open_engine("torch", path, options=options, max_batch_size=2)
+        slot = BoundSlot(rig, engine, 0)
+        with pytest.raises(ExecutionError, match=f"output 'difference' is int32, but {configured} is configured"):
+            engine.warm_up((1, 2), slot.compute)
+
+
 class OddAboveTwo(torch.nn.Module):
     def forward(self, first):
         if bool(first.max() > 2):
