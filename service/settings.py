@@ -8,9 +8,8 @@ import difflib
 import ipaddress
 import json
 import os
-import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,14 +17,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from service.restricted import read_restrictions, split_lines
+
 ENV_PREFIX = "FOREBAY_"
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
-RESTRICTED_CATEGORIES = (
-    *("health", "metadata", "inference", "shared-memory", "model-config"),
-    *("model-repository", "statistics", "trace", "logging"),
-)
-"""Triton's names of the groups of calls that may be restricted."""
 Origin = Literal["flag", "environment", "file", "default"]
 
 
@@ -97,9 +93,11 @@ class ServeSettings(BaseSettings):
         """Take several values in one string, as the environment has them; also as JSON."""
         if not isinstance(value, str):
             return value
+        if info.field_name == "restricted_protocol":
+            return split_lines(value)
         if value.startswith("["):
             return json.loads(value)
-        separator = {"model_repository": os.pathsep, "restricted_protocol": ";"}.get(info.field_name or "", ",")
+        separator = os.pathsep if info.field_name == "model_repository" else ","
         return tuple(part for part in value.split(separator) if part)
 
     @model_validator(mode="after")
@@ -165,28 +163,6 @@ def default_cache_folder(environment: Mapping[str, str]) -> Path | None:
     if not base and not (home := environment.get("HOME", "")):
         return None
     return (Path(base) if base else Path(home) / ".cache") / "forebay"
-
-
-def read_restrictions(lines: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return the key and the value that calls of a category must bring, by category.
-
-    Raises:
-        ValueError: not of the form of `restricted_protocol`, or a category that there is not, or that is named twice.
-    """
-    secrets: dict[str, tuple[str, str]] = {}
-    for line in lines:
-        categories, colon, pair = line.partition(":")
-        key, equals, value = pair.partition("=")
-        if not (colon and equals and value and re.fullmatch(r"[a-z0-9_.-]+", key) and value.isascii()):
-            raise ValueError("restricted_protocol must be CATEGORY[,CATEGORY...]:KEY=VALUE; KEY in small letters")
-        for category in categories.split(","):
-            if category not in RESTRICTED_CATEGORIES:
-                known = ", ".join(RESTRICTED_CATEGORIES)
-                raise ValueError(f"restricted_protocol: there is no category {category[:64]!r}; there are {known}")
-            if category in secrets:
-                raise ValueError(f"restricted_protocol: category {category!r} is named twice")
-            secrets[category] = (key, value)
-    return secrets
 
 
 def is_loopback(host: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from service.cli import exit_codes
+from service.cli.restricted import Restricted, headers_or_exit
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 
@@ -24,9 +25,10 @@ def health(
     tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate to show")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="its private key")] = None,
     tls_name: Annotated[str | None, typer.Option(help="name in the server's certificate [the host]")] = None,
+    restricted_protocol: Restricted = None,
     is_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
-    """Ask a server whether it takes streams: 0 yes, 1 no, 69 nobody answers."""
+    """Ask a server whether it takes streams: 0 yes, 1 no or the question is refused, 69 nobody answers."""
     from service.frontend.health_check import HealthError, TlsFiles, check_health
 
     where = address or address_of(os.environ)
@@ -35,17 +37,19 @@ def health(
         raise typer.Exit(exit_codes.USAGE)
     has_tls = any(option is not None for option in (tls_ca, tls_cert, tls_name))
     tls = TlsFiles(tls_ca, tls_cert, tls_key, tls_name) if has_tls else None
+    headers = headers_or_exit("health", restricted_protocol)
+    is_refusal = False
     try:
-        status, problem = check_health(where, model, timeout_s, tls), None
+        status, problem = check_health(where, model, timeout_s, tls, headers), None
     except HealthError as error:
-        status, problem = None, str(error)
+        status, problem, is_refusal = None, str(error), error.is_refusal
     if is_json:
         typer.echo(json.dumps({"address": where, "model": model, "status": status, "error": problem}))
     elif problem is None:
         typer.echo(status)
     else:
-        typer.echo(f"forebay: {where} does not answer: {problem}", err=True)
-    if problem is not None:
+        typer.echo(f"forebay: {where} {'refuses' if is_refusal else 'does not answer'}: {problem}", err=True)
+    if problem is not None and not is_refusal:
         raise typer.Exit(exit_codes.UNAVAILABLE)
     raise typer.Exit(exit_codes.OK if status == "SERVING" else exit_codes.FAILED)
 

@@ -10,6 +10,7 @@ import typer
 
 from service.cli import exit_codes
 from service.cli.health import address_of
+from service.cli.restricted import Restricted, headers_or_exit
 
 models_app = typer.Typer(
     help="List, load, unload and check models.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
@@ -25,10 +26,15 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON object and no
 
 @models_app.command("list")
 def list_models(
-    *, address: Address = None, timeout_s: Timeout = 5.0, tls_ca: TlsCa = None, is_json: Json = False
+    *,
+    address: Address = None,
+    timeout_s: Timeout = 5.0,
+    tls_ca: TlsCa = None,
+    restricted_protocol: Restricted = None,
+    is_json: Json = False,
 ) -> None:
     """List the models of a running server: name, version, state, reason."""
-    lines = _control(address, tls_ca, timeout_s, "index")
+    lines = _control(address, tls_ca, timeout_s, restricted_protocol, "index")
     if is_json:
         typer.echo(json.dumps({"models": [_as_dict(line) for line in lines]}))
         return
@@ -40,19 +46,31 @@ def list_models(
 
 @models_app.command()
 def load(
-    name: str, *, address: Address = None, timeout_s: Timeout = 300.0, tls_ca: TlsCa = None, is_json: Json = False
+    name: str,
+    *,
+    address: Address = None,
+    timeout_s: Timeout = 300.0,
+    tls_ca: TlsCa = None,
+    restricted_protocol: Restricted = None,
+    is_json: Json = False,
 ) -> None:
     """Load a model, or load it again, on a server with --model-control-mode explicit; returns when it serves."""
-    _control(address, tls_ca, timeout_s, "load", name)
+    _control(address, tls_ca, timeout_s, restricted_protocol, "load", name)
     typer.echo(json.dumps({"loaded": name}) if is_json else f"{name} is loaded")
 
 
 @models_app.command()
 def unload(
-    name: str, *, address: Address = None, timeout_s: Timeout = 60.0, tls_ca: TlsCa = None, is_json: Json = False
+    name: str,
+    *,
+    address: Address = None,
+    timeout_s: Timeout = 60.0,
+    tls_ca: TlsCa = None,
+    restricted_protocol: Restricted = None,
+    is_json: Json = False,
 ) -> None:
     """Unload a model; what it has taken in is still answered."""
-    _control(address, tls_ca, timeout_s, "unload", name)
+    _control(address, tls_ca, timeout_s, restricted_protocol, "unload", name)
     typer.echo(json.dumps({"unloaded": name}) if is_json else f"{name} is unloaded")
 
 
@@ -82,12 +100,14 @@ def _as_dict(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any of our record
     return dataclasses.asdict(record)
 
 
-def _control(address: str | None, tls_ca: Path | None, timeout_s: float, verb: str, *arguments: str) -> Any:  # noqa: ANN401
+def _control(
+    address: str | None, tls_ca: Path | None, timeout_s: float, restricted: str | None, verb: str, *arguments: str
+) -> Any:  # noqa: ANN401
     from service.frontend.inference_control import ControlError, ModelControl
 
     where = address or address_of(os.environ)
     try:
-        control = ModelControl(where, tls_ca, timeout_s)
+        control = ModelControl(where, tls_ca, timeout_s, headers_or_exit("model-repository", restricted))
         return getattr(control, verb)(*arguments)
     except ControlError as error:
         prefix = f"{where} does not answer: " if error.is_unreachable else ""

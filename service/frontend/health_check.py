@@ -8,6 +8,8 @@ from pathlib import Path
 
 import grpc
 
+from service.restricted import REFUSAL, Headers, how_to_mend
+
 CHECK = "/grpc.health.v1.Health/Check"
 _SERVICE_FIELD = b"\x0a"  # HealthCheckRequest.service, length-delimited
 _STATUS_FIELD = 0x08  # HealthCheckResponse.status, varint
@@ -15,7 +17,16 @@ _NAMES = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
 
 
 class HealthError(Exception):
-    """No answer; one line that says why."""
+    """No answer to the question; one line that says why.
+
+    Args:
+        message: one line.
+        is_refusal: a server answered, and does not let this call through.
+    """
+
+    def __init__(self, message: str, *, is_refusal: bool = False) -> None:
+        super().__init__(message)
+        self.is_refusal = is_refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +46,7 @@ class TlsFiles:
     server_name: str | None = None
 
 
-def check_health(address: str, model: str, timeout_s: float, tls: TlsFiles | None = None) -> str:
+def check_health(address: str, model: str, timeout_s: float, tls: TlsFiles | None = None, headers: Headers = ()) -> str:
     """Return the status of a model, or of the server for an empty name, as grpc.health.v1 calls it.
 
     The two messages are a string and a number; protobuf would take longer to load than the call takes.
@@ -45,18 +56,21 @@ def check_health(address: str, model: str, timeout_s: float, tls: TlsFiles | Non
         model: 1 to 127 bytes, or empty.
         timeout_s: for everything.
         tls: None for plain text.
+        headers: that the call brings.
 
     Raises:
-        HealthError: nobody answered, or not in the way of grpc.health.v1.
+        HealthError: nobody answered, or not in the way of grpc.health.v1, or the call is restricted.
     """
     name = model.encode()[:127]
     request = _SERVICE_FIELD + bytes([len(name)]) + name if name else b""
     with _channel(address, tls) as channel:
         try:
-            response: bytes = channel.unary_unary(CHECK, None, None)(request, timeout=timeout_s)
+            response: bytes = channel.unary_unary(CHECK, None, None)(request, timeout=timeout_s, metadata=headers)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 return "SERVICE_UNKNOWN"
+            if (error.details() or "").startswith(REFUSAL):
+                raise HealthError(f"{error.details()}: {how_to_mend('health')}", is_refusal=True) from None
             raise HealthError(f"{error.code().name}: {error.details()}") from None
     if not response:
         return _NAMES[0]

@@ -11,6 +11,9 @@ import grpc
 
 from forebay.wire import inference_pb2 as pb
 from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
+from service.restricted import REFUSAL, Headers, how_to_mend
+
+NOT_EXPLICIT = "explicit model load"  # how the refusal of a server without explicit control begins
 
 
 class ControlError(Exception):
@@ -37,12 +40,20 @@ class IndexLine:
 
 
 class ModelControl:
-    """Calls to one server; each opens a connection of its own."""
+    """Calls to one server; each opens a connection of its own.
 
-    def __init__(self, address: str, tls_ca: Path | None, timeout_s: float) -> None:
+    Args:
+        address: host:port or unix:PATH.
+        tls_ca: PEM authorities; None for plain text.
+        timeout_s: for each call.
+        headers: that every call brings.
+    """
+
+    def __init__(self, address: str, tls_ca: Path | None, timeout_s: float, headers: Headers = ()) -> None:
         self._address = address
         self._tls_ca = tls_ca
         self._timeout_s = timeout_s
+        self._headers = headers
 
     def index(self) -> Sequence[IndexLine]:
         """Return what the server has. Raises ControlError."""
@@ -71,11 +82,12 @@ class ModelControl:
         try:
             with self._channel() as channel:
                 stub = GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
-                response: pb.RepositoryIndexResponse = getattr(stub, method)(request, timeout=self._timeout_s)
+                call = getattr(stub, method)
+                response: pb.RepositoryIndexResponse = call(request, timeout=self._timeout_s, metadata=self._headers)
                 return response
         except grpc.RpcError as error:
+            words = error.details() or error.code().name
+            if words.startswith(REFUSAL):
+                raise ControlError(f"{words}: {how_to_mend('model-repository')}") from None
             is_unreachable = error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
-            is_refused = "explicit model load" in (error.details() or "")
-            raise ControlError(
-                error.details() or error.code().name, is_unreachable=is_unreachable and not is_refused
-            ) from None
+            raise ControlError(words, is_unreachable=is_unreachable and not words.startswith(NOT_EXPLICIT)) from None

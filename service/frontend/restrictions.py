@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 import grpc
 
+from service.restricted import HEADER_PREFIX, REFUSAL
+
 _INFERENCE = "/inference.GRPCInferenceService/"
 CATEGORIES = MappingProxyType(
     {
@@ -38,12 +40,11 @@ CATEGORIES = MappingProxyType(
         "logging": (f"{_INFERENCE}LogSettings",),
     }
 )
-"""Category -> the calls in it; the names are Triton's."""
-HEADER_PREFIX = "triton-grpc-protocol-"
+"""Category -> the calls in it."""
 
 
 class Restrictions(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
-    """See the module. Args: secrets: key and value by category, from `service.settings.read_restrictions`."""
+    """See the module. Args: secrets: key and value by category, from `service.restricted.read_restrictions`."""
 
     def __init__(self, secrets: Mapping[str, tuple[str, str]]) -> None:
         self._restricted = {
@@ -62,7 +63,7 @@ class Restrictions(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not
         needed = self._restricted.get(handler_call_details.method)
         if needed is None or _brings(handler_call_details, *needed):
             return handler
-        return _refusing(handler, f"This protocol is restricted, expecting header '{needed[0]}'")
+        return _refusing(handler, f"{REFUSAL} '{needed[0]}'")
 
 
 def _brings(details: grpc.HandlerCallDetails, header: str, secret: str) -> bool:

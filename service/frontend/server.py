@@ -20,7 +20,8 @@ from service.frontend.inference_servicer import InferenceServicer
 from service.frontend.restrictions import Restrictions
 from service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
 from service.frontend.unix_socket import SocketPathError, socket_place
-from service.settings import ServeSettings, is_loopback, read_restrictions
+from service.restricted import read_restrictions
+from service.settings import ServeSettings, is_loopback
 
 log = structlog.get_logger(__name__)
 

@@ -1,15 +1,21 @@
 """Calls that need a header: which, and on which service."""
 
+import asyncio
+import os
+import sys
+
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from forebay.wire import inference_pb2 as pb
 from service.frontend.restrictions import CATEGORIES
-from service.settings import RESTRICTED_CATEGORIES, SettingsError, load_settings
+from service.restricted import CATEGORIES as RESTRICTED_CATEGORIES
+from service.settings import SettingsError, load_settings
 from tests.support.inference import stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import real_server, simulated
+from tests.support.repository import ROOT
 
 KEY = (("triton-grpc-protocol-admin", "s3cret"),)
 WRONG = (("triton-grpc-protocol-admin", "guess"), ("triton-grpc-protocol-other", "s3cret"))
@@ -77,3 +83,40 @@ def test_a_restriction_that_cannot_be_meant_is_told(line, words, monkeypatch):
     monkeypatch.setenv("FOREBAY_RESTRICTED_PROTOCOL", line)
     with pytest.raises(SettingsError, match=words):
         load_settings({}, None, {"FOREBAY_RESTRICTED_PROTOCOL": line})
+
+
+async def command(*arguments, **environment):
+    """Exit code and output of `forebay` in a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "service", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+    output, _ = await process.communicate()
+    return process.returncode, output.decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "category"),
+    [(("models", "list"), "model-repository"), (("health",), "health")],
+    ids=["models", "health"],
+)
+@on_loop
+async def test_the_command_line_brings_the_header_or_says_how_to(tmp_path, arguments, category):
+    restricted = (f"{category}:admin=s3cret",)
+    async with real_server(simulated(tmp_path), restricted_protocol=restricted) as running:
+        where = (*arguments, "--address", running.address)
+        code, output = await command(*where)
+        assert code == 1
+        assert "does not answer" not in output
+        assert "This protocol is restricted, expecting header 'triton-grpc-protocol-admin'" in output
+        assert f"give --restricted-protocol {category}:KEY=VALUE, or the same in FOREBAY_RESTRICTED_PROTOCOL" in output
+        assert (await command(*where, "--restricted-protocol", f"{category}:admin=guess"))[0] == 1
+        assert (await command(*where, "--restricted-protocol", restricted[0]))[0] == 0
+        several = f"statistics:other=x;{restricted[0]}"
+        assert (await command(*where, FOREBAY_RESTRICTED_PROTOCOL=several))[0] == 0
+        code, output = await command(*where, "--restricted-protocol", "admin=s3cret")
+        assert code == 2
+        assert "forebay: --restricted-protocol: restricted_protocol must be CATEGORY" in output
