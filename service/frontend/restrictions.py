@@ -48,7 +48,7 @@ class Restrictions(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not
 
     def __init__(self, secrets: Mapping[str, tuple[str, str]]) -> None:
         self._restricted = {
-            call: (HEADER_PREFIX + key, value)
+            call: (HEADER_PREFIX + key, value.encode())
             for category, (key, value) in secrets.items()
             for call in CATEGORIES[category]
         }
@@ -66,9 +66,11 @@ class Restrictions(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not
         return _refusing(handler, f"{REFUSAL} '{needed[0]}'")
 
 
-def _brings(details: grpc.HandlerCallDetails, header: str, secret: str) -> bool:
+def _brings(details: grpc.HandlerCallDetails, header: str, secret: bytes) -> bool:
+    # As bytes: text that is not ASCII cannot be compared, and gRPC gives values that are not UTF-8 as bytes.
     return any(
-        key == header and isinstance(value, str) and hmac.compare_digest(value, secret)
+        key == header
+        and hmac.compare_digest(value.encode(errors="surrogatepass") if isinstance(value, str) else value, secret)
         for key, value in details.invocation_metadata or ()
     )
 

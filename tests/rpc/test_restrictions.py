@@ -3,13 +3,14 @@
 import asyncio
 import os
 import sys
+from types import SimpleNamespace
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from forebay.wire import inference_pb2 as pb
-from service.frontend.restrictions import CATEGORIES
+from service.frontend.restrictions import CATEGORIES, Restrictions
 from service.restricted import CATEGORIES as RESTRICTED_CATEGORIES
 from service.settings import SettingsError, load_settings
 from tests.support.inference import stub_of
@@ -55,6 +56,23 @@ async def test_health_may_be_restricted_with_its_watch(tmp_path):
         for call in (health.Check(request), health.Watch(request)):
             assert await call.code() is grpc.StatusCode.UNAVAILABLE
         assert (await health.Check(request, metadata=KEY)).status == health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.mark.parametrize("value", ["s3cr\xe9t", "\udce9", b"\xff", ""])
+@on_loop
+async def test_a_value_that_is_no_ascii_is_refused_like_any_wrong_one(value):
+    """gRPC's own clients send no such header; a hand-made one may."""
+    call = "/grpc.health.v1.Health/Check"
+    handler = grpc.unary_unary_rpc_method_handler(lambda data, context: data)
+    details = SimpleNamespace(method=call, invocation_metadata=[(KEY[0][0], value)])
+
+    async def find(details):
+        return handler
+
+    restrictions = Restrictions({"health": ("admin", "s3cret")})
+    assert await restrictions.intercept_service(find, details) is not handler
+    details.invocation_metadata.append(KEY[0])
+    assert await restrictions.intercept_service(find, details) is handler
 
 
 def test_every_call_of_every_service_is_in_one_category():
