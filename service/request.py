@@ -40,7 +40,7 @@ class StreamKey:
         max_waiting: K, at least 1; ignored for EVERY.
     """
 
-    __slots__ = ("delivery", "max_waiting", "name")
+    __slots__ = ("__weakref__", "delivery", "max_waiting", "name")
 
     def __init__(self, name: str, delivery: Delivery, max_waiting: int = 1) -> None:
         self.name = name

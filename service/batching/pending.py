@@ -34,6 +34,9 @@ SOFT_BUDGET_NS = 1_000_000_000
 DELAYED_NS = 1 << 61
 """Added to the order key of a request whose queue timeout passed under DELAY: behind everything unexpired."""
 
+MAX_IDLE_STREAMS = 8192
+"""Remembered with what they were served, some 500 bytes each: a client may give every request a stream of its own."""
+
 
 class Reason(enum.Enum):
     """Why a pending request ends without execution."""
@@ -154,6 +157,7 @@ class PendingQueue:
         self._level_counts: dict[int, int] = {}
         self._timeouts: list[tuple[int, int]] = []
         self._next_sweep_ns = 0
+        self._crowd = MAX_IDLE_STREAMS
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -366,10 +370,15 @@ class PendingQueue:
         return [e for s in self._streams.values() if s.held_entries for e in s.waiting if e.is_held]
 
     def _sweep(self, now_ns: int) -> None:
-        """Forget streams that have been silent for long, now and then."""
-        if now_ns < self._next_sweep_ns:
+        """Forget streams that have been silent for long, now and then; and if there are many, the more silent half."""
+        is_crowded = len(self._streams) >= self._crowd
+        if now_ns < self._next_sweep_ns and not is_crowded:
             return
         self._next_sweep_ns = now_ns + Demand.MEMORY_NS
-        silent = [k for k, s in self._streams.items() if not s.waiting and self.demand.is_forgotten(s.share, now_ns)]
-        for key in silent:
-            del self._streams[key]
+        idle = sorted((s for s in self._streams.values() if not s.waiting), key=lambda s: s.share.touched_ns)
+        waiting = len(self._streams) - len(idle)  # bounded by permits
+        half = len(idle) // 2 if is_crowded else 0
+        for index, stream in enumerate(idle):
+            if index < half or self.demand.is_forgotten(stream.share, now_ns):
+                del self._streams[stream.key]
+        self._crowd = MAX_IDLE_STREAMS + 2 * waiting

@@ -303,6 +303,7 @@ class FramesServicer:
             except ServiceError as error:
                 return error
             session.on_frame(message, received_ns)
+            del data, message  # the next frame may be long in coming
 
     async def _write(self, stream: FrameStream, session: Session) -> None:
         """Write whatever is ready, in order, until the session is finished."""

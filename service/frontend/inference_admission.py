@@ -4,6 +4,7 @@ Owner: the event loop's thread.
 """
 
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
 from service.clock import Clock
 from service.errors import DeadlineExpiredError, Outcome, ServiceError
@@ -14,7 +15,6 @@ from service.observe.journal import RequestJournal, TraceContext
 from service.request import Completion, FrameBuffer, Request, StreamKey, Timeline, next_request_id
 from service.results.wants import Wants
 
-MAX_STREAM_KEYS = 4096
 _TENSORS_ONLY = Wants(options=None, tensor_indices=())
 
 
@@ -22,11 +22,11 @@ class StreamKeys:
     """Stream keys by name, for requests that come without a stream of their own: fairness counts per client.
 
     Requests of one key are batched in order of arrival, so that keys differ where order would only hold up: in priority
-    and in batch key.
+    and in batch key. A key is kept for as long as a request has it or a former remembers how it was served.
     """
 
     def __init__(self) -> None:
-        self._keys: dict[tuple[object, ...], StreamKey] = {}
+        self._keys: WeakValueDictionary[tuple[object, ...], StreamKey] = WeakValueDictionary()
 
     def get(self, name: str, call: Call) -> StreamKey:
         """Return the key of a client's or a sequence's requests."""
@@ -34,10 +34,12 @@ class StreamKeys:
         identity = (name, options.stream, options.delivery, options.priority, form.batch_key, form.face.name)
         key = self._keys.get(identity)
         if key is None:
-            if len(self._keys) >= MAX_STREAM_KEYS:
-                self._keys.clear()  # clients that come and go; those still here get a new key and a new share
             key = self._keys[identity] = StreamKey(options.stream or name, options.delivery)
         return key
+
+    def __len__(self) -> int:
+        """Return how many keys somebody has."""
+        return len(self._keys)
 
 
 def admit(
@@ -131,8 +133,11 @@ def _admit(
 def _frame(call: Call, version: ModelVersion) -> FrameBuffer:
     """Take a permit and put the inputs where the pipeline finds them. Raises OverloadedError or InvalidRequestError."""
     if version.unbound is not None:
-        return version.unbound.lease(tuple(arrays_of(call)))
-    rows, data = call.form.rows, call.data
+        arrays = tuple(arrays_of(call))
+        call.data = []  # as below
+        return version.unbound.lease(arrays)
+    # The call lives until its answer leaves, the received bytes no longer than somebody reads them.
+    rows, data, call.data = call.form.rows, call.data, []
     if rows == 1 and len(data) == 1 and (borrowed := version.arena.borrow(memoryview(data[0]))):
         return borrowed  # stays where it was received
     frame = version.arena.lease_rows(rows)

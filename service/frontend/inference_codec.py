@@ -39,7 +39,7 @@ class Call:
     Attributes:
         form: everything but id and data.
         request_id: as the client named it.
-        data: raw bytes of every input, in the engine's order; views of what was received.
+        data: raw bytes of every input, in the engine's order; views of what was received. Empty once it is admitted.
     """
 
     form: CallForm

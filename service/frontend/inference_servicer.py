@@ -182,6 +182,7 @@ class InferenceServicer:
             if data is None:
                 return
             stream.on_message(data, self._clock.now_ns(), deadline_ns)
+            del data  # the next one may be long in coming
 
     def _trace_of(self, context: Context) -> TraceContext | None:
         return trace_context(context) if self._settings.trace_every_frames else None

@@ -201,7 +201,8 @@ class BorrowedFrame:
         return self._is_released
 
     def release(self) -> None:
-        """Give the permit back. Idempotent."""
+        """Give the permit back, and let go of the memory. Idempotent."""
         if not self._is_released:
             self._is_released = True
+            del self.host  # the request may wait long for its turn to be answered
             self._permits.give_back()

@@ -1,6 +1,8 @@
 """Streams of requests: order, windows, newest-only delivery, cancellation, drains."""
 
 import asyncio
+import sys
+import tracemalloc
 
 import grpc
 import numpy as np
@@ -9,7 +11,9 @@ from structlog.testing import capture_logs
 
 from engines.device_simulated import FaultPlan
 from engines.errors import DeviceMemoryError, MisuseError
+from forebay.wire import frames_pb2 as frames_pb
 from forebay.wire import inference_pb2 as pb
+from service.frontend.inference_stream import InferStream
 from tests.support.inference import array_of, request_of, stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import ROW_BYTES, SimulatedDevices, eventually, real_server, simulated
@@ -271,3 +275,67 @@ async def test_what_nobody_foresaw_ends_its_request_and_not_the_stream(tmp_path,
         assert array_of((await call.read()).infer_response, "output").shape == (2, ROW_BYTES)
         await call.done_writing()
         assert await call.read() is grpc.aio.EOF
+
+
+def infer_stream(running):
+    """A stream without a client: what the front end makes of messages, at the moment they are read."""
+    servicer = running.server.inference
+    return InferStream(
+        servicer._lookup,
+        running.server.clock,
+        "client",
+        16,
+        ends_on_error=False,
+        on_output=lambda: None,
+        on_room=lambda: None,
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("is_borrowed", [False, True])
+@on_loop
+async def test_received_bytes_are_let_go_of_as_soon_as_nobody_reads_them(tmp_path, rows, is_borrowed):
+    """By the pipeline too, where it reads them in place: long before an answer's turn comes."""
+    devices = None if is_borrowed else SimulatedDevices()
+    async with real_server(simulated(tmp_path), devices=devices) as running:
+        if not is_borrowed:
+            running.hold()
+        stream = infer_stream(running)
+        data = sim_request(1, rows=rows).SerializeToString()
+        before = sys.getrefcount(data)
+        stream.on_message(data, running.server.clock.now_ns(), None)
+        if is_borrowed:
+            await eventually(lambda: stream._outbox)
+        assert sys.getrefcount(data) == before
+        if not is_borrowed:
+            running.release()
+        await eventually(lambda: stream.next_message() is not None)
+        stream.stop_reading()
+
+
+@pytest.mark.parametrize("protocol", ["open inference", "frames"])
+@on_loop
+async def test_a_stream_that_is_idle_holds_nothing_of_its_last_message(tmp_path, protocol):
+    nbytes = 8 << 20
+    async with real_server(simulated(tmp_path, input_bytes=nbytes, output="checksum"), permits=2) as running:
+        payload = bytes(nbytes)
+        tracemalloc.start()
+        try:
+            if protocol == "frames":
+                stream = await running.open()
+                await stream.send(1, payload)
+                assert (await stream.result()).status.code == frames_pb.STATUS_OK
+                half_close = stream.half_close
+            else:
+                call = stub_of(running).ModelStreamInfer()
+                request = pb.ModelInferRequest(model_name="sim")
+                request.inputs.add(name="input", datatype="UINT8", shape=[1, nbytes])
+                request.raw_input_contents.append(payload)
+                await call.write(request)
+                del request
+                assert not (await call.read()).error_message
+                half_close = call.done_writing
+            await eventually(lambda: tracemalloc.get_traced_memory()[0] < nbytes // 2)
+        finally:
+            tracemalloc.stop()
+        await half_close()

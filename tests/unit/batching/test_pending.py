@@ -5,7 +5,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching.pending import PendingQueue, Reason
+from service.batching.pending import MAX_IDLE_STREAMS, PendingQueue, Reason
 from service.batching.settings import BatchingSettings, QueuePolicy, TimeoutAction
 from service.request import Delivery
 from tests.support.batching import MS, request, stream
@@ -234,3 +234,18 @@ def check(pending, here):
         for place in group.queue:
             before = [r for r in here.values() if r.stream is place.entry.request.stream and r.id < place.id]
             assert all(r.batch_key == group.batch_key for r in before), "overtakes one of another group"
+
+
+def test_streams_that_come_and_go_are_remembered_up_to_a_limit_and_the_latest_longest():
+    pending, _ = queue_of()
+    camera, waiting = stream(), request()
+    pending.push(waiting, 0)
+    for now_ns in range(3 * MAX_IDLE_STREAMS):
+        passing = [request(), *([request(on=camera)] if now_ns % 100 == 0 else [])]
+        for each in passing:
+            pending.push(each, now_ns)
+            pending.discard(each.id)
+        assert pending.streams <= MAX_IDLE_STREAMS + 2 * len(pending) + 1
+    assert camera in pending._streams
+    assert pending.streams > MAX_IDLE_STREAMS // 3
+    assert waiting.id in pending

@@ -7,6 +7,7 @@ from engines.engine import EngineSpecs, TensorSpec
 from forebay.wire import inference_pb2 as pb
 from service.errors import InvalidRequestError, UnknownModelError
 from service.frontend import inference_lookup
+from service.frontend.inference_admission import StreamKeys
 from service.frontend.inference_codec import arrays_of
 from service.frontend.inference_errors import InferenceError
 from service.frontend.inference_face import ModelFace
@@ -90,6 +91,17 @@ def test_a_version_that_is_named_stays_named():
     models.serving = Version((3,), "2")
     with pytest.raises(InferenceError, match="version 1 is not at ready state"):
         lookup.check(parse(data_of(3, version="1")), "peer")
+
+
+def test_keys_of_streams_live_as_long_as_somebody_has_them():
+    _, call = lookup_of(Models(Version((3,)))).check(parse(data_of(3)), "peer")
+    keys = StreamKeys()
+    first = keys.get("peer", call)
+    assert keys.get("peer", call) is first
+    assert keys.get("other peer", call) is not first
+    assert len(keys) == 1  # nobody has the other
+    del first
+    assert len(keys) == 0
 
 
 def test_as_many_forms_are_kept_as_there_is_room_for(monkeypatch):
