@@ -15,6 +15,7 @@ from service.errors import InvalidRequestError
 from service.frontend import inference_tensors as tensors
 from service.frontend.inference_face import ModelFace, TensorFace
 from service.frontend.inference_options import CallOptions, read_options, value_of
+from service.frontend.inference_typed import typed_to_bytes
 
 BATCH_NOTE = (
     "NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension to be prepended to each "
@@ -265,7 +266,7 @@ def _typed(tensor: TensorFace, sent: Input, elements: int, face: ModelFace) -> b
         if elements == 0:
             return b""
         raise _no_data(tensor.name, face)
-    return tensors.typed_to_bytes(tensor, sent.contents, elements, face.name)
+    return typed_to_bytes(tensor, sent.contents, elements, face.name)
 
 
 def _no_data(name: str, face: ModelFace) -> InvalidRequestError:

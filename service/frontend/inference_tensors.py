@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol: the bytes of an input, and the bytes of an output. Pure.
+"""Tensors of the Open Inference Protocol: the raw bytes of an input, and the bytes of an output. Pure.
 
 Raw data are dense, row-major and little-endian. BYTES elements each have a four-byte length before them. No size that
 a client sends is believed before it was compared with the bytes that are really there; sizes are whole numbers of
@@ -7,69 +7,19 @@ Python, so that nothing overflows.
 
 import math
 import struct
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forebay.wire import inference_pb2 as pb
 from service.errors import InvalidRequestError
 from service.frontend.inference_face import TensorFace
 from service.frontend.inference_wire import Bytes
 
 LENGTH = struct.Struct("<I")
-CONTENTS_FIELD: Mapping[str, str] = MappingProxyType(
-    {
-        "BOOL": "bool_contents",
-        "INT8": "int_contents",
-        "INT16": "int_contents",
-        "INT32": "int_contents",
-        "INT64": "int64_contents",
-        "UINT8": "uint_contents",
-        "UINT16": "uint_contents",
-        "UINT32": "uint_contents",
-        "UINT64": "uint64_contents",
-        "FP32": "fp32_contents",
-        "FP64": "fp64_contents",
-        "BYTES": "bytes_contents",
-    }
-)
-"""Datatype -> the field of InferTensorContents that holds it. FP16 and BF16 have none."""
-
-
-def typed_to_bytes(face: TensorFace, contents: pb.InferTensorContents, elements: int, model: str) -> bytes:
-    """Return typed contents as raw bytes.
-
-    Raises:
-        InvalidRequestError: another field than that of the datatype is used, a number does not fit the datatype, or
-            there are not as many elements as the shape has.
-    """
-    field = CONTENTS_FIELD.get(face.datatype)
-    used = [descriptor.name for descriptor, _ in contents.ListFields()]
-    if used and used != [field]:
-        raise InvalidRequestError(
-            f"unexpected explicit tensor data for input tensor '{face.name}' for model '{model}' of type "
-            f"'{face.datatype}': {', '.join(used)}, but it takes {field or 'raw_input_contents'}"
-        )
-    if field is None:
-        raise InvalidRequestError(f"unable to find data for input tensor '{face.name}' for model '{model}' in request.")
-    values = getattr(contents, field)
-    if face.datatype == "BYTES":
-        return b"".join(LENGTH.pack(len(value)) + value for value in values)
-    if len(values) != elements:
-        raise InvalidRequestError(
-            f"unexpected explicit tensor data for input tensor '{face.name}' for model '{model}', byte size mismatch: "
-            f"expected {elements} elements, got {len(values)}"
-        )
-    try:
-        return np.array(list(values), face.spec.dtype).tobytes()  # Python numbers: numpy checks their range
-    except OverflowError:
-        raise InvalidRequestError(
-            f"unexpected explicit tensor data for input tensor '{face.name}' for model '{model}': a value does not fit "
-            f"{face.datatype}"
-        ) from None
+MAX_STRINGS = 1 << 17
+"""Elements of a BYTES input: each costs 0.6 µs on the event loop."""
 
 
 def wrong_size(face: TensorFace, expected: int, got: int, model: str) -> InvalidRequestError:
@@ -81,6 +31,7 @@ def wrong_size(face: TensorFace, expected: int, got: int, model: str) -> Invalid
 
 def split_strings(face: TensorFace, data: Bytes, elements: int, model: str) -> list[bytes]:
     """Return the elements of a BYTES tensor. Raises InvalidRequestError if there are not exactly `elements`."""
+    check_count(face, elements, model)
     view = memoryview(data)
     strings: list[bytes] = []
     start, end = 0, len(view)
@@ -106,6 +57,15 @@ def split_strings(face: TensorFace, data: Bytes, elements: int, model: str) -> l
             f"expected {elements} string elements for inference input '{face.name}' for model '{model}', got {count}"
         )
     return strings
+
+
+def check_count(face: TensorFace, elements: int, model: str) -> None:
+    """Raise InvalidRequestError if a BYTES tensor has more elements than are taken."""
+    if elements > MAX_STRINGS:
+        raise InvalidRequestError(
+            f"inference input '{face.name}' for model '{model}' has {elements} string elements; at most {MAX_STRINGS} "
+            "are taken: send several requests"
+        )
 
 
 def strings_to_array(strings: list[bytes], shape: tuple[int, ...], face: TensorFace, model: str) -> NDArray[np.object_]:

@@ -7,7 +7,7 @@ from onnx import TensorProto
 
 from engines.datatypes import DTYPE_BY_NAME
 from forebay.wire import inference_pb2 as pb
-from service.frontend.inference_tensors import CONTENTS_FIELD
+from service.frontend.inference_typed import CONTENTS_FIELD
 from tests.support import models
 from tests.support.inference import stub_of
 from tests.support.loops import on_loop
