@@ -5,7 +5,6 @@ empty cache folder, then with what that start left there. CPU time stands beside
 more. Memory is the proportional set size after `IDLE_S` seconds without a stream; pages shared with others are divided.
 """
 
-import argparse
 import tempfile
 import time
 from dataclasses import dataclass
@@ -58,18 +57,3 @@ def _start(config: Path) -> Start:
         cpu_s = server.cpu_s()
         time.sleep(IDLE_S)  # noqa: TID251 - what is measured is that nothing happens
         return Start(ready_s, cpu_s, server.pss_bytes() / (1 << 20))
-
-
-def main() -> None:
-    """Measure and print."""
-    argparse.ArgumentParser(prog="python -m bench.startup", description=__doc__).parse_args()
-    result = measure_startup()
-    first = result.first
-    print(
-        f"first start, nothing saved: ready in {first.ready_s:.2f} s, {first.cpu_s:.2f} s of CPU, {first.pss_mb:.0f} MB"
-    )
-    print(f"later starts: ready in {result.ready_s} s, {result.cpu_s} s of CPU; idle PSS {result.pss_mb} MB")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,5 @@
 """What many streams cost: memory of the server per open stream, and CPU per frame at 1 and at 256 streams."""
 
-import argparse
 import asyncio
 import contextlib
 from collections.abc import Iterator
@@ -74,16 +73,3 @@ def _memory(server: RunningServer) -> Iterator[Row]:
         per_stream = Spread.of([(held_bytes - empty_bytes) / count / 1024])
         note = f"{held_bytes / (1 << 20):.0f} MB in all; a frame of {PAYLOAD_BYTES // 1000} KB was sent on each"
         yield Row(f"memory per open stream, {count} streams", per_stream, "KB", note=note)
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.streams", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer runs and cases, as `python -m bench --check`")
-    given = parser.parse_args()
-    for row in rows(is_quick=given.quick):
-        print(f"{row.what}: {row.value} {row.unit} {row.note}")
-
-
-if __name__ == "__main__":
-    main()

@@ -6,7 +6,6 @@ batch sizes of one session with one thread on prepared input: no server, no clie
 turns, and each quotient is of neighbours.
 """
 
-import argparse
 import json
 import math
 import subprocess
@@ -187,16 +186,3 @@ def load(address: str, *options: str, command: tuple[str, ...] = ()) -> dict[str
             raise RuntimeError(f"forebay load ended with {done.returncode} and no report: {done.stderr.strip()}")
         report: dict[str, Any] = json.loads(path.read_text())
         return report
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.throughput", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer runs and cases, as `python -m bench --check`")
-    given = parser.parse_args()
-    for row in rows(is_quick=given.quick):
-        print(f"{row.what}: {row.value} {row.unit} {row.verdict} {row.note}")
-
-
-if __name__ == "__main__":
-    main()
