@@ -12,7 +12,7 @@ IMAGE ?= forebay
 PYTEST := $(BIN)/python -m pytest
 # Seconds that one test may take before the run ends; pyproject.toml has the limit for all others.
 PATIENT := -o faulthandler_timeout=900
-# pytest ends with 5 when nothing was selected, which is no failure where a selection may be empty.
+# pytest ends with 5 when nothing was selected, which is no failure where a selection may be empty: of what failed, too.
 MAY_BE_EMPTY := || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
 # A folder of tests/heavy with a requirements.txt gets an environment of its own, .venv-<folder>, on top of the locked one.
 # With a requirements-alone.txt it gets just that: foreign clients want other versions of the same libraries.
@@ -37,7 +37,7 @@ demo: $(READY) ## Play the bundled clip as cameras over real streams; pictures i
 
 .PHONY: test
 test: $(READY) ## Run the tests (at most 3 minutes on 2 cores)
-	@$(PYTEST) -n $(JOBS) $(ARGS)
+	@$(PYTEST) -n $(JOBS) $(ARGS) $(if $(findstring --lf,$(ARGS)),$(MAY_BE_EMPTY))
 
 .PHONY: test-heavy
 test-heavy: $(READY) $(addprefix test-heavy-,$(HEAVY)) ## Run only what is heavy

@@ -35,6 +35,17 @@ def test_every_target_is_phony():
     assert targets == phony
 
 
+@pytest.mark.parametrize(("arguments", "code"), [("", 5), ("--lf", 0)])
+def test_tests_of_which_none_failed_are_no_failure_and_none_at_all_are_one(tmp_path, arguments, code):
+    """As CI tries again what failed, which may all be heavy."""
+    (tmp_path / "pytest").write_text("#!/bin/sh\nexit 5\n")
+    (tmp_path / "pytest").chmod(0o755)
+    (tmp_path / "ready").touch()
+    given = [f"PYTEST={tmp_path}/pytest", f"READY={tmp_path}/ready", "LOCKS=", f"ARGS={arguments}"]
+    ended = subprocess.run(["make", "test", *given], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert (f"Error {code}" in ended.stderr, ended.returncode) == ((True, 2) if code else (False, 0))
+
+
 @pytest.mark.parametrize("target", ["demo", "test", "lint", "bench"])
 def test_commands_set_up_the_environment_themselves(target):
     assert re.search(rf"^{target}: \$\(READY\)", MAKEFILE, flags=re.MULTILINE)
