@@ -111,7 +111,7 @@ def test_twenty_clients_that_never_read_hurt_nobody(tmp_path, record_property):
             return alone, beside, sizes
 
         alone, beside, sizes = asyncio.run(run())
-    ratio = statistics.median(beside) / statistics.median(alone)
+    ratio = min(beside) / min(alone)  # whatever else the machine does only adds, and slow readers hurt in every phase
     print(f"p99 alone {alone} ms, beside {SLOW} slow readers {beside} ms, ratio {ratio:.2f}")  # noqa: T201
     print("growth in MB:", [round(size / (1 << 20), 1) for size in sizes])  # noqa: T201
     record_property("ratio", ratio)
