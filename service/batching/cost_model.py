@@ -159,18 +159,28 @@ class CostModel:
         floor = self.sizes[position]
         return floor if floor * self.execute_base[padded] > rows * self.execute_base[floor] else rows
 
-    def lone_ns(self, *, is_idle: bool) -> float:
-        """Return execution, download and delivery of a lone row.
+    def lone_ns(self) -> float:
+        """Return execution, download and delivery of a lone row behind others."""
+        return self.mean_ns(1) + self.d2h_ns(1)
 
-        Neither drift nor delivery makes it longer on an idle executor: the run that would correct them has to happen.
+    def probe_ns(self) -> float:
+        """Return upload, execution, download and delivery of a lone row on an idle executor.
+
+        No drift makes it longer, nor delivery with nothing on its way out: the run that would correct them must happen.
         """
-        ratio = self.execute_drift.ratio
-        out_ns = self._download_ns(1) if is_idle and self.is_delivery_idle else self.d2h_ns(1)
-        return self.execute_base[1] * (min(1.0, ratio) if is_idle else ratio) + out_ns
+        least_ns = self.least_service_ns()
+        return least_ns if self.is_delivery_idle else least_ns + self.delivery_ns + self.delivery_interval_ns / 2
 
     def least_service_ns(self) -> float:
-        """Return the least that a lone row needs on an idle executor, from decision to outputs in host memory."""
-        return self.h2d_ns(1) + self.execute_base[1] * min(1.0, self.execute_drift.ratio) + self._download_ns(1)
+        """Return the least that a lone row needs on an idle executor, from decision to outputs in host memory.
+
+        No stage counts as slower than calibrated: see `probe_ns`.
+        """
+        return (
+            self._h2d_base[1] * min(1.0, self.h2d_drift.ratio)
+            + self.execute_base[1] * min(1.0, self.execute_drift.ratio)
+            + self._d2h_base[1] * min(1.0, self.d2h_drift.ratio)
+        )
 
     def observe(self, rows: int, h2d_ns: int, execute_ns: int, d2h_ns: int = 0) -> None:
         """Learn from one executed batch of `rows` rows. A duration of 0 or less was not measured and is ignored."""

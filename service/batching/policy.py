@@ -62,7 +62,8 @@ def decide(
     if lane is None or now_ns < bind_ns:
         return _shed_or_sleep(now_ns, pending, cost, bind_ns)
     is_idle = lane.in_flight == 0
-    shed_ids = _hopeless(pending, max(now_ns + cost.h2d_ns(1), free_ns) + cost.lone_ns(is_idle=is_idle))
+    soonest_ns = now_ns + cost.probe_ns() if is_idle else max(now_ns + cost.h2d_ns(1), free_ns) + cost.lone_ns()
+    shed_ids = _hopeless(pending, soonest_ns)
     if shed_ids:
         return Shed(shed_ids)
     situation = Situation(now_ns, group, pending, cost, largest, rate, free_ns, lane.lane.index)

@@ -264,10 +264,10 @@ def test_drift_alone_never_makes_an_idle_executor_look_too_slow():
     model = cost_model()
     calibrated_ns = model.least_service_ns()
     for _ in range(200):
-        model.observe(1, 0, 10**9)
-    assert model.execute_drift.ratio == 8.0
-    assert model.least_service_ns() == calibrated_ns
-    assert model.lone_ns(is_idle=False) > 8 * model.lone_ns(is_idle=True) * 0.9
+        model.observe(1, 10**9, 10**9, 10**9)
+    assert {drift.ratio for drift in (model.h2d_drift, model.execute_drift, model.d2h_drift)} == {8.0}
+    assert model.least_service_ns() == model.probe_ns() == calibrated_ns
+    assert model.h2d_ns(1) + model.lone_ns() == pytest.approx(8 * calibrated_ns)
 
 
 @pytest.mark.parametrize("sizes", [(), (0, 1), (-1,)])

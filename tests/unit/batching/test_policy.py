@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.batching.core import FormerCore
+from service.batching.cost_model import CostModel, CostTable
 from service.batching.decision import Form
 from service.batching.policy import decide
 from service.batching.settings import BatchingSettings, QueuePolicy
@@ -183,17 +184,25 @@ def test_least_served_streams_go_first_in_a_sustained_overload():
     assert {r.stream.name for r in rig.batches[0].requests} == {"starved"}
 
 
-def test_probe_runs_on_an_idle_executor_however_bad_the_drift_looks():
-    rig = CoreRig()
-    rig.cost.execute_drift.ratio = rig.cost.execute_drift.factor = 8.0
+@pytest.mark.parametrize("stage", ["h2d", "execute", "d2h"])
+def test_probe_runs_on_an_idle_executor_however_bad_the_drift_looks(stage):
+    sizes = tuple(range(1, 33))
+    table = CostTable.affine(sizes, 4 * MS, 0, h2d_ns=(4 * MS, 0), d2h_ns=(4 * MS, 0))
+    rig = CoreRig(cost=CostModel(sizes, table))
+    drift = getattr(rig.cost, f"{stage}_drift")
+    drift.ratio = drift.factor = 8.0
     rig.cost._seen.add(1)
     for _ in range(50):
         rig.arrive(33)
-        rig.advance(4)
+        rig.advance(12)
         while rig.running:
-            rig.finish()
+            (batch,) = rig.running
+            rig.core.compute_ended(batch, rig.now_ns, 4 * MS, 4 * MS)
+            rig.lanes[0].free(batch)
+            rig.core.slot_freed(0, batch.slot_index, 4 * MS)
+            rig.running.clear()
     assert not rig.completions
-    assert rig.cost.execute_drift.ratio < 1.1
+    assert drift.ratio < 1.1
 
 
 def test_lower_level_fills_the_room_that_is_left():
