@@ -6,8 +6,8 @@ Theory of operation
     order of arrival, so a request inherits the earliest key of those behind it on its stream. A request behind one of
     another group of the same stream is *held*: it belongs to no group until those before it are gone.
 
-    Request without a deadline: ordered as if it had one second, and never expired. So it is neither starved by a steady
-    overload of urgent frames nor in front of them.
+    A request without a deadline, or with a distant one, is ordered as if it had one second. So it is neither starved by
+    a steady overload of urgent frames nor in front of them. It expires when its own deadline says so, or never.
 
     Everything here is bookkeeping; what runs when is decided in `policy`, which reads this and changes nothing.
 
@@ -30,7 +30,7 @@ NEVER_NS = 1 << 62
 LATEST_NS = NEVER_NS - 1
 """An absurdly late deadline is still a deadline."""
 SOFT_BUDGET_NS = 1_000_000_000
-"""Where a request without a deadline stands in the order: behind frames, but not for ever."""
+"""Where a request stands in the order that has no deadline, or a later one: behind frames, but not for ever."""
 DELAYED_NS = 1 << 61
 """Added to the order key of a request whose queue timeout passed under DELAY: behind everything unexpired."""
 
@@ -89,10 +89,13 @@ class Group:
         rows: sum of their sizes.
         tall_entries: entries of more than one row.
         soft_entries: entries without a deadline.
-        loose_entries: entries whose order key is not their deadline.
+        early_entries: entries whose order key is before their deadline, those without one among them.
+        delayed_entries: entries whose order key is after their deadline.
     """
 
-    __slots__ = ("batch_key", "level", "loose_entries", "queue", "rows", "soft_entries", "tall_entries")
+    __slots__ = (
+        "batch_key", "delayed_entries", "early_entries", "level", "queue", "rows", "soft_entries", "tall_entries",
+    )  # fmt: skip
 
     def __init__(self, level: int, batch_key: Hashable) -> None:
         self.level = level
@@ -101,7 +104,8 @@ class Group:
         self.rows = 0
         self.tall_entries = 0
         self.soft_entries = 0
-        self.loose_entries = 0
+        self.early_entries = 0
+        self.delayed_entries = 0
 
     def add(self, entry: Entry) -> None:
         """Put `entry` in its place."""
@@ -119,16 +123,15 @@ class Group:
     def _count(self, entry: Entry, step: int) -> None:
         self.rows += step * entry.rows
         self.tall_entries += step * (entry.rows > 1)
-        if entry.deadline_ns == NEVER_NS:
-            self.soft_entries += step
-        elif entry.order_key != entry.deadline_ns:
-            self.loose_entries += step
+        self.soft_entries += step * (entry.deadline_ns == NEVER_NS)
+        self.early_entries += step * (entry.order_key < entry.deadline_ns)
+        self.delayed_entries += step * (entry.order_key > entry.deadline_ns)
 
 
 class StreamState:
     """What is known of one stream: its waiting entries in order of arrival, and how it was served."""
 
-    __slots__ = ("groups_waiting", "held_entries", "key", "share", "waiting")
+    __slots__ = ("held_entries", "key", "share", "waiting")
 
     def __init__(self, key: StreamKey, share: StreamShare) -> None:
         self.key = key
@@ -202,9 +205,8 @@ class PendingQueue:
     def _own_key(self, request: Request) -> int:
         if not self._is_by_deadline:
             return request.arrival_ns
-        if request.deadline_ns is None:
-            return request.arrival_ns + SOFT_BUDGET_NS
-        return min(request.deadline_ns, LATEST_NS)
+        soft_ns = request.arrival_ns + SOFT_BUDGET_NS
+        return soft_ns if request.deadline_ns is None else min(request.deadline_ns, soft_ns)
 
     def _supersede(self, stream: StreamState) -> list[tuple[Request, Reason]]:
         if stream.key.delivery is not Delivery.LATEST:

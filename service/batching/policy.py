@@ -131,11 +131,11 @@ def _hopeless(pending: PendingQueue, before_ns: float) -> tuple[int, ...]:
     ids: list[int] = []
     for group in pending.groups.values():
         queue = group.queue
-        if group.loose_entries:
+        if group.delayed_entries:
             ids.extend(place.id for place in queue if place.entry.deadline_ns < before_ns)
             continue
         for place in queue:
-            if place.order_key >= before_ns:
+            if place.order_key >= before_ns:  # no deadline is before the order key
                 break
             if place.entry.deadline_ns < before_ns:
                 ids.append(place.id)
@@ -165,9 +165,14 @@ def _shed_or_sleep(now_ns: int, pending: PendingQueue, cost: CostModel, bind_ns:
 def _earliest_deadline_ns(group: Group) -> int:
     if group.soft_entries == len(group.queue):
         return NEVER_NS
-    if group.soft_entries or group.loose_entries:
+    if group.delayed_entries:
         return min(place.entry.deadline_ns for place in group.queue)
-    return group.queue[0].order_key
+    earliest_ns = NEVER_NS
+    for place in group.queue:
+        if place.order_key >= earliest_ns:  # and so is every later deadline
+            break
+        earliest_ns = min(earliest_ns, place.entry.deadline_ns)
+    return earliest_ns
 
 
 def _gather_until_ns(situation: Situation, guard_ns: int, settings: BatchingSettings) -> int:

@@ -78,7 +78,7 @@ def choose(situation: Situation, rows: int) -> Form:
 def _tightest_ns(group: Group, rows: int) -> int:
     """Return the smallest deadline among the first `rows` rows of the group."""
     queue = group.queue
-    if not group.soft_entries and not group.loose_entries:
+    if not (group.early_entries or group.delayed_entries):
         return queue[0].order_key
     return min(place.entry.deadline_ns for place in queue[:rows])
 

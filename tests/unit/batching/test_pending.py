@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.batching.pending import MAX_IDLE_STREAMS, PendingQueue, Reason
+from service.batching.policy import _earliest_deadline_ns, _hopeless
 from service.batching.settings import BatchingSettings, QueuePolicy, TimeoutAction
 from service.request import Delivery
 from tests.support.batching import MS, request, stream
@@ -55,6 +56,12 @@ def test_request_without_deadline_stands_behind_frames_but_not_for_ever():
     frame, much_later = request(0, 33), request(2_000 * MS, 33)
     pending, _ = queue_of(patient, frame, much_later)
     assert only_order(pending) == [frame.id, patient.id, much_later.id]
+
+
+def test_distant_deadline_is_no_worse_than_none():
+    distant, much_later, soon = request(0, 60_000), request(2_000 * MS, 33), request(0, 900)
+    pending, _ = queue_of(distant, much_later, soon)
+    assert only_order(pending) == [soon.id, distant.id, much_later.id]
 
 
 def test_requests_of_another_batch_key_wait_in_another_group():
@@ -171,7 +178,7 @@ def operations(draw):
                     st.just("push"),
                     st.integers(0, 3),  # stream
                     st.sampled_from(["a", "b"]),  # batch key
-                    st.sampled_from([None, 1, 5, 33]),  # budget
+                    st.sampled_from([None, 1, 5, 33, 2_000]),  # budget
                     st.integers(0, 3),  # priority
                     st.sampled_from([None, 2]),  # timeout
                 ),
@@ -213,6 +220,8 @@ def test_nothing_is_lost_and_streams_keep_their_order_whatever_happens(steps, ac
                 pending.discard(chosen)
             del here[chosen]
         check(pending, here)
+        lost = {one.id for one in here.values() if one.deadline_ns is not None and one.deadline_ns < now_ns + 6 * MS}
+        assert set(_hopeless(pending, now_ns + 6 * MS)) == lost
 
 
 def check(pending, here):
@@ -221,6 +230,9 @@ def check(pending, here):
         assert group.queue == sorted(group.queue)
         assert group.rows == sum(place.entry.rows for place in group.queue) > 0
         assert group.soft_entries == sum(place.entry.request.deadline_ns is None for place in group.queue)
+        assert group.early_entries == sum(place.order_key < place.entry.deadline_ns for place in group.queue)
+        assert group.delayed_entries == sum(place.order_key > place.entry.deadline_ns for place in group.queue)
+        assert _earliest_deadline_ns(group) == min(place.entry.deadline_ns for place in group.queue)
         last = {}
         for place in group.queue:
             assert place.entry.request.batch_key == group.batch_key
