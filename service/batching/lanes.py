@@ -85,7 +85,9 @@ class LaneState:
 class BindingGuard:
     """How long before the last moment a batch is bound: the running p99 of how late its upload was taken up.
 
-    That is late timers, the former's turn at the interpreter, and the hand-over to the upload stage.
+    That is late timers, the former's turn at the interpreter, and the hand-over to the upload stage. Only batches that are
+    bound late show it. If timers have been so late that none is any more, it is tried anew after LATENESS_WINDOW batches:
+    what made them late, a model that was loaded perhaps, may be over.
 
     Attributes:
         guard_ns: the p99, never below the least that was asked for.
@@ -96,18 +98,29 @@ class BindingGuard:
         self._least_ns = least_ns
         self._lateness: deque[int] = deque(maxlen=LATENESS_WINDOW)
         self._until_refresh = LATENESS_REFRESH
+        self._unobserved = 0
         self.guard_ns = least_ns
         self.usual_ns = least_ns
 
     def observe(self, late_ns: int) -> None:
         """Learn from one batch that was bound late: how long after the instant meant for it its upload started."""
         self._lateness.append(max(0, late_ns))
+        self._unobserved = 0
         self._until_refresh -= 1
         if self._until_refresh == 0:
             self._until_refresh = LATENESS_REFRESH
             ranked = sorted(self._lateness)
             self.guard_ns = max(self._least_ns, ranked[int(0.99 * (len(ranked) - 1))])
             self.usual_ns = max(self._least_ns, ranked[len(ranked) // 2])
+
+    def pass_over(self) -> None:
+        """Note that a batch was bound for another reason: it shows nothing."""
+        self._unobserved += 1
+        if self._unobserved == LATENESS_WINDOW:
+            self._unobserved = 0
+            self._lateness.clear()
+            self._until_refresh = LATENESS_REFRESH
+            self.usual_ns = self._least_ns
 
     def within(self, largest_ns: float) -> int:
         """Return the guard, held to `largest_ns` but never below the least that was asked for."""

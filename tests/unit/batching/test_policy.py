@@ -78,6 +78,21 @@ def test_late_timers_bind_at_once_and_one_deeper():
     assert {b.formed_ns for b in rig.batches} == {rig.now_ns}
 
 
+def test_late_binding_is_tried_again_after_timers_were_late_for_a_while():
+    rig = CoreRig(BatchingSettings(1), cost_model(1))
+    for _ in range(16):
+        rig.core.lanes.guard.observe(2 * MS)
+    depths = []
+    for _ in range(300):
+        while len(rig.core.pending) < 3:
+            rig.arrive(200)
+        depths.append(rig.core.lanes.in_flight)
+        rig.advance(3.2)
+        rig.finish()
+    assert depths[:256] == [3] * 256, "bound at once, for now"
+    assert set(depths[-16:]) <= {1, 2}
+
+
 def test_rare_late_timers_do_not_end_late_binding():
     rig = CoreRig(BatchingSettings(1), cost_model(1))
     for number in range(64):
