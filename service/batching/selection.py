@@ -170,14 +170,19 @@ def _take(candidates: list[Place], rows: int, *, is_unit: bool) -> tuple[list[in
 
 
 def _fill(situation: Situation, ids: list[int], room: int, done_ns: float) -> int:
-    """Append to `ids` what other levels can add in `room` rows without being late; return the rows added."""
+    """Append to `ids` what other levels can add in `room` rows without being late; return the rows added.
+
+    What comes behind a frame of its own stream that would be late stays too: another lane may still serve that one.
+    """
     lead = situation.group
     others = [g for g in situation.pending.groups.values() if g.batch_key == lead.batch_key and g is not lead]
     added = 0
+    passed_over: set[StreamState] = set()
     for group in sorted(others, key=lambda other: other.level):
         for place in group.queue:
             entry = place.entry
-            if entry.deadline_ns < done_ns:
+            if entry.deadline_ns < done_ns or entry.stream in passed_over:
+                passed_over.add(entry.stream)
                 continue
             if entry.rows > room - added:
                 return added

@@ -229,6 +229,21 @@ def test_lower_level_fills_the_room_that_is_left():
     assert ids(batch) == [r.id for r in high + low]
 
 
+def test_frame_does_not_fill_room_past_one_of_its_stream_that_would_be_late_there():
+    levels = BatchingSettings(32, priority_levels=2, default_priority_level=2)
+    rig = CoreRig(levels, lanes=[StrictLane(0), StrictLane(1)])
+    for _ in rig.lanes:
+        rig.arrive(200, rows=32, priority=1)
+    camera = stream()
+    tight, patient = (rig.arrive(ms, on=camera, priority=2, step=False) for ms in (16, 80))
+    for _ in range(14):
+        rig.arrive(60, priority=1, step=False)
+    rig.step()
+    rig.advance(11)
+    assert [tight in batch.requests for batch in rig.batches[2:]] == [False, True], "the second lane is in time for it"
+    assert patient in rig.batches[3].requests
+
+
 def test_urgent_level_goes_first_when_there_is_no_room():
     rig = busy_rig(settings=BatchingSettings(4, priority_levels=2, default_priority_level=2), cost=cost_model(4))
     low = [rig.arrive(60, priority=2, step=False) for _ in range(4)]
