@@ -85,9 +85,9 @@ class LaneState:
 class BindingGuard:
     """How long before the last moment a batch is bound: the running p99 of how late its upload was taken up.
 
-    That is late timers, the former's turn at the interpreter, and the hand-over to the upload stage. Only batches that are
-    bound late show it. If timers have been so late that none is any more, it is tried anew after LATENESS_WINDOW batches:
-    what made them late, a model that was loaded perhaps, may be over.
+    That is late timers, the former's turn at the interpreter, and the hand-over to the upload stage. Only batches that
+    are bound late show it. Once it was so large that none is, that is tried anew after LATENESS_WINDOW batches: what
+    made them late, a model that was loaded perhaps, may be over.
 
     Attributes:
         guard_ns: the p99, never below the least that was asked for.

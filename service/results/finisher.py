@@ -5,12 +5,16 @@ One job and one wake-up per batch. A batch from which nobody wants typed results
 
 from collections.abc import Sequence
 
-from service.errors import InvariantError, ServiceError
+import structlog
+
+from service.errors import CorruptResultError, ServiceError
 from service.models.description import Task
 from service.request import Completion, CompletionSink
 from service.results.result import make_result
 from service.results.wants import Wants
 from service.worker_pool import WorkerPool
+
+log = structlog.get_logger(__name__)
 
 
 class ResultFinisher:
@@ -23,28 +27,30 @@ class ResultFinisher:
 
     def finish(self, completions: Sequence[Completion]) -> None:
         """Hand on the completions of one batch."""
-        if self._task is not None and any(self._wants_typed(completion) for completion in completions):
-            self._pool.submit_result(lambda: self._finish_typed(completions))
+        task = self._task
+        if task is not None and any(_wants_typed(completion) for completion in completions):
+            self._pool.submit_result(lambda: self._finish_typed(task, completions))
         else:
             self._sink.post(completions)
 
-    def _wants_typed(self, completion: Completion) -> bool:
-        wants: Wants = completion.request.wants
-        return completion.error is None and wants.options is not None and not completion.request.is_cancelled
+    def _finish_typed(self, task: Task, completions: Sequence[Completion]) -> None:
+        for completion in completions:
+            if _wants_typed(completion):
+                _make(task, completion)
+        self._sink.post(completions)
 
-    def _finish_typed(self, completions: Sequence[Completion]) -> None:
-        try:
-            for completion in completions:
-                if self._wants_typed(completion):
-                    self._make(completion)
-        finally:
-            self._sink.post(completions)
 
-    def _make(self, completion: Completion) -> None:
-        request = completion.request
-        try:
-            if self._task is None or completion.outputs is None:
-                raise InvariantError("a typed result without a task or outputs")
-            completion.result = make_result(self._task, completion.outputs, request.wants.options, request.frame_size)
-        except ServiceError as error:
-            completion.error = error
+def _wants_typed(completion: Completion) -> bool:
+    wants: Wants = completion.request.wants
+    return completion.error is None and wants.options is not None and not completion.request.is_cancelled
+
+
+def _make(task: Task, completion: Completion) -> None:
+    request = completion.request
+    try:
+        completion.result = make_result(task, completion.outputs or (), request.wants.options, request.frame_size)
+    except ServiceError as error:
+        completion.error = error
+    except Exception:  # one frame's numbers: neither an empty answer nor the end of the server
+        log.exception("a typed result cannot be made", request=request.id)
+        completion.error = CorruptResultError("no typed result can be made of the model's outputs")
