@@ -99,7 +99,12 @@ class FrameArena:
         return BorrowedFrame(self._permits, host, self.dense_offsets)
 
     def lease_rows(self, rows: int) -> FrameBuffer:
-        """Take a permit and a buffer for a request of `rows` rows. Raises OverloadedError when there is none."""
+        """Take a permit and a buffer for a request of `rows` rows.
+
+        Raises:
+            OverloadedError: there is none now.
+            InvalidRequestError: it is larger than all requests of several rows may be together.
+        """
         if rows == 1:
             return self.lease()
         self._permits.take()

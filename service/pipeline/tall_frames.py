@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from engines.device import Device, HostBuffer
 from engines.engine import TensorSpec
 from engines.errors import DeviceMemoryError
-from service.errors import OverloadedError
+from service.errors import InvalidRequestError, OverloadedError
 
 DEFAULT_LIMIT_BYTES = 256 << 20
 
@@ -51,7 +51,12 @@ class TallFrames:
         self.leased_count = 0
 
     def take(self, rows: int) -> TallBuffer:
-        """Take a buffer of at least `rows` rows. Raises OverloadedError if the limit or the machine has no room."""
+        """Take a buffer of at least `rows` rows.
+
+        Raises:
+            OverloadedError: the others, or the machine, leave no room for it now.
+            InvalidRequestError: there will never be room for it.
+        """
         capacity = 1 << (rows - 1).bit_length()
         with self._lock:
             free = self._free.get(capacity)
@@ -79,6 +84,11 @@ class TallFrames:
         for row_bytes in self._row_bytes:
             offsets.append(nbytes)
             nbytes += -(-row_bytes * capacity // self._alignment_bytes) * self._alignment_bytes
+        if nbytes > self._limit_bytes:
+            raise InvalidRequestError(
+                f"a request of so many rows takes {nbytes} bytes (for {capacity} rows), and all such requests together "
+                f"may hold {self._limit_bytes}: split it"
+            )
         while self._held_bytes + nbytes > self._limit_bytes:
             self._free_one()
         self._device.attach_thread()  # the front end's

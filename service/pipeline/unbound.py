@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from engines.device import HostBuffer
 from engines.engine import EngineSpecs, UnboundEngine
 from engines.errors import ExecutionError
-from service.errors import InvariantError, OverloadedError
+from service.errors import InvalidRequestError, InvariantError, OverloadedError
 from service.pipeline.arena import Permits
 from service.pipeline.delivery import Delivery
 from service.pipeline.execute import ExecutingStage
@@ -46,8 +46,18 @@ class UnboundFrames:
         self._held_bytes = 0
 
     def lease(self, arrays: Arrays) -> "UnboundFrame":
-        """Take a permit and count the arrays. Raises OverloadedError."""
+        """Take a permit and count the arrays.
+
+        Raises:
+            OverloadedError: the others leave no room for them now.
+            InvalidRequestError: there will never be room for them.
+        """
         nbytes = sum(nbytes_of(array) for array in arrays)
+        if nbytes > self._limit_bytes:
+            raise InvalidRequestError(
+                f"the inputs hold {nbytes} bytes, and those of all requests with varying shapes may hold "
+                f"{self._limit_bytes} bytes together: send fewer rows or smaller ones"
+            )
         self._permits.take()
         with self._lock:
             is_room = self._held_bytes + nbytes <= self._limit_bytes

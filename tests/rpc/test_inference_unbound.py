@@ -98,8 +98,14 @@ async def test_what_unbound_requests_hold_together_is_bounded(repository):
         version = running.version("varying")
         version.unbound = UnboundFrames(running.server.permits, 100)
         infer = stub_of(running).ModelInfer
-        with pytest.raises(grpc.aio.AioRpcError, match="may hold 100 bytes together"):
+        with pytest.raises(grpc.aio.AioRpcError, match="may hold 100 bytes together: send fewer") as never:
             await infer(request_of("varying", x=np.zeros((1, 26), np.float32)))
+        assert never.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        held = version.unbound.lease((np.zeros(1, np.float32),))
+        with pytest.raises(grpc.aio.AioRpcError, match="may hold 100 bytes together; send fewer") as later:
+            await infer(request_of("varying", x=np.zeros((1, 25), np.float32)))
+        assert later.value.code() == grpc.StatusCode.UNAVAILABLE
+        held.release()
         await infer(request_of("varying", x=np.zeros((1, 25), np.float32)))
         await infer(request_of("varying", x=np.zeros((1, 25), np.float32)))
 

@@ -5,7 +5,7 @@ import pytest
 
 from engines.device_host import HostDevice
 from engines.engine import TensorSpec
-from service.errors import OverloadedError
+from service.errors import InvalidRequestError, OverloadedError
 from service.pipeline.arena import FrameArena, Permits
 from tests.support.clock import ManualClock
 
@@ -57,6 +57,13 @@ def test_more_than_the_limit_is_refused_and_takes_no_permit():
     assert permits.taken_count == 1
     lease.release()
     arena.lease_rows(4).release()
+
+
+def test_request_that_could_never_fit_is_told_to_split_and_not_to_try_again():
+    arena, permits = arena_of(limit_bytes=200)
+    with pytest.raises(InvalidRequestError, match="split it"):
+        arena.lease_rows(9)
+    assert permits.taken_count == arena.leased_count == 0
 
 
 def test_buffers_of_another_capacity_make_room():
