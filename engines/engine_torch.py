@@ -12,7 +12,7 @@ Theory of operation
 Safety: nothing is unpickled into objects. A .pt2 is loaded with weights only, and one that holds pickled objects is
 refused; TorchScript has its own restricted reader. A model is still a program: load models that you trust.
 
-Not here: tensors without a fixed row size, bfloat16 inputs and outputs, AOTInductor packages (native code).
+Not here: tensors without a fixed row size, AOTInductor packages (native code).
 """
 
 from collections.abc import Mapping

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from engines.datatypes import BF16
 from engines.device import Device, DeviceBuffer, DeviceStream
 from engines.device_host import HostDevice
 from engines.errors import BackendUnavailableError, DeviceMemoryError, EngineError, ExecutionError
 from engines.host_memory import memory_of
 from engines.pytorch.program import TORCH_DTYPE_BY_NUMPY, first_line
+
+_BITS = np.dtype(np.int16)  # of bfloat16, which the array interface has no name for
 
 
 class CpuPlace:
@@ -66,8 +69,9 @@ class CudaPlace:
 
     def tensor_over(self, buffer: DeviceBuffer, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> torch.Tensor:
         """Return a tensor over the first bytes of `buffer`."""
-        interface = {"shape": shape, "typestr": dtype.str, "data": (buffer.address, False), "version": 2}
-        return torch.as_tensor(_ArrayInterface(interface), device=self.torch_device)
+        typestr = _BITS.str if dtype == BF16 else dtype.str
+        interface = {"shape": shape, "typestr": typestr, "data": (buffer.address, False), "version": 2}
+        return torch.as_tensor(_ArrayInterface(interface), device=self.torch_device).view(TORCH_DTYPE_BY_NUMPY[dtype])
 
     @contextmanager
     def current(self, device_stream: DeviceStream) -> Iterator[None]:

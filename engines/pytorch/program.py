@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines.datatypes import DTYPE_BY_NAME
+from engines.datatypes import BF16, DTYPE_BY_NAME
 from engines.errors import EngineError, ModelFileError
 from engines.onnx_specs import DEFAULT_MAX_BATCH_SIZE, NodeInfo
 
@@ -26,6 +26,7 @@ Tensors = tuple[torch.Tensor, ...]
 _ONNX_TYPE_BY_DTYPE = {
     torch.float32: "tensor(float)",
     torch.float16: "tensor(float16)",
+    torch.bfloat16: "tensor(bfloat16)",
     torch.float64: "tensor(double)",
     torch.bool: "tensor(bool)",
     torch.uint8: "tensor(uint8)",
@@ -35,7 +36,8 @@ _ONNX_TYPE_BY_DTYPE = {
     torch.int64: "tensor(int64)",
 }
 TORCH_DTYPE_BY_NUMPY: dict[np.dtype[np.generic], torch.dtype] = {
-    np.dtype(str(dtype).removeprefix("torch.")): dtype for dtype in _ONNX_TYPE_BY_DTYPE
+    BF16 if dtype is torch.bfloat16 else np.dtype(str(dtype).removeprefix("torch.")): dtype
+    for dtype in _ONNX_TYPE_BY_DTYPE
 }
 _NAME = "backend 'torch'"
 _FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"

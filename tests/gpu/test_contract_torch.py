@@ -4,6 +4,7 @@ import pytest
 
 from tests.contract.test_engine import *  # noqa: F403 - the contract suite, on the cases below
 from tests.contract.test_engine import warmed_up_slot
+from tests.support.rig import BoundSlot
 
 torch_models = pytest.importorskip("tests.support.torch_models", reason="torch is not installed", exc_type=ImportError)
 
@@ -21,3 +22,12 @@ def test_every_warmed_up_size_runs_as_a_graph_unless_it_is_switched_off(case, ri
     measured(f"graph {engine.launches.graph}, plain {engine.launches.plain} {engine.capture_error}")
     wants_graphs = case.options.get("cuda_graphs") != "off"
     assert (engine.launches.graph > 0, engine.launches.plain > 0) == (wants_graphs, not wants_graphs)
+
+
+def test_bfloat16_is_served_as_its_bits(rig, tmp_path):
+    path = torch_models.write_doubled(tmp_path, torch_models.torch.bfloat16)
+    engine = rig.open_engine("torch", path, max_batch_size=2)
+    slot = BoundSlot(rig, engine, 0)
+    engine.warm_up((1, 2), slot.compute)
+    (doubled,) = slot.run([torch_models.bfloat16(1, -0.5, 3, 1e30).reshape(1, 4)])
+    assert doubled.tolist() == torch_models.bfloat16(2, -1, 6, 2e30).reshape(1, 4).tolist()

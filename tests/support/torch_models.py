@@ -3,10 +3,12 @@
 import warnings
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
 
+from engines.datatypes import BF16
 from tests.contract.test_engine import EngineCase
 from tests.support import models
 
@@ -39,6 +41,13 @@ class PixelSum(torch.nn.Module):
     def forward(self, pixels):
         wide = pixels.to(torch.int32)
         return wide.transpose(1, 2), wide.sum((1, 2)).to(torch.int64)
+
+
+class Doubled(torch.nn.Module):
+    """Exact in every floating type."""
+
+    def forward(self, x):
+        return x * 2
 
 
 def export(
@@ -75,6 +84,15 @@ def write_pixels(folder: Path) -> Path:
 
 def write_script(folder: Path) -> Path:
     return script(AddSub(), folder / "model.pt")
+
+
+def write_doubled(folder: Path, dtype: torch.dtype) -> Path:
+    return export(Doubled(), (torch.zeros(2, 4, dtype=dtype),), folder / "model.pt2")
+
+
+def bfloat16(*values: float) -> np.ndarray:
+    """Values that bfloat16 can hold, as its bits: the upper halves of floats."""
+    return (np.array(values, np.float32).view(np.uint32) >> 16).astype(np.uint16).view(BF16)
 
 
 def torch_cases(device: str) -> list[EngineCase]:

@@ -3,10 +3,12 @@
 import pickle
 import zipfile
 
+import numpy as np
 import pytest
 
 from engines import open_device
 from engines.clock import MonotonicClock
+from engines.datatypes import BF16
 from engines.errors import ExecutionError, MisuseError, ModelFileError
 from tests.support.rig import BoundSlot, rig_of
 
@@ -106,6 +108,21 @@ def test_an_output_of_another_type_than_configured_is_not_converted(tmp_path, co
         slot = BoundSlot(rig, engine, 0)
         with pytest.raises(ExecutionError, match=f"output 'difference' is int32, but {configured} is configured"):
             engine.warm_up((1, 2), slot.compute)
+
+
+@pytest.mark.parametrize("form", ["model.pt2", "model.pt"])
+def test_bfloat16_is_served_as_its_bits(tmp_path, form):
+    if form == "model.pt2":
+        path, options = torch_models.write_doubled(tmp_path, torch.bfloat16), {}
+    else:
+        path, options = torch_models.script(torch_models.Doubled(), tmp_path / form), {"inputs": "x:BF16:4"}
+    with rig_of(open_device("cpu", clock=MonotonicClock())) as rig:
+        engine = rig.open_engine("torch", path, options=options, max_batch_size=2)
+        assert [spec.dtype for spec in (*engine.specs.inputs, *engine.specs.outputs)] == [BF16, BF16]
+        slot = BoundSlot(rig, engine, 0)
+        engine.warm_up((1, 2), slot.compute)
+        (doubled,) = slot.run([torch_models.bfloat16(1, -0.5, 3, 1e30).reshape(1, 4)])
+        np.testing.assert_array_equal(doubled, torch_models.bfloat16(2, -1, 6, 2e30).reshape(1, 4))
 
 
 class OddAboveTwo(torch.nn.Module):
