@@ -1,6 +1,6 @@
 """The keywords of `Client.stream`, in one place for the synchronous and the asynchronous client."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Required, TypedDict
 
 from forebay.client.options import Delivery, Encoding, OutputKind, Policy, TraceContext
@@ -32,6 +32,7 @@ class StreamKeywords(TypedDict, total=False):
         allow_picture: the server's operator may look at the latest frame of this stream; default: no.
         trace_context: W3C trace context (`traceparent`, perhaps `tracestate`): the parent of the server's spans of this
             stream; or a function that returns it, asked each time the stream is opened.
+        headers: go with every call, such as the one that a server's `restricted_protocol` asks for.
     """
 
     model: Required[str]
@@ -54,3 +55,4 @@ class StreamKeywords(TypedDict, total=False):
     max_results: int
     allow_picture: bool
     trace_context: TraceContext | None
+    headers: Mapping[str, str]

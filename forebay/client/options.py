@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,6 +15,7 @@ OutputKind = Literal["tensors", "detections", "classes"]
 TraceContext = Mapping[str, str] | Callable[[], Mapping[str, str]]
 
 _TRACEPARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_HEADER = re.compile(r"[a-z0-9_.-]+(?<!-bin)")
 
 ENCODINGS: dict[Encoding, wire.Encoding] = {
     "tensor": wire.ENCODING_TENSOR,
@@ -105,6 +106,7 @@ class StreamOptions:
     max_results: int = 0
     allow_picture: bool = False
     trace_context: TraceContext | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.camera.encode()) <= 256:
@@ -119,6 +121,7 @@ class StreamOptions:
             _check_word("outputs", output, tuple(_OUTPUTS))
         if self.trace_context is not None and not callable(self.trace_context):
             trace_metadata(self.trace_context)
+        _check_headers(self.headers)
         if self.encoding == "nv12" and (self.width % 2 or self.height % 2):
             raise ValueError(f"nv12 needs an even width and height, not {self.width}x{self.height}")
 
@@ -126,7 +129,8 @@ class StreamOptions:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes with a call that starts now. Raises ValueError for a trace context that is none."""
         context = self.trace_context
-        return () if context is None else trace_metadata(context() if callable(context) else context)
+        trace = () if context is None else trace_metadata(context() if callable(context) else context)
+        return (*self.headers.items(), *trace)
 
     @property
     def drops_oldest(self) -> bool:
@@ -182,3 +186,13 @@ def trace_metadata(context: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 def _check_word(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        if not _HEADER.fullmatch(name) or name.startswith("grpc-"):
+            raise ValueError(
+                f"headers: {name!r} is no name: use small letters, digits, '_', '-' and '.', not grpc- or -bin"
+            )
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError(f"headers: the value of {name!r} must be printable ASCII")

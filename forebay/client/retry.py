@@ -15,6 +15,7 @@ RETRYABLE = frozenset(
         "ABORTED",
     }
 )
+RESTRICTED = "This protocol is restricted"  # how a server begins that wants a header; Triton's code and words
 HINT_KEYS = ("retry-after-ms", "grpc-retry-pushback-ms")
 _LONGEST_HINT_MS = 60_000
 
@@ -55,6 +56,8 @@ class CallEnd:
             return Verdict.REOPEN
         if self.code == "RESOURCE_EXHAUSTED" and "larger than max" in self.details:
             return Verdict.REFUSED  # gRPC's words for a message that is too large: the next frame would be, too
+        if self.code == "UNAVAILABLE" and self.details.startswith(RESTRICTED):
+            return Verdict.REFUSED
         return Verdict.RETRY if self.code in RETRYABLE else Verdict.REFUSED
 
 

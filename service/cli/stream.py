@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli import exit_codes
+from service.cli.restricted import Restricted, headers_or_exit
 
 if TYPE_CHECKING:
     from forebay import Client, Stream
@@ -44,6 +45,7 @@ def stream(
     ca: Annotated[Path | None, typer.Option("--tls-ca", help="PEM file of the authority to trust")] = None,
     cert: Annotated[Path | None, typer.Option("--tls-cert", help="PEM file of the client's certificate")] = None,
     key: Annotated[Path | None, typer.Option("--tls-key", help="PEM file of its key")] = None,
+    restricted_protocol: Restricted = None,
 ) -> None:
     """Send a video, a folder of pictures or a live camera through a server and show what is found.
 
@@ -53,6 +55,7 @@ def stream(
     """
     import forebay
 
+    headers = headers_or_exit("inference", restricted_protocol)
     forebay.tune_process()  # before anything imports grpc
     from service.cli.server_process import ServerStartError
     from service.cli.stream_output import open_output
@@ -63,7 +66,7 @@ def stream(
             frames = stack.enter_context(open_source(source))
             tls = None if ca is None and cert is None and key is None else forebay.Tls(ca=ca, cert=cert, key=key)
             keywords = _keywords(frames, model, encoding, delivery, budget_ms, threshold)
-            keywords["allow_picture"] = allow_picture
+            keywords["allow_picture"], keywords["headers"] = allow_picture, dict(headers)
             name = (camera or frames.info.name)[:64]
             sink = stack.enter_context(open_output(output, name, frames.info.fps, is_json=is_json))
             first = _first_of(frames)

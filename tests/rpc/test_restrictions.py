@@ -9,6 +9,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+import forebay
+import forebay.aio
 from forebay.wire import inference_pb2 as pb
 from service.frontend.restrictions import CATEGORIES, Restrictions
 from service.restricted import CATEGORIES as RESTRICTED_CATEGORIES
@@ -73,6 +75,19 @@ async def test_a_value_that_is_no_ascii_is_refused_like_any_wrong_one(value):
     assert await restrictions.intercept_service(find, details) is not handler
     details.invocation_metadata.append(KEY[0])
     assert await restrictions.intercept_service(find, details) is handler
+
+
+@on_loop
+async def test_the_client_library_brings_headers_and_takes_a_restriction_for_a_refusal(tmp_path):
+    async with (
+        real_server(simulated(tmp_path), restricted_protocol=("inference:admin=s3cret",)) as running,
+        forebay.aio.Client(running.address) as client,
+    ):
+        with pytest.raises(forebay.StreamRefusedError, match="expecting header 'triton-grpc-protocol-admin'"):
+            await client.stream("door", model="sim", encoding="tensor").open()
+        stream = client.stream("door", model="sim", encoding="tensor", headers=dict(KEY))
+        await stream.open()
+        await stream.close()
 
 
 def test_every_call_of_every_service_is_in_one_category():

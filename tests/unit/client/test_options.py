@@ -59,6 +59,11 @@ def test_policy_follows_from_delivery(keywords, drops_oldest, resends):
         ({"policy": "wait"}, "policy must be one of"),
         ({"outputs": ("boxes",)}, "outputs must be one of"),
         ({"encoding": "nv12", "width": 3, "height": 2}, "even width"),
+        ({"headers": {"Key": "x"}}, "headers: 'Key' is no name"),
+        ({"headers": {"grpc-timeout": "1"}}, "is no name"),
+        ({"headers": {"key-bin": "x"}}, "is no name"),
+        ({"headers": {"key": "secr\u00e9t"}}, "the value of 'key' must be printable ASCII"),
+        ({"headers": {"key": "a\n"}}, "the value of 'key' must be printable ASCII"),
     ],
 )
 def test_nonsense_is_refused_before_anything_is_sent(keywords, words):
