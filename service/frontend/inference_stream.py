@@ -117,14 +117,15 @@ class InferStream:
             form = entry.call.form
             line = (form.face.name, form.options.stream)
             self._lines.setdefault(line, deque()).append(entry)
+            version = entry.version
             entry.request = admit(
                 entry.call,
-                entry.version,
+                version,
                 self._keys.get(self._name, entry.call),
                 self._clock,
                 received_ns,
                 deadline_ns,
-                lambda completion: self._complete(line, entry, completion),
+                lambda completion: self._complete(line, entry, version, completion),
                 self._trace,
             )
         except Exception as error:  # noqa: BLE001 - whatever it is ends this request, not the stream
@@ -152,6 +153,7 @@ class InferStream:
         for line in self._lines.values():
             for entry in line:
                 entry.let_go()
+                entry.answer = entry.request = entry.call = None  # an entry and its request hold each other
         self._lines.clear()
         self._outbox.clear()
 
@@ -166,9 +168,10 @@ class InferStream:
             self._on_room()
         return message
 
-    def _complete(self, line: tuple[str, str], entry: _Entry, completion: Completion) -> None:
-        if entry.version is not None:
-            note_delivery(entry.version, completion, self._clock)
+    def _complete(
+        self, line: tuple[str, str], entry: _Entry, version: ModelVersion, completion: Completion
+    ) -> None:
+        note_delivery(version, completion, self._clock)
         if self._is_abandoned:
             return
         answer = completion if completion.error is None else self._status(entry, completion.error)

@@ -13,7 +13,7 @@ Theory of operation
     A session ends when the client has half-closed (or the server has stopped reading) and the outbox is empty.
     `abandon` ends it at once: what waits is cancelled, what executes is dropped when it comes back.
 
-Owner: the event loop's thread. Only `_decode` and what it calls run elsewhere, on a worker.
+Owner: the event loop's thread. Only `decode` and what it calls run elsewhere, on a worker.
 """
 
 import itertools
@@ -124,7 +124,8 @@ class Session:
         self._input_ends = tuple(itertools.accumulate(config.version.arena.row_bytes, initial=0))
         self._copies_inline = is_copy and (config.payload_bytes or 0) <= INLINE_COPY_BYTES
         self._decode_ns = 0  # moving average; written by a worker, read as an estimate
-        self._line: Line[tuple[Request, memoryview]] = Line(pool, self._decode)
+        # Not a method of this session: it and its line would hold each other.
+        self._line: Line[tuple[Session, Request, memoryview]] = Line(pool, _decode)
 
     @property
     def has_room(self) -> bool:
@@ -168,12 +169,14 @@ class Session:
         self._is_reading = False
         self._is_abandoned = True
         unanswered = [entry for entry in self._outbox if entry.answer is None]
+        requests = [entry.request for entry in unanswered if entry.request is not None]
+        for entry in self._outbox:
+            entry.answer = entry.request = None  # an entry and its request hold each other
         self._outbox.clear()
         self._kept = None
         self.outcomes[RequestCancelledError.outcome] += len(unanswered)
-        for request, _ in self._line.take_waiting():
+        for _, request, _ in self._line.take_waiting():
             request.frame.release()
-        requests = [entry.request for entry in unanswered if entry.request is not None]
         for request in requests:
             request.is_cancelled = True
         # Every request named holds a permit, which bounds the cancellations in the former's inbox.
@@ -276,7 +279,7 @@ class Session:
         entry.request = request
         entry.timeline.validated_ns = now_ns
         if borrowed is None and not self._copies_inline:
-            self._line.push((request, frame.payload))
+            self._line.push((self, request, frame.payload))
             return
         try:
             if borrowed is None:
@@ -298,13 +301,12 @@ class Session:
 
     def _supersede_encoded(self) -> None:
         error = SupersededError("a newer frame of this stream arrived before this one was decoded")
-        for request, _ in self._line.take_waiting():
+        for _, request, _ in self._line.take_waiting():
             request.frame.release()
             request.on_completion(Completion(request, error=error))
 
-    def _decode(self, item: tuple[Request, memoryview]) -> None:
-        """Decode one frame into its buffer and hand it to the former. Thread: worker."""
-        request, payload = item
+    def decode(self, request: Request, payload: memoryview) -> None:
+        """Decode one frame into its buffer and hand it to the former. Thread: worker, from the session's own line."""
         started_ns = self._clock.now_ns()
         try:
             self._fill(request, payload, started_ns)
@@ -366,6 +368,11 @@ class Session:
 
     def _is_head(self, entry: Entry) -> bool:
         return bool(self._outbox) and self._outbox[0] is entry
+
+
+def _decode(item: tuple[Session, Request, memoryview]) -> None:
+    session, request, payload = item
+    session.decode(request, payload)
 
 
 def _unforeseen(error: Exception) -> ServiceError:

@@ -344,6 +344,34 @@ def test_outputs_are_freed_as_soon_as_their_result_is_built():
         gc.enable()
 
 
+@pytest.mark.parametrize("fields", [{}, ON_A_WORKER, JPEG])
+def test_a_client_that_goes_leaves_nothing_to_the_collector_of_cycles(fields):
+    scene = Scene(**fields, **EVERY)
+    for seq in range(1, 5):
+        scene.send(seq, jpeg() if fields is JPEG else None)
+        if seq < 4:
+            scene.pool.run_one()  # the fourth waits for a decoder, where there is one
+    formed = scene.version.form()
+    scene.version.finish()
+    scene.version.finish()
+    held = [weakref.ref(completion.outputs[0]) for completion in scene.sink.posted]
+    held += [weakref.ref(scene.session), *(weakref.ref(request.on_completion) for request in formed)]
+    del formed
+    gc.disable()
+    try:
+        scene.sink.drain()
+        scene.session.abandon()
+        scene.pool.run_one()
+        scene.version.form()
+        while scene.version.executing:
+            scene.version.finish()
+        scene.sink.drain()
+        scene.session = None
+        assert [each() for each in held] == [None] * len(held)
+    finally:
+        gc.enable()
+
+
 def test_a_refused_frame_keeps_no_payload_alive():
     scene = Scene(**JPEG, **EVERY)
     payload = np.frombuffer(b"no JPEG", np.uint8)
