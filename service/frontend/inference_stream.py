@@ -168,9 +168,7 @@ class InferStream:
             self._on_room()
         return message
 
-    def _complete(
-        self, line: tuple[str, str], entry: _Entry, version: ModelVersion, completion: Completion
-    ) -> None:
+    def _complete(self, line: tuple[str, str], entry: _Entry, version: ModelVersion, completion: Completion) -> None:
         note_delivery(version, completion, self._clock)
         if self._is_abandoned:
             return

@@ -59,6 +59,9 @@ class Scene:
         await self.context.write(wire.ServerMessage(reconnect=message))
 
     async def abort(self, code, details="", metadata=()):
+        """End the call, after Open at the earliest: a write that meets the end lets grpc's client report INTERNAL."""
+        if self.open is None:
+            await self.context.read()
         await self.context.abort(code, details, metadata)
 
     async def echo(self):
