@@ -147,7 +147,7 @@ class FormerCore:
     def step(self, now_ns: int) -> int | None:
         """Do what can be done at `now_ns`; return the instant of the next call if no event comes first."""
         self.counters.steps += 1
-        self._delivery.update(now_ns, self.cost, self.lanes, len(self.pending))
+        self._delivery.update(now_ns, self.cost, self.lanes, self.pending)
         due_ns, self._due_ns = self._due_ns, None
         for request, reason in self.pending.time_out(now_ns):
             self._end(request, reason, now_ns)

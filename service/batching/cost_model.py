@@ -78,7 +78,7 @@ class CostModel:
 
     Attributes:
         delivery_ns: what delivery takes until the first result of the next batch has left.
-        delivery_interval_ns: and for each further one.
+        delivery_interval_ns: and for each further row; a request of several rows has one result.
         delivery_margin_ns: how much longer it may take, as a rule.
         is_delivery_idle: whether no result is on its way out.
     """

@@ -14,6 +14,7 @@ from collections import deque
 from service.batching.cost_model import CostModel
 from service.batching.delivery_time import DeliveryTime
 from service.batching.lanes import LaneSet
+from service.batching.pending import PendingQueue
 from service.request import Batch
 
 FORGOTTEN_NS = 1_000_000_000
@@ -46,12 +47,14 @@ class DeliveryForecast:
         results = sum(results for _, results in handed)
         return results - count if handed and handed[0][0] == reached_ns else results
 
-    def update(self, now_ns: int, cost: CostModel, lanes: LaneSet, pending_rows: int) -> None:
+    def update(self, now_ns: int, cost: CostModel, lanes: LaneSet, pending: PendingQueue) -> None:
         """Tell `cost` what delivery will take for a batch of what is pending, formed next."""
         time = self._time
         if not time.reached_ns:
             return
-        interval_ns = cost.delivery_interval_ns = time.interval_ns
+        interval_ns, rows = time.interval_ns, pending.rows
+        results_per_row = (len(pending) - pending.held_entries) / rows if rows else 1.0
+        cost.delivery_interval_ns = int(interval_ns * results_per_row)
         cost.delivery_margin_ns = max(0, time.upper_ns - time.mean_ns)
         waiting: float = self.waiting(now_ns)
         cost.is_delivery_idle = waiting == 0
@@ -60,6 +63,6 @@ class DeliveryForecast:
             for end_ns, results in lanes.ends(now_ns, cost):
                 waiting = max(0.0, waiting - (end_ns - at_ns) / interval_ns) + results
                 at_ns = end_ns
-            done_ns = at_ns + cost.mean_ns(max(1, min(pending_rows, cost.efficient_size)))
+            done_ns = at_ns + cost.mean_ns(max(1, min(rows, cost.efficient_size)))
             waiting = max(0.0, waiting - (done_ns - at_ns) / interval_ns)
         cost.delivery_ns = time.mean_ns + int(waiting * interval_ns)

@@ -170,8 +170,8 @@ class PendingQueue:
 
     @property
     def rows(self) -> int:
-        """Rows of all pending requests."""
-        return sum(entry.rows for entry in self._entries.values())
+        """Rows of the requests in groups: those that the next batch can be made of."""
+        return sum(group.rows for group in self.groups.values())
 
     @property
     def streams(self) -> int:

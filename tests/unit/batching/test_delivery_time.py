@@ -150,10 +150,22 @@ def test_forecast_is_the_queue_that_is_left_when_the_next_batch_is_done():
     rig = CoreRig()
     forecast = handed_over(rig, (1_000,), 100)
     rig.deliver(1, interval_ms=0.5)
-    forecast.update(1_000 * MS, rig.cost, rig.core.lanes, 32)
+    rig.arrive(200, rows=32, step=False)
+    forecast.update(1_000 * MS, rig.cost, rig.core.lanes, rig.core.pending)
     assert rig.cost.delivery_ns == pytest.approx((1 + 100 * 0.5 - 9.4) * MS, abs=MS // 2)
-    assert rig.cost.d2h_ns(32) == pytest.approx(0.21 * MS + rig.cost.delivery_ns + 16 * MS // 2, abs=1000)
     assert not rig.cost.is_delivery_idle
+
+
+@pytest.mark.parametrize(("rows", "results"), [((1,) * 32, 32), ((32,), 1), ((8, 8, 8, 8), 4)])
+def test_delivery_of_a_batch_takes_as_many_intervals_as_it_has_results_and_not_rows(rows, results):
+    rig = CoreRig()
+    rig.deliver(1, interval_ms=0.5)
+    rig.arrive(200, rows=32)
+    for size in rows:
+        rig.arrive(200, rows=size, step=False)
+    rig.step()
+    beside_ns = 0.21 * MS + rig.cost.delivery_ns
+    assert rig.cost.d2h_ns(32) == pytest.approx(beside_ns + results * MS // 4, abs=1000)
 
 
 def test_frame_that_delivery_would_make_late_is_given_up_for_one_that_can_be_in_time():
