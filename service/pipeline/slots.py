@@ -132,11 +132,11 @@ class _Maker:
 
 
 class SlotPool:
-    """The slots of one lane and which of them are FREE. The former takes, the d2h stage gives back."""
+    """The slots of one lane and which of them are FREE. The former takes; it and the d2h stage give back."""
 
     def __init__(self, slots: tuple[Slot, ...]) -> None:
         self.slots = slots
-        self._free: deque[Slot] = deque(slots)  # append and popleft are atomic: one taker, one giver
+        self._free: deque[Slot] = deque(slots)  # append and popleft are atomic
 
     @property
     def free_count(self) -> int:

@@ -113,8 +113,9 @@ class UnboundFrame:
 class UnboundH2d(Stage):
     """Passes batches on: there is nothing to copy."""
 
-    def work(self, batch: Batch, slot: Slot) -> None:  # noqa: ARG002 - as every stage
-        """Stamp the events."""
+    def work(self, batch: Batch, slot: Slot) -> None:
+        """Stamp when it was taken up, and the events."""
+        batch.upload_started_ns = self.clock.now_ns()
         slot.move_to(SlotState.FILLING)
         self.device_stream.record(slot.upload_started)
         self.device_stream.record(slot.uploaded)
