@@ -113,6 +113,7 @@ def suppress(
         return np.empty(0, np.int32)
     rectangles = np.clip(boxes, -FAR, FAR, dtype=np.float64)
     rectangles[:, 2:] -= rectangles[:, :2]  # widths and heights
+    rectangles[:, :2] -= rectangles[:, :2].min()  # OpenCV would let negative coordinates reach into the class before
     ranks = np.arange(len(boxes), 0, -1, dtype=np.float32)  # for OpenCV sorts by score
     kept = cv2.dnn.NMSBoxesBatched(rectangles, ranks, class_ids, 0.0, iou_threshold)  # type: ignore[arg-type]
     return np.asarray(kept[:max_results], np.int32)

@@ -148,7 +148,7 @@ def oracle(boxes, class_ids, threshold, limit):
 
 
 grid_boxes = st.lists(
-    st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(1, 8), st.integers(1, 8), st.integers(0, 2)),
+    st.tuples(st.integers(-40, 12), st.integers(-40, 12), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2)),
     max_size=200,
 )
 
@@ -166,6 +166,11 @@ def test_a_box_far_outside_does_not_confuse_the_others(far):
     left, right, outside = (0.1, 0.1, 0.2, 0.2), (0.5, 0.5, 0.6, 0.6), (0.0, 0.0, far, far)
     boxes = np.array([left, left, right, outside], np.float32)
     assert suppress(boxes, np.array([79, 79, 79, 3], np.int32), 0.5, 10).tolist() == [0, 2, 3]
+
+
+def test_a_box_beyond_the_left_edge_does_not_suppress_one_of_another_class():
+    boxes = np.array([(-3, -3, 1, 1), (-5, -5, 0.9, 0.9)], np.float32)
+    assert suppress(boxes, np.array([0, 1], np.int32), 0.3, 10).tolist() == [0, 1]
 
 
 @given(
