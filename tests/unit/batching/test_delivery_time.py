@@ -127,6 +127,14 @@ def test_results_on_their_way_out_are_counted_until_they_leave():
     assert forecast.waiting(124 * MS) == 0
 
 
+def test_results_of_two_lanes_are_counted_whichever_is_told_of_first():
+    rig = CoreRig()
+    forecast = handed_over(rig, (110, 100), 4)
+    for left in range(1, 5):
+        rig.delivery_time.observe(100 * MS, 111 * MS)
+        assert forecast.waiting(111 * MS) == 8 - left
+
+
 def test_results_whose_clients_have_gone_are_forgotten():
     rig = CoreRig()
     forecast = handed_over(rig, (100,), 4)
