@@ -13,6 +13,8 @@ Rules
   `Event.sync`, `DeviceStream.sync` and `close` block.
 - A host buffer may be read or written by the host only when every device operation on it is known to be done
   (an event recorded after it was synchronised). The simulated device raises RaceError otherwise, whatever the timing.
+- A host buffer serves every device of its kind on this machine: a frame is decoded before it is known which of several
+  GPUs runs it (docs/adr/0036). All else belongs to the device that made it and is refused by any other.
 """
 
 import enum
@@ -47,7 +49,7 @@ class DeviceMemory:
 
 
 class HostBuffer(Protocol):
-    """Host memory that a device can copy from and to asynchronously (pinned on CUDA). Owner: whoever allocated it."""
+    """Host memory that devices of a kind copy from and to asynchronously (pinned on CUDA). Owner: who allocated it."""
 
     @property
     def nbytes(self) -> int:
@@ -173,6 +175,11 @@ class DeviceStream(Protocol):
 class Device(Protocol):
     """Where a model instance runs."""
 
+    @staticmethod
+    def count() -> int:
+        """Return how many devices of this kind the machine has. Raises BackendUnavailableError if none can be used."""
+        ...
+
     @property
     def name(self) -> str:
         """For people and metrics: `cpu`, `cuda:0`, `simulated`."""
@@ -189,7 +196,7 @@ class Device(Protocol):
         ...
 
     def attach_thread(self) -> None:
-        """Make the calling thread fit to use this device (CUDA: select it). Idempotent."""
+        """Make the calling thread fit to use this device, and no other (CUDA: select it). Idempotent."""
         ...
 
     def memory(self) -> DeviceMemory | None:

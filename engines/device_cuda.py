@@ -63,7 +63,8 @@ class CudaDevice:
         del clock  # events are stamped by the GPU
         count = device_count()
         if not 0 <= index < count:
-            raise no_device_error("cudaErrorInvalidDevice", f"there is no GPU {index}; this machine has 0..{count - 1}")
+            gpus = "1 GPU, number 0" if count == 1 else f"{count} GPUs, numbers 0 to {count - 1}"
+            raise no_device_error("cudaErrorInvalidDevice", f"there is no GPU {index}: this machine has {gpus}")
         self.index = index
         self.account = MemoryAccount()
         flags = runtime.cudaDeviceScheduleBlockingSync
@@ -75,6 +76,11 @@ class CudaDevice:
         least, greatest = check(runtime.cudaDeviceGetStreamPriorityRange(), "cudaDeviceGetStreamPriorityRange")
         self._priorities = stream_priorities(int(least), int(greatest))
         self.batched_copy = batched_copy()
+
+    @staticmethod
+    def count() -> int:
+        """Return how many GPUs CUDA shows to this process."""
+        return device_count()
 
     @property
     def name(self) -> str:
@@ -150,7 +156,7 @@ class CudaDevice:
                 address = int(check(runtime.cudaMalloc(max(nbytes, 1)), "cudaMalloc"))
                 self.account.device_bytes += nbytes
             else:
-                flags = runtime.cudaHostAllocPortable
+                flags = runtime.cudaHostAllocPortable  # for every GPU: frames are leased before it is known which
                 address = int(check(runtime.cudaHostAlloc(max(nbytes, 1), flags), "cudaHostAlloc"))
                 self.account.pinned_bytes += nbytes
         except DeviceMemoryError as error:
@@ -181,9 +187,9 @@ class CudaDevice:
         return buffer
 
     def own_host(self, buffer: HostBuffer) -> PinnedBuffer:
-        """Return a host buffer as this device's own. Raises MisuseError for another's, or a closed one."""
-        if not isinstance(buffer, PinnedBuffer) or buffer.device is not self:
-            raise MisuseError(f"{type(buffer).__name__} belongs to another device than {self.name}")
+        """Return a host buffer of any GPU: pinned memory is portable. Raises MisuseError for others or a closed one."""
+        if not isinstance(buffer, PinnedBuffer):
+            raise MisuseError(f"{type(buffer).__name__} is no pinned memory, which {self.name} needs")
         if buffer.is_closed:
             raise MisuseError("host buffer used after close")
         return buffer

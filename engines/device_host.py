@@ -121,31 +121,25 @@ class HostStream(_Handle):
         self, dst: DeviceBuffer, src: HostBuffer, nbytes: int, dst_offset: int = 0, src_offset: int = 0
     ) -> None:
         """Copy; nothing to do where `dst` mirrors `src`."""
-        self._copy(dst, src, nbytes, dst_offset, src_offset)
+        self._copy(self.device.own(dst), self.device.own_host(src), nbytes, dst_offset, src_offset)
 
     def gather_h2d(self, dst: DeviceBuffer, pieces: Sequence[Piece]) -> None:
         """Copy each."""
         end = 0
         for src, offset, nbytes in pieces:
-            self._copy(dst, src, nbytes, end, offset)
+            self.copy_h2d(dst, src, nbytes, end, offset)
             end += nbytes
 
     def copy_d2h(
         self, dst: HostBuffer, src: DeviceBuffer, nbytes: int, dst_offset: int = 0, src_offset: int = 0
     ) -> None:
         """Copy; nothing to do where `src` mirrors `dst`."""
-        self._copy(dst, src, nbytes, dst_offset, src_offset)
+        self._copy(self.device.own_host(dst), self.device.own(src), nbytes, dst_offset, src_offset)
 
     def _copy(
-        self,
-        dst: DeviceBuffer | HostBuffer,
-        src: DeviceBuffer | HostBuffer,
-        nbytes: int,
-        dst_offset: int,
-        src_offset: int,
+        self, target: HostMemoryBuffer, source: HostMemoryBuffer, nbytes: int, dst_offset: int, src_offset: int
     ) -> None:
         self._check_open()
-        target, source = self.device.own(dst), self.device.own(src)
         check_range("copy to", target.nbytes, dst_offset, nbytes)
         check_range("copy from", source.nbytes, src_offset, nbytes)
         is_mirror = target.mirrored is source or source.mirrored is target
@@ -182,6 +176,11 @@ class HostDevice:
             raise MisuseError(f"there is one cpu device, index 0, not {index}")
         self.clock = clock
 
+    @staticmethod
+    def count() -> int:
+        """1."""
+        return 1
+
     @property
     def name(self) -> str:
         """`cpu`."""
@@ -216,7 +215,7 @@ class HostDevice:
         """Allocate memory, or return a view of the first `nbytes` bytes of `mirror`."""
         if mirror is None:
             return HostMemoryBuffer(self, allocate(nbytes))
-        own = self.own(mirror)
+        own = self.own_host(mirror)
         check_range("mirror", own.nbytes, 0, nbytes)
         return HostMemoryBuffer(self, own.memory[:nbytes], mirrored=own)
 
@@ -236,11 +235,17 @@ class HostDevice:
     def close(self) -> None:
         """Nothing of its own to free."""
 
-    def own(self, buffer: HostBuffer | DeviceBuffer) -> HostMemoryBuffer:
-        """Return `buffer` as this device's own. Raises MisuseError for another device's."""
+    def own(self, buffer: DeviceBuffer) -> HostMemoryBuffer:
+        """Return a device buffer as this device's own. Raises MisuseError for another device's."""
         if isinstance(buffer, HostMemoryBuffer) and buffer.device is self:
             return buffer
         raise MisuseError(f"{type(buffer).__name__} belongs to another device than {self.name}")
+
+    def own_host(self, buffer: HostBuffer) -> HostMemoryBuffer:
+        """Return a host buffer of any CPU device. Raises MisuseError for another kind's."""
+        if isinstance(buffer, HostMemoryBuffer):
+            return buffer
+        raise MisuseError(f"{type(buffer).__name__} is no host memory of {self.name}")
 
     def own_event(self, event: Event) -> HostEvent:
         """Return `event` as this device's own. Raises MisuseError for another device's."""

@@ -11,8 +11,9 @@ Theory of operation
     clock a test moves time; on a virtual clock waiting moves it.
 
 What it is not: a measure of a GPU's speed, or a model of its driver. All host threads are one actor (see
-`engines.simulated.core`). Stricter than CUDA on purpose: a thread must attach itself, an event must be recorded before
-it is waited for, closing a buffer that is in use is a race, and closing the device with anything open is an error.
+`engines.simulated.core`). Stricter than CUDA on purpose: a thread must attach itself, to one device of a machine at a
+time, an event must be recorded before it is waited for, closing a buffer that is in use is a race, and closing the
+device with anything open is an error.
 
 Thread: any; one thread at a time on a device stream.
 """
@@ -23,9 +24,15 @@ from engines.clock import Clock
 from engines.device import Device, DeviceBuffer, DeviceMemory, DeviceStream, Event, HostBuffer, StreamPriority
 from engines.errors import DeviceLostError, DeviceMemoryError, MisuseError, RaceError
 from engines.host_memory import check_range
-from engines.simulated.core import Core, CostModel, own
+from engines.simulated.core import Core, CostModel, Machine, own
 from engines.simulated.fault_plan import FaultPlan
-from engines.simulated.handles import ByteRange, SimulatedDeviceBuffer, SimulatedEvent, SimulatedHostBuffer
+from engines.simulated.handles import (
+    ByteRange,
+    SimulatedDeviceBuffer,
+    SimulatedEvent,
+    SimulatedHostBuffer,
+    own_host,
+)
 from engines.simulated.stream import SimulatedStream
 from engines.simulated.timeline import Operation
 
@@ -33,6 +40,7 @@ __all__ = [
     "ByteRange",
     "CostModel",
     "FaultPlan",
+    "Machine",
     "Operation",
     "SimulatedDevice",
     "SimulatedDeviceBuffer",
@@ -50,10 +58,11 @@ class SimulatedDevice:
 
     Args:
         clock: manual, virtual or real.
-        index: ignored; every simulated device is its own.
+        index: of the device in its machine.
         cost: of copies; free if not given.
         faults: what goes wrong, and when.
         gather_below_bytes: as the contract says; 0 copies each row from where it lies.
+        machine: of another simulated device, whose host memory this one is to share; its own if not given.
     """
 
     def __init__(
@@ -64,16 +73,23 @@ class SimulatedDevice:
         cost: CostModel | None = None,
         faults: FaultPlan | None = None,
         gather_below_bytes: int = 0,
+        machine: Machine | None = None,
     ) -> None:
-        self._core = Core(clock, cost or CostModel(), faults or FaultPlan())
+        self.machine = machine or Machine()
+        self._core = Core(clock, cost or CostModel(), faults or FaultPlan(), self.machine)
         self._index = index
         self._gather_below_bytes = gather_below_bytes
         self._core.attach_thread()
 
+    @staticmethod
+    def count() -> int:
+        """1: more of one machine are made by hand."""
+        return 1
+
     @property
     def name(self) -> str:
-        """`simulated`."""
-        return "simulated"
+        """`simulated`, and a number if it is not the first of its machine."""
+        return f"simulated:{self._index}" if self._index else "simulated"
 
     @property
     def gather_below_bytes(self) -> int:
@@ -82,9 +98,9 @@ class SimulatedDevice:
 
     @property
     def races(self) -> Sequence[RaceError]:
-        """Every race found so far, also those whose RaceError somebody turned into another error."""
+        """Every race found so far on its machine, also those whose RaceError somebody turned into another error."""
         with self._core.lock:
-            return tuple(self._core.races)
+            return tuple(self.machine.races)
 
     @property
     def history(self) -> Sequence[Operation]:
@@ -104,7 +120,7 @@ class SimulatedDevice:
         return False
 
     def attach_thread(self) -> None:
-        """Let the calling thread use this device."""
+        """Let the calling thread use this device, and no other of its machine."""
         self._core.attach_thread()
 
     def memory(self) -> DeviceMemory:
@@ -128,7 +144,7 @@ class SimulatedDevice:
         with self._core.lock:
             self._core.begin("alloc_device")
             if mirror is not None:
-                check_range("mirror", own(self._core, SimulatedHostBuffer, mirror).nbytes, 0, nbytes)
+                check_range("mirror", own_host(self._core, mirror).nbytes, 0, nbytes)
             if self._core.device_bytes + nbytes > MEMORY_BYTES:
                 raise DeviceMemoryError(f"a simulated device has {MEMORY_BYTES} bytes; {nbytes} more do not fit")
             return SimulatedDeviceBuffer(self._core, f"device buffer of {nbytes} bytes", nbytes)
@@ -151,9 +167,10 @@ class SimulatedDevice:
             return SimulatedEvent(self._core)
 
     def own(self, buffer: HostBuffer | DeviceBuffer) -> SimulatedHostBuffer | SimulatedDeviceBuffer:
-        """Return `buffer` as this device's own. Raises MisuseError for another device's, or after close."""
-        kind = SimulatedHostBuffer if isinstance(buffer, SimulatedHostBuffer) else SimulatedDeviceBuffer
-        owned: SimulatedHostBuffer | SimulatedDeviceBuffer = own(self._core, kind, buffer)
+        """Return `buffer` as one that this device can use. Raises MisuseError for another's, or after close."""
+        if isinstance(buffer, SimulatedHostBuffer):
+            return own_host(self._core, buffer)
+        owned: SimulatedDeviceBuffer = own(self._core, SimulatedDeviceBuffer, buffer)
         return owned
 
     def own_event(self, event: Event) -> SimulatedEvent:

@@ -2,6 +2,7 @@
 
 Every method that says so is called with `lock` held. Host threads count as one actor: that is sound because they hand
 slots and buffers over through channels, which order them; what one thread may do to another is for the slot table.
+Devices of one `Machine` share that actor, and the lock.
 """
 
 import threading
@@ -39,28 +40,36 @@ class CostModel:
         return self.copy_latency_ns + (round(nbytes / rate * 1e9) if rate else 0)
 
 
+class Machine:
+    """What the simulated devices of one machine share: the host, the names of all actors, the races, and the lock."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Condition()
+        self.host = VectorClock()
+        self.races: list[RaceError] = []
+        self.actor_names = ["host"]
+        self.selected = threading.local()
+
+
 class Core:
     """See the module. Thread: any, under `lock`."""
 
-    def __init__(self, clock: Clock, cost: CostModel, faults: FaultPlan) -> None:
+    def __init__(self, clock: Clock, cost: CostModel, faults: FaultPlan, machine: Machine) -> None:
         self.clock = clock
         self.cost = cost
-        self.lock = threading.Condition()
+        self.machine = machine
+        self.lock = machine.lock
         self.timeline = Timeline()
-        self.host = VectorClock()
-        self.races: list[RaceError] = []
         self.open_handles: dict[int, str] = {}
         self.device_bytes = 0  # of open device buffers
         self.exclusive: dict[str, AccessLog] = {}
         self.lost: DeviceLostError | None = None
         self._faults = FaultCounter(faults)
-        self._actor_names = ["host"]
-        self._attached = threading.local()
         self._next_handle = 0
 
     def attach_thread(self) -> None:
-        """Let the calling thread use the device."""
-        self._attached.is_attached = True
+        """Let the calling thread use the device, and no other of the machine."""
+        self.machine.selected.core = self
 
     def arm(self, faults: FaultPlan) -> None:
         """Replace the fault plan; operations are numbered from here. With the lock held."""
@@ -68,8 +77,8 @@ class Core:
 
     def add_actor(self, name: str) -> int:
         """Return the number of a new device stream. With the lock held."""
-        self._actor_names.append(name)
-        return len(self._actor_names) - 1
+        self.machine.actor_names.append(name)
+        return len(self.machine.actor_names) - 1
 
     def opened(self, label: str) -> int:
         """Note that a handle is open; returns its number. With the lock held."""
@@ -89,7 +98,7 @@ class Core:
         """Raise DeviceLostError after a loss, MisuseError for a thread that is not attached."""
         if self.lost is not None:
             raise DeviceLostError(str(self.lost))
-        if not getattr(self._attached, "is_attached", False):
+        if getattr(self.machine.selected, "core", None) is not self:
             raise MisuseError(f"thread {threading.current_thread().name!r} uses a device before attach_thread()")
 
     def raise_fault(self, error: EngineError) -> None:
@@ -105,26 +114,26 @@ class Core:
 
     def host_access(self, log: AccessLog, nbytes: int, *, is_write: bool, label: str) -> None:
         """The host reads or writes a whole buffer. With the lock held."""
-        self.host = self.host.tick(HOST)
-        epoch = Epoch(HOST, self.host.count(HOST))
-        self.access(log, Access(0, nbytes, is_write, epoch, label), self.host)
+        host = self.machine.host = self.machine.host.tick(HOST)
+        epoch = Epoch(HOST, host.count(HOST))
+        self.access(log, Access(0, nbytes, is_write, epoch, label), host)
 
     def access(self, log: AccessLog, access: Access, clock: VectorClock) -> None:
         """Check and remember an access by whoever carries `clock`. Raises RaceError. With the lock held."""
         earlier = log.conflict(access, clock)
         if earlier is not None:
+            names = self.machine.actor_names
             race = RaceError(
-                f"{access.label} by {self._actor_names[access.epoch.actor]} (bytes {access.start}..{access.end}) is "
-                f"not ordered after {earlier.label} by {self._actor_names[earlier.epoch.actor]} "
-                f"(bytes {earlier.start}..{earlier.end})"
+                f"{access.label} by {names[access.epoch.actor]} (bytes {access.start}..{access.end}) is not ordered "
+                f"after {earlier.label} by {names[earlier.epoch.actor]} (bytes {earlier.start}..{earlier.end})"
             )
-            self.races.append(race)
+            self.machine.races.append(race)
             raise race
         log.add(access)
 
     def learn(self, known: VectorClock) -> None:
         """The host has synchronised with something that carries `known`. With the lock held."""
-        self.host = self.host.join(known)
+        self.machine.host = self.machine.host.join(known)
 
     def await_point(self, point: Point) -> None:
         """Block until `point` is reached. Raises DeviceLostError. With the lock held, which is given up meanwhile."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.device import Event
+from engines.device import Event, HostBuffer
 from engines.errors import EngineError, MisuseError
 from engines.host_memory import allocate, check_range
 from engines.simulated.access_log import AccessLog
@@ -58,6 +58,14 @@ class SimulatedHostBuffer(_Buffer):
             self.check_open()
             self.core.host_access(self.log, self.nbytes, is_write=is_write, label=f"{verb} of {self.label}")
         return self._memory
+
+
+def own_host(core: Core, buffer: HostBuffer) -> SimulatedHostBuffer:
+    """Return `buffer` if it is open host memory of this device's machine. Raises MisuseError otherwise."""
+    if not isinstance(buffer, SimulatedHostBuffer) or buffer.core.machine is not core.machine:
+        raise MisuseError(f"{type(buffer).__name__} belongs to another machine than this simulated device")
+    buffer.check_open()
+    return buffer
 
 
 class SimulatedDeviceBuffer(_Buffer):

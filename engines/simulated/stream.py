@@ -19,6 +19,7 @@ from engines.simulated.handles import (
     SimulatedDeviceBuffer,
     SimulatedEvent,
     SimulatedHostBuffer,
+    own_host,
 )
 from engines.simulated.timeline import Point
 from engines.simulated.vector_clock import Epoch, VectorClock
@@ -47,8 +48,7 @@ class SimulatedStream(Handle):
     ) -> None:
         """Enqueue a copy: reads bytes of `src`, writes bytes of `dst`. Raises RaceError."""
         target: SimulatedDeviceBuffer = own(self.core, SimulatedDeviceBuffer, dst)
-        source: SimulatedHostBuffer = own(self.core, SimulatedHostBuffer, src)
-        self._copy("copy_h2d", target, source, nbytes, (dst_offset, src_offset))
+        self._copy("copy_h2d", target, own_host(self.core, src), nbytes, (dst_offset, src_offset))
 
     def gather_h2d(self, dst: DeviceBuffer, pieces: Sequence[Piece]) -> None:
         """Enqueue a copy for each; in a fault plan every one is a `copy_h2d`. Raises RaceError."""
@@ -61,9 +61,8 @@ class SimulatedStream(Handle):
         self, dst: HostBuffer, src: DeviceBuffer, nbytes: int, dst_offset: int = 0, src_offset: int = 0
     ) -> None:
         """Enqueue a copy: reads bytes of `src`, writes bytes of `dst`. Raises RaceError."""
-        target: SimulatedHostBuffer = own(self.core, SimulatedHostBuffer, dst)
         source: SimulatedDeviceBuffer = own(self.core, SimulatedDeviceBuffer, src)
-        self._copy("copy_d2h", target, source, nbytes, (dst_offset, src_offset))
+        self._copy("copy_d2h", own_host(self.core, dst), source, nbytes, (dst_offset, src_offset))
 
     def execute(
         self,
@@ -177,7 +176,7 @@ class SimulatedStream(Handle):
         """Count an operation, which is ordered after all that the host knew when it enqueued it."""
         self.check_open()
         fault = self.core.begin(verb)
-        self._known = self._known.join(self.core.host).tick(self._actor)
+        self._known = self._known.join(self.core.machine.host).tick(self._actor)
         return fault
 
     def _access(self, log: AccessLog, offset: int, nbytes: int, *, is_write: bool, label: str) -> None:

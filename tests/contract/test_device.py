@@ -5,17 +5,18 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from engines import open_device
+from engines import count_devices, open_device
 from engines.clock import MonotonicClock
+from engines.device_simulated import SimulatedDevice
 from engines.errors import BackendUnavailableError, MisuseError
 from tests.support.rig import rig_of
 
 DEVICE_KINDS = ["cpu", "simulated", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
-def open_or_skip(kind):
+def open_or_skip(kind, index=0):
     try:
-        return open_device(kind, clock=MonotonicClock())
+        return open_device(kind, clock=MonotonicClock(), index=index)
     except BackendUnavailableError as error:
         pytest.skip(str(error))
 
@@ -28,9 +29,16 @@ def rig(request):
 
 @pytest.fixture
 def other(rig):
-    kind = rig.device.name.split(":")[0]
-    with rig_of(open_or_skip(kind)) as other:
+    """A second device of the same kind, on the same machine."""
+    if rig.device.name == "simulated":
+        device = SimulatedDevice(clock=MonotonicClock(), index=1, machine=rig.device.machine)
+    else:
+        kind = rig.device.name.split(":")[0]
+        device = open_or_skip(kind, index=1 if kind == "cuda" and count_devices(kind) > 1 else 0)
+    with rig_of(device) as other:
         yield other
+        device.attach_thread()
+    rig.device.attach_thread()
 
 
 def fill(buffer, seed=0):
@@ -187,26 +195,43 @@ def test_a_copy_outside_a_buffer_is_refused(rig, nbytes, dst_offset, src_offset)
         stream.copy_d2h(host, device, nbytes, dst_offset, src_offset)
 
 
-def test_another_devices_buffers_and_events_are_refused(rig, other):
-    host, device, stream, event = rig.host(10), rig.on_device(10), rig.stream(), rig.event()
-    foreign_event = other.event()
-    other.stream().record(foreign_event)
+def test_another_devices_memory_and_events_are_refused(rig, other):
+    foreign_event, foreign_stream, foreign_buffer = other.event(), other.stream(), other.on_device(10)
+    foreign_stream.record(foreign_event)
+    foreign_stream.sync()
+    rig.device.attach_thread()
+    host, target, stream, event = rig.host(10), rig.host(10), rig.stream(), rig.event()
     stream.record(event)
     stream.sync()
     uses = (
-        lambda: stream.copy_h2d(device, other.host(10), 10),
-        lambda: stream.copy_h2d(other.on_device(10), host, 10),
-        lambda: stream.gather_h2d(device, [(host, 0, 1), (other.host(10), 0, 1)]),
-        lambda: stream.gather_h2d(other.on_device(10), [(host, 0, 1), (host, 1, 1)]),
-        lambda: stream.copy_d2h(other.host(10), device, 10),
+        lambda: stream.copy_h2d(foreign_buffer, host, 10),
+        lambda: stream.gather_h2d(foreign_buffer, [(host, 0, 1), (host, 1, 1)]),
+        lambda: stream.copy_d2h(target, foreign_buffer, 10),
         lambda: stream.record(foreign_event),
         lambda: stream.wait(foreign_event),
         lambda: event.elapsed_ns(foreign_event),
-        lambda: rig.device.alloc_device(10, other.host(10)),
     )
     for use in uses:
         with pytest.raises(MisuseError):
             use()
+
+
+def test_host_buffers_serve_every_device_of_their_kind(rig, other):
+    source, target, gathered = other.host(100), other.host(100), other.host(100)
+    rig.device.attach_thread()
+    values = fill(source)
+    mirror, middle, stream = rig.on_device(100, source), rig.on_device(100), rig.stream()
+    stream.copy_h2d(mirror, source, 100)
+    stream.copy_d2h(target, mirror, 100)
+    stream.gather_h2d(middle, [(source, 50, 50), (source, 0, 50)])
+    stream.copy_d2h(gathered, middle, 100)
+    stream.sync()
+    np.testing.assert_array_equal(target.read_view(), values)
+    np.testing.assert_array_equal(gathered.read_view(), np.roll(values, 50))
+
+
+def test_a_kind_of_device_has_at_least_one(rig):
+    assert count_devices(rig.device.name.split(":")[0]) >= 1
 
 
 def test_use_after_close_is_refused(rig):

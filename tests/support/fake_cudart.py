@@ -1,14 +1,16 @@
 """A stand-in for cuda.bindings.runtime: host memory, work done when enqueued, errors on demand.
 
-Stricter than CUDA: a thread must select the GPU before it works with it (CUDA takes the first), a copy must lie within
-one live allocation on the side that its kind says, and what is used on a stream must be open. Memory of another process
-is made with `export` and reached through its handle only.
+Stricter than CUDA: a thread must select the GPU before it works with it (CUDA takes the first), and then uses only
+streams, events, graphs and memory of that GPU (pinned memory is every GPU's); a copy must lie within one live
+allocation on the side that its kind says, and what is used on a stream must be open. Memory of another process is made
+with `export` and reached through its handle only.
 
 It proves that our calls, checks and translations fit together; what the real binding calls things is checked against
 the real binding (tests/heavy/vendor), and what a GPU does on a GPU (tests/gpu).
 """
 # ruff: noqa: N801, N802, N815 - the names are CUDA's
 
+import collections
 import ctypes
 import enum
 import itertools
@@ -103,7 +105,8 @@ class FakeCudart:
         memory: what was allocated here and not freed, by address.
         exported: what another process has exported, by handle.
         mapped: how often each exported allocation is open here, by handle.
-        gpu_of: on which GPU a stream or an event was made.
+        gpu_of: on which GPU a stream, an event or a graph was made.
+        uploads: how many copies to the device each GPU had.
         free_bytes_of: free memory by GPU, where it is not `free_bytes`.
     """
 
@@ -130,6 +133,7 @@ class FakeCudart:
         self.gpu_of: dict[int, int] = {}
         self.free_bytes_of: dict[int, int] = {}
         self.launches = 0
+        self.uploads: collections.Counter[int] = collections.Counter()
         self._ids, self._time = itertools.count(1), itertools.count(1)
 
     def __getattr__(self, name):
@@ -137,21 +141,25 @@ class FakeCudart:
             raise AttributeError(name)
 
         def call(*arguments):
-            if self.sticky:
-                return (self.sticky, *[None] * _CALLS[name])
-            if name in self.fail:
-                return (self.fail.pop(name), *[None] * _CALLS[name])
-            if name not in _WITHOUT_A_GPU and not hasattr(self._selected, "index"):
-                return (cudaError_t.cudaErrorInvalidDevice, *[None] * _CALLS[name])
-            if name in self.before:
-                self.before.pop(name)()
             try:
+                self._check(name, arguments)
+                self.before.pop(name, lambda: None)()
                 value = getattr(self, f"_{name}", lambda *_: ())(*arguments)
             except RefusedError as refused:
                 return (refused.args[0], *[None] * _CALLS[name])
             return (cudaError_t.cudaSuccess, *value)
 
         return call
+
+    def _check(self, name, arguments):
+        """Refuse a call that fails, or that this thread may not make."""
+        code = self.sticky or self.fail.pop(name, cudaError_t.cudaSuccess)
+        if not code and name not in _WITHOUT_A_GPU and not hasattr(self._selected, "index"):
+            code = cudaError_t.cudaErrorInvalidDevice
+        if not code and any(self.gpu_of[arguments[at]] != self._selected.index for at in _HANDLES_AT.get(name, ())):
+            code = cudaError_t.cudaErrorInvalidResourceHandle
+        if code:
+            raise RefusedError(code)
 
     def cudaGetErrorName(self, code):
         return (cudaError_t.cudaSuccess, code.name.encode())
@@ -207,6 +215,8 @@ class FakeCudart:
     def _free(self, side, address):
         if address not in self.memory or self.memory[address].side != side:
             raise RefusedError(cudaError_t.cudaErrorInvalidValue)
+        if side == "device" and self.memory[address].device != self._selected.index:
+            raise RefusedError(cudaError_t.cudaErrorInvalidDevice)
         del self.memory[address]
         return ()
 
@@ -217,11 +227,11 @@ class FakeCudart:
         return self._free("host", address)
 
     def _on_device(self, address, nbytes):
-        """Whether a range lies in device memory that is open here; a range that leaves it is refused."""
+        """Whether a range lies in this GPU's memory that is open here; a range that leaves it is refused."""
         opened = [self.exported[handle] for handle in self.mapped]
         for allocation in (*self.memory.values(), *opened):
             if allocation.side == "device" and allocation.holds(address, 0):
-                if not allocation.holds(address, nbytes):
+                if not allocation.holds(address, nbytes) or allocation.device != self._selected.index:
                     raise RefusedError(cudaError_t.cudaErrorInvalidValue)
                 return True
         return False
@@ -232,6 +242,7 @@ class FakeCudart:
         sides = self._on_device(target, nbytes), self._on_device(source, nbytes)
         if sides != {cudaMemcpyKind.cudaMemcpyHostToDevice: (True, False)}.get(kind, (False, True)):
             raise RefusedError(cudaError_t.cudaErrorInvalidMemcpyDirection)
+        self.uploads[self._selected.index] += kind is cudaMemcpyKind.cudaMemcpyHostToDevice
         ctypes.memmove(target, source, nbytes)
         return ()
 
@@ -340,6 +351,26 @@ _CALLS = {
         1,
     ),
     **dict.fromkeys(["cudaMemGetInfo", "cudaDeviceGetStreamPriorityRange"], 2),
+}
+
+_HANDLES_AT = {
+    # name: which arguments are streams, events or graphs
+    **dict.fromkeys(
+        [
+            "cudaEventDestroy",
+            "cudaEventQuery",
+            "cudaEventSynchronize",
+            "cudaGraphExecDestroy",
+            "cudaStreamBeginCapture",
+            "cudaStreamDestroy",
+            "cudaStreamEndCapture",
+            "cudaStreamSynchronize",
+        ],
+        (0,),
+    ),
+    **dict.fromkeys(["cudaEventElapsedTime", "cudaEventRecord", "cudaGraphLaunch", "cudaStreamWaitEvent"], (0, 1)),
+    "cudaMemcpyAsync": (4,),
+    "cudaMemcpyBatchAsync": (7,),
 }
 
 _WITHOUT_A_GPU = frozenset(

@@ -40,9 +40,12 @@ def rig(runtime):
 
 
 @pytest.fixture
-def other(rig):
-    with rig_of(open_cuda()) as other:
+def other(rig, runtime):
+    runtime.gpus = 2
+    with rig_of(open_cuda(1)) as other:
         yield other
+        other.device.attach_thread()
+    rig.device.attach_thread()
 
 
 @pytest.mark.parametrize(
@@ -57,8 +60,11 @@ def test_a_machine_without_a_usable_gpu_is_refused_with_one_line_of_advice(runti
 
 
 def test_a_gpu_that_is_not_there_is_refused(runtime):
-    with pytest.raises(BackendUnavailableError, match="no GPU 1"):
+    with pytest.raises(BackendUnavailableError, match="no GPU 1: this machine has 1 GPU, number 0"):
         open_cuda(index=1)
+    runtime.gpus = 3
+    with pytest.raises(BackendUnavailableError, match="no GPU 3: this machine has 3 GPUs, numbers 0 to 2"):
+        open_cuda(index=3)
 
 
 def test_a_failed_copy_is_an_execution_error_and_the_device_stays_usable(rig, runtime):

@@ -323,6 +323,54 @@ def test_the_device_knows_its_own():
     assert bench.device.own(bench.host) is bench.host
     assert bench.device.own(bench.memory) is bench.memory
     assert bench.device.own_event(bench.event) is bench.event
-    for use in (lambda: bench.device.own(stranger.host), lambda: bench.device.own_event(stranger.event)):
-        with pytest.raises(MisuseError, match="another device"):
+    strange = (
+        (lambda: bench.device.own(stranger.host), "another machine"),
+        (lambda: bench.device.own(stranger.memory), "another device"),
+        (lambda: bench.device.own_event(stranger.event), "another device"),
+    )
+    for use, words in strange:
+        with pytest.raises(MisuseError, match=words):
             use()
+
+
+def neighbour_of(bench):
+    return Bench(bench.clock, index=1, machine=bench.device.machine)
+
+
+def test_a_thread_uses_one_device_of_a_machine_at_a_time():
+    first = Bench()
+    second = neighbour_of(first)
+    second.upload()
+    with pytest.raises(MisuseError, match="attach_thread"):
+        first.upload()
+    first.device.attach_thread()
+    first.upload()
+    assert [device.name for device in (first.device, second.device)] == ["simulated", "simulated:1"]
+
+
+def test_what_one_device_still_reads_is_not_written_for_another():
+    """As a frame buffer that is used again before its upload is known to be done."""
+    first = Bench(cost=CostModel(copy_latency_ns=500))
+    second = neighbour_of(first)
+    second.stream.copy_h2d(second.memory, first.host, NBYTES)
+    second.stream.record(second.event)
+    with pytest.raises(RaceError, match="not ordered after copy_h2d"):
+        first.host.write_view()
+    assert first.device.races == second.device.races != ()
+    second.event.sync()
+    first.host.write_view()
+
+
+def test_knowledge_goes_from_device_to_device_through_the_host_alone():
+    """Downloaded by one, uploaded by the other: only after the host has synchronised with the first."""
+    first = Bench(cost=CostModel(copy_latency_ns=500))
+    second = neighbour_of(first)
+    first.device.attach_thread()
+    first.stream.copy_d2h(first.host, first.memory, NBYTES)
+    second.device.attach_thread()
+    with pytest.raises(RaceError, match="copy_h2d"):
+        second.stream.copy_h2d(second.memory, first.host, NBYTES)
+    first.device.attach_thread()
+    first.stream.sync()
+    second.device.attach_thread()
+    second.stream.copy_h2d(second.memory, first.host, NBYTES)
