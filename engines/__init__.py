@@ -22,7 +22,7 @@ from engines.foreign_memory import ForeignMemory
 # library is imported (tests/meta/test_privacy.py). Who wants that can set it to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__all__ = ["BACKENDS", "DEVICE_KINDS", "count_devices", "open_device", "open_engine", "open_foreign_memory"]
+__all__ = ["BACKENDS", "DEVICE_KINDS", "open_device", "open_engine", "open_foreign_memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,6 @@ _FOREIGN_MEMORY = {
 
 DEVICE_KINDS = tuple(_DEVICES)
 BACKENDS = tuple(_ENGINES)
-
-
-def count_devices(kind: str) -> int:
-    """Return how many devices of a kind this machine has, at least 1. Raises BackendUnavailableError."""
-    return int(_load(_DEVICES, "device", kind).count())
 
 
 def open_device(kind: str, *, clock: Clock, index: int = 0) -> Device:

@@ -175,14 +175,14 @@ class DeviceStream(Protocol):
 class Device(Protocol):
     """Where a model instance runs."""
 
-    @staticmethod
-    def count() -> int:
-        """Return how many devices of this kind the machine has. Raises BackendUnavailableError if none can be used."""
-        ...
-
     @property
     def name(self) -> str:
         """For people and metrics: `cpu`, `cuda:0`, `simulated`."""
+        ...
+
+    @property
+    def kind_count(self) -> int:
+        """How many devices of this kind the machine has, itself counted."""
         ...
 
     @property

@@ -66,6 +66,7 @@ class CudaDevice:
             gpus = "1 GPU, number 0" if count == 1 else f"{count} GPUs, numbers 0 to {count - 1}"
             raise no_device_error("cudaErrorInvalidDevice", f"there is no GPU {index}: this machine has {gpus}")
         self.index = index
+        self._kind_count = count
         self.account = MemoryAccount()
         flags = runtime.cudaDeviceScheduleBlockingSync
         runtime.cudaInitDevice(index, flags, runtime.cudaInitDeviceFlagsAreValid)  # may be set already: not an error
@@ -77,15 +78,15 @@ class CudaDevice:
         self._priorities = stream_priorities(int(least), int(greatest))
         self.batched_copy = batched_copy()
 
-    @staticmethod
-    def count() -> int:
-        """Return how many GPUs CUDA shows to this process."""
-        return device_count()
-
     @property
     def name(self) -> str:
         """`cuda:0`."""
         return f"cuda:{self.index}"
+
+    @property
+    def kind_count(self) -> int:
+        """How many GPUs CUDA shows to this process."""
+        return self._kind_count
 
     @property
     def gather_below_bytes(self) -> int:

@@ -176,15 +176,15 @@ class HostDevice:
             raise MisuseError(f"there is one cpu device, index 0, not {index}")
         self.clock = clock
 
-    @staticmethod
-    def count() -> int:
-        """1."""
-        return 1
-
     @property
     def name(self) -> str:
         """`cpu`."""
         return "cpu"
+
+    @property
+    def kind_count(self) -> int:
+        """1."""
+        return 1
 
     @property
     def gather_below_bytes(self) -> int:

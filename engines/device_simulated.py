@@ -81,15 +81,15 @@ class SimulatedDevice:
         self._gather_below_bytes = gather_below_bytes
         self._core.attach_thread()
 
-    @staticmethod
-    def count() -> int:
-        """1: more of one machine are made by hand."""
-        return 1
-
     @property
     def name(self) -> str:
         """`simulated`, and a number if it is not the first of its machine."""
         return f"simulated:{self._index}" if self._index else "simulated"
+
+    @property
+    def kind_count(self) -> int:
+        """As its machine says."""
+        return self.machine.device_count
 
     @property
     def gather_below_bytes(self) -> int:

@@ -43,7 +43,8 @@ class CostModel:
 class Machine:
     """What the simulated devices of one machine share: the host, the names of all actors, the races, and the lock."""
 
-    def __init__(self) -> None:
+    def __init__(self, device_count: int = 1) -> None:
+        self.device_count = device_count
         self.lock = threading.Condition()
         self.host = VectorClock()
         self.races: list[RaceError] = []

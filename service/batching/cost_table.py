@@ -105,6 +105,16 @@ class CostTable:
             }
         )
 
+    @classmethod
+    def slowest(cls, tables: Sequence["CostTable"]) -> "CostTable":
+        """Return the longest duration of each size and stage, of tables of the same sizes; the first's identity."""
+
+        def longest(name: str) -> tuple[int, ...]:
+            return tuple(max(column) for column in zip(*(getattr(table, name) for table in tables), strict=True))
+
+        first = tables[0]
+        return cls(first.sizes, longest("h2d_ns"), longest("execute_ns"), longest("d2h_ns"), first.identity)
+
     def to_json(self) -> str:
         """Return the table as JSON text."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=1)

@@ -4,6 +4,7 @@ For the command line: nothing serves here, and one wrong model does not hide ano
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,19 +65,16 @@ def _check_version(entry: ModelEntry, number: int, description: ModelDescription
     clock = MonotonicClock()
     try:
         path = model_file(entry, number, description)
-        device, description = open_placed(description, open_device_of_kind, clock, cpu_fallback=cpu_fallback)
-        try:
-            warnings = description.warnings
-            engine = open_instance(description, path, device, clock, {})
-            try:
-                completed = complete(description, engine.specs)
-                for sample in completed.warmup:
-                    inputs_of(sample, completed.config, engine.specs)
-                summary = f"{entry.name} {version}: {_summary(engine.specs)}"
-            finally:
-                engine.close()
-        finally:
-            device.close()
+        placed = open_placed(description, open_device_of_kind, clock, cpu_fallback=cpu_fallback)
+        with closing(placed):
+            warnings = placed.description.warnings
+            summary = ""
+            for device in placed.devices.values():
+                with closing(open_instance(placed.description, path, device, clock, {})) as engine:
+                    completed = complete(placed.description, engine.specs)
+                    for sample in completed.warmup:
+                        inputs_of(sample, completed.config, engine.specs)
+                    summary = f"{entry.name} {version}: {_summary(engine.specs)}"
     except (RepositoryError, EngineError) as error:
         text = str(error).replace(f"{entry.root}/", "")
         problem = text if text.startswith(entry.name) else f"{entry.name}: {text}"

@@ -18,7 +18,7 @@ from forebay.wire.model_config_pb2 import ModelConfig
 from service.models.config_text import MAX_LABELS_BYTES, ConfigError, read_config, read_text
 from service.models.description import BatchingOptions, ClassificationTask, DetectionTask, ModelDescription, Task
 from service.models.fields import refusals_of, warnings_of
-from service.models.instances import check_gpu, device_of, group_warnings, priorities_of
+from service.models.instances import check_gpu, device_kind_of, group_warnings, groups_of
 from service.models.parameters import OwnParameters, read_parameters
 from service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
 from service.models.warmup_samples import WarmupSample, read_samples
@@ -75,15 +75,17 @@ def describe(entry: ModelEntry, config: ModelConfig | None = None, *, cpu_fallba
         own = read_parameters(config, filename)
     with problems:
         backend = _backend(config, entry, filename)
-        check_gpu(config, own, backend, filename, is_fallback=cpu_fallback)
-        device_of(config, backend, filename)
+        provider = own.backend_options.get("provider", "cpu")
+        check_gpu(config, provider, backend, filename, is_fallback=cpu_fallback)
+    with problems:
+        groups_of(config, backend, filename)
     labels: dict[str, tuple[str, ...]] = {}
     with problems:
         labels = _labels(config, entry, filename)
     samples: tuple[WarmupSample, ...] = ()
     with problems:
         samples = read_samples(config, entry, filename)
-    for check in (_max_batch_size, priorities_of, _batching, _check_tags):
+    for check in (_max_batch_size, _batching, _check_tags):
         with problems:
             check(config, filename)
     problems.tell()
@@ -95,8 +97,8 @@ def describe(entry: ModelEntry, config: ModelConfig | None = None, *, cpu_fallba
         max_batch_size=_max_batch_size(config, filename),
         task=_task(own, labels, filename),
         latency_budget_ms=own.latency_budget_ms,
-        priorities=priorities_of(config, filename),
-        device=device_of(config, backend, filename),
+        device_kind=device_kind_of(config, backend),
+        groups=groups_of(config, backend, filename),
         batching=_batching(config, filename),
         backend_options=options,
         model_filename=config.default_model_filename,

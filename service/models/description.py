@@ -11,8 +11,8 @@ from typing import Literal
 
 from engines.engine import EngineSpecs
 from forebay.wire.model_config_pb2 import ModelConfig
+from service.models.instances import Instance, InstanceGroup, instances_of
 from service.models.warmup_samples import WarmupSample
-from service.pipeline.turns import ModelPriority
 
 ColorOrder = Literal["RGB", "BGR"]
 
@@ -113,8 +113,8 @@ class ModelDescription:
         image: set if frames may be sent as pictures.
         task: what the outputs mean; None for tensors only.
         latency_budget_ms: default for LATEST streams; None leaves it to the service.
-        priorities: of every instance of a version among the models that share its device; at least one.
-        device: where they run: `cpu`, or `cuda:` and the GPU's number.
+        device_kind: where its instances run: `cpu` or `cuda`.
+        groups: how many on which GPUs, at least one; `service.models.placing` names the GPUs of those on all of them.
         batching: scheduling knobs.
         backend_options: parameters that are the backend's own (`alpha_ms`, ...), as written.
         model_filename: default_model_filename of the configuration; empty for the backend's usual name.
@@ -131,8 +131,8 @@ class ModelDescription:
     image: ImageInput | None = None
     task: Task | None = None
     latency_budget_ms: float | None = None
-    priorities: tuple[ModelPriority, ...] = (ModelPriority(),)
-    device: str = "cpu"
+    device_kind: str = "cpu"
+    groups: tuple[InstanceGroup, ...] = (InstanceGroup(),)
     batching: BatchingOptions = BatchingOptions()
     backend_options: Mapping[str, str] = field(default_factory=dict)
     model_filename: str = ""
@@ -142,9 +142,9 @@ class ModelDescription:
     config: ModelConfig = field(default_factory=ModelConfig, compare=False)
 
     @property
-    def instance_count(self) -> int:
-        """Instances of each version."""
-        return len(self.priorities)
+    def instances(self) -> tuple[Instance, ...]:
+        """Of each version, once placed."""
+        return instances_of(self.groups, self.device_kind)
 
     @property
     def engine_options(self) -> dict[str, str]:

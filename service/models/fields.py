@@ -53,13 +53,20 @@ _TABLE: tuple[tuple[Kind, tuple[tuple[str, str], ...]], ...] = (
             ("output.reshape", "as of inputs"),
             ("output.label_filename", "one label a line; for `classification` and for tasks"),
             ("instance_group.name", "told by ModelConfig"),
-            ("instance_group.count", "added up over groups that are not passive, at most 64"),
+            (
+                "instance_group.count",
+                "instances on each GPU of the group, or on the CPU; at most 64 of all groups that are not passive",
+            ),
             (
                 "instance_group.kind",
                 "[gpu.md](gpu.md); KIND_GPU without a GPU, or on a backend that runs on the CPU, is refused, unless "
                 "`--cpu-fallback`",
             ),
-            ("instance_group.gpus", "one GPU for all instances; ignored, with a warning, on the CPU"),
+            (
+                "instance_group.gpus",
+                "these; none: all of the machine. Named on the CPU, they are ignored, with a warning. "
+                "[gpu.md](gpu.md#several-gpus)",
+            ),
             ("instance_group.passive", "its instances are not made"),
             ("default_model_filename", "in the version's folder"),
             ("metric_tags", "labels of the nv_inference_* metrics, `_` before each name"),

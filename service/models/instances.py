@@ -1,11 +1,19 @@
-"""`instance_group` and `optimization.priority` of a configuration: how many, where, who goes first. Pure."""
+"""`instance_group` and `optimization.priority` of a configuration: how many, where, who goes first. Pure.
+
+As in Triton, `count` instances run on *each* GPU that a group names, and a group on GPUs that names none is on all of
+them. All instances of a model run on one kind of device.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from forebay.wire.model_config_pb2 import ModelConfig, ModelInstanceGroup, ModelOptimizationPolicy
 from service.models.config_text import ConfigError
-from service.models.parameters import OwnParameters
 from service.pipeline.turns import ModelPriority
 
 MAX_INSTANCES = 64
+NORMAL = ModelPriority()
 GPU_BACKENDS = frozenset({"tensorrt", "torch"})
 _LEVELS = {
     ModelOptimizationPolicy.PRIORITY_MAX: -1,
@@ -14,32 +22,96 @@ _LEVELS = {
 }
 
 
-def priorities_of(config: ModelConfig, filename: str) -> tuple[ModelPriority, ...]:
-    """Return the priority of every instance, in the order of their groups.
+@dataclass(frozen=True, slots=True)
+class InstanceGroup:
+    """Instances that a configuration asks for together.
+
+    Attributes:
+        count: of them, on each device.
+        gpus: numbers of the GPUs; none for all of them, and on the CPU.
+        priority: of each among the models that share its device.
+    """
+
+    count: int = 1
+    gpus: tuple[int, ...] = ()
+    priority: ModelPriority = NORMAL
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance.
+
+    Attributes:
+        device: `cpu`, or `cuda:` and the GPU's number.
+        priority: among the models that share it.
+    """
+
+    device: str = "cpu"
+    priority: ModelPriority = NORMAL
+
+
+def groups_of(config: ModelConfig, backend: str, filename: str) -> tuple[InstanceGroup, ...]:
+    """Return the groups whose instances are to run, at least one.
 
     Raises:
-        ConfigError: a count below 0, or too many instances.
+        ConfigError: a count below 0, a GPU twice in a group or below 0, or too many instances.
     """
     level = _LEVELS[config.optimization.priority]
-    groups = [group for group in config.instance_group if not group.passive]
+    groups = tuple(
+        InstanceGroup(group.count or 1, tuple(group.gpus), ModelPriority(level, group.rate_limiter.priority or 1))
+        for group in _running(config, backend)
+    )
     for group in groups:
-        if group.count < 0:
-            raise ConfigError(f"{filename}: instance_group count is {group.count}: it must be 1 or more")
-    count = sum(group.count or 1 for group in groups)
+        _check(group, filename)
+    groups = groups or (InstanceGroup(priority=ModelPriority(level)),)
+    check_count(groups, filename)
+    return groups
+
+
+def _check(group: InstanceGroup, filename: str) -> None:
+    if group.count < 0:
+        raise ConfigError(f"{filename}: instance_group count is {group.count}: it must be 1 or more")
+    for gpu, times in Counter(group.gpus).items():
+        if gpu < 0:
+            raise ConfigError(f"{filename}: instance_group names GPU {gpu}: numbers start at 0")
+        if times > 1:
+            raise ConfigError(
+                f"{filename}: instance_group names GPU {gpu} {times} times: name it once, and raise count for more "
+                "instances on each GPU"
+            )
+
+
+def check_count(groups: Sequence[InstanceGroup], filename: str) -> None:
+    """Raise ConfigError for too many instances."""
+    count = sum(group.count * max(1, len(group.gpus)) for group in groups)
     if count > MAX_INSTANCES:
         raise ConfigError(f"{filename}: {count} instances: at most {MAX_INSTANCES} are served")
-    priorities = [ModelPriority(level, group.rate_limiter.priority or 1) for group in groups for _ in _instances(group)]
-    return tuple(priorities) or (ModelPriority(level),)
 
 
-def _instances(group: ModelInstanceGroup) -> range:
-    return range(group.count or 1)
+def _asked(config: ModelConfig) -> list[ModelInstanceGroup]:
+    return [group for group in config.instance_group if not group.passive]
 
 
-def check_gpu(config: ModelConfig, own: OwnParameters, backend: str, filename: str, *, is_fallback: bool) -> None:
-    """Raise ConfigError if a model asks for a GPU that its backend does not use, unless falling back is allowed."""
-    wants_gpu = any(group.kind == ModelInstanceGroup.KIND_GPU for group in config.instance_group if not group.passive)
-    if not wants_gpu or is_fallback or backend in GPU_BACKENDS or own.backend_options.get("provider", "cpu") != "cpu":
+def _running(config: ModelConfig, backend: str) -> list[ModelInstanceGroup]:
+    """A torch model on GPUs leaves its instances on the CPU out: one table of costs holds for all lanes."""
+    groups = _asked(config)
+    if backend == "tensorrt" or device_kind_of(config, backend) == "cpu":
+        return groups
+    return [group for group in groups if group.kind != ModelInstanceGroup.KIND_CPU]
+
+
+def check_gpu(config: ModelConfig, provider: str, backend: str, filename: str, *, is_fallback: bool) -> None:
+    """Raise ConfigError if a model asks for a GPU that its backend does not use, unless falling back is allowed.
+
+    Args:
+        config: as written.
+        provider: the backend's option of that name.
+        backend: of the model.
+        filename: for messages.
+        is_fallback: whether it may run on the CPU instead.
+    """
+    wants_gpu = any(group.kind == ModelInstanceGroup.KIND_GPU for group in _asked(config))
+    if not wants_gpu or is_fallback or backend in GPU_BACKENDS or provider != "cpu":
         return
     raise ConfigError(
         f"{filename}: instance_group asks for KIND_GPU, but backend {backend!r} runs on the CPU: write KIND_CPU or "
@@ -47,25 +119,47 @@ def check_gpu(config: ModelConfig, own: OwnParameters, backend: str, filename: s
     )
 
 
-def device_of(config: ModelConfig, backend: str, filename: str) -> str:
-    """Return where the instances run: TensorRT on a GPU, torch on one if KIND_GPU asks for it, all else on the CPU."""
-    groups = [group for group in config.instance_group if not group.passive]
-    wants_gpu = backend == "tensorrt" or any(group.kind == ModelInstanceGroup.KIND_GPU for group in groups)
-    if backend not in GPU_BACKENDS or not wants_gpu:
-        return "cpu"
-    gpus = sorted({gpu for group in groups for gpu in group.gpus})
-    if len(gpus) > 1:
-        raise ConfigError(f"{filename}: instance_group names GPUs {gpus}: the instances of a model share one GPU")
-    return f"cuda:{gpus[0] if gpus else 0}"
+def device_kind_of(config: ModelConfig, backend: str) -> str:
+    """Return `cuda` or `cpu`: TensorRT runs on GPUs, torch if KIND_GPU asks for one, all else on the CPU."""
+    wants_gpu = any(group.kind == ModelInstanceGroup.KIND_GPU for group in _asked(config))
+    return "cuda" if backend == "tensorrt" or (backend in GPU_BACKENDS and wants_gpu) else "cpu"
+
+
+def instances_of(groups: Sequence[InstanceGroup], device_kind: str) -> tuple[Instance, ...]:
+    """Return every instance, those of several GPUs by turns: of equal lanes the first gets a batch.
+
+    Args:
+        groups: with their GPUs named, if they run on GPUs.
+        device_kind: `cpu` or `cuda`.
+    """
+    dealt: list[tuple[int, Instance]] = []
+    on_device = Counter[str]()
+    for group in groups:
+        devices = [f"cuda:{gpu}" for gpu in group.gpus] if device_kind == "cuda" else ["cpu"]
+        for device in devices * group.count:
+            dealt.append((on_device[device], Instance(device, group.priority)))
+            on_device[device] += 1
+    return tuple(instance for _, instance in sorted(dealt, key=lambda each: each[0]))
 
 
 def group_warnings(config: ModelConfig, backend: str) -> list[str]:
-    """Return one line for each thing that only a GPU has, of a backend that runs on the CPU."""
+    """Return one line for each thing of `instance_group` that has no effect."""
+    kind = device_kind_of(config, backend)
+    has_gpus = any(group.gpus for group in config.instance_group)
+    kinds = {group.kind for group in _asked(config)}
     lines: list[str] = []
-    if backend in GPU_BACKENDS:
-        return lines
-    if any(group.gpus for group in config.instance_group):
-        lines.append(f"instance_group.gpus is ignored: backend {backend} runs on the CPU")
-    if any(group.kind == ModelInstanceGroup.KIND_GPU for group in config.instance_group):
-        lines.append(f"instance_group.kind KIND_GPU is ignored: backend {backend} runs on the CPU")
+    if kind == "cpu" and has_gpus:
+        lines.append(f"instance_group.gpus is ignored: {_who(backend)} runs on the CPU")
+    if kind == "cpu" and ModelInstanceGroup.KIND_GPU in kinds:
+        lines.append(f"instance_group.kind KIND_GPU is ignored: {_who(backend)} runs on the CPU")
+    if backend == "tensorrt" and ModelInstanceGroup.KIND_CPU in kinds:
+        lines.append("instance_group.kind KIND_CPU is ignored: plans run on GPUs only")
+    elif kind == "cuda" and ModelInstanceGroup.KIND_CPU in kinds:
+        lines.append(
+            "an instance_group of kind KIND_CPU is ignored: another asks for KIND_GPU, and a model runs on one kind"
+        )
     return lines
+
+
+def _who(backend: str) -> str:
+    return f"backend {backend}" if backend not in GPU_BACKENDS else "a torch model without KIND_GPU"

@@ -1,10 +1,12 @@
 """The memory account: what every model version needs, so that a load which cannot fit is refused before it allocates.
 
 Counted are the model file with what lies beside it under its name (`model.onnx.data`), once per instance, before it is
-opened; then the slots of every instance, and on a GPU the frame arena, which is pinned there; on the CPU the arena is
-touched on first use only, and permits bound what all models touch together. What an engine allocates beside its weights
-is not known beforehand and not counted: the account refuses what is certainly too much. A version that is to replace
-another is counted beside it: both are there until the switch.
+opened; then the slots of every instance. On GPUs weights and slots are held against what each GPU has free at that
+moment (`check_device`), and the account of the machine's memory has the file once, on its way to the GPUs, the host's
+side of the slots, and the frame arena, which is pinned; on the CPU the arena is touched on first use only, and permits
+bound what all models touch together. What an engine allocates beside its weights is not known beforehand and not
+counted: refused is what is certainly too much. A version that is to replace another is counted beside it: both are
+there until the switch.
 
 Thread: any; a lock guards the books.
 """
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from engines.device import Device
 from engines.engine import EngineSpecs
 from engines.errors import DeviceMemoryError
 from service.pipeline.pipeline import SLOT_COUNT
@@ -32,14 +35,32 @@ def model_bytes(model_path: Path | None, instances: int) -> dict[str, int]:
     return {"model": instances * sum(path.stat().st_size for path in files)}
 
 
-def buffer_bytes(specs: EngineSpecs, *, instances: int, permits: int, is_gpu: bool) -> dict[str, int]:
-    """Return what the buffers of a version will hold, by what for."""
+def buffer_bytes(specs: EngineSpecs, instances: int, pinned_frames: int = 0) -> dict[str, int]:
+    """Return what the buffers of so many instances and frames will hold on one side, by what for."""
     if not specs.is_fixed:
         return {}
     row_in = sum(spec.row_bytes for spec in specs.inputs)
     row_out = sum(spec.row_bytes for spec in specs.outputs)
     slots = SLOT_COUNT * instances * specs.max_batch_size * (row_in + row_out)
-    return {"slots": 2 * slots, "frames": permits * row_in} if is_gpu else {"slots": slots}
+    return {"slots": slots, "frames": pinned_frames * row_in}
+
+
+def check_device(device: Device, needed: dict[str, int]) -> None:
+    """Raise DeviceMemoryError if a device with memory of its own has not so much free now; the message names it."""
+    device.attach_thread()
+    memory = device.memory()
+    if memory is not None:
+        _check(f"{device.name}: ", needed, memory.total_bytes - memory.used_bytes)
+
+
+def _check(where: str, needed: dict[str, int], free_bytes: int) -> None:
+    total = sum(needed.values())
+    if total > free_bytes:
+        parts = ", ".join(f"{what} {nbytes / MIB:.0f}" for what, nbytes in needed.items() if nbytes)
+        raise DeviceMemoryError(
+            f"{where}needs {total / MIB:.0f} MiB ({parts}), but {max(0, free_bytes) / MIB:.0f} MiB are left: lower "
+            "max_batch_size or the count of instance_group, or unload another model"
+        )
 
 
 def free_bytes() -> int:
@@ -77,13 +98,7 @@ class MemoryAccount:
         """
         total = sum(needed.values())
         with self._lock:
-            free = self._limit_bytes - self.reserved_bytes if self._limit_bytes else self._free()
-            if total > free:
-                parts = ", ".join(f"{what} {nbytes / MIB:.0f}" for what, nbytes in needed.items() if nbytes)
-                raise DeviceMemoryError(
-                    f"needs {total / MIB:.0f} MiB ({parts}), but {max(0, free) / MIB:.0f} MiB are left: lower "
-                    "max_batch_size or the count of instance_group, or unload another model"
-                )
+            _check("", needed, self._limit_bytes - self.reserved_bytes if self._limit_bytes else self._free())
             self.reserved_bytes += total
         return total
 

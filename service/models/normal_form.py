@@ -55,14 +55,15 @@ def normalised(description: ModelDescription, specs: EngineSpecs) -> ModelConfig
 def _normalise_groups(config: ModelConfig, description: ModelDescription) -> None:
     if not config.instance_group:
         config.instance_group.add(count=1)
-    is_cpu = description.device == "cpu" and description.engine_options.get("provider", "cpu") == "cpu"
+    is_cpu = description.device_kind == "cpu" and description.engine_options.get("provider", "cpu") == "cpu"
+    every = sorted({gpu for group in description.groups for gpu in group.gpus})
     for number, group in enumerate(config.instance_group):
         group.name = group.name or f"{description.name}_{number}"
         group.count = max(1, group.count)
         if group.kind == ModelInstanceGroup.KIND_AUTO or is_cpu:
             group.kind = ModelInstanceGroup.KIND_CPU if is_cpu else ModelInstanceGroup.KIND_GPU
         if group.kind == ModelInstanceGroup.KIND_GPU and not group.gpus:
-            group.gpus.append(int(description.device.partition(":")[2] or 0))
+            group.gpus.extend(every or [0])
 
 
 def _fill(target: ModelInput | ModelOutput, written: ModelInput | ModelOutput | None, spec: TensorSpec) -> None:

@@ -1,6 +1,6 @@
 """Opening a model version: load, allocate, warm up, calibrate. Nothing is allocated after it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,18 +8,18 @@ from pathlib import Path
 import structlog
 
 from engines.device import Device
-from engines.engine import Engine, UnboundEngine
+from engines.engine import Engine, EngineSpecs, UnboundEngine
 from engines.errors import EngineError, ModelFileError
 from service.batching.cost_model import CostModel
-from service.batching.cost_table import CostIdentity
+from service.batching.cost_table import CostIdentity, CostTable
 from service.batching.former import BatchFormer
 from service.clock import Clock
 from service.models.batching import batching_settings, executed_sizes, measured_sizes
 from service.models.completion import complete
 from service.models.config_text import ConfigError
 from service.models.description import ModelDescription
-from service.models.memory import MemoryAccount, buffer_bytes, model_bytes
-from service.models.placing import OpenDevice, device_kind, open_device_of_kind, open_instance, open_placed
+from service.models.memory import Holding, MemoryAccount, buffer_bytes, check_device, model_bytes
+from service.models.placing import OpenDevice, Placed, open_device_of_kind, open_instance, open_placed
 from service.models.trials import calibrate_lane, run_sample
 from service.models.unbound import FRAMES_LIMIT_BYTES, HANG_LIMIT_NS, measure_unbound
 from service.models.version import ModelVersion
@@ -107,64 +107,38 @@ def _build(
     """Make every part; `undo` closes what was made, last made first."""
     clock = context.clock
     started_ns = clock.now_ns()
-    wanted = description.device
-    device, description = open_placed(description, context.open_device, clock, cpu_fallback=context.cpu_fallback)
-    undo.callback(device.close)
-    if description.device != wanted:
-        log.warning("configuration", model=description.name, detail=description.warnings[-1])
+    wanted_kind = description.device_kind
+    placed = open_placed(description, context.open_device, clock, cpu_fallback=context.cpu_fallback)
+    undo.callback(placed.close)
+    if placed.description.device_kind != wanted_kind:
+        log.warning("configuration", model=description.name, detail=placed.description.warnings[-1])
     holding = context.memory.open()
     undo.callback(holding.give_back)
-    holding.take(model_bytes(model_path, description.instance_count))
-    engines: list[Engine] = []
-    for _ in range(description.instance_count):
-        engines.append(open_instance(description, model_path, device, clock, context.engine_options))
-        undo.callback(engines[-1].close)
+    engines = _open_engines(placed, model_path, context, holding, undo)
     context.before_buffers()
     specs = engines[0].specs
-    _check_shapes(engines[0], description)
-    description = complete(description, specs)
-    instances, is_gpu = description.instance_count, device_kind(description) == "cuda"
-    holding.take(buffer_bytes(specs, instances=instances, permits=context.permits.count, is_gpu=is_gpu))
-    arena = FrameArena(device, specs.inputs if specs.is_fixed else (), context.permits)
+    _check_shapes(engines[0], placed.description)
+    description = complete(placed.description, specs)
+    placed = Placed(description, placed.devices)
+    _check_buffers(placed, specs, context.permits.count, holding)
+    devices = list(placed.devices.values())
+    devices[0].attach_thread()
+    arena = FrameArena(devices[0], specs.inputs if specs.is_fixed else (), context.permits)
     undo.callback(arena.close)
     statistics = VersionStatistics(clock)
     sink = CountingSink(context.sink, statistics)
     finisher = ResultFinisher(description.task, context.pool, sink)
     name = f"{description.name}.{version}"
-    lanes: list[Pipeline] = []
-    for index, engine in enumerate(engines):
-        priority = description.priorities[index]
-        turn = _turn(description, priority, context)
-        if turn is not None:
-            undo.callback(turn.close)
-        lane = Pipeline(
-            index,
-            f"{name}.{index}",
-            device,
-            engine,
-            clock,
-            model_version=version,
-            finish=finisher.finish,
-            on_fatal=context.on_fatal,
-            journal=context.journal,
-            priority=priority,
-            turn=turn,
-        )
-        undo.callback(lane.close)
-        lanes.append(lane)
+    lanes = _open_lanes(placed, name, version, engines, finisher, context, undo)
     sizes = measured_sizes(specs.max_batch_size)
-    executed = executed_sizes(device_kind(description), specs.max_batch_size)
+    executed = executed_sizes(description.device_kind, specs.max_batch_size)
     for lane in lanes:
         lane.warm_up(sizes)
         for sample in description.warmup:
             inputs = inputs_of(sample, description.config, specs)
             executed_rows = min(size for size in executed if size >= sample.rows)
-            run_sample(lane, sample, inputs, device, clock, executed_rows=executed_rows)
-    if specs.is_fixed:
-        identity = _identity(description, version, device, context)
-        table = calibrate_lane(lanes[0], device, sizes, identity, clock, context.cache_folder)
-    else:
-        table = measure_unbound(lanes[0], sizes, clock)
+            run_sample(lane, sample, inputs, clock, executed_rows=executed_rows)
+    table = _costs(lanes, sizes, description, version, context)
     former = BatchFormer(
         name,
         lanes,
@@ -180,7 +154,7 @@ def _build(
     return ModelVersion(
         description,
         version,
-        device,
+        devices,
         lanes,
         former,
         arena,
@@ -194,9 +168,87 @@ def _build(
     )
 
 
+def _open_engines(
+    placed: Placed, model_path: Path | None, context: VersionContext, holding: Holding, undo: ExitStack
+) -> list[Engine]:
+    """Open one for every instance, if the weights fit where each of them runs."""
+    description = placed.description
+    is_gpu = description.device_kind == "cuda"
+    holding.take(model_bytes(model_path, 1 if is_gpu else len(description.instances)))
+    for device, count in placed.counts if is_gpu else ():
+        check_device(device, model_bytes(model_path, count))
+    engines: list[Engine] = []
+    for instance in description.instances:
+        device = placed.devices[instance.device]
+        engines.append(open_instance(description, model_path, device, context.clock, context.engine_options))
+        undo.callback(engines[-1].close)
+        undo.callback(device.attach_thread)  # before its engine closes
+    return engines
+
+
+def _check_buffers(placed: Placed, specs: EngineSpecs, permits: int, holding: Holding) -> None:
+    is_gpu = placed.description.device_kind == "cuda"
+    holding.take(buffer_bytes(specs, len(placed.description.instances), permits if is_gpu else 0))
+    for device, count in placed.counts if is_gpu else ():
+        check_device(device, buffer_bytes(specs, count))
+
+
+def _open_lanes(
+    placed: Placed,
+    name: str,
+    version: str,
+    engines: Sequence[Engine],
+    finisher: ResultFinisher,
+    context: VersionContext,
+    undo: ExitStack,
+) -> list[Pipeline]:
+    lanes: list[Pipeline] = []
+    for index, (instance, engine) in enumerate(zip(placed.description.instances, engines, strict=True)):
+        turn = _turn(placed.description, instance.priority, context)
+        if turn is not None:
+            undo.callback(turn.close)
+        lane = Pipeline(
+            index,
+            f"{name}.{index}",
+            placed.devices[instance.device],
+            engine,
+            context.clock,
+            model_version=version,
+            finish=finisher.finish,
+            on_fatal=context.on_fatal,
+            journal=context.journal,
+            priority=instance.priority,
+            turn=turn,
+        )
+        undo.callback(lane.close)
+        lanes.append(lane)
+    return lanes
+
+
+def _costs(
+    lanes: Sequence[Pipeline],
+    sizes: tuple[int, ...],
+    description: ModelDescription,
+    version: str,
+    context: VersionContext,
+) -> CostTable:
+    """Measure the first lane of every device; of different devices the slowest counts, since a batch may run on any."""
+    first_lanes: dict[Device, Pipeline] = {}
+    for lane in lanes:
+        first_lanes.setdefault(lane.device, lane)
+    tables = []
+    for lane in first_lanes.values():
+        if lane.engine.specs.is_fixed:
+            identity = _identity(description, version, lane.device, context)
+            tables.append(calibrate_lane(lane, sizes, identity, context.clock, context.cache_folder))
+        else:
+            tables.append(measure_unbound(lane, sizes, context.clock))
+    return CostTable.slowest(tables)
+
+
 def _turn(description: ModelDescription, priority: ModelPriority, context: VersionContext) -> Turn | None:
     """Return an instance's place among those on the CPU; elsewhere the device arbitrates."""
-    if context.turns is None or device_kind(description) != "cpu":
+    if context.turns is None or description.device_kind != "cpu":
         return None
     options = {**context.engine_options.get(description.backend, {}), **description.engine_options}
     return context.turns.join(priority, int(options.get("intra_op_threads", 1)))

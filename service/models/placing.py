@@ -1,7 +1,9 @@
-"""Where a model runs, and an instance of it there, for loading and for looking without loading."""
+"""Where a model's instances run, and an instance of it there, for loading and for looking without loading."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engines import open_device, open_engine
@@ -11,6 +13,8 @@ from engines.errors import BackendUnavailableError
 from forebay.wire.model_config_pb2 import DataType, ModelInput, ModelOutput
 from service.clock import Clock
 from service.models.description import ModelDescription
+from service.models.instances import check_count
+from service.models.repository import CONFIG_NAME
 
 OpenDevice = Callable[[str, Clock], Device]
 _ADVICE = {
@@ -25,28 +29,68 @@ def open_device_of_kind(kind: str, clock: Clock) -> Device:
     return open_device(name, clock=clock, index=int(index or 0))
 
 
-def open_placed(
-    description: ModelDescription, open_device: OpenDevice, clock: Clock, *, cpu_fallback: bool
-) -> tuple[Device, ModelDescription]:
-    """Open a model's device, or the CPU in its place; return it, and the description, which then says so in a warning.
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A model with the devices of its instances, open. Owner: whoever opened them.
+
+    Attributes:
+        description: its groups name their GPUs; says in a warning if the CPU takes the GPUs' place.
+        devices: by the names that its instances have for them, that of the first instance first.
+    """
+
+    description: ModelDescription
+    devices: Mapping[str, Device]
+
+    @property
+    def counts(self) -> list[tuple[Device, int]]:
+        """Each device with how many instances run on it."""
+        counts = Counter(instance.device for instance in self.description.instances)
+        return [(self.devices[name], count) for name, count in counts.items()]
+
+    def close(self) -> None:
+        """Close the devices: everything of theirs is closed."""
+        for device in self.devices.values():
+            device.close()
+
+
+def open_placed(description: ModelDescription, open_device: OpenDevice, clock: Clock, *, cpu_fallback: bool) -> Placed:
+    """Open the devices that a model's instances run on, or the CPU in their place.
 
     Raises:
-        BackendUnavailableError: it cannot be had, and nothing may take its place; the message says what to do.
+        BackendUnavailableError: one cannot be had, and nothing may take its place; the message says what to do.
+        ConfigError: all GPUs together are more instances than are served.
     """
     try:
-        return open_device(description.device, clock), description
+        return _open_all(description, open_device, clock)
     except BackendUnavailableError as error:
-        if description.device == "cpu":
+        if description.device_kind == "cpu":
             raise
         if not (cpu_fallback and description.backend == "torch"):
             raise BackendUnavailableError(f"{error}; or {_ADVICE[description.backend]}") from error
         warning = f"{description.name}: runs on the CPU: {error}"
-        return open_device("cpu", clock), replace(description, device="cpu", warnings=(*description.warnings, warning))
+        on_cpu = replace(description, device_kind="cpu", warnings=(*description.warnings, warning))
+        return _open_all(on_cpu, open_device, clock)
 
 
-def device_kind(description: ModelDescription) -> str:
-    """Return the kind of device that a model runs on."""
-    return description.device.partition(":")[0]
+def _open_all(description: ModelDescription, open_device: OpenDevice, clock: Clock) -> Placed:
+    devices: dict[str, Device] = {}
+    with ExitStack() as undo:
+
+        def open_once(name: str) -> Device:
+            if name not in devices:
+                devices[name] = open_device(name, clock)
+                undo.callback(devices[name].close)
+            return devices[name]
+
+        if description.device_kind == "cuda" and not all(group.gpus for group in description.groups):
+            every = tuple(range(open_once("cuda:0").kind_count))
+            groups = tuple(replace(group, gpus=group.gpus or every) for group in description.groups)
+            check_count(groups, f"{description.name}/{CONFIG_NAME}")
+            description = replace(description, groups=groups)
+        names = list(dict.fromkeys(instance.device for instance in description.instances))
+        placed = Placed(description, {name: open_once(name) for name in names})
+        undo.pop_all()
+    return placed
 
 
 def open_instance(
@@ -56,7 +100,7 @@ def open_instance(
     clock: Clock,
     defaults: Mapping[str, Mapping[str, str]],
 ) -> Engine:
-    """Load a model as one instance. Raises EngineError.
+    """Load a model as one instance. Raises EngineError. The calling thread is attached to `device` then.
 
     Args:
         description: placed.
@@ -65,6 +109,7 @@ def open_instance(
         clock: time.
         defaults: options by backend; a model's own win.
     """
+    device.attach_thread()
     return open_engine(
         description.backend,
         model_path=model_path,

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.device import Device
 from engines.errors import ExecutionError
 from service.batching.calibrate import obtain_table, table_path
 from service.batching.cost_table import CostIdentity, CostTable, StageTimes
@@ -78,13 +77,13 @@ def run_sample(
     lane: Pipeline,
     sample: WarmupSample,
     inputs: Sequence[NDArray[Any]],
-    device: Device,
     clock: Clock,
     executed_rows: int,
 ) -> None:
     """Run a sample of `model_warmup` as often as it asks. Raises ConfigError if the model fails on it."""
     specs = lane.engine.specs
-    arena = FrameArena(device, specs.inputs if specs.is_fixed else (), Permits(1), _AS_MUCH_AS_IT_IS)
+    lane.device.attach_thread()
+    arena = FrameArena(lane.device, specs.inputs if specs.is_fixed else (), Permits(1), _AS_MUCH_AS_IT_IS)
     unbound = UnboundFrames(Permits(1), _AS_MUCH_AS_IT_IS)
     try:
         for _ in range(sample.count):
@@ -103,10 +102,11 @@ def run_sample(
 
 
 def calibrate_lane(
-    lane: Pipeline, device: Device, sizes: tuple[int, ...], identity: CostIdentity, clock: Clock, cache: Path | None
+    lane: Pipeline, sizes: tuple[int, ...], identity: CostIdentity, clock: Clock, cache: Path | None
 ) -> CostTable:
     """Find the kept costs or measure, with frames of an arena of its own: the permits belong to the clients."""
-    arena = FrameArena(device, lane.engine.specs.inputs, Permits(max(sizes)))
+    lane.device.attach_thread()
+    arena = FrameArena(lane.device, lane.engine.specs.inputs, Permits(max(sizes)))
     _touch(arena, max(sizes))
 
     def measure(size: int) -> StageTimes:

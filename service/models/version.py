@@ -37,7 +37,7 @@ class ModelVersion:
         load_ns: how long opening it took.
         delivery_time: told how long results take to leave. Thread: the event loop's.
         lanes: one per instance.
-        device: where they run.
+        devices: where they run, each once.
         hang_limit_ns: a stage that is at one batch for longer hangs.
     """
 
@@ -45,7 +45,7 @@ class ModelVersion:
         self,
         description: ModelDescription,
         version: str,
-        device: Device,
+        devices: Sequence[Device],
         lanes: Sequence[Pipeline],
         former: BatchFormer,
         arena: FrameArena,
@@ -73,7 +73,7 @@ class ModelVersion:
         self.former = former
         self.delivery_time: DeliveryTime = former.delivery_time
         self.lanes = tuple(lanes)
-        self.device = device
+        self.devices = tuple(devices)
         self.hang_limit_ns = hang_limit_ns
         self._clock = clock
         self._unused = threading.Condition()
@@ -134,7 +134,6 @@ class ModelVersion:
         Returns:
             Whether all threads ended; if not (an engine hangs), nothing more can be done in this process.
         """
-        self.device.attach_thread()
         until_ns = None if timeout_s is None else self._clock.now_ns() + int(timeout_s * 1e9)
         is_drained = self.former.drain(until_ns)
         self.former.stop()
@@ -145,9 +144,11 @@ class ModelVersion:
         closed = [lane.close(timeout_s) for lane in self.lanes]
         if not (is_drained and all(closed)):
             return False
+        self.devices[0].attach_thread()  # whose arena it is
         self.arena.close()
         if self.requests is not None:
             self.requests.close()
-        self.device.close()
+        for device in self.devices:
+            device.close()
         self._on_closed()
         return True

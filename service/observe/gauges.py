@@ -68,7 +68,7 @@ class VersionParts(Protocol):
     @property
     def lanes(self) -> Sequence[_Lane]: ...  # noqa: D102
     @property
-    def device(self) -> _Device: ...  # noqa: D102
+    def devices(self) -> Sequence[_Device]: ...  # noqa: D102
 
 
 class PoolParts(Protocol):
@@ -166,8 +166,7 @@ class Gauges:
     def devices(self) -> dict[str, DeviceMemory]:
         """Return how full the memory of each device is, by name; those without memory of their own are left out."""
         found: dict[str, DeviceMemory] = {}
-        for version in self._versions():
-            device = version.device
+        for device in (device for version in self._versions() for device in version.devices):
             if device.name in found:
                 continue
             try:

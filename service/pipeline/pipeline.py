@@ -36,7 +36,7 @@ class Pipeline:
     Args:
         index: of the lane within its model version.
         name: prefix of thread and channel names.
-        device: where it runs; not closed here.
+        device: where it runs; not closed here. Whoever opens, tries and closes a lane is attached to it by that.
         engine: one instance; closed with the pipeline.
         clock: time.
         model_version: named in completions.
@@ -67,7 +67,9 @@ class Pipeline:
         turn: Turn | None = None,
     ) -> None:
         self.index = index
+        self.device = device
         self.slot_count = slot_count
+        device.attach_thread()
         # What an unbound execution takes depends on the shapes, which nobody predicts.
         self._run_through_ns = RUN_THROUGH_NS if device.is_synchronous and engine.specs.is_fixed else 0
         self.engine = engine
@@ -126,6 +128,7 @@ class Pipeline:
         """Bind every slot and run every batch size on each; nothing for an unbound model. Blocks. Before `start`."""
         if not self.engine.specs.is_fixed:
             return
+        self.device.attach_thread()
         for slot in self.pool.slots:
             self.engine.bind(slot.buffers)
         self.engine.warm_up(batch_sizes, self.execute.device_stream)
@@ -138,6 +141,7 @@ class Pipeline:
         """
         if self._is_started:
             raise InvariantError("run_once after start")
+        self.device.attach_thread()
         self._run_through(batch)
         if batch.error is not None:
             raise batch.error
@@ -187,6 +191,7 @@ class Pipeline:
         self.channels[0].close()
         if self._is_started and not all(stage.join(timeout_s) for stage in self.stages):
             return False
+        self.device.attach_thread()
         for stage in self.stages:
             stage.device_stream.close()
         self.engine.close()

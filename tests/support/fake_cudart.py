@@ -98,8 +98,8 @@ class Allocation:
 
 
 class FakeCudart:
-    """The module. `sticky` makes every call fail from then on; `fail` names the next result of one call,
-    `before` what is called before the next one of a name.
+    """The module. `sticky` makes every call fail from then on; `fail` names the next result of one call, `fail_on` that
+    of one call on one GPU, `before` what is called before the next one of a name.
 
     Attributes:
         memory: what was allocated here and not freed, by address.
@@ -121,6 +121,7 @@ class FakeCudart:
         self.driver_version = 13000
         self.sticky = cudaError_t.cudaSuccess
         self.fail: dict[str, cudaError_t] = {}
+        self.fail_on: dict[tuple[str, int], cudaError_t] = {}
         self.before: dict[str, object] = {}
         self.memory: dict[int, Allocation] = {}
         self.exported: dict[bytes, Allocation] = {}
@@ -153,10 +154,11 @@ class FakeCudart:
 
     def _check(self, name, arguments):
         """Refuse a call that fails, or that this thread may not make."""
-        code = self.sticky or self.fail.pop(name, cudaError_t.cudaSuccess)
-        if not code and name not in _WITHOUT_A_GPU and not hasattr(self._selected, "index"):
+        gpu = getattr(self._selected, "index", -1)
+        code = self.sticky or self.fail.pop(name, 0) or self.fail_on.pop((name, gpu), 0)
+        if not code and name not in _WITHOUT_A_GPU and gpu < 0:
             code = cudaError_t.cudaErrorInvalidDevice
-        if not code and any(self.gpu_of[arguments[at]] != self._selected.index for at in _HANDLES_AT.get(name, ())):
+        if not code and any(self.gpu_of[arguments[at]] != gpu for at in _HANDLES_AT.get(name, ())):
             code = cudaError_t.cudaErrorInvalidResourceHandle
         if code:
             raise RefusedError(code)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -6,6 +8,7 @@ from forebay.wire.model_config_pb2 import DataType, ModelInstanceGroup
 from service.models.completion import complete
 from service.models.config_text import ConfigError, parse_config
 from service.models.description import ClassificationTask, DetectionTask, ImageInput, ModelDescription
+from service.models.instances import InstanceGroup
 
 IMAGE = TensorSpec("image", np.dtype(np.uint8), (240, 320, 3))
 PLANES = TensorSpec("planes", np.dtype(np.float32), (3, 224, 224))
@@ -170,17 +173,20 @@ def test_clients_send_one_element_for_a_scalar_as_with_triton():
 
 
 @pytest.mark.parametrize(
-    ("text", "backend", "device", "kind", "gpus"),
+    ("text", "backend", "placed", "kind", "gpus"),
     [
-        ("", "onnxruntime", "cpu", ModelInstanceGroup.KIND_CPU, []),
-        ("", "tensorrt", "cuda:0", ModelInstanceGroup.KIND_GPU, [0]),
-        ("instance_group { count: 2 gpus: 3 }", "tensorrt", "cuda:3", ModelInstanceGroup.KIND_GPU, [3]),
-        ("instance_group { kind: KIND_CPU }", "torch", "cpu", ModelInstanceGroup.KIND_CPU, []),
-        ("instance_group { kind: KIND_GPU }", "onnxruntime", "cpu", ModelInstanceGroup.KIND_CPU, []),
+        ("", "onnxruntime", None, ModelInstanceGroup.KIND_CPU, []),
+        ("", "tensorrt", (0,), ModelInstanceGroup.KIND_GPU, [0]),
+        ("", "tensorrt", (0, 1), ModelInstanceGroup.KIND_GPU, [0, 1]),
+        ("instance_group { count: 2 gpus: 3 }", "tensorrt", (3,), ModelInstanceGroup.KIND_GPU, [3]),
+        ("instance_group { kind: KIND_CPU }", "torch", None, ModelInstanceGroup.KIND_CPU, []),
+        ("instance_group { kind: KIND_GPU }", "onnxruntime", None, ModelInstanceGroup.KIND_CPU, []),
     ],
 )
-def test_instance_groups_say_where_instances_run(text, backend, device, kind, gpus):
-    description = ModelDescription("m", backend, None, device=device, config=parse_config(text, "m/config.pbtxt"))
+def test_instance_groups_say_where_instances_run(text, backend, placed, kind, gpus):
+    description = ModelDescription("m", backend, None, config=parse_config(text, "m/config.pbtxt"))
+    if placed is not None:
+        description = replace(description, device_kind="cuda", groups=(InstanceGroup(gpus=placed),))
     (group,) = complete(description, EngineSpecs((PLANES,), (SCORES,), 8)).config.instance_group
     assert (group.name, group.kind, list(group.gpus)) == ("m_0", kind, gpus)
     assert group.count >= 1

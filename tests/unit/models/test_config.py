@@ -5,6 +5,7 @@ import pytest
 from forebay.wire.model_config_pb2 import ModelConfig
 from service.models.config import describe, model_file, serving_versions
 from service.models.description import BatchingOptions, ClassificationTask, DetectionTask
+from service.models.instances import Instance
 from service.models.parameters import OWN_KEYS
 from service.models.repository import Repository, RepositoryError
 from service.pipeline.turns import ModelPriority
@@ -33,7 +34,8 @@ def parameters(**values):
 
 def test_without_a_configuration_everything_comes_from_the_file_names(tmp_path):
     found = described(tmp_path, None)
-    assert (found.name, found.backend, found.max_batch_size, found.instance_count) == ("m", "onnxruntime", None, 1)
+    assert (found.name, found.backend, found.max_batch_size) == ("m", "onnxruntime", None)
+    assert found.instances == (Instance(),)
     assert (found.task, found.latency_budget_ms, dict(found.backend_options)) == (None, None, {})
     assert (found.specs, found.image, found.warnings) == (None, None, ())
 
@@ -135,7 +137,7 @@ def test_the_batch_size_is_left_to_the_engine_only_if_no_shape_is_written(tmp_pa
     ],
 )
 def test_instances_of_all_groups_are_counted(tmp_path, text, count):
-    assert described(tmp_path, text).instance_count == count
+    assert described(tmp_path, text).instances == (Instance(),) * count
 
 
 MAX, MIN = "optimization { priority: PRIORITY_MAX }", "optimization { priority: PRIORITY_MIN }"
@@ -154,7 +156,8 @@ MAX, MIN = "optimization { priority: PRIORITY_MAX }", "optimization { priority: 
     ],
 )
 def test_every_instance_has_the_priority_of_its_model_and_its_group(tmp_path, text, priorities):
-    assert described(tmp_path, text).priorities == tuple(ModelPriority(*pair) for pair in priorities)
+    found = [instance.priority for instance in described(tmp_path, text).instances]
+    assert found == [ModelPriority(*pair) for pair in priorities]
 
 
 def test_what_is_ignored_is_said_once_each(tmp_path):
@@ -192,27 +195,76 @@ def test_only_what_has_no_effect_is_warned_of(tmp_path, text, words):
 
 
 @pytest.mark.parametrize(
-    ("text", "device"),
+    ("text", "kind"),
     [
         ("", "cpu"),
         ('instance_group { kind: KIND_GPU } parameters { key: "provider" value { string_value: "cuda" } }', "cpu"),
         ('backend: "torch"', "cpu"),
         ('backend: "torch" instance_group { kind: KIND_CPU }', "cpu"),
-        ('backend: "torch" instance_group { kind: KIND_GPU }', "cuda:0"),
-        ('backend: "torch" instance_group { kind: KIND_GPU gpus: 1 count: 2 }', "cuda:1"),
-        ('backend: "tensorrt"', "cuda:0"),
-        ('backend: "tensorrt" instance_group { gpus: 3 } instance_group { gpus: 3 }', "cuda:3"),
+        ('backend: "torch" instance_group { kind: KIND_GPU passive: true }', "cpu"),
+        ('backend: "torch" instance_group { kind: KIND_GPU }', "cuda"),
+        ('backend: "torch" instance_group { kind: KIND_GPU gpus: 1 count: 2 }', "cuda"),
+        ('backend: "tensorrt"', "cuda"),
     ],
 )
-def test_instance_groups_choose_the_device_of_backends_that_have_a_choice(tmp_path, text, device):
-    assert described(tmp_path, text).device == device
+def test_instance_groups_choose_the_device_of_backends_that_have_a_choice(tmp_path, text, kind):
+    assert described(tmp_path, text).device_kind == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "gpus"),
+    [
+        ("instance_group { gpus: 3 }", [3]),
+        ("instance_group { gpus: [ 0, 1 ] }", [0, 1]),
+        ("instance_group { gpus: [ 1, 0 ] count: 2 }", [1, 0, 1, 0]),
+        ("instance_group { gpus: 3 } instance_group { gpus: 3 }", [3, 3]),
+        ("instance_group { gpus: 0 count: 3 } instance_group { gpus: [ 1, 0 ] }", [0, 1, 0, 0, 0]),
+        ("instance_group { gpus: [ 0, 1 ] } instance_group { gpus: 2 passive: true }", [0, 1]),
+        ("instance_group { gpus: 0 kind: KIND_GPU } instance_group { gpus: 1 kind: KIND_AUTO }", [0, 1]),
+    ],
+)
+def test_count_instances_run_on_each_gpu_of_a_group(tmp_path, text, gpus):
+    found = described(tmp_path, f'backend: "tensorrt" {text}').instances
+    assert [instance.device for instance in found] == [f"cuda:{gpu}" for gpu in gpus]
+
+
+def test_each_group_keeps_its_priority_on_its_gpus(tmp_path):
+    text = "instance_group { gpus: [ 0, 1 ] rate_limiter { priority: 2 } } instance_group { gpus: 1 }"
+    found = described(tmp_path, f'backend: "tensorrt" {text}').instances
+    assert [(each.device, each.priority.number) for each in found] == [("cuda:0", 2), ("cuda:1", 2), ("cuda:1", 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "words"),
+    [
+        (
+            'backend: "torch" instance_group { kind: KIND_GPU gpus: 0 } instance_group { kind: KIND_CPU count: 3 }',
+            1,
+            "an instance_group of kind KIND_CPU is ignored: another asks for KIND_GPU, and a model runs on one kind",
+        ),
+        (
+            'backend: "tensorrt" instance_group { kind: KIND_CPU gpus: 0 }',
+            1,
+            "instance_group.kind KIND_CPU is ignored: plans run on GPUs only",
+        ),
+        (
+            'backend: "torch" instance_group { kind: KIND_CPU gpus: 1 count: 2 }',
+            2,
+            "instance_group.gpus is ignored: a torch model without KIND_GPU runs on the CPU",
+        ),
+    ],
+)
+def test_kinds_that_do_not_go_together_are_said(tmp_path, text, count, words):
+    found = described(tmp_path, text)
+    assert len(found.instances) == count
+    assert found.warnings == (f"m/config.pbtxt: {words}",)
 
 
 def test_a_gpu_that_the_backend_cannot_use_is_refused_unless_falling_back_is_allowed(tmp_path):
     text = "instance_group { kind: KIND_GPU }"
     with pytest.raises(RepositoryError, match=r"KIND_CPU or KIND_AUTO, name another backend, or .* --cpu-fallback"):
         described(tmp_path, text)
-    assert describe(entry(tmp_path, text), cpu_fallback=True).device == "cpu"
+    assert describe(entry(tmp_path, text), cpu_fallback=True).device_kind == "cpu"
 
 
 def test_tritons_name_of_an_option_that_is_ours_too_is_taken(tmp_path):
@@ -224,11 +276,6 @@ def test_the_policy_is_no_option_of_the_engine(tmp_path):
     description = described(tmp_path, 'parameters { key: "policy" value { string_value: "window" } }')
     assert description.backend_options == {"policy": "window"}
     assert description.engine_options == {}
-
-
-def test_instances_on_several_gpus_are_refused(tmp_path):
-    with pytest.raises(RepositoryError, match="share one GPU"):
-        described(tmp_path, 'backend: "tensorrt" instance_group { gpus: [ 0, 1 ] }')
 
 
 VERSIONS = ("1/model.onnx", "2/model.onnx", "10/model.onnx")
@@ -262,6 +309,9 @@ def test_the_version_policy_chooses(tmp_path, text, versions):
         ("max_batch_size: 1000000", "it must be from 0 to 4096"),
         ("instance_group { count: -1 }", "count is -1"),
         ("instance_group { count: 1000 }", "1000 instances: at most 64"),
+        ('backend: "tensorrt" instance_group { count: 33 gpus: [ 0, 1 ] }', "66 instances: at most 64"),
+        ('backend: "tensorrt" instance_group { gpus: [ 1, 0, 1 ] }', "names GPU 1 2 times: name it once, and raise"),
+        ('backend: "tensorrt" instance_group { gpus: -1 }', "names GPU -1: numbers start at 0"),
         (
             "max_batch_size: 4 dynamic_batching { preferred_batch_size: 8 }",
             "preferred_batch_size [8]: each must be from 1",

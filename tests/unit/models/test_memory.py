@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
+from engines.clock import MonotonicClock
+from engines.device_host import HostDevice
+from engines.device_simulated import MEMORY_BYTES, SimulatedDevice
 from engines.engine import EngineSpecs, TensorSpec
 from engines.errors import DeviceMemoryError
-from service.models.memory import MIB, MemoryAccount, buffer_bytes, free_bytes, model_bytes
+from service.models.memory import MIB, MemoryAccount, buffer_bytes, check_device, free_bytes, model_bytes
 
 SPECS = EngineSpecs(
     (TensorSpec("x", np.dtype(np.uint8), (MIB,)),), (TensorSpec("y", np.dtype(np.uint8), (MIB,)),), max_batch_size=4
@@ -20,19 +23,30 @@ def test_a_version_needs_its_weights_once_per_instance_and_those_in_files_beside
 
 
 def test_every_instance_needs_its_slots():
-    assert buffer_bytes(SPECS, instances=2, permits=10, is_gpu=False) == {"slots": 4 * 2 * 4 * 2 * MIB}
+    assert buffer_bytes(SPECS, 2) == {"slots": 4 * 2 * 4 * 2 * MIB, "frames": 0}
 
 
-def test_on_a_gpu_slots_count_on_both_sides_and_frames_are_pinned():
-    assert buffer_bytes(SPECS, instances=1, permits=10, is_gpu=True) == {
-        "slots": 4 * 4 * 2 * MIB * 2,
-        "frames": 10 * MIB,
-    }
+def test_pinned_frames_are_counted():
+    assert buffer_bytes(SPECS, 1, 10) == {"slots": 4 * 4 * 2 * MIB, "frames": 10 * MIB}
+
+
+def test_a_gpu_that_is_too_full_is_named():
+    device = SimulatedDevice(clock=MonotonicClock(), index=1)
+    buffer = device.alloc_device(MEMORY_BYTES - 3 * MIB)
+    check_device(device, {"model": 3 * MIB})
+    with pytest.raises(DeviceMemoryError, match=r"^simulated:1: needs 4 MiB \(model 4\), but 3 MiB are left: lower"):
+        check_device(device, {"model": 4 * MIB})
+    buffer.close()
+    device.close()
+
+
+def test_a_device_without_memory_of_its_own_is_the_accounts():
+    check_device(HostDevice(clock=MonotonicClock()), {"model": 1 << 60})
 
 
 def test_unbound_models_have_no_slots_to_count():
     specs = EngineSpecs((TensorSpec("x", np.dtype(object), (-1,)),), (), max_batch_size=4)
-    assert buffer_bytes(specs, instances=1, permits=1, is_gpu=True) == {}
+    assert buffer_bytes(specs, 1, 1) == {}
 
 
 def test_a_version_holds_what_it_took_until_it_gives_it_back_once():

@@ -79,7 +79,7 @@ class GpuVersion:
     """What is read of a version for its device's memory."""
 
     def __init__(self, name, memory):
-        self.device = self
+        self.devices = [self]
         self.name = name
         self.is_attached = False
         self._memory = memory
@@ -103,3 +103,11 @@ def test_memory_is_told_once_for_each_device_that_has_its_own():
         GpuVersion("cuda:1", DeviceLostError("gone")),
     ]
     assert Gauges(lambda: versions, NoPool(), NoPermits(), lambda: True).devices() == {"cuda:0": gpu}
+
+
+def test_memory_is_told_for_every_device_of_a_version():
+    gpus = [GpuVersion("cuda:0", DeviceMemory(1, 80)), GpuVersion("cuda:1", DeviceMemory(2, 80))]
+    version = GpuVersion("cpu", None)
+    version.devices = gpus
+    found = Gauges(lambda: [version], NoPool(), NoPermits(), lambda: True).devices()
+    assert found == {"cuda:0": DeviceMemory(1, 80), "cuda:1": DeviceMemory(2, 80)}
