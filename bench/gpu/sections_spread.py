@@ -19,7 +19,7 @@ def processes(plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def gpus(plan: Plan) -> Iterator[dict[str, Any]]:
-    """Several GPUs: lanes of one process without gRPC, then a server process for each GPU, then one for all."""
+    """Several GPUs: lanes of one process without gRPC, a server process for each GPU, one whose model is on all."""
     network = plan.networks[-1]
     rows = plan.batch_sizes[-1]
     base = Setup(network, plan.path(network), plan.device, rows, seconds=plan.seconds)
@@ -31,18 +31,22 @@ def gpus(plan: Plan) -> Iterator[dict[str, Any]]:
     yield from _spread(plan, max(2, plan.gpus), gpus=1)
     yield from _spread(plan, max(2, plan.gpus), gpus=plan.gpus)
     payload = write_payloads(plan)[network]
-    models = {f"on_{gpu}": ServedNetwork(network, rows, gpu=gpu) for gpu in range(plan.gpus)}
+    every = tuple(range(plan.gpus))
+    models = {f"on_{gpu}": ServedNetwork(network, rows, gpus=(gpu,)) for gpu in every}
+    models["on_all"] = ServedNetwork(network, rows, gpus=every)
     with gpu_server(plan, models) as server:
-        for name in models:
+        for name, model in models.items():
             target = Target([server], name, payload)
-            load = requests_load(target, plan.worker_count, 1, rows, SIDES[network])
-            yield {"way": "whole batches to one process", "model": name} | repeated(target, load, plan)
+            window = len(model.gpus)  # as many in flight for each GPU
+            load = requests_load(target, plan.worker_count, window, rows, SIDES[network])
+            facts = {"way": "whole batches to one process", "model": name, "in_flight": plan.worker_count * window}
+            yield facts | repeated(target, load, plan)
 
 
 def _spread(plan: Plan, count: int, gpus: int) -> Iterator[dict[str, Any]]:
     payload = write_payloads(plan)[plan.detector]
     models_of = [
-        {MODEL: ServedNetwork(plan.detector, plan.batch_sizes[-1], is_typed=True, gpu=index % gpus)}
+        {MODEL: ServedNetwork(plan.detector, plan.batch_sizes[-1], is_typed=True, gpus=(index % gpus,))}
         for index in range(count)
     ]
     workers = plan.worker_count * 2

@@ -28,12 +28,12 @@ SIDES = {"detector": 416, "detector_fp16": 416, "resnet50": 224}
 
 @dataclass(frozen=True, slots=True)
 class ServedNetwork:
-    """A network as a model of a server: typed results (detections) or raw tensors, on which GPU, how urgent."""
+    """A network as a model of a server: typed results (detections) or raw tensors, on which GPUs, how urgent."""
 
     network: str
     max_batch_size: int
     is_typed: bool = False
-    gpu: int = 0
+    gpus: tuple[int, ...] = (0,)
     instances: int = 1
     priority: str = ""
 
@@ -94,7 +94,7 @@ def _write_repository(plan: Plan, index: int, models: Mapping[str, ServedNetwork
 
 
 def _config(plan: Plan, model: ServedNetwork) -> str:
-    place = f"kind: KIND_GPU gpus: [ {model.gpu} ]" if plan.device == "cuda" else "kind: KIND_CPU"
+    place = f"kind: KIND_GPU gpus: {list(model.gpus)}" if plan.device == "cuda" else "kind: KIND_CPU"
     lines = [
         'backend: "torch"',
         f"max_batch_size: {model.max_batch_size}",

@@ -38,18 +38,21 @@ class Answers:
             assert self._changed.wait_for(lambda: len(self.by_id) >= number, HANG_GUARD_S)
 
 
-def write_repository(root: Path, kind: str) -> Path:
+def write_repository(root: Path, kind: str, count: int = 2) -> Path:
     """`pixels`: bytes [5, 7] in, their sum among what comes out."""
     folder = root / "pixels" / "1"
     folder.mkdir(parents=True)
     torch_models.write_pixels(folder)
-    text = f'backend: "torch" max_batch_size: 8 instance_group {{ kind: {kind} count: 2 }}'
+    text = f'backend: "torch" max_batch_size: 8 instance_group {{ kind: {kind} count: {count} }}'
     (root / "pixels" / "config.pbtxt").write_text(text)
     return root
 
 
-def serve(root: Path, requests: int, *, cpu_fallback: bool = False):
-    """Send so many rows from 4 streams; return (rows, completions in the order of the rows)."""
+def serve(root: Path, requests: int, *, cpu_fallback: bool = False, look=lambda version: None):
+    """Send so many rows from 4 streams; return (rows, completions in the order of the rows).
+
+    `look` sees the version when all is answered.
+    """
     clock, answers, fatal, ids = MonotonicClock(), Answers(), [], count(1)
     (entry,) = Repository([root]).models()
     description = describe(entry, cpu_fallback=cpu_fallback)
@@ -74,6 +77,7 @@ def serve(root: Path, requests: int, *, cpu_fallback: bool = False):
                     )
                 )
             answers.wait_for(requests)
+            look(version)
         finally:
             assert version.close(HANG_GUARD_S) is not False
     finally:
