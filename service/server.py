@@ -7,13 +7,11 @@ thread ends the process with code 70, after `FATAL_TIMEOUT_S` at most whatever h
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -48,37 +46,21 @@ from service.observe.site import Site
 from service.observe.tracing import open_tracing
 from service.pipeline.arena import Permits
 from service.pipeline.turns import Turns
+from service.ready import Ready, write_whole
 from service.settings import ServeSettings, default_cache_folder
 from service.tuning import give_free_memory_back
 from service.watchdog import Watchdog
-from service.worker_pool import WorkerPool
+from service.worker_pool import WorkerPool, default_workers
 
 log = structlog.get_logger(__name__)
 
 EXIT_OK = 0
 EXIT_FATAL = 70  # EX_SOFTWARE: a supervisor should start the process anew
-MAX_DEFAULT_WORKERS = 8
 WATCH_INTERVAL_S = 0.5  # how late a hang may be noticed
 IMPATIENCE_NS = 1_000_000_000  # signals closer together are one: a process group and a supervisor both pass it on
 CLOSE_TIMEOUT_S = 10.0  # for each thread at shutdown; an engine that hangs longer is given up
 FATAL_TIMEOUT_S = 5.0  # from a fatal error to the end of the process
 LAST_LOOK_S = 1.0  # of these, for the observer's thread
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The line that says that the server takes streams; also the content of the ready file."""
-
-    address: str
-    uds: str | None
-    pid: int
-    models: dict[str, list[str]]
-
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps(
-            {"event": "ready", "address": self.address, "uds": self.uds, "pid": self.pid, "models": self.models}
-        )
 
 
 class Server:
@@ -188,6 +170,7 @@ class Server:
         return Ready(
             address=addresses[0],
             uds=None if self.settings.uds is None else str(self.settings.uds),
+            admin_address=self.admin_address,
             pid=os.getpid(),
             models=self.registry.versions(),
         )
@@ -302,11 +285,6 @@ class Server:
         return True
 
 
-def default_workers() -> int:
-    """One worker per core that this process may use, at most eight."""
-    return min(MAX_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))
-
-
 async def _serve(settings: ServeSettings) -> int:
     server = Server(settings, guard=ExitGuard(EXIT_FATAL, FATAL_TIMEOUT_S).arm)
     loop = asyncio.get_running_loop()
@@ -317,7 +295,7 @@ async def _serve(settings: ServeSettings) -> int:
     try:
         ready = await server.start()
         if settings.ready_file is not None:
-            _write_whole(settings.ready_file, ready.to_json())
+            _write_ready(settings.ready_file, ready.to_json())
     except BaseException:
         await server.close_unstarted()
         raise
@@ -338,12 +316,9 @@ def _step_log_level(steps: int) -> None:
     log.warning("log level changed", least=step_level(steps))
 
 
-def _write_whole(path: Path, line: str) -> None:
-    """Write a file that a reader sees whole or not at all. Raises AddressError."""
-    partial = path.with_name(path.name + ".partial")
+def _write_ready(path: Path, line: str) -> None:
     try:
-        partial.write_text(line + "\n")
-        partial.replace(path)
+        write_whole(path, line)
     except OSError as error:
         raise AddressError(f"cannot write {path}: {error.strerror}; give another --ready-file") from None
 

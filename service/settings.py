@@ -35,6 +35,10 @@ class ServeSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
 
     address: str = Field("127.0.0.1:8001", description="host:port to listen on; port 0 takes a free one")
+    share_port: bool = Field(
+        default=False, description="other servers may listen on the same port; the kernel deals connections out"
+    )
+    processes: Count = Field(1, le=64, description="servers behind the port, each with models and batches of its own")
     uds: Path | None = Field(None, description="also listen on this unix socket, mode 0660")
     admin_address: str = Field("", description="host:port of the live page, metrics and health; empty: none")
     allow_pictures: bool = Field(
@@ -112,6 +116,7 @@ class ServeSettings(BaseSettings):
         if not (separator and host and port.isdigit() and int(port) < 65_536):
             raise ValueError(f"address is {self.address!r}; give host:port, such as 127.0.0.1:8001")
         self._check_admin()
+        self._check_processes()
         read_restrictions(self.restricted_protocol)
         if not (self.insecure or self.tls_cert is not None or is_loopback(host)):
             raise ValueError(
@@ -125,6 +130,17 @@ class ServeSettings(BaseSettings):
             raise ValueError(f"admin_address is {self.admin_address!r}; give host:port, such as 127.0.0.1:8002")
         if self.admin_address and not (self.insecure or is_loopback(host)):
             raise ValueError(f"admin_address {self.admin_address} can be reached from other machines: give insecure")
+
+    def _check_processes(self) -> None:
+        if self.processes == 1:
+            return
+        if self.uds is not None:
+            raise ValueError("a unix socket belongs to one process: leave out uds, or set processes to 1")
+        if self.model_control_mode == "explicit":
+            raise ValueError(
+                "model_control_mode explicit would load and unload in one of several processes: use poll or none, "
+                "or set processes to 1"
+            )
 
     @classmethod
     def settings_customise_sources(
@@ -207,6 +223,16 @@ def load_settings(flags: Mapping[str, Any], config: Path | None, environment: Ma
     except ValidationError as error:
         lines = [_explain(problem, origins) for problem in error.errors()]
         raise SettingsError("\n".join(lines)) from None
+
+
+def to_environment(settings: ServeSettings, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return `environment` with all settings in it, for a server process that is given no others."""
+    names = {ENV_PREFIX + name.upper() for name in ServeSettings.model_fields}
+    found = {key: value for key, value in environment.items() if key.upper() not in names}
+    for name, value in settings.model_dump(mode="json").items():
+        if value not in (None, "", []):
+            found[ENV_PREFIX + name.upper()] = value if isinstance(value, str) else json.dumps(value)
+    return found
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

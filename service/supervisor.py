@@ -11,17 +11,14 @@ and SIGINT are passed on; the child drains. If the supervisor itself is killed, 
 Thread: the main thread; nothing else runs in this process.
 """
 
-import ctypes
 import os
 import signal
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
+from service.child import child_of, exit_code_of, how_it_ended, say
 from service.clock import Clock
 
 RESTART_CODE = 70  # as in service.server
@@ -29,7 +26,6 @@ GAVE_UP_CODE = 71
 MAX_RESTARTS = 5
 WINDOW_S = 60.0
 _FORWARDED = (signal.SIGTERM, signal.SIGINT)
-_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 class Child(Protocol):
@@ -68,9 +64,9 @@ class Supervisor:
             if self._stop_signal is not None:  # it came while the child was being made
                 self._child.send_signal(self._stop_signal)
             code = self._child.wait()
-            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
             if self._stop_signal is not None or (code >= 0 and code != RESTART_CODE):
-                return 128 - code if code < 0 else code
+                return exit_code_of(code)
+            how = how_it_ended(code)
             if not self._may_restart():
                 self._say(
                     f"the server {how}, after {MAX_RESTARTS} restarts within {WINDOW_S:g} s; it stays down. "
@@ -97,30 +93,7 @@ class Supervisor:
 
 def supervise(arguments: Sequence[str], clock: Clock) -> int:
     """Run `forebay` with `arguments` under supervision, with this process's standard streams. Thread: main."""
-    # -P and the path: the child runs this code, not a folder called `service` in the working directory.
-    command = [sys.executable, "-P", "-m", "service", *arguments]
-    paths = [str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)  # looked up here: the child may do next to nothing before exec
-
-    def begin() -> None:
-        if prctl is not None:
-            prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-    def start() -> Child:
-        # A group of its own: Ctrl-C is for this process, which passes it on once; twice would end the child at once.
-        return subprocess.Popen(  # noqa: S603 - our own command
-            command,
-            process_group=0,
-            preexec_fn=begin,  # noqa: PLW1509 - no other thread runs here
-            env=environment,
-        )
-
-    def say(line: str) -> None:
-        sys.stderr.write(f"forebay: {line}\n")
-        sys.stderr.flush()
-
-    supervisor = Supervisor(start, clock, say)
+    supervisor = Supervisor(child_of(arguments, os.environ), clock, say)
     old = [(number, signal.signal(number, supervisor.forward)) for number in _FORWARDED]
     try:
         return supervisor.run()

@@ -10,6 +10,7 @@ Theory of operation
 Thread: any for every method; the pool's condition guards the ring and every line.
 """
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
+MAX_DEFAULT_WORKERS = 8
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
@@ -132,3 +134,8 @@ class WorkerPool:
             finally:
                 with self.condition:
                     self.busy_count -= 1
+
+
+def default_workers() -> int:
+    """One worker per core that this process may use, at most eight."""
+    return min(MAX_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def serve(
     *,
     address: Annotated[str | None, typer.Option(help="host:port [127.0.0.1:8001]; port 0 takes a free one")] = None,
+    processes: Annotated[int | None, typer.Option(help="servers behind the port, see docs/operations.md [1]")] = None,
+    share_port: Annotated[bool | None, typer.Option("--share-port", help="others may listen on the port too")] = None,
     uds: Annotated[Path | None, typer.Option(help="also listen on this unix socket")] = None,
     model_repository: Annotated[
         list[Path] | None, typer.Option(help="model repository, may be given several times [the bundled one]")
@@ -44,6 +46,8 @@ def serve(
     """Serve models. Prints one JSON line when ready; SIGTERM drains and ends with 0."""
     flags = {
         "address": address,
+        "processes": processes,
+        "share_port": share_port,
         "uds": uds,
         "model_repository": model_repository,
         "model_control_mode": model_control_mode,
@@ -59,9 +63,23 @@ def serve(
         "log_level": log_level,
     }
     loaded = settings_or_exit(flags, config)
+    if loaded.values.processes > 1:
+        raise typer.Exit(run_processes(loaded.values, is_supervised=supervise, is_debug=debug))
     if supervise:
         raise typer.Exit(run_supervised())
     raise typer.Exit(run_server(loaded.values, is_debug=debug))
+
+
+def run_processes(settings: "ServeSettings", *, is_supervised: bool, is_debug: bool) -> int:
+    """Run several servers as children behind one port, and return the exit code."""
+    from service.process_group import GroupError, run_group
+
+    options = [*(["--supervise"] if is_supervised else []), *(["--debug"] if is_debug else [])]
+    try:
+        return run_group(settings, options, os.environ)
+    except GroupError as error:
+        typer.echo(f"forebay: {error}", err=True)
+        return exit_codes.UNAVAILABLE
 
 
 def run_supervised() -> int:

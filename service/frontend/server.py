@@ -143,7 +143,8 @@ def server_options(settings: ServeSettings) -> list[tuple[str, Any]]:
     return [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),  # results are bounded by the model
-        ("grpc.so_reuseport", 0),  # a port in use is an error, not a second server behind the first
+        # A port in use is an error, not a second server behind the first, unless both say that they share it.
+        ("grpc.so_reuseport", int(settings.share_port)),
         ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
         ("grpc.max_metadata_size", settings.max_metadata_bytes),  # above this gRPC refuses some, by chance
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),  # above this all

@@ -1,0 +1,162 @@
+"""Several servers behind one port: who is told what, when they are ready, and the exit code. Without any process."""
+
+import json
+import os
+import signal
+import socket
+from unittest import mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.process_group import GroupError, ProcessGroup, reserved, settings_of_children
+from service.settings import ServeSettings, load_settings, to_environment
+from service.worker_pool import default_workers
+
+
+class Child:
+    def __init__(self, pid):
+        self.pid = pid
+        self.signals = []
+
+    def send_signal(self, sig):
+        self.signals.append(sig)
+
+
+class Scene:
+    def __init__(self, size=3, *, added=None):
+        self.ready, self.passed, self.said = [], [], []
+        self.group = ProcessGroup(size, self.ready.append, self.passed.append, self.said.append)
+        self.children = [Child(pid) for pid in range(size)]
+        for child in self.children[: size if added is None else added]:
+            self.group.add(child)
+
+    def is_ready(self, index):
+        self.group.on_line(index, json.dumps({"event": "ready", "pid": 100 + index}))
+
+    @property
+    def signals(self):
+        return [child.signals for child in self.children]
+
+
+def test_all_are_ready_when_the_last_one_is_and_that_is_said_once():
+    scene = Scene()
+    for index in (2, 0, 2):
+        scene.is_ready(index)
+        assert scene.group.has_ready
+    assert not scene.ready
+    scene.is_ready(1)
+    assert [[line["pid"] for line in lines] for lines in scene.ready] == [[100, 101, 102]]
+    scene.is_ready(1)  # started anew by its supervisor
+    assert len(scene.ready) == 1
+    assert [json.loads(line)["pid"] for line in scene.passed] == [101]
+
+
+@pytest.mark.parametrize("line", ["", "hello", "[1]", "{", '{"event": "other"}', "null"])
+def test_other_lines_are_passed_on(line):
+    scene = Scene()
+    scene.group.on_line(0, line)
+    assert scene.passed == [line]
+    assert not scene.group.has_ready
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(70, 70), (65, 65), (-signal.SIGKILL, 137)])
+def test_one_that_ends_by_itself_ends_the_others_with_its_code(code, exit_code):
+    scene = Scene()
+    scene.group.on_end(1, code)
+    assert scene.signals == [[signal.SIGTERM], [], [signal.SIGTERM]]
+    assert len(scene.said) == 1
+    assert not scene.group.is_over
+    scene.group.on_end(0, 0)
+    scene.group.on_end(2, -signal.SIGTERM)
+    assert scene.group.is_over
+    assert scene.group.exit_code == exit_code
+
+
+def test_a_signal_goes_to_all_and_their_ends_are_no_surprise():
+    scene = Scene()
+    scene.group.stop(signal.SIGINT)
+    for index in range(3):
+        scene.group.on_end(index, 0)
+    assert scene.signals == [[signal.SIGINT]] * 3
+    assert (scene.group.is_over, scene.group.exit_code, scene.said) == (True, 0, [])
+
+
+def test_a_signal_that_comes_while_children_are_made_reaches_the_later_ones_too():
+    scene = Scene(added=1)
+    scene.group.stop(signal.SIGTERM)
+    scene.group.add(scene.children[1])
+    assert scene.signals == [[signal.SIGTERM], [signal.SIGTERM], []]
+    assert scene.group.is_stopping
+
+
+def test_each_has_an_admin_port_and_a_share_of_the_workers():
+    settings = ServeSettings(processes=3, admin_address="127.0.0.1:9000", ready_file="ready.json")
+    found = settings_of_children(settings, "127.0.0.1:8001")
+    assert [own.admin_address for own in found] == ["127.0.0.1:9000", "127.0.0.1:9001", "127.0.0.1:9002"]
+    assert {(own.processes, own.share_port, own.ready_file, own.address) for own in found} == {
+        (1, True, None, "127.0.0.1:8001")
+    }
+    assert {own.worker_threads for own in found} == {max(1, default_workers() // 3)}
+    free = settings_of_children(ServeSettings(processes=2, admin_address="127.0.0.1:0", worker_threads=5), "h:1")
+    assert [(own.admin_address, own.worker_threads) for own in free] == [("127.0.0.1:0", 5)] * 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [({"uds": "s.sock"}, "unix socket"), ({"model_control_mode": "explicit"}, "use poll"), ({"processes": 65}, "64")],
+)
+def test_what_does_not_go_together_is_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        ServeSettings(**{"processes": 2, **wrong})
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "model_repository": st.lists(st.sampled_from(["/a", "/b c", "/d:e"]), max_size=2),
+            "load_model": st.lists(st.text("abc,;*", min_size=1), max_size=2),
+            "restricted_protocol": st.just(["health:a=b;c", "inference:k=[v"]),
+            "cache_folder": st.sampled_from(["/cache", None]),
+            "cpu_fallback": st.booleans(),
+            "repository_poll_s": st.floats(0.1, 100),
+            "permits": st.integers(1, 1000),
+            "log_level": st.sampled_from(["debug", "error"]),
+        },
+    )
+)
+def test_a_child_that_is_told_by_its_environment_has_the_same_settings(values):
+    settings = ServeSettings(**values)
+    before = {"PATH": "/bin", "FOREBAY_PERMITS": "7", "FOREBAY_NVTX": "1", "forebay_log_level": "warning"}
+    environment = to_environment(settings, before)
+    with mock.patch.dict(os.environ, environment, clear=True):
+        assert load_settings({}, None, os.environ).values == settings
+    assert environment["PATH"] == "/bin"
+    assert environment["FOREBAY_NVTX"] == "1"
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_a_port_that_somebody_uses_is_refused_even_if_they_would_share_it(is_shared):
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(is_shared))
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(GroupError, match="is it in use"), reserved(address):
+            pass
+
+
+def test_a_held_port_is_for_those_who_share_it_and_not_for_another_group():
+    with reserved("127.0.0.1:0") as address:
+        host, port = address.split(":")
+        assert int(port) > 0
+        with pytest.raises(GroupError), reserved(address):
+            pass
+        with socket.socket() as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            server.bind((host, int(port)))
+            server.listen()
+            with socket.create_connection((host, int(port)), timeout=5):
+                server.accept()[0].close()
