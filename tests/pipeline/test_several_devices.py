@@ -5,6 +5,7 @@ import pytest
 from engines.device import DeviceMemory
 from engines.device_simulated import MEMORY_BYTES, CostModel, FaultPlan, Machine
 from engines.errors import BackendUnavailableError, DeviceMemoryError, EngineError, ExecutionError
+from service.models.check import check_repositories
 from service.models.repository import RepositoryError
 from tests.support import fake_cudart
 from tests.support.fake_cudart import FakeCudart, cudaError_t
@@ -176,4 +177,24 @@ def test_a_gpu_that_is_not_there_is_refused_with_how_many_there_are(workshop, cu
     shop = workshop("instance_group { gpus: [ 0, 2 ] }", fake_cuda_gpus(cuda))
     with pytest.raises(BackendUnavailableError, match=r"there is no GPU 2: this machine has 2 GPUs, numbers 0 to 1"):
         shop.open()
+    assert cuda.memory == {}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "words"),
+    [
+        ("[ 1, 0 ]", "doubling 1: x FP32 [16] -> y FP32 [16]; up to 8 rows"),
+        ("[ 0, 2 ]", "doubling: device 'cuda' is not available: there is no GPU 2: this machine has 2 GPUs"),
+    ],
+)
+def test_checking_a_repository_opens_a_model_on_each_of_its_gpus(tmp_path, cuda, gpus, words):
+    (found,) = check_repositories([doubling(tmp_path, f"instance_group {{ gpus: {gpus} }}")])
+    assert (found.summary or found.problem).startswith(words)
+    assert cuda.memory == {}
+
+
+def test_checking_a_repository_finds_what_one_gpu_has_no_memory_for(tmp_path, cuda):
+    cuda.free_bytes_of[1] = 0
+    (found,) = check_repositories([doubling(tmp_path, "instance_group { gpus: [ 0, 1 ] }")])
+    assert found.problem.startswith("doubling: cuda:1 has 0 MiB free")
     assert cuda.memory == {}
