@@ -24,19 +24,21 @@ class RunningServer:
     Attributes:
         address: host:port.
         uds: unix address for gRPC.
-        process: for CPU time and memory.
+        process: for CPU time and memory; of several, the first server.
+        others: pids of the other servers behind the port.
     """
 
     address: str
     uds: str
     process: psutil.Process
+    others: tuple[int, ...] = ()
 
     def cpu_s(self) -> float:
-        """CPU seconds (user and system) that the server has used, by the process's own CPU clock.
+        """CPU seconds (user and system) that all servers have used, by the processes' own CPU clocks.
 
         The clock's number is that of clock_getcpuclockid(3); `psutil` counts in ticks of 10 ms.
         """
-        return time.clock_gettime((~self.process.pid << 3) | 2)
+        return sum(time.clock_gettime((~pid << 3) | 2) for pid in (self.process.pid, *self.others))
 
     def pss_bytes(self) -> int:
         """Proportional set size: memory of this process, shared pages divided among their users."""
@@ -53,7 +55,10 @@ def simulated_config(**options: object) -> str:
 
 @contextlib.contextmanager
 def running_server(
-    configs: Mapping[str, str] | None = None, *flags: str, model_repository: Path | None = None
+    configs: Mapping[str, str] | None = None,
+    *flags: str,
+    model_repository: Path | None = None,
+    processes: int = 1,
 ) -> Iterator[RunningServer]:
     """Serve models for the duration of a with-block.
 
@@ -61,6 +66,7 @@ def running_server(
         configs: config.pbtxt by model name, for a repository made for the occasion.
         flags: more flags of `forebay serve`.
         model_repository: an existing repository instead; None and no configs: the bundled one.
+        processes: servers behind the port; several have no unix socket.
     """
     with tempfile.TemporaryDirectory(prefix="forebay-bench-") as folder:
         root = Path(folder)
@@ -70,7 +76,8 @@ def running_server(
                 (model_repository / name).mkdir(parents=True)
                 (model_repository / name / "config.pbtxt").write_text(config)
         uds = root / "forebay.sock"
-        command = [sys.executable, "-m", "service", "serve", "--address", "127.0.0.1:0", "--uds", str(uds), *flags]
+        place = ["--uds", str(uds)] if processes == 1 else ["--processes", str(processes)]
+        command = [sys.executable, "-m", "service", "serve", "--address", "127.0.0.1:0", *place, *flags]
         if model_repository is not None:
             command += ["--model-repository", str(model_repository)]
         with (root / "log").open("w+") as log:
@@ -82,7 +89,8 @@ def running_server(
                     log.seek(0)
                     raise RuntimeError(f"the server did not start:\n{log.read()}")
                 ready = json.loads(line)
-                yield RunningServer(ready["address"], f"unix:{uds}", psutil.Process(server.pid))
+                pid, *others = [each["pid"] for each in ready.get("processes", [ready])]
+                yield RunningServer(ready["address"], f"unix:{uds}", psutil.Process(pid), tuple(others))
             finally:
                 if server.poll() is None:
                     os.kill(server.pid, signal.SIGTERM)

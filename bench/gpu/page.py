@@ -23,6 +23,7 @@ TABLES = {
     "served": ("served", tables.served),
     "threads": ("served", tables.threads),
     "processes": ("processes", tables.processes),
+    "processes behind one port": ("one_port", tables.processes),
     "cameras": ("cameras", tables.cameras),
     "priorities": ("priorities", tables.priorities),
     "batching": ("batching", tables.batching),

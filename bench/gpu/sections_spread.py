@@ -7,7 +7,7 @@ from bench.gpu.lane import Setup, measure_alone, measure_lane
 from bench.gpu.loads import Target, cameras_load, frames_load, observed, repeated, requests_load, write_payloads
 from bench.gpu.memory import gpu_mib
 from bench.gpu.plan import Plan
-from bench.gpu.server import SIDES, ServedNetwork, gpu_server, gpu_servers
+from bench.gpu.server import SIDES, ServedNetwork, gpu_group, gpu_server, gpu_servers
 
 MODEL = "detector"
 
@@ -16,6 +16,19 @@ def processes(plan: Plan) -> Iterator[dict[str, Any]]:
     """Several server processes on one GPU, each with a port of its own, the clients divided among them."""
     for count in plan.processes:
         yield from _spread(plan, count, gpus=1)
+
+
+def one_port(plan: Plan) -> Iterator[dict[str, Any]]:
+    """As many behind one port, to which the kernel deals out the clients' connections by chance."""
+    payload, count = write_payloads(plan)[plan.detector], plan.processes[-1]
+    workers = plan.worker_count * 2
+    before_mib = gpu_mib()
+    with gpu_group(plan, {MODEL: ServedNetwork(plan.detector, plan.batch_sizes[-1], is_typed=True)}, count) as server:
+        facts = {"processes": count, "gpus": 1, "gpu_mib": gpu_mib() - before_mib}
+        for crowd in plan.crowds:
+            target = Target([server], MODEL, payload)
+            load = cameras_load(target, workers, crowd, "every")
+            yield facts | {"way": "cameras", "cameras": crowd} | repeated(target, load, plan.for_cameras)
 
 
 def gpus(plan: Plan) -> Iterator[dict[str, Any]]:

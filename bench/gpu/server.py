@@ -80,6 +80,17 @@ def gpu_servers(plan: Plan, models_of: Sequence[Mapping[str, ServedNetwork]]) ->
         yield list(pool.map(start, repositories, admins))
 
 
+@contextlib.contextmanager
+def gpu_group(plan: Plan, models: Mapping[str, ServedNetwork], processes: int) -> Iterator[GpuServer]:
+    """Serve networks from several processes behind one port; the admin port is the first one's."""
+    os.environ |= {"FOREBAY_MAX_MESSAGE_BYTES": str(64 << 20), "FOREBAY_PERMITS": str(PERMITS)}
+    repository = _write_repository(plan, 0, models)
+    (port,) = _free_ports(1)
+    admin = f"127.0.0.1:{port}"
+    with running_server(None, "--admin-address", admin, model_repository=repository, processes=processes) as running:
+        yield GpuServer(running, admin)
+
+
 def _write_repository(plan: Plan, index: int, models: Mapping[str, ServedNetwork]) -> Path:
     repository = plan.work / f"repository-{index}"
     shutil.rmtree(repository, ignore_errors=True)
