@@ -1,18 +1,23 @@
 """`forebay serve` as a child process of this one, for those that watch over servers.
 
 The child writes to this process's standard error. If this process is killed, the kernel ends the child with SIGTERM.
+Signals that come to this process are for its children: some end them, some change what they log.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LOG_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)  # as in service.server
 
 
 def child_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Callable[..., "subprocess.Popen[str]"]:
@@ -27,6 +32,8 @@ def child_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Callab
     prctl = getattr(ctypes.CDLL(None), "prctl", None)  # looked up here: the child may do next to nothing before exec
 
     def begin() -> None:
+        for number in _LOG_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # until the child listens to them they would end it
         if prctl is not None:
             prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -42,6 +49,21 @@ def child_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Callab
         )
 
     return start
+
+
+@contextlib.contextmanager
+def signals_to(stop: Callable[[int], None], tell: Callable[[int], None]) -> Iterator[None]:
+    """Within the block call `stop` for signals that end servers, `tell` for those that do not. Thread: main."""
+
+    def handle(number: int, _: FrameType | None) -> None:
+        (stop if number in _STOP_SIGNALS else tell)(number)
+
+    old = [(number, signal.signal(number, handle)) for number in _STOP_SIGNALS + _LOG_SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in old:
+            signal.signal(number, handler)
 
 
 def say(line: str) -> None:

@@ -24,15 +24,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FrameType
 from typing import Any, Protocol, TypeAlias
 
-from service.child import child_of, exit_code_of, how_it_ended, say
+from service.child import child_of, exit_code_of, how_it_ended, say, signals_to
 from service.ready import write_whole
 from service.settings import ServeSettings, to_environment
 from service.worker_pool import default_workers
 
-_FORWARDED = (signal.SIGTERM, signal.SIGINT)
 Event: TypeAlias = tuple[int, str | int]
 """A child's number, and a line that it wrote or the code with which it ended."""
 
@@ -131,6 +129,10 @@ class ProcessGroup:
     def stop(self, number: int) -> None:
         """Send a signal to all that run; the ends that follow are no surprise."""
         self._stop_signal = number
+        self.tell(number)
+
+    def tell(self, number: int) -> None:
+        """Send a signal that does not end them to all that run."""
         for child in tuple(self._running.values()):
             child.send_signal(number)
 
@@ -215,7 +217,7 @@ def run_group(settings: ServeSettings, options: Sequence[str], environment: Mapp
         _write(ready)
 
     group = ProcessGroup(settings.processes, tell_ready, _write, say)
-    with reserved(settings.address) as address, _signals_to(group):
+    with reserved(settings.address) as address, signals_to(group.stop, group.tell):
         children: list[subprocess.Popen[str]] = []
         try:
             for own in settings_of_children(settings, address):
@@ -244,19 +246,6 @@ def _is_ready(group: ProcessGroup, first: "subprocess.Popen[str]") -> bool:
 def _write(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
-
-
-@contextlib.contextmanager
-def _signals_to(group: ProcessGroup) -> Iterator[None]:
-    def forward(number: int, _: FrameType | None) -> None:
-        group.stop(number)
-
-    old = [(number, signal.signal(number, forward)) for number in _FORWARDED]
-    try:
-        yield
-    finally:
-        for number, handler in old:
-            signal.signal(number, handler)
 
 
 def _follow(group: ProcessGroup, children: Sequence["subprocess.Popen[str]"]) -> None:

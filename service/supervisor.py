@@ -6,26 +6,24 @@ process's: a wrong setting does not get better by trying again. More than `MAX_R
 service that falls as fast as it stands up must be seen.
 
 The child writes to this process's standard output and error, so that a ready line comes once for every start. SIGTERM
-and SIGINT are passed on; the child drains. If the supervisor itself is killed, the kernel ends the child with SIGTERM.
+and SIGINT are passed on, and the child drains; so are SIGUSR1 and SIGUSR2, which change what it logs. If the supervisor
+itself is killed, the kernel ends the child with SIGTERM.
 
 Thread: the main thread; nothing else runs in this process.
 """
 
 import os
-import signal
 from collections import deque
 from collections.abc import Callable, Sequence
-from types import FrameType
 from typing import Protocol
 
-from service.child import child_of, exit_code_of, how_it_ended, say
+from service.child import child_of, exit_code_of, how_it_ended, say, signals_to
 from service.clock import Clock
 
 RESTART_CODE = 70  # as in service.server
 GAVE_UP_CODE = 71
 MAX_RESTARTS = 5
 WINDOW_S = 60.0
-_FORWARDED = (signal.SIGTERM, signal.SIGINT)
 
 
 class Child(Protocol):
@@ -75,9 +73,13 @@ class Supervisor:
                 return GAVE_UP_CODE
             self._say(f"the server {how}; starting it anew ({len(self._restarts_ns)} of {MAX_RESTARTS} in a minute)")
 
-    def forward(self, number: int, _: FrameType | None = None) -> None:
+    def stop(self, number: int) -> None:
         """Pass a signal on; the child's next end is the last. A signal handler."""
         self._stop_signal = number
+        self.tell(number)
+
+    def tell(self, number: int) -> None:
+        """Pass a signal on that does not end the child. A signal handler."""
         if self._child is not None:
             self._child.send_signal(number)
 
@@ -94,9 +96,5 @@ class Supervisor:
 def supervise(arguments: Sequence[str], clock: Clock) -> int:
     """Run `forebay` with `arguments` under supervision, with this process's standard streams. Thread: main."""
     supervisor = Supervisor(child_of(arguments, os.environ), clock, say)
-    old = [(number, signal.signal(number, supervisor.forward)) for number in _FORWARDED]
-    try:
+    with signals_to(supervisor.stop, supervisor.tell):
         return supervisor.run()
-    finally:
-        for number, handler in old:
-            signal.signal(number, handler)

@@ -1,7 +1,9 @@
 """`forebay serve --processes` with real processes behind one port."""
 
+import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import urllib.request
@@ -11,7 +13,7 @@ import pytest
 
 import forebay
 from tests.support.real_server import ROW_BYTES, simulated
-from tests.support.supervised import served
+from tests.support.supervised import HANG_GUARD_S, served
 
 ROW = np.zeros(ROW_BYTES, np.uint8)
 CLIENTS = 24  # that all meet one of two is a matter of 2^-23
@@ -55,9 +57,11 @@ def test_two_servers_share_a_port_and_a_signal_drains_both(tmp_path):
         with served("--address", ready["address"]) as other:
             assert other.wait() == 69
         assert "is it in use" in other.log
+        os.kill(group.process.pid, signal.SIGUSR1)
         os.kill(group.process.pid, signal.SIGTERM)
         assert group.wait() == 0
     assert len(group.ready) == 1
+    assert group.log.count("log level changed") == 2
     assert "Traceback" not in group.log
 
 
@@ -67,6 +71,17 @@ def test_one_that_is_killed_ends_the_group_with_its_code(tmp_path):
         os.kill(group.wait_ready()["processes"][1]["pid"], signal.SIGKILL)
         assert group.wait() == 128 + signal.SIGKILL
     assert "server process 1 was ended by SIGKILL; ending the others" in group.log
+
+
+def test_the_servers_end_when_the_process_that_started_them_is_killed(tmp_path):
+    arguments, environment = flags(tmp_path)
+    with contextlib.ExitStack() as stack, served(*arguments, environment=environment) as group:
+        ends = [os.pidfd_open(process["pid"]) for process in group.wait_ready()["processes"]]
+        for end in ends:
+            stack.callback(os.close, end)
+        group.process.kill()
+        for end in ends:
+            assert select.select([end], [], [], HANG_GUARD_S)[0]
 
 
 def test_one_that_is_supervised_comes_back(tmp_path):

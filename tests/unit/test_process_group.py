@@ -83,6 +83,14 @@ def test_a_signal_goes_to_all_and_their_ends_are_no_surprise():
     assert (scene.group.is_over, scene.group.exit_code, scene.said) == (True, 0, [])
 
 
+def test_a_signal_that_does_not_end_them_goes_to_all_that_run():
+    scene = Scene(added=2)
+    scene.group.tell(signal.SIGUSR1)
+    scene.group.add(scene.children[2])
+    assert scene.signals == [[signal.SIGUSR1], [signal.SIGUSR1], []]
+    assert not scene.group.is_stopping
+
+
 def test_a_signal_that_comes_while_children_are_made_reaches_the_later_ones_too():
     scene = Scene(added=1)
     scene.group.stop(signal.SIGTERM)

@@ -68,7 +68,7 @@ def test_failures_that_are_a_minute_old_do_not_count():
 def test_after_a_signal_the_end_is_final_however_it_comes(end, code):
     children = Children([end])
     supervisor = Supervisor(children.start, ManualClock(), pytest.fail)
-    children._on_wait = lambda: supervisor.forward(signal.SIGTERM)
+    children._on_wait = lambda: supervisor.stop(signal.SIGTERM)
     assert supervisor.run() == code
     assert children.signals == [signal.SIGTERM]
 
@@ -76,6 +76,16 @@ def test_after_a_signal_the_end_is_final_however_it_comes(end, code):
 def test_a_signal_between_two_children_reaches_the_second():
     children = Children([70, 0])
     supervisor = Supervisor(children.start, ManualClock(), lambda _: None)
-    supervisor._say = lambda _: supervisor.forward(signal.SIGINT)
+    supervisor._say = lambda _: supervisor.stop(signal.SIGINT)
     assert supervisor.run() == 0
     assert children.signals[-1] == signal.SIGINT
+
+
+def test_a_signal_that_does_not_end_the_server_is_passed_on_and_supervision_goes_on():
+    children = Children([KILLED, 0])
+    supervisor = Supervisor(children.start, ManualClock(), lambda _: None)
+    supervisor.tell(signal.SIGUSR1)  # nobody is there yet
+    children._on_wait = lambda: supervisor.tell(signal.SIGUSR2)
+    assert supervisor.run() == 0
+    assert children.started == 2
+    assert children.signals == [signal.SIGUSR2] * 2
