@@ -141,6 +141,15 @@ class ServeSettings(BaseSettings):
                 "model_control_mode explicit would load and unload in one of several processes: use poll or none, "
                 "or set processes to 1"
             )
+        admin_host, _, first = self.admin_address.rpartition(":")
+        host, _, port = self.address.rpartition(":")
+        if self.admin_address and int(first):
+            taken = range(int(first), int(first) + self.processes)
+            if taken[-1] > 65_535 or (host == admin_host and int(port) in taken):
+                raise ValueError(
+                    f"admin_address is {self.admin_address} and {self.processes} processes take the ports up to "
+                    f"{taken[-1]}: give one from which on they are free, or port 0"
+                )
 
     @classmethod
     def settings_customise_sources(

@@ -32,7 +32,7 @@ def load_or_explain(config: Path | None, environment: Mapping[str, str]) -> tupl
 def setup_findings(settings: ServeSettings, environment: Mapping[str, str]) -> Iterator[Finding]:
     """Look at everything that depends on the settings."""
     yield _certificates(settings)
-    yield _address(settings.address)
+    yield _address(settings.address, is_shared=settings.share_port)
     if settings.uds is not None:
         yield _unix_socket(settings.uds)
     yield _cache(settings.cache_folder or default_cache_folder(environment))
@@ -55,20 +55,21 @@ def _certificates(settings: ServeSettings) -> Finding:
     return Finding("tls", "ok", str(settings.tls_cert))
 
 
-def _address(address: str) -> Finding:
+def _address(address: str, *, is_shared: bool) -> Finding:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     try:
         family, kind, protocol, _, target = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(is_shared))
             probe.bind(target)
             probe.listen()
     except OSError as error:
         detail = f"{address}: {error.strerror or error}"
         remedy = "stop the process that listens there, or give another --address"
         return Finding("port", "fault", detail, f"{remedy}{_who_is_there(address)}")
-    return Finding("port", "ok", f"{address} is free")
+    return Finding("port", "ok", f"{address} is free" + (", or shared" if is_shared else ""))
 
 
 def _who_is_there(address: str) -> str:

@@ -113,7 +113,13 @@ def test_each_has_an_admin_port_and_a_share_of_the_workers():
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
-    [({"uds": "s.sock"}, "unix socket"), ({"model_control_mode": "explicit"}, "use poll"), ({"processes": 65}, "64")],
+    [
+        ({"uds": "s.sock"}, "unix socket"),
+        ({"model_control_mode": "explicit"}, "use poll"),
+        ({"processes": 65}, "64"),
+        ({"admin_address": "127.0.0.1:65535"}, "take the ports up to 65536"),
+        ({"admin_address": "127.0.0.1:8000"}, "from which on they are free"),
+    ],
 )
 def test_what_does_not_go_together_is_refused(wrong, words):
     with pytest.raises(ValueError, match=words):

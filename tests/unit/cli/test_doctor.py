@@ -67,6 +67,17 @@ def test_a_port_in_use_is_named(setup):
     assert str(port) in detail
 
 
+@pytest.mark.parametrize("is_theirs_shared", [False, True])
+def test_a_port_in_use_is_no_fault_if_both_share_it(setup, is_theirs_shared):
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(is_theirs_shared))
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        setup(address=f"127.0.0.1:{taken.getsockname()[1]}", share_port=True)
+        found = faults()
+    assert [check for check, _ in found] == ([] if is_theirs_shared else ["port"])
+
+
 def test_a_broken_model_is_named(setup, tmp_path):
     folder = tmp_path / "models" / "broken" / "1"
     folder.mkdir(parents=True)
