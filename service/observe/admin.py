@@ -1,6 +1,8 @@
 """The admin port's HTTP/1.1: GET only, one request per connection. What there is to get is in `service.observe.site`.
 
-Not a web server: everything else is 404, a request has 8 KiB and five seconds, and connections are few. It listens on
+Not a web server: everything else is 404, a request has 8 KiB and five seconds, and connections are few: when there are
+too many, the oldest that has not sent its request yet makes room, so that slow clients never keep a probe waiting, and
+then the oldest whose answer is still being sent. Readers of events are limited where they subscribe. It listens on
 loopback unless the settings say otherwise, and tells nothing that a client of the service could not ask for. On
 loopback it answers requests that name loopback only: a page from elsewhere, in a browser on this machine, could
 otherwise give its own name this address and read along. A reader that takes nothing for five seconds is cut; what
@@ -86,6 +88,9 @@ class AdminServer:
         self._pages = pages
         self._is_local = False
         self._server: asyncio.Server | None = None
+        # By the task that serves each, oldest first; readers of events are in neither of the first two.
+        self._asking: dict[asyncio.Task[None], None] = {}
+        self._answering: dict[asyncio.Task[None], None] = {}
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self, host: str, port: int) -> str:
@@ -107,23 +112,40 @@ class AdminServer:
         self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._connections) >= MAX_CONNECTIONS:
-            writer.close()
+        if len(self._connections) >= MAX_CONNECTIONS and not self._make_room():
+            writer.transport.abort()
             return
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for mypy: this runs in one
         self._connections.add(task)
+        self._asking[task] = None
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT_S):
                 answer, is_head = await self._answer(reader)
+            del self._asking[task]
+            if not isinstance(answer, Events):
+                self._answering[task] = None
             await _send(writer, answer, is_head=is_head)
+            await _close(writer)
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the other end went away or is too slow, or the server closes
+            pass  # the other end went away or is too slow, it made room, or the server closes
         finally:
-            self._connections.discard(task)
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            self._forget(task)
+            writer.transport.abort()  # drops what a reader that takes nothing has not taken
+
+    def _make_room(self) -> bool:
+        """Cut the connection that can best be spared; return whether there is one."""
+        for candidates in (self._asking, self._answering):
+            for oldest in candidates:
+                self._forget(oldest)
+                oldest.cancel()
+                return True
+        return False
+
+    def _forget(self, task: "asyncio.Task[None]") -> None:
+        self._connections.discard(task)
+        self._asking.pop(task, None)
+        self._answering.pop(task, None)
 
     async def _answer(self, reader: asyncio.StreamReader) -> tuple[Answer, bool]:
         try:
@@ -183,6 +205,13 @@ async def _send(writer: asyncio.StreamWriter, answer: Answer, *, is_head: bool) 
 def _head(status: int, content_type: str, more: str = "") -> bytes:
     start = f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: {content_type}\r\n"
     return f"{start}{more}{PAGE_HEADERS}Connection: close\r\n\r\n".encode()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Close once everything is sent. Raises TimeoutError for a reader that does not take the rest."""
+    writer.close()
+    async with asyncio.timeout(REQUEST_TIMEOUT_S):
+        await writer.wait_closed()
 
 
 async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:

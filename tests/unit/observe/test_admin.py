@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import os
 
 import pytest
 
@@ -58,16 +59,22 @@ async def test_a_client_that_says_nothing_is_cut(monkeypatch):
 
 
 @on_loop
-async def test_more_connections_than_allowed_are_closed_at_once(monkeypatch):
+async def test_readers_of_events_are_never_cut_for_a_new_connection(monkeypatch):
     monkeypatch.setattr(admin, "MAX_CONNECTIONS", 2)
-    server, address = await listening({"/": lambda _: Page(200, "ok")})
-    idle = [await open_connection(address) for _ in range(2)]
-    while len(server._connections) < 2:
-        await asyncio.sleep(0.01)
-    reader, writer = await ask(address)
+
+    async def for_ever():
+        yield "data: 1\n\n"
+        await asyncio.Event().wait()
+
+    server, address = await listening({"/": lambda _: Events(for_ever()), "/readyz": lambda _: Page(200, "ready\n")})
+    watching = [await ask(address) for _ in range(2)]
+    for reader, _ in watching:
+        assert (await reader.readuntil(b"data: 1\n\n")).startswith(b"HTTP/1.1 200")
+    reader, writer = await ask(address, "/readyz")
     with contextlib.suppress(ConnectionResetError):
         assert await reader.read() == b""
-    for _, each in (*idle, (reader, writer)):
+    assert len(server._connections) == 2
+    for _, each in (*watching, (reader, writer)):
         each.close()
     await server.close()
 
@@ -145,3 +152,54 @@ async def test_an_address_that_makes_no_sense_is_an_error_and_no_hang():
     with pytest.raises(OverflowError):
         await thread.start("127.0.0.1", 1 << 20)
     assert await thread.close(HANG_GUARD_S)
+
+
+@on_loop
+async def test_slow_clients_never_keep_a_probe_waiting():
+    """More connections that say nothing than there is room for; each probe is answered, and the oldest is cut."""
+    server, address = await listening({"/readyz": lambda _: Page(200, "ready\n")})
+    slow = [await open_connection(address) for _ in range(admin.MAX_CONNECTIONS)]
+    for _ in range(3):
+        reader, writer = await ask(address, "/readyz")
+        assert (await reader.read()).endswith(b"ready\n")
+        writer.close()
+        slow.append(await open_connection(address))
+    assert await slow[0][0].read() == b""
+    assert len(server._connections) <= admin.MAX_CONNECTIONS
+    await server.close()
+    for _, writer in slow:
+        writer.close()
+
+
+@on_loop
+async def test_readers_that_are_slow_to_take_an_answer_make_room_too():
+    server, address = await listening(
+        {"/big": lambda _: Download(itertools.repeat("x" * 65_536), "x.json"), "/readyz": lambda _: Page(200, "ready\n")}
+    )
+    slow = [await ask(address, "/big") for _ in range(admin.MAX_CONNECTIONS)]
+    while len(server._answering) < admin.MAX_CONNECTIONS:
+        await asyncio.sleep(0.01)
+    reader, writer = await ask(address, "/readyz")
+    assert (await reader.read()).endswith(b"ready\n")
+    writer.close()
+    await server.close()
+    for _, writer in slow:
+        writer.close()
+
+
+@on_loop
+async def test_who_takes_no_answer_holds_no_descriptor(monkeypatch):
+    """The rest of an answer that nobody takes is thrown away with its socket."""
+    monkeypatch.setattr(admin, "REQUEST_TIMEOUT_S", 0.05)
+    server, address = await listening({"/": lambda _: Page(200, "x" * (16 << 20))})
+    before = len(os.listdir("/proc/self/fd"))
+    _, writer = await ask(address)
+    while not server._connections:
+        await asyncio.sleep(0.01)
+    while server._connections:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0)  # the transport closes its socket on the next turn of the loop
+    await asyncio.sleep(0)
+    assert len(os.listdir("/proc/self/fd")) == before + 1  # the client's own
+    writer.close()
+    await server.close()
