@@ -79,7 +79,7 @@ def read(plan: Path) -> Manifest:
             f"{plan}: no manifest ({path.name}) beside it: build the plan with `forebay engine build`, or set option "
             "on_mismatch to ignore if you trust it"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{path}: not a manifest: {error}") from error
     if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
         raise ModelFileError(f"{path}: not a manifest of format {FORMAT}: build the plan anew")

@@ -12,11 +12,13 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 FORMAT = 1
+MAX_FILE_BYTES = 1 << 20  # a table of 1,000 sizes has 60 KB
+MAX_KEPT_NUMBER = 3_600_000_000_000  # an hour in nanoseconds: whatever is longer was not measured by us
 
 
 class CostTableError(ValueError):
@@ -128,8 +130,11 @@ class CostTable:
                 raise CostTableError("unknown format of a cost table")
             identity = CostIdentity(**data.pop("identity"))
             columns = {name: tuple(values) for name, values in data.items()}
+            for value in chain.from_iterable(columns.values()):
+                if type(value) is not int or not 0 <= value <= MAX_KEPT_NUMBER:
+                    raise CostTableError(f"{value!r:.40} is no size and no duration")
             return cls(**columns, identity=identity)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise CostTableError(f"not a cost table: {error}") from error
 
 
@@ -149,6 +154,8 @@ def isotonic(values: Sequence[int]) -> tuple[int, ...]:
 def load_table(path: Path, identity: CostIdentity) -> CostTable | None:
     """Return the table kept at `path`, or None: no such file, unreadable, or not of `identity`."""
     try:
+        if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:  # reading a pipe would wait for a writer
+            return None
         table = CostTable.from_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, CostTableError):
         return None

@@ -1,6 +1,7 @@
 """Cost table, calibration, and the model that learns."""
 
 import math
+import os
 import random
 from itertools import pairwise
 
@@ -101,6 +102,28 @@ def test_broken_file_is_no_table(tmp_path):
     (tmp_path / "t.json").write_bytes(b"\xff\xfe\x00")
     assert load_table(tmp_path / "t.json", IDENTITY) is None
     assert load_table(tmp_path / "missing.json", IDENTITY) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        table().to_json().replace("[", "[" * 100_000, 1),
+        table().to_json().replace('"sizes": [', '"sizes": [1e400, '),
+        table().to_json().replace('"sizes": [', '"sizes": [NaN, '),
+        table().to_json().replace('"execute_ns": [', '"execute_ns": [' + "9" * 400 + ", "),
+        " " * (2 << 20) + table().to_json(),
+    ],
+    ids=["nested", "nested inside", "infinite", "not a number", "huge", "long"],
+)
+def test_hostile_file_is_no_table(tmp_path, text):
+    (tmp_path / "t.json").write_text(text)
+    assert load_table(tmp_path / "t.json", IDENTITY) is None
+
+
+def test_pipe_in_the_place_of_a_table_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "t.json")
+    assert load_table(tmp_path / "t.json", IDENTITY) is None
 
 
 def test_disk_that_cannot_be_written_is_no_error(tmp_path):
