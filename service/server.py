@@ -47,7 +47,7 @@ from service.observe.tracing import open_tracing
 from service.pipeline.arena import Permits
 from service.pipeline.turns import Turns
 from service.ready import Ready, write_whole
-from service.settings import ServeSettings, default_cache_folder
+from service.settings import ServeSettings, default_cache_folder, is_loopback
 from service.tuning import give_free_memory_back
 from service.watchdog import Watchdog
 from service.worker_pool import WorkerPool, default_workers
@@ -185,8 +185,11 @@ class Server:
             raise AddressError(
                 f"cannot listen on {self.settings.admin_address}: is it in use? give another --admin-address"
             ) from None
-        if self.admin_address is not None:
-            log.info("admin port", address=self.admin_address)
+        if self.admin_address is None:
+            return
+        log.info("admin port", address=self.admin_address)
+        if not is_loopback(host):
+            log.warning("other machines reach the admin port: it has no TLS and asks for no password", host=host)
 
     def stop(self, signal_number: int = signal.SIGTERM) -> None:
         """Ask the server to drain; asked again later, end the process at once. Thread: the loop's."""

@@ -83,6 +83,7 @@ class ServeSettings(BaseSettings):
     intra_op_threads: int = Field(1, ge=0, le=256, description="ONNX Runtime threads per instance; 0: all cores")
     keepalive_time_s: float = Field(5.0, ge=1, le=86_400, description="a silent connection is pinged after this")
     keepalive_timeout_s: float = Field(4.0, ge=0.1, le=3600, description="and closed if it does not answer for this")
+    handshake_timeout_s: float = Field(10.0, ge=0.1, le=120, description="a connection has this long to say hello")
     min_client_ping_interval_s: Seconds = Field(1.0, description="clients that ping more often are disconnected")
     write_deadline_s: Seconds = Field(10.0, description="a client that takes no result for this is cut; 0: never")
     heartbeat_interval_s: Seconds = Field(10.0, description="longest silence of the server on a stream; 0: any")

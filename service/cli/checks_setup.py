@@ -13,7 +13,14 @@ from pathlib import Path
 
 from service.cli.checks import Finding, Level
 from service.request import Completion
-from service.settings import ServeSettings, SettingsError, default_cache_folder, load_settings, unknown_variables
+from service.settings import (
+    ServeSettings,
+    SettingsError,
+    default_cache_folder,
+    is_loopback,
+    load_settings,
+    unknown_variables,
+)
 
 
 def load_or_explain(config: Path | None, environment: Mapping[str, str]) -> tuple[ServeSettings | None, list[Finding]]:
@@ -33,6 +40,7 @@ def setup_findings(settings: ServeSettings, environment: Mapping[str, str]) -> I
     """Look at everything that depends on the settings."""
     yield _certificates(settings)
     yield _address(settings.address, is_shared=settings.share_port)
+    yield from _admin(settings.admin_address)
     if settings.uds is not None:
         yield _unix_socket(settings.uds)
     yield _cache(settings.cache_folder or default_cache_folder(environment))
@@ -53,6 +61,12 @@ def _certificates(settings: ServeSettings) -> Finding:
     except CertificateError as error:
         return Finding("tls", "fault", str(error), "see there")
     return Finding("tls", "ok", str(settings.tls_cert))
+
+
+def _admin(address: str) -> Iterator[Finding]:
+    if address and not is_loopback(address.rpartition(":")[0]):
+        detail = f"{address}: every machine that reaches it reads the live page, without TLS and without a password"
+        yield Finding("admin", "warning", detail, "listen on 127.0.0.1, behind a proxy that authenticates")
 
 
 def _address(address: str, *, is_shared: bool) -> Finding:

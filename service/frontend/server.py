@@ -153,6 +153,8 @@ def server_options(settings: ServeSettings) -> list[tuple[str, Any]]:
         # In this release an unanswered ping ends the connection by the ping's own timeout, a minute by default.
         ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
         ("grpc.http2.ping_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
+        # Of TLS and of HTTP/2's first frames together; by default a silent connection is held for two minutes.
+        ("grpc.server_handshake_timeout_ms", int(settings.handshake_timeout_s * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),  # a camera may be silent for long
         # Clients ping too, tritonclient as often as it is told; gRPC's default cuts those that do within five minutes.

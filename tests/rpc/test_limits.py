@@ -72,6 +72,19 @@ async def test_a_client_that_vanished_without_a_word_is_found_by_keepalive(tmp_p
             await eventually(lambda: not running.server.frames.streams)
 
 
+@pytest.mark.parametrize("opening", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x02\x00"])
+@on_loop
+async def test_a_connection_that_says_nothing_is_closed(tmp_path, opening):
+    async with real_server(simulated(tmp_path), handshake_timeout_s=0.2) as running:
+        reader, writer = await asyncio.open_connection(*running.address.rsplit(":", 1))
+        writer.write(opening)
+        await reader.read()  # to its end
+        writer.close()
+        stream = await running.open()
+        await stream.half_close()
+        await stream.drain()
+
+
 async def ping(address, count):
     """Ping a server, on a connection without calls, each time it has answered; return why it hung up, None if not."""
     settings, ping, goaway, is_answer = 4, 6, 7, 1

@@ -8,6 +8,7 @@ from itertools import pairwise
 import grpc
 import numpy as np
 import pytest
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from engines.device_simulated import CostModel, SimulatedDevice
@@ -280,3 +281,16 @@ async def test_a_name_that_is_not_this_machines_gets_nothing(tmp_path, host):
             assert "forebay_" not in body
         for own in ("localhost:8002", "LOCALHOST", "127.0.0.1", "[::1]:8002", "127.8.9.1:1"):
             assert (await get(running.server.admin_address, "/healthz", host=own))[0] == 200
+
+
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - for the length of one test
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", EVERY_ADDRESS])
+@on_loop
+async def test_an_admin_port_that_other_machines_reach_is_a_warning(tmp_path, host):
+    with structlog.testing.capture_logs() as logs:
+        async with real_server(simulated(tmp_path), admin_address=f"{host}:0", insecure=True):
+            pass
+    warnings = [each["event"] for each in logs if each["log_level"] == "warning"]
+    assert any("admin port" in each for each in warnings) == (host == EVERY_ADDRESS)

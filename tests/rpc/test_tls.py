@@ -141,6 +141,15 @@ async def test_files_that_cannot_be_used_leave_the_old_certificate(tmp_path, aut
         assert await common_name(running.address) == b"other"
 
 
+@on_loop
+async def test_a_silent_connection_is_closed_before_it_has_shown_anything(tmp_path, files):
+    settings = {"tls_cert": files[0], "tls_key": files[1], "handshake_timeout_s": 0.2}
+    async with real_server(simulated(tmp_path / "models"), **settings) as running:
+        reader, writer = await asyncio.open_connection(*running.address.rsplit(":", 1))
+        await reader.read()  # to its end
+        writer.close()
+
+
 class ChangedWhenRead(PosixPath):
     """A file after whose next reading, successful or not, something happens."""
 

@@ -171,3 +171,10 @@ def test_traces_without_their_library_are_named(setup, monkeypatch):
     assert [each["detail"] for each in run() if each["check"] == "traces"] == ["to http://collector:4317"]
     monkeypatch.setattr("service.cli.checks_setup._is_there", lambda module: False)
     assert only_fault()[0] == "traces"
+
+
+def test_an_admin_port_that_other_machines_reach_is_a_warning(setup):
+    setup(admin_address="0.0.0.0:0", insecure=True)
+    found = [finding for finding in run() if finding["check"] == "admin"]
+    assert [finding["level"] for finding in found] == ["warning"]
+    assert "0.0.0.0:0" in found[0]["detail"]

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import itertools
-import os
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +16,10 @@ from tests.support.loops import HANG_GUARD_S, on_loop
 
 async def open_connection(address):
     return await asyncio.open_connection(*address.split(":"))
+
+
+def open_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def listening(pages):
@@ -174,7 +178,10 @@ async def test_slow_clients_never_keep_a_probe_waiting():
 @on_loop
 async def test_readers_that_are_slow_to_take_an_answer_make_room_too():
     server, address = await listening(
-        {"/big": lambda _: Download(itertools.repeat("x" * 65_536), "x.json"), "/readyz": lambda _: Page(200, "ready\n")}
+        {
+            "/big": lambda _: Download(itertools.repeat("x" * 65_536), "x.json"),
+            "/readyz": lambda _: Page(200, "ready\n"),
+        }
     )
     slow = [await ask(address, "/big") for _ in range(admin.MAX_CONNECTIONS)]
     while len(server._answering) < admin.MAX_CONNECTIONS:
@@ -192,7 +199,7 @@ async def test_who_takes_no_answer_holds_no_descriptor(monkeypatch):
     """The rest of an answer that nobody takes is thrown away with its socket."""
     monkeypatch.setattr(admin, "REQUEST_TIMEOUT_S", 0.05)
     server, address = await listening({"/": lambda _: Page(200, "x" * (16 << 20))})
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     _, writer = await ask(address)
     while not server._connections:
         await asyncio.sleep(0.01)
@@ -200,6 +207,6 @@ async def test_who_takes_no_answer_holds_no_descriptor(monkeypatch):
         await asyncio.sleep(0.01)
     await asyncio.sleep(0)  # the transport closes its socket on the next turn of the loop
     await asyncio.sleep(0)
-    assert len(os.listdir("/proc/self/fd")) == before + 1  # the client's own
+    assert open_descriptors() == before + 1  # the client's own
     writer.close()
     await server.close()
