@@ -2,7 +2,8 @@
 
 One session per instance, sequential, one thread unless `intra_op_threads` says more, and no spinning: other instances
 and the front end share the cores. Buffers are bound by address, one IOBinding per (slot, batch size), so that a call
-costs microseconds and allocates nothing.
+costs microseconds and allocates nothing. Outputs that are an input of the graph, or listed twice, are not written where
+they are bound: they are left out of the binding and copied (`engines.onnx_specs.copied_outputs`).
 
 A model whose first dimension is fixed at N above 1 and whose `max_batch_size` is N always runs N rows; what lies in
 the rows beyond a batch is computed and never read. Models with tensors of no fixed row size (variable inner dimensions,
@@ -11,9 +12,11 @@ BYTES) are refused by `bind` and run unbound: `run`.
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
@@ -23,8 +26,8 @@ from engines.device import Device, DeviceBuffer, DeviceStream
 from engines.device_host import HostDevice
 from engines.engine import Engine, EngineSpecs, SlotBuffers, TensorSpec
 from engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
-from engines.host_memory import memory_of
-from engines.onnx_specs import BatchedSpecs, NodeInfo, derive_specs
+from engines.host_memory import copy, memory_of
+from engines.onnx_specs import BatchedSpecs, CopiedOutput, NodeInfo, copied_outputs, derive_specs
 from engines.options import KNOWN_OPTIONS, OptionReader
 
 _PROVIDERS = {
@@ -37,6 +40,19 @@ _SAME_AS_REQUESTED = 1
 _ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16: numpy has no type to name it by
 _LOG_FATAL = 4
 """ONNX Runtime's own log would repeat on stderr what we raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One (slot, batch size), prepared.
+
+    Attributes:
+        binding: an IOBinding; None for a graph without any output of its own, of which there is nothing to run.
+        copies: target and source, to be copied in this order once it has run.
+    """
+
+    binding: Any
+    copies: tuple[tuple[NDArray[np.uint8], NDArray[np.uint8]], ...]
 
 
 class OnnxruntimeEngine:
@@ -72,7 +88,8 @@ class OnnxruntimeEngine:
         self._layout = _read_layout(self._name, self._session, max_batch_size)
         self._check_bfloat16()
         self._slots: dict[int, SlotBuffers] = {}
-        self._bindings: dict[tuple[int, int], Any] = {}
+        self._copied = copied_outputs(self._layout.specs)
+        self._runs: dict[tuple[int, int], _Run] = {}
         self._is_closed = False
 
     @property
@@ -92,7 +109,7 @@ class OnnxruntimeEngine:
         """Bind every size on every slot; run each once, on the first slot and on zeros, since the session is shared."""
         for slot_index in self._slots:
             for batch_size in batch_sizes:
-                self._binding(slot_index, batch_size)
+                self._run_of(slot_index, batch_size)
         first = next(iter(self._slots.values()), None)
         if first is None:
             return
@@ -103,13 +120,16 @@ class OnnxruntimeEngine:
 
     def enqueue(self, slot_index: int, batch_size: int, device_stream: DeviceStream) -> None:  # noqa: ARG002
         """Run rows 0..batch_size-1 of a slot. Blocks: until the run is done, with the GIL released."""
-        binding = self._bindings.get((slot_index, batch_size)) or self._binding(slot_index, batch_size)
-        try:
-            self._session.run_with_iobinding(binding)
-            if not self._is_on_host:
-                binding.synchronize_outputs()
-        except Exception as error:
-            raise ExecutionError(f"batch of {batch_size} failed: {_first_line(error)}") from error
+        run = self._runs.get((slot_index, batch_size)) or self._run_of(slot_index, batch_size)
+        if run.binding is not None:
+            try:
+                self._session.run_with_iobinding(run.binding)
+                if not self._is_on_host:
+                    run.binding.synchronize_outputs()
+            except Exception as error:
+                raise ExecutionError(f"batch of {batch_size} failed: {_first_line(error)}") from error
+        for target, source in run.copies:
+            copy(target, source)
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         """Run an unbound model. Blocks: until the run is done, with the GIL released."""
@@ -127,11 +147,11 @@ class OnnxruntimeEngine:
     def close(self) -> None:
         """Free the session. Idempotent."""
         self._is_closed = True
-        self._bindings.clear()
+        self._runs.clear()
         self._slots.clear()
         self._session = None
 
-    def _binding(self, slot_index: int, batch_size: int) -> Any:  # noqa: ANN401 - onnxruntime has no stubs
+    def _run_of(self, slot_index: int, batch_size: int) -> _Run:
         self._check_open()
         slot = self._slots.get(slot_index)
         if slot is None:
@@ -139,19 +159,31 @@ class OnnxruntimeEngine:
         if not 1 <= batch_size <= self.specs.max_batch_size:
             raise MisuseError(f"batch size {batch_size} is outside 1..{self.specs.max_batch_size}")
         key = (slot_index, batch_size)
-        if key not in self._bindings:
-            self._bindings[key] = self._make_binding(slot, batch_size)
-        return self._bindings[key]
+        if key not in self._runs:
+            copies = tuple(self._copy_of(copied, slot, batch_size) for copied in self._copied)
+            self._runs[key] = _Run(self._bind_all(slot, batch_size), copies)
+        return self._runs[key]
 
-    def _make_binding(self, slot: SlotBuffers, batch_size: int) -> Any:  # noqa: ANN401
+    def _bind_all(self, slot: SlotBuffers, batch_size: int) -> Any:  # noqa: ANN401
         binding = self._session.io_binding()
         for spec, buffer in zip(self.specs.inputs, slot.inputs, strict=True):
             shape = self._layout.run_shape(spec, batch_size)
             binding.bind_input(spec.name, "cpu", 0, _element_type(spec), shape, buffer.address)
-        for spec, buffer in zip(self.specs.outputs, slot.outputs, strict=True):
+        copied = {each.index for each in self._copied}
+        written = [
+            each for index, each in enumerate(zip(self.specs.outputs, slot.outputs, strict=True)) if index not in copied
+        ]
+        for spec, buffer in written:
             shape = self._layout.run_shape(spec, batch_size)
             binding.bind_output(spec.name, "cpu", 0, _element_type(spec), shape, buffer.address)
-        return binding
+        return binding if written else None
+
+    def _copy_of(
+        self, copied: CopiedOutput, slot: SlotBuffers, batch_size: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        source = (slot.inputs if copied.is_input else slot.outputs)[copied.source_index]
+        nbytes = self.specs.outputs[copied.index].row_bytes * batch_size
+        return memory_of(slot.outputs[copied.index])[:nbytes], memory_of(source)[:nbytes]
 
     def _check_bfloat16(self) -> None:
         """Unbound, ONNX Runtime takes and gives numpy's arrays, of which there are none of this type."""

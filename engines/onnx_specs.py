@@ -7,6 +7,8 @@ Pure: knows shapes and type names, not ONNX Runtime. The rules, in order:
 - every first dimension is the same number N: for N = 1 a batch of one row; for N above 1 a batch only if
   `max_batch_size` says N, since a first dimension of 10 may as well be ten of anything.
 - otherwise there is no batch dimension, and a `max_batch_size` above 1 is an error.
+
+And which outputs ONNX Runtime does not write where they are bound: `copied_outputs`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -73,6 +75,40 @@ class BatchedSpecs:
             needed_bytes = spec.row_bytes * self.specs.max_batch_size
             if buffer.nbytes < needed_bytes:
                 raise MisuseError(f"slot {slot.index}: {spec.name!r} needs {needed_bytes} bytes, not {buffer.nbytes}")
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedOutput:
+    """An output that is another tensor of the graph, by its place in `EngineSpecs`.
+
+    Attributes:
+        index: of the output.
+        source_index: of the input that it is, or of the earlier output.
+        is_input: which of the two.
+    """
+
+    index: int
+    source_index: int
+    is_input: bool
+
+
+def copied_outputs(specs: EngineSpecs) -> tuple[CopiedOutput, ...]:
+    """Return the outputs that nobody writes if they are bound by address, and what they are copies of.
+
+    An output with the name of an input is that input: ONNX Runtime returns what it was fed and leaves the bound memory
+    alone. Of an output that is listed twice only the latest address is bound. Both are valid ONNX, and newer exporters
+    of PyTorch write the first. Outputs that are weights, constants, or inputs passed on by nodes, branches or loops are
+    written (tests/contract/test_engine.py).
+    """
+    inputs = {spec.name: index for index, spec in enumerate(specs.inputs)}
+    earlier: dict[str, int] = {}
+    copied = []
+    for index, spec in enumerate(specs.outputs):
+        if spec.name in inputs:
+            copied.append(CopiedOutput(index, inputs[spec.name], is_input=True))
+        elif earlier.setdefault(spec.name, index) != index:
+            copied.append(CopiedOutput(index, earlier[spec.name], is_input=False))
+    return tuple(copied)
 
 
 def derive_specs(

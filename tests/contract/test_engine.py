@@ -13,7 +13,7 @@ from engines import open_device
 from engines.clock import MonotonicClock
 from engines.engine import Engine
 from engines.errors import BackendUnavailableError, MisuseError, ModelFileError
-from tests.support import models
+from tests.support import models, passing_models
 from tests.support.rig import BoundSlot, Rig, random_rows, rig_of
 
 Oracle = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
@@ -93,6 +93,8 @@ CASES = [
     onnx_case("conv-two-threads", models.conv_net(), options={"intra_op_threads": "2"}, tolerance=1e-5),
     onnx_case("fixed-batch-1", models.conv_net(1), max_batch_size=None, tolerance=1e-5),
     onnx_case("no-batch", models.add_sub((4, 3)), max_batch_size=0),
+    *(onnx_case(name, model) for name, model in passing_models.with_batch().items()),
+    *(onnx_case(f"{name}-no-batch", model, max_batch_size=0) for name, model in passing_models.of_shape(2, 4).items()),
     *simulated_cases("cpu"),
     *simulated_cases("simulated"),
 ]
