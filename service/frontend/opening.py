@@ -16,6 +16,8 @@ from service.settings import ServeSettings
 
 MAX_STREAM_ID_BYTES = 256
 MAX_SIDE_PIXELS = 65535
+MAX_OUTPUTS = 16  # there are three kinds, which may be repeated
+MAX_SHOWN, MAX_SHOWN_DIMENSIONS = 64, 8  # letters and numbers of a client's own in a message; every model has fewer
 MAX_BUDGET_MS = 3_600_000.0  # an hour: anything longer is a mistake in the unit
 LEAST_DEFAULT_BUDGET_NS = 100_000_000  # docs/batching.md: max(100 ms, 3 times the service time of one frame)
 
@@ -126,11 +128,7 @@ def _payload(request: pb.Open, version: ModelVersion, max_pixels: int) -> tuple[
     if encoding == pb.ENCODING_UNSPECIFIED or encoding not in pb.Encoding.values():
         raise InvalidSessionError("open.encoding is missing or unknown: give TENSOR, RGB8, BGR8, JPEG, PNG or NV12")
     if encoding == pb.ENCODING_TENSOR:
-        expected = version.specs.inputs[0].shape
-        if request.shape and tuple(request.shape) != expected:
-            raise InvalidSessionError(
-                f"open.shape is {list(request.shape)}; input {version.specs.inputs[0].name!r} takes {list(expected)}"
-            )
+        _check_tensor_shape(request, version)
         image = version.description.image
         size = (0, 0) if image is None else (image.width, image.height)
         return size, sum(spec.row_bytes for spec in version.specs.inputs)
@@ -140,6 +138,15 @@ def _payload(request: pb.Open, version: ModelVersion, max_pixels: int) -> tuple[
         return (0, 0), None
     size = _checked_size(request, max_pixels)
     return size, raw_nbytes(encoding, *size)
+
+
+def _check_tensor_shape(request: pb.Open, version: ModelVersion) -> None:
+    first = version.specs.inputs[0]
+    shape = tuple(request.shape[: MAX_SHOWN_DIMENSIONS + 1])  # a client may send thousands
+    if shape and shape != first.shape:
+        shown = ", ".join(str(dim) for dim in shape[:MAX_SHOWN_DIMENSIONS])
+        more = ", ..." if len(shape) > MAX_SHOWN_DIMENSIONS else ""
+        raise InvalidSessionError(f"open.shape is [{shown}{more}]; input {first.name!r} takes {list(first.shape)}")
 
 
 def _checked_size(request: pb.Open, max_pixels: int) -> tuple[int, int]:
@@ -160,6 +167,8 @@ def _checked_size(request: pb.Open, max_pixels: int) -> tuple[int, int]:
 def _wants(request: pb.Open, version: ModelVersion) -> Wants:
     task = version.description.task
     typed = None if task is None else _typed_output(task)
+    if len(request.outputs) > MAX_OUTPUTS:
+        raise InvalidSessionError(f"open.outputs has {len(request.outputs)} entries; give at most {MAX_OUTPUTS}")
     outputs: set[int] = set(request.outputs) or {typed or pb.OUTPUT_TENSORS}
     for output in outputs - {typed, pb.OUTPUT_TENSORS}:
         name = pb.Output.Name(output) if output in pb.Output.values() else str(output)
@@ -189,7 +198,13 @@ def _tensor_indices(request: pb.Open, version: ModelVersion) -> tuple[int, ...]:
     names = [spec.name for spec in version.specs.outputs]
     if not request.tensor_names:
         return tuple(range(len(names)))
+    if len(request.tensor_names) > len(names):
+        raise InvalidSessionError(
+            f"open.tensor_names has {len(request.tensor_names)} entries; model {version.name!r} has only {names}"
+        )
     for name in request.tensor_names:
         if name not in names:
-            raise InvalidSessionError(f"open.tensor_names: model {version.name!r} has no output {name!r}, only {names}")
+            raise InvalidSessionError(
+                f"open.tensor_names: model {version.name!r} has no output {name[:MAX_SHOWN]!r}, only {names}"
+            )
     return tuple(names.index(name) for name in request.tensor_names)

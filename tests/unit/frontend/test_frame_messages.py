@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from forebay.wire import frames_pb2 as pb
 from service.errors import InvalidSessionError
-from service.frontend.frames_codec import FrameMessage, parse_client_message
+from service.frontend.frames_codec import MAX_FRAME_FIELDS, MAX_PARSED_BYTES, FrameMessage, parse_client_message
 
 UINT64 = st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 127, 128, 2**32, 2**63 - 1, 2**63, 2**64 - 1])
 SEQ, CAPTURE_TIME, BUDGET, PAYLOAD = 0x08, 0x10, 0x19, 0x7A
@@ -135,3 +135,48 @@ def test_open_is_returned_as_a_message():
 def test_a_message_that_is_neither_open_nor_frame_ends_the_session(data):
     with pytest.raises(InvalidSessionError):
         parse_client_message(data)
+
+
+# --- a message is not read for longer than is useful, whatever its size ---------------------------------------------
+
+MANY = 1 << 18
+LONG = {
+    "seq again and again": delimited(0x12, b"\x08\x01" * MANY),
+    "capture time again and again": delimited(0x12, b"\x10\x01" * MANY + delimited(PAYLOAD, b"p")),
+    "budget again and again": delimited(0x12, (bytes([BUDGET]) + bytes(8)) * MANY),
+    "payload again and again": delimited(0x12, b"\x7a\x00" * MANY),
+    "unknown numbers": delimited(0x12, b"\x20\x01" * MANY),
+    "unknown texts": delimited(0x12, b"\xa2\x01\x00" * MANY),
+    "groups": delimited(0x12, b"\x23\x24" * MANY),
+    "fields after the payload": delimited(0x12, delimited(PAYLOAD, b"p") + b"\x20\x01" * MANY),
+    "frames that are merged": b"\x12\x00" * MANY,
+    "open and frame in turn": b"\x0a\x00\x12\x00" * MANY,
+    "unknown fields beside the frame": b"\x12\x00" + b"\x20\x01" * MANY,
+    "an open with many dimensions": delimited(0x0A, delimited(0x3A, b"\x01" * MANY)),
+    "an open with many outputs": delimited(0x0A, b"\x60\x01" * MANY),
+    "an open with many names": delimited(0x0A, b"\x6a\x00" * MANY),
+    "an open with a long name": delimited(0x0A, delimited(0x1A, b"c" * MANY)),
+}
+
+
+@pytest.mark.parametrize("data", LONG.values(), ids=LONG)
+def test_a_message_of_more_fields_than_make_sense_is_refused_unread(data):
+    assert pb.ClientMessage.FromString(data).WhichOneof("message")  # nothing but its length is wrong
+    with pytest.raises(InvalidSessionError, match=f"message of {len(data)} bytes"):
+        parse_client_message(data)
+
+
+def test_fields_of_a_later_version_are_passed_over_in_a_frame_of_any_size():
+    later = (varint(4 << 3) + varint(2**63), delimited(5 << 3 | 2, b"new"), b"\x31" + bytes(8), b"\x3d" + bytes(4))
+    before, after = b"".join(later), delimited(20 << 3 | 2, b"n" * 1000)
+    data = delimited(0x12, bytes([SEQ, 7]) + before + delimited(PAYLOAD, b"p" * MAX_PARSED_BYTES) + after)
+    message = parse_client_message(data)
+    assert (message.seq, bytes(message.payload)) == (7, b"p" * MAX_PARSED_BYTES)
+    assert message.payload.obj is data
+
+
+def test_a_frame_may_have_as_many_fields_as_are_read_and_no_more():
+    fields = b"\x20\x01" * (MAX_FRAME_FIELDS - 1) + delimited(PAYLOAD, b"p" * MAX_PARSED_BYTES)
+    assert parse_client_message(delimited(0x12, fields)).payload.nbytes == MAX_PARSED_BYTES
+    with pytest.raises(InvalidSessionError):
+        parse_client_message(delimited(0x12, b"\x20\x01" + fields))
