@@ -32,20 +32,25 @@ class Delivery(enum.Enum):
 
 
 class StreamKey:
-    """One client stream as the former sees it: an identity, shared by all requests of the stream.
+    """Where requests come from, as the former sees it: an identity, shared by all requests of one source.
+
+    Two things hang on it. Fairness always counts per key. Order is kept among the requests of a key only where the
+    source promises one: a stream of frames and a sequence do, the independent calls of one client do not.
 
     Attributes:
         name: the camera's name, for logs and metrics; not unique.
         delivery: LATEST streams have at most `max_waiting` pending requests, the newest ones.
         max_waiting: K, at least 1; ignored for EVERY.
+        is_ordered: whether requests of this key go into batches in order of arrival; True for LATEST.
     """
 
-    __slots__ = ("__weakref__", "delivery", "max_waiting", "name")
+    __slots__ = ("__weakref__", "delivery", "is_ordered", "max_waiting", "name")
 
-    def __init__(self, name: str, delivery: Delivery, max_waiting: int = 1) -> None:
+    def __init__(self, name: str, delivery: Delivery, max_waiting: int = 1, *, is_ordered: bool = True) -> None:
         self.name = name
         self.delivery = delivery
         self.max_waiting = max_waiting
+        self.is_ordered = is_ordered or delivery is Delivery.LATEST
 
 
 @dataclass(slots=True)

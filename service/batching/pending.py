@@ -2,9 +2,10 @@
 
 Theory of operation
     Requests wait in groups, one per (priority level, batch key); a group is a list sorted by order key. The order key
-    is the deadline (policy jit_edf) or the instant of arrival (window, eager). Within a stream requests keep their
+    is the deadline (policy jit_edf) or the instant of arrival (window, eager). On an ordered stream requests keep their
     order of arrival, so a request inherits the earliest key of those behind it on its stream. A request behind one of
-    another group of the same stream is *held*: it belongs to no group until those before it are gone.
+    another group of the same stream is *held*: it belongs to no group until those before it are gone. Requests of an
+    unordered stream, the independent calls of one client, share its fairness counters and nothing else.
 
     A request without a deadline, or with a distant one, is ordered as if it had one second. So it is neither starved by
     a steady overload of urgent frames nor in front of them. It expires when its own deadline says so, or never.
@@ -16,19 +17,13 @@ Owner: the former's thread. Not thread-safe.
 
 import enum
 import heapq
-from bisect import bisect_left, insort
-from collections import deque
 from collections.abc import Hashable, Iterable, Sequence
-from typing import NamedTuple
 
 from service.batching.demand import Demand, StreamShare
+from service.batching.entries import LATEST_NS, NEVER_NS, Entry, Group, StreamState, move
 from service.batching.settings import BatchingSettings, PolicyName, TimeoutAction
 from service.request import Delivery, Request, StreamKey
 
-NEVER_NS = 1 << 62
-"""A deadline that never comes."""
-LATEST_NS = NEVER_NS - 1
-"""An absurdly late deadline is still a deadline."""
 SOFT_BUDGET_NS = 1_000_000_000
 """Where a request stands in the order that has no deadline, or a later one: behind frames, but not for ever."""
 DELAYED_NS = 1 << 61
@@ -47,97 +42,6 @@ class Reason(enum.Enum):
     CANCELLED = "cancelled"
     QUEUE_FULL = "queue_full"
     TOO_LARGE = "too_large"
-
-
-class Entry:
-    """One pending request and its place. Written by `PendingQueue` alone.
-
-    Attributes:
-        order_key: where it stands now, from its own key and those behind it on its stream.
-        own_key: where it would stand alone.
-    """
-
-    __slots__ = (
-        "arrival_ns", "deadline_ns", "group", "id", "is_held", "order_key", "own_key", "request", "rows", "stream",
-    )  # fmt: skip
-
-    def __init__(self, request: Request, stream: "StreamState", own_key: int) -> None:
-        self.request = request
-        self.id = request.id
-        self.rows = request.size
-        self.arrival_ns = request.arrival_ns
-        self.deadline_ns = NEVER_NS if request.deadline_ns is None else min(request.deadline_ns, LATEST_NS)
-        self.own_key = self.order_key = own_key
-        self.stream = stream
-        self.group: Group | None = None
-        self.is_held = False
-
-
-class Place(NamedTuple):
-    """An entry in the order of its group; compares by key, then by order of arrival."""
-
-    order_key: int
-    id: int
-    entry: Entry
-
-
-class Group:
-    """Requests that may share a batch: one priority level, one batch key.
-
-    Attributes:
-        queue: in order.
-        rows: sum of their sizes.
-        tall_entries: entries of more than one row.
-        soft_entries: entries without a deadline.
-        early_entries: entries whose order key is before their deadline, those without one among them.
-        delayed_entries: entries whose order key is after their deadline.
-    """
-
-    __slots__ = (
-        "batch_key", "delayed_entries", "early_entries", "level", "queue", "rows", "soft_entries", "tall_entries",
-    )  # fmt: skip
-
-    def __init__(self, level: int, batch_key: Hashable) -> None:
-        self.level = level
-        self.batch_key = batch_key
-        self.queue: list[Place] = []
-        self.rows = 0
-        self.tall_entries = 0
-        self.soft_entries = 0
-        self.early_entries = 0
-        self.delayed_entries = 0
-
-    def add(self, entry: Entry) -> None:
-        """Put `entry` in its place."""
-        insort(self.queue, Place(entry.order_key, entry.id, entry))
-        self._count(entry, 1)
-        entry.group = self
-
-    def remove(self, entry: Entry) -> None:
-        """Take `entry` out."""
-        position = bisect_left(self.queue, (entry.order_key, entry.id))
-        del self.queue[position]
-        self._count(entry, -1)
-        entry.group = None
-
-    def _count(self, entry: Entry, step: int) -> None:
-        self.rows += step * entry.rows
-        self.tall_entries += step * (entry.rows > 1)
-        self.soft_entries += step * (entry.deadline_ns == NEVER_NS)
-        self.early_entries += step * (entry.order_key < entry.deadline_ns)
-        self.delayed_entries += step * (entry.order_key > entry.deadline_ns)
-
-
-class StreamState:
-    """What is known of one stream: its waiting entries in order of arrival, and how it was served."""
-
-    __slots__ = ("held_entries", "key", "share", "waiting")
-
-    def __init__(self, key: StreamKey, share: StreamShare) -> None:
-        self.key = key
-        self.share = share
-        self.waiting: deque[Entry] = deque()
-        self.held_entries = 0
 
 
 class PendingQueue:
@@ -219,21 +123,26 @@ class PendingQueue:
         return ended
 
     def _add(self, entry: Entry, level: int) -> None:
-        stream, request = entry.stream, entry.request
-        previous = stream.waiting[-1] if stream.waiting else None
-        stream.waiting.append(entry)
+        line, group_key = entry.line, (level, entry.request.batch_key)
+        entry.stream.entries += 1
         self._entries[entry.id] = entry
         self._level_counts[level] = self._level_counts.get(level, 0) + 1
         self._watch_timeout(entry, level)
-        group_key = (level, request.batch_key)
-        if previous is not None and (previous.is_held or self._group_key(previous) != group_key):
+        previous = None
+        if line is not None:
+            previous = line.waiting[-1] if line.waiting else None
+            line.waiting.append(entry)
+        if line is not None and previous is not None and self._is_held_by(previous, group_key):
             entry.is_held = True
-            stream.held_entries += 1
+            line.held_entries += 1
             self.held_entries += 1
         else:
             self._group(group_key).add(entry)
-        if previous is not None and entry.order_key < previous.order_key:
-            self._inherit_keys(stream)
+        if line is not None and previous is not None and entry.order_key < previous.order_key:
+            self._inherit_keys(line)
+
+    def _is_held_by(self, previous: Entry, group_key: tuple[int, Hashable]) -> bool:
+        return previous.is_held or self._group_key(previous) != group_key
 
     def _group_key(self, entry: Entry) -> tuple[int, Hashable]:
         return self._settings.level_of(entry.request.priority), entry.request.batch_key
@@ -250,12 +159,7 @@ class PendingQueue:
         for entry in reversed(stream.waiting):
             smallest = min(smallest, entry.own_key)
             if entry.order_key != smallest:
-                group = entry.group
-                if group is not None:
-                    group.remove(entry)
-                entry.order_key = smallest
-                if group is not None:
-                    group.add(entry)
+                move(entry, smallest)
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -294,13 +198,7 @@ class PendingQueue:
         return requests
 
     def _remove(self, entry: Entry) -> None:
-        stream = entry.stream
-        waiting = stream.waiting
-        is_head = waiting[0] is entry
-        if is_head:
-            waiting.popleft()
-        else:
-            waiting.remove(entry)
+        entry.stream.entries -= 1
         del self._entries[entry.id]
         level = self._settings.level_of(entry.request.priority)
         self._level_counts[level] -= 1
@@ -309,13 +207,24 @@ class PendingQueue:
             group.remove(entry)
             if not group.queue:
                 del self.groups[(group.level, group.batch_key)]
+        if entry.line is not None:
+            self._leave(entry.line, entry)
+
+    def _leave(self, line: StreamState, entry: Entry) -> None:
+        """Take an entry out of its line, and let those behind it move up."""
+        waiting = line.waiting
+        is_head = waiting[0] is entry
+        if is_head:
+            waiting.popleft()
         else:
-            stream.held_entries -= 1
+            waiting.remove(entry)
+        if entry.is_held:
+            line.held_entries -= 1
             self.held_entries -= 1
         if not is_head:
-            self._inherit_keys(stream)
-        if stream.held_entries:
-            self._release_held(stream)
+            self._inherit_keys(line)
+        if line.held_entries:
+            self._release_held(line)
 
     def _release_held(self, stream: StreamState) -> None:
         """Let the leading run of one group take part."""
@@ -364,7 +273,10 @@ class PendingQueue:
                 ended.append((entry.request, Reason.TIMED_OUT))
             else:
                 entry.own_key = DELAYED_NS + entry.arrival_ns
-                self._inherit_keys(entry.stream)
+                if entry.line is None:
+                    move(entry, entry.own_key)
+                else:
+                    self._inherit_keys(entry.line)
         return ended
 
     def held(self) -> Sequence[Entry]:
@@ -377,7 +289,7 @@ class PendingQueue:
         if now_ns < self._next_sweep_ns and not is_crowded:
             return
         self._next_sweep_ns = now_ns + Demand.MEMORY_NS
-        idle = sorted((s for s in self._streams.values() if not s.waiting), key=lambda s: s.share.touched_ns)
+        idle = sorted((s for s in self._streams.values() if not s.entries), key=lambda s: s.share.touched_ns)
         waiting = len(self._streams) - len(idle)  # bounded by permits
         half = len(idle) // 2 if is_crowded else 0
         for index, stream in enumerate(idle):

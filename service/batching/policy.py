@@ -16,8 +16,9 @@ import math
 
 from service.batching.cost_model import CostModel
 from service.batching.decision import IDLE, Decision, Shed, WaitUntil
+from service.batching.entries import NEVER_NS, Group
 from service.batching.lanes import LaneSet
-from service.batching.pending import NEVER_NS, Group, PendingQueue
+from service.batching.pending import PendingQueue
 from service.batching.selection import Situation, choose
 from service.batching.settings import MAX_DEPTH, BatchingSettings
 

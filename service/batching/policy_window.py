@@ -10,8 +10,9 @@ Eager: whatever is pending leaves as soon as a lane is open.
 
 from service.batching.cost_model import CostModel
 from service.batching.decision import IDLE, Decision, Form, WaitUntil
+from service.batching.entries import Entry
 from service.batching.lanes import LaneSet
-from service.batching.pending import Entry, PendingQueue
+from service.batching.pending import PendingQueue
 from service.batching.settings import BatchingSettings, PolicyName
 
 

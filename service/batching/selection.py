@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from service.batching.cost_model import CostModel
 from service.batching.decision import Form
-from service.batching.pending import Group, PendingQueue, Place, StreamState
+from service.batching.entries import Group, Place, StreamState
+from service.batching.pending import PendingQueue
 
 OVERLOAD = 0.95
 """Load (of the rate of full batches) above which serving everybody is not tried any more."""
@@ -172,17 +173,20 @@ def _take(candidates: list[Place], rows: int, *, is_unit: bool) -> tuple[list[in
 def _fill(situation: Situation, ids: list[int], room: int, done_ns: float) -> int:
     """Append to `ids` what other levels can add in `room` rows without being late; return the rows added.
 
-    What comes behind a frame of its own stream that would be late stays too: another lane may still serve that one.
+    On an ordered stream, what comes behind a frame that would be late stays too: another lane may still serve that one.
     """
     lead = situation.group
     others = [g for g in situation.pending.groups.values() if g.batch_key == lead.batch_key and g is not lead]
     added = 0
-    passed_over: set[StreamState] = set()
+    passed_over: set[StreamState | None] = set()
     for group in sorted(others, key=lambda other: other.level):
         for place in group.queue:
             entry = place.entry
-            if entry.deadline_ns < done_ns or entry.stream in passed_over:
-                passed_over.add(entry.stream)
+            if entry.line in passed_over:
+                continue
+            if entry.deadline_ns < done_ns:
+                if entry.line is not None:
+                    passed_over.add(entry.line)
                 continue
             if entry.rows > room - added:
                 return added
@@ -192,7 +196,7 @@ def _fill(situation: Situation, ids: list[int], room: int, done_ns: float) -> in
 
 
 def _least_served_first(candidates: list[Place]) -> list[Place]:
-    """Return the candidates by the share of their stream that was served; within a stream in order."""
+    """Return the candidates by the share of their stream that was served; those of one stream stay as they were."""
     picked: dict[StreamState, int] = {}
     ranked = []
     for position, place in enumerate(candidates):

@@ -12,29 +12,40 @@ from service.frontend.inference_codec import Call, arrays_of
 from service.frontend.plain_copy import copy_into
 from service.models.version import ModelVersion
 from service.observe.journal import RequestJournal, TraceContext
-from service.request import Completion, FrameBuffer, Request, StreamKey, Timeline, next_request_id
+from service.request import Completion, Delivery, FrameBuffer, Request, StreamKey, Timeline, next_request_id
 from service.results.wants import Wants
 
 _TENSORS_ONLY = Wants(options=None, tensor_indices=())
 
 
 class StreamKeys:
-    """Stream keys by name, for requests that come without a stream of their own: fairness counts per client.
+    """Stream keys by name, for requests that come without a stream of their own.
 
-    Requests of one key are batched in order of arrival, so that keys differ where order would only hold up: in priority
-    and in batch key. A key is kept for as long as a request has it or a former remembers how it was served.
+    Calls that are independent of each other share one unordered key per client: fairness counts per client, and no call
+    waits for another. Requests of a sequence, of a named stream, with delivery LATEST, or of one streaming RPC are
+    ordered. Their keys differ where order would only hold up: in priority and in batch key.
+
+    A key is kept for as long as a request has it or a former remembers how it was served.
+
+    Args:
+        are_ordered: whether all requests come on one streaming RPC, whose answers leave in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, are_ordered: bool) -> None:
+        self._are_ordered = are_ordered
         self._keys: WeakValueDictionary[tuple[object, ...], StreamKey] = WeakValueDictionary()
 
     def get(self, name: str, call: Call) -> StreamKey:
         """Return the key of a client's or a sequence's requests."""
         form, options = call.form, call.form.options
-        identity = (name, options.stream, options.delivery, options.priority, form.batch_key, form.face.name)
+        is_ordered = self._are_ordered or bool(options.stream) or options.delivery is Delivery.LATEST
+        identity: tuple[object, ...] = (name,)
+        if is_ordered:
+            identity = (name, options.stream, options.delivery, options.priority, form.batch_key, form.face.name)
         key = self._keys.get(identity)
         if key is None:
-            key = self._keys[identity] = StreamKey(options.stream or name, options.delivery)
+            key = StreamKey(options.stream or name, options.delivery, is_ordered=is_ordered)
+            self._keys[identity] = key
         return key
 
     def __len__(self) -> int:

@@ -55,7 +55,7 @@ class InferenceServicer:
         self._clock = clock
         self._settings = settings
         self._calls = calls
-        self._keys = StreamKeys()
+        self._keys = StreamKeys(are_ordered=False)
         self._is_draining = False
 
     def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":

@@ -87,7 +87,7 @@ class InferStream:
         self._trace = trace
         self._on_output = on_output
         self._on_room = on_room
-        self._keys = StreamKeys()
+        self._keys = StreamKeys(are_ordered=True)
         self._lines: dict[tuple[str, str], deque[_Entry]] = {}
         self._outbox: deque[bytes] = deque()
         self._in_flight = 0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from forebay.wire import inference_pb2 as pb
+from service.batching.pending import DELAYED_NS
 from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import ROW_BYTES, SimulatedDevices, eventually, real_server, simulated
@@ -75,6 +76,33 @@ async def test_a_full_queue_refuses_the_newest(tmp_path):
         assert refused
         assert set(refused) == {full}
         assert grpc.StatusCode.OK in [code for code, _ in told]
+
+
+@on_loop
+async def test_a_delayed_request_holds_up_no_later_one_of_its_connection(tmp_path):
+    simulated(tmp_path, policy="window")
+    with (tmp_path / "sim" / "config.pbtxt").open("a") as file:
+        file.write(
+            "\ndynamic_batching { preferred_batch_size: [ 2 ] max_queue_delay_microseconds: 60000000 "
+            "default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 1000 } }"
+        )
+    async with real_server(tmp_path, devices=SimulatedDevices()) as running:
+        stub = stub_of(running)
+        pending = running.version().former._core.pending
+
+        def is_delayed():
+            return any(
+                place.order_key >= DELAYED_NS for group in list(pending.groups.values()) for place in group.queue
+            )
+
+        delayed = stub.ModelInfer(sim_request(1))
+        await eventually(is_delayed)
+        pair = request_of("sim", input=np.full((2, ROW_BYTES), 2, np.uint8), request_id="2")
+        assert (await stub.ModelInfer(pair)).id == "2"
+        assert len(pending) == 1
+        assert not delayed.done()
+        assert (await stub.ModelInfer(sim_request(3))).id == "3"  # makes the pair that the delayed one waits for
+        assert (await delayed).id == "1"
 
 
 @on_loop

@@ -36,6 +36,11 @@ def stream(name="camera", delivery=Delivery.EVERY, max_waiting=1):
     return StreamKey(name, delivery, max_waiting)
 
 
+def client(name="client"):
+    """A client whose calls are independent of each other."""
+    return StreamKey(name, Delivery.EVERY, is_ordered=False)
+
+
 def request(arrival_ns=0, budget_ms=33, *, on=None, rows=1, key="k", priority=1, timeout_ms=None, request_id=None):
     return Request(
         id=next(_IDS) if request_id is None else request_id,

@@ -1,6 +1,7 @@
 """The pending queue: order, latest-wins, groups, queue policies; and that nothing is lost whatever happens."""
 
 import threading
+from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from service.batching.pending import MAX_IDLE_STREAMS, PendingQueue, Reason
 from service.batching.policy import _earliest_deadline_ns, _hopeless
 from service.batching.settings import BatchingSettings, QueuePolicy, TimeoutAction
 from service.request import Delivery
-from tests.support.batching import MS, request, stream
+from tests.support.batching import MS, client, request, stream
 
 
 def queue_of(*requests, now_ns=0, **options):
@@ -40,6 +41,40 @@ def test_frames_of_a_stream_keep_their_order_whatever_their_deadlines():
     other = request(budget_ms=20)
     pending, _ = queue_of(first, second, third, other)
     assert only_order(pending) == [first.id, second.id, other.id, third.id]
+
+
+def test_independent_calls_of_one_client_overtake_each_other():
+    caller = client()
+    patient, urgent = request(0, None, on=caller), request(0, 10, on=caller)
+    other = request(0, 20)
+    pending, _ = queue_of(patient, urgent, other)
+    assert only_order(pending) == [urgent.id, other.id, patient.id]
+
+
+def test_independent_calls_of_one_client_never_hold_each_other():
+    caller = client()
+    requests = [request(on=caller, key="small"), request(on=caller, key="large"), request(on=caller, key="small")]
+    pending, _ = queue_of(*requests)
+    assert not pending.held()
+    assert sorted(map(len, order(pending).values())) == [1, 2]
+
+
+def test_independent_calls_of_one_client_have_one_share():
+    caller = client()
+    pending, _ = queue_of(*(request(on=caller, budget_ms=budget_ms) for budget_ms in (None, 10, 20)))
+    assert pending.streams == 1
+    (group,) = pending.groups.values()
+    shares = {id(place.entry.stream.share): place.entry.stream.share for place in group.queue}
+    assert [share.offered for share in shares.values()] == [3.0]
+
+
+def test_independent_call_that_is_delayed_moves_alone():
+    caller = client()
+    policy = QueuePolicy(TimeoutAction.DELAY, default_timeout_us=5_000)
+    first, second = request(0, None, on=caller), request(3 * MS, None, on=caller)
+    pending, _ = queue_of(first, second, default_queue_policy=policy)
+    pending.time_out(5 * MS)
+    assert only_order(pending) == [second.id, first.id]
 
 
 def test_stream_falls_back_when_its_urgent_frame_is_gone():
@@ -176,7 +211,7 @@ def operations(draw):
             st.one_of(
                 st.tuples(
                     st.just("push"),
-                    st.integers(0, 3),  # stream
+                    st.integers(0, 4),  # stream; 4 is a client with independent calls
                     st.sampled_from(["a", "b"]),  # batch key
                     st.sampled_from([None, 1, 5, 33, 2_000]),  # budget
                     st.integers(0, 3),  # priority
@@ -197,7 +232,7 @@ def test_nothing_is_lost_and_streams_keep_their_order_whatever_happens(steps, ac
         4, priority_levels=2, default_priority_level=2, default_queue_policy=QueuePolicy(action, 3_000)
     )
     pending = PendingQueue(settings, 9.4 * MS)
-    streams = [stream(str(n), Delivery.LATEST if n == 3 else Delivery.EVERY, 2) for n in range(4)]
+    streams = [stream(str(n), Delivery.LATEST if n == 3 else Delivery.EVERY, 2) for n in range(4)] + [client()]
     here, now_ns = {}, 0
     for kind, *args in steps:
         if kind == "push":
@@ -236,14 +271,24 @@ def check(pending, here):
         last = {}
         for place in group.queue:
             assert place.entry.request.batch_key == group.batch_key
-            assert last.get(place.entry.stream, -1) < place.id, "a stream's frames are out of order"
-            last[place.entry.stream] = placed[place.id] = place.id
+            placed[place.id] = place.id
+            if place.entry.line is not None:
+                assert last.get(place.entry.line, -1) < place.id, "a stream's frames are out of order"
+                last[place.entry.line] = place.id
     held = {entry.id for entry in pending.held()}
     assert pending.held_entries == len(held)
+    waiting = Counter(one.stream for one in here.values())
+    assert {key: state.entries for key, state in pending._streams.items() if state.entries} == waiting
+    assert all(
+        bool(state.waiting) == (state.key.is_ordered and state.entries > 0) for state in pending._streams.values()
+    )
     assert set(placed) | held == set(here)
     assert not set(placed) & held
     for group in pending.groups.values():
         for place in group.queue:
+            if place.entry.line is None:
+                assert place.entry.order_key == place.entry.own_key
+                continue
             before = [r for r in here.values() if r.stream is place.entry.request.stream and r.id < place.id]
             assert all(r.batch_key == group.batch_key for r in before), "overtakes one of another group"
 

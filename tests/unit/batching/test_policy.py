@@ -11,7 +11,7 @@ from service.batching.policy import decide
 from service.batching.settings import BatchingSettings, QueuePolicy
 from service.errors import Outcome
 from service.request import Delivery
-from tests.support.batching import MS, CoreRig, StrictLane, cost_model, request, stream
+from tests.support.batching import MS, CoreRig, StrictLane, client, cost_model, request, stream
 
 
 def ids(batch):
@@ -24,6 +24,19 @@ def busy_rig(**options):
     rig.arrive(200, rows=rig.settings.max_batch_size)
     assert len(rig.batches) == 1
     return rig
+
+
+@pytest.mark.parametrize("callers", [1, 31])
+def test_urgent_call_does_not_wait_for_patient_ones_whosever_they_are(callers):
+    rig = CoreRig(BatchingSettings(1), cost_model(1, alpha_ms=100.0))
+    clients = [client(str(number)) for number in range(callers)]
+    for number in range(30):
+        rig.arrive(None, on=clients[number % callers])
+    urgent = rig.arrive(400, on=clients[-1], timeout_ms=400)
+    rig.advance(100)
+    rig.finish()
+    assert [list(batch.requests) for batch in rig.batches][1] == [urgent]
+    assert rig.ended() == {}
 
 
 def test_batch_is_bound_when_its_upload_must_start():

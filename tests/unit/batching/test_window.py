@@ -9,7 +9,7 @@ import pytest
 
 from service.batching.settings import BatchingSettings, QueuePolicy, TimeoutAction
 from service.errors import Outcome
-from tests.support.batching import MS, CoreRig, StrictLane, cost_model, stream
+from tests.support.batching import MS, CoreRig, StrictLane, client, cost_model, stream
 
 START_NS = 1_000_000_000
 
@@ -191,6 +191,15 @@ def test_14_order_within_a_stream_is_kept_though_the_later_request_is_more_urgen
     batches, _ = play(arrivals, settings=settings, busy_until_ms=5)
     order = [position for _, (position,) in batches]
     assert order.index(0) < order.index(1)
+
+
+def test_14_a_delayed_request_holds_up_no_later_one_of_its_client():
+    policy = QueuePolicy(TimeoutAction.DELAY, default_timeout_us=100_000)
+    settings = window(10_000, (4, 8), default_queue_policy=policy)
+    caller = client()
+    arrivals = [(0, {"on": caller}), (200, {"rows": 2, "on": caller}), (200, {"rows": 2, "on": caller})]
+    batches, outcomes = play(arrivals, settings=settings, until_ms=11_000.0)
+    assert (batches, outcomes) == ([(200, [1, 2]), (10_000, [0])], {})
 
 
 def test_eager_sends_whatever_is_pending():

@@ -48,10 +48,12 @@ class Models:
         return self.serving
 
 
-def data_of(columns, request_id="", version="", rows=1):
+def data_of(columns, request_id="", version="", rows=1, **parameters):
     request = pb.ModelInferRequest(model_name="m", model_version=version, id=request_id)
     request.inputs.add(name="x", datatype="INT32", shape=[rows, columns])
     request.raw_input_contents.append(bytes(4 * rows * columns))
+    for key, value in parameters.items():
+        request.parameters[key].string_param = value
     return request.SerializeToString()
 
 
@@ -95,13 +97,30 @@ def test_a_version_that_is_named_stays_named():
 
 def test_keys_of_streams_live_as_long_as_somebody_has_them():
     _, call = lookup_of(Models(Version((3,)))).check(parse(data_of(3)), "peer")
-    keys = StreamKeys()
+    keys = StreamKeys(are_ordered=True)
     first = keys.get("peer", call)
     assert keys.get("peer", call) is first
     assert keys.get("other peer", call) is not first
     assert len(keys) == 1  # nobody has the other
     del first
     assert len(keys) == 0
+
+
+def test_independent_calls_of_a_client_share_one_unordered_key_whatever_they_say():
+    lookup = lookup_of(Models(Version((3,))))
+    keys = StreamKeys(are_ordered=False)
+    calls = [lookup.check(parse(data_of(3, rows=rows)), "peer")[1] for rows in (1, 2)]
+    first, second = (keys.get("peer", call) for call in calls)
+    assert first is second
+    assert not first.is_ordered
+    assert keys.get("other peer", calls[0]) is not first
+
+
+@pytest.mark.parametrize("parameter", [{"sequence_id": "7"}, {"stream": "door"}, {"delivery": "latest"}])
+def test_requests_of_one_sequence_or_stream_and_latest_ones_are_ordered(parameter):
+    lookup = lookup_of(Models(Version((3,))))
+    _, call = lookup.check(parse(data_of(3, **parameter)), "peer")
+    assert StreamKeys(are_ordered=False).get("peer", call).is_ordered
 
 
 def test_as_many_forms_are_kept_as_there_is_room_for(monkeypatch):

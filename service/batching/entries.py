@@ -1,0 +1,129 @@
+"""What the pending queue is made of: entries, the groups in which they wait, and the streams that they came on.
+
+Owner: the former's thread. Written by `PendingQueue` alone.
+"""
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Hashable
+from typing import NamedTuple
+
+from service.batching.demand import StreamShare
+from service.request import Request, StreamKey
+
+NEVER_NS = 1 << 62
+"""A deadline that never comes."""
+LATEST_NS = NEVER_NS - 1
+"""An absurdly late deadline is still a deadline."""
+
+
+class Entry:
+    """One pending request and its place. Written by `PendingQueue` alone.
+
+    Attributes:
+        order_key: where it stands now, from its own key and those behind it on its stream.
+        own_key: where it would stand alone.
+        stream: whose fairness counters it moves.
+        line: the stream if it is ordered, else None: what this entry must not overtake.
+    """
+
+    __slots__ = (
+        "arrival_ns", "deadline_ns", "group", "id", "is_held", "line", "order_key", "own_key", "request", "rows",
+        "stream",
+    )  # fmt: skip
+
+    def __init__(self, request: Request, stream: "StreamState", own_key: int) -> None:
+        self.request = request
+        self.id = request.id
+        self.rows = request.size
+        self.arrival_ns = request.arrival_ns
+        self.deadline_ns = NEVER_NS if request.deadline_ns is None else min(request.deadline_ns, LATEST_NS)
+        self.own_key = self.order_key = own_key
+        self.stream = stream
+        self.line = stream if stream.key.is_ordered else None
+        self.group: Group | None = None
+        self.is_held = False
+
+
+class Place(NamedTuple):
+    """An entry in the order of its group; compares by key, then by order of arrival."""
+
+    order_key: int
+    id: int
+    entry: Entry
+
+
+class Group:
+    """Requests that may share a batch: one priority level, one batch key.
+
+    Attributes:
+        queue: in order.
+        rows: sum of their sizes.
+        tall_entries: entries of more than one row.
+        soft_entries: entries without a deadline.
+        early_entries: entries whose order key is before their deadline, those without one among them.
+        delayed_entries: entries whose order key is after their deadline.
+    """
+
+    __slots__ = (
+        "batch_key", "delayed_entries", "early_entries", "level", "queue", "rows", "soft_entries", "tall_entries",
+    )  # fmt: skip
+
+    def __init__(self, level: int, batch_key: Hashable) -> None:
+        self.level = level
+        self.batch_key = batch_key
+        self.queue: list[Place] = []
+        self.rows = 0
+        self.tall_entries = 0
+        self.soft_entries = 0
+        self.early_entries = 0
+        self.delayed_entries = 0
+
+    def add(self, entry: Entry) -> None:
+        """Put `entry` in its place."""
+        insort(self.queue, Place(entry.order_key, entry.id, entry))
+        self._count(entry, 1)
+        entry.group = self
+
+    def remove(self, entry: Entry) -> None:
+        """Take `entry` out."""
+        position = bisect_left(self.queue, (entry.order_key, entry.id))
+        del self.queue[position]
+        self._count(entry, -1)
+        entry.group = None
+
+    def _count(self, entry: Entry, step: int) -> None:
+        self.rows += step * entry.rows
+        self.tall_entries += step * (entry.rows > 1)
+        self.soft_entries += step * (entry.deadline_ns == NEVER_NS)
+        self.early_entries += step * (entry.order_key < entry.deadline_ns)
+        self.delayed_entries += step * (entry.order_key > entry.deadline_ns)
+
+
+class StreamState:
+    """What is known of one stream.
+
+    Attributes:
+        share: how it was served.
+        entries: how many of its requests are pending.
+        waiting: the pending entries of an ordered stream in order of arrival; always empty for an unordered one.
+    """
+
+    __slots__ = ("entries", "held_entries", "key", "share", "waiting")
+
+    def __init__(self, key: StreamKey, share: StreamShare) -> None:
+        self.key = key
+        self.share = share
+        self.entries = 0
+        self.waiting: deque[Entry] = deque()
+        self.held_entries = 0
+
+
+def move(entry: Entry, order_key: int) -> None:
+    """Give a waiting entry another place in its group, if it is in one."""
+    group = entry.group
+    if group is not None:
+        group.remove(entry)
+    entry.order_key = order_key
+    if group is not None:
+        group.add(entry)
