@@ -201,7 +201,10 @@ class PendingQueue:
         entry.stream.entries -= 1
         del self._entries[entry.id]
         level = self._settings.level_of(entry.request.priority)
-        self._level_counts[level] -= 1
+        if self._level_counts[level] == 1:
+            del self._level_counts[level]  # a client chooses the level: what it leaves behind must not add up
+        else:
+            self._level_counts[level] -= 1
         group = entry.group
         if group is not None:
             group.remove(entry)

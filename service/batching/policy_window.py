@@ -2,8 +2,14 @@
 
 Window, in the order of arrival within each level, levels one after the other: a preferred size that is reached leaves
 at once (the largest one that is there), unless the oldest request is older than the delay, then everything pending
-leaves. A delay of 0 holds nothing back. The wait ends early when the next queue timeout comes. A request of another
-batch key ends the batch before it.
+leaves. A request that would take the batch over the largest preferred size stays behind, and those before it leave at
+once. A delay of 0 holds nothing back. The wait ends early when the next queue timeout comes. A request of another batch
+key ends the batch before it.
+
+Where a queue policy or priority levels could still change what becomes of a request, a lane gets no batch before it is
+empty: a request that is bound can no longer be rejected, delayed or overtaken.
+
+Source: `DynamicBatchScheduler::GetDynamicBatch` and `PriorityQueue` (`support_prefetching_`) of Triton's core.
 
 Eager: whatever is pending leaves as soon as a lane is open.
 """
@@ -26,7 +32,7 @@ def decide_by_arrival(
     is_draining: bool = False,
 ) -> Decision:
     """Return what to do now under policy window or eager. Draining, nothing is held back."""
-    lane, _ = lanes.earliest_free(settings.depth, now_ns, cost)
+    lane, _ = lanes.earliest_free(settings.depth if settings.may_prefetch else 1, now_ns, cost)
     if lane is None or not pending.groups:
         return IDLE
     entries, is_closed = _candidates(pending, settings.max_batch_size)
@@ -60,12 +66,18 @@ def _candidates(pending: PendingQueue, most_rows: int) -> tuple[list[Entry], boo
 
 
 def _preferred_prefix(entries: list[Entry], preferred: tuple[int, ...]) -> tuple[int, int]:
-    """Return entries and rows of the longest prefix that has a preferred size; 0 and 0 if none has."""
+    """Return entries and rows of the prefix to send without waiting; 0 and 0 if none is worth it.
+
+    That is the longest prefix of a preferred size; if none has one, all in front of the request that would take the
+    batch over the largest preferred size.
+    """
     best, best_rows, rows = 0, 0, 0
-    for count, entry in enumerate(entries, start=1):
+    for count, entry in enumerate(entries):
+        if rows and not best and rows + entry.rows > max(preferred, default=rows + entry.rows):
+            best, best_rows = count, rows
         rows += entry.rows
         if rows in preferred:
-            best, best_rows = count, rows
+            best, best_rows = count + 1, rows
     return best, best_rows
 
 

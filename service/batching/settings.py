@@ -112,6 +112,16 @@ class BatchingSettings:
         for level in self.priority_queue_policies:
             _require(1 <= level <= levels, "priority_queue_policy", level, f"a level from 1 to {levels}")
 
+    @property
+    def may_prefetch(self) -> bool:
+        """Whether policy window may bind a batch to a lane that is busy, as Triton would.
+
+        It may if no policy can reject, delay or overtake a request until the lane is free.
+        """
+        policy = self.default_queue_policy
+        has_policy = policy.default_timeout_us or policy.allow_timeout_override or policy.max_queue_size
+        return self.policy is not PolicyName.WINDOW or not (self.priority_levels or has_policy)
+
     def level_of(self, priority: int) -> int:
         """Return the level of a request that asks for `priority`; 0 when there is only one level."""
         if not self.priority_levels:

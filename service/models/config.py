@@ -42,7 +42,6 @@ FILENAMES = {
     "simulated": (),
 }
 MAX_BATCH_SIZE = 4096
-MAX_PRIORITY_LEVELS = 1_000
 
 POLICY_KEY = "policy"  # read by service.models.batching
 OPTION_ALIASES = {("onnxruntime", "intra_op_thread_count"): "intra_op_threads"}
@@ -261,8 +260,6 @@ def _batching(config: ModelConfig, filename: str) -> BatchingOptions:
             f"{filename}: preferred_batch_size {list(sizes)}: each must be from 1 to max_batch_size ({most})"
         )
     levels, default = dynamic.priority_levels, dynamic.default_priority_level
-    if levels > MAX_PRIORITY_LEVELS:
-        raise ConfigError(f"{filename}: priority_levels is {levels}: at most {MAX_PRIORITY_LEVELS} are served")
     if levels and not 1 <= default <= levels:
         raise ConfigError(
             f"{filename}: default_priority_level is {default}: it must be from 1 to priority_levels ({levels})"

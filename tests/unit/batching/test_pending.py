@@ -151,6 +151,15 @@ def test_queue_size_is_counted_per_level():
     assert [reason for _, reason in ended] == [Reason.QUEUE_FULL]
 
 
+def test_levels_that_clients_think_of_leave_nothing_behind():
+    pending, _ = queue_of(priority_levels=2**64 - 1, default_priority_level=1)
+    for priority in range(1, 2**64, 2**56):
+        one = request(priority=priority)
+        pending.push(one, 0)
+        pending.take([one.id], 0)
+    assert (pending._level_counts, pending.groups) == ({}, {})
+
+
 def test_request_larger_than_any_batch_is_refused():
     giant = request(rows=33)
     pending, ended = queue_of(giant)

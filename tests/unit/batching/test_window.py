@@ -97,9 +97,25 @@ TRACES = {
         {"settings": window(0, (2, 4)), "busy_until_ms": 6}, at(1, 2, 3),
         [(6, [0, 1]), (6, [2])],
     ),
-    "larger than every preferred size does not wait": (
-        {"settings": window(50, (3,)), "busy_until_ms": 6}, [(1, {"rows": 2}), (2, {"rows": 2})],
+    "what would take the batch over the largest preferred size stays behind": (
+        {"settings": window(30, (2, 6))}, [(0, {"rows": 3}), (1, {"rows": 4})],
+        [(1, [0]), (31, [1])],
+    ),
+    "a preferred size that was reached before counts more": (
+        {"settings": window(30, (2, 6)), "busy_until_ms": 6}, [(1, {"rows": 2}), (2, {}), (3, {"rows": 4})],
+        [(6, [0]), (32, [1, 2])],
+    ),
+    "delay 0 sends what stays behind as well, but not together": (
+        {"settings": window(0, (2, 6)), "busy_until_ms": 6}, [(1, {"rows": 3}), (2, {"rows": 4})],
+        [(6, [0]), (6, [1])],
+    ),
+    "once the delay is over a batch may be larger than every preferred size": (
+        {"settings": window(3, (2, 6)), "busy_until_ms": 6}, [(1, {"rows": 3}), (2, {"rows": 4})],
         [(6, [0, 1])],
+    ),
+    "one request larger than every preferred size does not wait": (
+        {"settings": window(30, (2, 6))}, [(0, {"rows": 7})],
+        [(0, [0])],
     ),
     "whole requests only: one that does not fit ends the batch": (
         {"settings": window(5, largest=4)}, [(0, {"rows": 3}), (1, {"rows": 2})],
@@ -169,6 +185,44 @@ def test_14_full_queue_refuses():
     batches, outcomes = play(at(1, 2, 3), settings=settings, busy_until_ms=5)
     assert outcomes == {2: Outcome.OVERLOADED}
     assert batches == [(6, [0, 1])]
+
+
+def busy_lane(**options):
+    """A rig whose only lane, with slots to spare, computes a full batch."""
+    rig = CoreRig(window(largest=8, **options), cost_model(8, alpha_ms=1000.0), [StrictLane()], START_NS)
+    rig.arrive(None, rows=8)
+    assert len(rig.batches) == 1
+    return rig
+
+
+def test_14_max_queue_size_counts_all_that_wait_behind_the_batch_that_runs():
+    rig = busy_lane(preferred=(4, 8), default_queue_policy=QueuePolicy(max_queue_size=8))
+    calls = [rig.arrive(None) for _ in range(10)]
+    assert rig.ended() == dict.fromkeys(calls[8:], Outcome.OVERLOADED)
+    rig.advance(1000)
+    assert [list(batch.requests) for batch in rig.finish()] == [calls[:8]]
+
+
+def test_14_queue_timeout_reaches_all_that_wait_behind_the_batch_that_runs():
+    rig = busy_lane(default_queue_policy=QueuePolicy(default_timeout_us=200_000))
+    late = rig.arrive(None)
+    rig.advance(200)
+    assert rig.ended() == {late: Outcome.EXPIRED}
+
+
+def test_14_urgent_request_overtakes_all_that_wait_behind_the_batch_that_runs():
+    rig = busy_lane(priority_levels=2, default_priority_level=2)
+    patient, urgent = rig.arrive(None, rows=8, priority=2), rig.arrive(None, priority=1)
+    rig.advance(1000)
+    assert [list(batch.requests) for batch in rig.finish()] == [[urgent]]
+    rig.advance(1000)
+    assert [list(batch.requests) for batch in rig.finish()] == [[patient]]
+
+
+def test_14_without_policies_a_batch_is_bound_ahead():
+    rig = busy_lane()
+    ahead = rig.arrive(None)
+    assert [list(batch.requests) for batch in rig.batches[1:]] == [[ahead]]
 
 
 def test_14_queue_policy_of_a_level_goes_before_the_default_one():

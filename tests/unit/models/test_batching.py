@@ -53,6 +53,19 @@ def test_every_knob_of_triton_reaches_the_former(tmp_path):
     )
 
 
+def test_as_many_priority_levels_as_triton_counts_are_served(tmp_path):
+    most = 2**64 - 1
+    text = f"""
+        dynamic_batching {{
+            priority_levels: {most} default_priority_level: {most}
+            priority_queue_policy {{ key: {most - 1} value {{ max_queue_size: 3 }} }}
+        }}
+    """
+    settings = settings_of(tmp_path, text)
+    assert (settings.level_of(0), settings.level_of(7), settings.level_of(most)) == (most, 7, most)
+    assert settings.queue_policy_of(most - 1).max_queue_size == 3
+
+
 @pytest.mark.parametrize("policy", PolicyName)
 def test_a_model_can_choose_its_policy(tmp_path, policy):
     text = f'parameters {{ key: "policy" value {{ string_value: "{policy}" }} }}'

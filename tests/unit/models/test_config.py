@@ -321,7 +321,10 @@ def test_the_version_policy_chooses(tmp_path, text, versions):
             "dynamic_batching { priority_levels: 2 }",
             "default_priority_level is 0: it must be from 1 to priority_levels (2)",
         ),
-        ("dynamic_batching { priority_levels: 9999999999 }", "at most 1000"),
+        (
+            "dynamic_batching { priority_levels: 9 default_priority_level: 18446744073709551615 }",
+            "default_priority_level is 18446744073709551615: it must be from 1 to priority_levels (9)",
+        ),
         ("ensemble_scheduling { }", "ensembles are not served"),
         ('sequence_batching { control_input { name: "s" } }', "remove sequence_batching"),
         ("model_transaction_policy { decoupled: true }", "decoupled models are not served"),
