@@ -10,12 +10,12 @@ import struct
 from dataclasses import dataclass
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from engines.datatypes import NAME_BY_DTYPE
 from engines.engine import EngineSpecs, TensorSpec
 from forebay.wire import frames_pb2 as pb
 from service.errors import InvalidSessionError, Outcome, ServiceError
+from service.frontend.messages import MAX_PARSED_BYTES, MessageError, parse
 from service.request import Completion, Durations, Timeline
 from service.results.classes import Classification
 from service.results.detections import Detection
@@ -57,7 +57,6 @@ STREAM_STATUS: dict[Outcome, grpc.StatusCode] = {
 """Outcome of a stream -> the status of its RPC."""
 
 MAX_FRAME_FIELDS = 16  # four, and room for those of later versions, which are passed over
-MAX_PARSED_BYTES = 64 << 10  # of an Open, or of a message in a form that no client library writes
 
 _TAG_SEQ, _TAG_CAPTURE_TIME, _TAG_BUDGET, _TAG_PAYLOAD = 0x08, 0x10, 0x19, 0x7A
 _TAGS = frozenset((_TAG_SEQ, _TAG_CAPTURE_TIME, _TAG_BUDGET, _TAG_PAYLOAD))
@@ -104,9 +103,9 @@ def parse_client_message(data: bytes) -> pb.Open | FrameMessage:
             f"fields; one with an open may have {MAX_PARSED_BYTES} bytes"
         )
     try:
-        message = pb.ClientMessage.FromString(data)
-    except DecodeError:
-        raise InvalidSessionError("message is not a forebay.v1.ClientMessage") from None
+        message = parse(pb.ClientMessage, data)
+    except MessageError as error:
+        raise InvalidSessionError(str(error)) from None
     if message.WhichOneof("message") == "open":
         return message.open
     if message.WhichOneof("message") == "frame":

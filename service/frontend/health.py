@@ -10,8 +10,9 @@ import asyncio
 from typing import Any, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
+
+from service.frontend.messages import MessageError, parse
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 SERVICE = "grpc.health.v1.Health"
@@ -84,7 +85,7 @@ class HealthServicer:
 
 async def _service_of(data: bytes, context: Context) -> str:
     try:
-        name: str = health_pb2.HealthCheckRequest.FromString(data).service
-    except DecodeError:
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message is no HealthCheckRequest")
+        name: str = parse(health_pb2.HealthCheckRequest, data).service
+    except MessageError as error:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
     return name

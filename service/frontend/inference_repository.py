@@ -8,11 +8,12 @@ import grpc
 
 from forebay.wire import inference_pb2 as pb
 from service.frontend.inference_errors import InferenceError
-from service.frontend.inference_rpcs import Rpc
+from service.frontend.inference_rpcs import OfLongMessage, Rpc
 from service.models.lifecycle import LoadError, ModelLifecycle
 
 NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
 MAX_SHOWN = 64
+MAX_CONFIG_BYTES = 64 << 10  # of JSON, whose parser lets nobody else run: at most 6 ms
 
 
 class RepositoryRpcs:
@@ -27,11 +28,11 @@ class RepositoryRpcs:
         self._lifecycle = lifecycle
         self._loader = loader
 
-    def rpcs(self) -> dict[str, tuple[Rpc, Any]]:
+    def rpcs(self) -> dict[str, tuple[Rpc | OfLongMessage, Any]]:
         """Return the RPCs by name."""
         return {
             "RepositoryIndex": (self.index, pb.RepositoryIndexRequest),
-            "RepositoryModelLoad": (self.load, pb.RepositoryModelLoadRequest),
+            "RepositoryModelLoad": (OfLongMessage(self.load), pb.RepositoryModelLoadRequest),
             "RepositoryModelUnload": (self.unload, pb.RepositoryModelUnloadRequest),
         }
 
@@ -59,6 +60,12 @@ class RepositoryRpcs:
                 raise InferenceError(
                     grpc.StatusCode.INVALID_ARGUMENT,
                     "invalid value type for 'config' parameter, expected string_param.",
+                )
+            if parameter.ByteSize() > MAX_CONFIG_BYTES:
+                raise InferenceError(
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    f"parameter 'config' has more than {MAX_CONFIG_BYTES} bytes: put the configuration into the "
+                    "repository",
                 )
             config = parameter.string_param
         try:

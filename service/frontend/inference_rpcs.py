@@ -9,12 +9,12 @@ from importlib import metadata
 from typing import Any, Protocol, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from forebay.wire import inference_pb2 as pb
 from service.frontend.inference_errors import answer_to
 from service.frontend.inference_face import face_of
 from service.frontend.inference_lookup import ModelLookup
+from service.frontend.messages import MessageError, parse
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Rpc: TypeAlias = Callable[[Any], Any]
@@ -44,10 +44,17 @@ class OfPeer:
     rpc: Callable[[Any, str], Any]
 
 
+@dataclass(frozen=True, slots=True)
+class OfLongMessage:
+    """An RPC whose request may have many bytes, though few fields: `rpc(message)`."""
+
+    rpc: Rpc
+
+
 class RpcGroup(Protocol):
     """Some RPCs of the service."""
 
-    def rpcs(self) -> Mapping[str, tuple["Rpc | OfPeer", Any]]:
+    def rpcs(self) -> Mapping[str, tuple["Rpc | OfPeer | OfLongMessage", Any]]:
         """Return, by name, a function from message to message (or to an awaitable of one), and the request's class."""
         ...
 
@@ -76,7 +83,7 @@ class ModelRpcs:
 
     def methods(self) -> dict[str, "grpc.RpcMethodHandler[Any, Any]"]:
         """Return the handlers by name."""
-        rpcs: dict[str, tuple[Rpc | OfPeer, Any]] = {
+        rpcs: dict[str, tuple[Rpc | OfPeer | OfLongMessage, Any]] = {
             "ServerLive": (self.server_live, pb.ServerLiveRequest),
             "ServerReady": (self.server_ready, pb.ServerReadyRequest),
             "ModelReady": (self.model_ready, pb.ModelReadyRequest),
@@ -117,16 +124,21 @@ class ModelRpcs:
         return pb.ModelConfigResponse(config=version.description.config)
 
 
-def handler_of(rpc: Rpc | OfPeer, request: Any) -> "grpc.RpcMethodHandler[Any, Any]":  # noqa: ANN401 - a message class
+def handler_of(
+    rpc: Rpc | OfPeer | OfLongMessage,
+    request: Any,  # noqa: ANN401 - a message class
+) -> "grpc.RpcMethodHandler[Any, Any]":
     """Make grpc.aio's handler of a function from message to message, or to an awaitable of one."""
+    may_be_long = isinstance(rpc, OfLongMessage)
 
     async def handle(data: bytes, context: Context) -> Any:  # noqa: ANN401 - a message
         try:
-            message = request.FromString(data)  # here, since gRPC calls what it cannot parse UNKNOWN
-            answer = rpc.rpc(message, context.peer()) if isinstance(rpc, OfPeer) else rpc(message)
+            # Here, since gRPC calls what it cannot parse UNKNOWN, and parses whatever it gets.
+            message = parse(request, data, may_be_long=may_be_long)
+            answer = _answer_of(rpc, message, context)
             return await answer if isinstance(answer, Awaitable) else answer
-        except DecodeError:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the message is no {request.DESCRIPTOR.name}")
+        except MessageError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - nothing is UNKNOWN
@@ -134,3 +146,9 @@ def handler_of(rpc: Rpc | OfPeer, request: Any) -> "grpc.RpcMethodHandler[Any, A
             await context.abort(status.code, status.message)
 
     return grpc.unary_unary_rpc_method_handler(handle, response_serializer=lambda message: message.SerializeToString())
+
+
+def _answer_of(rpc: Rpc | OfPeer | OfLongMessage, message: Any, context: Context) -> Any:  # noqa: ANN401 - messages
+    if isinstance(rpc, OfPeer):
+        return rpc.rpc(message, context.peer())
+    return rpc.rpc(message) if isinstance(rpc, OfLongMessage) else rpc(message)
