@@ -72,12 +72,12 @@ class HealthServicer:
         name = await _service_of(data, context)
         told = None
         while True:
-            changed = self._changed
+            changed, is_last = self._changed, self._is_draining
             status = self._statuses.get(name, _Status.SERVICE_UNKNOWN)
             if status != told:
                 await context.write(_Status(status=status).SerializeToString())
                 told = status
-            if self._is_draining:
+            if is_last:
                 return
             if changed is self._changed:  # nothing changed while it wrote
                 await changed.wait()
