@@ -7,6 +7,7 @@ What is *not* here: running a model. Engines enqueue their own work on a `Device
 
 Rules
 - Everything is allocated at start-up; `alloc_*`, `create_*` and `close` are never called while serving.
+- Memory is cleared when it gets its owner, by `alloc_*`, and not again: nothing of an earlier owner is ever in it.
 - Methods of one stream are called by one thread at a time. A thread calls `Device.attach_thread()` before its first
   use of anything of a device.
 - Copies and event records are *enqueued*: they return before they are done on an asynchronous device. Only
@@ -208,7 +209,7 @@ class Device(Protocol):
         ...
 
     def alloc_host(self, nbytes: int) -> HostBuffer:
-        """Allocate host memory (pinned on CUDA), zeroed or not. Raises DeviceMemoryError."""
+        """Allocate host memory (pinned on CUDA), full of zeros. Raises DeviceMemoryError."""
         ...
 
     def borrow_host(self, memory: memoryview) -> HostBuffer | None:
@@ -220,7 +221,7 @@ class Device(Protocol):
         ...
 
     def alloc_device(self, nbytes: int, mirror: HostBuffer | None = None) -> DeviceBuffer:
-        """Allocate device memory. Raises DeviceMemoryError.
+        """Allocate device memory, full of zeros, but for what a mirror holds. Raises DeviceMemoryError.
 
         Args:
             nbytes: capacity.

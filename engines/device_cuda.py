@@ -11,6 +11,7 @@ Thread: any, after `attach_thread`. What allocates, creates or asks for memory a
 not chosen a GPU, CUDA would take the first one, whatever device was asked.
 """
 
+import ctypes
 from dataclasses import dataclass
 
 from engines.clock import Clock
@@ -142,7 +143,10 @@ class CudaDevice:
         return CudaBuffer(self, self.allocate("device", nbytes), nbytes)
 
     def allocate(self, what: str, nbytes: int) -> int:
-        """Allocate `pinned host` or `device` memory, account for it and return its address."""
+        """Allocate `pinned host` or `device` memory, clear it, account for it and return its address.
+
+        Neither is cleared by CUDA within a process: both hold what its last owner left.
+        """
         if nbytes < 0:
             raise MisuseError(f"cannot allocate {nbytes} bytes")
         self.attach_thread()  # buffers for requests of several rows are allocated by whichever thread decodes them
@@ -156,10 +160,13 @@ class CudaDevice:
             if is_device:
                 address = int(check(runtime.cudaMalloc(max(nbytes, 1)), "cudaMalloc"))
                 self.account.device_bytes += nbytes
+                check(runtime.cudaMemset(address, 0, nbytes), "cudaMemset")
+                check(runtime.cudaStreamSynchronize(0), "cudaStreamSynchronize")  # our streams do not wait for it
             else:
                 flags = runtime.cudaHostAllocPortable  # for every GPU: frames are leased before it is known which
                 address = int(check(runtime.cudaHostAlloc(max(nbytes, 1), flags), "cudaHostAlloc"))
                 self.account.pinned_bytes += nbytes
+                ctypes.memset(address, 0, nbytes)
         except DeviceMemoryError as error:
             raise DeviceMemoryError(
                 f"{self.name}: no {-(-nbytes // _MIB)} MiB of {what} memory: use fewer permits or instances ({error})"

@@ -27,12 +27,16 @@ class HostBacked(Protocol):
 
 
 def allocate(nbytes: int) -> NDArray[np.uint8]:
-    """Return untouched memory, aligned to a page (or to a cache line if it is smaller than a page)."""
+    """Return memory full of zeros, aligned to a page (or to a cache line if it is smaller than a page).
+
+    What the process freed before is never in it. Large memory comes from the operating system, which gives zeros by
+    itself: pages that nobody has used are not touched.
+    """
     if nbytes < 0:
         raise MisuseError(f"cannot allocate {nbytes} bytes")
     alignment = PAGE_BYTES if nbytes >= PAGE_BYTES else CACHE_LINE_BYTES
     try:
-        raw = np.empty(nbytes + alignment, dtype=np.uint8)
+        raw = np.zeros(nbytes + alignment, dtype=np.uint8)
     except MemoryError as error:
         raise DeviceMemoryError(f"no {nbytes} bytes of host memory left: use fewer permits or instances") from error
     start = -raw.ctypes.data % alignment

@@ -271,6 +271,28 @@ def test_buffers_are_aligned_for_vector_instructions_and_know_their_size(rig):
         assert rig.host(nbytes).write_view().shape == (nbytes,)
 
 
+@pytest.mark.parametrize("nbytes", [16, 64, 256, 4096, 100_000, 300_000])
+def test_memory_is_handed_out_cleared_whoever_had_it_before(rig, nbytes):
+    stream, target = rig.stream(), rig.host(nbytes)
+    for _ in range(8):  # what is freed is handed out again
+        device = rig.device
+        hosts = [device.alloc_host(nbytes) for _ in range(4)]
+        buffers = [device.alloc_device(nbytes) for _ in range(4)]
+        for host in hosts:
+            assert not host.read_view().any()
+        for buffer in buffers:
+            target.write_view()[:] = 0xA7
+            stream.copy_d2h(target, buffer, nbytes)
+            stream.sync()
+            assert not target.read_view().any()
+        for host, buffer in zip(hosts, buffers, strict=True):
+            host.write_view()[:] = 0xA7
+            stream.copy_h2d(buffer, host, nbytes)
+        stream.sync()
+        for each in (*hosts, *buffers):
+            each.close()
+
+
 def test_an_attached_thread_can_use_the_device(rig):
     source, middle, target = rig.host(1000), rig.on_device(1000), rig.host(1000)
     stream, values = rig.stream(), fill(source)

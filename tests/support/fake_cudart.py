@@ -29,6 +29,9 @@ OURS = (
 )
 
 
+LEFT_BEHIND = 0xEE  # in memory that CUDA hands out a second time
+
+
 class cudaError_t(enum.IntEnum):
     cudaSuccess = 0
     cudaErrorInvalidValue = 1
@@ -158,7 +161,9 @@ class FakeCudart:
         code = self.sticky or self.fail.pop(name, 0) or self.fail_on.pop((name, gpu), 0)
         if not code and name not in _WITHOUT_A_GPU and gpu < 0:
             code = cudaError_t.cudaErrorInvalidDevice
-        if not code and any(self.gpu_of[arguments[at]] != gpu for at in _HANDLES_AT.get(name, ())):
+        handles = [arguments[at] for at in _HANDLES_AT.get(name, ())]
+        is_default = name == "cudaStreamSynchronize" and handles == [0]  # every GPU has a stream 0
+        if not code and not is_default and any(self.gpu_of[handle] != gpu for handle in handles):
             code = cudaError_t.cudaErrorInvalidResourceHandle
         if code:
             raise RefusedError(code)
@@ -206,6 +211,7 @@ class FakeCudart:
     def _allocate(self, side, nbytes):
         allocation = Allocation(side, nbytes, self._selected.index)
         self.memory[allocation.address] = allocation
+        ctypes.memset(allocation.address, LEFT_BEHIND, nbytes)
         return (allocation.address,)
 
     def _cudaMalloc(self, nbytes):
@@ -237,6 +243,12 @@ class FakeCudart:
                     raise RefusedError(cudaError_t.cudaErrorInvalidValue)
                 return True
         return False
+
+    def _cudaMemset(self, target, value, nbytes):
+        if not self._on_device(target, nbytes):
+            raise RefusedError(cudaError_t.cudaErrorInvalidValue)
+        ctypes.memset(target, value, nbytes)
+        return ()
 
     def _cudaMemcpyAsync(self, target, source, nbytes, kind, stream):
         if stream not in self.open:
@@ -328,6 +340,7 @@ _CALLS = {
             "cudaIpcCloseMemHandle",
             "cudaMemcpyAsync",
             "cudaMemcpyBatchAsync",
+            "cudaMemset",
             "cudaStreamBeginCapture",
             "cudaStreamDestroy",
             "cudaStreamSynchronize",
