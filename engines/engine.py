@@ -97,7 +97,11 @@ class Engine(Protocol):
         ...
 
     def warm_up(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
-        """Run every given batch size on every bound slot until lazy work (allocation, capture) is done. Blocks."""
+        """Prepare every given batch size on every bound slot until lazy work (allocation, capture) is done. Blocks.
+
+        Proves that executions write every byte of rows 0..batch_size-1 of every output (`engines.proof`), unless that
+        follows from the engine's own code. Raises ModelFileError if one does not.
+        """
         ...
 
     def enqueue(self, slot_index: int, batch_size: int, device_stream: DeviceStream) -> None:

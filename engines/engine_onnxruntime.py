@@ -29,6 +29,7 @@ from engines.errors import BackendUnavailableError, ExecutionError, MisuseError,
 from engines.host_memory import copy, memory_of
 from engines.onnx_specs import BatchedSpecs, CopiedOutput, NodeInfo, copied_outputs, derive_specs
 from engines.options import KNOWN_OPTIONS, OptionReader
+from engines.proof import prove_outputs
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -42,17 +43,21 @@ _LOG_FATAL = 4
 """ONNX Runtime's own log would repeat on stderr what we raise."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Run:
     """One (slot, batch size), prepared.
 
     Attributes:
         binding: an IOBinding; None for a graph without any output of its own, of which there is nothing to run.
+        addresses: of the outputs that are bound.
         copies: target and source, to be copied in this order once it has run.
+        is_proven: whether ONNX Runtime has been seen to leave its results at these addresses.
     """
 
     binding: Any
+    addresses: list[int]
     copies: tuple[tuple[NDArray[np.uint8], NDArray[np.uint8]], ...]
+    is_proven: bool = False
 
 
 class OnnxruntimeEngine:
@@ -81,6 +86,7 @@ class OnnxruntimeEngine:
         if model_path is None:
             raise ModelFileError("backend 'onnxruntime' needs a model file: put model.onnx in the version's folder")
         reader = OptionReader("onnxruntime", options, KNOWN_OPTIONS["onnxruntime"])
+        self._device = device
         self._name = str(model_path)
         provider = reader.text("provider", "cpu", tuple(_PROVIDERS))
         self._is_on_host = provider == "cpu"
@@ -106,7 +112,7 @@ class OnnxruntimeEngine:
         self._slots[slot.index] = slot
 
     def warm_up(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
-        """Bind every size on every slot; run each once, on the first slot and on zeros, since the session is shared."""
+        """Bind every size on every slot; prove each on the first slot and on zeros, since the session is shared."""
         for slot_index in self._slots:
             for batch_size in batch_sizes:
                 self._run_of(slot_index, batch_size)
@@ -115,8 +121,8 @@ class OnnxruntimeEngine:
             return
         for buffer in first.inputs:
             memory_of(buffer)[:] = 0
-        for batch_size in sorted(batch_sizes, reverse=True):  # what the largest takes of the arena serves the others
-            self.enqueue(first.index, batch_size, device_stream)
+        sizes = sorted(batch_sizes, reverse=True)  # what the largest takes of the arena serves the others
+        prove_outputs(self, ((first.index, size) for size in sizes), self._device, device_stream, self._name)
 
     def enqueue(self, slot_index: int, batch_size: int, device_stream: DeviceStream) -> None:  # noqa: ARG002
         """Run rows 0..batch_size-1 of a slot. Blocks: until the run is done, with the GIL released."""
@@ -128,6 +134,8 @@ class OnnxruntimeEngine:
                     run.binding.synchronize_outputs()
             except Exception as error:
                 raise ExecutionError(f"batch of {batch_size} failed: {_first_line(error)}") from error
+            if not run.is_proven:
+                self._prove_addresses(run)
         for target, source in run.copies:
             copy(target, source)
 
@@ -160,23 +168,28 @@ class OnnxruntimeEngine:
             raise MisuseError(f"batch size {batch_size} is outside 1..{self.specs.max_batch_size}")
         key = (slot_index, batch_size)
         if key not in self._runs:
-            copies = tuple(self._copy_of(copied, slot, batch_size) for copied in self._copied)
-            self._runs[key] = _Run(self._bind_all(slot, batch_size), copies)
+            self._runs[key] = self._prepare(slot, batch_size)
         return self._runs[key]
 
-    def _bind_all(self, slot: SlotBuffers, batch_size: int) -> Any:  # noqa: ANN401
-        binding = self._session.io_binding()
+    def _prepare(self, slot: SlotBuffers, batch_size: int) -> _Run:
+        binding, addresses = self._session.io_binding(), []
         for spec, buffer in zip(self.specs.inputs, slot.inputs, strict=True):
             shape = self._layout.run_shape(spec, batch_size)
             binding.bind_input(spec.name, "cpu", 0, _element_type(spec), shape, buffer.address)
         copied = {each.index for each in self._copied}
-        written = [
-            each for index, each in enumerate(zip(self.specs.outputs, slot.outputs, strict=True)) if index not in copied
-        ]
-        for spec, buffer in written:
-            shape = self._layout.run_shape(spec, batch_size)
-            binding.bind_output(spec.name, "cpu", 0, _element_type(spec), shape, buffer.address)
-        return binding if written else None
+        for index, (spec, buffer) in enumerate(zip(self.specs.outputs, slot.outputs, strict=True)):
+            if index not in copied:
+                shape = self._layout.run_shape(spec, batch_size)
+                binding.bind_output(spec.name, "cpu", 0, _element_type(spec), shape, buffer.address)
+                addresses.append(buffer.address)
+        copies = tuple(self._copy_of(each, slot, batch_size) for each in self._copied)
+        return _Run(binding if addresses else None, addresses, copies)
+
+    def _prove_addresses(self, run: _Run) -> None:
+        """Refuse results that lie elsewhere than in the slot. Once per (slot, batch size), after its first run."""
+        if [value.data_ptr() for value in run.binding.get_outputs()] != run.addresses:
+            raise ExecutionError(f"{self._name}: ONNX Runtime left an output elsewhere than where it was bound")
+        run.is_proven = True
 
     def _copy_of(
         self, copied: CopiedOutput, slot: SlotBuffers, batch_size: int

@@ -17,6 +17,7 @@ stand-ins; docs/gpu.md says what is verified and how.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from engines.engine import Engine, EngineSpecs, SlotBuffers
 from engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
 from engines.launches import Launches
 from engines.options import KNOWN_OPTIONS, OptionReader
+from engines.proof import prove_outputs
 from engines.trt import library as libraries
 from engines.trt import manifest
 from engines.trt.layer_times import make_profiler
@@ -112,14 +114,12 @@ class TensorrtEngine:
         self._slots[slot.index] = _BoundSlot(slot, self._new_context(slot))
 
     def warm_up(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
-        """Run every size on every slot, and capture those that have a graph. Blocks."""
-        for slot_index, slot in self._slots.items():
-            for batch_size in batch_sizes:
-                self._check_size(batch_size)
-                if batch_size in self._graph_sizes and batch_size not in slot.captured:
-                    self._capture(slot, batch_size, device_stream)
-                self.enqueue(slot_index, batch_size, device_stream)
-                device_stream.sync()
+        """Capture the sizes that have a graph, and prove every size on every slot. Blocks."""
+        for slot, batch_size in product(self._slots.values(), batch_sizes):
+            self._check_size(batch_size)
+            if batch_size in self._graph_sizes and batch_size not in slot.captured:
+                self._capture(slot, batch_size, device_stream)
+        prove_outputs(self, product(self._slots, batch_sizes), self._device, device_stream, self._name)
         self.launches = Launches()
 
     def enqueue(self, slot_index: int, batch_size: int, device_stream: DeviceStream) -> None:
@@ -214,7 +214,15 @@ class TensorrtEngine:
             raise self._failed(f"shapes of {batch_size} rows are refused: {error}", mark) from error
         if missing:
             raise self._failed(f"shapes of {list(missing)} are unknown", mark)
+        self._check_outputs(trt_context, batch_size)
         context.batch_size = batch_size
+
+    def _check_outputs(self, trt_context: Any, batch_size: int) -> None:  # noqa: ANN401
+        """Refuse a plan whose executions would write less than the batch's rows, or beyond them."""
+        for spec in self.specs.outputs:
+            found = tuple(trt_context.get_tensor_shape(spec.name))
+            if found != self._shape(spec, batch_size):
+                raise ExecutionError(f"{self._name}: output {spec.name!r} has shape {found} for {batch_size} rows")
 
     def _select(self, context: _Context, profile: int, device_stream: DeviceStream) -> None:
         if context.profile == profile:

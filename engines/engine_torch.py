@@ -31,6 +31,7 @@ from engines.errors import EngineError, ExecutionError, MisuseError, ModelFileEr
 from engines.launches import Launches
 from engines.onnx_specs import BatchedSpecs, derive_specs
 from engines.options import KNOWN_OPTIONS, OptionReader
+from engines.proof import prove_outputs
 from engines.pytorch.place import open_place
 from engines.pytorch.program import Tensors, flatten, limit_rows, load_program
 
@@ -74,6 +75,7 @@ class TorchEngine:
             )
         reader = OptionReader("torch", options, KNOWN_OPTIONS["torch"])
         self._name = str(model_path)
+        self._device = device
         self._place = open_place(device)
         self._wants_graphs = reader.text("cuda_graphs", "on", ("on", "off")) == "on" and self._place.is_cuda
         self.launches = Launches()
@@ -112,19 +114,19 @@ class TorchEngine:
         self._slots[slot.index] = _BoundSlot(slot, inputs, outputs)
 
     def warm_up(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
-        """Run every size on every slot, and capture each as a graph on CUDA. Blocks."""
-        for slot_index, slot in self._slots.items():
+        """Run every size on every slot, capture each as a graph on CUDA, and prove each. Blocks."""
+        for slot in self._slots.values():
             with self._place.current(device_stream):
                 for tensor in slot.inputs:
                     tensor.zero_()
-            for batch_size in batch_sizes:
-                for _ in range(_WARM_UP_RUNS if self._wants_graphs else 1):
-                    self.enqueue(slot_index, batch_size, device_stream)
-                device_stream.sync()
+        runs = tuple(product(self._slots, batch_sizes))
         if self._wants_graphs:
+            for (slot_index, batch_size), _ in product(runs, range(_WARM_UP_RUNS)):
+                self.enqueue(slot_index, batch_size, device_stream)
+            device_stream.sync()
             self._place.trim()  # what those runs took: graphs have memory of their own
-            self._capture_all(batch_sizes, device_stream)
-        device_stream.sync()
+            self._capture_all(runs, device_stream)
+        prove_outputs(self, runs, self._device, device_stream, self._name)  # a graph's first launch is slower, too
         self.launches = Launches()
 
     def enqueue(self, slot_index: int, batch_size: int, device_stream: DeviceStream) -> None:
@@ -186,11 +188,11 @@ class TorchEngine:
                 )
             (target[:rows] if has_batch else target).copy_(result)
 
-    def _capture_all(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
-        for (slot_index, slot), batch_size in product(self._slots.items(), batch_sizes):
+    def _capture_all(self, runs: tuple[tuple[int, int], ...], device_stream: DeviceStream) -> None:
+        for slot_index, batch_size in runs:
+            slot = self._slots[slot_index]
             if self._wants_graphs and batch_size not in slot.graphs:
                 self._capture(slot, batch_size, device_stream)
-                self.enqueue(slot_index, batch_size, device_stream)  # a graph's first launch is slower
 
     def _capture(self, slot: _BoundSlot, batch_size: int, device_stream: DeviceStream) -> None:
         if self._pool is None:

@@ -132,6 +132,7 @@ def plan_bytes(**settings):
         "activation_bytes": 1024,
         "fail": "",
         "resolved": {},
+        "unwritten": 0,  # floats at the end of every output
     }
     return json.dumps(defaults | settings).encode()
 
@@ -263,9 +264,8 @@ class Context:
 
         def run():
             for source, target, name in zip(inputs, outputs, plan["outputs"], strict=False):
-                nbytes = sizes[name]
-                with np.errstate(invalid="ignore", over="ignore"):  # warm-up runs on whatever lies in fresh memory
-                    target.memory[:nbytes].view(np.float32)[:] = source.memory[:nbytes].view(np.float32) * 2
+                nbytes = sizes[name] - 4 * plan["unwritten"]
+                target.memory[:nbytes].view(np.float32)[:] = source.memory[:nbytes].view(np.float32) * 2
 
         def work(inner):
             inner.execute(

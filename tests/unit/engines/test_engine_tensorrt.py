@@ -110,6 +110,20 @@ def test_one_compute_stream_may_serve_every_slot(rig, tmp_path):
     compute.sync()
 
 
+@pytest.mark.parametrize("options", [{}, {"cuda_graphs": "off"}])
+def test_a_plan_that_leaves_bytes_unwritten_is_refused(rig, tmp_path, options):
+    engine = open_plan(rig, write_plan(tmp_path, unwritten=2), options)
+    with pytest.raises(ModelFileError, match=r"output 'y': of a batch of 1 rows 8 bytes are not written"):
+        warmed_up_slot(rig, engine)
+
+
+@pytest.mark.parametrize("inner", [3, 5])
+def test_a_plan_whose_outputs_have_another_size_than_it_says_is_refused(rig, tmp_path, inner):
+    engine = open_plan(rig, write_plan(tmp_path, resolved={"y": [inner]}))
+    with pytest.raises(ExecutionError, match=rf"output 'y' has shape \(1, {inner}\) for 1 rows"):
+        warmed_up_slot(rig, engine)
+
+
 @pytest.mark.parametrize("fail", ["address", "profile", "shape", "infer", "execute", "context"])
 def test_what_the_library_refuses_is_an_error_with_its_reason(rig, tmp_path, fail):
     engine = open_plan(rig, write_plan(tmp_path, fail=fail), {"cuda_graphs": "off"})

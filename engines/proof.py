@@ -1,0 +1,92 @@
+"""The proof that executions write what clients are given: every byte of every output, before a model serves.
+
+Output buffers live as long as their model version and serve its clients in turn. A byte that an execution leaves alone
+would be a byte of somebody else's answer. So the outputs are filled with a pattern, the model runs, and a byte that
+still shows the pattern is a suspect; a second run with another pattern clears those that the model gave the value of
+the pattern. A model with random outputs is cleared after a few more, since only what nobody writes shows all patterns.
+
+Not here: what an execution computes, and sizes that are not prepared: engines know a reason for those.
+"""
+
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.device import Device, DeviceStream, HostBuffer
+from engines.engine import Engine
+from engines.errors import ModelFileError
+
+PATTERNS = (0xA5, 0x5A, 0x3C, 0xC3, 0x69, 0x96, 0x0F, 0xF0)
+"""One run proves most models, two nearly all."""
+
+
+def prove_outputs(
+    engine: Engine, runs: Iterable[tuple[int, int]], device: Device, device_stream: DeviceStream, model: str
+) -> None:
+    """Run each (slot, batch size) at least once. Blocks. Thread: the one that warms up; nothing else runs the engine.
+
+    Args:
+        engine: bound.
+        runs: what to prove.
+        device: whose memory the outputs are.
+        device_stream: that the engine enqueues on.
+        model: for the error.
+
+    Raises:
+        ModelFileError: an output keeps bytes that nobody wrote.
+        EngineError: as `enqueue` does.
+    """
+    specs = engine.specs
+    largest_bytes = max(spec.row_bytes for spec in specs.outputs) * specs.max_batch_size
+    with closing(device.alloc_host(largest_bytes)) as scratch:
+        for slot_index, batch_size in runs:
+            unwritten = _Execution(engine, slot_index, batch_size, device_stream, scratch).unwritten()
+            for index, count in unwritten.items():
+                raise ModelFileError(
+                    f"{model}: output {specs.outputs[index].name!r}: of a batch of {batch_size} rows {count} bytes are "
+                    "not written by the model and would be what lay in memory before: export it so that an operator "
+                    "computes this output"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class _Execution:
+    """One (slot, batch size), and host memory for one output of it."""
+
+    engine: Engine
+    slot_index: int
+    batch_size: int
+    device_stream: DeviceStream
+    scratch: HostBuffer
+
+    def unwritten(self) -> dict[int, int]:
+        """Run until every byte is known to be written, or is known not to be; return how many are not, by output."""
+        suspects: dict[int, NDArray[np.bool_]] = {}
+        for pattern in PATTERNS:
+            found = self._run_over(pattern)
+            if suspects:
+                found = {index: suspects[index] & found[index] for index in suspects.keys() & found.keys()}
+            suspects = {index: mask for index, mask in found.items() if mask.any()}
+            if not suspects:
+                break
+        return {index: int(mask.sum()) for index, mask in suspects.items()}
+
+    def _run_over(self, pattern: int) -> dict[int, NDArray[np.bool_]]:
+        """Fill the outputs with `pattern` and run; return which bytes show it, by output."""
+        stream = self.device_stream
+        sizes = [spec.row_bytes * self.batch_size for spec in self.engine.specs.outputs]
+        self.scratch.write_view()[:] = pattern
+        for buffer, nbytes in zip(self.engine.outputs(self.slot_index, self.batch_size), sizes, strict=True):
+            stream.copy_h2d(buffer, self.scratch, nbytes)
+        stream.sync()
+        self.engine.enqueue(self.slot_index, self.batch_size, stream)
+        found = {}
+        outputs = self.engine.outputs(self.slot_index, self.batch_size)
+        for index, (buffer, nbytes) in enumerate(zip(outputs, sizes, strict=True)):
+            stream.copy_d2h(self.scratch, buffer, nbytes)
+            stream.sync()
+            found[index] = self.scratch.read_view()[:nbytes] == pattern
+        return found
