@@ -77,7 +77,10 @@ class ServeSettings(BaseSettings):
     max_streams: Count = Field(1024, le=100_000, description="most open streams")
     max_streams_per_connection: Count = Field(256, le=100_000, description="most open streams of one connection")
     max_metadata_bytes: int = Field(16_384, ge=1024, le=1 << 20, description="most metadata of a call")
-    max_message_bytes: int = Field(16 << 20, ge=1024, le=1 << 30, description="largest message accepted")
+    max_message_bytes: int = Field(16 << 20, ge=1024, le=2**31 - 1, description="largest message accepted")
+    allow_compression: bool = Field(
+        default=False, description="clients may compress messages; max_message_bytes holds for what they inflate to"
+    )
     max_image_pixels: Count = Field(50_000_000, description="largest picture accepted, width times height")
     worker_threads: int = Field(0, ge=0, le=256, description="decoding and results; 0: one per core, at most 8")
     intra_op_threads: int = Field(1, ge=0, le=256, description="ONNX Runtime threads per instance; 0: all cores")

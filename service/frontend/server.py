@@ -25,6 +25,7 @@ from service.settings import ServeSettings, is_loopback
 
 log = structlog.get_logger(__name__)
 
+_IDENTITY, _ALL_ALGORITHMS = 0b001, 0b111  # gRPC's compression algorithms as bits: none, deflate, gzip
 LAST_ANSWERS_S = 5.0  # after the grace, time for what was read to be answered
 
 
@@ -142,6 +143,8 @@ def server_options(settings: ServeSettings) -> list[tuple[str, Any]]:
     """Return the channel arguments of the server, each with its reason."""
     return [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
+        # 16 KB on the wire may be 16 MB here. Refused at the call's headers, before anything is inflated.
+        ("grpc.compression_enabled_algorithms_bitset", _ALL_ALGORITHMS if settings.allow_compression else _IDENTITY),
         ("grpc.max_send_message_length", -1),  # results are bounded by the model
         # A port in use is an error, not a second server behind the first, unless both say that they share it.
         ("grpc.so_reuseport", int(settings.share_port)),

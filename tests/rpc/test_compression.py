@@ -1,0 +1,50 @@
+"""Compressed messages: 16 KB on the wire may be 16 MB for the server, which refuses them unless it is set to."""
+
+import grpc
+import pytest
+
+from forebay.wire import inference_pb2 as pb
+from tests.support.loops import on_loop
+from tests.support.real_server import METHOD, ROW_BYTES, real_server, simulated
+
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+ALGORITHMS = pytest.mark.parametrize("algorithm", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+MESSAGE_BYTES = 1 << 16
+
+
+def request(nbytes=ROW_BYTES):
+    made = pb.ModelInferRequest(model_name="sim", raw_input_contents=[bytes(nbytes)])
+    made.inputs.add(name="input", datatype="UINT8", shape=[1, nbytes])
+    return made.SerializeToString()
+
+
+@ALGORITHMS
+@on_loop
+async def test_a_compressed_call_is_refused_before_a_byte_is_inflated(tmp_path, algorithm):
+    async with real_server(simulated(tmp_path)) as running:
+        call = running.channel.unary_unary(INFER)(request(1 << 20), compression=algorithm)
+        assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert "is disabled" in await call.details()
+        stream = running.channel.stream_stream(METHOD)(compression=algorithm)  # its headers are enough
+        assert await stream.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert await running.channel.unary_unary(INFER)(request())  # its connection goes on
+
+
+@ALGORITHMS
+@on_loop
+async def test_compressed_messages_are_taken_where_the_operator_allows_them(tmp_path, algorithm):
+    async with real_server(simulated(tmp_path), allow_compression=True) as running:
+        answer = await running.channel.unary_unary(INFER)(request(), compression=algorithm)
+        assert pb.ModelInferResponse.FromString(answer).raw_output_contents == [bytes(ROW_BYTES)]
+
+
+@ALGORITHMS
+@on_loop
+async def test_the_limit_of_a_message_holds_for_what_it_inflates_to(tmp_path, algorithm):
+    limits = {"allow_compression": True, "max_message_bytes": MESSAGE_BYTES}
+    async with real_server(simulated(tmp_path), **limits) as running:
+        infer = running.channel.unary_unary(INFER)
+        call = infer(request(MESSAGE_BYTES * 16), compression=algorithm)
+        assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "larger than max" in await call.details()
+        assert await infer(request(), compression=algorithm)  # its connection goes on
