@@ -4,17 +4,16 @@ Pure functions without state. Every dimension is checked before a pixel is decod
 GIL while they work.
 """
 
-import struct
-import zlib
 from typing import cast
 
 import cv2
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from forebay.wire import frames_pb2 as pb
 from service.errors import InvalidRequestError
+from service.frontend.jpeg import decode_jpeg
+from service.frontend.png import decode_png
 from service.models.description import ImageInput
 
 Pixels = NDArray[np.uint8]
@@ -24,12 +23,6 @@ RAW_BYTES_PER_PIXEL: dict[int, tuple[int, int]] = {
     pb.ENCODING_BGR8: (3, 1),
     pb.ENCODING_NV12: (3, 2),
 }
-MAX_JPEG_SCANS = 64  # progressive files have about ten; each one is a pass over the whole picture
-_JPEG_SCAN = b"\xff\xda"
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-_PNG_END = b"IEND"
-_PNG_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # as sent, like JPEG
 
 cv2.setNumThreads(1)  # the worker pool is the parallelism; nested threads only add wake-ups
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # a client's broken file is no news for our log
@@ -70,11 +63,11 @@ def _decode_into(
     target: Pixels, payload: memoryview, encoding: int, size: tuple[int, int], image: ImageInput, max_pixels: int
 ) -> tuple[int, int]:
     if encoding == pb.ENCODING_JPEG:
-        source, size = _decode_jpeg(payload, image, max_pixels)
+        source, size = decode_jpeg(payload, image, max_pixels)
         _stretch(source, target)
         return size
     if encoding == pb.ENCODING_PNG:
-        source, size = _decode_png(payload, max_pixels)
+        source, size = decode_png(payload, max_pixels)
         order = "BGR"
     else:
         source, order = _view_raw(payload, encoding, size, image.color_order)
@@ -89,63 +82,6 @@ def _stretch(source: Pixels, target: Pixels) -> None:
         np.copyto(target, source)
     else:
         cv2.resize(source, (target.shape[1], target.shape[0]), dst=target, interpolation=cv2.INTER_LINEAR)
-
-
-def _check_pixels(kind: str, width: int, height: int, max_pixels: int) -> None:
-    if width < 1 or height < 1:
-        raise InvalidRequestError(f"{kind} of {width}x{height} pixels is empty; send a picture with pixels in it")
-    if width * height > max_pixels:
-        raise InvalidRequestError(
-            f"{kind} of {width}x{height} pixels exceeds the limit of {max_pixels}; send it smaller"
-        )
-
-
-def _decode_jpeg(payload: memoryview, image: ImageInput, max_pixels: int) -> tuple[Pixels, tuple[int, int]]:
-    try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(payload)
-    except ValueError:
-        raise InvalidRequestError("payload is not a JPEG file, or its header is broken") from None
-    _check_pixels("JPEG", width, height, max_pixels)
-    scans = bytes(payload).count(_JPEG_SCAN)  # the marker cannot occur inside compressed data
-    if scans > MAX_JPEG_SCANS:
-        raise InvalidRequestError(f"JPEG has {scans} scans, more than {MAX_JPEG_SCANS}; send it baseline")
-    try:
-        pixels = simplejpeg.decode_jpeg(
-            payload, image.color_order, min_height=image.height, min_width=image.width, min_factor=1
-        )
-    except ValueError:
-        raise InvalidRequestError("JPEG is truncated or broken; send the whole file") from None
-    return pixels, (width, height)
-
-
-def _decode_png(payload: memoryview, max_pixels: int) -> tuple[Pixels, tuple[int, int]]:
-    if bytes(payload[:8]) != _PNG_SIGNATURE or len(payload) < 33 or bytes(payload[12:16]) != b"IHDR":
-        raise InvalidRequestError("payload is not a PNG file, or its header is broken")
-    width, height = struct.unpack(">II", payload[16:24])
-    _check_pixels("PNG", width, height, max_pixels)
-    pixels = None
-    if _has_whole_chunks(payload):
-        try:
-            pixels = cv2.imdecode(np.frombuffer(payload, np.uint8), _PNG_FLAGS)
-        except cv2.error:
-            pixels = None
-    if pixels is None or pixels.shape[:2] != (height, width):
-        raise InvalidRequestError("PNG is truncated or broken; send the whole file")
-    return cast("Pixels", pixels), (width, height)
-
-
-def _has_whole_chunks(payload: memoryview) -> bool:
-    """Whether every chunk of a PNG is there with its checksum. libpng checks too, but prints what it finds."""
-    start = len(_PNG_SIGNATURE)
-    while start + 12 <= len(payload):
-        (length,) = struct.unpack_from(">I", payload, start)
-        end = start + 8 + length
-        if end + 4 > len(payload) or zlib.crc32(payload[start + 4 : end]) != struct.unpack_from(">I", payload, end)[0]:
-            return False
-        if bytes(payload[start + 4 : start + 8]) == _PNG_END:
-            return True
-        start = end + 4
-    return False
 
 
 def _view_raw(payload: memoryview, encoding: int, size: tuple[int, int], color_order: str) -> tuple[Pixels, str]:

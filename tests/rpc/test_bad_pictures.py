@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forebay.wire import frames_pb2 as pb
+from tests.support import jpegs
 from tests.support.loops import on_loop
 from tests.support.pictures import SIDE, jpeg, jpeg_that_says, pictures, png, png_that_says
 from tests.support.real_server import LEAK, real_server
@@ -48,6 +49,18 @@ async def test_bad_pictures_are_invalid_between_good_ones(tmp_path, encoding):
         assert result.status.message, name
         assert not LEAK.search(result.status.message), result.status.message
     assert {r.status.code for r in results[1::2]} == {pb.STATUS_OK}
+
+
+@on_loop
+async def test_pictures_with_harmless_oddities_are_answered_ok(tmp_path):
+    files = [odd for odd, _ in jpegs.UNTOUCHED.values()] + list(jpegs.LOST_STRIPS.values())
+    async with real_server(pictures(tmp_path)) as running:
+        stream = await running.open(**PICTURES, encoding=pb.ENCODING_JPEG, max_in_flight=64)
+        for seq, file in enumerate(files):
+            await stream.send(seq, payload=file)
+        await stream.half_close()
+        results = await stream.results()
+    assert [(r.seq, r.status.code) for r in results] == [(seq, pb.STATUS_OK) for seq in range(len(files))]
 
 
 def mutated(data):

@@ -1,0 +1,197 @@
+"""The layout of a JPEG file: its segments, found without decoding a pixel, and a header that libjpeg reads in silence.
+
+Cameras write headers that break the standard in ways that do not touch a pixel, and simplejpeg refuses every file for
+which libjpeg has a warning. `mend` writes such a header anew. `read_scans` counts the passes over the picture, which is
+what a hostile file makes expensive. Both stop at the end of the picture: what follows it (the video of a motion photo,
+padding) and what lies inside a segment (thumbnails, metadata) is no part of the walk.
+
+Pure functions. A walk costs Python steps for each segment only, never for each byte; MAX_SEGMENTS bounds them.
+"""
+
+import itertools
+import re
+import struct
+from dataclasses import dataclass
+
+from service.errors import InvalidRequestError
+
+MAX_SCANS = 64  # progressive files have about ten; each one is a pass over the whole picture
+MAX_SEGMENTS = 2000  # 16 MB of colour profile and metadata, in segments of 64 KB, are 256
+
+SOI, EOI, SOS, DRI, APP0, APP2, APP14 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE0, 0xE2, 0xEE
+END = bytes((0xFF, EOI))
+_START = bytes((0xFF, SOI))
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15; between them lie DHT, JPG and DAC
+_SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))
+_WITHOUT_LENGTH = frozenset(range(0xC0)) | {SOI}
+"""SOI and what no JPEG file contains. libjpeg gives up there; walking on can only count too many scans."""
+_SHORTEST_SOS = 6  # its length, a count of components, and what _WHOLE_SPECTRUM names
+_WHOLE_SPECTRUM = b"\x00\x3f\x00"  # Ss, Se, Ah and Al of a sequential scan
+_TRANSFORMS = {3: b"\x00\x01", 4: b"\x00\x02"}  # Adobe's colour transforms that libjpeg knows; the last is its default
+
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # in compressed data a zero or a restart number follows 0xFF
+_END = re.compile(re.escape(END))
+
+Buffer = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Bytes `start` to `end` of the file: a marker, its length and its content."""
+
+    marker: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Everything up to the compressed data of the first scan.
+
+    Attributes:
+        segments: all after SOI, the first SOS last.
+        frame: which SOF, 0xC0 to 0xCF.
+        precision: bits of a sample.
+        size: (width, height) in pixels.
+        components: 1 for grey, 3 for colour, 4 for CMYK.
+        is_single_scan: libjpeg reads one scan and no more.
+        is_odd: libjpeg would warn, or there is a colour profile, which libjpeg checks and nobody uses.
+    """
+
+    segments: tuple[Segment, ...]
+    frame: int
+    precision: int
+    size: tuple[int, int]
+    components: int
+    is_single_scan: bool
+    is_odd: bool
+
+    @property
+    def data(self) -> int:
+        """Where the compressed data of the first scan starts."""
+        return self.segments[-1].end
+
+    @property
+    def has_restarts(self) -> bool:
+        """Whether the data has restart markers, at which a decoder finds its place again."""
+        return any(segment.marker == DRI for segment in self.segments)
+
+
+def read_head(file: Buffer) -> Head:
+    """Walk the segments up to the first scan.
+
+    Raises:
+        InvalidRequestError: this is no JPEG file, or it ends before its first scan, or it contradicts itself.
+    """
+    if bytes(file[:2]) != _START:
+        raise InvalidRequestError("payload is not a JPEG file; it does not start with FF D8")
+    segments = _segments_before_data(file)
+    frames = [segment for segment in segments if segment.marker in _FRAMES]
+    if len(frames) != 1 or frames[0].end - frames[0].start < 10:
+        raise InvalidRequestError("JPEG needs one frame header before its first scan; send a file that a decoder opens")
+    frame, scan = frames[0], segments[-1]
+    precision, height, width, components = struct.unpack_from(">BHHB", file, frame.start + 4)
+    has_gaps = segments[0].start != 2 or any(left.end != right.start for left, right in itertools.pairwise(segments))
+    return Head(
+        segments=segments,
+        frame=frame.marker,
+        precision=precision,
+        size=(width, height),
+        components=components,
+        is_single_scan=frame.marker in _SEQUENTIAL and file[scan.start + 4] == components,
+        is_odd=has_gaps or any(_mended(file, s, components, frame.marker) is not None for s in segments),
+    )
+
+
+def _segments_before_data(file: Buffer) -> tuple[Segment, ...]:
+    segments: list[Segment] = []
+    start = 2
+    while not segments or segments[-1].marker != SOS:
+        segment = _next_segment(file, start)
+        if segment is None or segment.marker == EOI:
+            raise InvalidRequestError("JPEG is truncated: it ends before its first scan; send the whole file")
+        segments.append(segment)
+        start = segment.end
+        if len(segments) > MAX_SEGMENTS:
+            raise InvalidRequestError(f"JPEG has more than {MAX_SEGMENTS} segments; send it without metadata")
+    return tuple(segments)
+
+
+def _next_segment(file: Buffer, position: int) -> Segment | None:
+    """The next marker at or after `position` and what belongs to it; None if the file ends before or inside it."""
+    found = _MARKER.search(file, position)
+    if found is None:
+        return None
+    start = found.start()
+    marker = file[start + 1]
+    if marker == EOI or marker in _WITHOUT_LENGTH:
+        return Segment(marker, start, start + 2)
+    length = int.from_bytes(file[start + 2 : start + 4], "big")
+    if start + 4 <= len(file) and length < (_SHORTEST_SOS if marker == SOS else 2):
+        raise InvalidRequestError(f"JPEG is broken: a segment says that it has {length} bytes; send the file again")
+    return Segment(marker, start, start + 2 + length) if start + 4 <= start + 2 + length <= len(file) else None
+
+
+def _mended(file: Buffer, segment: Segment, components: int, frame: int) -> bytes | None:
+    """What to write in the segment's place, nothing for metadata; None for a segment that is right."""
+    start, content = segment.start, bytes(file[segment.start + 4 : segment.end][:16])
+    if segment.marker == APP0 and len(content) >= 14 and content.startswith(b"JFIF\0") and content[5] != 1:
+        return bytes(file[start : start + 9]) + b"\x01" + bytes(file[start + 10 : segment.end])
+    if segment.marker == APP2 and content.startswith(b"ICC_PROFILE\0"):
+        return b""
+    if segment.marker == APP14 and content.startswith(b"Adobe") and len(content) >= 12:
+        transforms = _TRANSFORMS.get(components, content[11:12])
+        if content[11:12] not in transforms:
+            return bytes(file[start : start + 15]) + transforms[-1:] + bytes(file[start + 16 : segment.end])
+    if segment.marker == SOS and frame in _SEQUENTIAL and bytes(file[segment.end - 3 : segment.end]) != _WHOLE_SPECTRUM:
+        return bytes(file[start : segment.end - 3]) + _WHOLE_SPECTRUM
+    return None
+
+
+def mend(file: Buffer, head: Head) -> bytes:
+    """Return the file with a header that means the same and follows the standard.
+
+    Stray bytes between segments are dropped. JFIF's version becomes 1, an unknown colour transform becomes the one that
+    libjpeg assumes, and a sequential scan says that it holds the whole spectrum.
+    """
+    parts = [_START]
+    for segment in head.segments:
+        mended = _mended(file, segment, head.components, head.frame)
+        parts.append(bytes(file[segment.start : segment.end]) if mended is None else mended)
+    parts.append(bytes(file[head.data :]))
+    return b"".join(parts)
+
+
+def end_of_data(file: Buffer, head: Head) -> int | None:
+    """Return where the compressed data of the picture ends; None if scans of it are missing.
+
+    Several scans are a whole picture only with an end marker after them and a scan for every component.
+
+    Raises:
+        InvalidRequestError: there are more scans or segments than in any real file.
+    """
+    if head.is_single_scan:
+        return _end_of_scan(file, head.data)
+    segment: Segment | None = head.segments[-1]
+    scans, end, components = 0, head.data, set[int]()
+    for _ in range(MAX_SEGMENTS):
+        if segment is None or segment.marker == EOI:
+            return end if segment is not None and len(components) == head.components else None
+        if segment.marker == SOS:
+            scans += 1
+            if scans > MAX_SCANS:
+                raise InvalidRequestError(f"JPEG has more than {MAX_SCANS} scans; send it baseline")
+            components.update(file[segment.start + 5 : segment.end - 3 : 2])
+            end = _end_of_scan(file, segment.end)
+        segment = _next_segment(file, max(end, segment.end))
+    raise InvalidRequestError(f"JPEG has more than {MAX_SEGMENTS} segments; send it without metadata")
+
+
+def _end_of_scan(file: Buffer, position: int) -> int:
+    found = _MARKER.search(file, position)
+    return len(file) if found is None else found.start()
+
+
+def has_end(file: Buffer, head: Head) -> bool:
+    """Whether an end marker follows the start of the first scan. It is most often the file's last two bytes."""
+    return bytes(file[-2:]) == END or _END.search(file, head.data) is not None
