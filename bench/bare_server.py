@@ -108,7 +108,7 @@ async def _serve(listen: list[str], *, is_handed_over: bool) -> None:
     await server.start()
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stopping.set)
     sys.stdout.write(f"listening {ports[0]}\n")
     sys.stdout.flush()

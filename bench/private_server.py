@@ -110,6 +110,8 @@ def _serve(listen: list[str], *, is_handed_over: bool) -> None:
     from service.frontend.server import server_options
     from service.settings import ServeSettings
 
+    stop_signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)  # they wait until this thread waits for them
     answer = _answer_with(ConstantAnswer())
     take = _on_second_thread(answer) if is_handed_over else answer
 
@@ -123,13 +125,10 @@ def _serve(listen: list[str], *, is_handed_over: bool) -> None:
         (grpc.method_handlers_generic_handler("forebay.v1.FrameInference", {"Stream": handler}),)
     )
     ports = [server.add_insecure_port(address) for address in listen]
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     server.start()
     sys.stdout.write(f"listening {ports[0]}\n")
     sys.stdout.flush()
-    stopping.wait()
+    signal.sigwait(stop_signals)
     server.stop(0).wait()
 
 

@@ -30,7 +30,7 @@ async def measure(
 ) -> Document:
     """Run a job and return its report.
 
-    Ctrl-C and SIGTERM end the run early; what there is by then is reported.
+    Ctrl-C, SIGTERM and SIGHUP end the run early; what there is by then is reported.
 
     Raises:
         LoadError: there is nothing to report: no server, or the generator could not start.
@@ -73,7 +73,7 @@ def _as_sent(job: Job, input_bytes: int) -> Job:
 
 
 class _stop_on_signals:  # noqa: N801  # used as a function
-    """Set an event on SIGINT and SIGTERM, in the main thread; elsewhere do nothing."""
+    """Set an event on SIGINT, SIGTERM and SIGHUP, in the main thread; elsewhere do nothing."""
 
     def __init__(self, stop: asyncio.Event) -> None:
         self._stop = stop
@@ -82,7 +82,7 @@ class _stop_on_signals:  # noqa: N801  # used as a function
     def __enter__(self) -> None:
         loop = asyncio.get_running_loop()
         with suppress(ValueError, RuntimeError, NotImplementedError):
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, self._stop.set)
                 self._installed.append(number)
 

@@ -153,7 +153,7 @@ async def _serve(address: str, faults: Faults) -> None:
     server = NullServer(faults)
     await server.start(address)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: loop.create_task(server.stop()))
     sys.stdout.write(f"listening {server.port}\n")
     sys.stdout.flush()
@@ -161,7 +161,7 @@ async def _serve(address: str, faults: Faults) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; prints `listening PORT` when ready."""
+    """Serve until SIGTERM, SIGINT or SIGHUP; prints `listening PORT` when ready."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.null_server", description=__doc__)
     parser.add_argument("--listen", default="127.0.0.1:0", help="HOST:PORT or unix:PATH")
     for field in fields(Faults):

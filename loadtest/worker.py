@@ -43,7 +43,8 @@ def main() -> None:
     with contextlib.suppress(OSError):
         # On the server's own host the generator must get to run in time even when the server takes all it can get.
         os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the coordinator decides what Ctrl-C means
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the coordinator decides what Ctrl-C and the terminal's end mean
     tune_process()
     asyncio.run(_converse())
 

@@ -1,7 +1,7 @@
 """`forebay serve` as a child process of this one, for those that watch over servers.
 
 The child writes to this process's standard error. If this process is killed, the kernel ends the child with SIGTERM.
-Signals that come to this process are for its children: some end them, some change what they log.
+Signals that come before the child listens to them wait for it (service.signals).
 """
 
 import contextlib
@@ -10,17 +10,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
+from service.signals import blocked
+
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_LOG_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)  # as in service.server
 
 
-def child_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Callable[..., "subprocess.Popen[str]"]:
+def child_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Callable[..., "subprocess.Popen[bytes]"]:
     """Return what starts `forebay` with `arguments`. Thread: main, and no other may run when the child is started.
 
     The function's one argument, `stdout`, is as Popen's: None is this process's own.
@@ -29,47 +28,44 @@ def child_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Callab
     command = [sys.executable, "-P", "-m", "service", *arguments]
     paths = [str(Path(__file__).parent.parent), *filter(None, [environment.get("PYTHONPATH")])]
     environment = {**environment, "PYTHONPATH": os.pathsep.join(paths)}
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)  # looked up here: the child may do next to nothing before exec
+    begin = ends_with_its_parent()
 
-    def begin() -> None:
-        for number in _LOG_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # until the child listens to them they would end it
-        if prctl is not None:
-            prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-    def start(stdout: int | IO[str] | None = None) -> "subprocess.Popen[str]":
-        # A group of its own: Ctrl-C is for this process, which passes it on once; twice would end the child at once.
-        return subprocess.Popen(  # noqa: S603 - our own command
-            command,
-            process_group=0,
-            preexec_fn=begin,  # noqa: PLW1509 - no other thread runs here
-            env=environment,
-            stdout=stdout,
-            text=True,
-        )
+    def start(stdout: int | IO[bytes] | None = None) -> "subprocess.Popen[bytes]":
+        # A group of its own: Ctrl-C is for this process, which passes it on.
+        with blocked():
+            return subprocess.Popen(  # noqa: S603 - our own command
+                command,
+                process_group=0,
+                preexec_fn=begin,  # noqa: PLW1509 - no other thread runs here
+                env=environment,
+                stdout=stdout,
+            )
 
     return start
 
 
-@contextlib.contextmanager
-def signals_to(stop: Callable[[int], None], tell: Callable[[int], None]) -> Iterator[None]:
-    """Within the block call `stop` for signals that end servers, `tell` for those that do not. Thread: main."""
+def ends_with_its_parent() -> Callable[[], None]:
+    """Return what a child calls before it becomes another program: the kernel will end it with SIGTERM after us.
 
-    def handle(number: int, _: FrameType | None) -> None:
-        (stop if number in _STOP_SIGNALS else tell)(number)
+    Thread: main, for the kernel takes the end of the thread that starts a child for the end of its parent.
+    """
+    parent = os.getpid()
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)  # looked up here: the child may do next to nothing before exec
 
-    old = [(number, signal.signal(number, handle)) for number in _STOP_SIGNALS + _LOG_SIGNALS]
-    try:
-        yield
-    finally:
-        for number, handler in old:
-            signal.signal(number, handler)
+    def begin() -> None:
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it was killed before the kernel knew
+            os._exit(1)
+
+    return begin
 
 
 def say(line: str) -> None:
     """Write one line for the operator."""
-    sys.stderr.write(f"forebay: {line}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # nobody reads it
+        sys.stderr.write(f"forebay: {line}\n")
+        sys.stderr.flush()
 
 
 def how_it_ended(code: int) -> str:

@@ -11,48 +11,33 @@ Theory of operation
     itself the others are drained, and its exit code is this process's; with `--supervise` each child looks after a
     server, so that only what stays down ends (docs/adr/0064).
 
-Thread: the main thread; one more per child only reads its standard output and waits for its end.
+Thread: the main thread, which waits for everything at once (service.parent).
 """
 
 import contextlib
 import json
 import os
-import queue
 import signal
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
-from service.child import child_of, exit_code_of, how_it_ended, say, signals_to
+from service.child import child_of, exit_code_of, how_it_ended, say
+from service.clock import Clock, MonotonicClock
+from service.parent import Parent, Signalled, Waiting
 from service.ready import write_whole
 from service.settings import ServeSettings, to_environment
 from service.worker_pool import default_workers
-
-Event: TypeAlias = tuple[int, str | int]
-"""A child's number, and a line that it wrote or the code with which it ended."""
 
 
 class GroupError(Exception):
     """The group cannot serve. The message says why and what to do."""
 
 
-class Signalled(Protocol):
-    """The part of subprocess.Popen that a group needs."""
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        ...
-
-    def send_signal(self, sig: int) -> None:
-        """Send a signal, unless it has ended."""
-        ...
-
-
-class ProcessGroup:
+class ProcessGroup(Parent):
     """Decides what becomes of the children; starts and reads none. Owner: the main thread.
 
     Args:
@@ -60,6 +45,7 @@ class ProcessGroup:
         on_ready: told once, when all are ready: the ready line of each.
         pass_on: told of every other line of their standard output.
         say: writes one line for the operator.
+        clock: time.
     """
 
     def __init__(
@@ -68,7 +54,9 @@ class ProcessGroup:
         on_ready: Callable[[list[dict[str, Any]]], None],
         pass_on: Callable[[str], None],
         say: Callable[[str], None],
+        clock: Clock,
     ) -> None:
+        super().__init__(clock)
         self._size = size
         self._on_ready = on_ready
         self._pass_on = pass_on
@@ -77,30 +65,23 @@ class ProcessGroup:
         self._has_told = False
         self._running: dict[int, Signalled] = {}
         self._added = 0
-        self._stop_signal: int | None = None
         self._code = 0
+
+    @property
+    def wanted(self) -> range:
+        """The numbers of the children that are to be started now: the first one, and when it serves, the others."""
+        if self.is_stopping:
+            return range(0)
+        return range(self._added, self._size if self._ready else 1)
 
     def add(self, child: Signalled) -> None:
         """Take in a child that was started; they are numbered from 0."""
         self._running[self._added] = child
         self._added += 1
-        if self._stop_signal is not None:  # it came while the child was being made
-            child.send_signal(self._stop_signal)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether all that were taken in have ended."""
-        return not self._running
-
-    @property
-    def has_ready(self) -> bool:
-        """Whether at least one serves."""
-        return bool(self._ready)
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether all have been told to end."""
-        return self._stop_signal is not None
+    def children(self) -> Iterable[Signalled]:
+        """Return those that run."""
+        return self._running.values()
 
     @property
     def exit_code(self) -> int:
@@ -124,17 +105,7 @@ class ProcessGroup:
         self._code = self._code or exit_code_of(code)
         if not self.is_stopping and self._running:
             self._say(f"server process {index} {how_it_ended(code)}; ending the others")
-            self.stop(signal.SIGTERM)
-
-    def stop(self, number: int) -> None:
-        """Send a signal to all that run; the ends that follow are no surprise."""
-        self._stop_signal = number
-        self.tell(number)
-
-    def tell(self, number: int) -> None:
-        """Send a signal that does not end them to all that run."""
-        for child in tuple(self._running.values()):
-            child.send_signal(number)
+        self.stop(signal.SIGTERM)
 
 
 def _ready_of(line: str) -> dict[str, Any] | None:
@@ -204,6 +175,7 @@ def run_group(settings: ServeSettings, options: Sequence[str], environment: Mapp
     Raises:
         GroupError: the address cannot be listened on, or the ready file not written.
     """
+    problems: list[str] = []
 
     def tell_ready(lines: list[dict[str, Any]]) -> None:
         processes = [{"pid": line["pid"], "admin_address": line["admin_address"]} for line in lines]
@@ -212,62 +184,33 @@ def run_group(settings: ServeSettings, options: Sequence[str], environment: Mapp
             try:
                 write_whole(settings.ready_file, ready)
             except OSError as error:
-                path = settings.ready_file
-                raise GroupError(f"cannot write {path}: {error.strerror}; give another --ready-file") from None
+                problems.append(f"cannot write {settings.ready_file}: {error.strerror}; give another --ready-file")
+                group.stop(signal.SIGTERM)
+                return
         _write(ready)
 
-    group = ProcessGroup(settings.processes, tell_ready, _write, say)
-    with reserved(settings.address) as address, signals_to(group.stop, group.tell):
-        children: list[subprocess.Popen[str]] = []
-        try:
-            for own in settings_of_children(settings, address):
-                start = child_of(["serve", *options], to_environment(own, environment))
-                children.append(start(subprocess.PIPE))
-                group.add(children[-1])
-                if len(children) == 1 and not _is_ready(group, children[0]):
+    group = ProcessGroup(settings.processes, tell_ready, _write, say, MonotonicClock())
+    with reserved(settings.address) as address, Waiting(group.on_signal) as waiting:
+        starts = [
+            child_of(["serve", *options], to_environment(own, environment))
+            for own in settings_of_children(settings, address)
+        ]
+        while group.wanted or not waiting.is_over:
+            for index in group.wanted:
+                try:
+                    child = starts[index](subprocess.PIPE)
+                except OSError as error:
+                    problems.append(f"cannot start a server process: {error.strerror}")
+                    group.stop(signal.SIGTERM)
                     break
-            _follow(group, children)
-        except BaseException:
-            group.stop(signal.SIGTERM)
-            for child in children:
-                child.wait()
-            raise
+                group.add(child)
+                waiting.add(child, partial(group.on_end, index), partial(group.on_line, index))
+            waiting.wait(group.kill_in_s())
+    if problems:
+        raise GroupError(problems[0])
     return group.exit_code
-
-
-def _is_ready(group: ProcessGroup, first: "subprocess.Popen[str]") -> bool:
-    """Wait until the first child serves, or never will: what it measures and keeps, the others find."""
-    assert first.stdout is not None  # noqa: S101 - for mypy: it is a pipe
-    while not group.has_ready and (line := first.stdout.readline()):
-        group.on_line(0, line.rstrip("\n"))
-    return group.has_ready and not group.is_stopping
 
 
 def _write(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
-
-
-def _follow(group: ProcessGroup, children: Sequence["subprocess.Popen[str]"]) -> None:
-    """Tell the group what its children write and how they end, until all have ended."""
-    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-
-    def read(index: int, child: "subprocess.Popen[str]") -> None:
-        with child:
-            for line in child.stdout or ():
-                events.put((index, line.rstrip("\n")))
-            events.put((index, child.wait()))
-
-    threads = [
-        threading.Thread(target=read, args=each, name=f"server process {each[0]}") for each in enumerate(children)
-    ]
-    for thread in threads:
-        thread.start()
-    while not group.is_over:
-        index, event = events.get()
-        if isinstance(event, str):
-            group.on_line(index, event)
-        else:
-            group.on_end(index, event)
-    for thread in threads:
-        thread.join()

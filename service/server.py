@@ -48,6 +48,7 @@ from service.pipeline.arena import Permits
 from service.pipeline.turns import Turns
 from service.ready import Ready, write_whole
 from service.settings import ServeSettings, default_cache_folder, is_loopback
+from service.signals import StopRequest, StopRequests, listen
 from service.tuning import give_free_memory_back
 from service.watchdog import Watchdog
 from service.worker_pool import WorkerPool, default_workers
@@ -57,7 +58,6 @@ log = structlog.get_logger(__name__)
 EXIT_OK = 0
 EXIT_FATAL = 70  # EX_SOFTWARE: a supervisor should start the process anew
 WATCH_INTERVAL_S = 0.5  # how late a hang may be noticed
-IMPATIENCE_NS = 1_000_000_000  # signals closer together are one: a process group and a supervisor both pass it on
 CLOSE_TIMEOUT_S = 10.0  # for each thread at shutdown; an engine that hangs longer is given up
 FATAL_TIMEOUT_S = 5.0  # from a fatal error to the end of the process
 LAST_LOOK_S = 1.0  # of these, for the observer's thread
@@ -86,7 +86,7 @@ class Server:
         self._fatal: BaseException | None = None
         self._guard = guard
         self._stop = asyncio.Event()
-        self._stop_asked_ns = 0  # by the first signal
+        self._requests = StopRequests(self.clock)
         self._is_serving = False
         sink = LoopSink(self._loop)
         is_observed = bool(settings.admin_address or settings.trace_every_frames)
@@ -192,12 +192,14 @@ class Server:
             log.warning("other machines reach the admin port: it has no TLS and asks for no password", host=host)
 
     def stop(self, signal_number: int = signal.SIGTERM) -> None:
-        """Ask the server to drain; asked again later, end the process at once. Thread: the loop's."""
-        now_ns = self.clock.now_ns()
-        if self._stop_asked_ns and now_ns - self._stop_asked_ns >= IMPATIENCE_NS:
-            os._exit(128 + signal_number)
-        self._stop_asked_ns = self._stop_asked_ns or now_ns
-        self._stop.set()
+        """Take a request to stop: drain, or, asked again, end the process at once. Thread: the loop's."""
+        match self._requests.take():
+            case StopRequest.DRAIN:
+                self._stop.set()
+            case StopRequest.END_AT_ONCE:
+                os._exit(128 + signal_number)
+            case StopRequest.NOTHING_NEW:
+                log.info("asked to stop again within a second: taken for the same request")
 
     def on_fatal(self, error: BaseException) -> None:
         """Note an error after which the process cannot go on, and stop. Thread: any."""
@@ -290,11 +292,7 @@ class Server:
 
 async def _serve(settings: ServeSettings) -> int:
     server = Server(settings, guard=ExitGuard(EXIT_FATAL, FATAL_TIMEOUT_S).arm)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop, number)
-    for number, steps in ((signal.SIGUSR1, -1), (signal.SIGUSR2, 1)):
-        loop.add_signal_handler(number, _step_log_level, steps)
+    listen(asyncio.get_running_loop(), server.stop, _step_log_level)
     try:
         ready = await server.start()
         if settings.ready_file is not None:
@@ -314,9 +312,9 @@ async def _serve(settings: ServeSettings) -> int:
     return code
 
 
-def _step_log_level(steps: int) -> None:
-    """Log more or less from now on: SIGUSR1, SIGUSR2."""
-    log.warning("log level changed", least=step_level(steps))
+def _step_log_level(signal_number: int) -> None:
+    """Log more from now on, or less: SIGUSR1, SIGUSR2."""
+    log.warning("log level changed", least=step_level(-1 if signal_number == signal.SIGUSR1 else 1))
 
 
 def _write_ready(path: Path, line: str) -> None:
@@ -327,5 +325,5 @@ def _write_ready(path: Path, line: str) -> None:
 
 
 def serve(settings: ServeSettings) -> int:
-    """Run a server until SIGTERM or SIGINT and return the exit code. Thread: main."""
+    """Run a server until it is asked to stop and return the exit code. Thread: main."""
     return asyncio.run(_serve(settings))

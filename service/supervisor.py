@@ -5,20 +5,20 @@ kernel's out-of-memory killer, a crash in a library). Every other exit code is t
 process's: a wrong setting does not get better by trying again. More than `MAX_RESTARTS` within `WINDOW_S` end it: a
 service that falls as fast as it stands up must be seen.
 
-The child writes to this process's standard output and error, so that a ready line comes once for every start. SIGTERM
-and SIGINT are passed on, and the child drains; so are SIGUSR1 and SIGUSR2, which change what it logs. If the supervisor
+The child writes to this process's standard output and error, so that a ready line comes once for every start. A request
+to stop is passed on, and the child drains; so are SIGUSR1 and SIGUSR2, which change what it logs. If the supervisor
 itself is killed, the kernel ends the child with SIGTERM.
 
-Thread: the main thread; nothing else runs in this process.
+Thread: the main thread, which waits for signals and for the child's end at once (service.parent).
 """
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
 
-from service.child import child_of, exit_code_of, how_it_ended, say, signals_to
+from service.child import child_of, exit_code_of, how_it_ended, say
 from service.clock import Clock
+from service.parent import Parent, Signalled, Waiting
 
 RESTART_CODE = 70  # as in service.server
 GAVE_UP_CODE = 71
@@ -26,62 +26,52 @@ MAX_RESTARTS = 5
 WINDOW_S = 60.0
 
 
-class Child(Protocol):
-    """The part of subprocess.Popen that a supervisor needs."""
-
-    def wait(self) -> int:
-        """Return the exit code, or minus the signal that ended it."""
-        ...
-
-    def send_signal(self, sig: int) -> None:
-        """Send a signal, unless it has ended."""
-        ...
-
-
-class Supervisor:
-    """See the module.
+class Supervisor(Parent):
+    """Decides whether the child is started, anew too, and with which code this process ends. Owner: the main thread.
 
     Args:
-        start: starts the child.
         clock: for the rate of restarts.
         say: writes one line for the operator.
+
+    Attributes:
+        exit_code: of this process, once it is known.
     """
 
-    def __init__(self, start: Callable[[], Child], clock: Clock, say: Callable[[str], None]) -> None:
-        self._start = start
-        self._clock = clock
+    def __init__(self, clock: Clock, say: Callable[[str], None]) -> None:
+        super().__init__(clock)
         self._say = say
-        self._child: Child | None = None
-        self._stop_signal: int | None = None
+        self._child: Signalled | None = None
         self._restarts_ns: deque[int] = deque()
+        self.exit_code: int | None = None
 
-    def run(self) -> int:
-        """Supervise until the child is done, and return the exit code."""
-        while True:
-            self._child = self._start()
-            if self._stop_signal is not None:  # it came while the child was being made
-                self._child.send_signal(self._stop_signal)
-            code = self._child.wait()
-            if self._stop_signal is not None or (code >= 0 and code != RESTART_CODE):
-                return exit_code_of(code)
-            how = how_it_ended(code)
-            if not self._may_restart():
-                self._say(
-                    f"the server {how}, after {MAX_RESTARTS} restarts within {WINDOW_S:g} s; it stays down. "
-                    f"Its log says why; `forebay doctor` looks for causes outside it"
-                )
-                return GAVE_UP_CODE
+    @property
+    def wants_child(self) -> bool:
+        """Whether a child is to be started now."""
+        return self._child is None and self.exit_code is None
+
+    def add(self, child: Signalled) -> None:
+        """Take in the child that was started."""
+        self._child = child
+
+    def children(self) -> Iterable[Signalled]:
+        """Return the child, if it runs."""
+        return () if self._child is None else (self._child,)
+
+    def on_end(self, code: int) -> None:
+        """Note how the child has ended: for good, or to be started anew."""
+        self._child = None
+        if self.is_stopping or (code >= 0 and code != RESTART_CODE):
+            self.exit_code = exit_code_of(code)
+            return
+        how = how_it_ended(code)
+        if self._may_restart():
             self._say(f"the server {how}; starting it anew ({len(self._restarts_ns)} of {MAX_RESTARTS} in a minute)")
-
-    def stop(self, number: int) -> None:
-        """Pass a signal on; the child's next end is the last. A signal handler."""
-        self._stop_signal = number
-        self.tell(number)
-
-    def tell(self, number: int) -> None:
-        """Pass a signal on that does not end the child. A signal handler."""
-        if self._child is not None:
-            self._child.send_signal(number)
+            return
+        self._say(
+            f"the server {how}, after {MAX_RESTARTS} restarts within {WINDOW_S:g} s; it stays down. "
+            f"Its log says why; `forebay doctor` looks for causes outside it"
+        )
+        self.exit_code = GAVE_UP_CODE
 
     def _may_restart(self) -> bool:
         now_ns = self._clock.now_ns()
@@ -95,6 +85,12 @@ class Supervisor:
 
 def supervise(arguments: Sequence[str], clock: Clock) -> int:
     """Run `forebay` with `arguments` under supervision, with this process's standard streams. Thread: main."""
-    supervisor = Supervisor(child_of(arguments, os.environ), clock, say)
-    with signals_to(supervisor.stop, supervisor.tell):
-        return supervisor.run()
+    supervisor, start = Supervisor(clock, say), child_of(arguments, os.environ)
+    with Waiting(supervisor.on_signal) as waiting:
+        while supervisor.exit_code is None:
+            if supervisor.wants_child:
+                child = start()
+                supervisor.add(child)
+                waiting.add(child, supervisor.on_end)
+            waiting.wait(supervisor.kill_in_s())
+    return supervisor.exit_code

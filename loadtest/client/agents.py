@@ -93,11 +93,11 @@ class AgentWorker:
 
 
 async def serve_agent(address: str) -> None:
-    """Serve until SIGTERM or SIGINT; prints `agent listening on PORT` when ready."""
+    """Serve until SIGTERM, SIGINT or SIGHUP; prints `agent listening on PORT` when ready."""
     server = AgentServer()
     await server.start(address)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: loop.create_task(server.stop()))
     sys.stdout.write(f"agent listening on {server.port}\n")
     sys.stdout.flush()

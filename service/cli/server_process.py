@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from typing import IO
 
+from service.child import ends_with_its_parent
+
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 END_TIMEOUT_S = 1.0  # for a server that failed at its start
@@ -33,8 +35,13 @@ async def running_server(arguments: Sequence[str] = ()) -> AsyncIterator[str]:
     command = ("-P", "-m", "service", "serve", "--address", "127.0.0.1:0", *arguments)
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *command, stdout=asyncio.subprocess.PIPE, stderr=log, start_new_session=True
-        )  # a session of its own: Ctrl-C is for this process, which then ends the server in order
+            sys.executable,
+            *command,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for this process, which then ends the server in order
+            preexec_fn=ends_with_its_parent(),  # other ends of this process end the server as well
+        )
         try:
             yield await _address_of(process, log)
         finally:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import select
 import signal
 import subprocess
 import sys
@@ -59,6 +61,20 @@ def test_ctrl_c_ends_the_demo_and_its_server(tmp_path):
     assert demo.returncode == exit_codes.INTERRUPTED
     assert "Traceback" not in errors
     assert not server.is_running()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGKILL])
+def test_a_server_does_not_outlive_the_demo_that_started_it(tmp_path, number):
+    flags = ["--json", "--cameras", 1, "--seconds", 60, "--out", tmp_path]
+    with subprocess.Popen(command(*flags), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as demo:
+        server = os.pidfd_open(wait_for_child(demo.pid).pid)
+        try:
+            demo.send_signal(number)
+            assert demo.wait(HANG_GUARD_S) == -number
+            assert select.select([server], [], [], HANG_GUARD_S)[0]
+        finally:
+            os.close(server)
 
 
 def wait_for_child(pid):

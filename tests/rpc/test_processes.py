@@ -9,9 +9,11 @@ import socket
 import urllib.request
 
 import numpy as np
+import psutil
 import pytest
 
 import forebay
+from service.clock import MonotonicClock
 from tests.support.real_server import ROW_BYTES, simulated
 from tests.support.supervised import HANG_GUARD_S, served
 
@@ -63,6 +65,45 @@ def test_two_servers_share_a_port_and_a_signal_drains_both(tmp_path):
     assert len(group.ready) == 1
     assert group.log.count("log level changed") == 2
     assert "Traceback" not in group.log
+
+
+@pytest.mark.parametrize("more", [[], ["--supervise"]])
+def test_a_signal_while_the_first_one_starts_drains_it_and_starts_no_other(tmp_path, more):
+    arguments, environment = flags(tmp_path, *more)
+    with served(*arguments, environment=environment) as group:
+        started = started_by(group.process.pid)
+        os.kill(group.process.pid, signal.SIGHUP)
+        assert group.wait() == 0, group.log
+        assert not started.is_running()
+    assert not group.ready
+
+
+def test_a_group_that_all_get_a_signal_with_drains_once(tmp_path):
+    """As systemd does: every process of the service is signalled, and the parent passes the signal on."""
+    arguments, environment = flags(tmp_path, "--supervise")
+    with served(*arguments, environment={**environment, "FOREBAY_DRAIN_GRACE_S": "60"}) as group:
+        ready = group.wait_ready()
+        with (
+            forebay.Client(ready["address"]) as client,
+            client.stream("camera", model="sim", encoding="tensor", delivery="every") as stream,
+        ):
+            assert next(stream.map([ROW])).is_ok
+            everyone = [psutil.Process(group.process.pid)]
+            everyone += everyone[0].children(recursive=True)
+            assert len(everyone) == 5  # the parent, two supervisors, two servers
+            for process in everyone:
+                process.send_signal(signal.SIGTERM)
+        assert group.wait() == 0, group.log
+
+
+def started_by(pid):
+    """The first child of a process, once there is one."""
+    parent, clock = psutil.Process(pid), MonotonicClock()
+    until_ns = clock.now_ns() + int(HANG_GUARD_S * 1e9)
+    while not (found := parent.children()):
+        assert clock.now_ns() < until_ns
+        select.select([], [], [], 0.005)
+    return found[0]
 
 
 def test_one_that_is_killed_ends_the_group_with_its_code(tmp_path):

@@ -10,12 +10,14 @@ import pytest
 
 from forebay.wire import frames_pb2 as pb
 from service.cli import exit_codes
+from service.clock import MonotonicClock
+from service.signals import ONE_REQUEST_NS
 from tests.support.loops import on_loop
 from tests.support.real_server import RawStream, simulated
 from tests.support.serve_process import serve, terminate_under_load
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @on_loop
 async def test_a_signal_under_load_loses_nothing(tmp_path, number):
     assert await terminate_under_load(simulated(tmp_path, alpha_ms=1), number) >= 60
@@ -78,6 +80,24 @@ async def test_a_signal_that_comes_twice_at_once_is_one(tmp_path):
             results += await stream.results()
         assert [r.seq for r in results] == list(range(10))
         assert await server.wait() == 0
+
+
+@on_loop
+async def test_a_request_that_comes_after_a_second_ends_the_process_at_once(tmp_path):
+    clock = MonotonicClock()
+    async with serve("--model-repository", simulated(tmp_path)) as server:
+        async with grpc.aio.insecure_channel(await server.wait_ready()) as channel:
+            stream = RawStream(channel)
+            await stream.send_open()
+            await stream.receive()
+            server.process.send_signal(signal.SIGTERM)
+            assert (await stream.receive()).WhichOneof("message") == "reconnect"
+            first_ns = clock.now_ns()  # the server's first request was not later than this
+            while clock.now_ns() <= first_ns + ONE_REQUEST_NS:  # what the rule is about is time
+                await asyncio.sleep(0.05)
+            server.process.send_signal(signal.SIGINT)
+            assert (await stream.status())[0] is grpc.StatusCode.UNAVAILABLE
+        assert await server.wait() == 128 + signal.SIGINT
 
 
 async def refusal(*arguments, environment=None):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from service.process_group import GroupError, ProcessGroup, reserved, settings_of_children
 from service.settings import ServeSettings, load_settings, to_environment
 from service.worker_pool import default_workers
+from tests.support.clock import ManualClock
 
 
 class Child:
@@ -27,7 +28,8 @@ class Child:
 class Scene:
     def __init__(self, size=3, *, added=None):
         self.ready, self.passed, self.said = [], [], []
-        self.group = ProcessGroup(size, self.ready.append, self.passed.append, self.said.append)
+        self.clock = ManualClock()
+        self.group = ProcessGroup(size, self.ready.append, self.passed.append, self.said.append, self.clock)
         self.children = [Child(pid) for pid in range(size)]
         for child in self.children[: size if added is None else added]:
             self.group.add(child)
@@ -44,7 +46,6 @@ def test_all_are_ready_when_the_last_one_is_and_that_is_said_once():
     scene = Scene()
     for index in (2, 0, 2):
         scene.is_ready(index)
-        assert scene.group.has_ready
     assert not scene.ready
     scene.is_ready(1)
     assert [[line["pid"] for line in lines] for lines in scene.ready] == [[100, 101, 102]]
@@ -58,7 +59,6 @@ def test_other_lines_are_passed_on(line):
     scene = Scene()
     scene.group.on_line(0, line)
     assert scene.passed == [line]
-    assert not scene.group.has_ready
 
 
 @pytest.mark.parametrize(("code", "exit_code"), [(70, 70), (65, 65), (-signal.SIGKILL, 137)])
@@ -67,36 +67,56 @@ def test_one_that_ends_by_itself_ends_the_others_with_its_code(code, exit_code):
     scene.group.on_end(1, code)
     assert scene.signals == [[signal.SIGTERM], [], [signal.SIGTERM]]
     assert len(scene.said) == 1
-    assert not scene.group.is_over
     scene.group.on_end(0, 0)
     scene.group.on_end(2, -signal.SIGTERM)
-    assert scene.group.is_over
     assert scene.group.exit_code == exit_code
+    assert not scene.group.wanted
 
 
 def test_a_signal_goes_to_all_and_their_ends_are_no_surprise():
     scene = Scene()
-    scene.group.stop(signal.SIGINT)
+    scene.group.on_signal(signal.SIGINT)
     for index in range(3):
         scene.group.on_end(index, 0)
     assert scene.signals == [[signal.SIGINT]] * 3
-    assert (scene.group.is_over, scene.group.exit_code, scene.said) == (True, 0, [])
+    assert (scene.group.exit_code, scene.said) == (0, [])
 
 
 def test_a_signal_that_does_not_end_them_goes_to_all_that_run():
     scene = Scene(added=2)
-    scene.group.tell(signal.SIGUSR1)
+    scene.group.on_signal(signal.SIGUSR1)
     scene.group.add(scene.children[2])
     assert scene.signals == [[signal.SIGUSR1], [signal.SIGUSR1], []]
     assert not scene.group.is_stopping
 
 
-def test_a_signal_that_comes_while_children_are_made_reaches_the_later_ones_too():
+def test_the_first_one_starts_alone_and_the_others_when_it_serves():
+    scene = Scene(added=0)
+    assert list(scene.group.wanted) == [0]
+    scene.group.add(scene.children[0])
+    assert not scene.group.wanted
+    scene.is_ready(0)
+    assert list(scene.group.wanted) == [1, 2]
+    for child in scene.children[1:]:
+        scene.group.add(child)
+    assert not scene.group.wanted
+
+
+def test_after_a_request_to_stop_no_more_are_started():
     scene = Scene(added=1)
-    scene.group.stop(signal.SIGTERM)
-    scene.group.add(scene.children[1])
-    assert scene.signals == [[signal.SIGTERM], [signal.SIGTERM], []]
-    assert scene.group.is_stopping
+    scene.group.on_signal(signal.SIGTERM)
+    scene.is_ready(0)
+    assert not scene.group.wanted
+    scene.group.on_end(0, 0)
+    assert not scene.group.wanted
+    assert scene.said == []
+
+
+def test_one_that_ends_before_it_serves_is_the_only_one():
+    scene = Scene(added=1)
+    scene.group.on_end(0, 65)
+    assert not scene.group.wanted
+    assert scene.group.exit_code == 65
 
 
 def test_each_has_an_admin_port_and_a_share_of_the_workers():

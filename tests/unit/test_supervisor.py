@@ -11,81 +11,80 @@ KILLED = -signal.SIGKILL
 MINUTE_NS = 60_000_000_000
 
 
-class Children:
-    """Children that end as `codes` say, in turn; `on_wait` runs while one of them lives."""
-
-    def __init__(self, codes, on_wait=lambda: None):
-        self.codes = list(codes)
-        self.started = 0
+class Child:
+    def __init__(self):
         self.signals = []
-        self._on_wait = on_wait
-
-    def start(self):
-        self.started += 1
-        return self
-
-    def wait(self):
-        self._on_wait()
-        return self.codes.pop(0)
 
     def send_signal(self, sig):
         self.signals.append(sig)
 
 
-def supervise(children, clock=None):
-    said = []
-    code = Supervisor(children.start, clock or ManualClock(), said.append).run()
-    return code, said
+class Scene:
+    """A supervisor whose children end as they are told to."""
+
+    def __init__(self):
+        self.clock, self.said, self.children = ManualClock(), [], []
+        self.supervisor = Supervisor(self.clock, self.said.append)
+
+    def start(self):
+        assert self.supervisor.wants_child
+        self.children.append(Child())
+        self.supervisor.add(self.children[-1])
+        return self.children[-1]
+
+    def live(self, codes, *, each_ns=0):
+        """Start a child for each code, as long as one is wanted, and have it end with that code."""
+        for code in codes:
+            if not self.supervisor.wants_child:
+                break
+            self.start()
+            self.clock.advance(each_ns)
+            self.supervisor.on_end(code)
+        return self.supervisor.exit_code
 
 
 @pytest.mark.parametrize("failure", [70, KILLED, -signal.SIGSEGV])
 def test_a_server_that_failed_is_started_anew(failure):
-    children = Children([failure, failure, 0])
-    code, said = supervise(children)
-    assert (code, children.started, len(said)) == (0, 3, 2)
+    scene = Scene()
+    assert scene.live([failure, failure, 0]) == 0
+    assert (len(scene.children), len(scene.said)) == (3, 2)
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 65, 69])
 def test_every_other_end_is_final(code):
-    children = Children([code])
-    assert supervise(children) == (code, [])
+    scene = Scene()
+    assert scene.live([code]) == code
+    assert scene.said == []
+    assert not scene.supervisor.wants_child
 
 
 def test_more_than_five_failures_in_a_minute_end_it_with_a_word():
-    children = Children([70] * 10)
-    code, said = supervise(children)
-    assert (code, children.started) == (GAVE_UP_CODE, MAX_RESTARTS + 1)
-    assert "stays down" in said[-1]
+    scene = Scene()
+    assert scene.live([70] * 10) == GAVE_UP_CODE
+    assert len(scene.children) == MAX_RESTARTS + 1
+    assert "stays down" in scene.said[-1]
 
 
 def test_failures_that_are_a_minute_old_do_not_count():
-    clock = ManualClock()
-    children = Children([70] * 20 + [0], on_wait=lambda: clock.advance(MINUTE_NS // 4))
-    assert supervise(children, clock)[0] == 0
+    assert Scene().live([70] * 20 + [0], each_ns=MINUTE_NS // 4) == 0
 
 
 @pytest.mark.parametrize(("end", "code"), [(0, 0), (70, 70), (KILLED, 137)])
 def test_after_a_signal_the_end_is_final_however_it_comes(end, code):
-    children = Children([end])
-    supervisor = Supervisor(children.start, ManualClock(), pytest.fail)
-    children._on_wait = lambda: supervisor.stop(signal.SIGTERM)
-    assert supervisor.run() == code
-    assert children.signals == [signal.SIGTERM]
-
-
-def test_a_signal_between_two_children_reaches_the_second():
-    children = Children([70, 0])
-    supervisor = Supervisor(children.start, ManualClock(), lambda _: None)
-    supervisor._say = lambda _: supervisor.stop(signal.SIGINT)
-    assert supervisor.run() == 0
-    assert children.signals[-1] == signal.SIGINT
+    scene = Scene()
+    child = scene.start()
+    scene.supervisor.on_signal(signal.SIGTERM)
+    scene.supervisor.on_end(end)
+    assert scene.supervisor.exit_code == code
+    assert child.signals == [signal.SIGTERM]
+    assert scene.said == []
 
 
 def test_a_signal_that_does_not_end_the_server_is_passed_on_and_supervision_goes_on():
-    children = Children([KILLED, 0])
-    supervisor = Supervisor(children.start, ManualClock(), lambda _: None)
-    supervisor.tell(signal.SIGUSR1)  # nobody is there yet
-    children._on_wait = lambda: supervisor.tell(signal.SIGUSR2)
-    assert supervisor.run() == 0
-    assert children.started == 2
-    assert children.signals == [signal.SIGUSR2] * 2
+    scene = Scene()
+    scene.supervisor.on_signal(signal.SIGUSR1)  # nobody is there yet
+    child = scene.start()
+    scene.supervisor.on_signal(signal.SIGUSR2)
+    scene.supervisor.on_end(KILLED)
+    assert scene.supervisor.wants_child
+    assert child.signals == [signal.SIGUSR2]

@@ -1,0 +1,129 @@
+"""Signals as input: whoever waits for anything waits for them too, so that none is lost; and what they ask for.
+
+Theory of operation
+    Python runs a handler between two steps of the main thread. A main thread that waits in a lock or for a child is
+    woken by most signals and not by all: one that comes just before the wait begins, or that the kernel hands to
+    another thread because the main one has not dealt with the last one yet, is seen when something else happens, which
+    may be never. So nothing of ours that serves waits that way. The interpreter writes the number of each signal to a
+    socket, and that socket is among what the process waits for (`SignalInbox`; a loop of asyncio does the same).
+
+    A child gets signals from its parent as soon as it exists, and listens to them a second later. It is started with
+    them blocked, so that they wait, and lets them in when it listens (`blocked`, `let_in`).
+
+    SIGTERM, SIGINT and SIGHUP ask for the same thing, and one request may come as several of them: a terminal or
+    `timeout` signals a whole group of processes, systemd every process of a service, and a parent its children. So what
+    comes within a second of the first one is the same request (`StopRequests`, docs/adr/0086).
+"""
+
+import asyncio
+import contextlib
+import enum
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
+
+from service.clock import Clock
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+LOG_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
+_ALL = STOP_SIGNALS + LOG_SIGNALS
+ONE_REQUEST_NS = 1_000_000_000
+
+
+class StopRequest(enum.Enum):
+    """What a signal out of `STOP_SIGNALS` asks for."""
+
+    DRAIN = enum.auto()
+    NOTHING_NEW = enum.auto()
+    END_AT_ONCE = enum.auto()
+
+
+class StopRequests:
+    """Tells one request to stop from the next: the first drains, a later one ends the process at once.
+
+    Args:
+        clock: time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._first_ns: int | None = None
+
+    def take(self) -> StopRequest:
+        """Say what the signal that has just come asks for."""
+        now_ns = self._clock.now_ns()
+        if self._first_ns is None:
+            self._first_ns = now_ns
+            return StopRequest.DRAIN
+        return StopRequest.NOTHING_NEW if now_ns - self._first_ns < ONE_REQUEST_NS else StopRequest.END_AT_ONCE
+
+
+class SignalInbox:
+    """A file descriptor on which signals arrive. While it is open, nothing else handles them. Thread: main.
+
+    SIGCHLD is among them, so that the end of a child wakes whoever waits.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.settimeout(0)
+        self._writer.settimeout(0)
+
+    def __enter__(self) -> Self:
+        self._old_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._old = [(number, signal.signal(number, _nothing)) for number in (*_wanted(), signal.SIGCHLD)]
+        let_in()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._old:
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._old_fd)
+        self._reader.close()
+        self._writer.close()
+
+    def fileno(self) -> int:
+        """Return what a selector waits for: readable when a signal has come."""
+        return self._reader.fileno()
+
+    def read(self) -> list[int]:
+        """Return the signals that have come, in order."""
+        with contextlib.suppress(BlockingIOError):
+            return list(self._reader.recv(1 << 16))
+        return []
+
+
+def _nothing(*_: object) -> None:
+    """Handle a signal whose number is in the inbox."""
+
+
+def listen(loop: asyncio.AbstractEventLoop, stop: Callable[[int], None], tell: Callable[[int], None]) -> None:
+    """Call `stop` for signals that end a server, `tell` for those that do not, on a loop. Thread: main, the loop's."""
+    for number in _wanted():
+        loop.add_signal_handler(number, stop if number in STOP_SIGNALS else tell, number)
+    let_in()
+
+
+def _wanted() -> list[signal.Signals]:
+    """Return the signals to listen to. `nohup` means that the end of the terminal is none of our business."""
+    is_hangup_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in _ALL if not (number == signal.SIGHUP and is_hangup_ignored)]
+
+
+@contextlib.contextmanager
+def blocked() -> Iterator[None]:
+    """Start children within the block: their signals wait until they `let_in`. This process's wait until its end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_in() -> None:
+    """Let in the signals that have waited since this process was started."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)
