@@ -22,7 +22,7 @@ from engines.foreign_memory import ForeignMemory
 # library is imported (tests/meta/test_privacy.py). Who wants that can set it to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__all__ = ["BACKENDS", "DEVICE_KINDS", "open_device", "open_engine", "open_foreign_memory"]
+__all__ = ["BACKENDS", "DEVICE_KINDS", "import_engine", "open_device", "open_engine", "open_foreign_memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,11 @@ def open_device(kind: str, *, clock: Clock, index: int = 0) -> Device:
     """
     device_class = _load(_DEVICES, "device", kind)
     return cast("Device", device_class(clock=clock, index=index))
+
+
+def import_engine(backend: str) -> None:
+    """Import the library of a backend now. Raises BackendUnavailableError as `open_engine`. Blocks: for a second."""
+    _load(_ENGINES, "backend", backend)
 
 
 def open_engine(

@@ -11,6 +11,7 @@ BYTES) are refused by `bind` and run unbound: `run`.
 """
 
 import functools
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,6 +218,9 @@ def _element_type(spec: TensorSpec) -> Any:  # noqa: ANN401 - a numpy type or a 
     return _ONNX_BFLOAT16 if spec.dtype == BF16 else spec.dtype.type
 
 
+_arena_lock = threading.Lock()
+
+
 @functools.cache
 def _share_arena() -> None:
     """Let all sessions take their activations from one arena that grows by what is asked for.
@@ -233,7 +237,8 @@ def _share_arena() -> None:
 def _open_session(model_path: Path, intra_op_threads: int, provider: str) -> Any:  # noqa: ANN401
     if not model_path.is_file():
         raise ModelFileError(f"{model_path}: no such file")
-    _share_arena()
+    with _arena_lock:  # models may be opened side by side, and a second arena is an error
+        _share_arena()
     options = onnxruntime.SessionOptions()
     options.enable_mem_pattern = False  # a plan of the memory of every size: a fifth more memory, nothing faster
     options.add_session_config_entry("session.use_env_allocators", "1")

@@ -11,11 +11,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import structlog
 
+from engines.errors import EngineError
 from service.clock import Clock, MonotonicClock
 from service.exit_guard import ExitGuard
 from service.frontend.calls import CallTasks
@@ -33,11 +34,15 @@ from service.frontend.loop_sink import LoopSink
 from service.frontend.preview import preview_jpeg
 from service.frontend.server import AddressError, FrontEnd
 from service.log import step_level
+from service.models.attempts import Attempts
 from service.models.lifecycle import ModelLifecycle
+from service.models.loader import ModelLoader
 from service.models.memory import MemoryAccount
 from service.models.opening import VersionContext
 from service.models.placing import OpenDevice, open_device_of_kind
 from service.models.registry import ModelRegistry
+from service.models.rehearsal import Rehearsal, RehearsalSettings
+from service.models.repository import RepositoryError
 from service.models.version import ModelVersion
 from service.observe.admin_thread import AdminThread
 from service.observe.gauges import Gauges
@@ -59,6 +64,7 @@ EXIT_OK = 0
 EXIT_FATAL = 70  # EX_SOFTWARE: a supervisor should start the process anew
 WATCH_INTERVAL_S = 0.5  # how late a hang may be noticed
 CLOSE_TIMEOUT_S = 10.0  # for each thread at shutdown; an engine that hangs longer is given up
+GIVEN_UP_LOAD_S = 2.0  # for a load that was given up to end in order, after everything has been answered
 FATAL_TIMEOUT_S = 5.0  # from a fatal error to the end of the process
 LAST_LOOK_S = 1.0  # of these, for the observer's thread
 
@@ -88,6 +94,7 @@ class Server:
         self._stop = asyncio.Event()
         self._requests = StopRequests(self.clock)
         self._is_serving = False
+        self.has_hung_loads = False  # after `close`: a thread is inside a library, and may stay there for ever
         sink = LoopSink(self._loop)
         is_observed = bool(settings.admin_address or settings.trace_every_frames)
         self.journal = Journal() if is_observed else None  # None: nobody would read it
@@ -111,12 +118,16 @@ class Server:
                 before_buffers=self._before_buffers,
             ),
         )
+        self._loader = ModelLoader(self.registry, self._rehearsal(open_device))
         self.lifecycle = ModelLifecycle(
-            self.registry, settings.model_control_mode, settings.load_model, self._on_model_changed
+            self.registry,
+            self._loader,
+            Attempts(settings.load_timeout_s, self.clock),
+            settings.model_control_mode,
+            settings.load_model,
+            self._on_model_changed,
         )
         self.registry.on_retired = self._on_retired
-        # One thread: a load measures what the model costs, which another at the same time would disturb.
-        self._loader = ThreadPoolExecutor(1, "loader")
         self._watchdog = Watchdog(self.registry.running, self.clock, self.on_fatal)
         self._watching: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[None] | None = None
@@ -125,7 +136,7 @@ class Server:
         self.regions = ClientRegions(is_enabled=settings.allow_client_shm)
         lookup = ModelLookup(self.registry.find, self.registry.acquire, self.registry.known_versions, self.regions)
         groups = (
-            RepositoryRpcs(self.lifecycle, self._loader),
+            RepositoryRpcs(self.lifecycle),
             StatisticsRpcs(lookup, self.registry.all),
             SettingsRpcs(lookup),
             SystemMemoryRpcs(self.regions),
@@ -148,6 +159,16 @@ class Server:
         self.admin = AdminThread(self._site.pages(), self._site.tick)
         self.admin_address: str | None = None
 
+    def _rehearsal(self, open_device: OpenDevice) -> Rehearsal | None:
+        """Return what tries loads in a process of its own; None where that is off, or devices cannot be had there."""
+        if not self.settings.rehearse_loads or open_device is not open_device_of_kind:
+            return None
+        context = self.registry.context
+        settings = RehearsalSettings(
+            context.engine_options, self.permits.count, context.cache_folder, self.settings.cpu_fallback
+        )
+        return Rehearsal(settings, context.memory, os.environ)
+
     @property
     def _is_ready(self) -> bool:
         return self._is_serving and not self._stop.is_set()
@@ -156,10 +177,14 @@ class Server:
         if not self._is_serving:  # all threads wait for it: 5 ms for every 100 MB that were kept
             give_free_memory_back()
 
-    async def start(self) -> Ready:
-        """Load the models and listen. Raises RepositoryError, EngineError or AddressError; `close` then tidies up."""
+    async def start(self) -> Ready | None:
+        """Load the models and listen; None if the server was asked to stop before it was ready.
+
+        Raises RepositoryError, EngineError or AddressError; `close` then tidies up.
+        """
         await self._start_admin()
-        await self._loop.run_in_executor(self._loader, self.lifecycle.start)
+        if not await self._load_models():
+            return None
         for name in ("", *self.registry.versions()):
             self.front_end.health.set(name, is_serving=True)
         addresses = await self.front_end.start()
@@ -174,6 +199,21 @@ class Server:
             pid=os.getpid(),
             models=self.registry.versions(),
         )
+
+    async def _load_models(self) -> bool:
+        """Load what is to be served from the start; False if the server was asked to stop meanwhile."""
+        loading = self._loop.run_in_executor(None, self.lifecycle.start)
+        stopping = asyncio.ensure_future(self._stop.wait())
+        futures: set[asyncio.Future[Any]] = {loading, stopping}
+        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not self._stop.is_set():
+            await loading
+            return True
+        self.lifecycle.stop()
+        with contextlib.suppress(RepositoryError, EngineError):  # that it was given up, most likely
+            await loading
+        return False
 
     async def _start_admin(self) -> None:
         if self.journal is None:
@@ -227,7 +267,7 @@ class Server:
         while True:
             await asyncio.sleep(self.settings.repository_poll_s)
             try:
-                await self._loop.run_in_executor(self._loader, self.lifecycle.poll)
+                await asyncio.to_thread(self.lifecycle.look)
             except Exception:
                 log.exception("the model repository was not looked at")  # what serves is as it was
 
@@ -244,6 +284,10 @@ class Server:
         """Drain, close every part, and return the exit code; after a fatal error only let clients and traces know."""
         if self._polling is not None:
             self._polling.cancel()
+        self.lifecycle.stop()
+        if self._fatal is None and not self._is_serving:
+            await self.close_unstarted()
+            return EXIT_OK
         try:
             if self._fatal is None and await self._close_in_order() and self._fatal is None:
                 return EXIT_OK
@@ -256,7 +300,6 @@ class Server:
                 log.exception("the end was not in order")
             return EXIT_FATAL
         finally:
-            self._loader.shutdown(wait=False, cancel_futures=True)
             if self._watching is not None:
                 self._watching.cancel()
 
@@ -279,11 +322,10 @@ class Server:
 
     async def _close_models(self) -> bool:
         """Close every model and the threads behind them; say whether all ended."""
-        try:  # a load that is under way ends first, unless it hangs
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await asyncio.to_thread(self._loader.shutdown, cancel_futures=True)
-        except TimeoutError:
-            return False
+        self.lifecycle.stop()
+        self.has_hung_loads = not await asyncio.to_thread(self._loader.wait_ended, GIVEN_UP_LOAD_S, self.clock)
+        if self.has_hung_loads:
+            log.warning("a model is still loading; the process ends all the same")
         if not await asyncio.to_thread(self.registry.close, CLOSE_TIMEOUT_S):
             return False
         await asyncio.to_thread(self.pool.close)
@@ -295,17 +337,19 @@ async def _serve(settings: ServeSettings) -> int:
     listen(asyncio.get_running_loop(), server.stop, _step_log_level)
     try:
         ready = await server.start()
-        if settings.ready_file is not None:
+        if ready is not None and settings.ready_file is not None:
             _write_ready(settings.ready_file, ready.to_json())
     except BaseException:
         await server.close_unstarted()
         raise
-    sys.stdout.write(ready.to_json() + "\n")
-    sys.stdout.flush()
-    await server.wait()
+    if ready is not None:
+        sys.stdout.write(ready.to_json() + "\n")
+        sys.stdout.flush()
+        await server.wait()
     log.info("stopping")
     code = await server.close()
-    if code == EXIT_FATAL:  # here: `asyncio.run` would wait for calls that may hang inside an engine for ever
+    if code == EXIT_FATAL or server.has_hung_loads:
+        # Here: `asyncio.run` would wait for calls that may hang inside an engine for ever.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -61,6 +61,12 @@ class ServeSettings(BaseSettings):
         (), description="explicit: models to load at start; *: all; in the environment separated by commas"
     )
     repository_poll_s: float = Field(15.0, ge=0.1, le=86_400, description="poll: how often the folders are looked at")
+    load_timeout_s: float = Field(
+        300.0, ge=0.1, le=86_400, description="a model that is not loaded after this is given up"
+    )
+    rehearse_loads: bool = Field(
+        default=True, description="what is loaded while serving is tried in a process of its own first"
+    )
     model_memory_bytes: int = Field(0, ge=0, description="most that models may hold together; 0: what is free")
     cpu_fallback: bool = Field(default=False, description="models that ask for a GPU they cannot have run on the CPU")
     allow_client_shm: bool = Field(default=False, description="clients on this machine may use shared memory")

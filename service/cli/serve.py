@@ -113,6 +113,7 @@ def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
     from engines.errors import EngineError
     from service.frontend.server import AddressError, CertificateError
     from service.log import configure_logs
+    from service.models.attempts import LoadAbandonedError
     from service.models.repository import RepositoryError
     from service.observe.tracing import TracingError
     from service.server import serve as run
@@ -132,6 +133,10 @@ def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
         if is_debug:
             raise
         typer.echo(f"forebay: {error}", err=True)
+        if isinstance(
+            error, LoadAbandonedError
+        ):  # a thread may be inside a library that the interpreter would tear down
+            os._exit(exit_codes.MODEL)
         if isinstance(error, CertificateError):
             return exit_codes.USAGE
         return exit_codes.UNAVAILABLE if isinstance(error, AddressError | TracingError) else exit_codes.MODEL

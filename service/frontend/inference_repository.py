@@ -1,7 +1,6 @@
-"""RepositoryIndex, RepositoryModelLoad and RepositoryModelUnload. Loading runs on the loader's thread."""
+"""RepositoryIndex, RepositoryModelLoad and RepositoryModelUnload. Loading runs on threads of the lifecycle's."""
 
 import asyncio
-from concurrent.futures import Executor
 from typing import Any
 
 import grpc
@@ -21,12 +20,10 @@ class RepositoryRpcs:
 
     Args:
         lifecycle: loads and unloads.
-        loader: where it does; of its own, so that a slow load keeps nobody but other loads.
     """
 
-    def __init__(self, lifecycle: ModelLifecycle, loader: Executor) -> None:
+    def __init__(self, lifecycle: ModelLifecycle) -> None:
         self._lifecycle = lifecycle
-        self._loader = loader
 
     def rpcs(self) -> dict[str, tuple[Rpc | OfLongMessage, Any]]:
         """Return the RPCs by name."""
@@ -69,9 +66,7 @@ class RepositoryRpcs:
                 )
             config = parameter.string_param
         try:
-            await asyncio.get_running_loop().run_in_executor(
-                self._loader, self._lifecycle.load, request.model_name, config
-            )
+            await asyncio.wrap_future(self._lifecycle.submit_load(request.model_name, config))
         except LoadError as error:
             raise InferenceError(grpc.StatusCode.INTERNAL, str(error)) from None
         return pb.RepositoryModelLoadResponse()
@@ -90,7 +85,7 @@ class RepositoryRpcs:
                     "invalid value type for 'unload_dependents' parameter, expected bool_param.",
                 )
         try:
-            await asyncio.get_running_loop().run_in_executor(self._loader, self._lifecycle.unload, request.model_name)
+            await asyncio.wrap_future(self._lifecycle.submit_unload(request.model_name))
         except LoadError as error:
             raise InferenceError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from None
         return pb.RepositoryModelUnloadResponse()

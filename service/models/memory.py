@@ -82,7 +82,7 @@ class MemoryAccount:
 
     def __init__(self, limit_bytes: int = 0, free: Callable[[], int] = free_bytes) -> None:
         self._limit_bytes = limit_bytes
-        self._free = free
+        self.free = free
         self._lock = threading.Lock()
         self.reserved_bytes = 0
 
@@ -98,9 +98,18 @@ class MemoryAccount:
         """
         total = sum(needed.values())
         with self._lock:
-            _check("", needed, self._limit_bytes - self.reserved_bytes if self._limit_bytes else self._free())
+            _check("", needed, self._limit_bytes - self.reserved_bytes if self._limit_bytes else self.free())
             self.reserved_bytes += total
         return total
+
+    def rehearsal_bytes(self) -> int:
+        """Return what one load may take: what the limit leaves; without one, half of what is free.
+
+        The other half is for what serves meanwhile: nobody has said how much memory models may take.
+        """
+        with self._lock:
+            left = self._limit_bytes - self.reserved_bytes if self._limit_bytes else self.free() // 2
+        return max(0, left)
 
     def give_back(self, nbytes: int) -> None:
         """Note that so much is free again."""

@@ -1,5 +1,6 @@
 """Opening a model version: load, allocate, warm up, calibrate. Nothing is allocated after it."""
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ from service.worker_pool import WorkerPool
 log = structlog.get_logger(__name__)
 
 LEAST_HANG_NS = 2_000_000_000
+MOST_WAIT_S = 10.0  # for the model that is being measured: one that hangs then must not hold up the others
 HANG_FACTOR = 10  # times the slowest batch; a busy machine is slow, not hung
 
 
@@ -54,6 +56,7 @@ class VersionContext:
         engine_options: defaults for a backend's options, by backend; a model's own options win.
         open_device: kind and clock to a device; tests give devices with faults.
         cache_folder: keeps measured costs between runs; None keeps nothing.
+        measuring: held by the model whose costs are measured: another one beside it would disturb that.
         before_buffers: called when the engines of a version are open, before its buffers are allocated.
         journal: told about batches; None if nobody observes.
         turns: of the models that share the cores; None lets them all run at once.
@@ -71,6 +74,7 @@ class VersionContext:
     memory: MemoryAccount = field(default_factory=MemoryAccount)
     turns: Turns | None = None
     journal: Journal | None = None
+    measuring: threading.Lock = field(default_factory=threading.Lock)
     before_buffers: Callable[[], None] = lambda: None
 
 
@@ -138,7 +142,12 @@ def _build(
             inputs = inputs_of(sample, description.config, specs)
             executed_rows = min(size for size in executed if size >= sample.rows)
             run_sample(lane, sample, inputs, clock, executed_rows=executed_rows)
-    table = _costs(lanes, sizes, description, version, context)
+    is_alone = context.measuring.acquire(timeout=MOST_WAIT_S)
+    try:
+        table = _costs(lanes, sizes, description, version, context)
+    finally:
+        if is_alone:
+            context.measuring.release()
     former = BatchFormer(
         name,
         lanes,

@@ -1,11 +1,13 @@
 """Which model versions serve now: loads them from the repositories, finds them by name, closes them.
 
-Owner: the thread that loads and closes, one at a time (a lock); `find` is safe on any thread, since it reads one
-immutable mapping that is swapped whole.
+Opening is slow and may hang; it holds nothing, so that models are opened side by side. What changes who serves is
+quick, and one thread at a time does it (a lock). `find` is safe on any thread: it reads one immutable mapping that is
+swapped whole. Loads and unloads of one model come one after the other; their callers see to that.
 """
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -15,7 +17,7 @@ from forebay.wire.model_config_pb2 import ModelConfig
 from service.errors import UnknownModelError
 from service.models.config import describe, model_file, serving_versions
 from service.models.opening import VersionContext, open_version
-from service.models.repository import ModelEntry, Repository, readable
+from service.models.repository import ModelEntry, Repository, RepositoryError, readable
 from service.models.version import ModelVersion
 from service.observe.metrics import VersionReport
 
@@ -26,21 +28,41 @@ log = structlog.get_logger(__name__)
 BUNDLED_REPOSITORY = Path(service.__file__).parent.parent / "models"
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedModel:
+    """What `ModelRegistry.open` has made of one model. Owner: the caller, until `publish` or `discard`.
+
+    Attributes:
+        name: of the model.
+        versions: all that shall serve, rising; None for those that serve already and stay.
+    """
+
+    name: str
+    versions: Mapping[str, ModelVersion | None]
+
+    def discard(self) -> None:
+        """Close what was opened. Blocks: until its threads have ended."""
+        for version in self.versions.values():
+            if version is not None:
+                version.close()
+
+
 class ModelRegistry:
     """See the module.
 
     Args:
         paths: model repositories; empty for the bundled one.
-        context: what every version shares.
+        context: what every version shares; constant.
     """
 
     def __init__(self, paths: Sequence[Path], context: VersionContext) -> None:
         self._paths = tuple(paths) or (BUNDLED_REPOSITORY,)
-        self._context = context
+        self.context = context
         self._lock = threading.Lock()
         self._versions: Mapping[str, Mapping[str, ModelVersion]] = {}
         self._known: Mapping[str, frozenset[str]] = {}
         self._closing: list[_Closing] = []
+        self._is_closed = False
         self.on_retired: Callable[[ModelVersion], None] = lambda _: None  # told to send users away. Thread: any
 
     @property
@@ -101,44 +123,64 @@ class ModelRegistry:
     def load(
         self, entry: ModelEntry, config: ModelConfig | None = None, keep: Collection[str] = ()
     ) -> dict[str, ModelVersion]:
-        """Open the versions that the configuration selects, then let them take the place of those that serve now.
+        """Do `open` and `publish`. Raises what they raise."""
+        return self.publish(self.open(entry, config, keep))
 
-        Nothing changes for anybody until every new version is warm; if one cannot be opened, nothing changes at all.
+    def open(self, entry: ModelEntry, config: ModelConfig | None = None, keep: Collection[str] = ()) -> OpenedModel:
+        """Open the versions that the configuration selects. Blocks: for seconds. Nothing changes for anybody.
 
         Args:
             entry: the model's folder.
             config: instead of the one in the folder.
             keep: versions that need not be opened again if they serve already.
 
-        Returns:
-            What serves now, by version.
-
         Raises:
-            RepositoryError, EngineError: the model cannot be served; what was served before goes on.
+            RepositoryError, EngineError: the model cannot be served; nothing is left open.
         """
-        with self._lock, readable(entry.name):
-            description = describe(entry, config, cpu_fallback=self._context.cpu_fallback)
+        with readable(entry.name):
+            description = describe(entry, config, cpu_fallback=self.context.cpu_fallback)
             for warning in description.warnings:
                 log.warning("configuration", model=entry.name, detail=warning)
-            serving = self._versions.get(entry.name, {})
-            versions = {str(number): None for number in serving_versions(entry, description)}
-            self._known = {**self._known, entry.name: self._known.get(entry.name, frozenset()) | set(versions)}
-            opened: dict[str, ModelVersion] = {}
+            kept = self.kept(entry.name, keep)
+            numbers = [str(number) for number in serving_versions(entry, description)]
+            with self._lock:
+                self._known = {**self._known, entry.name: self._known.get(entry.name, frozenset()) | set(numbers)}
+            opened: dict[str, ModelVersion | None] = {}
             try:
-                for number in versions:
-                    if number not in keep or number not in serving:
+                for number in numbers:
+                    opened[number] = None
+                    if number not in kept:
                         path = model_file(entry, int(number), description)
-                        opened[number] = open_version(description, number, path, self._context)
+                        opened[number] = open_version(description, number, path, self.context)
             except BaseException:
-                for version in opened.values():
-                    version.close()
+                OpenedModel(entry.name, opened).discard()
                 raise
-            replaced = {number: opened.get(number) or serving[number] for number in versions}
-            self._versions = {**self._versions, entry.name: replaced}
-            for number in opened:
-                log.info("model loaded", model=entry.name, version=number, backend=description.backend)
-            self._retire([version for number, version in serving.items() if replaced.get(number) is not version])
-            return replaced
+            return OpenedModel(entry.name, opened)
+
+    def kept(self, name: str, keep: Collection[str]) -> list[str]:
+        """Return which of the versions `keep` serve now. Thread: any."""
+        return [number for number in self._versions.get(name, {}) if number in keep]
+
+    def publish(self, opened: OpenedModel) -> dict[str, ModelVersion]:
+        """Let the versions take the place of those that serve now, and return what serves then, by version.
+
+        Raises:
+            RepositoryError: the registry is closed, or a version that should stay has gone; nothing is left open.
+        """
+        with self._lock:
+            serving = self._versions.get(opened.name, {})
+            replaced = {number: version or serving.get(number) for number, version in opened.versions.items()}
+            complete = {number: version for number, version in replaced.items() if version is not None}
+            if not self._is_closed and len(complete) == len(replaced):
+                self._versions = {**self._versions, opened.name: complete}
+                for number, version in opened.versions.items():
+                    if version is not None:
+                        backend = version.description.backend
+                        log.info("model loaded", model=opened.name, version=number, backend=backend)
+                self._retire([version for number, version in serving.items() if complete.get(number) is not version])
+                return complete
+        opened.discard()
+        raise RepositoryError(f"{opened.name}: unloaded, or the server is shutting down")
 
     def unload(self, name: str) -> list[str]:
         """Let a model take no new users and close it when the last one has gone; return its versions.
@@ -162,16 +204,13 @@ class ModelRegistry:
     def close(self, timeout_s: float | None = None) -> bool:
         """Close every version; say whether all their threads ended within `timeout_s` each.
 
-        A load or unload that is under way comes to its end first; if it hangs, nothing is closed.
+        Nothing is published then.
         """
-        if not self._lock.acquire(timeout=-1 if timeout_s is None else timeout_s):
-            return False
-        try:
+        with self._lock:
+            self._is_closed = True
             versions = [version for by_number in self._versions.values() for version in by_number.values()]
             self._versions = {}
             closing, self._closing = self._closing, []
-        finally:
-            self._lock.release()
         closed = [version.close(timeout_s) for version in versions]
         for thread in closing:
             thread.join(timeout_s)

@@ -105,7 +105,7 @@ async def test_a_load_that_cannot_fit_is_refused_and_says_why_and_what_was_there
     simulated(tmp_path, "large", max_batch_size=8, input_bytes=MIB)
     explicit = {"model_control_mode": "explicit", "load_model": ("small",)}
     async with real_server(tmp_path, **explicit, model_memory_bytes=80 * MIB) as running:
-        stub, account = stub_of(running), running.server.registry._context.memory
+        stub, account = stub_of(running), running.server.registry.context.memory
         code, message = await code_of(load(stub, "large"))
         assert (code, message) == (
             grpc.StatusCode.INTERNAL,

@@ -188,9 +188,15 @@ async def real_server(*repositories, devices=None, is_checked=True, **settings):
     Args:
         devices: opens devices; the default opens real ones.
         is_checked: whether the server must be quiescent when the block ends, and end with 0.
-        settings: of the server.
+        settings: of the server. Loads are not rehearsed unless they say so: tests/rpc/test_rehearsals.py does that.
     """
-    defaults = {"address": "127.0.0.1:0", "heartbeat_interval_s": 0, "drain_grace_s": 5.0, "worker_threads": 2}
+    defaults = {
+        "rehearse_loads": False,
+        "address": "127.0.0.1:0",
+        "heartbeat_interval_s": 0,
+        "drain_grace_s": 5.0,
+        "worker_threads": 2,
+    }
     given = ServeSettings(**{**defaults, "model_repository": repositories, **settings})
     server = Server(given) if devices is None else Server(given, open_device=devices)
     try:

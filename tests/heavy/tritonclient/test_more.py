@@ -63,7 +63,8 @@ def test_two_hundred_reloads_under_load_lose_nothing(tmp_path):
                     failures.append(error)
 
     with (
-        serving(tmp_path, model_control_mode="explicit", load_model="simple") as address,
+        # The switch is what counts here; a rehearsal before each would take minutes.
+        serving(tmp_path, model_control_mode="explicit", load_model="simple", rehearse_loads="false") as address,
         grpcclient.InferenceServerClient(address) as client,
     ):
         clients = [threading.Thread(target=keep_asking, args=(address,)) for _ in range(3)]

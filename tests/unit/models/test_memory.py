@@ -84,3 +84,11 @@ def test_with_a_limit_what_is_reserved_counts_until_it_is_given_back():
 
 def test_this_machine_has_memory():
     assert free_bytes() > 0
+
+
+def test_one_load_may_take_what_the_limit_leaves_or_half_of_what_is_free():
+    limited = MemoryAccount(limit_bytes=10 * MIB, free=lambda: 100 * MIB)
+    limited.open().take({"model": 4 * MIB})
+    assert limited.rehearsal_bytes() == 6 * MIB
+    assert MemoryAccount(free=lambda: 100 * MIB).rehearsal_bytes() == 50 * MIB
+    assert MemoryAccount(free=lambda: -1).rehearsal_bytes() == 0

@@ -1,0 +1,70 @@
+"""Loading a model so that it can be given up: rehearsed in a process of its own, then opened here within its time.
+
+A model that hangs, crashes or takes too much memory does so in the rehearsal, whose process can be ended. What passes
+it is opened in this process, on a thread that is left alone if it hangs after all: the model is not loaded then,
+everything else goes on.
+
+Thread: `load` by one thread for each model; everything else by any. A lock guards the books.
+"""
+
+import threading
+from collections.abc import Callable, Collection, Sequence
+
+from forebay.wire.model_config_pb2 import ModelConfig
+from service.clock import Clock
+from service.models.attempts import Attempt, Opening
+from service.models.registry import ModelRegistry, OpenedModel
+from service.models.repository import ModelEntry
+
+Rehearse = Callable[[ModelEntry, ModelConfig | None, Sequence[str], Attempt], None]
+"""Opens a model's versions, without those that serve already, and closes them. Raises what opening would raise."""
+
+
+class ModelLoader:
+    """See the module.
+
+    Args:
+        registry: holds what serves.
+        rehearse: None to open models here at once.
+    """
+
+    def __init__(self, registry: ModelRegistry, rehearse: Rehearse | None = None) -> None:
+        self._registry = registry
+        self._rehearse = rehearse
+        self._lock = threading.Lock()
+        self._openings: list[Opening[OpenedModel]] = []
+
+    def load(
+        self,
+        attempt: Attempt,
+        entry: ModelEntry,
+        config: ModelConfig | None = None,
+        keep: Collection[str] = (),
+        *,
+        is_rehearsed: bool = True,
+    ) -> None:
+        """Load a model, or load it again; arguments as `ModelRegistry.open`. Blocks: until it serves.
+
+        Its time counts for the rehearsal, and anew for opening it here.
+
+        Raises:
+            RepositoryError, EngineError: it cannot be served, or not in time; what was served before goes on.
+        """
+        attempt.restart()
+        if self._rehearse is not None and is_rehearsed:
+            self._rehearse(entry, config, self._registry.kept(entry.name, keep), attempt)
+            attempt.restart()
+        opening = Opening(attempt, lambda: self._registry.open(entry, config, keep), OpenedModel.discard)
+        with self._lock:
+            self._openings = [*(earlier for earlier in self._openings if earlier.is_alive()), opening]
+            opening.start()
+        self._registry.publish(opening.wait())
+
+    def wait_ended(self, timeout_s: float, clock: Clock) -> bool:
+        """Say whether every thread that ever opened something here has ended within `timeout_s`."""
+        until_ns = clock.now_ns() + int(timeout_s * 1e9)
+        with self._lock:
+            openings = list(self._openings)
+        for opening in openings:
+            opening.join(max(0.0, (until_ns - clock.now_ns()) / 1e9))
+        return not any(opening.is_alive() for opening in openings)

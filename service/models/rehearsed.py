@@ -1,0 +1,129 @@
+"""The process of a rehearsal: opens the versions of one model as the server would, says how that went, and ends.
+
+Standard input holds the order as JSON, standard output takes the answer (`rehearsal.Answer`). Whatever else is written,
+by libraries for example, goes to standard error. The kernel ends this process when the thread that waits for it ends.
+
+Thread: main. Nothing of the server is shared but its files: the cache of measured costs is filled for it.
+"""
+
+import base64
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from engines import import_engine
+from engines.errors import EngineError
+from forebay.wire.model_config_pb2 import ModelConfig
+from service.clock import MonotonicClock
+from service.models.config import describe, model_file, serving_versions
+from service.models.memory import MemoryAccount
+from service.models.opening import VersionContext, open_version
+from service.models.repository import Repository, RepositoryError
+from service.pipeline.arena import Permits
+from service.request import Completion
+from service.worker_pool import WorkerPool
+
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+NICENESS = 5  # what serves goes first
+FILE_LIMIT_BYTES = 256 << 20  # the file of measured costs has some KB, and standard error is a file too
+SLACK_BYTES = 1 << 30  # address space that nobody writes to: thread stacks, the arena of frames
+
+
+class _NoSink:
+    """Nobody waits for results: the only batches are those of the warm-up."""
+
+    def post(self, completions: Sequence[Completion]) -> None:
+        """Drop them."""
+
+
+def main() -> None:
+    """Rehearse what standard input says, and end without tidying up: the kernel is quicker."""
+    answer_file = os.dup(1)
+    os.dup2(2, 1)
+    order = json.loads(sys.stdin.read())
+    _bind_to_parent(order["parent_pid"])
+    os.nice(NICENESS)
+    answer = json.dumps(_answer(order)).encode()
+    os.write(answer_file, answer)
+    os._exit(0)
+
+
+def _bind_to_parent(parent_pid: int) -> None:
+    """Have the kernel end this process with its parent, which must be there still."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def _answer(order: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"memory_bytes": _rehearse(order)}
+    except (RepositoryError, EngineError) as error:
+        return {"refusal": str(error)}
+    except MemoryError:
+        return {"refusal": f"{order['name']}: not enough memory to load it"}
+    except Exception:  # noqa: BLE001 - the server logs it
+        return {"bug": traceback.format_exc()[-8192:]}
+
+
+def _rehearse(order: dict[str, Any]) -> int:
+    """Open everything, and return how many bytes that took at most, without those of the library."""
+    entry = Repository([Path(order["root"])]).model(order["name"])
+    config = None
+    if order["config"] is not None:
+        config = ModelConfig.FromString(base64.b64decode(order["config"]))
+    description = describe(entry, config, cpu_fallback=order["cpu_fallback"])
+    import_engine(description.backend)
+    before_bytes = _peak_bytes()
+    if description.device_kind == "cpu":
+        _limit(order["memory_bytes"])
+    context = VersionContext(
+        MonotonicClock(),
+        WorkerPool(1, lambda _: None),
+        _NoSink(),
+        Permits(order["permits"]),
+        lambda _: None,
+        order["engine_options"],
+        cache_folder=None if order["cache_folder"] is None else Path(order["cache_folder"]),
+        cpu_fallback=order["cpu_fallback"],
+        memory=MemoryAccount(order["memory_bytes"]),
+    )
+    for number in serving_versions(entry, description):
+        if str(number) not in order["kept"]:
+            open_version(description, str(number), model_file(entry, number, description), context)
+    return _peak_bytes() - before_bytes
+
+
+def _limit(memory_bytes: int) -> None:
+    """Have allocations fail that are certainly too much: quicker and clearer than being ended for it later.
+
+    Not with a GPU, whose driver reserves as much address space as it likes.
+    """
+    used_bytes = psutil.Process().memory_info().data
+    for kind, limit in (
+        (resource.RLIMIT_DATA, used_bytes + memory_bytes + SLACK_BYTES),
+        (resource.RLIMIT_FSIZE, FILE_LIMIT_BYTES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(kind, (limit, limit))
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    threading.current_thread().name = "rehearsal"
+    main()
