@@ -69,7 +69,7 @@ class Link:
         self._is_wake_pending = False
         self._call: Call | None = None
         self._limiter: asyncio.Task[None] | None = None
-        self._is_open = self._is_draining = False
+        self._is_open = self._is_draining = self._is_ending = False
         self._cut_reason = ""
         self._heard_ns = self._hold_until_ns = 0
         self._reachable_ns: int | None = None  # the last instant at which the stream was open
@@ -138,7 +138,7 @@ class Link:
 
     async def _carry(self) -> CallEnd:
         """Run one call from start to end."""
-        self._is_open = self._is_draining = False
+        self._is_open = self._is_draining = self._is_ending = False
         self._cut_reason = ""
         call = self._call = self._start_call(self._state.options.metadata)
         self._limit(self._reconnection.connect_timeout_s, "the server did not answer Open")
@@ -212,8 +212,7 @@ class Link:
         except ValueError as caught:
             raise ProtocolError(f"the result of frame {message.seq} cannot be read: {caught}") from caught
         self._wake.set()
-        if self._state.is_done:
-            self._limit(END_LIMIT_S, "the server did not end the stream")
+        self._expect_end()
 
     async def _write(self, call: "Call") -> None:
         """Write Open and then frames, each when the transport has taken the one before it; half-close at the end."""
@@ -227,16 +226,23 @@ class Link:
                 else:
                     await call.write(message)
             await call.done_writing()
-            if self._state.is_done:
-                self._limit(END_LIMIT_S, "the server did not end the stream")
+            self._expect_end()
 
     async def _hold(self) -> None:
         """Do as a busy server advised: no frame before its retry_after_ms has passed."""
         while (left_ns := self._hold_until_ns - self._clock.now_ns()) > 0:
             await self._clock.sleep(left_ns / 1e9)
 
+    def _expect_end(self) -> None:
+        """Give the server its time to end the call, once everything is answered: from then on no other limit counts."""
+        if self._state.is_done and not self._is_ending:
+            self._limit(END_LIMIT_S, "the server did not end the stream")
+            self._is_ending = True
+
     def _limit(self, seconds: float | None, reason: str, *, is_silence: bool = False) -> None:
-        """Replace the limit that the call has now."""
+        """Replace the limit that the call has now, unless that is the last one."""
+        if self._is_ending:
+            return
         if self._limiter is not None:
             self._limiter.cancel()
         watch: Coroutine[Any, Any, None] | None = None

@@ -347,6 +347,28 @@ async def test_server_that_answers_but_does_not_end_the_call_does_not_hold_up_cl
 
 
 @on_loop
+async def test_server_that_opens_a_stream_after_its_end_has_no_more_time_to_end_it():
+    clock = LoopClock()
+
+    async def script(scene):
+        await scene.context.read()  # Open
+        asked.set()
+        assert await scene.context.read() is grpc.aio.EOF
+        await scene.context.write(wire.ServerMessage(opened=wire.Opened(window=1, heartbeat_interval_s=9)))
+        await never.wait()
+
+    asked, never = asyncio.Event(), asyncio.Event()
+    async with scripted(script) as server, forebay.aio.Client(server.address, clock=clock) as client:
+        stream = client.stream("door", **EVERY)
+        opening = asyncio.create_task(stream.open())
+        await asked.wait()
+        stream.finish()
+        await opening
+        await clock.pass_sleep(1.0)
+        assert await outcomes(stream) == []
+
+
+@on_loop
 async def test_closed_stream_takes_no_frames():
     async with scripted() as server, forebay.aio.Client(server.address) as client:
         async with client.stream("door", **EVERY) as stream:
