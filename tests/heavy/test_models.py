@@ -92,7 +92,7 @@ def test_fifty_models_are_loaded_and_served_at_once(tmp_path):
     for number in range(COUNT):
         models.save(models.add_sub(), tmp_path / f"model{number}" / "1" / "model.onnx")
 
-    @on_loop(guard_s=60)
+    @on_loop
     async def ask(address):
         async with grpc.aio.insecure_channel(address) as channel:
             stub = GRPCInferenceServiceStub(channel)

@@ -98,7 +98,7 @@ def test_every_expression_of_the_dashboard_is_one(tmp_path):
     assert f"{len(texts)} rules found" in checked.stdout
 
 
-@on_loop(guard_s=60)
+@on_loop
 async def test_our_metrics_follow_prometheus_rules_of_names_and_units(tmp_path):
     simulated(tmp_path)
     async with real_server(tmp_path, admin_address="127.0.0.1:0") as running:

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
+from tests.support.guard import HANG_GUARD_S
 from tests.support.repository import ROOT, tracked_files
 
-HANG_GUARD_S = 60.0
 FOLDERS = {"bench", "tools"}
 ASK = """
 import contextlib, io, json, runpy, sys

@@ -8,6 +8,7 @@ from engines.device_simulated import FaultPlan
 from engines.errors import DeviceLostError, ExecutionError
 from service.errors import DeviceLostError as ServiceDeviceLostError
 from service.errors import Outcome
+from tests.support.guard import HANG_GUARD_S
 from tests.support.real_server import simulated
 from tests.support.version import check_idle, simulated_device, workshop_of
 
@@ -95,7 +96,7 @@ def test_a_lost_device_answers_what_it_had_and_is_reported(tmp_path):
         lost = [c for c in workshop.answers.completions if c.error is not None]
         assert {c.error.outcome for c in lost} == {Outcome.LOST}
         version.former.stop()  # the process would end now; a test has to end its threads
-        assert version.former.join(10)
+        assert version.former.join(HANG_GUARD_S)
         for lane in version.lanes:
             lane.channels[0].close()
-            assert all(stage.join(10) for stage in lane.stages)
+            assert all(stage.join(HANG_GUARD_S) for stage in lane.stages)

@@ -6,6 +6,7 @@ from service.errors import DeadlineExpiredError, InvariantError, RequestCancelle
 from service.request import Delivery
 from tests.support.batching import MS, FormerRig, StrictLane, request, stream
 from tests.support.clock import ManualClock
+from tests.support.guard import HANG_GUARD_S
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_error_in_the_thread_is_reported_and_ends_everything_pending(clock):
     rig = FormerRig(clock, lanes=[BrokenLane(slot_count=1)])
     rig.former.start()
     rig.former.arrive(request(clock.now_ns()))
-    assert rig.former.join(10.0)
+    assert rig.former.join(HANG_GUARD_S)
     assert [type(error) for error in rig.errors] == [ZeroDivisionError]
     assert rig.former.drain()
     rig.former.arrive(request(clock.now_ns()))

@@ -15,7 +15,8 @@ from service.pipeline.pipeline import Pipeline
 from service.pipeline.slots import SlotState
 from service.pipeline.turns import MAX_WAIT_NS, ModelPriority, Turns
 from service.request import Batch
-from tests.support.clock import HANG_GUARD_S, ManualClock
+from tests.support.clock import ManualClock
+from tests.support.guard import HANG_GUARD_S
 from tests.support.real_server import simulated
 from tests.support.requests import frame_request
 from tests.support.version import workshop_of

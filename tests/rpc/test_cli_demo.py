@@ -17,9 +17,9 @@ from service.cli.demo import summarise
 from service.cli.live_table import camera_table
 from service.cli.player import CameraLog, percentile
 from service.cli.server_process import ServerStartError, running_server
+from tests.support.guard import HANG_GUARD_S
 from tests.support.repository import ROOT
 
-HANG_GUARD_S = 60
 PERSON = Detection("person", 0, 0.75, Box(0, 0, 1, 1), Box(0, 0, 1, 1))
 
 

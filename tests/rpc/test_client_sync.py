@@ -13,13 +13,13 @@ import pytest
 
 import forebay
 from forebay.wire import frames_pb2 as wire
+from tests.support.guard import HANG_GUARD_S
 from tests.support.repository import ROOT
 from tests.support.scripted_server import ScriptedServerThread
 
 EVERY = {"model": "m", "encoding": "jpeg", "delivery": "every"}
 LATEST = {"model": "m", "encoding": "jpeg"}
 PIXELS = np.zeros((4, 6, 3), np.uint8)
-JOIN_TIMEOUT_S = 10
 
 
 def seqs_and_words(results):
@@ -60,7 +60,7 @@ def test_one_thread_sends_while_another_receives():
         for _ in range(30):
             stream.send(b"jpeg")
         stream.finish()
-        receiver.join(JOIN_TIMEOUT_S)
+        receiver.join(HANG_GUARD_S)
         stream.close()
         assert [result.seq for result in received] == list(range(1, 31))
 
@@ -75,7 +75,7 @@ def test_blocking_send_goes_on_when_a_result_is_taken():
         sender = threading.Thread(target=lambda: [stream.send(b"jpeg") for _ in range(5)])
         sender.start()
         assert [stream.receive().seq for _ in range(5)] == [1, 2, 3, 4, 5]
-        sender.join(JOIN_TIMEOUT_S)
+        sender.join(HANG_GUARD_S)
         stream.close()
 
 
@@ -91,7 +91,7 @@ def test_timeouts_of_waiting_calls():
         stream = client.stream("door", **EVERY)
         assert stream.receive(timeout_s=0) is None
         stream.send(b"in flight")
-        sent.wait(JOIN_TIMEOUT_S)
+        sent.wait(HANG_GUARD_S)
         stream.send(b"in the queue")
         with pytest.raises(forebay.SendTimeoutError):
             stream.send(b"no room", timeout_s=0)
@@ -124,7 +124,7 @@ def test_closing_the_client_ends_whatever_waits():
         waiting = threading.Thread(target=lambda: results.extend(stream))
         waiting.start()
         client.close()
-        waiting.join(JOIN_TIMEOUT_S)
+        waiting.join(HANG_GUARD_S)
         assert [result.is_answered for result in results] == [False]
         with pytest.raises(forebay.StreamClosedError):
             client.stream("door", **EVERY)
@@ -143,7 +143,7 @@ def test_client_that_nobody_closed_leaves_no_thread():
         del stream
         gc.collect()
         for thread in mine:
-            thread.join(JOIN_TIMEOUT_S)
+            thread.join(HANG_GUARD_S)
             assert not thread.is_alive()
 
 
@@ -208,7 +208,7 @@ def test_ctrl_c_ends_a_waiting_program_at_once():
         with program:
             assert program.stdout.readline() == "waiting\n"
             program.send_signal(signal.SIGINT)
-            _, errors = program.communicate(timeout=JOIN_TIMEOUT_S)
+            _, errors = program.communicate(timeout=HANG_GUARD_S)
         assert program.returncode == -signal.SIGINT
         assert errors.rstrip().endswith("KeyboardInterrupt")
         assert "Exception ignored" not in errors

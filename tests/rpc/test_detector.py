@@ -37,7 +37,7 @@ def boxes(result):
     return [(d.label, round(d.score, 3), d.box_pixels.x_min, d.box_pixels.y_min) for d in result.detections]
 
 
-@on_loop(guard_s=50)
+@on_loop
 async def test_cameras_of_every_encoding_see_the_same_people(tmp_path_factory):
     frames = clip()
     height, width = frames[0].shape[:2]
@@ -75,7 +75,7 @@ async def test_cameras_of_every_encoding_see_the_same_people(tmp_path_factory):
     assert [len(a) > 0 for a in jpeg] == [len(a) > 0 for a in bgr]
 
 
-@on_loop(guard_s=50)
+@on_loop
 async def test_thresholds_and_raw_tensors_are_per_stream(tmp_path_factory):
     payload = as_jpeg(clip()[0])
     async with real_server(cache_folder=tmp_path_factory.getbasetemp() / "costs") as running:

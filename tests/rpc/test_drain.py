@@ -9,6 +9,7 @@ import pytest
 
 from forebay.wire import frames_pb2 as pb
 from service.errors import Outcome
+from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
 from tests.support.real_server import SimulatedDevices, eventually, real_server, row, simulated
 
@@ -52,7 +53,7 @@ async def test_a_client_that_has_not_opened_does_not_hold_up_the_end(tmp_path):
     async with real_server(simulated(tmp_path), drain_grace_s=0.1) as running:
         stream = running.stream()
         await eventually(lambda: running.server.frames.streams)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(HANG_GUARD_S):
             await running.server.front_end.drain()
         assert await stream.status() == (grpc.StatusCode.OK, "")
 

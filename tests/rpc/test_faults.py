@@ -15,16 +15,9 @@ from service.results.wants import Wants
 from service.server import EXIT_FATAL, EXIT_OK, FATAL_TIMEOUT_S
 from service.watchdog import Watchdog
 from tests.support.clock import ManualClock
+from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
-from tests.support.real_server import (
-    HANG_GUARD_S,
-    LEAK,
-    SimulatedDevices,
-    assert_quiescent,
-    eventually,
-    real_server,
-    simulated,
-)
+from tests.support.real_server import LEAK, SimulatedDevices, assert_quiescent, eventually, real_server, simulated
 
 
 @on_loop

@@ -15,6 +15,7 @@ from tests.rpc.test_inference_memory import INVALID, error_of, place, shared_req
 from tests.support import models
 from tests.support.connections import connection
 from tests.support.fake_cudart import FakeCudart, cudaError_t, install, uninstall
+from tests.support.guard import HANG_GUARD_S
 from tests.support.inference import array_of, stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import LEAK, ROW_BYTES, eventually, real_server, row, simulated
@@ -143,7 +144,7 @@ async def test_of_two_that_register_one_name_at_once_one_gets_it(repository, cud
 async def test_a_registration_that_is_cancelled_leaves_nothing_open(cuda):
     opening, go_on, closing = threading.Event(), threading.Event(), threading.Event()
     cuda.before["cudaIpcCloseMemHandle"] = closing.set
-    cuda.before["cudaIpcOpenMemHandle"] = lambda: (opening.set(), go_on.wait(10))
+    cuda.before["cudaIpcOpenMemHandle"] = lambda: (opening.set(), go_on.wait(HANG_GUARD_S))
     regions = ClientRegions(is_enabled=True)
     request = pb.CudaSharedMemoryRegisterRequest(name="r", raw_handle=cuda.export(64), byte_size=64)
     with connection("127.0.0.1") as (peer, _, _):

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from engines.device_simulated import SimulatedDevice
 from forebay.wire import inference_pb2 as pb
 from tests.support import models
+from tests.support.guard import HANG_GUARD_S
 from tests.support.inference import add_sub_request, array_of, request_of, stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import SimulatedDevices, eventually, real_server, row, simulated
@@ -339,7 +340,7 @@ async def test_slow_loads_hold_up_nothing_else(tmp_path):
 
     def slow_for_the_new(kind, clock):
         if (tmp_path / "new").exists():
-            may_go_on.wait(10)
+            may_go_on.wait(HANG_GUARD_S)
         return devices(kind, clock)
 
     explicit = {"model_control_mode": "explicit", "load_model": ("*",)}
@@ -348,7 +349,7 @@ async def test_slow_loads_hold_up_nothing_else(tmp_path):
         simulated(tmp_path, "new")
         loads = [asyncio.create_task(load(stub, "new")) for _ in range(33)]  # asyncio's own pool has at most 32 threads
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG_GUARD_S / 2):
                 while (await states(stub))[("new", "")][0] != "LOADING":
                     await asyncio.sleep(0)
                 response = await stub.ModelInfer(request_of("old", input=np.zeros((1, 64), np.uint8)))

@@ -28,9 +28,9 @@ from loadtest.pacer import TimerfdPacer
 from loadtest.scenario import Phase, Policy, Scenario
 from loadtest.summary import merge, summarise
 from loadtest.target import Delivery, Encoding, Moved, Outcome, Protocols, TargetSpec
+from tests.support.guard import HANG_GUARD_S
 
 SOURCE = tensors(5000, 1)
-GUARD_S = 20
 
 
 def spec_of(server, **fields):
@@ -58,7 +58,7 @@ async def target_on(server, **fields):
 
 def run(coroutine):
     async def guarded():
-        async with asyncio.timeout(GUARD_S):
+        async with asyncio.timeout(HANG_GUARD_S):
             return await coroutine
 
     return asyncio.run(guarded())
@@ -327,12 +327,12 @@ def test_the_command_runs_two_processes_and_reports_what_they_saw(tmp_path):
             [sys.executable, "-m", "loadtest", "--address", address, *options.split(), *asserts, "--json", "-"],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=HANG_GUARD_S,
             check=False,
         )
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(HANG_GUARD_S)
         server.stdout.close()
     assert finished.stdout, finished.stderr
     document = json.loads(finished.stdout)
@@ -352,7 +352,7 @@ def test_no_server_is_exit_code_5_and_says_where(tmp_path):
         [sys.executable, "-m", "loadtest", "--address", "127.0.0.1:1", "--shape", "10", "--json", str(tmp_path / "x")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_GUARD_S,
         check=False,
     )
     assert finished.returncode == 5

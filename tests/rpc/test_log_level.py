@@ -7,7 +7,7 @@ from tests.support.real_server import simulated
 from tests.support.serve_process import serve
 
 
-@on_loop(guard_s=40)
+@on_loop
 async def test_signals_make_a_running_server_log_less_and_more(tmp_path):
     async with serve("--model-repository", simulated(tmp_path), "--log-level", "warning") as server:
         await server.wait_ready()

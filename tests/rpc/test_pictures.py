@@ -118,7 +118,7 @@ async def test_a_question_that_makes_no_sense_gets_a_reason(tmp_path, query):
         assert (await get(running.server.admin_address, "/picture?stream=99999999999999999999"))[0] == 404
 
 
-@on_loop(guard_s=50)
+@on_loop
 async def test_the_boxes_are_those_that_the_client_got(tmp_path_factory):
     frame = clip()[0]
     costs = tmp_path_factory.getbasetemp() / "costs"

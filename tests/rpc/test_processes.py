@@ -14,8 +14,9 @@ import pytest
 
 import forebay
 from service.clock import MonotonicClock
+from tests.support.guard import HANG_GUARD_S
 from tests.support.real_server import ROW_BYTES, simulated
-from tests.support.supervised import HANG_GUARD_S, served
+from tests.support.supervised import served
 
 ROW = np.zeros(ROW_BYTES, np.uint8)
 CLIENTS = 24  # that all meet one of two is a matter of 2^-23
@@ -30,7 +31,7 @@ def flags(tmp_path, *more):
 
 
 def requests_of(process):
-    with urllib.request.urlopen(f"http://{process['admin_address']}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{process['admin_address']}/metrics", timeout=HANG_GUARD_S) as answer:
         lines = answer.read().decode().splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("nv_inference_request_success"))
 

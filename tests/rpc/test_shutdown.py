@@ -12,6 +12,7 @@ from forebay.wire import frames_pb2 as pb
 from service.cli import exit_codes
 from service.clock import MonotonicClock
 from service.signals import ONE_REQUEST_NS
+from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
 from tests.support.real_server import RawStream, simulated
 from tests.support.serve_process import serve, terminate_under_load
@@ -180,7 +181,7 @@ async def test_fewer_permits_than_rows_of_a_batch_are_enough_to_start(tmp_path):
 async def test_sigterm_while_models_load_ends_in_order(tmp_path):
     simulated(simulated(tmp_path, "a"), "b", alpha_ms=20)  # calibrates for 200 ms and more
     async with serve("--model-repository", tmp_path) as server:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_GUARD_S):
             while b"model loaded" not in await server.process.stderr.readline():
                 pass
         assert await server.end() == 0

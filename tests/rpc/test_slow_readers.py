@@ -7,8 +7,9 @@ import grpc
 
 from forebay.wire import frames_pb2 as pb
 from forebay.wire import inference_pb2
+from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
-from tests.support.real_server import HANG_GUARD_S, RawStream, eventually, real_server, simulated
+from tests.support.real_server import RawStream, eventually, real_server, simulated
 
 # The second is grpc.aio's own word on the client's side, where a write was under way when its stream was cut.
 CUT = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL}

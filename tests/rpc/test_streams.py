@@ -5,6 +5,7 @@ import asyncio
 import grpc
 
 from forebay.wire import frames_pb2 as pb
+from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
 from tests.support.real_server import ROW_BYTES, SimulatedDevices, real_server, row, simulated
 
@@ -85,7 +86,7 @@ async def test_every_never_holds_more_than_the_window(tmp_path):
         assert live.session.in_flight == live.session.frames_received == 3
         running.release()
         results = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_GUARD_S):
             while (result := await stream.result()) is not None:
                 results.append(result)
                 assert live.session.in_flight <= 3

@@ -32,7 +32,7 @@ async def frames(count):
         yield np.zeros(ROW_BYTES, np.uint8)
 
 
-@on_loop(guard_s=60)
+@on_loop
 async def test_a_collector_gets_frames_below_their_clients_span_and_batches_that_link_to_them(tmp_path):
     simulated(tmp_path)
     async with (
@@ -72,7 +72,7 @@ async def test_a_collector_gets_frames_below_their_clients_span_and_batches_that
     assert [line["trace_id"] for line in told if line["event"] == "stream closed"] == [TRACE_ID]
 
 
-@on_loop(guard_s=60)
+@on_loop
 async def test_requests_of_the_other_protocol_bring_their_context_with_every_call(tmp_path):
     simulated(tmp_path)
     async with (
@@ -97,7 +97,7 @@ async def test_requests_of_the_other_protocol_bring_their_context_with_every_cal
         assert {span["resource"]["service.name"] for span in traces.spans} == {"forebay"}
 
 
-@on_loop(guard_s=60)
+@on_loop
 async def test_a_collector_that_is_away_costs_no_frame_and_little_time_at_the_end(tmp_path):
     simulated(tmp_path)
     away = environment(FOREBAY_TRACE_EVERY_FRAMES="1", OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")
@@ -112,7 +112,7 @@ async def test_a_collector_that_is_away_costs_no_frame_and_little_time_at_the_en
     assert "Traceback" not in server.errors
 
 
-@on_loop(guard_s=60)
+@on_loop
 async def test_without_the_extra_the_error_says_what_to_install(tmp_path):
     hidden = "import sys; sys.modules['opentelemetry'] = None; from service.cli import main; main()"
     process = await asyncio.create_subprocess_exec(

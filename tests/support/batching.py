@@ -9,6 +9,7 @@ from service.batching.delivery_time import DeliveryTime
 from service.batching.former import BatchFormer
 from service.batching.settings import BatchingSettings
 from service.request import Batch, Completion, Delivery, Request, StreamKey
+from tests.support.guard import HANG_GUARD_S
 
 MS = 1_000_000
 _IDS = itertools.count(1)
@@ -97,7 +98,7 @@ class StrictLane:
             self.batches.append(batch)
             self._changed.notify_all()
 
-    def wait_for_batches(self, count, timeout_s=10.0):
+    def wait_for_batches(self, count, timeout_s=HANG_GUARD_S):
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.batches) >= count, timeout_s), "no batch came"
             return list(self.batches)
@@ -125,7 +126,7 @@ class Sink:
     def completions(self) -> list[Completion]:
         return [completion for post in self.posts for completion in post]
 
-    def wait_for(self, count, timeout_s=10.0):
+    def wait_for(self, count, timeout_s=HANG_GUARD_S):
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.completions) >= count, timeout_s), "no completion came"
             return self.completions
@@ -151,7 +152,7 @@ class FormerRig:
 
     def __exit__(self, *exc):
         self.former.stop()
-        assert self.former.join(10.0)
+        assert self.former.join(HANG_GUARD_S)
         if exc[0] is None:
             assert not self.errors
 

@@ -13,8 +13,8 @@ import subprocess
 import threading
 from pathlib import Path
 
-GUARD_S = 20.0
-ANSWER_GUARD_S = 60.0
+from tests.support.guard import HANG_GUARD_S
+
 POLL_S = 0.05
 FLAGS = (
     "--headless=new",
@@ -73,7 +73,7 @@ class Browser:
 
     def _receive(self):
         while b"\0" not in self._rest:
-            assert select.select([self._read_fd], [], [], ANSWER_GUARD_S)[0], "the browser hangs"
+            assert select.select([self._read_fd], [], [], HANG_GUARD_S)[0], "the browser hangs"
             data = os.read(self._read_fd, 1 << 20)
             assert data, "the browser has gone"
             self._rest += data
@@ -90,7 +90,7 @@ class Browser:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def wait_for(self, expression, guard_s=GUARD_S):
+    def wait_for(self, expression, guard_s=HANG_GUARD_S):
         """Ask until the expression is true."""
         waiting = threading.Event()
         for _ in range(int(guard_s / POLL_S)):

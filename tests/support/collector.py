@@ -12,9 +12,8 @@ import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as pb_grpc
 
+from tests.support.guard import HANG_GUARD_S
 from tests.support.repository import ROOT
-
-TIMEOUT_S = 20.0
 
 
 def tell(line):
@@ -73,7 +72,7 @@ class RunningCollector:
 
     async def until(self, condition):
         """Read spans until the condition holds."""
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(HANG_GUARD_S):
             while not condition():
                 self.spans.append(json.loads(await self._process.stdout.readline()))
 
@@ -84,7 +83,7 @@ async def collector():
     command = (sys.executable, "-m", "tests.support.collector")
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, cwd=ROOT)
     try:
-        port = json.loads(await asyncio.wait_for(process.stdout.readline(), TIMEOUT_S))["port"]
+        port = json.loads(await asyncio.wait_for(process.stdout.readline(), HANG_GUARD_S))["port"]
         yield RunningCollector(process, port)
     finally:
         process.kill()

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 
-HANG_GUARD_S = 15.0
+from tests.support.guard import HANG_GUARD_S
 
 
 def on_loop(test=None, *, guard_s=HANG_GUARD_S):

@@ -16,10 +16,10 @@ from onnx import TensorProto
 
 from forebay.wire import inference_pb2 as pb
 from tests.support import models
+from tests.support.guard import HANG_GUARD_S
 from tests.support.inference import stub_of
 from tests.support.real_server import LEAK, real_server, simulated
 
-ANSWERED_WITHIN_S = 10.0
 TIMES = frozenset(("timeout", "latency_budget_ms"))
 ALLOWED = frozenset(
     (
@@ -298,7 +298,7 @@ def run_malformed(repository, examples=None):
 
             async def ask(request):
                 call = stub.ModelInfer(request)
-                async with asyncio.timeout(ANSWERED_WITHIN_S):
+                async with asyncio.timeout(HANG_GUARD_S):
                     code, message = await call.code(), await call.details()
                     response = await call if code is grpc.StatusCode.OK else None
                     await stream.write(request)

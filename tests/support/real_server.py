@@ -15,12 +15,12 @@ from forebay.wire import frames_pb2 as pb
 from service.pipeline.slots import SlotState
 from service.server import Server
 from service.settings import ServeSettings
+from tests.support.guard import HANG_GUARD_S
 
 LEAK = re.compile(r"/|Traceback|\.py\b|Error\b|service\.|engines\.|0x[0-9a-f]{6}|localhost")
 """What no message to a client may hold: paths, tracebacks, names from the inside."""
 
 METHOD = "/forebay.v1.FrameInference/Stream"
-HANG_GUARD_S = 10.0
 ROW_BYTES = 64
 
 

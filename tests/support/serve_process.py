@@ -9,10 +9,9 @@ from contextlib import asynccontextmanager
 import grpc
 
 from forebay.wire import frames_pb2 as pb
+from tests.support.guard import HANG_GUARD_S
 from tests.support.real_server import RawStream
 from tests.support.repository import ROOT
-
-END_TIMEOUT_S = 20.0
 
 
 class ServeProcess:
@@ -24,7 +23,7 @@ class ServeProcess:
         self.output = self.errors = ""
 
     async def wait_ready(self):
-        line = await asyncio.wait_for(self.process.stdout.readline(), END_TIMEOUT_S)
+        line = await asyncio.wait_for(self.process.stdout.readline(), HANG_GUARD_S)
         assert line, (await self.process.communicate())[1].decode()
         self.ready = json.loads(line)
         return self.ready["address"]
@@ -35,7 +34,7 @@ class ServeProcess:
         return await self.wait()
 
     async def wait(self):
-        output, errors = await asyncio.wait_for(self.process.communicate(), END_TIMEOUT_S)
+        output, errors = await asyncio.wait_for(self.process.communicate(), HANG_GUARD_S)
         self.output, self.errors = output.decode(), errors.decode()
         return self.process.returncode
 

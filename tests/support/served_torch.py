@@ -15,9 +15,9 @@ from service.request import Delivery, StreamKey
 from service.results.wants import Wants
 from service.worker_pool import WorkerPool
 from tests.support import torch_models
+from tests.support.guard import HANG_GUARD_S
 from tests.support.requests import frame_request
 
-HANG_GUARD_S = 30.0
 ROW_BYTES = 5 * 7
 
 

@@ -16,8 +16,9 @@ from service.models.opening import open_version
 from service.models.repository import Repository
 from tests.support import fake_tensorrt
 from tests.support.fake_tensorrt import FakeGpu, FakeTensorrt, write_plan
+from tests.support.guard import HANG_GUARD_S
 from tests.support.real_server import ROW_BYTES
-from tests.support.version import HANG_GUARD_S, Workshop
+from tests.support.version import Workshop
 
 OPTIONS = ("on_mismatch", "ignore"), ("cuda_graphs", "off")
 

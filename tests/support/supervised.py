@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 
-HANG_GUARD_S = 30.0
+from tests.support.guard import HANG_GUARD_S
 
 
 class Served:

@@ -16,10 +16,10 @@ from service.pipeline.arena import Permits
 from service.pipeline.slots import SlotState
 from service.results.wants import Wants
 from service.worker_pool import WorkerPool
+from tests.support.guard import HANG_GUARD_S
 from tests.support.real_server import ROW_BYTES
 from tests.support.requests import frame_request
 
-HANG_GUARD_S = 10.0
 TENSORS = Wants(options=None, tensor_indices=(0,))
 
 

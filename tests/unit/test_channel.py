@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from service.channel import Channel, ChannelClosedError, ChannelStatistics
 from service.errors import InvariantError
-from tests.support.clock import HANG_GUARD_S, ManualClock
+from tests.support.clock import ManualClock
+from tests.support.guard import HANG_GUARD_S
 
 
 class ChannelRules(RuleBasedStateMachine):

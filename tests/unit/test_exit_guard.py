@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-HANG_GUARD_S = 30.0
+from tests.support.guard import HANG_GUARD_S
+
 BEGIN = """
 import ctypes, os, sys, threading
 from service.exit_guard import ExitGuard

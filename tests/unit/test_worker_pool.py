@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from service.worker_pool import Line, WorkerPool
-from tests.support.clock import HANG_GUARD_S
 from tests.support.front_end import ManualPool
+from tests.support.guard import HANG_GUARD_S
 
 
 class Gate:

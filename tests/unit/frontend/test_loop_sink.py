@@ -5,7 +5,7 @@ import threading
 from types import SimpleNamespace
 
 from service.frontend.loop_sink import LoopSink
-from tests.support.clock import HANG_GUARD_S
+from tests.support.guard import HANG_GUARD_S
 
 
 class CountingLoop:

@@ -11,7 +11,8 @@ from service.observe import admin
 from service.observe.admin import AdminServer, Download, Events, Page
 from service.observe.admin_thread import AdminThread
 from service.observe.live import Feed, event
-from tests.support.loops import HANG_GUARD_S, on_loop
+from tests.support.guard import HANG_GUARD_S
+from tests.support.loops import on_loop
 
 
 async def open_connection(address):

@@ -10,8 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from engines import open_device
 from service.errors import OverloadedError
 from service.pipeline.arena import INPUT_ALIGNMENT_BYTES, FrameArena, Permits
-from tests.support.clock import HANG_GUARD_S, ManualClock
+from tests.support.clock import ManualClock
 from tests.support.front_end import specs_of
+from tests.support.guard import HANG_GUARD_S
 
 
 class ArenaRules(RuleBasedStateMachine):
