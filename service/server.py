@@ -50,6 +50,7 @@ from service.observe.journal import Journal
 from service.observe.site import Site
 from service.observe.tracing import open_tracing
 from service.pipeline.arena import Permits
+from service.pipeline.execute import BeforeExecution
 from service.pipeline.turns import Turns
 from service.ready import Ready, write_whole
 from service.settings import ServeSettings, default_cache_folder, is_loopback
@@ -76,6 +77,7 @@ class Server:
         settings: all of them.
         clock: time.
         open_device: opens the devices of the models.
+        before_execution: for tests, see `service.pipeline.execute`.
         guard: called at the first fatal error, on the thread that met it: bounds what `close` may take.
     """
 
@@ -85,6 +87,7 @@ class Server:
         clock: Clock | None = None,
         open_device: OpenDevice = open_device_of_kind,
         guard: Callable[[], None] = lambda: None,
+        before_execution: BeforeExecution | None = None,
     ) -> None:
         self.settings = settings
         self.clock: Clock = clock or MonotonicClock()
@@ -116,6 +119,7 @@ class Server:
                 turns=Turns(len(os.sched_getaffinity(0)), self.clock),
                 journal=self.journal,
                 before_buffers=self._before_buffers,
+                before_execution=before_execution,
             ),
         )
         self._loader = ModelLoader(self.registry, self._rehearsal(open_device))

@@ -28,6 +28,7 @@ from service.models.warmup_samples import inputs_of
 from service.observe.journal import Journal, RequestJournal
 from service.observe.statistics import CountingSink, VersionStatistics
 from service.pipeline.arena import FrameArena, Permits
+from service.pipeline.execute import BeforeExecution
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.stage import OnFatal
 from service.pipeline.turns import ModelPriority, Turn, Turns
@@ -58,6 +59,7 @@ class VersionContext:
         cache_folder: keeps measured costs between runs; None keeps nothing.
         measuring: held by the model whose costs are measured: another one beside it would disturb that.
         before_buffers: called when the engines of a version are open, before its buffers are allocated.
+        before_execution: for tests, see `service.pipeline.execute`.
         journal: told about batches; None if nobody observes.
         turns: of the models that share the cores; None lets them all run at once.
     """
@@ -76,6 +78,7 @@ class VersionContext:
     journal: Journal | None = None
     measuring: threading.Lock = field(default_factory=threading.Lock)
     before_buffers: Callable[[], None] = lambda: None
+    before_execution: BeforeExecution | None = None
 
 
 def open_version(
@@ -228,6 +231,7 @@ def _open_lanes(
             journal=context.journal,
             priority=instance.priority,
             turn=turn,
+            before_execution=context.before_execution,
         )
         undo.callback(lane.close)
         lanes.append(lane)

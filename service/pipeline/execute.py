@@ -1,13 +1,18 @@
 """Stage 2: run the model. Enqueues only; on the host device the engine runs inside `enqueue` with the GIL released."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 
-from engines.device import Event
-from engines.engine import Engine
+from engines.device import DeviceStream, Event
+from engines.engine import Engine, EngineSpecs
 from service.pipeline.slots import Slot, SlotState
 from service.pipeline.stage import Stage, StageContext
 from service.pipeline.turns import Turn
 from service.request import Batch
+
+BeforeExecution = Callable[[EngineSpecs, Batch, Slot, DeviceStream], None]
+"""Called when a batch's inputs are uploaded and its execution is not enqueued. Thread: whoever executes the batch. For
+tests, which fill with a pattern what the execution must write (tests/support/dirt.py); none in service."""
 
 
 class ExecutingStage(Stage):
@@ -15,12 +20,19 @@ class ExecutingStage(Stage):
 
     Args:
         context: of the stage.
+        specs: of the engine.
         turn: the lane's place among the models of other priority; None where the device arbitrates itself.
+        before_execution: see there.
     """
 
-    def __init__(self, context: StageContext, turn: Turn | None) -> None:
+    def __init__(
+        self, context: StageContext, specs: EngineSpecs, turn: Turn | None, before_execution: BeforeExecution | None
+    ) -> None:
         super().__init__(context)
+        self.specs = specs
         self.turn = turn
+        self._before_execution = before_execution
+        self._execute = self.execute if before_execution is None else self._execute_after_hook
 
     @abstractmethod
     def execute(self, batch: Batch, slot: Slot) -> None:
@@ -31,16 +43,21 @@ class ExecutingStage(Stage):
         self.device_stream.wait(slot.uploaded)
         turn = self.turn
         if turn is None or not (turn.is_needed or turn.is_asked):  # what was asked for is taken, to be given back
-            self.execute(batch, slot)
+            self._execute(batch, slot)
             return
         was_busy, self.busy_since_ns = self.busy_since_ns, 0  # to wait for others is not to hang
         turn.take()
         if was_busy:
             self.busy_since_ns = self.clock.now_ns()
         try:
-            self.execute(batch, slot)
+            self._execute(batch, slot)
         finally:
             turn.give_back(has_next=self.has_next)
+
+    def _execute_after_hook(self, batch: Batch, slot: Slot) -> None:
+        assert self._before_execution is not None  # noqa: S101 - for mypy: bound only then
+        self._before_execution(self.specs, batch, slot, self.device_stream)
+        self.execute(batch, slot)
 
     def process(self, batch: Batch) -> None:
         """Work on one batch; of one that has failed already nothing is executed, so that no turn is needed."""
@@ -52,8 +69,14 @@ class ExecutingStage(Stage):
 class ExecuteStage(ExecutingStage):
     """Owns the engine while the lane runs."""
 
-    def __init__(self, context: StageContext, engine: Engine, turn: Turn | None = None) -> None:
-        super().__init__(context, turn)
+    def __init__(
+        self,
+        context: StageContext,
+        engine: Engine,
+        turn: Turn | None = None,
+        before_execution: BeforeExecution | None = None,
+    ) -> None:
+        super().__init__(context, engine.specs, turn, before_execution)
         self._engine = engine
 
     def event_before(self, slot: Slot) -> Event | None:

@@ -15,7 +15,7 @@ from service.errors import InvariantError
 from service.observe.journal import Journal
 from service.pipeline.d2h import D2hStage
 from service.pipeline.delivery import Delivery
-from service.pipeline.execute import ExecuteStage
+from service.pipeline.execute import BeforeExecution, ExecuteStage
 from service.pipeline.h2d import H2dStage
 from service.pipeline.slots import Slot, SlotPool
 from service.pipeline.stage import OnFatal, Stage, StageContext
@@ -47,6 +47,7 @@ class Pipeline:
         unbound_limit_bytes: most that the outputs of one unbound execution may hold.
         priority: of the model among those that share the device.
         turn: its place among them where the device does not arbitrate itself; closed with the pipeline.
+        before_execution: for tests, see `service.pipeline.execute`.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Pipeline:
         unbound_limit_bytes: int = UNBOUND_LIMIT_BYTES,
         priority: ModelPriority = ModelPriority(),  # noqa: B008 - frozen
         turn: Turn | None = None,
+        before_execution: BeforeExecution | None = None,
     ) -> None:
         self.index = index
         self.device = device
@@ -107,13 +109,13 @@ class Pipeline:
         self.execute: Stage
         if specs.is_fixed:
             self.h2d = H2dStage(contexts[0], specs.inputs)
-            self.execute = ExecuteStage(contexts[1], engine, turn)
+            self.execute = ExecuteStage(contexts[1], engine, turn, before_execution)
             self.d2h = D2hStage(contexts[2], specs.outputs, self.pool, Delivery(specs.outputs, model_version, finish))
         else:
             if not isinstance(engine, UnboundEngine):
                 raise InvariantError("an engine that runs only fixed shapes got others")
             self.h2d = UnboundH2d(contexts[0])
-            self.execute = UnboundExecute(contexts[1], engine, specs, unbound_limit_bytes, turn)
+            self.execute = UnboundExecute(contexts[1], engine, specs, unbound_limit_bytes, turn, before_execution)
             self.d2h = D2hStage(contexts[2], (), self.pool, UnboundDelivery(specs, model_version, finish))
         self.d2h.journal = journal
         self._turn = turn

@@ -21,7 +21,7 @@ from engines.errors import ExecutionError
 from service.errors import InvalidRequestError, InvariantError, OverloadedError
 from service.pipeline.arena import Permits
 from service.pipeline.delivery import Delivery
-from service.pipeline.execute import ExecutingStage
+from service.pipeline.execute import BeforeExecution, ExecutingStage
 from service.pipeline.slots import Slot, SlotState
 from service.pipeline.stage import Stage, StageContext
 from service.pipeline.turns import Turn
@@ -132,17 +132,17 @@ class UnboundExecute(ExecutingStage):
         specs: EngineSpecs,
         limit_bytes: int,
         turn: Turn | None = None,
+        before_execution: BeforeExecution | None = None,
     ) -> None:
-        super().__init__(context, turn)
+        super().__init__(context, specs, turn, before_execution)
         self._engine = engine
-        self._specs = specs
         self._limit_bytes = limit_bytes
 
     def execute(self, batch: Batch, slot: Slot) -> None:
         """Run. Raises ExecutionError if an output has another number of rows than the batch, or is too large."""
         self.device_stream.record(slot.execute_started)
-        outputs = self._engine.run(_join(batch, len(self._specs.inputs)))
-        if self._specs.has_batch_dimension and any(array.shape[:1] != (batch.rows,) for array in outputs):
+        outputs = self._engine.run(_join(batch, len(self.specs.inputs)))
+        if self.specs.has_batch_dimension and any(array.shape[:1] != (batch.rows,) for array in outputs):
             raise ExecutionError(f"an output has another first dimension than the {batch.rows} rows of the batch")
         if sum(nbytes_of(array) for array in outputs) > self._limit_bytes:
             raise ExecutionError(f"the outputs exceed {self._limit_bytes} bytes")

@@ -14,6 +14,7 @@ from engines.clock import MonotonicClock
 from engines.engine import Engine
 from engines.errors import BackendUnavailableError, MisuseError, ModelFileError
 from tests.support import models, passing_models
+from tests.support.dirt import PATTERNS
 from tests.support.rig import BoundSlot, Rig, random_rows, rig_of
 
 Oracle = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
@@ -93,6 +94,8 @@ CASES = [
     onnx_case("conv-two-threads", models.conv_net(), options={"intra_op_threads": "2"}, tolerance=1e-5),
     onnx_case("fixed-batch-1", models.conv_net(1), max_batch_size=None, tolerance=1e-5),
     onnx_case("no-batch", models.add_sub((4, 3)), max_batch_size=0),
+    onnx_case("fixed-batch-4", models.conv_net(4), tolerance=1e-5),
+    *(onnx_case(f"{name}-fixed-batch", passing_models.of_shape(4, 4)[name]) for name in passing_models.ROW_BY_ROW),
     *(onnx_case(name, model) for name, model in passing_models.with_batch().items()),
     *(onnx_case(f"{name}-no-batch", model, max_batch_size=0) for name, model in passing_models.of_shape(2, 4).items()),
     *simulated_cases("cpu"),
@@ -179,6 +182,18 @@ def test_the_outputs_of_a_slot_stay_until_it_runs_again_whatever_other_slots_run
                 other.compute.sync()
                 other.end(other_size)
         assert_agree(case, kept.end(size), case.oracle(inputs))
+
+
+@pytest.mark.parametrize("dirt", PATTERNS)
+def test_nothing_that_lay_in_memory_is_in_an_answer(case, rig, engine, dirt):
+    """Outputs and the inputs beyond the batch are dirtied before each execution, by graph or not."""
+    slots = [BoundSlot(rig, engine, index) for index in range(2)]
+    engine.warm_up(all_sizes(engine)[::2], slots[0].compute)
+    slots[0].compute.sync()
+    for batch_size in (*all_sizes(engine), *reversed(all_sizes(engine))):
+        for slot in slots:
+            inputs = random_inputs(engine, batch_size, seed=batch_size)
+            assert_agree(case, slot.run(inputs, dirt), case.oracle(inputs))
 
 
 def test_a_size_that_was_not_warmed_up_still_runs(case, rig, engine):

@@ -12,6 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.models import Dim, build, tensor
 
+ROW_BY_ROW = ("echo", "echo-beside", "chain", "between", "no-op", "loop-of-one", "loop-that-passes")
+"""Those of `of_shape` whose rows do not depend on each other, and on nothing else."""
+
 
 def echo(shape: Sequence[Dim] = ("batch", 4), onnx_type: int = TensorProto.FLOAT) -> onnx.ModelProto:
     """x -> x: the output is the input, and there is nothing to compute."""

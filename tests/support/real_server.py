@@ -182,11 +182,12 @@ async def eventually(condition):
 
 
 @asynccontextmanager
-async def real_server(*repositories, devices=None, is_checked=True, **settings):
+async def real_server(*repositories, devices=None, is_checked=True, before_execution=None, **settings):
     """A server that serves the repositories (none: the bundled one) on a free port; ends as `forebay serve` would.
 
     Args:
         devices: opens devices; the default opens real ones.
+        before_execution: called before every batch runs, see service.pipeline.execute.
         is_checked: whether the server must be quiescent when the block ends, and end with 0.
         settings: of the server. Loads are not rehearsed unless they say so: tests/rpc/test_rehearsals.py does that.
     """
@@ -198,7 +199,8 @@ async def real_server(*repositories, devices=None, is_checked=True, **settings):
         "worker_threads": 2,
     }
     given = ServeSettings(**{**defaults, "model_repository": repositories, **settings})
-    server = Server(given) if devices is None else Server(given, open_device=devices)
+    parts = {} if devices is None else {"open_device": devices}
+    server = Server(given, before_execution=before_execution, **parts)
     try:
         ready = await server.start()
         async with grpc.aio.insecure_channel(ready.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:

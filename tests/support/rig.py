@@ -11,6 +11,7 @@ from engines import open_engine
 from engines.clock import Clock, MonotonicClock
 from engines.device import Device
 from engines.engine import Engine, SlotBuffers, TensorSpec
+from tests.support.dirt import spread
 
 T = TypeVar("T")
 
@@ -91,19 +92,22 @@ class BoundSlot:
         self.uploaded, self.executed, self.downloaded = rig.event(), rig.event(), rig.event()
         engine.bind(self.buffers)
 
-    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def run(self, inputs: Sequence[np.ndarray], dirt: int | None = None) -> list[np.ndarray]:
         """Send `inputs`, each of shape (batch_size, ...), through the device; returns copies of the outputs."""
-        self.begin(inputs)
+        self.begin(inputs, dirt)
         return self.end(len(inputs[0]) if self.engine.specs.has_batch_dimension else 1)
 
-    def begin(self, inputs: Sequence[np.ndarray]) -> None:
-        """Upload `inputs` and enqueue their execution."""
+    def begin(self, inputs: Sequence[np.ndarray], dirt: int | None = None) -> None:
+        """Upload `inputs` and enqueue their execution, if `dirt` is given over memory that is full of it."""
         batch_size = len(inputs[0]) if self.engine.specs.has_batch_dimension else 1
         for host, device, values in zip(self.host_in, self.buffers.inputs, inputs, strict=True):
             host.write_view()[: values.nbytes] = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
             self.h2d.copy_h2d(device, host, values.nbytes)
         self.h2d.record(self.uploaded)
         self.compute.wait(self.uploaded)
+        if dirt is not None:
+            beyond = [values.nbytes for values in inputs]
+            spread(self.compute, dirt, self.host_out, self.buffers.outputs, self.buffers.inputs, beyond)
         self.engine.enqueue(self.index, batch_size, self.compute)
         self.compute.record(self.executed)
 

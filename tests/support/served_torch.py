@@ -48,16 +48,25 @@ def write_repository(root: Path, kind: str, count: int = 2) -> Path:
     return root
 
 
-def serve(root: Path, requests: int, *, cpu_fallback: bool = False, look=lambda version: None):
+def serve(root: Path, requests: int, *, cpu_fallback: bool = False, look=lambda version: None, before_execution=None):
     """Send so many rows from 4 streams; return (rows, completions in the order of the rows).
 
-    `look` sees the version when all is answered.
+    `look` sees the version when all is answered; `before_execution` is called before every batch runs.
     """
     clock, answers, fatal, ids = MonotonicClock(), Answers(), [], count(1)
     (entry,) = Repository([root]).models()
     description = describe(entry, cpu_fallback=cpu_fallback)
     pool = WorkerPool(1, fatal.append)
-    context = VersionContext(clock, pool, answers, Permits(requests), fatal.append, {}, cpu_fallback=cpu_fallback)
+    context = VersionContext(
+        clock,
+        pool,
+        answers,
+        Permits(requests),
+        fatal.append,
+        {},
+        cpu_fallback=cpu_fallback,
+        before_execution=before_execution,
+    )
     rows = np.random.default_rng(0).integers(0, 256, (requests, 5, 7)).astype(np.uint8)
     try:
         version = open_version(description, "1", model_file(entry, 1, description), context)

@@ -43,6 +43,17 @@ class PixelSum(torch.nn.Module):
         return wide.transpose(1, 2), wide.sum((1, 2)).to(torch.int64)
 
 
+class Echo(torch.nn.Module):
+    """Its input twice, another view of it, and a constant: outputs that lie in memory of other tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.arange(4, dtype=torch.float32))
+
+    def forward(self, x):
+        return x, x.flip(1), x, self.weight.expand(x.shape[0], 4)
+
+
 class Doubled(torch.nn.Module):
     """Exact in every floating type."""
 
@@ -82,6 +93,14 @@ def write_pixels(folder: Path) -> Path:
     return export(PixelSum(), (torch.zeros(2, 5, 7, dtype=torch.uint8),), folder / "model.pt2")
 
 
+def write_echo(folder: Path) -> Path:
+    return export(Echo(), (torch.zeros(2, 4),), folder / "model.pt2")
+
+
+def write_echo_script(folder: Path) -> Path:
+    return script(Echo(), folder / "model.pt")
+
+
 def write_script(folder: Path) -> Path:
     return script(AddSub(), folder / "model.pt")
 
@@ -109,12 +128,18 @@ def torch_cases(device: str) -> list[EngineCase]:
         wide = inputs[0].astype("int32")
         return [wide.transpose(0, 2, 1), wide.sum((1, 2)).astype("int64")]
 
+    def echoed(inputs):
+        (x,) = inputs
+        return [x, x[:, ::-1], x, np.tile(np.arange(4, dtype=np.float32), (len(x), 1))]
+
     inputs = {"inputs": "first:INT32:16;second:INT32:16"}
     cases = [
         case("conv", lambda values: models.reference(conv, values), write_conv, max_batch_size=8, tolerance=1e-4),
         case("add-sub", lambda values: models.reference(add_sub, values), write_add_sub),
         case("pixels", pixel_sum, write_pixels, max_batch_size=None),
         case("torchscript", lambda values: models.reference(add_sub, values), write_script, options=inputs),
+        case("echo", echoed, write_echo),
+        case("echo-torchscript", echoed, write_echo_script, options={"inputs": "x:FP32:4"}),
     ]
     if device == "cuda":
         plain = {"cuda_graphs": "off"}

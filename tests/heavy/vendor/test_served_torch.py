@@ -2,7 +2,10 @@
 
 import warnings
 
+import numpy as np
 import pytest
+
+from tests.support.dirt import PATTERNS, Dirt
 
 torch = pytest.importorskip("torch")
 served_torch = pytest.importorskip("tests.support.served_torch", exc_type=ImportError)
@@ -16,6 +19,16 @@ def test_every_request_gets_its_own_row(tmp_path, kind):
     rows, completions = served_torch.serve(root, 64, cpu_fallback=kind == "KIND_GPU")
     for row, completion in zip(rows, completions, strict=True):
         assert completion.error is None
+        assert completion.outputs[1].tolist() == [int(row.sum())]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_nothing_that_lay_in_memory_is_in_an_answer(tmp_path, pattern):
+    root, dirt = served_torch.write_repository(tmp_path / "models", "KIND_CPU"), Dirt(pattern)
+    rows, completions = served_torch.serve(root, 64, before_execution=dirt)
+    assert dirt.executions > 0
+    for row, completion in zip(rows, completions, strict=True):
+        np.testing.assert_array_equal(completion.outputs[0][0], row.astype(np.int32).T)
         assert completion.outputs[1].tolist() == [int(row.sum())]
 
 
