@@ -171,6 +171,8 @@ def _models(settings: ServeSettings, environment: Mapping[str, str]) -> Iterator
         scan = registry.repository.scan()
         for problem in scan.problems:
             yield Finding("model", "fault", problem, "see there")
+        for line in (*scan.passed_over, *(line for entry in scan.models for line in entry.passed_over)):
+            yield Finding("model", "warning", line, "rename it, or move it out of the repository")
         for entry in scan.models:
             try:
                 registry.load(entry)

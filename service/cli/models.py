@@ -91,7 +91,8 @@ def check(
         for finding in findings:
             for line in finding.warnings:
                 typer.echo(f"warning  {line}")
-            typer.echo(f"error    {finding.problem}" if finding.problem else f"ok       {finding.summary}")
+            if finding.problem or finding.summary:
+                typer.echo(f"error    {finding.problem}" if finding.problem else f"ok       {finding.summary}")
     if any(finding.problem for finding in findings):
         raise typer.Exit(exit_codes.FAILED)
 

@@ -13,8 +13,9 @@ from engines.engine import EngineSpecs, TensorSpec
 from engines.errors import EngineError
 from service.clock import MonotonicClock
 from service.models.completion import complete
-from service.models.config import describe, model_file, serving_versions
+from service.models.config import describe
 from service.models.description import ModelDescription
+from service.models.files import model_file, serving_versions
 from service.models.placing import open_device_of_kind, open_instance, open_placed
 from service.models.repository import ModelEntry, Repository, RepositoryError
 from service.models.warmup_samples import inputs_of
@@ -25,10 +26,10 @@ class Finding:
     """What is to be said of one version, or of a model none of whose versions could be looked at.
 
     Attributes:
-        model: name; empty if not even that is known.
+        model: name; empty if not even that is known, or for what is said of the repository.
         version: decimal number, or empty.
         problem: why it cannot be served; empty if it can.
-        summary: what it takes and gives.
+        summary: what it takes and gives; empty if only warnings are to be given.
         warnings: what its configuration asks for in vain.
     """
 
@@ -46,6 +47,8 @@ def check_repositories(paths: Sequence[Path], *, cpu_fallback: bool = False) -> 
     except RepositoryError as error:
         return [Finding("", problem=str(error))]
     findings = [Finding("", problem=problem) for problem in scan.problems]
+    if scan.passed_over:
+        findings.append(Finding("", warnings=scan.passed_over))
     for entry in scan.models:
         findings += _check_model(entry, cpu_fallback=cpu_fallback)
     return findings
@@ -61,13 +64,13 @@ def _check_model(entry: ModelEntry, *, cpu_fallback: bool) -> list[Finding]:
 
 
 def _check_version(entry: ModelEntry, number: int, description: ModelDescription, *, cpu_fallback: bool) -> Finding:
-    version, warnings = str(number), description.warnings
+    version, warnings = str(number), (*entry.passed_over, *description.warnings)
     clock = MonotonicClock()
     try:
         path = model_file(entry, number, description)
         placed = open_placed(description, open_device_of_kind, clock, cpu_fallback=cpu_fallback)
         with closing(placed):
-            warnings = placed.description.warnings
+            warnings = (*entry.passed_over, *placed.description.warnings)
             summary = ""
             for device in placed.devices.values():
                 with closing(open_instance(placed.description, path, device, clock, {})) as engine:

@@ -10,7 +10,6 @@ import difflib
 import re
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from engines.options import KNOWN_OPTIONS
@@ -18,6 +17,7 @@ from forebay.wire.model_config_pb2 import ModelConfig
 from service.models.config_text import MAX_LABELS_BYTES, ConfigError, read_config, read_text
 from service.models.description import BatchingOptions, ClassificationTask, DetectionTask, ModelDescription, Task
 from service.models.fields import refusals_of, warnings_of
+from service.models.files import backend_of_files
 from service.models.instances import check_gpu, device_kind_of, group_warnings, groups_of
 from service.models.parameters import OwnParameters, read_parameters
 from service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
@@ -34,12 +34,6 @@ BACKEND_BY_PLATFORM = {
     "onnxruntime_onnx": "onnxruntime",
     "tensorrt_plan": "tensorrt",
     "pytorch_libtorch": "torch",
-}
-FILENAMES = {
-    "onnxruntime": ("model.onnx",),
-    "tensorrt": ("model.plan",),
-    "torch": ("model.pt2", "model.pt"),
-    "simulated": (),
 }
 MAX_BATCH_SIZE = 4096
 
@@ -129,43 +123,6 @@ class _Problems(AbstractContextManager[None]):
             raise ConfigError(self._prefix + "; ".join(str(error).removeprefix(self._prefix) for error in self._found))
 
 
-def model_file(entry: ModelEntry, version: int, description: ModelDescription) -> Path | None:
-    """Return the model file of a version; None if the backend needs none.
-
-    Raises:
-        RepositoryError: the file is missing, or a link that leads out of the repository.
-    """
-    if description.backend == "simulated":
-        return None
-    names = (description.model_filename,) if description.model_filename else FILENAMES[description.backend]
-    for name in names:
-        if (path := entry.file(str(version), name)) is not None:
-            return path
-    there = [name for usual in FILENAMES.values() for name in usual if entry.file(str(version), name) is not None]
-    found = f"; {' and '.join(there)} is there: name its backend in {CONFIG_NAME}" if there else ""
-    raise RepositoryError(f"{entry.name}/{version}: no {' or '.join(names)}{found or ': put the model file there'}")
-
-
-def serving_versions(entry: ModelEntry, description: ModelDescription) -> tuple[int, ...]:
-    """Return the versions that the version policy selects, rising. A simulated model without folders has version 1.
-
-    Raises:
-        RepositoryError: the policy selects none.
-    """
-    versions = entry.versions or ((1,) if description.backend == "simulated" else ())
-    policy = description.config.version_policy
-    match policy.WhichOneof("policy_choice"):
-        case "all":
-            chosen = versions
-        case "specific":
-            chosen = tuple(version for version in versions if version in set(policy.specific.versions))
-        case _:
-            chosen = versions[-(policy.latest.num_versions or 1) :]
-    if not chosen:
-        raise RepositoryError(f"{entry.name}: no version to serve: there are {list(versions) or 'none'}")
-    return chosen
-
-
 def _check_name(config: ModelConfig, entry: ModelEntry, filename: str) -> None:
     if config.name not in ("", entry.name):
         raise ConfigError(
@@ -193,7 +150,7 @@ def _backend(config: ModelConfig, entry: ModelEntry, filename: str) -> str:
         raise ConfigError(
             f"{filename}: backend {config.backend!r} and platform {config.platform!r} differ: leave one out"
         )
-    return named or platform or _backend_of_files(config, entry)
+    return named or platform or backend_of_files(config, entry)
 
 
 def _lookup(value: str, known: dict[str, str], field: str, filename: str) -> str | None:
@@ -202,27 +159,6 @@ def _lookup(value: str, known: dict[str, str], field: str, filename: str) -> str
         hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
         raise ConfigError(f"{filename}: unknown {field} {value!r}: {hint}")
     return known.get(value)
-
-
-def _backend_of_files(config: ModelConfig, entry: ModelEntry) -> str:
-    """Derive the backend from the name of the model file, in the newest version."""
-    if config.default_model_filename:
-        suffix = "." + config.default_model_filename.rpartition(".")[2]
-        found = [backend for backend, names in FILENAMES.items() if any(name.endswith(suffix) for name in names)]
-    else:
-        newest = [str(version) for version in entry.versions[-1:]]
-        found = [
-            backend
-            for backend, names in FILENAMES.items()
-            if any(entry.file(version, name) is not None for version in newest for name in names)
-        ]
-    if len(found) == 1:
-        return found[0]
-    what = "more than one model file" if found else "no model file"
-    names = ", ".join(name for usual in FILENAMES.values() for name in usual)
-    raise RepositoryError(
-        f"{entry.name}: {what} ({names}) in the newest version: name the backend in {entry.name}/{CONFIG_NAME}"
-    )
 
 
 def _max_batch_size(config: ModelConfig, filename: str) -> int | None:
@@ -292,8 +228,13 @@ def _labels(config: ModelConfig, entry: ModelEntry, filename: str) -> dict[str, 
         text = read_text(entry, name, MAX_LABELS_BYTES)
         if text is None:
             raise ConfigError(f"{filename}: label_filename {name!r} is not in the folder {entry.name}: put it there")
-        labels[output.name] = tuple(line.strip() for line in text.splitlines())
+        labels[output.name] = _lines(text)
     return labels
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    """Split at LF and CRLF alone: a label may hold any other character that Unicode calls the end of a line."""
+    return tuple(line.strip() for line in text.removesuffix("\n").split("\n")) if text else ()
 
 
 def _warnings(config: ModelConfig, backend: str) -> list[str]:

@@ -26,10 +26,11 @@ from forebay.wire.model_config_pb2 import ModelConfig
 from service.errors import UnknownModelError
 from service.models.attempts import Attempt, Attempts
 from service.models.config_text import ConfigError
+from service.models.fingerprints import Fingerprints, fingerprints_of
 from service.models.load_queue import LoadQueue, QueueClosedError
 from service.models.loader import ModelLoader
 from service.models.registry import ModelRegistry
-from service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError, readable
+from service.models.repository import CONFIG_NAME, ModelEntry, Repository, RepositoryError, Scan
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +41,6 @@ GIVEN_UP = "unloaded while it was loading"
 SHUTTING_DOWN = "the server is shutting down"
 _FOLDERS = re.compile(r"""(?<=['"])/(?:[^/'"\n]*/)*|(?<![\w.])/(?:(?:[^/:'"\n]|:(?!\s))*/)*""")
 """Up to the closing quote, or else to the end of the part of a sentence: names of folders may have spaces."""
-Fingerprints = dict[str, frozenset[tuple[str, int, int]]]
 
 
 class LoadError(Exception):
@@ -88,6 +88,7 @@ class ModelLifecycle:
         self._notes: dict[str, tuple[State, str]] = {}  # by model: LOADING, or why it is UNAVAILABLE
         self._loaded: dict[str, Fingerprints] = {}  # poll: of what serves, as it was just before it was loaded
         self._tried: dict[str, Fingerprints] = {}  # poll: of what was last tried, whatever came of it
+        self._told: frozenset[str] = frozenset()  # what the last look found wrong. Thread: of start, then of polling
 
     def start(self) -> None:
         """Load what is to be served from the start, one after the other, without rehearsals: the operator's own models.
@@ -98,9 +99,12 @@ class ModelLifecycle:
         if self.mode == "explicit" and ALL_MODELS not in self._wanted:
             entries = [repository.model(name) for name in self._wanted]
         else:
-            entries = repository.models()
+            scan = self._scan(repository)
+            if scan.problems:
+                raise RepositoryError(scan.problems[0])
+            entries = list(scan.models)
         for entry in entries:
-            seen = _fingerprints(entry)
+            seen = fingerprints_of(entry)
             attempt = self._attempts.begin(entry.name)
             self._loader.load(attempt, entry, is_rehearsed=False)
             self._attempts.end(attempt)
@@ -139,12 +143,10 @@ class ModelLifecycle:
     def look(self) -> list[Future[None]]:
         """Look at the folders, and return what is under way because of it. What is at work on a model goes first."""
         try:
-            scan = self._registry.repository.scan()
+            scan = self._scan(self._registry.repository)
         except RepositoryError as error:
-            log.warning("model repository", detail=str(error))
+            self._tell((str(error),))
             return []
-        for problem in scan.problems:
-            log.warning("model repository", detail=problem)
         entries = {entry.name: entry for entry in scan.models}
         # A folder that is there and broken is not gone: what was served from it serves on.
         gone = (set(self._registry.versions()) | set(self._tried)) - set(entries) - scan.broken
@@ -177,6 +179,19 @@ class ModelLifecycle:
                     states.append(ModelState(name, "", state, reason))
         return sorted(states, key=lambda state: (state.name, state.version))
 
+    def _scan(self, repository: Repository) -> Scan:
+        """Look at the folders, and log what is wrong with them unless the last look found the same."""
+        scan = repository.scan()
+        versions = (line for entry in scan.models for line in entry.passed_over)
+        self._tell((*scan.problems, *scan.passed_over, *versions))
+        return scan
+
+    def _tell(self, lines: tuple[str, ...]) -> None:
+        for line in lines:
+            if line not in self._told:
+                log.warning("model repository", detail=line)
+        self._told = frozenset(lines)
+
     def _load_named(self, attempt: Attempt, config_json: str | None) -> None:
         name = attempt.name
         try:
@@ -208,7 +223,7 @@ class ModelLifecycle:
         """Load a model anew if its folder is not what was last tried; keep the versions whose files serve already."""
         attempt = self._attempts.begin(entry.name)
         try:
-            seen = _fingerprints(entry)
+            seen = fingerprints_of(entry)
             if seen == self._tried.get(entry.name):
                 return
             self._tried[entry.name] = seen
@@ -253,24 +268,3 @@ def _parse_json(text: str, name: str) -> ModelConfig:
         raise ConfigError(f"{name}/{CONFIG_NAME}: the configuration in the request: {str(error)[:200]}") from None
     config.name = config.name or name
     return config
-
-
-def _fingerprints(entry: ModelEntry) -> Fingerprints:
-    """Return what changes when a file does: by version folder, and under "" for the files beside them.
-
-    Taken before a model is loaded: a file that changes while it is read is then seen by the next look.
-    """
-    versions = {str(number) for number in entry.versions}
-    found: dict[str, set[tuple[str, int, int]]] = {"": set(), **{number: set() for number in versions}}
-    with readable(entry.name):
-        paths = list(entry.path.rglob("*"))
-    for path in paths:
-        try:
-            if path.is_file():
-                first = path.relative_to(entry.path).parts[0]
-                status = path.stat()
-                relative = str(path.relative_to(entry.path))
-                found[first if first in versions else ""].add((relative, status.st_size, status.st_mtime_ns))
-        except OSError:
-            continue  # it went while we looked: the next look sees that
-    return {number: frozenset(files) for number, files in found.items()}

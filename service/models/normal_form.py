@@ -5,8 +5,8 @@ from typing import cast
 from engines.datatypes import NAME_BY_DTYPE
 from engines.engine import EngineSpecs, TensorSpec
 from forebay.wire.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelInstanceGroup, ModelOutput
-from service.models.config import FILENAMES
 from service.models.description import ModelDescription
+from service.models.files import FILENAMES
 
 PLATFORM_BY_BACKEND = {
     "onnxruntime": "onnxruntime_onnx",

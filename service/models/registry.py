@@ -15,7 +15,8 @@ import structlog
 import service
 from forebay.wire.model_config_pb2 import ModelConfig
 from service.errors import UnknownModelError
-from service.models.config import describe, model_file, serving_versions
+from service.models.config import describe
+from service.models.files import model_file, serving_versions
 from service.models.opening import VersionContext, open_version
 from service.models.repository import ModelEntry, Repository, RepositoryError, readable
 from service.models.version import ModelVersion

@@ -25,7 +25,8 @@ from engines import import_engine
 from engines.errors import EngineError
 from forebay.wire.model_config_pb2 import ModelConfig
 from service.clock import MonotonicClock
-from service.models.config import describe, model_file, serving_versions
+from service.models.config import describe
+from service.models.files import model_file, serving_versions
 from service.models.memory import MemoryAccount
 from service.models.opening import VersionContext, open_version
 from service.models.repository import Repository, RepositoryError

@@ -19,11 +19,18 @@ MAX_VERSION = 2**63 - 1
 MAX_NAME_BYTES = 255  # of file systems
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 MAX_SHOWN = 128  # letters of a wrong name in a message: it may be a client's
-VERSION_NAME = re.compile(r"[0-9]+", re.ASCII)
+VERSION_NAME = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
+MAY_BE_VERSION = re.compile(r"-?[0-9]", re.ASCII)  # passed over with a warning, where `warmup` needs none
+_NO_VERSION = f"is no version, which is a number from 1 to {MAX_VERSION} without leading zeros"
+_MODEL_FILE = "model."
 
 
 class RepositoryError(Exception):
     """A folder, a name or a file of a model repository is not as it has to be; the message says how to mend it."""
+
+
+class NoModelError(RepositoryError):
+    """A folder has nothing of a model: no configuration, no version, no model file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +42,14 @@ class ModelEntry:
         path: of the folder.
         versions: numbers of the version folders, rising.
         root: the repository it lies in, resolved.
+        passed_over: one line for each folder that may be meant as a version and is none.
     """
 
     name: str
     path: Path
     versions: tuple[int, ...]
     root: Path
+    passed_over: tuple[str, ...] = ()
 
     def file(self, *parts: str) -> Path | None:
         """Return the path of a file below the model's folder, or None if there is none.
@@ -67,12 +76,14 @@ class Scan:
     Attributes:
         models: usable entries, by name.
         problems: one line for each folder that looks like a model and is none.
-        broken: the names of these folders.
+        broken: names of folders that are there and cannot be used, for whichever reason.
+        passed_over: one line for each folder that cannot be a model, such as `lost+found` or `@eaDir`.
     """
 
     models: tuple[ModelEntry, ...]
     problems: tuple[str, ...]
     broken: frozenset[str] = frozenset()
+    passed_over: tuple[str, ...] = ()
 
 
 class Repository:
@@ -88,7 +99,7 @@ class Repository:
         self._roots = tuple(path.resolve() for path in paths)
 
     def models(self) -> list[ModelEntry]:
-        """Return every model, by name.
+        """Return every model, by name. Folders that cannot be one are passed over.
 
         Raises:
             RepositoryError: on the first folder that is not as it has to be; `scan` tells them all.
@@ -112,9 +123,10 @@ class Repository:
         return _entry(found[0], name)
 
     def scan(self) -> Scan:
-        """Return every model and every problem. Files, hidden folders and `__pycache__` are passed over."""
+        """Return every model, every problem. Files, hidden folders and `__pycache__` are passed over in silence."""
         entries: list[ModelEntry] = []
         problems: list[str] = []
+        passed_over: list[str] = []
         broken: set[str] = set()
         names: set[str] = set()
         for root in self._roots:
@@ -122,16 +134,20 @@ class Repository:
                 names.update(folder.name for folder in root.iterdir() if _may_be_model(folder))
         for name in sorted(names):
             if not MODEL_NAME.fullmatch(name):
-                problems.append(
-                    f"{name!r} cannot be a model's name: use letters, digits, '_', '-' and '.', at most 128"
+                passed_over.append(
+                    f"{name!r} is passed over, since it cannot be a model's name: letters, digits, '_', '-' and '.', "
+                    "at most 128"
                 )
                 continue
             try:
                 entries.append(self.model(name))
+            except NoModelError as error:
+                passed_over.append(f"{name!r} is passed over: {error}")
+                broken.add(name)
             except RepositoryError as error:
                 problems.append(str(error))
                 broken.add(name)
-        return Scan(tuple(entries), tuple(problems), frozenset(broken))
+        return Scan(tuple(entries), tuple(problems), frozenset(broken), tuple(passed_over))
 
 
 def _may_be_model(folder: Path) -> bool:
@@ -141,27 +157,25 @@ def _may_be_model(folder: Path) -> bool:
 def _entry(root: Path, name: str) -> ModelEntry:
     path = root / name
     _check_inside(path, root, name)
+    versions: list[int] = []
+    others: list[str] = []
     with readable(name):
-        versions = tuple(sorted(_version(root, name, folder) for folder in path.iterdir() if _is_version(folder)))
+        for folder in path.iterdir():
+            if MAY_BE_VERSION.match(folder.name) is None or not folder.is_dir():
+                continue
+            _check_inside(folder, root, f"{name}/{folder.name}")
+            if VERSION_NAME.fullmatch(folder.name) and int(folder.name) <= MAX_VERSION:
+                versions.append(int(folder.name))
+            else:
+                others.append(folder.name)
+    passed_over = tuple(f"{name}/{other[:MAX_SHOWN]} {_NO_VERSION}" for other in sorted(others))
     if not versions and not (path / CONFIG_NAME).exists():
-        raise RepositoryError(f"{name}: no {CONFIG_NAME} and no version folder: put the model file in {name}/1")
-    return ModelEntry(name, path, versions, root)
-
-
-def _is_version(folder: Path) -> bool:
-    return VERSION_NAME.fullmatch(folder.name) is not None and folder.is_dir()
-
-
-def _version(root: Path, name: str, folder: Path) -> int:
-    relative = f"{name}/{folder.name}"
-    _check_inside(folder, root, relative)
-    digits = folder.name
-    version = int(digits[:20])
-    if digits.startswith("0"):
-        raise RepositoryError(f"{relative}: versions are numbers from 1 without leading zeros: rename the folder")
-    if len(digits) > len(str(MAX_VERSION)) or version > MAX_VERSION:
-        raise RepositoryError(f"{name}: a version is above {MAX_VERSION}: rename the folder")
-    return version
+        if passed_over:
+            raise RepositoryError(f"{passed_over[0]}: rename the folder")
+        is_meant = any(file.name.startswith(_MODEL_FILE) for file in path.iterdir())
+        kind = RepositoryError if is_meant else NoModelError
+        raise kind(f"{name}: no {CONFIG_NAME} and no version folder: put the model file in {name}/1")
+    return ModelEntry(name, path, tuple(sorted(versions)), root, passed_over)
 
 
 @contextmanager

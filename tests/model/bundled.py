@@ -10,8 +10,9 @@ import onnxruntime
 from engines import open_device
 from engines.clock import MonotonicClock
 from service.models.completion import complete
-from service.models.config import describe, model_file
+from service.models.config import describe
 from service.models.description import ModelDescription
+from service.models.files import model_file
 from service.models.repository import Repository
 from tests.support.rig import rig_of
 

@@ -8,6 +8,7 @@ import threading
 import grpc
 import numpy as np
 import pytest
+import structlog
 from onnx import TensorProto, helper, numpy_helper
 
 from engines.device_simulated import SimulatedDevice
@@ -220,12 +221,58 @@ async def test_polling_keeps_what_serves_when_its_folder_breaks_and_takes_it_up_
         assert running.version("simple") is before
         state, reason = (await states(stub_of(running)))[("simple", "")]
         assert state == "UNAVAILABLE"
-        assert reason.startswith("simple: no model file (model.onnx, ")
+        assert reason == "simple/2: no model.onnx: put the model file there"
         add_sub(tmp_path, version=2)
         await asyncio.to_thread(lifecycle.poll)
         assert running.version("simple").version == "2"
         await eventually(lambda: not running.server.registry.unloading())
         assert await states(stub_of(running)) == {("simple", "2"): ("READY", "")}
+
+
+@on_loop
+async def test_polling_serves_on_while_a_folder_is_emptied_and_filled_again(tmp_path):
+    add_sub(tmp_path)
+    async with real_server(tmp_path, model_control_mode="poll", repository_poll_s=3600) as running:
+        lifecycle, before = running.server.lifecycle, running.version("simple")
+        (tmp_path / "simple" / "1").rename(tmp_path / ".old")
+        await asyncio.to_thread(lifecycle.poll)
+        assert running.version("simple") is before
+        add_sub(tmp_path)
+        await asyncio.to_thread(lifecycle.poll)
+        assert running.version("simple") is not before
+
+
+@on_loop
+async def test_polling_follows_a_version_that_is_a_link(tmp_path):
+    for number in (1, 2):
+        models.save(models.identity(("batch", number)), tmp_path / ".data" / str(number) / "model.onnx")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "1").symlink_to(tmp_path / ".data" / "1")
+    async with real_server(tmp_path, model_control_mode="poll", repository_poll_s=3600) as running:
+        (tmp_path / "next").symlink_to(tmp_path / ".data" / "2")
+        (tmp_path / "next").replace(tmp_path / "m" / "1")
+        await asyncio.to_thread(running.server.lifecycle.poll)
+        assert running.version("m").specs.inputs[0].shape == (2,)
+        models.save(models.identity(("batch", 7)), tmp_path / ".data" / "2" / "model.onnx")
+        await asyncio.to_thread(running.server.lifecycle.poll)
+        assert running.version("m").specs.inputs[0].shape == (7,)
+
+
+@on_loop
+async def test_what_a_look_finds_wrong_is_told_once(tmp_path):
+    add_sub(tmp_path)
+    for name in ("lost+found", "@eaDir", "simple/02"):
+        (tmp_path / name).mkdir()
+    with structlog.testing.capture_logs() as logs:
+        async with real_server(tmp_path, model_control_mode="poll", repository_poll_s=3600) as running:
+            for _ in range(3):
+                await asyncio.to_thread(running.server.lifecycle.poll)
+            (tmp_path / "@eaDir").rmdir()
+            await asyncio.to_thread(running.server.lifecycle.poll)
+            (tmp_path / "@eaDir").mkdir()
+            await asyncio.to_thread(running.server.lifecycle.poll)
+    details = [line["detail"].split()[0] for line in logs if line["event"] == "model repository"]
+    assert sorted(details) == ["'@eaDir'", "'@eaDir'", "'lost+found'", "simple/02"]
 
 
 @on_loop

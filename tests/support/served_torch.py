@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from engines.clock import MonotonicClock
-from service.models.config import describe, model_file
+from service.models.config import describe
+from service.models.files import model_file
 from service.models.opening import VersionContext, open_version
 from service.models.repository import Repository
 from service.pipeline.arena import Permits

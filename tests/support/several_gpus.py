@@ -11,7 +11,8 @@ import numpy as np
 from engines.clock import MonotonicClock
 from engines.device_simulated import Machine
 from engines.trt import library
-from service.models.config import describe, model_file
+from service.models.config import describe
+from service.models.files import model_file
 from service.models.opening import open_version
 from service.models.repository import Repository
 from tests.support import fake_tensorrt

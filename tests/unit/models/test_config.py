@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from forebay.wire.model_config_pb2 import ModelConfig
-from service.models.config import describe, model_file, serving_versions
+from service.models.config import describe
 from service.models.description import BatchingOptions, ClassificationTask, DetectionTask
+from service.models.files import model_file, serving_versions
 from service.models.instances import Instance
 from service.models.parameters import OWN_KEYS
 from service.models.repository import Repository, RepositoryError
@@ -14,8 +15,9 @@ from service.pipeline.turns import ModelPriority
 def entry(tmp_path, text=None, files=("1/model.onnx",)):
     for name in files:
         path = tmp_path / "m" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("person\ncar\n" if name.endswith("txt") else "")
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.write_text("person\ncar\n" if name.endswith("txt") else "")
     if text is not None:
         (tmp_path / "m").mkdir(exist_ok=True)
         (tmp_path / "m" / "config.pbtxt").write_text(text)
@@ -366,8 +368,11 @@ def test_a_configuration_that_cannot_be_served_is_told_with_its_fix(tmp_path, te
 @pytest.mark.parametrize(
     ("text", "files", "words"),
     [
-        (None, ("1/net.onnx",), "m: no model file (model.onnx, model.plan, model.pt2, model.pt)"),
-        (None, ("1/model.onnx", "1/model.plan"), "m: more than one model file"),
+        (None, ("1/net.onnx",), "m/1: no model file, which would be one of model.onnx, model.plan, model.pt2, model."),
+        (None, ("1/x", "2/"), "m/2: no model file, which would be one of model.onnx"),
+        (None, ("1/model.onnx", "2/"), "m/2: no model.onnx: put the model file there"),
+        (None, ("1/model.plan", "3/x"), "m/3: no model.plan: put the model file there"),
+        (None, ("1/model.onnx", "1/model.plan"), "m/1: more than one model file"),
         ('backend: "onnxruntime"', ("1/x",), "m/1: no model.onnx: put the model file there"),
         ('backend: "torch"', ("1/model.onnx",), "m/1: no model.pt2 or model.pt; model.onnx is there: name its backend"),
         ('default_model_filename: "net.onnx"', ("1/model.onnx",), "m/1: no net.onnx; model.onnx is there"),
@@ -384,10 +389,22 @@ def test_a_missing_model_file_is_told_with_its_fix(tmp_path, text, files, words)
     assert str(tmp_path) not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "file"),
+    [
+        (None, "1/model.onnx/model.onnx"),
+        ('backend: "onnxruntime"', "1/model.onnx/model.onnx"),
+        ('default_model_filename: "net.onnx"', "1/net.onnx/model.onnx"),
+    ],
+)
+def test_a_model_file_may_lie_in_a_folder_of_its_name_with_its_weights(tmp_path, text, file):
+    found = entry(tmp_path, text, files=(file, f"{file.rpartition('/')[0]}/weights.bin"))
+    assert load(found) == [tmp_path / "m" / file]
+
+
 def load(found):
     description = describe(found)
-    for version in serving_versions(found, description):
-        model_file(found, version, description)
+    return [model_file(found, version, description) for version in serving_versions(found, description)]
 
 
 def test_the_page_on_models_names_every_parameter_and_every_field():
@@ -428,6 +445,29 @@ def test_labels_are_kept_by_output_whatever_the_task(tmp_path):
     found = described(tmp_path, text, files=("1/model.onnx", "a.txt", "b.txt"))
     assert found.task is None
     assert found.labels == {"x": ("person", "car"), "y": ("person", "car")}
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("", ()),
+        ("a", ("a",)),
+        ("a\n", ("a",)),
+        ("a\nb", ("a", "b")),
+        ("a\r\nb\r\n", ("a", "b")),
+        ("a\n\nb\n", ("a", "", "b")),
+        ("a\n\n", ("a", "")),
+        ("\n", ("",)),
+        *(
+            (f"background\nfire{separator}man\nbus\n", ("background", f"fire{separator}man", "bus"))
+            for separator in "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\r"
+        ),
+    ],
+)
+def test_labels_are_split_at_the_ends_of_lines_alone(tmp_path, text, labels):
+    found = entry(tmp_path, 'output { name: "x" label_filename: "labels.txt" }')
+    (tmp_path / "m" / "labels.txt").write_bytes(text.encode())
+    assert describe(found).labels == {"x": labels}
 
 
 def test_labels_of_a_task_are_one_list(tmp_path):

@@ -10,8 +10,9 @@ from engines.errors import ModelFileError
 from engines.trt import library
 from forebay.wire.model_config_pb2 import DataType, ModelInstanceGroup
 from service.models.completion import complete
-from service.models.config import describe, model_file, serving_versions
+from service.models.config import describe
 from service.models.config_text import ConfigError
+from service.models.files import model_file, serving_versions
 from service.models.repository import Repository
 from tests.support import fake_tensorrt, models
 from tests.support.fake_tensorrt import FakeGpu, FakeTensorrt, write_plan

@@ -58,29 +58,58 @@ def test_a_configuration_alone_is_a_model_without_versions(tmp_path):
     assert Repository([tmp_path]).models()[0].versions == ()
 
 
+NO_NAMES = ["my model", "-m", "@eaDir", "lost+found", "#recycle", "modèle", "m" * 129]
+NO_MODELS = ["__MACOSX", "empty", "System_Volume_Information"]
+
+
+@pytest.mark.parametrize("name", NO_NAMES + NO_MODELS)
+def test_a_folder_that_cannot_be_a_model_is_passed_over_with_a_line(tmp_path, name):
+    make(tmp_path, f"{name}/._file", "good/1/model.onnx")
+    repository = Repository([tmp_path])
+    assert [entry.name for entry in repository.models()] == ["good"]
+    scan = repository.scan()
+    assert scan.problems == ()
+    assert scan.broken == {name} - set(NO_NAMES), "what serves from there serves on"
+    (line,) = scan.passed_over
+    assert line.startswith(f"{name!r} is passed over")
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_name_that_cannot_be_a_models_is_passed_over_whatever_is_in_it(tmp_path, name):
+    make(tmp_path, f"{name}/1/model.onnx")
+    assert Repository([tmp_path]).models() == []
+
+
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (("m/",), "m: no config.pbtxt and no version folder: put the model file in m/1"),
-        (("m/0/model.onnx",), "m/0: versions are numbers from 1"),
-        (("m/007/model.onnx",), "m/007: versions are numbers from 1 without leading zeros"),
-        ((f"m/{2**63}/model.onnx",), "a version is above"),
-        ((f"m/{'9' * 200}/model.onnx",), "a version is above"),
-        (("my model/1/model.onnx",), "'my model' cannot be a model's name"),
-        (("-m/1/model.onnx",), "'-m' cannot be a model's name"),
-        (("modèle/1/model.onnx",), "cannot be a model's name"),
-        ((f"{'m' * 129}/1/model.onnx",), "at most 128"),
+        (("m/model.onnx",), "m: no config.pbtxt and no version folder: put the model file in m/1"),
+        (("m/0/model.onnx",), "m/0 is no version, which is a number from 1"),
+        (("m/007/model.onnx",), "m/007 is no version, which is a number from 1 to 9223372036854775807 without leading"),
+        ((f"m/{2**63}/model.onnx",), "is no version"),
+        ((f"m/{'9' * 200}/model.onnx",), "is no version"),
     ],
 )
-def test_a_folder_that_is_no_model_is_told_with_its_fix(tmp_path, files, words):
+def test_a_model_without_a_version_is_told_with_its_fix(tmp_path, files, words):
     assert words in problem(make(tmp_path, *files))
 
 
+@pytest.mark.parametrize("folder", ["0", "01", "001", "00", "-1", "1.5", "2_old", "2 (copy)", str(2**63)])
+def test_a_folder_that_is_no_version_is_passed_over_with_a_line(tmp_path, folder):
+    make(tmp_path, "m/1/model.onnx", f"m/{folder}/model.onnx", "m/warmup/data", "m/src/x", "m/3")
+    (entry,) = Repository([tmp_path]).models()
+    assert entry.versions == (1,)
+    (line,) = entry.passed_over
+    assert line.startswith(f"m/{folder} is no version")
+
+
 def test_a_scan_tells_every_problem_and_still_finds_the_good_models(tmp_path):
-    make(tmp_path, "good/1/model.onnx", "bad/", "also bad/")
+    make(tmp_path, "good/1/model.onnx", "bad/model.onnx", "also bad/", "worse/01/model.onnx")
     scan = Repository([tmp_path]).scan()
     assert [entry.name for entry in scan.models] == ["good"]
     assert len(scan.problems) == 2
+    assert scan.broken == {"bad", "worse"}
+    assert len(scan.passed_over) == 1
 
 
 def test_one_model_is_found_whatever_the_others_look_like(tmp_path):

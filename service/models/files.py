@@ -1,0 +1,84 @@
+"""Which versions of a model serve, which file of each is the model, and what backend that file is for.
+
+Looks at names only, as `service.models.repository` does.
+"""
+
+from pathlib import Path
+
+from forebay.wire.model_config_pb2 import ModelConfig
+from service.models.description import ModelDescription
+from service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
+
+FILENAMES = {
+    "onnxruntime": ("model.onnx",),
+    "tensorrt": ("model.plan",),
+    "torch": ("model.pt2", "model.pt"),
+    "simulated": (),
+}
+
+
+def model_file(entry: ModelEntry, version: int, description: ModelDescription) -> Path | None:
+    """Return the model file of a version; None if the backend needs none.
+
+    Raises:
+        RepositoryError: the file is missing, or a link that leads out of the repository.
+    """
+    if description.backend == "simulated":
+        return None
+    names = (description.model_filename,) if description.model_filename else FILENAMES[description.backend]
+    for name in names:
+        path = entry.file(str(version), name)
+        if path is None and description.backend == "onnxruntime":  # a folder, which has the weights too
+            path = entry.file(str(version), name, FILENAMES["onnxruntime"][0])
+        if path is not None:
+            return path
+    there = [name for usual in FILENAMES.values() for name in usual if entry.file(str(version), name) is not None]
+    found = f"; {' and '.join(there)} is there: name its backend in {CONFIG_NAME}" if there else ""
+    raise RepositoryError(f"{entry.name}/{version}: no {' or '.join(names)}{found or ': put the model file there'}")
+
+
+def serving_versions(entry: ModelEntry, description: ModelDescription) -> tuple[int, ...]:
+    """Return the versions that the version policy selects, rising. A simulated model without folders has version 1.
+
+    Raises:
+        RepositoryError: the policy selects none.
+    """
+    versions = entry.versions or ((1,) if description.backend == "simulated" else ())
+    policy = description.config.version_policy
+    match policy.WhichOneof("policy_choice"):
+        case "all":
+            chosen = versions
+        case "specific":
+            chosen = tuple(version for version in versions if version in set(policy.specific.versions))
+        case _:
+            chosen = versions[-(policy.latest.num_versions or 1) :]
+    if not chosen:
+        raise RepositoryError(f"{entry.name}: no version to serve: there are {list(versions) or 'none'}")
+    return chosen
+
+
+def backend_of_files(config: ModelConfig, entry: ModelEntry) -> str:
+    """Derive the backend from the name of the model file, in the newest version."""
+    if config.default_model_filename:
+        suffix = "." + config.default_model_filename.rpartition(".")[2]
+        found = [backend for backend, names in FILENAMES.items() if any(name.endswith(suffix) for name in names)]
+    else:
+        found = next(filter(None, (_backends_of(entry, version) for version in reversed(entry.versions))), [])
+    if len(found) == 1:
+        return found[0]
+    where = f"{entry.name}/{entry.versions[-1]}" if entry.versions else entry.name
+    names = ", ".join(name for usual in FILENAMES.values() for name in usual)
+    if found:
+        raise RepositoryError(f"{where}: more than one model file ({names}): name the backend in {CONFIG_NAME}")
+    raise RepositoryError(
+        f"{where}: no model file, which would be one of {names}: put it there, or name the backend in {CONFIG_NAME}"
+    )
+
+
+def _backends_of(entry: ModelEntry, version: int) -> list[str]:
+    """Return the backends whose model file a version has."""
+    return [
+        backend
+        for backend, names in FILENAMES.items()
+        if any(entry.file(str(version), name) or entry.file(str(version), name, name) for name in names)
+    ]

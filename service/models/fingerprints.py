@@ -1,0 +1,69 @@
+"""What changes when a file of a model changes: how polling sees that a folder is new, without reading a file.
+
+A file is told by its inode, size, and times of modification and change, a link by what it says and by itself. So a file
+that is replaced by one of the same size and time is seen, and a link that is swapped, wherever in the path it lies.
+Links to folders are followed inside the repository only, since nothing outside is ever loaded.
+
+Thread: any; reads the file system, so never the event loop's.
+"""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from service.models.repository import ModelEntry, readable
+
+Mark = tuple[str | int, ...]
+Fingerprints = dict[str, frozenset[Mark]]
+
+
+def fingerprints_of(entry: ModelEntry) -> Fingerprints:
+    """Return the fingerprint of each version's folder, and under "" that of everything beside them.
+
+    Taken before a model is loaded: a file that changes while it is read is then seen by the next look.
+
+    Raises:
+        RepositoryError: the model's folder cannot be read.
+    """
+    versions = {str(number) for number in entry.versions}
+    found: dict[str, set[Mark]] = {"": set(_link(entry.path, "")), **{number: set() for number in versions}}
+    with readable(entry.name):
+        paths = list(entry.path.iterdir())
+    for path in paths:
+        found[path.name if path.name in versions else ""].update(_marks(path, path.name, entry.root, set()))
+    return {number: frozenset(marks) for number, marks in found.items()}
+
+
+def _marks(path: Path, relative: str, root: Path, seen: set[tuple[int, int]]) -> Iterator[Mark]:
+    """Yield a mark for a file, and for all below a folder. What goes while we look is seen by the next look.
+
+    Args:
+        path: of the file or folder.
+        relative: to the model's folder.
+        root: the repository.
+        seen: folders that were looked at, by device and inode: links may lead to one twice, or round in circles.
+    """
+    yield from _link(path, relative)
+    try:
+        status = path.stat()
+        if not stat.S_ISDIR(status.st_mode):
+            yield relative, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            return
+        folder = (status.st_dev, status.st_ino)
+        if folder in seen or not path.resolve().is_relative_to(root):
+            return
+        seen.add(folder)
+        inner = list(path.iterdir())
+    except (OSError, RuntimeError):  # gone, not to be read, or a link to itself
+        return
+    for each in inner:
+        yield from _marks(each, f"{relative}/{each.name}", root, seen)
+
+
+def _link(path: Path, relative: str) -> Iterator[Mark]:
+    try:
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            yield relative, str(path.readlink()), status.st_ino, status.st_ctime_ns
+    except OSError:
+        return
