@@ -29,7 +29,8 @@ from engines.engine import Engine, EngineSpecs, SlotBuffers, TensorSpec
 from engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
 from engines.host_memory import copy, memory_of
 from engines.onnx_specs import BatchedSpecs, CopiedOutput, NodeInfo, copied_outputs, derive_specs
-from engines.options import KNOWN_OPTIONS, OptionReader
+from engines.onnx_words import public_words
+from engines.options import KNOWN_OPTIONS, MOST_THREADS, OptionReader
 from engines.proof import prove_outputs
 
 _PROVIDERS = {
@@ -91,7 +92,9 @@ class OnnxruntimeEngine:
         self._name = str(model_path)
         provider = reader.text("provider", "cpu", tuple(_PROVIDERS))
         self._is_on_host = provider == "cpu"
-        self._session = _open_session(model_path, reader.integer("intra_op_threads", 1), _PROVIDERS[provider])
+        self._session = _open_session(
+            model_path, reader.integer("intra_op_threads", 1, maximum=MOST_THREADS), _PROVIDERS[provider]
+        )
         self._layout = _read_layout(self._name, self._session, max_batch_size)
         self._check_bfloat16()
         self._slots: dict[int, SlotBuffers] = {}
@@ -134,7 +137,7 @@ class OnnxruntimeEngine:
                 if not self._is_on_host:
                     run.binding.synchronize_outputs()
             except Exception as error:
-                raise ExecutionError(f"batch of {batch_size} failed: {_first_line(error)}") from error
+                raise ExecutionError(f"batch of {batch_size} failed: {public_words(error)}") from error
             if not run.is_proven:
                 self._prove_addresses(run)
         for target, source in run.copies:
@@ -147,7 +150,7 @@ class OnnxruntimeEngine:
         try:
             return tuple(self._session.run([spec.name for spec in self.specs.outputs], feeds))
         except Exception as error:
-            raise ExecutionError(f"execution failed: {_first_line(error)}") from error
+            raise ExecutionError(f"execution failed: {public_words(error)}") from error
 
     def outputs(self, slot_index: int, batch_size: int) -> tuple[DeviceBuffer, ...]:  # noqa: ARG002
         """Return the slot's own output buffers."""
@@ -253,22 +256,22 @@ def _open_session(model_path: Path, intra_op_threads: int, provider: str) -> Any
             f"this ONNX Runtime has no {provider}: install the build that has it, such as onnxruntime-gpu"
         )
     try:
-        session = onnxruntime.InferenceSession(str(model_path), options, providers=[provider])
+        # Without the fallback of the Python layer, which prints to standard output and tries the same thing again.
+        session = onnxruntime.InferenceSession(str(model_path), options, providers=[provider], enable_fallback=0)
     except Exception as error:
-        raise ModelFileError(f"{model_path}: ONNX Runtime cannot load it: {_first_line(error)}") from error
+        raise ModelFileError(f"{model_path}: ONNX Runtime cannot load it: {public_words(error)}") from error
     if session.get_providers()[0] != provider:  # it falls back to the CPU without a word
         raise BackendUnavailableError(f"{provider} does not start here: check the driver and the CUDA libraries")
     return session
 
 
 def _read_layout(name: str, session: Any, max_batch_size: int | None) -> BatchedSpecs:  # noqa: ANN401
-    inputs = [NodeInfo(node.name, node.type, tuple(node.shape)) for node in session.get_inputs()]
-    outputs = [NodeInfo(node.name, node.type, tuple(node.shape)) for node in session.get_outputs()]
+    try:
+        inputs = [NodeInfo(node.name, node.type, tuple(node.shape)) for node in session.get_inputs()]
+        outputs = [NodeInfo(node.name, node.type, tuple(node.shape)) for node in session.get_outputs()]
+    except UnicodeDecodeError:
+        raise ModelFileError(f"{name}: an input or an output has a name that is not UTF-8: rename it") from None
     return derive_specs(name, inputs, outputs, max_batch_size)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _conforms(engine: OnnxruntimeEngine) -> Engine:

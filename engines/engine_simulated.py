@@ -3,7 +3,7 @@
 Served from a repository as `backend: "simulated"`. On a host device `enqueue` blocks until the time is over; on the
 simulated device it enqueues an operation of that cost, which declares what it reads and writes. Options, all optional:
 
-- `alpha_ms`, `beta_ms` (0): the cost; 0 and 0 cost next to nothing.
+- `alpha_ms`, `beta_ms` (0), at most 600000: the cost; 0 and 0 cost next to nothing.
 - `jitter_ms` (0), `jitter_seed` (0): adds up to so much, drawn from a seeded generator.
 - `input_shape` (`3,224,224`) or `input_bytes` (150528), and `datatype` (UINT8): the one input, called `input`.
 - `output`: `checksum` (one UINT64 called `checksum`: the XOR of the row's 64-bit words, the last one filled with
@@ -30,7 +30,7 @@ from engines.device import Device, DeviceBuffer, DeviceStream
 from engines.engine import Engine, EngineSpecs, SlotBuffers, TensorSpec
 from engines.errors import ExecutionError, MisuseError, ModelFileError
 from engines.host_memory import memory_of
-from engines.options import KNOWN_OPTIONS, OptionReader
+from engines.options import KNOWN_OPTIONS, MOST_ROWS, OptionReader
 from engines.simulated.stream import SimulatedStream, byte_ranges
 
 _NEVER_NS = 1 << 60  # 36 years
@@ -196,7 +196,9 @@ def _read_specs(reader: OptionReader, max_batch_size: int | None) -> EngineSpecs
         result = TensorSpec("checksum", _WORD, (1,))
     else:
         result = TensorSpec("output", dtype, shape)
-    limit = reader.integer("max_batch_size", 32, minimum=1) if max_batch_size is None else max_batch_size
+    limit = (
+        reader.integer("max_batch_size", 32, minimum=1, maximum=MOST_ROWS) if max_batch_size is None else max_batch_size
+    )
     return EngineSpecs((given,), (result,), max_batch_size=max(limit, 1), has_batch_dimension=limit > 0)
 
 

@@ -30,7 +30,7 @@ from engines.engine import Engine, EngineSpecs, SlotBuffers
 from engines.errors import EngineError, ExecutionError, MisuseError, ModelFileError
 from engines.launches import Launches
 from engines.onnx_specs import BatchedSpecs, derive_specs
-from engines.options import KNOWN_OPTIONS, OptionReader
+from engines.options import KNOWN_OPTIONS, MOST_THREADS, OptionReader
 from engines.proof import prove_outputs
 from engines.pytorch.place import open_place
 from engines.pytorch.program import Tensors, flatten, limit_rows, load_program
@@ -80,7 +80,7 @@ class TorchEngine:
         self._wants_graphs = reader.text("cuda_graphs", "on", ("on", "off")) == "on" and self._place.is_cuda
         self.launches = Launches()
         self.capture_error = ""
-        torch.set_num_threads(max(1, reader.integer("intra_op_threads", 1)))
+        torch.set_num_threads(max(1, reader.integer("intra_op_threads", 1, maximum=MOST_THREADS)))
         allow_tf32 = reader.text("allow_tf32", "on", ("on", "off")) == "on"
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allow_tf32
         program = load_program(

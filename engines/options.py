@@ -28,6 +28,12 @@ KNOWN_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Backend -> its options. Here, and not beside each engine, so that nobody has to import a vendor library to know."""
 
+MOST = 2**31 - 1  # what libraries take for an integer
+MOST_MS = 600_000  # ten minutes: a client may write options, and what takes longer is a mistake or meant ill
+MOST_THREADS = 256  # as the service's settings allow
+MOST_ROWS = 4096  # as in service.models.config
+MOST_SHOWN = 64  # characters of a value in a message: it may be a client's
+
 
 class OptionReader:
     """The options of one backend. Every message names the backend, the key and what would be right."""
@@ -50,8 +56,8 @@ class OptionReader:
             raise self._error(key, value, f"one of {', '.join(choices)}")
         return value
 
-    def integer(self, key: str, default: int, minimum: int = 0) -> int:
-        """Return an option as a whole number of at least `minimum`."""
+    def integer(self, key: str, default: int, minimum: int = 0, maximum: int = MOST) -> int:
+        """Return an option as a whole number from `minimum` to `maximum`."""
         value = self._options.get(key)
         if value is None:
             return default
@@ -61,10 +67,12 @@ class OptionReader:
             raise self._error(key, value, "a whole number") from None
         if number < minimum:
             raise self._error(key, value, f"at least {minimum}")
+        if number > maximum:
+            raise self._error(key, value, f"at most {maximum}")
         return number
 
     def milliseconds(self, key: str, default: float) -> float:
-        """Return an option as a duration in milliseconds, finite and not negative."""
+        """Return an option as a duration in milliseconds, from 0 to MOST_MS."""
         value = self._options.get(key)
         if value is None:
             return default
@@ -72,8 +80,8 @@ class OptionReader:
             duration_ms = float(value)
         except ValueError:
             raise self._error(key, value, "a number of milliseconds") from None
-        if not 0 <= duration_ms < float("inf"):
-            raise self._error(key, value, "a finite number of milliseconds, at least 0")
+        if not 0 <= duration_ms <= MOST_MS:
+            raise self._error(key, value, f"a number of milliseconds from 0 to {MOST_MS}")
         return duration_ms
 
     def shape(self, key: str) -> tuple[int, ...] | None:
@@ -90,4 +98,5 @@ class OptionReader:
         return shape
 
     def _error(self, key: str, value: str, expected: str) -> ModelFileError:
-        return ModelFileError(f"backend {self._backend!r}: option {key} is {value!r}, but must be {expected}")
+        shown = value if len(value) <= MOST_SHOWN else f"{value[:MOST_SHOWN]}..."
+        return ModelFileError(f"backend {self._backend!r}: option {key} is {shown!r}, but must be {expected}")

@@ -31,6 +31,7 @@ def model_file(entry: ModelEntry, version: int, description: ModelDescription) -
         if path is None and description.backend == "onnxruntime":  # a folder, which has the weights too
             path = entry.file(str(version), name, FILENAMES["onnxruntime"][0])
         if path is not None:
+            entry.check_links(path.parent)  # the model's weights may lie in any file there
             return path
     there = [name for usual in FILENAMES.values() for name in usual if entry.file(str(version), name) is not None]
     found = f"; {' and '.join(there)} is there: name its backend in {CONFIG_NAME}" if there else ""

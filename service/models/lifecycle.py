@@ -37,6 +37,7 @@ log = structlog.get_logger(__name__)
 ControlMode = Literal["none", "explicit", "poll"]
 State = Literal["READY", "UNAVAILABLE", "LOADING", "UNLOADING", ""]
 ALL_MODELS = "*"
+MOST_WORDS = 2000  # characters of a reason: it travels in headers, of which gRPC takes 8 KiB, percent-encoded
 GIVEN_UP = "unloaded while it was loading"
 SHUTTING_DOWN = "the server is shutting down"
 _FOLDERS = re.compile(r"""(?<=['"])/(?:[^/'"\n]*/)*|(?<![\w.])/(?:(?:[^/:'"\n]|:(?!\s))*/)*""")
@@ -258,7 +259,7 @@ def _public(error: Exception, entry: ModelEntry) -> str:
         log.error("model not loaded", model=entry.name, exc_info=error)  # our bug, or a library's
         return "internal error; the server's log has the details"
     text = str(error).replace(f"{entry.root}/", "").replace(str(entry.root), "the repository")
-    return _FOLDERS.sub("", text)
+    return _FOLDERS.sub("", text)[:MOST_WORDS]
 
 
 def _parse_json(text: str, name: str) -> ModelConfig:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from service.models.hard_links import foreign_link
+
 CONFIG_NAME = "config.pbtxt"
 MAX_VERSION = 2**63 - 1
 MAX_NAME_BYTES = 255  # of file systems
@@ -66,7 +68,19 @@ class ModelEntry:
         path = self.path.joinpath(*parts)
         _check_inside(path, self.root, relative)
         with readable(relative):
-            return path if path.is_file() else None
+            if not path.is_file():
+                return None
+            self.check_links(path)
+            return path
+
+    def check_links(self, path: Path) -> None:
+        """Raise RepositoryError if `path`, or a file below it, is another user's by a hard link (`hard_links`)."""
+        found = foreign_link(path)
+        if found is not None:
+            raise RepositoryError(
+                f"{self.name}/{found.relative_to(self.path)}: a hard link to a file of another user: put a copy there, "
+                "or give it to the owner of the folder"
+            )
 
 
 @dataclass(frozen=True, slots=True)

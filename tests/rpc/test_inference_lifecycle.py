@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import re
 import shutil
 import threading
 
@@ -118,6 +119,32 @@ async def test_a_broken_model_is_refused_and_the_old_one_keeps_serving(tmp_path)
         index = await states(stub)
         assert index[("simple", "1")][0] == "READY"
         assert index[("simple", "")][0] == "UNAVAILABLE"
+
+
+@on_loop
+async def test_what_onnx_runtime_says_of_a_model_is_told_without_its_sources_and_folders(tmp_path):
+    """The second one fails in an assertion of its C++ code, which names file, line, function and condition."""
+    unknown = models.add_sub()
+    unknown.graph.node[0].op_type = "Ad\nd"
+    empty = models.failing()
+    empty.graph.initializer[0].raw_data = b""
+    models.save(unknown, tmp_path / "unknown" / "1" / "model.onnx")
+    models.save(empty, tmp_path / "empty" / "1" / "model.onnx")
+    async with real_server(tmp_path, model_control_mode="explicit") as running:
+        for name, words in (("unknown", "This is an invalid model."), ("empty", "Initializer 'table'")):
+            code, message = await code_of(load(stub_of(running), name))
+            assert code is grpc.StatusCode.INTERNAL
+            assert words in message
+            assert not re.search(r"onnxruntime|\.cc|\.h:|::|\n|/tmp", message), message
+
+
+@on_loop
+async def test_an_engine_that_takes_for_ever_is_refused_before_it_runs(tmp_path):
+    async with real_server(simulated(tmp_path), model_control_mode="explicit") as running:
+        override = '{"backend": "simulated", "parameters": {"alpha_ms": {"string_value": "1000000000"}}}'
+        code, message = await code_of(load(stub_of(running), "sim", config=override))
+        assert code is grpc.StatusCode.INTERNAL
+        assert "option alpha_ms is '1000000000', but must be a number of milliseconds from 0 to 600000" in message
 
 
 @on_loop
