@@ -17,6 +17,7 @@ Not here: tensors without a fixed row size, AOTInductor packages (native code).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from engines.launches import Launches
 from engines.onnx_specs import BatchedSpecs, derive_specs
 from engines.options import KNOWN_OPTIONS, MOST_THREADS, OptionReader
 from engines.proof import prove_outputs
+from engines.pytorch.initialized import uninitialized_output
 from engines.pytorch.place import open_place
 from engines.pytorch.program import Tensors, flatten, limit_rows, load_program
 
@@ -127,6 +129,7 @@ class TorchEngine:
             self._place.trim()  # what those runs took: graphs have memory of their own
             self._capture_all(runs, device_stream)
         prove_outputs(self, runs, self._device, device_stream, self._name)  # a graph's first launch is slower, too
+        self._check_initialized(batch_sizes, device_stream)
         self.launches = Launches()
 
     def enqueue(self, slot_index: int, batch_size: int, device_stream: DeviceStream) -> None:
@@ -170,11 +173,33 @@ class TorchEngine:
             raise MisuseError(f"batch size {batch_size} is outside 1..{self.specs.max_batch_size}")
         return slot
 
+    def _check_initialized(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
+        """Refuse a program whose results hold memory that it never wrote. Runs plainly, as graphs were captured."""
+        slot = next(iter(self._slots.values()), None)
+        if slot is None:
+            return
+        with torch.inference_mode(), self._place.current(device_stream):
+            for batch_size in batch_sizes:
+                index = uninitialized_output(partial(self._results, slot, batch_size))
+                if index is not None:
+                    name = self.specs.outputs[index].name
+                    raise ModelFileError(
+                        f"{self._name}: output {name!r} holds memory that the model makes and never writes, "
+                        "whatever lies there: make it with torch.zeros, not torch.empty"
+                    )
+        if self._wants_graphs:
+            self._place.trim()
+
+    def _results(self, slot: _BoundSlot, batch_size: int) -> Tensors:
+        rows = self._layout.fixed_rows or batch_size
+        has_batch = self.specs.has_batch_dimension
+        return flatten(self._run(*((t[:rows] if has_batch else t) for t in slot.inputs)))
+
     def _call(self, slot: _BoundSlot, batch_size: int) -> None:
         """Run the model on the slot's inputs and copy the results into its outputs, on the current stream."""
         rows = self._layout.fixed_rows or batch_size
         has_batch = self.specs.has_batch_dimension
-        results = flatten(self._run(*((t[:rows] if has_batch else t) for t in slot.inputs)))
+        results = self._results(slot, batch_size)
         if len(results) != len(self.specs.outputs):
             raise ExecutionError(f"the model gave {len(results)} outputs, not {len(self.specs.outputs)}")
         for result, target, spec in zip(results, slot.outputs, self.specs.outputs, strict=True):

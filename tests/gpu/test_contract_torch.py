@@ -2,6 +2,7 @@
 
 import pytest
 
+from engines.errors import ModelFileError
 from tests.contract.test_engine import *  # noqa: F403 - the contract suite, on the cases below
 from tests.contract.test_engine import warmed_up_slot
 from tests.support.rig import BoundSlot
@@ -31,3 +32,21 @@ def test_bfloat16_is_served_as_its_bits(rig, tmp_path):
     engine.warm_up((1, 2), slot.compute)
     (doubled,) = slot.run([torch_models.bfloat16(1, -0.5, 3, 1e30).reshape(1, 4)])
     assert doubled.tolist() == torch_models.bfloat16(2, -1, 6, 2e30).reshape(1, 4).tolist()
+
+
+class Forgetful(torch_models.torch.nn.Module):
+    """Leaves half of what it makes unwritten."""
+
+    def forward(self, x):
+        made = torch_models.torch.empty_like(x)
+        made[:, :2] = 1
+        return x, made
+
+
+@pytest.mark.parametrize("graphs", ["on", "off"])
+def test_results_in_memory_that_the_model_never_wrote_are_refused(rig, tmp_path, graphs):
+    path = torch_models.export(Forgetful(), (torch_models.torch.zeros(2, 4),), tmp_path / "model.pt2")
+    engine = rig.open_engine("torch", path, options={"cuda_graphs": graphs}, max_batch_size=2)
+    slot = BoundSlot(rig, engine, 0)
+    with pytest.raises(ModelFileError, match="holds memory that the model makes and never writes"):
+        engine.warm_up((1, 2), slot.compute)

@@ -8,12 +8,13 @@ import pytest
 
 from engines import open_device
 from engines.clock import MonotonicClock
-from engines.datatypes import BF16
+from engines.datatypes import BF16, DTYPE_BY_NAME
 from engines.errors import ExecutionError, MisuseError, ModelFileError
 from tests.support.rig import BoundSlot, rig_of
 
 torch = pytest.importorskip("torch")
 torch_models = pytest.importorskip("tests.support.torch_models", exc_type=ImportError)
+from engines.pytorch.program import TORCH_DTYPE_BY_NUMPY  # noqa: E402 - after the skips
 
 
 @pytest.fixture
@@ -123,6 +124,49 @@ def test_bfloat16_is_served_as_its_bits(tmp_path, form):
         engine.warm_up((1, 2), slot.compute)
         (doubled,) = slot.run([torch_models.bfloat16(1, -0.5, 3, 1e30).reshape(1, 4)])
         np.testing.assert_array_equal(doubled, torch_models.bfloat16(2, -1, 6, 2e30).reshape(1, 4))
+
+
+class Forgetful(torch.nn.Module):
+    """Writes the first half of the rows' columns only."""
+
+    def forward(self, x):
+        made = torch.empty_like(x)
+        made[:, : x.shape[1] // 2] = 1
+        return x, made
+
+
+class Odd(torch.nn.Module):
+    """Random numbers, NaN and the largest integers, all of them computed."""
+
+    def forward(self, x):
+        largest = torch.full_like(x, 2**31 - 1, dtype=torch.int32)
+        made = torch.empty_like(x)
+        made.copy_(x)
+        return torch.rand_like(x), x / x, largest, torch.randint_like(x, 0, 256).to(torch.uint8), x > 0, made
+
+
+@pytest.mark.parametrize("form", ["model.pt2", "model.pt"])
+@pytest.mark.parametrize("dtype", ["FP32", "FP16", "INT32", "INT64", "UINT8", "BF16"])
+def test_results_in_memory_that_the_model_never_wrote_are_refused(rig, open_torch, tmp_path, form, dtype):
+    example = torch.zeros(2, 4, dtype=TORCH_DTYPE_BY_NUMPY[DTYPE_BY_NAME[dtype]])
+    if form == "model.pt2":
+        path, options = torch_models.export(Forgetful(), (example,), tmp_path / form), None
+    else:
+        path, options = torch_models.script(Forgetful(), tmp_path / form), {"inputs": f"x:{dtype}:4"}
+    engine = open_torch(path, options, 4)
+    slot = BoundSlot(rig, engine, 0)
+    name = engine.specs.outputs[1].name
+    with pytest.raises(ModelFileError, match=f"output '{name}' holds memory that the model makes and never writes"):
+        engine.warm_up((1, 2, 4), slot.compute)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_random_and_odd_results_are_served(rig, open_torch, tmp_path):
+    path = torch_models.export(Odd(), (torch.zeros(2, 4),), tmp_path / "model.pt2")
+    engine = open_torch(path, None, 4)
+    slot = BoundSlot(rig, engine, 0)
+    engine.warm_up((1, 2, 4), slot.compute)
+    assert slot.run([np.zeros((2, 4), np.float32)])[2].tolist() == [[2**31 - 1] * 4] * 2
 
 
 class OddAboveTwo(torch.nn.Module):
