@@ -21,6 +21,7 @@ from service.clock import Clock, MonotonicClock
 from service.exit_guard import ExitGuard
 from service.frontend.calls import CallTasks
 from service.frontend.frames_servicer import FramesServicer
+from service.frontend.heavy_work import HeavyWork
 from service.frontend.inference_cuda_memory import CudaMemoryRpcs
 from service.frontend.inference_lookup import ModelLookup
 from service.frontend.inference_memory import SystemMemoryRpcs
@@ -147,7 +148,7 @@ class Server:
             CudaMemoryRpcs(self.regions),
         )
         rpcs = ModelRpcs(lookup, self.registry.versions, lambda: self._is_ready, *groups)
-        self.inference = InferenceServicer(lookup, rpcs, self.clock, settings, calls)
+        self.inference = InferenceServicer(lookup, HeavyWork(self.pool), rpcs, self.clock, settings, calls)
         self.front_end = FrontEnd(self.frames, self.inference, calls, self.clock, settings)
 
         gauges = Gauges(self.registry.all, self.pool, self.permits, lambda: self._is_ready)

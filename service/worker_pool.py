@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 class Line(Generic[T]):
     """The encoded frames of one stream, oldest first. Guarded by its pool."""
 
-    __slots__ = ("_is_in_ring", "_items", "_pool", "_run")
+    __slots__ = ("__weakref__", "_is_in_ring", "_items", "_pool", "_run")
 
     def __init__(self, pool: "WorkerPool", run: Callable[[T], None]) -> None:
         self._pool = pool

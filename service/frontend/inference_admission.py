@@ -8,8 +8,8 @@ from weakref import WeakValueDictionary
 
 from service.clock import Clock
 from service.errors import DeadlineExpiredError, Outcome, ServiceError
-from service.frontend.inference_codec import Call, arrays_of
-from service.frontend.plain_copy import copy_into
+from service.frontend.inference_codec import Call
+from service.frontend.inference_inputs import frame_of
 from service.models.version import ModelVersion
 from service.observe.journal import RequestJournal, TraceContext
 from service.request import Completion, Delivery, FrameBuffer, Request, StreamKey, Timeline, next_request_id
@@ -62,6 +62,7 @@ def admit(
     deadline_ns: int | None,
     on_completion: Callable[[Completion], None],
     trace: TraceContext | None = None,
+    frame: FrameBuffer | None = None,
 ) -> Request:
     """Hand a call to the batch former and return its request; `on_completion` will be called once, on the loop.
 
@@ -74,6 +75,7 @@ def admit(
         deadline_ns: of the RPC; the call's own options may make it earlier.
         on_completion: told how it ended.
         trace: that its client sent.
+        frame: the inputs, if a worker has made it of them; the request's from here on, whatever happens.
 
     Raises:
         DeadlineExpiredError: the deadline cannot be met.
@@ -82,13 +84,20 @@ def admit(
     """
     try:
         told = on_completion if version.requests is None else _observed(version.requests, on_completion, trace)
-        return _admit(call, version, stream, clock, received_ns, deadline_ns, told)
+        return _admit(call, version, stream, clock, received_ns, deadline_ns, told, frame)
     except Exception as error:
-        outcome = error.outcome if isinstance(error, ServiceError) else Outcome.INTERNAL
-        version.statistics.refuse(outcome)
-        if version.requests is not None:
-            version.requests.refused(received_ns, outcome, trace)
+        if frame is not None:
+            frame.release()
+        refused(version, received_ns, error, trace)
         raise
+
+
+def refused(version: ModelVersion, received_ns: int, error: Exception, trace: TraceContext | None) -> None:
+    """Count a call that was checked and ended before it became a request."""
+    outcome = error.outcome if isinstance(error, ServiceError) else Outcome.INTERNAL
+    version.statistics.refuse(outcome)
+    if version.requests is not None:
+        version.requests.refused(received_ns, outcome, trace)
 
 
 def _observed(
@@ -109,6 +118,7 @@ def _admit(
     received_ns: int,
     deadline_ns: int | None,
     on_completion: Callable[[Completion], None],
+    frame: FrameBuffer | None,
 ) -> Request:
     form, options = call.form, call.form.options
     for duration_ns in (options.timeout_ns or None, options.budget_ns):
@@ -118,7 +128,7 @@ def _admit(
     now_ns = clock.now_ns()
     if version.feasibility.is_hopeless(now_ns, deadline_ns, 0):
         raise DeadlineExpiredError("the deadline is nearer than the least that one request takes")
-    frame = _frame(call, version)
+    frame = frame or frame_of(call, version)
     try:
         request = Request(
             id=next_request_id(),
@@ -139,25 +149,6 @@ def _admit(
         frame.release()
         raise
     return request
-
-
-def _frame(call: Call, version: ModelVersion) -> FrameBuffer:
-    """Take a permit and put the inputs where the pipeline finds them. Raises OverloadedError or InvalidRequestError."""
-    if version.unbound is not None:
-        arrays = tuple(arrays_of(call))
-        call.data = []  # as below
-        return version.unbound.lease(arrays)
-    # The call lives until its answer leaves, the received bytes no longer than somebody reads them.
-    rows, data, call.data = call.form.rows, call.data, []
-    if rows == 1 and len(data) == 1 and (borrowed := version.arena.borrow(memoryview(data[0]))):
-        return borrowed  # stays where it was received
-    frame = version.arena.lease_rows(rows)
-    try:
-        copy_into(frame, data)
-    except BaseException:
-        frame.release()
-        raise
-    return frame
 
 
 def note_delivery(version: ModelVersion, completion: Completion, clock: Clock) -> None:

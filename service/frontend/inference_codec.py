@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from service.errors import InvalidRequestError
 from service.frontend import inference_tensors as tensors
 from service.frontend.inference_form import CallForm, InputPlace, RegionRange
-from service.frontend.inference_wire import Bytes, InferMessage
+from service.frontend.inference_typed import LongContents
+from service.frontend.inference_wire import InferMessage
+from service.frontend.messages import Bytes
 
 MAX_STRINGS_BYTES = 256 << 20  # of BYTES, whose size no shape tells: what all requests of a model may hold together
 
@@ -39,12 +41,20 @@ class Call:
     Attributes:
         form: everything but id and data.
         request_id: as the client named it.
-        data: raw bytes of every input, in the engine's order; views of what was received. Empty once it is admitted.
+        data: of every input, in the engine's order; views of what was received. Empty once somebody took them.
     """
 
     form: CallForm
     request_id: str
-    data: list[Bytes]
+    data: list[Bytes | LongContents]
+
+    def take_data(self) -> list[Bytes]:
+        """Return the data, all as raw bytes, and let go of them: a call lives until its answer leaves. Thread: any.
+
+        Raises InvalidRequestError for typed contents that are not as they have to be.
+        """
+        data, self.data = self.data, []
+        return [part.read() if isinstance(part, LongContents) else part for part in data]
 
 
 def fill(form: CallForm, message: InferMessage, locate: LocateRegion) -> Call:
@@ -61,19 +71,22 @@ def fill(form: CallForm, message: InferMessage, locate: LocateRegion) -> Call:
     return Call(form, message.request_id, _gather(form, message.raws, locate))
 
 
-def _gather(form: CallForm, raws: list[memoryview], locate: LocateRegion) -> list[Bytes]:
-    sources: list[Bytes | RegionView] = []
+def _gather(form: CallForm, raws: list[memoryview], locate: LocateRegion) -> list[Bytes | LongContents]:
+    sources: list[Bytes | LongContents | RegionView] = []
     for place in form.places:
         source: Bytes | RegionView
         if place.region is not None:
             source = locate(place.region)
             nbytes = source.byte_size
+        elif isinstance(place.typed, LongContents):
+            sources.append(place.typed)  # its elements are counted where it is read
+            continue
         else:
             source = raws[place.raw_index] if place.raw_index is not None else place.typed or b""
             nbytes = len(source)
         _check_size(place, nbytes, form.face.name)
         sources.append(source)
-    return [source if isinstance(source, Bytes) else source.read() for source in sources]
+    return [source if isinstance(source, Bytes | LongContents) else source.read() for source in sources]
 
 
 def _check_size(place: InputPlace, nbytes: int, model: str) -> None:
@@ -86,10 +99,10 @@ def _check_size(place: InputPlace, nbytes: int, model: str) -> None:
 
 
 def arrays_of(call: Call) -> Iterable[NDArray[Any]]:
-    """Return the inputs as arrays of (rows, *shape), for a model that runs unbound. Raises InvalidRequestError."""
+    """Take the inputs as arrays of (rows, *shape), for a model that runs unbound. Raises InvalidRequestError."""
     form = call.form
     face = form.face
-    for place, shape, data in zip(form.places, form.shapes, call.data, strict=True):
+    for place, shape, data in zip(form.places, form.shapes, call.take_data(), strict=True):
         full = (form.rows, *shape) if face.has_batch else shape
         tensor = place.tensor
         if tensor.datatype == "BYTES":

@@ -23,7 +23,7 @@ from forebay.wire import inference_pb2 as pb
 from service.frontend.inference_errors import InferenceError
 from service.frontend.inference_regions import ClientRegions, Region, invalid
 from service.frontend.inference_rpcs import OfPeer, Rpc
-from service.frontend.inference_wire import Bytes
+from service.frontend.messages import Bytes
 
 log = structlog.get_logger(__name__)
 _Status = pb.CudaSharedMemoryStatusResponse.RegionStatus

@@ -11,7 +11,8 @@ from service.frontend.inference_codec import Call, RegionView, fill
 from service.frontend.inference_errors import InferenceError
 from service.frontend.inference_face import ModelFace, face_of
 from service.frontend.inference_form import CallForm, RegionRange, WantedOutput, read_form
-from service.frontend.inference_wire import Bytes, InferMessage
+from service.frontend.inference_wire import InferMessage
+from service.frontend.messages import Bytes
 from service.models.version import ModelVersion
 
 FindModel = Callable[[str, str], ModelVersion]
@@ -84,7 +85,7 @@ class ModelLookup:
         try:
             face = face_of(version)
             if form is None or form.face is not face:
-                form = read_form(message.request, len(message.raws), face)
+                form = read_form(message.request, len(message.raws), face, message.contents)
                 self._keep(key, form)
             locate = partial(self.memory.locate, peer=peer)
             call = fill(form, message, locate)

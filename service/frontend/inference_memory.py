@@ -20,7 +20,7 @@ from forebay.wire import inference_pb2 as pb
 from service.frontend.inference_errors import InferenceError
 from service.frontend.inference_regions import ClientRegions, Region, invalid, out_of_range
 from service.frontend.inference_rpcs import OfPeer, Rpc
-from service.frontend.inference_wire import Bytes
+from service.frontend.messages import Bytes
 
 KEY = re.compile(r"/?[A-Za-z0-9_.-]{1,200}", re.ASCII)
 MAX_OFFSET = 2**63 - 1  # of a file

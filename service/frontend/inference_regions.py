@@ -19,7 +19,7 @@ import grpc
 from service.frontend.connections import Connection, local_connections
 from service.frontend.inference_errors import InferenceError
 from service.frontend.inference_form import RegionRange, WantedOutput
-from service.frontend.inference_wire import Bytes
+from service.frontend.messages import Bytes
 
 MAX_REGIONS = 512  # of one connection: perf_analyzer has a few for each request in flight
 MAX_ALL_REGIONS = 4096  # a descriptor each

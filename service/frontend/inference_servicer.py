@@ -16,10 +16,12 @@ import grpc
 from service.clock import Clock
 from service.errors import SlowReaderError
 from service.frontend.calls import CallTasks, cut, trace_context
-from service.frontend.inference_admission import StreamKeys, admit, cancel, note_delivery
+from service.frontend.heavy_work import HeavyWork
+from service.frontend.inference_admission import StreamKeys, admit, cancel, note_delivery, refused
 from service.frontend.inference_codec import Call
-from service.frontend.inference_encode import encode
+from service.frontend.inference_encode import encode, is_light_answer
 from service.frontend.inference_errors import InferenceError, answer_to
+from service.frontend.inference_inputs import frame_of, is_light
 from service.frontend.inference_lookup import ModelLookup
 from service.frontend.inference_rpcs import ModelRpcs
 from service.frontend.inference_stream import InferStream
@@ -27,7 +29,7 @@ from service.frontend.inference_wire import parse
 from service.frontend.outgoing import Outgoing
 from service.models.version import ModelVersion
 from service.observe.journal import TraceContext
-from service.request import Completion
+from service.request import Completion, FrameBuffer
 from service.settings import ServeSettings
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -40,6 +42,7 @@ class InferenceServicer:
 
     Args:
         lookup: finds versions and checks requests.
+        work: for what is too long for the event loop.
         rpcs: everything but inference.
         clock: time.
         settings: limits.
@@ -47,10 +50,17 @@ class InferenceServicer:
     """
 
     def __init__(
-        self, lookup: ModelLookup, rpcs: ModelRpcs, clock: Clock, settings: ServeSettings, calls: CallTasks
+        self,
+        lookup: ModelLookup,
+        work: HeavyWork,
+        rpcs: ModelRpcs,
+        clock: Clock,
+        settings: ServeSettings,
+        calls: CallTasks,
     ) -> None:
         self.streams: set[StreamReader] = set()
         self._lookup = lookup
+        self._work = work
         self._rpcs = rpcs
         self._clock = clock
         self._settings = settings
@@ -101,8 +111,8 @@ class InferenceServicer:
                 completion = await self._execute(call, version, context, peer, received_ns)
             finally:
                 version.end_use()
-            write = partial(self._lookup.memory.write, peer=peer)
-            return encode(call, completion, write)
+            make = partial(encode, call, completion, partial(self._lookup.memory.write, peer=peer))
+            return make() if is_light_answer(call, completion) else await self._work.start(peer, make)
         except Exception as error:  # noqa: BLE001 - every request has an answer
             is_timed = call is not None and call.form.options.timeout_ns > 0
             raise answer_to(error, request_id, is_timed=is_timed) from None
@@ -117,6 +127,9 @@ class InferenceServicer:
             if not done.done():  # else the client has gone
                 done.set_result(completion)
 
+        trace = self._trace_of(context)
+        is_quick = call.form.is_light or is_light(call, version)
+        frame = None if is_quick else await self._frame_of(call, version, peer, received_ns, trace)
         request = admit(
             call,
             version,
@@ -125,7 +138,8 @@ class InferenceServicer:
             received_ns,
             deadline_of(context, received_ns),
             completed,
-            self._trace_of(context),
+            trace,
+            frame,
         )
         try:
             completion = await done
@@ -135,6 +149,16 @@ class InferenceServicer:
         if completion.error is not None:
             raise completion.error
         return completion
+
+    async def _frame_of(
+        self, call: Call, version: ModelVersion, peer: str, received_ns: int, trace: TraceContext | None
+    ) -> FrameBuffer:
+        """Have a worker put the inputs where the pipeline finds them. Raises as `frame_of` does."""
+        try:
+            return await self._work.start(peer, partial(frame_of, call, version), lambda frame: frame.release())
+        except Exception as error:
+            refused(version, received_ns, error, trace)
+            raise
 
     async def _stream(self, context: Context) -> None:
         self._check_open()
@@ -146,6 +170,7 @@ class InferenceServicer:
         await reader.outgoing.begin()
         stream = InferStream(
             self._lookup,
+            self._work,
             self._clock,
             context.peer(),
             max(1, min(self._settings.max_window, self._settings.permits // 2)),  # one stream leaves others some
@@ -181,8 +206,10 @@ class InferenceServicer:
             data = None if writer.done() else await reader.read(context)
             if data is None:
                 return
-            stream.on_message(data, self._clock.now_ns(), deadline_ns)
+            heavy = stream.on_message(data, self._clock.now_ns(), deadline_ns)
             del data  # the next one may be long in coming
+            if heavy is not None:
+                await heavy
 
     def _trace_of(self, context: Context) -> TraceContext | None:
         return trace_context(context) if self._settings.trace_every_frames else None

@@ -6,6 +6,9 @@ Theory of operation
     an `_Entry` at the end of its line when it is read; whatever ends it (a refusal here, the former, delivery) answers
     the entry, and answered entries leave the head of the line for the outbox, as bytes.
 
+    Inputs that would hold up the event loop are put in place by a worker; the reader waits for it, so that requests
+    keep their order. Responses that would are made by a worker too, while other lines go on.
+
     The reader may go on while fewer than `window` requests are read and not yet written, so that HTTP/2 pushes back on
     a client that sends too fast.
 
@@ -15,24 +18,29 @@ Theory of operation
 Owner: the event loop's thread.
 """
 
+import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
 from forebay.wire import inference_pb2 as pb
 from service.clock import Clock
 from service.errors import ServiceError, SupersededError
-from service.frontend.inference_admission import StreamKeys, admit, cancel, note_delivery
+from service.frontend.heavy_work import HeavyWork
+from service.frontend.inference_admission import StreamKeys, admit, cancel, note_delivery, refused
 from service.frontend.inference_codec import Call
-from service.frontend.inference_encode import encode
+from service.frontend.inference_encode import encode, is_light_answer
 from service.frontend.inference_errors import InferenceError, answer_to, in_stream
 from service.frontend.inference_form import FINAL_RESPONSE
+from service.frontend.inference_inputs import frame_of, is_light
 from service.frontend.inference_lookup import ModelLookup
 from service.frontend.inference_wire import InferMessage, parse
 from service.models.version import ModelVersion
 from service.observe.journal import TraceContext
-from service.request import Completion, Request
+from service.request import Completion, FrameBuffer, Request
+
+LineName = tuple[str, str]
 
 
 @dataclass(slots=True, eq=False)
@@ -43,7 +51,7 @@ class _Entry:
     call: Call | None = None
     version: ModelVersion | None = None
     request: Request | None = None
-    answer: Completion | InferenceError | None = None
+    answer: Completion | bytes | InferenceError | None = None
 
     def let_go(self) -> None:
         """End the use of the version."""
@@ -57,6 +65,7 @@ class InferStream:
 
     Args:
         lookup: finds versions and checks requests.
+        work: for what is too long for the event loop.
         clock: time.
         name: of the client, for fairness and logs.
         window: most requests read and not yet answered.
@@ -69,6 +78,7 @@ class InferStream:
     def __init__(
         self,
         lookup: ModelLookup,
+        work: HeavyWork,
         clock: Clock,
         name: str,
         window: int,
@@ -80,6 +90,7 @@ class InferStream:
     ) -> None:
         self.error: InferenceError | None = None
         self._lookup = lookup
+        self._work = work
         self._clock = clock
         self._name = name
         self._window = window
@@ -88,7 +99,7 @@ class InferStream:
         self._on_output = on_output
         self._on_room = on_room
         self._keys = StreamKeys(are_ordered=True)
-        self._lines: dict[tuple[str, str], deque[_Entry]] = {}
+        self._lines: dict[LineName, deque[_Entry]] = {}
         self._outbox: deque[bytes] = deque()
         self._in_flight = 0
         self._is_reading = True
@@ -104,34 +115,62 @@ class InferStream:
         """Whether nothing more will be written."""
         return not self._outbox if self.error is not None else not self._is_reading and self._in_flight == 0
 
-    def on_message(self, data: bytes, received_ns: int, deadline_ns: int | None) -> None:
-        """Take in a request. Never raises for what a client did."""
+    def on_message(self, data: bytes, received_ns: int, deadline_ns: int | None) -> Awaitable[None] | None:
+        """Take in a request; return what the reader has to wait for, or None. Never raises for what a client did."""
         self._in_flight += 1
         entry = _Entry("")
-        line: tuple[str, str] = ("", "")
         message: InferMessage | None = None
         try:
             message = parse(data)
             entry.request_id = message.request_id
             entry.version, entry.call = self._lookup.check(message, self._name)
-            form = entry.call.form
-            line = (form.face.name, form.options.stream)
+        except Exception as error:  # noqa: BLE001 - whatever it is ends this request, not the stream
+            line = (_model_name(message), "")
             self._lines.setdefault(line, deque()).append(entry)
-            version = entry.version
+            self._answer(line, entry, self._status(entry, error))
+            return None
+        form = entry.call.form
+        line = (form.face.name, form.options.stream)
+        self._lines.setdefault(line, deque()).append(entry)
+        if form.is_light or is_light(entry.call, entry.version):
+            self._admit(line, entry, received_ns, deadline_ns)
+            return None
+        return self._admit_heavy(line, entry, received_ns, deadline_ns)
+
+    async def _admit_heavy(self, line: LineName, entry: _Entry, received_ns: int, deadline_ns: int | None) -> None:
+        call, version = entry.call, entry.version
+        assert call is not None and version is not None  # noqa: S101, PT018 - for mypy: it was checked
+        try:
+            frame = await self._work.start(self, partial(frame_of, call, version), lambda frame: frame.release())
+        except Exception as error:  # noqa: BLE001 - the same
+            refused(version, received_ns, error, self._trace)
+            self._answer(line, entry, self._status(entry, error))
+            return
+        self._admit(line, entry, received_ns, deadline_ns, frame)
+
+    def _admit(
+        self,
+        line: LineName,
+        entry: _Entry,
+        received_ns: int,
+        deadline_ns: int | None,
+        frame: FrameBuffer | None = None,
+    ) -> None:
+        call, version = entry.call, entry.version
+        assert call is not None and version is not None  # noqa: S101, PT018 - for mypy: it was checked
+        try:
             entry.request = admit(
-                entry.call,
+                call,
                 version,
-                self._keys.get(self._name, entry.call),
+                self._keys.get(self._name, call),
                 self._clock,
                 received_ns,
                 deadline_ns,
                 lambda completion: self._complete(line, entry, version, completion),
                 self._trace,
+                frame,
             )
-        except Exception as error:  # noqa: BLE001 - whatever it is ends this request, not the stream
-            if entry.call is None:
-                line = (_model_name(message), "")
-                self._lines.setdefault(line, deque()).append(entry)
+        except Exception as error:  # noqa: BLE001 - the same
             self._answer(line, entry, self._status(entry, error))
 
     def stop_reading(self) -> None:
@@ -168,14 +207,27 @@ class InferStream:
             self._on_room()
         return message
 
-    def _complete(self, line: tuple[str, str], entry: _Entry, version: ModelVersion, completion: Completion) -> None:
+    def _complete(self, line: LineName, entry: _Entry, version: ModelVersion, completion: Completion) -> None:
         note_delivery(version, completion, self._clock)
         if self._is_abandoned:
             return
-        answer = completion if completion.error is None else self._status(entry, completion.error)
-        if isinstance(completion.error, SupersededError):
-            answer = completion
+        answer: Completion | InferenceError = completion
+        if completion.error is None:
+            assert entry.call is not None  # noqa: S101 - for mypy: what completes was a call
+            if not is_light_answer(entry.call, completion):
+                making = self._work.start(self, partial(self._encode_call, entry.call, completion))
+                making.add_done_callback(partial(self._made, line, entry))
+                return
+        elif not isinstance(completion.error, SupersededError):
+            answer = self._status(entry, completion.error)
         self._answer(line, entry, answer)
+
+    def _made(self, line: LineName, entry: _Entry, making: "asyncio.Future[bytes]") -> None:
+        """A worker has made a response, or failed."""
+        error = making.exception()
+        if not self._is_abandoned:
+            failed = error if isinstance(error, Exception) else None
+            self._answer(line, entry, making.result() if failed is None else self._status(entry, failed))
 
     def _status(self, entry: _Entry, error: Exception) -> InferenceError:
         is_timed = entry.call is not None and entry.call.form.options.timeout_ns > 0
@@ -184,7 +236,7 @@ class InferStream:
         status.__traceback__ = status.__context__ = status.__cause__ = None
         return status
 
-    def _answer(self, line: tuple[str, str], entry: _Entry, answer: Completion | InferenceError) -> None:
+    def _answer(self, line: LineName, entry: _Entry, answer: Completion | bytes | InferenceError) -> None:
         entry.answer = answer
         entry.let_go()
         entries = self._lines[line]
@@ -200,6 +252,8 @@ class InferStream:
     def _encode(self, entry: _Entry) -> bytes | None:
         answer, entry.answer = entry.answer, None
         entry.request = None  # an entry and its request hold each other: free the outputs now
+        if isinstance(answer, bytes):
+            return answer
         if isinstance(answer, Completion):
             try:
                 return self._response(entry, answer)
@@ -217,12 +271,16 @@ class InferStream:
     def _response(self, entry: _Entry, completion: Completion) -> bytes:
         assert entry.call is not None  # noqa: S101 - for mypy: what completes was a call
         if completion.error is None:
-            return encode(entry.call, completion, partial(self._lookup.memory.write, peer=self._name), in_stream=True)
+            return self._encode_call(entry.call, completion)
         face = entry.call.form.face
         response = pb.ModelInferResponse(model_name=face.name, model_version=face.version, id=entry.request_id)
         response.parameters["dropped"].string_param = completion.error.outcome.value
         response.parameters[FINAL_RESPONSE].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=response).SerializeToString()
+
+    def _encode_call(self, call: Call, completion: Completion) -> bytes:
+        """Thread: the event loop's, or a worker's for what is not `is_light_answer`."""
+        return encode(call, completion, partial(self._lookup.memory.write, peer=self._name), in_stream=True)
 
 
 def _model_name(message: InferMessage | None) -> str:

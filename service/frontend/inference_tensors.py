@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from service.errors import InvalidRequestError
 from service.frontend.inference_face import TensorFace
-from service.frontend.inference_wire import Bytes
+from service.frontend.messages import Bytes
 
 LENGTH = struct.Struct("<I")
 MAX_STRINGS = 1 << 17
@@ -87,9 +87,9 @@ def raw_view(array: NDArray[Any]) -> Bytes:
     return strings_to_bytes(value.encode() for value in array.reshape(-1).tolist())
 
 
-def strings_to_bytes(strings: Iterable[bytes]) -> bytes:
+def strings_to_bytes(strings: Iterable[Bytes]) -> bytes:
     """Return BYTES elements with their lengths before them."""
-    parts: list[bytes] = []
+    parts: list[Bytes] = []
     for string in strings:
         parts += (LENGTH.pack(len(string)), string)
     return b"".join(parts)

@@ -12,9 +12,10 @@ from google.protobuf.message import DecodeError, Message
 
 MAX_PARSED_BYTES = 64 << 10  # of a message of any form
 MAX_FIELDS = 1024  # at all levels, of a longer one
-_VARINT, _EIGHT_BYTES, _LENGTH_DELIMITED, _FOUR_BYTES = 0, 1, 2, 5  # wire types
+_VARINT, _EIGHT_BYTES, LENGTH_DELIMITED, _FOUR_BYTES = 0, 1, 2, 5  # wire types
 _MAX_VARINT_BYTES = 10
 _ONE_VALUE = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_MESSAGE)
+Bytes = bytes | memoryview
 M = TypeVar("M", bound=Message)
 
 
@@ -57,9 +58,8 @@ def has_few_fields(data: bytes, kind: type[Message]) -> bool:
         while waiting and fields <= MAX_FIELDS:
             position, end, descriptor = waiting.pop()
             while position < end and fields <= MAX_FIELDS:
-                tag, position = _varint(data, position)
-                start, position = _extent(data, position, tag & 7)
-                field = descriptor.fields_by_number.get(tag >> 3) if tag & 7 == _LENGTH_DELIMITED else None
+                tag, start, position = next_field(data, position)
+                field = descriptor.fields_by_number.get(tag >> 3) if tag & 7 == LENGTH_DELIMITED else None
                 fields += 1 if field is None or field.type in _ONE_VALUE else 1 + position - start
                 if field is not None and field.message_type is not None:
                     waiting.append((start, position, field.message_type))
@@ -68,21 +68,26 @@ def has_few_fields(data: bytes, kind: type[Message]) -> bool:
     return fields <= MAX_FIELDS
 
 
-def _extent(data: bytes, position: int, wire_type: int) -> tuple[int, int]:
-    """Return where what follows a tag begins, and where it ends. Raises IndexError for what no message holds."""
+def next_field(data: Bytes, position: int) -> tuple[int, int, int]:
+    """Return the tag at a position, where its value begins and where that ends, which may be beyond the data.
+
+    Raises IndexError for a group, and for what no message holds.
+    """
+    tag, position = _varint(data, position)
+    wire_type = tag & 7
     if wire_type == _VARINT:
-        return position, _varint(data, position)[1]
+        return tag, position, _varint(data, position)[1]
     if wire_type == _EIGHT_BYTES:
-        return position, position + 8
+        return tag, position, position + 8
     if wire_type == _FOUR_BYTES:
-        return position, position + 4
-    if wire_type == _LENGTH_DELIMITED:
+        return tag, position, position + 4
+    if wire_type == LENGTH_DELIMITED:
         length, position = _varint(data, position)
-        return position, position + length
-    raise IndexError  # a group
+        return tag, position, position + length
+    raise IndexError
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
+def _varint(data: Bytes, position: int) -> tuple[int, int]:
     value = 0
     for place in range(_MAX_VARINT_BYTES):
         byte = data[position + place]
@@ -90,3 +95,15 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position + place + 1
     raise IndexError
+
+
+def varint(number: int) -> bytes:
+    """Return a number that is not negative as protobuf writes it."""
+    if number < 0x80:
+        return bytes((number,))
+    parts = bytearray()
+    while number >= 0x80:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)

@@ -87,6 +87,10 @@ class FrameArena:
         self._permits.take()
         return FrameLease(self, self._free.pop())
 
+    def borrows(self, payload: memoryview) -> bool:
+        """Whether dense inputs of one row stay where they are, so that `borrow` costs nothing."""
+        return self._device.borrow_host(payload) is not None
+
     def borrow(self, payload: memoryview) -> "BorrowedFrame | None":
         """Take a permit for dense inputs of one row that stay where they are; None where the device needs a copy.
 

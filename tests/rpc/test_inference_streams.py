@@ -13,6 +13,7 @@ from engines.device_simulated import FaultPlan
 from engines.errors import DeviceMemoryError, MisuseError
 from forebay.wire import frames_pb2 as frames_pb
 from forebay.wire import inference_pb2 as pb
+from service.frontend.heavy_work import HeavyWork
 from service.frontend.inference_stream import InferStream
 from tests.support.inference import array_of, request_of, stub_of
 from tests.support.loops import on_loop
@@ -282,6 +283,7 @@ def infer_stream(running):
     servicer = running.server.inference
     return InferStream(
         servicer._lookup,
+        HeavyWork(running.server.pool),
         running.server.clock,
         "client",
         16,
