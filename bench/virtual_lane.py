@@ -82,6 +82,7 @@ class VirtualLane:
 
     def submit(self, batch: Batch) -> bool:
         """Compute what happens to `batch` and leave its events in `events`."""
+        batch.claim.start()  # its upload begins
         now_ns, costs, rows = self._now(), self.costs, batch.executed_rows
         h2d_ns = costs.h2d_ns[0] + costs.h2d_ns[1] * rows
         d2h_ns = costs.d2h_ns[0] + costs.d2h_ns[1] * rows

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from engines.device import HostBuffer
+from service.claim import Claim
 from service.errors import ServiceError
 
 OutputArrays = tuple[NDArray[Any], ...]
@@ -228,6 +229,8 @@ class Batch:
         upload_started_ns: when the upload stage took it up, on the host's clock; 0 while it has not.
         is_alone: its lane was empty when it was formed.
         work_ns: expected time of its upload and execution.
+        claim: whether its lane or the former has the requests. A lane touches them only while it holds the claim.
+        limits_ns: the former's: the earliest queue timeout and the earliest deadline of its requests, once looked up.
     """
 
     id: int
@@ -242,6 +245,8 @@ class Batch:
     is_alone: bool = False
     work_ns: float = 0.0
     error: ServiceError | None = None
+    claim: Claim = field(default_factory=Claim)
+    limits_ns: tuple[int, int] | None = None
 
 
 class Lane(Protocol):
@@ -268,6 +273,7 @@ class Lane(Protocol):
     def submit(self, batch: Batch) -> bool:
         """Send a batch in its reserved slot on its way; return whether it has come to its end already.
 
+        The former may take it back until the lane has started its claim. The slot then comes back as always.
         Blocks: no, or for less than handing it over would take.
         """
         ...

@@ -19,9 +19,11 @@ from service.batching.decision import Decision, Form, Shed, WaitUntil
 from service.batching.delivery_forecast import DeliveryForecast
 from service.batching.delivery_time import DeliveryTime
 from service.batching.endings import error_of
+from service.batching.entries import NEVER_NS
 from service.batching.lanes import LaneSet
 from service.batching.pending import PendingQueue, Reason
 from service.batching.settings import BatchingSettings, PolicyName
+from service.batching.taking_back import next_loss_ns, take_back
 from service.errors import InvariantError, ServiceError
 from service.request import Batch, Completion, Feasibility, Lane, Request
 
@@ -95,7 +97,7 @@ class FormerCore:
         self.cost = cost
         self.settings = settings
         self.lanes = LaneSet(lanes, settings.guard_min_us * 1000)
-        self.pending = PendingQueue(settings, cost.mean_ns(settings.max_batch_size))
+        self.pending = PendingQueue(settings, cost.mean_ns(settings.max_batch_size), self.lanes.waiting)
         self.counters = FormerCounters()
         self.endings: Counter[Reason] = Counter()
         self.ended: list[Completion] = []
@@ -149,6 +151,9 @@ class FormerCore:
         self.counters.steps += 1
         self._delivery.update(now_ns, self.cost, self.lanes, self.pending)
         due_ns, self._due_ns = self._due_ns, None
+        if self._may_take_back():
+            for request, reason in take_back(now_ns, self.lanes, self.pending, self.cost.least_service_ns()):
+                self._end(request, reason, now_ns)
         for request, reason in self.pending.time_out(now_ns):
             self._end(request, reason, now_ns)
         wake_ns = self._decide_all(now_ns, due_ns)
@@ -157,10 +162,23 @@ class FormerCore:
         if not len(self.pending):
             for state in self.lanes.states:
                 state.unreserve()
+        return self._next_wake_ns(now_ns, NEVER_NS if wake_ns is None else wake_ns)
+
+    def _next_wake_ns(self, now_ns: int, wake_ns: int) -> int | None:
+        """Return the earliest of `wake_ns`, the next queue timeout and the next loss in a lane."""
         timeout_ns = self.pending.next_timeout_ns
-        if timeout_ns is None:
-            return wake_ns
-        return timeout_ns if wake_ns is None else min(wake_ns, timeout_ns)
+        if timeout_ns is not None and timeout_ns < wake_ns:
+            wake_ns = timeout_ns
+        if self._may_take_back():
+            wake_ns = min(wake_ns, next_loss_ns(now_ns, self.lanes, self.pending, self.cost.least_service_ns()))
+        return wake_ns if wake_ns < NEVER_NS else None
+
+    def _may_take_back(self) -> bool:
+        """Whether a batch is bound that has not started.
+
+        Not while draining: whoever drains takes a batch that is bound for gone.
+        """
+        return not self.is_draining and self.lanes.has_waiting_batch
 
     def _decide_all(self, now_ns: int, due_ns: int | None) -> int | None:
         while len(self.pending):

@@ -70,6 +70,11 @@ class Demand:
         share.fade(now_ns)
         share.served += rows
 
+    def take_back(self, share: StreamShare, rows: int, now_ns: int) -> None:
+        """Count rows no longer as served: their batch was taken back."""
+        share.fade(now_ns)
+        share.served = max(0.0, share.served - rows)
+
     def rate(self, now_ns: int) -> float:
         """Return rows per nanosecond of late."""
         return self._rate * exp(-max(0, now_ns - self._last_ns) / self._window_ns)

@@ -61,6 +61,8 @@ class FormerStatistics:
     """A snapshot for metrics; counts only rise.
 
     Attributes:
+        pending_requests: in no batch yet.
+        waiting_requests: not executed yet: pending, or in a batch that waits in its lane.
         ended: requests that ended without execution, by reason.
         guard_ns: how much before the last moment batches are bound now.
         drift_ratio: how much slower executions are than calibrated.
@@ -68,6 +70,7 @@ class FormerStatistics:
     """
 
     pending_requests: int
+    waiting_requests: int
     pending_streams: int
     arrivals: int
     batches: int
@@ -188,8 +191,10 @@ class BatchFormer:
         """Return a snapshot. Thread: any; numbers may be of neighbouring moments."""
         core = self._core
         counters = core.counters
+        pending_requests = len(core.pending)
         return FormerStatistics(
-            pending_requests=len(core.pending),
+            pending_requests=pending_requests,
+            waiting_requests=pending_requests + len(core.lanes.waiting()),
             pending_streams=core.pending.streams,
             arrivals=counters.arrivals,
             batches=counters.batches,

@@ -11,14 +11,19 @@ from collections.abc import Sequence
 
 from service.batching.cost_model import CostModel
 from service.batching.settings import MAX_DEPTH
-from service.request import Batch, Lane
+from service.request import Batch, Lane, Request
 
 LATENESS_WINDOW = 256
 LATENESS_REFRESH = 16
 
 
 class LaneState:
-    """One lane as the policy sees it."""
+    """One lane as the policy sees it.
+
+    Attributes:
+        computing: batches that are bound and have not left compute, in order; replaced whole, for readers on other
+            threads.
+    """
 
     __slots__ = (
         "_by_slot", "computing", "in_flight", "lane", "last_compute_end_ns", "reserved_slot",
@@ -27,7 +32,7 @@ class LaneState:
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
         self.in_flight = 0
-        self.computing: deque[Batch] = deque()
+        self.computing: tuple[Batch, ...] = ()
         self.last_compute_end_ns = 0
         self.reserved_slot: int | None = None
         self._by_slot: dict[int, Batch] = {}
@@ -61,7 +66,7 @@ class LaneState:
     def submit(self, batch: Batch) -> bool:
         """Send a batch in the reserved slot on its way; return whether it has come to its end already."""
         self._by_slot[batch.slot_index] = batch
-        self.computing.append(batch)
+        self.computing = (*self.computing, batch)
         self.in_flight += 1
         self.reserved_slot = None
         return self.lane.submit(batch)
@@ -69,17 +74,41 @@ class LaneState:
     def compute_ended(self, batch: Batch, ended_ns: int) -> None:
         """Note that `batch` has left compute."""
         self.last_compute_end_ns = max(self.last_compute_end_ns, ended_ns)
-        if batch in self.computing:
-            self.computing.remove(batch)
+        self._forget(batch)
+
+    def withdraw(self, batch: Batch) -> bool:
+        """Take a batch back unless it has started, and return whether that worked. Its slot is freed by the lane."""
+        if not batch.claim.withdraw():
+            return False
+        self._forget(batch)
+        return True
 
     def slot_freed(self, slot_index: int) -> Batch | None:
         """Note that a slot is free; return its batch. A batch that failed leaves compute here."""
         batch = self._by_slot.pop(slot_index, None)
         if batch is not None:
             self.in_flight -= 1
-            if batch in self.computing:
-                self.computing.remove(batch)
+            self._forget(batch)
         return batch
+
+    def _forget(self, batch: Batch) -> None:
+        self.computing = tuple(other for other in self.computing if other is not batch)
+
+    def waiting_batches(self) -> list[Batch]:
+        """Return the batches that are bound and have not started, in order."""
+        return [batch for batch in self.computing if not batch.claim.is_started]
+
+    def waiting(self) -> list[Request]:
+        """Return the requests that are bound and not executed yet. Thread: any; a moment old for another thread.
+
+        What is behind another batch waits, even if its upload has begun; the first one does until it starts.
+        """
+        return [
+            request
+            for position, batch in enumerate(self.computing)
+            if position or not batch.claim.is_started
+            for request in batch.requests
+        ]
 
 
 class BindingGuard:
@@ -144,6 +173,19 @@ class LaneSet:
     def in_flight(self) -> int:
         """Batches between forming and the end of d2h, on all lanes."""
         return sum(state.in_flight for state in self.states)
+
+    @property
+    def has_waiting_batch(self) -> bool:
+        """Whether a batch is bound that has not started."""
+        for state in self.states:
+            for batch in state.computing:
+                if not batch.claim.is_started:
+                    return True
+        return False
+
+    def waiting(self) -> list[Request]:
+        """Return the requests that are bound and not executed yet, on all lanes. Thread: as `LaneState.waiting`."""
+        return [request for state in self.states for request in state.waiting()]
 
     def ends(self, now_ns: int, cost: CostModel) -> list[tuple[float, int]]:
         """Return when each batch in compute is predicted to end and how many results it has, the earliest first."""

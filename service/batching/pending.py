@@ -17,7 +17,7 @@ Owner: the former's thread. Not thread-safe.
 
 import enum
 import heapq
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from service.batching.demand import Demand, StreamShare
 from service.batching.entries import LATEST_NS, NEVER_NS, Entry, Group, StreamState, move
@@ -50,11 +50,16 @@ class PendingQueue:
     Args:
         settings: levels, queue policies, and which order applies.
         largest_batch_ns: execution time of the largest batch, the scale of the load averages.
+        bound: returns the requests that are bound and not executed yet; they count against `max_queue_size`.
     """
 
-    def __init__(self, settings: BatchingSettings, largest_batch_ns: float) -> None:
+    def __init__(
+        self, settings: BatchingSettings, largest_batch_ns: float, bound: Callable[[], Iterable[Request]] = tuple
+    ) -> None:
         self._settings = settings
+        self._bound = bound
         self._is_by_deadline = settings.policy is PolicyName.JIT_EDF
+        self._has_default_timeout = settings.has_default_timeout
         self.groups: dict[tuple[int, Hashable], Group] = {}
         self.demand = Demand(largest_batch_ns)
         self.batches_taken = 0
@@ -92,13 +97,18 @@ class PendingQueue:
         self._sweep(now_ns)
         stream = self._stream(request.stream, now_ns)
         self.demand.offer(stream.share, request.size, now_ns)
-        ended = self._supersede(stream)
+        ended = self._supersede(stream, newcomers=1)
         level = settings.level_of(request.priority)
         limit = settings.queue_policy_of(level).max_queue_size
-        if limit and self._level_counts.get(level, 0) >= limit:
+        if limit and self._waiting_on(level) >= limit:
             return [*ended, (request, Reason.QUEUE_FULL)]
         self._add(Entry(request, stream, self._own_key(request)), level)
         return ended
+
+    def _waiting_on(self, level: int) -> int:
+        """Return how many requests of a level are not executed yet."""
+        level_of = self._settings.level_of
+        return self._level_counts.get(level, 0) + sum(level_of(bound.priority) == level for bound in self._bound())
 
     def _stream(self, key: StreamKey, now_ns: int) -> StreamState:
         stream = self._streams.get(key)
@@ -112,11 +122,12 @@ class PendingQueue:
         soft_ns = request.arrival_ns + SOFT_BUDGET_NS
         return soft_ns if request.deadline_ns is None else min(request.deadline_ns, soft_ns)
 
-    def _supersede(self, stream: StreamState) -> list[tuple[Request, Reason]]:
+    def _supersede(self, stream: StreamState, newcomers: int) -> list[tuple[Request, Reason]]:
+        """End the oldest requests of a LATEST stream that it has no place for once `newcomers` have come."""
         if stream.key.delivery is not Delivery.LATEST:
             return []
         ended = []
-        while len(stream.waiting) >= max(1, stream.key.max_waiting):
+        while len(stream.waiting) + newcomers > max(1, stream.key.max_waiting):
             oldest = stream.waiting[0]
             self._remove(oldest)
             ended.append((oldest.request, Reason.SUPERSEDED))
@@ -177,6 +188,30 @@ class PendingQueue:
             requests.append(entry.request)
         self.batches_taken += 1
         return requests
+
+    def put_back(self, requests: Sequence[Request], now_ns: int) -> list[tuple[Request, Reason]]:
+        """Take in again what was in batches that were taken back, in order of forming; return those that end by it.
+
+        Each stands where it stood: on an ordered stream in front of what came later. A LATEST stream may have newer
+        requests by now. No level is too full for what was on it already.
+        """
+        later: dict[StreamState, list[Entry]] = {}
+        entries = []
+        for request in requests:
+            stream = self._stream(request.stream, now_ns)
+            self.demand.take_back(stream.share, request.size, now_ns)
+            if stream.key.is_ordered:
+                later.setdefault(stream, list(stream.waiting))
+            entries.append(Entry(request, stream, self._own_key(request)))
+        for line in later.values():
+            for entry in line:
+                self._remove(entry)
+            entries += line
+        for entry in entries:
+            entry.is_held = False
+            entry.order_key = entry.own_key
+            self._add(entry, self._settings.level_of(entry.request.priority))
+        return [ending for stream in later for ending in self._supersede(stream, newcomers=0)]
 
     def discard(self, request_id: int) -> Request | None:
         """Take one request out without serving it; None if it is not here."""
@@ -257,6 +292,22 @@ class PendingQueue:
         if self._settings.policy is PolicyName.WINDOW:  # as Triton: only an allowed, shorter wish counts
             return wished_ns if policy.allow_timeout_override and 0 < wished_ns < default_ns else default_ns
         return min(default_ns, wished_ns) if default_ns and wished_ns else default_ns or wished_ns
+
+    def limits_ns(self, requests: Iterable[Request]) -> tuple[int, int]:
+        """Return when the first of `requests` is rejected by its queue timeout, and their earliest deadline.
+
+        NEVER_NS for none. Only the policy that knows deadlines has any.
+        """
+        timeout_ns = deadline_ns = NEVER_NS
+        for request in requests:
+            if self._has_default_timeout or request.queue_timeout_ns:
+                level = self._settings.level_of(request.priority)
+                own_ns = self._timeout_ns(request, level)
+                if own_ns and self._settings.queue_policy_of(level).timeout_action is TimeoutAction.REJECT:
+                    timeout_ns = min(timeout_ns, request.arrival_ns + own_ns, LATEST_NS)
+            if request.deadline_ns is not None and request.deadline_ns < deadline_ns:
+                deadline_ns = request.deadline_ns
+        return timeout_ns, min(deadline_ns, LATEST_NS) if self._is_by_deadline and deadline_ns < NEVER_NS else NEVER_NS
 
     @property
     def next_timeout_ns(self) -> int | None:

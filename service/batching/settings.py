@@ -113,6 +113,12 @@ class BatchingSettings:
             _require(1 <= level <= levels, "priority_queue_policy", level, f"a level from 1 to {levels}")
 
     @property
+    def has_default_timeout(self) -> bool:
+        """Whether requests of some level have a queue timeout that they did not ask for."""
+        policies = (self.default_queue_policy, *self.priority_queue_policies.values())
+        return any(policy.default_timeout_us for policy in policies)
+
+    @property
     def may_prefetch(self) -> bool:
         """Whether policy window may bind a batch to a lane that is busy, as Triton would.
 

@@ -110,7 +110,7 @@ class ModelRegistry:
                 version.name,
                 version.version,
                 version.statistics.snapshot(),
-                version.former.statistics().pending_requests,
+                version.former.statistics().waiting_requests,
                 version.load_ns,
                 version.description.config.metric_tags,
             )

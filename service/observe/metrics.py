@@ -22,7 +22,7 @@ class VersionReport:
         model: name.
         version: decimal number.
         counts: since it was loaded.
-        pending: requests that wait now.
+        pending: requests that are not executed yet, those that wait in a lane among them.
         load_ns: how long loading it took.
         tags: more labels, by name.
     """

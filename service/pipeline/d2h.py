@@ -34,6 +34,8 @@ class D2hStage(Stage):
 
     def work(self, batch: Batch, slot: Slot) -> None:
         """Enqueue the download, wait for both events, stamp, and hand the outputs on."""
+        if not batch.claim.is_started:
+            return  # the former has taken it back: nothing was executed
         stream = self.device_stream
         stream.wait(slot.executed)
         stream.record(slot.download_started)
@@ -89,6 +91,9 @@ class D2hStage(Stage):
 
     def finish(self, batch: Batch, slot: Slot) -> None:
         """Deliver, free the slot, tell the former; a lost device keeps its slot for ever."""
+        if not batch.claim.is_started:
+            self._pass_on(batch, slot)
+            return
         is_lost = isinstance(batch.error, DeviceLostError)
         retries: list[Request] = []
         if batch.error is not None:
@@ -106,6 +111,13 @@ class D2hStage(Stage):
             self.listener.slot_freed(batch.lane_index, slot.index, d2h_ns)
             for request in retries:
                 self.listener.arrive(request)
+
+    def _pass_on(self, batch: Batch, slot: Slot) -> None:
+        """Free the slot of a batch that the former has taken back. Its requests are the former's."""
+        self._pool.release(slot)
+        super().finish(batch, slot)
+        if self.listener is not None:
+            self.listener.slot_freed(batch.lane_index, slot.index, 0)
 
     def _take_retries(self, batch: Batch) -> list[Request]:
         """Take those requests out of a failed batch that may run once more, alone: one of them may be the cause.

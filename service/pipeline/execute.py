@@ -1,4 +1,8 @@
-"""Stage 2: run the model. Enqueues only; on the host device the engine runs inside `enqueue` with the GIL released."""
+"""Stage 2: run the model. Enqueues only; on the host device the engine runs inside `enqueue` with the GIL released.
+
+Here a batch becomes the lane's for good, if its upload has not made it so. A batch that the former has taken back is
+passed on without being executed.
+"""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -39,20 +43,24 @@ class ExecutingStage(Stage):
         """Run. Raises EngineError on failure."""
 
     def work(self, batch: Batch, slot: Slot) -> None:
-        """Order the execution after the upload, wait for the turn where there is one, and run."""
-        self.device_stream.wait(slot.uploaded)
+        """Wait for the turn where there is one, take the batch for good, and run it after its upload."""
         turn = self.turn
         if turn is None or not (turn.is_needed or turn.is_asked):  # what was asked for is taken, to be given back
-            self._execute(batch, slot)
+            self._start(batch, slot)
             return
         was_busy, self.busy_since_ns = self.busy_since_ns, 0  # to wait for others is not to hang
         turn.take()
         if was_busy:
             self.busy_since_ns = self.clock.now_ns()
         try:
-            self._execute(batch, slot)
+            self._start(batch, slot)
         finally:
             turn.give_back(has_next=self.has_next)
+
+    def _start(self, batch: Batch, slot: Slot) -> None:
+        if batch.claim.start():
+            self.device_stream.wait(slot.uploaded)
+            self._execute(batch, slot)
 
     def _execute_after_hook(self, batch: Batch, slot: Slot) -> None:
         assert self._before_execution is not None  # noqa: S101 - for mypy: bound only then
@@ -61,8 +69,10 @@ class ExecutingStage(Stage):
 
     def process(self, batch: Batch) -> None:
         """Work on one batch; of one that has failed already nothing is executed, so that no turn is needed."""
-        if batch.error is not None and self.turn is not None:
-            self.turn.give_up()
+        if batch.error is not None:
+            batch.claim.start()  # the lane answers for what has failed
+            if self.turn is not None:
+                self.turn.give_up()
         super().process(batch)
 
 

@@ -9,6 +9,10 @@ from service.request import Batch
 class H2dStage(Stage):
     """Copies large rows straight from the frame arena, all with one call, and gathers small ones on the host.
 
+    On a synchronous device the frames have been read when `work` returns, and the former may take the batch back until
+    it is executed. On any other device the copies still go on then: the batch has started, since its frames must not be
+    used for anything else.
+
     If you move the record of `uploaded` before the copies, execution reads half a batch
     (tests/pipeline/test_ordering_edges.py).
     """
@@ -16,9 +20,19 @@ class H2dStage(Stage):
     def __init__(self, context: StageContext, inputs: tuple[TensorSpec, ...]) -> None:
         super().__init__(context)
         self._row_bytes = tuple(spec.row_bytes for spec in inputs)
+        self._starts = not self.device.is_synchronous
 
     def work(self, batch: Batch, slot: Slot) -> None:
-        """Fill the slot and enqueue the upload."""
+        """Fill the slot and enqueue the upload, unless the former has taken the batch back."""
+        claim = batch.claim
+        if not (claim.start() if self._starts else claim.hold()):
+            return
+        try:
+            self._upload(batch, slot)
+        finally:
+            claim.let_go()
+
+    def _upload(self, batch: Batch, slot: Slot) -> None:
         batch.upload_started_ns = self.clock.now_ns()
         slot.move_to(SlotState.FILLING)
         self.device_stream.record(slot.upload_started)

@@ -6,6 +6,8 @@ Theory of operation
     draws its diagram from this table. The former reserves (FREE -> RESERVED), each stage moves the slot on when its
     work is *enqueued*, and the d2h stage frees it once its outputs have left it.
 
+    A batch that the former has taken back passes through with its slot RESERVED or UPLOADING, and it is freed so.
+
     A slot that FAILED returns to FREE only after the stage that failed has synchronised its device stream. That stream
     had waited for the earlier ones, so nothing on the device touches the slot any more. If the device is lost it
     never returns.
@@ -46,7 +48,7 @@ TRANSITIONS: dict[SlotState, frozenset[SlotState]] = {
     _S.FREE: frozenset({_S.RESERVED}),
     _S.RESERVED: frozenset({_S.FILLING, _S.FREE, _S.FAILED}),
     _S.FILLING: frozenset({_S.UPLOADING, _S.FAILED}),
-    _S.UPLOADING: frozenset({_S.EXECUTING, _S.FAILED}),
+    _S.UPLOADING: frozenset({_S.EXECUTING, _S.FREE, _S.FAILED}),
     _S.EXECUTING: frozenset({_S.DOWNLOADING, _S.FAILED}),
     _S.DOWNLOADING: frozenset({_S.READY, _S.FAILED}),
     _S.READY: frozenset({_S.FREE, _S.FAILED}),

@@ -11,7 +11,7 @@ from forebay.wire import inference_pb2 as pb
 from tests.support import models
 from tests.support.inference import add_sub_request, request_of, stub_of
 from tests.support.loops import on_loop
-from tests.support.real_server import real_server, simulated
+from tests.support.real_server import ROW_BYTES, SimulatedDevices, eventually, real_server, simulated
 
 
 async def get(address, path="/metrics", request=None):
@@ -129,6 +129,23 @@ async def test_metrics_have_the_names_that_dashboards_know(tmp_path):
             "nv_model_load_duration_secs",
         } <= names
         assert not [name for name in names if name.endswith("_total")]
+
+
+@on_loop
+async def test_pending_requests_are_all_that_are_not_executed_yet(tmp_path):
+    simulated(tmp_path, max_batch_size=1, policy="window")
+    async with real_server(tmp_path, devices=SimulatedDevices(), admin_address="127.0.0.1:0") as running:
+        running.hold()
+        request = request_of("sim", input=np.zeros((1, ROW_BYTES), np.uint8))
+        calls = [stub_of(running).ModelInfer(request) for _ in range(10)]
+        await eventually(lambda: running.version().former.statistics().arrivals == 10)
+        await eventually(lambda: running.version().former.statistics().in_flight == 2)  # one runs, one is bound ahead
+        _, text = await get(running.server.admin_address)
+        assert samples(text)['nv_inference_pending_request_count{model="sim",version="1"}'] == 9
+        running.release()
+        await asyncio.gather(*calls)
+        _, text = await get(running.server.admin_address)
+        assert samples(text)['nv_inference_pending_request_count{model="sim",version="1"}'] == 0
 
 
 @on_loop

@@ -13,7 +13,10 @@ from service.pipeline.unbound import UnboundFrames
 from tests.support import models
 from tests.support.inference import array_of, request_of, stub_of
 from tests.support.loops import on_loop
-from tests.support.real_server import open_message, real_server
+from tests.support.real_server import eventually, open_message, real_server
+
+LONG = 4_000
+"""Elements of an input that keeps `slow_identity` busy for seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +153,46 @@ async def test_warm_up_runs_the_shapes_that_the_configuration_says(tmp_path):
     async with real_server(tmp_path) as running:
         response = await stub_of(running).ModelInfer(request_of("folded", x=np.arange(6, dtype=np.float32)))
         assert array_of(response, "y").tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def slow_identity():
+    """Gives its input back, after a loop that has a matrix multiplication for each element: nobody can predict it."""
+    side = 256
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["state", "state"], ["next"]), helper.make_node("Identity", ["go"], ["goes"])],
+        "body",
+        [
+            models.tensor("i", (), TensorProto.INT64),
+            models.tensor("go", (), TensorProto.BOOL),
+            models.tensor("state", (side, side)),
+        ],
+        [models.tensor("goes", (), TensorProto.BOOL), models.tensor("next", (side, side))],
+    )
+    constants = [
+        numpy_helper.from_array(np.zeros((side, side), np.float32), "zeros"),
+        numpy_helper.from_array(np.array(True), "true"),
+    ]
+    nodes = [
+        helper.make_node("Size", ["x"], ["count"]),
+        helper.make_node("Loop", ["count", "true", "zeros"], ["end"], body=body),
+        helper.make_node("ReduceSum", ["end"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["x", "sum"], ["y"]),
+    ]
+    return models.build(nodes, [models.tensor("x", ("batch", "n"))], [models.tensor("y", ("batch", "n"))], constants)
+
+
+@on_loop
+async def test_a_timeout_reaches_what_waits_behind_a_batch_that_takes_longer_than_predicted(tmp_path):
+    models.save(slow_identity(), tmp_path / "slow" / "1" / "model.onnx")
+    async with real_server(tmp_path) as running:
+        stub = stub_of(running)
+        long = stub.ModelInfer(request_of("slow", x=np.ones((1, LONG), np.float32)))
+        await eventually(lambda: running.version("slow").former.statistics().in_flight == 1)
+        short = request_of("slow", x=np.ones((1, 1), np.float32), request_id="short", parameters={"timeout": 200_000})
+        waiting = [stub.ModelInfer(short) for _ in range(4)]
+        for call in waiting:
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE
+            assert (await call.details()).endswith("Request timeout expired")
+        assert not long.done()
+        assert running.version("slow").statistics.snapshot().failures["REJECTED"] == 4
+        np.testing.assert_array_equal(array_of(await long, "y"), np.ones((1, LONG), np.float32))

@@ -67,9 +67,13 @@ def cost_model(largest=32, alpha_ms=3.0, beta_ms=0.2, sizes=None, **options):
 
 
 class StrictLane:
-    """Implements service.request.Lane and fails on any use that the protocol does not allow."""
+    """Implements service.request.Lane and fails on any use that the protocol does not allow.
 
-    def __init__(self, index=0, slot_count=4):
+    Starts each batch when it gets it; with `is_late` when a test calls `start`.
+    """
+
+    def __init__(self, index=0, slot_count=4, is_late=False):
+        self.is_late = is_late
         self.index = index
         self.slot_count = slot_count
         self.slots = ["FREE"] * slot_count
@@ -93,10 +97,16 @@ class StrictLane:
         assert batch.requests
         assert sum(r.size for r in batch.requests) == batch.rows <= batch.executed_rows
         assert len({r.batch_key for r in batch.requests}) == 1
+        if not self.is_late:
+            self.start(batch)
         with self._changed:
             self.slots[batch.slot_index] = "BUSY"
             self.batches.append(batch)
             self._changed.notify_all()
+
+    def start(self, batch):
+        """Let the execution of `batch` start; whether the former still lets it."""
+        return batch.claim.start()
 
     def wait_for_batches(self, count, timeout_s=HANG_GUARD_S):
         with self._changed:
@@ -229,6 +239,10 @@ class CoreRig:
         """Let the oldest running batch (or `batch`) end now; return the batches formed by it."""
         batch = batch or self.running[0]
         self.running.remove(batch)
+        if not self.lanes[batch.lane_index].start(batch):  # it was taken back: its slot alone comes back
+            self.lanes[batch.lane_index].free(batch)
+            self.core.slot_freed(batch.lane_index, batch.slot_index, 0)
+            return self.step()
         measured_ns = int(self.cost.execute_base[batch.executed_rows]) if execute_ns is None else execute_ns
         self.core.compute_ended(batch, self.now_ns, 0, measured_ns)
         self.lanes[batch.lane_index].free(batch)

@@ -24,8 +24,10 @@ class LaneDriver:
     A batch waits in `waiting[stage]`; `step(stage)` lets that stage process the oldest one, as its thread would.
     """
 
-    def __init__(self, slot_count: int, device_class=SimulatedDevice, engine_options=None, **device_options) -> None:
-        self.clock = VirtualClock()
+    def __init__(
+        self, slot_count: int, device_class=SimulatedDevice, engine_options=None, clock=None, **device_options
+    ) -> None:
+        self.clock = VirtualClock() if clock is None else clock
         self.device = device_class(clock=self.clock, **device_options)
         self.engine = open_engine(
             "simulated",
