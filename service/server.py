@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,10 @@ class Server:
 
     @property
     def _is_ready(self) -> bool:
-        return self._is_serving and not self._stop.is_set()
+        return self._is_serving and not self._stop.is_set() and not self._is_lacking()
+
+    def _is_lacking(self) -> bool:
+        return self.settings.strict_readiness and bool(self.lifecycle.lacking())
 
     def _before_buffers(self) -> None:
         if not self._is_serving:  # all threads wait for it: 5 ms for every 100 MB that were kept
@@ -190,8 +194,11 @@ class Server:
         await self._start_admin()
         if not await self._load_models():
             return None
-        for name in ("", *self.registry.versions()):
+        for name in self.lifecycle.lacking():
+            self.front_end.health.set(name, is_serving=False)
+        for name in self.registry.versions():
             self.front_end.health.set(name, is_serving=True)
+        self.front_end.health.set("", is_serving=not self._is_lacking())
         addresses = await self.front_end.start()
         self._is_serving = True
         self._watching = asyncio.create_task(self._watch())
@@ -207,7 +214,9 @@ class Server:
 
     async def _load_models(self) -> bool:
         """Load what is to be served from the start; False if the server was asked to stop meanwhile."""
-        loading = self._loop.run_in_executor(None, self.lifecycle.start)
+        loading = self._loop.run_in_executor(
+            None, partial(self.lifecycle.start, exit_on_error=self.settings.exit_on_error)
+        )
         stopping = asyncio.ensure_future(self._stop.wait())
         futures: set[asyncio.Future[Any]] = {loading, stopping}
         await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
@@ -277,8 +286,14 @@ class Server:
                 log.exception("the model repository was not looked at")  # what serves is as it was
 
     def _on_model_changed(self, name: str, is_serving: bool) -> None:  # noqa: FBT001 - called with both, by position
-        """Publish a model's health. Thread: any."""
-        self._loop.call_soon_threadsafe(lambda: self.front_end.health.set(name, is_serving=is_serving))
+        """Publish a model's health, and that of the server, which may have waited for it. Thread: any."""
+
+        def publish() -> None:
+            self.front_end.health.set(name, is_serving=is_serving)
+            if self._is_serving:
+                self.front_end.health.set("", is_serving=not self._is_lacking())
+
+        self._loop.call_soon_threadsafe(publish)
 
     def _on_retired(self, version: ModelVersion) -> None:
         """Ask the streams of a version that is being unloaded to reconnect. Thread: any."""

@@ -60,6 +60,12 @@ class ServeSettings(BaseSettings):
     load_model: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="explicit: models to load at start; *: all; in the environment separated by commas"
     )
+    exit_on_error: bool = Field(
+        default=True, description="a model that cannot be loaded ends the start; false: start with the others"
+    )
+    strict_readiness: bool = Field(
+        default=True, description="ready only while every model serves that was to be served from the start"
+    )
     repository_poll_s: float = Field(15.0, ge=0.1, le=86_400, description="poll: how often the folders are looked at")
     load_timeout_s: float = Field(
         300.0, ge=0.1, le=86_400, description="a model that is not loaded after this is given up"

@@ -24,6 +24,12 @@ def serve(
     ] = None,
     model_control_mode: Annotated[str | None, typer.Option(help="none, explicit or poll [none]")] = None,
     load_model: Annotated[list[str] | None, typer.Option(help="explicit: load at start; *: all")] = None,
+    exit_on_error: Annotated[
+        str | None, typer.Option(metavar="BOOL", help="false: start without models that fail [true]")
+    ] = None,
+    strict_readiness: Annotated[
+        str | None, typer.Option(metavar="BOOL", help="false: ready without models that failed [true]")
+    ] = None,
     admin_address: Annotated[str | None, typer.Option(help="host:port of the live page and /metrics [none]")] = None,
     cpu_fallback: Annotated[
         bool | None, typer.Option("--cpu-fallback", help="KIND_GPU may fall back to the CPU")
@@ -52,6 +58,8 @@ def serve(
         "model_repository": model_repository,
         "model_control_mode": model_control_mode,
         "load_model": load_model,
+        "exit_on_error": exit_on_error,
+        "strict_readiness": strict_readiness,
         "admin_address": admin_address,
         "cpu_fallback": cpu_fallback,
         "allow_client_shm": allow_client_shm,

@@ -11,17 +11,16 @@ Thread: any for every method. Those that return a Future do not block; `start`, 
 all is done. What belongs to one model is written by the one thread that is at work on it.
 """
 
-import re
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import structlog
 from google.protobuf import json_format
 
-from engines.errors import EngineError
 from forebay.wire.model_config_pb2 import ModelConfig
 from service.errors import UnknownModelError
 from service.models.attempts import Attempt, Attempts
@@ -29,19 +28,18 @@ from service.models.config_text import ConfigError
 from service.models.fingerprints import Fingerprints, fingerprints_of
 from service.models.load_queue import LoadQueue, QueueClosedError
 from service.models.loader import ModelLoader
+from service.models.public_words import public_words
 from service.models.registry import ModelRegistry
-from service.models.repository import CONFIG_NAME, ModelEntry, Repository, RepositoryError, Scan
+from service.models.repository import CONFIG_NAME, ModelEntry, NoModelError, Repository, RepositoryError, Scan
+from service.models.retries import Retries
 
 log = structlog.get_logger(__name__)
 
 ControlMode = Literal["none", "explicit", "poll"]
 State = Literal["READY", "UNAVAILABLE", "LOADING", "UNLOADING", ""]
 ALL_MODELS = "*"
-MOST_WORDS = 2000  # characters of a reason: it travels in headers, of which gRPC takes 8 KiB, percent-encoded
 GIVEN_UP = "unloaded while it was loading"
 SHUTTING_DOWN = "the server is shutting down"
-_FOLDERS = re.compile(r"""(?<=['"])/(?:[^/'"\n]*/)*|(?<![\w.])/(?:(?:[^/:'"\n]|:(?!\s))*/)*""")
-"""Up to the closing quote, or else to the end of the part of a sentence: names of folders may have spaces."""
 
 
 class LoadError(Exception):
@@ -89,27 +87,59 @@ class ModelLifecycle:
         self._notes: dict[str, tuple[State, str]] = {}  # by model: LOADING, or why it is UNAVAILABLE
         self._loaded: dict[str, Fingerprints] = {}  # poll: of what serves, as it was just before it was loaded
         self._tried: dict[str, Fingerprints] = {}  # poll: of what was last tried, whatever came of it
+        self._retries = Retries()  # poll: of what could not be loaded
+        self._expected: dict[str, None] = {}  # what was to be served from the start, and is still there
         self._told: frozenset[str] = frozenset()  # what the last look found wrong. Thread: of start, then of polling
 
-    def start(self) -> None:
+    def start(self, *, exit_on_error: bool = True) -> None:
         """Load what is to be served from the start, one after the other, without rehearsals: the operator's own models.
 
-        Raises RepositoryError or EngineError.
+        Args:
+            exit_on_error: raise for the first model that cannot be loaded; else leave it out, with a warning.
+
+        Raises:
+            RepositoryError, EngineError: a model cannot be loaded; or the repository is gone.
         """
         repository = self._registry.repository
         if self.mode == "explicit" and ALL_MODELS not in self._wanted:
-            entries = [repository.model(name) for name in self._wanted]
+            names: Sequence[str] = self._wanted
         else:
             scan = self._scan(repository)
-            if scan.problems:
+            if scan.problems and exit_on_error:
                 raise RepositoryError(scan.problems[0])
-            entries = list(scan.models)
-        for entry in entries:
-            seen = fingerprints_of(entry)
-            attempt = self._attempts.begin(entry.name)
-            self._loader.load(attempt, entry, is_rehearsed=False)
-            self._attempts.end(attempt)
-            self._tried[entry.name] = self._loaded[entry.name] = seen
+            names = sorted({entry.name for entry in scan.models} | scan.broken)
+        for name in names:
+            try:
+                self._expected[name] = None
+                self._load_at_start(repository, name)
+            except NoModelError:
+                del self._expected[name]
+            except Exception as error:
+                if exit_on_error:
+                    raise
+                if str(error) not in self._told:
+                    log.warning("model not loaded", model=name, error=str(error))
+
+    def _load_at_start(self, repository: Repository, name: str) -> None:
+        root: Path | None = None
+        try:
+            entry = repository.model(name)
+            root = entry.root
+            self._tried[name] = seen = fingerprints_of(entry)
+            attempt = self._attempts.begin(name)
+            try:
+                self._loader.load(attempt, entry, is_rehearsed=False)
+            finally:
+                self._attempts.end(attempt)
+        except Exception as error:
+            self._notes[name] = ("UNAVAILABLE", public_words(error, name, root))
+            self._retries.note_failure(name)
+            raise
+        self._loaded[name] = seen
+
+    def lacking(self) -> list[str]:
+        """Return the models that were to be served from the start and are not. Thread: any."""
+        return sorted(set(self._expected) - set(self._registry.versions()))
 
     def load(self, name: str, config_json: str | None = None) -> None:
         """Load a model, or load it again. Raises LoadError; what was served before goes on."""
@@ -150,7 +180,8 @@ class ModelLifecycle:
             return []
         entries = {entry.name: entry for entry in scan.models}
         # A folder that is there and broken is not gone: what was served from it serves on.
-        gone = (set(self._registry.versions()) | set(self._tried)) - set(entries) - scan.broken
+        known = set(self._registry.versions()) | set(self._tried) | set(self._expected)
+        gone = known - set(entries) - scan.broken
         works = {name: partial(self._drop, name) for name in gone}
         works |= {name: partial(self._follow, entry) for name, entry in entries.items()}
         try:
@@ -210,6 +241,7 @@ class ModelLifecycle:
         except UnknownModelError as error:
             if not was_loading:
                 raise LoadError(f"failed to unload '{name[:128]}', {error.message}") from None
+        self._expected.pop(name, None)
         self._notes[name] = ("UNAVAILABLE", "unloaded")
         self._on_change(name, False)  # noqa: FBT003 - as the attribute says
 
@@ -217,8 +249,13 @@ class ModelLifecycle:
         """Unload what has gone from the repositories."""
         self._tried.pop(name, None)
         self._loaded.pop(name, None)
+        self._retries.forget(name)
+        self._expected.pop(name, None)
         if name in self._registry.versions():
             self._unload_named(name, was_loading=True)
+        else:
+            self._notes.pop(name, None)
+            self._on_change(name, False)  # noqa: FBT003
 
     def _follow(self, entry: ModelEntry) -> None:
         """Load a model anew if its folder is not what was last tried; keep the versions whose files serve already."""
@@ -226,16 +263,21 @@ class ModelLifecycle:
         try:
             seen = fingerprints_of(entry)
             if seen == self._tried.get(entry.name):
-                return
+                if not self._retries.is_due(entry.name):
+                    return
+            else:
+                self._retries.forget(entry.name)
             self._tried[entry.name] = seen
             serving = self._loaded.get(entry.name, {})
             keep = [number for number in seen if serving.get(number) == seen[number]]
             self._load(attempt, entry, None, keep if "" in keep else ())
         except (RepositoryError, LoadError) as error:
+            self._retries.note_failure(entry.name)
             log.warning("model not loaded", model=entry.name, error=str(error.__cause__ or error))
             return
         finally:
             self._attempts.end(attempt)
+        self._retries.forget(entry.name)
         self._loaded[entry.name] = seen
 
     def _load(
@@ -246,20 +288,11 @@ class ModelLifecycle:
         try:
             self._loader.load(attempt, entry, config, keep)
         except Exception as error:
-            reason = _public(error, entry)
+            reason = public_words(error, entry.name, entry.root)
             self._notes[entry.name] = ("UNAVAILABLE", reason)
             raise LoadError(f"failed to load '{entry.name}', {reason}") from error
         self._notes.pop(entry.name, None)
         self._on_change(entry.name, True)  # noqa: FBT003
-
-
-def _public(error: Exception, entry: ModelEntry) -> str:
-    """Return the words of an error without the folders of this machine; libraries name some in their messages."""
-    if not isinstance(error, RepositoryError | EngineError):
-        log.error("model not loaded", model=entry.name, exc_info=error)  # our bug, or a library's
-        return "internal error; the server's log has the details"
-    text = str(error).replace(f"{entry.root}/", "").replace(str(entry.root), "the repository")
-    return _FOLDERS.sub("", text)[:MOST_WORDS]
 
 
 def _parse_json(text: str, name: str) -> ModelConfig:
