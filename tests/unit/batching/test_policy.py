@@ -193,9 +193,10 @@ def test_heads_are_given_up_when_serving_them_would_cost_too_much_rate():
     assert set(rig.ended().values()) == {Outcome.EXPIRED}
 
 
-def test_least_served_streams_go_first_in_a_sustained_overload():
+@pytest.mark.parametrize("source", [stream, client])
+def test_least_served_streams_and_clients_go_first_in_a_sustained_overload(source):
     rig = CoreRig(BatchingSettings(4), cost_model(4))
-    spoiled, starved = stream("spoiled"), stream("starved")
+    spoiled, starved = source("spoiled"), source("starved")
     for number in range(3000):  # load 1.5, of which `spoiled` got everything so far
         rig.now_ns += int(rig.cost.mean_ns(4) / 4 / 1.5)
         one = request(rig.now_ns, 200, on=starved if number % 2 else spoiled)

@@ -247,6 +247,41 @@ def test_14_order_within_a_stream_is_kept_though_the_later_request_is_more_urgen
     assert order.index(0) < order.index(1)
 
 
+@pytest.mark.parametrize("lowest", [2, 2**32 + 1])
+def test_14_an_urgent_request_makes_a_preferred_batch_with_the_oldest_of_its_client(lowest):
+    settings = window(10_000, (4, 8), priority_levels=lowest, default_priority_level=lowest)
+    caller = client()
+    arrivals = [
+        (0, {"rows": 2, "priority": 0, "on": caller}),
+        (100, {"rows": 1, "priority": lowest, "on": caller}),
+        (300, {"rows": 2, "priority": 1, "on": caller}),
+    ]
+    batches, outcomes = play(arrivals, settings=settings, until_ms=11_000.0)
+    assert (batches, outcomes) == ([(300, [2, 0]), (10_100, [1])], {})
+
+
+def test_14_levels_that_delay_and_reject_side_by_side():
+    kind = {"default_timeout_us": 11_000_000, "allow_timeout_override": True}
+    settings = window(
+        10_000,
+        (4, 8, 32),
+        largest=32,
+        priority_levels=2,
+        default_priority_level=2,
+        default_queue_policy=QueuePolicy(TimeoutAction.DELAY, **kind),
+        priority_queue_policies={2: QueuePolicy(TimeoutAction.REJECT, **kind)},
+    )
+    caller = client()
+    rows_level_timeout = [(2, 1, None), (1, 1, 1_000), (2, 1, None), (2, 2, 2_000), (3, 2, None), (6, 2, None)]
+    arrivals = [
+        (200 * position, {"rows": rows, "priority": level, "timeout_ms": timeout_ms, "on": caller})
+        for position, (rows, level, timeout_ms) in enumerate(rows_level_timeout)
+    ]
+    batches, outcomes = play(arrivals, settings=settings, until_ms=12_000.0, largest=32)
+    assert batches == [(1_200, [0, 2]), (2_600, [1, 4]), (11_000, [5])]
+    assert outcomes == {3: Outcome.EXPIRED}
+
+
 def test_14_a_delayed_request_holds_up_no_later_one_of_its_client():
     policy = QueuePolicy(TimeoutAction.DELAY, default_timeout_us=100_000)
     settings = window(10_000, (4, 8), default_queue_policy=policy)
