@@ -33,7 +33,7 @@ from engines.launches import Launches
 from engines.onnx_specs import BatchedSpecs, derive_specs
 from engines.options import KNOWN_OPTIONS, MOST_THREADS, OptionReader
 from engines.proof import prove_outputs
-from engines.pytorch.initialized import uninitialized_output
+from engines.pytorch.initialized import uninitialized_outputs
 from engines.pytorch.place import open_place
 from engines.pytorch.program import Tensors, flatten, limit_rows, load_program
 
@@ -121,6 +121,7 @@ class TorchEngine:
             with self._place.current(device_stream):
                 for tensor in slot.inputs:
                     tensor.zero_()
+        self._check_initialized(batch_sizes, device_stream)
         runs = tuple(product(self._slots, batch_sizes))
         if self._wants_graphs:
             for (slot_index, batch_size), _ in product(runs, range(_WARM_UP_RUNS)):
@@ -129,7 +130,6 @@ class TorchEngine:
             self._place.trim()  # what those runs took: graphs have memory of their own
             self._capture_all(runs, device_stream)
         prove_outputs(self, runs, self._device, device_stream, self._name)  # a graph's first launch is slower, too
-        self._check_initialized(batch_sizes, device_stream)
         self.launches = Launches()
 
     def enqueue(self, slot_index: int, batch_size: int, device_stream: DeviceStream) -> None:
@@ -174,34 +174,34 @@ class TorchEngine:
         return slot
 
     def _check_initialized(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
-        """Refuse a program whose results hold memory that it never wrote. Runs plainly, as graphs were captured."""
-        slot = next(iter(self._slots.values()), None)
-        if slot is None:
-            return
-        with torch.inference_mode(), self._place.current(device_stream):
-            for batch_size in batch_sizes:
-                index = uninitialized_output(partial(self._results, slot, batch_size))
-                if index is not None:
-                    name = self.specs.outputs[index].name
-                    raise ModelFileError(
-                        f"{self._name}: output {name!r} holds memory that the model makes and never writes, "
-                        "whatever lies there: make it with torch.zeros, not torch.empty"
-                    )
-        if self._wants_graphs:
-            self._place.trim()
+        """Refuse a program whose results hold memory that it never wrote. Before anything else runs it."""
+        for slot, batch_size in product(tuple(self._slots.values())[:1], batch_sizes):
+            try:
+                with torch.inference_mode(), self._place.current(device_stream):
+                    found = uninitialized_outputs(partial(self._results, slot, batch_size))
+            except EngineError:
+                raise
+            except Exception as error:
+                raise self._place.error_for(error, batch_size) from error
+            for index, count in found.items():
+                raise ModelFileError(
+                    f"{self._name}: output {self.specs.outputs[index].name!r} holds {count} bytes that the model makes "
+                    "and never writes, whatever lies there: make it with torch.zeros, not torch.empty"
+                )
 
     def _results(self, slot: _BoundSlot, batch_size: int) -> Tensors:
         rows = self._layout.fixed_rows or batch_size
         has_batch = self.specs.has_batch_dimension
-        return flatten(self._run(*((t[:rows] if has_batch else t) for t in slot.inputs)))
+        results = flatten(self._run(*((t[:rows] if has_batch else t) for t in slot.inputs)))
+        if len(results) != len(self.specs.outputs):
+            raise ExecutionError(f"the model gave {len(results)} outputs, not {len(self.specs.outputs)}")
+        return results
 
     def _call(self, slot: _BoundSlot, batch_size: int) -> None:
         """Run the model on the slot's inputs and copy the results into its outputs, on the current stream."""
         rows = self._layout.fixed_rows or batch_size
         has_batch = self.specs.has_batch_dimension
         results = self._results(slot, batch_size)
-        if len(results) != len(self.specs.outputs):
-            raise ExecutionError(f"the model gave {len(results)} outputs, not {len(self.specs.outputs)}")
         for result, target, spec in zip(results, slot.outputs, self.specs.outputs, strict=True):
             if list(result.shape) != self._layout.run_shape(spec, batch_size):
                 raise ExecutionError(f"output {spec.name!r} has shape {tuple(result.shape)} for {batch_size} rows")

@@ -8,7 +8,7 @@ the pattern. A model with random outputs is cleared after a few more, since only
 Not here: what an execution computes, and sizes that are not prepared: engines know a reason for those.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -43,13 +43,33 @@ def prove_outputs(
     largest_bytes = max(spec.row_bytes for spec in specs.outputs) * specs.max_batch_size
     with closing(device.alloc_host(largest_bytes)) as scratch:
         for slot_index, batch_size in runs:
-            unwritten = _Execution(engine, slot_index, batch_size, device_stream, scratch).unwritten()
-            for index, count in unwritten.items():
+            execution = _Execution(engine, slot_index, batch_size, device_stream, scratch)
+            for index, count in unwritten(execution.run_over).items():
                 raise ModelFileError(
                     f"{model}: output {specs.outputs[index].name!r}: of a batch of {batch_size} rows {count} bytes are "
                     "not written by the model and would be what lay in memory before: export it so that an operator "
                     "computes this output"
                 )
+
+
+def unwritten(run_over: Callable[[int], dict[int, NDArray[np.bool_]]]) -> dict[int, int]:
+    """Run until every byte is known to be written, or known not to be.
+
+    Args:
+        run_over: fills memory with a pattern and runs; returns which bytes of each output show it.
+
+    Returns:
+        How many bytes are not written, by output, for those that have any.
+    """
+    suspects: dict[int, NDArray[np.bool_]] = {}
+    for pattern in PATTERNS:
+        found = run_over(pattern)
+        if suspects:
+            found = {index: mask & found[index] for index, mask in suspects.items()}
+        suspects = {index: mask for index, mask in found.items() if mask.any()}
+        if not suspects:
+            break
+    return {index: int(mask.sum()) for index, mask in suspects.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +82,7 @@ class _Execution:
     device_stream: DeviceStream
     scratch: HostBuffer
 
-    def unwritten(self) -> dict[int, int]:
-        """Run until every byte is known to be written, or is known not to be; return how many are not, by output."""
-        suspects: dict[int, NDArray[np.bool_]] = {}
-        for pattern in PATTERNS:
-            found = self._run_over(pattern)
-            if suspects:
-                found = {index: suspects[index] & found[index] for index in suspects.keys() & found.keys()}
-            suspects = {index: mask for index, mask in found.items() if mask.any()}
-            if not suspects:
-                break
-        return {index: int(mask.sum()) for index, mask in suspects.items()}
-
-    def _run_over(self, pattern: int) -> dict[int, NDArray[np.bool_]]:
+    def run_over(self, pattern: int) -> dict[int, NDArray[np.bool_]]:
         """Fill the outputs with `pattern` and run; return which bytes show it, by output."""
         stream = self.device_stream
         sizes = [spec.row_bytes * self.batch_size for spec in self.engine.specs.outputs]

@@ -20,6 +20,7 @@ import torch
 from engines.datatypes import BF16, DTYPE_BY_NAME
 from engines.errors import EngineError, ModelFileError
 from engines.onnx_specs import DEFAULT_MAX_BATCH_SIZE, NodeInfo
+from engines.pytorch.made_memory import MadeMemoryFilled
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -190,7 +191,7 @@ def _try_outputs(module: Any, inputs: tuple[NodeInfo, ...], torch_device: torch.
             )
             for node in inputs
         ]
-        with torch.inference_mode():
+        with torch.inference_mode(), MadeMemoryFilled(0):  # first runs make constants, of zeros if of anything
             results = flatten(module(*tensors))
         shapes.append([tuple(result.shape) for result in results])
     return tuple(

@@ -146,7 +146,7 @@ class Odd(torch.nn.Module):
 
 
 @pytest.mark.parametrize("form", ["model.pt2", "model.pt"])
-@pytest.mark.parametrize("dtype", ["FP32", "FP16", "INT32", "INT64", "UINT8", "BF16"])
+@pytest.mark.parametrize("dtype", ["FP32", "FP16", "BF16", "INT32", "INT64", "INT16", "UINT8", "BOOL"])
 def test_results_in_memory_that_the_model_never_wrote_are_refused(rig, open_torch, tmp_path, form, dtype):
     example = torch.zeros(2, 4, dtype=TORCH_DTYPE_BY_NUMPY[DTYPE_BY_NAME[dtype]])
     if form == "model.pt2":
@@ -156,9 +156,8 @@ def test_results_in_memory_that_the_model_never_wrote_are_refused(rig, open_torc
     engine = open_torch(path, options, 4)
     slot = BoundSlot(rig, engine, 0)
     name = engine.specs.outputs[1].name
-    with pytest.raises(ModelFileError, match=f"output '{name}' holds memory that the model makes and never writes"):
+    with pytest.raises(ModelFileError, match=rf"output '{name}' holds \d+ bytes that the model makes and never writes"):
         engine.warm_up((1, 2, 4), slot.compute)
-    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_random_and_odd_results_are_served(rig, open_torch, tmp_path):
