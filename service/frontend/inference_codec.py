@@ -29,9 +29,18 @@ class RegionView(Protocol):
         """Return a copy of it. Raises InferenceError."""
         ...
 
+    def write(self, data: Bytes, output: str) -> None:
+        """Put an output into it, by name. Raises InferenceError."""
+        ...
+
+    def release(self) -> None:
+        """The request has ended: the region need not stay open for it. Called once."""
+        ...
+
 
 LocateRegion = Callable[[RegionRange], RegionView]
-"""Finds a range. Raises InferenceError if it is not there or not the client's."""
+"""Finds a range, and keeps its region open until the view's `release`. Raises InferenceError if it is not there or not
+the client's."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,11 +51,15 @@ class Call:
         form: everything but id and data.
         request_id: as the client named it.
         data: of every input, in the engine's order; views of what was received. Empty once somebody took them.
+        views: ranges of shared memory that it uses.
+        targets: where its outputs go by name, as far as that is shared memory.
     """
 
     form: CallForm
     request_id: str
     data: list[Bytes | LongContents]
+    views: tuple[RegionView, ...] = ()
+    targets: dict[str, RegionView] | None = None
 
     def take_data(self) -> list[Bytes]:
         """Return the data, all as raw bytes, and let go of them: a call lives until its answer leaves. Thread: any.
@@ -56,37 +69,57 @@ class Call:
         data, self.data = self.data, []
         return [part.read() if isinstance(part, LongContents) else part for part in data]
 
+    def release(self) -> None:
+        """The request has ended: let go of shared memory. Idempotent. Thread: the event loop's."""
+        views, self.views, self.targets = self.views, (), None
+        for view in views:
+            view.release()
+
 
 def fill(form: CallForm, message: InferMessage, locate: LocateRegion) -> Call:
     """Return the call that a message of this form is. Nothing is read from shared memory before all sizes are right.
 
     Raises:
         InvalidRequestError: the data have another size than the shape says.
-        InferenceError: from `locate` or from reading.
+        InferenceError: from `locate` or from reading. Nothing is held then.
     """
-    if form.is_plain:
+    if form.is_plain and not form.has_regions:
         for place, raw in zip(form.places, message.raws, strict=True):
             _check_size(place, len(raw), form.face.name)
         return Call(form, message.request_id, list(message.raws))
-    return Call(form, message.request_id, _gather(form, message.raws, locate))
+    held: list[RegionView] = []
+    try:
+        return _gather(form, message, locate, held)
+    except BaseException:
+        for view in held:
+            view.release()
+        raise
 
 
-def _gather(form: CallForm, raws: list[memoryview], locate: LocateRegion) -> list[Bytes | LongContents]:
+def _gather(form: CallForm, message: InferMessage, locate: LocateRegion, held: list[RegionView]) -> Call:
+    """Return a call with data or outputs in shared memory; `held` gets every view, in case that this fails."""
     sources: list[Bytes | LongContents | RegionView] = []
     for place in form.places:
         source: Bytes | RegionView
         if place.region is not None:
             source = locate(place.region)
+            held.append(source)
             nbytes = source.byte_size
         elif isinstance(place.typed, LongContents):
             sources.append(place.typed)  # its elements are counted where it is read
             continue
         else:
-            source = raws[place.raw_index] if place.raw_index is not None else place.typed or b""
+            source = message.raws[place.raw_index] if place.raw_index is not None else place.typed or b""
             nbytes = len(source)
         _check_size(place, nbytes, form.face.name)
         sources.append(source)
-    return [source if isinstance(source, Bytes | LongContents) else source.read() for source in sources]
+    targets: dict[str, RegionView] = {}
+    for wanted in form.wanted:
+        if wanted.region is not None:
+            targets[wanted.face.name] = locate(wanted.region)  # before anything is executed
+            held.append(targets[wanted.face.name])
+    data = [source if isinstance(source, Bytes | LongContents) else source.read() for source in sources]
+    return Call(form, message.request_id, data, tuple(held), targets)
 
 
 def _check_size(place: InputPlace, nbytes: int, model: str) -> None:

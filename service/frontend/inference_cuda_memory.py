@@ -21,7 +21,7 @@ from engines.errors import BackendUnavailableError, EngineError
 from engines.foreign_memory import HANDLE_BYTES, ForeignMemory
 from forebay.wire import inference_pb2 as pb
 from service.frontend.inference_errors import InferenceError
-from service.frontend.inference_regions import ClientRegions, Region, invalid
+from service.frontend.inference_regions import ClientRegions, Region, bad_registration, invalid, unknown
 from service.frontend.inference_rpcs import OfPeer, Rpc
 from service.frontend.messages import Bytes
 
@@ -78,13 +78,16 @@ class CudaMemoryRpcs:
         }
 
     def status(self, request: pb.CudaSharedMemoryStatusRequest, peer: str) -> pb.CudaSharedMemoryStatusResponse:
-        """Tell a connection its regions."""
-        name = request.name
-        found = [self._regions.one_of(CudaRegion, name, peer)] if name else self._regions.all_of(CudaRegion, peer)
+        """Tell the asking user's regions, or one by name."""
+        found = cast("list[CudaRegion]", self._regions.all_of(CudaRegion, peer))
+        if request.name:
+            found = [region for region in found if region.name == request.name]
+            if not found:
+                raise unknown("cuda ", request.name)
         return pb.CudaSharedMemoryStatusResponse(
             regions={
                 region.name: _Status(name=region.name, device_id=region.device_id, byte_size=region.byte_size)
-                for region in cast("list[CudaRegion]", found)
+                for region in found
             }
         )
 
@@ -93,7 +96,9 @@ class CudaMemoryRpcs:
     ) -> pb.CudaSharedMemoryRegisterResponse:
         """Open a region, on a thread: the first one makes CUDA start, which takes a while."""
         name = request.name
-        self._regions.check_new(name, request.byte_size, peer)
+        self._regions.check_new(name, peer)
+        if not request.byte_size:
+            raise bad_registration(name, "byte_size is 0")
         opening = asyncio.ensure_future(asyncio.to_thread(_open, request))
         try:
             memory = await asyncio.shield(opening)
@@ -101,17 +106,17 @@ class CudaMemoryRpcs:
             opening.add_done_callback(_close)
             raise
         try:
-            self._regions.check_new(name, request.byte_size, peer)  # another may have come meanwhile
+            new = self._regions.check_new(name, peer)  # another may have come meanwhile
         except InferenceError:
             memory.close()
             raise
-        self._regions.add(CudaRegion(name, request.device_id, request.byte_size, memory), peer)
+        self._regions.add(CudaRegion(name, request.device_id, request.byte_size, memory), new)
         return pb.CudaSharedMemoryRegisterResponse()
 
     def unregister(
         self, request: pb.CudaSharedMemoryUnregisterRequest, peer: str
     ) -> pb.CudaSharedMemoryUnregisterResponse:
-        """Forget one region, or all of the connection."""
+        """Forget one region, or all of the user."""
         self._regions.remove(CudaRegion, request.name, peer)
         return pb.CudaSharedMemoryUnregisterResponse()
 
@@ -120,15 +125,20 @@ def _open(request: pb.CudaSharedMemoryRegisterRequest) -> ForeignMemory:
     """Open what a client's handle stands for. Blocks. Thread: any. Raises InferenceError."""
     name = request.name
     if len(request.raw_handle) != HANDLE_BYTES:
-        raise _refused(name, f"raw_handle has {len(request.raw_handle)} bytes, a cudaIpcMemHandle_t {HANDLE_BYTES}")
+        raise bad_registration(
+            name, f"raw_handle has {len(request.raw_handle)} bytes, a cudaIpcMemHandle_t {HANDLE_BYTES}"
+        )
     try:
         return open_foreign_memory("cuda", handle=request.raw_handle, index=request.device_id, nbytes=request.byte_size)
     except BackendUnavailableError as error:
         log.warning("CUDA shared memory", region=name, error=str(error))
-        raise _refused(name, f"GPUs not supported: this server has no GPU {request.device_id}") from None
+        raise invalid(
+            f"failed to register CUDA shared memory region: '{name}', GPUs not supported: this server has no GPU "
+            f"{request.device_id}"
+        ) from None
     except EngineError as error:
         log.warning("CUDA shared memory", region=name, error=str(error))
-        raise _refused(
+        raise bad_registration(
             name,
             "the handle cannot be opened: it must be of memory that another process of this machine allocated "
             f"with cudaMalloc on GPU {request.device_id}, of at least byte_size ({request.byte_size}) bytes",
@@ -139,10 +149,6 @@ def _close(opening: "asyncio.Future[ForeignMemory]") -> None:
     """Close what nobody waits for any more."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
-
-
-def _refused(name: str, why: str) -> InferenceError:
-    return invalid(f"failed to register CUDA shared memory region: '{name}', {why}")
 
 
 def _conforms(region: CudaRegion) -> Region:

@@ -1,6 +1,5 @@
 """Completions of Open Inference calls to responses. Pure: no I/O, no state."""
 
-from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import NDArray
@@ -13,8 +12,6 @@ from service.frontend.inference_wire import response_bytes
 from service.frontend.messages import Bytes
 from service.request import Completion, OutputArrays
 
-WriteRegion = Callable[[WantedOutput, Bytes], None]
-"""Puts an output into shared memory. Raises InferenceError."""
 LIGHT_ELEMENTS = 2048  # strings or classes made on the event loop: each 0.5 µs
 _SORTED_PER_ELEMENT = 16  # numbers that are put in order in the same time
 
@@ -38,17 +35,16 @@ def is_light_answer(call: Call, completion: Completion) -> bool:
     return elements <= LIGHT_ELEMENTS
 
 
-def encode(call: Call, completion: Completion, write_region: WriteRegion, *, in_stream: bool = False) -> bytes:
+def encode(call: Call, completion: Completion, *, in_stream: bool = False) -> bytes:
     """Return the response to a call that was executed, serialised. Thread: any, if it is not `is_light_answer`.
 
     Args:
-        call: the call.
+        call: the call, which still holds its shared memory.
         completion: with outputs.
-        write_region: for outputs that are wanted in shared memory.
         in_stream: for ModelStreamInfer.
 
     Raises:
-        InferenceError: from `write_region`.
+        InferenceError: an output cannot be written to shared memory, or has no classes.
     """
     outputs: OutputArrays = completion.outputs or ()
     heads = call.form.response_heads
@@ -56,17 +52,13 @@ def encode(call: Call, completion: Completion, write_region: WriteRegion, *, in_
         raws: list[Bytes] = [tensors.raw_view(outputs[wanted.face.index]) for wanted in call.form.wanted]
         return response_bytes(heads[in_stream], call.request_id, raws, in_stream=in_stream)
     response = pb.ModelInferResponse(model_name=call.form.face.name, model_version=call.form.face.version)
-    raws = [
-        _add_output(response, wanted, outputs[wanted.face.index], call, write_region) for wanted in call.form.wanted
-    ]
+    raws = [_add_output(response, wanted, outputs[wanted.face.index], call) for wanted in call.form.wanted]
     if in_stream:
         response.parameters[FINAL_RESPONSE].bool_param = True
     return response_bytes(response.SerializeToString(), call.request_id, raws, in_stream=in_stream)
 
 
-def _add_output(
-    response: pb.ModelInferResponse, wanted: WantedOutput, array: NDArray[Any], call: Call, write_region: WriteRegion
-) -> Bytes:
+def _add_output(response: pb.ModelInferResponse, wanted: WantedOutput, array: NDArray[Any], call: Call) -> Bytes:
     """Describe one output in the response and return its raw bytes."""
     face, form = wanted.face, call.form
     data: Bytes
@@ -83,7 +75,8 @@ def _add_output(
     output.shape.extend((form.rows, *inner) if form.face.has_batch else inner)
     if wanted.region is None:
         return data
-    write_region(wanted, data)
+    assert call.targets is not None  # noqa: S101 - for mypy: its outputs were located when it was checked
+    call.targets[face.name].write(data, face.name)
     output.parameters["shared_memory_region"].string_param = wanted.region.region
     output.parameters["shared_memory_byte_size"].int64_param = len(data)
     if wanted.region.offset:

@@ -10,9 +10,8 @@ from service.errors import UnknownModelError
 from service.frontend.inference_codec import Call, RegionView, fill
 from service.frontend.inference_errors import InferenceError
 from service.frontend.inference_face import ModelFace, face_of
-from service.frontend.inference_form import CallForm, RegionRange, WantedOutput, read_form
+from service.frontend.inference_form import CallForm, RegionRange, read_form
 from service.frontend.inference_wire import InferMessage
-from service.frontend.messages import Bytes
 from service.models.version import ModelVersion
 
 FindModel = Callable[[str, str], ModelVersion]
@@ -23,14 +22,10 @@ MAX_FORMS = 1024  # of at most 4 KiB each
 
 
 class RegionAccess(Protocol):
-    """What requests need of shared memory. Every method raises InferenceError for a range that is not the peer's."""
+    """What requests need of shared memory."""
 
     def locate(self, place: RegionRange, peer: str) -> RegionView:
-        """Return a range, unread."""
-        ...
-
-    def write(self, wanted: WantedOutput, data: Bytes, peer: str) -> None:
-        """Put an output into its range."""
+        """Return a range, unread, of a region that then stays open. Raises InferenceError if it is not the peer's."""
         ...
 
 
@@ -70,7 +65,7 @@ class ModelLookup:
         return face_of(self.find(name, version))
 
     def check(self, message: InferMessage, peer: str) -> tuple[ModelVersion, Call]:
-        """Return the version, which stays open until its `end_use`, and the checked call.
+        """Return the version, which stays open until its `end_use`, and the checked call, until its `release`.
 
         Raises:
             InferenceError, InvalidRequestError: nothing is kept open then.
@@ -87,11 +82,7 @@ class ModelLookup:
             if form is None or form.face is not face:
                 form = read_form(message.request, len(message.raws), face, message.contents)
                 self._keep(key, form)
-            locate = partial(self.memory.locate, peer=peer)
-            call = fill(form, message, locate)
-            for wanted in form.wanted if form.has_regions else ():
-                if wanted.region is not None:
-                    locate(wanted.region)  # before anything is executed
+            call = fill(form, message, partial(self.memory.locate, peer=peer))
         except BaseException:
             version.end_use()
             raise

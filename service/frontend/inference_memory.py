@@ -1,12 +1,15 @@
 """System shared memory of clients on the same machine: register, tell, unregister. Off by default.
 
-Keys are plain names below /dev/shm; links and anything that is no regular file are refused. Bytes are moved by pread
-and pwrite, never through a mapping: a client that shortens its file gets an error, where a mapping would kill the
-process (SIGBUS). A region keeps only a file descriptor here, and no name of it is ever told to anybody but its owner.
+Keys are plain names below /dev/shm; links and anything that is no regular file are refused, and so is every file that
+the asking user may not read and write: the server's own rights are not its clients'. A refusal does not say whether the
+file is there. Bytes are moved by pread and pwrite, never through a mapping: a client that shortens its file gets an
+error, where a mapping would kill the process (SIGBUS). A region keeps only a file descriptor here, and no name of it is
+ever told to anybody but its owner.
 
-Owner: the event loop's thread.
+Owner: the event loop's thread. Why: docs/adr/0041, docs/adr/0092.
 """
 
+import errno
 import os
 import re
 import stat
@@ -17,14 +20,27 @@ from typing import Any, cast
 import grpc
 
 from forebay.wire import inference_pb2 as pb
+from service.frontend.askers import Users
 from service.frontend.inference_errors import InferenceError
-from service.frontend.inference_regions import ClientRegions, Region, invalid, out_of_range
+from service.frontend.inference_regions import (
+    ClientRegions,
+    Region,
+    bad_registration,
+    invalid,
+    no_descriptor,
+    out_of_range,
+    unknown,
+)
 from service.frontend.inference_rpcs import OfPeer, Rpc
 from service.frontend.messages import Bytes
+from service.frontend.users import READ_WRITE, SEARCH, has_access_list, may
 
 KEY = re.compile(r"/?[A-Za-z0-9_.-]{1,200}", re.ASCII)
 MAX_OFFSET = 2**63 - 1  # of a file
+MAX_SHOWN = 64  # letters of a key in a message
 MAX_READ_BYTES = (1 << 31) - 4096  # what Linux reads at once; a region's file may be sparse and far larger
+RESERVED_PREFIX = "triton_python_backend_shm_region_"  # of keys that Triton's Python backend has
+OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 FOLDER = Path("/dev/shm")  # noqa: S108 - what shm_open uses on Linux
 _Status = pb.SystemSharedMemoryStatusResponse.RegionStatus
 
@@ -87,13 +103,16 @@ class SystemMemoryRpcs:
         }
 
     def status(self, request: pb.SystemSharedMemoryStatusRequest, peer: str) -> pb.SystemSharedMemoryStatusResponse:
-        """Tell a connection its regions."""
-        name = request.name
-        found = [self._regions.one_of(SystemRegion, name, peer)] if name else self._regions.all_of(SystemRegion, peer)
+        """Tell the asking user's regions, or one by name."""
+        found = cast("list[SystemRegion]", self._regions.all_of(SystemRegion, peer))
+        if request.name:
+            found = [region for region in found if region.name == request.name]
+            if not found:
+                raise unknown("system ", request.name)
         return pb.SystemSharedMemoryStatusResponse(
             regions={
                 region.name: _Status(name=region.name, key=region.key, offset=region.offset, byte_size=region.byte_size)
-                for region in cast("list[SystemRegion]", found)
+                for region in found
             }
         )
 
@@ -101,40 +120,63 @@ class SystemMemoryRpcs:
         self, request: pb.SystemSharedMemoryRegisterRequest, peer: str
     ) -> pb.SystemSharedMemoryRegisterResponse:
         """Open a region."""
-        name = request.name
-        self._regions.check_new(name, request.byte_size, peer)
+        name, key = request.name, request.key
+        new = self._regions.check_new(name, peer)
+        if key.removeprefix("/").startswith(RESERVED_PREFIX):
+            raise invalid(
+                f"cannot register shared memory region '{name}' with key '{key[:MAX_SHOWN]}' as the key contains the "
+                f"reserved prefix '{RESERVED_PREFIX}'"
+            )
         if request.offset + request.byte_size > MAX_OFFSET:
             raise invalid(
                 f"Integer overflow detected: byte_size ({request.byte_size}) + offset ({request.offset}) exceeds "
                 f"{MAX_OFFSET} for shared memory region '{name}'"
             )
-        descriptor = self._open(request.key, request.offset + request.byte_size)
-        self._regions.add(SystemRegion(name, request.key, request.offset, request.byte_size, descriptor), peer)
+        descriptor = self._open(key, new.users)
+        size = os.fstat(descriptor).st_size
+        if not request.byte_size or request.offset + request.byte_size > size:
+            os.close(descriptor)
+            what = "offset + byte_size exceed the shared memory object" if request.byte_size else "byte_size is 0"
+            raise bad_registration(name, what)
+        region = SystemRegion(name, key, request.offset, request.byte_size, descriptor)
+        self._regions.add(region, new)
         return pb.SystemSharedMemoryRegisterResponse()
 
     def unregister(
         self, request: pb.SystemSharedMemoryUnregisterRequest, peer: str
     ) -> pb.SystemSharedMemoryUnregisterResponse:
-        """Forget one region, or all of the connection."""
+        """Forget one region, or all of the user."""
         self._regions.remove(SystemRegion, request.name, peer)
         return pb.SystemSharedMemoryUnregisterResponse()
 
-    def _open(self, key: str, least_bytes: int) -> int:
+    def _open(self, key: str, users: Users) -> int:
+        """Return the descriptor of an object that each of `users` may read and write. Raises InferenceError."""
+        refusal = InferenceError(grpc.StatusCode.INTERNAL, f"Unable to open shared memory region: '{key[:MAX_SHOWN]}'")
         plain = key.removeprefix("/")
-        error = InferenceError(grpc.StatusCode.INTERNAL, f"Unable to open shared memory region: '{key[:64]}'")
         if not KEY.fullmatch(key) or plain in (".", ".."):
-            raise error
+            raise refusal
         try:
-            descriptor = os.open(self._folder / plain, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
-            raise error from None
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size < least_bytes:
-            os.close(descriptor)
-            if stat.S_ISREG(status.st_mode):
-                raise invalid(f"offset + byte_size exceed the shared memory object '{key}'")
-            raise error
-        return descriptor
+            found = os.open(self._folder / plain, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                path = f"/proc/self/fd/{found}"  # this very object, whatever its name stands for by now
+                if not self._may_open(found, path, users):
+                    raise refusal
+                return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            finally:
+                os.close(found)
+        except OSError as error:
+            if error.errno in OUT_OF_DESCRIPTORS:
+                raise no_descriptor() from None
+            raise refusal from None
+
+    def _may_open(self, found: int, path: str, users: Users) -> bool:
+        status, folder = os.fstat(found), self._folder.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        is_listed = has_access_list(path)
+        return all(
+            may(uid, SEARCH, folder) and may(uid, READ_WRITE, status, has_access_list=is_listed) for uid in users
+        )
 
 
 def _conforms(region: SystemRegion) -> Region:

@@ -1,30 +1,32 @@
 """Regions of shared memory that clients on this machine registered: who owns them, and every access to them.
 
-A region belongs to the connection that registered it: another cannot name it, whatever it guesses, and it ends with its
-connection. Every range is checked against the region before anything is read or written. What a region is made of is
-the business of `service.frontend.inference_memory` (system) and `service.frontend.inference_cuda_memory`.
+A region belongs to the user that registered it. Every connection of that user can use and unregister the region; no
+other user can name it, whatever is guessed. The region ends when it is unregistered, or with the last connection of its
+user that had to do with shared memory; requests that use it are answered first. Every range is checked against the
+region before anything is read or written. What a region is made of is the business of
+`service.frontend.inference_memory` (system) and `service.frontend.inference_cuda_memory`; `service.frontend.askers`
+finds out who asks.
 
-gRPC names connections by addresses that come again and does not say when one ends; `service.frontend.connections` finds
-out. Clients of a unix socket cannot be told apart: they own what any of them registered, for as long as a connection
-lives that was there when it was registered.
-
-Owner: the event loop's thread.
+Owner: the event loop's thread. Why: docs/adr/0092.
 """
 
-from dataclasses import dataclass, field
-from typing import Protocol
+import resource
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import grpc
 
-from service.frontend.connections import Connection, local_connections
+from service.frontend.askers import Asker, Askers, Users
 from service.frontend.inference_errors import InferenceError
-from service.frontend.inference_form import RegionRange, WantedOutput
+from service.frontend.inference_form import RegionRange
 from service.frontend.messages import Bytes
 
 MAX_REGIONS = 512  # of one connection: perf_analyzer has a few for each request in flight
+MAX_USER_REGIONS = 2048
 MAX_ALL_REGIONS = 4096  # a descriptor each
+DESCRIPTORS_SHARE = 4  # regions may take a fourth of what the process may open
 MAX_NAME_CHARACTERS = 256
-RESERVED_PREFIX = "triton_python_backend_shm_region_"
 
 
 class Region(Protocol):
@@ -53,38 +55,66 @@ class Region(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class RegionView:
-    """A range that lies within its region."""
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A region in the register.
+
+    Attributes:
+        region: open until `close`.
+        users: who may have registered it, by uid: usually one.
+        registrar: counts it.
+        uses: requests that hold it.
+        is_leaving: unregistered while it is in use: it stays what it was until the last of them has ended.
+    """
 
     region: Region
-    offset: int
-    byte_size: int
+    users: Users
+    registrar: Asker
+    uses: int = 0
+    is_leaving: bool = False
+
+
+class NewRegion(NamedTuple):
+    """A region that may be opened: who may be registering it, at this moment, and who counts it."""
+
+    users: Users
+    registrar: Asker
+
+
+class RegionView:
+    """A range that lies within its region, which stays open until `release`."""
+
+    __slots__ = ("_entry", "_regions", "byte_size", "offset")
+
+    def __init__(self, regions: "ClientRegions", entry: _Entry, offset: int, byte_size: int) -> None:
+        entry.uses += 1
+        self._regions = regions
+        self._entry = entry
+        self.offset = offset
+        self.byte_size = byte_size
 
     def read(self) -> Bytes:
         """Return a copy of it. Raises InferenceError."""
-        return self.region.read(self.offset, self.byte_size)
+        return self._entry.region.read(self.offset, self.byte_size)
 
+    def write(self, data: Bytes, output: str) -> None:
+        """Put an output into it, by name. Raises InferenceError."""
+        if len(data) > self.byte_size:
+            raise InferenceError(
+                grpc.StatusCode.INTERNAL,
+                f"shared memory size specified with the request for output '{output}' ({self.byte_size} bytes) should "
+                f"be at least {len(data)} bytes to hold the results",
+            )
+        self._entry.region.write(self.offset, data)
 
-@dataclass(slots=True)
-class _Owner:
-    """The regions of one peer, by name, and the connections that it may be."""
-
-    connections: frozenset[Connection] = frozenset()
-    regions: dict[str, Region] = field(default_factory=dict)
-
-    @property
-    def is_there(self) -> bool:
-        return any(connection.is_open for connection in self.connections)
-
-    def close(self) -> None:
-        for region in self.regions.values():
-            region.close()
-        self.regions.clear()
+    def release(self) -> None:
+        """The request has ended. Called once."""
+        self._entry.uses -= 1
+        self._regions.close_unused(self._entry)
 
 
 class ClientRegions:
-    """See the module. System and CUDA regions of one connection share their names, as with Triton.
+    """See the module. System and CUDA regions of one user share their names, as with Triton.
 
     Args:
         is_enabled: whether clients may register at all.
@@ -92,118 +122,155 @@ class ClientRegions:
 
     def __init__(self, *, is_enabled: bool) -> None:
         self._is_enabled = is_enabled
-        self._owners: dict[str, _Owner] = {}
+        self._askers = Askers()
+        self._entries: dict[str, list[_Entry]] = {}  # by name
+        soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = MAX_ALL_REGIONS
+        if soft_limit != resource.RLIM_INFINITY:
+            self._most = max(1, min(MAX_ALL_REGIONS, soft_limit // DESCRIPTORS_SHARE))
 
     @property
     def open_count(self) -> int:
-        """How many regions there are, of all connections."""
-        return sum(len(owner.regions) for owner in self._owners.values())
+        """How many regions there are, of all users."""
+        return sum(map(len, self._entries.values()))
 
-    def check_new(self, name: str, byte_size: int, peer: str) -> None:
-        """Raise InferenceError unless a connection may register a region of that name and size."""
-        self.check_enabled()
-        regions = self._present(peer).regions
-        if not 1 <= len(name) <= MAX_NAME_CHARACTERS or name.startswith(RESERVED_PREFIX):
+    def check_new(self, name: str, peer: str) -> NewRegion:
+        """Return whom a new region of that name would belong to. Raises InferenceError if there may be none."""
+        if not self._is_enabled:
+            raise _disabled()
+        asker = self._present(peer)
+        if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
             raise invalid(f"a region cannot be called '{name[:MAX_NAME_CHARACTERS]}'")
-        if name in regions:
+        if any(entry.users & asker.users for entry in self._entries.get(name, ())):
             raise InferenceError(grpc.StatusCode.ALREADY_EXISTS, f"shared memory region '{name}' already in manager")
-        if byte_size == 0:
-            raise invalid(f"byte_size of shared memory region '{name}' must be at least 1")
-        if len(regions) >= MAX_REGIONS:
-            raise _too_many(f"this connection has {MAX_REGIONS} shared memory regions, its limit: unregister some")
-        if self.open_count >= MAX_ALL_REGIONS:
-            raise _too_many(f"the server has {MAX_ALL_REGIONS} shared memory regions, its limit: try again later")
+        self._check_room(asker)
+        return NewRegion(asker.users, asker)
 
-    def add(self, region: Region, peer: str) -> None:
-        """Keep an open region for its connection, which `check_new` has just let through."""
-        self._owners[peer].regions[region.name] = region
+    def add(self, region: Region, new: NewRegion) -> None:
+        """Keep an open region that `check_new` has just let through."""
+        new.registrar.region_count += 1
+        self._entries.setdefault(region.name, []).append(_Entry(region, new.users, new.registrar))
 
     def all_of(self, kind: type[Region], peer: str) -> list[Region]:
-        """Return a connection's regions of one kind."""
-        self.check_enabled()
-        return [region for region in self._regions_of(peer).values() if isinstance(region, kind)]
-
-    def one_of(self, kind: type[Region], name: str, peer: str) -> Region:
-        """Return a connection's region of one kind by its name. Raises InferenceError."""
-        for region in self.all_of(kind, peer):
-            if region.name == name:
-                return region
-        raise _unknown(name)
+        """Return the regions of one kind that a peer may know of."""
+        return [entry.region for entry in self._visible(peer) if isinstance(entry.region, kind)]
 
     def remove(self, kind: type[Region], name: str, peer: str) -> None:
-        """Close one region of a kind, or all for an empty name. What is not there is no error, as clients expect."""
-        for region in self.all_of(kind, peer):
-            if name in ("", region.name):
-                self._owners[peer].regions.pop(region.name).close()
+        """Unregister one region of a kind, or all for an empty name. What is not there is no error: clients expect it.
+
+        A region that requests use is closed when the last of them has ended.
+        """
+        if not self._is_enabled:
+            raise _disabled()
+        for entry in self._visible(peer):
+            if isinstance(entry.region, kind) and name in ("", entry.region.name):
+                self._leave(entry)
 
     def close_orphans(self) -> None:
-        """Close the regions whose connections have ended."""
-        for peer in [peer for peer, owner in self._owners.items() if not owner.is_there]:
-            self._owners.pop(peer).close()
+        """Close the regions whose users have gone."""
+        try:
+            users = self._askers.present()
+        except OSError:  # no descriptor left to look with: the next time it is
+            return
+        for entry in self._all():
+            if not entry.users & users:
+                self._leave(entry)
 
     def locate(self, place: RegionRange, peer: str) -> RegionView:
-        """Return a range of a connection's region, unread. Raises InferenceError."""
-        self.check_enabled()
-        region = self._regions_of(peer).get(place.region)
-        if region is None:
-            raise _unknown(place.region)
-        if not 0 <= place.offset <= region.byte_size:
+        """Return a range of a region, unread and in use until its `release`. Raises InferenceError."""
+        if not self._is_enabled:
+            raise _disabled()
+        found = [entry for entry in self._visible(peer, place.region) if entry.region.name == place.region]
+        if not found:
+            raise self._unknown(place.region, peer)
+        region = found[0].region
+        if not 0 <= place.offset < region.byte_size:
             raise invalid(f"Invalid offset for shared memory region: '{region.name}'")
         if place.byte_size < 0 or place.offset + place.byte_size > region.byte_size:
             raise out_of_range(region.name)
-        return RegionView(region, place.offset, place.byte_size)
+        return RegionView(self, found[0], place.offset, place.byte_size)
 
-    def write(self, wanted: WantedOutput, data: Bytes, peer: str) -> None:
-        """Put an output into its range. Raises InferenceError."""
-        if wanted.region is None:
+    def close_unused(self, entry: _Entry) -> None:
+        """Close a region that is leaving and that nothing uses any more. For `RegionView`."""
+        if not entry.is_leaving or entry.uses:
             return
-        view = self.locate(wanted.region, peer)
-        if len(data) > view.byte_size:
-            raise InferenceError(
-                grpc.StatusCode.INTERNAL,
-                f"shared memory size specified with the request for output '{wanted.face.name}' ({view.byte_size} "
-                f"bytes) should be at least {len(data)} bytes to hold the results",
-            )
-        view.region.write(view.offset, data)
+        same_name = self._entries.get(entry.region.name, [])
+        if entry in same_name:  # else everything was closed
+            same_name.remove(entry)
+            if not same_name:
+                del self._entries[entry.region.name]
+            entry.registrar.region_count -= 1
+            entry.region.close()
 
     def close(self) -> None:
-        """Close every region. Idempotent."""
-        for owner in self._owners.values():
-            owner.close()
-        self._owners.clear()
+        """Close every region, used or not. Idempotent."""
+        entries = self._all()
+        self._entries.clear()
+        for entry in entries:
+            entry.region.close()
 
-    def check_enabled(self) -> None:
-        """Raise InferenceError unless the server was started with shared memory."""
-        if not self._is_enabled:
-            raise InferenceError(
-                grpc.StatusCode.UNIMPLEMENTED,
-                "Client shared memory is disabled. Start the server with '--allow-client-shm' to enable.",
-            )
+    def _leave(self, entry: _Entry) -> None:
+        entry.is_leaving = True
+        self.close_unused(entry)
 
-    def _regions_of(self, peer: str) -> dict[str, Region]:
-        """Return what a peer owns: what another connection with its address has left is not its own."""
-        owner = self._owners.get(peer)
-        if owner is not None and not owner.is_there:
-            self._owners.pop(peer).close()
-            owner = None
-        return {} if owner is None else owner.regions
+    def _all(self) -> list[_Entry]:
+        return [entry for entries in self._entries.values() for entry in entries]
 
-    def _present(self, peer: str) -> _Owner:
-        """Return the owner of what a peer registers now. Raises InferenceError if it is not on this machine."""
+    def _visible(self, peer: str, name: str | None = None) -> list[_Entry]:
+        """Return the regions that everybody who may be asking has a right to."""
+        entries: Iterable[_Entry] = self._all() if name is None else self._entries.get(name, ())
+        if not entries:
+            return []
+        users = self._asker(peer).users
+        return [entry for entry in entries if users and users <= entry.users]
+
+    def _present(self, peer: str) -> Asker:
+        """Return who registers now. Raises InferenceError if that is nobody on this machine."""
         self.close_orphans()
-        connections = local_connections(peer)
-        if not connections:
+        asker = self._asker(peer)
+        if not asker.users:
             raise InferenceError(
                 grpc.StatusCode.PERMISSION_DENIED,
                 "shared memory is for clients on the server's machine: connect to 127.0.0.1, [::1] or the unix socket",
             )
-        owner = self._owners.setdefault(peer, _Owner())
-        owner.connections = connections
-        return owner
+        return asker
+
+    def _asker(self, peer: str) -> Asker:
+        try:
+            return self._askers.get(peer)
+        except OSError:
+            raise no_descriptor() from None
+
+    def _check_room(self, asker: Asker) -> None:
+        of_user = sum(1 for entry in self._all() if entry.users & asker.users)
+        for count, most, whose in (
+            (asker.region_count, MAX_REGIONS, "this connection has"),
+            (of_user, MAX_USER_REGIONS, "this user has"),
+            (self.open_count, self._most, "the server has"),
+        ):
+            if count >= most:
+                raise too_many(f"{whose} {most} shared memory regions, its limit: unregister some")
+
+    def _unknown(self, name: str, peer: str) -> InferenceError:
+        several = len(self._asker(peer).users) > 1
+        hint = "; several users are at the unix socket: they have only what all of them may open" if several else ""
+        return unknown("", name, hint)
 
 
-def _too_many(message: str) -> InferenceError:
+def unknown(kind: str, name: str, hint: str = "") -> InferenceError:
+    """Return the error for a region that is not there. Args: kind: `system ` or `cuda ` where Triton says which."""
+    shown = name[:MAX_NAME_CHARACTERS]
+    return InferenceError(grpc.StatusCode.NOT_FOUND, f"Unable to find {kind}shared memory region: '{shown}'{hint}")
+
+
+def too_many(message: str) -> InferenceError:
+    """Return an error of a limit that is reached."""
     return InferenceError(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
+
+
+def no_descriptor() -> InferenceError:
+    """Return the error for what cannot be opened because the process has too much open."""
+    return too_many("the server has no file descriptor left for shared memory: unregister some, or try again later")
 
 
 def invalid(message: str) -> InferenceError:
@@ -216,7 +283,13 @@ def out_of_range(name: str) -> InferenceError:
     return invalid(f"Invalid offset + byte size for shared memory region: '{name}'")
 
 
-def _unknown(name: str) -> InferenceError:
+def bad_registration(name: str, why: str) -> InferenceError:
+    """Return the error for a region that cannot be as its registration says."""
+    return invalid(f"failed to register shared memory region '{name}': invalid args, {why}")
+
+
+def _disabled() -> InferenceError:
     return InferenceError(
-        grpc.StatusCode.NOT_FOUND, f"Unable to find shared memory region: '{name[:MAX_NAME_CHARACTERS]}'"
+        grpc.StatusCode.UNIMPLEMENTED,
+        "Client shared memory is disabled. Start the server with '--allow-client-shm' to enable.",
     )

@@ -111,11 +111,14 @@ class InferenceServicer:
                 completion = await self._execute(call, version, context, peer, received_ns)
             finally:
                 version.end_use()
-            make = partial(encode, call, completion, partial(self._lookup.memory.write, peer=peer))
+            make = partial(encode, call, completion)
             return make() if is_light_answer(call, completion) else await self._work.start(peer, make)
         except Exception as error:  # noqa: BLE001 - every request has an answer
             is_timed = call is not None and call.form.options.timeout_ns > 0
             raise answer_to(error, request_id, is_timed=is_timed) from None
+        finally:
+            if call is not None:
+                call.release()
 
     async def _execute(
         self, call: Call, version: ModelVersion, context: Context, peer: str, received_ns: int

@@ -59,6 +59,11 @@ class _Entry:
             self.version.end_use()
             self.version = None
 
+    def let_go_of_memory(self) -> None:
+        """End the use of shared memory: the outputs are written, or never will be."""
+        if self.call is not None:
+            self.call.release()
+
 
 class InferStream:
     """See the module's theory of operation.
@@ -192,6 +197,7 @@ class InferStream:
         for line in self._lines.values():
             for entry in line:
                 entry.let_go()
+                entry.let_go_of_memory()
                 entry.answer = entry.request = entry.call = None  # an entry and its request hold each other
         self._lines.clear()
         self._outbox.clear()
@@ -215,7 +221,7 @@ class InferStream:
         if completion.error is None:
             assert entry.call is not None  # noqa: S101 - for mypy: what completes was a call
             if not is_light_answer(entry.call, completion):
-                making = self._work.start(self, partial(self._encode_call, entry.call, completion))
+                making = self._work.start(self, partial(encode, entry.call, completion, in_stream=True))
                 making.add_done_callback(partial(self._made, line, entry))
                 return
         elif not isinstance(completion.error, SupersededError):
@@ -241,7 +247,9 @@ class InferStream:
         entry.let_go()
         entries = self._lines[line]
         while entries and entries[0].answer is not None:
-            message = self._encode(entries.popleft())
+            head = entries.popleft()
+            message = self._encode(head)
+            head.let_go_of_memory()
             if message is not None:
                 self._outbox.append(message)
         if not entries:
@@ -271,16 +279,12 @@ class InferStream:
     def _response(self, entry: _Entry, completion: Completion) -> bytes:
         assert entry.call is not None  # noqa: S101 - for mypy: what completes was a call
         if completion.error is None:
-            return self._encode_call(entry.call, completion)
+            return encode(entry.call, completion, in_stream=True)
         face = entry.call.form.face
         response = pb.ModelInferResponse(model_name=face.name, model_version=face.version, id=entry.request_id)
         response.parameters["dropped"].string_param = completion.error.outcome.value
         response.parameters[FINAL_RESPONSE].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=response).SerializeToString()
-
-    def _encode_call(self, call: Call, completion: Completion) -> bytes:
-        """Thread: the event loop's, or a worker's for what is not `is_light_answer`."""
-        return encode(call, completion, partial(self._lookup.memory.write, peer=self._name), in_stream=True)
 
 
 def _model_name(message: InferMessage | None) -> str:

@@ -11,14 +11,14 @@ from forebay.wire import inference_pb2 as pb
 from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
 from service.frontend.inference_cuda_memory import CudaMemoryRpcs, CudaRegion
 from service.frontend.inference_regions import ClientRegions
-from tests.rpc.test_inference_memory import INVALID, error_of, place, shared_request
+from tests.rpc.test_inference_memory import INVALID, channel_to, copying_request, error_of, place, shared_request
 from tests.support import models
 from tests.support.connections import connection
 from tests.support.fake_cudart import FakeCudart, cudaError_t, install, uninstall
 from tests.support.guard import HANG_GUARD_S
 from tests.support.inference import array_of, stub_of
 from tests.support.loops import on_loop
-from tests.support.real_server import LEAK, ROW_BYTES, eventually, real_server, row, simulated
+from tests.support.real_server import LEAK, ROW_BYTES, SimulatedDevices, eventually, real_server, row, simulated
 
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 
@@ -91,7 +91,7 @@ async def test_ranges_outside_a_region_are_refused(repository, cuda):
     async with real_server(repository, allow_client_shm=True) as running:
         stub = stub_of(running)
         await register(stub, cuda.export(8192))
-        for offset, byte_size in ((4097, 0), (4096, 1), (4060, 64), (-1, 64), (2**62, 2**62), (0, -64)):
+        for offset, byte_size in ((4097, 0), (4096, 0), (4060, 64), (-1, 64), (2**62, 2**62), (0, -64)):
             code, message = await error_of(stub.ModelInfer(shared_request(offset, byte_size)))
             assert code is INVALID
             assert message.startswith("Invalid offset")
@@ -116,17 +116,16 @@ async def test_what_cannot_be_registered(repository, cuda):
             (handle, 0, 2**64 - 1, "of at least byte_size"),
             (handle, 1, 4096, "GPUs not supported: this server has no GPU 1"),
             (handle, -1, 4096, "no GPU -1"),
-            (handle, 0, 0, "byte_size of shared memory region 's' must be at least 1"),
+            (handle, 0, 0, "failed to register shared memory region 's': invalid args, byte_size is 0"),
         )
         for given, device_id, byte_size, words in wrong:
             code, message = await error_of(register(stub, given, "s", device_id, byte_size))
             assert code is INVALID
             assert words in message
             assert not LEAK.search(message)
-        assert (await error_of(register(stub, handle, "triton_python_backend_shm_region_1")))[0] is INVALID
         assert await names(stub) == ["r"]
         assert list(cuda.mapped.values()) == [1]
-        assert (await error_of(names(stub, "s")))[0] is NOT_FOUND
+        assert await error_of(names(stub, "s")) == (NOT_FOUND, "Unable to find cuda shared memory region: 's'")
 
 
 @on_loop
@@ -172,23 +171,38 @@ async def test_a_machine_without_a_gpu_says_so(repository, cuda):
 
 
 @on_loop
-async def test_a_region_is_nobody_elses_and_goes_with_its_kind_only(repository, cuda, tmp_path):
+async def test_a_region_is_its_users_on_every_connection_and_goes_with_its_kind_only(repository, cuda):
     async with real_server(repository, allow_client_shm=True) as running:
         stub = stub_of(running)
         for name in ("r", "s"):
             await register(stub, cuda.export(4096), name)
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        async with grpc.aio.insecure_channel(running.address, options=options) as channel:
-            other = GRPCInferenceServiceStub(channel)
-            assert (await error_of(other.ModelInfer(shared_request())))[0] is NOT_FOUND
-            assert await names(other) == []
-            await other.CudaSharedMemoryUnregister(pb.CudaSharedMemoryUnregisterRequest())
         await stub.SystemSharedMemoryUnregister(pb.SystemSharedMemoryUnregisterRequest())
         system = await stub.SystemSharedMemoryStatus(pb.SystemSharedMemoryStatusRequest())
         assert not system.regions
-        assert await names(stub) == ["r", "s"]
-        await stub.CudaSharedMemoryUnregister(pb.CudaSharedMemoryUnregisterRequest())
+        async with channel_to(running.address) as channel:
+            other = GRPCInferenceServiceStub(channel)
+            await other.ModelInfer(shared_request())
+            assert await names(other) == ["r", "s"]
+            await other.CudaSharedMemoryUnregister(pb.CudaSharedMemoryUnregisterRequest())
         assert await names(stub) == []
+
+
+@on_loop
+async def test_an_allocation_in_use_is_unmapped_when_the_request_has_ended(tmp_path, cuda):
+    handle = cuda.export(2 * ROW_BYTES)
+    async with real_server(simulated(tmp_path), devices=SimulatedDevices(), allow_client_shm=True) as running:
+        stub = stub_of(running)
+        await register(stub, handle, byte_size=2 * ROW_BYTES)
+        running.hold()
+        answer = stub.ModelInfer(copying_request())
+        await eventually(lambda: running.server.permits.taken_count == 1)
+        await stub.CudaSharedMemoryUnregister(pb.CudaSharedMemoryUnregisterRequest(name="r"))
+        assert await names(stub) == ["r"]
+        assert list(cuda.mapped.values()) == [1]
+        running.release()
+        await answer
+        assert await names(stub) == []
+        assert cuda.mapped == {}
 
 
 @on_loop
@@ -211,4 +225,5 @@ async def test_it_is_off_unless_asked_for(repository, cuda):
         code, message = await error_of(register(stub_of(running), cuda.export(4096)))
         assert code is grpc.StatusCode.UNIMPLEMENTED
         assert message.startswith("Client shared memory is disabled.")
+        assert await names(stub_of(running)) == []
         assert cuda.mapped == {}

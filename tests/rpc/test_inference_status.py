@@ -363,7 +363,7 @@ ELSEWHERE = {
     "load/unload not explicit": (UNAVAILABLE, lifecycle.test_without_explicit_control_nothing_is_loaded_or_unloaded),
     "repository_name given": (UNIMPLEMENTED, lifecycle.test_what_load_cannot_do_it_says),
     "bad load parameter": (INVALID, lifecycle.test_what_load_cannot_do_it_says),
-    "shm unknown": (NOT_FOUND, memory.test_a_region_is_nobody_elses),
+    "shm unknown": (NOT_FOUND, memory.test_a_region_that_was_never_registered_or_is_no_more_is_not_found),
     "shm from another machine": (grpc.StatusCode.PERMISSION_DENIED, memory.test_a_client_of_another_machine_is_refused),
     "shm: a region too many": (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -371,6 +371,8 @@ ELSEWHERE = {
     ),
     "shm twice": (grpc.StatusCode.ALREADY_EXISTS, memory.test_what_cannot_be_registered),
     "shm offset / size": (INVALID, memory.test_ranges_outside_a_region_are_refused),
+    "shm larger than its object, or empty": (INVALID, memory.test_what_cannot_be_registered),
+    "shm reserved key": (INVALID, memory.test_what_cannot_be_registered),
     "shm cannot open": (grpc.StatusCode.INTERNAL, memory.test_what_cannot_be_registered),
     "output region too small": (grpc.StatusCode.INTERNAL, memory.test_ranges_outside_a_region_are_refused),
     "trace_file / log_file at run time": (UNIMPLEMENTED, settings.test_settings_of_traces_can_be_read_and_not_changed),

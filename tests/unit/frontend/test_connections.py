@@ -6,8 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from service.frontend.connections import _is_local, _sockets, local_connections
+from service.frontend.connections import Sockets, normal
 from tests.support.connections import connection, name_of
+
+
+def local_connections(peer):
+    return Sockets().connections_of(peer)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1"])
@@ -77,15 +81,38 @@ def test_a_name_of_no_connection_stands_for_none(peer):
 
 
 def test_a_peer_is_local_on_the_loopback_or_at_the_address_it_is_reached_by():
-    with connection("127.0.0.1") as (_, accepted, _):
-        found = next(each for each in _sockets() if each.connection.descriptor == accepted.fileno())
+    with connection("127.0.0.1") as (peer, _, _):
+        (found,) = local_connections(peer)
 
     def is_local(there, here):
-        from service.frontend.connections import _normal
-
-        return _is_local(replace(found, there=there, here=here), _normal(*there))
+        return replace(found, there=normal(*there), here=normal(*here)).is_local
 
     assert is_local(("127.0.0.1", 5), ("127.0.0.1", 8001))
     assert is_local(("192.168.1.2", 5), ("192.168.1.2", 8001))
     assert not is_local(("192.168.1.3", 5), ("192.168.1.2", 8001))
     assert not is_local(("::ffff:192.168.1.3", 5), ("::ffff:192.168.1.2", 8001))
+
+
+def test_a_later_look_finds_what_has_come_and_not_what_has_gone():
+    sockets = Sockets()
+    with connection("127.0.0.1") as (peer, accepted, _):
+        (found,) = sockets.connections_of(peer)
+        assert sockets.connections_of(peer) == {found}
+        accepted.close()
+        assert sockets.connections_of(peer) == frozenset()
+        with connection("127.0.0.1") as (other, accepted_later, _):
+            (later,) = sockets.connections_of(other)
+            assert later.descriptor == accepted_later.fileno()
+            assert later != found
+
+
+def test_the_user_of_a_unix_client_is_told(tmp_path):
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(path)
+        listener.listen()
+        client.connect(path)
+        accepted, _ = listener.accept()
+        with accepted:
+            (found,) = local_connections("unix:")
+            assert (found.uid, found.is_local) == (os.getuid(), True)
