@@ -3,6 +3,8 @@
 What and why (docs/benchmarks.md, docs/adr/0006-front-end.md):
 - gRPC's event-engine experiments off: the completion-queue thread does the socket work itself instead of handing it
   over; about half the CPU per message.
+- gRPC's own log at ERROR. At INFO, its default, it prints the text of a client's GOAWAY as it came: escape sequences of
+  terminals, lines that look like ours, and tens of megabytes a second.
 - glibc malloc keeps freed memory up to 2 GiB and serves blocks below 32 MiB from the heap: receiving 602 KB messages
   costs five times less CPU, since pages are not given back and faulted in again for every message.
 - One heap for all threads: with one for each, memory that is kept is kept several times over, as threads take turns
@@ -19,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 GRPC_EXPERIMENTS = "-event_engine_client,-event_engine_listener,-event_engine_callback_cq"
+GRPC_VERBOSITY = "ERROR"
 TESTED_GRPC_VERSION = "1.85.1"  # experiments come and go with releases
 SWITCH_INTERVAL_S = 5e-4
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8  # from glibc's malloc.h
@@ -54,6 +57,7 @@ def tune_process() -> Tuning:
     """Apply the tuning to this process and report what took effect. Thread: main, first thing."""
     is_early = "grpc" not in sys.modules
     value = os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)
+    os.environ.setdefault("GRPC_VERBOSITY", GRPC_VERBOSITY)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     return Tuning(
         grpc_experiments=is_early

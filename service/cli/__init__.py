@@ -5,6 +5,7 @@ process is tuned before anything imports grpc.
 """
 
 import importlib
+import os
 import sys
 from typing import Annotated, Any
 
@@ -17,8 +18,10 @@ from service.cli.demo import demo
 from service.cli.doctor import doctor
 from service.cli.health import health
 from service.cli.serve import serve
+from service.cli.standard_streams import OutputError, end_of_output, open_standard_streams
 from service.cli.stream import stream
 from service.cli.trace import trace
+from service.tuning import GRPC_VERBOSITY
 
 # Groups with commands of their own; imported when one is called, so that the others start quickly.
 GROUPS = {
@@ -84,7 +87,14 @@ def _root(
 
 def main() -> None:
     """Run the command line. Errors a user can mend are one line and a documented exit code."""
+    open_standard_streams()
+    os.environ.setdefault("GRPC_VERBOSITY", GRPC_VERBOSITY)  # commands that call servers print none of their texts
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(exit_codes.INTERRUPTED)
+    except OutputError as error:
+        sys.exit(end_of_output(error))

@@ -1,0 +1,74 @@
+"""Commands whose output cannot be written: one line and a code, nothing if the reader has gone, never a traceback."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from service.cli import exit_codes
+from tests.support.broken_output import broken
+from tests.support.repository import ROOT
+
+HANG_GUARD_S = 60.0
+FACES = str(next((ROOT / "models" / "faces").glob("*/model.onnx")))
+COMMANDS = {
+    "version": ["--version"],
+    "help": ["--help"],
+    "config": ["config", "show", "--origin"],
+    "schema": ["config", "schema"],
+    "inspect": ["engine", "inspect", FACES],
+    "check": ["models", "check", str(ROOT / "models")],
+    "help of a group": ["load", "--help"],
+}
+REASONS = {"closed": "Bad file descriptor", "full disk": "No space left on device"}
+SEPARATE = "import os, sys; os.close(0); from service.cli.standard_streams import open_standard_streams as o; o(); "
+
+
+def run(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
+    """Exit code and both outputs; a stream that is None is closed."""
+    closed = [descriptor for descriptor, given in ((1, stdout), (2, stderr)) if given is None]
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        check=False,
+        cwd=ROOT,
+        stdout=stdout,
+        stderr=stderr,
+        preexec_fn=lambda: [os.close(descriptor) for descriptor in closed],  # noqa: PLW1509 - closes, no more
+        text=True,
+        timeout=HANG_GUARD_S,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["closed", "full disk"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_output_that_cannot_be_written_is_one_line_and_a_code(command, kind):
+    with broken(kind) as descriptor:
+        code, _, errors = run(["-m", "service", *COMMANDS[command]], stdout=descriptor)
+    assert (code, errors) == (
+        exit_codes.CANNOT_WRITE,
+        f"forebay: cannot write to standard output: {REASONS[kind]}\n",
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_reader_that_has_gone_is_a_quiet_end(command):
+    with broken("reader gone") as descriptor:
+        code, _, errors = run(["-m", "service", *COMMANDS[command]], stdout=descriptor)
+    assert (code, errors) == (exit_codes.NO_READER, "")
+
+
+@pytest.mark.parametrize("kind", ["closed", "full disk", "reader gone"])
+def test_an_error_that_cannot_be_said_keeps_its_code(kind):
+    with broken(kind) as descriptor:
+        assert run(["-m", "service", "config", "show", "--config", "nowhere.toml"], stderr=descriptor)[0] == 2
+        assert run(["-m", "service", "no-such-command"], stderr=descriptor)[0] == 2
+        code, output, _ = run(["-m", "service", "--version"], stderr=descriptor)
+        assert code == 0
+        assert output.startswith("forebay ")
+
+
+def test_closed_descriptors_are_given_to_no_file():
+    program = SEPARATE + "sys.exit(min(os.open(os.devnull, os.O_RDONLY) for _ in range(3)))"
+    assert run(["-c", program], stdout=None, stderr=None)[0] == 3
