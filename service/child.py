@@ -4,7 +4,6 @@ The child writes to this process's standard error. If this process is killed, th
 Signals that come before the child listens to them wait for it (service.signals).
 """
 
-import contextlib
 import ctypes
 import os
 import signal
@@ -20,7 +19,10 @@ _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 def child_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Callable[..., "subprocess.Popen[bytes]"]:
-    """Return what starts `forebay` with `arguments`. Thread: main, and no other may run when the child is started.
+    """Return what starts `forebay` with `arguments`. Thread: main.
+
+    When the child is started no other thread may run but those of service.standard_error and service.ready: they wait
+    in the kernel, or for the interpreter's lock, and hold nothing that the child needs before exec.
 
     The function's one argument, `stdout`, is as Popen's: None is this process's own.
     """
@@ -36,7 +38,7 @@ def child_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Callab
             return subprocess.Popen(  # noqa: S603 - our own command
                 command,
                 process_group=0,
-                preexec_fn=begin,  # noqa: PLW1509 - no other thread runs here
+                preexec_fn=begin,  # noqa: PLW1509 - see above for the threads that run here
                 env=environment,
                 stdout=stdout,
             )
@@ -59,13 +61,6 @@ def ends_with_its_parent() -> Callable[[], None]:
             os._exit(1)
 
     return begin
-
-
-def say(line: str) -> None:
-    """Write one line for the operator."""
-    with contextlib.suppress(OSError):  # nobody reads it
-        sys.stderr.write(f"forebay: {line}\n")
-        sys.stderr.flush()
 
 
 def how_it_ended(code: int) -> str:

@@ -4,8 +4,8 @@ Theory of operation
     A thread that is stuck in a library cannot be ended, and anything that is asked of that library after it may get
     stuck as well: the event loop, the observer, the log. So an end in order has `timeout_s`. After it a thread that was
     there from the beginning, and waits for nothing else, ends the process with its exit code. One second later the
-    kernel does, by SIGALRM, if even that thread did not get to run: something holds the interpreter's lock, or standard
-    error takes no more lines. A supervisor takes both ends for a failure.
+    kernel does, by SIGALRM, if even that thread did not get to run: something holds the interpreter's lock. A
+    supervisor takes both ends for a failure.
 """
 
 import os
@@ -13,6 +13,8 @@ import signal
 import threading
 
 import structlog
+
+from service.standard_error import LAST_WORDS_TIMEOUT_S, STANDARD_ERROR
 
 log = structlog.get_logger(__name__)
 
@@ -43,4 +45,5 @@ class ExitGuard:
         self._armed.wait()
         threading.Event().wait(self._timeout_s)
         log.error("the process did not end in order", after_s=self._timeout_s)
+        STANDARD_ERROR.close(LAST_WORDS_TIMEOUT_S)
         os._exit(self._exit_code)

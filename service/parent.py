@@ -6,7 +6,8 @@ Theory of operation
     has not ended `END_LIMIT_NS` later is killed: it may hang, or not listen yet.
 
     `Waiting` is the thin part: it waits for signals, for lines that children write and for their ends, all in one
-    selector, and tells. Thread: main; no other runs in such a process.
+    selector, and tells. Thread: main; no other runs in such a process but those that write for it
+    (service.standard_error, service.ready).
 """
 
 import contextlib

@@ -20,16 +20,16 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from service.child import child_of, exit_code_of, how_it_ended, say
+from service.child import child_of, exit_code_of, how_it_ended
 from service.clock import Clock, MonotonicClock
 from service.parent import Parent, Signalled, Waiting
-from service.ready import write_whole
+from service.ready import STANDARD_OUTPUT, ReadyError, tell_ready
 from service.settings import ServeSettings, to_environment
+from service.standard_error import EXIT_TIMEOUT_S, LineWriter, say
 from service.worker_pool import default_workers
 
 
@@ -173,23 +173,23 @@ def run_group(settings: ServeSettings, options: Sequence[str], environment: Mapp
         The exit code.
 
     Raises:
-        GroupError: the address cannot be listened on, or the ready file not written.
+        GroupError: the address cannot be listened on, or no process started.
+        ReadyError: the ready file or the ready line cannot be written.
     """
-    problems: list[str] = []
+    problems: list[GroupError | ReadyError] = []
+    output = LineWriter(STANDARD_OUTPUT)
 
-    def tell_ready(lines: list[dict[str, Any]]) -> None:
+    def end(error: ReadyError | None) -> None:
+        if error is not None:
+            problems.append(error)
+            os.kill(os.getpid(), signal.SIGTERM)  # on a thread of its own: the main one decides, as for any request
+
+    def on_ready(lines: list[dict[str, Any]]) -> None:
         processes = [{"pid": line["pid"], "admin_address": line["admin_address"]} for line in lines]
         ready = json.dumps(lines[0] | {"pid": os.getpid(), "admin_address": None, "processes": processes})
-        if settings.ready_file is not None:
-            try:
-                write_whole(settings.ready_file, ready)
-            except OSError as error:
-                problems.append(f"cannot write {settings.ready_file}: {error.strerror}; give another --ready-file")
-                group.stop(signal.SIGTERM)
-                return
-        _write(ready)
+        tell_ready(ready, settings.ready_file, end)
 
-    group = ProcessGroup(settings.processes, tell_ready, _write, say, MonotonicClock())
+    group = ProcessGroup(settings.processes, on_ready, output.put, say, MonotonicClock())
     with reserved(settings.address) as address, Waiting(group.on_signal) as waiting:
         starts = [
             child_of(["serve", *options], to_environment(own, environment))
@@ -200,17 +200,13 @@ def run_group(settings: ServeSettings, options: Sequence[str], environment: Mapp
                 try:
                     child = starts[index](subprocess.PIPE)
                 except OSError as error:
-                    problems.append(f"cannot start a server process: {error.strerror}")
+                    problems.append(GroupError(f"cannot start a server process: {error.strerror}"))
                     group.stop(signal.SIGTERM)
                     break
                 group.add(child)
                 waiting.add(child, partial(group.on_end, index), partial(group.on_line, index))
             waiting.wait(group.kill_in_s())
+    output.close(EXIT_TIMEOUT_S)
     if problems:
-        raise GroupError(problems[0])
+        raise problems[0]
     return group.exit_code
-
-
-def _write(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()

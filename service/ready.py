@@ -1,8 +1,24 @@
-"""The line that says that the server takes streams."""
+"""The line that says that the server takes streams, and the file that says it, too.
 
+Whoever reads standard output may be slow or gone, and a disk may be full. So both are written by a thread that exists
+for this alone, and what goes wrong is told as one error, which ends the server: nobody would know that it serves.
+"""
+
+import asyncio
+import contextlib
 import json
+import os
+import threading
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+STANDARD_OUTPUT = 1
+
+
+class ReadyError(Exception):
+    """Nobody can be told that the server is ready. The message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +36,69 @@ class Ready:
         return json.dumps({"event": "ready"} | asdict(self))
 
 
+def tell_ready(line: str, path: Path | None, on_end: Callable[[ReadyError | None], None]) -> None:
+    """Write the ready file, if there is a path for it, then the ready line. Blocks: no. Raises nothing.
+
+    Args:
+        line: without its end.
+        path: of the ready file.
+        on_end: called with what went wrong, or None. Thread: the writing one; the caller's if there can be none.
+    """
+
+    def write() -> None:
+        try:
+            if path is not None:
+                write_whole(path, line)
+            write_line(line)
+        except ReadyError as error:
+            on_end(error)
+        else:
+            on_end(None)
+
+    try:
+        threading.Thread(target=write, name="ready line", daemon=True).start()
+    except RuntimeError as error:  # no more threads
+        on_end(ReadyError(f"cannot write the ready line: {error}"))
+
+
+async def ready_was_told(line: str, path: Path | None, stopped: Coroutine[Any, Any, None]) -> None:
+    """Say that the server is ready; return when that is written, or `stopped` has come. Raises ReadyError."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[ReadyError | None] = loop.create_future()
+
+    def end(error: ReadyError | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended: the server was stopped before it could be read
+            loop.call_soon_threadsafe(told.set_result, error)
+
+    tell_ready(line, path, end)
+    stopping = asyncio.create_task(stopped)
+    await asyncio.wait((told, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if told.done() and (error := told.result()) is not None:
+        raise error
+
+
+def write_line(line: str) -> None:
+    """Write a line to standard output. Blocks: while its reader takes nothing. Raises ReadyError."""
+    rest = (line + "\n").encode()
+    try:
+        while rest:
+            rest = rest[os.write(STANDARD_OUTPUT, rest) :]
+    except OSError as error:
+        words = f"cannot write the ready line to standard output: {error.strerror}"
+        raise ReadyError(f"{words}; redirect it to where it can be written, or to /dev/null") from None
+
+
 def write_whole(path: Path, line: str) -> None:
-    """Write a file that a reader sees whole or not at all. Raises OSError."""
+    """Write a file that a reader sees whole or not at all. Raises ReadyError."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(line + "\n")
-    partial.replace(path)
+    try:
+        try:
+            partial.write_text(line + "\n")
+            partial.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise
+    except OSError as error:
+        raise ReadyError(f"cannot write {path}: {error.strerror}; give another --ready-file") from None

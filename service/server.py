@@ -9,10 +9,8 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -54,9 +52,10 @@ from service.observe.tracing import open_tracing
 from service.pipeline.arena import Permits
 from service.pipeline.execute import BeforeExecution
 from service.pipeline.turns import Turns
-from service.ready import Ready, write_whole
+from service.ready import Ready, ready_was_told
 from service.settings import ServeSettings, default_cache_folder, is_loopback
 from service.signals import StopRequest, StopRequests, listen
+from service.standard_error import LAST_WORDS_TIMEOUT_S, STANDARD_ERROR
 from service.tuning import give_free_memory_back
 from service.watchdog import Watchdog
 from service.worker_pool import WorkerPool, default_workers
@@ -251,6 +250,7 @@ class Server:
             case StopRequest.DRAIN:
                 self._stop.set()
             case StopRequest.END_AT_ONCE:
+                STANDARD_ERROR.close(LAST_WORDS_TIMEOUT_S)
                 os._exit(128 + signal_number)
             case StopRequest.NOTHING_NEW:
                 log.info("asked to stop again within a second: taken for the same request")
@@ -357,21 +357,18 @@ async def _serve(settings: ServeSettings) -> int:
     listen(asyncio.get_running_loop(), server.stop, _step_log_level)
     try:
         ready = await server.start()
-        if ready is not None and settings.ready_file is not None:
-            _write_ready(settings.ready_file, ready.to_json())
+        if ready is not None:
+            await ready_was_told(ready.to_json(), settings.ready_file, server.wait())
     except BaseException:
         await server.close_unstarted()
         raise
     if ready is not None:
-        sys.stdout.write(ready.to_json() + "\n")
-        sys.stdout.flush()
         await server.wait()
     log.info("stopping")
     code = await server.close()
     if code == EXIT_FATAL or server.has_hung_loads:
         # Here: `asyncio.run` would wait for calls that may hang inside an engine for ever.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        STANDARD_ERROR.close(LAST_WORDS_TIMEOUT_S)
         os._exit(code)
     return code
 
@@ -379,13 +376,6 @@ async def _serve(settings: ServeSettings) -> int:
 def _step_log_level(signal_number: int) -> None:
     """Log more from now on, or less: SIGUSR1, SIGUSR2."""
     log.warning("log level changed", least=step_level(-1 if signal_number == signal.SIGUSR1 else 1))
-
-
-def _write_ready(path: Path, line: str) -> None:
-    try:
-        write_whole(path, line)
-    except OSError as error:
-        raise AddressError(f"cannot write {path}: {error.strerror}; give another --ready-file") from None
 
 
 def serve(settings: ServeSettings) -> int:

@@ -81,13 +81,15 @@ def serve(
 def run_processes(settings: "ServeSettings", *, is_supervised: bool, is_debug: bool) -> int:
     """Run several servers as children behind one port, and return the exit code."""
     from service.process_group import GroupError, run_group
+    from service.ready import ReadyError
+    from service.standard_error import say
 
     options = [*(["--supervise"] if is_supervised else []), *(["--debug"] if is_debug else [])]
     try:
         return run_group(settings, options, os.environ)
-    except GroupError as error:
-        typer.echo(f"forebay: {error}", err=True)
-        return exit_codes.UNAVAILABLE
+    except (GroupError, ReadyError) as error:
+        say(str(error))
+        return exit_codes.CANNOT_WRITE if isinstance(error, ReadyError) else exit_codes.UNAVAILABLE
 
 
 def run_supervised() -> int:
@@ -121,13 +123,17 @@ def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
     from engines.errors import EngineError
     from service.frontend.server import AddressError, CertificateError
     from service.log import configure_logs
+    from service.log_sources import take_over
     from service.models.attempts import LoadAbandonedError
     from service.models.repository import RepositoryError
     from service.observe.tracing import TracingError
+    from service.ready import ReadyError
     from service.server import serve as run
     from service.settings import unknown_variables
+    from service.standard_error import LAST_WORDS_TIMEOUT_S, STANDARD_ERROR, say
 
     configure_logs(settings.log_format, settings.log_level)
+    take_over()
     log = structlog.get_logger(__name__)
     if tuning.missing:
         log.warning("process tuning incomplete", missing=tuning.missing)
@@ -137,14 +143,15 @@ def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
         log.warning("environment", detail=line)
     try:
         return run(settings)
-    except (RepositoryError, EngineError, AddressError, CertificateError, TracingError) as error:
+    except (RepositoryError, EngineError, AddressError, CertificateError, TracingError, ReadyError) as error:
         if is_debug:
             raise
-        typer.echo(f"forebay: {error}", err=True)
-        if isinstance(
-            error, LoadAbandonedError
-        ):  # a thread may be inside a library that the interpreter would tear down
-            os._exit(exit_codes.MODEL)
+        say(str(error))
+        if isinstance(error, LoadAbandonedError):
+            STANDARD_ERROR.close(LAST_WORDS_TIMEOUT_S)
+            os._exit(exit_codes.MODEL)  # a thread may be inside a library that the interpreter would tear down
+        if isinstance(error, ReadyError):
+            return exit_codes.CANNOT_WRITE
         if isinstance(error, CertificateError):
             return exit_codes.USAGE
         return exit_codes.UNAVAILABLE if isinstance(error, AddressError | TracingError) else exit_codes.MODEL

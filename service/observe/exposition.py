@@ -210,6 +210,12 @@ def _server(text: Text, server: ServerGauges) -> None:
             "CPU time of the thread that does all this",
             time.thread_time(),
         ),
+        (
+            "forebay_log_lines_dropped_total",
+            "counter",
+            "Lines of the log that standard error did not take",
+            server.log_lines_dropped,
+        ),
         ("process_resident_memory_bytes", "gauge", "Resident memory of this process", server.memory_bytes),
         ("process_cpu_seconds_total", "counter", "CPU time of this process", server.cpu_s),
         ("process_threads", "gauge", "Threads of this process", server.threads),

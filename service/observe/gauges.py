@@ -12,6 +12,7 @@ import psutil
 
 from engines.device import DeviceMemory
 from engines.errors import EngineError
+from service.standard_error import STANDARD_ERROR
 
 
 class FormerNumbers(Protocol):
@@ -134,6 +135,7 @@ class ServerGauges:
     cpu_s: float
     threads: int
     open_files: int
+    log_lines_dropped: int
 
 
 class Gauges:
@@ -194,6 +196,7 @@ class Gauges:
                 cpu_s=times.user + times.system,
                 threads=process.num_threads(),
                 open_files=process.num_fds(),
+                log_lines_dropped=STANDARD_ERROR.dropped,
             )
 
 

@@ -144,7 +144,7 @@ def test_one_that_is_supervised_comes_back(tmp_path):
     [
         (["--uds", "s.sock"], 2, "a unix socket belongs to one process"),
         (["--model-control-mode", "explicit"], 2, "use poll or none"),
-        (["--ready-file", "no/such/folder/ready"], 69, "give another --ready-file"),
+        (["--ready-file", "no/such/folder/ready"], 73, "give another --ready-file"),
         (["--model-repository", "no-such-folder"], 65, "no-such-folder"),
     ],
 )

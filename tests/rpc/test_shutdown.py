@@ -125,7 +125,7 @@ async def test_a_port_in_use_is_one_line(tmp_path):
 async def test_a_ready_file_that_cannot_be_written_is_one_line(tmp_path):
     flags = ["--model-repository", simulated(tmp_path / "models"), "--ready-file", tmp_path / "nowhere" / "ready"]
     code, line = await refusal(*flags)
-    assert code == exit_codes.UNAVAILABLE
+    assert code == exit_codes.CANNOT_WRITE
     assert "--ready-file" in line
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from contextlib import asynccontextmanager
@@ -35,17 +36,22 @@ class ServeProcess:
 
     async def wait(self):
         output, errors = await asyncio.wait_for(self.process.communicate(), HANG_GUARD_S)
-        self.output, self.errors = output.decode(), errors.decode()
+        self.output, self.errors = (output or b"").decode(), (errors or b"").decode()
         return self.process.returncode
 
 
 @asynccontextmanager
-async def serve(*arguments, environment=None):
-    """Start `forebay serve`; it is killed if the block leaves it running."""
+async def serve(*arguments, environment=None, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE):
+    """Start `forebay serve`; it is killed if the block leaves it running.
+
+    `stdout` and `stderr` are as Popen's, but for None: the server has none.
+    """
+    closed = [descriptor for descriptor, given in ((1, stdout), (2, stderr)) if given is None]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "service", "serve", "--address", "127.0.0.1:0", *map(str, arguments)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
+        preexec_fn=lambda: [os.close(descriptor) for descriptor in closed],
         env=environment,
         cwd=ROOT,
     )
@@ -96,9 +102,9 @@ class LoadClient:
         await self.stream.half_close()
 
 
-async def terminate_under_load(repository, number, clients=3):
+async def terminate_under_load(repository, number, clients=3, **streams):
     """Load a server, stop it with a signal, and check that the two lists of every client are the same."""
-    async with serve("--model-repository", repository) as server:
+    async with serve("--model-repository", repository, **streams) as server:
         address = await server.wait_ready()
         async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             loads = [

@@ -34,7 +34,7 @@ def run(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
         cwd=ROOT,
         stdout=stdout,
         stderr=stderr,
-        preexec_fn=lambda: [os.close(descriptor) for descriptor in closed],  # noqa: PLW1509 - closes, no more
+        preexec_fn=lambda: [os.close(descriptor) for descriptor in closed],
         text=True,
         timeout=HANG_GUARD_S,
     )

@@ -13,6 +13,7 @@ from service.log import configure_logs
 from service.observe.otlp import COMPLAINT_INTERVAL_S, OtlpSink, open_sink
 from service.observe.spans import Span
 from service.observe.tracing import TracingError, open_tracing
+from service.standard_error import STANDARD_ERROR
 from tests.support.clock import ManualClock
 
 
@@ -52,7 +53,7 @@ def test_the_librarys_sampler_and_switch_are_obeyed(monkeypatch, clock):
         monkeypatch.delenv(name)
 
 
-def test_complaints_are_one_line_of_ours_a_minute(monkeypatch, clock, capsys):
+def test_complaints_are_one_line_of_ours_a_minute(monkeypatch, clock, capfd):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     configure_logs("json")
     try:
@@ -66,7 +67,8 @@ def test_complaints_are_one_line_of_ours_a_minute(monkeypatch, clock, capsys):
     finally:
         structlog.reset_defaults()
         logging.getLogger("opentelemetry").handlers = []
-    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        assert STANDARD_ERROR.close(10)
+    told = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     assert [(line["event"], line["left_out"]) for line in told] == [
         ("traces are not delivered", 0),
         ("traces are not delivered", 49),
