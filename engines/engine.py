@@ -25,11 +25,13 @@ class TensorSpec:
         name: as in the model file.
         dtype: numpy dtype; `np.dtype(object)` stands for BYTES.
         shape: without the batch dimension; -1 where it varies.
+        is_optional: whether a run may do without it; of inputs.
     """
 
     name: str
     dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
+    is_optional: bool = False
 
     @property
     def is_fixed(self) -> bool:
@@ -65,8 +67,8 @@ class EngineSpecs:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether every tensor has a fixed row size. Others run unbound: see `UnboundEngine`."""
-        return all(spec.is_fixed for spec in (*self.inputs, *self.outputs))
+        """Whether every tensor is always there with a fixed row size. Others run unbound: see `UnboundEngine`."""
+        return all(spec.is_fixed and not spec.is_optional for spec in (*self.inputs, *self.outputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +129,15 @@ class Engine(Protocol):
 
 @runtime_checkable
 class UnboundEngine(Protocol):
-    """What an engine has beside `Engine` if it can run models whose tensors have no fixed row size.
+    """What an engine has beside `Engine` if it can run models some of whose tensors vary in size or may be left out.
 
     Such a model is never bound, warmed up or enqueued.
     """
 
-    def run(self, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+    def run(self, inputs: Sequence[NDArray[Any] | None]) -> tuple[NDArray[Any], ...]:
         """Run on whole arrays, in the order of `specs`, BYTES as arrays of `str`; return arrays of the caller's own.
+
+        None stands for an optional input that is left out.
 
         Blocks: until the run is done, with the GIL released. Thread: the execute stage's alone.
         Raises: ExecutionError, DeviceLostError.

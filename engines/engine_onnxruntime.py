@@ -12,7 +12,7 @@ BYTES) are refused by `bind` and run unbound: `run`.
 
 import functools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,8 @@ class OnnxruntimeEngine:
         provider: `cpu`, `cuda`, `tensorrt` or `openvino`, where the installed ONNX Runtime has it. Buffers stay in host
             memory, so with the others ONNX Runtime copies by itself and nothing overlaps: backends `tensorrt` and
             `torch` are faster on a GPU.
+        optional_inputs: names, one a line, of initializers that requests may replace. A model that has one of them
+            runs unbound.
     """
 
     def __init__(
@@ -95,7 +97,8 @@ class OnnxruntimeEngine:
         self._session = _open_session(
             model_path, reader.integer("intra_op_threads", 1, maximum=MOST_THREADS), _PROVIDERS[provider]
         )
-        self._layout = _read_layout(self._name, self._session, max_batch_size)
+        optional = reader.text("optional_inputs", "").split("\n")
+        self._layout = _read_layout(self._name, self._session, max_batch_size, optional)
         self._check_bfloat16()
         self._slots: dict[int, SlotBuffers] = {}
         self._copied = copied_outputs(self._layout.specs)
@@ -143,10 +146,11 @@ class OnnxruntimeEngine:
         for target, source in run.copies:
             copy(target, source)
 
-    def run(self, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+    def run(self, inputs: Sequence[NDArray[Any] | None]) -> tuple[NDArray[Any], ...]:
         """Run an unbound model. Blocks: until the run is done, with the GIL released."""
         self._check_open()
-        feeds = {spec.name: array for spec, array in zip(self.specs.inputs, inputs, strict=True)}
+        pairs = zip(self.specs.inputs, inputs, strict=True)
+        feeds = {spec.name: array for spec, array in pairs if array is not None}
         try:
             return tuple(self._session.run([spec.name for spec in self.specs.outputs], feeds))
         except Exception as error:
@@ -265,9 +269,19 @@ def _open_session(model_path: Path, intra_op_threads: int, provider: str) -> Any
     return session
 
 
-def _read_layout(name: str, session: Any, max_batch_size: int | None) -> BatchedSpecs:  # noqa: ANN401
+def _read_layout(
+    name: str,
+    session: Any,  # noqa: ANN401
+    max_batch_size: int | None,
+    optional: Collection[str],
+) -> BatchedSpecs:
     try:
         inputs = [NodeInfo(node.name, node.type, tuple(node.shape)) for node in session.get_inputs()]
+        inputs += [
+            NodeInfo(node.name, node.type, tuple(node.shape), is_optional=True)
+            for node in (session.get_overridable_initializers() if any(optional) else ())
+            if node.name in optional
+        ]
         outputs = [NodeInfo(node.name, node.type, tuple(node.shape)) for node in session.get_outputs()]
     except UnicodeDecodeError:
         raise ModelFileError(f"{name}: an input or an output has a name that is not UTF-8: rename it") from None

@@ -43,11 +43,15 @@ _DTYPE_BY_ONNX_TYPE: dict[str, np.dtype[np.generic]] = {
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """One declared input or output: a dimension is a number, or a name or None where it varies."""
+    """One declared input or output: a dimension is a number, or a name or None where it varies.
+
+    `is_optional` is for an input that has an initializer, which is its value where no other is fed.
+    """
 
     name: str
     type: str
     shape: tuple[int | str | None, ...]
+    is_optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,4 +175,4 @@ def _spec(model: str, node: NodeInfo, shape: tuple[int | str | None, ...]) -> Te
     dtype = _DTYPE_BY_ONNX_TYPE.get(node.type)
     if dtype is None:
         raise ModelFileError(f"{model}: tensor {node.name!r} has type {node.type}, which is not served")
-    return TensorSpec(node.name, dtype, tuple(dim if isinstance(dim, int) else -1 for dim in shape))
+    return TensorSpec(node.name, dtype, tuple(dim if isinstance(dim, int) else -1 for dim in shape), node.is_optional)

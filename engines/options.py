@@ -8,7 +8,7 @@ from engines.errors import ModelFileError
 
 KNOWN_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "onnxruntime": ("intra_op_threads", "provider"),
+        "onnxruntime": ("intra_op_threads", "provider", "optional_inputs"),
         "simulated": (
             "alpha_ms",
             "beta_ms",

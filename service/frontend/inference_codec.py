@@ -131,11 +131,19 @@ def _check_size(place: InputPlace, nbytes: int, model: str) -> None:
         )
 
 
-def arrays_of(call: Call) -> Iterable[NDArray[Any]]:
-    """Take the inputs as arrays of (rows, *shape), for a model that runs unbound. Raises InvalidRequestError."""
+def arrays_of(call: Call) -> Iterable[NDArray[Any] | None]:
+    """Take the inputs as arrays of (rows, *shape), for a model that runs unbound; None for those left out.
+
+    Raises InvalidRequestError.
+    """
     form = call.form
     face = form.face
-    for place, shape, data in zip(form.places, form.shapes, call.take_data(), strict=True):
+    sent = zip(form.places, call.take_data(), strict=True)
+    for shape in form.shapes:
+        if shape is None:
+            yield None
+            continue
+        place, data = next(sent)
         full = (form.rows, *shape) if face.has_batch else shape
         tensor = place.tensor
         if tensor.datatype == "BYTES":

@@ -74,7 +74,7 @@ class ModelFace:
         self.outputs = _faces(specs.outputs, config.output)
         for name, face in self.outputs.items():
             self.outputs[name] = replace(face, labels=_labels(version, name))
-        self.is_fixed = all(face.is_fixed for face in (*self.inputs.values(), *self.outputs.values()))
+        self.is_fixed = specs.is_fixed
         self.platform = config.platform
 
     def metadata(self, versions: list[str]) -> pb.ModelMetadataResponse:

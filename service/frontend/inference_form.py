@@ -85,8 +85,8 @@ class CallForm:
         version: as the request names it; may be empty.
         options: parameters.
         rows: of the request.
-        shapes: of every input as the engine takes it, without rows, in the engine's order.
-        places: of the data, in the engine's order.
+        shapes: of every input as the engine takes it, without rows, in the engine's order; None for one left out.
+        places: of the data of those that are not left out, in the engine's order.
         wanted: outputs in the order asked for.
         batch_key: requests of one key may share a batch.
     """
@@ -95,7 +95,7 @@ class CallForm:
     version: str
     options: CallOptions
     rows: int
-    shapes: tuple[tuple[int, ...], ...]
+    shapes: tuple[tuple[int, ...] | None, ...]
     places: tuple[InputPlace, ...]
     wanted: tuple[WantedOutput, ...]
     batch_key: Hashable
@@ -156,14 +156,16 @@ def read_form(
     rows = _check_shapes(inputs, face)
     left_out = {request.inputs[index].name: wire for index, wire in (contents or {}).items()}
     places = _places(inputs, face, raw_count, left_out)
-    shapes = tuple(_engine_shape(face, tensor, inputs[name]) for name, tensor in face.inputs.items())
+    shapes = tuple(
+        _engine_shape(face, tensor, inputs[name]) if name in inputs else None for name, tensor in face.inputs.items()
+    )
     return CallForm(
         face=face,
         version=request.model_version,
         options=options,
         rows=rows,
         shapes=shapes,
-        places=tuple(places[name] for name in face.inputs),
+        places=tuple(places[name] for name in face.inputs if name in places),
         wanted=_wanted(request, face),
         batch_key=None if face.is_fixed else shapes,
     )
@@ -178,10 +180,14 @@ def _inputs_by_name(request: pb.ModelInferRequest, face: ModelFace) -> dict[str,
     for name in inputs:
         if name not in face.inputs:
             raise InvalidRequestError(f"unexpected inference input '{name[:MAX_SHOWN]}' for model '{face.name}'")
-    missing = [name for name in face.inputs if name not in inputs]
+    missing = [name for name, tensor in face.inputs.items() if name not in inputs and not tensor.spec.is_optional]
     if missing:
+        least = sum(not tensor.spec.is_optional for tensor in face.inputs.values())
+        expected = f"{len(face.inputs)} inputs"
+        if least < len(face.inputs):
+            expected = f"number of inputs between {least} and {len(face.inputs)}"
         raise InvalidRequestError(
-            f"expected {len(face.inputs)} inputs but got {len(inputs)} inputs for model '{face.name}'. Got input(s) "
+            f"expected {expected} but got {len(inputs)} inputs for model '{face.name}'. Got input(s) "
             f"{_quoted(inputs)}, but missing required input(s) {_quoted(missing)}. Please provide all required "
             "input(s)."
         )

@@ -42,6 +42,17 @@ def complete(description: ModelDescription, specs: EngineSpecs) -> ModelDescript
     )
 
 
+def optional_in_vain(config: ModelConfig, specs: EngineSpecs) -> list[str]:
+    """Return one line for each input that the configuration calls optional and the model cannot do without."""
+    required = {spec.name for spec in specs.inputs if not spec.is_optional}
+    return [
+        f"input {tensor.name!r} is not optional: the model has no initializer of that name, so that requests must "
+        "have it"
+        for tensor in config.input
+        if tensor.optional and tensor.name in required
+    ]
+
+
 def _check_tensors(
     kind: str, written: Sequence[ModelInput] | Sequence[ModelOutput], specs: Sequence[TensorSpec], filename: str
 ) -> None:

@@ -47,6 +47,11 @@ _TABLE: tuple[tuple[Kind, tuple[tuple[str, str], ...]], ...] = (
             ("input.data_type", "must be the model's"),
             ("input.dims", "must fit the model's; clients see the model's number where this says -1"),
             ("input.reshape", "between what clients send and what the model takes"),
+            (
+                "input.optional",
+                "requests may leave out an input of an ONNX model that has an initializer, which is its value then; "
+                "any other is required all the same, with a warning",
+            ),
             ("output.name", "must be one of the model's"),
             ("output.data_type", "must be the model's"),
             ("output.dims", "as of inputs"),
@@ -97,7 +102,6 @@ _TABLE: tuple[tuple[Kind, tuple[tuple[str, str], ...]], ...] = (
     (
         "ignored",
         (
-            ("input.optional", "requests must have every input"),
             ("input.is_non_linear_format_io", "the model file says so itself"),
             ("output.is_non_linear_format_io", "the model file says so itself"),
             ("instance_group.profile", "the profile that fits the batch best is taken"),

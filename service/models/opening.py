@@ -16,7 +16,7 @@ from service.batching.cost_table import CostIdentity, CostTable
 from service.batching.former import BatchFormer
 from service.clock import Clock
 from service.models.batching import batching_settings, executed_sizes, measured_sizes
-from service.models.completion import complete
+from service.models.completion import complete, optional_in_vain
 from service.models.config_text import ConfigError
 from service.models.description import ModelDescription
 from service.models.memory import Holding, MemoryAccount, buffer_bytes, check_device, model_bytes
@@ -126,6 +126,8 @@ def _build(
     specs = engines[0].specs
     _check_shapes(engines[0], placed.description)
     description = complete(placed.description, specs)
+    for warning in optional_in_vain(description.config, specs):
+        log.warning("configuration", model=description.name, detail=warning)
     placed = Placed(description, placed.devices)
     _check_buffers(placed, specs, context.permits.count, holding)
     devices = list(placed.devices.values())

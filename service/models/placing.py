@@ -125,7 +125,13 @@ def open_instance(
 
 
 def _declared(description: ModelDescription, model_path: Path | None) -> dict[str, str]:
-    """Return the tensors of a TorchScript model, which declares none, as the configuration writes them."""
+    """Return what the configuration says of tensors and the model file does not.
+
+    That is which inputs of an ONNX model are optional, and all tensors of a TorchScript model, which declares none.
+    """
+    if description.backend == "onnxruntime":
+        optional = [tensor.name for tensor in description.config.input if tensor.optional]
+        return {"optional_inputs": "\n".join(optional)} if optional else {}
     if description.backend != "torch" or model_path is None or model_path.suffix != ".pt":
         return {}
     config = description.config

@@ -15,7 +15,7 @@ from service.clock import Clock
 from service.models.trials import run_trial
 from service.pipeline.arena import Permits
 from service.pipeline.pipeline import Pipeline
-from service.pipeline.unbound import Arrays, UnboundFrames
+from service.pipeline.unbound import Inputs, UnboundFrames
 
 log = structlog.get_logger(__name__)
 
@@ -24,9 +24,10 @@ HANG_LIMIT_NS = 600_000_000_000  # ten minutes: how long one may take depends on
 FRAMES_LIMIT_BYTES = 256 << 20
 
 
-def smallest_inputs(specs: EngineSpecs, rows: int) -> Arrays:
-    """Return inputs of `rows` rows whose varying dimensions are 1."""
-    return tuple(_smallest(spec, (rows,) if specs.has_batch_dimension else ()) for spec in specs.inputs)
+def smallest_inputs(specs: EngineSpecs, rows: int) -> Inputs:
+    """Return inputs of `rows` rows whose varying dimensions are 1, without those that may be left out."""
+    leading = (rows,) if specs.has_batch_dimension else ()
+    return tuple(None if spec.is_optional else _smallest(spec, leading) for spec in specs.inputs)
 
 
 def _smallest(spec: TensorSpec, leading: tuple[int, ...]) -> "np.typing.NDArray[np.generic]":

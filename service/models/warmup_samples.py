@@ -83,8 +83,10 @@ def read_samples(config: ModelConfig, entry: ModelEntry, filename: str) -> tuple
     )
 
 
-def inputs_of(sample: WarmupSample, config: ModelConfig, specs: EngineSpecs) -> tuple[NDArray[Any], ...]:
+def inputs_of(sample: WarmupSample, config: ModelConfig, specs: EngineSpecs) -> tuple[NDArray[Any] | None, ...]:
     """Return the inputs of a sample in the engine's order, each of shape (rows, ...), or (...) without a batch.
+
+    None stands for an optional input that the sample leaves out.
 
     Args:
         sample: from `read_samples`.
@@ -101,11 +103,12 @@ def inputs_of(sample: WarmupSample, config: ModelConfig, specs: EngineSpecs) -> 
     names = [spec.name for spec in specs.inputs]
     if unknown := sorted(set(given) - set(names)):
         raise ConfigError(f"{sample.where}: the model has no input {unknown[0]!r}: it has {', '.join(names)}")
-    if missing := [name for name in names if name not in given]:
+    if missing := [spec.name for spec in specs.inputs if spec.name not in given and not spec.is_optional]:
         raise ConfigError(f"{sample.where}: input {missing[0]!r} is missing: the model takes {', '.join(names)}")
     dims = {tensor.name: tuple(tensor.dims) for tensor in config.input}
     return tuple(
-        _array(sample, given[spec.name], spec, dims.get(spec.name, spec.shape), specs) for spec in specs.inputs
+        _array(sample, given[spec.name], spec, dims.get(spec.name, spec.shape), specs) if spec.name in given else None
+        for spec in specs.inputs
     )
 
 

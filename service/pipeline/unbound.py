@@ -1,9 +1,10 @@
 """Models whose tensors have no fixed row size: variable inner dimensions, BYTES, data-dependent outputs.
 
-They take the same way as all others, through the same slots, channels and threads, but nothing of theirs lies in fixed
-buffers: a request brings its inputs as arrays, `UnboundExecute` joins those of a batch (equal batch keys mean equal
-inner shapes) and has the engine run on whole arrays, and the outputs that the engine allocated wait in the slot for
-delivery. What requests and one execution may hold is bounded; there are no graphs and no copies to overlap.
+Models with inputs that requests may leave out are among them. All take the same way as other models, through the same
+slots, channels and threads, but nothing of theirs lies in fixed buffers: a request brings its inputs as arrays,
+`UnboundExecute` joins those of a batch (equal batch keys mean equal inner shapes, and the same inputs left out) and has
+the engine run on whole arrays, and the outputs that the engine allocated wait in the slot for delivery. What requests
+and one execution may hold is bounded; there are no graphs and no copies to overlap.
 
 On a device whose memory is not the host's, the engine copies.
 """
@@ -28,6 +29,9 @@ from service.pipeline.turns import Turn
 from service.request import Batch, Completion
 
 Arrays = tuple[NDArray[Any], ...]
+Inputs = tuple[NDArray[Any] | None, ...]
+"""None for an optional input that the request leaves out."""
+
 STRING_BYTES = 64  # counted for a BYTES element beside its letters: what Python keeps for it
 
 
@@ -45,14 +49,14 @@ class UnboundFrames:
         self._lock = threading.Lock()
         self._held_bytes = 0
 
-    def lease(self, arrays: Arrays) -> "UnboundFrame":
+    def lease(self, arrays: Inputs) -> "UnboundFrame":
         """Take a permit and count the arrays.
 
         Raises:
             OverloadedError: the others leave no room for them now.
             InvalidRequestError: there will never be room for them.
         """
-        nbytes = sum(nbytes_of(array) for array in arrays)
+        nbytes = sum(nbytes_of(array) for array in arrays if array is not None)
         if nbytes > self._limit_bytes:
             raise InvalidRequestError(
                 f"the inputs hold {nbytes} bytes, and those of all requests with varying shapes may hold "
@@ -83,10 +87,10 @@ class UnboundFrame:
 
     __slots__ = ("_frames", "_nbytes", "arrays")
 
-    def __init__(self, frames: UnboundFrames, arrays: Arrays, nbytes: int) -> None:
+    def __init__(self, frames: UnboundFrames, arrays: Inputs, nbytes: int) -> None:
         self._frames = frames
         self._nbytes = nbytes
-        self.arrays: Arrays | None = arrays
+        self.arrays: Inputs | None = arrays
 
     @property
     def host(self) -> HostBuffer:
@@ -163,8 +167,9 @@ class UnboundDelivery(Delivery):
         return arrays if self._has_batch else tuple(array[np.newaxis] for array in arrays)
 
 
-def _join(batch: Batch, count: int) -> Arrays:
-    parts: list[Arrays] = []
+def _join(batch: Batch, count: int) -> Inputs:
+    """Return the inputs of all rows. Equal batch keys mean that requests leave out the same inputs."""
+    parts: list[Inputs] = []
     for request in batch.requests:
         frame = request.frame
         if not isinstance(frame, UnboundFrame) or frame.arrays is None:
@@ -172,7 +177,16 @@ def _join(batch: Batch, count: int) -> Arrays:
         parts.append(frame.arrays)
     if len(parts) == 1:
         return parts[0]
-    return tuple(np.concatenate([arrays[index] for arrays in parts]) for index in range(count))
+    return tuple(_joined([arrays[index] for arrays in parts]) for index in range(count))
+
+
+def _joined(parts: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    arrays = [array for array in parts if array is not None]
+    if not arrays:
+        return None
+    if len(arrays) != len(parts):
+        raise InvariantError("one batch of requests with and without an optional input")
+    return np.concatenate(arrays)
 
 
 def nbytes_of(array: NDArray[Any]) -> int:

@@ -184,7 +184,7 @@ def test_what_is_ignored_is_said_once_each(tmp_path):
         ('model_warmup { batch_size: 1 inputs { key: "x" value { data_type: TYPE_FP32 zero_data: true } } }', None),
         ("dynamic_batching { default_queue_policy { max_queue_size: 4 } }", None),
         ("instance_group { kind: KIND_CPU } dynamic_batching { preserve_ordering: true }", None),
-        ('input { name: "x" data_type: TYPE_FP32 dims: 4 optional: true }', "optional is ignored"),
+        ('input { name: "x" data_type: TYPE_FP32 dims: 4 optional: true }', None),
         ('parameters { key: "execution_mode" value { } }', "'execution_mode' is ignored: backend 'onnxruntime'"),
         ('parameters { key: "intra_op_thread" value { } }', "did you mean 'intra_op_threads'?"),
         ('parameters { key: "intra_op_thread_count" value { string_value: "2" } }', None),

@@ -99,9 +99,9 @@ def test_ten_inputs_with_an_ignored_field_give_one_warning(tmp_path):
     (tmp_path / "m" / "1").mkdir(parents=True)
     config = ModelConfig(backend="simulated")
     for number in range(10):
-        config.input.add(name=str(number), optional=True)
+        config.input.add(name=str(number), is_non_linear_format_io=True)
     (warning,) = describe(Repository([tmp_path]).model("m"), config).warnings
-    assert "input.optional is ignored" in warning
+    assert "input.is_non_linear_format_io is ignored" in warning
 
 
 @pytest.mark.parametrize("path", FIELDS)
