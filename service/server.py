@@ -141,7 +141,7 @@ class Server:
         self.regions = ClientRegions(is_enabled=settings.allow_client_shm)
         lookup = ModelLookup(self.registry.find, self.registry.acquire, self.registry.known_versions, self.regions)
         groups = (
-            RepositoryRpcs(self.lifecycle),
+            RepositoryRpcs(self.lifecycle, allows_files=settings.allow_model_files),
             StatisticsRpcs(lookup, self.registry.all),
             SettingsRpcs(lookup),
             SystemMemoryRpcs(self.regions),

@@ -75,6 +75,9 @@ class ServeSettings(BaseSettings):
     )
     model_memory_bytes: int = Field(0, ge=0, description="most that models may hold together; 0: what is free")
     cpu_fallback: bool = Field(default=False, description="models that ask for a GPU they cannot have run on the CPU")
+    allow_model_files: bool = Field(
+        default=False, description="explicit: clients may send the files of an ONNX model with a load"
+    )
     allow_client_shm: bool = Field(default=False, description="clients on this machine may use shared memory")
     restricted_protocol: Annotated[tuple[str, ...], NoDecode] = Field(
         (),

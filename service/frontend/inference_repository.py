@@ -11,6 +11,10 @@ from service.frontend.inference_rpcs import OfLongMessage, Rpc
 from service.models.lifecycle import LoadError, ModelLifecycle
 
 NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
+NO_FILES = (
+    "files cannot be sent with a load request: put them into the repository, or have the operator set allow_model_files"
+)
+FILE_PREFIX = "file:"
 MAX_SHOWN = 64
 MAX_CONFIG_BYTES = 64 << 10  # of JSON, whose parser lets nobody else run: at most 6 ms
 
@@ -20,10 +24,12 @@ class RepositoryRpcs:
 
     Args:
         lifecycle: loads and unloads.
+        allows_files: whether a load may bring the files of the model.
     """
 
-    def __init__(self, lifecycle: ModelLifecycle) -> None:
+    def __init__(self, lifecycle: ModelLifecycle, *, allows_files: bool) -> None:
         self._lifecycle = lifecycle
+        self._allows_files = allows_files
 
     def rpcs(self) -> dict[str, tuple[Rpc | OfLongMessage, Any]]:
         """Return the RPCs by name."""
@@ -50,23 +56,16 @@ class RepositoryRpcs:
         """Load a model, or load it again; answers when it serves."""
         self._check(request.repository_name)
         config: str | None = None
+        files: dict[str, bytes] = {}
         for key, parameter in request.parameters.items():
-            if key != "config":
-                raise _bad_load_parameter(key)
-            if parameter.WhichOneof("parameter_choice") != "string_param":
-                raise InferenceError(
-                    grpc.StatusCode.INVALID_ARGUMENT,
-                    "invalid value type for 'config' parameter, expected string_param.",
-                )
-            if parameter.ByteSize() > MAX_CONFIG_BYTES:
-                raise InferenceError(
-                    grpc.StatusCode.INVALID_ARGUMENT,
-                    f"parameter 'config' has more than {MAX_CONFIG_BYTES} bytes: put the configuration into the "
-                    "repository",
-                )
-            config = parameter.string_param
+            if key == "config":
+                config = _config_of(parameter)
+            elif key.startswith(FILE_PREFIX):
+                files[key.removeprefix(FILE_PREFIX)] = self._file_of(key, parameter)
+            else:
+                raise _invalid(f"unrecognized load parameter '{key[:MAX_SHOWN]}'.")
         try:
-            await asyncio.wrap_future(self._lifecycle.submit_load(request.model_name, config))
+            await asyncio.wrap_future(self._lifecycle.submit_load(request.model_name, config, files))
         except LoadError as error:
             raise InferenceError(grpc.StatusCode.INTERNAL, str(error)) from None
         return pb.RepositoryModelLoadResponse()
@@ -76,19 +75,20 @@ class RepositoryRpcs:
         self._check(request.repository_name)
         for key, parameter in request.parameters.items():
             if key != "unload_dependents":
-                raise InferenceError(
-                    grpc.StatusCode.INVALID_ARGUMENT, f"unrecognized unload parameter '{key[:MAX_SHOWN]}'."
-                )
-            if parameter.WhichOneof("parameter_choice") != "bool_param":
-                raise InferenceError(
-                    grpc.StatusCode.INVALID_ARGUMENT,
-                    "invalid value type for 'unload_dependents' parameter, expected bool_param.",
-                )
+                raise _invalid(f"unrecognized unload parameter '{key[:MAX_SHOWN]}'.")
+            _check_kind("unload_dependents", parameter, "bool_param")
         try:
             await asyncio.wrap_future(self._lifecycle.submit_unload(request.model_name))
         except LoadError as error:
             raise InferenceError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from None
         return pb.RepositoryModelUnloadResponse()
+
+    def _file_of(self, key: str, parameter: pb.ModelRepositoryParameter) -> bytes:
+        if not self._allows_files:
+            raise InferenceError(grpc.StatusCode.UNIMPLEMENTED, NO_FILES)
+        _check_kind(key[:MAX_SHOWN], parameter, "bytes_param")
+        content: bytes = parameter.bytes_param
+        return content
 
     def _check(self, repository_name: str) -> None:
         _refuse_name(repository_name)
@@ -101,9 +101,20 @@ def _refuse_name(repository_name: str) -> None:
         raise InferenceError(grpc.StatusCode.UNIMPLEMENTED, "'repository_name' specification is not supported")
 
 
-def _bad_load_parameter(key: str) -> InferenceError:
-    if key.startswith("file:"):
-        return InferenceError(
-            grpc.StatusCode.UNIMPLEMENTED, "files cannot be sent with a load request: put them into the repository"
+def _config_of(parameter: pb.ModelRepositoryParameter) -> str:
+    _check_kind("config", parameter, "string_param")
+    if parameter.ByteSize() > MAX_CONFIG_BYTES:
+        raise _invalid(
+            f"parameter 'config' has more than {MAX_CONFIG_BYTES} bytes: put the configuration into the repository"
         )
-    return InferenceError(grpc.StatusCode.INVALID_ARGUMENT, f"unrecognized load parameter '{key[:MAX_SHOWN]}'.")
+    config: str = parameter.string_param
+    return config
+
+
+def _check_kind(key: str, parameter: pb.ModelRepositoryParameter, kind: str) -> None:
+    if parameter.WhichOneof("parameter_choice") != kind:
+        raise _invalid(f"invalid value type for '{key}' parameter, expected {kind}.")
+
+
+def _invalid(message: str) -> InferenceError:
+    return InferenceError(grpc.StatusCode.INVALID_ARGUMENT, message)

@@ -11,11 +11,12 @@ Thread: any for every method. Those that return a Future do not block; `start`, 
 all is done. What belongs to one model is written by the one thread that is at work on it.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import structlog
@@ -32,6 +33,7 @@ from service.models.public_words import public_words
 from service.models.registry import ModelRegistry
 from service.models.repository import CONFIG_NAME, ModelEntry, NoModelError, Repository, RepositoryError, Scan
 from service.models.retries import Retries
+from service.models.sent_model import unpacked
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +41,7 @@ ControlMode = Literal["none", "explicit", "poll"]
 State = Literal["READY", "UNAVAILABLE", "LOADING", "UNLOADING", ""]
 ALL_MODELS = "*"
 GIVEN_UP = "unloaded while it was loading"
+NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 SHUTTING_DOWN = "the server is shutting down"
 
 
@@ -145,11 +148,19 @@ class ModelLifecycle:
         """Load a model, or load it again. Raises LoadError; what was served before goes on."""
         self.submit_load(name, config_json).result()
 
-    def submit_load(self, name: str, config_json: str | None = None) -> Future[None]:
-        """Do `load` once everything that was asked of this model before is done. Raises LoadError if too much waits."""
+    def submit_load(
+        self, name: str, config_json: str | None = None, files: Mapping[str, bytes] = NO_FILES
+    ) -> Future[None]:
+        """Do `load` once everything that was asked of this model before is done. Raises LoadError if too much waits.
+
+        Args:
+            name: of the model.
+            config_json: instead of the configuration in the repository.
+            files: instead of those in the repository, by path below the model's folder.
+        """
         attempt = self._attempts.begin(name)
         try:
-            return self._queue.submit(name, lambda: self._load_named(attempt, config_json))
+            return self._queue.submit(name, lambda: self._load_named(attempt, config_json, files))
         except QueueClosedError as error:
             self._attempts.end(attempt)
             raise LoadError(f"failed to load '{name[:128]}', {error}") from None
@@ -224,12 +235,15 @@ class ModelLifecycle:
                 log.warning("model repository", detail=line)
         self._told = frozenset(lines)
 
-    def _load_named(self, attempt: Attempt, config_json: str | None) -> None:
+    def _load_named(self, attempt: Attempt, config_json: str | None, files: Mapping[str, bytes]) -> None:
         name = attempt.name
         try:
-            entry = self._registry.repository.model(name)
             config = None if config_json is None else _parse_json(config_json, name)
-            self._load(attempt, entry, config)
+            if files:
+                with unpacked(name, files, config) as entry:
+                    self._load(attempt, entry, config)
+            else:
+                self._load(attempt, self._registry.repository.model(name), config)
         except RepositoryError as error:
             raise LoadError(f"failed to load '{name[:128]}', {error}") from None
         finally:

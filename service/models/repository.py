@@ -61,10 +61,7 @@ class ModelEntry:
         """
         relative = "/".join((self.name, *parts))
         for part in parts:
-            if part in ("", ".", "..") or part != PurePosixPath(part).name or "\\" in part or "\0" in part:
-                raise RepositoryError(f"{self.name}: {part[:128]!r} is no plain file name: leave out folders")
-            if len(os.fsencode(part)) > MAX_NAME_BYTES:
-                raise RepositoryError(f"{self.name}: a file name of more than {MAX_NAME_BYTES} bytes: shorten it")
+            check_part(self.name, part)
         path = self.path.joinpath(*parts)
         _check_inside(path, self.root, relative)
         with readable(relative):
@@ -162,6 +159,14 @@ class Repository:
                 problems.append(str(error))
                 broken.add(name)
         return Scan(tuple(entries), tuple(problems), frozenset(broken), tuple(passed_over))
+
+
+def check_part(model: str, part: str) -> None:
+    """Raise RepositoryError unless `part`, of a path below the folder of `model`, is the name of a file or a folder."""
+    if part in ("", ".", "..") or part != PurePosixPath(part).name or "\\" in part or "\0" in part:
+        raise RepositoryError(f"{model}: {part[:MAX_SHOWN]!r} is no plain file name: leave out folders")
+    if len(os.fsencode(part)) > MAX_NAME_BYTES:
+        raise RepositoryError(f"{model}: a file name of more than {MAX_NAME_BYTES} bytes: shorten it")
 
 
 def _may_be_model(folder: Path) -> bool:

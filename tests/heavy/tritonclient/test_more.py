@@ -48,6 +48,23 @@ def test_models_are_loaded_and_unloaded(tmp_path):
             client.load_model("nobody")
 
 
+def test_a_model_is_sent_with_its_load(tmp_path):
+    models.save(models.identity(("batch", 4)), tmp_path / "simple" / "3" / "model.onnx")
+    content = models.add_sub().SerializeToString()
+    settings = {"model_control_mode": "explicit", "load_model": "simple", "allow_model_files": "true"}
+    with serving(tmp_path, **settings) as address, grpcclient.InferenceServerClient(address) as client:
+        files = {"file:1/model.onnx": content}
+        with pytest.raises(InferenceServerException, match="failed to poll from model repository"):
+            client.load_model("simple", files=files)
+        assert client.is_model_ready("simple", "3")
+        for name in ("other", "simple"):
+            client.load_model(name, config=json.dumps({"backend": "onnxruntime"}), files=files)
+            assert client.is_model_ready(name, "1")
+            assert client.infer(name, add_sub_inputs(4)).as_numpy("OUTPUT0")[0, 0] == 5
+        client.load_model("simple")
+        assert client.is_model_ready("simple", "3")
+
+
 def test_two_hundred_reloads_under_load_lose_nothing(tmp_path):
     models.save(models.add_sub(), tmp_path / "simple" / "1" / "model.onnx")
     failures, answers = [], []

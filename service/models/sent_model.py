@@ -1,0 +1,61 @@
+"""A model whose files come with the load request, Triton's `file:` parameters.
+
+They lie in a folder of the server's own, mode 0700, while the model is loaded, and are gone before the load is
+answered: ONNX Runtime has read or mapped them by then. The next load without files takes the repository's again.
+
+Only ONNX files are taken. TensorRT plans and TorchScript can hold code: an operator's may be trusted, a client's not.
+
+Thread: that of the load.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from forebay.wire.model_config_pb2 import ModelConfig
+from service.models.config import describe
+from service.models.config_text import ConfigError
+from service.models.repository import MAX_SHOWN, MODEL_NAME, ModelEntry, Repository, RepositoryError, check_part
+
+BACKENDS = ("onnxruntime", "simulated")
+
+
+@contextmanager
+def unpacked(name: str, files: Mapping[str, bytes], config: ModelConfig | None) -> Iterator[ModelEntry]:
+    """Give the folder of a model that was sent, for as long as the block runs.
+
+    Args:
+        name: of the model; one of the repository may have it too.
+        files: content by path below the model's folder, such as `1/model.onnx`.
+        config: sent with them.
+
+    Raises:
+        RepositoryError: a name or a path that cannot be one, no configuration, or files that are not ONNX.
+    """
+    if config is None:
+        raise ConfigError("failed to poll from model repository: with files, send the parameter 'config' too")
+    if not MODEL_NAME.fullmatch(name):
+        raise RepositoryError(f"{name[:MAX_SHOWN]!r} cannot be a model's name")
+    with TemporaryDirectory(prefix="forebay-") as folder:
+        root = Path(folder).resolve()
+        for path, content in files.items():
+            _write(root / name, path, content)
+        entry = Repository([root]).model(name)
+        backend = describe(entry, config).backend
+        if backend not in BACKENDS:
+            raise RepositoryError(f"{name}: files of backend {backend!r} may hold code: put them into the repository")
+        yield entry
+
+
+def _write(folder: Path, path: str, content: bytes) -> None:
+    parts = path.split("/")
+    for part in parts:
+        check_part(folder.name, part)
+    target = folder.joinpath(*parts)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as file:
+            file.write(content)
+    except OSError as error:
+        raise RepositoryError(f"{folder.name}: {path[:MAX_SHOWN]!r} cannot be written: {error.strerror}") from error
