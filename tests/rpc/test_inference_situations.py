@@ -84,7 +84,8 @@ async def test_a_delayed_request_holds_up_no_later_one_of_its_connection(tmp_pat
     with (tmp_path / "sim" / "config.pbtxt").open("a") as file:
         file.write(
             "\ndynamic_batching { preferred_batch_size: [ 2 ] max_queue_delay_microseconds: 60000000 "
-            "default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 1000 } }"
+            "default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 60000000 "
+            "allow_timeout_override: true } }"
         )
     async with real_server(tmp_path, devices=SimulatedDevices()) as running:
         stub = stub_of(running)
@@ -95,7 +96,7 @@ async def test_a_delayed_request_holds_up_no_later_one_of_its_connection(tmp_pat
                 place.order_key >= DELAYED_NS for group in list(pending.groups.values()) for place in group.queue
             )
 
-        delayed = stub.ModelInfer(sim_request(1))
+        delayed = stub.ModelInfer(sim_request(1, parameters={"timeout": 50_000}))
         await eventually(is_delayed)
         pair = request_of("sim", input=np.full((2, ROW_BYTES), 2, np.uint8), request_id="2")
         assert (await stub.ModelInfer(pair)).id == "2"

@@ -138,12 +138,13 @@ async def test_pending_requests_are_all_that_are_not_executed_yet(tmp_path):
         running.hold()
         request = request_of("sim", input=np.zeros((1, ROW_BYTES), np.uint8))
         calls = [stub_of(running).ModelInfer(request) for _ in range(10)]
-        await eventually(lambda: running.version().former.statistics().arrivals == 10)
         await eventually(lambda: running.version().former.statistics().in_flight == 2)  # one runs, one is bound ahead
+        await eventually(lambda: running.version().former.statistics().waiting_requests == 9)
         _, text = await get(running.server.admin_address)
         assert samples(text)['nv_inference_pending_request_count{model="sim",version="1"}'] == 9
         running.release()
         await asyncio.gather(*calls)
+        await eventually(lambda: running.version().former.statistics().waiting_requests == 0)
         _, text = await get(running.server.admin_address)
         assert samples(text)['nv_inference_pending_request_count{model="sim",version="1"}'] == 0
 
