@@ -1,13 +1,14 @@
 """PyTorch model files: torch.export programs (.pt2) and TorchScript (.pt), loaded without unpickling objects.
 
-PyTorch's own reader of .pt2 falls back to full pickles for some weights and constants. Here every torch.load within it
-is held to weights only, and an archive with pickled objects among its constants is refused.
+PyTorch's own reader of .pt2 falls back to full pickles for some weights and constants, evaluates expressions of sizes,
+and calls whatever a graph names. Here every torch.load within it is held to weights only, and what an archive holds and
+asks for is looked at before (`archive`, `vetting`).
 """
 
 import os
+import re
 import threading
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ import torch
 from engines.datatypes import BF16, DTYPE_BY_NAME
 from engines.errors import EngineError, ModelFileError
 from engines.onnx_specs import DEFAULT_MAX_BATCH_SIZE, NodeInfo
+from engines.pytorch.archive import Archive
 from engines.pytorch.made_memory import MadeMemoryFilled
+from engines.pytorch.vetting import UnsafeModelError, vet_payloads, vet_program, vet_script
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -41,6 +44,12 @@ TORCH_DTYPE_BY_NUMPY: dict[np.dtype[np.generic], torch.dtype] = {
     for dtype in _ONNX_TYPE_BY_DTYPE
 }
 _NAME = "backend 'torch'"
+_EXPORTED_MEMBERS = re.compile(
+    r"archive_format|archive_version|byteorder|version|\.data/\w+|models/\w+\.json|extra/.*"
+    r"|data/weights/(?:weight_\d+|\w+_weights_config\.json|\w+\.pt)"
+    r"|data/constants/(?:tensor_\d+|\w+_constants_config\.json|\w+\.pt)|data/sample_inputs/\w+\.pt",
+    re.ASCII,
+)
 _FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _load_lock = threading.Lock()
 
@@ -91,7 +100,7 @@ def first_line(error: Exception) -> str:
 
 
 def _load_exported(path: Path, torch_device: torch.device) -> Program:
-    _refuse_pickled_objects(path)
+    _vet(path, _vet_exported)
     with _weights_only():
         exported = torch.export.load(path)
     if torch_device.type != "cpu":
@@ -105,17 +114,40 @@ def _load_exported(path: Path, torch_device: torch.device) -> Program:
     return Program(exported.module(), inputs, outputs, _max_rows(exported, values, signature.user_inputs))
 
 
-def _refuse_pickled_objects(path: Path) -> None:
-    if not zipfile.is_zipfile(path):
-        raise ModelFileError(f"{path}: not a torch.export archive: save it with torch.export.save")
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    for name in names:
-        folder, _, leaf = name.rpartition("/")
-        if folder.endswith("/constants") and not leaf.startswith("tensor_") and not leaf.endswith(".json"):
-            raise ModelFileError(f"{path}: holds a pickled object ({leaf}), which is not read: export tensors only")
-        if "/aotinductor/" in name:
-            raise ModelFileError(f"{path}: an AOTInductor package (native code), which is not served")
+def _vet(path: Path, look: Callable[[Archive], None]) -> None:
+    """Look at an archive before PyTorch loads it. Raises ModelFileError."""
+    try:
+        with Archive(path) as archive:
+            look(archive)
+    except UnsafeModelError as error:
+        raise ModelFileError(f"{path}: {error}") from None
+
+
+def _vet_exported(archive: Archive) -> None:
+    if "models/model.json" not in archive.names:
+        raise UnsafeModelError("not a torch.export program of PyTorch 2.8 or newer: save it with torch.export.save")
+    for name in archive.names:
+        if not _EXPORTED_MEMBERS.fullmatch(name):
+            raise UnsafeModelError(_why_not_served(name))
+        if name.startswith("models/"):
+            vet_program(archive.read(name))
+        elif name.endswith("_config.json"):
+            vet_payloads(archive.read(name))
+
+
+def _why_not_served(name: str) -> str:
+    if name.startswith("data/aotinductor/"):
+        return "an AOTInductor package (native code), which is not served"
+    if name.startswith("data/constants/"):
+        return f"holds a pickled object ({name.rpartition('/')[2]}), which is not read: export tensors only"
+    return f"holds {name[:64]!r}, which an export of tensors does not have"
+
+
+def _vet_script(archive: Archive) -> None:
+    sources = [name for name in archive.names if name.startswith("code/") and name.endswith(".py")]
+    if not sources:
+        raise UnsafeModelError("a pickled module, not TorchScript: save it with torch.export.save")
+    vet_script(archive.read(name) for name in sources)
 
 
 @contextmanager
@@ -157,6 +189,7 @@ def _load_script(
             f"{path}: TorchScript declares no shapes: write input and output in config.pbtxt, or "
             "set option inputs, as in image:FP32:3,224,224"
         )
+    _vet(path, _vet_script)
     has_batch = max_batch_size != 0
     module = torch.jit.load(str(path), map_location=torch_device).eval()
     declared = _parse_tensors("inputs", inputs, has_batch=has_batch)

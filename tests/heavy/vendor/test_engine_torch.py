@@ -190,3 +190,83 @@ def test_a_closed_engine_gives_nothing(open_torch, tmp_path):
     engine.close()
     with pytest.raises(MisuseError):
         engine.enqueue(0, 1, None)
+
+
+def rewritten(source, target, changes):
+    """Write a copy of an archive whose members `changes` (name without the folder -> function of the bytes) differ."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            for end, change in changes.items():
+                data = change(data) if name.endswith(f"/{end}") else data
+            new.writestr(name, data)
+    return target
+
+
+def in_graph(old, new):
+    def change(document):
+        assert old in document, "PyTorch writes its graphs differently now"
+        return document.replace(old, new)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"torch.ops.aten.add.Tensor"', b'"torch.os.mkdir"'),
+        (b"\"Symbol('s", b"\"__import__('os').mkdir('PWNED') or Symbol('s"),
+        (b'"guards_code": [', b"\"guards_code\": [\"__import__('os').mkdir('PWNED') or True\", "),
+        (b'{"name": "first"}', b"{\"name\": \"first=__import__('os').mkdir('PWNED')\"}"),
+    ],
+    ids=["an operator", "a size", "a guard", "a name"],
+)
+def test_nothing_but_operators_of_tensors_is_called(open_torch, tmp_path, monkeypatch, old, new):
+    monkeypatch.chdir(tmp_path)
+    path = torch_models.write_add_sub(tmp_path)
+    hostile = rewritten(path, tmp_path / "hostile.pt2", {"models/model.json": in_graph(old, new)})
+    with pytest.raises(ModelFileError):
+        open_torch(hostile)
+    assert not (tmp_path / "PWNED").exists()
+
+
+def test_pickled_constants_are_not_unpickled_under_any_name(open_torch, tmp_path):
+    """PyTorch unpickles a constant whose name begins with a word; the name may go on with folders."""
+    path, armed = torch_models.write_echo(tmp_path), tmp_path / "armed.pt2"
+    table = b'{"config": {"c": {"path_name": "%s", "is_param": false, "use_pickle": true, "tensor_meta": null}}}'
+    for name in ("opaque_obj_x/tensor_0", "custom_obj_x/tensor_0"):
+        change = {"data/constants/model_constants_config.json": lambda _, name=name: table % name.encode()}
+        rewritten(path, armed, change)
+        with zipfile.ZipFile(armed, "a") as archive:
+            root = archive.namelist()[0].split("/")[0]
+            archive.writestr(f"{root}/data/constants/{name}", pickle.dumps(Bomb()))
+        with pytest.raises(ModelFileError, match="holds a pickled object"):
+            open_torch(armed)
+
+
+def test_a_zip_bomb_is_refused_before_it_unfolds(open_torch, tmp_path):
+    path, bomb = torch_models.write_script(tmp_path), tmp_path / "bomb.pt"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, bytes(1 << 30) if name.endswith("/data.pkl") else old.read(name))
+    assert bomb.stat().st_size < 4 << 20
+    with pytest.raises(ModelFileError, match="unfolds to 1024 MiB"):
+        open_torch(bomb, {"inputs": "first:INT32:16;second:INT32:16"})
+
+
+class Reader(torch.nn.Module):
+    def forward(self, x):
+        return torch.from_file("secret", False, 4, dtype=torch.uint8) + x
+
+
+def test_torchscript_that_reads_files_is_refused(open_torch, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret").write_bytes(b"1234")
+    with pytest.raises(ModelFileError, match="calls 'from_file', which opens files by name"):
+        open_torch(torch_models.script(Reader(), tmp_path / "model.pt"), {"inputs": "x:UINT8:4"})
+
+
+def test_a_pickled_module_is_not_torchscript(open_torch, tmp_path):
+    torch.save(Bomb(), tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match="a pickled module, not TorchScript: save it"):
+        open_torch(tmp_path / "model.pt", {"inputs": "x:UINT8:4"})
