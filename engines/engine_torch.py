@@ -185,8 +185,8 @@ class TorchEngine:
                 raise self._place.error_for(error, batch_size) from error
             for index, count in found.items():
                 raise ModelFileError(
-                    f"{self._name}: output {self.specs.outputs[index].name!r} holds {count} bytes that the model makes "
-                    "and never writes, whatever lies there: make it with torch.zeros, not torch.empty"
+                    f"{self._name}: output {self.specs.outputs[index].name!r} holds {count} elements that the model "
+                    "makes and never writes, whatever lies there: make it with torch.zeros, not torch.empty"
                 )
 
     def _results(self, slot: _BoundSlot, batch_size: int) -> Tensors:

@@ -1,7 +1,7 @@
-"""The proof that executions write what clients are given: every byte of every output, before a model serves.
+"""The proof that executions write what clients are given: every element of every output, before a model serves.
 
-Output buffers live as long as their model version and serve its clients in turn. A byte that an execution leaves alone
-would be a byte of somebody else's answer. So the outputs are filled with a pattern, the model runs, and a byte that
+Output buffers live as long as their model version and serve its clients in turn. What an execution leaves alone would
+be a piece of somebody else's answer. So the outputs are filled with a pattern, the model runs, and an element that
 still shows the pattern is a suspect; a second run with another pattern clears those that the model gave the value of
 the pattern. A model with random outputs is cleared after a few more, since only what nobody writes shows all patterns.
 
@@ -20,7 +20,7 @@ from engines.engine import Engine
 from engines.errors import ModelFileError
 
 PATTERNS = (0xA5, 0x5A, 0x3C, 0xC3, 0x69, 0x96, 0x0F, 0xF0)
-"""One run proves most models, two nearly all."""
+"""One run proves most models with elements of four bytes, two nearly all others."""
 
 
 def prove_outputs(
@@ -36,7 +36,7 @@ def prove_outputs(
         model: for the error.
 
     Raises:
-        ModelFileError: an output keeps bytes that nobody wrote.
+        ModelFileError: an output keeps elements that nobody wrote.
         EngineError: as `enqueue` does.
     """
     specs = engine.specs
@@ -46,20 +46,20 @@ def prove_outputs(
             execution = _Execution(engine, slot_index, batch_size, device_stream, scratch)
             for index, count in unwritten(execution.run_over).items():
                 raise ModelFileError(
-                    f"{model}: output {specs.outputs[index].name!r}: of a batch of {batch_size} rows {count} bytes are "
-                    "not written by the model and would be what lay in memory before: export it so that an operator "
-                    "computes this output"
+                    f"{model}: output {specs.outputs[index].name!r}: of a batch of {batch_size} rows {count} "
+                    "elements are not written by the model and would be what lay in memory before: export it so that "
+                    "an operator computes this output"
                 )
 
 
 def unwritten(run_over: Callable[[int], dict[int, NDArray[np.bool_]]]) -> dict[int, int]:
-    """Run until every byte is known to be written, or known not to be.
+    """Run until every element is known to be written, or known not to be.
 
     Args:
-        run_over: fills memory with a pattern and runs; returns which bytes of each output show it.
+        run_over: fills memory with a pattern and runs; returns which elements of each output show it.
 
     Returns:
-        How many bytes are not written, by output, for those that have any.
+        How many elements are not written, by output, for those that have any.
     """
     suspects: dict[int, NDArray[np.bool_]] = {}
     for pattern in PATTERNS:
@@ -70,6 +70,13 @@ def unwritten(run_over: Callable[[int], dict[int, NDArray[np.bool_]]]) -> dict[i
         if not suspects:
             break
     return {index: int(mask.sum()) for index, mask in suspects.items()}
+
+
+def shows(memory: NDArray[np.uint8], pattern: int, element_bytes: int) -> NDArray[np.bool_]:
+    """Return which elements are full of `pattern`; an operator writes all of an element or nothing."""
+    whole = int.from_bytes(bytes([pattern]) * element_bytes)
+    found: NDArray[np.bool_] = memory.view(f"u{element_bytes}") == whole
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +90,10 @@ class _Execution:
     scratch: HostBuffer
 
     def run_over(self, pattern: int) -> dict[int, NDArray[np.bool_]]:
-        """Fill the outputs with `pattern` and run; return which bytes show it, by output."""
+        """Fill the outputs with `pattern` and run; return which elements show it, by output."""
         stream = self.device_stream
-        sizes = [spec.row_bytes * self.batch_size for spec in self.engine.specs.outputs]
+        specs = self.engine.specs.outputs
+        sizes = [spec.row_bytes * self.batch_size for spec in specs]
         self.scratch.write_view()[:] = pattern
         for buffer, nbytes in zip(self.engine.outputs(self.slot_index, self.batch_size), sizes, strict=True):
             stream.copy_h2d(buffer, self.scratch, nbytes)
@@ -93,8 +101,8 @@ class _Execution:
         self.engine.enqueue(self.slot_index, self.batch_size, stream)
         found = {}
         outputs = self.engine.outputs(self.slot_index, self.batch_size)
-        for index, (buffer, nbytes) in enumerate(zip(outputs, sizes, strict=True)):
+        for index, (spec, buffer, nbytes) in enumerate(zip(specs, outputs, sizes, strict=True)):
             stream.copy_d2h(self.scratch, buffer, nbytes)
             stream.sync()
-            found[index] = self.scratch.read_view()[:nbytes] == pattern
+            found[index] = shows(self.scratch.read_view()[:nbytes], pattern, spec.dtype.itemsize)
         return found

@@ -10,20 +10,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines.proof import unwritten
+from engines.proof import shows, unwritten
 from engines.pytorch.made_memory import MadeMemoryFilled
 from engines.pytorch.program import Tensors
 
 
 def uninitialized_outputs(run: Callable[[], Tensors]) -> dict[int, int]:
-    """Run a program at least twice; return how many bytes it never writes, by result, of those that have any."""
+    """Run a program at least twice; return how many elements it never writes, by result, of those that have any."""
     with MadeMemoryFilled(0):
         run()  # the first run makes constants, which are to hold zeros if anything
 
     def run_over(pattern: int) -> dict[int, NDArray[np.bool_]]:
         with MadeMemoryFilled(pattern):
             results = run()
-        return {index: _bytes_of(result) == pattern for index, result in enumerate(results)}
+        return {index: shows(_bytes_of(each), pattern, each.element_size()) for index, each in enumerate(results)}
 
     return unwritten(run_over)
 

@@ -48,5 +48,5 @@ def test_results_in_memory_that_the_model_never_wrote_are_refused(rig, tmp_path,
     path = torch_models.export(Forgetful(), (torch_models.torch.zeros(2, 4),), tmp_path / "model.pt2")
     engine = rig.open_engine("torch", path, options={"cuda_graphs": graphs}, max_batch_size=2)
     slot = BoundSlot(rig, engine, 0)
-    with pytest.raises(ModelFileError, match=r"holds \d+ bytes that the model makes and never writes"):
+    with pytest.raises(ModelFileError, match=r"holds \d+ elements that the model makes and never writes"):
         engine.warm_up((1, 2), slot.compute)

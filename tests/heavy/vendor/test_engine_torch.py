@@ -156,7 +156,7 @@ def test_results_in_memory_that_the_model_never_wrote_are_refused(rig, open_torc
     engine = open_torch(path, options, 4)
     slot = BoundSlot(rig, engine, 0)
     name = engine.specs.outputs[1].name
-    with pytest.raises(ModelFileError, match=rf"output '{name}' holds \d+ bytes that the model makes and never writes"):
+    with pytest.raises(ModelFileError, match=rf"output '{name}' holds \d+ elements that the model makes"):
         engine.warm_up((1, 2, 4), slot.compute)
 
 

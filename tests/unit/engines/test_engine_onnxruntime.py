@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from engines import open_device
 from engines.clock import MonotonicClock
@@ -85,3 +86,16 @@ def test_two_engines_on_one_file_are_independent(rig, tmp_path):
     first.close()
     ones = np.ones((2, 4), np.int32)
     np.testing.assert_array_equal(slots[1].run([ones, ones])[0], ones * 2)
+
+
+@pytest.mark.parametrize("kind", ["SequenceConstruct", "Optional"])
+def test_outputs_that_are_no_tensors_are_refused_by_name(rig, tmp_path, kind):
+    inner = helper.make_tensor_type_proto(TensorProto.FLOAT, ("batch", 4))
+    wrap = helper.make_sequence_type_proto if kind == "SequenceConstruct" else helper.make_optional_type_proto
+    model = models.build(
+        [helper.make_node(kind, ["x"], ["y"])],
+        [models.tensor("x", ("batch", 4))],
+        [helper.make_value_info("y", wrap(inner))],
+    )
+    with pytest.raises(ModelFileError, match=r"tensor 'y' has type .*, which is not served"):
+        rig.open_engine("onnxruntime", models.save(model, tmp_path / "model.onnx"))

@@ -113,7 +113,7 @@ def test_one_compute_stream_may_serve_every_slot(rig, tmp_path):
 @pytest.mark.parametrize("options", [{}, {"cuda_graphs": "off"}])
 def test_a_plan_that_leaves_bytes_unwritten_is_refused(rig, tmp_path, options):
     engine = open_plan(rig, write_plan(tmp_path, unwritten=2), options)
-    with pytest.raises(ModelFileError, match=r"output 'y': of a batch of 1 rows 8 bytes are not written"):
+    with pytest.raises(ModelFileError, match=r"output 'y': of a batch of 1 rows 2 elements are not written"):
         warmed_up_slot(rig, engine)
 
 
