@@ -63,6 +63,8 @@ def _add_output(response: pb.ModelInferResponse, wanted: WantedOutput, array: ND
     face, form = wanted.face, call.form
     data: Bytes
     if wanted.classes:
+        if array.size:
+            tensors.check_classes(face.name, array[0].size)
         rows = [tensors.top_classes(row.reshape(-1), wanted.classes, face.labels) for row in array]
         inner: tuple[int, ...] = (len(rows[0]),)
         datatype = "BYTES"

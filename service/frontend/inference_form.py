@@ -343,8 +343,11 @@ def _classes(parameter: pb.InferParameter, output: TensorFace, *, is_shared: boo
     name = output.name
     if output.datatype in ("BYTES", "BF16"):
         raise InvalidRequestError(
-            f"output '{name}' is {output.datatype}: 'classification' is for numbers; leave it out"
+            f"class result not available for output due to unsupported type '{output.datatype}': output '{name}' has "
+            "no classes"
         )
+    if output.is_fixed:
+        tensors.check_classes(name, tensors.elements_of(output.shape))  # before it is executed
     classes = int(value_of(parameter, ("int64_param",), "classification"))
     if is_shared:
         raise InvalidRequestError(

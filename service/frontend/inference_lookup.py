@@ -52,6 +52,20 @@ class ModelLookup:
         """Return a version that is ready. Raises InferenceError."""
         return self._checked(self._find_model, name, version)
 
+    def is_ready(self, name: str, version: str) -> bool:
+        """Whether a version serves: not one that is unknown or not ready. Raises InferenceError for no version."""
+        try:
+            self.find(name, version)
+        except InferenceError as error:
+            if error.code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE):
+                return False
+            raise
+        return True
+
+    def is_known(self, name: str) -> bool:
+        """Whether a model serves, served or was to."""
+        return self._known_versions(name) is not None
+
     def _checked(self, find: FindModel, name: str, version: str) -> ModelVersion:
         if version:
             check_version(version)

@@ -104,9 +104,8 @@ class ModelRpcs:
         return pb.ServerReadyResponse(ready=self._is_ready())
 
     def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
-        """Say whether a model is ready; an error if it is not known."""
-        self._lookup.find(request.name, request.version)
-        return pb.ModelReadyResponse(ready=True)
+        """Say whether a model is ready; one that is not known is not."""
+        return pb.ModelReadyResponse(ready=self._lookup.is_ready(request.name, request.version))
 
     def server_metadata(self, _: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
         """Say who this is."""

@@ -32,6 +32,7 @@ LOG_TYPES = {
     "log_format": "string_param",
 }
 FIXED_LOG = {"log_file": "", "log_format": "default"}
+NO_LOG_FILE = "log file location can not be updated through network protocol"  # whatever the value, as in Triton
 _TraceValue = pb.TraceSettingResponse.SettingValue
 _LogValue = pb.LogSettingsResponse.SettingValue
 
@@ -68,6 +69,8 @@ class SettingsRpcs:
         settings = _log_settings()
         for key, value in request.settings.items():
             _check_known(key, LOG_TYPES)
+            if key == "log_file":
+                raise InferenceError(grpc.StatusCode.UNIMPLEMENTED, NO_LOG_FILE)
             choice = value.WhichOneof("parameter_choice")
             if choice is None:
                 continue

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import grpc
+
 from forebay.wire import inference_pb2 as pb
+from service.frontend.inference_errors import InferenceError
 from service.frontend.inference_lookup import ModelLookup
 from service.frontend.inference_rpcs import Rpc
 from service.models.version import ModelVersion
@@ -29,13 +32,25 @@ class StatisticsRpcs:
     def statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
         """Tell what models have done: one version, all versions of a model, or everything."""
         if request.name:
-            self._lookup.find(request.name, request.version)
+            self._check_ready(request.name, request.version)
         chosen = [
             version
             for version in self._versions()
             if request.name in ("", version.name) and request.version in ("", version.version)
         ]
         return pb.ModelStatisticsResponse(model_stats=[_statistics(version) for version in chosen])
+
+    def _check_ready(self, name: str, version: str) -> None:
+        """Raise InferenceError unless a model and version serve: Triton has words of its own for its statistics."""
+        if self._lookup.is_ready(name, version):
+            return
+        if not self._lookup.is_known(name):
+            self._lookup.find(name, version)  # which says so
+        if self._lookup.is_ready(name, ""):
+            raise InferenceError(
+                grpc.StatusCode.INVALID_ARGUMENT, f"requested model version is not available for model '{name}'"
+            )
+        raise InferenceError(grpc.StatusCode.INVALID_ARGUMENT, f"requested model '{name}' is not available")
 
 
 def _statistics(version: ModelVersion) -> pb.ModelStatistics:

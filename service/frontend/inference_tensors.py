@@ -22,6 +22,10 @@ MAX_STRINGS = 1 << 17
 """Elements of a BYTES input: each costs 0.6 µs on the event loop."""
 
 
+MAX_CLASS_ELEMENTS = 1_000_000
+"""Elements in a row of an output whose classes are asked for: Triton's limit."""
+
+
 def wrong_size(face: TensorFace, expected: int, got: int, model: str) -> InvalidRequestError:
     """Return the error of data that have another size than their shape says."""
     return InvalidRequestError(
@@ -95,12 +99,29 @@ def strings_to_bytes(strings: Iterable[Bytes]) -> bytes:
     return b"".join(parts)
 
 
+def check_classes(output: str, elements: int) -> None:
+    """Raise InvalidRequestError if a row of an output has more elements than are put in order."""
+    if elements > MAX_CLASS_ELEMENTS:
+        raise InvalidRequestError(
+            f"classification output tensor too large: output '{output}' has {elements} elements in a row, at most "
+            f"{MAX_CLASS_ELEMENTS} are put in order"
+        )
+
+
 def top_classes(row: NDArray[np.generic], count: int, labels: tuple[str, ...]) -> list[bytes]:
-    """Return the `count` highest scores of a flat row as `score:index[:label]`, highest first."""
-    order = np.argsort(-row.astype(np.float64), kind="stable")[:count]
+    """Return the `count` highest scores of a flat row as `score:index[:label]`, highest first, of equals the first.
+
+    Whole numbers are told without a point, others with six digits behind it, as C++ does.
+    """
+    if row.dtype.kind in "iu":  # as float64, 64 bits would not be told apart
+        order = row.size - 1 - np.argsort(row[::-1], kind="stable")[::-1][:count]
+        scores = [str(int(score)) for score in row[order]]
+    else:
+        order = np.argsort(-row.astype(np.float64), kind="stable")[:count]
+        scores = [f"{float(score):f}" for score in row[order]]
     return [
-        f"{float(row[i]):f}:{i}:{labels[i]}".encode() if i < len(labels) else f"{float(row[i]):f}:{i}".encode()
-        for i in order
+        f"{score}:{i}:{labels[i]}".encode() if i < len(labels) else f"{score}:{i}".encode()
+        for score, i in zip(scores, order.tolist(), strict=True)
     ]
 
 

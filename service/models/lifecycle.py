@@ -43,6 +43,7 @@ ALL_MODELS = "*"
 GIVEN_UP = "unloaded while it was loading"
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 SHUTTING_DOWN = "the server is shutting down"
+MAX_NAME_SHOWN = 128
 
 
 class LoadError(Exception):
@@ -163,7 +164,7 @@ class ModelLifecycle:
             return self._queue.submit(name, lambda: self._load_named(attempt, config_json, files))
         except QueueClosedError as error:
             self._attempts.end(attempt)
-            raise LoadError(f"failed to load '{name[:128]}', {error}") from None
+            raise LoadError(f"failed to load '{name[:MAX_NAME_SHOWN]}', {error}") from None
 
     def unload(self, name: str) -> None:
         """Unload a model: no new requests, and it is closed when the last one is answered. Raises LoadError."""
@@ -175,7 +176,7 @@ class ModelLifecycle:
         try:
             return self._queue.submit(name, lambda: self._unload_named(name, was_loading=was_loading))
         except QueueClosedError as error:
-            raise LoadError(f"failed to unload '{name[:128]}', {error}") from None
+            raise LoadError(f"failed to unload '{name[:MAX_NAME_SHOWN]}', {error}") from None
 
     def poll(self) -> None:
         """Look at the folders and follow them. Never raises for what is in them. Blocks: until all has been done."""
@@ -243,18 +244,26 @@ class ModelLifecycle:
                 with unpacked(name, files, config) as entry:
                     self._load(attempt, entry, config)
             else:
-                self._load(attempt, self._registry.repository.model(name), config)
+                self._load(attempt, self._poll_for(name), config)
         except RepositoryError as error:
-            raise LoadError(f"failed to load '{name[:128]}', {error}") from None
+            raise _load_failed(name, str(error)) from None
         finally:
             self._attempts.end(attempt)
+
+    def _poll_for(self, name: str) -> ModelEntry:
+        """Return a model of the repository. Raises LoadError."""
+        try:
+            return self._registry.repository.model(name)
+        except RepositoryError as error:
+            words = f"failed to load '{name[:MAX_NAME_SHOWN]}', failed to poll from model repository: {error}"
+            raise LoadError(words) from None
 
     def _unload_named(self, name: str, *, was_loading: bool) -> None:
         try:
             self._registry.unload(name)
         except UnknownModelError as error:
             if not was_loading:
-                raise LoadError(f"failed to unload '{name[:128]}', {error.message}") from None
+                raise LoadError(f"failed to unload '{name[:MAX_NAME_SHOWN]}', {error.message}") from None
         self._expected.pop(name, None)
         self._notes[name] = ("UNAVAILABLE", "unloaded")
         self._on_change(name, False)  # noqa: FBT003 - as the attribute says
@@ -304,9 +313,13 @@ class ModelLifecycle:
         except Exception as error:
             reason = public_words(error, entry.name, entry.root)
             self._notes[entry.name] = ("UNAVAILABLE", reason)
-            raise LoadError(f"failed to load '{entry.name}', {reason}") from error
+            raise _load_failed(entry.name, reason) from error
         self._notes.pop(entry.name, None)
         self._on_change(entry.name, True)  # noqa: FBT003
+
+
+def _load_failed(name: str, reason: str) -> LoadError:
+    return LoadError(f"load failed for model '{name[:MAX_NAME_SHOWN]}': {reason}")  # as clients match it
 
 
 def _parse_json(text: str, name: str) -> ModelConfig:

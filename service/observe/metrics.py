@@ -89,7 +89,7 @@ def render(reports: Iterable[VersionReport]) -> str:
     lines += _head(name, "counter", "Requests that ended otherwise, by reason")
     for report in reports:
         for reason in REASONS:
-            lines.append(f'{name}{{{_labels(report)},reason="{reason}"}} {report.counts.failures[reason]}')
+            lines.append(f"{name}{{{_labels(report, reason=reason)}}} {report.counts.failures[reason]}")
     memory = psutil.virtual_memory()
     for name, text, value in (
         ("nv_cpu_utilization", "Use of all cores, 0 to 1", psutil.cpu_percent(None) / 100),
@@ -104,9 +104,11 @@ def _head(name: str, kind: str, text: str) -> list[str]:
     return [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
 
 
-def _labels(report: VersionReport) -> str:
-    labels = f'model="{report.model}",version="{report.version}"'  # of letters, digits and '_-.': nothing to escape
-    return labels + "".join(f',_{name}="{escape(value)}"' for name, value in sorted(report.tags.items()))
+def _labels(report: VersionReport, **more: str) -> str:
+    """Return labels in the order of their names, as Triton has them."""
+    labels = {"model": report.model, "version": report.version, **more}  # letters, digits and '_-.': nothing to escape
+    labels |= {f"_{name}": escape(value) for name, value in report.tags.items()}
+    return ",".join(f'{name}="{value}"' for name, value in sorted(labels.items()))
 
 
 def _number(value: float) -> str:

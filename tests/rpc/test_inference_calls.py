@@ -1,17 +1,20 @@
 """Every call of inference.GRPCInferenceService is there, and none falls over a message that says nothing."""
 
+from importlib import metadata
+
 import grpc
 
 from forebay.wire import inference_pb2 as pb
 from tests.support.inference import stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import LEAK, eventually, real_server, simulated
+from tests.support.repository import ROOT
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 ANSWERS = {  # to a message without a single field
     "ServerLive": grpc.StatusCode.OK,
     "ServerReady": grpc.StatusCode.OK,
-    "ModelReady": grpc.StatusCode.NOT_FOUND,
+    "ModelReady": grpc.StatusCode.OK,
     "ServerMetadata": grpc.StatusCode.OK,
     "ModelMetadata": grpc.StatusCode.NOT_FOUND,
     "ModelConfig": grpc.StatusCode.NOT_FOUND,
@@ -30,6 +33,17 @@ ANSWERS = {  # to a message without a single field
     "TraceSetting": grpc.StatusCode.OK,
     "LogSettings": grpc.StatusCode.OK,
 }
+
+
+@on_loop
+async def test_the_server_says_who_it_is_and_what_it_offers_as_the_docs_promise(tmp_path):
+    page = (ROOT / "docs" / "triton.md").read_text()
+    table = page.partition("| extension | here |\n| --- | --- |\n")[2].partition("\n\n")[0]
+    async with real_server(simulated(tmp_path)) as running:
+        told = await stub_of(running).ServerMetadata(pb.ServerMetadataRequest())
+    assert told.name == "forebay"
+    assert told.version == metadata.version("forebay")
+    assert list(told.extensions) == [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()]
 
 
 def test_the_table_has_every_call():

@@ -9,7 +9,7 @@ from engines.datatypes import DTYPE_BY_NAME
 from forebay.wire import inference_pb2 as pb
 from service.frontend.inference_typed import CONTENTS_FIELD
 from tests.support import models
-from tests.support.inference import stub_of
+from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import real_server, simulated
 
@@ -122,6 +122,32 @@ async def test_classes_are_of_numbers_only(repository):
             call = stub.ModelInfer(request)
             expected = INVALID if name in ("BYTES", "BF16") else grpc.StatusCode.OK
             assert await call.code() is expected, (name, await call.details())
+            if expected is INVALID:
+                words = f"class result not available for output due to unsupported type '{name}'"
+                assert words in await call.details()
+
+
+@on_loop
+async def test_classes_of_more_than_a_million_elements_are_refused(tmp_path):
+    most = 1_000_000
+    models.save(models.identity(("batch", "n")), tmp_path / "free" / "1" / "model.onnx")
+    simulated(tmp_path, "fixed", input_bytes=most + 1, max_batch_size=1)
+    async with real_server(tmp_path) as running:
+        stub = stub_of(running)
+        for name, elements, dtype in (("free", most, np.float32), ("free", most + 1, np.float32), ("fixed", 0, None)):
+            fixed = name == "fixed"
+            array = np.zeros((1, most + 1 if fixed else elements), np.uint8 if fixed else dtype)
+            request = request_of(name, **{"input" if fixed else "x": array})
+            request.outputs.add(name="output" if fixed else "y").parameters["classification"].int64_param = 2
+            call = stub.ModelInfer(request)
+            if elements == most:
+                assert (await call).raw_output_contents[0] == b"".join(
+                    (len(text).to_bytes(4, "little") + text) for text in (b"0.000000:0", b"0.000000:1")
+                )
+                continue
+            assert await call.code() is INVALID
+            assert "classification output tensor too large" in await call.details()
+        assert running.version("fixed").statistics.snapshot().executions == 0
 
 
 @on_loop

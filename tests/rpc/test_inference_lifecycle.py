@@ -80,8 +80,13 @@ async def test_what_load_cannot_do_it_says(tmp_path):
         stub = stub_of(running)
         code, message = await code_of(load(stub, "nobody"))
         assert code is grpc.StatusCode.INTERNAL
-        assert message == "failed to load 'nobody', no model 'nobody' in the repository"
-        assert (await code_of(load(stub, "../simple")))[0] is grpc.StatusCode.INTERNAL
+        assert message == (
+            "failed to load 'nobody', failed to poll from model repository: no model 'nobody' in the repository"
+        )
+        for nothing in ("../simple", ""):
+            code, message = await code_of(load(stub, nothing))
+            assert code is grpc.StatusCode.INTERNAL
+            assert message.startswith(f"failed to load '{nothing}', failed to poll from model repository")
         assert await code_of(load(stub, "simple", colour="red")) == (
             grpc.StatusCode.INVALID_ARGUMENT,
             "unrecognized load parameter 'colour'.",
@@ -102,6 +107,7 @@ async def test_a_configuration_in_the_request_takes_the_place_of_the_file(tmp_pa
         assert config.max_batch_size == 3
         code, message = await code_of(load(stub, "simple", config="{"))
         assert code is grpc.StatusCode.INTERNAL
+        assert message.startswith("load failed for model 'simple': ")
         assert "the configuration in the request" in message
 
 
@@ -113,6 +119,7 @@ async def test_a_broken_model_is_refused_and_the_old_one_keeps_serving(tmp_path)
         (tmp_path / "simple" / "1" / "model.onnx").write_bytes(b"no model")
         code, message = await code_of(load(stub, "simple"))
         assert code is grpc.StatusCode.INTERNAL
+        assert message.startswith("load failed for model 'simple': ")
         assert "/tmp" not in message  # noqa: S108 - where the test's folder is
         assert str(tmp_path) not in message
         assert array_of(await stub.ModelInfer(add_sub_request()), "OUTPUT0")[0, 3] == 4
@@ -381,7 +388,10 @@ async def test_a_load_that_fails_in_a_way_that_nobody_foresaw_is_told_and_change
     async with real_server(tmp_path, devices=fail_for_the_new, **explicit) as running:
         stub = stub_of(running)
         simulated(tmp_path, "new")
-        assert await code_of(load(stub, "new")) == (grpc.StatusCode.INTERNAL, f"failed to load 'new', {reason}")
+        assert await code_of(load(stub, "new")) == (
+            grpc.StatusCode.INTERNAL,
+            f"load failed for model 'new': {reason}",
+        )
         assert await states(stub) == {("new", ""): ("UNAVAILABLE", reason), ("old", "1"): ("READY", "")}
 
 

@@ -85,7 +85,8 @@ async def test_several_repositories_are_served_as_one(tmp_path):
         code, message = await code_of(load(stub, "first"))
         assert (code, message) == (
             grpc.StatusCode.INTERNAL,
-            "failed to load 'first', model 'first' is in 2 repositories: rename or remove all but one",
+            "failed to load 'first', failed to poll from model repository: model 'first' is in 2 repositories: rename "
+            "or remove all but one",
         )
         assert (await states(stub))[("first", "1")][0] == "READY"
 
@@ -109,10 +110,13 @@ async def test_a_load_that_cannot_fit_is_refused_and_says_why_and_what_was_there
         code, message = await code_of(load(stub, "large"))
         assert (code, message) == (
             grpc.StatusCode.INTERNAL,
-            "failed to load 'large', large: needs 64 MiB (slots 64), but 48 MiB are left: lower max_batch_size or the "
-            "count of instance_group, or unload another model",
+            "load failed for model 'large': large: needs 64 MiB (slots 64), but 48 MiB are left: lower max_batch_size "
+            "or the count of instance_group, or unload another model",
         )
-        assert (await states(stub))[("large", "")] == ("UNAVAILABLE", message.removeprefix("failed to load 'large', "))
+        assert (await states(stub))[("large", "")] == (
+            "UNAVAILABLE",
+            message.removeprefix("load failed for model 'large': "),
+        )
         assert (await stub.ModelReady(pb.ModelReadyRequest(name="small"))).ready
         assert account.reserved_bytes == 32 * MIB
         for _ in range(3):  # the account does not leak
@@ -168,7 +172,7 @@ async def test_weights_outside_the_models_folder_are_refused_in_words_without_pa
     async with real_server(root, model_control_mode="explicit") as running:
         code, message = await code_of(load(stub_of(running), "simple"))
         assert code is grpc.StatusCode.INTERNAL
-        assert message.startswith("failed to load 'simple', simple: ")
+        assert message.startswith("load failed for model 'simple': simple: ")
         assert "escapes model directory" in message
         assert str(tmp_path) not in message
         assert tmp_path.name not in message

@@ -63,13 +63,18 @@ async def test_the_log_level_can_be_read_and_changed_and_where_it_goes_cannot(tm
             ({"log_verbose_level": 0}, "info"),
             ({"log_info": False}, "warning"),
             ({"log_warning": False}, "error"),
-            ({"log_info": True, "log_file": ""}, "info"),
+            ({"log_info": True}, "info"),
         ):
             settings = (await log(log_of(**changes))).settings
             assert least_level() == level
             assert settings["log_info"].bool_param is (level in ("debug", "info"))
         for changes, code, words in (
-            ({"log_file": "/etc/x"}, grpc.StatusCode.UNIMPLEMENTED, "setting 'log_file' cannot be changed"),
+            (
+                {"log_file": "/etc/x", "log_info": True},
+                grpc.StatusCode.UNIMPLEMENTED,
+                "log file location can not be updated through network protocol",
+            ),
+            ({"log_file": ""}, grpc.StatusCode.UNIMPLEMENTED, "log file location can not be updated"),
             ({"log_format": "ISO8601"}, grpc.StatusCode.UNIMPLEMENTED, "setting 'log_format' cannot be changed"),
             ({"log_info": "yes"}, grpc.StatusCode.INVALID_ARGUMENT, "expected bool_param"),
             ({"log_infos": True}, grpc.StatusCode.INVALID_ARGUMENT, "unknown setting 'log_infos'"),

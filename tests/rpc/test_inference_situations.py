@@ -35,7 +35,13 @@ async def test_a_model_that_was_unloaded_has_no_versions(tmp_path):
         none = "Request for unknown model: 'sim' has no available versions"
         old = "Request for unknown model: 'sim' version 1 is not at ready state"
         other = "Request for unknown model: 'sim' version 2 is not found"
-        for call in (stub.ModelInfer, stub.ModelReady, stub.ModelMetadata, stub.ModelConfig, stub.ModelStatistics):
+        for number in ("", "1", "2"):
+            assert not (await stub.ModelReady(_asking(stub.ModelReady, stub, number))).ready
+        invalid = grpc.StatusCode.INVALID_ARGUMENT
+        for number in ("", "1"):
+            answer = await status_of(stub.ModelStatistics(_asking(stub.ModelStatistics, stub, number)))
+            assert answer == (invalid, "requested model 'sim' is not available")
+        for call in (stub.ModelInfer, stub.ModelMetadata, stub.ModelConfig):
             for number, code, message in (
                 ("", grpc.StatusCode.NOT_FOUND, none),
                 ("1", grpc.StatusCode.UNAVAILABLE, old),

@@ -60,6 +60,10 @@ async def test_statistics_of_all_models_of_one_and_of_none(tmp_path):
         assert sorted(told.name for told in response.model_stats) == ["a", "b"]
         with pytest.raises(grpc.aio.AioRpcError, match="'c' is not found"):
             await stub.ModelStatistics(pb.ModelStatisticsRequest(name="c"))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.ModelStatistics(pb.ModelStatisticsRequest(name="a", version="7"))
+        words = "requested model version is not available for model 'a'"
+        assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, words)
 
 
 @on_loop
@@ -75,10 +79,14 @@ async def test_failures_are_counted_by_reason(tmp_path):
         assert await stub.ModelInfer(late).code() is grpc.StatusCode.UNAVAILABLE
         _, text = await get(running.server.admin_address)
         values = samples(text)
-        failing, sim = 'model="failing",version="1"', 'model="sim",version="1"'
-        assert values[f'nv_inference_request_failure{{{failing},reason="BACKEND"}}'] == 2
+        failing = 'model="failing",version="1"'
+
+        def failures(model, reason):
+            return values[f'nv_inference_request_failure{{model="{model}",reason="{reason}",version="1"}}']
+
+        assert failures("failing", "BACKEND") == 2
         assert values[f"nv_inference_request_success{{{failing}}}"] == 1
-        assert values[f'nv_inference_request_failure{{{sim},reason="REJECTED"}}'] == 1
+        assert failures("sim", "REJECTED") == 1
         counts = running.version("failing").statistics.snapshot()
         assert values[f"nv_inference_request_duration_us{{{failing}}}"] == counts.success.ns // 1000
         assert counts.fail.ns > 0
@@ -91,9 +99,10 @@ async def test_tags_of_a_model_are_labels_of_its_metrics(tmp_path):
         file.write('\nmetric_tags { key: "site" value: "Hall \\"3\\"" } metric_tags { key: "line" value: "7" }')
     async with real_server(tmp_path, admin_address="127.0.0.1:0") as running:
         _, text = await get(running.server.admin_address)
-        labels = r'model="sim",version="1",_line="7",_site="Hall \"3\""'
+        labels = r'_line="7",_site="Hall \"3\"",model="sim",version="1"'
         assert samples(text)[f"nv_inference_count{{{labels}}}"] == 0
-        assert samples(text)[f'nv_inference_request_failure{{{labels},reason="BACKEND"}}'] == 0
+        failed = ',reason="BACKEND",version'
+        assert samples(text)[f"nv_inference_request_failure{{{labels.replace(',version', failed)}}}"] == 0
 
 
 @on_loop

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from forebay.wire import inference_pb2 as pb
+from tests.rpc import test_inference_datatypes as datatypes
 from tests.rpc import test_inference_lifecycle as lifecycle
 from tests.rpc import test_inference_memory as memory
 from tests.rpc import test_inference_settings as settings
@@ -278,6 +279,7 @@ TABLE = [
         INVALID,
         "parameter 'classification' of output 'OUTPUT0' is 0",
     ),
+    ("empty name", wrong(model=""), NOT_FOUND, "Request for unknown model: '' is not found"),
     ("queue timeout", wrong(with_parameter("timeout", int64_param=1)), UNAVAILABLE, "Request timeout expired"),
     (
         "budget",
@@ -375,7 +377,23 @@ ELSEWHERE = {
     "shm reserved key": (INVALID, memory.test_what_cannot_be_registered),
     "shm cannot open": (grpc.StatusCode.INTERNAL, memory.test_what_cannot_be_registered),
     "output region too small": (grpc.StatusCode.INTERNAL, memory.test_ranges_outside_a_region_are_refused),
-    "trace_file / log_file at run time": (UNIMPLEMENTED, settings.test_settings_of_traces_can_be_read_and_not_changed),
+    "trace_file / log_format at run time": (
+        UNIMPLEMENTED,
+        settings.test_settings_of_traces_can_be_read_and_not_changed,
+    ),
+    "log_file at run time": (
+        UNIMPLEMENTED,
+        settings.test_the_log_level_can_be_read_and_changed_and_where_it_goes_cannot,
+    ),
+    "classes of BYTES": (INVALID, datatypes.test_classes_are_of_numbers_only),
+    "classes of too much": (INVALID, datatypes.test_classes_of_more_than_a_million_elements_are_refused),
+    "statistics of a missing version": (INVALID, statistics.test_statistics_of_all_models_of_one_and_of_none),
+    "statistics without a version loaded": (INVALID, situations.test_a_model_that_was_unloaded_has_no_versions),
+    "load of what is not there": (grpc.StatusCode.INTERNAL, lifecycle.test_what_load_cannot_do_it_says),
+    "load that fails": (
+        grpc.StatusCode.INTERNAL,
+        lifecycle.test_a_broken_model_is_refused_and_the_old_one_keeps_serving,
+    ),
     "permits used up": (UNAVAILABLE, test_requests_with_shared_permits_used_up_are_unavailable),
     "execution failed": (grpc.StatusCode.INTERNAL, statistics.test_failures_are_counted_by_reason),
 }

@@ -56,6 +56,11 @@ def test_the_server_says_who_it_is(client):
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("simple")
+    assert not client.is_model_ready("simple", "7")
+    assert not client.is_model_ready("nobody")
+    with pytest.raises(InferenceServerException, match="version should be an integral value > 0"):
+        client.is_model_ready("simple", "first")
+    assert client.get_server_metadata().name == "forebay"
     assert "binary_tensor_data" in client.get_server_metadata().extensions
 
 

@@ -33,18 +33,28 @@ def test_models_are_loaded_and_unloaded(tmp_path):
         grpcclient.InferenceServerClient(address) as client,
     ):
         assert [model.name for model in client.get_model_repository_index().models] == ["simple"]
-        with pytest.raises(InferenceServerException, match="Request for unknown model: 'simple' is not found"):
-            client.is_model_ready("simple")
+        assert not client.is_model_ready("simple")
         client.load_model("simple")
         assert client.is_model_ready("simple")
         client.load_model("simple", config=json.dumps({"max_batch_size": 2, "backend": "onnxruntime"}))
         assert client.get_model_config("simple").config.max_batch_size == 2
         with pytest.raises(InferenceServerException, match="files cannot be sent"):
             client.load_model("simple", config="{}", files={"file:1/model.onnx": b"x"})
+        (tmp_path / "broken" / "1").mkdir(parents=True)
+        (tmp_path / "broken" / "1" / "model.onnx").write_bytes(b"no model")
+        with pytest.raises(InferenceServerException, match="load failed for model 'broken': "):
+            client.load_model("broken")
+        with pytest.raises(InferenceServerException, match="model version is not available for model 'simple'"):
+            client.get_inference_statistics("simple", "7")
         client.unload_model("simple")
+        assert not client.is_model_ready("simple")
+        with pytest.raises(InferenceServerException, match="requested model 'simple' is not available"):
+            client.get_inference_statistics("simple")
         with pytest.raises(InferenceServerException, match="has no available versions"):
             client.infer("simple", add_sub_inputs())
-        with pytest.raises(InferenceServerException, match="failed to load 'nobody'"):
+        with pytest.raises(
+            InferenceServerException, match="failed to load 'nobody', failed to poll from model repository"
+        ):
             client.load_model("nobody")
 
 
@@ -146,7 +156,28 @@ def test_system_shared_memory(tmp_path):
             got = shared_memory.get_contents_as_numpy(region, np.int32, (1, 16), 128)
             np.testing.assert_array_equal(got, np.full((1, 16), 6))
             assert list(client.get_system_shared_memory_status().regions) == ["in_out"]
-            client.unregister_system_shared_memory("in_out")
+            for register_offset, byte_size in ((0, 193), (1, 192), (192, 1), (193, 0)):
+                with pytest.raises(
+                    InferenceServerException, match=r"failed to register shared memory region.*invalid args"
+                ):
+                    client.register_system_shared_memory("x", "/forebay-heavy-test", byte_size, register_offset)
+            reserved = "triton_python_backend_shm_region_x"
+            with pytest.raises(InferenceServerException, match=f"with key '{reserved}' as the key contains"):
+                client.register_system_shared_memory("x", reserved, 64)
+            outputs[0].set_shared_memory("in_out", 64, 192)
+            with pytest.raises(InferenceServerException, match="Invalid offset for shared memory region: 'in_out'"):
+                client.infer("simple", inputs, outputs=outputs)
+            outputs[0].set_shared_memory("in_out", 64, 129)
+            with pytest.raises(InferenceServerException, match=r"Invalid offset \+ byte size for shared memory region"):
+                client.infer("simple", inputs, outputs=outputs)
+            outputs[0].set_shared_memory("in_out", 64, 128)
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            with grpcclient.InferenceServerClient(address, channel_args=options) as second:  # another connection
+                second.infer("simple", inputs, outputs=outputs)
+                second.unregister_system_shared_memory("in_out")
+            assert not client.get_system_shared_memory_status().regions
+            with pytest.raises(InferenceServerException, match="Unable to find system shared memory region: 'in_out'"):
+                client.get_system_shared_memory_status("in_out")
         finally:
             shared_memory.destroy_shared_memory_region(region)
 
@@ -180,7 +211,9 @@ def test_settings_are_readable(address):
         for changes, level in (({"log_verbose_level": 1}, 1), ({"log_verbose_level": 0, "log_info": True}, 0)):
             settings = client.update_log_settings(changes).settings
             assert (settings["log_info"].bool_param, settings["log_verbose_level"].uint32_param) == (True, level)
-        with pytest.raises(InferenceServerException, match="cannot be changed"):
+        with pytest.raises(
+            InferenceServerException, match="log file location can not be updated through network protocol"
+        ):
             client.update_log_settings({"log_file": "somewhere"})
 
 
