@@ -128,7 +128,6 @@ class Rehearsal:
             stdout=answered,
             stderr=words,
             env=self._environment,
-            cwd="/",
             start_new_session=True,
         )
         with contextlib.suppress(OSError):  # not Linux, or it has ended already

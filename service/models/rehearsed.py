@@ -37,7 +37,7 @@ from service.worker_pool import WorkerPool
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 NICENESS = 5  # what serves goes first
 FILE_LIMIT_BYTES = 256 << 20  # the file of measured costs has some KB, and standard error is a file too
-SLACK_BYTES = 1 << 30  # address space that nobody writes to: thread stacks, the arena of frames
+SLACK_BYTES = 1 << 30  # address space that nobody writes to: thread stacks, what allocators take in advance
 
 
 class _NoSink:
@@ -88,13 +88,14 @@ def _rehearse(order: dict[str, Any]) -> int:
     description = describe(entry, config, cpu_fallback=order["cpu_fallback"])
     import_engine(description.backend)
     before_bytes = _peak_bytes()
-    if description.device_kind == "cpu":
+    is_pinned = description.device_kind != "cpu"  # else frames take no memory before they are there
+    if not is_pinned:
         _limit(order["memory_bytes"])
     context = VersionContext(
         MonotonicClock(),
         WorkerPool(1, lambda _: None),
         _NoSink(),
-        Permits(order["permits"]),
+        Permits(order["permits"] if is_pinned else 1),
         lambda _: None,
         order["engine_options"],
         cache_folder=None if order["cache_folder"] is None else Path(order["cache_folder"]),

@@ -131,6 +131,16 @@ async def test_a_load_that_takes_too_much_memory_takes_it_from_nobody(tmp_path):
 
 
 @on_loop(guard_s=GUARD_S)
+async def test_memory_that_is_set_aside_and_not_used_counts_for_nothing(tmp_path):
+    simulated(tmp_path, input_bytes=MIB)
+    given = {"permits": 2048, "model_memory_bytes": 200 * MIB}  # 2 GB of frames, of which none is there
+    async with explicit_server(tmp_path, **given) as (server, stub):
+        await load(stub, "sim")
+        assert (await states(stub))[("sim", "1")] == ("READY", "")
+        assert await server.end() == 0
+
+
+@on_loop(guard_s=GUARD_S)
 async def test_a_load_whose_process_is_killed_is_an_error_of_that_load(tmp_path):
     async with explicit_server(endless(tmp_path)) as (server, stub):
         call = await loading(server, stub, "endless")
