@@ -31,7 +31,7 @@ from service.models.load_queue import LoadQueue, QueueClosedError
 from service.models.loader import ModelLoader
 from service.models.public_words import public_words
 from service.models.registry import ModelRegistry
-from service.models.repository import CONFIG_NAME, ModelEntry, NoModelError, Repository, RepositoryError, Scan
+from service.models.repository import CONFIG_NAME, ModelEntry, Repository, RepositoryError, Scan
 from service.models.retries import Retries
 from service.models.sent_model import unpacked
 
@@ -116,8 +116,6 @@ class ModelLifecycle:
             try:
                 self._expected[name] = None
                 self._load_at_start(repository, name)
-            except NoModelError:
-                del self._expected[name]
             except Exception as error:
                 if exit_on_error:
                     raise
@@ -193,7 +191,7 @@ class ModelLifecycle:
         entries = {entry.name: entry for entry in scan.models}
         # A folder that is there and broken is not gone: what was served from it serves on.
         known = set(self._registry.versions()) | set(self._tried) | set(self._expected)
-        gone = known - set(entries) - scan.broken
+        gone = known - set(entries) - scan.broken - scan.empty
         works = {name: partial(self._drop, name) for name in gone}
         works |= {name: partial(self._follow, entry) for name, entry in entries.items()}
         try:

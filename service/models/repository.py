@@ -87,7 +87,8 @@ class Scan:
     Attributes:
         models: usable entries, by name.
         problems: one line for each folder that looks like a model and is none.
-        broken: names of folders that are there and cannot be used, for whichever reason.
+        broken: the names of these folders.
+        empty: names of folders that could be a model's and have nothing of one. They are passed over too.
         passed_over: one line for each folder that cannot be a model, such as `lost+found` or `@eaDir`.
     """
 
@@ -95,6 +96,7 @@ class Scan:
     problems: tuple[str, ...]
     broken: frozenset[str] = frozenset()
     passed_over: tuple[str, ...] = ()
+    empty: frozenset[str] = frozenset()
 
 
 class Repository:
@@ -139,6 +141,7 @@ class Repository:
         problems: list[str] = []
         passed_over: list[str] = []
         broken: set[str] = set()
+        empty: set[str] = set()
         names: set[str] = set()
         for root in self._roots:
             with readable(f"model repository {root.name!r}"):
@@ -154,11 +157,11 @@ class Repository:
                 entries.append(self.model(name))
             except NoModelError as error:
                 passed_over.append(f"{name!r} is passed over: {error}")
-                broken.add(name)
+                empty.add(name)
             except RepositoryError as error:
                 problems.append(str(error))
                 broken.add(name)
-        return Scan(tuple(entries), tuple(problems), frozenset(broken), tuple(passed_over))
+        return Scan(tuple(entries), tuple(problems), frozenset(broken), tuple(passed_over), frozenset(empty))
 
 
 def check_part(model: str, part: str) -> None:
@@ -179,7 +182,8 @@ def _entry(root: Path, name: str) -> ModelEntry:
     versions: list[int] = []
     others: list[str] = []
     with readable(name):
-        for folder in path.iterdir():
+        inner = list(path.iterdir())
+        for folder in inner:
             if MAY_BE_VERSION.match(folder.name) is None or not folder.is_dir():
                 continue
             _check_inside(folder, root, f"{name}/{folder.name}")
@@ -191,7 +195,7 @@ def _entry(root: Path, name: str) -> ModelEntry:
     if not versions and not (path / CONFIG_NAME).exists():
         if passed_over:
             raise RepositoryError(f"{passed_over[0]}: rename the folder")
-        is_meant = any(file.name.startswith(_MODEL_FILE) for file in path.iterdir())
+        is_meant = any(file.name.startswith(_MODEL_FILE) for file in inner)
         kind = RepositoryError if is_meant else NoModelError
         raise kind(f"{name}: no {CONFIG_NAME} and no version folder: put the model file in {name}/1")
     return ModelEntry(name, path, tuple(sorted(versions)), root, passed_over)

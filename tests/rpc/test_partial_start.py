@@ -29,7 +29,8 @@ def repository(root):
     (root / "no_file" / "1").mkdir(parents=True)
     (root / "loose").mkdir()
     (root / "loose" / "model.onnx").write_bytes(b"")
-    (root / "lost+found").mkdir()
+    for name in ("lost+found", "__MACOSX"):
+        (root / name).mkdir()
     return root
 
 
@@ -64,6 +65,17 @@ async def test_a_broken_model_ends_the_start_unless_told_otherwise(tmp_path):
         with pytest.raises((RepositoryError, EngineError), match=name):
             async with real_server(root):
                 pass
+
+
+@on_loop
+async def test_a_model_that_is_asked_for_by_name_is_missed_though_its_folder_is_there(tmp_path):
+    (tmp_path / "empty").mkdir()
+    asked = {"model_control_mode": "explicit", "load_model": ("empty",)}
+    with pytest.raises(RepositoryError, match=r"empty: no config\.pbtxt and no version folder"):
+        async with real_server(tmp_path, **asked):
+            pass
+    async with real_server(tmp_path, **asked, **LENIENT) as running:
+        assert not await is_ready(running)
 
 
 @pytest.mark.parametrize("is_strict", [True, False])
