@@ -54,6 +54,10 @@ test-gpu: ## Run the tests that need a CUDA device, with PYTHON or python3 and w
 test-soak: $(READY) $(addprefix test-soak-,$(SOAK)) ## Run the tests that take minutes
 	@$(PYTEST) $(PATIENT) -m soak $(addprefix --ignore=tests/soak/,$(SOAK)) $(ARGS) $(MAY_BE_EMPTY)
 
+.PHONY: fuzz
+fuzz: $(READY) ## Send a million changed messages and pictures to a server (about 10 minutes)
+	@FOREBAY_FUZZ_MESSAGES=1000000 $(PYTEST) -o faulthandler_timeout=7200 -m heavy tests/heavy/test_fuzz.py $(ARGS)
+
 .PHONY: $(addprefix test-soak-,$(SOAK))
 $(addprefix test-soak-,$(SOAK)): test-soak-%: .venv-%/.ready
 	@.venv-$*/bin/python -m pytest $(PATIENT) -m soak tests/soak/$* $(ARGS) $(MAY_BE_EMPTY)

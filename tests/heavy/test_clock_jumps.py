@@ -1,7 +1,8 @@
-"""The machine's clock jumps, as it does when a network time service corrects it: no deadline and no timer may notice."""
+"""The machine's clock jumps, as when a time service corrects it: no deadline and no timer notices."""
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 
@@ -53,9 +54,7 @@ def test_frames_are_answered_in_time_while_the_clock_jumps(tmp_path, library):
                 await stream.drain()
             assert await server.end() == 0, server.errors
         assert "Traceback" not in server.errors, server.errors
-        days = {
-            line[line.index('"timestamp"') :][14:24] for line in server.errors.splitlines() if '"timestamp"' in line
-        }
-        assert len(days) > 1, "the clock did not jump"
+        days = re.findall(r'"timestamp": "([-0-9]+)T', server.errors)
+        assert len(set(days)) > 1, "the clock did not jump"
 
     asyncio.run(run())
