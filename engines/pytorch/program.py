@@ -46,8 +46,8 @@ TORCH_DTYPE_BY_NUMPY: dict[np.dtype[np.generic], torch.dtype] = {
 _NAME = "backend 'torch'"
 _EXPORTED_MEMBERS = re.compile(
     r"archive_format|archive_version|byteorder|version|\.data/\w+|models/\w+\.json|extra/.*"
-    r"|data/weights/(?:weight_\d+|\w+_weights_config\.json|\w+\.pt)"
-    r"|data/constants/(?:tensor_\d+|\w+_constants_config\.json|\w+\.pt)|data/sample_inputs/\w+\.pt",
+    r"|data/weights/(?:weight_\d+|\w+_config\.json|\w+\.pt)"
+    r"|data/constants/(?:tensor_\d+|\w+_config\.json|\w+\.pt)|data/sample_inputs/\w+\.pt",
     re.ASCII,
 )
 _FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
