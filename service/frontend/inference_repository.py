@@ -16,7 +16,6 @@ NO_FILES = (
 )
 FILE_PREFIX = "file:"
 MAX_SHOWN = 64
-MAX_CONFIG_BYTES = 64 << 10  # of JSON, whose parser lets nobody else run: at most 6 ms
 
 
 class RepositoryRpcs:
@@ -103,10 +102,6 @@ def _refuse_name(repository_name: str) -> None:
 
 def _config_of(parameter: pb.ModelRepositoryParameter) -> str:
     _check_kind("config", parameter, "string_param")
-    if parameter.ByteSize() > MAX_CONFIG_BYTES:
-        raise _invalid(
-            f"parameter 'config' has more than {MAX_CONFIG_BYTES} bytes: put the configuration into the repository"
-        )
     config: str = parameter.string_param
     return config
 

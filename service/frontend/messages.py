@@ -1,8 +1,9 @@
 """What protobuf is given to parse: no message that costs the event loop more than is useful. Pure.
 
 Parsing is C and holds the interpreter's lock, so that no thread helps: 16 MiB that valid messages fill with empty
-fields take it 20 to 320 ms. Up to `MAX_PARSED_BYTES` the worst form found takes 1 ms. Above that a message has to say
-what it holds in few fields, which are counted without reading what is in them.
+fields take it 20 to 320 ms, one string of them 20 ms. Up to `MAX_PARSED_BYTES` the worst form found takes 1 ms. A
+longer message is so because of its fields of bytes, which are copied; how much there is beside them is found without
+reading them.
 """
 
 from typing import Any, TypeVar
@@ -11,10 +12,9 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 MAX_PARSED_BYTES = 64 << 10  # of a message of any form
-MAX_FIELDS = 1024  # at all levels, of a longer one
+MAX_FIELDS = 1024  # at all levels, of a longer one, which has as many bytes beside those that are `bytes`
 _VARINT, _EIGHT_BYTES, LENGTH_DELIMITED, _FOUR_BYTES = 0, 1, 2, 5  # wire types
 _MAX_VARINT_BYTES = 10
-_ONE_VALUE = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_MESSAGE)
 Bytes = bytes | memoryview
 M = TypeVar("M", bound=Message)
 
@@ -38,34 +38,38 @@ def parse(kind: type[M], data: bytes, *, may_be_long: bool = False) -> M:
     if len(data) > MAX_PARSED_BYTES:
         if not may_be_long:
             raise MessageError(f"the message has {len(data)} bytes; a {name} may have {MAX_PARSED_BYTES}")
-        if not has_few_fields(data, kind):
-            raise MessageError(f"a {name} of more than {MAX_PARSED_BYTES} bytes may have {MAX_FIELDS} fields")
+        if not is_mostly_bytes(data, kind):
+            raise MessageError(
+                f"a {name} may have {MAX_PARSED_BYTES} bytes, not counting what is of type bytes, "
+                f"in {MAX_FIELDS} fields"
+            )
     try:
         return kind.FromString(data)
     except DecodeError:
         raise MessageError(f"the message is no {name}") from None
 
 
-def has_few_fields(data: bytes, kind: type[Message]) -> bool:
-    """Whether a message has at most `MAX_FIELDS` fields, those of its submessages counted.
+def is_mostly_bytes(data: bytes, kind: type[Message]) -> bool:
+    """Whether a message has few fields, those of its submessages counted, and little but what is of type bytes.
 
-    What is cut off is for protobuf to judge. Takes as many steps as it counts, whatever the message's size. Packed
-    numbers count as a field and one for each byte.
+    What is cut off is for protobuf to judge. Takes as many steps as there are fields, at most `MAX_FIELDS`.
     """
-    fields = 0
+    fields, rest = 0, len(data)
     waiting: list[tuple[int, int, Any]] = [(0, len(data), kind.DESCRIPTOR)]
     try:
         while waiting and fields <= MAX_FIELDS:
             position, end, descriptor = waiting.pop()
             while position < end and fields <= MAX_FIELDS:
                 tag, start, position = next_field(data, position)
+                fields += 1
                 field = descriptor.fields_by_number.get(tag >> 3) if tag & 7 == LENGTH_DELIMITED else None
-                fields += 1 if field is None or field.type in _ONE_VALUE else 1 + position - start
                 if field is not None and field.message_type is not None:
                     waiting.append((start, position, field.message_type))
+                elif field is not None and field.type == FieldDescriptor.TYPE_BYTES:
+                    rest -= position - start
     except IndexError:
         return False
-    return fields <= MAX_FIELDS
+    return fields <= MAX_FIELDS and rest <= MAX_PARSED_BYTES
 
 
 def next_field(data: Bytes, position: int) -> tuple[int, int, int]:
