@@ -98,13 +98,16 @@ def typed_to_bytes(face: TensorFace, wire: Bytes, elements: int, model: str) -> 
             f"expected {elements} string elements for inference input '{face.name}' for model '{model}', "
             f"got {len(parts)}"
         )
-    return _numbers(parts[0] if len(parts) == 1 else memoryview(b"".join(parts)), face, elements, model)
+    return _numbers(parts[0] if len(parts) == 1 else b"".join(parts), face, elements, model)
 
 
-def _fields(wire: Bytes, face: TensorFace, model: str) -> dict[str, list[memoryview]]:
-    """Return what every field that is set holds: packed numbers, or strings. Raises IndexError for what is none."""
+def _fields(wire: Bytes, face: TensorFace, model: str) -> dict[str, list[Bytes]]:
+    """Return what every field that is set holds: packed numbers, or strings. Raises IndexError for what is none.
+
+    Strings are copied: so many views would have the garbage collector go through all there is, while nobody else runs.
+    """
     view = memoryview(wire)
-    found: dict[str, list[memoryview]] = {}
+    found: dict[str, list[Bytes]] = {}
     position = fields = 0
     while position < len(view):
         tag, start, position = next_field(view, position)
@@ -112,7 +115,9 @@ def _fields(wire: Bytes, face: TensorFace, model: str) -> dict[str, list[memoryv
         name = _NAMES.get(tag >> 3)
         if name is not None and tag & 7 != LENGTH_DELIMITED:
             raise _unexpected(face, model, ": numbers one by one; send them packed, or as raw_input_contents")
-        if name == _STRINGS or (name is not None and position > start):
+        if name == _STRINGS:
+            found.setdefault(name, []).append(view[start:position].tobytes())
+        elif name is not None and position > start:
             found.setdefault(name, []).append(view[start:position])
         if fields > MAX_STRINGS + MAX_FIELDS:
             raise _unexpected(face, model, f": more than {MAX_STRINGS} elements one by one")
@@ -121,7 +126,7 @@ def _fields(wire: Bytes, face: TensorFace, model: str) -> dict[str, list[memoryv
     return found
 
 
-def _numbers(packed: memoryview, face: TensorFace, elements: int, model: str) -> Bytes:
+def _numbers(packed: Bytes, face: TensorFace, elements: int, model: str) -> Bytes:
     dtype: np.dtype[Any] = face.spec.dtype
     data = np.frombuffer(packed, np.uint8)
     if dtype.kind == "f":

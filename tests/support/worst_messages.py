@@ -105,13 +105,14 @@ CONTENTS = inference_pb2.InferTensorContents.DESCRIPTOR.fields_by_name
 
 def save_models(root):
     """Write the models that the requests of `of_inference` name; most of them answer with a shape."""
-    for datatype, (_, onnx_type, _) in SHAPES.items():
+    types = {datatype.lower(): onnx_type for datatype, (_, onnx_type, _) in SHAPES.items()}
+    for name, onnx_type in {**types, "texts": TensorProto.STRING}.items():
         node = helper.make_node("Shape", ["x"], ["y"])
         model = models.build(
             [node], [models.tensor("x", ("n",), onnx_type)], [models.tensor("y", (1,), TensorProto.INT64)]
         )
-        models.save(model, root / datatype.lower() / "1" / "model.onnx")
-        (root / datatype.lower() / "config.pbtxt").write_text("max_batch_size: 0")
+        models.save(model, root / name / "1" / "model.onnx")
+        (root / name / "config.pbtxt").write_text("max_batch_size: 0")
     models.save(models.identity(("batch", "n"), TensorProto.STRING), root / "strings" / "1" / "model.onnx")
     simulated(root, "scores", input_bytes=4 * CLASSES, input_shape=CLASSES, datatype="FP32", max_batch_size=64)
     simulated(root)
@@ -134,7 +135,7 @@ def of_inference(nbytes):
         _request("strings", "BYTES", [1, 1], full(b"\x42\x00", min(nbytes, 2 * STRINGS))),
     )
     text = ("ü" * (nbytes // 2)).encode()
-    yield "a long string", _request("strings", "BYTES", [1, 1]) + delimited(7, len(text).to_bytes(4, "little") + text)
+    yield "a long string", _request("texts", "BYTES", [1]) + delimited(7, len(text).to_bytes(4, "little") + text)
     request = inference_pb2.ModelInferRequest(model_name="scores")
     request.inputs.add(name="input", datatype="FP32", shape=[64, CLASSES])
     request.outputs.add(name="output").parameters["classification"].int64_param = CLASSES
