@@ -56,6 +56,10 @@ class LineWriter:
         self._lines: _Lines = queue.SimpleQueue()
         self._waiting_bytes = 0
 
+    def write_to(self, descriptor: int) -> None:
+        """Write to another descriptor from the next line on."""
+        self._descriptor = descriptor
+
     @property
     def dropped(self) -> int:
         """Lines that did not fit or could not be written."""

@@ -121,11 +121,13 @@ def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
     import structlog
 
     from engines.errors import EngineError
+    from service.clock import MonotonicClock
     from service.frontend.server import AddressError, CertificateError
     from service.log import configure_logs
     from service.log_sources import take_over
     from service.models.attempts import LoadAbandonedError
     from service.models.repository import RepositoryError
+    from service.native_output import take_descriptor
     from service.observe.tracing import TracingError
     from service.ready import ReadyError
     from service.server import serve as run
@@ -134,6 +136,7 @@ def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
 
     configure_logs(settings.log_format, settings.log_level)
     take_over()
+    take_descriptor(MonotonicClock())
     log = structlog.get_logger(__name__)
     if tuning.missing:
         log.warning("process tuning incomplete", missing=tuning.missing)

@@ -1,0 +1,115 @@
+"""What libraries of C and C++ print to standard error becomes events of ours, without anybody waiting for its reader.
+
+Theory of operation
+    gRPC, ONNX Runtime and others write to descriptor 2 on whatever thread they are: those that serve every stream, too.
+    A client can make gRPC print (a malformed header is an error in its log), and with a slow reader of standard error
+    such a thread would wait. So descriptor 2 becomes the end of a pipe that one thread of ours always empties; standard
+    error itself is written to by service.standard_error alone.
+
+    At most `MAX_LINES` lines a window become events. Of others only the number is logged, since a client that makes a
+    library print must not cost more than it costs to count: some GB/s.
+
+    A crash leaves its last words in the pipe. Hence Python's faulthandler, which needs no thread, writes the stacks of
+    all threads to standard error itself, through a descriptor that never blocks.
+"""
+
+import atexit
+import contextlib
+import faulthandler
+import os
+import stat
+import threading
+
+import structlog
+
+from service.clock import Clock
+from service.log import MAX_VALUE_CHARACTERS
+from service.standard_error import EXIT_TIMEOUT_S, STANDARD_ERROR
+
+log = structlog.get_logger(__name__)
+
+MAX_LINES = 20
+WINDOW_NS = 1_000_000_000
+_READ_BYTES = 1 << 16  # what a pipe holds
+
+
+def take_descriptor(clock: Clock) -> None:
+    """Log what is written to descriptor 2 from now on. Thread: main, once, after `configure_logs`."""
+    try:
+        real = os.dup(2)
+        source, sink = os.pipe()
+    except OSError as error:  # no descriptors: libraries print as ever
+        log.warning("what libraries print is not taken over", error=error.strerror)
+        return
+    os.dup2(sink, 2)
+    os.close(sink)
+    STANDARD_ERROR.write_to(real)
+    _tell_crashes(real)
+    reader = threading.Thread(target=_read, args=(source, LineLimit(clock)), name="native output", daemon=True)
+    reader.start()
+    atexit.register(_give_back, real, reader)
+
+
+def _give_back(real: int, reader: threading.Thread) -> None:
+    """Make descriptor 2 what it was, and log what was written until now. Blocks: for `EXIT_TIMEOUT_S` at most."""
+    os.dup2(real, 2)  # the last end of the pipe in this process; children may have others
+    reader.join(EXIT_TIMEOUT_S)
+
+
+def _tell_crashes(real: int) -> None:
+    try:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
+        faulthandler.enable(os.open(f"/proc/self/fd/{real}", flags))
+    except OSError:
+        # A crash must not wait for a reader: better no words. Files never keep it waiting.
+        if stat.S_ISREG(os.fstat(real).st_mode):
+            faulthandler.enable(real)
+
+
+class LineLimit:
+    """Chooses the lines that become events. Thread: one.
+
+    Args:
+        clock: source of monotonic nanoseconds; tests pass a manual one.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._window_ns = clock.now_ns()
+        self._logged = 0
+        self.left_out = 0
+        self._begun = b""
+
+    def take(self, data: bytes) -> list[str]:
+        """Return the lines that `data` ends and that may be logged; count the others in `left_out`."""
+        now_ns = self._clock.now_ns()
+        if now_ns - self._window_ns >= WINDOW_NS:
+            self._window_ns, self._logged = now_ns, 0
+        lines: list[bytes] = []
+        while self._logged < MAX_LINES and b"\n" in data:
+            line, _, data = data.partition(b"\n")
+            lines.append(self._begun + line)
+            self._begun = b""
+            self._logged += 1
+        if b"\n" in data:
+            self.left_out += data.count(b"\n")
+            self._begun, data = b"", data.rpartition(b"\n")[2]
+        self._begun = (self._begun + data)[:MAX_VALUE_CHARACTERS]
+        return [line.decode(errors="replace") for line in lines if line.strip()]
+
+    def take_left_out(self) -> int:
+        """Return how many lines were left out since the last call, if some may be logged again; else 0."""
+        if self._logged >= MAX_LINES:
+            return 0
+        count, self.left_out = self.left_out, 0
+        return count
+
+
+def _read(source: int, limit: LineLimit) -> None:
+    with contextlib.suppress(OSError):
+        while data := os.read(source, _READ_BYTES):
+            for line in limit.take(data):
+                log.warning("a library prints", detail=line)
+            if left_out := limit.take_left_out():
+                log.warning("a library printed more", lines_left_out=left_out)
+    os.close(source)
