@@ -120,6 +120,7 @@ class Server:
                 turns=Turns(len(os.sched_getaffinity(0)), self.clock),
                 journal=self.journal,
                 before_buffers=self._before_buffers,
+                message_bytes=settings.max_message_bytes,
                 before_execution=before_execution,
             ),
         )
