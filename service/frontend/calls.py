@@ -59,10 +59,13 @@ class CallTasks:
 
     Attributes:
         delivery_timeout_s: time for a status to reach a client that reads again just now.
+        is_patient: whether a client has all the time that the server has. In a drain, a call that is thrown away ends
+            its connection, and the status that was on its way goes down with it.
     """
 
     def __init__(self) -> None:
         self.delivery_timeout_s = DELIVERY_TIMEOUT_S
+        self.is_patient = False
         self._makers: weakref.WeakKeyDictionary[asyncio.Task[Any], weakref.ref[asyncio.Task[Any]]] = (
             weakref.WeakKeyDictionary()
         )
@@ -84,6 +87,10 @@ class CallTasks:
                 self._makers[task] = weakref.ref(maker)
         return task
 
+    def be_patient(self) -> None:
+        """Wait with every status until its client reads, from now on: gRPC ends all calls at the drain's end."""
+        self.is_patient = True
+
     def holder(self) -> "asyncio.Task[Any] | None":
         """Return the task that holds the call of the handler that asks, or None."""
         current = asyncio.current_task()
@@ -99,14 +106,17 @@ async def cut(context: Context, tasks: CallTasks, message: str) -> NoReturn:
             the call hold each other until the next garbage collection.
     """
     aborting = asyncio.ensure_future(context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, message))
-    await asyncio.wait([aborting], timeout=tasks.delivery_timeout_s)
-    if not _has_left(aborting) and (holder := tasks.holder()) is not None:
-        holder.cancel()
+    try:
         await asyncio.wait([aborting], timeout=tasks.delivery_timeout_s)
-    if not aborting.done():
+        if tasks.is_patient:
+            await asyncio.wait([aborting])
+        elif not _has_left(aborting) and (holder := tasks.holder()) is not None:
+            holder.cancel()
+            await asyncio.wait([aborting], timeout=tasks.delivery_timeout_s)
+    finally:
         aborting.cancel()
-    await asyncio.wait([aborting])
-    _has_left(aborting)
+        await asyncio.wait([aborting])
+        _has_left(aborting)
     raise asyncio.CancelledError
 
 

@@ -16,8 +16,8 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -60,6 +60,12 @@ class Connection:
         except OSError:
             return False
         return (status.st_dev, status.st_ino) == (self.device, self.inode)
+
+    def say_no_more(self) -> None:
+        """End the sending side: the peer sees the end of the connection, after all that was sent."""
+        if self.is_open:
+            with suppress(OSError), _borrowed(self.descriptor, self.family) as found:
+                found.shutdown(socket.SHUT_WR)
 
     @property
     def is_local(self) -> bool:
@@ -104,6 +110,26 @@ class Sockets:
             return frozenset()
         connections = [each.connection for each in found if each.connection.there == address]
         return frozenset(connection for connection in connections if connection.is_open)
+
+    def accepted_on(self, addresses: Collection[str], but_of: Collection[str]) -> list[Connection]:
+        """Return the connections to some addresses of this process, but for those of some peers.
+
+        Args:
+            addresses: host:port and unix:path, as this process listens on them.
+            but_of: as `ServicerContext.peer()` names them. A name of a unix socket stands for all of its connections.
+        """
+        ports = {int(each.rpartition(":")[2]) for each in addresses if not each.startswith(UNIX_PEER)}
+        paths = {each.removeprefix(UNIX_PEER) for each in addresses if each.startswith(UNIX_PEER)}
+        if any(peer.startswith(UNIX_PEER) for peer in but_of):
+            paths = set()
+        kept = {_address_of(peer) for peer in but_of}
+
+        def is_meant(found: Connection) -> bool:
+            if found.there is None:
+                return found.here in paths
+            return found.here[1] in ports and found.there not in kept
+
+        return [each.connection for each in self._look() if not each.is_listening and is_meant(each.connection)]
 
     def _look(self) -> list[_Socket]:
         """Return every socket that is connected or listens. Those that others close meanwhile are passed over."""

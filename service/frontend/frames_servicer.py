@@ -166,9 +166,12 @@ class FramesServicer:
         method = grpc.stream_stream_rpc_method_handler(self.stream)
         return grpc.method_handlers_generic_handler("forebay.v1.FrameInference", {"Stream": method})
 
-    def drain(self, grace_ms: int) -> None:
-        """Refuse new streams and ask the open ones to leave."""
+    def refuse(self) -> None:
+        """Refuse new streams from now on: the server drains."""
         self._is_draining = True
+
+    def ask_to_leave(self, grace_ms: int) -> None:
+        """Ask the open streams to leave: the server drains."""
         for stream in self.streams:
             stream.ask_to_leave(pb.Reconnect.REASON_DRAIN, grace_ms, self._clock.now_ns())
 

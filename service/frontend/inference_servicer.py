@@ -35,6 +35,7 @@ from service.settings import ServeSettings
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 SERVICE = "inference.GRPCInferenceService"
 DRAINING = "GRPC server is shutting down and has stopped accepting new requests."
+ANSWERED_TO_THE_END = frozenset({"ServerLive", "ServerReady", "ModelReady"})
 
 
 class InferenceServicer:
@@ -73,11 +74,23 @@ class InferenceServicer:
         methods = {
             "ModelInfer": grpc.unary_unary_rpc_method_handler(self.model_infer),
             "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self.model_stream_infer),
-            **self._rpcs.methods(),
+            **{name: self._while_open(name, handler) for name, handler in self._rpcs.methods().items()},
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
-    def drain(self) -> None:
+    def _while_open(self, name: str, handler: Any) -> Any:  # noqa: ANN401 - handlers, named tuples
+        """Return a handler that refuses calls during a drain, unless they ask whether the server is ready."""
+        if name in ANSWERED_TO_THE_END:
+            return handler
+
+        async def call(data: bytes, context: Context) -> Any:  # noqa: ANN401 - a message
+            if self._is_draining:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, DRAINING)
+            return await handler.unary_unary(data, context)
+
+        return handler._replace(unary_unary=call)
+
+    def refuse(self) -> None:
         """Refuse new requests and streams; open streams go on until the client half-closes."""
         self._is_draining = True
 

@@ -13,12 +13,14 @@ import structlog
 
 from service.clock import Clock
 from service.frontend.calls import CallTasks
+from service.frontend.connections import Sockets
 from service.frontend.frames_servicer import FramesServicer
 from service.frontend.health import HealthServicer
 from service.frontend.housekeeping import Housekeeping
 from service.frontend.inference_servicer import InferenceServicer
 from service.frontend.restrictions import Restrictions
 from service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
+from service.frontend.under_way import CallsUnderWay
 from service.frontend.unix_socket import SocketPathError, socket_place
 from service.restricted import read_restrictions
 from service.settings import ServeSettings, is_loopback
@@ -26,8 +28,7 @@ from service.settings import ServeSettings, is_loopback
 log = structlog.get_logger(__name__)
 
 _IDENTITY, _ALL_ALGORITHMS = 0b001, 0b111  # gRPC's compression algorithms as bits: none, deflate, gzip
-MESSAGE_SHARE = 8  # a message is there up to three times while it is received, and models take memory too
-LEAST_MESSAGE_BYTES = 1 << 20
+REQUESTS_FIRST_S = 1.0  # at most: the time that single requests have before streams are asked to leave
 LAST_ANSWERS_S = 5.0  # after the grace, time for what was read to be answered
 
 
@@ -61,19 +62,24 @@ class FrontEnd:
         self._inference = inference
         self._clock = clock
         self._settings = settings
+        self._calls = calls
+        self._under_way = CallsUnderWay()
+        self._addresses: list[str] = []
         calls.watch(asyncio.get_running_loop())
         secrets = read_restrictions(settings.restricted_protocol)
         interceptors = [Restrictions(secrets)] if secrets else []
         self._server = grpc.aio.server(interceptors=interceptors, options=server_options(settings))
         self.health = HealthServicer()
         self._housekeeping: asyncio.Task[None] | None = None
-        self._server.add_generic_rpc_handlers((frames.handler(), inference.handler(), self.health.handler()))
+        handlers = (frames.handler(), inference.handler(), self.health.handler())
+        self._server.add_generic_rpc_handlers([self._under_way.noted(each) for each in handlers])
 
     async def start(self) -> list[str]:
         """Listen and return the addresses, with real port numbers. Raises AddressError or CertificateError."""
         addresses = [self._bind(self._settings.address, self._credentials())]
         if self._settings.uds is not None:
             addresses.append(self._bind_unix(self._settings.uds))
+        self._addresses = addresses
         await self._server.start()
         housekeeping = Housekeeping(self._frames, self._inference, self._clock, self._settings)
         self._housekeeping = asyncio.create_task(housekeeping.run())
@@ -112,15 +118,20 @@ class FrontEnd:
         return f"unix:{path}"
 
     async def drain(self) -> None:
-        """Health NOT_SERVING, no new streams, Reconnect on the open ones; then answer everything and stop.
+        """Refuse what is new, ask streams to leave, answer everything, and stop.
 
-        Clients have the grace to half-close. After it the server stops reading and answers what it has read.
+        Health is NOT_SERVING and calls are refused from now on. Single requests are answered first, within
+        `REQUESTS_FIRST_S`; then the listener closes and open streams get Reconnect. Clients have the grace to
+        half-close. After it the server stops reading and answers what it has read.
         """
         self.health.drain()
+        self._frames.refuse()
+        self._inference.refuse()
+        self._calls.be_patient()
         grace_s = self._settings.drain_grace_s
-        self._frames.drain(int(grace_s * 1000))
-        self._inference.drain()
-        stopping = asyncio.create_task(self._server.stop(grace_s + LAST_ANSWERS_S))  # closes the listener now
+        busy = await self._under_way.settle(min(REQUESTS_FIRST_S, grace_s))
+        self._frames.ask_to_leave(int(grace_s * 1000))
+        stopping = asyncio.create_task(self._stop(busy, grace_s + LAST_ANSWERS_S))
         try:
             await asyncio.wait_for(asyncio.shield(stopping), grace_s)
         except TimeoutError:
@@ -133,29 +144,18 @@ class FrontEnd:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._housekeeping
 
+    async def _stop(self, busy: set[str], grace_s: float) -> None:
+        """Close what is idle, then the listener: in one step, lest a client comes back between them."""
+        for connection in Sockets().accepted_on(self._addresses, but_of=busy):
+            connection.say_no_more()
+        await self._server.stop(grace_s)
+
     async def abort(self) -> None:
         """Stop at once: the device is lost or start-up failed."""
         self.health.drain()
         if self._housekeeping is not None:
             self._housekeeping.cancel()
         await self._server.stop(None)
-
-
-def within_memory(settings: ServeSettings, left_bytes: int | None) -> ServeSettings:
-    """Return settings whose largest message has room.
-
-    gRPC ends the process when it gets no memory for a message, before anybody of ours could refuse it. So a message may
-    take no more than its share of what a memory limit leaves.
-
-    Args:
-        settings: what the operator allows.
-        left_bytes: by the limit of the process or its container; None without one.
-    """
-    if left_bytes is None or settings.max_message_bytes <= left_bytes // MESSAGE_SHARE:
-        return settings
-    limit = min(settings.max_message_bytes, max(LEAST_MESSAGE_BYTES, left_bytes // MESSAGE_SHARE))
-    log.warning("a memory limit leaves room for smaller messages than the settings allow", max_message_bytes=limit)
-    return settings.model_copy(update={"max_message_bytes": limit})
 
 
 def server_options(settings: ServeSettings) -> list[tuple[str, Any]]:

@@ -5,13 +5,17 @@ from contextlib import suppress
 from random import Random
 
 import grpc
+import numpy as np
 import pytest
 
 from forebay.wire import frames_pb2 as pb
+from forebay.wire import inference_pb2
 from service.errors import Outcome
+from service.frontend.inference_servicer import DRAINING
 from tests.support.guard import HANG_GUARD_S
+from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop
-from tests.support.real_server import SimulatedDevices, eventually, real_server, row, simulated
+from tests.support.real_server import ROW_BYTES, SimulatedDevices, eventually, real_server, row, simulated
 
 
 @on_loop
@@ -73,12 +77,69 @@ async def test_new_streams_are_refused_during_a_drain(tmp_path):
         await draining
 
 
+def answer_of(call):
+    """The status of a request, in the background: (code, words)."""
+
+    async def ask():
+        try:
+            await call
+        except grpc.aio.AioRpcError as error:
+            return error.code(), error.details()
+        return grpc.StatusCode.OK, ""
+
+    return asyncio.create_task(ask())
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelMetadata", "ServerLive"])
+@on_loop
+async def test_requests_that_come_all_the_time_are_answered_or_told_to_go_elsewhere(tmp_path, method):
+    """gRPC cancels those that come between the end of its listener and their client's knowing of it."""
+    requests = {
+        "ModelInfer": request_of("sim", input=np.zeros((1, ROW_BYTES), np.uint8)),
+        "ModelMetadata": inference_pb2.ModelMetadataRequest(name="sim"),
+        "ServerLive": inference_pb2.ServerLiveRequest(),
+    }
+    async with real_server(simulated(tmp_path), drain_grace_s=3600) as running:
+        call = getattr(stub_of(running), method)
+        assert await answer_of(call(requests[method])) == (grpc.StatusCode.OK, "")
+        answers = [answer_of(call(requests[method])) for _ in range(20)]
+        draining = asyncio.create_task(running.server.front_end.drain())
+        while not draining.done():
+            answers.append(answer_of(call(requests[method])))
+            await asyncio.sleep(0)
+        statuses = await asyncio.gather(*answers)
+    assert {code for code, _ in statuses} <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    assert statuses[-1][0] is grpc.StatusCode.UNAVAILABLE
+
+
+@on_loop
+async def test_a_request_that_is_under_way_is_answered_and_a_new_one_refused_in_words(tmp_path):
+    async with real_server(simulated(tmp_path), devices=SimulatedDevices(), drain_grace_s=3600) as running:
+        stub = stub_of(running)
+        stream = await running.open()
+        await running.occupy(stream)
+        request = request_of("sim", input=np.zeros((1, ROW_BYTES), np.uint8))
+        under_way = answer_of(stub.ModelInfer(request))
+        await eventually(lambda: running.server.front_end._under_way._requests)
+        draining = asyncio.create_task(running.server.front_end.drain())
+        await eventually(lambda: running.server.inference._is_draining)
+        for refused in (stub.ModelInfer(request), stub.RepositoryIndex(inference_pb2.RepositoryIndexRequest())):
+            assert await answer_of(refused) == (grpc.StatusCode.UNAVAILABLE, DRAINING)
+        assert (await stub.ServerReady(inference_pb2.ServerReadyRequest())).ready is True  # no signal has come
+        running.release()
+        assert await under_way == (grpc.StatusCode.OK, "")
+        await stream.half_close()
+        await stream.drain()
+        await draining
+
+
 @on_loop
 async def test_a_stream_that_comes_as_the_drain_begins_is_told_where_to_go(tmp_path):
     """It was under way when the listener closed, and came to its handler after the drain had begun."""
     async with real_server(simulated(tmp_path)) as running:
         stream = await running.open()
-        running.server.frames.drain(grace_ms=1000)
+        running.server.frames.refuse()
+        running.server.frames.ask_to_leave(grace_ms=1000)
         await stream.receive()
         code, message = await running.stream().status()
         assert code is grpc.StatusCode.UNAVAILABLE

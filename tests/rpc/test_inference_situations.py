@@ -137,7 +137,7 @@ async def test_while_it_drains_open_streams_are_answered_and_new_calls_refused(t
         stream = stub.ModelStreamInfer()
         await stream.write(sim_request(1))
         assert (await stream.read()).infer_response.id == "1"
-        running.server.inference.drain()  # what comes later meets a closed listener, which is UNAVAILABLE as well
+        running.server.inference.refuse()  # what comes later meets a closed listener, which is UNAVAILABLE as well
         words = "GRPC server is shutting down and has stopped accepting new requests."
         assert await status_of(stub.ModelInfer(sim_request(2))) == (grpc.StatusCode.UNAVAILABLE, words)
         draining = asyncio.create_task(running.server.front_end.drain())

@@ -84,6 +84,25 @@ async def test_nothing_of_a_cut_stream_stays_while_its_client_lives_on_without_r
 
 
 @on_loop
+async def test_a_client_that_is_cut_in_a_drain_can_read_why_as_well(tmp_path):
+    async with (
+        real_server(big(tmp_path), write_deadline_s=0.3, drain_grace_s=3600) as running,
+        grpc.aio.insecure_channel(running.address, options=NARROW) as channel,
+    ):
+        running.server.frames._calls.delivery_timeout_s = 0.01  # it reads again later than that
+        streams = [await open_on(channel) for _ in range(2)]
+        await asyncio.gather(*(fill(stream, 4) for stream in streams))  # as many as fit: no write meets the end
+        draining = asyncio.create_task(running.server.front_end.drain())
+        await eventually(lambda: not running.server.frames.streams)
+        await asyncio.sleep(0.2)
+        for stream in streams:
+            code, details = await stream.status()
+            assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "took no message" in details
+        await draining
+
+
+@on_loop
 async def test_a_reader_that_is_only_slow_is_not_cut(tmp_path):
     async with (
         real_server(big(tmp_path), write_deadline_s=1.0) as running,

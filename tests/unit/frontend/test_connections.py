@@ -116,3 +116,33 @@ def test_the_user_of_a_unix_client_is_told(tmp_path):
         with accepted:
             (found,) = local_connections("unix:")
             assert (found.uid, found.is_local) == (os.getuid(), True)
+
+
+def test_idle_connections_of_an_address_see_the_end_and_busy_ones_go_on(tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener, socket.create_server(("127.0.0.1", 0)) as other:
+        path = str(tmp_path / "s")
+        listener.bind(path)
+        listener.listen()
+        with (
+            socket.create_server(("127.0.0.1", 0)) as mine,
+            socket.create_connection(mine.getsockname()) as idle,
+            socket.create_connection(mine.getsockname()) as busy,
+            socket.create_connection(other.getsockname()) as foreign,
+            socket.socket(socket.AF_UNIX) as unix,
+        ):
+            unix.connect(path)
+            accepted = [each.accept()[0] for each in (mine, mine, other, listener)]
+            accepted[0].sendall(b"answer")
+            addresses = [f"127.0.0.1:{mine.getsockname()[1]}", f"unix:{path}"]
+            meant = Sockets().accepted_on(addresses, but_of=[name_of(busy), "unix:"])
+            assert [each.descriptor for each in meant] == [accepted[0].fileno()]
+            for each in meant:
+                each.say_no_more()
+            assert (idle.recv(99), idle.recv(99)) == (b"answer", b"")
+            for client, end in ((busy, accepted[1]), (foreign, accepted[2]), (unix, accepted[3])):
+                end.sendall(b"more")
+                assert client.recv(99) == b"more"
+            both = Sockets().accepted_on(addresses, but_of=[])
+            assert {each.descriptor for each in both} == {accepted[index].fileno() for index in (0, 1, 3)}
+            for each in accepted:
+                each.close()
