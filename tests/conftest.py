@@ -16,7 +16,9 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 
+from tests.support.logs import forget_configuration
 from tests.support.processes import child_pids, leaked_processes
 from tests.support.threads import leaked_threads
 
@@ -43,6 +45,13 @@ def pytest_collection_modifyitems(items):
 def own_cache(tmp_path_factory):
     """Servers keep measured costs: those of tests in a folder of their own, not in the user's."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_log_configuration():
+    yield
+    if structlog.is_configured():  # by a command that a test ran in this process
+        forget_configuration()
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,11 @@ import time
 
 import grpc
 
+from tests.support.guard import HANG_GUARD_S
 from tests.support.real_server import METHOD, real_server
 from tests.support.worst_messages import varint
 
 REFUSED = "/inference.GRPCInferenceService/ServerLive"
-HANG_GUARD_S = 60.0
 TRIES = 5
 MAX_BYTES = 1 << 30
 

@@ -6,8 +6,9 @@ import structlog
 from service import log as log_module
 from service.log import MAX_LINE_CHARACTERS, MAX_VALUE_CHARACTERS, configure_logs, set_level, step_level
 from service.standard_error import STANDARD_ERROR
+from tests.support.guard import HANG_GUARD_S
+from tests.support.logs import forget_configuration
 
-HANG_GUARD_S = 10.0
 AWKWARD = "gate\n2026 [error] forged\r\x1b[2J\x07\u2028\u202ename"
 
 
@@ -15,7 +16,7 @@ AWKWARD = "gate\n2026 [error] forged\r\x1b[2J\x07\u2028\u202ename"
 def _restored():
     yield
     assert STANDARD_ERROR.close(HANG_GUARD_S)
-    structlog.reset_defaults()
+    forget_configuration()
     set_level("info")
 
 

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-HANG_GUARD_S = 30.0
+from tests.support.guard import HANG_GUARD_S
+
 BEGIN = """
 import asyncio, gc, logging, sys, threading, traceback, warnings
 from service.log import configure_logs

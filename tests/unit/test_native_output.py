@@ -9,8 +9,8 @@ import sys
 from service.native_output import MAX_LINES, WINDOW_NS, LineLimit
 from tests.support.broken_output import broken
 from tests.support.clock import ManualClock
+from tests.support.guard import HANG_GUARD_S
 
-HANG_GUARD_S = 30.0
 BEGIN = """
 import ctypes, os
 from service.clock import MonotonicClock

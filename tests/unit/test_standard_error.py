@@ -11,8 +11,8 @@ import pytest
 
 from service.standard_error import LineWriter
 from tests.support.broken_output import KINDS, broken, fill
+from tests.support.guard import HANG_GUARD_S
 
-HANG_GUARD_S = 10.0
 NOTICE = "forebay: {} lines are missing here: standard error took no more"
 
 

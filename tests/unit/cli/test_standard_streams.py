@@ -8,9 +8,9 @@ import pytest
 
 from service.cli import exit_codes
 from tests.support.broken_output import broken
+from tests.support.guard import HANG_GUARD_S
 from tests.support.repository import ROOT
 
-HANG_GUARD_S = 60.0
 FACES = str(next((ROOT / "models" / "faces").glob("*/model.onnx")))
 COMMANDS = {
     "version": ["--version"],

@@ -5,7 +5,6 @@ import logging
 import threading
 
 import pytest
-import structlog
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -15,6 +14,7 @@ from service.observe.spans import Span
 from service.observe.tracing import TracingError, open_tracing
 from service.standard_error import STANDARD_ERROR
 from tests.support.clock import ManualClock
+from tests.support.logs import forget_configuration
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_complaints_are_one_line_of_ours_a_minute(monkeypatch, clock, capfd):
         library_log.warning("still")
         sink.close()
     finally:
-        structlog.reset_defaults()
+        forget_configuration()
         logging.getLogger("opentelemetry").handlers = []
         assert STANDARD_ERROR.close(10)
     told = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
