@@ -32,12 +32,12 @@ from service.frontend.inference_settings import SettingsRpcs
 from service.frontend.inference_statistics import StatisticsRpcs
 from service.frontend.loop_sink import LoopSink
 from service.frontend.preview import preview_jpeg
-from service.frontend.server import AddressError, FrontEnd
+from service.frontend.server import AddressError, FrontEnd, within_memory
 from service.log import step_level
 from service.models.attempts import Attempts
 from service.models.lifecycle import ModelLifecycle
 from service.models.loader import ModelLoader
-from service.models.memory import MemoryAccount
+from service.models.memory import MemoryAccount, limited_bytes
 from service.models.opening import VersionContext
 from service.models.placing import OpenDevice, open_device_of_kind
 from service.models.registry import ModelRegistry
@@ -90,7 +90,7 @@ class Server:
         guard: Callable[[], None] = lambda: None,
         before_execution: BeforeExecution | None = None,
     ) -> None:
-        self.settings = settings
+        self.settings = settings = within_memory(settings, limited_bytes())
         self.clock: Clock = clock or MonotonicClock()
         self._loop = asyncio.get_running_loop()
         self._fatal: BaseException | None = None
@@ -120,6 +120,7 @@ class Server:
                 turns=Turns(len(os.sched_getaffinity(0)), self.clock),
                 journal=self.journal,
                 before_buffers=self._before_buffers,
+                message_bytes=settings.max_message_bytes,
                 before_execution=before_execution,
             ),
         )

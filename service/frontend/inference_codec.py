@@ -14,7 +14,7 @@ from service.frontend.inference_typed import LongContents
 from service.frontend.inference_wire import InferMessage
 from service.frontend.messages import Bytes
 
-MAX_STRINGS_BYTES = 256 << 20  # of BYTES, whose size no shape tells: what all requests of a model may hold together
+MAX_STRINGS_BYTES = 256 << 20  # of BYTES in shared memory, whose size neither a shape nor the limit of messages tells
 
 
 class RegionView(Protocol):
@@ -125,7 +125,7 @@ def _gather(form: CallForm, message: InferMessage, locate: LocateRegion, held: l
 def _check_size(place: InputPlace, nbytes: int, model: str) -> None:
     if place.nbytes is not None and nbytes != place.nbytes:
         raise tensors.wrong_size(place.tensor, place.nbytes, nbytes, model)
-    if place.nbytes is None and nbytes > MAX_STRINGS_BYTES:
+    if place.region is not None and place.nbytes is None and nbytes > MAX_STRINGS_BYTES:
         raise InvalidRequestError(
             f"input '{place.tensor.name}' for model '{model}' has {nbytes} bytes; at most {MAX_STRINGS_BYTES} of BYTES"
         )

@@ -11,6 +11,7 @@ Pure functions. A walk costs Python steps for each segment only, never for each 
 import itertools
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.errors import InvalidRequestError
@@ -30,6 +31,7 @@ _WHOLE_SPECTRUM = b"\x00\x3f\x00"  # Ss, Se, Ah and Al of a sequential scan
 _TRANSFORMS = {3: b"\x00\x01", 4: b"\x00\x02"}  # Adobe's colour transforms that libjpeg knows; the last is its default
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # in compressed data a zero or a restart number follows 0xFF
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _END = re.compile(re.escape(END))
 
 Buffer = bytes | memoryview
@@ -55,6 +57,8 @@ class Head:
         size: (width, height) in pixels.
         components: 1 for grey, 3 for colour, 4 for CMYK.
         is_single_scan: libjpeg reads one scan and no more.
+        mcus: blocks that the scan has, if there is only one.
+        restart_interval: how many of them lie between two restart markers; 0 without such markers.
         is_odd: libjpeg would warn, or there is a colour profile, which libjpeg checks and nobody uses.
     """
 
@@ -64,17 +68,14 @@ class Head:
     size: tuple[int, int]
     components: int
     is_single_scan: bool
+    mcus: int
+    restart_interval: int
     is_odd: bool
 
     @property
     def data(self) -> int:
         """Where the compressed data of the first scan starts."""
         return self.segments[-1].end
-
-    @property
-    def has_restarts(self) -> bool:
-        """Whether the data has restart markers, at which a decoder finds its place again."""
-        return any(segment.marker == DRI for segment in self.segments)
 
 
 def read_head(file: Buffer) -> Head:
@@ -98,9 +99,23 @@ def read_head(file: Buffer) -> Head:
         precision=precision,
         size=(width, height),
         components=components,
+        mcus=_mcus(file, frame, (width, height), components),
+        restart_interval=_restart_interval(file, segments),
         is_single_scan=frame.marker in _SEQUENTIAL and file[scan.start + 4] == components,
         is_odd=has_gaps or any(_mended(file, s, components, frame.marker) is not None for s in segments),
     )
+
+
+def _mcus(file: Buffer, frame: Segment, size: tuple[int, int], components: int) -> int:
+    """How many units of compressed data a scan of all components has; one component alone has units of 8 x 8."""
+    factors = file[frame.start + 11 : frame.end : 3] if components > 1 else b"\x11"
+    wide, high = max([1, *(each >> 4 for each in factors)]), max([1, *(each & 15 for each in factors)])
+    return -(-size[0] // (8 * wide)) * -(-size[1] // (8 * high))
+
+
+def _restart_interval(file: Buffer, segments: Sequence[Segment]) -> int:
+    found = [segment for segment in segments if segment.marker == DRI]
+    return int.from_bytes(file[found[-1].start + 4 : found[-1].end], "big") if found else 0
 
 
 def _segments_before_data(file: Buffer) -> tuple[Segment, ...]:
@@ -190,6 +205,20 @@ def end_of_data(file: Buffer, head: Head) -> int | None:
 def _end_of_scan(file: Buffer, position: int) -> int:
     found = _MARKER.search(file, position)
     return len(file) if found is None else found.start()
+
+
+def restarts_missing_at_end(file: Buffer, head: Head) -> int:
+    """How many restart markers a picture of one scan should have after the last one that it has.
+
+    They count from 0 to 7 and again, so that the last one tells it, if fewer than eight are missing altogether; with
+    more missing, or too many there, the answer is 8.
+    """
+    expected = -(-head.mcus // head.restart_interval) - 1
+    found = _RESTART.finditer(file, head.data, _end_of_scan(file, head.data))
+    numbers = [match.group()[1] & 7 for match in itertools.islice(found, expected + 1)]
+    if not 0 <= expected - len(numbers) < 8:
+        return 8
+    return (expected - 1 - (numbers[-1] if numbers else 7)) % 8
 
 
 def has_end(file: Buffer, head: Head) -> bool:

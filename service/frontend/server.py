@@ -28,6 +28,8 @@ from service.settings import ServeSettings, is_loopback
 log = structlog.get_logger(__name__)
 
 _IDENTITY, _ALL_ALGORITHMS = 0b001, 0b111  # gRPC's compression algorithms as bits: none, deflate, gzip
+MESSAGE_SHARE = 8  # a message is there up to three times while it is received, and models take memory too
+LEAST_MESSAGE_BYTES = 1 << 20
 REQUESTS_FIRST_S = 1.0  # at most: the time that single requests have before streams are asked to leave
 LAST_ANSWERS_S = 5.0  # after the grace, time for what was read to be answered
 
@@ -156,6 +158,23 @@ class FrontEnd:
         if self._housekeeping is not None:
             self._housekeeping.cancel()
         await self._server.stop(None)
+
+
+def within_memory(settings: ServeSettings, left_bytes: int | None) -> ServeSettings:
+    """Return settings whose largest message has room.
+
+    gRPC ends the process when it gets no memory for a message, before anybody of ours could refuse it. So a message may
+    take no more than its share of what a memory limit leaves.
+
+    Args:
+        settings: what the operator allows.
+        left_bytes: by the limit of the process or its container; None without one.
+    """
+    if left_bytes is None or settings.max_message_bytes <= left_bytes // MESSAGE_SHARE:
+        return settings
+    limit = min(settings.max_message_bytes, max(LEAST_MESSAGE_BYTES, left_bytes // MESSAGE_SHARE))
+    log.warning("a memory limit leaves room for smaller messages than the settings allow", max_message_bytes=limit)
+    return settings.model_copy(update={"max_message_bytes": limit})
 
 
 def server_options(settings: ServeSettings) -> list[tuple[str, Any]]:

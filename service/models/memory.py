@@ -11,6 +11,8 @@ there until the switch.
 Thread: any; a lock guards the books.
 """
 
+import contextlib
+import resource
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -64,12 +66,21 @@ def _check(where: str, needed: dict[str, int], free_bytes: int) -> None:
 
 
 def free_bytes() -> int:
-    """Return what this process may still take: of the machine, or of its container if that is less."""
+    """Return what this process may still take: of the machine, or of its limit if that is less."""
     free = int(psutil.virtual_memory().available)
-    try:
-        return min(free, int(CGROUP_LIMIT.read_text()) - int(CGROUP_USED.read_text()))
-    except (OSError, ValueError):  # no container, or none with a limit
-        return free
+    limited = limited_bytes()
+    return free if limited is None else min(free, limited)
+
+
+def limited_bytes() -> int | None:
+    """Return what the limit of the container, or of the process (`ulimit -v`), leaves; None where there is neither."""
+    left: list[int] = []
+    with contextlib.suppress(OSError, ValueError):  # no container, or none with a limit
+        left.append(int(CGROUP_LIMIT.read_text()) - int(CGROUP_USED.read_text()))
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        left.append(soft - psutil.Process().memory_info().vms)
+    return max(0, min(left)) if left else None
 
 
 class MemoryAccount:

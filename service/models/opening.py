@@ -31,6 +31,7 @@ from service.pipeline.arena import FrameArena, Permits
 from service.pipeline.execute import BeforeExecution
 from service.pipeline.pipeline import Pipeline
 from service.pipeline.stage import OnFatal
+from service.pipeline.tall_frames import DEFAULT_LIMIT_BYTES
 from service.pipeline.turns import ModelPriority, Turn, Turns
 from service.pipeline.unbound import UnboundFrames
 from service.request import CompletionSink
@@ -41,6 +42,7 @@ log = structlog.get_logger(__name__)
 
 LEAST_HANG_NS = 2_000_000_000
 MOST_WAIT_S = 10.0  # for the model that is being measured: one that hangs then must not hold up the others
+SLACK_BYTES = 16 << 20  # what a message becomes beside its data: alignment, and what Python keeps for strings
 HANG_FACTOR = 10  # times the slowest batch; a busy machine is slow, not hung
 
 
@@ -59,6 +61,7 @@ class VersionContext:
         cache_folder: keeps measured costs between runs; None keeps nothing.
         measuring: held by the model whose costs are measured: another one beside it would disturb that.
         before_buffers: called when the engines of a version are open, before its buffers are allocated.
+        message_bytes: size of the largest message; one always has room, if no other is there.
         before_execution: for tests, see `service.pipeline.execute`.
         journal: told about batches; None if nobody observes.
         turns: of the models that share the cores; None lets them all run at once.
@@ -78,6 +81,18 @@ class VersionContext:
     journal: Journal | None = None
     measuring: threading.Lock = field(default_factory=threading.Lock)
     before_buffers: Callable[[], None] = lambda: None
+    message_bytes: int = 0
+
+    @property
+    def rows_bytes(self) -> int:
+        """Most that requests of several rows of one version may hold: each lies in a buffer of up to twice its size."""
+        return max(DEFAULT_LIMIT_BYTES, 2 * self.message_bytes + SLACK_BYTES)
+
+    @property
+    def unbound_bytes(self) -> int:
+        """Most that requests of varying shapes of one version may hold."""
+        return max(FRAMES_LIMIT_BYTES, self.message_bytes + SLACK_BYTES)
+
     before_execution: BeforeExecution | None = None
 
 
@@ -132,7 +147,7 @@ def _build(
     _check_buffers(placed, specs, context.permits.count, holding)
     devices = list(placed.devices.values())
     devices[0].attach_thread()
-    arena = FrameArena(devices[0], specs.inputs if specs.is_fixed else (), context.permits)
+    arena = FrameArena(devices[0], specs.inputs if specs.is_fixed else (), context.permits, context.rows_bytes)
     undo.callback(arena.close)
     statistics = VersionStatistics(clock)
     sink = CountingSink(context.sink, statistics)
@@ -174,7 +189,7 @@ def _build(
         arena,
         clock,
         hang_limit_ns=hang_limit_ns if specs.is_fixed else HANG_LIMIT_NS,
-        unbound=None if specs.is_fixed else UnboundFrames(context.permits, FRAMES_LIMIT_BYTES),
+        unbound=None if specs.is_fixed else UnboundFrames(context.permits, context.unbound_bytes),
         statistics=statistics,
         requests=None if context.journal is None else RequestJournal(context.journal, description.name, version, clock),
         load_ns=clock.now_ns() - started_ns,

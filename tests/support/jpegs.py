@@ -108,6 +108,7 @@ def without_restart(file, number):
 
 
 STRAY = b"\x12\x34\x00\x56"
+TWENTY_RESTARTS = encoded(scene(160, 96), cv2.IMWRITE_JPEG_RST_INTERVAL, 3, cv2.IMWRITE_JPEG_QUALITY, 50)
 PLAIN = without(BASELINE, 0xE0)  # no JFIF, so that Adobe's marker counts
 CMYK = without(OTHER_KINDS["CMYK"], 0xEE)
 UNTOUCHED = {
@@ -127,6 +128,10 @@ UNTOUCHED = {
             STRAY,
         ),
         RESTARTS,
+    ),
+    "stray bytes that libjpeg tells of at the end": (
+        inserted(TWENTY_RESTARTS, restart_at(TWENTY_RESTARTS, 0), STRAY[:3]),
+        TWENTY_RESTARTS,
     ),
     "stray bytes before EOI": (inserted(BASELINE, len(BASELINE) - 2, STRAY * 3), BASELINE),
     "zeros before EOI": (inserted(BASELINE, len(BASELINE) - 2, bytes(500)), BASELINE),
@@ -161,9 +166,12 @@ UNTOUCHED = {
 }
 """Name: the file, and a file that follows the standard and has the same pixels."""
 
+WEBCAM = UNTOUCHED["stray bytes before every restart"][0]
+
 LOST_STRIPS = {
     "a lost restart marker": without_restart(RESTARTS, 1),
     "the last restart marker lost": without_restart(RESTARTS, 2),
+    "two lost restart markers of nineteen": without_restart(without_restart(TWENTY_RESTARTS, 7), 5),
     "a lost interval": RESTARTS[: restart_at(RESTARTS, 0)] + RESTARTS[restart_at(RESTARTS, 1) :],
     "a lost restart marker behind stray bytes": inserted(without_restart(RESTARTS, 1), restart_at(RESTARTS, 0), STRAY),
 }
@@ -182,6 +190,13 @@ TRUNCATED = {
     "cut at a restart": RESTARTS[: restart_at(RESTARTS, 1)],
     "cut at a restart, and EOI": RESTARTS[: restart_at(RESTARTS, 1)] + END,
     "cut behind a restart, and EOI": RESTARTS[: restart_at(RESTARTS, 1) + 2] + END,
+    "cut in the stray bytes before a restart": _ODD[: restart_at(_ODD, 1) - 1],
+    "cut in the stray bytes before the first restart, and EOI": WEBCAM[: restart_at(WEBCAM, 0) - 1] + END,
+    "cut in the stray bytes before the last restart, and EOI": WEBCAM[: restart_at(WEBCAM, 2) - 2] + END,
+    "a lost restart marker and eight intervals less": without_restart(TWENTY_RESTARTS, 1)[
+        : without_restart(TWENTY_RESTARTS, 1).rindex(b"\xff\xd2")
+    ]
+    + END,
     "stray bytes, then cut": _ODD[: restart_at(_ODD, 2) - 9],
     "stray bytes, then cut, and EOI": _ODD[: restart_at(_ODD, 2) - 9] + END,
     "stray bytes, then cut at a restart, and EOI": _ODD[: restart_at(_ODD, 2)] + END,
@@ -202,6 +217,10 @@ REFUSED = {
     "12 bits": (replaced(BASELINE, _FRAME + 4, b"\x0c"), "12 bits a sample"),
     "lossless": (replaced(BASELINE, _FRAME + 1, b"\xc3"), "cannot be decoded"),
     "two frames": (inserted(BASELINE, _FRAME, BASELINE[_FRAME : _FRAME + 19]), "one frame header"),
+    "a frame header without components": (
+        inserted(without(BASELINE, 0xC0), _FRAME, b"\xff\xc0\x00\x08\x08\x00\x40\x00\x60\x03"),
+        "cannot be decoded",
+    ),
     "no frame": (without(BASELINE, 0xC0), "one frame header"),
     "no quantisation tables": (without(BASELINE, 0xDB), "Quantization table"),
     "a segment of 1 byte": (inserted(BASELINE, 2, b"\xff\xe1\x00\x01"), "a segment says that it has 1 bytes"),

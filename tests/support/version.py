@@ -57,7 +57,7 @@ class Workshop:
         self._root = root
         self._ids = count(1)
 
-    def context(self):
+    def context(self, **fields):
         return VersionContext(
             self.clock,
             self.pool,
@@ -68,6 +68,7 @@ class Workshop:
             self._open_device,
             turns=self.turns,
             before_buffers=self.before_buffers,
+            **fields,
         )
 
     def _open_device(self, kind, clock):

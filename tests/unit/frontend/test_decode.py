@@ -14,6 +14,7 @@ from forebay.wire import frames_pb2 as pb
 from service.errors import InvalidRequestError
 from service.frontend.decode import RAW_BYTES_PER_PIXEL, decode_into, raw_nbytes
 from service.models.description import ImageInput
+from tests.support.mutations import JPEGS, PNGS, mutations, with_right_checksums
 
 RGB8, BGR8, JPEG, PNG, NV12 = (
     pb.ENCODING_RGB8,
@@ -260,6 +261,14 @@ def test_a_png_that_lies_with_right_checksums_raises_nothing_but_invalid(data, j
     whole[at : at + len(junk)] = junk
     whole[end : end + 4] = struct.pack(">I", zlib.crc32(whole[begin:end]))
     only_invalid(bytes(whole), PNG)
+
+
+def test_thousands_of_mutated_pictures_are_decoded_or_refused_and_print_nothing(capfd):
+    for file in mutations(JPEGS, 6000, seed=1):
+        only_invalid(file, JPEG)
+    for file in mutations(PNGS, 6000, seed=2):
+        only_invalid(with_right_checksums(file), PNG)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("encoding", "nbytes"), [(RGB8, 6 * 4 * 3), (BGR8, 6 * 4 * 3), (NV12, 6 * 4 * 3 // 2)])
