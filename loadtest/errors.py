@@ -12,6 +12,7 @@ class ExitCode(IntEnum):
     SLO_MISSED = 3
     INVALID = 4
     CANNOT_CONNECT = 5
+    CANNOT_WRITE = 73  # as for every command of forebay
 
 
 class LoadError(Exception):
@@ -35,6 +36,12 @@ class CannotConnectError(LoadError):
     """No stream could be opened: nobody listens, or what listens does not speak the protocol."""
 
     exit_code = ExitCode.CANNOT_CONNECT
+
+
+class CannotWriteError(LoadError):
+    """A report cannot be written; the text names the file."""
+
+    exit_code = ExitCode.CANNOT_WRITE
 
 
 class InvalidRunError(LoadError):

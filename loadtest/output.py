@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtest import histograms
-from loadtest.errors import UsageError
+from loadtest.errors import CannotWriteError, UsageError
 from loadtest.html import html
 from loadtest.markdown import markdown, text
 from loadtest.report import Document, is_document
@@ -75,4 +75,4 @@ def _write(path: Path, body: str) -> None:
     try:
         path.write_text(body, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"cannot write {path.name}: {error.strerror}") from error
+        raise CannotWriteError(f"cannot write {path.name}: {error.strerror}") from error

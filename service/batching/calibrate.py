@@ -13,12 +13,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import structlog
+
 from engines.clock import Clock
 from engines.errors import EngineError
 from service.batching.cost_table import CostIdentity, CostTable, CostTableError, StageTimes, load_table, save_table
 
 Measure = Callable[[int], StageTimes]
 """Runs one batch of so many rows through all stages and returns how long each took."""
+
+log = structlog.get_logger(__name__)
 
 STABLE_RUNS = 3
 STABLE_SPREAD = 1.10
@@ -59,8 +63,10 @@ def obtain_table(
         if kept is not None and kept.sizes == wanted and still_holds(kept, measure):
             return kept, True
     table = calibrate(measure, wanted, clock, identity=identity)
-    if path is not None:
-        save_table(path, table)
+    if path is not None and not save_table(path, table):
+        log.warning(
+            "costs cannot be kept and are measured at every start: is cache_folder writable?", model=identity.model
+        )
     return table, False
 
 

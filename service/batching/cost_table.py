@@ -8,6 +8,7 @@ Guarantees of a table: sizes rise strictly; durations are positive and never fal
 noisy the measurements were.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -170,5 +171,7 @@ def save_table(path: Path, table: CostTable) -> bool:
         temporary.write_text(table.to_json(), encoding="utf-8")
         temporary.replace(path)
     except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()  # half of it, on a disk that is full
         return False
     return True

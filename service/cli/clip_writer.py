@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 CODES = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}
 
 
+class CannotWriteError(OSError):
+    """A picture or a clip cannot be written. The message names the file."""
+
+
 class ClipWriter:
     """A clip of frames of one size, that of the first; later ones are scaled to it. Use it in `with`."""
 
@@ -28,7 +32,7 @@ class ClipWriter:
         self._writer: cv2.VideoWriter | None = None
 
     def write(self, picture: Picture) -> None:
-        """Append a frame. Raises OSError if the file cannot be written."""
+        """Append a frame. Raises CannotWriteError."""
         import cv2
 
         height, width = picture.shape[:2]
@@ -37,14 +41,20 @@ class ClipWriter:
             code = cv2.VideoWriter.fourcc(*CODES[self._path.suffix.lower()])
             self._writer = cv2.VideoWriter(str(self._path), code, self._fps, self._size)
             if not self._writer.isOpened():
-                raise OSError(f"{self._path} cannot be written")
+                raise CannotWriteError(f"cannot write {self._path}")
         scaled = picture if (width, height) == self._size else cv2.resize(picture, self._size)
         self._writer.write(scaled)
 
     def close(self) -> None:
-        """Finish the file. Idempotent."""
+        """Finish the file. Idempotent. Raises CannotWriteError."""
+        import cv2
+
         if self._writer is not None:
             self._writer.release()
+            self._writer = None
+            # OpenCV reports no frame that the disk did not take, so the result is looked at.
+            if not cv2.VideoCapture(str(self._path)).read()[0]:
+                raise CannotWriteError(f"cannot write {self._path}: what is there cannot be read")
 
     def __enter__(self) -> Self:
         return self

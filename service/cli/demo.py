@@ -83,7 +83,7 @@ def _run(options: DemoOptions, *, is_json: bool) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         typer.echo(f"forebay: cannot write to {options.out}: {error.strerror}; give another --out", err=True)
-        return exit_codes.USAGE
+        return exit_codes.CANNOT_WRITE
     logs = [CameraLog(f"camera-{number + 1}") for number in range(options.cameras)]
     with resources.as_file(resources.files("models") / "pedestrians.mp4") as clip:
         try:
@@ -91,12 +91,15 @@ def _run(options: DemoOptions, *, is_json: bool) -> int:
         except ServerStartError as error:
             typer.echo(f"forebay: {error}", err=True)
             return exit_codes.UNAVAILABLE
-        written = _draw(options, logs, str(clip))
+        written, problem = _draw(options, logs, str(clip))
     report = summarise(logs, options.fps)
     if is_json:
         typer.echo(json.dumps({**report, "files": [str(path) for path in written]}))
     else:
         _print(report, logs, written)
+    if problem:
+        typer.echo(f"forebay: {problem}; give another --out", err=True)
+        return exit_codes.CANNOT_WRITE
     return exit_codes.OK if _is_good(report) else exit_codes.FAILED
 
 
@@ -197,17 +200,24 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 2)
 
 
-def _draw(options: DemoOptions, logs: Sequence["CameraLog"], clip: str) -> list[Path]:
-    """Write the picture and the clip, as far as there is something to draw."""
+def _draw(options: DemoOptions, logs: Sequence["CameraLog"], clip: str) -> tuple[list[Path], str]:
+    """Write the picture and the clip, as far as there is something to draw; return what is written, and a problem."""
+    from service.cli.clip_writer import CannotWriteError
     from service.cli.drawing import draw_clip, draw_picture
 
     seen = [log for log in logs if log.findings]
     if not seen:
-        return []
+        return [], ""
     picture, film = options.out / "demo.png", options.out / "demo.mp4"
-    draw_picture(picture, clip, [(log.name, log.findings) for log in seen[:MOST_CAMERAS]])
-    draw_clip(film, clip, seen[0].name, seen[0].findings, options.fps)
-    return [picture, film]
+    written = []
+    try:
+        draw_picture(picture, clip, [(log.name, log.findings) for log in seen[:MOST_CAMERAS]])
+        written.append(picture)
+        draw_clip(film, clip, seen[0].name, seen[0].findings, options.fps)
+        written.append(film)
+    except CannotWriteError as error:
+        return written, str(error)
+    return written, ""
 
 
 def _print(report: dict[str, Any], logs: Sequence["CameraLog"], written: Sequence[Path]) -> None:

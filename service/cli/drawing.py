@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from forebay import Detection
-from service.cli.clip_writer import ClipWriter
+from service.cli.clip_writer import CannotWriteError, ClipWriter
 from service.cli.overlay import annotate, summary_of, tile
 from service.cli.video import Picture, open_source
 
@@ -12,13 +12,14 @@ Findings = Mapping[int, Sequence[Detection]]
 
 
 def draw_picture(path: Path, clip: str, cameras: Sequence[tuple[str, Findings]]) -> None:
-    """Write one picture with the best frame of each camera side by side."""
+    """Write one picture with the best frame of each camera side by side. Raises CannotWriteError."""
     import cv2
 
     chosen = [(name, *_best(findings)) for name, findings in cameras]
     frames = _frames_at(clip, {index for _, index, _ in chosen})
     pictures = [annotate(frames[index], found, name, summary_of(found)) for name, index, found in chosen]
-    cv2.imwrite(str(path), tile(pictures))
+    if not cv2.imwrite(str(path), tile(pictures)):
+        raise CannotWriteError(f"cannot write {path}")
 
 
 def draw_clip(path: Path, clip: str, name: str, findings: Findings, fps: float) -> None:

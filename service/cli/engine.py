@@ -217,6 +217,9 @@ def _errors() -> Iterator[None]:
         elif isinstance(error, DeviceLostError):
             code = exit_codes.FATAL
         raise typer.Exit(code) from None
+    except OSError as error:  # what is read raises ModelFileError
+        typer.echo(f"forebay: cannot write {error.filename or 'the result'}: {error.strerror or error}", err=True)
+        raise typer.Exit(exit_codes.CANNOT_WRITE) from None
 
 
 @contextlib.contextmanager

@@ -57,6 +57,7 @@ def stream(
 
     headers = headers_or_exit("inference", restricted_protocol)
     forebay.tune_process()  # before anything imports grpc
+    from service.cli.clip_writer import CannotWriteError
     from service.cli.server_process import ServerStartError
     from service.cli.stream_output import open_output
     from service.cli.video import SourceError, open_source
@@ -82,6 +83,8 @@ def stream(
         code = _fail(str(error), exit_codes.UNAVAILABLE)
     except forebay.ForebayError as error:
         code = _fail(*_explained(error))
+    except CannotWriteError as error:
+        code = _fail(str(error), exit_codes.CANNOT_WRITE)
     except (ValueError, OSError) as error:
         code = _fail(str(error), exit_codes.USAGE)
     raise typer.Exit(code)

@@ -41,7 +41,7 @@ def trace(
         output.write_bytes(content)
     except OSError as error:
         typer.echo(f"forebay: cannot write {output}: {error.strerror}", err=True)
-        raise typer.Exit(exit_codes.FAILED) from None
+        raise typer.Exit(exit_codes.CANNOT_WRITE) from None
     if is_json:
         typer.echo(json.dumps({"path": str(output), "events": events, "bytes": len(content)}))
     else:

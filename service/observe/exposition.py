@@ -189,6 +189,9 @@ def _spans(text: Text, tracing: Tracing | None) -> None:
         text.family(
             "forebay_spans_dropped_total", "counter", "Frames and batches that became no span", [({}, tracing.dropped)]
         )
+        text.family(
+            "forebay_spans_undelivered_total", "counter", "Spans that no collector took", [({}, tracing.undelivered)]
+        )
 
 
 def _server(text: Text, server: ServerGauges) -> None:

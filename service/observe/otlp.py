@@ -17,8 +17,8 @@ import structlog
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -33,6 +33,32 @@ COMPLAINT_INTERVAL_S = 60.0  # the library complains at every try
 _NOWHERE = Context()
 
 
+class CountingExporter(SpanExporter):
+    """Counts the spans that another exporter could not deliver. Thread: the library's; `undelivered` is read on any."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self.undelivered = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send spans. Blocks: while the exporter tries."""
+        result = SpanExportResult.FAILURE
+        try:
+            result = self._exporter.export(spans)
+        finally:
+            if result is not SpanExportResult.SUCCESS:
+                self.undelivered += len(spans)
+        return result
+
+    def shutdown(self) -> None:
+        """End the exporter."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """See the library."""
+        return self._exporter.force_flush(timeout_millis)
+
+
 class OtlpSink:
     """Implements service.observe.spans.SpanSink.
 
@@ -40,15 +66,28 @@ class OtlpSink:
         processor: takes spans that have ended.
         clock: the service's, whose instants spans have.
         wall_ns: nanoseconds since 1970 now.
+        exporter: whose losses are counted, if it is known.
     """
 
-    def __init__(self, processor: SpanProcessor, clock: Clock, wall_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        processor: SpanProcessor,
+        clock: Clock,
+        wall_ns: Callable[[], int] = time.time_ns,
+        exporter: CountingExporter | None = None,
+    ) -> None:
+        self._exporter = exporter
         self._clock = clock
         self._wall_ns = wall_ns
         self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("forebay", metadata.version("forebay"))
         self._propagator = TraceContextTextMapPropagator()
+
+    @property
+    def undelivered(self) -> int:
+        """Spans that the collector did not get."""
+        return 0 if self._exporter is None else self._exporter.undelivered
 
     def emit(self, span: Span, links: Sequence[SpanContext]) -> SpanContext | None:
         """Take a span with its children; None if the library's sampler, or the client's, says no."""
@@ -91,7 +130,8 @@ def open_sink(clock: Clock) -> OtlpSink:
     library_log = logging.getLogger("opentelemetry")
     library_log.propagate = False
     library_log.handlers = [_Complaints(clock)]
-    return OtlpSink(BatchSpanProcessor(OTLPSpanExporter()), clock)
+    exporter = CountingExporter(OTLPSpanExporter())
+    return OtlpSink(BatchSpanProcessor(exporter), clock, exporter=exporter)
 
 
 def _resource() -> Resource:

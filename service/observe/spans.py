@@ -116,6 +116,11 @@ class Tracing:
             forgotten, _ = self._known.popitem(last=False)
             self._emitted.pop(forgotten, None)
 
+    @property
+    def undelivered(self) -> int:
+        """Spans that were made and did not reach the collector; 0 where the sink does not count them."""
+        return getattr(self._sink, "undelivered", 0)
+
     def tick(self) -> None:
         """Make the spans that are due."""
         frames, self._frames = self._frames, []

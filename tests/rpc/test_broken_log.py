@@ -112,6 +112,37 @@ async def test_a_ready_line_that_nobody_reads_keeps_nobody_waiting(tmp_path):
             assert await server.end() == exit_codes.OK
 
 
+@pytest.mark.parametrize("kind", ["closed", "full disk", "reader gone"])
+@on_loop
+async def test_a_ready_line_of_several_servers_that_cannot_be_written_ends_them_all(tmp_path, kind):
+    flags = ("--model-repository", simulated(tmp_path), "--processes", "2")
+    with broken(kind) as descriptor:
+        async with serve(*flags, stdout=descriptor) as server:
+            assert await server.wait() == exit_codes.CANNOT_WRITE
+    assert server.errors.count("forebay: cannot write the ready line") == 1
+    assert server.errors.count('"event": "stopping"') == 2
+    assert "Traceback" not in server.errors
+
+
+@pytest.mark.parametrize("more", [("--supervise",), ("--processes", "2")])
+@pytest.mark.parametrize("kind", KINDS)
+@on_loop
+async def test_those_that_watch_over_servers_need_no_log_either(tmp_path, kind, more):
+    with broken(kind) as descriptor:
+        async with serve("--model-repository", simulated(tmp_path), *more, stderr=descriptor) as server:
+            address = await server.wait_ready()
+            if more == ("--supervise",):
+                os.kill(server.ready["pid"], signal.SIGKILL)
+                address = await server.wait_ready()  # what is said about it waits for nobody
+            async with grpc.aio.insecure_channel(address) as channel:
+                stream = RawStream(channel)
+                await stream.send_open()
+                await stream.send(1)
+                await stream.half_close()
+                assert [result.status.code for result in await stream.results()] == [pb.STATUS_OK]
+            assert await server.end() == exit_codes.OK
+
+
 @pytest.mark.parametrize("streams", [{"stdout": None, "stderr": None}, {"stdout": None}])
 @on_loop
 async def test_no_standard_output_at_all_is_a_code(tmp_path, streams):

@@ -46,7 +46,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_before_anything_is_played(t
     (tmp_path / "file").write_text("")
     flags = ["--out", tmp_path / "file" / "out"]
     done = subprocess.run(command(*flags), check=False, cwd=ROOT, capture_output=True, text=True, timeout=HANG_GUARD_S)
-    assert done.returncode == exit_codes.USAGE
+    assert done.returncode == exit_codes.CANNOT_WRITE
     assert done.stderr.count("\n") == 1
     assert "--out" in done.stderr
 

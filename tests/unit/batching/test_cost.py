@@ -3,11 +3,13 @@
 import math
 import os
 import random
+import resource
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from engines.errors import ExecutionError
 from service.batching.calibrate import LIMIT_NS, MOST_RUNS, calibrate, obtain_table, still_holds
@@ -131,6 +133,16 @@ def test_disk_that_cannot_be_written_is_no_error(tmp_path):
     assert not save_table(tmp_path / "file" / "t.json", table())
 
 
+def test_a_full_disk_keeps_no_half_table(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        assert not save_table(tmp_path / "t.json", table())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_calibration_stops_at_three_stable_runs_of_a_size():
     executor = Executor(clock := ManualClock())
     measured = calibrate(executor, (1, 8), clock)
@@ -179,6 +191,14 @@ def test_size_that_the_engine_refuses_is_named():
     clock = ManualClock()
     with pytest.raises(CostTableError, match="16 rows"):
         calibrate(Executor(clock, refuses_above=8), (1, 8, 16), clock)
+
+
+def test_table_that_cannot_be_kept_is_a_warning(tmp_path):
+    (tmp_path / "file").write_text("")
+    clock = ManualClock()
+    with capture_logs() as logs:
+        obtain_table(tmp_path / "file" / "t.json", IDENTITY, Executor(clock), (1, 2), clock)
+    assert [(line["log_level"], line["model"]) for line in logs] == [("warning", IDENTITY.model)]
 
 
 def test_kept_table_is_used_again_after_a_check(tmp_path):

@@ -5,11 +5,11 @@ import logging
 import threading
 
 import pytest
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from service.log import configure_logs
-from service.observe.otlp import COMPLAINT_INTERVAL_S, OtlpSink, open_sink
+from service.observe.otlp import COMPLAINT_INTERVAL_S, CountingExporter, OtlpSink, open_sink
 from service.observe.spans import Span
 from service.observe.tracing import TracingError, open_tracing
 from service.standard_error import STANDARD_ERROR
@@ -74,3 +74,19 @@ def test_complaints_are_one_line_of_ours_a_minute(monkeypatch, clock, capfd):
         ("traces are not delivered", 49),
     ]
     assert told[0]["detail"] == "the collector is away\n at collector:4317"
+
+
+class Away(SpanExporter):
+    def export(self, spans):
+        return SpanExportResult.FAILURE
+
+    def shutdown(self):
+        pass
+
+
+def test_spans_that_no_collector_takes_are_counted(clock):
+    counted = CountingExporter(Away())
+    sink = OtlpSink(SimpleSpanProcessor(counted), clock, exporter=counted)
+    for _ in range(3):
+        sink.emit(Span("frame", 10, 20), ())
+    assert sink.undelivered == 3
