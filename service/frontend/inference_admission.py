@@ -7,8 +7,9 @@ from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from service.clock import Clock
-from service.errors import DeadlineExpiredError, Outcome, ServiceError
+from service.errors import DeadlineExpiredError
 from service.frontend.inference_codec import Call
+from service.frontend.inference_errors import counted_outcome
 from service.frontend.inference_inputs import frame_of
 from service.models.version import ModelVersion
 from service.observe.journal import RequestJournal, TraceContext
@@ -92,10 +93,10 @@ def admit(
         raise
 
 
-def refused(version: ModelVersion, received_ns: int, error: Exception, trace: TraceContext | None) -> None:
-    """Count a call that was checked and ended before it became a request."""
-    outcome = error.outcome if isinstance(error, ServiceError) else Outcome.INTERNAL
-    version.statistics.refuse(outcome)
+def refused(version: ModelVersion, received_ns: int, error: BaseException, trace: TraceContext | None) -> None:
+    """Count a call that was read for a version and ended before it became a request."""
+    outcome = counted_outcome(error)
+    version.statistics.refuse(outcome, received_ns)
     if version.requests is not None:
         version.requests.refused(received_ns, outcome, trace)
 

@@ -3,6 +3,8 @@
 Clients match on both, so the texts that Triton has are its own; what only Forebay has says how to mend it.
 """
 
+import asyncio
+
 import grpc
 import structlog
 
@@ -37,6 +39,14 @@ INFERENCE_STATUS: dict[Outcome, grpc.StatusCode] = {
 }
 """Outcome of a request -> the status of its RPC."""
 
+_OUTCOME_BY_STATUS: dict[grpc.StatusCode, Outcome] = {
+    grpc.StatusCode.INVALID_ARGUMENT: Outcome.INVALID,
+    grpc.StatusCode.NOT_FOUND: Outcome.NOT_FOUND,
+    grpc.StatusCode.UNIMPLEMENTED: Outcome.UNSUPPORTED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Outcome.OVERLOADED,
+}
+"""What an answer that only this protocol has counts as; INTERNAL for the rest."""
+
 UNKNOWN_ID = "<id_unknown>"
 MAX_ID_SHOWN = 128  # a status travels in headers, of which gRPC takes 8 KiB
 
@@ -53,6 +63,17 @@ class InferenceError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+def counted_outcome(error: BaseException) -> Outcome:
+    """Return what a request counts as that ended with an exception."""
+    if isinstance(error, ServiceError):
+        return error.outcome
+    if isinstance(error, asyncio.CancelledError):
+        return Outcome.CANCELLED
+    if isinstance(error, InferenceError):
+        return _OUTCOME_BY_STATUS.get(error.code, Outcome.INTERNAL)
+    return Outcome.INTERNAL
 
 
 def status_of(error: ServiceError | InferenceError, request_id: str = "", *, is_timed: bool = False) -> InferenceError:

@@ -7,12 +7,14 @@ from typing import Protocol
 import grpc
 
 from service.errors import UnknownModelError
+from service.frontend.inference_admission import refused
 from service.frontend.inference_codec import Call, RegionView, fill
 from service.frontend.inference_errors import InferenceError
 from service.frontend.inference_face import ModelFace, face_of
 from service.frontend.inference_form import CallForm, RegionRange, read_form
 from service.frontend.inference_wire import InferMessage
 from service.models.version import ModelVersion
+from service.observe.journal import TraceContext
 
 FindModel = Callable[[str, str], ModelVersion]
 KnownVersions = Callable[[str], Collection[str] | None]
@@ -78,8 +80,16 @@ class ModelLookup:
         """Return what clients see of a version that is ready. Raises InferenceError."""
         return face_of(self.find(name, version))
 
-    def check(self, message: InferMessage, peer: str) -> tuple[ModelVersion, Call]:
+    def check(
+        self, message: InferMessage, peer: str, received_ns: int, trace: TraceContext | None = None
+    ) -> tuple[ModelVersion, Call]:
         """Return the version, which stays open until its `end_use`, and the checked call, until its `release`.
+
+        Args:
+            message: the request.
+            peer: who sent it.
+            received_ns: when it was read; with `trace`, for counting it if it is refused.
+            trace: that its client sent.
 
         Raises:
             InferenceError, InvalidRequestError: nothing is kept open then.
@@ -97,8 +107,9 @@ class ModelLookup:
                 form = read_form(message.request, len(message.raws), face, message.contents)
                 self._keep(key, form)
             call = fill(form, message, partial(self.memory.locate, peer=peer))
-        except BaseException:
+        except BaseException as error:
             version.end_use()
+            refused(version, received_ns, error, trace)
             raise
         return version, call
 

@@ -119,9 +119,10 @@ class InferenceServicer:
         try:
             message = parse(data)
             request_id = message.request_id
-            version, call = self._lookup.check(message, peer)
+            trace = self._trace_of(context)
+            version, call = self._lookup.check(message, peer, received_ns, trace)
             try:
-                completion = await self._execute(call, version, context, peer, received_ns)
+                completion = await self._execute(call, version, context, peer, received_ns, trace)
             finally:
                 version.end_use()
             make = partial(encode, call, completion)
@@ -134,7 +135,13 @@ class InferenceServicer:
                 call.release()
 
     async def _execute(
-        self, call: Call, version: ModelVersion, context: Context, peer: str, received_ns: int
+        self,
+        call: Call,
+        version: ModelVersion,
+        context: Context,
+        peer: str,
+        received_ns: int,
+        trace: TraceContext | None,
     ) -> Completion:
         done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
 
@@ -143,7 +150,6 @@ class InferenceServicer:
             if not done.done():  # else the client has gone
                 done.set_result(completion)
 
-        trace = self._trace_of(context)
         is_quick = call.form.is_light or is_light(call, version)
         frame = None if is_quick else await self._frame_of(call, version, peer, received_ns, trace)
         request = admit(
@@ -172,7 +178,7 @@ class InferenceServicer:
         """Have a worker put the inputs where the pipeline finds them. Raises as `frame_of` does."""
         try:
             return await self._work.start(peer, partial(frame_of, call, version), lambda frame: frame.release())
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             refused(version, received_ns, error, trace)
             raise
 

@@ -128,7 +128,7 @@ class InferStream:
         try:
             message = parse(data)
             entry.request_id = message.request_id
-            entry.version, entry.call = self._lookup.check(message, self._name)
+            entry.version, entry.call = self._lookup.check(message, self._name, received_ns, self._trace)
         except Exception as error:  # noqa: BLE001 - whatever it is ends this request, not the stream
             line = (_model_name(message), "")
             self._lines.setdefault(line, deque()).append(entry)
@@ -147,6 +147,9 @@ class InferStream:
         assert call is not None and version is not None  # noqa: S101, PT018 - for mypy: it was checked
         try:
             frame = await self._work.start(self, partial(frame_of, call, version), lambda frame: frame.release())
+        except asyncio.CancelledError as error:
+            refused(version, received_ns, error, self._trace)
+            raise
         except Exception as error:  # noqa: BLE001 - the same
             refused(version, received_ns, error, self._trace)
             self._answer(line, entry, self._status(entry, error))

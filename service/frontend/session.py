@@ -155,9 +155,9 @@ class Session:
         except ServiceError as error:
             if error.scope == "session":  # our bug: the stream ends, and its handler logs why
                 raise
-            self._answer(entry, error)
+            self._refuse(entry, error)
         except Exception as error:  # noqa: BLE001 - whatever it is ends this frame, not the stream
-            self._answer(entry, _unforeseen(error))
+            self._refuse(entry, _unforeseen(error))
 
     def stop_reading(self) -> None:
         """The client half-closed, or the server stops listening: answer what was read, then finish."""
@@ -175,8 +175,10 @@ class Session:
         self._outbox.clear()
         self._kept = None
         self.outcomes[RequestCancelledError.outcome] += len(unanswered)
+        statistics = self.config.version.statistics
         for _, request, _ in self._line.take_waiting():
             request.frame.release()
+            statistics.refuse(Outcome.CANCELLED, request.arrival_ns)
         for request in requests:
             request.is_cancelled = True
         # Every request named holds a permit, which bounds the cancellations in the former's inbox.
@@ -303,6 +305,7 @@ class Session:
         error = SupersededError("a newer frame of this stream arrived before this one was decoded")
         for _, request, _ in self._line.take_waiting():
             request.frame.release()
+            self.config.version.statistics.refuse(error.outcome, request.arrival_ns)
             request.on_completion(Completion(request, error=error))
 
     def decode(self, request: Request, payload: memoryview) -> None:
@@ -313,6 +316,7 @@ class Session:
         except Exception as error:  # noqa: BLE001 - whatever it is ends this frame, not the worker
             request.frame.release()
             known = error if isinstance(error, ServiceError) else _unforeseen(error)
+            self.config.version.statistics.refuse(known.outcome, request.arrival_ns)
             self._sink.post([Completion(request, error=known)])
             return
         now_ns = self._clock.now_ns()
@@ -354,6 +358,11 @@ class Session:
             )
         if not self._is_abandoned:
             self._answer(entry, completion)
+
+    def _refuse(self, entry: Entry, error: ServiceError) -> None:
+        """End a frame before it comes to the former, which counts what does."""
+        self.config.version.statistics.refuse(error.outcome, entry.timeline.received_ns)
+        self._answer(entry, error)
 
     def _answer(self, entry: Entry, answer: Completion | ServiceError) -> None:
         entry.answer = answer

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from service.clock import Clock
 from service.errors import Outcome
 from service.observe.pictures import PictureSlot
+from service.observe.statistics import outcome_of
 from service.request import Completion, Timeline
 
 MAX_FRAMES = 65_536  # a second at 65,000 frames; 12 MB if it were ever full
@@ -126,8 +127,9 @@ class RequestJournal:
         """Note a request that is about to be answered."""
         request = completion.request
         request.timeline.built_ns = self._clock.now_ns()
-        outcome = None if completion.error is None else completion.error.outcome
-        self._journal.frames.append((self._open(), request.timeline, outcome, request.deadline_ns, 0, trace))
+        outcome = outcome_of(completion)
+        told = None if outcome is Outcome.OK else outcome
+        self._journal.frames.append((self._open(), request.timeline, told, request.deadline_ns, 0, trace))
 
     def refused(self, received_ns: int, outcome: Outcome, trace: TraceContext | None = None) -> None:
         """Note a request that was refused before it came to the former."""

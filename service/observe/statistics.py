@@ -1,7 +1,9 @@
 """What one model version has done so far: counts and durations, as ModelStatistics and the nv_inference_* metrics tell.
 
-Every completion of a version passes through its `CountingSink` on the way to the event loop, so that frames and
-Triton requests are counted alike, once each, in one place. A post of executed requests is one batch.
+One rule for frames and Open Inference requests: whatever was read for a version that serves counts once, as a success
+if its client got outputs, else as a failure of one reason. What comes to the former ends as a completion and passes
+through the version's `CountingSink` on the way to the event loop; what ends before it does is counted by `refuse`, by
+whoever ends it. What the client gave up is CANCELED, executed or not. A post of executed requests is one batch.
 
 Thread: any; one lock per version, taken once per post.
 """
@@ -104,12 +106,13 @@ class VersionStatistics:
                     rows += request.size
                     times = timeline
                 total_ns = now_ns - (timeline.received_ns or request.arrival_ns)
-                if completion.error is None:
+                outcome = outcome_of(completion)
+                if outcome is Outcome.OK:
                     successes += 1
                     success_ns += total_ns
                     queue_ns += max(0, timeline.formed_ns - request.arrival_ns)
                 else:
-                    self._count_failure(completion.error.outcome, total_ns)
+                    self._count_failure(outcome, total_ns)
             if times is not None:
                 self._count_batch(rows, times)
                 self._count_successes(successes, success_ns, queue_ns, times)
@@ -119,10 +122,11 @@ class VersionStatistics:
         with self._lock:
             self._counts = Counts()
 
-    def refuse(self, outcome: Outcome) -> None:
-        """Count a request that was refused before it came to the former."""
+    def refuse(self, outcome: Outcome, received_ns: int) -> None:
+        """Count a request that was read at `received_ns` and ended before it came to the former."""
+        total_ns = self._clock.now_ns() - received_ns
         with self._lock:
-            self._count_failure(outcome, 0)
+            self._count_failure(outcome, total_ns)
 
     def snapshot(self) -> Counts:
         """Return a copy."""
@@ -161,6 +165,13 @@ class VersionStatistics:
         counts.compute_input.add(successes * times.h2d_ns, successes)
         counts.compute_infer.add(successes * times.execute_ns, successes)
         counts.compute_output.add(successes * times.d2h_ns, successes)
+
+
+def outcome_of(completion: Completion) -> Outcome:
+    """Return how a request ended: one whose client has left is cancelled, though it was executed."""
+    if completion.error is not None:
+        return completion.error.outcome
+    return Outcome.CANCELLED if completion.request.is_cancelled else Outcome.OK
 
 
 class CountingSink:

@@ -17,6 +17,7 @@ from service.frontend.frames_codec import FrameMessage
 from service.frontend.opening import StreamConfig, accept_open
 from service.frontend.session import Session
 from service.models.description import ImageInput, ModelDescription, Task
+from service.observe.statistics import VersionStatistics
 from service.request import Completion, Delivery, Feasibility, Request
 from service.settings import ServeSettings
 from tests.support.clock import ManualClock
@@ -158,6 +159,7 @@ class ManualVersion:
         latency_budget_ms: float | None = None,
     ) -> None:
         self.name, self.version = "m", "1"
+        self.statistics = VersionStatistics(clock)
         self.specs = specs or specs_of()
         self.description = ModelDescription(
             "m",

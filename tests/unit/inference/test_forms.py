@@ -18,6 +18,8 @@ from service.frontend.inference_wire import parse
 from service.models.completion import complete
 from service.models.config_text import parse_config
 from service.models.description import ModelDescription
+from service.observe.statistics import VersionStatistics
+from tests.support.clock import ManualClock
 
 
 class Version:
@@ -30,6 +32,7 @@ class Version:
         description = ModelDescription("m", "simulated", None, config=parse_config(text, "m/config.pbtxt"))
         self.description = complete(description, self.specs)
         self.users = 0
+        self.statistics, self.requests = VersionStatistics(ManualClock()), None
 
     def end_use(self):
         self.users -= 1
@@ -62,7 +65,7 @@ def lookup_of(models):
 
 
 def form_of(lookup, data):
-    version, call = lookup.check(parse(data), "peer")
+    version, call = lookup.check(parse(data), "peer", 0)
     version.end_use()
     return call.form
 
@@ -82,7 +85,7 @@ def test_a_version_that_took_over_checks_anew():
     assert (first.face.version, second.face.version) == ("1", "2")
     models.serving = Version((5,), "3")
     with pytest.raises(InvalidRequestError, match=r"Expected \[-1,5\], got \[1,3\]"):
-        lookup.check(parse(data_of(3)), "peer")
+        lookup.check(parse(data_of(3)), "peer", 0)
     assert models.serving.users == 0
 
 
@@ -92,11 +95,11 @@ def test_a_version_that_is_named_stays_named():
     form_of(lookup, data_of(3, version="1"))
     models.serving = Version((3,), "2")
     with pytest.raises(InferenceError, match="version 1 is not at ready state"):
-        lookup.check(parse(data_of(3, version="1")), "peer")
+        lookup.check(parse(data_of(3, version="1")), "peer", 0)
 
 
 def test_keys_of_streams_live_as_long_as_somebody_has_them():
-    _, call = lookup_of(Models(Version((3,)))).check(parse(data_of(3)), "peer")
+    _, call = lookup_of(Models(Version((3,)))).check(parse(data_of(3)), "peer", 0)
     keys = StreamKeys(are_ordered=True)
     first = keys.get("peer", call)
     assert keys.get("peer", call) is first
@@ -109,7 +112,7 @@ def test_keys_of_streams_live_as_long_as_somebody_has_them():
 def test_independent_calls_of_a_client_share_one_unordered_key_whatever_they_say():
     lookup = lookup_of(Models(Version((3,))))
     keys = StreamKeys(are_ordered=False)
-    calls = [lookup.check(parse(data_of(3, rows=rows)), "peer")[1] for rows in (1, 2)]
+    calls = [lookup.check(parse(data_of(3, rows=rows)), "peer", 0)[1] for rows in (1, 2)]
     first, second = (keys.get("peer", call) for call in calls)
     assert first is second
     assert not first.is_ordered
@@ -119,7 +122,7 @@ def test_independent_calls_of_a_client_share_one_unordered_key_whatever_they_say
 @pytest.mark.parametrize("parameter", [{"sequence_id": "7"}, {"stream": "door"}, {"delivery": "latest"}])
 def test_requests_of_one_sequence_or_stream_and_latest_ones_are_ordered(parameter):
     lookup = lookup_of(Models(Version((3,))))
-    _, call = lookup.check(parse(data_of(3, **parameter)), "peer")
+    _, call = lookup.check(parse(data_of(3, **parameter)), "peer", 0)
     assert StreamKeys(are_ordered=False).get("peer", call).is_ordered
 
 
@@ -137,7 +140,7 @@ def test_data_of_another_size_are_refused_with_every_request():
     request = pb.ModelInferRequest.FromString(data_of(3))
     request.raw_input_contents[0] = b"12345678"
     with pytest.raises(InvalidRequestError, match="Expected 12, got 8"):
-        lookup.check(parse(request.SerializeToString()), "peer")
+        lookup.check(parse(request.SerializeToString()), "peer", 0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,244 @@
+"""Every way a frame or a request can end, over every protocol, is one number in every place that counts.
+
+ModelStatistics, nv_inference_request_failure by reason, forebay_frames_total by outcome, and the live page's table must
+say the same, whoever ended it: the admission, the former, the engine, or the client that left.
+"""
+
+import numpy as np
+import pytest
+
+from engines.device_simulated import FaultPlan
+from engines.errors import ExecutionError
+from forebay.wire import frames_pb2, inference_pb2
+from tests.rpc.test_inference_statistics import get, samples
+from tests.rpc.test_observe import Watcher
+from tests.support.inference import request_of, stub_of
+from tests.support.loops import on_loop
+from tests.support.real_server import ROW_BYTES, SimulatedDevices, eventually, real_server, simulated
+
+EVERY = {"delivery": frames_pb2.DELIVERY_EVERY}
+LATEST = {"delivery": frames_pb2.DELIVERY_LATEST}
+
+
+def rows(**parameters):
+    return request_of("sim", input=np.zeros((1, ROW_BYTES), np.uint8), parameters=parameters)
+
+
+class Frames:
+    """A stream of frames."""
+
+    model = "sim"
+
+    def __init__(self, running):
+        self.running = running
+        self._seq = 0
+        self._stream = None
+
+    async def send(self, payload=None, **parameters):
+        if self._stream is None:
+            delivery = LATEST if parameters.pop("delivery", None) == "latest" else EVERY
+            self._stream = await self.running.open(model=self.model, **delivery)
+        parameters.pop("delivery", None)
+        self._seq += 1
+        fields = {"latency_budget_ms": parameters["latency_budget_ms"]} if parameters else {}
+        await self._stream.send(self._seq, payload, **fields)
+
+    async def send_wrong(self):
+        await self.send(b"short")
+
+    async def answers(self, count):
+        await self._stream.results(count)
+
+    async def leave(self):
+        if self._stream is not None:
+            self._stream.call.cancel()
+
+
+class Unary:
+    """Requests, each a call."""
+
+    def __init__(self, running):
+        self._stub = stub_of(running)
+        self._calls = []
+
+    async def send(self, payload=None, **parameters):
+        self._calls.append(self._stub.ModelInfer(rows(**parameters)))
+
+    async def send_wrong(self):
+        request = rows()
+        request.raw_input_contents[0] = b"short"
+        self._calls.append(self._stub.ModelInfer(request))
+
+    async def answers(self, count):
+        for _ in range(count):
+            await self._calls.pop(0).code()
+
+    async def leave(self):
+        for call in self._calls:
+            call.cancel()
+
+
+class Stream:
+    """Requests in one stream."""
+
+    def __init__(self, running):
+        self._call = stub_of(running).ModelStreamInfer()
+
+    async def send(self, payload=None, **parameters):
+        await self._call.write(rows(**parameters))
+
+    async def send_wrong(self):
+        request = rows()
+        request.raw_input_contents[0] = b"short"
+        await self._call.write(request)
+
+    async def answers(self, count):
+        for _ in range(count):
+            await self._call.read()
+
+    async def leave(self):
+        self._call.cancel()
+
+
+async def ok(client, running):
+    for _ in range(3):
+        await client.send()
+    await client.answers(3)
+
+
+async def invalid(client, running):
+    await client.send_wrong()
+    await client.answers(1)
+
+
+async def failed(client, running, devices):
+    devices.devices[0].arm(FaultPlan(fail={("execute", 1): ExecutionError("as the test asks")}))
+    for _ in range(3):
+        await client.send()
+    await client.answers(3)
+
+
+async def expired_at_admission(client, running):
+    await client.send(latency_budget_ms=0.0)
+    await client.answers(1)
+
+
+async def overloaded(client, running):
+    """The server has two permits."""
+    running.hold()
+    for _ in range(2):
+        await client.send()
+    await eventually(lambda: running.server.permits.taken_count == 2)
+    await client.send()
+    await eventually(lambda: running.version().statistics.snapshot().fail.count == 1)
+    running.release()
+    await client.answers(3)
+
+
+async def superseded(client, running):
+    """How many are replaced is up to how many were bound when the next one came."""
+    running.hold()
+    for _ in range(8):
+        await client.send(delivery="latest")
+    await eventually(lambda: running.version().statistics.snapshot().fail.count > 0)
+    running.release()
+    await client.answers(8)
+
+
+async def cancelled(client, running):
+    """Some are in the pipeline, others wait, when the client leaves."""
+    running.hold()
+    for _ in range(6):
+        await client.send()
+    await eventually(lambda: in_hand(running) == 6)
+    await client.leave()
+    await eventually(lambda: running.version().statistics.snapshot().fail.count > 0)
+    running.release()
+    await eventually(lambda: running.version().statistics.snapshot().fail.count == 6)
+
+
+def in_hand(running):
+    """Requests that came to the former and have not ended; a batch is one of them."""
+    numbers = running.version().former.statistics()
+    return numbers.pending_requests + numbers.in_flight
+
+
+CASES = {
+    ok: ({}, {"ok": 3}, {}),
+    invalid: ({}, {"invalid": 1}, {"OTHER": 1}),
+    failed: ({}, {"ok": 2, "failed": 1}, {"BACKEND": 1}),
+    expired_at_admission: ({}, {"expired": 1}, {"REJECTED": 1}),
+    overloaded: ({"permits": 2}, {"ok": 2, "overloaded": 1}, {"REJECTED": 1}),
+    superseded: ({}, {"ok": 8, "superseded": 0}, {}),
+    cancelled: ({}, {"cancelled": 6}, {"CANCELED": 6}),
+}
+NEVER = {
+    (superseded, Unary): "calls have no order among each other, so none replaces another",
+    (overloaded, Stream): "a stream has at most half of the permits",
+}
+
+
+async def told(running):
+    """Successes and failures in all by ModelStatistics; failures by reason; outcomes; the live page's numbers."""
+    (told,) = (await stub_of(running).ModelStatistics(inference_pb2.ModelStatisticsRequest(name="sim"))).model_stats
+    stats = told.inference_stats
+    _, text = await get(running.server.admin_address)
+    values = samples(text)
+    labels = 'model="sim",version="1"'
+    reasons = {
+        reason: values[f'nv_inference_request_failure{{model="sim",reason="{reason}",version="1"}}']
+        for reason in ("REJECTED", "CANCELED", "BACKEND", "OTHER")
+    }
+    outcomes = {
+        name.partition('outcome="')[2].partition('"')[0]: value
+        for name, value in values.items()
+        if name.startswith("forebay_frames_total{") and 'model="sim"' in name and value
+    }
+    successes = values[f"nv_inference_request_success{{{labels}}}"]
+    assert (stats.success.count, stats.fail.count) == (successes, sum(reasons.values()))
+    return {reason: count for reason, count in reasons.items() if count}, outcomes, successes
+
+
+async def page_of(running):
+    """What the live page's table says of the streams that are open."""
+    watcher = await Watcher.open(running.server.admin_address)
+    try:
+        while True:
+            name, event = await watcher.next()
+            if name == "state":
+                keys = ("ok", "superseded", "expired", "other")
+                return {key: sum(stream[key] for stream in event["streams"]) for key in keys}
+    finally:
+        await watcher.close()
+
+
+@pytest.mark.parametrize("protocol", [Frames, Unary, Stream])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+@on_loop
+async def test_whatever_ends_is_one_number_everywhere(tmp_path, case, protocol):
+    settings, outcomes, reasons = CASES[case]
+    if (case, protocol) in NEVER:
+        pytest.skip(NEVER[case, protocol])
+    simulated(tmp_path, max_batch_size=1)
+    devices = SimulatedDevices()
+    async with real_server(tmp_path, devices=devices, admin_address="127.0.0.1:0", **settings) as running:
+        client = protocol(running)
+        await (case(client, running, devices) if case is failed else case(client, running))
+        if case is superseded:
+            replaced = running.version().statistics.snapshot().failures["REJECTED"]
+            assert replaced > 0
+            outcomes, reasons = {"ok": 8 - replaced, "superseded": replaced}, {"REJECTED": replaced}
+        for _ in range(100):  # the observer takes note when it is asked; what ends with a stream, when that has closed
+            counts = await told(running)
+            if sum(counts[1].values()) == sum(outcomes.values()):
+                break
+        assert counts == (reasons, outcomes, outcomes.get("ok", 0))
+        if case is not cancelled:  # its stream has gone from the table
+            other = {name: count for name, count in outcomes.items() if name not in ("ok", "superseded", "expired")}
+            assert await page_of(running) == {
+                "ok": outcomes.get("ok", 0),
+                "superseded": outcomes.get("superseded", 0),
+                "expired": outcomes.get("expired", 0),
+                "other": sum(other.values()),
+            }
+        await client.leave()
