@@ -96,6 +96,9 @@ class ServeSettings(BaseSettings):
     allow_compression: bool = Field(
         default=False, description="clients may compress messages; max_message_bytes holds for what they inflate to"
     )
+    compression_bytes_per_s: int = Field(
+        64 << 20, ge=1 << 20, le=1 << 40, description="allow_compression: most bytes of one connection, inflated"
+    )
     max_image_pixels: Count = Field(50_000_000, description="largest picture accepted, width times height")
     worker_threads: int = Field(0, ge=0, le=256, description="decoding and results; 0: one per core, at most 8")
     intra_op_threads: int = Field(1, ge=0, le=256, description="ONNX Runtime threads per instance; 0: all cores")

@@ -30,6 +30,7 @@ from service.frontend.calls import CallTasks, cut, trace_context, trace_id
 from service.frontend.frames_codec import STREAM_STATUS, parse_client_message, tensor_spec
 from service.frontend.opening import FindModel, StreamConfig, accept_open
 from service.frontend.outgoing import Outgoing
+from service.frontend.pace import Pace
 from service.frontend.session import Session
 from service.models.version import ModelVersion
 from service.observe.journal import Journal
@@ -158,6 +159,7 @@ class FramesServicer:
         self._calls = calls
         self._journal = journal
         self._next_session_id: Callable[[], int] = itertools.count(1).__next__
+        self._pace = Pace(settings.compression_bytes_per_s, clock) if settings.allow_compression else None
         self._is_draining = False
         self.open_deadline_s = OPEN_DEADLINE_S
 
@@ -296,6 +298,8 @@ class FramesServicer:
                 stream.room.clear()
                 await stream.room.wait()
             data = None if writer.done() else await stream.read(context)
+            if data is not None and self._pace is not None:
+                await self._pace.wait(context.peer(), len(data))
             received_ns = self._clock.now_ns()
             if data is None:
                 return None

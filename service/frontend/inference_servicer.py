@@ -27,6 +27,7 @@ from service.frontend.inference_rpcs import ModelRpcs
 from service.frontend.inference_stream import InferStream
 from service.frontend.inference_wire import parse
 from service.frontend.outgoing import Outgoing
+from service.frontend.pace import Pace
 from service.models.version import ModelVersion
 from service.observe.journal import TraceContext
 from service.request import Completion, FrameBuffer
@@ -67,6 +68,7 @@ class InferenceServicer:
         self._settings = settings
         self._calls = calls
         self._keys = StreamKeys(are_ordered=False)
+        self._pace = Pace(settings.compression_bytes_per_s, clock) if settings.allow_compression else None
         self._is_draining = False
 
     def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
@@ -112,6 +114,8 @@ class InferenceServicer:
             await cut(context, self._calls, error.message)
 
     async def _infer(self, data: bytes, context: Context) -> bytes:
+        if self._pace is not None:
+            await self._pace.wait(context.peer(), len(data))
         received_ns = self._clock.now_ns()
         self._check_open()
         call: Call | None = None
@@ -228,6 +232,8 @@ class InferenceServicer:
             data = None if writer.done() else await reader.read(context)
             if data is None:
                 return
+            if self._pace is not None:
+                await self._pace.wait(context.peer(), len(data))
             heavy = stream.on_message(data, self._clock.now_ns(), deadline_ns)
             del data  # the next one may be long in coming
             if heavy is not None:

@@ -1,5 +1,7 @@
 """Compressed messages: 16 KB on the wire may be 16 MB for the server, which refuses them unless it is set to."""
 
+import asyncio
+
 import grpc
 import pytest
 
@@ -48,3 +50,35 @@ async def test_the_limit_of_a_message_holds_for_what_it_inflates_to(tmp_path, al
         assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "larger than max" in await call.details()
         assert await infer(request(), compression=algorithm)  # its connection goes on
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer", "frames"])
+@on_loop
+async def test_a_connection_that_sends_more_than_its_rate_waits_and_others_do_not(tmp_path, method):
+    large = 20 << 20  # at a MiB each second, what comes behind it waits for longer than this test lasts
+    limits = {"allow_compression": True, "compression_bytes_per_s": 1 << 20, "max_message_bytes": 1 << 30}
+    async with real_server(simulated(tmp_path), **limits) as running:
+        if method == "frames":
+            stream = await running.open()
+            await stream.send(1, bytes(large))
+            assert (await stream.result()).status.code
+            await stream.send(2)
+            waiting = asyncio.ensure_future(stream.result())
+        elif method == "ModelStreamInfer":
+            stream = running.channel.stream_stream(f"/inference.GRPCInferenceService/{method}")()
+            await stream.write(request(large))
+            assert await stream.read()
+            await stream.write(request())
+            waiting = asyncio.ensure_future(stream.read())
+        else:
+            infer = running.channel.unary_unary(INFER)
+            assert await infer(request(large)).code() is grpc.StatusCode.INVALID_ARGUMENT
+            waiting = asyncio.ensure_future(infer(request()).code())
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(running.address, options) as other:
+            assert await other.unary_unary(INFER)(request())
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        if method != "ModelInfer":
+            (stream.call if method == "frames" else stream).cancel()
