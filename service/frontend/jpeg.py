@@ -104,9 +104,9 @@ def _has_its_end(file: Buffer, head: Head, left_over: int) -> bool:
     Raises:
         InvalidRequestError: intervals are missing at the end, or the decoder has lost its place.
     """
+    if not head.restart_interval and _has_lost_its_place(file, head, left_over):
+        raise InvalidRequestError(CORRUPT)
     if not (head.restart_interval and head.is_single_scan):
-        if _has_lost_its_place(file, head, left_over):
-            raise InvalidRequestError(CORRUPT)
         return False
     missing = restarts_missing_at_end(file, head)
     if missing > 1 or (missing == 1 and left_over <= _MAX_STRAY_BYTES):

@@ -107,6 +107,14 @@ def without_restart(file, number):
     return file[:start] + file[start + 2 :]
 
 
+PROGRESSIVE_RESTARTS = encoded(None, cv2.IMWRITE_JPEG_RST_INTERVAL, 6, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+
+
+def _strays_before(file, marker):
+    head = file[: data_at(file)]
+    return head + file[len(head) :].replace(marker, STRAY + marker)
+
+
 STRAY = b"\x12\x34\x00\x56"
 TWENTY_RESTARTS = encoded(scene(160, 96), cv2.IMWRITE_JPEG_RST_INTERVAL, 3, cv2.IMWRITE_JPEG_QUALITY, 50)
 PLAIN = without(BASELINE, 0xE0)  # no JFIF, so that Adobe's marker counts
@@ -132,6 +140,10 @@ UNTOUCHED = {
     "stray bytes that libjpeg tells of at the end": (
         inserted(TWENTY_RESTARTS, restart_at(TWENTY_RESTARTS, 0), STRAY[:3]),
         TWENTY_RESTARTS,
+    ),
+    "stray bytes before restarts of several scans": (
+        _strays_before(PROGRESSIVE_RESTARTS, b"\xff\xd0"),
+        PROGRESSIVE_RESTARTS,
     ),
     "stray bytes before EOI": (inserted(BASELINE, len(BASELINE) - 2, STRAY * 3), BASELINE),
     "zeros before EOI": (inserted(BASELINE, len(BASELINE) - 2, bytes(500)), BASELINE),
