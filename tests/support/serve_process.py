@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from contextlib import asynccontextmanager
@@ -46,12 +45,14 @@ async def serve(*arguments, environment=None, stdout=asyncio.subprocess.PIPE, st
 
     `stdout` and `stderr` are as Popen's, but for None: the server has none.
     """
-    closed = [descriptor for descriptor, given in ((1, stdout), (2, stderr)) if given is None]
+    closed = [f"{descriptor}>&-" for descriptor, given in ((1, stdout), (2, stderr)) if given is None]
+    # A shell closes them: a preexec_fn would have Python fork, and what gRPC runs in a fork may crash before exec.
+    shell = ("/bin/sh", "-c", f'exec "$@" {" ".join(closed)}', "sh") if closed else ()
     process = await asyncio.create_subprocess_exec(
+        *shell,
         *(sys.executable, "-m", "service", "serve", "--address", "127.0.0.1:0", *map(str, arguments)),
         stdout=stdout,
         stderr=stderr,
-        preexec_fn=lambda: [os.close(descriptor) for descriptor in closed],
         env=environment,
         cwd=ROOT,
     )

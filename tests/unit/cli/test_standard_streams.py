@@ -1,6 +1,5 @@
 """Commands whose output cannot be written: one line and a code, nothing if the reader has gone, never a traceback."""
 
-import os
 import subprocess
 import sys
 
@@ -27,14 +26,15 @@ SEPARATE = "import os, sys; os.close(0); from service.cli.standard_streams impor
 
 def run(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
     """Exit code and both outputs; a stream that is None is closed."""
-    closed = [descriptor for descriptor, given in ((1, stdout), (2, stderr)) if given is None]
+    closed = [f"{descriptor}>&-" for descriptor, given in ((1, stdout), (2, stderr)) if given is None]
+    # A shell closes them: a preexec_fn would have Python fork, and what gRPC runs in a fork may crash before exec.
+    shell = ["/bin/sh", "-c", f'exec "$@" {" ".join(closed)}', "sh"] if closed else []
     done = subprocess.run(
-        [sys.executable, *arguments],
+        [*shell, sys.executable, *arguments],
         check=False,
         cwd=ROOT,
         stdout=stdout,
         stderr=stderr,
-        preexec_fn=lambda: [os.close(descriptor) for descriptor in closed],
         text=True,
         timeout=HANG_GUARD_S,
     )
