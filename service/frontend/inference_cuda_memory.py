@@ -21,7 +21,8 @@ from engines.errors import BackendUnavailableError, EngineError
 from engines.foreign_memory import HANDLE_BYTES, ForeignMemory
 from forebay.wire import inference_pb2 as pb
 from service.frontend.inference_errors import InferenceError
-from service.frontend.inference_regions import ClientRegions, Region, bad_registration, invalid, unknown
+from service.frontend.inference_region_errors import bad_registration, invalid, unknown
+from service.frontend.inference_regions import ClientRegions, Region
 from service.frontend.inference_rpcs import OfPeer, Rpc
 from service.frontend.messages import Bytes
 

@@ -1,17 +1,16 @@
 """From a request's model name and version to the version that serves it, with Triton's words for what is not there."""
 
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import Protocol
 
 import grpc
 
 from service.errors import UnknownModelError
 from service.frontend.inference_admission import refused
-from service.frontend.inference_codec import Call, RegionView, fill
+from service.frontend.inference_codec import Call, LocateRegion, fill
 from service.frontend.inference_errors import InferenceError
 from service.frontend.inference_face import ModelFace, face_of
-from service.frontend.inference_form import CallForm, RegionRange, read_form
+from service.frontend.inference_form import CallForm, read_form
 from service.frontend.inference_wire import InferMessage
 from service.models.version import ModelVersion
 from service.observe.journal import TraceContext
@@ -26,8 +25,8 @@ MAX_FORMS = 1024  # of at most 4 KiB each
 class RegionAccess(Protocol):
     """What requests need of shared memory."""
 
-    def locate(self, place: RegionRange, peer: str) -> RegionView:
-        """Return a range, unread, of a region that then stays open. Raises InferenceError if it is not the peer's."""
+    def reach(self, peer: str) -> LocateRegion:
+        """Return what finds the ranges of one request of a peer. Thread: the event loop's."""
         ...
 
 
@@ -106,7 +105,7 @@ class ModelLookup:
             if form is None or form.face is not face:
                 form = read_form(message.request, len(message.raws), face, message.contents)
                 self._keep(key, form)
-            call = fill(form, message, partial(self.memory.locate, peer=peer))
+            call = fill(form, message, self.memory.reach(peer))
         except BaseException as error:
             version.end_use()
             refused(version, received_ns, error, trace)

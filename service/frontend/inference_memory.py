@@ -22,15 +22,8 @@ import grpc
 from forebay.wire import inference_pb2 as pb
 from service.frontend.askers import Users
 from service.frontend.inference_errors import InferenceError
-from service.frontend.inference_regions import (
-    ClientRegions,
-    Region,
-    bad_registration,
-    invalid,
-    no_descriptor,
-    out_of_range,
-    unknown,
-)
+from service.frontend.inference_region_errors import bad_registration, invalid, no_descriptor, out_of_range, unknown
+from service.frontend.inference_regions import ClientRegions, Region
 from service.frontend.inference_rpcs import OfPeer, Rpc
 from service.frontend.messages import Bytes
 from service.frontend.users import READ_WRITE, SEARCH, has_access_list, may

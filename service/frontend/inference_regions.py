@@ -20,6 +20,7 @@ import grpc
 from service.frontend.askers import Asker, Askers, Users
 from service.frontend.inference_errors import InferenceError
 from service.frontend.inference_form import RegionRange
+from service.frontend.inference_region_errors import disabled, invalid, no_descriptor, out_of_range, too_many, unknown
 from service.frontend.messages import Bytes
 
 MAX_REGIONS = 512  # of one connection: perf_analyzer has a few for each request in flight
@@ -27,6 +28,7 @@ MAX_USER_REGIONS = 2048
 MAX_ALL_REGIONS = 4096  # a descriptor each
 DESCRIPTORS_SHARE = 4  # regions may take a fourth of what the process may open
 MAX_NAME_CHARACTERS = 256
+SEVERAL_USERS = "; several users are at the unix socket: they have only what all of them may open"
 
 
 class Region(Protocol):
@@ -137,7 +139,7 @@ class ClientRegions:
     def check_new(self, name: str, peer: str) -> NewRegion:
         """Return whom a new region of that name would belong to. Raises InferenceError if there may be none."""
         if not self._is_enabled:
-            raise _disabled()
+            raise disabled()
         asker = self._present(peer)
         if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
             raise invalid(f"a region cannot be called '{name[:MAX_NAME_CHARACTERS]}'")
@@ -161,7 +163,7 @@ class ClientRegions:
         A region that requests use is closed when the last of them has ended.
         """
         if not self._is_enabled:
-            raise _disabled()
+            raise disabled()
         for entry in self._visible(peer):
             if isinstance(entry.region, kind) and name in ("", entry.region.name):
                 self._leave(entry)
@@ -176,13 +178,22 @@ class ClientRegions:
             if not entry.users & users:
                 self._leave(entry)
 
-    def locate(self, place: RegionRange, peer: str) -> RegionView:
-        """Return a range of a region, unread and in use until its `release`. Raises InferenceError."""
+    def reach(self, peer: str) -> "Reach":
+        """Return what finds the ranges of one request."""
+        return Reach(self, peer)
+
+    def users_of(self, peer: str) -> Users:
+        """Return who may be asking. Raises InferenceError."""
         if not self._is_enabled:
-            raise _disabled()
-        found = [entry for entry in self._visible(peer, place.region) if entry.region.name == place.region]
+            raise disabled()
+        return self._asker(peer).users
+
+    def locate(self, place: RegionRange, users: Users) -> RegionView:
+        """Return a range of a region, unread and in use until its `release`. Raises InferenceError."""
+        found = _visible(self._entries.get(place.region, ()), users)
         if not found:
-            raise self._unknown(place.region, peer)
+            several = len(users) > 1
+            raise unknown("", place.region, SEVERAL_USERS if several else "")
         region = found[0].region
         if not 0 <= place.offset < region.byte_size:
             raise invalid(f"Invalid offset for shared memory region: '{region.name}'")
@@ -216,13 +227,9 @@ class ClientRegions:
     def _all(self) -> list[_Entry]:
         return [entry for entries in self._entries.values() for entry in entries]
 
-    def _visible(self, peer: str, name: str | None = None) -> list[_Entry]:
+    def _visible(self, peer: str) -> list[_Entry]:
         """Return the regions that everybody who may be asking has a right to."""
-        entries: Iterable[_Entry] = self._all() if name is None else self._entries.get(name, ())
-        if not entries:
-            return []
-        users = self._asker(peer).users
-        return [entry for entry in entries if users and users <= entry.users]
+        return _visible(self._all(), self._asker(peer).users) if self._entries else []
 
     def _present(self, peer: str) -> Asker:
         """Return who registers now. Raises InferenceError if that is nobody on this machine."""
@@ -251,45 +258,23 @@ class ClientRegions:
             if count >= most:
                 raise too_many(f"{whose} {most} shared memory regions, its limit: unregister some")
 
-    def _unknown(self, name: str, peer: str) -> InferenceError:
-        several = len(self._asker(peer).users) > 1
-        hint = "; several users are at the unix socket: they have only what all of them may open" if several else ""
-        return unknown("", name, hint)
+
+class Reach:
+    """Finds ranges for one request. Who asks is found out once, and only if the request has ranges."""
+
+    __slots__ = ("_peer", "_regions", "_users")
+
+    def __init__(self, regions: ClientRegions, peer: str) -> None:
+        self._regions = regions
+        self._peer = peer
+        self._users: Users | None = None
+
+    def __call__(self, place: RegionRange) -> RegionView:
+        """Return a range, as `ClientRegions.locate` does."""
+        if self._users is None:
+            self._users = self._regions.users_of(self._peer)
+        return self._regions.locate(place, self._users)
 
 
-def unknown(kind: str, name: str, hint: str = "") -> InferenceError:
-    """Return the error for a region that is not there. Args: kind: `system ` or `cuda ` where Triton says which."""
-    shown = name[:MAX_NAME_CHARACTERS]
-    return InferenceError(grpc.StatusCode.NOT_FOUND, f"Unable to find {kind}shared memory region: '{shown}'{hint}")
-
-
-def too_many(message: str) -> InferenceError:
-    """Return an error of a limit that is reached."""
-    return InferenceError(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
-
-
-def no_descriptor() -> InferenceError:
-    """Return the error for what cannot be opened because the process has too much open."""
-    return too_many("the server has no file descriptor left for shared memory: unregister some, or try again later")
-
-
-def invalid(message: str) -> InferenceError:
-    """Return an error of the request itself."""
-    return InferenceError(grpc.StatusCode.INVALID_ARGUMENT, message)
-
-
-def out_of_range(name: str) -> InferenceError:
-    """Return the error for a range that a region does not have."""
-    return invalid(f"Invalid offset + byte size for shared memory region: '{name}'")
-
-
-def bad_registration(name: str, why: str) -> InferenceError:
-    """Return the error for a region that cannot be as its registration says."""
-    return invalid(f"failed to register shared memory region '{name}': invalid args, {why}")
-
-
-def _disabled() -> InferenceError:
-    return InferenceError(
-        grpc.StatusCode.UNIMPLEMENTED,
-        "Client shared memory is disabled. Start the server with '--allow-client-shm' to enable.",
-    )
+def _visible(entries: Iterable[_Entry], users: Users) -> list[_Entry]:
+    return [entry for entry in entries if users and users <= entry.users]

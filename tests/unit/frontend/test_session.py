@@ -290,6 +290,7 @@ def test_abandon_takes_encoded_frames_out_of_their_line():
     assert not scene.version.arena.leases
     scene.settle()
     assert scene.results == []
+    assert scene.version.statistics.snapshot().failures == {"CANCELED": 2}
 
 
 def test_abandon_while_a_worker_decodes_gives_the_lease_back_and_delivers_nothing():
@@ -310,6 +311,17 @@ def test_abandon_while_a_worker_refuses_gives_the_lease_back():
     scene.settle()
     assert scene.results == []
     assert not scene.version.arena.leases
+
+
+def test_what_a_worker_ends_is_counted_once():
+    scene = Scene(**JPEG, delivery=pb.DELIVERY_LATEST)
+    scene.send(1, b"no JPEG")
+    scene.pool.run_one()
+    scene.send(2, jpeg())
+    scene.send(3, jpeg())  # takes the place of the one before, which no worker has begun
+    scene.settle()
+    assert scene.codes == [(1, "INVALID"), (2, "SUPERSEDED"), (3, "OK")]
+    assert scene.version.statistics.snapshot().failures == {"OTHER": 1, "REJECTED": 1}
 
 
 def test_abandon_of_an_idle_stream_tells_the_former_nothing():
