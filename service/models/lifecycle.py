@@ -159,7 +159,8 @@ class ModelLifecycle:
         """
         attempt = self._attempts.begin(name)
         try:
-            return self._queue.submit(name, lambda: self._load_named(attempt, config_json, files))
+            nbytes = len(config_json or "") + sum(map(len, files.values()))
+            return self._queue.submit(name, lambda: self._load_named(attempt, config_json, files), nbytes)
         except QueueClosedError as error:
             self._attempts.end(attempt)
             raise LoadError(f"failed to load '{name[:MAX_NAME_SHOWN]}', {error}") from None
@@ -201,7 +202,7 @@ class ModelLifecycle:
 
     def stop(self) -> None:
         """Give up every load: the server is shutting down. Blocks: no."""
-        self._queue.close()
+        self._queue.close(lambda name: _load_failed(name, SHUTTING_DOWN))
         self._attempts.stop(SHUTTING_DOWN)
 
     def index(self, *, ready_only: bool = False) -> list[ModelState]:

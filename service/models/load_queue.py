@@ -10,11 +10,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 SIDE_BY_SIDE = 4  # as Triton's --model-load-thread-count
 MOST_WAITING = 256
-"""Of all models together: each holds a configuration, and a client can ask for as many as it likes."""
+MOST_WAITING_BYTES = 256 << 20
+"""Of all models together, those at work included: a client can ask for loads as fast as it likes, and each brings a
+configuration and perhaps files. One that is larger than this is taken when nothing else is there."""
 
 T = TypeVar("T")
 
@@ -23,39 +26,59 @@ class QueueClosedError(Exception):
     """No more work is taken, or too much waits already; the message is public."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is to be done, for whom, and how many bytes it holds until then."""
+
+    future: Future[Any]
+    run: Callable[[], Any]
+    nbytes: int
+
+
 class LoadQueue:
-    """See the module."""
+    """See the module. Its futures cannot be cancelled: whoever does not wait any more leaves the work alone."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lines: dict[str, deque[tuple[Future[Any], Callable[[], Any]]]] = {}
+        self._lines: dict[str, deque[_Work]] = {}
         self._pool = ThreadPoolExecutor(SIDE_BY_SIDE, "loader")
         self._is_closed = False
 
-    def submit(self, name: str, work: Callable[[], T]) -> Future[T]:
-        """Run `work` once all earlier work of the model `name` has ended. Raises QueueClosedError. Blocks: no."""
+    def submit(self, name: str, run: Callable[[], T], nbytes: int = 0) -> Future[T]:
+        """Do something once all earlier work of the model `name` has ended. Blocks: no.
+
+        Args:
+            name: of the model.
+            run: does it.
+            nbytes: what it holds.
+
+        Raises:
+            QueueClosedError: the queue is closed, or full.
+        """
         future: Future[T] = Future()
+        future.set_running_or_notify_cancel()
         with self._lock:
             if self._is_closed:
                 raise QueueClosedError("the server is shutting down")
-            if sum(map(len, self._lines.values())) >= MOST_WAITING:
-                raise QueueClosedError(f"{MOST_WAITING} loads wait already: try again later")
+            held = [work.nbytes for line in self._lines.values() for work in line]
+            if len(held) >= MOST_WAITING or (held and sum(held) + nbytes > MOST_WAITING_BYTES):
+                raise QueueClosedError(f"{len(held)} loads wait already: try again later")
             line = self._lines.setdefault(name, deque())
-            line.append((future, work))
+            line.append(_Work(future, run, nbytes))
             if len(line) == 1:
                 self._pool.submit(self._run_first, name)
         return future
 
-    def close(self) -> None:
-        """Take no more work, and drop all that has not begun. Blocks: no."""
+    def close(self, drop: Callable[[str], Exception]) -> None:
+        """Take no more work, and end all that has not begun with what `drop` makes of the model's name. Blocks: no."""
+        dropped: list[tuple[str, _Work]] = []
         with self._lock:
             self._is_closed = True
-            waiting = [future for line in self._lines.values() for future, _ in list(line)[1:]]
-            for line in self._lines.values():
+            for name, line in self._lines.items():
                 while len(line) > 1:
-                    line.pop()
-        for future in waiting:
-            future.set_exception(QueueClosedError("the server is shutting down"))
+                    dropped.append((name, line.pop()))
+        for name, work in dropped:
+            work.future.set_exception(drop(name))
         self._pool.shutdown(wait=False)
 
     def is_idle(self, name: str) -> bool:
@@ -63,11 +86,11 @@ class LoadQueue:
         return name not in self._lines
 
     def _run_first(self, name: str) -> None:
-        future, work = self._lines[name][0]
+        work = self._lines[name][0]
         outcome: Any = None
         failure: BaseException | None = None
         try:
-            outcome = work()
+            outcome = work.run()
         except BaseException as error:  # noqa: BLE001 - whoever waits for it raises it
             failure = error
         with self._lock:
@@ -78,6 +101,6 @@ class LoadQueue:
             else:
                 del self._lines[name]
         if failure is None:
-            future.set_result(outcome)
+            work.future.set_result(outcome)
         else:
-            future.set_exception(failure)
+            work.future.set_exception(failure)

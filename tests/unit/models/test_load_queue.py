@@ -14,7 +14,7 @@ GUARD_S = 10.0
 def queue():
     queue = LoadQueue()
     yield queue
-    queue.close()
+    queue.close(RuntimeError)
 
 
 class Held:
@@ -77,13 +77,34 @@ def test_a_closed_queue_drops_what_waits_and_takes_nothing_more(queue):
     held = Held()
     running, waiting = queue.submit("m", held), queue.submit("m", lambda: None)
     assert held.has_begun.wait(GUARD_S)
-    queue.close()
-    with pytest.raises(QueueClosedError, match="shutting down"):
+    queue.close(KeyError)
+    with pytest.raises(KeyError, match="m"):
         waiting.result(GUARD_S)
     with pytest.raises(QueueClosedError, match="shutting down"):
         queue.submit("other", lambda: None)
     held.may_end.set()
     running.result(GUARD_S)
+
+
+def test_who_does_not_wait_any_more_changes_nothing(queue):
+    held, order = Held(), []
+    futures = [queue.submit("m", held), queue.submit("m", lambda: order.append(1))]
+    assert held.has_begun.wait(GUARD_S)
+    assert [future.cancel() for future in futures] == [False, False]
+    held.may_end.set()
+    futures[1].result(GUARD_S)
+    assert order == [1]
+
+
+def test_what_waits_holds_a_bounded_number_of_bytes(queue, monkeypatch):
+    monkeypatch.setattr(load_queue, "MOST_WAITING_BYTES", 100)
+    held = Held()
+    first = queue.submit("m", held, 150)  # larger than all may be together, and alone
+    with pytest.raises(QueueClosedError, match="1 loads wait already"):
+        queue.submit("other", lambda: None, 1)
+    held.may_end.set()
+    first.result(GUARD_S)
+    assert queue.submit("other", lambda: 1, 60).result(GUARD_S) == 1
 
 
 def test_what_waits_is_bounded(queue, monkeypatch):
