@@ -38,7 +38,9 @@ def test_demo_starts_a_server_and_ends_it(tmp_path):
     )
     assert done.returncode == exit_codes.OK, done.stderr
     report = json.loads(done.stdout)
-    assert (report["frames_sent"], report["lost"], report["out_of_order"]) == (5, 0, 0)
+    assert sum(report["status_counts"].values()) == 5  # a busy machine sends some too late to be worth it
+    assert report["frames_sent"] >= report["results"] > 0
+    assert (report["lost"], report["out_of_order"]) == (0, 0)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"demo.png", "demo.mp4"}
 
 
