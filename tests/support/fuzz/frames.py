@@ -19,8 +19,8 @@ REFUSALS = frozenset(
     )
 )
 """How a stream may end on what a client said; never UNKNOWN, and never INTERNAL."""
-HARMLESS = re.compile(r"\S*/sim\b| / |progressive/lossless|\b\d+x\d+ pixels")
-"""What only looks like a path or an address: a client's own names, words of Triton and libjpeg, sizes of pictures."""
+HARMLESS = re.compile(r" / |progressive/lossless|\b\d+x\d+ pixels")
+"""What only looks like a path or an address: words of Triton and of libjpeg, sizes of pictures."""
 ENDED_UNEXECUTED = frozenset((pb.STATUS_INVALID, pb.STATUS_EXPIRED, pb.STATUS_SUPERSEDED, pb.STATUS_OVERLOADED))
 
 

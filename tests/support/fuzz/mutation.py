@@ -6,7 +6,7 @@ Works on any message by its descriptor, so that a field added to a protocol is t
 from google.protobuf.descriptor import FieldDescriptor as Field
 
 FLOATS = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-320, 1e308, -1e308, float("inf"), float("-inf"), float("nan"), 5000.0)
-TEXTS = ("", "1", "-1", "0", "x", "sim", "nobody", "../sim", "ä\n\x1b[2J", "%s{}", "\u2028", "z" * 300, "n" * 5000)
+TEXTS = ("", "1", "-1", "0", "x", "sim", "nobody", "..\\sim", "ä\n\x1b[2J", "%s{}", "\u2028", "z" * 300, "n" * 5000)
 BLOBS = (b"", b"x", b"\xff" * 8, bytes(64), bytes(65), bytes(4096), b"\1\0\0\0a", b"\xff\xff\xff\xff")
 BITS = {Field.CPPTYPE_INT32: (True, 32), Field.CPPTYPE_INT64: (True, 64)}
 BITS |= {Field.CPPTYPE_UINT32: (False, 32), Field.CPPTYPE_UINT64: (False, 64)}
