@@ -19,7 +19,7 @@ REFUSALS = frozenset(
     )
 )
 """How a stream may end on what a client said; never UNKNOWN, and never INTERNAL."""
-HARMLESS = re.compile(r" / |progressive/lossless|\b\d+x\d+ pixels")
+HARMLESS = re.compile(r" / |progressive/lossless|\b\d+x\d+")
 """What only looks like a path or an address: words of Triton and of libjpeg, sizes of pictures."""
 ENDED_UNEXECUTED = frozenset((pb.STATUS_INVALID, pb.STATUS_EXPIRED, pb.STATUS_SUPERSEDED, pb.STATUS_OVERLOADED))
 
