@@ -231,3 +231,14 @@ async def test_a_start_that_does_not_end_has_a_deadline(tmp_path):
             "forebay: sim: not loaded within 0.5 s: look at what the model does when it is warmed up, or raise "
             "load_timeout_s"
         ]
+
+
+@on_loop(guard_s=GUARD_S)
+async def test_a_start_without_the_models_that_do_not_end_serves_the_others_and_ends_in_order(tmp_path):
+    given = settings(load_timeout_s=0.5, exit_on_error="false")
+    async with serve("--model-repository", endless(add_sub(tmp_path)), environment=given) as server:
+        async with grpc.aio.insecure_channel(await server.wait_ready()) as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            assert array_of(await stub.ModelInfer(add_sub_request()), "OUTPUT0")[0, 3] == 4
+            assert (await states(stub))[("endless", "")][0] == "UNAVAILABLE"
+        assert await server.end() == 0
