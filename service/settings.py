@@ -78,7 +78,9 @@ class ServeSettings(BaseSettings):
     allow_model_files: bool = Field(
         default=False, description="explicit: clients may send the files of an ONNX model with a load"
     )
-    allow_client_shm: bool = Field(default=False, description="clients on this machine may use shared memory")
+    allow_client_shm: bool = Field(
+        default=False, description="clients on this machine may use shared memory that their user may open"
+    )
     restricted_protocol: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="CATEGORY[,CATEGORY...]:KEY=VALUE: these calls need the header triton-grpc-protocol-KEY: VALUE; "
