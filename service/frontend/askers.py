@@ -1,8 +1,8 @@
 """Which users may be asking, by the name that gRPC gives a peer; and which of them are still there.
 
-A TCP peer is one user. Whoever calls through the unix socket may be any of the users that are connected to it now, and
-has the rights that all of them have. Root has every right, so that its presence takes none from others, and others take
-all of root's own.
+A TCP peer is one user, unless another connection has the same name. Whoever calls through the unix socket may be any of
+the users that are connected to it now. Where several users may be asking, they have the rights that all of them have.
+Root has every right: its presence takes no right from others, and the presence of others takes all of root's own.
 
 Owner: the event loop's thread. Why: docs/adr/0092.
 """
@@ -41,14 +41,15 @@ class Askers:
     def get(self, peer: str) -> Asker:
         """Return who asks now. Raises OSError if the kernel cannot be asked, for want of descriptors.
 
-        Costs 5 µs for a TCP peer that was seen before, else a look at all descriptors.
+        Costs 5 µs for a TCP peer that was seen before, unless the server listens everywhere; else a look at all
+        descriptors.
         """
-        is_unix = peer.startswith(UNIX_PEER)
         asker = self._askers.get(peer)
-        if asker is not None and not is_unix and any(connection.is_open for connection in asker.connections):
+        may_be_shared = peer.startswith(UNIX_PEER) or self._sockets.listens_everywhere
+        if asker is not None and not may_be_shared and any(each.is_open for each in asker.connections):
             return asker
         connections = self._sockets.connections_of(peer)
-        if asker is not None and is_unix:
+        if asker is not None and asker.connections & connections:
             if asker.connections != connections:
                 asker.connections, asker.users = connections, _users_of(connections)
             return asker

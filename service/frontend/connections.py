@@ -4,8 +4,9 @@ gRPC names a peer by its address, which a later connection may have as well, and
 But every accepted socket is a descriptor of this process, with an address of its peer and an inode number that no other
 socket gets. So a look at the descriptors finds the connection, and another one tells whether it is still the same.
 
-A TCP address stands for one connection. All clients of a unix socket have the same name, `unix:`, and nothing says
-which of them calls; that name stands for all connections that are open.
+A TCP address stands for one connection, unless the server listens at all addresses: then another process can bind the
+address of a client once more, and connect from there to another address of the server. All clients of a unix socket
+have the same name, `unix:`, and nothing says which of them calls; that name stands for all connections that are open.
 
 Thread: any; a `Sockets` by one at a time. Why: docs/adr/0044. Source: proc(5), socket(7), unix(7); gRPC's naming of
 addresses (doc/naming.md).
@@ -82,6 +83,12 @@ class _Socket:
     connection: Connection
     is_listening: bool
 
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether it listens at all addresses of the machine."""
+        is_tcp = self.connection.family != socket.AF_UNIX
+        return self.is_listening and is_tcp and bool(self.connection.here[0].is_unspecified)
+
 
 class Sockets:
     """The sockets of this process.
@@ -91,6 +98,7 @@ class Sockets:
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int, int], _Socket] = {}  # by descriptor, device, inode: never another socket
+        self.listens_everywhere = False  # whether the last look found a TCP listener at all addresses
 
     def connections_of(self, peer: str) -> frozenset[Connection]:
         """Return the connections that a peer's name stands for.
@@ -145,6 +153,7 @@ class Sockets:
             except OSError:  # it is on no connection, or not any more
                 continue
         self._known = known
+        self.listens_everywhere = any(each.is_everywhere for each in known.values())
         return list(known.values())
 
 

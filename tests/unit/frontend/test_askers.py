@@ -8,7 +8,7 @@ import pytest
 from service.frontend import askers
 from service.frontend.askers import Askers
 from service.frontend.connections import Connection
-from tests.support.connections import connection
+from tests.support.connections import connection, name_of
 
 ME = frozenset({os.getuid()})
 
@@ -63,3 +63,26 @@ def test_whoever_comes_to_the_unix_socket_is_seen_by_the_next_request(tmp_path):
                     assert known.get("unix:") is asker
                     assert len(asker.connections) == 2
         assert known.present() == frozenset()
+
+
+def test_a_second_connection_with_the_name_of_the_first_is_seen_by_the_next_request(monkeypatch):
+    """Two processes have one port, each connected to another address of a server that listens at all of them."""
+    monkeypatch.setattr(askers, "user_of_tcp", lambda _, here: {"127.0.0.1": 5, "127.0.0.2": 6}[str(here[0])])
+    known = Askers()
+    with socket.create_server(("0.0.0.0", 0)) as listener, socket.socket() as first, socket.socket() as second:  # noqa: S104
+        port = listener.getsockname()[1]
+        for client in (first, second):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        first.bind(("127.0.0.1", 0))
+        first.connect(("127.0.0.1", port))
+        with listener.accept()[0]:
+            peer = name_of(first)
+            asker = known.get(peer)
+            assert asker.users == {5}
+            second.bind(first.getsockname())
+            second.connect(("127.0.0.2", port))
+            with listener.accept()[0]:
+                assert name_of(second) == peer
+                assert known.get(peer) is asker
+                assert asker.users == {5, 6}
+            assert known.get(peer).users == {5}
