@@ -83,10 +83,11 @@ async def test_a_signal_that_comes_twice_at_once_is_one(tmp_path):
         assert await server.wait() == 0
 
 
+@pytest.mark.parametrize("more", [(), ("--supervise",), ("--processes", "2")])
 @on_loop
-async def test_a_request_that_comes_after_a_second_ends_the_process_at_once(tmp_path):
+async def test_a_request_that_comes_after_a_second_ends_the_process_at_once(tmp_path, more):
     clock = MonotonicClock()
-    async with serve("--model-repository", simulated(tmp_path)) as server:
+    async with serve("--model-repository", simulated(tmp_path), *more) as server:
         async with grpc.aio.insecure_channel(await server.wait_ready()) as channel:
             stream = RawStream(channel)
             await stream.send_open()
