@@ -101,8 +101,8 @@ format: $(READY) ## Format the code
 	@$(BIN)/ruff format .
 
 .PHONY: proto
-proto: $(READY) ## Generate forebay/wire from protos/
-	@$(BIN)/python -m tools.generate_wire
+proto: .venv-wire/.ready ## Generate forebay/wire from protos/
+	@.venv-wire/bin/python -m tools.generate_wire
 
 .PHONY: diagrams
 diagrams: $(READY) ## Generate the diagrams and tables of docs/ that come from the code

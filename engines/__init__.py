@@ -16,6 +16,7 @@ from engines.clock import Clock
 from engines.device import Device
 from engines.engine import Engine
 from engines.errors import BackendUnavailableError
+from engines.extras import install_hint
 from engines.foreign_memory import ForeignMemory
 
 # ONNX Runtime's own wheels report usage to their makers, with an identifier kept on disk, unless this is set before the
@@ -31,22 +32,23 @@ class _Entry:
 
     module: str
     class_name: str
+    extra: str = ""
     install: str = ""
 
 
 _DEVICES = {
     "cpu": _Entry("engines.device_host", "HostDevice"),
-    "cuda": _Entry("engines.device_cuda", "CudaDevice", "pip install 'forebay[cuda]'"),
+    "cuda": _Entry("engines.device_cuda", "CudaDevice", extra="cuda"),
     "simulated": _Entry("engines.device_simulated", "SimulatedDevice"),
 }
 _ENGINES = {
-    "onnxruntime": _Entry("engines.engine_onnxruntime", "OnnxruntimeEngine", "pip install onnxruntime"),
+    "onnxruntime": _Entry("engines.engine_onnxruntime", "OnnxruntimeEngine", install="pip install onnxruntime"),
     "simulated": _Entry("engines.engine_simulated", "SimulatedEngine"),
-    "tensorrt": _Entry("engines.engine_tensorrt", "TensorrtEngine", "pip install 'forebay[tensorrt]'"),
-    "torch": _Entry("engines.engine_torch", "TorchEngine", "pip install 'forebay[torch]'"),
+    "tensorrt": _Entry("engines.engine_tensorrt", "TensorrtEngine", extra="tensorrt"),
+    "torch": _Entry("engines.engine_torch", "TorchEngine", extra="torch"),
 }
 _FOREIGN_MEMORY = {
-    "cuda": _Entry("engines.cuda.foreign_memory", "CudaForeignMemory", "pip install 'forebay[cuda]'"),
+    "cuda": _Entry("engines.cuda.foreign_memory", "CudaForeignMemory", extra="cuda"),
 }
 
 DEVICE_KINDS = tuple(_DEVICES)
@@ -131,6 +133,7 @@ def _load(entries: Mapping[str, _Entry], what: str, name: str) -> Any:  # noqa: 
     try:
         return getattr(importlib.import_module(entry.module), entry.class_name)
     except ImportError as error:
+        mend = install_hint(entry.extra) if entry.extra else entry.install or "reinstall forebay"
         raise BackendUnavailableError(
-            f"{what} {name!r} needs a library that cannot be loaded ({error}): {entry.install or 'reinstall forebay'}"
+            f"{what} {name!r} needs a library that cannot be loaded ({error}): {mend}"
         ) from error

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from forebay.client.sync import Client, Stream
     from forebay.tuning import Tuning, tune_process
 
+__version__ = "0.1.0"  # of the client and the server; pyproject.toml reads it here
+
 _HOMES = {
     "ForebayError": "forebay.client.errors",
     "ProtocolError": "forebay.client.errors",

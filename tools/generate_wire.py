@@ -1,7 +1,9 @@
 """Generate forebay/wire from protos/: `python -m tools.generate_wire [FOLDER]`, by default into this checkout.
 
-Every folder of protos/ maps to the package forebay.wire, so that the generated modules import each other absolutely
-and need no editing. A proto without a service gets no *_pb2_grpc module.
+`make proto` runs it in an environment of its own: the code must run on every protobuf from the compiler's on, so the
+compiler is an old one (tests/heavy/wire/requirements-alone.txt, ADR 0101). Every folder of protos/ maps to the package
+forebay.wire, so that the generated modules import each other absolutely. What they register goes to the pool of
+forebay.wire, not to protobuf's own. A proto without a service gets no *_pb2_grpc module.
 """
 
 import argparse
@@ -13,6 +15,11 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "forebay/wire"
+# What the compiler writes -> what stands there, each exactly once in every *_pb2.py.
+OWN_POOL = {
+    "from google.protobuf import descriptor_pool as _descriptor_pool\n": "",
+    "\n\nDESCRIPTOR = _descriptor_pool.Default().": "from forebay.wire import POOL as _pool\n\n\nDESCRIPTOR = _pool.",
+}
 
 
 def proto_files() -> list[Path]:
@@ -23,9 +30,8 @@ def proto_files() -> list[Path]:
 def generate(out: Path) -> list[Path]:
     """Write the modules below `out` and return their paths, relative to it. Raises SystemExit if protoc fails."""
     out.mkdir(parents=True, exist_ok=True)
-    well_known = Path(protoc.__file__).parent / "_proto"
     folders = sorted({path.parent for path in proto_files()})
-    arguments = ["protoc", *(f"-I{PACKAGE}={folder}" for folder in folders), f"-I{well_known}"]
+    arguments = ["protoc", *(f"-I{PACKAGE}={folder}" for folder in folders)]
     with_service = [path for path in proto_files() if re.search(r"^service\s", path.read_text(), flags=re.MULTILINE)]
     names = [f"{PACKAGE}/{path.name}" for path in proto_files()]
     service_names = [f"{PACKAGE}/{path.name}" for path in with_service]
@@ -33,7 +39,19 @@ def generate(out: Path) -> list[Path]:
     _run([*arguments, f"--grpc_python_out={out}", *service_names])
     made = [Path(name.removesuffix(".proto") + suffix) for name in names for suffix in ("_pb2.py", "_pb2.pyi")]
     made += [Path(name.removesuffix(".proto") + "_pb2_grpc.py") for name in service_names]
+    for path in made:
+        if path.name.endswith("_pb2.py"):
+            (out / path).write_text(with_own_pool((out / path).read_text(), path))
     return sorted(made)
+
+
+def with_own_pool(code: str, path: Path) -> str:
+    """Return generated code that registers in the pool of forebay.wire. Raises SystemExit if it looks otherwise."""
+    for written, wanted in OWN_POOL.items():
+        if code.count(written) != 1:
+            sys.exit(f"generate_wire: {path} has no single {written.strip()!r}: another compiler?")
+        code = code.replace(written, wanted)
+    return code
 
 
 def _run(arguments: list[str]) -> None:

@@ -14,7 +14,7 @@ fail() {
 
 # PYTHON wins; else the newest of the usual names that is at least 3.11.
 find_python() {
-    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+    for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             echo "$candidate"
             return
@@ -22,12 +22,16 @@ find_python() {
     done
 }
 
+version_of() {
+    "$1" -V 2>&1 || true
+}
+
 unset PIP_USER PIP_TARGET PIP_PREFIX PYTHONHOME PYTHONPATH
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 
 if ! "$folder/bin/python" -m pip --version >/dev/null 2>&1; then
     python=$(find_python)
-    [ -n "$python" ] || fail "Python 3.11 or newer is needed: install it, or name it: make PYTHON=/path/to/python3.12"
+    [ -n "$python" ] || fail "Python 3.11 or newer is needed, and ${PYTHON:-python3} is $(version_of "${PYTHON:-python3}"): install it, or name it: make PYTHON=/path/to/python3.12"
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
         fail "$python has no venv module: install it (Debian, Ubuntu: sudo apt install python3-venv)"
     echo "Making $folder with $("$python" -V)"

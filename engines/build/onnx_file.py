@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import BackendUnavailableError, ModelFileError
+from engines.extras import install_hint
 
 HEAVY_OPS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 """Operators that carry the weights of a network, and so mark where its trunk begins and ends."""
@@ -15,7 +16,7 @@ def import_onnx() -> Any:  # noqa: ANN401
     try:
         import onnx
     except ImportError as error:
-        raise BackendUnavailableError(f"{error}: pip install 'forebay[build]'") from error
+        raise BackendUnavailableError(f"{error}: {install_hint('build')}") from error
     return onnx
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engines.errors import BackendUnavailableError
+from engines.extras import install_hint
 
 
 def trace_runs(run: Callable[[], object], runs: int, path: Path) -> list[tuple[str, float]]:
@@ -11,5 +12,5 @@ def trace_runs(run: Callable[[], object], runs: int, path: Path) -> list[tuple[s
     try:
         from engines.pytorch.profiling import write_trace
     except ImportError as error:
-        raise BackendUnavailableError(f"{error}: pip install 'forebay[torch]'") from error
+        raise BackendUnavailableError(f"{error}: {install_hint('torch')}") from error
     return write_trace(run, runs, path)

@@ -15,10 +15,10 @@ from importlib import import_module
 from typing import Any
 
 from engines.errors import BackendUnavailableError
+from engines.extras import install_hint
 
 NAMES = ("tensorrt", "tensorrt-rtx")
 _MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
-_INSTALL = {"tensorrt": "pip install 'forebay[tensorrt]'", "tensorrt-rtx": "pip install 'forebay[tensorrt-rtx]'"}
 _KEPT_LINES = 50
 _SHOWN_LINES = 3
 
@@ -100,7 +100,7 @@ def load(name: str) -> Library:
             except BackendUnavailableError:
                 continue
         raise BackendUnavailableError(
-            f"TensorRT is not installed: {_INSTALL['tensorrt']} or {_INSTALL['tensorrt-rtx']}"
+            f"TensorRT is not installed: {install_hint('tensorrt')} or {install_hint('tensorrt-rtx')}"
         )
     with _lock:
         if name not in _loaded:
@@ -118,7 +118,7 @@ def _open(name: str) -> Library:
             continue
         log = Log()
         return Library(name, trt, _make_logger(trt, log), log)
-    raise BackendUnavailableError(f"{name} cannot be loaded ({problem}): {_INSTALL[name]}")
+    raise BackendUnavailableError(f"{name} cannot be loaded ({problem}): {install_hint(name)}")
 
 
 def _make_logger(trt: Any, log: Log) -> Any:  # noqa: ANN401 - the libraries have no stubs

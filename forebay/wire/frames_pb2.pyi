@@ -121,7 +121,7 @@ class Open(_message.Message):
     max_results: int
     resume_from: int
     allow_picture: bool
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., stream_id: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., latency_budget_ms: _Optional[float] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., max_in_flight: _Optional[int] = ..., priority: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., tensor_names: _Optional[_Iterable[str]] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_results: _Optional[int] = ..., resume_from: _Optional[int] = ..., allow_picture: _Optional[bool] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., stream_id: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., latency_budget_ms: _Optional[float] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., max_in_flight: _Optional[int] = ..., priority: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., tensor_names: _Optional[_Iterable[str]] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_results: _Optional[int] = ..., resume_from: _Optional[int] = ..., allow_picture: bool = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("seq", "capture_time_us", "latency_budget_ms", "payload")

@@ -22,6 +22,7 @@ from service.cli.standard_streams import OutputError, end_of_output, open_standa
 from service.cli.stream import stream
 from service.cli.trace import trace
 from service.tuning import GRPC_VERBOSITY
+from service.version import VERSION
 
 # Groups with commands of their own; imported when one is called, so that the others start quickly.
 GROUPS = {
@@ -69,9 +70,7 @@ app.add_typer(config_app)
 
 def _print_version(*, is_wanted: bool) -> None:
     if is_wanted:
-        from importlib.metadata import version
-
-        typer.echo(f"forebay {version('forebay')}")
+        typer.echo(f"forebay {VERSION}")
         raise typer.Exit
 
 

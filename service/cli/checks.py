@@ -68,7 +68,7 @@ def _packages() -> Finding:
             continue
     missing = [name for name, version in versions.items() if version is None]
     if missing:
-        return Finding("packages", "fault", f"not installed: {', '.join(missing)}", "pip install --upgrade forebay")
+        return Finding("packages", "fault", f"not installed: {', '.join(missing)}", "pip install " + " ".join(missing))
     detail = ", ".join(f"{name} {version}" for name, version in versions.items())
     if versions["grpcio"] != TESTED_GRPC:
         return Finding(

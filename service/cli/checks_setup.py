@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from engines.extras import install_hint
 from service.cli.checks import Finding, Level
 from service.request import Completion
 from service.settings import (
@@ -134,7 +135,7 @@ class _NoSink:
 def _traces(environment: Mapping[str, str]) -> Finding:
     missing = [name for name in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc") if not _is_there(name)]
     if missing:
-        return Finding("traces", "fault", "OpenTelemetry is not installed", "pip install 'forebay[otel]'")
+        return Finding("traces", "fault", "OpenTelemetry is not installed", install_hint("otel"))
     endpoint = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     return Finding("traces", "ok", f"to {endpoint or 'localhost:4317, since OTEL_EXPORTER_OTLP_ENDPOINT is not set'}")
 
@@ -200,12 +201,12 @@ def _gpu() -> Finding:
         device = open_device("cuda", clock=MonotonicClock())
     except (EngineError, OSError) as error:
         if driver:
-            return Finding("gpu", "warning", f"there is one, unused: {error}", "pip install 'forebay[tensorrt]'")
+            return Finding("gpu", "warning", f"there is one, unused: {error}", install_hint("tensorrt"))
         return Finding("gpu", "ok", "none: models run on CPU cores")
     name = device.name
     device.close()
     if not tensorrt:
-        return Finding("gpu", "note", f"{name}; no TensorRT", "pip install 'forebay[tensorrt]' to serve plans")
+        return Finding("gpu", "note", f"{name}; no TensorRT", f"{install_hint('tensorrt')} to serve plans")
     return Finding("gpu", "ok", f"{name}; {tensorrt}")
 
 

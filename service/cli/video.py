@@ -14,6 +14,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.extras import install_hint
+
 Picture = NDArray[np.uint8]  # (height, width, 3), blue first
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -202,7 +204,8 @@ def _open_with_pyav(path: Path) -> Source:
     try:
         import av
     except ImportError:
-        text = f"{path.name} is not a video that OpenCV can read (with the extra `video`, PyAV is tried, too)"
+        mend = install_hint("video")
+        text = f"{path.name} is not a video that OpenCV can read (PyAV is tried, too, if it is there: {mend})"
         raise SourceError(text) from None
     try:
         container = av.open(str(path))

@@ -10,8 +10,8 @@ import asyncio
 from typing import Any, TypeAlias
 
 import grpc
-from grpc_health.v1 import health_pb2
 
+from forebay.wire import health_pb2
 from service.frontend.messages import MessageError, parse
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -23,7 +23,7 @@ class HealthServicer:
     """See the module. Messages are parsed here: gRPC calls what it cannot parse UNKNOWN, in the words of a library."""
 
     def __init__(self) -> None:
-        self._statuses: dict[str, int] = {"": _Status.NOT_SERVING}
+        self._statuses: dict[str, health_pb2.HealthCheckResponse.ServingStatus] = {"": _Status.NOT_SERVING}
         self._changed = asyncio.Event()  # set, and replaced, at every change
         self._is_draining = False
 
@@ -58,14 +58,12 @@ class HealthServicer:
         status = self._statuses.get(name)
         if status is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"no model {name[:128]!r} here")
-        answer: bytes = _Status(status=status).SerializeToString()
-        return answer
+        return _Status(status=status).SerializeToString()
 
     async def list(self, _: bytes, __: Context) -> bytes:
         """Answer for the server and every model."""
         statuses = {name: _Status(status=status) for name, status in self._statuses.items()}
-        answer: bytes = health_pb2.HealthListResponse(statuses=statuses).SerializeToString()
-        return answer
+        return health_pb2.HealthListResponse(statuses=statuses).SerializeToString()
 
     async def watch(self, data: bytes, context: Context) -> None:
         """Answer now and at every change."""
@@ -85,7 +83,6 @@ class HealthServicer:
 
 async def _service_of(data: bytes, context: Context) -> str:
     try:
-        name: str = parse(health_pb2.HealthCheckRequest, data).service
+        return parse(health_pb2.HealthCheckRequest, data).service
     except MessageError as error:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-    return name

@@ -5,7 +5,6 @@ Thread: the event loop's.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any, Protocol, TypeAlias
 
 import grpc
@@ -15,6 +14,7 @@ from service.frontend.inference_errors import answer_to
 from service.frontend.inference_face import face_of
 from service.frontend.inference_lookup import ModelLookup
 from service.frontend.messages import MessageError, parse
+from service.version import VERSION
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Rpc: TypeAlias = Callable[[Any], Any]
@@ -109,7 +109,7 @@ class ModelRpcs:
 
     def server_metadata(self, _: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
         """Say who this is."""
-        return pb.ServerMetadataResponse(name=SERVER_NAME, version=metadata.version("forebay"), extensions=EXTENSIONS)
+        return pb.ServerMetadataResponse(name=SERVER_NAME, version=VERSION, extensions=EXTENSIONS)
 
     def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         """Say what a model takes and gives."""

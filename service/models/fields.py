@@ -167,12 +167,12 @@ def _present(message: Message, path: str = "", where: str = "") -> Iterator[tupl
         if (treatment := FIELDS.get(here)) is not None:
             yield here, where + field.name, treatment
             continue
-        for part in _parts(field, value):
+        for part in _parts(value):
             name = getattr(part, "name", "")
             outer = f"{field.name} {name!r}: " if name else f"{field.name}."
             yield from _present(part, f"{here}.", where + outer)
 
 
-def _parts(field: Any, value: Any) -> Iterable[Message]:  # noqa: ANN401 - protobuf's containers
+def _parts(value: Any) -> Iterable[Message]:  # noqa: ANN401 - protobuf's containers
     """Return the messages that a field holds."""
-    return value if field.is_repeated else (value,)
+    return (value,) if isinstance(value, Message) else value

@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from importlib import metadata
 
 import structlog
 from opentelemetry.context import Context
@@ -25,6 +24,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from service.clock import Clock
 from service.observe.journal import TraceContext
 from service.observe.spans import Span
+from service.version import VERSION
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +81,7 @@ class OtlpSink:
         self._wall_ns = wall_ns
         self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
-        self._tracer = self._provider.get_tracer("forebay", metadata.version("forebay"))
+        self._tracer = self._provider.get_tracer("forebay", VERSION)
         self._propagator = TraceContextTextMapPropagator()
 
     @property
@@ -135,7 +135,7 @@ def open_sink(clock: Clock) -> OtlpSink:
 
 
 def _resource() -> Resource:
-    found = Resource.create({SERVICE_VERSION: metadata.version("forebay")})
+    found = Resource.create({SERVICE_VERSION: VERSION})
     if str(found.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):
         found = found.merge(Resource({SERVICE_NAME: "forebay"}))
     return found

@@ -2,6 +2,7 @@
 
 import random
 
+from engines.extras import install_hint
 from service.clock import Clock
 from service.observe.spans import Tracing
 
@@ -22,7 +23,7 @@ def open_tracing(every_frames: int, clock: Clock) -> Tracing | None:
         from service.observe.otlp import open_sink
     except ModuleNotFoundError as error:
         raise TracingError(
-            "trace_every_frames needs OpenTelemetry, which is not installed: pip install 'forebay[otel]'"
+            f"trace_every_frames needs OpenTelemetry, which is not installed: {install_hint('otel')}"
         ) from error
     try:
         sink = open_sink(clock)

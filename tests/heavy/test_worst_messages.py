@@ -4,9 +4,8 @@ About 1,500 messages of 15 MiB; none may cost more than 5 ms beyond the hand-ove
 """
 
 import pytest
-from grpc_health.v1 import health_pb2
 
-from forebay.wire import frames_pb2, inference_pb2
+from forebay.wire import frames_pb2, health_pb2, inference_pb2
 from tests.support import worst_messages
 from tests.support.loop_time import Limit, metered_server
 from tests.support.real_server import open_message

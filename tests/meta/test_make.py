@@ -1,5 +1,6 @@
 """The commands of the Makefile are listed and complete."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -49,3 +50,20 @@ def test_tests_of_which_none_failed_are_no_failure_and_none_at_all_are_one(tmp_p
 @pytest.mark.parametrize("target", ["demo", "test", "lint", "bench"])
 def test_commands_set_up_the_environment_themselves(target):
     assert re.search(rf"^{target}: \$\(READY\)", MAKEFILE, flags=re.MULTILINE)
+
+
+def test_an_older_python_is_refused_in_words(tmp_path):
+    old = tmp_path / "python3.10"
+    old.write_text(
+        '#!/bin/sh\n[ "$1" = -V ] && echo Python 3.10.14 && exit 0\nexit 1\n'
+    )  # fails the check of its version
+    old.chmod(0o755)
+    command = [ROOT / "tools" / "make_venv.sh", tmp_path / "venv", "requirements.lock"]
+    ended = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHON": str(old)}, check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"forebay: Python 3.11 or newer is needed, and {old} is Python 3.10.14: install it, or name it: "
+        "make PYTHON=/path/to/python3.12\n"
+    )

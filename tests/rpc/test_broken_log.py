@@ -7,9 +7,9 @@ import urllib.request
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from forebay.wire import frames_pb2 as pb
+from forebay.wire import health_pb2, health_pb2_grpc
 from service.cli import exit_codes
 from tests.support.broken_output import KINDS, broken
 from tests.support.loops import on_loop

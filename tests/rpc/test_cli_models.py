@@ -120,7 +120,7 @@ def test_every_problem_of_a_configuration_and_every_fix_is_named(tmp_path):
     (tmp_path / "m" / "1" / "model.onnx").rename(tmp_path / "m" / "1" / "model.pt")
     result = CliRunner().invoke(models_app, ["check", str(tmp_path)])
     assert result.exit_code == 1
-    assert "model.pt" in result.output if find_spec("torch") else "pip install 'forebay[torch]'" in result.output
+    assert "model.pt" in result.output if find_spec("torch") else "pip install '.[torch]'" in result.output
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import asyncio
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from forebay.wire import health_pb2, health_pb2_grpc
 from tests.support.loops import on_loop
 from tests.support.real_server import eventually, real_server, simulated
 

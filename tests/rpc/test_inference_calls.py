@@ -1,9 +1,8 @@
 """Every call of inference.GRPCInferenceService is there, and none falls over a message that says nothing."""
 
-from importlib import metadata
-
 import grpc
 
+import forebay
 from forebay.wire import inference_pb2 as pb
 from tests.support.inference import stub_of
 from tests.support.loops import on_loop
@@ -42,7 +41,7 @@ async def test_the_server_says_who_it_is_and_what_it_offers_as_the_docs_promise(
     async with real_server(simulated(tmp_path)) as running:
         told = await stub_of(running).ServerMetadata(pb.ServerMetadataRequest())
     assert told.name == "forebay"
-    assert told.version == metadata.version("forebay")
+    assert told.version == forebay.__version__
     assert list(told.extensions) == [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()]
 
 

@@ -2,9 +2,8 @@
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2
 
-from forebay.wire import inference_pb2
+from forebay.wire import health_pb2, inference_pb2
 from service.frontend.messages import MAX_PARSED_BYTES
 from tests.support.loops import on_loop
 from tests.support.real_server import real_server, simulated

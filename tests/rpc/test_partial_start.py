@@ -4,9 +4,9 @@ import asyncio
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from engines.errors import DeviceMemoryError, EngineError
+from forebay.wire import health_pb2, health_pb2_grpc
 from forebay.wire import inference_pb2 as pb
 from service.models.repository import RepositoryError
 from tests.rpc.test_inference_lifecycle import add_sub, load, states, unload

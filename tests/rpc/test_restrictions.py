@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import forebay
 import forebay.aio
+from forebay.wire import health_pb2, health_pb2_grpc
 from forebay.wire import inference_pb2 as pb
 from service.frontend.restrictions import CATEGORIES, Restrictions
 from service.restricted import CATEGORIES as RESTRICTED_CATEGORIES

@@ -125,7 +125,7 @@ async def test_without_the_extra_the_error_says_what_to_install(tmp_path):
     output, errors = await process.communicate()
     assert process.returncode == 69
     assert errors.decode().splitlines()[-1] == (
-        "forebay: trace_every_frames needs OpenTelemetry, which is not installed: pip install 'forebay[otel]'"
+        "forebay: trace_every_frames needs OpenTelemetry, which is not installed: pip install '.[otel]'"
     )
     assert output == b""
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.support import models
 from tests.support.repository import ROOT
 
 SERVER_PYTHON = os.environ.get("FOREBAY_SERVER_PYTHON", str(ROOT / ".venv" / "bin" / "python"))
@@ -51,6 +50,8 @@ def simulated(root, name, *, max_batch_size=4, extra="", **options):
 @pytest.fixture(scope="session")
 def address(tmp_path_factory):
     """A server with the kit's models."""
+    from tests.support import models  # needs onnx, which not every environment of this server has
+
     root = tmp_path_factory.mktemp("models")
     models.save(models.add_sub(), root / "simple" / "1" / "model.onnx")
     models.save(models.conv_net(), root / "net" / "1" / "model.onnx")

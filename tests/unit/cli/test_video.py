@@ -105,7 +105,7 @@ def test_folder_without_pictures_is_refused(tmp_path):
 def test_without_pyav_its_name_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     (tmp_path / "a.mp4").write_bytes(b"x")
-    with pytest.raises(SourceError, match="with the extra `video`"):
+    with pytest.raises(SourceError, match="PyAV is tried, too"):
         open_source(str(tmp_path / "a.mp4"))
 
 

@@ -1,7 +1,6 @@
 """A watch that is told about a drain while it writes still says so before it ends."""
 
-from grpc_health.v1 import health_pb2
-
+from forebay.wire import health_pb2
 from service.frontend.health import HealthServicer
 from tests.support.loops import on_loop
 

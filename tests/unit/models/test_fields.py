@@ -38,7 +38,7 @@ def set_path(message, path):
     field = message.DESCRIPTOR.fields_by_name[head]
     value = getattr(message, head)
     if rest:
-        set_path(value.add() if field.is_repeated else value, rest)
+        set_path(value.add() if hasattr(value, "add") else value, rest)
     elif field.message_type is not None and field.message_type.GetOptions().map_entry:
         entry = field.message_type.fields_by_name["value"]
         if entry.message_type is None:
@@ -46,8 +46,8 @@ def set_path(message, path):
         else:
             value.get_or_create(1 if "level" in head or "priority" in head else "x")
     elif field.message_type is not None:
-        (value.add() if field.is_repeated else value).SetInParent()
-    elif field.is_repeated:
+        (value.add() if hasattr(value, "add") else value).SetInParent()
+    elif hasattr(value, "extend"):
         value.append(VALUES.get(field.cpp_type, 1))
     else:
         setattr(message, head, VALUES.get(field.cpp_type, 1))

@@ -1,0 +1,18 @@
+"""`python -m forebay` is the command line, where that is installed: it comes with the server, not with the client."""
+
+import importlib.util
+import runpy
+import sys
+
+COMMAND_LINE = "service"
+
+
+def main() -> None:
+    """Run the command line, or say which distribution has it."""
+    if importlib.util.find_spec(COMMAND_LINE) is None:
+        sys.exit("forebay: this is the client library; the command line comes with the server: pip install forebay")
+    runpy.run_module(COMMAND_LINE, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""The tests of what depends on protobuf, in the environment of a heavy test, which has another version of it."""
+
+import subprocess
+import sys
+
+from tests.support.repository import ROOT
+
+
+def run_wire_tests(*more):
+    """Run tests/unit/wire, and more, in a process of their own; return how that ended and what it said."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/wire", *more]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    return ended.returncode, ended.stdout + ended.stderr
