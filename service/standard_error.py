@@ -53,6 +53,7 @@ class LineWriter:
         """Begin anew. After a fork: the writing thread, and what waited for it, are the parent's."""
         self._lock = threading.RLock()  # guards all below; a signal handler may put while its own thread does
         self._thread: threading.Thread | None = None
+        self._is_starting = False
         self._lines: _Lines = queue.SimpleQueue()
         self._waiting_bytes = 0
 
@@ -83,24 +84,27 @@ class LineWriter:
     def close(self, timeout_s: float) -> bool:
         """Write what waits and end the thread; say whether it has ended. Blocks: for `timeout_s` at most."""
         with self._lock:
-            thread, self._thread = self._thread, None
+            thread, lines = self._thread, self._lines
             if thread is None:
                 return True
-            self._lines.put(None)
-            self._lines = queue.SimpleQueue()  # a thread that is stuck keeps its own
             self._waiting_bytes = 0
+            self._lines = queue.SimpleQueue()  # a thread that is stuck keeps its own
+            self._thread = None  # last: a signal handler that puts meanwhile must not start one with the old lines
+            lines.put(None)
         thread.join(timeout_s)
         return not thread.is_alive()
 
     def _start(self) -> None:
-        if self._thread is None:
-            # Noted before it runs: a signal handler that puts meanwhile must not start a second one.
-            self._thread = threading.Thread(target=self._run, args=(self._lines,), name="log writer", daemon=True)
-            try:
-                self._thread.start()
-            except BaseException:
-                self._thread = None
-                raise
+        if self._is_starting:  # a signal handler has interrupted its own thread below
+            return
+        self._is_starting = True
+        try:
+            if self._thread is None:  # looked at only now: a handler may have started it before the line above
+                thread = threading.Thread(target=self._run, args=(self._lines,), name="log writer", daemon=True)
+                thread.start()
+                self._thread = thread
+        finally:
+            self._is_starting = False
 
     def _run(self, lines: _Lines) -> None:
         while (data := lines.get()) is not None:

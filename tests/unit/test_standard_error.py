@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import pytest
 
@@ -154,6 +155,51 @@ def test_a_signal_handler_may_put_while_its_thread_does():
     lines = reader.lines()
     assert lines.count("from the thread") == 5000
     assert set(lines) <= {"from the thread", "from the handler"}
+
+
+def interrupted_at(point, functions, act, interrupt):
+    """Run `act`, and `interrupt` before the bytecode number `point` of some functions; False if they have fewer."""
+    left = [point]
+
+    def trace(frame, event, _):
+        frame.f_trace_opcodes = frame.f_code.co_name in functions
+        if event == "opcode":
+            if left[0] == 0:
+                sys.settrace(None)
+                left[0] = -1
+                interrupt()
+            else:
+                left[0] -= 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        act()
+    finally:
+        sys.settrace(before)
+    return left[0] < 0
+
+
+@pytest.mark.parametrize("act", ["put", "close"])
+def test_a_signal_handler_may_put_at_any_point_and_there_is_one_thread(act):
+    """As signals do it, but at each point once. What a handler puts into a close may wait for the next line."""
+    for point in range(10_000):
+        read, write = os.pipe()
+        writer = LineWriter(write)
+        acts = {"put": partial(writer.put, "line"), "close": partial(writer.close, HANG_GUARD_S)}
+        if act == "close":
+            writer.put("line")
+        is_interrupted = interrupted_at(point, {"put", "close", "_start"}, acts[act], partial(writer.put, "handler"))
+        assert writer.close(HANG_GUARD_S)
+        assert [thread.name for thread in threading.enumerate()].count("log writer") == 0, point
+        os.close(write)
+        lines = Reader(read).lines()
+        if not is_interrupted:
+            break
+        assert "line" in lines
+        assert act == "close" or sorted(lines) == ["handler", "line"], point
+    assert 40 < point < 10_000
 
 
 def written_by(program):
