@@ -3,8 +3,11 @@
 Theory of operation
     gRPC, ONNX Runtime and others write to descriptor 2 on whatever thread they are: those that serve every stream, too.
     A client can make gRPC print (a malformed header is an error in its log), and with a slow reader of standard error
-    such a thread would wait. So descriptor 2 becomes the end of a pipe that one thread of ours always empties; standard
-    error itself is written to by service.standard_error alone.
+    such a thread would wait. So descriptor 2 becomes the end of a pipe that one thread of ours empties; standard error
+    itself is written to by service.standard_error alone.
+
+    That thread needs the interpreter's lock, which whoever prints may hold: it would wait for itself, and the process
+    with it. So the pipe does not block, and what does not fit is lost.
 
     At most `MAX_LINES` lines a window become events. Of others only the number is logged, since a client that makes a
     library print must not cost more than it costs to count: some GB/s.
@@ -16,6 +19,7 @@ Theory of operation
 import atexit
 import contextlib
 import faulthandler
+import fcntl
 import os
 import stat
 import threading
@@ -30,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 MAX_LINES = 20
 WINDOW_NS = 1_000_000_000
-_READ_BYTES = 1 << 16  # what a pipe holds
+_PIPE_BYTES = 1 << 20  # the most that Linux gives to everybody; a library prints so much in some milliseconds
 
 
 def take_descriptor(clock: Clock) -> None:
@@ -41,6 +45,9 @@ def take_descriptor(clock: Clock) -> None:
     except OSError as error:  # no descriptors: libraries print as ever
         log.warning("what libraries print is not taken over", error=error.strerror)
         return
+    os.set_blocking(sink, False)
+    with contextlib.suppress(OSError):  # this user's pipes hold all that they may: it stays at 64 KiB
+        fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     os.dup2(sink, 2)
     os.close(sink)
     STANDARD_ERROR.write_to(real)
@@ -107,7 +114,7 @@ class LineLimit:
 
 def _read(source: int, limit: LineLimit) -> None:
     with contextlib.suppress(OSError):
-        while data := os.read(source, _READ_BYTES):
+        while data := os.read(source, _PIPE_BYTES):
             for line in limit.take(data):
                 log.warning("a library prints", detail=line)
             if left_out := limit.take_left_out():

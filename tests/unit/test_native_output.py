@@ -65,7 +65,18 @@ def test_native_lines_are_events_and_escaped():
 
 def test_native_lines_wait_for_no_reader():
     with broken("reader takes nothing") as descriptor:
-        assert run(r"for _ in range(1000): os.write(2, b'line\n' * 10_000)", descriptor).returncode == 0
+        assert run(r"for _ in range(1000): libc.write(2, b'line\n' * 10_000, 50_000)", descriptor).returncode == 0
+
+
+def test_who_holds_the_interpreters_lock_waits_for_no_reader():
+    done = run(r"""
+locking = ctypes.PyDLL(None)  # keeps the lock while it is in C, as gRPC and others do now and then
+lines = b"line\n" * (1 << 20)
+assert 0 < locking.write(2, lines, len(lines)) < len(lines)
+""")
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {event["detail"] for event in events if event["event"] == "a library prints"} == {"line"}
 
 
 def test_a_crash_says_where_it_was():
