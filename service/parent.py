@@ -3,7 +3,8 @@
 Theory of operation
     `Parent` decides and touches nothing but its children's `send_signal`: it passes on what comes. A first request to
     stop makes every child drain, and their ends are no surprise any more. A second one makes them end at once, and what
-    has not ended `END_LIMIT_NS` later is killed: it may hang, or not listen yet.
+    has not ended `END_LIMIT_NS` later is killed: it may hang, or not listen yet. A parent of parents waits for longer:
+    it would kill those who have to kill.
 
     `Waiting` is the thin part: it waits for signals, for lines that children write and for their ends, all in one
     selector, and tells. Thread: main; no other runs in such a process but those that write for it
@@ -38,10 +39,12 @@ class Parent:
 
     Args:
         clock: time.
+        end_limit_ns: how long the children may take to end once they were asked twice.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, end_limit_ns: int = END_LIMIT_NS) -> None:
         self._clock = clock
+        self._end_limit_ns = end_limit_ns
         self._requests = StopRequests(clock)
         self._stop_signal: int | None = None
         self._kill_ns: int | None = None
@@ -64,7 +67,7 @@ class Parent:
                 case StopRequest.DRAIN:
                     self.stop(number)
                 case StopRequest.END_AT_ONCE:
-                    self._kill_ns = self._kill_ns or self._clock.now_ns() + END_LIMIT_NS
+                    self._kill_ns = self._kill_ns or self._clock.now_ns() + self._end_limit_ns
                     self._tell(number)
                 case StopRequest.NOTHING_NEW:
                     pass

@@ -26,7 +26,7 @@ from typing import Any
 
 from service.child import child_of, exit_code_of, how_it_ended
 from service.clock import Clock, MonotonicClock
-from service.parent import Parent, Signalled, Waiting
+from service.parent import END_LIMIT_NS, Parent, Signalled, Waiting
 from service.ready import STANDARD_OUTPUT, ReadyError, tell_ready
 from service.settings import ServeSettings, to_environment
 from service.standard_error import EXIT_TIMEOUT_S, LineWriter, say
@@ -46,6 +46,7 @@ class ProcessGroup(Parent):
         pass_on: told of every other line of their standard output.
         say: writes one line for the operator.
         clock: time.
+        are_supervised: whether each child looks after a server, which it kills first if it has to.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class ProcessGroup(Parent):
         pass_on: Callable[[str], None],
         say: Callable[[str], None],
         clock: Clock,
+        *,
+        are_supervised: bool = False,
     ) -> None:
-        super().__init__(clock)
+        super().__init__(clock, END_LIMIT_NS * (2 if are_supervised else 1))
         self._size = size
         self._on_ready = on_ready
         self._pass_on = pass_on
@@ -182,31 +185,45 @@ def run_group(settings: ServeSettings, options: Sequence[str], environment: Mapp
     def end(error: ReadyError | None) -> None:
         if error is not None:
             problems.append(error)
-            os.kill(os.getpid(), signal.SIGTERM)  # on a thread of its own: the main one decides, as for any request
+            os.kill(os.getpid(), signal.SIGCHLD)  # on a thread of its own: it wakes the main one, which decides
 
     def on_ready(lines: list[dict[str, Any]]) -> None:
         processes = [{"pid": line["pid"], "admin_address": line["admin_address"]} for line in lines]
         ready = json.dumps(lines[0] | {"pid": os.getpid(), "admin_address": None, "processes": processes})
         tell_ready(ready, settings.ready_file, end)
 
-    group = ProcessGroup(settings.processes, on_ready, output.put, say, MonotonicClock())
+    group = ProcessGroup(
+        settings.processes, on_ready, output.put, say, MonotonicClock(), are_supervised="--supervise" in options
+    )
     with reserved(settings.address) as address, Waiting(group.on_signal) as waiting:
         starts = [
             child_of(["serve", *options], to_environment(own, environment))
             for own in settings_of_children(settings, address)
         ]
-        while group.wanted or not waiting.is_over:
-            for index in group.wanted:
-                try:
-                    child = starts[index](subprocess.PIPE)
-                except OSError as error:
-                    problems.append(GroupError(f"cannot start a server process: {error.strerror}"))
-                    group.stop(signal.SIGTERM)
-                    break
-                group.add(child)
-                waiting.add(child, partial(group.on_end, index), partial(group.on_line, index))
-            waiting.wait(group.kill_in_s())
+        _run(group, starts, waiting, problems)
     output.close(EXIT_TIMEOUT_S)
     if problems:
         raise problems[0]
     return group.exit_code
+
+
+def _run(
+    group: ProcessGroup,
+    starts: "Sequence[Callable[..., subprocess.Popen[bytes]]]",
+    waiting: Waiting,
+    problems: list[GroupError | ReadyError],
+) -> None:
+    """Start the children as they are wanted, end them when there is a problem, and wait until all have ended."""
+    while group.wanted or not waiting.is_over:
+        for index in group.wanted:
+            try:
+                child = starts[index](subprocess.PIPE)
+            except OSError as error:
+                problems.append(GroupError(f"cannot start a server process: {error.strerror}"))
+                break
+            group.add(child)
+            waiting.add(child, partial(group.on_end, index), partial(group.on_line, index))
+        if problems:
+            group.stop(signal.SIGTERM)
+        if not waiting.is_over:  # else nothing was started, and nobody would wake us
+            waiting.wait(group.kill_in_s())

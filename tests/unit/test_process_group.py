@@ -4,16 +4,21 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.parent import END_LIMIT_NS
 from service.process_group import GroupError, ProcessGroup, reserved, settings_of_children
 from service.settings import ServeSettings, load_settings, to_environment
+from service.signals import ONE_REQUEST_NS
 from service.worker_pool import default_workers
 from tests.support.clock import ManualClock
+from tests.support.guard import HANG_GUARD_S
 
 
 class Child:
@@ -26,10 +31,10 @@ class Child:
 
 
 class Scene:
-    def __init__(self, size=3, *, added=None):
+    def __init__(self, size=3, *, added=None, **options):
         self.ready, self.passed, self.said = [], [], []
         self.clock = ManualClock()
-        self.group = ProcessGroup(size, self.ready.append, self.passed.append, self.said.append, self.clock)
+        self.group = ProcessGroup(size, self.ready.append, self.passed.append, self.said.append, self.clock, **options)
         self.children = [Child(pid) for pid in range(size)]
         for child in self.children[: size if added is None else added]:
             self.group.add(child)
@@ -194,3 +199,34 @@ def test_a_held_port_is_for_those_who_share_it_and_not_for_another_group():
             server.listen()
             with socket.create_connection((host, int(port)), timeout=5):
                 server.accept()[0].close()
+
+
+@pytest.mark.parametrize("are_supervised", [False, True])
+def test_a_supervisor_has_time_to_kill_its_server_before_it_is_killed(are_supervised):
+    """Else a server that hangs outlives everybody who could end it, and keeps the group's pipe open."""
+    scene = Scene(2, are_supervised=are_supervised)
+    scene.group.on_signal(signal.SIGTERM)
+    scene.clock.advance(ONE_REQUEST_NS)
+    scene.group.on_signal(signal.SIGTERM)
+    assert scene.group.kill_in_s() == END_LIMIT_NS * (1 + are_supervised) / 1e9
+
+
+def test_a_server_process_that_cannot_be_started_ends_the_group():
+    program = """
+import errno, os, subprocess
+from service.process_group import GroupError, run_group
+from service.settings import ServeSettings
+
+def no_process(*_, **__):
+    raise BlockingIOError(errno.EAGAIN, "no more processes")
+
+subprocess.Popen = no_process
+try:
+    run_group(ServeSettings(address="127.0.0.1:0", processes=2), [], {})
+except GroupError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True, timeout=HANG_GUARD_S
+    )
+    assert done.stdout == "cannot start a server process: no more processes\n"
