@@ -60,13 +60,20 @@ class Connection:
             status = os.fstat(self.descriptor)  # last: had it become another descriptor, it would not be this one now
         except OSError:
             return False
-        return (status.st_dev, status.st_ino) == (self.device, self.inode)
+        return self._is_of(status)
 
     def say_no_more(self) -> None:
-        """End the sending side: the peer sees the end of the connection, after all that was sent."""
-        if self.is_open:
-            with suppress(OSError), _borrowed(self.descriptor, self.family) as found:
-                found.shutdown(socket.SHUT_WR)
+        """End the sending side: the peer sees the end of the connection, after all that was sent.
+
+        Nothing happens if it has ended already, or if there is no descriptor left to do it with.
+        """
+        with suppress(OSError), _duplicated(self.descriptor) as own:  # gRPC's may be another socket's by now
+            if self._is_of(os.fstat(own)):
+                with _borrowed(own, self.family) as found:
+                    found.shutdown(socket.SHUT_WR)
+
+    def _is_of(self, status: os.stat_result) -> bool:
+        return (status.st_dev, status.st_ino) == (self.device, self.inode)
 
     @property
     def is_local(self) -> bool:
@@ -105,6 +112,9 @@ class Sockets:
 
         Args:
             peer: as `ServicerContext.peer()` names it.
+
+        Raises:
+            OSError: no descriptor is left to look with.
         """
         found = self._look()
         if peer.startswith(UNIX_PEER):
@@ -125,6 +135,9 @@ class Sockets:
         Args:
             addresses: host:port and unix:path, as this process listens on them.
             but_of: as `ServicerContext.peer()` names them. A name of a unix socket stands for all of its connections.
+
+        Raises:
+            OSError: no descriptor is left to look with.
         """
         ports = {int(each.rpartition(":")[2]) for each in addresses if not each.startswith(UNIX_PEER)}
         paths = {each.removeprefix(UNIX_PEER) for each in addresses if each.startswith(UNIX_PEER)}
@@ -140,7 +153,10 @@ class Sockets:
         return [each.connection for each in self._look() if not each.is_listening and is_meant(each.connection)]
 
     def _look(self) -> list[_Socket]:
-        """Return every socket that is connected or listens. Those that others close meanwhile are passed over."""
+        """Return every socket that is connected or listens. Those that others close meanwhile are passed over.
+
+        Raises OSError if no descriptor is left to look with.
+        """
         known: dict[tuple[int, int, int], _Socket] = {}
         for name in os.listdir(DESCRIPTORS):  # noqa: PTH208 - names only; it comes before requests
             descriptor = int(name)
@@ -194,6 +210,16 @@ def normal(host: str, port: int) -> Address:
     address = ipaddress.ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address, port
+
+
+@contextmanager
+def _duplicated(descriptor: int) -> Iterator[int]:
+    """Give a descriptor of our own for the same file, whatever others do with theirs. Raises OSError."""
+    own = os.dup(descriptor)
+    try:
+        yield own
+    finally:
+        os.close(own)
 
 
 @contextmanager

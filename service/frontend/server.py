@@ -148,8 +148,9 @@ class FrontEnd:
 
     async def _stop(self, busy: set[str], grace_s: float) -> None:
         """Close what is idle, then the listener: in one step, lest a client comes back between them."""
-        for connection in Sockets().accepted_on(self._addresses, but_of=busy):
-            connection.say_no_more()
+        with contextlib.suppress(OSError):  # no descriptor is left to look with: gRPC closes them, too
+            for connection in Sockets().accepted_on(self._addresses, but_of=busy):
+                connection.say_no_more()
         await self._server.stop(grace_s)
 
     async def abort(self) -> None:

@@ -1,6 +1,8 @@
 """The end of a server, in order: new streams are refused, open ones asked to leave, everything read is answered."""
 
 import asyncio
+import resource
+import signal
 from contextlib import suppress
 from random import Random
 
@@ -15,7 +17,16 @@ from service.frontend.inference_servicer import DRAINING
 from tests.support.guard import HANG_GUARD_S
 from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop
-from tests.support.real_server import ROW_BYTES, SimulatedDevices, eventually, real_server, row, simulated
+from tests.support.real_server import (
+    ROW_BYTES,
+    RawStream,
+    SimulatedDevices,
+    eventually,
+    real_server,
+    row,
+    simulated,
+)
+from tests.support.serve_process import serve
 
 
 @on_loop
@@ -183,3 +194,20 @@ async def send_for_ever(stream):
             seq += 1
             await stream.send(seq)
             await asyncio.sleep(0)
+
+
+@on_loop
+async def test_a_server_without_a_descriptor_left_drains_all_the_same(tmp_path):
+    """As after a flood of connections: it cannot even look which of them are idle."""
+    async with serve("--model-repository", simulated(tmp_path)) as server:
+        async with grpc.aio.insecure_channel(await server.wait_ready()) as channel:
+            stream = RawStream(channel)
+            await stream.send_open()
+            assert (await stream.receive()).WhichOneof("message") == "opened"
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, 3))
+            server.process.send_signal(signal.SIGTERM)
+            assert (await stream.receive()).WhichOneof("message") == "reconnect"
+            await stream.send(1)
+            await stream.half_close()
+            assert [result.status.code for result in await stream.results()] == [pb.STATUS_OK]
+        assert await server.wait() == 0, server.errors
