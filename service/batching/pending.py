@@ -192,26 +192,25 @@ class PendingQueue:
     def put_back(self, requests: Sequence[Request], now_ns: int) -> list[tuple[Request, Reason]]:
         """Take in again what was in batches that were taken back, in order of forming; return those that end by it.
 
-        Each stands where it stood: on an ordered stream in front of what came later. A LATEST stream may have newer
-        requests by now. No level is too full for what was on it already.
+        Each stands where it stood: on an ordered stream among the others in order of arrival, since a batch of an
+        earlier frame may have been taken back from another lane. A LATEST stream may have newer requests by now. No
+        level is too full for what was on it already.
         """
-        later: dict[StreamState, list[Entry]] = {}
-        entries = []
+        entries: list[Entry] = []
         for request in requests:
             stream = self._stream(request.stream, now_ns)
             self.demand.take_back(stream.share, request.size, now_ns)
-            if stream.key.is_ordered:
-                later.setdefault(stream, list(stream.waiting))
             entries.append(Entry(request, stream, self._own_key(request)))
-        for line in later.values():
-            for entry in line:
+        lines = dict.fromkeys(entry.line for entry in entries if entry.line is not None)
+        for line in lines:
+            for entry in tuple(line.waiting):
                 self._remove(entry)
-            entries += line
-        for entry in entries:
+                entries.append(entry)
+        for entry in sorted(entries, key=lambda entry: entry.id):
             entry.is_held = False
             entry.order_key = entry.own_key
             self._add(entry, self._settings.level_of(entry.request.priority))
-        return [ending for stream in later for ending in self._supersede(stream, newcomers=0)]
+        return [ending for line in lines for ending in self._supersede(line, newcomers=0)]
 
     def discard(self, request_id: int) -> Request | None:
         """Take one request out without serving it; None if it is not here."""

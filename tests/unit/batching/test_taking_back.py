@@ -155,6 +155,29 @@ def test_newer_frame_of_a_latest_stream_replaces_one_that_was_taken_back():
     assert list(rig.batches[-1].requests) == [new]
 
 
+@pytest.mark.parametrize("delivery", Delivery)
+def test_frames_of_a_stream_keep_their_order_when_batches_of_two_lanes_are_taken_back(delivery):
+    camera = stream(delivery=delivery, max_waiting=2)
+    lanes = [StrictLane(index, is_late=True) for index in range(2)]
+    rig = CoreRig(BatchingSettings(2), cost_model(2, alpha_ms=BOUND_BY_MS), lanes)
+    for _ in lanes:
+        rig.arrive(None)
+        rig.advance(1)
+    for running in rig.batches:
+        assert rig.lanes[running.lane_index].start(running)
+    first, second = (
+        [rig.arrive(None, on=camera), rig.arrive(None, timeout_ms=300)],
+        [rig.arrive(None, on=camera, step=False), rig.arrive(None, timeout_ms=300, step=False)],
+    )
+    rig.advance(BOUND_BY_MS)
+    assert [list(batch.requests) for batch in rig.batches[2:]] == [first, second]
+    rig.advance(300)
+    assert rig.ended() == {first[1]: Outcome.EXPIRED, second[1]: Outcome.EXPIRED}
+    (line,) = [state.waiting for state in rig.core.pending._streams.values() if state.key is camera]
+    assert [entry.request for entry in line] == [first[0], second[0]]
+    rig.assert_quiet_after_all()
+
+
 def test_what_was_taken_back_does_not_count_as_served():
     caller = client()
     rig = overrunning()
@@ -204,12 +227,20 @@ steps = st.lists(
 
 
 class Play:
-    """Random events on a lane that starts what it is told to, in order."""
+    """Random events on lanes that start what they are told to, each in its order."""
 
-    def __init__(self, depth):
-        self.rig = CoreRig(BatchingSettings(2, depth=depth), cost_model(2, alpha_ms=20.0), [StrictLane(is_late=True)])
+    def __init__(self, depth, lanes):
+        self.rig = CoreRig(
+            BatchingSettings(2, depth=depth),
+            cost_model(2, alpha_ms=20.0),
+            [StrictLane(index, is_late=True) for index in range(lanes)],
+        )
         self.streams = [stream("a"), stream("b"), stream("c", Delivery.LATEST), client("d"), client("e")]
         self.uploading = {}
+
+    def first_of_a_lane(self, number, batches):
+        firsts = {batch.lane_index: batch for batch in reversed(list(batches))}
+        return firsts[sorted(firsts)[number % len(firsts)]] if firsts else None
 
     def arrive(self, number, budget_ms, timeout_ms):
         self.rig.arrive(budget_ms, on=self.streams[number], timeout_ms=timeout_ms, key=number % 2)
@@ -217,14 +248,16 @@ class Play:
     def time(self, number, *_):
         self.rig.advance(number)
 
-    def start(self, *_):
-        first = next((b for b in self.rig.running if b.requests and not b.claim.is_started), None)
+    def start(self, number, *_):
+        waiting = (b for b in self.rig.running if b.requests and not b.claim.is_started)
+        first = self.first_of_a_lane(number, waiting)
         if first is not None and first.id not in self.uploading:
-            assert self.rig.lanes[0].start(first)
+            assert self.rig.lanes[first.lane_index].start(first)
 
-    def finish(self, *_):
-        if self.rig.running and self.rig.running[0].id not in self.uploading:
-            self.rig.finish()
+    def finish(self, number, *_):
+        first = self.first_of_a_lane(number, self.rig.running)
+        if first is not None and first.id not in self.uploading:
+            self.rig.finish(first)
 
     def upload(self, number, *_):
         if not self.rig.running:
@@ -242,18 +275,25 @@ class Play:
             self.rig.core.cancel([one], self.rig.now_ns)
             self.rig.step()
 
+    def check(self):
+        """What waits of a stream waits in order of arrival."""
+        for one in self.rig.core.pending._streams.values():
+            ids = [entry.id for entry in one.waiting]
+            assert ids == sorted(ids)
+
     def end(self):
         for batch in self.uploading.values():
             batch.claim.let_go()
         self.rig.assert_quiet_after_all()
 
 
-@given(steps, st.integers(1, 3))
-def test_everything_ends_once_and_in_order_whatever_is_taken_back(moves, depth):
-    play = Play(depth)
+@given(steps, st.integers(1, 3), st.integers(1, 3))
+def test_everything_ends_once_and_in_order_whatever_is_taken_back(moves, depth, lanes):
+    play = Play(depth, lanes)
     for kind, *arguments in moves:
         getattr(play, kind)(*arguments)
+        play.check()
     play.end()
-    for one in play.streams:
+    for one in play.streams if lanes == 1 else ():
         executed = [r.id for batch in play.rig.batches for r in batch.requests if r.stream is one]
         assert executed == sorted(executed) or not one.is_ordered
