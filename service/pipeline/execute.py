@@ -49,9 +49,13 @@ class ExecutingStage(Stage):
             self._start(batch, slot)
             return
         was_busy, self.busy_since_ns = self.busy_since_ns, 0  # to wait for others is not to hang
-        turn.take()
+        is_taken = turn.take(batch.claim)
         if was_busy:
             self.busy_since_ns = self.clock.now_ns()
+        if not is_taken:  # the former has the requests back; the turn, if it has come, is for the next batch
+            if not self.has_next:
+                turn.give_up()
+            return
         try:
             self._start(batch, slot)
         finally:

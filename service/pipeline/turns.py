@@ -24,6 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from engines.device import StreamPriority
+from service.claim import Claim
 from service.clock import Clock
 from service.errors import InvariantError
 
@@ -81,9 +82,9 @@ class TurnQueue:
         self.waiting: list[Waiting] = []
         self._may_go_ahead = True  # nobody just did
 
-    def ask(self, lane: Waiting, now_ns: int) -> list[Waiting]:
-        """Let a lane wait for its turn; return those whose turn it is now."""
-        lane.since_ns = now_ns
+    def ask(self, lane: Waiting, now_ns: int, since_ns: int | None = None) -> list[Waiting]:
+        """Let a lane wait for its turn, from `since_ns` if that was before; return those whose turn it is now."""
+        lane.since_ns = now_ns if since_ns is None else since_ns
         self.waiting.append(lane)
         return self._hand_out(now_ns)
 
@@ -121,9 +122,9 @@ class TurnQueue:
 
 
 class Turn(Waiting):
-    """A lane's place among the others. Thread: the lane's execute stage's alone, but for `grant` and `close`."""
+    """A lane's place among the others. Thread: the lane's execute stage's, but for `grant`, `_wake` and `close`."""
 
-    __slots__ = ("_condition", "_is_asked", "_is_granted", "_turns")
+    __slots__ = ("_condition", "_is_asked", "_is_granted", "_turns", "_unserved_since_ns")
 
     def __init__(self, turns: "Turns", priority: ModelPriority, cores: int, condition: threading.Condition) -> None:
         super().__init__(priority, cores)
@@ -131,6 +132,7 @@ class Turn(Waiting):
         self._condition = condition
         self._is_asked = False
         self._is_granted = False  # and not taken yet
+        self._unserved_since_ns: int | None = None  # a wait began then, and ended without an execution
 
     @property
     def is_needed(self) -> bool:
@@ -142,15 +144,30 @@ class Turn(Waiting):
         """Whether this lane has asked already, for the batch that comes next. Thread: the lane's."""
         return self._is_asked
 
-    def take(self) -> None:
-        """Wait until it is this lane's turn. Blocks: until then. Call `give_back` after it."""
+    def take(self, claim: Claim) -> bool:
+        """Wait until it is this lane's turn. Blocks: until then. Call `give_back` after it.
+
+        Returns:
+            False if the former takes the batch back before. The lane still asks: call `give_up` unless it has another.
+        """
         queue, clock = self._turns.queue, self._turns.clock
+        claim.wake = self._wake
         with self._condition:
             if not self._is_asked:
-                self._turns.tell(queue.ask(self, clock.now_ns()))
-            while not self._is_granted:
+                self._is_asked = True
+                self._turns.tell(queue.ask(self, clock.now_ns(), self._unserved_since_ns))
+            while not (claim.is_withdrawn or self._is_granted):
                 clock.wait(self._condition, None)
+            if claim.is_withdrawn:
+                return False
             self._is_asked = self._is_granted = False
+            self._unserved_since_ns = None
+            return True
+
+    def _wake(self) -> None:
+        """Have `take` look at its claim. Thread: the former's. Blocks: while turns are handed out, microseconds."""
+        with self._condition:
+            self._condition.notify_all()
 
     def give_back(self, *, has_next: bool) -> None:
         """End the turn, hand the cores on, and ask again if the lane has its next batch ready. Blocks: no."""
@@ -167,6 +184,7 @@ class Turn(Waiting):
         with self._condition:
             end = queue.give_back if self._is_granted else queue.give_up
             self._is_asked = self._is_granted = False
+            self._unserved_since_ns = self.since_ns
             self._turns.tell(end(self, self._turns.clock.now_ns()))
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from engines.device_host import HostDevice
 from engines.device_simulated import SimulatedDevice
+from service.claim import Claim
 from service.pipeline.pipeline import RUN_THROUGH_NS
 from service.pipeline.slots import SlotState
 from service.pipeline.turns import ModelPriority, Turns
@@ -62,7 +63,7 @@ def test_a_turn_that_was_asked_for_is_given_back_even_if_turns_are_no_longer_nee
     turns = Turns(1, lane.clock)
     turn = lane.pipeline._turn = lane.pipeline.execute.turn = turns.join(ModelPriority(), 1)
     other = turns.join(ModelPriority(level=-1), 1)
-    turn.take()
+    turn.take(Claim())
     turn.give_back(has_next=True)
     other.close()
     batch = dataclasses.replace(lane.form(), is_alone=True)

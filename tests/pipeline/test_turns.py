@@ -57,6 +57,7 @@ class Lanes:
         self.lanes, self.arenas, self.fatal = [], [], []
         self.completed = []
         self._changed = threading.Condition()
+        self._freed = threading.Semaphore(0)
         self._ids = count(1)
 
     def add(self, name, priority, alpha_ms, **options):
@@ -99,6 +100,14 @@ class Lanes:
         if is_failed:
             lane.pool.slots[batch.slot_index].move_to(SlotState.FAILED)
         lane.submit(batch)
+        return batch
+
+    def take_back(self, batch):
+        """Take a batch back as the former does, and wait until its slot is free."""
+        assert batch.claim.withdraw()
+        batch.requests[0].frame.release()
+        batch.requests = ()
+        assert self._freed.acquire(timeout=HANG_GUARD_S)
 
     def wait_for_next(self, lane):
         """Wait until a batch waits for the lane's execute stage, which is at another."""
@@ -107,8 +116,9 @@ class Lanes:
             assert time.monotonic() < until_s
 
     def send_and_wait_for_it_to_wait(self, lane):
-        self.send(lane)
+        batch = self.send(lane)
         self.turns_clock.wait_for_a_lane()
+        return batch
 
     def wait_for(self, number):
         with self._changed:
@@ -135,7 +145,8 @@ class Lanes:
 
     def compute_ended(self, batch, ended_ns, h2d_ns, execute_ns): ...
 
-    def slot_freed(self, lane_index, slot_index, d2h_ns): ...
+    def slot_freed(self, lane_index, slot_index, d2h_ns):
+        self._freed.release()
 
 
 @contextmanager
@@ -204,6 +215,35 @@ def test_a_batch_that_failed_before_it_could_execute_gives_its_turn_up():
         lanes.wait_for_next(first)
         lanes.run_for(30, 20)
         lanes.wait_for(3)
+
+
+def test_a_lane_whose_batch_is_taken_back_waits_no_longer_and_its_next_one_goes_on_from_there():
+    with lanes_of() as lanes:
+        last, first = lanes.add("last", LAST, 20), lanes.add("first", FIRST, 150)
+        lanes.execute(first, 150)
+        batch = lanes.send_and_wait_for_it_to_wait(last)
+        lanes.clock.advance(60 * MS)
+        lanes.take_back(batch)
+        assert lanes.turns.queue.waiting == []
+        lanes.send_and_wait_for_it_to_wait(last)
+        lanes.send(first)
+        lanes.wait_for_next(first)
+        assert 90 * MS < MAX_WAIT_NS
+        lanes.run_for(90, 20, 150)
+        lanes.wait_for(3)
+
+
+def test_a_turn_that_comes_for_a_batch_that_was_taken_back_is_for_the_next_one():
+    with lanes_of() as lanes:
+        last, first = lanes.add("last", LAST, 20), lanes.add("first", FIRST, 30)
+        lanes.execute(first, 30)
+        batch = lanes.send_and_wait_for_it_to_wait(last)
+        lanes.send(last)
+        lanes.wait_for_next(last)
+        lanes.take_back(batch)
+        lanes.turns_clock.wait_for_a_lane()
+        lanes.run_for(30, 20)
+        lanes.wait_for(2)
 
 
 def test_models_of_one_priority_execute_at_the_same_time_and_take_no_turns():

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from engines.device import StreamPriority
+from service.claim import Claim
 from service.errors import InvariantError
 from service.pipeline.turns import MAX_WAIT_NS, ModelPriority, TurnQueue, Turns, Waiting
 from tests.support.clock import ManualClock
@@ -165,22 +166,22 @@ def test_turns_are_needed_only_between_lanes_of_different_priority():
 def test_a_lane_that_leaves_while_it_asks_keeps_no_core():
     turns = Turns(1, ManualClock())
     leaving, other = turns.join(FIRST, 1), turns.join(LAST, 1)
-    leaving.take()
+    leaving.take(Claim())
     leaving.give_back(has_next=True)
     assert turns.queue.free_cores == 0, "granted, and not taken yet"
     leaving.close()
     leaving.close()
     assert turns.queue.free_cores == 1
-    other.take()
+    other.take(Claim())
     other.give_back(has_next=False)
 
 
 def test_a_lane_that_leaves_while_it_waits_is_never_chosen():
     turns = Turns(1, ManualClock())
     leaving, other = turns.join(LAST, 1), turns.join(FIRST, 1)
-    leaving.take()
+    leaving.take(Claim())
     leaving.give_back(has_next=True)
-    leaving.take()
+    leaving.take(Claim())
     turns.queue.ask(other, 0)
     leaving.give_back(has_next=True)
     leaving.close()
