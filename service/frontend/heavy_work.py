@@ -79,3 +79,16 @@ class HeavyWork:
             line = self._lines[client] = Line(self._pool, _Job.run)
         line.push(job)
         return job.done
+
+    async def done(self, client: Hashable, do: Callable[[], T], undo: Callable[[T], None]) -> T:
+        """Have `do` done and return its result, or raise what it raises; arguments as for `start`.
+
+        If the caller is cancelled the result is undone, also one that had just come and was not handed over yet.
+        """
+        result = self.start(client, do, undo)
+        try:
+            return await result
+        except asyncio.CancelledError:
+            if not result.cancelled() and result.exception() is None:
+                undo(result.result())
+            raise

@@ -181,7 +181,7 @@ class InferenceServicer:
     ) -> FrameBuffer:
         """Have a worker put the inputs where the pipeline finds them. Raises as `frame_of` does."""
         try:
-            return await self._work.start(peer, partial(frame_of, call, version), lambda frame: frame.release())
+            return await self._work.done(peer, partial(frame_of, call, version), lambda frame: frame.release())
         except (Exception, asyncio.CancelledError) as error:
             refused(version, received_ns, error, trace)
             raise

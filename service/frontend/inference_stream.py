@@ -146,7 +146,7 @@ class InferStream:
         call, version = entry.call, entry.version
         assert call is not None and version is not None  # noqa: S101, PT018 - for mypy: it was checked
         try:
-            frame = await self._work.start(self, partial(frame_of, call, version), lambda frame: frame.release())
+            frame = await self._work.done(self, partial(frame_of, call, version), lambda frame: frame.release())
         except asyncio.CancelledError as error:
             refused(version, received_ns, error, self._trace)
             raise

@@ -7,6 +7,7 @@ import pytest
 
 from service.frontend.heavy_work import HeavyWork
 from service.worker_pool import WorkerPool
+from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
 
 
@@ -77,6 +78,19 @@ async def test_the_result_of_a_job_is_undone_if_it_was_given_up_meanwhile(pool):
     waiting.cancel()
     end.set()
     await undone.wait()
+
+
+@on_loop
+async def test_a_result_that_comes_in_the_instant_in_which_it_is_given_up_is_undone(pool):
+    work, is_made, undone = HeavyWork(pool), threading.Event(), []
+    waiting = asyncio.ensure_future(work.done("client", lambda: "result", undone.append))
+    await asyncio.sleep(0)
+    work.start("client", is_made.set)
+    assert is_made.wait(HANG_GUARD_S)  # of the result the worker has told the loop, which has not looked yet
+    asyncio.get_running_loop().call_soon(waiting.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert undone == ["result"]
 
 
 def test_the_result_of_a_job_is_undone_if_the_loop_has_ended(pool):
