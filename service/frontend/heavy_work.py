@@ -4,8 +4,10 @@ Thread: the event loop's; jobs run on a worker.
 """
 
 import asyncio
+import contextlib
+from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -14,41 +16,46 @@ from service.worker_pool import Line, WorkerPool
 T = TypeVar("T")
 
 
-@dataclass(slots=True, eq=False)
 class _Job:
-    """A job; `done` and what is told to it belong to the event loop."""
+    """A job. `done` belongs to the event loop, which is told when a worker has let go of everything.
 
-    do: Callable[[], Any]
-    undo: Callable[[Any], None]
-    loop: asyncio.AbstractEventLoop
-    done: "asyncio.Future[Any]"
+    Args:
+        do: the job.
+        loop: the event loop.
+    """
+
+    def __init__(self, do: Callable[[], Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.done: asyncio.Future[Any] = loop.create_future()
+        self._do = do
+        self._loop = loop
+        self._claims: deque[None] = deque((None,))
+
+    def claim(self) -> bool:
+        """Take the job: the worker in order to do it, the loop so that nobody does. One of them can. Thread: any."""
+        try:
+            self._claims.pop()
+        except IndexError:
+            return False
+        return True
 
     def run(self) -> None:
-        """Do it and tell the event loop. Thread: a worker's."""
-        if self.done.cancelled():
+        """Do it, if it is still wanted, and tell the event loop. Thread: a worker's."""
+        if not self.claim():
             return
         result: Any = None
         failure: Exception | None = None
         try:
-            result = self.do()
+            result = self._do()
         except Exception as error:  # noqa: BLE001 - whatever it is ends this job, not the worker
             failure = error
-        try:
-            self.loop.call_soon_threadsafe(self._tell, result, failure)
-        except RuntimeError:  # the loop has ended
-            self._drop(result, failure)
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._tell, result, failure)
 
     def _tell(self, result: Any, failure: Exception | None) -> None:  # noqa: ANN401 - what the job returned
-        if self.done.cancelled():
-            self._drop(result, failure)
-        elif failure is not None:
+        if failure is not None:
             self.done.set_exception(failure)
         else:
             self.done.set_result(result)
-
-    def _drop(self, result: Any, failure: Exception | None) -> None:  # noqa: ANN401 - what the job returned
-        if failure is None:
-            self.undo(result)
 
 
 class HeavyWork:
@@ -62,33 +69,44 @@ class HeavyWork:
         self._pool = pool
         self._lines: WeakValueDictionary[Hashable, Line[_Job]] = WeakValueDictionary()  # a line lives while it has jobs
 
-    def start(
-        self, client: Hashable, do: Callable[[], T], undo: Callable[[T], None] = lambda _: None
-    ) -> "asyncio.Future[T]":
-        """Have `do` done and return what becomes of it.
+    def start(self, client: Hashable, do: Callable[[], T]) -> "asyncio.Future[T]":
+        """Have `do` done and return what becomes of it, which nobody may cancel.
 
         Args:
             client: whose job it is.
             do: the job; runs on a worker.
-            undo: told the result if the future was cancelled meanwhile. Thread: any.
         """
-        loop = asyncio.get_running_loop()
-        job = _Job(do, undo, loop, loop.create_future())
+        return self._start(client, do).done
+
+    async def done(self, client: Hashable, do: Callable[[], T], undo: Callable[[T], None] = lambda _: None) -> T:
+        """Have `do` done and return its result, or raise what it raises.
+
+        A caller that is cancelled meanwhile leaves when no worker uses what is the caller's any more.
+
+        Args:
+            client: whose job it is.
+            do: the job; runs on a worker, unless the caller is cancelled before it begins.
+            undo: told the result if the caller is cancelled, at whatever instant. Thread: the event loop's.
+        """
+        job = self._start(client, do)
+        try:
+            result: T = await asyncio.shield(job.done)
+        except asyncio.CancelledError:
+            if not job.claim():
+                job.done.add_done_callback(partial(_undo, undo))
+                await asyncio.wait((job.done,))
+            raise
+        return result
+
+    def _start(self, client: Hashable, do: Callable[[], Any]) -> _Job:
+        job = _Job(do, asyncio.get_running_loop())
         line = self._lines.get(client)
         if line is None:
             line = self._lines[client] = Line(self._pool, _Job.run)
         line.push(job)
-        return job.done
+        return job
 
-    async def done(self, client: Hashable, do: Callable[[], T], undo: Callable[[T], None]) -> T:
-        """Have `do` done and return its result, or raise what it raises; arguments as for `start`.
 
-        If the caller is cancelled the result is undone, also one that had just come and was not handed over yet.
-        """
-        result = self.start(client, do, undo)
-        try:
-            return await result
-        except asyncio.CancelledError:
-            if not result.cancelled() and result.exception() is None:
-                undo(result.result())
-            raise
+def _undo(undo: Callable[[T], None], done: "asyncio.Future[T]") -> None:
+    if done.exception() is None:
+        undo(done.result())

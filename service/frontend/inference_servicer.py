@@ -130,7 +130,7 @@ class InferenceServicer:
             finally:
                 version.end_use()
             make = partial(encode, call, completion)
-            return make() if is_light_answer(call, completion) else await self._work.start(peer, make)
+            return make() if is_light_answer(call, completion) else await self._work.done(peer, make)
         except Exception as error:  # noqa: BLE001 - every request has an answer
             is_timed = call is not None and call.form.options.timeout_ns > 0
             raise answer_to(error, request_id, is_timed=is_timed) from None

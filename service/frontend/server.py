@@ -137,7 +137,11 @@ class FrontEnd:
         try:
             await asyncio.wait_for(asyncio.shield(stopping), grace_s)
         except TimeoutError:
-            log.warning("clients did not leave in time", streams=len(self._frames.streams), grace_s=grace_s)
+            log.warning(
+                "clients did not leave in time",
+                streams=len(self._frames.streams) + len(self._inference.streams),
+                grace_s=grace_s,
+            )
             self._frames.stop_reading()
             self._inference.stop_reading()
             await stopping
