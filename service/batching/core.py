@@ -166,7 +166,7 @@ class FormerCore:
 
     def _next_wake_ns(self, now_ns: int, wake_ns: int) -> int | None:
         """Return the earliest of `wake_ns`, the next queue timeout and the next loss in a lane."""
-        timeout_ns = self.pending.next_timeout_ns
+        timeout_ns = self.pending.timeouts.next_ns
         if timeout_ns is not None and timeout_ns < wake_ns:
             wake_ns = timeout_ns
         if self._may_take_back():

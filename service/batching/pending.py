@@ -16,12 +16,12 @@ Owner: the former's thread. Not thread-safe.
 """
 
 import enum
-import heapq
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from service.batching.demand import Demand, StreamShare
 from service.batching.entries import LATEST_NS, NEVER_NS, Entry, Group, StreamState, move
-from service.batching.settings import BatchingSettings, PolicyName, TimeoutAction
+from service.batching.queue_timeouts import QueueTimeouts
+from service.batching.settings import BatchingSettings, PolicyName
 from service.request import Delivery, Request, StreamKey
 
 SOFT_BUDGET_NS = 1_000_000_000
@@ -59,15 +59,14 @@ class PendingQueue:
         self._settings = settings
         self._bound = bound
         self._is_by_deadline = settings.policy is PolicyName.JIT_EDF
-        self._has_default_timeout = settings.has_default_timeout
         self.groups: dict[tuple[int, Hashable], Group] = {}
         self.demand = Demand(largest_batch_ns)
         self.batches_taken = 0
         self.held_entries = 0
         self._entries: dict[int, Entry] = {}
+        self.timeouts = QueueTimeouts(settings, self._entries)
         self._streams: dict[StreamKey, StreamState] = {}
         self._level_counts: dict[int, int] = {}
-        self._timeouts: list[tuple[int, int]] = []
         self._next_sweep_ns = 0
         self._crowd = MAX_IDLE_STREAMS
 
@@ -138,7 +137,7 @@ class PendingQueue:
         entry.stream.entries += 1
         self._entries[entry.id] = entry
         self._level_counts[level] = self._level_counts.get(level, 0) + 1
-        self._watch_timeout(entry, level)
+        self.timeouts.watch(entry, level)
         previous = None
         if line is not None:
             previous = line.waiting[-1] if line.waiting else None
@@ -227,7 +226,7 @@ class PendingQueue:
         self._entries.clear()
         self._streams.clear()
         self._level_counts.clear()
-        self._timeouts.clear()
+        self.timeouts.clear()
         self.held_entries = 0
         return requests
 
@@ -279,49 +278,18 @@ class PendingQueue:
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
-    def _watch_timeout(self, entry: Entry, level: int) -> None:
-        timeout_ns = self._timeout_ns(entry.request, level)
-        if timeout_ns:
-            heapq.heappush(self._timeouts, (min(entry.arrival_ns + timeout_ns, LATEST_NS), entry.id))
-
-    def _timeout_ns(self, request: Request, level: int) -> int:
-        policy = self._settings.queue_policy_of(level)
-        default_ns = policy.default_timeout_us * 1000
-        wished_ns = request.queue_timeout_ns or 0
-        if self._settings.policy is PolicyName.WINDOW:  # as Triton: only an allowed, shorter wish counts
-            return wished_ns if policy.allow_timeout_override and 0 < wished_ns < default_ns else default_ns
-        return min(default_ns, wished_ns) if default_ns and wished_ns else default_ns or wished_ns
-
-    def limits_ns(self, requests: Iterable[Request]) -> tuple[int, int]:
-        """Return when the first of `requests` is rejected by its queue timeout, and their earliest deadline.
-
-        NEVER_NS for none. Only the policy that knows deadlines has any.
-        """
-        timeout_ns = deadline_ns = NEVER_NS
-        for request in requests:
-            if self._has_default_timeout or request.queue_timeout_ns:
-                level = self._settings.level_of(request.priority)
-                own_ns = self._timeout_ns(request, level)
-                if own_ns and self._settings.queue_policy_of(level).timeout_action is TimeoutAction.REJECT:
-                    timeout_ns = min(timeout_ns, request.arrival_ns + own_ns, LATEST_NS)
-            if request.deadline_ns is not None and request.deadline_ns < deadline_ns:
-                deadline_ns = request.deadline_ns
-        return timeout_ns, min(deadline_ns, LATEST_NS) if self._is_by_deadline and deadline_ns < NEVER_NS else NEVER_NS
-
-    @property
-    def next_timeout_ns(self) -> int | None:
-        """The next instant at which a queue timeout passes."""
-        while self._timeouts and self._timeouts[0][1] not in self._entries:
-            heapq.heappop(self._timeouts)
-        return self._timeouts[0][0] if self._timeouts else None
+    def deadline_ns(self, request: Request) -> int:
+        """Return the deadline of a request, pending or not; NEVER_NS for none, or if the policy knows no deadlines."""
+        if request.deadline_ns is None or not self._is_by_deadline:
+            return NEVER_NS
+        return min(request.deadline_ns, LATEST_NS)
 
     def time_out(self, now_ns: int) -> list[tuple[Request, Reason]]:
         """Apply the queue policies: return rejected requests; delayed ones move behind the rest of their level."""
         ended = []
-        while (next_ns := self.next_timeout_ns) is not None and next_ns <= now_ns:
-            entry = self._entries[heapq.heappop(self._timeouts)[1]]
-            level = self._settings.level_of(entry.request.priority)
-            if self._settings.queue_policy_of(level).timeout_action is TimeoutAction.REJECT:
+        while (next_ns := self.timeouts.next_ns) is not None and next_ns <= now_ns:
+            entry = self.timeouts.pop()
+            if self.timeouts.is_rejecting(self._settings.level_of(entry.request.priority)):
                 self._remove(entry)
                 ended.append((entry.request, Reason.TIMED_OUT))
             else:

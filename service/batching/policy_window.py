@@ -47,7 +47,7 @@ def decide_by_arrival(
         return _form(entries[:count], best_rows, lane.lane.index, cost)
     if is_closed or delay_ns == 0 or is_delay_over or rows >= max(preferred):
         return _form(entries, rows, lane.lane.index, cost)
-    return WaitUntil(min(oldest_ns + delay_ns, pending.next_timeout_ns or oldest_ns + delay_ns))
+    return WaitUntil(min(oldest_ns + delay_ns, pending.timeouts.next_ns or oldest_ns + delay_ns))
 
 
 def _candidates(pending: PendingQueue, most_rows: int) -> tuple[list[Entry], bool]:

@@ -54,7 +54,8 @@ def next_loss_ns(now_ns: int, lanes: LaneSet, pending: PendingQueue, least_servi
 def _lost_ns(batch: Batch, pending: PendingQueue, least_service_ns: float) -> int:
     """Return when the first request of a batch that is not executed runs out of time."""
     if batch.limits_ns is None:
-        batch.limits_ns = pending.limits_ns(batch.requests)
+        deadline_ns = min(map(pending.deadline_ns, batch.requests), default=NEVER_NS)
+        batch.limits_ns = pending.timeouts.first_rejection_ns(batch.requests), deadline_ns
     timeout_ns, deadline_ns = batch.limits_ns
     return min(timeout_ns, int(deadline_ns - least_service_ns) + 1) if deadline_ns < NEVER_NS else timeout_ns
 
@@ -82,7 +83,7 @@ def _put_back(
         request.timeline.formed_ns = 0
         if request.is_cancelled:
             ended.append((request, Reason.CANCELLED))
-        elif pending.limits_ns([request])[1] < now_ns + least_service_ns:
+        elif pending.deadline_ns(request) < now_ns + least_service_ns:
             ended.append((request, Reason.EXPIRED))
         else:
             kept.append(request)

@@ -68,6 +68,16 @@ def test_independent_calls_of_one_client_have_one_share():
     assert [share.offered for share in shares.values()] == [3.0]
 
 
+def test_timeouts_of_what_has_left_do_not_add_up():
+    pending, _ = queue_of(request(0, None, timeout_ms=5))  # keeps the top: those behind it are not looked at
+    for _ in range(1_000):
+        far = request(0, None, timeout_ms=10**9)
+        pending.push(far, 0)
+        pending.take([far.id], 0)
+    assert len(pending.timeouts) < 100
+    assert pending.timeouts.next_ns == 5 * MS
+
+
 def test_independent_call_that_is_delayed_moves_alone():
     caller = client()
     policy = QueuePolicy(TimeoutAction.DELAY, default_timeout_us=5_000)
@@ -170,7 +180,7 @@ def test_request_larger_than_any_batch_is_refused():
 def test_queue_timeout_rejects():
     short, long = request(timeout_ms=5), request(timeout_ms=9)
     pending, _ = queue_of(short, long)
-    assert pending.next_timeout_ns == 5 * MS
+    assert pending.timeouts.next_ns == 5 * MS
     assert pending.time_out(5 * MS) == [(short, Reason.TIMED_OUT)]
     assert only_order(pending) == [long.id]
 
@@ -192,14 +202,14 @@ def test_shorter_of_default_and_wished_timeout_counts():
 
 def test_absurdly_long_timeout_is_an_instant_that_a_clock_can_wait_for():
     pending, _ = queue_of(request(timeout_ms=(2**63 - 1) // 1000))
-    assert pending.next_timeout_ns / 1e9 < threading.TIMEOUT_MAX
+    assert pending.timeouts.next_ns / 1e9 < threading.TIMEOUT_MAX
 
 
 def test_timeout_of_a_request_that_left_is_forgotten():
     gone = request(timeout_ms=5)
     pending, _ = queue_of(gone, request(timeout_ms=7))
     pending.take([gone.id], 0)
-    assert pending.next_timeout_ns == 7 * MS
+    assert pending.timeouts.next_ns == 7 * MS
 
 
 def test_silent_streams_are_forgotten():
