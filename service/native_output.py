@@ -34,7 +34,8 @@ log = structlog.get_logger(__name__)
 
 MAX_LINES = 20
 WINDOW_NS = 1_000_000_000
-_PIPE_BYTES = 1 << 20  # the most that Linux gives to everybody; a library prints so much in some milliseconds
+_PIPE_BYTES = 1 << 20  # the most that Linux gives to everybody
+_READ_BYTES = 1 << 16
 
 
 def take_descriptor(clock: Clock) -> None:
@@ -114,7 +115,7 @@ class LineLimit:
 
 def _read(source: int, limit: LineLimit) -> None:
     with contextlib.suppress(OSError):
-        while data := os.read(source, _PIPE_BYTES):
+        while data := os.read(source, _READ_BYTES):
             for line in limit.take(data):
                 log.warning("a library prints", detail=line)
             if left_out := limit.take_left_out():

@@ -84,7 +84,8 @@ def _sorted(data: bytes) -> tuple[bytes, list[memoryview]]:
             raws.append(view[start:position])
         else:
             rest.append(view[begin:position])
-        _counted(len(raws) + len(rest))
+        if len(raws) + len(rest) > MAX_FIELDS:
+            raise _too_many()
     if position > len(data):
         raise IndexError
     return b"".join(rest), raws
@@ -94,7 +95,8 @@ def _sorted_by_protobuf(data: bytes) -> tuple[bytes, list[memoryview]]:
     if len(data) > MAX_PARSED_BYTES:
         raise InvalidRequestError("the message is no ModelInferRequest")
     request, _ = parse_head(data)
-    _counted(len(request.raw_input_contents))
+    if len(request.raw_input_contents) > MAX_FIELDS:
+        raise _too_many()
     raws = [memoryview(raw) for raw in request.raw_input_contents]
     request.ClearField("raw_input_contents")
     return request.SerializeToString(), raws
@@ -107,8 +109,9 @@ def _walk(data: bytes) -> InferMessage | None:
     while position < end and (tag := data[position]) != _TAG_RAW:
         if tag not in _TAGS_OF_HEAD:
             return None
-        if (fields := fields + 1) > MAX_FIELDS:
-            _counted(fields)
+        fields += 1
+        if fields > MAX_FIELDS:
+            raise _too_many()
         field = position
         length, position = _length(data, position + 1)
         if tag == _TAG_ID:
@@ -136,14 +139,13 @@ def _raws(data: bytes, position: int) -> list[memoryview] | None:
         length, start = _length(data, position + 1)
         position = start + length
         raws.append(view[start:position])
-        _counted(len(raws))
+        if len(raws) > MAX_FIELDS:
+            raise _too_many()
     return raws if position == end else None  # one of them ends too late, or the head
 
 
-def _counted(fields: int) -> int:
-    if fields >= MAX_FIELDS:
-        raise InvalidRequestError(f"the message has more than {MAX_FIELDS} inputs, outputs or parameters")
-    return fields + 1
+def _too_many() -> InvalidRequestError:
+    return InvalidRequestError(f"the message has more than {MAX_FIELDS} inputs, outputs or parameters")
 
 
 def _length(data: bytes, position: int) -> tuple[int, int]:
