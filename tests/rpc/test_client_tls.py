@@ -8,12 +8,19 @@ import pytest
 import forebay.aio
 from forebay import Reconnection, Tls, UnreachableError
 from tests.support.certificates import Authority, needs_openssl
+from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
 from tests.support.scripted_server import scripted
 
 pytestmark = needs_openssl
 EVERY = {"model": "m", "encoding": "jpeg", "delivery": "every"}
-IMPATIENT = Reconnection(connect_timeout_s=0.2, backoff_base_s=0.01)
+# The first try is the last one, however busy the machine: the pause after it is as long as all tries may take.
+ONCE = {
+    "reconnection": Reconnection(
+        connect_timeout_s=HANG_GUARD_S, backoff_base_s=HANG_GUARD_S, backoff_cap_s=HANG_GUARD_S
+    ),
+    "draw": lambda: 1.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +43,7 @@ def exchange(authority, tls, wants_client=False):
         credentials = server_credentials(authority, wants_client)
         async with (
             scripted(credentials=credentials) as server,
-            forebay.aio.Client(server.address, tls=tls, reconnection=IMPATIENT) as client,
+            forebay.aio.Client(server.address, tls=tls, **ONCE) as client,
         ):
             stream = client.stream("door", **EVERY)
             await stream.open()
@@ -88,7 +95,7 @@ async def test_changed_certificate_files_are_read_for_the_next_call(authority, t
     stranger = Authority(tmp_path, "stranger")
     async with (
         scripted(credentials=server_credentials(authority)) as server,
-        forebay.aio.Client(server.address, tls=Tls(ca=trusted), reconnection=IMPATIENT) as client,
+        forebay.aio.Client(server.address, tls=Tls(ca=trusted), **ONCE) as client,
     ):
         await client.stream("before", **EVERY).open()
         trusted.write_bytes(stranger.certificate.read_bytes())

@@ -167,7 +167,8 @@ async def test_stages_of_successive_batches_are_under_way_at_once_and_the_trace_
         slices = lanes(json.loads(body))
         assert [len(slices[stage]) for stage in ("h2d", "execute", "d2h")] == [16, 16, 16]
         for stage in slices.values():
-            assert all(before[1] <= after[0] for before, after in pairwise(stage))
+            # One that came to be known late pushes the next one: they touch, but for what sums of fractions lose.
+            assert all(before[1] <= after[0] + NANOSECOND_US for before, after in pairwise(stage))
         for h2d, execute, d2h in zip(slices["h2d"], slices["execute"], slices["d2h"], strict=True):
             assert h2d[1] <= execute[0] + 1
             assert execute[1] <= d2h[0] + 1
@@ -283,6 +284,7 @@ async def test_a_name_that_is_not_this_machines_gets_nothing(tmp_path, host):
             assert (await get(running.server.admin_address, "/healthz", host=own))[0] == 200
 
 
+NANOSECOND_US = 1e-3
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - for the length of one test
 
 
