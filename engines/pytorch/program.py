@@ -50,6 +50,7 @@ _EXPORTED_MEMBERS = re.compile(
     r"|data/constants/(?:tensor_\d+|\w+_config\.json|\w+\.pt)|data/sample_inputs/\w+\.pt",
     re.ASCII,
 )
+_SOURCE = re.compile(r"code/.*\.py", re.IGNORECASE)  # PyTorch finds members without regard to case
 _FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _load_lock = threading.Lock()
 
@@ -144,7 +145,9 @@ def _why_not_served(name: str) -> str:
 
 
 def _vet_script(archive: Archive) -> None:
-    sources = [name for name in archive.names if name.startswith("code/") and name.endswith(".py")]
+    sources = [
+        name for name in archive.names if re.fullmatch(r"code/.*\.py", name, re.IGNORECASE)
+    ]  # as PyTorch finds it
     if not sources:
         raise UnsafeModelError("a pickled module, not TorchScript: save it with torch.export.save")
     vet_script(archive.read(name) for name in sources)

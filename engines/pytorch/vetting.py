@@ -5,7 +5,7 @@ Theory of operation
     from the module `torch` downwards (`torch.os.system` is one), an `expr_str` is evaluated, `guards_code` is executed,
     names end up in generated source. So every string is held to what PyTorch itself writes there: targets to operators
     of known libraries, expressions to sums, products and comparisons of symbols, names to letters, digits and dots.
-    TorchScript (.pt) is a language without access to Python, but two of its operators open files by name.
+    TorchScript (.pt) is a language without access to Python, but some of its operators open files by name.
 
     This keeps known ways shut. It does not make a stranger's model safe: it is a program that the server runs.
 
@@ -36,7 +36,12 @@ _SYMBOLIC = re.compile(
     r"|lshift|rshift|index|truth)"
 )
 _OPENS_FILES = frozenset({"from_file", "save", "load_tensor"})
-_SCRIPT_OPENS_FILES = re.compile(r"\b(?:from_file|save|load_tensor)\s*\(")
+_SCRIPT_OPENS_FILES = re.compile(rb"\b(?:from_file|save|load_tensor)\b")
+"""The names alone, since a call may be taken apart: by a comment before its bracket, or by another name for `f`."""
+_ATTRIBUTE = re.compile(rb"""\bgetattr\((?:(?!getattr)[\w.()]){1,400}, "[^"\\\n]*"\)""")
+"""How TorchScript writes an attribute that is no identifier, such as a layer "0". Escapes could hide a name."""
+_GETATTR = re.compile(rb"\bgetattr\b")
+_MOST_NESTED = 64
 _FUNCTIONS = frozenset(
     re.findall(
         r"\w+",
@@ -101,9 +106,24 @@ def vet_payloads(document: bytes) -> None:
 def vet_script(sources: Iterable[bytes]) -> None:
     """Look at the source code of a TorchScript program. Raises UnsafeModelError."""
     for source in sources:
-        found = _SCRIPT_OPENS_FILES.search(source.decode(errors="replace"))
+        found = _SCRIPT_OPENS_FILES.search(source)
         if found is not None:
-            raise UnsafeModelError(f"calls {found[0].rstrip('( ')!r}, which opens files by name")
+            raise UnsafeModelError(
+                f"has the name {found[0].decode()!r}, as operators that open files by name: name it otherwise"
+            )
+        if _hides_a_name(source):
+            raise UnsafeModelError("looks up a name by getattr that cannot be read: save it with torch.jit.save")
+
+
+def _hides_a_name(source: bytes) -> bool:
+    """Whether a `getattr` asks for anything but a plain name; one may be within another."""
+    for _ in range(_MOST_NESTED):
+        if not _GETATTR.search(source):
+            return False
+        source, count = _ATTRIBUTE.subn(b"_", source)
+        if not count:
+            break
+    return True
 
 
 def _vet_string(key: str, text: str) -> None:

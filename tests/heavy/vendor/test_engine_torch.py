@@ -262,8 +262,36 @@ class Reader(torch.nn.Module):
 def test_torchscript_that_reads_files_is_refused(open_torch, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret").write_bytes(b"1234")
-    with pytest.raises(ModelFileError, match="calls 'from_file', which opens files by name"):
+    with pytest.raises(ModelFileError, match="has the name 'from_file'"):
         open_torch(torch_models.script(Reader(), tmp_path / "model.pt"), {"inputs": "x:UINT8:4"})
+
+
+@pytest.mark.parametrize(
+    ("old_name", "new_name", "replacement"),
+    [
+        ("/code/", "/CODE/", b"torch.from_file"),
+        (".py", ".PY", b"torch.from_file"),
+        ("", "", b'getattr(torch, "from_" "file")'),
+        ("", "", b'getattr(torch, "from\\137file")'),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
+def test_torchscript_that_hides_that_it_reads_files_is_refused(  # PyTorch itself loads all of these
+    open_torch, tmp_path, old_name, new_name, replacement
+):
+    path, hidden = torch_models.script(Reader(), tmp_path / "model.pt"), tmp_path / "hidden.pt"
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(hidden, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name.endswith(".py"):
+                assert b"torch.from_file" in content
+                content = content.replace(b"torch.from_file", replacement)
+                new.writestr(name.replace(old_name, new_name), content)
+            else:
+                new.writestr(name, content)
+    torch.jit.load(str(hidden))
+    with pytest.raises(ModelFileError, match=r"has the name 'from_file'|looks up a name by getattr"):
+        open_torch(hidden, {"inputs": "x:UINT8:4"})
 
 
 def test_a_pickled_module_is_not_torchscript(open_torch, tmp_path):

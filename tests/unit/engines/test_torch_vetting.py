@@ -129,14 +129,52 @@ def test_a_table_that_cannot_be_read_is_refused(document):
         vet_payloads(document)
 
 
-def test_torchscript_that_computes_passes():
-    vet_script([b"def forward(self, x: Tensor) -> Tensor:\n  return torch.add(torch.relu(x), self.saved)\n"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        b"def forward(self, x: Tensor) -> Tensor:\n  return torch.add(torch.relu(x), self.saved)\n",
+        b'    _0 = getattr(getattr(self.layers, "0"), "a-b")\n    _1 = (getattr(self, "1")).forward(_0, )\n',
+        b'      ops.prim.RaiseException("a\\n\\\'b\\" c", "builtins.RuntimeError")\n',
+        "s = 'Größe'".encode(),
+    ],
+)
+def test_torchscript_that_computes_passes(source):
+    vet_script([source])
+
+
+PATH = b'("/etc/passwd", False, 10)'
 
 
 @pytest.mark.parametrize(
     "call",
-    [b'torch.from_file("/etc/passwd", False, 10)', b"ops.aten.save (x, 'f')", b"ops.debugprims.load_tensor('f')"],
+    [
+        b"torch.from_file" + PATH,
+        b"ops.aten.save (x, 'f')",
+        b"ops.debugprims.load_tensor('f')",
+        b"(torch.from_file # a comment\n" + PATH + b")",
+        b"torch.from_file \\\n" + PATH,
+        b"f" + PATH + b"\n  f = torch.from_file",
+        b'getattr(torch, "from_file")' + PATH,
+        b"getattr(torch, 'from_file')" + PATH,
+    ],
 )
 def test_torchscript_that_opens_files_is_refused(call):
-    with pytest.raises(UnsafeModelError, match="which opens files by name"):
+    with pytest.raises(UnsafeModelError, match="open files by name"):
         vet_script([b"def f(x): return x\n", b"def forward(self, x):\n  return " + call])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        b'getattr(torch, "from_" "file")',
+        b'getattr(torch, "from\\137file")',
+        b"getattr(torch, 'from_' 'file')",
+        b'getattr(torch, "x" # "y")\n "z")',
+        b'getattr(getattr(torch, "x"), "from_" "file")',
+        b"g = getattr",
+        b"getattr(" * 70 + b"x" + b', "0")' * 70,
+    ],
+)
+def test_torchscript_that_hides_a_name_is_refused(call):
+    with pytest.raises(UnsafeModelError, match="looks up a name by getattr"):
+        vet_script([b'  _0 = getattr(self, "0")\n  return ' + call])
