@@ -195,8 +195,9 @@ class ModelLifecycle:
         gone = known - set(entries) - scan.broken - scan.empty
         works = {name: partial(self._drop, name) for name in gone}
         works |= {name: partial(self._follow, entry) for name, entry in entries.items()}
+        idle = [name for name in works if self._queue.is_idle(name)]
         try:
-            return [self._queue.submit(name, work) for name, work in works.items() if self._queue.is_idle(name)]
+            return [self._queue.submit(name, works[name], is_bounded=False) for name in idle]
         except QueueClosedError:
             return []
 

@@ -44,13 +44,14 @@ class LoadQueue:
         self._pool = ThreadPoolExecutor(SIDE_BY_SIDE, "loader")
         self._is_closed = False
 
-    def submit(self, name: str, run: Callable[[], T], nbytes: int = 0) -> Future[T]:
+    def submit(self, name: str, run: Callable[[], T], nbytes: int = 0, *, is_bounded: bool = True) -> Future[T]:
         """Do something once all earlier work of the model `name` has ended. Blocks: no.
 
         Args:
             name: of the model.
             run: does it.
             nbytes: what it holds.
+            is_bounded: refuse it if the queue is full; False where the folders on the disk bound how much there is.
 
         Raises:
             QueueClosedError: the queue is closed, or full.
@@ -60,9 +61,8 @@ class LoadQueue:
         with self._lock:
             if self._is_closed:
                 raise QueueClosedError("the server is shutting down")
-            held = [work.nbytes for line in self._lines.values() for work in line]
-            if len(held) >= MOST_WAITING or (held and sum(held) + nbytes > MOST_WAITING_BYTES):
-                raise QueueClosedError(f"{len(held)} loads wait already: try again later")
+            if is_bounded:
+                self._check_room(nbytes)
             line = self._lines.setdefault(name, deque())
             line.append(_Work(future, run, nbytes))
             if len(line) == 1:
@@ -84,6 +84,11 @@ class LoadQueue:
     def is_idle(self, name: str) -> bool:
         """Whether no work of the model is under way or waits."""
         return name not in self._lines
+
+    def _check_room(self, nbytes: int) -> None:
+        held = [work.nbytes for line in self._lines.values() for work in line]
+        if len(held) >= MOST_WAITING or (held and sum(held) + nbytes > MOST_WAITING_BYTES):
+            raise QueueClosedError(f"{len(held)} loads wait already: try again later")
 
     def _run_first(self, name: str) -> None:
         work = self._lines[name][0]

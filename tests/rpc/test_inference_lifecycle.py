@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engines.device_simulated import SimulatedDevice
 from forebay.wire import inference_pb2 as pb
+from service.models import load_queue
 from tests.support import models
 from tests.support.guard import HANG_GUARD_S
 from tests.support.inference import add_sub_request, array_of, request_of, stub_of
@@ -35,7 +36,8 @@ async def code_of(call):
 async def load(stub, name, **parameters):
     request = pb.RepositoryModelLoadRequest(model_name=name)
     for key, value in parameters.items():
-        request.parameters[key].string_param = value
+        kind = "bytes_param" if isinstance(value, bytes) else "string_param"
+        setattr(request.parameters[key], kind, value)
     await stub.RepositoryModelLoad(request)
 
 
@@ -261,6 +263,17 @@ async def test_polling_keeps_what_serves_when_its_folder_breaks_and_takes_it_up_
         assert running.version("simple").version == "2"
         await eventually(lambda: not running.server.registry.unloading())
         assert await states(stub_of(running)) == {("simple", "2"): ("READY", "")}
+
+
+@on_loop
+async def test_polling_follows_more_folders_than_loads_may_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(load_queue, "MOST_WAITING", 2)
+    add_sub(tmp_path, "m0")
+    async with real_server(tmp_path, model_control_mode="poll", repository_poll_s=3600) as running:
+        for index in range(1, 6):
+            add_sub(tmp_path, f"m{index}")
+        await asyncio.to_thread(running.server.lifecycle.poll)
+        assert sorted(running.server.registry.versions()) == [f"m{index}" for index in range(6)]
 
 
 @on_loop

@@ -116,3 +116,12 @@ def test_what_waits_is_bounded(queue, monkeypatch):
     held.may_end.set()
     for future in futures:
         future.result(GUARD_S)
+
+
+def test_what_the_folders_bound_is_taken_when_the_queue_is_full(queue, monkeypatch):
+    monkeypatch.setattr(load_queue, "MOST_WAITING", 1)
+    held = Held()
+    first = queue.submit("m", held)
+    assert queue.submit("other", lambda: 2, is_bounded=False).result(GUARD_S) == 2
+    held.may_end.set()
+    first.result(GUARD_S)
