@@ -54,6 +54,8 @@ def main() -> None:
     order = json.loads(sys.stdin.read())
     _bind_to_parent(order["parent_pid"])
     os.nice(NICENESS)
+    lower_limit(resource.RLIMIT_FSIZE, FILE_LIMIT_BYTES)
+    lower_limit(resource.RLIMIT_CORE, 0)
     answer = json.dumps(_answer(order)).encode()
     os.write(answer_file, answer)
     os._exit(0)
@@ -90,7 +92,7 @@ def _rehearse(order: dict[str, Any]) -> int:
     before_bytes = _peak_bytes()
     is_pinned = description.device_kind != "cpu"  # else frames take no memory before they are there
     if not is_pinned:
-        _limit(order["memory_bytes"])
+        _limit_memory(order["memory_bytes"])
     context = VersionContext(
         MonotonicClock(),
         WorkerPool(1, lambda _: None),
@@ -108,18 +110,19 @@ def _rehearse(order: dict[str, Any]) -> int:
     return _peak_bytes() - before_bytes
 
 
-def _limit(memory_bytes: int) -> None:
+def _limit_memory(memory_bytes: int) -> None:
     """Have allocations fail that are certainly too much: quicker and clearer than being ended for it later.
 
     Not with a GPU, whose driver reserves as much address space as it likes.
     """
-    used_bytes = psutil.Process().memory_info().data
-    for kind, limit in (
-        (resource.RLIMIT_DATA, used_bytes + memory_bytes + SLACK_BYTES),
-        (resource.RLIMIT_FSIZE, FILE_LIMIT_BYTES),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(kind, (limit, limit))
+    lower_limit(resource.RLIMIT_DATA, psutil.Process().memory_info().data + memory_bytes + SLACK_BYTES)
+
+
+def lower_limit(kind: int, limit: int) -> None:
+    """Set a limit of this process, unless the operator's own (`ulimit`) is lower: only root may raise that."""
+    _, hard = resource.getrlimit(kind)
+    lowest = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(kind, (lowest, lowest))
 
 
 def _peak_bytes() -> int:
