@@ -19,6 +19,9 @@ from service.models.config_text import ConfigError
 from service.models.repository import MAX_SHOWN, MODEL_NAME, ModelEntry, Repository, RepositoryError, check_part
 
 BACKENDS = ("onnxruntime", "simulated")
+MOST_PARTS = (
+    8  # of a path: version, a folder called model.onnx, one for its weights; removing needs a file handle for each
+)
 
 
 @contextmanager
@@ -37,7 +40,11 @@ def unpacked(name: str, files: Mapping[str, bytes], config: ModelConfig | None) 
         raise ConfigError("failed to poll from model repository: with files, send the parameter 'config' too")
     if not MODEL_NAME.fullmatch(name):
         raise RepositoryError(f"{name[:MAX_SHOWN]!r} cannot be a model's name")
-    with TemporaryDirectory(prefix="forebay-") as folder:
+    try:
+        temporary = TemporaryDirectory(prefix="forebay-")
+    except OSError as error:
+        raise RepositoryError(f"{name}: the server has no place for its files: {error.strerror}") from error
+    with temporary as folder:
         root = Path(folder).resolve()
         for path, content in files.items():
             _write(root / name, path, content)
@@ -50,6 +57,10 @@ def unpacked(name: str, files: Mapping[str, bytes], config: ModelConfig | None) 
 
 def _write(folder: Path, path: str, content: bytes) -> None:
     parts = path.split("/")
+    if len(parts) > MOST_PARTS:
+        raise RepositoryError(
+            f"{folder.name}: {path[:MAX_SHOWN]!r} has more than {MOST_PARTS} parts: use fewer folders"
+        )
     for part in parts:
         check_part(folder.name, part)
     target = folder.joinpath(*parts)

@@ -105,6 +105,19 @@ async def test_sigterm_ends_a_load_and_the_process_in_order(tmp_path, parameters
 
 
 @on_loop(guard_s=GUARD_S)
+async def test_sigterm_during_a_load_with_files_leaves_none_of_them(tmp_path, monkeypatch):
+    (temporary := tmp_path / "temporary").mkdir()
+    sent = {"config": '{"backend": "onnxruntime"}', "file:1/model.onnx": hostile_models.endless().SerializeToString()}
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    async with explicit_server(add_sub(tmp_path / "models"), allow_model_files="true") as (server, stub):
+        call = await loading(server, stub, "sent", **sent)
+        assert len(list(temporary.iterdir())) == 1
+        assert await server.end() == 0
+        assert "the server is shutting down" in (await call)[1]
+        assert list(temporary.iterdir()) == []
+
+
+@on_loop(guard_s=GUARD_S)
 async def test_a_load_has_a_deadline(tmp_path):
     async with explicit_server(endless(add_sub(tmp_path)), load_timeout_s=2.5) as (server, stub):
         code, message = await code_of(load(stub, "endless"))

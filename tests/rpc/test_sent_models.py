@@ -118,6 +118,26 @@ async def test_a_path_that_is_none_is_refused(tmp_path, path):
         assert str(tmp_path) not in message
 
 
+@on_loop
+async def test_a_path_of_many_folders_is_refused(tmp_path):
+    """Removing 900 of them took 900 file handles at once; 1900 were more than Python goes down."""
+    async with real_server(add_sub(tmp_path), **ALLOWED) as running:
+        for count in (8, 900, 1900):
+            files = {"1/model.onnx": scaling(3).SerializeToString(), "a/" * count + "x": b"x"}
+            code, message = await code_of(send(stub_of(running), "sent", files))
+            assert code is grpc.StatusCode.INTERNAL
+            assert message.endswith("has more than 8 parts: use fewer folders")
+
+
+@on_loop
+async def test_a_server_without_a_place_for_files_says_so(tmp_path, temporary, monkeypatch):
+    async with real_server(add_sub(tmp_path), **ALLOWED) as running:
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary / "gone"))
+        code, message = await code_of(send(stub_of(running), "sent", {"1/model.onnx": scaling(3).SerializeToString()}))
+        assert code is grpc.StatusCode.INTERNAL
+        assert message.endswith("sent: the server has no place for its files: No such file or directory")
+
+
 @pytest.mark.parametrize(
     ("name", "files", "config", "words"),
     [
