@@ -167,4 +167,6 @@ def _refusal(warning: str) -> InvalidRequestError:
     if _CORRUPT.search(warning):
         return InvalidRequestError(CORRUPT)
     reason = _REASON.sub("", warning, count=1)
-    return InvalidRequestError(f"JPEG cannot be decoded ({reason}); send a baseline or progressive JPEG of 8 bits")
+    return InvalidRequestError(
+        f"JPEG cannot be decoded ({reason}); send baseline or progressive, 8 bits, 4:4:4 to 4:2:0"
+    )

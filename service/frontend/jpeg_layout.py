@@ -24,6 +24,8 @@ END = bytes((0xFF, EOI))
 _START = bytes((0xFF, SOI))
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15; between them lie DHT, JPG and DAC
 _SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))
+_HUFFMAN_SEQUENTIAL = _SEQUENTIAL - {0xC9}
+"""Where libjpeg warns if data is missing. Its arithmetic decoder silently takes zeros, as the standard says."""
 _WITHOUT_LENGTH = frozenset(range(0xC0)) | {SOI}
 """SOI and what no JPEG file contains. libjpeg gives up there; walking on can only count too many scans."""
 _SHORTEST_SOS = 6  # its length, a count of components, and what _WHOLE_SPECTRUM names
@@ -56,7 +58,7 @@ class Head:
         precision: bits of a sample.
         size: (width, height) in pixels.
         components: 1 for grey, 3 for colour, 4 for CMYK.
-        is_single_scan: libjpeg reads one scan and no more.
+        is_single_scan: libjpeg reads one scan and no more, and would say if data of it were missing.
         mcus: blocks that the scan has, if there is only one.
         restart_interval: how many of them lie between two restart markers; 0 without such markers.
         is_odd: libjpeg would warn, or there is a colour profile, which libjpeg checks and nobody uses.
@@ -101,7 +103,7 @@ def read_head(file: Buffer) -> Head:
         components=components,
         mcus=_mcus(file, frame, (width, height), components),
         restart_interval=_restart_interval(file, segments),
-        is_single_scan=frame.marker in _SEQUENTIAL and file[scan.start + 4] == components,
+        is_single_scan=frame.marker in _HUFFMAN_SEQUENTIAL and file[scan.start + 4] == components,
         is_odd=has_gaps or any(_mended(file, s, components, frame.marker) is not None for s in segments),
     )
 
@@ -180,7 +182,8 @@ def mend(file: Buffer, head: Head) -> bytes:
 def end_of_data(file: Buffer, head: Head) -> int | None:
     """Return where the compressed data of the picture ends; None if scans of it are missing.
 
-    Several scans are a whole picture only with an end marker after them and a scan for every component.
+    Several scans, and those of arithmetic coding, are a whole picture only with an end marker after them and a scan for
+    every component.
 
     Raises:
         InvalidRequestError: there are more scans or segments than in any real file.

@@ -194,6 +194,8 @@ _LAST_SCAN = PROGRESSIVE.rindex(b"\xff\xda")
 _SECOND_SCAN = A_SCAN_FOR_EACH_COMPONENT.index(b"\xff\xc4", data_at(A_SCAN_FOR_EACH_COMPONENT))
 _ODD = UNTOUCHED["stray bytes before a restart"][0]
 TRUNCATED = {
+    "arithmetic without an end marker": ARITHMETIC[: ARITHMETIC.rindex(END)],
+    "arithmetic in the middle": ARITHMETIC[: (data_at(ARITHMETIC) + len(ARITHMETIC)) // 2],
     "half the data": BASELINE[:_MIDDLE],
     "half the data and EOI": BASELINE[:_MIDDLE] + END,
     "half the data and a thumbnail's EOI": inserted(BASELINE[:_MIDDLE], 2, b"\xff\xe1\x00\x06\xff\xd9\xff\xd9"),
