@@ -45,7 +45,7 @@ class LineWriter:
         self._descriptor = descriptor
         self._max_waiting_bytes = max_waiting_bytes
         self._is_torn = False  # the last line was written in part; writer's thread only
-        self._told = 0  # of the dropped lines; writer's thread only
+        self._told = 0  # of the dropped lines; guarded by the lock
         self._dropped = 0
         self._forget()
 
@@ -117,12 +117,14 @@ class LineWriter:
 
     def _tell_losses(self) -> bool:
         """Say how many lines are missing, if some are; return False if that cannot be written."""
-        losses = self._dropped - self._told
-        if losses:
-            if not self._write((self.words_for_losses(losses) + "\n").encode(errors="backslashreplace")):
-                return False
+        with self._lock:  # a thread that was given up may tell, too
+            losses = self._dropped - self._told
             self._told += losses
-        return True
+        if not losses or self._write((self.words_for_losses(losses) + "\n").encode(errors="backslashreplace")):
+            return True
+        with self._lock:
+            self._told -= losses
+        return False
 
     def _write(self, data: bytes) -> bool:
         """Write a line; return False if it cannot be written whole. Blocks: while the reader takes nothing."""
