@@ -11,8 +11,6 @@ import re
 import sys
 from pathlib import Path
 
-from grpc_tools import protoc
-
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "forebay/wire"
 # What the compiler writes -> what stands there, each exactly once in every *_pb2.py.
@@ -55,6 +53,8 @@ def with_own_pool(code: str, path: Path) -> str:
 
 
 def _run(arguments: list[str]) -> None:
+    from grpc_tools import protoc  # of the environment that `make proto` makes
+
     if protoc.main(arguments) != 0:
         sys.exit("generate_wire: protoc failed, see above")
 
