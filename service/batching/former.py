@@ -195,7 +195,7 @@ class BatchFormer:
         return FormerStatistics(
             pending_requests=pending_requests,
             waiting_requests=pending_requests + len(core.lanes.waiting()),
-            pending_streams=core.pending.streams,
+            pending_streams=core.pending.waiting_streams,
             arrivals=counters.arrivals,
             batches=counters.batches,
             rows=counters.rows,

@@ -219,8 +219,10 @@ def test_silent_streams_are_forgotten():
         pending.push(one, index * MS)
         pending.take([one.id], index * MS)
     assert pending.streams == 100
+    assert pending.waiting_streams == 0
     pending.push(request(10**12), 10**12)
     assert pending.streams == 1
+    assert pending.waiting_streams == 1
 
 
 @st.composite
