@@ -153,7 +153,10 @@ class Running:
         """Send a frame whose execution does not end before `release`; it is the head of its stream until then."""
         self.hold()
         await stream.send(seq)
-        await eventually(lambda: self.version().former.statistics().in_flight == 1)
+        last_stages = [lane.stages[-1] for lane in self.version().lanes]
+        # Formed is not yet begun: the last stage waits for the execution that does not end.
+        await eventually(lambda: any(stage.busy_since_ns for stage in last_stages))
+        assert self.version().former.statistics().in_flight == 1
 
     async def received(self, frames):
         """Wait until the server has read so many frames on the streams that are open."""
