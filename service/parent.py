@@ -40,12 +40,15 @@ class Parent:
     Args:
         clock: time.
         end_limit_ns: how long the children may take to end once they were asked twice.
+
+    Attributes:
+        requests: to stop.
     """
 
     def __init__(self, clock: Clock, end_limit_ns: int = END_LIMIT_NS) -> None:
         self._clock = clock
         self._end_limit_ns = end_limit_ns
-        self._requests = StopRequests(clock)
+        self.requests = StopRequests(clock)
         self._stop_signal: int | None = None
         self._kill_ns: int | None = None
 
@@ -63,7 +66,7 @@ class Parent:
         if number in LOG_SIGNALS:
             self._tell(number)
         elif number in STOP_SIGNALS:
-            match self._requests.take():
+            match self.requests.take():
                 case StopRequest.DRAIN:
                     self.stop(number)
                 case StopRequest.END_AT_ONCE:

@@ -201,6 +201,7 @@ def run_group(settings: ServeSettings, options: Sequence[str], environment: Mapp
             for own in settings_of_children(settings, address)
         ]
         _run(group, starts, waiting, problems)
+        group.requests.ignore_rest()
     output.close(EXIT_TIMEOUT_S)
     if problems:
         raise problems[0]

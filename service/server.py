@@ -96,7 +96,7 @@ class Server:
         self._fatal: BaseException | None = None
         self._guard = guard
         self._stop = asyncio.Event()
-        self._requests = StopRequests(self.clock)
+        self.requests = StopRequests(self.clock)
         self._is_serving = False
         self.has_hung_loads = False  # after `close`: a thread is inside a library, and may stay there for ever
         sink = LoopSink(self._loop)
@@ -247,7 +247,7 @@ class Server:
 
     def stop(self, signal_number: int = signal.SIGTERM) -> None:
         """Take a request to stop: drain, or, asked again, end the process at once. Thread: the loop's."""
-        match self._requests.take():
+        match self.requests.take():
             case StopRequest.DRAIN:
                 self._stop.set()
             case StopRequest.END_AT_ONCE:
@@ -371,6 +371,7 @@ async def _serve(settings: ServeSettings) -> int:
         # Here: `asyncio.run` would wait for calls that may hang inside an engine for ever.
         STANDARD_ERROR.close(LAST_WORDS_TIMEOUT_S)
         os._exit(code)
+    server.requests.ignore_rest(asyncio.get_running_loop())
     return code
 
 

@@ -12,7 +12,9 @@ Theory of operation
 
     SIGTERM, SIGINT and SIGHUP ask for the same thing, and one request may come as several of them: a terminal or
     `timeout` signals a whole group of processes, systemd every process of a service, and a parent its children. So what
-    comes within a second of the first one is the same request (`StopRequests`, docs/adr/0086).
+    comes within a second of the first one is the same request (`StopRequests`, docs/adr/0086). That holds to the end
+    of the process: an idle server has drained within milliseconds, and takes longer to unload its libraries. Python
+    runs no handler then, and the kernel would end it by the second half of the same request (`ignore_rest`).
 """
 
 import asyncio
@@ -59,9 +61,25 @@ class StopRequests:
             return StopRequest.DRAIN
         return StopRequest.NOTHING_NEW if now_ns - self._first_ns < ONE_REQUEST_NS else StopRequest.END_AT_ONCE
 
+    def ignore_rest(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Ignore signals from now on, for all is done and the process only has to end. Thread: main.
+
+        Once a second is over since it was asked to stop, or if it was not, a signal still ends the process.
+
+        Args:
+            loop: that listens to them, if one does.
+        """
+        is_asked = self._first_ns is not None and self._clock.now_ns() - self._first_ns < ONE_REQUEST_NS
+        for number in _ALL if is_asked else LOG_SIGNALS:
+            if loop is not None:
+                loop.remove_signal_handler(number)  # its end would give the signal back to the kernel
+            signal.signal(number, signal.SIG_IGN)
+
 
 class SignalInbox:
     """A file descriptor on which signals arrive. While it is open, nothing else handles them. Thread: main.
+
+    Signals that were ignored meanwhile stay so when it is left.
 
     SIGCHLD is among them, so that the end of a child wakes whoever waits.
     """
@@ -81,7 +99,8 @@ class SignalInbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._old:
-            signal.signal(number, handler)
+            if signal.getsignal(number) is _nothing:
+                signal.signal(number, handler)
         signal.set_wakeup_fd(self._old_fd)
         self._reader.close()
         self._writer.close()

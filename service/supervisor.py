@@ -94,4 +94,5 @@ def supervise(arguments: Sequence[str], clock: Clock) -> int:
                 supervisor.add(child)
                 waiting.add(child, supervisor.on_end)
             waiting.wait(supervisor.kill_in_s())
+        supervisor.requests.ignore_rest()
     return supervisor.exit_code

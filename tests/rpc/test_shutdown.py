@@ -84,6 +84,22 @@ async def test_a_signal_that_comes_twice_at_once_is_one(tmp_path):
 
 
 @pytest.mark.parametrize("more", [(), ("--supervise",), ("--processes", "2")])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@on_loop
+async def test_signals_of_one_request_that_come_until_the_process_has_ended_are_one(tmp_path, more, number):
+    """An idle server has drained at once, and takes longer to end."""
+    clock = MonotonicClock()
+    async with serve("--model-repository", simulated(tmp_path), *more) as server:
+        await server.wait_ready()
+        before_ns = clock.now_ns()  # the server's first request is later than this
+        ended = asyncio.create_task(server.wait())
+        while not ended.done() and clock.now_ns() < before_ns + ONE_REQUEST_NS:
+            server.process.send_signal(number)
+            await asyncio.wait([ended], timeout=0.01)
+        assert await ended == 0
+
+
+@pytest.mark.parametrize("more", [(), ("--supervise",), ("--processes", "2")])
 @on_loop
 async def test_a_request_that_comes_after_a_second_ends_the_process_at_once(tmp_path, more):
     clock = MonotonicClock()
