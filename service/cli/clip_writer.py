@@ -38,6 +38,10 @@ class ClipWriter:
         height, width = picture.shape[:2]
         if self._writer is None:
             self._size = (width, height)
+            try:
+                self._path.open("wb").close()  # OpenCV does not say why it cannot, or that
+            except OSError as error:
+                raise CannotWriteError(f"cannot write {self._path}: {error.strerror}") from None
             code = cv2.VideoWriter.fourcc(*CODES[self._path.suffix.lower()])
             self._writer = cv2.VideoWriter(str(self._path), code, self._fps, self._size)
             if not self._writer.isOpened():

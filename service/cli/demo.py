@@ -229,7 +229,8 @@ def _print(report: dict[str, Any], logs: Sequence["CameraLog"], written: Sequenc
     if not console.is_terminal:
         console.print(camera_table(f"{report['cameras']} cameras at {report['fps']:g} frames a second", logs))
     statuses = ", ".join(f"{count} {status}" for status, count in report["status_counts"].items())
-    console.print(f"{report['frames_sent']} frames sent, {report['results']} answered ({statuses})")
+    statuses = f" ({statuses})" if statuses else ""
+    console.print(f"{report['frames_sent']} frames sent, {report['results']} answered{statuses}")
     console.print(f"{report['lost']} lost, {report['out_of_order']} out of order")
     if report["p50_ms"] is not None:
         console.print(f"from the intended sending to the result: p50 {report['p50_ms']} ms, p99 {report['p99_ms']} ms")

@@ -32,7 +32,8 @@ def trace(
         content = fetch(where, f"/trace?seconds={seconds:g}")
         events = count_events(content)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        typer.echo(f"forebay: no trace from {where}: {error}; give --admin-address, to the server and here", err=True)
+        words = (error.strerror if isinstance(error, OSError) else None) or error
+        typer.echo(f"forebay: no trace from {where}: {words}; give --admin-address, to the server and here", err=True)
         raise typer.Exit(exit_codes.UNAVAILABLE) from None
     if str(output) == "-":
         sys.stdout.buffer.write(content)

@@ -172,6 +172,15 @@ def open_source(name: str) -> Source:
     Raises:
         SourceError: nothing can be read from it.
     """
+    try:
+        return _open(name)
+    except OSError as error:
+        shown = _without_password(name) if "://" in name else name
+        raise SourceError(f"{shown} cannot be read: {error.strerror}") from None
+
+
+def _open(name: str) -> Source:
+    """Do `open_source`. Raises OSError for what the file system refuses."""
     path = Path(name)
     if name.isdigit() or name.startswith("/dev/"):
         return _open_capture(int(name) if name.isdigit() else name, f"device {name}", is_live=True)
@@ -181,6 +190,7 @@ def open_source(name: str) -> Source:
         return FolderSource(path, DEFAULT_FPS)
     if not path.exists():
         raise SourceError(f"{name} does not exist (a video file, a folder of pictures, a device such as 0, or a URL)")
+    path.open("rb").close()  # OpenCV does not say why it cannot
     try:
         return _open_capture(name, path.name, is_live=False)
     except SourceError:

@@ -50,6 +50,11 @@ def test_a_clip_that_is_written_is_none(tmp_path, suffix):
     assert cv2.VideoCapture(str(path)).read()[0]
 
 
+def test_a_clip_without_a_folder_says_so(tmp_path):
+    with pytest.raises(CannotWriteError, match=r"cannot write .*clip\.mp4: No such file or directory"):
+        write_clip(tmp_path / "nowhere" / "clip.mp4", 1)
+
+
 def test_a_picture_without_a_folder_is_an_error(tmp_path):
     box = Box(0.1, 0.1, 0.5, 0.5)
     found = {0: [Detection("person", 0, 0.9, box, box)]}

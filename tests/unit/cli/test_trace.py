@@ -59,6 +59,7 @@ def test_a_refusal_is_one_line(admin_address, tmp_path):
 def test_a_server_that_is_not_there_is_one_line(tmp_path):
     result = run("-o", str(tmp_path / "t.json"), "--admin-address", "127.0.0.1:1")
     assert result.exit_code == exit_codes.UNAVAILABLE
+    assert result.stderr.startswith("forebay: no trace from 127.0.0.1:1: Connection refused; give --admin-address")
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "t.json").exists()
 

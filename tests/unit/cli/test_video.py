@@ -1,5 +1,6 @@
 """Sources of frames: what they give, and what they say when there is nothing to give."""
 
+import socket
 import struct
 import sys
 
@@ -36,6 +37,15 @@ def test_clip_gives_its_frames_and_ends(tmp_path):
         assert source.read() is None
         assert (source.info.declared_frames, source.info.fps, source.info.is_live) == (10, 10.0, False)
         assert source.shortfall == ""
+
+
+def test_what_the_file_system_refuses_is_told_in_its_words(tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "clip.mp4"))
+        with pytest.raises(SourceError, match=r"clip\.mp4 cannot be read: No such device or address"):
+            open_source(str(tmp_path / "clip.mp4"))
+    with pytest.raises(SourceError, match="cannot be read: File name too long"):
+        open_source("a" * 300)
 
 
 def test_clip_that_lies_about_its_length_is_told_after_its_end(tmp_path):
