@@ -141,6 +141,10 @@ class ServeSettings(BaseSettings):
             raise ValueError(f"address is {self.address!r}; give host:port, such as 127.0.0.1:8001")
         self._check_admin()
         self._check_processes()
+        if self.load_model and self.model_control_mode != "explicit":
+            raise ValueError(
+                f"load_model needs model_control_mode explicit: with {self.model_control_mode!r} all models are served"
+            )
         read_restrictions(self.restricted_protocol)
         if not (self.insecure or self.tls_cert is not None or is_loopback(host)):
             raise ValueError(

@@ -153,7 +153,7 @@ def test_what_does_not_go_together_is_refused(wrong, words):
 
 @given(
     st.fixed_dictionaries(
-        {},
+        {"model_control_mode": st.just("explicit")},
         optional={
             "model_repository": st.lists(st.sampled_from(["/a", "/b c", "/d:e"]), max_size=2),
             "load_model": st.lists(st.text("abc,;*", min_size=1), max_size=2),

@@ -58,6 +58,8 @@ def test_a_value_out_of_range_is_refused_by_the_name_of_its_flag(name, value):
         {"address": "0.0.0.0:8001"},
         {"address": "[::]:8001"},
         {"address": "127.example.com:8001"},
+        {"load_model": ("sim",)},
+        {"load_model": ("*",), "model_control_mode": "poll"},
     ],
     ids=str,
 )
@@ -92,6 +94,7 @@ def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path, monkeyp
 def test_the_environment_gives_several_values_in_one(monkeypatch, models):
     monkeypatch.setenv("FOREBAY_MODEL_REPOSITORY", "/models:/more models")
     monkeypatch.setenv("FOREBAY_LOAD_MODEL", models)
+    monkeypatch.setenv("FOREBAY_MODEL_CONTROL_MODE", "explicit")
     values = load().values
     assert [str(path) for path in values.model_repository] == ["/models", "/more models"]
     assert values.load_model == ("a", "b")
