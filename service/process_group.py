@@ -26,6 +26,7 @@ from typing import Any
 
 from service.child import child_of, exit_code_of, how_it_ended
 from service.clock import Clock, MonotonicClock
+from service.frontend.binding import why_not
 from service.parent import END_LIMIT_NS, Parent, Signalled, Waiting
 from service.ready import STANDARD_OUTPUT, ReadyError, tell_ready
 from service.settings import ServeSettings, to_environment
@@ -125,10 +126,8 @@ def reserved(address: str) -> Iterator[str]:
     host, _, port = address.rpartition(":")
     try:
         holder = _hold(host.strip("[]"), int(port))
-    except OSError:
-        raise GroupError(
-            f"cannot listen on {address}: is it in use? stop the other process or give --address"
-        ) from None
+    except OSError as error:
+        raise GroupError(f"cannot listen on {address}: {why_not(error)}") from None
     with holder:
         yield f"{host}:{holder.getsockname()[1]}"
 

@@ -12,6 +12,7 @@ import grpc
 import structlog
 
 from service.clock import Clock
+from service.frontend.binding import why_not_bound
 from service.frontend.calls import CallTasks
 from service.frontend.connections import Sockets
 from service.frontend.frames_servicer import FramesServicer
@@ -106,7 +107,8 @@ class FrontEnd:
         except RuntimeError:
             port = 0
         if port == 0:
-            raise AddressError(f"cannot listen on {address}: is it in use? stop the other process or give --address")
+            host, _, wanted = address.rpartition(":")
+            raise AddressError(f"cannot listen on {address}: {why_not_bound(host, int(wanted))}")
         return f"{address.rpartition(':')[0]}:{port}"
 
     def _bind_unix(self, path: Path) -> str:

@@ -184,6 +184,13 @@ async def test_a_port_in_use_is_one_line(tmp_path):
         assert os.linesep not in str(refused.value)
 
 
+@on_loop
+async def test_an_address_that_is_not_of_this_machine_is_not_called_in_use(tmp_path):
+    with pytest.raises(AddressError, match=r"192\.0\.2\.1:0: Cannot assign requested address; give another --address"):
+        async with real_server(simulated(tmp_path), address="192.0.2.1:0", insecure=True, is_checked=False):
+            pass
+
+
 class ClockThatFailsOnce(MonotonicClock):
     asked = 0
 

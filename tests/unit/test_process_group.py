@@ -185,6 +185,8 @@ def test_a_port_that_somebody_uses_is_refused_even_if_they_would_share_it(is_sha
         address = f"127.0.0.1:{other.getsockname()[1]}"
         with pytest.raises(GroupError, match="is it in use"), reserved(address):
             pass
+    with pytest.raises(GroupError, match="Cannot assign requested address"), reserved("192.0.2.1:0"):
+        pass
 
 
 def test_a_held_port_is_for_those_who_share_it_and_not_for_another_group():
