@@ -28,6 +28,7 @@ from engines.device_host import HostDevice
 from engines.engine import Engine, EngineSpecs, SlotBuffers, TensorSpec
 from engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
 from engines.host_memory import copy, memory_of
+from engines.model_file import require_model_file
 from engines.onnx_specs import BatchedSpecs, CopiedOutput, NodeInfo, copied_outputs, derive_specs
 from engines.onnx_words import public_words
 from engines.options import KNOWN_OPTIONS, MOST_THREADS, OptionReader
@@ -242,8 +243,7 @@ def _share_arena() -> None:
 
 
 def _open_session(model_path: Path, intra_op_threads: int, provider: str) -> Any:  # noqa: ANN401
-    if not model_path.is_file():
-        raise ModelFileError(f"{model_path}: no such file")
+    require_model_file(model_path)
     with _arena_lock:  # models may be opened side by side, and a second arena is an error
         _share_arena()
     options = onnxruntime.SessionOptions()

@@ -26,6 +26,7 @@ from engines.device import Device, DeviceBuffer, DeviceStream
 from engines.engine import Engine, EngineSpecs, SlotBuffers
 from engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
 from engines.launches import Launches
+from engines.model_file import require_model_file
 from engines.options import KNOWN_OPTIONS, OptionReader
 from engines.proof import prove_outputs
 from engines.trt import library as libraries
@@ -263,8 +264,7 @@ class TensorrtEngine:
 
 def _trusted_plan(path: Path, library: Library, device: Any, on_mismatch: str) -> bytes:  # noqa: ANN401
     """Read a plan that matches its manifest, after rebuilding it if that is asked for."""
-    if not path.is_file():
-        raise ModelFileError(f"{path}: no such file")
+    require_model_file(path)
     data = path.read_bytes()
     if on_mismatch == "ignore":
         return data

@@ -6,6 +6,7 @@ from typing import Any
 
 from engines.errors import BackendUnavailableError, ModelFileError
 from engines.extras import install_hint
+from engines.model_file import require_model_file
 
 HEAVY_OPS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 """Operators that carry the weights of a network, and so mark where its trunk begins and ends."""
@@ -27,8 +28,7 @@ def load_model(path: Path) -> Any:  # noqa: ANN401
         ModelFileError: missing, truncated, no ONNX, or with external data outside its folder.
     """
     onnx = import_onnx()
-    if not path.is_file():
-        raise ModelFileError(f"{path}: no such file")
+    require_model_file(path)
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:

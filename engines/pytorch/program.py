@@ -20,6 +20,7 @@ import torch
 
 from engines.datatypes import BF16, DTYPE_BY_NAME
 from engines.errors import EngineError, ModelFileError
+from engines.model_file import require_model_file
 from engines.onnx_specs import DEFAULT_MAX_BATCH_SIZE, NodeInfo
 from engines.pytorch.archive import Archive
 from engines.pytorch.made_memory import MadeMemoryFilled
@@ -73,8 +74,7 @@ def load_program(
     Raises:
         ModelFileError: it is not there, broken, unsafe to read, or not one that can be served.
     """
-    if not path.is_file():
-        raise ModelFileError(f"{path}: no such file")
+    require_model_file(path)
     try:
         with _load_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch deprecates TorchScript; we still serve it

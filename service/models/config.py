@@ -156,8 +156,8 @@ def _backend(config: ModelConfig, entry: ModelEntry, filename: str) -> str:
 def _lookup(value: str, known: dict[str, str], field: str, filename: str) -> str | None:
     if value and value not in known:
         close = difflib.get_close_matches(value, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
-        raise ConfigError(f"{filename}: unknown {field} {value!r}: {hint}")
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ConfigError(f"{filename}: unknown {field} {value!r}: {hint}known are {', '.join(known)}")
     return known.get(value)
 
 
