@@ -199,6 +199,9 @@ class Server:
         for name in self.registry.versions():
             self.front_end.health.set(name, is_serving=True)
         self.front_end.health.set("", is_serving=not self._is_lacking())
+        if self._is_lacking():
+            hint = "the server is ready once these models serve, or with --strict-readiness false"
+            log.warning("not ready", models=self.lifecycle.lacking(), detail=hint)
         addresses = await self.front_end.start()
         self._is_serving = True
         self._watching = asyncio.create_task(self._watch())

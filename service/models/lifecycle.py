@@ -112,6 +112,8 @@ class ModelLifecycle:
             if scan.problems and exit_on_error:
                 raise RepositoryError(scan.problems[0])
             names = sorted({entry.name for entry in scan.models} | scan.broken)
+            if not names:
+                log.warning("no models: is the repository the folder above those of the models?")
         for name in names:
             try:
                 self._expected[name] = None
@@ -296,7 +298,8 @@ class ModelLifecycle:
             self._load(attempt, entry, None, keep if "" in keep else ())
         except (RepositoryError, LoadError) as error:
             self._retries.note_failure(entry.name)
-            log.warning("model not loaded", model=entry.name, error=str(error.__cause__ or error))
+            if not isinstance(error, LoadError):
+                log.warning("model not loaded", model=entry.name, error=str(error))
             return
         finally:
             self._attempts.end(attempt)
@@ -306,13 +309,14 @@ class ModelLifecycle:
     def _load(
         self, attempt: Attempt, entry: ModelEntry, config: ModelConfig | None, keep: Collection[str] = ()
     ) -> None:
-        """Raise LoadError with words for everybody, caused by what happened."""
+        """Raise LoadError with words for everybody, caused by what happened, which the log tells."""
         self._notes[entry.name] = ("LOADING", "")
         try:
             self._loader.load(attempt, entry, config, keep)
         except Exception as error:
             reason = public_words(error, entry.name, entry.root)
             self._notes[entry.name] = ("UNAVAILABLE", reason)
+            log.warning("model not loaded", model=entry.name, error=str(error))
             raise _load_failed(entry.name, reason) from error
         self._notes.pop(entry.name, None)
         self._on_change(entry.name, True)  # noqa: FBT003

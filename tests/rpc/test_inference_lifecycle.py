@@ -119,7 +119,11 @@ async def test_a_broken_model_is_refused_and_the_old_one_keeps_serving(tmp_path)
     async with real_server(tmp_path, model_control_mode="explicit", load_model=("*",)) as running:
         stub = stub_of(running)
         (tmp_path / "simple" / "1" / "model.onnx").write_bytes(b"no model")
-        code, message = await code_of(load(stub, "simple"))
+        with structlog.testing.capture_logs() as logs:
+            code, message = await code_of(load(stub, "simple"))
+        [told] = [line for line in logs if line["event"] == "model not loaded"]
+        assert (told["model"], told["log_level"]) == ("simple", "warning")
+        assert str(tmp_path) in told["error"], "the operator may read where"
         assert code is grpc.StatusCode.INTERNAL
         assert message.startswith("load failed for model 'simple': ")
         assert "/tmp" not in message  # noqa: S108 - where the test's folder is

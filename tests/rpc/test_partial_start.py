@@ -4,6 +4,7 @@ import asyncio
 
 import grpc
 import pytest
+import structlog
 
 from engines.errors import DeviceMemoryError, EngineError
 from forebay.wire import health_pb2, health_pb2_grpc
@@ -34,6 +35,7 @@ def repository(root):
     return root
 
 
+NO_MODELS = "no models: is the repository the folder above those of the models?"
 BROKEN = ["garbage", "loose", "misspelt", "no_file"]
 
 
@@ -99,9 +101,29 @@ async def test_the_others_serve_and_the_server_is_ready_as_asked(tmp_path, is_st
 
 
 @on_loop
+async def test_the_log_says_why_a_server_is_not_ready(tmp_path):
+    with structlog.testing.capture_logs() as logs:
+        async with real_server(repository(tmp_path), **LENIENT):
+            pass
+    [told] = [line for line in logs if line["event"] == "not ready"]
+    assert told["models"] == BROKEN
+    assert "--strict-readiness false" in told["detail"]
+
+
+@on_loop
 async def test_without_broken_models_the_server_is_ready(tmp_path):
-    async with real_server(add_sub(tmp_path), **LENIENT) as running:
-        assert await is_ready(running)
+    with structlog.testing.capture_logs() as logs:
+        async with real_server(add_sub(tmp_path), **LENIENT) as running:
+            assert await is_ready(running)
+    assert not {"not ready", NO_MODELS} & {line["event"] for line in logs}
+
+
+@on_loop
+async def test_a_repository_without_models_is_told(tmp_path):
+    with structlog.testing.capture_logs() as logs:
+        async with real_server(tmp_path) as running:
+            assert await is_ready(running)
+    assert NO_MODELS in {line["event"] for line in logs}
 
 
 @on_loop
