@@ -23,10 +23,10 @@ COUNT = 50
 ROW = np.arange(16, dtype=np.float32)
 
 
-def control(repository, *arguments):
-    return served(
-        "--address", "127.0.0.1:0", "--model-repository", repository, "--model-control-mode", "explicit", *arguments
-    )
+def control(repository, *arguments, **settings):
+    environment = {f"FOREBAY_{name.upper()}": str(value) for name, value in settings.items()}
+    fixed = ("--address", "127.0.0.1:0", "--model-repository", repository, "--model-control-mode", "explicit")
+    return served(*fixed, *arguments, environment=environment)
 
 
 def stop(running):
@@ -82,7 +82,7 @@ def test_two_hundred_reloads_under_load_fail_no_frame(tmp_path, record_property)
         record_property("counts", counts)
         assert min(counts) >= LEAST_FRAMES
 
-    with control(tmp_path, "--load-model", "small") as running:
+    with control(tmp_path, "--load-model", "small", rehearse_loads=False) as running:  # 200 would take minutes
         run(running.wait_ready()["address"])
         stop(running)
 
