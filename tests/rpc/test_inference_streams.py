@@ -124,7 +124,8 @@ async def test_a_stream_answers_what_it_has_read_when_the_server_drains(tmp_path
         await eventually(lambda: running.server.inference._is_draining)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.ModelInfer(sim_request(1))
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        # CANCELLED by gRPC itself in the first instant, on a connection that also carries a stream (docs/adr/0087).
+        assert caught.value.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
         assert await call.read() is grpc.aio.EOF
         assert await call.code() is grpc.StatusCode.OK
         await closing
