@@ -9,12 +9,15 @@ COPY requirements.lock ./
 RUN /opt/forebay/bin/pip install --requirement requirements.lock
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY bench/ bench/
+COPY client/ client/
 COPY engines/ engines/
 COPY forebay/ forebay/
+COPY forebay_server/ forebay_server/
 COPY loadtest/ loadtest/
 COPY models/ models/
+COPY protos/ protos/
 COPY service/ service/
-RUN /opt/forebay/bin/pip install --no-deps --no-build-isolation . \
+RUN /opt/forebay/bin/pip install --no-deps --no-build-isolation ./client . \
     && /opt/forebay/bin/pip check
 
 # Comma-separated extras of pyproject.toml, such as otel: --build-arg EXTRAS=otel

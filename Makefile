@@ -27,7 +27,7 @@ help: ## List these commands
 .PHONY: setup
 setup: $(READY) ## Make .venv with everything pinned (the others do this themselves)
 
-$(READY): $(LOCKS) pyproject.toml
+$(READY): $(LOCKS) pyproject.toml client/pyproject.toml
 	@PYTHON="$(PYTHON)" tools/make_venv.sh .venv requirements-dev.lock
 	@touch $@
 
@@ -110,11 +110,11 @@ diagrams: $(READY) ## Generate the diagrams and tables of docs/ that come from t
 
 .PHONY: bench
 bench: $(READY) ## Run the benchmarks (about 25 minutes) and write docs/benchmarks.md
-	@$(BIN)/python -m bench --write $(ARGS)
+	@$(BIN)/python -m forebay_server.bench --write $(ARGS)
 
 .PHONY: bench-check
 bench-check: $(READY) ## Run short benchmarks (at most 8 minutes); fail if a ratio is worse than its bar
-	@$(BIN)/python -m bench --check $(ARGS)
+	@$(BIN)/python -m forebay_server.bench --check $(ARGS)
 
 .PHONY: report
 report: $(READY) ## Load-test the server on 127.0.0.1:8001 and write out/load.html

@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python -m bench [NAME...]` measures and prints; with `--write`, docs/benchmarks.md is written.
+"""Run the benchmarks: `python -m forebay_server.bench [NAME...]` measures and prints; `--write` writes the page.
 
 `make bench` runs and writes everything (about 25 minutes); with ARGS=NAME one part, and the others' numbers stay.
 `make bench-check` (`--check`, at most eight minutes) runs a shorter form and fails when a ratio is worse than its bar,
@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from bench import identity, observe, report, saturation, streams, systems, throughput
-from bench.rows import Row
+from forebay_server.bench import identity, observe, report, saturation, streams, systems, throughput
+from forebay_server.bench.rows import Row
 
 
 class Benchmark(Protocol):
@@ -90,13 +90,15 @@ def _write(names: list[str], *, is_written: bool) -> bool:
         measured[BENCHMARKS[name][0]] = rows
         is_whole &= is_ended
         if is_written:  # after each: a run that is interrupted leaves what it has
-            report.write(measured, " ".join(["python -m bench", *names, "--write"]), started, _headings())
+            report.write(
+                measured, " ".join(["python -m forebay_server.bench", *names, "--write"]), started, _headings()
+            )
     return is_whole
 
 
 def main() -> None:
     """Read the command line and run."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m forebay_server.bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(BENCHMARKS)} (default: all)")
     parser.add_argument("--check", action="store_true", help="shorter; fail if a ratio is worse than its bar, twice")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and the history")

@@ -4,7 +4,8 @@ No validation, no window, no batching, no other thread. What Forebay costs above
 what public grpc.aio costs on the machine and at the hour of the run, so that a ratio to it holds anywhere.
 With `--hand-over` a second thread makes the answers of whatever waits for it and gives them back to the event loop in
 one call: the least that a server with a pipeline can do.
-Run as a process of its own: `python -m bench.bare_server [--hand-over] LISTEN...`; prints `listening PORT` when ready.
+Run as a process of its own: `python -m forebay_server.bench.bare_server [--hand-over] LISTEN...`;
+prints `listening PORT` when ready.
 """
 
 import asyncio
@@ -15,13 +16,13 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from bench.bare_options import read_options
-from service.tuning import tune_process
+from forebay_server.bench.bare_options import read_options
+from forebay_server.service.tuning import tune_process
 
 if TYPE_CHECKING:
     import grpc
 
-    from bench.constant_answer import ConstantAnswer
+    from forebay_server.bench.constant_answer import ConstantAnswer
 
     Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -89,9 +90,9 @@ def _deliver(made: list[tuple[_Outgoing, bytes]]) -> None:
 async def _serve(listen: list[str], *, is_handed_over: bool) -> None:
     import grpc
 
-    from bench.constant_answer import ConstantAnswer
-    from service.frontend.server import server_options
-    from service.settings import ServeSettings
+    from forebay_server.bench.constant_answer import ConstantAnswer
+    from forebay_server.service.frontend.server import server_options
+    from forebay_server.service.settings import ServeSettings
 
     answer = ConstantAnswer()
     second = _SecondThread(answer) if is_handed_over else None
@@ -117,6 +118,6 @@ async def _serve(listen: list[str], *, is_handed_over: bool) -> None:
 
 
 if __name__ == "__main__":
-    given = read_options("bench.bare_server", __doc__)
+    given = read_options("forebay_server.bench.bare_server", __doc__)
     tune_process()
     asyncio.run(_serve(given.listen, is_handed_over=given.hand_over))

@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from bench.batching_bars import judge, load_bars
-from bench.batching_metrics import Cell, evaluate
-from bench.batching_report import draw, heading, line, real_summary, verdict_lines
-from bench.batching_workloads import KINDS, SECOND_NS, Workload
-from bench.decide_cost import measure_decide_cost
-from bench.real_check import deviations, is_within
-from bench.real_time import run_real
-from bench.virtual_time import simulate
-from service.batching.settings import BatchingSettings, PolicyName
+from forebay_server.bench.batching_bars import judge, load_bars
+from forebay_server.bench.batching_metrics import Cell, evaluate
+from forebay_server.bench.batching_report import draw, heading, line, real_summary, verdict_lines
+from forebay_server.bench.batching_workloads import KINDS, SECOND_NS, Workload
+from forebay_server.bench.decide_cost import measure_decide_cost
+from forebay_server.bench.real_check import deviations, is_within
+from forebay_server.bench.real_time import run_real
+from forebay_server.bench.virtual_time import simulate
+from forebay_server.service.batching.settings import BatchingSettings, PolicyName
 
 POLICIES = ("jit_edf", "eager", "window", "preferred")
 WINDOW_US = 5_000

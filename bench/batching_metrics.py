@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.batching_workloads import SECOND_NS, Executor, Workload
+from forebay_server.bench.batching_workloads import SECOND_NS, Executor, Workload
 
 WARM_UP_SHARE = 0.1
 BOUND_SPAN = 0.99

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.batching_bars import Verdict
-from bench.batching_metrics import Cell
-from bench.real_check import TOLERANCE
+from forebay_server.bench.batching_bars import Verdict
+from forebay_server.bench.batching_metrics import Cell
+from forebay_server.bench.real_check import TOLERANCE
 
 PLOTTED = ("poisson", "cameras")
 LARGEST_P99_MS = 60.0

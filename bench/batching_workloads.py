@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.virtual_lane import StageCosts
-from service.request import Delivery
+from forebay_server.bench.virtual_lane import StageCosts
+from forebay_server.service.request import Delivery
 
 MS = 1_000_000
 SECOND_NS = 1_000_000_000

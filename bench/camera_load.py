@@ -4,7 +4,7 @@ In time means at the client within the limit of the intended send, so a late cli
 budget that a frame asks for is what is left of the limit: less how late it is sent (a frame that is too old by then is
 not sent at all), less the measured transport time, at least 5 ms: both ways together, from earlier results, round trip
 less what the server says it took.
-Run as a process of its own: `python -m bench.camera_load ADDRESS MODEL ...`.
+Run as a process of its own: `python -m forebay_server.bench.camera_load ADDRESS MODEL ...`.
 """
 
 import argparse
@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--tensor", type=Path, help="send the bytes of this file instead of noise")
     parser.add_argument("--delivery", choices=DELIVERIES, default="every")
     arguments = parser.parse_args()
-    from service.tuning import tune_process
+    from forebay_server.service.tuning import tune_process
 
     tune_process()
     print(json.dumps(asdict(asyncio.run(run(**vars(arguments))))))

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from bench.server_process import running_server, simulated_config
+from forebay_server.bench.server_process import running_server, simulated_config
 
 FRAME_BYTES = 602_112  # 3 x 224 x 224 in FP32
 ALPHA_MS, BETA_MS, LARGEST = 15, 1, 32
@@ -46,7 +46,15 @@ def measure_cameras(cameras: int, seconds: float = SECONDS, transport: str = "tc
 
 
 def _run_client(address: str, cameras: int, seconds: float) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bench.camera_load", address, "slow", "--payload-bytes", str(FRAME_BYTES)]
+    command = [
+        sys.executable,
+        "-m",
+        "forebay_server.bench.camera_load",
+        address,
+        "slow",
+        "--payload-bytes",
+        str(FRAME_BYTES),
+    ]
     command += ["--cameras", str(cameras), "--fps", str(FPS), "--seconds", str(seconds)]
     output = subprocess.run(  # noqa: S603
         command, check=True, stdout=subprocess.PIPE, text=True, timeout=seconds + GUARD_S
@@ -57,7 +65,7 @@ def _run_client(address: str, cameras: int, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.cameras", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m forebay_server.bench.cameras", description=__doc__)
     parser.add_argument("--cameras", type=int, nargs="+", default=CAMERAS, metavar="N", help="one run for each number")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of one run")
     parser.add_argument("--transport", choices=("tcp", "uds"), default="tcp")

@@ -35,7 +35,7 @@ def batching(
     plots: Annotated[Path | None, typer.Option(help="folder for p99 and goodput against load")] = None,
 ) -> None:
     """Compare the batch former with other policies and with the theoretical bound."""
-    from bench.batching import BatchingBenchOptions, run_batching_bench
+    from forebay_server.bench.batching import BatchingBenchOptions, run_batching_bench
 
     try:
         options = BatchingBenchOptions(
@@ -58,6 +58,6 @@ def batching(
 @bench_app.command()
 def identity() -> None:
     """Measure what a frame costs the server when the model costs nothing."""
-    from bench.identity import main
+    from forebay_server.bench.identity import main
 
     main()

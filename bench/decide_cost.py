@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import cast
 
-from bench.batching_workloads import GPU, MS, poisson
-from bench.virtual_lane import VirtualLane
-from bench.virtual_time import cost_of, simulate
-from service.batching.core import FormerCore
-from service.batching.policy import decide
-from service.batching.settings import BatchingSettings
-from service.request import Delivery, FrameBuffer, Request, StreamKey
+from forebay_server.bench.batching_workloads import GPU, MS, poisson
+from forebay_server.bench.virtual_lane import VirtualLane
+from forebay_server.bench.virtual_time import cost_of, simulate
+from forebay_server.service.batching.core import FormerCore
+from forebay_server.service.batching.policy import decide
+from forebay_server.service.batching.settings import BatchingSettings
+from forebay_server.service.request import Delivery, FrameBuffer, Request, StreamKey
 
 FEW, MANY = 50, 200
 REPEATS = 400

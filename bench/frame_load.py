@@ -1,7 +1,7 @@
 """A lean closed-loop client for benchmarks: raw bytes, a fixed number of frames in flight, either protocol.
 
 Closed loop: it measures what a frame costs the server and how long one takes alone. It says nothing about latency under
-load; `forebay load` does. Run as a process of its own: `python -m bench.frame_load ADDRESS MODEL ...`.
+load; `forebay load` does. Run as a process of its own: `python -m forebay_server.bench.frame_load ADDRESS MODEL ...`.
 """
 
 import argparse
@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=1)
     parser.add_argument("--frames", type=int, default=1000)
     arguments = parser.parse_args()
-    from service.tuning import tune_process
+    from forebay_server.service.tuning import tune_process
 
     tune_process()
     print(json.dumps(asdict(asyncio.run(run(**vars(arguments))))))

@@ -1,7 +1,7 @@
 """What a frame costs in our own code: session, former and stages on one thread, no gRPC, no hand-over.
 
-`python -m bench.hot_path` prints CPU microseconds per frame by step, for batches of several sizes. The model is that of
-`bench.identity`: the engine reads its input once, so that copies and checksum are in the figures.
+`python -m forebay_server.bench.hot_path` prints CPU microseconds per frame by step, for batches of several sizes. The
+model is that of `bench.identity`: the engine reads its input once, so that copies and checksum are in the figures.
 """
 
 import argparse
@@ -14,22 +14,22 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.server_process import simulated_config
-from engines.clock import MonotonicClock
 from forebay.wire import frames_pb2 as pb
-from service.batching.former import BatchFormer
-from service.frontend.frames_codec import parse_client_message
-from service.frontend.opening import accept_open
-from service.frontend.session import Session
-from service.models.config import describe
-from service.models.opening import VersionContext, _build
-from service.models.placing import open_device_of_kind
-from service.models.repository import Repository
-from service.models.version import ModelVersion
-from service.pipeline.arena import Permits
-from service.request import Completion, next_request_id
-from service.settings import ServeSettings
-from service.worker_pool import WorkerPool
+from forebay_server.bench.server_process import simulated_config
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.service.batching.former import BatchFormer
+from forebay_server.service.frontend.frames_codec import parse_client_message
+from forebay_server.service.frontend.opening import accept_open
+from forebay_server.service.frontend.session import Session
+from forebay_server.service.models.config import describe
+from forebay_server.service.models.opening import VersionContext, _build
+from forebay_server.service.models.placing import open_device_of_kind
+from forebay_server.service.models.repository import Repository
+from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.pipeline.arena import Permits
+from forebay_server.service.request import Completion, next_request_id
+from forebay_server.service.settings import ServeSettings
+from forebay_server.service.worker_pool import WorkerPool
 
 STEPS = ("parse", "admit", "batch and execute", "answer", "encode")
 WARM_UP_ROUNDS = 100
@@ -155,7 +155,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from service.tuning import tune_process
+    from forebay_server.service.tuning import tune_process
 
     tune_process()
     main()

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bench.rows import Row, Spread
-from bench.server_process import RunningServer, bare_server, running_server, simulated_config
+from forebay_server.bench.rows import Row, Spread
+from forebay_server.bench.server_process import RunningServer, bare_server, running_server, simulated_config
 
 IDENTITY_BYTES = 150_528  # 224 x 224 x 3
 SIZES = (20_480, IDENTITY_BYTES, 602_112)
@@ -27,11 +27,11 @@ NAMES = {"forebay": "identity", "oip": "Open Inference stream", "oip-unary": "Op
 OFFER_GUARD_S = 300.0  # one run takes seconds; a server that hangs must not stop the others for ever
 BUDGET_CPU_MS, BUDGET_INFERENCE_CPU_MS, BUDGET_LONE_MS = 0.19, 0.25, 0.7
 BAR_OVER_BARE, BAR_OVER_CLIENT = 3.2, 2.6  # of the server's CPU; medians on a busy machine were 2.1 to 2.9, 1.5 to 2.4
-BARE = ("bench.bare_server",)
+BARE = ("forebay_server.bench.bare_server",)
 FLOORS = {
-    "grpc.aio, a second thread answers": ("bench.bare_server", "--hand-over"),
-    "private gRPC API": ("bench.private_server",),
-    "private gRPC API, a second thread answers": ("bench.private_server", "--hand-over"),
+    "grpc.aio, a second thread answers": ("forebay_server.bench.bare_server", "--hand-over"),
+    "private gRPC API": ("forebay_server.bench.private_server",),
+    "private gRPC API, a second thread answers": ("forebay_server.bench.private_server", "--hand-over"),
 }
 """Servers without a pipeline beside the bare one: what they are -> module and arguments."""
 
@@ -65,7 +65,7 @@ class IdentityResult:
 
 def offer(server: RunningServer, address: str, payload_bytes: int, **options: int | str) -> dict[str, Any]:
     """Run the load in a process of its own; return its result with the server's CPU per frame added."""
-    command = [sys.executable, "-m", "bench.frame_load", address, str(options.pop("model", "identity"))]
+    command = [sys.executable, "-m", "forebay_server.bench.frame_load", address, str(options.pop("model", "identity"))]
     command += ["--payload-bytes", str(payload_bytes)]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
@@ -195,8 +195,10 @@ def _cell(result: IdentityResult) -> Iterator[Row]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.identity", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="more runs and cases, as `python -m bench identity`")
+    parser = argparse.ArgumentParser(prog="python -m forebay_server.bench.identity", description=__doc__)
+    parser.add_argument(
+        "--full", action="store_true", help="more runs and cases, as `python -m forebay_server.bench identity`"
+    )
     given = parser.parse_args()
     for row in rows(is_quick=not given.full):
         print(f"{row.what}: {row.value} {row.unit} {row.verdict}")

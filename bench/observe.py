@@ -12,7 +12,7 @@ seconds) and gives a trace of five seconds every thirty. `--recording` leaves pa
 The CPU time of the observer's own thread over that of the rest of its process is reported too: it needs no second
 server, and leaves out what the data path itself does for observing, and waiting for the GIL.
 
-Run: `python -m bench observe`; `python -m bench.observe` has options.
+Run: `python -m forebay_server.bench observe`; `python -m forebay_server.bench.observe` has options.
 """
 
 import argparse
@@ -25,12 +25,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from bench import observe_cost
-from bench.frame_load import run as offer
-from bench.identity import IDENTITY_BYTES, STREAMS, WINDOW
-from bench.pairs import Pairs, median_interval
-from bench.rows import Row, Spread
-from bench.server_process import RunningServer, running_server, simulated_config
+from forebay_server.bench import observe_cost
+from forebay_server.bench.frame_load import run as offer
+from forebay_server.bench.identity import IDENTITY_BYTES, STREAMS, WINDOW
+from forebay_server.bench.pairs import Pairs, median_interval
+from forebay_server.bench.rows import Row, Spread
+from forebay_server.bench.server_process import RunningServer, running_server, simulated_config
 
 TRACE_INTERVAL_S = 30.0
 ROUNDS = 4
@@ -206,7 +206,7 @@ def ab_rows(result: ObserveResult) -> Iterator[Row]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.observe", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m forebay_server.bench.observe", description=__doc__)
     parser.add_argument("--frames", type=int, default=2000, help="of one turn")
     parser.add_argument("--pairs", type=int, default=15, help=f"in each of {ROUNDS} rounds")
     parser.add_argument("--recording", action="store_true", help="an admin port that nobody asks anything")

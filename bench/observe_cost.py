@@ -7,15 +7,15 @@ import random
 import time
 from collections.abc import Callable, Iterator
 
-from bench.rows import Row, Spread
-from engines.clock import MonotonicClock
-from service.observe.exposition import render
-from service.observe.gauges import Gauges
-from service.observe.journal import BatchEvent, Journal
-from service.observe.live import LiveState
-from service.observe.observer import Observer
-from service.observe.timeline import trace_chunks
-from service.request import Timeline
+from forebay_server.bench.rows import Row, Spread
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.service.observe.exposition import render
+from forebay_server.service.observe.gauges import Gauges
+from forebay_server.service.observe.journal import BatchEvent, Journal
+from forebay_server.service.observe.live import LiveState
+from forebay_server.service.observe.observer import Observer
+from forebay_server.service.observe.timeline import trace_chunks
+from forebay_server.service.request import Timeline
 
 CAMERAS = 20
 ROWS_PER_BATCH = 4
@@ -97,7 +97,7 @@ def fold_us(frames_per_s: int, ticks_per_s: int, seconds: int = 20) -> float:
 
 def rows(*, is_quick: bool) -> Iterator[Row]:
     """Measure every part."""
-    from service.observe.admin_thread import TICK_S
+    from forebay_server.service.observe.admin_thread import TICK_S
 
     ticks_per_s = round(1 / TICK_S)
     repeats = 3 if is_quick else 7

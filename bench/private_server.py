@@ -6,7 +6,8 @@ The names with an underscore come from grpcio 1.85.1 and may change with any rel
 (docs/adr/0006-front-end.md). Deadlines, cancelling, slow readers and a drain are not looked at here.
 
 With `--hand-over` every frame goes to a second thread, which answers: the least that a server with a pipeline can do.
-Run as a process of its own: `python -m bench.private_server [--hand-over] LISTEN...`; prints `listening PORT`.
+Run as a process of its own: `python -m forebay_server.bench.private_server [--hand-over] LISTEN...`;
+prints `listening PORT`.
 """
 
 import queue
@@ -18,8 +19,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from bench.bare_options import read_options
-from service.tuning import tune_process
+from forebay_server.bench.bare_options import read_options
+from forebay_server.service.tuning import tune_process
 
 Job = tuple["PrivateStream", bytes]
 
@@ -106,9 +107,9 @@ def _on_second_thread(answer: Callable[[Job], None]) -> Callable[[Job], None]:
 def _serve(listen: list[str], *, is_handed_over: bool) -> None:
     import grpc
 
-    from bench.constant_answer import ConstantAnswer
-    from service.frontend.server import server_options
-    from service.settings import ServeSettings
+    from forebay_server.bench.constant_answer import ConstantAnswer
+    from forebay_server.service.frontend.server import server_options
+    from forebay_server.service.settings import ServeSettings
 
     stop_signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)  # they wait until this thread waits for them
@@ -133,6 +134,6 @@ def _serve(listen: list[str], *, is_handed_over: bool) -> None:
 
 
 if __name__ == "__main__":
-    given = read_options("bench.private_server", __doc__)
+    given = read_options("forebay_server.bench.private_server", __doc__)
     tune_process()
     _serve(given.listen, is_handed_over=given.hand_over)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bench.batching_bars import Bar, value_of
+from forebay_server.bench.batching_bars import Bar, value_of
 
 TOLERANCE = 0.15
 ALWAYS = ("p99_ms", "goodput_per_s")

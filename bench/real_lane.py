@@ -8,11 +8,11 @@ import heapq
 import threading
 from collections.abc import Callable
 
-from bench.batching_workloads import Executor
-from bench.virtual_lane import LaneEvent, VirtualLane
-from service.batching.delivery_time import DeliveryTime
-from service.clock import Clock
-from service.request import Batch, LaneListener
+from forebay_server.bench.batching_workloads import Executor
+from forebay_server.bench.virtual_lane import LaneEvent, VirtualLane
+from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.clock import Clock
+from forebay_server.service.request import Batch, LaneListener
 
 
 class RealLane:

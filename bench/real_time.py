@@ -18,15 +18,15 @@ from typing import IO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.batching_workloads import Workload
-from bench.real_lane import RealLane
-from bench.trace_sender import END, READY, WORD
-from bench.virtual_time import NOT_YET_NS, cost_of
-from service.batching.former import BatchFormer
-from service.batching.settings import BatchingSettings
-from service.clock import MonotonicClock
-from service.request import Batch, Completion, FrameBuffer, Request, StreamKey
-from service.tuning import SWITCH_INTERVAL_S
+from forebay_server.bench.batching_workloads import Workload
+from forebay_server.bench.real_lane import RealLane
+from forebay_server.bench.trace_sender import END, READY, WORD
+from forebay_server.bench.virtual_time import NOT_YET_NS, cost_of
+from forebay_server.service.batching.former import BatchFormer
+from forebay_server.service.batching.settings import BatchingSettings
+from forebay_server.service.clock import MonotonicClock
+from forebay_server.service.request import Batch, Completion, FrameBuffer, Request, StreamKey
+from forebay_server.service.tuning import SWITCH_INTERVAL_S
 
 LARGEST_LAG_NS = 1_000_000
 PERMITS = 20_000
@@ -139,7 +139,7 @@ def _tuned_interpreter() -> Iterator[None]:
 @contextlib.contextmanager
 def _sender(workload: Workload) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """Start the sender and give it the trace; yield its two ends once it is ready."""
-    command = [sys.executable, "-m", "bench.trace_sender"]
+    command = [sys.executable, "-m", "forebay_server.bench.trace_sender"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:  # noqa: S603
         try:
             trace_in, trace_out = process.stdin, process.stdout

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.rows import Row, Spread
+from forebay_server.bench.rows import Row, Spread
 
 HISTORY = Path(__file__).parent / "history"
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 TEXT = Path(__file__).with_name("page.txt")
 PACKAGES = ("grpcio", "protobuf", "numpy", "onnxruntime")
 

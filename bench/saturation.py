@@ -1,6 +1,7 @@
 """A GPU at saturation: quoted from the last measurement on one, since `make bench` has none.
 
-docs/benchmarks-gpu.md says how it was measured and shows the rest; `python -m bench.gpu` measures anew, on a GPU.
+docs/benchmarks-gpu.md says how it was measured and shows the rest; `python -m forebay_server.bench.gpu` measures
+anew, on a GPU.
 """
 
 import json
@@ -8,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.rows import Row, Spread
+from forebay_server.bench.rows import Row, Spread
 
-MEASURED = Path(__file__).parents[1] / "docs" / "benchmarks-gpu" / "h100.json"
+MEASURED = Path(__file__).resolve().parents[1] / "docs" / "benchmarks-gpu" / "h100.json"
 LEAST_ROWS = 8  # smaller batches are shorter than what a batch costs the host: the budget is about saturation
 BUDGET_IDLE, BUDGET_HIDDEN, BUDGET_SHARE = 0.05, 0.90, 0.95
 

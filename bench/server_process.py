@@ -77,7 +77,7 @@ def running_server(
                 (model_repository / name / "config.pbtxt").write_text(config)
         uds = root / "forebay.sock"
         place = ["--uds", str(uds)] if processes == 1 else ["--processes", str(processes)]
-        command = [sys.executable, "-m", "service", "serve", "--address", "127.0.0.1:0", *place, *flags]
+        command = [sys.executable, "-m", "forebay_server.service", "serve", "--address", "127.0.0.1:0", *place, *flags]
         if model_repository is not None:
             command += ["--model-repository", str(model_repository)]
         with (root / "log").open("w+") as log:

@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.rows import Spread
-from bench.server_process import running_server
+from forebay_server.bench.rows import Spread
+from forebay_server.bench.server_process import running_server
 
 REPEATS = 5
 IDLE_S = 1.0

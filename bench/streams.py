@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 
-from bench.frame_load import STREAMS_PER_CONNECTION, ForebayDialect
-from bench.identity import offer
-from bench.rows import Row, Spread
-from bench.server_process import RunningServer, running_server, simulated_config
+from forebay_server.bench.frame_load import STREAMS_PER_CONNECTION, ForebayDialect
+from forebay_server.bench.identity import offer
+from forebay_server.bench.rows import Row, Spread
+from forebay_server.bench.server_process import RunningServer, running_server, simulated_config
 
 PAYLOAD_BYTES = 20_480
 COUNTS = (1, 100, 1000)

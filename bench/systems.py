@@ -4,12 +4,12 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from bench.batching import BatchingBenchOptions, run_batching_bench
-from bench.cameras import CAMERAS, LEAST_SHARE, measure_cameras
-from bench.rows import Row, Spread
-from bench.server_process import running_server
-from bench.startup import measure_startup
-from bench.throughput import load
+from forebay_server.bench.batching import BatchingBenchOptions, run_batching_bench
+from forebay_server.bench.cameras import CAMERAS, LEAST_SHARE, measure_cameras
+from forebay_server.bench.rows import Row, Spread
+from forebay_server.bench.server_process import running_server
+from forebay_server.bench.startup import measure_startup
+from forebay_server.bench.throughput import load
 
 MOST_CAMERAS = 32
 CAPACITY_SLO = "100ms"

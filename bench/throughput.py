@@ -21,9 +21,9 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from bench.identity import offer
-from bench.rows import Row, Spread
-from bench.server_process import RunningServer, running_server
+from forebay_server.bench.identity import offer
+from forebay_server.bench.rows import Row, Spread
+from forebay_server.bench.server_process import RunningServer, running_server
 
 FRAME_SHAPE = (3, 224, 224)
 FRAME_BYTES = 4 * 3 * 224 * 224
@@ -178,7 +178,7 @@ def load(address: str, *options: str, command: tuple[str, ...] = ()) -> dict[str
     """
     with TemporaryDirectory(prefix="forebay-bench-") as folder:
         path = Path(folder) / "report.json"
-        line = [sys.executable, "-m", "loadtest", *command, "--address", address, "--json", str(path)]
+        line = [sys.executable, "-m", "forebay_server.loadtest", *command, "--address", address, "--json", str(path)]
         done = subprocess.run(  # noqa: S603
             [*line, "--no-live", *options], check=False, capture_output=True, text=True, timeout=LOAD_GUARD_S
         )

@@ -1,4 +1,4 @@
-"""Sends a trace in real time from a process of its own: `python -m bench.trace_sender`, driven by `bench.real_time`.
+"""Sends a trace in real time: `python -m forebay_server.bench.trace_sender`, a process driven by `bench.real_time`.
 
 In one interpreter with the former the sender's timers would be as late as the interpreter's lock is busy. Here a
 request is nothing but its position in the trace, four bytes on standard output, at its instant. How late the timers
@@ -15,7 +15,7 @@ import os
 import sys
 from array import array
 
-from service.clock import MonotonicClock
+from forebay_server.service.clock import MonotonicClock
 
 READY = END = 0xFFFFFFFF
 WORD = 4
@@ -23,7 +23,7 @@ WORD = 4
 
 def main() -> None:
     """Read the trace, send it, tell the lags."""
-    argparse.ArgumentParser(prog="python -m bench.trace_sender", description=__doc__).parse_args()
+    argparse.ArgumentParser(prog="python -m forebay_server.bench.trace_sender", description=__doc__).parse_args()
     clock = MonotonicClock()
     source, sink = sys.stdin.buffer, sys.stdout.fileno()
     (count,) = array("q", source.read(8))

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 
-from service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.delivery_time import DeliveryTime
 
 
 class VirtualDelivery:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-from service.request import Batch
+from forebay_server.service.request import Batch
 
 
 @dataclass(frozen=True, slots=True)

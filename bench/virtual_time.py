@@ -15,16 +15,16 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.batching_workloads import Executor, Workload
-from bench.virtual_delivery import VirtualDelivery
-from bench.virtual_lane import LaneEvent, VirtualLane
-from service.batching.core import Decide, FormerCore, policy_of
-from service.batching.cost_model import CostModel, CostTable
-from service.batching.decision import Decision
-from service.batching.delivery_time import DeliveryTime
-from service.batching.settings import BatchingSettings
-from service.errors import Outcome
-from service.request import Completion, FrameBuffer, Request, StreamKey
+from forebay_server.bench.batching_workloads import Executor, Workload
+from forebay_server.bench.virtual_delivery import VirtualDelivery
+from forebay_server.bench.virtual_lane import LaneEvent, VirtualLane
+from forebay_server.service.batching.core import Decide, FormerCore, policy_of
+from forebay_server.service.batching.cost_model import CostModel, CostTable
+from forebay_server.service.batching.decision import Decision
+from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.settings import BatchingSettings
+from forebay_server.service.errors import Outcome
+from forebay_server.service.request import Completion, FrameBuffer, Request, StreamKey
 
 NOT_YET_NS = -1
 _FRAME = cast("FrameBuffer", SimpleNamespace(release=lambda: None))

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from engines.clock import Clock
-from engines.device import Device
-from engines.engine import Engine
-from engines.errors import BackendUnavailableError
-from engines.extras import install_hint
-from engines.foreign_memory import ForeignMemory
+from forebay_server.engines.clock import Clock
+from forebay_server.engines.device import Device
+from forebay_server.engines.engine import Engine
+from forebay_server.engines.errors import BackendUnavailableError
+from forebay_server.engines.extras import install_hint
+from forebay_server.engines.foreign_memory import ForeignMemory
 
 # ONNX Runtime's own wheels report usage to their makers, with an identifier kept on disk, unless this is set before the
 # library is imported (tests/meta/test_privacy.py). Who wants that can set it to 0.
@@ -37,18 +37,20 @@ class _Entry:
 
 
 _DEVICES = {
-    "cpu": _Entry("engines.device_host", "HostDevice"),
-    "cuda": _Entry("engines.device_cuda", "CudaDevice", extra="cuda"),
-    "simulated": _Entry("engines.device_simulated", "SimulatedDevice"),
+    "cpu": _Entry("forebay_server.engines.device_host", "HostDevice"),
+    "cuda": _Entry("forebay_server.engines.device_cuda", "CudaDevice", extra="cuda"),
+    "simulated": _Entry("forebay_server.engines.device_simulated", "SimulatedDevice"),
 }
 _ENGINES = {
-    "onnxruntime": _Entry("engines.engine_onnxruntime", "OnnxruntimeEngine", install="pip install onnxruntime"),
-    "simulated": _Entry("engines.engine_simulated", "SimulatedEngine"),
-    "tensorrt": _Entry("engines.engine_tensorrt", "TensorrtEngine", extra="tensorrt"),
-    "torch": _Entry("engines.engine_torch", "TorchEngine", extra="torch"),
+    "onnxruntime": _Entry(
+        "forebay_server.engines.engine_onnxruntime", "OnnxruntimeEngine", install="pip install onnxruntime"
+    ),
+    "simulated": _Entry("forebay_server.engines.engine_simulated", "SimulatedEngine"),
+    "tensorrt": _Entry("forebay_server.engines.engine_tensorrt", "TensorrtEngine", extra="tensorrt"),
+    "torch": _Entry("forebay_server.engines.engine_torch", "TorchEngine", extra="torch"),
 }
 _FOREIGN_MEMORY = {
-    "cuda": _Entry("engines.cuda.foreign_memory", "CudaForeignMemory", extra="cuda"),
+    "cuda": _Entry("forebay_server.engines.cuda.foreign_memory", "CudaForeignMemory", extra="cuda"),
 }
 
 DEVICE_KINDS = tuple(_DEVICES)

@@ -14,14 +14,22 @@ not chosen a GPU, CUDA would take the first one, whatever device was asked.
 import ctypes
 from dataclasses import dataclass
 
-from engines.clock import Clock
-from engines.cuda.batched_copy import batched_copy
-from engines.cuda.calls import GpuInfo, check, device_count, error_of, gpu_info, runtime, unavailable
-from engines.cuda.errors import no_device_error
-from engines.cuda.handles import CudaBuffer, CudaEvent, CudaStream, PinnedBuffer
-from engines.device import Device, DeviceBuffer, DeviceMemory, DeviceStream, Event, HostBuffer, StreamPriority
-from engines.errors import DeviceLostError, DeviceMemoryError, ExecutionError, MisuseError
-from engines.host_memory import check_range
+from forebay_server.engines.clock import Clock
+from forebay_server.engines.cuda.batched_copy import batched_copy
+from forebay_server.engines.cuda.calls import GpuInfo, check, device_count, error_of, gpu_info, runtime, unavailable
+from forebay_server.engines.cuda.errors import no_device_error
+from forebay_server.engines.cuda.handles import CudaBuffer, CudaEvent, CudaStream, PinnedBuffer
+from forebay_server.engines.device import (
+    Device,
+    DeviceBuffer,
+    DeviceMemory,
+    DeviceStream,
+    Event,
+    HostBuffer,
+    StreamPriority,
+)
+from forebay_server.engines.errors import DeviceLostError, DeviceMemoryError, ExecutionError, MisuseError
+from forebay_server.engines.host_memory import check_range
 
 GATHER_BELOW_BYTES = 64 * 1024
 """One more asynchronous copy costs the h2d thread 3 to 5 us (docs/gpu.md); a memcpy of 64 KiB about as much."""

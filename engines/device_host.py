@@ -12,10 +12,19 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.clock import Clock
-from engines.device import Device, DeviceBuffer, DeviceMemory, DeviceStream, Event, HostBuffer, Piece, StreamPriority
-from engines.errors import MisuseError
-from engines.host_memory import allocate, check_range, copy
+from forebay_server.engines.clock import Clock
+from forebay_server.engines.device import (
+    Device,
+    DeviceBuffer,
+    DeviceMemory,
+    DeviceStream,
+    Event,
+    HostBuffer,
+    Piece,
+    StreamPriority,
+)
+from forebay_server.engines.errors import MisuseError
+from forebay_server.engines.host_memory import allocate, check_range, copy
 
 
 class _Handle:

@@ -20,21 +20,29 @@ Thread: any; one thread at a time on a device stream.
 
 from collections.abc import Sequence
 
-from engines.clock import Clock
-from engines.device import Device, DeviceBuffer, DeviceMemory, DeviceStream, Event, HostBuffer, StreamPriority
-from engines.errors import DeviceLostError, DeviceMemoryError, MisuseError, RaceError
-from engines.host_memory import check_range
-from engines.simulated.core import Core, CostModel, Machine, own
-from engines.simulated.fault_plan import FaultPlan
-from engines.simulated.handles import (
+from forebay_server.engines.clock import Clock
+from forebay_server.engines.device import (
+    Device,
+    DeviceBuffer,
+    DeviceMemory,
+    DeviceStream,
+    Event,
+    HostBuffer,
+    StreamPriority,
+)
+from forebay_server.engines.errors import DeviceLostError, DeviceMemoryError, MisuseError, RaceError
+from forebay_server.engines.host_memory import check_range
+from forebay_server.engines.simulated.core import Core, CostModel, Machine, own
+from forebay_server.engines.simulated.fault_plan import FaultPlan
+from forebay_server.engines.simulated.handles import (
     ByteRange,
     SimulatedDeviceBuffer,
     SimulatedEvent,
     SimulatedHostBuffer,
     own_host,
 )
-from engines.simulated.stream import SimulatedStream
-from engines.simulated.timeline import Operation
+from forebay_server.engines.simulated.stream import SimulatedStream
+from forebay_server.engines.simulated.timeline import Operation
 
 __all__ = [
     "ByteRange",

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.device import DeviceBuffer, DeviceStream
+from forebay_server.engines.device import DeviceBuffer, DeviceStream
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,18 +21,18 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from engines.clock import Clock
-from engines.datatypes import BF16
-from engines.device import Device, DeviceBuffer, DeviceStream
-from engines.device_host import HostDevice
-from engines.engine import Engine, EngineSpecs, SlotBuffers, TensorSpec
-from engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
-from engines.host_memory import copy, memory_of
-from engines.model_file import require_model_file
-from engines.onnx_specs import BatchedSpecs, CopiedOutput, NodeInfo, copied_outputs, derive_specs
-from engines.onnx_words import public_words
-from engines.options import KNOWN_OPTIONS, MOST_THREADS, OptionReader
-from engines.proof import prove_outputs
+from forebay_server.engines.clock import Clock
+from forebay_server.engines.datatypes import BF16
+from forebay_server.engines.device import Device, DeviceBuffer, DeviceStream
+from forebay_server.engines.device_host import HostDevice
+from forebay_server.engines.engine import Engine, EngineSpecs, SlotBuffers, TensorSpec
+from forebay_server.engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
+from forebay_server.engines.host_memory import copy, memory_of
+from forebay_server.engines.model_file import require_model_file
+from forebay_server.engines.onnx_specs import BatchedSpecs, CopiedOutput, NodeInfo, copied_outputs, derive_specs
+from forebay_server.engines.onnx_words import public_words
+from forebay_server.engines.options import KNOWN_OPTIONS, MOST_THREADS, OptionReader
+from forebay_server.engines.proof import prove_outputs
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",

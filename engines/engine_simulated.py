@@ -24,14 +24,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.clock import Clock
-from engines.datatypes import DTYPE_BY_NAME
-from engines.device import Device, DeviceBuffer, DeviceStream
-from engines.engine import Engine, EngineSpecs, SlotBuffers, TensorSpec
-from engines.errors import ExecutionError, MisuseError, ModelFileError
-from engines.host_memory import memory_of
-from engines.options import KNOWN_OPTIONS, MOST_ROWS, OptionReader
-from engines.simulated.stream import SimulatedStream, byte_ranges
+from forebay_server.engines.clock import Clock
+from forebay_server.engines.datatypes import DTYPE_BY_NAME
+from forebay_server.engines.device import Device, DeviceBuffer, DeviceStream
+from forebay_server.engines.engine import Engine, EngineSpecs, SlotBuffers, TensorSpec
+from forebay_server.engines.errors import ExecutionError, MisuseError, ModelFileError
+from forebay_server.engines.host_memory import memory_of
+from forebay_server.engines.options import KNOWN_OPTIONS, MOST_ROWS, OptionReader
+from forebay_server.engines.simulated.stream import SimulatedStream, byte_ranges
 
 _NEVER_NS = 1 << 60  # 36 years
 _instances = itertools.count()

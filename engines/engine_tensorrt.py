@@ -21,19 +21,19 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from engines.clock import Clock
-from engines.device import Device, DeviceBuffer, DeviceStream
-from engines.engine import Engine, EngineSpecs, SlotBuffers
-from engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
-from engines.launches import Launches
-from engines.model_file import require_model_file
-from engines.options import KNOWN_OPTIONS, OptionReader
-from engines.proof import prove_outputs
-from engines.trt import library as libraries
-from engines.trt import manifest
-from engines.trt.layer_times import make_profiler
-from engines.trt.library import Library
-from engines.trt.plan import Plan, deserialize, read_plan
+from forebay_server.engines.clock import Clock
+from forebay_server.engines.device import Device, DeviceBuffer, DeviceStream
+from forebay_server.engines.engine import Engine, EngineSpecs, SlotBuffers
+from forebay_server.engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
+from forebay_server.engines.launches import Launches
+from forebay_server.engines.model_file import require_model_file
+from forebay_server.engines.options import KNOWN_OPTIONS, OptionReader
+from forebay_server.engines.proof import prove_outputs
+from forebay_server.engines.trt import library as libraries
+from forebay_server.engines.trt import manifest
+from forebay_server.engines.trt.layer_times import make_profiler
+from forebay_server.engines.trt.library import Library
+from forebay_server.engines.trt.plan import Plan, deserialize, read_plan
 
 DEFAULT_GRAPH_SIZES = (1, 2, 4, 8, 16, 32)
 _WARM_UP_RUNS = 2
@@ -280,7 +280,7 @@ def _trusted_plan(path: Path, library: Library, device: Any, on_mismatch: str) -
             f"{path}: {'; '.join(problems)}. Build it here with `forebay engine build`, or set option on_mismatch to "
             "rebuild"
         )
-    from engines.build.plans import rebuild
+    from forebay_server.engines.build.plans import rebuild
 
     return rebuild(path, found, library)
 

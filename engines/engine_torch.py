@@ -24,18 +24,18 @@ from typing import Any
 
 import torch
 
-from engines.clock import Clock
-from engines.datatypes import NAME_BY_DTYPE
-from engines.device import Device, DeviceBuffer, DeviceStream
-from engines.engine import Engine, EngineSpecs, SlotBuffers
-from engines.errors import EngineError, ExecutionError, MisuseError, ModelFileError
-from engines.launches import Launches
-from engines.onnx_specs import BatchedSpecs, derive_specs
-from engines.options import KNOWN_OPTIONS, MOST_THREADS, OptionReader
-from engines.proof import prove_outputs
-from engines.pytorch.initialized import uninitialized_outputs
-from engines.pytorch.place import open_place
-from engines.pytorch.program import Tensors, flatten, limit_rows, load_program
+from forebay_server.engines.clock import Clock
+from forebay_server.engines.datatypes import NAME_BY_DTYPE
+from forebay_server.engines.device import Device, DeviceBuffer, DeviceStream
+from forebay_server.engines.engine import Engine, EngineSpecs, SlotBuffers
+from forebay_server.engines.errors import EngineError, ExecutionError, MisuseError, ModelFileError
+from forebay_server.engines.launches import Launches
+from forebay_server.engines.onnx_specs import BatchedSpecs, derive_specs
+from forebay_server.engines.options import KNOWN_OPTIONS, MOST_THREADS, OptionReader
+from forebay_server.engines.proof import prove_outputs
+from forebay_server.engines.pytorch.initialized import uninitialized_outputs
+from forebay_server.engines.pytorch.place import open_place
+from forebay_server.engines.pytorch.program import Tensors, flatten, limit_rows, load_program
 
 _WARM_UP_RUNS = 3
 """Before a capture, as PyTorch's own notes on CUDA graphs do: cuBLAS and cuDNN set themselves up lazily."""

@@ -5,8 +5,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.device import DeviceBuffer
-from engines.errors import DeviceMemoryError, MisuseError
+from forebay_server.engines.device import DeviceBuffer
+from forebay_server.engines.errors import DeviceMemoryError, MisuseError
 
 PAGE_BYTES = 4096
 CACHE_LINE_BYTES = 64

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from engines.errors import ModelFileError
+from forebay_server.engines.errors import ModelFileError
 
 _GIT_LFS = b"version https://git-lfs.github.com/spec/"
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engines.datatypes import BF16
-from engines.engine import EngineSpecs, SlotBuffers, TensorSpec
-from engines.errors import MisuseError, ModelFileError
+from forebay_server.engines.datatypes import BF16
+from forebay_server.engines.engine import EngineSpecs, SlotBuffers, TensorSpec
+from forebay_server.engines.errors import MisuseError, ModelFileError
 
 DEFAULT_MAX_BATCH_SIZE = 8
 """For a model that takes any batch and says nothing. Small CNNs on a CPU are fastest per row at 2 to 4."""

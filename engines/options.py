@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from engines.errors import ModelFileError
+from forebay_server.engines.errors import ModelFileError
 
 KNOWN_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.device import Device, DeviceStream, HostBuffer
-from engines.engine import Engine
-from engines.errors import ModelFileError
+from forebay_server.engines.device import Device, DeviceStream, HostBuffer
+from forebay_server.engines.engine import Engine
+from forebay_server.engines.errors import ModelFileError
 
 PATTERNS = (0xA5, 0x5A, 0x3C, 0xC3, 0x69, 0x96, 0x0F, 0xF0)
 """One run proves most models with elements of four bytes, two nearly all others."""

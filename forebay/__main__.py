@@ -4,7 +4,7 @@ import importlib.util
 import runpy
 import sys
 
-COMMAND_LINE = "service"
+COMMAND_LINE = "forebay_server"
 
 
 def main() -> None:

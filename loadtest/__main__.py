@@ -1,5 +1,5 @@
-"""Lets `python -m loadtest` do what `forebay load` does."""
+"""Lets `python -m forebay_server.loadtest` do what `forebay load` does."""
 
-from loadtest.cli import main
+from forebay_server.loadtest.cli import main
 
 main()

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from loadtest.recorder import Counters, Rows
-from loadtest.target import Outcome
+from forebay_server.loadtest.recorder import Counters, Rows
+from forebay_server.loadtest.target import Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from loadtest.errors import UsageError
-from loadtest.scenario import Arrival, Phase, Scenario, TraceEntry
+from forebay_server.loadtest.errors import UsageError
+from forebay_server.loadtest.scenario import Arrival, Phase, Scenario, TraceEntry
 
 Instants = npt.NDArray[np.int64]
 _GRID_POINTS = 20_001  # of the cumulative rate of shaped load; 3 ms apart in a run of a minute

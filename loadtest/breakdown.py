@@ -8,8 +8,8 @@ is measured on the client's clock alone. Two hosts' clocks are never subtracted.
 import numpy as np
 import numpy.typing as npt
 
-from loadtest.recorder import Rows
-from loadtest.target import STAGES
+from forebay_server.loadtest.recorder import Rows
+from forebay_server.loadtest.target import STAGES
 
 CLIENT, NETWORK = "client", "network"
 

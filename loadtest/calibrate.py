@@ -10,10 +10,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from loadtest.errors import InvalidRunError
-from loadtest.job import Job
-from loadtest.runner import run_load
-from loadtest.scenario import Arrival
+from forebay_server.loadtest.errors import InvalidRunError
+from forebay_server.loadtest.job import Job
+from forebay_server.loadtest.runner import run_load
+from forebay_server.loadtest.scenario import Arrival
 
 _DURATION_S = 1.5
 _STREAMS = 16  # with four frames in flight each: enough to keep the generator busy
@@ -27,7 +27,7 @@ async def null_server_ceiling(job: Job) -> float:
         server = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "loadtest.null_server",
+            "forebay_server.loadtest.null_server",
             "--listen",
             address,
             stdout=asyncio.subprocess.PIPE,

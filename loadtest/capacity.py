@@ -4,15 +4,15 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 
-from loadtest.errors import ExitCode
-from loadtest.measure import measure
-from loadtest.options import LoadOptions
-from loadtest.output import write_json
-from loadtest.quantiles import min_samples
-from loadtest.report import Document
-from loadtest.scenario import Arrival
-from loadtest.search import Bounds, Capacity, Target, Trial, find_capacity
-from loadtest.verdict import Verdict
+from forebay_server.loadtest.errors import ExitCode
+from forebay_server.loadtest.measure import measure
+from forebay_server.loadtest.options import LoadOptions
+from forebay_server.loadtest.output import write_json
+from forebay_server.loadtest.quantiles import min_samples
+from forebay_server.loadtest.report import Document
+from forebay_server.loadtest.scenario import Arrival
+from forebay_server.loadtest.search import Bounds, Capacity, Target, Trial, find_capacity
+from forebay_server.loadtest.verdict import Verdict
 
 CAMERAS = "cameras"  # the unit of a search over streams
 ENOUGH = 1.5  # times the samples that the interval needs, since some are cut as warm-up

@@ -1,6 +1,7 @@
 """`forebay load`: offer frames, search for the capacity, compare two runs, serve as an agent.
 
-Exit codes: 0 ok, 2 usage, 3 an --assert does not hold, 4 the run is invalid, 5 no server. Also: python -m loadtest.
+Exit codes: 0 ok, 2 usage, 3 an --assert does not hold, 4 the run is invalid, 5 no server. Also:
+python -m forebay_server.loadtest.
 """
 
 import asyncio
@@ -11,10 +12,10 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from loadtest.errors import ExitCode, LoadError
-from loadtest.help import REPORT, SEARCH, SectionedCommand, SectionedGroup
-from loadtest.options import LoadOptions, seconds, with_load_options
-from loadtest.process_tuning import tune_process
+from forebay_server.loadtest.errors import ExitCode, LoadError
+from forebay_server.loadtest.help import REPORT, SEARCH, SectionedCommand, SectionedGroup
+from forebay_server.loadtest.options import LoadOptions, seconds, with_load_options
+from forebay_server.loadtest.process_tuning import tune_process
 
 load_app = typer.Typer(
     name="load",
@@ -73,8 +74,8 @@ def load(
         return
 
     async def run() -> int:
-        from loadtest.measure import measure, parse_assertions
-        from loadtest.output import Outputs
+        from forebay_server.loadtest.measure import measure, parse_assertions
+        from forebay_server.loadtest.output import Outputs
 
         outputs = Outputs(json_path, html_path, markdown_path, hgrm_path)
         outputs.check()
@@ -118,8 +119,8 @@ def search(
     """Find the most cameras, or frames per second with --rate, that keep the target."""
 
     async def run() -> int:
-        from loadtest.capacity import search_capacity
-        from loadtest.search import Bounds, Target
+        from forebay_server.loadtest.capacity import search_capacity
+        from forebay_server.loadtest.search import Bounds, Target
 
         is_whole = options.rate is None
         target = Target(p99_ms=seconds(slo_p99, "--slo-p99") * 1e3, dropped_share=max_dropped / 100)
@@ -148,9 +149,9 @@ def compare(
     """Compare two reports: is B better, the same or worse? Exit code 3 if worse."""
 
     async def run() -> int:
-        from loadtest.compare import Change, text
-        from loadtest.compare import compare as compare_documents
-        from loadtest.output import read, write_json
+        from forebay_server.loadtest.compare import Change, text
+        from forebay_server.loadtest.compare import compare as compare_documents
+        from forebay_server.loadtest.output import read, write_json
 
         comparison = compare_documents(read(a), read(b))
         write_json(json_path, comparison.to_dict(), text(comparison))
@@ -166,7 +167,7 @@ def agent(
     """Offer frames for `forebay load --agent` on another host."""
 
     async def run() -> int:
-        from loadtest.client.agents import serve_agent
+        from forebay_server.loadtest.client.agents import serve_agent
 
         await serve_agent(listen)
         return 0
@@ -185,5 +186,5 @@ def run_to_exit_code(command: Coroutine[Any, Any, int]) -> int:
 
 
 def main() -> None:
-    """Run `python -m loadtest`."""
+    """Run `python -m forebay_server.loadtest`."""
     load_app(prog_name="forebay load")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loadtest import histograms
-from loadtest.report import Document
+from forebay_server.loadtest import histograms
+from forebay_server.loadtest.report import Document
 
 MATERIAL_SHARE = 0.05
 MATERIAL_MS = 0.2  # quantiles closer than this are the same, however small they are

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loadtest.errors import UsageError
-from loadtest.target import Encoding
+from forebay_server.loadtest.errors import UsageError
+from forebay_server.loadtest.target import Encoding
 
 Picture = npt.NDArray[np.uint8]  # (height, width, 3), blue first
 MAX_PICTURES = 120  # four seconds at 30 fps; more would only cost memory
@@ -121,7 +121,7 @@ def _read(source: str) -> tuple[Iterator[Picture], str]:
         if not path.is_file():
             raise UsageError(f"there is no video or folder {source}")
         return _video(path)
-    with importlib.resources.as_file(importlib.resources.files("models") / "pedestrians.mp4") as clip:
+    with importlib.resources.as_file(importlib.resources.files("forebay_server.models") / "pedestrians.mp4") as clip:
         if clip.is_file():
             return _video(clip)
     return _synthetic(), "synthetic pictures (the bundled clip is not installed)"

@@ -14,15 +14,15 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from loadtest.arrivals import StreamPlan, merged
-from loadtest.clock import Clock
-from loadtest.errors import CannotConnectError, StreamBrokenError
-from loadtest.frames import FrameSource
-from loadtest.pacer import Pacer
-from loadtest.recorder import Counters, Recorder, Rows
-from loadtest.scenario import Scenario
-from loadtest.stream import StreamDriver
-from loadtest.target import Target, TargetInfo
+from forebay_server.loadtest.arrivals import StreamPlan, merged
+from forebay_server.loadtest.clock import Clock
+from forebay_server.loadtest.errors import CannotConnectError, StreamBrokenError
+from forebay_server.loadtest.frames import FrameSource
+from forebay_server.loadtest.pacer import Pacer
+from forebay_server.loadtest.recorder import Counters, Recorder, Rows
+from forebay_server.loadtest.scenario import Scenario
+from forebay_server.loadtest.stream import StreamDriver
+from forebay_server.loadtest.target import Target, TargetInfo
 
 INTERRUPTED = "interrupted"
 GIVE_UP_S = 5.0  # without any open stream

@@ -6,10 +6,10 @@ Pure: a document in, text out. Everything that comes from outside is escaped.
 import math
 from html import escape
 
-from loadtest import histograms
-from loadtest.markdown import identity, interval, number, rows, title
-from loadtest.report import Document
-from loadtest.svg import Axis, Line, line_chart, linear_axis, stacked_bars
+from forebay_server.loadtest import histograms
+from forebay_server.loadtest.markdown import identity, interval, number, rows, title
+from forebay_server.loadtest.report import Document
+from forebay_server.loadtest.svg import Axis, Line, line_chart, linear_axis, stacked_bars
 
 _COLOURS = (
     "var(--c1)",

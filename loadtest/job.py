@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from loadtest import histograms
-from loadtest.arrivals import plan
-from loadtest.clock import MonotonicClock
-from loadtest.errors import LoadError, UsageError
-from loadtest.frames import FrameSource, FramesSpec, pictures, tensors
-from loadtest.generator import Generator, GeneratorResult
-from loadtest.pacer import TimerfdPacer
-from loadtest.recorder import ROW, Counters, Rows, pack
-from loadtest.scenario import Scenario
-from loadtest.summary import schedule_lag_ms
-from loadtest.target import Delivery, Encoding, Outcome, Protocols, Target, TargetSpec
+from forebay_server.loadtest import histograms
+from forebay_server.loadtest.arrivals import plan
+from forebay_server.loadtest.clock import MonotonicClock
+from forebay_server.loadtest.errors import LoadError, UsageError
+from forebay_server.loadtest.frames import FrameSource, FramesSpec, pictures, tensors
+from forebay_server.loadtest.generator import Generator, GeneratorResult
+from forebay_server.loadtest.pacer import TimerfdPacer
+from forebay_server.loadtest.recorder import ROW, Counters, Rows, pack
+from forebay_server.loadtest.scenario import Scenario
+from forebay_server.loadtest.summary import schedule_lag_ms
+from forebay_server.loadtest.target import Delivery, Encoding, Outcome, Protocols, Target, TargetSpec
 
 Message = dict[str, Any]
 Send = Callable[[Message, bytes], None]
@@ -101,7 +101,7 @@ class _Conversation:
         self._reported_ns = -1
 
     async def hold(self) -> None:
-        from loadtest.client import open_target  # imports gRPC: after process_tuning
+        from forebay_server.loadtest.client import open_target  # imports gRPC: after process_tuning
 
         job = self._job
         plans = plan(job.scenario)[job.index :: job.processes]
@@ -151,7 +151,7 @@ class _Conversation:
 
     async def _source(self) -> tuple[TargetSpec, FrameSource]:
         """Return the frames and the spec completed by what they need."""
-        from loadtest.client import open_target
+        from forebay_server.loadtest.client import open_target
 
         spec, frames, seed = self._job.spec, self._job.frames, self._job.scenario.seed
         if spec.encoding is not Encoding.TENSOR:

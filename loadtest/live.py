@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from loadtest import histograms
-from loadtest.recorder import Counters
-from loadtest.scenario import Scenario
+from forebay_server.loadtest import histograms
+from forebay_server.loadtest.recorder import Counters
+from forebay_server.loadtest.scenario import Scenario
 
 _BAR_CELLS = 30
 

@@ -1,6 +1,6 @@
 """The report as Markdown, for a terminal, a pull request or a CI summary. Pure: a document in, text out."""
 
-from loadtest.report import Document
+from forebay_server.loadtest.report import Document
 
 _COUNTS = ("offered", "sent", "answered", "superseded", "expired", "overloaded", "failed", "lost", "client_dropped")
 

@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from loadtest.calibrate import null_server_ceiling
-from loadtest.job import Job
-from loadtest.live import LiveView
-from loadtest.recorder import ROW, Counters
-from loadtest.report import Circumstances, Document, build, metrics_of
-from loadtest.runner import run_load
-from loadtest.scenario import Scenario
-from loadtest.summary import Merged, summarise
-from loadtest.verdict import Assertion, parse_assertion
+from forebay_server.loadtest.calibrate import null_server_ceiling
+from forebay_server.loadtest.job import Job
+from forebay_server.loadtest.live import LiveView
+from forebay_server.loadtest.recorder import ROW, Counters
+from forebay_server.loadtest.report import Circumstances, Document, build, metrics_of
+from forebay_server.loadtest.runner import run_load
+from forebay_server.loadtest.scenario import Scenario
+from forebay_server.loadtest.summary import Merged, summarise
+from forebay_server.loadtest.verdict import Assertion, parse_assertion
 
 
 async def measure(

@@ -9,7 +9,7 @@ import json
 import struct
 from typing import Any
 
-from loadtest.errors import InvalidRunError
+from forebay_server.loadtest.errors import InvalidRunError
 
 Message = dict[str, Any]
 _HEAD = struct.Struct("!IQ")

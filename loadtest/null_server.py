@@ -1,7 +1,8 @@
 """A server that answers every frame at once and does nothing else: what it cannot reach, the generator cannot.
 
 Used to calibrate the generator, and, with faults, to show that the generator finds what is wrong with a server.
-It is no model of a real server. Also runnable: python -m loadtest.null_server --listen unix:/tmp/null.sock
+It is no model of a real server. Also runnable:
+python -m forebay_server.loadtest.null_server --listen unix:/tmp/null.sock
 """
 
 import argparse
@@ -14,7 +15,7 @@ from dataclasses import dataclass, fields
 import grpc
 
 from forebay.wire import frames_pb2 as wire
-from loadtest import null_inference
+from forebay_server.loadtest import null_inference
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -162,7 +163,7 @@ async def _serve(address: str, faults: Faults) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP; prints `listening PORT` when ready."""
-    parser = argparse.ArgumentParser(prog="python -m loadtest.null_server", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m forebay_server.loadtest.null_server", description=__doc__)
     parser.add_argument("--listen", default="127.0.0.1:0", help="HOST:PORT or unix:PATH")
     for field in fields(Faults):
         name = "--" + field.name.replace("_", "-")

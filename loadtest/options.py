@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from loadtest.datatypes import ITEM_BYTES
-from loadtest.errors import UsageError
-from loadtest.help import CLIENT, FRAMES, GENERATOR, LOAD, REPORT, SERVER
-from loadtest.scenario import Arrival, Phase, Policy, Scenario
-from loadtest.target import Delivery, Encoding, Protocols, TargetSpec
+from forebay_server.loadtest.datatypes import ITEM_BYTES
+from forebay_server.loadtest.errors import UsageError
+from forebay_server.loadtest.help import CLIENT, FRAMES, GENERATOR, LOAD, REPORT, SERVER
+from forebay_server.loadtest.scenario import Arrival, Phase, Policy, Scenario
+from forebay_server.loadtest.target import Delivery, Encoding, Protocols, TargetSpec
 
 if TYPE_CHECKING:
-    from loadtest.frames import FramesSpec
-    from loadtest.job import Job
+    from forebay_server.loadtest.frames import FramesSpec
+    from forebay_server.loadtest.job import Job
 
 GOOD_WITHIN_MS = 100.0  # an answer older than this is of no use to a live view
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(us|ms|s|m|)")
@@ -112,7 +112,7 @@ class LoadOptions:
 
     def job(self) -> "Job":
         """Return the job that these options describe. Raises UsageError."""
-        from loadtest.job import Job
+        from forebay_server.loadtest.job import Job
 
         scenario = self._scenario()
         return Job(scenario=scenario, spec=self._spec(scenario), frames=self._frames(), processes=self.processes)
@@ -133,7 +133,7 @@ class LoadOptions:
         return next((arrival for is_given, arrival in given if is_given), Arrival.CAMERAS)
 
     def _scenario(self) -> Scenario:
-        from loadtest.arrivals import read_trace
+        from forebay_server.loadtest.arrivals import read_trace
 
         arrival = self._arrival()
         rate = self.rate if self.rate is not None else 100.0
@@ -190,7 +190,7 @@ class LoadOptions:
         return Encoding.TENSOR if self.shape or self.protocol is not Protocols.FOREBAY else Encoding.JPEG
 
     def _frames(self) -> "FramesSpec":
-        from loadtest.frames import FramesSpec
+        from forebay_server.loadtest.frames import FramesSpec
 
         size = _whole_numbers(self.size, "--size")
         if self.size and len(size) != 2:

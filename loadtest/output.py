@@ -5,11 +5,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtest import histograms
-from loadtest.errors import CannotWriteError, UsageError
-from loadtest.html import html
-from loadtest.markdown import markdown, text
-from loadtest.report import Document, is_document
+from forebay_server.loadtest import histograms
+from forebay_server.loadtest.errors import CannotWriteError, UsageError
+from forebay_server.loadtest.html import html
+from forebay_server.loadtest.markdown import markdown, text
+from forebay_server.loadtest.report import Document, is_document
 
 
 @dataclass(frozen=True, slots=True)

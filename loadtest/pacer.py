@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from loadtest.clock import Clock
-from loadtest.errors import InvalidRunError
+from forebay_server.loadtest.clock import Clock
+from forebay_server.loadtest.errors import InvalidRunError
 
 _TFD_NONBLOCK = os.O_NONBLOCK
 _TFD_CLOEXEC = os.O_CLOEXEC

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field, fields
 import numpy as np
 import numpy.typing as npt
 
-from loadtest.errors import InvalidRunError
-from loadtest.target import STAGES, Answer, Outcome
+from forebay_server.loadtest.errors import InvalidRunError
+from forebay_server.loadtest.target import STAGES, Answer, Outcome
 
 # Instants are nanoseconds after the common start; -1: it did not happen.
 ROW = np.dtype(

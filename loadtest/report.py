@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from loadtest import histograms
-from loadtest.generator import INTERRUPTED
-from loadtest.scenario import Scenario
-from loadtest.summary import Summary
-from loadtest.tables import MOST_NAMED, by_stream, lost_frames, slowest, timeline
-from loadtest.target import TargetInfo, TargetSpec
-from loadtest.verdict import (
+from forebay_server.loadtest import histograms
+from forebay_server.loadtest.generator import INTERRUPTED
+from forebay_server.loadtest.scenario import Scenario
+from forebay_server.loadtest.summary import Summary
+from forebay_server.loadtest.tables import MOST_NAMED, by_stream, lost_frames, slowest, timeline
+from forebay_server.loadtest.target import TargetInfo, TargetSpec
+from forebay_server.loadtest.verdict import (
     MIN_CEILING_RATIO,
     Assertion,
     decide,

@@ -10,14 +10,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from loadtest.clock import Clock, MonotonicClock
-from loadtest.errors import CannotConnectError, ExitCode, InvalidRunError, LoadError, UsageError
-from loadtest.generator import INTERRUPTED, GeneratorResult
-from loadtest.job import Job
-from loadtest.recorder import Counters, unpack
-from loadtest.summary import Merged, merge
-from loadtest.target import TargetInfo
-from loadtest.workers import LocalWorker, Worker
+from forebay_server.loadtest.clock import Clock, MonotonicClock
+from forebay_server.loadtest.errors import CannotConnectError, ExitCode, InvalidRunError, LoadError, UsageError
+from forebay_server.loadtest.generator import INTERRUPTED, GeneratorResult
+from forebay_server.loadtest.job import Job
+from forebay_server.loadtest.recorder import Counters, unpack
+from forebay_server.loadtest.summary import Merged, merge
+from forebay_server.loadtest.target import TargetInfo
+from forebay_server.loadtest.workers import LocalWorker, Worker
 
 START_IN_S = 0.3  # time for the start to reach every process
 _ERRORS: dict[int, type[LoadError]] = {
@@ -103,7 +103,7 @@ def _outcome(parts: list[tuple[GeneratorResult, float] | None], readies: list[_R
 async def _launch(processes: int, agents: tuple[str, ...]) -> list[Worker]:
     if not agents:
         return [await LocalWorker.launch() for _ in range(processes)]
-    from loadtest.client.agents import AgentWorker
+    from forebay_server.loadtest.client.agents import AgentWorker
 
     return [AgentWorker(address) for address in agents for _ in range(processes)]
 

@@ -8,7 +8,7 @@ import dataclasses
 from dataclasses import dataclass
 from enum import StrEnum
 
-from loadtest.errors import UsageError
+from forebay_server.loadtest.errors import UsageError
 
 MAX_PLANNED_FRAMES = 20_000_000  # 90 bytes each are held in memory for exact statistics: 1.8 GB at most
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from loadtest.errors import UsageError
+from forebay_server.loadtest.errors import UsageError
 
 _MAX_TRIALS = 40
 _INVALID_RUNS = 3  # of one load, before the generator counts as its limit: one may be another process's fault

@@ -8,13 +8,13 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
-from loadtest.arrivals import StreamPlan
-from loadtest.clock import Clock
-from loadtest.errors import CannotConnectError, GarbageError, StreamBrokenError
-from loadtest.frames import FrameSource
-from loadtest.recorder import Recorder
-from loadtest.scenario import Policy, Scenario
-from loadtest.target import Moved, Target, TargetInfo, TargetStream
+from forebay_server.loadtest.arrivals import StreamPlan
+from forebay_server.loadtest.clock import Clock
+from forebay_server.loadtest.errors import CannotConnectError, GarbageError, StreamBrokenError
+from forebay_server.loadtest.frames import FrameSource
+from forebay_server.loadtest.recorder import Recorder
+from forebay_server.loadtest.scenario import Policy, Scenario
+from forebay_server.loadtest.target import Moved, Target, TargetInfo, TargetStream
 
 _RECONNECT_PAUSES_S = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # the last one repeats
 _HEAD_START = 7  # frames of the source between one stream and the next, so that cameras do not show the same

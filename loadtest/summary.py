@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from loadtest.accounting import Accounting, account, violations
-from loadtest.breakdown import breakdown
-from loadtest.generator import INTERRUPTED, GeneratorResult
-from loadtest.quantiles import (
+from forebay_server.loadtest.accounting import Accounting, account, violations
+from forebay_server.loadtest.breakdown import breakdown
+from forebay_server.loadtest.generator import INTERRUPTED, GeneratorResult
+from forebay_server.loadtest.quantiles import (
     Interval,
     block_bootstrap,
     early_stopping_estimate,
@@ -24,10 +24,10 @@ from loadtest.quantiles import (
     quantile,
     wider,
 )
-from loadtest.recorder import Counters, Rows
-from loadtest.scenario import Scenario
-from loadtest.steady import find_steady
-from loadtest.target import Outcome
+from forebay_server.loadtest.recorder import Counters, Rows
+from forebay_server.loadtest.scenario import Scenario
+from forebay_server.loadtest.steady import find_steady
+from forebay_server.loadtest.target import Outcome
 
 Floats = npt.NDArray[np.float64]
 MIN_SAMPLES_FOR_P99 = 100  # below, the "99th percentile" is the maximum by another name

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from loadtest.recorder import Rows
-from loadtest.target import Outcome
+from forebay_server.loadtest.recorder import Rows
+from forebay_server.loadtest.target import Outcome
 
 _MAX_POINTS = 120
 _MAX_STREAMS = 1000

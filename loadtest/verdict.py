@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from loadtest.errors import ExitCode, UsageError
+from forebay_server.loadtest.errors import ExitCode, UsageError
 
 MAX_LAG_MS = 5.0
 MAX_LAG_SHARE = 0.1  # of p50

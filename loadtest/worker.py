@@ -1,4 +1,4 @@
-"""One generator process: python -m loadtest.worker, told what to do on its standard input.
+"""One generator process: python -m forebay_server.loadtest.worker, told what to do on its standard input.
 
 Answers on its standard output; see loadtest.job for the conversation and loadtest.messages for the bytes. Ends
 when its input ends.
@@ -10,14 +10,14 @@ import os
 import signal
 import sys
 
-from loadtest import messages
-from loadtest.process_tuning import tune_process
+from forebay_server.loadtest import messages
+from forebay_server.loadtest.process_tuning import tune_process
 
 _NICENESS = -10  # needs CAP_SYS_NICE; without it the generator competes like everybody else
 
 
 async def _converse() -> None:
-    from loadtest.job import carry_out
+    from forebay_server.loadtest.job import carry_out
 
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 26)

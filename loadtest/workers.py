@@ -7,8 +7,8 @@ import asyncio
 import sys
 from typing import Protocol
 
-from loadtest import messages
-from loadtest.messages import Message
+from forebay_server.loadtest import messages
+from forebay_server.loadtest.messages import Message
 
 _STOP_S = 5.0
 
@@ -48,7 +48,7 @@ class LocalWorker:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "loadtest.worker",
+            "forebay_server.loadtest.worker",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C reaches the coordinator alone

@@ -1,5 +1,5 @@
-"""`python -m service` is `forebay`."""
+"""`python -m forebay_server.service` is `forebay`."""
 
-from service.cli import main
+from forebay_server.service.cli import main
 
 main()

@@ -14,8 +14,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from service.clock import Clock
-from service.errors import InvariantError
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import InvariantError
 
 T = TypeVar("T")
 

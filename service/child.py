@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from service.signals import blocked
+import forebay_server
+from forebay_server.service.signals import blocked
 
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
@@ -26,9 +27,9 @@ def child_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Callab
 
     The function's one argument, `stdout`, is as Popen's: None is this process's own.
     """
-    # -P and the path: the child runs this code, not a folder called `service` in the working directory.
-    command = [sys.executable, "-P", "-m", "service", *arguments]
-    paths = [str(Path(__file__).parent.parent), *filter(None, [environment.get("PYTHONPATH")])]
+    # -P and the path: the child runs this code, not a folder of that name in the working directory.
+    command = [sys.executable, "-P", "-m", "forebay_server.service", *arguments]
+    paths = [str(Path(forebay_server.__file__).parent.parent), *filter(None, [environment.get("PYTHONPATH")])]
     environment = {**environment, "PYTHONPATH": os.pathsep.join(paths)}
     begin = ends_with_its_parent()
 

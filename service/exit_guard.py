@@ -14,7 +14,7 @@ import threading
 
 import structlog
 
-from service.standard_error import LAST_WORDS_TIMEOUT_S, STANDARD_ERROR
+from forebay_server.service.standard_error import LAST_WORDS_TIMEOUT_S, STANDARD_ERROR
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 import structlog
 
-from service.standard_error import STANDARD_ERROR
+from forebay_server.service.standard_error import STANDARD_ERROR
 
 LogFormat = Literal["auto", "json", "console"]
 LEVELS: Final = ("debug", "info", "warning", "error")

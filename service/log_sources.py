@@ -14,7 +14,7 @@ from types import TracebackType
 
 import structlog
 
-from service.log import MAX_VALUE_CHARACTERS
+from forebay_server.service.log import MAX_VALUE_CHARACTERS
 
 log = structlog.get_logger(__name__)
 

@@ -26,9 +26,9 @@ import threading
 
 import structlog
 
-from service.clock import Clock
-from service.log import MAX_VALUE_CHARACTERS
-from service.standard_error import EXIT_TIMEOUT_S, STANDARD_ERROR
+from forebay_server.service.clock import Clock
+from forebay_server.service.log import MAX_VALUE_CHARACTERS
+from forebay_server.service.standard_error import EXIT_TIMEOUT_S, STANDARD_ERROR
 
 log = structlog.get_logger(__name__)
 

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Protocol, Self
 
-from service.clock import Clock
-from service.signals import LOG_SIGNALS, STOP_SIGNALS, SignalInbox, StopRequest, StopRequests
+from forebay_server.service.clock import Clock
+from forebay_server.service.signals import LOG_SIGNALS, STOP_SIGNALS, SignalInbox, StopRequest, StopRequests
 
 END_LIMIT_NS = 2_000_000_000
 

@@ -24,14 +24,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from service.child import child_of, exit_code_of, how_it_ended
-from service.clock import Clock, MonotonicClock
-from service.frontend.binding import why_not
-from service.parent import END_LIMIT_NS, Parent, Signalled, Waiting
-from service.ready import STANDARD_OUTPUT, ReadyError, tell_ready
-from service.settings import ServeSettings, to_environment
-from service.standard_error import EXIT_TIMEOUT_S, LineWriter, say
-from service.worker_pool import default_workers
+from forebay_server.service.child import child_of, exit_code_of, how_it_ended
+from forebay_server.service.clock import Clock, MonotonicClock
+from forebay_server.service.frontend.binding import why_not
+from forebay_server.service.parent import END_LIMIT_NS, Parent, Signalled, Waiting
+from forebay_server.service.ready import STANDARD_OUTPUT, ReadyError, tell_ready
+from forebay_server.service.settings import ServeSettings, to_environment
+from forebay_server.service.standard_error import EXIT_TIMEOUT_S, LineWriter, say
+from forebay_server.service.worker_pool import default_workers
 
 
 class GroupError(Exception):

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from engines.device import HostBuffer
-from service.claim import Claim
-from service.errors import ServiceError
+from forebay_server.engines.device import HostBuffer
+from forebay_server.service.claim import Claim
+from forebay_server.service.errors import ServiceError
 
 OutputArrays = tuple[NDArray[Any], ...]
 

@@ -15,50 +15,50 @@ from typing import Any
 
 import structlog
 
-from engines.errors import EngineError
-from service.clock import Clock, MonotonicClock
-from service.exit_guard import ExitGuard
-from service.frontend.calls import CallTasks
-from service.frontend.frames_servicer import FramesServicer
-from service.frontend.heavy_work import HeavyWork
-from service.frontend.inference_cuda_memory import CudaMemoryRpcs
-from service.frontend.inference_lookup import ModelLookup
-from service.frontend.inference_memory import SystemMemoryRpcs
-from service.frontend.inference_regions import ClientRegions
-from service.frontend.inference_repository import RepositoryRpcs
-from service.frontend.inference_rpcs import ModelRpcs
-from service.frontend.inference_servicer import InferenceServicer
-from service.frontend.inference_settings import SettingsRpcs
-from service.frontend.inference_statistics import StatisticsRpcs
-from service.frontend.loop_sink import LoopSink
-from service.frontend.preview import preview_jpeg
-from service.frontend.server import AddressError, FrontEnd, within_memory
-from service.log import step_level
-from service.models.attempts import Attempts
-from service.models.lifecycle import ModelLifecycle
-from service.models.loader import ModelLoader
-from service.models.memory import MemoryAccount, limited_bytes
-from service.models.opening import VersionContext
-from service.models.placing import OpenDevice, open_device_of_kind
-from service.models.registry import ModelRegistry
-from service.models.rehearsal import Rehearsal, RehearsalSettings
-from service.models.repository import RepositoryError
-from service.models.version import ModelVersion
-from service.observe.admin_thread import AdminThread
-from service.observe.gauges import Gauges
-from service.observe.journal import Journal
-from service.observe.site import Site
-from service.observe.tracing import open_tracing
-from service.pipeline.arena import Permits
-from service.pipeline.execute import BeforeExecution
-from service.pipeline.turns import Turns
-from service.ready import Ready, ready_was_told
-from service.settings import ServeSettings, default_cache_folder, is_loopback
-from service.signals import StopRequest, StopRequests, listen
-from service.standard_error import LAST_WORDS_TIMEOUT_S, STANDARD_ERROR
-from service.tuning import give_free_memory_back
-from service.watchdog import Watchdog
-from service.worker_pool import WorkerPool, default_workers
+from forebay_server.engines.errors import EngineError
+from forebay_server.service.clock import Clock, MonotonicClock
+from forebay_server.service.exit_guard import ExitGuard
+from forebay_server.service.frontend.calls import CallTasks
+from forebay_server.service.frontend.frames_servicer import FramesServicer
+from forebay_server.service.frontend.heavy_work import HeavyWork
+from forebay_server.service.frontend.inference_cuda_memory import CudaMemoryRpcs
+from forebay_server.service.frontend.inference_lookup import ModelLookup
+from forebay_server.service.frontend.inference_memory import SystemMemoryRpcs
+from forebay_server.service.frontend.inference_regions import ClientRegions
+from forebay_server.service.frontend.inference_repository import RepositoryRpcs
+from forebay_server.service.frontend.inference_rpcs import ModelRpcs
+from forebay_server.service.frontend.inference_servicer import InferenceServicer
+from forebay_server.service.frontend.inference_settings import SettingsRpcs
+from forebay_server.service.frontend.inference_statistics import StatisticsRpcs
+from forebay_server.service.frontend.loop_sink import LoopSink
+from forebay_server.service.frontend.preview import preview_jpeg
+from forebay_server.service.frontend.server import AddressError, FrontEnd, within_memory
+from forebay_server.service.log import step_level
+from forebay_server.service.models.attempts import Attempts
+from forebay_server.service.models.lifecycle import ModelLifecycle
+from forebay_server.service.models.loader import ModelLoader
+from forebay_server.service.models.memory import MemoryAccount, limited_bytes
+from forebay_server.service.models.opening import VersionContext
+from forebay_server.service.models.placing import OpenDevice, open_device_of_kind
+from forebay_server.service.models.registry import ModelRegistry
+from forebay_server.service.models.rehearsal import Rehearsal, RehearsalSettings
+from forebay_server.service.models.repository import RepositoryError
+from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.observe.admin_thread import AdminThread
+from forebay_server.service.observe.gauges import Gauges
+from forebay_server.service.observe.journal import Journal
+from forebay_server.service.observe.site import Site
+from forebay_server.service.observe.tracing import open_tracing
+from forebay_server.service.pipeline.arena import Permits
+from forebay_server.service.pipeline.execute import BeforeExecution
+from forebay_server.service.pipeline.turns import Turns
+from forebay_server.service.ready import Ready, ready_was_told
+from forebay_server.service.settings import ServeSettings, default_cache_folder, is_loopback
+from forebay_server.service.signals import StopRequest, StopRequests, listen
+from forebay_server.service.standard_error import LAST_WORDS_TIMEOUT_S, STANDARD_ERROR
+from forebay_server.service.tuning import give_free_memory_back
+from forebay_server.service.watchdog import Watchdog
+from forebay_server.service.worker_pool import WorkerPool, default_workers
 
 log = structlog.get_logger(__name__)
 

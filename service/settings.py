@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from service.restricted import read_restrictions, split_lines
+from forebay_server.service.restricted import read_restrictions, split_lines
 
 ENV_PREFIX = "FOREBAY_"
 Count = Annotated[int, Field(ge=1)]

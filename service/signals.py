@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from service.clock import Clock
+from forebay_server.service.clock import Clock
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LOG_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)

@@ -16,10 +16,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from service.child import child_of, exit_code_of, how_it_ended
-from service.clock import Clock
-from service.parent import Parent, Signalled, Waiting
-from service.standard_error import say
+from forebay_server.service.child import child_of, exit_code_of, how_it_ended
+from forebay_server.service.clock import Clock
+from forebay_server.service.parent import Parent, Signalled, Waiting
+from forebay_server.service.standard_error import say
 
 RESTART_CODE = 70  # as in service.server
 GAVE_UP_CODE = 71

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import structlog
 
-from service.clock import Clock
-from service.errors import DeviceLostError
-from service.models.version import ModelVersion
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import DeviceLostError
+from forebay_server.service.models.version import ModelVersion
 
 log = structlog.get_logger(__name__)
 

@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from service.models.fields import FIELDS
-from service.pipeline.slots import TRANSITIONS, SlotState
-from service.settings import ServeSettings
+from forebay_server.service.models.fields import FIELDS
+from forebay_server.service.pipeline.slots import TRANSITIONS, SlotState
+from forebay_server.service.settings import ServeSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKED = re.compile(

@@ -20,7 +20,7 @@ print(json.dumps({d.name: [d.version, sum(f.locate().stat().st_size for f in d.f
 """
 PAGE = """# Size of the base install
 
-Measured by `make install-size`: an empty virtual environment on {where}, `requirements.lock` and the wheel
+Measured by `make install-size`: an empty virtual environment on {where}, `requirements.lock` and the wheels
 of this checkout, compiled byte code included. The budget is {budget} MB.
 
 | package | version | MB |
@@ -38,7 +38,7 @@ def copy_source(folder: Path) -> Path:
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for name in (pattern.removeprefix("!").rstrip("/") for pattern in patterns if pattern.startswith("!")):
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+            shutil.copytree(ROOT / name, folder / name, ignore=ignore, symlinks=True)
         else:
             shutil.copy2(ROOT / name, folder / name)
     return folder
@@ -53,7 +53,7 @@ def install(environment: Path) -> Path:
     subprocess.run([*pip, "--requirement", ROOT / "requirements.lock"], check=True)  # noqa: S603
     with tempfile.TemporaryDirectory() as folder:
         source = copy_source(Path(folder))
-        subprocess.run([*pip, "--no-deps", "--no-build-isolation", source], check=True)  # noqa: S603
+        subprocess.run([*pip, "--no-deps", "--no-build-isolation", source / "client", source], check=True)  # noqa: S603
     return python
 
 

@@ -17,14 +17,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-DISTRIBUTION = "forebay"
+PROJECTS = ("pyproject.toml", "client/pyproject.toml")
 HEADER = "# Written by `make lock` from pyproject.toml and the versions installed. Do not edit.\n"
 
 
 def read_requirements() -> tuple[list[Requirement], list[Requirement]]:
-    """Return the base and the dev requirements of pyproject.toml."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    base = [Requirement(line) for line in project["dependencies"]]
+    """Return the base requirements, the client's among them, and the dev requirements."""
+    project, client = (tomllib.loads((ROOT / name).read_text())["project"] for name in PROJECTS)
+    lines = [*client["dependencies"], *project["dependencies"]]
+    base = [Requirement(line) for line in lines if not line.startswith(client["name"])]
     dev = [Requirement(line) for line in project["optional-dependencies"]["dev"]]
     return base, dev
 

@@ -47,7 +47,7 @@ if ! "$folder/bin/python" -m pip install --quiet $options >"$log" 2>&1; then
     tail -n 15 "$log" >&2
     fail "pip could not install $*: check the network and pip's own settings, then try again (all of it: $log)"
 fi
-if ! "$folder/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable . >>"$log" 2>&1; then
+if ! "$folder/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable ./client --editable . >>"$log" 2>&1; then
     tail -n 15 "$log" >&2
     fail "pip could not install this checkout (all of it: $log)"
 fi

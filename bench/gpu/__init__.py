@@ -1,1 +1,1 @@
-"""Benchmarks of the CUDA pipeline; `python -m bench.gpu` runs them all on one GPU."""
+"""Benchmarks of the CUDA pipeline; `python -m forebay_server.bench.gpu` runs them all on one GPU."""

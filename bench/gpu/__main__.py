@@ -1,8 +1,9 @@
-"""`python -m bench.gpu [--only SECTION]... --out FOLDER`: measure the CUDA pipeline, one JSON file per section.
+"""`python -m forebay_server.bench.gpu [--only SECTION]... --out FOLDER`: measure the CUDA pipeline, by section.
 
 Needs torch, onnx and opencv (for the bundled detector and clip) and a GPU; `--device cpu --dry-run` shows anywhere that
 it works. Every cell is written when it is measured, and with `--limit-s` none is begun when the time is over, so a
-run that is cut short leaves what it has. `python -m bench.gpu.page` puts results into docs/benchmarks-gpu.md.
+run that is cut short leaves what it has. `python -m forebay_server.bench.gpu.page` puts results into
+docs/benchmarks-gpu.md.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.numbers import significant
+from forebay_server.bench.gpu.numbers import significant
 
 SECTIONS = {
     "lanes": ("sections_local", 60),
@@ -40,7 +41,7 @@ SECTIONS = {
 
 def section_of(name: str) -> Callable[[Any], Iterator[dict[str, Any]]]:
     """Return the function that measures a section."""
-    module = importlib.import_module(f"bench.gpu.{SECTIONS[name][0]}")
+    module = importlib.import_module(f"forebay_server.bench.gpu.{SECTIONS[name][0]}")
     function: Callable[[Any], Iterator[dict[str, Any]]] = getattr(module, name)
     return function
 
@@ -105,10 +106,10 @@ def main() -> int:
     parser.add_argument("--gpus", type=int, default=2, help="to spread over, in section gpus")
     arguments = parser.parse_args()
     until = time.perf_counter() + arguments.limit_s
-    from service.tuning import tune_process
+    from forebay_server.service.tuning import tune_process
 
     tune_process()
-    from bench.gpu.plan import Plan
+    from forebay_server.bench.gpu.plan import Plan
 
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)

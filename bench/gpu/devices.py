@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from engines import open_device
-from engines.clock import MonotonicClock
-from engines.device import Device
+from forebay_server.engines import open_device
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device import Device
 
 
 def open_bench_device(name: str, *, is_pinned: bool, index: int = 0) -> Device:
@@ -17,8 +17,8 @@ def open_bench_device(name: str, *, is_pinned: bool, index: int = 0) -> Device:
 
 
 def _pageable_device() -> Device:
-    from engines.cuda.handles import PinnedBuffer
-    from engines.device_cuda import CudaDevice
+    from forebay_server.engines.cuda.handles import PinnedBuffer
+    from forebay_server.engines.device_cuda import CudaDevice
 
     class PageableBuffer(PinnedBuffer):
         """Plain memory: the driver stages every copy, and the copy returns when that is done."""

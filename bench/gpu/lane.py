@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from bench.gpu.devices import open_bench_device
-from engines import open_engine
-from engines.clock import MonotonicClock
-from engines.device import Device, DeviceStream, HostBuffer
-from engines.engine import Engine, SlotBuffers
-from service.clock import MonotonicClock as ServiceClock
-from service.observe.journal import BatchEvent, Journal
-from service.pipeline.pipeline import Pipeline
-from service.request import Batch, Completion, Delivery, Request, StreamKey
+from forebay_server.bench.gpu.devices import open_bench_device
+from forebay_server.engines import open_engine
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device import Device, DeviceStream, HostBuffer
+from forebay_server.engines.engine import Engine, SlotBuffers
+from forebay_server.service.clock import MonotonicClock as ServiceClock
+from forebay_server.service.observe.journal import BatchEvent, Journal
+from forebay_server.service.pipeline.pipeline import Pipeline
+from forebay_server.service.request import Batch, Completion, Delivery, Request, StreamKey
 
 CLOCK = MonotonicClock()
 CREDIT_TIMEOUT_S = 30.0

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.gpu.numbers import middle
-from bench.gpu.plan import MODELS, Plan
-from bench.gpu.server import SIDES, GpuServer, clients, device_use, write_trace
-from bench.gpu.threads import thread_names, watched_threads
+from forebay_server.bench.gpu.numbers import middle
+from forebay_server.bench.gpu.plan import MODELS, Plan
+from forebay_server.bench.gpu.server import SIDES, GpuServer, clients, device_use, write_trace
+from forebay_server.bench.gpu.threads import thread_names, watched_threads
 
 CLIENT_TIMEOUT_S = 120.0
 FPS = 30.0
@@ -64,7 +64,7 @@ def frames_load(target: Target, worker_count: int, window: int) -> Load:
         count = max(int(seconds * rate_per_worker[0]), 2 * window + 1)
         more = ["--payload-file", str(target.payload), "--streams", "1", "--window", str(window)]
         arguments = [[target.address(i), target.model, *more, "--frames", str(count)] for i in range(worker_count)]
-        results = clients("bench.frame_load", arguments, CLIENT_TIMEOUT_S)
+        results = clients("forebay_server.bench.frame_load", arguments, CLIENT_TIMEOUT_S)
         rate_per_worker[0] = sum(r["frames"] / r["wall_s"] for r in results) / worker_count
         return {
             "rows_per_s": sum(r["frames"] / r["wall_s"] for r in results),
@@ -86,7 +86,7 @@ def requests_load(target: Target, worker_count: int, window: int, rows: int, sid
     def load(seconds: float) -> dict[str, Any]:
         more = ["--shape", f"{rows},{side},{side},3", "--window", str(window), "--seconds", str(seconds)]
         arguments = [[target.address(i), target.model, *more] for i in range(worker_count)]
-        results = clients("bench.gpu.rows_load", arguments, CLIENT_TIMEOUT_S)
+        results = clients("forebay_server.bench.gpu.rows_load", arguments, CLIENT_TIMEOUT_S)
         return {
             "rows_per_s": sum(r["rows_per_s"] for r in results),
             "frames": sum(r["rows_per_s"] * r["wall_s"] for r in results),
@@ -110,7 +110,7 @@ def cameras_load(target: Target, worker_count: int, count: int, delivery: str) -
             for i, n in enumerate(shares)
             if n
         ]
-        return _camera_result(clients("bench.camera_load", arguments, seconds * 3 + CLIENT_TIMEOUT_S))
+        return _camera_result(clients("forebay_server.bench.camera_load", arguments, seconds * 3 + CLIENT_TIMEOUT_S))
 
     return load
 

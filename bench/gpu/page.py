@@ -1,4 +1,4 @@
-"""`python -m bench.gpu.page [--add FOLDER]`: results into the raw file, and its tables into docs/benchmarks-gpu.md.
+"""`python -m forebay_server.bench.gpu.page [--add FOLDER]`: results into the raw file and docs/benchmarks-gpu.md.
 
 Prose is written by hand; what stands between `<!-- table NAME -->` and `<!-- end -->` is written from the raw file;
 a test compares. Sections that FOLDER does not have stay as they were measured before; a table says when and where.
@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.gpu import tables
-from bench.gpu.numbers import significant
+from forebay_server.bench.gpu import tables
+from forebay_server.bench.gpu.numbers import significant
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "benchmarks-gpu.md"

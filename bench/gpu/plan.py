@@ -92,7 +92,7 @@ class Plan:
         """Export a network once, and return its file."""
         path = self.work / "programs" / network / "model.pt2"
         if not path.is_file():
-            from bench.gpu.networks import export
+            from forebay_server.bench.gpu.networks import export
 
             export(network, MODELS, path, MAX_ROWS)
         return path

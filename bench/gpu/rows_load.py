@@ -1,6 +1,6 @@
 """A closed-loop client of the Open Inference Protocol whose requests hold many rows: what a GPU needs, at little cost.
 
-Run as a process of its own: `python -m bench.gpu.rows_load ADDRESS MODEL --shape 32,224,224,3 ...`.
+Run as a process of its own: `python -m forebay_server.bench.gpu.rows_load ADDRESS MODEL --shape 32,224,224,3 ...`.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=4.0)
     arguments = parser.parse_args()
-    from service.tuning import tune_process
+    from forebay_server.service.tuning import tune_process
 
     tune_process()
     shape = tuple(int(dim) for dim in arguments.shape.split(","))

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from bench import batching_workloads
-from bench.batching import BatchingBenchOptions, run_batching_bench
-from bench.gpu.plan import MAX_ROWS, Plan
-from bench.gpu.sections_local import lanes
-from bench.virtual_lane import StageCosts
+from forebay_server.bench import batching_workloads
+from forebay_server.bench.batching import BatchingBenchOptions, run_batching_bench
+from forebay_server.bench.gpu.plan import MAX_ROWS, Plan
+from forebay_server.bench.gpu.sections_local import lanes
+from forebay_server.bench.virtual_lane import StageCosts
 
 POLICIES = ("jit_edf", "eager", "window")
 CELLS = (("cameras", 0.9), ("poisson", 0.8), ("mixed", 1.0), ("poisson", 1.2))

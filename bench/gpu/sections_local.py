@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.lane import Setup, measure_alone, measure_lane
-from bench.gpu.plan import Plan
-from service.observe.journal import BatchEvent
+from forebay_server.bench.gpu.lane import Setup, measure_alone, measure_lane
+from forebay_server.bench.gpu.plan import Plan
+from forebay_server.service.observe.journal import BatchEvent
 
 TRACED_BATCHES = 60
 

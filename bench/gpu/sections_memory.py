@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
-from bench.gpu.loads import Target, cameras_load, repeated, write_payloads
-from bench.gpu.memory import gpu_mib, resident_by_kind
-from bench.gpu.numbers import slope
-from bench.gpu.plan import Plan
-from bench.gpu.server import ServedNetwork, gpu_server
+from forebay_server.bench.gpu.loads import Target, cameras_load, repeated, write_payloads
+from forebay_server.bench.gpu.memory import gpu_mib, resident_by_kind
+from forebay_server.bench.gpu.numbers import slope
+from forebay_server.bench.gpu.plan import Plan
+from forebay_server.bench.gpu.server import ServedNetwork, gpu_server
 
 CAMERAS = 16
 SAMPLE_PERIOD_S = 2.0

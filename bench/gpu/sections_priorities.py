@@ -8,13 +8,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from bench.gpu.devices import open_bench_device
-from bench.gpu.lane import Setup, warm_engine
-from bench.gpu.loads import CLIENT_START_S, Load, Target, cameras_load, requests_load, write_payloads
-from bench.gpu.numbers import middle
-from bench.gpu.plan import Plan
-from bench.gpu.server import SIDES, ServedNetwork, gpu_server
-from engines.device import Device, StreamPriority
+from forebay_server.bench.gpu.devices import open_bench_device
+from forebay_server.bench.gpu.lane import Setup, warm_engine
+from forebay_server.bench.gpu.loads import CLIENT_START_S, Load, Target, cameras_load, requests_load, write_payloads
+from forebay_server.bench.gpu.numbers import middle
+from forebay_server.bench.gpu.plan import Plan
+from forebay_server.bench.gpu.server import SIDES, ServedNetwork, gpu_server
+from forebay_server.engines.device import Device, StreamPriority
 
 Facts: TypeAlias = dict[str, Any]
 CAMERAS, BULK = "cameras", "bulk"

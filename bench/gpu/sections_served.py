@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from bench.gpu.loads import (
+from forebay_server.bench.gpu.loads import (
     CLIENT_START_S,
     Load,
     Target,
@@ -15,9 +15,9 @@ from bench.gpu.loads import (
     requests_load,
     write_payloads,
 )
-from bench.gpu.plan import Plan
-from bench.gpu.server import SIDES, ServedNetwork, gpu_server
-from bench.gpu.threads import SAMPLES_PER_S, hottest, start_sampling
+from forebay_server.bench.gpu.plan import Plan
+from forebay_server.bench.gpu.server import SIDES, ServedNetwork, gpu_server
+from forebay_server.bench.gpu.threads import SAMPLES_PER_S, hottest, start_sampling
 
 LARGEST_WINDOW = 32
 SAMPLED_S = 4.0

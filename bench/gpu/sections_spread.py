@@ -3,11 +3,19 @@
 from collections.abc import Iterator
 from typing import Any
 
-from bench.gpu.lane import Setup, measure_alone, measure_lane
-from bench.gpu.loads import Target, cameras_load, frames_load, observed, repeated, requests_load, write_payloads
-from bench.gpu.memory import gpu_mib
-from bench.gpu.plan import Plan
-from bench.gpu.server import SIDES, ServedNetwork, gpu_group, gpu_server, gpu_servers
+from forebay_server.bench.gpu.lane import Setup, measure_alone, measure_lane
+from forebay_server.bench.gpu.loads import (
+    Target,
+    cameras_load,
+    frames_load,
+    observed,
+    repeated,
+    requests_load,
+    write_payloads,
+)
+from forebay_server.bench.gpu.memory import gpu_mib
+from forebay_server.bench.gpu.plan import Plan
+from forebay_server.bench.gpu.server import SIDES, ServedNetwork, gpu_group, gpu_server, gpu_servers
 
 MODEL = "detector"
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.engine import EngineSpecs, TensorSpec
-from engines.errors import ModelFileError
+from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.engines.errors import ModelFileError
 
 Layout = Literal["NHWC", "NCHW"]
 Picture = NDArray[np.uint8]  # (height, width, 3), blue first

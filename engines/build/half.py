@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.build.onnx_file import import_onnx
+from forebay_server.engines.build.onnx_file import import_onnx
 
 _FP16_MAX = 65504.0
 _ALWAYS_FP32_INPUTS = {"Resize": (1, 2)}  # roi and scales are FP32 by the operator's definition

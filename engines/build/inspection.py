@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engines.build.network import precision_of
-from engines.build.onnx_file import import_onnx, load_model
-from engines.errors import BackendUnavailableError
-from engines.trt import library as libraries
-from engines.trt import manifest
-from engines.trt.plan import activation_bytes, deserialize
+from forebay_server.engines.build.network import precision_of
+from forebay_server.engines.build.onnx_file import import_onnx, load_model
+from forebay_server.engines.errors import BackendUnavailableError
+from forebay_server.engines.trt import library as libraries
+from forebay_server.engines.trt import manifest
+from forebay_server.engines.trt.plan import activation_bytes, deserialize
 
 
 @dataclass(slots=True)
@@ -92,8 +92,8 @@ def _inspect_plan(path: Path) -> Inspection:
 
 
 def _read_layers(path: Path, library_name: str, found: Inspection) -> None:
-    from engines import open_device
-    from engines.clock import MonotonicClock
+    from forebay_server.engines import open_device
+    from forebay_server.engines.clock import MonotonicClock
 
     device = open_device("cuda", clock=MonotonicClock())  # first: without a driver TensorRT may crash
     library = libraries.load(library_name)

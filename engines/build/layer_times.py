@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from engines.build.onnx_file import load_model
+from forebay_server.engines.build.onnx_file import load_model
 
 
 @dataclass(frozen=True, slots=True)

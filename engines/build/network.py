@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from engines.build.onnx_file import HEAVY_OPS, import_onnx
-from engines.errors import ModelFileError
-from engines.trt.library import Library
+from forebay_server.engines.build.onnx_file import HEAVY_OPS, import_onnx
+from forebay_server.engines.errors import ModelFileError
+from forebay_server.engines.trt.library import Library
 
 _MAX_ERRORS = 5
 

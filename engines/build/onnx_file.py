@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.errors import BackendUnavailableError, ModelFileError
-from engines.extras import install_hint
-from engines.model_file import require_model_file
+from forebay_server.engines.errors import BackendUnavailableError, ModelFileError
+from forebay_server.engines.extras import install_hint
+from forebay_server.engines.model_file import require_model_file
 
 HEAVY_OPS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 """Operators that carry the weights of a network, and so mark where its trunk begins and ends."""

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.build import profiles
-from engines.build.network import parse_network, precision_of
-from engines.build.onnx_file import load_model
-from engines.build.profiles import Rows
-from engines.errors import BackendUnavailableError, ModelFileError
-from engines.trt import library as libraries
-from engines.trt.library import Library
-from engines.trt.manifest import Manifest, Shapes, sha256, write
+from forebay_server.engines.build import profiles
+from forebay_server.engines.build.network import parse_network, precision_of
+from forebay_server.engines.build.onnx_file import load_model
+from forebay_server.engines.build.profiles import Rows
+from forebay_server.engines.errors import BackendUnavailableError, ModelFileError
+from forebay_server.engines.trt import library as libraries
+from forebay_server.engines.trt.library import Library
+from forebay_server.engines.trt.manifest import Manifest, Shapes, sha256, write
 
 Progress = Callable[[str, int, int], None]
 """Told (phase, step done, steps of the phase). Thread: any of the builder's."""
@@ -247,7 +247,7 @@ def _manifest(
 
 
 def _present_gpu() -> tuple[str, str]:
-    from engines.cuda.calls import list_gpus
+    from forebay_server.engines.cuda.calls import list_gpus
 
     gpu = list_gpus()[0]
     return gpu.name, ".".join(str(part) for part in gpu.compute_capability)

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.build.half import convert_nodes
-from engines.build.onnx_file import find_trunk, import_onnx, join_normalisation, load_model, name_nodes
-from engines.errors import ModelFileError
+from forebay_server.engines.build.half import convert_nodes
+from forebay_server.engines.build.onnx_file import find_trunk, import_onnx, join_normalisation, load_model, name_nodes
+from forebay_server.engines.errors import ModelFileError
 
 Target = Literal["cpu", "tensorrt"]
 Feeds = Mapping[str, NDArray[Any]]

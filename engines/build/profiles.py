@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engines.errors import ModelFileError
-from engines.trt.manifest import Shapes
+from forebay_server.engines.errors import ModelFileError
+from forebay_server.engines.trt.manifest import Shapes
 
 
 @dataclass(frozen=True, slots=True)

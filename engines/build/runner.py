@@ -10,10 +10,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import open_device, open_engine
-from engines.clock import Clock, MonotonicClock
-from engines.engine import EngineSpecs, SlotBuffers
-from engines.errors import ModelFileError
+from forebay_server.engines import open_device, open_engine
+from forebay_server.engines.clock import Clock, MonotonicClock
+from forebay_server.engines.engine import EngineSpecs, SlotBuffers
+from forebay_server.engines.errors import ModelFileError
 
 BACKEND_BY_SUFFIX = {".onnx": "onnxruntime", ".plan": "tensorrt", ".pt2": "torch", ".pt": "torch"}
 

@@ -7,7 +7,7 @@ an H100's host 32 uploads next to a busy thread took the enqueuing thread 31 tim
 Source: cudaMemcpyBatchAsync, CUDA runtime API 13; the form of CUDA 12.8 has one argument more and is not used.
 """
 
-from engines.cuda.calls import check, runtime
+from forebay_server.engines.cuda.calls import check, runtime
 
 FIRST_VERSION = 13000
 

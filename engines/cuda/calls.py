@@ -12,8 +12,8 @@ from typing import Any
 
 from cuda.bindings import runtime
 
-from engines.cuda.errors import error_for, no_device_error
-from engines.errors import EngineError
+from forebay_server.engines.cuda.errors import error_for, no_device_error
+from forebay_server.engines.errors import EngineError
 
 __all__ = ["GpuInfo", "check", "device_count", "error_of", "gpu_info", "list_gpus", "runtime", "unavailable"]
 

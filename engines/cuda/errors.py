@@ -5,7 +5,7 @@ are cudart's (cudaError_t). Source: CUDA Runtime API reference, "Data types used
 are described as leaving "the process in an inconsistent state".
 """
 
-from engines.errors import (
+from forebay_server.engines.errors import (
     BackendUnavailableError,
     DeviceLostError,
     DeviceMemoryError,

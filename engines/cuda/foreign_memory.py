@@ -12,11 +12,11 @@ import ctypes
 import numpy as np
 from cuda.bindings import driver
 
-from engines.cuda.calls import check, device_count, runtime
-from engines.cuda.errors import no_device_error
-from engines.errors import MisuseError
-from engines.foreign_memory import HANDLE_BYTES, ForeignMemory
-from engines.host_memory import check_range
+from forebay_server.engines.cuda.calls import check, device_count, runtime
+from forebay_server.engines.cuda.errors import no_device_error
+from forebay_server.engines.errors import MisuseError
+from forebay_server.engines.foreign_memory import HANDLE_BYTES, ForeignMemory
+from forebay_server.engines.host_memory import check_range
 
 
 class CudaForeignMemory:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.cuda.calls import check, runtime
-from engines.device import DeviceBuffer, Event, HostBuffer, Piece
-from engines.errors import ExecutionError, MisuseError
-from engines.host_memory import check_range
+from forebay_server.engines.cuda.calls import check, runtime
+from forebay_server.engines.device import DeviceBuffer, Event, HostBuffer, Piece
+from forebay_server.engines.errors import ExecutionError, MisuseError
+from forebay_server.engines.host_memory import check_range
 
 if TYPE_CHECKING:
-    from engines.device_cuda import CudaDevice
+    from forebay_server.engines.device_cuda import CudaDevice
 
 
 class Handle:

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 from types import TracebackType
 
-from engines.errors import ModelFileError
+from forebay_server.engines.errors import ModelFileError
 
 MOST_MEMBERS = 100_000  # a large language model has some thousand
 MOST_COMPRESSED_BYTES = 64 << 20  # of compressed members, unfolded; source code is some MB at most

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines.proof import shows, unwritten
-from engines.pytorch.made_memory import MadeMemoryFilled
-from engines.pytorch.program import Tensors
+from forebay_server.engines.proof import shows, unwritten
+from forebay_server.engines.pytorch.made_memory import MadeMemoryFilled
+from forebay_server.engines.pytorch.program import Tensors
 
 
 def uninitialized_outputs(run: Callable[[], Tensors]) -> dict[int, int]:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines.datatypes import BF16
-from engines.device import Device, DeviceBuffer, DeviceStream
-from engines.device_host import HostDevice
-from engines.errors import BackendUnavailableError, DeviceMemoryError, EngineError, ExecutionError
-from engines.host_memory import memory_of
-from engines.pytorch.program import TORCH_DTYPE_BY_NUMPY, first_line
+from forebay_server.engines.datatypes import BF16
+from forebay_server.engines.device import Device, DeviceBuffer, DeviceStream
+from forebay_server.engines.device_host import HostDevice
+from forebay_server.engines.errors import BackendUnavailableError, DeviceMemoryError, EngineError, ExecutionError
+from forebay_server.engines.host_memory import memory_of
+from forebay_server.engines.pytorch.program import TORCH_DTYPE_BY_NUMPY, first_line
 
 _BITS = np.dtype(np.int16)  # of bfloat16, which the array interface has no name for
 

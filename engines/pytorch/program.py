@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines.datatypes import BF16, DTYPE_BY_NAME
-from engines.errors import EngineError, ModelFileError
-from engines.model_file import require_model_file
-from engines.onnx_specs import DEFAULT_MAX_BATCH_SIZE, NodeInfo
-from engines.pytorch.archive import Archive
-from engines.pytorch.made_memory import MadeMemoryFilled
-from engines.pytorch.vetting import UnsafeModelError, vet_payloads, vet_program, vet_script
+from forebay_server.engines.datatypes import BF16, DTYPE_BY_NAME
+from forebay_server.engines.errors import EngineError, ModelFileError
+from forebay_server.engines.model_file import require_model_file
+from forebay_server.engines.onnx_specs import DEFAULT_MAX_BATCH_SIZE, NodeInfo
+from forebay_server.engines.pytorch.archive import Archive
+from forebay_server.engines.pytorch.made_memory import MadeMemoryFilled
+from forebay_server.engines.pytorch.vetting import UnsafeModelError, vet_payloads, vet_program, vet_script
 
 Tensors = tuple[torch.Tensor, ...]
 

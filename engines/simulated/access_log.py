@@ -9,7 +9,7 @@ forgets earlier reads of the same actor that it covers. So the log stays as long
 
 from dataclasses import dataclass, replace
 
-from engines.simulated.vector_clock import Epoch, VectorClock
+from forebay_server.engines.simulated.vector_clock import Epoch, VectorClock
 
 
 @dataclass(frozen=True, slots=True)

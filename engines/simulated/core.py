@@ -9,12 +9,12 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from engines.clock import Clock
-from engines.errors import DeviceLostError, EngineError, MisuseError, RaceError
-from engines.simulated.access_log import Access, AccessLog
-from engines.simulated.fault_plan import Fault, FaultCounter, FaultPlan
-from engines.simulated.timeline import Point, Timeline
-from engines.simulated.vector_clock import Epoch, VectorClock
+from forebay_server.engines.clock import Clock
+from forebay_server.engines.errors import DeviceLostError, EngineError, MisuseError, RaceError
+from forebay_server.engines.simulated.access_log import Access, AccessLog
+from forebay_server.engines.simulated.fault_plan import Fault, FaultCounter, FaultPlan
+from forebay_server.engines.simulated.timeline import Point, Timeline
+from forebay_server.engines.simulated.vector_clock import Epoch, VectorClock
 
 HOST = 0
 """The actor that all host threads are together."""

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from engines.errors import EngineError
+from forebay_server.engines.errors import EngineError
 
 VERBS = ("copy_h2d", "copy_d2h", "execute", "record", "wait", "sync", "alloc_host", "alloc_device")
 _QUEUED_VERBS = ("copy_h2d", "copy_d2h", "execute")

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.device import Event, HostBuffer
-from engines.errors import EngineError, MisuseError
-from engines.host_memory import allocate, check_range
-from engines.simulated.access_log import AccessLog
-from engines.simulated.core import Core, Handle, own
-from engines.simulated.timeline import Point
-from engines.simulated.vector_clock import VectorClock
+from forebay_server.engines.device import Event, HostBuffer
+from forebay_server.engines.errors import EngineError, MisuseError
+from forebay_server.engines.host_memory import allocate, check_range
+from forebay_server.engines.simulated.access_log import AccessLog
+from forebay_server.engines.simulated.core import Core, Handle, own
+from forebay_server.engines.simulated.timeline import Point
+from forebay_server.engines.simulated.vector_clock import VectorClock
 
 
 class _Buffer(Handle):

@@ -7,13 +7,13 @@ proves.
 
 from collections.abc import Callable, Iterable, Sequence
 
-from engines.device import DeviceBuffer, Event, HostBuffer, Piece
-from engines.errors import EngineError
-from engines.host_memory import check_range, copy
-from engines.simulated.access_log import Access, AccessLog
-from engines.simulated.core import Core, Handle, own
-from engines.simulated.fault_plan import Fault
-from engines.simulated.handles import (
+from forebay_server.engines.device import DeviceBuffer, Event, HostBuffer, Piece
+from forebay_server.engines.errors import EngineError
+from forebay_server.engines.host_memory import check_range, copy
+from forebay_server.engines.simulated.access_log import Access, AccessLog
+from forebay_server.engines.simulated.core import Core, Handle, own
+from forebay_server.engines.simulated.fault_plan import Fault
+from forebay_server.engines.simulated.handles import (
     ByteRange,
     Recorded,
     SimulatedDeviceBuffer,
@@ -21,8 +21,8 @@ from engines.simulated.handles import (
     SimulatedHostBuffer,
     own_host,
 )
-from engines.simulated.timeline import Point
-from engines.simulated.vector_clock import Epoch, VectorClock
+from forebay_server.engines.simulated.timeline import Point
+from forebay_server.engines.simulated.vector_clock import Epoch, VectorClock
 
 
 class SimulatedStream(Handle):

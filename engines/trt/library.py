@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from engines.errors import BackendUnavailableError
-from engines.extras import install_hint
+from forebay_server.engines.errors import BackendUnavailableError
+from forebay_server.engines.extras import install_hint
 
 NAMES = ("tensorrt", "tensorrt-rtx")
 _MODULES = {"tensorrt": ("tensorrt",), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}

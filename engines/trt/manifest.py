@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engines.errors import ModelFileError
+from forebay_server.engines.errors import ModelFileError
 
 FORMAT = 1
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from engines.errors import ModelFileError
-from engines.onnx_specs import BatchedSpecs, NodeInfo, derive_specs
-from engines.trt.library import Library
+from forebay_server.engines.errors import ModelFileError
+from forebay_server.engines.onnx_specs import BatchedSpecs, NodeInfo, derive_specs
+from forebay_server.engines.trt.library import Library
 
 _ONNX_TYPE_BY_NAME = {
     "FLOAT": "tensor(float)",

@@ -4,7 +4,7 @@ Every protocol is one module, imported when it is asked for. Import this package
 process_tuning.tune_process where the cost of gRPC matters.
 """
 
-from loadtest.target import Protocols, Target, TargetSpec
+from forebay_server.loadtest.target import Protocols, Target, TargetSpec
 
 
 def open_target(spec: TargetSpec, streams: int) -> Target:
@@ -14,9 +14,9 @@ def open_target(spec: TargetSpec, streams: int) -> Target:
         CannotConnectError: a file that the connection needs cannot be read.
     """
     if spec.protocol is Protocols.FOREBAY:
-        from loadtest.client.forebay_v1 import ForebayTarget
+        from forebay_server.loadtest.client.forebay_v1 import ForebayTarget
 
         return ForebayTarget(spec, streams)
-    from loadtest.client.open_inference import OpenInferenceTarget
+    from forebay_server.loadtest.client.open_inference import OpenInferenceTarget
 
     return OpenInferenceTarget(spec, streams)

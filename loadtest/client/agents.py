@@ -12,11 +12,11 @@ import sys
 
 import grpc
 
-from loadtest import messages
-from loadtest.client.words import no_agent
-from loadtest.errors import CannotConnectError
-from loadtest.messages import Message
-from loadtest.workers import LocalWorker
+from forebay_server.loadtest import messages
+from forebay_server.loadtest.client.words import no_agent
+from forebay_server.loadtest.errors import CannotConnectError
+from forebay_server.loadtest.messages import Message
+from forebay_server.loadtest.workers import LocalWorker
 
 _SERVICE = "forebay.load.v1.Agent"
 _OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0))

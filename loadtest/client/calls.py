@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 import grpc
 
-from loadtest.client.words import status
-from loadtest.errors import StreamBrokenError
+from forebay_server.loadtest.client.words import status
+from forebay_server.loadtest.errors import StreamBrokenError
 
 BidiCall: TypeAlias = "grpc.aio.StreamStreamCall[bytes, bytes]"
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import grpc
 
-from loadtest.errors import UsageError
-from loadtest.target import TargetSpec
+from forebay_server.loadtest.errors import UsageError
+from forebay_server.loadtest.target import TargetSpec
 
 MAX_CONNECTIONS = 64  # further streams share these; a server commonly allows 100 streams per connection
 _CHANNEL_OPTIONS = (

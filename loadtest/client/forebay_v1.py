@@ -12,13 +12,13 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from forebay.wire import frames_pb2 as wire
-from loadtest.client.calls import BidiCall, half_close, read, why, write
-from loadtest.client.channels import open_channels
-from loadtest.client.varint import field_head
-from loadtest.client.words import cannot_connect
-from loadtest.datatypes import ITEM_BYTES
-from loadtest.errors import CannotConnectError, GarbageError
-from loadtest.target import (
+from forebay_server.loadtest.client.calls import BidiCall, half_close, read, why, write
+from forebay_server.loadtest.client.channels import open_channels
+from forebay_server.loadtest.client.varint import field_head
+from forebay_server.loadtest.client.words import cannot_connect
+from forebay_server.loadtest.datatypes import ITEM_BYTES
+from forebay_server.loadtest.errors import CannotConnectError, GarbageError
+from forebay_server.loadtest.target import (
     Answer,
     Delivery,
     Encoding,

@@ -14,13 +14,13 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from forebay.wire import inference_pb2 as wire
-from loadtest.client.calls import BidiCall, half_close, read, write
-from loadtest.client.channels import open_channels
-from loadtest.client.varint import field_head
-from loadtest.client.words import cannot_connect
-from loadtest.datatypes import ITEM_BYTES
-from loadtest.errors import CannotConnectError, GarbageError, StreamBrokenError, UsageError
-from loadtest.target import Answer, Moved, Outcome, Protocols, TargetInfo, TargetSpec, TargetStream
+from forebay_server.loadtest.client.calls import BidiCall, half_close, read, write
+from forebay_server.loadtest.client.channels import open_channels
+from forebay_server.loadtest.client.varint import field_head
+from forebay_server.loadtest.client.words import cannot_connect
+from forebay_server.loadtest.datatypes import ITEM_BYTES
+from forebay_server.loadtest.errors import CannotConnectError, GarbageError, StreamBrokenError, UsageError
+from forebay_server.loadtest.target import Answer, Moved, Outcome, Protocols, TargetInfo, TargetSpec, TargetStream
 
 _SERVICE = "/inference.GRPCInferenceService"
 _ID = wire.ModelInferRequest.ID_FIELD_NUMBER

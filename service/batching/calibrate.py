@@ -15,9 +15,16 @@ from pathlib import Path
 
 import structlog
 
-from engines.clock import Clock
-from engines.errors import EngineError
-from service.batching.cost_table import CostIdentity, CostTable, CostTableError, StageTimes, load_table, save_table
+from forebay_server.engines.clock import Clock
+from forebay_server.engines.errors import EngineError
+from forebay_server.service.batching.cost_table import (
+    CostIdentity,
+    CostTable,
+    CostTableError,
+    StageTimes,
+    load_table,
+    save_table,
+)
 
 Measure = Callable[[int], StageTimes]
 """Runs one batch of so many rows through all stages and returns how long each took."""

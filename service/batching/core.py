@@ -13,19 +13,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.batching import policy, policy_window
-from service.batching.cost_model import CostModel
-from service.batching.decision import Decision, Form, Shed, WaitUntil
-from service.batching.delivery_forecast import DeliveryForecast
-from service.batching.delivery_time import DeliveryTime
-from service.batching.endings import error_of
-from service.batching.entries import NEVER_NS
-from service.batching.lanes import LaneSet
-from service.batching.pending import PendingQueue, Reason
-from service.batching.settings import BatchingSettings, PolicyName
-from service.batching.taking_back import next_loss_ns, take_back
-from service.errors import InvariantError, ServiceError
-from service.request import Batch, Completion, Feasibility, Lane, Request
+from forebay_server.service.batching import policy, policy_window
+from forebay_server.service.batching.cost_model import CostModel
+from forebay_server.service.batching.decision import Decision, Form, Shed, WaitUntil
+from forebay_server.service.batching.delivery_forecast import DeliveryForecast
+from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.endings import error_of
+from forebay_server.service.batching.entries import NEVER_NS
+from forebay_server.service.batching.lanes import LaneSet
+from forebay_server.service.batching.pending import PendingQueue, Reason
+from forebay_server.service.batching.settings import BatchingSettings, PolicyName
+from forebay_server.service.batching.taking_back import next_loss_ns, take_back
+from forebay_server.service.errors import InvariantError, ServiceError
+from forebay_server.service.request import Batch, Completion, Feasibility, Lane, Request
 
 _BATCH_IDS = itertools.count(1)
 FEASIBILITY_STEP = 0.02

@@ -21,8 +21,8 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
-from service.batching.calibrate import calibrate
-from service.batching.cost_table import CostTable, CostTableError, StageTimes
+from forebay_server.service.batching.calibrate import calibrate
+from forebay_server.service.batching.cost_table import CostTable, CostTableError, StageTimes
 
 __all__ = ["CostModel", "CostTable", "CostTableError", "Drift", "StageTimes", "calibrate"]
 

@@ -12,11 +12,11 @@ Owner: the former's thread. Not thread-safe.
 from bisect import insort
 from collections import deque
 
-from service.batching.cost_model import CostModel
-from service.batching.delivery_time import DeliveryTime
-from service.batching.lanes import LaneSet
-from service.batching.pending import PendingQueue
-from service.request import Batch
+from forebay_server.service.batching.cost_model import CostModel
+from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.lanes import LaneSet
+from forebay_server.service.batching.pending import PendingQueue
+from forebay_server.service.request import Batch
 
 FORGOTTEN_NS = 1_000_000_000
 """Results that have not left after a second never will: their clients have gone."""

@@ -1,8 +1,8 @@
 """Why a request ended without execution, in the words that its client reads: what happened and how to mend it."""
 
-from service.batching.pending import Reason
-from service.batching.settings import BatchingSettings
-from service.errors import (
+from forebay_server.service.batching.pending import Reason
+from forebay_server.service.batching.settings import BatchingSettings
+from forebay_server.service.errors import (
     DeadlineExpiredError,
     InvalidRequestError,
     QueueFullError,
@@ -11,7 +11,7 @@ from service.errors import (
     ServiceError,
     SupersededError,
 )
-from service.request import Request
+from forebay_server.service.request import Request
 
 TELLING_NS = 1_000_000
 

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from service.batching.demand import StreamShare
-from service.request import Request, StreamKey
+from forebay_server.service.batching.demand import StreamShare
+from forebay_server.service.request import Request, StreamKey
 
 NEVER_NS = 1 << 62
 """A deadline that never comes."""

@@ -16,15 +16,15 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from service.batching.core import FormerCore
-from service.batching.cost_model import CostModel
-from service.batching.delivery_time import DeliveryTime
-from service.batching.pending import Reason
-from service.batching.settings import BatchingSettings
-from service.channel import Channel, ChannelClosedError, ChannelStatistics
-from service.clock import Clock
-from service.errors import InvariantError, RequestCancelledError
-from service.request import Batch, Completion, CompletionSink, Feasibility, Lane, Request
+from forebay_server.service.batching.core import FormerCore
+from forebay_server.service.batching.cost_model import CostModel
+from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.pending import Reason
+from forebay_server.service.batching.settings import BatchingSettings
+from forebay_server.service.channel import Channel, ChannelClosedError, ChannelStatistics
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import InvariantError, RequestCancelledError
+from forebay_server.service.request import Batch, Completion, CompletionSink, Feasibility, Lane, Request
 
 SPARE_PLACES = 8
 

@@ -9,9 +9,9 @@ Owner: the former's thread. Not thread-safe.
 from collections import deque
 from collections.abc import Sequence
 
-from service.batching.cost_model import CostModel
-from service.batching.settings import MAX_DEPTH
-from service.request import Batch, Lane, Request
+from forebay_server.service.batching.cost_model import CostModel
+from forebay_server.service.batching.settings import MAX_DEPTH
+from forebay_server.service.request import Batch, Lane, Request
 
 LATENESS_WINDOW = 256
 LATENESS_REFRESH = 16

@@ -18,11 +18,11 @@ Owner: the former's thread. Not thread-safe.
 import enum
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
-from service.batching.demand import Demand, StreamShare
-from service.batching.entries import LATEST_NS, NEVER_NS, Entry, Group, StreamState, move
-from service.batching.queue_timeouts import QueueTimeouts
-from service.batching.settings import BatchingSettings, PolicyName
-from service.request import Delivery, Request, StreamKey
+from forebay_server.service.batching.demand import Demand, StreamShare
+from forebay_server.service.batching.entries import LATEST_NS, NEVER_NS, Entry, Group, StreamState, move
+from forebay_server.service.batching.queue_timeouts import QueueTimeouts
+from forebay_server.service.batching.settings import BatchingSettings, PolicyName
+from forebay_server.service.request import Delivery, Request, StreamKey
 
 SOFT_BUDGET_NS = 1_000_000_000
 """Where a request stands in the order that has no deadline, or a later one: behind frames, but not for ever."""

@@ -14,13 +14,13 @@ Theory of operation
 
 import math
 
-from service.batching.cost_model import CostModel
-from service.batching.decision import IDLE, Decision, Shed, WaitUntil
-from service.batching.entries import NEVER_NS, Group
-from service.batching.lanes import LaneSet
-from service.batching.pending import PendingQueue
-from service.batching.selection import Situation, choose
-from service.batching.settings import MAX_DEPTH, BatchingSettings
+from forebay_server.service.batching.cost_model import CostModel
+from forebay_server.service.batching.decision import IDLE, Decision, Shed, WaitUntil
+from forebay_server.service.batching.entries import NEVER_NS, Group
+from forebay_server.service.batching.lanes import LaneSet
+from forebay_server.service.batching.pending import PendingQueue
+from forebay_server.service.batching.selection import Situation, choose
+from forebay_server.service.batching.settings import MAX_DEPTH, BatchingSettings
 
 FULL_BATCH_LEAD = 0.15
 """Part of mean(B) by which a batch that cannot grow is bound earlier: waiting gains nothing, idling is risked."""

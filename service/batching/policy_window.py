@@ -14,12 +14,12 @@ Source: `DynamicBatchScheduler::GetDynamicBatch` and `PriorityQueue` (`support_p
 Eager: whatever is pending leaves as soon as a lane is open.
 """
 
-from service.batching.cost_model import CostModel
-from service.batching.decision import IDLE, Decision, Form, WaitUntil
-from service.batching.entries import Entry
-from service.batching.lanes import LaneSet
-from service.batching.pending import PendingQueue
-from service.batching.settings import BatchingSettings, PolicyName
+from forebay_server.service.batching.cost_model import CostModel
+from forebay_server.service.batching.decision import IDLE, Decision, Form, WaitUntil
+from forebay_server.service.batching.entries import Entry
+from forebay_server.service.batching.lanes import LaneSet
+from forebay_server.service.batching.pending import PendingQueue
+from forebay_server.service.batching.settings import BatchingSettings, PolicyName
 
 
 def decide_by_arrival(

@@ -9,9 +9,9 @@ Owner: the former's thread. Not thread-safe. Part of `PendingQueue`, which acts 
 import heapq
 from collections.abc import Iterable, Mapping
 
-from service.batching.entries import LATEST_NS, NEVER_NS, Entry
-from service.batching.settings import BatchingSettings, PolicyName, TimeoutAction
-from service.request import Request
+from forebay_server.service.batching.entries import LATEST_NS, NEVER_NS, Entry
+from forebay_server.service.batching.settings import BatchingSettings, PolicyName, TimeoutAction
+from forebay_server.service.request import Request
 
 SPARE_INSTANTS = 64
 """So many instants of requests that have left are kept in any case, or a short queue would be swept all the time."""

@@ -13,10 +13,10 @@ Theory of operation
 
 from typing import NamedTuple
 
-from service.batching.cost_model import CostModel
-from service.batching.decision import Form
-from service.batching.entries import Group, Place, StreamState
-from service.batching.pending import PendingQueue
+from forebay_server.service.batching.cost_model import CostModel
+from forebay_server.service.batching.decision import Form
+from forebay_server.service.batching.entries import Group, Place, StreamState
+from forebay_server.service.batching.pending import PendingQueue
 
 OVERLOAD = 0.95
 """Load (of the rate of full batches) above which serving everybody is not tried any more."""

@@ -12,24 +12,36 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from service.cli import exit_codes
-from service.cli.config import config_app
-from service.cli.demo import demo
-from service.cli.doctor import doctor
-from service.cli.health import health
-from service.cli.serve import serve
-from service.cli.standard_streams import OutputError, end_of_output, open_standard_streams
-from service.cli.stream import stream
-from service.cli.trace import trace
-from service.tuning import GRPC_VERBOSITY
-from service.version import VERSION
+from forebay_server.service.cli import exit_codes
+from forebay_server.service.cli.config import config_app
+from forebay_server.service.cli.demo import demo
+from forebay_server.service.cli.doctor import doctor
+from forebay_server.service.cli.health import health
+from forebay_server.service.cli.serve import serve
+from forebay_server.service.cli.standard_streams import OutputError, end_of_output, open_standard_streams
+from forebay_server.service.cli.stream import stream
+from forebay_server.service.cli.trace import trace
+from forebay_server.service.tuning import GRPC_VERBOSITY
+from forebay_server.service.version import VERSION
 
 # Groups with commands of their own; imported when one is called, so that the others start quickly.
 GROUPS = {
-    "load": ("loadtest.cli", "load_app", "Offer frames to a server and measure what comes back; search, compare."),
-    "engine": ("service.cli.engine", "engine_app", "Build, quantize, inspect, verify and profile models."),
-    "models": ("service.cli.models", "models_app", "List, load and unload models of a server; check a repository."),
-    "bench": ("bench.cli", "bench_app", "Run the benchmarks of docs/benchmarks.md; batching."),
+    "load": (
+        "forebay_server.loadtest.cli",
+        "load_app",
+        "Offer frames to a server and measure what comes back; search, compare.",
+    ),
+    "engine": (
+        "forebay_server.service.cli.engine",
+        "engine_app",
+        "Build, quantize, inspect, verify and profile models.",
+    ),
+    "models": (
+        "forebay_server.service.cli.models",
+        "models_app",
+        "List, load and unload models of a server; check a repository.",
+    ),
+    "bench": ("forebay_server.bench.cli", "bench_app", "Run the benchmarks of docs/benchmarks.md; batching."),
 }
 
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from engines.extras import install_hint
-from service.cli.checks import Finding, Level
-from service.request import Completion
-from service.settings import (
+from forebay_server.engines.extras import install_hint
+from forebay_server.service.cli.checks import Finding, Level
+from forebay_server.service.request import Completion
+from forebay_server.service.settings import (
     ServeSettings,
     SettingsError,
     default_cache_folder,
@@ -52,7 +52,7 @@ def setup_findings(settings: ServeSettings, environment: Mapping[str, str]) -> I
 
 
 def _certificates(settings: ServeSettings) -> Finding:
-    from service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
+    from forebay_server.service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
 
     if settings.tls_cert is None or settings.tls_key is None:
         level: Level = "warning" if settings.insecure else "ok"
@@ -88,7 +88,7 @@ def _address(address: str, *, is_shared: bool) -> Finding:
 
 
 def _who_is_there(address: str) -> str:
-    from service.frontend.health_check import HealthError, check_health
+    from forebay_server.service.frontend.health_check import HealthError, check_health
 
     try:
         status = check_health(address, "", 1.0)
@@ -149,13 +149,13 @@ def _is_there(module: str) -> bool:
 
 def _models(settings: ServeSettings, environment: Mapping[str, str]) -> Iterator[Finding]:
     """Load every model and close it again."""
-    from engines.errors import EngineError
-    from service.clock import MonotonicClock
-    from service.models.opening import VersionContext
-    from service.models.registry import ModelRegistry
-    from service.models.repository import RepositoryError
-    from service.pipeline.arena import Permits
-    from service.worker_pool import WorkerPool
+    from forebay_server.engines.errors import EngineError
+    from forebay_server.service.clock import MonotonicClock
+    from forebay_server.service.models.opening import VersionContext
+    from forebay_server.service.models.registry import ModelRegistry
+    from forebay_server.service.models.repository import RepositoryError
+    from forebay_server.service.pipeline.arena import Permits
+    from forebay_server.service.worker_pool import WorkerPool
 
     pool = WorkerPool(1, lambda _: None)
     context = VersionContext(
@@ -191,9 +191,9 @@ def _models(settings: ServeSettings, environment: Mapping[str, str]) -> Iterator
 
 
 def _gpu() -> Finding:
-    from engines import open_device
-    from engines.errors import EngineError
-    from service.clock import MonotonicClock
+    from forebay_server.engines import open_device
+    from forebay_server.engines.errors import EngineError
+    from forebay_server.service.clock import MonotonicClock
 
     driver = Path("/proc/driver/nvidia/version").exists()
     tensorrt = next((f"TensorRT {version}" for version in map(_version, ("tensorrt", "tensorrt-cu12")) if version), "")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from service.cli.video import Picture
+from forebay_server.service.cli.video import Picture
 
 if TYPE_CHECKING:
     import cv2

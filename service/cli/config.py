@@ -25,7 +25,7 @@ def show(
     is_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
     """Print the settings that hold in this environment, as a TOML file that `--config` takes."""
-    from service.cli.serve import settings_or_exit
+    from forebay_server.service.cli.serve import settings_or_exit
 
     loaded = settings_or_exit({}, config)
     values = loaded.values.model_dump(mode="json")
@@ -41,7 +41,7 @@ def show(
 @config_app.command()
 def schema() -> None:
     """Print every setting with type, default, range and meaning, as a JSON schema of the TOML file."""
-    from service.settings import ServeSettings
+    from forebay_server.service.settings import ServeSettings
 
     typer.echo(json.dumps(ServeSettings.model_json_schema(), indent=1))
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli import exit_codes
+from forebay_server.service.cli import exit_codes
 
 if TYPE_CHECKING:
-    from service.cli.player import CameraLog
+    from forebay_server.service.cli.player import CameraLog
 
 # The detector takes 40 to 50 ms of one core a frame: 8 frames a second leave room on two cores for everything else.
 FPS = 4.0
@@ -76,8 +76,8 @@ def demo(
 
 
 def _run(options: DemoOptions, *, is_json: bool) -> int:
-    from service.cli.player import CameraLog
-    from service.cli.server_process import ServerStartError
+    from forebay_server.service.cli.player import CameraLog
+    from forebay_server.service.cli.server_process import ServerStartError
 
     try:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def _run(options: DemoOptions, *, is_json: bool) -> int:
         typer.echo(f"forebay: cannot write to {options.out}: {error.strerror}; give another --out", err=True)
         return exit_codes.CANNOT_WRITE
     logs = [CameraLog(f"camera-{number + 1}") for number in range(options.cameras)]
-    with resources.as_file(resources.files("models") / "pedestrians.mp4") as clip:
+    with resources.as_file(resources.files("forebay_server.models") / "pedestrians.mp4") as clip:
         try:
             asyncio.run(_play_all(options, logs, str(clip)))
         except ServerStartError as error:
@@ -106,7 +106,7 @@ def _run(options: DemoOptions, *, is_json: bool) -> int:
 async def _play_all(options: DemoOptions, logs: Sequence["CameraLog"], clip: str) -> None:
     import forebay.aio
     from forebay.client.clock import MonotonicClock
-    from service.cli.player import Plan, play
+    from forebay_server.service.cli.player import Plan, play
 
     clock = MonotonicClock()
     frames = max(1, round(options.seconds * options.fps))
@@ -128,7 +128,7 @@ async def _play_all(options: DemoOptions, logs: Sequence["CameraLog"], clip: str
 
 @contextlib.asynccontextmanager
 async def _server(options: DemoOptions) -> AsyncIterator[str]:
-    from service.cli.server_process import running_server
+    from forebay_server.service.cli.server_process import running_server
 
     if options.address is not None:
         yield options.address
@@ -145,7 +145,7 @@ async def _live(options: DemoOptions, logs: Sequence["CameraLog"]) -> AsyncItera
         return
     from rich.live import Live
 
-    from service.cli.live_table import camera_table
+    from forebay_server.service.cli.live_table import camera_table
 
     title = f"{options.cameras} cameras at {options.fps:g} frames a second"
     with Live(camera_table(title, logs), auto_refresh=False) as live:
@@ -165,7 +165,7 @@ async def _live(options: DemoOptions, logs: Sequence["CameraLog"]) -> AsyncItera
 
 def summarise(logs: Sequence["CameraLog"], fps: float) -> dict[str, Any]:
     """Return the figures of a run, as `--json` prints them. Latencies are of OK results, in ms; None without any."""
-    from service.cli.player import percentile
+    from forebay_server.service.cli.player import percentile
 
     latencies = [latency for log in logs for latency in log.latencies_ms]
     ages = [age for log in logs for age in log.ages_ms]
@@ -202,8 +202,8 @@ def _rounded(value: float | None) -> float | None:
 
 def _draw(options: DemoOptions, logs: Sequence["CameraLog"], clip: str) -> tuple[list[Path], str]:
     """Write the picture and the clip, as far as there is something to draw; return what is written, and a problem."""
-    from service.cli.clip_writer import CannotWriteError
-    from service.cli.drawing import draw_clip, draw_picture
+    from forebay_server.service.cli.clip_writer import CannotWriteError
+    from forebay_server.service.cli.drawing import draw_clip, draw_picture
 
     seen = [log for log in logs if log.findings]
     if not seen:
@@ -223,7 +223,7 @@ def _draw(options: DemoOptions, logs: Sequence["CameraLog"], clip: str) -> tuple
 def _print(report: dict[str, Any], logs: Sequence["CameraLog"], written: Sequence[Path]) -> None:
     from rich.console import Console
 
-    from service.cli.live_table import camera_table
+    from forebay_server.service.cli.live_table import camera_table
 
     console = Console(soft_wrap=True, highlight=False)
     if not console.is_terminal:

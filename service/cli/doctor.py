@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli import exit_codes
+from forebay_server.service.cli import exit_codes
 
 if TYPE_CHECKING:
-    from service.cli.checks import Finding
+    from forebay_server.service.cli.checks import Finding
 
 FORMAT = 1
 _SIGNS = {"ok": "ok", "note": "note", "warning": "WARN", "fault": "FAULT"}
@@ -41,13 +41,13 @@ def diagnose(config: Path | None, root: Path) -> "Iterable[Finding]":
         config: TOML file.
         root: `/`, or what a test puts in its place.
     """
-    from service.tuning import tune_process
+    from forebay_server.service.tuning import tune_process
 
     tune_process()  # before anything imports grpc
-    from service.cli.checks import machine_findings
-    from service.cli.checks_setup import load_or_explain, setup_findings
-    from service.log import configure_logs
-    from service.settings import ServeSettings
+    from forebay_server.service.cli.checks import machine_findings
+    from forebay_server.service.cli.checks_setup import load_or_explain, setup_findings
+    from forebay_server.service.log import configure_logs
+    from forebay_server.service.settings import ServeSettings
 
     configure_logs("console", "error")
     settings, findings = load_or_explain(config, os.environ)

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from forebay import Detection
-from service.cli.clip_writer import CannotWriteError, ClipWriter
-from service.cli.overlay import annotate, summary_of, tile
-from service.cli.video import Picture, open_source
+from forebay_server.service.cli.clip_writer import CannotWriteError, ClipWriter
+from forebay_server.service.cli.overlay import annotate, summary_of, tile
+from forebay_server.service.cli.video import Picture, open_source
 
 Findings = Mapping[int, Sequence[Detection]]
 

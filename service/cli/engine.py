@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from service.cli import exit_codes
+from forebay_server.service.cli import exit_codes
 
 engine_app = typer.Typer(
     help="Build plans, lower precision, inspect, verify and profile models.",
@@ -47,9 +47,9 @@ def build(
 ) -> None:
     """Build a TensorRT plan from an ONNX model, with the manifest that makes it trusted."""
     with _errors():
-        from engines.build.plans import COMPATIBILITY, BuildSettings, build_plan
-        from engines.build.profiles import parse_rows
-        from engines.errors import ModelFileError
+        from forebay_server.engines.build.plans import COMPATIBILITY, BuildSettings, build_plan
+        from forebay_server.engines.build.profiles import parse_rows
+        from forebay_server.engines.errors import ModelFileError
 
         if compatibility not in COMPATIBILITY:
             raise ModelFileError(f"--compatibility is {compatibility!r}: one of {', '.join(COMPATIBILITY)}")
@@ -94,8 +94,8 @@ def quantize(
 ) -> None:
     """Write an ONNX model in FP16, or in INT8 calibrated on frames like those it will see."""
     with _errors():
-        from engines.build.precision import PRECISIONS, TARGETS, to_fp16, to_int8
-        from engines.errors import ModelFileError
+        from forebay_server.engines.build.precision import PRECISIONS, TARGETS, to_fp16, to_int8
+        from forebay_server.engines.errors import ModelFileError
 
         if precision not in PRECISIONS or target not in TARGETS:
             raise ModelFileError(
@@ -123,7 +123,7 @@ def quantize(
 def inspect(model: ModelPath, *, is_json: Json = False) -> None:
     """Say what is in a model file: tensors, precision, operators; of a plan also profiles, layers and memory."""
     with _errors():
-        from engines.build.inspection import inspect_file
+        from forebay_server.engines.build.inspection import inspect_file
 
         _report(dataclasses.asdict(inspect_file(model)), is_json=is_json)
 
@@ -149,7 +149,7 @@ def verify(
 ) -> None:
     """Compare a model with the original on real frames; exit code 1 if it says something else."""
     with _errors():
-        from service.cli.engine_compare import compare
+        from forebay_server.service.cli.engine_compare import compare
 
         found = compare(model, reference, device, frames_from, (start, every, most), (color, mean, scale))
         has_results = found.agreement is not None
@@ -183,7 +183,7 @@ def profile(
 ) -> None:
     """Time a model by stage, and by layer where the runtime says."""
     with _errors():
-        from service.cli.engine_compare import profile_model
+        from forebay_server.service.cli.engine_compare import profile_model
 
         _report(profile_model(model, device, batch, runs, trace), is_json=is_json)
 
@@ -191,9 +191,9 @@ def profile(
 def _calibration(
     model: Path, source: str, sampling: tuple[int, int, int], how: tuple[str | None, str | None, str | None]
 ) -> list[dict[str, Any]]:
-    from engines.build.feeds import picture_input
-    from engines.build.runner import ModelRunner
-    from service.cli.engine_frames import Sampling, describe_model, normalisation_of, read_feeds
+    from forebay_server.engines.build.feeds import picture_input
+    from forebay_server.engines.build.runner import ModelRunner
+    from forebay_server.service.cli.engine_frames import Sampling, describe_model, normalisation_of, read_feeds
 
     with ModelRunner(model) as runner:
         target = picture_input(runner.specs)
@@ -205,7 +205,7 @@ def _calibration(
 @contextlib.contextmanager
 def _errors() -> Iterator[None]:
     """Turn what a user can mend into one line and a documented exit code."""
-    from engines.errors import BackendUnavailableError, DeviceLostError, EngineError
+    from forebay_server.engines.errors import BackendUnavailableError, DeviceLostError, EngineError
 
     try:
         yield

@@ -10,13 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.build.feeds import picture_input
-from engines.build.layer_times import onnx_layer_times
-from engines.build.runner import ModelRunner, StageTimes
-from engines.build.verification import MARGIN, Agreement, OutputError
-from engines.errors import ModelFileError
-from service.cli.engine_frames import Sampling, describe_model, find_objects, normalisation_of, read_feeds
-from service.models.description import ClassificationTask, DetectionTask, ModelDescription
+from forebay_server.engines.build.feeds import picture_input
+from forebay_server.engines.build.layer_times import onnx_layer_times
+from forebay_server.engines.build.runner import ModelRunner, StageTimes
+from forebay_server.engines.build.verification import MARGIN, Agreement, OutputError
+from forebay_server.engines.errors import ModelFileError
+from forebay_server.service.cli.engine_frames import (
+    Sampling,
+    describe_model,
+    find_objects,
+    normalisation_of,
+    read_feeds,
+)
+from forebay_server.service.models.description import ClassificationTask, DetectionTask, ModelDescription
 
 _SHOWN_LAYERS = 30
 
@@ -130,7 +136,7 @@ def profile_model(model: Path, device: str | None, batch: int, runs: int, trace:
 def _torch_layers(runner: ModelRunner, inputs: list[NDArray[Any]], runs: int, trace: Path) -> list[dict[str, Any]]:
     if runner.backend != "torch":
         raise ModelFileError("--trace is for torch models (.pt2, .pt)")
-    from engines.build.torch_trace import trace_runs
+    from forebay_server.engines.build.torch_trace import trace_runs
 
     return [
         {"operator": name, "own_us": own_us}

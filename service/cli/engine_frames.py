@@ -6,11 +6,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from engines.build.feeds import Normalisation, PictureInput, feed_of
-from engines.engine import EngineSpecs
-from engines.errors import ModelFileError
-from service.models.description import DetectionTask, ModelDescription
-from service.request import OutputArrays
+from forebay_server.engines.build.feeds import Normalisation, PictureInput, feed_of
+from forebay_server.engines.engine import EngineSpecs
+from forebay_server.engines.errors import ModelFileError
+from forebay_server.service.models.description import DetectionTask, ModelDescription
+from forebay_server.service.request import OutputArrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ def read_feeds(source_name: str, target: PictureInput, how: Normalisation, sampl
     """Read frames of a folder or a video as rows of a model's input. Raises ModelFileError if there are none."""
     import cv2
 
-    from service.cli.video import SourceError, open_source
+    from forebay_server.service.cli.video import SourceError, open_source
 
     feeds: list[NDArray[Any]] = []
     try:
@@ -46,9 +46,9 @@ def read_feeds(source_name: str, target: PictureInput, how: Normalisation, sampl
 
 def describe_model(model: Path, specs: EngineSpecs) -> ModelDescription | None:
     """Return what the configuration of a model in a repository (<name>/<version>/model.*) says; None elsewhere."""
-    from service.models.completion import complete
-    from service.models.config import describe
-    from service.models.repository import Repository
+    from forebay_server.service.models.completion import complete
+    from forebay_server.service.models.config import describe
+    from forebay_server.service.models.repository import Repository
 
     folder = model.resolve().parent.parent
     if not model.resolve().parent.name.isdigit() or not (folder / "config.pbtxt").is_file():
@@ -83,9 +83,9 @@ def _three(what: str, text: str) -> tuple[float, ...]:
 
 def find_objects(outputs: OutputArrays, task: DetectionTask, least_score: float) -> list[Any]:
     """Return what serving would find in one frame, from `least_score` on, as engines.build.verification.Found."""
-    from engines.build.verification import Found
-    from service.results.detections import decode_detections
-    from service.results.options import ResultOptions
+    from forebay_server.engines.build.verification import Found
+    from forebay_server.service.results.detections import decode_detections
+    from forebay_server.service.results.options import ResultOptions
 
     found = decode_detections(outputs, task, ResultOptions(score_threshold=least_score), 1, 1)
     return [Found(each.class_id, each.score, each.box) for each in found]

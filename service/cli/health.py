@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from service.cli import exit_codes
-from service.cli.restricted import Restricted, headers_or_exit
+from forebay_server.service.cli import exit_codes
+from forebay_server.service.cli.restricted import Restricted, headers_or_exit
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 
@@ -29,7 +29,7 @@ def health(
     is_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
     """Ask a server whether it takes streams: 0 yes, 1 no or the question is refused, 69 nobody answers."""
-    from service.frontend.health_check import HealthError, TlsFiles, check_health
+    from forebay_server.service.frontend.health_check import HealthError, TlsFiles, check_health
 
     where = address or address_of(os.environ)
     if (tls_cert is None) != (tls_key is None):

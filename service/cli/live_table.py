@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from service.cli.player import RECENT, CameraLog, percentile
+from forebay_server.service.cli.player import RECENT, CameraLog, percentile
 
 
 def camera_table(title: str, logs: Sequence[CameraLog]) -> Table:

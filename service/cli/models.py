@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from service.cli import exit_codes
-from service.cli.health import address_of
-from service.cli.restricted import Restricted, headers_or_exit
+from forebay_server.service.cli import exit_codes
+from forebay_server.service.cli.health import address_of
+from forebay_server.service.cli.restricted import Restricted, headers_or_exit
 
 models_app = typer.Typer(
     help="List, load, unload and check models.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
@@ -82,7 +82,7 @@ def check(
     is_json: Json = False,
 ) -> None:
     """Say of every model of a repository whether it can be served, without serving it; 1 if one cannot."""
-    from service.models.check import check_repositories
+    from forebay_server.service.models.check import check_repositories
 
     findings = check_repositories(repositories, cpu_fallback=cpu_fallback)
     if is_json:
@@ -104,7 +104,7 @@ def _as_dict(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any of our record
 def _control(
     address: str | None, tls_ca: Path | None, timeout_s: float, restricted: str | None, verb: str, *arguments: str
 ) -> Any:  # noqa: ANN401
-    from service.frontend.inference_control import ControlError, ModelControl
+    from forebay_server.service.frontend.inference_control import ControlError, ModelControl
 
     where = address or address_of(os.environ)
     try:

@@ -16,7 +16,7 @@ import forebay
 import forebay.aio
 from forebay.client.clock import Clock
 from forebay.client.options import Encoding
-from service.cli.video import Picture, SourceError, open_source
+from forebay_server.service.cli.video import Picture, SourceError, open_source
 
 RECENT = 50  # results that the live figures look back on
 JPEG_QUALITY = 85

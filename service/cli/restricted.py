@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from service.cli import exit_codes
-from service.restricted import Headers, headers_for
+from forebay_server.service.cli import exit_codes
+from forebay_server.service.restricted import Headers, headers_for
 
 Restricted = Annotated[
     str | None,

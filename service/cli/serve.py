@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli import exit_codes
+from forebay_server.service.cli import exit_codes
 
 if TYPE_CHECKING:
-    from service.settings import LoadedSettings, ServeSettings
+    from forebay_server.service.settings import LoadedSettings, ServeSettings
 
 
 def serve(
@@ -80,9 +80,9 @@ def serve(
 
 def run_processes(settings: "ServeSettings", *, is_supervised: bool, is_debug: bool) -> int:
     """Run several servers as children behind one port, and return the exit code."""
-    from service.process_group import GroupError, run_group
-    from service.ready import ReadyError
-    from service.standard_error import say
+    from forebay_server.service.process_group import GroupError, run_group
+    from forebay_server.service.ready import ReadyError
+    from forebay_server.service.standard_error import say
 
     options = [*(["--supervise"] if is_supervised else []), *(["--debug"] if is_debug else [])]
     try:
@@ -94,15 +94,15 @@ def run_processes(settings: "ServeSettings", *, is_supervised: bool, is_debug: b
 
 def run_supervised() -> int:
     """Run this very command line, without `--supervise`, as a child that is started anew when it fails."""
-    from service.clock import MonotonicClock
-    from service.supervisor import supervise
+    from forebay_server.service.clock import MonotonicClock
+    from forebay_server.service.supervisor import supervise
 
     return supervise([argument for argument in sys.argv[1:] if argument != "--supervise"], MonotonicClock())
 
 
 def settings_or_exit(flags: dict[str, Any], config: Path | None) -> "LoadedSettings":
     """Load the settings; a mistake is one line each and exit code 2."""
-    from service.settings import SettingsError, load_settings
+    from forebay_server.service.settings import SettingsError, load_settings
 
     try:
         given = {name: value for name, value in flags.items() if value is not None}
@@ -115,24 +115,24 @@ def settings_or_exit(flags: dict[str, Any], config: Path | None) -> "LoadedSetti
 
 def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
     """Tune this process, serve until it is told to stop, and return the exit code."""
-    from service.tuning import tune_process
+    from forebay_server.service.tuning import tune_process
 
     tuning = tune_process()  # before anything imports grpc
     import structlog
 
-    from engines.errors import EngineError
-    from service.clock import MonotonicClock
-    from service.frontend.server import AddressError, CertificateError
-    from service.log import configure_logs
-    from service.log_sources import take_over
-    from service.models.attempts import LoadAbandonedError
-    from service.models.repository import RepositoryError
-    from service.native_output import take_descriptor
-    from service.observe.tracing import TracingError
-    from service.ready import ReadyError
-    from service.server import serve as run
-    from service.settings import unknown_variables
-    from service.standard_error import LAST_WORDS_TIMEOUT_S, STANDARD_ERROR, say
+    from forebay_server.engines.errors import EngineError
+    from forebay_server.service.clock import MonotonicClock
+    from forebay_server.service.frontend.server import AddressError, CertificateError
+    from forebay_server.service.log import configure_logs
+    from forebay_server.service.log_sources import take_over
+    from forebay_server.service.models.attempts import LoadAbandonedError
+    from forebay_server.service.models.repository import RepositoryError
+    from forebay_server.service.native_output import take_descriptor
+    from forebay_server.service.observe.tracing import TracingError
+    from forebay_server.service.ready import ReadyError
+    from forebay_server.service.server import serve as run
+    from forebay_server.service.settings import unknown_variables
+    from forebay_server.service.standard_error import LAST_WORDS_TIMEOUT_S, STANDARD_ERROR, say
 
     configure_logs(settings.log_format, settings.log_level)
     take_over()

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from typing import IO
 
-from service.child import ends_with_its_parent
+from forebay_server.service.child import ends_with_its_parent
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
@@ -32,7 +32,7 @@ async def running_server(arguments: Sequence[str] = ()) -> AsyncIterator[str]:
         ServerStartError: it ended, or was not ready in time.
     """
     # -P: a folder of the user's that is called service or models must not stand in for ours.
-    command = ("-P", "-m", "service", "serve", "--address", "127.0.0.1:0", *arguments)
+    command = ("-P", "-m", "forebay_server.service", "serve", "--address", "127.0.0.1:0", *arguments)
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable,

@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TextIO
 
-from service.cli import exit_codes
+from forebay_server.service.cli import exit_codes
 
 
 class OutputError(Exception):

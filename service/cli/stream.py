@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli import exit_codes
-from service.cli.restricted import Restricted, headers_or_exit
+from forebay_server.service.cli import exit_codes
+from forebay_server.service.cli.restricted import Restricted, headers_or_exit
 
 if TYPE_CHECKING:
     from forebay import Client, Stream
     from forebay.client.keywords import StreamKeywords
-    from service.cli.stream_output import Output
-    from service.cli.video import Picture, Source
+    from forebay_server.service.cli.stream_output import Output
+    from forebay_server.service.cli.video import Picture, Source
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 JPEG_QUALITY = 95
@@ -57,10 +57,10 @@ def stream(
 
     headers = headers_or_exit("inference", restricted_protocol)
     forebay.tune_process()  # before anything imports grpc
-    from service.cli.clip_writer import CannotWriteError
-    from service.cli.server_process import ServerStartError
-    from service.cli.stream_output import open_output
-    from service.cli.video import SourceError, open_source
+    from forebay_server.service.cli.clip_writer import CannotWriteError
+    from forebay_server.service.cli.server_process import ServerStartError
+    from forebay_server.service.cli.stream_output import open_output
+    from forebay_server.service.cli.video import SourceError, open_source
 
     try:
         with contextlib.ExitStack() as stack:
@@ -155,7 +155,7 @@ class _Run:
 
 
 def _first_of(source: "Source") -> "Picture":
-    from service.cli.video import SourceError
+    from forebay_server.service.cli.video import SourceError
 
     picture = source.read()
     if picture is None:
@@ -189,7 +189,7 @@ def _keywords(
 
 @contextlib.contextmanager
 def _started_server() -> Iterator[str]:
-    from service.cli.server_process import running_server
+    from forebay_server.service.cli.server_process import running_server
 
     with asyncio.Runner() as runner:
         server = running_server()

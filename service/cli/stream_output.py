@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from forebay import Result
-from service.cli.clip_writer import ClipWriter
-from service.cli.overlay import annotate, summary_of
-from service.cli.video import Picture
+from forebay_server.service.cli.clip_writer import ClipWriter
+from forebay_server.service.cli.overlay import annotate, summary_of
+from forebay_server.service.cli.video import Picture
 
 SHOWN_PER_S = 5
 

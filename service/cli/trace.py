@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli import exit_codes
+from forebay_server.service.cli import exit_codes
 
 DEFAULT_ADMIN_ADDRESS = "127.0.0.1:8002"
 TIMEOUT_S = 30.0

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.extras import install_hint
+from forebay_server.engines.extras import install_hint
 
 Picture = NDArray[np.uint8]  # (height, width, 3), blue first
 

@@ -9,8 +9,8 @@ Owner: the event loop's thread. Why: docs/adr/0092.
 
 from dataclasses import dataclass
 
-from service.frontend.connections import UNIX_PEER, Connection, Sockets
-from service.frontend.users import ROOT, known, user_of_tcp
+from forebay_server.service.frontend.connections import UNIX_PEER, Connection, Sockets
+from forebay_server.service.frontend.users import ROOT, known, user_of_tcp
 
 Users = frozenset[int]
 _NOBODY: Users = frozenset()

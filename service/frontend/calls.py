@@ -26,7 +26,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
-from service.observe.journal import TraceContext
+from forebay_server.service.observe.journal import TraceContext
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 

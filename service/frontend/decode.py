@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forebay.wire import frames_pb2 as pb
-from service.errors import InvalidRequestError
-from service.frontend.jpeg import decode_jpeg
-from service.frontend.png import decode_png
-from service.models.description import ImageInput
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.jpeg import decode_jpeg
+from forebay_server.service.frontend.png import decode_png
+from forebay_server.service.models.description import ImageInput
 
 Pixels = NDArray[np.uint8]
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import grpc
 
-from engines.datatypes import NAME_BY_DTYPE
-from engines.engine import EngineSpecs, TensorSpec
 from forebay.wire import frames_pb2 as pb
-from service.errors import InvalidSessionError, Outcome, ServiceError
-from service.frontend.messages import MAX_PARSED_BYTES, MessageError, parse
-from service.request import Completion, Durations, Timeline
-from service.results.classes import Classification
-from service.results.detections import Detection
+from forebay_server.engines.datatypes import NAME_BY_DTYPE
+from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.service.errors import InvalidSessionError, Outcome, ServiceError
+from forebay_server.service.frontend.messages import MAX_PARSED_BYTES, MessageError, parse
+from forebay_server.service.request import Completion, Durations, Timeline
+from forebay_server.service.results.classes import Classification
+from forebay_server.service.results.detections import Detection
 
 FRAME_STATUS: dict[Outcome, pb.StatusCode] = {
     Outcome.OK: pb.STATUS_OK,

@@ -16,8 +16,8 @@ import grpc
 import structlog
 
 from forebay.wire import frames_pb2 as pb
-from service.clock import Clock
-from service.errors import (
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import (
     InvariantError,
     NotReadyError,
     Outcome,
@@ -26,18 +26,18 @@ from service.errors import (
     SlowReaderError,
     TooManyStreamsError,
 )
-from service.frontend.calls import CallTasks, cut, trace_context, trace_id
-from service.frontend.frames_codec import STREAM_STATUS, parse_client_message, tensor_spec
-from service.frontend.opening import FindModel, StreamConfig, accept_open
-from service.frontend.outgoing import Outgoing
-from service.frontend.pace import Pace
-from service.frontend.session import Session
-from service.models.version import ModelVersion
-from service.observe.journal import Journal
-from service.observe.pictures import PictureSlot
-from service.request import CompletionSink, Delivery, next_request_id
-from service.settings import ServeSettings
-from service.worker_pool import WorkerPool
+from forebay_server.service.frontend.calls import CallTasks, cut, trace_context, trace_id
+from forebay_server.service.frontend.frames_codec import STREAM_STATUS, parse_client_message, tensor_spec
+from forebay_server.service.frontend.opening import FindModel, StreamConfig, accept_open
+from forebay_server.service.frontend.outgoing import Outgoing
+from forebay_server.service.frontend.pace import Pace
+from forebay_server.service.frontend.session import Session
+from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.observe.journal import Journal
+from forebay_server.service.observe.pictures import PictureSlot
+from forebay_server.service.request import CompletionSink, Delivery, next_request_id
+from forebay_server.service.settings import ServeSettings
+from forebay_server.service.worker_pool import WorkerPool
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from forebay.wire import health_pb2
-from service.frontend.messages import MessageError, parse
+from forebay_server.service.frontend.messages import MessageError, parse
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 SERVICE = "grpc.health.v1.Health"

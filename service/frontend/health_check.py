@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 
-from service.restricted import REFUSAL, Headers, how_to_mend
+from forebay_server.service.restricted import REFUSAL, Headers, how_to_mend
 
 CHECK = "/grpc.health.v1.Health/Check"
 _SERVICE_FIELD = b"\x0a"  # HealthCheckRequest.service, length-delimited

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from service.worker_pool import Line, WorkerPool
+from forebay_server.service.worker_pool import Line, WorkerPool
 
 T = TypeVar("T")
 

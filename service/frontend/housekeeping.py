@@ -8,10 +8,10 @@ import asyncio
 import structlog
 
 from forebay.wire import frames_pb2 as pb
-from service.clock import Clock
-from service.frontend.frames_servicer import FramesServicer, FrameStream
-from service.frontend.inference_servicer import InferenceServicer
-from service.settings import ServeSettings
+from forebay_server.service.clock import Clock
+from forebay_server.service.frontend.frames_servicer import FramesServicer, FrameStream
+from forebay_server.service.frontend.inference_servicer import InferenceServicer
+from forebay_server.service.settings import ServeSettings
 
 log = structlog.get_logger(__name__)
 

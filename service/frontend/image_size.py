@@ -1,6 +1,6 @@
 """The size that a picture's header says, checked before a pixel of it is decoded."""
 
-from service.errors import InvalidRequestError
+from forebay_server.service.errors import InvalidRequestError
 
 
 def check_size(kind: str, size: tuple[int, int], max_pixels: int) -> None:

@@ -6,15 +6,23 @@ Owner: the event loop's thread.
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
-from service.clock import Clock
-from service.errors import DeadlineExpiredError
-from service.frontend.inference_codec import Call
-from service.frontend.inference_errors import counted_outcome
-from service.frontend.inference_inputs import frame_of
-from service.models.version import ModelVersion
-from service.observe.journal import RequestJournal, TraceContext
-from service.request import Completion, Delivery, FrameBuffer, Request, StreamKey, Timeline, next_request_id
-from service.results.wants import Wants
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import DeadlineExpiredError
+from forebay_server.service.frontend.inference_codec import Call
+from forebay_server.service.frontend.inference_errors import counted_outcome
+from forebay_server.service.frontend.inference_inputs import frame_of
+from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.observe.journal import RequestJournal, TraceContext
+from forebay_server.service.request import (
+    Completion,
+    Delivery,
+    FrameBuffer,
+    Request,
+    StreamKey,
+    Timeline,
+    next_request_id,
+)
+from forebay_server.service.results.wants import Wants
 
 _TENSORS_ONLY = Wants(options=None, tensor_indices=())
 

@@ -7,12 +7,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InvalidRequestError
-from service.frontend import inference_tensors as tensors
-from service.frontend.inference_form import CallForm, InputPlace, RegionRange
-from service.frontend.inference_typed import LongContents
-from service.frontend.inference_wire import InferMessage
-from service.frontend.messages import Bytes
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend import inference_tensors as tensors
+from forebay_server.service.frontend.inference_form import CallForm, InputPlace, RegionRange
+from forebay_server.service.frontend.inference_typed import LongContents
+from forebay_server.service.frontend.inference_wire import InferMessage
+from forebay_server.service.frontend.messages import Bytes
 
 MAX_STRINGS_BYTES = 256 << 20  # of BYTES in shared memory, whose size neither a shape nor the limit of messages tells
 

@@ -11,7 +11,7 @@ import grpc
 
 from forebay.wire import inference_pb2 as pb
 from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
-from service.restricted import REFUSAL, Headers, how_to_mend
+from forebay_server.service.restricted import REFUSAL, Headers, how_to_mend
 
 NOT_EXPLICIT = "explicit model load"  # how the refusal of a server without explicit control begins
 

@@ -16,15 +16,15 @@ from typing import Any, cast
 import grpc
 import structlog
 
-from engines import open_foreign_memory
-from engines.errors import BackendUnavailableError, EngineError
-from engines.foreign_memory import HANDLE_BYTES, ForeignMemory
 from forebay.wire import inference_pb2 as pb
-from service.frontend.inference_errors import InferenceError
-from service.frontend.inference_region_errors import bad_registration, invalid, unknown
-from service.frontend.inference_regions import ClientRegions, Region
-from service.frontend.inference_rpcs import OfPeer, Rpc
-from service.frontend.messages import Bytes
+from forebay_server.engines import open_foreign_memory
+from forebay_server.engines.errors import BackendUnavailableError, EngineError
+from forebay_server.engines.foreign_memory import HANDLE_BYTES, ForeignMemory
+from forebay_server.service.frontend.inference_errors import InferenceError
+from forebay_server.service.frontend.inference_region_errors import bad_registration, invalid, unknown
+from forebay_server.service.frontend.inference_regions import ClientRegions, Region
+from forebay_server.service.frontend.inference_rpcs import OfPeer, Rpc
+from forebay_server.service.frontend.messages import Bytes
 
 log = structlog.get_logger(__name__)
 _Status = pb.CudaSharedMemoryStatusResponse.RegionStatus

@@ -5,12 +5,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from forebay.wire import inference_pb2 as pb
-from service.frontend import inference_tensors as tensors
-from service.frontend.inference_codec import Call
-from service.frontend.inference_form import FINAL_RESPONSE, WantedOutput
-from service.frontend.inference_wire import response_bytes
-from service.frontend.messages import Bytes
-from service.request import Completion, OutputArrays
+from forebay_server.service.frontend import inference_tensors as tensors
+from forebay_server.service.frontend.inference_codec import Call
+from forebay_server.service.frontend.inference_form import FINAL_RESPONSE, WantedOutput
+from forebay_server.service.frontend.inference_wire import response_bytes
+from forebay_server.service.frontend.messages import Bytes
+from forebay_server.service.request import Completion, OutputArrays
 
 LIGHT_ELEMENTS = 2048  # strings or classes made on the event loop: each 0.5 µs
 _SORTED_PER_ELEMENT = 16  # numbers that are put in order in the same time

@@ -8,7 +8,7 @@ import asyncio
 import grpc
 import structlog
 
-from service.errors import (
+from forebay_server.service.errors import (
     DeadlineExpiredError,
     InvariantError,
     Outcome,

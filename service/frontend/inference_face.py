@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
-from engines.datatypes import NAME_BY_DTYPE
-from engines.engine import TensorSpec
 from forebay.wire import inference_pb2 as pb
 from forebay.wire.model_config_pb2 import ModelInput, ModelOutput
-from service.models.version import ModelVersion
+from forebay_server.engines.datatypes import NAME_BY_DTYPE
+from forebay_server.engines.engine import TensorSpec
+from forebay_server.service.models.version import ModelVersion
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from forebay.wire import inference_pb2 as pb
-from service.errors import InvalidRequestError
-from service.frontend import inference_tensors as tensors
-from service.frontend.inference_face import ModelFace, TensorFace
-from service.frontend.inference_head import TypedContents
-from service.frontend.inference_options import CallOptions, read_options, value_of
-from service.frontend.inference_typed import SHORT_BYTES, LongContents, typed_to_bytes
-from service.frontend.messages import Bytes
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend import inference_tensors as tensors
+from forebay_server.service.frontend.inference_face import ModelFace, TensorFace
+from forebay_server.service.frontend.inference_head import TypedContents
+from forebay_server.service.frontend.inference_options import CallOptions, read_options, value_of
+from forebay_server.service.frontend.inference_typed import SHORT_BYTES, LongContents, typed_to_bytes
+from forebay_server.service.frontend.messages import Bytes
 
 BATCH_NOTE = (
     "NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension to be prepended to each "

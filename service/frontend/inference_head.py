@@ -7,8 +7,8 @@ They stay where they were received, and a worker reads them (`service.frontend.i
 from google.protobuf.message import DecodeError
 
 from forebay.wire import inference_pb2 as pb
-from service.errors import InvalidRequestError
-from service.frontend.messages import MAX_FIELDS, MAX_PARSED_BYTES, Bytes, next_field, varint
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.messages import MAX_FIELDS, MAX_PARSED_BYTES, Bytes, next_field, varint
 
 _TAG_INPUTS, _TAG_CONTENTS = 0x2A, 0x2A  # ModelInferRequest.inputs; InferInputTensor.contents
 _SHORT_BYTES = 1024  # an input of which nothing needs to be left out

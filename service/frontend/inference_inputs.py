@@ -4,12 +4,12 @@ The size of a message is up to its client. What takes the loop longer than `LIGH
 taken apart, is heavy: the loop hands it to the workers and goes on with others (`service.frontend.heavy_work`).
 """
 
-from service.frontend.inference_codec import Call, arrays_of
-from service.frontend.inference_form import LIGHT_BYTES
-from service.frontend.inference_typed import LongContents
-from service.frontend.plain_copy import copy_into
-from service.models.version import ModelVersion
-from service.request import FrameBuffer
+from forebay_server.service.frontend.inference_codec import Call, arrays_of
+from forebay_server.service.frontend.inference_form import LIGHT_BYTES
+from forebay_server.service.frontend.inference_typed import LongContents
+from forebay_server.service.frontend.plain_copy import copy_into
+from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.request import FrameBuffer
 
 LIGHT_STRINGS, LIGHT_STRINGS_BYTES = 2048, 256 << 10  # each 0.6 µs; and as text 0.5 ms
 

@@ -5,15 +5,15 @@ from typing import Protocol
 
 import grpc
 
-from service.errors import UnknownModelError
-from service.frontend.inference_admission import refused
-from service.frontend.inference_codec import Call, LocateRegion, fill
-from service.frontend.inference_errors import InferenceError
-from service.frontend.inference_face import ModelFace, face_of
-from service.frontend.inference_form import CallForm, read_form
-from service.frontend.inference_wire import InferMessage
-from service.models.version import ModelVersion
-from service.observe.journal import TraceContext
+from forebay_server.service.errors import UnknownModelError
+from forebay_server.service.frontend.inference_admission import refused
+from forebay_server.service.frontend.inference_codec import Call, LocateRegion, fill
+from forebay_server.service.frontend.inference_errors import InferenceError
+from forebay_server.service.frontend.inference_face import ModelFace, face_of
+from forebay_server.service.frontend.inference_form import CallForm, read_form
+from forebay_server.service.frontend.inference_wire import InferMessage
+from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.observe.journal import TraceContext
 
 FindModel = Callable[[str, str], ModelVersion]
 KnownVersions = Callable[[str], Collection[str] | None]

@@ -20,13 +20,19 @@ from typing import Any, cast
 import grpc
 
 from forebay.wire import inference_pb2 as pb
-from service.frontend.askers import Users
-from service.frontend.inference_errors import InferenceError
-from service.frontend.inference_region_errors import bad_registration, invalid, no_descriptor, out_of_range, unknown
-from service.frontend.inference_regions import ClientRegions, Region
-from service.frontend.inference_rpcs import OfPeer, Rpc
-from service.frontend.messages import Bytes
-from service.frontend.users import READ_WRITE, SEARCH, has_access_list, may
+from forebay_server.service.frontend.askers import Users
+from forebay_server.service.frontend.inference_errors import InferenceError
+from forebay_server.service.frontend.inference_region_errors import (
+    bad_registration,
+    invalid,
+    no_descriptor,
+    out_of_range,
+    unknown,
+)
+from forebay_server.service.frontend.inference_regions import ClientRegions, Region
+from forebay_server.service.frontend.inference_rpcs import OfPeer, Rpc
+from forebay_server.service.frontend.messages import Bytes
+from forebay_server.service.frontend.users import READ_WRITE, SEARCH, has_access_list, may
 
 KEY = re.compile(r"/?[A-Za-z0-9_.-]{1,200}", re.ASCII)
 MAX_OFFSET = 2**63 - 1  # of a file

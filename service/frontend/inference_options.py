@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from forebay.wire import inference_pb2 as pb
-from service.errors import InvalidRequestError
-from service.request import Delivery
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.request import Delivery
 
 MAX_BUDGET_MS = 3_600_000.0  # an hour: anything longer is a mistake in the unit
 MAX_KEY_CHARACTERS = 256

@@ -2,7 +2,7 @@
 
 import grpc
 
-from service.frontend.inference_errors import InferenceError
+from forebay_server.service.frontend.inference_errors import InferenceError
 
 MAX_NAME_SHOWN = 256
 

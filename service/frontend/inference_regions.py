@@ -17,11 +17,18 @@ from typing import NamedTuple, Protocol
 
 import grpc
 
-from service.frontend.askers import Asker, Askers, Users
-from service.frontend.inference_errors import InferenceError
-from service.frontend.inference_form import RegionRange
-from service.frontend.inference_region_errors import disabled, invalid, no_descriptor, out_of_range, too_many, unknown
-from service.frontend.messages import Bytes
+from forebay_server.service.frontend.askers import Asker, Askers, Users
+from forebay_server.service.frontend.inference_errors import InferenceError
+from forebay_server.service.frontend.inference_form import RegionRange
+from forebay_server.service.frontend.inference_region_errors import (
+    disabled,
+    invalid,
+    no_descriptor,
+    out_of_range,
+    too_many,
+    unknown,
+)
+from forebay_server.service.frontend.messages import Bytes
 
 MAX_REGIONS = 512  # of one connection: perf_analyzer has a few for each request in flight
 MAX_USER_REGIONS = 2048

@@ -6,9 +6,9 @@ from typing import Any
 import grpc
 
 from forebay.wire import inference_pb2 as pb
-from service.frontend.inference_errors import InferenceError
-from service.frontend.inference_rpcs import OfLongMessage, Rpc
-from service.models.lifecycle import LoadError, ModelLifecycle
+from forebay_server.service.frontend.inference_errors import InferenceError
+from forebay_server.service.frontend.inference_rpcs import OfLongMessage, Rpc
+from forebay_server.service.models.lifecycle import LoadError, ModelLifecycle
 
 NOT_EXPLICIT = "explicit model load / unload is not allowed if polling is enabled"
 NO_FILES = (

@@ -10,11 +10,11 @@ from typing import Any, Protocol, TypeAlias
 import grpc
 
 from forebay.wire import inference_pb2 as pb
-from service.frontend.inference_errors import answer_to
-from service.frontend.inference_face import face_of
-from service.frontend.inference_lookup import ModelLookup
-from service.frontend.messages import MessageError, parse
-from service.version import VERSION
+from forebay_server.service.frontend.inference_errors import answer_to
+from forebay_server.service.frontend.inference_face import face_of
+from forebay_server.service.frontend.inference_lookup import ModelLookup
+from forebay_server.service.frontend.messages import MessageError, parse
+from forebay_server.service.version import VERSION
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Rpc: TypeAlias = Callable[[Any], Any]

@@ -13,25 +13,25 @@ from typing import Any, TypeAlias, cast
 
 import grpc
 
-from service.clock import Clock
-from service.errors import SlowReaderError
-from service.frontend.calls import CallTasks, cut, trace_context
-from service.frontend.heavy_work import HeavyWork
-from service.frontend.inference_admission import StreamKeys, admit, cancel, note_delivery, refused
-from service.frontend.inference_codec import Call
-from service.frontend.inference_encode import encode, is_light_answer
-from service.frontend.inference_errors import InferenceError, answer_to
-from service.frontend.inference_inputs import frame_of, is_light
-from service.frontend.inference_lookup import ModelLookup
-from service.frontend.inference_rpcs import ModelRpcs
-from service.frontend.inference_stream import InferStream
-from service.frontend.inference_wire import parse
-from service.frontend.outgoing import Outgoing
-from service.frontend.pace import Pace
-from service.models.version import ModelVersion
-from service.observe.journal import TraceContext
-from service.request import Completion, FrameBuffer
-from service.settings import ServeSettings
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import SlowReaderError
+from forebay_server.service.frontend.calls import CallTasks, cut, trace_context
+from forebay_server.service.frontend.heavy_work import HeavyWork
+from forebay_server.service.frontend.inference_admission import StreamKeys, admit, cancel, note_delivery, refused
+from forebay_server.service.frontend.inference_codec import Call
+from forebay_server.service.frontend.inference_encode import encode, is_light_answer
+from forebay_server.service.frontend.inference_errors import InferenceError, answer_to
+from forebay_server.service.frontend.inference_inputs import frame_of, is_light
+from forebay_server.service.frontend.inference_lookup import ModelLookup
+from forebay_server.service.frontend.inference_rpcs import ModelRpcs
+from forebay_server.service.frontend.inference_stream import InferStream
+from forebay_server.service.frontend.inference_wire import parse
+from forebay_server.service.frontend.outgoing import Outgoing
+from forebay_server.service.frontend.pace import Pace
+from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.observe.journal import TraceContext
+from forebay_server.service.request import Completion, FrameBuffer
+from forebay_server.service.settings import ServeSettings
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 SERVICE = "inference.GRPCInferenceService"

@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 
 from forebay.wire import inference_pb2 as pb
-from service.frontend.inference_errors import InferenceError
-from service.frontend.inference_lookup import ModelLookup
-from service.frontend.inference_rpcs import Rpc
-from service.log import least_level, set_level
+from forebay_server.service.frontend.inference_errors import InferenceError
+from forebay_server.service.frontend.inference_lookup import ModelLookup
+from forebay_server.service.frontend.inference_rpcs import Rpc
+from forebay_server.service.log import least_level, set_level
 
 TRACE = {
     "trace_level": "OFF",

@@ -6,11 +6,11 @@ from typing import Any
 import grpc
 
 from forebay.wire import inference_pb2 as pb
-from service.frontend.inference_errors import InferenceError
-from service.frontend.inference_lookup import ModelLookup
-from service.frontend.inference_rpcs import Rpc
-from service.models.version import ModelVersion
-from service.observe.statistics import Duration
+from forebay_server.service.frontend.inference_errors import InferenceError
+from forebay_server.service.frontend.inference_lookup import ModelLookup
+from forebay_server.service.frontend.inference_rpcs import Rpc
+from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.observe.statistics import Duration
 
 
 class StatisticsRpcs:

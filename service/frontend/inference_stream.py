@@ -25,20 +25,20 @@ from dataclasses import dataclass
 from functools import partial
 
 from forebay.wire import inference_pb2 as pb
-from service.clock import Clock
-from service.errors import ServiceError, SupersededError
-from service.frontend.heavy_work import HeavyWork
-from service.frontend.inference_admission import StreamKeys, admit, cancel, note_delivery, refused
-from service.frontend.inference_codec import Call
-from service.frontend.inference_encode import encode, is_light_answer
-from service.frontend.inference_errors import InferenceError, answer_to, in_stream
-from service.frontend.inference_form import FINAL_RESPONSE
-from service.frontend.inference_inputs import frame_of, is_light
-from service.frontend.inference_lookup import ModelLookup
-from service.frontend.inference_wire import InferMessage, parse
-from service.models.version import ModelVersion
-from service.observe.journal import TraceContext
-from service.request import Completion, FrameBuffer, Request
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import ServiceError, SupersededError
+from forebay_server.service.frontend.heavy_work import HeavyWork
+from forebay_server.service.frontend.inference_admission import StreamKeys, admit, cancel, note_delivery, refused
+from forebay_server.service.frontend.inference_codec import Call
+from forebay_server.service.frontend.inference_encode import encode, is_light_answer
+from forebay_server.service.frontend.inference_errors import InferenceError, answer_to, in_stream
+from forebay_server.service.frontend.inference_form import FINAL_RESPONSE
+from forebay_server.service.frontend.inference_inputs import frame_of, is_light
+from forebay_server.service.frontend.inference_lookup import ModelLookup
+from forebay_server.service.frontend.inference_wire import InferMessage, parse
+from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.observe.journal import TraceContext
+from forebay_server.service.request import Completion, FrameBuffer, Request
 
 LineName = tuple[str, str]
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InvalidRequestError
-from service.frontend.inference_face import TensorFace
-from service.frontend.messages import Bytes
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.inference_face import TensorFace
+from forebay_server.service.frontend.messages import Bytes
 
 LENGTH = struct.Struct("<I")
 MAX_STRINGS = 1 << 17

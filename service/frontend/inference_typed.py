@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forebay.wire import inference_pb2 as pb
-from service.errors import InvalidRequestError
-from service.frontend.inference_face import TensorFace
-from service.frontend.inference_tensors import MAX_STRINGS, check_count, strings_to_bytes
-from service.frontend.messages import LENGTH_DELIMITED, MAX_FIELDS, Bytes, next_field
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.inference_face import TensorFace
+from forebay_server.service.frontend.inference_tensors import MAX_STRINGS, check_count, strings_to_bytes
+from forebay_server.service.frontend.messages import LENGTH_DELIMITED, MAX_FIELDS, Bytes, next_field
 
 CONTENTS_FIELD: Mapping[str, str] = MappingProxyType(
     {

@@ -13,9 +13,9 @@ which is the same for all requests of one form, the id, and the outputs.
 from collections.abc import Iterable
 
 from forebay.wire import inference_pb2 as pb
-from service.errors import InvalidRequestError
-from service.frontend.inference_head import TypedContents, parse_head
-from service.frontend.messages import MAX_FIELDS, MAX_PARSED_BYTES, Bytes, next_field, varint
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.inference_head import TypedContents, parse_head
+from forebay_server.service.frontend.messages import MAX_FIELDS, MAX_PARSED_BYTES, Bytes, next_field, varint
 
 MAX_KEY_BYTES = 4096  # of a head that is worth remembering: the longest real ones have some hundred
 _TAG_ID, _TAG_RAW = 0x1A, 0x3A  # of ModelInferRequest: id, raw_input_contents

@@ -12,9 +12,9 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from service.errors import InvalidRequestError
-from service.frontend.image_size import check_size
-from service.frontend.jpeg_layout import (
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.image_size import check_size
+from forebay_server.service.frontend.jpeg_layout import (
     END,
     Buffer,
     Head,
@@ -24,7 +24,7 @@ from service.frontend.jpeg_layout import (
     read_head,
     restarts_missing_at_end,
 )
-from service.models.description import ImageInput
+from forebay_server.service.models.description import ImageInput
 
 Pixels = NDArray[np.uint8]
 

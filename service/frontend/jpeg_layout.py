@@ -14,7 +14,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.errors import InvalidRequestError
+from forebay_server.service.errors import InvalidRequestError
 
 MAX_SCANS = 64  # progressive files have about ten; each one is a pass over the whole picture
 MAX_SEGMENTS = 2000  # 16 MB of colour profile and metadata, in segments of 64 KB, are 256

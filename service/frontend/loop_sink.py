@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from service.request import Completion
+from forebay_server.service.request import Completion
 
 log = structlog.get_logger(__name__)
 

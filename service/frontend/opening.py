@@ -5,14 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from forebay.wire import frames_pb2 as pb
-from service.errors import InvalidSessionError, UnsupportedError
-from service.frontend.decode import RAW_BYTES_PER_PIXEL, raw_nbytes
-from service.models.description import DetectionTask, ImageInput, Task
-from service.models.version import ModelVersion
-from service.request import Delivery
-from service.results.options import ResultOptions
-from service.results.wants import Wants
-from service.settings import ServeSettings
+from forebay_server.service.errors import InvalidSessionError, UnsupportedError
+from forebay_server.service.frontend.decode import RAW_BYTES_PER_PIXEL, raw_nbytes
+from forebay_server.service.models.description import DetectionTask, ImageInput, Task
+from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.request import Delivery
+from forebay_server.service.results.options import ResultOptions
+from forebay_server.service.results.wants import Wants
+from forebay_server.service.settings import ServeSettings
 
 MAX_STREAM_ID_BYTES = 256
 MAX_SIDE_PIXELS = 65535

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from service.clock import Clock
-from service.errors import SlowReaderError
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import SlowReaderError
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 

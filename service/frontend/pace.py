@@ -7,7 +7,7 @@ meanwhile, so that HTTP/2 pushes back. Owner: the event loop's thread.
 
 import asyncio
 
-from service.clock import Clock
+from forebay_server.service.clock import Clock
 
 MOST_PEERS = 1024  # remembered; those that owe nothing are forgotten first
 

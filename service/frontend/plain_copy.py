@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from service.request import FrameBuffer
+from forebay_server.service.request import FrameBuffer
 
 HELD_BYTES = 1 << 20
 """Copies up to this size keep the interpreter's lock, about 0.1 ms. Given up, a busy thread takes it, and getting it

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import InvalidRequestError
-from service.frontend.image_size import check_size
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.image_size import check_size
 
 Pixels = NDArray[np.uint8]
 Buffer = bytes | memoryview

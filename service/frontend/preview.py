@@ -5,8 +5,8 @@ from typing import cast
 import numpy as np
 import simplejpeg
 
-from service.frontend.decode import decode_into
-from service.models.description import ImageInput
+from forebay_server.service.frontend.decode import decode_into
+from forebay_server.service.models.description import ImageInput
 
 MAX_SIDE_PIXELS = 640
 QUALITY = 80

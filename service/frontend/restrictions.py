@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from service.restricted import HEADER_PREFIX, REFUSAL
+from forebay_server.service.restricted import HEADER_PREFIX, REFUSAL
 
 _INFERENCE = "/inference.GRPCInferenceService/"
 CATEGORIES = MappingProxyType(

@@ -11,20 +11,20 @@ from typing import Any
 import grpc
 import structlog
 
-from service.clock import Clock
-from service.frontend.binding import why_not_bound
-from service.frontend.calls import CallTasks
-from service.frontend.connections import Sockets
-from service.frontend.frames_servicer import FramesServicer
-from service.frontend.health import HealthServicer
-from service.frontend.housekeeping import Housekeeping
-from service.frontend.inference_servicer import InferenceServicer
-from service.frontend.restrictions import Restrictions
-from service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
-from service.frontend.under_way import CallsUnderWay
-from service.frontend.unix_socket import SocketPathError, socket_place
-from service.restricted import read_restrictions
-from service.settings import ServeSettings, is_loopback
+from forebay_server.service.clock import Clock
+from forebay_server.service.frontend.binding import why_not_bound
+from forebay_server.service.frontend.calls import CallTasks
+from forebay_server.service.frontend.connections import Sockets
+from forebay_server.service.frontend.frames_servicer import FramesServicer
+from forebay_server.service.frontend.health import HealthServicer
+from forebay_server.service.frontend.housekeeping import Housekeeping
+from forebay_server.service.frontend.inference_servicer import InferenceServicer
+from forebay_server.service.frontend.restrictions import Restrictions
+from forebay_server.service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
+from forebay_server.service.frontend.under_way import CallsUnderWay
+from forebay_server.service.frontend.unix_socket import SocketPathError, socket_place
+from forebay_server.service.restricted import read_restrictions
+from forebay_server.service.settings import ServeSettings, is_loopback
 
 log = structlog.get_logger(__name__)
 

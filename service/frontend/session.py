@@ -23,8 +23,8 @@ from collections.abc import Callable
 import structlog
 
 from forebay.wire import frames_pb2 as pb
-from service.clock import Clock
-from service.errors import (
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import (
     DeadlineExpiredError,
     InvalidRequestError,
     InvalidSessionError,
@@ -34,14 +34,14 @@ from service.errors import (
     SupersededError,
     internal,
 )
-from service.frontend.decode import decode_into
-from service.frontend.frames_codec import FrameMessage, encode_refusal, encode_result
-from service.frontend.opening import StreamConfig, budget_ms_to_ns
-from service.frontend.plain_copy import copy_into
-from service.observe.journal import FrameEvent, StreamRecord
-from service.observe.pictures import Snapshot
-from service.request import Completion, CompletionSink, Delivery, Request, StreamKey, Timeline
-from service.worker_pool import Line, WorkerPool
+from forebay_server.service.frontend.decode import decode_into
+from forebay_server.service.frontend.frames_codec import FrameMessage, encode_refusal, encode_result
+from forebay_server.service.frontend.opening import StreamConfig, budget_ms_to_ns
+from forebay_server.service.frontend.plain_copy import copy_into
+from forebay_server.service.observe.journal import FrameEvent, StreamRecord
+from forebay_server.service.observe.pictures import Snapshot
+from forebay_server.service.request import Completion, CompletionSink, Delivery, Request, StreamKey, Timeline
+from forebay_server.service.worker_pool import Line, WorkerPool
 
 log = structlog.get_logger(__name__)
 

@@ -14,7 +14,7 @@ from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from service.frontend.connections import Address
+from forebay_server.service.frontend.connections import Address
 
 ROOT = 0
 READ_WRITE = 0o6

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from service.clock import Clock
-from service.models.repository import RepositoryError
+from forebay_server.service.clock import Clock
+from forebay_server.service.models.repository import RepositoryError
 
 T = TypeVar("T")
 

@@ -1,8 +1,8 @@
 """From a model's configuration to the knobs of its batch former. Pure."""
 
 from forebay.wire.model_config_pb2 import ModelQueuePolicy
-from service.batching.settings import BatchingSettings, PolicyName, QueuePolicy, TimeoutAction
-from service.models.description import ModelDescription
+from forebay_server.service.batching.settings import BatchingSettings, PolicyName, QueuePolicy, TimeoutAction
+from forebay_server.service.models.description import ModelDescription
 
 CAPTURED_SIZES = (1, 2, 4, 8, 16, 32)
 """Sizes worth a CUDA graph of their own: few, since each keeps an execution context."""

@@ -8,17 +8,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.datatypes import NAME_BY_DTYPE
-from engines.engine import EngineSpecs, TensorSpec
-from engines.errors import EngineError
-from service.clock import MonotonicClock
-from service.models.completion import complete
-from service.models.config import describe
-from service.models.description import ModelDescription
-from service.models.files import model_file, serving_versions
-from service.models.placing import open_device_of_kind, open_instance, open_placed
-from service.models.repository import ModelEntry, Repository, RepositoryError
-from service.models.warmup_samples import inputs_of
+from forebay_server.engines.datatypes import NAME_BY_DTYPE
+from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.engines.errors import EngineError
+from forebay_server.service.clock import MonotonicClock
+from forebay_server.service.models.completion import complete
+from forebay_server.service.models.config import describe
+from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.models.files import model_file, serving_versions
+from forebay_server.service.models.placing import open_device_of_kind, open_instance, open_placed
+from forebay_server.service.models.repository import ModelEntry, Repository, RepositoryError
+from forebay_server.service.models.warmup_samples import inputs_of
 
 
 @dataclass(frozen=True, slots=True)

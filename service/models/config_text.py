@@ -11,7 +11,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor
 
 from forebay.wire import model_config_pb2
 from forebay.wire.model_config_pb2 import ModelConfig
-from service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
+from forebay_server.service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
 
 MAX_CONFIG_BYTES = 1 << 20  # the longest real ones are some tens of KB
 MAX_LABELS_BYTES = 4 << 20

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engines.engine import EngineSpecs
 from forebay.wire.model_config_pb2 import ModelConfig
-from service.models.instances import Instance, InstanceGroup, instances_of
-from service.models.warmup_samples import WarmupSample
+from forebay_server.engines.engine import EngineSpecs
+from forebay_server.service.models.instances import Instance, InstanceGroup, instances_of
+from forebay_server.service.models.warmup_samples import WarmupSample
 
 ColorOrder = Literal["RGB", "BGR"]
 

@@ -6,8 +6,8 @@ Looks at names only, as `service.models.repository` does.
 from pathlib import Path
 
 from forebay.wire.model_config_pb2 import ModelConfig
-from service.models.description import ModelDescription
-from service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
+from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
 
 FILENAMES = {
     "onnxruntime": ("model.onnx",),

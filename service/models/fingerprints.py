@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.models.repository import ModelEntry, readable
+from forebay_server.service.models.repository import ModelEntry, readable
 
 Mark = tuple[str | int, ...]
 Fingerprints = dict[str, frozenset[Mark]]

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forebay.wire.model_config_pb2 import ModelConfig, ModelInstanceGroup, ModelOptimizationPolicy
-from service.models.config_text import ConfigError
-from service.pipeline.turns import ModelPriority
+from forebay_server.service.models.config_text import ConfigError
+from forebay_server.service.pipeline.turns import ModelPriority
 
 MAX_INSTANCES = 64
 NORMAL = ModelPriority()

@@ -23,17 +23,17 @@ import structlog
 from google.protobuf import json_format
 
 from forebay.wire.model_config_pb2 import ModelConfig
-from service.errors import UnknownModelError
-from service.models.attempts import Attempt, Attempts
-from service.models.config_text import ConfigError
-from service.models.fingerprints import Fingerprints, fingerprints_of
-from service.models.load_queue import LoadQueue, QueueClosedError
-from service.models.loader import ModelLoader
-from service.models.public_words import public_words
-from service.models.registry import ModelRegistry
-from service.models.repository import CONFIG_NAME, ModelEntry, Repository, RepositoryError, Scan
-from service.models.retries import Retries
-from service.models.sent_model import unpacked
+from forebay_server.service.errors import UnknownModelError
+from forebay_server.service.models.attempts import Attempt, Attempts
+from forebay_server.service.models.config_text import ConfigError
+from forebay_server.service.models.fingerprints import Fingerprints, fingerprints_of
+from forebay_server.service.models.load_queue import LoadQueue, QueueClosedError
+from forebay_server.service.models.loader import ModelLoader
+from forebay_server.service.models.public_words import public_words
+from forebay_server.service.models.registry import ModelRegistry
+from forebay_server.service.models.repository import CONFIG_NAME, ModelEntry, Repository, RepositoryError, Scan
+from forebay_server.service.models.retries import Retries
+from forebay_server.service.models.sent_model import unpacked
 
 log = structlog.get_logger(__name__)
 

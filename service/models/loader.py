@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 
 from forebay.wire.model_config_pb2 import ModelConfig
-from service.clock import Clock
-from service.models.attempts import Attempt, Opening
-from service.models.registry import ModelRegistry, OpenedModel
-from service.models.repository import ModelEntry
+from forebay_server.service.clock import Clock
+from forebay_server.service.models.attempts import Attempt, Opening
+from forebay_server.service.models.registry import ModelRegistry, OpenedModel
+from forebay_server.service.models.repository import ModelEntry
 
 Rehearse = Callable[[ModelEntry, ModelConfig | None, Sequence[str], Attempt], None]
 """Opens a model's versions, without those that serve already, and closes them. Raises what opening would raise."""

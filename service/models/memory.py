@@ -19,10 +19,10 @@ from pathlib import Path
 
 import psutil
 
-from engines.device import Device
-from engines.engine import EngineSpecs
-from engines.errors import DeviceMemoryError
-from service.pipeline.pipeline import SLOT_COUNT
+from forebay_server.engines.device import Device
+from forebay_server.engines.engine import EngineSpecs
+from forebay_server.engines.errors import DeviceMemoryError
+from forebay_server.service.pipeline.pipeline import SLOT_COUNT
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CGROUP_USED = Path("/sys/fs/cgroup/memory.current")

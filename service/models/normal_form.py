@@ -2,11 +2,11 @@
 
 from typing import cast
 
-from engines.datatypes import NAME_BY_DTYPE
-from engines.engine import EngineSpecs, TensorSpec
 from forebay.wire.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelInstanceGroup, ModelOutput
-from service.models.description import ModelDescription
-from service.models.files import FILENAMES
+from forebay_server.engines.datatypes import NAME_BY_DTYPE
+from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.models.files import FILENAMES
 
 PLATFORM_BY_BACKEND = {
     "onnxruntime": "onnxruntime_onnx",

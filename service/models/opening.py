@@ -8,35 +8,35 @@ from pathlib import Path
 
 import structlog
 
-from engines.device import Device
-from engines.engine import Engine, EngineSpecs, UnboundEngine
-from engines.errors import EngineError, ModelFileError
-from service.batching.cost_model import CostModel
-from service.batching.cost_table import CostIdentity, CostTable
-from service.batching.former import BatchFormer
-from service.clock import Clock
-from service.models.batching import batching_settings, executed_sizes, measured_sizes
-from service.models.completion import complete, optional_in_vain
-from service.models.config_text import ConfigError
-from service.models.description import ModelDescription
-from service.models.memory import Holding, MemoryAccount, buffer_bytes, check_device, model_bytes
-from service.models.placing import OpenDevice, Placed, open_device_of_kind, open_instance, open_placed
-from service.models.trials import calibrate_lane, run_sample
-from service.models.unbound import FRAMES_LIMIT_BYTES, HANG_LIMIT_NS, measure_unbound
-from service.models.version import ModelVersion
-from service.models.warmup_samples import inputs_of
-from service.observe.journal import Journal, RequestJournal
-from service.observe.statistics import CountingSink, VersionStatistics
-from service.pipeline.arena import FrameArena, Permits
-from service.pipeline.execute import BeforeExecution
-from service.pipeline.pipeline import Pipeline
-from service.pipeline.stage import OnFatal
-from service.pipeline.tall_frames import DEFAULT_LIMIT_BYTES
-from service.pipeline.turns import ModelPriority, Turn, Turns
-from service.pipeline.unbound import UnboundFrames
-from service.request import CompletionSink
-from service.results.finisher import ResultFinisher
-from service.worker_pool import WorkerPool
+from forebay_server.engines.device import Device
+from forebay_server.engines.engine import Engine, EngineSpecs, UnboundEngine
+from forebay_server.engines.errors import EngineError, ModelFileError
+from forebay_server.service.batching.cost_model import CostModel
+from forebay_server.service.batching.cost_table import CostIdentity, CostTable
+from forebay_server.service.batching.former import BatchFormer
+from forebay_server.service.clock import Clock
+from forebay_server.service.models.batching import batching_settings, executed_sizes, measured_sizes
+from forebay_server.service.models.completion import complete, optional_in_vain
+from forebay_server.service.models.config_text import ConfigError
+from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.models.memory import Holding, MemoryAccount, buffer_bytes, check_device, model_bytes
+from forebay_server.service.models.placing import OpenDevice, Placed, open_device_of_kind, open_instance, open_placed
+from forebay_server.service.models.trials import calibrate_lane, run_sample
+from forebay_server.service.models.unbound import FRAMES_LIMIT_BYTES, HANG_LIMIT_NS, measure_unbound
+from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.models.warmup_samples import inputs_of
+from forebay_server.service.observe.journal import Journal, RequestJournal
+from forebay_server.service.observe.statistics import CountingSink, VersionStatistics
+from forebay_server.service.pipeline.arena import FrameArena, Permits
+from forebay_server.service.pipeline.execute import BeforeExecution
+from forebay_server.service.pipeline.pipeline import Pipeline
+from forebay_server.service.pipeline.stage import OnFatal
+from forebay_server.service.pipeline.tall_frames import DEFAULT_LIMIT_BYTES
+from forebay_server.service.pipeline.turns import ModelPriority, Turn, Turns
+from forebay_server.service.pipeline.unbound import UnboundFrames
+from forebay_server.service.request import CompletionSink
+from forebay_server.service.results.finisher import ResultFinisher
+from forebay_server.service.worker_pool import WorkerPool
 
 log = structlog.get_logger(__name__)
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from forebay.wire.model_config_pb2 import ModelConfig
-from service.models.config_text import ConfigError
-from service.models.description import ColorOrder
+from forebay_server.service.models.config_text import ConfigError
+from forebay_server.service.models.description import ColorOrder
 
 TaskName = Literal["detection", "classification", "tensors"]
 

@@ -6,15 +6,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engines import open_device, open_engine
-from engines.device import Device
-from engines.engine import Engine
-from engines.errors import BackendUnavailableError
 from forebay.wire.model_config_pb2 import DataType, ModelInput, ModelOutput
-from service.clock import Clock
-from service.models.description import ModelDescription
-from service.models.instances import check_count
-from service.models.repository import CONFIG_NAME
+from forebay_server.engines import open_device, open_engine
+from forebay_server.engines.device import Device
+from forebay_server.engines.engine import Engine
+from forebay_server.engines.errors import BackendUnavailableError
+from forebay_server.service.clock import Clock
+from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.models.instances import check_count
+from forebay_server.service.models.repository import CONFIG_NAME
 
 OpenDevice = Callable[[str, Clock], Device]
 _ADVICE = {

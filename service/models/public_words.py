@@ -5,8 +5,8 @@ from pathlib import Path
 
 import structlog
 
-from engines.errors import EngineError
-from service.models.repository import RepositoryError
+from forebay_server.engines.errors import EngineError
+from forebay_server.service.models.repository import RepositoryError
 
 log = structlog.get_logger(__name__)
 

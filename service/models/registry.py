@@ -12,21 +12,20 @@ from pathlib import Path
 
 import structlog
 
-import service
+import forebay_server
 from forebay.wire.model_config_pb2 import ModelConfig
-from service.errors import UnknownModelError
-from service.models.config import describe
-from service.models.files import model_file, serving_versions
-from service.models.opening import VersionContext, open_version
-from service.models.repository import ModelEntry, Repository, RepositoryError, readable
-from service.models.version import ModelVersion
-from service.observe.metrics import VersionReport
+from forebay_server.service.errors import UnknownModelError
+from forebay_server.service.models.config import describe
+from forebay_server.service.models.files import model_file, serving_versions
+from forebay_server.service.models.opening import VersionContext, open_version
+from forebay_server.service.models.repository import ModelEntry, Repository, RepositoryError, readable
+from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.observe.metrics import VersionReport
 
 log = structlog.get_logger(__name__)
 
-# Beside the package `service`, in the tree as in an installation; importing `models` would find a user's own folder of
-# that name first when it lies in the working directory.
-BUNDLED_REPOSITORY = Path(service.__file__).parent.parent / "models"
+# The last path is the one that has the models, whether the tree has links or not (ADR 0100).
+BUNDLED_REPOSITORY = Path(forebay_server.__path__[-1], "models").resolve()
 
 
 @dataclass(frozen=True, slots=True)

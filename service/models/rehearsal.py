@@ -29,11 +29,12 @@ from typing import IO, Any
 import psutil
 import structlog
 
-from engines.errors import DeviceMemoryError
+import forebay_server
 from forebay.wire.model_config_pb2 import ModelConfig
-from service.models.attempts import Attempt
-from service.models.memory import MIB, MemoryAccount
-from service.models.repository import ModelEntry, RepositoryError
+from forebay_server.engines.errors import DeviceMemoryError
+from forebay_server.service.models.attempts import Attempt
+from forebay_server.service.models.memory import MIB, MemoryAccount
+from forebay_server.service.models.repository import ModelEntry, RepositoryError
 
 log = structlog.get_logger(__name__)
 
@@ -123,7 +124,7 @@ class Rehearsal:
 
     def _start(self, given: IO[bytes], answered: IO[bytes], words: IO[bytes]) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(
-            (sys.executable, "-P", "-m", "service.models.rehearsed"),
+            (sys.executable, "-P", "-m", "forebay_server.service.models.rehearsed"),
             stdin=given,
             stdout=answered,
             stderr=words,
@@ -153,8 +154,8 @@ def _environment(environment: Mapping[str, str]) -> dict[str, str]:
     found = {
         key: value for key, value in environment.items() if key in _PASSED_ON or key.startswith(_PASSED_ON_PREFIXES)
     }
-    # With -P: the process runs this code, not a folder called `service` that lies about.
-    paths = [str(Path(__file__).parent.parent.parent), *filter(None, [found.get("PYTHONPATH")])]
+    # With -P: the process runs this code, not a folder of that name that lies about.
+    paths = [str(Path(forebay_server.__file__).parent.parent), *filter(None, [found.get("PYTHONPATH")])]
     return {**found, "PYTHONPATH": os.pathsep.join(paths)}
 
 

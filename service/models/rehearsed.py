@@ -21,18 +21,18 @@ from typing import Any
 
 import psutil
 
-from engines import import_engine
-from engines.errors import EngineError
 from forebay.wire.model_config_pb2 import ModelConfig
-from service.clock import MonotonicClock
-from service.models.config import describe
-from service.models.files import model_file, serving_versions
-from service.models.memory import MemoryAccount
-from service.models.opening import VersionContext, open_version
-from service.models.repository import Repository, RepositoryError
-from service.pipeline.arena import Permits
-from service.request import Completion
-from service.worker_pool import WorkerPool
+from forebay_server.engines import import_engine
+from forebay_server.engines.errors import EngineError
+from forebay_server.service.clock import MonotonicClock
+from forebay_server.service.models.config import describe
+from forebay_server.service.models.files import model_file, serving_versions
+from forebay_server.service.models.memory import MemoryAccount
+from forebay_server.service.models.opening import VersionContext, open_version
+from forebay_server.service.models.repository import Repository, RepositoryError
+from forebay_server.service.pipeline.arena import Permits
+from forebay_server.service.request import Completion
+from forebay_server.service.worker_pool import WorkerPool
 
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 NICENESS = 5  # what serves goes first

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from service.models.hard_links import foreign_link
+from forebay_server.service.models.hard_links import foreign_link
 
 CONFIG_NAME = "config.pbtxt"
 MAX_VERSION = 2**63 - 1

@@ -14,9 +14,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from forebay.wire.model_config_pb2 import ModelConfig
-from service.models.config import describe
-from service.models.config_text import ConfigError
-from service.models.repository import MAX_SHOWN, MODEL_NAME, ModelEntry, Repository, RepositoryError, check_part
+from forebay_server.service.models.config import describe
+from forebay_server.service.models.config_text import ConfigError
+from forebay_server.service.models.repository import (
+    MAX_SHOWN,
+    MODEL_NAME,
+    ModelEntry,
+    Repository,
+    RepositoryError,
+    check_part,
+)
 
 BACKENDS = ("onnxruntime", "simulated")
 MOST_PARTS = (

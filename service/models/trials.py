@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import ExecutionError
-from service.batching.calibrate import obtain_table, table_path
-from service.batching.cost_table import CostIdentity, CostTable, StageTimes
-from service.clock import Clock
-from service.errors import ServiceError
-from service.models.config_text import ConfigError
-from service.models.warmup_samples import WarmupSample
-from service.pipeline.arena import FrameArena, FrameLease, Permits
-from service.pipeline.pipeline import Pipeline
-from service.pipeline.slots import PAGE_BYTES
-from service.pipeline.unbound import UnboundFrames
-from service.request import Batch, Delivery, FrameBuffer, Request, StreamKey
-from service.results.wants import Wants
+from forebay_server.engines.errors import ExecutionError
+from forebay_server.service.batching.calibrate import obtain_table, table_path
+from forebay_server.service.batching.cost_table import CostIdentity, CostTable, StageTimes
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import ServiceError
+from forebay_server.service.models.config_text import ConfigError
+from forebay_server.service.models.warmup_samples import WarmupSample
+from forebay_server.service.pipeline.arena import FrameArena, FrameLease, Permits
+from forebay_server.service.pipeline.pipeline import Pipeline
+from forebay_server.service.pipeline.slots import PAGE_BYTES
+from forebay_server.service.pipeline.unbound import UnboundFrames
+from forebay_server.service.request import Batch, Delivery, FrameBuffer, Request, StreamKey
+from forebay_server.service.results.wants import Wants
 
 _AS_MUCH_AS_IT_IS = 1 << 62  # samples are bounded where they are read
 _NOTHING_WANTED = Wants(options=None, tensor_indices=())

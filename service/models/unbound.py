@@ -7,15 +7,15 @@ refused because of it unless the drift says so too. A model that refuses the sma
 import numpy as np
 import structlog
 
-from engines.engine import EngineSpecs, TensorSpec
-from engines.errors import EngineError
-from service.batching.cost_model import CostTable, StageTimes
-from service.batching.cost_table import CostTableError
-from service.clock import Clock
-from service.models.trials import run_trial
-from service.pipeline.arena import Permits
-from service.pipeline.pipeline import Pipeline
-from service.pipeline.unbound import Inputs, UnboundFrames
+from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.engines.errors import EngineError
+from forebay_server.service.batching.cost_model import CostTable, StageTimes
+from forebay_server.service.batching.cost_table import CostTableError
+from forebay_server.service.clock import Clock
+from forebay_server.service.models.trials import run_trial
+from forebay_server.service.pipeline.arena import Permits
+from forebay_server.service.pipeline.pipeline import Pipeline
+from forebay_server.service.pipeline.unbound import Inputs, UnboundFrames
 
 log = structlog.get_logger(__name__)
 

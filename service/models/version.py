@@ -7,19 +7,19 @@ cycle. Built by `service.models.opening`.
 import threading
 from collections.abc import Callable, Sequence
 
-from engines.device import Device
-from engines.engine import EngineSpecs
-from service.batching.delivery_time import DeliveryTime
-from service.batching.former import BatchFormer
-from service.clock import Clock
-from service.errors import InvariantError
-from service.models.description import ModelDescription
-from service.observe.journal import RequestJournal
-from service.observe.statistics import VersionStatistics
-from service.pipeline.arena import FrameArena
-from service.pipeline.pipeline import Pipeline
-from service.pipeline.unbound import UnboundFrames
-from service.request import Feasibility, Request
+from forebay_server.engines.device import Device
+from forebay_server.engines.engine import EngineSpecs
+from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.former import BatchFormer
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import InvariantError
+from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.observe.journal import RequestJournal
+from forebay_server.service.observe.statistics import VersionStatistics
+from forebay_server.service.pipeline.arena import FrameArena
+from forebay_server.service.pipeline.pipeline import Pipeline
+from forebay_server.service.pipeline.unbound import UnboundFrames
+from forebay_server.service.request import Feasibility, Request
 
 
 class ModelVersion:

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.datatypes import BF16, DTYPE_BY_NAME, NAME_BY_DTYPE
-from engines.engine import EngineSpecs, TensorSpec
 from forebay.wire.model_config_pb2 import DataType, ModelConfig, ModelWarmup
-from service.models.config_text import ConfigError
-from service.models.repository import ModelEntry
+from forebay_server.engines.datatypes import BF16, DTYPE_BY_NAME, NAME_BY_DTYPE
+from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.service.models.config_text import ConfigError
+from forebay_server.service.models.repository import ModelEntry
 
 FOLDER = "warmup"
 MAX_COUNT = 10_000  # runs of one sample: more is a mistake, and a version that never gets ready

@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl
 
 import structlog
 
-from service.settings import is_loopback
+from forebay_server.service.settings import is_loopback
 
 log = structlog.get_logger(__name__)
 

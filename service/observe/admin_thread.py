@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from service.observe.admin import AdminServer, Handler
+from forebay_server.service.observe.admin import AdminServer, Handler
 
 log = structlog.get_logger(__name__)
 

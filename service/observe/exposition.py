@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from engines.device import DeviceMemory
-from service.observe.frames import OUTCOMES, STAGES
-from service.observe.gauges import Gauges, ServerGauges, VersionGauges
-from service.observe.histograms import BOUNDS_S, HistogramSnapshot
-from service.observe.observer import ModelState, Observer
-from service.observe.recent import SlowestStreams, StreamReport, stream_reports
-from service.observe.spans import Tracing
+from forebay_server.engines.device import DeviceMemory
+from forebay_server.service.observe.frames import OUTCOMES, STAGES
+from forebay_server.service.observe.gauges import Gauges, ServerGauges, VersionGauges
+from forebay_server.service.observe.histograms import BOUNDS_S, HistogramSnapshot
+from forebay_server.service.observe.observer import ModelState, Observer
+from forebay_server.service.observe.recent import SlowestStreams, StreamReport, stream_reports
+from forebay_server.service.observe.spans import Tracing
 
 TOP_STREAMS = 20
 MAX_NAME = 64

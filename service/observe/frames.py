@@ -10,8 +10,8 @@ from operator import attrgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import Outcome
-from service.observe.journal import FrameEvent
+from forebay_server.service.errors import Outcome
+from forebay_server.service.observe.journal import FrameEvent
 
 STAGES = ("receive", "decode", "queue", "h2d", "execute", "d2h", "deliver", "total")
 OUTCOMES = tuple(Outcome)

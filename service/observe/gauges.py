@@ -10,9 +10,9 @@ from typing import Protocol
 
 import psutil
 
-from engines.device import DeviceMemory
-from engines.errors import EngineError
-from service.standard_error import STANDARD_ERROR
+from forebay_server.engines.device import DeviceMemory
+from forebay_server.engines.errors import EngineError
+from forebay_server.service.standard_error import STANDARD_ERROR
 
 
 class FormerNumbers(Protocol):

@@ -19,11 +19,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from service.clock import Clock
-from service.errors import Outcome
-from service.observe.pictures import PictureSlot
-from service.observe.statistics import outcome_of
-from service.request import Completion, Timeline
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import Outcome
+from forebay_server.service.observe.pictures import PictureSlot
+from forebay_server.service.observe.statistics import outcome_of
+from forebay_server.service.request import Completion, Timeline
 
 MAX_FRAMES = 65_536  # a second at 65,000 frames; 12 MB if it were ever full
 MAX_BATCHES = 16_384

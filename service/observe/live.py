@@ -8,13 +8,13 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from service.clock import Clock
-from service.observe.frames import OK, OUTCOME, PLACE, STAGES, Rows, durations_us
-from service.observe.gauges import Gauges, VersionGauges
-from service.observe.histograms import grouped_quantiles
-from service.observe.observer import ModelState, Observer, Sample
-from service.observe.recent import StreamReport, recent_rows, stream_reports
-from service.observe.timeline import strip
+from forebay_server.service.clock import Clock
+from forebay_server.service.observe.frames import OK, OUTCOME, PLACE, STAGES, Rows, durations_us
+from forebay_server.service.observe.gauges import Gauges, VersionGauges
+from forebay_server.service.observe.histograms import grouped_quantiles
+from forebay_server.service.observe.observer import ModelState, Observer, Sample
+from forebay_server.service.observe.recent import StreamReport, recent_rows, stream_reports
+from forebay_server.service.observe.timeline import strip
 
 MAX_STREAMS = 100  # rows of the table; the slowest ones if there are more
 MAX_NAME = 80

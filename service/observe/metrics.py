@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from service.observe.exposition import escape
-from service.observe.statistics import REASONS, Counts
+from forebay_server.service.observe.exposition import escape
+from forebay_server.service.observe.statistics import REASONS, Counts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.clock import Clock
-from service.errors import Outcome
-from service.observe.frames import (
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import Outcome
+from forebay_server.service.observe.frames import (
     BUILT,
     DEADLINE,
     OK,
@@ -25,10 +25,10 @@ from service.observe.frames import (
     durations_us,
     read_events,
 )
-from service.observe.histograms import Histograms, quantiles
-from service.observe.journal import BatchEvent, Journal, StreamRecord
-from service.observe.spans import Tracing
-from service.observe.streams import StreamTable
+from forebay_server.service.observe.histograms import Histograms, quantiles
+from forebay_server.service.observe.journal import BatchEvent, Journal, StreamRecord
+from forebay_server.service.observe.spans import Tracing
+from forebay_server.service.observe.streams import StreamTable
 
 RING_FRAMES = 32_768  # 3 MB; 5 s at 6500 frames per second
 RING_BATCHES = 8_192

@@ -21,10 +21,10 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from service.clock import Clock
-from service.observe.journal import TraceContext
-from service.observe.spans import Span
-from service.version import VERSION
+from forebay_server.service.clock import Clock
+from forebay_server.service.observe.journal import TraceContext
+from forebay_server.service.observe.spans import Span
+from forebay_server.service.version import VERSION
 
 log = structlog.get_logger(__name__)
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from service.clock import Clock
+from forebay_server.service.clock import Clock
 
 INTERVAL_NS = 1_000_000_000
 LOOKING_NS = 5_000_000_000  # after the last question somebody still looks

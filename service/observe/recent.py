@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.observe.frames import BUILT, OK, OUTCOME, OUTCOMES, PLACE, RECEIVED, Rows
-from service.observe.histograms import grouped_quantiles
-from service.observe.journal import StreamRecord
-from service.observe.observer import Observer
+from forebay_server.service.observe.frames import BUILT, OK, OUTCOME, OUTCOMES, PLACE, RECEIVED, Rows
+from forebay_server.service.observe.histograms import grouped_quantiles
+from forebay_server.service.observe.journal import StreamRecord
+from forebay_server.service.observe.observer import Observer
 
 WINDOW_S = 10.0
 LEAST_S = 1.0  # the rate of a stream that has just opened is over this

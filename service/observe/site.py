@@ -7,18 +7,18 @@ exists only if the settings allow it, and answers for streams whose clients allo
 from collections.abc import Callable, Iterable
 from importlib import resources
 
-from service.clock import Clock
-from service.observe.admin import Answer, Download, Events, Handler, Page, Query
-from service.observe.exposition import render
-from service.observe.gauges import Gauges
-from service.observe.journal import Journal
-from service.observe.live import Feed, LiveState
-from service.observe.metrics import CONTENT_TYPE, VersionReport
-from service.observe.metrics import render as render_triton
-from service.observe.observer import Observer
-from service.observe.pictures import MAX_LOOKED_AT, MakeJpeg, Pictures, TooManyLooksError
-from service.observe.spans import Tracing
-from service.observe.timeline import MAX_SECONDS, trace_chunks
+from forebay_server.service.clock import Clock
+from forebay_server.service.observe.admin import Answer, Download, Events, Handler, Page, Query
+from forebay_server.service.observe.exposition import render
+from forebay_server.service.observe.gauges import Gauges
+from forebay_server.service.observe.journal import Journal
+from forebay_server.service.observe.live import Feed, LiveState
+from forebay_server.service.observe.metrics import CONTENT_TYPE, VersionReport
+from forebay_server.service.observe.metrics import render as render_triton
+from forebay_server.service.observe.observer import Observer
+from forebay_server.service.observe.pictures import MAX_LOOKED_AT, MakeJpeg, Pictures, TooManyLooksError
+from forebay_server.service.observe.spans import Tracing
+from forebay_server.service.observe.timeline import MAX_SECONDS, trace_chunks
 
 MAX_WATCHERS = 16
 MAX_UID_DIGITS = 20
@@ -127,5 +127,7 @@ class Site:
 
 
 def _asset(name: str, content_type: str) -> Handler:
-    page = Page(200, resources.files("service.observe").joinpath("page", name).read_text("utf-8"), content_type)
+    page = Page(
+        200, resources.files("forebay_server.service.observe").joinpath("page", name).read_text("utf-8"), content_type
+    )
     return lambda _: page

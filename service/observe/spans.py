@@ -22,8 +22,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from service.errors import Outcome
-from service.observe.journal import BatchEvent, FrameEvent, TraceContext
+from forebay_server.service.errors import Outcome
+from forebay_server.service.observe.journal import BatchEvent, FrameEvent, TraceContext
 
 log = structlog.get_logger(__name__)
 

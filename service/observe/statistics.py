@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from service.clock import Clock
-from service.errors import Outcome
-from service.request import Completion, CompletionSink, Timeline
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import Outcome
+from forebay_server.service.request import Completion, CompletionSink, Timeline
 
 REASON_BY_OUTCOME = {
     Outcome.EXPIRED: "REJECTED",

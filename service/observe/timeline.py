@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterable, Iterator
 from itertools import islice, takewhile
 from typing import Any
 
-from service.observe.frames import (
+from forebay_server.service.observe.frames import (
     ADMITTED,
     BUILT,
     OUTCOME,
@@ -23,8 +23,8 @@ from service.observe.frames import (
     RECEIVED,
     UID,
 )
-from service.observe.journal import BatchEvent
-from service.observe.observer import Observer
+from forebay_server.service.observe.journal import BatchEvent
+from forebay_server.service.observe.observer import Observer
 
 MAX_SECONDS = 60.0
 MAX_TRACE_FRAMES = 20_000

@@ -2,9 +2,9 @@
 
 import random
 
-from engines.extras import install_hint
-from service.clock import Clock
-from service.observe.spans import Tracing
+from forebay_server.engines.extras import install_hint
+from forebay_server.service.clock import Clock
+from forebay_server.service.observe.spans import Tracing
 
 
 class TracingError(Exception):
@@ -20,7 +20,7 @@ def open_tracing(every_frames: int, clock: Clock) -> Tracing | None:
     if not every_frames:
         return None
     try:
-        from service.observe.otlp import open_sink
+        from forebay_server.service.observe.otlp import open_sink
     except ModuleNotFoundError as error:
         raise TracingError(
             f"trace_every_frames needs OpenTelemetry, which is not installed: {install_hint('otel')}"

@@ -9,11 +9,11 @@ import itertools
 from collections import deque
 from contextlib import ExitStack
 
-from engines.device import Device, HostBuffer
-from engines.engine import TensorSpec
-from service.errors import OverloadedError
-from service.pipeline.tall_frames import DEFAULT_LIMIT_BYTES, TallBuffer, TallFrames
-from service.request import FrameBuffer
+from forebay_server.engines.device import Device, HostBuffer
+from forebay_server.engines.engine import TensorSpec
+from forebay_server.service.errors import OverloadedError
+from forebay_server.service.pipeline.tall_frames import DEFAULT_LIMIT_BYTES, TallBuffer, TallFrames
+from forebay_server.service.request import FrameBuffer
 
 INPUT_ALIGNMENT_BYTES = 64  # a cache line, and enough for every vector load
 

@@ -4,14 +4,14 @@ It waits on the host first for `executed`, so that the former learns at once whe
 return to the arena, and then for `downloaded`.
 """
 
-from engines.device import Event
-from engines.engine import TensorSpec
-from service.errors import BatchFailedError, DeviceLostError
-from service.observe.journal import BatchEvent, Journal
-from service.pipeline.delivery import Delivery
-from service.pipeline.slots import Slot, SlotPool, SlotState
-from service.pipeline.stage import Stage, StageContext
-from service.request import Batch, LaneListener, Request
+from forebay_server.engines.device import Event
+from forebay_server.engines.engine import TensorSpec
+from forebay_server.service.errors import BatchFailedError, DeviceLostError
+from forebay_server.service.observe.journal import BatchEvent, Journal
+from forebay_server.service.pipeline.delivery import Delivery
+from forebay_server.service.pipeline.slots import Slot, SlotPool, SlotState
+from forebay_server.service.pipeline.stage import Stage, StageContext
+from forebay_server.service.request import Batch, LaneListener, Request
 
 
 class D2hStage(Stage):

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from engines.engine import TensorSpec
-from service.pipeline.slots import Slot
-from service.request import Batch, Completion, OutputArrays
+from forebay_server.engines.engine import TensorSpec
+from forebay_server.service.pipeline.slots import Slot
+from forebay_server.service.request import Batch, Completion, OutputArrays
 
 
 class Delivery:

@@ -7,12 +7,12 @@ passed on without being executed.
 from abc import abstractmethod
 from collections.abc import Callable
 
-from engines.device import DeviceStream, Event
-from engines.engine import Engine, EngineSpecs
-from service.pipeline.slots import Slot, SlotState
-from service.pipeline.stage import Stage, StageContext
-from service.pipeline.turns import Turn
-from service.request import Batch
+from forebay_server.engines.device import DeviceStream, Event
+from forebay_server.engines.engine import Engine, EngineSpecs
+from forebay_server.service.pipeline.slots import Slot, SlotState
+from forebay_server.service.pipeline.stage import Stage, StageContext
+from forebay_server.service.pipeline.turns import Turn
+from forebay_server.service.request import Batch
 
 BeforeExecution = Callable[[EngineSpecs, Batch, Slot, DeviceStream], None]
 """Called when a batch's inputs are uploaded and its execution is not enqueued. Thread: whoever executes the batch. For

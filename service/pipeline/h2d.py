@@ -1,9 +1,9 @@
 """Stage 1: bring the inputs of a batch to the device. Never blocks on the device."""
 
-from engines.engine import TensorSpec
-from service.pipeline.slots import Slot, SlotState
-from service.pipeline.stage import Stage, StageContext
-from service.request import Batch
+from forebay_server.engines.engine import TensorSpec
+from forebay_server.service.pipeline.slots import Slot, SlotState
+from forebay_server.service.pipeline.stage import Stage, StageContext
+from forebay_server.service.request import Batch
 
 
 class H2dStage(Stage):

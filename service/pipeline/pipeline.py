@@ -7,21 +7,21 @@ a batch on never blocks. `close` drains left to right, joins, and frees.
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from engines.device import Device, DeviceStream, StreamPriority
-from engines.engine import Engine, UnboundEngine
-from service.channel import Channel
-from service.clock import Clock
-from service.errors import InvariantError
-from service.observe.journal import Journal
-from service.pipeline.d2h import D2hStage
-from service.pipeline.delivery import Delivery
-from service.pipeline.execute import BeforeExecution, ExecuteStage
-from service.pipeline.h2d import H2dStage
-from service.pipeline.slots import Slot, SlotPool
-from service.pipeline.stage import OnFatal, Stage, StageContext
-from service.pipeline.turns import ModelPriority, Turn
-from service.pipeline.unbound import UnboundDelivery, UnboundExecute, UnboundH2d
-from service.request import Batch, Completion, LaneListener
+from forebay_server.engines.device import Device, DeviceStream, StreamPriority
+from forebay_server.engines.engine import Engine, UnboundEngine
+from forebay_server.service.channel import Channel
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import InvariantError
+from forebay_server.service.observe.journal import Journal
+from forebay_server.service.pipeline.d2h import D2hStage
+from forebay_server.service.pipeline.delivery import Delivery
+from forebay_server.service.pipeline.execute import BeforeExecution, ExecuteStage
+from forebay_server.service.pipeline.h2d import H2dStage
+from forebay_server.service.pipeline.slots import Slot, SlotPool
+from forebay_server.service.pipeline.stage import OnFatal, Stage, StageContext
+from forebay_server.service.pipeline.turns import ModelPriority, Turn
+from forebay_server.service.pipeline.unbound import UnboundDelivery, UnboundExecute, UnboundH2d
+from forebay_server.service.request import Batch, Completion, LaneListener
 
 SLOT_COUNT = 4  # the largest DEPTH (3), and one that is being filled: docs/batching.md
 UNBOUND_LIMIT_BYTES = 256 << 20

@@ -23,9 +23,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from engines.device import Device, DeviceBuffer, Event, HostBuffer
-from engines.engine import EngineSpecs, SlotBuffers
-from service.errors import InvariantError
+from forebay_server.engines.device import Device, DeviceBuffer, Event, HostBuffer
+from forebay_server.engines.engine import EngineSpecs, SlotBuffers
+from forebay_server.service.errors import InvariantError
 
 
 class SlotState(enum.Enum):

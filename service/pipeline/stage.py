@@ -13,15 +13,15 @@ from dataclasses import dataclass
 
 import structlog
 
-from engines.device import Device, DeviceStream, Event
-from engines.errors import DeviceLostError as EngineDeviceLostError
-from engines.errors import EngineError, ExecutionError
-from engines.ranges import open_ranges
-from service.channel import Channel, ChannelClosedError
-from service.clock import Clock
-from service.errors import BatchFailedError, DeviceLostError, InvariantError, ServiceError, internal
-from service.pipeline.slots import Slot, SlotState
-from service.request import Batch
+from forebay_server.engines.device import Device, DeviceStream, Event
+from forebay_server.engines.errors import DeviceLostError as EngineDeviceLostError
+from forebay_server.engines.errors import EngineError, ExecutionError
+from forebay_server.engines.ranges import open_ranges
+from forebay_server.service.channel import Channel, ChannelClosedError
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import BatchFailedError, DeviceLostError, InvariantError, ServiceError, internal
+from forebay_server.service.pipeline.slots import Slot, SlotState
+from forebay_server.service.request import Batch
 
 OnFatal = Callable[[BaseException], None]
 log = structlog.get_logger(__name__)

@@ -12,10 +12,10 @@ Thread: any; a lock guards the books, and allocation happens under it.
 import threading
 from dataclasses import dataclass
 
-from engines.device import Device, HostBuffer
-from engines.engine import TensorSpec
-from engines.errors import DeviceMemoryError
-from service.errors import InvalidRequestError, OverloadedError
+from forebay_server.engines.device import Device, HostBuffer
+from forebay_server.engines.engine import TensorSpec
+from forebay_server.engines.errors import DeviceMemoryError
+from forebay_server.service.errors import InvalidRequestError, OverloadedError
 
 DEFAULT_LIMIT_BYTES = 256 << 20
 

@@ -23,10 +23,10 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from engines.device import StreamPriority
-from service.claim import Claim
-from service.clock import Clock
-from service.errors import InvariantError
+from forebay_server.engines.device import StreamPriority
+from forebay_server.service.claim import Claim
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import InvariantError
 
 MAX_WAIT_NS = 100_000_000
 """After so long a lane goes ahead once: the least latency budget that a stream has by default."""

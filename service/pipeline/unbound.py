@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.device import HostBuffer
-from engines.engine import EngineSpecs, UnboundEngine
-from engines.errors import ExecutionError
-from service.errors import InvalidRequestError, InvariantError, OverloadedError
-from service.pipeline.arena import Permits
-from service.pipeline.delivery import Delivery
-from service.pipeline.execute import BeforeExecution, ExecutingStage
-from service.pipeline.slots import Slot, SlotState
-from service.pipeline.stage import Stage, StageContext
-from service.pipeline.turns import Turn
-from service.request import Batch, Completion
+from forebay_server.engines.device import HostBuffer
+from forebay_server.engines.engine import EngineSpecs, UnboundEngine
+from forebay_server.engines.errors import ExecutionError
+from forebay_server.service.errors import InvalidRequestError, InvariantError, OverloadedError
+from forebay_server.service.pipeline.arena import Permits
+from forebay_server.service.pipeline.delivery import Delivery
+from forebay_server.service.pipeline.execute import BeforeExecution, ExecutingStage
+from forebay_server.service.pipeline.slots import Slot, SlotState
+from forebay_server.service.pipeline.stage import Stage, StageContext
+from forebay_server.service.pipeline.turns import Turn
+from forebay_server.service.request import Batch, Completion
 
 Arrays = tuple[NDArray[Any], ...]
 Inputs = tuple[NDArray[Any] | None, ...]

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import CorruptResultError
-from service.request import OutputArrays
+from forebay_server.service.errors import CorruptResultError
+from forebay_server.service.request import OutputArrays
 
 
 def frame_row(outputs: OutputArrays, index: int, ndim: int, what: str) -> NDArray[Any]:

@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import CorruptResultError
-from service.models.description import DetectionTask
-from service.request import OutputArrays
-from service.results.arrays import check_finite, frame_row, label_of
-from service.results.options import ResultOptions
+from forebay_server.service.errors import CorruptResultError
+from forebay_server.service.models.description import DetectionTask
+from forebay_server.service.request import OutputArrays
+from forebay_server.service.results.arrays import check_finite, frame_row, label_of
+from forebay_server.service.results.options import ResultOptions
 
 MAX_CANDIDATES = 1000  # a picture holds far fewer objects; the lowest scores are left out beyond it
 FAR = 1000.0  # frames; OpenCV keeps classes apart by moving them by the largest coordinate, which costs precision

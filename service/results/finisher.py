@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import structlog
 
-from service.errors import CorruptResultError, ServiceError
-from service.models.description import Task
-from service.request import Completion, CompletionSink
-from service.results.result import make_result
-from service.results.wants import Wants
-from service.worker_pool import WorkerPool
+from forebay_server.service.errors import CorruptResultError, ServiceError
+from forebay_server.service.models.description import Task
+from forebay_server.service.request import Completion, CompletionSink
+from forebay_server.service.results.result import make_result
+from forebay_server.service.results.wants import Wants
+from forebay_server.service.worker_pool import WorkerPool
 
 log = structlog.get_logger(__name__)
 

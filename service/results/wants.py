@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from service.results.options import ResultOptions
+from forebay_server.service.results.options import ResultOptions
 
 
 @dataclass(frozen=True, slots=True)

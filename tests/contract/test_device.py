@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from engines import open_device
-from engines.clock import MonotonicClock
-from engines.device_simulated import SimulatedDevice
-from engines.errors import BackendUnavailableError, MisuseError
+from forebay_server.engines import open_device
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device_simulated import SimulatedDevice
+from forebay_server.engines.errors import BackendUnavailableError, MisuseError
 from tests.support.rig import rig_of
 
 DEVICE_KINDS = ["cpu", "simulated", pytest.param("cuda", marks=pytest.mark.gpu)]

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
-from engines import open_device
-from engines.clock import MonotonicClock
-from engines.engine import Engine
-from engines.errors import BackendUnavailableError, MisuseError, ModelFileError
+from forebay_server.engines import open_device
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.engine import Engine
+from forebay_server.engines.errors import BackendUnavailableError, MisuseError, ModelFileError
 from tests.support import models, passing_models
 from tests.support.dirt import PATTERNS
 from tests.support.rig import BoundSlot, Rig, random_rows, rig_of

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from engines import open_device
-from engines.clock import MonotonicClock
-from engines.errors import BackendUnavailableError
+from forebay_server.engines import open_device
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.errors import BackendUnavailableError
 from tests.support.rig import rig_of
 
 HERE = Path(__file__).parent

@@ -100,8 +100,8 @@ def _describe_machine() -> None:
             parts.append(f"{package} -")
     _say(", ".join(parts))
     if util.find_spec("cuda") is not None:
-        from engines.cuda.calls import list_gpus
-        from engines.errors import BackendUnavailableError
+        from forebay_server.engines.cuda.calls import list_gpus
+        from forebay_server.engines.errors import BackendUnavailableError
 
         try:
             for gpu in list_gpus():

@@ -8,8 +8,8 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 
-from engines.clock import MonotonicClock
-from service.tuning import SWITCH_INTERVAL_S
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.service.tuning import SWITCH_INTERVAL_S
 from tests.gpu.workload import open_workload, torch
 from tests.support.rig import BoundSlot
 

@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from engines.build.runner import ModelRunner
-from engines.clock import MonotonicClock
+from forebay_server.engines.build.runner import ModelRunner
+from forebay_server.engines.clock import MonotonicClock
 from tests.gpu.workload import open_workload, pictures, write
 from tests.support.rig import BoundSlot
 
@@ -71,7 +71,7 @@ def test_a_model_loads_and_captures_while_another_serves(rig, tmp_path, measured
 
 
 def test_stages_are_timed_and_a_trace_is_written(tmp_path, measured):
-    from engines.pytorch.profiling import write_trace
+    from forebay_server.engines.pytorch.profiling import write_trace
 
     values = pictures(8)
     with ModelRunner(write(tmp_path, width=32), "cuda") as runner:

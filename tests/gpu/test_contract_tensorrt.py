@@ -2,10 +2,10 @@
 
 import pytest
 
-from engines.build.plans import BuildSettings, build_plan
-from engines.build.precision import to_fp16
-from engines.errors import BackendUnavailableError, ModelFileError
-from engines.trt import library
+from forebay_server.engines.build.plans import BuildSettings, build_plan
+from forebay_server.engines.build.precision import to_fp16
+from forebay_server.engines.errors import BackendUnavailableError, ModelFileError
+from forebay_server.engines.trt import library
 from tests.contract.test_engine import *  # noqa: F403 - the contract suite, on the cases below
 from tests.contract.test_engine import EngineCase, warmed_up_slot
 from tests.support import models

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engines.errors import ModelFileError
+from forebay_server.engines.errors import ModelFileError
 from tests.contract.test_engine import *  # noqa: F403 - the contract suite, on the cases below
 from tests.contract.test_engine import warmed_up_slot
 from tests.support.rig import BoundSlot

@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 
-from engines import open_foreign_memory
-from engines.errors import MisuseError
+from forebay_server.engines import open_foreign_memory
+from forebay_server.engines.errors import MisuseError
 
 NBYTES = 4096
 COMMON = """

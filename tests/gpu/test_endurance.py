@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engines.errors import DeviceMemoryError
+from forebay_server.engines.errors import DeviceMemoryError
 from tests.gpu.workload import open_workload, pictures
 from tests.support.rig import BoundSlot
 
@@ -64,9 +64,9 @@ def test_a_full_gpu_is_refused_with_advice_and_stays_usable(rig, measured):
 STICKY = """
     import sys
     import torch
-    from engines import open_device, open_engine
-    from engines.clock import MonotonicClock
-    from engines.errors import DeviceLostError
+    from forebay_server.engines import open_device, open_engine
+    from forebay_server.engines.clock import MonotonicClock
+    from forebay_server.engines.errors import DeviceLostError
 
     device = open_device("cuda", clock=MonotonicClock())
     host, memory = device.alloc_host(64), device.alloc_device(64)

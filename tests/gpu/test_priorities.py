@@ -1,10 +1,10 @@
 """Device streams have the priorities that models ask for, as far as this GPU tells them apart."""
 
-from engines.device import StreamPriority
+from forebay_server.engines.device import StreamPriority
 
 
 def test_streams_have_the_priorities_they_were_made_with(rig, measured):
-    from engines.cuda.calls import check, runtime
+    from forebay_server.engines.cuda.calls import check, runtime
 
     streams = {priority: rig.keep(rig.device.create_stream("s", priority=priority)) for priority in StreamPriority}
     numbers = {

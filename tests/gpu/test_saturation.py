@@ -8,15 +8,15 @@ import threading
 
 import pytest
 
-from engines.clock import MonotonicClock
+from forebay_server.engines.clock import MonotonicClock
 from tests.gpu.workload import PICTURE, open_workload, pictures
 from tests.support.rig import BoundSlot, rig_of
 
-pytest.importorskip("structlog", reason="structlog, which service.pipeline needs, is not installed")
+pytest.importorskip("structlog", reason="structlog, which forebay_server.service.pipeline needs, is not installed")
 
-from engines import open_device
-from service.pipeline.pipeline import Pipeline
-from service.request import Batch, Delivery, Request, StreamKey
+from forebay_server.engines import open_device
+from forebay_server.service.pipeline.pipeline import Pipeline
+from forebay_server.service.request import Batch, Delivery, Request, StreamKey
 
 CLOCK = MonotonicClock()
 BATCHES = 600

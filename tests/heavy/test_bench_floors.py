@@ -2,8 +2,8 @@
 
 import pytest
 
-from bench.identity import BARE, FLOORS, offer
-from bench.server_process import bare_server
+from forebay_server.bench.identity import BARE, FLOORS, offer
+from forebay_server.bench.server_process import bare_server
 
 
 @pytest.mark.parametrize("command", [BARE, *FLOORS.values()], ids=" ".join)

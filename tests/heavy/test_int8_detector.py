@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from service.cli.engine import engine_app
+from forebay_server.service.cli.engine import engine_app
 
 MODELS = Path(__file__).parents[2] / "models"
 DETECTOR, CLIP = MODELS / "detector" / "1" / "model.onnx", MODELS / "pedestrians.mp4"

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bench.batching_metrics import evaluate
-from bench.batching_workloads import GPU, SECOND_NS, poisson
-from bench.virtual_time import VirtualTime
-from service.batching.settings import BatchingSettings
+from forebay_server.bench.batching_metrics import evaluate
+from forebay_server.bench.batching_workloads import GPU, SECOND_NS, poisson
+from forebay_server.bench.virtual_time import VirtualTime
+from forebay_server.service.batching.settings import BatchingSettings
 
 
 @pytest.mark.parametrize("load", [1.2, 1.5])

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from bench import report, saturation
-from bench.__main__ import BENCHMARKS
+from forebay_server.bench import report, saturation
+from forebay_server.bench.__main__ import BENCHMARKS
 
 BUDGETS = {
     "CPU per frame": r"identity, 150 KB, tcp: server CPU per frame, 32 in flight \|.*<= 0\.19 ms",

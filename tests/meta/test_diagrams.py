@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.pipeline.slots import TRANSITIONS
+from forebay_server.service.pipeline.slots import TRANSITIONS
 from tests.support.repository import ROOT, tracked_files
 from tools.diagrams import FRAGMENTS, refresh
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.batching.settings import BatchingSettings, QueuePolicy
+from forebay_server.service.batching.settings import BatchingSettings, QueuePolicy
 from tests.support.repository import ROOT, tracked_files
 
 LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^()\s]+)(?: \"[^\"]*\")?\)")

@@ -34,7 +34,8 @@ def programs():
         path for path in tracked_files() if path.suffix == ".py" and '\nif __name__ == "__main__":' in path.read_text()
     ]
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
-    return sorted(name.removesuffix(".__main__") for name in names if name.partition(".")[0] in FOLDERS)
+    found = [name.removesuffix(".__main__") for name in names if name.partition(".")[0] in FOLDERS]
+    return sorted(f"forebay_server.{name}" if name.startswith("bench") else name for name in found)
 
 
 @pytest.fixture(scope="module")

@@ -18,29 +18,59 @@ from tests.support.repository import ROOT
 # contract id -> imports that it must refuse
 VIOLATIONS = {
     "service": [
-        ("service.errors", "service.frontend"),
-        ("service.pipeline.slots", "service.batching"),
-        ("service.batching", "service.pipeline.slots"),
-        ("service.pipeline.slots", "service.frontend"),
-        ("service.frontend", "service.server"),
+        ("forebay_server.service.errors", "forebay_server.service.frontend"),
+        ("forebay_server.service.pipeline.slots", "forebay_server.service.batching"),
+        ("forebay_server.service.batching", "forebay_server.service.pipeline.slots"),
+        ("forebay_server.service.pipeline.slots", "forebay_server.service.frontend"),
+        ("forebay_server.service.frontend", "forebay_server.service.server"),
     ],
-    "wire": [("forebay.wire.frames_pb2", "service.errors"), ("forebay.wire.frames_pb2", "forebay.client")],
-    "client": [("forebay.client", "service.errors"), ("forebay.client", "engines.clock"), ("forebay", "pydantic")],
-    "engines": [("engines.device", "service.request"), ("engines.clock", "forebay.wire.frames_pb2")],
-    "loadtest": [("loadtest.client", "service.errors"), ("loadtest.client", "forebay.client")],
+    "wire": [
+        ("forebay.wire.frames_pb2", "forebay_server.service.errors"),
+        ("forebay.wire.frames_pb2", "forebay.client"),
+    ],
+    "client": [
+        ("forebay.client", "forebay_server.service.errors"),
+        ("forebay.client", "forebay_server.engines.clock"),
+        ("forebay", "pydantic"),
+    ],
+    "engines": [
+        ("forebay_server.engines.device", "forebay_server.service.request"),
+        ("forebay_server.engines.clock", "forebay.wire.frames_pb2"),
+    ],
+    "loadtest": [
+        ("forebay_server.loadtest.client", "forebay_server.service.errors"),
+        ("forebay_server.loadtest.client", "forebay.client"),
+    ],
     "command-line": [
-        ("service.frontend", "loadtest"),
-        ("service.server", "bench"),
-        ("service.frontend", "forebay.client"),
+        ("forebay_server.service.frontend", "forebay_server.loadtest"),
+        ("forebay_server.service.server", "forebay_server.bench"),
+        ("forebay_server.service.frontend", "forebay.client"),
     ],
-    "concrete": [("service.models", "engines.engine_onnxruntime"), ("service.pipeline", "engines.device_cuda")],
-    "grpc": [("service.pipeline.slots", "grpc"), ("engines.device", "grpc"), ("service.cli", "grpc_health")],
-    "cuda": [("engines.device_host", "cuda"), ("service.pipeline.slots", "cuda")],
-    "tensorrt": [("engines.engine_onnxruntime", "tensorrt"), ("service.models", "tensorrt_rtx")],
-    "onnxruntime": [("service.models", "onnxruntime"), ("engines.device_host", "onnxruntime")],
-    "torch": [("service.results", "torch"), ("engines.engine_onnxruntime", "torch")],
-    "opentelemetry": [("service.observe.spans", "opentelemetry"), ("forebay.client", "opentelemetry")],
-    "cv2": [("service.pipeline.slots", "cv2"), ("forebay.client", "cv2"), ("service.batching", "simplejpeg")],
+    "concrete": [
+        ("forebay_server.service.models", "forebay_server.engines.engine_onnxruntime"),
+        ("forebay_server.service.pipeline", "forebay_server.engines.device_cuda"),
+    ],
+    "grpc": [
+        ("forebay_server.service.pipeline.slots", "grpc"),
+        ("forebay_server.engines.device", "grpc"),
+        ("forebay_server.service.cli", "grpc_health"),
+    ],
+    "cuda": [("forebay_server.engines.device_host", "cuda"), ("forebay_server.service.pipeline.slots", "cuda")],
+    "tensorrt": [
+        ("forebay_server.engines.engine_onnxruntime", "tensorrt"),
+        ("forebay_server.service.models", "tensorrt_rtx"),
+    ],
+    "onnxruntime": [
+        ("forebay_server.service.models", "onnxruntime"),
+        ("forebay_server.engines.device_host", "onnxruntime"),
+    ],
+    "torch": [("forebay_server.service.results", "torch"), ("forebay_server.engines.engine_onnxruntime", "torch")],
+    "opentelemetry": [("forebay_server.service.observe.spans", "opentelemetry"), ("forebay.client", "opentelemetry")],
+    "cv2": [
+        ("forebay_server.service.pipeline.slots", "cv2"),
+        ("forebay.client", "cv2"),
+        ("forebay_server.service.batching", "simplejpeg"),
+    ],
 }
 
 configure()

@@ -1,22 +1,102 @@
-"""The distribution, its packages and its locks fit together."""
+"""The distributions, their packages and their locks fit together, and a bare tree runs."""
 
+import ast
+import shutil
+import subprocess
+import sys
+import tomllib
 from importlib import metadata
 
 import pytest
 from packaging.utils import canonicalize_name
 
-from tests.support.repository import ROOT
+import forebay
+from tests.support.repository import ROOT, tracked_files
 from tools.lock import read_lock, read_requirements
 
+FOLDERS = ("service", "engines", "bench", "loadtest", "models")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CLIENT = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())["project"]
 
-@pytest.mark.parametrize("package", ["forebay", "service", "engines", "loadtest", "bench"])
-def test_generic_package_names_belong_to_this_distribution_alone(package):
-    assert set(metadata.packages_distributions()[package]) == {"forebay"}
+
+def test_an_environment_gets_two_names_of_ours():
+    owners = metadata.packages_distributions()
+    assert set(owners["forebay"]) == {"forebay-client"}
+    assert set(owners["forebay_server"]) == {"forebay"}
+    assert not {"forebay", "forebay-client"} & {owner for name in FOLDERS for owner in owners.get(name, ())}
+
+
+def test_the_links_lead_to_the_folders_beside_them():
+    links = {path.name: str(path.readlink()) for path in (ROOT / "forebay_server").iterdir() if path.is_symlink()}
+    assert links == {name: f"../{name}" for name in FOLDERS}
+
+
+def test_nothing_imports_our_folders_by_their_bare_names():
+    found = []
+    for path in tracked_files():
+        if path.suffix == ".py":
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                found += [f"{path.name}: {name}" for name in names if name.partition(".")[0] in FOLDERS]
+    assert found == []
+
+
+def test_the_server_needs_the_client_of_its_own_version():
+    assert f"forebay-client=={forebay.__version__}" in PROJECT["dependencies"]
+    assert {metadata.version(name) for name in ("forebay", "forebay-client")} == {forebay.__version__}
+
+
+def test_the_client_needs_three_libraries_and_no_newer_python():
+    assert {line.partition(">")[0] for line in CLIENT["dependencies"]} == {"grpcio", "protobuf", "numpy"}
+    assert CLIENT["requires-python"] == PROJECT["requires-python"]
 
 
 def test_command_is_the_products_name():
     (script,) = metadata.entry_points(group="console_scripts", name="forebay")
-    assert script.value == "service.cli:main"
+    assert script.value == "forebay_server.service.cli:main"
+
+
+def copy_of_the_tree(folder, *, links):
+    """What a machine has that was given the files and installed nothing."""
+    for name in ("forebay", *FOLDERS):
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    if links:
+        shutil.copytree(ROOT / "forebay_server", folder / "forebay_server", symlinks=True)
+    else:
+        (folder / "forebay_server").mkdir()
+        for path in (ROOT / "forebay_server").iterdir():
+            if path.suffix == ".py":
+                shutil.copy(path, folder / "forebay_server")
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["with-links", "without-links"])
+def test_a_bare_tree_runs_with_nothing_but_pythonpath(tmp_path, links):
+    tree, elsewhere = tmp_path / "tree", tmp_path / "elsewhere"
+    tree.mkdir()
+    elsewhere.mkdir()
+    copy_of_the_tree(tree, links=links)
+    # What makes the checkout importable in this environment must not help.
+    program = (
+        "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]; "
+        "import runpy; from pathlib import Path; import forebay, forebay_server.service.models.registry as registry; "
+        "assert Path(forebay.__file__).is_relative_to(sys.argv[1]), forebay.__file__; "
+        "assert Path(registry.__file__).is_relative_to(sys.argv[1]), registry.__file__; "
+        "assert (registry.BUNDLED_REPOSITORY / 'faces').is_dir(), registry.BUNDLED_REPOSITORY; "
+        "sys.argv = ['forebay', 'models', 'check', str(registry.BUNDLED_REPOSITORY)]; "
+        "runpy.run_module('forebay_server', run_name='__main__')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, tree],
+        cwd=elsewhere,
+        env={"PYTHONPATH": str(tree), "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "detector" in ended.stdout
 
 
 @pytest.mark.parametrize(("index", "lock"), [(0, "requirements.lock"), (1, "requirements-dev.lock")])

@@ -6,7 +6,9 @@ import sys
 
 from tests.support.repository import ROOT
 
-LOAD = "import engines.engine_onnxruntime as e, onnxruntime, sys; onnxruntime.InferenceSession(sys.argv[1])"
+LOAD = (
+    "import forebay_server.engines.engine_onnxruntime as e, onnxruntime, sys; onnxruntime.InferenceSession(sys.argv[1])"
+)
 
 
 def test_onnxruntime_writes_no_identifier_and_no_event_store(tmp_path):

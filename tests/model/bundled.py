@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 import onnxruntime
 
-from engines import open_device
-from engines.clock import MonotonicClock
-from service.models.completion import complete
-from service.models.config import describe
-from service.models.description import ModelDescription
-from service.models.files import model_file
-from service.models.repository import Repository
+from forebay_server.engines import open_device
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.service.models.completion import complete
+from forebay_server.service.models.config import describe
+from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.models.files import model_file
+from forebay_server.service.models.repository import Repository
 from tests.support.rig import rig_of
 
 MODELS = Path(__file__).resolve().parents[2] / "models"

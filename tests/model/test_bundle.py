@@ -5,8 +5,8 @@ import hashlib
 import onnx
 import pytest
 
-from service.models.config import describe
-from service.models.repository import Repository
+from forebay_server.service.models.config import describe
+from forebay_server.service.models.repository import Repository
 from tests.model.bundled import MODELS, open_model
 
 NAMES = ("detector", "faces")

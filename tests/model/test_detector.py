@@ -5,8 +5,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from service.results.options import ResultOptions
-from service.results.result import make_result
+from forebay_server.service.results.options import ResultOptions
+from forebay_server.service.results.result import make_result
 from tests.model.bundled import HERE, clip_frames, open_model
 
 THRESHOLD = 0.4

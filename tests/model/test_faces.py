@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from service.results.options import MODEL_DEFAULTS
-from service.results.result import make_result
+from forebay_server.service.results.options import MODEL_DEFAULTS
+from forebay_server.service.results.result import make_result
 from tests.model.bundled import HERE, open_model
 from tests.model.test_detector import iou
 

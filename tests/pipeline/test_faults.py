@@ -4,10 +4,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engines.device_simulated import FaultPlan
-from engines.errors import DeviceLostError, ExecutionError
-from service.errors import DeviceLostError as ServiceDeviceLostError
-from service.errors import Outcome
+from forebay_server.engines.device_simulated import FaultPlan
+from forebay_server.engines.errors import DeviceLostError, ExecutionError
+from forebay_server.service.errors import DeviceLostError as ServiceDeviceLostError
+from forebay_server.service.errors import Outcome
 from tests.support.guard import HANG_GUARD_S
 from tests.support.real_server import simulated
 from tests.support.version import check_idle, simulated_device, workshop_of

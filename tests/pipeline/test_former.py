@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.errors import DeadlineExpiredError, InvariantError, RequestCancelledError, SupersededError
-from service.request import Delivery
+from forebay_server.service.errors import DeadlineExpiredError, InvariantError, RequestCancelledError, SupersededError
+from forebay_server.service.request import Delivery
 from tests.support.batching import MS, FormerRig, StrictLane, request, stream
 from tests.support.clock import ManualClock
 from tests.support.guard import HANG_GUARD_S

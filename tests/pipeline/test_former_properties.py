@@ -5,8 +5,8 @@ import threading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batching.settings import BatchingSettings
-from service.request import Delivery
+from forebay_server.service.batching.settings import BatchingSettings
+from forebay_server.service.request import Delivery
 from tests.support.batching import MS, FormerRig, StrictLane, cost_model, request, stream
 from tests.support.clock import ManualClock
 

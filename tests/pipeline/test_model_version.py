@@ -2,10 +2,10 @@
 
 import pytest
 
-from engines.device_simulated import FaultPlan
-from engines.errors import DeviceMemoryError, EngineError, ExecutionError, ModelFileError
-from service.errors import Outcome
-from service.models.repository import RepositoryError
+from forebay_server.engines.device_simulated import FaultPlan
+from forebay_server.engines.errors import DeviceMemoryError, EngineError, ExecutionError, ModelFileError
+from forebay_server.service.errors import Outcome
+from forebay_server.service.models.repository import RepositoryError
 from tests.support.real_server import simulated
 from tests.support.version import check_idle, simulated_device, workshop_of
 

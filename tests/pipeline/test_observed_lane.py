@@ -2,10 +2,10 @@
 
 import json
 
-from engines.device_simulated import CostModel
-from service.observe.journal import Journal
-from service.observe.observer import Observer
-from service.observe.timeline import trace_chunks
+from forebay_server.engines.device_simulated import CostModel
+from forebay_server.service.observe.journal import Journal
+from forebay_server.service.observe.observer import Observer
+from forebay_server.service.observe.timeline import trace_chunks
 from tests.support.lane import LaneDriver
 from tests.support.observing import MS, check_format, lanes
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.device_simulated import SimulatedDevice, SimulatedEvent, SimulatedStream
-from engines.errors import RaceError
-from service.pipeline.d2h import release_frames
-from service.pipeline.slots import SlotState
+from forebay_server.engines.device_simulated import SimulatedDevice, SimulatedEvent, SimulatedStream
+from forebay_server.engines.errors import RaceError
+from forebay_server.service.pipeline.d2h import release_frames
+from forebay_server.service.pipeline.slots import SlotState
 from tests.support.lane import ROW_BYTES, LaneDriver
 
 SLOT_COUNTS = [1, 2, 3]

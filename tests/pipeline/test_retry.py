@@ -1,10 +1,10 @@
 """A batch that fails takes nobody down who did nothing wrong: its requests run once more, each alone."""
 
-from engines.device_simulated import FaultPlan
-from engines.errors import ExecutionError
-from service.errors import Outcome
-from service.pipeline.slots import SlotState
-from service.request import Delivery
+from forebay_server.engines.device_simulated import FaultPlan
+from forebay_server.engines.errors import ExecutionError
+from forebay_server.service.errors import Outcome
+from forebay_server.service.pipeline.slots import SlotState
+from forebay_server.service.request import Delivery
 from tests.support.lane import LaneDriver
 
 

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from engines.device_host import HostDevice
-from engines.device_simulated import SimulatedDevice
-from service.claim import Claim
-from service.pipeline.pipeline import RUN_THROUGH_NS
-from service.pipeline.slots import SlotState
-from service.pipeline.turns import ModelPriority, Turns
+from forebay_server.engines.device_host import HostDevice
+from forebay_server.engines.device_simulated import SimulatedDevice
+from forebay_server.service.claim import Claim
+from forebay_server.service.pipeline.pipeline import RUN_THROUGH_NS
+from forebay_server.service.pipeline.slots import SlotState
+from forebay_server.service.pipeline.turns import ModelPriority, Turns
 from tests.support.batching import MS, CoreRig, StrictLane
 from tests.support.lane import LaneDriver
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from engines.device import DeviceMemory
-from engines.device_simulated import MEMORY_BYTES, CostModel, FaultPlan, Machine
-from engines.errors import BackendUnavailableError, DeviceMemoryError, EngineError, ExecutionError
-from service.models.check import check_repositories
-from service.models.repository import RepositoryError
+from forebay_server.engines.device import DeviceMemory
+from forebay_server.engines.device_simulated import MEMORY_BYTES, CostModel, FaultPlan, Machine
+from forebay_server.engines.errors import BackendUnavailableError, DeviceMemoryError, EngineError, ExecutionError
+from forebay_server.service.models.check import check_repositories
+from forebay_server.service.models.repository import RepositoryError
 from tests.support import fake_cudart
 from tests.support.fake_cudart import FakeCudart, cudaError_t
 from tests.support.fake_tensorrt import FakeGpu

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.clock import MonotonicClock
-from engines.device_host import HostDevice
-from engines.device_simulated import FaultPlan, SimulatedDevice
-from engines.errors import ExecutionError
-from service.pipeline.slots import SlotState
-from service.pipeline.turns import ModelPriority, Turns
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device_host import HostDevice
+from forebay_server.engines.device_simulated import FaultPlan, SimulatedDevice
+from forebay_server.engines.errors import ExecutionError
+from forebay_server.service.pipeline.slots import SlotState
+from forebay_server.service.pipeline.turns import ModelPriority, Turns
 from tests.support.lane import LaneDriver
 
 DEVICES = {"host": HostDevice, "simulated": SimulatedDevice}

@@ -7,14 +7,14 @@ from itertools import count
 
 import pytest
 
-from engines import open_engine
-from engines.device_host import HostDevice
-from service.errors import BatchFailedError
-from service.pipeline.arena import FrameArena, Permits
-from service.pipeline.pipeline import Pipeline
-from service.pipeline.slots import SlotState
-from service.pipeline.turns import MAX_WAIT_NS, ModelPriority, Turns
-from service.request import Batch
+from forebay_server.engines import open_engine
+from forebay_server.engines.device_host import HostDevice
+from forebay_server.service.errors import BatchFailedError
+from forebay_server.service.pipeline.arena import FrameArena, Permits
+from forebay_server.service.pipeline.pipeline import Pipeline
+from forebay_server.service.pipeline.slots import SlotState
+from forebay_server.service.pipeline.turns import MAX_WAIT_NS, ModelPriority, Turns
+from forebay_server.service.request import Batch
 from tests.support.clock import ManualClock
 from tests.support.guard import HANG_GUARD_S
 from tests.support.real_server import simulated

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from engines.device_simulated import FaultPlan, SimulatedDevice
-from engines.errors import ExecutionError
-from service.models.config_text import ConfigError
+from forebay_server.engines.device_simulated import FaultPlan, SimulatedDevice
+from forebay_server.engines.errors import ExecutionError
+from forebay_server.service.models.config_text import ConfigError
 from tests.support.real_server import ROW_BYTES, simulated
 from tests.support.version import Answers, check_idle, simulated_device, workshop_of
 

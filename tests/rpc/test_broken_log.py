@@ -10,7 +10,7 @@ import pytest
 
 from forebay.wire import frames_pb2 as pb
 from forebay.wire import health_pb2, health_pb2_grpc
-from service.cli import exit_codes
+from forebay_server.service.cli import exit_codes
 from tests.support.broken_output import KINDS, broken
 from tests.support.loops import on_loop
 from tests.support.real_server import RawStream, simulated

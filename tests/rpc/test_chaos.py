@@ -6,9 +6,9 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engines.device_simulated import FaultPlan
-from engines.errors import ExecutionError
 from forebay.wire import frames_pb2 as pb
+from forebay_server.engines.device_simulated import FaultPlan
+from forebay_server.engines.errors import ExecutionError
 from tests.support.loops import on_loop
 from tests.support.real_server import SimulatedDevices, real_server, row, simulated
 

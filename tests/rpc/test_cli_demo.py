@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from forebay import Box, Detection, Statistics
-from service.cli import exit_codes
-from service.cli.demo import summarise
-from service.cli.live_table import camera_table
-from service.cli.player import CameraLog, percentile
-from service.cli.server_process import ServerStartError, running_server
+from forebay_server.service.cli import exit_codes
+from forebay_server.service.cli.demo import summarise
+from forebay_server.service.cli.live_table import camera_table
+from forebay_server.service.cli.player import CameraLog, percentile
+from forebay_server.service.cli.server_process import ServerStartError, running_server
 from tests.support.guard import HANG_GUARD_S
 from tests.support.repository import ROOT
 
@@ -24,7 +24,7 @@ PERSON = Detection("person", 0, 0.75, Box(0, 0, 1, 1), Box(0, 0, 1, 1))
 
 
 def command(*arguments):
-    return [sys.executable, "-P", "-m", "service", "demo", *map(str, arguments)]
+    return [sys.executable, "-P", "-m", "forebay_server.service", "demo", *map(str, arguments)]
 
 
 @pytest.mark.slow

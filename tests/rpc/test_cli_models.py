@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 from typer.testing import CliRunner
 
-from service.cli.models import models_app
+from forebay_server.service.cli.models import models_app
 from tests.support import models
 from tests.support.loops import on_loop
 from tests.support.real_server import eventually, real_server, simulated
@@ -17,7 +17,7 @@ from tests.support.repository import ROOT
 
 async def run(*arguments):
     """Exit code and output, in a process of its own: the server in this one logs to the same output."""
-    command = [sys.executable, "-m", "service", "models", *arguments]
+    command = [sys.executable, "-m", "forebay_server.service", "models", *arguments]
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=ROOT
     )

@@ -224,7 +224,7 @@ assert forebay.tune_process() == tuning
 forebay.Client, forebay.aio.Client
 assert "grpc" in sys.modules
 assert forebay.tune_process() == tuning
-heavy = {"cv2", "onnxruntime", "pydantic", "structlog", "typer", "service", "engines"} & set(sys.modules)
+heavy = {"cv2", "onnxruntime", "pydantic", "structlog", "typer", "forebay_server"} & set(sys.modules)
 assert not heavy, heavy
 clash = [name for name in sys.modules if name.endswith("_pb2") and name != "forebay.wire.frames_pb2"]
 assert not clash, clash

@@ -7,9 +7,9 @@ say the same, whoever ended it: the admission, the former, the engine, or the cl
 import numpy as np
 import pytest
 
-from engines.device_simulated import FaultPlan
-from engines.errors import ExecutionError
 from forebay.wire import frames_pb2, inference_pb2
+from forebay_server.engines.device_simulated import FaultPlan
+from forebay_server.engines.errors import ExecutionError
 from tests.rpc.test_inference_statistics import get, samples
 from tests.rpc.test_observe import Watcher
 from tests.support.inference import request_of, stub_of

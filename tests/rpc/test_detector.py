@@ -5,7 +5,7 @@ import asyncio
 import cv2
 
 from forebay.wire import frames_pb2 as pb
-from service.models.registry import BUNDLED_REPOSITORY
+from forebay_server.service.models.registry import BUNDLED_REPOSITORY
 from tests.support.loops import on_loop
 from tests.support.real_server import real_server
 

@@ -12,8 +12,8 @@ import pytest
 
 from forebay.wire import frames_pb2 as pb
 from forebay.wire import inference_pb2
-from service.errors import Outcome
-from service.frontend.inference_servicer import DRAINING
+from forebay_server.service.errors import Outcome
+from forebay_server.service.frontend.inference_servicer import DRAINING
 from tests.support.guard import HANG_GUARD_S
 from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop

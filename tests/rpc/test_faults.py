@@ -7,13 +7,13 @@ from dataclasses import replace
 import grpc
 import pytest
 
-from engines.device_simulated import FaultPlan, SimulatedDevice
-from engines.errors import DeviceLostError, ExecutionError, RaceError
 from forebay.wire import frames_pb2 as pb
-from service.models.lifecycle import LoadError
-from service.results.wants import Wants
-from service.server import EXIT_FATAL, EXIT_OK, FATAL_TIMEOUT_S
-from service.watchdog import Watchdog
+from forebay_server.engines.device_simulated import FaultPlan, SimulatedDevice
+from forebay_server.engines.errors import DeviceLostError, ExecutionError, RaceError
+from forebay_server.service.models.lifecycle import LoadError
+from forebay_server.service.results.wants import Wants
+from forebay_server.service.server import EXIT_FATAL, EXIT_OK, FATAL_TIMEOUT_S
+from forebay_server.service.watchdog import Watchdog
 from tests.support.clock import ManualClock
 from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
@@ -222,7 +222,7 @@ async def test_a_model_that_hangs_while_it_is_loaded_does_not_hold_up_the_end(tm
         return SimulatedDevice(clock=clock)
 
     explicit = {"model_control_mode": "explicit", "devices": hanging, "is_checked": False}
-    monkeypatch.setattr("service.server.GIVEN_UP_LOAD_S", 0.05)
+    monkeypatch.setattr("forebay_server.service.server.GIVEN_UP_LOAD_S", 0.05)
     async with real_server(simulated(tmp_path), **explicit) as running:
         server = running.server
         loading = asyncio.ensure_future(asyncio.to_thread(server.lifecycle.load, "sim"))

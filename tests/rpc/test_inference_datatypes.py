@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from engines.datatypes import DTYPE_BY_NAME
 from forebay.wire import inference_pb2 as pb
-from service.frontend.inference_typed import CONTENTS_FIELD
+from forebay_server.engines.datatypes import DTYPE_BY_NAME
+from forebay_server.service.frontend.inference_typed import CONTENTS_FIELD
 from tests.support import models
 from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop

@@ -12,9 +12,9 @@ import pytest
 import structlog
 from onnx import TensorProto, helper, numpy_helper
 
-from engines.device_simulated import SimulatedDevice
 from forebay.wire import inference_pb2 as pb
-from service.models import load_queue
+from forebay_server.engines.device_simulated import SimulatedDevice
+from forebay_server.service.models import load_queue
 from tests.support import models
 from tests.support.guard import HANG_GUARD_S
 from tests.support.inference import add_sub_request, array_of, request_of, stub_of

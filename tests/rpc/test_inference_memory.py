@@ -13,9 +13,9 @@ import pytest
 
 from forebay.wire import inference_pb2 as pb
 from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
-from service.frontend import inference_regions
-from service.frontend.inference_errors import InferenceError
-from service.frontend.inference_regions import MAX_REGIONS, ClientRegions
+from forebay_server.service.frontend import inference_regions
+from forebay_server.service.frontend.inference_errors import InferenceError
+from forebay_server.service.frontend.inference_regions import MAX_REGIONS, ClientRegions
 from tests.support import models
 from tests.support.inference import stub_of
 from tests.support.loops import on_loop

@@ -5,9 +5,9 @@ import numpy as np
 import onnx
 import pytest
 
-from engines.errors import DeviceMemoryError
 from forebay.wire import inference_pb2 as pb
-from service.models.repository import RepositoryError
+from forebay_server.engines.errors import DeviceMemoryError
+from forebay_server.service.models.repository import RepositoryError
 from tests.rpc.test_inference_lifecycle import code_of, load, states, unload
 from tests.support import models
 from tests.support.inference import add_sub_request, array_of, stub_of

@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from forebay.wire import inference_pb2 as pb
-from service.log import least_level, set_level
+from forebay_server.service.log import least_level, set_level
 from tests.support.inference import stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import real_server, simulated

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from forebay.wire import inference_pb2 as pb
-from service.batching.pending import DELAYED_NS
+from forebay_server.service.batching.pending import DELAYED_NS
 from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import ROW_BYTES, SimulatedDevices, eventually, real_server, simulated

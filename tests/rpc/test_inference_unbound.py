@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from forebay.wire import inference_pb2 as pb
-from service.models.config_text import ConfigError
-from service.pipeline.unbound import UnboundFrames
+from forebay_server.service.models.config_text import ConfigError
+from forebay_server.service.pipeline.unbound import UnboundFrames
 from tests.support import models
 from tests.support.inference import array_of, request_of, stub_of
 from tests.support.loops import on_loop

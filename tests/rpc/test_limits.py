@@ -9,9 +9,9 @@ import struct
 import grpc
 import pytest
 
-from service.clock import MonotonicClock
-from service.frontend.housekeeping import Housekeeping
-from service.frontend.server import AddressError
+from forebay_server.service.clock import MonotonicClock
+from forebay_server.service.frontend.housekeeping import Housekeeping
+from forebay_server.service.frontend.server import AddressError
 from tests.support.loops import on_loop
 from tests.support.real_server import RawStream, eventually, real_server, row, simulated
 

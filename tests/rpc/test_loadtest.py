@@ -13,21 +13,21 @@ from typer.testing import CliRunner
 
 from forebay.wire import frames_pb2 as wire
 from forebay.wire import inference_pb2 as inference
-from loadtest.arrivals import plan
-from loadtest.cli import load_app
-from loadtest.client import open_target
-from loadtest.client.forebay_v1 import encode_frame
-from loadtest.client.open_inference import RequestTemplate, outcome_of
-from loadtest.client.words import cannot_connect, no_agent
-from loadtest.clock import MonotonicClock
-from loadtest.errors import CannotConnectError, StreamBrokenError, UsageError
-from loadtest.frames import tensors
-from loadtest.generator import Generator
-from loadtest.null_server import Faults, NullServer
-from loadtest.pacer import TimerfdPacer
-from loadtest.scenario import Phase, Policy, Scenario
-from loadtest.summary import merge, summarise
-from loadtest.target import Delivery, Encoding, Moved, Outcome, Protocols, TargetSpec
+from forebay_server.loadtest.arrivals import plan
+from forebay_server.loadtest.cli import load_app
+from forebay_server.loadtest.client import open_target
+from forebay_server.loadtest.client.forebay_v1 import encode_frame
+from forebay_server.loadtest.client.open_inference import RequestTemplate, outcome_of
+from forebay_server.loadtest.client.words import cannot_connect, no_agent
+from forebay_server.loadtest.clock import MonotonicClock
+from forebay_server.loadtest.errors import CannotConnectError, StreamBrokenError, UsageError
+from forebay_server.loadtest.frames import tensors
+from forebay_server.loadtest.generator import Generator
+from forebay_server.loadtest.null_server import Faults, NullServer
+from forebay_server.loadtest.pacer import TimerfdPacer
+from forebay_server.loadtest.scenario import Phase, Policy, Scenario
+from forebay_server.loadtest.summary import merge, summarise
+from forebay_server.loadtest.target import Delivery, Encoding, Moved, Outcome, Protocols, TargetSpec
 from tests.support.guard import HANG_GUARD_S
 
 SOURCE = tensors(5000, 1)
@@ -317,14 +317,26 @@ def test_the_command_runs_two_processes_and_reports_what_they_saw(tmp_path):
     """From the command line to the report: two generator processes, one null server, real time."""
     address = f"unix:{tmp_path}/null.sock"
     server = subprocess.Popen(
-        [sys.executable, "-m", "loadtest.null_server", "--listen", address], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "forebay_server.loadtest.null_server", "--listen", address],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert server.stdout.readline().startswith("listening")
         options = "--cameras 4 --fps 20 --duration 1 --policy block --processes 2 --shape 1000 --no-calibrate"
         asserts = ["--assert", "lost=0", "--assert", "offered=80"]
         finished = subprocess.run(
-            [sys.executable, "-m", "loadtest", "--address", address, *options.split(), *asserts, "--json", "-"],
+            [
+                sys.executable,
+                "-m",
+                "forebay_server.loadtest",
+                "--address",
+                address,
+                *options.split(),
+                *asserts,
+                "--json",
+                "-",
+            ],
             capture_output=True,
             text=True,
             timeout=HANG_GUARD_S,
@@ -349,7 +361,17 @@ def test_the_command_runs_two_processes_and_reports_what_they_saw(tmp_path):
 @pytest.mark.slow
 def test_no_server_is_exit_code_5_and_says_where(tmp_path):
     finished = subprocess.run(
-        [sys.executable, "-m", "loadtest", "--address", "127.0.0.1:1", "--shape", "10", "--json", str(tmp_path / "x")],
+        [
+            sys.executable,
+            "-m",
+            "forebay_server.loadtest",
+            "--address",
+            "127.0.0.1:1",
+            "--shape",
+            "10",
+            "--json",
+            str(tmp_path / "x"),
+        ],
         capture_output=True,
         text=True,
         timeout=HANG_GUARD_S,

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from bench.server_process import running_server, simulated_config
-from loadtest.output import read
+from forebay_server.bench.server_process import running_server, simulated_config
+from forebay_server.loadtest.output import read
 
 pytestmark = pytest.mark.heavy
 GUARD_S = 120
@@ -15,7 +15,11 @@ GUARD_S = 120
 
 def load(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "loadtest", *arguments], capture_output=True, text=True, timeout=GUARD_S, check=False
+        [sys.executable, "-m", "forebay_server.loadtest", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=GUARD_S,
+        check=False,
     )
 
 
@@ -39,7 +43,7 @@ def start(tmp_path):
 @pytest.fixture
 def null_server(start):
     """Start a null server with faults; return its address."""
-    return lambda *faults: f"127.0.0.1:{start('loadtest.null_server', *faults)}"
+    return lambda *faults: f"127.0.0.1:{start('forebay_server.loadtest.null_server', *faults)}"
 
 
 SMALL = ("--shape", "2000", "--datatype", "UINT8", "--no-calibrate")

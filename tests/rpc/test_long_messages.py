@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from forebay.wire import health_pb2, inference_pb2
-from service.frontend.messages import MAX_PARSED_BYTES
+from forebay_server.service.frontend.messages import MAX_PARSED_BYTES
 from tests.support.loops import on_loop
 from tests.support.real_server import real_server, simulated
 

@@ -7,8 +7,8 @@ import sys
 import grpc
 import pytest
 
-from service.frontend.server import LEAST_MESSAGE_BYTES, MESSAGE_SHARE, within_memory
-from service.settings import ServeSettings
+from forebay_server.service.frontend.server import LEAST_MESSAGE_BYTES, MESSAGE_SHARE, within_memory
+from forebay_server.service.settings import ServeSettings
 from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
 from tests.support.real_server import simulated
@@ -34,7 +34,9 @@ def test_a_limit_of_messages_below_the_least_stays():
 
 @on_loop
 async def test_a_server_with_little_address_space_refuses_what_it_could_not_receive(tmp_path):
-    arguments = f"ulimit -v {1000 * 1024} && exec {sys.executable} -m service serve --address 127.0.0.1:0 "
+    arguments = (
+        f"ulimit -v {1000 * 1024} && exec {sys.executable} -m forebay_server.service serve --address 127.0.0.1:0 "
+    )
     process = await asyncio.create_subprocess_shell(
         f"{arguments} --model-repository {simulated(tmp_path)}",
         stdout=asyncio.subprocess.PIPE,

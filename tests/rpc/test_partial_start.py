@@ -6,10 +6,10 @@ import grpc
 import pytest
 import structlog
 
-from engines.errors import DeviceMemoryError, EngineError
 from forebay.wire import health_pb2, health_pb2_grpc
 from forebay.wire import inference_pb2 as pb
-from service.models.repository import RepositoryError
+from forebay_server.engines.errors import DeviceMemoryError, EngineError
+from forebay_server.service.models.repository import RepositoryError
 from tests.rpc.test_inference_lifecycle import add_sub, load, states, unload
 from tests.support import models
 from tests.support.inference import add_sub_request, array_of, stub_of

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 import forebay
-from service.clock import MonotonicClock
+from forebay_server.service.clock import MonotonicClock
 from tests.support.guard import HANG_GUARD_S
 from tests.support.real_server import ROW_BYTES, simulated
 from tests.support.supervised import served

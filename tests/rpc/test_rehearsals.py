@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
-from service.cli import exit_codes
+from forebay_server.service.cli import exit_codes
 from tests.rpc.test_inference_lifecycle import add_sub, code_of, load, states, unload
 from tests.support import hostile_models, models
 from tests.support.inference import add_sub_request, array_of

@@ -12,9 +12,9 @@ import forebay
 import forebay.aio
 from forebay.wire import health_pb2, health_pb2_grpc
 from forebay.wire import inference_pb2 as pb
-from service.frontend.restrictions import CATEGORIES, Restrictions
-from service.restricted import CATEGORIES as RESTRICTED_CATEGORIES
-from service.settings import SettingsError, load_settings
+from forebay_server.service.frontend.restrictions import CATEGORIES, Restrictions
+from forebay_server.service.restricted import CATEGORIES as RESTRICTED_CATEGORIES
+from forebay_server.service.settings import SettingsError, load_settings
 from tests.support.inference import stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import real_server, simulated
@@ -121,7 +121,7 @@ def test_a_restriction_that_cannot_be_meant_is_told(line, words, monkeypatch):
 async def command(*arguments, **environment):
     """Exit code and output of `forebay` in a process of its own."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "service", *arguments),
+        *(sys.executable, "-m", "forebay_server.service", *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         cwd=ROOT,

@@ -9,9 +9,9 @@ import grpc
 import pytest
 
 from forebay.wire import frames_pb2 as pb
-from service.cli import exit_codes
-from service.clock import MonotonicClock
-from service.signals import ONE_REQUEST_NS
+from forebay_server.service.cli import exit_codes
+from forebay_server.service.clock import MonotonicClock
+from forebay_server.service.signals import ONE_REQUEST_NS
 from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
 from tests.support.real_server import RawStream, simulated

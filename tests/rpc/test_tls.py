@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from forebay.wire import frames_pb2 as pb
-from service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
+from forebay_server.service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
 from tests.support.certificates import Authority, needs_openssl
 from tests.support.loops import on_loop
 from tests.support.real_server import RawStream, real_server, simulated

@@ -114,7 +114,7 @@ async def test_a_collector_that_is_away_costs_no_frame_and_little_time_at_the_en
 
 @on_loop
 async def test_without_the_extra_the_error_says_what_to_install(tmp_path):
-    hidden = "import sys; sys.modules['opentelemetry'] = None; from service.cli import main; main()"
+    hidden = "import sys; sys.modules['opentelemetry'] = None; from forebay_server.service.cli import main; main()"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", hidden, "serve", "--address", "127.0.0.1:0", "--model-repository", tmp_path),
         env=environment(FOREBAY_TRACE_EVERY_FRAMES="100"),

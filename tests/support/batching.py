@@ -3,12 +3,12 @@
 import itertools
 import threading
 
-from service.batching.core import FormerCore
-from service.batching.cost_model import CostModel, CostTable
-from service.batching.delivery_time import DeliveryTime
-from service.batching.former import BatchFormer
-from service.batching.settings import BatchingSettings
-from service.request import Batch, Completion, Delivery, Request, StreamKey
+from forebay_server.service.batching.core import FormerCore
+from forebay_server.service.batching.cost_model import CostModel, CostTable
+from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.former import BatchFormer
+from forebay_server.service.batching.settings import BatchingSettings
+from forebay_server.service.request import Batch, Completion, Delivery, Request, StreamKey
 from tests.support.guard import HANG_GUARD_S
 
 MS = 1_000_000

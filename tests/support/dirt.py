@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from engines.device import DeviceBuffer, DeviceStream, HostBuffer
-from engines.engine import EngineSpecs
+from forebay_server.engines.device import DeviceBuffer, DeviceStream, HostBuffer
+from forebay_server.engines.engine import EngineSpecs
 from tests.support import models
 
 if TYPE_CHECKING:  # engines are tested where the service's packages are not installed
-    from service.pipeline.slots import Slot
-    from service.request import Batch
+    from forebay_server.service.pipeline.slots import Slot
+    from forebay_server.service.request import Batch
 
 PATTERNS = (0xFF, 0xA7)
 """NaN in every floating type, which spreads through what is computed from it; and an ordinary number."""

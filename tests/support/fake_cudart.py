@@ -19,13 +19,13 @@ import threading
 import types
 
 OURS = (
-    "engines.device_cuda",
-    "engines.cuda",
-    "engines.cuda.batched_copy",
-    "engines.cuda.calls",
-    "engines.cuda.errors",
-    "engines.cuda.foreign_memory",
-    "engines.cuda.handles",
+    "forebay_server.engines.device_cuda",
+    "forebay_server.engines.cuda",
+    "forebay_server.engines.cuda.batched_copy",
+    "forebay_server.engines.cuda.calls",
+    "forebay_server.engines.cuda.errors",
+    "forebay_server.engines.cuda.foreign_memory",
+    "forebay_server.engines.cuda.handles",
 )
 
 

@@ -12,11 +12,11 @@ import types
 
 import numpy as np
 
-from engines.clock import MonotonicClock
-from engines.device_simulated import SimulatedDevice
-from engines.errors import ExecutionError
-from engines.simulated.stream import byte_ranges
-from engines.trt.manifest import Manifest, sha256, write
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device_simulated import SimulatedDevice
+from forebay_server.engines.errors import ExecutionError
+from forebay_server.engines.simulated.stream import byte_ranges
+from forebay_server.engines.trt.manifest import Manifest, sha256, write
 
 MAX_ROWS = 8
 

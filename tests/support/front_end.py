@@ -9,17 +9,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engines.engine import EngineSpecs, TensorSpec
 from forebay.wire import frames_pb2 as pb
-from service.batching.delivery_time import DeliveryTime
-from service.errors import OverloadedError, RequestCancelledError, ServiceError, SupersededError
-from service.frontend.frames_codec import FrameMessage
-from service.frontend.opening import StreamConfig, accept_open
-from service.frontend.session import Session
-from service.models.description import ImageInput, ModelDescription, Task
-from service.observe.statistics import VersionStatistics
-from service.request import Completion, Delivery, Feasibility, Request
-from service.settings import ServeSettings
+from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.errors import OverloadedError, RequestCancelledError, ServiceError, SupersededError
+from forebay_server.service.frontend.frames_codec import FrameMessage
+from forebay_server.service.frontend.opening import StreamConfig, accept_open
+from forebay_server.service.frontend.session import Session
+from forebay_server.service.models.description import ImageInput, ModelDescription, Task
+from forebay_server.service.observe.statistics import VersionStatistics
+from forebay_server.service.request import Completion, Delivery, Feasibility, Request
+from forebay_server.service.settings import ServeSettings
 from tests.support.clock import ManualClock
 
 UINT8 = np.dtype(np.uint8)

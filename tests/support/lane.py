@@ -5,12 +5,12 @@ from itertools import count
 
 import numpy as np
 
-from engines import open_engine
-from engines.device_simulated import SimulatedDevice
-from service.errors import ServiceError
-from service.pipeline.arena import FrameArena, Permits
-from service.pipeline.pipeline import Pipeline
-from service.request import Batch, Completion, Request
+from forebay_server.engines import open_engine
+from forebay_server.engines.device_simulated import SimulatedDevice
+from forebay_server.service.errors import ServiceError
+from forebay_server.service.pipeline.arena import FrameArena, Permits
+from forebay_server.service.pipeline.pipeline import Pipeline
+from forebay_server.service.request import Batch, Completion, Request
 from tests.support.requests import frame_request
 from tests.support.virtual_clock import VirtualClock
 

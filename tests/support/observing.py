@@ -3,10 +3,10 @@
 from collections import defaultdict
 from itertools import pairwise
 
-from service.observe.gauges import Gauges
-from service.observe.journal import BatchEvent, Journal
-from service.observe.observer import Observer
-from service.request import Timeline
+from forebay_server.service.observe.gauges import Gauges
+from forebay_server.service.observe.journal import BatchEvent, Journal
+from forebay_server.service.observe.observer import Observer
+from forebay_server.service.request import Timeline
 from tests.support.clock import ManualClock
 
 MS = 1_000_000

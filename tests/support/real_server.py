@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 
 import grpc
 
-from engines.device_simulated import SimulatedDevice
 from forebay.wire import frames_pb2 as pb
-from service.pipeline.slots import SlotState
-from service.server import Server
-from service.settings import ServeSettings
+from forebay_server.engines.device_simulated import SimulatedDevice
+from forebay_server.service.pipeline.slots import SlotState
+from forebay_server.service.server import Server
+from forebay_server.service.settings import ServeSettings
 from tests.support.guard import HANG_GUARD_S
 
 LEAK = re.compile(r"/|Traceback|\.py\b|Error\b|service\.|engines\.|0x[0-9a-f]{6}|localhost")

@@ -16,7 +16,7 @@ def tracked_files() -> list[Path]:
     # The owner of a checkout may be another user (containers, CI): only names are read here.
     command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"]
     names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
-    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+    return [ROOT / name for name in names if name and (ROOT / name).is_file() and not (ROOT / name).is_symlink()]
 
 
 def is_generated(path: Path) -> bool:

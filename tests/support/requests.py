@@ -1,6 +1,6 @@
 """A request of one frame, as the front end hands it over, where a test looks at what comes of it only."""
 
-from service.request import Delivery, Request, StreamKey
+from forebay_server.service.request import Delivery, Request, StreamKey
 
 
 def frame_request(request_id, frame, *, stream=None, arrival_ns=0, deadline_ns=None, wants=None, **fields):

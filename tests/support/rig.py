@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from engines import open_engine
-from engines.clock import Clock, MonotonicClock
-from engines.device import Device
-from engines.engine import Engine, SlotBuffers, TensorSpec
+from forebay_server.engines import open_engine
+from forebay_server.engines.clock import Clock, MonotonicClock
+from forebay_server.engines.device import Device
+from forebay_server.engines.engine import Engine, SlotBuffers, TensorSpec
 from tests.support.dirt import spread
 
 T = TypeVar("T")

@@ -50,7 +50,7 @@ async def serve(*arguments, environment=None, stdout=asyncio.subprocess.PIPE, st
     shell = ("/bin/sh", "-c", f'exec "$@" {" ".join(closed)}', "sh") if closed else ()
     process = await asyncio.create_subprocess_exec(
         *shell,
-        *(sys.executable, "-m", "service", "serve", "--address", "127.0.0.1:0", *map(str, arguments)),
+        *(sys.executable, "-m", "forebay_server.service", "serve", "--address", "127.0.0.1:0", *map(str, arguments)),
         stdout=stdout,
         stderr=stderr,
         env=environment,

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from engines.clock import MonotonicClock
-from service.models.config import describe
-from service.models.files import model_file
-from service.models.opening import VersionContext, open_version
-from service.models.repository import Repository
-from service.pipeline.arena import Permits
-from service.request import Delivery, StreamKey
-from service.results.wants import Wants
-from service.worker_pool import WorkerPool
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.service.models.config import describe
+from forebay_server.service.models.files import model_file
+from forebay_server.service.models.opening import VersionContext, open_version
+from forebay_server.service.models.repository import Repository
+from forebay_server.service.pipeline.arena import Permits
+from forebay_server.service.request import Delivery, StreamKey
+from forebay_server.service.results.wants import Wants
+from forebay_server.service.worker_pool import WorkerPool
 from tests.support import torch_models
 from tests.support.guard import HANG_GUARD_S
 from tests.support.requests import frame_request

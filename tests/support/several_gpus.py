@@ -8,13 +8,13 @@ import threading
 
 import numpy as np
 
-from engines.clock import MonotonicClock
-from engines.device_simulated import Machine
-from engines.trt import library
-from service.models.config import describe
-from service.models.files import model_file
-from service.models.opening import open_version
-from service.models.repository import Repository
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device_simulated import Machine
+from forebay_server.engines.trt import library
+from forebay_server.service.models.config import describe
+from forebay_server.service.models.files import model_file
+from forebay_server.service.models.opening import open_version
+from forebay_server.service.models.repository import Repository
 from tests.support import fake_tensorrt
 from tests.support.fake_tensorrt import FakeGpu, FakeTensorrt, write_plan
 from tests.support.guard import HANG_GUARD_S
@@ -125,7 +125,7 @@ class _Memory:
 
 def fake_cuda_gpus(runtime, meeting=None):
     """Return what opens GPUs of CUDA's stand-in, which is installed."""
-    from engines.device_cuda import CudaDevice
+    from forebay_server.engines.device_cuda import CudaDevice
 
     met = meeting or Meeting()
 

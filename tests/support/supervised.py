@@ -53,7 +53,7 @@ class Served:
 @contextlib.contextmanager
 def served(*arguments, environment=None):
     """Run `forebay serve ARGUMENTS`; what still runs at the end of the block is ended."""
-    command = [sys.executable, "-m", "service", "serve", *map(str, arguments)]
+    command = [sys.executable, "-m", "forebay_server.service", "serve", *map(str, arguments)]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

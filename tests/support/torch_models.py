@@ -8,7 +8,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from engines.datatypes import BF16
+from forebay_server.engines.datatypes import BF16
 from tests.contract.test_engine import EngineCase
 from tests.support import models
 

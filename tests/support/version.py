@@ -6,16 +6,16 @@ from itertools import count
 
 import numpy as np
 
-from engines.clock import MonotonicClock
-from engines.device_simulated import SimulatedDevice
-from service.models.config import describe
-from service.models.opening import VersionContext, open_version
-from service.models.placing import open_device_of_kind
-from service.models.repository import Repository
-from service.pipeline.arena import Permits
-from service.pipeline.slots import SlotState
-from service.results.wants import Wants
-from service.worker_pool import WorkerPool
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device_simulated import SimulatedDevice
+from forebay_server.service.models.config import describe
+from forebay_server.service.models.opening import VersionContext, open_version
+from forebay_server.service.models.placing import open_device_of_kind
+from forebay_server.service.models.repository import Repository
+from forebay_server.service.pipeline.arena import Permits
+from forebay_server.service.pipeline.slots import SlotState
+from forebay_server.service.results.wants import Wants
+from forebay_server.service.worker_pool import WorkerPool
 from tests.support.guard import HANG_GUARD_S
 from tests.support.real_server import ROW_BYTES
 from tests.support.requests import frame_request

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from service.channel import Channel, ChannelClosedError, ChannelStatistics
-from service.errors import InvariantError
+from forebay_server.service.channel import Channel, ChannelClosedError, ChannelStatistics
+from forebay_server.service.errors import InvariantError
 from tests.support.clock import ManualClock
 from tests.support.guard import HANG_GUARD_S
 

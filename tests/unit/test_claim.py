@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.claim import Claim
+from forebay_server.service.claim import Claim
 
 
 def test_a_batch_that_has_started_is_not_taken_back():

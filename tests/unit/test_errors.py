@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.errors import MAX_MESSAGE_CHARACTERS, InvariantError, Outcome, ServiceError
-from service.frontend import frames_codec
+from forebay_server.service.errors import MAX_MESSAGE_CHARACTERS, InvariantError, Outcome, ServiceError
+from forebay_server.service.frontend import frames_codec
 
 
 def subclasses(error_class):

@@ -10,8 +10,8 @@ from tests.support.guard import HANG_GUARD_S
 
 BEGIN = """
 import ctypes, os, sys, threading
-from service.exit_guard import ExitGuard
-from service.log import configure_logs
+from forebay_server.service.exit_guard import ExitGuard
+from forebay_server.service.log import configure_logs
 
 def fill(file):
     os.set_blocking(file, False)

@@ -3,9 +3,9 @@ import json
 import pytest
 import structlog
 
-from service import log as log_module
-from service.log import MAX_LINE_CHARACTERS, MAX_VALUE_CHARACTERS, configure_logs, set_level, step_level
-from service.standard_error import STANDARD_ERROR
+from forebay_server.service import log as log_module
+from forebay_server.service.log import MAX_LINE_CHARACTERS, MAX_VALUE_CHARACTERS, configure_logs, set_level, step_level
+from forebay_server.service.standard_error import STANDARD_ERROR
 from tests.support.guard import HANG_GUARD_S
 from tests.support.logs import forget_configuration
 
@@ -76,7 +76,7 @@ def test_exceptions_are_logged_at_error(capfd):
 
 
 def test_levels_are_those_of_the_settings():
-    from service.settings import ServeSettings
+    from forebay_server.service.settings import ServeSettings
 
     schema = ServeSettings.model_json_schema()["properties"]["log_level"]
     assert list(log_module.LEVELS) == schema["enum"]

@@ -10,8 +10,8 @@ from tests.support.guard import HANG_GUARD_S
 
 BEGIN = """
 import asyncio, gc, logging, sys, threading, traceback, warnings
-from service.log import configure_logs
-from service.log_sources import take_over
+from forebay_server.service.log import configure_logs
+from forebay_server.service.log_sources import take_over
 configure_logs("json", "info")
 take_over()
 FORGED = 'x\\n{"event": "forged"}\\x1b[2J'

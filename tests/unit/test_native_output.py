@@ -6,17 +6,17 @@ import signal
 import subprocess
 import sys
 
-from service.native_output import MAX_LINES, WINDOW_NS, LineLimit
+from forebay_server.service.native_output import MAX_LINES, WINDOW_NS, LineLimit
 from tests.support.broken_output import broken
 from tests.support.clock import ManualClock
 from tests.support.guard import HANG_GUARD_S
 
 BEGIN = """
 import ctypes, os
-from service.clock import MonotonicClock
-from service.log import configure_logs
-from service.log_sources import take_over
-from service.native_output import take_descriptor
+from forebay_server.service.clock import MonotonicClock
+from forebay_server.service.log import configure_logs
+from forebay_server.service.log_sources import take_over
+from forebay_server.service.native_output import take_descriptor
 configure_logs("json")
 take_over()
 take_descriptor(MonotonicClock())

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from service.parent import END_LIMIT_NS, Parent, Waiting
-from service.signals import ONE_REQUEST_NS, blocked
+from forebay_server.service.parent import END_LIMIT_NS, Parent, Waiting
+from forebay_server.service.signals import ONE_REQUEST_NS, blocked
 from tests.support.clock import ManualClock
 
 
@@ -115,7 +115,7 @@ def test_what_a_child_writes_comes_in_lines_and_before_its_end():
 def test_a_signal_that_comes_before_a_child_listens_waits_for_it():
     program = """
 import select
-from service.signals import SignalInbox
+from forebay_server.service.signals import SignalInbox
 print("not yet", flush=True)
 input()
 with SignalInbox() as inbox:

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.parent import END_LIMIT_NS
-from service.process_group import GroupError, ProcessGroup, reserved, settings_of_children
-from service.settings import ServeSettings, load_settings, to_environment
-from service.signals import ONE_REQUEST_NS
-from service.worker_pool import default_workers
+from forebay_server.service.parent import END_LIMIT_NS
+from forebay_server.service.process_group import GroupError, ProcessGroup, reserved, settings_of_children
+from forebay_server.service.settings import ServeSettings, load_settings, to_environment
+from forebay_server.service.signals import ONE_REQUEST_NS
+from forebay_server.service.worker_pool import default_workers
 from tests.support.clock import ManualClock
 from tests.support.guard import HANG_GUARD_S
 
@@ -216,8 +216,8 @@ def test_a_supervisor_has_time_to_kill_its_server_before_it_is_killed(are_superv
 def test_a_server_process_that_cannot_be_started_ends_the_group():
     program = """
 import errno, os, subprocess
-from service.process_group import GroupError, run_group
-from service.settings import ServeSettings
+from forebay_server.service.process_group import GroupError, run_group
+from forebay_server.service.settings import ServeSettings
 
 def no_process(*_, **__):
     raise BlockingIOError(errno.EAGAIN, "no more processes")

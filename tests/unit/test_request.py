@@ -5,7 +5,7 @@ from dataclasses import asdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.request import Feasibility, Timeline
+from forebay_server.service.request import Feasibility, Timeline
 
 START_NS = 5_000_000_123
 SPANS = st.integers(0, 10**10)

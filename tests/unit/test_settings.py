@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from service.settings import ServeSettings, SettingsError, is_loopback, load_settings
+from forebay_server.service.settings import ServeSettings, SettingsError, is_loopback, load_settings
 
 
 @pytest.fixture(autouse=True)

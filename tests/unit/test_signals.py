@@ -7,7 +7,15 @@ import signal
 
 import pytest
 
-from service.signals import LOG_SIGNALS, ONE_REQUEST_NS, STOP_SIGNALS, SignalInbox, StopRequest, StopRequests, listen
+from forebay_server.service.signals import (
+    LOG_SIGNALS,
+    ONE_REQUEST_NS,
+    STOP_SIGNALS,
+    SignalInbox,
+    StopRequest,
+    StopRequests,
+    listen,
+)
 from tests.support.clock import ManualClock
 
 

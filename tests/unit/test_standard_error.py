@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from service.standard_error import LineWriter
+from forebay_server.service.standard_error import LineWriter
 from tests.support.broken_output import KINDS, broken, fill
 from tests.support.guard import HANG_GUARD_S
 
@@ -214,7 +214,7 @@ def written_by(program):
 def test_a_child_writes_its_own_lines_and_not_its_parents():
     program = """
 import os, threading
-from service.standard_error import STANDARD_ERROR
+from forebay_server.service.standard_error import STANDARD_ERROR
 STANDARD_ERROR.put("parent")
 child = os.fork()
 STANDARD_ERROR.put("child" if child == 0 else "parent again")
@@ -227,5 +227,5 @@ os._exit(0)
 
 
 def test_lines_that_wait_at_the_end_of_a_process_are_written():
-    program = "from service.standard_error import say\nfor number in range(500): say(number)"
+    program = "from forebay_server.service.standard_error import say\nfor number in range(500): say(number)"
     assert written_by(program) == [f"forebay: {number}" for number in range(500)]

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from service.supervisor import GAVE_UP_CODE, MAX_RESTARTS, Supervisor
+from forebay_server.service.supervisor import GAVE_UP_CODE, MAX_RESTARTS, Supervisor
 from tests.support.clock import ManualClock
 
 KILLED = -signal.SIGKILL

@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
-from service.tuning import GRPC_EXPERIMENTS, Tuning
+from forebay_server.service.tuning import GRPC_EXPERIMENTS, Tuning
 
-REPORT = "import json, os, sys; from dataclasses import asdict; from service.tuning import tune_process; "
+REPORT = (
+    "import json, os, sys; from dataclasses import asdict; from forebay_server.service.tuning import tune_process; "
+)
 PRINT = "print(json.dumps([asdict(t), os.environ['GRPC_EXPERIMENTS'], sys.getswitchinterval()]))"
 
 
@@ -38,7 +40,9 @@ def test_what_the_operator_set_is_kept_and_reported():
 
 
 def test_importing_the_server_does_not_import_grpc_before_tuning():
-    assert run("import json, sys; import service.tuning; print(json.dumps('grpc' in sys.modules))") is False
+    assert (
+        run("import json, sys; import forebay_server.service.tuning; print(json.dumps('grpc' in sys.modules))") is False
+    )
 
 
 def test_what_is_missing_is_named():
@@ -49,7 +53,7 @@ def test_what_is_missing_is_named():
 def test_free_memory_goes_back_to_the_operating_system():
     """Blocks between others that are held: `free` alone keeps them."""
     code = """
-from service.tuning import give_free_memory_back, tune_process
+from forebay_server.service.tuning import give_free_memory_back, tune_process
 import json, psutil
 tune_process()
 blocks = [bytearray(1 << 20) for _ in range(64)]

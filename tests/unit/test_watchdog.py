@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
-from service.watchdog import PATIENCE, PAUSE_NS, Watchdog, waits_for_cpu_ns
+from forebay_server.service.watchdog import PATIENCE, PAUSE_NS, Watchdog, waits_for_cpu_ns
 from tests.support.clock import ManualClock
 
 LIMIT_NS = 2_000_000_000

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from service.worker_pool import Line, WorkerPool
+from forebay_server.service.worker_pool import Line, WorkerPool
 from tests.support.front_end import ManualPool
 from tests.support.guard import HANG_GUARD_S
 

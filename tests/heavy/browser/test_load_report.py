@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.html import html
-from loadtest.scenario import Scenario
-from loadtest.target import Outcome
+from forebay_server.loadtest.html import html
+from forebay_server.loadtest.scenario import Scenario
+from forebay_server.loadtest.target import Outcome
 from tests.unit.loadtest.test_report import STAGES_US, document_of, noisy
 from tests.unit.loadtest.virtual import FakeServer
 

@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from loadtest.quantiles import early_stopping_estimate, quantile
+from forebay_server.loadtest.quantiles import early_stopping_estimate, quantile
 
 loadgen = pytest.importorskip("mlperf_loadgen", reason="mlcommons-loadgen has no wheel for this platform")
 

@@ -17,7 +17,7 @@ STOP_S = 30.0
 @contextmanager
 def serving(*repositories, **settings):
     """Run a server; yields its address. It must end with 0."""
-    command = [SERVER_PYTHON, "-m", "service", "serve", "--address", "127.0.0.1:0"]
+    command = [SERVER_PYTHON, "-m", "forebay_server.service", "serve", "--address", "127.0.0.1:0"]
     for repository in repositories:
         command += ["--model-repository", str(repository)]
     environment = {**os.environ, **{f"FOREBAY_{key.upper()}": str(value) for key, value in settings.items()}}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.foreign_memory import HANDLE_BYTES
+from forebay_server.engines.foreign_memory import HANDLE_BYTES
 from tests.support.api_use import ROOTS, read_use
 
 ROOT = Path(__file__).parents[3]
@@ -180,7 +180,7 @@ def test_a_handle_is_filled_and_read_through_its_address():
 
 def test_the_errors_that_we_tell_apart_are_cudas():
     runtime = pytest.importorskip("cuda.bindings.runtime")
-    from engines.cuda import errors
+    from forebay_server.engines.cuda import errors
 
     known = {each.name for each in runtime.cudaError_t}
     assert (errors.STICKY | errors.OUT_OF_MEMORY | errors.MISUSE) - known == set()
@@ -190,9 +190,9 @@ def test_a_machine_without_a_driver_is_refused_with_advice():
     runtime = pytest.importorskip("cuda.bindings.runtime")
     if int(runtime.cudaGetDeviceCount()[0]) == 0:
         pytest.skip("this machine has a GPU")
-    from engines import open_device
-    from engines.clock import MonotonicClock
-    from engines.errors import BackendUnavailableError
+    from forebay_server.engines import open_device
+    from forebay_server.engines.clock import MonotonicClock
+    from forebay_server.engines.errors import BackendUnavailableError
 
     with pytest.raises(BackendUnavailableError, match="install driver"):
         open_device("cuda", clock=MonotonicClock())

@@ -10,12 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from engines.build.plans import BuildSettings, build_plan, rebuild
-from engines.build.precision import to_fp16, to_int8
-from engines.build.profiles import Rows
-from engines.errors import ModelFileError
-from engines.trt import library, manifest
-from engines.trt.library import load
+from forebay_server.engines.build.plans import BuildSettings, build_plan, rebuild
+from forebay_server.engines.build.precision import to_fp16, to_int8
+from forebay_server.engines.build.profiles import Rows
+from forebay_server.engines.errors import ModelFileError
+from forebay_server.engines.trt import library, manifest
+from forebay_server.engines.trt.library import load
 from tests.support import models
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")

@@ -6,15 +6,15 @@ import zipfile
 import numpy as np
 import pytest
 
-from engines import open_device
-from engines.clock import MonotonicClock
-from engines.datatypes import BF16, DTYPE_BY_NAME
-from engines.errors import ExecutionError, MisuseError, ModelFileError
+from forebay_server.engines import open_device
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.datatypes import BF16, DTYPE_BY_NAME
+from forebay_server.engines.errors import ExecutionError, MisuseError, ModelFileError
 from tests.support.rig import BoundSlot, rig_of
 
 torch = pytest.importorskip("torch")
 torch_models = pytest.importorskip("tests.support.torch_models", exc_type=ImportError)
-from engines.pytorch.program import TORCH_DTYPE_BY_NUMPY  # noqa: E402 - after the skips
+from forebay_server.engines.pytorch.program import TORCH_DTYPE_BY_NUMPY  # noqa: E402 - after the skips
 
 
 @pytest.fixture

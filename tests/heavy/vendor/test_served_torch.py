@@ -9,7 +9,7 @@ from tests.support.dirt import PATTERNS, Dirt
 
 torch = pytest.importorskip("torch")
 served_torch = pytest.importorskip("tests.support.served_torch", exc_type=ImportError)
-from service.models.check import check_repositories  # noqa: E402 - after the skips
+from forebay_server.service.models.check import check_repositories  # noqa: E402 - after the skips
 
 
 @pytest.mark.parametrize("kind", ["KIND_CPU", "KIND_GPU"])

@@ -12,13 +12,23 @@ import random
 import numpy as np
 import pytest
 
-from bench.batching_metrics import evaluate
-from bench.batching_workloads import GPU, MS, SECOND_NS, Workload, cameras, cameras_latest, cpu, mixed, poisson
-from bench.virtual_time import VirtualTime, cost_of, simulate
-from service.batching.cost_table import CostTableError
-from service.batching.settings import BatchingSettings
-from service.errors import Outcome
-from service.request import Delivery
+from forebay_server.bench.batching_metrics import evaluate
+from forebay_server.bench.batching_workloads import (
+    GPU,
+    MS,
+    SECOND_NS,
+    Workload,
+    cameras,
+    cameras_latest,
+    cpu,
+    mixed,
+    poisson,
+)
+from forebay_server.bench.virtual_time import VirtualTime, cost_of, simulate
+from forebay_server.service.batching.cost_table import CostTableError
+from forebay_server.service.batching.settings import BatchingSettings
+from forebay_server.service.errors import Outcome
+from forebay_server.service.request import Delivery
 from tests.support.batching import CoreRig, cost_model, stream
 
 SETTINGS = BatchingSettings(32)

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from bench.batching import BatchingBenchOptions, run_batching_bench
-from bench.batching_bars import Bar, judge, load_bars
-from bench.batching_metrics import bound_p99_ms
-from bench.batching_workloads import KINDS, cameras, poisson
+from forebay_server.bench.batching import BatchingBenchOptions, run_batching_bench
+from forebay_server.bench.batching_bars import Bar, judge, load_bars
+from forebay_server.bench.batching_metrics import bound_p99_ms
+from forebay_server.bench.batching_workloads import KINDS, cameras, poisson
 
 JSON_FIELDS = {
     "workload", "load", "policy", "p50_ms", "p99_ms", "p999_ms", "bound_p99_ms", "goodput_per_s",

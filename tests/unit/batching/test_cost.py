@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from engines.errors import ExecutionError
-from service.batching.calibrate import LIMIT_NS, MOST_RUNS, calibrate, obtain_table, still_holds
-from service.batching.cost_model import CostModel
-from service.batching.cost_table import (
+from forebay_server.engines.errors import ExecutionError
+from forebay_server.service.batching.calibrate import LIMIT_NS, MOST_RUNS, calibrate, obtain_table, still_holds
+from forebay_server.service.batching.cost_model import CostModel
+from forebay_server.service.batching.cost_table import (
     CostIdentity,
     CostTable,
     CostTableError,

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.batching_metrics import evaluate
-from bench.batching_workloads import GPU, MS, SECOND_NS, cameras, poisson
-from bench.virtual_delivery import VirtualDelivery
-from bench.virtual_time import VirtualTime
-from service.batching.delivery_forecast import DeliveryForecast
-from service.batching.delivery_time import LONGEST_NS, DeliveryTime
-from service.batching.settings import BatchingSettings
-from service.errors import Outcome
-from service.request import Batch, Feasibility
+from forebay_server.bench.batching_metrics import evaluate
+from forebay_server.bench.batching_workloads import GPU, MS, SECOND_NS, cameras, poisson
+from forebay_server.bench.virtual_delivery import VirtualDelivery
+from forebay_server.bench.virtual_time import VirtualTime
+from forebay_server.service.batching.delivery_forecast import DeliveryForecast
+from forebay_server.service.batching.delivery_time import LONGEST_NS, DeliveryTime
+from forebay_server.service.batching.settings import BatchingSettings
+from forebay_server.service.errors import Outcome
+from forebay_server.service.request import Batch, Feasibility
 from tests.support.batching import CoreRig, request
 
 SETTINGS = BatchingSettings(32)

@@ -6,10 +6,10 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching.pending import MAX_IDLE_STREAMS, PendingQueue, Reason
-from service.batching.policy import _earliest_deadline_ns, _hopeless
-from service.batching.settings import BatchingSettings, QueuePolicy, TimeoutAction
-from service.request import Delivery
+from forebay_server.service.batching.pending import MAX_IDLE_STREAMS, PendingQueue, Reason
+from forebay_server.service.batching.policy import _earliest_deadline_ns, _hopeless
+from forebay_server.service.batching.settings import BatchingSettings, QueuePolicy, TimeoutAction
+from forebay_server.service.request import Delivery
 from tests.support.batching import MS, client, request, stream
 
 

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batching.core import FormerCore
-from service.batching.cost_model import CostModel, CostTable
-from service.batching.decision import Form
-from service.batching.policy import decide
-from service.batching.settings import BatchingSettings, QueuePolicy
-from service.errors import Outcome
-from service.request import Delivery
+from forebay_server.service.batching.core import FormerCore
+from forebay_server.service.batching.cost_model import CostModel, CostTable
+from forebay_server.service.batching.decision import Form
+from forebay_server.service.batching.policy import decide
+from forebay_server.service.batching.settings import BatchingSettings, QueuePolicy
+from forebay_server.service.errors import Outcome
+from forebay_server.service.request import Delivery
 from tests.support.batching import MS, CoreRig, StrictLane, client, cost_model, request, stream
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from service.batching.settings import BatchingSettings, PolicyName, QueuePolicy
+from forebay_server.service.batching.settings import BatchingSettings, PolicyName, QueuePolicy
 
 
 @pytest.mark.parametrize(

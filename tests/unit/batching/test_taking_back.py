@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batching.settings import BatchingSettings, QueuePolicy, TimeoutAction
-from service.batching.taking_back import LOOK_AGAIN_NS
-from service.errors import Outcome
-from service.request import Delivery
+from forebay_server.service.batching.settings import BatchingSettings, QueuePolicy, TimeoutAction
+from forebay_server.service.batching.taking_back import LOOK_AGAIN_NS
+from forebay_server.service.errors import Outcome
+from forebay_server.service.request import Delivery
 from tests.support.batching import MS, CoreRig, StrictLane, client, cost_model, stream
 
 BOUND_BY_MS = 100.0  # the batch in front is predicted to take this long, so that the next one is bound before

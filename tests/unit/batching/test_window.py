@@ -7,8 +7,8 @@ the default policy).
 
 import pytest
 
-from service.batching.settings import BatchingSettings, QueuePolicy, TimeoutAction
-from service.errors import Outcome
+from forebay_server.service.batching.settings import BatchingSettings, QueuePolicy, TimeoutAction
+from forebay_server.service.errors import Outcome
 from tests.support.batching import MS, CoreRig, StrictLane, client, cost_model, stream
 
 START_NS = 1_000_000_000

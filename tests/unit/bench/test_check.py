@@ -1,13 +1,13 @@
-"""`python -m bench --check` fails when a ratio is worse than its bar twice, and when a benchmark cannot be run."""
+"""`python -m forebay_server.bench --check` fails when a ratio is twice worse than its bar, or one cannot run."""
 
 import math
 import sys
 
 import pytest
 
-import bench.__main__ as command
-from bench import report
-from bench.rows import Row, Spread
+import forebay_server.bench.__main__ as command
+from forebay_server.bench import report
+from forebay_server.bench.rows import Row, Spread
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 import pytest
 
-from bench import batching_workloads
-from bench.batching_workloads import Executor
-from bench.gpu.plan import Plan
-from bench.gpu.sections_batching import ROWS_PER_REQUEST, fit, of_requests
-from bench.gpu.sections_batching import _cells as cells_of
-from bench.virtual_lane import StageCosts
+from forebay_server.bench import batching_workloads
+from forebay_server.bench.batching_workloads import Executor
+from forebay_server.bench.gpu.plan import Plan
+from forebay_server.bench.gpu.sections_batching import ROWS_PER_REQUEST, fit, of_requests
+from forebay_server.bench.gpu.sections_batching import _cells as cells_of
+from forebay_server.bench.virtual_lane import StageCosts
 
 COSTS = StageCosts(400_000, 92_000, (21_000, 16_000), (12_000, 1_500))
 

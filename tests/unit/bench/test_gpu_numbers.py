@@ -6,9 +6,9 @@ import threading
 import numpy as np
 import pytest
 
-from bench.gpu.memory import resident_by_kind
-from bench.gpu.numbers import middle, significant, slope
-from bench.gpu.threads import grouped, hottest, thread_cpu_s, thread_names
+from forebay_server.bench.gpu.memory import resident_by_kind
+from forebay_server.bench.gpu.numbers import middle, significant, slope
+from forebay_server.bench.gpu.threads import grouped, hottest, thread_cpu_s, thread_names
 
 TIMES_S = np.arange(0.0, 240.0, 2.0)
 

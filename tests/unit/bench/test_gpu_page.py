@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from bench.gpu.page import PAGE, RAW, add, render
+from forebay_server.bench.gpu.page import PAGE, RAW, add, render
 
 
 def test_the_tables_of_the_page_are_those_of_the_raw_file():
-    """Mend with `python -m bench.gpu.page`."""
+    """Mend with `python -m forebay_server.bench.gpu.page`."""
     page = PAGE.read_text()
     assert render(page, json.loads(RAW.read_text())) == page
 

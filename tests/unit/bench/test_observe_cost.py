@@ -1,7 +1,7 @@
 """What the bench of observing plays to the observer is what the observer counts."""
 
-from bench.observe_cost import CAMERAS, ROWS_PER_BATCH, ObservedServer
-from service.observe.recent import stream_reports
+from forebay_server.bench.observe_cost import CAMERAS, ROWS_PER_BATCH, ObservedServer
+from forebay_server.service.observe.recent import stream_reports
 
 
 def test_everything_that_is_played_is_counted():

@@ -2,7 +2,7 @@
 
 import random
 
-from bench.pairs import Pairs, median_interval
+from forebay_server.bench.pairs import Pairs, median_interval
 
 
 def test_interval_of_a_median_covers_the_true_one_as_often_as_it_says():

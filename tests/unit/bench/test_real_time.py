@@ -8,18 +8,18 @@ from array import array
 import numpy as np
 import pytest
 
-from bench.batching_bars import Bar
-from bench.batching_report import real_summary
-from bench.batching_workloads import GPU, MS, Workload
-from bench.real_check import deviations, is_within
-from bench.real_time import RealRun, run_real
-from bench.trace_sender import END, READY
-from service.batching.settings import BatchingSettings
+from forebay_server.bench.batching_bars import Bar
+from forebay_server.bench.batching_report import real_summary
+from forebay_server.bench.batching_workloads import GPU, MS, Workload
+from forebay_server.bench.real_check import deviations, is_within
+from forebay_server.bench.real_time import RealRun, run_real
+from forebay_server.bench.trace_sender import END, READY
+from forebay_server.service.batching.settings import BatchingSettings
 
 
 def test_sender_sends_every_position_once_in_order_and_never_early():
     instants = array("q", [0, 0, 3 * MS, 3 * MS + 1, 10 * MS])
-    command = [sys.executable, "-m", "bench.trace_sender"]
+    command = [sys.executable, "-m", "forebay_server.bench.trace_sender"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sender:
         sender.stdin.write(array("q", [len(instants)]).tobytes() + instants.tobytes())
         sender.stdin.flush()

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from bench import report
-from bench.rows import Row, Spread
+from forebay_server.bench import report
+from forebay_server.bench.rows import Row, Spread
 
 
 def row(median: float, **options) -> Row:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.virtual_lane import StageCosts, VirtualLane
-from engines.device_simulated import CostModel
-from service.request import Batch
+from forebay_server.bench.virtual_lane import StageCosts, VirtualLane
+from forebay_server.engines.device_simulated import CostModel
+from forebay_server.service.request import Batch
 from tests.support.lane import MAX_BATCH_SIZE, ROW_BYTES, LaneDriver
 
 SLOTS = 4

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from service.cli.engine import engine_app
+from forebay_server.service.cli.engine import engine_app
 from tests.support import models
 from tests.unit.build.test_precision import SIZE, picture_net
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from engines.build.feeds import Normalisation, feed_of, picture_input
-from engines.engine import EngineSpecs, TensorSpec
-from engines.errors import ModelFileError
+from forebay_server.engines.build.feeds import Normalisation, feed_of, picture_input
+from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.engines.errors import ModelFileError
 
 PICTURE = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
 

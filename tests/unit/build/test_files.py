@@ -5,11 +5,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from engines.build.inspection import inspect_file
-from engines.build.layer_times import onnx_layer_times
-from engines.build.onnx_file import load_model
-from engines.build.runner import ModelRunner
-from engines.errors import ModelFileError
+from forebay_server.engines.build.inspection import inspect_file
+from forebay_server.engines.build.layer_times import onnx_layer_times
+from forebay_server.engines.build.onnx_file import load_model
+from forebay_server.engines.build.runner import ModelRunner
+from forebay_server.engines.errors import ModelFileError
 from tests.support import models
 from tests.support.fake_tensorrt import write_plan
 

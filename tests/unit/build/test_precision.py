@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from engines.build.half import convert_nodes
-from engines.build.network import precision_of
-from engines.build.onnx_file import find_trunk, join_normalisation, load_model, name_nodes
-from engines.build.precision import to_fp16, to_int8
-from engines.errors import ModelFileError
+from forebay_server.engines.build.half import convert_nodes
+from forebay_server.engines.build.network import precision_of
+from forebay_server.engines.build.onnx_file import find_trunk, join_normalisation, load_model, name_nodes
+from forebay_server.engines.build.precision import to_fp16, to_int8
+from forebay_server.engines.errors import ModelFileError
 from tests.support import models
 
 SIZE = 16

@@ -2,8 +2,8 @@
 
 import pytest
 
-from engines.build.profiles import Rows, default_rows, parse_rows, shapes_of
-from engines.errors import ModelFileError
+from forebay_server.engines.build.profiles import Rows, default_rows, parse_rows, shapes_of
+from forebay_server.engines.errors import ModelFileError
 
 
 def test_a_lone_row_has_a_profile_of_its_own():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engines.build.verification import Agreement, Found, OutputError, overlap
+from forebay_server.engines.build.verification import Agreement, Found, OutputError, overlap
 
 BOX = (0.0, 0.0, 1.0, 1.0)
 MOVED = (0.1, 0.0, 1.1, 1.0)

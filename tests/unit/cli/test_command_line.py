@@ -5,7 +5,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from service.cli import GROUPS, app
+from forebay_server.service.cli import GROUPS, app
 
 RUNNER = CliRunner()
 

@@ -6,8 +6,8 @@ import tomllib
 import pytest
 from typer.testing import CliRunner
 
-from service.cli import app
-from service.settings import ServeSettings, load_settings
+from forebay_server.service.cli import app
+from forebay_server.service.settings import ServeSettings, load_settings
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ import socket
 import pytest
 from typer.testing import CliRunner
 
-from service.cli import app, exit_codes
-from service.cli.checks import machine_findings
-from service.settings import ServeSettings
+from forebay_server.service.cli import app, exit_codes
+from forebay_server.service.cli.checks import machine_findings
+from forebay_server.service.settings import ServeSettings
 from tests.support.certificates import Authority, needs_openssl
 from tests.support.real_server import simulated
 
@@ -169,7 +169,7 @@ def test_traces_without_their_library_are_named(setup, monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")
     assert faults() == []
     assert [each["detail"] for each in run() if each["check"] == "traces"] == ["to http://collector:4317"]
-    monkeypatch.setattr("service.cli.checks_setup._is_there", lambda module: False)
+    monkeypatch.setattr("forebay_server.service.cli.checks_setup._is_there", lambda module: False)
     assert only_fault()[0] == "traces"
 
 

@@ -8,12 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from forebay import Box, Detection
-from loadtest.errors import CannotWriteError as ReportError
-from loadtest.errors import ExitCode
-from loadtest.output import write_json
-from service.cli import app, exit_codes
-from service.cli.clip_writer import CannotWriteError, ClipWriter
-from service.cli.drawing import draw_picture
+from forebay_server.loadtest.errors import CannotWriteError as ReportError
+from forebay_server.loadtest.errors import ExitCode
+from forebay_server.loadtest.output import write_json
+from forebay_server.service.cli import app, exit_codes
+from forebay_server.service.cli.clip_writer import CannotWriteError, ClipWriter
+from forebay_server.service.cli.drawing import draw_picture
 from tests.support.repository import ROOT
 
 FACES = next((ROOT / "models" / "faces").glob("*/model.onnx"))

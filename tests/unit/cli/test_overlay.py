@@ -3,7 +3,7 @@
 import numpy as np
 
 from forebay import Box, Detection
-from service.cli.overlay import FIRST, INK, annotate, colour_of, summary_of, tile
+from forebay_server.service.cli.overlay import FIRST, INK, annotate, colour_of, summary_of, tile
 
 PICTURE = np.full((300, 400, 3), 128, np.uint8)
 

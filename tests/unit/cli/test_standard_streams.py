@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from service.cli import exit_codes
+from forebay_server.service.cli import exit_codes
 from tests.support.broken_output import broken
 from tests.support.guard import HANG_GUARD_S
 from tests.support.repository import ROOT
@@ -21,7 +21,10 @@ COMMANDS = {
     "help of a group": ["load", "--help"],
 }
 REASONS = {"closed": "Bad file descriptor", "full disk": "No space left on device"}
-SEPARATE = "import os, sys; os.close(0); from service.cli.standard_streams import open_standard_streams as o; o(); "
+SEPARATE = (
+    "import os, sys; os.close(0); "
+    "from forebay_server.service.cli.standard_streams import open_standard_streams as o; o(); "
+)
 
 
 def run(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
@@ -45,7 +48,7 @@ def run(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_output_that_cannot_be_written_is_one_line_and_a_code(command, kind):
     with broken(kind) as descriptor:
-        code, _, errors = run(["-m", "service", *COMMANDS[command]], stdout=descriptor)
+        code, _, errors = run(["-m", "forebay_server.service", *COMMANDS[command]], stdout=descriptor)
     assert (code, errors) == (
         exit_codes.CANNOT_WRITE,
         f"forebay: cannot write to standard output: {REASONS[kind]}\n",
@@ -55,16 +58,19 @@ def test_output_that_cannot_be_written_is_one_line_and_a_code(command, kind):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_reader_that_has_gone_is_a_quiet_end(command):
     with broken("reader gone") as descriptor:
-        code, _, errors = run(["-m", "service", *COMMANDS[command]], stdout=descriptor)
+        code, _, errors = run(["-m", "forebay_server.service", *COMMANDS[command]], stdout=descriptor)
     assert (code, errors) == (exit_codes.NO_READER, "")
 
 
 @pytest.mark.parametrize("kind", ["closed", "full disk", "reader gone"])
 def test_an_error_that_cannot_be_said_keeps_its_code(kind):
     with broken(kind) as descriptor:
-        assert run(["-m", "service", "config", "show", "--config", "nowhere.toml"], stderr=descriptor)[0] == 2
-        assert run(["-m", "service", "no-such-command"], stderr=descriptor)[0] == 2
-        code, output, _ = run(["-m", "service", "--version"], stderr=descriptor)
+        assert (
+            run(["-m", "forebay_server.service", "config", "show", "--config", "nowhere.toml"], stderr=descriptor)[0]
+            == 2
+        )
+        assert run(["-m", "forebay_server.service", "no-such-command"], stderr=descriptor)[0] == 2
+        code, output, _ = run(["-m", "forebay_server.service", "--version"], stderr=descriptor)
         assert code == 0
         assert output.startswith("forebay ")
 

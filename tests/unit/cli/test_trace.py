@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from typer.testing import CliRunner
 
-from service.cli import app, exit_codes
+from forebay_server.service.cli import app, exit_codes
 
 
 class Admin(BaseHTTPRequestHandler):

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from service.cli import video
-from service.cli.video import SourceError, open_source
+from forebay_server.service.cli import video
+from forebay_server.service.cli.video import SourceError, open_source
 
 SIZE = (64, 48)
 

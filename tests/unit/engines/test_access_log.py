@@ -1,7 +1,7 @@
 """The access log forgets only what can no longer matter."""
 
-from engines.simulated.access_log import Access, AccessLog
-from engines.simulated.vector_clock import Epoch, VectorClock
+from forebay_server.engines.simulated.access_log import Access, AccessLog
+from forebay_server.engines.simulated.vector_clock import Epoch, VectorClock
 
 A, B, C = 1, 2, 3
 

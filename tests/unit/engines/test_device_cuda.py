@@ -4,10 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from engines import open_device
-from engines.clock import MonotonicClock
-from engines.device import StreamPriority
-from engines.errors import (
+from forebay_server.engines import open_device
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device import StreamPriority
+from forebay_server.engines.errors import (
     BackendUnavailableError,
     DeviceLostError,
     DeviceMemoryError,

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from engines.device_host import HostDevice
-from engines.errors import DeviceMemoryError, MisuseError
-from engines.host_memory import allocate, memory_of
+from forebay_server.engines.device_host import HostDevice
+from forebay_server.engines.errors import DeviceMemoryError, MisuseError
+from forebay_server.engines.host_memory import allocate, memory_of
 from tests.support.clock import ManualClock
 
 

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from engines.device_simulated import ByteRange, CostModel, FaultPlan, SimulatedDevice
-from engines.errors import DeviceLostError, DeviceMemoryError, ExecutionError, MisuseError, RaceError
+from forebay_server.engines.device_simulated import ByteRange, CostModel, FaultPlan, SimulatedDevice
+from forebay_server.engines.errors import DeviceLostError, DeviceMemoryError, ExecutionError, MisuseError, RaceError
 from tests.support.clock import ManualClock
 from tests.support.virtual_clock import VirtualClock
 

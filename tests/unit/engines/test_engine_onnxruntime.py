@@ -5,10 +5,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from engines import open_device
-from engines.clock import MonotonicClock
-from engines.engine import SlotBuffers
-from engines.errors import ExecutionError, MisuseError, ModelFileError
+from forebay_server.engines import open_device
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.engine import SlotBuffers
+from forebay_server.engines.errors import ExecutionError, MisuseError, ModelFileError
 from tests.support import models
 from tests.support.rig import BoundSlot, rig_of
 

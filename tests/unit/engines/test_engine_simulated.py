@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import open_device
-from engines.engine_simulated import checksum
-from engines.errors import ExecutionError, MisuseError, ModelFileError, RaceError
+from forebay_server.engines import open_device
+from forebay_server.engines.engine_simulated import checksum
+from forebay_server.engines.errors import ExecutionError, MisuseError, ModelFileError, RaceError
 from tests.support.clock import ManualClock
 from tests.support.rig import BoundSlot, Rig
 from tests.support.virtual_clock import VirtualClock

@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from engines import open_engine
-from engines.clock import MonotonicClock
-from engines.errors import BackendUnavailableError, ExecutionError, ModelFileError, RaceError
-from engines.trt import library
+from forebay_server.engines import open_engine
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.errors import BackendUnavailableError, ExecutionError, ModelFileError, RaceError
+from forebay_server.engines.trt import library
 from tests.contract.test_engine import *  # noqa: F403 - the contract suite, on the case below
 from tests.contract.test_engine import EngineCase, warmed_up_slot
 from tests.support import fake_tensorrt
@@ -214,7 +214,7 @@ def test_a_missing_library_says_what_to_install(rig, tmp_path, monkeypatch):
 
 
 def test_plans_do_not_run_on_the_cpu(tmp_path):
-    from engines import open_device
+    from forebay_server.engines import open_device
 
     device = open_device("cpu", clock=MonotonicClock())
     with pytest.raises(BackendUnavailableError, match="KIND_GPU"):

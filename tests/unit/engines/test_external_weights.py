@@ -5,9 +5,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from engines import open_device
-from engines.clock import MonotonicClock
-from engines.errors import ModelFileError
+from forebay_server.engines import open_device
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.errors import ModelFileError
 from tests.support import models
 from tests.support.rig import rig_of
 

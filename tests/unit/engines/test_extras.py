@@ -5,7 +5,7 @@ from importlib import metadata
 
 import pytest
 
-from engines import extras
+from forebay_server.engines import extras
 from tests.support.repository import ROOT
 
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from engines import open_foreign_memory
-from engines.errors import BackendUnavailableError, DeviceLostError, ExecutionError, MisuseError
+from forebay_server.engines import open_foreign_memory
+from forebay_server.engines.errors import BackendUnavailableError, DeviceLostError, ExecutionError, MisuseError
 from tests.support.fake_cudart import FakeCudart, cudaError_t, install, uninstall
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from engines.errors import ModelFileError
-from engines.model_file import require_model_file
+from forebay_server.engines.errors import ModelFileError
+from forebay_server.engines.model_file import require_model_file
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from engines.datatypes import BF16
-from engines.errors import ModelFileError
-from engines.onnx_specs import DEFAULT_MAX_BATCH_SIZE, NodeInfo, derive_specs
+from forebay_server.engines.datatypes import BF16
+from forebay_server.engines.errors import ModelFileError
+from forebay_server.engines.onnx_specs import DEFAULT_MAX_BATCH_SIZE, NodeInfo, derive_specs
 
 
 def derive(input_shape, output_shape, max_batch_size=None, onnx_type="tensor(float)"):

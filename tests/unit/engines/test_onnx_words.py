@@ -6,11 +6,11 @@ import re
 import onnxruntime
 import pytest
 
-from engines.clock import MonotonicClock
-from engines.device_host import HostDevice
-from engines.engine_onnxruntime import OnnxruntimeEngine
-from engines.errors import ModelFileError
-from engines.onnx_words import NO_MEMORY, NO_WORDS, public_words
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device_host import HostDevice
+from forebay_server.engines.engine_onnxruntime import OnnxruntimeEngine
+from forebay_server.engines.errors import ModelFileError
+from forebay_server.engines.onnx_words import NO_MEMORY, NO_WORDS, public_words
 from tests.support import models
 
 SOURCES = "/onnxruntime_src/onnxruntime/core/"

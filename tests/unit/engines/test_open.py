@@ -2,9 +2,9 @@
 
 import pytest
 
-import engines
-from engines import open_device
-from engines.errors import BackendUnavailableError, EngineError, ModelFileError
+from forebay_server import engines
+from forebay_server.engines import open_device
+from forebay_server.engines.errors import BackendUnavailableError, EngineError, ModelFileError
 from tests.support.clock import ManualClock
 from tests.support.rig import rig_of
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from engines.errors import ModelFileError
-from engines.options import OptionReader
+from forebay_server.engines.errors import ModelFileError
+from forebay_server.engines.options import OptionReader
 
 
 def reader(**options):

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from engines.device_simulated import CostModel, SimulatedDevice
-from engines.errors import RaceError
-from service.channel import Channel, ChannelClosedError
-from service.clock import MonotonicClock
+from forebay_server.engines.device_simulated import CostModel, SimulatedDevice
+from forebay_server.engines.errors import RaceError
+from forebay_server.service.channel import Channel, ChannelClosedError
+from forebay_server.service.clock import MonotonicClock
 from tests.support.virtual_clock import VirtualClock
 
 ROW_BYTES = 64

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from engines import open_device
-from engines.clock import MonotonicClock
-from engines.errors import ExecutionError, ModelFileError
-from engines.proof import PATTERNS
+from forebay_server.engines import open_device
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.errors import ExecutionError, ModelFileError
+from forebay_server.engines.proof import PATTERNS
 from tests.support import models, passing_models
 from tests.support.rig import BoundSlot, random_rows, rig_of
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.device_simulated import ByteRange, CostModel, SimulatedDevice
-from engines.errors import RaceError
+from forebay_server.engines.device_simulated import ByteRange, CostModel, SimulatedDevice
+from forebay_server.engines.errors import RaceError
 from tests.support.virtual_clock import VirtualClock
 
 NBYTES = 6

@@ -6,10 +6,10 @@ from contextlib import nullcontext
 
 import pytest
 
-from engines import open_device
-from engines.clock import MonotonicClock
-from engines.errors import BackendUnavailableError
-from engines.ranges import open_ranges
+from forebay_server.engines import open_device
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.errors import BackendUnavailableError
+from forebay_server.engines.ranges import open_ranges
 from tests.support import models
 from tests.support.rig import rig_of
 

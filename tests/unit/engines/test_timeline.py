@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.simulated.timeline import Operation, Point, Timeline
+from forebay_server.engines.simulated.timeline import Operation, Point, Timeline
 
 
 def test_operations_of_a_lane_follow_each_other():

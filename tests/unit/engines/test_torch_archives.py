@@ -5,9 +5,9 @@ import zipfile
 
 import pytest
 
-from engines.errors import ModelFileError
-from engines.pytorch import archive
-from engines.pytorch.archive import Archive
+from forebay_server.engines.errors import ModelFileError
+from forebay_server.engines.pytorch import archive
+from forebay_server.engines.pytorch.archive import Archive
 
 
 def write(path, members, compression=zipfile.ZIP_STORED):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from engines.pytorch.vetting import UnsafeModelError, vet_payloads, vet_program, vet_script
+from forebay_server.engines.pytorch.vetting import UnsafeModelError, vet_payloads, vet_program, vet_script
 
 SPEC = '[1, {"type": "builtins.tuple", "context": "null", "children_spec": [{"type": "builtins.dict", "context": %s}]}]'
 

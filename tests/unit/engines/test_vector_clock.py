@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.simulated.vector_clock import Epoch, VectorClock
+from forebay_server.engines.simulated.vector_clock import Epoch, VectorClock
 
 ACTORS = st.integers(0, 3)
 CLOCKS = st.dictionaries(ACTORS, st.integers(0, 5)).map(VectorClock)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from service.frontend.connections import Sockets, normal
+from forebay_server.service.frontend.connections import Sockets, normal
 from tests.support.connections import connection, name_of
 
 

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forebay.wire import frames_pb2 as pb
-from service.errors import InvalidRequestError
-from service.frontend.decode import RAW_BYTES_PER_PIXEL, decode_into, raw_nbytes
-from service.models.description import ImageInput
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.decode import RAW_BYTES_PER_PIXEL, decode_into, raw_nbytes
+from forebay_server.service.models.description import ImageInput
 from tests.support.mutations import JPEGS, PNGS, mutations, with_right_checksums
 
 RGB8, BGR8, JPEG, PNG, NV12 = (

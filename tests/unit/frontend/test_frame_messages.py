@@ -8,8 +8,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from forebay.wire import frames_pb2 as pb
-from service.errors import InvalidSessionError
-from service.frontend.frames_codec import MAX_FRAME_FIELDS, MAX_PARSED_BYTES, FrameMessage, parse_client_message
+from forebay_server.service.errors import InvalidSessionError
+from forebay_server.service.frontend.frames_codec import (
+    MAX_FRAME_FIELDS,
+    MAX_PARSED_BYTES,
+    FrameMessage,
+    parse_client_message,
+)
 
 UINT64 = st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 127, 128, 2**32, 2**63 - 1, 2**63, 2**64 - 1])
 SEQ, CAPTURE_TIME, BUDGET, PAYLOAD = 0x08, 0x10, 0x19, 0x7A

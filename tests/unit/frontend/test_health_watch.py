@@ -1,7 +1,7 @@
 """A watch that is told about a drain while it writes still says so before it ends."""
 
 from forebay.wire import health_pb2
-from service.frontend.health import HealthServicer
+from forebay_server.service.frontend.health import HealthServicer
 from tests.support.loops import on_loop
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

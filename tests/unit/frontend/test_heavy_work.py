@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from service.frontend.heavy_work import HeavyWork
-from service.worker_pool import WorkerPool
+from forebay_server.service.frontend.heavy_work import HeavyWork
+from forebay_server.service.worker_pool import WorkerPool
 from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from service.errors import InvalidRequestError
-from service.frontend.jpeg import decode_jpeg
-from service.frontend.jpeg_layout import end_of_data, mend, read_head
-from service.models.description import ImageInput
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.jpeg import decode_jpeg
+from forebay_server.service.frontend.jpeg_layout import end_of_data, mend, read_head
+from forebay_server.service.models.description import ImageInput
 from tests.support import jpegs
 
 MAX_PIXELS = 1 << 20

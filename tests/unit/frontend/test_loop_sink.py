@@ -4,7 +4,7 @@ import asyncio
 import threading
 from types import SimpleNamespace
 
-from service.frontend.loop_sink import LoopSink
+from forebay_server.service.frontend.loop_sink import LoopSink
 from tests.support.guard import HANG_GUARD_S
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay.wire import inference_pb2 as pb
-from service.frontend.messages import MAX_FIELDS, MAX_PARSED_BYTES, MessageError, is_mostly_bytes, parse
+from forebay_server.service.frontend.messages import MAX_FIELDS, MAX_PARSED_BYTES, MessageError, is_mostly_bytes, parse
 
 LOAD = pb.RepositoryModelLoadRequest
 MANY = MAX_PARSED_BYTES

@@ -1,7 +1,7 @@
 """Messages of one connection have to wait once it has sent more than its pace; others do not."""
 
-from service.frontend import pace
-from service.frontend.pace import Pace
+from forebay_server.service.frontend import pace
+from forebay_server.service.frontend.pace import Pace
 from tests.support.clock import ManualClock
 
 RATE = 1000  # bytes each second: a byte a millisecond

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from forebay.wire import frames_pb2 as pb
-from service.errors import InvalidRequestError
-from service.frontend.decode import decode_into
-from service.models.description import ImageInput
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.decode import decode_into
+from forebay_server.service.models.description import ImageInput
 
 SIZE = WIDTH, HEIGHT = 64, 48
 PATTERNS = (0xA7, 0x5B)

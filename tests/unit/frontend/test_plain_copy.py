@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from engines.engine import TensorSpec
-from service.frontend.plain_copy import HELD_BYTES, copy_into
+from forebay_server.engines.engine import TensorSpec
+from forebay_server.service.frontend.plain_copy import HELD_BYTES, copy_into
 from tests.support.front_end import StrictArena
 
 UINT8 = np.dtype(np.uint8)

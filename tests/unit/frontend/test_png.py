@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from service.errors import InvalidRequestError
-from service.frontend.png import decode_png
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.png import decode_png
 from tests.support import pngs
 
 MAX_PIXELS = 1 << 21
@@ -57,8 +57,8 @@ def test_a_png_of_tiny_chunks_is_refused_and_a_png_of_many_is_not(kind):
 
 
 OURS = """
-from service.errors import InvalidRequestError
-from service.frontend.png import decode_png
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.png import decode_png
 
 def decode(file):
     try:

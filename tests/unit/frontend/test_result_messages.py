@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay.wire import frames_pb2 as pb
-from service.errors import (
+from forebay_server.service.errors import (
     MAX_MESSAGE_CHARACTERS,
     BatchFailedError,
     InvalidRequestError,
@@ -15,7 +15,7 @@ from service.errors import (
     Outcome,
     OverloadedError,
 )
-from service.frontend.frames_codec import (
+from forebay_server.service.frontend.frames_codec import (
     FRAME_STATUS,
     STREAM_STATUS,
     encode_refusal,
@@ -23,9 +23,9 @@ from service.frontend.frames_codec import (
     status_of,
     tensor_spec,
 )
-from service.request import Completion, Timeline
-from service.results.classes import Classification
-from service.results.detections import Box, Detection
+from forebay_server.service.request import Completion, Timeline
+from forebay_server.service.results.classes import Classification
+from forebay_server.service.results.detections import Box, Detection
 from tests.support.front_end import specs_of
 from tests.support.requests import frame_request
 

@@ -9,10 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from forebay.wire import frames_pb2 as pb
-from service.batching.delivery_time import DeliveryTime
-from service.errors import BatchFailedError, InvariantError, Outcome
-from service.frontend import session as session_module
-from service.request import Feasibility
+from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.errors import BatchFailedError, InvariantError, Outcome
+from forebay_server.service.frontend import session as session_module
+from forebay_server.service.request import Feasibility
 from tests.support.front_end import Scene, specs_of
 
 EVERY = {"delivery": pb.DELIVERY_EVERY}

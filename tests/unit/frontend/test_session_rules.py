@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from forebay.wire import frames_pb2 as pb
-from service.errors import BatchFailedError, Outcome
-from service.request import Feasibility
+from forebay_server.service.errors import BatchFailedError, Outcome
+from forebay_server.service.request import Feasibility
 from tests.support.front_end import Scene
 
 PERMITS = 3

@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from service.frontend.unix_socket import SocketPathError, socket_place
+from forebay_server.service.frontend.unix_socket import SocketPathError, socket_place
 
 
 @pytest.fixture

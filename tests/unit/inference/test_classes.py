@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.frontend.inference_tensors import top_classes
+from forebay_server.service.frontend.inference_tensors import top_classes
 
 LABELS = ("cat", "dog")
 

@@ -3,22 +3,22 @@
 import numpy as np
 import pytest
 
-from engines.engine import EngineSpecs, TensorSpec
 from forebay.wire import inference_pb2 as pb
-from service.errors import InvalidRequestError, UnknownModelError
-from service.frontend import inference_lookup
-from service.frontend.inference_admission import StreamKeys
-from service.frontend.inference_codec import arrays_of
-from service.frontend.inference_errors import InferenceError
-from service.frontend.inference_face import ModelFace
-from service.frontend.inference_form import read_form
-from service.frontend.inference_lookup import ModelLookup
-from service.frontend.inference_regions import ClientRegions
-from service.frontend.inference_wire import parse
-from service.models.completion import complete
-from service.models.config_text import parse_config
-from service.models.description import ModelDescription
-from service.observe.statistics import VersionStatistics
+from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.service.errors import InvalidRequestError, UnknownModelError
+from forebay_server.service.frontend import inference_lookup
+from forebay_server.service.frontend.inference_admission import StreamKeys
+from forebay_server.service.frontend.inference_codec import arrays_of
+from forebay_server.service.frontend.inference_errors import InferenceError
+from forebay_server.service.frontend.inference_face import ModelFace
+from forebay_server.service.frontend.inference_form import read_form
+from forebay_server.service.frontend.inference_lookup import ModelLookup
+from forebay_server.service.frontend.inference_regions import ClientRegions
+from forebay_server.service.frontend.inference_wire import parse
+from forebay_server.service.models.completion import complete
+from forebay_server.service.models.config_text import parse_config
+from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.observe.statistics import VersionStatistics
 from tests.support.clock import ManualClock
 
 

@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.datatypes import DTYPE_BY_NAME
-from engines.engine import TensorSpec
 from forebay.wire import inference_pb2 as pb
-from service.errors import InvalidRequestError
-from service.frontend.inference_face import TensorFace
-from service.frontend.inference_tensors import MAX_STRINGS
-from service.frontend.inference_typed import LongContents, typed_to_bytes
-from service.frontend.inference_wire import parse
-from service.frontend.messages import MAX_PARSED_BYTES
+from forebay_server.engines.datatypes import DTYPE_BY_NAME
+from forebay_server.engines.engine import TensorSpec
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.inference_face import TensorFace
+from forebay_server.service.frontend.inference_tensors import MAX_STRINGS
+from forebay_server.service.frontend.inference_typed import LongContents, typed_to_bytes
+from forebay_server.service.frontend.inference_wire import parse
+from forebay_server.service.frontend.messages import MAX_PARSED_BYTES
 
 ELEMENTS = 1 << 15
 MANY = 1 << 17

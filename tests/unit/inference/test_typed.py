@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from engines.datatypes import DTYPE_BY_NAME
-from engines.engine import TensorSpec
 from forebay.wire import inference_pb2 as pb
-from service.errors import InvalidRequestError
-from service.frontend import inference_typed
-from service.frontend.inference_face import TensorFace
-from service.frontend.inference_tensors import MAX_STRINGS
-from service.frontend.inference_typed import CONTENTS_FIELD, typed_to_bytes
+from forebay_server.engines.datatypes import DTYPE_BY_NAME
+from forebay_server.engines.engine import TensorSpec
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend import inference_typed
+from forebay_server.service.frontend.inference_face import TensorFace
+from forebay_server.service.frontend.inference_tensors import MAX_STRINGS
+from forebay_server.service.frontend.inference_typed import CONTENTS_FIELD, typed_to_bytes
 
 NUMBERS = [name for name in CONTENTS_FIELD if name != "BYTES"]
 

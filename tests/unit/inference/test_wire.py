@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay.wire import inference_pb2 as pb
-from service.errors import InvalidRequestError
-from service.frontend.inference_tensors import raw_view
-from service.frontend.inference_wire import parse, response_bytes, varint
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.inference_tensors import raw_view
+from forebay_server.service.frontend.inference_wire import parse, response_bytes, varint
 
 TEXT = st.text(max_size=200)
 

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest.arrivals import merged, plan, read_trace
-from loadtest.errors import UsageError
-from loadtest.scenario import Arrival, Phase, Scenario, TraceEntry
+from forebay_server.loadtest.arrivals import merged, plan, read_trace
+from forebay_server.loadtest.errors import UsageError
+from forebay_server.loadtest.scenario import Arrival, Phase, Scenario, TraceEntry
 
 OPEN = [arrival for arrival in Arrival if arrival not in {Arrival.CLOSED, Arrival.TRACE}]
 

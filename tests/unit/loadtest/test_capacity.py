@@ -9,14 +9,14 @@ import json
 
 import pytest
 
-from loadtest.capacity import search_capacity
-from loadtest.cli import TRIAL
-from loadtest.errors import ExitCode
-from loadtest.options import LoadOptions
-from loadtest.report import Circumstances, build
-from loadtest.search import Bounds, Target
-from loadtest.summary import merge, summarise
-from loadtest.target import Outcome
+from forebay_server.loadtest.capacity import search_capacity
+from forebay_server.loadtest.cli import TRIAL
+from forebay_server.loadtest.errors import ExitCode
+from forebay_server.loadtest.options import LoadOptions
+from forebay_server.loadtest.report import Circumstances, build
+from forebay_server.loadtest.search import Bounds, Target
+from forebay_server.loadtest.summary import merge, summarise
+from forebay_server.loadtest.target import Outcome
 from tests.unit.loadtest.virtual import INFO, FakeServer, generate, run_virtually
 
 

@@ -2,10 +2,10 @@ import cv2
 import numpy as np
 import pytest
 
-from loadtest import frames
-from loadtest.errors import UsageError
-from loadtest.frames import FrameSource, FramesSpec, pad_jpeg, pictures, tensors
-from loadtest.target import Encoding
+from forebay_server.loadtest import frames
+from forebay_server.loadtest.errors import UsageError
+from forebay_server.loadtest.frames import FrameSource, FramesSpec, pad_jpeg, pictures, tensors
+from forebay_server.loadtest.target import Encoding
 
 
 def decoded(data):

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest.accounting import account, violations
-from loadtest.arrivals import plan
-from loadtest.errors import CannotConnectError
-from loadtest.generator import GIVE_UP_S, Generator
-from loadtest.pacer import LoopPacer
-from loadtest.recorder import Counters
-from loadtest.scenario import Arrival, Phase, Policy, Scenario
-from loadtest.summary import merge, summarise
-from loadtest.target import Outcome
-from loadtest.verdict import generator_fault
+from forebay_server.loadtest.accounting import account, violations
+from forebay_server.loadtest.arrivals import plan
+from forebay_server.loadtest.errors import CannotConnectError
+from forebay_server.loadtest.generator import GIVE_UP_S, Generator
+from forebay_server.loadtest.pacer import LoopPacer
+from forebay_server.loadtest.recorder import Counters
+from forebay_server.loadtest.scenario import Arrival, Phase, Policy, Scenario
+from forebay_server.loadtest.summary import merge, summarise
+from forebay_server.loadtest.target import Outcome
+from forebay_server.loadtest.verdict import generator_fault
 from tests.unit.loadtest.virtual import SOURCE, FakeServer, LoopClock, generate, offer, run_virtually
 
 ENDS = [

@@ -5,17 +5,17 @@ import asyncio
 import numpy as np
 import pytest
 
-from loadtest import histograms, messages
-from loadtest.clock import MonotonicClock
-from loadtest.errors import InvalidRunError, UsageError
-from loadtest.frames import FramesSpec
-from loadtest.job import Job
-from loadtest.live import LiveView
-from loadtest.options import LoadOptions
-from loadtest.pacer import TimerfdPacer
-from loadtest.recorder import ROW, Counters, pack, unpack
-from loadtest.scenario import Arrival, Policy, Scenario
-from loadtest.target import Delivery, Encoding, TargetSpec
+from forebay_server.loadtest import histograms, messages
+from forebay_server.loadtest.clock import MonotonicClock
+from forebay_server.loadtest.errors import InvalidRunError, UsageError
+from forebay_server.loadtest.frames import FramesSpec
+from forebay_server.loadtest.job import Job
+from forebay_server.loadtest.live import LiveView
+from forebay_server.loadtest.options import LoadOptions
+from forebay_server.loadtest.pacer import TimerfdPacer
+from forebay_server.loadtest.recorder import ROW, Counters, pack, unpack
+from forebay_server.loadtest.scenario import Arrival, Policy, Scenario
+from forebay_server.loadtest.target import Delivery, Encoding, TargetSpec
 from tests.unit.loadtest.virtual import LoopClock, run_virtually
 
 

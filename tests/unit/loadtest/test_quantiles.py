@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest import histograms
-from loadtest.quantiles import (
+from forebay_server.loadtest import histograms
+from forebay_server.loadtest.quantiles import (
     block_bootstrap,
     early_stopping_estimate,
     interval_ranks,

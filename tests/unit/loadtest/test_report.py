@@ -9,18 +9,18 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from loadtest import histograms
-from loadtest.compare import Change, compare
-from loadtest.compare import text as comparison_text
-from loadtest.errors import UsageError
-from loadtest.html import html
-from loadtest.markdown import markdown, text
-from loadtest.measure import parse_assertions
-from loadtest.output import Outputs, read
-from loadtest.report import SCHEMA, Circumstances, build
-from loadtest.scenario import Arrival, Phase, Scenario
-from loadtest.summary import summarise
-from loadtest.target import Outcome, TargetSpec
+from forebay_server.loadtest import histograms
+from forebay_server.loadtest.compare import Change, compare
+from forebay_server.loadtest.compare import text as comparison_text
+from forebay_server.loadtest.errors import UsageError
+from forebay_server.loadtest.html import html
+from forebay_server.loadtest.markdown import markdown, text
+from forebay_server.loadtest.measure import parse_assertions
+from forebay_server.loadtest.output import Outputs, read
+from forebay_server.loadtest.report import SCHEMA, Circumstances, build
+from forebay_server.loadtest.scenario import Arrival, Phase, Scenario
+from forebay_server.loadtest.summary import summarise
+from forebay_server.loadtest.target import Outcome, TargetSpec
 from tests.unit.loadtest.virtual import INFO, FakeServer, offer
 
 # What the schema promises; see docs/loadtest.md.

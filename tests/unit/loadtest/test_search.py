@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest.errors import UsageError
-from loadtest.search import Bounds, Target, Trial, find_capacity
+from forebay_server.loadtest.errors import UsageError
+from forebay_server.loadtest.search import Bounds, Target, Trial, find_capacity
 
 TARGET = Target(p99_ms=100, dropped_share=0.01)
 

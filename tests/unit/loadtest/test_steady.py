@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from loadtest.steady import find_steady, mann_kendall, mser5, stretch_medians, theil_sen
+from forebay_server.loadtest.steady import find_steady, mann_kendall, mser5, stretch_medians, theil_sen
 
 
 def test_mser_cuts_nothing_from_a_constant_series():

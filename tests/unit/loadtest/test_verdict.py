@@ -1,8 +1,8 @@
 import pytest
 
-from loadtest.errors import ExitCode, UsageError
-from loadtest.measure import parse_assertions
-from loadtest.verdict import Verdict, decide, generator_fault, judge_assertion
+from forebay_server.loadtest.errors import ExitCode, UsageError
+from forebay_server.loadtest.measure import parse_assertions
+from forebay_server.loadtest.verdict import Verdict, decide, generator_fault, judge_assertion
 
 METRICS = {
     "offered": 1000,

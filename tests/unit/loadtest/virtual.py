@@ -6,14 +6,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtest.arrivals import plan
-from loadtest.errors import CannotConnectError, GarbageError, StreamBrokenError
-from loadtest.frames import FrameSource
-from loadtest.generator import Generator, GeneratorResult
-from loadtest.pacer import LoopPacer
-from loadtest.scenario import Scenario
-from loadtest.summary import Merged, merge
-from loadtest.target import Answer, Encoding, Moved, Outcome, TargetInfo
+from forebay_server.loadtest.arrivals import plan
+from forebay_server.loadtest.errors import CannotConnectError, GarbageError, StreamBrokenError
+from forebay_server.loadtest.frames import FrameSource
+from forebay_server.loadtest.generator import Generator, GeneratorResult
+from forebay_server.loadtest.pacer import LoopPacer
+from forebay_server.loadtest.scenario import Scenario
+from forebay_server.loadtest.summary import Merged, merge
+from forebay_server.loadtest.target import Answer, Encoding, Moved, Outcome, TargetInfo
 
 SOURCE = FrameSource((b"frame",), Encoding.JPEG, 1, 1, "test frames")
 INFO = TargetInfo("m", "1", "DELIVERY_LATEST", 8, 0.0, 0)

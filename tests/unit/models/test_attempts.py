@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from service.models.attempts import Attempts, LoadAbandonedError, Opening
+from forebay_server.service.models.attempts import Attempts, LoadAbandonedError, Opening
 from tests.support.clock import ManualClock
 
 SECOND_NS = 1_000_000_000

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from engines.engine import EngineSpecs, TensorSpec
-from service.batching.settings import BatchingSettings, PolicyName, QueuePolicy, TimeoutAction
-from service.models.batching import batching_settings, executed_sizes, measured_sizes
-from service.models.config import describe
-from service.models.repository import Repository
+from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.service.batching.settings import BatchingSettings, PolicyName, QueuePolicy, TimeoutAction
+from forebay_server.service.models.batching import batching_settings, executed_sizes, measured_sizes
+from forebay_server.service.models.config import describe
+from forebay_server.service.models.repository import Repository
 
 TENSORS = (TensorSpec("x", np.dtype(np.float32), (4,)),)
 

@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engines.engine import EngineSpecs, TensorSpec
 from forebay.wire.model_config_pb2 import DataType, ModelInstanceGroup
-from service.models.completion import complete
-from service.models.config_text import ConfigError, parse_config
-from service.models.description import ClassificationTask, DetectionTask, ImageInput, ModelDescription
-from service.models.instances import InstanceGroup
+from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.service.models.completion import complete
+from forebay_server.service.models.config_text import ConfigError, parse_config
+from forebay_server.service.models.description import ClassificationTask, DetectionTask, ImageInput, ModelDescription
+from forebay_server.service.models.instances import InstanceGroup
 
 IMAGE = TensorSpec("image", np.dtype(np.uint8), (240, 320, 3))
 PLANES = TensorSpec("planes", np.dtype(np.float32), (3, 224, 224))

@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 
 from forebay.wire.model_config_pb2 import ModelConfig
-from service.models.config import describe
-from service.models.description import BatchingOptions, ClassificationTask, DetectionTask
-from service.models.files import model_file, serving_versions
-from service.models.instances import Instance
-from service.models.parameters import OWN_KEYS
-from service.models.repository import Repository, RepositoryError
-from service.pipeline.turns import ModelPriority
+from forebay_server.service.models.config import describe
+from forebay_server.service.models.description import BatchingOptions, ClassificationTask, DetectionTask
+from forebay_server.service.models.files import model_file, serving_versions
+from forebay_server.service.models.instances import Instance
+from forebay_server.service.models.parameters import OWN_KEYS
+from forebay_server.service.models.repository import Repository, RepositoryError
+from forebay_server.service.pipeline.turns import ModelPriority
 
 
 def entry(tmp_path, text=None, files=("1/model.onnx",)):

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay.wire.model_config_pb2 import DataType, ModelConfig, ModelInstanceGroup
-from service.models.config_text import MAX_CONFIG_BYTES, ConfigError, parse_config, read_config
-from service.models.repository import Repository
+from forebay_server.service.models.config_text import MAX_CONFIG_BYTES, ConfigError, parse_config, read_config
+from forebay_server.service.models.repository import Repository
 
 EVERY_KIND_OF_FIELD = """
 # A comment.

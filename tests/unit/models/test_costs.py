@@ -3,9 +3,9 @@
 import asyncio
 import json
 
-from service.models.batching import executed_sizes, measured_sizes
-from service.server import Server
-from service.settings import ServeSettings, default_cache_folder
+from forebay_server.service.models.batching import executed_sizes, measured_sizes
+from forebay_server.service.server import Server
+from forebay_server.service.settings import ServeSettings, default_cache_folder
 from tests.support.real_server import simulated
 
 

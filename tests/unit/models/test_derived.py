@@ -4,16 +4,16 @@ import sys
 
 import pytest
 
-from engines.clock import MonotonicClock
-from engines.device_host import HostDevice
-from engines.errors import ModelFileError
-from engines.trt import library
 from forebay.wire.model_config_pb2 import DataType, ModelInstanceGroup
-from service.models.completion import complete
-from service.models.config import describe
-from service.models.config_text import ConfigError
-from service.models.files import model_file, serving_versions
-from service.models.repository import Repository
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device_host import HostDevice
+from forebay_server.engines.errors import ModelFileError
+from forebay_server.engines.trt import library
+from forebay_server.service.models.completion import complete
+from forebay_server.service.models.config import describe
+from forebay_server.service.models.config_text import ConfigError
+from forebay_server.service.models.files import model_file, serving_versions
+from forebay_server.service.models.repository import Repository
 from tests.support import fake_tensorrt, models
 from tests.support.fake_tensorrt import FakeGpu, FakeTensorrt, write_plan
 from tests.support.rig import rig_of

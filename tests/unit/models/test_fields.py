@@ -5,10 +5,10 @@ from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 
 from forebay.wire.model_config_pb2 import ModelConfig
-from service.models.config import describe
-from service.models.config_text import parse_config
-from service.models.fields import FIELDS
-from service.models.repository import Repository, RepositoryError
+from forebay_server.service.models.config import describe
+from forebay_server.service.models.config_text import parse_config
+from forebay_server.service.models.fields import FIELDS
+from forebay_server.service.models.repository import Repository, RepositoryError
 
 VALUES = {
     FieldDescriptor.CPPTYPE_STRING: "x",

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from service.models.fingerprints import fingerprints_of
-from service.models.repository import Repository
+from forebay_server.service.models.fingerprints import fingerprints_of
+from forebay_server.service.models.repository import Repository
 
 
 def seen(root):

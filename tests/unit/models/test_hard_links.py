@@ -5,10 +5,10 @@ import stat
 
 import pytest
 
-from service.models.config import describe
-from service.models.files import model_file
-from service.models.hard_links import is_foreign
-from service.models.repository import Repository, RepositoryError
+from forebay_server.service.models.config import describe
+from forebay_server.service.models.files import model_file
+from forebay_server.service.models.hard_links import is_foreign
+from forebay_server.service.models.repository import Repository, RepositoryError
 from tests.support import models
 
 NOBODY = 65534

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from service.models import load_queue
-from service.models.load_queue import SIDE_BY_SIDE, LoadQueue, QueueClosedError
+from forebay_server.service.models import load_queue
+from forebay_server.service.models.load_queue import SIDE_BY_SIDE, LoadQueue, QueueClosedError
 
 GUARD_S = 10.0
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from engines.clock import MonotonicClock
-from engines.device_host import HostDevice
-from engines.device_simulated import MEMORY_BYTES, SimulatedDevice
-from engines.engine import EngineSpecs, TensorSpec
-from engines.errors import DeviceMemoryError
-from service.models.memory import MIB, MemoryAccount, buffer_bytes, check_device, free_bytes, model_bytes
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device_host import HostDevice
+from forebay_server.engines.device_simulated import MEMORY_BYTES, SimulatedDevice
+from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.engines.errors import DeviceMemoryError
+from forebay_server.service.models.memory import MIB, MemoryAccount, buffer_bytes, check_device, free_bytes, model_bytes
 
 SPECS = EngineSpecs(
     (TensorSpec("x", np.dtype(np.uint8), (MIB,)),), (TensorSpec("y", np.dtype(np.uint8), (MIB,)),), max_batch_size=4

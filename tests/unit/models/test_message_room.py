@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.frontend.inference_tensors import MAX_STRINGS
-from service.pipeline.unbound import STRING_BYTES
+from forebay_server.service.frontend.inference_tensors import MAX_STRINGS
+from forebay_server.service.pipeline.unbound import STRING_BYTES
 from tests.support.version import workshop_of
 
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from engines.clock import MonotonicClock
-from engines.device_host import HostDevice
-from engines.device_simulated import Machine, SimulatedDevice
-from engines.errors import BackendUnavailableError
-from service.models.completion import complete
-from service.models.config import describe
-from service.models.placing import open_placed
-from service.models.repository import Repository
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device_host import HostDevice
+from forebay_server.engines.device_simulated import Machine, SimulatedDevice
+from forebay_server.engines.errors import BackendUnavailableError
+from forebay_server.service.models.completion import complete
+from forebay_server.service.models.config import describe
+from forebay_server.service.models.placing import open_placed
+from forebay_server.service.models.repository import Repository
 from tests.unit.models.test_warmup_samples import specs
 
 CLOCK = MonotonicClock()

@@ -6,7 +6,7 @@ import sys
 PROGRAM = """
 import resource
 
-from service.models.rehearsed import lower_limit
+from forebay_server.service.models.rehearsed import lower_limit
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 2000))
 lower_limit(resource.RLIMIT_FSIZE, 5000)

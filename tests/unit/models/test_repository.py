@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from service.models.repository import Repository, RepositoryError
+from forebay_server.service.models.repository import Repository, RepositoryError
 
 
 def make(root, *names, text=""):

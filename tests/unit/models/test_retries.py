@@ -1,6 +1,6 @@
 """A model that failed and has not changed is tried again, ever more rarely."""
 
-from service.models.retries import MOST_LOOKS, Retries
+from forebay_server.service.models.retries import MOST_LOOKS, Retries
 
 
 def looks_until_due(retries, name="m"):

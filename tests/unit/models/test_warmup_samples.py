@@ -5,13 +5,13 @@ import struct
 import numpy as np
 import pytest
 
-from engines.datatypes import DTYPE_BY_NAME
-from engines.engine import EngineSpecs, TensorSpec
 from forebay.wire.model_config_pb2 import ModelConfig
-from service.models import warmup_samples
-from service.models.config import describe
-from service.models.repository import Repository, RepositoryError
-from service.models.warmup_samples import inputs_of
+from forebay_server.engines.datatypes import DTYPE_BY_NAME
+from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.service.models import warmup_samples
+from forebay_server.service.models.config import describe
+from forebay_server.service.models.repository import Repository, RepositoryError
+from forebay_server.service.models.warmup_samples import inputs_of
 from tests.support.repository import ROOT
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from service.observe import admin
-from service.observe.admin import AdminServer, Download, Events, Page
-from service.observe.admin_thread import AdminThread
-from service.observe.live import Feed, event
+from forebay_server.service.observe import admin
+from forebay_server.service.observe.admin import AdminServer, Download, Events, Page
+from forebay_server.service.observe.admin_thread import AdminThread
+from forebay_server.service.observe.live import Feed, event
 from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
 

@@ -1,9 +1,9 @@
 from prometheus_client.parser import text_string_to_metric_families
 
-from engines.device import DeviceMemory
-from engines.errors import DeviceLostError
-from service.observe.exposition import REST, TOP_STREAMS, render
-from service.observe.gauges import Gauges
+from forebay_server.engines.device import DeviceMemory
+from forebay_server.engines.errors import DeviceLostError
+from forebay_server.service.observe.exposition import REST, TOP_STREAMS, render
+from forebay_server.service.observe.gauges import Gauges
 from tests.support.observing import NoPermits, NoPool, Observed, no_gauges
 
 AWKWARD = [

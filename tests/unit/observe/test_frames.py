@@ -5,11 +5,20 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import Outcome
-from service.observe.frames import BUILT, OK, OUTCOME, OUTCOMES, PLACE, FrameRing, durations_us, read_events
-from service.observe.histograms import BOUNDS_S, Histograms, grouped_quantiles, quantiles
-from service.observe.journal import StreamRecord
-from service.request import Timeline
+from forebay_server.service.errors import Outcome
+from forebay_server.service.observe.frames import (
+    BUILT,
+    OK,
+    OUTCOME,
+    OUTCOMES,
+    PLACE,
+    FrameRing,
+    durations_us,
+    read_events,
+)
+from forebay_server.service.observe.histograms import BOUNDS_S, Histograms, grouped_quantiles, quantiles
+from forebay_server.service.observe.journal import StreamRecord
+from forebay_server.service.request import Timeline
 
 RECORD = StreamRecord("camera", "detector", "1", "frames", uid=7, place=3)
 steps = st.integers(0, 50_000_000)

@@ -2,12 +2,12 @@ import json
 
 import numpy as np
 
-from service.errors import Outcome
-from service.observe.exposition import render
-from service.observe.frames import OUTCOMES, STAGES
-from service.observe.live import MAX_STREAMS, LiveState
-from service.observe.observer import HISTORY_SECONDS, NAMES_KEPT
-from service.observe.recent import stream_reports
+from forebay_server.service.errors import Outcome
+from forebay_server.service.observe.exposition import render
+from forebay_server.service.observe.frames import OUTCOMES, STAGES
+from forebay_server.service.observe.live import MAX_STREAMS, LiveState
+from forebay_server.service.observe.observer import HISTORY_SECONDS, NAMES_KEPT
+from forebay_server.service.observe.recent import stream_reports
 from tests.support.observing import MS, SECOND, Observed, no_gauges
 
 

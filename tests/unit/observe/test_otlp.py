@@ -8,11 +8,11 @@ import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from service.log import configure_logs
-from service.observe.otlp import COMPLAINT_INTERVAL_S, CountingExporter, OtlpSink, open_sink
-from service.observe.spans import Span
-from service.observe.tracing import TracingError, open_tracing
-from service.standard_error import STANDARD_ERROR
+from forebay_server.service.log import configure_logs
+from forebay_server.service.observe.otlp import COMPLAINT_INTERVAL_S, CountingExporter, OtlpSink, open_sink
+from forebay_server.service.observe.spans import Span
+from forebay_server.service.observe.tracing import TracingError, open_tracing
+from forebay_server.service.standard_error import STANDARD_ERROR
 from tests.support.clock import ManualClock
 from tests.support.logs import forget_configuration
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.observe.pictures import (
+from forebay_server.service.observe.pictures import (
     INTERVAL_NS,
     LOOKING_NS,
     MAX_LOOKED_AT,

@@ -8,11 +8,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from structlog.testing import capture_logs
 
-from service.errors import Outcome
-from service.observe import spans
-from service.observe.observer import Observer
-from service.observe.otlp import OtlpSink
-from service.observe.spans import Tracing
+from forebay_server.service.errors import Outcome
+from forebay_server.service.observe import spans
+from forebay_server.service.observe.observer import Observer
+from forebay_server.service.observe.otlp import OtlpSink
+from forebay_server.service.observe.spans import Tracing
 from tests.support.observing import MS, Observed
 
 WALL_AHEAD_NS = 1_700_000_000 * 10**9

@@ -3,8 +3,8 @@ from itertools import pairwise
 
 import pytest
 
-from service.errors import Outcome
-from service.observe.timeline import strip, trace_chunks
+from forebay_server.service.errors import Outcome
+from forebay_server.service.observe.timeline import strip, trace_chunks
 from tests.support.observing import MS, SECOND, Observed, check_format, lanes
 
 

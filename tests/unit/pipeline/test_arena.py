@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from engines import open_device
-from service.errors import OverloadedError
-from service.pipeline.arena import INPUT_ALIGNMENT_BYTES, FrameArena, Permits
+from forebay_server.engines import open_device
+from forebay_server.service.errors import OverloadedError
+from forebay_server.service.pipeline.arena import INPUT_ALIGNMENT_BYTES, FrameArena, Permits
 from tests.support.clock import ManualClock
 from tests.support.front_end import specs_of
 from tests.support.guard import HANG_GUARD_S

@@ -8,9 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from engines import open_device
-from service.errors import InvariantError
-from service.pipeline.slots import TRANSITIONS, Slot, SlotPool, SlotState
+from forebay_server.engines import open_device
+from forebay_server.service.errors import InvariantError
+from forebay_server.service.pipeline.slots import TRANSITIONS, Slot, SlotPool, SlotState
 from tests.support.clock import ManualClock
 from tests.support.front_end import specs_of
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from engines.device_host import HostDevice
-from engines.engine import TensorSpec
-from service.errors import InvalidRequestError, OverloadedError
-from service.pipeline.arena import FrameArena, Permits
+from forebay_server.engines.device_host import HostDevice
+from forebay_server.engines.engine import TensorSpec
+from forebay_server.service.errors import InvalidRequestError, OverloadedError
+from forebay_server.service.pipeline.arena import FrameArena, Permits
 from tests.support.clock import ManualClock
 
 INPUTS = (TensorSpec("a", np.dtype(np.uint8), (10,)), TensorSpec("b", np.dtype(np.float32), (4,)))

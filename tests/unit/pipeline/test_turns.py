@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from engines.device import StreamPriority
-from service.claim import Claim
-from service.errors import InvariantError
-from service.pipeline.turns import MAX_WAIT_NS, ModelPriority, TurnQueue, Turns, Waiting
+from forebay_server.engines.device import StreamPriority
+from forebay_server.service.claim import Claim
+from forebay_server.service.errors import InvariantError
+from forebay_server.service.pipeline.turns import MAX_WAIT_NS, ModelPriority, TurnQueue, Turns, Waiting
 from tests.support.clock import ManualClock
 
 FIRST, NORMAL, SECOND, LAST = ModelPriority(-1), ModelPriority(), ModelPriority(0, 2), ModelPriority(1)

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from engines.device_host import HostDevice
-from engines.engine import EngineSpecs, TensorSpec
-from service.channel import Channel
-from service.pipeline.slots import Slot, SlotState
-from service.pipeline.stage import StageContext
-from service.pipeline.unbound import UnboundH2d
-from service.request import Batch
+from forebay_server.engines.device_host import HostDevice
+from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.service.channel import Channel
+from forebay_server.service.pipeline.slots import Slot, SlotState
+from forebay_server.service.pipeline.stage import StageContext
+from forebay_server.service.pipeline.unbound import UnboundH2d
+from forebay_server.service.request import Batch
 from tests.support.clock import ManualClock
 
 

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import CorruptResultError
-from service.models.description import DetectionTask
-from service.results.detections import MAX_CANDIDATES, decode_detections, suppress
-from service.results.options import MODEL_DEFAULTS, ResultOptions
+from forebay_server.service.errors import CorruptResultError
+from forebay_server.service.models.description import DetectionTask
+from forebay_server.service.results.detections import MAX_CANDIDATES, decode_detections, suppress
+from forebay_server.service.results.options import MODEL_DEFAULTS, ResultOptions
 
 TASK = DetectionTask(labels=("person", "car"), score_threshold=0.4, iou_threshold=0.5, max_results=100)
 LEFT = (0.0, 0.0, 0.2, 0.2)

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from service.errors import BatchFailedError, CorruptResultError
-from service.models.description import ClassificationTask
-from service.request import Completion
-from service.results.classes import Classification
-from service.results.finisher import ResultFinisher
-from service.results.options import MODEL_DEFAULTS
-from service.results.wants import Wants
-from service.worker_pool import WorkerPool
+from forebay_server.service.errors import BatchFailedError, CorruptResultError
+from forebay_server.service.models.description import ClassificationTask
+from forebay_server.service.request import Completion
+from forebay_server.service.results.classes import Classification
+from forebay_server.service.results.finisher import ResultFinisher
+from forebay_server.service.results.options import MODEL_DEFAULTS
+from forebay_server.service.results.wants import Wants
+from forebay_server.service.worker_pool import WorkerPool
 from tests.support.batching import Sink, request
 
 TASK = ClassificationTask(labels=("cat", "dog"), max_results=1)

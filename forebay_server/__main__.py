@@ -1,0 +1,5 @@
+"""`python -m forebay_server` is `forebay`."""
+
+from forebay_server.service.cli import main
+
+main()
