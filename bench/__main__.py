@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from forebay_server.bench import identity, observe, report, saturation, streams, systems, throughput
+from forebay_server.bench import identity, observe, overload_report, report, saturation, streams, systems, throughput
 from forebay_server.bench.rows import Row
 
 
@@ -60,8 +60,11 @@ def _worse_than_bar(rows: list[Row]) -> list[str]:
     ]
 
 
-def _headings() -> list[str]:
-    return [heading for heading, _ in BENCHMARKS.values()]
+def headings() -> list[str]:
+    """Return the page's headings in their order; that of the overload has a command of its own, `bench.cameras`."""
+    found = [heading for heading, _ in BENCHMARKS.values()]
+    found.insert(found.index(BENCHMARKS["cameras"][0]) + 1, overload_report.HEADING)
+    return found
 
 
 def _check(names: Iterable[str]) -> list[str]:
@@ -90,9 +93,7 @@ def _write(names: list[str], *, is_written: bool) -> bool:
         measured[BENCHMARKS[name][0]] = rows
         is_whole &= is_ended
         if is_written:  # after each: a run that is interrupted leaves what it has
-            report.write(
-                measured, " ".join(["python -m forebay_server.bench", *names, "--write"]), started, _headings()
-            )
+            report.write(measured, " ".join(["python -m forebay_server.bench", *names, "--write"]), started, headings())
     return is_whole
 
 
@@ -109,7 +110,7 @@ def main() -> None:
     if options.check + options.write + options.page > 1:
         parser.error("--check, --write and --page are three different things")
     if options.page:
-        report.write_page(_headings())
+        report.write_page(headings())
         return
     if options.check:
         started_s = time.monotonic()

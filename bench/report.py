@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from forebay_server.bench import overload_report
 from forebay_server.bench.rows import Row, Spread
 
 HISTORY = Path(__file__).parent / "history"
@@ -56,31 +57,44 @@ def write(rows: Mapping[str, Sequence[Row]], command: str, started: Start, order
         started: when, and on what.
         order: all headings, as they come on the page.
     """
+    _save({"rows": {name: [_fields(row) for row in group] for name, group in rows.items()}}, command, started)
+    write_page(order)
+
+
+def write_overload(document: Mapping[str, Any], command: str, started: Start, order: Sequence[str]) -> None:
+    """Write the history file of a run of `bench.cameras --overload`, and the page; arguments as of `write`."""
+    _save({"rows": {}, "overload": document}, command, started)
+    write_page(order)
+
+
+def _save(content: Mapping[str, Any], command: str, started: Start) -> None:
     HISTORY.mkdir(exist_ok=True)
     record = {
         "schema": 1,
         "time": started.time.isoformat(timespec="seconds"),
         "command": command,
         "machine": {**started.machine, "load_average_after": machine()["load_average"]},
-        "rows": {name: [_fields(row) for row in group] for name, group in rows.items()},
+        **content,
     }
     path = HISTORY / f"{started.time:%Y-%m-%dT%H%M%SZ}.json"
     path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-    write_page(order)
+
+
+def history() -> list[dict[str, Any]]:
+    """Return every run on record, the oldest first."""
+    return [json.loads(path.read_text()) for path in sorted(HISTORY.glob("*.json"))]
 
 
 def write_page(order: Sequence[str]) -> None:
     """Write the page from the history."""
-    newest: dict[str, dict[str, Any]] = {}
-    for path in sorted(HISTORY.glob("*.json")):
-        record = json.loads(path.read_text())
-        newest.update(dict.fromkeys(record["rows"], record))
-    tables = [
-        table(name, [_row(fields) for fields in newest[name]["rows"][name]], facts(newest[name]))
-        for name in order
-        if name in newest
-    ]
-    PAGE.write_text("\n\n".join([TEXT.read_text().strip(), *tables]) + "\n")
+    sections: dict[str, str] = {}
+    for record in history():
+        for name, rows in record["rows"].items():
+            sections[name] = table(name, [_row(fields) for fields in rows], facts(record))
+        if "overload" in record:
+            sections[overload_report.HEADING] = overload_report.section(record["overload"], facts(record))
+    page = [TEXT.read_text().strip(), *(sections[name] for name in order if name in sections)]
+    PAGE.write_text("\n\n".join(page) + "\n")
 
 
 def facts(record: Mapping[str, Any]) -> str:

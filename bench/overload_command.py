@@ -1,0 +1,88 @@
+"""The command line of the overload: which cells, what is printed, and what is kept."""
+
+import argparse
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from forebay_server.bench import report
+from forebay_server.bench.cameras import CAPACITY_PER_S
+from forebay_server.bench.overload import (
+    DELIVERIES,
+    LOADS,
+    QUICK_SECONDS,
+    SECONDS,
+    SIZES,
+    cells,
+    closed_loop_per_s,
+    measure,
+)
+from forebay_server.bench.overload_report import line_of, record_of
+from forebay_server.bench.overload_targets import capacity_lines, shortcomings, size_words
+
+QUICK_LOADS = (1.2, 2.0)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `--overload` understands."""
+    group = parser.add_argument_group("overload")
+    group.add_argument("--overload", action="store_true", help="cells of 1.2 to 3 times capacity, a server each")
+    group.add_argument("--hog", action="store_true", help="and each again beside a process that takes one core")
+    group.add_argument("--quick", action="store_true", help=f"{QUICK_SECONDS:g} s a cell, two loads")
+    group.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="BYTES", help="of a frame")
+    group.add_argument("--deliveries", nargs="+", choices=DELIVERIES, default=DELIVERIES)
+    group.add_argument("--loads", type=float, nargs="+", default=None, metavar="L", help="times the capacity")
+    group.add_argument("--json", type=Path, metavar="FILE", help="write what was measured there")
+    group.add_argument("--write", action="store_true", help="keep it in the history, and write docs/benchmarks.md")
+
+
+def run_overload(given: argparse.Namespace, seconds: float | None) -> bool:
+    """Measure, print and keep; return whether every capacity is what it was."""
+    started = report.start()
+    seconds = seconds or (QUICK_SECONDS if given.quick else SECONDS)
+    capacities = {str(size): _capacity_per_s(size) for size in given.sizes}
+    commit = _commit()
+    lines, is_held = capacity_lines(capacities, _before(started.machine))
+    print("\n".join(lines), flush=True)
+    loads = given.loads or (QUICK_LOADS if given.quick else LOADS)
+    records = []
+    for cell in cells(given.sizes, given.deliveries, loads, has_hog=given.hog):
+        outcome = measure(cell, capacities[str(cell.payload_bytes)], seconds)
+        records.append(record_of(outcome))
+        print(line_of(records[-1]), flush=True)
+    missed = shortcomings(records)
+    print("\n".join(["missed:", *missed]) if missed else "every target is met")
+    document = {"commit": commit, "seconds": seconds, "capacities": capacities, "cells": records}
+    if given.json is not None:
+        given.json.write_text(json.dumps(document, indent=1) + "\n")
+    if given.write:
+        from forebay_server.bench.__main__ import headings
+
+        command = "python -m forebay_server.bench.cameras --overload" + (" --hog" if given.hog else "") + " --write"
+        report.write_overload(document, command, started, headings())
+    return is_held
+
+
+def _capacity_per_s(size: int) -> float:
+    closed = closed_loop_per_s(size)
+    print(f"closed loop, 64 in flight, {size_words(size)}: {closed:.0f} frames a second", flush=True)
+    return min(CAPACITY_PER_S, closed)
+
+
+def _before(machine: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the newest overload on record that was measured on such a machine."""
+    for record in reversed(report.history()):
+        same = all(record["machine"][name] == machine[name] for name in ("processor", "cores"))
+        if "overload" in record and same:
+            found: dict[str, Any] = record["overload"]
+            return found
+    return None
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    folder = Path(__file__).resolve().parent
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)  # noqa: S603
+    return done.stdout.strip() or "unknown"
