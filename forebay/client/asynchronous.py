@@ -177,7 +177,7 @@ class Stream:
         """
         until_ns = None if timeout_s is None else self._clock.now_ns() + round(timeout_s * 1e9)
         while (result := self.state.take()) is None:
-            with self.state.changed:
+            with self.state.monitor.lock:
                 is_exhausted = self.state.is_exhausted
             if is_exhausted or not await self._wait(until_ns):
                 return self.state.take()

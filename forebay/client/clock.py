@@ -16,8 +16,8 @@ class Clock(Protocol):
         """Return the current instant; only differences mean anything."""
         ...
 
-    def wait(self, condition: threading.Condition, until_ns: int | None) -> None:
-        """Wait on `condition`, which the caller holds, until notified or the instant `until_ns`. May wake early."""
+    def wait(self, waiter: threading.Lock, until_ns: int | None) -> bool:
+        """Acquire `waiter`, at the latest at the instant `until_ns`; return whether it was acquired. May end early."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -32,12 +32,11 @@ class MonotonicClock:
         """Return the current instant in nanoseconds."""
         return time.monotonic_ns()
 
-    def wait(self, condition: threading.Condition, until_ns: int | None) -> None:
-        """Wait on `condition` until notified or until the instant `until_ns`."""
+    def wait(self, waiter: threading.Lock, until_ns: int | None) -> bool:
+        """Acquire `waiter`, at the latest at the instant `until_ns`; return whether it was acquired."""
         if until_ns is None:
-            condition.wait()
-        elif (remaining_ns := until_ns - time.monotonic_ns()) > 0:
-            condition.wait(remaining_ns / 1e9)
+            return waiter.acquire()
+        return waiter.acquire(timeout=max(0, until_ns - time.monotonic_ns()) / 1e9)
 
     async def sleep(self, seconds: float) -> None:
         """Suspend the calling task for `seconds`."""

@@ -1,15 +1,64 @@
 """An event loop in a thread of its own, for the synchronous client."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from forebay.client.errors import StreamClosedError
 
 T = TypeVar("T")
 
 JOIN_TIMEOUT_S = 5.0
+
+
+class _Call(Generic[T]):
+    """A coroutine that runs on a loop while a thread waits for its end.
+
+    The thread waits on a lock that guards nothing: an interrupt leaves nothing taken that the loop needs, as it may
+    leave a `concurrent.futures.Future` (see `forebay.client.monitor`).
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
+        self._coroutine = coroutine
+        self._loop = loop
+        self._task: asyncio.Task[T] | None = None
+        self._value: T
+        self._error: BaseException | None = None
+        self._ended = threading.Lock()
+        self._ended.acquire()
+        loop.call_soon_threadsafe(self._start)
+
+    def result(self) -> T:
+        """Wait for the end, and return or raise what the coroutine did."""
+        self._ended.acquire()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def cancel(self) -> None:
+        """Cancel the coroutine, if it runs. Thread: any."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and has cancelled it
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._coroutine)
+        self._task.add_done_callback(self._end)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        self._task = None  # it dies on this thread: the callback of a weak reference to it would swallow an interrupt
+        if task.cancelled():
+            self._error = StreamClosedError("the client is closed")
+        elif (error := task.exception()) is not None:
+            self._error = error
+        else:
+            self._value = task.result()
+        self._ended.release()
 
 
 class LoopThread:
@@ -44,11 +93,11 @@ class LoopThread:
             if self._is_stopping:
                 coroutine.close()
                 raise StreamClosedError("the client is closed")
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            call = _Call(coroutine, self._loop)
         try:
-            return future.result()
+            return call.result()
         except BaseException:
-            future.cancel()
+            call.cancel()
             raise
 
     def stop(self) -> None:

@@ -2,14 +2,13 @@
 
 Theory of operation
     The link runs on an event loop; the user may be on the same loop (`forebay.aio`) or on any thread (`forebay`). Both
-    touch the ledger only here, under `changed`. Threads that wait for something wait on `changed`; coroutines are woken
+    touch the ledger only here, under `monitor`. Threads that wait for something wait there too; coroutines are woken
     through `on_change`, which runs on the loop alone: a change on the user's side gets there with the link's wake-up.
 
 Thread: any, but frames come from one sender at a time (the sync client holds a lock while it encodes, the async one
 does not suspend).
 """
 
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ from forebay.client.clock import Clock
 from forebay.client.encode import FrameData, frame_message, payload_of, size_of
 from forebay.client.errors import StreamClosedError
 from forebay.client.ledger import Ledger, Offer
+from forebay.client.monitor import Monitor
 from forebay.client.options import StreamOptions
 from forebay.client.result import Opened, Result, result_from_wire
 from forebay.client.statistics import Statistics
@@ -33,7 +33,7 @@ class StreamState:
     """See the module's theory of operation.
 
     Attributes:
-        changed: guards everything here; notified at every change that a user may wait for.
+        monitor: guards everything here; notified at every change that a user may wait for.
         options: as asked for; width and height filled in by the first frame if they were not given.
         wake_link: set by the link; thread-safe.
         on_change: set by the async stream; called on the loop only.
@@ -43,7 +43,7 @@ class StreamState:
     """
 
     def __init__(self, options: StreamOptions, clock: Clock, capture_clock_ns: Callable[[], int]) -> None:
-        self.changed = threading.Condition()
+        self.monitor = Monitor()
         self.options = options
         self.wake_link: Callable[[], None] = _nothing
         self.on_change: Callable[[], None] = _nothing
@@ -63,7 +63,7 @@ class StreamState:
     @property
     def opened(self) -> Opened | None:
         """What the latest call was granted; None before the first."""
-        with self.changed:
+        with self.monitor.lock:
             return self._opened
 
     @property
@@ -72,7 +72,7 @@ class StreamState:
         return not self.options.needs_size
 
     def can_send(self) -> bool:
-        """Whether `try_send` would take a frame (or raise) now. Call with `changed` held."""
+        """Whether `try_send` would take a frame (or raise) now. Call with the monitor's lock held."""
         return self._ledger.has_room or self.options.drops_oldest or self.is_over or self.is_finishing
 
     def try_send(self, frame: FrameData, capture_time_ns: int | None, budget_ms: float | None) -> int | None:
@@ -83,7 +83,7 @@ class StreamState:
             TypeError, ValueError: not a frame of this stream; nothing was queued.
         """
         capture_ns = self._capture_clock_ns() if capture_time_ns is None else capture_time_ns
-        with self.changed:
+        with self.monitor.lock:
             self._refuse_if_closed()
             if not self.can_send():
                 return None
@@ -92,11 +92,11 @@ class StreamState:
         payloads = payload_of(options.encoding, options.width, options.height, frame)
         self.options = options  # only a frame that fits says how large frames are
         message = frame_message(seq, capture_ns // 1000, budget_ms, payloads)
-        with self.changed:
+        with self.monitor.lock:
             self._refuse_if_closed()
             if self._ledger.offer(message, capture_ns) is Offer.FULL:
                 return None
-            self.changed.notify_all()
+            self.monitor.notify_all()
         self.wake_link()
         return seq
 
@@ -106,37 +106,37 @@ class StreamState:
         Raises:
             whatever ended the stream, once every result is taken.
         """
-        with self.changed:
+        with self.monitor.lock:
             result = self._ledger.take()
             if result is None:
                 if self.is_over and self.error is not None:
                     raise self.error
                 return None
             needs_wake = self._ledger.has_queued or self.is_exhausted
-            self.changed.notify_all()
+            self.monitor.notify_all()
         if needs_wake:
             self.wake_link()
         return result
 
     def can_take(self) -> bool:
-        """Whether `take` would return a result or raise, or no result will come. Call with `changed` held."""
+        """Whether `take` would return a result or raise, or no result will come. Call with the monitor's lock held."""
         return self._ledger.has_ready or self.is_over or self.is_exhausted
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether no result will come any more. Call with `changed` held."""
+        """Whether no result will come any more. Call with the monitor's lock held."""
         return self._ledger.is_empty and (self.is_finishing or self.is_over)
 
     def finish(self) -> None:
         """Take no more frames; what is queued is still sent and answered. Idempotent."""
-        with self.changed:
+        with self.monitor.lock:
             self.is_finishing = True
-            self.changed.notify_all()
+            self.monitor.notify_all()
         self.wake_link()
 
     def statistics(self) -> Statistics:
         """Return a snapshot."""
-        with self.changed:
+        with self.monitor.lock:
             return self._ledger.statistics(self._opened_count)
 
     def _refuse_if_closed(self) -> None:
@@ -155,7 +155,7 @@ class StreamState:
 
     def next_to_send(self) -> bytes | None:
         """Return the next message to write, if the window of the present call has room."""
-        with self.changed:
+        with self.monitor.lock:
             if self._opened is None:
                 return None
             budget_ms = max(self._opened.latency_budget_ms, LEAST_PATIENCE_MS)
@@ -171,7 +171,7 @@ class StreamState:
     def answered(self, message: wire.Result) -> None:
         """Record an answer and its age."""
         now_ns, capture_now_ns = self._clock.now_ns(), self._capture_clock_ns()
-        with self.changed:
+        with self.monitor.lock:
             entry = self._ledger.find(message.seq)
             capture_ns = entry.capture_ns if entry else capture_now_ns
             sent_ns = entry.sent_ns if entry else now_ns
@@ -181,7 +181,7 @@ class StreamState:
 
     def granted(self, opened: Opened) -> Opened | None:
         """Record what a call was granted; return what the one before it was."""
-        with self.changed:
+        with self.monitor.lock:
             before, self._opened = self._opened, opened
             self._opened_count += 1
             self._notify()
@@ -189,13 +189,13 @@ class StreamState:
 
     def lost(self, reason: str) -> None:
         """Account for frames in flight at the end of a call."""
-        with self.changed:
+        with self.monitor.lock:
             self._ledger.lose(reason)
             self._notify()
 
     def over(self, reason: str, error: Exception | None) -> None:
         """End the stream: every frame that has not ended ends now."""
-        with self.changed:
+        with self.monitor.lock:
             self._ledger.give_up(reason)
             self.error = self.error or error
             self.is_over = True
@@ -204,27 +204,27 @@ class StreamState:
     @property
     def resume_from(self) -> int | None:
         """For Open: None at the first call."""
-        with self.changed:
+        with self.monitor.lock:
             return self._ledger.resume_from if self._opened_count else None
 
     @property
     def has_nothing_to_send(self) -> bool:
         """Whether the last frame was written: half-close now."""
-        with self.changed:
+        with self.monitor.lock:
             return self.is_finishing and not self._ledger.has_queued
 
     @property
     def has_in_flight(self) -> bool:
         """Whether a frame waits for its answer."""
-        with self.changed:
+        with self.monitor.lock:
             return self._ledger.has_in_flight
 
     @property
     def is_done(self) -> bool:
         """Whether every frame has ended and none will come."""
-        with self.changed:
+        with self.monitor.lock:
             return self.is_finishing and self._ledger.is_settled
 
     def _notify(self) -> None:
-        self.changed.notify_all()
+        self.monitor.notify_all()
         self.on_change()

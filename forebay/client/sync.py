@@ -172,7 +172,7 @@ class Stream:
         while (result := self._state.take()) is None:
             if not self._wait(self._state.can_take, until_ns):
                 return None
-            with self._state.changed:
+            with self._state.monitor.lock:
                 if self._state.is_exhausted:
                     break
         return result or self._state.take()
@@ -236,7 +236,7 @@ class Stream:
         return self._stream.state
 
     def _has_room(self) -> bool:
-        with self._state.changed:
+        with self._state.monitor.lock:
             return self._state.can_send()
 
     def _start(self) -> None:
@@ -249,9 +249,13 @@ class Stream:
 
     def _wait(self, is_ready: Callable[[], bool], until_ns: int | None) -> bool:
         """Wait until `is_ready`, which is called with the state's lock held; False at the instant `until_ns`."""
-        with self._state.changed:
-            while not is_ready():
+        monitor = self._state.monitor
+        while True:
+            with monitor.lock:
+                if is_ready():
+                    return True
                 if until_ns is not None and self._clock.now_ns() >= until_ns:
                     return False
-                self._clock.wait(self._state.changed, until_ns)
-            return True
+                waiter = monitor.subscribe()
+            if not self._clock.wait(waiter, until_ns):
+                monitor.unsubscribe(waiter)
