@@ -205,7 +205,7 @@ async def test_a_server_without_a_descriptor_left_drains_all_the_same(tmp_path):
             await stream.send_open()
             assert (await stream.receive()).WhichOneof("message") == "opened"
             resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (3, 3))
-            server.process.send_signal(signal.SIGTERM)
+            server.signal(signal.SIGTERM)
             assert (await stream.receive()).WhichOneof("message") == "reconnect"
             await stream.send(1)
             await stream.half_close()

@@ -11,7 +11,7 @@ from tests.support.serve_process import serve
 async def test_signals_make_a_running_server_log_less_and_more(tmp_path):
     async with serve("--model-repository", simulated(tmp_path), "--log-level", "warning") as server:
         await server.wait_ready()
-        server.process.send_signal(signal.SIGUSR1)  # to info
+        server.signal(signal.SIGUSR1)  # to info
         assert await server.end() == 0
     assert '"least": "info"' in server.errors
     assert "stopping" in server.errors

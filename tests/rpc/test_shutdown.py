@@ -55,7 +55,7 @@ async def test_clients_that_never_half_close_are_cut_after_the_grace_with_everyt
             for seq in range(30):
                 await stream.send(seq)
             first = await stream.results(1)
-            server.process.send_signal(signal.SIGTERM)
+            server.signal(signal.SIGTERM)
             rest = await stream.results()
             assert [r.seq for r in first + rest] == list(range(30))
             assert await stream.status() == (grpc.StatusCode.OK, "")
@@ -72,11 +72,11 @@ async def test_a_signal_that_comes_twice_at_once_is_one(tmp_path):
             for seq in range(10):
                 await stream.send(seq)
             results = await stream.results(1)
-            server.process.send_signal(signal.SIGTERM)
+            server.signal(signal.SIGTERM)
             while (message := await stream.receive()).WhichOneof("message") == "result":
                 results.append(message.result)
             assert message.WhichOneof("message") == "reconnect"
-            server.process.send_signal(signal.SIGTERM)
+            server.signal(signal.SIGTERM)
             await stream.half_close()
             results += await stream.results()
         assert [r.seq for r in results] == list(range(10))
@@ -93,8 +93,8 @@ async def test_signals_of_one_request_that_come_until_the_process_has_ended_are_
         await server.wait_ready()
         before_ns = clock.now_ns()  # the server's first request is later than this
         ended = asyncio.create_task(server.wait())
-        while server.process.returncode is None and clock.now_ns() < before_ns + ONE_REQUEST_NS:
-            server.process.send_signal(number)
+        while not ended.done() and clock.now_ns() < before_ns + ONE_REQUEST_NS:
+            server.signal(number)
             await asyncio.wait([ended], timeout=0.01)
         assert await ended == 0
 
@@ -108,12 +108,12 @@ async def test_a_request_that_comes_after_a_second_ends_the_process_at_once(tmp_
             stream = RawStream(channel)
             await stream.send_open()
             await stream.receive()
-            server.process.send_signal(signal.SIGTERM)
+            server.signal(signal.SIGTERM)
             assert (await stream.receive()).WhichOneof("message") == "reconnect"
             first_ns = clock.now_ns()  # the server's first request was not later than this
             while clock.now_ns() <= first_ns + ONE_REQUEST_NS:  # what the rule is about is time
                 await asyncio.sleep(0.05)
-            server.process.send_signal(signal.SIGINT)
+            server.signal(signal.SIGINT)
             assert (await stream.status())[0] is grpc.StatusCode.UNAVAILABLE
         assert await server.wait() == 128 + signal.SIGINT
 

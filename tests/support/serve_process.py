@@ -1,10 +1,11 @@
 """`forebay serve` as a process, and clients that load it while it is told to stop."""
 
 import asyncio
+import contextlib
 import json
+import os
 import signal
 import sys
-from contextlib import asynccontextmanager
 
 import grpc
 
@@ -30,8 +31,18 @@ class ServeProcess:
 
     async def end(self, number=signal.SIGTERM):
         """Send a signal; the exit code."""
-        self.process.send_signal(number)
+        self.signal(number)
         return await self.wait()
+
+    def signal(self, number):
+        """Send a signal; nothing, if the process has ended.
+
+        By number: what asyncio does for it also asks whether the process has ended, and then the exit code that the
+        answer holds is missing where it is waited for (255).
+        """
+        with contextlib.suppress(ProcessLookupError):
+            if self.process.returncode is None:
+                os.kill(self.process.pid, number)
 
     async def wait(self):
         output, errors = await asyncio.wait_for(self.process.communicate(), HANG_GUARD_S)
@@ -39,7 +50,7 @@ class ServeProcess:
         return self.process.returncode
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def serve(*arguments, environment=None, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE):
     """Start `forebay serve`; it is killed if the block leaves it running.
 
