@@ -50,13 +50,15 @@ async def running_server(arguments: Sequence[str] = ()) -> AsyncIterator[str]:
 
 async def _address_of(process: asyncio.subprocess.Process, log: IO[bytes]) -> str:
     try:
-        line = await asyncio.wait_for(_first_line(process), READY_TIMEOUT_S)
+        async with asyncio.timeout(READY_TIMEOUT_S):  # `wait_for` of Python 3.11 may swallow Ctrl-C
+            line = await _first_line(process)
         return str(json.loads(line)["address"])
     except TimeoutError:
         raise ServerStartError(f"the server was not ready within {READY_TIMEOUT_S:g} s\n{_tail(log)}") from None
     except (ValueError, KeyError):
         with contextlib.suppress(TimeoutError):  # most likely it is ending
-            await asyncio.wait_for(process.wait(), END_TIMEOUT_S)
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await process.wait()
         raise ServerStartError(f"the server ended before it was ready\n{_tail(log)}") from None
 
 
@@ -71,7 +73,8 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGTERM)
     try:
-        await asyncio.wait_for(process.communicate(), STOP_TIMEOUT_S)
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await process.communicate()
     except TimeoutError:
         process.kill()
         await process.communicate()

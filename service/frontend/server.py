@@ -137,7 +137,8 @@ class FrontEnd:
         self._frames.ask_to_leave(int(grace_s * 1000))
         stopping = asyncio.create_task(self._stop(busy, grace_s + LAST_ANSWERS_S))
         try:
-            await asyncio.wait_for(asyncio.shield(stopping), grace_s)
+            async with asyncio.timeout(grace_s):
+                await asyncio.shield(stopping)
         except TimeoutError:
             log.warning(
                 "clients did not leave in time",

@@ -72,7 +72,8 @@ class AdminThread:
             while not self._stop.is_set():
                 self._observe()
                 try:
-                    await asyncio.wait_for(self._stop.wait(), TICK_S)
+                    async with asyncio.timeout(TICK_S):
+                        await self._stop.wait()
                 except TimeoutError:
                     continue
         finally:
