@@ -12,7 +12,17 @@ import traceback
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from forebay_server.bench import identity, observe, overload_report, report, saturation, streams, systems, throughput
+from forebay_server.bench import (
+    few_cores,
+    identity,
+    observe,
+    overload_report,
+    report,
+    saturation,
+    streams,
+    systems,
+    throughput,
+)
 from forebay_server.bench.rows import Row
 
 
@@ -26,6 +36,7 @@ class Benchmark(Protocol):
 
 BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "identity": ("What a frame costs", identity.rows),
+    "few_cores": ("Few cores", few_cores.rows),
     "throughput": ("Throughput over the engine alone", throughput.rows),
     "cameras": ("Camera overload", systems.cameras_rows),
     "batching": ("Batching", systems.batching_rows),

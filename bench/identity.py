@@ -63,9 +63,16 @@ class IdentityResult:
     floors: dict[str, FloorResult]
 
 
-def offer(server: RunningServer, address: str, payload_bytes: int, **options: int | str) -> dict[str, Any]:
-    """Run the load in a process of its own; return its result with the server's CPU per frame added."""
-    command = [sys.executable, "-m", "forebay_server.bench.frame_load", address, str(options.pop("model", "identity"))]
+def offer(
+    server: RunningServer,
+    address: str,
+    payload_bytes: int,
+    *,
+    module: str = "forebay_server.bench.frame_load",
+    **options: float | str,
+) -> dict[str, Any]:
+    """Run the load in a process of its own; return its result with the CPU per frame of both sides added."""
+    command = [sys.executable, "-m", module, address, str(options.pop("model", "identity"))]
     command += ["--payload-bytes", str(payload_bytes)]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
@@ -74,7 +81,7 @@ def offer(server: RunningServer, address: str, payload_bytes: int, **options: in
         command, check=True, stdout=subprocess.PIPE, text=True, timeout=OFFER_GUARD_S
     ).stdout
     result: dict[str, Any] = json.loads(output)
-    if result["not_ok"]:
+    if result.get("not_ok"):
         raise RuntimeError(f"{result['not_ok']} of {result['frames']} frames were not OK: the measurement is void")
     result["server_cpu_ms"] = (server.cpu_s() - before_s) * 1e3 / result["frames"]
     result["client_cpu_ms"] = result["client_cpu_s"] * 1e3 / result["frames"]

@@ -1,0 +1,90 @@
+"""Two cores for the server and its client together: an open loop of 1,500 frames a second, and what it can do at most.
+
+The model takes no time, so that the front end and the hand-overs are what is measured. On a machine of more cores the
+server and the load are held to the first two that this process may use. Kinds of calls take turns in every round.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from forebay_server.bench.identity import IDENTITY_BYTES, offer
+from forebay_server.bench.rows import Row, Spread
+from forebay_server.bench.server_process import RunningServer, running_server, simulated_config
+
+CORES = 2
+RATE = 1500
+PROTOCOLS = {"forebay": "stream", "oip": "Open Inference stream", "oip-unary": "Open Inference unary"}
+BUDGETS_MS = {"forebay": (2.0, 10.0), "oip": (2.0, 10.0), "oip-unary": (4.0, 15.0)}
+"""p50 and p99 of the open loop."""
+BUDGET_UNARY_RATE = 3400.0
+CLOSED_STREAMS, CLOSED_WINDOW = 4, 16
+
+
+@dataclass(slots=True)
+class _Case:
+    """What the rounds of one kind of call measured."""
+
+    p50_ms: list[float]
+    p99_ms: list[float]
+    cpu_ms: list[float]
+    client_cpu_ms: list[float]
+    rates: list[float]
+
+
+def _round(server: RunningServer, protocol: str, case: _Case, seconds: float) -> None:
+    opened = offer(
+        server,
+        server.address,
+        IDENTITY_BYTES,
+        module="forebay_server.bench.open_load",
+        protocol=protocol,
+        rate=RATE,
+        seconds=seconds,
+    )
+    case.p50_ms.append(opened["p50_ms"])
+    case.p99_ms.append(opened["p99_ms"])
+    case.cpu_ms.append(opened["server_cpu_ms"])
+    case.client_cpu_ms.append(opened["client_cpu_ms"])
+    closed = offer(
+        server,
+        server.address,
+        IDENTITY_BYTES,
+        protocol=protocol,
+        streams=CLOSED_STREAMS,
+        window=CLOSED_WINDOW,
+        frames=int(RATE * seconds),
+    )
+    case.rates.append(closed["frames"] / closed["wall_s"])
+
+
+def rows(*, is_quick: bool) -> Iterator[Row]:
+    """Measure every kind of call in turn."""
+    seconds, rounds = (2.0, 2) if is_quick else (5.0, 4)
+    cases = {protocol: _Case([], [], [], [], []) for protocol in PROTOCOLS}
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:CORES])  # children have what this process has
+    try:
+        with running_server({"identity": simulated_config(alpha_ms=0, beta_ms=0)}) as server:
+            for number in range(rounds + 1):
+                for protocol, case in cases.items():
+                    if number:
+                        _round(server, protocol, case, seconds)
+                    else:  # the first round warms up
+                        _round(server, protocol, _Case([], [], [], [], []), seconds / 4)
+    finally:
+        os.sched_setaffinity(0, before)
+    for protocol, case in cases.items():
+        yield from _rows_of(protocol, case)
+
+
+def _rows_of(protocol: str, case: _Case) -> Iterator[Row]:
+    what = f"two cores, {RATE} a second of 150 KB, {PROTOCOLS[protocol]}"
+    p50_ms, p99_ms = BUDGETS_MS[protocol]
+    yield Row(f"{what}: p50", Spread.of(case.p50_ms), "ms", p50_ms)
+    yield Row(f"{what}: p99", Spread.of(case.p99_ms), "ms", p99_ms)
+    yield Row(f"{what}: server CPU per frame", Spread.of(case.cpu_ms), "ms")
+    yield Row(f"{what}: client CPU per frame", Spread.of(case.client_cpu_ms), "ms", note="yardstick")
+    budget = BUDGET_UNARY_RATE if protocol == "oip-unary" else None
+    closed = f"two cores, 64 in flight of 150 KB, {PROTOCOLS[protocol]}: rate"
+    yield Row(closed, Spread.of(case.rates), "/s", budget, is_higher_better=True)

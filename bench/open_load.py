@@ -1,0 +1,228 @@
+"""A lean open-loop client for benchmarks: frames leave at their instants, whatever has come back by then.
+
+A frame's time counts from the instant at which it was due, so that a server that stands still makes every frame late
+that was due meanwhile. Frames are spaced evenly and dealt to the streams in turn. Run as a process of its own:
+`python -m forebay_server.bench.open_load ADDRESS MODEL --rate 1500 ...`; prints one JSON object.
+"""
+
+import argparse
+import asyncio
+import json
+import selectors
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from forebay_server.bench.frame_load import DIALECTS, Dialect, UnaryDialect
+
+LAST_ANSWERS_S = 5.0
+"""What is not answered this long after the last frame was due counts as lost."""
+FIRST_SHARE = 0.2
+"""Frames at the beginning whose times do not count: connections open, caches fill."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLoadResult:
+    """What one run saw.
+
+    Attributes:
+        frames: that were due.
+        lost: of those after the beginning, not answered, or not OK; their time counts as infinite.
+        client_cpu_s: CPU of this process in the whole run.
+        p50_ms: median from due to answered.
+        p99_ms: 99th percentile.
+        send_lag_p99_ms: how late frames were handed to gRPC: what the client itself adds.
+    """
+
+    frames: int
+    lost: int
+    client_cpu_s: float
+    p50_ms: float
+    p99_ms: float
+    send_lag_p99_ms: float
+
+
+class _Run:
+    """The frames of one run: when each was due, sent and answered. Owner: the event loop's thread."""
+
+    def __init__(self, dialect: Dialect, rate: float, count: int) -> None:
+        self.dialect = dialect
+        self.count = count
+        self.spacing_s = 1.0 / rate
+        self.start_s = 0.0
+        self.lag_s = [0.0] * count
+        self.took_s = [float("inf")] * count
+        self.unanswered = count
+        self.finished = asyncio.Event()
+
+    def due_s(self, number: int) -> float:
+        """Return the instant of a frame."""
+        return self.start_s + number * self.spacing_s
+
+    def sent(self, number: int) -> None:
+        """Note that a frame is handed to gRPC."""
+        self.lag_s[number] = time.perf_counter() - self.due_s(number)
+
+    def answered(self, number: int, *, is_ok: bool) -> None:
+        """Note an answer."""
+        if is_ok:
+            self.took_s[number] = time.perf_counter() - self.due_s(number)
+        self.unanswered -= 1
+        if not self.unanswered:
+            self.finished.set()
+
+    async def pace(self, send: Any) -> None:  # noqa: ANN401 - a callable of one number
+        """Call `send` with the number of each frame at its instant."""
+        self.start_s = time.perf_counter() + 0.01
+        for number in range(self.count):
+            delay_s = self.due_s(number) - time.perf_counter()
+            await asyncio.sleep(max(0.0, delay_s))
+            send(number)
+
+    def result(self, cpu_s: float) -> OpenLoadResult:
+        """Summarise."""
+        first = int(self.count * FIRST_SHARE)
+        took_s = np.asarray(self.took_s[first:])
+        p50_s, p99_s = np.quantile(took_s, [0.5, 0.99], method="higher")
+        lost = int(np.isinf(took_s).sum())
+        lag_s = float(np.quantile(self.lag_s[first:], 0.99))
+        return OpenLoadResult(self.count, lost, cpu_s, float(p50_s) * 1e3, float(p99_s) * 1e3, lag_s * 1e3)
+
+
+class _Stream:
+    """One stream: frames that are due wait for the write before them."""
+
+    def __init__(self, run: _Run, call: Any) -> None:  # noqa: ANN401 - grpc.aio's
+        self._run = run
+        self._call = call
+        self._due: deque[int] = deque()
+        self._unanswered: deque[int] = deque()
+        self._changed = asyncio.Event()
+
+    def send(self, number: int) -> None:
+        self._due.append(number)
+        self._changed.set()
+
+    async def open(self, index: int, window: int) -> None:
+        opening = self._run.dialect.opening(index, window)
+        if opening is not None:
+            await self._call.write(opening)
+            await self._call.read()
+
+    async def write(self) -> None:
+        while True:
+            while self._due:
+                number = self._due.popleft()
+                self._unanswered.append(number)
+                self._run.sent(number)
+                await self._call.write(self._run.dialect.frame(number + 1))
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def read(self) -> None:
+        while isinstance(data := await self._call.read(), bytes):
+            is_ok = self._run.dialect.rows(data) is not None
+            self._run.answered(self._unanswered.popleft(), is_ok=is_ok)
+
+
+async def _run_streams(run: _Run, channels: list[Any], streams: int, window: int) -> None:
+    calls = [channels[index % len(channels)].stream_stream(run.dialect.method)() for index in range(streams)]
+    opened = [_Stream(run, call) for call in calls]
+    await asyncio.gather(*(stream.open(index, window) for index, stream in enumerate(opened)))
+    tasks = [asyncio.create_task(work) for stream in opened for work in (stream.write(), stream.read())]
+    await run.pace(lambda number: opened[number % streams].send(number))
+    await _last_answers(run)
+    for task in tasks:
+        task.cancel()
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _run_unary(run: _Run, channels: list[Any]) -> None:
+    import grpc
+
+    calls = [channel.unary_unary(run.dialect.method) for channel in channels]
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def one(number: int) -> None:
+        run.sent(number)
+        try:
+            await calls[number % len(calls)](run.dialect.frame(number + 1), timeout=LAST_ANSWERS_S)
+        except grpc.RpcError:
+            run.answered(number, is_ok=False)
+        else:
+            run.answered(number, is_ok=True)
+
+    def send(number: int) -> None:
+        task = asyncio.create_task(one(number))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    await run.pace(send)
+    await _last_answers(run)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _last_answers(run: _Run) -> None:
+    try:
+        async with asyncio.timeout(LAST_ANSWERS_S):
+            await run.finished.wait()
+    except TimeoutError:
+        return
+
+
+async def run_open_loop(
+    address: str, model: str, payload_bytes: int, protocol: str, streams: int, window: int, rate: float, seconds: float
+) -> OpenLoadResult:
+    """Offer `rate` frames per second for `seconds`, over `streams` streams or connections."""
+    import grpc
+
+    payload = np.random.default_rng(1).integers(0, 255, payload_bytes, np.uint8).tobytes()
+    run = _Run(DIALECTS[protocol](model, payload), rate, int(rate * seconds))
+    options = [("grpc.max_receive_message_length", -1), ("grpc.http2.max_frame_size", 1 << 20)]
+    options += [("grpc.use_local_subchannel_pool", 1)]  # else channels of one process share one connection
+    channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(streams)]
+    await asyncio.gather(*(channel.channel_ready() for channel in channels))
+    started_cpu_s = time.process_time()
+    if issubclass(DIALECTS[protocol], UnaryDialect):
+        await _run_unary(run, channels)
+    else:
+        await _run_streams(run, channels, streams, window)
+    result = run.result(time.process_time() - started_cpu_s)
+    for channel in channels:
+        await channel.close(None)
+    return result
+
+
+def precise_loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop whose timers are good to microseconds: epoll's are to a millisecond."""
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
+def main() -> None:
+    """Parse arguments, tune, run, print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("address")
+    parser.add_argument("model")
+    parser.add_argument("--payload-bytes", type=int, default=150_528)
+    parser.add_argument("--protocol", choices=DIALECTS, default="forebay")
+    parser.add_argument("--streams", type=int, default=4, help="streams, or connections of unary calls")
+    parser.add_argument("--window", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=1500.0, help="frames per second together")
+    parser.add_argument("--seconds", type=float, default=5.0)
+    arguments = parser.parse_args()
+    from forebay_server.service.tuning import tune_process
+
+    tune_process()
+    with asyncio.Runner(loop_factory=precise_loop) as runner:
+        print(json.dumps(asdict(runner.run(run_open_loop(**vars(arguments))))))
+
+
+if __name__ == "__main__":
+    main()
