@@ -63,15 +63,16 @@ class IdentityResult:
     floors: dict[str, FloorResult]
 
 
-def offer(
-    server: RunningServer,
-    address: str,
-    payload_bytes: int,
-    *,
-    module: str = "forebay_server.bench.frame_load",
-    **options: float | str,
-) -> dict[str, Any]:
-    """Run the load in a process of its own; return its result with the CPU per frame of both sides added."""
+def offer(server: RunningServer, address: str, payload_bytes: int, **options: float | str) -> dict[str, Any]:
+    """Run the load in a process of its own; return its result with the CPU per frame of both sides added.
+
+    Args:
+        server: under load.
+        address: of the server.
+        payload_bytes: of a frame.
+        options: of the client; also `model`, and `module`, the client itself.
+    """
+    module = str(options.pop("module", "forebay_server.bench.frame_load"))
     command = [sys.executable, "-m", module, address, str(options.pop("model", "identity"))]
     command += ["--payload-bytes", str(payload_bytes)]
     for name, value in options.items():
