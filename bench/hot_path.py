@@ -26,7 +26,7 @@ from forebay_server.service.models.opening import VersionContext, _build
 from forebay_server.service.models.placing import open_device_of_kind
 from forebay_server.service.models.repository import Repository
 from forebay_server.service.models.version import ModelVersion
-from forebay_server.service.pipeline.arena import Permits
+from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.request import Completion, next_request_id
 from forebay_server.service.settings import ServeSettings
 from forebay_server.service.worker_pool import WorkerPool

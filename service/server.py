@@ -49,8 +49,8 @@ from forebay_server.service.observe.gauges import Gauges
 from forebay_server.service.observe.journal import Journal
 from forebay_server.service.observe.site import Site
 from forebay_server.service.observe.tracing import open_tracing
-from forebay_server.service.pipeline.arena import Permits
 from forebay_server.service.pipeline.execute import BeforeExecution
+from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.turns import Turns
 from forebay_server.service.ready import Ready, ready_was_told
 from forebay_server.service.settings import ServeSettings, default_cache_folder, is_loopback
@@ -103,7 +103,7 @@ class Server:
         is_observed = bool(settings.admin_address or settings.trace_every_frames)
         self.journal = Journal() if is_observed else None  # None: nobody would read it
         self.pool = WorkerPool(settings.worker_threads or default_workers(), self.on_fatal)
-        self.permits = Permits(settings.permits)
+        self.permits = Permits(settings.permits, self.clock)
         self.registry = ModelRegistry(
             settings.model_repository,
             VersionContext(
@@ -138,7 +138,9 @@ class Server:
         self._watching: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[None] | None = None
         calls = CallTasks()
-        self.frames = FramesServicer(self.registry.find, self.pool, sink, self.clock, settings, calls, self.journal)
+        self.frames = FramesServicer(
+            self.registry.find, self.pool, sink, self.clock, settings, calls, self.permits, self.journal
+        )
         self.regions = ClientRegions(is_enabled=settings.allow_client_shm)
         lookup = ModelLookup(self.registry.find, self.registry.acquire, self.registry.known_versions, self.regions)
         groups = (
@@ -149,7 +151,9 @@ class Server:
             CudaMemoryRpcs(self.regions),
         )
         rpcs = ModelRpcs(lookup, self.registry.versions, lambda: self._is_ready, *groups)
-        self.inference = InferenceServicer(lookup, HeavyWork(self.pool), rpcs, self.clock, settings, calls)
+        self.inference = InferenceServicer(
+            lookup, HeavyWork(self.pool), rpcs, self.clock, settings, calls, self.permits
+        )
         self.front_end = FrontEnd(self.frames, self.inference, calls, self.clock, settings)
 
         gauges = Gauges(self.registry.all, self.pool, self.permits, lambda: self._is_ready)

@@ -89,6 +89,9 @@ class ServeSettings(BaseSettings):
     cache_folder: Path | None = Field(None, description="keeps measured costs; empty: ~/.cache/forebay")
     ready_file: Path | None = Field(None, description="written with one JSON line once the server is ready")
     permits: Count = Field(256, le=65_536, description="frames held before execution, all streams together")
+    connection_weight: Count = Field(
+        1, le=1024, description="streams that the ModelInfer calls of one connection count as; more for a proxy"
+    )
     default_window: Count = Field(16, le=1024, description="frames in flight of a stream that does not ask")
     max_window: Count = Field(256, le=1024, description="most frames in flight that a stream may ask for")
     max_streams: Count = Field(1024, le=100_000, description="most open streams")

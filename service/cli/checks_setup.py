@@ -154,7 +154,7 @@ def _models(settings: ServeSettings, environment: Mapping[str, str]) -> Iterator
     from forebay_server.service.models.opening import VersionContext
     from forebay_server.service.models.registry import ModelRegistry
     from forebay_server.service.models.repository import RepositoryError
-    from forebay_server.service.pipeline.arena import Permits
+    from forebay_server.service.pipeline.permits import Permits
     from forebay_server.service.worker_pool import WorkerPool
 
     pool = WorkerPool(1, lambda _: None)

@@ -35,6 +35,7 @@ from forebay_server.service.frontend.session import Session
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.observe.journal import Journal
 from forebay_server.service.observe.pictures import PictureSlot
+from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.request import CompletionSink, Delivery, next_request_id
 from forebay_server.service.settings import ServeSettings
 from forebay_server.service.worker_pool import WorkerPool
@@ -135,6 +136,7 @@ class FramesServicer:
         clock: time.
         settings: limits.
         calls: ends those whose client takes nothing.
+        permits: server-wide.
         journal: told about streams and how frames end; None if nobody observes.
     """
 
@@ -146,6 +148,7 @@ class FramesServicer:
         clock: Clock,
         settings: ServeSettings,
         calls: CallTasks,
+        permits: Permits,
         journal: Journal | None = None,
     ) -> None:
         self.streams: set[FrameStream] = set()
@@ -157,6 +160,7 @@ class FramesServicer:
         self._clock = clock
         self._settings = settings
         self._calls = calls
+        self._permits = permits
         self._journal = journal
         self._next_session_id: Callable[[], int] = itertools.count(1).__next__
         self._pace = Pace(settings.compression_bytes_per_s, clock) if settings.allow_compression else None
@@ -281,6 +285,7 @@ class FramesServicer:
             writer.cancel()
             if not session.is_finished:
                 session.abandon()
+            self._permits.leave(session.share)
             with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, Exception):
                 await writer
             self._log_closed(stream, session)

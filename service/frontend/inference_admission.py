@@ -13,6 +13,7 @@ from forebay_server.service.frontend.inference_errors import counted_outcome
 from forebay_server.service.frontend.inference_inputs import frame_of
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.observe.journal import RequestJournal, TraceContext
+from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import (
     Completion,
     Delivery,
@@ -62,10 +63,32 @@ class StreamKeys:
         return len(self._keys)
 
 
+class ConnectionShares:
+    """Shares of the permits for calls that come one by one, by connection.
+
+    A share is kept for as long as a request has it or what it wanted is remembered.
+
+    Args:
+        weight: how many streams a connection counts as.
+    """
+
+    def __init__(self, weight: int) -> None:
+        self._weight = weight
+        self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
+
+    def get(self, peer: str) -> Share:
+        """Return the share of a connection, as `ServicerContext.peer()` names it."""
+        share = self._shares.get(peer)
+        if share is None:
+            share = self._shares[peer] = Share(self._weight)
+        return share
+
+
 def admit(
     call: Call,
     version: ModelVersion,
     stream: StreamKey,
+    share: Share,
     clock: Clock,
     received_ns: int,
     deadline_ns: int | None,
@@ -79,6 +102,7 @@ def admit(
         call: checked.
         version: runs it.
         stream: what it belongs to.
+        share: whose permit it takes.
         clock: time.
         received_ns: when it was read.
         deadline_ns: of the RPC; the call's own options may make it earlier.
@@ -88,12 +112,12 @@ def admit(
 
     Raises:
         DeadlineExpiredError: the deadline cannot be met.
-        OverloadedError: no permit or no memory is free.
+        OverloadedError: there is no permit for it, or no memory is free.
         InvalidRequestError: BYTES are not as they have to be.
     """
     try:
         told = on_completion if version.requests is None else _observed(version.requests, on_completion, trace)
-        return _admit(call, version, stream, clock, received_ns, deadline_ns, told, frame)
+        return _admit(call, version, stream, share, clock, received_ns, deadline_ns, told, frame)
     except Exception as error:
         if frame is not None:
             frame.release()
@@ -123,6 +147,7 @@ def _admit(
     call: Call,
     version: ModelVersion,
     stream: StreamKey,
+    share: Share,
     clock: Clock,
     received_ns: int,
     deadline_ns: int | None,
@@ -137,7 +162,7 @@ def _admit(
     now_ns = clock.now_ns()
     if version.feasibility.is_hopeless(now_ns, deadline_ns, 0):
         raise DeadlineExpiredError("the deadline is nearer than the least that one request takes")
-    frame = frame or frame_of(call, version)
+    frame = frame or frame_of(call, version, share)
     try:
         request = Request(
             id=next_request_id(),

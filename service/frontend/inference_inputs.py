@@ -9,6 +9,7 @@ from forebay_server.service.frontend.inference_form import LIGHT_BYTES
 from forebay_server.service.frontend.inference_typed import LongContents
 from forebay_server.service.frontend.plain_copy import copy_into
 from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import FrameBuffer
 
 LIGHT_STRINGS, LIGHT_STRINGS_BYTES = 2048, 256 << 10  # each 0.6 µs; and as text 0.5 ms
@@ -40,19 +41,19 @@ def _is_borrowed(call: Call, version: ModelVersion) -> bool:
     return not isinstance(data, LongContents) and version.arena.borrows(memoryview(data))
 
 
-def frame_of(call: Call, version: ModelVersion) -> FrameBuffer:
-    """Take a permit and put the inputs where the pipeline finds them; the call has no data then. Thread: any.
+def frame_of(call: Call, version: ModelVersion, share: Share) -> FrameBuffer:
+    """Take a permit of `share` and put the inputs where the pipeline finds them; the call loses them. Thread: any.
 
     Raises:
-        OverloadedError: no permit or no memory is free.
+        OverloadedError: there is no permit for it, or no memory is free.
         InvalidRequestError: BYTES or typed contents are not as they have to be.
     """
     if version.unbound is not None:
-        return version.unbound.lease(tuple(arrays_of(call)))
+        return version.unbound.lease(tuple(arrays_of(call)), share)
     rows, data = call.form.rows, call.take_data()
-    if rows == 1 and len(data) == 1 and (borrowed := version.arena.borrow(memoryview(data[0]))):
+    if rows == 1 and len(data) == 1 and (borrowed := version.arena.borrow(memoryview(data[0]), share)):
         return borrowed  # stays where it was received
-    frame = version.arena.lease_rows(rows)
+    frame = version.arena.lease_rows(rows, share)
     try:
         copy_into(frame, data)
     except BaseException:

@@ -17,7 +17,14 @@ from forebay_server.service.clock import Clock
 from forebay_server.service.errors import SlowReaderError
 from forebay_server.service.frontend.calls import CallTasks, cut, trace_context
 from forebay_server.service.frontend.heavy_work import HeavyWork
-from forebay_server.service.frontend.inference_admission import StreamKeys, admit, cancel, note_delivery, refused
+from forebay_server.service.frontend.inference_admission import (
+    ConnectionShares,
+    StreamKeys,
+    admit,
+    cancel,
+    note_delivery,
+    refused,
+)
 from forebay_server.service.frontend.inference_codec import Call
 from forebay_server.service.frontend.inference_encode import encode, is_light_answer
 from forebay_server.service.frontend.inference_errors import InferenceError, answer_to
@@ -30,6 +37,8 @@ from forebay_server.service.frontend.outgoing import Outgoing
 from forebay_server.service.frontend.pace import Pace
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.observe.journal import TraceContext
+from forebay_server.service.pipeline.permits import Permits
+from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, FrameBuffer
 from forebay_server.service.settings import ServeSettings
 
@@ -49,6 +58,7 @@ class InferenceServicer:
         clock: time.
         settings: limits.
         calls: ends those whose client takes nothing.
+        permits: server-wide.
     """
 
     def __init__(
@@ -59,6 +69,7 @@ class InferenceServicer:
         clock: Clock,
         settings: ServeSettings,
         calls: CallTasks,
+        permits: Permits,
     ) -> None:
         self.streams: set[StreamReader] = set()
         self._lookup = lookup
@@ -67,7 +78,9 @@ class InferenceServicer:
         self._clock = clock
         self._settings = settings
         self._calls = calls
+        self._permits = permits
         self._keys = StreamKeys(are_ordered=False)
+        self._shares = ConnectionShares(settings.connection_weight)
         self._pace = Pace(settings.compression_bytes_per_s, clock) if settings.allow_compression else None
         self._is_draining = False
 
@@ -155,11 +168,13 @@ class InferenceServicer:
                 done.set_result(completion)
 
         is_quick = call.form.is_light or is_light(call, version)
-        frame = None if is_quick else await self._frame_of(call, version, peer, received_ns, trace)
+        share = self._shares.get(peer)
+        frame = None if is_quick else await self._frame_of(call, version, peer, share, received_ns, trace)
         request = admit(
             call,
             version,
             self._keys.get(peer, call),
+            share,
             self._clock,
             received_ns,
             deadline_of(context, received_ns),
@@ -177,11 +192,17 @@ class InferenceServicer:
         return completion
 
     async def _frame_of(
-        self, call: Call, version: ModelVersion, peer: str, received_ns: int, trace: TraceContext | None
+        self,
+        call: Call,
+        version: ModelVersion,
+        peer: str,
+        share: Share,
+        received_ns: int,
+        trace: TraceContext | None,
     ) -> FrameBuffer:
         """Have a worker put the inputs where the pipeline finds them. Raises as `frame_of` does."""
         try:
-            return await self._work.done(peer, partial(frame_of, call, version), lambda frame: frame.release())
+            return await self._work.done(peer, partial(frame_of, call, version, share), lambda frame: frame.release())
         except (Exception, asyncio.CancelledError) as error:
             refused(version, received_ns, error, trace)
             raise
@@ -213,6 +234,7 @@ class InferenceServicer:
             await reader.outgoing.join(writer)
         finally:
             self.streams.discard(reader)
+            self._permits.leave(stream.share)
             writer.cancel()
             if not stream.is_finished or stream.error is not None:
                 stream.abandon()

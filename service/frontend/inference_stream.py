@@ -38,6 +38,7 @@ from forebay_server.service.frontend.inference_lookup import ModelLookup
 from forebay_server.service.frontend.inference_wire import InferMessage, parse
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.observe.journal import TraceContext
+from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, FrameBuffer, Request
 
 LineName = tuple[str, str]
@@ -78,6 +79,10 @@ class InferStream:
         trace: that its client sent with the stream.
         on_output: called when there is something to write, or the stream finished.
         on_room: called when the reader may go on.
+
+    Attributes:
+        error: that ends the RPC, or None.
+        share: its share of the permits.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class InferStream:
         on_room: Callable[[], None],
     ) -> None:
         self.error: InferenceError | None = None
+        self.share = Share()
         self._lookup = lookup
         self._work = work
         self._clock = clock
@@ -146,7 +152,9 @@ class InferStream:
         call, version = entry.call, entry.version
         assert call is not None and version is not None  # noqa: S101, PT018 - for mypy: it was checked
         try:
-            frame = await self._work.done(self, partial(frame_of, call, version), lambda frame: frame.release())
+            frame = await self._work.done(
+                self, partial(frame_of, call, version, self.share), lambda frame: frame.release()
+            )
         except asyncio.CancelledError as error:
             refused(version, received_ns, error, self._trace)
             raise
@@ -171,6 +179,7 @@ class InferStream:
                 call,
                 version,
                 self._keys.get(self._name, call),
+                self.share,
                 self._clock,
                 received_ns,
                 deadline_ns,

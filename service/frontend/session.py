@@ -40,6 +40,7 @@ from forebay_server.service.frontend.opening import StreamConfig, budget_ms_to_n
 from forebay_server.service.frontend.plain_copy import copy_into
 from forebay_server.service.observe.journal import FrameEvent, StreamRecord
 from forebay_server.service.observe.pictures import Snapshot
+from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, CompletionSink, Delivery, Request, StreamKey, Timeline
 from forebay_server.service.worker_pool import Line, WorkerPool
 
@@ -80,6 +81,7 @@ class Session:
     Attributes:
         is_writer_idle: whether the next result is written as soon as the event loop gets to it, because the client has
             taken everything before it. Whoever writes another message clears it.
+        share: its share of the permits.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Session:
         self.config = config
         self.frames_received = 0
         self.outcomes: Counter[Outcome] = Counter()
+        self.share = Share()
         self._key = StreamKey(config.stream_id, config.delivery)
         self._sink = sink
         self._clock = clock
@@ -263,7 +266,7 @@ class Session:
             raise DeadlineExpiredError("the latency budget is shorter than the least that one frame takes")
         if config.delivery is Delivery.LATEST and not self._copies_inline:
             self._supersede_encoded()
-        borrowed = config.version.arena.borrow(frame.payload) if self._copies else None
+        borrowed = config.version.arena.borrow(frame.payload, self.share) if self._copies else None
         request = Request(
             id=self._next_request_id(),
             stream=self._key,
@@ -272,7 +275,7 @@ class Session:
             deadline_ns=deadline_ns,
             arrival_ns=received_ns,
             priority=config.priority,
-            frame=borrowed or config.version.arena.lease(),
+            frame=borrowed or config.version.arena.lease(self.share),
             on_completion=lambda completion: self._complete(entry, completion),
             wants=config.wants,
             frame_size=config.size,

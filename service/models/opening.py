@@ -27,8 +27,9 @@ from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.models.warmup_samples import inputs_of
 from forebay_server.service.observe.journal import Journal, RequestJournal
 from forebay_server.service.observe.statistics import CountingSink, VersionStatistics
-from forebay_server.service.pipeline.arena import FrameArena, Permits
+from forebay_server.service.pipeline.arena import FrameArena
 from forebay_server.service.pipeline.execute import BeforeExecution
+from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.pipeline import Pipeline
 from forebay_server.service.pipeline.stage import OnFatal
 from forebay_server.service.pipeline.tall_frames import DEFAULT_LIMIT_BYTES

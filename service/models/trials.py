@@ -18,7 +18,8 @@ from forebay_server.service.clock import Clock
 from forebay_server.service.errors import ServiceError
 from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.warmup_samples import WarmupSample
-from forebay_server.service.pipeline.arena import FrameArena, FrameLease, Permits
+from forebay_server.service.pipeline.arena import FrameArena, FrameLease
+from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.pipeline import Pipeline
 from forebay_server.service.pipeline.slots import PAGE_BYTES
 from forebay_server.service.pipeline.unbound import UnboundFrames

@@ -13,7 +13,7 @@ from forebay_server.service.batching.cost_model import CostTable, StageTimes
 from forebay_server.service.batching.cost_table import CostTableError
 from forebay_server.service.clock import Clock
 from forebay_server.service.models.trials import run_trial
-from forebay_server.service.pipeline.arena import Permits
+from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.pipeline import Pipeline
 from forebay_server.service.pipeline.unbound import Inputs, UnboundFrames
 

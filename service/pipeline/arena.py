@@ -11,37 +11,12 @@ from contextlib import ExitStack
 
 from forebay_server.engines.device import Device, HostBuffer
 from forebay_server.engines.engine import TensorSpec
-from forebay_server.service.errors import OverloadedError
+from forebay_server.service.pipeline.permits import Permits
+from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.pipeline.tall_frames import DEFAULT_LIMIT_BYTES, TallBuffer, TallFrames
 from forebay_server.service.request import FrameBuffer
 
 INPUT_ALIGNMENT_BYTES = 64  # a cache line, and enough for every vector load
-
-
-class Permits:
-    """How many frames the server may hold before execution, all models together. Thread: any (deques are atomic)."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self._tokens: deque[None] = deque([None] * count)
-
-    @property
-    def taken_count(self) -> int:
-        """How many are out."""
-        return self.count - len(self._tokens)
-
-    def take(self) -> None:
-        """Take a permit. Raises OverloadedError when all are out."""
-        try:
-            self._tokens.pop()
-        except IndexError:
-            raise OverloadedError(
-                "the server holds as many frames as it may; send fewer or slower", retry_after_ms=100
-            ) from None
-
-    def give_back(self) -> None:
-        """Give one back."""
-        self._tokens.append(None)
 
 
 class FrameArena:
@@ -82,51 +57,49 @@ class FrameArena:
         """How many buffers are out."""
         return len(self._buffers) - len(self._free) + self._tall.leased_count
 
-    def lease(self) -> "FrameLease":
-        """Take a permit and a buffer. Raises OverloadedError when no permit is free."""
-        self._permits.take()
-        return FrameLease(self, self._free.pop())
+    def lease(self, share: Share | None = None) -> "FrameLease":
+        """Take a permit of `share` and a buffer. Raises OverloadedError when there is none for it."""
+        return FrameLease(self, self._permits.take(share), self._free.pop())
 
     def borrows(self, payload: memoryview) -> bool:
         """Whether dense inputs of one row stay where they are, so that `borrow` costs nothing."""
         return self._device.borrow_host(payload) is not None
 
-    def borrow(self, payload: memoryview) -> "BorrowedFrame | None":
+    def borrow(self, payload: memoryview, share: Share | None = None) -> "BorrowedFrame | None":
         """Take a permit for dense inputs of one row that stay where they are; None where the device needs a copy.
 
-        Raises OverloadedError when no permit is free.
+        Raises OverloadedError when there is none for `share`.
         """
         host = self._device.borrow_host(payload)
         if host is None:
             return None
-        self._permits.take()
-        return BorrowedFrame(self._permits, host, self.dense_offsets)
+        return BorrowedFrame(self._permits, self._permits.take(share), host, self.dense_offsets)
 
-    def lease_rows(self, rows: int) -> FrameBuffer:
-        """Take a permit and a buffer for a request of `rows` rows.
+    def lease_rows(self, rows: int, share: Share | None = None) -> FrameBuffer:
+        """Take a permit of `share` and a buffer for a request of `rows` rows.
 
         Raises:
-            OverloadedError: there is none now.
+            OverloadedError: there is none for it now.
             InvalidRequestError: it is larger than all requests of several rows may be together.
         """
         if rows == 1:
-            return self.lease()
-        self._permits.take()
+            return self.lease(share)
+        share = self._permits.take(share)
         try:
-            return TallLease(self, self._tall.take(rows))
+            return TallLease(self, share, self._tall.take(rows))
         except BaseException:
-            self._permits.give_back()
+            self._permits.give_back(share)
             raise
 
-    def take_back(self, buffer: HostBuffer) -> None:
-        """Accept a buffer from its lease."""
+    def take_back(self, buffer: HostBuffer, share: Share) -> None:
+        """Accept a buffer from its lease, and the permit of `share`."""
         self._free.append(buffer)  # before the permit: whoever gets it finds a buffer
-        self._permits.give_back()
+        self._permits.give_back(share)
 
-    def take_back_tall(self, buffer: TallBuffer) -> None:
-        """Accept a buffer of several rows from its lease."""
+    def take_back_tall(self, buffer: TallBuffer, share: Share) -> None:
+        """Accept a buffer of several rows from its lease, and the permit of `share`."""
         self._tall.give_back(buffer)
-        self._permits.give_back()
+        self._permits.give_back(share)
 
     def close(self) -> None:
         """Free the memory. Nothing is leased any more."""
@@ -137,10 +110,11 @@ class FrameArena:
 class FrameLease:
     """One leased buffer; see service.request.FrameBuffer. Held by one thread at a time."""
 
-    __slots__ = ("_arena", "_is_released", "host")
+    __slots__ = ("_arena", "_is_released", "_share", "host")
 
-    def __init__(self, arena: FrameArena, host: HostBuffer) -> None:
+    def __init__(self, arena: FrameArena, share: Share, host: HostBuffer) -> None:
         self._arena = arena
+        self._share = share
         self._is_released = False
         self.host = host
 
@@ -158,16 +132,17 @@ class FrameLease:
         """Give it back. Idempotent."""
         if not self._is_released:
             self._is_released = True
-            self._arena.take_back(self.host)
+            self._arena.take_back(self.host, self._share)
 
 
 class TallLease:
     """One leased buffer of several rows; see service.request.FrameBuffer. Held by one thread at a time."""
 
-    __slots__ = ("_arena", "_buffer", "_is_released")
+    __slots__ = ("_arena", "_buffer", "_is_released", "_share")
 
-    def __init__(self, arena: FrameArena, buffer: TallBuffer) -> None:
+    def __init__(self, arena: FrameArena, share: Share, buffer: TallBuffer) -> None:
         self._arena = arena
+        self._share = share
         self._buffer = buffer
         self._is_released = False
 
@@ -190,16 +165,17 @@ class TallLease:
         """Give it back. Idempotent."""
         if not self._is_released:
             self._is_released = True
-            self._arena.take_back_tall(self._buffer)
+            self._arena.take_back_tall(self._buffer, self._share)
 
 
 class BorrowedFrame:
     """Inputs that lie in the memory they were received in; holds a permit. See service.request.FrameBuffer."""
 
-    __slots__ = ("_is_released", "_permits", "host", "offsets")
+    __slots__ = ("_is_released", "_permits", "_share", "host", "offsets")
 
-    def __init__(self, permits: Permits, host: HostBuffer, offsets: tuple[int, ...]) -> None:
+    def __init__(self, permits: Permits, share: Share, host: HostBuffer, offsets: tuple[int, ...]) -> None:
         self._permits = permits
+        self._share = share
         self._is_released = False
         self.host = host
         self.offsets = offsets
@@ -214,4 +190,4 @@ class BorrowedFrame:
         if not self._is_released:
             self._is_released = True
             del self.host  # the request may wait long for its turn to be answered
-            self._permits.give_back()
+            self._permits.give_back(self._share)

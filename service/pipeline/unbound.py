@@ -20,9 +20,10 @@ from forebay_server.engines.device import HostBuffer
 from forebay_server.engines.engine import EngineSpecs, UnboundEngine
 from forebay_server.engines.errors import ExecutionError
 from forebay_server.service.errors import InvalidRequestError, InvariantError, OverloadedError
-from forebay_server.service.pipeline.arena import Permits
 from forebay_server.service.pipeline.delivery import Delivery
 from forebay_server.service.pipeline.execute import BeforeExecution, ExecutingStage
+from forebay_server.service.pipeline.permits import Permits
+from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.pipeline.slots import Slot, SlotState
 from forebay_server.service.pipeline.stage import Stage, StageContext
 from forebay_server.service.pipeline.turns import Turn
@@ -49,11 +50,11 @@ class UnboundFrames:
         self._lock = threading.Lock()
         self._held_bytes = 0
 
-    def lease(self, arrays: Inputs) -> "UnboundFrame":
-        """Take a permit and count the arrays.
+    def lease(self, arrays: Inputs, share: Share | None = None) -> "UnboundFrame":
+        """Take a permit of `share` and count the arrays.
 
         Raises:
-            OverloadedError: the others leave no room for them now.
+            OverloadedError: the others leave no permit or no room for them now.
             InvalidRequestError: there will never be room for them.
         """
         nbytes = sum(nbytes_of(array) for array in arrays if array is not None)
@@ -62,33 +63,34 @@ class UnboundFrames:
                 f"the inputs hold {nbytes} bytes, and those of all requests with varying shapes may hold "
                 f"{self._limit_bytes} bytes together: send fewer rows or smaller ones"
             )
-        self._permits.take()
+        share = self._permits.take(share)
         with self._lock:
             is_room = self._held_bytes + nbytes <= self._limit_bytes
             if is_room:
                 self._held_bytes += nbytes
         if not is_room:
-            self._permits.give_back()
+            self._permits.give_back(share)
             raise OverloadedError(
                 f"requests with inputs of varying shapes may hold {self._limit_bytes} bytes together; send fewer",
                 retry_after_ms=100,
             )
-        return UnboundFrame(self, arrays, nbytes)
+        return UnboundFrame(self, share, arrays, nbytes)
 
-    def take_back(self, nbytes: int) -> None:
-        """Accept a frame from its request."""
+    def take_back(self, nbytes: int, share: Share) -> None:
+        """Accept a frame from its request, and the permit of `share`."""
         with self._lock:
             self._held_bytes -= nbytes
-        self._permits.give_back()
+        self._permits.give_back(share)
 
 
 class UnboundFrame:
     """The inputs of one request; see service.request.FrameBuffer. Held by one thread at a time."""
 
-    __slots__ = ("_frames", "_nbytes", "arrays")
+    __slots__ = ("_frames", "_nbytes", "_share", "arrays")
 
-    def __init__(self, frames: UnboundFrames, arrays: Inputs, nbytes: int) -> None:
+    def __init__(self, frames: UnboundFrames, share: Share, arrays: Inputs, nbytes: int) -> None:
         self._frames = frames
+        self._share = share
         self._nbytes = nbytes
         self.arrays: Inputs | None = arrays
 
@@ -111,7 +113,7 @@ class UnboundFrame:
         """Let go of the arrays. Idempotent."""
         if self.arrays is not None:
             self.arrays = None
-            self._frames.take_back(self._nbytes)
+            self._frames.take_back(self._nbytes, self._share)
 
 
 class UnboundH2d(Stage):

@@ -71,9 +71,9 @@ def test_what_reading_the_models_left_is_given_back_before_there_are_buffers(tmp
 
 def test_opening_takes_no_permit_of_the_server(tmp_path):
     with workshop_of(simulated(tmp_path, max_batch_size=8), device=simulated_device(), permits=1) as workshop:
-        workshop.permits.take()
+        share = workshop.permits.take()
         version = workshop.open()
-        workshop.permits.give_back()
+        workshop.permits.give_back(share)
         workshop.check(workshop.send(version, 1))
         assert version.close(10)
 

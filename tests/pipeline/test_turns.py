@@ -10,7 +10,8 @@ import pytest
 from forebay_server.engines import open_engine
 from forebay_server.engines.device_host import HostDevice
 from forebay_server.service.errors import BatchFailedError
-from forebay_server.service.pipeline.arena import FrameArena, Permits
+from forebay_server.service.pipeline.arena import FrameArena
+from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.pipeline import Pipeline
 from forebay_server.service.pipeline.slots import SlotState
 from forebay_server.service.pipeline.turns import MAX_WAIT_NS, ModelPriority, Turns

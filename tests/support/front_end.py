@@ -18,6 +18,7 @@ from forebay_server.service.frontend.opening import StreamConfig, accept_open
 from forebay_server.service.frontend.session import Session
 from forebay_server.service.models.description import ImageInput, ModelDescription, Task
 from forebay_server.service.observe.statistics import VersionStatistics
+from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, Delivery, Feasibility, Request
 from forebay_server.service.settings import ServeSettings
 from tests.support.clock import ManualClock
@@ -85,10 +86,10 @@ class StrictArena:
         self.leases: list[StrictLease] = []
         self.on_write = None
 
-    def borrow(self, payload: memoryview) -> None:
+    def borrow(self, payload: memoryview, share: Share) -> None:
         """As a device with memory of its own: inputs are always copied."""
 
-    def lease(self) -> StrictLease:
+    def lease(self, share: Share | None = None) -> StrictLease:
         if not self.free:
             raise OverloadedError("no permit is free")
         host = self.free.pop()

@@ -8,7 +8,8 @@ import numpy as np
 from forebay_server.engines import open_engine
 from forebay_server.engines.device_simulated import SimulatedDevice
 from forebay_server.service.errors import ServiceError
-from forebay_server.service.pipeline.arena import FrameArena, Permits
+from forebay_server.service.pipeline.arena import FrameArena
+from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.pipeline import Pipeline
 from forebay_server.service.request import Batch, Completion, Request
 from tests.support.requests import frame_request

@@ -11,7 +11,7 @@ from forebay_server.service.models.config import describe
 from forebay_server.service.models.files import model_file
 from forebay_server.service.models.opening import VersionContext, open_version
 from forebay_server.service.models.repository import Repository
-from forebay_server.service.pipeline.arena import Permits
+from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.request import Delivery, StreamKey
 from forebay_server.service.results.wants import Wants
 from forebay_server.service.worker_pool import WorkerPool

@@ -12,7 +12,7 @@ from forebay_server.service.models.config import describe
 from forebay_server.service.models.opening import VersionContext, open_version
 from forebay_server.service.models.placing import open_device_of_kind
 from forebay_server.service.models.repository import Repository
-from forebay_server.service.pipeline.arena import Permits
+from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.slots import SlotState
 from forebay_server.service.results.wants import Wants
 from forebay_server.service.worker_pool import WorkerPool

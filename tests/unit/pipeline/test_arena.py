@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from forebay_server.engines import open_device
 from forebay_server.service.errors import OverloadedError
-from forebay_server.service.pipeline.arena import INPUT_ALIGNMENT_BYTES, FrameArena, Permits
+from forebay_server.service.pipeline.arena import INPUT_ALIGNMENT_BYTES, FrameArena
+from forebay_server.service.pipeline.permits import Permits
 from tests.support.clock import ManualClock
 from tests.support.front_end import specs_of
 from tests.support.guard import HANG_GUARD_S
@@ -121,13 +122,3 @@ def test_inputs_start_at_aligned_offsets_and_fit(device):
     assert lease.offsets == arena.offsets
     assert all(offset % INPUT_ALIGNMENT_BYTES == 0 for offset in arena.offsets)
     assert lease.host.nbytes >= arena.offsets[-1] + specs[-1].row_bytes
-
-
-def test_a_refusal_says_when_to_come_back(device):
-    permits = Permits(1)
-    permits.take()
-    with pytest.raises(OverloadedError) as refused:
-        permits.take()
-    assert refused.value.retry_after_ms > 0
-    permits.give_back()
-    permits.take()

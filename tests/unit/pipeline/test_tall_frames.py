@@ -6,7 +6,8 @@ import pytest
 from forebay_server.engines.device_host import HostDevice
 from forebay_server.engines.engine import TensorSpec
 from forebay_server.service.errors import InvalidRequestError, OverloadedError
-from forebay_server.service.pipeline.arena import FrameArena, Permits
+from forebay_server.service.pipeline.arena import FrameArena
+from forebay_server.service.pipeline.permits import Permits
 from tests.support.clock import ManualClock
 
 INPUTS = (TensorSpec("a", np.dtype(np.uint8), (10,)), TensorSpec("b", np.dtype(np.float32), (4,)))

@@ -1,0 +1,163 @@
+"""Who may hold how many of a fixed number of things: max-min fair shares, decided in constant time. Pure.
+
+Theory of operation
+    What a share *wants* is the most that it held, or asked for, of late. While all wants together fit, everybody gets
+    what it wants. When they do not, there is a *level*: the largest number that every share can be promised at once,
+    where one that wants less is promised what it wants. So those that want little get all of it, and the others get the
+    same, however much they ask for. A share of weight w counts as w streams: it is promised w times the level.
+
+    A share takes while it holds less than what it is promised. What the level leaves over, less than one for each
+    stream that wants more, goes to whoever asks first (`extra`), at most one for each stream. Nothing is taken away: a
+    share that holds more than its promise, since others have come, takes nothing until it has given back enough.
+
+    Wants rise at once, and fall by being forgotten: what was not wanted for `MEMORY_NS` to twice that counts no more.
+    So a camera keeps its place between two frames, and nobody is held down for long by one that has gone.
+
+    The level moves in steps of one, over a histogram of wants, whenever a want changes. It moves no further than wants
+    rose before, so that a take costs the same however many shares there are.
+
+Owner: whoever calls, one thread at a time. Why: docs/adr/0114.
+"""
+
+from collections import deque
+
+MEMORY_NS = 5_000_000_000
+AGED_AT_ONCE = 2
+"""Shares looked at with each take for what they have not wanted of late: more than can have come with it."""
+
+
+class Share:
+    """What one stream has and wants. `Shares` alone writes it.
+
+    Attributes:
+        weight: how many streams it counts as.
+        held: how many it has.
+        extra: how many of these are beyond its promise.
+        peak: most that it wanted since `aged_ns`.
+        earlier_peak: most that it wanted in the period before.
+        aged_ns: when the period began.
+        units: what it wants in multiples of its weight, rounded up.
+        is_remembered: whether it will be looked at again.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "aged_ns",
+        "earlier_peak",
+        "extra",
+        "held",
+        "is_remembered",
+        "peak",
+        "units",
+        "weight",
+    )
+
+    def __init__(self, weight: int = 1) -> None:
+        self.weight = weight
+        self.held = 0
+        self.extra = 0
+        self.peak = 0
+        self.earlier_peak = 0
+        self.aged_ns = 0
+        self.units = 0
+        self.is_remembered = False
+
+
+class Shares:
+    """See the module's theory of operation.
+
+    Args:
+        count: how many there are to hold, all together.
+
+    Attributes:
+        held: how many are held.
+        level: what a stream that wants more is promised.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.held = 0
+        self.level = 0
+        self._weights = [0] * (count + 1)  # of the shares, by their units
+        self._promised = 0  # to all together
+        self._wanting = 0  # weight of those that want more than the level
+        self._extras = 0
+        self._remembered: deque[Share] = deque()  # by `aged_ns`
+
+    @property
+    def remembered(self) -> int:
+        """How many shares want something, or have of late."""
+        return len(self._remembered)
+
+    def take(self, share: Share, now_ns: int) -> bool:
+        """Let a share take one more; False if it may not have it now."""
+        self._forget(now_ns)
+        if not share.is_remembered:
+            share.is_remembered = True
+            share.aged_ns = now_ns
+            self._remembered.append(share)
+        if share.held >= share.peak:
+            share.peak = share.held + 1
+            self._want(share)
+        if self.held == self.count or not self._may_take(share):
+            return False
+        share.held += 1
+        self.held += 1
+        return True
+
+    def _may_take(self, share: Share) -> bool:
+        beyond = share.held - share.extra - share.weight * self.level
+        if beyond < 0:
+            return True
+        if beyond or share.extra == share.weight or self._promised + self._extras >= self.count:
+            return False
+        share.extra += 1
+        self._extras += 1
+        return True
+
+    def give_back(self, share: Share) -> None:
+        """Take one back from a share."""
+        share.held -= 1
+        self.held -= 1
+        if share.extra:
+            share.extra -= 1
+            self._extras -= 1
+
+    def leave(self, share: Share) -> None:
+        """Forget at once what a share wanted. What it holds it gives back as ever."""
+        share.peak = share.earlier_peak = 0
+        self._want(share)
+
+    def _forget(self, now_ns: int) -> None:
+        """Begin a new period for the shares whose period is over, a few of them."""
+        remembered = self._remembered
+        for _ in range(AGED_AT_ONCE):
+            if not remembered or now_ns - remembered[0].aged_ns < MEMORY_NS:
+                return
+            share = remembered.popleft()
+            share.earlier_peak, share.peak = share.peak, share.held
+            self._want(share)
+            share.aged_ns = now_ns
+            share.is_remembered = share.units > 0
+            if share.is_remembered:
+                remembered.append(share)
+
+    def _want(self, share: Share) -> None:
+        """Count what a share wants now, and move the level to where it belongs."""
+        weight, level, weights, before = share.weight, self.level, self._weights, share.units
+        units = share.units = min(self.count, -(-max(share.peak, share.earlier_peak) // weight))
+        if units == before:
+            return
+        weights[before] -= weight
+        weights[units] += weight
+        promised = self._promised + weight * (min(units, level) - min(before, level))
+        wanting = self._wanting + weight * ((units > level) - (before > level))
+        while promised > self.count:
+            wanting += weights[level]
+            promised -= wanting
+            level -= 1
+        while wanting and promised + wanting <= self.count:
+            level += 1
+            promised += wanting
+            wanting -= weights[level]
+        self.level, self._promised, self._wanting = level, promised, wanting

@@ -1,0 +1,79 @@
+"""One client that takes all it can get leaves the others what they need; who has left, leaves everything."""
+
+import asyncio
+import json
+import sys
+from contextlib import asynccontextmanager
+
+import pytest
+
+from forebay.wire import frames_pb2 as pb
+from tests.support.guard import HANG_GUARD_S
+from tests.support.loops import on_loop
+from tests.support.real_server import SimulatedDevices, eventually, real_server, simulated
+from tests.support.repository import ROOT
+
+FRAMES = 40
+LEAST_SHARE = 0.95
+
+
+@asynccontextmanager
+async def client(address, kind, number):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "tests.support.sharing_clients", address, kind, str(number)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+    )
+    try:
+        yield process
+        process.stdin.close()
+        await asyncio.wait_for(process.communicate(), HANG_GUARD_S)
+        assert process.returncode == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def jain(shares):
+    return sum(shares) ** 2 / (len(shares) * sum(share * share for share in shares))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "number"), [("stream", 256), ("calls", 400)])
+@on_loop
+async def test_ten_cameras_beside_a_greedy_client_get_what_they_need(tmp_path, kind, number):
+    """Nobody's deadline counts here: a camera loses what it is refused, and nothing else."""
+    root = simulated(tmp_path, max_batch_size=8, alpha_ms=20)
+    async with real_server(root, permits=32) as running, client(running.address, kind, number) as greedy:
+        assert await asyncio.wait_for(greedy.stdout.readline(), HANG_GUARD_S) == b"refused\n"
+        async with client(running.address, "cameras", FRAMES) as cameras:
+            executed = json.loads(await asyncio.wait_for(cameras.stdout.readline(), 4 * HANG_GUARD_S))
+    shares = [count / FRAMES for count in executed]
+    assert min(shares) >= LEAST_SHARE
+    assert jain(shares) >= LEAST_SHARE
+
+
+@on_loop
+async def test_a_stream_that_wants_little_is_promised_it_and_one_that_ends_leaves_everything(tmp_path):
+    async with real_server(simulated(tmp_path), devices=SimulatedDevices(), permits=16) as running:
+        camera = await running.open(stream_id="camera")
+        await camera.send(1)
+        assert (await camera.result()).status.code == pb.STATUS_OK
+        running.hold()
+        greedy = await running.open(stream_id="greedy", max_in_flight=64)
+        for seq in range(1, 41):
+            await greedy.send(seq)
+        await running.received(41)
+        assert running.server.permits.taken_count == 15
+        await camera.half_close()
+        await camera.drain()
+        await eventually(lambda: len(running.sessions) == 1)
+        await greedy.send(41)
+        await eventually(lambda: running.server.permits.taken_count == 16)
+        running.release()
+        await greedy.half_close()
+        codes = [result.status.code for result in await greedy.results()]
+        assert codes.count(pb.STATUS_OVERLOADED) == len(codes) - codes.count(pb.STATUS_OK) > 0

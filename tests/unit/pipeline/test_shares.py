@@ -1,0 +1,222 @@
+"""Shares are max-min fair to within one for each stream, nothing is left lying, and nothing is remembered for long."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forebay_server.service.pipeline.shares import AGED_AT_ONCE, MEMORY_NS, Share, Shares
+
+COUNTS = st.integers(1, 40)
+DEMANDS = st.lists(st.integers(0, 30), min_size=1, max_size=12)
+SEEDS = st.integers(0, 1 << 32)
+
+
+def max_min(demands, weights, count):
+    """The allocation that is right, in fractions: those that want least for their weight first."""
+    left, weight_left, result = float(count), sum(weights), [0.0] * len(demands)
+    for index in sorted(range(len(demands)), key=lambda index: demands[index] / weights[index]):
+        result[index] = min(demands[index], left * weights[index] / weight_left)
+        left -= result[index]
+        weight_left -= weights[index]
+    return result
+
+
+def seeded(seed):
+    return random.Random(seed)  # noqa: S311 - an order, no secret
+
+
+class Scene:
+    """Streams that always want as much as their demand, and ask for it again and again."""
+
+    def __init__(self, count, demands, weights=None):
+        self.shares = Shares(count)
+        self.streams = [Share(weight) for weight in weights or [1] * len(demands)]
+        self.demands = demands
+        self.now_ns = 1
+
+    def take(self, index):
+        stream = self.streams[index]
+        return stream.held < self.demands[index] and self.shares.take(stream, self.now_ns)
+
+    def give_back(self, index):
+        if self.streams[index].held:
+            self.shares.give_back(self.streams[index])
+
+    def ask(self, order=None):
+        """Everybody asks until nobody gets anything."""
+        while sum(self.take(index) for index in order or range(len(self.streams))):
+            pass
+
+    def turn_over(self, chance):
+        """Everything that is held comes back once and is wanted again, in any order."""
+        for _ in range(3 * self.shares.count):
+            order = list(range(len(self.streams)))
+            chance.shuffle(order)
+            self.give_back(max(order, key=lambda index: self.streams[index].held))
+            self.give_back(order[0])
+            self.ask(order)
+        self.check()
+
+    def check(self):
+        shares, streams = self.shares, self.streams
+        assert shares.held == sum(stream.held for stream in streams) <= shares.count
+        assert all(0 <= stream.extra <= stream.held for stream in streams)
+        promised = sum(stream.weight * min(stream.units, shares.level) for stream in streams)
+        assert promised == shares._promised <= shares.count
+        wanting = sum(stream.weight for stream in streams if stream.units > shares.level)
+        assert wanting == shares._wanting
+        assert not wanting or promised + wanting > shares.count, "the level could be higher"
+
+    @property
+    def held(self):
+        return [stream.held for stream in self.streams]
+
+
+@given(COUNTS, DEMANDS, SEEDS)
+def test_everybody_gets_its_max_min_share_to_within_one_and_nothing_is_left_lying(count, demands, seed):
+    scene = Scene(count, demands)
+    scene.ask()
+    scene.turn_over(seeded(seed))
+    fair = max_min(demands, [1] * len(demands), count)
+    assert all(abs(held - share) < 1 for held, share in zip(scene.held, fair, strict=True)), (scene.held, fair)
+    assert sum(scene.held) == min(count, sum(demands))
+
+
+@given(COUNTS, st.lists(st.tuples(st.integers(0, 30), st.integers(1, 5)), min_size=1, max_size=8), SEEDS)
+def test_a_share_of_weight_w_gets_what_w_streams_would(count, wants, seed):
+    demands, weights = [demand for demand, _ in wants], [weight for _, weight in wants]
+    scene = Scene(count, demands, weights)
+    scene.ask()
+    scene.turn_over(seeded(seed))
+    rounded = [-(-demand // weight) * weight for demand, weight in wants]  # what is promised are multiples
+    for held, demand, weight, fair in zip(scene.held, demands, weights, max_min(rounded, weights, count), strict=True):
+        assert min(demand, fair) - weight < held < fair + weight
+    assert sum(scene.held) >= min(count, sum(demands)) - sum(weights) + len(weights)
+
+
+@given(COUNTS, DEMANDS, st.lists(st.tuples(st.integers(0, 11), st.sampled_from(["take", "back", "leave", "wait"]))))
+def test_no_sequence_of_events_breaks_the_books_or_loses_anything(count, demands, events):
+    scene = Scene(count, demands)
+    for number, event in events:
+        index = number % len(demands)
+        if event == "take":
+            scene.take(index)
+        elif event == "back":
+            scene.give_back(index)
+        elif event == "leave":
+            scene.shares.leave(scene.streams[index])
+        else:
+            scene.now_ns += MEMORY_NS // 2
+        scene.check()
+    for index, stream in enumerate(scene.streams):
+        for _ in range(stream.held):
+            scene.give_back(index)
+        scene.shares.leave(stream)
+    scene.check()
+    assert scene.shares.held == scene.shares._promised == scene.shares._wanting == scene.shares._extras == 0
+
+
+@given(COUNTS, st.integers(1, 50))
+def test_a_share_that_is_alone_gets_everything(count, weight):
+    shares, share = Shares(count), Share(weight)
+    assert all(shares.take(share, 0) for _ in range(count))
+    assert not shares.take(share, 0)
+
+
+@given(COUNTS, st.lists(st.integers(0, 30), min_size=2, max_size=8), SEEDS)
+def test_what_a_stream_had_goes_to_the_others_when_it_leaves(count, demands, seed):
+    scene = Scene(count, demands)
+    scene.ask()
+    gone = scene.streams[0]
+    scene.demands = [0, *demands[1:]]
+    for _ in range(gone.held):
+        scene.give_back(0)
+    scene.shares.leave(gone)
+    scene.turn_over(seeded(seed))
+    assert sum(scene.held) == min(count, sum(scene.demands))
+
+
+@given(COUNTS, st.lists(st.integers(1, 30), min_size=2, max_size=8), SEEDS)
+def test_what_is_no_longer_wanted_is_forgotten(count, demands, seed):
+    """A stream that stays and sends nothing any more keeps its promise for a while, and not for ever."""
+    scene = Scene(count, demands)
+    scene.ask()
+    for _ in range(scene.streams[0].held):
+        scene.give_back(0)
+    scene.demands = [0, *demands[1:]]
+    for _ in range(2):
+        scene.now_ns += MEMORY_NS
+        scene.turn_over(seeded(seed))
+    assert scene.streams[0].units == 0
+    assert sum(scene.held) == min(count, sum(scene.demands))
+
+
+def test_a_camera_keeps_its_place_between_its_frames():
+    shares, camera, greedy = Shares(8), Share(), Share()
+    shares.take(camera, 0)
+    shares.give_back(camera)
+    for now_ns in range(0, MEMORY_NS, MEMORY_NS // 100):
+        shares.take(greedy, now_ns)
+    assert greedy.held == 7
+    assert shares.take(camera, MEMORY_NS - 1)
+
+
+def test_a_newcomer_gets_the_next_one_that_comes_back():
+    shares, newcomer, greedy = Shares(8), Share(), Share()
+    while shares.take(greedy, 0):
+        pass
+    assert not shares.take(newcomer, 0)
+    shares.give_back(greedy)
+    assert not shares.take(greedy, 0)
+    assert shares.take(newcomer, 0)
+
+
+def test_more_streams_than_there_is_to_hold_get_one_each_as_they_come():
+    scene = Scene(3, [5] * 8)
+    scene.ask()
+    assert scene.held == [1, 1, 1, 0, 0, 0, 0, 0]
+    scene.give_back(0)
+    assert scene.take(7)
+    assert not scene.take(0)
+
+
+@pytest.mark.parametrize("streams", [10, 1000])
+def test_shares_that_want_nothing_any_more_are_let_go_of_as_others_take(streams):
+    shares, active = Shares(4), Share()
+    for _ in range(streams):
+        passing = Share()
+        shares.take(passing, 0)
+        if passing.held:
+            shares.give_back(passing)
+    assert shares.remembered == streams
+    takes = 0
+    for period in (1, 2):
+        for _ in range(streams // AGED_AT_ONCE + 1):
+            if shares.take(active, period * MEMORY_NS):
+                shares.give_back(active)
+            takes += 1
+    assert shares.remembered == 1
+
+
+def test_the_level_moves_no_further_than_wants_rose():
+    """So that a take costs the same however much there is to hold and however many hold it."""
+
+    class Counting(list):
+        reads = 0
+
+        def __getitem__(self, index):
+            self.reads += 1
+            return super().__getitem__(index)
+
+    shares = Shares(4096)
+    shares._weights = weights = Counting(shares._weights)
+    chance, streams, takes = seeded(1), [Share() for _ in range(300)], 0
+    for now_ns in range(0, 20 * MEMORY_NS, MEMORY_NS // 5000):
+        stream = chance.choice(streams[: 10 if now_ns % (4 * MEMORY_NS) < 2 * MEMORY_NS else None])
+        takes += 1
+        if not shares.take(stream, now_ns) or chance.random() < 0.3:
+            for _ in range(chance.randint(0, stream.held)):
+                shares.give_back(stream)
+    assert weights.reads < 8 * takes
