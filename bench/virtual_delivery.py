@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 
+from forebay_server.bench.disturbance import DELIVERY, NONE, Disturbances
 from forebay_server.service.batching.delivery_time import DeliveryTime
 
 
@@ -12,11 +13,15 @@ class VirtualDelivery:
     Args:
         result_ns: how long one result takes; a function is asked each time; 0: nothing takes any time or is told.
         time: told of each result.
+        disturbances: what goes wrong meanwhile.
     """
 
-    def __init__(self, result_ns: int | Callable[[], int], time: DeliveryTime) -> None:
+    def __init__(
+        self, result_ns: int | Callable[[], int], time: DeliveryTime, disturbances: Disturbances = NONE
+    ) -> None:
         self._result_ns = result_ns
         self._time = time
+        self._disturbances = disturbances
         self._free_ns = 0
         self._under_way: deque[tuple[int, int]] = deque()  # (readable_ns, left_ns), not yet told
 
@@ -26,7 +31,8 @@ class VirtualDelivery:
         if result_ns == 0:
             return readable_ns
         took_ns = result_ns if isinstance(result_ns, int) else result_ns()
-        left_ns = self._free_ns = max(self._free_ns, readable_ns) + took_ns
+        begun_ns = max(self._free_ns, readable_ns)
+        left_ns = self._free_ns = begun_ns + int(took_ns * self._disturbances.factor(DELIVERY, begun_ns))
         self._under_way.append((readable_ns, left_ns))
         return left_ns
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
+from forebay_server.bench.disturbance import DOWNLOAD, EXECUTION, NONE, UPLOAD, Disturbances
 from forebay_server.service.request import Batch
 
 
@@ -48,6 +49,7 @@ class VirtualLane:
         seed: of the scatter.
         slowdown: factor on execution by the instant at which the batch is formed.
         slots: slots of the lane.
+        disturbances: what goes wrong meanwhile.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class VirtualLane:
         seed: int = 1,
         slowdown: Callable[[int], float] | None = None,
         slots: int = 4,
+        disturbances: Disturbances = NONE,
     ) -> None:
         self.index = index
         self.slot_count = slots
@@ -68,6 +71,7 @@ class VirtualLane:
         self._now = now
         self._random = Random(seed)  # noqa: S311 - scatter, not secrets
         self._slowdown = slowdown
+        self._disturbances = disturbances
         self._free = list(range(slots))
         self._upload_free_ns = self._compute_free_ns = self._download_free_ns = 0
         self._order = 0
@@ -84,14 +88,18 @@ class VirtualLane:
         """Compute what happens to `batch` and leave its events in `events`."""
         batch.claim.start()  # its upload begins
         now_ns, costs, rows = self._now(), self.costs, batch.executed_rows
-        h2d_ns = costs.h2d_ns[0] + costs.h2d_ns[1] * rows
-        d2h_ns = costs.d2h_ns[0] + costs.d2h_ns[1] * rows
-        self._upload_free_ns = max(now_ns, self._upload_free_ns) + h2d_ns
+        factor = self._disturbances.factor
+        upload_ns = max(now_ns, self._upload_free_ns)
+        h2d_ns = int((costs.h2d_ns[0] + costs.h2d_ns[1] * rows) * factor(UPLOAD, upload_ns))
+        self._upload_free_ns = upload_ns + h2d_ns
         scatter = math.exp(self._random.gauss(-(costs.jitter**2) / 2, costs.jitter)) if costs.jitter else 1.0
         slowdown = 1.0 if self._slowdown is None else self._slowdown(now_ns)
-        execute_ns = int((costs.alpha_ns + costs.beta_ns * rows) * scatter * slowdown)
-        compute_end_ns = self._compute_free_ns = max(self._upload_free_ns, self._compute_free_ns) + execute_ns
-        freed_ns = self._download_free_ns = max(compute_end_ns, self._download_free_ns) + d2h_ns
+        start_ns = max(self._upload_free_ns, self._compute_free_ns)
+        execute_ns = int((costs.alpha_ns + costs.beta_ns * rows) * scatter * slowdown * factor(EXECUTION, start_ns))
+        compute_end_ns = self._compute_free_ns = start_ns + execute_ns
+        download_ns = max(compute_end_ns, self._download_free_ns)
+        d2h_ns = int((costs.d2h_ns[0] + costs.d2h_ns[1] * rows) * factor(DOWNLOAD, download_ns))
+        freed_ns = self._download_free_ns = download_ns + d2h_ns
         self.busy_ns += execute_ns
         self._order += 2
         self.events.append(LaneEvent(compute_end_ns, self._order, batch, h2d_ns, execute_ns))

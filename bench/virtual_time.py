@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forebay_server.bench.batching_workloads import Executor, Workload
+from forebay_server.bench.disturbance import NONE, TIMERS, Disturbances
 from forebay_server.bench.virtual_delivery import VirtualDelivery
 from forebay_server.bench.virtual_lane import LaneEvent, VirtualLane
 from forebay_server.service.batching.core import Decide, FormerCore, policy_of
@@ -82,6 +83,7 @@ class VirtualTime:
         delivery_ns: how long one result takes on its way out, one after the other; a function is asked each time.
             `finished_ns` counts from its end.
         is_timing_decisions: measure the CPU time of each decision (which costs time itself).
+        disturbances: what goes wrong meanwhile.
     """
 
     def __init__(
@@ -95,24 +97,31 @@ class VirtualTime:
         timer_lag_ns: int | Callable[[], int] = 0,
         delivery_ns: int | Callable[[], int] = 0,
         is_timing_decisions: bool = False,
+        disturbances: Disturbances = NONE,
     ) -> None:
         self.now_ns = 0
         self.lanes = [
             VirtualLane(
-                index, workload.executor.costs, lambda: self.now_ns, seed=seed + index, slowdown=workload.slowdown
+                index,
+                workload.executor.costs,
+                lambda: self.now_ns,
+                seed=seed + index,
+                slowdown=workload.slowdown,
+                disturbances=disturbances,
             )
             for index in range(lanes)
         ]
         self._decide_cpu_ns = 0
         decide = self._timed(policy_of(settings)) if is_timing_decisions else None
         delivery_time = DeliveryTime()
-        self.delivery = VirtualDelivery(delivery_ns, delivery_time)
+        self.delivery = VirtualDelivery(delivery_ns, delivery_time, disturbances)
         self.core = FormerCore(
             self.lanes, cost or cost_of(workload.executor), settings, decide=decide, delivery_time=delivery_time
         )
         self.run_so_far = Run(workload, np.full(len(workload.arrivals_ns), NOT_YET_NS))
         self._events: list[LaneEvent] = []
         self._timer_lag_ns = timer_lag_ns
+        self._disturbances = disturbances
         self._streams: dict[int, StreamKey] = {}
 
     def _timed(self, decide: Decide) -> Decide:
@@ -129,7 +138,7 @@ class VirtualTime:
         workload, run, events, core = self.run_so_far.workload, self.run_so_far, self._events, self.core
         arrivals = workload.arrivals_ns.tolist()
         budgets, streams = workload.budgets_ns.tolist(), workload.streams.tolist()
-        position, count, lag_ns = 0, len(arrivals), self._timer_lag_ns
+        position, count, lag_ns, wrong = 0, len(arrivals), self._timer_lag_ns, self._disturbances
         wake_ns: int | None = None
         started_s = time.process_time()
         while True:
@@ -140,7 +149,7 @@ class VirtualTime:
                 due.append(wake_ns)
             if not due:
                 break
-            now_ns = self.now_ns = max(self.now_ns, min(due))
+            now_ns = self.now_ns = wrong.seen_ns(max(self.now_ns, min(due)))
             while events and events[0].at_ns <= now_ns:
                 self._apply(heapq.heappop(events))
             while position < count and arrivals[position] <= now_ns:
@@ -150,7 +159,8 @@ class VirtualTime:
             run.peak_pending = max(run.peak_pending, len(core.pending))
             wake_ns = core.step(now_ns)
             if wake_ns is not None:
-                wake_ns += lag_ns if isinstance(lag_ns, int) else lag_ns()
+                late_ns = lag_ns if isinstance(lag_ns, int) else lag_ns()
+                wake_ns += int(late_ns * wrong.factor(TIMERS, wake_ns)) if late_ns else 0
             self._collect()
         run.cpu_s = time.process_time() - started_s
         run.simulated_ns = self.now_ns
