@@ -77,7 +77,9 @@ class CostModel:
         is_drifting: learn the drift online; False keeps the calibration for ever.
 
     Attributes:
-        delivery_ns: what delivery takes until the first result of the next batch has left.
+        delivery_ns: what delivery takes until the first result of the next batch has left, were it a full one.
+        delivery_free_ns: when delivery will have worked off what is in front of the next batch.
+        delivery_alone_ns: what delivery takes from there, or from the end of the download if that is later.
         delivery_interval_ns: and for each further row; a request of several rows has one result.
         delivery_margin_ns: how much longer it may take, as a rule.
         is_delivery_idle: whether no result is on its way out.
@@ -91,6 +93,7 @@ class CostModel:
         self.max_size = self.sizes[-1]
         self.execute_drift, self.h2d_drift, self.d2h_drift = Drift(), Drift(0.0, 0.0), Drift()
         self.delivery_ns = self.delivery_interval_ns = self.delivery_margin_ns = 0
+        self.delivery_free_ns = self.delivery_alone_ns = 0
         self.is_delivery_idle = True
         self._is_drifting = is_drifting
         self._seen: set[int] = set()
@@ -134,16 +137,20 @@ class CostModel:
         """Return the expected time from the end of execution to the end of delivery."""
         return self._download_ns(rows) + self.delivery_ns + self.delivery_interval_ns * rows / 2
 
-    def d2h_upper_ns(self, rows: int) -> float:
-        """Return a time from the end of execution to the end of delivery that is rarely exceeded."""
-        return self._download_ns(rows) + self.delivery_ns + self.delivery_margin_ns + self.delivery_interval_ns * rows
+    def left_ns(self, executed_ns: float, rows: int) -> float:
+        """Return when the results of a batch will have left that is executed at an instant: half of them, as a mean."""
+        return self._first_left_ns(executed_ns, rows) + self.delivery_interval_ns * rows / 2
+
+    def left_upper_ns(self, executed_ns: float, rows: int) -> float:
+        """Return by when the last result of a batch that is executed at an instant has left almost surely."""
+        last_ns = self.delivery_margin_ns + self.delivery_interval_ns * rows
+        return self._first_left_ns(executed_ns, rows) + last_ns
+
+    def _first_left_ns(self, executed_ns: float, rows: int) -> float:
+        return max(executed_ns + self._download_ns(rows), self.delivery_free_ns) + self.delivery_alone_ns
 
     def _download_ns(self, rows: int) -> float:
         return self._d2h_base[rows] * self.d2h_drift.ratio
-
-    def rows_within(self, budget_ns: float) -> int:
-        """Return the most rows whose estimate is within `budget_ns`; 0 if not even one row is."""
-        return max(0, bisect_right(self.execute_base, budget_ns / self.execute_drift.factor) - 1)
 
     def floor_or_pad(self, rows: int) -> int:
         """Return how many of `rows` rows to run now: all, padded, or fewer at a size that wastes nothing.

@@ -57,13 +57,14 @@ class DeliveryForecast:
         results_per_row = (len(pending) - pending.held_entries) / rows if rows else 1.0
         cost.delivery_interval_ns = int(interval_ns * results_per_row)
         cost.delivery_margin_ns = max(0, time.upper_ns - time.mean_ns)
-        waiting: float = self.waiting(now_ns)
+        waiting = self.waiting(now_ns)
         cost.is_delivery_idle = waiting == 0
+        free_ns: float = now_ns + waiting * interval_ns
+        done_ns: float = now_ns
         if interval_ns and (waiting or lanes.in_flight):
-            at_ns: float = now_ns
             for end_ns, results in lanes.ends(now_ns, cost):
-                waiting = max(0.0, waiting - (end_ns - at_ns) / interval_ns) + results
-                at_ns = end_ns
-            done_ns = at_ns + cost.mean_ns(max(1, min(rows, cost.efficient_size)))
-            waiting = max(0.0, waiting - (done_ns - at_ns) / interval_ns)
-        cost.delivery_ns = time.mean_ns + int(waiting * interval_ns)
+                free_ns = max(free_ns, end_ns) + results * interval_ns
+                done_ns = end_ns
+            done_ns += cost.mean_ns(max(1, min(rows, cost.efficient_size)))
+        cost.delivery_free_ns, cost.delivery_alone_ns = int(free_ns), time.mean_ns
+        cost.delivery_ns = time.mean_ns + max(0, int(free_ns - done_ns))

@@ -8,9 +8,13 @@ Theory of operation
     (`_rest_in_time`). Else give heads up until the rate of what is served, rows per time, is at its best
     (`_best_start`): serving every head in the tiny batch that it needs is how a server dies under overload.
 
+    What a batch takes from its upload to its last result depends on its rows in every stage, so a smaller one is asked
+    for less in every stage (`_left_ns`). Charged for rows that it does not have, it would shrink to nothing.
+
     In a sustained overload somebody loses whatever is done; then those streams go first that were served least.
 """
 
+from bisect import bisect_right
 from typing import NamedTuple
 
 from forebay_server.service.batching.cost_model import CostModel
@@ -56,24 +60,37 @@ class Situation(NamedTuple):
 
 def choose(situation: Situation, rows: int) -> Form:
     """Return the batch to form now, of at most `rows` rows."""
-    group, cost = situation.group, situation.cost
-    start_ns = max(situation.now_ns + cost.h2d_ns(rows), situation.free_ns)
+    group = situation.group
     sustained_load = situation.pending.demand.sustained_rate / situation.full_rate
     is_overloaded = situation.rate > OVERLOAD * situation.full_rate
-    out_ns = cost.d2h_upper_ns(rows) if is_overloaded else cost.d2h_ns(rows)
-    slack_ns = _tightest_ns(group, rows) - start_ns - out_ns
-    if (cost.estimate_ns(rows) if is_overloaded else cost.mean_ns(rows)) <= slack_ns:
-        return _form(situation, rows, start_ns + out_ns, is_fair=sustained_load > CERTAIN_OVERLOAD)
-    kept = max(1, group.queue[0].entry.rows, min(rows, cost.rows_within(slack_ns)))
-    if kept >= group.rows:
-        return _form(situation, kept, start_ns + out_ns, is_fair=False)
-    if not is_overloaded and _rest_in_time(situation, start_ns, kept):
-        return _form(situation, kept, start_ns + out_ns, is_fair=False)
-    first, best_rows = _best_start(situation, start_ns + out_ns, kept)
-    if first == 0:
-        return _form(situation, best_rows, start_ns + out_ns, is_fair=False)
-    is_fair = sustained_load > SUSTAINED_OVERLOAD
-    return _form(situation, best_rows, start_ns + out_ns, is_fair=is_fair, first=first)
+    tightest_ns = _tightest_ns(group, rows)
+    upper_ns = situation.cost.estimate_ns
+    likely_ns = upper_ns if is_overloaded else situation.cost.mean_ns
+    whole_ns = _left_ns(situation, rows, likely_ns(rows), is_sure=is_overloaded)
+    if whole_ns <= tightest_ns:
+        return _form(situation, rows, whole_ns, is_fair=sustained_load > CERTAIN_OVERLOAD)
+    lefts_ns = [
+        _left_ns(situation, size, upper_ns(size), is_sure=is_overloaded)
+        for size in range(max(rows, situation.largest) + 1)
+    ]
+    kept = max(1, group.queue[0].entry.rows, min(rows, _rows_until(lefts_ns, tightest_ns)))
+    if kept >= group.rows or (not is_overloaded and _rest_in_time(situation, kept)):
+        return _form(situation, kept, lefts_ns[kept], is_fair=False)
+    first, best_rows = _best_start(situation, lefts_ns, kept)
+    is_fair = first > 0 and sustained_load > SUSTAINED_OVERLOAD
+    return _form(situation, best_rows, lefts_ns[best_rows], is_fair=is_fair, first=first)
+
+
+def _left_ns(situation: Situation, rows: int, execute_ns: float, *, is_sure: bool) -> float:
+    """Return when the results of a batch of `rows` rows will have left; surely the last of them, or likely all."""
+    cost = situation.cost
+    executed_ns = max(situation.now_ns + cost.h2d_ns(rows), situation.free_ns) + execute_ns
+    return cost.left_upper_ns(executed_ns, rows) if is_sure else cost.left_ns(executed_ns, rows)
+
+
+def _rows_until(lefts_ns: list[float], deadline_ns: float) -> int:
+    """Return the most rows that are done by a deadline; 0 if not even one is."""
+    return max(0, bisect_right(lefts_ns, deadline_ns) - 1)
 
 
 def _tightest_ns(group: Group, rows: int) -> int:
@@ -84,15 +101,15 @@ def _tightest_ns(group: Group, rows: int) -> int:
     return min(place.entry.deadline_ns for place in queue[:rows])
 
 
-def _rest_in_time(situation: Situation, start_ns: float, kept: int) -> bool:
+def _rest_in_time(situation: Situation, kept: int) -> bool:
     """Whether everybody behind the first `kept` rows, in order and in batches that may shrink, would be in time."""
     cost, queue, largest = situation.cost, situation.group.queue, situation.largest
-    out_ns = cost.d2h_ns(1)
-    end_ns = start_ns + cost.mean_ns(kept)
+    spans_ns = [cost.estimate_ns(rows) + cost.d2h_ns(rows) for rows in range(largest + 1)]
+    end_ns = max(situation.now_ns + cost.h2d_ns(kept), situation.free_ns) + cost.mean_ns(kept)
     position, left = _skip(situation.group, 0, kept)
     while position < len(queue):
         head = queue[position].entry
-        size = min(largest, left, cost.rows_within(head.deadline_ns - end_ns - out_ns))
+        size = min(largest, left, _rows_until(spans_ns, head.deadline_ns - end_ns))
         if size < head.rows:
             return False
         end_ns += cost.mean_ns(size)
@@ -115,7 +132,7 @@ def _skip(group: Group, position: int, rows: int, left: int | None = None) -> tu
     return position, left - taken
 
 
-def _best_start(situation: Situation, fixed_ns: float, kept: int) -> tuple[int, int]:
+def _best_start(situation: Situation, lefts_ns: list[float], kept: int) -> tuple[int, int]:
     """Return how many heads to pass over and how many rows to serve behind them, for the best rate.
 
     Later heads have more time, so the batch only grows on the way; the search ends at the first that cannot grow.
@@ -126,7 +143,7 @@ def _best_start(situation: Situation, fixed_ns: float, kept: int) -> tuple[int, 
     for first in range(1, len(queue)):
         entry = queue[first].entry
         possible = min(situation.largest, left)
-        rows = min(possible, cost.rows_within(entry.deadline_ns - fixed_ns))
+        rows = min(possible, _rows_until(lefts_ns, entry.deadline_ns))
         left -= entry.rows
         if rows < entry.rows:
             continue
@@ -138,21 +155,20 @@ def _best_start(situation: Situation, fixed_ns: float, kept: int) -> tuple[int, 
     return best_first, best_rows
 
 
-def _form(situation: Situation, rows: int, fixed_ns: float, *, is_fair: bool, first: int = 0) -> Form:
-    """Build the decision: who goes, who is given up, what the lower levels add."""
+def _form(situation: Situation, rows: int, done_ns: float, *, is_fair: bool, first: int = 0) -> Form:
+    """Build the decision: who goes, who is given up, what the lower levels add that is in time by `done_ns`."""
     group, cost = situation.group, situation.cost
     queue = group.queue
     shed_ids: tuple[int, ...] = ()
     candidates = queue
     if first:
-        done_ns = fixed_ns + cost.estimate_ns(rows)
         shed_ids = tuple(p.id for p in queue[:first] if p.entry.deadline_ns < done_ns)
         candidates = [p for p in queue[:first] if p.entry.deadline_ns >= done_ns] + queue[first:]
     if is_fair and len(candidates) > 1:
         candidates = _least_served_first(candidates[: FAIR_WINDOW * situation.largest])
     ids, taken = _take(candidates, rows, is_unit=not group.tall_entries)
     if taken < rows and len(situation.pending.groups) > 1:
-        taken += _fill(situation, ids, rows - taken, fixed_ns + cost.estimate_ns(rows))
+        taken += _fill(situation, ids, rows - taken, done_ns)
     return Form(tuple(ids), taken, cost.bucket(taken), situation.lane_index, shed_ids)
 
 

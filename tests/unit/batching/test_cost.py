@@ -248,12 +248,15 @@ def test_rows_are_padded_unless_fewer_run_at_a_better_rate(rows, run):
     assert cost_model(sizes=(1, 2, 4, 8, 16, 32)).floor_or_pad(rows) == run
 
 
-@given(st.integers(1, 10**9), st.integers(1, 10**9))
-def test_rows_within_a_budget_are_the_most_that_fit(alpha_ns, budget_ns):
-    model = CostModel(range(1, 33), CostTable.affine(range(1, 33), alpha_ns, max(1, alpha_ns // 20)))
-    rows = model.rows_within(budget_ns)
-    assert rows == 0 or model.estimate_ns(rows) <= budget_ns * (1 + 1e-9)
-    assert rows == 32 or model.estimate_ns(rows + 1) > budget_ns * (1 - 1e-9)
+def test_results_leave_after_the_download_or_when_delivery_gets_to_them():
+    model = cost_model(sizes=(1, 8))
+    model.delivery_alone_ns, model.delivery_interval_ns, model.delivery_margin_ns = 1000, 200, 50
+    downloaded_ns = 10 * MS + model.d2h_ns(8) - 4 * 200
+    assert model.left_ns(10 * MS, 8) == pytest.approx(downloaded_ns + 1000 + 4 * 200)
+    assert model.left_upper_ns(10 * MS, 8) == pytest.approx(downloaded_ns + 1000 + 50 + 8 * 200)
+    model.delivery_free_ns = 20 * MS
+    assert model.left_ns(10 * MS, 8) == 20 * MS + 1000 + 4 * 200
+    assert model.left_upper_ns(10 * MS, 1) == 20 * MS + 1000 + 50 + 200
 
 
 def test_efficient_size_is_where_the_rate_stops_growing():

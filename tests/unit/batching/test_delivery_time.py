@@ -203,6 +203,22 @@ def test_batch_is_made_smaller_so_that_delivery_keeps_its_deadline():
     assert sizes[1] < sizes[0]
 
 
+@pytest.mark.parametrize("interval_ms", [3, 5, 8])
+@pytest.mark.parametrize("count", [32, 72])
+def test_batch_is_charged_for_the_results_that_it_has_and_not_for_those_that_it_gives_up(interval_ms, count):
+    rig = CoreRig()
+    rig.deliver(0, interval_ms=interval_ms)
+    deadlines_ns = [rig.arrive(30, step=False).deadline_ns for _ in range(count)]
+    batch = rig.step()[0]
+
+    def left_ns(rows):
+        executed_ns = batch.formed_ns + rig.cost.h2d_ns(rows) + rig.cost.estimate_ns(rows)
+        return executed_ns + rig.cost.table.d2h_ns[rows - 1] + rows * interval_ms * MS / 2
+
+    assert left_ns(batch.rows) <= deadlines_ns[0] < left_ns(batch.rows + 1)
+    assert batch.rows > 1
+
+
 def test_idle_executor_runs_a_frame_however_slow_delivery_looks():
     rig = CoreRig()
     rig.deliver(500)
