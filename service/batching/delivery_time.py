@@ -10,6 +10,10 @@ Theory of operation
     Each of the three is the median over the latest eight windows of a tenth of a second: a single stall of the machine
     does not move it, a change shows within half a second. After a second without results they are learnt anew.
 
+    The interval shows only while results wait for each other. A former that believes in a long one forms batches so
+    small that none does, and would believe in it for ever. So results that find delivery free count as well: one that
+    waits takes no longer than they do.
+
 Owner: the event loop's thread. The attributes are numbers that any thread may read.
 """
 
@@ -70,6 +74,8 @@ class DeliveryTime:
             self._base.clear()
             self._interval.clear()
         else:
+            if self._base.has_any and not self._interval.has_any:
+                self._interval.add(min(self._interval.mean_ns, self._base.open_mean_ns))
             self._base.close()
             self._interval.close()
         self.mean_ns, self.upper_ns = self._base.mean_ns, self._base.upper_ns
@@ -94,6 +100,16 @@ class _Windows:
         self._count += 1
         self._sum_ns += took_ns
         self._longest_ns = max(self._longest_ns, took_ns)
+
+    @property
+    def has_any(self) -> bool:
+        """Whether the open window has durations."""
+        return self._count > 0
+
+    @property
+    def open_mean_ns(self) -> int:
+        """The mean in the open window, which has durations."""
+        return self._sum_ns // self._count
 
     def close(self) -> None:
         """End the open window and begin another; one without durations does not count."""

@@ -81,6 +81,23 @@ def test_overload_of_the_front_end_and_its_end_show_within_a_second():
     assert delivery_time.mean_ns == MS
 
 
+def test_results_that_find_delivery_free_take_back_what_is_believed_of_those_that_wait():
+    delivery_time = DeliveryTime()
+    now_ms = deliver_for(delivery_time, 1_000, 1, 1, results=2, interval_ms=6)
+    assert delivery_time.interval_ns == 6 * MS
+    now_ms = deliver_for(delivery_time, now_ms, 0.3, 1)
+    assert delivery_time.interval_ns == 6 * MS, "three windows are not the most of eight"
+    deliver_for(delivery_time, now_ms, 0.4, 1)
+    assert delivery_time.interval_ns == MS
+
+
+def test_results_that_find_delivery_free_never_make_the_interval_longer():
+    delivery_time = DeliveryTime()
+    now_ms = deliver_for(delivery_time, 1_000, 1, 2, results=8, interval_ms=0.25)
+    deliver_for(delivery_time, now_ms, 1, 2)
+    assert delivery_time.interval_ns == MS // 4
+
+
 def test_silence_makes_it_begin_anew():
     delivery_time = DeliveryTime()
     now_ms = deliver_for(delivery_time, 1_000, 2, 40)
