@@ -7,6 +7,10 @@ Theory of operation
     (`variance`). One ratio, not a fit per size: a fit with forgetting winds up while only one size is seen,
     over-estimates the others, sheds, and then never sees them again.
 
+    One batch far from what was expected is an outlier and moves the ratio by a twentieth. Three in a row on the same
+    side are another speed: the ratio becomes that of the nearest of them. So the end of a slowdown is believed within
+    three batches, however long it took and however slow it was.
+
     What delivery adds is not device work: the front end measures it (`delivery_time`), and the former sets it here
     before it decides (`delivery_forecast`). Like the drift it does not count while nothing is executed and nothing is
     on its way out: what could correct it is the delivery of a frame that was executed.
@@ -28,9 +32,12 @@ __all__ = ["CostModel", "CostTable", "CostTableError", "Drift", "StageTimes", "c
 
 QUANTILE_SIGMAS = 2.0
 RATIO_GAIN = 0.1
-RATIO_RANGE = (0.2, 8.0)
+RATIO_RANGE = (0.05, 8.0)
 VARIANCE_GAIN = 0.05
 LARGEST_ERROR = 0.5
+"""Relative error beyond which a duration is an outlier."""
+OUTLIERS = 3
+"""So many in a row on the same side are none."""
 LEAST_SIGMA = 0.02
 FIRST_SIGMA = 0.05
 """Scatter assumed until it is measured."""
@@ -45,26 +52,45 @@ class Drift:
     """How the durations of one stage differ from their calibration.
 
     Attributes:
-        ratio: running factor, 0.2 to 8.
+        ratio: running factor, 0.05 to 8.
         variance: running relative variance around it.
     """
 
-    __slots__ = ("_least_sigma", "factor", "ratio", "variance")
+    __slots__ = ("_least_sigma", "_nearest", "_outliers", "factor", "ratio", "variance")
 
     def __init__(self, first_sigma: float = FIRST_SIGMA, least_sigma: float = LEAST_SIGMA) -> None:
         self.ratio = 1.0
         self.variance = first_sigma**2
         self.factor = 1.0 + QUANTILE_SIGMAS * first_sigma
         self._least_sigma = least_sigma
+        self._outliers = 0  # in a row; negative: shorter than expected
+        self._nearest = 1.0  # the ratio of the one among them that surprises least
 
     def observe(self, measured_ns: int, calibrated_ns: int) -> None:
         """Learn from one duration."""
         error = measured_ns / (calibrated_ns * self.ratio) - 1.0
         clipped = max(-LARGEST_ERROR, min(LARGEST_ERROR, error))
         self.variance += VARIANCE_GAIN * (clipped * clipped - self.variance)
+        ratio = self.ratio * (1.0 + RATIO_GAIN * clipped)
+        if error == clipped:
+            self._outliers = 0
+        elif self._is_new_speed(measured_ns / calibrated_ns, 1 if error > 0.0 else -1):
+            ratio = self._nearest
         low, high = RATIO_RANGE
-        self.ratio = max(low, min(high, self.ratio * (1.0 + RATIO_GAIN * clipped)))
+        self.ratio = max(low, min(high, ratio))
         self.factor = self.ratio * (1.0 + QUANTILE_SIGMAS * max(self._least_sigma, math.sqrt(self.variance)))
+
+    def _is_new_speed(self, ratio: float, side: int) -> bool:
+        """Count an outlier, and return whether it and those before it are none."""
+        if self._outliers * side > 0:
+            self._nearest = min(self._nearest * side, ratio * side) * side
+            self._outliers += side
+        else:
+            self._nearest, self._outliers = ratio, side
+        if abs(self._outliers) < OUTLIERS:
+            return False
+        self._outliers = 0
+        return True
 
 
 class CostModel:
