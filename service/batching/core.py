@@ -132,8 +132,8 @@ class FormerCore:
         self.cost.observe(batch.executed_rows, h2d_ns, execute_ns)
         if batch.bind_by_ns:
             self.lanes.guard.observe(max(batch.formed_ns, batch.upload_started_ns) - batch.bind_by_ns)
-        else:
-            self.lanes.guard.pass_over()
+        elif not batch.is_alone:
+            self.lanes.guard.pass_over(ended_ns)
         self._refresh_feasibility()
 
     def slot_freed(self, lane_index: int, slot_index: int, d2h_ns: int) -> None:

@@ -15,6 +15,9 @@ from forebay_server.service.request import Batch, Lane, Request
 
 LATENESS_WINDOW = 256
 LATENESS_REFRESH = 16
+RETRY_NS = 1_000_000_000
+RETRY_BATCHES = 3
+"""Batches that are bound late to see whether that is still no use."""
 
 
 class LaneState:
@@ -115,7 +118,7 @@ class BindingGuard:
     """How long before the last moment a batch is bound: the running p99 of how late its upload was taken up.
 
     That is late timers, the former's turn at the interpreter, and the hand-over to the upload stage. Only batches that
-    are bound late show it. Once it was so large that none is, that is tried anew after LATENESS_WINDOW batches: what
+    are bound late show it. Once it was so large that none is, that is tried anew for a few batches every RETRY_NS: what
     made them late, a model that was loaded perhaps, may be over.
 
     Attributes:
@@ -127,14 +130,14 @@ class BindingGuard:
         self._least_ns = least_ns
         self._lateness: deque[int] = deque(maxlen=LATENESS_WINDOW)
         self._until_refresh = LATENESS_REFRESH
-        self._unobserved = 0
+        self._unobserved_since_ns: int | None = None
         self.guard_ns = least_ns
         self.usual_ns = least_ns
 
     def observe(self, late_ns: int) -> None:
         """Learn from one batch that was bound late: how long after the instant meant for it its upload started."""
         self._lateness.append(max(0, late_ns))
-        self._unobserved = 0
+        self._unobserved_since_ns = None
         self._until_refresh -= 1
         if self._until_refresh == 0:
             self._until_refresh = LATENESS_REFRESH
@@ -142,13 +145,14 @@ class BindingGuard:
             self.guard_ns = max(self._least_ns, ranked[int(0.99 * (len(ranked) - 1))])
             self.usual_ns = max(self._least_ns, ranked[len(ranked) // 2])
 
-    def pass_over(self) -> None:
-        """Note that a batch was bound for another reason: it shows nothing."""
-        self._unobserved += 1
-        if self._unobserved == LATENESS_WINDOW:
-            self._unobserved = 0
+    def pass_over(self, now_ns: int) -> None:
+        """Note that a batch behind another one was not bound late: it shows nothing."""
+        if self._unobserved_since_ns is None:
+            self._unobserved_since_ns = now_ns
+        elif now_ns - self._unobserved_since_ns >= RETRY_NS:
+            self._unobserved_since_ns = None
             self._lateness.clear()
-            self._until_refresh = LATENESS_REFRESH
+            self._until_refresh = RETRY_BATCHES
             self.usual_ns = self._least_ns
 
     def within(self, largest_ns: float) -> int:
