@@ -102,7 +102,7 @@ def check(play, streams):
     executed = [r for b in batches for r in b.requests]
     ended = executed + play.shed()
     assert len({r.id for r in ended}) == len(ended) == len(play.requests)
-    assert all(b.rows <= 4 for b in batches)
+    assert all(b.rows <= play.rig.settings.max_batch_size for b in batches)
     for one_stream in streams:
         ids = [r.id for r in executed if r.stream is one_stream]
         assert ids == sorted(ids)
