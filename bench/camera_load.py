@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from forebay.client.encode import frame_message
 from forebay.wire import frames_pb2 as pb
 
 LEAST_TRANSPORT_MS = 5.0
@@ -117,8 +118,7 @@ async def _camera(call: Any, intended: list[float], payload: bytes, tally: _Tall
             tally.statuses["NOT_SENT"] += due >= tally.warm_until
             del sent[seq]
             continue
-        frame = pb.Frame(seq=seq, latency_budget_ms=budget_ms, payload=payload)
-        await call.write(pb.ClientMessage(frame=frame).SerializeToString())
+        await call.write(frame_message(seq, 0, budget_ms, (payload,)))
     await call.done_writing()
     await reader
 

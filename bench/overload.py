@@ -6,8 +6,7 @@ load is a multiple of the capacity: of the engine's, or of what the same machine
 flight right before, if that is less.
 
 Server and clients share the machine, so a frame in time counts for both; `Cost` says what each of them took, and what
-others took meanwhile. On a machine that others use, `nice -n -15` before the command keeps them out of the way of all
-processes of the measurement alike.
+others took meanwhile. On a machine that others use, `--alone` gives the quiet cells a real-time priority.
 """
 
 import contextlib

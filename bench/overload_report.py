@@ -74,7 +74,7 @@ def section(document: Record, introduction: str) -> str:
     """Return the page's section of one run.
 
     Args:
-        document: `capacities` by size, `seconds`, and the `cells` as records.
+        document: `capacities` by size, `seconds`, `is_alone`, and the `cells` as records.
         introduction: when, how and on what it was measured.
     """
     records = document["cells"]
@@ -97,13 +97,14 @@ def _explanation(document: Record) -> list[str]:
     capacities = ", ".join(
         f"{size_words(int(size))} {capacity:.0f} a second" for size, capacity in document["capacities"].items()
     )
+    alone = " Quiet cells ran with real-time priority, since others used the machine." if document["is_alone"] else ""
     return [
         f"Open loop, {document['seconds']:g} s a cell, cameras in two processes of their own on the same cores, limit "
         f"{LIMIT_MS:.0f} ms from the intended send; capacity: {capacities} (the engine's, or closed loop with 64 in "
         "flight if that is less). *In time* is over what could be: all that was offered, or the capacity. *Disturbed* "
         "is beside a process that takes one core. *Refused after* is from the intended send to the refusal at the "
         "client, in ms; *decided in the budget* is by the server's clock. *Others' cores* is what other processes and "
-        "the kernel took meanwhile.",
+        f"the kernel took meanwhile.{alone}",
     ]
 
 

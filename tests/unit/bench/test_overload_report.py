@@ -90,7 +90,8 @@ def test_a_line_says_what_became_of_the_frames():
 
 def document(*outcomes):
     capacities = {"1024": CAPACITY_PER_S}
-    return {"commit": "abc", "seconds": 20.0, "capacities": capacities, "cells": [record_of(each) for each in outcomes]}
+    cells = [record_of(each) for each in outcomes]
+    return {"commit": "abc", "seconds": 20.0, "is_alone": False, "capacities": capacities, "cells": cells}
 
 
 def test_the_section_has_a_row_for_each_quiet_cell_with_the_disturbed_one_beside_it():
@@ -104,6 +105,12 @@ def test_the_section_has_a_row_for_each_quiet_cell_with_the_disturbed_one_beside
     assert row["of load 1, disturbed"] == "0.75"
     assert row["server + client CPU a frame"] == "1.20 + 0.80 ms: 1000/s"
     assert lines[-1] == "Every target is met."
+
+
+def test_the_section_says_that_quiet_cells_had_the_machine_alone():
+    plain, alone = document(outcome(96)), {**document(outcome(96)), "is_alone": True}
+    assert "real-time priority" in section(alone, "")
+    assert "real-time priority" not in section(plain, "")
 
 
 def test_the_section_lists_what_is_missed():
