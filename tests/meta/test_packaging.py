@@ -6,8 +6,10 @@ import subprocess
 import sys
 import tomllib
 from importlib import metadata
+from pathlib import Path
 
 import pytest
+from coverage import CoverageData
 from packaging.utils import canonicalize_name
 
 import forebay
@@ -97,6 +99,18 @@ def test_a_bare_tree_runs_with_nothing_but_pythonpath(tmp_path, links):
     )
     assert ended.returncode == 0, ended.stderr
     assert "detector" in ended.stdout
+
+
+def test_coverage_names_each_file_once_in_its_folder(tmp_path):
+    data = tmp_path / "coverage"
+    command = ("coverage", "run", "--rcfile", ROOT / "pyproject.toml", "--data-file", data, "-m", "forebay_server")
+    subprocess.run([sys.executable, "-m", *command, "--version"], cwd=ROOT, check=True, capture_output=True, timeout=60)
+    (written,) = tmp_path.iterdir()  # named after the process
+    measured = CoverageData(written)
+    measured.read()
+    files = {str(Path(name).relative_to(ROOT)) for name in measured.measured_files()}
+    assert {"service/version.py", "forebay/__init__.py"} <= files
+    assert not [name for name in files if name.startswith("forebay_server/service")]
 
 
 @pytest.mark.parametrize(("index", "lock"), [(0, "requirements.lock"), (1, "requirements-dev.lock")])
