@@ -54,20 +54,15 @@ class _Sink:
 class _OneThread:
     """A version whose threads are never started: the caller takes every step."""
 
-    def __init__(self, version: ModelVersion, former: BatchFormer, clock: MonotonicClock) -> None:
-        self._core, self._inbox, self._handle = former._core, former._inbox, former._handle  # noqa: SLF001
+    def __init__(self, version: ModelVersion, former: BatchFormer) -> None:
+        self._former = former
         self._lanes = version.lanes
-        self._clock = clock
         for lane in version.lanes:
             lane.d2h.listener = former
 
     def step(self) -> None:
         """Let the former do what it can, and the lanes what it gave them."""
-        now_ns = self._clock.now_ns()
-        while self._inbox.statistics().depth:
-            for event in self._inbox.receive_all(None):
-                self._handle(event, now_ns)
-        self._core.step(now_ns)
+        self._former._take_turn()  # noqa: SLF001 - as its thread does, or the event loop
         for lane in self._lanes:
             while lane.channels[0].statistics().depth:
                 batch = lane.channels[0].receive()
@@ -111,7 +106,7 @@ def measure(payload_bytes: int, batch: int, rounds: int) -> dict[str, float]:
             on_room=lambda: None,
             next_request_id=next_request_id,
         )
-        former = _OneThread(version, version.former, clock)
+        former = _OneThread(version, version.former)
         sequence = itertools.count(1)
         for number in range(WARM_UP_ROUNDS + rounds):
             received = [

@@ -46,14 +46,18 @@ class Channel(Generic[T]):
         self._items: deque[T] = deque()
         self._condition = threading.Condition()
         self._is_closed = False
+        self._is_woken = False
+        self._waiting_senders = 0
         self._peak_depth = 0
         self._sent = 0
 
     def send(self, item: T) -> None:
         """Append `item`. Blocks: while the channel is full. Raises ChannelClosedError."""
         with self._condition:
+            self._waiting_senders += 1
             while len(self._items) >= self.capacity and not self._is_closed:
                 self._clock.wait(self._condition, None)
+            self._waiting_senders -= 1
             self._append(item)
 
     def send_now(self, item: T) -> None:
@@ -63,13 +67,27 @@ class Channel(Generic[T]):
                 raise InvariantError(f"channel {self.name} is full at {self.capacity}")
             self._append(item)
 
-    def _append(self, item: T) -> None:
+    def _append(self, item: T, *, is_seen: bool = True) -> None:
         if self._is_closed:
             raise ChannelClosedError(self.name)
         self._items.append(item)
         self._sent += 1
         self._peak_depth = max(self._peak_depth, len(self._items))
-        self._condition.notify_all()
+        if is_seen:
+            self._condition.notify_all()
+
+    def send_unseen(self, item: T) -> None:
+        """Append `item` as `send_now` does, and wake nobody: the caller sees to it that it is received."""
+        with self._condition:
+            if len(self._items) >= self.capacity and not self._is_closed:
+                raise InvariantError(f"channel {self.name} is full at {self.capacity}")
+            self._append(item, is_seen=False)
+
+    def wake(self) -> None:
+        """Wake whoever waits, to look again."""
+        with self._condition:
+            self._is_woken = True
+            self._condition.notify_all()
 
     def receive(self) -> T:
         """Take the oldest item. Blocks: until there is one. Raises ChannelClosedError when closed and empty."""
@@ -82,23 +100,39 @@ class Channel(Generic[T]):
             self._condition.notify_all()
             return item
 
-    def receive_all(self, until_ns: int | None) -> list[T]:
-        """Take everything there is; empty if the instant `until_ns` came first.
+    def wait(self, until_ns: int | None) -> None:
+        """Return when there is an item, at `wake`, or at the instant `until_ns`; `None` waits without a limit.
 
-        Blocks: until there is an item, the channel is closed, or `until_ns`; `None` waits without a limit.
-        Raises ChannelClosedError when closed and empty.
+        Blocks: until then. Raises ChannelClosedError when closed and empty.
         """
         with self._condition:
-            while not self._items:
+            while not (self._items or self._is_woken):
                 if self._is_closed:
                     raise ChannelClosedError(self.name)
                 if until_ns is not None and self._clock.now_ns() >= until_ns:
-                    return []
+                    return
                 self._clock.wait(self._condition, until_ns)
+            self._is_woken = False
+
+    def take_all(self) -> list[T]:
+        """Take everything there is. Blocks: no."""
+        if not self._items:
+            return []
+        with self._condition:
             items = list(self._items)
             self._items.clear()
-            self._condition.notify_all()
+            if self._waiting_senders:
+                self._condition.notify_all()
             return items
+
+    def receive_all(self, until_ns: int | None) -> list[T]:
+        """Take everything there is; empty if `wake` or the instant `until_ns` came first.
+
+        Blocks: until there is an item, the channel is closed, `wake`, or `until_ns`; `None` waits without a limit.
+        Raises ChannelClosedError when closed and empty.
+        """
+        self.wait(until_ns)
+        return self.take_all()
 
     @property
     def is_empty(self) -> bool:

@@ -17,6 +17,7 @@ import structlog
 
 from forebay_server.engines.errors import EngineError
 from forebay_server.service.clock import Clock, MonotonicClock
+from forebay_server.service.event_loop import ServingLoop
 from forebay_server.service.exit_guard import ExitGuard
 from forebay_server.service.frontend.calls import CallTasks
 from forebay_server.service.frontend.frames_servicer import FramesServicer
@@ -57,14 +58,15 @@ from forebay_server.service.settings import ServeSettings, default_cache_folder,
 from forebay_server.service.signals import StopRequest, StopRequests, listen
 from forebay_server.service.standard_error import LAST_WORDS_TIMEOUT_S, STANDARD_ERROR
 from forebay_server.service.tuning import give_free_memory_back
-from forebay_server.service.watchdog import Watchdog
+from forebay_server.service.watchdog import Watchdog, WatchdogThread
 from forebay_server.service.worker_pool import WorkerPool, default_workers
 
 log = structlog.get_logger(__name__)
 
 EXIT_OK = 0
 EXIT_FATAL = 70  # EX_SOFTWARE: a supervisor should start the process anew
-WATCH_INTERVAL_S = 0.5  # how late a hang may be noticed
+WATCH_INTERVAL_NS = 500_000_000  # how late a hang may be noticed
+ORPHANS_INTERVAL_S = 0.5
 CLOSE_TIMEOUT_S = 10.0  # for each thread at shutdown; an engine that hangs longer is given up
 GIVEN_UP_LOAD_S = 2.0  # for a load that was given up to end in order, after everything has been answered
 FATAL_TIMEOUT_S = 5.0  # from a fatal error to the end of the process
@@ -119,6 +121,7 @@ class Server:
                 memory=MemoryAccount(settings.model_memory_bytes),
                 turns=Turns(len(os.sched_getaffinity(0)), self.clock),
                 journal=self.journal,
+                step_when_idle=sink.step_when_idle,
                 before_buffers=self._before_buffers,
                 message_bytes=settings.max_message_bytes,
                 before_execution=before_execution,
@@ -134,7 +137,8 @@ class Server:
             self._on_model_changed,
         )
         self.registry.on_retired = self._on_retired
-        self._watchdog = Watchdog(self.registry.running, self.clock, self.on_fatal)
+        watchdog = Watchdog(self.registry.running, self.clock, self.on_fatal)
+        self._watchdog = WatchdogThread(watchdog.look, WATCH_INTERVAL_NS, self.clock, self.on_fatal)
         self._watching: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[None] | None = None
         calls = CallTasks()
@@ -208,7 +212,8 @@ class Server:
             log.warning("not ready", models=self.lifecycle.lacking(), detail=hint)
         addresses = await self.front_end.start()
         self._is_serving = True
-        self._watching = asyncio.create_task(self._watch())
+        self._watchdog.start()
+        self._watching = asyncio.create_task(self._close_orphans())
         if self.lifecycle.mode == "poll":
             self._polling = asyncio.create_task(self._poll())
         return Ready(
@@ -275,14 +280,13 @@ class Server:
         """Return when the server was asked to stop or cannot go on."""
         await self._stop.wait()
 
-    async def _watch(self) -> None:
+    async def _close_orphans(self) -> None:
         while True:
-            await asyncio.sleep(WATCH_INTERVAL_S)
+            await asyncio.sleep(ORPHANS_INTERVAL_S)
             try:
-                self._watchdog.look()
                 self.regions.close_orphans()
             except Exception as error:
-                log.exception("the watchdog failed")
+                log.exception("regions without a client were not closed")
                 self.on_fatal(error)  # there is no half-dead service
 
     async def _poll(self) -> None:
@@ -328,6 +332,7 @@ class Server:
                 log.exception("the end was not in order")
             return EXIT_FATAL
         finally:
+            self._watchdog.stop()
             if self._watching is not None:
                 self._watching.cancel()
 
@@ -389,4 +394,5 @@ def _step_log_level(signal_number: int) -> None:
 
 def serve(settings: ServeSettings) -> int:
     """Run a server until it is asked to stop and return the exit code. Thread: main."""
-    return asyncio.run(_serve(settings))
+    with asyncio.Runner(loop_factory=ServingLoop) as runner:
+        return runner.run(_serve(settings))

@@ -1,5 +1,7 @@
 """Finds an engine that hangs: a stage that has been at one batch for longer than any batch can take.
 
+It looks from a thread of its own: short batches run on the event loop (docs/adr/0120), which a hang then stops.
+
 Python cannot end a thread that is stuck in a library, so the process is the unit that fails: the watchdog reports to
 `on_fatal`, health turns NOT_SERVING, and the process exits with code 70 for a supervisor to start it anew.
 
@@ -10,6 +12,7 @@ of libraries are among them. A thread that waits for a device or a lock is not r
 `PATIENCE` times the limit a stage hangs. Without the kernel's numbers all time counts.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +54,7 @@ class _Suspicion:
 
 
 class Watchdog:
-    """Looks at every lane of every version. Thread: the event loop's; it only reads.
+    """Looks at every lane of every version. Thread: one; it only reads.
 
     Args:
         versions: returns what may have a batch under way.
@@ -115,3 +118,53 @@ class Watchdog:
 def _waited_ns(before: Mapping[str, int], now: Mapping[str, int]) -> int:
     """Return how long the most unlucky thread has waited for a CPU in between; new ones count from now."""
     return max((wait - before.get(task, wait) for task, wait in now.items()), default=0)
+
+
+class WatchdogThread:
+    """Looks again and again until it is stopped.
+
+    Args:
+        look: `Watchdog.look`.
+        interval_ns: between looks: how late a hang may be noticed.
+        clock: source of monotonic nanoseconds.
+        on_fatal: told if `look` raises, which is our bug: there is no half-dead service.
+    """
+
+    def __init__(
+        self, look: Callable[[], None], interval_ns: int, clock: Clock, on_fatal: Callable[[BaseException], None]
+    ) -> None:
+        self._look = look
+        self._interval_ns = interval_ns
+        self._clock = clock
+        self._on_fatal = on_fatal
+        self._changed = threading.Condition()
+        self._is_stopped = False
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread. Idempotent. Blocks: for one look at most."""
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while self._waited():
+                self._look()
+        except Exception as error:
+            log.exception("the watchdog failed")
+            self._on_fatal(error)
+
+    def _waited(self) -> bool:
+        """Wait for the next look; return whether there is one."""
+        until_ns = self._clock.now_ns() + self._interval_ns
+        with self._changed:
+            while not self._is_stopped and self._clock.now_ns() < until_ns:
+                self._clock.wait(self._changed, until_ns)
+            return not self._is_stopped

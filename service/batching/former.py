@@ -6,7 +6,12 @@ Theory of operation
     inbox, until the instant that the last `FormerCore.step` asked for, takes everything that has come, and steps.
     What ended without execution goes to the sink in one post per wake-up.
 
-    An error in the thread is our bug: everything pending ends with it, `on_fatal` is told, and the thread is gone.
+    Where a batch takes less time than waking a thread (`is_quick`), the event loop takes the step itself, when it has
+    read what there is to read (docs/adr/0120). So a backlog makes batches grow at once, and a batch costs no hand-over.
+    Thread and loop share the core by one lock, the turn: the thread waits for it, the loop never does. Only who has the
+    turn takes events out of the inbox, so that requests keep their order.
+
+    An error in a step is our bug: everything pending ends with it, `on_fatal` is told, and the thread is gone.
 
 Lifecycle: start, [drain], stop, join. `drain` refuses newcomers and returns when nothing is pending; `stop` ends what
 is still pending as cancelled.
@@ -19,6 +24,8 @@ from dataclasses import dataclass
 from forebay_server.service.batching.core import FormerCore
 from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.loop_steps import LoopSteps
+from forebay_server.service.batching.notices import Cancelled, ComputeEnded, Drain, Event, SlotFreed, handle
 from forebay_server.service.batching.pending import Reason
 from forebay_server.service.batching.settings import BatchingSettings
 from forebay_server.service.channel import Channel, ChannelClosedError, ChannelStatistics
@@ -27,33 +34,8 @@ from forebay_server.service.errors import InvariantError, RequestCancelledError
 from forebay_server.service.request import Batch, Completion, CompletionSink, Feasibility, Lane, Request
 
 SPARE_PLACES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class _Cancelled:
-    requests: Sequence[Request]
-
-
-@dataclass(frozen=True, slots=True)
-class _ComputeEnded:
-    batch: Batch
-    ended_ns: int
-    h2d_ns: int
-    execute_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class _SlotFreed:
-    lane_index: int
-    slot_index: int
-    d2h_ns: int
-
-
-class _Drain:
-    """Refuse newcomers and hold nothing back."""
-
-
-_Event = Request | _Cancelled | _ComputeEnded | _SlotFreed | _Drain
+StepWhenIdle = Callable[[Callable[[], None]], None]
+"""Has the event loop call something, once, when it has read what there is to read. Thread: the event loop's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +79,9 @@ class BatchFormer:
         clock: time.
         sink: where requests go that end without execution.
         permits: most requests that can be with the former at once.
-        on_fatal: told about an error in the thread; called once, from it.
+        on_fatal: told about an error in a step; called once.
+        step_when_idle: has the event loop take a step; None leaves all steps to the thread.
+        quick_ns: what the lanes run through on the thread that submits, 0 for nothing: `Pipeline.run_through_ns`.
 
     Attributes:
         feasibility: snapshot for admission, swapped whole. Thread: any reads it.
@@ -114,6 +98,8 @@ class BatchFormer:
         sink: CompletionSink,
         permits: int,
         on_fatal: Callable[[BaseException], None],
+        step_when_idle: StepWhenIdle | None = None,
+        quick_ns: int = 0,
     ) -> None:
         self.name = name
         self.feasibility = Feasibility()
@@ -123,7 +109,15 @@ class BatchFormer:
         self._sink = sink
         self._on_fatal = on_fatal
         slots = sum(lane.slot_count for lane in lanes)
-        self._inbox: Channel[_Event] = Channel(f"{name}.former", 2 * permits + 2 * slots + SPARE_PLACES, clock)
+        self._step_when_idle = step_when_idle
+        self._quick_ns = quick_ns
+        self._loop_steps = LoopSteps()
+        self._turn = threading.Lock()  # to touch all below, and the core
+        self._stepping_thread = 0  # that has the turn, while it steps
+        self._notices: list[Event] = []  # that a step gave itself: a batch that ran through
+        self._wake_ns: int | None = None
+        self._is_over = False
+        self._inbox: Channel[Event] = Channel(f"{name}.former", 2 * permits + 2 * slots + SPARE_PLACES, clock)
         self._drained = threading.Condition()
         self._is_drained = False
         self._thread = threading.Thread(target=self._run, name=f"{name}.former", daemon=True)
@@ -143,19 +137,40 @@ class BatchFormer:
             request.timeline.built_ns = self._clock.now_ns()
             self._sink.post([Completion(request, RequestCancelledError("the model is being unloaded; send again"))])
 
+    def arrive_on_loop(self, request: Request) -> None:
+        """Hand a request over as `arrive` does. Thread: the event loop's. Blocks: no."""
+        if self._step_when_idle is None or not self.is_quick or not self._loop_steps.may_step(self._clock.now_ns()):
+            self.arrive(request)
+            return
+        try:
+            self._inbox.send_unseen(request)
+        except ChannelClosedError:
+            self.arrive(request)
+        else:
+            self._step_when_idle(self._step_on_loop)
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether a batch of one row would run through on the thread that submits it. Thread: any."""
+        cost = self._core.cost
+        return cost.h2d_ns(1) + cost.estimate_ns(1) < self._quick_ns
+
     def cancel(self, requests: Sequence[Request]) -> None:
         """Give up what is still pending of `requests`; each is named once. Thread: any. Blocks: no."""
-        self._tell(_Cancelled(requests))
+        self._tell(Cancelled(requests))
 
     def compute_ended(self, batch: Batch, ended_ns: int, h2d_ns: int, execute_ns: int) -> None:
         """See LaneListener. Thread: d2h, or the former's. Blocks: no."""
-        self._tell(_ComputeEnded(batch, ended_ns, h2d_ns, execute_ns))
+        self._tell(ComputeEnded(batch, ended_ns, h2d_ns, execute_ns))
 
     def slot_freed(self, lane_index: int, slot_index: int, d2h_ns: int) -> None:
         """See LaneListener. Thread: d2h, or the former's. Blocks: no."""
-        self._tell(_SlotFreed(lane_index, slot_index, d2h_ns))
+        self._tell(SlotFreed(lane_index, slot_index, d2h_ns))
 
-    def _tell(self, event: _Event) -> None:
+    def _tell(self, event: Event) -> None:
+        if self._stepping_thread == threading.get_ident():
+            self._notices.append(event)  # no other thread needs to know
+            return
         try:
             self._inbox.send_now(event)
         except ChannelClosedError:
@@ -169,7 +184,7 @@ class BatchFormer:
         Returns:
             Whether nothing is pending any more.
         """
-        self._tell(_Drain())
+        self._tell(Drain())
         with self._drained:
             while not self._is_drained:
                 if until_ns is not None and self._clock.now_ns() >= until_ns:
@@ -210,7 +225,7 @@ class BatchFormer:
             inbox=self._inbox.statistics(),
         )
 
-    # --- the former's thread ------------------------------------------------------------------------------------------
+    # --- whoever has the turn -----------------------------------------------------------------------------------------
 
     def _publish(self, feasibility: Feasibility) -> None:
         self.feasibility = feasibility
@@ -218,48 +233,71 @@ class BatchFormer:
     def _run(self) -> None:
         try:
             self._serve()
-        except BaseException as error:  # noqa: BLE001 - the last line of defence: reported, never swallowed
-            self._fail(error)
         finally:
             self._set_drained()
 
     def _serve(self) -> None:
-        core, clock = self._core, self._clock
-        wake_ns: int | None = None
-        while True:
+        while not self._is_over:
             try:
-                events = self._inbox.receive_all(wake_ns)
+                self._inbox.wait(self._wake_ns)
             except ChannelClosedError:
                 break
-            now_ns = clock.now_ns()
-            for event in events:
-                self._handle(event, now_ns)
-            wake_ns = core.step(now_ns)
-            self._post()
-            if core.is_draining and not len(core.pending):
-                self._set_drained()
-        core.abort(None, clock.now_ns())
-        self._post()
+            with self._turn:
+                is_due = self._wake_ns is not None and self._clock.now_ns() >= self._wake_ns
+                if is_due or not self._inbox.is_empty:
+                    self._take_turn()  # else the loop has taken it, and wants another instant perhaps
+        with self._turn:
+            if not self._is_over:
+                self._is_over = True
+                self._core.abort(None, self._clock.now_ns())
+                self._post()
 
-    def _handle(self, event: _Event, now_ns: int) -> None:
+    def _step_on_loop(self) -> None:
+        """Take a step, or wake the thread for what remains. Thread: the event loop's. Blocks: for a step."""
+        if not self._turn.acquire(blocking=False):
+            self._inbox.wake()  # the thread is at it; it may be past the inbox
+            return
+        wake_ns, started_ns = self._wake_ns, self._clock.now_ns()
+        try:
+            if self._is_over:
+                return
+            self._take_turn()
+        finally:
+            self._turn.release()
+        self._loop_steps.observe(started_ns, self._clock.now_ns())
+        if self._wake_ns is not None and (wake_ns is None or self._wake_ns < wake_ns):
+            self._inbox.wake()
+
+    def _take_turn(self) -> None:
+        """Work off what has come. Blocks: while batches run through."""
+        self._stepping_thread = threading.get_ident()
+        try:
+            now_ns = self._clock.now_ns()
+            while (wake_ns := self._step(now_ns)) is not None and wake_ns <= now_ns:
+                now_ns = self._clock.now_ns()
+            self._wake_ns = wake_ns
+        except BaseException as error:  # noqa: BLE001 - the last line of defence: reported, never swallowed
+            self._fail(error)
+        finally:
+            self._stepping_thread = 0
+
+    def _step(self, now_ns: int) -> int | None:
         core = self._core
-        match event:
-            case Request():
-                core.arrive(event, now_ns)
-            case _ComputeEnded():
-                core.compute_ended(event.batch, event.ended_ns, event.h2d_ns, event.execute_ns)
-            case _SlotFreed():
-                core.slot_freed(event.lane_index, event.slot_index, event.d2h_ns)
-            case _Cancelled():
-                core.cancel(event.requests, now_ns)
-            case _Drain():
-                core.is_draining = True
+        notices, self._notices = self._notices, []
+        for event in (*notices, *self._inbox.take_all()):
+            handle(core, event, now_ns)
+        wake_ns = core.step(now_ns)
+        self._post()
+        if core.is_draining and not len(core.pending):
+            self._set_drained()
+        return wake_ns
 
     def _post(self) -> None:
         if self._core.ended:
             self._sink.post(self._core.take_ended())
 
     def _fail(self, error: BaseException) -> None:
+        self._is_over = True
         try:
             self._core.abort(InvariantError(f"the former of {self.name} failed: {error!r}"), self._clock.now_ns())
             self._post()

@@ -178,7 +178,7 @@ def _admit(
             queue_timeout_ns=options.timeout_ns or None,
             timeline=Timeline(received_ns=received_ns, validated_ns=now_ns, admitted_ns=clock.now_ns()),
         )
-        version.arrive(request)
+        version.arrive_on_loop(request)
     except BaseException:
         frame.release()
         raise

@@ -290,7 +290,7 @@ class Session:
             if borrowed is None:
                 copy_into(request.frame, self._inputs_of(frame.payload))
             request.timeline.admitted_ns = self._clock.now_ns()
-            config.version.arrive(request)
+            config.version.arrive_on_loop(request)
         except BaseException:
             request.frame.release()
             raise

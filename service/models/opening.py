@@ -13,7 +13,7 @@ from forebay_server.engines.engine import Engine, EngineSpecs, UnboundEngine
 from forebay_server.engines.errors import EngineError, ModelFileError
 from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.cost_table import CostIdentity, CostTable
-from forebay_server.service.batching.former import BatchFormer
+from forebay_server.service.batching.former import BatchFormer, StepWhenIdle
 from forebay_server.service.clock import Clock
 from forebay_server.service.models.batching import batching_settings, executed_sizes, measured_sizes
 from forebay_server.service.models.completion import complete, optional_in_vain
@@ -66,6 +66,7 @@ class VersionContext:
         before_execution: for tests, see `service.pipeline.execute`.
         journal: told about batches; None if nobody observes.
         turns: of the models that share the cores; None lets them all run at once.
+        step_when_idle: has the event loop form and run batches that take no time; None leaves that to the formers.
     """
 
     clock: Clock
@@ -79,6 +80,7 @@ class VersionContext:
     cpu_fallback: bool = False
     memory: MemoryAccount = field(default_factory=MemoryAccount)
     turns: Turns | None = None
+    step_when_idle: StepWhenIdle | None = None
     journal: Journal | None = None
     measuring: threading.Lock = field(default_factory=threading.Lock)
     before_buffers: Callable[[], None] = lambda: None
@@ -178,6 +180,8 @@ def _build(
         sink,
         permits=context.permits.count,
         on_fatal=context.on_fatal,
+        step_when_idle=context.step_when_idle,
+        quick_ns=lanes[0].run_through_ns,
     )
     statistics.reset()
     hang_limit_ns = max(LEAST_HANG_NS, HANG_FACTOR * (table.h2d_ns[-1] + table.execute_ns[-1] + table.d2h_ns[-1]))

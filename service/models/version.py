@@ -118,6 +118,10 @@ class ModelVersion:
         """Hand a request, inputs in its frame buffer, to the former. Thread: any. Blocks: no."""
         self.former.arrive(request)
 
+    def arrive_on_loop(self, request: Request) -> None:
+        """Hand a request over as `arrive` does. Thread: the event loop's. Blocks: no."""
+        self.former.arrive_on_loop(request)
+
     def cancel(self, requests: Sequence[Request]) -> None:
         """Free the places of requests that are still pending. Thread: any. Blocks: no."""
         self.former.cancel(requests)

@@ -48,6 +48,9 @@ class Pipeline:
         priority: of the model among those that share the device.
         turn: its place among them where the device does not arbitrate itself; closed with the pipeline.
         before_execution: for tests, see `service.pipeline.execute`.
+
+    Attributes:
+        run_through_ns: work below this is done by `submit` itself, if the lane is empty; 0 if it never is.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class Pipeline:
         self.slot_count = slot_count
         device.attach_thread()
         # What an unbound execution takes depends on the shapes, which nobody predicts.
-        self._run_through_ns = RUN_THROUGH_NS if device.is_synchronous and engine.specs.is_fixed else 0
+        self.run_through_ns = RUN_THROUGH_NS if device.is_synchronous and engine.specs.is_fixed else 0
         self.engine = engine
         specs = engine.specs
         slots: list[Slot] = []
@@ -173,7 +176,7 @@ class Pipeline:
         Thread: former. Blocks: for less than `RUN_THROUGH_NS`, as expected.
         """
         has_turns = self._turn is not None and (self._turn.is_needed or self._turn.is_asked)
-        if batch.is_alone and batch.work_ns < self._run_through_ns and not has_turns:
+        if batch.is_alone and batch.work_ns < self.run_through_ns and not has_turns:
             self._run_through(batch)
             return True
         self.channels[0].send_now(batch)

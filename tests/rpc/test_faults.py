@@ -246,7 +246,7 @@ async def test_a_watchdog_that_fails_ends_the_process_as_any_bug_of_ours(tmp_pat
         def fail():
             raise bug
 
-        running.server._watchdog.look = fail
+        running.server._watchdog._look = fail
         await running.server.wait()
         assert running.server._fatal is bug
 

@@ -145,7 +145,7 @@ class Sink:
 class FormerRig:
     """A real former thread on fake lanes, a manual clock and a fake sink; a context manager."""
 
-    def __init__(self, clock, settings=None, cost=None, lanes=None, permits=64):
+    def __init__(self, clock, settings=None, cost=None, lanes=None, permits=64, **options):
         self.clock = clock
         self.lanes = lanes or [StrictLane()]
         self.sink = Sink()
@@ -153,7 +153,7 @@ class FormerRig:
         self.cost = cost or cost_model()
         self.settings = settings or BatchingSettings(max_batch_size=self.cost.max_size)
         self.former = BatchFormer(
-            "test", self.lanes, self.cost, self.settings, clock, self.sink, permits, self.errors.append
+            "test", self.lanes, self.cost, self.settings, clock, self.sink, permits, self.errors.append, **options
         )
 
     def __enter__(self):

@@ -196,6 +196,9 @@ class ManualVersion:
                 self._end(older, SupersededError("a newer frame took its place"))
         self.pending[request.id] = request
 
+    def arrive_on_loop(self, request: Request) -> None:
+        self.arrive(request)
+
     def cancel(self, requests: Sequence[Request]) -> None:
         assert requests, "an empty cancellation fills the inbox for nothing"
         for request in requests:

@@ -3,17 +3,19 @@
 import asyncio
 import functools
 
+from forebay_server.service.event_loop import ServingLoop
 from tests.support.guard import HANG_GUARD_S
 
 
 def on_loop(test=None, *, guard_s=HANG_GUARD_S):
-    """Run an asynchronous test with asyncio.run; `guard_s` is for those that really compute."""
+    """Run an asynchronous test on a loop as the server has it; `guard_s` is for those that really compute."""
     if test is None:
         return functools.partial(on_loop, guard_s=guard_s)
 
     @functools.wraps(test)
     def run(*arguments, **keywords):
-        asyncio.run(asyncio.wait_for(test(*arguments, **keywords), guard_s))
+        with asyncio.Runner(loop_factory=ServingLoop) as runner:
+            runner.run(asyncio.wait_for(test(*arguments, **keywords), guard_s))
 
     return run
 

@@ -206,3 +206,57 @@ def test_a_channel_sized_too_small_says_so_and_keeps_what_it_has():
     with pytest.raises(InvariantError, match="former-m is full at 1"):
         channel.send_now("second")
     assert channel.receive_all(None) == ["first"]
+
+
+def test_what_is_sent_unseen_wakes_nobody_and_is_received_in_its_place():
+    clock = ManualClock()
+    channel = Channel("test", 3, clock)
+    woken = threading.Event()
+
+    def wait():
+        channel.wait(clock.now_ns() + 5)
+        woken.set()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    clock.wait_for_sleeper(clock.now_ns() + 5)
+    channel.send_unseen(1)
+    clock.wait_for_sleeper(clock.now_ns() + 5)  # it still waits for the instant
+    assert not woken.is_set()
+    channel.send_now(2)
+    waiting.join(HANG_GUARD_S)
+    assert woken.is_set()
+    assert channel.take_all() == [1, 2]
+    assert channel.take_all() == []
+
+
+def test_a_receiver_that_is_woken_looks_again_once():
+    clock = ManualClock()
+    channel = Channel("test", 1, clock)
+    channel.wake()
+    channel.wait(None)
+    channel.wait(clock.now_ns())  # the wake-up is used: it waits for the instant, which has come
+    channel.close()
+    with pytest.raises(ChannelClosedError):
+        channel.wait(None)
+
+
+def test_unseen_items_too_are_refused_by_a_full_or_closed_channel():
+    channel = Channel("test", 1, ManualClock())
+    channel.send_unseen(1)
+    with pytest.raises(InvariantError):
+        channel.send_unseen(2)
+    channel.close()
+    with pytest.raises(ChannelClosedError):
+        channel.send_unseen(2)
+
+
+def test_a_sender_that_waits_for_room_is_woken_when_all_is_taken():
+    channel = Channel("test", 1, ManualClock())
+    channel.send(1)
+    sender = threading.Thread(target=channel.send, args=(2,))
+    sender.start()
+    while channel.receive_all(None) != [2]:
+        pass
+    sender.join(HANG_GUARD_S)
+    assert not sender.is_alive()

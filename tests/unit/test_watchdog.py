@@ -4,8 +4,9 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
-from forebay_server.service.watchdog import PATIENCE, PAUSE_NS, Watchdog, waits_for_cpu_ns
+from forebay_server.service.watchdog import PATIENCE, PAUSE_NS, Watchdog, WatchdogThread, waits_for_cpu_ns
 from tests.support.clock import ManualClock
+from tests.support.guard import HANG_GUARD_S
 
 LIMIT_NS = 2_000_000_000
 STEP_NS = 500_000_000
@@ -148,3 +149,33 @@ def test_running_out_of_descriptors_is_no_thread_that_has_ended(tmp_path):
         waits_for_cpu_ns(tmp_path)
     (tmp_path / "1" / "schedstat").rmdir()
     assert waits_for_cpu_ns(tmp_path) == {}
+
+
+def test_the_watchdogs_thread_looks_at_every_interval_until_it_is_stopped():
+    clock, looks = ManualClock(START_NS), []
+    thread = WatchdogThread(lambda: looks.append(clock.now_ns()), STEP_NS, clock, lambda _: None)
+    thread.start()
+    for number in (1, 2):
+        clock.wait_for_sleeper(START_NS + number * STEP_NS)
+        clock.advance(STEP_NS)
+    clock.wait_for_sleeper(START_NS + 3 * STEP_NS)
+    thread.stop()
+    thread.stop()
+    assert looks == [START_NS + STEP_NS, START_NS + 2 * STEP_NS]
+
+
+def test_a_watchdog_that_fails_is_fatal():
+    clock, fatal = ManualClock(START_NS), []
+    bug = RuntimeError("our bug")
+
+    def fail():
+        raise bug
+
+    thread = WatchdogThread(fail, STEP_NS, clock, fatal.append)
+    thread.start()
+    clock.wait_for_sleeper(START_NS + STEP_NS)
+    with capture_logs():
+        clock.advance(STEP_NS)
+        thread._thread.join(HANG_GUARD_S)
+    thread.stop()
+    assert fatal == [bug]

@@ -4,6 +4,8 @@ import asyncio
 import threading
 from types import SimpleNamespace
 
+from forebay_server.service.event_loop import ServingLoop
+from forebay_server.service.frontend import loop_sink
 from forebay_server.service.frontend.loop_sink import LoopSink
 from tests.support.guard import HANG_GUARD_S
 
@@ -14,6 +16,12 @@ class CountingLoop:
     def __init__(self) -> None:
         self.calls = []
         self.wake_ups = 0
+
+    def time(self):
+        return 0.0
+
+    def call_soon(self, function):
+        self.calls.append(function)
 
     def call_soon_threadsafe(self, function):
         self.wake_ups += 1
@@ -109,3 +117,54 @@ def test_posting_after_the_loop_has_closed_is_harmless():
     sink.post([completion(got.append)])
     sink.post([completion(got.append)])
     assert got == []
+
+
+def test_steps_run_once_each_at_the_end_of_the_turn_and_what_they_end_is_told_without_a_wake_up():
+    loop, got, stepped = CountingLoop(), [], []
+    sink = LoopSink(loop)
+    ended = [completion(got.append) for _ in range(2)]
+
+    def first():
+        stepped.append("first")
+        sink.post([ended[0]])
+
+    def second():
+        stepped.append("second")
+        sink.post([ended[1]])
+
+    for step in (first, second, first):
+        sink.step_when_idle(step)
+    assert not stepped
+    loop.turn()
+    assert stepped == ["first", "second"]
+    assert got == ended
+    assert loop.wake_ups == 0
+    sink.post([ended[0]])
+    assert loop.wake_ups == 1
+
+
+def test_a_serving_loop_steps_when_it_has_nothing_else_to_do(monkeypatch):
+    monkeypatch.setattr(loop_sink, "LEAST_GATHERING_S", 3600.0)  # else five turns may take longer
+    monkeypatch.setattr(loop_sink, "LONGEST_GATHERING_S", 3600.0)
+    turns, stepped = [], []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        sink, done = LoopSink(loop), asyncio.Event()
+
+        def read():
+            turns.append(len(turns))
+            sink.step_when_idle(step)
+            if len(turns) < 5:
+                loop.call_soon(read)
+
+        def step():
+            stepped.append(len(turns))
+            done.set()
+
+        read()
+        await done.wait()
+
+    with asyncio.Runner(loop_factory=ServingLoop) as runner:
+        runner.run(main())
+    assert stepped == [5]

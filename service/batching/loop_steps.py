@@ -1,0 +1,36 @@
+"""Whether the event loop may step a former itself: as long as its steps are short. Pure.
+
+A step that the loop takes holds up every stream. The prediction says that a batch which runs through is short; a model
+that has become slow all of a sudden breaks it. Long steps in a row send the former's work back to its thread for a
+while. Then one step is tried again, so that a loop which lost its turn to a busy machine does not lose it for ever.
+
+Owner: the event loop's thread.
+"""
+
+LONG_STEP_NS = 5_000_000
+"""Twenty-five times what is expected at most. A step that another process interrupted is as long."""
+LONG_STEPS = 3
+"""In a row: one alone shows nothing about the model."""
+REST_NS = 1_000_000_000
+
+
+class LoopSteps:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self._long_steps = 0
+        self._rests_until_ns = 0
+
+    def may_step(self, now_ns: int) -> bool:
+        """Whether the loop may take the next step."""
+        return now_ns >= self._rests_until_ns
+
+    def observe(self, started_ns: int, ended_ns: int) -> None:
+        """Learn from one step."""
+        if ended_ns - started_ns < LONG_STEP_NS:
+            self._long_steps = 0
+            return
+        self._long_steps += 1
+        if self._long_steps == LONG_STEPS:
+            self._long_steps = LONG_STEPS - 1  # another long one and it rests again
+            self._rests_until_ns = ended_ns + REST_NS

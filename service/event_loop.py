@@ -1,0 +1,70 @@
+"""The server's event loop: asyncio's own, which also says when it has nothing to do.
+
+Theory of operation
+    A loop turn waits for sockets (`select`), then runs what became ready. `call_when_idle` runs a callback when the
+    loop would wait: no callback is ready and no socket is. Work that gets cheaper the more of it there is, as forming
+    batches, is put off that way for as long as reading goes on, and no longer: an idle loop runs it at once. On a loop
+    that is never idle it runs once the first that asked has waited for the time that it allowed.
+
+    The loop asks its selector, so the selector is the place that knows. Nothing private of asyncio is used.
+
+Owner: the loop's thread.
+"""
+
+import asyncio
+import selectors
+from collections.abc import Callable
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+
+class _IdleSelector(selectors.DefaultSelector):
+    """Runs what waits for an idle moment before it blocks."""
+
+    def __init__(self, time: Callable[[], float]) -> None:
+        super().__init__()
+        self._time = time
+        self.callbacks: dict[Callable[[], None], None] = {}  # in the order in which they were asked for
+        self.due_s = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Return the sockets that are ready, after what was put off has run if nothing else is to be done."""
+        if not self.callbacks:
+            return super().select(timeout)
+        ready = super().select(0)
+        is_idle = not ready and (timeout is None or timeout > 0)
+        if is_idle or self._time() >= self.due_s:
+            self._run()
+        return ready
+
+    def _run(self) -> None:
+        callbacks, self.callbacks = self.callbacks, {}
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception:  # our bug, but not that of the callbacks behind it
+                log.exception("work of an idle moment failed")
+
+
+class ServingLoop(asyncio.SelectorEventLoop):
+    """See the module's theory of operation."""
+
+    def __init__(self) -> None:
+        self._idle = _IdleSelector(self.time)
+        super().__init__(self._idle)
+
+    def call_when_idle(self, callback: Callable[[], None], within_s: float) -> None:
+        """Run `callback` when the loop has nothing else to do; once, however often it is asked for before that.
+
+        Args:
+            callback: must not raise; if it does, that is logged.
+            within_s: a busy loop runs it after that time, counted from the first callback that waits.
+
+        Thread: the loop's. Blocks: no.
+        """
+        idle = self._idle
+        if not idle.callbacks:
+            idle.due_s = self.time() + within_s
+        idle.callbacks[callback] = None

@@ -1,0 +1,150 @@
+"""Batches that take no time are formed and run by the event loop; the former's thread has what needs a timer.
+
+The loop is the test's own thread: what `step_when_idle` was given runs when the test says so.
+"""
+
+from forebay_server.service.batching.loop_steps import LONG_STEP_NS, LONG_STEPS, REST_NS
+from forebay_server.service.errors import DeadlineExpiredError, InvariantError, RequestCancelledError
+from tests.support.batching import FormerRig, StrictLane, cost_model, request
+from tests.support.clock import ManualClock
+from tests.support.guard import HANG_GUARD_S
+
+QUICK_NS = 200_000
+
+
+class ThroughLane(StrictLane):
+    """Runs every batch to its end inside `submit`, as `Pipeline` does with short ones."""
+
+    def __init__(self, takes_ns=0):
+        super().__init__()
+        self.takes_ns = takes_ns
+        self.clock = self.former = None
+        self.on_batch = lambda: None
+
+    def submit(self, batch):
+        super().submit(batch)
+        self.on_batch()
+        self.clock.advance(self.takes_ns)
+        self.former.compute_ended(batch, self.clock.now_ns(), 1, 1)
+        self.free(batch)
+        self.former.slot_freed(self.index, batch.slot_index, 1)
+        return True
+
+
+class LoopRig(FormerRig):
+    """A former whose steps the test takes as the event loop would."""
+
+    def __init__(self, lane, beta_ms=0.001, quick_ns=QUICK_NS):
+        self.asked = {}
+        cost = cost_model(8, alpha_ms=0.001, beta_ms=beta_ms)
+        super().__init__(
+            ManualClock(), cost=cost, lanes=[lane], step_when_idle=lambda step: self.asked.update({step: None}),
+            quick_ns=quick_ns,
+        )  # fmt: skip
+        lane.clock, lane.former = self.clock, self.former
+
+    def idle(self):
+        """The loop has read everything."""
+        asked, self.asked = self.asked, {}
+        for step in asked:
+            step()
+
+
+def arrived(rig, count, **options):
+    requests = [request(rig.clock.now_ns(), None, **options) for _ in range(count)]
+    for each in requests:
+        rig.former.arrive_on_loop(each)
+    return requests
+
+
+def test_what_was_read_before_the_loop_is_idle_goes_in_one_batch():
+    with LoopRig(ThroughLane()) as rig:
+        requests = arrived(rig, 5)
+        assert rig.former.statistics().wake_ups == 0
+        assert rig.lanes[0].batches == []
+        rig.idle()
+        (batch,) = rig.lanes[0].batches
+        assert list(batch.requests) == requests
+        assert rig.former.statistics().in_flight == 0
+        assert rig.asked == {}
+
+
+def test_a_model_that_takes_longer_than_a_hand_over_is_left_to_the_thread():
+    with LoopRig(ThroughLane(), beta_ms=0.2) as rig:
+        arrived(rig, 1)
+        assert rig.asked == {}
+        rig.lanes[0].wait_for_batches(1)
+
+
+def test_the_thread_wakes_for_an_instant_that_a_step_on_the_loop_asked_for():
+    with LoopRig(StrictLane(slot_count=1)) as rig:
+        arrived(rig, 1)
+        rig.idle()
+        assert len(rig.lanes[0].batches) == 1
+        waiting = request(rig.clock.now_ns(), budget_ms=20)
+        rig.former.arrive_on_loop(waiting)
+        rig.idle()
+        lost_ns = int(waiting.deadline_ns - rig.cost.least_service_ns()) + 1
+        rig.clock.wait_for_sleeper(lost_ns)
+        rig.clock.advance(lost_ns - rig.clock.now_ns())
+        (completion,) = rig.sink.wait_for(1)
+    assert isinstance(completion.error, DeadlineExpiredError)
+
+
+def test_requests_of_loop_and_workers_keep_their_order():
+    with LoopRig(ThroughLane()) as rig:
+        with rig.former._turn:  # the thread is in the middle of a step
+            mine = arrived(rig, 2)
+            other = request(rig.clock.now_ns(), None)
+            rig.former.arrive(other)
+            rig.idle()  # cannot have the turn, and does not wait for it
+            assert rig.lanes[0].batches == []
+        (batch,) = rig.lanes[0].wait_for_batches(1)
+        assert list(batch.requests) == [*mine, other]
+
+
+def test_steps_that_turn_out_long_go_back_to_the_thread_and_are_tried_again():
+    with LoopRig(ThroughLane(takes_ns=LONG_STEP_NS)) as rig:
+        for number in range(LONG_STEPS):
+            arrived(rig, 1)
+            assert rig.asked
+            rig.idle()
+            assert len(rig.lanes[0].batches) == number + 1
+        arrived(rig, 1)
+        assert rig.asked == {}
+        rig.lanes[0].wait_for_batches(LONG_STEPS + 1)
+        rig.clock.advance(REST_NS)
+        arrived(rig, 1)
+        assert rig.asked
+
+
+def test_what_arrives_after_the_end_is_cancelled_and_a_late_step_does_nothing():
+    with LoopRig(ThroughLane()) as rig:
+        arrived(rig, 1)
+        rig.former.stop()
+        assert rig.former.join(HANG_GUARD_S)
+        rig.idle()
+        arrived(rig, 1)
+        (completion,) = rig.sink.completions[-1:]
+        assert isinstance(completion.error, RequestCancelledError)
+        assert len(rig.lanes[0].batches) + len(rig.sink.completions) == 2
+
+
+def test_a_bug_in_a_step_on_the_loop_is_fatal_once_and_ends_what_is_pending():
+    lane = ThroughLane()
+    rig = LoopRig(lane)
+    bug = RuntimeError("our bug")
+
+    def fail():
+        raise bug
+
+    lane.on_batch = fail
+    with rig:
+        requests = arrived(rig, 9)  # one more than a batch
+        rig.idle()
+        assert rig.former.join(HANG_GUARD_S)
+        rig.idle()
+        assert rig.errors == [bug]
+        rig.errors.clear()
+    assert [type(completion.error) for completion in rig.sink.completions] == [InvariantError]
+    assert rig.sink.completions[0].request is requests[-1]
