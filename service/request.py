@@ -43,15 +43,19 @@ class StreamKey:
         delivery: LATEST streams have at most `max_waiting` pending requests, the newest ones.
         max_waiting: K, at least 1; ignored for EVERY.
         is_ordered: whether requests of this key go into batches in order of arrival; True for LATEST.
+        weight: how many streams it counts as where what there is is shared out.
     """
 
-    __slots__ = ("__weakref__", "delivery", "is_ordered", "max_waiting", "name")
+    __slots__ = ("__weakref__", "delivery", "is_ordered", "max_waiting", "name", "weight")
 
-    def __init__(self, name: str, delivery: Delivery, max_waiting: int = 1, *, is_ordered: bool = True) -> None:
+    def __init__(
+        self, name: str, delivery: Delivery, max_waiting: int = 1, *, is_ordered: bool = True, weight: int = 1
+    ) -> None:
         self.name = name
         self.delivery = delivery
         self.max_waiting = max_waiting
         self.is_ordered = is_ordered or delivery is Delivery.LATEST
+        self.weight = weight
 
 
 @dataclass(slots=True)

@@ -1,12 +1,13 @@
 """How much is asked for, and who got how much of it: the load averages and the fairness counters.
 
 Rates are exponentially weighted rows per nanosecond: a fast one over a few batches, a sustained one over twenty times
-that. Shares are rows offered and served per stream, both fading over ten seconds, so that a stream that joins late gets
-a fair share and no more.
+that. Shares are rows served per stream, fading over ten seconds. A stream that joins late counts as if it had been
+served what the least served were, so that it gets a fair share and no more (docs/adr/0115).
 
 Owner: the former's thread. Not thread-safe.
 """
 
+from collections.abc import Sequence
 from math import exp
 from typing import ClassVar
 
@@ -17,27 +18,25 @@ SHARE_WINDOW_NS = 10_000_000_000
 
 
 class StreamShare:
-    """Rows offered and served on one stream, fading."""
+    """Rows served on one stream, fading; of a share of several streams, on each of them."""
 
-    __slots__ = ("offered", "served", "touched_ns")
+    __slots__ = ("served", "touched_ns", "weight")
 
-    def __init__(self, now_ns: int) -> None:
-        self.offered = 0.0
-        self.served = 0.0
+    def __init__(self, now_ns: int, weight: int = 1, served: float = 0.0) -> None:
+        self.weight = weight
+        self.served = served
         self.touched_ns = now_ns
 
     def fade(self, now_ns: int) -> None:
-        """Let both counters fade to now. Their ratio does not change."""
+        """Let the counter fade to now."""
         elapsed_ns = now_ns - self.touched_ns
         if elapsed_ns > 0:
-            factor = exp(-elapsed_ns / SHARE_WINDOW_NS)
-            self.offered *= factor
-            self.served *= factor
+            self.served *= exp(-elapsed_ns / SHARE_WINDOW_NS)
             self.touched_ns = now_ns
 
-    def ratio(self, picked_rows: int = 0) -> float:
-        """Return the share of what it offered that was served, `picked_rows` counted as served."""
-        return (self.served + picked_rows) / self.offered if self.offered > 0.0 else 0.0
+    def with_picked(self, rows: int) -> float:
+        """Return what was served, `rows` that are being picked counted as well."""
+        return self.served + rows / self.weight
 
 
 class Demand:
@@ -52,6 +51,11 @@ class Demand:
         self._sustained_rate = 0.0
         self._last_ns = 0
         self.offered_rows = 0
+        self._least_served = 0.0
+
+    def join(self, now_ns: int, weight: int) -> StreamShare:
+        """Return the share of a stream that was not known."""
+        return StreamShare(now_ns, weight, self._least_served)
 
     def offer(self, share: StreamShare, rows: int, now_ns: int) -> None:
         """Count an arrival."""
@@ -63,17 +67,19 @@ class Demand:
         )
         self.offered_rows += rows
         share.fade(now_ns)
-        share.offered += rows
 
-    def serve(self, share: StreamShare, rows: int, now_ns: int) -> None:
-        """Count rows that go into a batch."""
-        share.fade(now_ns)
-        share.served += rows
+    def serve(self, shares: Sequence[tuple[StreamShare, int]], now_ns: int) -> None:
+        """Count the rows of a batch, by whose they are."""
+        for share, _ in shares:
+            share.fade(now_ns)
+        self._least_served = min((share.served for share, _ in shares), default=0.0)
+        for share, rows in shares:
+            share.served += rows / share.weight
 
     def take_back(self, share: StreamShare, rows: int, now_ns: int) -> None:
         """Count rows no longer as served: their batch was taken back."""
         share.fade(now_ns)
-        share.served = max(0.0, share.served - rows)
+        share.served = max(0.0, share.served - rows / share.weight)
 
     def rate(self, now_ns: int) -> float:
         """Return rows per nanosecond of late."""

@@ -18,7 +18,7 @@ Owner: the former's thread. Not thread-safe.
 import enum
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
-from forebay_server.service.batching.demand import Demand, StreamShare
+from forebay_server.service.batching.demand import Demand
 from forebay_server.service.batching.entries import LATEST_NS, NEVER_NS, Entry, Group, StreamState, move
 from forebay_server.service.batching.queue_timeouts import QueueTimeouts
 from forebay_server.service.batching.settings import BatchingSettings, PolicyName
@@ -117,7 +117,7 @@ class PendingQueue:
     def _stream(self, key: StreamKey, now_ns: int) -> StreamState:
         stream = self._streams.get(key)
         if stream is None:
-            stream = self._streams[key] = StreamState(key, StreamShare(now_ns))
+            stream = self._streams[key] = StreamState(key, self.demand.join(now_ns, key.weight))
         return stream
 
     def _own_key(self, request: Request) -> int:
@@ -184,14 +184,12 @@ class PendingQueue:
 
     def take(self, ids: Iterable[int], now_ns: int) -> list[Request]:
         """Take the requests of a batch out, in the order of `ids`."""
-        requests = []
-        for request_id in ids:
-            entry = self._entries[request_id]
+        entries = [self._entries[request_id] for request_id in ids]
+        for entry in entries:
             self._remove(entry)
-            self.demand.serve(entry.stream.share, entry.rows, now_ns)
-            requests.append(entry.request)
+        self.demand.serve([(entry.stream.share, entry.rows) for entry in entries], now_ns)
         self.batches_taken += 1
-        return requests
+        return [entry.request for entry in entries]
 
     def put_back(self, requests: Sequence[Request], now_ns: int) -> list[tuple[Request, Reason]]:
         """Take in again what was in batches that were taken back, in order of forming; return those that end by it.

@@ -27,8 +27,12 @@ OVERLOAD = 0.95
 SUSTAINED_OVERLOAD = 0.97
 CERTAIN_OVERLOAD = 1.05
 """Sustained load above which fairness goes before the deadline even when the head could still be in time."""
-FAIR_WINDOW = 8
-"""Batches' worth of candidates, the earliest ones, among which the least served go first: bounds the work."""
+GREEDY = 2
+"""Full batches' worth of requests that one stream has waiting when it is about to take the places of others: fairness
+goes first then, at any load. Neither the age nor the deadlines of what it sends may hold up those that want less."""
+FAIR_WINDOW, LEAST_FAIR_WINDOW = 8, 512
+"""Batches' worth of candidates, the earliest ones, among which the least served go first, and at least so many (twice
+the usual permits): bounds the work. Behind fewer the others would be hidden by a greedy stream's earlier deadlines."""
 HYSTERESIS = 1.01
 """How much better the rate must be to give a head up."""
 
@@ -164,8 +168,9 @@ def _form(situation: Situation, rows: int, done_ns: float, *, is_fair: bool, fir
     if first:
         shed_ids = tuple(p.id for p in queue[:first] if p.entry.deadline_ns < done_ns)
         candidates = [p for p in queue[:first] if p.entry.deadline_ns >= done_ns] + queue[first:]
-    if is_fair and len(candidates) > 1:
-        candidates = _least_served_first(candidates[: FAIR_WINDOW * situation.largest])
+    most = GREEDY * situation.largest
+    if len(candidates) > 1 and (is_fair or any(p.entry.stream.entries > most for p in candidates[:rows])):
+        candidates = _least_served_first(candidates[: max(LEAST_FAIR_WINDOW, FAIR_WINDOW * situation.largest)])
     ids, taken = _take(candidates, rows, is_unit=not group.tall_entries)
     if taken < rows and len(situation.pending.groups) > 1:
         taken += _fill(situation, ids, rows - taken, done_ns)
@@ -212,13 +217,13 @@ def _fill(situation: Situation, ids: list[int], room: int, done_ns: float) -> in
 
 
 def _least_served_first(candidates: list[Place]) -> list[Place]:
-    """Return the candidates by the share of their stream that was served; those of one stream stay as they were."""
+    """Return the candidates by how much was served of their stream; those of one stream stay as they were."""
     picked: dict[StreamState, int] = {}
     ranked = []
     for position, place in enumerate(candidates):
         entry = place.entry
         rows = picked.get(entry.stream, 0)
         picked[entry.stream] = rows + entry.rows
-        ranked.append((entry.stream.share.ratio(rows), position, place))
+        ranked.append((entry.stream.share.with_picked(rows), position, place))
     ranked.sort()
     return [place for _, _, place in ranked]

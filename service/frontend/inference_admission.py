@@ -39,10 +39,12 @@ class StreamKeys:
 
     Args:
         are_ordered: whether all requests come on one streaming RPC, whose answers leave in order.
+        weight: how many streams the independent calls of one client count as.
     """
 
-    def __init__(self, *, are_ordered: bool) -> None:
+    def __init__(self, *, are_ordered: bool, weight: int = 1) -> None:
         self._are_ordered = are_ordered
+        self._weight = weight
         self._keys: WeakValueDictionary[tuple[object, ...], StreamKey] = WeakValueDictionary()
 
     def get(self, name: str, call: Call) -> StreamKey:
@@ -54,7 +56,8 @@ class StreamKeys:
             identity = (name, options.stream, options.delivery, options.priority, form.batch_key, form.face.name)
         key = self._keys.get(identity)
         if key is None:
-            key = StreamKey(options.stream or name, options.delivery, is_ordered=is_ordered)
+            weight = 1 if is_ordered else self._weight
+            key = StreamKey(options.stream or name, options.delivery, is_ordered=is_ordered, weight=weight)
             self._keys[identity] = key
         return key
 

@@ -79,7 +79,7 @@ class InferenceServicer:
         self._settings = settings
         self._calls = calls
         self._permits = permits
-        self._keys = StreamKeys(are_ordered=False)
+        self._keys = StreamKeys(are_ordered=False, weight=settings.connection_weight)
         self._shares = ConnectionShares(settings.connection_weight)
         self._pace = Pace(settings.compression_bytes_per_s, clock) if settings.allow_compression else None
         self._is_draining = False

@@ -65,7 +65,9 @@ def test_independent_calls_of_one_client_have_one_share():
     assert pending.streams == 1
     (group,) = pending.groups.values()
     shares = {id(place.entry.stream.share): place.entry.stream.share for place in group.queue}
-    assert [share.offered for share in shares.values()] == [3.0]
+    assert len(shares) == 1
+    pending.take([place.id for place in group.queue], 0)
+    assert [share.served for share in shares.values()] == [3.0]
 
 
 def test_timeouts_of_what_has_left_do_not_add_up():
