@@ -35,6 +35,7 @@ from forebay_server.service.errors import (
     internal,
 )
 from forebay_server.service.frontend.decode import decode_into
+from forebay_server.service.frontend.decode_time import DecodeTime
 from forebay_server.service.frontend.frames_codec import FrameMessage, encode_refusal, encode_result
 from forebay_server.service.frontend.opening import StreamConfig, budget_ms_to_ns
 from forebay_server.service.frontend.plain_copy import copy_into
@@ -47,7 +48,6 @@ from forebay_server.service.worker_pool import Line, WorkerPool
 log = structlog.get_logger(__name__)
 
 INLINE_COPY_BYTES = 1 << 20  # a plain copy up to this is cheaper than a hand-over to a worker (30 µs)
-DECODE_AVERAGE_FRAMES = 8  # follows a change of picture size within a second of video
 
 
 class Entry:
@@ -126,7 +126,7 @@ class Session:
         self._copies = is_copy
         self._input_ends = tuple(itertools.accumulate(config.version.arena.row_bytes, initial=0))
         self._copies_inline = is_copy and (config.payload_bytes or 0) <= INLINE_COPY_BYTES
-        self._decode_ns = 0  # moving average; written by a worker, read as an estimate
+        self._decode_time = DecodeTime()
         # Not a method of this session: it and its line would hold each other.
         self._line: Line[tuple[Session, Request, memoryview]] = Line(pool, _decode)
 
@@ -261,8 +261,8 @@ class Session:
         received_ns = entry.timeline.received_ns
         deadline_ns = self._deadline_ns(frame, received_ns)
         now_ns = self._clock.now_ns()
-        if config.version.feasibility.is_hopeless(now_ns, deadline_ns, self._decode_ns):
-            self._forget_slow_decode()
+        if config.version.feasibility.is_hopeless(now_ns, deadline_ns, self._decode_time.mean_ns):
+            self._decode_time.doubt(now_ns)
             raise DeadlineExpiredError("the latency budget is shorter than the least that one frame takes")
         if config.delivery is Delivery.LATEST and not self._copies_inline:
             self._supersede_encoded()
@@ -323,7 +323,7 @@ class Session:
             self._sink.post([Completion(request, error=known)])
             return
         now_ns = self._clock.now_ns()
-        self._decode_ns += (now_ns - started_ns - self._decode_ns) // DECODE_AVERAGE_FRAMES
+        self._decode_time.observe(started_ns, now_ns)
         request.timeline.admitted_ns = now_ns
         self.config.version.arrive(request)
 
@@ -332,8 +332,8 @@ class Session:
         config = self.config
         if request.is_cancelled:
             raise RequestCancelledError("the client left")
-        if config.version.feasibility.is_hopeless(now_ns, request.deadline_ns, self._decode_ns):
-            self._forget_slow_decode()
+        if config.version.feasibility.is_hopeless(now_ns, request.deadline_ns, self._decode_time.mean_ns):
+            self._decode_time.doubt(now_ns)
             raise DeadlineExpiredError("the latency budget ran out while the frame waited for a decoder")
         if self._copies:
             copy_into(request.frame, self._inputs_of(payload))
@@ -348,10 +348,6 @@ class Session:
     def _inputs_of(self, payload: memoryview) -> list[memoryview]:
         ends = self._input_ends
         return [payload[start:end] for start, end in itertools.pairwise(ends)]
-
-    def _forget_slow_decode(self) -> None:
-        """Trust the estimate less: frames refused because of it are never decoded and could not correct it."""
-        self._decode_ns -= self._decode_ns // DECODE_AVERAGE_FRAMES
 
     def _complete(self, entry: Entry, completion: Completion) -> None:
         if completion.outputs is not None and not (self.is_writer_idle and self._is_head(entry)):

@@ -217,6 +217,16 @@ def test_one_slow_decode_does_not_refuse_frames_for_ever():
     assert codes[59] == "OK"
 
 
+def test_slow_decodes_are_forgotten_within_a_second_however_few_frames_come():
+    scene = Scene(latency_budget_ms=10, **ON_A_WORKER)
+    scene.version.arena.on_write = lambda: scene.clock.advance(100_000_000_000)
+    for seq, wait_ms in ((1, 100), (2, 500), (3, 500), (4, 0)):
+        scene.send(seq)
+        scene.settle()
+        scene.clock.advance(wait_ms * 1_000_000)
+    assert [code for seq, code in scene.codes if seq > 1] == ["EXPIRED", "EXPIRED", "OK"]
+
+
 def test_a_large_tensor_is_copied_by_a_worker():
     side = 600
     nbytes = side * side * 3
