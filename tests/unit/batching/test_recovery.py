@@ -1,13 +1,17 @@
-"""Whatever is slow or fast for a while, the former is itself again soon after. In virtual time; the grid is heavy."""
+"""Whatever is slow or fast for a while, the former is itself again soon after, in virtual time.
+
+What it measures takes a tenth to a hundred times as long, or the process stands still. Counted from the end of the
+last batch that was formed meanwhile, the rate of results in time is back within 2 s, or within 1 s of a disturbance of
+0.1 s. A part of the grid is run here; tests/heavy/test_recovery.py has all of it.
+"""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from forebay_server.bench.batching_workloads import SECOND_NS
-from forebay_server.bench.disturbance import (
-    DELIVERY,
-    Disturbance,
-)
-from forebay_server.bench.recovery import START_NS, recover
+from forebay_server.bench.disturbance import DELIVERY, PAUSE, QUANTITIES, Disturbance
+from forebay_server.bench.recovery import LOADS, START_NS, STREAMS, recover
 from forebay_server.service.request import Delivery
 
 
@@ -23,4 +27,41 @@ def for_a_while(quantity, factor, seconds, *, after_s=0.0):
 @pytest.mark.parametrize("delivery", list(Delivery))
 def test_results_that_were_slow_to_leave_for_a_while_are_forgotten(delivery, result_ms, load, seconds):
     cell = recover(load, 48, delivery, [for_a_while(DELIVERY, result_ms / 0.06, seconds)])
+    assert cell.is_recovered, cell
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("load", "streams", "delivery", "seconds"),
+    [(0.9, 8, Delivery.EVERY, 0.1), (1.2, 48, Delivery.LATEST, 2.0), (2.0, 1, Delivery.EVERY, 0.5)],
+)
+@pytest.mark.parametrize(
+    ("quantity", "factor"),
+    [*((quantity, factor) for quantity in QUANTITIES for factor in (0.1, 3.0, 100.0)), (PAUSE, 1.0)],
+)
+def test_former_is_itself_again_after(quantity, factor, load, streams, delivery, seconds):
+    cell = recover(load, streams, delivery, [for_a_while(quantity, factor, seconds)])
+    assert cell.is_recovered, cell
+
+
+def disturbances():
+    """One to three things that go wrong within three seconds, at the same time or one after the other."""
+    return st.lists(
+        st.builds(
+            lambda quantity, power, seconds, after_s: for_a_while(quantity, 10.0**power, seconds, after_s=after_s),
+            st.sampled_from([*QUANTITIES, PAUSE]),
+            st.floats(-1.0, 2.0),
+            st.floats(0.1, 2.0),
+            st.floats(0.0, 1.0),
+        ),
+        min_size=1,
+        max_size=3,
+    )
+
+
+@pytest.mark.slow
+@settings(max_examples=15, derandomize=True)
+@given(disturbances(), st.sampled_from(LOADS), st.sampled_from(STREAMS), st.sampled_from(Delivery))
+def test_no_disturbance_is_found_that_traps(parts, load, streams, delivery):
+    cell = recover(load, streams, delivery, parts)
     assert cell.is_recovered, cell

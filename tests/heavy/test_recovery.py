@@ -1,0 +1,25 @@
+"""The whole grid of tests/unit/batching/test_recovery.py, and a longer search for disturbances that trap."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from forebay_server.bench.disturbance import PAUSE, QUANTITIES
+from forebay_server.bench.recovery import DURATIONS_S, LOADS, STREAMS, grid, recover
+from forebay_server.service.request import Delivery
+from tests.unit.batching.test_recovery import disturbances
+
+pytestmark = pytest.mark.heavy
+
+
+@pytest.mark.parametrize("seconds", DURATIONS_S)
+@pytest.mark.parametrize("quantity", [*QUANTITIES, PAUSE])
+def test_former_is_itself_again_whatever_the_load(quantity, seconds):
+    assert [cell for cell in grid(quantities=[quantity], durations_s=[seconds]) if not cell.is_recovered] == []
+
+
+@settings(max_examples=300)
+@given(disturbances(), st.sampled_from(LOADS), st.sampled_from(STREAMS), st.sampled_from(Delivery))
+def test_no_disturbance_is_found_that_traps(parts, load, streams, delivery):
+    cell = recover(load, streams, delivery, parts)
+    assert cell.is_recovered, cell
