@@ -1,7 +1,8 @@
 """Measures what batches cost at warm-up, and keeps the result so that a restart does not start blind.
 
 A size is run until its last three executions agree within 10 %, or for 250 ms. The engine is expected to be warm: the
-first run of a size is not counted all the same.
+first run of a size is not counted all the same. Whatever else the machine does meanwhile only ever adds, and service
+corrects all sizes by one factor: so a size that looks disturbed beside the others is measured again.
 
 Blocks: for as long as it measures. Thread: whoever loads the model.
 """
@@ -11,6 +12,7 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import structlog
@@ -34,6 +36,8 @@ log = structlog.get_logger(__name__)
 STABLE_RUNS = 3
 STABLE_SPREAD = 1.10
 LIMIT_NS = 250_000_000
+SUSPICIOUS = 1.1
+"""How much more than its neighbour's a size must take to be measured again."""
 MOST_RUNS = 200
 """Ends a calibration whose clock does not move."""
 RECHECK_RUNS = 3
@@ -49,7 +53,18 @@ def calibrate(
     identity: CostIdentity = CostIdentity(),  # noqa: B008 - frozen
 ) -> CostTable:
     """Measure every size and return the table. Raises CostTableError if the engine refuses one of the sizes."""
-    return CostTable.from_times({size: _measure_size(measure, size, clock) for size in sorted(set(sizes))}, identity)
+    times = {size: _measure_size(measure, size, clock) for size in sorted(set(sizes))}
+    for size in _disturbed(times):
+        times[size] = min(times[size], _measure_size(measure, size, clock), key=lambda run: run.execute_ns)
+    return CostTable.from_times(times, identity)
+
+
+def _disturbed(times: dict[int, StageTimes]) -> list[int]:
+    """Return the sizes that take longer than a larger one, or longer for a row than a smaller one."""
+    nearby = list(pairwise(sorted(times)))
+    too_long = [small for small, large in nearby if times[small].execute_ns > SUSPICIOUS * times[large].execute_ns]
+    per_row = {size: times[size].execute_ns / size for size in times}
+    return too_long + [large for small, large in nearby if per_row[large] > SUSPICIOUS * per_row[small]]
 
 
 def table_path(folder: Path | None, identity: CostIdentity) -> Path | None:

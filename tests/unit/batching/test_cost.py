@@ -170,6 +170,22 @@ def test_size_that_is_slower_than_the_limit_is_run_once():
     assert executor.runs == {8: 1}
 
 
+@pytest.mark.parametrize("disturbed", [1, 4, 8])
+def test_size_that_was_disturbed_for_a_while_is_measured_again(disturbed):
+    clock = ManualClock()
+    calm, stalls = Executor(clock), {disturbed: 1}
+
+    def measure(size):
+        times = calm(size)
+        if stalls.get(size):
+            stalls[size] -= 1
+            clock.advance(1_000 * MS)  # the process stood still
+            return StageTimes(times.h2d_ns, times.execute_ns + 1_000 * MS, times.d2h_ns)
+        return times
+
+    assert calibrate(measure, (1, 4, 8), clock) == calibrate(Executor(clock), (1, 4, 8), clock)
+
+
 def test_calibration_ends_on_a_clock_that_does_not_move():
     runs = []
 
