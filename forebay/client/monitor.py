@@ -36,6 +36,11 @@ class Monitor:
             self._waiters.discard(waiter)
 
     def notify_all(self) -> None:
-        """Wake all who wait for a change. Call with `lock` held."""
-        while self._waiters:
-            self._waiters.pop().release()
+        """Wake all who wait for a change. Call with `lock` held.
+
+        A waiter is released before it is forgotten, so that an interrupt in between loses nobody's wake-up.
+        """
+        for waiter in self._waiters:
+            if waiter.locked():  # otherwise released by a call that was interrupted
+                waiter.release()
+        self._waiters.clear()
