@@ -144,6 +144,11 @@ class FormerCore:
             self.cost.observe_download(batch.executed_rows, d2h_ns)
             self._delivery.handed(batch)
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is pending or in a lane, and admission counts no delivery that is over now."""
+        return not (len(self.pending) or self.lanes.in_flight or self._published.delivery_ns or self.is_draining)
+
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def step(self, now_ns: int) -> int | None:

@@ -284,8 +284,11 @@ class BatchFormer:
     def _step(self, now_ns: int) -> int | None:
         core = self._core
         notices, self._notices = self._notices, []
-        for event in (*notices, *self._inbox.take_all()):
+        events = self._inbox.take_all()
+        for event in (*notices, *events):
             handle(core, event, now_ns)
+        if notices and not events and core.is_at_rest:
+            return None  # the last batch has run through: the step that formed it left nothing to decide
         wake_ns = core.step(now_ns)
         self._post()
         if core.is_draining and not len(core.pending):
