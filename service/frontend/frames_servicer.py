@@ -28,6 +28,7 @@ from forebay_server.service.errors import (
 )
 from forebay_server.service.frontend.calls import CallTasks, cut, trace_context, trace_id
 from forebay_server.service.frontend.frames_codec import STREAM_STATUS, parse_client_message, tensor_spec
+from forebay_server.service.frontend.lag import Lag
 from forebay_server.service.frontend.opening import FindModel, StreamConfig, accept_open
 from forebay_server.service.frontend.outgoing import Outgoing
 from forebay_server.service.frontend.pace import Pace
@@ -158,6 +159,7 @@ class FramesServicer:
         self._pool = pool
         self._sink = sink
         self._clock = clock
+        self._lag = Lag()
         self._settings = settings
         self._calls = calls
         self._permits = permits
@@ -260,6 +262,7 @@ class FramesServicer:
             self._pool,
             self._sink,
             self._clock,
+            lag=self._lag,
             max_image_pixels=self._settings.max_image_pixels,
             on_output=stream.output.set,
             on_room=stream.room.set,
@@ -323,7 +326,8 @@ class FramesServicer:
             while True:
                 message = stream.next_message()
                 if message is not None:
-                    await stream.outgoing.write(message)
+                    took_ns = await stream.outgoing.write(message)
+                    self._lag.observe(took_ns, stream.outgoing.last_sent_ns)
                 elif session.is_finished:
                     return
                 else:
