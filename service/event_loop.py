@@ -6,6 +6,9 @@ Theory of operation
     batches, is put off that way for as long as reading goes on, and no longer: an idle loop runs it at once. On a loop
     that is never idle it runs once the first that asked has waited for the time that it allowed.
 
+    What a turn handles has waited for other work: `waited_ns` says how long. A socket becomes ready, and grpc.aio
+    resolves a future in that turn; whoever awaits it runs in the next one. So it waits since the turn before began.
+
     The loop asks its selector, so the selector is the place that knows. Nothing private of asyncio is used.
 
 Owner: the loop's thread.
@@ -28,14 +31,16 @@ class _IdleSelector(selectors.DefaultSelector):
         self._time = time
         self.callbacks: dict[Callable[[], None], None] = {}  # in the order in which they were asked for
         self.due_s = 0.0
+        self.began_s = self.earlier_began_s = 0.0  # this turn, and the one before
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return the sockets that are ready, after what was put off has run if nothing else is to be done."""
+        ready = super().select(0 if self.callbacks else timeout)
+        self.earlier_began_s, self.began_s = self.began_s, self._time()
         if not self.callbacks:
-            return super().select(timeout)
-        ready = super().select(0)
+            return ready
         is_idle = not ready and (timeout is None or timeout > 0)
-        if is_idle or self._time() >= self.due_s:
+        if is_idle or self.began_s >= self.due_s:
             self._run()
         return ready
 
@@ -54,6 +59,11 @@ class ServingLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._idle = _IdleSelector(self.time)
         super().__init__(self._idle)
+
+    @property
+    def waited_ns(self) -> int:
+        """How long what runs now has waited for its turn, since it was ready. Thread: the loop's."""
+        return max(0, int((self.time() - self._idle.earlier_began_s) * 1e9))
 
     def call_when_idle(self, callback: Callable[[], None], within_s: float) -> None:
         """Run `callback` when the loop has nothing else to do; once, however often it is asked for before that.

@@ -32,6 +32,7 @@ from forebay_server.service.frontend.lag import Lag
 from forebay_server.service.frontend.opening import FindModel, StreamConfig, accept_open
 from forebay_server.service.frontend.outgoing import Outgoing
 from forebay_server.service.frontend.pace import Pace
+from forebay_server.service.frontend.received import received_ns
 from forebay_server.service.frontend.session import Session
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.observe.journal import Journal
@@ -308,16 +309,16 @@ class FramesServicer:
             data = None if writer.done() else await stream.read(context)
             if data is not None and self._pace is not None:
                 await self._pace.wait(context.peer(), len(data))
-            received_ns = self._clock.now_ns()
             if data is None:
                 return None
+            arrived_ns = received_ns(self._clock)
             try:
                 message = parse_client_message(data)
                 if isinstance(message, pb.Open):
                     raise SessionStateError("a second open; a stream has exactly one, open another stream instead")
             except ServiceError as error:
                 return error
-            session.on_frame(message, received_ns)
+            session.on_frame(message, arrived_ns)
             del data, message  # the next frame may be long in coming
 
     async def _write(self, stream: FrameStream, session: Session) -> None:

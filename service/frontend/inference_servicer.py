@@ -35,6 +35,7 @@ from forebay_server.service.frontend.inference_stream import InferStream
 from forebay_server.service.frontend.inference_wire import parse
 from forebay_server.service.frontend.outgoing import Outgoing
 from forebay_server.service.frontend.pace import Pace
+from forebay_server.service.frontend.received import received_ns
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.observe.journal import TraceContext
 from forebay_server.service.pipeline.permits import Permits
@@ -129,7 +130,7 @@ class InferenceServicer:
     async def _infer(self, data: bytes, context: Context) -> bytes:
         if self._pace is not None:
             await self._pace.wait(context.peer(), len(data))
-        received_ns = self._clock.now_ns()
+        arrived_ns = received_ns(self._clock)
         self._check_open()
         call: Call | None = None
         request_id, peer = "", context.peer()
@@ -137,9 +138,9 @@ class InferenceServicer:
             message = parse(data)
             request_id = message.request_id
             trace = self._trace_of(context)
-            version, call = self._lookup.check(message, peer, received_ns, trace)
+            version, call = self._lookup.check(message, peer, arrived_ns, trace)
             try:
-                completion = await self._execute(call, version, context, peer, received_ns, trace)
+                completion = await self._execute(call, version, context, peer, arrived_ns, trace)
             finally:
                 version.end_use()
             make = partial(encode, call, completion)
@@ -177,7 +178,7 @@ class InferenceServicer:
             share,
             self._clock,
             received_ns,
-            deadline_of(context, received_ns),
+            deadline_of(context, self._clock.now_ns()),
             completed,
             trace,
             frame,
@@ -256,7 +257,7 @@ class InferenceServicer:
                 return
             if self._pace is not None:
                 await self._pace.wait(context.peer(), len(data))
-            heavy = stream.on_message(data, self._clock.now_ns(), deadline_ns)
+            heavy = stream.on_message(data, received_ns(self._clock), deadline_ns)
             del data  # the next one may be long in coming
             if heavy is not None:
                 await heavy

@@ -5,6 +5,8 @@ import asyncio
 from structlog.testing import capture_logs
 
 from forebay_server.service.event_loop import ServingLoop
+from forebay_server.service.frontend.received import received_ns
+from tests.support.clock import ManualClock
 
 AN_HOUR_S = 3600.0
 
@@ -91,3 +93,45 @@ def test_work_that_fails_is_logged_and_does_not_hold_up_what_is_behind_it():
     with capture_logs() as logs:
         run(main)
     assert [line["log_level"] for line in logs] == ["error"]
+
+
+class ManualLoop(ServingLoop):
+    """A loop whose time moves only when a test says so."""
+
+    now_s = 0.0
+
+    def time(self):
+        return self.now_s
+
+
+def test_what_a_turn_handles_has_waited_since_the_turn_before_it_began():
+    waited = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        received, done = asyncio.Event(), asyncio.Event()
+
+        async def reader():
+            await received.wait()
+            waited.append(received_ns(ManualClock(10_000_000_000)))
+            done.set()
+
+        reading = asyncio.create_task(reader())
+        await asyncio.sleep(0)
+        loop.now_s += 5.0
+        await asyncio.sleep(0)
+        received.set()  # in a turn that began just now, as grpc.aio does with what has come
+        loop.now_s += 0.25  # other streams' work in the same turn
+        await done.wait()
+        await reading
+
+    with asyncio.Runner(loop_factory=ManualLoop) as runner:
+        runner.run(main())
+    assert waited == [9_750_000_000]
+
+
+def test_another_loop_does_not_say_how_long_anything_waited():
+    async def main():
+        return received_ns(ManualClock(7))
+
+    assert asyncio.run(main()) == 7
