@@ -3,7 +3,7 @@
 No validation, no window, no batching, no other thread. What Forebay costs above this is Forebay's own; this itself is
 what public grpc.aio costs on the machine and at the hour of the run, so that a ratio to it holds anywhere.
 With `--hand-over` a second thread makes the answers of whatever waits for it and gives them back to the event loop in
-one call: the least that a server with a pipeline can do.
+one call: the least that a server with a pipeline can do. Unary calls (Open Inference) are answered at once.
 Run as a process of its own: `python -m forebay_server.bench.bare_server [--hand-over] LISTEN...`;
 prints `listening PORT` when ready.
 """
@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from forebay.wire import inference_pb2 as oip
 from forebay_server.bench.bare_options import read_options
 from forebay_server.service.tuning import tune_process
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from forebay_server.bench.constant_answer import ConstantAnswer
 
     Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+UNARY_ANSWER = oip.ModelInferResponse(
+    model_name="identity", model_version="1", raw_output_contents=[bytes(8)]
+).SerializeToString()
 
 
 async def _at_once(context: "Context", answer: "ConstantAnswer") -> None:
@@ -101,9 +107,17 @@ async def _serve(listen: list[str], *, is_handed_over: bool) -> None:
         await (_at_once(context, answer) if second is None else second.serve(context))
 
     server = grpc.aio.server(options=server_options(ServeSettings.model_validate({})))
+
+    async def unary(_: bytes, __: "Context") -> bytes:
+        return UNARY_ANSWER
+
     handler = grpc.stream_stream_rpc_method_handler(stream)
+    unary_handler = grpc.unary_unary_rpc_method_handler(unary)
     server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("forebay.v1.FrameInference", {"Stream": handler}),)
+        (
+            grpc.method_handlers_generic_handler("forebay.v1.FrameInference", {"Stream": handler}),
+            grpc.method_handlers_generic_handler("inference.GRPCInferenceService", {"ModelInfer": unary_handler}),
+        )
     )
     ports = [server.add_insecure_port(address) for address in listen]
     await server.start()

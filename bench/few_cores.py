@@ -1,7 +1,8 @@
 """Two cores for the server and its client together: an open loop of 1,500 frames a second, and what it can do at most.
 
-The model takes no time, so that the front end and the hand-overs are what is measured. On a machine of more cores the
-server and the load are held to the first two that this process may use. Kinds of calls take turns in every round.
+The model takes no time, so that the front end and the hand-overs are what is measured. The bare server, which is
+grpc.aio and nothing else, takes its turns too: no server on public grpc.aio does more. On a machine of more cores the
+servers and the load are held to the first two that this process may use. Kinds of calls take turns in every round.
 """
 
 import os
@@ -10,11 +11,12 @@ from dataclasses import dataclass
 
 from forebay_server.bench.identity import IDENTITY_BYTES, offer
 from forebay_server.bench.rows import Row, Spread
-from forebay_server.bench.server_process import RunningServer, running_server, simulated_config
+from forebay_server.bench.server_process import RunningServer, bare_server, running_server, simulated_config
 
 CORES = 2
 RATE = 1500
 PROTOCOLS = {"forebay": "stream", "oip": "Open Inference stream", "oip-unary": "Open Inference unary"}
+BARE_PROTOCOLS = ("forebay", "oip-unary")
 BUDGETS_MS = {"forebay": (2.0, 10.0), "oip": (2.0, 10.0), "oip-unary": (4.0, 15.0)}
 """p50 and p99 of the open loop."""
 BUDGET_UNARY_RATE = 3400.0
@@ -62,20 +64,35 @@ def rows(*, is_quick: bool) -> Iterator[Row]:
     """Measure every kind of call in turn."""
     seconds, rounds = (2.0, 2) if is_quick else (5.0, 4)
     cases = {protocol: _Case([], [], [], [], []) for protocol in PROTOCOLS}
+    bare_cases = {protocol: _Case([], [], [], [], []) for protocol in BARE_PROTOCOLS}
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[:CORES])  # children have what this process has
     try:
-        with running_server({"identity": simulated_config(alpha_ms=0, beta_ms=0)}) as server:
-            for number in range(rounds + 1):
+        config = simulated_config(alpha_ms=0, beta_ms=0)
+        with running_server({"identity": config}) as server, bare_server("forebay_server.bench.bare_server") as bare:
+            for number in range(rounds + 1):  # the first round warms up
                 for protocol, case in cases.items():
-                    if number:
-                        _round(server, protocol, case, seconds)
-                    else:  # the first round warms up
-                        _round(server, protocol, _Case([], [], [], [], []), seconds / 4)
+                    _round(server, protocol, case if number else _Case([], [], [], [], []), seconds)
+                for protocol, case in bare_cases.items():
+                    _round(bare, protocol, case if number else _Case([], [], [], [], []), seconds)
     finally:
         os.sched_setaffinity(0, before)
     for protocol, case in cases.items():
         yield from _rows_of(protocol, case)
+    for protocol, case in bare_cases.items():
+        yield from _bare_rows_of(protocol, case, cases[protocol])
+
+
+def _bare_rows_of(protocol: str, case: _Case, ours: _Case) -> Iterator[Row]:
+    what = f"two cores, the bare server, {PROTOCOLS[protocol]}"
+    yield Row(f"{what}: p50 at {RATE} a second", Spread.of(case.p50_ms), "ms")
+    yield Row(f"{what}: p99 at {RATE} a second", Spread.of(case.p99_ms), "ms")
+    yield Row(f"{what}: CPU per frame at {RATE} a second", Spread.of(case.cpu_ms), "ms")
+    yield Row(f"{what}: rate at 64 in flight", Spread.of(case.rates), "/s", is_higher_better=True)
+    shares = [rate / most for rate, most in zip(ours.rates, case.rates, strict=True)]
+    yield Row(
+        f"two cores, {PROTOCOLS[protocol]}: rate over the bare server's", Spread.of(shares), is_higher_better=True
+    )
 
 
 def _rows_of(protocol: str, case: _Case) -> Iterator[Row]:
