@@ -138,5 +138,6 @@ lock: $(READY) ## Write the lock files from the versions in .venv
 .PHONY: clean
 clean: ## Remove everything that the commands above have made
 	@rm -rf .venv .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache \
-	    .coverage .coverage.* htmlcov build dist out *.egg-info
+	    .coverage .coverage.* htmlcov out build dist *.egg-info \
+	    client/build client/dist client/*.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -32,15 +32,19 @@ Left out: {left_out}, which comes with every virtual environment and which the s
 """
 
 
-def copy_source(folder: Path) -> Path:
+def copy_source(folder: Path, root: Path = ROOT) -> Path:
     """Copy what .dockerignore lets through, so that no build leaves anything in this checkout, or finds it there."""
-    patterns = (ROOT / ".dockerignore").read_text().splitlines()
-    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in (pattern.removeprefix("!").rstrip("/") for pattern in patterns if pattern.startswith("!")):
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=ignore, symlinks=True)
+    patterns = [line.rstrip("/") for line in (root / ".dockerignore").read_text().splitlines()]
+    kept_out = [pattern.removeprefix("**/") for pattern in patterns if not pattern.startswith("!") and pattern != "*"]
+
+    def ignore(parent: str, names: list[str]) -> set[str]:
+        return {name for name in names if any((Path(parent) / name).match(pattern) for pattern in kept_out)}
+
+    for name in (pattern.removeprefix("!") for pattern in patterns if pattern.startswith("!")):
+        if (root / name).is_dir():
+            shutil.copytree(root / name, folder / name, ignore=ignore, symlinks=True)
         else:
-            shutil.copy2(ROOT / name, folder / name)
+            shutil.copy2(root / name, folder / name)
     return folder
 
 

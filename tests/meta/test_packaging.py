@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 
 import forebay
 from tests.support.repository import ROOT, tracked_files
+from tools.install_size import copy_source
 from tools.lock import read_lock, read_requirements
 
 FOLDERS = ("service", "engines", "bench", "loadtest", "models")
@@ -111,6 +112,26 @@ def test_coverage_names_each_file_once_in_its_folder(tmp_path):
     files = {str(Path(name).relative_to(ROOT)) for name in measured.measured_files()}
     assert {"service/version.py", "forebay/__init__.py"} <= files
     assert not [name for name in files if name.startswith("forebay_server/service")]
+
+
+def test_what_an_earlier_build_left_is_in_no_new_one(tmp_path):
+    """setuptools puts into a wheel whatever lies in build/."""
+    tree, copy = tmp_path / "tree", tmp_path / "copy"
+    left = ("client/build/lib/forebay/gone.py", "client/dist/forebay.whl", "client/forebay_client.egg-info/SOURCES.txt")
+    left += ("build/lib/service/gone.py", "engines/__pycache__/gone.pyc")
+    for name in (*(line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"), *left):
+        path = tree / name
+        path.mkdir(parents=True) if name.endswith("/") else path.parent.mkdir(parents=True, exist_ok=True)
+        path.is_dir() or path.touch()
+    (tree / "engines" / "build").mkdir()
+    (tree / "engines" / "build" / "plans.py").touch()  # a package of ours
+    shutil.copy(ROOT / ".dockerignore", tree)
+    copy.mkdir()
+    copy_source(copy, tree)
+    assert not [path for path in copy.rglob("*") if path.stem in {"gone", "SOURCES"} or path.suffix == ".whl"]
+    assert (copy / "engines" / "build" / "plans.py").is_file()
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {"/build/", "/client/build/", "/client/dist/", "/dist/"} <= set(ignored)
 
 
 @pytest.mark.parametrize(("index", "lock"), [(0, "requirements.lock"), (1, "requirements-dev.lock")])
