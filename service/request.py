@@ -302,6 +302,10 @@ class LaneListener(Protocol):
         ...
 
 
+TRUSTED_NS = 1_000_000_000
+"""So long after an execution admission refuses by what was learnt; after that the former alone, which may try."""
+
+
 @dataclass(frozen=True, slots=True)
 class Feasibility:
     """Immutable snapshot that the former publishes for admission, one attribute swap per change. Thread: any reads it.
@@ -309,13 +313,18 @@ class Feasibility:
     Attributes:
         least_service_ns: h(1) + t(1) + d(1): the least that a lone request needs; 0 while nothing is known.
         delivery_ns: what delivery takes; 0 while the executor is idle: nothing would happen then that corrects it.
+        executed_ns: when a batch was executed, to a quarter of TRUSTED_NS; by default never too long ago.
     """
 
     least_service_ns: int = 0
     delivery_ns: int = 0
+    executed_ns: int = 1 << 62
 
     def is_hopeless(self, now_ns: int, deadline_ns: int | None, decode_ns: int) -> bool:
         """Whether a request that still needs `decode_ns` of decoding cannot meet its deadline even alone."""
         if deadline_ns is None:
             return False
-        return now_ns + decode_ns + self.least_service_ns + self.delivery_ns > deadline_ns
+        ready_ns = now_ns + decode_ns
+        if now_ns - self.executed_ns > TRUSTED_NS:
+            return ready_ns > deadline_ns
+        return ready_ns + self.least_service_ns + self.delivery_ns > deadline_ns

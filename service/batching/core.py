@@ -18,6 +18,7 @@ from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.decision import Decision, Form, Shed, WaitUntil
 from forebay_server.service.batching.delivery_forecast import DeliveryForecast
 from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.doubt import Doubt
 from forebay_server.service.batching.endings import error_of
 from forebay_server.service.batching.entries import NEVER_NS
 from forebay_server.service.batching.lanes import LaneSet
@@ -25,13 +26,16 @@ from forebay_server.service.batching.pending import PendingQueue, Reason
 from forebay_server.service.batching.settings import BatchingSettings, PolicyName
 from forebay_server.service.batching.taking_back import next_loss_ns, take_back
 from forebay_server.service.errors import InvariantError, ServiceError
-from forebay_server.service.request import Batch, Completion, Feasibility, Lane, Request
+from forebay_server.service.request import TRUSTED_NS, Batch, Completion, Feasibility, Lane, Request
 
 _BATCH_IDS = itertools.count(1)
 FEASIBILITY_STEP = 0.02
 """Relative change of the least service time that is worth publishing."""
 DELIVERY_STEP_NS = 1_000_000
 """Admission counts delivery in whole steps of this, so that what costs nothing is not published all the time."""
+
+EXECUTED_STEP_NS = TRUSTED_NS // 4
+"""How much later the latest execution must be to be published again."""
 
 
 class Decide(Protocol):
@@ -104,9 +108,10 @@ class FormerCore:
         self.is_draining = False
         self._decide = decide or policy_of(settings)
         self._delivery = DeliveryForecast(delivery_time or DeliveryTime())
+        self._doubt = Doubt()
         self._due_ns: int | None = None
         self._publish = publish
-        self._published = Feasibility()
+        self._published = Feasibility(executed_ns=0)
         self._refresh_feasibility()
 
     # --- events -------------------------------------------------------------------------------------------------------
@@ -134,7 +139,8 @@ class FormerCore:
             self.lanes.guard.observe(max(batch.formed_ns, batch.upload_started_ns) - batch.bind_by_ns)
         elif not batch.is_alone:
             self.lanes.guard.pass_over(ended_ns)
-        self._refresh_feasibility()
+        self._doubt.executed()
+        self._refresh_feasibility(0 if self._doubt.is_probing else ended_ns)
 
     def slot_freed(self, lane_index: int, slot_index: int, d2h_ns: int) -> None:
         """Note that a slot is free again, and learn from how long the download took."""
@@ -189,6 +195,7 @@ class FormerCore:
         while len(self.pending):
             self.lanes.reserve()
             self.counters.decisions += 1
+            self.cost.is_doubted = self._doubt.wants_probe(now_ns)
             decision = self._decide(
                 now_ns, self.pending, self.lanes, self.cost, self.settings, is_draining=self.is_draining
             )
@@ -197,6 +204,7 @@ class FormerCore:
                     return now_ns  # its notices have come, and perhaps company for the next one
                 due_ns = None
             elif isinstance(decision, Shed):
+                self._doubt.gave_up(now_ns)
                 self._shed(decision.ids, Reason.EXPIRED, now_ns)
             elif isinstance(decision, WaitUntil):
                 if decision.is_binding:
@@ -266,11 +274,14 @@ class FormerCore:
             error = error_of(reason, request, self.settings, cost.least_service_ns(), cost.delivery_ns)
         self.ended.append(Completion(request, error))
 
-    def _refresh_feasibility(self) -> None:
+    def _refresh_feasibility(self, executed_ns: int = 0) -> None:
         old, least_ns = self._published, int(self.cost.least_service_ns())
         if abs(least_ns - old.least_service_ns) <= FEASIBILITY_STEP * old.least_service_ns:
             least_ns = old.least_service_ns
         delivery_ns = self.cost.delivery_ns // DELIVERY_STEP_NS * DELIVERY_STEP_NS if self.lanes.in_flight else 0
-        if (least_ns, delivery_ns) != (old.least_service_ns, old.delivery_ns):
-            self._published = Feasibility(least_ns, delivery_ns)
-            self._publish(self._published)
+        if executed_ns < old.executed_ns + EXECUTED_STEP_NS:
+            executed_ns = old.executed_ns
+        new = Feasibility(least_ns, delivery_ns, executed_ns)
+        if new != old:
+            self._published = new
+            self._publish(new)

@@ -109,6 +109,7 @@ class CostModel:
         delivery_interval_ns: and for each further row; a request of several rows has one result.
         delivery_margin_ns: how much longer it may take, as a rule.
         is_delivery_idle: whether no result is on its way out.
+        is_doubted: whether even the calibration must not keep a request from being tried (`doubt`).
     """
 
     def __init__(self, sizes: Sequence[int], table: CostTable, *, is_drifting: bool = True) -> None:
@@ -120,7 +121,7 @@ class CostModel:
         self.execute_drift, self.h2d_drift, self.d2h_drift = Drift(), Drift(0.0, 0.0), Drift()
         self.delivery_ns = self.delivery_interval_ns = self.delivery_margin_ns = 0
         self.delivery_free_ns = self.delivery_alone_ns = 0
-        self.is_delivery_idle = True
+        self.is_delivery_idle, self.is_doubted = True, False
         self._is_drifting = is_drifting
         self._seen: set[int] = set()
         padded = [self.bucket(rows) for rows in range(self.max_size + 1)]
@@ -201,7 +202,7 @@ class CostModel:
 
         No drift makes it longer, nor delivery with nothing on its way out: the run that would correct them must happen.
         """
-        least_ns = self.least_service_ns()
+        least_ns = 0.0 if self.is_doubted else self.least_service_ns()
         return least_ns if self.is_delivery_idle else least_ns + self.delivery_ns + self.delivery_interval_ns / 2
 
     def least_service_ns(self) -> float:

@@ -2,10 +2,11 @@
 
 from dataclasses import asdict
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forebay_server.service.request import Feasibility, Timeline
+from forebay_server.service.request import TRUSTED_NS, Feasibility, Timeline
 
 START_NS = 5_000_000_123
 SPANS = st.integers(0, 10**10)
@@ -70,3 +71,12 @@ def test_hopeless_means_late_even_alone(now_ns, decode_ns, least_service_ns, dea
     is_late = now_ns + decode_ns + least_service_ns > deadline_ns
     assert Feasibility(least_service_ns).is_hopeless(now_ns, deadline_ns, decode_ns) == is_late
     assert not Feasibility(least_service_ns).is_hopeless(now_ns, None, decode_ns)
+
+
+@pytest.mark.parametrize(("now_ns", "is_refused"), [(TRUSTED_NS + 5, True), (TRUSTED_NS + 6, False)])
+def test_what_was_learnt_refuses_nothing_once_nothing_was_executed_for_long(now_ns, is_refused):
+    feasibility = Feasibility(least_service_ns=100, delivery_ns=100, executed_ns=5)
+    assert feasibility.is_hopeless(now_ns, now_ns + 199, 0) == is_refused
+    assert feasibility.is_hopeless(now_ns, now_ns + 5, 6), (
+        "what still has to be decoded until then is late all the same"
+    )

@@ -251,7 +251,7 @@ def test_admission_counts_delivery_while_the_executor_is_busy_and_not_on_an_idle
     rig.deliver(12.7)
     least_ns = int(rig.cost.least_service_ns())
     rig.arrive(100)
-    assert rig.published[-1] == Feasibility(least_ns, 12 * MS)
+    assert rig.published[-1] == Feasibility(least_ns, 12 * MS, executed_ns=0)
     assert rig.published[-1].is_hopeless(0, least_ns + 11 * MS, 0)
     assert not rig.published[-1].is_hopeless(0, least_ns + 13 * MS, 0)
     rig.advance(5)
