@@ -77,7 +77,8 @@ def run_overload(given: argparse.Namespace, seconds: float | None) -> bool:
         from forebay_server.bench.__main__ import headings
 
         flags = "".join(f" --{name}" for name in ("hog", "alone", "quick") if getattr(given, name))
-        command = f"python -m forebay_server.bench.cameras --overload{flags} --seconds {seconds:g} --write"
+        flags += f" --seconds {seconds:g} --loads " + " ".join(f"{load:g}" for load in loads)
+        command = f"python -m forebay_server.bench.cameras --overload{flags} --write"
         report.write_overload(document, command, started, headings())
     return is_held
 

@@ -97,7 +97,11 @@ def _explanation(document: Record) -> list[str]:
     capacities = ", ".join(
         f"{size_words(int(size))} {capacity:.0f} a second" for size, capacity in document["capacities"].items()
     )
-    alone = " Quiet cells ran with real-time priority, since others used the machine." if document["is_alone"] else ""
+    alone = (
+        " Others used the machine: quiet cells ran with real-time priority, disturbed ones beside the hog and them."
+        if document["is_alone"]
+        else ""
+    )
     return [
         f"Open loop, {document['seconds']:g} s a cell, cameras in two processes of their own on the same cores, limit "
         f"{LIMIT_MS:.0f} ms from the intended send; capacity: {capacities} (the engine's, or closed loop with 64 in "
