@@ -3,14 +3,16 @@
 import asyncio
 import json
 import sys
+import threading
 from contextlib import asynccontextmanager
 
+import grpc
 import pytest
 
 from forebay.wire import frames_pb2 as pb
 from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
-from tests.support.real_server import SimulatedDevices, eventually, real_server, simulated
+from tests.support.real_server import METHOD, SimulatedDevices, eventually, open_message, real_server, row, simulated
 from tests.support.repository import ROOT
 
 FRAMES = 40
@@ -77,3 +79,56 @@ async def test_a_stream_that_wants_little_is_promised_it_and_one_that_ends_leave
         await greedy.half_close()
         codes = [result.status.code for result in await greedy.results()]
         assert codes.count(pb.STATUS_OVERLOADED) == len(codes) - codes.count(pb.STATUS_OK) > 0
+
+
+class Sender(threading.Thread):
+    """A client on a thread of its own, which goes on while the server's event loop does not.
+
+    It opens two streams; when `go` is set it sends `many` frames on the first and then one on the second.
+    """
+
+    def __init__(self, address, many):
+        super().__init__(name="sender")
+        self.go, self._many_sent, self.all_sent, self.leave = (threading.Event() for _ in range(4))
+        self._address = address
+        self._many = many
+
+    def run(self):
+        with grpc.insecure_channel(self._address) as channel:
+            method = channel.stream_stream(METHOD)
+            calls = [
+                method(self._messages("flood", self._many, self.go, self._many_sent)),
+                method(self._messages("camera", 1, self._many_sent, self.all_sent)),
+            ]
+            self.leave.wait(HANG_GUARD_S)
+            for call in calls:
+                list(call)
+
+    def _messages(self, name, frames, begin, end):
+        opening = open_message(stream_id=name, max_in_flight=256)
+        yield pb.ClientMessage(open=opening).SerializeToString()
+        begin.wait(HANG_GUARD_S)
+        for seq in range(1, frames + 1):
+            yield pb.ClientMessage(frame=pb.Frame(seq=seq, payload=row(seq))).SerializeToString()
+        end.set()  # asked for the next: all are written
+        self.leave.wait(HANG_GUARD_S)
+
+
+@on_loop
+async def test_streams_are_read_in_turn_however_much_one_of_them_has_sent(tmp_path):
+    """200 frames lie in the transport when one of another stream comes: it is read after a few of them."""
+    async with real_server(simulated(tmp_path), devices=SimulatedDevices()) as running:
+        running.hold()
+        sender = Sender(running.address, 200)
+        sender.start()
+        await eventually(lambda: len(running.sessions) == 2)
+        sender.go.set()
+        assert sender.all_sent.wait(HANG_GUARD_S)  # here, on the event loop: nobody reads meanwhile
+        await running.received(201)
+        outboxes = {stream.names["stream"]: list(stream.session._outbox) for stream in running.sessions}
+        (camera,) = [entry.timeline.received_ns for entry in outboxes["camera"]]
+        assert sum(entry.timeline.received_ns < camera for entry in outboxes["flood"]) <= 20
+        running.release()
+        sender.leave.set()
+        await asyncio.to_thread(sender.join, HANG_GUARD_S)
+        assert not sender.is_alive()
