@@ -4,6 +4,7 @@ from importlib import metadata
 from pathlib import Path
 
 DISTRIBUTION = "forebay"
+CLIENT = "forebay-client"
 EXTRAS = ("build", "cuda", "otel", "tensorrt", "tensorrt-rtx", "torch", "video")
 
 
@@ -15,7 +16,7 @@ def install_hint(extra: str) -> str:
     if extra not in EXTRAS:
         raise KeyError(extra)
     needed = [] if _is_checkout() else packages_of(extra)
-    return "pip install " + (" ".join(f"'{package}'" for package in needed) or f"'.[{extra}]'")
+    return "pip install " + (" ".join(f"'{package}'" for package in needed) or f"{_client()}'.[{extra}]'")
 
 
 def packages_of(extra: str) -> list[str]:
@@ -28,6 +29,15 @@ def packages_of(extra: str) -> list[str]:
     return [
         requirement.strip() for requirement, _, marker in (line.partition(";") for line in lines) if wanted in marker
     ]
+
+
+def _client() -> str:
+    """Return the client of the checkout, if it is not installed: the server needs it, of the same version."""
+    try:
+        metadata.version(CLIENT)
+    except metadata.PackageNotFoundError:
+        return "./client "
+    return ""
 
 
 def _is_checkout() -> bool:

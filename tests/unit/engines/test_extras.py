@@ -39,6 +39,15 @@ def test_without_metadata_it_is_a_checkout(monkeypatch):
     assert extras.install_hint("build") == "pip install '.[build]'"
 
 
+def test_a_checkout_of_which_nothing_is_installed_installs_the_client_as_well(monkeypatch):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(extras.metadata, "version", missing)
+    assert extras.install_hint("build") == "pip install ./client '.[build]'"
+    assert (ROOT / "client" / "pyproject.toml").is_file()
+
+
 def test_an_extra_that_does_not_exist_is_never_named():
     with pytest.raises(KeyError):
         extras.install_hint("magic")
