@@ -160,6 +160,20 @@ class SlowReaderError(ServiceError):
     scope = "session"
 
 
+class MessageLateError(ServiceError):
+    """A message that was begun did not come to its end in time."""
+
+    outcome = Outcome.EXPIRED
+    scope = "session"
+
+
+class ReceptionFullError(ServiceError):
+    """More is being received than the server has room for, and this client has held the most for the longest."""
+
+    outcome = Outcome.OVERLOADED
+    scope = "session"
+
+
 class DeviceLostError(ServiceError):
     """The device is gone; this process ends and a supervisor starts it anew."""
 

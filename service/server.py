@@ -33,6 +33,7 @@ from forebay_server.service.frontend.inference_settings import SettingsRpcs
 from forebay_server.service.frontend.inference_statistics import StatisticsRpcs
 from forebay_server.service.frontend.loop_sink import LoopSink
 from forebay_server.service.frontend.preview import preview_jpeg
+from forebay_server.service.frontend.receptions import Receptions
 from forebay_server.service.frontend.server import AddressError, FrontEnd, within_memory
 from forebay_server.service.log import step_level
 from forebay_server.service.models.attempts import Attempts
@@ -142,8 +143,9 @@ class Server:
         self._watching: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[None] | None = None
         calls = CallTasks()
+        receptions = self.receptions = Receptions(settings, self.clock)
         self.frames = FramesServicer(
-            self.registry.find, self.pool, sink, self.clock, settings, calls, self.permits, self.journal
+            self.registry.find, self.pool, sink, self.clock, settings, calls, self.permits, receptions, self.journal
         )
         self.regions = ClientRegions(is_enabled=settings.allow_client_shm)
         lookup = ModelLookup(self.registry.find, self.registry.acquire, self.registry.known_versions, self.regions)
@@ -156,11 +158,11 @@ class Server:
         )
         rpcs = ModelRpcs(lookup, self.registry.versions, lambda: self._is_ready, *groups)
         self.inference = InferenceServicer(
-            lookup, HeavyWork(self.pool), rpcs, self.clock, settings, calls, self.permits
+            lookup, HeavyWork(self.pool), rpcs, self.clock, settings, calls, self.permits, receptions
         )
-        self.front_end = FrontEnd(self.frames, self.inference, calls, self.clock, settings)
-
-        gauges = Gauges(self.registry.all, self.pool, self.permits, lambda: self._is_ready)
+        self.front_end = FrontEnd(self.frames, self.inference, receptions, calls, self.clock, settings)
+        reception = self.front_end.reception_numbers
+        gauges = Gauges(self.registry.all, self.pool, self.permits, lambda: self._is_ready, reception)
         self._site = Site(
             self.journal or Journal(),
             gauges,

@@ -96,8 +96,16 @@ class ServeSettings(BaseSettings):
     max_window: Count = Field(256, le=1024, description="most frames in flight that a stream may ask for")
     max_streams: Count = Field(1024, le=100_000, description="most open streams")
     max_streams_per_connection: Count = Field(256, le=100_000, description="most open streams of one connection")
+    max_connections: Count = Field(1024, le=100_000, description="most connections; further ones are closed at once")
     max_metadata_bytes: int = Field(16_384, ge=1024, le=1 << 20, description="most metadata of a call")
     max_message_bytes: int = Field(16 << 20, ge=1024, le=2**31 - 1, description="largest message accepted")
+    reception_bytes: int = Field(
+        128 << 20, ge=1 << 20, le=1 << 40, description="most bytes of messages that have begun and not ended, together"
+    )
+    message_deadline_s: Seconds = Field(30.0, description="a message that has begun must end within this; 0: never")
+    stream_window_bytes: int = Field(
+        1 << 19, ge=65_535, le=1 << 30, description="most bytes of a stream that wait in the server to be read"
+    )
     allow_compression: bool = Field(
         default=False, description="clients may compress messages; max_message_bytes holds for what they inflate to"
     )

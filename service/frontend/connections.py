@@ -27,6 +27,8 @@ DESCRIPTORS = "/proc/self/fd"
 UNIX_PEER = "unix:"
 Address = tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+_BYTES_RECEIVED = struct.Struct("Q")
+_BYTES_RECEIVED_AT, _TCP_INFO_BYTES = 128, 136  # tcpi_bytes_received in struct tcp_info of linux/tcp.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,26 @@ class Connection:
             if self._is_of(os.fstat(own)):
                 with _borrowed(own, self.family) as found:
                     found.shutdown(socket.SHUT_WR)
+
+    def end(self) -> None:
+        """End both sides: gRPC closes it, with everything that it holds, as if the peer had gone."""
+        with suppress(OSError), _duplicated(self.descriptor) as own:
+            if self._is_of(os.fstat(own)):
+                with _borrowed(own, self.family) as found:
+                    found.shutdown(socket.SHUT_RDWR)
+
+    def received_bytes(self) -> int | None:
+        """Return what the peer has sent and the kernel has here; None for a unix socket and where nobody knows."""
+        if self.there is None:
+            return None
+        try:
+            with _borrowed(self.descriptor, self.family) as found:
+                info = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+            if not self._is_of(os.fstat(self.descriptor)):
+                return None
+            return int(_BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_AT)[0])
+        except (OSError, struct.error):  # it has been closed; a kernel before 4.1
+            return None
 
     def _is_of(self, status: os.stat_result) -> bool:
         return (status.st_dev, status.st_ino) == (self.device, self.inode)
@@ -123,7 +145,7 @@ class Sockets:
             return frozenset(
                 each.connection for each in unix if each.connection.here in names and not each.is_listening
             )
-        address = _address_of(peer)
+        address = address_of(peer)
         if address is None:
             return frozenset()
         connections = [each.connection for each in found if each.connection.there == address]
@@ -143,7 +165,7 @@ class Sockets:
         paths = {each.removeprefix(UNIX_PEER) for each in addresses if each.startswith(UNIX_PEER)}
         if any(peer.startswith(UNIX_PEER) for peer in but_of):
             paths = set()
-        kept = {_address_of(peer) for peer in but_of}
+        kept = {address_of(peer) for peer in but_of}
 
         def is_meant(found: Connection) -> bool:
             if found.there is None:
@@ -196,7 +218,7 @@ def _examine(descriptor: int, status: os.stat_result) -> _Socket:
     return _Socket(connection, is_listening)
 
 
-def _address_of(peer: str) -> Address | None:
+def address_of(peer: str) -> Address | None:
     """Return the address in `ipv4:127.0.0.1:5000` or `ipv6:%5B::1%5D:5000`; None for anything else."""
     host, _, port = unquote(peer).partition(":")[2].rpartition(":")
     try:

@@ -31,8 +31,9 @@ from forebay_server.service.frontend.frames_codec import STREAM_STATUS, parse_cl
 from forebay_server.service.frontend.lag import Lag
 from forebay_server.service.frontend.opening import FindModel, StreamConfig, accept_open
 from forebay_server.service.frontend.outgoing import Outgoing
-from forebay_server.service.frontend.pace import Pace
 from forebay_server.service.frontend.received import received_ns
+from forebay_server.service.frontend.reception import Reading
+from forebay_server.service.frontend.receptions import Receptions
 from forebay_server.service.frontend.session import Session
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.observe.journal import Journal
@@ -54,19 +55,21 @@ class FrameStream:
     Owner: the event loop's thread.
     """
 
-    def __init__(self, session_id: str, outgoing: Outgoing, opened_ns: int, lifetime_s: float) -> None:
+    def __init__(
+        self, session_id: str, outgoing: Outgoing, reading: Reading, opened_ns: int, lifetime_s: float
+    ) -> None:
         self.session_id = session_id
         self.outgoing = outgoing
+        self.reading = reading
         self.opened_ns = opened_ns
         self.lifetime_s = lifetime_s
         self.session: Session | None = None
         self.names: dict[str, str | int] = {}  # what it is called in the log
         self.output = asyncio.Event()
         self.room = asyncio.Event()
+        reading.on_refused = self.room.set
         self._control: list[bytes] = []
         self.leave_by_ns: int | None = None  # when the server ends it itself; None until it was asked to leave
-        self._is_stopped = False
-        self._reader: asyncio.Task[Any] | None = None  # while it reads
 
     def ask_to_leave(self, reason: "pb.Reconnect.Reason", grace_ms: int, now_ns: int) -> None:
         """Send Reconnect, once."""
@@ -87,37 +90,18 @@ class FrameStream:
 
     def stop_reading(self) -> None:
         """End the read that is under way, as if the client had half-closed. Idempotent."""
-        if self._is_stopped:
-            return  # a second cancel would pass for the client's own
-        self._is_stopped = True
+        self.reading.stop()
         self.room.set()
-        if self._reader is not None:
-            self._reader.cancel()
 
     @property
     def is_stopped(self) -> bool:
-        """Whether `stop_reading` was called."""
-        return self._is_stopped
+        """Whether reading was stopped."""
+        return self.reading.is_stopped
 
     def give_up(self) -> None:
         """End the stream without its last answers: the client takes none."""
         self.outgoing.give_up()
         self.stop_reading()
-
-    async def read(self, context: Context) -> bytes | None:
-        """Return the next message, or None when the client half-closed or reading was stopped."""
-        if self._is_stopped:
-            return None
-        self._reader = asyncio.current_task()
-        try:
-            message = await context.read()
-        except asyncio.CancelledError:
-            if self._is_stopped and self._reader is not None and self._reader.uncancel() == 0:
-                return None  # it was `stop_reading`, not the client
-            raise
-        finally:
-            self._reader = None
-        return None if message is grpc.aio.EOF else message  # type: ignore[attr-defined]  # not in the stubs
 
     def next_message(self) -> bytes | None:
         """Return what to write next, or None."""
@@ -139,6 +123,7 @@ class FramesServicer:
         settings: limits.
         calls: ends those whose client takes nothing.
         permits: server-wide.
+        receptions: reads the messages.
         journal: told about streams and how frames end; None if nobody observes.
     """
 
@@ -151,6 +136,7 @@ class FramesServicer:
         settings: ServeSettings,
         calls: CallTasks,
         permits: Permits,
+        receptions: Receptions,
         journal: Journal | None = None,
     ) -> None:
         self.streams: set[FrameStream] = set()
@@ -166,7 +152,7 @@ class FramesServicer:
         self._permits = permits
         self._journal = journal
         self._next_session_id: Callable[[], int] = itertools.count(1).__next__
-        self._pace = Pace(settings.compression_bytes_per_s, clock) if settings.allow_compression else None
+        self._receptions = receptions
         self._is_draining = False
         self.open_deadline_s = OPEN_DEADLINE_S
 
@@ -223,8 +209,8 @@ class FramesServicer:
             )
         # Streams opened together must not all come back together.
         lifetime_s = self._settings.stream_lifetime_s * random.uniform(0.8, 1.2)  # noqa: S311 - not a secret
-        outgoing = Outgoing(context, self._clock)
-        stream = FrameStream(f"s{self._next_session_id()}", outgoing, self._clock.now_ns(), lifetime_s)
+        outgoing, reading = Outgoing(context, self._clock), self._receptions.begin(context)
+        stream = FrameStream(f"s{self._next_session_id()}", outgoing, reading, self._clock.now_ns(), lifetime_s)
         self.streams.add(stream)
         try:
             config = await self._open(stream, context)
@@ -235,10 +221,13 @@ class FramesServicer:
                     config.version.end_use()
         finally:
             self.streams.discard(stream)
+            self._receptions.end(reading)
 
     async def _open(self, stream: FrameStream, context: Context) -> StreamConfig | None:
-        data = await stream.read(context)
+        data = await self._receptions.read(stream.reading, context)
         if data is None:
+            if stream.reading.refusal is not None:
+                raise stream.reading.refusal
             if stream.is_stopped and not self._is_draining:
                 raise SessionStateError(f"no open came within {self.open_deadline_s:g} s; send it first, then frames")
             return None
@@ -306,11 +295,9 @@ class FramesServicer:
             while not (session.has_room or stream.is_stopped or writer.done()):
                 stream.room.clear()
                 await stream.room.wait()
-            data = None if writer.done() else await stream.read(context)
-            if data is not None and self._pace is not None:
-                await self._pace.wait(context.peer(), len(data))
+            data = None if writer.done() else await self._receptions.read(stream.reading, context)
             if data is None:
-                return None
+                return stream.reading.refusal
             arrived_ns = received_ns(self._clock)
             try:
                 message = parse_client_message(data)

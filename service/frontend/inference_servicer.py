@@ -34,8 +34,9 @@ from forebay_server.service.frontend.inference_rpcs import ModelRpcs
 from forebay_server.service.frontend.inference_stream import InferStream
 from forebay_server.service.frontend.inference_wire import parse
 from forebay_server.service.frontend.outgoing import Outgoing
-from forebay_server.service.frontend.pace import Pace
 from forebay_server.service.frontend.received import received_ns
+from forebay_server.service.frontend.reception import Reading
+from forebay_server.service.frontend.receptions import Receptions
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.observe.journal import TraceContext
 from forebay_server.service.pipeline.permits import Permits
@@ -60,6 +61,7 @@ class InferenceServicer:
         settings: limits.
         calls: ends those whose client takes nothing.
         permits: server-wide.
+        receptions: reads the messages.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class InferenceServicer:
         settings: ServeSettings,
         calls: CallTasks,
         permits: Permits,
+        receptions: Receptions,
     ) -> None:
         self.streams: set[StreamReader] = set()
         self._lookup = lookup
@@ -82,7 +85,7 @@ class InferenceServicer:
         self._permits = permits
         self._keys = StreamKeys(are_ordered=False, weight=settings.connection_weight)
         self._shares = ConnectionShares(settings.connection_weight)
-        self._pace = Pace(settings.compression_bytes_per_s, clock) if settings.allow_compression else None
+        self._receptions = receptions
         self._is_draining = False
 
     def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
@@ -128,8 +131,6 @@ class InferenceServicer:
             await cut(context, self._calls, error.message)
 
     async def _infer(self, data: bytes, context: Context) -> bytes:
-        if self._pace is not None:
-            await self._pace.wait(context.peer(), len(data))
         arrived_ns = received_ns(self._clock)
         self._check_open()
         call: Call | None = None
@@ -214,7 +215,15 @@ class InferenceServicer:
             raise InferenceError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server has {self._settings.max_streams} streams open"
             )
-        reader = StreamReader(Outgoing(context, self._clock))
+        reading = self._receptions.begin(context)
+        try:
+            await self._run(context, StreamReader(Outgoing(context, self._clock), reading))
+        finally:
+            self._receptions.end(reading)
+        if reading.refusal is not None:
+            raise reading.refusal
+
+    async def _run(self, context: Context, reader: "StreamReader") -> None:
         await reader.outgoing.begin()
         stream = InferStream(
             self._lookup,
@@ -252,11 +261,9 @@ class InferenceServicer:
             while not (stream.has_room or reader.is_stopped or writer.done()):
                 reader.room.clear()
                 await reader.room.wait()
-            data = None if writer.done() else await reader.read(context)
+            data = None if writer.done() else await self._receptions.read(reader.reading, context)
             if data is None:
                 return
-            if self._pace is not None:
-                await self._pace.wait(context.peer(), len(data))
             heavy = stream.on_message(data, received_ns(self._clock), deadline_ns)
             del data  # the next one may be long in coming
             if heavy is not None:
@@ -271,41 +278,29 @@ class InferenceServicer:
 
 
 class StreamReader:
-    """Reads one stream's messages; reading can be stopped from outside. Owner: the event loop's thread."""
+    """One stream's messages, both ways; reading can be stopped from outside. Owner: the event loop's thread."""
 
-    def __init__(self, outgoing: Outgoing) -> None:
+    def __init__(self, outgoing: Outgoing, reading: Reading) -> None:
         self.outgoing = outgoing
+        self.reading = reading
         self.output = asyncio.Event()
         self.room = asyncio.Event()
-        self.is_stopped = False
-        self._reading: asyncio.Task[Any] | None = None  # while it reads
+        reading.on_refused = self.room.set
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether reading was stopped."""
+        return self.reading.is_stopped
 
     def stop(self) -> None:
         """End the read that is under way, as if the client had half-closed."""
-        self.is_stopped = True
+        self.reading.stop()
         self.room.set()
-        if self._reading is not None:
-            self._reading.cancel()
 
     def give_up(self) -> None:
         """End the stream without its last answers: the client takes none."""
         self.outgoing.give_up()
         self.stop()
-
-    async def read(self, context: Context) -> bytes | None:
-        """Return the next message, or None when the client half-closed or reading was stopped."""
-        if self.is_stopped:
-            return None
-        self._reading = asyncio.current_task()
-        try:
-            message = await context.read()
-        except asyncio.CancelledError:
-            if self.is_stopped and self._reading is not None and self._reading.uncancel() == 0:
-                return None  # it was `stop`, not the client
-            raise
-        finally:
-            self._reading = None
-        return None if message is grpc.aio.EOF else message  # type: ignore[attr-defined]  # not in the stubs
 
 
 async def _write(reader: StreamReader, stream: InferStream) -> None:

@@ -1,8 +1,8 @@
 """How fast the messages of one connection are taken, where they may be compressed: 16 KB sent can be 16 MB here.
 
 gRPC inflates a message before it hands it over and does not say that it did, so that the pace holds for all messages
-by the bytes that they have. A message beyond it waits before anybody looks at it, and its stream is not read
-meanwhile, so that HTTP/2 pushes back. Owner: the event loop's thread.
+by the bytes that they have. Beyond it nothing is read, so that HTTP/2 pushes back; what has come is inflated all the
+same, and waits in gRPC. Owner: the event loop's thread.
 """
 
 import asyncio
@@ -25,17 +25,19 @@ class Pace:
         self._clock = clock
         self._free_ns: dict[str, int] = {}  # by peer: when what it has sent has had its time
 
-    def delay_ns(self, peer: str, nbytes: int) -> int:
-        """Count a message and return how long it has to wait."""
+    def count(self, peer: str, nbytes: int) -> None:
+        """Count a message."""
         now_ns = self._clock.now_ns()
         if len(self._free_ns) >= MOST_PEERS:
             self._free_ns = {other: free_ns for other, free_ns in self._free_ns.items() if free_ns > now_ns}
         begin_ns = max(now_ns, self._free_ns.get(peer, 0))
         self._free_ns[peer] = begin_ns + nbytes * 1_000_000_000 // self._bytes_per_s
-        return begin_ns - now_ns
 
-    async def wait(self, peer: str, nbytes: int) -> None:
-        """Count a message and return when it may be looked at."""
-        delay_ns = self.delay_ns(peer, nbytes)
-        if delay_ns > 0:
+    def delay_ns(self, peer: str) -> int:
+        """Return how long the next message has to wait before it is read."""
+        return max(0, self._free_ns.get(peer, 0) - self._clock.now_ns())
+
+    async def wait(self, peer: str) -> None:
+        """Return when the next message may be read."""
+        while (delay_ns := self.delay_ns(peer)) > 0:
             await asyncio.sleep(delay_ns / 1e9)

@@ -12,6 +12,7 @@ import grpc
 import structlog
 
 from forebay_server.service.clock import Clock
+from forebay_server.service.free_memory import FreeMemory
 from forebay_server.service.frontend.binding import why_not_bound
 from forebay_server.service.frontend.calls import CallTasks
 from forebay_server.service.frontend.connections import Sockets
@@ -19,17 +20,22 @@ from forebay_server.service.frontend.frames_servicer import FramesServicer
 from forebay_server.service.frontend.health import HealthServicer
 from forebay_server.service.frontend.housekeeping import Housekeeping
 from forebay_server.service.frontend.inference_servicer import InferenceServicer
+from forebay_server.service.frontend.reception_watch import ReceptionWatch
+from forebay_server.service.frontend.receptions import Receptions
 from forebay_server.service.frontend.restrictions import Restrictions
 from forebay_server.service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
 from forebay_server.service.frontend.under_way import CallsUnderWay
 from forebay_server.service.frontend.unix_socket import SocketPathError, socket_place
+from forebay_server.service.observe.gauges import ReceptionNumbers
 from forebay_server.service.restricted import read_restrictions
 from forebay_server.service.settings import ServeSettings, is_loopback
+from forebay_server.service.upkeep import Upkeep
 
 log = structlog.get_logger(__name__)
 
 _IDENTITY, _ALL_ALGORITHMS = 0b001, 0b111  # gRPC's compression algorithms as bits: none, deflate, gzip
 MESSAGE_SHARE = 8  # a message is there up to three times while it is received, and models take memory too
+RECEPTION_SHARE = 4  # what is in reception is twice as much in pieces
 LEAST_MESSAGE_BYTES = 1 << 20
 REQUESTS_FIRST_S = 1.0  # at most: the time that single requests have before streams are asked to leave
 LAST_ANSWERS_S = 5.0  # after the grace, time for what was read to be answered
@@ -48,6 +54,7 @@ class FrontEnd:
     Args:
         frames: serves streams of frames.
         inference: serves the Open Inference Protocol.
+        receptions: reads the messages of single requests.
         calls: ends calls whose client takes nothing.
         clock: time.
         settings: limits.
@@ -57,12 +64,14 @@ class FrontEnd:
         self,
         frames: FramesServicer,
         inference: InferenceServicer,
+        receptions: Receptions,
         calls: CallTasks,
         clock: Clock,
         settings: ServeSettings,
     ) -> None:
         self._frames = frames
         self._inference = inference
+        self._receptions = receptions
         self._clock = clock
         self._settings = settings
         self._calls = calls
@@ -75,18 +84,27 @@ class FrontEnd:
         self.health = HealthServicer()
         self._housekeeping: asyncio.Task[None] | None = None
         handlers = (frames.handler(), inference.handler(), self.health.handler())
-        self._server.add_generic_rpc_handlers([self._under_way.noted(each) for each in handlers])
+        self._server.add_generic_rpc_handlers([receptions.read_first(self._under_way.noted(each)) for each in handlers])
+        self.watch = ReceptionWatch(receptions, settings, clock, asyncio.get_running_loop(), self._addresses)
+        self._upkeep = Upkeep([self.watch.look, FreeMemory().look])
 
     async def start(self) -> list[str]:
         """Listen and return the addresses, with real port numbers. Raises AddressError or CertificateError."""
-        addresses = [self._bind(self._settings.address, self._credentials())]
+        self._addresses.append(self._bind(self._settings.address, self._credentials()))
         if self._settings.uds is not None:
-            addresses.append(self._bind_unix(self._settings.uds))
-        self._addresses = addresses
+            self._addresses.append(self._bind_unix(self._settings.uds))
         await self._server.start()
+        self._upkeep.start()
         housekeeping = Housekeeping(self._frames, self._inference, self._clock, self._settings)
         self._housekeeping = asyncio.create_task(housekeeping.run())
-        return addresses
+        return self._addresses
+
+    def reception_numbers(self) -> ReceptionNumbers:
+        """Return what is being received now. Thread: any."""
+        watch = self.watch
+        return ReceptionNumbers(
+            watch.connections, watch.held_bytes, self._receptions.gate.waiting_count, watch.ended.copy()
+        )
 
     def _credentials(self) -> grpc.ServerCredentials | None:
         """Return what the port speaks: TLS, or None for plain text."""
@@ -148,6 +166,7 @@ class FrontEnd:
             self._frames.stop_reading()
             self._inference.stop_reading()
             await stopping
+        self._upkeep.close()
         if self._housekeeping is not None:
             self._housekeeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -163,26 +182,33 @@ class FrontEnd:
     async def abort(self) -> None:
         """Stop at once: the device is lost or start-up failed."""
         self.health.drain()
+        self._upkeep.close()
         if self._housekeeping is not None:
             self._housekeeping.cancel()
         await self._server.stop(None)
 
 
 def within_memory(settings: ServeSettings, left_bytes: int | None) -> ServeSettings:
-    """Return settings whose largest message has room.
+    """Return settings whose messages have room: the largest one, and all that are being received.
 
-    gRPC ends the process when it gets no memory for a message, before anybody of ours could refuse it. So a message may
-    take no more than its share of what a memory limit leaves.
+    gRPC ends the process when it gets no memory for a message, before anybody of ours could refuse it. So messages may
+    take no more than their share of what a memory limit leaves.
 
     Args:
         settings: what the operator allows.
         left_bytes: by the limit of the process or its container; None without one.
     """
-    if left_bytes is None or settings.max_message_bytes <= left_bytes // MESSAGE_SHARE:
+    if left_bytes is None:
         return settings
-    limit = min(settings.max_message_bytes, max(LEAST_MESSAGE_BYTES, left_bytes // MESSAGE_SHARE))
-    log.warning("a memory limit leaves room for smaller messages than the settings allow", max_message_bytes=limit)
-    return settings.model_copy(update={"max_message_bytes": limit})
+    limits = {
+        "max_message_bytes": max(LEAST_MESSAGE_BYTES, left_bytes // MESSAGE_SHARE),
+        "reception_bytes": max(LEAST_MESSAGE_BYTES, left_bytes // RECEPTION_SHARE),
+    }
+    lower = {name: limit for name, limit in limits.items() if limit < getattr(settings, name)}
+    if not lower:
+        return settings
+    log.warning("a memory limit leaves room for less than the settings allow", **lower)
+    return settings.model_copy(update=lower)
 
 
 def server_options(settings: ServeSettings) -> list[tuple[str, Any]]:
@@ -194,6 +220,10 @@ def server_options(settings: ServeSettings) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", -1),  # results are bounded by the model
         # A port in use is an error, not a second server behind the first, unless both say that they share it.
         ("grpc.so_reuseport", int(settings.share_port)),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        # Otherwise gRPC lets a client send up to 512 MB ahead on a stream that nobody reads, as it finds the way wide.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", settings.stream_window_bytes),
         ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
         ("grpc.max_metadata_size", settings.max_metadata_bytes),  # above this gRPC refuses some, by chance
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),  # above this all

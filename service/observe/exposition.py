@@ -219,12 +219,17 @@ def _server(text: Text, server: ServerGauges) -> None:
             "Lines of the log that standard error did not take",
             server.log_lines_dropped,
         ),
+        ("forebay_connections", "gauge", "Connections but those of the unix socket", server.reception.connections),
+        ("forebay_reception_bytes", "gauge", "Messages begun and not ended", server.reception.held_bytes),
+        ("forebay_reception_waiting", "gauge", "Requests not read yet for want of room", server.reception.waiting),
         ("process_resident_memory_bytes", "gauge", "Resident memory of this process", server.memory_bytes),
         ("process_cpu_seconds_total", "counter", "CPU time of this process", server.cpu_s),
         ("process_threads", "gauge", "Threads of this process", server.threads),
         ("process_open_fds", "gauge", "Open file descriptors", server.open_files),
     ):
         text.family(name, kind, help_text, [({}, value)])
+    given_up = [({"why": why}, server.reception.ended.get(why, 0)) for why in ("late", "full", "cut")]
+    text.family("forebay_reception_given_up_total", "counter", "Messages that did not end, by why", given_up)
 
 
 def _of(version: ModelState | VersionGauges) -> Labels:

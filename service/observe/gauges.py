@@ -5,7 +5,7 @@ of neighbouring moments.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import psutil
@@ -93,6 +93,23 @@ class PermitParts(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ReceptionNumbers:
+    """Messages that are being received.
+
+    Attributes:
+        connections: that are open, those of the unix socket left out.
+        held_bytes: of messages that have begun and not ended.
+        waiting: single requests that are not read yet, since there is no room.
+        ended: calls that were ended, by why: `late`, `full`; `cut`: connections.
+    """
+
+    connections: int = 0
+    held_bytes: int = 0
+    waiting: int = 0
+    ended: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class VersionGauges:
     """One model version now.
 
@@ -136,6 +153,7 @@ class ServerGauges:
     threads: int
     open_files: int
     log_lines_dropped: int
+    reception: ReceptionNumbers
 
 
 class Gauges:
@@ -146,6 +164,7 @@ class Gauges:
         pool: workers.
         permits: server-wide.
         is_ready: whether the server takes streams.
+        reception: of the front end.
     """
 
     def __init__(
@@ -154,11 +173,13 @@ class Gauges:
         pool: PoolParts,
         permits: PermitParts,
         is_ready: Callable[[], bool],
+        reception: Callable[[], ReceptionNumbers] = ReceptionNumbers,
     ) -> None:
         self._versions = versions
         self._pool = pool
         self._permits = permits
         self._is_ready = is_ready
+        self._reception = reception
         self._process = psutil.Process()
 
     def versions(self) -> list[VersionGauges]:
@@ -197,6 +218,7 @@ class Gauges:
                 threads=process.num_threads(),
                 open_files=process.num_fds(),
                 log_lines_dropped=STANDARD_ERROR.dropped,
+                reception=self._reception(),
             )
 
 

@@ -1,4 +1,4 @@
-"""Messages of one connection have to wait once it has sent more than its pace; others do not."""
+"""A connection that has sent more than its pace is read no further for a while; others are."""
 
 from forebay_server.service.frontend import pace
 from forebay_server.service.frontend.pace import Pace
@@ -8,23 +8,26 @@ RATE = 1000  # bytes each second: a byte a millisecond
 MS = 1_000_000
 
 
-def test_what_a_connection_sends_beyond_its_pace_waits():
+def test_what_a_connection_sends_beyond_its_pace_makes_the_next_message_wait():
     clock = ManualClock()
     kept = Pace(RATE, clock)
-    assert kept.delay_ns("a", 500) == 0
-    assert kept.delay_ns("a", 10) == 500 * MS
-    assert kept.delay_ns("b", 10) == 0
+    assert kept.delay_ns("a") == 0
+    kept.count("a", 500)
+    kept.count("a", 10)
+    assert kept.delay_ns("a") == 510 * MS
+    assert kept.delay_ns("b") == 0
     clock.advance(200 * MS)
-    assert kept.delay_ns("a", 0) == 310 * MS
+    assert kept.delay_ns("a") == 310 * MS
 
 
 def test_time_in_which_nothing_comes_is_not_saved_up():
     clock = ManualClock()
     kept = Pace(RATE, clock)
-    kept.delay_ns("a", 1)
+    kept.count("a", 1)
     clock.advance(10_000 * MS)
-    assert kept.delay_ns("a", 100) == 0
-    assert kept.delay_ns("a", 1) == 100 * MS
+    assert kept.delay_ns("a") == 0
+    kept.count("a", 100)
+    assert kept.delay_ns("a") == 100 * MS
 
 
 def test_connections_that_owe_nothing_are_forgotten(monkeypatch):
@@ -32,6 +35,6 @@ def test_connections_that_owe_nothing_are_forgotten(monkeypatch):
     clock = ManualClock()
     kept = Pace(RATE, clock)
     for number in range(100):
-        kept.delay_ns(f"{number}", 5)
+        kept.count(f"{number}", 5)
         clock.advance(10 * MS)
     assert len(kept._free_ns) <= 3

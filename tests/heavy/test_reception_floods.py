@@ -1,0 +1,93 @@
+"""A hundred connections whose messages do not end: memory keeps its bound, a camera is served, memory goes back."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import grpc
+import psutil
+import pytest
+
+from forebay.wire import frames_pb2 as pb
+from tests.support import http2 as h
+from tests.support.guard import HANG_GUARD_S
+from tests.support.half_sent import HalfSent
+from tests.support.loops import on_loop
+from tests.support.real_server import RawStream, open_message, row, simulated
+from tests.support.serve_process import serve
+
+MOST_BYTES = 512 << 20  # with default settings
+MESSAGE_BYTES = 15_000_000
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+FRAMES = "/forebay.v1.FrameInference/Stream"
+OPEN = h.message(pb.ClientMessage(open=open_message(stream_id="hostile")).SerializeToString())
+WATCHED_S = 12.0  # longer than it takes to fill the memory without a bound
+ALONE = [("grpc.use_local_subchannel_pool", 1)]
+
+
+class Memory:
+    """What a process holds beyond what it held at first."""
+
+    def __init__(self, pid):
+        self._process = psutil.Process(pid)
+        self._before = self._process.memory_info().rss
+        self.peak = 0
+
+    @property
+    def growth(self):
+        growth = self._process.memory_info().rss - self._before
+        self.peak = max(self.peak, growth)
+        return growth
+
+    async def goes_back(self):
+        """Wait until nine tenths of what came have gone."""
+        async with asyncio.timeout(HANG_GUARD_S):
+            while self.growth > max(self.peak // 10, 16 << 20):
+                await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def camera_on(address):
+    """A stream that sends frame by frame; `answered` are those that were OK."""
+    async with grpc.aio.insecure_channel(address, ALONE) as channel:
+        stream = RawStream(channel)
+        await stream.send_open()
+        assert (await stream.receive()).WhichOneof("message") == "opened"
+        answered = []
+
+        async def run():
+            for seq in range(1, 1_000_000):
+                await stream.send(seq, row(seq))
+                assert (await stream.result()).status.code == pb.STATUS_OK
+                answered.append(seq)
+                await asyncio.sleep(0.01)
+
+        running = asyncio.create_task(run())
+        yield answered
+        assert not running.done(), running.exception()
+        running.cancel()
+
+
+@pytest.mark.parametrize(
+    ("connections", "calls", "path", "first"),
+    [(1, 120, INFER, b""), (100, 8, INFER, b""), (100, 4, FRAMES, b""), (100, 4, FRAMES, OPEN)],
+    ids=["one connection", "requests", "streams that do not open", "open streams"],
+)
+@on_loop
+async def test_floods_of_messages_that_do_not_end(tmp_path, connections, calls, path, first):
+    async with serve("--model-repository", simulated(tmp_path)) as server:
+        address = await server.wait_ready()
+        memory = Memory(server.process.pid)
+        async with camera_on(address) as answered:
+            clients = [await HalfSent.connect(address, calls, MESSAGE_BYTES, path, first) for _ in range(connections)]
+            loop = asyncio.get_running_loop()
+            until_s = loop.time() + WATCHED_S
+            while loop.time() < until_s:
+                assert memory.growth <= MOST_BYTES
+                await asyncio.sleep(0.02)
+            assert sum(client.sent.total() for client in clients) > 30 << 20
+            for client in clients:
+                await client.close()
+            await memory.goes_back()
+            assert answered
+        assert await server.end() == 0, server.errors
+    assert "Traceback" not in server.errors
