@@ -13,7 +13,7 @@ def forget_configuration():
     """
     structlog.reset_defaults()
     for name, module in tuple(sys.modules.items()):
-        if name.partition(".")[0] in {"service", "engines"}:
+        if name.partition(".")[0] == "forebay_server":
             logger = getattr(module, "log", None)
             if isinstance(logger, structlog._config.BoundLoggerLazyProxy):
                 vars(logger).pop("bind", None)
