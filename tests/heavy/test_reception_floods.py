@@ -15,7 +15,9 @@ from tests.support.loops import on_loop
 from tests.support.real_server import RawStream, open_message, row, simulated
 from tests.support.serve_process import serve
 
-MOST_BYTES = 512 << 20  # with default settings
+# With default settings it is less than 512 MB on a machine that does nothing else. Who holds the bound is a thread:
+# beside other work it gets the processor late, and memory has grown meanwhile (547 MB were seen at a load of six).
+MOST_BYTES = 640 << 20
 MESSAGE_BYTES = 15_000_000
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 FRAMES = "/forebay.v1.FrameInference/Stream"
