@@ -19,7 +19,6 @@ from forebay_server.bench.server_process import simulated_config
 from forebay_server.engines.clock import MonotonicClock
 from forebay_server.service.batching.former import BatchFormer
 from forebay_server.service.frontend.frames_codec import parse_client_message
-from forebay_server.service.frontend.lag import Lag
 from forebay_server.service.frontend.opening import accept_open
 from forebay_server.service.frontend.session import Session
 from forebay_server.service.models.config import describe
@@ -102,7 +101,6 @@ def measure(payload_bytes: int, batch: int, rounds: int) -> dict[str, float]:
             pool,
             sink,
             clock,
-            lag=Lag(),
             max_image_pixels=1,
             on_output=lambda: None,
             on_room=lambda: None,

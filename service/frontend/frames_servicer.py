@@ -28,7 +28,6 @@ from forebay_server.service.errors import (
 )
 from forebay_server.service.frontend.calls import CallTasks, cut, trace_context, trace_id
 from forebay_server.service.frontend.frames_codec import STREAM_STATUS, parse_client_message, tensor_spec
-from forebay_server.service.frontend.lag import Lag
 from forebay_server.service.frontend.opening import FindModel, StreamConfig, accept_open
 from forebay_server.service.frontend.outgoing import Outgoing
 from forebay_server.service.frontend.received import received_ns
@@ -146,7 +145,6 @@ class FramesServicer:
         self._pool = pool
         self._sink = sink
         self._clock = clock
-        self._lag = Lag()
         self._settings = settings
         self._calls = calls
         self._permits = permits
@@ -252,7 +250,6 @@ class FramesServicer:
             self._pool,
             self._sink,
             self._clock,
-            lag=self._lag,
             max_image_pixels=self._settings.max_image_pixels,
             on_output=stream.output.set,
             on_room=stream.room.set,
@@ -314,8 +311,7 @@ class FramesServicer:
             while True:
                 message = stream.next_message()
                 if message is not None:
-                    took_ns = await stream.outgoing.write(message)
-                    self._lag.observe(took_ns, stream.outgoing.last_sent_ns)
+                    await stream.outgoing.write(message)
                 elif session.is_finished:
                     return
                 else:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from forebay.wire import frames_pb2 as pb
-from forebay_server.service.errors import InvalidRequestError, InvalidSessionError, UnsupportedError
+from forebay_server.service.errors import InvalidSessionError, UnsupportedError
 from forebay_server.service.frontend.decode import RAW_BYTES_PER_PIXEL, raw_nbytes
 from forebay_server.service.models.description import DetectionTask, ImageInput, Task
 from forebay_server.service.models.version import ModelVersion
@@ -94,16 +94,6 @@ def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings
         wants=_wants(request, version),
         allows_picture=settings.allow_pictures and request.allow_picture and request.encoding != pb.ENCODING_TENSOR,
     )
-
-
-def frame_budget_ns(config: StreamConfig, budget_ms: float | None) -> int | None:
-    """Return the budget of one frame, which overrides the stream's; None for none. Raises InvalidRequestError."""
-    if budget_ms is None:
-        return config.budget_ns
-    try:
-        return budget_ms_to_ns(budget_ms, "frame.latency_budget_ms")
-    except InvalidSessionError as error:
-        raise InvalidRequestError(error.message) from None
 
 
 def budget_ms_to_ns(budget_ms: float, what: str) -> int:

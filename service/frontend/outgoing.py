@@ -33,18 +33,14 @@ class Outgoing:
         if self._context is not None:
             await self._context.send_initial_metadata(())
 
-    async def write(self, message: bytes) -> int:
-        """Hand a message to the transport; return how many nanoseconds that took.
-
-        Waits for as long as the client takes nothing.
-        """
+    async def write(self, message: bytes) -> None:
+        """Hand a message to the transport. Waits for as long as the client takes nothing."""
         if self._context is None:
-            return 0
-        since_ns = self._writing_since_ns = self._clock.now_ns()
+            return
+        self._writing_since_ns = self._clock.now_ns()
         await self._context.write(message)
         self.last_sent_ns = self._clock.now_ns()
         self._writing_since_ns = 0
-        return self.last_sent_ns - since_ns
 
     def is_stuck(self, now_ns: int, deadline_s: float) -> bool:
         """Whether the write under way has taken longer than `deadline_s`; never for 0."""

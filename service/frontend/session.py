@@ -27,6 +27,7 @@ from forebay_server.service.clock import Clock
 from forebay_server.service.errors import (
     DeadlineExpiredError,
     InvalidRequestError,
+    InvalidSessionError,
     Outcome,
     RequestCancelledError,
     ServiceError,
@@ -36,8 +37,7 @@ from forebay_server.service.errors import (
 from forebay_server.service.frontend.decode import decode_into
 from forebay_server.service.frontend.decode_time import DecodeTime
 from forebay_server.service.frontend.frames_codec import FrameMessage, encode_refusal, encode_result
-from forebay_server.service.frontend.lag import Gate, Lag
-from forebay_server.service.frontend.opening import StreamConfig, frame_budget_ns
+from forebay_server.service.frontend.opening import StreamConfig, budget_ms_to_ns
 from forebay_server.service.frontend.plain_copy import copy_into
 from forebay_server.service.observe.journal import FrameEvent, StreamRecord
 from forebay_server.service.observe.pictures import Snapshot
@@ -71,7 +71,6 @@ class Session:
         pool: decodes frames that are not plain copies.
         sink: where a worker posts a frame that it refuses.
         clock: time.
-        lag: of the front end; refuses frames that would be late because of it.
         max_image_pixels: larger pictures are refused.
         on_output: called when the head of the outbox became answered, or the session finished.
         on_room: called when the reader may go on.
@@ -92,7 +91,6 @@ class Session:
         sink: CompletionSink,
         clock: Clock,
         *,
-        lag: Lag,
         max_image_pixels: int,
         on_output: Callable[[], None],
         on_room: Callable[[], None],
@@ -107,7 +105,6 @@ class Session:
         self._key = StreamKey(config.stream_id, config.delivery)
         self._sink = sink
         self._clock = clock
-        self._gate = Gate(lag)
         self._max_image_pixels = max_image_pixels
         self._on_output = on_output
         self._on_room = on_room
@@ -262,10 +259,8 @@ class Session:
                 f"frame {frame.seq} has {len(frame.payload)} payload bytes; this stream takes {config.payload_bytes}"
             )
         received_ns = entry.timeline.received_ns
-        budget_ns = frame_budget_ns(config, frame.latency_budget_ms)
-        deadline_ns = None if budget_ns is None else received_ns + budget_ns
+        deadline_ns = self._deadline_ns(frame, received_ns)
         now_ns = self._clock.now_ns()
-        self._gate.check(budget_ns, now_ns)
         if config.version.feasibility.is_hopeless(now_ns, deadline_ns, self._decode_time.mean_ns):
             self._decode_time.doubt(now_ns)
             raise DeadlineExpiredError("the latency budget is shorter than the least that one frame takes")
@@ -299,6 +294,15 @@ class Session:
         except BaseException:
             request.frame.release()
             raise
+
+    def _deadline_ns(self, frame: FrameMessage, received_ns: int) -> int | None:
+        budget_ns = self.config.budget_ns
+        if frame.latency_budget_ms is not None:
+            try:
+                budget_ns = budget_ms_to_ns(frame.latency_budget_ms, "frame.latency_budget_ms")
+            except InvalidSessionError as error:
+                raise InvalidRequestError(error.message) from None
+        return None if budget_ns is None else received_ns + budget_ns
 
     def _supersede_encoded(self) -> None:
         error = SupersededError("a newer frame of this stream arrived before this one was decoded")

@@ -14,7 +14,6 @@ from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.batching.delivery_time import DeliveryTime
 from forebay_server.service.errors import OverloadedError, RequestCancelledError, ServiceError, SupersededError
 from forebay_server.service.frontend.frames_codec import FrameMessage
-from forebay_server.service.frontend.lag import Lag
 from forebay_server.service.frontend.opening import StreamConfig, accept_open
 from forebay_server.service.frontend.session import Session
 from forebay_server.service.models.description import ImageInput, ModelDescription, Task
@@ -251,7 +250,6 @@ class Scene:
 
     Attributes:
         results: what was written, parsed, in order.
-        lag: of the event loop, by the clock that a test moves.
         output_calls: how often the writer was woken.
         room_calls: how often the reader was.
     """
@@ -264,13 +262,11 @@ class Scene:
         self.config = open_config(self.version, settings, **open_fields)
         self.results: list[pb.Result] = []
         self.output_calls = self.room_calls = 0
-        self.lag = Lag()
         self.session = Session(
             self.config,
             self.pool,
             self.sink,
             self.clock,
-            lag=self.lag,
             max_image_pixels=1_000_000,
             on_output=self._on_output,
             on_room=self._on_room,
