@@ -237,13 +237,15 @@ class BatchFormer:
             self._set_drained()
 
     def _serve(self) -> None:
-        while not self._is_over:
+        while True:
             try:
                 self._inbox.wait(self._wake_ns)
             except ChannelClosedError:
                 break
             with self._turn:
                 is_due = self._wake_ns is not None and self._clock.now_ns() >= self._wake_ns
+                if self._is_over:  # a step failed, on the loop perhaps
+                    return
                 if is_due or not self._inbox.is_empty:
                     self._take_turn()  # else the loop has taken it, and wants another instant perhaps
         with self._turn:

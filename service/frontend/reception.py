@@ -31,7 +31,7 @@ class Account:
         begun: how many calls there have been.
         delivered_bytes: of all messages that were received.
         messages: how many these are.
-        abandoned: calls that ended before their client said that it has no more; taken by the upkeep.
+        abandoned: calls that ended, but for single ones whose message has come; taken by the upkeep. Of TCP alone.
         usual_bytes: what the next message may have, from those before it.
         reserved: single calls that are let in, see `reception_gate`.
     """
@@ -54,7 +54,7 @@ class Account:
     def end(self, reading: "Reading") -> None:
         """Note the end of a call."""
         self.calls.discard(reading)
-        if not reading.has_ended_itself:
+        if self.address is not None and not reading.has_come:
             self.abandoned.append(reading)
 
     def take(self, nbytes: int) -> None:
@@ -77,7 +77,8 @@ class Reading:
         is_stopped: whether nothing is read any more.
         refusal: what ends the call, where `refuse` did.
         on_refused: called by `refuse`: whoever waits before it reads looks again.
-        has_ended_itself: its client said that it has no more; or its one message has come.
+        has_come: whether the one message of a single call has. Of a stream nobody can tell: gRPC ends one whose
+            message is too large as if its client had half-closed.
         seen: for the upkeep: `reads` when it looked last.
         since_ns: for the upkeep: since when it waits for the same message.
         brought_bytes: for the upkeep: what the connection had brought when the call began.
@@ -86,7 +87,7 @@ class Reading:
     __slots__ = (
         "account",
         "brought_bytes",
-        "has_ended_itself",
+        "has_come",
         "is_reading",
         "is_single",
         "is_stopped",
@@ -101,7 +102,7 @@ class Reading:
     def __init__(self, account: Account, *, is_single: bool = False) -> None:
         self.account = account
         self.is_single = is_single
-        self.is_reading = self.is_stopped = self.has_ended_itself = False
+        self.is_reading = self.is_stopped = self.has_come = False
         self.reads = 0
         self.refusal: ServiceError | None = None
         self.on_refused: Callable[[], object] = _nothing
@@ -141,7 +142,6 @@ class Reading:
             self.is_reading = False
             self.task = None
         if message is grpc.aio.EOF:  # type: ignore[attr-defined]  # not in the stubs
-            self.has_ended_itself = True
             return None
         self.reads += 1
         self.account.take(len(message))
@@ -215,6 +215,7 @@ class Tally:
         allowed = int(became * allowance.share_of_bytes + elapsed_s * allowance.bytes_per_s)
         allowed += (messages - self._messages) * allowance.bytes_per_message
         allowed += (begun - self._begun) * allowance.bytes_per_call
+        overhead = allowed  # what is forgiven below may hide something: it counts for `held_bytes` alone
         while account.abandoned:
             brought = account.abandoned.pop().brought_bytes
             since = received_bytes - brought if brought >= 0 else came
@@ -224,7 +225,7 @@ class Tally:
         oldest = min((max(0, call.brought_bytes) for call in calls), default=received_bytes)
         limit = min(received_bytes - oldest, len(calls) * (largest_bytes + window_bytes))
         self.held_bytes = min(limit, max(0, self.held_bytes + came - became - allowed))
-        self.most_bytes = min(limit, max(0, self.most_bytes + came - became))
+        self.most_bytes = min(limit, max(0, self.most_bytes + came - became - overhead))
         self.received_bytes = received_bytes
         self._delivered, self._messages, self._begun = delivered, messages, begun
         self._looked_ns = now_ns

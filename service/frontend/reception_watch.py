@@ -70,7 +70,7 @@ class ReceptionWatch:
         self._addresses = addresses
         self._sockets = Sockets()
         self._ending: dict[Account, tuple[int, list[Reading]]] = {}  # since when, which calls
-        self._told: Counter[str] = Counter()
+        self._told = self.ended.copy()
         self._give_back_from_ns = 0
         self._calm_rss_bytes = 0  # of the process, when it held little
 
@@ -93,9 +93,10 @@ class ReceptionWatch:
         for account in self._too_much(accounts):
             self._make_room(account, None if account.address is None else found.get(account.address), now_ns)
         if self.ended != self._told:
-            counts = {why: count - self._told[why] for why, count in self.ended.items()}
+            ended = self.ended.copy()  # the loop counts on
+            counts = {why: count - self._told[why] for why, count in ended.items()}
             log.warning("messages that had not come to an end were given up", **counts, held_bytes=self.held_bytes)
-            self._told = self.ended.copy()
+            self._told = ended
             self._give_back(now_ns)
         is_much = self.held_bytes > self._receptions.budget_bytes // 8
         return CLOSE_LOOK_INTERVAL_S if is_much else LOOK_INTERVAL_S
@@ -134,14 +135,19 @@ class ReceptionWatch:
         received = None if connection is None else connection.received_bytes()
         if received is not None:
             account.tally.note(account, received, self._largest_bytes, self._window_bytes, now_ns)
-        elif account.address is not None:  # it has ended
+        elif account.address is not None:  # it has ended, or the kernel does not tell
+            account.abandoned.clear()
             account.tally.forget()
             if not calls:
                 self._call(partial(self._receptions.forget, account))
-        _, ending = self._ending.get(account, (0, []))
-        if ending and not any(reading in account.calls for reading in ending):
-            account.tally.forget()
+        self._settle(account)
+
+    def _settle(self, account: Account) -> None:
+        """Look whether the calls that were to end have."""
+        if account in self._ending and not any(reading in account.calls for reading in self._ending[account][1]):
             del self._ending[account]
+            if not account.calls:  # else what the others hold counts on; what was given up is forgiven
+                account.tally.forget()
 
     def _end_late(self, account: Account, calls: tuple[Reading, ...], now_ns: int) -> None:
         is_stuck = account.tally.stuck_ns >= self._deadline_ns
@@ -159,6 +165,7 @@ class ReceptionWatch:
         if ending and now_ns - since_ns >= CUT_AFTER_S * 1e9 and connection is not None:
             connection.end()
             self.ended["cut"] += 1
+            self._ending[account] = now_ns, ending  # until gRPC has closed it, it is not counted again
         elif not ending:
             words = "the server receives more than it has room for; send this message again later"
             readings = [reading for reading in tuple(account.calls) if reading.is_reading or reading.is_single]
@@ -170,13 +177,14 @@ class ReceptionWatch:
         if account in self._ending or not readings:
             return
         self._ending[account] = now_ns, readings
-        self.ended[why] += len(readings)
         seen = [(reading, reading.reads) for reading in readings]
 
         def refuse() -> None:
             for reading, reads in seen:
                 if reading.reads == reads:
                     reading.refuse(error)
+                    self.ended[why] += 1
+            readings[:] = [reading for reading in readings if reading.is_stopped]  # the others are spared
 
         self._call(refuse)
 

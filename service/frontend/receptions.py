@@ -101,7 +101,7 @@ class Receptions:
                     message = await self.read(reading, context)
                 finally:
                     self.gate.leave(account, reserved, None if message is None else len(message))
-            reading.has_ended_itself = message is not None
+            reading.has_come = message is not None
         finally:
             self.end(reading)
         if message is None:

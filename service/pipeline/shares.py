@@ -37,12 +37,14 @@ class Share:
         earlier_peak: most that it wanted in the period before.
         aged_ns: when the period began.
         units: what it wants in multiples of its weight, rounded up.
+        counted: its weight where promises are added up; no more than it wants.
         is_remembered: whether it will be looked at again.
     """
 
     __slots__ = (
         "__weakref__",
         "aged_ns",
+        "counted",
         "earlier_peak",
         "extra",
         "held",
@@ -59,7 +61,7 @@ class Share:
         self.peak = 0
         self.earlier_peak = 0
         self.aged_ns = 0
-        self.units = 0
+        self.units = self.counted = 0
         self.is_remembered = False
 
 
@@ -144,14 +146,16 @@ class Shares:
 
     def _want(self, share: Share) -> None:
         """Count what a share wants now, and move the level to where it belongs."""
-        weight, level, weights, before = share.weight, self.level, self._weights, share.units
-        units = share.units = min(self.count, -(-max(share.peak, share.earlier_peak) // weight))
-        if units == before:
+        level, weights, before, counted_before = self.level, self._weights, share.units, share.counted
+        want = max(share.peak, share.earlier_peak)
+        units = share.units = min(self.count, -(-want // share.weight))
+        counted = share.counted = min(share.weight, want)
+        if (units, counted) == (before, counted_before):
             return
-        weights[before] -= weight
-        weights[units] += weight
-        promised = self._promised + weight * (min(units, level) - min(before, level))
-        wanting = self._wanting + weight * ((units > level) - (before > level))
+        weights[before] -= counted_before
+        weights[units] += counted
+        promised = self._promised + counted * min(units, level) - counted_before * min(before, level)
+        wanting = self._wanting + counted * (units > level) - counted_before * (before > level)
         while promised > self.count:
             wanting += weights[level]
             promised -= wanting

@@ -63,9 +63,9 @@ class Scene:
         shares, streams = self.shares, self.streams
         assert shares.held == sum(stream.held for stream in streams) <= shares.count
         assert all(0 <= stream.extra <= stream.held for stream in streams)
-        promised = sum(stream.weight * min(stream.units, shares.level) for stream in streams)
+        promised = sum(stream.counted * min(stream.units, shares.level) for stream in streams)
         assert promised == shares._promised <= shares.count
-        wanting = sum(stream.weight for stream in streams if stream.units > shares.level)
+        wanting = sum(stream.counted for stream in streams if stream.units > shares.level)
         assert wanting == shares._wanting
         assert not wanting or promised + wanting > shares.count, "the level could be higher"
 
@@ -90,8 +90,9 @@ def test_a_share_of_weight_w_gets_what_w_streams_would(count, wants, seed):
     scene = Scene(count, demands, weights)
     scene.ask()
     scene.turn_over(seeded(seed))
-    rounded = [-(-demand // weight) * weight for demand, weight in wants]  # what is promised are multiples
-    for held, demand, weight, fair in zip(scene.held, demands, weights, max_min(rounded, weights, count), strict=True):
+    counted = [max(1, min(demand, weight)) for demand, weight in wants]  # nobody counts as more than it wants
+    rounded = [-(-demand // weight) * part for (demand, weight), part in zip(wants, counted, strict=True)]  # multiples
+    for held, demand, weight, fair in zip(scene.held, demands, weights, max_min(rounded, counted, count), strict=True):
         assert min(demand, fair) - weight < held < fair + weight
     assert sum(scene.held) >= min(count, sum(demands)) - sum(weights) + len(weights)
 
@@ -220,3 +221,10 @@ def test_the_level_moves_no_further_than_wants_rose():
             for _ in range(chance.randint(0, stream.held)):
                 shares.give_back(stream)
     assert weights.reads < 8 * takes
+
+
+def test_a_weight_promises_no_more_than_is_wanted():
+    shares, camera = Shares(256), Share()
+    for _ in range(10):
+        assert shares.take(Share(32), 0)
+    assert [shares.take(camera, 0) for _ in range(16)] == [True] * 16
