@@ -1,0 +1,116 @@
+"""Which calls the watch ends, over a kernel whose numbers the test says and a clock that it moves."""
+
+import asyncio
+
+from forebay_server.service.frontend.connections import normal
+from forebay_server.service.frontend.reception import Reading
+from forebay_server.service.frontend.reception_watch import ReceptionWatch
+from forebay_server.service.frontend.receptions import Receptions
+from forebay_server.service.settings import ServeSettings
+from tests.support.clock import ManualClock
+from tests.support.loops import on_loop
+
+MB, S = 1 << 20, 1_000_000_000
+DEADLINE_S = 30.0
+SETTINGS = ServeSettings(message_deadline_s=DEADLINE_S)
+
+
+class Socket:
+    """What the kernel knows of one connection."""
+
+    def __init__(self, port):
+        self.there = normal("127.0.0.1", port)
+        self.received = 0
+        self.is_cut = False
+
+    def received_bytes(self):
+        return self.received
+
+    def end(self):
+        self.is_cut = True
+
+
+class Scene:
+    """A watch, the event loop's side, and sockets."""
+
+    def __init__(self):
+        self.clock = ManualClock()
+        self.receptions = Receptions(SETTINGS, self.clock)
+        self.watch = ReceptionWatch(
+            self.receptions, SETTINGS, self.clock, asyncio.get_running_loop(), ["127.0.0.1:8001"]
+        )
+        self.sockets = []
+        self.watch._sockets = self
+
+    def accepted_on(self, addresses, but_of):
+        return self.sockets
+
+    def connect(self):
+        socket = Socket(5000 + len(self.sockets))
+        self.sockets.append(socket)
+        return socket, self.receptions.account_of(f"ipv4:127.0.0.1:{socket.there[1]}")
+
+    def begin(self, account, *, is_single=False):
+        reading = Reading(account, is_single=is_single)
+        reading.is_reading = True
+        account.begin(reading)
+        return reading
+
+    async def look(self, seconds=0.1):
+        for _ in range(round(seconds / 0.1)):
+            self.clock.advance(S // 10)
+            self.watch.look()
+            await asyncio.sleep(0)  # the loop ends what it was told to
+
+
+@on_loop
+async def test_calls_that_are_ended_take_nothing_with_them_of_what_the_others_hold():
+    scene = Scene()
+    socket, account = scene.connect()
+    decoy = scene.begin(account, is_single=True)
+    await scene.look(1)
+    others = [scene.begin(account) for _ in range(8)]
+    await scene.look(DEADLINE_S)
+    socket.received += 100 * MB
+    await scene.look()
+    assert decoy.is_stopped
+    assert not any(reading.is_stopped for reading in others)
+    account.end(decoy)
+    await scene.look()
+    assert account.tally.most_bytes > 99 * MB
+    assert account.tally.held_bytes > 80 * MB  # a message's worth is forgiven
+
+
+@on_loop
+async def test_a_call_whose_message_came_meanwhile_is_spared_and_its_connection_is_judged_anew():
+    scene = Scene()
+    _, account = scene.connect()
+    reading = scene.begin(account, is_single=True)
+    await scene.look(DEADLINE_S)
+    scene.clock.advance(S // 10)
+    scene.watch.look()  # it tells the loop to end the call
+    reading.reads += 1
+    await asyncio.sleep(0)
+    assert not reading.is_stopped
+    assert scene.watch.ended.total() == 0
+    await scene.look(DEADLINE_S + 1)
+    assert reading.is_stopped
+    assert scene.watch.ended == {"late": 1}
+
+
+@on_loop
+async def test_cameras_that_sent_for_hours_are_not_ended_when_memory_grows(monkeypatch):
+    scene = Scene()
+    cameras = [scene.connect() for _ in range(48)]
+    readings = [scene.begin(account) for _, account in cameras]
+    resident = [1000 * MB]
+    monkeypatch.setattr("forebay_server.service.frontend.reception_watch.resident_bytes", lambda: resident[0])
+    for _ in range(600):
+        for socket, account in cameras:
+            socket.received += 180 * (602_112 + 55)  # six seconds of frames, with the headers of HTTP/2
+            for _ in range(180):
+                account.take(602_112)
+        await scene.look()
+    resident[0] += 300 * MB
+    await scene.look(1)
+    assert not any(reading.is_stopped for reading in readings)
