@@ -26,7 +26,7 @@ def test_former_is_itself_again_whatever_the_load(quantity, seconds):
     assert [cell for cell in grid(quantities=[quantity], durations_s=[seconds]) if not cell.is_recovered] == []
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(disturbances(), st.sampled_from(LOADS), st.sampled_from(STREAMS), st.sampled_from(Delivery))
 def test_no_disturbance_is_found_that_traps(parts, load, streams, delivery):
     cell = recover(load, streams, delivery, parts)

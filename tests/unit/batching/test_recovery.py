@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forebay_server.bench.batching_workloads import SECOND_NS
-from forebay_server.bench.disturbance import DELIVERY, PAUSE, QUANTITIES, Disturbance
+from forebay_server.bench.disturbance import DELIVERY, DEMAND, PAUSE, QUANTITIES, Disturbance
 from forebay_server.bench.recovery import LOADS, START_NS, STREAMS, recover
 from forebay_server.service.request import Delivery
 
@@ -52,10 +52,19 @@ def test_former_is_itself_again_after(quantity, factor, condition):
 
 
 def disturbances():
-    """One to three things that go wrong within three seconds, at the same time or one after the other."""
+    """One to three things that go wrong within three seconds, at the same time or one after the other.
+
+    Each once, and demand no more than tenfold: three times a hundredfold are more frames than memory holds.
+    """
+
+    def wrong(quantity, power, seconds, after_s):
+        return for_a_while(
+            quantity, 10.0 ** (min(power, 1.0) if quantity == DEMAND else power), seconds, after_s=after_s
+        )
+
     return st.lists(
         st.builds(
-            lambda quantity, power, seconds, after_s: for_a_while(quantity, 10.0**power, seconds, after_s=after_s),
+            wrong,
             st.sampled_from([*QUANTITIES, PAUSE]),
             st.floats(-1.0, 2.0),
             st.floats(0.1, 2.0),
@@ -63,6 +72,7 @@ def disturbances():
         ),
         min_size=1,
         max_size=3,
+        unique_by=lambda part: part.quantity,
     )
 
 
