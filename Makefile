@@ -36,7 +36,7 @@ demo: $(READY) ## Play the bundled clip as cameras over real streams; pictures i
 	@$(BIN)/forebay demo $(ARGS)
 
 .PHONY: test
-test: $(READY) ## Run the tests (3 to 4 minutes on 2 cores)
+test: $(READY) ## Run the tests (4 to 5 minutes on 2 cores)
 	@$(PYTEST) -n $(JOBS) $(ARGS) $(if $(findstring --lf,$(ARGS)),$(MAY_BE_EMPTY))
 
 .PHONY: test-heavy
