@@ -22,16 +22,12 @@ _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 def child_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Callable[..., "subprocess.Popen[bytes]"]:
     """Return what starts `forebay` with `arguments`. Thread: main.
 
-    When the child is started no other thread may run but those of service.standard_error and service.ready: they wait
-    in the kernel, or for the interpreter's lock, and hold nothing that the child needs before exec.
-
     The function's one argument, `stdout`, is as Popen's: None is this process's own.
     """
-    # -P and the path: the child runs this code, not a folder of that name in the working directory.
-    command = [sys.executable, "-P", "-m", "forebay_server.service", *arguments]
+    # The path: the child runs this code, wherever it starts.
+    command = command_of_child(arguments)
     paths = [str(Path(forebay_server.__file__).parent.parent), *filter(None, [environment.get("PYTHONPATH")])]
     environment = {**environment, "PYTHONPATH": os.pathsep.join(paths)}
-    begin = ends_with_its_parent()
 
     def start(stdout: int | IO[bytes] | None = None) -> "subprocess.Popen[bytes]":
         # A group of its own: Ctrl-C is for this process, which passes it on.
@@ -39,7 +35,6 @@ def child_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Callab
             return subprocess.Popen(  # noqa: S603 - our own command
                 command,
                 process_group=0,
-                preexec_fn=begin,  # noqa: PLW1509 - see above for the threads that run here
                 env=environment,
                 stdout=stdout,
             )
@@ -47,21 +42,26 @@ def child_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Callab
     return start
 
 
-def ends_with_its_parent() -> Callable[[], None]:
-    """Return what a child calls before it becomes another program: the kernel will end it with SIGTERM after us.
+def command_of_child(arguments: Sequence[str]) -> list[str]:
+    """Return the command that runs `forebay` with `arguments` as a child of this process (service.cli.as_child).
 
-    Thread: main, for the kernel takes the end of the thread that starts a child for the end of its parent.
+    What ties the child to this process runs in the child after exec, not in a `preexec_fn`: with one of those Python
+    forks, and gRPC's fork handlers, run beside its threads, may crash or hang the child before exec.
     """
-    parent = os.getpid()
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)  # looked up here: the child may do next to nothing before exec
+    # -P: a folder of the user's that is called service or models must not stand in for ours.
+    return [sys.executable, "-P", "-m", "forebay_server.service.cli.as_child", str(os.getpid()), *arguments]
 
-    def begin() -> None:
-        if prctl is not None:
-            prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it was killed before the kernel knew
-            os._exit(1)
 
-    return begin
+def bind_to_parent(parent_pid: int, number: int) -> None:
+    """Have the kernel send this process the signal `number` when its parent has ended; exit if that is so already.
+
+    The kernel takes the end of the thread that started this process for the end of its parent. Thread: main.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent_pid:  # it was killed before the kernel knew
+        os._exit(1)
 
 
 def how_it_ended(code: int) -> str:

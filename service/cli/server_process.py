@@ -4,12 +4,11 @@ import asyncio
 import contextlib
 import json
 import signal
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from typing import IO
 
-from forebay_server.service.child import ends_with_its_parent
+from forebay_server.service.child import command_of_child
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
@@ -31,16 +30,13 @@ async def running_server(arguments: Sequence[str] = ()) -> AsyncIterator[str]:
     Raises:
         ServerStartError: it ended, or was not ready in time.
     """
-    # -P: a folder of the user's that is called service or models must not stand in for ours.
-    command = ("-P", "-m", "forebay_server.service", "serve", "--address", "127.0.0.1:0", *arguments)
+    command = command_of_child(["serve", "--address", "127.0.0.1:0", *arguments])
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
             *command,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
             start_new_session=True,  # Ctrl-C is for this process, which then ends the server in order
-            preexec_fn=ends_with_its_parent(),  # other ends of this process end the server as well
         )
         try:
             yield await _address_of(process, log)

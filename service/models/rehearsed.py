@@ -7,7 +7,6 @@ Thread: main. Nothing of the server is shared but its files: the cache of measur
 """
 
 import base64
-import ctypes
 import json
 import os
 import resource
@@ -24,6 +23,7 @@ import psutil
 from forebay.wire.model_config_pb2 import ModelConfig
 from forebay_server.engines import import_engine
 from forebay_server.engines.errors import EngineError
+from forebay_server.service.child import bind_to_parent
 from forebay_server.service.clock import MonotonicClock
 from forebay_server.service.models.config import describe
 from forebay_server.service.models.files import model_file, serving_versions
@@ -34,7 +34,6 @@ from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.request import Completion
 from forebay_server.service.worker_pool import WorkerPool
 
-_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 NICENESS = 5  # what serves goes first
 FILE_LIMIT_BYTES = 256 << 20  # the file of measured costs has some KB, and standard error is a file too
 SLACK_BYTES = 1 << 30  # address space that nobody writes to: thread stacks, what allocators take in advance
@@ -52,22 +51,13 @@ def main() -> None:
     answer_file = os.dup(1)
     os.dup2(2, 1)
     order = json.loads(sys.stdin.read())
-    _bind_to_parent(order["parent_pid"])
+    bind_to_parent(order["parent_pid"], signal.SIGKILL)
     os.nice(NICENESS)
     lower_limit(resource.RLIMIT_FSIZE, FILE_LIMIT_BYTES)
     lower_limit(resource.RLIMIT_CORE, 0)
     answer = json.dumps(_answer(order)).encode()
     os.write(answer_file, answer)
     os._exit(0)
-
-
-def _bind_to_parent(parent_pid: int) -> None:
-    """Have the kernel end this process with its parent, which must be there still."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        os._exit(1)
 
 
 def _answer(order: dict[str, Any]) -> dict[str, Any]:
