@@ -5,7 +5,7 @@
 - Hypothesis has three profiles, chosen by HYPOTHESIS_PROFILE: `dev` (default), `ci` (always the same examples) and
   `nightly`. None has a deadline: machines differ.
 - Asynchronous code is tested by `asyncio.run(...)` inside a plain test: a loop per test, no plugin, nothing hidden.
-- SIGHUP ends processes that tests start, unless a test says otherwise, even where the run itself ignores it (`nohup`).
+- Processes that tests start heed SIGHUP and SIGINT, even where the run itself ignores them (`nohup`, `make test &`).
 - What servers keep between runs goes to a folder of the session, never to the user's cache.
 - Everything below tests/heavy is heavy: `make test-all` runs it, `make test` does not. Below tests/soak, likewise:
   `make test-soak`.
@@ -30,8 +30,9 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for tests that import onnxruntime themselves
 
-if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # children inherit that, and no handler
-    signal.signal(signal.SIGHUP, lambda *_: None)
+for number in (signal.SIGHUP, signal.SIGINT):
+    if signal.getsignal(number) is signal.SIG_IGN:  # children inherit that, and no handler
+        signal.signal(number, lambda *_: None)
 
 HEAVY = Path(__file__).parent / "heavy"
 SOAK = Path(__file__).parent / "soak"
