@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from forebay_server.bench import (
+    calls,
     few_cores,
     identity,
     observe,
@@ -37,6 +38,7 @@ class Benchmark(Protocol):
 BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "identity": ("What a frame costs", identity.rows),
     "few_cores": ("Few cores", few_cores.rows),
+    "calls": ("One request's way", calls.rows),
     "throughput": ("Throughput over the engine alone", throughput.rows),
     "cameras": ("Camera overload", systems.cameras_rows),
     "batching": ("Batching", systems.batching_rows),
