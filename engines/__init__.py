@@ -27,7 +27,7 @@ __all__ = ["BACKENDS", "DEVICE_KINDS", "import_engine", "open_device", "open_eng
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _Implementation:
     """Where a class lives, and what to say when its library is not installed."""
 
     module: str
@@ -37,20 +37,20 @@ class _Entry:
 
 
 _DEVICES = {
-    "cpu": _Entry("forebay_server.engines.device_host", "HostDevice"),
-    "cuda": _Entry("forebay_server.engines.device_cuda", "CudaDevice", extra="cuda"),
-    "simulated": _Entry("forebay_server.engines.device_simulated", "SimulatedDevice"),
+    "cpu": _Implementation("forebay_server.engines.device_host", "HostDevice"),
+    "cuda": _Implementation("forebay_server.engines.device_cuda", "CudaDevice", extra="cuda"),
+    "simulated": _Implementation("forebay_server.engines.device_simulated", "SimulatedDevice"),
 }
 _ENGINES = {
-    "onnxruntime": _Entry(
+    "onnxruntime": _Implementation(
         "forebay_server.engines.engine_onnxruntime", "OnnxruntimeEngine", install="pip install onnxruntime"
     ),
-    "simulated": _Entry("forebay_server.engines.engine_simulated", "SimulatedEngine"),
-    "tensorrt": _Entry("forebay_server.engines.engine_tensorrt", "TensorrtEngine", extra="tensorrt"),
-    "torch": _Entry("forebay_server.engines.engine_torch", "TorchEngine", extra="torch"),
+    "simulated": _Implementation("forebay_server.engines.engine_simulated", "SimulatedEngine"),
+    "tensorrt": _Implementation("forebay_server.engines.engine_tensorrt", "TensorrtEngine", extra="tensorrt"),
+    "torch": _Implementation("forebay_server.engines.engine_torch", "TorchEngine", extra="torch"),
 }
 _FOREIGN_MEMORY = {
-    "cuda": _Entry("forebay_server.engines.cuda.foreign_memory", "CudaForeignMemory", extra="cuda"),
+    "cuda": _Implementation("forebay_server.engines.cuda.foreign_memory", "CudaForeignMemory", extra="cuda"),
 }
 
 DEVICE_KINDS = tuple(_DEVICES)
@@ -126,16 +126,16 @@ def open_foreign_memory(kind: str, *, handle: bytes, index: int, nbytes: int) ->
     return cast("ForeignMemory", memory_class(handle=handle, index=index, nbytes=nbytes))
 
 
-def _load(entries: Mapping[str, _Entry], what: str, name: str) -> Any:  # noqa: ANN401 - classes of several protocols
-    entry = entries.get(name)
-    if entry is None:
-        nearest = difflib.get_close_matches(name, entries, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose one of {', '.join(entries)}"
+def _load(known: Mapping[str, _Implementation], what: str, name: str) -> Any:  # noqa: ANN401 - classes of several protocols
+    found = known.get(name)
+    if found is None:
+        nearest = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose one of {', '.join(known)}"
         raise BackendUnavailableError(f"unknown {what} {name!r}: {hint}")
     try:
-        return getattr(importlib.import_module(entry.module), entry.class_name)
+        return getattr(importlib.import_module(found.module), found.class_name)
     except ImportError as error:
-        mend = install_hint(entry.extra) if entry.extra else entry.install or "reinstall forebay"
+        mend = install_hint(found.extra) if found.extra else found.install or "reinstall forebay"
         raise BackendUnavailableError(
             f"{what} {name!r} needs a library that cannot be loaded ({error}): {mend}"
         ) from error

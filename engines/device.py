@@ -19,12 +19,33 @@ Rules
 """
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class DeviceKind(enum.StrEnum):
+    """What a device is. `device.kind == DeviceKind.CPU` is the one way to ask whether it is the CPU."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    SIMULATED = "simulated"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDescription:
+    """A device for people, and for checking that a plan was built for it.
+
+    Attributes:
+        name: the product's, such as `NVIDIA H200`; the device's own name where there is none.
+        compute_capability: CUDA's major and minor version of the hardware; None where there is none.
+    """
+
+    name: str
+    compute_capability: tuple[int, int] | None = None
 
 
 class StreamPriority(enum.Enum):
@@ -119,6 +140,18 @@ class Event(Protocol):
         ...
 
 
+class Graph(Protocol):
+    """Captured work of one device stream. One launch of it runs at a time. Belongs to the device of its stream."""
+
+    def launch(self, device_stream: "DeviceStream") -> None:
+        """Enqueue everything captured, with one call."""
+        ...
+
+    def close(self) -> None:
+        """Free it. Idempotent."""
+        ...
+
+
 class DeviceStream(Protocol):
     """A queue of device work that runs in order; work of different streams overlaps unless an event orders it."""
 
@@ -164,6 +197,16 @@ class DeviceStream(Protocol):
         """Enqueue: what comes later on this stream starts only after `event`. The host does not block."""
         ...
 
+    def capture(self, enqueue: Callable[[], None]) -> Graph | None:
+        """Capture what `enqueue` puts on this stream as a graph, without running it.
+
+        Other threads may allocate meanwhile. Run the work once before, so that nothing in it is lazy.
+
+        Returns:
+            None where the device has no graphs (`enqueue` is not called then), and for work that cannot be captured.
+        """
+        ...
+
     def sync(self) -> None:
         """Block the calling thread until everything enqueued is done. Raises as `Event.sync`."""
         ...
@@ -182,8 +225,26 @@ class Device(Protocol):
         ...
 
     @property
+    def kind(self) -> DeviceKind:
+        """What it is."""
+        ...
+
+    @property
+    def index(self) -> int:
+        """Its number among the devices of its kind, from 0."""
+        ...
+
+    @property
     def kind_count(self) -> int:
         """How many devices of this kind the machine has, itself counted."""
+        ...
+
+    def describe(self) -> DeviceDescription:
+        """Describe the hardware. Blocks: for microseconds. Raises EngineError if the device is lost."""
+        ...
+
+    def raise_if_lost(self) -> None:
+        """Raise DeviceLostError if the device is lost. For engines whose library has failed without saying why."""
         ...
 
     @property

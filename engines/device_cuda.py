@@ -16,12 +16,14 @@ from dataclasses import dataclass
 
 from forebay_server.engines.clock import Clock
 from forebay_server.engines.cuda.batched_copy import batched_copy
-from forebay_server.engines.cuda.calls import GpuInfo, check, device_count, error_of, gpu_info, runtime, unavailable
+from forebay_server.engines.cuda.calls import check, device_count, error_of, gpu_info, runtime, unavailable
 from forebay_server.engines.cuda.errors import no_device_error
 from forebay_server.engines.cuda.handles import CudaBuffer, CudaEvent, CudaStream, PinnedBuffer
 from forebay_server.engines.device import (
     Device,
     DeviceBuffer,
+    DeviceDescription,
+    DeviceKind,
     DeviceMemory,
     DeviceStream,
     Event,
@@ -58,8 +60,8 @@ def stream_priorities(least: int, greatest: int) -> dict[StreamPriority, int]:
 
 
 @dataclass(slots=True)
-class MemoryAccount:
-    """Bytes that this device object has allocated and not freed."""
+class AllocatedBytes:
+    """What this device object has allocated and not freed."""
 
     pinned_bytes: int = 0
     device_bytes: int = 0
@@ -76,7 +78,7 @@ class CudaDevice:
             raise no_device_error("cudaErrorInvalidDevice", f"there is no GPU {index}: this machine has {gpus}")
         self.index = index
         self._kind_count = count
-        self.account = MemoryAccount()
+        self.allocated = AllocatedBytes()
         flags = runtime.cudaDeviceScheduleBlockingSync
         runtime.cudaInitDevice(index, flags, runtime.cudaInitDeviceFlagsAreValid)  # may be set already: not an error
         runtime.cudaGetLastError()
@@ -91,6 +93,11 @@ class CudaDevice:
     def name(self) -> str:
         """`cuda:0`."""
         return f"cuda:{self.index}"
+
+    @property
+    def kind(self) -> DeviceKind:
+        """CUDA."""
+        return DeviceKind.CUDA
 
     @property
     def kind_count(self) -> int:
@@ -111,9 +118,10 @@ class CudaDevice:
         """Select this GPU for the calling thread."""
         check(runtime.cudaSetDevice(self.index), "cudaSetDevice")
 
-    def info(self) -> GpuInfo:
+    def describe(self) -> DeviceDescription:
         """Describe the GPU."""
-        return gpu_info(self.index)
+        info = gpu_info(self.index)
+        return DeviceDescription(info.name, info.compute_capability)
 
     def free_bytes(self) -> int:
         """Return how much device memory is free now, in all processes together."""
@@ -167,13 +175,13 @@ class CudaDevice:
         try:
             if is_device:
                 address = int(check(runtime.cudaMalloc(max(nbytes, 1)), "cudaMalloc"))
-                self.account.device_bytes += nbytes
+                self.allocated.device_bytes += nbytes
                 check(runtime.cudaMemset(address, 0, nbytes), "cudaMemset")
                 check(runtime.cudaStreamSynchronize(0), "cudaStreamSynchronize")  # our streams do not wait for it
             else:
                 flags = runtime.cudaHostAllocPortable  # for every GPU: frames are leased before it is known which
                 address = int(check(runtime.cudaHostAlloc(max(nbytes, 1), flags), "cudaHostAlloc"))
-                self.account.pinned_bytes += nbytes
+                self.allocated.pinned_bytes += nbytes
                 ctypes.memset(address, 0, nbytes)
         except DeviceMemoryError as error:
             raise DeviceMemoryError(
@@ -209,6 +217,12 @@ class CudaDevice:
         if buffer.is_closed:
             raise MisuseError("host buffer used after close")
         return buffer
+
+    def own_stream(self, device_stream: DeviceStream) -> CudaStream:
+        """Return a device stream as this device's own. Raises MisuseError for another's."""
+        if not isinstance(device_stream, CudaStream) or device_stream.device is not self:
+            raise MisuseError(f"{type(device_stream).__name__} belongs to another device than {self.name}")
+        return device_stream
 
     def own_event(self, event: Event) -> CudaEvent:
         """Return an event as this device's own. Raises MisuseError for another's, or a closed one."""

@@ -7,7 +7,7 @@ as on CUDA. Not here: any check of ordering, which is what `device_simulated` is
 Thread: any; one thread at a time on a device stream. Memory is touched on first use only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from forebay_server.engines.clock import Clock
 from forebay_server.engines.device import (
     Device,
     DeviceBuffer,
+    DeviceDescription,
+    DeviceKind,
     DeviceMemory,
     DeviceStream,
     Event,
@@ -168,6 +170,9 @@ class HostStream(_Handle):
         self._check_open()
         self.device.own_event(event).stamp_ns()
 
+    def capture(self, enqueue: Callable[[], None]) -> None:
+        """None: there are no graphs on the CPU."""
+
     def sync(self) -> None:
         """Return at once: nothing is ever outstanding."""
         self._check_open()
@@ -191,9 +196,26 @@ class HostDevice:
         return "cpu"
 
     @property
+    def kind(self) -> DeviceKind:
+        """CPU."""
+        return DeviceKind.CPU
+
+    @property
+    def index(self) -> int:
+        """0."""
+        return 0
+
+    @property
     def kind_count(self) -> int:
         """1."""
         return 1
+
+    def describe(self) -> DeviceDescription:
+        """Return its own name: nothing is built for one CPU."""
+        return DeviceDescription(self.name)
+
+    def raise_if_lost(self) -> None:
+        """Do nothing: the process ends with its CPU."""
 
     @property
     def gather_below_bytes(self) -> int:

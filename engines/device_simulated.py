@@ -24,6 +24,8 @@ from forebay_server.engines.clock import Clock
 from forebay_server.engines.device import (
     Device,
     DeviceBuffer,
+    DeviceDescription,
+    DeviceKind,
     DeviceMemory,
     DeviceStream,
     Event,
@@ -95,6 +97,16 @@ class SimulatedDevice:
         return f"simulated:{self._index}" if self._index else "simulated"
 
     @property
+    def kind(self) -> DeviceKind:
+        """SIMULATED."""
+        return DeviceKind.SIMULATED
+
+    @property
+    def index(self) -> int:
+        """As it was made."""
+        return self._index
+
+    @property
     def kind_count(self) -> int:
         """As its machine says."""
         return self.machine.device_count
@@ -126,6 +138,15 @@ class SimulatedDevice:
     def is_synchronous(self) -> bool:
         """False."""
         return False
+
+    def describe(self) -> DeviceDescription:
+        """Return its own name."""
+        return DeviceDescription(self.name)
+
+    def raise_if_lost(self) -> None:
+        """Raise DeviceLostError if a fault plan or `lose` has lost it."""
+        with self._core.lock:
+            self._core.raise_if_lost()
 
     def attach_thread(self) -> None:
         """Let the calling thread use this device, and no other of its machine."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forebay_server.engines.device import DeviceBuffer, DeviceStream
+from forebay_server.engines.launches import Launches
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,11 @@ class Engine(Protocol):
     @property
     def specs(self) -> EngineSpecs:
         """What the model takes and gives; constant."""
+        ...
+
+    @property
+    def launches(self) -> Launches | None:
+        """How many executions ran which way, since `warm_up`; None for an engine with one way. Thread: any reads it."""
         ...
 
     def bind(self, slot: SlotBuffers) -> None:

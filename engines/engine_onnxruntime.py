@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 
 from forebay_server.engines.clock import Clock
 from forebay_server.engines.datatypes import BF16
-from forebay_server.engines.device import Device, DeviceBuffer, DeviceStream
-from forebay_server.engines.device_host import HostDevice
+from forebay_server.engines.device import Device, DeviceBuffer, DeviceKind, DeviceStream
 from forebay_server.engines.engine import Engine, EngineSpecs, SlotBuffers, TensorSpec
 from forebay_server.engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
 from forebay_server.engines.host_memory import copy, memory_of
@@ -84,7 +83,7 @@ class OnnxruntimeEngine:
         options: Mapping[str, str],
         max_batch_size: int | None,
     ) -> None:
-        if not isinstance(device, HostDevice):
+        if device.kind != DeviceKind.CPU:
             raise BackendUnavailableError(
                 f"backend 'onnxruntime' runs on device 'cpu', not on {device.name!r}: use KIND_CPU in instance_group"
             )
@@ -110,6 +109,10 @@ class OnnxruntimeEngine:
     def specs(self) -> EngineSpecs:
         """What the model takes and gives."""
         return self._layout.specs
+
+    @property
+    def launches(self) -> None:
+        """None: executions run one way."""
 
     def bind(self, slot: SlotBuffers) -> None:
         """Take the buffers of `slot`. Raises ModelFileError if a tensor has no fixed row size."""

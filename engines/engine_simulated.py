@@ -80,6 +80,10 @@ class SimulatedEngine:
         """One input and one output."""
         return self._specs
 
+    @property
+    def launches(self) -> None:
+        """None: executions run one way."""
+
     def bind(self, slot: SlotBuffers) -> None:
         """Take the buffers of `slot`."""
         self._check_open()

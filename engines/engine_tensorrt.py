@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from forebay_server.engines.clock import Clock
-from forebay_server.engines.device import Device, DeviceBuffer, DeviceStream
-from forebay_server.engines.engine import Engine, EngineSpecs, SlotBuffers
+from forebay_server.engines.device import Device, DeviceBuffer, DeviceKind, DeviceStream, Graph
+from forebay_server.engines.engine import Engine, EngineSpecs, SlotBuffers, TensorSpec
 from forebay_server.engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
 from forebay_server.engines.launches import Launches
 from forebay_server.engines.model_file import require_model_file
@@ -47,7 +47,7 @@ class _Context:
     raw: Any
     batch_size: int = 0
     profile: int = -1
-    graph: Any = None
+    graph: Graph | None = None
 
 
 @dataclass(slots=True)
@@ -80,12 +80,12 @@ class TensorrtEngine:
     ) -> None:
         if model_path is None:
             raise ModelFileError("backend 'tensorrt' needs a model file: put model.plan in the version's folder")
-        if device.name == "cpu":
+        if device.kind == DeviceKind.CPU:
             raise BackendUnavailableError(
                 "backend 'tensorrt' runs on a GPU, not on device 'cpu': ask for KIND_GPU in instance_group"
             )
         reader = OptionReader("tensorrt", options, KNOWN_OPTIONS["tensorrt"])
-        self._device: Any = device
+        self._device = device
         self._name = str(model_path)
         self._library = libraries.load(reader.text("library", "auto", ("auto", *libraries.NAMES)))
         self._graph_sizes = frozenset(reader.shape("graph_sizes") or DEFAULT_GRAPH_SIZES)
@@ -129,7 +129,7 @@ class TensorrtEngine:
         if slot is None or self._is_closed:
             raise MisuseError(f"slot {slot_index} is not bound")
         captured = slot.captured.get(batch_size)
-        if captured is not None:
+        if captured is not None and captured.graph is not None:
             captured.graph.launch(device_stream)
             self.launches.graph += 1
             return
@@ -167,7 +167,8 @@ class TensorrtEngine:
         self._is_closed = True
         for slot in self._slots.values():
             for context in slot.captured.values():
-                context.graph.close()
+                if context.graph is not None:
+                    context.graph.close()
             slot.captured.clear()
             slot.plain.raw = None
         self._slots.clear()
@@ -233,7 +234,7 @@ class TensorrtEngine:
             raise self._failed(f"profile {profile} cannot be set", mark)
         context.profile = profile
 
-    def _shape(self, spec: Any, batch_size: int) -> tuple[int, ...]:  # noqa: ANN401
+    def _shape(self, spec: TensorSpec, batch_size: int) -> tuple[int, ...]:
         return tuple(self._plan.layout.run_shape(spec, batch_size))
 
     def _execute(self, context: _Context, device_stream: DeviceStream) -> None:
@@ -241,8 +242,8 @@ class TensorrtEngine:
         if not trt_context.execute_async_v3(device_stream.handle):
             raise self._failed(f"batch of {context.batch_size} failed", mark)
 
-    def _capture(self, slot: _BoundSlot, batch_size: int, device_stream: Any) -> None:  # noqa: ANN401
-        if not self._wants_graphs or not hasattr(device_stream, "capture"):
+    def _capture(self, slot: _BoundSlot, batch_size: int, device_stream: DeviceStream) -> None:
+        if not self._wants_graphs:
             return
         context = self._new_context(slot.buffers)
         self._prepare(context, batch_size, device_stream)
@@ -251,28 +252,26 @@ class TensorrtEngine:
         device_stream.sync()
         context.graph = device_stream.capture(lambda: self._execute(context, device_stream))
         if context.graph is None:
-            self._wants_graphs = False  # this plan cannot be captured: the plain context stays
+            self._wants_graphs = False  # neither this plan nor this device: the plain context stays
             return
         slot.captured[batch_size] = context
 
     def _failed(self, what: str, mark: int) -> ExecutionError:
         """Return the error to raise. Raises DeviceLostError instead if that is the reason."""
-        if hasattr(self._device, "raise_if_lost"):
-            self._device.raise_if_lost()
+        self._device.raise_if_lost()
         return ExecutionError(f"{self._name}: {what}: {self._library.errors_of(mark)}")
 
 
-def _trusted_plan(path: Path, library: Library, device: Any, on_mismatch: str) -> bytes:  # noqa: ANN401
+def _trusted_plan(path: Path, library: Library, device: Device, on_mismatch: str) -> bytes:
     """Read a plan that matches its manifest, after rebuilding it if that is asked for."""
     require_model_file(path)
     data = path.read_bytes()
     if on_mismatch == "ignore":
         return data
     found = manifest.read(path)
-    info = device.info() if hasattr(device, "info") else None
-    name = info.name if info else device.name
-    capability = ".".join(str(part) for part in info.compute_capability) if info else ""
-    problems = manifest.mismatches(found, data, library.name, library.version, name, capability)
+    hardware = device.describe()
+    capability = ".".join(str(part) for part in hardware.compute_capability or ())
+    problems = manifest.mismatches(found, data, library.name, library.version, hardware.name, capability)
     if not problems:
         return data
     if on_mismatch == "refuse":

@@ -34,8 +34,8 @@ from forebay_server.engines.onnx_specs import BatchedSpecs, derive_specs
 from forebay_server.engines.options import KNOWN_OPTIONS, MOST_THREADS, OptionReader
 from forebay_server.engines.proof import prove_outputs
 from forebay_server.engines.pytorch.initialized import uninitialized_outputs
-from forebay_server.engines.pytorch.place import open_place
 from forebay_server.engines.pytorch.program import Tensors, flatten, limit_rows, load_program
+from forebay_server.engines.pytorch.target import open_target
 
 _WARM_UP_RUNS = 3
 """Before a capture, as PyTorch's own notes on CUDA graphs do: cuBLAS and cuDNN set themselves up lazily."""
@@ -78,15 +78,15 @@ class TorchEngine:
         reader = OptionReader("torch", options, KNOWN_OPTIONS["torch"])
         self._name = str(model_path)
         self._device = device
-        self._place = open_place(device)
-        self._wants_graphs = reader.text("cuda_graphs", "on", ("on", "off")) == "on" and self._place.is_cuda
+        self._target = open_target(device)
+        self._wants_graphs = reader.text("cuda_graphs", "on", ("on", "off")) == "on" and self._target.is_cuda
         self.launches = Launches()
         self.capture_error = ""
         torch.set_num_threads(max(1, reader.integer("intra_op_threads", 1, maximum=MOST_THREADS)))
         allow_tf32 = reader.text("allow_tf32", "on", ("on", "off")) == "on"
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allow_tf32
         program = load_program(
-            model_path, self._place.torch_device, options.get("inputs"), options.get("outputs"), max_batch_size
+            model_path, self._target.torch_device, options.get("inputs"), options.get("outputs"), max_batch_size
         )
         max_batch_size = limit_rows(program, max_batch_size, self._name)
         self._run = program.run
@@ -108,7 +108,7 @@ class TorchEngine:
         rows = self.specs.max_batch_size
         inputs, outputs = (
             tuple(
-                self._place.tensor_over(buffer, tuple(self._layout.run_shape(spec, rows)), spec.dtype)
+                self._target.tensor_over(buffer, tuple(self._layout.run_shape(spec, rows)), spec.dtype)
                 for spec, buffer in zip(specs, buffers, strict=True)
             )
             for specs, buffers in ((self.specs.inputs, slot.inputs), (self.specs.outputs, slot.outputs))
@@ -118,7 +118,7 @@ class TorchEngine:
     def warm_up(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
         """Run every size on every slot, capture each as a graph on CUDA, and prove each. Blocks."""
         for slot in self._slots.values():
-            with self._place.current(device_stream):
+            with self._target.current(device_stream):
                 for tensor in slot.inputs:
                     tensor.zero_()
         self._check_initialized(batch_sizes, device_stream)
@@ -127,7 +127,7 @@ class TorchEngine:
             for (slot_index, batch_size), _ in product(runs, range(_WARM_UP_RUNS)):
                 self.enqueue(slot_index, batch_size, device_stream)
             device_stream.sync()
-            self._place.trim()  # what those runs took: graphs have memory of their own
+            self._target.trim()  # what those runs took: graphs have memory of their own
             self._capture_all(runs, device_stream)
         prove_outputs(self, runs, self._device, device_stream, self._name)  # a graph's first launch is slower, too
         self.launches = Launches()
@@ -136,7 +136,7 @@ class TorchEngine:
         """Run rows 0..batch_size-1 of a slot. Blocks: on the CPU, with the GIL released inside operators."""
         slot = self._slot(slot_index, batch_size)
         try:
-            with torch.inference_mode(), self._place.current(device_stream):
+            with torch.inference_mode(), self._target.current(device_stream):
                 graph = slot.graphs.get(batch_size)
                 if graph is not None:
                     graph.replay()
@@ -147,7 +147,7 @@ class TorchEngine:
         except EngineError:
             raise
         except Exception as error:
-            raise self._place.error_for(error, batch_size) from error
+            raise self._target.error_for(error, batch_size) from error
 
     def outputs(self, slot_index: int, batch_size: int) -> tuple[DeviceBuffer, ...]:  # noqa: ARG002
         """Return the slot's own output buffers."""
@@ -163,7 +163,7 @@ class TorchEngine:
         self._slots.clear()
         self._run = _closed
         self._pool = None
-        self._place.close()
+        self._target.close()
 
     def _slot(self, slot_index: int, batch_size: int) -> _BoundSlot:
         slot = self._slots.get(slot_index)
@@ -177,12 +177,12 @@ class TorchEngine:
         """Refuse a program whose results hold memory that it never wrote. Before anything else runs it."""
         for slot, batch_size in product(tuple(self._slots.values())[:1], batch_sizes):
             try:
-                with torch.inference_mode(), self._place.current(device_stream):
+                with torch.inference_mode(), self._target.current(device_stream):
                     found = uninitialized_outputs(partial(self._results, slot, batch_size))
             except EngineError:
                 raise
             except Exception as error:
-                raise self._place.error_for(error, batch_size) from error
+                raise self._target.error_for(error, batch_size) from error
             for index, count in found.items():
                 raise ModelFileError(
                     f"{self._name}: output {self.specs.outputs[index].name!r} holds {count} elements that the model "
@@ -225,14 +225,14 @@ class TorchEngine:
         graph = torch.cuda.CUDAGraph()
         try:
             # not torch.cuda.graph: for each capture that waits for the whole device, and so for other models' batches
-            with torch.inference_mode(), self._place.current(device_stream):
+            with torch.inference_mode(), self._target.current(device_stream):
                 graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 try:
                     self._call(slot, batch_size)
                 finally:
                     graph.capture_end()
         except Exception as error:  # torch raises many; the plain way stays, unless the device is lost
-            problem = self._place.error_for(error, batch_size)
+            problem = self._target.error_for(error, batch_size)
             if not isinstance(problem, ExecutionError):
                 raise problem from error
             self.capture_error = str(problem)

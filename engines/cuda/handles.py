@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forebay_server.engines.cuda.calls import check, runtime
-from forebay_server.engines.device import DeviceBuffer, Event, HostBuffer, Piece
+from forebay_server.engines.device import DeviceBuffer, DeviceStream, Event, HostBuffer, Piece
 from forebay_server.engines.errors import ExecutionError, MisuseError
 from forebay_server.engines.host_memory import check_range
 
@@ -62,7 +62,7 @@ class PinnedBuffer(Handle):
 
     def _free(self) -> None:
         runtime.cudaFreeHost(self.address)
-        self.device.account.pinned_bytes -= self.nbytes
+        self.device.allocated.pinned_bytes -= self.nbytes
 
 
 class CudaBuffer(Handle):
@@ -75,7 +75,7 @@ class CudaBuffer(Handle):
 
     def _free(self) -> None:
         runtime.cudaFree(self.address)
-        self.device.account.device_bytes -= self.nbytes
+        self.device.allocated.device_bytes -= self.nbytes
 
 
 class CudaEvent(Handle):
@@ -127,10 +127,10 @@ class CudaGraph(Handle):
         super().__init__(device)
         self._executable = executable
 
-    def launch(self, device_stream: "CudaStream") -> None:
+    def launch(self, device_stream: DeviceStream) -> None:
         """Enqueue everything captured."""
         self._check_open()
-        check(runtime.cudaGraphLaunch(self._executable, device_stream.raw), "cudaGraphLaunch")
+        check(runtime.cudaGraphLaunch(self._executable, self.device.own_stream(device_stream).raw), "cudaGraphLaunch")
 
     def _free(self) -> None:
         runtime.cudaGraphExecDestroy(self._executable)

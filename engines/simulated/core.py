@@ -7,7 +7,7 @@ Devices of one `Machine` share that actor, and the lock.
 
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 from forebay_server.engines.clock import Clock
 from forebay_server.engines.errors import DeviceLostError, EngineError, MisuseError, RaceError
@@ -97,10 +97,14 @@ class Core:
 
     def check_usable(self) -> None:
         """Raise DeviceLostError after a loss, MisuseError for a thread that is not attached."""
-        if self.lost is not None:
-            raise DeviceLostError(str(self.lost))
+        self.raise_if_lost()
         if getattr(self.machine.selected, "core", None) is not self:
             raise MisuseError(f"thread {threading.current_thread().name!r} uses a device before attach_thread()")
+
+    def raise_if_lost(self) -> None:
+        """Raise DeviceLostError after a loss."""
+        if self.lost is not None:
+            raise DeviceLostError(str(self.lost))
 
     def raise_fault(self, error: EngineError) -> None:
         """Raise `error`; a DeviceLostError is from then on the state of the device. With the lock held."""
@@ -171,7 +175,10 @@ class Handle:
         self.core.open_handles.pop(self._number, None)
 
 
-def own(core: Core, kind: type[Any], handle: object) -> Any:  # noqa: ANN401 - the caller names the type
+_H = TypeVar("_H", bound=Handle)
+
+
+def own(core: Core, kind: type[_H], handle: object) -> _H:
     """Return `handle` if it is an open `kind` of this device. Raises MisuseError otherwise."""
     if not isinstance(handle, kind) or handle.core is not core:
         raise MisuseError(f"{type(handle).__name__} belongs to another device than this simulated one")

@@ -120,6 +120,9 @@ class SimulatedStream(Handle):
             self._enqueue("wait", 0, Fault(late_error=recorded.error), recorded.point)
             self._known = self._known.join(recorded.known)
 
+    def capture(self, enqueue: Callable[[], None]) -> None:
+        """None: the simulated device has no graphs."""
+
     def sync(self) -> None:
         """Block until everything enqueued is done; the host is ordered after it then."""
         with self.core.lock:

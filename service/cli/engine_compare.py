@@ -118,7 +118,7 @@ def profile_model(model: Path, device: str | None, batch: int, runs: int, trace:
             each.name.removesuffix("_ns"): statistics.median(getattr(times, each.name) for times in stages) / 1000
             for each in dataclasses.fields(StageTimes)
         }
-        launches = getattr(runner.engine, "launches", None)
+        launches = runner.engine.launches
         if launches is not None:
             facts["launches"] = dataclasses.asdict(launches)
         if trace is not None:

@@ -1,6 +1,7 @@
 """From a model's configuration to the knobs of its batch former. Pure."""
 
 from forebay.wire.model_config_pb2 import ModelQueuePolicy
+from forebay_server.engines.device import DeviceKind
 from forebay_server.service.batching.settings import BatchingSettings, PolicyName, QueuePolicy, TimeoutAction
 from forebay_server.service.models.description import ModelDescription
 
@@ -13,9 +14,9 @@ def measured_sizes(max_batch_size: int) -> tuple[int, ...]:
     return (*(size for size in CAPTURED_SIZES if size < max_batch_size), max_batch_size)
 
 
-def executed_sizes(device_kind: str, max_batch_size: int) -> tuple[int, ...]:
+def executed_sizes(device_kind: DeviceKind, max_batch_size: int) -> tuple[int, ...]:
     """Return the batch sizes that are executed: on CUDA those with a graph, others padded; elsewhere every size."""
-    return measured_sizes(max_batch_size) if device_kind == "cuda" else tuple(range(1, max_batch_size + 1))
+    return measured_sizes(max_batch_size) if device_kind == DeviceKind.CUDA else tuple(range(1, max_batch_size + 1))
 
 
 def batching_settings(description: ModelDescription) -> BatchingSettings:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from forebay.wire.model_config_pb2 import ModelConfig
+from forebay_server.engines.device import DeviceKind
 from forebay_server.engines.engine import EngineSpecs
 from forebay_server.service.models.instances import Instance, InstanceGroup, instances_of
 from forebay_server.service.models.warmup_samples import WarmupSample
@@ -113,7 +114,7 @@ class ModelDescription:
         image: set if frames may be sent as pictures.
         task: what the outputs mean; None for tensors only.
         latency_budget_ms: default for LATEST streams; None leaves it to the service.
-        device_kind: where its instances run: `cpu` or `cuda`.
+        device_kind: where its instances run: CPU or CUDA.
         groups: how many on which GPUs, at least one; `service.models.placing` names the GPUs of those on all of them.
         batching: scheduling knobs.
         backend_options: parameters that are the backend's own (`alpha_ms`, ...), as written.
@@ -131,7 +132,7 @@ class ModelDescription:
     image: ImageInput | None = None
     task: Task | None = None
     latency_budget_ms: float | None = None
-    device_kind: str = "cpu"
+    device_kind: DeviceKind = DeviceKind.CPU
     groups: tuple[InstanceGroup, ...] = (InstanceGroup(),)
     batching: BatchingOptions = BatchingOptions()
     backend_options: Mapping[str, str] = field(default_factory=dict)

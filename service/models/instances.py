@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forebay.wire.model_config_pb2 import ModelConfig, ModelInstanceGroup, ModelOptimizationPolicy
+from forebay_server.engines.device import DeviceKind
 from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.pipeline.turns import ModelPriority
 
@@ -95,7 +96,7 @@ def _asked(config: ModelConfig) -> list[ModelInstanceGroup]:
 def _running(config: ModelConfig, backend: str) -> list[ModelInstanceGroup]:
     """A torch model on GPUs leaves its instances on the CPU out: one table of costs holds for all lanes."""
     groups = _asked(config)
-    if backend == "tensorrt" or device_kind_of(config, backend) == "cpu":
+    if backend == "tensorrt" or device_kind_of(config, backend) == DeviceKind.CPU:
         return groups
     return [group for group in groups if group.kind != ModelInstanceGroup.KIND_CPU]
 
@@ -119,23 +120,23 @@ def check_gpu(config: ModelConfig, provider: str, backend: str, filename: str, *
     )
 
 
-def device_kind_of(config: ModelConfig, backend: str) -> str:
-    """Return `cuda` or `cpu`: TensorRT runs on GPUs, torch if KIND_GPU asks for one, all else on the CPU."""
+def device_kind_of(config: ModelConfig, backend: str) -> DeviceKind:
+    """Return CUDA or CPU: TensorRT runs on GPUs, torch if KIND_GPU asks for one, all else on the CPU."""
     wants_gpu = any(group.kind == ModelInstanceGroup.KIND_GPU for group in _asked(config))
-    return "cuda" if backend == "tensorrt" or (backend in GPU_BACKENDS and wants_gpu) else "cpu"
+    return DeviceKind.CUDA if backend == "tensorrt" or (backend in GPU_BACKENDS and wants_gpu) else DeviceKind.CPU
 
 
-def instances_of(groups: Sequence[InstanceGroup], device_kind: str) -> tuple[Instance, ...]:
+def instances_of(groups: Sequence[InstanceGroup], device_kind: DeviceKind) -> tuple[Instance, ...]:
     """Return every instance, those of several GPUs by turns: of equal lanes the first gets a batch.
 
     Args:
         groups: with their GPUs named, if they run on GPUs.
-        device_kind: `cpu` or `cuda`.
+        device_kind: CPU or CUDA.
     """
     dealt: list[tuple[int, Instance]] = []
     on_device = Counter[str]()
     for group in groups:
-        devices = [f"cuda:{gpu}" for gpu in group.gpus] if device_kind == "cuda" else ["cpu"]
+        devices = [f"cuda:{gpu}" for gpu in group.gpus] if device_kind == DeviceKind.CUDA else ["cpu"]
         for device in devices * group.count:
             dealt.append((on_device[device], Instance(device, group.priority)))
             on_device[device] += 1
@@ -148,13 +149,13 @@ def group_warnings(config: ModelConfig, backend: str) -> list[str]:
     has_gpus = any(group.gpus for group in config.instance_group)
     kinds = {group.kind for group in _asked(config)}
     lines: list[str] = []
-    if kind == "cpu" and has_gpus:
+    if kind == DeviceKind.CPU and has_gpus:
         lines.append(f"instance_group.gpus is ignored: {_who(backend)} runs on the CPU")
-    if kind == "cpu" and ModelInstanceGroup.KIND_GPU in kinds:
+    if kind == DeviceKind.CPU and ModelInstanceGroup.KIND_GPU in kinds:
         lines.append(f"instance_group.kind KIND_GPU is ignored: {_who(backend)} runs on the CPU")
     if backend == "tensorrt" and ModelInstanceGroup.KIND_CPU in kinds:
         lines.append("instance_group.kind KIND_CPU is ignored: plans run on GPUs only")
-    elif kind == "cuda" and ModelInstanceGroup.KIND_CPU in kinds:
+    elif kind == DeviceKind.CUDA and ModelInstanceGroup.KIND_CPU in kinds:
         lines.append(
             "an instance_group of kind KIND_CPU is ignored: another asks for KIND_GPU, and a model runs on one kind"
         )

@@ -4,6 +4,7 @@ from typing import cast
 
 from forebay.wire.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelInstanceGroup, ModelOutput
 from forebay_server.engines.datatypes import NAME_BY_DTYPE
+from forebay_server.engines.device import DeviceKind
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.files import FILENAMES
@@ -55,7 +56,7 @@ def normalised(description: ModelDescription, specs: EngineSpecs) -> ModelConfig
 def _normalise_groups(config: ModelConfig, description: ModelDescription) -> None:
     if not config.instance_group:
         config.instance_group.add(count=1)
-    is_cpu = description.device_kind == "cpu" and description.engine_options.get("provider", "cpu") == "cpu"
+    is_cpu = description.device_kind == DeviceKind.CPU and description.engine_options.get("provider", "cpu") == "cpu"
     every = sorted({gpu for group in description.groups for gpu in group.gpus})
     for number, group in enumerate(config.instance_group):
         group.name = group.name or f"{description.name}_{number}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from forebay_server.engines.device import Device
+from forebay_server.engines.device import Device, DeviceKind
 from forebay_server.engines.engine import Engine, EngineSpecs, UnboundEngine
 from forebay_server.engines.errors import EngineError, ModelFileError
 from forebay_server.service.batching.cost_model import CostModel
@@ -207,7 +207,7 @@ def _open_engines(
 ) -> list[Engine]:
     """Open one for every instance, if the weights fit where each of them runs."""
     description = placed.description
-    is_gpu = description.device_kind == "cuda"
+    is_gpu = description.device_kind == DeviceKind.CUDA
     holding.take(model_bytes(model_path, 1 if is_gpu else len(description.instances)))
     for device, count in placed.counts if is_gpu else ():
         check_device(device, model_bytes(model_path, count))
@@ -221,7 +221,7 @@ def _open_engines(
 
 
 def _check_buffers(placed: Placed, specs: EngineSpecs, permits: int, holding: Holding) -> None:
-    is_gpu = placed.description.device_kind == "cuda"
+    is_gpu = placed.description.device_kind == DeviceKind.CUDA
     holding.take(buffer_bytes(specs, len(placed.description.instances), permits if is_gpu else 0))
     for device, count in placed.counts if is_gpu else ():
         check_device(device, buffer_bytes(specs, count))
@@ -283,7 +283,7 @@ def _costs(
 
 def _turn(description: ModelDescription, priority: ModelPriority, context: VersionContext) -> Turn | None:
     """Return an instance's place among those on the CPU; elsewhere the device arbitrates."""
-    if context.turns is None or description.device_kind != "cpu":
+    if context.turns is None or description.device_kind != DeviceKind.CPU:
         return None
     options = {**context.engine_options.get(description.backend, {}), **description.engine_options}
     return context.turns.join(priority, int(options.get("intra_op_threads", 1)))

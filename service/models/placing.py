@@ -8,7 +8,7 @@ from pathlib import Path
 
 from forebay.wire.model_config_pb2 import DataType, ModelInput, ModelOutput
 from forebay_server.engines import open_device, open_engine
-from forebay_server.engines.device import Device
+from forebay_server.engines.device import Device, DeviceKind
 from forebay_server.engines.engine import Engine
 from forebay_server.engines.errors import BackendUnavailableError
 from forebay_server.service.clock import Clock
@@ -63,12 +63,12 @@ def open_placed(description: ModelDescription, open_device: OpenDevice, clock: C
     try:
         return _open_all(description, open_device, clock)
     except BackendUnavailableError as error:
-        if description.device_kind == "cpu":
+        if description.device_kind == DeviceKind.CPU:
             raise
         if not (cpu_fallback and description.backend == "torch"):
             raise BackendUnavailableError(f"{error}; or {_ADVICE[description.backend]}") from error
         warning = f"{description.name}: runs on the CPU: {error}"
-        on_cpu = replace(description, device_kind="cpu", warnings=(*description.warnings, warning))
+        on_cpu = replace(description, device_kind=DeviceKind.CPU, warnings=(*description.warnings, warning))
         return _open_all(on_cpu, open_device, clock)
 
 
@@ -82,7 +82,7 @@ def _open_all(description: ModelDescription, open_device: OpenDevice, clock: Clo
                 undo.callback(devices[name].close)
             return devices[name]
 
-        if description.device_kind == "cuda" and not all(group.gpus for group in description.groups):
+        if description.device_kind == DeviceKind.CUDA and not all(group.gpus for group in description.groups):
             every = tuple(range(open_once("cuda:0").kind_count))
             groups = tuple(replace(group, gpus=group.gpus or every) for group in description.groups)
             check_count(groups, f"{description.name}/{CONFIG_NAME}")

@@ -22,6 +22,7 @@ import psutil
 
 from forebay.wire.model_config_pb2 import ModelConfig
 from forebay_server.engines import import_engine
+from forebay_server.engines.device import DeviceKind
 from forebay_server.engines.errors import EngineError
 from forebay_server.service.child import bind_to_parent
 from forebay_server.service.clock import MonotonicClock
@@ -80,7 +81,7 @@ def _rehearse(order: dict[str, Any]) -> int:
     description = describe(entry, config, cpu_fallback=order["cpu_fallback"])
     import_engine(description.backend)
     before_bytes = _peak_bytes()
-    is_pinned = description.device_kind != "cpu"  # else frames take no memory before they are there
+    is_pinned = description.device_kind != DeviceKind.CPU  # else frames take no memory before they are there
     if not is_pinned:
         _limit_memory(order["memory_bytes"])
     context = VersionContext(

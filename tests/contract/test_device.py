@@ -7,6 +7,7 @@ import pytest
 
 from forebay_server.engines import open_device
 from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device import DeviceKind
 from forebay_server.engines.device_simulated import SimulatedDevice
 from forebay_server.engines.errors import BackendUnavailableError, MisuseError
 from tests.support.rig import rig_of
@@ -312,6 +313,44 @@ def test_an_attached_thread_can_use_the_device(rig):
 def test_the_device_has_a_name_and_a_gather_limit(rig):
     assert rig.device.name
     assert rig.device.gather_below_bytes >= 0
+
+
+def test_the_device_says_what_it_is(rig):
+    device = rig.device
+    assert device.kind in DeviceKind
+    assert device.name in (device.kind, f"{device.kind}:{device.index}")
+    assert 0 <= device.index < device.kind_count
+    assert device.is_synchronous == (device.kind == DeviceKind.CPU)
+    hardware = device.describe()
+    assert hardware.name
+    assert (hardware.compute_capability is not None) == (device.kind == DeviceKind.CUDA)
+
+
+def test_a_device_that_works_is_not_lost(rig):
+    rig.device.raise_if_lost()
+
+
+def test_captured_work_runs_when_its_graph_is_launched_and_not_before(rig):
+    source, target, stream = rig.host(1000), rig.on_device(1000), rig.stream()
+    values, result = fill(source), rig.host(1000)
+    calls = []
+
+    def enqueue():
+        calls.append(None)
+        stream.copy_h2d(target, source, 1000)
+
+    graph = stream.capture(enqueue)
+    if graph is None:
+        assert not calls, "a device without graphs leaves the work alone"
+        return
+    rig.keep(graph)
+    stream.copy_d2h(result, target, 1000)
+    stream.sync()
+    assert not result.read_view().any()
+    graph.launch(stream)
+    stream.copy_d2h(result, target, 1000)
+    stream.sync()
+    np.testing.assert_array_equal(result.read_view(), values)
 
 
 def test_memory_tells_what_is_allocated_where_the_device_has_its_own(rig):

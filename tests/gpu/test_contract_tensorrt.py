@@ -62,7 +62,7 @@ def engine(case, rig, tmp_path):
         return case.open(rig, tmp_path)
     except ModelFileError as error:
         if "cannot run on this GPU" in str(error):  # TensorRT-RTX and compute capability 9.0
-            pytest.skip(f"{library.load('auto').name} does not support a {rig.device.info().name}")
+            pytest.skip(f"{library.load('auto').name} does not support a {rig.device.describe().name}")
         raise
 
 

@@ -58,7 +58,7 @@ def test_a_full_gpu_is_refused_with_advice_and_stays_usable(rig, measured):
         rig.device.alloc_device(free)
     measured(str(caught.value)[:80])
     rig.on_device(1 << 20)
-    assert rig.device.account.device_bytes == 1 << 20
+    assert rig.device.allocated.device_bytes == 1 << 20
 
 
 STICKY = """

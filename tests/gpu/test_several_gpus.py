@@ -25,7 +25,7 @@ def test_every_gpu_gives_right_answers(tmp_path, measured, gpu_count, count):
         for lane in version.lanes:
             launches = lane.engine.launches
             batches.setdefault(lane.device.name, []).append(launches.graph + launches.plain)
-            memory[lane.device.name] = lane.device.account.device_bytes
+            memory[lane.device.name] = lane.device.allocated.device_bytes
 
     rows, completions = served_torch.serve(root, 2_000, look=look)
     for row, completion in zip(rows, completions, strict=True):

@@ -137,6 +137,8 @@ class FakeCudart:
         self.gpu_of: dict[int, int] = {}
         self.free_bytes_of: dict[int, int] = {}
         self.launches = 0
+        self._capturing: dict[int, list] = {}
+        self._captured: dict[int, list] = {}
         self.uploads: collections.Counter[int] = collections.Counter()
         self._ids, self._time = itertools.count(1), itertools.count(1)
 
@@ -187,7 +189,7 @@ class FakeCudart:
         self.gpu_of[number] = self._selected.index
         return (number,)
 
-    _cudaStreamCreateWithFlags = _cudaEventCreateWithFlags = _cudaGraphInstantiate = _cudaStreamEndCapture = _new
+    _cudaStreamCreateWithFlags = _cudaEventCreateWithFlags = _new
 
     def _cudaStreamCreateWithPriority(self, _flags, priority):
         if not self.priorities[1] <= priority <= self.priorities[0]:  # CUDA takes the nearest
@@ -256,6 +258,9 @@ class FakeCudart:
         sides = self._on_device(target, nbytes), self._on_device(source, nbytes)
         if sides != {cudaMemcpyKind.cudaMemcpyHostToDevice: (True, False)}.get(kind, (False, True)):
             raise RefusedError(cudaError_t.cudaErrorInvalidMemcpyDirection)
+        if stream in self._capturing:
+            self._capturing[stream].append((target, source, nbytes))
+            return ()
         self.uploads[self._selected.index] += kind is cudaMemcpyKind.cudaMemcpyHostToDevice
         ctypes.memmove(target, source, nbytes)
         return ()
@@ -317,8 +322,24 @@ class FakeCudart:
     def _cudaRuntimeGetVersion(self):
         return (13000,)
 
-    def _cudaGraphLaunch(self, *_):
+    def _cudaStreamBeginCapture(self, stream, _mode):
+        self._capturing[stream] = []
+        return ()
+
+    def _cudaStreamEndCapture(self, stream):
+        (graph,) = self._new()
+        self._captured[graph] = self._capturing.pop(stream)
+        return (graph,)
+
+    def _cudaGraphInstantiate(self, graph, _flags):
+        (executable,) = self._new()
+        self._captured[executable] = self._captured[graph]
+        return (executable,)
+
+    def _cudaGraphLaunch(self, executable, _stream):
         self.launches += 1
+        for copy in self._captured[executable]:
+            ctypes.memmove(*copy)
         return ()
 
 

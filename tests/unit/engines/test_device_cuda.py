@@ -128,7 +128,7 @@ def test_memory_that_does_not_fit_is_refused_before_it_is_asked_for(rig, runtime
     runtime.free_bytes = 300 << 20
     with pytest.raises(DeviceMemoryError, match=r"300 MiB free.*fewer instances"):
         rig.device.alloc_device(100 << 20)
-    assert rig.device.account.device_bytes == 0
+    assert rig.device.allocated.device_bytes == 0
 
 
 def test_memory_is_that_of_its_own_gpu_whichever_thread_asks(runtime):
@@ -151,10 +151,10 @@ def test_memory_that_the_driver_refuses_is_refused_with_advice(rig, runtime, cal
 
 def test_the_account_follows_what_is_allocated_and_freed(rig):
     host, middle = rig.host(1000), rig.on_device(500)
-    assert (rig.device.account.pinned_bytes, rig.device.account.device_bytes) == (1000, 500)
+    assert (rig.device.allocated.pinned_bytes, rig.device.allocated.device_bytes) == (1000, 500)
     host.close()
     middle.close()
-    assert (rig.device.account.pinned_bytes, rig.device.account.device_bytes) == (0, 0)
+    assert (rig.device.allocated.pinned_bytes, rig.device.allocated.device_bytes) == (0, 0)
 
 
 def test_what_a_device_makes_lies_on_its_own_gpu_whichever_thread_asks(runtime):
@@ -181,6 +181,14 @@ def test_captured_work_is_launched_with_one_call(rig, runtime):
     graph.close()
     with pytest.raises(MisuseError):
         graph.launch(stream)
+
+
+def test_a_graph_is_launched_on_streams_of_its_device_alone(rig, other):
+    graph = rig.stream().capture(lambda: None)
+    with pytest.raises(MisuseError, match="another device"):
+        graph.launch(other.stream())
+    rig.device.attach_thread()
+    graph.close()
 
 
 @pytest.mark.parametrize("is_ended_by_cuda", [False, True])
@@ -221,5 +229,5 @@ def test_streams_have_the_priorities_that_the_gpu_can_tell_apart(runtime, monkey
 
 
 def test_the_gpu_is_described(rig):
-    info = rig.device.info()
-    assert (info.name, info.compute_capability, info.index) == ("Fake GPU", (9, 0), 0)
+    found = rig.device.describe()
+    assert (found.name, found.compute_capability, rig.device.index) == ("Fake GPU", (9, 0), 0)

@@ -348,6 +348,14 @@ def test_a_thread_uses_one_device_of_a_machine_at_a_time():
     assert [device.name for device in (first.device, second.device)] == ["simulated", "simulated:1"]
 
 
+def test_a_lost_device_says_so_to_an_engine_that_asks():
+    bench = Bench()
+    bench.device.raise_if_lost()
+    bench.device.lose("for good")
+    with pytest.raises(DeviceLostError, match="for good"):
+        bench.device.raise_if_lost()
+
+
 def test_what_one_device_still_reads_is_not_written_for_another():
     """As a frame buffer that is used again before its upload is known to be done."""
     first = Bench(cost=CostModel(copy_latency_ns=500))

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from forebay_server.engines.datatypes import BF16
-from forebay_server.engines.device import Device, DeviceBuffer, DeviceStream
-from forebay_server.engines.device_host import HostDevice
+from forebay_server.engines.device import Device, DeviceBuffer, DeviceKind, DeviceStream
 from forebay_server.engines.errors import BackendUnavailableError, DeviceMemoryError, EngineError, ExecutionError
 from forebay_server.engines.host_memory import memory_of
 from forebay_server.engines.pytorch.program import TORCH_DTYPE_BY_NUMPY, first_line
@@ -18,7 +17,7 @@ from forebay_server.engines.pytorch.program import TORCH_DTYPE_BY_NUMPY, first_l
 _BITS = np.dtype(np.int16)  # of bfloat16, which the array interface has no name for
 
 
-class CpuPlace:
+class CpuTarget:
     """Where tensors lie on the host device."""
 
     is_cuda = False
@@ -52,12 +51,12 @@ class _ArrayInterface:
     __cuda_array_interface__: dict[str, Any]
 
 
-class CudaPlace:
+class CudaTarget:
     """Where tensors lie on a GPU."""
 
     is_cuda = True
 
-    def __init__(self, device: Any) -> None:  # noqa: ANN401 - CudaDevice, whose module needs CUDA to import
+    def __init__(self, device: Device) -> None:
         if not torch.cuda.is_available():
             raise BackendUnavailableError(
                 f"this torch ({torch.__version__}) has no CUDA: install the CUDA build, pip install torch"
@@ -102,10 +101,10 @@ class CudaPlace:
         self.trim()
 
 
-def open_place(device: Device) -> CpuPlace | CudaPlace:
+def open_target(device: Device) -> CpuTarget | CudaTarget:
     """Return where the tensors of a model on `device` lie. Raises BackendUnavailableError."""
-    if isinstance(device, HostDevice):
-        return CpuPlace()
-    if device.name.startswith("cuda"):
-        return CudaPlace(device)
+    if device.kind == DeviceKind.CPU:
+        return CpuTarget()
+    if device.kind == DeviceKind.CUDA:
+        return CudaTarget(device)
     raise BackendUnavailableError(f"backend 'torch' runs on 'cpu' and 'cuda', not on {device.name!r}")
