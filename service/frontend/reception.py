@@ -182,7 +182,7 @@ class Tally:
         self.held_bytes = self.unread_bytes = self.most_bytes = self.stuck_ns = 0
         self._allowance = allowance
         self.received_bytes = 0
-        self._delivered = self._messages = self._begun = 0
+        self._delivered = self._messages = self._begun = self._told_late = 0
         self._looked_ns: int | None = None
         self._mark: tuple[int, int, int] | None = None  # when, held then, delivered then
 
@@ -216,10 +216,13 @@ class Tally:
         allowed += (messages - self._messages) * allowance.bytes_per_message
         allowed += (begun - self._begun) * allowance.bytes_per_call
         overhead = allowed  # what is forgiven below may hide something: it counts for `held_bytes` alone
+        allowed += min(came, self._told_late * window_bytes)  # what a client sends before it sees that its call ended
+        told_late = 0
         while account.abandoned:
             brought = account.abandoned.pop().brought_bytes
             since = received_bytes - brought if brought >= 0 else came
             allowed += min(largest_bytes, max(0, since))  # what had come of it has gone with it
+            told_late += 1
         calls = tuple(account.calls)
         # A call has no more than its connection has brought since it began, and no more than a message.
         oldest = min((max(0, call.brought_bytes) for call in calls), default=received_bytes)
@@ -228,6 +231,7 @@ class Tally:
         self.most_bytes = min(limit, max(0, self.most_bytes + came - became - overhead))
         self.received_bytes = received_bytes
         self._delivered, self._messages, self._begun = delivered, messages, begun
+        self._told_late = told_late
         self._looked_ns = now_ns
         unread_bytes = sum(not call.is_reading for call in calls) * window_bytes
         self.unread_bytes = min(self.held_bytes, unread_bytes)

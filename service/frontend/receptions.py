@@ -7,19 +7,17 @@ Owner: the event loop's thread. The upkeep's thread reads `accounts`.
 """
 
 import asyncio
-from typing import Any, TypeAlias
+from typing import Any, NoReturn
 
 import grpc
 
 from forebay_server.service.clock import Clock
+from forebay_server.service.frontend.handlers import Context, GenericHandler, Handler, RpcHandler, Wrapped
 from forebay_server.service.frontend.inference_errors import INFERENCE_STATUS
 from forebay_server.service.frontend.pace import Pace
 from forebay_server.service.frontend.reception import Account, Reading
 from forebay_server.service.frontend.reception_gate import ReceptionGate
-from forebay_server.service.frontend.under_way import GenericBase, GenericHandler, Handler, RpcHandler
 from forebay_server.service.settings import ServeSettings
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class Receptions:
@@ -87,7 +85,35 @@ class Receptions:
 
     def read_first(self, generic: GenericHandler) -> GenericHandler:
         """Return a handler whose single requests are read by this."""
-        return _ReadFirst(generic, self)
+        return Wrapped(generic, self._read_first)
+
+    def _read_first(self, handler: RpcHandler) -> RpcHandler:
+        if handler.request_streaming:
+            return handler
+        make, inner = (
+            (grpc.stream_stream_rpc_method_handler, handler.unary_stream)
+            if handler.response_streaming
+            else (grpc.stream_unary_rpc_method_handler, handler.unary_unary)
+        )
+        return make(self._reading_call(inner), handler.request_deserializer, handler.response_serializer)
+
+    def _reading_call(self, inner: Handler) -> Handler:
+        async def call(_: Any, context: Context) -> Any:  # noqa: ANN401 - the request iterator, unused
+            return await inner(await self.message_of(context), context)
+
+        return call
+
+    def refusing(self, code: grpc.StatusCode, message: str) -> Handler:
+        """Return what refuses calls unread; what has come of their messages is known to go with them."""
+
+        async def refuse(_: Any, context: Context) -> NoReturn:  # noqa: ANN401 - the request iterator, unused
+            reading = self.begin(context)
+            try:
+                await context.abort(code, message)
+            finally:
+                self.end(reading)
+
+        return refuse
 
     async def message_of(self, context: Context) -> bytes:
         """Return the one message of a call. Aborts the call if it does not come."""
@@ -118,36 +144,3 @@ async def _refuse(reading: Reading, context: Context) -> None:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call has no message; a request is one message")
     except grpc.aio.InternalError:  # gRPC has refused it, or its client has left
         pass
-
-
-class _ReadFirst(GenericBase):
-    def __init__(self, generic: GenericHandler, receptions: Receptions) -> None:
-        self._generic = generic
-        self._receptions = receptions
-        self._made: dict[str, RpcHandler] = {}
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> RpcHandler | None:
-        """Return what handles a call; grpc.aio asks for every one."""
-        method = handler_call_details.method
-        if method not in self._made:
-            handler = self._generic.service(handler_call_details)
-            if handler is None:  # another service's
-                return None
-            self._made[method] = self._read_first(handler)
-        return self._made[method]
-
-    def _read_first(self, handler: RpcHandler) -> RpcHandler:
-        if handler.request_streaming:
-            return handler
-        make, inner = (
-            (grpc.stream_stream_rpc_method_handler, handler.unary_stream)
-            if handler.response_streaming
-            else (grpc.stream_unary_rpc_method_handler, handler.unary_unary)
-        )
-        return make(self._call(inner), handler.request_deserializer, handler.response_serializer)
-
-    def _call(self, inner: Handler) -> Handler:
-        async def call(_: Any, context: Context) -> Any:  # noqa: ANN401 - the request iterator, unused
-            return await inner(await self._receptions.message_of(context), context)
-
-        return call

@@ -9,10 +9,11 @@ Thread: the event loop's.
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 
+from forebay_server.service.frontend.receptions import Receptions
 from forebay_server.service.restricted import HEADER_PREFIX, REFUSAL
 
 _INFERENCE = "/inference.GRPCInferenceService/"
@@ -44,9 +45,15 @@ CATEGORIES = MappingProxyType(
 
 
 class Restrictions(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic at run time
-    """See the module. Args: secrets: key and value by category, from `service.restricted.read_restrictions`."""
+    """See the module.
 
-    def __init__(self, secrets: Mapping[str, tuple[str, str]]) -> None:
+    Args:
+        secrets: key and value by category, from `service.restricted.read_restrictions`.
+        receptions: refuses calls.
+    """
+
+    def __init__(self, secrets: Mapping[str, tuple[str, str]], receptions: Receptions) -> None:
+        self._receptions = receptions
         self._restricted = {
             call: (HEADER_PREFIX + key, value.encode())
             for category, (key, value) in secrets.items()
@@ -63,7 +70,8 @@ class Restrictions(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not
         needed = self._restricted.get(handler_call_details.method)
         if needed is None or _brings(handler_call_details, *needed):
             return handler
-        return _refusing(handler, f"{REFUSAL} '{needed[0]}'")
+        refuse = self._receptions.refusing(grpc.StatusCode.UNAVAILABLE, f"{REFUSAL} '{needed[0]}'")
+        return grpc.stream_stream_rpc_method_handler(refuse)  # a call with one message is a stream of one
 
 
 def _brings(details: grpc.HandlerCallDetails, header: str, secret: bytes) -> bool:
@@ -73,16 +81,3 @@ def _brings(details: grpc.HandlerCallDetails, header: str, secret: bytes) -> boo
         and hmac.compare_digest(value.encode(errors="surrogatepass") if isinstance(value, str) else value, secret)
         for key, value in details.invocation_metadata or ()
     )
-
-
-def _refusing(handler: "grpc.RpcMethodHandler[Any, Any]", message: str) -> "grpc.RpcMethodHandler[Any, Any]":
-    """Return a handler of the same kind that refuses."""
-
-    async def refuse(_: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> NoReturn:  # noqa: ANN401 - a message
-        await context.abort(grpc.StatusCode.UNAVAILABLE, message)
-
-    if handler.request_streaming:
-        return grpc.stream_stream_rpc_method_handler(refuse)
-    if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(refuse)
-    return grpc.unary_unary_rpc_method_handler(refuse)

@@ -17,6 +17,7 @@ from forebay_server.service.frontend.binding import why_not_bound
 from forebay_server.service.frontend.calls import CallTasks
 from forebay_server.service.frontend.connections import Sockets
 from forebay_server.service.frontend.frames_servicer import FramesServicer
+from forebay_server.service.frontend.handlers import EveryMethod
 from forebay_server.service.frontend.health import HealthServicer
 from forebay_server.service.frontend.housekeeping import Housekeeping
 from forebay_server.service.frontend.inference_servicer import InferenceServicer
@@ -79,12 +80,14 @@ class FrontEnd:
         self._addresses: list[str] = []
         calls.watch(asyncio.get_running_loop())
         secrets = read_restrictions(settings.restricted_protocol)
-        interceptors = [Restrictions(secrets)] if secrets else []
+        interceptors = [Restrictions(secrets, receptions)] if secrets else []
         self._server = grpc.aio.server(interceptors=interceptors, options=server_options(settings))
         self.health = HealthServicer()
         self._housekeeping: asyncio.Task[None] | None = None
         handlers = (frames.handler(), inference.handler(), self.health.handler())
         self._server.add_generic_rpc_handlers([receptions.read_first(self._under_way.noted(each)) for each in handlers])
+        unknown = receptions.refusing(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")  # gRPC's own words
+        self._server.add_generic_rpc_handlers([EveryMethod(unknown)])
         self.watch = ReceptionWatch(receptions, settings, clock, asyncio.get_running_loop(), self._addresses)
         self._upkeep = Upkeep([self.watch.look, FreeMemory().look])
 

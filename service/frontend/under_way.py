@@ -13,19 +13,9 @@ Owner: the event loop's thread.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
-import grpc
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Handler: TypeAlias = Callable[[Any, Context], Any]
-RpcHandler: TypeAlias = Any  # grpc.RpcMethodHandler, a named tuple, which the stubs do not say
-GenericHandler: TypeAlias = "grpc.GenericRpcHandler[Any, Any]"
-if TYPE_CHECKING:
-    GenericBase = grpc.GenericRpcHandler[Any, Any]
-else:
-    GenericBase = grpc.GenericRpcHandler
+from forebay_server.service.frontend.handlers import Context, GenericHandler, Handler, RpcHandler, Wrapped
 
 MOMENT_S = 0.001
 MOST_MOMENTS = 100  # a server that never catches up is overloaded, and its clients see worse
@@ -41,7 +31,21 @@ class CallsUnderWay:
 
     def noted(self, generic: GenericHandler) -> GenericHandler:
         """Return a handler whose calls are noted while they are under way."""
-        return _Noted(generic, self)
+        return Wrapped(generic, self._noted)
+
+    def _noted(self, handler: RpcHandler) -> RpcHandler:
+        for kind in ("unary_unary", "unary_stream", "stream_stream"):
+            inner = getattr(handler, kind)
+            if inner is not None:
+                handler = handler._replace(**{kind: self._noted_call(inner, is_stream=kind != "unary_unary")})
+        return handler
+
+    def _noted_call(self, inner: Handler, *, is_stream: bool) -> Handler:
+        async def call(request: Any, context: Context) -> Any:  # noqa: ANN401 - bytes, or an iterator
+            self.note(context, is_stream=is_stream)
+            return await inner(request, context)
+
+        return call
 
     def note(self, context: Context, *, is_stream: bool) -> None:
         """Note the call of the handler that asks."""
@@ -67,34 +71,3 @@ class CallsUnderWay:
             if came == self._came:
                 break
         return {self._requests[task] for task in before if not task.done()} | set(self._streams.values())
-
-
-class _Noted(GenericBase):
-    def __init__(self, generic: GenericHandler, calls: CallsUnderWay) -> None:
-        self._generic = generic
-        self._calls = calls
-        self._made: dict[str, RpcHandler] = {}
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> RpcHandler | None:
-        """Return what handles a call; grpc.aio asks for every one."""
-        method = handler_call_details.method
-        if method not in self._made:
-            handler = self._generic.service(handler_call_details)
-            if handler is None:  # another service's
-                return None
-            self._made[method] = self._note(handler)
-        return self._made[method]
-
-    def _note(self, handler: RpcHandler) -> RpcHandler:
-        for kind in ("unary_unary", "unary_stream", "stream_stream"):
-            inner = getattr(handler, kind)
-            if inner is not None:
-                handler = handler._replace(**{kind: self._call(inner, is_stream=kind != "unary_unary")})
-        return handler
-
-    def _call(self, inner: Handler, *, is_stream: bool) -> Handler:
-        async def call(request: Any, context: Context) -> Any:  # noqa: ANN401 - bytes, or an iterator
-            self._calls.note(context, is_stream=is_stream)
-            return await inner(request, context)
-
-        return call

@@ -195,3 +195,31 @@ async def test_a_call_that_begins_during_a_look_is_not_late(tmp_path, monkeypatc
         for _ in range(50):
             assert len(await asyncio.gather(*(infer(request()) for _ in range(20)))) == 20
         assert not running.server.front_end.watch.ended
+
+
+@pytest.mark.parametrize(
+    ("method", "limits"),
+    [
+        ("/forebay.v1.NoSuchService/Call", {}),
+        ("/inference.GRPCInferenceService/NoSuchCall", {}),
+        (INFER, {"restricted_protocol": ("inference:use=s3cret",)}),
+    ],
+)
+@on_loop
+async def test_calls_that_are_refused_unread_leave_nothing_on_their_connections_account(tmp_path, method, limits):
+    """Else a stream that waits on the same connection would pass for one whose message does not end."""
+    async with real_server(simulated(tmp_path), message_deadline_s=0, **limits) as running:
+        watch = running.server.front_end.watch
+        stream = running.channel.stream_stream(FRAMES)(metadata=(("triton-grpc-protocol-use", "s3cret"),))
+        await stream.write(pb.ClientMessage(open=open_message()).SerializeToString())
+        assert await stream.read()
+        for _ in range(20):
+            call = running.channel.unary_unary(method)(bytes(200_000))
+            assert await call.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE)
+        (account,) = running.server.receptions.accounts.values()
+        received = account.tally.received_bytes
+        await stream.write(pb.ClientMessage(frame=pb.Frame(seq=1, payload=row(1))).SerializeToString())
+        assert await stream.read()
+        await eventually(lambda: account.tally.received_bytes > received)  # a look at all of it
+        await eventually(lambda: watch.held_bytes < 16_384)
+        stream.cancel()

@@ -12,9 +12,11 @@ import forebay
 import forebay.aio
 from forebay.wire import health_pb2, health_pb2_grpc
 from forebay.wire import inference_pb2 as pb
+from forebay_server.service.clock import MonotonicClock
+from forebay_server.service.frontend.receptions import Receptions
 from forebay_server.service.frontend.restrictions import CATEGORIES, Restrictions
 from forebay_server.service.restricted import CATEGORIES as RESTRICTED_CATEGORIES
-from forebay_server.service.settings import SettingsError, load_settings
+from forebay_server.service.settings import ServeSettings, SettingsError, load_settings
 from tests.support.inference import stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import real_server, simulated
@@ -71,7 +73,8 @@ async def test_a_value_that_is_no_ascii_is_refused_like_any_wrong_one(value):
     async def find(details):
         return handler
 
-    restrictions = Restrictions({"health": ("admin", "s3cret")})
+    receptions = Receptions(ServeSettings(), MonotonicClock())
+    restrictions = Restrictions({"health": ("admin", "s3cret")}, receptions)
     assert await restrictions.intercept_service(find, details) is not handler
     details.invocation_metadata.append(KEY[0])
     assert await restrictions.intercept_service(find, details) is handler

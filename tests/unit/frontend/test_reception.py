@@ -77,6 +77,22 @@ def test_what_was_given_up_is_gone_whatever_came_of_it():
         assert wire.held == 0
 
 
+def test_what_a_far_client_sends_before_it_sees_that_its_call_has_ended_is_gone_as_well():
+    wire = Wire()
+    wire.open()
+    for _ in range(50):
+        reading = wire.open()
+        wire.received += WINDOW // 2
+        wire.account.end(reading)
+        wire.look()
+        wire.received += WINDOW // 2
+        wire.look()
+        assert wire.held == 0
+    wire.received += WINDOW
+    wire.look()
+    assert wire.held > WINDOW // 2
+
+
 def test_a_call_holds_no_more_than_came_since_it_began():
     wire = Wire()
     wire.received += 30 * MB  # nobody knows of what
