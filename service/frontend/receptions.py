@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import grpc
 
 from forebay_server.service.clock import Clock
+from forebay_server.service.errors import NotReadyError
 from forebay_server.service.frontend.handlers import Context, GenericHandler, Handler, RpcHandler, Wrapped
 from forebay_server.service.frontend.inference_errors import INFERENCE_STATUS
 from forebay_server.service.frontend.pace import Pace
@@ -102,6 +103,12 @@ class Receptions:
             return await inner(await self.message_of(context), context)
 
         return call
+
+    def stop_requests(self) -> None:
+        """Refuse the single requests whose message has not come to its end. For a drain, which would wait for them."""
+        words = "the server is shutting down, and the message had not come to its end; send it to another one"
+        for reading in [each for account in self.accounts.values() for each in account.calls if each.is_single]:
+            reading.refuse(NotReadyError(words))
 
     def refusing(self, code: grpc.StatusCode, message: str) -> Handler:
         """Return what refuses calls unread; what has come of their messages is known to go with them."""

@@ -146,8 +146,9 @@ class FrontEnd:
         """Refuse what is new, ask streams to leave, answer everything, and stop.
 
         Health is NOT_SERVING and calls are refused from now on. Single requests are answered first, within
-        `REQUESTS_FIRST_S`; then the listener closes and open streams get Reconnect. Clients have the grace to
-        half-close. After it the server stops reading and answers what it has read.
+        `REQUESTS_FIRST_S`; those that are still being received by then are refused. Then the listener closes and open
+        streams get Reconnect. Clients have the grace to half-close. After it the server stops reading and answers what
+        it has read.
         """
         self.health.drain()
         self._frames.refuse()
@@ -180,6 +181,7 @@ class FrontEnd:
         with contextlib.suppress(OSError):  # no descriptor is left to look with: gRPC closes them, too
             for connection in Sockets().accepted_on(self._addresses, but_of=busy):
                 connection.say_no_more()
+        self._receptions.stop_requests()  # gRPC would wait for them
         await self._server.stop(grace_s)
 
     async def abort(self) -> None:

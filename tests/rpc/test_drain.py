@@ -14,7 +14,9 @@ from forebay.wire import frames_pb2 as pb
 from forebay.wire import inference_pb2
 from forebay_server.service.errors import Outcome
 from forebay_server.service.frontend.inference_servicer import DRAINING
+from tests.support import http2 as h
 from tests.support.guard import HANG_GUARD_S
+from tests.support.half_sent import HalfSent
 from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import (
@@ -22,6 +24,7 @@ from tests.support.real_server import (
     RawStream,
     SimulatedDevices,
     eventually,
+    open_message,
     real_server,
     row,
     simulated,
@@ -71,6 +74,20 @@ async def test_a_client_that_has_not_opened_does_not_hold_up_the_end(tmp_path):
         async with asyncio.timeout(HANG_GUARD_S):
             await running.server.front_end.drain()
         assert await stream.status() == (grpc.StatusCode.OK, "")
+
+
+@on_loop
+async def test_a_request_that_does_not_come_to_its_end_is_sent_away_where_its_connection_goes_on(tmp_path):
+    """Where nothing else goes on there, it ends with its connection."""
+    opening = h.message(pb.ClientMessage(open=open_message()).SerializeToString())
+    async with real_server(simulated(tmp_path), drain_grace_s=0.2) as running:
+        client = await HalfSent.connect(running.address, 1, 10_000)
+        client.write(h.frame(h.HEADERS, h.END_HEADERS, 3, h.call()) + h.frame(h.DATA, 0, 3, opening))
+        await eventually(lambda: client.is_full and running.server.frames.streams)
+        await running.server.front_end.drain()
+        await client.is_over.wait()
+        assert b"send it to another one" in client.ended[1]
+        await client.close()
 
 
 @on_loop

@@ -63,6 +63,10 @@ class HalfSent:
     def _left(self, stream):
         return len(self._begin) + self._nbytes - 1 - self.sent[stream]
 
+    def write(self, frames):
+        """Send frames of a call that is not one of `streams`."""
+        self._writer.write(frames)
+
     async def close(self):
         for task in self._tasks:
             task.cancel()
