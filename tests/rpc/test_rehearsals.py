@@ -178,7 +178,7 @@ async def test_a_rehearsal_does_not_outlive_a_server_that_is_killed(tmp_path):
         call = await loading(server, stub, "endless")
 
         async def has_begun():  # what ends it with its parent is the first thing that it does
-            return any(child.nice() > 0 for child in rehearsals(server))
+            return any(child.nice() > psutil.Process().nice() for child in rehearsals(server))
 
         await until(has_begun)
         children = rehearsals(server)
