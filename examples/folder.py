@@ -1,4 +1,4 @@
-"""A folder of JPEG files, every one of them answered: asyncio, files sent as they are, one JSON line for each.
+"""A folder of JPEG files, each answered: asyncio, files sent unchanged, one JSON line for each.
 
     python examples/folder.py pictures/ --server 127.0.0.1:8001 > found.jsonl
 

@@ -20,7 +20,7 @@ import forebay
 
 @dataclass(frozen=True)
 class Image:
-    """What sensor_msgs/Image carries: when it was taken (nanoseconds of the wall clock) and the pixels."""
+    """The fields of sensor_msgs/Image used here: time of capture (nanoseconds of the wall clock) and pixels."""
 
     stamp_ns: int
     bgr: np.ndarray
@@ -31,13 +31,13 @@ class DetectorNode:
 
     def __init__(self, server: str, publish: Callable[[int, forebay.Result], None]) -> None:
         self._publish = publish
-        # Stamps are of the wall clock, so ages have to be taken on it, too.
+        # Stamps are of the wall clock, so ages must be computed on the wall clock too.
         self._client = forebay.Client(server, capture_clock_ns=time.time_ns)
         self._stream = self._client.stream("front", model="detector", encoding="bgr8", budget_ms=200)
         self._taker = threading.Thread(target=self._take, name="detections")
 
     def on_image(self, image: Image) -> None:
-        """Send an image; if the server is slow, newer images replace those that wait."""
+        """Send an image; if the server is slow, newer images replace waiting ones."""
         self._stream.send(image.bgr, capture_time_ns=image.stamp_ns)
 
     def _take(self) -> None:
@@ -59,7 +59,7 @@ class DetectorNode:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Publish some images and print what comes back."""
+    """Publish some images and print the detections."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--server", default="127.0.0.1:8001")
     parser.add_argument("--images", type=int, default=50)

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def pictures(url: str, tries: int, pause_s: float) -> Iterator[np.ndarray]:
-    """Yield what the camera sends, opening it again when it stops."""
+    """Yield the camera's pictures; reopen the camera when it stops."""
     waiting = threading.Event()
     failures = 0
     while failures < tries:
@@ -54,7 +54,7 @@ def pictures(url: str, tries: int, pause_s: float) -> Iterator[np.ndarray]:
 
 
 def take(stream: forebay.Stream) -> None:
-    """Take every result, in order; frames without an answer are among them."""
+    """Take every result, in order; this includes frames without an answer."""
     for result in stream:
         if result.is_ok:
             people = sum(item.label == "person" for item in result.detections)

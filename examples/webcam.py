@@ -1,4 +1,4 @@
-"""A webcam, one thread: send the newest picture, print what was found in the ones that came back.
+"""A webcam, one thread: send the newest picture, print the detections of the answered ones.
 
 python examples/webcam.py --device 0 --server 127.0.0.1:8001
 """
@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     camera = cv2.VideoCapture(int(options.device) if options.device.isdigit() else options.device)
     try:
-        # BGR8 is what OpenCV gives. LATEST is the default: `send` never waits, and old pictures give way to new ones.
+        # BGR8 is OpenCV's format. LATEST is the default: `send` never waits, and new pictures replace old ones.
         with forebay.Client(options.server) as client:
             stream = client.stream("webcam", model="detector", encoding="bgr8")
             while True:
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def show(result: forebay.Result) -> None:
-    """Print one line for a frame, whatever became of it."""
+    """Print one line for a frame, whatever its status."""
     if result.is_ok:
         found = ", ".join(f"{item.label} {item.score:.2f}" for item in result.detections) or "nothing"
         print(f"frame {result.seq}: {found} ({result.age_ms:.0f} ms old)")

@@ -6,8 +6,9 @@
         stream.send(frame)              # never blocks: the newest frame wins
         result = stream.receive()       # one result for every frame, in order
 
-`forebay.aio` holds the same for asyncio. It is not the service: `import forebay` imports neither the service, an engine
-nor OpenCV, and not even gRPC before the first use of a client, so that `forebay.tune_process()` can come first.
+`forebay.aio` has the same classes for asyncio. The service is elsewhere: `import forebay` imports neither the service,
+an engine nor OpenCV, and not even gRPC before the first use of a client, so that `forebay.tune_process()` can come
+first.
 """
 
 import importlib
@@ -90,8 +91,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401  # whatever lives under that name
-    """Import what is asked for, and only that."""
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # the type of the name's value
+    """Import the named attribute, and no other."""
     if name == "aio":
         return importlib.import_module("forebay.aio")
     home = _HOMES.get(name)

@@ -1,4 +1,4 @@
-"""The client for asyncio: the same words as the synchronous one, awaited.
+"""The client for asyncio: the same methods as the synchronous client, awaited.
 
 async with forebay.aio.Client("127.0.0.1:8001") as client:
     async with client.stream("door", model="detector", encoding="bgr8") as stream:

@@ -1,4 +1,4 @@
-"""Make this process cheap for large frames. A library does not change its user's process unasked: call it yourself.
+"""Tune this process for large frames. A library must not change its user's process unasked: call it yourself.
 
 It pays in a process that receives large messages (a server, or a client that asks for raw tensors); a client that only
 sends frames gains little (docs/client.md).
@@ -15,11 +15,11 @@ _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD, _M_TOP_PAD = -3, -1, -2  # malloc.h
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What `tune_process` could do.
+    """The settings that `tune_process` could apply.
 
     Attributes:
-        has_polling: gRPC will do its socket work in the thread that waits for it. False: gRPC was imported before.
-        has_allocator: glibc keeps large buffers instead of giving them back to the kernel after every frame.
+        has_polling: gRPC will do its socket work in the waiting thread. False: gRPC was imported before.
+        has_allocator: glibc keeps large buffers instead of returning them to the kernel after every frame.
     """
 
     has_polling: bool
@@ -30,11 +30,12 @@ _done: Tuning | None = None
 
 
 def tune_process() -> Tuning:
-    """Set what gRPC and glibc read. Call it first thing in `main`, before anything imports grpc. Idempotent.
+    """Set the variables that gRPC and glibc read. Call it first in `main`, before any import of grpc. Idempotent.
 
-    An existing GRPC_EXPERIMENTS is left as it is. Raises nothing: where a setting does not apply, it says so.
+    The function leaves an existing GRPC_EXPERIMENTS unchanged. Raises nothing: the returned value tells which settings
+    apply.
     """
-    global _done  # noqa: PLW0603  # what was set for the process is a fact about the process
+    global _done  # noqa: PLW0603  # the settings apply to the whole process, and so does this flag
     if _done is None:
         has_polling = (
             "grpc" not in sys.modules and os.environ.setdefault("GRPC_EXPERIMENTS", EXPERIMENTS) == EXPERIMENTS

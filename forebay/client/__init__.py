@@ -1,5 +1,5 @@
 """The client's parts; `forebay` and `forebay.aio` are the public names.
 
-A frame's way: encode (checks and copies it) -> ledger (waits, is sent, is answered: every frame is accounted for) ->
-link (the calls, one after the other, that carry one stream) -> result. Only `channel` and `link` import grpc.
+A frame's way: encode (checks and copies it) -> ledger (queues it, tracks it in flight, accounts for its result) -> link
+(the sequence of calls that carry one stream) -> result. Only `channel` and `link` import grpc.
 """

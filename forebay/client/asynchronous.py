@@ -1,4 +1,4 @@
-"""Client and Stream for asyncio. Owner of everything here: the event loop on which the client was first used."""
+"""Client and Stream for asyncio. Owner of every object here: the event loop on which the client was first used."""
 
 import asyncio
 import contextlib
@@ -35,15 +35,15 @@ class Client:
         capture_clock_ns: Callable[[], int] = time.monotonic_ns,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        """Set up a client; nothing is connected before the first stream.
+        """Set up a client; it connects when its first stream opens.
 
         Args:
             address: host:port, or unix:path.
-            tls: None speaks plain text, which servers accept on the local machine only, unless told otherwise.
-            reconnection: how long and how often to try.
-            clock: for tests.
-            capture_clock_ns: the clock on which `capture_time_ns` is told; `time.time_ns` for stamps of ROS or NTP.
-            draw: uniform numbers from 0 to 1 for the back-off.
+            tls: None speaks plain text, which servers accept only on the local machine by default.
+            reconnection: limits and back-off of connection attempts.
+            clock: source of monotonic nanoseconds; tests pass a manual one.
+            capture_clock_ns: clock of `capture_time_ns`; `time.time_ns` for stamps of ROS or NTP.
+            draw: source of uniform numbers from 0 to 1 for the back-off.
         """
         self.address = address
         self._reconnection = reconnection or Reconnection()
@@ -61,7 +61,7 @@ class Client:
         return stream
 
     async def close(self) -> None:
-        """Abort what is still open and close the connection. Idempotent."""
+        """Abort the open streams and close the connection. Idempotent."""
         for stream in list(self._streams):
             await stream.abort()
         self._streams.clear()
@@ -88,9 +88,9 @@ class Client:
 
 
 class Stream:
-    """Frames of one camera in, one Result for each out, in order. Iterate it, or `receive`.
+    """Frames of one camera in, one Result for each out, in order. Iterate the stream, or call `receive`.
 
-    Take the results: frames whose results nobody takes count against the window, so that nothing piles up unseen.
+    Take the results: frames whose results are not taken count against the window, so that results never pile up unseen.
     """
 
     def __init__(self, state: StreamState, link_of: Callable[["Stream"], Link], clock: Clock) -> None:
@@ -110,7 +110,7 @@ class Stream:
 
     @property
     def opened(self) -> Opened | None:
-        """What the server granted the latest time that this stream was opened; None before."""
+        """The server's grant for the latest call of this stream; None before the first."""
         return self.state.opened
 
     def statistics(self) -> Statistics:
@@ -122,7 +122,7 @@ class Stream:
         self._end_listeners.append(listener)
 
     def start(self) -> None:
-        """Let the link work. Idempotent."""
+        """Start the link. Idempotent."""
         if self._task is None:
             self._link = self._link_of(self)
             self._task = asyncio.create_task(self._link.run(), name=f"forebay {self.camera}")
@@ -151,7 +151,7 @@ class Stream:
         budget_ms: float | None = None,
         timeout_s: float | None = None,
     ) -> int:
-        """Hand over a frame, which is copied, and return its seq.
+        """Copy and queue a frame, and return its seq.
 
         Args:
             frame: an array that fits the encoding, or bytes; for tensor also one array for each input.
@@ -160,8 +160,8 @@ class Stream:
             timeout_s: longest wait for room, with the policy "block".
 
         Raises:
-            SendTimeoutError, StreamClosedError, StreamRefusedError, UnreachableError: nothing was queued.
-            TypeError, ValueError: the frame does not fit the stream; nothing was queued.
+            SendTimeoutError, StreamClosedError, StreamRefusedError, UnreachableError: the frame was not queued.
+            TypeError, ValueError: the frame does not fit the stream; it was not queued.
         """
         self.start()
         until_ns = None if timeout_s is None else self._clock.now_ns() + round(timeout_s * 1e9)
@@ -173,7 +173,7 @@ class Stream:
     async def receive(self, timeout_s: float | None = None) -> Result | None:
         """Return the next result in order; None if no more will come, or none came within `timeout_s`.
 
-        Raises whatever ended the stream, after the last result.
+        Raises the error that ended the stream, after the last result.
         """
         until_ns = None if timeout_s is None else self._clock.now_ns() + round(timeout_s * 1e9)
         while (result := self.state.take()) is None:
@@ -207,12 +207,12 @@ class Stream:
             self.finish()
 
     def finish(self) -> None:
-        """Send no more frames. Those waiting are still sent, and iterating ends after the last result."""
+        """Stop accepting frames. Waiting frames are still sent, and iterating ends after the last result."""
         self.start()
         self.state.finish()
 
     async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Finish, wait until every frame has ended, and abort what has not after `timeout_s`. Idempotent.
+        """Finish, wait until every frame has ended, and abort the rest after `timeout_s`. Idempotent.
 
         Results that were not taken can still be taken.
         """
@@ -224,7 +224,7 @@ class Stream:
         await self.abort()
 
     async def abort(self) -> None:
-        """End the stream at once; frames in flight become UNANSWERED, frames that wait NOT_SENT. Idempotent."""
+        """End the stream at once; frames in flight become UNANSWERED, waiting frames NOT_SENT. Idempotent."""
         self.start()
         self.state.finish()
         if self._link is not None and self._task is not None:
@@ -249,7 +249,7 @@ class Stream:
             await self.abort()
 
     async def _wait(self, until_ns: int | None = None) -> bool:
-        """Wait for a change; False at the instant `until_ns`."""
+        """Wait for a change; False at the time `until_ns`."""
         changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.add(changed)
         try:

@@ -1,15 +1,18 @@
-"""When to try again: full-jitter back-off and a limit on how often a stream may be reopened. Pure; owner: the link."""
+"""Delays between calls: full-jitter back-off and a limit on the rate of reopenings of a stream.
+
+Pure; owned by the link.
+"""
 
 from collections.abc import Callable
 
-BURST = 3.0  # reopenings that may follow each other at once: a rebalance must not wait for the limit
+BURST = 3.0  # reopenings without a delay between them: a rebalance must not wait for the limit
 
 
 class Pacer:
-    """Says how long to wait before the next call of a stream.
+    """Computes the delay before the next call of a stream.
 
-    Full jitter (a uniform draw from 0 to the exponential bound) keeps a thousand cameras from coming back in step; the
-    token bucket keeps one stream below `reopenings_per_s` whatever the server says.
+    Full jitter (a uniform draw from 0 to the exponential bound) keeps a thousand cameras from reconnecting in step; the
+    token bucket keeps one stream below `reopenings_per_s`, whatever the server's advice.
     """
 
     def __init__(
@@ -29,14 +32,14 @@ class Pacer:
         self._counted_ns: int | None = None
 
     def succeeded(self) -> None:
-        """Forget failures: a frame was answered."""
+        """Forget failures, because a frame was answered."""
         self._failures = 0
 
     def delay_s(self, now_ns: int, *, has_failed: bool, hint_ms: int = 0) -> float:
-        """Return how long to wait before the next call, which then counts as made.
+        """Return the delay before the next call, and count that call as made.
 
         Args:
-            now_ns: the present instant.
+            now_ns: the current time.
             has_failed: False after an orderly Reconnect, which needs no back-off.
             hint_ms: the server's advice; the wait is at least that long.
         """

@@ -1,6 +1,6 @@
 """The gRPC channel of a client. Owner: the event loop.
 
-grpcio reads certificate files never again, so a channel whose files have changed is replaced before the next call.
+grpcio reads certificate files only once, so a channel whose files have changed is replaced before the next call.
 """
 
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 250),
-    ("grpc.use_local_subchannel_pool", 1),  # a client has its own connection, and it goes when the client goes
+    ("grpc.use_local_subchannel_pool", 1),  # a client has its own connection, which closes with the client
     ("grpc.enable_retries", 0),  # a stream of frames is never replayed by the transport
 )
 

@@ -1,6 +1,6 @@
-"""Time, injected: the only module of the client that reads a clock or waits for an instant.
+"""Injected time: the only module of the client that reads a clock or waits for a point in time.
 
-The library sees no module of the service, so it has a clock of its own. Integer nanoseconds, monotonic.
+The library imports no module of the service, so it has a clock of its own. Integer nanoseconds, monotonic.
 """
 
 import asyncio
@@ -10,14 +10,14 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the client needs of time. Thread: any."""
+    """The client's interface to time. Thread: any."""
 
     def now_ns(self) -> int:
-        """Return the current instant; only differences mean anything."""
+        """Return the current time; only differences have a meaning."""
         ...
 
     def wait(self, waiter: threading.Lock, until_ns: int | None) -> bool:
-        """Acquire `waiter`, at the latest at the instant `until_ns`; return whether it was acquired. May end early."""
+        """Acquire `waiter`, at the latest at the time `until_ns`; return whether it was acquired. May end early."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -29,11 +29,11 @@ class MonotonicClock:
     """The real clock."""
 
     def now_ns(self) -> int:
-        """Return the current instant in nanoseconds."""
+        """Return the current time in nanoseconds."""
         return time.monotonic_ns()
 
     def wait(self, waiter: threading.Lock, until_ns: int | None) -> bool:
-        """Acquire `waiter`, at the latest at the instant `until_ns`; return whether it was acquired."""
+        """Acquire `waiter`, at the latest at the time `until_ns`; return whether it was acquired."""
         if until_ns is None:
             return waiter.acquire()
         return waiter.acquire(timeout=max(0, until_ns - time.monotonic_ns()) / 1e9)

@@ -1,7 +1,8 @@
-"""Frames into messages: what fits the stream's encoding, copied exactly once.
+"""Encodes frames as messages: checks that a frame fits the stream's encoding and copies it exactly once.
 
-The payload is the last field of Frame, and Frame the last of ClientMessage, so the message is a few bytes of header and
-the payload itself. Writing them out here costs one copy of the pixels; building protobuf objects would cost three.
+The payload is the last field of Frame, and Frame is the last field of ClientMessage, so the message is a header of a
+few bytes and the payload itself. Writing the header here costs one copy of the pixels; building protobuf objects would
+cost three.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ _PAYLOAD_TAG = bytes([wire.Frame.PAYLOAD_FIELD_NUMBER << 3 | 2])
 
 
 def frame_message(seq: int, capture_time_us: int, budget_ms: float | None, payloads: Sequence[Raw]) -> bytes:
-    """Return an encoded ClientMessage with one Frame; the payload is the given buffers, one after the other.
+    """Return an encoded ClientMessage with one Frame; the payload is the concatenation of the given buffers.
 
     Args:
         seq: at least 1.
@@ -40,9 +41,9 @@ def size_of(encoding: Encoding, frame: FrameData) -> tuple[int, int]:
     """Return width and height of a frame of pixels.
 
     Raises:
-        ValueError: its size cannot be told, because it is plain bytes or of another shape.
+        ValueError: the size is unknown, because the frame is plain bytes or has another shape.
     """
-    if not isinstance(frame, np.ndarray):  # bytes are a fine type, only not enough to go by
+    if not isinstance(frame, np.ndarray):  # bytes are a valid type, but do not contain the size
         raise ValueError(f"width and height must be given to stream(): {encoding} bytes do not tell them")  # noqa: TRY004
     if encoding == "nv12":
         if frame.ndim != 2 or frame.shape[0] % 3:
@@ -57,7 +58,7 @@ def payload_of(encoding: Encoding, width: int, height: int, frame: FrameData) ->
     """Return the buffers that make up the payload, without copying contiguous arrays.
 
     Raises:
-        TypeError: not something that this encoding can carry.
+        TypeError: this encoding cannot carry the type of the frame.
         ValueError: the wrong size or type.
     """
     if encoding in SIZED:
@@ -102,7 +103,7 @@ def _tensors(frame: FrameData) -> list[Raw]:
 
 
 def _raw(array: NDArray[Any]) -> Raw:
-    """Return the array's bytes in C order, copied only if they do not lie so."""
+    """Return the array's bytes in C order; copy them only if the array is not C-contiguous."""
     return np.ascontiguousarray(array).data
 
 

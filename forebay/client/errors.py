@@ -1,12 +1,12 @@
-"""What the client raises. A frame's own fate is never an exception: it is the status of its Result."""
+"""Exceptions of the client. The outcome of a frame is never an exception: it is the status of its Result."""
 
 
 class ForebayError(Exception):
-    """Base of everything that this library raises on purpose."""
+    """Base of all exceptions that this library raises on purpose."""
 
 
 class StreamRefusedError(ForebayError):
-    """The server ended the stream for a reason that trying again would not change.
+    """The server ended the stream for a reason that a retry would not change.
 
     Attributes:
         code: name of the gRPC status code, for example NOT_FOUND.
@@ -18,7 +18,7 @@ class StreamRefusedError(ForebayError):
 
 
 class UnreachableError(ForebayError):
-    """No stream could be opened for as long as the caller was willing to wait."""
+    """No stream could be opened within the caller's time limit."""
 
 
 class ProtocolError(ForebayError):
@@ -30,4 +30,4 @@ class StreamClosedError(ForebayError):
 
 
 class SendTimeoutError(ForebayError, TimeoutError):
-    """No room for the frame came within the time given."""
+    """No room for the frame became free within the given time."""

@@ -7,32 +7,32 @@ from forebay.client.options import Delivery, Encoding, OutputKind, Policy, Trace
 
 
 class StreamKeywords(TypedDict, total=False):
-    """What `Client.stream` takes besides the camera's name.
+    """The arguments of `Client.stream` besides the camera's name.
 
     Attributes:
         model: name in the server's model repository.
         version: of the model; empty: the newest.
         encoding: of every frame: bgr8 (default), rgb8, jpeg, png, nv12, or tensor.
-        width: pixels, for bgr8, rgb8 and nv12; left out: taken from the first frame, which has to be an array.
-        height: likewise.
-        shape: of the first input, for tensor; left out: the model's.
-        delivery: "latest" (default; a newer frame replaces the one that waits) or "every".
-        policy: "drop_oldest" (default with latest): `send` never waits, the oldest waiting frame gives way; or "block"
-            (default with every): `send` waits for room.
+        width: pixels, for bgr8, rgb8 and nv12; default: taken from the first frame, which has to be an array.
+        height: pixels, as width.
+        shape: of the first input, for tensor; default: the model's.
+        delivery: "latest" (default; a newer frame replaces the waiting one) or "every".
+        policy: "drop_oldest" (default with latest): `send` never waits and the oldest waiting frame is dropped; or
+            "block" (default with every): `send` waits for room.
         queue_frames: frames that may wait in this client, at least 1 (default).
         resend: send frames again whose answer was lost with a broken stream; default: with every and block.
         budget_ms: latency budget of a frame, from its arrival at the server.
-        max_in_flight: wanted window; 0: the server's default.
+        max_in_flight: requested window; 0: the server's default.
         priority: 1 is the most urgent; 0: the model's default.
-        outputs: "tensors", "detections", "classes"; empty: what the model is made for.
-        tensor_names: with "tensors": which ones.
-        score_threshold: 0..1; left out: the model's.
-        iou_threshold: 0..1; left out: the model's.
-        max_results: most detections or classes in a result; 0: the model's.
+        outputs: "tensors", "detections", "classes"; empty: the model's typed result, else tensors.
+        tensor_names: with "tensors": names of the outputs to return.
+        score_threshold: 0..1; default: the model's.
+        iou_threshold: 0..1; default: the model's.
+        max_results: maximum number of detections or classes in a result; 0: the model's.
         allow_picture: the server's operator may look at the latest frame of this stream; default: no.
-        trace_context: W3C trace context (`traceparent`, perhaps `tracestate`): the parent of the server's spans of this
-            stream; or a function that returns it, asked each time the stream is opened.
-        headers: go with every call, such as the one that a server's `restricted_protocol` asks for.
+        trace_context: W3C trace context (`traceparent`, optionally `tracestate`): the parent of the server's spans of
+            this stream; or a function that returns it, called each time the stream is opened.
+        headers: metadata of every call, such as the header of a server's `restricted_protocol`.
     """
 
     model: Required[str]

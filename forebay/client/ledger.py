@@ -1,16 +1,17 @@
-"""The ledger of one stream: every frame given to it comes out as exactly one Result, in order.
+"""The ledger of one stream: every offered frame has exactly one Result, in order.
 
 Theory of operation
-    A frame is QUEUED, then SENT, then ended. `_queued` holds what waits in this client, oldest first; `_front` holds
-    everything older than that: frames in flight and results that nobody has taken. The user takes results from the
-    head of `_front` as soon as the head has ended.
+    A frame is QUEUED, then SENT, then ended. `_queued` holds the frames that wait in this client, oldest first;
+    `_front` holds all older ones: frames in flight and results that the user has not taken. The user takes results from
+    the head of `_front` as soon as the head has ended.
 
-    The window that the server grants bounds frames that are in flight *or answered and not taken*. So there is no
-    second queue of results behind a slow reader: who takes results slowly sends slowly, and frames of a live camera
-    are replaced here, where they are cheapest, by newer ones.
+    The window that the server grants bounds the frames that are in flight *or answered and not taken*. So there is no
+    second queue of results behind a slow reader: a user who takes results slowly sends slowly, and newer frames of
+    a live camera replace older ones here, where replacing costs least.
 
-    With `drop_oldest`, a frame that finds the queue full pushes the oldest one out. That one's Result (NOT_SENT) has to
-    wait for its turn; neighbours are kept as one run, so that the ledger stays bounded even while nothing moves.
+    With `drop_oldest`, a frame that finds the queue full pushes the oldest one out. The Result of the pushed-out frame
+    (NOT_SENT) has to wait for its turn; neighbours are kept as one run, so that the ledger stays bounded even while no
+    frame ends.
 
     A slow network is one more hidden queue: the kernel takes frames long before it sends them. So while the oldest
     frame in flight of a live camera is overdue, no more than FRAMES_ON_THE_WAY are in flight, whatever the window.
@@ -18,7 +19,7 @@ Theory of operation
     When a call breaks, frames in flight become UNANSWERED, or, with `resend`, go back to the head of the queue under
     their old seq, each at most `max_sends` times.
 
-Guarantees: the entries number at most 2 x (window + queue) + 1. Not thread-safe: the stream's lock guards it.
+Guarantees: there are at most 2 x (window + queue) + 1 entries. Not thread-safe: the stream's lock guards it.
 """
 
 import enum
@@ -30,11 +31,11 @@ from forebay.client.statistics import Statistics
 
 PUSHED_OUT = "a newer frame took its place before it could be sent"
 SKIPPED = "the server answered a later frame first"
-FRAMES_ON_THE_WAY = 2  # one being sent and one behind it keep a slow line busy
+FRAMES_ON_THE_WAY = 2  # one frame being sent and one behind it keep a slow line busy
 
 
 class Offer(enum.Enum):
-    """What became of an offered frame."""
+    """Outcome of `Ledger.offer`."""
 
     QUEUED = "queued"
     FULL = "full"
@@ -45,9 +46,9 @@ class Entry:
     """One frame, or a run of frames that were never sent (seq .. last_seq).
 
     Attributes:
-        message: the encoded ClientMessage; None once it is not needed any more.
-        sends: times that it was written.
-        result: how it ended; None while it has not. Of a run: of its first frame.
+        message: the encoded ClientMessage; None once it is no longer needed.
+        sends: number of times that the message was written.
+        result: how the frame ended; None before its end. For a run: the result of its first frame.
     """
 
     seq: int
@@ -60,7 +61,7 @@ class Entry:
 
     @property
     def is_run(self) -> bool:
-        """Whether it stands for frames that were never sent."""
+        """Whether the entry stands for frames that were never sent."""
         return self.result is not None and self.result.status is Status.NOT_SENT
 
 
@@ -95,7 +96,7 @@ class Ledger:
 
     @property
     def has_room(self) -> bool:
-        """Whether an offered frame would push nothing out."""
+        """Whether an offered frame would fit without pushing out another."""
         return len(self._queued) < self._queue_frames
 
     @property
@@ -110,7 +111,7 @@ class Ledger:
 
     @property
     def has_in_flight(self) -> bool:
-        """Whether a frame was sent and not answered."""
+        """Whether a frame was sent and not yet answered."""
         return bool(self._sent)
 
     @property
@@ -124,11 +125,11 @@ class Ledger:
         return not self._queued and not self._front
 
     def entries(self) -> int:
-        """Return how many entries are held: the memory that is in use."""
+        """Return the number of entries: a measure of the memory in use."""
         return len(self._queued) + len(self._front)
 
     def offer(self, message: bytes, capture_ns: int) -> Offer:
-        """Queue the frame `next_seq`; when the queue is full, push the oldest out or say FULL."""
+        """Queue the frame `next_seq`; when the queue is full, push the oldest out or return FULL."""
         if not self.has_room:
             if not self._drops_oldest:
                 return Offer.FULL
@@ -141,15 +142,15 @@ class Ledger:
     def next_to_send(
         self, window: int, now_ns: int, *, is_finishing: bool = False, patience_ns: int | None = None
     ) -> bytes | None:
-        """Move the oldest queued frame in flight and return its message; None: nothing queued or no room in the window.
+        """Move the oldest queued frame in flight and return its message; None: no frame, or no room in the window.
 
         Args:
             window: granted frames in flight.
-            now_ns: the instant of sending.
-            is_finishing: no frame will be offered any more; results not taken do not count against the window then,
-                so that a stream can be closed without anybody taking results.
-            patience_ns: with `drops_oldest`, how long an answer may take before frames pile up on the way to the
-                server: then only one frame follows the one that is under way; None: for ever.
+            now_ns: the time of sending.
+            is_finishing: no frame will be offered any more; untaken results do not count against the window then, so
+                that a stream can be closed without taking results.
+            patience_ns: with `drops_oldest`, the time of an unanswered frame after which the network counts as
+                congested: then only one frame follows the one being sent; None: for ever.
         """
         occupied = len(self._sent) + (0 if is_finishing else self._untaken)
         if not self._queued or occupied >= window:
@@ -165,17 +166,17 @@ class Ledger:
         self._sent.append(entry)
         message = entry.message
         if self._max_sends == 1:
-            entry.message = None  # never needed again: the pixels are the transport's now
+            entry.message = None  # no longer needed: the transport owns the pixels now
         return message
 
     def find(self, seq: int) -> Entry | None:
-        """Return the entry in flight that an answer for `seq` belongs to."""
+        """Return the entry in flight with this seq."""
         return next((entry for entry in self._sent if entry.seq == seq), None)
 
     def answered(self, result: Result) -> bool:
-        """Record the server's answer; False, and counted, if no frame in flight has that seq.
+        """Record the server's answer; return False, and count the answer, if no frame in flight has that seq.
 
-        Frames before it that are still in flight will get no answer any more: the protocol answers in order.
+        Earlier frames that are still in flight will not be answered any more, because the protocol answers in order.
         """
         if self.find(result.seq) is None:
             self._out_of_order += 1
@@ -187,7 +188,7 @@ class Ledger:
         return True
 
     def lose(self, reason: str) -> None:
-        """Account for the end of a call: what is in flight is sent again later or ends UNANSWERED."""
+        """Account for the end of a call: frames in flight are queued again or end UNANSWERED."""
         again: list[Entry] = []
         while self._sent:
             entry = self._sent.popleft()
@@ -199,13 +200,13 @@ class Ledger:
         self._queued.extendleft(reversed(again))
 
     def give_up(self, reason: str) -> None:
-        """End everything: nothing more will be sent or answered."""
+        """End every frame: no more will be sent or answered."""
         while self._sent:
             entry = self._sent.popleft()
             self._end(entry, Result(entry.seq, Status.UNANSWERED, reason, capture_time_ns=entry.capture_ns))
         while self._queued:
             entry = self._queued.popleft()
-            if entry.sends:  # it waited to be sent again
+            if entry.sends:  # the frame was sent once and waited to be sent again
                 self._front.append(entry)
                 self._end(entry, Result(entry.seq, Status.UNANSWERED, reason, capture_time_ns=entry.capture_ns))
             else:
@@ -242,7 +243,7 @@ class Ledger:
         )
 
     def _is_congested(self, now_ns: int, patience_ns: int | None) -> bool:
-        """Whether frames wait where nobody can replace them: in the buffers of the network."""
+        """Whether frames wait where they cannot be replaced: in the buffers of the network."""
         if patience_ns is None or not self._drops_oldest or len(self._sent) < FRAMES_ON_THE_WAY:
             return False
         return now_ns - self._sent[0].sent_ns > patience_ns
@@ -254,7 +255,7 @@ class Ledger:
         self._by_status[result.status] += 1
 
     def _push_out(self, entry: Entry, reason: str) -> None:
-        """End a frame that was never sent; it joins the run before it, if there is one of the same reason."""
+        """End a frame that was never sent; add it to the previous run if that has the same reason."""
         self._by_status[Status.NOT_SENT] += 1
         last = self._front[-1] if self._front else None
         if last is not None and last.is_run and last.result is not None and last.result.message == reason:

@@ -1,13 +1,13 @@
-"""The link of one stream: one call after the other carries its frames until it is closed or refused.
+"""The link of one stream: it carries frames over a sequence of calls until the stream is closed or refused.
 
 Theory of operation
-    `run` loops: wait as the pacer says, start a call, write Open, and let three tasks work until the call ends.
-    *read* is the master: it hands answers to the state and ends when the call ends, however that came about. *write*
-    moves one frame at a time from the ledger to the call and waits until the transport has taken it, so nothing piles
-    up behind a slow network. *limit* cancels a call that takes too long to open, to drain or to end, or that is silent.
-    Everything that goes wrong is made to end the call, and the status of the ended call says what comes next (`retry`).
+    `run` loops: wait for the pacer's delay, start a call, write Open, and let three tasks work until the call ends.
+    *read* is the master: it hands answers to the state and ends when the call ends, for whatever reason. *write* moves
+    one frame at a time from the ledger to the call and waits until the transport has taken it, so frames do not pile up
+    behind a slow network. *limit* cancels a call that takes too long to open, to drain or to end, or that is silent.
+    Every failure ends the call, and the status of the ended call decides the next step (`retry`).
 
-Owner: the event loop. Only `abort` and the state's `wake_link` may be called from elsewhere.
+Owner: the event loop. Other threads may call only `abort` and the state's `wake_link`.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ from forebay.wire import frames_pb2 as wire
 if TYPE_CHECKING:
     from forebay.client.channel import Call
 
-END_LIMIT_S = 1.0  # for the server's status once everything is answered
+END_LIMIT_S = 1.0  # for the server's status once every frame is answered
 DRAIN_MARGIN_S = 1.0  # on top of the grace that Reconnect grants
-SILENT_INTERVALS = 3  # heartbeats that may be missed
+SILENT_INTERVALS = 3  # heartbeats that may be missing
 LONGEST_HOLD_MS = 5_000  # of a frame's retry_after_ms
 
 _log = logging.getLogger("forebay")
@@ -72,29 +72,29 @@ class Link:
         self._is_open = self._is_draining = self._is_ending = False
         self._cut_reason = ""
         self._heard_ns = self._hold_until_ns = 0
-        self._reachable_ns: int | None = None  # the last instant at which the stream was open
+        self._reachable_ns: int | None = None  # the last time at which the stream was open
         self._started_ns = 0
         state.wake_link = self._wake_from_anywhere
 
     async def run(self) -> None:
-        """Carry the stream until it ends; never raises. `state.error` says what was wrong."""
+        """Carry the stream until it ends; never raises. `state.error` has the reason."""
         error: Exception | None = None
         try:
             await self._run()
-        except Exception as caught:  # noqa: BLE001  # a bug has to reach the user, not to die with this task
+        except Exception as caught:  # noqa: BLE001  # report a bug to the user instead of losing it with this task
             error = caught
         finally:
             self._state.over(str(error) if error else "the stream was closed", error)
 
     def abort(self) -> None:
-        """End the stream now, whatever is in flight. Loop only."""
+        """End the stream now, even with frames in flight. Loop only."""
         self._aborted.set()
         self._wake.set()
         if self._call is not None:
             self._call.cancel()
 
     async def _run(self) -> None:
-        while not self._state.is_openable:  # the first frame says how large frames are
+        while not self._state.is_openable:  # the first frame fixes the size of all frames
             if self._aborted.is_set() or self._state.is_done:
                 return
             await self._wait_for_work()
@@ -109,7 +109,7 @@ class Link:
             delay_s = self._delay_after(end)
 
     def _delay_after(self, end: CallEnd) -> float:
-        """Return how long to wait for the next call, or raise why there will be none."""
+        """Return the delay before the next call, or raise the reason why there will be none."""
         if end.verdict is Verdict.REFUSED:
             raise StreamRefusedError(end.code, end.details)
         now_ns = self._clock.now_ns()
@@ -123,7 +123,7 @@ class Link:
         return delay_s
 
     async def _pause(self, seconds: float) -> bool:
-        """Wait; False if there is nothing to wait for any more."""
+        """Wait; return False if the stream no longer needs a call."""
         sleeper = asyncio.ensure_future(self._clock.sleep(seconds))
         try:
             while not sleeper.done():
@@ -170,7 +170,7 @@ class Link:
         return end
 
     async def _read(self, call: "Call") -> None:
-        """Take what the server sends until the call ends, which `call.code()` then explains."""
+        """Take the server's messages until the call ends; `call.code()` then gives the reason."""
         with contextlib.suppress(grpc.RpcError):
             while isinstance(message := await call.read(), wire.ServerMessage):
                 self._heard_ns = self._clock.now_ns()
@@ -215,8 +215,8 @@ class Link:
         self._expect_end()
 
     async def _write(self, call: "Call") -> None:
-        """Write Open and then frames, each when the transport has taken the one before it; half-close at the end."""
-        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):  # the call ended: the reader knows why
+        """Write Open and then frames, each when the transport has taken the previous one; half-close at the end."""
+        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):  # the call ended: the reader has the reason
             await call.write(open_message(self._state.options, self._state.resume_from))
             while not (self._is_draining or self._state.has_nothing_to_send):
                 await self._hold()
@@ -229,18 +229,18 @@ class Link:
             self._expect_end()
 
     async def _hold(self) -> None:
-        """Do as a busy server advised: no frame before its retry_after_ms has passed."""
+        """Follow a busy server's advice: write no frame before its retry_after_ms has passed."""
         while (left_ns := self._hold_until_ns - self._clock.now_ns()) > 0:
             await self._clock.sleep(left_ns / 1e9)
 
     def _expect_end(self) -> None:
-        """Give the server its time to end the call, once everything is answered: from then on no other limit counts."""
+        """Give the server END_LIMIT_S to end the call once every frame is answered; other limits no longer count."""
         if self._state.is_done and not self._is_ending:
             self._limit(END_LIMIT_S, "the server did not end the stream")
             self._is_ending = True
 
     def _limit(self, seconds: float | None, reason: str, *, is_silence: bool = False) -> None:
-        """Replace the limit that the call has now, unless that is the last one."""
+        """Replace the current limit of the call, unless it is the final one."""
         if self._is_ending:
             return
         if self._limiter is not None:
@@ -267,11 +267,11 @@ class Link:
         self._wake.clear()
 
     def _wake_from_anywhere(self) -> None:
-        """Wake the link from any thread, with at most one wake-up on its way."""
+        """Wake the link from any thread; at most one wake-up is scheduled at a time."""
         if self._is_wake_pending:
             return
         self._is_wake_pending = True
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to wake
+        with contextlib.suppress(RuntimeError):  # the loop is closed: there is no link to wake
             self._loop.call_soon_threadsafe(self._set_wake)
 
     def _set_wake(self) -> None:

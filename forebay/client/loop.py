@@ -16,8 +16,8 @@ JOIN_TIMEOUT_S = 5.0
 class _Call(Generic[T]):
     """A coroutine that runs on a loop while a thread waits for its end.
 
-    The thread waits on a lock that guards nothing: an interrupt leaves nothing taken that the loop needs, as it may
-    leave a `concurrent.futures.Future` (see `forebay.client.monitor`).
+    The thread waits on a lock that guards no data: an interrupt cannot leave locked what the loop needs, as it can with
+    a `concurrent.futures.Future` (see `forebay.client.monitor`).
     """
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
@@ -31,7 +31,7 @@ class _Call(Generic[T]):
         loop.call_soon_threadsafe(self._start)
 
     def result(self) -> T:
-        """Wait for the end, and return or raise what the coroutine did."""
+        """Wait for the end, and return the coroutine's value or raise its exception."""
         self._ended.acquire()
         if self._error is not None:
             raise self._error
@@ -39,7 +39,7 @@ class _Call(Generic[T]):
 
     def cancel(self) -> None:
         """Cancel the coroutine, if it runs. Thread: any."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and has cancelled it
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and has cancelled the coroutine
             self._loop.call_soon_threadsafe(self._cancel)
 
     def _start(self) -> None:
@@ -51,7 +51,8 @@ class _Call(Generic[T]):
             self._task.cancel()
 
     def _end(self, task: asyncio.Task[T]) -> None:
-        self._task = None  # it dies on this thread: the callback of a weak reference to it would swallow an interrupt
+        # free the task on this thread: the callback of a weak reference to it would swallow an interrupt
+        self._task = None
         if task.cancelled():
             self._error = StreamClosedError("the client is closed")
         elif (error := task.exception()) is not None:
@@ -66,7 +67,7 @@ class LoopThread:
 
     Args:
         name: of the thread.
-        last_words: run on the loop when it is stopped.
+        last_words: coroutine function that the loop runs when it is stopped.
     """
 
     def __init__(self, name: str, last_words: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -79,17 +80,17 @@ class LoopThread:
 
     @property
     def is_running(self) -> bool:
-        """Whether it takes work."""
+        """Whether the loop accepts coroutines."""
         with self._lock:
             return not self._is_stopping
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and return what it returns. Blocks. A KeyboardInterrupt cancels it.
+        """Run a coroutine on the loop and return its value. Blocks. A KeyboardInterrupt cancels the coroutine.
 
         Raises:
             StreamClosedError: the loop is stopped.
         """
-        with self._lock:  # what is submitted before `stop` is also run, or cancelled, before it
+        with self._lock:  # a coroutine submitted before `stop` runs, or is cancelled, before the loop stops
             if self._is_stopping:
                 coroutine.close()
                 raise StreamClosedError("the client is closed")

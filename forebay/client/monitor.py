@@ -1,9 +1,9 @@
-"""A lock, and a way to wait for a change of what it guards, that an interrupt cannot leave locked.
+"""A lock with a wait for changes of the guarded data; an interrupt cannot leave it locked.
 
 Theory of operation
-    `threading.Condition` takes its lock in Python code. A KeyboardInterrupt between the taking and the `with` block
-    leaves it taken for ever, and the next thread that needs it never comes back. A `with` statement on a lock that is
-    written in C has no such instant. A waiter guards nothing, so an interrupt while it is acquired does no harm.
+    `threading.Condition` takes its lock in Python code. A KeyboardInterrupt between the acquisition and the `with`
+    block leaves the lock taken for ever, and the next thread that needs it waits for ever. A `with` statement on a lock
+    that is written in C has no such gap. A waiter guards no data, so an interrupt while it is acquired does no harm.
 """
 
 import threading
@@ -21,9 +21,10 @@ class Monitor:
         self._waiters: set[threading.Lock] = set()
 
     def subscribe(self) -> threading.Lock:
-        """Return a taken lock, which the next change releases. Call with `lock` held; acquire it without.
+        """Return a taken lock, which the next change releases. Call with `lock` held; acquire the result without it.
 
-        Who stops waiting earlier says so by `unsubscribe`; an interrupted one is forgotten at the next change.
+        A caller that stops waiting earlier calls `unsubscribe`; the waiter of an interrupted caller is removed at the
+        next change.
         """
         waiter = threading.Lock()
         waiter.acquire()
@@ -31,16 +32,16 @@ class Monitor:
         return waiter
 
     def unsubscribe(self, waiter: threading.Lock) -> None:
-        """Forget a waiter, if the change has not come. Thread: any."""
+        """Remove a waiter, if the change has not come. Thread: any."""
         with self.lock:
             self._waiters.discard(waiter)
 
     def notify_all(self) -> None:
-        """Wake all who wait for a change. Call with `lock` held.
+        """Wake all waiters. Call with `lock` held.
 
-        A waiter is released before it is forgotten, so that an interrupt in between loses nobody's wake-up.
+        A waiter is released before it is removed, so an interrupt in between loses no wake-up.
         """
         for waiter in self._waiters:
-            if waiter.locked():  # otherwise released by a call that was interrupted
+            if waiter.locked():  # otherwise an interrupted call has released it
                 waiter.release()
         self._waiters.clear()

@@ -1,4 +1,4 @@
-"""What a caller can ask for: constant values, checked when they are made."""
+"""Options of a caller: immutable values, checked when they are made."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +56,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Reconnection:
-    """How long and how often to try.
+    """Limits and back-off of connection attempts.
 
     Attributes:
         connect_timeout_s: longest time from the first try to the first Opened.
@@ -65,7 +65,7 @@ class Reconnection:
         backoff_cap_s: the largest bound.
         reopenings_per_s: sustained limit for each stream, after a burst of 3.
         silence_limit_s: longest time without a message from a server that sends no heartbeats; None: no limit. With
-            heartbeats it is three of their intervals.
+            heartbeats the limit is three of their intervals.
     """
 
     connect_timeout_s: float = 10.0
@@ -83,7 +83,7 @@ class Reconnection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions:
-    """Everything that stays the same for a stream. See `Client.stream` for the words."""
+    """Everything that stays the same for a stream. `StreamKeywords` describes the fields."""
 
     camera: str
     model: str
@@ -127,7 +127,7 @@ class StreamOptions:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What goes with a call that starts now. Raises ValueError for a trace context that is none."""
+        """Return the metadata of a call that starts now. Raises ValueError for an invalid trace context."""
         context = self.trace_context
         trace = () if context is None else trace_metadata(context() if callable(context) else context)
         return (*self.headers.items(), *trace)

@@ -1,6 +1,6 @@
-"""What a stream gives back: one Result for every frame, and Opened once per call.
+"""Values that a stream returns: one Result for every frame, and one Opened per call.
 
-Everything here is a plain frozen value; arrays are read-only views of the message they came in.
+All classes here are plain frozen values; arrays are read-only views of the received message.
 """
 
 import enum
@@ -15,16 +15,16 @@ from forebay.wire import frames_pb2 as wire
 
 
 class Status(enum.Enum):
-    """How a frame ended. The first seven are the server's word, the last two the client's own."""
+    """How a frame ended. The server sets the first seven, the client the last two."""
 
     OK = "ok"
     SUPERSEDED = "superseded"  # a newer frame of this stream took its place at the server
-    EXPIRED = "expired"  # its budget could not be met; never executed
+    EXPIRED = "expired"  # the frame could not meet its budget; never executed
     OVERLOADED = "overloaded"  # the server had no room; never executed
     INVALID = "invalid"  # the frame itself is wrong; never executed
-    FAILED = "failed"  # the server failed on it
-    CANCELLED = "cancelled"  # the server gave it up while shutting down
-    NOT_SENT = "not_sent"  # never left this client: a newer frame took its place, or the stream ended first
+    FAILED = "failed"  # the server failed on this frame
+    CANCELLED = "cancelled"  # the server gave the frame up while shutting down
+    NOT_SENT = "not_sent"  # never sent: a newer frame took its place in the client, or the stream ended first
     UNANSWERED = "unanswered"  # sent, but the stream broke before its answer came; it may have been executed
 
 
@@ -78,7 +78,7 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """One class; `score` as the model gives it."""
+    """One class; `score` is the model's own value."""
 
     label: str
     class_id: int
@@ -87,7 +87,7 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the server spent a frame's time; the seven stages add up to `server_total_us`. Microseconds."""
+    """Time that the server spent on a frame by stage; the seven stages add up to `server_total_us`. Microseconds."""
 
     receive_us: int = 0
     decode_us: int = 0
@@ -110,7 +110,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What the server granted. A stream that reconnects gets a new one, maybe of another server or version."""
+    """The server's grant for one call. A stream that reconnects gets a new one, maybe from another server."""
 
     session_id: str
     model: str
@@ -126,23 +126,23 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How one frame ended, and what was found in it.
+    """How one frame ended, and its outputs.
 
     Attributes:
         seq: as returned by `send`.
         status: see Status; detections, classes and tensors are empty unless it is OK.
-        message: empty if OK, else what is wrong and how to mend it.
+        message: empty if OK, else the fault and its remedy.
         retry_after_ms: the server's advice; 0 for none.
         detections: by falling score.
         classes: by falling score.
         tensors: raw outputs by name, read-only, without the batch dimension; BF16 comes as its raw uint16.
         timings: the server's stages.
-        model_version: the version that executed it; empty if none did.
-        batch_size: rows of the batch it was executed in; 0 if it was not.
-        late_by_ms: how long after its deadline the result was built; 0 if in time or without one.
+        model_version: the version that executed the frame; empty if it was not executed.
+        batch_size: rows of the batch that executed the frame; 0 if it was not executed.
+        late_by_ms: time from the deadline to the building of the result; 0 if in time or without a deadline.
         capture_time_ns: as given to `send`; None for a frame that was never sent.
         age_ms: from capture to the arrival of this result, on the client's clock; None if no answer came.
-        round_trip_ms: from the frame's writing to the arrival of this result; None if no answer came.
+        round_trip_ms: from the writing of the frame to the arrival of this result; None if no answer came.
     """
 
     seq: int
@@ -167,7 +167,7 @@ class Result:
 
     @property
     def is_answered(self) -> bool:
-        """Whether the server said how it ended."""
+        """Whether the server reported the outcome."""
         return self.status not in {Status.NOT_SENT, Status.UNANSWERED}
 
 

@@ -1,27 +1,28 @@
-"""What the end of a call means: over, try again, or refused for good. Pure."""
+"""Classifies the end of a call: over, try again, or refused for good. Pure."""
 
 import enum
 from dataclasses import dataclass
 
 RETRYABLE = frozenset(
     {
-        "OK",  # the server half-closed without having been asked to
+        "OK",  # the server half-closed unasked
         "UNAVAILABLE",
-        "CANCELLED",  # not by us: HAProxy's 503 page looks like this
-        "INTERNAL",  # RST_STREAM, from nginx for one
+        "CANCELLED",  # not sent by this client: HAProxy's 503 page looks like this
+        "INTERNAL",  # RST_STREAM, for example from nginx
         "UNKNOWN",  # a proxy that does not speak gRPC
         "RESOURCE_EXHAUSTED",  # the limit of streams
         "DEADLINE_EXCEEDED",  # a proxy's own limit
         "ABORTED",
     }
 )
-RESTRICTED = "This protocol is restricted"  # how a server begins that wants a header; Triton's code and words
+# start of the message of a server that requires a header; Triton's code and message
+RESTRICTED = "This protocol is restricted"
 HINT_KEYS = ("retry-after-ms", "grpc-retry-pushback-ms")
 _LONGEST_HINT_MS = 60_000
 
 
 class Verdict(enum.Enum):
-    """What to do after a call."""
+    """The step after a call."""
 
     REOPEN = "reopen"  # orderly: no back-off
     RETRY = "retry"  # after a back-off
@@ -34,7 +35,7 @@ class CallEnd:
 
     Attributes:
         code: name of the gRPC status code.
-        details: the server's or the library's words.
+        details: the message of the server or of the library.
         hint_ms: the server's advice when to come back; 0 for none.
         was_asked: the server had sent Reconnect and every frame was answered.
     """
@@ -46,16 +47,17 @@ class CallEnd:
 
     @property
     def words(self) -> str:
-        """For people."""
+        """A description for messages to people."""
         return f"{self.code}: {self.details}" if self.details else self.code
 
     @property
     def verdict(self) -> Verdict:
-        """What it means for the stream."""
+        """The consequence for the stream."""
         if self.was_asked:
             return Verdict.REOPEN
         if self.code == "RESOURCE_EXHAUSTED" and "larger than max" in self.details:
-            return Verdict.REFUSED  # gRPC's words for a message that is too large: the next frame would be, too
+            # gRPC's message for a message that is too large: the next frame would be too large as well
+            return Verdict.REFUSED
         if self.code == "UNAVAILABLE" and self.details.startswith(RESTRICTED):
             return Verdict.REFUSED
         return Verdict.RETRY if self.code in RETRYABLE else Verdict.REFUSED

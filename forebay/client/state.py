@@ -1,9 +1,9 @@
-"""What the user's side and the link's side of one stream share: the ledger under one lock, and who wakes whom.
+"""State shared by the user's side and the link's side of one stream: the ledger under one lock, and the wake-ups.
 
 Theory of operation
     The link runs on an event loop; the user may be on the same loop (`forebay.aio`) or on any thread (`forebay`). Both
-    touch the ledger only here, under `monitor`. Threads that wait for something wait there too; coroutines are woken
-    through `on_change`, which runs on the loop alone: a change on the user's side gets there with the link's wake-up.
+    use the ledger only here, under `monitor`. Threads wait on `monitor`; coroutines are woken through `on_change`,
+    which runs on the loop alone: a change on the user's side gets there with the link's wake-up.
 
 Thread: any, but frames come from one sender at a time (the sync client holds a lock while it encodes, the async one
 does not suspend).
@@ -22,22 +22,23 @@ from forebay.client.result import Opened, Result, result_from_wire
 from forebay.client.statistics import Statistics
 from forebay.wire import frames_pb2 as wire
 
-LEAST_PATIENCE_MS = 200.0  # of a stream without a budget, or with one that is shorter than a way over a slow network
+# of a stream without a budget, or with one that is shorter than a round trip over a slow network
+LEAST_PATIENCE_MS = 200.0
 
 
 def _nothing() -> None:
-    """Stand in for a callback that nobody has set."""
+    """Do nothing: the default callback."""
 
 
 class StreamState:
     """See the module's theory of operation.
 
     Attributes:
-        monitor: guards everything here; notified at every change that a user may wait for.
-        options: as asked for; width and height filled in by the first frame if they were not given.
+        monitor: guards all attributes; notified at every change that a user may wait for.
+        options: the caller's options; the first frame fills in width and height if they were not given.
         wake_link: set by the link; thread-safe.
         on_change: set by the async stream; called on the loop only.
-        error: why the stream ended, if it did not end as asked.
+        error: the reason for the end of the stream, unless the user ended it.
         is_over: the link has ended: every frame has ended too.
         is_finishing: no more frames.
     """
@@ -62,13 +63,13 @@ class StreamState:
 
     @property
     def opened(self) -> Opened | None:
-        """What the latest call was granted; None before the first."""
+        """The grant of the latest call; None before the first."""
         with self.monitor.lock:
             return self._opened
 
     @property
     def is_openable(self) -> bool:
-        """Whether the link has what it needs for Open."""
+        """Whether the link has all values that Open needs."""
         return not self.options.needs_size
 
     def can_send(self) -> bool:
@@ -90,7 +91,7 @@ class StreamState:
             seq = self._ledger.next_seq
         options = self._with_size_of(frame)
         payloads = payload_of(options.encoding, options.width, options.height, frame)
-        self.options = options  # only a frame that fits says how large frames are
+        self.options = options  # the size of a frame becomes the stream's only if the frame fits
         message = frame_message(seq, capture_ns // 1000, budget_ms, payloads)
         with self.monitor.lock:
             self._refuse_if_closed()
@@ -101,10 +102,10 @@ class StreamState:
         return seq
 
     def take(self) -> Result | None:
-        """Return the next result in order, if it is there.
+        """Return the next result in order, if it has come.
 
         Raises:
-            whatever ended the stream, once every result is taken.
+            the error that ended the stream, once every result is taken.
         """
         with self.monitor.lock:
             result = self._ledger.take()
@@ -128,7 +129,7 @@ class StreamState:
         return self._ledger.is_empty and (self.is_finishing or self.is_over)
 
     def finish(self) -> None:
-        """Take no more frames; what is queued is still sent and answered. Idempotent."""
+        """Accept no more frames; queued frames are still sent and answered. Idempotent."""
         with self.monitor.lock:
             self.is_finishing = True
             self.monitor.notify_all()
@@ -154,7 +155,7 @@ class StreamState:
     # --- the link's side
 
     def next_to_send(self) -> bytes | None:
-        """Return the next message to write, if the window of the present call has room."""
+        """Return the next message to write, if the window of the current call has room."""
         with self.monitor.lock:
             if self._opened is None:
                 return None
@@ -180,7 +181,7 @@ class StreamState:
             self._notify()
 
     def granted(self, opened: Opened) -> Opened | None:
-        """Record what a call was granted; return what the one before it was."""
+        """Record the grant of a call; return the previous call's."""
         with self.monitor.lock:
             before, self._opened = self._opened, opened
             self._opened_count += 1
@@ -203,7 +204,7 @@ class StreamState:
 
     @property
     def resume_from(self) -> int | None:
-        """For Open: None at the first call."""
+        """The field of Open: None at the first call."""
         with self.monitor.lock:
             return self._ledger.resume_from if self._opened_count else None
 
@@ -221,7 +222,7 @@ class StreamState:
 
     @property
     def is_done(self) -> bool:
-        """Whether every frame has ended and none will come."""
+        """Whether every frame has ended and no more will come."""
         with self.monitor.lock:
             return self.is_finishing and self._ledger.is_settled
 

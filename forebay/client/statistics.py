@@ -11,14 +11,14 @@ class Statistics:
     """A snapshot. Every frame given to `send` is in exactly one of waiting, in flight, or a status.
 
     Attributes:
-        offered: frames that `send` took.
+        offered: frames that `send` accepted.
         sent: frames written to the wire, resends not counted again.
-        resent: times that a frame was written again after a reconnect.
+        resent: number of times that a frame was written again after a reconnect.
         waiting: frames in the client's queue.
         in_flight: frames sent and not answered.
-        ready: results that are there and not yet taken.
-        by_status: frames that have ended, by how.
-        out_of_order: answers that came in the wrong order, twice, or for no frame of ours. The server's fault.
+        ready: results that have come and are not yet taken.
+        by_status: frames that have ended, by status.
+        out_of_order: answers that came in the wrong order, twice, or for no frame of this stream. The server's fault.
         opened: calls that the server opened: 1, and 1 more for each reconnect.
     """
 

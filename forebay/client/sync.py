@@ -1,4 +1,4 @@
-"""Client and Stream for ordinary code: a thread per client runs the asynchronous ones.
+"""Client and Stream for synchronous code: one thread per client runs the asynchronous ones.
 
 Frames and results cross between the threads under one lock (`state`); only opening and closing wait for the loop.
 Thread: any; one thread may send while another receives.
@@ -38,15 +38,15 @@ class Client:
         capture_clock_ns: Callable[[], int] = time.monotonic_ns,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        """Set up a client; nothing is connected before the first stream.
+        """Set up a client; it connects when its first stream opens.
 
         Args:
             address: host:port, or unix:path.
-            tls: None speaks plain text, which servers accept on the local machine only, unless told otherwise.
-            reconnection: how long and how often to try.
-            clock: for tests.
-            capture_clock_ns: the clock on which `capture_time_ns` is told; `time.time_ns` for stamps of ROS or NTP.
-            draw: uniform numbers from 0 to 1 for the back-off.
+            tls: None speaks plain text, which servers accept only on the local machine by default.
+            reconnection: limits and back-off of connection attempts.
+            clock: source of monotonic nanoseconds; tests pass a manual one.
+            capture_clock_ns: clock of `capture_time_ns`; `time.time_ns` for stamps of ROS or NTP.
+            draw: source of uniform numbers from 0 to 1 for the back-off.
         """
         self._clock = clock or MonotonicClock()
         self._client = asynchronous.Client(
@@ -71,7 +71,7 @@ class Client:
         return Stream(self, self._client.stream(camera, **keywords), self._running_loop(), self._clock)
 
     def close(self) -> None:
-        """Abort what is still open, close the connection and end the thread. Idempotent."""
+        """Abort the open streams, close the connection and end the thread. Idempotent."""
         with self._lock:
             loop, self._is_closed = self._loop, True
         if loop is not None:
@@ -91,15 +91,15 @@ class Client:
                 raise StreamClosedError("the client is closed")
             if self._loop is None:
                 self._loop = LoopThread("forebay client", self._client.close)
-                weakref.finalize(self, self._loop.stop)  # nobody closed it: at the latest at exit
+                weakref.finalize(self, self._loop.stop)  # if the user does not close the client: at the latest at exit
             return self._loop
 
 
 class Stream:
-    """Frames of one camera in, one Result for each out, in order. Iterate it, or `receive`.
+    """Frames of one camera in, one Result for each out, in order. Iterate the stream, or call `receive`.
 
-    Take the results: frames whose results nobody takes count against the window, so that nothing piles up unseen.
-    One thread that both sends and receives under the policy "block" uses `map`, or would wait for itself.
+    Take the results: frames whose results are not taken count against the window, so that results never pile up unseen.
+    A single thread that both sends and receives with the policy "block" uses `map`; otherwise it would wait for itself.
     """
 
     def __init__(self, client: Client, stream: asynchronous.Stream, loop: LoopThread, clock: Clock) -> None:
@@ -117,7 +117,7 @@ class Stream:
 
     @property
     def opened(self) -> Opened | None:
-        """What the server granted the latest time that this stream was opened; None before."""
+        """The server's grant for the latest call of this stream; None before the first."""
         return self._stream.opened
 
     def statistics(self) -> Statistics:
@@ -141,7 +141,7 @@ class Stream:
         budget_ms: float | None = None,
         timeout_s: float | None = None,
     ) -> int:
-        """Hand over a frame, which is copied, and return its seq.
+        """Copy and queue a frame, and return its seq.
 
         Args:
             frame: an array that fits the encoding, or bytes; for tensor also one array for each input.
@@ -152,8 +152,8 @@ class Stream:
         Blocks: never with "drop_oldest"; with "block" until a result was taken or a frame was sent.
 
         Raises:
-            SendTimeoutError, StreamClosedError, StreamRefusedError, UnreachableError: nothing was queued.
-            TypeError, ValueError: the frame does not fit the stream; nothing was queued.
+            SendTimeoutError, StreamClosedError, StreamRefusedError, UnreachableError: the frame was not queued.
+            TypeError, ValueError: the frame does not fit the stream; it was not queued.
         """
         until_ns = None if timeout_s is None else self._clock.now_ns() + round(timeout_s * 1e9)
         with self._sending:
@@ -166,7 +166,7 @@ class Stream:
     def receive(self, timeout_s: float | None = None) -> Result | None:
         """Return the next result in order; None if no more will come, or none came within `timeout_s`.
 
-        Raises whatever ended the stream, after the last result.
+        Raises the error that ended the stream, after the last result.
         """
         until_ns = None if timeout_s is None else self._clock.now_ns() + round(timeout_s * 1e9)
         while (result := self._state.take()) is None:
@@ -195,12 +195,12 @@ class Stream:
         yield from self
 
     def finish(self) -> None:
-        """Send no more frames. Those waiting are still sent, and iterating ends after the last result."""
+        """Stop accepting frames. Waiting frames are still sent, and iterating ends after the last result."""
         self._start()
         self._state.finish()
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Finish, wait until every frame has ended, and abort what has not after `timeout_s`. Idempotent.
+        """Finish, wait until every frame has ended, and abort the rest after `timeout_s`. Idempotent.
 
         Results that were not taken can still be taken.
         """
@@ -210,7 +210,7 @@ class Stream:
         self._loop.call(self._stream.close(timeout_s))
 
     def abort(self) -> None:
-        """End the stream at once; frames in flight become UNANSWERED, frames that wait NOT_SENT. Idempotent."""
+        """End the stream at once; frames in flight become UNANSWERED, waiting frames NOT_SENT. Idempotent."""
         if self._loop.is_running:
             self._loop.call(self._stream.abort())
 
@@ -248,7 +248,7 @@ class Stream:
         self._stream.start()
 
     def _wait(self, is_ready: Callable[[], bool], until_ns: int | None) -> bool:
-        """Wait until `is_ready`, which is called with the state's lock held; False at the instant `until_ns`."""
+        """Wait until `is_ready`, which is called with the state's lock held; return False at the time `until_ns`."""
         monitor = self._state.monitor
         while True:
             with monitor.lock:

@@ -1,7 +1,7 @@
 """The command line: `forebay serve | demo | stream | load | bench | engine | ...`.
 
-The topmost layer: it alone may import everything, and does so inside the commands, so that `--help` is quick and the
-process is tuned before anything imports grpc.
+The topmost layer: only this package may import all others. It imports inside the commands, so that `--help` is quick
+and the process is tuned before the first import of grpc.
 """
 
 import importlib
@@ -24,7 +24,7 @@ from forebay_server.service.cli.trace import trace
 from forebay_server.service.tuning import GRPC_VERBOSITY
 from forebay_server.service.version import VERSION
 
-# Groups with commands of their own; imported when one is called, so that the others start quickly.
+# Groups with commands of their own; a group is imported when it is called, so that the others start quickly.
 GROUPS = {
     "load": (
         "forebay_server.loadtest.cli",
@@ -46,7 +46,7 @@ GROUPS = {
 
 
 class CommandLine(TyperGroup):
-    """The commands of this package, and GROUPS, whose options are known to shells as well."""
+    """The commands of this package, and GROUPS, whose options the shell completion knows as well."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer's own subclass
         """Return the names in the order of the help."""
@@ -97,9 +97,9 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line. Errors a user can mend are one line and a documented exit code."""
+    """Run the command line. An error that a user can mend is one line and a documented exit code."""
     open_standard_streams()
-    os.environ.setdefault("GRPC_VERBOSITY", GRPC_VERBOSITY)  # commands that call servers print none of their texts
+    os.environ.setdefault("GRPC_VERBOSITY", GRPC_VERBOSITY)  # commands that call servers print none of gRPC's texts
     try:
         try:
             app()

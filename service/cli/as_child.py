@@ -1,6 +1,6 @@
-"""`python -m forebay_server.service.cli.as_child PID ARGUMENTS` is `forebay ARGUMENTS` and ends with its parent PID.
+"""`python -m forebay_server.service.cli.as_child PID ARGUMENTS` is `forebay ARGUMENTS`, but ends with its parent PID.
 
-For processes that start a server of their own: `service.child.command_of_child` makes the command.
+For processes that start a server of their own: `service.child.command_of_child` builds the command.
 """
 
 import signal

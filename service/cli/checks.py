@@ -1,7 +1,7 @@
-"""What `forebay doctor` looks at on the machine, apart from the settings: one finding for each question.
+"""The machine checks of `forebay doctor`: one finding for each question, without the settings.
 
-A check reads facts, decides, and says what to do; it changes nothing. Facts below `/proc` and `/sys` are read through a
-root, so that tests can give other machines.
+A check reads facts, decides, and proposes a remedy; it changes nothing. It reads facts below `/proc` and `/sys` through
+a root folder, so that tests can present other machines.
 """
 
 import importlib.metadata
@@ -15,7 +15,7 @@ from typing import Literal
 Level = Literal["ok", "note", "warning", "fault"]
 IDLE_BYTES = 200 << 20  # the budget of docs/benchmarks.md for an idle server
 COMFORT_BYTES = 600 << 20  # with large frames in flight and a few models
-FILES_BESIDE_STREAMS = 64  # libraries, logs, the loop, sockets that are being opened
+FILES_BESIDE_STREAMS = 64  # libraries, logs, the loop, sockets in the process of opening
 LEAST_FILES = 256
 FAST_CLOCKS = {"tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page", "pvclock", "xen"}
 TESTED_PYTHON = ((3, 11), (3, 13))
@@ -30,8 +30,8 @@ class Finding:
     Attributes:
         check: short name, stable.
         level: ok; note: worth knowing; warning: works, but worse than it could; fault: `forebay serve` fails.
-        detail: what was found.
-        remedy: what to do; empty if there is nothing to do.
+        detail: the observed fact.
+        remedy: the proposed action; empty if none is needed.
     """
 
     check: str
@@ -41,10 +41,10 @@ class Finding:
 
 
 def machine_findings(root: Path, max_streams: int) -> list[Finding]:
-    """Look at everything that does not depend on models and addresses.
+    """Return the findings that do not depend on models and addresses.
 
     Args:
-        root: `/`, or a folder that stands for it.
+        root: `/`, or a folder that replaces it in tests.
         max_streams: of the settings.
     """
     return [_python(), _packages(), _cores(root), _memory(root), _files(max_streams), _clock(root), _governor(root)]
@@ -133,7 +133,7 @@ def _meminfo(root: Path) -> int:
 
 def _files(max_streams: int) -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = max_streams + FILES_BESIDE_STREAMS  # every stream may come on a connection of its own
+    needed = max_streams + FILES_BESIDE_STREAMS  # every stream may come on its own connection
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return Finding("open files", "ok", f"{soft}")
     remedy = f"ulimit -n {needed}" if hard >= needed else f"raise the hard limit ({hard}) to {needed}"

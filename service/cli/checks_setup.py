@@ -1,6 +1,6 @@
-"""What `forebay doctor` looks at in a set-up: settings, certificates, addresses, cache, traces, models, GPU.
+"""The set-up checks of `forebay doctor`: settings, certificates, addresses, cache, traces, models, GPU.
 
-Models are loaded as `forebay serve` would and closed again: nothing less finds a file that is broken.
+The checks load models as `forebay serve` would and close them again: only a complete load finds a broken file.
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ from forebay_server.service.settings import (
 
 
 def load_or_explain(config: Path | None, environment: Mapping[str, str]) -> tuple[ServeSettings | None, list[Finding]]:
-    """Return the settings, None if they cannot be used, and what there is to say about them."""
+    """Return the settings, or None if they cannot be used, and the findings about them."""
     try:
         settings = load_settings({}, config, environment).values
     except SettingsError as error:
@@ -38,7 +38,7 @@ def load_or_explain(config: Path | None, environment: Mapping[str, str]) -> tupl
 
 
 def setup_findings(settings: ServeSettings, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Look at everything that depends on the settings."""
+    """Return the findings that depend on the settings."""
     yield _certificates(settings)
     yield _address(settings.address, is_shared=settings.share_port)
     yield from _admin(settings.admin_address)
@@ -126,7 +126,7 @@ def _cache(folder: Path | None) -> Finding:
 
 
 class _NoSink:
-    """Nothing is sent while models are tried."""
+    """A sink for completions, of which a trial of models has none."""
 
     def post(self, completions: Sequence[Completion]) -> None:
         """Drop them."""

@@ -39,7 +39,7 @@ class ClipWriter:
         if self._writer is None:
             self._size = (width, height)
             try:
-                self._path.open("wb").close()  # OpenCV does not say why it cannot, or that
+                self._path.open("wb").close()  # OpenCV reports neither the failure nor its reason
             except OSError as error:
                 raise CannotWriteError(f"cannot write {self._path}: {error.strerror}") from None
             code = cv2.VideoWriter.fourcc(*CODES[self._path.suffix.lower()])
@@ -56,7 +56,7 @@ class ClipWriter:
         if self._writer is not None:
             self._writer.release()
             self._writer = None
-            # OpenCV reports no frame that the disk did not take, so the result is looked at.
+            # OpenCV reports no error for frames that the disk did not take, so read the result back.
             if not cv2.VideoCapture(str(self._path)).read()[0]:
                 raise CannotWriteError(f"cannot write {self._path}: what is there cannot be read")
 

@@ -1,4 +1,4 @@
-"""`forebay config show` and `forebay config schema`: which settings there are, and which ones hold."""
+"""`forebay config show` and `forebay config schema`: the existing settings, and their current values."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def show(
     origin: Annotated[bool, typer.Option("--origin", help="say where each value comes from")] = False,
     is_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
-    """Print the settings that hold in this environment, as a TOML file that `--config` takes."""
+    """Print the settings of this environment, as a TOML file that `--config` accepts."""
     from forebay_server.service.cli.serve import settings_or_exit
 
     loaded = settings_or_exit({}, config)
@@ -46,6 +46,6 @@ def schema() -> None:
     typer.echo(json.dumps(ServeSettings.model_json_schema(), indent=1))
 
 
-def _toml(value: Any) -> str:  # noqa: ANN401 - whatever a setting is
-    """Return a value as TOML; JSON is the same for these types."""
+def _toml(value: Any) -> str:  # noqa: ANN401 - the value of any setting
+    """Return a value as TOML, which equals JSON for these types."""
     return json.dumps(value)

@@ -1,4 +1,4 @@
-"""`forebay demo`: a server, some cameras that play the bundled clip, and a picture of what was found."""
+"""`forebay demo`: a server, several cameras that play the bundled clip, and a picture of the detections."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ REFRESH_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What a run does; see the flags of `demo`."""
+    """Options of a run; see the flags of `demo`."""
 
     cameras: int
     fps: float
@@ -53,7 +53,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="folder for demo.png and demo.mp4")] = Path("out"),
     is_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
-    """Start a server, play the bundled clip as several cameras, and draw what was found."""
+    """Start a server, play the bundled clip as several cameras, and draw the detections."""
     import sys
 
     import forebay
@@ -114,7 +114,8 @@ async def _play_all(options: DemoOptions, logs: Sequence["CameraLog"], clip: str
         start_ns = clock.now_ns() + round(LEAD_S * 1e9)
         async with asyncio.TaskGroup() as group:
             for number, log in enumerate(logs):
-                # Cameras are not in step: each starts elsewhere in the clip and in the interval between two frames.
+                # Cameras are not in step: each starts at another place in the clip and in the interval between two
+                # frames.
                 plan = Plan(
                     clip=clip,
                     encoding="jpeg" if options.encoding == "jpeg" else "bgr8",
@@ -139,7 +140,7 @@ async def _server(options: DemoOptions) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def _live(options: DemoOptions, logs: Sequence["CameraLog"]) -> AsyncIterator[None]:
-    """Show the live table for the block, on a terminal."""
+    """Show the live table during the block, on a terminal."""
     if not options.has_live_table:
         yield
         return
@@ -201,7 +202,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _draw(options: DemoOptions, logs: Sequence["CameraLog"], clip: str) -> tuple[list[Path], str]:
-    """Write the picture and the clip, as far as there is something to draw; return what is written, and a problem."""
+    """Write the picture and the clip, if there is something to draw; return the written files, and a problem."""
     from forebay_server.service.cli.clip_writer import CannotWriteError
     from forebay_server.service.cli.drawing import draw_clip, draw_picture
 

@@ -1,4 +1,4 @@
-"""`forebay doctor`: what is wrong with this machine and this set-up, and how to mend it."""
+"""`forebay doctor`: faults of this machine and this set-up, and their remedies."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def doctor(
     config: Annotated[Path | None, typer.Option(help="TOML file, as for serve")] = None,
     is_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
-    """Look for what keeps `forebay serve` from working, or working well, here: 0 nothing, 1 something."""
+    """Look for causes that keep `forebay serve` from working, or from working well, here: 0 none, 1 at least one."""
     findings = list(diagnose(config, Path("/")))
     is_healthy = all(finding.level != "fault" for finding in findings)
     if is_json:
@@ -39,11 +39,11 @@ def diagnose(config: Path | None, root: Path) -> "Iterable[Finding]":
 
     Args:
         config: TOML file.
-        root: `/`, or what a test puts in its place.
+        root: `/`, or a test's replacement of it.
     """
     from forebay_server.service.tuning import tune_process
 
-    tune_process()  # before anything imports grpc
+    tune_process()  # before the first import of grpc
     from forebay_server.service.cli.checks import machine_findings
     from forebay_server.service.cli.checks_setup import load_or_explain, setup_findings
     from forebay_server.service.log import configure_logs

@@ -1,4 +1,4 @@
-"""What the demo found, drawn: frames are read from the clip again, so that nothing is drawn while it is measured."""
+"""Drawings of the demo's detections; frames are read from the clip again, to keep drawing out of the measurement."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ def draw_picture(path: Path, clip: str, cameras: Sequence[tuple[str, Findings]])
 
 
 def draw_clip(path: Path, clip: str, name: str, findings: Findings, fps: float) -> None:
-    """Write the frames of the clip that were answered, in their order, as a film."""
+    """Write the answered frames of the clip, in their order, as a film."""
     frames_by_index = sorted(findings)
     with ClipWriter(path, fps) as writer, open_source(clip) as source:
         for index, picture in enumerate(source):
@@ -35,7 +35,7 @@ def draw_clip(path: Path, clip: str, name: str, findings: Findings, fps: float) 
 
 
 def _best(findings: Findings) -> tuple[int, Sequence[Detection]]:
-    """Return the frame on which most was found with most confidence."""
+    """Return the frame with the most detections at the highest confidence."""
     return max(findings.items(), key=lambda item: sum(found.score for found in item[1]))
 
 

@@ -1,4 +1,4 @@
-"""`forebay engine build | quantize | inspect | verify | profile`: make models ready to serve, and look into them."""
+"""`forebay engine build | quantize | inspect | verify | profile`: prepare and examine model files."""
 
 import contextlib
 import dataclasses
@@ -92,7 +92,7 @@ def quantize(
     output: Output = None,
     is_json: Json = False,
 ) -> None:
-    """Write an ONNX model in FP16, or in INT8 calibrated on frames like those it will see."""
+    """Write an ONNX model in FP16, or in INT8 calibrated on frames like those in service."""
     with _errors():
         from forebay_server.engines.build.precision import PRECISIONS, TARGETS, to_fp16, to_int8
         from forebay_server.engines.errors import ModelFileError
@@ -121,7 +121,7 @@ def quantize(
 
 @engine_app.command()
 def inspect(model: ModelPath, *, is_json: Json = False) -> None:
-    """Say what is in a model file: tensors, precision, operators; of a plan also profiles, layers and memory."""
+    """Print the contents of a model file: tensors, precision, operators; of a plan also profiles, layers and memory."""
     with _errors():
         from forebay_server.engines.build.inspection import inspect_file
 
@@ -147,7 +147,7 @@ def verify(
     scale: Scale = None,
     is_json: Json = False,
 ) -> None:
-    """Compare a model with the original on real frames; exit code 1 if it says something else."""
+    """Compare a model with the original on real frames; exit code 1 if the results differ too much."""
     with _errors():
         from forebay_server.service.cli.engine_compare import compare
 
@@ -181,7 +181,7 @@ def profile(
     trace: Annotated[Path | None, typer.Option(help="torch models: where to write a torch.profiler trace")] = None,
     is_json: Json = False,
 ) -> None:
-    """Time a model by stage, and by layer where the runtime says."""
+    """Time a model by stage, and by layer where the runtime reports layers."""
     with _errors():
         from forebay_server.service.cli.engine_compare import profile_model
 
@@ -204,7 +204,7 @@ def _calibration(
 
 @contextlib.contextmanager
 def _errors() -> Iterator[None]:
-    """Turn what a user can mend into one line and a documented exit code."""
+    """Turn errors that a user can mend into one line and a documented exit code."""
     from forebay_server.engines.errors import BackendUnavailableError, DeviceLostError, EngineError
 
     try:
@@ -217,7 +217,7 @@ def _errors() -> Iterator[None]:
         elif isinstance(error, DeviceLostError):
             code = exit_codes.FATAL
         raise typer.Exit(code) from None
-    except OSError as error:  # what is read raises ModelFileError
+    except OSError as error:  # failures to read raise ModelFileError
         typer.echo(f"forebay: cannot write {error.filename or 'the result'}: {error.strerror or error}", err=True)
         raise typer.Exit(exit_codes.CANNOT_WRITE) from None
 
@@ -246,7 +246,7 @@ def _report(facts: Mapping[str, Any], *, is_json: bool) -> None:
         _print(name.replace("_", " "), value)
 
 
-def _print(name: str, value: Any) -> None:  # noqa: ANN401 - whatever a report holds
+def _print(name: str, value: Any) -> None:  # noqa: ANN401 - the value of any report
     if value in ([], {}, ""):
         return
     if isinstance(value, list) and isinstance(value[0], dict):

@@ -1,4 +1,4 @@
-"""`forebay engine verify` and `profile`: two models on the same frames, and one model by stage and layer."""
+"""`forebay engine verify` and `profile`: compare two models on the same frames; time one model by stage and layer."""
 
 import dataclasses
 import statistics
@@ -29,14 +29,14 @@ _SHOWN_LAYERS = 30
 
 @dataclass(slots=True)
 class Comparison:
-    """What two models said of the same frames.
+    """The comparison of two models on the same frames.
 
     Attributes:
-        frames: how many.
+        frames: number of frames.
         errors: of each output.
         agreement: of the results; None if the reference's configuration names no task.
-        reference_cpu_ms: CPU time of the process for a frame, least of all; of a model on a GPU, what the host spends.
-        model_cpu_ms: likewise.
+        reference_cpu_ms: CPU time of the process per frame, the smallest of all; for a model on a GPU, the host's part.
+        model_cpu_ms: as reference_cpu_ms.
     """
 
     frames: int
@@ -54,7 +54,7 @@ def compare(
     sampling: tuple[int, int, int],
     how: tuple[str | None, str | None, str | None],
 ) -> Comparison:
-    """Run both models on frames. The reference's configuration says what its outputs mean."""
+    """Run both models on frames. The reference's configuration gives the meaning of its outputs."""
     with ModelRunner(reference, "cpu") as original, ModelRunner(model, device) as other:
         names = [spec.name for spec in original.specs.outputs]
         if (original.specs.inputs, names) != (other.specs.inputs, [spec.name for spec in other.specs.outputs]):

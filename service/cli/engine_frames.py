@@ -1,4 +1,4 @@
-"""Frames and models for `forebay engine`: pictures of the model's size, and what a model's configuration says of it."""
+"""Frames and models for `forebay engine`: pictures of the model's size, and the model's configuration."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from forebay_server.service.request import OutputArrays
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Which frames of a source to take: every `every`-th from `start` on, at most `most`."""
+    """The frames to take from a source: every `every`-th from `start` on, at most `most`."""
 
     start: int = 0
     every: int = 1
@@ -45,7 +45,7 @@ def read_feeds(source_name: str, target: PictureInput, how: Normalisation, sampl
 
 
 def describe_model(model: Path, specs: EngineSpecs) -> ModelDescription | None:
-    """Return what the configuration of a model in a repository (<name>/<version>/model.*) says; None elsewhere."""
+    """Return the configuration of a model in a repository (<name>/<version>/model.*); None for other files."""
     from forebay_server.service.models.completion import complete
     from forebay_server.service.models.config import describe
     from forebay_server.service.models.repository import Repository
@@ -60,7 +60,7 @@ def describe_model(model: Path, specs: EngineSpecs) -> ModelDescription | None:
 def normalisation_of(
     description: ModelDescription | None, color: str | None, mean: str | None, scale: str | None
 ) -> Normalisation:
-    """Return how pictures become values: flags first, then the model's configuration, then BGR as it is."""
+    """Return how pictures become values: flags first, then the model's configuration, then BGR unchanged."""
     order = color or (description.image.color_order if description is not None and description.image else "BGR")
     if order not in {"BGR", "RGB"}:
         raise ModelFileError(f"color is {order!r}: BGR or RGB")
@@ -82,7 +82,7 @@ def _three(what: str, text: str) -> tuple[float, ...]:
 
 
 def find_objects(outputs: OutputArrays, task: DetectionTask, least_score: float) -> list[Any]:
-    """Return what serving would find in one frame, from `least_score` on, as engines.build.verification.Found."""
+    """Return the objects that serving would find in one frame, from `least_score` on, as verification.Found."""
     from forebay_server.engines.build.verification import Found
     from forebay_server.service.results.detections import decode_detections
     from forebay_server.service.results.options import ResultOptions

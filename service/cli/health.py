@@ -1,4 +1,4 @@
-"""`forebay health`: whether a server takes streams, as an exit code. The containers' health check."""
+"""`forebay health`: reports as an exit code whether a server takes streams. The containers' health check."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def health(
     restricted_protocol: Restricted = None,
     is_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
-    """Ask a server whether it takes streams: 0 yes, 1 no or the question is refused, 69 nobody answers."""
+    """Ask a server whether it takes streams: 0 yes, 1 no or the call is refused, 69 no server answers."""
     from forebay_server.service.frontend.health_check import HealthError, TlsFiles, check_health
 
     where = address or address_of(os.environ)
@@ -55,7 +55,7 @@ def health(
 
 
 def address_of(environment: Mapping[str, str]) -> str:
-    """Return where a server with these settings is reached from this machine."""
+    """Return the address of a server with these settings, as seen from this machine."""
     if uds := environment.get("FOREBAY_UDS"):
         return f"unix:{uds}"
     host, _, port = environment.get("FOREBAY_ADDRESS", DEFAULT_ADDRESS).rpartition(":")

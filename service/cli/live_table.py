@@ -9,10 +9,10 @@ from forebay_server.service.cli.player import RECENT, CameraLog, percentile
 
 
 def camera_table(title: str, logs: Sequence[CameraLog]) -> Table:
-    """Return the table of the present moment; its latencies are those of the latest results."""
+    """Return the current table; its latencies are those of the latest results."""
     caption = f"latencies of the last {RECENT} results of each camera"
     table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", box=SIMPLE_HEAD)
-    table.show_edge = table.pad_edge = False  # in all 80 columns wide
+    table.show_edge = table.pad_edge = False  # fits a terminal of 80 columns
     table.add_column("camera", no_wrap=True)
     for heading in ("fps", "sent", "OK", "superseded", "else", "p50 ms", "p99 ms", "age", "found"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -69,7 +69,7 @@ def unload(
     restricted_protocol: Restricted = None,
     is_json: Json = False,
 ) -> None:
-    """Unload a model; what it has taken in is still answered."""
+    """Unload a model; accepted requests are still answered."""
     _control(address, tls_ca, timeout_s, restricted_protocol, "unload", name)
     typer.echo(json.dumps({"unloaded": name}) if is_json else f"{name} is unloaded")
 
@@ -81,7 +81,7 @@ def check(
     cpu_fallback: Annotated[bool, typer.Option("--cpu-fallback", help="as for serve")] = False,
     is_json: Json = False,
 ) -> None:
-    """Say of every model of a repository whether it can be served, without serving it; 1 if one cannot."""
+    """Check every model of a repository without serving it; exit code 1 if one cannot be served."""
     from forebay_server.service.models.check import check_repositories
 
     findings = check_repositories(repositories, cpu_fallback=cpu_fallback)
@@ -97,7 +97,7 @@ def check(
         raise typer.Exit(exit_codes.FAILED)
 
 
-def _as_dict(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any of our records
+def _as_dict(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any record of this project
     return dataclasses.asdict(record)
 
 

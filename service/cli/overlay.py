@@ -12,7 +12,7 @@ Picture = NDArray[np.uint8]  # (height, width, 3), blue first
 Colour = tuple[int, int, int]
 Plate = tuple[int, int, int, int]  # left, top, right, bottom
 
-# Distinct on asphalt, grass and sky, blue first; a class keeps its colour, and class 0 has one of its own.
+# Distinct on asphalt, grass and sky, blue first; a class keeps its colour, and class 0 has its own.
 FIRST: Colour = (0, 140, 255)
 PALETTE: tuple[Colour, ...] = (
     (235, 180, 40),
@@ -36,7 +36,7 @@ def annotate(picture: Picture, detections: Sequence[Detection], caption: str, no
         picture: shape (height, width, 3), dtype uint8, blue first; not changed.
         detections: boxes in 0..1 of the picture; the best first: drawn on top.
         caption: for example the camera's name.
-        note: for example what was found.
+        note: for example a summary of the detections.
     """
     height, width = picture.shape[:2]
     canvas = np.ascontiguousarray(picture).copy()
@@ -70,12 +70,12 @@ def tile(pictures: Sequence[Picture]) -> Picture:
 
 
 def colour_of(detection: Detection) -> Colour:
-    """Return the colour of its class."""
+    """Return the colour of the class."""
     return FIRST if detection.class_id == 0 else PALETTE[detection.class_id % len(PALETTE)]
 
 
 def summary_of(detections: Sequence[Detection]) -> str:
-    """Say what was found: `6 person, 2 car`."""
+    """Count the detections by label: `6 person, 2 car`."""
     counts: dict[str, int] = {}
     for detection in detections:
         counts[detection.label] = counts.get(detection.label, 0) + 1
@@ -92,7 +92,7 @@ def _draw_box(canvas: Picture, detection: Detection, scale: float) -> None:
 
 
 def _draw_label(canvas: Picture, detection: Detection, scale: float, taken: list[Plate]) -> None:
-    """Write name and score on a plate above the box, or where no other plate is; without room, the score alone."""
+    """Write name and score on a plate above the box, or elsewhere beside another plate; without room, the score alone."""
     import cv2
 
     left, top, _, bottom = _corners(canvas, detection)
@@ -135,5 +135,5 @@ def _text_size(text: str, scale: float) -> tuple[int, int]:
 
 
 def _plain(text: str) -> str:
-    """OpenCV's fonts hold ASCII only; anything else would be drawn as `??`."""
+    """Replace characters outside ASCII, which OpenCV's fonts would draw as `??`."""
     return text.encode("ascii", "replace").decode()

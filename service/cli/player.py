@@ -1,7 +1,7 @@
-"""A clip played as a camera over a real stream: open loop, every frame sent at its own instant whatever comes back.
+"""A clip played as a camera over a real stream: open loop, every frame sent at its due time, whatever the answers.
 
-Latencies count from the instant at which a frame was *meant* to be sent, so a player that falls behind cannot hide it.
-Owner: the event loop.
+Latencies count from the time at which a frame was *due*, so a player that falls behind cannot hide it. Owner: the event
+loop.
 """
 
 import asyncio
@@ -18,20 +18,20 @@ from forebay.client.clock import Clock
 from forebay.client.options import Encoding
 from forebay_server.service.cli.video import Picture, SourceError, open_source
 
-RECENT = 50  # results that the live figures look back on
+RECENT = 50  # number of results in the live figures
 JPEG_QUALITY = 85
 
 
 @dataclass(slots=True)
 class CameraLog:
-    """What one camera has seen so far.
+    """Observations of one camera so far.
 
     Attributes:
         latencies_ms: of OK results, from the intended sending to the arrival.
         ages_ms: of OK results, from the capture to the arrival.
-        arrivals_ns: instants of the latest answers.
-        findings: what was found, by the index of the clip's frame.
-        disorders: results that came with a seq not above the one before.
+        arrivals_ns: times of the latest answers.
+        findings: detections by the index of the clip's frame.
+        disorders: results whose seq was not above the previous one.
     """
 
     name: str
@@ -57,7 +57,7 @@ class CameraLog:
 
 
 class ClipReader:
-    """A clip without an end: after its last frame comes its first."""
+    """An endless clip: after its last frame it continues with its first."""
 
     def __init__(self, path: str, first_index: int = 0) -> None:
         self._path = path
@@ -72,7 +72,7 @@ class ClipReader:
         return self._source.info.fps
 
     def read(self, step: int) -> Picture:
-        """Return the frame `step` further on; `index` is its place in the clip."""
+        """Return the frame `step` further on; `index` is its position in the clip."""
         picture = None
         for _ in range(step):
             picture = self._source.read()
@@ -84,7 +84,7 @@ class ClipReader:
         return picture
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._source.close()
 
     def _rewind(self) -> Picture | None:
@@ -96,7 +96,7 @@ class ClipReader:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a camera plays: `frames` frames, the n-th at `start_ns + n / fps`."""
+    """The part of one camera: `frames` frames, the n-th at `start_ns + n / fps`."""
 
     clip: str
     encoding: Encoding
@@ -111,12 +111,12 @@ async def play(client: forebay.aio.Client, log: CameraLog, plan: Plan, clock: Cl
     reader = ClipReader(plan.clip, plan.first_index)
     picture = reader.read(1)
     height, width = picture.shape[:2]
-    # Two frames' time as the budget: a demo is to show what was found also on a machine that is busy with other things.
+    # The budget is two frames' time: a demo should show detections even on a machine that is busy with other work.
     budget_ms = 2000 / plan.fps
     stream = client.stream(
         log.name, model="detector", encoding=plan.encoding, width=width, height=height, budget_ms=budget_ms
     )
-    dues: dict[int, tuple[int, int]] = {}  # seq -> intended instant, index in the clip; emptied by results
+    dues: dict[int, tuple[int, int]] = {}  # seq -> due time, index in the clip; results remove their entry
     collector = asyncio.create_task(_collect(stream, log, dues, clock))
     try:
         await stream.open()
@@ -127,7 +127,7 @@ async def play(client: forebay.aio.Client, log: CameraLog, plan: Plan, clock: Cl
             captured_ns = clock.now_ns()
             frame = _jpeg(picture) if plan.encoding == "jpeg" else picture
             seq = await stream.send(frame, capture_time_ns=captured_ns)
-            dues[seq] = due_ns, reader.index  # in time: `send` under "drop_oldest" does not suspend
+            dues[seq] = due_ns, reader.index  # before the result can come: `send` under "drop_oldest" does not suspend
             log.offered += 1
             picture = reader.read(step)
         await stream.close()

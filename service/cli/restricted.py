@@ -1,4 +1,4 @@
-"""The option for servers that let some calls through only with a header."""
+"""The option for servers that require a header for some calls."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ Restricted = Annotated[
 
 
 def headers_or_exit(category: str, text: str | None) -> Headers:
-    """Return the headers for calls of a category; what cannot be meant is one line and exit code 2."""
+    """Return the headers for calls of a category; an invalid value is one line and exit code 2."""
     try:
         return headers_for(category, text)
     except ValueError as error:

@@ -93,7 +93,7 @@ def run_processes(settings: "ServeSettings", *, is_supervised: bool, is_debug: b
 
 
 def run_supervised() -> int:
-    """Run this very command line, without `--supervise`, as a child that is started anew when it fails."""
+    """Run this command line, without `--supervise`, as a child that is restarted when it fails."""
     from forebay_server.service.clock import MonotonicClock
     from forebay_server.service.supervisor import supervise
 
@@ -101,7 +101,7 @@ def run_supervised() -> int:
 
 
 def settings_or_exit(flags: dict[str, Any], config: Path | None) -> "LoadedSettings":
-    """Load the settings; a mistake is one line each and exit code 2."""
+    """Load the settings; each mistake is one line, and the exit code is 2."""
     from forebay_server.service.settings import SettingsError, load_settings
 
     try:
@@ -114,10 +114,10 @@ def settings_or_exit(flags: dict[str, Any], config: Path | None) -> "LoadedSetti
 
 
 def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
-    """Tune this process, serve until it is told to stop, and return the exit code."""
+    """Tune this process, serve until a signal stops it, and return the exit code."""
     from forebay_server.service.tuning import tune_process
 
-    tuning = tune_process()  # before anything imports grpc
+    tuning = tune_process()  # before the first import of grpc
     import structlog
 
     from forebay_server.engines.errors import EngineError

@@ -1,4 +1,4 @@
-"""`forebay serve` as a process of its own, for commands that need a server: started, awaited, ended in order."""
+"""`forebay serve` as a separate process, for commands that need a server: start it, await it, end it in order."""
 
 import asyncio
 import contextlib
@@ -17,18 +17,18 @@ SHOWN_LINES = 8
 
 
 class ServerStartError(Exception):
-    """The server did not get ready; the message holds its last words."""
+    """The server did not get ready; the message contains its last lines."""
 
 
 @contextlib.asynccontextmanager
 async def running_server(arguments: Sequence[str] = ()) -> AsyncIterator[str]:
-    """Run a server on a free port of 127.0.0.1 for the block and give its address.
+    """Run a server on a free port of 127.0.0.1 during the block and yield its address.
 
     Args:
         arguments: more flags of `forebay serve`.
 
     Raises:
-        ServerStartError: it ended, or was not ready in time.
+        ServerStartError: the server ended, or was not ready in time.
     """
     command = command_of_child(["serve", "--address", "127.0.0.1:0", *arguments])
     with tempfile.TemporaryFile() as log:
@@ -36,7 +36,7 @@ async def running_server(arguments: Sequence[str] = ()) -> AsyncIterator[str]:
             *command,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is for this process, which then ends the server in order
+            start_new_session=True,  # Ctrl-C goes to this process, which then ends the server in order
         )
         try:
             yield await _address_of(process, log)
@@ -52,7 +52,7 @@ async def _address_of(process: asyncio.subprocess.Process, log: IO[bytes]) -> st
     except TimeoutError:
         raise ServerStartError(f"the server was not ready within {READY_TIMEOUT_S:g} s\n{_tail(log)}") from None
     except (ValueError, KeyError):
-        with contextlib.suppress(TimeoutError):  # most likely it is ending
+        with contextlib.suppress(TimeoutError):  # most likely the server is ending
             async with asyncio.timeout(END_TIMEOUT_S):
                 await process.wait()
         raise ServerStartError(f"the server ended before it was ready\n{_tail(log)}") from None
@@ -63,7 +63,7 @@ async def _first_line(process: asyncio.subprocess.Process) -> bytes:
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
-    """SIGTERM, and SIGKILL if it does not end."""
+    """Send SIGTERM, and SIGKILL if the server does not end."""
     if process.returncode is not None:
         return
     with contextlib.suppress(ProcessLookupError):
@@ -77,7 +77,7 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 def _tail(log: IO[bytes]) -> str:
-    """Return the line in which the server said what was wrong, or its last ones."""
+    """Return the line of the log with the server's error, or its last lines."""
     log.seek(0)
     lines = log.read().decode(errors="replace").splitlines()
     return "\n".join([line for line in lines if line.startswith("forebay: ")] or lines[-SHOWN_LINES:])

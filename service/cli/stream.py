@@ -1,4 +1,4 @@
-"""`forebay stream`: the user's own video through a server; JSON lines or a live view, boxes drawn into a clip."""
+"""`forebay stream`: send the user's own video through a server; JSON lines or a live view, boxes drawn into a clip."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 JPEG_QUALITY = 95
-FILE_WINDOW = 4  # enough to keep a server busy; more only holds more pictures in memory
+FILE_WINDOW = 4  # enough to keep a server busy; more would only hold more pictures in memory
 CONNECT_TIMEOUT_S = 3.0  # a person waits
 INTERRUPTED_CLOSE_S = 1.0
 
@@ -47,7 +47,7 @@ def stream(
     key: Annotated[Path | None, typer.Option("--tls-key", help="PEM file of its key")] = None,
     restricted_protocol: Restricted = None,
 ) -> None:
-    """Send a video, a folder of pictures or a live camera through a server and show what is found.
+    """Send a video, a folder of pictures or a live camera through a server and show the detections.
 
     One JSON line for each frame, in order, or a live view on a terminal. Exit code: 66 if nothing can be read, 74 if a
     video ends before its declared end, 69 without a server, 65 without the model, 1 if frames were lost, 130 after
@@ -56,7 +56,7 @@ def stream(
     import forebay
 
     headers = headers_or_exit("inference", restricted_protocol)
-    forebay.tune_process()  # before anything imports grpc
+    forebay.tune_process()  # before the first import of grpc
     from forebay_server.service.cli.clip_writer import CannotWriteError
     from forebay_server.service.cli.server_process import ServerStartError
     from forebay_server.service.cli.stream_output import open_output
@@ -103,11 +103,11 @@ class _Run:
         self._is_interrupted = False
 
     def carry(self, client: "Client", name: str, keywords: "StreamKeywords") -> int:
-        """Send everything, show every result, and return the exit code."""
+        """Send every frame, show every result, and return the exit code."""
         height, width = self._first.shape[:2]
         sized: StreamKeywords = {**keywords, "width": width, "height": height}
         stream = client.stream(name, **sized)
-        stream.open()  # a refusal comes before the first line
+        stream.open()  # so that a refusal comes before the first line
         is_jpeg = keywords.get("encoding") == "jpeg"
         try:
             for result in stream.map(_jpeg(picture) if is_jpeg else picture for picture in self._pictures()):
@@ -120,7 +120,7 @@ class _Run:
         return self._code()
 
     def _pictures(self) -> "Iterator[Picture]":
-        """Yield the frames; each is kept until its result is there, to be drawn into."""
+        """Yield the frames; keep each for drawing until its result has come."""
         picture: Picture | None = self._first
         index = 0
         while picture is not None and (self._limit is None or index < self._limit):
@@ -134,7 +134,7 @@ class _Run:
         self._output.take(*self._in_flight.pop(result.seq), result)
 
     def _end(self, stream: "Stream") -> None:
-        """After Ctrl-C: a moment for what is in flight, then the end."""
+        """After Ctrl-C: wait a moment for frames in flight, then end."""
         with contextlib.suppress(KeyboardInterrupt):
             stream.close(INTERRUPTED_CLOSE_S)
             for result in stream:
@@ -171,7 +171,7 @@ def _keywords(
     budget_ms: float | None,
     threshold: float | None,
 ) -> "StreamKeywords":
-    """Return what the stream is opened with; what was not said follows from the source. Raises ValueError."""
+    """Return the arguments for opening the stream; missing ones follow from the source. Raises ValueError."""
     if encoding not in {None, "bgr8", "jpeg"}:
         raise ValueError(f"--encoding must be bgr8 or jpeg, not {encoding}")
     if delivery not in {None, "latest", "every"}:

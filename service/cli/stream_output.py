@@ -1,4 +1,4 @@
-"""What `forebay stream` shows for each result: a JSON line or the live view, and a frame of the annotated clip."""
+"""Output of `forebay stream` for each result: a JSON line or the live view, and a frame of the annotated clip."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ SHOWN_PER_S = 5
 
 
 class Sink(Protocol):
-    """Where results go."""
+    """Receives the results."""
 
     def show(self, index: int, result: Result) -> None:
         """Take the result of the source's frame `index`."""
@@ -77,7 +77,7 @@ class Output:
 
 @contextlib.contextmanager
 def open_output(path: Path | None, name: str, fps: float, *, is_json: bool) -> Iterator[Output]:
-    """Give the output for the block. Raises ValueError if `path` names no clip."""
+    """Open the output for the block. Raises ValueError if `path` is not the name of a clip."""
     with contextlib.ExitStack() as stack:
         clip = None if path is None else stack.enter_context(ClipWriter(path, fps))
         sink: Sink = JsonLines()
@@ -87,7 +87,7 @@ def open_output(path: Path | None, name: str, fps: float, *, is_json: bool) -> I
 
 
 def to_json(index: int, result: Result) -> dict[str, Any]:
-    """Return what a JSON line says of a result; raw tensors are not printed."""
+    """Return a result as the object of a JSON line; raw tensors are left out."""
     line: dict[str, Any] = {"frame": index, "seq": result.seq, "status": result.status.value}
     if result.message:
         line["message"] = result.message
@@ -104,7 +104,7 @@ def to_json(index: int, result: Result) -> dict[str, Any]:
     return line
 
 
-def _rounded(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+def _rounded(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     return round(value, 5) if isinstance(value, float) else value

@@ -50,7 +50,7 @@ def trace(
 
 
 def count_events(content: bytes) -> int:
-    """Return how many events a trace has. Raises ValueError: it is cut off, or is none."""
+    """Return the number of events in a trace. Raises ValueError: the trace is cut off, or invalid."""
     try:
         return len(json.loads(content)["traceEvents"])
     except (ValueError, KeyError, TypeError):
@@ -58,7 +58,7 @@ def count_events(content: bytes) -> int:
 
 
 def fetch(address: str, path: str) -> bytes:
-    """Return what the admin port answers. Raises OSError, HTTPException or ValueError."""
+    """Return the admin port's answer. Raises OSError, HTTPException or ValueError."""
     host, _, port = address.rpartition(":")
     if not (host and port.isascii() and port.isdigit()):
         raise ValueError(f"{address!r} is not host:port")

@@ -1,7 +1,7 @@
 """Frames for the commands: a video file, a folder of pictures, a camera device, a network stream.
 
-OpenCV reads all of them; PyAV, where it is installed, reads files that OpenCV cannot. What a container says about its
-length is a claim, not a fact: frames are counted as they come.
+OpenCV reads all of them; PyAV, where it is installed, reads files that OpenCV cannot. A container's declared length may
+be wrong, so frames are counted as they come.
 """
 
 import os
@@ -19,26 +19,26 @@ from forebay_server.engines.extras import install_hint
 Picture = NDArray[np.uint8]  # (height, width, 3), blue first
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-# Containers without an index estimate their length from bit rate and duration; a tenth off is an estimate, more is a
-# file that lies or is cut short.
+# Containers without an index estimate their length from bit rate and duration: an error of a tenth is normal; a larger
+# one means a wrong declaration or a file that is cut short.
 SHORT_BELOW = 0.9
 DEFAULT_FPS = 25.0
 URL_TIMEOUT_MS = 10_000  # OpenCV's own limit is 30 s
 
 
 class SourceError(Exception):
-    """Nothing can be read from a source; the message says what and how to mend it."""
+    """A source cannot be read; the message has the reason and a remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What a source says of itself.
+    """A source's description of itself.
 
     Attributes:
         name: for people and as the camera's name.
         is_live: frames come at their own pace and old ones are worthless.
-        fps: as declared, or a default if it declares nonsense.
-        declared_frames: as declared; 0 if it does not say.
+        fps: as declared, or a default if the declared value is nonsense.
+        declared_frames: as declared; 0 without a declaration.
     """
 
     name: str
@@ -48,11 +48,11 @@ class SourceInfo:
 
 
 class Source:
-    """Frames one after the other. Thread: one at a time. Close it, or use it in `with`.
+    """A sequence of frames. Thread: one at a time. Close it, or use it in `with`.
 
     Attributes:
-        info: what it says of itself.
-        read_frames: frames that could be read so far.
+        info: the source's description.
+        read_frames: number of frames read so far.
         skipped: files of a folder that are no pictures, with the reason.
     """
 
@@ -75,14 +75,14 @@ class Source:
 
     @property
     def shortfall(self) -> str:
-        """After the end: what is wrong with the number of frames, or empty."""
+        """After the end: the fault in the number of frames, or empty."""
         declared = self.info.declared_frames
         if self.info.is_live or self.read_frames >= declared * SHORT_BELOW:
             return ""
         return f"{self.info.name} declares {declared} frames, but ends after {self.read_frames}: cut short or damaged"
 
     def close(self) -> None:
-        """Let go of the file or the device. Idempotent."""
+        """Close the file or the device. Idempotent."""
 
     def _read(self) -> Picture | None:
         raise NotImplementedError
@@ -97,7 +97,7 @@ class Source:
 
 
 class CaptureSource(Source):
-    """Whatever cv2.VideoCapture opens."""
+    """Any source that cv2.VideoCapture opens."""
 
     def __init__(self, capture: Any, name: str, *, is_live: bool) -> None:  # noqa: ANN401 - cv2 is imported lazily
         import cv2
@@ -113,12 +113,12 @@ class CaptureSource(Source):
         return picture if is_there else None
 
     def close(self) -> None:
-        """Let go of the file or the device."""
+        """Close the file or the device."""
         self._capture.release()
 
 
 class FolderSource(Source):
-    """The pictures of a folder by name; a file that is no picture is skipped and told."""
+    """The pictures of a folder by name; a file that is no picture is skipped and listed in `skipped`."""
 
     has_mixed_sizes = True
 
@@ -162,7 +162,7 @@ class PyAvSource(Source):
         return None if frame is None else frame.to_ndarray(format="bgr24")
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._container.close()
 
 
@@ -170,7 +170,7 @@ def open_source(name: str) -> Source:
     """Open a video file, a folder, a device (`0` or `/dev/video0`) or a URL (`rtsp://...`).
 
     Raises:
-        SourceError: nothing can be read from it.
+        SourceError: the source cannot be read.
     """
     try:
         return _open(name)
@@ -180,7 +180,7 @@ def open_source(name: str) -> Source:
 
 
 def _open(name: str) -> Source:
-    """Do `open_source`. Raises OSError for what the file system refuses."""
+    """Do `open_source`. Raises OSError for errors of the file system."""
     path = Path(name)
     if name.isdigit() or name.startswith("/dev/"):
         return _open_capture(int(name) if name.isdigit() else name, f"device {name}", is_live=True)
@@ -190,7 +190,7 @@ def _open(name: str) -> Source:
         return FolderSource(path, DEFAULT_FPS)
     if not path.exists():
         raise SourceError(f"{name} does not exist (a video file, a folder of pictures, a device such as 0, or a URL)")
-    path.open("rb").close()  # OpenCV does not say why it cannot
+    path.open("rb").close()  # OpenCV does not report the reason
     try:
         return _open_capture(name, path.name, is_live=False)
     except SourceError:
@@ -234,7 +234,7 @@ def _url_limits() -> list[int]:
 
 
 def _quieten() -> None:
-    """Keep OpenCV's and FFmpeg's warnings off the terminal: what matters is in our own words."""
+    """Keep OpenCV's and FFmpeg's warnings off the terminal: this module's own messages report the errors."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET; read at the first capture
     import cv2
 
@@ -244,7 +244,7 @@ def _quieten() -> None:
 
 
 def _without_password(url: str) -> str:
-    """A URL that may be shown and sent: `rtsp://user:password@camera/1` becomes `rtsp://camera/1`."""
+    """Return a URL without its password, for display: `rtsp://user:password@camera/1` becomes `rtsp://camera/1`."""
     scheme, _, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path.partition('?')[0]}"

@@ -1,1 +1,1 @@
-"""Model outputs to typed results. Runs in the worker pool."""
+"""Converts model outputs to typed results. Runs in the worker pool."""

@@ -1,4 +1,4 @@
-"""Takes one frame's row out of an output and checks that it can be right. Pure; thread: any."""
+"""Takes one frame's row out of an output and checks it. Pure; thread: any."""
 
 import math
 from typing import Any
@@ -14,13 +14,13 @@ def frame_row(outputs: OutputArrays, index: int, ndim: int, what: str) -> NDArra
     """Return output `index` of one frame without its batch dimension.
 
     Args:
-        outputs: arrays of one frame; a leading dimension of 1 may be there or not.
-        index: which output.
+        outputs: arrays of one frame; with or without a leading dimension of 1.
+        index: of the output.
         ndim: dimensions expected without the batch dimension.
         what: name of the output for the message.
 
     Raises:
-        CorruptResultError: no such output, or its shape cannot be that of one frame.
+        CorruptResultError: the output is missing, or its shape cannot be that of one frame.
     """
     if index >= len(outputs):
         raise CorruptResultError(f"the model gave {len(outputs)} outputs; {what} should be number {index + 1}")
@@ -34,12 +34,13 @@ def frame_row(outputs: OutputArrays, index: int, ndim: int, what: str) -> NDArra
 
 def check_finite(array: NDArray[Any], what: str) -> None:
     """Raise CorruptResultError if there is a NaN or an infinity."""
-    if array.dtype.kind != "f" or math.isfinite(array.sum()):  # nearly always, and half the calls
+    # the sum is finite nearly always, and costs half the calls
+    if array.dtype.kind != "f" or math.isfinite(array.sum()):
         return
     if not np.isfinite(array).all():
         raise CorruptResultError(f"{what} hold values that are not finite numbers")
 
 
 def label_of(labels: tuple[str, ...], class_id: int) -> str:
-    """Return the name of a class, or its number if it has none."""
+    """Return the name of a class, or its number if the class has no name."""
     return labels[class_id] if class_id < len(labels) else str(class_id)

@@ -1,4 +1,4 @@
-"""Class scores of one frame to typed classifications. Pure; runs in the worker pool."""
+"""Converts the class scores of one frame to typed classifications. Pure; runs in the worker pool."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from forebay_server.service.results.options import ResultOptions
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """One class and how well it fits.
+    """One class and its score.
 
     Attributes:
         label: name of the class.
-        class_id: its number.
-        score: as the model gives it.
+        class_id: number of the class.
+        score: the model's own value.
     """
 
     label: str
@@ -31,12 +31,12 @@ def decode_classes(
     """Return the best classes of one frame, by falling score; equal scores by rising class.
 
     Args:
-        outputs: the model's outputs for this frame, in its order.
-        task: which of them holds the scores, and the names.
+        outputs: the model's outputs for this frame, in the model's order.
+        task: the output that holds the scores, and the names.
         options: the stream's limits.
 
     Raises:
-        CorruptResultError: a shape that is not a row of scores, or numbers that are not finite.
+        CorruptResultError: the shape is not a row of scores, or a number is not finite.
     """
     threshold, max_results = options.for_classes(task)
     scores = frame_row(outputs, task.scores_output, 1, "scores")

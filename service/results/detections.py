@@ -1,10 +1,11 @@
-"""Candidate boxes of one frame to typed detections: threshold, suppression within each class, clipping.
+"""Converts candidate boxes of one frame to typed detections: threshold, suppression within each class, clipping.
 
 Pure: runs in the worker pool, for one frame at a time; borrows the arrays only for the call.
 
-The score threshold comes first, so that the rest sees tens of boxes rather than thousands. Suppression is OpenCV's,
-greedy by falling score; at most MAX_CANDIDATES boxes enter it, so that a threshold of 0 costs a bounded time. One call
-that lets go of the interpreter's lock, where a dozen of numpy's did: under load each of them waits to get it back.
+The score threshold comes first, so that the later steps process tens of boxes rather than thousands. Suppression is
+OpenCV's, greedy by falling score; at most MAX_CANDIDATES boxes enter it, so that a threshold of 0 costs a bounded time.
+It is one call that releases the interpreter's lock, where numpy needed a dozen: under load each of these waits to get
+the lock back.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from forebay_server.service.results.arrays import check_finite, frame_row, label
 from forebay_server.service.results.options import ResultOptions
 
 MAX_CANDIDATES = 1000  # a picture holds far fewer objects; the lowest scores are left out beyond it
-FAR = 1000.0  # frames; OpenCV keeps classes apart by moving them by the largest coordinate, which costs precision
+FAR = 1000.0  # frames; OpenCV separates classes by shifting them by the largest coordinate, which costs precision
 LARGEST_CLASS_ID = 2**31 - 1
 
 
@@ -36,14 +37,14 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One object found.
+    """One detected object.
 
     Attributes:
         label: name of its class.
         class_id: number of its class.
         score: 0..1.
         box: 0..1 of the frame's width and height, clipped to it.
-        box_pixels: the same in pixels of the frame as it was sent.
+        box_pixels: the same in pixels of the frame as the client sent it.
     """
 
     label: str
@@ -60,14 +61,14 @@ def decode_detections(
     frame_width: int,
     frame_height: int,
 ) -> tuple[Detection, ...]:
-    """Return what was found in one frame, by falling score.
+    """Return the detections of one frame, by falling score.
 
     Args:
-        outputs: the model's outputs for this frame, in its order.
-        task: what they mean.
+        outputs: the model's outputs for this frame, in the model's order.
+        task: the meaning of the outputs.
         options: the stream's thresholds.
-        frame_width: pixels of the frame as it was sent.
-        frame_height: likewise.
+        frame_width: pixels of the frame as the client sent it.
+        frame_height: as frame_width.
 
     Raises:
         CorruptResultError: shapes that do not fit together, numbers that are not finite, a negative class.
@@ -104,17 +105,18 @@ def suppress(
     """Return the indices of the boxes to keep: greedy non-maximum suppression within each class.
 
     Args:
-        boxes: shape (n, 4), by falling score, none empty or inverted; what lies FAR outside the frame counts as there.
+        boxes: shape (n, 4), by falling score, none empty or inverted; coordinates beyond FAR are moved to FAR.
         class_ids: shape (n,), not negative.
-        iou_threshold: a box goes if its IoU with a kept box of its class is above.
-        max_results: the most that are kept.
+        iou_threshold: a box is removed if its IoU with a kept box of its class is above.
+        max_results: maximum number of kept boxes.
     """
     if not len(boxes):
         return np.empty(0, np.int32)
     rectangles = np.clip(boxes, -FAR, FAR, dtype=np.float64)
     rectangles[:, 2:] -= rectangles[:, :2]  # widths and heights
-    rectangles[:, :2] -= rectangles[:, :2].min()  # OpenCV would let negative coordinates reach into the class before
-    ranks = np.arange(len(boxes), 0, -1, dtype=np.float32)  # for OpenCV sorts by score
+    # otherwise negative coordinates would overlap the previous class in OpenCV
+    rectangles[:, :2] -= rectangles[:, :2].min()
+    ranks = np.arange(len(boxes), 0, -1, dtype=np.float32)  # OpenCV sorts by score
     kept = cv2.dnn.NMSBoxesBatched(rectangles, ranks, class_ids, 0.0, iou_threshold)  # type: ignore[arg-type]
     return np.asarray(kept[:max_results], np.int32)
 

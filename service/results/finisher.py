@@ -1,6 +1,6 @@
-"""The step after delivery: typed results in the worker pool, then towards the event loop.
+"""The step after delivery: makes typed results in the worker pool, then posts them to the event loop.
 
-One job and one wake-up per batch. A batch from which nobody wants typed results goes straight on.
+One job and one wake-up per batch. A batch without requests for typed results goes straight to the loop.
 """
 
 from collections.abc import Sequence
@@ -51,6 +51,6 @@ def _make(task: Task, completion: Completion) -> None:
         completion.result = make_result(task, completion.outputs or (), request.wants.options, request.frame_size)
     except ServiceError as error:
         completion.error = error
-    except Exception:  # one frame's numbers: neither an empty answer nor the end of the server
+    except Exception:  # a fault in one frame's numbers: answer it with an error, and keep the server alive
         log.exception("a typed result cannot be made", request=request.id)
         completion.error = CorruptResultError("no typed result can be made of the model's outputs")

@@ -1,4 +1,4 @@
-"""What one stream wants from results; unset values fall back to the model's own. Immutable."""
+"""A stream's options for results; unset values fall back to the model's own. Immutable."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The one entry: outputs of one frame to the typed result that its model has. Pure; runs in the worker pool."""
+"""The entry point: converts the outputs of one frame to the model's typed result. Pure; runs in the worker pool."""
 
 from typing import assert_never
 
@@ -15,13 +15,13 @@ def make_result(task: Task, outputs: OutputArrays, options: ResultOptions, frame
     """Return the typed result of one frame.
 
     Args:
-        task: what the model's outputs mean.
-        outputs: the model's outputs for this frame, all of them, in the model's order; borrowed for the call.
+        task: the meaning of the model's outputs.
+        outputs: all outputs of the model for this frame, in the model's order; borrowed for the call.
         options: the stream's thresholds.
-        frame_size: width and height in pixels of the frame as it was sent.
+        frame_size: width and height in pixels of the frame as the client sent it.
 
     Raises:
-        CorruptResultError: the outputs cannot be right.
+        CorruptResultError: the outputs are inconsistent.
     """
     match task:
         case DetectionTask():

@@ -1,4 +1,4 @@
-"""What the results of a stream should hold: settled once, when the stream opens."""
+"""The requested contents of a stream's results: fixed when the stream opens."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from forebay_server.service.results.options import ResultOptions
 
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """What the results of a stream hold.
+    """The requested contents of a stream's results.
 
     Attributes:
         options: for typed results; None if only tensors are wanted.
