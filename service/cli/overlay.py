@@ -92,7 +92,10 @@ def _draw_box(canvas: Picture, detection: Detection, scale: float) -> None:
 
 
 def _draw_label(canvas: Picture, detection: Detection, scale: float, taken: list[Plate]) -> None:
-    """Write name and score on a plate above the box, or elsewhere beside another plate; without room, the score alone."""
+    """Write name and score on a plate above the box, or elsewhere beside another plate.
+
+    Without room, only the score.
+    """
     import cv2
 
     left, top, _, bottom = _corners(canvas, detection)

@@ -1,8 +1,8 @@
-"""An attempt to load a model: its deadline, its end from outside, and the thread that opens the model meanwhile.
+"""An attempt to load a model: its deadline, its cancellation, and the thread that opens the model meanwhile.
 
-A library that hangs keeps its thread for good: no thread can be ended from outside. So each opening has a thread of its
-own, and whoever wants its result waits until it is there, the deadline has passed, or the attempt is cancelled. An
-opening that nobody waits for any more discards what it has opened when it ends after all.
+A hanging library keeps its thread for good: no thread can be ended from outside. So each opening has a thread of its
+own. A caller waits for the result until the opening has ended, the deadline has passed, or the attempt is cancelled. An
+opening whose caller has stopped waiting discards what it opened when it ends after all.
 
 Thread: any; the attempt's condition guards it.
 """
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 
 class LoadAbandonedError(RepositoryError):
-    """Nobody waits for this load any more: its time is up, or it was cancelled. The message is public."""
+    """The load was given up: its time is up, or it was cancelled. The message is public."""
 
 
 class Attempt:
-    """Whether a load is still wanted.
+    """The deadline and the cancellation of one load.
 
     Args:
         name: of the model.
@@ -39,19 +39,19 @@ class Attempt:
         self._reason = ""
 
     def restart(self) -> None:
-        """Begin the time anew. Raises LoadAbandonedError if it was cancelled."""
+        """Restart the time limit. Raises LoadAbandonedError if the attempt was cancelled."""
         with self.condition:
             self.until_ns = self.clock.now_ns() + int(self.timeout_s * 1e9)
         self.check()
 
     def cancel(self, reason: str) -> None:
-        """End it; `reason` is public. Idempotent: the first reason counts."""
+        """Cancel the attempt; `reason` is public. Idempotent: the first reason counts."""
         with self.condition:
             self._reason = self._reason or reason
             self.condition.notify_all()
 
     def check(self) -> None:
-        """Raise LoadAbandonedError if it was cancelled or its time is up."""
+        """Raise LoadAbandonedError if the attempt was cancelled or its time is up."""
         if self._reason:
             raise LoadAbandonedError(f"{self.name}: {self._reason}")
         if self.clock.now_ns() >= self.until_ns:
@@ -62,7 +62,7 @@ class Attempt:
 
 
 class Attempts:
-    """All attempts that have begun and not ended, those that still wait for their turn too. Thread: any; a lock.
+    """All attempts that have begun and not ended, including those that wait for their turn. Thread: any; a lock.
 
     Args:
         timeout_s: of each part of a load.
@@ -77,7 +77,7 @@ class Attempts:
         self._stop_reason = ""
 
     def begin(self, name: str) -> Attempt:
-        """Return a new attempt, which the caller ends."""
+        """Return a new attempt; the caller ends it."""
         attempt = Attempt(name, self._timeout_s, self._clock)
         with self._lock:
             self._attempts.append(attempt)
@@ -86,12 +86,12 @@ class Attempts:
         return attempt
 
     def end(self, attempt: Attempt) -> None:
-        """Forget an attempt."""
+        """Remove an attempt."""
         with self._lock:
             self._attempts.remove(attempt)
 
     def cancel(self, name: str, reason: str) -> bool:
-        """Cancel every attempt at a model; say whether there was one."""
+        """Cancel every attempt at a model; return whether there was one."""
         with self._lock:
             found = [attempt for attempt in self._attempts if attempt.name == name]
         for attempt in found:
@@ -99,7 +99,7 @@ class Attempts:
         return bool(found)
 
     def stop(self, reason: str) -> None:
-        """Cancel every attempt, those to come too."""
+        """Cancel every attempt, including later ones."""
         with self._lock:
             self._stop_reason = reason
             found = list(self._attempts)
@@ -111,9 +111,9 @@ class Opening(threading.Thread, Generic[T]):
     """Runs `work` on a thread of its own.
 
     Args:
-        attempt: says how long its result is wanted.
-        work: opens something.
-        discard: closes it again, if nobody wants it any more. Thread: this one.
+        attempt: decides how long the result is wanted.
+        work: opens a model.
+        discard: closes the opened model, if the result is no longer wanted. Thread: this one.
     """
 
     def __init__(self, attempt: Attempt, work: Callable[[], T], discard: Callable[[T], None]) -> None:
@@ -127,7 +127,7 @@ class Opening(threading.Thread, Generic[T]):
         self._is_abandoned = False
 
     def wait(self) -> T:
-        """Return what was opened, or raise what opening raised.
+        """Return the result of `work`, or raise its exception.
 
         Raises:
             LoadAbandonedError: the time is up, or the attempt was cancelled; the thread may go on for ever.
@@ -146,10 +146,10 @@ class Opening(threading.Thread, Generic[T]):
         return self._result  # type: ignore[return-value]  # done without an error: the work's own result
 
     def run(self) -> None:
-        """Work, and hand over or discard."""
+        """Run `work`, and hand its result over or discard it."""
         try:
             self._result = self._work()
-        except BaseException as error:  # noqa: BLE001 - whoever waits raises it
+        except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
             self._error = error
         with self._attempt.condition:
             self._is_done = True

@@ -1,4 +1,4 @@
-"""From a model's configuration to the knobs of its batch former. Pure."""
+"""Converts a model's configuration to the settings of its batch former. Pure."""
 
 from forebay.wire.model_config_pb2 import ModelQueuePolicy
 from forebay_server.engines.device import DeviceKind
@@ -6,7 +6,7 @@ from forebay_server.service.batching.settings import BatchingSettings, PolicyNam
 from forebay_server.service.models.description import ModelDescription
 
 CAPTURED_SIZES = (1, 2, 4, 8, 16, 32)
-"""Sizes worth a CUDA graph of their own: few, since each keeps an execution context."""
+"""Sizes with a CUDA graph of their own: few, because each keeps an execution context."""
 
 
 def measured_sizes(max_batch_size: int) -> tuple[int, ...]:
@@ -15,12 +15,12 @@ def measured_sizes(max_batch_size: int) -> tuple[int, ...]:
 
 
 def executed_sizes(device_kind: DeviceKind, max_batch_size: int) -> tuple[int, ...]:
-    """Return the batch sizes that are executed: on CUDA those with a graph, others padded; elsewhere every size."""
+    """Return the executed batch sizes: on CUDA those with a graph, the others are padded; elsewhere every size."""
     return measured_sizes(max_batch_size) if device_kind == DeviceKind.CUDA else tuple(range(1, max_batch_size + 1))
 
 
 def batching_settings(description: ModelDescription) -> BatchingSettings:
-    """Return the former's settings. Raises ValueError for knobs out of range."""
+    """Return the former's settings. Raises ValueError for values out of range."""
     if description.specs is None:
         raise ValueError(f"{description.name}: not opened yet")
     dynamic = description.config.dynamic_batching

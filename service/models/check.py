@@ -1,6 +1,6 @@
-"""Looks at every model of a repository as loading would, short of warming it up: what is right, what is wrong.
+"""Checks every model of a repository as loading would, short of warming it up, and reports its faults.
 
-For the command line: nothing serves here, and one wrong model does not hide another.
+For the command line: no model serves here, and one faulty model does not hide another.
 """
 
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ from forebay_server.service.models.warmup_samples import inputs_of
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is to be said of one version, or of a model none of whose versions could be looked at.
+    """A report about one version, or about a model none of whose versions could be checked.
 
     Attributes:
-        model: name; empty if not even that is known, or for what is said of the repository.
+        model: name; empty if the name is unknown, or for reports about the repository.
         version: decimal number, or empty.
-        problem: why it cannot be served; empty if it can.
-        summary: what it takes and gives; empty if only warnings are to be given.
-        warnings: what its configuration asks for in vain.
+        problem: the reason why it cannot be served; empty if it can.
+        summary: its inputs and outputs; empty if there are only warnings.
+        warnings: parts of its configuration without effect.
     """
 
     model: str
@@ -41,7 +41,7 @@ class Finding:
 
 
 def check_repositories(paths: Sequence[Path], *, cpu_fallback: bool = False) -> list[Finding]:
-    """Return what is to be said of every model, by name."""
+    """Return the findings about every model, by name."""
     try:
         scan = Repository(paths).scan()
     except RepositoryError as error:

@@ -1,4 +1,7 @@
-"""A description completed with what the opened engine takes and gives: checked against it, then normalised. Pure."""
+"""Completes a description with the opened engine's inputs and outputs: checks it against them, then normalises.
+
+Pure.
+"""
 
 import math
 from collections.abc import Sequence
@@ -28,7 +31,7 @@ def complete(description: ModelDescription, specs: EngineSpecs) -> ModelDescript
     """Return the description that serves: with `specs`, `image`, output indices and a normalised configuration.
 
     Raises:
-        ConfigError: the configuration says something else than the model file.
+        ConfigError: the configuration contradicts the model file.
     """
     filename = f"{description.name}/{CONFIG_NAME}"
     if (description.max_batch_size or 0) > specs.max_batch_size:
@@ -49,7 +52,7 @@ def complete(description: ModelDescription, specs: EngineSpecs) -> ModelDescript
 
 
 def optional_in_vain(config: ModelConfig, specs: EngineSpecs) -> list[str]:
-    """Return one line for each input that the configuration calls optional and the model cannot do without."""
+    """Return one line for each input that the configuration calls optional but the model requires."""
     required = {spec.name for spec in specs.inputs if not spec.is_optional}
     return [
         f"input {tensor.name!r} is not optional: the model has no initializer of that name, so that requests must "
@@ -85,7 +88,7 @@ def _check_tensors(
 
 
 def _check_reshape(where: str, dims: tuple[int, ...], reshape: tuple[int, ...], spec: TensorSpec) -> None:
-    """Raise ConfigError unless the two shapes hold the same elements, whatever varies."""
+    """Raise ConfigError unless the two shapes always have the same number of elements."""
     if any(dim == -1 and known != -1 for dim, known in zip(reshape, spec.shape, strict=True)):
         raise ConfigError(
             f"{where}: reshape {list(reshape)} varies where the model has {list(spec.shape)}: write these"

@@ -1,9 +1,9 @@
-"""A model's configuration, as written or derived where there is none, to what the service acts on.
+"""Converts a model's configuration, as written or derived where there is none, to the values that the service uses.
 
-`describe` works from the folder alone; `service.models.completion.complete` adds what the opened engine says.
+`describe` works from the folder alone; `service.models.completion.complete` adds the opened engine's values.
 
-What is done with which field is in `service.models.fields`. What is ignored is named in `ModelDescription.warnings`;
-all that is wrong is told at once.
+`service.models.fields` lists the treatment of each field. `ModelDescription.warnings` names ignored fields; all errors
+are reported in one message.
 """
 
 import difflib
@@ -45,19 +45,19 @@ MAX_BATCH_SIZE = 4096
 
 POLICY_KEY = "policy"  # read by service.models.batching
 OPTION_ALIASES = {("onnxruntime", "intra_op_thread_count"): "intra_op_threads"}
-"""Triton's names of options that are ours too."""
+"""Triton's names of options that exist here under another name."""
 
 
 def describe(entry: ModelEntry, config: ModelConfig | None = None, *, cpu_fallback: bool = False) -> ModelDescription:
-    """Return what is known of a model before an engine is opened (`specs`, `image` and output indices come later).
+    """Return the description of a model before an engine is opened (`specs`, `image` and output indices come later).
 
     Args:
         entry: the model's folder.
         config: instead of the one in the folder.
-        cpu_fallback: whether a model that asks for a GPU which it cannot have here may run on the CPU.
+        cpu_fallback: whether a model that asks for an unavailable GPU may run on the CPU.
 
     Raises:
-        ConfigError: config.pbtxt cannot be read or asks for what cannot be served.
+        ConfigError: config.pbtxt cannot be read or asks for something that cannot be served.
         RepositoryError: no model file to derive the backend from, or a link that leads out of the repository.
     """
     warnings: list[str] = []
@@ -109,7 +109,7 @@ def describe(entry: ModelEntry, config: ModelConfig | None = None, *, cpu_fallba
 
 
 class _Problems(AbstractContextManager[None]):
-    """Collects what is wrong, so that all of it is told at once: `with problems:` around each check."""
+    """Collects problems, to report all of them at once: `with problems:` around each check."""
 
     def __init__(self, filename: str) -> None:
         self._prefix = f"{filename}: "
@@ -122,7 +122,7 @@ class _Problems(AbstractContextManager[None]):
         return True
 
     def tell(self) -> None:
-        """Raise one error for all. Raises RepositoryError or ConfigError."""
+        """Raise one error for all problems. Raises RepositoryError or ConfigError."""
         if len(self._found) == 1:
             raise self._found[0]
         if self._found:
@@ -176,7 +176,7 @@ def _max_batch_size(config: ModelConfig, filename: str) -> int | None:
 
 
 def _backend_options(own: OwnParameters, backend: str) -> tuple[dict[str, str], list[str]]:
-    """Return the parameters that the backend has, and one line for each that it has not."""
+    """Return the parameters that are options of the backend, and one line for each that is not."""
     known = (*KNOWN_OPTIONS[backend], POLICY_KEY)
     options: dict[str, str] = {}
     unknown: list[str] = []
@@ -239,7 +239,7 @@ def _labels(config: ModelConfig, entry: ModelEntry, filename: str) -> dict[str, 
 
 
 def _lines(text: str) -> tuple[str, ...]:
-    """Split at LF and CRLF alone: a label may hold any other character that Unicode calls the end of a line."""
+    """Split at LF and CRLF alone: a label may contain any other character that Unicode calls a line separator."""
     return tuple(line.strip() for line in text.removesuffix("\n").split("\n")) if text else ()
 
 

@@ -1,6 +1,6 @@
-"""config.pbtxt, protobuf text format: file in, message out, every error with its place and the nearest right name.
+"""config.pbtxt, protobuf text format: file in, message out; every error has its place and the nearest known name.
 
-Which fields mean what is decided in `service.models.config`; here every field of the message parses.
+`service.models.config` decides the meaning of fields; here every field of the message parses.
 """
 
 import difflib
@@ -24,7 +24,7 @@ _POSITION = re.compile(r"^\d+:\d+ : ('.*?': )?", re.DOTALL)
 
 
 class ConfigError(RepositoryError):
-    """A configuration cannot be read or cannot be served; the message says where and how to mend it."""
+    """A configuration cannot be read or cannot be served; the message has the place and the remedy."""
 
 
 def read_config(entry: ModelEntry, warnings: list[str]) -> ModelConfig | None:
@@ -32,7 +32,7 @@ def read_config(entry: ModelEntry, warnings: list[str]) -> ModelConfig | None:
 
     Args:
         entry: the model's folder.
-        warnings: lines are added for what was mended.
+        warnings: the function adds one line for each fault that it mended.
 
     Raises:
         ConfigError: not text, too long, or not a ModelConfig.
@@ -94,11 +94,11 @@ def _unwrapped(text: str) -> str | None:
     found = _WRAPPED.match(text)
     if found is None:
         return None
-    return re.sub(r"[^\n]", " ", found["before"]) + found["fields"]  # lines and columns stay what they are
+    return re.sub(r"[^\n]", " ", found["before"]) + found["fields"]  # lines and columns stay the same
 
 
 def _explain(message: str) -> str:
-    """Say it in our words where the parser's message can be improved on."""
+    """Replace the parser's message where a better one is possible."""
     if found := _UNKNOWN_FIELD.search(message):
         if found["name"] == _WRAPPER:
             return f"the fields stand alone in this file: remove the surrounding '{_WRAPPER} {{ ... }}'"

@@ -1,8 +1,8 @@
-"""What the service knows of one model: how frames become its inputs and what its outputs mean.
+"""The description of one model: how frames become its inputs, and the meaning of its outputs.
 
 Values only: made by `service.models.config`, read by decoding, batching, results and the front end. A description is
-made twice, once from the configuration alone (`specs` is None: enough to open an engine), and once completed with what
-the opened engine takes and gives. Only completed descriptions serve. Thread: any (immutable).
+made twice, once from the configuration alone (`specs` is None: enough to open an engine), and once completed with the
+opened engine's inputs and outputs. Only completed descriptions serve. Thread: any (immutable).
 """
 
 from collections.abc import Mapping
@@ -110,18 +110,18 @@ class ModelDescription:
         backend: engine to open: onnxruntime, tensorrt, torch or simulated.
         max_batch_size: as engines.open_engine takes it: most rows of one execution, 0 for a model without a batch
             dimension, None to let the engine choose.
-        specs: what the opened engine takes and gives; None before.
+        specs: inputs and outputs of the opened engine; None before.
         image: set if frames may be sent as pictures.
-        task: what the outputs mean; None for tensors only.
+        task: meaning of the outputs; None for tensors only.
         latency_budget_ms: default for LATEST streams; None leaves it to the service.
-        device_kind: where its instances run: CPU or CUDA.
-        groups: how many on which GPUs, at least one; `service.models.placing` names the GPUs of those on all of them.
+        device_kind: of its instances: CPU or CUDA.
+        groups: number of instances by GPU, at least one; `service.models.placing` names the GPUs of groups on all.
         batching: scheduling knobs.
         backend_options: parameters that are the backend's own (`alpha_ms`, ...), as written.
         model_filename: default_model_filename of the configuration; empty for the backend's usual name.
-        labels: names of the classes, by output, of outputs that name a file with them.
+        labels: names of the classes by output, for outputs with a label file.
         warmup: requests that every instance runs before a version serves, beside the derived ones.
-        warnings: what the configuration asks for that is ignored, one sentence each, for the log.
+        warnings: one sentence for each ignored field of the configuration, for the log.
         config: the configuration as read, or an empty one with the name; normalised once `specs` is set.
     """
 

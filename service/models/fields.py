@@ -1,6 +1,6 @@
-"""What is done with every field of a model's configuration: one table for the service, the docs and the tests.
+"""The treatment of every field of a model's configuration: one table for the service, the docs and the tests.
 
-A path names a field, or a message with everything in it. Every field of ModelConfig is covered by exactly one path
+A path names a field, or a message with all its fields. Every field of ModelConfig is covered by exactly one path
 (tests/unit/models/test_fields.py). `docs/models.md` shows the table (`make diagrams`).
 """
 
@@ -18,12 +18,12 @@ Kind = Literal["acted on", "always so", "ignored", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class Treatment:
-    """What is done with one field.
+    """The treatment of one field.
 
     Attributes:
-        kind: *acted on*; *always so*: it is done without being asked for, so that the field changes nothing;
-            *ignored*: with one warning; *refused*: the model would do something else than was meant.
-        text: how, or why.
+        kind: *acted on*; *always so*: the service always does this, so the field changes nothing; *ignored*: with one
+            warning; *refused*: otherwise the model would not do what its author means.
+        text: the effect, or the reason.
     """
 
     kind: Kind
@@ -49,15 +49,15 @@ _TABLE: tuple[tuple[Kind, tuple[tuple[str, str], ...]], ...] = (
             ("input.reshape", "between what clients send and what the model takes"),
             (
                 "input.optional",
-                "requests may leave out an input of an ONNX model that has an initializer, which is its value then; "
+                "requests may leave out an input of an ONNX model that has an initializer, whose value is used then; "
                 "any other is required all the same, with a warning",
             ),
             ("output.name", "must be one of the model's"),
             ("output.data_type", "must be the model's"),
-            ("output.dims", "as of inputs"),
-            ("output.reshape", "as of inputs"),
+            ("output.dims", "as for inputs"),
+            ("output.reshape", "as for inputs"),
             ("output.label_filename", "one label a line; for `classification` and for tasks"),
-            ("instance_group.name", "told by ModelConfig"),
+            ("instance_group.name", "returned by ModelConfig"),
             (
                 "instance_group.count",
                 "instances on each GPU of the group, or on the CPU; at most 64 of all groups that are not passive",
@@ -72,13 +72,13 @@ _TABLE: tuple[tuple[Kind, tuple[tuple[str, str], ...]], ...] = (
                 "these; none: all of the machine. Named on the CPU, they are ignored, with a warning. "
                 "[gpu.md](gpu.md#several-gpus)",
             ),
-            ("instance_group.passive", "its instances are not made"),
+            ("instance_group.passive", "the group's instances are not created"),
             ("default_model_filename", "in the version's folder"),
             ("metric_tags", "labels of the nv_inference_* metrics, `_` before each name"),
             ("dynamic_batching.preferred_batch_size", "[batching.md](batching.md)"),
-            ("dynamic_batching.max_queue_delay_microseconds", "the longest that a batch waits to fill"),
+            ("dynamic_batching.max_queue_delay_microseconds", "longest time that a batch waits to fill"),
             ("dynamic_batching.priority_levels", "1 is the most urgent"),
-            ("dynamic_batching.default_priority_level", "of requests that name none"),
+            ("dynamic_batching.default_priority_level", "level of requests without one"),
             ("dynamic_batching.default_queue_policy", "timeouts and the length of the queue"),
             ("dynamic_batching.priority_queue_policy", "the same for one level"),
             ("parameters", "see below"),
@@ -143,11 +143,11 @@ _TABLE: tuple[tuple[Kind, tuple[tuple[str, str], ...]], ...] = (
 FIELDS: Mapping[str, Treatment] = MappingProxyType(
     {path: Treatment(kind, text) for kind, rows in _TABLE for path, text in rows}
 )
-"""Path -> what is done with it."""
+"""Path -> treatment."""
 
 
 def warnings_of(config: ModelConfig) -> list[str]:
-    """Return one line for each field that is there in vain."""
+    """Return one line for each field without effect."""
     lines = [
         f"{path} is ignored: {treatment.text}" for path, _, treatment in _present(config) if treatment.kind == "ignored"
     ]
@@ -161,7 +161,7 @@ def refusals_of(config: ModelConfig) -> list[str]:
 
 
 def _present(message: Message, path: str = "", where: str = "") -> Iterator[tuple[str, str, Treatment]]:
-    """Yield the fields that are set: their path, where they are for people, and what is done with them."""
+    """Yield the fields that are set: their path, their place for people, and their treatment."""
     for field, value in message.ListFields():
         here = path + field.name
         if (treatment := FIELDS.get(here)) is not None:
@@ -174,5 +174,5 @@ def _present(message: Message, path: str = "", where: str = "") -> Iterator[tupl
 
 
 def _parts(value: Any) -> Iterable[Message]:  # noqa: ANN401 - protobuf's containers
-    """Return the messages that a field holds."""
+    """Return the messages in a field."""
     return (value,) if isinstance(value, Message) else value

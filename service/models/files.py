@@ -1,4 +1,4 @@
-"""Which versions of a model serve, which file of each is the model, and what backend that file is for.
+"""Selects the versions of a model that serve, the model file of each, and the backend of that file.
 
 Looks at names only, as `service.models.repository` does.
 """
@@ -28,7 +28,7 @@ def model_file(entry: ModelEntry, version: int, description: ModelDescription) -
     names = (description.model_filename,) if description.model_filename else FILENAMES[description.backend]
     for name in names:
         path = entry.file(str(version), name)
-        if path is None and description.backend == "onnxruntime":  # a folder, which has the weights too
+        if path is None and description.backend == "onnxruntime":  # a folder with the model and its weights
             path = entry.file(str(version), name, FILENAMES["onnxruntime"][0])
         if path is not None:
             entry.check_links(path.parent)  # the model's weights may lie in any file there

@@ -1,8 +1,8 @@
-"""What changes when a file of a model changes: how polling sees that a folder is new, without reading a file.
+"""Fingerprints of files: polling detects a changed folder by them, without reading a file.
 
-A file is told by its inode, size, and times of modification and change, a link by what it says and by itself. So a file
-that is replaced by one of the same size and time is seen, and a link that is swapped, wherever in the path it lies.
-Links to folders are followed inside the repository only, since nothing outside is ever loaded.
+A file is identified by its inode, size, modification time and change time, a link by its target and by its own marks.
+So polling detects a file that is replaced by one of the same size and time, and a link that is swapped, anywhere in the
+path. Links to folders are followed inside the repository only, because nothing outside is ever loaded.
 
 Thread: any; reads the file system, so never the event loop's.
 """
@@ -18,9 +18,9 @@ Fingerprints = dict[str, frozenset[Mark]]
 
 
 def fingerprints_of(entry: ModelEntry) -> Fingerprints:
-    """Return the fingerprint of each version's folder, and under "" that of everything beside them.
+    """Return the fingerprint of each version's folder, and under "" that of all other files.
 
-    Taken before a model is loaded: a file that changes while it is read is then seen by the next look.
+    Taken before a model is loaded: the next look then detects a file that changed while it was read.
 
     Raises:
         RepositoryError: the model's folder cannot be read.
@@ -35,13 +35,13 @@ def fingerprints_of(entry: ModelEntry) -> Fingerprints:
 
 
 def _marks(path: Path, relative: str, root: Path, seen: set[tuple[int, int]]) -> Iterator[Mark]:
-    """Yield a mark for a file, and for all below a folder. What goes while we look is seen by the next look.
+    """Yield a mark for a file, and for all files below a folder. The next look detects files that vanish meanwhile.
 
     Args:
         path: of the file or folder.
         relative: to the model's folder.
         root: the repository.
-        seen: folders that were looked at, by device and inode: links may lead to one twice, or round in circles.
+        seen: visited folders, by device and inode: links may lead to one twice, or in circles.
     """
     yield from _link(path, relative)
     try:
@@ -54,7 +54,7 @@ def _marks(path: Path, relative: str, root: Path, seen: set[tuple[int, int]]) ->
             return
         seen.add(folder)
         inner = list(path.iterdir())
-    except (OSError, RuntimeError):  # gone, not to be read, or a link to itself
+    except (OSError, RuntimeError):  # gone, unreadable, or a link to itself
         return
     for each in inner:
         yield from _marks(each, f"{relative}/{each.name}", root, seen)

@@ -1,11 +1,12 @@
-"""Hard links that somebody else made: the one way to have a file of another user read that no path shows.
+"""Hard links made by other users: the one way to expose another user's file that no path shows.
 
-Who may write into a repository can link a file there that the server may read and they may not, as weights or labels,
-and ask the model for it. Where other links point is checked by `repository`, and by ONNX Runtime for external weights;
-hard links are the kernel's business (fs.protected_hardlinks), but not on every file system, nor in every container.
+A user who may write into a repository can link a file there that the server may read and the user may not, as weights
+or labels, and ask the model for its content. `repository` checks the targets of symbolic links, and ONNX Runtime those
+of external weights; the kernel restricts hard links (fs.protected_hardlinks), but not on every file system, nor in
+every container.
 
-A hard link alone is nothing bad: package managers, ostree and `rsync --link-dest` make them by the thousand. So a file
-with several names counts only if it does not belong to the owner of the folder that it lies in.
+A hard link alone is harmless: package managers, ostree and `rsync --link-dest` make thousands of them. So a file with
+several names is refused only if it does not belong to the owner of its folder.
 """
 
 import os
@@ -19,7 +20,7 @@ def is_foreign(file: os.stat_result, folder: os.stat_result) -> bool:
 
 
 def foreign_link(path: Path) -> Path | None:
-    """Return `path`, or the first file below it, that is another user's by a hard link. Raises OSError."""
+    """Return `path`, or the first file below it, that is a hard link to another user's file. Raises OSError."""
     for found in (path, *path.rglob("*")) if path.is_dir() else (path,):
         if found.is_file():
             resolved = found.resolve()

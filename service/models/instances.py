@@ -1,4 +1,4 @@
-"""`instance_group` and `optimization.priority` of a configuration: how many, where, who goes first. Pure.
+"""`instance_group` and `optimization.priority` of a configuration: number, devices and order of instances. Pure.
 
 As in Triton, `count` instances run on *each* GPU that a group names, and a group on GPUs that names none is on all of
 them. All instances of a model run on one kind of device.
@@ -25,12 +25,12 @@ _LEVELS = {
 
 @dataclass(frozen=True, slots=True)
 class InstanceGroup:
-    """Instances that a configuration asks for together.
+    """One `instance_group` entry of a configuration.
 
     Attributes:
-        count: of them, on each device.
+        count: instances on each device.
         gpus: numbers of the GPUs; none for all of them, and on the CPU.
-        priority: of each among the models that share its device.
+        priority: of each instance among the models that share its device.
     """
 
     count: int = 1
@@ -44,7 +44,7 @@ class Instance:
 
     Attributes:
         device: `cpu`, or `cuda:` and the GPU's number.
-        priority: among the models that share it.
+        priority: among the models that share the device.
     """
 
     device: str = "cpu"
@@ -52,7 +52,7 @@ class Instance:
 
 
 def groups_of(config: ModelConfig, backend: str, filename: str) -> tuple[InstanceGroup, ...]:
-    """Return the groups whose instances are to run, at least one.
+    """Return the groups whose instances will run, at least one.
 
     Raises:
         ConfigError: a count below 0, a GPU twice in a group or below 0, or too many instances.
@@ -94,7 +94,7 @@ def _asked(config: ModelConfig) -> list[ModelInstanceGroup]:
 
 
 def _running(config: ModelConfig, backend: str) -> list[ModelInstanceGroup]:
-    """A torch model on GPUs leaves its instances on the CPU out: one table of costs holds for all lanes."""
+    """Leave out the CPU instances of a torch model on GPUs: one cost table holds for all lanes."""
     groups = _asked(config)
     if backend == "tensorrt" or device_kind_of(config, backend) == DeviceKind.CPU:
         return groups
@@ -109,7 +109,7 @@ def check_gpu(config: ModelConfig, provider: str, backend: str, filename: str, *
         provider: the backend's option of that name.
         backend: of the model.
         filename: for messages.
-        is_fallback: whether it may run on the CPU instead.
+        is_fallback: whether the model may run on the CPU instead.
     """
     wants_gpu = any(group.kind == ModelInstanceGroup.KIND_GPU for group in _asked(config))
     if not wants_gpu or is_fallback or backend in GPU_BACKENDS or provider != "cpu":
@@ -127,7 +127,7 @@ def device_kind_of(config: ModelConfig, backend: str) -> DeviceKind:
 
 
 def instances_of(groups: Sequence[InstanceGroup], device_kind: DeviceKind) -> tuple[Instance, ...]:
-    """Return every instance, those of several GPUs by turns: of equal lanes the first gets a batch.
+    """Return every instance, the GPUs alternating: among equal lanes the first gets a batch.
 
     Args:
         groups: with their GPUs named, if they run on GPUs.
@@ -144,7 +144,7 @@ def instances_of(groups: Sequence[InstanceGroup], device_kind: DeviceKind) -> tu
 
 
 def group_warnings(config: ModelConfig, backend: str) -> list[str]:
-    """Return one line for each thing of `instance_group` that has no effect."""
+    """Return one line for each part of `instance_group` that has no effect."""
     kind = device_kind_of(config, backend)
     has_gpus = any(group.gpus for group in config.instance_group)
     kinds = {group.kind for group in _asked(config)}

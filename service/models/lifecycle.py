@@ -1,14 +1,14 @@
-"""Loading and unloading while serving: the three control modes, the state of every model, and the watch on the folders.
+"""Loading and unloading while serving: the three control modes, the state of every model, and the polling of folders.
 
-*none*: everything is loaded at start and stays. *explicit*: clients load and unload; at start only what the settings
-name is loaded. *poll*: the folders are looked at from time to time; what is new or changed is loaded, what has gone is
-unloaded. A model that cannot be loaded never takes the place of one that serves.
+*none*: every model is loaded at start and stays. *explicit*: clients load and unload; at start only the models named in
+the settings are loaded. *poll*: the folders are scanned at intervals; new or changed models are loaded, removed ones
+are unloaded. A model that cannot be loaded never replaces one that serves.
 
-Loads and unloads of one model come one after the other, those of different models side by side (`load_queue`). An
-unload gives up loads of its model that were asked for before it.
+Loads and unloads of one model run one after the other, those of different models side by side (`load_queue`). An unload
+gives up earlier loads of its model.
 
-Thread: any for every method. Those that return a Future do not block; `start`, `load`, `unload` and `poll` block until
-all is done. What belongs to one model is written by the one thread that is at work on it.
+Thread: any for every method. Methods that return a Future do not block; `start`, `load`, `unload` and `poll` block
+until all work is done. The state of one model is written only by the thread that is working on that model.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -47,12 +47,12 @@ MAX_NAME_SHOWN = 128
 
 
 class LoadError(Exception):
-    """A model cannot be loaded or unloaded; the message names it and says why."""
+    """A model cannot be loaded or unloaded; the message has its name and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """One line of the index; version and state are empty for a model that nobody ever loaded."""
+    """One line of the index; version and state are empty for a model that was never loaded."""
 
     name: str
     version: str
@@ -64,12 +64,12 @@ class ModelLifecycle:
     """See the module.
 
     Args:
-        registry: holds what serves.
+        registry: holds the serving versions.
         loader: loads into it.
-        attempts: at loading, with the time that each has.
-        mode: who decides.
+        attempts: at loading, with their time limits.
+        mode: the control mode.
         wanted: models to load at start in mode explicit; `*` for all.
-        on_change: told a model's name and whether it serves now. Thread: the caller's.
+        on_change: receives a model's name and whether it serves now. Thread: the caller's.
     """
 
     def __init__(
@@ -88,18 +88,18 @@ class ModelLifecycle:
         self._loader = loader
         self._attempts = attempts
         self._queue = LoadQueue()
-        self._notes: dict[str, tuple[State, str]] = {}  # by model: LOADING, or why it is UNAVAILABLE
-        self._loaded: dict[str, Fingerprints] = {}  # poll: of what serves, as it was just before it was loaded
-        self._tried: dict[str, Fingerprints] = {}  # poll: of what was last tried, whatever came of it
-        self._retries = Retries()  # poll: of what could not be loaded
-        self._expected: dict[str, None] = {}  # what was to be served from the start, and is still there
-        self._told: frozenset[str] = frozenset()  # what the last look found wrong. Thread: of start, then of polling
+        self._notes: dict[str, tuple[State, str]] = {}  # by model: LOADING, or the reason why it is UNAVAILABLE
+        self._loaded: dict[str, Fingerprints] = {}  # poll: of serving models, taken just before their load
+        self._tried: dict[str, Fingerprints] = {}  # poll: of the latest attempt, whatever its outcome
+        self._retries = Retries()  # poll: of models that could not be loaded
+        self._expected: dict[str, None] = {}  # models that should serve from the start and are still in the repository
+        self._told: frozenset[str] = frozenset()  # faults that the last scan found. Thread: of start, then of polling
 
     def start(self, *, exit_on_error: bool = True) -> None:
-        """Load what is to be served from the start, one after the other, without rehearsals: the operator's own models.
+        """Load the models that should serve from the start, one by one, without rehearsals: the operator's own models.
 
         Args:
-            exit_on_error: raise for the first model that cannot be loaded; else leave it out, with a warning.
+            exit_on_error: raise for the first model that cannot be loaded; otherwise leave it out, with a warning.
 
         Raises:
             RepositoryError, EngineError: a model cannot be loaded; or the repository is gone.
@@ -142,17 +142,17 @@ class ModelLifecycle:
         self._loaded[name] = seen
 
     def lacking(self) -> list[str]:
-        """Return the models that were to be served from the start and are not. Thread: any."""
+        """Return the models that should serve from the start and do not. Thread: any."""
         return sorted(set(self._expected) - set(self._registry.versions()))
 
     def load(self, name: str, config_json: str | None = None) -> None:
-        """Load a model, or load it again. Raises LoadError; what was served before goes on."""
+        """Load a model, or load it again. Raises LoadError; the version that served before goes on."""
         self.submit_load(name, config_json).result()
 
     def submit_load(
         self, name: str, config_json: str | None = None, files: Mapping[str, bytes] = NO_FILES
     ) -> Future[None]:
-        """Do `load` once everything that was asked of this model before is done. Raises LoadError if too much waits.
+        """Do `load` once all earlier work on this model is done. Raises LoadError if too much work waits.
 
         Args:
             name: of the model.
@@ -168,11 +168,11 @@ class ModelLifecycle:
             raise LoadError(f"failed to load '{name[:MAX_NAME_SHOWN]}', {error}") from None
 
     def unload(self, name: str) -> None:
-        """Unload a model: no new requests, and it is closed when the last one is answered. Raises LoadError."""
+        """Unload a model: it takes no new requests, and closes when the last one is answered. Raises LoadError."""
         self.submit_unload(name).result()
 
     def submit_unload(self, name: str) -> Future[None]:
-        """Give up loads of this model that were asked for before, and do `unload`; as `submit_load`."""
+        """Give up earlier loads of this model, and do `unload`; as `submit_load`."""
         was_loading = self._attempts.cancel(name, GIVEN_UP)
         try:
             return self._queue.submit(name, lambda: self._unload_named(name, was_loading=was_loading))
@@ -180,19 +180,19 @@ class ModelLifecycle:
             raise LoadError(f"failed to unload '{name[:MAX_NAME_SHOWN]}', {error}") from None
 
     def poll(self) -> None:
-        """Look at the folders and follow them. Never raises for what is in them. Blocks: until all has been done."""
+        """Scan the folders and follow their changes. Never raises for their content. Blocks: until all work is done."""
         for done in self.look():
             done.result()
 
     def look(self) -> list[Future[None]]:
-        """Look at the folders, and return what is under way because of it. What is at work on a model goes first."""
+        """Scan the folders, and return the work that this starts. Work in progress on a model goes first."""
         try:
             scan = self._scan(self._registry.repository)
         except RepositoryError as error:
             self._tell((str(error),))
             return []
         entries = {entry.name: entry for entry in scan.models}
-        # A folder that is there and broken is not gone: what was served from it serves on.
+        # A folder that exists but is broken is not gone: the version loaded from it serves on.
         known = set(self._registry.versions()) | set(self._tried) | set(self._expected)
         gone = known - set(entries) - scan.broken - scan.empty
         works = {name: partial(self._drop, name) for name in gone}
@@ -226,7 +226,7 @@ class ModelLifecycle:
         return sorted(states, key=lambda state: (state.name, state.version))
 
     def _scan(self, repository: Repository) -> Scan:
-        """Look at the folders, and log what is wrong with them unless the last look found the same."""
+        """Scan the folders, and log their faults unless the last scan found the same."""
         scan = repository.scan()
         versions = (line for entry in scan.models for line in entry.passed_over)
         self._tell((*scan.problems, *scan.passed_over, *versions))
@@ -268,10 +268,10 @@ class ModelLifecycle:
                 raise LoadError(f"failed to unload '{name[:MAX_NAME_SHOWN]}', {error.message}") from None
         self._expected.pop(name, None)
         self._notes[name] = ("UNAVAILABLE", "unloaded")
-        self._on_change(name, False)  # noqa: FBT003 - as the attribute says
+        self._on_change(name, False)  # noqa: FBT003 - positional, as declared by on_change
 
     def _drop(self, name: str) -> None:
-        """Unload what has gone from the repositories."""
+        """Unload models whose folders have gone."""
         self._tried.pop(name, None)
         self._loaded.pop(name, None)
         self._retries.forget(name)
@@ -283,7 +283,7 @@ class ModelLifecycle:
             self._on_change(name, False)  # noqa: FBT003
 
     def _follow(self, entry: ModelEntry) -> None:
-        """Load a model anew if its folder is not what was last tried; keep the versions whose files serve already."""
+        """Reload a model if its folder changed since the last attempt; keep the versions whose files serve already."""
         attempt = self._attempts.begin(entry.name)
         try:
             seen = fingerprints_of(entry)
@@ -309,7 +309,7 @@ class ModelLifecycle:
     def _load(
         self, attempt: Attempt, entry: ModelEntry, config: ModelConfig | None, keep: Collection[str] = ()
     ) -> None:
-        """Raise LoadError with words for everybody, caused by what happened, which the log tells."""
+        """Raise LoadError with a public message, caused by the exception, which the log reports."""
         self._notes[entry.name] = ("LOADING", "")
         try:
             self._loader.load(attempt, entry, config, keep)
@@ -323,7 +323,7 @@ class ModelLifecycle:
 
 
 def _load_failed(name: str, reason: str) -> LoadError:
-    return LoadError(f"load failed for model '{name[:MAX_NAME_SHOWN]}': {reason}")  # as clients match it
+    return LoadError(f"load failed for model '{name[:MAX_NAME_SHOWN]}': {reason}")  # the form that clients match
 
 
 def _parse_json(text: str, name: str) -> ModelConfig:

@@ -1,9 +1,9 @@
-"""Who loads and unloads when: work of one model in the order it was asked for, work of different models side by side.
+"""Order of loads and unloads: work on one model in the order of submission, work on different models side by side.
 
-Work that waits for earlier work of its model occupies no thread, so that however many loads of one model are asked for,
-the others keep theirs.
+Work that waits for earlier work on its model occupies no thread, so any number of loads of one model leaves threads for
+the others.
 
-Thread: any; a lock guards the lines.
+Thread: any; a lock guards the queues.
 """
 
 import threading
@@ -16,19 +16,19 @@ from typing import Any, TypeVar
 SIDE_BY_SIDE = 4  # as Triton's --model-load-thread-count
 MOST_WAITING = 256
 MOST_WAITING_BYTES = 256 << 20
-"""Of all models together, those at work included: a client can ask for loads as fast as it likes, and each brings a
-configuration and perhaps files. One that is larger than this is taken when nothing else is there."""
+"""Of all models together, work in progress included: a client can ask for loads at any rate, and each has a
+configuration and perhaps files. A larger load is accepted when the queue is empty."""
 
 T = TypeVar("T")
 
 
 class QueueClosedError(Exception):
-    """No more work is taken, or too much waits already; the message is public."""
+    """The queue takes no more work, or is full; the message is public."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What is to be done, for whom, and how many bytes it holds until then."""
+    """One piece of work: its function, its model, and the number of bytes that it holds until it runs."""
 
     future: Future[Any]
     run: Callable[[], Any]
@@ -36,7 +36,7 @@ class _Work:
 
 
 class LoadQueue:
-    """See the module. Its futures cannot be cancelled: whoever does not wait any more leaves the work alone."""
+    """See the module. Its futures cannot be cancelled: a caller that stops waiting leaves the work alone."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,13 +45,13 @@ class LoadQueue:
         self._is_closed = False
 
     def submit(self, name: str, run: Callable[[], T], nbytes: int = 0, *, is_bounded: bool = True) -> Future[T]:
-        """Do something once all earlier work of the model `name` has ended. Blocks: no.
+        """Run a function once all earlier work on the model `name` has ended. Blocks: no.
 
         Args:
             name: of the model.
-            run: does it.
-            nbytes: what it holds.
-            is_bounded: refuse it if the queue is full; False where the folders on the disk bound how much there is.
+            run: the function.
+            nbytes: bytes that the work holds.
+            is_bounded: refuse the work if the queue is full; False where the folders on the disk bound its amount.
 
         Raises:
             QueueClosedError: the queue is closed, or full.
@@ -70,7 +70,10 @@ class LoadQueue:
         return future
 
     def close(self, drop: Callable[[str], Exception]) -> None:
-        """Take no more work, and end all that has not begun with what `drop` makes of the model's name. Blocks: no."""
+        """Refuse further work, and end all waiting work with the exception that `drop` makes for the model.
+
+        Blocks: no.
+        """
         dropped: list[tuple[str, _Work]] = []
         with self._lock:
             self._is_closed = True
@@ -82,7 +85,7 @@ class LoadQueue:
         self._pool.shutdown(wait=False)
 
     def is_idle(self, name: str) -> bool:
-        """Whether no work of the model is under way or waits."""
+        """Whether no work on the model runs or waits."""
         return name not in self._lines
 
     def _check_room(self, nbytes: int) -> None:
@@ -96,7 +99,7 @@ class LoadQueue:
         failure: BaseException | None = None
         try:
             outcome = work.run()
-        except BaseException as error:  # noqa: BLE001 - whoever waits for it raises it
+        except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
             failure = error
         with self._lock:
             line = self._lines[name]

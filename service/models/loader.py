@@ -1,10 +1,10 @@
-"""Loading a model so that it can be given up: rehearsed in a process of its own, then opened here within its time.
+"""Loads a model so that the load can be given up: rehearsed in a separate process, then opened here within its time.
 
-A model that hangs, crashes or takes too much memory does so in the rehearsal, whose process can be ended. What passes
-it is opened in this process, on a thread that is left alone if it hangs after all: the model is not loaded then,
+A model that hangs, crashes or takes too much memory does so in the rehearsal, whose process can be killed. A model that
+passes is opened in this process, on a thread that is abandoned if it hangs after all: the model is not loaded then, and
 everything else goes on.
 
-Thread: `load` by one thread for each model; everything else by any. A lock guards the books.
+Thread: `load` by one thread for each model; all other methods by any. A lock guards the counts.
 """
 
 import threading
@@ -17,14 +17,14 @@ from forebay_server.service.models.registry import ModelRegistry, OpenedModel
 from forebay_server.service.models.repository import ModelEntry
 
 Rehearse = Callable[[ModelEntry, ModelConfig | None, Sequence[str], Attempt], None]
-"""Opens a model's versions, without those that serve already, and closes them. Raises what opening would raise."""
+"""Opens a model's versions, except those that serve already, and closes them. Raises the exceptions of opening."""
 
 
 class ModelLoader:
     """See the module.
 
     Args:
-        registry: holds what serves.
+        registry: holds the serving versions.
         rehearse: None to open models here at once.
     """
 
@@ -45,10 +45,11 @@ class ModelLoader:
     ) -> None:
         """Load a model, or load it again; arguments as `ModelRegistry.open`. Blocks: until it serves.
 
-        Its time counts for the rehearsal, and anew for opening it here.
+        The time limit counts for the rehearsal, and again for opening the model here.
 
         Raises:
-            RepositoryError, EngineError: it cannot be served, or not in time; what was served before goes on.
+            RepositoryError, EngineError: the model cannot be served, or not in time; the version that served before
+                goes on.
         """
         attempt.restart()
         if self._rehearse is not None and is_rehearsed:
@@ -61,7 +62,7 @@ class ModelLoader:
         self._registry.publish(opening.wait())
 
     def wait_ended(self, timeout_s: float, clock: Clock) -> bool:
-        """Say whether every thread that ever opened something here has ended within `timeout_s`."""
+        """Return whether every thread that ever opened a model here has ended within `timeout_s`."""
         until_ns = clock.now_ns() + int(timeout_s * 1e9)
         with self._lock:
             openings = list(self._openings)

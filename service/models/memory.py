@@ -1,14 +1,14 @@
-"""The memory account: what every model version needs, so that a load which cannot fit is refused before it allocates.
+"""The memory account: the need of every model version, so that a load which cannot fit is refused before it allocates.
 
-Counted are the model file with what lies beside it under its name (`model.onnx.data`), once per instance, before it is
-opened; then the slots of every instance. On GPUs weights and slots are held against what each GPU has free at that
-moment (`check_device`), and the account of the machine's memory has the file once, on its way to the GPUs, the host's
-side of the slots, and the frame arena, which is pinned; on the CPU the arena is touched on first use only, and permits
-bound what all models touch together. What an engine allocates beside its weights is not known beforehand and not
-counted: refused is what is certainly too much. A version that is to replace another is counted beside it: both are
-there until the switch.
+The account counts the model file and the files beside it with its name (`model.onnx.data`), once per instance, before
+it is opened; then the slots of every instance. On GPUs weights and slots are compared with the free memory of each GPU
+at that moment (`check_device`), and the account of the machine's memory has the file once, on its way to the GPUs, the
+host's side of the slots, and the frame arena, which is pinned. On the CPU the arena is touched on first use only, and
+permits bound the memory that all models touch together. The memory that an engine allocates beside its weights is
+unknown beforehand and not counted: the account refuses only models that certainly do not fit. A version that is to
+replace another is counted beside it: both exist until the switch.
 
-Thread: any; a lock guards the books.
+Thread: any; a lock guards the sums.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ MIB = 1 << 20
 
 
 def model_bytes(model_path: Path | None, instances: int) -> dict[str, int]:
-    """Return what the weights of a version will hold: each instance has its own."""
+    """Return the bytes that the weights of a version will hold: each instance has its own."""
     if model_path is None:
         return {}
     files = [path for path in model_path.parent.iterdir() if path.name.startswith(model_path.name) and path.is_file()]
@@ -38,7 +38,7 @@ def model_bytes(model_path: Path | None, instances: int) -> dict[str, int]:
 
 
 def buffer_bytes(specs: EngineSpecs, instances: int, pinned_frames: int = 0) -> dict[str, int]:
-    """Return what the buffers of so many instances and frames will hold on one side, by what for."""
+    """Return the bytes that the buffers of these instances and frames will hold on one side, by purpose."""
     if not specs.is_fixed:
         return {}
     row_in = sum(spec.row_bytes for spec in specs.inputs)
@@ -48,7 +48,7 @@ def buffer_bytes(specs: EngineSpecs, instances: int, pinned_frames: int = 0) -> 
 
 
 def check_device(device: Device, needed: dict[str, int]) -> None:
-    """Raise DeviceMemoryError if a device with memory of its own has not so much free now; the message names it."""
+    """Raise DeviceMemoryError if a device with memory of its own has less than this free; the message names it."""
     device.attach_thread()
     memory = device.memory()
     if memory is not None:
@@ -66,14 +66,14 @@ def _check(where: str, needed: dict[str, int], free_bytes: int) -> None:
 
 
 def free_bytes() -> int:
-    """Return what this process may still take: of the machine, or of its limit if that is less."""
+    """Return the memory that this process may still allocate: of the machine, or of its limit if that is less."""
     free = int(psutil.virtual_memory().available)
     limited = limited_bytes()
     return free if limited is None else min(free, limited)
 
 
 def limited_bytes() -> int | None:
-    """Return what the limit of the container, or of the process (`ulimit -v`), leaves; None where there is neither."""
+    """Return the memory that the limit of the container or of the process (`ulimit -v`) leaves; None without one."""
     left: list[int] = []
     with contextlib.suppress(OSError, ValueError):  # no container, or none with a limit
         left.append(int(CGROUP_LIMIT.read_text()) - int(CGROUP_USED.read_text()))
@@ -87,8 +87,8 @@ class MemoryAccount:
     """See the module.
 
     Args:
-        limit_bytes: most that all versions may hold together; 0 for whatever is free at the moment of loading.
-        free: what is free now.
+        limit_bytes: maximum of all versions together; 0 for the free memory at the time of loading.
+        free: returns the free memory now.
     """
 
     def __init__(self, limit_bytes: int = 0, free: Callable[[], int] = free_bytes) -> None:
@@ -98,14 +98,14 @@ class MemoryAccount:
         self.reserved_bytes = 0
 
     def open(self) -> "Holding":
-        """Return the page of one version."""
+        """Return the account of one version."""
         return Holding(self)
 
     def reserve(self, needed: dict[str, int]) -> int:
-        """Note that a version holds so much more, and return the sum.
+        """Add to a version's memory, and return the sum.
 
         Raises:
-            DeviceMemoryError: it does not fit; the message says what for and what to do.
+            DeviceMemoryError: it does not fit; the message names the purpose and a remedy.
         """
         total = sum(needed.values())
         with self._lock:
@@ -114,32 +114,32 @@ class MemoryAccount:
         return total
 
     def rehearsal_bytes(self) -> int:
-        """Return what one load may take: what the limit leaves; without one, half of what is free.
+        """Return the limit of one load: the rest of `limit_bytes`; without a limit, half of the free memory.
 
-        The other half is for what serves meanwhile: nobody has said how much memory models may take.
+        The other half is for the serving models meanwhile, because the memory of models has no limit then.
         """
         with self._lock:
             left = self._limit_bytes - self.reserved_bytes if self._limit_bytes else self.free() // 2
         return max(0, left)
 
     def give_back(self, nbytes: int) -> None:
-        """Note that so much is free again."""
+        """Subtract from the sum."""
         with self._lock:
             self.reserved_bytes -= nbytes
 
 
 class Holding:
-    """What one version holds. Owner: whoever opens it, then the version."""
+    """The memory of one version. Owner: the thread that opens the version, then the version."""
 
     def __init__(self, account: MemoryAccount) -> None:
         self._account = account
         self._nbytes = 0
 
     def take(self, needed: dict[str, int]) -> None:
-        """Hold so much more. Raises DeviceMemoryError, and nothing more is held then."""
+        """Add to this version's memory. Raises DeviceMemoryError without a change."""
         self._nbytes += self._account.reserve(needed)
 
     def give_back(self) -> None:
-        """Hold nothing any more. Idempotent."""
+        """Return all of it. Idempotent."""
         nbytes, self._nbytes = self._nbytes, 0
         self._account.give_back(nbytes)

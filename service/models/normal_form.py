@@ -1,4 +1,4 @@
-"""The configuration that ModelConfig returns: as written, with everything filled in that is known. Pure."""
+"""The configuration that ModelConfig returns: as written, completed with all known values. Pure."""
 
 from typing import cast
 
@@ -18,13 +18,13 @@ PLATFORM_BY_BACKEND = {
 
 
 def data_type_of(spec: TensorSpec) -> DataType:
-    """Return the name that a configuration has for the type of a tensor."""
+    """Return the configuration's name for the type of a tensor."""
     name = NAME_BY_DTYPE[spec.dtype]
     return cast("DataType", DataType.Value("TYPE_STRING" if name == "BYTES" else f"TYPE_{name}"))
 
 
 def normalised(description: ModelDescription, specs: EngineSpecs) -> ModelConfig:
-    """Return the configuration with everything filled in that is now known."""
+    """Return the configuration completed with all values that are now known."""
     config = ModelConfig()
     config.CopyFrom(description.config)
     config.name = description.name

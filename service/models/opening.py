@@ -42,31 +42,31 @@ from forebay_server.service.worker_pool import WorkerPool
 log = structlog.get_logger(__name__)
 
 LEAST_HANG_NS = 2_000_000_000
-MOST_WAIT_S = 10.0  # for the model that is being measured: one that hangs then must not hold up the others
-SLACK_BYTES = 16 << 20  # what a message becomes beside its data: alignment, and what Python keeps for strings
+MOST_WAIT_S = 10.0  # for another model's measurement: a model that hangs must not hold up the others
+SLACK_BYTES = 16 << 20  # overhead of a message beside its data: alignment, and Python's memory for strings
 HANG_FACTOR = 10  # times the slowest batch; a busy machine is slow, not hung
 
 
 @dataclass(frozen=True, slots=True)
 class VersionContext:
-    """What every model version of a server shares.
+    """Parts that all model versions of a server share.
 
     Attributes:
-        clock: time.
+        clock: source of monotonic nanoseconds.
         pool: worker pool for typed results.
-        sink: towards the event loop.
+        sink: posts completions to the event loop.
         permits: server-wide.
-        on_fatal: told about errors after which the process cannot go on.
+        on_fatal: receives errors after which the process cannot go on.
         engine_options: defaults for a backend's options, by backend; a model's own options win.
         open_device: kind and clock to a device; tests give devices with faults.
         cache_folder: keeps measured costs between runs; None keeps nothing.
-        measuring: held by the model whose costs are measured: another one beside it would disturb that.
+        measuring: held while a model's costs are measured: another measurement beside it would disturb both.
         before_buffers: called when the engines of a version are open, before its buffers are allocated.
         message_bytes: size of the largest message; one always has room, if no other is there.
         before_execution: for tests, see `service.pipeline.execute`.
-        journal: told about batches; None if nobody observes.
-        turns: of the models that share the cores; None lets them all run at once.
-        step_when_idle: has the event loop form and run batches that take no time; None leaves that to the formers.
+        journal: receives one record per batch; None disables observation.
+        turns: of the models that share the cores; None lets all of them run at once.
+        step_when_idle: makes the event loop form and run batches that take no time; None leaves them to the formers.
     """
 
     clock: Clock
@@ -88,12 +88,12 @@ class VersionContext:
 
     @property
     def rows_bytes(self) -> int:
-        """Most that requests of several rows of one version may hold: each lies in a buffer of up to twice its size."""
+        """Limit for requests of several rows of one version together: each is in a buffer of up to twice its size."""
         return max(DEFAULT_LIMIT_BYTES, 2 * self.message_bytes + SLACK_BYTES)
 
     @property
     def unbound_bytes(self) -> int:
-        """Most that requests of varying shapes of one version may hold."""
+        """Limit for requests of varying shapes of one version together."""
         return max(FRAMES_LIMIT_BYTES, self.message_bytes + SLACK_BYTES)
 
     before_execution: BeforeExecution | None = None
@@ -112,14 +112,14 @@ def open_version(
 
     Raises:
         EngineError: the model or the device cannot serve.
-        ConfigError: the configuration and the model file disagree, or the model fails when it is tried.
+        ConfigError: the configuration and the model file disagree, or the model fails in its trial run.
     """
     with ExitStack() as undo:
         try:
             opened = _build(description, version, model_path, context, undo)
-        except ValueError as error:  # knobs that contradict each other, a batch size that the engine refuses
+        except ValueError as error:  # settings that contradict each other, a batch size that the engine refuses
             raise ConfigError(f"{description.name}: {error}") from error
-        except EngineError as error:  # engines know files and options, not whose they are
+        except EngineError as error:  # engines know files and options, but not the model's name
             raise type(error)(f"{description.name}: {error}") from error
         opened.start()
         undo.pop_all()
@@ -129,7 +129,7 @@ def open_version(
 def _build(
     description: ModelDescription, version: str, model_path: Path | None, context: VersionContext, undo: ExitStack
 ) -> ModelVersion:
-    """Make every part; `undo` closes what was made, last made first."""
+    """Make every part; `undo` closes the parts in reverse order."""
     clock = context.clock
     started_ns = clock.now_ns()
     wanted_kind = description.device_kind
@@ -205,7 +205,7 @@ def _build(
 def _open_engines(
     placed: Placed, model_path: Path | None, context: VersionContext, holding: Holding, undo: ExitStack
 ) -> list[Engine]:
-    """Open one for every instance, if the weights fit where each of them runs."""
+    """Open one engine for every instance, if the weights fit on its device."""
     description = placed.description
     is_gpu = description.device_kind == DeviceKind.CUDA
     holding.take(model_bytes(model_path, 1 if is_gpu else len(description.instances)))
@@ -216,7 +216,7 @@ def _open_engines(
         device = placed.devices[instance.device]
         engines.append(open_instance(description, model_path, device, context.clock, context.engine_options))
         undo.callback(engines[-1].close)
-        undo.callback(device.attach_thread)  # before its engine closes
+        undo.callback(device.attach_thread)  # before the device's engine closes
     return engines
 
 
@@ -267,7 +267,7 @@ def _costs(
     version: str,
     context: VersionContext,
 ) -> CostTable:
-    """Measure the first lane of every device; of different devices the slowest counts, since a batch may run on any."""
+    """Measure the first lane of every device; the slowest device counts, because a batch may run on any."""
     first_lanes: dict[Device, Pipeline] = {}
     for lane in lanes:
         first_lanes.setdefault(lane.device, lane)
@@ -282,7 +282,7 @@ def _costs(
 
 
 def _turn(description: ModelDescription, priority: ModelPriority, context: VersionContext) -> Turn | None:
-    """Return an instance's place among those on the CPU; elsewhere the device arbitrates."""
+    """Return an instance's rank among those on the CPU; elsewhere the device arbitrates."""
     if context.turns is None or description.device_kind != DeviceKind.CPU:
         return None
     options = {**context.engine_options.get(description.backend, {}), **description.engine_options}
@@ -301,7 +301,7 @@ def _check_shapes(engine: Engine, description: ModelDescription) -> None:
 
 
 def _identity(description: ModelDescription, version: str, device: Device, context: VersionContext) -> CostIdentity:
-    """Return what costs depend on; a changed model file of the same name is found out when they are checked."""
+    """Return the identity of a cost table; the check of the table detects a changed model file with the same name."""
     options = {**context.engine_options.get(description.backend, {}), **description.backend_options}
     engine = " ".join([description.backend, *(f"{key}={options[key]}" for key in sorted(options))])
     inputs = () if description.specs is None else description.specs.inputs

@@ -1,4 +1,4 @@
-"""Our own keys among the `parameters` of a configuration, checked; all other keys are the backend's options.
+"""Forebay's own keys among the `parameters` of a configuration, checked; all other keys are the backend's options.
 
     key               values                              default
     task              detection, classification, tensors  tensors
@@ -9,11 +9,11 @@
     max_results       1 or more                           detection 100, classification 5
     labels            names with commas between them      the output's label_filename
 
-`task` says what the outputs mean. *detection*: an output `boxes` [n, 4] (x_min, y_min, x_max, y_max, 0..1), an output
-`scores` [n], and, unless there is only one class, an output `class_ids` [n]. *classification*: one output [classes],
-called `scores` if there are several outputs. *tensors*: the outputs are sent as they are.
+`task` is the meaning of the outputs. *detection*: an output `boxes` [n, 4] (x_min, y_min, x_max, y_max, 0..1), an
+output `scores` [n], and, unless there is only one class, an output `class_ids` [n]. *classification*: one output
+[classes], called `scores` if there are several outputs. *tensors*: the outputs are sent unchanged.
 
-`color_order` says how pictures lie in memory; only for models whose single input is uint8 [height, width, 3].
+`color_order` is the order of channels in memory; only for models whose single input is uint8 [height, width, 3].
 """
 
 import difflib
@@ -29,7 +29,7 @@ TaskName = Literal["detection", "classification", "tensors"]
 
 MAX_BUDGET_MS = 3_600_000.0  # an hour: anything longer is a mistake in the unit
 MAX_RESULTS = 10_000
-MAX_SHOWN = 60  # letters of a wrong value in a message
+MAX_SHOWN = 60  # characters of a wrong value in a message
 OWN_KEYS = (
     "task",
     "color_order",
@@ -43,10 +43,10 @@ OWN_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class OwnParameters:
-    """Our keys of one configuration; None where not given.
+    """Forebay's keys of one configuration; None where not given.
 
     Attributes:
-        task: what the outputs mean.
+        task: meaning of the outputs.
         color_order: of pictures.
         latency_budget_ms: default of LATEST streams.
         score_threshold: 0..1.
@@ -67,14 +67,14 @@ class OwnParameters:
 
 
 def read_parameters(config: ModelConfig, filename: str) -> OwnParameters:
-    """Check our keys.
+    """Check Forebay's keys.
 
     Args:
         config: as written.
         filename: for messages, relative to the repository.
 
     Raises:
-        ConfigError: a value out of range, or a key that is one of ours misspelt.
+        ConfigError: a value out of range, or a key that resembles one of Forebay's.
     """
     reader = _Reader({key: value.string_value for key, value in config.parameters.items()}, filename)
     return OwnParameters(

@@ -1,4 +1,4 @@
-"""Where a model's instances run, and an instance of it there, for loading and for looking without loading."""
+"""Places a model's instances on devices and opens them there, for loading and for checking without loading."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -24,17 +24,17 @@ _ADVICE = {
 
 
 def open_device_of_kind(kind: str, clock: Clock) -> Device:
-    """Open the real thing: `cpu`, or `cuda:` and a number."""
+    """Open the real device: `cpu`, or `cuda:` and a number."""
     name, _, index = kind.partition(":")
     return open_device(name, clock=clock, index=int(index or 0))
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A model with the devices of its instances, open. Owner: whoever opened them.
+    """A model with the open devices of its instances. Owner: the caller of `open_placed`.
 
     Attributes:
-        description: its groups name their GPUs; says in a warning if the CPU takes the GPUs' place.
+        description: its groups name their GPUs; has a warning if the CPU replaces the GPUs.
         devices: by the names that its instances have for them, that of the first instance first.
     """
 
@@ -43,22 +43,22 @@ class Placed:
 
     @property
     def counts(self) -> list[tuple[Device, int]]:
-        """Each device with how many instances run on it."""
+        """The number of instances on each device."""
         counts = Counter(instance.device for instance in self.description.instances)
         return [(self.devices[name], count) for name, count in counts.items()]
 
     def close(self) -> None:
-        """Close the devices: everything of theirs is closed."""
+        """Close the devices, after everything on them is closed."""
         for device in self.devices.values():
             device.close()
 
 
 def open_placed(description: ModelDescription, open_device: OpenDevice, clock: Clock, *, cpu_fallback: bool) -> Placed:
-    """Open the devices that a model's instances run on, or the CPU in their place.
+    """Open the devices of a model's instances, or the CPU in their place.
 
     Raises:
-        BackendUnavailableError: one cannot be had, and nothing may take its place; the message says what to do.
-        ConfigError: all GPUs together are more instances than are served.
+        BackendUnavailableError: a device is unavailable, and no other may replace it; the message has a remedy.
+        ConfigError: with all GPUs there are more instances than are served.
     """
     try:
         return _open_all(description, open_device, clock)
@@ -106,7 +106,7 @@ def open_instance(
         description: placed.
         model_path: the model file; None for a backend without one.
         device: from `open_placed`.
-        clock: time.
+        clock: source of monotonic nanoseconds.
         defaults: options by backend; a model's own win.
     """
     device.attach_thread()
@@ -125,9 +125,9 @@ def open_instance(
 
 
 def _declared(description: ModelDescription, model_path: Path | None) -> dict[str, str]:
-    """Return what the configuration says of tensors and the model file does not.
+    """Return what only the configuration declares about tensors.
 
-    That is which inputs of an ONNX model are optional, and all tensors of a TorchScript model, which declares none.
+    These are the optional inputs of an ONNX model, and all tensors of a TorchScript model, which declares none.
     """
     if description.backend == "onnxruntime":
         optional = [tensor.name for tensor in description.config.input if tensor.optional]

@@ -1,4 +1,4 @@
-"""What clients may read of the reason for which a model could not be loaded."""
+"""The public part of the reason why a model could not be loaded."""
 
 import re
 from pathlib import Path
@@ -12,13 +12,13 @@ log = structlog.get_logger(__name__)
 
 MOST_WORDS = 2000  # characters of a reason: it travels in headers, of which gRPC takes 8 KiB, percent-encoded
 _FOLDERS = re.compile(r"""(?<=['"])/(?:[^/'"\n]*/)*|(?<![\w.])/(?:(?:[^/:'"\n]|:(?!\s))*/)*""")
-"""Up to the closing quote, or else to the end of the part of a sentence: names of folders may have spaces."""
+"""Matches up to the closing quote, or else to the end of the clause: names of folders may have spaces."""
 
 
 def public_words(error: Exception, name: str, root: Path | None) -> str:
-    """Return the words of an error without the folders of this machine; libraries name some in their messages."""
+    """Return the message of an error without the folders of this machine, which some libraries include."""
     if not isinstance(error, RepositoryError | EngineError):
-        log.error("model not loaded", model=name, exc_info=error)  # our bug, or a library's
+        log.error("model not loaded", model=name, exc_info=error)  # a bug here or in a library
         return "internal error; the server's log has the details"
     text = str(error)
     if root is not None:

@@ -1,8 +1,8 @@
-"""Which model versions serve now: loads them from the repositories, finds them by name, closes them.
+"""The registry of serving model versions: loads them from the repositories, finds them by name, closes them.
 
-Opening is slow and may hang; it holds nothing, so that models are opened side by side. What changes who serves is
+Opening is slow and may hang; it holds no lock, so models are opened side by side. Changing the serving versions is
 quick, and one thread at a time does it (a lock). `find` is safe on any thread: it reads one immutable mapping that is
-swapped whole. Loads and unloads of one model come one after the other; their callers see to that.
+swapped whole. Loads and unloads of one model run one after the other; the callers ensure this.
 """
 
 import threading
@@ -24,13 +24,13 @@ from forebay_server.service.observe.metrics import VersionReport
 
 log = structlog.get_logger(__name__)
 
-# The last path is the one that has the models, whether the tree has links or not (ADR 0100).
+# The last path is the folder with the models, whether the tree has links or not (ADR 0100).
 BUNDLED_REPOSITORY = Path(forebay_server.__path__[-1], "models").resolve()
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedModel:
-    """What `ModelRegistry.open` has made of one model. Owner: the caller, until `publish` or `discard`.
+    """The result of `ModelRegistry.open` for one model. Owner: the caller, until `publish` or `discard`.
 
     Attributes:
         name: of the model.
@@ -41,7 +41,7 @@ class OpenedModel:
     versions: Mapping[str, ModelVersion | None]
 
     def discard(self) -> None:
-        """Close what was opened. Blocks: until its threads have ended."""
+        """Close the opened versions. Blocks: until their threads have ended."""
         for version in self.versions.values():
             if version is not None:
                 version.close()
@@ -52,7 +52,7 @@ class ModelRegistry:
 
     Args:
         paths: model repositories; empty for the bundled one.
-        context: what every version shares; constant.
+        context: shared by all versions; constant.
     """
 
     def __init__(self, paths: Sequence[Path], context: VersionContext) -> None:
@@ -63,7 +63,8 @@ class ModelRegistry:
         self._known: Mapping[str, frozenset[str]] = {}
         self._closing: list[_Closing] = []
         self._is_closed = False
-        self.on_retired: Callable[[ModelVersion], None] = lambda _: None  # told to send users away. Thread: any
+        # called with a retired version, to send its users away. Thread: any
+        self.on_retired: Callable[[ModelVersion], None] = lambda _: None
 
     @property
     def repository(self) -> Repository:
@@ -88,10 +89,10 @@ class ModelRegistry:
         while True:
             found = self.find(name, version)
             if found.try_use():
-                return found  # else it was retired meanwhile, and `find` knows better now
+                return found  # otherwise the version was retired meanwhile, and `find` returns its successor
 
     def known_versions(self, name: str) -> frozenset[str] | None:
-        """Return the versions of a model that serve, served or were to; None if there were never any. Thread: any."""
+        """Return all versions of a model that serve, served or failed to load; None if there were none. Thread: any."""
         return self._known.get(name)
 
     def all(self) -> list[ModelVersion]:
@@ -99,11 +100,11 @@ class ModelRegistry:
         return [version for versions in self._versions.values() for version in versions.values()]
 
     def running(self) -> list[ModelVersion]:
-        """Return every version that may have a batch under way: those on their way out too. Thread: any."""
+        """Return every version that may execute a batch, including those that are being closed. Thread: any."""
         return [*self.all(), *(closing.version for closing in self._closing if closing.is_alive())]
 
     def reports(self) -> list[VersionReport]:
-        """Return what every version that serves now has done. Thread: any."""
+        """Return the reports of every version that serves now. Thread: any."""
         return [
             VersionReport(
                 version.name,
@@ -123,11 +124,11 @@ class ModelRegistry:
     def load(
         self, entry: ModelEntry, config: ModelConfig | None = None, keep: Collection[str] = ()
     ) -> dict[str, ModelVersion]:
-        """Do `open` and `publish`. Raises what they raise."""
+        """Do `open` and `publish`. Raises their exceptions."""
         return self.publish(self.open(entry, config, keep))
 
     def open(self, entry: ModelEntry, config: ModelConfig | None = None, keep: Collection[str] = ()) -> OpenedModel:
-        """Open the versions that the configuration selects. Blocks: for seconds. Nothing changes for anybody.
+        """Open the versions that the configuration selects. Blocks: for seconds. The serving versions do not change.
 
         Args:
             entry: the model's folder.
@@ -158,11 +159,11 @@ class ModelRegistry:
             return OpenedModel(entry.name, opened)
 
     def kept(self, name: str, keep: Collection[str]) -> list[str]:
-        """Return which of the versions `keep` serve now. Thread: any."""
+        """Return those of the versions `keep` that serve now. Thread: any."""
         return [number for number in self._versions.get(name, {}) if number in keep]
 
     def publish(self, opened: OpenedModel) -> dict[str, ModelVersion]:
-        """Let the versions take the place of those that serve now, and return what serves then, by version.
+        """Replace the serving versions by the opened ones, and return those that serve then, by version.
 
         Raises:
             RepositoryError: the registry is closed, or a version that should stay has gone; nothing is left open.
@@ -183,10 +184,10 @@ class ModelRegistry:
         raise RepositoryError(f"{opened.name}: unloaded, or the server is shutting down")
 
     def unload(self, name: str) -> list[str]:
-        """Let a model take no new users and close it when the last one has gone; return its versions.
+        """Retire a model: it takes no new users and closes when the last one has gone; return its versions.
 
         Raises:
-            UnknownModelError: it is not loaded.
+            UnknownModelError: the model is not loaded.
         """
         with self._lock:
             serving = self._versions.get(name)
@@ -198,13 +199,13 @@ class ModelRegistry:
             return list(serving)
 
     def unloading(self) -> list[tuple[str, str]]:
-        """Return model and version of everything that is on its way out. Thread: any."""
+        """Return model and version of everything that is being closed. Thread: any."""
         return [(closing.version.name, closing.version.version) for closing in self._closing if closing.is_alive()]
 
     def close(self, timeout_s: float | None = None) -> bool:
-        """Close every version; say whether all their threads ended within `timeout_s` each.
+        """Close every version; return whether all their threads ended within `timeout_s` each.
 
-        Nothing is published then.
+        After this, `publish` raises.
         """
         with self._lock:
             self._is_closed = True
@@ -226,7 +227,7 @@ class ModelRegistry:
 
 
 class _Closing(threading.Thread):
-    """Closes a retired version once nobody uses it any more."""
+    """Closes a retired version when its last user has gone."""
 
     def __init__(self, version: ModelVersion) -> None:
         super().__init__(name=f"{version.name}.{version.version}.closing", daemon=True)

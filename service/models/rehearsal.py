@@ -1,14 +1,14 @@
-"""A load is rehearsed before it happens: a process of its own opens the model, and is ended if that goes wrong.
+"""Rehearsals of loads: a separate process opens the model first, and is killed if that goes wrong.
 
 Theory of operation
-    Opening a model runs code that nobody here wrote, on a file that nobody here wrote: it may not end, it may take all
-    memory, it may crash. No thread can be ended from outside, but a process can. So the server starts a Python of its
-    own (`rehearsed`), which opens the versions with the same options, runs every batch size and every sample of the
-    warm-up, and answers in a few words. This side looks at it every `LOOK_S`: its time may be up, its load cancelled,
-    its memory too large. Whatever it is, the process is killed, and the model is not loaded.
+    Opening a model runs foreign code on a foreign file: it may not end, it may take all memory, it may crash. No thread
+    can be ended from outside, but a process can. So the server starts a Python process (`rehearsed`), which opens the
+    versions with the same options, runs every batch size and every sample of the warm-up, and sends a short answer.
+    This side checks the process every `LOOK_S`: whether its time is up, its load is cancelled, or its memory is too
+    large. In each of these cases the process is killed, and the model is not loaded.
 
-    The process has a session of its own, none of the server's descriptors and little of its environment. It is the
-    first that the kernel ends when memory runs out, and it ends with the thread that waits for it.
+    The process has its own session, none of the server's descriptors and little of its environment. The kernel kills it
+    first when memory runs out, and it ends with the thread that waits for it.
 
 Thread: any; one thread waits for one rehearsal. Blocks: until the process has ended.
 """
@@ -38,21 +38,21 @@ from forebay_server.service.models.repository import ModelEntry, RepositoryError
 
 log = structlog.get_logger(__name__)
 
-LOOK_S = 0.02  # at most 100 MB are touched in between: the kernel clears some 4 GB/s
-END_TIMEOUT_S = 5.0  # after SIGKILL; only a kernel that waits for a disk takes long
-OWN_BYTES = 1 << 30  # what the process itself takes: the interpreter, libraries, what grows between two looks
-LEAST_FREE_BYTES = 128 << 20  # of the machine or the container: below this the kernel begins to end processes
+LOOK_S = 0.02  # at most 100 MB are touched in between: the kernel clears about 4 GB/s
+END_TIMEOUT_S = 5.0  # after SIGKILL; it takes longer only if the kernel waits for a disk
+OWN_BYTES = 1 << 30  # memory of the process itself: the interpreter, libraries, growth between two checks
+LEAST_FREE_BYTES = 128 << 20  # of the machine or the container: below this the kernel begins to kill processes
 MOST_ANSWER_BYTES = 1 << 16
 MOST_WORDS_BYTES = 2048
-FIRST_TO_GO = "1000"  # for the kernel, when memory runs out
+FIRST_TO_GO = "1000"  # oom_score_adj: the kernel kills this process first when memory runs out
 _PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "XDG_CACHE_HOME")
 _PASSED_ON_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "ORT_", "TORCH")
-"""Of the environment: what finds libraries and devices. Secrets of the service are among the rest."""
+"""Variables that locate libraries and devices. The rest of the environment may contain secrets of the service."""
 
 
 @dataclass(frozen=True, slots=True)
 class RehearsalSettings:
-    """What opening a model depends on beside its files; as in `VersionContext`."""
+    """Values that opening a model depends on beside its files; as in `VersionContext`."""
 
     engine_options: Mapping[str, Mapping[str, str]]
     permits: int
@@ -65,7 +65,7 @@ class Rehearsal:
 
     Args:
         settings: the server's.
-        account: says how much memory is left.
+        account: gives the remaining memory.
         environment: os.environ.
     """
 
@@ -81,12 +81,12 @@ class Rehearsal:
             entry: the model's folder.
             config: instead of the one in the folder.
             kept: versions that serve already and stay.
-            attempt: how long it may take.
+            attempt: the time limit and the cancellation.
 
         Raises:
             RepositoryError: the model cannot be served, or its process ended otherwise; the message is for clients.
             LoadAbandonedError: not in time, or cancelled.
-            DeviceMemoryError: it takes more memory than is left.
+            DeviceMemoryError: the model takes more memory than is left.
         """
         limit_bytes = self._account.rehearsal_bytes()
         started_ns = attempt.clock.now_ns()
@@ -131,12 +131,12 @@ class Rehearsal:
             env=self._environment,
             start_new_session=True,
         )
-        with contextlib.suppress(OSError):  # not Linux, or it has ended already
+        with contextlib.suppress(OSError):  # not Linux, or the process has ended already
             Path(f"/proc/{process.pid}/oom_score_adj").write_text(FIRST_TO_GO)
         return process
 
     def _watch(self, process: "subprocess.Popen[bytes]", attempt: Attempt, limit_bytes: int) -> None:
-        """Return when the process has ended; raise when it has to."""
+        """Return when the process has ended; raise if it must be killed."""
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(LOOK_S)
@@ -154,7 +154,7 @@ def _environment(environment: Mapping[str, str]) -> dict[str, str]:
     found = {
         key: value for key, value in environment.items() if key in _PASSED_ON or key.startswith(_PASSED_ON_PREFIXES)
     }
-    # With -P: the process runs this code, not a folder of that name that lies about.
+    # With -P: the process runs this code, not a folder of the same name in its working directory.
     paths = [str(Path(forebay_server.__file__).parent.parent), *filter(None, [found.get("PYTHONPATH")])]
     return {**found, "PYTHONPATH": os.pathsep.join(paths)}
 
@@ -162,12 +162,12 @@ def _environment(environment: Mapping[str, str]) -> dict[str, str]:
 def _resident_bytes(pid: int) -> int:
     try:
         return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:  # it is ending
+    except psutil.Error:  # the process is ending
         return 0
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Kill the process unless it has ended, with all that it may have started."""
+    """Kill the process and all that it started, unless it has ended."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -178,7 +178,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _read(code: int | None, answered: IO[bytes], words: IO[bytes], name: str) -> dict[str, Any]:
-    """Return what the process answered. Raises RepositoryError if it ended without an answer."""
+    """Return the answer of the process. Raises RepositoryError if it ended without an answer."""
     answered.seek(0)
     try:
         answer = json.loads(answered.read(MOST_ANSWER_BYTES)) if code == 0 else {}

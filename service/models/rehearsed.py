@@ -1,9 +1,9 @@
-"""The process of a rehearsal: opens the versions of one model as the server would, says how that went, and ends.
+"""The process of a rehearsal: opens the versions of one model as the server would, reports the result, and ends.
 
-Standard input holds the order as JSON, standard output takes the answer (`rehearsal.Answer`). Whatever else is written,
-by libraries for example, goes to standard error. The kernel ends this process when the thread that waits for it ends.
+Standard input has the order as JSON, standard output takes the answer (`rehearsal.Answer`). All other output, by
+libraries for example, goes to standard error. The kernel kills this process when the thread that waits for it ends.
 
-Thread: main. Nothing of the server is shared but its files: the cache of measured costs is filled for it.
+Thread: main. The process shares only files with the server: it fills the server's cache of measured costs.
 """
 
 import base64
@@ -35,20 +35,20 @@ from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.request import Completion
 from forebay_server.service.worker_pool import WorkerPool
 
-NICENESS = 5  # what serves goes first
+NICENESS = 5  # serving has priority
 FILE_LIMIT_BYTES = 256 << 20  # the file of measured costs has some KB, and standard error is a file too
-SLACK_BYTES = 1 << 30  # address space that nobody writes to: thread stacks, what allocators take in advance
+SLACK_BYTES = 1 << 30  # address space that is never written: thread stacks, reserves of allocators
 
 
 class _NoSink:
-    """Nobody waits for results: the only batches are those of the warm-up."""
+    """A sink for results, which a rehearsal does not have: its only batches are those of the warm-up."""
 
     def post(self, completions: Sequence[Completion]) -> None:
         """Drop them."""
 
 
 def main() -> None:
-    """Rehearse what standard input says, and end without tidying up: the kernel is quicker."""
+    """Rehearse the order on standard input, and end without cleaning up: the kernel is quicker."""
     answer_file = os.dup(1)
     os.dup2(2, 1)
     order = json.loads(sys.stdin.read())
@@ -73,7 +73,7 @@ def _answer(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rehearse(order: dict[str, Any]) -> int:
-    """Open everything, and return how many bytes that took at most, without those of the library."""
+    """Open everything, and return the largest number of bytes that this took, without those of the library."""
     entry = Repository([Path(order["root"])]).model(order["name"])
     config = None
     if order["config"] is not None:
@@ -81,7 +81,7 @@ def _rehearse(order: dict[str, Any]) -> int:
     description = describe(entry, config, cpu_fallback=order["cpu_fallback"])
     import_engine(description.backend)
     before_bytes = _peak_bytes()
-    is_pinned = description.device_kind != DeviceKind.CPU  # else frames take no memory before they are there
+    is_pinned = description.device_kind != DeviceKind.CPU  # otherwise frames take no memory before their first use
     if not is_pinned:
         _limit_memory(order["memory_bytes"])
     context = VersionContext(
@@ -102,9 +102,9 @@ def _rehearse(order: dict[str, Any]) -> int:
 
 
 def _limit_memory(memory_bytes: int) -> None:
-    """Have allocations fail that are certainly too much: quicker and clearer than being ended for it later.
+    """Make allocations fail that are certainly too large: quicker and clearer than being killed for them later.
 
-    Not with a GPU, whose driver reserves as much address space as it likes.
+    Not with a GPU, whose driver reserves any amount of address space.
     """
     lower_limit(resource.RLIMIT_DATA, psutil.Process().memory_info().data + memory_bytes + SLACK_BYTES)
 

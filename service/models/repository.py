@@ -1,8 +1,8 @@
 """Finds the models in folders of Triton's layout: `<model>/[config.pbtxt]` and `<model>/<version>/model.onnx`.
 
-Looks at names only; what is inside the files is for `service.models.config` and the engines. Nothing outside the
-repository is ever opened: names are checked, and a link that leads out of it is refused. Messages name files relative
-to the repository, since clients may see them.
+Looks at names only; `service.models.config` and the engines read the contents of files. Nothing outside the repository
+is ever opened: names are checked, and a link that leads out of it is refused. Messages name files relative to the
+repository, because clients may see them.
 
 Thread: any; reads the file system, so never the event loop's.
 """
@@ -18,21 +18,21 @@ from forebay_server.service.models.hard_links import foreign_link
 
 CONFIG_NAME = "config.pbtxt"
 MAX_VERSION = 2**63 - 1
-MAX_NAME_BYTES = 255  # of file systems
+MAX_NAME_BYTES = 255  # limit of file systems
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
-MAX_SHOWN = 128  # letters of a wrong name in a message: it may be a client's
+MAX_SHOWN = 128  # characters of a wrong name in a message: it may be a client's
 VERSION_NAME = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
-MAY_BE_VERSION = re.compile(r"-?[0-9]", re.ASCII)  # passed over with a warning, where `warmup` needs none
+MAY_BE_VERSION = re.compile(r"-?[0-9]", re.ASCII)  # skipped with a warning, where `warmup` needs none
 _NO_VERSION = f"is no version, which is a number from 1 to {MAX_VERSION} without leading zeros"
 _MODEL_FILE = "model."
 
 
 class RepositoryError(Exception):
-    """A folder, a name or a file of a model repository is not as it has to be; the message says how to mend it."""
+    """A folder, a name or a file of a model repository is invalid; the message has a remedy."""
 
 
 class NoModelError(RepositoryError):
-    """A folder has nothing of a model: no configuration, no version, no model file."""
+    """A folder has no part of a model: no configuration, no version, no model file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class ModelEntry:
         name: of the model: the folder's name.
         path: of the folder.
         versions: numbers of the version folders, rising.
-        root: the repository it lies in, resolved.
-        passed_over: one line for each folder that may be meant as a version and is none.
+        root: its repository, resolved.
+        passed_over: one line for each folder that looks like a version and is none.
     """
 
     name: str
@@ -57,7 +57,7 @@ class ModelEntry:
         """Return the path of a file below the model's folder, or None if there is none.
 
         Raises:
-            RepositoryError: a name that is no plain name, or a link that leads out of the repository.
+            RepositoryError: the name has folders in it, or is a link that leads out of the repository.
         """
         relative = "/".join((self.name, *parts))
         for part in parts:
@@ -71,7 +71,7 @@ class ModelEntry:
             return path
 
     def check_links(self, path: Path) -> None:
-        """Raise RepositoryError if `path`, or a file below it, is another user's by a hard link (`hard_links`)."""
+        """Raise RepositoryError if `path`, or a file below it, is a hard link to another user's file (`hard_links`)."""
         found = foreign_link(path)
         if found is not None:
             raise RepositoryError(
@@ -82,13 +82,13 @@ class ModelEntry:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a scan found.
+    """The result of a scan.
 
     Attributes:
         models: usable entries, by name.
         problems: one line for each folder that looks like a model and is none.
         broken: the names of these folders.
-        empty: names of folders that could be a model's and have nothing of one. They are passed over too.
+        empty: names of folders that could be a model's but have no part of one. They are skipped too.
         passed_over: one line for each folder that cannot be a model, such as `lost+found` or `@eaDir`.
     """
 
@@ -100,7 +100,7 @@ class Scan:
 
 
 class Repository:
-    """One or more repository folders, seen as one. Immutable: every call looks at the disk anew."""
+    """One or more repository folders, seen as one. Immutable: every call reads the disk anew."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         """Raise RepositoryError if no path is given or one is not a folder."""
@@ -112,10 +112,10 @@ class Repository:
         self._roots = tuple(path.resolve() for path in paths)
 
     def models(self) -> list[ModelEntry]:
-        """Return every model, by name. Folders that cannot be one are passed over.
+        """Return every model, by name. Folders that cannot be one are skipped.
 
         Raises:
-            RepositoryError: on the first folder that is not as it has to be; `scan` tells them all.
+            RepositoryError: at the first invalid folder; `scan` reports all of them.
         """
         scan = self.scan()
         if scan.problems:
@@ -123,10 +123,10 @@ class Repository:
         return list(scan.models)
 
     def model(self, name: str) -> ModelEntry:
-        """Return one model, whatever the others look like.
+        """Return one model, independent of the others.
 
         Raises:
-            RepositoryError: there is none of that name, or two, or it is not as it has to be.
+            RepositoryError: there is none of that name, or two, or it is invalid.
         """
         found = [root for root in self._roots if MODEL_NAME.fullmatch(name) and (root / name).is_dir()]
         if not found:
@@ -136,7 +136,7 @@ class Repository:
         return _entry(found[0], name)
 
     def scan(self) -> Scan:
-        """Return every model, every problem. Files, hidden folders and `__pycache__` are passed over in silence."""
+        """Return every model and every problem. Files, hidden folders and `__pycache__` are skipped silently."""
         entries: list[ModelEntry] = []
         problems: list[str] = []
         passed_over: list[str] = []
@@ -203,7 +203,7 @@ def _entry(root: Path, name: str) -> ModelEntry:
 
 @contextmanager
 def readable(what: str) -> Iterator[None]:
-    """Turn what the file system refuses into RepositoryError."""
+    """Turn errors of the file system into RepositoryError."""
     try:
         yield
     except OSError as error:

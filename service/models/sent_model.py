@@ -1,9 +1,10 @@
 """A model whose files come with the load request, Triton's `file:` parameters.
 
-They lie in a folder of the server's own, mode 0700, while the model is loaded, and are gone before the load is
+The files are in a folder of the server's own, mode 0700, while the model is loaded, and are removed before the load is
 answered: ONNX Runtime has read or mapped them by then. The next load without files takes the repository's again.
 
-Only ONNX files are taken. TensorRT plans and TorchScript can hold code: an operator's may be trusted, a client's not.
+Only ONNX files are accepted. TensorRT plans and TorchScript can contain code: the server trusts the operator's code,
+not a client's.
 
 Thread: that of the load.
 """
@@ -27,21 +28,22 @@ from forebay_server.service.models.repository import (
 
 BACKENDS = ("onnxruntime", "simulated")
 MOST_PARTS = (
-    8  # of a path: version, a folder called model.onnx, one for its weights; removing needs a file handle for each
+    # parts of a path: version, a folder called model.onnx, one for its weights; removing needs a file handle for each
+    8
 )
 
 
 @contextmanager
 def unpacked(name: str, files: Mapping[str, bytes], config: ModelConfig | None) -> Iterator[ModelEntry]:
-    """Give the folder of a model that was sent, for as long as the block runs.
+    """Yield the folder of a sent model, for the duration of the block.
 
     Args:
         name: of the model; one of the repository may have it too.
         files: content by path below the model's folder, such as `1/model.onnx`.
-        config: sent with them.
+        config: sent with the files.
 
     Raises:
-        RepositoryError: a name or a path that cannot be one, no configuration, or files that are not ONNX.
+        RepositoryError: an invalid name or path, no configuration, or files that are not ONNX.
     """
     if config is None:
         raise ConfigError("failed to poll from model repository: with files, send the parameter 'config' too")

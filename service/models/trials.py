@@ -1,6 +1,6 @@
-"""Batches that nobody sent, on a lane that does not serve yet: they warm it up and tell what a batch costs.
+"""Trial batches without a client, on a lane that does not serve yet: they warm it up and measure the cost of a batch.
 
-Thread: whoever opens the version; everything runs on it, one batch at a time.
+Thread: the one that opens the version; all work runs on it, one batch at a time.
 """
 
 import itertools
@@ -34,17 +34,17 @@ _next_id: Callable[[], int] = itertools.count(1).__next__
 def run_trial(
     lane: Pipeline, frames: Sequence[FrameBuffer], clock: Clock, *, rows_each: int = 1, executed_rows: int | None = None
 ) -> StageTimes:
-    """Take one batch through every stage and return how long each took. The frames are released.
+    """Take one batch through every stage and return the duration of each. The frames are released.
 
     Args:
         lane: not started.
         frames: inputs, one request each.
-        clock: time.
+        clock: source of monotonic nanoseconds.
         rows_each: rows of every frame.
-        executed_rows: what the engine runs, if that is more.
+        executed_rows: rows that the engine runs, if more.
 
     Raises:
-        ExecutionError: with the engine's words; the client's would not help the operator.
+        ExecutionError: with the engine's message; the public one would not help the operator.
     """
     slot_index = lane.try_reserve()
     assert slot_index is not None  # noqa: S101 - one batch at a time
@@ -81,7 +81,7 @@ def run_sample(
     clock: Clock,
     executed_rows: int,
 ) -> None:
-    """Run a sample of `model_warmup` as often as it asks. Raises ConfigError if the model fails on it."""
+    """Run a sample of `model_warmup` `count` times. Raises ConfigError if the model fails on it."""
     specs = lane.engine.specs
     lane.device.attach_thread()
     arena = FrameArena(lane.device, specs.inputs if specs.is_fixed else (), Permits(1), _AS_MUCH_AS_IT_IS)
@@ -106,7 +106,7 @@ def run_sample(
 def calibrate_lane(
     lane: Pipeline, sizes: tuple[int, ...], identity: CostIdentity, clock: Clock, cache: Path | None
 ) -> CostTable:
-    """Find the kept costs or measure, with frames of an arena of its own: the permits belong to the clients."""
+    """Find the kept costs or measure, with frames of a separate arena: the permits belong to the clients."""
     lane.device.attach_thread()
     arena = FrameArena(lane.device, lane.engine.specs.inputs, Permits(max(sizes)))
     _touch(arena, max(sizes))
@@ -121,13 +121,13 @@ def calibrate_lane(
 
 
 def _zeroed(frame: FrameLease) -> FrameLease:
-    """Models with indices among their inputs fail on what happens to lie in fresh memory."""
+    """Return zeroed frames: models with indices among their inputs fail on the content of fresh memory."""
     frame.host.write_view()[:] = 0
     return frame
 
 
 def _touch(arena: FrameArena, count: int) -> None:
-    """Write to every page, as decoding would have: an upload from pages that were never written measures the kernel."""
+    """Write to every page, as decoding would: an upload from pages that were never written measures the kernel."""
     leases = [arena.lease() for _ in range(count)]
     for lease in leases:
         lease.host.write_view()[::PAGE_BYTES] = 0

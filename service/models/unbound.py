@@ -1,7 +1,8 @@
-"""What an unbound model costs, as far as that can be known: the smallest inputs of every batch size that it takes.
+"""Nominal costs of an unbound model: those of the smallest inputs of every batch size.
 
-Costs vary with the shapes that clients send, so the table is a beginning that the drift corrects, and no deadline is
-refused because of it unless the drift says so too. A model that refuses the smallest inputs keeps a nominal table.
+Costs vary with the shapes that clients send, so the table is a start that the drift corrects, and no deadline is
+refused because of the table alone: the drift must agree. A model that refuses the smallest inputs keeps a nominal
+table.
 """
 
 import numpy as np
@@ -20,12 +21,12 @@ from forebay_server.service.pipeline.unbound import Inputs, UnboundFrames
 log = structlog.get_logger(__name__)
 
 NOMINAL_NS = 1_000_000
-HANG_LIMIT_NS = 600_000_000_000  # ten minutes: how long one may take depends on the client's shapes
+HANG_LIMIT_NS = 600_000_000_000  # ten minutes: the duration of one batch depends on the client's shapes
 FRAMES_LIMIT_BYTES = 256 << 20
 
 
 def smallest_inputs(specs: EngineSpecs, rows: int) -> Inputs:
-    """Return inputs of `rows` rows whose varying dimensions are 1, without those that may be left out."""
+    """Return inputs of `rows` rows whose varying dimensions are 1, without optional inputs."""
     leading = (rows,) if specs.has_batch_dimension else ()
     return tuple(None if spec.is_optional else _smallest(spec, leading) for spec in specs.inputs)
 
@@ -36,7 +37,7 @@ def _smallest(spec: TensorSpec, leading: tuple[int, ...]) -> "np.typing.NDArray[
 
 
 def measure_unbound(lane: Pipeline, sizes: tuple[int, ...], clock: Clock) -> CostTable:
-    """Run each size twice on the calling thread, before the lane starts, and return what the second run took."""
+    """Run each size twice on the calling thread, before the lane starts, and return the duration of the second run."""
     frames = UnboundFrames(Permits(1), FRAMES_LIMIT_BYTES)
     times: dict[int, StageTimes] = {}
     try:

@@ -1,6 +1,6 @@
 """One version of one model, ready to serve: engine instances with their lanes, a batch former, and a frame arena.
 
-The front end sees `arrive`, `cancel`, `arena`, `feasibility` and `delivery_time`; everything else belongs to the life
+The front end uses `arrive`, `cancel`, `arena`, `feasibility` and `delivery_time`; all other methods belong to the life
 cycle. Built by `service.models.opening`.
 """
 
@@ -29,16 +29,16 @@ class ModelVersion:
         name: of the model.
         version: decimal number.
         description: completed.
-        specs: what the model takes and gives.
+        specs: inputs and outputs of the model.
         arena: frame buffers.
         unbound: set instead of frame buffers for a model whose shapes vary.
-        statistics: what it has done so far.
-        requests: told how Open Inference requests end; None if nobody observes.
-        load_ns: how long opening it took.
-        delivery_time: told how long results take to leave. Thread: the event loop's.
+        statistics: counts so far.
+        requests: receives how Open Inference requests end; None disables observation.
+        load_ns: duration of the opening.
+        delivery_time: receives how long results take to leave. Thread: the event loop's.
         lanes: one per instance.
-        devices: where they run, each once.
-        hang_limit_ns: a stage that is at one batch for longer hangs.
+        devices: of the lanes, each once.
+        hang_limit_ns: a stage that takes longer for one batch counts as hanging.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ModelVersion:
         return self.former.feasibility
 
     def try_use(self) -> bool:
-        """Keep the version open until `end_use`; False if it is on its way out: find another. Thread: any."""
+        """Keep the version open until `end_use`; False if it is being closed: find another. Thread: any."""
         with self._unused:
             if self._is_retired:
                 return False
@@ -94,7 +94,7 @@ class ModelVersion:
             return True
 
     def end_use(self) -> None:
-        """Let go of it: nothing more will arrive from this user. Thread: any."""
+        """Release the version: this user brings no more requests. Thread: any."""
         with self._unused:
             self._users -= 1
             if self._users == 0:
@@ -106,7 +106,7 @@ class ModelVersion:
             self._is_retired = True
 
     def wait_unused(self, until_ns: int | None) -> bool:
-        """Return whether the last user of a retired version has let go. Blocks: until then, or until `until_ns`."""
+        """Return whether the last user of a retired version has gone. Blocks: until then, or until `until_ns`."""
         with self._unused:
             while self._users:
                 if until_ns is not None and self._clock.now_ns() >= until_ns:
@@ -123,7 +123,7 @@ class ModelVersion:
         self.former.arrive_on_loop(request)
 
     def cancel(self, requests: Sequence[Request]) -> None:
-        """Free the places of requests that are still pending. Thread: any. Blocks: no."""
+        """Free the permits of requests that are still pending. Thread: any. Blocks: no."""
         self.former.cancel(requests)
 
     def start(self) -> None:
@@ -133,22 +133,22 @@ class ModelVersion:
         self.former.start()
 
     def close(self, timeout_s: float | None = None) -> bool:
-        """Finish what has arrived, join every thread and free everything.
+        """Finish the accepted requests, join every thread and free everything.
 
         Returns:
-            Whether all threads ended; if not (an engine hangs), nothing more can be done in this process.
+            Whether all threads ended; if not (an engine hangs), this process cannot do more.
         """
         until_ns = None if timeout_s is None else self._clock.now_ns() + int(timeout_s * 1e9)
         is_drained = self.former.drain(until_ns)
         self.former.stop()
-        # The former ends before its lanes close: what it still forms must find them open.
+        # The former ends before its lanes close: they must be open for the batches that it still forms.
         is_ended = self.former.join(timeout_s)
-        if not is_ended:  # it may be inside the engine, with a batch that runs through
+        if not is_ended:  # it may be inside the engine, with a batch that it runs itself
             return False
         closed = [lane.close(timeout_s) for lane in self.lanes]
         if not (is_drained and all(closed)):
             return False
-        self.devices[0].attach_thread()  # whose arena it is
+        self.devices[0].attach_thread()  # the arena belongs to this device
         self.arena.close()
         if self.requests is not None:
             self.requests.close()

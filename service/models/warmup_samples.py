@@ -1,10 +1,10 @@
 """`model_warmup` of a configuration: requests that every instance runs before its version serves.
 
-`read_samples` checks what the configuration says for itself, `inputs_of` makes the arrays once the model is known. Data
-files lie in the model's folder `warmup`; their names are checked as all names in a repository are.
+`read_samples` checks the configuration by itself, `inputs_of` makes the arrays once the model is known. Data files are
+in the model's folder `warmup`; their names are checked as all names in a repository are.
 
-Zeros and random numbers are made here: floats from 0 to 1, whole numbers from 0 to 255 or to what the type holds, from
-a fixed seed. BYTES are empty strings for both, as with Triton.
+Zeros and random numbers are made here: floats from 0 to 1, whole numbers from 0 to 255 or to the maximum of the type,
+from a fixed seed. BYTES are empty strings for both, as with Triton.
 
 Thread: any; reads files, so never the event loop's.
 """
@@ -27,7 +27,7 @@ from forebay_server.service.models.repository import ModelEntry
 
 FOLDER = "warmup"
 MAX_COUNT = 10_000  # runs of one sample: more is a mistake, and a version that never gets ready
-MAX_SAMPLE_BYTES = 256 << 20  # as much as the inputs of all requests of a version with varying shapes
+MAX_SAMPLE_BYTES = 256 << 20  # equal to the limit for the inputs of all requests of a version with varying shapes
 SEED = 0
 MAX_RANDOM = 256
 _LENGTH = struct.Struct("<I")
@@ -73,7 +73,7 @@ def read_samples(config: ModelConfig, entry: ModelEntry, filename: str) -> tuple
     """Return the samples of a configuration. One of batch_size 0 is left out, as with Triton.
 
     Raises:
-        ConfigError: a sample that cannot be meant; the message names it and says how to mend it.
+        ConfigError: an invalid sample; the message names it and a remedy.
         RepositoryError: a file name that leads out of the folder.
     """
     return tuple(
@@ -90,11 +90,12 @@ def inputs_of(sample: WarmupSample, config: ModelConfig, specs: EngineSpecs) -> 
 
     Args:
         sample: from `read_samples`.
-        config: completed: its dims are what clients send, where a `reshape` makes them others than the engine's.
+        config: completed: its dims are the shapes that clients send, which a `reshape` makes different from the
+            engine's.
         specs: of the engine.
 
     Raises:
-        ConfigError: the sample does not fit the model, or a file has other bytes than that.
+        ConfigError: the sample does not fit the model, or a file has another size.
     """
     if sample.rows > specs.max_batch_size:
         limit = f"at most {specs.max_batch_size} rows" if specs.has_batch_dimension else "no batch dimension"
@@ -157,7 +158,7 @@ def _array(
     if elements * sample.rows * tensor.dtype.itemsize > MAX_SAMPLE_BYTES:
         raise ConfigError(f"{here}: more than {MAX_SAMPLE_BYTES >> 20} MiB: lower dims or batch_size")
     rows = _rows(here, tensor, elements, sample.rows)
-    # A reshape that the configuration writes makes the engine's shape another than the client's.
+    # With a `reshape` in the configuration, the engine's shape differs from the client's.
     inner = tensor.dims if _fits(tensor.dims, spec.shape) else spec.shape
     return rows.reshape((sample.rows, *inner) if specs.has_batch_dimension else inner)
 
@@ -172,7 +173,7 @@ def _fits(dims: Sequence[int], shape: Sequence[int]) -> bool:
 
 
 def _rows(here: str, tensor: SampleInput, elements: int, rows: int) -> NDArray[Any]:
-    """Return the data, shape (rows, elements): one row repeated, unless a file has them all."""
+    """Return the data, shape (rows, elements): one row repeated, unless the file has all rows."""
     if isinstance(tensor.source, Path):
         data = _from_file(here, tensor, elements, rows)
     elif tensor.dtype == np.dtype(object):
