@@ -1,8 +1,7 @@
 """How fast the messages of one connection are taken, where they may be compressed: 16 KB sent can be 16 MB here.
 
 gRPC inflates a message before it hands it over and does not say that it did, so that the pace holds for all messages
-by the bytes that they have. Beyond it nothing is read, so that HTTP/2 pushes back; what has come is inflated all the
-same, and waits in gRPC. Owner: the event loop's thread.
+by the bytes that they have. Beyond it nothing is read, so that HTTP/2 pushes back. Owner: the event loop's thread.
 """
 
 import asyncio

@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 LOOK_INTERVAL_S = 0.1
 CLOSE_LOOK_INTERVAL_S = 0.02  # while much is in reception: a fast network brings 100 MB in a tenth of a second
 GIVE_BACK_INTERVAL_NS = 500_000_000
+STRICT_TURN_NS = 1_000_000_000  # of a request, while others wait for the few places that a strict gate has
+NEVER_NS = 1 << 62
 CUT_AFTER_S = 0.5  # calls that were to end and have not
 
 
@@ -87,8 +89,7 @@ class ReceptionWatch:
             connection = None if account.address is None else found.get(account.address)
             calls = tuple(account.calls)  # once: others begin meanwhile
             self._note(account, calls, connection, now_ns)
-            if self._deadline_ns:
-                self._end_late(account, calls, now_ns)
+            self._end_late(account, calls, now_ns)
         self.held_bytes = sum(account.tally.held_bytes for account in accounts)
         for account in self._too_much(accounts):
             self._make_room(account, None if account.address is None else found.get(account.address), now_ns)
@@ -150,15 +151,18 @@ class ReceptionWatch:
                 account.tally.forget()
 
     def _end_late(self, account: Account, calls: tuple[Reading, ...], now_ns: int) -> None:
-        is_stuck = account.tally.stuck_ns >= self._deadline_ns
-        late = [
-            reading
+        gate, usual_ns = self._receptions.gate, self._deadline_ns or NEVER_NS
+        request_ns = min(usual_ns, STRICT_TURN_NS) if gate.is_strict and gate.waiting_count else usual_ns
+        stream_ns = usual_ns if account.tally.stuck_ns >= usual_ns else NEVER_NS
+        late = {
+            reading: deadline_ns
             for reading in calls
-            if reading.is_reading and now_ns - reading.since_ns >= self._deadline_ns and (reading.is_single or is_stuck)
-        ]
+            if reading.is_reading
+            and now_ns - reading.since_ns >= (deadline_ns := request_ns if reading.is_single else stream_ns)
+        }
         if late:
-            words = f"a message that was begun did not end within {self._deadline_ns / 1e9:g} s"
-            self._end(account, late, MessageLateError(words), "late", now_ns)
+            words = f"a message that was begun did not end within {min(late.values()) / 1e9:g} s"
+            self._end(account, list(late), MessageLateError(words), "late", now_ns)
 
     def _make_room(self, account: Account, connection: Connection | None, now_ns: int) -> None:
         since_ns, ending = self._ending.get(account, (now_ns, []))

@@ -12,13 +12,15 @@ from typing import Any, NoReturn
 import grpc
 
 from forebay_server.service.clock import Clock
-from forebay_server.service.errors import NotReadyError
+from forebay_server.service.errors import NotReadyError, ReceptionFullError
 from forebay_server.service.frontend.handlers import Context, GenericHandler, Handler, RpcHandler, Wrapped
 from forebay_server.service.frontend.inference_errors import INFERENCE_STATUS
 from forebay_server.service.frontend.pace import Pace
 from forebay_server.service.frontend.reception import Account, Reading
 from forebay_server.service.frontend.reception_gate import ReceptionGate
 from forebay_server.service.settings import ServeSettings
+
+PACE_SLACK_NS = 50_000_000  # calls that came together may be read although those before them have used the pace up
 
 
 class Receptions:
@@ -36,9 +38,14 @@ class Receptions:
     def __init__(self, settings: ServeSettings, clock: Clock) -> None:
         self.accounts: dict[str, Account] = {}
         self.budget_bytes = max(settings.reception_bytes, 2 * settings.max_message_bytes)
-        self.gate = ReceptionGate(self.budget_bytes // 4)  # as much again waits unread, and streams take the rest
         self._largest_bytes = settings.max_message_bytes
-        self._pace = Pace(settings.compression_bytes_per_s, clock) if settings.allow_compression else None
+        # As much again waits unread, and streams take the rest. Compressed, as good as nothing waits unread.
+        half, quarter = self.budget_bytes // 2, self.budget_bytes // 4
+        is_strict = settings.allow_compression
+        self.gate = ReceptionGate(half if is_strict else quarter, is_strict=is_strict)
+        self._pace = Pace(settings.compression_bytes_per_s, clock) if is_strict else None
+        self._streams: set[Reading] = set()
+        self._most_streams = half // self._largest_bytes if is_strict else None
 
     def account_of(self, peer: str) -> Account:
         """Return the account of a connection."""
@@ -53,30 +60,52 @@ class Receptions:
             del self.accounts[account.peer]
 
     def begin(self, context: Context, *, is_single: bool = False) -> Reading:
-        """Return what reads the messages of a call that has begun. Whoever asks calls `end`."""
+        """Return what reads the messages of a call that has begun. Whoever asks calls `end`.
+
+        Each stream may have a message inflated at any moment: where that is allowed, those beyond the room are refused.
+        """
         reading = Reading(self.account_of(context.peer()), is_single=is_single)
         reading.account.begin(reading)
+        if self._most_streams is not None and not is_single:
+            if len(self._streams) < self._most_streams:
+                self._streams.add(reading)
+            else:
+                words = f"the server has {self._most_streams} streams open, the most where messages may be compressed"
+                reading.refuse(ReceptionFullError(words, retry_after_ms=1000))
         return reading
 
     def end(self, reading: Reading) -> None:
         """A call has ended."""
         reading.account.end(reading)
+        self._streams.discard(reading)
 
     async def read(self, reading: Reading, context: Context) -> bytes | None:
-        """Return the next message, as `Reading.read`, at the pace at which its connection may send."""
+        """Return the next message of a stream, as `Reading.read`, at the pace at which its connection may send."""
         if self._pace is None:
             return await reading.read(context)
         await self._pace.wait(reading.account.peer)
+        return await self._read_now(reading, context)
+
+    async def _read_now(self, reading: Reading, context: Context) -> bytes | None:
         message = await reading.read(context)
-        if message is not None:
+        if self._pace is not None and message is not None:
             self._pace.count(reading.account.peer, len(message))
         return message
 
-    async def _wait(self, reading: Reading) -> int:
-        """Return what a call reserved once there is room for it; 0 if it was refused."""
+    async def _let_in(self, reading: Reading) -> int:
+        """Return what a call reserved once it may be read; 0 if it was refused."""
+        account = reading.account
+        if self._pace is None and (reserved := self.gate.enter(account)):
+            return reserved
         reading.task = asyncio.current_task()
         try:
-            return await self.gate.wait(reading.account)
+            while True:
+                if self._pace is not None:
+                    await self._pace.wait(account.peer)
+                reserved = self.gate.enter(account) or await self.gate.wait(account)
+                if self._pace is None or self._pace.delay_ns(account.peer) < PACE_SLACK_NS:
+                    return reserved
+                self.gate.leave(account, reserved, None)  # its connection has sent too much meanwhile
         except asyncio.CancelledError:
             if reading.was_stopped():
                 return 0
@@ -100,7 +129,14 @@ class Receptions:
 
     def _reading_call(self, inner: Handler) -> Handler:
         async def call(_: Any, context: Context) -> Any:  # noqa: ANN401 - the request iterator, unused
-            return await inner(await self.message_of(context), context)
+            if not self.gate.is_strict:
+                return await inner(await self.message_of(context), context)
+            message = await self.message_of(context)
+            nbytes = len(message)
+            try:
+                return await inner(message, context)
+            finally:
+                self.gate.forget(nbytes)
 
         return call
 
@@ -114,7 +150,7 @@ class Receptions:
         """Return what refuses calls unread; what has come of their messages is known to go with them."""
 
         async def refuse(_: Any, context: Context) -> NoReturn:  # noqa: ANN401 - the request iterator, unused
-            reading = self.begin(context)
+            reading = self.begin(context, is_single=True)
             try:
                 await context.abort(code, message)
             finally:
@@ -128,10 +164,10 @@ class Receptions:
         account = reading.account
         message: bytes | None = None
         try:
-            reserved = self.gate.enter(account) or await self._wait(reading)
+            reserved = await self._let_in(reading)
             if reserved:
                 try:
-                    message = await self.read(reading, context)
+                    message = await self._read_now(reading, context)
                 finally:
                     self.gate.leave(account, reserved, None if message is None else len(message))
             reading.has_come = message is not None

@@ -1,4 +1,4 @@
-"""A hundred connections whose messages do not end: memory keeps its bound, a camera is served, memory goes back."""
+"""A hundred connections whose messages do not end, or inflate: memory keeps its bound, a camera is served."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -8,7 +8,9 @@ import psutil
 import pytest
 
 from forebay.wire import frames_pb2 as pb
+from forebay.wire import inference_pb2
 from tests.support import http2 as h
+from tests.support.bombs import Bombs, bomb
 from tests.support.guard import HANG_GUARD_S
 from tests.support.half_sent import HalfSent
 from tests.support.loops import on_loop
@@ -19,6 +21,7 @@ from tests.support.serve_process import serve
 # beside other work it gets the processor late, and memory has grown meanwhile (547 MB were seen at a load of six).
 MOST_BYTES = 640 << 20
 MESSAGE_BYTES = 15_000_000
+INFLATED_S = 3.0
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 FRAMES = "/forebay.v1.FrameInference/Stream"
 OPEN = h.message(pb.ClientMessage(open=open_message(stream_id="hostile")).SerializeToString())
@@ -90,6 +93,45 @@ async def test_floods_of_messages_that_do_not_end(tmp_path, connections, calls, 
             for client in clients:
                 await client.close()
             await memory.goes_back()
+            assert answered
+        assert await server.end() == 0, server.errors
+    assert "Traceback" not in server.errors
+
+
+def _request(nbytes=MESSAGE_BYTES):
+    made = inference_pb2.ModelInferRequest(model_name="sim", raw_input_contents=[bytes(nbytes)])
+    made.inputs.add(name="input", datatype="UINT8", shape=[1, nbytes])
+    return bomb(made.SerializeToString())
+
+
+FRAME = OPEN + bomb(pb.ClientMessage(frame=pb.Frame(seq=1, payload=bytes(MESSAGE_BYTES))).SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("connections", "calls", "path", "messages", "harmless"),
+    [
+        (1, 200, INFER, _request(), _request(1)),
+        (100, 1, INFER, _request(), b""),
+        (100, 1, FRAMES, FRAME, b""),
+    ],
+    ids=["one connection", "requests", "open streams"],
+)
+@on_loop
+async def test_floods_of_messages_that_inflate(tmp_path, connections, calls, path, messages, harmless):
+    environment = {"FOREBAY_ALLOW_COMPRESSION": "true"}
+    async with serve("--model-repository", simulated(tmp_path), environment=environment) as server:
+        address = await server.wait_ready()
+        memory = Memory(server.process.pid)
+        async with camera_on(address) as answered:
+            clients = [await Bombs.connect(address, calls, path, messages, harmless) for _ in range(connections)]
+            loop = asyncio.get_running_loop()
+            until_s = loop.time() + INFLATED_S
+            while loop.time() < until_s:
+                assert memory.growth <= MOST_BYTES
+                await asyncio.sleep(0.02)
+            assert sum(client.ended for client in clients) > 10
+            for client in clients:
+                await client.close()
             assert answered
         assert await server.end() == 0, server.errors
     assert "Traceback" not in server.errors

@@ -7,7 +7,7 @@ import pytest
 
 from forebay.wire import inference_pb2 as pb
 from tests.support.loops import on_loop
-from tests.support.real_server import METHOD, ROW_BYTES, real_server, simulated
+from tests.support.real_server import METHOD, ROW_BYTES, eventually, real_server, simulated
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 ALGORITHMS = pytest.mark.parametrize("algorithm", [grpc.Compression.Gzip, grpc.Compression.Deflate])
@@ -82,3 +82,23 @@ async def test_a_connection_that_sends_more_than_its_rate_waits_and_others_do_no
         await asyncio.wait([waiting])
         if method != "ModelInfer":
             (stream.call if method == "frames" else stream).cancel()
+
+
+@on_loop
+async def test_there_are_as_many_streams_as_there_is_room_for_what_their_messages_inflate_to(tmp_path):
+    limits = {"allow_compression": True, "reception_bytes": 4 << 20, "max_message_bytes": 1 << 20}
+    async with real_server(simulated(tmp_path), **limits) as running:
+        streams = [await running.open(), await running.open()]
+        refused = running.stream()
+        code, words = await refused.status()
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert words == "the server has 2 streams open, the most where messages may be compressed"
+        inference = running.channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")()
+        assert await inference.code() is grpc.StatusCode.UNAVAILABLE
+        answers = await asyncio.gather(*(running.channel.unary_unary(INFER)(request()) for _ in range(20)))
+        assert len(answers) == 20
+        await streams[0].half_close()
+        assert await streams[0].results() == []
+        await eventually(lambda: len(running.server.frames.streams) == 1)
+        await (await running.open()).half_close()
+        await streams[1].half_close()

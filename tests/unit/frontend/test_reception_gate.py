@@ -115,3 +115,23 @@ async def test_whatever_happens_room_is_kept_and_nobody_is_forgotten():
     await asyncio.gather(*calls, return_exceptions=True)
     assert (inside, gate.waiting_count, gate._reserved_bytes) == (0, 0, 0)
     assert [each.reserved for each in accounts] == [0] * 5
+
+
+@on_loop
+async def test_a_strict_gate_lets_nobody_in_beyond_its_room_and_takes_every_message_for_the_largest():
+    gate, one, other = ReceptionGate(20, is_strict=True), account(1), account(2)
+    held = [gate.enter(one), gate.enter(one)]
+    assert held == [10, 10]
+    assert gate.enter(other) == 0
+    waiting = asyncio.create_task(gate.wait(other))
+    await asyncio.sleep(0)
+    gate.leave(one, held[0], 1)  # a small message, whose call is not answered yet
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert one.usual_bytes == 10
+    gate.forget(1)
+    assert await waiting == 10
+    gate.leave(one, held[1], None)
+    gate.leave(other, 10, 10)
+    assert gate.enter(one) == 10
+    assert gate.enter(one) == 0

@@ -33,11 +33,11 @@ class Socket:
 class Scene:
     """A watch, the event loop's side, and sockets."""
 
-    def __init__(self):
+    def __init__(self, settings=SETTINGS):
         self.clock = ManualClock()
-        self.receptions = Receptions(SETTINGS, self.clock)
+        self.receptions = Receptions(settings, self.clock)
         self.watch = ReceptionWatch(
-            self.receptions, SETTINGS, self.clock, asyncio.get_running_loop(), ["127.0.0.1:8001"]
+            self.receptions, settings, self.clock, asyncio.get_running_loop(), ["127.0.0.1:8001"]
         )
         self.sockets = []
         self.watch._sockets = self
@@ -114,3 +114,24 @@ async def test_cameras_that_sent_for_hours_are_not_ended_when_memory_grows(monke
     resident[0] += 300 * MB
     await scene.look(1)
     assert not any(reading.is_stopped for reading in readings)
+
+
+@on_loop
+async def test_where_messages_may_be_compressed_a_request_has_a_second_while_others_wait():
+    scene = Scene(ServeSettings(message_deadline_s=DEADLINE_S, allow_compression=True))
+    gate = scene.receptions.gate
+    _, account = scene.connect()
+    slow = scene.begin(account, is_single=True)
+    stream = scene.begin(account)
+    while gate.enter(account):
+        pass
+    await scene.look(DEADLINE_S / 2)
+    waiting = asyncio.create_task(gate.wait(account))
+    await asyncio.sleep(0)
+    assert not slow.is_stopped
+    await scene.look()
+    assert slow.is_stopped
+    assert slow.refusal.message == "a message that was begun did not end within 1 s"
+    assert not stream.is_stopped
+    waiting.cancel()
+    await asyncio.wait([waiting])
