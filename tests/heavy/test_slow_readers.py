@@ -1,6 +1,7 @@
 """Twenty clients that send and never read: the others' p99 stays, memory is bounded, and they are cut."""
 
 import asyncio
+import itertools
 import statistics
 from contextlib import suppress
 
@@ -9,6 +10,7 @@ import psutil
 import pytest
 
 from forebay.wire import frames_pb2 as pb
+from tests.support.guard import HANG_GUARD_S
 from tests.support.real_server import RawStream, simulated
 from tests.support.supervised import served
 
@@ -63,18 +65,19 @@ async def _seqs(stream):
 
 
 async def slow_client(address, name, ends):
-    """Sends as fast as it may and reads nothing until it is cut or told to leave."""
+    """Sends as fast as it may and reads nothing until it is cut."""
     async with grpc.aio.insecure_channel(address, options=NARROW) as channel:
         stream = await opened(channel, name)
 
         async def send():
-            for seq in range(1, 1000):
+            for seq in itertools.count(1):
                 await stream.send(seq, bytes(ROW_BYTES))
 
         sending = asyncio.create_task(send())
         await asyncio.sleep(PHASE_S)
-        ends.append(await stream.status())
+        await asyncio.wait([sending], timeout=HANG_GUARD_S)  # on a busy machine, the cut takes longer than a phase
         sending.cancel()
+        ends.append(await stream.status())
         with suppress(grpc.aio.AioRpcError, asyncio.CancelledError, asyncio.InvalidStateError):
             await sending
 
