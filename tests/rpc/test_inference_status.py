@@ -389,7 +389,7 @@ ELSEWHERE = {
     "classes of too much": (INVALID, datatypes.test_classes_of_more_than_a_million_elements_are_refused),
     "statistics of a missing version": (INVALID, statistics.test_statistics_of_all_models_of_one_and_of_none),
     "statistics without a version loaded": (INVALID, situations.test_a_model_that_was_unloaded_has_no_versions),
-    "load of what is not there": (grpc.StatusCode.INTERNAL, lifecycle.test_what_load_cannot_do_it_says),
+    "load of a missing model": (grpc.StatusCode.INTERNAL, lifecycle.test_what_load_cannot_do_it_says),
     "load that fails": (
         grpc.StatusCode.INTERNAL,
         lifecycle.test_a_broken_model_is_refused_and_the_old_one_keeps_serving,
