@@ -18,9 +18,9 @@ from forebay.wire import frames_pb2 as pb
 from forebay_server.bench.server_process import simulated_config
 from forebay_server.engines.clock import MonotonicClock
 from forebay_server.service.batching.former import BatchFormer
-from forebay_server.service.frontend.frames_codec import parse_client_message
-from forebay_server.service.frontend.opening import accept_open
-from forebay_server.service.frontend.session import Session
+from forebay_server.service.frontend.frames.codec import parse_client_message
+from forebay_server.service.frontend.frames.opening import accept_open
+from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.models.config import describe
 from forebay_server.service.models.opening import VersionContext, _build
 from forebay_server.service.models.placing import open_device_of_kind

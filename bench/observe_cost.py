@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 
 from forebay_server.bench.rows import Row, Spread
 from forebay_server.engines.clock import MonotonicClock
+from forebay_server.service.journal.events import BatchEvent, Journal
 from forebay_server.service.observe.exposition import render
 from forebay_server.service.observe.gauges import Gauges
-from forebay_server.service.observe.journal import BatchEvent, Journal
 from forebay_server.service.observe.live import LiveState
 from forebay_server.service.observe.observer import Observer
 from forebay_server.service.observe.timeline import trace_chunks

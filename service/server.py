@@ -20,21 +20,23 @@ from forebay_server.service.clock import Clock, MonotonicClock
 from forebay_server.service.event_loop import ServingLoop
 from forebay_server.service.exit_guard import ExitGuard
 from forebay_server.service.frontend.calls import CallTasks
-from forebay_server.service.frontend.frames_servicer import FramesServicer
+from forebay_server.service.frontend.control.model import ModelRpcs
+from forebay_server.service.frontend.control.repository import RepositoryRpcs
+from forebay_server.service.frontend.control.settings import SettingsRpcs
+from forebay_server.service.frontend.control.statistics import StatisticsRpcs
+from forebay_server.service.frontend.frames.preview import preview_jpeg
+from forebay_server.service.frontend.frames.servicer import FramesServicer
 from forebay_server.service.frontend.heavy_work import HeavyWork
-from forebay_server.service.frontend.inference_cuda_memory import CudaMemoryRpcs
-from forebay_server.service.frontend.inference_lookup import ModelLookup
-from forebay_server.service.frontend.inference_memory import SystemMemoryRpcs
-from forebay_server.service.frontend.inference_regions import ClientRegions
-from forebay_server.service.frontend.inference_repository import RepositoryRpcs
-from forebay_server.service.frontend.inference_rpcs import ModelRpcs
-from forebay_server.service.frontend.inference_servicer import InferenceServicer
-from forebay_server.service.frontend.inference_settings import SettingsRpcs
-from forebay_server.service.frontend.inference_statistics import StatisticsRpcs
 from forebay_server.service.frontend.loop_sink import LoopSink
-from forebay_server.service.frontend.preview import preview_jpeg
-from forebay_server.service.frontend.receptions import Receptions
+from forebay_server.service.frontend.memory.cuda import CudaMemoryRpcs
+from forebay_server.service.frontend.memory.regions import ClientRegions
+from forebay_server.service.frontend.memory.system import SystemMemoryRpcs
+from forebay_server.service.frontend.open_inference.errors import INFERENCE_STATUS
+from forebay_server.service.frontend.open_inference.lookup import ModelLookup
+from forebay_server.service.frontend.open_inference.servicer import InferenceServicer
+from forebay_server.service.frontend.reception.receptions import Receptions
 from forebay_server.service.frontend.server import AddressError, FrontEnd, within_memory
+from forebay_server.service.journal.events import Journal
 from forebay_server.service.log import step_level
 from forebay_server.service.models.attempts import Attempts
 from forebay_server.service.models.lifecycle import ModelLifecycle
@@ -48,7 +50,6 @@ from forebay_server.service.models.repository import RepositoryError
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.observe.admin_thread import AdminThread
 from forebay_server.service.observe.gauges import Gauges
-from forebay_server.service.observe.journal import Journal
 from forebay_server.service.observe.site import Site
 from forebay_server.service.observe.tracing import open_tracing
 from forebay_server.service.pipeline.execute import BeforeExecution
@@ -103,8 +104,7 @@ class Server:
         self._is_serving = False
         self.has_hung_loads = False  # after `close`: a thread is inside a library, and may stay there for ever
         sink = LoopSink(self._loop)
-        is_observed = bool(settings.admin_address or settings.trace_every_frames)
-        self.journal = Journal() if is_observed else None  # None: nobody would read it
+        self.journal = Journal() if settings.admin_address or settings.trace_every_frames else None  # None: no reader
         self.pool = WorkerPool(settings.worker_threads or default_workers(), self.on_fatal)
         self.permits = Permits(settings.permits, self.clock)
         self.registry = ModelRegistry(
@@ -143,7 +143,7 @@ class Server:
         self._watching: asyncio.Task[None] | None = None
         self._polling: asyncio.Task[None] | None = None
         calls = CallTasks()
-        receptions = self.receptions = Receptions(settings, self.clock)
+        receptions = self.receptions = Receptions(settings, self.clock, INFERENCE_STATUS)
         self.frames = FramesServicer(
             self.registry.find, self.pool, sink, self.clock, settings, calls, self.permits, receptions, self.journal
         )
@@ -158,7 +158,7 @@ class Server:
         )
         rpcs = ModelRpcs(lookup, self.registry.versions, lambda: self._is_ready, *groups)
         self.inference = InferenceServicer(
-            lookup, HeavyWork(self.pool), rpcs, self.clock, settings, calls, self.permits, receptions
+            lookup, HeavyWork(self.pool), rpcs.methods(), self.clock, settings, calls, self.permits, receptions
         )
         self.front_end = FrontEnd(self.frames, self.inference, receptions, calls, self.clock, settings)
         reception = self.front_end.reception_numbers

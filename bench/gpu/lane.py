@@ -21,7 +21,7 @@ from forebay_server.engines.clock import MonotonicClock
 from forebay_server.engines.device import Device, DeviceStream, HostBuffer
 from forebay_server.engines.engine import Engine, SlotBuffers
 from forebay_server.service.clock import MonotonicClock as ServiceClock
-from forebay_server.service.observe.journal import BatchEvent, Journal
+from forebay_server.service.journal.events import BatchEvent, Journal
 from forebay_server.service.pipeline.pipeline import Pipeline
 from forebay_server.service.request import Batch, Completion, Delivery, Request, StreamKey
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from forebay_server.bench.gpu.lane import Setup, measure_alone, measure_lane
 from forebay_server.bench.gpu.plan import Plan
-from forebay_server.service.observe.journal import BatchEvent
+from forebay_server.service.journal.events import BatchEvent
 
 TRACED_BATCHES = 60
 

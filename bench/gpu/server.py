@@ -17,7 +17,7 @@ from typing import Any
 from forebay_server.bench.gpu.lane import overlap
 from forebay_server.bench.gpu.plan import MODELS, Plan
 from forebay_server.bench.server_process import RunningServer, running_server
-from forebay_server.service.observe.journal import BatchEvent
+from forebay_server.service.journal.events import BatchEvent
 
 TRACE_SECONDS = 1.5
 HTTP_TIMEOUT_S = 20.0

@@ -88,7 +88,7 @@ def _address(address: str, *, is_shared: bool) -> Finding:
 
 
 def _who_is_there(address: str) -> str:
-    from forebay_server.service.frontend.health_check import HealthError, check_health
+    from forebay_server.service.cli.remote.health import HealthError, check_health
 
     try:
         status = check_health(address, "", 1.0)

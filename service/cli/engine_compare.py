@@ -22,7 +22,8 @@ from forebay_server.service.cli.engine_frames import (
     normalisation_of,
     read_feeds,
 )
-from forebay_server.service.models.description import ClassificationTask, DetectionTask, ModelDescription
+from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.results.task import ClassificationTask, DetectionTask
 
 _SHOWN_LAYERS = 30
 

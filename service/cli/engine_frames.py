@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from forebay_server.engines.build.feeds import Normalisation, PictureInput, feed_of
 from forebay_server.engines.engine import EngineSpecs
 from forebay_server.engines.errors import ModelFileError
-from forebay_server.service.models.description import DetectionTask, ModelDescription
+from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.request import OutputArrays
+from forebay_server.service.results.task import DetectionTask
 
 
 @dataclass(frozen=True, slots=True)

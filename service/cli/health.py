@@ -29,7 +29,7 @@ def health(
     is_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
     """Ask a server whether it takes streams: 0 yes, 1 no or the call is refused, 69 no server answers."""
-    from forebay_server.service.frontend.health_check import HealthError, TlsFiles, check_health
+    from forebay_server.service.cli.remote.health import HealthError, TlsFiles, check_health
 
     where = address or address_of(os.environ)
     if (tls_cert is None) != (tls_key is None):

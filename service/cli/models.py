@@ -104,7 +104,7 @@ def _as_dict(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any record of thi
 def _control(
     address: str | None, tls_ca: Path | None, timeout_s: float, restricted: str | None, verb: str, *arguments: str
 ) -> Any:  # noqa: ANN401
-    from forebay_server.service.frontend.inference_control import ControlError, ModelControl
+    from forebay_server.service.cli.remote.models import ControlError, ModelControl
 
     where = address or address_of(os.environ)
     try:

@@ -26,7 +26,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
-from forebay_server.service.observe.journal import TraceContext
+from forebay_server.service.journal.events import TraceContext
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 

@@ -9,8 +9,8 @@ import structlog
 
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.clock import Clock
-from forebay_server.service.frontend.frames_servicer import FramesServicer, FrameStream
-from forebay_server.service.frontend.inference_servicer import InferenceServicer
+from forebay_server.service.frontend.frames.servicer import FramesServicer, FrameStream
+from forebay_server.service.frontend.open_inference.servicer import InferenceServicer
 from forebay_server.service.settings import ServeSettings
 
 log = structlog.get_logger(__name__)

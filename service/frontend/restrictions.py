@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from forebay_server.service.frontend.receptions import Receptions
+from forebay_server.service.frontend.reception.receptions import Receptions
 from forebay_server.service.restricted import HEADER_PREFIX, REFUSAL
 
 _INFERENCE = "/inference.GRPCInferenceService/"

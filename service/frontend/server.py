@@ -16,18 +16,18 @@ from forebay_server.service.free_memory import FreeMemory
 from forebay_server.service.frontend.binding import why_not_bound
 from forebay_server.service.frontend.calls import CallTasks
 from forebay_server.service.frontend.connections import Sockets
-from forebay_server.service.frontend.frames_servicer import FramesServicer
+from forebay_server.service.frontend.frames.servicer import FramesServicer
 from forebay_server.service.frontend.handlers import EveryMethod
 from forebay_server.service.frontend.health import HealthServicer
 from forebay_server.service.frontend.housekeeping import Housekeeping
-from forebay_server.service.frontend.inference_servicer import InferenceServicer
-from forebay_server.service.frontend.reception_watch import ReceptionWatch
-from forebay_server.service.frontend.receptions import Receptions
+from forebay_server.service.frontend.open_inference.servicer import InferenceServicer
+from forebay_server.service.frontend.reception.receptions import Receptions
+from forebay_server.service.frontend.reception.under_way import CallsUnderWay
+from forebay_server.service.frontend.reception.watch import ReceptionWatch
 from forebay_server.service.frontend.restrictions import Restrictions
 from forebay_server.service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
-from forebay_server.service.frontend.under_way import CallsUnderWay
 from forebay_server.service.frontend.unix_socket import SocketPathError, socket_place
-from forebay_server.service.observe.gauges import ReceptionNumbers
+from forebay_server.service.journal.reception import ReceptionNumbers
 from forebay_server.service.restricted import read_restrictions
 from forebay_server.service.settings import ServeSettings, is_loopback
 from forebay_server.service.upkeep import Upkeep

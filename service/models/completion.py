@@ -13,16 +13,11 @@ from forebay.wire.model_config_pb2 import DataType, ModelConfig, ModelInput, Mod
 from forebay_server.engines.datatypes import NAME_BY_DTYPE
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.models.config_text import ConfigError
-from forebay_server.service.models.description import (
-    ClassificationTask,
-    DetectionTask,
-    ImageInput,
-    ModelDescription,
-    Task,
-)
+from forebay_server.service.models.description import ImageInput, ModelDescription
 from forebay_server.service.models.normal_form import data_type_of, normalised
 from forebay_server.service.models.parameters import read_parameters
 from forebay_server.service.models.repository import CONFIG_NAME
+from forebay_server.service.results.task import ClassificationTask, DetectionTask, Task
 
 MAX_SIDE_PIXELS = 65535
 

@@ -15,19 +15,14 @@ from typing import Any
 from forebay.wire.model_config_pb2 import ModelConfig
 from forebay_server.engines.options import KNOWN_OPTIONS
 from forebay_server.service.models.config_text import MAX_LABELS_BYTES, ConfigError, read_config, read_text
-from forebay_server.service.models.description import (
-    BatchingOptions,
-    ClassificationTask,
-    DetectionTask,
-    ModelDescription,
-    Task,
-)
+from forebay_server.service.models.description import BatchingOptions, ModelDescription
 from forebay_server.service.models.fields import refusals_of, warnings_of
 from forebay_server.service.models.files import backend_of_files
 from forebay_server.service.models.instances import check_gpu, device_kind_of, group_warnings, groups_of
 from forebay_server.service.models.parameters import OwnParameters, read_parameters
 from forebay_server.service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
 from forebay_server.service.models.warmup_samples import WarmupSample, read_samples
+from forebay_server.service.results.task import ClassificationTask, DetectionTask, Task
 
 BACKEND_BY_NAME = {
     "onnxruntime": "onnxruntime",

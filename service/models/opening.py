@@ -15,6 +15,8 @@ from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.cost_table import CostIdentity, CostTable
 from forebay_server.service.batching.former import BatchFormer, StepWhenIdle
 from forebay_server.service.clock import Clock
+from forebay_server.service.journal.events import Journal, RequestJournal
+from forebay_server.service.journal.statistics import CountingSink, VersionStatistics
 from forebay_server.service.models.batching import batching_settings, executed_sizes, measured_sizes
 from forebay_server.service.models.completion import complete, optional_in_vain
 from forebay_server.service.models.config_text import ConfigError
@@ -25,8 +27,6 @@ from forebay_server.service.models.trials import calibrate_lane, run_sample
 from forebay_server.service.models.unbound import FRAMES_LIMIT_BYTES, HANG_LIMIT_NS, measure_unbound
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.models.warmup_samples import inputs_of
-from forebay_server.service.observe.journal import Journal, RequestJournal
-from forebay_server.service.observe.statistics import CountingSink, VersionStatistics
 from forebay_server.service.pipeline.arena import FrameArena
 from forebay_server.service.pipeline.execute import BeforeExecution
 from forebay_server.service.pipeline.permits import Permits

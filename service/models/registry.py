@@ -15,12 +15,12 @@ import structlog
 import forebay_server
 from forebay.wire.model_config_pb2 import ModelConfig
 from forebay_server.service.errors import UnknownModelError
+from forebay_server.service.journal.statistics import VersionReport
 from forebay_server.service.models.config import describe
 from forebay_server.service.models.files import model_file, serving_versions
 from forebay_server.service.models.opening import VersionContext, open_version
 from forebay_server.service.models.repository import ModelEntry, Repository, RepositoryError, readable
 from forebay_server.service.models.version import ModelVersion
-from forebay_server.service.observe.metrics import VersionReport
 
 log = structlog.get_logger(__name__)
 

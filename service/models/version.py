@@ -13,9 +13,9 @@ from forebay_server.service.batching.delivery_time import DeliveryTime
 from forebay_server.service.batching.former import BatchFormer
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import InvariantError
+from forebay_server.service.journal.events import RequestJournal
+from forebay_server.service.journal.statistics import VersionStatistics
 from forebay_server.service.models.description import ModelDescription
-from forebay_server.service.observe.journal import RequestJournal
-from forebay_server.service.observe.statistics import VersionStatistics
 from forebay_server.service.pipeline.arena import FrameArena
 from forebay_server.service.pipeline.pipeline import Pipeline
 from forebay_server.service.pipeline.unbound import UnboundFrames

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forebay_server.service.errors import Outcome
-from forebay_server.service.observe.journal import FrameEvent
+from forebay_server.service.journal.events import FrameEvent
 
 STAGES = ("receive", "decode", "queue", "h2d", "execute", "d2h", "deliver", "total")
 OUTCOMES = tuple(Outcome)

@@ -5,13 +5,14 @@ of neighbouring moments.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import psutil
 
 from forebay_server.engines.device import DeviceMemory
 from forebay_server.engines.errors import EngineError
+from forebay_server.service.journal.reception import ReceptionNumbers
 from forebay_server.service.standard_error import STANDARD_ERROR
 
 
@@ -90,23 +91,6 @@ class PermitParts(Protocol):
 
     @property
     def taken_count(self) -> int: ...  # noqa: D102
-
-
-@dataclass(frozen=True, slots=True)
-class ReceptionNumbers:
-    """Messages that are being received.
-
-    Attributes:
-        connections: that are open, those of the unix socket left out.
-        held_bytes: of messages that have begun and not ended.
-        waiting: single requests that are not read yet, since there is no room.
-        ended: calls that were ended, by why: `late`, `full`; `cut`: connections.
-    """
-
-    connections: int = 0
-    held_bytes: int = 0
-    waiting: int = 0
-    ended: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,36 +3,15 @@
 Written by hand: the usual library gives counters a suffix `_total` that those dashboards do not know.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import psutil
 
+from forebay_server.service.journal.statistics import REASONS, VersionReport
 from forebay_server.service.observe.exposition import escape
-from forebay_server.service.observe.statistics import REASONS, Counts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-
-@dataclass(frozen=True, slots=True)
-class VersionReport:
-    """One model version at one moment.
-
-    Attributes:
-        model: name.
-        version: decimal number.
-        counts: since it was loaded.
-        pending: requests that are not executed yet, those that wait in a lane among them.
-        load_ns: how long loading it took.
-        tags: more labels, by name.
-    """
-
-    model: str
-    version: str
-    counts: Counts
-    pending: int
-    load_ns: int
-    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

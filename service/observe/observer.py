@@ -12,6 +12,7 @@ import numpy as np
 
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import Outcome
+from forebay_server.service.journal.events import BatchEvent, Journal, StreamRecord
 from forebay_server.service.observe.frames import (
     BUILT,
     DEADLINE,
@@ -26,7 +27,6 @@ from forebay_server.service.observe.frames import (
     read_events,
 )
 from forebay_server.service.observe.histograms import Histograms, quantiles
-from forebay_server.service.observe.journal import BatchEvent, Journal, StreamRecord
 from forebay_server.service.observe.spans import Tracing
 from forebay_server.service.observe.streams import StreamTable
 

@@ -22,7 +22,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from forebay_server.service.clock import Clock
-from forebay_server.service.observe.journal import TraceContext
+from forebay_server.service.journal.events import TraceContext
 from forebay_server.service.observe.spans import Span
 from forebay_server.service.version import VERSION
 

@@ -14,11 +14,12 @@ observer's.
 
 import base64
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from forebay_server.service.clock import Clock
+from forebay_server.service.journal.pictures import PictureSlot, Snapshot
 
 INTERVAL_NS = 1_000_000_000
 LOOKING_NS = 5_000_000_000  # after the last question somebody still looks
@@ -27,54 +28,6 @@ MAX_RESULTS = 100
 
 MakeJpeg = Callable[[memoryview, int, tuple[int, int]], tuple[bytes, int, int]]
 """Payload, encoding and size as sent to a small JPEG, its width and height. Raises for what cannot be decoded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """One frame that ended well.
-
-    Attributes:
-        payload: as sent; keeps the received message alive.
-        encoding: forebay.v1 Encoding.
-        size: (width, height) in pixels, as sent.
-        results: typed results; empty where only tensors were wanted.
-        seq: the client's number.
-        built_ns: when its result was built.
-    """
-
-    payload: memoryview
-    encoding: int
-    size: tuple[int, int]
-    results: Iterable[Any]
-    seq: int
-    built_ns: int
-
-
-class PictureSlot:
-    """Where one stream's session leaves a frame.
-
-    Attributes:
-        is_wanted: the next frame is to be kept. Raised by the observer, lowered by the session.
-        is_looked_at: whether what was kept is still wanted. Written by the observer.
-        latest: the latest frame kept.
-    """
-
-    __slots__ = ("is_looked_at", "is_wanted", "latest")
-
-    def __init__(self) -> None:
-        self.is_wanted = False
-        self.is_looked_at = False
-        self.latest: Snapshot | None = None
-
-    def put(self, snapshot: Snapshot) -> None:
-        """Leave a frame. Thread: the event loop's."""
-        if self.is_looked_at:
-            self.latest = snapshot
-
-    def empty(self) -> None:
-        """Nobody looks any more. Thread: the observer's."""
-        self.is_looked_at = self.is_wanted = False
-        self.latest = None
 
 
 @dataclass(slots=True)

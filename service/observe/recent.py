@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from forebay_server.service.journal.events import StreamRecord
 from forebay_server.service.observe.frames import BUILT, OK, OUTCOME, OUTCOMES, PLACE, RECEIVED, Rows
 from forebay_server.service.observe.histograms import grouped_quantiles
-from forebay_server.service.observe.journal import StreamRecord
 from forebay_server.service.observe.observer import Observer
 
 WINDOW_S = 10.0

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 from importlib import resources
 
 from forebay_server.service.clock import Clock
+from forebay_server.service.journal.events import Journal
+from forebay_server.service.journal.statistics import VersionReport
 from forebay_server.service.observe.admin import Answer, Download, Events, Handler, Page, Query
 from forebay_server.service.observe.exposition import render
 from forebay_server.service.observe.gauges import Gauges
-from forebay_server.service.observe.journal import Journal
 from forebay_server.service.observe.live import Feed, LiveState
-from forebay_server.service.observe.metrics import CONTENT_TYPE, VersionReport
+from forebay_server.service.observe.metrics import CONTENT_TYPE
 from forebay_server.service.observe.metrics import render as render_triton
 from forebay_server.service.observe.observer import Observer
 from forebay_server.service.observe.pictures import MAX_LOOKED_AT, MakeJpeg, Pictures, TooManyLooksError

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import structlog
 
 from forebay_server.service.errors import Outcome
-from forebay_server.service.observe.journal import BatchEvent, FrameEvent, TraceContext
+from forebay_server.service.journal.events import BatchEvent, FrameEvent, TraceContext
 
 log = structlog.get_logger(__name__)
 

@@ -10,8 +10,8 @@ Age
 
 import numpy as np
 
+from forebay_server.service.journal.events import StreamRecord
 from forebay_server.service.observe.frames import BUILT, CAPTURE, OUTCOMES, PLACE, RECEIVED, Rows
-from forebay_server.service.observe.journal import StreamRecord
 
 WINDOW_NS = 30_000_000_000  # the quickest frame is sought in this window and the one before
 MAX_AGE_NS = 60_000_000_000  # more than this is a clock that jumped

@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterable, Iterator
 from itertools import islice, takewhile
 from typing import Any
 
+from forebay_server.service.journal.events import BatchEvent
 from forebay_server.service.observe.frames import (
     ADMITTED,
     BUILT,
@@ -23,7 +24,6 @@ from forebay_server.service.observe.frames import (
     RECEIVED,
     UID,
 )
-from forebay_server.service.observe.journal import BatchEvent
 from forebay_server.service.observe.observer import Observer
 
 MAX_SECONDS = 60.0

@@ -7,7 +7,7 @@ return to the arena, and then for `downloaded`.
 from forebay_server.engines.device import Event
 from forebay_server.engines.engine import TensorSpec
 from forebay_server.service.errors import BatchFailedError, DeviceLostError
-from forebay_server.service.observe.journal import BatchEvent, Journal
+from forebay_server.service.journal.events import BatchEvent, Journal
 from forebay_server.service.pipeline.delivery import Delivery
 from forebay_server.service.pipeline.slots import Slot, SlotPool, SlotState
 from forebay_server.service.pipeline.stage import Stage, StageContext

@@ -12,7 +12,7 @@ from forebay_server.engines.engine import Engine, UnboundEngine
 from forebay_server.service.channel import Channel
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import InvariantError
-from forebay_server.service.observe.journal import Journal
+from forebay_server.service.journal.events import Journal
 from forebay_server.service.pipeline.d2h import D2hStage
 from forebay_server.service.pipeline.delivery import Delivery
 from forebay_server.service.pipeline.execute import BeforeExecution, ExecuteStage

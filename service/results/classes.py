@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forebay_server.service.models.description import ClassificationTask
 from forebay_server.service.request import OutputArrays
 from forebay_server.service.results.arrays import check_finite, frame_row, label_of
 from forebay_server.service.results.options import ResultOptions
+from forebay_server.service.results.task import ClassificationTask
 
 
 @dataclass(frozen=True, slots=True)

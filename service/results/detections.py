@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forebay_server.service.errors import CorruptResultError
-from forebay_server.service.models.description import DetectionTask
 from forebay_server.service.request import OutputArrays
 from forebay_server.service.results.arrays import check_finite, frame_row, label_of
 from forebay_server.service.results.options import ResultOptions
+from forebay_server.service.results.task import DetectionTask
 
 MAX_CANDIDATES = 1000  # a picture holds far fewer objects; the lowest scores are left out beyond it
 FAR = 1000.0  # frames; OpenCV separates classes by shifting them by the largest coordinate, which costs precision

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import structlog
 
 from forebay_server.service.errors import CorruptResultError, ServiceError
-from forebay_server.service.models.description import Task
 from forebay_server.service.request import Completion, CompletionSink
 from forebay_server.service.results.result import make_result
+from forebay_server.service.results.task import Task
 from forebay_server.service.results.wants import Wants
 from forebay_server.service.worker_pool import WorkerPool
 

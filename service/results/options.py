@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from forebay_server.service.models.description import ClassificationTask, DetectionTask
+from forebay_server.service.results.task import ClassificationTask, DetectionTask
 
 
 @dataclass(frozen=True, slots=True)

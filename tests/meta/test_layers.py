@@ -23,6 +23,17 @@ VIOLATIONS = {
         ("forebay_server.service.batching", "forebay_server.service.pipeline.slots"),
         ("forebay_server.service.pipeline.slots", "forebay_server.service.frontend"),
         ("forebay_server.service.frontend", "forebay_server.service.server"),
+        ("forebay_server.service.frontend", "forebay_server.service.observe"),
+        ("forebay_server.service.journal", "forebay_server.service.pipeline.slots"),
+        ("forebay_server.service.results", "forebay_server.service.models"),
+    ],
+    "front-end": [
+        ("forebay_server.service.frontend.reception.gate", "forebay_server.service.frontend.open_inference"),
+        ("forebay_server.service.frontend.frames", "forebay_server.service.frontend.open_inference"),
+        ("forebay_server.service.frontend.open_inference", "forebay_server.service.frontend.control"),
+        ("forebay_server.service.frontend.control", "forebay_server.service.frontend.memory"),
+        ("forebay_server.service.frontend.outgoing", "forebay_server.service.frontend.frames"),
+        ("forebay_server.service.frontend.housekeeping", "forebay_server.service.frontend.server"),
     ],
     "wire": [
         ("forebay.wire.frames_pb2", "forebay_server.service.errors"),

@@ -3,7 +3,7 @@
 import json
 
 from forebay_server.engines.device_simulated import CostModel
-from forebay_server.service.observe.journal import Journal
+from forebay_server.service.journal.events import Journal
 from forebay_server.service.observe.observer import Observer
 from forebay_server.service.observe.timeline import trace_chunks
 from tests.support.lane import LaneDriver

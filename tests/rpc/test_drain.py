@@ -13,7 +13,7 @@ import pytest
 from forebay.wire import frames_pb2 as pb
 from forebay.wire import inference_pb2
 from forebay_server.service.errors import Outcome
-from forebay_server.service.frontend.inference_servicer import DRAINING
+from forebay_server.service.frontend.open_inference.servicer import DRAINING
 from tests.support import http2 as h
 from tests.support.guard import HANG_GUARD_S
 from tests.support.half_sent import HalfSent

@@ -9,8 +9,8 @@ import pytest
 
 from forebay.wire import inference_pb2 as pb
 from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
-from forebay_server.service.frontend.inference_cuda_memory import CudaMemoryRpcs, CudaRegion
-from forebay_server.service.frontend.inference_regions import ClientRegions
+from forebay_server.service.frontend.memory.cuda import CudaMemoryRpcs, CudaRegion
+from forebay_server.service.frontend.memory.regions import ClientRegions
 from tests.rpc.test_inference_memory import INVALID, channel_to, copying_request, error_of, place, shared_request
 from tests.support import models
 from tests.support.connections import connection

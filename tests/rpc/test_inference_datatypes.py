@@ -7,7 +7,7 @@ from onnx import TensorProto
 
 from forebay.wire import inference_pb2 as pb
 from forebay_server.engines.datatypes import DTYPE_BY_NAME
-from forebay_server.service.frontend.inference_typed import CONTENTS_FIELD
+from forebay_server.service.frontend.open_inference.typed import CONTENTS_FIELD
 from tests.support import models
 from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop

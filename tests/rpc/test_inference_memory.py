@@ -13,9 +13,9 @@ import pytest
 
 from forebay.wire import inference_pb2 as pb
 from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
-from forebay_server.service.frontend import inference_regions
-from forebay_server.service.frontend.inference_errors import InferenceError
-from forebay_server.service.frontend.inference_regions import MAX_REGIONS, ClientRegions
+from forebay_server.service.frontend.memory import regions as regions_module
+from forebay_server.service.frontend.memory.regions import MAX_REGIONS, ClientRegions
+from forebay_server.service.frontend.open_inference.errors import InferenceError
 from tests.support import models
 from tests.support.inference import stub_of
 from tests.support.loops import on_loop
@@ -332,7 +332,7 @@ def test_a_client_of_another_machine_is_refused():
 
 @on_loop
 async def test_a_user_and_the_server_have_limits_of_their_own(repository, key, monkeypatch):
-    monkeypatch.setattr(inference_regions, "MAX_USER_REGIONS", 3)
+    monkeypatch.setattr(regions_module, "MAX_USER_REGIONS", 3)
     async with real_server(repository, allow_client_shm=True) as running:
         stub = stub_of(running)
         await register(stub, key, "r0")
@@ -356,7 +356,7 @@ async def test_a_user_and_the_server_have_limits_of_their_own(repository, key, m
 
 
 def test_regions_leave_descriptors_for_everything_else(monkeypatch):
-    monkeypatch.setattr(inference_regions.resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(regions_module.resource, "getrlimit", lambda _: (1024, 4096))
     assert ClientRegions(is_enabled=True)._most == 256
 
 

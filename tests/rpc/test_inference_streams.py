@@ -14,7 +14,7 @@ from forebay.wire import inference_pb2 as pb
 from forebay_server.engines.device_simulated import FaultPlan
 from forebay_server.engines.errors import DeviceMemoryError, MisuseError
 from forebay_server.service.frontend.heavy_work import HeavyWork
-from forebay_server.service.frontend.inference_stream import InferStream
+from forebay_server.service.frontend.open_inference.stream import InferStream
 from tests.support.inference import array_of, request_of, stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import ROW_BYTES, SimulatedDevices, eventually, real_server, simulated

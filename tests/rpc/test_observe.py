@@ -12,7 +12,7 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from forebay_server.engines.device_simulated import CostModel, SimulatedDevice
-from forebay_server.service.observe.journal import REQUESTS
+from forebay_server.service.journal.events import REQUESTS
 from forebay_server.service.observe.site import MAX_WATCHERS
 from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop

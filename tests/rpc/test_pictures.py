@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from forebay.wire import frames_pb2 as pb
-from forebay_server.service.frontend.preview import MAX_SIDE_PIXELS, preview_jpeg
+from forebay_server.service.frontend.frames.preview import MAX_SIDE_PIXELS, preview_jpeg
 from tests.rpc.test_detector import as_jpeg, clip
 from tests.rpc.test_observe import get
 from tests.support.loops import on_loop

@@ -8,7 +8,7 @@ import pytest
 
 from forebay.wire import frames_pb2 as pb
 from forebay.wire import inference_pb2
-from forebay_server.service.frontend import reception_watch
+from forebay_server.service.frontend.reception import watch as watch_module
 from tests.support import http2 as h
 from tests.support.half_sent import HalfSent
 from tests.support.loops import on_loop
@@ -189,7 +189,7 @@ async def test_more_connections_than_allowed_are_closed_and_the_others_go_on(tmp
 @on_loop
 async def test_a_call_that_begins_during_a_look_is_not_late(tmp_path, monkeypatch):
     """The upkeep looks on a thread of its own: whatever it does not know yet has all its time before it."""
-    monkeypatch.setattr(reception_watch, "LOOK_INTERVAL_S", 0.0)
+    monkeypatch.setattr(watch_module, "LOOK_INTERVAL_S", 0.0)
     async with real_server(simulated(tmp_path)) as running:
         infer = running.channel.unary_unary(INFER)
         for _ in range(50):

@@ -13,7 +13,8 @@ import forebay.aio
 from forebay.wire import health_pb2, health_pb2_grpc
 from forebay.wire import inference_pb2 as pb
 from forebay_server.service.clock import MonotonicClock
-from forebay_server.service.frontend.receptions import Receptions
+from forebay_server.service.frontend.open_inference.errors import INFERENCE_STATUS
+from forebay_server.service.frontend.reception.receptions import Receptions
 from forebay_server.service.frontend.restrictions import CATEGORIES, Restrictions
 from forebay_server.service.restricted import CATEGORIES as RESTRICTED_CATEGORIES
 from forebay_server.service.settings import ServeSettings, SettingsError, load_settings
@@ -73,7 +74,7 @@ async def test_a_value_that_is_no_ascii_is_refused_like_any_wrong_one(value):
     async def find(details):
         return handler
 
-    receptions = Receptions(ServeSettings(), MonotonicClock())
+    receptions = Receptions(ServeSettings(), MonotonicClock(), INFERENCE_STATUS)
     restrictions = Restrictions({"health": ("admin", "s3cret")}, receptions)
     assert await restrictions.intercept_service(find, details) is not handler
     details.invocation_metadata.append(KEY[0])

@@ -13,13 +13,14 @@ from forebay.wire import frames_pb2 as pb
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.batching.delivery_time import DeliveryTime
 from forebay_server.service.errors import OverloadedError, RequestCancelledError, ServiceError, SupersededError
-from forebay_server.service.frontend.frames_codec import FrameMessage
-from forebay_server.service.frontend.opening import StreamConfig, accept_open
-from forebay_server.service.frontend.session import Session
-from forebay_server.service.models.description import ImageInput, ModelDescription, Task
-from forebay_server.service.observe.statistics import VersionStatistics
+from forebay_server.service.frontend.frames.codec import FrameMessage
+from forebay_server.service.frontend.frames.opening import StreamConfig, accept_open
+from forebay_server.service.frontend.frames.session import Session
+from forebay_server.service.journal.statistics import VersionStatistics
+from forebay_server.service.models.description import ImageInput, ModelDescription
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, Delivery, Feasibility, Request
+from forebay_server.service.results.task import Task
 from forebay_server.service.settings import ServeSettings
 from tests.support.clock import ManualClock
 

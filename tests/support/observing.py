@@ -3,8 +3,8 @@
 from collections import defaultdict
 from itertools import pairwise
 
+from forebay_server.service.journal.events import BatchEvent, Journal
 from forebay_server.service.observe.gauges import Gauges
-from forebay_server.service.observe.journal import BatchEvent, Journal
 from forebay_server.service.observe.observer import Observer
 from forebay_server.service.request import Timeline
 from tests.support.clock import ManualClock

@@ -3,7 +3,7 @@
 import pytest
 
 from forebay_server.service.errors import MAX_MESSAGE_CHARACTERS, InvariantError, Outcome, ServiceError
-from forebay_server.service.frontend import frames_codec
+from forebay_server.service.frontend.frames import codec as codec_module
 
 
 def subclasses(error_class):
@@ -32,8 +32,8 @@ def test_every_error_has_an_outcome_a_scope_and_a_place_in_both_tables(error_cla
     assert error_class.scope in {"request", "session"}
     error = error_class("what is wrong and how to mend it")
     assert error.retry_after_ms == 0
-    assert frames_codec.status_of(error).code == frames_codec.FRAME_STATUS[error.outcome]
-    assert error.outcome in frames_codec.STREAM_STATUS
+    assert codec_module.status_of(error).code == codec_module.FRAME_STATUS[error.outcome]
+    assert error.outcome in codec_module.STREAM_STATUS
 
 
 @pytest.mark.parametrize("error_class", [c for c in ALL if c is not InvariantError], ids=lambda c: c.__name__)

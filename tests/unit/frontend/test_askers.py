@@ -5,9 +5,9 @@ import socket
 
 import pytest
 
-from forebay_server.service.frontend import askers
-from forebay_server.service.frontend.askers import Askers
 from forebay_server.service.frontend.connections import Connection
+from forebay_server.service.frontend.memory import askers
+from forebay_server.service.frontend.memory.askers import Askers
 from tests.support.connections import connection, name_of
 
 ME = frozenset({os.getuid()})

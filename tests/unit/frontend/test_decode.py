@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import InvalidRequestError
-from forebay_server.service.frontend.decode import RAW_BYTES_PER_PIXEL, decode_into, raw_nbytes
+from forebay_server.service.frontend.frames.decode.pictures import RAW_BYTES_PER_PIXEL, decode_into, raw_nbytes
 from forebay_server.service.models.description import ImageInput
 from tests.support.mutations import JPEGS, PNGS, mutations, with_right_checksums
 

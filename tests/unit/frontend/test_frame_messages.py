@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import InvalidSessionError
-from forebay_server.service.frontend.frames_codec import (
+from forebay_server.service.frontend.frames.codec import (
     MAX_FRAME_FIELDS,
     MAX_PARSED_BYTES,
     FrameMessage,

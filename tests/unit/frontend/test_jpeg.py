@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from forebay_server.service.errors import InvalidRequestError
-from forebay_server.service.frontend.jpeg import decode_jpeg
-from forebay_server.service.frontend.jpeg_layout import end_of_data, mend, read_head
+from forebay_server.service.frontend.frames.decode.jpeg import decode_jpeg
+from forebay_server.service.frontend.frames.decode.jpeg_layout import end_of_data, mend, read_head
 from forebay_server.service.models.description import ImageInput
 from tests.support import jpegs
 

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import InvalidSessionError, ServiceError, UnknownModelError, UnsupportedError
-from forebay_server.service.frontend.opening import LEAST_DEFAULT_BUDGET_NS, MAX_BUDGET_MS, accept_open
-from forebay_server.service.models.description import ClassificationTask, DetectionTask, ImageInput
+from forebay_server.service.frontend.frames.opening import LEAST_DEFAULT_BUDGET_NS, MAX_BUDGET_MS, accept_open
+from forebay_server.service.models.description import ImageInput
 from forebay_server.service.request import Delivery, Feasibility
 from forebay_server.service.results.options import ResultOptions
+from forebay_server.service.results.task import ClassificationTask, DetectionTask
 from forebay_server.service.settings import ServeSettings
 from tests.support.clock import ManualClock
 from tests.support.front_end import ManualVersion, open_config, specs_of

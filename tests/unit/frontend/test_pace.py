@@ -1,7 +1,7 @@
 """A connection that has sent more than its pace is read no further for a while; others are."""
 
-from forebay_server.service.frontend import pace
-from forebay_server.service.frontend.pace import Pace
+from forebay_server.service.frontend.reception import pace
+from forebay_server.service.frontend.reception.pace import Pace
 from tests.support.clock import ManualClock
 
 RATE = 1000  # bytes each second: a byte a millisecond

@@ -13,7 +13,7 @@ import pytest
 
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import InvalidRequestError
-from forebay_server.service.frontend.decode import decode_into
+from forebay_server.service.frontend.frames.decode.pictures import decode_into
 from forebay_server.service.models.description import ImageInput
 
 SIZE = WIDTH, HEIGHT = 64, 48

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from forebay_server.service.errors import InvalidRequestError
-from forebay_server.service.frontend.png import decode_png
+from forebay_server.service.frontend.frames.decode.png import decode_png
 from tests.support import pngs
 
 MAX_PIXELS = 1 << 21
@@ -58,7 +58,7 @@ def test_a_png_of_tiny_chunks_is_refused_and_a_png_of_many_is_not(kind):
 
 OURS = """
 from forebay_server.service.errors import InvalidRequestError
-from forebay_server.service.frontend.png import decode_png
+from forebay_server.service.frontend.frames.decode.png import decode_png
 
 def decode(file):
     try:

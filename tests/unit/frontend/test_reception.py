@@ -2,7 +2,7 @@
 
 import random
 
-from forebay_server.service.frontend.reception import Account, Reading, heaviest
+from forebay_server.service.frontend.reception.reading import Account, Reading, heaviest
 
 MB, S = 1 << 20, 1_000_000_000
 LARGEST, WINDOW = 16 * MB, 1 << 17

@@ -3,8 +3,8 @@
 import asyncio
 import random
 
-from forebay_server.service.frontend.reception import Account
-from forebay_server.service.frontend.reception_gate import ReceptionGate
+from forebay_server.service.frontend.reception.gate import ReceptionGate
+from forebay_server.service.frontend.reception.reading import Account
 from tests.support.loops import on_loop
 
 

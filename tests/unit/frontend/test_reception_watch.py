@@ -3,9 +3,10 @@
 import asyncio
 
 from forebay_server.service.frontend.connections import normal
-from forebay_server.service.frontend.reception import Reading
-from forebay_server.service.frontend.reception_watch import ReceptionWatch
-from forebay_server.service.frontend.receptions import Receptions
+from forebay_server.service.frontend.open_inference.errors import INFERENCE_STATUS
+from forebay_server.service.frontend.reception.reading import Reading
+from forebay_server.service.frontend.reception.receptions import Receptions
+from forebay_server.service.frontend.reception.watch import ReceptionWatch
 from forebay_server.service.settings import ServeSettings
 from tests.support.clock import ManualClock
 from tests.support.loops import on_loop
@@ -35,7 +36,7 @@ class Scene:
 
     def __init__(self, settings=SETTINGS):
         self.clock = ManualClock()
-        self.receptions = Receptions(settings, self.clock)
+        self.receptions = Receptions(settings, self.clock, INFERENCE_STATUS)
         self.watch = ReceptionWatch(
             self.receptions, settings, self.clock, asyncio.get_running_loop(), ["127.0.0.1:8001"]
         )
@@ -104,7 +105,7 @@ async def test_cameras_that_sent_for_hours_are_not_ended_when_memory_grows(monke
     cameras = [scene.connect() for _ in range(48)]
     readings = [scene.begin(account) for _, account in cameras]
     resident = [1000 * MB]
-    monkeypatch.setattr("forebay_server.service.frontend.reception_watch.resident_bytes", lambda: resident[0])
+    monkeypatch.setattr("forebay_server.service.frontend.reception.watch.resident_bytes", lambda: resident[0])
     for _ in range(600):
         for socket, account in cameras:
             socket.received += 180 * (602_112 + 55)  # six seconds of frames, with the headers of HTTP/2

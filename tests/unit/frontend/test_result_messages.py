@@ -15,7 +15,7 @@ from forebay_server.service.errors import (
     Outcome,
     OverloadedError,
 )
-from forebay_server.service.frontend.frames_codec import (
+from forebay_server.service.frontend.frames.codec import (
     FRAME_STATUS,
     STREAM_STATUS,
     encode_refusal,

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.batching.delivery_time import DeliveryTime
 from forebay_server.service.errors import BatchFailedError, InvariantError, Outcome
-from forebay_server.service.frontend import session as session_module
+from forebay_server.service.frontend.frames import session as session_module
 from forebay_server.service.request import Feasibility
 from tests.support.front_end import Scene, specs_of
 

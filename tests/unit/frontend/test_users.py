@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from forebay_server.service.frontend import users
 from forebay_server.service.frontend.connections import Sockets, normal
-from forebay_server.service.frontend.users import READ_WRITE, SEARCH, has_access_list, known, may, user_of_tcp
+from forebay_server.service.frontend.memory import users
+from forebay_server.service.frontend.memory.users import READ_WRITE, SEARCH, has_access_list, known, may, user_of_tcp
 from tests.support.connections import connection
 
 SHM = Path("/dev/shm")  # noqa: S108 - access lists need a file system that has them

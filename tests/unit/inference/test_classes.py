@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from forebay_server.service.frontend.inference_tensors import top_classes
+from forebay_server.service.frontend.open_inference.tensors import top_classes
 
 LABELS = ("cat", "dog")
 

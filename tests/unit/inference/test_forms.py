@@ -6,19 +6,19 @@ import pytest
 from forebay.wire import inference_pb2 as pb
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.errors import InvalidRequestError, UnknownModelError
-from forebay_server.service.frontend import inference_lookup
-from forebay_server.service.frontend.inference_admission import StreamKeys
-from forebay_server.service.frontend.inference_codec import arrays_of
-from forebay_server.service.frontend.inference_errors import InferenceError
-from forebay_server.service.frontend.inference_face import ModelFace
-from forebay_server.service.frontend.inference_form import read_form
-from forebay_server.service.frontend.inference_lookup import ModelLookup
-from forebay_server.service.frontend.inference_regions import ClientRegions
-from forebay_server.service.frontend.inference_wire import parse
+from forebay_server.service.frontend.memory.regions import ClientRegions
+from forebay_server.service.frontend.open_inference import lookup as lookup_module
+from forebay_server.service.frontend.open_inference.admission import StreamKeys
+from forebay_server.service.frontend.open_inference.codec import arrays_of
+from forebay_server.service.frontend.open_inference.errors import InferenceError
+from forebay_server.service.frontend.open_inference.form import read_form
+from forebay_server.service.frontend.open_inference.lookup import ModelLookup
+from forebay_server.service.frontend.open_inference.schema import ModelFace
+from forebay_server.service.frontend.open_inference.wire import parse
+from forebay_server.service.journal.statistics import VersionStatistics
 from forebay_server.service.models.completion import complete
 from forebay_server.service.models.config_text import parse_config
 from forebay_server.service.models.description import ModelDescription
-from forebay_server.service.observe.statistics import VersionStatistics
 from tests.support.clock import ManualClock
 
 
@@ -127,7 +127,7 @@ def test_requests_of_one_sequence_or_stream_and_latest_ones_are_ordered(paramete
 
 
 def test_as_many_forms_are_kept_as_there_is_room_for(monkeypatch):
-    monkeypatch.setattr(inference_lookup, "MAX_FORMS", 2)
+    monkeypatch.setattr(lookup_module, "MAX_FORMS", 2)
     lookup = lookup_of(Models(Version((3,))))
     for rows in (1, 2, 3, 4):
         form_of(lookup, data_of(3, rows=rows))
@@ -175,7 +175,7 @@ def test_an_array_that_lies_anyhow_in_a_message_is_aligned():
         request.inputs.add(name="x", datatype="INT32", shape=[3])
         request.raw_input_contents.append(np.arange(3, dtype=np.int32).tobytes())
         message = parse(request.SerializeToString())
-        call = inference_lookup.fill(read_form(message.request, 1, face), message, None)
+        call = lookup_module.fill(read_form(message.request, 1, face), message, None)
         (array,) = arrays_of(call)
         assert array.flags.aligned
         np.testing.assert_array_equal(array, np.arange(3))

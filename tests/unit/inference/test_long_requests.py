@@ -9,11 +9,11 @@ from forebay.wire import inference_pb2 as pb
 from forebay_server.engines.datatypes import DTYPE_BY_NAME
 from forebay_server.engines.engine import TensorSpec
 from forebay_server.service.errors import InvalidRequestError
-from forebay_server.service.frontend.inference_face import TensorFace
-from forebay_server.service.frontend.inference_tensors import MAX_STRINGS
-from forebay_server.service.frontend.inference_typed import LongContents, typed_to_bytes
-from forebay_server.service.frontend.inference_wire import parse
 from forebay_server.service.frontend.messages import MAX_PARSED_BYTES
+from forebay_server.service.frontend.open_inference.schema import TensorFace
+from forebay_server.service.frontend.open_inference.tensors import MAX_STRINGS
+from forebay_server.service.frontend.open_inference.typed import LongContents, typed_to_bytes
+from forebay_server.service.frontend.open_inference.wire import parse
 
 ELEMENTS = 1 << 15
 MANY = 1 << 17

@@ -12,10 +12,10 @@ from forebay.wire import inference_pb2 as pb
 from forebay_server.engines.datatypes import DTYPE_BY_NAME
 from forebay_server.engines.engine import TensorSpec
 from forebay_server.service.errors import InvalidRequestError
-from forebay_server.service.frontend import inference_typed
-from forebay_server.service.frontend.inference_face import TensorFace
-from forebay_server.service.frontend.inference_tensors import MAX_STRINGS
-from forebay_server.service.frontend.inference_typed import CONTENTS_FIELD, typed_to_bytes
+from forebay_server.service.frontend.open_inference import typed as typed_module
+from forebay_server.service.frontend.open_inference.schema import TensorFace
+from forebay_server.service.frontend.open_inference.tensors import MAX_STRINGS
+from forebay_server.service.frontend.open_inference.typed import CONTENTS_FIELD, typed_to_bytes
 
 NUMBERS = [name for name in CONTENTS_FIELD if name != "BYTES"]
 
@@ -39,7 +39,7 @@ def test_numbers_are_what_numpy_makes_of_them(datatype, data):
 def test_chunks_end_anywhere(monkeypatch, datatype):
     values = np.random.default_rng(0).integers(-300, 300, 1000).astype(DTYPE_BY_NAME[datatype])
     for chunk_bytes in range(10, 40):
-        monkeypatch.setattr(inference_typed, "_CHUNK_BYTES", chunk_bytes)
+        monkeypatch.setattr(typed_module, "_CHUNK_BYTES", chunk_bytes)
         contents = contents_of(datatype, values.tolist())
         assert typed_to_bytes(face_of(datatype), contents, 1000, "m") == values.tobytes()
 

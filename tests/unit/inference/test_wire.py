@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from forebay.wire import inference_pb2 as pb
 from forebay_server.service.errors import InvalidRequestError
-from forebay_server.service.frontend.inference_tensors import raw_view
-from forebay_server.service.frontend.inference_wire import parse, response_bytes, varint
+from forebay_server.service.frontend.open_inference.tensors import raw_view
+from forebay_server.service.frontend.open_inference.wire import parse, response_bytes, varint
 
 TEXT = st.text(max_size=200)
 

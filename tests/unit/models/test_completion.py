@@ -7,8 +7,9 @@ from forebay.wire.model_config_pb2 import DataType, ModelInstanceGroup
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.models.completion import complete
 from forebay_server.service.models.config_text import ConfigError, parse_config
-from forebay_server.service.models.description import ClassificationTask, DetectionTask, ImageInput, ModelDescription
+from forebay_server.service.models.description import ImageInput, ModelDescription
 from forebay_server.service.models.instances import InstanceGroup
+from forebay_server.service.results.task import ClassificationTask, DetectionTask
 
 IMAGE = TensorSpec("image", np.dtype(np.uint8), (240, 320, 3))
 PLANES = TensorSpec("planes", np.dtype(np.float32), (3, 224, 224))

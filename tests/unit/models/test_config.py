@@ -4,12 +4,13 @@ import pytest
 
 from forebay.wire.model_config_pb2 import ModelConfig
 from forebay_server.service.models.config import describe
-from forebay_server.service.models.description import BatchingOptions, ClassificationTask, DetectionTask
+from forebay_server.service.models.description import BatchingOptions
 from forebay_server.service.models.files import model_file, serving_versions
 from forebay_server.service.models.instances import Instance
 from forebay_server.service.models.parameters import OWN_KEYS
 from forebay_server.service.models.repository import Repository, RepositoryError
 from forebay_server.service.pipeline.turns import ModelPriority
+from forebay_server.service.results.task import ClassificationTask, DetectionTask
 
 
 def entry(tmp_path, text=None, files=("1/model.onnx",)):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from forebay_server.service.frontend.inference_tensors import MAX_STRINGS
+from forebay_server.service.frontend.open_inference.tensors import MAX_STRINGS
 from forebay_server.service.pipeline.unbound import STRING_BYTES
 from tests.support.version import workshop_of
 

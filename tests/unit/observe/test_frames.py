@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forebay_server.service.errors import Outcome
+from forebay_server.service.journal.events import StreamRecord
 from forebay_server.service.observe.frames import (
     BUILT,
     OK,
@@ -17,7 +18,6 @@ from forebay_server.service.observe.frames import (
     read_events,
 )
 from forebay_server.service.observe.histograms import BOUNDS_S, Histograms, grouped_quantiles, quantiles
-from forebay_server.service.observe.journal import StreamRecord
 from forebay_server.service.request import Timeline
 
 RECORD = StreamRecord("camera", "detector", "1", "frames", uid=7, place=3)

@@ -5,15 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from forebay_server.service.observe.pictures import (
-    INTERVAL_NS,
-    LOOKING_NS,
-    MAX_LOOKED_AT,
-    Pictures,
-    PictureSlot,
-    Snapshot,
-    TooManyLooksError,
-)
+from forebay_server.service.journal.pictures import PictureSlot, Snapshot
+from forebay_server.service.observe.pictures import INTERVAL_NS, LOOKING_NS, MAX_LOOKED_AT, Pictures, TooManyLooksError
 from tests.support.clock import ManualClock
 
 BOX = SimpleNamespace(label='per"son\n', score=0.91234, box=(0.1, 0.2, 0.30001, 0.4))

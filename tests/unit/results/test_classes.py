@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay_server.service.errors import CorruptResultError
-from forebay_server.service.models.description import ClassificationTask, DetectionTask
 from forebay_server.service.results.classes import Classification, decode_classes
 from forebay_server.service.results.detections import Detection
 from forebay_server.service.results.options import MODEL_DEFAULTS, ResultOptions
 from forebay_server.service.results.result import make_result
+from forebay_server.service.results.task import ClassificationTask, DetectionTask
 
 TASK = ClassificationTask(labels=("cat", "dog", "cow"), max_results=2)
 

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay_server.service.errors import CorruptResultError
-from forebay_server.service.models.description import DetectionTask
 from forebay_server.service.results.detections import MAX_CANDIDATES, decode_detections, suppress
 from forebay_server.service.results.options import MODEL_DEFAULTS, ResultOptions
+from forebay_server.service.results.task import DetectionTask
 
 TASK = DetectionTask(labels=("person", "car"), score_threshold=0.4, iou_threshold=0.5, max_results=100)
 LEFT = (0.0, 0.0, 0.2, 0.2)

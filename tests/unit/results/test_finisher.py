@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from forebay_server.service.errors import BatchFailedError, CorruptResultError
-from forebay_server.service.models.description import ClassificationTask
 from forebay_server.service.request import Completion
 from forebay_server.service.results.classes import Classification
 from forebay_server.service.results.finisher import ResultFinisher
 from forebay_server.service.results.options import MODEL_DEFAULTS
+from forebay_server.service.results.task import ClassificationTask
 from forebay_server.service.results.wants import Wants
 from forebay_server.service.worker_pool import WorkerPool
 from tests.support.batching import Sink, request

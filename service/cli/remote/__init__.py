@@ -1,0 +1,1 @@
+"""Calls to a running server, for commands that ask it something."""

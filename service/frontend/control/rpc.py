@@ -1,0 +1,68 @@
+"""From a function of messages to a handler of grpc.aio: how every RPC is made but those of inference.
+
+Thread: the event loop's.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import grpc
+
+from forebay_server.service.frontend.messages import MessageError, parse
+from forebay_server.service.frontend.open_inference.errors import answer_to
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Rpc: TypeAlias = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OfPeer:
+    """An RPC that also wants to know who asks: `rpc(message, peer)`."""
+
+    rpc: Callable[[Any, str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OfLongMessage:
+    """An RPC whose request may have many bytes, though few fields: `rpc(message)`."""
+
+    rpc: Rpc
+
+
+class RpcGroup(Protocol):
+    """Some RPCs of the service."""
+
+    def rpcs(self) -> Mapping[str, tuple["Rpc | OfPeer | OfLongMessage", Any]]:
+        """Return, by name, a function from message to message (or to an awaitable of one), and the request's class."""
+        ...
+
+
+def handler_of(
+    rpc: Rpc | OfPeer | OfLongMessage,
+    request: Any,  # noqa: ANN401 - a message class
+) -> "grpc.RpcMethodHandler[Any, Any]":
+    """Make grpc.aio's handler of a function from message to message, or to an awaitable of one."""
+    may_be_long = isinstance(rpc, OfLongMessage)
+
+    async def handle(data: bytes, context: Context) -> Any:  # noqa: ANN401 - a message
+        try:
+            # Here, since gRPC calls what it cannot parse UNKNOWN, and parses whatever it gets.
+            message = parse(request, data, may_be_long=may_be_long)
+            answer = _answer_of(rpc, message, context)
+            return await answer if isinstance(answer, Awaitable) else answer
+        except MessageError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - nothing is UNKNOWN
+            status = answer_to(error)
+            await context.abort(status.code, status.message)
+
+    return grpc.unary_unary_rpc_method_handler(handle, response_serializer=lambda message: message.SerializeToString())
+
+
+def _answer_of(rpc: Rpc | OfPeer | OfLongMessage, message: Any, context: Context) -> Any:  # noqa: ANN401 - messages
+    if isinstance(rpc, OfPeer):
+        return rpc.rpc(message, context.peer())
+    return rpc.rpc(message) if isinstance(rpc, OfLongMessage) else rpc(message)

@@ -1,0 +1,172 @@
+"""JPEG to pixels, as libjpeg-turbo decodes it: a whole picture is taken, with any warning; half of one is refused.
+
+libjpeg fills what is missing with grey and only warns, so its warnings have to be told apart. simplejpeg raises for the
+first one, after it has written the pixels, and says nothing of later ones. ADR 0088 says what is taken and why.
+"""
+
+import hashlib
+import re
+from typing import cast
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.frames.decode.image_size import check_size
+from forebay_server.service.frontend.frames.decode.jpeg_layout import (
+    END,
+    Buffer,
+    Head,
+    end_of_data,
+    has_end,
+    mend,
+    read_head,
+    restarts_missing_at_end,
+)
+from forebay_server.service.models.description import ImageInput
+
+Pixels = NDArray[np.uint8]
+
+_TRUNCATED = re.compile(r"[Pp]remature end|found marker 0xd9 instead of RST")
+_CORRUPT = re.compile(r"bad (Huffman|arithmetic) code")
+_LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_HARMLESS = re.compile(r"extraneous bytes before marker|instead of RST|Invalid SOS parameters")
+_REASON = re.compile(r"^(?:tj\w+\(\): |Corrupt JPEG data: )?")  # libjpeg's own words come after it
+
+_MAX_STRAY_BYTES = 16
+"""Cameras leave up to ten stray bytes before a marker; a decoder that lost its place leaves dozens at the end."""
+
+_NOISE = hashlib.shake_128(b"any").digest(512).replace(b"\xff", b"\xfe")
+_MORE_DATA = b"".join(_NOISE[64 * number : 64 * number + 64] + bytes((0xFF, 0xD0 + number)) for number in range(8))
+"""Data that a decoder short of some goes on with: all restart numbers, so that one of them is the awaited one.
+
+Noise, since the picture must change: of 7,000 cuts in the last intervals of 7 pictures it showed all, while regular
+bytes left up to 12 unseen.
+"""
+
+TRUNCATED = "JPEG is truncated: its data ends before the picture does; send the whole file"
+CORRUPT = "JPEG is broken: bytes of its compressed data have changed; send the file again"
+
+
+def decode_jpeg(file: Buffer, image: ImageInput, max_pixels: int) -> tuple[Pixels, tuple[int, int]]:
+    """Decode a JPEG file at the smallest of libjpeg's scales that is at least as large as the model's input.
+
+    Args:
+        file: the whole file; borrowed.
+        image: size and colour order of the model's input.
+        max_pixels: larger pictures are refused before they are decoded.
+
+    Returns:
+        shape (height, width, 3), uint8, a fresh array; and (width, height) of the picture as sent.
+
+    Raises:
+        InvalidRequestError: this is no JPEG file that can be decoded, or it does not hold a whole picture.
+    """
+    head = read_head(file)
+    check_size("JPEG", head.size, max_pixels)
+    if head.precision != 8:
+        raise InvalidRequestError(f"JPEG has {head.precision} bits a sample; send it with 8")
+    if head.is_odd:
+        file = mend(file, head)
+        head = read_head(file)
+    if not head.is_single_scan and end_of_data(file, head) is None:
+        raise InvalidRequestError(TRUNCATED)
+    if not has_end(file, head):
+        file = bytes(file) + END
+    return _decode(file, head, image), head.size
+
+
+def _decode(file: Buffer, head: Head, image: ImageInput) -> Pixels:
+    pixels = np.empty((*_scaled(head.size, image), 3), np.uint8)
+    try:
+        return _simplejpeg(file, image, strict=True, buffer=pixels)
+    except ValueError as error:
+        warning = str(error)
+    if not _HARMLESS.search(warning) or _TRUNCATED.search(warning):
+        raise _refusal(warning)
+    if head.components == 4:  # simplejpeg turns CMYK into colours after the place where it raises
+        pixels = _decode_with_warnings(file, image)
+    found = _LEFT_OVER.search(warning)
+    if not _has_its_end(file, head, int(found[1]) if found else 0) and _wants_more(file, head, image, pixels):
+        raise InvalidRequestError(TRUNCATED)
+    return pixels
+
+
+def _has_its_end(file: Buffer, head: Head, left_over: int) -> bool:
+    """Whether the data is known to reach the end of the picture; False if only decoding more data can tell.
+
+    Args:
+        file: of which libjpeg had a harmless warning.
+        head: of the file.
+        left_over: bytes that libjpeg skipped before the end marker.
+
+    Raises:
+        InvalidRequestError: intervals are missing at the end, or the decoder has lost its place.
+    """
+    if not head.restart_interval and _has_lost_its_place(file, head, left_over):
+        raise InvalidRequestError(CORRUPT)
+    if not (head.restart_interval and head.is_single_scan):
+        return False
+    missing = restarts_missing_at_end(file, head)
+    if missing > 1 or (missing == 1 and left_over <= _MAX_STRAY_BYTES):
+        raise InvalidRequestError(TRUNCATED)
+    return missing == 1  # the last interval is there, behind a marker that was lost
+
+
+def _scaled(size: tuple[int, int], image: ImageInput) -> tuple[int, int]:
+    """(height, width) that simplejpeg decodes to: the smallest eighths of the size that cover the model's input."""
+    for eighths in range(1, 8):
+        width, height = (-(-side * eighths // 8) for side in size)
+        if width >= min(size[0], image.width) and height >= min(size[1], image.height):
+            return height, width
+    return size[1], size[0]
+
+
+def _simplejpeg(file: Buffer, image: ImageInput, *, strict: bool, buffer: Pixels | None = None) -> Pixels:
+    pixels = simplejpeg.decode_jpeg(
+        file,
+        image.color_order,
+        min_height=image.height,
+        min_width=image.width,
+        min_factor=1,
+        buffer=buffer,
+        strict=strict,
+    )
+    return cast("Pixels", pixels)
+
+
+def _wants_more(file: Buffer, head: Head, image: ImageInput, pixels: Pixels) -> bool:
+    """Whether data added at the end changes the picture: then libjpeg has made up its last part.
+
+    This costs a second decoding, for files with a warning inside their data only.
+    """
+    end = end_of_data(file, head)
+    data = bytes(file[:end]).rstrip(b"\xff")  # these are no data, and would make a marker with what follows
+    longer = b"".join((data, _MORE_DATA, END))
+    return not np.array_equal(pixels, _decode_with_warnings(longer, image))
+
+
+def _has_lost_its_place(file: Buffer, head: Head, left_over: int) -> bool:
+    """Whether the bytes left over at the end are data of the picture: too many for stray ones, and no padding."""
+    end = end_of_data(file, head) or len(file)
+    rest = bytes(file[max(head.data, end - left_over) : end])
+    return left_over > _MAX_STRAY_BYTES and len(set(rest)) > 1
+
+
+def _decode_with_warnings(file: Buffer, image: ImageInput) -> Pixels:
+    try:
+        return _simplejpeg(file, image, strict=False)
+    except ValueError as error:
+        raise _refusal(str(error)) from None
+
+
+def _refusal(warning: str) -> InvalidRequestError:
+    if _TRUNCATED.search(warning):
+        return InvalidRequestError(TRUNCATED)
+    if _CORRUPT.search(warning):
+        return InvalidRequestError(CORRUPT)
+    reason = _REASON.sub("", warning, count=1)
+    return InvalidRequestError(
+        f"JPEG cannot be decoded ({reason}); send baseline or progressive, 8 bits, 4:4:4 to 4:2:0"
+    )

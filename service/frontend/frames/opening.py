@@ -1,0 +1,211 @@
+"""Open, checked: from what a client asks for to the constant facts of its stream. Pure."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from forebay.wire import frames_pb2 as pb
+from forebay_server.service.errors import InvalidSessionError, UnsupportedError
+from forebay_server.service.frontend.frames.decode.pictures import RAW_BYTES_PER_PIXEL, raw_nbytes
+from forebay_server.service.models.description import ImageInput
+from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.request import Delivery
+from forebay_server.service.results.options import ResultOptions
+from forebay_server.service.results.task import DetectionTask, Task
+from forebay_server.service.results.wants import Wants
+from forebay_server.service.settings import ServeSettings
+
+MAX_STREAM_ID_BYTES = 256
+MAX_SIDE_PIXELS = 65535
+MAX_OUTPUTS = 16  # there are three kinds, which may be repeated
+MAX_SHOWN, MAX_SHOWN_DIMENSIONS = 64, 8  # letters and numbers of a client's own in a message; every model has fewer
+MAX_BUDGET_MS = 3_600_000.0  # an hour: anything longer is a mistake in the unit
+LEAST_DEFAULT_BUDGET_NS = 100_000_000  # docs/batching.md: max(100 ms, 3 times the service time of one frame)
+
+FindModel = Callable[[str, str], ModelVersion]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamConfig:
+    """What stays the same for every frame of a stream.
+
+    Attributes:
+        stream_id: the camera's name.
+        version: the model version that serves it.
+        encoding: forebay.v1 Encoding.
+        size: (width, height) of frames where it does not vary; (0, 0) otherwise.
+        payload_bytes: exact payload size, or None if it varies (JPEG, PNG).
+        image: what pictures are decoded to; None for TENSOR.
+        budget_ns: default latency budget, None for no deadline.
+        delivery: LATEST or EVERY.
+        window: granted frames in flight.
+        priority: 1 is the most urgent.
+        first_seq: lower ones are INVALID.
+        wants: what a result holds.
+        allows_picture: whether the operator may look at its latest frame.
+    """
+
+    stream_id: str
+    version: ModelVersion
+    encoding: int
+    size: tuple[int, int]
+    payload_bytes: int | None
+    image: ImageInput | None
+    budget_ns: int | None
+    delivery: Delivery
+    window: int
+    priority: int
+    first_seq: int
+    wants: Wants
+    allows_picture: bool
+
+
+def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings) -> StreamConfig:
+    """Check Open and settle every default.
+
+    Raises:
+        UnknownModelError, NotReadyError: from `find_model`.
+        InvalidSessionError: a field is missing or makes no sense.
+        UnsupportedError: an encoding or output that this model does not offer.
+    """
+    if not 1 <= len(request.stream_id.encode()) <= MAX_STREAM_ID_BYTES:
+        raise InvalidSessionError(f"open.stream_id must have 1 to {MAX_STREAM_ID_BYTES} bytes: name the camera")
+    if not request.model:
+        raise InvalidSessionError("open.model is empty: name a model")
+    version = find_model(request.model, request.version)
+    delivery = _delivery(request)
+    size, payload_bytes = _payload(request, version, settings.max_image_pixels)
+    if payload_bytes is not None and payload_bytes > settings.max_message_bytes:
+        raise InvalidSessionError(
+            f"a frame of this stream has {payload_bytes} bytes; messages may have {settings.max_message_bytes}"
+        )
+    wanted = request.max_in_flight or settings.default_window
+    return StreamConfig(
+        stream_id=request.stream_id,
+        version=version,
+        encoding=request.encoding,
+        size=size,
+        payload_bytes=payload_bytes,
+        image=None if request.encoding == pb.ENCODING_TENSOR else version.description.image,
+        budget_ns=_budget_ns(request, delivery, version),
+        delivery=delivery,
+        window=min(wanted, settings.max_window),
+        priority=request.priority or version.description.batching.default_priority,
+        first_seq=request.resume_from if request.HasField("resume_from") else 0,
+        wants=_wants(request, version),
+        allows_picture=settings.allow_pictures and request.allow_picture and request.encoding != pb.ENCODING_TENSOR,
+    )
+
+
+def budget_ms_to_ns(budget_ms: float, what: str) -> int:
+    """Convert a latency budget. Raises InvalidSessionError if it is not a number from 0 to an hour."""
+    if math.isnan(budget_ms) or not 0 <= budget_ms <= MAX_BUDGET_MS:
+        raise InvalidSessionError(f"{what} is {budget_ms:g} ms; give 0 to {MAX_BUDGET_MS:g}")
+    return int(budget_ms * 1e6)
+
+
+def _delivery(request: pb.Open) -> Delivery:
+    if request.delivery not in pb.Delivery.values():
+        raise InvalidSessionError(f"open.delivery is {request.delivery}; give LATEST or EVERY")
+    return Delivery.EVERY if request.delivery == pb.DELIVERY_EVERY else Delivery.LATEST
+
+
+def _budget_ns(request: pb.Open, delivery: Delivery, version: ModelVersion) -> int | None:
+    if request.HasField("latency_budget_ms"):
+        return budget_ms_to_ns(request.latency_budget_ms, "open.latency_budget_ms")
+    if delivery is Delivery.EVERY:
+        return None
+    if version.description.latency_budget_ms is not None:
+        return int(version.description.latency_budget_ms * 1e6)
+    return max(LEAST_DEFAULT_BUDGET_NS, 3 * version.feasibility.least_service_ns)
+
+
+def _payload(request: pb.Open, version: ModelVersion, max_pixels: int) -> tuple[tuple[int, int], int | None]:
+    encoding = request.encoding
+    if not version.specs.is_fixed:
+        raise UnsupportedError(
+            f"model {version.name!r} has tensors of varying shape; the Open Inference Protocol serves it"
+        )
+    if encoding == pb.ENCODING_UNSPECIFIED or encoding not in pb.Encoding.values():
+        raise InvalidSessionError("open.encoding is missing or unknown: give TENSOR, RGB8, BGR8, JPEG, PNG or NV12")
+    if encoding == pb.ENCODING_TENSOR:
+        _check_tensor_shape(request, version)
+        image = version.description.image
+        size = (0, 0) if image is None else (image.width, image.height)
+        return size, sum(spec.row_bytes for spec in version.specs.inputs)
+    if version.description.image is None:
+        raise UnsupportedError(f"model {version.name!r} takes no pictures; send TENSOR")
+    if encoding not in RAW_BYTES_PER_PIXEL:
+        return (0, 0), None
+    size = _checked_size(request, max_pixels)
+    return size, raw_nbytes(encoding, *size)
+
+
+def _check_tensor_shape(request: pb.Open, version: ModelVersion) -> None:
+    first = version.specs.inputs[0]
+    shape = tuple(request.shape[: MAX_SHOWN_DIMENSIONS + 1])  # a client may send thousands
+    if shape and shape != first.shape:
+        shown = ", ".join(str(dim) for dim in shape[:MAX_SHOWN_DIMENSIONS])
+        more = ", ..." if len(shape) > MAX_SHOWN_DIMENSIONS else ""
+        raise InvalidSessionError(f"open.shape is [{shown}{more}]; input {first.name!r} takes {list(first.shape)}")
+
+
+def _checked_size(request: pb.Open, max_pixels: int) -> tuple[int, int]:
+    width, height = request.width, request.height
+    if not (1 <= width <= MAX_SIDE_PIXELS and 1 <= height <= MAX_SIDE_PIXELS):
+        raise InvalidSessionError(
+            f"open.width and open.height are {width}x{height}; uncompressed frames need 1 to {MAX_SIDE_PIXELS} each"
+        )
+    if width * height > max_pixels:
+        raise InvalidSessionError(
+            f"frames of {width}x{height} pixels exceed the limit of {max_pixels}; send them smaller"
+        )
+    if request.encoding == pb.ENCODING_NV12 and (width % 2 or height % 2):
+        raise InvalidSessionError(f"NV12 needs an even width and height, not {width}x{height}")
+    return width, height
+
+
+def _wants(request: pb.Open, version: ModelVersion) -> Wants:
+    task = version.description.task
+    typed = None if task is None else _typed_output(task)
+    if len(request.outputs) > MAX_OUTPUTS:
+        raise InvalidSessionError(f"open.outputs has {len(request.outputs)} entries; give at most {MAX_OUTPUTS}")
+    outputs: set[int] = set(request.outputs) or {typed or pb.OUTPUT_TENSORS}
+    for output in outputs - {typed, pb.OUTPUT_TENSORS}:
+        name = pb.Output.Name(output) if output in pb.Output.values() else str(output)
+        raise UnsupportedError(f"open.outputs: model {version.name!r} does not give {name}")
+    options = _result_options(request) if typed in outputs else None
+    indices = _tensor_indices(request, version) if pb.OUTPUT_TENSORS in outputs else ()
+    return Wants(options=options, tensor_indices=indices)
+
+
+def _typed_output(task: Task) -> int:
+    return pb.OUTPUT_DETECTIONS if isinstance(task, DetectionTask) else pb.OUTPUT_CLASSES
+
+
+def _result_options(request: pb.Open) -> ResultOptions:
+    for name in ("score_threshold", "iou_threshold"):
+        value = getattr(request, name)
+        if request.HasField(name) and not 0 <= value <= 1:
+            raise InvalidSessionError(f"open.{name} is {value:g}; give 0 to 1")
+    return ResultOptions(
+        score_threshold=request.score_threshold if request.HasField("score_threshold") else None,
+        iou_threshold=request.iou_threshold if request.HasField("iou_threshold") else None,
+        max_results=request.max_results,
+    )
+
+
+def _tensor_indices(request: pb.Open, version: ModelVersion) -> tuple[int, ...]:
+    names = [spec.name for spec in version.specs.outputs]
+    if not request.tensor_names:
+        return tuple(range(len(names)))
+    if len(request.tensor_names) > len(names):
+        raise InvalidSessionError(
+            f"open.tensor_names has {len(request.tensor_names)} entries; model {version.name!r} has only {names}"
+        )
+    for name in request.tensor_names:
+        if name not in names:
+            raise InvalidSessionError(
+                f"open.tensor_names: model {version.name!r} has no output {name[:MAX_SHOWN]!r}, only {names}"
+            )
+    return tuple(names.index(name) for name in request.tensor_names)

@@ -1,0 +1,32 @@
+"""A frame as a small JPEG for the operator's page, made only when somebody looks. Pure; no thread of the data path."""
+
+from typing import cast
+
+import numpy as np
+import simplejpeg
+
+from forebay_server.service.frontend.frames.decode.pictures import decode_into
+from forebay_server.service.models.description import ImageInput
+
+MAX_SIDE_PIXELS = 640
+QUALITY = 80
+
+
+def preview_jpeg(payload: memoryview, encoding: int, size: tuple[int, int]) -> tuple[bytes, int, int]:
+    """Return a JPEG of a frame, its width and its height; the longer side has at most MAX_SIDE_PIXELS.
+
+    It is always encoded anew: what else was in the client's file (place, time, maker) does not come along.
+
+    Args:
+        payload: as the client sent it, already decoded once by the data path.
+        encoding: forebay.v1 Encoding, not TENSOR.
+        size: (width, height) of the frame as sent.
+
+    Raises:
+        InvalidRequestError: it cannot be decoded.
+    """
+    scale = min(1.0, MAX_SIDE_PIXELS / max(size))
+    width, height = (max(1, round(side * scale)) for side in size)
+    pixels = np.empty((height, width, 3), np.uint8)
+    decode_into(pixels, payload, encoding, size, ImageInput(width, height, "RGB"), size[0] * size[1])
+    return cast("bytes", simplejpeg.encode_jpeg(pixels, quality=QUALITY)), width, height

@@ -1,0 +1,345 @@
+"""forebay.v1.FrameInference: the asyncio side of a stream. Reads, writes, waits; every decision is the session's.
+
+Two coroutines a stream: the handler reads, a task writes. Only public grpc.aio API is used, with raw bytes on both
+sides (docs/adr/0006-front-end.md).
+"""
+
+import asyncio
+import contextlib
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import grpc
+import structlog
+
+from forebay.wire import frames_pb2 as pb
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import (
+    InvariantError,
+    NotReadyError,
+    Outcome,
+    ServiceError,
+    SessionStateError,
+    SlowReaderError,
+    TooManyStreamsError,
+)
+from forebay_server.service.frontend.calls import CallTasks, cut, trace_context, trace_id
+from forebay_server.service.frontend.frames.codec import STREAM_STATUS, parse_client_message, tensor_spec
+from forebay_server.service.frontend.frames.opening import FindModel, StreamConfig, accept_open
+from forebay_server.service.frontend.frames.session import Session
+from forebay_server.service.frontend.outgoing import Outgoing
+from forebay_server.service.frontend.received import received_ns
+from forebay_server.service.frontend.reception.reading import Reading
+from forebay_server.service.frontend.reception.receptions import Receptions
+from forebay_server.service.journal.events import Journal
+from forebay_server.service.journal.pictures import PictureSlot
+from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.pipeline.permits import Permits
+from forebay_server.service.request import CompletionSink, Delivery, next_request_id
+from forebay_server.service.settings import ServeSettings
+from forebay_server.service.worker_pool import WorkerPool
+
+log = structlog.get_logger(__name__)
+
+OPEN_DEADLINE_S = 20.0  # a call that never says what it wants must not keep its place among the streams
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class FrameStream:
+    """One live stream: its session, and the messages that are not results.
+
+    Owner: the event loop's thread.
+    """
+
+    def __init__(
+        self, session_id: str, outgoing: Outgoing, reading: Reading, opened_ns: int, lifetime_s: float
+    ) -> None:
+        self.session_id = session_id
+        self.outgoing = outgoing
+        self.reading = reading
+        self.opened_ns = opened_ns
+        self.lifetime_s = lifetime_s
+        self.session: Session | None = None
+        self.names: dict[str, str | int] = {}  # what it is called in the log
+        self.output = asyncio.Event()
+        self.room = asyncio.Event()
+        reading.on_refused = self.room.set
+        self._control: list[bytes] = []
+        self.leave_by_ns: int | None = None  # when the server ends it itself; None until it was asked to leave
+
+    def ask_to_leave(self, reason: "pb.Reconnect.Reason", grace_ms: int, now_ns: int) -> None:
+        """Send Reconnect, once."""
+        if self.leave_by_ns is None:
+            self.leave_by_ns = now_ns + grace_ms * 1_000_000
+            self.send_control(pb.ServerMessage(reconnect=pb.Reconnect(reason=reason, grace_ms=grace_ms)))
+
+    def send_control(self, message: pb.ServerMessage) -> None:
+        """Queue a message that goes before the next result."""
+        self._control.append(message.SerializeToString())
+        self.output.set()
+
+    def send_heartbeat(self) -> None:
+        """Queue a Heartbeat, unless the client is so slow that other messages still wait."""
+        if self.session is not None and not self._control:
+            heartbeat = pb.Heartbeat(frames_received=self.session.frames_received)
+            self.send_control(pb.ServerMessage(heartbeat=heartbeat))
+
+    def stop_reading(self) -> None:
+        """End the read that is under way, as if the client had half-closed. Idempotent."""
+        self.reading.stop()
+        self.room.set()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether reading was stopped."""
+        return self.reading.is_stopped
+
+    def give_up(self) -> None:
+        """End the stream without its last answers: the client takes none."""
+        self.outgoing.give_up()
+        self.stop_reading()
+
+    def next_message(self) -> bytes | None:
+        """Return what to write next, or None."""
+        if self._control:
+            if self.session is not None:
+                self.session.is_writer_idle = False
+            return self._control.pop(0)
+        return None if self.session is None else self.session.next_message()
+
+
+class FramesServicer:
+    """Serves every frame stream of the process.
+
+    Args:
+        find_model: name and version to a version that is ready.
+        pool: decoding.
+        sink: completions made on workers.
+        clock: time.
+        settings: limits.
+        calls: ends those whose client takes nothing.
+        permits: server-wide.
+        receptions: reads the messages.
+        journal: told about streams and how frames end; None if nobody observes.
+    """
+
+    def __init__(
+        self,
+        find_model: FindModel,
+        pool: WorkerPool,
+        sink: CompletionSink,
+        clock: Clock,
+        settings: ServeSettings,
+        calls: CallTasks,
+        permits: Permits,
+        receptions: Receptions,
+        journal: Journal | None = None,
+    ) -> None:
+        self.streams: set[FrameStream] = set()
+        self.frames_received = 0  # on streams that have closed, like `outcomes`
+        self.outcomes: Counter[Outcome] = Counter()
+        self._find_model = find_model
+        self._pool = pool
+        self._sink = sink
+        self._clock = clock
+        self._settings = settings
+        self._calls = calls
+        self._permits = permits
+        self._journal = journal
+        self._next_session_id: Callable[[], int] = itertools.count(1).__next__
+        self._receptions = receptions
+        self._is_draining = False
+        self.open_deadline_s = OPEN_DEADLINE_S
+
+    def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
+        """Return what grpc.aio registers. Raw bytes: the codec parses and builds."""
+        method = grpc.stream_stream_rpc_method_handler(self.stream)
+        return grpc.method_handlers_generic_handler("forebay.v1.FrameInference", {"Stream": method})
+
+    def refuse(self) -> None:
+        """Refuse new streams from now on: the server drains."""
+        self._is_draining = True
+
+    def ask_to_leave(self, grace_ms: int) -> None:
+        """Ask the open streams to leave: the server drains."""
+        for stream in self.streams:
+            stream.ask_to_leave(pb.Reconnect.REASON_DRAIN, grace_ms, self._clock.now_ns())
+
+    def send_away(self, version: ModelVersion, grace_ms: int) -> None:
+        """Ask the streams of a version that is being unloaded to reconnect."""
+        for stream in self.streams:
+            if stream.session is not None and stream.session.config.version is version:
+                stream.ask_to_leave(pb.Reconnect.REASON_REBALANCE, grace_ms, self._clock.now_ns())
+
+    def stop_reading(self) -> None:
+        """End reading on every stream; what was read is still answered."""
+        for stream in self.streams:
+            stream.stop_reading()
+
+    async def stream(self, _: Any, context: Context) -> None:  # noqa: ANN401 - grpc's request iterator, unused
+        """Serve one stream: grpc.aio's handler. Whatever happens ends as a status, never as UNKNOWN."""
+        try:
+            await self._serve(context)
+        except SlowReaderError as error:
+            await cut(context, self._calls, error.message)
+        except ServiceError as error:
+            if isinstance(error, InvariantError):
+                log.exception("stream failed", detail=error.detail)
+            hint = (("retry-after-ms", str(error.retry_after_ms)),) if error.retry_after_ms else ()
+            await context.abort(STREAM_STATUS[error.outcome], error.message, hint)
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except grpc.aio.InternalError:  # a write failed: the client has left
+            raise asyncio.CancelledError from None
+        except Exception:
+            log.exception("stream failed")
+            await context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the details")
+
+    async def _serve(self, context: Context) -> None:
+        if self._is_draining:
+            raise NotReadyError("the server is shutting down; open the stream on another one")
+        if len(self.streams) >= self._settings.max_streams:
+            raise TooManyStreamsError(
+                f"the server has {self._settings.max_streams} streams open, its limit", retry_after_ms=1000
+            )
+        # Streams opened together must not all come back together.
+        lifetime_s = self._settings.stream_lifetime_s * random.uniform(0.8, 1.2)  # noqa: S311 - not a secret
+        outgoing, reading = Outgoing(context, self._clock), self._receptions.begin(context)
+        stream = FrameStream(f"s{self._next_session_id()}", outgoing, reading, self._clock.now_ns(), lifetime_s)
+        self.streams.add(stream)
+        try:
+            config = await self._open(stream, context)
+            if config is not None:
+                try:
+                    await self._run(stream, config, context)
+                finally:
+                    config.version.end_use()
+        finally:
+            self.streams.discard(stream)
+            self._receptions.end(reading)
+
+    async def _open(self, stream: FrameStream, context: Context) -> StreamConfig | None:
+        data = await self._receptions.read(stream.reading, context)
+        if data is None:
+            if stream.reading.refusal is not None:
+                raise stream.reading.refusal
+            if stream.is_stopped and not self._is_draining:
+                raise SessionStateError(f"no open came within {self.open_deadline_s:g} s; send it first, then frames")
+            return None
+        first = parse_client_message(data)
+        if not isinstance(first, pb.Open):
+            raise SessionStateError("the first message must be open; this one is a frame")
+        while True:
+            config = accept_open(first, self._find_model, self._settings)
+            if config.version.try_use():
+                return config  # else it was unloaded just now, and the next look finds its successor
+
+    async def _run(self, stream: FrameStream, config: StreamConfig, context: Context) -> None:
+        await stream.outgoing.begin()
+        journal, version = self._journal, config.version
+        trace = trace_context(context) if self._settings.trace_every_frames else None
+        record = None
+        if journal is not None:
+            picture = PictureSlot() if config.allows_picture else None
+            record = journal.open(config.stream_id, version.name, version.version, trace=trace, picture=picture)
+        session = Session(
+            config,
+            self._pool,
+            self._sink,
+            self._clock,
+            max_image_pixels=self._settings.max_image_pixels,
+            on_output=stream.output.set,
+            on_room=stream.room.set,
+            next_request_id=next_request_id,
+            record=record,
+            tell=None if journal is None else journal.frames.append,
+        )
+        stream.session = session
+        stream.send_control(self._opened(stream, config))
+        stream.names = {"session": stream.session_id, "stream": config.stream_id}
+        if record is not None:
+            stream.names["id"] = record.uid  # as metrics, page and spans have it
+        if (found := trace_id(trace)) is not None:
+            stream.names["trace_id"] = found
+        log.info("stream opened", **stream.names, model=config.version.name)
+        writer = asyncio.create_task(self._write(stream, session))
+        error: ServiceError | None = None
+        try:
+            error = await self._read_until_done(stream, session, writer, context)
+            session.stop_reading()
+            await stream.outgoing.join(writer)
+        finally:
+            writer.cancel()
+            if not session.is_finished:
+                session.abandon()
+            self._permits.leave(session.share)
+            with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, Exception):
+                await writer
+            self._log_closed(stream, session)
+            if journal is not None and record is not None:
+                journal.close(record, session.outcomes)
+        if error is not None:
+            raise error
+
+    async def _read_until_done(
+        self, stream: FrameStream, session: Session, writer: "asyncio.Task[None]", context: Context
+    ) -> ServiceError | None:
+        """Read frames until the client half-closes; return the error that ends the stream, if there is one."""
+        while True:
+            while not (session.has_room or stream.is_stopped or writer.done()):
+                stream.room.clear()
+                await stream.room.wait()
+            data = None if writer.done() else await self._receptions.read(stream.reading, context)
+            if data is None:
+                return stream.reading.refusal
+            arrived_ns = received_ns(self._clock)
+            try:
+                message = parse_client_message(data)
+                if isinstance(message, pb.Open):
+                    raise SessionStateError("a second open; a stream has exactly one, open another stream instead")
+            except ServiceError as error:
+                return error
+            session.on_frame(message, arrived_ns)
+            del data, message  # the next frame may be long in coming
+
+    async def _write(self, stream: FrameStream, session: Session) -> None:
+        """Write whatever is ready, in order, until the session is finished."""
+        try:
+            while True:
+                message = stream.next_message()
+                if message is not None:
+                    await stream.outgoing.write(message)
+                elif session.is_finished:
+                    return
+                else:
+                    stream.output.clear()
+                    await stream.output.wait()
+        finally:
+            stream.stop_reading()  # a reader waits for room or for the client; neither may come if writing failed
+
+    def _opened(self, stream: FrameStream, config: StreamConfig) -> pb.ServerMessage:
+        version = config.version
+        every = config.delivery is Delivery.EVERY
+        return pb.ServerMessage(
+            opened=pb.Opened(
+                session_id=stream.session_id,
+                model=version.name,
+                model_version=version.version,
+                inputs=[tensor_spec(spec) for spec in version.specs.inputs],
+                outputs=[tensor_spec(spec) for spec in version.specs.outputs],
+                window=config.window,
+                stream_lifetime_s=stream.lifetime_s,
+                delivery=pb.DELIVERY_EVERY if every else pb.DELIVERY_LATEST,
+                latency_budget_ms=(config.budget_ns or 0) / 1e6,
+                heartbeat_interval_s=self._settings.heartbeat_interval_s,
+            )
+        )
+
+    def _log_closed(self, stream: FrameStream, session: Session) -> None:
+        self.frames_received += session.frames_received
+        self.outcomes.update(session.outcomes)
+        outcomes = {outcome.value: count for outcome, count in session.outcomes.items()}
+        log.info("stream closed", **stream.names, frames=session.frames_received, outcomes=outcomes)

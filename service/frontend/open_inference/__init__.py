@@ -1,0 +1,1 @@
+"""Inference requests of the Open Inference Protocol, one by one and in streams."""

@@ -1,0 +1,204 @@
+"""From a checked call to a request with the batch former: permit, buffer, inputs, deadline. The way of every frame.
+
+Owner: the event loop's thread.
+"""
+
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import DeadlineExpiredError
+from forebay_server.service.frontend.open_inference.codec import Call
+from forebay_server.service.frontend.open_inference.errors import counted_outcome
+from forebay_server.service.frontend.open_inference.inputs import frame_of
+from forebay_server.service.journal.events import RequestJournal, TraceContext
+from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.pipeline.shares import Share
+from forebay_server.service.request import (
+    Completion,
+    Delivery,
+    FrameBuffer,
+    Request,
+    StreamKey,
+    Timeline,
+    next_request_id,
+)
+from forebay_server.service.results.wants import Wants
+
+_TENSORS_ONLY = Wants(options=None, tensor_indices=())
+
+
+class StreamKeys:
+    """Stream keys by name, for requests that come without a stream of their own.
+
+    Calls that are independent of each other share one unordered key per client: fairness counts per client, and no call
+    waits for another. Requests of a sequence, of a named stream, with delivery LATEST, or of one streaming RPC are
+    ordered. Their keys differ where order would only hold up: in priority and in batch key.
+
+    A key is kept for as long as a request has it or a former remembers how it was served.
+
+    Args:
+        are_ordered: whether all requests come on one streaming RPC, whose answers leave in order.
+        weight: how many streams the independent calls of one client count as.
+    """
+
+    def __init__(self, *, are_ordered: bool, weight: int = 1) -> None:
+        self._are_ordered = are_ordered
+        self._weight = weight
+        self._keys: WeakValueDictionary[tuple[object, ...], StreamKey] = WeakValueDictionary()
+
+    def get(self, name: str, call: Call) -> StreamKey:
+        """Return the key of a client's or a sequence's requests."""
+        form, options = call.form, call.form.options
+        is_ordered = self._are_ordered or bool(options.stream) or options.delivery is Delivery.LATEST
+        identity: tuple[object, ...] = (name,)
+        if is_ordered:
+            identity = (name, options.stream, options.delivery, options.priority, form.batch_key, form.face.name)
+        key = self._keys.get(identity)
+        if key is None:
+            weight = 1 if is_ordered else self._weight
+            key = StreamKey(options.stream or name, options.delivery, is_ordered=is_ordered, weight=weight)
+            self._keys[identity] = key
+        return key
+
+    def __len__(self) -> int:
+        """Return how many keys somebody has."""
+        return len(self._keys)
+
+
+class ConnectionShares:
+    """Shares of the permits for calls that come one by one, by connection.
+
+    A share is kept for as long as a request has it or what it wanted is remembered.
+
+    Args:
+        weight: how many streams a connection counts as.
+    """
+
+    def __init__(self, weight: int) -> None:
+        self._weight = weight
+        self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
+
+    def get(self, peer: str) -> Share:
+        """Return the share of a connection, as `ServicerContext.peer()` names it."""
+        share = self._shares.get(peer)
+        if share is None:
+            share = self._shares[peer] = Share(self._weight)
+        return share
+
+
+def admit(
+    call: Call,
+    version: ModelVersion,
+    stream: StreamKey,
+    share: Share,
+    clock: Clock,
+    received_ns: int,
+    deadline_ns: int | None,
+    on_completion: Callable[[Completion], None],
+    trace: TraceContext | None = None,
+    frame: FrameBuffer | None = None,
+) -> Request:
+    """Hand a call to the batch former and return its request; `on_completion` will be called once, on the loop.
+
+    Args:
+        call: checked.
+        version: runs it.
+        stream: what it belongs to.
+        share: whose permit it takes.
+        clock: time.
+        received_ns: when it was read.
+        deadline_ns: of the RPC; the call's own options may make it earlier.
+        on_completion: told how it ended.
+        trace: that its client sent.
+        frame: the inputs, if a worker has made it of them; the request's from here on, whatever happens.
+
+    Raises:
+        DeadlineExpiredError: the deadline cannot be met.
+        OverloadedError: there is no permit for it, or no memory is free.
+        InvalidRequestError: BYTES are not as they have to be.
+    """
+    try:
+        told = on_completion if version.requests is None else _observed(version.requests, on_completion, trace)
+        return _admit(call, version, stream, share, clock, received_ns, deadline_ns, told, frame)
+    except Exception as error:
+        if frame is not None:
+            frame.release()
+        refused(version, received_ns, error, trace)
+        raise
+
+
+def refused(version: ModelVersion, received_ns: int, error: BaseException, trace: TraceContext | None) -> None:
+    """Count a call that was read for a version and ended before it became a request."""
+    outcome = counted_outcome(error)
+    version.statistics.refuse(outcome, received_ns)
+    if version.requests is not None:
+        version.requests.refused(received_ns, outcome, trace)
+
+
+def _observed(
+    journal: RequestJournal, on_completion: Callable[[Completion], None], trace: TraceContext | None
+) -> Callable[[Completion], None]:
+    def told(completion: Completion) -> None:
+        journal.ended(completion, trace)
+        on_completion(completion)
+
+    return told
+
+
+def _admit(
+    call: Call,
+    version: ModelVersion,
+    stream: StreamKey,
+    share: Share,
+    clock: Clock,
+    received_ns: int,
+    deadline_ns: int | None,
+    on_completion: Callable[[Completion], None],
+    frame: FrameBuffer | None,
+) -> Request:
+    form, options = call.form, call.form.options
+    for duration_ns in (options.timeout_ns or None, options.budget_ns):
+        if duration_ns is not None:
+            own_ns = received_ns + duration_ns
+            deadline_ns = own_ns if deadline_ns is None else min(deadline_ns, own_ns)
+    now_ns = clock.now_ns()
+    if version.feasibility.is_hopeless(now_ns, deadline_ns, 0):
+        raise DeadlineExpiredError("the deadline is nearer than the least that one request takes")
+    frame = frame or frame_of(call, version, share)
+    try:
+        request = Request(
+            id=next_request_id(),
+            stream=stream,
+            size=form.rows,
+            batch_key=form.batch_key,
+            deadline_ns=deadline_ns,
+            arrival_ns=received_ns,
+            priority=options.priority or version.description.batching.default_priority,
+            frame=frame,
+            on_completion=on_completion,
+            wants=_TENSORS_ONLY,
+            queue_timeout_ns=options.timeout_ns or None,
+            timeline=Timeline(received_ns=received_ns, validated_ns=now_ns, admitted_ns=clock.now_ns()),
+        )
+        version.arrive_on_loop(request)
+    except BaseException:
+        frame.release()
+        raise
+    return request
+
+
+def note_delivery(version: ModelVersion, completion: Completion, clock: Clock) -> None:
+    """Tell the version's former how long an executed request took from readable outputs to here."""
+    if completion.outputs is not None:
+        version.delivery_time.observe(completion.request.timeline.readable_ns, clock.now_ns())
+
+
+def cancel(version: ModelVersion, requests: list[Request]) -> None:
+    """Give up requests whose client has gone; those in a batch run on and are dropped when they come back."""
+    # Only those that hold a permit, which bounds the former's inbox; one that has just ended is in nobody's hands.
+    waiting = [request for request in requests if not (request.is_cancelled or request.frame.is_released)]
+    for request in requests:
+        request.is_cancelled = True
+    if waiting:
+        version.cancel(waiting)

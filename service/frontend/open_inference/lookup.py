@@ -1,0 +1,145 @@
+"""From a request's model name and version to the version that serves it, with Triton's words for what is not there."""
+
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+import grpc
+
+from forebay_server.service.errors import UnknownModelError
+from forebay_server.service.frontend.open_inference.admission import refused
+from forebay_server.service.frontend.open_inference.codec import Call, LocateRegion, fill
+from forebay_server.service.frontend.open_inference.errors import InferenceError
+from forebay_server.service.frontend.open_inference.form import CallForm, read_form
+from forebay_server.service.frontend.open_inference.schema import ModelFace, face_of
+from forebay_server.service.frontend.open_inference.wire import InferMessage
+from forebay_server.service.journal.events import TraceContext
+from forebay_server.service.models.version import ModelVersion
+
+FindModel = Callable[[str, str], ModelVersion]
+KnownVersions = Callable[[str], Collection[str] | None]
+MAX_VERSION = 2**63 - 1
+MAX_SHOWN = 128
+MAX_FORMS = 1024  # of at most 4 KiB each
+
+
+class RegionAccess(Protocol):
+    """What requests need of shared memory."""
+
+    def reach(self, peer: str) -> LocateRegion:
+        """Return what finds the ranges of one request of a peer. Thread: the event loop's."""
+        ...
+
+
+class ModelLookup:
+    """Finds versions and checks requests against them.
+
+    Args:
+        find_model: name and version to a version that is ready.
+        acquire: the same, and the version stays open until its `end_use`.
+        known_versions: name to versions that are, were or will be ready; None for a model that never was.
+        memory: shared memory of clients.
+    """
+
+    def __init__(
+        self, find_model: FindModel, acquire: FindModel, known_versions: KnownVersions, memory: RegionAccess
+    ) -> None:
+        self.memory = memory
+        self._find_model = find_model
+        self._acquire = acquire
+        self._known_versions = known_versions
+        self._forms: dict[tuple[bytes, int], CallForm] = {}
+
+    def find(self, name: str, version: str) -> ModelVersion:
+        """Return a version that is ready. Raises InferenceError."""
+        return self._checked(self._find_model, name, version)
+
+    def is_ready(self, name: str, version: str) -> bool:
+        """Whether a version serves: not one that is unknown or not ready. Raises InferenceError for no version."""
+        try:
+            self.find(name, version)
+        except InferenceError as error:
+            if error.code in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE):
+                return False
+            raise
+        return True
+
+    def is_known(self, name: str) -> bool:
+        """Whether a model serves, served or was to."""
+        return self._known_versions(name) is not None
+
+    def _checked(self, find: FindModel, name: str, version: str) -> ModelVersion:
+        if version:
+            check_version(version)
+        try:
+            return find(name, version)
+        except UnknownModelError:
+            raise _not_there(name, version, self._known_versions(name)) from None
+
+    def face(self, name: str, version: str) -> ModelFace:
+        """Return what clients see of a version that is ready. Raises InferenceError."""
+        return face_of(self.find(name, version))
+
+    def check(
+        self, message: InferMessage, peer: str, received_ns: int, trace: TraceContext | None = None
+    ) -> tuple[ModelVersion, Call]:
+        """Return the version, which stays open until its `end_use`, and the checked call, until its `release`.
+
+        Args:
+            message: the request.
+            peer: who sent it.
+            received_ns: when it was read; with `trace`, for counting it if it is refused.
+            trace: that its client sent.
+
+        Raises:
+            InferenceError, InvalidRequestError: nothing is kept open then.
+        """
+        key = None if message.key is None else (message.key, len(message.raws))
+        form = None if key is None else self._forms.get(key)
+        if form is None:
+            name, number = message.request.model_name, message.request.model_version
+        else:
+            name, number = form.face.name, form.version
+        version = self._checked(self._acquire, name, number)
+        try:
+            face = face_of(version)
+            if form is None or form.face is not face:
+                form = read_form(message.request, len(message.raws), face, message.contents)
+                self._keep(key, form)
+            call = fill(form, message, self.memory.reach(peer))
+        except BaseException as error:
+            version.end_use()
+            refused(version, received_ns, error, trace)
+            raise
+        return version, call
+
+    def _keep(self, key: tuple[bytes, int] | None, form: CallForm) -> None:
+        if key is None:
+            return
+        if len(self._forms) >= MAX_FORMS:
+            self._forms.clear()  # clients that come and go, or say something else each time
+        self._forms[key] = form
+
+
+def check_version(version: str) -> int:
+    """Return a version's number. Raises InferenceError if it is none."""
+    if version.isascii() and version.isdigit() and len(version) <= 19 and 0 < int(version) <= MAX_VERSION:
+        return int(version)
+    raise InferenceError(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        f"failed to get model version from specified version string '{version[:MAX_SHOWN]}' (details: not a number), "
+        "version should be an integral value > 0",
+    )
+
+
+def _not_there(name: str, version: str, known: Collection[str] | None) -> InferenceError:
+    """Return the answer for a model or a version that does not serve."""
+    code = grpc.StatusCode.NOT_FOUND
+    if known is None:
+        why = "is not found"
+    elif not version:
+        why = "has no available versions"
+    elif version in known:
+        code, why = grpc.StatusCode.UNAVAILABLE, f"version {version} is not at ready state"
+    else:
+        why = f"version {version} is not found"
+    return InferenceError(code, f"Request for unknown model: '{name[:MAX_SHOWN]}' {why}")

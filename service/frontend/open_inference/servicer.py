@@ -1,0 +1,343 @@
+"""inference.GRPCInferenceService: ModelInfer and ModelStreamInfer. Reads, writes, waits.
+
+The other RPCs are in `service.frontend.control`.
+
+Only public grpc.aio API is used, with raw bytes on both sides of the two inference RPCs.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Mapping
+from functools import partial
+from typing import Any, TypeAlias, cast
+
+import grpc
+
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import SlowReaderError
+from forebay_server.service.frontend.calls import CallTasks, cut, trace_context
+from forebay_server.service.frontend.heavy_work import HeavyWork
+from forebay_server.service.frontend.open_inference.admission import (
+    ConnectionShares,
+    StreamKeys,
+    admit,
+    cancel,
+    note_delivery,
+    refused,
+)
+from forebay_server.service.frontend.open_inference.codec import Call
+from forebay_server.service.frontend.open_inference.encode import encode, is_light_answer
+from forebay_server.service.frontend.open_inference.errors import InferenceError, answer_to
+from forebay_server.service.frontend.open_inference.inputs import frame_of, is_light
+from forebay_server.service.frontend.open_inference.lookup import ModelLookup
+from forebay_server.service.frontend.open_inference.stream import InferStream
+from forebay_server.service.frontend.open_inference.wire import parse
+from forebay_server.service.frontend.outgoing import Outgoing
+from forebay_server.service.frontend.received import received_ns
+from forebay_server.service.frontend.reception.reading import Reading
+from forebay_server.service.frontend.reception.receptions import Receptions
+from forebay_server.service.journal.events import TraceContext
+from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.pipeline.permits import Permits
+from forebay_server.service.pipeline.shares import Share
+from forebay_server.service.request import Completion, FrameBuffer
+from forebay_server.service.settings import ServeSettings
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+SERVICE = "inference.GRPCInferenceService"
+DRAINING = "GRPC server is shutting down and has stopped accepting new requests."
+ANSWERED_TO_THE_END = frozenset({"ServerLive", "ServerReady", "ModelReady"})
+
+
+class InferenceServicer:
+    """Serves the Open Inference Protocol.
+
+    Args:
+        lookup: finds versions and checks requests.
+        work: for what is too long for the event loop.
+        others: handlers of the other RPCs, by name.
+        clock: time.
+        settings: limits.
+        calls: ends those whose client takes nothing.
+        permits: server-wide.
+        receptions: reads the messages.
+    """
+
+    def __init__(
+        self,
+        lookup: ModelLookup,
+        work: HeavyWork,
+        others: "Mapping[str, grpc.RpcMethodHandler[Any, Any]]",
+        clock: Clock,
+        settings: ServeSettings,
+        calls: CallTasks,
+        permits: Permits,
+        receptions: Receptions,
+    ) -> None:
+        self.streams: set[StreamReader] = set()
+        self._lookup = lookup
+        self._work = work
+        self._others = others
+        self._clock = clock
+        self._settings = settings
+        self._calls = calls
+        self._permits = permits
+        self._keys = StreamKeys(are_ordered=False, weight=settings.connection_weight)
+        self._shares = ConnectionShares(settings.connection_weight)
+        self._receptions = receptions
+        self._is_draining = False
+
+    def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
+        """Return what grpc.aio registers."""
+        methods = {
+            "ModelInfer": grpc.unary_unary_rpc_method_handler(self.model_infer),
+            "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self.model_stream_infer),
+            **{name: self._while_open(name, handler) for name, handler in self._others.items()},
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+    def _while_open(self, name: str, handler: Any) -> Any:  # noqa: ANN401 - handlers, named tuples
+        """Return a handler that refuses calls during a drain, unless they ask whether the server is ready."""
+        if name in ANSWERED_TO_THE_END:
+            return handler
+
+        async def call(data: bytes, context: Context) -> Any:  # noqa: ANN401 - a message
+            if self._is_draining:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, DRAINING)
+            return await handler.unary_unary(data, context)
+
+        return handler._replace(unary_unary=call)
+
+    def refuse(self) -> None:
+        """Refuse new requests and streams; open streams go on until the client half-closes."""
+        self._is_draining = True
+
+    def stop_reading(self) -> None:
+        """End reading on every stream; what was read is still answered."""
+        for stream in self.streams:
+            stream.stop()
+
+    async def model_infer(self, data: bytes, context: Context) -> bytes:
+        """Answer one request: grpc.aio's handler. Whatever happens ends as a status, never as UNKNOWN."""
+        response: bytes = await guarded(self._infer(data, context), context)
+        return response
+
+    async def model_stream_infer(self, _: Any, context: Context) -> None:  # noqa: ANN401 - the request iterator, unused
+        """Serve one stream of requests: grpc.aio's handler."""
+        try:
+            await guarded(self._stream(context), context)
+        except SlowReaderError as error:
+            await cut(context, self._calls, error.message)
+
+    async def _infer(self, data: bytes, context: Context) -> bytes:
+        arrived_ns = received_ns(self._clock)
+        self._check_open()
+        call: Call | None = None
+        request_id, peer = "", context.peer()
+        try:
+            message = parse(data)
+            request_id = message.request_id
+            trace = self._trace_of(context)
+            version, call = self._lookup.check(message, peer, arrived_ns, trace)
+            try:
+                completion = await self._execute(call, version, context, peer, arrived_ns, trace)
+            finally:
+                version.end_use()
+            make = partial(encode, call, completion)
+            return make() if is_light_answer(call, completion) else await self._work.done(peer, make)
+        except Exception as error:  # noqa: BLE001 - every request has an answer
+            is_timed = call is not None and call.form.options.timeout_ns > 0
+            raise answer_to(error, request_id, is_timed=is_timed) from None
+        finally:
+            if call is not None:
+                call.release()
+
+    async def _execute(
+        self,
+        call: Call,
+        version: ModelVersion,
+        context: Context,
+        peer: str,
+        received_ns: int,
+        trace: TraceContext | None,
+    ) -> Completion:
+        done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+
+        def completed(completion: Completion) -> None:
+            note_delivery(version, completion, self._clock)
+            if not done.done():  # else the client has gone
+                done.set_result(completion)
+
+        is_quick = call.form.is_light or is_light(call, version)
+        share = self._shares.get(peer)
+        frame = None if is_quick else await self._frame_of(call, version, peer, share, received_ns, trace)
+        request = admit(
+            call,
+            version,
+            self._keys.get(peer, call),
+            share,
+            self._clock,
+            received_ns,
+            deadline_of(context, self._clock.now_ns()),
+            completed,
+            trace,
+            frame,
+        )
+        try:
+            completion = await done
+        except asyncio.CancelledError:
+            cancel(version, [request])
+            raise
+        if completion.error is not None:
+            raise completion.error
+        return completion
+
+    async def _frame_of(
+        self,
+        call: Call,
+        version: ModelVersion,
+        peer: str,
+        share: Share,
+        received_ns: int,
+        trace: TraceContext | None,
+    ) -> FrameBuffer:
+        """Have a worker put the inputs where the pipeline finds them. Raises as `frame_of` does."""
+        try:
+            return await self._work.done(peer, partial(frame_of, call, version, share), lambda frame: frame.release())
+        except (Exception, asyncio.CancelledError) as error:
+            refused(version, received_ns, error, trace)
+            raise
+
+    async def _stream(self, context: Context) -> None:
+        self._check_open()
+        if len(self.streams) >= self._settings.max_streams:
+            raise InferenceError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server has {self._settings.max_streams} streams open"
+            )
+        reading = self._receptions.begin(context)
+        try:
+            await self._run(context, StreamReader(Outgoing(context, self._clock), reading))
+        finally:
+            self._receptions.end(reading)
+        if reading.refusal is not None:
+            raise reading.refusal
+
+    async def _run(self, context: Context, reader: "StreamReader") -> None:
+        await reader.outgoing.begin()
+        stream = InferStream(
+            self._lookup,
+            self._work,
+            self._clock,
+            context.peer(),
+            max(1, min(self._settings.max_window, self._settings.permits // 2)),  # one stream leaves others some
+            ends_on_error=_asks_for_status(context),
+            trace=self._trace_of(context),
+            on_output=reader.output.set,
+            on_room=reader.room.set,
+        )
+        self.streams.add(reader)
+        writer = asyncio.create_task(_write(reader, stream))
+        try:
+            await self._read_until_done(reader, stream, writer, context)
+            stream.stop_reading()
+            await reader.outgoing.join(writer)
+        finally:
+            self.streams.discard(reader)
+            self._permits.leave(stream.share)
+            writer.cancel()
+            if not stream.is_finished or stream.error is not None:
+                stream.abandon()
+            with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, Exception):
+                await writer
+        if stream.error is not None:
+            raise stream.error
+
+    async def _read_until_done(
+        self, reader: "StreamReader", stream: InferStream, writer: "asyncio.Task[None]", context: Context
+    ) -> None:
+        deadline_ns = deadline_of(context, self._clock.now_ns())  # one for the whole stream
+        while True:
+            while not (stream.has_room or reader.is_stopped or writer.done()):
+                reader.room.clear()
+                await reader.room.wait()
+            data = None if writer.done() else await self._receptions.read(reader.reading, context)
+            if data is None:
+                return
+            heavy = stream.on_message(data, received_ns(self._clock), deadline_ns)
+            del data  # the next one may be long in coming
+            if heavy is not None:
+                await heavy
+
+    def _trace_of(self, context: Context) -> TraceContext | None:
+        return trace_context(context) if self._settings.trace_every_frames else None
+
+    def _check_open(self) -> None:
+        if self._is_draining:
+            raise InferenceError(grpc.StatusCode.UNAVAILABLE, DRAINING)
+
+
+class StreamReader:
+    """One stream's messages, both ways; reading can be stopped from outside. Owner: the event loop's thread."""
+
+    def __init__(self, outgoing: Outgoing, reading: Reading) -> None:
+        self.outgoing = outgoing
+        self.reading = reading
+        self.output = asyncio.Event()
+        self.room = asyncio.Event()
+        reading.on_refused = self.room.set
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether reading was stopped."""
+        return self.reading.is_stopped
+
+    def stop(self) -> None:
+        """End the read that is under way, as if the client had half-closed."""
+        self.reading.stop()
+        self.room.set()
+
+    def give_up(self) -> None:
+        """End the stream without its last answers: the client takes none."""
+        self.outgoing.give_up()
+        self.stop()
+
+
+async def _write(reader: StreamReader, stream: InferStream) -> None:
+    """Write whatever is ready until the stream is finished."""
+    try:
+        while True:
+            message = stream.next_message()
+            if message is not None:
+                await reader.outgoing.write(message)
+            elif stream.is_finished:
+                return
+            else:
+                reader.output.clear()
+                await reader.output.wait()
+    finally:
+        reader.stop()  # a reader that waits must see that nobody writes any more
+
+
+async def guarded(answer: Awaitable[Any], context: Context) -> Any:  # noqa: ANN401 - what the handler returns
+    """Await a handler; whatever it raises becomes a status."""
+    try:
+        return await answer
+    except SlowReaderError:
+        raise
+    except (asyncio.CancelledError, grpc.aio.AbortError):
+        raise
+    except grpc.aio.InternalError:  # a write failed: the client has left
+        raise asyncio.CancelledError from None
+    except Exception as error:  # noqa: BLE001 - nothing is UNKNOWN
+        status = answer_to(error)
+        await context.abort(status.code, status.message)
+
+
+def deadline_of(context: Context, now_ns: int) -> int | None:
+    """Return the instant of the RPC's own deadline, or None."""
+    remaining_s = cast("float | None", context.time_remaining())  # the stubs forget None
+    return None if remaining_s is None else now_ns + int(remaining_s * 1e9)
+
+
+def _asks_for_status(context: Context) -> bool:
+    return any(key == "triton_grpc_error" and value == "true" for key, value in context.invocation_metadata() or ())

@@ -1,0 +1,192 @@
+"""Typed contents of an input (InferTensorContents) as raw bytes. Pure.
+
+A message of 16 MiB may hold 16 million elements of one byte. As Python numbers they would take a second; so the numbers
+are taken from the message's bytes, where they lie one after the other: floats as they are, all others as varints, which
+numpy takes apart. A million numbers: floats nothing, below 128 2 ms, other bytes 20 ms, where Python takes 55 to 90 ms.
+
+Contents of more than `SHORT_BYTES` are for a worker (`LongContents`), and protobuf does not see them. Thread: any.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forebay.wire import inference_pb2 as pb
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.messages import LENGTH_DELIMITED, MAX_FIELDS, Bytes, next_field
+from forebay_server.service.frontend.open_inference.schema import TensorFace
+from forebay_server.service.frontend.open_inference.tensors import MAX_STRINGS, check_count, strings_to_bytes
+
+CONTENTS_FIELD: Mapping[str, str] = MappingProxyType(
+    {
+        "BOOL": "bool_contents",
+        "INT8": "int_contents",
+        "INT16": "int_contents",
+        "INT32": "int_contents",
+        "INT64": "int64_contents",
+        "UINT8": "uint_contents",
+        "UINT16": "uint_contents",
+        "UINT32": "uint_contents",
+        "UINT64": "uint64_contents",
+        "FP32": "fp32_contents",
+        "FP64": "fp64_contents",
+        "BYTES": "bytes_contents",
+    }
+)
+"""Datatype -> the field of InferTensorContents that holds it. FP16 and BF16 have none."""
+
+SHORT_BYTES = 4096  # of contents that are read on the event loop: 1 ms for 2,048 empty strings, the most that fit
+_CHUNK_BYTES = 1 << 18  # bounds what is allocated beside the result, and for how long numpy lets nobody else run
+_LAST_OF_VARINT = 0x80  # a byte below it
+_DIGIT = 0x7F
+_MAX_VARINT_BYTES = 10
+_NAMES = {field.number: field.name for field in pb.InferTensorContents.DESCRIPTOR.fields}
+_STRINGS = "bytes_contents"
+
+
+@dataclass(slots=True, eq=False)
+class LongContents:
+    """Typed contents that are not read yet; arguments of `typed_to_bytes`. Read once: the wire is let go of then."""
+
+    face: TensorFace
+    wire: Bytes
+    elements: int
+    model: str
+
+    def read(self) -> Bytes:
+        """Return them as raw bytes. Raises InvalidRequestError."""
+        wire, self.wire = self.wire, b""
+        return typed_to_bytes(self.face, wire, self.elements, self.model)
+
+
+def typed_to_bytes(face: TensorFace, wire: Bytes, elements: int, model: str) -> Bytes:
+    """Return typed contents as raw bytes, floats as a view of `wire`.
+
+    Args:
+        face: of the input.
+        wire: an InferTensorContents, serialised, its numbers packed.
+        elements: that the input's shape has.
+        model: its name, for errors.
+
+    Raises:
+        InvalidRequestError: another field than that of the datatype is used, a number does not fit the datatype, or
+            there are not as many elements as the shape has.
+    """
+    field = CONTENTS_FIELD.get(face.datatype)
+    try:
+        found = _fields(wire, face, model)
+    except IndexError:
+        raise _broken(face, model) from None
+    if found and list(found) != [field]:
+        raise _unexpected(
+            face,
+            model,
+            f" of type '{face.datatype}': {', '.join(found)}, but it takes {field or 'raw_input_contents'}",
+        )
+    if field is None:
+        raise InvalidRequestError(f"unable to find data for input tensor '{face.name}' for model '{model}' in request.")
+    parts = found.get(field, [])
+    if face.datatype == "BYTES":
+        if len(parts) == elements:
+            check_count(face, elements, model)
+            return strings_to_bytes(parts)
+        raise InvalidRequestError(
+            f"expected {elements} string elements for inference input '{face.name}' for model '{model}', "
+            f"got {len(parts)}"
+        )
+    return _numbers(parts[0] if len(parts) == 1 else b"".join(parts), face, elements, model)
+
+
+def _fields(wire: Bytes, face: TensorFace, model: str) -> dict[str, list[Bytes]]:
+    """Return what every field that is set holds: packed numbers, or strings. Raises IndexError for what is none.
+
+    Strings are copied: so many views would have the garbage collector go through all there is, while nobody else runs.
+    """
+    view = memoryview(wire)
+    found: dict[str, list[Bytes]] = {}
+    position = fields = 0
+    while position < len(view):
+        tag, start, position = next_field(view, position)
+        fields += 1
+        name = _NAMES.get(tag >> 3)
+        if name is not None and tag & 7 != LENGTH_DELIMITED:
+            raise _unexpected(face, model, ": numbers one by one; send them packed, or as raw_input_contents")
+        if name == _STRINGS:
+            found.setdefault(name, []).append(view[start:position].tobytes())
+        elif name is not None and position > start:
+            found.setdefault(name, []).append(view[start:position])
+        if fields > MAX_STRINGS + MAX_FIELDS:
+            raise _unexpected(face, model, f": more than {MAX_STRINGS} elements one by one")
+    if position > len(view):
+        raise IndexError
+    return found
+
+
+def _numbers(packed: Bytes, face: TensorFace, elements: int, model: str) -> Bytes:
+    dtype: np.dtype[Any] = face.spec.dtype
+    data = np.frombuffer(packed, np.uint8)
+    if dtype.kind == "f":
+        count, rest = divmod(data.size, dtype.itemsize)
+    else:
+        count = int(np.count_nonzero(data < _LAST_OF_VARINT))
+        rest = int(data.size > 0 and data[-1] >= _LAST_OF_VARINT)
+    if rest:
+        raise _broken(face, model)
+    if count != elements:
+        raise _unexpected(face, model, f", byte size mismatch: expected {elements} elements, got {count}")
+    if dtype.kind == "f":
+        return packed
+    try:
+        return b"".join(_cast(numbers, face, model) for numbers in _varints(data))
+    except IndexError:
+        raise _broken(face, model) from None
+
+
+def _broken(face: TensorFace, model: str) -> InvalidRequestError:
+    return _unexpected(face, model, ": its contents are no InferTensorContents")
+
+
+def _unexpected(face: TensorFace, model: str, what: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"unexpected explicit tensor data for input tensor '{face.name}' for model '{model}'{what}"
+    )
+
+
+def _varints(data: NDArray[np.uint8]) -> Iterator[NDArray[Any]]:
+    """Yield the numbers in packed varints, unsigned: negative ones are the complement of two in 64 bits.
+
+    Raises IndexError for a number that is longer than any.
+    """
+    while data.size:
+        chunk = data[:_CHUNK_BYTES]
+        ends = np.flatnonzero(chunk < _LAST_OF_VARINT)
+        data = data[ends[-1] + 1 :]
+        if ends.size == chunk.size:
+            yield chunk
+            continue
+        starts = np.empty_like(ends)
+        starts[0], starts[1:] = 0, ends[:-1] + 1
+        nbytes = int((ends - starts).max()) + 1
+        if nbytes > _MAX_VARINT_BYTES:
+            raise IndexError
+        numbers: NDArray[Any] = (chunk[starts] & _DIGIT).astype(np.uint16 if nbytes <= 2 else np.uint64)
+        for place in range(1, nbytes):
+            at = starts + place
+            digits = np.where(at <= ends, chunk[np.minimum(at, ends)] & _DIGIT, 0)
+            numbers |= digits.astype(numbers.dtype) << numbers.dtype.type(7 * place)
+        yield numbers
+
+
+def _cast(numbers: NDArray[Any], face: TensorFace, model: str) -> bytes:
+    """Return numbers as the datatype's. Raises InvalidRequestError if one does not fit."""
+    dtype: np.dtype[Any] = face.spec.dtype
+    wide = numbers.astype(np.uint64, copy=False).view(np.int64) if dtype.kind == "i" else numbers
+    if dtype.kind in "iu" and dtype.itemsize < wide.itemsize:
+        limits = np.iinfo(dtype)
+        if wide.min() < limits.min or wide.max() > limits.max:
+            raise _unexpected(face, model, f": a value does not fit {face.datatype}")
+    return wide.astype(dtype).tobytes()

@@ -1,0 +1,1 @@
+"""What is being received: how much of it, for how long, and whose it is."""

@@ -1,0 +1,104 @@
+"""Which single calls may have their message received: those for whose messages there is room. The others wait.
+
+A call that is not let in is not read, so that HTTP/2 holds its client back. How large its message will be is not
+known before it is read; those before it on its connection say. One call of each connection is let in always: a
+connection that fills the room with messages that do not end takes the others' breadth, not their turn.
+
+Where messages may be compressed, a gate is strict: nothing says how large a message becomes that is inflated when it is
+read, and a client that has sent small ones may send a large one. So each has the room of the largest, nobody is let in
+beyond that, and a message that has come keeps its room until its call has been answered.
+
+Owner: the event loop's thread.
+"""
+
+import asyncio
+from collections import deque
+
+from forebay_server.service.frontend.reception.reading import Account
+
+
+class ReceptionGate:
+    """See the module.
+
+    Args:
+        room_bytes: for all messages that are let in; for the largest at least.
+        is_strict: whether it is never exceeded.
+    """
+
+    def __init__(self, room_bytes: int, *, is_strict: bool = False) -> None:
+        self.is_strict = is_strict
+        self._room_bytes = room_bytes
+        self._reserved_bytes = 0
+        self._waiting: dict[Account, deque[asyncio.Future[int]]] = {}  # in order: who waits longest for a turn
+
+    @property
+    def waiting_count(self) -> int:
+        """How many calls wait."""
+        return sum(map(len, tuple(self._waiting.values())))
+
+    def enter(self, account: Account) -> int:
+        """Let a call in and return what it reserved; 0 if it has to wait."""
+        if (account.reserved or self.is_strict) and (self._waiting or self._is_full_for(account)):
+            return 0
+        account.reserved += 1
+        self._reserved_bytes += account.usual_bytes
+        return account.usual_bytes
+
+    async def wait(self, account: Account) -> int:
+        """Return what was reserved once there is room."""
+        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(account, deque()).append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave(account, turn.result(), None)
+            raise
+
+    def leave(self, account: Account, reserved_bytes: int, nbytes: int | None) -> None:
+        """Give room back; of a strict gate, what the message does not need.
+
+        Args:
+            account: whose.
+            reserved_bytes: what `enter` or `wait` returned.
+            nbytes: of the message; None if none came. From a strict gate it goes back with `forget`.
+        """
+        account.reserved -= 1
+        self._reserved_bytes -= reserved_bytes
+        if self.is_strict:
+            self._reserved_bytes += nbytes or 0
+        elif nbytes is not None:
+            account.usual_bytes = max(nbytes, account.usual_bytes >> 1, 1)
+        if self._waiting and not account.reserved:
+            self._let_in(account)
+        self._let_others_in()
+
+    def forget(self, nbytes: int) -> None:
+        """Give the room of a message back that a strict gate kept."""
+        self._reserved_bytes -= nbytes
+        self._let_others_in()
+
+    def _is_full_for(self, account: Account) -> bool:
+        return self._reserved_bytes + account.usual_bytes > self._room_bytes
+
+    def _let_others_in(self) -> None:
+        while self._waiting and self._let_in(next(iter(self._waiting))):
+            pass
+
+    def _let_in(self, account: Account) -> bool:
+        """Give the next call of an account its turn; False if there is no room."""
+        turns = self._waiting.get(account)
+        if turns is None:
+            return False
+        while turns and turns[0].done():  # its client has gone
+            turns.popleft()
+        if turns:
+            if (account.reserved or self.is_strict) and self._is_full_for(account):
+                return False
+            account.reserved += 1
+            self._reserved_bytes += account.usual_bytes
+            turns.popleft().set_result(account.usual_bytes)
+        del self._waiting[account]
+        if turns:
+            self._waiting[account] = turns  # behind the others
+        return True

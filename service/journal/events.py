@@ -1,0 +1,147 @@
+"""What the data path tells whoever observes it: tuples appended to three bounded deques, and nothing else.
+
+Theory of operation
+    The threads of the data path append (one C call that takes no lock) and never look back. The observer
+    (`service.observe.observer`) takes everything off once a second on a thread of its own, computes, and keeps.
+    If it does not come, the oldest frames and batches are forgotten; nobody ever waits for it.
+
+    A frame is appended when its result is built: then its timeline is complete. A batch is appended when its outputs
+    are readable. A stream that closes is appended with its final counts, which are exact whatever was forgotten.
+
+Thread: `frames`, `opened` and `closed` by the event loop, `batches` by whoever ran the d2h stage: its thread, or the
+former's (docs/adr/0070); a version that is unloaded closes its record on the thread that closes it. Taken off by the
+observer alone.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import Outcome
+from forebay_server.service.journal.pictures import PictureSlot
+from forebay_server.service.journal.statistics import outcome_of
+from forebay_server.service.request import Completion, Timeline
+
+MAX_FRAMES = 65_536  # a second at 65,000 frames; 12 MB if it were ever full
+MAX_BATCHES = 16_384
+REQUESTS = "(Open Inference)"  # what the requests of that protocol are called where cameras have names
+
+TraceContext = Mapping[str, str]
+"""W3C trace context as a client sent it, unchecked: `traceparent`, and `tracestate` if there is one."""
+_next_uid = itertools.count(1).__next__
+
+
+@dataclass(slots=True, eq=False)
+class StreamRecord:
+    """One stream as the observer knows it.
+
+    Attributes:
+        name: the camera's name, as its client chose it: anything.
+        model: and version that serve it.
+        version: decimal number.
+        protocol: `frames` or `inference`.
+        uid: unique in this process.
+        picture: where its latest frame can be had; None unless settings and client allow it.
+        trace: what its client's spans are told by; None if it said nothing or nobody asks.
+        place: row of the observer's tables; -1 until it has one. Written by the observer alone.
+    """
+
+    name: str
+    model: str
+    version: str
+    protocol: str
+    uid: int
+    trace: TraceContext | None = None
+    picture: PictureSlot | None = None
+    place: int = -1
+
+
+FrameEvent = tuple[StreamRecord, Timeline, Outcome | None, int | None, int, TraceContext | None]
+"""Stream, timeline, how it ended (None for OK), deadline, capture time (µs, the client's clock; 0 for none), and the
+trace context of a request that has its own."""
+
+
+class BatchEvent(NamedTuple):
+    """One batch whose outputs are readable. Instants in ns on the service's clock."""
+
+    label: str  # MODEL.VERSION
+    lane: int
+    id: int
+    rows: int
+    executed_rows: int
+    formed_ns: int
+    upload_start_ns: int
+    upload_end_ns: int
+    execute_start_ns: int
+    execute_end_ns: int
+    download_start_ns: int
+    download_end_ns: int
+
+
+class Journal:
+    """See the module's theory of operation."""
+
+    def __init__(self) -> None:
+        self.frames: deque[FrameEvent] = deque(maxlen=MAX_FRAMES)
+        self.batches: deque[BatchEvent] = deque(maxlen=MAX_BATCHES)
+        self.closed: deque[tuple[StreamRecord, Mapping[Outcome, int]]] = deque(maxlen=MAX_FRAMES)
+        self.opened: deque[StreamRecord] = deque(maxlen=MAX_FRAMES)
+
+    def open(
+        self,
+        name: str,
+        model: str,
+        version: str,
+        protocol: str = "frames",
+        *,
+        trace: TraceContext | None = None,
+        picture: PictureSlot | None = None,
+    ) -> StreamRecord:
+        """Note a new stream. Thread: any."""
+        record = StreamRecord(name, model, version, protocol, _next_uid(), trace, picture)
+        self.opened.append(record)
+        return record
+
+    def close(self, record: StreamRecord, outcomes: Mapping[Outcome, int]) -> None:
+        """Note that a stream has ended, with everything that became of its frames. Thread: any."""
+        self.closed.append((record, dict(outcomes)))
+
+
+class RequestJournal:
+    """Tells a journal of one version's Open Inference requests, which belong to no stream: all together are one.
+
+    Thread: the event loop's.
+    """
+
+    def __init__(self, journal: Journal, model: str, version: str, clock: Clock) -> None:
+        self._journal = journal
+        self._model = model
+        self._version = version
+        self._clock = clock
+        self._record: StreamRecord | None = None  # from the first request on
+
+    def ended(self, completion: Completion, trace: TraceContext | None = None) -> None:
+        """Note a request that is about to be answered."""
+        request = completion.request
+        request.timeline.built_ns = self._clock.now_ns()
+        outcome = outcome_of(completion)
+        told = None if outcome is Outcome.OK else outcome
+        self._journal.frames.append((self._open(), request.timeline, told, request.deadline_ns, 0, trace))
+
+    def refused(self, received_ns: int, outcome: Outcome, trace: TraceContext | None = None) -> None:
+        """Note a request that was refused before it came to the former."""
+        timeline = Timeline(received_ns=received_ns, built_ns=self._clock.now_ns())
+        self._journal.frames.append((self._open(), timeline, outcome, None, 0, trace))
+
+    def close(self) -> None:
+        """The version takes no more requests."""
+        if self._record is not None:
+            self._journal.close(self._record, {})
+
+    def _open(self) -> StreamRecord:
+        if self._record is None:
+            self._record = self._journal.open(REQUESTS, self._model, self._version, "inference")
+        return self._record

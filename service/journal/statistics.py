@@ -1,0 +1,208 @@
+"""What one model version has done so far: counts and durations, as ModelStatistics and the nv_inference_* metrics tell.
+
+One rule for frames and Open Inference requests: whatever was read for a version that serves counts once, as a success
+if its client got outputs, else as a failure of one reason. What comes to the former ends as a completion and passes
+through the version's `CountingSink` on the way to the event loop; what ends before it does is counted by `refuse`, by
+whoever ends it. What the client gave up is CANCELED, executed or not. A post of executed requests is one batch.
+
+Thread: any; one lock per version, taken once per post.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import Outcome
+from forebay_server.service.request import Completion, CompletionSink, Timeline
+
+REASON_BY_OUTCOME = {
+    Outcome.EXPIRED: "REJECTED",
+    Outcome.OVERLOADED: "REJECTED",
+    Outcome.SUPERSEDED: "REJECTED",
+    Outcome.UNAVAILABLE: "REJECTED",
+    Outcome.CANCELLED: "CANCELED",
+    Outcome.FAILED: "BACKEND",
+    Outcome.CORRUPT: "BACKEND",
+    Outcome.LOST: "BACKEND",
+}
+"""Outcome -> the label `reason` of nv_inference_request_failure; OTHER for the rest."""
+REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
+
+
+@dataclass(slots=True)
+class Duration:
+    """How often, and how long together."""
+
+    count: int = 0
+    ns: int = 0
+
+    def add(self, ns: int, count: int = 1) -> None:
+        """Add `count` times that took `ns` together."""
+        self.count += count
+        self.ns += max(0, ns)
+
+
+@dataclass(slots=True)
+class BatchCounts:
+    """Executions of one batch size."""
+
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+
+
+@dataclass(slots=True)
+class Counts:
+    """A snapshot. Durations are sums over requests, except in `batches`.
+
+    Attributes:
+        last_inference_ms: milliseconds since 1970; 0 for never.
+        rows: executed.
+        executions: batches.
+        success: requests answered with outputs.
+        fail: all other requests.
+        queue: arrival to batch, of executed requests.
+        compute_input: upload.
+        compute_infer: execution.
+        compute_output: download.
+        failures: requests by reason.
+        batches: by rows.
+    """
+
+    last_inference_ms: int = 0
+    rows: int = 0
+    executions: int = 0
+    success: Duration = field(default_factory=Duration)
+    fail: Duration = field(default_factory=Duration)
+    queue: Duration = field(default_factory=Duration)
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+    failures: Counter[str] = field(default_factory=Counter)
+    batches: dict[int, BatchCounts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionReport:
+    """One model version at one moment.
+
+    Attributes:
+        model: name.
+        version: decimal number.
+        counts: since it was loaded.
+        pending: requests that are not executed yet, those that wait in a lane among them.
+        load_ns: how long loading it took.
+        tags: more labels, by name.
+    """
+
+    model: str
+    version: str
+    counts: Counts
+    pending: int
+    load_ns: int
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class VersionStatistics:
+    """See the module."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._counts = Counts()
+
+    def observe(self, completions: Sequence[Completion]) -> None:
+        """Count the completions of one post."""
+        now_ns = self._clock.now_ns()
+        rows = successes = success_ns = queue_ns = 0
+        times: Timeline | None = None  # of the batch: its requests share the device's durations
+        with self._lock:
+            for completion in completions:
+                request = completion.request
+                timeline = request.timeline
+                if completion.outputs is not None:
+                    rows += request.size
+                    times = timeline
+                total_ns = now_ns - (timeline.received_ns or request.arrival_ns)
+                outcome = outcome_of(completion)
+                if outcome is Outcome.OK:
+                    successes += 1
+                    success_ns += total_ns
+                    queue_ns += max(0, timeline.formed_ns - request.arrival_ns)
+                else:
+                    self._count_failure(outcome, total_ns)
+            if times is not None:
+                self._count_batch(rows, times)
+                self._count_successes(successes, success_ns, queue_ns, times)
+
+    def reset(self) -> None:
+        """Forget everything: what came before was calibration."""
+        with self._lock:
+            self._counts = Counts()
+
+    def refuse(self, outcome: Outcome, received_ns: int) -> None:
+        """Count a request that was read at `received_ns` and ended before it came to the former."""
+        total_ns = self._clock.now_ns() - received_ns
+        with self._lock:
+            self._count_failure(outcome, total_ns)
+
+    def snapshot(self) -> Counts:
+        """Return a copy."""
+        with self._lock:
+            counts = self._counts
+            durations = {
+                name: replace(getattr(counts, name))
+                for name in ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
+            }
+            batches = {
+                rows: BatchCounts(replace(b.compute_input), replace(b.compute_infer), replace(b.compute_output))
+                for rows, b in counts.batches.items()
+            }
+            return replace(counts, **durations, failures=Counter(counts.failures), batches=batches)
+
+    def _count_failure(self, outcome: Outcome, total_ns: int) -> None:
+        self._counts.fail.add(total_ns)
+        self._counts.failures[REASON_BY_OUTCOME.get(outcome, "OTHER")] += 1
+
+    def _count_batch(self, rows: int, times: Timeline) -> None:
+        counts = self._counts
+        counts.rows += rows
+        counts.executions += 1
+        counts.last_inference_ms = time.time_ns() // 1_000_000  # an instant for people, never subtracted
+        batch = counts.batches.get(rows)
+        if batch is None:
+            batch = counts.batches[rows] = BatchCounts()
+        batch.compute_input.add(times.h2d_ns)
+        batch.compute_infer.add(times.execute_ns)
+        batch.compute_output.add(times.d2h_ns)
+
+    def _count_successes(self, successes: int, success_ns: int, queue_ns: int, times: Timeline) -> None:
+        counts = self._counts
+        counts.success.add(success_ns, successes)
+        counts.queue.add(queue_ns, successes)
+        counts.compute_input.add(successes * times.h2d_ns, successes)
+        counts.compute_infer.add(successes * times.execute_ns, successes)
+        counts.compute_output.add(successes * times.d2h_ns, successes)
+
+
+def outcome_of(completion: Completion) -> Outcome:
+    """Return how a request ended: one whose client has left is cancelled, though it was executed."""
+    if completion.error is not None:
+        return completion.error.outcome
+    return Outcome.CANCELLED if completion.request.is_cancelled else Outcome.OK
+
+
+class CountingSink:
+    """Implements service.request.CompletionSink: counts, then hands on."""
+
+    def __init__(self, sink: CompletionSink, statistics: VersionStatistics) -> None:
+        self._sink = sink
+        self._statistics = statistics
+
+    def post(self, completions: Sequence[Completion]) -> None:
+        """Hand over completions. Thread: any. Blocks: no."""
+        self._statistics.observe(completions)
+        self._sink.post(completions)
