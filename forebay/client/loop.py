@@ -74,6 +74,7 @@ class LoopThread:
         self._last_words = last_words
         self._lock = threading.Lock()
         self._is_stopping = False
+        self._error: BaseException | None = None  # of the last words
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -102,21 +103,28 @@ class LoopThread:
             raise
 
     def stop(self) -> None:
-        """End the loop and join the thread, unless called on it. Idempotent."""
+        """End the loop and join the thread, unless called on it. Idempotent.
+
+        Raises what the last words raised, once. The coroutines that ran have been cancelled all the same.
+        """
         with self._lock:
             if not self._is_stopping:
                 self._is_stopping = True
                 self._loop.call_soon_threadsafe(self._loop.stop)
         if threading.current_thread() is not self._thread:
             self._thread.join(JOIN_TIMEOUT_S)
+            error, self._error = self._error, None
+            if error is not None:
+                raise error
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
         try:
-            self._loop.run_forever()
-        finally:
             self._loop.run_until_complete(self._last_words())
-            for task in (tasks := asyncio.all_tasks(self._loop)):
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            self._loop.close()
+        except BaseException as error:  # noqa: BLE001 - the thread that stops the loop raises it
+            self._error = error
+        for task in (tasks := asyncio.all_tasks(self._loop)):
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._loop.close()
