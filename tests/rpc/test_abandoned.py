@@ -24,6 +24,12 @@ def held():
     return threading.active_count(), len(list(Path("/proc/self/fd").iterdir())), tasks
 
 
+def is_more(now, before):
+    """Whether anything is held beyond what was before. Less is no leak: then the last streams were about to end."""
+    (threads, descriptors, tasks), (threads_before, descriptors_before, tasks_before) = now, before
+    return threads > threads_before or descriptors > descriptors_before or bool(tasks - tasks_before)
+
+
 @on_loop
 async def test_abandoned_streams_leave_no_thread_no_descriptor_and_no_task(tmp_path):
     async with real_server(simulated(tmp_path, alpha_ms=1)) as running:
@@ -32,6 +38,6 @@ async def test_abandoned_streams_leave_no_thread_no_descriptor_and_no_task(tmp_p
         before = held()
         await abandon(running.address, 3 * ONCE)
         await assert_quiescent(running)
-        await eventually(lambda: held() == before)
+        await eventually(lambda: not is_more(held(), before))
         assert running.server.frames.outcomes.total() == running.server.frames.frames_received > 0
         assert os.getpid() == running.ready.pid
