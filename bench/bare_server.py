@@ -8,6 +8,7 @@ Run as a process of its own: `python -m forebay_server.bench.bare_server [--hand
 prints `listening PORT` when ready.
 """
 
+import argparse
 import asyncio
 import queue
 import signal
@@ -17,7 +18,6 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from forebay.wire import inference_pb2 as oip
-from forebay_server.bench.bare_options import read_options
 from forebay_server.service.tuning import tune_process
 
 if TYPE_CHECKING:
@@ -132,6 +132,9 @@ async def _serve(listen: list[str], *, is_handed_over: bool) -> None:
 
 
 if __name__ == "__main__":
-    given = read_options("forebay_server.bench.bare_server", __doc__)
+    parser = argparse.ArgumentParser(prog="python -m forebay_server.bench.bare_server", description=__doc__)
+    parser.add_argument("listen", nargs="+", metavar="LISTEN", help="address: host:port or unix:PATH; port 0 is any")
+    parser.add_argument("--hand-over", action="store_true", help="a second thread makes the answers")
+    given = parser.parse_args()
     tune_process()
     asyncio.run(_serve(given.listen, is_handed_over=given.hand_over))

@@ -3,9 +3,8 @@
 The simulated engine takes no time but reads the whole input: its answer is a checksum. Everything else is real:
 gRPC, the session, the former, the stages. CPU time on a shared machine varies by two or three times within a minute, so
 every run is followed by the same run against the bare server (`bench.bare_server`): the quotient of neighbouring runs
-holds on any machine, and the client's own CPU per frame says how busy the machine was. Three more servers without a
-pipeline take turns with these two in the budget's case: what it costs to hand each frame to a second thread, and what
-grpcio's private API would save (`bench.private_server`).
+holds on any machine, and the client's own CPU per frame says how busy the machine was. One more server without a
+pipeline takes turns with these two in the budget's case: it shows what it costs to hand each frame to a second thread.
 """
 
 import argparse
@@ -30,8 +29,6 @@ BAR_OVER_BARE, BAR_OVER_CLIENT = 3.2, 2.6  # of the server's CPU; medians on a b
 BARE = ("forebay_server.bench.bare_server",)
 FLOORS = {
     "grpc.aio, a second thread answers": ("forebay_server.bench.bare_server", "--hand-over"),
-    "private gRPC API": ("forebay_server.bench.private_server",),
-    "private gRPC API, a second thread answers": ("forebay_server.bench.private_server", "--hand-over"),
 }
 """Servers without a pipeline beside the bare one: what they are -> module and arguments."""
 
