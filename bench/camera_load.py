@@ -20,6 +20,7 @@ import numpy as np
 
 from forebay.client.encode import frame_message
 from forebay.wire import frames_pb2 as pb
+from forebay_server.bench.frame_load import DELIVERIES
 
 LEAST_TRANSPORT_MS = 5.0
 LEAST_BUDGET_MS = 1.0
@@ -30,7 +31,6 @@ START_AFTER_S = 0.5
 WARM_UP_SHARE = 0.1
 END_AFTER_S = 2.0
 METHOD = "/forebay.v1.FrameInference/Stream"
-DELIVERIES = {"every": pb.DELIVERY_EVERY, "latest": pb.DELIVERY_LATEST}
 STAGES = ("receive", "decode", "queue", "h2d", "execute", "d2h", "deliver")
 
 

@@ -15,6 +15,7 @@ from forebay_server.bench.server_process import RunningServer, running_server, s
 
 ROW_BYTES = 1024
 CAMERAS, FPS, LIMIT_MS = 10, 30.0, 500.0
+FLOOD = ("--rate", "3000", "--streams", "1", "--window", "16", "--tick-ms", "2", "--wait-s", "0")
 SETTLE_S = 2.0  # a flood begins before the cameras and ends after them
 GUARD_S = 60.0
 FLOODS = {
@@ -48,11 +49,10 @@ def measure_flood(options: tuple[str, ...], rounds: int, seconds: float) -> Floo
         for _ in range(rounds):
             calm_s, p99_ms = _cameras(server, seconds)
             alone.append(p99_ms)
-            with _client(server, "flood_load", "--seconds", str(seconds + SETTLE_S), *options) as flood:
+            with _client(server, "open_load", *FLOOD, "--seconds", str(seconds + SETTLE_S), *options) as flood:
                 busy_s, p99_ms = _cameras(server, seconds)
                 beside.append(p99_ms)
-                answered = sum(_result(flood)["statuses"].values())
-            frames += answered
+                frames += _result(flood)["answered"]
             cpu_s += busy_s - calm_s
     per_s = frames / (rounds * (seconds + SETTLE_S))
     return FloodResult(min(alone), min(beside), per_s, cpu_s * 1e6 / (per_s * rounds * seconds))

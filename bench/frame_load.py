@@ -61,14 +61,18 @@ class Dialect(Protocol):
         ...
 
 
+DELIVERIES = {"every": pb.DELIVERY_EVERY, "latest": pb.DELIVERY_LATEST}
+
+
 class ForebayDialect:
-    """forebay.v1: EVERY, TENSOR."""
+    """forebay.v1: TENSOR, EVERY unless `delivery` is set."""
 
     method = "/forebay.v1.FrameInference/Stream"
 
     def __init__(self, model: str, payload: bytes) -> None:
         self._model = model
         self._payload = payload
+        self.delivery = pb.DELIVERY_EVERY
 
     def opening(self, index: int, window: int) -> bytes:
         """Return an Open."""
@@ -76,7 +80,7 @@ class ForebayDialect:
             model=self._model,
             stream_id=f"bench-{index}",
             encoding=pb.ENCODING_TENSOR,
-            delivery=pb.DELIVERY_EVERY,
+            delivery=self.delivery,
             max_in_flight=window,
         )
         return pb.ClientMessage(open=opening).SerializeToString()

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from forebay_server.bench.frame_load import DIALECTS, Dialect, UnaryDialect
+from forebay_server.bench.frame_load import DELIVERIES, DIALECTS, Dialect, ForebayDialect, UnaryDialect
 
 LAST_ANSWERS_S = 5.0
-"""What is not answered this long after the last frame was due counts as lost."""
+"""A frame that is not answered this long after the last one was due counts as lost."""
 FIRST_SHARE = 0.2
 """Frames at the beginning whose times do not count: connections open, caches fill."""
 
@@ -30,6 +30,7 @@ class OpenLoadResult:
 
     Attributes:
         frames: that were due.
+        answered: of them, whatever the answer.
         lost: of those after the beginning, not answered, or not OK; their time counts as infinite.
         client_cpu_s: CPU of this process in the whole run.
         p50_ms: median from due to answered.
@@ -38,6 +39,7 @@ class OpenLoadResult:
     """
 
     frames: int
+    answered: int
     lost: int
     client_cpu_s: float
     p50_ms: float
@@ -48,8 +50,9 @@ class OpenLoadResult:
 class _Run:
     """The frames of one run: when each was due, sent and answered. Owner: the event loop's thread."""
 
-    def __init__(self, dialect: Dialect, rate: float, count: int) -> None:
+    def __init__(self, dialect: Dialect, rate: float, count: int, tick_s: float = 0.0) -> None:
         self.dialect = dialect
+        self.tick_s = tick_s
         self.count = count
         self.spacing_s = 1.0 / rate
         self.start_s = 0.0
@@ -79,7 +82,8 @@ class _Run:
         self.start_s = time.perf_counter() + 0.01
         for number in range(self.count):
             delay_s = self.due_s(number) - time.perf_counter()
-            await asyncio.sleep(max(0.0, delay_s))
+            if delay_s > 0.0 or not self.tick_s:
+                await asyncio.sleep(max(self.tick_s, delay_s))
             send(number)
 
     def result(self, cpu_s: float) -> OpenLoadResult:
@@ -89,7 +93,8 @@ class _Run:
         p50_s, p99_s = np.quantile(took_s, [0.5, 0.99], method="higher")
         lost = int(np.isinf(took_s).sum())
         lag_s = float(np.quantile(self.lag_s[first:], 0.99))
-        return OpenLoadResult(self.count, lost, cpu_s, float(p50_s) * 1e3, float(p99_s) * 1e3, lag_s * 1e3)
+        answered = self.count - self.unanswered
+        return OpenLoadResult(self.count, answered, lost, cpu_s, float(p50_s) * 1e3, float(p99_s) * 1e3, lag_s * 1e3)
 
 
 class _Stream:
@@ -128,13 +133,13 @@ class _Stream:
             self._run.answered(self._unanswered.popleft(), is_ok=is_ok)
 
 
-async def _run_streams(run: _Run, channels: list[Any], streams: int, window: int) -> None:
+async def _run_streams(run: _Run, channels: list[Any], streams: int, window: int, wait_s: float) -> None:
     calls = [channels[index % len(channels)].stream_stream(run.dialect.method)() for index in range(streams)]
     opened = [_Stream(run, call) for call in calls]
     await asyncio.gather(*(stream.open(index, window) for index, stream in enumerate(opened)))
     tasks = [asyncio.create_task(work) for stream in opened for work in (stream.write(), stream.read())]
     await run.pace(lambda number: opened[number % streams].send(number))
-    await _last_answers(run)
+    await _last_answers(run, wait_s)
     for task in tasks:
         task.cancel()
     for call in calls:
@@ -142,7 +147,7 @@ async def _run_streams(run: _Run, channels: list[Any], streams: int, window: int
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _run_unary(run: _Run, channels: list[Any]) -> None:
+async def _run_unary(run: _Run, channels: list[Any], wait_s: float) -> None:
     import grpc
 
     calls = [channel.unary_unary(run.dialect.method) for channel in channels]
@@ -163,37 +168,50 @@ async def _run_unary(run: _Run, channels: list[Any]) -> None:
         task.add_done_callback(tasks.discard)
 
     await run.pace(send)
-    await _last_answers(run)
+    await _last_answers(run, wait_s)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _last_answers(run: _Run) -> None:
+async def _last_answers(run: _Run, wait_s: float) -> None:
     try:
-        async with asyncio.timeout(LAST_ANSWERS_S):
+        async with asyncio.timeout(wait_s):
             await run.finished.wait()
     except TimeoutError:
         return
 
 
 async def run_open_loop(
-    address: str, model: str, payload_bytes: int, protocol: str, streams: int, window: int, rate: float, seconds: float
+    address: str,
+    model: str,
+    payload_bytes: int,
+    protocol: str,
+    streams: int,
+    window: int,
+    rate: float,
+    seconds: float,
+    delivery: str = "every",
+    tick_ms: float = 0.0,
+    wait_s: float = LAST_ANSWERS_S,
 ) -> OpenLoadResult:
     """Offer `rate` frames per second for `seconds`, over `streams` streams or connections."""
     import grpc
 
     payload = np.random.default_rng(1).integers(0, 255, payload_bytes, np.uint8).tobytes()
-    run = _Run(DIALECTS[protocol](model, payload), rate, int(rate * seconds))
+    dialect: Dialect = DIALECTS[protocol](model, payload)
+    if isinstance(dialect, ForebayDialect):
+        dialect.delivery = DELIVERIES[delivery]
+    run = _Run(dialect, rate, int(rate * seconds), tick_ms / 1e3)
     options = [("grpc.max_receive_message_length", -1), ("grpc.http2.max_frame_size", 1 << 20)]
     options += [("grpc.use_local_subchannel_pool", 1)]  # else channels of one process share one connection
     channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(streams)]
     await asyncio.gather(*(channel.channel_ready() for channel in channels))
     started_cpu_s = time.process_time()
     if issubclass(DIALECTS[protocol], UnaryDialect):
-        await _run_unary(run, channels)
+        await _run_unary(run, channels, wait_s)
     else:
-        await _run_streams(run, channels, streams, window)
+        await _run_streams(run, channels, streams, window, wait_s)
     result = run.result(time.process_time() - started_cpu_s)
     for channel in channels:
         await channel.close(None)
@@ -216,6 +234,9 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=64)
     parser.add_argument("--rate", type=float, default=1500.0, help="frames per second together")
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--delivery", choices=DELIVERIES, default="every", help="forebay: what a newer frame does")
+    parser.add_argument("--tick-ms", type=float, default=0.0, help="frames that are due leave together, so often")
+    parser.add_argument("--wait-s", type=float, default=LAST_ANSWERS_S, help="for answers to the last frames")
     arguments = parser.parse_args()
     from forebay_server.service.tuning import tune_process
 

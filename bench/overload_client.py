@@ -28,10 +28,10 @@ import numpy as np
 
 from forebay.client.encode import frame_message
 from forebay.wire import frames_pb2 as pb
+from forebay_server.bench.frame_load import DELIVERIES
 from forebay_server.bench.overload_account import Fate, Frame, quantile
 
 METHOD = "/forebay.v1.FrameInference/Stream"
-DELIVERIES = {"latest": pb.DELIVERY_LATEST, "every": pb.DELIVERY_EVERY}
 LEAST_TRANSPORT_MS, TRANSPORT_WINDOW, TRANSPORT_EVERY = 5.0, 64, 8
 LEAST_BUDGET_MS = 20.0  # one row takes the engine 16 ms: with less a frame is late whatever the server does
 PROBE_EVERY = 8  # of the frames with less so many are sent all the same, since the transport time may have fallen
