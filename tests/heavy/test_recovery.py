@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forebay_server.bench.disturbance import PAUSE, QUANTITIES
-from forebay_server.bench.recovery import DURATIONS_S, LOADS, STREAMS, grid, recover
+from forebay_server.bench.recovery import DURATIONS_S, FACTORS, LOADS, STREAMS, grid, recover
 from forebay_server.service.request import Delivery
 from tests.unit.batching.test_recovery import disturbances
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.heavy
 
 @pytest.mark.parametrize("quantity", [*QUANTITIES, PAUSE])
 def test_former_is_itself_again_below_and_above_its_capacity(quantity):
-    cells = grid(quantities=[quantity], durations_s=[1.0], loads=[0.9, 2.0], streams=[48])
+    cells = grid(quantities=[quantity], factors=FACTORS[::2], durations_s=[1.0], loads=[0.9, 2.0], streams=[48])
     assert [cell for cell in cells if not cell.is_recovered] == []
 
 
@@ -26,7 +26,7 @@ def test_former_is_itself_again_whatever_the_load(quantity, seconds):
     assert [cell for cell in grid(quantities=[quantity], durations_s=[seconds]) if not cell.is_recovered] == []
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(disturbances(), st.sampled_from(LOADS), st.sampled_from(STREAMS), st.sampled_from(Delivery))
 def test_no_disturbance_is_found_that_traps(parts, load, streams, delivery):
     cell = recover(load, streams, delivery, parts)
