@@ -18,6 +18,7 @@ from forebay.wire import frames_pb2 as pb
 from forebay_server.bench.server_process import simulated_config
 from forebay_server.engines.clock import MonotonicClock
 from forebay_server.service.batching.former import BatchFormer
+from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.frames.codec import parse_client_message
 from forebay_server.service.frontend.frames.opening import accept_open
 from forebay_server.service.frontend.frames.session import Session
@@ -27,7 +28,7 @@ from forebay_server.service.models.placing import open_device_of_kind
 from forebay_server.service.models.repository import Repository
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.pipeline.permits import Permits
-from forebay_server.service.request import Completion, next_request_id
+from forebay_server.service.request import Completion
 from forebay_server.service.settings import ServeSettings
 from forebay_server.service.worker_pool import WorkerPool
 
@@ -101,10 +102,10 @@ def measure(payload_bytes: int, batch: int, rounds: int) -> dict[str, float]:
             pool,
             sink,
             clock,
+            Admission(clock),
             max_image_pixels=1,
             on_output=lambda: None,
             on_room=lambda: None,
-            next_request_id=next_request_id,
         )
         former = _OneThread(version, version.former)
         sequence = itertools.count(1)

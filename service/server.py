@@ -19,6 +19,7 @@ from forebay_server.engines.errors import EngineError
 from forebay_server.service.clock import Clock, MonotonicClock
 from forebay_server.service.event_loop import ServingLoop
 from forebay_server.service.exit_guard import ExitGuard
+from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.calls import CallTasks
 from forebay_server.service.frontend.control.model import ModelRpcs
 from forebay_server.service.frontend.control.repository import RepositoryRpcs
@@ -144,11 +145,12 @@ class Server:
         self._polling: asyncio.Task[None] | None = None
         calls = CallTasks()
         receptions = self.receptions = Receptions(settings, self.clock, INFERENCE_STATUS)
-        self.frames = FramesServicer(
-            self.registry.find, self.pool, sink, self.clock, settings, calls, self.permits, receptions, self.journal
-        )
+        admission = Admission(self.clock)
+        common = self.clock, settings, calls, self.permits, receptions, admission
+        self.frames = FramesServicer(self.registry.find, self.pool, sink, *common, self.journal)
         self.regions = ClientRegions(is_enabled=settings.allow_client_shm)
-        lookup = ModelLookup(self.registry.find, self.registry.acquire, self.registry.known_versions, self.regions)
+        registry = self.registry
+        lookup = ModelLookup(registry.find, registry.acquire, registry.known_versions, self.regions, admission)
         groups = (
             RepositoryRpcs(self.lifecycle, allows_files=settings.allow_model_files),
             StatisticsRpcs(lookup, self.registry.all),
@@ -157,9 +159,7 @@ class Server:
             CudaMemoryRpcs(self.regions),
         )
         rpcs = ModelRpcs(lookup, self.registry.versions, lambda: self._is_ready, *groups)
-        self.inference = InferenceServicer(
-            lookup, HeavyWork(self.pool), rpcs.methods(), self.clock, settings, calls, self.permits, receptions
-        )
+        self.inference = InferenceServicer(lookup, HeavyWork(self.pool), rpcs.methods(), *common)
         self.front_end = FrontEnd(self.frames, self.inference, receptions, calls, self.clock, settings)
         reception = self.front_end.reception_numbers
         gauges = Gauges(self.registry.all, self.pool, self.permits, lambda: self._is_ready, reception)

@@ -285,6 +285,7 @@ def infer_stream(running):
     return InferStream(
         servicer._lookup,
         HeavyWork(running.server.pool),
+        servicer._admission,
         running.server.clock,
         "client",
         16,

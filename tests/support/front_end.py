@@ -13,6 +13,7 @@ from forebay.wire import frames_pb2 as pb
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.batching.delivery_time import DeliveryTime
 from forebay_server.service.errors import OverloadedError, RequestCancelledError, ServiceError, SupersededError
+from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.frames.codec import FrameMessage
 from forebay_server.service.frontend.frames.opening import StreamConfig, accept_open
 from forebay_server.service.frontend.frames.session import Session
@@ -268,10 +269,10 @@ class Scene:
             self.pool,
             self.sink,
             self.clock,
+            Admission(self.clock, itertools.count(1).__next__),
             max_image_pixels=1_000_000,
             on_output=self._on_output,
             on_room=self._on_room,
-            next_request_id=itertools.count(1).__next__,
         )
 
     def _on_output(self) -> None:

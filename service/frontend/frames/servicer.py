@@ -26,6 +26,7 @@ from forebay_server.service.errors import (
     SlowReaderError,
     TooManyStreamsError,
 )
+from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.calls import CallTasks, cut, trace_context, trace_id
 from forebay_server.service.frontend.frames.codec import STREAM_STATUS, parse_client_message, tensor_spec
 from forebay_server.service.frontend.frames.opening import FindModel, StreamConfig, accept_open
@@ -38,7 +39,7 @@ from forebay_server.service.journal.events import Journal
 from forebay_server.service.journal.pictures import PictureSlot
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.pipeline.permits import Permits
-from forebay_server.service.request import CompletionSink, Delivery, next_request_id
+from forebay_server.service.request import CompletionSink, Delivery
 from forebay_server.service.settings import ServeSettings
 from forebay_server.service.worker_pool import WorkerPool
 
@@ -123,6 +124,7 @@ class FramesServicer:
         calls: ends those whose client takes nothing.
         permits: server-wide.
         receptions: reads the messages.
+        admission: the way in.
         journal: told about streams and how frames end; None if nobody observes.
     """
 
@@ -136,6 +138,7 @@ class FramesServicer:
         calls: CallTasks,
         permits: Permits,
         receptions: Receptions,
+        admission: Admission,
         journal: Journal | None = None,
     ) -> None:
         self.streams: set[FrameStream] = set()
@@ -151,6 +154,7 @@ class FramesServicer:
         self._journal = journal
         self._next_session_id: Callable[[], int] = itertools.count(1).__next__
         self._receptions = receptions
+        self._admission = admission
         self._is_draining = False
         self.open_deadline_s = OPEN_DEADLINE_S
 
@@ -250,10 +254,10 @@ class FramesServicer:
             self._pool,
             self._sink,
             self._clock,
+            self._admission,
             max_image_pixels=self._settings.max_image_pixels,
             on_output=stream.output.set,
             on_room=stream.room.set,
-            next_request_id=next_request_id,
             record=record,
             tell=None if journal is None else journal.frames.append,
         )

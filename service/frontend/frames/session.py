@@ -19,6 +19,7 @@ Owner: the event loop's thread. Only `decode` and what it calls run elsewhere, o
 import itertools
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -34,6 +35,7 @@ from forebay_server.service.errors import (
     SupersededError,
     internal,
 )
+from forebay_server.service.frontend.admission import Admission, Arrival, cancel
 from forebay_server.service.frontend.frames.codec import FrameMessage, encode_refusal, encode_result
 from forebay_server.service.frontend.frames.decode.pictures import decode_into
 from forebay_server.service.frontend.frames.decode_time import DecodeTime
@@ -41,12 +43,22 @@ from forebay_server.service.frontend.frames.opening import StreamConfig, budget_
 from forebay_server.service.frontend.plain_copy import copy_into
 from forebay_server.service.journal.events import FrameEvent, StreamRecord
 from forebay_server.service.journal.pictures import Snapshot
+from forebay_server.service.pipeline.arena import BorrowedFrame
 from forebay_server.service.pipeline.shares import Share
-from forebay_server.service.request import Completion, CompletionSink, Delivery, Request, StreamKey, Timeline
+from forebay_server.service.request import (
+    Completion,
+    CompletionSink,
+    Delivery,
+    FrameBuffer,
+    Request,
+    StreamKey,
+    Timeline,
+)
 from forebay_server.service.worker_pool import Line, WorkerPool
 
 log = structlog.get_logger(__name__)
 
+TOO_LATE = "the latency budget is shorter than the least that one frame takes"
 INLINE_COPY_BYTES = 1 << 20  # a plain copy up to this is cheaper than a hand-over to a worker (30 µs)
 
 
@@ -71,10 +83,10 @@ class Session:
         pool: decodes frames that are not plain copies.
         sink: where a worker posts a frame that it refuses.
         clock: time.
+        admission: the way in.
         max_image_pixels: larger pictures are refused.
         on_output: called when the head of the outbox became answered, or the session finished.
         on_room: called when the reader may go on.
-        next_request_id: process-wide counter.
         record: this stream in the journal.
         tell: appends to the journal how a frame ended; None if nobody observes.
 
@@ -90,11 +102,11 @@ class Session:
         pool: WorkerPool,
         sink: CompletionSink,
         clock: Clock,
+        admission: Admission,
         *,
         max_image_pixels: int,
         on_output: Callable[[], None],
         on_room: Callable[[], None],
-        next_request_id: Callable[[], int],
         record: StreamRecord | None = None,
         tell: Callable[[FrameEvent], None] | None = None,
     ) -> None:
@@ -108,7 +120,7 @@ class Session:
         self._max_image_pixels = max_image_pixels
         self._on_output = on_output
         self._on_room = on_room
-        self._next_request_id = next_request_id
+        self._admission = admission
         self._record = record
         self._tell = tell if record is not None else None
         self._picture = record.picture if record is not None else None
@@ -178,16 +190,9 @@ class Session:
         self._outbox.clear()
         self._kept = None
         self.outcomes[RequestCancelledError.outcome] += len(unanswered)
-        statistics = self.config.version.statistics
         for _, request, _ in self._line.take_waiting():
-            request.frame.release()
-            statistics.refuse(Outcome.CANCELLED, request.arrival_ns)
-        for request in requests:
-            request.is_cancelled = True
-        # Every request named holds a permit, which bounds the cancellations in the former's inbox.
-        waiting = [request for request in requests if not request.frame.is_released]
-        if waiting:
-            self.config.version.cancel(waiting)
+            self._admission.give_up(self.config.version, request, Outcome.CANCELLED)
+        cancel(self.config.version, requests)
 
     def next_message(self) -> bytes | None:
         """Take the head of the outbox if it is answered and return its bytes, else None."""
@@ -258,42 +263,46 @@ class Session:
             raise InvalidRequestError(
                 f"frame {frame.seq} has {len(frame.payload)} payload bytes; this stream takes {config.payload_bytes}"
             )
-        received_ns = entry.timeline.received_ns
-        deadline_ns = self._deadline_ns(frame, received_ns)
-        now_ns = self._clock.now_ns()
-        if config.version.feasibility.is_hopeless(now_ns, deadline_ns, self._decode_time.mean_ns):
-            self._decode_time.doubt(now_ns)
-            raise DeadlineExpiredError("the latency budget is shorter than the least that one frame takes")
-        if config.delivery is Delivery.LATEST and not self._copies_inline:
-            self._supersede_encoded()
-        borrowed = config.version.arena.borrow(frame.payload, self.share) if self._copies else None
-        request = Request(
-            id=self._next_request_id(),
-            stream=self._key,
-            size=1,
-            batch_key=None,
-            deadline_ns=deadline_ns,
-            arrival_ns=received_ns,
-            priority=config.priority,
-            frame=borrowed or config.version.arena.lease(self.share),
-            on_completion=lambda completion: self._complete(entry, completion),
-            wants=config.wants,
-            frame_size=config.size,
-            timeline=entry.timeline,
+        arrival = Arrival(
+            config.version,
+            self._key,
+            1,
+            None,
+            self._deadline_ns(frame, entry.timeline.received_ns),
+            config.priority,
+            partial(self._buffer_of, frame.payload),
+            partial(self._complete, entry),
+            entry.timeline,
+            config.wants,
+            config.size,
+            decode_ns=self._decode_time.mean_ns,
         )
-        entry.request = request
-        entry.timeline.validated_ns = now_ns
-        if borrowed is None and not self._copies_inline:
-            self._line.push((self, request, frame.payload))
-            return
         try:
-            if borrowed is None:
-                copy_into(request.frame, self._inputs_of(frame.payload))
-            request.timeline.admitted_ns = self._clock.now_ns()
-            config.version.arrive_on_loop(request)
-        except BaseException:
-            request.frame.release()
+            request = entry.request = self._admission.take(arrival, TOO_LATE)
+        except DeadlineExpiredError:
+            self._decode_time.doubt(self._clock.now_ns())
             raise
+        if self._copies_inline or isinstance(request.frame, BorrowedFrame):
+            self._admission.enter(config.version, request)
+        else:
+            self._line.push((self, request, frame.payload))
+
+    def _buffer_of(self, payload: memoryview) -> FrameBuffer:
+        """Take a permit and a buffer; put a small plain copy into it, all else is a worker's. Raises ServiceError."""
+        config = self.config
+        if not self._copies_inline and config.delivery is Delivery.LATEST:
+            self._supersede_encoded()
+        arena = config.version.arena
+        if self._copies and (borrowed := arena.borrow(payload, self.share)) is not None:
+            return borrowed
+        frame = arena.lease(self.share)
+        if self._copies_inline:
+            try:
+                copy_into(frame, self._inputs_of(payload))
+            except BaseException:
+                frame.release()
+                raise
+        return frame
 
     def _deadline_ns(self, frame: FrameMessage, received_ns: int) -> int | None:
         budget_ns = self.config.budget_ns
@@ -307,8 +316,7 @@ class Session:
     def _supersede_encoded(self) -> None:
         error = SupersededError("a newer frame of this stream arrived before this one was decoded")
         for _, request, _ in self._line.take_waiting():
-            request.frame.release()
-            self.config.version.statistics.refuse(error.outcome, request.arrival_ns)
+            self._admission.give_up(self.config.version, request, error.outcome)
             request.on_completion(Completion(request, error=error))
 
     def decode(self, request: Request, payload: memoryview) -> None:
@@ -317,15 +325,13 @@ class Session:
         try:
             self._fill(request, payload, started_ns)
         except Exception as error:  # noqa: BLE001 - whatever it is ends this frame, not the worker
-            request.frame.release()
             known = error if isinstance(error, ServiceError) else _unforeseen(error)
-            self.config.version.statistics.refuse(known.outcome, request.arrival_ns)
+            self._admission.give_up(self.config.version, request, known.outcome)
             self._sink.post([Completion(request, error=known)])
             return
         now_ns = self._clock.now_ns()
         self._decode_time.observe(started_ns, now_ns)
-        request.timeline.admitted_ns = now_ns
-        self.config.version.arrive(request)
+        self._admission.enter_decoded(self.config.version, request, now_ns)
 
     def _fill(self, request: Request, payload: memoryview, now_ns: int) -> None:
         """Put a picture, or a large plain copy, into its frame buffer. Raises ServiceError. Thread: worker."""
@@ -360,7 +366,7 @@ class Session:
 
     def _refuse(self, entry: Entry, error: ServiceError) -> None:
         """End a frame before it comes to the former, which counts what does."""
-        self.config.version.statistics.refuse(error.outcome, entry.timeline.received_ns)
+        self._admission.refuse(self.config.version, error.outcome, entry.timeline.received_ns)
         self._answer(entry, error)
 
     def _answer(self, entry: Entry, answer: Completion | ServiceError) -> None:

@@ -6,7 +6,8 @@ from typing import Protocol
 import grpc
 
 from forebay_server.service.errors import UnknownModelError
-from forebay_server.service.frontend.open_inference.admission import refused
+from forebay_server.service.frontend.admission import Admission
+from forebay_server.service.frontend.open_inference.arrivals import refuse
 from forebay_server.service.frontend.open_inference.codec import Call, LocateRegion, fill
 from forebay_server.service.frontend.open_inference.errors import InferenceError
 from forebay_server.service.frontend.open_inference.form import CallForm, read_form
@@ -38,15 +39,22 @@ class ModelLookup:
         acquire: the same, and the version stays open until its `end_use`.
         known_versions: name to versions that are, were or will be ready; None for a model that never was.
         memory: shared memory of clients.
+        admission: counts what is refused.
     """
 
     def __init__(
-        self, find_model: FindModel, acquire: FindModel, known_versions: KnownVersions, memory: RegionAccess
+        self,
+        find_model: FindModel,
+        acquire: FindModel,
+        known_versions: KnownVersions,
+        memory: RegionAccess,
+        admission: Admission,
     ) -> None:
         self.memory = memory
         self._find_model = find_model
         self._acquire = acquire
         self._known_versions = known_versions
+        self._admission = admission
         self._forms: dict[tuple[bytes, int], CallForm] = {}
 
     def find(self, name: str, version: str) -> ModelVersion:
@@ -108,7 +116,7 @@ class ModelLookup:
             call = fill(form, message, self.memory.reach(peer))
         except BaseException as error:
             version.end_use()
-            refused(version, received_ns, error, trace)
+            refuse(self._admission, version, received_ns, error, trace)
             raise
         return version, call
 

@@ -15,15 +15,15 @@ import grpc
 
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import SlowReaderError
+from forebay_server.service.frontend.admission import Admission, cancel
 from forebay_server.service.frontend.calls import CallTasks, cut, trace_context
 from forebay_server.service.frontend.heavy_work import HeavyWork
-from forebay_server.service.frontend.open_inference.admission import (
+from forebay_server.service.frontend.open_inference.arrivals import (
     ConnectionShares,
     StreamKeys,
     admit,
-    cancel,
     note_delivery,
-    refused,
+    refuse,
 )
 from forebay_server.service.frontend.open_inference.codec import Call
 from forebay_server.service.frontend.open_inference.encode import encode, is_light_answer
@@ -61,6 +61,7 @@ class InferenceServicer:
         calls: ends those whose client takes nothing.
         permits: server-wide.
         receptions: reads the messages.
+        admission: the way in.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class InferenceServicer:
         calls: CallTasks,
         permits: Permits,
         receptions: Receptions,
+        admission: Admission,
     ) -> None:
         self.streams: set[StreamReader] = set()
         self._lookup = lookup
@@ -82,6 +84,7 @@ class InferenceServicer:
         self._settings = settings
         self._calls = calls
         self._permits = permits
+        self._admission = admission
         self._keys = StreamKeys(are_ordered=False, weight=settings.connection_weight)
         self._shares = ConnectionShares(settings.connection_weight)
         self._receptions = receptions
@@ -172,11 +175,11 @@ class InferenceServicer:
         share = self._shares.get(peer)
         frame = None if is_quick else await self._frame_of(call, version, peer, share, received_ns, trace)
         request = admit(
+            self._admission,
             call,
             version,
             self._keys.get(peer, call),
             share,
-            self._clock,
             received_ns,
             deadline_of(context, self._clock.now_ns()),
             completed,
@@ -205,7 +208,7 @@ class InferenceServicer:
         try:
             return await self._work.done(peer, partial(frame_of, call, version, share), lambda frame: frame.release())
         except (Exception, asyncio.CancelledError) as error:
-            refused(version, received_ns, error, trace)
+            refuse(self._admission, version, received_ns, error, trace)
             raise
 
     async def _stream(self, context: Context) -> None:
@@ -227,6 +230,7 @@ class InferenceServicer:
         stream = InferStream(
             self._lookup,
             self._work,
+            self._admission,
             self._clock,
             context.peer(),
             max(1, min(self._settings.max_window, self._settings.permits // 2)),  # one stream leaves others some

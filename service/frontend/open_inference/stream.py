@@ -27,8 +27,9 @@ from functools import partial
 from forebay.wire import inference_pb2 as pb
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import ServiceError, SupersededError
+from forebay_server.service.frontend.admission import Admission, cancel
 from forebay_server.service.frontend.heavy_work import HeavyWork
-from forebay_server.service.frontend.open_inference.admission import StreamKeys, admit, cancel, note_delivery, refused
+from forebay_server.service.frontend.open_inference.arrivals import StreamKeys, admit, note_delivery, refuse
 from forebay_server.service.frontend.open_inference.codec import Call
 from forebay_server.service.frontend.open_inference.encode import encode, is_light_answer
 from forebay_server.service.frontend.open_inference.errors import InferenceError, answer_to, in_stream
@@ -72,6 +73,7 @@ class InferStream:
     Args:
         lookup: finds versions and checks requests.
         work: for what is too long for the event loop.
+        admission: the way in.
         clock: time.
         name: of the client, for fairness and logs.
         window: most requests read and not yet answered.
@@ -89,6 +91,7 @@ class InferStream:
         self,
         lookup: ModelLookup,
         work: HeavyWork,
+        admission: Admission,
         clock: Clock,
         name: str,
         window: int,
@@ -102,6 +105,7 @@ class InferStream:
         self.share = Share()
         self._lookup = lookup
         self._work = work
+        self._admission = admission
         self._clock = clock
         self._name = name
         self._window = window
@@ -156,10 +160,10 @@ class InferStream:
                 self, partial(frame_of, call, version, self.share), lambda frame: frame.release()
             )
         except asyncio.CancelledError as error:
-            refused(version, received_ns, error, self._trace)
+            refuse(self._admission, version, received_ns, error, self._trace)
             raise
         except Exception as error:  # noqa: BLE001 - the same
-            refused(version, received_ns, error, self._trace)
+            refuse(self._admission, version, received_ns, error, self._trace)
             self._answer(line, entry, self._status(entry, error))
             return
         self._admit(line, entry, received_ns, deadline_ns, frame)
@@ -176,11 +180,11 @@ class InferStream:
         assert call is not None and version is not None  # noqa: S101, PT018 - for mypy: it was checked
         try:
             entry.request = admit(
+                self._admission,
                 call,
                 version,
                 self._keys.get(self._name, call),
                 self.share,
-                self._clock,
                 received_ns,
                 deadline_ns,
                 lambda completion: self._complete(line, entry, version, completion),

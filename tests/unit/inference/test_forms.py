@@ -6,9 +6,10 @@ import pytest
 from forebay.wire import inference_pb2 as pb
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.errors import InvalidRequestError, UnknownModelError
+from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.memory.regions import ClientRegions
 from forebay_server.service.frontend.open_inference import lookup as lookup_module
-from forebay_server.service.frontend.open_inference.admission import StreamKeys
+from forebay_server.service.frontend.open_inference.arrivals import StreamKeys
 from forebay_server.service.frontend.open_inference.codec import arrays_of
 from forebay_server.service.frontend.open_inference.errors import InferenceError
 from forebay_server.service.frontend.open_inference.form import read_form
@@ -61,7 +62,8 @@ def data_of(columns, request_id="", version="", rows=1, **parameters):
 
 
 def lookup_of(models):
-    return ModelLookup(models.acquire, models.acquire, lambda name: {"1"}, ClientRegions(is_enabled=False))
+    regions, admission = ClientRegions(is_enabled=False), Admission(ManualClock())
+    return ModelLookup(models.acquire, models.acquire, lambda name: {"1"}, regions, admission)
 
 
 def form_of(lookup, data):

@@ -1,13 +1,14 @@
-"""From a checked call to a request with the batch former: permit, buffer, inputs, deadline. The way of every frame.
+"""From a checked call to an `Arrival`: its stream, its share of the permits, its deadline and its inputs.
 
 Owner: the event loop's thread.
 """
 
 from collections.abc import Callable
+from functools import partial
 from weakref import WeakValueDictionary
 
 from forebay_server.service.clock import Clock
-from forebay_server.service.errors import DeadlineExpiredError
+from forebay_server.service.frontend.admission import Admission, Arrival
 from forebay_server.service.frontend.open_inference.codec import Call
 from forebay_server.service.frontend.open_inference.errors import counted_outcome
 from forebay_server.service.frontend.open_inference.inputs import frame_of
@@ -21,10 +22,10 @@ from forebay_server.service.request import (
     Request,
     StreamKey,
     Timeline,
-    next_request_id,
 )
 from forebay_server.service.results.wants import Wants
 
+TOO_LATE = "the deadline is nearer than the least that one request takes"
 _TENSORS_ONLY = Wants(options=None, tensor_indices=())
 
 
@@ -88,11 +89,11 @@ class ConnectionShares:
 
 
 def admit(
+    admission: Admission,
     call: Call,
     version: ModelVersion,
     stream: StreamKey,
     share: Share,
-    clock: Clock,
     received_ns: int,
     deadline_ns: int | None,
     on_completion: Callable[[Completion], None],
@@ -102,14 +103,14 @@ def admit(
     """Hand a call to the batch former and return its request; `on_completion` will be called once, on the loop.
 
     Args:
+        admission: the way in.
         call: checked.
         version: runs it.
         stream: what it belongs to.
         share: whose permit it takes.
-        clock: time.
         received_ns: when it was read.
         deadline_ns: of the RPC; the call's own options may make it earlier.
-        on_completion: told how it ended.
+        on_completion: receives how it ended.
         trace: that its client sent.
         frame: the inputs, if a worker has made it of them; the request's from here on, whatever happens.
 
@@ -118,87 +119,54 @@ def admit(
         OverloadedError: there is no permit for it, or no memory is free.
         InvalidRequestError: BYTES are not as they have to be.
     """
-    try:
-        told = on_completion if version.requests is None else _observed(version.requests, on_completion, trace)
-        return _admit(call, version, stream, share, clock, received_ns, deadline_ns, told, frame)
-    except Exception as error:
-        if frame is not None:
-            frame.release()
-        refused(version, received_ns, error, trace)
-        raise
-
-
-def refused(version: ModelVersion, received_ns: int, error: BaseException, trace: TraceContext | None) -> None:
-    """Count a call that was read for a version and ended before it became a request."""
-    outcome = counted_outcome(error)
-    version.statistics.refuse(outcome, received_ns)
-    if version.requests is not None:
-        version.requests.refused(received_ns, outcome, trace)
-
-
-def _observed(
-    journal: RequestJournal, on_completion: Callable[[Completion], None], trace: TraceContext | None
-) -> Callable[[Completion], None]:
-    def told(completion: Completion) -> None:
-        journal.ended(completion, trace)
-        on_completion(completion)
-
-    return told
-
-
-def _admit(
-    call: Call,
-    version: ModelVersion,
-    stream: StreamKey,
-    share: Share,
-    clock: Clock,
-    received_ns: int,
-    deadline_ns: int | None,
-    on_completion: Callable[[Completion], None],
-    frame: FrameBuffer | None,
-) -> Request:
     form, options = call.form, call.form.options
     for duration_ns in (options.timeout_ns or None, options.budget_ns):
         if duration_ns is not None:
             own_ns = received_ns + duration_ns
             deadline_ns = own_ns if deadline_ns is None else min(deadline_ns, own_ns)
-    now_ns = clock.now_ns()
-    if version.feasibility.is_hopeless(now_ns, deadline_ns, 0):
-        raise DeadlineExpiredError("the deadline is nearer than the least that one request takes")
-    frame = frame or frame_of(call, version, share)
+    journal = version.requests
+    arrival = Arrival(
+        version,
+        stream,
+        form.rows,
+        form.batch_key,
+        deadline_ns,
+        options.priority or version.description.batching.default_priority,
+        partial(frame_of, call, version, share) if frame is None else lambda: frame,
+        on_completion if journal is None else partial(_observed, journal, trace, on_completion),
+        Timeline(received_ns),
+        _TENSORS_ONLY,
+        queue_timeout_ns=options.timeout_ns or None,
+    )
     try:
-        request = Request(
-            id=next_request_id(),
-            stream=stream,
-            size=form.rows,
-            batch_key=form.batch_key,
-            deadline_ns=deadline_ns,
-            arrival_ns=received_ns,
-            priority=options.priority or version.description.batching.default_priority,
-            frame=frame,
-            on_completion=on_completion,
-            wants=_TENSORS_ONLY,
-            queue_timeout_ns=options.timeout_ns or None,
-            timeline=Timeline(received_ns=received_ns, validated_ns=now_ns, admitted_ns=clock.now_ns()),
-        )
-        version.arrive_on_loop(request)
-    except BaseException:
-        frame.release()
+        request = admission.take(arrival, TOO_LATE)
+        admission.enter(version, request)
+    except Exception as error:
+        if frame is not None:
+            frame.release()
+        refuse(admission, version, received_ns, error, trace)
         raise
     return request
+
+
+def refuse(
+    admission: Admission, version: ModelVersion, received_ns: int, error: BaseException, trace: TraceContext | None
+) -> None:
+    """Count a call that was read for a version and ended before it became a request."""
+    admission.refuse(version, counted_outcome(error), received_ns, version.requests, trace)
+
+
+def _observed(
+    journal: RequestJournal,
+    trace: TraceContext | None,
+    on_completion: Callable[[Completion], None],
+    completion: Completion,
+) -> None:
+    journal.ended(completion, trace)
+    on_completion(completion)
 
 
 def note_delivery(version: ModelVersion, completion: Completion, clock: Clock) -> None:
     """Tell the version's former how long an executed request took from readable outputs to here."""
     if completion.outputs is not None:
         version.delivery_time.observe(completion.request.timeline.readable_ns, clock.now_ns())
-
-
-def cancel(version: ModelVersion, requests: list[Request]) -> None:
-    """Give up requests whose client has gone; those in a batch run on and are dropped when they come back."""
-    # Only those that hold a permit, which bounds the former's inbox; one that has just ended is in nobody's hands.
-    waiting = [request for request in requests if not (request.is_cancelled or request.frame.is_released)]
-    for request in requests:
-        request.is_cancelled = True
-    if waiting:
-        version.cancel(waiting)
