@@ -20,6 +20,11 @@ HEAVY := $(sort $(patsubst tests/heavy/%/,%,$(dir $(wildcard tests/heavy/*/requi
 # A folder of tests/soak may have one as well; nothing but `make test-soak` makes its environment.
 SOAK := $(patsubst tests/soak/%/requirements-alone.txt,%,$(wildcard tests/soak/*/requirements-alone.txt))
 
+# Targets run one after the other, since tests measure; only environments are made two at a time.
+ifneq ($(MAKING),environments)
+.NOTPARALLEL:
+endif
+
 .PHONY: help
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,8 +45,12 @@ test: $(READY) ## Run the tests (4 to 5 minutes on 2 cores)
 	@$(PYTEST) -n $(JOBS) $(ARGS) $(if $(findstring --lf,$(ARGS)),$(MAY_BE_EMPTY))
 
 .PHONY: test-heavy
-test-heavy: $(READY) $(addprefix test-heavy-,$(HEAVY)) ## Run only what is heavy
+test-heavy: $(READY) heavy-environments $(addprefix test-heavy-,$(HEAVY)) ## Run only what is heavy
 	@$(PYTEST) $(PATIENT) -m "heavy and not soak" $(addprefix --ignore=tests/heavy/,$(HEAVY)) $(ARGS) $(MAY_BE_EMPTY)
+
+.PHONY: heavy-environments
+heavy-environments: ## Make the environments of what is heavy, two at a time
+	@$(MAKE) --no-print-directory --jobs=2 MAKING=environments $(HEAVY:%=.venv-%/.ready)
 
 .PHONY: test-all
 test-all: test test-heavy ## Run the tests and what is heavy: the wheel, vendor libraries, foreign clients

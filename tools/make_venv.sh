@@ -47,6 +47,11 @@ if ! "$folder/bin/python" -m pip install --quiet $options >"$log" 2>&1; then
     tail -n 15 "$log" >&2
     fail "pip could not install $*: check the network and pip's own settings, then try again (all of it: $log)"
 fi
+# Every installation writes the metadata of the checkout anew: one after the other, where others run at the same time.
+if command -v flock >/dev/null 2>&1; then
+    exec 9<"$0"
+    flock 9
+fi
 if ! "$folder/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable ./client --editable . >>"$log" 2>&1; then
     tail -n 15 "$log" >&2
     fail "pip could not install this checkout (all of it: $log)"
