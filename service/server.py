@@ -37,6 +37,7 @@ from forebay_server.service.frontend.open_inference.lookup import ModelLookup
 from forebay_server.service.frontend.open_inference.servicer import InferenceServicer
 from forebay_server.service.frontend.reception.receptions import Receptions
 from forebay_server.service.frontend.server import AddressError, FrontEnd, within_memory
+from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.log import step_level
 from forebay_server.service.models.attempts import Attempts
@@ -145,8 +146,8 @@ class Server:
         self._polling: asyncio.Task[None] | None = None
         calls = CallTasks()
         receptions = self.receptions = Receptions(settings, self.clock, INFERENCE_STATUS)
-        admission = Admission(self.clock)
-        common = self.clock, settings, calls, self.permits, receptions, admission
+        admission, streams = Admission(self.clock), StreamCalls(receptions, self.permits, self.clock)
+        common = self.clock, settings, calls, streams, admission
         self.frames = FramesServicer(self.registry.find, self.pool, sink, *common, self.journal)
         self.regions = ClientRegions(is_enabled=settings.allow_client_shm)
         registry = self.registry
@@ -158,11 +159,10 @@ class Server:
             SystemMemoryRpcs(self.regions),
             CudaMemoryRpcs(self.regions),
         )
-        rpcs = ModelRpcs(lookup, self.registry.versions, lambda: self._is_ready, *groups)
-        self.inference = InferenceServicer(lookup, HeavyWork(self.pool), rpcs.methods(), *common)
-        self.front_end = FrontEnd(self.frames, self.inference, receptions, calls, self.clock, settings)
-        reception = self.front_end.reception_numbers
-        gauges = Gauges(self.registry.all, self.pool, self.permits, lambda: self._is_ready, reception)
+        rpcs = ModelRpcs(lookup, self.registry.versions, lambda: self._is_ready, *groups).methods()
+        self.inference = InferenceServicer(lookup, HeavyWork(self.pool), rpcs, *common)
+        self.front_end = FrontEnd(self.frames, self.inference, receptions, calls, streams, self.clock, settings)
+        gauges = Gauges(registry.all, self.pool, self.permits, lambda: self._is_ready, self.front_end.reception_numbers)
         self._site = Site(
             self.journal or Journal(),
             gauges,

@@ -1,42 +1,35 @@
-"""What is done about open streams from time to time: heartbeats, lifetimes, clients that say or take nothing.
+"""What is done about open streams from time to time: clients that take nothing, and what each kind of stream asks for.
 
 Owner: the event loop's thread.
 """
 
 import asyncio
+from collections.abc import Set
 
 import structlog
 
-from forebay.wire import frames_pb2 as pb
 from forebay_server.service.clock import Clock
-from forebay_server.service.frontend.frames.servicer import FramesServicer, FrameStream
-from forebay_server.service.frontend.open_inference.servicer import InferenceServicer
+from forebay_server.service.frontend.stream_call import LOOK_INTERVAL_S, StreamCall
 from forebay_server.service.settings import ServeSettings
 
 log = structlog.get_logger(__name__)
-
-INTERVAL_S = 0.5  # heartbeats and lifetimes need no more precision
 
 
 class Housekeeping:
     """See the module.
 
     Args:
-        frames: has the streams of frames.
-        inference: has the streams of the Open Inference Protocol.
-        clock: time.
+        calls: the streaming calls of all protocols that are open.
+        clock: source of monotonic nanoseconds.
         settings: limits.
     """
 
-    def __init__(
-        self, frames: FramesServicer, inference: InferenceServicer, clock: Clock, settings: ServeSettings
-    ) -> None:
-        self._frames = frames
-        self._inference = inference
+    def __init__(self, calls: Set[StreamCall], clock: Clock, settings: ServeSettings) -> None:
+        self._calls = calls
         self._clock = clock
         self._settings = settings
 
-    async def run(self, interval_s: float = INTERVAL_S) -> None:
+    async def run(self, interval_s: float = LOOK_INTERVAL_S) -> None:
         """Look at all streams again and again, until it is cancelled."""
         while True:
             await asyncio.sleep(interval_s)
@@ -47,24 +40,8 @@ class Housekeeping:
 
     def _look(self, now_ns: int) -> None:
         deadline_s = self._settings.write_deadline_s
-        for reader in tuple(self._inference.streams):
-            if reader.outgoing.is_stuck(now_ns, deadline_s):
-                reader.give_up()
-        for stream in tuple(self._frames.streams):
-            if stream.outgoing.is_stuck(now_ns, deadline_s):
-                stream.give_up()
-            elif stream.session is not None:
-                self._look_after(stream, now_ns)
-            elif now_ns - stream.opened_ns > self._frames.open_deadline_s * 1e9:
-                stream.stop_reading()
-
-    def _look_after(self, stream: FrameStream, now_ns: int) -> None:
-        """See to the lifetime and the heartbeat of one open stream."""
-        if stream.leave_by_ns is not None and now_ns >= stream.leave_by_ns:
-            stream.stop_reading()
-        elif 0 < stream.lifetime_s < (now_ns - stream.opened_ns) / 1e9:
-            grace_ms = int(self._settings.drain_grace_s * 1000)
-            stream.ask_to_leave(pb.Reconnect.REASON_REBALANCE, grace_ms, now_ns)
-        silence_s = (now_ns - stream.outgoing.last_sent_ns) / 1e9
-        if 0 < self._settings.heartbeat_interval_s <= silence_s + INTERVAL_S:
-            stream.send_heartbeat()
+        for call in tuple(self._calls):
+            if call.outgoing.is_stuck(now_ns, deadline_s):
+                call.give_up()
+            else:
+                call.on_look(now_ns)

@@ -25,6 +25,7 @@ from forebay_server.service.frontend.reception.receptions import Receptions
 from forebay_server.service.frontend.reception.under_way import CallsUnderWay
 from forebay_server.service.frontend.reception.watch import ReceptionWatch
 from forebay_server.service.frontend.restrictions import Restrictions
+from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
 from forebay_server.service.frontend.unix_socket import SocketPathError, socket_place
 from forebay_server.service.journal.reception import ReceptionNumbers
@@ -57,6 +58,7 @@ class FrontEnd:
         inference: serves the Open Inference Protocol.
         receptions: reads the messages of single requests.
         calls: ends calls whose client takes nothing.
+        streams: the streaming calls of both.
         clock: time.
         settings: limits.
     """
@@ -67,6 +69,7 @@ class FrontEnd:
         inference: InferenceServicer,
         receptions: Receptions,
         calls: CallTasks,
+        streams: StreamCalls,
         clock: Clock,
         settings: ServeSettings,
     ) -> None:
@@ -76,6 +79,7 @@ class FrontEnd:
         self._clock = clock
         self._settings = settings
         self._calls = calls
+        self._streams = streams
         self._under_way = CallsUnderWay()
         self._addresses: list[str] = []
         calls.watch(asyncio.get_running_loop())
@@ -98,7 +102,7 @@ class FrontEnd:
             self._addresses.append(self._bind_unix(self._settings.uds))
         await self._server.start()
         self._upkeep.start()
-        housekeeping = Housekeeping(self._frames, self._inference, self._clock, self._settings)
+        housekeeping = Housekeeping(self._streams.open, self._clock, self._settings)
         self._housekeeping = asyncio.create_task(housekeeping.run())
         return self._addresses
 

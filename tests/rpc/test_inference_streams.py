@@ -307,7 +307,7 @@ async def test_received_bytes_are_let_go_of_as_soon_as_nobody_reads_them(tmp_pat
         stream = infer_stream(running)
         data = sim_request(1, rows=rows).SerializeToString()
         before = sys.getrefcount(data)
-        stream.on_message(data, running.server.clock.now_ns(), None)
+        stream.on_message(data, running.server.clock.now_ns())
         if is_borrowed:
             await eventually(lambda: stream._outbox)
         assert sys.getrefcount(data) == before

@@ -205,7 +205,7 @@ class ClockThatFailsOnce(MonotonicClock):
 async def test_streams_are_looked_after_again_when_that_failed_once(tmp_path):
     async with real_server(simulated(tmp_path)) as running:
         server, clock = running.server, ClockThatFailsOnce()
-        housekeeping = Housekeeping(server.frames, server.inference, clock, server.settings)
+        housekeeping = Housekeeping(server.front_end._streams.open, clock, server.settings)
         task = asyncio.create_task(housekeeping.run(0))
         await eventually(lambda: clock.asked > 1)
         assert not task.done()

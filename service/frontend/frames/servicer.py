@@ -1,11 +1,6 @@
-"""forebay.v1.FrameInference: the asyncio side of a stream. Reads, writes, waits; every decision is the session's.
-
-Two coroutines a stream: the handler reads, a task writes. Only public grpc.aio API is used, with raw bytes on both
-sides (docs/adr/0006-front-end.md).
-"""
+"""forebay.v1.FrameInference: opens streams of frames, and says how their calls end. Thread: the event loop's."""
 
 import asyncio
-import contextlib
 import itertools
 import random
 from collections import Counter
@@ -31,85 +26,18 @@ from forebay_server.service.frontend.calls import CallTasks, cut, trace_context,
 from forebay_server.service.frontend.frames.codec import STREAM_STATUS, parse_client_message, tensor_spec
 from forebay_server.service.frontend.frames.opening import FindModel, StreamConfig, accept_open
 from forebay_server.service.frontend.frames.session import Session
-from forebay_server.service.frontend.outgoing import Outgoing
-from forebay_server.service.frontend.received import received_ns
-from forebay_server.service.frontend.reception.reading import Reading
-from forebay_server.service.frontend.reception.receptions import Receptions
+from forebay_server.service.frontend.frames.stream import OPEN_DEADLINE_S, FrameConversation, FrameStream
+from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.journal.pictures import PictureSlot
 from forebay_server.service.models.version import ModelVersion
-from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.request import CompletionSink, Delivery
 from forebay_server.service.settings import ServeSettings
 from forebay_server.service.worker_pool import WorkerPool
 
 log = structlog.get_logger(__name__)
 
-OPEN_DEADLINE_S = 20.0  # a call that never says what it wants must not keep its place among the streams
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-
-
-class FrameStream:
-    """One live stream: its session, and the messages that are not results.
-
-    Owner: the event loop's thread.
-    """
-
-    def __init__(
-        self, session_id: str, outgoing: Outgoing, reading: Reading, opened_ns: int, lifetime_s: float
-    ) -> None:
-        self.session_id = session_id
-        self.outgoing = outgoing
-        self.reading = reading
-        self.opened_ns = opened_ns
-        self.lifetime_s = lifetime_s
-        self.session: Session | None = None
-        self.names: dict[str, str | int] = {}  # what it is called in the log
-        self.output = asyncio.Event()
-        self.room = asyncio.Event()
-        reading.on_refused = self.room.set
-        self._control: list[bytes] = []
-        self.leave_by_ns: int | None = None  # when the server ends it itself; None until it was asked to leave
-
-    def ask_to_leave(self, reason: "pb.Reconnect.Reason", grace_ms: int, now_ns: int) -> None:
-        """Send Reconnect, once."""
-        if self.leave_by_ns is None:
-            self.leave_by_ns = now_ns + grace_ms * 1_000_000
-            self.send_control(pb.ServerMessage(reconnect=pb.Reconnect(reason=reason, grace_ms=grace_ms)))
-
-    def send_control(self, message: pb.ServerMessage) -> None:
-        """Queue a message that goes before the next result."""
-        self._control.append(message.SerializeToString())
-        self.output.set()
-
-    def send_heartbeat(self) -> None:
-        """Queue a Heartbeat, unless the client is so slow that other messages still wait."""
-        if self.session is not None and not self._control:
-            heartbeat = pb.Heartbeat(frames_received=self.session.frames_received)
-            self.send_control(pb.ServerMessage(heartbeat=heartbeat))
-
-    def stop_reading(self) -> None:
-        """End the read that is under way, as if the client had half-closed. Idempotent."""
-        self.reading.stop()
-        self.room.set()
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether reading was stopped."""
-        return self.reading.is_stopped
-
-    def give_up(self) -> None:
-        """End the stream without its last answers: the client takes none."""
-        self.outgoing.give_up()
-        self.stop_reading()
-
-    def next_message(self) -> bytes | None:
-        """Return what to write next, or None."""
-        if self._control:
-            if self.session is not None:
-                self.session.is_writer_idle = False
-            return self._control.pop(0)
-        return None if self.session is None else self.session.next_message()
 
 
 class FramesServicer:
@@ -122,8 +50,7 @@ class FramesServicer:
         clock: time.
         settings: limits.
         calls: ends those whose client takes nothing.
-        permits: server-wide.
-        receptions: reads the messages.
+        stream_calls: has those that are open.
         admission: the way in.
         journal: told about streams and how frames end; None if nobody observes.
     """
@@ -136,8 +63,7 @@ class FramesServicer:
         clock: Clock,
         settings: ServeSettings,
         calls: CallTasks,
-        permits: Permits,
-        receptions: Receptions,
+        stream_calls: StreamCalls,
         admission: Admission,
         journal: Journal | None = None,
     ) -> None:
@@ -150,10 +76,9 @@ class FramesServicer:
         self._clock = clock
         self._settings = settings
         self._calls = calls
-        self._permits = permits
+        self._stream_calls = stream_calls
         self._journal = journal
         self._next_session_id: Callable[[], int] = itertools.count(1).__next__
-        self._receptions = receptions
         self._admission = admission
         self._is_draining = False
         self.open_deadline_s = OPEN_DEADLINE_S
@@ -181,7 +106,7 @@ class FramesServicer:
     def stop_reading(self) -> None:
         """End reading on every stream; what was read is still answered."""
         for stream in self.streams:
-            stream.stop_reading()
+            stream.call.stop_reading()
 
     async def stream(self, _: Any, context: Context) -> None:  # noqa: ANN401 - grpc's request iterator, unused
         """Serve one stream: grpc.aio's handler. Whatever happens ends as a status, never as UNKNOWN."""
@@ -211,8 +136,10 @@ class FramesServicer:
             )
         # Streams opened together must not all come back together.
         lifetime_s = self._settings.stream_lifetime_s * random.uniform(0.8, 1.2)  # noqa: S311 - not a secret
-        outgoing, reading = Outgoing(context, self._clock), self._receptions.begin(context)
-        stream = FrameStream(f"s{self._next_session_id()}", outgoing, reading, self._clock.now_ns(), lifetime_s)
+        call = self._stream_calls.begin(context)
+        session_id = f"s{self._next_session_id()}"
+        stream = FrameStream(call, session_id, lifetime_s, self._settings, self.open_deadline_s)
+        call.on_look = stream.look
         self.streams.add(stream)
         try:
             config = await self._open(stream, context)
@@ -223,14 +150,15 @@ class FramesServicer:
                     config.version.end_use()
         finally:
             self.streams.discard(stream)
-            self._receptions.end(reading)
+            self._stream_calls.end(call)
 
     async def _open(self, stream: FrameStream, context: Context) -> StreamConfig | None:
-        data = await self._receptions.read(stream.reading, context)
+        call = stream.call
+        data = await call.read(context)
         if data is None:
-            if stream.reading.refusal is not None:
-                raise stream.reading.refusal
-            if stream.is_stopped and not self._is_draining:
+            if call.reading.refusal is not None:
+                raise call.reading.refusal
+            if call.is_stopped and not self._is_draining:
                 raise SessionStateError(f"no open came within {self.open_deadline_s:g} s; send it first, then frames")
             return None
         first = parse_client_message(data)
@@ -242,7 +170,8 @@ class FramesServicer:
                 return config  # else it was unloaded just now, and the next look finds its successor
 
     async def _run(self, stream: FrameStream, config: StreamConfig, context: Context) -> None:
-        await stream.outgoing.begin()
+        call = stream.call
+        await call.outgoing.begin()
         journal, version = self._journal, config.version
         trace = trace_context(context) if self._settings.trace_every_frames else None
         record = None
@@ -256,8 +185,8 @@ class FramesServicer:
             self._clock,
             self._admission,
             max_image_pixels=self._settings.max_image_pixels,
-            on_output=stream.output.set,
-            on_room=stream.room.set,
+            on_output=call.output.set,
+            on_room=call.room.set,
             record=record,
             tell=None if journal is None else journal.frames.append,
         )
@@ -269,60 +198,12 @@ class FramesServicer:
         if (found := trace_id(trace)) is not None:
             stream.names["trace_id"] = found
         log.info("stream opened", **stream.names, model=config.version.name)
-        writer = asyncio.create_task(self._write(stream, session))
-        error: ServiceError | None = None
         try:
-            error = await self._read_until_done(stream, session, writer, context)
-            session.stop_reading()
-            await stream.outgoing.join(writer)
+            await call.converse(FrameConversation(stream, session), context)
         finally:
-            writer.cancel()
-            if not session.is_finished:
-                session.abandon()
-            self._permits.leave(session.share)
-            with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, Exception):
-                await writer
             self._log_closed(stream, session)
             if journal is not None and record is not None:
                 journal.close(record, session.outcomes)
-        if error is not None:
-            raise error
-
-    async def _read_until_done(
-        self, stream: FrameStream, session: Session, writer: "asyncio.Task[None]", context: Context
-    ) -> ServiceError | None:
-        """Read frames until the client half-closes; return the error that ends the stream, if there is one."""
-        while True:
-            while not (session.has_room or stream.is_stopped or writer.done()):
-                stream.room.clear()
-                await stream.room.wait()
-            data = None if writer.done() else await self._receptions.read(stream.reading, context)
-            if data is None:
-                return stream.reading.refusal
-            arrived_ns = received_ns(self._clock)
-            try:
-                message = parse_client_message(data)
-                if isinstance(message, pb.Open):
-                    raise SessionStateError("a second open; a stream has exactly one, open another stream instead")
-            except ServiceError as error:
-                return error
-            session.on_frame(message, arrived_ns)
-            del data, message  # the next frame may be long in coming
-
-    async def _write(self, stream: FrameStream, session: Session) -> None:
-        """Write whatever is ready, in order, until the session is finished."""
-        try:
-            while True:
-                message = stream.next_message()
-                if message is not None:
-                    await stream.outgoing.write(message)
-                elif session.is_finished:
-                    return
-                else:
-                    stream.output.clear()
-                    await stream.output.wait()
-        finally:
-            stream.stop_reading()  # a reader waits for room or for the client; neither may come if writing failed
 
     def _opened(self, stream: FrameStream, config: StreamConfig) -> pb.ServerMessage:
         version = config.version

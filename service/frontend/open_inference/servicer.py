@@ -6,7 +6,6 @@ Only public grpc.aio API is used, with raw bytes on both sides of the two infere
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Mapping
 from functools import partial
 from typing import Any, TypeAlias, cast
@@ -32,13 +31,10 @@ from forebay_server.service.frontend.open_inference.inputs import frame_of, is_l
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
 from forebay_server.service.frontend.open_inference.stream import InferStream
 from forebay_server.service.frontend.open_inference.wire import parse
-from forebay_server.service.frontend.outgoing import Outgoing
 from forebay_server.service.frontend.received import received_ns
-from forebay_server.service.frontend.reception.reading import Reading
-from forebay_server.service.frontend.reception.receptions import Receptions
+from forebay_server.service.frontend.stream_call import StreamCall, StreamCalls
 from forebay_server.service.journal.events import TraceContext
 from forebay_server.service.models.version import ModelVersion
-from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, FrameBuffer
 from forebay_server.service.settings import ServeSettings
@@ -59,8 +55,7 @@ class InferenceServicer:
         clock: time.
         settings: limits.
         calls: ends those whose client takes nothing.
-        permits: server-wide.
-        receptions: reads the messages.
+        stream_calls: has those that are open.
         admission: the way in.
     """
 
@@ -72,22 +67,20 @@ class InferenceServicer:
         clock: Clock,
         settings: ServeSettings,
         calls: CallTasks,
-        permits: Permits,
-        receptions: Receptions,
+        stream_calls: StreamCalls,
         admission: Admission,
     ) -> None:
-        self.streams: set[StreamReader] = set()
+        self.streams: set[StreamCall] = set()
         self._lookup = lookup
         self._work = work
         self._others = others
         self._clock = clock
         self._settings = settings
         self._calls = calls
-        self._permits = permits
+        self._stream_calls = stream_calls
         self._admission = admission
         self._keys = StreamKeys(are_ordered=False, weight=settings.connection_weight)
         self._shares = ConnectionShares(settings.connection_weight)
-        self._receptions = receptions
         self._is_draining = False
 
     def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
@@ -118,7 +111,7 @@ class InferenceServicer:
     def stop_reading(self) -> None:
         """End reading on every stream; what was read is still answered."""
         for stream in self.streams:
-            stream.stop()
+            stream.stop_reading()
 
     async def model_infer(self, data: bytes, context: Context) -> bytes:
         """Answer one request: grpc.aio's handler. Whatever happens ends as a status, never as UNKNOWN."""
@@ -217,60 +210,27 @@ class InferenceServicer:
             raise InferenceError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server has {self._settings.max_streams} streams open"
             )
-        reading = self._receptions.begin(context)
+        call = self._stream_calls.begin(context)
+        self.streams.add(call)
         try:
-            await self._run(context, StreamReader(Outgoing(context, self._clock), reading))
+            await call.outgoing.begin()
+            stream = InferStream(
+                self._lookup,
+                self._work,
+                self._admission,
+                self._clock,
+                context.peer(),
+                max(1, min(self._settings.max_window, self._settings.permits // 2)),  # one stream leaves others some
+                ends_on_error=_asks_for_status(context),
+                deadline_ns=deadline_of(context, self._clock.now_ns()),
+                trace=self._trace_of(context),
+                on_output=call.output.set,
+                on_room=call.room.set,
+            )
+            await call.converse(stream, context)
         finally:
-            self._receptions.end(reading)
-        if reading.refusal is not None:
-            raise reading.refusal
-
-    async def _run(self, context: Context, reader: "StreamReader") -> None:
-        await reader.outgoing.begin()
-        stream = InferStream(
-            self._lookup,
-            self._work,
-            self._admission,
-            self._clock,
-            context.peer(),
-            max(1, min(self._settings.max_window, self._settings.permits // 2)),  # one stream leaves others some
-            ends_on_error=_asks_for_status(context),
-            trace=self._trace_of(context),
-            on_output=reader.output.set,
-            on_room=reader.room.set,
-        )
-        self.streams.add(reader)
-        writer = asyncio.create_task(_write(reader, stream))
-        try:
-            await self._read_until_done(reader, stream, writer, context)
-            stream.stop_reading()
-            await reader.outgoing.join(writer)
-        finally:
-            self.streams.discard(reader)
-            self._permits.leave(stream.share)
-            writer.cancel()
-            if not stream.is_finished or stream.error is not None:
-                stream.abandon()
-            with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, Exception):
-                await writer
-        if stream.error is not None:
-            raise stream.error
-
-    async def _read_until_done(
-        self, reader: "StreamReader", stream: InferStream, writer: "asyncio.Task[None]", context: Context
-    ) -> None:
-        deadline_ns = deadline_of(context, self._clock.now_ns())  # one for the whole stream
-        while True:
-            while not (stream.has_room or reader.is_stopped or writer.done()):
-                reader.room.clear()
-                await reader.room.wait()
-            data = None if writer.done() else await self._receptions.read(reader.reading, context)
-            if data is None:
-                return
-            heavy = stream.on_message(data, received_ns(self._clock), deadline_ns)
-            del data  # the next one may be long in coming
-            if heavy is not None:
-                await heavy
+            self.streams.discard(call)
+            self._stream_calls.end(call)
 
     def _trace_of(self, context: Context) -> TraceContext | None:
         return trace_context(context) if self._settings.trace_every_frames else None
@@ -278,48 +238,6 @@ class InferenceServicer:
     def _check_open(self) -> None:
         if self._is_draining:
             raise InferenceError(grpc.StatusCode.UNAVAILABLE, DRAINING)
-
-
-class StreamReader:
-    """One stream's messages, both ways; reading can be stopped from outside. Owner: the event loop's thread."""
-
-    def __init__(self, outgoing: Outgoing, reading: Reading) -> None:
-        self.outgoing = outgoing
-        self.reading = reading
-        self.output = asyncio.Event()
-        self.room = asyncio.Event()
-        reading.on_refused = self.room.set
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether reading was stopped."""
-        return self.reading.is_stopped
-
-    def stop(self) -> None:
-        """End the read that is under way, as if the client had half-closed."""
-        self.reading.stop()
-        self.room.set()
-
-    def give_up(self) -> None:
-        """End the stream without its last answers: the client takes none."""
-        self.outgoing.give_up()
-        self.stop()
-
-
-async def _write(reader: StreamReader, stream: InferStream) -> None:
-    """Write whatever is ready until the stream is finished."""
-    try:
-        while True:
-            message = stream.next_message()
-            if message is not None:
-                await reader.outgoing.write(message)
-            elif stream.is_finished:
-                return
-            else:
-                reader.output.clear()
-                await reader.output.wait()
-    finally:
-        reader.stop()  # a reader that waits must see that nobody writes any more
 
 
 async def guarded(answer: Awaitable[Any], context: Context) -> Any:  # noqa: ANN401 - what the handler returns

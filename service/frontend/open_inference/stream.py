@@ -78,6 +78,7 @@ class InferStream:
         name: of the client, for fairness and logs.
         window: most requests read and not yet answered.
         ends_on_error: whether the first error ends the RPC.
+        deadline_ns: of the RPC: one for the whole stream; None for no deadline.
         trace: that its client sent with the stream.
         on_output: called when there is something to write, or the stream finished.
         on_room: called when the reader may go on.
@@ -97,6 +98,7 @@ class InferStream:
         window: int,
         *,
         ends_on_error: bool,
+        deadline_ns: int | None = None,
         trace: TraceContext | None = None,
         on_output: Callable[[], None],
         on_room: Callable[[], None],
@@ -110,6 +112,7 @@ class InferStream:
         self._name = name
         self._window = window
         self._ends_on_error = ends_on_error
+        self._deadline_ns = deadline_ns
         self._trace = trace
         self._on_output = on_output
         self._on_room = on_room
@@ -130,7 +133,7 @@ class InferStream:
         """Whether nothing more will be written."""
         return not self._outbox if self.error is not None else not self._is_reading and self._in_flight == 0
 
-    def on_message(self, data: bytes, received_ns: int, deadline_ns: int | None) -> Awaitable[None] | None:
+    def on_message(self, data: bytes, received_ns: int) -> Awaitable[None] | None:
         """Take in a request; return what the reader has to wait for, or None. Never raises for what a client did."""
         self._in_flight += 1
         entry = _Entry("")
@@ -148,11 +151,11 @@ class InferStream:
         line = (form.face.name, form.options.stream)
         self._lines.setdefault(line, deque()).append(entry)
         if form.is_light or is_light(entry.call, entry.version):
-            self._admit(line, entry, received_ns, deadline_ns)
+            self._admit(line, entry, received_ns)
             return None
-        return self._admit_heavy(line, entry, received_ns, deadline_ns)
+        return self._admit_heavy(line, entry, received_ns)
 
-    async def _admit_heavy(self, line: LineName, entry: _Entry, received_ns: int, deadline_ns: int | None) -> None:
+    async def _admit_heavy(self, line: LineName, entry: _Entry, received_ns: int) -> None:
         call, version = entry.call, entry.version
         assert call is not None and version is not None  # noqa: S101, PT018 - for mypy: it was checked
         try:
@@ -166,14 +169,13 @@ class InferStream:
             refuse(self._admission, version, received_ns, error, self._trace)
             self._answer(line, entry, self._status(entry, error))
             return
-        self._admit(line, entry, received_ns, deadline_ns, frame)
+        self._admit(line, entry, received_ns, frame)
 
     def _admit(
         self,
         line: LineName,
         entry: _Entry,
         received_ns: int,
-        deadline_ns: int | None,
         frame: FrameBuffer | None = None,
     ) -> None:
         call, version = entry.call, entry.version
@@ -186,7 +188,7 @@ class InferStream:
                 self._keys.get(self._name, call),
                 self.share,
                 received_ns,
-                deadline_ns,
+                self._deadline_ns,
                 lambda completion: self._complete(line, entry, version, completion),
                 self._trace,
                 frame,

@@ -1,0 +1,210 @@
+"""A streaming call, whatever it is about: the only loop that reads and writes, and what ends it.
+
+Theory of operation
+    The handler reads, a task writes. What is said is a `Conversation`: it takes messages and gives messages, and does
+    no I/O. The handler reads while the conversation has room, so that HTTP/2 pushes back on a client that sends too
+    fast. The task writes whatever is next, one message at a time, until the conversation is finished.
+
+    A call ends when its client has half-closed or reading was stopped, and everything was written; at once when the
+    client has gone, or takes nothing for too long (`give_up`). Housekeeping looks at all calls that are open.
+
+Only public grpc.aio API is used, with raw bytes on both sides (docs/adr/0006). Owner: the event loop's thread.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeAlias
+
+import grpc
+
+from forebay_server.service.clock import Clock
+from forebay_server.service.frontend.outgoing import Outgoing
+from forebay_server.service.frontend.received import received_ns
+from forebay_server.service.frontend.reception.receptions import Receptions
+from forebay_server.service.pipeline.permits import Permits
+from forebay_server.service.pipeline.shares import Share
+
+LOOK_INTERVAL_S = 0.5  # heartbeats and lifetimes need no more precision
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class Conversation(Protocol):
+    """What a call is about. It wakes its call by the call's `output` and `room`. Thread: the event loop's."""
+
+    @property
+    def share(self) -> Share:
+        """Its share of the permits."""
+        ...
+
+    @property
+    def error(self) -> Exception | None:
+        """What ends the call once all that comes before it was written; nothing is read any more then."""
+        ...
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another message may be read."""
+        ...
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will be written."""
+        ...
+
+    def on_message(self, data: bytes, received_ns: int) -> Awaitable[None] | None:
+        """Take a message; return what is to be awaited before the next is read, or None.
+
+        Never raises for what a client did.
+        """
+        ...
+
+    def next_message(self) -> bytes | None:
+        """Return what to write next, or None."""
+        ...
+
+    def stop_reading(self) -> None:
+        """Nothing more will be read: answer what was, then finish."""
+        ...
+
+    def abandon(self) -> None:
+        """The call has ended: cancel what waits, forget what executes. Nothing is left to do if it is finished."""
+        ...
+
+
+def _nothing(now_ns: int) -> None:
+    pass
+
+
+class StreamCall:
+    """See the module's theory of operation.
+
+    Args:
+        context: of the call.
+        receptions: reads the messages.
+        permits: of which the conversation has a share.
+        clock: source of monotonic nanoseconds.
+
+    Attributes:
+        output: set when there is something to write, or the conversation finished.
+        room: set when reading may go on.
+        opened_ns: when the call began.
+        on_look: called by housekeeping twice a second with the present instant.
+    """
+
+    def __init__(self, context: Context, receptions: Receptions, permits: Permits, clock: Clock) -> None:
+        self.outgoing = Outgoing(context, clock)
+        self.reading = receptions.begin(context)
+        self.output = asyncio.Event()
+        self.room = asyncio.Event()
+        self.opened_ns = clock.now_ns()
+        self.on_look: Callable[[int], None] = _nothing
+        self.reading.on_refused = self.room.set
+        self._receptions = receptions
+        self._permits = permits
+        self._clock = clock
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether reading was stopped."""
+        return self.reading.is_stopped
+
+    def stop_reading(self) -> None:
+        """End the read that is under way, as if the client had half-closed. Idempotent."""
+        self.reading.stop()
+        self.room.set()
+
+    def give_up(self) -> None:
+        """End the call without its last answers: the client takes none."""
+        self.outgoing.give_up()
+        self.stop_reading()
+
+    def end(self) -> None:
+        """The call has ended."""
+        self.on_look = _nothing
+        self._receptions.end(self.reading)
+
+    async def read(self, context: Context) -> bytes | None:
+        """Return the next message, or None when the client half-closed or reading was stopped."""
+        return await self._receptions.read(self.reading, context)
+
+    async def converse(self, conversation: Conversation, context: Context) -> None:
+        """Hold a conversation to its end; the initial metadata have been sent.
+
+        Raises:
+            SlowReaderError: the client took nothing for too long.
+            Exception: what the conversation, or the reception of messages, ended the call with.
+        """
+        writer = asyncio.create_task(self._write(conversation))
+        try:
+            await self._read_until_done(conversation, writer, context)
+            conversation.stop_reading()
+            await self.outgoing.join(writer)
+        finally:
+            writer.cancel()
+            conversation.abandon()
+            self._permits.leave(conversation.share)
+            with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, Exception):
+                await writer
+        error = conversation.error or self.reading.refusal
+        if error is not None:
+            raise error
+
+    async def _read_until_done(
+        self, conversation: Conversation, writer: "asyncio.Task[None]", context: Context
+    ) -> None:
+        while conversation.error is None:
+            while not (conversation.has_room or self.reading.is_stopped or writer.done()):
+                self.room.clear()
+                await self.room.wait()
+            data = None if writer.done() else await self._receptions.read(self.reading, context)
+            if data is None:
+                return
+            waiting = conversation.on_message(data, received_ns(self._clock))
+            del data  # the next message may be long in coming
+            if waiting is not None:
+                await waiting
+
+    async def _write(self, conversation: Conversation) -> None:
+        try:
+            while True:
+                message = conversation.next_message()
+                if message is not None:
+                    await self.outgoing.write(message)
+                elif conversation.is_finished:
+                    return
+                else:
+                    self.output.clear()
+                    await self.output.wait()
+        finally:
+            self.stop_reading()  # a reader waits for room or for the client; neither may come if writing failed
+
+
+class StreamCalls:
+    """The streaming calls of all protocols.
+
+    Args:
+        receptions: reads their messages.
+        permits: server-wide.
+        clock: source of monotonic nanoseconds.
+
+    Attributes:
+        open: those that have begun and not ended; housekeeping looks at them.
+    """
+
+    def __init__(self, receptions: Receptions, permits: Permits, clock: Clock) -> None:
+        self.open: set[StreamCall] = set()
+        self._receptions = receptions
+        self._permits = permits
+        self._clock = clock
+
+    def begin(self, context: Context) -> StreamCall:
+        """Return the call of a handler that begins, which calls `end` when it ends."""
+        call = StreamCall(context, self._receptions, self._permits, self._clock)
+        self.open.add(call)
+        return call
+
+    def end(self, call: StreamCall) -> None:
+        """A call has ended."""
+        self.open.discard(call)
+        call.end()
