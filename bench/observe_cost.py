@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from forebay_server.bench.rows import Row, Spread
 from forebay_server.engines.clock import MonotonicClock
-from forebay_server.service.journal.events import BatchEvent, Journal
+from forebay_server.service.journal.events import BatchEvent, FrameEvent, Journal
 from forebay_server.service.observe.exposition import render
 from forebay_server.service.observe.gauges import Gauges
 from forebay_server.service.observe.live import LiveState
@@ -68,7 +68,8 @@ class ObservedServer:
             *(received_ns, received_ns + 10_000, received_ns + 20_000, formed_ns, built_ns - 200_000, built_ns),
             *(100_000, 8 * MS - waited_ns % 1000, 50_000, number // ROWS_PER_BATCH + 1),
         )
-        event = (self._records[number % CAMERAS], timeline, None, built_ns + 100 * MS, received_ns // 1000, None)
+        record, deadline_ns = self._records[number % CAMERAS], built_ns + 100 * MS
+        event = FrameEvent(record, timeline, None, deadline_ns, received_ns // 1000)
         self.journal.frames.append(event)
         if number % ROWS_PER_BATCH == 0:
             instants = (formed_ns, formed_ns, formed_ns + MS // 10, formed_ns + MS // 10, formed_ns + 8 * MS)
@@ -81,11 +82,11 @@ class ObservedServer:
 
 
 def append_us(frames: int = 200_000) -> float:
-    """Return what the data path spends on one frame: building the tuple and appending it."""
+    """Return what the data path spends on one frame: building the event and appending it."""
     journal = Journal()
     record = journal.open("camera", "detector", "1")
     timeline, append = Timeline(), journal.frames.append
-    return thread_us(lambda: append((record, timeline, None, 1, 2, None)), frames)
+    return thread_us(lambda: append(FrameEvent(record, timeline, None, 1, 2)), frames)
 
 
 def fold_us(frames_per_s: int, ticks_per_s: int, seconds: int = 20) -> float:

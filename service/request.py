@@ -62,8 +62,9 @@ class StreamKey:
 class Timeline:
     """Instants (ns, the service's clock) and device durations (ns) of one request. Stamped once each, 0 until then.
 
-    Durations are computed here and nowhere else; the seven add up to `total_us` exactly, since every boundary is
-    rounded to whole microseconds before differences are taken.
+    0 and not None: the observer reads the instants of many requests into one array of integers, and no request is
+    received at 0 ns of the service's clock. Durations are computed here and nowhere else; the seven add up to
+    `total_us` exactly, since every boundary is rounded to whole microseconds before differences are taken.
     """
 
     received_ns: int = 0  # read() returned

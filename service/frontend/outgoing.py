@@ -25,7 +25,7 @@ class Outgoing:
         self.last_sent_ns = clock.now_ns()
         self._context: Context | None = context
         self._clock = clock
-        self._writing_since_ns = 0  # 0 while nothing is being written
+        self._writing_since_ns: int | None = None  # while something is being written
         self._given_up = asyncio.Event()
 
     async def begin(self) -> None:
@@ -40,12 +40,12 @@ class Outgoing:
         self._writing_since_ns = self._clock.now_ns()
         await self._context.write(message)
         self.last_sent_ns = self._clock.now_ns()
-        self._writing_since_ns = 0
+        self._writing_since_ns = None
 
     def is_stuck(self, now_ns: int, deadline_s: float) -> bool:
         """Whether the write under way has taken longer than `deadline_s`; never for 0."""
         since_ns = self._writing_since_ns
-        return bool(since_ns) and 0 < deadline_s < (now_ns - since_ns) / 1e9
+        return since_ns is not None and 0 < deadline_s < (now_ns - since_ns) / 1e9
 
     def give_up(self) -> None:
         """Make `join` raise."""

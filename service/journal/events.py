@@ -59,9 +59,15 @@ class StreamRecord:
     place: int = -1
 
 
-FrameEvent = tuple[StreamRecord, Timeline, Outcome | None, int | None, int, TraceContext | None]
-"""Stream, timeline, how it ended (None for OK), deadline, capture time (µs, the client's clock; 0 for none), and the
-trace context of a request that has its own."""
+class FrameEvent(NamedTuple):
+    """How one frame or request ended."""
+
+    stream: StreamRecord
+    timeline: Timeline
+    outcome: Outcome | None  # None for OK
+    deadline_ns: int | None
+    capture_time_us: int = 0  # on the client's clock; 0 for none, as on the wire
+    trace: TraceContext | None = None  # of a request that has its own
 
 
 class BatchEvent(NamedTuple):
@@ -129,12 +135,13 @@ class RequestJournal:
         request.timeline.built_ns = self._clock.now_ns()
         outcome = outcome_of(completion)
         told = None if outcome is Outcome.OK else outcome
-        self._journal.frames.append((self._open(), request.timeline, told, request.deadline_ns, 0, trace))
+        event = FrameEvent(self._open(), request.timeline, told, request.deadline_ns, trace=trace)
+        self._journal.frames.append(event)
 
     def refused(self, received_ns: int, outcome: Outcome, trace: TraceContext | None = None) -> None:
         """Note a request that was refused before it came to the former."""
         timeline = Timeline(received_ns=received_ns, built_ns=self._clock.now_ns())
-        self._journal.frames.append((self._open(), timeline, outcome, None, 0, trace))
+        self._journal.frames.append(FrameEvent(self._open(), timeline, outcome, None, trace=trace))
 
     def close(self) -> None:
         """The version takes no more requests."""

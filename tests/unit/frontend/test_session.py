@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.batching.delivery_time import DeliveryTime
 from forebay_server.service.errors import BatchFailedError, InvariantError, Outcome
-from forebay_server.service.frontend.frames import session as session_module
+from forebay_server.service.frontend.frames import decoder as decoder_module
 from forebay_server.service.request import Feasibility
 from tests.support.front_end import Scene, specs_of
 
@@ -230,7 +230,7 @@ def test_slow_decodes_are_forgotten_within_a_second_however_few_frames_come():
 def test_a_large_tensor_is_copied_by_a_worker():
     side = 600
     nbytes = side * side * 3
-    assert nbytes > session_module.INLINE_COPY_BYTES
+    assert nbytes > decoder_module.INLINE_COPY_BYTES
     shape = (side, side, 3)
     scene = Scene(image=None, specs=specs_of((shape,), (shape,)), **EVERY)
     payload = np.random.default_rng(3).integers(0, 255, nbytes, np.uint8).tobytes()

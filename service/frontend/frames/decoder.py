@@ -1,0 +1,158 @@
+"""From a frame's payload to a buffer that holds the model's inputs: at once where that is quick, else by a worker.
+
+A plain copy is a payload that already is what the model takes: a tensor, or pixels of its size and order. It stays
+where it was received if the device can read it there, and is copied on the event loop if it is small. Everything else
+waits in the stream's line until a worker decodes it; the frames of a stream are decoded in order.
+
+Thread: the event loop's, except `_decode` and what it calls, which are a worker's.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import structlog
+
+from forebay.wire import frames_pb2 as pb
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import DeadlineExpiredError, RequestCancelledError, ServiceError, internal
+from forebay_server.service.frontend.admission import Admission
+from forebay_server.service.frontend.frames.decode.pictures import decode_into
+from forebay_server.service.frontend.frames.decode_time import DecodeTime
+from forebay_server.service.frontend.frames.opening import StreamConfig
+from forebay_server.service.frontend.plain_copy import copy_into
+from forebay_server.service.pipeline.arena import BorrowedFrame
+from forebay_server.service.pipeline.shares import Share
+from forebay_server.service.request import Completion, CompletionSink, FrameBuffer, Request
+from forebay_server.service.worker_pool import Line, WorkerPool
+
+log = structlog.get_logger(__name__)
+
+INLINE_COPY_BYTES = 1 << 20  # a plain copy up to this is cheaper than a hand-over to a worker (30 µs)
+
+
+@dataclass(slots=True, eq=False)
+class _Encoded:
+    """A frame in the line. It names its decoder, since a line that had a method of it would hold it for ever."""
+
+    decoder: "FrameDecoder"
+    request: Request
+    payload: memoryview
+
+
+class FrameDecoder:
+    """See the module.
+
+    Args:
+        config: the stream's constant facts.
+        pool: its workers decode.
+        sink: where a worker posts a frame that it refuses.
+        clock: source of monotonic nanoseconds.
+        admission: the way in.
+        max_image_pixels: larger pictures are refused.
+
+    Attributes:
+        is_quick: whether every frame is a plain copy made on the event loop.
+        time: what decoding takes.
+    """
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        pool: WorkerPool,
+        sink: CompletionSink,
+        clock: Clock,
+        admission: Admission,
+        max_image_pixels: int,
+    ) -> None:
+        self.time = DecodeTime()
+        self._config = config
+        self._sink = sink
+        self._clock = clock
+        self._admission = admission
+        self._max_image_pixels = max_image_pixels
+        self._copies = config.image is None or (
+            config.encoding == (pb.ENCODING_RGB8 if config.image.color_order == "RGB" else pb.ENCODING_BGR8)
+            and config.size == (config.image.width, config.image.height)
+        )
+        self.is_quick = self._copies and (config.payload_bytes or 0) <= INLINE_COPY_BYTES
+        self._input_ends = tuple(itertools.accumulate(config.version.arena.row_bytes, initial=0))
+        self._line: Line[_Encoded] = Line(pool, _decode)
+
+    def buffer_of(self, payload: memoryview, share: Share) -> FrameBuffer:
+        """Take a permit of `share` and a buffer, and put a small plain copy into it.
+
+        Raises:
+            OverloadedError: there is no permit.
+        """
+        arena = self._config.version.arena
+        if self._copies and (borrowed := arena.borrow(payload, share)) is not None:
+            return borrowed
+        frame = arena.lease(share)
+        if self.is_quick:
+            try:
+                copy_into(frame, self._inputs_of(payload))
+            except BaseException:
+                frame.release()
+                raise
+        return frame
+
+    def has_inputs(self, request: Request) -> bool:
+        """Whether the inputs lie where they belong, so that no worker is needed."""
+        return self.is_quick or isinstance(request.frame, BorrowedFrame)
+
+    def push(self, request: Request, payload: memoryview) -> None:
+        """Have a worker decode a frame and hand it to the former, after those before it."""
+        self._line.push(_Encoded(self, request, payload))
+
+    def take_waiting(self) -> list[Request]:
+        """Take back the frames that no worker has begun."""
+        return [item.request for item in self._line.take_waiting()]
+
+    def decode(self, request: Request, payload: memoryview) -> None:
+        """Decode one frame and hand it over. Thread: a worker's."""
+        started_ns = self._clock.now_ns()
+        version = self._config.version
+        try:
+            self._fill(request, payload, started_ns)
+        except Exception as error:  # noqa: BLE001 - whatever it is ends this frame, not the worker
+            known = known_error(error)
+            self._admission.give_up(version, request, known.outcome)
+            self._sink.post([Completion(request, error=known)])
+            return
+        now_ns = self._clock.now_ns()
+        self.time.observe(started_ns, now_ns)
+        self._admission.enter_decoded(version, request, now_ns)
+
+    def _fill(self, request: Request, payload: memoryview, now_ns: int) -> None:
+        """Put a picture, or a large plain copy, into its buffer. Raises ServiceError. Thread: a worker's."""
+        config = self._config
+        if request.is_cancelled:
+            raise RequestCancelledError("the client left")
+        if config.version.feasibility.is_hopeless(now_ns, request.deadline_ns, self.time.mean_ns):
+            self.time.doubt(now_ns)
+            raise DeadlineExpiredError("the latency budget ran out while the frame waited for a decoder")
+        if self._copies:
+            copy_into(request.frame, self._inputs_of(payload))
+            return
+        assert config.image is not None  # noqa: S101 - for mypy: `_copies` is False only for pictures
+        shape = (config.image.height, config.image.width, 3)
+        target = request.frame.host.write_view()[: config.image.nbytes].reshape(shape)
+        request.frame_size = decode_into(
+            target, payload, config.encoding, config.size, config.image, self._max_image_pixels
+        )
+
+    def _inputs_of(self, payload: memoryview) -> list[memoryview]:
+        ends = self._input_ends
+        return [payload[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _decode(item: _Encoded) -> None:
+    item.decoder.decode(item.request, item.payload)
+
+
+def known_error(error: Exception) -> ServiceError:
+    """Return how a frame ends that met an error: a bug of ours, or no memory, ends it alone and goes to the log."""
+    if isinstance(error, ServiceError):
+        return error
+    log.error("frame failed", exc_info=error)
+    return internal(error)
