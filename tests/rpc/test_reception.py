@@ -1,6 +1,8 @@
 """Messages that begin and do not end: a deadline for each, and room for all of them together that is kept."""
 
 import asyncio
+import gc
+import inspect
 from contextlib import asynccontextmanager
 
 import grpc
@@ -9,6 +11,7 @@ import pytest
 from forebay.wire import frames_pb2 as pb
 from forebay.wire import inference_pb2
 from forebay_server.service.frontend.reception import watch as watch_module
+from forebay_server.service.frontend.reception.refusals import REFUSALS_PER_S
 from tests.support import http2 as h
 from tests.support.half_sent import HalfSent
 from tests.support.loops import on_loop
@@ -223,3 +226,35 @@ async def test_calls_that_are_refused_unread_leave_nothing_on_their_connections_
         await eventually(lambda: account.tally.received_bytes > received)  # a look at all of it
         await eventually(lambda: watch.held_bytes < 16_384)
         stream.cancel()
+
+
+def server_frames():
+    """The frames of the server's coroutines that have begun and not ended, and of exceptions that are kept."""
+    objects = gc.get_objects()
+    frames = [each.cr_frame for each in objects if inspect.iscoroutine(each) and each.cr_frame is not None]
+    frames += [each for each in objects if inspect.isframe(each)]
+    return [frame for frame in frames if frame.f_globals.get("__name__", "").startswith("forebay_server.")]
+
+
+@on_loop
+async def test_a_client_that_is_refused_all_the_time_is_told_so_at_a_pace_and_its_messages_are_gone_meanwhile(tmp_path):
+    root = simulated(tmp_path, input_bytes=MB)
+    async with real_server(root, devices=SimulatedDevices(), permits=1) as running:
+        infer = running.channel.unary_unary(INFER)
+        running.hold()
+        executed = asyncio.ensure_future(infer(request(MB)))
+        await eventually(lambda: running.server.permits.taken_count == 1)
+        (account,) = running.server.receptions.accounts.values()
+        for _ in range(2 * REFUSALS_PER_S):
+            running.server.receptions._refusals.delay_ns(account.peer, None)
+        refused = infer(request(MB))
+        await eventually(lambda: any(frame.f_code.co_name == "_refuse_later" for frame in server_frames()))
+        assert not refused.done()
+        found = [value for frame in server_frames() for value in frame.f_locals.values() if isinstance(value, bytes)]
+        assert len({id(each) for each in found if len(each) >= MB}) == 1  # of the request that is executed
+        async with grpc.aio.insecure_channel(running.address, OWN_CONNECTION) as other:
+            assert await other.unary_unary(INFER)(request(MB)).code() is grpc.StatusCode.UNAVAILABLE
+        assert not refused.done()
+        assert await refused.code() is grpc.StatusCode.UNAVAILABLE
+        running.release()
+        await executed

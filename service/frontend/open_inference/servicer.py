@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, cast
 import grpc
 
 from forebay_server.service.clock import Clock
-from forebay_server.service.errors import SlowReaderError
+from forebay_server.service.errors import OverloadedError, SlowReaderError
 from forebay_server.service.frontend.admission import Admission, cancel
 from forebay_server.service.frontend.calls import CallTasks, cut, trace_context
 from forebay_server.service.frontend.heavy_work import HeavyWork
@@ -32,6 +32,7 @@ from forebay_server.service.frontend.open_inference.lookup import ModelLookup
 from forebay_server.service.frontend.open_inference.stream import InferStream
 from forebay_server.service.frontend.open_inference.wire import parse
 from forebay_server.service.frontend.received import received_ns
+from forebay_server.service.frontend.reception.refusals import RefusedError
 from forebay_server.service.frontend.stream_call import StreamCall, StreamCalls
 from forebay_server.service.journal.events import TraceContext
 from forebay_server.service.models.version import ModelVersion
@@ -143,7 +144,10 @@ class InferenceServicer:
             return make() if is_light_answer(call, completion) else await self._work.done(peer, make)
         except Exception as error:  # noqa: BLE001 - every request has an answer
             is_timed = call is not None and call.form.options.timeout_ns > 0
-            raise answer_to(error, request_id, is_timed=is_timed) from None
+            status = answer_to(error, request_id, is_timed=is_timed)
+            if isinstance(error, OverloadedError):
+                raise RefusedError(status.code, status.message) from None
+            raise status from None
         finally:
             if call is not None:
                 call.release()
@@ -246,7 +250,7 @@ async def guarded(answer: Awaitable[Any], context: Context) -> Any:  # noqa: ANN
         return await answer
     except SlowReaderError:
         raise
-    except (asyncio.CancelledError, grpc.aio.AbortError):
+    except (asyncio.CancelledError, grpc.aio.AbortError, RefusedError):
         raise
     except grpc.aio.InternalError:  # a write failed: the client has left
         raise asyncio.CancelledError from None

@@ -18,6 +18,7 @@ from forebay_server.service.frontend.handlers import Context, GenericHandler, Ha
 from forebay_server.service.frontend.reception.gate import ReceptionGate
 from forebay_server.service.frontend.reception.pace import Pace
 from forebay_server.service.frontend.reception.reading import Account, Reading
+from forebay_server.service.frontend.reception.refusals import RefusalPace, RefusedError
 from forebay_server.service.settings import ServeSettings
 
 PACE_SLACK_NS = 50_000_000  # calls that came together may be read although those before them have used the pace up
@@ -46,6 +47,7 @@ class Receptions:
         is_strict = settings.allow_compression
         self.gate = ReceptionGate(half if is_strict else quarter, is_strict=is_strict)
         self._pace = Pace(settings.compression_bytes_per_s, clock) if is_strict else None
+        self._refusals = RefusalPace(clock)
         self._streams: set[Reading] = set()
         self._most_streams = half // self._largest_bytes if is_strict else None
 
@@ -131,16 +133,29 @@ class Receptions:
 
     def _reading_call(self, inner: Handler) -> Handler:
         async def call(_: Any, context: Context) -> Any:  # noqa: ANN401 - the request iterator, unused
-            if not self.gate.is_strict:
-                return await inner(await self.message_of(context), context)
-            message = await self.message_of(context)
-            nbytes = len(message)
             try:
-                return await inner(message, context)
-            finally:
-                self.gate.forget(nbytes)
+                if not self.gate.is_strict:
+                    return await inner(await self.message_of(context), context)
+                return await self._answer_strictly(inner, context)
+            except RefusedError as error:
+                refused = error.code, error.message  # without its traceback, which holds the message
+            return await self._refuse_later(context, *refused)
 
         return call
+
+    async def _answer_strictly(self, inner: Handler, context: Context) -> Any:  # noqa: ANN401 - as `inner`
+        message = await self.message_of(context)
+        nbytes = len(message)
+        try:
+            return await inner(message, context)
+        finally:
+            self.gate.forget(nbytes)
+
+    async def _refuse_later(self, context: Context, code: grpc.StatusCode, message: str) -> NoReturn:
+        delay_ns = self._refusals.delay_ns(context.peer(), context.time_remaining())
+        if delay_ns:
+            await asyncio.sleep(delay_ns / 1e9)
+        await context.abort(code, message)
 
     def stop_requests(self) -> None:
         """Refuse the single requests whose message has not come to its end. For a drain, which would wait for them."""
