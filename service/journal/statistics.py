@@ -175,17 +175,26 @@ class VersionStatistics:
         batch = counts.batches.get(rows)
         if batch is None:
             batch = counts.batches[rows] = BatchCounts()
-        batch.compute_input.add(times.h2d_ns)
-        batch.compute_infer.add(times.execute_ns)
-        batch.compute_output.add(times.d2h_ns)
+        _add(
+            (batch.compute_input, batch.compute_infer, batch.compute_output),
+            (times.h2d_ns, times.execute_ns, times.d2h_ns),
+            1,
+        )
 
     def _count_successes(self, successes: int, success_ns: int, queue_ns: int, times: Timeline) -> None:
         counts = self._counts
-        counts.success.add(success_ns, successes)
-        counts.queue.add(queue_ns, successes)
-        counts.compute_input.add(successes * times.h2d_ns, successes)
-        counts.compute_infer.add(successes * times.execute_ns, successes)
-        counts.compute_output.add(successes * times.d2h_ns, successes)
+        _add(
+            (counts.success, counts.queue, counts.compute_input, counts.compute_infer, counts.compute_output),
+            (success_ns, queue_ns, successes * times.h2d_ns, successes * times.execute_ns, successes * times.d2h_ns),
+            successes,
+        )
+
+
+def _add(durations: tuple[Duration, ...], nanoseconds: tuple[int, ...], count: int) -> None:
+    """Add to each of `durations`: one call for all, since it is made for every batch."""
+    for duration, ns in zip(durations, nanoseconds, strict=True):
+        duration.count += count
+        duration.ns += max(0, ns)
 
 
 def outcome_of(completion: Completion) -> Outcome:

@@ -116,9 +116,10 @@ def _has_its_end(file: Buffer, head: Head, left_over: int) -> bool:
 
 def _scaled(size: tuple[int, int], image: ImageInput) -> tuple[int, int]:
     """(height, width) that simplejpeg decodes to: the smallest eighths of the size that cover the model's input."""
+    least_width, least_height = min(size[0], image.width), min(size[1], image.height)
     for eighths in range(1, 8):
-        width, height = (-(-side * eighths // 8) for side in size)
-        if width >= min(size[0], image.width) and height >= min(size[1], image.height):
+        width, height = -(-size[0] * eighths // 8), -(-size[1] * eighths // 8)
+        if width >= least_width and height >= least_height:
             return height, width
     return size[1], size[0]
 

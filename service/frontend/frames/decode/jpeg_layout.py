@@ -13,6 +13,7 @@ import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from forebay_server.service.errors import InvalidRequestError
 
@@ -20,6 +21,7 @@ MAX_SCANS = 64  # progressive files have about ten; each one is a pass over the 
 MAX_SEGMENTS = 2000  # 16 MB of colour profile and metadata, in segments of 64 KB, are 256
 
 SOI, EOI, SOS, DRI, APP0, APP2, APP14 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE0, 0xE2, 0xEE
+_MENDABLE = frozenset((SOS, APP0, APP2, APP14))  # what `_mended` may change
 END = bytes((0xFF, EOI))
 _START = bytes((0xFF, SOI))
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15; between them lie DHT, JPG and DAC
@@ -39,9 +41,8 @@ _END = re.compile(re.escape(END))
 Buffer = bytes | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Bytes `start` to `end` of the file: a marker, its length and its content."""
+class Segment(NamedTuple):
+    """Bytes `start` to `end` of the file: a marker, its length and its content. A file has ten and more."""
 
     marker: int
     start: int
@@ -89,12 +90,8 @@ def read_head(file: Buffer) -> Head:
     if bytes(file[:2]) != _START:
         raise InvalidRequestError("payload is not a JPEG file; it does not start with FF D8")
     segments = _segments_before_data(file)
-    frames = [segment for segment in segments if segment.marker in _FRAMES]
-    if len(frames) != 1 or frames[0].end - frames[0].start < 10:
-        raise InvalidRequestError("JPEG needs one frame header before its first scan; send a file that a decoder opens")
-    frame, scan = frames[0], segments[-1]
+    frame, scan = _only_frame(segments), segments[-1]
     precision, height, width, components = struct.unpack_from(">BHHB", file, frame.start + 4)
-    has_gaps = segments[0].start != 2 or any(left.end != right.start for left, right in itertools.pairwise(segments))
     return Head(
         segments=segments,
         frame=frame.marker,
@@ -104,20 +101,49 @@ def read_head(file: Buffer) -> Head:
         mcus=_mcus(file, frame, (width, height), components),
         restart_interval=_restart_interval(file, segments),
         is_single_scan=frame.marker in _HUFFMAN_SEQUENTIAL and file[scan.start + 4] == components,
-        is_odd=has_gaps or any(_mended(file, s, components, frame.marker) is not None for s in segments),
+        is_odd=_is_odd(file, segments, components, frame.marker),
     )
+
+
+def _only_frame(segments: Sequence[Segment]) -> Segment:
+    frame: Segment | None = None
+    count = 0
+    for segment in segments:
+        if segment.marker in _FRAMES:
+            frame = segment
+            count += 1
+    if frame is None or count != 1 or frame.end - frame.start < 10:
+        raise InvalidRequestError("JPEG needs one frame header before its first scan; send a file that a decoder opens")
+    return frame
+
+
+def _is_odd(file: Buffer, segments: Sequence[Segment], components: int, frame: int) -> bool:
+    """Whether there are stray bytes between segments, or one that has to be mended."""
+    end = len(_START)
+    for segment in segments:
+        if segment.start != end:
+            return True
+        if segment.marker in _MENDABLE and _mended(file, segment, components, frame) is not None:
+            return True
+        end = segment.end
+    return False
 
 
 def _mcus(file: Buffer, frame: Segment, size: tuple[int, int], components: int) -> int:
     """How many units of compressed data a scan of all components has; one component alone has units of 8 x 8."""
     factors = file[frame.start + 11 : frame.end : 3] if components > 1 else b"\x11"
-    wide, high = max([1, *(each >> 4 for each in factors)]), max([1, *(each & 15 for each in factors)])
+    wide = high = 1
+    for each in factors:
+        wide, high = max(wide, each >> 4), max(high, each & 15)
     return -(-size[0] // (8 * wide)) * -(-size[1] // (8 * high))
 
 
 def _restart_interval(file: Buffer, segments: Sequence[Segment]) -> int:
-    found = [segment for segment in segments if segment.marker == DRI]
-    return int.from_bytes(file[found[-1].start + 4 : found[-1].end], "big") if found else 0
+    interval = 0
+    for segment in segments:
+        if segment.marker == DRI:  # the last one holds
+            interval = int.from_bytes(file[segment.start + 4 : segment.end], "big")
+    return interval
 
 
 def _segments_before_data(file: Buffer) -> tuple[Segment, ...]:
