@@ -116,32 +116,42 @@ class InferenceServicer:
 
     async def model_infer(self, data: bytes, context: Context) -> bytes:
         """Answer one request: grpc.aio's handler. Whatever happens ends as a status, never as UNKNOWN."""
-        response: bytes = await guarded(self._infer(data, context), context)
-        return response
-
-    async def model_stream_infer(self, _: Any, context: Context) -> None:  # noqa: ANN401 - the request iterator, unused
-        """Serve one stream of requests: grpc.aio's handler."""
         try:
-            await guarded(self._stream(context), context)
-        except SlowReaderError as error:
-            await cut(context, self._calls, error.message)
+            return await self._infer(data, context)
+        except InferenceError as status:
+            await context.abort(status.code, status.message)
 
     async def _infer(self, data: bytes, context: Context) -> bytes:
+        """Return the response. Raises InferenceError. One coroutine: each of a chain runs anew at every step."""
         arrived_ns = received_ns(self._clock)
-        self._check_open()
+        if self._is_draining:
+            raise InferenceError(grpc.StatusCode.UNAVAILABLE, DRAINING)
         call: Call | None = None
         request_id, peer = "", context.peer()
         try:
             message = parse(data)
             request_id = message.request_id
-            trace = self._trace_of(context)
+            trace = trace_context(context) if self._settings.trace_every_frames else None
             version, call = self._lookup.check(message, peer, arrived_ns, trace)
+            answered = _Answered(version, self._clock)
             try:
-                completion = await self._execute(call, version, context, peer, arrived_ns, trace)
+                share, key, frame = self._shares.get(peer), self._keys.get(peer, call), None
+                if not (call.form.is_light or is_light(call, version)):
+                    frame = await self._frame_of(call, version, peer, share, arrived_ns, trace)
+                deadline_ns = deadline_of(context, self._clock)
+                request = admit(
+                    self._admission, call, version, key, share, arrived_ns, deadline_ns, answered, trace, frame
+                )
+                try:
+                    completion = await answered.done
+                except asyncio.CancelledError:
+                    cancel(version, [request])
+                    raise
             finally:
                 version.end_use()
-            make = partial(encode, call, completion)
-            return make() if is_light_answer(call, completion) else await self._work.done(peer, make)
+            if completion.error is None and not is_light_answer(call, completion):
+                return await self._work.done(peer, partial(encode, call, completion))
+            return _response(call, completion)
         except Exception as error:  # noqa: BLE001 - every request has an answer
             is_timed = call is not None and call.form.options.timeout_ns > 0
             status = answer_to(error, request_id, is_timed=is_timed)
@@ -152,45 +162,12 @@ class InferenceServicer:
             if call is not None:
                 call.release()
 
-    async def _execute(
-        self,
-        call: Call,
-        version: ModelVersion,
-        context: Context,
-        peer: str,
-        received_ns: int,
-        trace: TraceContext | None,
-    ) -> Completion:
-        done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
-
-        def completed(completion: Completion) -> None:
-            note_delivery(version, completion, self._clock)
-            if not done.done():  # else the client has gone
-                done.set_result(completion)
-
-        is_quick = call.form.is_light or is_light(call, version)
-        share = self._shares.get(peer)
-        frame = None if is_quick else await self._frame_of(call, version, peer, share, received_ns, trace)
-        request = admit(
-            self._admission,
-            call,
-            version,
-            self._keys.get(peer, call),
-            share,
-            received_ns,
-            deadline_of(context, self._clock.now_ns()),
-            completed,
-            trace,
-            frame,
-        )
+    async def model_stream_infer(self, _: Any, context: Context) -> None:  # noqa: ANN401 - the request iterator, unused
+        """Serve one stream of requests: grpc.aio's handler."""
         try:
-            completion = await done
-        except asyncio.CancelledError:
-            cancel(version, [request])
-            raise
-        if completion.error is not None:
-            raise completion.error
-        return completion
+            await guarded(self._stream(context), context)
+        except SlowReaderError as error:
+            await cut(context, self._calls, error.message)
 
     async def _frame_of(
         self,
@@ -209,7 +186,8 @@ class InferenceServicer:
             raise
 
     async def _stream(self, context: Context) -> None:
-        self._check_open()
+        if self._is_draining:
+            raise InferenceError(grpc.StatusCode.UNAVAILABLE, DRAINING)
         if len(self.streams) >= self._settings.max_streams:
             raise InferenceError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server has {self._settings.max_streams} streams open"
@@ -226,8 +204,8 @@ class InferenceServicer:
                 context.peer(),
                 max(1, min(self._settings.max_window, self._settings.permits // 2)),  # one stream leaves others some
                 ends_on_error=_asks_for_status(context),
-                deadline_ns=deadline_of(context, self._clock.now_ns()),
-                trace=self._trace_of(context),
+                deadline_ns=deadline_of(context, self._clock),
+                trace=trace_context(context) if self._settings.trace_every_frames else None,
                 on_output=call.output.set,
                 on_room=call.room.set,
             )
@@ -236,12 +214,27 @@ class InferenceServicer:
             self.streams.discard(call)
             self._stream_calls.end(call)
 
-    def _trace_of(self, context: Context) -> TraceContext | None:
-        return trace_context(context) if self._settings.trace_every_frames else None
 
-    def _check_open(self) -> None:
-        if self._is_draining:
-            raise InferenceError(grpc.StatusCode.UNAVAILABLE, DRAINING)
+def _response(call: Call, completion: Completion) -> bytes:
+    if completion.error is not None:
+        raise completion.error
+    return encode(call, completion)
+
+
+class _Answered:
+    """Takes the completion of one request. Called once, on the event loop."""
+
+    __slots__ = ("_clock", "_version", "done")
+
+    def __init__(self, version: ModelVersion, clock: Clock) -> None:
+        self.done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self._version = version
+        self._clock = clock
+
+    def __call__(self, completion: Completion) -> None:
+        note_delivery(self._version, completion, self._clock)
+        if not self.done.done():  # else the client has gone
+            self.done.set_result(completion)
 
 
 async def guarded(answer: Awaitable[Any], context: Context) -> Any:  # noqa: ANN401 - what the handler returns
@@ -259,10 +252,10 @@ async def guarded(answer: Awaitable[Any], context: Context) -> Any:  # noqa: ANN
         await context.abort(status.code, status.message)
 
 
-def deadline_of(context: Context, now_ns: int) -> int | None:
+def deadline_of(context: Context, clock: Clock) -> int | None:
     """Return the instant of the RPC's own deadline, or None."""
     remaining_s = cast("float | None", context.time_remaining())  # the stubs forget None
-    return None if remaining_s is None else now_ns + int(remaining_s * 1e9)
+    return None if remaining_s is None else clock.now_ns() + int(remaining_s * 1e9)
 
 
 def _asks_for_status(context: Context) -> bool:

@@ -113,7 +113,10 @@ def _walk(data: bytes) -> InferMessage | None:
         if fields > MAX_FIELDS:
             raise _too_many()
         field = position
-        length, position = _length(data, position + 1)
+        length = data[position + 1]
+        position += 2
+        if length >= 0x80:  # a second byte follows; heads are mostly of short fields
+            length, position = _length(data, field + 1)
         if tag == _TAG_ID:
             if id_end or length > MAX_PARSED_BYTES:
                 return None
