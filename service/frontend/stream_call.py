@@ -89,6 +89,7 @@ class StreamCall:
         output: set when there is something to write, or the conversation finished.
         room: set when reading may go on.
         opened_ns: when the call began.
+        read: returns the next message of a context, or None when the client half-closed or reading was stopped.
         on_look: called by housekeeping twice a second with the present instant.
     """
 
@@ -100,6 +101,7 @@ class StreamCall:
         self.opened_ns = clock.now_ns()
         self.on_look: Callable[[int], None] = _nothing
         self.reading.on_refused = self.room.set
+        self.read = receptions.reader(self.reading)
         self._receptions = receptions
         self._permits = permits
         self._clock = clock
@@ -123,10 +125,6 @@ class StreamCall:
         """The call has ended."""
         self.on_look = _nothing
         self._receptions.end(self.reading)
-
-    async def read(self, context: Context) -> bytes | None:
-        """Return the next message, or None when the client half-closed or reading was stopped."""
-        return await self._receptions.read(self.reading, context)
 
     async def converse(self, conversation: Conversation, context: Context) -> None:
         """Hold a conversation to its end; the initial metadata have been sent.
@@ -157,7 +155,7 @@ class StreamCall:
             while not (conversation.has_room or self.reading.is_stopped or writer.done()):
                 self.room.clear()
                 await self.room.wait()
-            data = None if writer.done() else await self._receptions.read(self.reading, context)
+            data = None if writer.done() else await self.read(context)
             if data is None:
                 return
             waiting = conversation.on_message(data, received_ns(self._clock))

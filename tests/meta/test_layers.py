@@ -5,6 +5,7 @@ forbidden import added.
 """
 
 import copy
+from graphlib import TopologicalSorter
 
 import grimp
 import pytest
@@ -123,6 +124,38 @@ def test_forbidden_import_breaks_its_contract(contract_id, importer, imported, g
             broken.add_module(module, is_squashed=module.split(".")[0] not in OPTIONS.session_options["root_packages"])
     broken.add_import(importer=importer, imported=imported)
     assert not is_kept(contract_id, broken)
+
+
+FRONT_END = "forebay_server.service.frontend"
+
+
+def front_end_imports(graph):
+    """Each module of the front end with those of the front end that it imports."""
+    modules = graph.find_descendants(FRONT_END)
+    return {module: graph.find_modules_directly_imported_by(module) & modules for module in modules}
+
+
+def package_of(module):
+    return module.removeprefix(f"{FRONT_END}.").split(".")[0]
+
+
+def test_imports_within_the_front_end_make_no_circle(graph):
+    imports = front_end_imports(graph)
+    order = list(TopologicalSorter(imports).static_order())
+    assert len(order) == len(imports) > 50
+
+
+def test_few_imports_lead_from_one_package_of_the_front_end_to_another(graph):
+    packages = {module for module in graph.find_children(FRONT_END) if graph.find_children(module)}
+    names = {package_of(module) for module in packages}
+    assert names == {"control", "frames", "memory", "open_inference", "reception"}
+    crossing = [
+        (importer, imported)
+        for importer, found in front_end_imports(graph).items()
+        for imported in found
+        if {package_of(importer), package_of(imported)} <= names and package_of(importer) != package_of(imported)
+    ]
+    assert 0 < len(crossing) <= 20, sorted(crossing)
 
 
 def test_every_contract_has_a_violation():

@@ -25,7 +25,7 @@ async def opened(running, **fields):
     await stream.results(1)
     (session,) = running.sessions
     await get(running.server.admin_address, "/metrics")  # whatever was opened is known after it
-    return stream, session.session._record.uid
+    return stream, session.session._recorder.record.uid
 
 
 async def end(stream):
@@ -46,7 +46,7 @@ async def test_a_picture_of_every_encoding_comes_with_its_frame(tmp_path, encodi
         fields = {"encoding": pb.Encoding.Value(f"ENCODING_{encoding}"), "width": side, "height": side}
         stream = await running.open(model="camera", allow_picture=True, **fields)
         await get(running.server.admin_address, "/metrics")
-        uid = running.sessions[0].session._record.uid
+        uid = running.sessions[0].session._recorder.record.uid
         assert json.loads((await get(running.server.admin_address, f"/picture?stream={uid}"))[2]) == {}
         await stream.send(41, payload=payload)
         await stream.results(1)
@@ -81,7 +81,7 @@ async def test_a_frame_that_did_not_end_well_gives_way_to_the_next(tmp_path):
 async def test_without_both_consents_there_is_none(tmp_path, setting, consent, status):
     async with real_server(pictures(tmp_path), allow_pictures=setting, **ADMIN) as running:
         stream, uid = await opened(running, allow_picture=consent)
-        assert running.sessions[0].session._picture is None
+        assert running.sessions[0].session._recorder.picture is None
         answer, _, body = await get(running.server.admin_address, f"/picture?stream={uid}")
         assert answer == status
         assert "/9j/" not in body
@@ -92,7 +92,7 @@ async def test_without_both_consents_there_is_none(tmp_path, setting, consent, s
 async def test_tensors_have_no_picture(tmp_path):
     async with real_server(simulated(tmp_path), allow_pictures=True, **ADMIN) as running:
         stream = await running.open(allow_picture=True)
-        assert running.sessions[0].session._picture is None
+        assert running.sessions[0].session._recorder.picture is None
         await end(stream)
 
 
@@ -125,7 +125,7 @@ async def test_the_boxes_are_those_that_the_client_got(tmp_path_factory):
     async with real_server(cache_folder=costs, allow_pictures=True, **ADMIN) as running:
         stream = await running.open(model="detector", encoding=pb.ENCODING_JPEG, allow_picture=True)
         await get(running.server.admin_address, "/metrics")
-        uid = running.sessions[0].session._record.uid
+        uid = running.sessions[0].session._recorder.record.uid
         await get(running.server.admin_address, f"/picture?stream={uid}")
         await stream.send(1, payload=as_jpeg(frame))
         (result,) = await stream.results(1)

@@ -20,7 +20,6 @@ from forebay_server.service.frontend.frames.decode.pictures import decode_into
 from forebay_server.service.frontend.frames.decode_time import DecodeTime
 from forebay_server.service.frontend.frames.opening import StreamConfig
 from forebay_server.service.frontend.plain_copy import copy_into
-from forebay_server.service.pipeline.arena import BorrowedFrame
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, CompletionSink, FrameBuffer, Request
 from forebay_server.service.worker_pool import Line, WorkerPool
@@ -95,10 +94,6 @@ class FrameDecoder:
                 frame.release()
                 raise
         return frame
-
-    def has_inputs(self, request: Request) -> bool:
-        """Whether the inputs lie where they belong, so that no worker is needed."""
-        return self.is_quick or isinstance(request.frame, BorrowedFrame)
 
     def push(self, request: Request, payload: memoryview) -> None:
         """Have a worker decode a frame and hand it to the former, after those before it."""

@@ -39,12 +39,18 @@ class Outbox:
     """See the module.
 
     Args:
-        capacity: places at which it has no more room.
+        capacity: places at which it has no more room; at least 1.
+
+    Attributes:
+        first: the place whose answer is taken next; None without one. Read for every frame, hence no method.
+        has_room: whether another frame may be read.
     """
 
-    __slots__ = ("_capacity", "_places", "_under_way")
+    __slots__ = ("_capacity", "_places", "_under_way", "first", "has_room")
 
     def __init__(self, capacity: int) -> None:
+        self.first: Place | None = None
+        self.has_room = True
         self._capacity = capacity
         self._places: deque[Place] = deque()
         self._under_way: dict[int, tuple[Place, Request]] = {}  # by the request's id, until it has ended
@@ -58,14 +64,13 @@ class Outbox:
     def __getitem__(self, index: int) -> Place:
         return self._places[index]
 
-    @property
-    def has_room(self) -> bool:
-        """Whether another frame may be read."""
-        return len(self._places) < self._capacity
-
     def add(self, place: Place) -> None:
         """Give a frame that was read its place, behind all others."""
-        self._places.append(place)
+        places = self._places
+        if self.first is None:
+            self.first = place
+        places.append(place)
+        self.has_room = len(places) < self._capacity
 
     def enter(self, place: Place, request: Request) -> None:
         """Note that a frame has become a request, which will end: later, and never while this is being called."""
@@ -76,15 +81,16 @@ class Outbox:
         found = self._under_way.pop(request_id, None)
         return None if found is None else found[0]
 
-    def is_next(self, place: Place) -> bool:
-        """Whether all answers before it have been taken."""
-        return bool(self._places) and self._places[0] is place
-
     def take(self) -> Place | None:
         """Take the first place if it has its answer, else None."""
-        if not self._places or self._places[0].answer is None:
+        first = self.first
+        if first is None or first.answer is None:
             return None
-        return self._places.popleft()
+        places = self._places
+        places.popleft()
+        self.first = places[0] if places else None
+        self.has_room = len(places) < self._capacity
+        return first
 
     def clear(self) -> tuple[int, list[Request]]:
         """Forget everything; return how many places had no answer, and the requests that have not ended."""
@@ -92,4 +98,5 @@ class Outbox:
         requests = [request for _, request in self._under_way.values()]
         self._places.clear()
         self._under_way.clear()
+        self.first, self.has_room = None, True
         return unanswered, requests

@@ -25,8 +25,9 @@ from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.calls import CallTasks, cut, trace_context, trace_id
 from forebay_server.service.frontend.frames.codec import STREAM_STATUS, parse_client_message, tensor_spec
 from forebay_server.service.frontend.frames.opening import FindModel, StreamConfig, accept_open
+from forebay_server.service.frontend.frames.recorder import StreamRecorder
 from forebay_server.service.frontend.frames.session import Session
-from forebay_server.service.frontend.frames.stream import OPEN_DEADLINE_S, FrameConversation, FrameStream
+from forebay_server.service.frontend.frames.stream import OPEN_DEADLINE_S, FrameStream
 from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.journal.pictures import PictureSlot
@@ -174,10 +175,11 @@ class FramesServicer:
         await call.outgoing.begin()
         journal, version = self._journal, config.version
         trace = trace_context(context) if self._settings.trace_every_frames else None
-        record = None
+        record, recorder = None, None
         if journal is not None:
             picture = PictureSlot() if config.allows_picture else None
             record = journal.open(config.stream_id, version.name, version.version, trace=trace, picture=picture)
+            recorder = StreamRecorder(record, journal.frames.append, config.encoding)
         session = Session(
             config,
             self._pool,
@@ -187,11 +189,10 @@ class FramesServicer:
             max_image_pixels=self._settings.max_image_pixels,
             on_output=call.output.set,
             on_room=call.room.set,
-            record=record,
-            tell=None if journal is None else journal.frames.append,
+            recorder=recorder,
         )
-        stream.session = session
-        stream.send_control(self._opened(stream, config))
+        stream.opened(session)
+        session.send_control(self._opened(stream, config).SerializeToString())
         stream.names = {"session": stream.session_id, "stream": config.stream_id}
         if record is not None:
             stream.names["id"] = record.uid  # as metrics, page and spans have it
@@ -199,7 +200,7 @@ class FramesServicer:
             stream.names["trace_id"] = found
         log.info("stream opened", **stream.names, model=config.version.name)
         try:
-            await call.converse(FrameConversation(stream, session), context)
+            await call.converse(session, context)
         finally:
             self._log_closed(stream, session)
             if journal is not None and record is not None:

@@ -16,11 +16,11 @@ Theory of operation
 Owner: the event loop's thread. What workers do is in `service.frontend.frames.decoder`.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
+from forebay.wire import frames_pb2 as pb
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import (
     DeadlineExpiredError,
@@ -29,28 +29,26 @@ from forebay_server.service.errors import (
     Outcome,
     RequestCancelledError,
     ServiceError,
+    SessionStateError,
     SupersededError,
 )
 from forebay_server.service.frontend.admission import Admission, Arrival, cancel
-from forebay_server.service.frontend.frames.codec import FrameMessage, encode_refusal, encode_result
+from forebay_server.service.frontend.frames.codec import (
+    FrameMessage,
+    encode_refusal,
+    encode_result,
+    parse_client_message,
+)
 from forebay_server.service.frontend.frames.decoder import FrameDecoder, known_error
 from forebay_server.service.frontend.frames.opening import StreamConfig, budget_ms_to_ns
 from forebay_server.service.frontend.frames.outbox import Answer, Outbox, Place
-from forebay_server.service.journal.events import FrameEvent, StreamRecord
-from forebay_server.service.journal.pictures import Snapshot
+from forebay_server.service.frontend.frames.recorder import StreamRecorder
+from forebay_server.service.pipeline.arena import BorrowedFrame
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, CompletionSink, Delivery, FrameBuffer, StreamKey
 from forebay_server.service.worker_pool import WorkerPool
 
 TOO_LATE = "the latency budget is shorter than the least that one frame takes"
-
-
-@dataclass(slots=True, eq=False)
-class _Kept:
-    """A frame that somebody wants to look at, until its result leaves."""
-
-    place: Place
-    payload: memoryview
 
 
 class Session:
@@ -65,13 +63,13 @@ class Session:
         max_image_pixels: larger pictures are refused.
         on_output: called when the head of the outbox became answered, or the session finished.
         on_room: called when the reader may go on.
-        record: this stream in the journal.
-        tell: appends to the journal how a frame ended; None disables observation.
+        recorder: receives what becomes of frames; None disables observation.
 
     Attributes:
         is_writer_idle: whether the next result is written as soon as the event loop gets to it, because the client has
-            taken everything before it. Whoever writes another message clears it.
+            taken everything before it.
         share: its share of the permits.
+        error: what ends the stream, see `service.frontend.stream_call.Conversation`.
     """
 
     def __init__(
@@ -85,22 +83,20 @@ class Session:
         max_image_pixels: int,
         on_output: Callable[[], None],
         on_room: Callable[[], None],
-        record: StreamRecord | None = None,
-        tell: Callable[[FrameEvent], None] | None = None,
+        recorder: StreamRecorder | None = None,
     ) -> None:
         self.config = config
         self.frames_received = 0
         self.outcomes: Counter[Outcome] = Counter()
         self.share = Share()
+        self.error: ServiceError | None = None
         self._key = StreamKey(config.stream_id, config.delivery)
         self._clock = clock
         self._on_output = on_output
         self._on_room = on_room
         self._admission = admission
-        self._record = record
-        self._tell = tell if record is not None else None
-        self._picture = record.picture if record is not None else None
-        self._kept: _Kept | None = None
+        self._recorder = recorder
+        self._control: deque[bytes] = deque()
         self._outbox = Outbox(config.window if config.delivery is Delivery.EVERY else 2 * config.window)
         self._next_seq = config.first_seq
         self._is_reading = True
@@ -120,16 +116,37 @@ class Session:
     @property
     def is_finished(self) -> bool:
         """Whether nothing more will be read and everything read has been answered."""
-        return not self._is_reading and not len(self._outbox)
+        return self._outbox.first is None and not self._is_reading and not self._control
+
+    def send_control(self, message: bytes) -> None:
+        """Have a message that is no result written before the next result."""
+        self._control.append(message)
+        self._on_output()
+
+    @property
+    def has_control(self) -> bool:
+        """Whether a message that is no result has not been written yet."""
+        return bool(self._control)
+
+    def on_message(self, data: bytes, received_ns: int) -> None:
+        """Take a frame; anything else ends the stream once all before it was answered."""
+        try:
+            message = parse_client_message(data)
+        except ServiceError as error:
+            self.error = error.with_traceback(None)  # which would hold this session, and the message
+            return
+        if isinstance(message, pb.Open):
+            self.error = SessionStateError("a second open; a stream has exactly one, open another stream instead")
+            return
+        self.on_frame(message, received_ns)
 
     def on_frame(self, frame: FrameMessage, received_ns: int) -> None:
         """Take in a frame that was read at `received_ns`. Never raises for what a client did."""
         place = Place(frame.seq, frame.capture_time_us, received_ns)
         self._outbox.add(place)
         self.frames_received += 1
-        if self._picture is not None and self._picture.is_wanted:
-            self._picture.is_wanted = False
-            self._kept = _Kept(place, frame.payload)
+        if self._recorder is not None:
+            self._recorder.came(place, frame.payload)
         try:
             self._admit(place, frame)
         except Exception as error:
@@ -147,7 +164,9 @@ class Session:
     def abandon(self) -> None:
         """The client is gone: cancel what waits, forget what executes."""
         self._is_reading = False
-        self._kept = None
+        self._control.clear()
+        if self._recorder is not None:
+            self._recorder.forget()
         unanswered, requests = self._outbox.clear()
         if unanswered:
             self.outcomes[RequestCancelledError.outcome] += unanswered
@@ -156,7 +175,10 @@ class Session:
         cancel(self.config.version, requests)
 
     def next_message(self) -> bytes | None:
-        """Take the head of the outbox if it is answered and return its bytes, else None."""
+        """Return the bytes of what is to be written next: the head of the outbox if it is answered; else None."""
+        if self._control:
+            self.is_writer_idle = False
+            return self._control.popleft()
         outbox = self._outbox
         had_room = outbox.has_room
         place = outbox.take()
@@ -169,10 +191,8 @@ class Session:
         if self.is_writer_idle and isinstance(answer, Completion) and answer.outputs is not None:
             self.config.version.delivery_time.observe(times.readable_ns, times.built_ns)
         self.is_writer_idle = False
-        if self._tell is not None:
-            self._tell_end(place, answer)
-        if self._kept is not None and self._kept.place is place:
-            self._show(place, answer, self._kept.payload)
+        if self._recorder is not None:
+            self._recorder.ended(place, answer)
         if isinstance(answer, ServiceError):
             message = encode_refusal(place.seq, place.capture_time_us, answer, times)
         else:
@@ -187,33 +207,6 @@ class Session:
             self._on_room()
         return message
 
-    def _tell_end(self, place: Place, answer: Answer) -> None:
-        assert self._tell is not None and self._record is not None  # noqa: S101, PT018 - for mypy: the caller looked
-        if isinstance(answer, ServiceError):
-            outcome: Outcome | None = answer.outcome
-            deadline_ns = None
-        else:
-            outcome = None if answer.error is None else answer.error.outcome
-            deadline_ns = answer.request.deadline_ns
-        self._tell(FrameEvent(self._record, place.timeline, outcome, deadline_ns, place.capture_time_us))
-
-    def _show(self, place: Place, answer: Answer, payload: memoryview) -> None:
-        """Leave a frame with its result where the operator's page finds it; one that did not end well gives way."""
-        assert self._picture is not None  # noqa: S101 - for mypy: the frame was kept because of it
-        self._kept = None
-        if isinstance(answer, ServiceError) or answer.error is not None:
-            self._picture.is_wanted = self._picture.is_looked_at
-            return
-        snapshot = Snapshot(
-            payload,
-            self.config.encoding,
-            answer.request.frame_size,
-            answer.result or (),
-            place.seq,
-            place.timeline.built_ns,
-        )
-        self._picture.put(snapshot)
-
     def _admit(self, place: Place, frame: FrameMessage) -> None:
         config, decoder = self.config, self._decoder
         if frame.seq < self._next_seq:
@@ -223,14 +216,18 @@ class Session:
             raise InvalidRequestError(
                 f"frame {frame.seq} has {len(frame.payload)} payload bytes; this stream takes {config.payload_bytes}"
             )
+        deadline_ns = None if config.budget_ns is None else place.timeline.received_ns + config.budget_ns
+        if frame.latency_budget_ms is not None:
+            deadline_ns = place.timeline.received_ns + _own_budget_ns(frame.latency_budget_ms)
+        supersedes = config.delivery is Delivery.LATEST and not decoder.is_quick
         arrival = Arrival(
             config.version,
             self._key,
             1,
             None,
-            self._deadline_ns(frame, place.timeline.received_ns),
+            deadline_ns,
             config.priority,
-            partial(self._buffer_of, frame.payload),
+            partial(self._superseding if supersedes else decoder.buffer_of, frame.payload, self.share),
             self._complete,
             place.timeline,
             config.wants,
@@ -242,35 +239,23 @@ class Session:
         except DeadlineExpiredError:
             decoder.time.doubt(self._clock.now_ns())
             raise
-        if decoder.has_inputs(request):
+        if decoder.is_quick or isinstance(request.frame, BorrowedFrame):
             self._admission.enter(config.version, request)
         else:
             decoder.push(request, frame.payload)
         self._outbox.enter(place, request)  # it ends on this thread, so not before the event loop's next turn
 
-    def _buffer_of(self, payload: memoryview) -> FrameBuffer:
-        if not self._decoder.is_quick and self.config.delivery is Delivery.LATEST:
-            self._supersede_encoded()
-        return self._decoder.buffer_of(payload, self.share)
-
-    def _deadline_ns(self, frame: FrameMessage, received_ns: int) -> int | None:
-        budget_ns = self.config.budget_ns
-        if frame.latency_budget_ms is not None:
-            try:
-                budget_ns = budget_ms_to_ns(frame.latency_budget_ms, "frame.latency_budget_ms")
-            except InvalidSessionError as error:
-                raise InvalidRequestError(error.message) from None
-        return None if budget_ns is None else received_ns + budget_ns
-
-    def _supersede_encoded(self) -> None:
+    def _superseding(self, payload: memoryview, share: Share) -> FrameBuffer:
+        """Give up the frames that wait for a decoder, then take a buffer: theirs may be the one that it gets."""
         error = SupersededError("a newer frame of this stream arrived before this one was decoded")
         for request in self._decoder.take_waiting():
             self._admission.give_up(self.config.version, request, error.outcome)
             self._complete(Completion(request, error=error))
+        return self._decoder.buffer_of(payload, share)
 
     def _complete(self, completion: Completion) -> None:
         place = self._outbox.ended(completion.request.id)
-        is_next = place is not None and self._outbox.is_next(place)
+        is_next = place is not None and place is self._outbox.first
         if completion.outputs is not None and not (self.is_writer_idle and is_next):
             # From here on it waits for its client, or for the frame before it: for nothing that others wait for.
             readable_ns = completion.request.timeline.readable_ns
@@ -286,5 +271,13 @@ class Session:
             # The frames of a traceback hold the payload, which would stay until the answer's turn comes.
             error.__traceback__ = error.__context__ = error.__cause__ = None
         self.outcomes[Outcome.OK if error is None else error.outcome] += 1
-        if self._outbox.is_next(place):
+        if place is self._outbox.first:
             self._on_output()
+
+
+def _own_budget_ns(budget_ms: float) -> int:
+    """Return the latency budget that a frame brings. Raises InvalidRequestError if it is none."""
+    try:
+        return budget_ms_to_ns(budget_ms, "frame.latency_budget_ms")
+    except InvalidSessionError as error:
+        raise InvalidRequestError(error.message) from None

@@ -144,7 +144,9 @@ class Reading:
         if message is grpc.aio.EOF:  # type: ignore[attr-defined]  # not in the stubs
             return None
         self.reads += 1
-        self.account.take(len(message))
+        account = self.account
+        account.delivered_bytes += len(message)
+        account.messages += 1
         return message  # type: ignore[no-any-return]  # bytes: nothing deserializes
 
     def was_stopped(self) -> bool:

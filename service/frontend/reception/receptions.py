@@ -7,7 +7,8 @@ Owner: the event loop's thread. The upkeep's thread reads `accounts`.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
@@ -83,11 +84,14 @@ class Receptions:
         reading.account.end(reading)
         self._streams.discard(reading)
 
-    async def read(self, reading: Reading, context: Context) -> bytes | None:
-        """Return the next message of a stream, as `Reading.read`, at the pace at which its connection may send."""
+    def reader(self, reading: Reading) -> Callable[[Context], Awaitable[bytes | None]]:
+        """Return what reads a stream's messages, as `Reading.read`, at the pace at which its connection may send."""
         if self._pace is None:
-            return await reading.read(context)
-        await self._pace.wait(reading.account.peer)
+            return reading.read
+        return partial(self._read_in_time, reading, self._pace)
+
+    async def _read_in_time(self, reading: Reading, pace: Pace, context: Context) -> bytes | None:
+        await pace.wait(reading.account.peer)
         return await self._read_now(reading, context)
 
     async def _read_now(self, reading: Reading, context: Context) -> bytes | None:

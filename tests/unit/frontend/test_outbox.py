@@ -81,8 +81,9 @@ class OutboxMachine(RuleBasedStateMachine):
     def it_holds_what_was_read_and_not_taken(self):
         assert list(self.outbox) == [place for place, *_ in self.frames]
         assert self.outbox.has_room == (len(self.frames) < self.capacity)
+        assert self.frames or self.outbox.first is None
         for index, (place, *_) in enumerate(self.frames):
-            assert self.outbox.is_next(place) == (index == 0)
+            assert (self.outbox.first is place) == (index == 0)
 
     @invariant()
     def frames_leave_in_order_and_once(self):

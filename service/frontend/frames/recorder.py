@@ -1,0 +1,71 @@
+"""What one stream's frames leave in the journal: how each ended, and now and then one to look at.
+
+Owner: the event loop's thread.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from forebay_server.service.errors import Outcome, ServiceError
+from forebay_server.service.frontend.frames.outbox import Answer, Place
+from forebay_server.service.journal.events import FrameEvent, StreamRecord
+from forebay_server.service.journal.pictures import Snapshot
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """A frame that somebody wants to look at, until its result leaves."""
+
+    place: Place
+    payload: memoryview
+
+
+class StreamRecorder:
+    """See the module.
+
+    Args:
+        record: the stream in the journal.
+        tell: appends to the journal.
+        encoding: forebay.v1 Encoding of its frames.
+    """
+
+    def __init__(self, record: StreamRecord, tell: Callable[[FrameEvent], None], encoding: int) -> None:
+        self.record = record
+        self.picture = record.picture
+        self._tell = tell
+        self._encoding = encoding
+        self._kept: _Kept | None = None
+
+    def came(self, place: Place, payload: memoryview) -> None:
+        """A frame was read: keep it if somebody wants to look at one."""
+        if self.picture is not None and self.picture.is_wanted:
+            self.picture.is_wanted = False
+            self._kept = _Kept(place, payload)
+
+    def ended(self, place: Place, answer: Answer) -> None:
+        """A frame's result leaves; `timeline.built_ns` has been stamped."""
+        if isinstance(answer, ServiceError):
+            outcome: Outcome | None = answer.outcome
+            deadline_ns = None
+        else:
+            outcome = None if answer.error is None else answer.error.outcome
+            deadline_ns = answer.request.deadline_ns
+        self._tell(FrameEvent(self.record, place.timeline, outcome, deadline_ns, place.capture_time_us))
+        if self._kept is not None and self._kept.place is place:
+            self._show(place, answer, self._kept.payload)
+
+    def forget(self) -> None:
+        """The stream has ended."""
+        self._kept = None
+
+    def _show(self, place: Place, answer: Answer, payload: memoryview) -> None:
+        """Leave a frame with its result where the operator's page finds it; one that did not end well gives way."""
+        self._kept = None
+        if self.picture is None:
+            return
+        if isinstance(answer, ServiceError) or answer.error is not None:
+            self.picture.is_wanted = self.picture.is_looked_at
+            return
+        results = answer.result or ()
+        size, built_ns = answer.request.frame_size, place.timeline.built_ns
+        self.picture.put(Snapshot(payload, self._encoding, size, results, place.seq, built_ns))
