@@ -1,8 +1,7 @@
 """Fires callbacks at instants fixed beforehand, on the event loop, to a tenth of a millisecond.
 
 Event-loop timers round up to a millisecond, which would show up in every latency. `TimerfdPacer` lets the kernel
-wake the loop at an absolute instant of CLOCK_MONOTONIC instead. `LoopPacer` uses the loop's own timers: for event
-loops that run in virtual time. Owner: the event loop's thread.
+wake the loop at an absolute instant of CLOCK_MONOTONIC instead. Owner: the event loop's thread.
 """
 
 import asyncio
@@ -71,8 +70,8 @@ class Timerfd:
         os.close(self.fd)
 
 
-class _Schedule:
-    """Fires what is due and says when the next entry is; shared by both pacers."""
+class Schedule:
+    """Fires what is due and says when the next entry is."""
 
     def __init__(self, entries: Iterator[tuple[int, int, int]], start_ns: int, fire: Fire) -> None:
         self._entries = entries
@@ -103,7 +102,7 @@ class TimerfdPacer:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._done = done
-        pending = _Schedule(schedule, start_ns, fire)
+        pending = Schedule(schedule, start_ns, fire)
         timer = Timerfd()
 
         def on_expiry() -> None:
@@ -132,28 +131,3 @@ class TimerfdPacer:
         """See Pacer."""
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
-
-
-class LoopPacer:
-    """Paces by the event loop's own timers: exact in virtual time, rounded to a millisecond in real time."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._stopped = asyncio.Event()
-
-    async def run(self, schedule: Iterator[tuple[int, int, int]], start_ns: int, fire: Fire) -> None:
-        """See Pacer."""
-        pending = _Schedule(schedule, start_ns, fire)
-        while not self._stopped.is_set():
-            next_ns = pending.fire_due(self._clock)
-            if next_ns is None:
-                return
-            try:
-                async with asyncio.timeout((next_ns - self._clock.now_ns()) / 1e9):
-                    await self._stopped.wait()
-            except TimeoutError:
-                continue
-
-    def stop(self) -> None:
-        """See Pacer."""
-        self._stopped.set()

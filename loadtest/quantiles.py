@@ -75,16 +75,13 @@ def block_count(span_s: float) -> int:
     return blocks if blocks >= MIN_BLOCKS else 0
 
 
-def block_bootstrap(
-    samples: Floats, at_s: Floats, share: float, *, confidence: float = CONFIDENCE, seed: int = 1
-) -> Interval | None:
+def block_bootstrap(samples: Floats, at_s: Floats, share: float, *, seed: int = 1) -> Interval | None:
     """Return the percentile interval over resampled blocks of time; None if the run is too short.
 
     Args:
         samples: one per frame.
         at_s: when each frame was due, in seconds; same shape.
         share: which quantile, 0..1.
-        confidence: of the interval.
         seed: of the resampling, so that a report can be reproduced.
     """
     if len(samples) == 0:
@@ -95,7 +92,7 @@ def block_bootstrap(
         return None
     block = np.minimum(((at_s - at_s.min()) / (span_s or 1.0) * blocks).astype(np.int64), blocks - 1)
     estimates = bootstrap_quantiles(samples, block, blocks, share, seed)
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(estimates, [tail, 1 - tail])
     return Interval(float(low), float(high), f"bootstrap of {blocks} blocks")
 

@@ -3,8 +3,8 @@
 Theory of operation
     A channel is a deque under one condition. `send` waits for space; `send_now` never waits and treats a full channel
     as a broken promise of whoever sized it (InvariantError). `close` lets the receiver drain what is there and then
-    raises ChannelClosedError in it; senders get ChannelClosedError at once. `receive_all` empties the channel in one
-    go, so that a busy receiver takes the lock once per wake-up and not once per item.
+    raises ChannelClosedError in it; senders get ChannelClosedError at once. `wait` and `take_all` empty the channel in
+    one go, so that a busy receiver takes the lock once per wake-up and not once per item.
 
 Guarantees: first in, first out; nothing sent is lost; a receiver never misses a wake-up.
 """
@@ -124,15 +124,6 @@ class Channel(Generic[T]):
             if self._waiting_senders:
                 self._condition.notify_all()
             return items
-
-    def receive_all(self, until_ns: int | None) -> list[T]:
-        """Take everything there is; empty if `wake` or the instant `until_ns` came first.
-
-        Blocks: until there is an item, the channel is closed, `wake`, or `until_ns`; `None` waits without a limit.
-        Raises ChannelClosedError when closed and empty.
-        """
-        self.wait(until_ns)
-        return self.take_all()
 
     @property
     def is_empty(self) -> bool:

@@ -51,7 +51,6 @@ _EXPORTED_MEMBERS = re.compile(
     r"|data/constants/(?:tensor_\d+|\w+_config\.json|\w+\.pt)|data/sample_inputs/\w+\.pt",
     re.ASCII,
 )
-_SOURCE = re.compile(r"code/.*\.py", re.IGNORECASE)  # PyTorch finds members without regard to case
 _FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _load_lock = threading.Lock()
 

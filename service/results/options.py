@@ -31,6 +31,3 @@ class ResultOptions:
         """Return score threshold (None for all) and most results, with the model's values filled in."""
         threshold = task.score_threshold if self.score_threshold is None else self.score_threshold
         return threshold, self.max_results or task.max_results
-
-
-MODEL_DEFAULTS = ResultOptions()

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from forebay_server.service.results.options import MODEL_DEFAULTS
+from forebay_server.service.results.options import ResultOptions
 from forebay_server.service.results.result import make_result
 from tests.model.bundled import HERE, open_model
 from tests.model.test_detector import iou
@@ -20,7 +20,7 @@ def faces():
 def detect(model, frame):
     height, width = frame.shape[:2]
     outputs = model.run(model.prepare(frame)[None])
-    return make_result(model.description.task, outputs, MODEL_DEFAULTS, (width, height))
+    return make_result(model.description.task, outputs, ResultOptions(), (width, height))
 
 
 def test_outputs_agree_with_the_golden_ones_on_noise(faces):

@@ -14,6 +14,12 @@ from tests.support.clock import ManualClock
 from tests.support.guard import HANG_GUARD_S
 
 
+def receive_all(channel, until_ns):
+    """Wait for something and take everything: as a receiver does."""
+    channel.wait(until_ns)
+    return channel.take_all()
+
+
 class ChannelRules(RuleBasedStateMachine):
     """One thread, so that nothing ever has to wait: against a deque."""
 
@@ -58,13 +64,13 @@ class ChannelRules(RuleBasedStateMachine):
     @rule(until_ns=st.none() | st.integers(-5, 5))
     def receive_all(self, until_ns):
         until_ns = None if until_ns is None else self.clock.now_ns() + until_ns
-        assert self.channel.receive_all(until_ns) == list(self.model)
+        assert receive_all(self.channel, until_ns) == list(self.model)
         self.model.clear()
 
     @precondition(lambda self: not self.model and not self.is_closed)
     @rule(past_ns=st.integers(0, 5))
     def receive_all_of_nothing_until_an_instant_that_has_come(self, past_ns):
-        assert self.channel.receive_all(self.clock.now_ns() - past_ns) == []
+        assert receive_all(self.channel, self.clock.now_ns() - past_ns) == []
 
     @precondition(lambda self: not self.model and self.is_closed)
     @rule()
@@ -72,7 +78,7 @@ class ChannelRules(RuleBasedStateMachine):
         with pytest.raises(ChannelClosedError):
             self.channel.receive()
         with pytest.raises(ChannelClosedError):
-            self.channel.receive_all(0)
+            receive_all(self.channel, 0)
 
     @rule()
     def close(self):
@@ -103,7 +109,7 @@ def receive_until_closed(channel, received, *, in_bulk):
     try:
         while True:
             if in_bulk:
-                received.extend(channel.receive_all(None))
+                received.extend(receive_all(channel, None))
             else:
                 received.append(channel.receive())
     except ChannelClosedError:
@@ -171,7 +177,7 @@ def test_a_receiver_leaves_exactly_at_its_instant():
     channel = Channel("test", 1, clock)
     until_ns = clock.now_ns() + 1_000
     left_at = []
-    thread = threading.Thread(target=lambda: left_at.append((channel.receive_all(until_ns), clock.now_ns())))
+    thread = threading.Thread(target=lambda: left_at.append((receive_all(channel, until_ns), clock.now_ns())))
     thread.start()
     clock.wait_for_sleeper(until_ns)
     clock.advance(999)
@@ -187,7 +193,7 @@ def test_an_item_wakes_a_receiver_before_its_instant():
     channel = Channel("test", 1, clock)
     until_ns = clock.now_ns() + 1_000
     received = []
-    thread = threading.Thread(target=lambda: received.extend(channel.receive_all(until_ns)))
+    thread = threading.Thread(target=lambda: received.extend(receive_all(channel, until_ns)))
     thread.start()
     clock.wait_for_sleeper(until_ns)
     channel.send_now("item")
@@ -205,7 +211,7 @@ def test_a_channel_sized_too_small_says_so_and_keeps_what_it_has():
     channel.send_now("first")
     with pytest.raises(InvariantError, match="former-m is full at 1"):
         channel.send_now("second")
-    assert channel.receive_all(None) == ["first"]
+    assert receive_all(channel, None) == ["first"]
 
 
 def test_what_is_sent_unseen_wakes_nobody_and_is_received_in_its_place():
@@ -256,7 +262,7 @@ def test_a_sender_that_waits_for_room_is_woken_when_all_is_taken():
     channel.send(1)
     sender = threading.Thread(target=channel.send, args=(2,))
     sender.start()
-    while channel.receive_all(None) != [2]:
+    while receive_all(channel, None) != [2]:
         pass
     sender.join(HANG_GUARD_S)
     assert not sender.is_alive()

@@ -11,13 +11,12 @@ from forebay_server.loadtest.accounting import account, violations
 from forebay_server.loadtest.arrivals import plan
 from forebay_server.loadtest.errors import CannotConnectError
 from forebay_server.loadtest.generator import GIVE_UP_S, Generator
-from forebay_server.loadtest.pacer import LoopPacer
 from forebay_server.loadtest.recorder import Counters
 from forebay_server.loadtest.scenario import Arrival, Phase, Policy, Scenario
 from forebay_server.loadtest.summary import merge, summarise
 from forebay_server.loadtest.target import Outcome
 from forebay_server.loadtest.verdict import generator_fault
-from tests.unit.loadtest.virtual import SOURCE, FakeServer, LoopClock, generate, offer, run_virtually
+from tests.unit.loadtest.virtual import SOURCE, FakeServer, LoopClock, LoopPacer, generate, offer, run_virtually
 
 ENDS = [
     Outcome.OK,

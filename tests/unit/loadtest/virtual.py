@@ -10,13 +10,36 @@ from forebay_server.loadtest.arrivals import plan
 from forebay_server.loadtest.errors import CannotConnectError, GarbageError, StreamBrokenError
 from forebay_server.loadtest.frames import FrameSource
 from forebay_server.loadtest.generator import Generator, GeneratorResult
-from forebay_server.loadtest.pacer import LoopPacer
+from forebay_server.loadtest.pacer import Schedule
 from forebay_server.loadtest.scenario import Scenario
 from forebay_server.loadtest.summary import Merged, merge
 from forebay_server.loadtest.target import Answer, Encoding, Moved, Outcome, TargetInfo
 
 SOURCE = FrameSource((b"frame",), Encoding.JPEG, 1, 1, "test frames")
 INFO = TargetInfo("m", "1", "DELIVERY_LATEST", 8, 0.0, 0)
+
+
+class LoopPacer:
+    """Paces by the event loop's own timers, which are exact in virtual time."""
+
+    def __init__(self, clock):
+        self._clock = clock
+        self._stopped = asyncio.Event()
+
+    async def run(self, schedule, start_ns, fire):
+        pending = Schedule(schedule, start_ns, fire)
+        while not self._stopped.is_set():
+            next_ns = pending.fire_due(self._clock)
+            if next_ns is None:
+                return
+            try:
+                async with asyncio.timeout((next_ns - self._clock.now_ns()) / 1e9):
+                    await self._stopped.wait()
+            except TimeoutError:
+                continue
+
+    def stop(self):
+        self._stopped.set()
 
 
 class _JumpingSelector(selectors.SelectSelector):

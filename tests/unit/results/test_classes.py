@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from forebay_server.service.errors import CorruptResultError
 from forebay_server.service.results.classes import Classification, decode_classes
 from forebay_server.service.results.detections import Detection
-from forebay_server.service.results.options import MODEL_DEFAULTS, ResultOptions
+from forebay_server.service.results.options import ResultOptions
 from forebay_server.service.results.result import make_result
 from forebay_server.service.results.task import ClassificationTask, DetectionTask
 
@@ -18,7 +18,7 @@ def scores(*values, dtype=np.float32):
 
 
 def test_the_best_classes_come_first():
-    found = decode_classes(scores(0.25, -3, 8), TASK, MODEL_DEFAULTS)
+    found = decode_classes(scores(0.25, -3, 8), TASK, ResultOptions())
     assert found == (Classification("cow", 2, 8.0), Classification("cat", 0, 0.25))
 
 
@@ -48,7 +48,7 @@ def test_half_precision_scores_are_ranked_like_any_others():
 )
 def test_scores_that_cannot_be_right_are_corrupt(arrays):
     with pytest.raises(CorruptResultError):
-        decode_classes(arrays, TASK, MODEL_DEFAULTS)
+        decode_classes(arrays, TASK, ResultOptions())
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), max_size=50), st.integers(1, 60))
@@ -60,5 +60,5 @@ def test_the_result_is_the_head_of_a_full_sort(values, limit):
 
 def test_the_task_decides_what_a_result_is():
     boxes = (np.array([[0, 0, 1, 1]], np.float32), np.array([0.9], np.float32), np.array([0]))
-    assert isinstance(make_result(DetectionTask(("a",)), boxes, MODEL_DEFAULTS, (4, 4))[0], Detection)
-    assert isinstance(make_result(TASK, scores(1, 2), MODEL_DEFAULTS, (4, 4))[0], Classification)
+    assert isinstance(make_result(DetectionTask(("a",)), boxes, ResultOptions(), (4, 4))[0], Detection)
+    assert isinstance(make_result(TASK, scores(1, 2), ResultOptions(), (4, 4))[0], Classification)

@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 
 from forebay_server.service.errors import CorruptResultError
 from forebay_server.service.results.detections import MAX_CANDIDATES, decode_detections, suppress
-from forebay_server.service.results.options import MODEL_DEFAULTS, ResultOptions
+from forebay_server.service.results.options import ResultOptions
 from forebay_server.service.results.task import DetectionTask
 
+AS_THE_MODEL_SAYS = ResultOptions()
 TASK = DetectionTask(labels=("person", "car"), score_threshold=0.4, iou_threshold=0.5, max_results=100)
 LEFT = (0.0, 0.0, 0.2, 0.2)
 LEFT_TOO = (0.0, 0.0, 0.2, 0.19)
@@ -20,7 +21,7 @@ def outputs(*rows, dtype=np.float32):
     return boxes, np.array([row[1] for row in rows], dtype), np.array([row[2] for row in rows], np.int32)
 
 
-def decode(arrays, options=MODEL_DEFAULTS, task=TASK, size=(200, 100)):
+def decode(arrays, options=AS_THE_MODEL_SAYS, task=TASK, size=(200, 100)):
     return decode_detections(arrays, task, options, *size)
 
 

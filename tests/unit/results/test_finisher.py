@@ -7,14 +7,14 @@ from forebay_server.service.errors import BatchFailedError, CorruptResultError
 from forebay_server.service.request import Completion
 from forebay_server.service.results.classes import Classification
 from forebay_server.service.results.finisher import ResultFinisher
-from forebay_server.service.results.options import MODEL_DEFAULTS
+from forebay_server.service.results.options import ResultOptions
 from forebay_server.service.results.task import ClassificationTask
 from forebay_server.service.results.wants import Wants
 from forebay_server.service.worker_pool import WorkerPool
 from tests.support.batching import Sink, request
 
 TASK = ClassificationTask(labels=("cat", "dog"), max_results=1)
-TYPED, TENSORS = Wants(MODEL_DEFAULTS, ()), Wants(None, (0,))
+TYPED, TENSORS = Wants(ResultOptions(), ()), Wants(None, (0,))
 DOG = (Classification("dog", 1, 2.0),)
 
 
