@@ -16,30 +16,13 @@ from typing import Any
 import structlog
 
 from forebay_server.engines.errors import EngineError
+from forebay_server.service.assembly import assemble_front_end, rehearsal_of
+from forebay_server.service.chores import Chores
 from forebay_server.service.clock import Clock, MonotonicClock
-from forebay_server.service.event_loop import ServingLoop
-from forebay_server.service.exit_guard import ExitGuard
-from forebay_server.service.frontend.admission import Admission
-from forebay_server.service.frontend.calls import CallTasks
-from forebay_server.service.frontend.control.model import ModelRpcs
-from forebay_server.service.frontend.control.repository import RepositoryRpcs
-from forebay_server.service.frontend.control.settings import SettingsRpcs
-from forebay_server.service.frontend.control.statistics import StatisticsRpcs
 from forebay_server.service.frontend.frames.preview import preview_jpeg
-from forebay_server.service.frontend.frames.servicer import FramesServicer
-from forebay_server.service.frontend.heavy_work import HeavyWork
 from forebay_server.service.frontend.loop_sink import LoopSink
-from forebay_server.service.frontend.memory.cuda import CudaMemoryRpcs
-from forebay_server.service.frontend.memory.regions import ClientRegions
-from forebay_server.service.frontend.memory.system import SystemMemoryRpcs
-from forebay_server.service.frontend.open_inference.errors import INFERENCE_STATUS
-from forebay_server.service.frontend.open_inference.lookup import ModelLookup
-from forebay_server.service.frontend.open_inference.servicer import InferenceServicer
-from forebay_server.service.frontend.reception.receptions import Receptions
-from forebay_server.service.frontend.server import AddressError, FrontEnd, within_memory
-from forebay_server.service.frontend.stream_call import StreamCalls
+from forebay_server.service.frontend.server import AddressError, within_memory
 from forebay_server.service.journal.events import Journal
-from forebay_server.service.log import step_level
 from forebay_server.service.models.attempts import Attempts
 from forebay_server.service.models.lifecycle import ModelLifecycle
 from forebay_server.service.models.loader import ModelLoader
@@ -47,7 +30,6 @@ from forebay_server.service.models.memory import MemoryAccount, limited_bytes
 from forebay_server.service.models.opening import VersionContext
 from forebay_server.service.models.placing import OpenDevice, open_device_of_kind
 from forebay_server.service.models.registry import ModelRegistry
-from forebay_server.service.models.rehearsal import Rehearsal, RehearsalSettings
 from forebay_server.service.models.repository import RepositoryError
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.observe.admin_thread import AdminThread
@@ -57,9 +39,9 @@ from forebay_server.service.observe.tracing import open_tracing
 from forebay_server.service.pipeline.execute import BeforeExecution
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.turns import Turns
-from forebay_server.service.ready import Ready, ready_was_told
+from forebay_server.service.ready import Ready
 from forebay_server.service.settings import ServeSettings, default_cache_folder, is_loopback
-from forebay_server.service.signals import StopRequest, StopRequests, listen
+from forebay_server.service.signals import StopRequest, StopRequests
 from forebay_server.service.standard_error import LAST_WORDS_TIMEOUT_S, STANDARD_ERROR
 from forebay_server.service.tuning import give_free_memory_back
 from forebay_server.service.watchdog import Watchdog, WatchdogThread
@@ -70,10 +52,10 @@ log = structlog.get_logger(__name__)
 EXIT_OK = 0
 EXIT_FATAL = 70  # EX_SOFTWARE: a supervisor should start the process anew
 WATCH_INTERVAL_NS = 500_000_000  # how late a hang may be noticed
-ORPHANS_INTERVAL_S = 0.5
 CLOSE_TIMEOUT_S = 10.0  # for each thread at shutdown; an engine that hangs longer is given up
 GIVEN_UP_LOAD_S = 2.0  # for a load that was given up to end in order, after everything has been answered
 FATAL_TIMEOUT_S = 5.0  # from a fatal error to the end of the process
+LACKING = "the server is ready once these models serve, or with --strict-readiness false"
 LAST_LOOK_S = 1.0  # of these, for the observer's thread
 
 
@@ -130,7 +112,7 @@ class Server:
                 before_execution=before_execution,
             ),
         )
-        self._loader = ModelLoader(self.registry, self._rehearsal(open_device))
+        self._loader = ModelLoader(self.registry, rehearsal_of(settings, self.registry.context, open_device))
         self.lifecycle = ModelLifecycle(
             self.registry,
             self._loader,
@@ -142,27 +124,14 @@ class Server:
         self.registry.on_retired = self._on_retired
         watchdog = Watchdog(self.registry.running, self.clock, self.on_fatal)
         self._watchdog = WatchdogThread(watchdog.look, WATCH_INTERVAL_NS, self.clock, self.on_fatal)
-        self._watching: asyncio.Task[None] | None = None
-        self._polling: asyncio.Task[None] | None = None
-        calls = CallTasks()
-        receptions = self.receptions = Receptions(settings, self.clock, INFERENCE_STATUS)
-        admission, streams = Admission(self.clock), StreamCalls(receptions, self.permits, self.clock)
-        common = self.clock, settings, calls, streams, admission
-        self.frames = FramesServicer(self.registry.find, self.pool, sink, *common, self.journal)
-        self.regions = ClientRegions(is_enabled=settings.allow_client_shm)
-        registry = self.registry
-        lookup = ModelLookup(registry.find, registry.acquire, registry.known_versions, self.regions, admission)
-        groups = (
-            RepositoryRpcs(self.lifecycle, allows_files=settings.allow_model_files),
-            StatisticsRpcs(lookup, self.registry.all),
-            SettingsRpcs(lookup),
-            SystemMemoryRpcs(self.regions),
-            CudaMemoryRpcs(self.regions),
-        )
-        rpcs = ModelRpcs(lookup, self.registry.versions, lambda: self._is_ready, *groups).methods()
-        self.inference = InferenceServicer(lookup, HeavyWork(self.pool), rpcs, *common)
-        self.front_end = FrontEnd(self.frames, self.inference, receptions, calls, streams, self.clock, settings)
-        gauges = Gauges(registry.all, self.pool, self.permits, lambda: self._is_ready, self.front_end.reception_numbers)
+        front_end = partial(assemble_front_end, settings, self.clock, self.registry, self.lifecycle)
+        parts = front_end(self.pool, self.permits, sink, self.journal, lambda: self._is_ready)
+        self.frames, self.inference, self.regions = parts.frames, parts.inference, parts.regions
+        self.receptions, self.front_end = parts.receptions, parts.front_end
+        poll_s = settings.repository_poll_s if self.lifecycle.mode == "poll" else None
+        self._chores = Chores(self.regions, self.lifecycle, poll_s, self.on_fatal)
+        reception = self.front_end.reception_numbers
+        gauges = Gauges(self.registry.all, self.pool, self.permits, lambda: self._is_ready, reception)
         self._site = Site(
             self.journal or Journal(),
             gauges,
@@ -174,16 +143,6 @@ class Server:
         )
         self.admin = AdminThread(self._site.pages(), self._site.tick)
         self.admin_address: str | None = None
-
-    def _rehearsal(self, open_device: OpenDevice) -> Rehearsal | None:
-        """Return what tries loads in a process of its own; None where that is off, or devices cannot be had there."""
-        if not self.settings.rehearse_loads or open_device is not open_device_of_kind:
-            return None
-        context = self.registry.context
-        settings = RehearsalSettings(
-            context.engine_options, self.permits.count, context.cache_folder, self.settings.cpu_fallback
-        )
-        return Rehearsal(settings, context.memory, os.environ)
 
     @property
     def _is_ready(self) -> bool:
@@ -204,20 +163,16 @@ class Server:
         await self._start_admin()
         if not await self._load_models():
             return None
-        for name in self.lifecycle.lacking():
-            self.front_end.health.set(name, is_serving=False)
-        for name in self.registry.versions():
-            self.front_end.health.set(name, is_serving=True)
+        serving = self.registry.versions()
+        for name in (*self.lifecycle.lacking(), *serving):
+            self.front_end.health.set(name, is_serving=name in serving)
         self.front_end.health.set("", is_serving=not self._is_lacking())
         if self._is_lacking():
-            hint = "the server is ready once these models serve, or with --strict-readiness false"
-            log.warning("not ready", models=self.lifecycle.lacking(), detail=hint)
+            log.warning("not ready", models=self.lifecycle.lacking(), detail=LACKING)
         addresses = await self.front_end.start()
         self._is_serving = True
         self._watchdog.start()
-        self._watching = asyncio.create_task(self._close_orphans())
-        if self.lifecycle.mode == "poll":
-            self._polling = asyncio.create_task(self._poll())
+        self._chores.start()
         return Ready(
             address=addresses[0],
             uds=None if self.settings.uds is None else str(self.settings.uds),
@@ -232,8 +187,7 @@ class Server:
             None, partial(self.lifecycle.start, exit_on_error=self.settings.exit_on_error)
         )
         stopping = asyncio.ensure_future(self._stop.wait())
-        futures: set[asyncio.Future[Any]] = {loading, stopping}
-        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(set[asyncio.Future[Any]]((loading, stopping)), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not self._stop.is_set():
             await loading
@@ -250,9 +204,8 @@ class Server:
         try:
             self.admin_address = await self.admin.start(host, int(port or 0)) or None
         except OSError:
-            raise AddressError(
-                f"cannot listen on {self.settings.admin_address}: is it in use? give another --admin-address"
-            ) from None
+            words = f"cannot listen on {self.settings.admin_address}: is it in use? give another --admin-address"
+            raise AddressError(words) from None
         if self.admin_address is None:
             return
         log.info("admin port", address=self.admin_address)
@@ -282,23 +235,6 @@ class Server:
         """Return when the server was asked to stop or cannot go on."""
         await self._stop.wait()
 
-    async def _close_orphans(self) -> None:
-        while True:
-            await asyncio.sleep(ORPHANS_INTERVAL_S)
-            try:
-                self.regions.close_orphans()
-            except Exception as error:
-                log.exception("regions without a client were not closed")
-                self.on_fatal(error)  # there is no half-dead service
-
-    async def _poll(self) -> None:
-        while True:
-            await asyncio.sleep(self.settings.repository_poll_s)
-            try:
-                await asyncio.to_thread(self.lifecycle.look)
-            except Exception:
-                log.exception("the model repository was not looked at")  # what serves is as it was
-
     def _on_model_changed(self, name: str, is_serving: bool) -> None:  # noqa: FBT001 - called with both, by position
         """Publish a model's health, and that of the server, which may have waited for it. Thread: any."""
 
@@ -316,8 +252,7 @@ class Server:
 
     async def close(self) -> int:
         """Drain, close every part, and return the exit code; after a fatal error only let clients and traces know."""
-        if self._polling is not None:
-            self._polling.cancel()
+        self._chores.stop_polling()
         self.lifecycle.stop()
         if self._fatal is None and not self._is_serving:
             await self.close_unstarted()
@@ -335,8 +270,7 @@ class Server:
             return EXIT_FATAL
         finally:
             self._watchdog.stop()
-            if self._watching is not None:
-                self._watching.cancel()
+            self._chores.stop()
 
     async def _close_in_order(self) -> bool:
         """Answer everything, then close every part; say whether all threads of the models have ended."""
@@ -365,36 +299,3 @@ class Server:
             return False
         await asyncio.to_thread(self.pool.close)
         return True
-
-
-async def _serve(settings: ServeSettings) -> int:
-    server = Server(settings, guard=ExitGuard(EXIT_FATAL, FATAL_TIMEOUT_S).arm)
-    listen(asyncio.get_running_loop(), server.stop, _step_log_level)
-    try:
-        ready = await server.start()
-        if ready is not None:
-            await ready_was_told(ready.to_json(), settings.ready_file, server.wait())
-    except BaseException:
-        await server.close_unstarted()
-        raise
-    if ready is not None:
-        await server.wait()
-    log.info("stopping")
-    code = await server.close()
-    if code == EXIT_FATAL or server.has_hung_loads:
-        # Here: `asyncio.run` would wait for calls that may hang inside an engine for ever.
-        STANDARD_ERROR.close(LAST_WORDS_TIMEOUT_S)
-        os._exit(code)
-    server.requests.ignore_rest(asyncio.get_running_loop())
-    return code
-
-
-def _step_log_level(signal_number: int) -> None:
-    """Log more from now on, or less: SIGUSR1, SIGUSR2."""
-    log.warning("log level changed", least=step_level(-1 if signal_number == signal.SIGUSR1 else 1))
-
-
-def serve(settings: ServeSettings) -> int:
-    """Run a server until it is asked to stop and return the exit code. Thread: main."""
-    with asyncio.Runner(loop_factory=ServingLoop) as runner:
-        return runner.run(_serve(settings))

@@ -130,7 +130,7 @@ def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
     from forebay_server.service.native_output import take_descriptor
     from forebay_server.service.observe.tracing import TracingError
     from forebay_server.service.ready import ReadyError
-    from forebay_server.service.server import serve as run
+    from forebay_server.service.serving import serve as run
     from forebay_server.service.settings import unknown_variables
     from forebay_server.service.standard_error import LAST_WORDS_TIMEOUT_S, STANDARD_ERROR, say
 
