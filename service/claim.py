@@ -13,14 +13,10 @@ Theory of operation
     are final. The former's attempt fails while the claim is held; it looks again later. The lane's attempts fail only
     if the batch was withdrawn: its stages work on a batch one after the other.
 
-    A stage that waits for its turn before it starts a batch asks to be woken (`wake`) when the former takes the batch
-    back: an empty batch must neither wait nor use a turn up.
-
-Thread: `withdraw` by the former, all else by the stage that has the batch. Blocks: never, but as `wake` does.
+Thread: `withdraw` by the former, all else by the stage that has the batch. Blocks: never.
 """
 
 import threading
-from collections.abc import Callable
 
 
 class Claim:
@@ -29,18 +25,13 @@ class Claim:
     Attributes:
         is_started: the lane has the requests for good. Written by the lane alone; a lane whose batch is not started at
             its end has lost it to the former. The former reads it as a hint.
-        is_withdrawn: the former has the requests back. Written by the former alone; the lane reads it as a hint.
-        wake: called by the former when it has withdrawn the batch. Set by a stage before it looks at `is_withdrawn`
-            and waits.
     """
 
-    __slots__ = ("_lock", "is_started", "is_withdrawn", "wake")
+    __slots__ = ("_lock", "is_started")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.is_started = False
-        self.is_withdrawn = False
-        self.wake: Callable[[], None] | None = None
 
     def hold(self) -> bool:
         """Keep the former off the requests for a while; False if it has taken them back. Call `let_go` after it."""
@@ -59,9 +50,4 @@ class Claim:
 
     def withdraw(self) -> bool:
         """Take the requests back; False while they are held and once execution has started."""
-        if not self._lock.acquire(blocking=False):
-            return False
-        self.is_withdrawn = True
-        if self.wake is not None:
-            self.wake()
-        return True
+        return self._lock.acquire(blocking=False)

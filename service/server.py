@@ -38,7 +38,6 @@ from forebay_server.service.observe.site import Site
 from forebay_server.service.observe.tracing import open_tracing
 from forebay_server.service.pipeline.execute import BeforeExecution
 from forebay_server.service.pipeline.permits import Permits
-from forebay_server.service.pipeline.turns import Turns
 from forebay_server.service.ready import Ready
 from forebay_server.service.settings import ServeSettings, default_cache_folder, is_loopback
 from forebay_server.service.signals import StopRequest, StopRequests
@@ -104,7 +103,6 @@ class Server:
                 settings.cache_folder or default_cache_folder(os.environ),
                 cpu_fallback=settings.cpu_fallback,
                 memory=MemoryAccount(settings.model_memory_bytes),
-                turns=Turns(len(os.sched_getaffinity(0)), self.clock),
                 journal=self.journal,
                 step_when_idle=sink.step_when_idle,
                 before_buffers=self._before_buffers,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from forebay.wire.model_config_pb2 import ModelConfig, ModelInstanceGroup, ModelOptimizationPolicy
 from forebay_server.engines.device import DeviceKind
 from forebay_server.service.models.config_text import ConfigError
-from forebay_server.service.pipeline.turns import ModelPriority
+from forebay_server.service.pipeline.model_priority import ModelPriority
 
 MAX_INSTANCES = 64
 NORMAL = ModelPriority()
@@ -148,9 +148,15 @@ def group_warnings(config: ModelConfig, backend: str) -> list[str]:
     kind = device_kind_of(config, backend)
     has_gpus = any(group.gpus for group in config.instance_group)
     kinds = {group.kind for group in _asked(config)}
+    has_priority = config.optimization.priority or any(group.rate_limiter.priority for group in _asked(config))
     lines: list[str] = []
     if kind == DeviceKind.CPU and has_gpus:
         lines.append(f"instance_group.gpus is ignored: {_who(backend)} runs on the CPU")
+    if kind == DeviceKind.CPU and has_priority:
+        lines.append(
+            "the model's priority (optimization.priority, instance_group.rate_limiter.priority) is ignored: "
+            f"{_who(backend)} runs on the CPU, whose cores the models share evenly"
+        )
     if kind == DeviceKind.CPU and ModelInstanceGroup.KIND_GPU in kinds:
         lines.append(f"instance_group.kind KIND_GPU is ignored: {_who(backend)} runs on the CPU")
     if backend == "tensorrt" and ModelInstanceGroup.KIND_CPU in kinds:

@@ -33,7 +33,6 @@ from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.pipeline import Pipeline
 from forebay_server.service.pipeline.stage import OnFatal
 from forebay_server.service.pipeline.tall_frames import DEFAULT_LIMIT_BYTES
-from forebay_server.service.pipeline.turns import ModelPriority, Turn, Turns
 from forebay_server.service.pipeline.unbound import UnboundFrames
 from forebay_server.service.request import CompletionSink
 from forebay_server.service.results.finisher import ResultFinisher
@@ -65,7 +64,6 @@ class VersionContext:
         message_bytes: size of the largest message; one always has room, if no other is there.
         before_execution: for tests, see `service.pipeline.execute`.
         journal: receives one record per batch; None disables observation.
-        turns: of the models that share the cores; None lets all of them run at once.
         step_when_idle: makes the event loop form and run batches that take no time; None leaves them to the formers.
     """
 
@@ -79,7 +77,6 @@ class VersionContext:
     cache_folder: Path | None = None
     cpu_fallback: bool = False
     memory: MemoryAccount = field(default_factory=MemoryAccount)
-    turns: Turns | None = None
     step_when_idle: StepWhenIdle | None = None
     journal: Journal | None = None
     measuring: threading.Lock = field(default_factory=threading.Lock)
@@ -238,9 +235,6 @@ def _open_lanes(
 ) -> list[Pipeline]:
     lanes: list[Pipeline] = []
     for index, (instance, engine) in enumerate(zip(placed.description.instances, engines, strict=True)):
-        turn = _turn(placed.description, instance.priority, context)
-        if turn is not None:
-            undo.callback(turn.close)
         lane = Pipeline(
             index,
             f"{name}.{index}",
@@ -252,7 +246,6 @@ def _open_lanes(
             on_fatal=context.on_fatal,
             journal=context.journal,
             priority=instance.priority,
-            turn=turn,
             before_execution=context.before_execution,
         )
         undo.callback(lane.close)
@@ -279,14 +272,6 @@ def _costs(
         else:
             tables.append(measure_unbound(lane, sizes, context.clock))
     return CostTable.slowest(tables)
-
-
-def _turn(description: ModelDescription, priority: ModelPriority, context: VersionContext) -> Turn | None:
-    """Return an instance's rank among those on the CPU; elsewhere the device arbitrates."""
-    if context.turns is None or description.device_kind != DeviceKind.CPU:
-        return None
-    options = {**context.engine_options.get(description.backend, {}), **description.engine_options}
-    return context.turns.join(priority, int(options.get("intra_op_threads", 1)))
 
 
 def _check_shapes(engine: Engine, description: ModelDescription) -> None:

@@ -11,7 +11,6 @@ from forebay_server.engines.device import DeviceStream, Event
 from forebay_server.engines.engine import Engine, EngineSpecs
 from forebay_server.service.pipeline.slots import Slot, SlotState
 from forebay_server.service.pipeline.stage import Stage, StageContext
-from forebay_server.service.pipeline.turns import Turn
 from forebay_server.service.request import Batch
 
 BeforeExecution = Callable[[EngineSpecs, Batch, Slot, DeviceStream], None]
@@ -20,21 +19,17 @@ tests, which fill with a pattern what the execution must write (tests/support/di
 
 
 class ExecutingStage(Stage):
-    """Runs the model once it is its lane's turn. Base of the bound and the unbound stage.
+    """Runs the model. Base of the bound and the unbound stage.
 
     Args:
         context: of the stage.
         specs: of the engine.
-        turn: the lane's place among the models of other priority; None where the device arbitrates itself.
         before_execution: see there.
     """
 
-    def __init__(
-        self, context: StageContext, specs: EngineSpecs, turn: Turn | None, before_execution: BeforeExecution | None
-    ) -> None:
+    def __init__(self, context: StageContext, specs: EngineSpecs, before_execution: BeforeExecution | None) -> None:
         super().__init__(context)
         self.specs = specs
-        self.turn = turn
         self._before_execution = before_execution
         self._execute = self.execute if before_execution is None else self._execute_after_hook
 
@@ -43,25 +38,7 @@ class ExecutingStage(Stage):
         """Run. Raises EngineError on failure."""
 
     def work(self, batch: Batch, slot: Slot) -> None:
-        """Wait for the turn where there is one, take the batch for good, and run it after its upload."""
-        turn = self.turn
-        if turn is None or not (turn.is_needed or turn.is_asked):  # what was asked for is taken, to be given back
-            self._start(batch, slot)
-            return
-        was_busy, self.busy_since_ns = self.busy_since_ns, 0  # to wait for others is not to hang
-        is_taken = turn.take(batch.claim)
-        if was_busy:
-            self.busy_since_ns = self.clock.now_ns()
-        if not is_taken:  # the former has the requests back; the turn, if it has come, is for the next batch
-            if not self.has_next:
-                turn.give_up()
-            return
-        try:
-            self._start(batch, slot)
-        finally:
-            turn.give_back(has_next=self.has_next)
-
-    def _start(self, batch: Batch, slot: Slot) -> None:
+        """Take the batch for good and run it after its upload, unless the former has taken it back."""
         if batch.claim.start():
             self.device_stream.wait(slot.uploaded)
             self._execute(batch, slot)
@@ -72,11 +49,9 @@ class ExecutingStage(Stage):
         self.execute(batch, slot)
 
     def process(self, batch: Batch) -> None:
-        """Work on one batch; of one that has failed already nothing is executed, so that no turn is needed."""
+        """Work on one batch; of one that has failed already nothing is executed."""
         if batch.error is not None:
             batch.claim.start()  # the lane answers for what has failed
-            if self.turn is not None:
-                self.turn.give_up()
         super().process(batch)
 
 
@@ -87,10 +62,9 @@ class ExecuteStage(ExecutingStage):
         self,
         context: StageContext,
         engine: Engine,
-        turn: Turn | None = None,
         before_execution: BeforeExecution | None = None,
     ) -> None:
-        super().__init__(context, engine.specs, turn, before_execution)
+        super().__init__(context, engine.specs, before_execution)
         self._engine = engine
 
     def event_before(self, slot: Slot) -> Event | None:

@@ -17,9 +17,9 @@ from forebay_server.service.pipeline.d2h import D2hStage
 from forebay_server.service.pipeline.delivery import Delivery
 from forebay_server.service.pipeline.execute import BeforeExecution, ExecuteStage
 from forebay_server.service.pipeline.h2d import H2dStage
+from forebay_server.service.pipeline.model_priority import ModelPriority
 from forebay_server.service.pipeline.slots import Slot, SlotPool
 from forebay_server.service.pipeline.stage import OnFatal, Stage, StageContext
-from forebay_server.service.pipeline.turns import ModelPriority, Turn
 from forebay_server.service.pipeline.unbound import UnboundDelivery, UnboundExecute, UnboundH2d
 from forebay_server.service.request import Batch, Completion, LaneListener
 
@@ -46,7 +46,6 @@ class Pipeline:
         journal: told about batches; None if nobody observes.
         unbound_limit_bytes: most that the outputs of one unbound execution may hold.
         priority: of the model among those that share the device.
-        turn: its place among them where the device does not arbitrate itself; closed with the pipeline.
         before_execution: for tests, see `service.pipeline.execute`.
 
     Attributes:
@@ -68,7 +67,6 @@ class Pipeline:
         journal: Journal | None = None,
         unbound_limit_bytes: int = UNBOUND_LIMIT_BYTES,
         priority: ModelPriority = ModelPriority(),  # noqa: B008 - frozen
-        turn: Turn | None = None,
         before_execution: BeforeExecution | None = None,
     ) -> None:
         self.index = index
@@ -112,16 +110,15 @@ class Pipeline:
         self.execute: Stage
         if specs.is_fixed:
             self.h2d = H2dStage(contexts[0], specs.inputs)
-            self.execute = ExecuteStage(contexts[1], engine, turn, before_execution)
+            self.execute = ExecuteStage(contexts[1], engine, before_execution)
             self.d2h = D2hStage(contexts[2], specs.outputs, self.pool, Delivery(specs.outputs, model_version, finish))
         else:
             if not isinstance(engine, UnboundEngine):
                 raise InvariantError("an engine that runs only fixed shapes got others")
             self.h2d = UnboundH2d(contexts[0])
-            self.execute = UnboundExecute(contexts[1], engine, specs, unbound_limit_bytes, turn, before_execution)
+            self.execute = UnboundExecute(contexts[1], engine, specs, unbound_limit_bytes, before_execution)
             self.d2h = D2hStage(contexts[2], (), self.pool, UnboundDelivery(specs, model_version, finish))
         self.d2h.journal = journal
-        self._turn = turn
         self._is_started = False
 
     @property
@@ -171,12 +168,10 @@ class Pipeline:
         """Send a batch in its reserved slot on its way; return whether it has come to its end already.
 
         Alone in the lane and with little to do on a synchronous device, it goes through all stages on the calling
-        thread: nothing could overlap with it, and the lane's threads wait in their channels and touch nothing. Not
-        where lanes take turns: the former must not wait for one.
+        thread: nothing could overlap with it, and the lane's threads wait in their channels and touch nothing.
         Thread: former. Blocks: for less than `RUN_THROUGH_NS`, as expected.
         """
-        has_turns = self._turn is not None and (self._turn.is_needed or self._turn.is_asked)
-        if batch.is_alone and batch.work_ns < self.run_through_ns and not has_turns:
+        if batch.is_alone and batch.work_ns < self.run_through_ns:
             self._run_through(batch)
             return True
         self.channels[0].send_now(batch)
@@ -201,6 +196,4 @@ class Pipeline:
             stage.device_stream.close()
         self.engine.close()
         self.pool.close()
-        if self._turn is not None:
-            self._turn.close()
         return True

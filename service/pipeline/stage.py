@@ -98,11 +98,6 @@ class Stage(ABC):
         """End this stage's part of a batch, failed or not, before it is passed on. The stage is idle from here on."""
         self.busy_since_ns = 0
 
-    @property
-    def has_next(self) -> bool:
-        """Whether another batch waits to be worked on. Thread: this stage's."""
-        return not self._context.inbound.is_empty
-
     def process(self, batch: Batch) -> None:
         """Work on one batch and record its failure, if any, in it.
 

@@ -26,7 +26,6 @@ from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.pipeline.slots import Slot, SlotState
 from forebay_server.service.pipeline.stage import Stage, StageContext
-from forebay_server.service.pipeline.turns import Turn
 from forebay_server.service.request import Batch, Completion
 
 Arrays = tuple[NDArray[Any], ...]
@@ -137,10 +136,9 @@ class UnboundExecute(ExecutingStage):
         engine: UnboundEngine,
         specs: EngineSpecs,
         limit_bytes: int,
-        turn: Turn | None = None,
         before_execution: BeforeExecution | None = None,
     ) -> None:
-        super().__init__(context, specs, turn, before_execution)
+        super().__init__(context, specs, before_execution)
         self._engine = engine
         self._limit_bytes = limit_bytes
 

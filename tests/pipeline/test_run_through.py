@@ -6,10 +6,8 @@ import pytest
 
 from forebay_server.engines.device_host import HostDevice
 from forebay_server.engines.device_simulated import SimulatedDevice
-from forebay_server.service.claim import Claim
 from forebay_server.service.pipeline.pipeline import RUN_THROUGH_NS
 from forebay_server.service.pipeline.slots import SlotState
-from forebay_server.service.pipeline.turns import ModelPriority, Turns
 from tests.support.batching import MS, CoreRig, StrictLane
 from tests.support.lane import LaneDriver
 
@@ -46,31 +44,6 @@ def test_any_other_batch_goes_from_thread_to_thread(device_class, expected):
     assert not is_through
     assert lane.completions == []
     assert lane.pipeline.channels[0].receive() is batch
-
-
-def test_a_lane_that_takes_turns_with_others_leaves_the_waiting_to_its_threads():
-    lane = LaneDriver(2, HostDevice)
-    turns = Turns(1, lane.clock)
-    lane.pipeline._turn = turns.join(ModelPriority(), 1)
-    turns.join(ModelPriority(level=-1), 1)
-    batch = dataclasses.replace(lane.form(), is_alone=True)
-    assert not lane.pipeline.submit(batch)
-    assert lane.pipeline.channels[0].receive() is batch
-
-
-def test_a_turn_that_was_asked_for_is_given_back_even_if_turns_are_no_longer_needed():
-    lane = LaneDriver(2, HostDevice)
-    turns = Turns(1, lane.clock)
-    turn = lane.pipeline._turn = lane.pipeline.execute.turn = turns.join(ModelPriority(), 1)
-    other = turns.join(ModelPriority(level=-1), 1)
-    turn.take(Claim())
-    turn.give_back(has_next=True)
-    other.close()
-    batch = dataclasses.replace(lane.form(), is_alone=True)
-    assert not lane.pipeline.submit(batch)
-    for stage in lane.pipeline.stages:
-        stage.process(batch)
-    assert turns.queue.free_cores == 1
 
 
 def test_the_former_says_which_batch_is_alone_and_how_much_work_it_is():

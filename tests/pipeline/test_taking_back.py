@@ -12,7 +12,6 @@ from forebay_server.engines.device_host import HostDevice
 from forebay_server.engines.device_simulated import FaultPlan, SimulatedDevice
 from forebay_server.engines.errors import ExecutionError
 from forebay_server.service.pipeline.slots import SlotState
-from forebay_server.service.pipeline.turns import ModelPriority, Turns
 from tests.support.lane import LaneDriver
 
 DEVICES = {"host": HostDevice, "simulated": SimulatedDevice}
@@ -130,22 +129,6 @@ def test_a_failed_batch_that_was_not_taken_back_in_time_is_answered_by_the_lane(
     assert not take_back(batch)
     lane.run(batches=0)
     assert len(lane.completions) == 1
-    lane.close()
-
-
-def test_a_batch_that_is_taken_back_while_its_lane_waits_for_its_turn_gives_the_turn_back():
-    lane = LaneDriver(2, HostDevice)
-    turns = Turns(1, lane.clock)
-    turn = lane.pipeline._turn = lane.pipeline.execute.turn = turns.join(ModelPriority(), 1)
-    other = turns.join(ModelPriority(level=-1), 1)
-    batch = lane.form()
-    lane.step("h2d")
-    assert take_back(batch)  # while the lane waits: the turn comes when there is nothing to execute any more
-    lane.run(batches=0)
-    assert turns.queue.free_cores == 1
-    assert lane.completions == []
-    other.close()
-    turn.close()
     lane.close()
 
 

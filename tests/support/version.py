@@ -50,7 +50,6 @@ class Workshop:
         self.versions = []
         self.answers = Answers()
         self.fatal = []
-        self.turns = None
         self.before_buffers = lambda: None
         self.permits = Permits(permits)
         self.pool = WorkerPool(1, self.fatal.append)
@@ -66,7 +65,6 @@ class Workshop:
             self.fatal.append,
             {},
             self._open_device,
-            turns=self.turns,
             before_buffers=self.before_buffers,
             **fields,
         )

@@ -9,7 +9,7 @@ from forebay_server.service.models.files import model_file, serving_versions
 from forebay_server.service.models.instances import Instance
 from forebay_server.service.models.parameters import OWN_KEYS
 from forebay_server.service.models.repository import Repository, RepositoryError
-from forebay_server.service.pipeline.turns import ModelPriority
+from forebay_server.service.pipeline.model_priority import ModelPriority
 from forebay_server.service.results.task import ClassificationTask, DetectionTask
 
 
@@ -177,8 +177,10 @@ def test_what_is_ignored_is_said_once_each(tmp_path):
     ("text", "words"),
     [
         ("optimization { eager_batching: true }", None),
-        ("optimization { graph { level: 1 } priority: PRIORITY_MIN }", "optimization.graph is ignored"),
-        ("optimization { priority: PRIORITY_MAX } instance_group { rate_limiter { priority: 2 } }", None),
+        ("optimization { graph { level: 1 } }", "optimization.graph is ignored"),
+        ("optimization { priority: PRIORITY_MAX } instance_group { rate_limiter { priority: 2 } }", "priority) is ignored"),
+        ("instance_group { rate_limiter { priority: 2 } }", "model's priority"),
+        ("instance_group { rate_limiter { priority: 2 } passive: true }", None),
         ('instance_group { rate_limiter { resources { name: "R" count: 1 } } }', "rate_limiter.resources is ignored"),
         ("instance_group { gpus: 1 }", "instance_group.gpus is ignored"),
         ('model_warmup { name: "w" }', "model_warmup 'w' is ignored: batch_size is 0"),
@@ -235,6 +237,11 @@ def test_each_group_keeps_its_priority_on_its_gpus(tmp_path):
     text = "instance_group { gpus: [ 0, 1 ] rate_limiter { priority: 2 } } instance_group { gpus: 1 }"
     found = described(tmp_path, f'backend: "tensorrt" {text}').instances
     assert [(each.device, each.priority.number) for each in found] == [("cuda:0", 2), ("cuda:1", 2), ("cuda:1", 1)]
+
+
+def test_a_priority_on_gpus_has_an_effect_and_is_not_warned_of(tmp_path):
+    found = described(tmp_path, f'backend: "tensorrt" {MAX} instance_group {{ rate_limiter {{ priority: 2 }} }}')
+    assert found.warnings == ()
 
 
 @pytest.mark.parametrize(
