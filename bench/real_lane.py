@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from forebay_server.bench.batching_workloads import Executor
 from forebay_server.bench.virtual_lane import LaneEvent, VirtualLane
-from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.clock import Clock
 from forebay_server.service.request import Batch, LaneListener
 
@@ -36,7 +36,7 @@ class RealLane:
         slowdown: Callable[[int], float] | None = None,
     ) -> None:
         self.listener: LaneListener | None = None
-        self.delivery_time: DeliveryTime | None = None  # told of results: they leave as soon as they are seen
+        self.egress_time: EgressTime | None = None  # told of results: they leave as soon as they are seen
         self.index = 0
         self._clock = clock
         self._finished = finished
@@ -104,8 +104,8 @@ class RealLane:
             return
         self._finished(batch, now_ns)
         batch.requests[0].timeline.readable_ns = event.at_ns
-        if self.delivery_time is not None:
+        if self.egress_time is not None:
             for _ in batch.requests:
-                self.delivery_time.observe(event.at_ns, now_ns)
+                self.egress_time.observe(event.at_ns, now_ns)
         self.unreserve(batch.slot_index)
         listener.slot_freed(batch.lane_index, batch.slot_index, event.d2h_ns)

@@ -72,7 +72,7 @@ def run_real(workload: Workload, settings: BatchingSettings, *, seed: int = 1) -
     )
     former = BatchFormer("bench", [lane], cost_of(workload.executor), settings, clock, _Sink(), PERMITS, errors.append)
     lane.listener = former
-    lane.delivery_time = former.delivery_time
+    lane.egress_time = former.egress_time
     with _sender(workload) as (trace_in, trace_out):
         requests = _requests(workload)
         with _tuned_interpreter():

@@ -102,7 +102,7 @@ def disturbed(
         workload,
         BatchingSettings(rows),
         seed=seed,
-        delivery_ns=RESULT_NS,
+        egress_ns=RESULT_NS,
         timer_lag_ns=TIMER_LAG_NS,
         disturbances=wrong,
     ).run()

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from forebay_server.bench.batching_workloads import Executor, Workload
 from forebay_server.bench.disturbance import NONE, TIMERS, Disturbances
-from forebay_server.bench.virtual_delivery import VirtualDelivery
+from forebay_server.bench.virtual_egress import VirtualEgress
 from forebay_server.bench.virtual_lane import LaneEvent, VirtualLane
 from forebay_server.service.batching.core import Decide, FormerCore, policy_of
 from forebay_server.service.batching.cost_model import CostModel, CostTable
 from forebay_server.service.batching.decision import Decision
-from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.batching.settings import BatchingSettings
 from forebay_server.service.errors import Outcome
 from forebay_server.service.request import Completion, FrameBuffer, Request, StreamKey
@@ -80,7 +80,7 @@ class VirtualTime:
         lanes: how many executors there are.
         cost: the cost model; None makes the calibrated one of the workload's executor.
         timer_lag_ns: how late each timer is; a function is asked each time one is set.
-        delivery_ns: how long one result takes on its way out, one after the other; a function is asked each time.
+        egress_ns: how long one result takes on its way out, one after the other; a function is asked each time.
             `finished_ns` counts from its end.
         is_timing_decisions: measure the CPU time of each decision (which costs time itself).
         disturbances: what goes wrong meanwhile.
@@ -95,7 +95,7 @@ class VirtualTime:
         lanes: int = 1,
         cost: CostModel | None = None,
         timer_lag_ns: int | Callable[[], int] = 0,
-        delivery_ns: int | Callable[[], int] = 0,
+        egress_ns: int | Callable[[], int] = 0,
         is_timing_decisions: bool = False,
         disturbances: Disturbances = NONE,
     ) -> None:
@@ -113,10 +113,10 @@ class VirtualTime:
         ]
         self._decide_cpu_ns = 0
         decide = self._timed(policy_of(settings)) if is_timing_decisions else None
-        delivery_time = DeliveryTime()
-        self.delivery = VirtualDelivery(delivery_ns, delivery_time, disturbances)
+        egress_time = EgressTime()
+        self.delivery = VirtualEgress(egress_ns, egress_time, disturbances)
         self.core = FormerCore(
-            self.lanes, cost or cost_of(workload.executor), settings, decide=decide, delivery_time=delivery_time
+            self.lanes, cost or cost_of(workload.executor), settings, decide=decide, egress_time=egress_time
         )
         self.run_so_far = Run(workload, np.full(len(workload.arrivals_ns), NOT_YET_NS))
         self._events: list[LaneEvent] = []

@@ -313,12 +313,12 @@ class Feasibility:
 
     Attributes:
         least_service_ns: h(1) + t(1) + d(1): the least that a lone request needs; 0 while nothing is known.
-        delivery_ns: what delivery takes; 0 while the executor is idle: nothing would happen then that corrects it.
+        egress_ns: what delivery takes; 0 while the executor is idle: nothing would happen then that corrects it.
         executed_ns: when a batch was executed, to a quarter of TRUSTED_NS; by default never too long ago.
     """
 
     least_service_ns: int = 0
-    delivery_ns: int = 0
+    egress_ns: int = 0
     executed_ns: int = 1 << 62
 
     def is_hopeless(self, now_ns: int, deadline_ns: int | None, decode_ns: int) -> bool:
@@ -328,4 +328,4 @@ class Feasibility:
         ready_ns = now_ns + decode_ns
         if now_ns - self.executed_ns > TRUSTED_NS:
             return ready_ns > deadline_ns
-        return ready_ns + self.least_service_ns + self.delivery_ns > deadline_ns
+        return ready_ns + self.least_service_ns + self.egress_ns > deadline_ns

@@ -19,6 +19,15 @@ import structlog
 
 from forebay_server.engines.clock import Clock
 from forebay_server.engines.errors import EngineError
+from forebay_server.service.batching.constants import (
+    LIMIT_NS,
+    MOST_RUNS,
+    RECHECK_RUNS,
+    RECHECK_TOLERANCE,
+    STABLE_RUNS,
+    STABLE_SPREAD,
+    SUSPICIOUS,
+)
 from forebay_server.service.batching.cost_table import (
     CostIdentity,
     CostTable,
@@ -32,17 +41,6 @@ Measure = Callable[[int], StageTimes]
 """Runs one batch of so many rows through all stages and returns how long each took."""
 
 log = structlog.get_logger(__name__)
-
-STABLE_RUNS = 3
-STABLE_SPREAD = 1.10
-LIMIT_NS = 250_000_000
-SUSPICIOUS = 1.1
-"""How much more than its neighbour's a size must take to be measured again."""
-MOST_RUNS = 200
-"""Ends a calibration whose clock does not move."""
-RECHECK_RUNS = 3
-RECHECK_TOLERANCE = 0.30
-"""How far a kept table may be off at load before it is measured again; less is what the drift ratio is for."""
 
 
 def calibrate(

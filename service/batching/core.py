@@ -14,28 +14,22 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from forebay_server.service.batching import policy, policy_window
+from forebay_server.service.batching.constants import EGRESS_STEP_NS, EXECUTED_STEP_NS, FEASIBILITY_STEP, NEVER_NS
 from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.decision import Decision, Form, Shed, WaitUntil
-from forebay_server.service.batching.delivery_forecast import DeliveryForecast
-from forebay_server.service.batching.delivery_time import DeliveryTime
 from forebay_server.service.batching.doubt import Doubt
+from forebay_server.service.batching.egress import NO_EGRESS, Egress
+from forebay_server.service.batching.egress_forecast import EgressForecast
+from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.batching.endings import error_of
-from forebay_server.service.batching.entries import NEVER_NS
 from forebay_server.service.batching.lanes import LaneSet
 from forebay_server.service.batching.pending import PendingQueue, Reason
 from forebay_server.service.batching.settings import BatchingSettings, PolicyName
 from forebay_server.service.batching.taking_back import next_loss_ns, take_back
 from forebay_server.service.errors import InvariantError, ServiceError
-from forebay_server.service.request import TRUSTED_NS, Batch, Completion, Feasibility, Lane, Request
+from forebay_server.service.request import Batch, Completion, Feasibility, Lane, Request
 
 _BATCH_IDS = itertools.count(1)
-FEASIBILITY_STEP = 0.02
-"""Relative change of the least service time that is worth publishing."""
-DELIVERY_STEP_NS = 1_000_000
-"""Admission counts delivery in whole steps of this, so that what costs nothing is not published all the time."""
-
-EXECUTED_STEP_NS = TRUSTED_NS // 4
-"""How much later the latest execution must be to be published again."""
 
 
 class Decide(Protocol):
@@ -50,6 +44,8 @@ class Decide(Protocol):
         settings: BatchingSettings,
         *,
         is_draining: bool = False,
+        egress: Egress = NO_EGRESS,
+        wants_probe: bool = False,
     ) -> Decision:
         """Return what to do now."""
         ...
@@ -81,7 +77,7 @@ class FormerCore:
         settings: knobs.
         publish: told about a new feasibility snapshot.
         decide: the policy; None takes the one that the settings name.
-        delivery_time: what the front end measures; None for a core without one.
+        egress_time: what the front end measures; None for a core without one.
     """
 
     def __init__(
@@ -91,7 +87,7 @@ class FormerCore:
         settings: BatchingSettings,
         publish: Callable[[Feasibility], None] = lambda _: None,
         decide: Decide | None = None,
-        delivery_time: DeliveryTime | None = None,
+        egress_time: EgressTime | None = None,
     ) -> None:
         if cost.max_size < settings.max_batch_size:
             raise ValueError(
@@ -107,7 +103,8 @@ class FormerCore:
         self.ended: list[Completion] = []
         self.is_draining = False
         self._decide = decide or policy_of(settings)
-        self._delivery = DeliveryForecast(delivery_time or DeliveryTime())
+        self.egress = NO_EGRESS
+        self._forecast = EgressForecast(egress_time or EgressTime())
         self._doubt = Doubt()
         self._due_ns: int | None = None
         self._publish = publish
@@ -148,19 +145,19 @@ class FormerCore:
         batch = state.slot_freed(slot_index)
         if batch is not None and d2h_ns > 0:
             self.cost.observe_download(batch.executed_rows, d2h_ns)
-            self._delivery.handed(batch)
+            self._forecast.handed(batch)
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether nothing is pending or in a lane, and admission counts no delivery that is over now."""
-        return not (len(self.pending) or self.lanes.in_flight or self._published.delivery_ns or self.is_draining)
+        """Whether nothing is pending or in a lane, and admission counts no egress that is over now."""
+        return not (len(self.pending) or self.lanes.in_flight or self._published.egress_ns or self.is_draining)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def step(self, now_ns: int) -> int | None:
         """Do what can be done at `now_ns`; return the instant of the next call if no event comes first."""
         self.counters.steps += 1
-        self._delivery.update(now_ns, self.cost, self.lanes, self.pending)
+        self.egress = self._forecast.next_batch(now_ns, self.cost, self.lanes, self.pending)
         due_ns, self._due_ns = self._due_ns, None
         if self._may_take_back():
             for request, reason in take_back(now_ns, self.lanes, self.pending, self.cost.least_service_ns()):
@@ -168,7 +165,7 @@ class FormerCore:
         for request, reason in self.pending.time_out(now_ns):
             self._end(request, reason, now_ns)
         wake_ns = self._decide_all(now_ns, due_ns)
-        if self.cost.delivery_ns >= DELIVERY_STEP_NS or self._published.delivery_ns:
+        if self.egress.first_result_ns >= EGRESS_STEP_NS or self._published.egress_ns:
             self._refresh_feasibility()
         if not len(self.pending):
             for state in self.lanes.states:
@@ -195,9 +192,15 @@ class FormerCore:
         while len(self.pending):
             self.lanes.reserve()
             self.counters.decisions += 1
-            self.cost.is_doubted = self._doubt.wants_probe(now_ns)
             decision = self._decide(
-                now_ns, self.pending, self.lanes, self.cost, self.settings, is_draining=self.is_draining
+                now_ns,
+                self.pending,
+                self.lanes,
+                self.cost,
+                self.settings,
+                is_draining=self.is_draining,
+                egress=self.egress,
+                wants_probe=self._doubt.wants_probe(now_ns),
             )
             if isinstance(decision, Form):
                 if self._carry_out(decision, now_ns, due_ns):
@@ -270,18 +273,17 @@ class FormerCore:
         request.frame.release()
         request.timeline.built_ns = now_ns
         if error is None:
-            cost = self.cost
-            error = error_of(reason, request, self.settings, cost.least_service_ns(), cost.delivery_ns)
+            error = error_of(reason, request, self.settings, self.cost.least_service_ns(), self.egress.first_result_ns)
         self.ended.append(Completion(request, error))
 
     def _refresh_feasibility(self, executed_ns: int = 0) -> None:
         old, least_ns = self._published, int(self.cost.least_service_ns())
         if abs(least_ns - old.least_service_ns) <= FEASIBILITY_STEP * old.least_service_ns:
             least_ns = old.least_service_ns
-        delivery_ns = self.cost.delivery_ns // DELIVERY_STEP_NS * DELIVERY_STEP_NS if self.lanes.in_flight else 0
+        egress_ns = self.egress.first_result_ns // EGRESS_STEP_NS * EGRESS_STEP_NS if self.lanes.in_flight else 0
         if executed_ns < old.executed_ns + EXECUTED_STEP_NS:
             executed_ns = old.executed_ns
-        new = Feasibility(least_ns, delivery_ns, executed_ns)
+        new = Feasibility(least_ns, egress_ns, executed_ns)
         if new != old:
             self._published = new
             self._publish(new)

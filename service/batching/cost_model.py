@@ -11,10 +11,6 @@ Theory of operation
     side are another speed: the ratio becomes that of the nearest of them. So the end of a slowdown is believed within
     three batches, however long it took and however slow it was.
 
-    What delivery adds is not device work: the front end measures it (`delivery_time`), and the former sets it here
-    before it decides (`delivery_forecast`). Like the drift it does not count while nothing is executed and nothing is
-    on its way out: what could correct it is the delivery of a frame that was executed.
-
     `mean_ns` is the calibrated time times the ratio; `estimate_ns` is its upper quantile (about 97.5 %), which decides
     what still fits a deadline. The first execution of a size in service never enters the ratio: it pays for caches.
 
@@ -26,26 +22,21 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from forebay_server.service.batching.calibrate import calibrate
+from forebay_server.service.batching.constants import (
+    EFFICIENCY_LOSS,
+    FIRST_SIGMA,
+    LARGEST_ERROR,
+    LEAST_SIGMA,
+    OUTLIERS,
+    OVERHEAD_NS,
+    QUANTILE_SIGMAS,
+    RATIO_GAIN,
+    RATIO_RANGE,
+    VARIANCE_GAIN,
+)
 from forebay_server.service.batching.cost_table import CostTable, CostTableError, StageTimes
 
 __all__ = ["CostModel", "CostTable", "CostTableError", "Drift", "StageTimes", "calibrate"]
-
-QUANTILE_SIGMAS = 2.0
-RATIO_GAIN = 0.1
-RATIO_RANGE = (0.05, 8.0)
-VARIANCE_GAIN = 0.05
-LARGEST_ERROR = 0.5
-"""Relative error beyond which a duration is an outlier."""
-OUTLIERS = 3
-"""So many in a row on the same side are none."""
-LEAST_SIGMA = 0.02
-FIRST_SIGMA = 0.05
-"""Scatter assumed until it is measured."""
-OVERHEAD_NS = 150_000
-"""What a batch costs the host at least, however fast the model: a decision, three stages, the way back. Batches are
-worth growing until the model takes longer than that."""
-EFFICIENCY_LOSS = 0.005
-"""Rate that is given up for a smaller batch: larger batches that gain less than this only add latency."""
 
 
 class Drift:
@@ -101,15 +92,6 @@ class CostModel:
             largest is the most rows that a batch may have.
         table: calibrated durations; gaps between its sizes are interpolated.
         is_drifting: learn the drift online; False keeps the calibration for ever.
-
-    Attributes:
-        delivery_ns: what delivery takes until the first result of the next batch has left, were it a full one.
-        delivery_free_ns: when delivery will have worked off what is in front of the next batch.
-        delivery_alone_ns: what delivery takes from there, or from the end of the download if that is later.
-        delivery_interval_ns: and for each further row; a request of several rows has one result.
-        delivery_margin_ns: how much longer it may take, as a rule.
-        is_delivery_idle: whether no result is on its way out.
-        is_doubted: whether even the calibration must not keep a request from being tried (`doubt`).
     """
 
     def __init__(self, sizes: Sequence[int], table: CostTable, *, is_drifting: bool = True) -> None:
@@ -119,9 +101,6 @@ class CostModel:
         self.table = table
         self.max_size = self.sizes[-1]
         self.execute_drift, self.h2d_drift, self.d2h_drift = Drift(), Drift(0.0, 0.0), Drift()
-        self.delivery_ns = self.delivery_interval_ns = self.delivery_margin_ns = 0
-        self.delivery_free_ns = self.delivery_alone_ns = 0
-        self.is_delivery_idle, self.is_doubted = True, False
         self._is_drifting = is_drifting
         self._seen: set[int] = set()
         padded = [self.bucket(rows) for rows in range(self.max_size + 1)]
@@ -161,22 +140,7 @@ class CostModel:
         return self._h2d_base[rows] * self.h2d_drift.factor
 
     def d2h_ns(self, rows: int) -> float:
-        """Return the expected time from the end of execution to the end of delivery."""
-        return self._download_ns(rows) + self.delivery_ns + self.delivery_interval_ns * rows / 2
-
-    def left_ns(self, executed_ns: float, rows: int) -> float:
-        """Return when the results of a batch will have left that is executed at an instant: half of them, as a mean."""
-        return self._first_left_ns(executed_ns, rows) + self.delivery_interval_ns * rows / 2
-
-    def left_upper_ns(self, executed_ns: float, rows: int) -> float:
-        """Return by when the last result of a batch that is executed at an instant has left almost surely."""
-        last_ns = self.delivery_margin_ns + self.delivery_interval_ns * rows
-        return self._first_left_ns(executed_ns, rows) + last_ns
-
-    def _first_left_ns(self, executed_ns: float, rows: int) -> float:
-        return max(executed_ns + self._download_ns(rows), self.delivery_free_ns) + self.delivery_alone_ns
-
-    def _download_ns(self, rows: int) -> float:
+        """Return the expected download time."""
         return self._d2h_base[rows] * self.d2h_drift.ratio
 
     def floor_or_pad(self, rows: int) -> int:
@@ -193,22 +157,10 @@ class CostModel:
         floor = self.sizes[position]
         return floor if floor * self.execute_base[padded] > rows * self.execute_base[floor] else rows
 
-    def lone_ns(self) -> float:
-        """Return execution, download and delivery of a lone row behind others."""
-        return self.mean_ns(1) + self.d2h_ns(1)
-
-    def probe_ns(self) -> float:
-        """Return upload, execution, download and delivery of a lone row on an idle executor.
-
-        No drift makes it longer, nor delivery with nothing on its way out: the run that would correct them must happen.
-        """
-        least_ns = 0.0 if self.is_doubted else self.least_service_ns()
-        return least_ns if self.is_delivery_idle else least_ns + self.delivery_ns + self.delivery_interval_ns / 2
-
     def least_service_ns(self) -> float:
         """Return the least that a lone row needs on an idle executor, from decision to outputs in host memory.
 
-        No stage counts as slower than calibrated: see `probe_ns`.
+        No stage counts as slower than calibrated: on an idle executor nothing but a run could correct a drift.
         """
         return (
             self._h2d_base[1] * min(1.0, self.h2d_drift.ratio)
@@ -216,7 +168,7 @@ class CostModel:
             + self._d2h_base[1] * min(1.0, self.d2h_drift.ratio)
         )
 
-    def observe(self, rows: int, h2d_ns: int, execute_ns: int, d2h_ns: int = 0) -> None:
+    def observe(self, rows: int, h2d_ns: int, execute_ns: int) -> None:
         """Learn from one executed batch of `rows` rows. A duration of 0 or less was not measured and is ignored."""
         if not self._is_drifting or not 1 <= rows <= self.max_size:
             return
@@ -226,7 +178,6 @@ class CostModel:
             return
         _learn(self.execute_drift, execute_ns, self.execute_base[size])
         _learn(self.h2d_drift, h2d_ns, self._h2d_base[size])
-        _learn(self.d2h_drift, d2h_ns, self._d2h_base[size])
 
     def observe_download(self, rows: int, d2h_ns: int) -> None:
         """Learn from a download of `rows` rows, which is measured later than the rest."""

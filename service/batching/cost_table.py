@@ -17,9 +17,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
-FORMAT = 1
-MAX_FILE_BYTES = 1 << 20  # a table of 1,000 sizes has 60 KB
-MAX_KEPT_NUMBER = 3_600_000_000_000  # an hour in nanoseconds: whatever is longer was not measured by us
+from forebay_server.service.batching.constants import MAX_FILE_BYTES, MAX_KEPT_NUMBER, TABLE_FORMAT
 
 
 class CostTableError(ValueError):
@@ -120,14 +118,14 @@ class CostTable:
 
     def to_json(self) -> str:
         """Return the table as JSON text."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
+        return json.dumps({"format": TABLE_FORMAT, **asdict(self)}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> "CostTable":
         """Read what `to_json` wrote. Raises CostTableError for anything else."""
         try:
             data: dict[str, Any] = json.loads(text)
-            if data.pop("format") != FORMAT:
+            if data.pop("format") != TABLE_FORMAT:
                 raise CostTableError("unknown format of a cost table")
             identity = CostIdentity(**data.pop("identity"))
             columns = {name: tuple(values) for name, values in data.items()}

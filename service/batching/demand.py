@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from math import exp
 from typing import ClassVar
 
-FASTEST_WINDOW_NS = 50_000_000
-WINDOW_BATCHES = 3
-SUSTAINED_WINDOWS = 20
-SHARE_WINDOW_NS = 10_000_000_000
+from forebay_server.service.batching.constants import (
+    FASTEST_WINDOW_NS,
+    SHARE_WINDOW_NS,
+    SUSTAINED_WINDOWS,
+    WINDOW_BATCHES,
+)
 
 
 class StreamShare:

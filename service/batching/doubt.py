@@ -8,11 +8,7 @@ nobody anything.
 Owner: the former's thread.
 """
 
-from forebay_server.service.batching.cost_model import OUTLIERS
-
-DOUBTED_NS = 1_000_000_000
-PROBES = OUTLIERS + 1
-"""The first execution of a size is not learnt from."""
+from forebay_server.service.batching.constants import DOUBTED_NS, PROBES
 
 
 class Doubt:

@@ -1,5 +1,6 @@
 """Why a request ended without execution, in the words that its client reads: what happened and how to mend it."""
 
+from forebay_server.service.batching.constants import TELLING_NS
 from forebay_server.service.batching.pending import Reason
 from forebay_server.service.batching.settings import BatchingSettings
 from forebay_server.service.errors import (
@@ -13,16 +14,14 @@ from forebay_server.service.errors import (
 )
 from forebay_server.service.request import Request
 
-TELLING_NS = 1_000_000
-
 
 def error_of(
-    reason: Reason, request: Request, settings: BatchingSettings, least_service_ns: float, delivery_ns: float = 0.0
+    reason: Reason, request: Request, settings: BatchingSettings, least_service_ns: float, egress_ns: float = 0.0
 ) -> ServiceError:
     """Return the error that ends `request`."""
     match reason:
         case Reason.EXPIRED:
-            delivery = f" and {delivery_ns / 1e6:.1f} ms to be delivered" if delivery_ns >= TELLING_NS else ""
+            delivery = f" and {egress_ns / 1e6:.1f} ms to be delivered" if egress_ns >= TELLING_NS else ""
             return DeadlineExpiredError(
                 f"the latency budget cannot be met: a lone frame needs {least_service_ns / 1e6:.1f} ms{delivery} "
                 "beside what is in front of it; raise the budget or send fewer frames"

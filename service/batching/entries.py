@@ -8,13 +8,9 @@ from collections import deque
 from collections.abc import Hashable
 from typing import NamedTuple
 
+from forebay_server.service.batching.constants import LATEST_NS, NEVER_NS
 from forebay_server.service.batching.demand import StreamShare
 from forebay_server.service.request import Request, StreamKey
-
-NEVER_NS = 1 << 62
-"""A deadline that never comes."""
-LATEST_NS = NEVER_NS - 1
-"""An absurdly late deadline is still a deadline."""
 
 
 class Entry:

@@ -21,9 +21,10 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from forebay_server.service.batching.constants import SPARE_MESSAGES
 from forebay_server.service.batching.core import FormerCore
 from forebay_server.service.batching.cost_model import CostModel
-from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.batching.loop_steps import LoopSteps
 from forebay_server.service.batching.notices import Cancelled, ComputeEnded, Drain, Event, SlotFreed, handle
 from forebay_server.service.batching.pending import Reason
@@ -33,7 +34,6 @@ from forebay_server.service.clock import Clock
 from forebay_server.service.errors import InvariantError, RequestCancelledError
 from forebay_server.service.request import Batch, Completion, CompletionSink, Feasibility, Lane, Request
 
-SPARE_PLACES = 8
 StepWhenIdle = Callable[[Callable[[], None]], None]
 """Has the event loop call something, once, when it has read what there is to read. Thread: the event loop's."""
 
@@ -48,7 +48,7 @@ class FormerStatistics:
         ended: requests that ended without execution, by reason.
         guard_ns: how much before the last moment batches are bound now.
         drift_ratio: how much slower executions are than calibrated.
-        delivery_ns: what delivery will take for the batch that is formed next, the results in front of it included.
+        egress_ns: what egress will take for the batch that is formed next, the results in front of it included.
     """
 
     pending_requests: int
@@ -63,7 +63,7 @@ class FormerStatistics:
     ended: dict[Reason, int]
     guard_ns: int
     drift_ratio: float
-    delivery_ns: int
+    egress_ns: int
     in_flight: int
     inbox: ChannelStatistics
 
@@ -85,7 +85,7 @@ class BatchFormer:
 
     Attributes:
         feasibility: snapshot for admission, swapped whole. Thread: any reads it.
-        delivery_time: the front end tells it how long results take to leave. Thread: the event loop's.
+        egress_time: the front end tells it how long results take to leave. Thread: the event loop's.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ class BatchFormer:
     ) -> None:
         self.name = name
         self.feasibility = Feasibility()
-        self.delivery_time = DeliveryTime()
-        self._core = FormerCore(lanes, cost, settings, self._publish, delivery_time=self.delivery_time)
+        self.egress_time = EgressTime()
+        self._core = FormerCore(lanes, cost, settings, self._publish, egress_time=self.egress_time)
         self._clock = clock
         self._sink = sink
         self._on_fatal = on_fatal
@@ -117,7 +117,7 @@ class BatchFormer:
         self._notices: list[Event] = []  # that a step gave itself: a batch that ran through
         self._wake_ns: int | None = None
         self._is_over = False
-        self._inbox: Channel[Event] = Channel(f"{name}.former", 2 * permits + 2 * slots + SPARE_PLACES, clock)
+        self._inbox: Channel[Event] = Channel(f"{name}.former", 2 * permits + 2 * slots + SPARE_MESSAGES, clock)
         self._drained = threading.Condition()
         self._is_drained = False
         self._thread = threading.Thread(target=self._run, name=f"{name}.former", daemon=True)
@@ -220,7 +220,7 @@ class BatchFormer:
             ended=dict(core.endings),
             guard_ns=core.lanes.guard.guard_ns,
             drift_ratio=core.cost.execute_drift.ratio,
-            delivery_ns=core.cost.delivery_ns,
+            egress_ns=core.egress.first_result_ns,
             in_flight=core.lanes.in_flight,
             inbox=self._inbox.statistics(),
         )

@@ -9,15 +9,15 @@ Owner: the former's thread. Not thread-safe.
 from collections import deque
 from collections.abc import Sequence
 
+from forebay_server.service.batching.constants import (
+    LATENESS_REFRESH,
+    LATENESS_WINDOW,
+    MAX_DEPTH,
+    RETRY_BATCHES,
+    RETRY_NS,
+)
 from forebay_server.service.batching.cost_model import CostModel
-from forebay_server.service.batching.settings import MAX_DEPTH
 from forebay_server.service.request import Batch, Lane, Request
-
-LATENESS_WINDOW = 256
-LATENESS_REFRESH = 16
-RETRY_NS = 1_000_000_000
-RETRY_BATCHES = 3
-"""Batches that are bound late to see whether that is still no use."""
 
 
 class LaneState:

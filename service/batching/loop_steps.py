@@ -7,11 +7,7 @@ while. Then one step is tried again, so that a loop which lost its turn to a bus
 Owner: the event loop's thread.
 """
 
-LONG_STEP_NS = 5_000_000
-"""Twenty-five times what is expected at most. A step that another process interrupted is as long."""
-LONG_STEPS = 3
-"""In a row: one alone shows nothing about the model."""
-REST_NS = 1_000_000_000
+from forebay_server.service.batching.constants import LONG_STEP_NS, LONG_STEPS, REST_NS
 
 
 class LoopSteps:

@@ -18,19 +18,18 @@ Owner: the former's thread. Not thread-safe.
 import enum
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
+from forebay_server.service.batching.constants import (
+    DELAYED_NS,
+    LATEST_NS,
+    LONGEST_ORDER_BUDGET_NS,
+    MAX_IDLE_STREAMS,
+    NEVER_NS,
+)
 from forebay_server.service.batching.demand import Demand
-from forebay_server.service.batching.entries import LATEST_NS, NEVER_NS, Entry, Group, StreamState, move
+from forebay_server.service.batching.entries import Entry, Group, StreamState, move
 from forebay_server.service.batching.queue_timeouts import QueueTimeouts
 from forebay_server.service.batching.settings import BatchingSettings, PolicyName
 from forebay_server.service.request import Delivery, Request, StreamKey
-
-SOFT_BUDGET_NS = 1_000_000_000
-"""Where a request stands in the order that has no deadline, or a later one: behind frames, but not for ever."""
-DELAYED_NS = 1 << 61
-"""Added to the order key of a request whose queue timeout passed under DELAY: behind everything unexpired."""
-
-MAX_IDLE_STREAMS = 8192
-"""Remembered with what they were served, some 500 bytes each: a client may give every request a stream of its own."""
 
 
 class Reason(enum.Enum):
@@ -123,7 +122,7 @@ class PendingQueue:
     def _own_key(self, request: Request) -> int:
         if not self._is_by_deadline:
             return request.arrival_ns
-        soft_ns = request.arrival_ns + SOFT_BUDGET_NS
+        soft_ns = request.arrival_ns + LONGEST_ORDER_BUDGET_NS
         return soft_ns if request.deadline_ns is None else min(request.deadline_ns, soft_ns)
 
     def _supersede(self, stream: StreamState, newcomers: int) -> list[tuple[Request, Reason]]:

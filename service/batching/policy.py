@@ -14,27 +14,26 @@ Theory of operation
 
 import math
 
+from forebay_server.service.batching.constants import (
+    AGED_EVERY,
+    AGED_SLACK_BATCHES,
+    AT_ONCE_LATENESS,
+    FULL_BATCH_LEAD,
+    GATHER_ALPHAS,
+    KNEE_LOAD,
+    KNEE_MARGIN,
+    LARGEST_GUARD,
+    MAX_DEPTH,
+    NEVER_NS,
+)
 from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.decision import IDLE, Decision, Shed, WaitUntil
-from forebay_server.service.batching.entries import NEVER_NS, Group
+from forebay_server.service.batching.egress import NO_EGRESS, Egress
+from forebay_server.service.batching.entries import Group
 from forebay_server.service.batching.lanes import LaneSet
 from forebay_server.service.batching.pending import PendingQueue
 from forebay_server.service.batching.selection import Situation, choose
-from forebay_server.service.batching.settings import MAX_DEPTH, BatchingSettings
-
-FULL_BATCH_LEAD = 0.15
-"""Part of mean(B) by which a batch that cannot grow is bound earlier: waiting gains nothing, idling is risked."""
-LARGEST_GUARD = 0.1
-"""Part of mean(b) that the guard may take: more would make every batch wait for what happens to a few."""
-AT_ONCE_LATENESS = 0.25
-"""Part of mean(b) by which timers have to be late usually for late binding to cost more than it wins: then batches are
-bound at once, one batch deeper (docs/adr/0010-when-late-binding-is-given-up.md)."""
-KNEE_LOAD = 1.05
-KNEE_MARGIN = 2.0
-GATHER_ALPHAS = 0.5
-"""Company is worth waiting for while the oldest request is younger than this part of the fixed cost of a batch."""
-AGED_EVERY = 8
-AGED_SLACK_BATCHES = 2
+from forebay_server.service.batching.settings import BatchingSettings
 
 
 def decide(
@@ -45,6 +44,8 @@ def decide(
     settings: BatchingSettings,
     *,
     is_draining: bool = False,
+    egress: Egress = NO_EGRESS,
+    wants_probe: bool = False,
 ) -> Decision:
     """Return what to do now. Draining, nothing waits for company."""
     group = _leading_group(now_ns, pending, cost)
@@ -58,16 +59,16 @@ def decide(
     lane, free_ns = lanes.earliest_free(MAX_DEPTH if is_bound_at_once else settings.depth, now_ns, cost)
     bind_ns = 0
     if lane is not None and not is_bound_at_once:
-        lead_ns = FULL_BATCH_LEAD * cost.mean_ns(largest) if _is_full(group, largest, free_ns, cost) else 0.0
+        lead_ns = FULL_BATCH_LEAD * cost.mean_ns(largest) if _is_full(group, largest, free_ns, cost, egress) else 0.0
         bind_ns = int(free_ns - cost.h2d_upper_ns(rows) - guard_ns - lead_ns)
     if lane is None or now_ns < bind_ns:
         return _shed_or_sleep(now_ns, pending, cost, bind_ns)
     is_idle = lane.in_flight == 0
-    soonest_ns = now_ns + cost.probe_ns() if is_idle else max(now_ns + cost.h2d_ns(1), free_ns) + cost.lone_ns()
+    soonest_ns = _soonest_ns(now_ns, free_ns, cost, egress, is_idle=is_idle, wants_probe=wants_probe)
     shed_ids = _hopeless(pending, soonest_ns)
     if shed_ids:
         return Shed(shed_ids)
-    situation = Situation(now_ns, group, pending, cost, largest, rate, free_ns, lane.lane.index)
+    situation = Situation(now_ns, group, pending, cost, egress, largest, rate, free_ns, lane.lane.index)
     if is_idle and settings.max_queue_delay_us and not is_draining and rows == group.rows < largest:
         gather_until_ns = _gather_until_ns(situation, guard_ns, settings)
         if gather_until_ns > now_ns:
@@ -119,12 +120,26 @@ def _wanted_rows(
     return max(head.rows, cost.floor_or_pad(rows))
 
 
-def _is_full(group: Group, largest: int, free_ns: float, cost: CostModel) -> bool:
+def _is_full(group: Group, largest: int, free_ns: float, cost: CostModel, egress: Egress) -> bool:
     """Whether a largest batch is there that would be in time: heads that will have to be given up do not count."""
     if group.rows < largest:
         return False
     head_of_last = group.queue[max(0, len(group.queue) - largest)].entry
-    return head_of_last.deadline_ns >= free_ns + cost.estimate_ns(largest) + cost.d2h_ns(largest)
+    after_ns = egress.with_download_ns(cost.d2h_ns(largest), largest)
+    return head_of_last.deadline_ns >= free_ns + cost.estimate_ns(largest) + after_ns
+
+
+def _soonest_ns(
+    now_ns: int, free_ns: float, cost: CostModel, egress: Egress, *, is_idle: bool, wants_probe: bool
+) -> float:
+    """Return when the result of a lone row that is bound now would have left."""
+    if not is_idle:
+        after_ns = egress.with_download_ns(cost.d2h_ns(1), 1)
+        return max(now_ns + cost.h2d_ns(1), free_ns) + (cost.mean_ns(1) + after_ns)
+    # On an idle executor, ignore the slow-drift correction: without a run nothing could correct it again. Ignore egress
+    # for the same reason while nothing is on its way out. A probe (`doubt`) ignores the calibration as well.
+    least_ns = 0.0 if wants_probe else cost.least_service_ns()
+    return now_ns + (least_ns if egress.is_idle else least_ns + egress.first_result_ns + egress.interval_ns / 2)
 
 
 def _hopeless(pending: PendingQueue, before_ns: float) -> tuple[int, ...]:
@@ -182,13 +197,14 @@ def _gather_until_ns(situation: Situation, guard_ns: int, settings: BatchingSett
     The alpha/2 rule: one more row in this batch saves the fixed cost alpha of another batch, and delays those who are
     here. It pays if the next arrival is expected before the oldest is alpha/2 old.
     """
-    now_ns, cost, group = situation.now_ns, situation.cost, situation.group
+    now_ns, cost, group, egress = situation.now_ns, situation.cost, situation.group, situation.egress
     oldest_ns = min(place.entry.arrival_ns for place in group.queue)
     worth_until_ns = oldest_ns + GATHER_ALPHAS * cost.alpha_base_ns * cost.execute_drift.ratio
     if situation.rate <= 0.0 or now_ns + 1.0 / situation.rate >= worth_until_ns:
         return now_ns
     size = min(group.rows + 1, situation.largest)
-    finish_ns = cost.estimate_ns(size) + cost.h2d_ns(size) + cost.d2h_ns(size) + guard_ns
+    after_ns = egress.with_download_ns(cost.d2h_ns(size), size)
+    finish_ns = cost.estimate_ns(size) + cost.h2d_ns(size) + after_ns + guard_ns
     return int(
         min(worth_until_ns, oldest_ns + settings.max_queue_delay_us * 1000, _earliest_deadline_ns(group) - finish_ns)
     )

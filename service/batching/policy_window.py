@@ -16,6 +16,7 @@ Eager: whatever is pending leaves as soon as a lane is open.
 
 from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.decision import IDLE, Decision, Form, WaitUntil
+from forebay_server.service.batching.egress import NO_EGRESS, Egress
 from forebay_server.service.batching.entries import Entry
 from forebay_server.service.batching.lanes import LaneSet
 from forebay_server.service.batching.pending import PendingQueue
@@ -30,6 +31,8 @@ def decide_by_arrival(
     settings: BatchingSettings,
     *,
     is_draining: bool = False,
+    egress: Egress = NO_EGRESS,  # noqa: ARG001 - deadlines alone need it
+    wants_probe: bool = False,  # noqa: ARG001 - nothing is given up here
 ) -> Decision:
     """Return what to do now under policy window or eager. Draining, nothing is held back."""
     lane, _ = lanes.earliest_free(settings.depth if settings.may_prefetch else 1, now_ns, cost)

@@ -9,12 +9,10 @@ Owner: the former's thread. Not thread-safe. Part of `PendingQueue`, which acts 
 import heapq
 from collections.abc import Iterable, Mapping
 
-from forebay_server.service.batching.entries import LATEST_NS, NEVER_NS, Entry
+from forebay_server.service.batching.constants import LATEST_NS, NEVER_NS, SPARE_INSTANTS
+from forebay_server.service.batching.entries import Entry
 from forebay_server.service.batching.settings import BatchingSettings, PolicyName, TimeoutAction
 from forebay_server.service.request import Request
-
-SPARE_INSTANTS = 64
-"""So many instants of requests that have left are kept in any case, or a short queue would be swept all the time."""
 
 
 class QueueTimeouts:

@@ -17,24 +17,20 @@ Theory of operation
 from bisect import bisect_right
 from typing import NamedTuple
 
+from forebay_server.service.batching.constants import (
+    CERTAIN_OVERLOAD,
+    FAIR_WINDOW,
+    GREEDY,
+    HYSTERESIS,
+    LEAST_FAIR_WINDOW,
+    OVERLOAD,
+    SUSTAINED_OVERLOAD,
+)
 from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.decision import Form
+from forebay_server.service.batching.egress import Egress
 from forebay_server.service.batching.entries import Group, Place, StreamState
 from forebay_server.service.batching.pending import PendingQueue
-
-OVERLOAD = 0.95
-"""Load (of the rate of full batches) above which serving everybody is not tried any more."""
-SUSTAINED_OVERLOAD = 0.97
-CERTAIN_OVERLOAD = 1.05
-"""Sustained load above which fairness goes before the deadline even when the head could still be in time."""
-GREEDY = 2
-"""Full batches' worth of requests that one stream has waiting when it is about to take the places of others: fairness
-goes first then, at any load. Neither the age nor the deadlines of what it sends may hold up those that want less."""
-FAIR_WINDOW, LEAST_FAIR_WINDOW = 8, 512
-"""Batches' worth of candidates, the earliest ones, among which the least served go first, and at least so many (twice
-the usual permits): bounds the work. Behind fewer the others would be hidden by a greedy stream's earlier deadlines."""
-HYSTERESIS = 1.01
-"""How much better the rate must be to give a head up."""
 
 
 class Situation(NamedTuple):
@@ -51,6 +47,7 @@ class Situation(NamedTuple):
     group: Group
     pending: PendingQueue
     cost: CostModel
+    egress: Egress
     largest: int
     rate: float
     free_ns: float
@@ -87,9 +84,10 @@ def choose(situation: Situation, rows: int) -> Form:
 
 def _left_ns(situation: Situation, rows: int, execute_ns: float, *, is_sure: bool) -> float:
     """Return when the results of a batch of `rows` rows will have left; surely the last of them, or likely all."""
-    cost = situation.cost
+    cost, egress = situation.cost, situation.egress
     executed_ns = max(situation.now_ns + cost.h2d_ns(rows), situation.free_ns) + execute_ns
-    return cost.left_upper_ns(executed_ns, rows) if is_sure else cost.left_ns(executed_ns, rows)
+    downloaded_ns = executed_ns + cost.d2h_ns(rows)
+    return egress.left_upper_ns(downloaded_ns, rows) if is_sure else egress.left_ns(downloaded_ns, rows)
 
 
 def _rows_until(lefts_ns: list[float], deadline_ns: float) -> int:
@@ -107,8 +105,10 @@ def _tightest_ns(group: Group, rows: int) -> int:
 
 def _rest_in_time(situation: Situation, kept: int) -> bool:
     """Whether everybody behind the first `kept` rows, in order and in batches that may shrink, would be in time."""
-    cost, queue, largest = situation.cost, situation.group.queue, situation.largest
-    spans_ns = [cost.estimate_ns(rows) + cost.d2h_ns(rows) for rows in range(largest + 1)]
+    cost, egress, queue, largest = situation.cost, situation.egress, situation.group.queue, situation.largest
+    spans_ns = [
+        cost.estimate_ns(rows) + egress.with_download_ns(cost.d2h_ns(rows), rows) for rows in range(largest + 1)
+    ]
     end_ns = max(situation.now_ns + cost.h2d_ns(kept), situation.free_ns) + cost.mean_ns(kept)
     position, left = _skip(situation.group, 0, kept)
     while position < len(queue):

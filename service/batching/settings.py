@@ -9,11 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-MAX_DEPTH = 3
-"""The largest number of batches between forming and the end of d2h: slots are one more."""
-
-LONGEST_DELAY_US = 60_000_000
-"""A hold of more than a minute is a unit mistake, not a wish."""
+from forebay_server.service.batching.constants import LONGEST_DELAY_US, MAX_DEPTH
 
 
 def _require(is_good: bool, name: str, value: int, wanted: str) -> None:  # noqa: FBT001 - an assertion with words

@@ -11,13 +11,10 @@ Every batch that is taken back ends at least one request, so that nothing goes b
 Owner: the former's thread. Source: docs/adr/0095-bound-batches-can-be-taken-back.md.
 """
 
-from forebay_server.service.batching.entries import NEVER_NS
+from forebay_server.service.batching.constants import LOOK_AGAIN_NS, NEVER_NS
 from forebay_server.service.batching.lanes import LaneSet, LaneState
 from forebay_server.service.batching.pending import PendingQueue, Reason
 from forebay_server.service.request import Batch, Request
-
-LOOK_AGAIN_NS = 1_000_000
-"""When to try again for a batch whose upload reads its requests just now: host copies of a batch take about so long."""
 
 
 def take_back(

@@ -1,6 +1,6 @@
 """One version of one model, ready to serve: engine instances with their lanes, a batch former, and a frame arena.
 
-The front end uses `arrive`, `cancel`, `arena`, `feasibility` and `delivery_time`; all other methods belong to the life
+The front end uses `arrive`, `cancel`, `arena`, `feasibility` and `egress_time`; all other methods belong to the life
 cycle. Built by `service.models.opening`.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from forebay_server.engines.device import Device
 from forebay_server.engines.engine import EngineSpecs
-from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.batching.former import BatchFormer
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import InvariantError
@@ -35,7 +35,7 @@ class ModelVersion:
         statistics: counts so far.
         requests: receives how Open Inference requests end; None disables observation.
         load_ns: duration of the opening.
-        delivery_time: receives how long results take to leave. Thread: the event loop's.
+        egress_time: receives how long results take to leave. Thread: the event loop's.
         lanes: one per instance.
         devices: of the lanes, each once.
         hang_limit_ns: a stage that takes longer for one batch counts as hanging.
@@ -71,7 +71,7 @@ class ModelVersion:
         self.load_ns = load_ns
         self._on_closed = on_closed
         self.former = former
-        self.delivery_time: DeliveryTime = former.delivery_time
+        self.egress_time: EgressTime = former.egress_time
         self.lanes = tuple(lanes)
         self.devices = tuple(devices)
         self.hang_limit_ns = hang_limit_ns

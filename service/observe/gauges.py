@@ -30,7 +30,7 @@ class FormerNumbers(Protocol):
     @property
     def drift_ratio(self) -> float: ...  # noqa: D102
     @property
-    def delivery_ns(self) -> int: ...  # noqa: D102
+    def egress_ns(self) -> int: ...  # noqa: D102
 
 
 class _Former(Protocol):
@@ -221,6 +221,6 @@ def _version_gauges(version: VersionParts) -> VersionGauges:
         slots_in_use=slots - sum(lane.pool.free_count for lane in lanes),
         drift_ratio=numbers.drift_ratio,
         guard_s=numbers.guard_ns / 1e9,
-        delivery_s=numbers.delivery_ns / 1e9,
+        delivery_s=numbers.egress_ns / 1e9,
         launches={way: sum(getattr(each, way) for each in ways) for way in ("graph", "plain")} if ways else {},
     )

@@ -95,7 +95,7 @@ def test_cancelled_request_gives_its_place_up(clock):
 
 def test_statistics_have_the_delivery_that_deadlines_count_with_the_results_in_front(clock):
     with FormerRig(clock) as rig:
-        time = rig.former.delivery_time
+        time = rig.former.egress_time
         time.observe(1, 1)
         time.mean_ns, time.interval_ns = MS, 9 * MS
         rig.former.arrive(request(clock.now_ns()))
@@ -104,7 +104,7 @@ def test_statistics_have_the_delivery_that_deadlines_count_with_the_results_in_f
         rig.finish(batch, d2h_ns=1000)
         rig.former.arrive(request(clock.now_ns()))
         rig.lanes[0].wait_for_batches(2)
-        assert MS < rig.former.statistics().delivery_ns <= 10 * MS
+        assert MS < rig.former.statistics().egress_ns <= 10 * MS
 
 
 def test_drain_refuses_newcomers_and_returns_when_nothing_is_pending(clock):

@@ -74,7 +74,7 @@ def test_every_request_ends_exactly_once_whatever_happens(events, lanes):
                 case "cancel" if play.requests:
                     rig.former.cancel([play.requests[a % len(play.requests)]])
                 case "deliver":
-                    rig.former.delivery_time.observe(clock.now_ns() - a * MS, clock.now_ns())
+                    rig.former.egress_time.observe(clock.now_ns() - a * MS, clock.now_ns())
                 case _:
                     pass
         let_all_end(play, clock)

@@ -5,7 +5,7 @@ import threading
 
 from forebay_server.service.batching.core import FormerCore
 from forebay_server.service.batching.cost_model import CostModel, CostTable
-from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.batching.former import BatchFormer
 from forebay_server.service.batching.settings import BatchingSettings
 from forebay_server.service.request import Batch, Completion, Delivery, Request, StreamKey
@@ -178,14 +178,14 @@ class CoreRig:
     """The former's core on strict fake lanes, stepped by hand: deterministic, no thread, no clock."""
 
     def __init__(self, settings=None, cost=None, lanes=None, now_ns=1_000_000_000):
-        self.delivery_time = DeliveryTime()
+        self.egress_time = EgressTime()
         self.now_ns = now_ns
         self.cost = cost or cost_model()
         self.settings = settings or BatchingSettings(self.cost.max_size)
         self.lanes = lanes or [StrictLane()]
         self.published = []
         self.core = FormerCore(
-            self.lanes, self.cost, self.settings, self.published.append, delivery_time=self.delivery_time
+            self.lanes, self.cost, self.settings, self.published.append, egress_time=self.egress_time
         )
         self.completions = []
         self.arrived = []
@@ -229,11 +229,11 @@ class CoreRig:
 
     def deliver(self, mean_ms, upper_ms=None, interval_ms=0.0):
         """Let the front end have measured this from now on."""
-        if not self.delivery_time.reached_ns:
-            self.delivery_time.observe(1, 1)
-        self.delivery_time.mean_ns = int(mean_ms * MS)
-        self.delivery_time.interval_ns = int(interval_ms * MS)
-        self.delivery_time.upper_ns = int((mean_ms if upper_ms is None else upper_ms) * MS)
+        if not self.egress_time.reached_ns:
+            self.egress_time.observe(1, 1)
+        self.egress_time.mean_ns = int(mean_ms * MS)
+        self.egress_time.interval_ns = int(interval_ms * MS)
+        self.egress_time.upper_ns = int((mean_ms if upper_ms is None else upper_ms) * MS)
 
     def finish(self, batch=None, execute_ns=None):
         """Let the oldest running batch (or `batch`) end now; return the batches formed by it."""

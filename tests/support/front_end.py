@@ -11,7 +11,7 @@ import numpy as np
 
 from forebay.wire import frames_pb2 as pb
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
-from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.errors import OverloadedError, RequestCancelledError, ServiceError, SupersededError
 from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.frames.codec import FrameMessage
@@ -175,7 +175,7 @@ class ManualVersion:
         )
         self.arena = StrictArena(self.specs.inputs, permits)
         self.feasibility = Feasibility()
-        self.delivery_time = DeliveryTime()
+        self.egress_time = EgressTime()
         self.pending: dict[int, Request] = {}
         self.executing: list[Request] = []
         self._clock = clock

@@ -12,7 +12,7 @@ import numpy as np
 from forebay_server.bench.virtual_lane import VirtualLane
 from forebay_server.bench.virtual_time import cost_of
 from forebay_server.service.batching.core import FormerCore
-from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.batching.settings import BatchingSettings
 from forebay_server.service.pipeline.shares import Share, Shares
 from forebay_server.service.request import Delivery, Request, StreamKey
@@ -67,7 +67,7 @@ class Sharing:
         self.shares = Shares(permits)
         self._lane = VirtualLane(0, executor.costs, lambda: self.now_ns, seed=seed)
         settings = BatchingSettings(executor.max_batch_size)
-        self._core = FormerCore([self._lane], cost_of(executor), settings, delivery_time=DeliveryTime())
+        self._core = FormerCore([self._lane], cost_of(executor), settings, egress_time=EgressTime())
         self._events = []  # (instant, order, client or lane event)
         self._numbers = itertools.count()
         self._clients = {}  # by request

@@ -75,7 +75,7 @@ def test_hopeless_means_late_even_alone(now_ns, decode_ns, least_service_ns, dea
 
 @pytest.mark.parametrize(("now_ns", "is_refused"), [(TRUSTED_NS + 5, True), (TRUSTED_NS + 6, False)])
 def test_what_was_learnt_refuses_nothing_once_nothing_was_executed_for_long(now_ns, is_refused):
-    feasibility = Feasibility(least_service_ns=100, delivery_ns=100, executed_ns=5)
+    feasibility = Feasibility(least_service_ns=100, egress_ns=100, executed_ns=5)
     assert feasibility.is_hopeless(now_ns, now_ns + 199, 0) == is_refused
     assert feasibility.is_hopeless(now_ns, now_ns + 5, 6), (
         "what still has to be decoded until then is late all the same"

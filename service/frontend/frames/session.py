@@ -189,7 +189,7 @@ class Session:
         assert answer is not None  # noqa: S101 - for mypy: only answered places are taken
         times.built_ns = self._clock.now_ns()
         if self.is_writer_idle and isinstance(answer, Completion) and answer.outputs is not None:
-            self.config.version.delivery_time.observe(times.readable_ns, times.built_ns)
+            self.config.version.egress_time.observe(times.readable_ns, times.built_ns)
         self.is_writer_idle = False
         if self._recorder is not None:
             self._recorder.ended(place, answer)
@@ -259,7 +259,7 @@ class Session:
         if completion.outputs is not None and not (self.is_writer_idle and is_next):
             # From here on it waits for its client, or for the frame before it: for nothing that others wait for.
             readable_ns = completion.request.timeline.readable_ns
-            self.config.version.delivery_time.observe(readable_ns, self._clock.now_ns(), is_typical=False)
+            self.config.version.egress_time.observe(readable_ns, self._clock.now_ns(), is_typical=False)
         if place is not None:  # else the client has gone
             self._answer(place, completion)
 

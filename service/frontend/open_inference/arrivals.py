@@ -169,4 +169,4 @@ def _observed(
 def note_delivery(version: ModelVersion, completion: Completion, clock: Clock) -> None:
     """Tell the version's former how long an executed request took from readable outputs to here."""
     if completion.outputs is not None:
-        version.delivery_time.observe(completion.request.timeline.readable_ns, clock.now_ns())
+        version.egress_time.observe(completion.request.timeline.readable_ns, clock.now_ns())

@@ -264,17 +264,6 @@ def test_rows_are_padded_unless_fewer_run_at_a_better_rate(rows, run):
     assert cost_model(sizes=(1, 2, 4, 8, 16, 32)).floor_or_pad(rows) == run
 
 
-def test_results_leave_after_the_download_or_when_delivery_gets_to_them():
-    model = cost_model(sizes=(1, 8))
-    model.delivery_alone_ns, model.delivery_interval_ns, model.delivery_margin_ns = 1000, 200, 50
-    downloaded_ns = 10 * MS + model.d2h_ns(8) - 4 * 200
-    assert model.left_ns(10 * MS, 8) == pytest.approx(downloaded_ns + 1000 + 4 * 200)
-    assert model.left_upper_ns(10 * MS, 8) == pytest.approx(downloaded_ns + 1000 + 50 + 8 * 200)
-    model.delivery_free_ns = 20 * MS
-    assert model.left_ns(10 * MS, 8) == 20 * MS + 1000 + 4 * 200
-    assert model.left_upper_ns(10 * MS, 1) == 20 * MS + 1000 + 50 + 200
-
-
 def test_efficient_size_is_where_the_rate_stops_growing():
     times_us = ((1, 1000), (2, 1500), (4, 2800), (8, 5600))
     flat = CostTable.from_times({b: StageTimes(0, t * 1000, 0) for b, t in times_us})
@@ -336,7 +325,8 @@ def test_first_execution_of_a_size_does_not_count():
 def test_drift_stays_in_its_range_whatever_is_observed(observed):
     model = cost_model()
     for measured_ns in observed:
-        model.observe(4, measured_ns, measured_ns, measured_ns)
+        model.observe(4, measured_ns, measured_ns)
+        model.observe_download(4, measured_ns)
         assert 0.05 <= model.execute_drift.ratio <= 8.0
         assert model.mean_ns(4) < model.estimate_ns(4) < math.inf
 
@@ -344,19 +334,21 @@ def test_drift_stays_in_its_range_whatever_is_observed(observed):
 def test_nonsense_is_not_learnt():
     model = cost_model()
     for rows, duration_ns in ((0, MS), (33, MS), (4, 0), (4, -5)):
-        model.observe(rows, duration_ns, duration_ns, duration_ns)
-        model.observe(rows, duration_ns, duration_ns, duration_ns)
-    assert model.execute_drift.ratio == 1.0
+        model.observe(rows, duration_ns, duration_ns)
+        model.observe(rows, duration_ns, duration_ns)
+        model.observe_download(rows, duration_ns)
+    assert model.execute_drift.ratio == model.d2h_drift.ratio == 1.0
 
 
 def test_drift_alone_never_makes_an_idle_executor_look_too_slow():
     model = cost_model()
     calibrated_ns = model.least_service_ns()
     for _ in range(200):
-        model.observe(1, 10**9, 10**9, 10**9)
+        model.observe(1, 10**9, 10**9)
+        model.observe_download(1, 10**9)
     assert {drift.ratio for drift in (model.h2d_drift, model.execute_drift, model.d2h_drift)} == {8.0}
-    assert model.least_service_ns() == model.probe_ns() == calibrated_ns
-    assert model.h2d_ns(1) + model.lone_ns() == pytest.approx(8 * calibrated_ns)
+    assert model.least_service_ns() == calibrated_ns
+    assert model.h2d_ns(1) + model.mean_ns(1) + model.d2h_ns(1) == pytest.approx(8 * calibrated_ns)
 
 
 @pytest.mark.parametrize("sizes", [(), (0, 1), (-1,)])

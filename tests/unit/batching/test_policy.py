@@ -479,7 +479,7 @@ def play_step(rig, streams, kind, a, b, c):
         case "deliver":
             rig.deliver(a, a + b, c / 10)
             for one in [r for batch in rig.batches for r in batch.requests if r.timeline.readable_ns][-c:]:
-                rig.delivery_time.observe(one.timeline.readable_ns, rig.now_ns)
+                rig.egress_time.observe(one.timeline.readable_ns, rig.now_ns)
             rig.step()
         case _:
             pass

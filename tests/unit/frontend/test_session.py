@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from forebay.wire import frames_pb2 as pb
-from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.errors import BatchFailedError, InvariantError, Outcome
 from forebay_server.service.frontend.frames import decoder as decoder_module
 from forebay_server.service.request import Feasibility
@@ -426,7 +426,7 @@ def test_time_that_a_refused_frame_waits_for_its_turn_is_delivery():
     assert (refused.receive_us, refused.deliver_us, refused.server_total_us) == (0, 8000, 8000)
 
 
-class Told(DeliveryTime):
+class Told(EgressTime):
     """What a session tells the former of its version, in milliseconds since it began."""
 
     def __init__(self, clock):
@@ -442,7 +442,7 @@ class Told(DeliveryTime):
 
 def test_results_count_for_delivery_until_they_leave_and_those_behind_a_frame_of_their_stream_do_not():
     scene = Scene(**EVERY)
-    told = scene.version.delivery_time = Told(scene.clock)
+    told = scene.version.egress_time = Told(scene.clock)
     scene.write()
     for seq in (1, 2, 3):
         scene.send(seq)
@@ -463,7 +463,7 @@ def test_results_count_for_delivery_until_they_leave_and_those_behind_a_frame_of
 
 def test_results_of_a_client_that_takes_nothing_do_not_count_for_delivery():
     scene = Scene(**EVERY)
-    told = scene.version.delivery_time = Told(scene.clock)
+    told = scene.version.egress_time = Told(scene.clock)
     scene.write()
     for seq in (1, 2):
         scene.send(seq)
@@ -483,7 +483,7 @@ def test_results_of_a_client_that_takes_nothing_do_not_count_for_delivery():
 
 def test_a_result_behind_another_message_does_not_count_for_delivery():
     scene = Scene(**EVERY)
-    told = scene.version.delivery_time = Told(scene.clock)
+    told = scene.version.egress_time = Told(scene.clock)
     scene.write()
     scene.send(1)
     scene.version.form()
@@ -497,7 +497,7 @@ def test_a_result_behind_another_message_does_not_count_for_delivery():
 
 def test_a_result_whose_client_has_gone_does_not_count_for_delivery():
     scene = Scene(**EVERY)
-    told = scene.version.delivery_time = Told(scene.clock)
+    told = scene.version.egress_time = Told(scene.clock)
     scene.send(1)
     scene.version.form()
     scene.session.abandon()

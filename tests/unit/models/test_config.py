@@ -178,7 +178,7 @@ def test_what_is_ignored_is_said_once_each(tmp_path):
     [
         ("optimization { eager_batching: true }", None),
         ("optimization { graph { level: 1 } }", "optimization.graph is ignored"),
-        ("optimization { priority: PRIORITY_MAX } instance_group { rate_limiter { priority: 2 } }", "priority) is ignored"),
+        (MAX + "instance_group { rate_limiter { priority: 2 } }", "rate_limiter.priority) is ignored"),
         ("instance_group { rate_limiter { priority: 2 } }", "model's priority"),
         ("instance_group { rate_limiter { priority: 2 } passive: true }", None),
         ('instance_group { rate_limiter { resources { name: "R" count: 1 } } }', "rate_limiter.resources is ignored"),

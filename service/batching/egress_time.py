@@ -5,7 +5,7 @@ Theory of operation
     device work, so no cost table knows it, and on a busy machine it is what makes an executed frame late. Results leave
     one after the other. So delivery is described like a stage of its own: a result that finds it free takes `mean_ns`
     (`upper_ns` as a rule at most), and each result that queues behind another one takes `interval_ns` more. The front
-    end, which sees results leave, tells each one here; `delivery_forecast` makes of it what the next batch will take.
+    end, which sees results leave, tells each one here; `egress_forecast` makes of it what the next batch will take.
 
     Each of the three is the median over the latest eight windows of a tenth of a second: a single stall of the machine
     does not move it, a change shows within half a second. After a second without results they are learnt anew.
@@ -19,14 +19,10 @@ Owner: the event loop's thread. The attributes are numbers that any thread may r
 
 from collections import deque
 
-WINDOW_NS = 100_000_000
-WINDOWS = 8
-SILENCE_NS = 1_000_000_000
-LONGEST_NS = 1_000_000_000
-"""Longer is a stall of the machine, not what delivery takes."""
+from forebay_server.service.batching.constants import EGRESS_WINDOW_NS, EGRESS_WINDOWS, LONGEST_NS, SILENCE_NS
 
 
-class DeliveryTime:
+class EgressTime:
     """See the module's theory of operation.
 
     Attributes:
@@ -80,7 +76,7 @@ class DeliveryTime:
             self._interval.close()
         self.mean_ns, self.upper_ns = self._base.mean_ns, self._base.upper_ns
         self.interval_ns = self._interval.mean_ns
-        self._ends_ns = now_ns + WINDOW_NS
+        self._ends_ns = now_ns + EGRESS_WINDOW_NS
 
 
 class _Windows:
@@ -89,8 +85,8 @@ class _Windows:
     __slots__ = ("_count", "_longest_ns", "_means_ns", "_sum_ns", "_uppers_ns", "mean_ns", "upper_ns")
 
     def __init__(self) -> None:
-        self._means_ns: deque[int] = deque(maxlen=WINDOWS)
-        self._uppers_ns: deque[int] = deque(maxlen=WINDOWS)
+        self._means_ns: deque[int] = deque(maxlen=EGRESS_WINDOWS)
+        self._uppers_ns: deque[int] = deque(maxlen=EGRESS_WINDOWS)
         self.mean_ns = self.upper_ns = 0
         self._count = self._sum_ns = self._longest_ns = 0
 

@@ -4,10 +4,10 @@ from collections import deque
 from collections.abc import Callable
 
 from forebay_server.bench.disturbance import DELIVERY, NONE, Disturbances
-from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.egress_time import EgressTime
 
 
-class VirtualDelivery:
+class VirtualEgress:
     """A front end that does nothing but deliver.
 
     Args:
@@ -16,9 +16,7 @@ class VirtualDelivery:
         disturbances: what goes wrong meanwhile.
     """
 
-    def __init__(
-        self, result_ns: int | Callable[[], int], time: DeliveryTime, disturbances: Disturbances = NONE
-    ) -> None:
+    def __init__(self, result_ns: int | Callable[[], int], time: EgressTime, disturbances: Disturbances = NONE) -> None:
         self._result_ns = result_ns
         self._time = time
         self._disturbances = disturbances

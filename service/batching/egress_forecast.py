@@ -1,7 +1,7 @@
-"""What delivery will take for the batch that is formed next: what it takes at rest, and the results in front of it.
+"""Forecasts what egress will take for the batch that is formed next: the time at rest, and the results in front of it.
 
 Theory of operation
-    Delivery is a queue whose server is the front end. What has been handed to it and has not left yet is known exactly;
+    Egress is a queue whose server is the front end. What has been handed to it and has not left yet is known exactly;
     batches in flight join it when they are done; it works off one result per interval. That gives the wait of a batch
     which is done at some instant, at once and not only when late results have shown it: a forecast from late results
     alone swings between too much and too little.
@@ -12,24 +12,23 @@ Owner: the former's thread. Not thread-safe.
 from bisect import insort
 from collections import deque
 
+from forebay_server.service.batching.constants import FORGOTTEN_NS
 from forebay_server.service.batching.cost_model import CostModel
-from forebay_server.service.batching.delivery_time import DeliveryTime
+from forebay_server.service.batching.egress import NO_EGRESS, Egress
+from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.batching.lanes import LaneSet
 from forebay_server.service.batching.pending import PendingQueue
 from forebay_server.service.request import Batch
 
-FORGOTTEN_NS = 1_000_000_000
-"""Results that have not left after a second never will: their clients have gone."""
 
-
-class DeliveryForecast:
+class EgressForecast:
     """See the module's theory of operation.
 
     Args:
         time: what the front end measures.
     """
 
-    def __init__(self, time: DeliveryTime) -> None:
+    def __init__(self, time: EgressTime) -> None:
         self._time = time
         self._handed: deque[tuple[int, int]] = deque()  # (readable_ns, results) of batches, oldest first
 
@@ -48,17 +47,14 @@ class DeliveryForecast:
         results = sum(results for _, results in handed)
         return results - count if handed and handed[0][0] == reached_ns else results
 
-    def update(self, now_ns: int, cost: CostModel, lanes: LaneSet, pending: PendingQueue) -> None:
-        """Tell `cost` what delivery will take for a batch of what is pending, formed next."""
+    def next_batch(self, now_ns: int, cost: CostModel, lanes: LaneSet, pending: PendingQueue) -> Egress:
+        """Return what egress will take for a batch of what is pending, formed next."""
         time = self._time
         if not time.reached_ns:
-            return
+            return NO_EGRESS
         interval_ns, rows = time.interval_ns, pending.rows
         results_per_row = (len(pending) - pending.held_entries) / rows if rows else 1.0
-        cost.delivery_interval_ns = int(interval_ns * results_per_row)
-        cost.delivery_margin_ns = max(0, time.upper_ns - time.mean_ns)
         waiting = self.waiting(now_ns)
-        cost.is_delivery_idle = waiting == 0
         free_ns: float = now_ns + waiting * interval_ns
         done_ns: float = now_ns
         if interval_ns and (waiting or lanes.in_flight):
@@ -66,5 +62,11 @@ class DeliveryForecast:
                 free_ns = max(free_ns, end_ns) + results * interval_ns
                 done_ns = end_ns
             done_ns += cost.mean_ns(max(1, min(rows, cost.efficient_size)))
-        cost.delivery_free_ns, cost.delivery_alone_ns = int(free_ns), time.mean_ns
-        cost.delivery_ns = time.mean_ns + max(0, int(free_ns - done_ns))
+        return Egress(
+            first_result_ns=time.mean_ns + max(0, int(free_ns - done_ns)),
+            free_ns=int(free_ns),
+            alone_ns=time.mean_ns,
+            interval_ns=int(interval_ns * results_per_row),
+            margin_ns=max(0, time.upper_ns - time.mean_ns),
+            is_idle=waiting == 0,
+        )
