@@ -63,7 +63,7 @@ class _OneThread:
 
     def step(self) -> None:
         """Let the former do what it can, and the lanes what it gave them."""
-        self._former._take_turn()  # noqa: SLF001 - as its thread does, or the event loop
+        self._former._step_all()  # noqa: SLF001 - as its thread does, or the event loop
         for lane in self._lanes:
             while lane.channels[0].statistics().depth:
                 batch = lane.channels[0].receive()

@@ -261,6 +261,14 @@ class Device(Protocol):
         """Make the calling thread fit to use this device, and no other (CUDA: select it). Idempotent."""
         ...
 
+    def rank_thread(self, priority: StreamPriority) -> None:
+        """Give the calling thread the priority of the device stream whose work it does, for good.
+
+        Where threads do that work themselves (the CPU), LOW lets others have the cores first. Elsewhere the device
+        ranks its streams, and nothing happens here. Blocks: no.
+        """
+        ...
+
     def memory(self) -> DeviceMemory | None:
         """Return how full its memory is; None where device memory is host memory. Blocks: for microseconds.
 

@@ -128,6 +128,9 @@ class CudaDevice:
         memory = self.memory()
         return memory.total_bytes - memory.used_bytes
 
+    def rank_thread(self, priority: StreamPriority) -> None:
+        """Do nothing: streams are ranked."""
+
     def memory(self) -> DeviceMemory:
         """Return how full the GPU's memory is, all processes together."""
         self.attach_thread()  # CUDA answers for the calling thread's GPU

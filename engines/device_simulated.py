@@ -152,6 +152,9 @@ class SimulatedDevice:
         """Let the calling thread use this device, and no other of its machine."""
         self._core.attach_thread()
 
+    def rank_thread(self, priority: StreamPriority) -> None:
+        """Do nothing: streams are ranked."""
+
     def memory(self) -> DeviceMemory:
         """Return what open device buffers hold, of MEMORY_BYTES."""
         with self._core.lock:

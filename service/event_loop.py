@@ -3,7 +3,8 @@
 Theory of operation
     A loop turn waits for sockets (`select`), then runs what became ready. `call_when_idle` runs a callback when the
     loop would wait: no callback is ready and no socket is. Work that gets cheaper the more of it there is, as forming
-    batches, is put off that way for as long as reading goes on, and no longer: an idle loop runs it at once. On a loop
+    batches (`service.pipeline.inline_runner`), is put off that way for as long as reading goes on: an idle loop runs it
+    at once. On a loop
     that is never idle it runs once the first that asked has waited for the time that it allowed.
 
     What a turn handles has waited for other work: `waited_ns` says how long. A socket becomes ready, and grpc.aio

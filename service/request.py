@@ -287,7 +287,7 @@ class Lane(Protocol):
 class LaneListener(Protocol):
     """What a lane tells the former. Blocks: no.
 
-    Thread: the lane's d2h thread, or the former's own, inside `Lane.submit`, for a batch that runs through.
+    Thread: the lane's d2h thread, or the former's own, inside `Lane.submit`, for a batch that runs inline.
     """
 
     def arrive(self, request: Request) -> None:

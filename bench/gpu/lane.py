@@ -22,6 +22,7 @@ from forebay_server.engines.device import Device, DeviceStream, HostBuffer
 from forebay_server.engines.engine import Engine, SlotBuffers
 from forebay_server.service.clock import MonotonicClock as ServiceClock
 from forebay_server.service.journal.events import BatchEvent, Journal
+from forebay_server.service.pipeline.builder import LaneContext, build_lane
 from forebay_server.service.pipeline.pipeline import Pipeline
 from forebay_server.service.request import Batch, Completion, Delivery, Request, StreamKey
 
@@ -220,17 +221,8 @@ def _lane(setup: Setup, index: int, device: Device, journal: Journal, errors: li
 
     with ExitStack() as stack:
         engine = _open(setup, device, stack)
-        lane = Pipeline(
-            index,
-            f"bench.{index}",
-            device,
-            engine,
-            ServiceClock(),
-            model_version="1",
-            finish=finish,
-            on_fatal=errors.append,
-            journal=journal,
-        )
+        context = LaneContext(ServiceClock(), "1", finish, errors.append, journal=journal)
+        lane = build_lane(index, f"bench.{index}", device, engine, context)
         stack.pop_all()
     return lane
 

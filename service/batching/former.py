@@ -6,10 +6,8 @@ Theory of operation
     inbox, until the instant that the last `FormerCore.step` asked for, takes everything that has come, and steps.
     What ended without execution goes to the sink in one post per wake-up.
 
-    Where a batch takes less time than waking a thread (`is_quick`), the event loop takes the step itself, when it has
-    read what there is to read (docs/adr/0120). So a backlog makes batches grow at once, and a batch costs no hand-over.
-    Thread and loop share the core by one lock, the turn: the thread waits for it, the loop never does. Only who has the
-    turn takes events out of the inbox, so that requests keep their order.
+    Where a batch takes less time than waking a thread (`is_quick`), the event loop takes the step itself:
+    `service.pipeline.inline_runner` tells which thread does what, and why.
 
     An error in a step is our bug: everything pending ends with it, `on_fatal` is told, and the thread is gone.
 
@@ -81,7 +79,7 @@ class BatchFormer:
         permits: most requests that can be with the former at once.
         on_fatal: told about an error in a step; called once.
         step_when_idle: has the event loop take a step; None leaves all steps to the thread.
-        quick_ns: what the lanes run through on the thread that submits, 0 for nothing: `Pipeline.run_through_ns`.
+        inline_ns: work below this runs inline: `InlineRunner.limit_ns`.
 
     Attributes:
         feasibility: snapshot for admission, swapped whole. Thread: any reads it.
@@ -99,7 +97,7 @@ class BatchFormer:
         permits: int,
         on_fatal: Callable[[BaseException], None],
         step_when_idle: StepWhenIdle | None = None,
-        quick_ns: int = 0,
+        inline_ns: int = 0,
     ) -> None:
         self.name = name
         self.feasibility = Feasibility()
@@ -110,11 +108,11 @@ class BatchFormer:
         self._on_fatal = on_fatal
         slots = sum(lane.slot_count for lane in lanes)
         self._step_when_idle = step_when_idle
-        self._quick_ns = quick_ns
+        self._inline_ns = inline_ns
         self._loop_steps = LoopSteps()
-        self._turn = threading.Lock()  # to touch all below, and the core
-        self._stepping_thread = 0  # that has the turn, while it steps
-        self._notices: list[Event] = []  # that a step gave itself: a batch that ran through
+        self._step_lock = threading.Lock()  # to touch all below, and the core
+        self._stepping_thread = 0  # that holds the lock, while it steps
+        self._notices: list[Event] = []  # that a step gave itself: a batch that ran inline
         self._wake_ns: int | None = None
         self._is_over = False
         self._inbox: Channel[Event] = Channel(f"{name}.former", 2 * permits + 2 * slots + SPARE_MESSAGES, clock)
@@ -151,9 +149,9 @@ class BatchFormer:
 
     @property
     def is_quick(self) -> bool:
-        """Whether a batch of one row would run through on the thread that submits it. Thread: any."""
+        """Whether a batch of one row would run inline. Thread: any."""
         cost = self._core.cost
-        return cost.h2d_ns(1) + cost.estimate_ns(1) < self._quick_ns
+        return cost.h2d_ns(1) + cost.estimate_ns(1) < self._inline_ns
 
     def cancel(self, requests: Sequence[Request]) -> None:
         """Give up what is still pending of `requests`; each is named once. Thread: any. Blocks: no."""
@@ -225,7 +223,7 @@ class BatchFormer:
             inbox=self._inbox.statistics(),
         )
 
-    # --- whoever has the turn -----------------------------------------------------------------------------------------
+    # --- the thread that holds the step lock --------------------------------------------------------------------------
 
     def _publish(self, feasibility: Feasibility) -> None:
         self.feasibility = feasibility
@@ -242,13 +240,13 @@ class BatchFormer:
                 self._inbox.wait(self._wake_ns)
             except ChannelClosedError:
                 break
-            with self._turn:
+            with self._step_lock:
                 is_due = self._wake_ns is not None and self._clock.now_ns() >= self._wake_ns
                 if self._is_over:  # a step failed, on the loop perhaps
                     return
                 if is_due or not self._inbox.is_empty:
-                    self._take_turn()  # else the loop has taken it, and wants another instant perhaps
-        with self._turn:
+                    self._step_all()  # else the loop has taken what came, and wants another instant perhaps
+        with self._step_lock:
             if not self._is_over:
                 self._is_over = True
                 self._core.abort(None, self._clock.now_ns())
@@ -256,22 +254,22 @@ class BatchFormer:
 
     def _step_on_loop(self) -> None:
         """Take a step, or wake the thread for what remains. Thread: the event loop's. Blocks: for a step."""
-        if not self._turn.acquire(blocking=False):
+        if not self._step_lock.acquire(blocking=False):
             self._inbox.wake()  # the thread is at it; it may be past the inbox
             return
         wake_ns, started_ns = self._wake_ns, self._clock.now_ns()
         try:
             if self._is_over:
                 return
-            self._take_turn()
+            self._step_all()
         finally:
-            self._turn.release()
+            self._step_lock.release()
         self._loop_steps.observe(started_ns, self._clock.now_ns())
         if self._wake_ns is not None and (wake_ns is None or self._wake_ns < wake_ns):
             self._inbox.wake()
 
-    def _take_turn(self) -> None:
-        """Work off what has come. Blocks: while batches run through."""
+    def _step_all(self) -> None:
+        """Work off what has come, with the step lock held. Blocks: while batches run inline."""
         self._stepping_thread = threading.get_ident()
         try:
             now_ns = self._clock.now_ns()
@@ -290,7 +288,7 @@ class BatchFormer:
         for event in (*notices, *events):
             handle(core, event, now_ns)
         if notices and not events and core.is_at_rest:
-            return None  # the last batch has run through: the step that formed it left nothing to decide
+            return None  # the last batch ran inline: the step that formed it left nothing to decide
         wake_ns = core.step(now_ns)
         self._post()
         if core.is_draining and not len(core.pending):

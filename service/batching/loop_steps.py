@@ -1,8 +1,7 @@
 """Whether the event loop may step a former itself: as long as its steps are short. Pure.
 
-A step that the loop takes holds up every stream. The prediction says that a batch which runs through is short; a model
-that has become slow all of a sudden breaks it. Long steps in a row send the former's work back to its thread for a
-while. Then one step is tried again, so that a loop which lost its turn to a busy machine does not lose it for ever.
+`service.pipeline.inline_runner` tells why the loop steps formers. Long steps in a row send the former's work back to
+its thread for a while. Then one step is tried again: the steps may have been long because the machine was busy.
 
 Owner: the event loop's thread.
 """

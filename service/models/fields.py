@@ -83,7 +83,7 @@ _TABLE: tuple[tuple[Kind, tuple[tuple[str, str], ...]], ...] = (
             ("dynamic_batching.priority_queue_policy", "the same for one level"),
             ("parameters", "see below"),
             ("model_warmup", "requests that run before a version serves, [see below](#warm-up)"),
-            ("optimization.priority", "which model goes first on a GPU, [see below](#priorities-between-models)"),
+            ("optimization.priority", "which model goes first on a device, [see below](#priorities-between-models)"),
             ("instance_group.rate_limiter.priority", "the same, within a level of optimization.priority; 1 goes first"),
         ),
     ),

@@ -148,14 +148,13 @@ def group_warnings(config: ModelConfig, backend: str) -> list[str]:
     kind = device_kind_of(config, backend)
     has_gpus = any(group.gpus for group in config.instance_group)
     kinds = {group.kind for group in _asked(config)}
-    has_priority = config.optimization.priority or any(group.rate_limiter.priority for group in _asked(config))
     lines: list[str] = []
     if kind == DeviceKind.CPU and has_gpus:
         lines.append(f"instance_group.gpus is ignored: {_who(backend)} runs on the CPU")
-    if kind == DeviceKind.CPU and has_priority:
+    if kind == DeviceKind.CPU and config.optimization.priority == ModelOptimizationPolicy.PRIORITY_MAX:
         lines.append(
-            "the model's priority (optimization.priority, instance_group.rate_limiter.priority) is ignored: "
-            f"{_who(backend)} runs on the CPU, whose cores the models share evenly"
+            f"optimization.priority PRIORITY_MAX is ignored: {_who(backend)} runs on the CPU, where models can only be "
+            "put behind: give the others PRIORITY_MIN"
         )
     if kind == DeviceKind.CPU and ModelInstanceGroup.KIND_GPU in kinds:
         lines.append(f"instance_group.kind KIND_GPU is ignored: {_who(backend)} runs on the CPU")

@@ -22,7 +22,7 @@ import psutil
 from forebay_server.engines.device import Device
 from forebay_server.engines.engine import EngineSpecs
 from forebay_server.engines.errors import DeviceMemoryError
-from forebay_server.service.pipeline.pipeline import SLOT_COUNT
+from forebay_server.service.pipeline.builder import SLOT_COUNT
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 CGROUP_USED = Path("/sys/fs/cgroup/memory.current")

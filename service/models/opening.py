@@ -28,6 +28,7 @@ from forebay_server.service.models.unbound import FRAMES_LIMIT_BYTES, HANG_LIMIT
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.models.warmup_samples import inputs_of
 from forebay_server.service.pipeline.arena import FrameArena
+from forebay_server.service.pipeline.builder import LaneContext, build_lane
 from forebay_server.service.pipeline.execute import BeforeExecution
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.pipeline import Pipeline
@@ -178,7 +179,7 @@ def _build(
         permits=context.permits.count,
         on_fatal=context.on_fatal,
         step_when_idle=context.step_when_idle,
-        quick_ns=lanes[0].run_through_ns,
+        inline_ns=lanes[0].inline.limit_ns,
     )
     statistics.reset()
     hang_limit_ns = max(LEAST_HANG_NS, HANG_FACTOR * (table.h2d_ns[-1] + table.execute_ns[-1] + table.d2h_ns[-1]))
@@ -233,23 +234,19 @@ def _open_lanes(
     context: VersionContext,
     undo: ExitStack,
 ) -> list[Pipeline]:
+    shared = LaneContext(
+        context.clock,
+        version,
+        finisher.finish,
+        context.on_fatal,
+        journal=context.journal,
+        before_execution=context.before_execution,
+    )
     lanes: list[Pipeline] = []
     for index, (instance, engine) in enumerate(zip(placed.description.instances, engines, strict=True)):
-        lane = Pipeline(
-            index,
-            f"{name}.{index}",
-            placed.devices[instance.device],
-            engine,
-            context.clock,
-            model_version=version,
-            finish=finisher.finish,
-            on_fatal=context.on_fatal,
-            journal=context.journal,
-            priority=instance.priority,
-            before_execution=context.before_execution,
-        )
-        undo.callback(lane.close)
-        lanes.append(lane)
+        device = placed.devices[instance.device]
+        lanes.append(build_lane(index, f"{name}.{index}", device, engine, shared, instance.priority))
+        undo.callback(lanes[-1].close)
     return lanes
 
 

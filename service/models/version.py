@@ -143,7 +143,7 @@ class ModelVersion:
         self.former.stop()
         # The former ends before its lanes close: they must be open for the batches that it still forms.
         is_ended = self.former.join(timeout_s)
-        if not is_ended:  # it may be inside the engine, with a batch that it runs itself
+        if not is_ended:  # it may be inside the engine, with a batch that runs inline
             return False
         closed = [lane.close(timeout_s) for lane in self.lanes]
         if not (is_drained and all(closed)):

@@ -1,4 +1,4 @@
-"""Stage 3: bring the outputs back, tell the former, deliver, and free the slot. The only stage that waits.
+"""Stage 3: bring the outputs back, tell the former, read them out, and free the slot. The only stage that waits.
 
 It waits on the host first for `executed`, so that the former learns at once when compute ended and the frame buffers
 return to the arena, and then for `downloaded`.
@@ -8,7 +8,7 @@ from forebay_server.engines.device import Event
 from forebay_server.engines.engine import TensorSpec
 from forebay_server.service.errors import BatchFailedError, DeviceLostError
 from forebay_server.service.journal.events import BatchEvent, Journal
-from forebay_server.service.pipeline.delivery import Delivery
+from forebay_server.service.pipeline.outputs import OutputReader
 from forebay_server.service.pipeline.slots import Slot, SlotPool, SlotState
 from forebay_server.service.pipeline.stage import Stage, StageContext
 from forebay_server.service.request import Batch, LaneListener, Request
@@ -18,7 +18,7 @@ class D2hStage(Stage):
     """Owns the end of every batch, failed or not."""
 
     def __init__(
-        self, context: StageContext, outputs: tuple[TensorSpec, ...], pool: SlotPool, delivery: Delivery
+        self, context: StageContext, outputs: tuple[TensorSpec, ...], pool: SlotPool, reader: OutputReader
     ) -> None:
         super().__init__(context)
         self.listener: LaneListener | None = None  # the former, set before the first batch; None in warm-up
@@ -26,7 +26,7 @@ class D2hStage(Stage):
         self._row_bytes = tuple(spec.row_bytes for spec in outputs)
         self._pool = pool
         self._label = self.name.rsplit(".", 2)[0]  # MODEL.VERSION of MODEL.VERSION.LANE.d2h
-        self._delivery = delivery
+        self._reader = reader
 
     def event_before(self, slot: Slot) -> Event | None:
         """Return the end of the execution."""
@@ -90,7 +90,7 @@ class D2hStage(Stage):
         )
 
     def finish(self, batch: Batch, slot: Slot) -> None:
-        """Deliver, free the slot, tell the former; a lost device keeps its slot for ever."""
+        """Read the outputs out, free the slot, tell the former; a lost device keeps its slot for ever."""
         if not batch.claim.is_started:
             self._pass_on(batch, slot)
             return
@@ -100,11 +100,11 @@ class D2hStage(Stage):
             retries = self._take_retries(batch)
             release_frames(batch)
         try:
-            completions = self._delivery.take_outputs(batch, slot)
+            completions = self._reader.take_outputs(batch, slot)
         finally:
             if not is_lost:
                 self._pool.release(slot)
-        self._delivery.post(completions)
+        self._reader.post(completions)
         super().finish(batch, slot)  # before the former knows: it may run the next batch through this stage at once
         if not is_lost and self.listener is not None:
             d2h_ns = 0 if batch.error is not None else batch.requests[0].timeline.d2h_ns

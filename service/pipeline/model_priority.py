@@ -1,4 +1,4 @@
-"""Which model goes first on a device that arbitrates between its streams."""
+"""Which model goes first where several share a device."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ from forebay_server.engines.device import StreamPriority
 class ModelPriority:
     """The rank of a model among those that share a device: the smaller one goes first.
 
-    A GPU ranks the compute streams of its models. On the CPU the kernel shares the cores evenly, and the rank has no
-    effect (docs/adr/0140).
+    A GPU ranks the compute streams of its models. On the CPU, models behind the others execute in nicer threads
+    (`Device.rank_thread`, docs/adr/0140).
 
     Attributes:
         level: -1 for `optimization { priority: PRIORITY_MAX }`, 1 for PRIORITY_MIN, else 0.
@@ -22,7 +22,7 @@ class ModelPriority:
 
     @property
     def of_device_stream(self) -> StreamPriority:
-        """The priority of the model's compute streams, of which a device knows three."""
+        """The priority of the model's executions, of which a device knows three."""
         if self.level < 0:
             return StreamPriority.HIGH
         return StreamPriority.NORMAL if self == ModelPriority() else StreamPriority.LOW

@@ -13,7 +13,7 @@ Theory of operation
     never returns.
 
 Owner: one thread at a time, by state. RESERVED: former; FILLING, UPLOADING: h2d; EXECUTING: execute; DOWNLOADING, READY
-and FAILED: d2h. Hand-over is by Channel. A batch that runs through is the former's in every state.
+and FAILED: d2h. Hand-over is by Channel. A batch that runs inline is its thread's in every state.
 """
 
 import enum
@@ -64,7 +64,7 @@ class Slot:
         host_inputs: gather buffers, one per input, max_batch_size rows.
         device_inputs: what the engine reads.
         device_outputs: what the engine writes, unless it owns its output addresses.
-        host_outputs: what delivery reads.
+        host_outputs: what `OutputReader` reads.
         current_outputs: where the outputs of the present batch lie on the device; set by the execute stage.
         arrays: the outputs of a model that runs unbound (`service.pipeline.unbound`), whose slot has no buffers.
     """

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from forebay_server.engines.device import Device, DeviceStream, Event
+from forebay_server.engines.device import Device, DeviceStream, Event, StreamPriority
 from forebay_server.engines.errors import DeviceLostError as EngineDeviceLostError
 from forebay_server.engines.errors import EngineError, ExecutionError
 from forebay_server.engines.ranges import open_ranges
@@ -46,6 +46,7 @@ class StageContext:
         name: of the thread.
         device: attached to the thread before the first batch.
         device_stream: this stage's own; one thread at a time uses it, as in `Stage.process`.
+        priority: of that stream, and of this stage's thread where threads do the device's work.
         slots: by index.
         inbound: batches to work on.
         outbound: where they go next; None for the last stage.
@@ -56,6 +57,7 @@ class StageContext:
     name: str
     device: Device
     device_stream: DeviceStream
+    priority: StreamPriority
     slots: tuple[Slot, ...]
     inbound: Channel[Batch]
     outbound: Channel[Batch] | None
@@ -149,6 +151,7 @@ class Stage(ABC):
         inbound, outbound = self._context.inbound, self._context.outbound
         try:
             self.device.attach_thread()
+            self.device.rank_thread(self._context.priority)
             while True:
                 batch = inbound.receive()
                 self.process(batch)

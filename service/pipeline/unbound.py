@@ -2,9 +2,9 @@
 
 Models with inputs that requests may leave out are among them. All take the same way as other models, through the same
 slots, channels and threads, but nothing of theirs lies in fixed buffers: a request brings its inputs as arrays,
-`UnboundExecute` joins those of a batch (equal batch keys mean equal inner shapes, and the same inputs left out) and has
-the engine run on whole arrays, and the outputs that the engine allocated wait in the slot for delivery. What requests
-and one execution may hold is bounded; there are no graphs and no copies to overlap.
+`UnboundExecute` joins those of a batch (equal batch keys mean equal inner shapes, and the same inputs left out) and
+has the engine run on whole arrays, and the outputs that the engine allocated stay in the slot until they are read.
+What requests and one execution may hold is bounded; there are no graphs and no copies to overlap.
 
 On a device whose memory is not the host's, the engine copies.
 """
@@ -20,8 +20,8 @@ from forebay_server.engines.device import HostBuffer
 from forebay_server.engines.engine import EngineSpecs, UnboundEngine
 from forebay_server.engines.errors import ExecutionError
 from forebay_server.service.errors import InvalidRequestError, InvariantError, OverloadedError
-from forebay_server.service.pipeline.delivery import Delivery
 from forebay_server.service.pipeline.execute import BeforeExecution, ExecutingStage
+from forebay_server.service.pipeline.outputs import OutputReader
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.pipeline.slots import Slot, SlotState
@@ -155,7 +155,7 @@ class UnboundExecute(ExecutingStage):
         slot.move_to(SlotState.EXECUTING)
 
 
-class UnboundDelivery(Delivery):
+class UnboundOutputReader(OutputReader):
     """Cuts the arrays that the engine gave into the requests' rows."""
 
     def __init__(self, specs: EngineSpecs, model_version: str, finish: Callable[[Sequence[Completion]], None]) -> None:

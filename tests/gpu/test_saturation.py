@@ -15,7 +15,7 @@ from tests.support.rig import BoundSlot, rig_of
 pytest.importorskip("structlog", reason="structlog, which forebay_server.service.pipeline needs, is not installed")
 
 from forebay_server.engines import open_device
-from forebay_server.service.pipeline.pipeline import Pipeline
+from forebay_server.service.pipeline.builder import LaneContext, build_lane
 from forebay_server.service.request import Batch, Delivery, Request, StreamKey
 
 CLOCK = MonotonicClock()
@@ -82,16 +82,11 @@ def served(rig, folder, width, rows):
     """Return rows per second, idle share of the compute stream, errors, and milliseconds of a batch."""
     engine = open_workload(rig, folder, max_batch_size=rows, width=width)
     errors, listener = [], Listener()
-    pipeline = Pipeline(
-        0,
-        "lane",
-        rig.device,
-        engine,
-        CLOCK,
-        model_version="1",
-        finish=lambda completions: errors.extend(c.error for c in completions if c.error is not None),
-        on_fatal=errors.append,
-    )
+
+    def finish(completions):
+        errors.extend(c.error for c in completions if c.error is not None)
+
+    pipeline = build_lane(0, "lane", rig.device, engine, LaneContext(CLOCK, "1", finish, errors.append))
     try:
         pipeline.warm_up((rows,))
         hosts = [rig.host(PICTURE[0] * PICTURE[1] * PICTURE[2]) for _ in range(rows)]

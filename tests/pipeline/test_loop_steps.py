@@ -9,7 +9,7 @@ from tests.support.batching import FormerRig, StrictLane, cost_model, request
 from tests.support.clock import ManualClock
 from tests.support.guard import HANG_GUARD_S
 
-QUICK_NS = 200_000
+INLINE_NS = 200_000
 
 
 class ThroughLane(StrictLane):
@@ -34,12 +34,12 @@ class ThroughLane(StrictLane):
 class LoopRig(FormerRig):
     """A former whose steps the test takes as the event loop would."""
 
-    def __init__(self, lane, beta_ms=0.001, quick_ns=QUICK_NS):
+    def __init__(self, lane, beta_ms=0.001, inline_ns=INLINE_NS):
         self.asked = {}
         cost = cost_model(8, alpha_ms=0.001, beta_ms=beta_ms)
         super().__init__(
             ManualClock(), cost=cost, lanes=[lane], step_when_idle=lambda step: self.asked.update({step: None}),
-            quick_ns=quick_ns,
+            inline_ns=inline_ns,
         )  # fmt: skip
         lane.clock, lane.former = self.clock, self.former
 
@@ -93,7 +93,7 @@ def test_the_thread_wakes_for_an_instant_that_a_step_on_the_loop_asked_for():
 
 def test_requests_of_loop_and_workers_keep_their_order():
     with LoopRig(ThroughLane()) as rig:
-        with rig.former._turn:  # the thread is in the middle of a step
+        with rig.former._step_lock:  # the thread is in the middle of a step
             mine = arrived(rig, 2)
             other = request(rig.clock.now_ns(), None)
             rig.former.arrive(other)

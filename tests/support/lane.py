@@ -9,8 +9,9 @@ from forebay_server.engines import open_engine
 from forebay_server.engines.device_simulated import SimulatedDevice
 from forebay_server.service.errors import ServiceError
 from forebay_server.service.pipeline.arena import FrameArena
+from forebay_server.service.pipeline.builder import LaneContext, build_lane
+from forebay_server.service.pipeline.model_priority import ModelPriority
 from forebay_server.service.pipeline.permits import Permits
-from forebay_server.service.pipeline.pipeline import Pipeline
 from forebay_server.service.request import Batch, Completion, Request
 from tests.support.requests import frame_request
 from tests.support.virtual_clock import VirtualClock
@@ -26,7 +27,13 @@ class LaneDriver:
     """
 
     def __init__(
-        self, slot_count: int, device_class=SimulatedDevice, engine_options=None, clock=None, **device_options
+        self,
+        slot_count: int,
+        device_class=SimulatedDevice,
+        engine_options=None,
+        clock=None,
+        priority=ModelPriority(),  # noqa: B008 - frozen
+        **device_options,
     ) -> None:
         self.clock = VirtualClock() if clock is None else clock
         self.device = device_class(clock=self.clock, **device_options)
@@ -40,17 +47,8 @@ class LaneDriver:
         )
         self.completions: list[Completion] = []
         self.fatal: list[ServiceError] = []
-        self.pipeline = Pipeline(
-            0,
-            "lane",
-            self.device,
-            self.engine,
-            self.clock,
-            model_version="1",
-            finish=self.completions.extend,
-            on_fatal=self.fatal.append,
-            slot_count=slot_count,
-        )
+        context = LaneContext(self.clock, "1", self.completions.extend, self.fatal.append, slot_count)
+        self.pipeline = build_lane(0, "lane", self.device, self.engine, context, priority)
         self.pipeline.warm_up((1, MAX_BATCH_SIZE))
         self.arena = FrameArena(self.device, self.engine.specs.inputs, Permits(MAX_BATCH_SIZE * (slot_count + 1)))
         self.waiting: dict[str, deque[Batch]] = {"h2d": deque(), "execute": deque(), "d2h": deque()}

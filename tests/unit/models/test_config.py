@@ -177,10 +177,9 @@ def test_what_is_ignored_is_said_once_each(tmp_path):
     ("text", "words"),
     [
         ("optimization { eager_batching: true }", None),
-        ("optimization { graph { level: 1 } }", "optimization.graph is ignored"),
-        (MAX + "instance_group { rate_limiter { priority: 2 } }", "rate_limiter.priority) is ignored"),
-        ("instance_group { rate_limiter { priority: 2 } }", "model's priority"),
-        ("instance_group { rate_limiter { priority: 2 } passive: true }", None),
+        ("optimization { graph { level: 1 } priority: PRIORITY_MIN }", "optimization.graph is ignored"),
+        (MAX + "instance_group { rate_limiter { priority: 2 } }", "PRIORITY_MAX is ignored"),
+        ("instance_group { rate_limiter { priority: 2 } }", None),
         ('instance_group { rate_limiter { resources { name: "R" count: 1 } } }', "rate_limiter.resources is ignored"),
         ("instance_group { gpus: 1 }", "instance_group.gpus is ignored"),
         ('model_warmup { name: "w" }', "model_warmup 'w' is ignored: batch_size is 0"),

@@ -6,7 +6,7 @@ import pytest
 
 from forebay_server.engines.device_host import HostDevice
 from forebay_server.engines.device_simulated import SimulatedDevice
-from forebay_server.service.pipeline.pipeline import RUN_THROUGH_NS
+from forebay_server.service.pipeline.inline_runner import INLINE_NS
 from forebay_server.service.pipeline.slots import SlotState
 from tests.support.batching import MS, CoreRig, StrictLane
 from tests.support.lane import LaneDriver
@@ -20,7 +20,7 @@ def submitted(device_class, **expected):
 
 
 def test_a_short_batch_on_an_empty_lane_is_answered_before_submit_returns():
-    lane, batch, is_through = submitted(HostDevice, is_alone=True, work_ns=RUN_THROUGH_NS - 1)
+    lane, batch, is_through = submitted(HostDevice, is_alone=True, work_ns=INLINE_NS - 1)
     assert is_through
     assert [completion.request for completion in lane.completions] == list(batch.requests)
     assert [completion.error for completion in lane.completions] == [None, None]
@@ -34,7 +34,7 @@ def test_a_short_batch_on_an_empty_lane_is_answered_before_submit_returns():
     ("device_class", "expected"),
     [
         (HostDevice, {"is_alone": False, "work_ns": 0.0}),
-        (HostDevice, {"is_alone": True, "work_ns": float(RUN_THROUGH_NS)}),
+        (HostDevice, {"is_alone": True, "work_ns": float(INLINE_NS)}),
         (SimulatedDevice, {"is_alone": True, "work_ns": 0.0}),
     ],
     ids=["others are in the lane", "it takes long", "the device is asynchronous"],

@@ -1,6 +1,6 @@
-"""Delivery: outputs out of the slot, one completion per request, towards the front end.
+"""Reads the outputs of a batch out of its slot: one completion per request, for the front end.
 
-The slot is free before anybody is woken, and the event loop never touches slot memory. A request may have been
+The slot is free before a thread is woken, and the event loop never touches slot memory. A request may have been
 cancelled meanwhile; its completion goes out all the same, because the session does the counting.
 """
 
@@ -13,7 +13,7 @@ from forebay_server.service.pipeline.slots import Slot
 from forebay_server.service.request import Batch, Completion, OutputArrays
 
 
-class Delivery:
+class OutputReader:
     """Builds completions.
 
     Args:
