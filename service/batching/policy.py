@@ -47,7 +47,18 @@ def decide(
     egress: Egress = NO_EGRESS,
     wants_probe: bool = False,
 ) -> Decision:
-    """Return what to do now. Draining, nothing waits for company."""
+    """Return what to do now. Draining, nothing waits for company.
+
+    Args:
+        now_ns: this instant.
+        pending: the requests that wait.
+        lanes: where a batch can go, and how late batches were bound.
+        cost: predicts durations.
+        settings: of the model.
+        is_draining: whether no company will come.
+        egress: what egress will take for the batch that is formed next.
+        wants_probe: whether a request is to be executed whatever it seems to need (`doubt`).
+    """
     group = _leading_group(now_ns, pending, cost)
     if group is None:
         return IDLE
@@ -55,21 +66,30 @@ def decide(
     rate = pending.demand.rate(now_ns)
     rows = _wanted_rows(now_ns, group, pending, cost, settings, _knee(rate, largest, cost))
     guard_ns = lanes.guard.within(LARGEST_GUARD * cost.mean_ns(rows))
+    # Where timers usually are so late that the executor would idle for a good part of a batch, late binding loses more
+    # than it wins: bind at once, and one batch deeper, so that one always waits in the lane (docs/adr/0010).
     is_bound_at_once = lanes.guard.usual_ns > AT_ONCE_LATENESS * cost.mean_ns(rows)
     lane, free_ns = lanes.earliest_free(MAX_DEPTH if is_bound_at_once else settings.depth, now_ns, cost)
     bind_ns = 0
     if lane is not None and not is_bound_at_once:
+        # The last moment: the upload, at its slowest, ends when compute gets free. A full batch cannot grow while it
+        # waits, so it is bound earlier: there is nothing to win, and a late timer would idle the executor.
         lead_ns = FULL_BATCH_LEAD * cost.mean_ns(largest) if _is_full(group, largest, free_ns, cost, egress) else 0.0
         bind_ns = int(free_ns - cost.h2d_upper_ns(rows) - guard_ns - lead_ns)
     if lane is None or now_ns < bind_ns:
+        # Every lane is full, or it is too early: until then requests can still join or go first. All that can be done
+        # is to answer those that are lost.
         return _shed_or_sleep(now_ns, pending, cost, bind_ns)
     is_idle = lane.in_flight == 0
     soonest_ns = _soonest_ns(now_ns, free_ns, cost, egress, is_idle=is_idle, wants_probe=wants_probe)
     shed_ids = _hopeless(pending, soonest_ns)
     if shed_ids:
+        # Give up first, then decide again: what is lost must not count as demand for a larger batch.
         return Shed(shed_ids)
     situation = Situation(now_ns, group, pending, cost, egress, largest, rate, free_ns, lane.lane.index)
     if is_idle and settings.max_queue_delay_us and not is_draining and rows == group.rows < largest:
+        # An idle executor waits for company only if the configuration allows it, and if a row that comes could still
+        # join: `rows` is all there is and less than the largest batch.
         gather_until_ns = _gather_until_ns(situation, guard_ns, settings)
         if gather_until_ns > now_ns:
             return WaitUntil(gather_until_ns)
@@ -81,10 +101,12 @@ def _leading_group(now_ns: int, pending: PendingQueue, cost: CostModel) -> Group
     groups = pending.groups
     if not groups:
         return None
-    if len(groups) == 1:
+    if len(groups) == 1:  # nearly always: one priority level, one batch key
         return next(iter(groups.values()))
     top_level = min(level for level, _ in groups)
     if pending.batches_taken % AGED_EVERY == AGED_EVERY - 1:
+        # Once in a while a request of a lower level leads whose time is nearly over. A steady load of the top level
+        # would starve it otherwise.
         horizon_ns = now_ns + AGED_SLACK_BATCHES * cost.estimate_ns(cost.max_size)
         aged = [g for g in groups.values() if g.level > top_level and g.queue[0].order_key < horizon_ns]
         if aged:
@@ -97,8 +119,10 @@ def _knee(rate: float, largest: int, cost: CostModel) -> int:
     alpha_ns = cost.alpha_base_ns * cost.execute_drift.ratio
     beta_ns = cost.beta_base_ns * cost.execute_drift.ratio
     load = KNEE_LOAD * rate * beta_ns
-    if load >= 1.0:
+    if load >= 1.0:  # batches of any size fall behind: only the best rate helps
         return largest
+    # At least the size from which the rows take longer than the fixed cost. Otherwise the size at which a server that
+    # takes all that is there settles: alpha * rate / (1 - rate * beta).
     knee = max(1, math.ceil(alpha_ns / beta_ns), math.ceil(KNEE_MARGIN * rate * alpha_ns / (1.0 - load)))
     return min(largest, cost.bucket(knee))
 
@@ -108,12 +132,12 @@ def _wanted_rows(
 ) -> int:
     """Return how many rows to form if time allows: what is there, the knee, captured and preferred sizes."""
     available = group.rows
-    if len(pending.groups) > 1:
+    if len(pending.groups) > 1:  # lower levels of the same key fill the room that is left
         available = sum(other.rows for other in pending.groups.values() if other.batch_key == group.batch_key)
     rows = min(available, most)
     head = group.queue[0].entry
     preferred = settings.preferred_batch_sizes
-    if preferred:
+    if preferred:  # cut down to a size that the configuration prefers, until its delay is over: then all leave
         delay_ns = settings.max_queue_delay_us * 1000
         is_late = delay_ns > 0 and now_ns - head.arrival_ns >= delay_ns
         rows = rows if is_late else max((size for size in preferred if size <= rows), default=rows)
@@ -147,7 +171,7 @@ def _hopeless(pending: PendingQueue, before_ns: float) -> tuple[int, ...]:
     ids: list[int] = []
     for group in pending.groups.values():
         queue = group.queue
-        if group.delayed_entries:
+        if group.delayed_entries:  # order keys say nothing about deadlines here: look at all
             ids.extend(place.id for place in queue if place.entry.deadline_ns < before_ns)
             continue
         for place in queue:
@@ -161,10 +185,9 @@ def _hopeless(pending: PendingQueue, before_ns: float) -> tuple[int, ...]:
 
 
 def _shed_or_sleep(now_ns: int, pending: PendingQueue, cost: CostModel, bind_ns: int) -> Decision:
-    """Nothing can be formed yet: give up what is lost whatever happens, and sleep until that or `bind_ns` comes.
-
-    Not by the predicted free time and not by drift: both may turn out better than predicted.
-    """
+    """Nothing can be formed yet: give up what is lost whatever happens, and sleep until that or `bind_ns` comes."""
+    # Do not use the predicted free time or the drift here: both may be pessimistic, and a request that is shed cannot
+    # be brought back.
     least_ns = cost.least_service_ns()
     shed_ids = _hopeless(pending, now_ns + least_ns)
     if shed_ids:
@@ -173,7 +196,7 @@ def _shed_or_sleep(now_ns: int, pending: PendingQueue, cost: CostModel, bind_ns:
     if pending.held_entries:
         earliest_ns = min(earliest_ns, *(entry.deadline_ns for entry in pending.held()))
     lost_ns = int(earliest_ns - least_ns) + 1
-    if bind_ns and bind_ns <= lost_ns:
+    if bind_ns and bind_ns <= lost_ns:  # binding comes first; the next decision looks for losses again
         return WaitUntil(bind_ns, is_binding=True)
     return IDLE if earliest_ns >= NEVER_NS else WaitUntil(max(lost_ns, now_ns + 1))
 

@@ -66,9 +66,11 @@ def choose(situation: Situation, rows: int) -> Form:
     is_overloaded = situation.rate > OVERLOAD * situation.full_rate
     tightest_ns = _tightest_ns(group, rows)
     upper_ns = situation.cost.estimate_ns
+    # In an overload a row that turns out late has cost another one its place: the whole batch must fit almost surely.
+    # Below it, giving a head up loses it for certain, and trying loses it at worst: it must fit on average.
     likely_ns = upper_ns if is_overloaded else situation.cost.mean_ns
     whole_ns = _left_ns(situation, rows, likely_ns(rows), is_sure=is_overloaded)
-    if whole_ns <= tightest_ns:
+    if whole_ns <= tightest_ns:  # everybody is in time; fairness still decides who is in it when demand exceeds supply
         return _form(situation, rows, whole_ns, is_fair=sustained_load > CERTAIN_OVERLOAD)
     lefts_ns = [
         _left_ns(situation, size, upper_ns(size), is_sure=is_overloaded)
@@ -76,7 +78,10 @@ def choose(situation: Situation, rows: int) -> Form:
     ]
     kept = max(1, group.queue[0].entry.rows, min(rows, _rows_until(lefts_ns, tightest_ns)))
     if kept >= group.rows or (not is_overloaded and _rest_in_time(situation, kept)):
+        # Shrink: a smaller batch saves the head, and nobody behind it is lost by that.
         return _form(situation, kept, lefts_ns[kept], is_fair=False)
+    # Shrinking would lose others: serve where rows per time are best, and give up the heads before it. Nothing else
+    # keeps a server in overload from serving ever smaller batches.
     first, best_rows = _best_start(situation, lefts_ns, kept)
     is_fair = first > 0 and sustained_load > SUSTAINED_OVERLOAD
     return _form(situation, best_rows, lefts_ns[best_rows], is_fair=is_fair, first=first)
