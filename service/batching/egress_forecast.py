@@ -53,7 +53,7 @@ class EgressForecast:
         if not time.reached_ns:
             return NO_EGRESS
         interval_ns, rows = time.interval_ns, pending.rows
-        results_per_row = (len(pending) - pending.held_entries) / rows if rows else 1.0
+        results_per_row = (len(pending) - pending.blocked_entries) / rows if rows else 1.0
         waiting = self.waiting(now_ns)
         free_ns: float = now_ns + waiting * interval_ns
         done_ns: float = now_ns

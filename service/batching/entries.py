@@ -14,21 +14,21 @@ from forebay_server.service.request import Request, StreamKey
 
 
 class Entry:
-    """One pending request and its place. Written by `PendingQueue` alone.
+    """One pending request, and where it stands. Written by `PendingQueue` alone.
 
     Attributes:
         order_key: where it stands now, from its own key and those behind it on its stream.
         own_key: where it would stand alone.
         stream: whose fairness counters it moves.
-        line: the stream if it is ordered, else None: what this entry must not overtake.
+        ordered_stream: the stream if it is ordered, else None: this entry must not overtake the others on it.
     """
 
     __slots__ = (
-        "arrival_ns", "deadline_ns", "group", "id", "is_held", "line", "order_key", "own_key", "request", "rows",
-        "stream",
+        "arrival_ns", "deadline_ns", "group", "id", "is_blocked", "order_key", "ordered_stream", "own_key", "request",
+        "rows", "stream",
     )  # fmt: skip
 
-    def __init__(self, request: Request, stream: "StreamState", own_key: int) -> None:
+    def __init__(self, request: Request, stream: "PendingStream", own_key: int) -> None:
         self.request = request
         self.id = request.id
         self.rows = request.size
@@ -36,12 +36,12 @@ class Entry:
         self.deadline_ns = NEVER_NS if request.deadline_ns is None else min(request.deadline_ns, LATEST_NS)
         self.own_key = self.order_key = own_key
         self.stream = stream
-        self.line = stream if stream.key.is_ordered else None
+        self.ordered_stream = stream if stream.key.is_ordered else None
         self.group: Group | None = None
-        self.is_held = False
+        self.is_blocked = False
 
 
-class Place(NamedTuple):
+class QueueItem(NamedTuple):
     """An entry in the order of its group; compares by key, then by order of arrival."""
 
     order_key: int
@@ -55,29 +55,36 @@ class Group:
     Attributes:
         queue: in order.
         rows: sum of their sizes.
-        tall_entries: entries of more than one row.
-        soft_entries: entries without a deadline.
+        multi_row_entries: entries of more than one row.
+        unlimited_entries: entries without a deadline.
         early_entries: entries whose order key is before their deadline, those without one among them.
         delayed_entries: entries whose order key is after their deadline.
     """
 
     __slots__ = (
-        "batch_key", "delayed_entries", "early_entries", "level", "queue", "rows", "soft_entries", "tall_entries",
+        "batch_key",
+        "delayed_entries",
+        "early_entries",
+        "level",
+        "multi_row_entries",
+        "queue",
+        "rows",
+        "unlimited_entries",
     )  # fmt: skip
 
     def __init__(self, level: int, batch_key: Hashable) -> None:
         self.level = level
         self.batch_key = batch_key
-        self.queue: list[Place] = []
+        self.queue: list[QueueItem] = []
         self.rows = 0
-        self.tall_entries = 0
-        self.soft_entries = 0
+        self.multi_row_entries = 0
+        self.unlimited_entries = 0
         self.early_entries = 0
         self.delayed_entries = 0
 
     def add(self, entry: Entry) -> None:
         """Put `entry` in its place."""
-        insort(self.queue, Place(entry.order_key, entry.id, entry))
+        insort(self.queue, QueueItem(entry.order_key, entry.id, entry))
         self._count(entry, 1)
         entry.group = self
 
@@ -90,13 +97,13 @@ class Group:
 
     def _count(self, entry: Entry, step: int) -> None:
         self.rows += step * entry.rows
-        self.tall_entries += step * (entry.rows > 1)
-        self.soft_entries += step * (entry.deadline_ns == NEVER_NS)
+        self.multi_row_entries += step * (entry.rows > 1)
+        self.unlimited_entries += step * (entry.deadline_ns == NEVER_NS)
         self.early_entries += step * (entry.order_key < entry.deadline_ns)
         self.delayed_entries += step * (entry.order_key > entry.deadline_ns)
 
 
-class StreamState:
+class PendingStream:
     """What is known of one stream.
 
     Attributes:
@@ -105,14 +112,14 @@ class StreamState:
         waiting: the pending entries of an ordered stream in order of arrival; always empty for an unordered one.
     """
 
-    __slots__ = ("entries", "held_entries", "key", "share", "waiting")
+    __slots__ = ("blocked_entries", "entries", "key", "share", "waiting")
 
     def __init__(self, key: StreamKey, share: StreamShare) -> None:
         self.key = key
         self.share = share
         self.entries = 0
         self.waiting: deque[Entry] = deque()
-        self.held_entries = 0
+        self.blocked_entries = 0
 
 
 def move(entry: Entry, order_key: int) -> None:

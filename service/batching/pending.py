@@ -4,7 +4,7 @@ Theory of operation
     Requests wait in groups, one per (priority level, batch key); a group is a list sorted by order key. The order key
     is the deadline (policy jit_edf) or the instant of arrival (window, eager). On an ordered stream requests keep their
     order of arrival, so a request inherits the earliest key of those behind it on its stream. A request behind one of
-    another group of the same stream is *held*: it belongs to no group until those before it are gone. Requests of an
+    another group of the same stream is *blocked*: it belongs to no group until those before it are gone. Requests of an
     unordered stream, the independent calls of one client, share its fairness counters and nothing else.
 
     A request without a deadline, or with a distant one, is ordered as if it had one second. So it is neither starved by
@@ -26,7 +26,7 @@ from forebay_server.service.batching.constants import (
     NEVER_NS,
 )
 from forebay_server.service.batching.demand import Demand
-from forebay_server.service.batching.entries import Entry, Group, StreamState, move
+from forebay_server.service.batching.entries import Entry, Group, PendingStream, move
 from forebay_server.service.batching.queue_timeouts import QueueTimeouts
 from forebay_server.service.batching.settings import BatchingSettings, PolicyName
 from forebay_server.service.request import Delivery, Request, StreamKey
@@ -61,10 +61,10 @@ class PendingQueue:
         self.groups: dict[tuple[int, Hashable], Group] = {}
         self.demand = Demand(largest_batch_ns)
         self.batches_taken = 0
-        self.held_entries = 0
+        self.blocked_entries = 0
         self._entries: dict[int, Entry] = {}
         self.timeouts = QueueTimeouts(settings, self._entries)
-        self._streams: dict[StreamKey, StreamState] = {}
+        self._streams: dict[StreamKey, PendingStream] = {}
         self._level_counts: dict[int, int] = {}
         self._next_sweep_ns = 0
         self._crowd = MAX_IDLE_STREAMS
@@ -113,20 +113,20 @@ class PendingQueue:
         level_of = self._settings.level_of
         return self._level_counts.get(level, 0) + sum(level_of(bound.priority) == level for bound in self._bound())
 
-    def _stream(self, key: StreamKey, now_ns: int) -> StreamState:
+    def _stream(self, key: StreamKey, now_ns: int) -> PendingStream:
         stream = self._streams.get(key)
         if stream is None:
-            stream = self._streams[key] = StreamState(key, self.demand.join(now_ns, key.weight))
+            stream = self._streams[key] = PendingStream(key, self.demand.join(now_ns, key.weight))
         return stream
 
     def _own_key(self, request: Request) -> int:
         if not self._is_by_deadline:
             return request.arrival_ns
-        soft_ns = request.arrival_ns + LONGEST_ORDER_BUDGET_NS
-        return soft_ns if request.deadline_ns is None else min(request.deadline_ns, soft_ns)
+        latest_ns = request.arrival_ns + LONGEST_ORDER_BUDGET_NS
+        return latest_ns if request.deadline_ns is None else min(request.deadline_ns, latest_ns)
 
-    def _supersede(self, stream: StreamState, newcomers: int) -> list[tuple[Request, Reason]]:
-        """End the oldest requests of a LATEST stream that it has no place for once `newcomers` have come."""
+    def _supersede(self, stream: PendingStream, newcomers: int) -> list[tuple[Request, Reason]]:
+        """End the oldest requests of a LATEST stream that it has no room for once `newcomers` have come."""
         if stream.key.delivery is not Delivery.LATEST:
             return []
         ended = []
@@ -137,26 +137,26 @@ class PendingQueue:
         return ended
 
     def _add(self, entry: Entry, level: int) -> None:
-        line, group_key = entry.line, (level, entry.request.batch_key)
+        stream, group_key = entry.ordered_stream, (level, entry.request.batch_key)
         entry.stream.entries += 1
         self._entries[entry.id] = entry
         self._level_counts[level] = self._level_counts.get(level, 0) + 1
         self.timeouts.watch(entry, level)
         previous = None
-        if line is not None:
-            previous = line.waiting[-1] if line.waiting else None
-            line.waiting.append(entry)
-        if line is not None and previous is not None and self._is_held_by(previous, group_key):
-            entry.is_held = True
-            line.held_entries += 1
-            self.held_entries += 1
+        if stream is not None:
+            previous = stream.waiting[-1] if stream.waiting else None
+            stream.waiting.append(entry)
+        if stream is not None and previous is not None and self._is_blocked_by(previous, group_key):
+            entry.is_blocked = True
+            stream.blocked_entries += 1
+            self.blocked_entries += 1
         else:
             self._group(group_key).add(entry)
-        if line is not None and previous is not None and entry.order_key < previous.order_key:
-            self._inherit_keys(line)
+        if stream is not None and previous is not None and entry.order_key < previous.order_key:
+            self._inherit_keys(stream)
 
-    def _is_held_by(self, previous: Entry, group_key: tuple[int, Hashable]) -> bool:
-        return previous.is_held or self._group_key(previous) != group_key
+    def _is_blocked_by(self, previous: Entry, group_key: tuple[int, Hashable]) -> bool:
+        return previous.is_blocked or self._group_key(previous) != group_key
 
     def _group_key(self, entry: Entry) -> tuple[int, Hashable]:
         return self._settings.level_of(entry.request.priority), entry.request.batch_key
@@ -167,7 +167,7 @@ class PendingQueue:
             group = self.groups[key] = Group(*key)
         return group
 
-    def _inherit_keys(self, stream: StreamState) -> None:
+    def _inherit_keys(self, stream: PendingStream) -> None:
         """Give every waiting entry the smallest key of itself and those behind it."""
         smallest = NEVER_NS << 1
         for entry in reversed(stream.waiting):
@@ -202,16 +202,16 @@ class PendingQueue:
             stream = self._stream(request.stream, now_ns)
             self.demand.take_back(stream.share, request.size, now_ns)
             entries.append(Entry(request, stream, self._own_key(request)))
-        lines = dict.fromkeys(entry.line for entry in entries if entry.line is not None)
-        for line in lines:
-            for entry in tuple(line.waiting):
+        streams = dict.fromkeys(entry.ordered_stream for entry in entries if entry.ordered_stream is not None)
+        for stream in streams:
+            for entry in tuple(stream.waiting):
                 self._remove(entry)
                 entries.append(entry)
         for entry in sorted(entries, key=lambda entry: entry.id):
-            entry.is_held = False
+            entry.is_blocked = False
             entry.order_key = entry.own_key
             self._add(entry, self._settings.level_of(entry.request.priority))
-        return [ending for line in lines for ending in self._supersede(line, newcomers=0)]
+        return [ending for stream in streams for ending in self._supersede(stream, newcomers=0)]
 
     def discard(self, request_id: int) -> Request | None:
         """Take one request out without serving it; None if it is not here."""
@@ -229,7 +229,7 @@ class PendingQueue:
         self._streams.clear()
         self._level_counts.clear()
         self.timeouts.clear()
-        self.held_entries = 0
+        self.blocked_entries = 0
         return requests
 
     def _remove(self, entry: Entry) -> None:
@@ -245,26 +245,26 @@ class PendingQueue:
             group.remove(entry)
             if not group.queue:
                 del self.groups[(group.level, group.batch_key)]
-        if entry.line is not None:
-            self._leave(entry.line, entry)
+        if entry.ordered_stream is not None:
+            self._leave(entry.ordered_stream, entry)
 
-    def _leave(self, line: StreamState, entry: Entry) -> None:
-        """Take an entry out of its line, and let those behind it move up."""
-        waiting = line.waiting
+    def _leave(self, stream: PendingStream, entry: Entry) -> None:
+        """Take an entry out of its ordered stream, and let those behind it move up."""
+        waiting = stream.waiting
         is_head = waiting[0] is entry
         if is_head:
             waiting.popleft()
         else:
             waiting.remove(entry)
-        if entry.is_held:
-            line.held_entries -= 1
-            self.held_entries -= 1
+        if entry.is_blocked:
+            stream.blocked_entries -= 1
+            self.blocked_entries -= 1
         if not is_head:
-            self._inherit_keys(line)
-        if line.held_entries:
-            self._release_held(line)
+            self._inherit_keys(stream)
+        if stream.blocked_entries:
+            self._release_blocked(stream)
 
-    def _release_held(self, stream: StreamState) -> None:
+    def _release_blocked(self, stream: PendingStream) -> None:
         """Let the leading run of one group take part."""
         if not stream.waiting:
             return
@@ -272,10 +272,10 @@ class PendingQueue:
         for entry in stream.waiting:
             if self._group_key(entry) != run_key:
                 return
-            if entry.is_held:
-                entry.is_held = False
-                stream.held_entries -= 1
-                self.held_entries -= 1
+            if entry.is_blocked:
+                entry.is_blocked = False
+                stream.blocked_entries -= 1
+                self.blocked_entries -= 1
                 self._group(run_key).add(entry)
 
     # --- time ---------------------------------------------------------------------------------------------------------
@@ -296,15 +296,15 @@ class PendingQueue:
                 ended.append((entry.request, Reason.TIMED_OUT))
             else:
                 entry.own_key = DELAYED_NS + entry.arrival_ns
-                if entry.line is None:
+                if entry.ordered_stream is None:
                     move(entry, entry.own_key)
                 else:
-                    self._inherit_keys(entry.line)
+                    self._inherit_keys(entry.ordered_stream)
         return ended
 
-    def held(self) -> Sequence[Entry]:
+    def blocked(self) -> Sequence[Entry]:
         """Entries that belong to no group yet; empty unless a stream mixes batch keys or priorities."""
-        return [e for s in self._streams.values() if s.held_entries for e in s.waiting if e.is_held]
+        return [e for s in self._streams.values() if s.blocked_entries for e in s.waiting if e.is_blocked]
 
     def _sweep(self, now_ns: int) -> None:
         """Forget streams that have been silent for long, now and then; and if there are many, the more silent half."""

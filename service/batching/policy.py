@@ -172,15 +172,15 @@ def _hopeless(pending: PendingQueue, before_ns: float) -> tuple[int, ...]:
     for group in pending.groups.values():
         queue = group.queue
         if group.delayed_entries:  # order keys say nothing about deadlines here: look at all
-            ids.extend(place.id for place in queue if place.entry.deadline_ns < before_ns)
+            ids.extend(item.id for item in queue if item.entry.deadline_ns < before_ns)
             continue
-        for place in queue:
-            if place.order_key >= before_ns:  # no deadline is before the order key
+        for item in queue:
+            if item.order_key >= before_ns:  # no deadline is before the order key
                 break
-            if place.entry.deadline_ns < before_ns:
-                ids.append(place.id)
-    if pending.held_entries:
-        ids.extend(entry.id for entry in pending.held() if entry.deadline_ns < before_ns)
+            if item.entry.deadline_ns < before_ns:
+                ids.append(item.id)
+    if pending.blocked_entries:
+        ids.extend(entry.id for entry in pending.blocked() if entry.deadline_ns < before_ns)
     return tuple(ids)
 
 
@@ -193,8 +193,8 @@ def _shed_or_sleep(now_ns: int, pending: PendingQueue, cost: CostModel, bind_ns:
     if shed_ids:
         return Shed(shed_ids)
     earliest_ns = min((_earliest_deadline_ns(group) for group in pending.groups.values()), default=NEVER_NS)
-    if pending.held_entries:
-        earliest_ns = min(earliest_ns, *(entry.deadline_ns for entry in pending.held()))
+    if pending.blocked_entries:
+        earliest_ns = min(earliest_ns, *(entry.deadline_ns for entry in pending.blocked()))
     lost_ns = int(earliest_ns - least_ns) + 1
     if bind_ns and bind_ns <= lost_ns:  # binding comes first; the next decision looks for losses again
         return WaitUntil(bind_ns, is_binding=True)
@@ -202,15 +202,15 @@ def _shed_or_sleep(now_ns: int, pending: PendingQueue, cost: CostModel, bind_ns:
 
 
 def _earliest_deadline_ns(group: Group) -> int:
-    if group.soft_entries == len(group.queue):
+    if group.unlimited_entries == len(group.queue):
         return NEVER_NS
     if group.delayed_entries:
-        return min(place.entry.deadline_ns for place in group.queue)
+        return min(item.entry.deadline_ns for item in group.queue)
     earliest_ns = NEVER_NS
-    for place in group.queue:
-        if place.order_key >= earliest_ns:  # and so is every later deadline
+    for item in group.queue:
+        if item.order_key >= earliest_ns:  # and so is every later deadline
             break
-        earliest_ns = min(earliest_ns, place.entry.deadline_ns)
+        earliest_ns = min(earliest_ns, item.entry.deadline_ns)
     return earliest_ns
 
 
@@ -221,7 +221,7 @@ def _gather_until_ns(situation: Situation, guard_ns: int, settings: BatchingSett
     here. It pays if the next arrival is expected before the oldest is alpha/2 old.
     """
     now_ns, cost, group, egress = situation.now_ns, situation.cost, situation.group, situation.egress
-    oldest_ns = min(place.entry.arrival_ns for place in group.queue)
+    oldest_ns = min(item.entry.arrival_ns for item in group.queue)
     worth_until_ns = oldest_ns + GATHER_ALPHAS * cost.alpha_base_ns * cost.execute_drift.ratio
     if situation.rate <= 0.0 or now_ns + 1.0 / situation.rate >= worth_until_ns:
         return now_ns

@@ -55,12 +55,12 @@ def decide_by_arrival(
 
 def _candidates(pending: PendingQueue, most_rows: int) -> tuple[list[Entry], bool]:
     """Return the entries that may be in the next batch, and whether nothing that comes can join them."""
-    places = sorted((group.level, place) for group in pending.groups.values() for place in group.queue[: most_rows + 1])
+    places = sorted((group.level, item) for group in pending.groups.values() for item in group.queue[: most_rows + 1])
     batch_key = places[0][1].entry.request.batch_key
     entries: list[Entry] = []
     rows = 0
-    for _, place in places:
-        entry = place.entry
+    for _, item in places:
+        entry = item.entry
         if entry.request.batch_key != batch_key or rows + entry.rows > most_rows:
             return entries, True
         entries.append(entry)

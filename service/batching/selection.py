@@ -29,7 +29,7 @@ from forebay_server.service.batching.constants import (
 from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.decision import Form
 from forebay_server.service.batching.egress import Egress
-from forebay_server.service.batching.entries import Group, Place, StreamState
+from forebay_server.service.batching.entries import Group, PendingStream, QueueItem
 from forebay_server.service.batching.pending import PendingQueue
 
 
@@ -105,7 +105,7 @@ def _tightest_ns(group: Group, rows: int) -> int:
     queue = group.queue
     if not (group.early_entries or group.delayed_entries):
         return queue[0].order_key
-    return min(place.entry.deadline_ns for place in queue[:rows])
+    return min(item.entry.deadline_ns for item in queue[:rows])
 
 
 def _rest_in_time(situation: Situation, kept: int) -> bool:
@@ -130,7 +130,7 @@ def _rest_in_time(situation: Situation, kept: int) -> bool:
 def _skip(group: Group, position: int, rows: int, left: int | None = None) -> tuple[int, int]:
     """Return the position behind a prefix of at most `rows` rows (at least one entry), and the rows left there."""
     left = group.rows if left is None else left
-    if not group.tall_entries:
+    if not group.multi_row_entries:
         return position + rows, left - rows
     queue = group.queue
     taken = queue[position].entry.rows
@@ -171,28 +171,28 @@ def _form(situation: Situation, rows: int, done_ns: float, *, is_fair: bool, fir
     shed_ids: tuple[int, ...] = ()
     candidates = queue
     if first:
-        shed_ids = tuple(p.id for p in queue[:first] if p.entry.deadline_ns < done_ns)
-        candidates = [p for p in queue[:first] if p.entry.deadline_ns >= done_ns] + queue[first:]
+        shed_ids = tuple(item.id for item in queue[:first] if item.entry.deadline_ns < done_ns)
+        candidates = [item for item in queue[:first] if item.entry.deadline_ns >= done_ns] + queue[first:]
     most = GREEDY * situation.largest
-    if len(candidates) > 1 and (is_fair or any(p.entry.stream.entries > most for p in candidates[:rows])):
+    if len(candidates) > 1 and (is_fair or any(item.entry.stream.entries > most for item in candidates[:rows])):
         candidates = _least_served_first(candidates[: max(LEAST_FAIR_WINDOW, FAIR_WINDOW * situation.largest)])
-    ids, taken = _take(candidates, rows, is_unit=not group.tall_entries)
+    ids, taken = _take(candidates, rows, is_unit=not group.multi_row_entries)
     if taken < rows and len(situation.pending.groups) > 1:
         taken += _fill(situation, ids, rows - taken, done_ns)
     return Form(tuple(ids), taken, cost.bucket(taken), situation.lane_index, shed_ids)
 
 
-def _take(candidates: list[Place], rows: int, *, is_unit: bool) -> tuple[list[int], int]:
+def _take(candidates: list[QueueItem], rows: int, *, is_unit: bool) -> tuple[list[int], int]:
     """Return the ids of the longest prefix of at most `rows` rows (at least one entry), and its rows."""
     if is_unit:
-        ids = [place.id for place in candidates[:rows]]
+        ids = [item.id for item in candidates[:rows]]
         return ids, len(ids)
     ids, taken = [candidates[0].id], candidates[0].entry.rows
-    for place in candidates[1:]:
-        if taken + place.entry.rows > rows:
+    for item in candidates[1:]:
+        if taken + item.entry.rows > rows:
             break
-        ids.append(place.id)
-        taken += place.entry.rows
+        ids.append(item.id)
+        taken += item.entry.rows
     return ids, taken
 
 
@@ -204,31 +204,31 @@ def _fill(situation: Situation, ids: list[int], room: int, done_ns: float) -> in
     lead = situation.group
     others = [g for g in situation.pending.groups.values() if g.batch_key == lead.batch_key and g is not lead]
     added = 0
-    passed_over: set[StreamState | None] = set()
+    passed_over: set[PendingStream | None] = set()
     for group in sorted(others, key=lambda other: other.level):
-        for place in group.queue:
-            entry = place.entry
-            if entry.line in passed_over:
+        for item in group.queue:
+            entry = item.entry
+            if entry.ordered_stream in passed_over:
                 continue
             if entry.deadline_ns < done_ns:
-                if entry.line is not None:
-                    passed_over.add(entry.line)
+                if entry.ordered_stream is not None:
+                    passed_over.add(entry.ordered_stream)
                 continue
             if entry.rows > room - added:
                 return added
-            ids.append(place.id)
+            ids.append(item.id)
             added += entry.rows
     return added
 
 
-def _least_served_first(candidates: list[Place]) -> list[Place]:
+def _least_served_first(candidates: list[QueueItem]) -> list[QueueItem]:
     """Return the candidates by how much was served of their stream; those of one stream stay as they were."""
-    picked: dict[StreamState, int] = {}
+    picked: dict[PendingStream, int] = {}
     ranked = []
-    for position, place in enumerate(candidates):
-        entry = place.entry
+    for position, item in enumerate(candidates):
+        entry = item.entry
         rows = picked.get(entry.stream, 0)
         picked[entry.stream] = rows + entry.rows
-        ranked.append((entry.stream.share.with_picked(rows), position, place))
+        ranked.append((entry.stream.share.with_picked(rows), position, item))
     ranked.sort()
-    return [place for _, _, place in ranked]
+    return [item for _, _, item in ranked]

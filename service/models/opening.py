@@ -30,10 +30,10 @@ from forebay_server.service.models.warmup_samples import inputs_of
 from forebay_server.service.pipeline.arena import FrameArena
 from forebay_server.service.pipeline.builder import LaneContext, build_lane
 from forebay_server.service.pipeline.execute import BeforeExecution
+from forebay_server.service.pipeline.multi_row_frames import DEFAULT_LIMIT_BYTES
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.pipeline import Pipeline
 from forebay_server.service.pipeline.stage import OnFatal
-from forebay_server.service.pipeline.tall_frames import DEFAULT_LIMIT_BYTES
 from forebay_server.service.pipeline.unbound import UnboundFrames
 from forebay_server.service.request import CompletionSink
 from forebay_server.service.results.finisher import ResultFinisher

@@ -11,9 +11,9 @@ from contextlib import ExitStack
 
 from forebay_server.engines.device import Device, HostBuffer
 from forebay_server.engines.engine import TensorSpec
+from forebay_server.service.pipeline.multi_row_frames import DEFAULT_LIMIT_BYTES, MultiRowBuffer, MultiRowFrames
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.shares import Share
-from forebay_server.service.pipeline.tall_frames import DEFAULT_LIMIT_BYTES, TallBuffer, TallFrames
 from forebay_server.service.request import FrameBuffer
 
 INPUT_ALIGNMENT_BYTES = 64  # a cache line, and enough for every vector load
@@ -22,8 +22,8 @@ INPUT_ALIGNMENT_BYTES = 64  # a cache line, and enough for every vector load
 class FrameArena:
     """Buffers for the inputs of one model version, as many as there are permits. Thread: any.
 
-    Requests of more than one row lie in buffers of their own (`service.pipeline.tall_frames`), of at most
-    `tall_limit_bytes` together.
+    Requests of more than one row lie in buffers of their own (`service.pipeline.multi_row_frames`), of at most
+    `multi_row_limit_bytes` together.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class FrameArena:
         device: Device,
         inputs: tuple[TensorSpec, ...],
         permits: Permits,
-        tall_limit_bytes: int = DEFAULT_LIMIT_BYTES,
+        multi_row_limit_bytes: int = DEFAULT_LIMIT_BYTES,
     ) -> None:
         offsets: list[int] = []
         end = 0
@@ -50,12 +50,12 @@ class FrameArena:
                 undo.callback(self._buffers[-1].close)
             self._memory = undo.pop_all()
         self._free: deque[HostBuffer] = deque(self._buffers)
-        self._tall = TallFrames(device, inputs, INPUT_ALIGNMENT_BYTES, tall_limit_bytes)
+        self._multi_row = MultiRowFrames(device, inputs, INPUT_ALIGNMENT_BYTES, multi_row_limit_bytes)
 
     @property
     def leased_count(self) -> int:
         """How many buffers are out."""
-        return len(self._buffers) - len(self._free) + self._tall.leased_count
+        return len(self._buffers) - len(self._free) + self._multi_row.leased_count
 
     def lease(self, share: Share | None = None) -> "FrameLease":
         """Take a permit of `share` and a buffer. Raises OverloadedError when there is none for it."""
@@ -86,7 +86,7 @@ class FrameArena:
             return self.lease(share)
         share = self._permits.take(share)
         try:
-            return TallLease(self, share, self._tall.take(rows))
+            return MultiRowLease(self, share, self._multi_row.take(rows))
         except BaseException:
             self._permits.give_back(share)
             raise
@@ -96,14 +96,14 @@ class FrameArena:
         self._free.append(buffer)  # before the permit: whoever gets it finds a buffer
         self._permits.give_back(share)
 
-    def take_back_tall(self, buffer: TallBuffer, share: Share) -> None:
+    def take_back_multi_row(self, buffer: MultiRowBuffer, share: Share) -> None:
         """Accept a buffer of several rows from its lease, and the permit of `share`."""
-        self._tall.give_back(buffer)
+        self._multi_row.give_back(buffer)
         self._permits.give_back(share)
 
     def close(self) -> None:
         """Free the memory. Nothing is leased any more."""
-        self._tall.close()
+        self._multi_row.close()
         self._memory.close()
 
 
@@ -135,12 +135,12 @@ class FrameLease:
             self._arena.take_back(self.host, self._share)
 
 
-class TallLease:
+class MultiRowLease:
     """One leased buffer of several rows; see service.request.FrameBuffer. Held by one thread at a time."""
 
     __slots__ = ("_arena", "_buffer", "_is_released", "_share")
 
-    def __init__(self, arena: FrameArena, share: Share, buffer: TallBuffer) -> None:
+    def __init__(self, arena: FrameArena, share: Share, buffer: MultiRowBuffer) -> None:
         self._arena = arena
         self._share = share
         self._buffer = buffer
@@ -165,7 +165,7 @@ class TallLease:
         """Give it back. Idempotent."""
         if not self._is_released:
             self._is_released = True
-            self._arena.take_back_tall(self._buffer, self._share)
+            self._arena.take_back_multi_row(self._buffer, self._share)
 
 
 class BorrowedFrame:

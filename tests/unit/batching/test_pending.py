@@ -21,7 +21,7 @@ def queue_of(*requests, now_ns=0, **options):
 
 def order(pending):
     """Ids by group, in order."""
-    return {key: [place.id for place in group.queue] for key, group in sorted(pending.groups.items(), key=str)}
+    return {key: [item.id for item in group.queue] for key, group in sorted(pending.groups.items(), key=str)}
 
 
 def only_order(pending):
@@ -55,7 +55,7 @@ def test_independent_calls_of_one_client_never_hold_each_other():
     caller = client()
     requests = [request(on=caller, key="small"), request(on=caller, key="large"), request(on=caller, key="small")]
     pending, _ = queue_of(*requests)
-    assert not pending.held()
+    assert not pending.blocked()
     assert sorted(map(len, order(pending).values())) == [1, 2]
 
 
@@ -64,9 +64,9 @@ def test_independent_calls_of_one_client_have_one_share():
     pending, _ = queue_of(*(request(on=caller, budget_ms=budget_ms) for budget_ms in (None, 10, 20)))
     assert pending.streams == 1
     (group,) = pending.groups.values()
-    shares = {id(place.entry.stream.share): place.entry.stream.share for place in group.queue}
+    shares = {id(item.entry.stream.share): item.entry.stream.share for item in group.queue}
     assert len(shares) == 1
-    pending.take([place.id for place in group.queue], 0)
+    pending.take([item.id for item in group.queue], 0)
     assert [share.served for share in shares.values()] == [3.0]
 
 
@@ -122,10 +122,10 @@ def test_frame_behind_one_of_another_batch_key_is_held_until_that_is_gone():
     first, second = request(on=camera, key="small"), request(on=camera, key="large")
     pending, _ = queue_of(first, second)
     assert only_order(pending) == [first.id]
-    assert [entry.id for entry in pending.held()] == [second.id]
+    assert [entry.id for entry in pending.blocked()] == [second.id]
     pending.take([first.id], 0)
     assert only_order(pending) == [second.id]
-    assert not pending.held()
+    assert not pending.blocked()
 
 
 def test_latest_stream_keeps_the_newest_frames_only():
@@ -269,7 +269,7 @@ def test_nothing_is_lost_and_streams_keep_their_order_whatever_happens(steps, ac
             for ended, _ in pending.time_out(now_ns):
                 del here[ended.id]
         elif here:
-            free = [place.id for group in pending.groups.values() for place in group.queue]
+            free = [item.id for group in pending.groups.values() for item in group.queue]
             ids = sorted(free) if kind == "take" else sorted(here)
             chosen = ids[args[0] % len(ids)]
             if kind == "take":
@@ -286,20 +286,20 @@ def check(pending, here):
     placed = {}
     for group in pending.groups.values():
         assert group.queue == sorted(group.queue)
-        assert group.rows == sum(place.entry.rows for place in group.queue) > 0
-        assert group.soft_entries == sum(place.entry.request.deadline_ns is None for place in group.queue)
-        assert group.early_entries == sum(place.order_key < place.entry.deadline_ns for place in group.queue)
-        assert group.delayed_entries == sum(place.order_key > place.entry.deadline_ns for place in group.queue)
-        assert _earliest_deadline_ns(group) == min(place.entry.deadline_ns for place in group.queue)
+        assert group.rows == sum(item.entry.rows for item in group.queue) > 0
+        assert group.unlimited_entries == sum(item.entry.request.deadline_ns is None for item in group.queue)
+        assert group.early_entries == sum(item.order_key < item.entry.deadline_ns for item in group.queue)
+        assert group.delayed_entries == sum(item.order_key > item.entry.deadline_ns for item in group.queue)
+        assert _earliest_deadline_ns(group) == min(item.entry.deadline_ns for item in group.queue)
         last = {}
-        for place in group.queue:
-            assert place.entry.request.batch_key == group.batch_key
-            placed[place.id] = place.id
-            if place.entry.line is not None:
-                assert last.get(place.entry.line, -1) < place.id, "a stream's frames are out of order"
-                last[place.entry.line] = place.id
-    held = {entry.id for entry in pending.held()}
-    assert pending.held_entries == len(held)
+        for item in group.queue:
+            assert item.entry.request.batch_key == group.batch_key
+            placed[item.id] = item.id
+            if item.entry.ordered_stream is not None:
+                assert last.get(item.entry.ordered_stream, -1) < item.id, "a stream's frames are out of order"
+                last[item.entry.ordered_stream] = item.id
+    held = {entry.id for entry in pending.blocked()}
+    assert pending.blocked_entries == len(held)
     waiting = Counter(one.stream for one in here.values())
     assert {key: state.entries for key, state in pending._streams.items() if state.entries} == waiting
     assert all(
@@ -308,11 +308,11 @@ def check(pending, here):
     assert set(placed) | held == set(here)
     assert not set(placed) & held
     for group in pending.groups.values():
-        for place in group.queue:
-            if place.entry.line is None:
-                assert place.entry.order_key == place.entry.own_key
+        for item in group.queue:
+            if item.entry.ordered_stream is None:
+                assert item.entry.order_key == item.entry.own_key
                 continue
-            before = [r for r in here.values() if r.stream is place.entry.request.stream and r.id < place.id]
+            before = [r for r in here.values() if r.stream is item.entry.request.stream and r.id < item.id]
             assert all(r.batch_key == group.batch_key for r in before), "overtakes one of another group"
 
 

@@ -139,7 +139,7 @@ def test_frame_of_another_shape_waits_again_for_the_one_before_it():
     second = rig.arrive(None, on=camera, key="large")
     rig.advance(150)
     assert rig.ended() == {short: Outcome.EXPIRED}
-    assert [entry.request for entry in rig.core.pending.held()] == [second]
+    assert [entry.request for entry in rig.core.pending.blocked()] == [second]
     rig.assert_quiet_after_all()
 
 

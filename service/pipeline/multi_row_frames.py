@@ -21,7 +21,7 @@ DEFAULT_LIMIT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class TallBuffer:
+class MultiRowBuffer:
     """One buffer: `capacity` rows of every input, each input at its offset."""
 
     host: HostBuffer
@@ -30,7 +30,7 @@ class TallBuffer:
     nbytes: int
 
 
-class TallFrames:
+class MultiRowFrames:
     """See the module.
 
     Args:
@@ -46,11 +46,11 @@ class TallFrames:
         self._alignment_bytes = alignment_bytes
         self._limit_bytes = limit_bytes
         self._lock = threading.Lock()
-        self._free: dict[int, list[TallBuffer]] = {}
+        self._free: dict[int, list[MultiRowBuffer]] = {}
         self._held_bytes = 0
         self.leased_count = 0
 
-    def take(self, rows: int) -> TallBuffer:
+    def take(self, rows: int) -> MultiRowBuffer:
         """Take a buffer of at least `rows` rows.
 
         Raises:
@@ -64,7 +64,7 @@ class TallFrames:
             self.leased_count += 1
             return buffer
 
-    def give_back(self, buffer: TallBuffer) -> None:
+    def give_back(self, buffer: MultiRowBuffer) -> None:
         """Keep a buffer for the next request of its capacity."""
         with self._lock:
             self.leased_count -= 1
@@ -78,7 +78,7 @@ class TallFrames:
                     buffer.host.close()
             self._free.clear()
 
-    def _allocate(self, capacity: int) -> TallBuffer:
+    def _allocate(self, capacity: int) -> MultiRowBuffer:
         offsets: list[int] = []
         nbytes = 0
         for row_bytes in self._row_bytes:
@@ -100,7 +100,7 @@ class TallFrames:
                 retry_after_ms=100,
             ) from error
         self._held_bytes += nbytes
-        return TallBuffer(host, capacity, tuple(offsets), nbytes)
+        return MultiRowBuffer(host, capacity, tuple(offsets), nbytes)
 
     def _free_one(self) -> None:
         buffers = next((buffers for buffers in self._free.values() if buffers), None)
