@@ -15,12 +15,13 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from forebay_server.bench.affine_table import affine_table
 from forebay_server.bench.batching_workloads import Executor, Workload
 from forebay_server.bench.disturbance import NONE, TIMERS, Disturbances
 from forebay_server.bench.virtual_egress import VirtualEgress
 from forebay_server.bench.virtual_lane import LaneEvent, VirtualLane
 from forebay_server.service.batching.core import Decide, FormerCore, policy_of
-from forebay_server.service.batching.cost_model import CostModel, CostTable
+from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.decision import Decision
 from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.batching.settings import BatchingSettings
@@ -66,7 +67,7 @@ def cost_of(executor: Executor, sizes: Sequence[int] | None = None) -> CostModel
     """Return the calibrated cost model of an executor."""
     sizes = range(1, executor.max_batch_size + 1) if sizes is None else sizes
     costs = executor.costs
-    table = CostTable.affine(tuple(sizes), costs.alpha_ns, costs.beta_ns, h2d_ns=costs.h2d_ns, d2h_ns=costs.d2h_ns)
+    table = affine_table(tuple(sizes), costs.alpha_ns, costs.beta_ns, h2d_ns=costs.h2d_ns, d2h_ns=costs.d2h_ns)
     return CostModel(sizes, table)
 
 

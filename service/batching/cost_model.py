@@ -91,17 +91,15 @@ class CostModel:
         sizes: the batch sizes that the engine runs, rising; a batch of another size is padded to the next one. The
             largest is the most rows that a batch may have.
         table: calibrated durations; gaps between its sizes are interpolated.
-        is_drifting: learn the drift online; False keeps the calibration for ever.
     """
 
-    def __init__(self, sizes: Sequence[int], table: CostTable, *, is_drifting: bool = True) -> None:
+    def __init__(self, sizes: Sequence[int], table: CostTable) -> None:
         self.sizes = tuple(sorted(set(sizes)))
         if not self.sizes or self.sizes[0] < 1:
             raise CostTableError(f"batch sizes must be at least 1, not {list(sizes)}")
         self.table = table
         self.max_size = self.sizes[-1]
         self.execute_drift, self.h2d_drift, self.d2h_drift = Drift(), Drift(0.0, 0.0), Drift()
-        self._is_drifting = is_drifting
         self._seen: set[int] = set()
         padded = [self.bucket(rows) for rows in range(self.max_size + 1)]
         self._bucket = padded
@@ -170,7 +168,7 @@ class CostModel:
 
     def observe(self, rows: int, h2d_ns: int, execute_ns: int) -> None:
         """Learn from one executed batch of `rows` rows. A duration of 0 or less was not measured and is ignored."""
-        if not self._is_drifting or not 1 <= rows <= self.max_size:
+        if not 1 <= rows <= self.max_size:
             return
         size = self._bucket[rows]
         if size not in self._seen:
@@ -181,7 +179,7 @@ class CostModel:
 
     def observe_download(self, rows: int, d2h_ns: int) -> None:
         """Learn from a download of `rows` rows, which is measured later than the rest."""
-        if self._is_drifting and 1 <= rows <= self.max_size:
+        if 1 <= rows <= self.max_size:
             _learn(self.d2h_drift, d2h_ns, self._d2h_base[self._bucket[rows]])
 
 

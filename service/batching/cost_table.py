@@ -89,24 +89,6 @@ class CostTable:
         )
 
     @classmethod
-    def affine(
-        cls,
-        sizes: Sequence[int],
-        alpha_ns: int,
-        beta_ns: int,
-        *,
-        h2d_ns: tuple[int, int] = (0, 0),
-        d2h_ns: tuple[int, int] = (0, 0),
-    ) -> "CostTable":
-        """Build the table of t(b) = alpha + beta*b; copies take `(fixed, per row)` nanoseconds."""
-        return cls.from_times(
-            {
-                size: StageTimes(h2d_ns[0] + h2d_ns[1] * size, alpha_ns + beta_ns * size, d2h_ns[0] + d2h_ns[1] * size)
-                for size in sizes
-            }
-        )
-
-    @classmethod
     def slowest(cls, tables: Sequence["CostTable"]) -> "CostTable":
         """Return the longest duration of each size and stage, of tables of the same sizes; the first's identity."""
 

@@ -52,7 +52,6 @@ class Demand:
         self._rate = 0.0
         self._sustained_rate = 0.0
         self._last_ns = 0
-        self.offered_rows = 0
         self._least_served = 0.0
 
     def join(self, now_ns: int, weight: int) -> StreamShare:
@@ -67,7 +66,6 @@ class Demand:
         self._sustained_rate = (
             self._sustained_rate * exp(-elapsed_ns / self._sustained_window_ns) + rows / self._sustained_window_ns
         )
-        self.offered_rows += rows
         share.fade(now_ns)
 
     def serve(self, shares: Sequence[tuple[StreamShare, int]], now_ns: int) -> None:

@@ -46,23 +46,23 @@ class StageContext:
         name: of the thread.
         device: attached to the thread before the first batch.
         device_stream: this stage's own; one thread at a time uses it, as in `Stage.process`.
-        priority: of that stream, and of this stage's thread where threads do the device's work.
         slots: by index.
         inbound: batches to work on.
         outbound: where they go next; None for the last stage.
         clock: time.
         on_fatal: told about errors after which the process cannot go on. Thread: whoever runs `Stage.process`.
+        priority: of the device stream, and of this stage's thread where threads do the device's work.
     """
 
     name: str
     device: Device
     device_stream: DeviceStream
-    priority: StreamPriority
     slots: tuple[Slot, ...]
     inbound: Channel[Batch]
     outbound: Channel[Batch] | None
     clock: Clock
     on_fatal: OnFatal
+    priority: StreamPriority = StreamPriority.NORMAL
 
 
 class Stage(ABC):

@@ -3,8 +3,9 @@
 import itertools
 import threading
 
+from forebay_server.bench.affine_table import affine_table
 from forebay_server.service.batching.core import FormerCore
-from forebay_server.service.batching.cost_model import CostModel, CostTable
+from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.batching.former import BatchFormer
 from forebay_server.service.batching.settings import BatchingSettings
@@ -57,13 +58,13 @@ def request(arrival_ns=0, budget_ms=33, *, on=None, rows=1, key="k", priority=1,
     )
 
 
-def cost_model(largest=32, alpha_ms=3.0, beta_ms=0.2, sizes=None, **options):
+def cost_model(largest=32, alpha_ms=3.0, beta_ms=0.2, sizes=None):
     """t(b) = alpha + beta*b, uploads 0.1 + 0.05*b ms, downloads 0.05 + 0.005*b ms."""
     sizes = range(1, largest + 1) if sizes is None else sizes
-    table = CostTable.affine(
+    table = affine_table(
         tuple(sizes), int(alpha_ms * MS), int(beta_ms * MS), h2d_ns=(100_000, 50_000), d2h_ns=(50_000, 5_000)
     )
-    return CostModel(sizes, table, **options)
+    return CostModel(sizes, table)
 
 
 class StrictLane:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from forebay_server.bench.affine_table import affine_table
 from forebay_server.engines.errors import ExecutionError
 from forebay_server.service.batching.calibrate import LIMIT_NS, MOST_RUNS, calibrate, obtain_table, still_holds
 from forebay_server.service.batching.cost_model import CostModel
@@ -244,12 +245,12 @@ def test_one_noisy_run_does_not_reject_a_kept_table():
 
 
 def test_gaps_in_a_table_are_interpolated_and_its_end_is_extended():
-    model = CostModel(range(1, 17), CostTable.affine((1, 4, 8), 1000, 100))
+    model = CostModel(range(1, 17), affine_table((1, 4, 8), 1000, 100))
     assert [model.execute_base[b] for b in (1, 2, 6, 8, 16)] == [1100, 1200, 1600, 1800, 2600]
 
 
 def test_table_that_starts_above_one_row_is_used_for_less():
-    model = CostModel((1, 4), CostTable.affine((4,), 1000, 100))
+    model = CostModel((1, 4), affine_table((4,), 1000, 100))
     assert model.execute_base[1] == 1400
 
 

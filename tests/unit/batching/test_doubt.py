@@ -2,7 +2,8 @@
 
 import pytest
 
-from forebay_server.service.batching.cost_model import CostModel, CostTable
+from forebay_server.bench.affine_table import affine_table
+from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.doubt import DOUBTED_NS, PROBES, Doubt
 from forebay_server.service.errors import Outcome
 from forebay_server.service.request import TRUSTED_NS
@@ -12,7 +13,7 @@ from tests.support.batching import MS, CoreRig
 def rig_that_seems(times):
     """An engine of 3 + 0.2 b ms that was measured `times` too slow."""
     sizes = range(1, 33)
-    return CoreRig(cost=CostModel(sizes, CostTable.affine(sizes, int(3 * MS * times), int(MS * times / 5))))
+    return CoreRig(cost=CostModel(sizes, affine_table(sizes, int(3 * MS * times), int(MS * times / 5))))
 
 
 def offered(rig, seconds, *, budget_ms=33, every_ms=20):

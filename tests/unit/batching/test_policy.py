@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forebay_server.bench.affine_table import affine_table
 from forebay_server.service.batching.core import FormerCore
-from forebay_server.service.batching.cost_model import CostModel, CostTable
+from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.decision import Form
 from forebay_server.service.batching.policy import decide
 from forebay_server.service.batching.settings import BatchingSettings, QueuePolicy
@@ -216,7 +217,7 @@ def test_least_served_streams_and_clients_go_first_in_a_sustained_overload(sourc
 @pytest.mark.parametrize("stage", ["h2d", "execute", "d2h"])
 def test_probe_runs_on_an_idle_executor_however_bad_the_drift_looks(stage):
     sizes = tuple(range(1, 33))
-    table = CostTable.affine(sizes, 4 * MS, 0, h2d_ns=(4 * MS, 0), d2h_ns=(4 * MS, 0))
+    table = affine_table(sizes, 4 * MS, 0, h2d_ns=(4 * MS, 0), d2h_ns=(4 * MS, 0))
     rig = CoreRig(cost=CostModel(sizes, table))
     drift = getattr(rig.cost, f"{stage}_drift")
     drift.ratio = drift.factor = 8.0
