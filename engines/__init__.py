@@ -1,7 +1,7 @@
-"""Devices and engines: what a batch runs on. Knows nothing of the service above it.
+"""Devices and engines, which execute batches. This package knows nothing of the service above it.
 
-Concrete devices and engines are reached through `open_device()` and `open_engine()` only, so that a
-vendor library is imported no earlier than it is needed.
+Concrete devices and engines are reached through `open_device()` and `open_engine()` only, so that a vendor library is
+imported no earlier than it is needed.
 """
 
 import difflib
@@ -20,7 +20,7 @@ from forebay_server.engines.extras import install_hint
 from forebay_server.engines.foreign_memory import ForeignMemory
 
 # ONNX Runtime's own wheels report usage to their makers, with an identifier kept on disk, unless this is set before the
-# library is imported (tests/meta/test_privacy.py). Who wants that can set it to 0.
+# library is imported (tests/meta/test_privacy.py). Set it to 0 to allow that.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["BACKENDS", "DEVICE_KINDS", "import_engine", "open_device", "open_engine", "open_foreign_memory"]
@@ -28,7 +28,7 @@ __all__ = ["BACKENDS", "DEVICE_KINDS", "import_engine", "open_device", "open_eng
 
 @dataclass(frozen=True, slots=True)
 class _Implementation:
-    """Where a class lives, and what to say when its library is not installed."""
+    """The location of a class, and the hint for its missing library."""
 
     module: str
     class_name: str
@@ -63,10 +63,10 @@ def open_device(kind: str, *, clock: Clock, index: int = 0) -> Device:
     Args:
         kind: one of `DEVICE_KINDS`.
         clock: stamps events where the device has none of its own.
-        index: which one of several; only CUDA has more than one.
+        index: of the device; only CUDA has more than one.
 
     Raises:
-        BackendUnavailableError: unknown kind, or its library or hardware is not there.
+        BackendUnavailableError: unknown kind, or its library or hardware is missing.
     """
     device_class = _load(_DEVICES, "device", kind)
     return cast("Device", device_class(clock=clock, index=index))
@@ -91,14 +91,14 @@ def open_engine(
     Args:
         backend: one of `BACKENDS`.
         model_path: the model file; None for a backend that needs none (simulated).
-        device: where it runs; outlives the engine.
+        device: of the instance; outlives the engine.
         clock: for engines that wait or measure.
         options: the backend's own settings, as text; an unknown one is an error.
         max_batch_size: most rows of one execution; 0 for a model without a batch dimension; None to let the engine
             choose from the model file.
 
     Raises:
-        BackendUnavailableError: unknown backend, or its library or hardware is not there.
+        BackendUnavailableError: unknown backend, or its library or hardware is missing.
         ModelFileError: the file or the options cannot be served.
     """
     engine_class = _load(_ENGINES, "backend", backend)
@@ -113,12 +113,12 @@ def open_foreign_memory(kind: str, *, handle: bytes, index: int, nbytes: int) ->
 
     Args:
         kind: of the device: `cuda`.
-        handle: what the owner passed on, `engines.foreign_memory.HANDLE_BYTES` long.
-        index: which device of that kind.
-        nbytes: how much of it, from its beginning.
+        handle: from the memory's owner, `engines.foreign_memory.HANDLE_BYTES` long.
+        index: of the device of that kind.
+        nbytes: size of the opened part, from the beginning of the memory.
 
     Raises:
-        BackendUnavailableError: no such device, or its library is not there.
+        BackendUnavailableError: no such device, or its library is missing.
         MisuseError: the handle is wrong, or its memory is smaller.
         ExecutionError, DeviceLostError: the device refuses.
     """

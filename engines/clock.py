@@ -1,7 +1,7 @@
-"""Time, injected: the only module of the project that reads a clock or blocks with a timeout.
+"""Injected time: the only module of the project that reads a clock or blocks with a timeout.
 
-Integer nanoseconds on one monotonic clock. Whoever needs the time or must wait for an instant takes a
-`Clock`; tests give it a `ManualClock` (tests/support), which moves only when it is told to.
+Integer nanoseconds on one monotonic clock. Code that needs the time or must wait for a point in time takes a `Clock`;
+tests pass a `ManualClock` (tests/support), which moves only when the test moves it.
 """
 
 import threading
@@ -13,18 +13,18 @@ class Clock(Protocol):
     """A monotonic clock that can also wait. Thread: any."""
 
     def now_ns(self) -> int:
-        """Return the current instant in nanoseconds; only differences mean anything."""
+        """Return the current time in nanoseconds; only differences have a meaning."""
         ...
 
     def wait(self, condition: threading.Condition, until_ns: int | None) -> None:
-        """Wait on `condition`, which the caller holds, until notified or until the instant `until_ns`.
+        """Wait on `condition`, which the caller holds, until notified or until the time `until_ns`.
 
         May wake spuriously: the caller loops on its own predicate. `None` waits without a limit.
         """
         ...
 
     def sleep_until(self, until_ns: int) -> None:
-        """Block the calling thread until the instant `until_ns`; returns at once if it has passed."""
+        """Block the calling thread until the time `until_ns`; returns at once if it has passed."""
         ...
 
 
@@ -32,11 +32,11 @@ class MonotonicClock:
     """The real clock (CLOCK_MONOTONIC)."""
 
     def now_ns(self) -> int:
-        """Return the current instant in nanoseconds."""
+        """Return the current time in nanoseconds."""
         return time.monotonic_ns()
 
     def wait(self, condition: threading.Condition, until_ns: int | None) -> None:
-        """Wait on `condition` until notified or until the instant `until_ns`."""
+        """Wait on `condition` until notified or until the time `until_ns`."""
         if until_ns is None:
             condition.wait()
             return
@@ -45,7 +45,7 @@ class MonotonicClock:
             condition.wait(remaining_ns / 1e9)
 
     def sleep_until(self, until_ns: int) -> None:
-        """Block until the instant `until_ns`."""
+        """Block until the time `until_ns`."""
         while (remaining_ns := until_ns - time.monotonic_ns()) > 0:
             time.sleep(remaining_ns / 1e9)
 

@@ -6,7 +6,7 @@ from types import MappingProxyType
 import numpy as np
 
 BF16 = np.dtype([("bfloat16", "<u2")])
-"""bfloat16, of which numpy has no type: the raw bits, which nobody here computes with."""
+"""bfloat16, which numpy lacks: the raw bits. No code here computes with them."""
 DTYPE_BY_NAME: Mapping[str, np.dtype[np.generic]] = MappingProxyType(
     {
         "BOOL": np.dtype(np.bool_),

@@ -7,15 +7,15 @@ What is *not* here: running a model. Engines enqueue their own work on a `Device
 
 Rules
 - Everything is allocated at start-up; `alloc_*`, `create_*` and `close` are never called while serving.
-- Memory is cleared when it gets its owner, by `alloc_*`, and not again: nothing of an earlier owner is ever in it.
-- Methods of one stream are called by one thread at a time. A thread calls `Device.attach_thread()` before its first
-  use of anything of a device.
+- Memory is cleared when it gets its owner, by `alloc_*`, and not again: it never contains data of an earlier owner.
+- Methods of one stream are called by one thread at a time. A thread calls `Device.attach_thread()` before its first use
+  of a device or its objects.
 - Copies and event records are *enqueued*: they return before they are done on an asynchronous device. Only
   `Event.sync`, `DeviceStream.sync` and `close` block.
-- A host buffer may be read or written by the host only when every device operation on it is known to be done
-  (an event recorded after it was synchronised). The simulated device raises RaceError otherwise, whatever the timing.
-- A host buffer serves every device of its kind on this machine: a frame is decoded before it is known which of several
-  GPUs runs it (docs/adr/0036). All else belongs to the device that made it and is refused by any other.
+- A host buffer may be read or written by the host only when every device operation on it is known to be done (an event
+  recorded after it was synchronised). The simulated device raises RaceError otherwise, whatever the timing.
+- A host buffer serves every device of its kind on this machine: a frame is decoded before its GPU is chosen
+  (docs/adr/0036). Every other object belongs to the device that made it and is refused by any other.
 """
 
 import enum
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 
 class DeviceKind(enum.StrEnum):
-    """What a device is. `device.kind == DeviceKind.CPU` is the one way to ask whether it is the CPU."""
+    """The kind of a device. `device.kind == DeviceKind.CPU` is the one way to ask whether it is the CPU."""
 
     CPU = "cpu"
     CUDA = "cuda"
@@ -37,7 +37,7 @@ class DeviceKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeviceDescription:
-    """A device for people, and for checking that a plan was built for it.
+    """A device's description for people, and for checking that a plan was built for it.
 
     Attributes:
         name: the product's, such as `NVIDIA H200`; the device's own name where there is none.
@@ -49,7 +49,7 @@ class DeviceDescription:
 
 
 class StreamPriority(enum.Enum):
-    """How urgent the work of a device stream is. A device with fewer levels does not tell neighbours apart."""
+    """Urgency of the work of a device stream. A device with fewer levels merges neighbouring ones."""
 
     LOW = "low"
     NORMAL = "normal"
@@ -59,11 +59,11 @@ class StreamPriority(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
-    """Memory of a device at one moment.
+    """Memory of a device at one time.
 
     Attributes:
-        used_bytes: by everybody who uses the device, other processes included.
-        total_bytes: what it has.
+        used_bytes: of all users of the device, other processes included.
+        total_bytes: size of its memory.
     """
 
     used_bytes: int
@@ -71,7 +71,10 @@ class DeviceMemory:
 
 
 class HostBuffer(Protocol):
-    """Host memory that devices of a kind copy from and to asynchronously (pinned on CUDA). Owner: who allocated it."""
+    """Host memory that devices of a kind copy from and to asynchronously (pinned on CUDA).
+
+    Owner: the allocating code.
+    """
 
     @property
     def nbytes(self) -> int:
@@ -92,7 +95,7 @@ class HostBuffer(Protocol):
 
 
 Piece: TypeAlias = tuple[HostBuffer, int, int]
-"""Bytes of a host buffer: the buffer, the offset of the first, and how many."""
+"""Bytes of a host buffer: the buffer, the offset of the first byte, and the number of bytes."""
 
 
 class DeviceBuffer(Protocol):
@@ -114,7 +117,7 @@ class DeviceBuffer(Protocol):
 
 
 class Event(Protocol):
-    """A point in a device stream. Re-used: a new `record` forgets the old point."""
+    """A point in a device stream. Reusable: a new `record` replaces the old point."""
 
     @property
     def is_done(self) -> bool:
@@ -144,7 +147,7 @@ class Graph(Protocol):
     """Captured work of one device stream. One launch of it runs at a time. Belongs to the device of its stream."""
 
     def launch(self, device_stream: "DeviceStream") -> None:
-        """Enqueue everything captured, with one call."""
+        """Enqueue all captured work with one call."""
         ...
 
     def close(self) -> None:
@@ -172,9 +175,9 @@ class DeviceStream(Protocol):
         ...
 
     def gather_h2d(self, dst: DeviceBuffer, pieces: Sequence[Piece]) -> None:
-        """Enqueue copies of `pieces`, which lie one behind the other in `dst` then, from its start.
+        """Enqueue copies of `pieces`, concatenated in `dst` from its start.
 
-        Raises MisuseError, and nothing is enqueued or only a part, if they do not fit.
+        Raises MisuseError, and none or only a part is enqueued, if they do not fit.
         """
         ...
 
@@ -190,17 +193,17 @@ class DeviceStream(Protocol):
         ...
 
     def record(self, event: Event) -> None:
-        """Enqueue: `event` is done when everything enqueued on this stream before is done."""
+        """Enqueue: `event` is done when all earlier work of this stream is done."""
         ...
 
     def wait(self, event: Event) -> None:
-        """Enqueue: what comes later on this stream starts only after `event`. The host does not block."""
+        """Enqueue: later work of this stream starts only after `event`. The host does not block."""
         ...
 
     def capture(self, enqueue: Callable[[], None]) -> Graph | None:
-        """Capture what `enqueue` puts on this stream as a graph, without running it.
+        """Capture the work that `enqueue` puts on this stream as a graph, without running it.
 
-        Other threads may allocate meanwhile. Run the work once before, so that nothing in it is lazy.
+        Other threads may allocate meanwhile. Run the work once before, so that no part of it is lazy.
 
         Returns:
             None where the device has no graphs (`enqueue` is not called then), and for work that cannot be captured.
@@ -208,7 +211,7 @@ class DeviceStream(Protocol):
         ...
 
     def sync(self) -> None:
-        """Block the calling thread until everything enqueued is done. Raises as `Event.sync`."""
+        """Block the calling thread until all enqueued work is done. Raises as `Event.sync`."""
         ...
 
     def close(self) -> None:
@@ -217,7 +220,7 @@ class DeviceStream(Protocol):
 
 
 class Device(Protocol):
-    """Where a model instance runs."""
+    """A device on which model instances run."""
 
     @property
     def name(self) -> str:
@@ -226,7 +229,7 @@ class Device(Protocol):
 
     @property
     def kind(self) -> DeviceKind:
-        """What it is."""
+        """The kind of the device."""
         ...
 
     @property
@@ -236,7 +239,7 @@ class Device(Protocol):
 
     @property
     def kind_count(self) -> int:
-        """How many devices of this kind the machine has, itself counted."""
+        """Number of devices of this kind in the machine, this one included."""
         ...
 
     def describe(self) -> DeviceDescription:
@@ -244,12 +247,12 @@ class Device(Protocol):
         ...
 
     def raise_if_lost(self) -> None:
-        """Raise DeviceLostError if the device is lost. For engines whose library has failed without saying why."""
+        """Raise DeviceLostError if the device is lost. For engines whose library failed without a reason."""
         ...
 
     @property
     def gather_below_bytes(self) -> int:
-        """Rows smaller than this are gathered into one copy; larger ones are copied each from where they lie."""
+        """Rows smaller than this are gathered into one copy; larger ones are each copied from their own place."""
         ...
 
     @property
@@ -258,7 +261,7 @@ class Device(Protocol):
         ...
 
     def attach_thread(self) -> None:
-        """Make the calling thread fit to use this device, and no other (CUDA: select it). Idempotent."""
+        """Prepare the calling thread to use this device, and no other (CUDA: select it). Idempotent."""
         ...
 
     def rank_thread(self, priority: StreamPriority) -> None:
@@ -270,7 +273,7 @@ class Device(Protocol):
         ...
 
     def memory(self) -> DeviceMemory | None:
-        """Return how full its memory is; None where device memory is host memory. Blocks: for microseconds.
+        """Return the use of its memory; None where device memory is host memory. Blocks: for microseconds.
 
         Raises:
             EngineError: the device is lost.
@@ -282,19 +285,19 @@ class Device(Protocol):
         ...
 
     def borrow_host(self, memory: memoryview) -> HostBuffer | None:
-        """Return a read-only host buffer over somebody else's bytes, or None where copies need the device's memory.
+        """Return a read-only host buffer over foreign bytes, or None where copies need the device's memory.
 
-        Spares a copy where any host memory is as good (the CPU). Constant per device: a buffer always, or never. The
-        memory stays alive and unchanged until the buffer is forgotten; there is nothing to close.
+        Saves a copy where any host memory will do (the CPU). Constant per device: always a buffer, or never. The memory
+        stays alive and unchanged until the buffer is forgotten; there is nothing to close.
         """
         ...
 
     def alloc_device(self, nbytes: int, mirror: HostBuffer | None = None) -> DeviceBuffer:
-        """Allocate device memory, full of zeros, but for what a mirror holds. Raises DeviceMemoryError.
+        """Allocate device memory, full of zeros, except for the contents of a mirror. Raises DeviceMemoryError.
 
         Args:
             nbytes: capacity.
-            mirror: the host buffer that copies of this buffer come from or go to, of at least `nbytes` bytes. A device
+            mirror: the host buffer on the other side of this buffer's copies, of at least `nbytes` bytes. A device
                 whose memory is host memory returns a view of it, and copies between the two are no-ops.
         """
         ...
@@ -308,5 +311,5 @@ class Device(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what the device itself holds. Every buffer, stream and event is closed before. Idempotent."""
+        """Free the device's own resources. Every buffer, stream and event is closed before. Idempotent."""
         ...

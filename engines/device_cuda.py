@@ -4,11 +4,11 @@ Theory of operation
     Streams are non-blocking (never ordered with the legacy stream) and have priorities; events measure time and block
     without spinning. Host buffers are pinned, so that copies are asynchronous. Everything is allocated at start-up:
     cudaMalloc, cudaHostAlloc and their frees synchronise the device and never happen in service. Buffers are never
-    freed while a model serves, so nothing fragments, and an allocation that would not leave HEADROOM_BYTES free is
-    refused with a line that says what to do.
+    freed while a model serves, so memory does not fragment. An allocation that would not leave HEADROOM_BYTES free is
+    refused with a line that has a remedy.
 
-Thread: any, after `attach_thread`. What allocates, creates or asks for memory attaches by itself: on a thread that has
-not chosen a GPU, CUDA would take the first one, whatever device was asked.
+Thread: any, after `attach_thread`. Methods that allocate, create or query memory attach by themselves: on a thread that
+has not chosen a GPU, CUDA would use the first one.
 """
 
 import ctypes
@@ -61,14 +61,14 @@ def stream_priorities(least: int, greatest: int) -> dict[StreamPriority, int]:
 
 @dataclass(slots=True)
 class AllocatedBytes:
-    """What this device object has allocated and not freed."""
+    """Bytes that this device object has allocated and not freed."""
 
     pinned_bytes: int = 0
     device_bytes: int = 0
 
 
 class CudaDevice:
-    """One GPU. Raises BackendUnavailableError, with what to do, if it cannot be used."""
+    """One GPU. Raises BackendUnavailableError with a remedy if it cannot be used."""
 
     def __init__(self, *, clock: Clock, index: int = 0) -> None:
         del clock  # events are stamped by the GPU
@@ -101,7 +101,7 @@ class CudaDevice:
 
     @property
     def kind_count(self) -> int:
-        """How many GPUs CUDA shows to this process."""
+        """Number of GPUs that CUDA shows to this process."""
         return self._kind_count
 
     @property
@@ -132,13 +132,13 @@ class CudaDevice:
         """Do nothing: streams are ranked."""
 
     def memory(self) -> DeviceMemory:
-        """Return how full the GPU's memory is, all processes together."""
+        """Return the use of the GPU's memory, all processes together."""
         self.attach_thread()  # CUDA answers for the calling thread's GPU
         free, total = check(runtime.cudaMemGetInfo(), "cudaMemGetInfo")
         return DeviceMemory(int(total) - int(free), int(total))
 
     def raise_if_lost(self) -> None:
-        """Raise DeviceLostError if a sticky error has happened. For after a vendor's library has failed."""
+        """Raise DeviceLostError if a sticky error has happened. For use after a vendor's library has failed."""
         code = runtime.cudaGetLastError()[0]
         if int(code) != 0 and isinstance(error := error_of(code, "a library's call"), DeviceLostError):
             raise error
@@ -156,7 +156,7 @@ class CudaDevice:
         return None
 
     def alloc_device(self, nbytes: int, mirror: HostBuffer | None = None) -> CudaBuffer:
-        """Allocate device memory; `mirror` is another memory here and only checked."""
+        """Allocate device memory; `mirror` is separate memory here and only checked."""
         if mirror is not None:
             check_range("mirror", self.own_host(mirror).nbytes, 0, nbytes)
         return CudaBuffer(self, self.allocate("device", nbytes), nbytes)
@@ -164,11 +164,11 @@ class CudaDevice:
     def allocate(self, what: str, nbytes: int) -> int:
         """Allocate `pinned host` or `device` memory, clear it, account for it and return its address.
 
-        Neither is cleared by CUDA within a process: both hold what its last owner left.
+        CUDA clears neither within a process: both contain the data of their last owner.
         """
         if nbytes < 0:
             raise MisuseError(f"cannot allocate {nbytes} bytes")
-        self.attach_thread()  # buffers for requests of several rows are allocated by whichever thread decodes them
+        self.attach_thread()  # buffers for requests of several rows are allocated by the thread that decodes them
         is_device = what == "device"
         if is_device and nbytes + HEADROOM_BYTES > (free := self.free_bytes()):
             raise DeviceMemoryError(
@@ -182,7 +182,7 @@ class CudaDevice:
                 check(runtime.cudaMemset(address, 0, nbytes), "cudaMemset")
                 check(runtime.cudaStreamSynchronize(0), "cudaStreamSynchronize")  # our streams do not wait for it
             else:
-                flags = runtime.cudaHostAllocPortable  # for every GPU: frames are leased before it is known which
+                flags = runtime.cudaHostAllocPortable  # for every GPU: frames are leased before their GPU is chosen
                 address = int(check(runtime.cudaHostAlloc(max(nbytes, 1), flags), "cudaHostAlloc"))
                 self.allocated.pinned_bytes += nbytes
                 ctypes.memset(address, 0, nbytes)
@@ -203,7 +203,7 @@ class CudaDevice:
         return CudaEvent(self)
 
     def close(self) -> None:
-        """Nothing of its own to free: the primary context is the process's."""
+        """The device has no resources of its own: the primary context is the process's."""
 
     def own(self, buffer: DeviceBuffer) -> CudaBuffer:
         """Return a device buffer as this device's own. Raises MisuseError for another's, or a closed one."""

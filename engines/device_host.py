@@ -38,7 +38,7 @@ it. Beside two saturated instances of LOW priority the p99 of a model is 27 to 4
 
 
 class _Handle:
-    """What a device made: belongs to it, and is open until it is closed."""
+    """An object of a device: it belongs to the device, and is open until it is closed."""
 
     def __init__(self, device: "HostDevice") -> None:
         self.device = device
@@ -50,15 +50,15 @@ class _Handle:
 
 
 class HostMemoryBuffer(_Handle):
-    """A host buffer and a device buffer in one: there is only one memory."""
+    """A host buffer and a device buffer in one, because there is only one memory."""
 
     def __init__(
         self, device: "HostDevice", memory: NDArray[np.uint8], mirrored: "HostMemoryBuffer | None" = None
     ) -> None:
         super().__init__(device)
-        self.mirrored = mirrored  # it is the first bytes of that one
+        self.mirrored = mirrored  # this buffer is the first bytes of that one
         self._memory = memory
-        self._address: int | None = None  # asked for once, since numpy takes a microsecond to tell
+        self._address: int | None = None  # computed once, because numpy takes a microsecond
 
     @property
     def nbytes(self) -> int:
@@ -90,7 +90,7 @@ class HostMemoryBuffer(_Handle):
         return self.memory
 
     def close(self) -> None:
-        """Let go of the memory. Views handed out before keep it alive. Idempotent."""
+        """Release the memory. Views handed out before keep it alive. Idempotent."""
         super().close()
         self._memory = self._memory[:0]
 
@@ -108,7 +108,7 @@ class HostEvent(_Handle):
         return self.recorded_ns is not None
 
     def sync(self) -> None:
-        """Return at once: what was enqueued is done. Raises MisuseError if never recorded."""
+        """Return at once: all enqueued work is done. Raises MisuseError if never recorded."""
         self.stamp_ns()
 
     def elapsed_ns(self, earlier: Event) -> int:
@@ -116,7 +116,7 @@ class HostEvent(_Handle):
         return self.stamp_ns() - self.device.own_event(earlier).stamp_ns()
 
     def stamp_ns(self) -> int:
-        """Return when it was recorded. Raises MisuseError if never, or after close."""
+        """Return the time of the record. Raises MisuseError if there is none, or after close."""
         if self.is_closed:
             raise MisuseError("event used after close")
         if self.recorded_ns is None:
@@ -133,7 +133,7 @@ class HostStream(_Handle):
 
     @property
     def handle(self) -> int:
-        """There is no vendor's stream."""
+        """0: there is no vendor's stream."""
         return 0
 
     def copy_h2d(
@@ -166,7 +166,7 @@ class HostStream(_Handle):
             copy(target.memory[dst_offset : dst_offset + nbytes], source.memory[src_offset : src_offset + nbytes])
 
     def record(self, event: Event) -> None:
-        """Stamp `event`: everything before is done."""
+        """Stamp `event`: all earlier work is done."""
         self._check_open()
         own = self.device.own_event(event)
         if own.is_closed:
@@ -182,7 +182,7 @@ class HostStream(_Handle):
         """None: there are no graphs on the CPU."""
 
     def sync(self) -> None:
-        """Return at once: nothing is ever outstanding."""
+        """Return at once: no work is ever outstanding."""
         self._check_open()
 
     def _check_open(self) -> None:
@@ -219,7 +219,7 @@ class HostDevice:
         return 1
 
     def describe(self) -> DeviceDescription:
-        """Return its own name: nothing is built for one CPU."""
+        """Return its own name: no plan is built for a particular CPU."""
         return DeviceDescription(self.name)
 
     def raise_if_lost(self) -> None:
@@ -283,7 +283,7 @@ class HostDevice:
         return HostEvent(self)
 
     def close(self) -> None:
-        """Nothing of its own to free."""
+        """The device has no resources of its own."""
 
     def own(self, buffer: DeviceBuffer) -> HostMemoryBuffer:
         """Return a device buffer as this device's own. Raises MisuseError for another device's."""

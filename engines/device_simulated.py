@@ -1,14 +1,14 @@
-"""A device that proves ordering: every access that nothing orders after an earlier conflicting one raises RaceError.
+"""A device that proves ordering: every access that is not ordered after an earlier conflicting one raises RaceError.
 
 Theory of operation
-    The host and every device stream carry a vector clock. Enqueuing orders an operation after what the host knew then;
-    `record` snapshots a stream's clock, `wait` and `sync` join it. Every buffer remembers, per range of bytes, the last
-    write and the reads since. An access whose clock does not know an earlier conflicting one is a race, whatever the
-    timing was. Host accesses are the calls of `write_view` and `read_view`.
+    The host and every device stream carry a vector clock. Enqueuing orders an operation after everything that the host
+    knew then; `record` snapshots a stream's clock, `wait` and `sync` join it. Every buffer remembers, per range of
+    bytes, the last write and the reads since. An access whose clock does not include an earlier conflicting one is a
+    race, whatever the timing was. Host accesses are the calls of `write_view` and `read_view`.
 
-    Time is the injected clock's. Copies cost what the `CostModel` says, executions what the engine says, and an
-    operation starts when its stream is free and what it waits for is done; `Event.sync` blocks until then. On a manual
-    clock a test moves time; on a virtual clock waiting moves it.
+    Time is the injected clock's. The `CostModel` gives the cost of copies, the engine that of executions, and an
+    operation starts when its stream is free and the points that it waits for are reached; `Event.sync` blocks until
+    then. On a manual clock a test moves time; on a virtual clock waiting moves it.
 
 What it is not: a measure of a GPU's speed, or a model of its driver. All host threads are one actor (see
 `engines.simulated.core`). Stricter than CUDA on purpose: a thread must attach itself, to one device of a machine at a
@@ -69,10 +69,10 @@ class SimulatedDevice:
     Args:
         clock: manual, virtual or real.
         index: of the device in its machine.
-        cost: of copies; free if not given.
-        faults: what goes wrong, and when.
-        gather_below_bytes: as the contract says; 0 copies each row from where it lies.
-        machine: of another simulated device, whose host memory this one is to share; its own if not given.
+        cost: of copies; default: free.
+        faults: planned faults.
+        gather_below_bytes: see the contract; 0 copies each row from its own place.
+        machine: of another simulated device, to share its host memory; default: a new one.
     """
 
     def __init__(
@@ -103,12 +103,12 @@ class SimulatedDevice:
 
     @property
     def index(self) -> int:
-        """As it was made."""
+        """The number given at its creation."""
         return self._index
 
     @property
     def kind_count(self) -> int:
-        """As its machine says."""
+        """The number of devices of its machine."""
         return self.machine.device_count
 
     @property
@@ -118,7 +118,7 @@ class SimulatedDevice:
 
     @property
     def races(self) -> Sequence[RaceError]:
-        """Every race found so far on its machine, also those whose RaceError somebody turned into another error."""
+        """Every race found so far on its machine, including those whose RaceError was turned into another error."""
         with self._core.lock:
             return tuple(self.machine.races)
 
@@ -130,7 +130,7 @@ class SimulatedDevice:
 
     @property
     def leaks(self) -> Sequence[str]:
-        """What is open."""
+        """The objects that are still open."""
         with self._core.lock:
             return tuple(self._core.open_handles.values())
 
@@ -156,7 +156,7 @@ class SimulatedDevice:
         """Do nothing: streams are ranked."""
 
     def memory(self) -> DeviceMemory:
-        """Return what open device buffers hold, of MEMORY_BYTES."""
+        """Return the size of the open device buffers, of MEMORY_BYTES."""
         with self._core.lock:
             self._core.check_usable()
             return DeviceMemory(self._core.device_bytes, MEMORY_BYTES)
@@ -172,7 +172,7 @@ class SimulatedDevice:
         return None
 
     def alloc_device(self, nbytes: int, mirror: HostBuffer | None = None) -> SimulatedDeviceBuffer:
-        """Allocate device memory, apart from its mirror's."""
+        """Allocate device memory, separate from its mirror's."""
         with self._core.lock:
             self._core.begin("alloc_device")
             if mirror is not None:
@@ -199,7 +199,7 @@ class SimulatedDevice:
             return SimulatedEvent(self._core)
 
     def own(self, buffer: HostBuffer | DeviceBuffer) -> SimulatedHostBuffer | SimulatedDeviceBuffer:
-        """Return `buffer` as one that this device can use. Raises MisuseError for another's, or after close."""
+        """Return `buffer` if this device can use it. Raises MisuseError for another's, or after close."""
         if isinstance(buffer, SimulatedHostBuffer):
             return own_host(self._core, buffer)
         owned: SimulatedDeviceBuffer = own(self._core, SimulatedDeviceBuffer, buffer)
@@ -211,17 +211,17 @@ class SimulatedDevice:
         return owned
 
     def arm(self, faults: FaultPlan) -> None:
-        """Replace the fault plan; operations are numbered from here on."""
+        """Replace the fault plan; operations are numbered anew from here."""
         with self._core.lock:
             self._core.arm(faults)
 
     def lose(self, message: str = "the device is lost, as the test asks") -> None:
-        """Lose the device now: whoever waits or comes later gets DeviceLostError."""
+        """Lose the device now: current and later waiters get DeviceLostError."""
         with self._core.lock:
             self._core.lose(DeviceLostError(message))
 
     def close(self) -> None:
-        """Raise MisuseError if anything is open (and the device is not lost). Idempotent."""
+        """Raise MisuseError if any object is open (and the device is not lost). Idempotent."""
         leaks = self.leaks
         if leaks and self._core.lost is None:
             raise MisuseError(f"device closed with {len(leaks)} open: {', '.join(leaks[:5])}")

@@ -1,4 +1,4 @@
-"""The engine contract: what runs a model on a device, one `Engine` per model instance.
+"""The engine contract: an engine runs a model on a device, one `Engine` per model instance.
 
 An engine is bound to the fixed buffers of a few slots and then only ever *enqueues*: no allocation in service.
 
@@ -52,7 +52,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class EngineSpecs:
-    """What a model takes and gives.
+    """Inputs and outputs of a model.
 
     Attributes:
         inputs: in the model's order.
@@ -68,7 +68,7 @@ class EngineSpecs:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether every tensor is always there with a fixed row size. Others run unbound: see `UnboundEngine`."""
+        """Whether every tensor is always present with a fixed row size. Others run unbound: see `UnboundEngine`."""
         return all(spec.is_fixed and not spec.is_optional for spec in (*self.inputs, *self.outputs))
 
 
@@ -92,12 +92,12 @@ class Engine(Protocol):
 
     @property
     def specs(self) -> EngineSpecs:
-        """What the model takes and gives; constant."""
+        """Inputs and outputs of the model; constant."""
         ...
 
     @property
     def launches(self) -> Launches | None:
-        """How many executions ran which way, since `warm_up`; None for an engine with one way. Thread: any reads it."""
+        """Number of executions by way, since `warm_up`; None for an engine with one way. Thread: any reads it."""
         ...
 
     def bind(self, slot: SlotBuffers) -> None:
@@ -121,7 +121,7 @@ class Engine(Protocol):
         ...
 
     def outputs(self, slot_index: int, batch_size: int) -> tuple[DeviceBuffer, ...]:
-        """Return where the outputs of the latest `enqueue` of that slot lie, in the order of `specs.outputs`.
+        """Return the buffers with the outputs of the latest `enqueue` of that slot, in the order of `specs.outputs`.
 
         Usually the slot's own buffers; an engine that owns its output addresses returns those instead. Rows are dense
         from offset 0.
@@ -135,7 +135,7 @@ class Engine(Protocol):
 
 @runtime_checkable
 class UnboundEngine(Protocol):
-    """What an engine has beside `Engine` if it can run models some of whose tensors vary in size or may be left out.
+    """Extends `Engine` for models with tensors that vary in size or may be left out.
 
     Such a model is never bound, warmed up or enqueued.
     """

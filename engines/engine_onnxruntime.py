@@ -2,12 +2,12 @@
 
 One session per instance, sequential, one thread unless `intra_op_threads` says more, and no spinning: other instances
 and the front end share the cores. Buffers are bound by address, one IOBinding per (slot, batch size), so that a call
-costs microseconds and allocates nothing. Outputs that are an input of the graph, or listed twice, are not written where
-they are bound: they are left out of the binding and copied (`engines.onnx_specs.copied_outputs`).
+costs microseconds and allocates nothing. ONNX Runtime does not write outputs that are an input of the graph, or listed
+twice, to their bound address: they are left out of the binding and copied (`engines.onnx_specs.copied_outputs`).
 
-A model whose first dimension is fixed at N above 1 and whose `max_batch_size` is N always runs N rows; what lies in
-the rows beyond a batch is computed and never read. Models with tensors of no fixed row size (variable inner dimensions,
-BYTES) are refused by `bind` and run unbound: `run`.
+A model whose first dimension is fixed at N above 1 and whose `max_batch_size` is N always runs N rows; the rows beyond
+a batch are computed and never read. Models with tensors of no fixed row size (variable inner dimensions, BYTES) are
+refused by `bind` and run unbound: `run`.
 """
 
 import functools
@@ -42,7 +42,7 @@ _PROVIDERS = {
 _SAME_AS_REQUESTED = 1
 _ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16: numpy has no type to name it by
 _LOG_FATAL = 4
-"""ONNX Runtime's own log would repeat on stderr what we raise."""
+"""ONNX Runtime's own log would repeat on stderr the exceptions raised here."""
 
 
 @dataclass(slots=True)
@@ -50,10 +50,10 @@ class _Run:
     """One (slot, batch size), prepared.
 
     Attributes:
-        binding: an IOBinding; None for a graph without any output of its own, of which there is nothing to run.
-        addresses: of the outputs that are bound.
-        copies: target and source, to be copied in this order once it has run.
-        is_proven: whether ONNX Runtime has been seen to leave its results at these addresses.
+        binding: an IOBinding; None for a graph without any output of its own, which needs no run.
+        addresses: of the bound outputs.
+        copies: target and source, to be copied in this order after the run.
+        is_proven: whether a run was seen to leave its results at these addresses.
     """
 
     binding: Any
@@ -107,7 +107,7 @@ class OnnxruntimeEngine:
 
     @property
     def specs(self) -> EngineSpecs:
-        """What the model takes and gives."""
+        """Inputs and outputs of the model."""
         return self._layout.specs
 
     @property
@@ -132,7 +132,7 @@ class OnnxruntimeEngine:
             return
         for buffer in first.inputs:
             memory_of(buffer)[:] = 0
-        sizes = sorted(batch_sizes, reverse=True)  # what the largest takes of the arena serves the others
+        sizes = sorted(batch_sizes, reverse=True)  # the arena of the largest size serves the others
         prove_outputs(self, ((first.index, size) for size in sizes), self._device, device_stream, self._name)
 
     def enqueue(self, slot_index: int, batch_size: int, device_stream: DeviceStream) -> None:  # noqa: ARG002
@@ -198,7 +198,7 @@ class OnnxruntimeEngine:
         return _Run(binding if addresses else None, addresses, copies)
 
     def _prove_addresses(self, run: _Run) -> None:
-        """Refuse results that lie elsewhere than in the slot. Once per (slot, batch size), after its first run."""
+        """Refuse results that are elsewhere than in the slot. Once per (slot, batch size), after its first run."""
         if [value.data_ptr() for value in run.binding.get_outputs()] != run.addresses:
             raise ExecutionError(f"{self._name}: ONNX Runtime left an output elsewhere than where it was bound")
         run.is_proven = True
@@ -211,7 +211,7 @@ class OnnxruntimeEngine:
         return memory_of(slot.outputs[copied.index])[:nbytes], memory_of(source)[:nbytes]
 
     def _check_bfloat16(self) -> None:
-        """Unbound, ONNX Runtime takes and gives numpy's arrays, of which there are none of this type."""
+        """Refuse BF16: unbound, ONNX Runtime takes and gives numpy's arrays, and numpy lacks this type."""
         specs = self.specs
         for spec in () if specs.is_fixed else (*specs.inputs, *specs.outputs):
             if spec.dtype == BF16:
@@ -234,9 +234,9 @@ _arena_lock = threading.Lock()
 
 @functools.cache
 def _share_arena() -> None:
-    """Let all sessions take their activations from one arena that grows by what is asked for.
+    """Let all sessions allocate their activations from one arena that grows by the requested size.
 
-    Each would have its own otherwise, which doubles whenever it is full: for the bundled models 20 MB more.
+    Otherwise each would have its own, which doubles whenever it is full: for the bundled models 20 MB more.
     """
     memory = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
@@ -250,7 +250,7 @@ def _open_session(model_path: Path, intra_op_threads: int, provider: str) -> Any
     with _arena_lock:  # models may be opened side by side, and a second arena is an error
         _share_arena()
     options = onnxruntime.SessionOptions()
-    options.enable_mem_pattern = False  # a plan of the memory of every size: a fifth more memory, nothing faster
+    options.enable_mem_pattern = False  # a plan of the memory of every size: a fifth more memory, no gain in speed
     options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
@@ -263,11 +263,11 @@ def _open_session(model_path: Path, intra_op_threads: int, provider: str) -> Any
             f"this ONNX Runtime has no {provider}: install the build that has it, such as onnxruntime-gpu"
         )
     try:
-        # Without the fallback of the Python layer, which prints to standard output and tries the same thing again.
+        # Without the fallback of the Python layer, which prints to standard output and repeats the same attempt.
         session = onnxruntime.InferenceSession(str(model_path), options, providers=[provider], enable_fallback=0)
     except Exception as error:
         raise ModelFileError(f"{model_path}: ONNX Runtime cannot load it: {public_words(error)}") from error
-    if session.get_providers()[0] != provider:  # it falls back to the CPU without a word
+    if session.get_providers()[0] != provider:  # it falls back to the CPU silently
         raise BackendUnavailableError(f"{provider} does not start here: check the driver and the CUDA libraries")
     return session
 

@@ -1,16 +1,16 @@
-"""An engine that takes t(b) = alpha + beta * b milliseconds for b rows and gives a checksum or a copy of its input.
+"""An engine that takes t(b) = alpha + beta * b milliseconds for b rows and returns a checksum or a copy of its input.
 
 Served from a repository as `backend: "simulated"`. On a host device `enqueue` blocks until the time is over; on the
-simulated device it enqueues an operation of that cost, which declares what it reads and writes. Options, all optional:
+simulated device it enqueues an operation of that cost, which declares its reads and writes. Options, all optional:
 
 - `alpha_ms`, `beta_ms` (0), at most 600000: the cost; 0 and 0 cost next to nothing.
-- `jitter_ms` (0), `jitter_seed` (0): adds up to so much, drawn from a seeded generator.
+- `jitter_ms` (0), `jitter_seed` (0): adds up to this much, drawn from a seeded generator.
 - `input_shape` (`3,224,224`) or `input_bytes` (150528), and `datatype` (UINT8): the one input, called `input`.
-- `output`: `checksum` (one UINT64 called `checksum`: the XOR of the row's 64-bit words, the last one filled with
-  zeros) or `copy` (called `output`, the input again).
+- `output`: `checksum` (one UINT64 called `checksum`: the XOR of the row's 64-bit words, the last one filled with zeros)
+  or `copy` (called `output`, the input again).
 - `max_batch_size` (32), unless the model's configuration says so.
-- `fail_every` (0, never): every so many-th execution raises ExecutionError.
-- `hang_at` (0, never): the so many-th execution never ends. For trials of the watchdog, on a host device only.
+- `fail_every` (0, never): every execution whose number is a multiple raises ExecutionError.
+- `hang_at` (0, never): the execution with this number never ends. For trials of the watchdog, on a host device only.
 """
 
 import itertools
@@ -94,7 +94,7 @@ class SimulatedEngine:
         self._slots[slot.index] = _BoundSlot(slot, source, target.view(_WORD) if self._is_checksum else target)
 
     def warm_up(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
-        """Nothing is lazy; checks the sizes."""
+        """Check the sizes; nothing is lazy."""
         self._check_open()
         for slot_index in self._slots:
             for batch_size in batch_sizes:
@@ -125,7 +125,7 @@ class SimulatedEngine:
         return self._checked_slot(slot_index, batch_size).buffers.outputs
 
     def close(self) -> None:
-        """Let go of the slots. Idempotent."""
+        """Release the slots. Idempotent."""
         self._is_closed = True
         self._slots.clear()
 

@@ -2,12 +2,12 @@
 
 Theory of operation
     Per slot there is one execution context per captured batch size, each with its own CUDA graph (a context belongs to
-    one graph: changing its shape would invalidate it), and one plain context for other sizes, which is also the way to
-    go where capture fails. Addresses are the slot's; shapes are set once per captured size.
+    one graph: changing its shape would invalidate it), and one plain context for other sizes, which is also used where
+    capture fails. Addresses are the slot's; shapes are set once per captured size.
 
-    All contexts of an instance share one activation memory that we allocate. That is sound because its one compute
-    stream runs them one after the other (plans are built with max_aux_streams=0). If you run one instance on two device
-    streams, they overwrite each other's activations (tests/unit/engines/test_engine_tensorrt.py).
+    All contexts of an instance share one activation memory, allocated here. This is sound because the instance's one
+    compute stream runs them one after the other (plans are built with max_aux_streams=0). If you run one instance on
+    two device streams, they overwrite each other's activations (tests/unit/engines/test_engine_tensorrt.py).
 
     A plan is trusted only if its manifest matches (engines/trt/manifest).
 
@@ -64,8 +64,8 @@ class TensorrtEngine:
         library: `auto`, `tensorrt` or `tensorrt-rtx`.
         cuda_graphs: `on` or `off`.
         graph_sizes: batch sizes to capture, of those that are warmed up (`1,2,4,8,16,32`).
-        on_mismatch: what to do with a plan whose manifest does not match: `refuse`, `rebuild` it from the ONNX file
-            that the manifest names, beside it, or `ignore`.
+        on_mismatch: treatment of a plan whose manifest does not match: `refuse`, `rebuild` it from the ONNX file that
+        the manifest names, beside it, or `ignore`.
         allow_host_code: `on` for version-compatible plans, which hold code of their own; trust them first.
     """
 
@@ -104,7 +104,7 @@ class TensorrtEngine:
 
     @property
     def specs(self) -> EngineSpecs:
-        """What the model takes and gives."""
+        """Inputs and outputs of the model."""
         return self._plan.layout.specs
 
     def bind(self, slot: SlotBuffers) -> None:
@@ -198,7 +198,7 @@ class TensorrtEngine:
         return _Context(trt_context)
 
     def _prepare(self, context: _Context, batch_size: int, device_stream: DeviceStream) -> None:
-        """Set profile and shapes, if they are not those of the last time."""
+        """Set profile and shapes, if they differ from the last time."""
         if context.batch_size == batch_size:
             return
         trt_context, mark = context.raw, self._library.log.mark()
@@ -252,18 +252,18 @@ class TensorrtEngine:
         device_stream.sync()
         context.graph = device_stream.capture(lambda: self._execute(context, device_stream))
         if context.graph is None:
-            self._wants_graphs = False  # neither this plan nor this device: the plain context stays
+            self._wants_graphs = False  # neither this plan nor this device supports it: the plain context stays
             return
         slot.captured[batch_size] = context
 
     def _failed(self, what: str, mark: int) -> ExecutionError:
-        """Return the error to raise. Raises DeviceLostError instead if that is the reason."""
+        """Return the error to raise. Raises DeviceLostError instead if the device is lost."""
         self._device.raise_if_lost()
         return ExecutionError(f"{self._name}: {what}: {self._library.errors_of(mark)}")
 
 
 def _trusted_plan(path: Path, library: Library, device: Device, on_mismatch: str) -> bytes:
-    """Read a plan that matches its manifest, after rebuilding it if that is asked for."""
+    """Read a plan that matches its manifest, after rebuilding it if the option asks for that."""
     require_model_file(path)
     data = path.read_bytes()
     if on_mismatch == "ignore":

@@ -1,12 +1,13 @@
 """PyTorch models: torch.export programs (.pt2) and TorchScript (.pt), on CUDA or the CPU. Parts in engines/pytorch.
 
 Theory of operation
-    A run reads the slot's input buffers where they lie and ends by copying its results into the slot's output buffers.
-    CUDA: every (slot, batch size) of `warm_up` becomes one CUDA graph, captured on our own device stream, that copy in
-    it. All graphs of an instance share one memory pool, since its one compute stream runs them one after the other.
-    So nothing in the pool outlives a run: the scratch of a graph captured early may lie where the result of a later one
-    does, and it runs while d2h still reads another slot's results. Other sizes, and models that cannot be captured, run
-    plainly on the same stream; `launches` counts which ran.
+    A run reads the slot's input buffers in place and ends by copying its results into the slot's output buffers.
+    CUDA: every (slot, batch size) of `warm_up` becomes one CUDA graph, captured on Forebay's own device stream, with
+    that copy in it. All graphs of an instance share one memory pool, since its one compute stream runs them one after
+    the other.
+    So no data in the pool outlives a run: the scratch memory of a graph captured early may overlap the result of a
+    later one, and that graph may run while d2h still reads another slot's results. Other sizes, and models that cannot
+    be captured, run plainly on the same stream; `launches` counts both ways.
     CPU: the run ends inside `enqueue`.
 
 Safety: nothing is unpickled into objects. A .pt2 is loaded with weights only, and one that holds pickled objects is
@@ -38,7 +39,7 @@ from forebay_server.engines.pytorch.program import Tensors, flatten, limit_rows,
 from forebay_server.engines.pytorch.target import open_target
 
 _WARM_UP_RUNS = 3
-"""Before a capture, as PyTorch's own notes on CUDA graphs do: cuBLAS and cuDNN set themselves up lazily."""
+"""Before a capture, as PyTorch's own notes on CUDA graphs advise: cuBLAS and cuDNN initialise lazily."""
 
 
 @dataclass(slots=True)
@@ -97,7 +98,7 @@ class TorchEngine:
 
     @property
     def specs(self) -> EngineSpecs:
-        """What the model takes and gives."""
+        """Inputs and outputs of the model."""
         return self._layout.specs
 
     def bind(self, slot: SlotBuffers) -> None:
@@ -127,7 +128,7 @@ class TorchEngine:
             for (slot_index, batch_size), _ in product(runs, range(_WARM_UP_RUNS)):
                 self.enqueue(slot_index, batch_size, device_stream)
             device_stream.sync()
-            self._target.trim()  # what those runs took: graphs have memory of their own
+            self._target.trim()  # free the memory of those runs: graphs have memory of their own
             self._capture_all(runs, device_stream)
         prove_outputs(self, runs, self._device, device_stream, self._name)  # a graph's first launch is slower, too
         self.launches = Launches()
@@ -174,7 +175,7 @@ class TorchEngine:
         return slot
 
     def _check_initialized(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
-        """Refuse a program whose results hold memory that it never wrote. Before anything else runs it."""
+        """Refuse a program whose results contain memory that it never wrote. Before any other run of it."""
         for slot, batch_size in product(tuple(self._slots.values())[:1], batch_sizes):
             try:
                 with torch.inference_mode(), self._target.current(device_stream):
@@ -205,7 +206,7 @@ class TorchEngine:
         for result, target, spec in zip(results, slot.outputs, self.specs.outputs, strict=True):
             if list(result.shape) != self._layout.run_shape(spec, batch_size):
                 raise ExecutionError(f"output {spec.name!r} has shape {tuple(result.shape)} for {batch_size} rows")
-            if result.dtype != target.dtype:  # copy_ converts without a word
+            if result.dtype != target.dtype:  # copy_ would convert silently
                 found = str(result.dtype).removeprefix("torch.")
                 raise ExecutionError(
                     f"output {spec.name!r} is {found}, but {NAME_BY_DTYPE[spec.dtype]} is configured: configure what "
@@ -224,14 +225,14 @@ class TorchEngine:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         try:
-            # not torch.cuda.graph: for each capture that waits for the whole device, and so for other models' batches
+            # not torch.cuda.graph: it waits for the whole device at each capture, and so for other models' batches
             with torch.inference_mode(), self._target.current(device_stream):
                 graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 try:
                     self._call(slot, batch_size)
                 finally:
                     graph.capture_end()
-        except Exception as error:  # torch raises many; the plain way stays, unless the device is lost
+        except Exception as error:  # torch raises many types; the plain way stays, unless the device is lost
             problem = self._target.error_for(error, batch_size)
             if not isinstance(problem, ExecutionError):
                 raise problem from error

@@ -1,8 +1,8 @@
-"""What can go wrong below the service. The pipeline translates these into the service's own errors in one place."""
+"""Errors below the service. The pipeline translates these into the service's own errors in one place."""
 
 
 class EngineError(Exception):
-    """Base of everything that a device or an engine raises on purpose; never raised itself."""
+    """Base of all errors that a device or an engine raises on purpose; never raised itself."""
 
     def __init__(self, message: str) -> None:
         if type(self) is EngineError:
@@ -11,15 +11,15 @@ class EngineError(Exception):
 
 
 class ModelFileError(EngineError):
-    """The model file is missing, broken, or not one that this engine can serve. Found at load, never in service."""
+    """The model file is missing, broken, or unsupported by this engine. Found at load, never in service."""
 
 
 class BackendUnavailableError(EngineError):
-    """The library or the hardware that this engine or device needs is not there. The message says what to install."""
+    """The library or the hardware that this engine or device needs is missing. The message says what to install."""
 
 
 class DeviceMemoryError(EngineError):
-    """An allocation does not fit. Raised at start-up only: nothing is allocated in service."""
+    """An allocation does not fit. Raised at start-up only, because service allocates no memory."""
 
 
 class ExecutionError(EngineError):
@@ -27,12 +27,12 @@ class ExecutionError(EngineError):
 
 
 class DeviceLostError(EngineError):
-    """The device is in an error that does not go away (a sticky CUDA error): the process has to end."""
+    """The device is in a permanent error (a sticky CUDA error): the process has to end."""
 
 
 class RaceError(EngineError):
-    """Simulated device only: an access that nothing orders after an earlier conflicting one."""
+    """Simulated device only: an access that is not ordered after an earlier conflicting one."""
 
 
 class MisuseError(EngineError):
-    """A contract of this package was broken by its caller: a foreign buffer, a closed handle. Our bug."""
+    """A caller broke a contract of this package: a foreign buffer, a closed handle. A bug in Forebay."""

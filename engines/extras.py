@@ -1,4 +1,4 @@
-"""What to install for a part that is not there. The names are those of pyproject.toml; a test compares."""
+"""Install hints for missing parts. The names are those of pyproject.toml; a test compares."""
 
 from importlib import metadata
 from pathlib import Path
@@ -9,7 +9,7 @@ EXTRAS = ("build", "cuda", "otel", "tensorrt", "tensorrt-rtx", "torch", "video")
 
 
 def install_hint(extra: str) -> str:
-    """Return the command that installs an extra: of the checkout that runs, otherwise its packages by name.
+    """Return the command that installs an extra: of the running checkout, otherwise its packages by name.
 
     Raises KeyError for an extra that pyproject.toml does not have.
     """
@@ -20,7 +20,7 @@ def install_hint(extra: str) -> str:
 
 
 def packages_of(extra: str) -> list[str]:
-    """Return the requirements of an extra, as the installed distribution has them; empty if there is none."""
+    """Return the requirements of an extra, from the installed distribution; empty if there is none."""
     try:
         lines = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Memory of a GPU that belongs to another process: opened by the handle that its owner passed on, copied, closed.
+"""GPU memory of another process: opened by a handle from its owner, copied, closed.
 
 The contract only. The service reaches it through `engines.open_foreign_memory()`; `engines.cuda.foreign_memory` is the
 implementation.
@@ -11,22 +11,25 @@ HANDLE_BYTES = 64
 
 
 class ForeignMemory(Protocol):
-    """An opened region. Thread: one at a time. Its owner keeps the memory alive and orders its own work with ours."""
+    """An opened region. Thread: one at a time.
+
+    Its owner keeps the memory alive and orders its own work with this process's.
+    """
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes, as it was opened."""
+        """Size in bytes, as opened."""
         ...
 
     def read(self, offset: int, nbytes: int) -> memoryview:
-        """Return a copy of bytes `offset` .. `offset + nbytes`, the caller's own. Blocks: until it is copied.
+        """Return a copy of bytes `offset` .. `offset + nbytes`, owned by the caller. Blocks: until it is copied.
 
         Raises: MisuseError for a range outside, ExecutionError, DeviceLostError.
         """
         ...
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Copy `data` to `offset`. Blocks: until it is there. Raises as `read`."""
+        """Copy `data` to `offset`. Blocks: until it is copied. Raises as `read`."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Plain host memory for the devices that use it: allocation, copies, and the way an engine gets at it."""
+"""Plain host memory for the devices that use it: allocation, copies, and access for engines."""
 
 from typing import Protocol, runtime_checkable
 
@@ -12,7 +12,7 @@ PAGE_BYTES = 4096
 CACHE_LINE_BYTES = 64
 
 GIL_HELD_COPY_BYTES = 256 * 1024
-"""Copies up to this size keep the GIL: 150 KB take 10 to 30 us, less than giving it up and getting it back while other
+"""Copies up to this size keep the GIL: 150 KB take 10 to 30 us, less than releasing it and getting it back while other
 threads run Python (docs/adr/0070). Larger ones release it."""
 
 
@@ -29,8 +29,8 @@ class HostBacked(Protocol):
 def allocate(nbytes: int) -> NDArray[np.uint8]:
     """Return memory full of zeros, aligned to a page (or to a cache line if it is smaller than a page).
 
-    What the process freed before is never in it. Large memory comes from the operating system, which gives zeros by
-    itself: pages that nobody has used are not touched.
+    It never contains memory that the process freed before. Large memory comes from the operating system, which gives
+    zeros by itself: unused pages are not touched.
     """
     if nbytes < 0:
         raise MisuseError(f"cannot allocate {nbytes} bytes")
@@ -52,7 +52,7 @@ def copy(dst: NDArray[np.uint8], src: NDArray[np.uint8]) -> None:
 
 
 def check_range(what: str, capacity: int, offset: int, nbytes: int) -> None:
-    """Raise MisuseError unless bytes `offset` .. `offset + nbytes` lie within `capacity`."""
+    """Raise MisuseError unless bytes `offset` .. `offset + nbytes` are within `capacity`."""
     if offset < 0 or nbytes < 0 or offset + nbytes > capacity:
         raise MisuseError(f"{what}: bytes {offset}..{offset + nbytes} of a buffer of {capacity}")
 

@@ -1,4 +1,4 @@
-"""Which way executions ran, counted by engines that have more than one."""
+"""Counts of executions by way, for engines that have more than one."""
 
 from dataclasses import dataclass
 

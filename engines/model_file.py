@@ -1,4 +1,4 @@
-"""Whether a file can be a model at all: what the libraries of the engines do not say, or say in words of their own."""
+"""Checks that a file can be a model, with clearer messages than the engines' libraries."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ _GIT_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def require_model_file(path: Path) -> None:
-    """Look at the beginning of a model file. Blocks: on the disk.
+    """Check the beginning of a model file. Blocks: on the disk.
 
     Raises:
-        ModelFileError: it is not there, cannot be read, is empty, or is what Git LFS leaves in the place of a file.
+        ModelFileError: the file is missing, unreadable or empty, or is a pointer of Git LFS instead of a file.
     """
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file")

@@ -5,10 +5,10 @@ Pure: knows shapes and type names, not ONNX Runtime. The rules, in order:
 - `max_batch_size` 0: there is no batch dimension; shapes are taken as they are.
 - every first dimension is symbolic: it is the batch; its limit is `max_batch_size`, or DEFAULT_MAX_BATCH_SIZE.
 - every first dimension is the same number N: for N = 1 a batch of one row; for N above 1 a batch only if
-  `max_batch_size` says N, since a first dimension of 10 may as well be ten of anything.
+  `max_batch_size` says N, since a first dimension of 10 may as well count something else.
 - otherwise there is no batch dimension, and a `max_batch_size` above 1 is an error.
 
-And which outputs ONNX Runtime does not write where they are bound: `copied_outputs`.
+`copied_outputs` finds the outputs that ONNX Runtime does not write to their bound address.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ from forebay_server.engines.engine import EngineSpecs, SlotBuffers, TensorSpec
 from forebay_server.engines.errors import MisuseError, ModelFileError
 
 DEFAULT_MAX_BATCH_SIZE = 8
-"""For a model that takes any batch and says nothing. Small CNNs on a CPU are fastest per row at 2 to 4."""
+"""For a model that takes any batch size and gives no limit. Small CNNs on a CPU are fastest per row at 2 to 4."""
 
 _DTYPE_BY_ONNX_TYPE: dict[str, np.dtype[np.generic]] = {
     "tensor(float)": np.dtype(np.float32),
@@ -45,7 +45,7 @@ _DTYPE_BY_ONNX_TYPE: dict[str, np.dtype[np.generic]] = {
 class NodeInfo:
     """One declared input or output: a dimension is a number, or a name or None where it varies.
 
-    `is_optional` is for an input that has an initializer, which is its value where no other is fed.
+    `is_optional` is for an input that has an initializer, whose value is used where no other is fed.
     """
 
     name: str
@@ -83,12 +83,12 @@ class BatchedSpecs:
 
 @dataclass(frozen=True, slots=True)
 class CopiedOutput:
-    """An output that is another tensor of the graph, by its place in `EngineSpecs`.
+    """An output that is another tensor of the graph, by its index in `EngineSpecs`.
 
     Attributes:
         index: of the output.
-        source_index: of the input that it is, or of the earlier output.
-        is_input: which of the two.
+        source_index: of the input that it equals, or of the earlier output.
+        is_input: whether the source is an input.
     """
 
     index: int
@@ -97,12 +97,12 @@ class CopiedOutput:
 
 
 def copied_outputs(specs: EngineSpecs) -> tuple[CopiedOutput, ...]:
-    """Return the outputs that nobody writes if they are bound by address, and what they are copies of.
+    """Return the outputs that are not written if they are bound by address, and their sources.
 
-    An output with the name of an input is that input: ONNX Runtime returns what it was fed and leaves the bound memory
-    alone. Of an output that is listed twice only the latest address is bound. Both are valid ONNX, and newer exporters
-    of PyTorch write the first. Outputs that are weights, constants, or inputs passed on by nodes, branches or loops are
-    written (tests/contract/test_engine.py).
+    An output with the name of an input is that input: ONNX Runtime returns the fed array and leaves the bound memory
+    unchanged. Of an output that is listed twice only the latest address is bound. Both are valid ONNX, and newer
+    exporters of PyTorch write the first. Outputs that are weights, constants, or inputs passed on by nodes, branches or
+    loops are written (tests/contract/test_engine.py).
     """
     inputs = {spec.name: index for index, spec in enumerate(specs.inputs)}
     earlier: dict[str, int] = {}

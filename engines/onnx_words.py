@@ -1,8 +1,8 @@
-"""What ONNX Runtime says about a model, in words that may be shown to whoever asked for it. Pure.
+"""Makes messages of ONNX Runtime about a model fit for clients. Pure.
 
-Its messages hold places in its own C++ sources, in two forms: `/onnxruntime_src/....cc:91` and a whole signature, from
-its assertions, and `tensorprotoutils.cc:592` and the name of a function, from its statuses. They hold the path of the
-model, error classes twice over, and whatever bytes a model has for names. What is left says what is wrong.
+Its messages contain places in its own C++ sources, in two forms: `/onnxruntime_src/....cc:91` and a whole signature,
+from its assertions, and `tensorprotoutils.cc:592` and the name of a function, from its statuses. They contain the path
+of the model, error classes twice, and arbitrary bytes of the model's names. The rest describes the fault.
 
 Source: messages of ONNX Runtime 1.32 for 4,500 mutated models; tests/unit/engines/test_onnx_words.py has one of each.
 """
@@ -22,7 +22,7 @@ _NO_MEMORY = re.compile(r"bad_alloc|Failed to allocate memory|bad allocation|out
 
 
 def public_words(error: Exception) -> str:
-    """Return what an exception of ONNX Runtime says, without its own source files, signatures and paths."""
+    """Return the message of an exception of ONNX Runtime, without its own source files, signatures and paths."""
     if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
         return NO_MEMORY
     text = next(iter(str(error).splitlines()), "")
@@ -36,7 +36,7 @@ def public_words(error: Exception) -> str:
 
 
 def _end_of_signature(text: str, start: int) -> int:
-    """Return where the message begins behind a C++ signature: after its parameters, whose types have brackets too."""
+    """Return the index where the message begins behind a C++ signature, whose parameter types have brackets too."""
     opened = text.find("(", start)
     if opened < 0:
         return start

@@ -26,17 +26,17 @@ KNOWN_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "torch": ("inputs", "outputs", "intra_op_threads", "cuda_graphs", "allow_tf32"),
     }
 )
-"""Backend -> its options. Here, and not beside each engine, so that nobody has to import a vendor library to know."""
+"""Backend -> its options. Here, and not beside each engine, so that reading them imports no vendor library."""
 
-MOST = 2**31 - 1  # what libraries take for an integer
-MOST_MS = 600_000  # ten minutes: a client may write options, and what takes longer is a mistake or meant ill
-MOST_THREADS = 256  # as the service's settings allow
+MOST = 2**31 - 1  # the integer range of the libraries
+MOST_MS = 600_000  # ten minutes: a client may write options, and a longer time is a mistake or an attack
+MOST_THREADS = 256  # equal to the limit of the service's settings
 MOST_ROWS = 4096  # as in service.models.config
 MOST_SHOWN = 64  # characters of a value in a message: it may be a client's
 
 
 class OptionReader:
-    """The options of one backend. Every message names the backend, the key and what would be right."""
+    """The options of one backend. Every message names the backend, the key and the expected value."""
 
     def __init__(self, backend: str, options: Mapping[str, str], known: Iterable[str]) -> None:
         """Raise ModelFileError if a key of `options` is not among `known`."""

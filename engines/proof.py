@@ -1,11 +1,13 @@
-"""The proof that executions write what clients are given: every element of every output, before a model serves.
+"""The proof that executions write all that clients receive: every element of every output, before a model serves.
 
-Output buffers live as long as their model version and serve its clients in turn. What an execution leaves alone would
-be a piece of somebody else's answer. So the outputs are filled with a pattern, the model runs, and an element that
-still shows the pattern is a suspect; a second run with another pattern clears those that the model gave the value of
-the pattern. A model with random outputs is cleared after a few more, since only what nobody writes shows all patterns.
+Output buffers live as long as their model version and serve its clients in turn. Bytes that an execution leaves
+unchanged would be a piece of another client's answer. So the outputs are filled with a pattern, the model runs, and an
+element that still shows the pattern is a suspect; a second run with another pattern clears the elements to which the
+model gave the value of the pattern. A model with random outputs is cleared after a few more runs, because only
+unwritten elements show all patterns.
 
-Not here: what an execution computes, and sizes that are not prepared: engines know a reason for those.
+Not here: the values that an execution computes, and sizes that are not prepared: engines have their own checks for
+those.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,23 +22,25 @@ from forebay_server.engines.engine import Engine
 from forebay_server.engines.errors import ModelFileError
 
 PATTERNS = (0xA5, 0x5A, 0x3C, 0xC3, 0x69, 0x96, 0x0F, 0xF0)
-"""One run proves most models with elements of four bytes, two nearly all others."""
+"""One run proves most models with elements of four bytes, two runs nearly all others."""
 
 
 def prove_outputs(
     engine: Engine, runs: Iterable[tuple[int, int]], device: Device, device_stream: DeviceStream, model: str
 ) -> None:
-    """Run each (slot, batch size) at least once. Blocks. Thread: the one that warms up; nothing else runs the engine.
+    """Run each (slot, batch size) at least once. Blocks.
+
+    Thread: the one that warms up; no other thread runs the engine.
 
     Args:
         engine: bound.
-        runs: what to prove.
-        device: whose memory the outputs are.
+        runs: the (slot, batch size) pairs to prove.
+        device: of the outputs' memory.
         device_stream: that the engine enqueues on.
         model: for the error.
 
     Raises:
-        ModelFileError: an output keeps elements that nobody wrote.
+        ModelFileError: an output keeps unwritten elements.
         EngineError: as `enqueue` does.
     """
     specs = engine.specs
@@ -53,13 +57,13 @@ def prove_outputs(
 
 
 def unwritten(run_over: Callable[[int], dict[int, NDArray[np.bool_]]]) -> dict[int, int]:
-    """Run until every element is known to be written, or known not to be.
+    """Run until every element is known to be written or unwritten.
 
     Args:
-        run_over: fills memory with a pattern and runs; returns which elements of each output show it.
+        run_over: fills memory with a pattern and runs; returns the elements of each output that show it.
 
     Returns:
-        How many elements are not written, by output, for those that have any.
+        The number of unwritten elements, by output, for outputs that have any.
     """
     suspects: dict[int, NDArray[np.bool_]] = {}
     for pattern in PATTERNS:
@@ -73,7 +77,7 @@ def unwritten(run_over: Callable[[int], dict[int, NDArray[np.bool_]]]) -> dict[i
 
 
 def shows(memory: NDArray[np.uint8], pattern: int, element_bytes: int) -> NDArray[np.bool_]:
-    """Return which elements are full of `pattern`; an operator writes all of an element or nothing."""
+    """Return the elements that are full of `pattern`; an operator writes all of an element or nothing."""
     whole = int.from_bytes(bytes([pattern]) * element_bytes)
     found: NDArray[np.bool_] = memory.view(f"u{element_bytes}") == whole
     return found
@@ -90,7 +94,7 @@ class _Execution:
     scratch: HostBuffer
 
     def run_over(self, pattern: int) -> dict[int, NDArray[np.bool_]]:
-        """Fill the outputs with `pattern` and run; return which elements show it, by output."""
+        """Fill the outputs with `pattern` and run; return the elements that show it, by output."""
         stream = self.device_stream
         specs = self.engine.specs.outputs
         sizes = [spec.row_bytes * self.batch_size for spec in specs]

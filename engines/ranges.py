@@ -14,7 +14,7 @@ OpenRange = Callable[[str], AbstractContextManager[object]]
 
 
 def open_ranges(environment: Mapping[str, str] = os.environ) -> OpenRange | None:
-    """Return what opens an NVTX range by name; None if there is nobody to see it."""
+    """Return a function that opens an NVTX range by name; None if ranges are off."""
     if environment.get(VARIABLE) != "1":
         return None
     try:

@@ -1,4 +1,4 @@
-"""Lets `python -m forebay_server.loadtest` do what `forebay load` does."""
+"""Makes `python -m forebay_server.loadtest` an alias of `forebay load`."""
 
 from forebay_server.loadtest.cli import main
 

@@ -66,7 +66,7 @@ def account(rows: Rows, counters: Counters) -> Accounting:
 
 
 def violations(rows: Rows, counters: Counters) -> list[str]:
-    """Return what does not add up, in words; empty if every frame has exactly one end."""
+    """Return the violated identities, in words; empty if every frame has exactly one end."""
     found = []
     accounts = account(rows, counters)
     if not accounts.is_balanced:

@@ -1,8 +1,8 @@
-"""When every frame should leave: pure functions from a scenario to a plan, the same for the same seed.
+"""Send times of all frames: pure functions from a scenario to a plan, the same for the same seed.
 
-The plan of the whole run exists before it starts. That is what makes the load open loop: a slow server cannot
-delay an instant that is already written down, so queueing shows up as latency instead of as fewer frames.
-Instants are nanoseconds after the common start of all processes.
+The plan of the whole run exists before it starts. This makes the load open loop: a slow server cannot delay a time that
+is already planned, so queueing shows up as latency instead of as fewer frames. Times are nanoseconds after the common
+start of all processes.
 """
 
 import csv
@@ -24,9 +24,9 @@ _GRID_POINTS = 20_001  # of the cumulative rate of shaped load; 3 ms apart in a 
 class StreamPlan:
     """All frames of one stream.
 
-    `intended_ns`: int64 (frames,), rising; when each frame should leave.
-    `capture_ns`: int64 (frames,); when its picture was taken, at most `intended_ns`.
-    `scale`: float64 (frames,); size relative to the ordinary frame; `size_bytes`: int64 (frames,), 0 if not said.
+    `intended_ns`: int64 (frames,), rising; due time of each frame. `capture_ns`: int64 (frames,); time of capture, at
+    most `intended_ns`. `scale`: float64 (frames,); size relative to the ordinary frame; `size_bytes`: int64 (frames,),
+    0 for the ordinary size.
     """
 
     stream: int
@@ -38,7 +38,7 @@ class StreamPlan:
 
 
 def plan(scenario: Scenario) -> list[StreamPlan]:
-    """Return one plan per stream of the scenario; empty plans for a closed loop, which has no instants."""
+    """Return one plan per stream of the scenario; empty plans for a closed loop, which has no due times."""
     if scenario.arrival is Arrival.CAMERAS:
         return [_camera(scenario, stream) for stream in range(scenario.streams)]
     if scenario.arrival is Arrival.TRACE:
@@ -110,7 +110,7 @@ def _shared_out(scenario: Scenario) -> list[StreamPlan]:
 
 
 def _renewals(scenario: Scenario, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Return arrival instants in seconds: a renewal process of rate 1, stretched by the inverse cumulative rate."""
+    """Return arrival times in seconds: a renewal process of rate 1, stretched by the inverse cumulative rate."""
     grid_s = np.linspace(0.0, scenario.duration_s, _GRID_POINTS)
     rates = _rate(scenario, grid_s)
     cumulative = np.concatenate([[0.0], np.cumsum((rates[1:] + rates[:-1]) / 2 * np.diff(grid_s))])

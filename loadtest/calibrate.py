@@ -1,7 +1,7 @@
-"""What the generator reaches against a server that does nothing: its own ceiling on this host, right now.
+"""The generator's ceiling on this host, now: its rate against a server that does nothing.
 
-A run that comes near it measures the generator. The null server runs as a process of its own beside the generator,
-as a server on the same host would.
+A run near this rate measures the generator. The null server runs as a process beside the generator, as a server on the
+same host would.
 """
 
 import asyncio

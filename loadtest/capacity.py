@@ -15,14 +15,14 @@ from forebay_server.loadtest.search import Bounds, Capacity, Target, Trial, find
 from forebay_server.loadtest.verdict import Verdict
 
 CAMERAS = "cameras"  # the unit of a search over streams
-ENOUGH = 1.5  # times the samples that the interval needs, since some are cut as warm-up
+ENOUGH = 1.5  # times the samples that the interval needs, because some are cut as warm-up
 
 
 Run = Callable[[LoadOptions], Awaitable[Document]]
 
 
 async def run_once(options: LoadOptions) -> Document:
-    """Measure what the options describe, without the generator's own ceiling."""
+    """Run the measurement that the options describe, without the generator's own ceiling."""
     return await measure(
         options.job(),
         agents=tuple(options.agent or ()),
@@ -59,7 +59,7 @@ def _long_enough(options: LoadOptions) -> LoadOptions:
 
 
 def trial_of(document: Document, load: float) -> Trial:
-    """Return what a run says about its load."""
+    """Return the result of a run for its load."""
     ends = document["p99_ci_ms"]
     return Trial(
         load=load,

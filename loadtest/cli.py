@@ -24,7 +24,7 @@ load_app = typer.Typer(
     invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    add_completion=False,  # the forebay command's reaches in here
+    add_completion=False,  # the completion of the forebay command covers these
 )
 _T = TypeVar("_T")
 _JSON = Annotated[
@@ -69,7 +69,7 @@ def load(
     hgrm_path: _HGRM = None,
     assertions: _ASSERT = None,
 ) -> None:
-    """Offer frames to a server and report latency, goodput and what became of every frame."""
+    """Offer frames to a server and report latency, goodput and the outcome of every frame."""
     if context.invoked_subcommand is not None:
         return
 

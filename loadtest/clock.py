@@ -12,7 +12,7 @@ class Clock(Protocol):
     """A monotonic clock. Thread: any."""
 
     def now_ns(self) -> int:
-        """Return the current instant in nanoseconds; only differences mean anything."""
+        """Return the current time in nanoseconds; only differences have a meaning."""
         ...
 
 
@@ -20,7 +20,7 @@ class MonotonicClock:
     """The real clock (CLOCK_MONOTONIC), which all processes of one host share."""
 
     def now_ns(self) -> int:
-        """Return the current instant in nanoseconds."""
+        """Return the current time in nanoseconds."""
         return time.monotonic_ns()
 
 

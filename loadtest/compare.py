@@ -16,7 +16,7 @@ from forebay_server.loadtest import histograms
 from forebay_server.loadtest.report import Document
 
 MATERIAL_SHARE = 0.05
-MATERIAL_MS = 0.2  # quantiles closer than this are the same, however small they are
+MATERIAL_MS = 0.2  # quantiles closer than this count as equal, however small they are
 _REPLICATES = 1000
 _MIN_BLOCKS = 10
 _TAIL = 0.025
@@ -27,7 +27,7 @@ _LOAD_FIELDS = ("arrival", "streams", "fps", "rate_per_s", "peak_per_s", "concur
 
 
 class Change(StrEnum):
-    """What B is, seen from A."""
+    """The rating of B relative to A."""
 
     BETTER = "better"
     SAME = "same"
@@ -102,7 +102,7 @@ def text(comparison: Comparison) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Blocks:
-    """A run's latencies, ascending, and in which block each was seen how often."""
+    """A run's latencies, ascending, with the number of times that each was seen in each block."""
 
     values_ms: npt.NDArray[np.float64]
     counts: npt.NDArray[np.int64]
@@ -152,7 +152,7 @@ def _quantile_difference(
 
 
 def _rate_difference(name: str, a: Document, b: Document) -> Difference:
-    """Compare rates by size alone: one run has one rate."""
+    """Compare rates by size alone: a run has only one rate."""
     first, second = a[name], b[name]
     if first is None or second is None:
         return Difference(name, first, second, None, None, Change.UNKNOWN)

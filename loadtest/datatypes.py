@@ -1,4 +1,4 @@
-"""How large an element of each datatype is; BYTES, whose elements differ, is none of them."""
+"""Size of an element of each datatype, except BYTES, whose elements differ in size."""
 
 ITEM_BYTES = {
     **dict.fromkeys(("BOOL", "UINT8", "INT8"), 1),

@@ -1,4 +1,4 @@
-"""What can go wrong in a load test, each with the exit code that it ends in."""
+"""Errors of a load test, each with the exit code that it ends in."""
 
 from enum import IntEnum
 from typing import ClassVar
@@ -27,13 +27,13 @@ class LoadError(Exception):
 
 
 class UsageError(LoadError):
-    """The user asked for something that makes no sense; the text says what to change."""
+    """The user's options are invalid; the text says what to change."""
 
     exit_code = ExitCode.USAGE
 
 
 class CannotConnectError(LoadError):
-    """No stream could be opened: nobody listens, or what listens does not speak the protocol."""
+    """No stream could be opened: no server listens, or it does not speak the protocol."""
 
     exit_code = ExitCode.CANNOT_CONNECT
 
@@ -51,8 +51,8 @@ class InvalidRunError(LoadError):
 
 
 class StreamBrokenError(Exception):
-    """One stream ended with an error; its unanswered frames are lost, the run goes on."""
+    """One stream ended with an error; its unanswered frames are lost, and the run goes on."""
 
 
 class GarbageError(Exception):
-    """One message of the server could not be understood; the stream goes on."""
+    """One message of the server could not be parsed; the stream goes on."""

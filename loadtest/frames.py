@@ -25,11 +25,10 @@ _SEGMENT_BYTES = 65_533  # most content of one JPEG comment segment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FramesSpec:
-    """Where frames come from.
+    """The source of the frames.
 
-    `source`: a video file, a folder of pictures, "synthetic", or "" for the bundled clip. `size`: (width, height)
-    to resize to; None: as they are. `quality`: of JPEG, 1 to 100. `tensor_bytes`: of TENSOR frames, 0: as the
-    server says.
+    `source`: a video file, a folder of pictures, "synthetic", or "" for the bundled clip. `size`: (width, height) to
+    resize to; None: unchanged. `quality`: of JPEG, 1 to 100. `tensor_bytes`: of TENSOR frames, 0: the server's size.
     """
 
     source: str = ""
@@ -40,7 +39,7 @@ class FramesSpec:
 
 @dataclass(frozen=True, slots=True)
 class FrameSource:
-    """Encoded frames, and the words to say where they come from."""
+    """Encoded frames, and a description of their source."""
 
     payloads: tuple[bytes, ...]
     encoding: Encoding
@@ -136,7 +135,7 @@ def _video(path: Path) -> tuple[Iterator[Picture], str]:
     declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     decoded = list(_decoded(capture))
     note = path.name
-    # Containers lie about their length; what counts is what can be decoded.
+    # A container's declared length may be wrong; only frames that can be decoded count.
     if len(decoded) < min(declared, MAX_PICTURES):
         note += f" (declares {declared} frames, only {len(decoded)} can be decoded)"
     return iter(decoded), note

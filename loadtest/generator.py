@@ -1,10 +1,10 @@
-"""Offers the frames of a plan to a target, on one event loop: the heart of the load generator.
+"""Offers the frames of a plan to a target, on one event loop: the core of the load generator.
 
-Theory of operation. The pacer calls `_fire` for every frame at its instant; nothing the server does can delay
-that. `_fire` notes the frame and puts it into its stream's queue, where the client's policy applies. One sender
-task per stream takes frames from the queue and writes them, waiting only when flow control holds it back; one
-receiver task per connection reads answers. A stream that breaks loses its unanswered frames and is opened again;
-when no stream could be opened for GIVE_UP_S the run ends early and keeps what it has.
+Theory of operation. The pacer calls `_fire` for every frame at its due time; the server cannot delay that. `_fire`
+records the frame and puts it into its stream's queue, where the client's policy applies. One sender task per stream
+takes frames from the queue and writes them, waiting only when flow control holds it back; one receiver task per
+connection reads answers. A stream that breaks loses its unanswered frames and is opened again; when no stream could be
+opened for GIVE_UP_S the run ends early and keeps its results.
 
 Owner: one event loop. Guarantee: when `run` returns no task and no stream is left.
 """
@@ -31,10 +31,11 @@ _LOOP_PROBE_S = 0.05
 
 @dataclass(slots=True)
 class GeneratorResult:
-    """What one process saw.
+    """The results of one process.
 
     `loop_lag_ns`: how late the event loop woke up for its own timers, beyond their millisecond's rounding.
-    `ended_early`: why the run stopped before its end; empty if it did not. `offered_for_ns`: how long it offered.
+    `ended_early`: the reason if the run stopped before its end; empty otherwise. `offered_for_ns`: duration of the
+    offering.
     """
 
     rows: Rows
@@ -68,7 +69,7 @@ class Generator:
         self._ended_early = ""
 
     async def prepare(self) -> TargetInfo | None:
-        """Open all streams that are connected from the start; return what the server granted the first of them.
+        """Open all streams that are connected from the start; return the server's grant for the first of them.
 
         Raises CannotConnectError.
         """
@@ -86,10 +87,10 @@ class Generator:
         return next((driver.info for driver in self._drivers if driver.info), None)
 
     async def run(self, start_ns: int, progress: Callable[[Rows, Counters], None] | None = None) -> GeneratorResult:
-        """Offer everything from the instant `start_ns` on; returns when all is answered or the drain time is over.
+        """Offer all frames from the time `start_ns` on; return when all are answered or the drain time is over.
 
         Args:
-            start_ns: absolute instant, the same in all processes.
+            start_ns: absolute time, the same in all processes.
             progress: called about twice a second with the rows and counters so far.
         """
         scenario = self._scenario
@@ -110,7 +111,7 @@ class Generator:
             await _cancel(late)
             for task in tasks:
                 if not task.cancelled():
-                    task.result()  # a bug in a driver must not pass for a quiet server
+                    task.result()  # a bug in a driver must not look like a quiet server
         finally:
             await _cancel([*watchers, *tasks])
             for driver in self._drivers:
@@ -127,7 +128,7 @@ class Generator:
         )
 
     def stop(self, reason: str) -> None:
-        """End the run now; `run` returns with what it has."""
+        """End the run now; `run` returns with its results so far."""
         self._ended_early = self._ended_early or reason
         self._pacer.stop()
 
@@ -139,7 +140,7 @@ class Generator:
             await asyncio.sleep(min(remaining_ns / 1e9, 0.2))
 
     async def _watch_streams(self, start_ns: int) -> None:
-        """End the run when streams have been tried in vain for GIVE_UP_S and no other is well."""
+        """End the run when streams have been tried in vain for GIVE_UP_S and no other stream works."""
         last_well_ns = start_ns
         while True:
             await asyncio.sleep(0.1)

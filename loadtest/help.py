@@ -1,6 +1,8 @@
-"""`--help` in sections: forty options in one list help nobody. An option's section is its `rich_help_panel`.
+"""`--help` in sections, because a single list of forty options is unreadable.
 
-Thread: any; nothing is kept.
+An option's section is its `rich_help_panel`.
+
+Thread: any; keeps no state.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """HDR histograms of latencies: microseconds from 1 us to 1 h with three significant figures.
 
-They are what reports and processes exchange: they merge without loss and stay small. Exact quantiles of a run come
-from its frames (see quantiles). The only file that sees the hdrhistogram package.
+Reports and processes exchange histograms, because these merge without loss and stay small. Exact quantiles of a run
+come from its frames (see quantiles). The only file that sees the hdrhistogram package.
 """
 
 import io
@@ -39,7 +39,7 @@ def merge(encoded: Iterable[str]) -> HdrHistogram:
 
 
 def values(encoded: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Return the values (milliseconds) of a histogram, rising, and how often each was seen.
+    """Return the values (milliseconds) of a histogram, rising, and the count of each.
 
     Reads the counts as one array: the package's own iterators take 46 ms a histogram, this 0.1.
     """

@@ -1,6 +1,6 @@
-"""The report as one HTML file that needs nothing else: styles and charts are inline, there is no script.
+"""The report as one self-contained HTML file: styles and charts are inline, there is no script.
 
-Pure: a document in, text out. Everything that comes from outside is escaped.
+Pure: a document in, text out. All external text is escaped.
 """
 
 import math

@@ -32,12 +32,12 @@ Message = dict[str, Any]
 Send = Callable[[Message, bytes], None]
 Receive = Callable[[], Awaitable[Message | None]]
 
-_PROGRESS_ROWS = 100_000  # the newest ones; older frames are answered or will not be
+_PROGRESS_ROWS = 100_000  # the newest ones; older frames are answered already or will not be
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What one of `processes` processes does: the streams whose number modulo `processes` is `index`."""
+    """The part of one of `processes` processes: the streams whose number modulo `processes` is `index`."""
 
     scenario: Scenario
     spec: TargetSpec
@@ -46,7 +46,7 @@ class Job:
     processes: int = 1
 
     def to_message(self) -> Message:
-        """Return the job for the wire."""
+        """Return the job as a message."""
         return {
             "type": "prepare",
             "scenario": self.scenario.to_dict(),
@@ -58,7 +58,7 @@ class Job:
 
     @classmethod
     def from_message(cls, message: Message) -> "Job":
-        """Read what `to_message` wrote. Raises UsageError."""
+        """Read a message of `to_message`. Raises UsageError."""
         try:
             spec = message["spec"] | {
                 "protocol": Protocols(message["spec"]["protocol"]),
@@ -139,7 +139,7 @@ class _Conversation:
         self._send(_result_message(result, (time.process_time() - cpu_s) / spent_s), pack(result.rows))
 
     def _settle(self) -> None:
-        """Do now what would otherwise delay a frame: the first report's imports, and a long garbage collection."""
+        """Do work that would otherwise delay a frame now: the first report's imports, and a long garbage collection."""
         self._progress(np.zeros(1, ROW), Counters())
         self._reported_ns = -1
         gc.collect()
@@ -150,7 +150,7 @@ class _Conversation:
         generator.stop(str(message["reason"]) if message else "the coordinator went away")
 
     async def _source(self) -> tuple[TargetSpec, FrameSource]:
-        """Return the frames and the spec completed by what they need."""
+        """Return the frames, and the spec completed with their properties."""
         from forebay_server.loadtest.client import open_target
 
         spec, frames, seed = self._job.spec, self._job.frames, self._job.scenario.seed

@@ -1,7 +1,7 @@
-"""What a person sees while a run is going on: one table, redrawn twice a second, on standard error.
+"""The display of a running test: one table, redrawn twice a second, on standard error.
 
-Numbers are of all processes together; p99 comes from their merged histograms. Nothing is drawn when standard error
-is no terminal.
+Numbers are of all processes together; p99 comes from their merged histograms. Nothing is drawn when standard error is
+no terminal.
 """
 
 import sys
@@ -57,7 +57,7 @@ class LiveView:
         self._total.decode_and_add(progress["hdr"])
 
     def table(self) -> Table:
-        """Return the table of this moment."""
+        """Return the current table."""
         counters = Counters()
         for progress in self._latest.values():
             counters.add(Counters(**progress["counters"]))

@@ -6,7 +6,7 @@ _COUNTS = ("offered", "sent", "answered", "superseded", "expired", "overloaded",
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """Return a number as people read it; a dash if there is none."""
+    """Return a number formatted for people; a dash if there is none."""
     if value is None:
         return "-"
     digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3
@@ -21,7 +21,7 @@ def interval(document: Document) -> str:
 
 
 def title(document: Document) -> str:
-    """Return what was offered to whom, in one line."""
+    """Return the offered load and its target, in one line."""
     scenario, target = document["scenario"], document["target"]
     arrival = scenario["arrival"]
     if arrival == "cameras":

@@ -1,4 +1,4 @@
-"""One measurement from job to document: run, calibrate, summarise, judge. What the commands and benchmarks call."""
+"""One measurement from job to document: run, calibrate, summarise, judge. Called by the commands and benchmarks."""
 
 import asyncio
 import signal
@@ -30,7 +30,7 @@ async def measure(
 ) -> Document:
     """Run a job and return its report.
 
-    Ctrl-C, SIGTERM and SIGHUP end the run early; what there is by then is reported.
+    Ctrl-C, SIGTERM and SIGHUP end the run early; the results so far are reported.
 
     Raises:
         LoadError: there is nothing to report: no server, or the generator could not start.

@@ -1,4 +1,4 @@
-"""How a message and its binary part become bytes, on a pipe and in a gRPC message alike.
+"""Encoding of a message and its binary part as bytes, on a pipe and in a gRPC message alike.
 
 A block is two lengths (unsigned 32 and 64 bits, network order), then JSON, then the binary part. Nothing is ever
 unpickled.

@@ -1,4 +1,4 @@
-"""The null server's Open Inference face: answers every request at once with nothing in it."""
+"""The null server's Open Inference service: answers every request at once with an empty response."""
 
 from forebay.wire import inference_pb2 as wire
 

@@ -1,8 +1,7 @@
-"""A server that answers every frame at once and does nothing else: what it cannot reach, the generator cannot.
+"""A server that answers every frame at once and does nothing else: an upper bound for the generator.
 
-Used to calibrate the generator, and, with faults, to show that the generator finds what is wrong with a server.
-It is no model of a real server. Also runnable:
-python -m forebay_server.loadtest.null_server --listen unix:/tmp/null.sock
+Used to calibrate the generator, and, with faults, to show that the generator detects a server's faults. It is no model
+of a real server. Also runnable: python -m forebay_server.loadtest.null_server --listen unix:/tmp/null.sock
 """
 
 import argparse
@@ -29,18 +28,18 @@ _Call = grpc.aio.ServicerContext
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """What the server does wrong; frames are counted from 1 over all streams, 0 switches a fault off."""
+    """Faults of the server; frames are counted from 1 over all streams, 0 switches a fault off."""
 
     delay_ms: float = 0.0  # before every answer, one frame of a stream at a time; reported as execution
-    stall_at_frame: int = 0  # the answer of this frame, and of those behind it, is held back ...
-    stall_ms: float = 50.0  # ... for so long
+    stall_at_frame: int = 0  # the answers of this frame and of later ones are held back ...
+    stall_ms: float = 50.0  # ... for this long
     drop_frame: int = 0  # never answered
     duplicate_frame: int = 0  # answered twice
-    garbage_frame: int = 0  # answered by bytes that are no message
+    garbage_frame: int = 0  # answered by bytes that are no valid message
     swap_frame: int = 0  # answered after its successor
     supersede_every: int = 0  # every Nth frame is SUPERSEDED
     break_at_frame: int = 0  # the stream of this frame is aborted
-    exit_at_frame: int = 0  # the whole process ends without a word
+    exit_at_frame: int = 0  # the whole process ends without a message
     never_answer: bool = False
     never_open: bool = False
     garbage_open: bool = False

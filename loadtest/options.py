@@ -1,4 +1,4 @@
-"""The options that say what to offer to whom: shared by `forebay load` and `forebay load search`.
+"""The options for the load and its target: shared by `forebay load` and `forebay load search`.
 
 Imports numpy only when a job is made of them, so that `--help` of the whole command line stays quick.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from forebay_server.loadtest.frames import FramesSpec
     from forebay_server.loadtest.job import Job
 
-GOOD_WITHIN_MS = 100.0  # an answer older than this is of no use to a live view
+GOOD_WITHIN_MS = 100.0  # an older answer is of no use to a live view
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(us|ms|s|m|)")
 _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 _Server, _Load, _Client, _Frames, _Report, _Generator = (
@@ -36,7 +36,7 @@ _Server, _Load, _Client, _Frames, _Report, _Generator = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
-    """What the user asked for; see the help texts."""
+    """The user's options; see the help texts."""
 
     address: Annotated[str, _Server(help="Server: HOST:PORT or unix:PATH.", metavar="ADDRESS")] = "127.0.0.1:8001"
     protocol: Annotated[Protocols, _Server(help="forebay, or the Open Inference Protocol.")] = Protocols.FOREBAY
@@ -118,7 +118,7 @@ class LoadOptions:
         return Job(scenario=scenario, spec=self._spec(scenario), frames=self._frames(), processes=self.processes)
 
     def good_within_ms(self) -> float:
-        """Return what counts as goodput."""
+        """Return the latency limit of goodput."""
         text = self.good_within or self.budget
         return seconds(text, "--good-within") * 1e3 if text else GOOD_WITHIN_MS
 
@@ -241,7 +241,7 @@ def with_load_options(**defaults: object) -> Callable[[Callable[..., None]], Cal
         ]
 
         @functools.wraps(function)
-        def command(**given: Any) -> None:  # noqa: ANN401  # whatever the options are
+        def command(**given: Any) -> None:  # noqa: ANN401  # values of the options
             options = LoadOptions(**{field.name: given.pop(field.name) for field in fields})
             function(options=options, **given)
 

@@ -1,4 +1,4 @@
-"""Writes a report where the user wants it: JSON, HTML, Markdown, .hgrm; `-` is standard output."""
+"""Writes a report to the paths that the user names: JSON, HTML, Markdown, .hgrm; `-` is standard output."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ class Outputs:
                 raise UsageError(f"there is no folder {Path(path).parent}")
 
     def write(self, document: Document) -> None:
-        """Write everything wanted; the text report goes to standard output unless something else does."""
+        """Write all requested reports; the text report goes to standard output unless another one does."""
         content = {
             self.json: json.dumps(document, indent=1, allow_nan=False) + "\n" if self.json else "",
             self.html: html(document) if self.html else "",

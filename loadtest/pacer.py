@@ -1,4 +1,4 @@
-"""Fires callbacks at instants fixed beforehand, on the event loop, to a tenth of a millisecond.
+"""Fires callbacks at times fixed beforehand, on the event loop, to a tenth of a millisecond.
 
 Event-loop timers round up to a millisecond, which would show up in every latency. `TimerfdPacer` lets the kernel
 wake the loop at an absolute instant of CLOCK_MONOTONIC instead. Owner: the event loop's thread.
@@ -20,14 +20,14 @@ _TFD_TIMER_ABSTIME = 1
 
 
 class Pacer(Protocol):
-    """Runs a schedule: one callback per entry, never before its instant."""
+    """Runs a schedule: one callback per entry, never before its time."""
 
     async def run(self, schedule: Iterator[tuple[int, int, int]], start_ns: int, fire: "Fire") -> None:
-        """Call `fire(intended_ns, stream, frame)` for each entry, whose instants are relative to `start_ns`."""
+        """Call `fire(intended_ns, stream, frame)` for each entry, whose times are relative to `start_ns`."""
         ...
 
     def stop(self) -> None:
-        """Let `run` return without firing what is left."""
+        """Let `run` return without firing the rest."""
         ...
 
 
@@ -52,7 +52,7 @@ class Timerfd:
             raise InvalidRunError(f"timerfd_create failed: {os.strerror(ctypes.get_errno())}")
 
     def arm(self, at_ns: int) -> None:
-        """Make `fd` readable at the absolute instant `at_ns`; at once if that has passed."""
+        """Make `fd` readable at the absolute time `at_ns`; at once if that has passed."""
         seconds, nanoseconds = divmod(max(at_ns, 1), 1_000_000_000)
         spec = _Itimerspec(_Timespec(0, 0), _Timespec(seconds, nanoseconds))
         if self._libc.timerfd_settime(self.fd, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None) != 0:
@@ -66,7 +66,7 @@ class Timerfd:
             return
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         os.close(self.fd)
 
 
@@ -80,7 +80,7 @@ class Schedule:
         self._next = next(entries, None)
 
     def fire_due(self, clock: Clock) -> int | None:
-        """Fire all entries that are due; return the absolute instant of the next one, None after the last."""
+        """Fire all entries that are due; return the absolute time of the next one, None after the last."""
         while self._next is not None:
             due_ns = self._start_ns + self._next[0]
             if due_ns > clock.now_ns():

@@ -1,9 +1,9 @@
-"""Quantiles of latencies, and how far they can be trusted.
+"""Quantiles of latencies, and their confidence intervals.
 
-Two intervals for one quantile. Order statistics: the ranks between which the true quantile lies by the binomial
-law; exact for independent samples, whatever their distribution. Block bootstrap: whole stretches of time are drawn
-anew, because the frames of one stall are not independent. The wider of the two is reported. All functions are
-pure; arrays are 1-D float64 in any unit.
+Two intervals for one quantile. Order statistics: the ranks between which the true quantile lies by the binomial law;
+exact for independent samples, whatever their distribution. Block bootstrap: whole stretches of time are resampled,
+because the frames of one stall are not independent. The wider of the two is reported. All functions are pure; arrays
+are 1-D float64 in any unit.
 """
 
 import math
@@ -20,12 +20,12 @@ MIN_BLOCKS = 10
 MIN_BLOCK_S = 1.0
 _MAX_BLOCKS = 60
 _REPLICATES = 1000
-_TOP_SHARE = 0.1  # the bootstrap of p99 rarely looks below the highest tenth; when it does, it looks at all
+_TOP_SHARE = 0.1  # the bootstrap of p99 rarely needs ranks below the highest tenth; when it does, it uses all
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A confidence interval, and what made it."""
+    """A confidence interval, and its method."""
 
     low: float
     high: float
@@ -70,7 +70,7 @@ def order_statistics(samples: Floats, share: float, confidence: float = CONFIDEN
 
 
 def block_count(span_s: float) -> int:
-    """Return how many blocks a run of `span_s` seconds is cut into; 0 if it is too short for MIN_BLOCKS."""
+    """Return the number of blocks for a run of `span_s` seconds; 0 if it is too short for MIN_BLOCKS."""
     blocks = min(_MAX_BLOCKS, int(span_s / MIN_BLOCK_S + 1e-9))
     return blocks if blocks >= MIN_BLOCKS else 0
 
@@ -100,7 +100,8 @@ def block_bootstrap(samples: Floats, at_s: Floats, share: float, *, seed: int = 
 def bootstrap_quantiles(samples: Floats, block: npt.NDArray[np.int64], blocks: int, share: float, seed: int) -> Floats:
     """Return one estimate of the quantile per resampling of the blocks.
 
-    A resampling is a weight per block; the quantile is found from the top, where the ranks that matter are.
+    A resampling is a weight per block; the search for the quantile starts at the largest sample, near the relevant
+    ranks.
     """
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(blocks, np.full(blocks, 1 / blocks), _REPLICATES)
@@ -130,9 +131,9 @@ def wider(first: Interval | None, second: Interval | None) -> Interval | None:
 def early_stopping_estimate(
     samples: Floats, share: float, confidence: float = EARLY_STOPPING_CONFIDENCE
 ) -> float | None:
-    """Return MLPerf's early-stopping estimate: a bound that the quantile keeps with this confidence.
+    """Return MLPerf's early-stopping estimate: an upper bound of the quantile with this confidence.
 
-    With a chance of 1 - confidence at most, `over` or fewer of all samples lie above the true quantile. So the
+    With a probability of at most 1 - confidence, `over` or fewer of all samples lie above the true quantile. So the
     sample of that rank from the top is an upper bound. None if there are too few samples: p99 needs 662.
     """
     count = len(samples)

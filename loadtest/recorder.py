@@ -1,8 +1,8 @@
-"""One row per offered frame, and independent counters of what was sent and answered.
+"""One row per offered frame, and independent counters of sent and answered frames.
 
-The rows say what became of every frame; the counters are incremented where things happen (a write, an answer).
-`loadtest.accounting` compares the two, so a frame that slips through a hole in this code shows up as a
-difference. Owner: the event loop's thread; no allocation per frame until the planned number is exceeded.
+The rows record the outcome of every frame; the counters are incremented at each event (a write, an answer).
+`loadtest.accounting` compares the two, so a frame that this code loses shows up as a difference. Owner: the event
+loop's thread; no allocation per frame until the planned number is exceeded.
 """
 
 import io
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from forebay_server.loadtest.errors import InvalidRunError
 from forebay_server.loadtest.target import STAGES, Answer, Outcome
 
-# Instants are nanoseconds after the common start; -1: it did not happen.
+# Times are nanoseconds after the common start; -1: the event did not happen.
 ROW = np.dtype(
     [
         ("stream", np.int32),
@@ -28,7 +28,7 @@ ROW = np.dtype(
         ("late_by_us", np.uint32),
         ("batch_size", np.uint16),
         ("outcome", np.uint8),
-        ("was_idle", np.bool_),  # its stream had nothing waiting: any delay before sent_ns is the generator's own
+        ("was_idle", np.bool_),  # its stream's queue was empty: any delay before sent_ns is the generator's own
         ("stages_us", np.uint32, (len(STAGES) + 1,)),  # STAGES, then the server's total; all 0 if not reported
     ]
 )
@@ -37,7 +37,7 @@ Rows = npt.NDArray[np.void]
 
 @dataclass(slots=True)
 class Counters:
-    """What happened, counted where it happened, over the whole run."""
+    """Counts of events over the whole run, incremented at each event."""
 
     offered: int = 0
     sent: int = 0
@@ -46,7 +46,7 @@ class Counters:
     out_of_order: int = 0
     duplicates: int = 0  # a second answer for one frame
     strangers: int = 0  # an answer for a frame that was never sent
-    garbage: int = 0  # messages that could not be understood
+    garbage: int = 0  # messages that could not be parsed
     wrong_echo: int = 0  # answers whose capture time is not the frame's
     reconnects: int = 0  # streams reopened because the server asked for it
     broken_streams: int = 0
@@ -85,7 +85,7 @@ class Recorder:
         return self._rows[: self._used]
 
     def offer(self, stream: int, intended_ns: int, capture_ns: int, fired_ns: int, *, was_idle: bool) -> int:
-        """Note that a frame is due; return its row. `fired_ns` is absolute, the others relative to the start."""
+        """Record that a frame is due; return its row. `fired_ns` is absolute, the others relative to the start."""
         if self._used == len(self._rows):
             self._rows = np.concatenate([self._rows, np.zeros(len(self._rows), ROW)])
         row = self._used
@@ -98,7 +98,7 @@ class Recorder:
         return row
 
     def sent(self, row: int, now_ns: int, size_bytes: int) -> None:
-        """Note that a frame is handed to the connection now."""
+        """Record that a frame is handed to the connection now."""
         entry = self._rows[row]
         entry["sent_ns"] = now_ns - self._start_ns
         entry["size_bytes"] = size_bytes
@@ -107,7 +107,7 @@ class Recorder:
         self.counters.sent_bytes += size_bytes
 
     def answered(self, row: int, now_ns: int, answer: Answer, capture_time_us: int) -> None:
-        """Note the only answer to a frame that was sent."""
+        """Record the only answer to a frame that was sent."""
         entry = self._rows[row]
         counters = self.counters
         stream = int(entry["stream"])
@@ -128,12 +128,12 @@ class Recorder:
         counters.answers[name] = counters.answers.get(name, 0) + 1
 
     def drop(self, row: int) -> None:
-        """Note that the client gives up a frame that it has not sent."""
+        """Record that the client gives up a frame that it has not sent."""
         self._rows[row]["outcome"] = Outcome.CLIENT_DROPPED
         self.counters.client_dropped += 1
 
     def close(self) -> Rows:
-        """Turn what is still open into its end (sent: lost; queued: dropped) and return all rows."""
+        """End every open frame (sent: lost; queued: dropped) and return all rows."""
         outcomes = self.rows["outcome"]
         self.counters.client_dropped += int(np.count_nonzero(outcomes == Outcome.QUEUED))
         outcomes[outcomes == Outcome.QUEUED] = Outcome.CLIENT_DROPPED
@@ -149,7 +149,7 @@ def pack(rows: Rows) -> bytes:
 
 
 def unpack(data: bytes) -> Rows:
-    """Read what `pack` wrote."""
+    """Read the bytes of `pack`."""
     rows: Rows = np.load(io.BytesIO(data), allow_pickle=False)
     if rows.dtype != ROW:
         raise InvalidRunError("another process sent rows of another version")

@@ -1,7 +1,7 @@
-"""The report of a run as one document: everything that JSON, HTML, Markdown and .hgrm say comes from it.
+"""The report of a run as one document: the source of JSON, HTML, Markdown and .hgrm.
 
-Schema `forebay.load/1`: within a version fields are only added. Times are milliseconds, `_s` seconds, rates per
-second. A number that the run cannot give is null and `reasons` says why.
+Schema `forebay.load/1`: within a version fields are only added. Times are milliseconds, `_s` seconds, rates per second.
+A number that the run cannot give is null, and `reasons` has the cause.
 """
 
 from collections.abc import Mapping
@@ -32,10 +32,10 @@ BUSY_SHARE = 0.9  # of a core; one process cannot use more
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circumstances:
-    """What a report says about a run besides its numbers.
+    """The parts of a report besides the numbers of the run.
 
-    `ceiling_per_s`: what the generator reaches against the null server; None: not calibrated.
-    `cpu_shares`: of one core, per process, over the run.
+    `ceiling_per_s`: the generator's rate against the null server; None: not calibrated. `cpu_shares`: of one core, per
+    process, over the run.
     """
 
     started_at: str
@@ -126,7 +126,7 @@ def is_document(value: object) -> bool:
 
 
 def _notes(scenario: Scenario, summary: Summary, circumstances: Circumstances) -> list[str]:
-    """Return what a reader should know that does not change the verdict."""
+    """Return notes for the reader that do not change the verdict."""
     notes = []
     if not scenario.is_open_loop:
         notes.append("closed loop: a slow server slows the load down, so latencies hide queueing; do not compare")

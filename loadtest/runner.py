@@ -1,8 +1,8 @@
-"""One run over all generator processes: prepare, common start, progress, results put together.
+"""One run over all generator processes: prepare, common start, progress, merged results.
 
-Every process offers its own share of the streams of one plan, so the load does not depend on their number. On one
-host they share a clock and get the instant of the start; processes on other hosts get the time to wait until then,
-which is as exact as one network delay.
+Every process offers its own share of the streams of one plan, so the load does not depend on their number. On one host
+they share a clock and get the start time; processes on other hosts get the remaining time until the start, which is as
+exact as one network delay.
 """
 
 import asyncio
@@ -56,10 +56,10 @@ async def run_load(
     """Run a job on `job.processes` processes on this host, or on each of the agents.
 
     Args:
-        job: what to do; its `index` is ignored.
+        job: its `index` is ignored.
         agents: HOST:PORT of agents; empty: this host.
         on_progress: called with a process's number and its progress message.
-        stop: set it to end the run early and keep what there is.
+        stop: set it to end the run early and keep the results so far.
         clock: for the common start.
 
     Raises:

@@ -1,7 +1,7 @@
-"""What load to offer, as one immutable value: how frames arrive, for how long, and what a full client does.
+"""The load to offer, as one immutable value: the arrival of frames, the duration, and the policy of a full client.
 
-A scenario says nothing about the server (see target). Two runs with equal scenarios offer the same frames at the
-same instants, however many processes share the work: everything random comes from `seed`.
+A scenario does not describe the server (see target). Two runs with equal scenarios offer the same frames at the same
+times, however many processes share the work: everything random comes from `seed`.
 """
 
 import dataclasses
@@ -28,18 +28,18 @@ class Arrival(StrEnum):
 
 
 class Policy(StrEnum):
-    """What the client does with a frame that cannot be handed to the connection yet."""
+    """The client's treatment of a frame that cannot be handed to the connection yet."""
 
     DROP_OLDEST = "drop-oldest"  # keep the newest queue_depth frames, count the others as client_dropped
-    BLOCK = "block"  # keep all of them; their latency counts from when they should have left
+    BLOCK = "block"  # keep all of them; their latency counts from their due time
 
 
 class Phase(StrEnum):
-    """How the cameras' clocks lie relative to one another."""
+    """The phases of the cameras' clocks relative to one another."""
 
     RANDOM = "random"
     EVEN = "even"
-    ALIGNED = "aligned"  # the worst case: all cameras fire at the same instant
+    ALIGNED = "aligned"  # the worst case: all cameras fire at the same time
 
 
 # Load that changes by design has no steady state to wait for.
@@ -48,7 +48,7 @@ SHAPED = frozenset({Arrival.RAMP, Arrival.STEP, Arrival.SPIKE, Arrival.SINE, Arr
 
 @dataclass(frozen=True, slots=True)
 class TraceEntry:
-    """One recorded frame: when (seconds from the start), on which stream, how many bytes (0: as the frames are)."""
+    """One recorded frame: its time (seconds from the start), its stream, its size (bytes; 0: the ordinary size)."""
 
     time_s: float
     stream: int = 0
@@ -81,7 +81,7 @@ class Scenario:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        """Reject what cannot be run, in words that name the option."""
+        """Reject an invalid scenario with a message that names the option."""
         positive = ("duration_s", "streams", "fps", "rate_per_s", "peak_per_s", "gamma_shape", "period_s", "spike_s")
         for name in (*positive, "concurrency", "queue_depth", "burst_scale", "drain_s"):
             if not getattr(self, name) > 0:
@@ -98,7 +98,7 @@ class Scenario:
 
     @property
     def is_open_loop(self) -> bool:
-        """Whether frames leave at instants fixed beforehand."""
+        """Whether frames leave at times fixed beforehand."""
         return self.arrival is not Arrival.CLOSED
 
     @property
@@ -126,7 +126,7 @@ class Scenario:
 
     @property
     def planned_frames(self) -> float:
-        """Frames of the whole run, about."""
+        """Approximate number of frames of the whole run."""
         return self.offered_per_s * self.duration_s
 
     def to_dict(self) -> dict[str, object]:
@@ -137,7 +137,7 @@ class Scenario:
 
     @classmethod
     def from_dict(cls, fields: dict[str, object]) -> "Scenario":
-        """Read what `to_dict` wrote."""
+        """Read a value of `to_dict`."""
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(fields) - known):
             raise UsageError(f"unknown scenario fields: {', '.join(unknown)}")

@@ -1,10 +1,10 @@
-"""Finds the most load that a server carries within its latency target. Pure: it decides what to try next.
+"""Finds the highest load that a server carries within its latency target. Pure: it decides the next load to try.
 
-Theory of operation. A load passes when the upper end of p99's interval is within the target and at most a given
-share of the frames is dropped. From the first load the search doubles until one fails (or halves until one
-passes), then bisects until the two ends are close enough. Noise can let a load pass by luck, so the best one is
-tried again; if it fails once, it becomes the upper end and the search goes on below it. The answer is an interval:
-the highest load that passed every time, and the lowest that failed.
+Theory of operation. A load passes when the upper end of p99's interval is within the target and at most a given share
+of the frames is dropped. From the first load the search doubles until one fails (or halves until one passes), then
+bisects until the two ends are close enough. Noise can let a load pass by luck, so the best one is tried again; if it
+fails once, it becomes the upper end and the search goes on below it. The answer is an interval: the highest load that
+passed every time, and the lowest that failed.
 """
 
 import math
@@ -19,7 +19,7 @@ _INVALID_RUNS = 3  # of one load, before the generator counts as its limit: one 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a load must keep.
+    """The conditions for a load to pass.
 
     `p99_ms`: the upper end of the interval must not exceed it. `dropped_share`: of the offered frames, 0..1.
     """
@@ -30,7 +30,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One measurement. `p99_upper_ms` None: the run could not say, which does not pass."""
+    """One measurement. `p99_upper_ms` None: the run could not give it, which does not pass."""
 
     load: float
     p99_ms: float | None
@@ -57,7 +57,7 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """Where to search: from `first`, within `lowest`..`highest`, until the ends differ by `resolution`.
+    """The range of the search: from `first`, within `lowest`..`highest`, until the ends differ by `resolution`.
 
     `is_whole`: loads are whole numbers (cameras). `resolution` is a share of the load, at least 1 if whole.
     """
@@ -90,7 +90,7 @@ class _Search:
         self._measure = measure
         self._target = target
         self._bounds = bounds
-        self._passed: dict[float, int] = {}  # load -> how often it passed
+        self._passed: dict[float, int] = {}  # load -> number of passes
         self._invalid: dict[float, int] = {}
         self._low: float | None = None
         self._high: float | None = None

@@ -1,9 +1,9 @@
-"""Where the warm-up ends, and whether there is a steady state at all.
+"""Detects the end of the warm-up, and whether there is a steady state.
 
-MSER-5 (White, 1997) cuts the start of a series where the standard error of what remains is smallest. The series
-here is not the latency of frames but the median latency of short stretches of time, smoothed, and a cut is made
-only if the run begins unlike it goes on. MSER alone would take a stall in the middle of a run for the end of a
-warm-up and cut it away, and stalls are what a load test is for. Pure functions.
+MSER-5 (White, 1997) cuts the start of a series where the standard error of the rest is smallest. The series here is not
+the latency of frames but the median latency of short stretches of time, smoothed, and a cut is made only if the
+beginning of the run differs from the rest. MSER alone would take a stall in the middle of a run for the end of a
+warm-up and cut it away, and load tests exist to find stalls. Pure functions.
 """
 
 import math
@@ -26,9 +26,10 @@ _TREND_FLOOR_MS = 1.0  # ... nor one below this
 
 @dataclass(frozen=True, slots=True)
 class Steady:
-    """The verdict on one run.
+    """The result for one run.
 
-    `cut_s`: frames due earlier than this are warm-up. `reason`: why there is no steady state; empty if there is.
+    `cut_s`: frames due earlier than this are warm-up. `reason`: the reason why there is no steady state; empty if there
+    is one.
     """
 
     cut_s: float
@@ -51,11 +52,11 @@ def mser5(series: Floats) -> int:
 
 
 def find_steady(latency_ms: Floats, due_s: Floats, duration_s: float) -> Steady:
-    """Return the warm-up cut of a run and whether what remains is steady.
+    """Return the warm-up cut of a run and whether the rest is steady.
 
     Args:
         latency_ms: of the answered frames.
-        due_s: when each was due, seconds from the start; same shape.
+        due_s: due time of each, seconds from the start; same shape.
         duration_s: of the run.
     """
     medians, starts_s = stretch_medians(latency_ms, due_s, duration_s)
@@ -89,7 +90,7 @@ def _smoothed(series: Floats) -> Floats:
 
 
 def stretch_medians(latency_ms: Floats, due_s: Floats, duration_s: float) -> tuple[Floats, Floats]:
-    """Return the median latency of equal stretches of time that hold any frame, and where they start."""
+    """Return the median latency of equal stretches of time that contain any frame, and their start times."""
     stretches = min(_MAX_STRETCHES, len(latency_ms) // _FRAMES_PER_STRETCH)
     if stretches == 0:
         return np.zeros(0), np.zeros(0)

@@ -17,7 +17,7 @@ from forebay_server.loadtest.scenario import Policy, Scenario
 from forebay_server.loadtest.target import Moved, Target, TargetInfo, TargetStream
 
 _RECONNECT_PAUSES_S = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # the last one repeats
-_HEAD_START = 7  # frames of the source between one stream and the next, so that cameras do not show the same
+_HEAD_START = 7  # frames of the source between one stream and the next, so that cameras show different pictures
 
 
 @dataclass(slots=True)
@@ -78,12 +78,12 @@ class StreamDriver:
 
     @property
     def is_reconnecting(self) -> bool:
-        """Whether there is no connection and another is being tried."""
+        """Whether there is no connection and the stream tries to open another."""
         return self._is_reconnecting
 
     @property
     def info(self) -> TargetInfo | None:
-        """What the server granted; None before the first connection."""
+        """The server's grant; None before the first connection."""
         return self._connection.stream.info if self._connection else None
 
     async def connect(self) -> None:
@@ -94,7 +94,7 @@ class StreamDriver:
         self._connections.append(self._connection)
 
     def offer(self, intended_ns: int, frame: int) -> None:
-        """Note that a frame is due now and queue it; never blocks."""
+        """Record that a frame is due now and queue it; never blocks."""
         recorder = self._recorder
         if recorder is None or self._is_ending:
             return
@@ -157,7 +157,7 @@ class StreamDriver:
                 return True
 
     async def _use_connection(self, recorder: Recorder) -> None:
-        """Write frames to the current connection until it breaks, moves, or nothing is left to send."""
+        """Write frames to the current connection until it breaks, moves, or no frame is left to send."""
         connection = self._connection
         if connection is None:
             return

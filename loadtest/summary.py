@@ -1,8 +1,8 @@
-"""From recorded frames to the numbers of a report. Pure functions over numpy arrays.
+"""Converts recorded frames to the numbers of a report. Pure functions over numpy arrays.
 
-Counts and goodput cover the whole run; latencies cover the frames that were due after the warm-up cut. Latency
-counts from the intended send time, service time from the actual one, age from the capture. A number that the
-samples cannot support is None, with the reason in `doubts`.
+Counts and goodput cover the whole run; latencies cover the frames that were due after the warm-up cut. Latency counts
+from the intended send time, service time from the actual one, age from the capture. A number that the samples cannot
+support is None, with the reason in `doubts`.
 """
 
 import math
@@ -30,7 +30,7 @@ from forebay_server.loadtest.steady import find_steady
 from forebay_server.loadtest.target import Outcome
 
 Floats = npt.NDArray[np.float64]
-MIN_SAMPLES_FOR_P99 = 100  # below, the "99th percentile" is the maximum by another name
+MIN_SAMPLES_FOR_P99 = 100  # with fewer samples the "99th percentile" equals the maximum
 QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p95_ms": 0.95, "p99_ms": 0.99, "p999_ms": 0.999}
 
 
@@ -43,15 +43,15 @@ class Merged:
     loop_lag_ms: Floats
     ended_early: str
     offered_for_s: float
-    generator_fault: str = ""  # why a part of the run is missing; empty if none is
+    generator_fault: str = ""  # the reason why a part of the run is missing; empty if none is
 
 
 @dataclass(slots=True, kw_only=True)
 class Summary:
     """The numbers of one run.
 
-    `latency_ms`, `service_ms`, `due_s`: of the answered frames after the cut. `doubts`: why p99 is not to be trusted;
-    empty if all are. `faults`: why the accounting fails; empty if it holds.
+    `latency_ms`, `service_ms`, `due_s`: of the answered frames after the cut. `doubts`: reasons not to trust p99; empty
+    if there are none. `faults`: reasons why the accounting fails; empty if it holds.
     """
 
     accounting: Accounting
@@ -73,7 +73,7 @@ class Summary:
 
 
 def merge(results: Sequence[GeneratorResult]) -> Merged:
-    """Put the results of several processes together."""
+    """Merge the results of several processes."""
     counters = Counters()
     for result in results:
         counters.add(result.counters)
@@ -87,11 +87,11 @@ def merge(results: Sequence[GeneratorResult]) -> Merged:
 
 
 def summarise(scenario: Scenario, run: Merged, good_within_ms: float) -> Summary:
-    """Compute everything that a report says about a run.
+    """Compute all numbers of a run's report.
 
     Args:
-        scenario: what was offered.
-        run: what happened.
+        scenario: the offered load.
+        run: the recorded frames and counters.
         good_within_ms: an answer within this latency counts as goodput.
     """
     rows = run.rows
@@ -130,18 +130,18 @@ def summarise(scenario: Scenario, run: Merged, good_within_ms: float) -> Summary
 def schedule_lag_ms(rows: Rows) -> Floats:
     """Return how late the generator itself was with each frame.
 
-    If the frame's stream had nothing waiting, everything up to the write is the generator's own doing; else only
-    the part up to the queue is, and the rest is the server holding the stream back.
+    If the queue of the frame's stream was empty, everything up to the write is the generator's own delay; otherwise
+    only the part up to the queue is, and the rest is the server holding the stream back.
     """
     left = np.where(rows["was_idle"] & (rows["sent_ns"] >= 0), rows["sent_ns"], rows["fired_ns"])
     return np.asarray((left - rows["intended_ns"]) / 1e6, dtype=np.float64)
 
 
 def staleness_ms(answered: Rows, share: float, offered_for_s: float) -> float | None:
-    """Return the quantile over time of how old each stream's newest result is, whenever one looks at it.
+    """Return the quantile over time of the age of each stream's newest result, at any moment.
 
-    Between two results the age grows with time, so it is a saw-tooth; each tooth is a uniform stretch of ages. One
-    looks from a stream's first result until the end of offering, whether results still come or not.
+    Between two results the age grows with time, so it is a saw-tooth; each tooth is a uniform stretch of ages. The time
+    runs from a stream's first result until the end of offering, whether results still come or not.
     """
     end_ns = round(offered_for_s * 1e9)
     lowest, lengths = [], []

@@ -1,7 +1,7 @@
-"""What the generator needs from a server's protocol: open streams, send frames, receive one answer for each.
+"""The generator's interface to a server's protocol: open streams, send frames, receive one answer for each.
 
-`loadtest.client` implements it for forebay.v1; another protocol is another implementation and nothing else
-changes. No vendor import here. All methods run on the event loop's thread.
+`loadtest.client` implements it for forebay.v1; another protocol is another implementation and nothing else changes. No
+vendor import here. All methods run on the event loop's thread.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ STAGES = ("receive", "decode", "queue", "h2d", "execute", "d2h", "deliver")
 
 
 class Outcome(IntEnum):
-    """How one frame ended, or where it is; stored as one byte per frame."""
+    """How one frame ended, or its current state; stored as one byte per frame."""
 
     QUEUED = 0  # offered, not yet handed to the connection
     SENT = 1  # handed to the connection, no answer yet
@@ -25,7 +25,7 @@ class Outcome(IntEnum):
     FAILED = 7
     CANCELLED = 8
     LOST = 9  # sent and never answered
-    CLIENT_DROPPED = 10  # never sent: the client's own policy gave it up
+    CLIENT_DROPPED = 10  # never sent: the client's own policy gave the frame up
 
 
 class Protocols(StrEnum):
@@ -47,7 +47,7 @@ class Encoding(StrEnum):
 
 
 class Delivery(StrEnum):
-    """What the server is asked to do with a frame that waits when a newer one arrives."""
+    """The server's treatment of a waiting frame when a newer one arrives."""
 
     LATEST = "latest"
     EVERY = "every"
@@ -55,7 +55,7 @@ class Delivery(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetSpec:
-    """Where the server is and how to talk to it."""
+    """The server's address and the properties of the streams."""
 
     address: str = "127.0.0.1:8001"
     protocol: Protocols = Protocols.FOREBAY
@@ -75,7 +75,7 @@ class TargetSpec:
 
 
 class Answer(NamedTuple):
-    """What the server said about one frame."""
+    """The server's answer about one frame."""
 
     seq: int
     outcome: Outcome
@@ -93,7 +93,7 @@ class Moved(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TargetInfo:
-    """What the server said about itself when a stream was opened."""
+    """The server's description of itself when a stream was opened."""
 
     model: str
     model_version: str
@@ -108,7 +108,7 @@ class TargetStream(Protocol):
 
     @property
     def info(self) -> TargetInfo:
-        """What the server granted."""
+        """The server's grant."""
         ...
 
     async def send(self, seq: int, capture_time_us: int, payload: bytes) -> None:
@@ -124,7 +124,7 @@ class TargetStream(Protocol):
         ...
 
     def cancel(self) -> None:
-        """Give the stream up at once."""
+        """Abort the stream at once."""
         ...
 
 
@@ -132,7 +132,7 @@ class Target(Protocol):
     """A server under test."""
 
     async def open(self, stream_id: str, resume_from: int | None = None) -> TargetStream:
-        """Open a stream. Raises CannotConnectError, which says whether the server is missing or refuses."""
+        """Open a stream. Raises CannotConnectError, whose text says whether the server is missing or refuses."""
         ...
 
     async def close(self) -> None:

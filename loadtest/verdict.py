@@ -1,9 +1,8 @@
-"""What a run is worth: one word, the reasons, and an exit code.
+"""The verdict on a run: one word, the reasons, and an exit code.
 
-NO_SERVER: the server went away and did not come back; the part before is reported.
-INVALID: the generator was the bottleneck, or the accounting fails; says nothing about the server's speed.
-SLO_MISSED: an --assert does not hold, or needs a number that the run cannot give.
-INCONCLUSIVE: too few samples or no steady state; not an error.
+NO_SERVER: the server went away and did not come back; the part before is reported. INVALID: the generator was the
+bottleneck, or the accounting fails; the run does not measure the server. SLO_MISSED: an --assert does not hold, or
+needs a number that the run cannot give. INCONCLUSIVE: too few samples or no steady state; not an error.
 """
 
 import re
@@ -68,7 +67,7 @@ class Assertion:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """An assertion together with what the run says; `actual` None: the run cannot say."""
+    """An assertion with the run's value; `actual` None: the run cannot give it."""
 
     assertion: Assertion
     actual: float | None
@@ -86,7 +85,7 @@ def parse_assertion(text: str, metrics: Mapping[str, float | None]) -> Assertion
 
     Args:
         text: as the user wrote it.
-        metrics: the names that exist, see `metrics_of`; the values do not matter.
+        metrics: the known names, see `metrics_of`; the values do not matter.
     """
     match = _ASSERTION.fullmatch(text)
     if match is None:

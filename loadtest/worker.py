@@ -1,7 +1,7 @@
-"""One generator process: python -m forebay_server.loadtest.worker, told what to do on its standard input.
+"""One generator process: python -m forebay_server.loadtest.worker; its job comes on standard input.
 
-Answers on its standard output; see loadtest.job for the conversation and loadtest.messages for the bytes. Ends
-when its input ends.
+Answers on its standard output; see loadtest.job for the conversation and loadtest.messages for the bytes. Ends when its
+input ends.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import sys
 from forebay_server.loadtest import messages
 from forebay_server.loadtest.process_tuning import tune_process
 
-_NICENESS = -10  # needs CAP_SYS_NICE; without it the generator competes like everybody else
+_NICENESS = -10  # needs CAP_SYS_NICE; without it the generator has no priority over other processes
 
 
 async def _converse() -> None:
@@ -32,7 +32,7 @@ async def _converse() -> None:
         while block:
             block = block[os.write(output, block) :]
 
-    # Whatever a library prints must not end up between messages.
+    # Output of libraries must not get between messages.
     output = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     await carry_out(receive, send)
@@ -41,10 +41,10 @@ async def _converse() -> None:
 def main() -> None:
     """Carry out one job."""
     with contextlib.suppress(OSError):
-        # On the server's own host the generator must get to run in time even when the server takes all it can get.
+        # On the server's own host the generator must run in time even when the server takes all the CPU it can get.
         os.setpriority(os.PRIO_PROCESS, 0, _NICENESS)
     for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the coordinator decides what Ctrl-C and the terminal's end mean
+        signal.signal(number, signal.SIG_IGN)  # the coordinator handles Ctrl-C and the terminal's end
     tune_process()
     asyncio.run(_converse())
 

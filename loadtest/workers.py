@@ -18,19 +18,19 @@ class Worker(Protocol):
 
     @property
     def is_remote(self) -> bool:
-        """Whether it has another clock than we have."""
+        """Whether the process has another clock than the coordinator."""
         ...
 
     async def send(self, message: Message) -> None:
-        """Say something to it; does nothing if it is gone."""
+        """Send a message to the process; does nothing if the process is gone."""
         ...
 
     async def receive(self) -> tuple[Message, bytes] | None:
-        """Return what it says next; None when it is gone."""
+        """Return the next message of the process; None when it is gone."""
         ...
 
     async def close(self) -> None:
-        """Let it end, and make it end if it does not."""
+        """Ask the process to end, and kill it if it does not."""
         ...
 
 
@@ -72,7 +72,7 @@ class LocalWorker:
         return messages.decode(block) if block is not None else None
 
     async def receive_block(self) -> bytes | None:
-        """Return what it says next as bytes; None when it is gone."""
+        """Return the next message of the process as bytes; None when it is gone."""
         return await messages.read(self._process.stdout) if self._process.stdout else None
 
     async def close(self) -> None:

@@ -6,7 +6,7 @@ Theory of operation
     raises ChannelClosedError in it; senders get ChannelClosedError at once. `wait` and `take_all` empty the channel in
     one go, so that a busy receiver takes the lock once per wake-up and not once per item.
 
-Guarantees: first in, first out; nothing sent is lost; a receiver never misses a wake-up.
+Guarantees: first in, first out; no sent item is lost; a receiver never misses a wake-up.
 """
 
 import threading
@@ -77,14 +77,14 @@ class Channel(Generic[T]):
             self._condition.notify_all()
 
     def send_unseen(self, item: T) -> None:
-        """Append `item` as `send_now` does, and wake nobody: the caller sees to it that it is received."""
+        """Append `item` as `send_now` does, without a wake-up: the caller ensures that it is received."""
         with self._condition:
             if len(self._items) >= self.capacity and not self._is_closed:
                 raise InvariantError(f"channel {self.name} is full at {self.capacity}")
             self._append(item, is_seen=False)
 
     def wake(self) -> None:
-        """Wake whoever waits, to look again."""
+        """Wake the waiting receiver, to look again."""
         with self._condition:
             self._is_woken = True
             self._condition.notify_all()
@@ -101,7 +101,7 @@ class Channel(Generic[T]):
             return item
 
     def wait(self, until_ns: int | None) -> None:
-        """Return when there is an item, at `wake`, or at the instant `until_ns`; `None` waits without a limit.
+        """Return when there is an item, at `wake`, or at the time `until_ns`; `None` waits without a limit.
 
         Blocks: until then. Raises ChannelClosedError when closed and empty.
         """
@@ -115,7 +115,7 @@ class Channel(Generic[T]):
             self._is_woken = False
 
     def take_all(self) -> list[T]:
-        """Take everything there is. Blocks: no."""
+        """Take all items. Blocks: no."""
         if not self._items:
             return []
         with self._condition:
@@ -127,7 +127,10 @@ class Channel(Generic[T]):
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits. For the receiver alone: to it, False stays true until it receives. Blocks: no."""
+        """Whether the channel is empty. For the receiver alone: for it, False stays true until it receives.
+
+        Blocks: no.
+        """
         return not self._items
 
     def close(self) -> None:

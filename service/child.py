@@ -1,7 +1,7 @@
-"""`forebay serve` as a child process of this one, for those that watch over servers.
+"""`forebay serve` as a child process of this one, for processes that watch over servers.
 
 The child writes to this process's standard error. If this process is killed, the kernel ends the child with SIGTERM.
-Signals that come before the child listens to them wait for it (service.signals).
+Signals that come before the child listens stay pending (service.signals).
 """
 
 import ctypes
@@ -20,19 +20,19 @@ _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 def child_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Callable[..., "subprocess.Popen[bytes]"]:
-    """Return what starts `forebay` with `arguments`. Thread: main.
+    """Return a function that starts `forebay` with `arguments`. Thread: main.
 
     The function's one argument, `stdout`, is as Popen's: None is this process's own.
     """
-    # The path: the child runs this code, wherever it starts.
+    # The path makes the child run this code, wherever it starts.
     command = command_of_child(arguments)
     paths = [str(Path(forebay_server.__file__).parent.parent), *filter(None, [environment.get("PYTHONPATH")])]
     environment = {**environment, "PYTHONPATH": os.pathsep.join(paths)}
 
     def start(stdout: int | IO[bytes] | None = None) -> "subprocess.Popen[bytes]":
-        # A group of its own: Ctrl-C is for this process, which passes it on.
+        # A process group of its own: Ctrl-C goes to this process, which passes it on.
         with blocked():
-            return subprocess.Popen(  # noqa: S603 - our own command
+            return subprocess.Popen(  # noqa: S603 - a command of this project
                 command,
                 process_group=0,
                 env=environment,
@@ -48,27 +48,27 @@ def command_of_child(arguments: Sequence[str]) -> list[str]:
     What ties the child to this process runs in the child after exec, not in a `preexec_fn`: with one of those Python
     forks, and gRPC's fork handlers, run beside its threads, may crash or hang the child before exec.
     """
-    # -P: a folder of the user's that is called service or models must not stand in for ours.
+    # -P: a user's folder called service or models must not shadow this package.
     return [sys.executable, "-P", "-m", "forebay_server.service.cli.as_child", str(os.getpid()), *arguments]
 
 
 def bind_to_parent(parent_pid: int, number: int) -> None:
-    """Have the kernel send this process the signal `number` when its parent has ended; exit if that is so already.
+    """Let the kernel send this process the signal `number` when its parent has ended; exit if that is so already.
 
-    The kernel takes the end of the thread that started this process for the end of its parent. Thread: main.
+    For the kernel, the parent ends with the thread that started this process. Thread: main.
     """
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(_PR_SET_PDEATHSIG, number)
-    if os.getppid() != parent_pid:  # it was killed before the kernel knew
+    if os.getppid() != parent_pid:  # the parent was killed before the call above
         os._exit(1)
 
 
 def how_it_ended(code: int) -> str:
-    """Return words for a child's exit code, or for minus the signal that ended it."""
+    """Describe a child's exit code, or minus the signal that ended it."""
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
 def exit_code_of(code: int) -> int:
-    """Return an exit code for this process that says the same as its child's."""
+    """Return an exit code for this process with the same meaning as its child's."""
     return 128 - code if code < 0 else code

@@ -1,13 +1,15 @@
-"""Who has the requests of a bound batch: its lane, or the former that wants them back. One test-and-set decides.
+"""The right to a bound batch's requests: either its lane has it, or the former that takes them back.
+
+One test-and-set decides.
 
 Theory of operation
     A batch that is bound waits in its lane until the batches in front of it are done, which may take longer than
-    predicted. Until its execution starts the former may take it back (`withdraw`): then its requests are the former's
-    again, and the lane passes the empty batch on to free its slot.
+    predicted. Until its execution starts the former may take it back (`withdraw`): then its requests belong to the
+    former again, and the lane passes the empty batch on to free its slot.
 
-        free -> held -> free        the upload reads the requests' frames, on the host and to its end
-        free -> started             execution starts, or an upload that reads the frames after the call has returned
-        free -> withdrawn           the former has the requests back
+        free -> held -> free        the upload reads the requests' frames, on the host and to its end free -> started
+        execution starts, or an upload that reads the frames after the call has returned free -> withdrawn           the
+        former has the requests back
 
     Each move is one non-blocking acquisition of one lock, so exactly one side gets the batch. `started` and `withdrawn`
     are final. The former's attempt fails while the claim is held; it looks again later. The lane's attempts fail only
@@ -34,7 +36,7 @@ class Claim:
         self.is_started = False
 
     def hold(self) -> bool:
-        """Keep the former off the requests for a while; False if it has taken them back. Call `let_go` after it."""
+        """Keep the former from the requests until `let_go`; return False if it has taken them back."""
         return self.is_started or self._lock.acquire(blocking=False)
 
     def let_go(self) -> None:

@@ -1,10 +1,11 @@
-"""Errors that reach a client, and nothing else.
+"""Errors that reach a client, and no others.
 
-Every error has an `outcome`: what happened to the request or the stream, in words of the service. Each codec owns one
-table from outcome to its wire (forebay.v1 status codes, gRPC codes, Triton's wording); a test walks the tables. The
-message is public: it names no path, host, module or traceback. Details for the operator go to the log.
+Every error has an `outcome`: how the request or the stream ended, in the service's terms. Each codec has one table from
+outcome to its wire (forebay.v1 status codes, gRPC codes, Triton's messages); a test walks the tables. The message is
+public: it contains no path, host, module or traceback. Details for the operator go to the log.
 
-An error has a scope. *request*: one frame ends so, in band, and its stream lives on. *session*: the whole RPC ends.
+An error has a scope. *request*: one frame ends with it, in band, and its stream stays open. *session*: the whole RPC
+ends.
 """
 
 import enum
@@ -31,14 +32,14 @@ class Outcome(enum.Enum):
     CORRUPT = "corrupt"
     INTERNAL = "internal"
 
-    __hash__ = object.__hash__  # members are unique, and Enum's own is Python code on the way of every frame
+    __hash__ = object.__hash__  # members are unique, and Enum's own is Python code on the data path
 
 
 class ServiceError(Exception):
     """Base of all errors that a client may see; never raised itself.
 
     Args:
-        message: public; says what is wrong, where, and how to mend it. Cut if a client's own words make it too long.
+        message: public; names the fault, its place, and the remedy. Cut if a client's own text makes it too long.
         retry_after_ms: advice to the client, 0 for none.
     """
 
@@ -62,14 +63,14 @@ class InvalidRequestError(ServiceError):
 
 
 class OverloadedError(ServiceError):
-    """No permit is free: the server has as many frames in hand as it can hold."""
+    """No permit is free: the server holds as many frames as its limit allows."""
 
     outcome = Outcome.OVERLOADED
     scope = "request"
 
 
 class QueueFullError(OverloadedError):
-    """As many requests of its priority level are pending as the model's max_queue_size allows."""
+    """The pending requests of its priority level have reached the model's max_queue_size."""
 
 
 class SupersededError(ServiceError):
@@ -105,7 +106,7 @@ class BatchFailedError(ServiceError):
 
 
 class CorruptResultError(ServiceError):
-    """An output cannot be right: NaN where none may be, a size that does not match."""
+    """An output is invalid: NaN where none may be, a size that does not match."""
 
     outcome = Outcome.CORRUPT
     scope = "request"
@@ -126,14 +127,14 @@ class SessionStateError(ServiceError):
 
 
 class InvalidSessionError(ServiceError):
-    """Open asks for something that makes no sense."""
+    """Open asks for an impossible combination."""
 
     outcome = Outcome.INVALID
     scope = "session"
 
 
 class UnsupportedError(ServiceError):
-    """Something that this build or this model does not offer."""
+    """A feature that this build or this model does not offer."""
 
     outcome = Outcome.UNSUPPORTED
     scope = "session"
@@ -161,28 +162,28 @@ class SlowReaderError(ServiceError):
 
 
 class MessageLateError(ServiceError):
-    """A message that was begun did not come to its end in time."""
+    """A message that had begun did not end in time."""
 
     outcome = Outcome.EXPIRED
     scope = "session"
 
 
 class ReceptionFullError(ServiceError):
-    """More is being received than the server has room for, and this client has held the most for the longest."""
+    """The messages in reception exceed the server's limit, and this client has held the most for the longest."""
 
     outcome = Outcome.OVERLOADED
     scope = "session"
 
 
 class DeviceLostError(ServiceError):
-    """The device is gone; this process ends and a supervisor starts it anew."""
+    """The device is lost; this process ends and a supervisor restarts it."""
 
     outcome = Outcome.LOST
     scope = "session"
 
 
 class InvariantError(ServiceError):
-    """Our bug. Logged in full; the client sees a masked text."""
+    """A bug in the server. Logged in full; the client sees a masked text."""
 
     outcome = Outcome.INTERNAL
     scope = "session"
@@ -196,7 +197,7 @@ class InvariantError(ServiceError):
 
 
 def internal(error: Exception) -> InvariantError:
-    """Return what stands for an exception that nobody foresaw; it becomes the cause, for the log."""
+    """Return the error for an unforeseen exception, which becomes its cause, for the log."""
     wrapped = InvariantError(f"{type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return wrapped

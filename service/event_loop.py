@@ -1,4 +1,4 @@
-"""The server's event loop: asyncio's own, which also says when it has nothing to do.
+"""The server's event loop: asyncio's own, extended by a callback for idle moments.
 
 Theory of operation
     A loop turn waits for sockets (`select`), then runs what became ready. `call_when_idle` runs a callback when the
@@ -7,10 +7,12 @@ Theory of operation
     at once. On a loop
     that is never idle it runs once the first that asked has waited for the time that it allowed.
 
-    What a turn handles has waited for other work: `waited_ns` says how long. A socket becomes ready, and grpc.aio
-    resolves a future in that turn; whoever awaits it runs in the next one. So it waits since the turn before began.
+    The callbacks of a turn have waited for other work: `waited_ns` returns how long. A socket becomes ready, and
+    grpc.aio resolves a future in that turn; the coroutine that awaits the future runs in the next one. So the wait
+    counts from the beginning of the previous turn.
 
-    The loop asks its selector, so the selector is the place that knows. Nothing private of asyncio is used.
+    The loop calls its selector when it would wait, so the selector detects idle moments. No private name of asyncio is
+    used.
 
 Owner: the loop's thread.
 """
@@ -25,17 +27,17 @@ log = structlog.get_logger(__name__)
 
 
 class _IdleSelector(selectors.DefaultSelector):
-    """Runs what waits for an idle moment before it blocks."""
+    """Runs the deferred callbacks before it blocks."""
 
     def __init__(self, time: Callable[[], float]) -> None:
         super().__init__()
         self._time = time
-        self.callbacks: dict[Callable[[], None], None] = {}  # in the order in which they were asked for
+        self.callbacks: dict[Callable[[], None], None] = {}  # in the order of their registration
         self.due_s = 0.0
-        self.began_s = self.earlier_began_s = 0.0  # this turn, and the one before
+        self.began_s = self.earlier_began_s = 0.0  # this turn, and the previous one
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Return the sockets that are ready, after what was put off has run if nothing else is to be done."""
+        """Return the ready sockets, after the deferred callbacks have run if there is no other work."""
         ready = super().select(0 if self.callbacks else timeout)
         self.earlier_began_s, self.began_s = self.began_s, self._time()
         if not self.callbacks:
@@ -50,7 +52,7 @@ class _IdleSelector(selectors.DefaultSelector):
         for callback in callbacks:
             try:
                 callback()
-            except Exception:  # our bug, but not that of the callbacks behind it
+            except Exception:  # a bug in a callback must not stop the callbacks behind it
                 log.exception("work of an idle moment failed")
 
 
@@ -63,15 +65,15 @@ class ServingLoop(asyncio.SelectorEventLoop):
 
     @property
     def waited_ns(self) -> int:
-        """How long what runs now has waited for its turn, since it was ready. Thread: the loop's."""
+        """How long the current callback has waited since it was ready. Thread: the loop's."""
         return max(0, int((self.time() - self._idle.earlier_began_s) * 1e9))
 
     def call_when_idle(self, callback: Callable[[], None], within_s: float) -> None:
-        """Run `callback` when the loop has nothing else to do; once, however often it is asked for before that.
+        """Run `callback` when the loop has no other work; once, however often it is registered before that.
 
         Args:
-            callback: must not raise; if it does, that is logged.
-            within_s: a busy loop runs it after that time, counted from the first callback that waits.
+            callback: must not raise; if it does, the exception is logged.
+            within_s: a busy loop runs it after that time, counted from the first waiting callback.
 
         Thread: the loop's. Blocks: no.
         """

@@ -1,11 +1,10 @@
-"""The end of a process that cannot go on, within a bounded time, whatever hangs in it.
+"""Ends a process that cannot go on, within a bounded time, whatever hangs in it.
 
 Theory of operation
-    A thread that is stuck in a library cannot be ended, and anything that is asked of that library after it may get
-    stuck as well: the event loop, the observer, the log. So an end in order has `timeout_s`. After it a thread that was
-    there from the beginning, and waits for nothing else, ends the process with its exit code. One second later the
-    kernel does, by SIGALRM, if even that thread did not get to run: something holds the interpreter's lock. A
-    supervisor takes both ends for a failure.
+    A thread that is stuck in a library cannot be ended, and later calls into that library may get stuck as well: the
+    event loop, the observer, the log. So an orderly end has `timeout_s`. After that a thread that was started in
+    advance, for this alone, ends the process with its exit code. One second later the kernel ends it by SIGALRM, if
+    even that thread did not run because the interpreter's lock is held. A supervisor treats both ends as a failure.
 """
 
 import os

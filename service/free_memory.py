@@ -1,8 +1,8 @@
-"""Memory that was needed for a moment goes back to the system: after a burst, never on a frame's way.
+"""Returns the memory of a burst to the system: after the burst, never on the data path.
 
-glibc keeps what is freed (`tuning`): memory that is faulted in anew for every message costs more than it is worth. What
-nobody has used for some seconds is given back, on the upkeep's thread. Everybody who allocates waits meanwhile, 5 ms
-for every 100 MB, so it is done once after a burst, and not at all while it goes on.
+glibc keeps freed memory (`tuning`), because faulting it in again for every message costs too much. Memory that was
+unused for some seconds is returned, on the upkeep's thread. All allocating threads wait meanwhile, 5 ms for every 100
+MB, so it is returned once after a burst, and not during one.
 """
 
 import os
@@ -20,7 +20,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident_bytes() -> int:
-    """Return what this process holds of the machine's memory; 0 where nobody says."""
+    """Return the machine's memory that the process holds; 0 where it is unknown."""
     try:
         return int(_STATM.read_text().split()[1]) * _PAGE_BYTES
     except OSError:
@@ -28,12 +28,12 @@ def resident_bytes() -> int:
 
 
 class FreeMemory:
-    """Gives memory back after a burst. Thread: the upkeep's.
+    """Returns memory to the system after a burst. Thread: the upkeep's.
 
     Args:
-        resident: bytes that the process holds of the machine's memory.
-        allocated: bytes that are in use of what its allocator has; None where it does not say.
-        give_back: returns what can be returned.
+        resident: bytes of the machine's memory that the process holds.
+        allocated: bytes of these that its allocator has given out; None where it does not report them.
+        give_back: returns free memory to the system.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class FreeMemory:
         self._resident = resident
         self._allocated = allocated
         self._give_back = give_back
-        self._lasting: int | None = None  # resident and not allocated, after the last time, or the least since
-        self._idle: list[int] = []  # beyond that, at the last looks
+        self._lasting: int | None = None  # resident and not allocated: after the last return, or the least since
+        self._idle: list[int] = []  # excess over that, at the last checks
 
     def look(self) -> float:
-        """Look once; give memory back if much of it has not been used at any of the last looks.
+        """Check once; return memory if much of it was unused at all of the last checks.
 
-        Returns in how many seconds to look again.
+        Returns the number of seconds until the next check.
         """
         unallocated = self._unallocated()
         if unallocated is None:

@@ -1,10 +1,10 @@
 """Structured logs: readable on a terminal, one JSON object a line otherwise. Never one event per frame.
 
 Control characters in values (camera names come from clients) cannot forge a line or move the cursor: they are written
-as escapes, in JSON as on a terminal. The least level that is logged can be changed while the process runs.
+as escapes, in JSON as on a terminal. The lowest logged level can be changed while the process runs.
 
-A call on a logger never raises and never blocks, whatever it is given and whatever has become of standard error: the
-event is rendered on the calling thread and handed to `service.standard_error`.
+A call on a logger never raises and never blocks, whatever its arguments and the state of standard error: the event is
+rendered on the calling thread and handed to `service.standard_error`.
 """
 
 import json
@@ -23,13 +23,13 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 MAX_VALUE_CHARACTERS = 8_192  # of one value; of longer ones the beginning and the end are kept
 MAX_LINE_CHARACTERS = 65_536  # of an event with many long values only its name is logged
 
-# C0 and C1 controls, line and paragraph separators, and what turns the direction of writing around.
+# C0 and C1 controls, line and paragraph separators, and characters that change the direction of writing.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _EXCEPTION_INDENT = "    "  # a line of an exception's text cannot be taken for an event, which begins with the time
 
 
 class _Threshold:
-    """The least level that is logged. Thread: any; one attribute, swapped whole."""
+    """The lowest level that is logged. Thread: any; one attribute, swapped whole."""
 
     def __init__(self) -> None:
         self.name = "info"
@@ -44,7 +44,7 @@ _threshold = _Threshold()
 
 
 class _Output:
-    """What structlog hands rendered lines to; it looks the method up by the level."""
+    """Receives rendered lines from structlog, which looks the method up by the level."""
 
     def msg(self, line: str) -> None:
         STANDARD_ERROR.put(line)
@@ -53,7 +53,7 @@ class _Output:
 
 
 class _Rendering:
-    """The last processor: makes one line of an event, or as much of one as can be made."""
+    """The last processor: renders an event as one line, as far as possible."""
 
     def __init__(self, processors: Sequence[structlog.typing.Processor]) -> None:
         self._processors = processors
@@ -65,7 +65,7 @@ class _Rendering:
             for processor in self._processors:
                 made = processor(logger, method, made)  # type: ignore[arg-type]  # an event until the last one
             line = str(made)
-        except Exception as error:  # noqa: BLE001 - a value that cannot be written down must not end the caller's work
+        except Exception as error:  # noqa: BLE001 - a value that cannot be rendered must not end the caller's work
             return json.dumps({"event": name, "level": method, "not_logged": type(error).__name__})
         if len(line) > MAX_LINE_CHARACTERS:
             return json.dumps({"event": name, "level": method, "not_logged": f"{len(line)} characters"})
@@ -98,17 +98,17 @@ def configure_logs(log_format: LogFormat = "auto", level: str = "info") -> None:
 
 
 def least_level() -> str:
-    """Return the least level that is logged: one of LEVELS. Thread: any."""
+    """Return the lowest level that is logged: one of LEVELS. Thread: any."""
     return _threshold.name
 
 
 def set_level(level: str) -> None:
-    """Change the least level that is logged: one of LEVELS. Thread: any."""
+    """Change the lowest level that is logged: one of LEVELS. Thread: any."""
     _threshold.set(level)
 
 
 def step_level(steps: int) -> str:
-    """Log more (a negative number of steps) or less from now on; return the level. Thread: any."""
+    """Log more (a negative number of steps) or less; return the level. Thread: any."""
     index = min(max(LEVELS.index(_threshold.name) + steps, 0), len(LEVELS) - 1)
     _threshold.set(LEVELS[index])
     return LEVELS[index]
@@ -150,5 +150,5 @@ def _escaped(text: str) -> str:
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
-_JSON = (structlog.processors.JSONRenderer(),)  # writes all but ASCII as escapes
+_JSON = (structlog.processors.JSONRenderer(),)  # writes all characters but ASCII as escapes
 _CONSOLE = (escape_controls, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback))

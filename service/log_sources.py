@@ -1,9 +1,9 @@
-"""What Python and libraries would write to standard error by themselves becomes events of ours, from `take_over` on.
+"""Turns output of Python and libraries to standard error into log events, from `take_over` on.
 
-Such texts may hold a client's words, and the thread that writes them would wait for the reader of standard error: the
-event loop's, perhaps. As events they are escaped and wait for no reader (`service.log`). Taken over are the logging
-module (asyncio and gRPC report through it), warnings, exceptions that nothing catches, on any thread and in finalizers,
-and texts that are printed to sys.stderr.
+Such texts may contain a client's text, and the thread that writes them, possibly the event loop's, would wait for the
+reader of standard error. As events they are escaped and wait for no reader (`service.log`). The sources are the logging
+module (asyncio and gRPC report through it), warnings, uncaught exceptions, on any thread and in finalizers, and texts
+that are printed to sys.stderr.
 """
 
 import io
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 def take_over() -> None:
-    """Log what this process would write to standard error in other ways. Thread: main, once, after `configure_logs`."""
+    """Log the other output of this process to standard error. Thread: main, once, after `configure_logs`."""
     logging.captureWarnings(capture=True)
     logging.basicConfig(handlers=[RecordHandler()], level=logging.WARNING, force=True)
     sys.excepthook = log_uncaught
@@ -36,7 +36,7 @@ class RecordHandler(logging.Handler):
         """Log one record."""
         try:
             text = record.getMessage()
-        except Exception:  # noqa: BLE001 - arguments that do not fit
+        except Exception:  # noqa: BLE001 - arguments that do not fit the format
             text = str(record.msg)
         write = log.error if record.levelno >= logging.ERROR else log.warning
         write("a library reports", library=record.name, detail=text.strip(), exc_info=record.exc_info)
@@ -53,7 +53,7 @@ class PrintedText(io.TextIOBase):
         self._begun = ""
 
     def write(self, text: str) -> int:
-        """Log every line that `text` ends; keep the rest until it is ended, too."""
+        """Log every line that `text` completes; keep the rest until it is complete."""
         with self._lock:
             *lines, self._begun = (self._begun + text).split("\n")
             if len(self._begun) > MAX_VALUE_CHARACTERS:
@@ -65,7 +65,7 @@ class PrintedText(io.TextIOBase):
         return len(text)
 
     def fileno(self) -> int:
-        """Of standard error, for what is written past this stream."""
+        """The descriptor of standard error, for output that bypasses this stream."""
         return 2
 
     def writable(self) -> bool:

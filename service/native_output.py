@@ -1,18 +1,18 @@
-"""What libraries of C and C++ print to standard error becomes events of ours, without anybody waiting for its reader.
+"""Turns output of C and C++ libraries to standard error into log events; no thread waits for its reader.
 
 Theory of operation
-    gRPC, ONNX Runtime and others write to descriptor 2 on whatever thread they are: those that serve every stream, too.
-    A client can make gRPC print (a malformed header is an error in its log), and with a slow reader of standard error
-    such a thread would wait. So descriptor 2 becomes the end of a pipe that one thread of ours empties; standard error
-    itself is written to by service.standard_error alone.
+    gRPC, ONNX Runtime and others write to descriptor 2 on any thread, including those that serve every stream. A client
+    can make gRPC print (a malformed header is an error in its log), and with a slow reader of standard error such a
+    thread would wait. So descriptor 2 becomes the end of a pipe, and one thread here empties the pipe; only
+    service.standard_error writes to standard error itself.
 
-    That thread needs the interpreter's lock, which whoever prints may hold: it would wait for itself, and the process
-    with it. So the pipe does not block, and what does not fit is lost.
+    That thread needs the interpreter's lock, which a printing thread may hold: if the pipe were full, both would wait
+    for ever. So the pipe does not block, and output that does not fit is lost.
 
-    At most `MAX_LINES` lines a window become events. Of others only the number is logged, since a client that makes a
-    library print must not cost more than it costs to count: some GB/s.
+    At most `MAX_LINES` lines a window become events. Only the number of the others is logged, so
+    that a client that makes a library print costs no more than counting, which takes some GB/s.
 
-    A crash leaves its last words in the pipe. Hence Python's faulthandler, which needs no thread, writes the stacks of
+    A crash leaves its last output in the pipe. So Python's faulthandler, which needs no thread, writes the stacks of
     all threads to standard error itself, through a descriptor that never blocks.
 """
 
@@ -34,20 +34,20 @@ log = structlog.get_logger(__name__)
 
 MAX_LINES = 20
 WINDOW_NS = 1_000_000_000
-_PIPE_BYTES = 1 << 20  # the most that Linux gives to everybody
+_PIPE_BYTES = 1 << 20  # the largest size that Linux allows every user
 _READ_BYTES = 1 << 16
 
 
 def take_descriptor(clock: Clock) -> None:
-    """Log what is written to descriptor 2 from now on. Thread: main, once, after `configure_logs`."""
+    """Log all later output to descriptor 2. Thread: main, once, after `configure_logs`."""
     try:
         real = os.dup(2)
         source, sink = os.pipe()
-    except OSError as error:  # no descriptors: libraries print as ever
+    except OSError as error:  # no descriptors left: the output of libraries is not taken over
         log.warning("what libraries print is not taken over", error=error.strerror)
         return
     os.set_blocking(sink, False)
-    with contextlib.suppress(OSError):  # this user's pipes hold all that they may: it stays at 64 KiB
+    with contextlib.suppress(OSError):  # this user's pipes have reached their limit: the pipe stays at 64 KiB
         fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     os.dup2(sink, 2)
     os.close(sink)
@@ -59,7 +59,7 @@ def take_descriptor(clock: Clock) -> None:
 
 
 def _give_back(real: int, reader: threading.Thread) -> None:
-    """Make descriptor 2 what it was, and log what was written until now. Blocks: for `EXIT_TIMEOUT_S` at most."""
+    """Restore descriptor 2, and log the output so far. Blocks: for `EXIT_TIMEOUT_S` at most."""
     os.dup2(real, 2)  # the last end of the pipe in this process; children may have others
     reader.join(EXIT_TIMEOUT_S)
 
@@ -69,7 +69,7 @@ def _tell_crashes(real: int) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY
         faulthandler.enable(os.open(f"/proc/self/fd/{real}", flags))
     except OSError:
-        # A crash must not wait for a reader: better no words. Files never keep it waiting.
+        # A crash must not wait for a reader, so rather lose its output. A file never makes it wait.
         if stat.S_ISREG(os.fstat(real).st_mode):
             faulthandler.enable(real)
 
@@ -89,7 +89,7 @@ class LineLimit:
         self._begun = b""
 
     def take(self, data: bytes) -> list[str]:
-        """Return the lines that `data` ends and that may be logged; count the others in `left_out`."""
+        """Return the lines that `data` completes and that may be logged; count the others in `left_out`."""
         now_ns = self._clock.now_ns()
         if now_ns - self._window_ns >= WINDOW_NS:
             self._window_ns, self._logged = now_ns, 0

@@ -1,14 +1,14 @@
-"""What a process that watches over servers has to do with signals, and how it waits: the same for one and for several.
+"""Signal handling and waiting of a process that watches over servers: the same for one server and for several.
 
 Theory of operation
-    `Parent` decides and touches nothing but its children's `send_signal`: it passes on what comes. A first request to
-    stop makes every child drain, and their ends are no surprise any more. A second one makes them end at once, and what
-    has not ended `END_LIMIT_NS` later is killed: it may hang, or not listen yet. A parent of parents waits for longer:
-    it would kill those who have to kill.
+    `Parent` decides, and calls only its children's `send_signal`: it passes signals on. A first request to stop makes
+    every child drain, and their ends are expected from then on. A second one makes them end at once, and a child that
+    has not ended `END_LIMIT_NS` later is killed: it may hang, or not listen yet. A parent of parents waits longer, so
+    that it does not kill them before they kill their own children.
 
     `Waiting` is the thin part: it waits for signals, for lines that children write and for their ends, all in one
-    selector, and tells. Thread: main; no other runs in such a process but those that write for it
-    (service.standard_error, service.ready).
+    selector, and calls the handlers. Thread: main; the only other threads in such a process are those that write for
+    it (service.standard_error, service.ready).
 """
 
 import contextlib
@@ -30,7 +30,7 @@ class Signalled(Protocol):
     """The part of subprocess.Popen that a parent needs to decide."""
 
     def send_signal(self, sig: int) -> None:
-        """Send a signal, unless it has ended."""
+        """Send a signal, unless the process has ended."""
         ...
 
 
@@ -38,11 +38,11 @@ class Parent:
     """See the module.
 
     Args:
-        clock: time.
-        end_limit_ns: how long the children may take to end once they were asked twice.
+        clock: source of monotonic nanoseconds.
+        end_limit_ns: time for the children to end after a second request.
 
     Attributes:
-        requests: to stop.
+        requests: requests to stop.
     """
 
     def __init__(self, clock: Clock, end_limit_ns: int = END_LIMIT_NS) -> None:
@@ -53,16 +53,16 @@ class Parent:
         self._kill_ns: int | None = None
 
     def children(self) -> Iterable[Signalled]:
-        """Return those that run."""
+        """Return the running children."""
         raise NotImplementedError
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the children have been told to end."""
+        """Whether the children were asked to end."""
         return self._stop_signal is not None
 
     def on_signal(self, number: int) -> None:
-        """Take a signal that came to this process."""
+        """Handle a signal to this process."""
         if number in LOG_SIGNALS:
             self._tell(number)
         elif number in STOP_SIGNALS:
@@ -76,13 +76,13 @@ class Parent:
                     pass
 
     def stop(self, number: int) -> None:
-        """Send a signal to all that run, once: they drain, and the ends that follow are no surprise."""
+        """Send a signal to all running children, once: they drain, and their ends are expected."""
         if self._stop_signal is None:
             self._stop_signal = number
             self._tell(number)
 
     def kill_in_s(self) -> float | None:
-        """Return how long those that run may still take; None: as long as they need. Kills them when that is over."""
+        """Return the remaining time of the running children; None: no limit. Kills them when it is over."""
         if self._kill_ns is None:
             return None
         left_ns = self._kill_ns - self._clock.now_ns()
@@ -101,7 +101,7 @@ class Waiting:
     """See the module's theory of operation.
 
     Args:
-        on_signal: told of every signal of `service.signals`.
+        on_signal: called with every signal of `service.signals`.
     """
 
     def __init__(self, on_signal: Callable[[int], None]) -> None:
@@ -127,12 +127,12 @@ class Waiting:
         on_end: Callable[[int], None],
         on_line: Callable[[str], None] | None = None,
     ) -> None:
-        """Tell `on_end` the exit code of a child that was started within the block, or minus the signal that ended it.
+        """Call `on_end` with the exit code of a child started within the block, or minus the signal that ended it.
 
         Args:
-            child: its standard output is ours or, with `on_line`, a pipe.
-            on_end: told once.
-            on_line: told every whole line that the child writes; what its own children write, too.
+            child: its standard output is this process's or, with `on_line`, a pipe.
+            on_end: called once.
+            on_line: called with every whole line that the child, or a child of it, writes.
         """
         self._running[child] = on_end
         if on_line is not None and child.stdout is not None:
@@ -141,14 +141,14 @@ class Waiting:
 
     @property
     def is_over(self) -> bool:
-        """Whether all children have ended, and all that writes to their pipes."""
+        """Whether all children, and all writers to their pipes, have ended."""
         return not self._running and len(self._selector.get_map()) == 1
 
     def wait(self, timeout_s: float | None = None) -> None:
-        """Wait until something has happened, or the time is over, and tell of it."""
+        """Wait until an event, or until the time is over, and call its handler."""
         happened = self._selector.select(timeout_s)
         for key, _ in sorted(happened, key=lambda each: each[0].fileobj is self._inbox):
-            key.data()  # signals last: what a child wrote comes before its end
+            key.data()  # signals last: a child's output comes before its end
 
     def _read_signals(self) -> None:
         for number in self._inbox.read():
@@ -163,7 +163,7 @@ class Waiting:
 
 
 class _Lines:
-    """The whole lines out of a pipe."""
+    """Splits the output of a pipe into whole lines."""
 
     def __init__(self, descriptor: int, on_line: Callable[[str], None]) -> None:
         self._descriptor = descriptor
@@ -171,7 +171,7 @@ class _Lines:
         self._rest = b""
 
     def read(self) -> bool:
-        """Read what is there; False at the end."""
+        """Read the available data; return False at the end."""
         with contextlib.suppress(OSError):
             data = os.read(self._descriptor, 1 << 16)
             *lines, self._rest = (self._rest + data).split(b"\n")

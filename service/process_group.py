@@ -2,14 +2,14 @@
 
 Theory of operation
     One interpreter runs one thread at a time, and with a fast GPU it is the bottleneck. So this process starts N
-    servers that share a port by SO_REUSEPORT, and the kernel deals new connections out to them. Each has its own
+    servers that share a port by SO_REUSEPORT, and the kernel distributes new connections among them. Each has its own
     models, batches and statistics, and an admin port of its own: the first one's number and those after it.
 
-    This process holds the port, bound and not listening, so that it is refused to others and stays the same when it was
-    chosen by the system. The first server starts alone, for what it measures would be wrong beside others, and is kept
-    for them. This process reads the children's standard output and says once that all are ready. When one ends by
-    itself the others are drained, and its exit code is this process's; with `--supervise` each child looks after a
-    server, so that only what stays down ends (docs/adr/0064).
+    This process holds the port, bound and not listening, so that others cannot take it and a port chosen by the system
+    stays the same. The first server starts alone, because its measurements would be wrong beside others, and its cached
+    costs serve the others. This process reads the children's standard output and prints one ready line when all are
+    ready. When one ends by itself the others are drained, and its exit code becomes this process's; with `--supervise`
+    each child supervises a server, so that it ends only when its server stays down (docs/adr/0064).
 
 Thread: the main thread, which waits for everything at once (service.parent).
 """
@@ -35,19 +35,19 @@ from forebay_server.service.worker_pool import default_workers
 
 
 class GroupError(Exception):
-    """The group cannot serve. The message says why and what to do."""
+    """The group cannot serve. The message has the reason and a remedy."""
 
 
 class ProcessGroup(Parent):
-    """Decides what becomes of the children; starts and reads none. Owner: the main thread.
+    """Decides when children start and end; starts and reads none itself. Owner: the main thread.
 
     Args:
-        size: how many there will be.
-        on_ready: told once, when all are ready: the ready line of each.
-        pass_on: told of every other line of their standard output.
+        size: number of children.
+        on_ready: called once, when all are ready, with the ready line of each.
+        pass_on: called with every other line of their standard output.
         say: writes one line for the operator.
-        clock: time.
-        are_supervised: whether each child looks after a server, which it kills first if it has to.
+        clock: source of monotonic nanoseconds.
+        are_supervised: whether each child supervises a server, which it kills first if it has to.
     """
 
     def __init__(
@@ -73,29 +73,29 @@ class ProcessGroup(Parent):
 
     @property
     def wanted(self) -> range:
-        """The numbers of the children that are to be started now: the first one, and when it serves, the others."""
+        """The numbers of the children to start now: the first one, and when it serves, the others."""
         if self.is_stopping:
             return range(0)
         return range(self._added, self._size if self._ready else 1)
 
     def add(self, child: Signalled) -> None:
-        """Take in a child that was started; they are numbered from 0."""
+        """Add a started child; children are numbered from 0."""
         self._running[self._added] = child
         self._added += 1
 
     def children(self) -> Iterable[Signalled]:
-        """Return those that run."""
+        """Return the running children."""
         return self._running.values()
 
     @property
     def exit_code(self) -> int:
-        """0, or what the first child that did not end with 0 ended with."""
+        """0, or the exit code of the first child that did not end with 0."""
         return self._code
 
     def on_line(self, index: int, line: str) -> None:
-        """Take a line of a child's standard output."""
+        """Handle a line of a child's standard output."""
         ready = _ready_of(line)
-        if ready is None or self._has_told:  # told: its supervisor has started it anew
+        if ready is None or self._has_told:  # after the group's ready line: the child's supervisor has restarted it
             self._pass_on(line)
             return
         self._ready[index] = ready
@@ -104,7 +104,7 @@ class ProcessGroup(Parent):
             self._on_ready([self._ready[number] for number in range(self._size)])
 
     def on_end(self, index: int, code: int) -> None:
-        """Note that a child has ended; the first one that did so by itself ends the others."""
+        """Record that a child has ended; the first one that ends by itself ends the others."""
         del self._running[index]
         self._code = self._code or exit_code_of(code)
         if not self.is_stopping and self._running:
@@ -133,7 +133,7 @@ def reserved(address: str) -> Iterator[str]:
 
 
 def _hold(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound and does not listen; of a port that nobody else uses, shared or not."""
+    """Return a socket that is bound and does not listen, to a port that no other program uses, shared or not."""
     family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the last server's connections may linger
@@ -146,7 +146,7 @@ def _hold(host: str, port: int) -> socket.socket:
 
 
 def settings_of_children(settings: ServeSettings, address: str) -> list[ServeSettings]:
-    """Return what each server is told: the same, but for what one of several has for itself."""
+    """Return the settings of each server: equal, except for the values that each has for itself."""
     host, _, port = settings.admin_address.rpartition(":")
     found = []
     for index in range(settings.processes):
@@ -168,7 +168,7 @@ def run_group(settings: ServeSettings, options: Sequence[str], environment: Mapp
 
     Args:
         settings: of them all, checked.
-        options: of `forebay serve` that are no settings.
+        options: options of `forebay serve` that are not settings.
         environment: of this process.
 
     Returns:
@@ -184,7 +184,7 @@ def run_group(settings: ServeSettings, options: Sequence[str], environment: Mapp
     def end(error: ReadyError | None) -> None:
         if error is not None:
             problems.append(error)
-            os.kill(os.getpid(), signal.SIGCHLD)  # on a thread of its own: it wakes the main one, which decides
+            os.kill(os.getpid(), signal.SIGCHLD)  # on a thread of its own: it wakes the main thread, which decides
 
     def on_ready(lines: list[dict[str, Any]]) -> None:
         processes = [{"pid": line["pid"], "admin_address": line["admin_address"]} for line in lines]
@@ -213,7 +213,7 @@ def _run(
     waiting: Waiting,
     problems: list[GroupError | ReadyError],
 ) -> None:
-    """Start the children as they are wanted, end them when there is a problem, and wait until all have ended."""
+    """Start the wanted children, end them when there is a problem, and wait until all have ended."""
     while group.wanted or not waiting.is_over:
         for index in group.wanted:
             try:
@@ -225,5 +225,5 @@ def _run(
             waiting.add(child, partial(group.on_end, index), partial(group.on_line, index))
         if problems:
             group.stop(signal.SIGTERM)
-        if not waiting.is_over:  # else nothing was started, and nobody would wake us
+        if not waiting.is_over:  # otherwise no child was started, and no event would wake the selector
             waiting.wait(group.kill_in_s())

@@ -1,7 +1,7 @@
-"""The line that says that the server takes streams, and the file that says it, too.
+"""Writes the ready line to standard output, and the ready file.
 
-Whoever reads standard output may be slow or gone, and a disk may be full. So both are written by a thread that exists
-for this alone, and what goes wrong is told as one error, which ends the server: nobody would know that it serves.
+The reader of standard output may be slow or gone, and a disk may be full. So a separate thread writes both, and a
+failure is reported as one error, which ends the server: otherwise it would serve although its users are not notified.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ STANDARD_OUTPUT = 1
 
 
 class ReadyError(Exception):
-    """Nobody can be told that the server is ready. The message says why and what to do."""
+    """The readiness of the server cannot be announced. The message has the reason and a remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def tell_ready(line: str, path: Path | None, on_end: Callable[[ReadyError | None
     Args:
         line: without its end.
         path: of the ready file.
-        on_end: called with what went wrong, or None. Thread: the writing one; the caller's if there can be none.
+        on_end: called with the error, or None. Thread: the writing one; the caller's if no thread can be started.
     """
 
     def write() -> None:
@@ -62,12 +62,12 @@ def tell_ready(line: str, path: Path | None, on_end: Callable[[ReadyError | None
 
 
 async def ready_was_told(line: str, path: Path | None, stopped: Coroutine[Any, Any, None]) -> None:
-    """Say that the server is ready; return when that is written, or `stopped` has come. Raises ReadyError."""
+    """Announce that the server is ready; return when that is written, or `stopped` has come. Raises ReadyError."""
     loop = asyncio.get_running_loop()
     told: asyncio.Future[ReadyError | None] = loop.create_future()
 
     def end(error: ReadyError | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended: the server was stopped before it could be read
+        with contextlib.suppress(RuntimeError):  # the loop has ended: the server was stopped before the line was read
             loop.call_soon_threadsafe(told.set_result, error)
 
     tell_ready(line, path, end)
@@ -90,7 +90,7 @@ def write_line(line: str) -> None:
 
 
 def write_whole(path: Path, line: str) -> None:
-    """Write a file that a reader sees whole or not at all. Raises ReadyError."""
+    """Write a file that a reader sees complete or not at all. Raises ReadyError."""
     partial = path.with_name(path.name + ".partial")
     try:
         try:

@@ -1,4 +1,4 @@
-"""What travels: request, batch, completion, and the timeline that is stamped at every hand-over.
+"""The values that travel: request, batch, completion, and the timeline that is stamped at every hand-over.
 
 A `Request` is a frame (or a Triton request) after admission and decoding: the unit of batching, deadlines and errors.
 It ends in exactly one `Completion`. A `Batch` is whole requests of one batch key executed together on one lane.
@@ -22,28 +22,28 @@ from forebay_server.service.errors import ServiceError
 OutputArrays = tuple[NDArray[Any], ...]
 
 next_request_id: Callable[[], int] = itertools.count(1).__next__
-"""Numbers the requests of every protocol: one former may serve them all."""
+"""Numbers the requests of every protocol, because one former may serve all of them."""
 
 
 class Delivery(enum.Enum):
-    """What happens to a waiting frame when a newer one of its stream arrives."""
+    """Treatment of a waiting frame when a newer frame of its stream arrives."""
 
     LATEST = "latest"
     EVERY = "every"
 
 
 class StreamKey:
-    """Where requests come from, as the former sees it: an identity, shared by all requests of one source.
+    """The source of requests, as the former sees it: an identity, shared by all requests of one source.
 
-    Two things hang on it. Fairness always counts per key. Order is kept among the requests of a key only where the
-    source promises one: a stream of frames and a sequence do, the independent calls of one client do not.
+    Fairness always counts per key. Order is kept among the requests of a key only where the source promises it: a
+    stream of frames and a sequence do, the independent calls of one client do not.
 
     Attributes:
         name: the camera's name, for logs and metrics; not unique.
         delivery: LATEST streams have at most `max_waiting` pending requests, the newest ones.
         max_waiting: K, at least 1; ignored for EVERY.
         is_ordered: whether requests of this key go into batches in order of arrival; True for LATEST.
-        weight: how many streams it counts as where what there is is shared out.
+        weight: number of streams that this key counts as in shares.
     """
 
     __slots__ = ("__weakref__", "delivery", "is_ordered", "max_waiting", "name", "weight")
@@ -60,7 +60,7 @@ class StreamKey:
 
 @dataclass(slots=True)
 class Timeline:
-    """Instants (ns, the service's clock) and device durations (ns) of one request. Stamped once each, 0 until then.
+    """Times (ns, the service's clock) and device durations (ns) of one request. Stamped once each, 0 until then.
 
     0 and not None: the observer reads the instants of many requests into one array of integers, and no request is
     received at 0 ns of the service's clock. Durations are computed here and nowhere else; the seven add up to
@@ -71,21 +71,21 @@ class Timeline:
     validated_ns: int = 0  # header checked, about to wait for a decoder
     admitted_ns: int = 0  # in the frame arena, handed to the former
     formed_ns: int = 0  # in a batch
-    readable_ns: int = 0  # outputs are in host memory; for a frame never executed, its fate was decided
+    readable_ns: int = 0  # outputs are in host memory; for a frame never executed, the time of that decision
     built_ns: int = 0  # result built
     h2d_ns: int = 0  # device durations
     execute_ns: int = 0
     d2h_ns: int = 0
-    batch_id: int = 0  # that executed it; 0 for none
+    batch_id: int = 0  # of the batch that executed it; 0 for none
 
     def durations_us(self) -> "Durations":
-        """Return where the time went. A boundary that was never reached counts as the next one that was."""
+        """Return the duration of each stage. A boundary that was never reached counts as the next one that was."""
         built = self.built_ns // 1000
         received = self.received_ns // 1000
         readable = self.readable_ns // 1000 or built
         admitted = self.admitted_ns // 1000 or readable
         validated = self.validated_ns // 1000 or admitted
-        # Device and host clocks may disagree by microseconds: the host's span is right, execution gives way first.
+        # Device and host clocks may disagree by microseconds: keep the host's span, and shorten execution first.
         queue = readable - admitted
         h2d = min(self.h2d_ns // 1000, queue)
         d2h = min(self.d2h_ns // 1000, queue - h2d)
@@ -105,9 +105,9 @@ class Timeline:
 
 @dataclass(slots=True)
 class Durations:
-    """Stage durations in microseconds; everything but `total` adds up to `total`.
+    """Stage durations in microseconds; all fields but `total` add up to `total`.
 
-    Not frozen, though nobody changes it: one is built per frame, and a frozen one takes four times as long (3 µs).
+    Not frozen, although it never changes: one is built per frame, and a frozen one takes four times as long (3 µs).
     """
 
     receive: int
@@ -135,11 +135,11 @@ class FrameBuffer(Protocol):
 
     @property
     def is_released(self) -> bool:
-        """Whether the lease is over: the inputs are gone."""
+        """Whether the lease is over: the inputs are invalid then."""
         ...
 
     def release(self) -> None:
-        """Give the lease (and the permit with it) back. Idempotent. Thread: any."""
+        """Return the lease, and the permit with it. Idempotent. Thread: any."""
         ...
 
 
@@ -152,12 +152,12 @@ class Request:
         stream: the stream it came on.
         size: rows, 1 for a frame.
         batch_key: requests batch together only if their keys are equal (inner shapes and dtypes).
-        deadline_ns: instant, or None for no deadline.
-        arrival_ns: instant at which its place in the order of arrival was taken.
+        deadline_ns: absolute time, or None for no deadline.
+        arrival_ns: time at which its place in the order of arrival was taken.
         priority: 1 is the most urgent.
         frame: its inputs; released once they are uploaded, or when it ends without execution.
         on_completion: called once, on the event loop, with the completion.
-        wants: what the result should hold; opaque to the former and the pipeline, read by `service.results`.
+        wants: requested contents of the result; opaque to the former and the pipeline, read by `service.results`.
         queue_timeout_ns: Triton's per-request timeout while pending, if any.
         is_retry: it failed in a batch with others and runs alone now.
         frame_size: (width, height) in pixels of the picture as sent; (0, 0) for tensors.
@@ -180,9 +180,9 @@ class Request:
     is_retry: bool = False
 
     def run_alone(self) -> None:
-        """Make this request one that shares a batch with no other and waits for none of its stream.
+        """Make this request share a batch with no other, and wait for no other of its stream.
 
-        Results still leave in the stream's order; that is the session's business.
+        Results still leave in the stream's order, which the session keeps.
         """
         self.is_retry = True
         self.batch_key = ("alone", self.id)
@@ -195,11 +195,11 @@ class Completion:
 
     Attributes:
         request: the request.
-        error: None if it was executed and its outputs are good.
+        error: None if it was executed and its outputs are valid.
         outputs: owned copies, one per model output wanted, shape (size, ...); None unless executed.
         result: typed result made from `outputs` by a results worker; None if only tensors were wanted.
-        batch_size: rows of its batch as executed; 0 if it was not.
-        model_version: the version that executed it; empty if none did.
+        batch_size: rows of its batch as executed; 0 if it was not executed.
+        model_version: the version that executed it; empty if it was not executed.
     """
 
     request: Request
@@ -211,10 +211,10 @@ class Completion:
 
 
 class CompletionSink(Protocol):
-    """Where completions go: towards the event loop. Thread: any. Blocks: no."""
+    """Receives completions and passes them towards the event loop. Thread: any. Blocks: no."""
 
     def post(self, completions: Sequence[Completion]) -> None:
-        """Hand over completions; one wake-up of the loop per call at most."""
+        """Pass on completions; one wake-up of the loop per call at most."""
         ...
 
 
@@ -229,13 +229,13 @@ class Batch:
         requests: in the order of their rows.
         rows: sum of the requests' sizes.
         executed_rows: rows that the engine runs, >= rows when padded to a captured size.
-        formed_ns: when it was formed.
-        bind_by_ns: when late binding meant its upload to start; 0 if it was formed for another reason.
-        upload_started_ns: when the upload stage took it up, on the host's clock; 0 while it has not.
+        formed_ns: time of forming.
+        bind_by_ns: time at which late binding planned the start of its upload; 0 if it was formed for another reason.
+        upload_started_ns: time at which the upload stage took it up, on the host's clock; 0 before.
         is_alone: its lane was empty when it was formed.
         work_ns: expected time of its upload and execution.
-        claim: whether its lane or the former has the requests. A lane touches them only while it holds the claim.
-        limits_ns: the former's: the earliest queue timeout and the earliest deadline of its requests, once looked up.
+        claim: the right to its requests. A lane touches them only while it holds the claim.
+        limits_ns: the former's: the earliest queue timeout and the earliest deadline of its requests, once computed.
     """
 
     id: int
@@ -255,7 +255,7 @@ class Batch:
 
 
 class Lane(Protocol):
-    """One model instance as the former sees it: slots to reserve and a way in. Thread: the former's."""
+    """One model instance as the former sees it: slots to reserve and a method to submit. Thread: the former's."""
 
     @property
     def index(self) -> int:
@@ -264,7 +264,7 @@ class Lane(Protocol):
 
     @property
     def slot_count(self) -> int:
-        """Slots in all."""
+        """Number of slots."""
         ...
 
     def try_reserve(self) -> int | None:
@@ -272,39 +272,39 @@ class Lane(Protocol):
         ...
 
     def unreserve(self, slot_index: int) -> None:
-        """Give a reserved slot back: there was nothing to send (RESERVED -> FREE)."""
+        """Return a reserved slot without a batch (RESERVED -> FREE)."""
         ...
 
     def submit(self, batch: Batch) -> bool:
-        """Send a batch in its reserved slot on its way; return whether it has come to its end already.
+        """Submit a batch in its reserved slot; return whether it has already ended.
 
-        The former may take it back until the lane has started its claim. The slot then comes back as always.
-        Blocks: no, or for less than handing it over would take.
+        The former may take the batch back until the lane has started its claim. The slot then comes back as always.
+        Blocks: no, or for less time than a hand-over would take.
         """
         ...
 
 
 class LaneListener(Protocol):
-    """What a lane tells the former. Blocks: no.
+    """Events of a lane for its former. Blocks: no.
 
     Thread: the lane's d2h thread, or the former's own, inside `Lane.submit`, for a batch that runs inline.
     """
 
     def arrive(self, request: Request) -> None:
-        """Take a request back that failed with its batch, to run it alone."""
+        """Take back a request that failed with its batch, to run it alone."""
         ...
 
     def compute_ended(self, batch: Batch, ended_ns: int, h2d_ns: int, execute_ns: int) -> None:
-        """Execution of `batch` ended at the host instant `ended_ns`; durations come from device events."""
+        """Execution of `batch` ended at the host's time `ended_ns`; durations come from device events."""
         ...
 
     def slot_freed(self, lane_index: int, slot_index: int, d2h_ns: int) -> None:
-        """A slot is FREE again; `d2h_ns` is how long its outputs took, 0 if the batch failed."""
+        """A slot is FREE again; `d2h_ns` is the duration of copying its outputs, 0 if the batch failed."""
         ...
 
 
 TRUSTED_NS = 1_000_000_000
-"""So long after an execution admission refuses by what was learnt; after that the former alone, which may try."""
+"""Time after an execution during which admission refuses by estimates; later only the former does, which may try."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Calls that need a header with a secret, as both ends write it: `CATEGORY[,CATEGORY...]:KEY=VALUE`.
+"""Calls that need a header with a secret, in the syntax of both ends: `CATEGORY[,CATEGORY...]:KEY=VALUE`.
 
-The names of the categories and of the header are Triton's; `service.frontend.restrictions` has the calls of each. Pure,
-and imports nothing large: `forebay health` is quick.
+The names of the categories and of the header are Triton's; `service.frontend.restrictions` lists the calls of each.
+Pure, and imports no large library, so that `forebay health` is quick.
 """
 
 import json
@@ -18,17 +18,17 @@ Headers = tuple[tuple[str, str], ...]
 
 
 def split_lines(text: str) -> tuple[str, ...]:
-    """Return the restrictions in one string, as the environment has them: with semicolons, or as a list in JSON."""
+    """Return the restrictions in one string, as in the environment: separated by semicolons, or a list in JSON."""
     if text.startswith("["):
         return tuple(json.loads(text))
     return tuple(part for part in text.split(";") if part)
 
 
 def read_restrictions(lines: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return the key and the value that calls of a category must bring, by category.
+    """Return the key and the value that calls of a category must have, by category.
 
     Raises:
-        ValueError: not of the form of the module, or a category that there is not, or that is named twice.
+        ValueError: not in the syntax of the module, or a category that does not exist or is named twice.
     """
     secrets: dict[str, tuple[str, str]] = {}
     for line in lines:
@@ -47,13 +47,13 @@ def read_restrictions(lines: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def headers_for(category: str, text: str | None) -> Headers:
-    """Return what calls of a category must bring where the server has these restrictions. Raises ValueError."""
+    """Return the headers for calls of a category where the server has these restrictions. Raises ValueError."""
     secret = read_restrictions(split_lines(text or "")).get(category)
     return () if secret is None else ((HEADER_PREFIX + secret[0], secret[1]),)
 
 
 def how_to_mend(category: str) -> str:
-    """Return what to say after a refusal."""
+    """Return the remedy to print after a refusal."""
     return (
         f"give --restricted-protocol {category}:KEY=VALUE, or the same in FOREBAY_RESTRICTED_PROTOCOL, "
         "as the server has it"

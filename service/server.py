@@ -1,8 +1,8 @@
 """The composition root: builds every part of a server process, runs it, and takes it down in order.
 
 Life: tune -> log -> load models (a thread, so that the loop stays free) -> listen -> health SERVING -> ready line ->
-serve -> SIGTERM -> drain -> models closed left to right -> exit 0. A lost device, a hang or a bug of ours in a pipeline
-thread ends the process with code 70, after `FATAL_TIMEOUT_S` at most whatever hangs (`service.exit_guard`).
+serve -> SIGTERM -> drain -> models closed left to right -> exit 0. A lost device, a hang or a bug in a pipeline thread
+ends the process with code 70, after `FATAL_TIMEOUT_S` at most whatever hangs (`service.exit_guard`).
 """
 
 import asyncio
@@ -63,10 +63,10 @@ class Server:
 
     Args:
         settings: all of them.
-        clock: time.
+        clock: source of monotonic nanoseconds.
         open_device: opens the devices of the models.
         before_execution: for tests, see `service.pipeline.execute`.
-        guard: called at the first fatal error, on the thread that met it: bounds what `close` may take.
+        guard: called at the first fatal error, on the thread that met it: bounds the time of `close`.
     """
 
     def __init__(
@@ -150,13 +150,13 @@ class Server:
         return self.settings.strict_readiness and bool(self.lifecycle.lacking())
 
     def _before_buffers(self) -> None:
-        if not self._is_serving:  # all threads wait for it: 5 ms for every 100 MB that were kept
+        if not self._is_serving:  # all threads wait for it: 5 ms for every 100 MB kept
             give_free_memory_back()
 
     async def start(self) -> Ready | None:
-        """Load the models and listen; None if the server was asked to stop before it was ready.
+        """Load the models and listen; return None if a stop request came before the server was ready.
 
-        Raises RepositoryError, EngineError or AddressError; `close` then tidies up.
+        Raises RepositoryError, EngineError or AddressError; `close` then cleans up.
         """
         await self._start_admin()
         if not await self._load_models():
@@ -180,7 +180,7 @@ class Server:
         )
 
     async def _load_models(self) -> bool:
-        """Load what is to be served from the start; False if the server was asked to stop meanwhile."""
+        """Load the models to serve from the start; return False if a stop request came meanwhile."""
         loading = self._loop.run_in_executor(
             None, partial(self.lifecycle.start, exit_on_error=self.settings.exit_on_error)
         )
@@ -191,7 +191,7 @@ class Server:
             await loading
             return True
         self.lifecycle.stop()
-        with contextlib.suppress(RepositoryError, EngineError):  # that it was given up, most likely
+        with contextlib.suppress(RepositoryError, EngineError):  # most likely the load was given up
             await loading
         return False
 
@@ -211,7 +211,7 @@ class Server:
             log.warning("other machines reach the admin port: it has no TLS and asks for no password", host=host)
 
     def stop(self, signal_number: int = signal.SIGTERM) -> None:
-        """Take a request to stop: drain, or, asked again, end the process at once. Thread: the loop's."""
+        """Handle a request to stop: drain, or, at a second request, end the process at once. Thread: the loop's."""
         match self.requests.take():
             case StopRequest.DRAIN:
                 self._stop.set()
@@ -222,7 +222,7 @@ class Server:
                 log.info("asked to stop again within a second: taken for the same request")
 
     def on_fatal(self, error: BaseException) -> None:
-        """Note an error after which the process cannot go on, and stop. Thread: any."""
+        """Record an error after which the process cannot go on, and stop. Thread: any."""
         if self._fatal is None:
             self._fatal = error
         self._guard()
@@ -234,7 +234,7 @@ class Server:
         await self._stop.wait()
 
     def _on_model_changed(self, name: str, is_serving: bool) -> None:  # noqa: FBT001 - called with both, by position
-        """Publish a model's health, and that of the server, which may have waited for it. Thread: any."""
+        """Publish a model's health, and the server's, which may depend on it. Thread: any."""
 
         def publish() -> None:
             self.front_end.health.set(name, is_serving=is_serving)
@@ -263,7 +263,7 @@ class Server:
             try:
                 await self.front_end.abort()
                 await self._close_admin(LAST_LOOK_S)
-            except Exception:  # whatever it is: the exit code says that the process is to be started anew
+            except Exception:  # whatever it is, the exit code asks for a restart
                 log.exception("the end was not in order")
             return EXIT_FATAL
         finally:
@@ -271,7 +271,7 @@ class Server:
             self._chores.stop()
 
     async def _close_in_order(self) -> bool:
-        """Answer everything, then close every part; say whether all threads of the models have ended."""
+        """Answer every request, then close every part; return whether all threads of the models have ended."""
         await self.front_end.drain()
         await self._close_admin(CLOSE_TIMEOUT_S)
         self.regions.close()
@@ -282,13 +282,13 @@ class Server:
             await asyncio.to_thread(self._site.close)  # the observer's thread has ended
 
     async def close_unstarted(self) -> None:
-        """Close what `start` had begun when it failed."""
+        """Close the parts that a failed `start` had opened."""
         await self.front_end.abort()
         await self.admin.close(CLOSE_TIMEOUT_S)
         await self._close_models()
 
     async def _close_models(self) -> bool:
-        """Close every model and the threads behind them; say whether all ended."""
+        """Close every model and its threads; return whether all ended."""
         self.lifecycle.stop()
         self.has_hung_loads = not await asyncio.to_thread(self._loader.wait_ended, GIVEN_UP_LOAD_S, self.clock)
         if self.has_hung_loads:

@@ -1,7 +1,7 @@
-"""Every setting of `forebay serve`: name with unit, default, range, meaning. Nothing else reads the environment.
+"""Every setting of `forebay serve`: name with unit, default, range, meaning. No other module reads the environment.
 
-Precedence: flags, then environment (`FOREBAY_...`), then the TOML file, then the defaults here. A key that does not
-exist is an error that names the nearest one that does.
+Precedence: flags, then environment (`FOREBAY_...`), then the TOML file, then the defaults here. An unknown key is an
+error that names the nearest known one.
 """
 
 import difflib
@@ -26,7 +26,7 @@ Origin = Literal["flag", "environment", "file", "default"]
 
 
 class SettingsError(ValueError):
-    """Settings that cannot be used; one line per problem: what, where it came from, how to mend it."""
+    """Invalid settings; one line per problem: the fault, its source, and the remedy."""
 
 
 class ServeSettings(BaseSettings):
@@ -36,7 +36,7 @@ class ServeSettings(BaseSettings):
 
     address: str = Field("127.0.0.1:8001", description="host:port to listen on; port 0 takes a free one")
     share_port: bool = Field(
-        default=False, description="other servers may listen on the same port; the kernel deals connections out"
+        default=False, description="other servers may listen on the same port; the kernel distributes connections"
     )
     processes: Count = Field(1, le=64, description="servers behind the port, each with models and batches of its own")
     uds: Path | None = Field(None, description="also listen on this unix socket, mode 0660")
@@ -45,7 +45,10 @@ class ServeSettings(BaseSettings):
         default=False, description="the live page may show the latest frame of a stream whose client allows it"
     )
     trace_every_frames: int = Field(
-        0, ge=0, le=1_000_000_000, description="OpenTelemetry: a span per batch, and for one frame in so many; 0: none"
+        0,
+        ge=0,
+        le=1_000_000_000,
+        description="OpenTelemetry: a span per batch, and for one frame in N; 0: none",
     )
     tls_cert: Path | None = Field(None, description="PEM certificate chain; with tls_key, the port speaks TLS")
     tls_key: Path | None = Field(None, description="PEM private key")
@@ -64,17 +67,13 @@ class ServeSettings(BaseSettings):
         default=True, description="a model that cannot be loaded ends the start; false: start with the others"
     )
     strict_readiness: bool = Field(
-        default=True, description="ready only while every model serves that was to be served from the start"
+        default=True, description="ready only while every model that should serve from the start serves"
     )
-    repository_poll_s: float = Field(15.0, ge=0.1, le=86_400, description="poll: how often the folders are looked at")
-    load_timeout_s: float = Field(
-        300.0, ge=0.1, le=86_400, description="a model that is not loaded after this is given up"
-    )
-    rehearse_loads: bool = Field(
-        default=True, description="what is loaded while serving is tried in a process of its own first"
-    )
-    model_memory_bytes: int = Field(0, ge=0, description="most that models may hold together; 0: what is free")
-    cpu_fallback: bool = Field(default=False, description="models that ask for a GPU they cannot have run on the CPU")
+    repository_poll_s: float = Field(15.0, ge=0.1, le=86_400, description="poll: interval of checking the folders")
+    load_timeout_s: float = Field(300.0, ge=0.1, le=86_400, description="a load that takes longer is given up")
+    rehearse_loads: bool = Field(default=True, description="a separate process tries each load while serving first")
+    model_memory_bytes: int = Field(0, ge=0, description="maximum memory of all models together; 0: the free memory")
+    cpu_fallback: bool = Field(default=False, description="models that ask for an unavailable GPU run on the CPU")
     allow_model_files: bool = Field(
         default=False, description="explicit: clients may send the files of an ONNX model with a load"
     )
@@ -92,44 +91,44 @@ class ServeSettings(BaseSettings):
     connection_weight: Count = Field(
         1, le=1024, description="streams that the ModelInfer calls of one connection count as; more for a proxy"
     )
-    default_window: Count = Field(16, le=1024, description="frames in flight of a stream that does not ask")
-    max_window: Count = Field(256, le=1024, description="most frames in flight that a stream may ask for")
-    max_streams: Count = Field(1024, le=100_000, description="most open streams")
-    max_streams_per_connection: Count = Field(256, le=100_000, description="most open streams of one connection")
-    max_connections: Count = Field(1024, le=100_000, description="most connections; further ones are closed at once")
-    max_metadata_bytes: int = Field(16_384, ge=1024, le=1 << 20, description="most metadata of a call")
+    default_window: Count = Field(16, le=1024, description="frames in flight of a stream that requests no number")
+    max_window: Count = Field(256, le=1024, description="maximum frames in flight that a stream may request")
+    max_streams: Count = Field(1024, le=100_000, description="maximum of open streams")
+    max_streams_per_connection: Count = Field(256, le=100_000, description="maximum of open streams of one connection")
+    max_connections: Count = Field(1024, le=100_000, description="maximum of connections; others are closed at once")
+    max_metadata_bytes: int = Field(16_384, ge=1024, le=1 << 20, description="maximum metadata of a call")
     max_message_bytes: int = Field(16 << 20, ge=1024, le=2**31 - 1, description="largest message accepted")
     reception_bytes: int = Field(
-        128 << 20, ge=1 << 20, le=1 << 40, description="most bytes of messages that have begun and not ended, together"
+        128 << 20, ge=1 << 20, le=1 << 40, description="maximum bytes of all messages that have begun and not ended"
     )
     message_deadline_s: Seconds = Field(30.0, description="a message that has begun must end within this; 0: never")
     stream_window_bytes: int = Field(
-        1 << 19, ge=65_535, le=1 << 30, description="most bytes of a stream that wait in the server to be read"
+        1 << 19, ge=65_535, le=1 << 30, description="maximum bytes of a stream that wait in the server to be read"
     )
     allow_compression: bool = Field(
-        default=False, description="clients may compress messages; max_message_bytes holds for what they inflate to"
+        default=False, description="clients may compress messages; max_message_bytes holds for the inflated size"
     )
     compression_bytes_per_s: int = Field(
-        64 << 20, ge=1 << 20, le=1 << 40, description="allow_compression: most bytes of one connection, inflated"
+        64 << 20, ge=1 << 20, le=1 << 40, description="allow_compression: maximum inflated bytes of one connection"
     )
     max_image_pixels: Count = Field(50_000_000, description="largest picture accepted, width times height")
     worker_threads: int = Field(0, ge=0, le=256, description="decoding and results; 0: one per core, at most 8")
     intra_op_threads: int = Field(1, ge=0, le=256, description="ONNX Runtime threads per instance; 0: all cores")
-    keepalive_time_s: float = Field(5.0, ge=1, le=86_400, description="a silent connection is pinged after this")
-    keepalive_timeout_s: float = Field(4.0, ge=0.1, le=3600, description="and closed if it does not answer for this")
-    handshake_timeout_s: float = Field(10.0, ge=0.1, le=120, description="a connection has this long to say hello")
+    keepalive_time_s: float = Field(5.0, ge=1, le=86_400, description="a silent connection is pinged after this time")
+    keepalive_timeout_s: float = Field(4.0, ge=0.1, le=3600, description="and closed if it does not answer within this")
+    handshake_timeout_s: float = Field(10.0, ge=0.1, le=120, description="time limit of a connection's handshake")
     min_client_ping_interval_s: Seconds = Field(1.0, description="clients that ping more often are disconnected")
-    write_deadline_s: Seconds = Field(10.0, description="a client that takes no result for this is cut; 0: never")
-    heartbeat_interval_s: Seconds = Field(10.0, description="longest silence of the server on a stream; 0: any")
-    stream_lifetime_s: Seconds = Field(0.0, description="a stream is asked to reconnect after about this; 0: never")
+    write_deadline_s: Seconds = Field(10.0, description="a client that takes no result for this long is cut; 0: never")
+    heartbeat_interval_s: Seconds = Field(10.0, description="longest silence of the server on a stream; 0: unlimited")
+    stream_lifetime_s: Seconds = Field(0.0, description="a stream is asked to reconnect about then; 0: never")
     drain_grace_s: Seconds = Field(20.0, description="time that clients have to half-close after SIGTERM")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
 
     @field_validator("model_repository", "load_model", "restricted_protocol", mode="before")
     @classmethod
     def _split(cls, value: object, info: ValidationInfo) -> object:
-        """Take several values in one string, as the environment has them; also as JSON."""
+        """Split several values in one string, as in the environment; also as JSON."""
         if not isinstance(value, str):
             return value
         if info.field_name == "restricted_protocol":
@@ -204,7 +203,7 @@ class ServeSettings(BaseSettings):
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Return one line for each variable that looks like a setting and is none."""
+    """Return one line for each unknown variable that looks like a setting."""
     lines = []
     for key in sorted(environment):
         name = key.removeprefix(ENV_PREFIX).lower()
@@ -214,7 +213,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 
 def _hint(name: str, prefix: str = "") -> str:
-    """Return the nearest setting, or where they are listed."""
+    """Return the nearest setting, or the place where they are listed."""
     nearest = difflib.get_close_matches(name, ServeSettings.model_fields, n=1)
     if not nearest:
         return "`forebay config schema` lists them"
@@ -222,7 +221,7 @@ def _hint(name: str, prefix: str = "") -> str:
 
 
 def default_cache_folder(environment: Mapping[str, str]) -> Path | None:
-    """Return the folder that the platform's conventions name, or None if there is no home either."""
+    """Return the folder of the platform's conventions, or None without a home folder."""
     base = environment.get("XDG_CACHE_HOME", "")
     if not base and not (home := environment.get("HOME", "")):
         return None
@@ -230,7 +229,7 @@ def default_cache_folder(environment: Mapping[str, str]) -> Path | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine reaches `host`. A name other than localhost may be anybody's."""
+    """Whether only this machine reaches `host`. A name other than localhost may belong to any machine."""
     try:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -239,7 +238,7 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """Settings with where each came from."""
+    """Settings with the source of each."""
 
     values: ServeSettings
     origins: Mapping[str, Origin]
@@ -249,7 +248,7 @@ def load_settings(flags: Mapping[str, Any], config: Path | None, environment: Ma
     """Merge flags, environment, TOML file and defaults.
 
     Args:
-        flags: given on the command line, by setting.
+        flags: values of the command line, by setting.
         config: TOML file, if one was named.
         environment: os.environ.
 
@@ -274,7 +273,7 @@ def load_settings(flags: Mapping[str, Any], config: Path | None, environment: Ma
 
 
 def to_environment(settings: ServeSettings, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return `environment` with all settings in it, for a server process that is given no others."""
+    """Return `environment` with all settings in it, for a server process without other sources."""
     names = {ENV_PREFIX + name.upper() for name in ServeSettings.model_fields}
     found = {key: value for key, value in environment.items() if key.upper() not in names}
     for name, value in settings.model_dump(mode="json").items():

@@ -1,18 +1,18 @@
-"""Signals as input: whoever waits for anything waits for them too, so that none is lost; and what they ask for.
+"""Signals as input: every wait of the main thread includes them, so that none is lost; and their meaning.
 
 Theory of operation
     Python runs a handler between two steps of the main thread. A main thread that waits in a lock or for a child is
-    woken by most signals and not by all: one that comes just before the wait begins, or that the kernel hands to
-    another thread because the main one has not dealt with the last one yet, is seen when something else happens, which
-    may be never. So nothing of ours that serves waits that way. The interpreter writes the number of each signal to a
-    socket, and that socket is among what the process waits for (`SignalInbox`; a loop of asyncio does the same).
+    woken by most signals and not by all: a signal that comes just before the wait begins, or that the kernel hands to
+    another thread because the main one has not handled the last one yet, is handled only at the next event, which may
+    never come. So no serving process here waits that way. The interpreter writes the number of each signal to a socket,
+    and the process waits for that socket too (`SignalInbox`; a loop of asyncio does the same).
 
     A child gets signals from its parent as soon as it exists, and listens to them a second later. It is started with
-    them blocked, so that they wait, and lets them in when it listens (`blocked`, `let_in`).
+    signals blocked, so that they stay pending, and unblocks them when it listens (`blocked`, `let_in`).
 
-    SIGTERM, SIGINT and SIGHUP ask for the same thing, and one request may come as several of them: a terminal or
-    `timeout` signals a whole group of processes, systemd every process of a service, and a parent its children. So what
-    comes within a second of the first one is the same request (`StopRequests`, docs/adr/0086). That holds to the end
+    SIGTERM, SIGINT and SIGHUP have the same meaning, and one request may come as several of them: a terminal or
+    `timeout` signals a whole group of processes, systemd every process of a service, and a parent its children. So a
+    signal within a second of the first one is the same request (`StopRequests`, docs/adr/0086). That holds to the end
     of the process: an idle server has drained within milliseconds, and takes longer to unload its libraries. Python
     runs no handler then, and the kernel would end it by the second half of the same request (`ignore_rest`).
 """
@@ -35,7 +35,7 @@ ONE_REQUEST_NS = 1_000_000_000
 
 
 class StopRequest(enum.Enum):
-    """What a signal out of `STOP_SIGNALS` asks for."""
+    """The meaning of a signal of `STOP_SIGNALS`."""
 
     DRAIN = enum.auto()
     NOTHING_NEW = enum.auto()
@@ -43,10 +43,10 @@ class StopRequest(enum.Enum):
 
 
 class StopRequests:
-    """Tells one request to stop from the next: the first drains, a later one ends the process at once.
+    """Distinguishes requests to stop: the first drains, a later one ends the process at once.
 
     Args:
-        clock: time.
+        clock: source of monotonic nanoseconds.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -54,7 +54,7 @@ class StopRequests:
         self._first_ns: int | None = None
 
     def take(self) -> StopRequest:
-        """Say what the signal that has just come asks for."""
+        """Return the meaning of the signal that has just come."""
         now_ns = self._clock.now_ns()
         if self._first_ns is None:
             self._first_ns = now_ns
@@ -62,9 +62,9 @@ class StopRequests:
         return StopRequest.NOTHING_NEW if now_ns - self._first_ns < ONE_REQUEST_NS else StopRequest.END_AT_ONCE
 
     def ignore_rest(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Ignore signals from now on, for all is done and the process only has to end. Thread: main.
+        """Ignore signals from now on, because only the end of the process is left. Thread: main.
 
-        Once a second is over since it was asked to stop, or if it was not, a signal still ends the process.
+        If more than a second has passed since the stop request, or there was none, a signal still ends the process.
 
         Args:
             loop: that listens to them, if one does.
@@ -106,7 +106,7 @@ class SignalInbox:
         self._writer.close()
 
     def fileno(self) -> int:
-        """Return what a selector waits for: readable when a signal has come."""
+        """Return the descriptor for a selector: readable when a signal has come."""
         return self._reader.fileno()
 
     def read(self) -> list[int]:
@@ -117,25 +117,28 @@ class SignalInbox:
 
 
 def _nothing(*_: object) -> None:
-    """Handle a signal whose number is in the inbox."""
+    """Do nothing: the signal's number is in the inbox."""
 
 
 def listen(loop: asyncio.AbstractEventLoop, stop: Callable[[int], None], tell: Callable[[int], None]) -> None:
-    """Call `stop` for signals that end a server, `tell` for those that do not, on a loop. Thread: main, the loop's."""
+    """On a loop, call `stop` for signals that end a server, `tell` for the others. Thread: main, the loop's."""
     for number in _wanted():
         loop.add_signal_handler(number, stop if number in STOP_SIGNALS else tell, number)
     let_in()
 
 
 def _wanted() -> list[signal.Signals]:
-    """Return the signals to listen to. `nohup` means that the end of the terminal is none of our business."""
+    """Return the signals to listen to. Under `nohup` SIGHUP is ignored."""
     is_hangup_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [number for number in _ALL if not (number == signal.SIGHUP and is_hangup_ignored)]
 
 
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
-    """Start children within the block: their signals wait until they `let_in`. This process's wait until its end."""
+    """Start children within the block with their signals blocked until `let_in`.
+
+    This process's wait until the block's end.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ALL)
     try:
         yield
@@ -144,5 +147,5 @@ def blocked() -> Iterator[None]:
 
 
 def let_in() -> None:
-    """Let in the signals that have waited since this process was started."""
+    """Unblock the signals that have been pending since this process was started."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL)

@@ -1,15 +1,15 @@
 """The one writer of standard error in a process that serves: putting a line never blocks and never raises.
 
 Theory of operation
-    The reader of standard error may be slow, or gone; the disk behind it may be full. None of that may reach a thread
+    The reader of standard error may be slow, or gone; the disk behind it may be full. None of this may block a thread
     of the data path. So `put` appends to a queue of bounded bytes and returns, and one thread takes lines off and
     writes them. Only that thread ever waits for a reader.
 
-    A line that does not fit in the queue, or cannot be written, is dropped and counted. The writer remembers no fault:
-    it tries every line anew, for a reader may come back and a disk may get space. The first line that can be
-    written again is preceded by one that says how many are missing.
+    A line that does not fit in the queue, or cannot be written, is dropped and counted. The writer keeps no error
+    state: it tries to write every line, because a reader may come back and a disk may get space. Before the first line
+    that it can write again it puts a line with the number of missing ones.
 
-    The thread exists from the first line on. It is a daemon: a process whose reader takes nothing still ends, after
+    The thread starts with the first line. It is a daemon: a process whose reader takes nothing still ends, after
     `close` has waited for a bounded time.
 
 Guarantees: lines are written whole and in the order in which they were put; `put` may be called from signal handlers
@@ -25,11 +25,11 @@ from collections.abc import Callable
 
 MAX_WAITING_BYTES = 1 << 20  # some thousand lines: minutes of a busy server, and a bound on its memory
 EXIT_TIMEOUT_S = 1.0  # for lines that still wait when the process ends
-LAST_WORDS_TIMEOUT_S = 0.25  # likewise, where the process has to end at once
-_NON_BLOCKING_WAIT_MS = 1_000  # for a descriptor that somebody else made non-blocking
+LAST_WORDS_TIMEOUT_S = 0.25  # for waiting lines, where the process has to end at once
+_NON_BLOCKING_WAIT_MS = 1_000  # for a descriptor that another process made non-blocking
 
 _Lines = queue.SimpleQueue[bytes | None]
-"""What waits for one writing thread; None ends it. Its `put` may interrupt itself, unlike that of a Channel."""
+"""The queue of one writing thread; None ends the thread. Its `put` may interrupt itself, unlike that of a Channel."""
 
 
 class LineWriter:
@@ -45,12 +45,12 @@ class LineWriter:
         self._descriptor = descriptor
         self._max_waiting_bytes = max_waiting_bytes
         self._is_torn = False  # the last line was written in part; writer's thread only
-        self._told = 0  # of the dropped lines; guarded by the lock
+        self._told = 0  # reported of the dropped lines; guarded by the lock
         self._dropped = 0
         self._forget()
 
     def _forget(self) -> None:
-        """Begin anew. After a fork: the writing thread, and what waited for it, are the parent's."""
+        """Start over after a fork: the writing thread and its queue belong to the parent."""
         self._lock = threading.RLock()  # guards all below; a signal handler may put while its own thread does
         self._thread: threading.Thread | None = None
         self._is_starting = False
@@ -77,18 +77,18 @@ class LineWriter:
                 self._start()
                 self._waiting_bytes += len(data)
                 self._lines.put(data)
-        except Exception:  # noqa: BLE001 - no memory, or no thread: the next line may fare better
+        except Exception:  # noqa: BLE001 - no memory, or no thread: a later line may succeed
             with self._lock:
                 self._dropped += 1
 
     def close(self, timeout_s: float) -> bool:
-        """Write what waits and end the thread; say whether it has ended. Blocks: for `timeout_s` at most."""
+        """Write the waiting lines and end the thread; return whether it has ended. Blocks: for `timeout_s` at most."""
         with self._lock:
             thread, lines = self._thread, self._lines
             if thread is None:
                 return True
             self._waiting_bytes = 0
-            self._lines = queue.SimpleQueue()  # a thread that is stuck keeps its own
+            self._lines = queue.SimpleQueue()  # a thread that is stuck keeps the old queue
             self._thread = None  # last: a signal handler that puts meanwhile must not start one with the old lines
             lines.put(None)
         thread.join(timeout_s)
@@ -111,13 +111,13 @@ class LineWriter:
             is_written = self._tell_losses() and self._write(data)
             with self._lock:
                 self._dropped += not is_written
-                if lines is self._lines:  # else `close` has begun a new account
+                if lines is self._lines:  # otherwise `close` has started a new queue
                     self._waiting_bytes -= len(data)
         self._tell_losses()
 
     def _tell_losses(self) -> bool:
-        """Say how many lines are missing, if some are; return False if that cannot be written."""
-        with self._lock:  # a thread that was given up may tell, too
+        """Write the number of missing lines, if some are; return False if that cannot be written."""
+        with self._lock:  # an abandoned thread may report them, too
             losses = self._dropped - self._told
             self._told += losses
         if not losses or self._write((self.words_for_losses(losses) + "\n").encode(errors="backslashreplace")):

@@ -1,13 +1,12 @@
-"""`forebay serve --supervise`: runs the server as a child process and starts it anew when it failed for good.
+"""`forebay serve --supervise`: runs the server as a child process and restarts it after a failure.
 
-What counts as failed: exit code 70 (an engine hangs, the device is lost, a bug of ours) and death by a signal (the
-kernel's out-of-memory killer, a crash in a library). Every other exit code is the child's last word, and becomes this
-process's: a wrong setting does not get better by trying again. More than `MAX_RESTARTS` within `WINDOW_S` end it: a
-service that falls as fast as it stands up must be seen.
+Failures are exit code 70 (an engine hangs, the device is lost, a bug) and death by a signal (the kernel's out-of-memory
+killer, a crash in a library). Every other exit code is final, and becomes this process's: a restart does not mend a
+wrong setting. More than `MAX_RESTARTS` within `WINDOW_S` end the supervisor, so that a repeated crash becomes visible.
 
-The child writes to this process's standard output and error, so that a ready line comes once for every start. A request
-to stop is passed on, and the child drains; so are SIGUSR1 and SIGUSR2, which change what it logs. If the supervisor
-itself is killed, the kernel ends the child with SIGTERM.
+The child writes to this process's standard output and error, so that a ready line comes once for every start. The
+supervisor passes on a request to stop, and the child drains; it also passes on SIGUSR1 and SIGUSR2, which change the
+child's log level. If the supervisor itself is killed, the kernel ends the child with SIGTERM.
 
 Thread: the main thread, which waits for signals and for the child's end at once (service.parent).
 """
@@ -28,10 +27,10 @@ WINDOW_S = 60.0
 
 
 class Supervisor(Parent):
-    """Decides whether the child is started, anew too, and with which code this process ends. Owner: the main thread.
+    """Decides whether the child is started or restarted, and the exit code of this process. Owner: the main thread.
 
     Args:
-        clock: for the rate of restarts.
+        clock: source of monotonic nanoseconds, for the rate of restarts.
         say: writes one line for the operator.
 
     Attributes:
@@ -51,7 +50,7 @@ class Supervisor(Parent):
         return self._child is None and self.exit_code is None
 
     def add(self, child: Signalled) -> None:
-        """Take in the child that was started."""
+        """Add the started child."""
         self._child = child
 
     def children(self) -> Iterable[Signalled]:
@@ -59,7 +58,7 @@ class Supervisor(Parent):
         return () if self._child is None else (self._child,)
 
     def on_end(self, code: int) -> None:
-        """Note how the child has ended: for good, or to be started anew."""
+        """Record the end of the child, and decide whether to restart it."""
         self._child = None
         if self.is_stopping or (code >= 0 and code != RESTART_CODE):
             self.exit_code = exit_code_of(code)

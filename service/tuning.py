@@ -1,17 +1,18 @@
 """Process tuning for gRPC with large messages. Call `tune_process` before anything imports grpc.
 
-What and why (docs/benchmarks.md, docs/adr/0006-front-end.md):
+The settings and their reasons (docs/benchmarks.md, docs/adr/0006-front-end.md):
 - gRPC's event-engine experiments off: the completion-queue thread does the socket work itself instead of handing it
   over; about half the CPU per message.
-- gRPC's own log at ERROR. At INFO, its default, it prints the text of a client's GOAWAY as it came: escape sequences of
-  terminals, lines that look like ours, and tens of megabytes a second.
+- gRPC's own log at ERROR. At INFO, its default, it prints the text of a client's GOAWAY unescaped: escape sequences of
+  terminals, forged log lines, and tens of megabytes a second.
 - glibc malloc keeps freed memory up to 2 GiB and serves blocks below 32 MiB from the heap: receiving 602 KB messages
-  costs five times less CPU, since pages are not given back and faulted in again for every message. What a burst left
-  is given back later (`free_memory`).
-- One heap for all threads: with one for each, memory that is kept is kept several times over, as threads take turns
-  (3,000 abandoned streams of 64 KB frames: 98 to 105 MB with one, 105 to 145 MB without).
-- A thread switch interval of 0.5 ms: a busy Python thread delays the others by that much instead of 5 ms. Shorter ones
-  make the threads of a frame's way interrupt each other: 0.1 ms costs a sixth more CPU per frame (docs/adr/0050).
+  costs five times less CPU, because pages are not returned and faulted in again for every message. The memory of a
+  burst is returned later (`free_memory`).
+- One heap for all threads: with one for each thread, kept memory exists several times, as threads alternate (3,000
+  abandoned streams of 64 KB frames: 98 to 105 MB with one, 105 to 145 MB without).
+- A thread switch interval of 0.5 ms: a busy Python thread delays the others by that much instead of 5 ms. A shorter
+  interval makes the threads of the data path interrupt each other: 0.1 ms costs a sixth more CPU per frame
+  (docs/adr/0050).
 """
 
 import ctypes
@@ -37,10 +38,10 @@ _MALLOC_OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What took effect.
+    """The settings that took effect.
 
     Attributes:
-        grpc_experiments: gRPC was told before it was imported, and is the release that was measured.
+        grpc_experiments: gRPC was configured before its import, and is the measured release.
         malloc: every option was accepted (glibc only).
         switch_interval: the interpreter reports the value that was set.
     """
@@ -51,12 +52,15 @@ class Tuning:
 
     @property
     def missing(self) -> list[str]:
-        """What did not take effect, for one warning at start-up."""
+        """The settings without effect, for one warning at start-up."""
         return [name for name, is_on in asdict(self).items() if not is_on]
 
 
 def tune_process() -> Tuning:
-    """Apply the tuning to this process and report what took effect. Thread: main, first thing."""
+    """Apply the tuning to this process and report the settings that took effect.
+
+    Thread: main, before any other work.
+    """
     is_early = "grpc" not in sys.modules
     value = os.environ.setdefault("GRPC_EXPERIMENTS", GRPC_EXPERIMENTS)
     os.environ.setdefault("GRPC_VERBOSITY", GRPC_VERBOSITY)
@@ -79,12 +83,12 @@ def _tune_malloc() -> bool:
 
 
 def give_free_memory_back() -> None:
-    """Return what `free` kept to the operating system, where libc is glibc. Thread: any.
+    """Return freed memory to the operating system, where libc is glibc. Thread: any.
 
-    Everybody who allocates waits meanwhile: 1 to 2 ms after a model was read, 5 ms for every 100 MB that were kept.
+    All allocating threads wait meanwhile: 1 to 2 ms after a model was read, 5 ms for every 100 MB kept.
 
-    For after something that took much for a moment, such as reading a model, and before buffers are allocated: they
-    would lie in what it left, resident for ever, though nobody has written to them.
+    Call it after a short peak, such as reading a model, and before buffers are allocated: otherwise the buffers would
+    lie in the freed memory, resident for ever although never written.
     """
     malloc_trim = _of_libc("malloc_trim")
     if malloc_trim is not None:
@@ -99,9 +103,9 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def allocated_bytes() -> int | None:
-    """Return what `malloc` has given out and not taken back; None where libc does not say. Thread: any.
+    """Return the bytes that `malloc` has given out; None where libc does not report them. Thread: any.
 
-    Walks what is free: some microseconds, while everybody who allocates waits.
+    Walks the free blocks: some microseconds, while all allocating threads wait.
     """
     mallinfo2 = _of_libc("mallinfo2")  # glibc 2.33
     if mallinfo2 is None:

@@ -1,4 +1,4 @@
-"""A thread that does small jobs again and again, beside the event loop: what must go on while the loop is behind."""
+"""A thread that runs small jobs at intervals, beside the event loop: work that must go on while the loop is behind."""
 
 import threading
 import time
@@ -10,12 +10,12 @@ log = structlog.get_logger(__name__)
 
 
 Job = Callable[[], float]
-"""Does something quick, never waits, and returns in how many seconds it is to run again."""
+"""Does a short job without waiting, and returns the number of seconds until its next run."""
 AFTER_ERROR_S = 1.0
 
 
 class Upkeep:
-    """See the module. Args: jobs: what it does."""
+    """See the module. Args: jobs: the jobs."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
@@ -23,11 +23,11 @@ class Upkeep:
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """End. Waits for the job under way."""
+        """End the thread. Waits for the running job."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -45,5 +45,5 @@ class Upkeep:
         try:
             return job()
         except Exception:
-            log.exception("a job of the upkeep failed")  # the next time it may not
+            log.exception("a job of the upkeep failed")  # the next run may succeed
             return AFTER_ERROR_S

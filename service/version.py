@@ -1,4 +1,4 @@
-"""The version of Forebay: that of the client library, since both are released together. A checkout has no metadata."""
+"""The version of Forebay, equal to the client library's: both are released together. A checkout has no metadata."""
 
 import forebay
 

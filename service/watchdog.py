@@ -1,15 +1,15 @@
-"""Finds an engine that hangs: a stage that has been at one batch for longer than any batch can take.
+"""Detects an engine that hangs: a stage that has worked on one batch for longer than any batch can take.
 
-It looks from a thread of its own: short batches run on the event loop (docs/adr/0120), which a hang then stops.
+It runs on a separate thread, because short batches run on the event loop (docs/adr/0120), which a hang then stops.
 
 Python cannot end a thread that is stuck in a library, so the process is the unit that fails: the watchdog reports to
-`on_fatal`, health turns NOT_SERVING, and the process exits with code 70 for a supervisor to start it anew.
+`on_fatal`, health turns NOT_SERVING, and the process exits with code 70 for a supervisor to restart it.
 
-A host with too little CPU for everybody is no hang: ending the process there would make things worse. The kernel says
-how long each thread was ready to run and did not get to (schedstat). What the most unlucky thread of the process has
-waited since the stage came under suspicion does not count: which thread the stage waits for is not known, and threads
-of libraries are among them. A thread that waits for a device or a lock is not ready. However unlucky a thread is, at
-`PATIENCE` times the limit a stage hangs. Without the kernel's numbers all time counts.
+A host with too little CPU is not a hang: ending the process there would make things worse. The kernel reports how long
+each thread was ready to run without running (schedstat). The longest such wait of any thread of the process, since the
+stage came under suspicion, does not count: the thread that the stage waits for is unknown, and may belong to a library.
+A thread that waits for a device or a lock is not ready. At `PATIENCE` times the limit a stage counts as hanging,
+whatever its threads have waited. Without the kernel's numbers all time counts.
 """
 
 import threading
@@ -25,42 +25,43 @@ from forebay_server.service.models.version import ModelVersion
 
 log = structlog.get_logger(__name__)
 
-PAUSE_NS = 1_500_000_000  # no look for so long: the whole process stood still (a paused container), not an engine
-SUSPICIOUS_NS = 200_000_000  # at one batch: from here on it is watched whether the process gets a CPU
+# a longer pause between checks means that the whole process stood still (a paused container), not an engine
+PAUSE_NS = 1_500_000_000
+SUSPICIOUS_NS = 200_000_000  # on one batch: from then on the waits for a CPU are recorded
 PATIENCE = 10  # a thread of low priority may wait for a CPU for ever
 TASKS = Path("/proc/self/task")
 
 
 def waits_for_cpu_ns(tasks: Path = TASKS) -> dict[str, int]:
-    """Return how long every thread of this process has been ready to run without running; empty if nobody counts.
+    """Return how long each thread of this process was ready without running; empty if the kernel does not count.
 
-    Raises OSError: it cannot be read now, for want of a file descriptor.
+    Raises OSError: it cannot be read now, because no file descriptor is left.
     """
     waits = {}
     for task in tasks.iterdir() if tasks.is_dir() else ():
         try:
             waits[task.name] = int((task / "schedstat").read_text().split()[1])
         except (FileNotFoundError, ProcessLookupError, IndexError, ValueError):
-            continue  # it has ended, or the kernel does not count
+            continue  # the thread has ended, or the kernel does not count
     return waits
 
 
 @dataclass(frozen=True, slots=True)
 class _Suspicion:
-    """A stage that was at one batch for long, and what the threads of the process had waited by then."""
+    """A stage that has worked on one batch for long, and the threads' waits for a CPU at that time."""
 
     busy_since_ns: int
     waits_ns: Mapping[str, int]
 
 
 class Watchdog:
-    """Looks at every lane of every version. Thread: one; it only reads.
+    """Checks every lane of every version. Thread: one; it only reads.
 
     Args:
-        versions: returns what may have a batch under way.
-        clock: time.
-        on_fatal: told once.
-        read_waits: how long each thread has waited for a CPU.
+        versions: returns the versions that may execute a batch.
+        clock: source of monotonic nanoseconds.
+        on_fatal: called once.
+        read_waits: returns how long each thread has waited for a CPU.
     """
 
     def __init__(
@@ -77,10 +78,10 @@ class Watchdog:
         self._resumed_ns = 0
         self._read_waits = read_waits
         self._has_failed = False
-        self._suspects: dict[int, _Suspicion] = {}  # by stage, since an old and a new version share names
+        self._suspects: dict[int, _Suspicion] = {}  # by stage, because an old and a new version share names
 
     def look(self) -> None:
-        """Report a stage that has been busy for longer than its version's limit. Call every half second or so."""
+        """Report a stage that has been busy for longer than its version's limit. Call it about every half second."""
         now_ns = self._clock.now_ns()
         if now_ns - self._looked_ns > PAUSE_NS:
             self._resumed_ns = now_ns
@@ -109,25 +110,25 @@ class Watchdog:
         try:
             return self._read_waits()
         except OSError as error:
-            if not self._has_failed:  # once: every half second would fill the disk
+            if not self._has_failed:  # log once: a line every half second would fill the disk
                 log.warning("cannot tell a hang from too little CPU; all time counts", error=str(error))
             self._has_failed = True
             return {}
 
 
 def _waited_ns(before: Mapping[str, int], now: Mapping[str, int]) -> int:
-    """Return how long the most unlucky thread has waited for a CPU in between; new ones count from now."""
+    """Return the longest wait of any thread for a CPU since then; new threads count from now."""
     return max((wait - before.get(task, wait) for task, wait in now.items()), default=0)
 
 
 class WatchdogThread:
-    """Looks again and again until it is stopped.
+    """Runs a check at intervals until it is stopped.
 
     Args:
         look: `Watchdog.look`.
-        interval_ns: between looks: how late a hang may be noticed.
+        interval_ns: between checks: the largest delay in noticing a hang.
         clock: source of monotonic nanoseconds.
-        on_fatal: told if `look` raises, which is our bug: there is no half-dead service.
+        on_fatal: called if `look` raises, which is a bug: the service must not run with a dead thread.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class WatchdogThread:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread. Idempotent. Blocks: for one look at most."""
+        """End the thread. Idempotent. Blocks: for one check at most."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()
@@ -162,7 +163,7 @@ class WatchdogThread:
             self._on_fatal(error)
 
     def _waited(self) -> bool:
-        """Wait for the next look; return whether there is one."""
+        """Wait for the next check; return whether there is one."""
         until_ns = self._clock.now_ns() + self._interval_ns
         with self._changed:
             while not self._is_stopped and self._clock.now_ns() < until_ns:

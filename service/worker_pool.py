@@ -1,11 +1,11 @@
 """The bounded worker pool: decoding of frames and finishing of results, off the event loop and off the stage threads.
 
 Theory of operation
-    Work of two kinds waits here. *Results* come first, since a frame that has been executed is worth more than one that
-    has not; there are at most as many as batches in flight. *Lines* hold encoded frames, one line per stream; workers
-    serve the lines round robin, one frame at a time per line. That gives streams an even share, keeps the frames of a
-    stream in order, and lets a newer frame of a LATEST stream take the place of one that is still encoded.
-    Nothing here is without bound: permits bound the frames in lines, slots bound the results.
+    Two kinds of work wait here. *Results* come first, because an executed frame is worth more than one that is not;
+    there are at most as many as batches in flight. *Lines* hold encoded frames, one line per stream; workers serve the
+    lines round robin, one frame at a time per line. This gives streams equal shares, keeps the frames of a stream in
+    order, and lets a newer frame of a LATEST stream replace one that is not yet decoded.
+    Everything here is bounded: permits bound the frames in lines, slots bound the results.
 
 Thread: any for every method; the pool's condition guards the ring and every line.
 """
@@ -35,7 +35,7 @@ class Line(Generic[T]):
         self._is_in_ring = False
 
     def push(self, item: T) -> None:
-        """Append an item; a worker will `run` it after those before it. Blocks: no."""
+        """Append an item; a worker will `run` it after the earlier ones. Blocks: no."""
         with self._pool.condition:
             self._items.append(item)
             if not self._is_in_ring:
@@ -52,12 +52,12 @@ class Line(Generic[T]):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits and no worker is at it."""
+        """Whether the line is empty and no worker is running an item of it."""
         with self._pool.condition:
             return not self._is_in_ring
 
     def run_oldest(self) -> None:
-        """Run the oldest item, then go to the end of the ring if there are more. Thread: a worker's."""
+        """Run the oldest item, then move to the end of the ring if there are more. Thread: a worker's."""
         with self._pool.condition:
             item = self._items.popleft() if self._items else None
         try:
@@ -76,8 +76,8 @@ class WorkerPool:
     """Threads for decoding and results.
 
     Args:
-        threads: how many, at least 1.
-        on_fatal: told about an exception that a job let escape, which is our bug.
+        threads: number of threads, at least 1.
+        on_fatal: called with an exception that a job let escape, which is a bug.
     """
 
     def __init__(self, threads: int, on_fatal: Callable[[Exception], None]) -> None:
@@ -93,12 +93,12 @@ class WorkerPool:
 
     @property
     def thread_count(self) -> int:
-        """How many workers there are."""
+        """Number of workers."""
         return len(self._threads)
 
     @property
     def waiting_count(self) -> int:
-        """Results and streams that wait for a worker now; without the lock, for metrics."""
+        """Results and streams that wait for a worker now; read without the lock, for metrics."""
         return len(self._results) + len(self.ring)
 
     def submit_result(self, job: Callable[[], None]) -> None:
@@ -108,7 +108,7 @@ class WorkerPool:
             self.condition.notify()
 
     def close(self) -> None:
-        """Finish what is waiting and join."""
+        """Finish the waiting work and join."""
         with self.condition:
             self._is_closed = True
             self.condition.notify_all()

@@ -15,7 +15,7 @@ Picture = NDArray[np.uint8]  # (height, width, 3), blue first
 
 @dataclass(frozen=True, slots=True)
 class PictureInput:
-    """How a model takes pictures.
+    """The input of a model that takes pictures.
 
     Attributes:
         spec: of its only input.
@@ -43,7 +43,10 @@ class Normalisation:
 
 
 def picture_input(specs: EngineSpecs) -> PictureInput:
-    """Return how a model takes pictures: one input with 3 channels, last or first. Raises ModelFileError."""
+    """Return the input of a model that takes pictures: one input with 3 channels, last or first.
+
+    Raises ModelFileError.
+    """
     if len(specs.inputs) == 1:
         spec = specs.inputs[0]
         shape = spec.shape if specs.has_batch_dimension else spec.shape[1:]

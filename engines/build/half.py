@@ -1,7 +1,7 @@
-"""FP16 for part of an ONNX graph, by node: the rest and everything that is not a float stays as it is.
+"""FP16 for part of an ONNX graph, by node: the rest and all other types stay unchanged.
 
 Why not a converter: those of onnxruntime 1.32 and onnxconverter-common 1.16 share code that leaves the nodes of a graph
-out of order when a node kept in FP32 reads what a Cast gives, as in models that take bytes (docs/adr/0030).
+out of order when a node kept in FP32 reads the output of a Cast, as in models that take bytes (docs/adr/0030).
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ _TYPED_BY_ATTRIBUTE = frozenset({"Cast", "CastLike", "DequantizeLinear", "Quanti
 
 
 def convert_nodes(model: Any, names: frozenset[str]) -> int:  # noqa: ANN401
-    """Run the named nodes of `model` in FP16, with casts at the border; return how many do.
+    """Run the named nodes of `model` in FP16, with casts at the border; return their number.
 
     Nodes whose weights do not fit into FP16 keep FP32, and so do those whose type does not follow from their inputs'.
     """
@@ -65,7 +65,7 @@ class _Conversion:
         self._nodes.append(node)
         for index, name in outputs:
             node.output[index] = self._halves[name] = f"{name}_fp16"
-            # the FP32 value under its old name, for whoever outside reads it; left out below if nobody does
+            # the FP32 value under its old name, for readers outside; left out below if there are none
             if self._is_read_outside(name):
                 self._nodes.append(self._cast(f"{name}_fp16", name, self._onnx.TensorProto.FLOAT))
 

@@ -1,4 +1,4 @@
-"""What is in a model file: tensors, precision, operators; of a plan also profiles, layers and memory."""
+"""The contents of a model file: tensors, precision, operators; of a plan also profiles, layers and memory."""
 
 import json
 from collections import Counter
@@ -21,11 +21,11 @@ class Inspection:
     Attributes:
         kind: `onnx` or `plan`.
         file_bytes: its size.
-        precision: of the weighty operators.
+        precision: of the operators with weights.
         tensors: one line each: direction, name, type, shape.
-        operators: how many of each type.
+        operators: count of each type.
         profiles: one line each.
-        layers: of a plan: name, type and precision, as its inspector says.
+        layers: of a plan: name, type and precision, from its inspector.
         memory: name and bytes.
         facts: the rest, by name.
     """

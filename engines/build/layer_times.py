@@ -1,4 +1,4 @@
-"""Where a model spends its time, by operator: ONNX Runtime's own profile, folded."""
+"""Time of a model by operator: ONNX Runtime's own profile, folded."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""An ONNX file as a TensorRT network: parsing, with unsupported operators named, and what precision it is in."""
+"""An ONNX file as a TensorRT network: parsing, with unsupported operators named, and its precision."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ _MAX_ERRORS = 5
 
 
 def parse_network(library: Library, builder: Any, source: Path) -> tuple[Any, Any]:  # noqa: ANN401
-    """Return (network, parser); the parser owns what the network refers to. Raises ModelFileError."""
+    """Return (network, parser); the parser owns data that the network refers to. Raises ModelFileError."""
     trt = library.trt
     flags = 0
     if library.name == "tensorrt" and library.major < 11:  # later releases are always strongly typed
@@ -33,7 +33,7 @@ def _describe(error: Any) -> str:  # noqa: ANN401
 
 
 def precision_of(model: Any) -> str:  # noqa: ANN401
-    """Return `int8`, `fp16` or `fp32`: what the weighty operators of an ONNX model compute in."""
+    """Return `int8`, `fp16` or `fp32`: the precision of the operators with weights of an ONNX model."""
     onnx = import_onnx()
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         return "int8"

@@ -1,4 +1,4 @@
-"""Reading ONNX files with errors that say what to do, and what a graph consists of."""
+"""Reads ONNX files, with remedies in the errors, and analyses their graphs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from forebay_server.engines.extras import install_hint
 from forebay_server.engines.model_file import require_model_file
 
 HEAVY_OPS = frozenset({"Conv", "ConvTranspose", "Gemm"})
-"""Operators that carry the weights of a network, and so mark where its trunk begins and ends."""
+"""Operators with the weights of a network, which mark where its trunk begins and ends."""
 
 
 def import_onnx() -> Any:  # noqa: ANN401
@@ -62,14 +62,14 @@ def _check_external_data(onnx: Any, path: Path, model: Any) -> None:  # noqa: AN
 
 @dataclass(frozen=True, slots=True)
 class Trunk:
-    """The part of a graph from its first to its last weighty operator, by node name, and what lies around it."""
+    """The part of a graph from its first to its last operator with weights, by node name, and the nodes around it."""
 
     inside: frozenset[str]
     outside: frozenset[str]
 
 
 def name_nodes(model: Any) -> None:  # noqa: ANN401
-    """Give every node a name of its own, so that it can be spoken of."""
+    """Give every node a unique name, to refer to it."""
     seen: set[str] = set()
     for index, node in enumerate(model.graph.node):
         if not node.name or node.name in seen:
@@ -78,9 +78,9 @@ def name_nodes(model: Any) -> None:  # noqa: ANN401
 
 
 def find_trunk(model: Any) -> Trunk:  # noqa: ANN401
-    """Return which nodes lie between weighty operators: these may lose precision.
+    """Return the nodes between operators with weights: these may lose precision.
 
-    What lies before (pixels to numbers) and after (boxes, scores, arg max) is cheap and needs every bit.
+    The nodes before (pixels to numbers) and after (boxes, scores, arg max) are cheap and need every bit.
     """
     nodes = list(model.graph.node)
     producers = {output: node for node in nodes for output in node.output}
@@ -107,7 +107,9 @@ def _reach(start: list[Any], step: Any) -> set[str]:  # noqa: ANN401
 
 
 def join_normalisation(model: Any) -> bool:  # noqa: ANN401
-    """Turn (x - mean) * scale with constants per channel into one depthwise 1x1 convolution; say whether it was there.
+    """Turn (x - mean) * scale with constants per channel into one depthwise 1x1 convolution.
+
+    Return whether there was one.
 
     Exact up to rounding. In an INT8 graph the subtraction would run on channels-last data with the three channels as
     the innermost loop, slowly (a fifth of the bundled detector's INT8 time); as a convolution it is quantized with the

@@ -1,8 +1,8 @@
 """ONNX to a TensorRT or TensorRT-RTX plan, with its manifest.
 
-The network is strongly typed: precision is what the ONNX model says (engines/build/precision makes FP16 and INT8
-models). Plans are built with one stream (max_aux_streams=0), so that the executions of an instance may share one
-activation memory and be captured as graphs.
+The network is strongly typed: precision is that of the ONNX model (engines/build/precision makes FP16 and INT8 models).
+Plans are built with one stream (max_aux_streams=0), so that the executions of an instance may share one activation
+memory and be captured as graphs.
 
 TensorRT needs the GPU that the plan is for; TensorRT-RTX builds without one, for every GPU that it supports.
 """
@@ -23,7 +23,7 @@ from forebay_server.engines.trt.library import Library
 from forebay_server.engines.trt.manifest import Manifest, Shapes, sha256, write
 
 Progress = Callable[[str, int, int], None]
-"""Told (phase, step done, steps of the phase). Thread: any of the builder's."""
+"""Called with (phase, step done, steps of the phase). Thread: any of the builder's."""
 
 COMPATIBILITY = ("none", "ampere_plus", "same_compute_capability")
 _MIB = 1024 * 1024
@@ -31,7 +31,7 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class BuildSettings:
-    """How to build.
+    """Settings of a build.
 
     Attributes:
         library: `auto`, `tensorrt` or `tensorrt-rtx`.
@@ -146,7 +146,7 @@ def _configure(
     config.progress_monitor = make_monitor(trt, progress)
     _set_compatibility(trt, config, settings)
     if library.name == "tensorrt-rtx":
-        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # or our own stream capture is refused
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # otherwise Forebay's own stream capture is refused
     elif hasattr(config, "create_timing_cache"):
         stored = settings.timing_cache
         data = stored.read_bytes() if stored is not None and stored.is_file() else b""
@@ -171,7 +171,7 @@ def _set_compatibility(trt: Any, config: Any, settings: BuildSettings) -> None:
 
 
 def make_monitor(trt: Any, progress: Progress) -> Any:
-    """Return a progress monitor that tells `progress`. Its methods are called from build threads."""
+    """Return a progress monitor that calls `progress`. Its methods are called from build threads."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         """Counts steps by phase."""

@@ -1,7 +1,7 @@
 """Lower precision: FP16 by conversion, INT8 by calibration. One artefact for TensorRT, another for the CPU.
 
 Only the trunk of the network (engines/build/onnx_file) changes; inputs and outputs keep their types. The settings are
-those that were verified: docs/adr/0030 and 0031 say what was tried and measured.
+verified: docs/adr/0030 and 0031 have the attempts and measurements.
 
 - TensorRT takes explicit Q/DQ only: symmetric INT8, zero points of 0, per-channel weights, and no quantized bias, which
   its parser refuses.
@@ -30,16 +30,16 @@ TARGETS = ("cpu", "tensorrt")
 
 @dataclass(frozen=True, slots=True)
 class PrecisionReport:
-    """What was done.
+    """Report of a conversion.
 
     Attributes:
         precision: `fp16` or `int8`.
         target: `cpu` or `tensorrt`.
         lowered: nodes that run in the lower precision.
         kept: nodes that keep theirs.
-        calibration_frames: that ranges were taken from.
+        calibration_frames: frames that ranges were taken from.
         source_bytes: size of the file before.
-        result_bytes: and after.
+        result_bytes: size of the file after.
     """
 
     precision: str
@@ -79,9 +79,9 @@ def to_int8(
     Args:
         source: an FP32 model (weights may be stored as FP16).
         output: where to write it.
-        feeds: inputs by name, one row each; typical frames, not those that results are judged on.
+        feeds: inputs by name, one row each; typical frames, others than those for verification.
         target: see the module.
-        progress: told how many frames of how many are done.
+        progress: called with the number of frames done and their total.
 
     Raises:
         ModelFileError: the model or the calibration data cannot be used.
@@ -147,7 +147,7 @@ def _check_array(
 
 
 class _Reader:
-    """What onnxruntime's calibration reads from, a CalibrationDataReader by its methods."""
+    """The source of onnxruntime's calibration: a CalibrationDataReader by its methods."""
 
     def __init__(self, feeds: Sequence[Feeds], progress: Callable[[int, int], None]) -> None:
         self._feeds, self._progress = feeds, progress

@@ -17,7 +17,7 @@ class Rows:
 
 
 def default_rows(max_batch: int) -> tuple[Rows, ...]:
-    """Return a profile for the lone row, which live cameras meet most, and one for all the rest, best when full."""
+    """Return a profile for the lone row, the usual batch of live cameras, and one for the rest, best when full."""
     if max_batch < 1:
         raise ModelFileError(f"max batch is {max_batch}, but must be at least 1")
     lone = Rows(1, 1, 1)

@@ -76,11 +76,11 @@ class ModelRunner:
         return self.engine.specs
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
-        """Do what is lazy."""
+        """Do all lazy work."""
         self.engine.warm_up(tuple(batch_sizes), self._stream)
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> tuple[list[NDArray[Any]], StageTimes]:
-        """Run one batch, in the order of `specs.inputs`; return its outputs, as copies, and where the time went."""
+        """Run one batch, in the order of `specs.inputs`; return its outputs, as copies, and its stage times."""
         rows = len(inputs[0]) if self.specs.has_batch_dimension else 1
         stream, events = self._stream, self._events
         for host, values in zip(self._host_inputs, inputs, strict=True):
@@ -100,7 +100,7 @@ class ModelRunner:
         return [self._output(index, rows) for index in range(len(self.specs.outputs))], StageTimes(*times)
 
     def layer_times(self, batch_size: int, runs: int) -> list[tuple[str, float]]:
-        """Return layers with their mean milliseconds where the engine can tell, else nothing."""
+        """Return layers with their mean milliseconds where the engine reports them, else nothing."""
         measure = getattr(self.engine, "layer_times", None)
         times: list[tuple[str, float]] = measure(0, batch_size, self._stream, runs) if measure is not None else []
         return times

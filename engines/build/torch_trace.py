@@ -1,4 +1,4 @@
-"""torch.profiler for `forebay engine profile`, behind a door that says what to install."""
+"""torch.profiler for `forebay engine profile`, with an install hint if torch is missing."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Does a model still say what the original says? Errors of its outputs, and agreement of its results. Pure.
+"""Compares a model with the original: errors of its outputs, and agreement of its results. Pure.
 
-Errors are judged relative to the reference's largest value per output. For detectors and classifiers that is not what
-matters: boxes that hardly pass the threshold come and go, so agreement is judged with a margin around it.
+Errors are judged relative to the reference's largest value per output. For detectors and classifiers errors are not
+decisive: boxes close to the threshold come and go, so agreement is judged with a margin around it.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ MARGIN = 0.05
 
 @dataclass(slots=True)
 class OutputError:
-    """How far one output is from the reference's, over all frames.
+    """Error of one output relative to the reference's, over all frames.
 
     Attributes:
         name: of the output.
@@ -38,7 +38,7 @@ class OutputError:
         return self.max_error / self.scale if self.scale else self.max_error
 
     def add(self, reference: NDArray[Any], other: NDArray[Any]) -> None:
-        """Take one frame's output into account; values that are not finite on one side only are infinitely far."""
+        """Add one frame's output; values that are not finite on one side only count as infinitely far."""
         wide, other_wide = reference.astype(np.float64), other.astype(np.float64)
         same = (wide == other_wide) | (np.isnan(wide) & np.isnan(other_wide))
         with np.errstate(invalid="ignore"):
@@ -70,11 +70,11 @@ def overlap(first: Sequence[float], second: Sequence[float]) -> float:
 
 @dataclass(slots=True)
 class Agreement:
-    """How much of the reference's results the other model gives too.
+    """The share of the reference's results that the other model gives too.
 
     Attributes:
         expected: results of the reference that count.
-        matched: of those, how many the other model gives.
+        matched: of those, the ones that the other model gives.
         extra: results of the other model, well above the threshold, that the reference does not give.
     """
 
@@ -90,7 +90,7 @@ class Agreement:
     def add_detections(
         self, reference: Sequence[Found], other: Sequence[Found], threshold: float, least_overlap: float = 0.5
     ) -> None:
-        """Take one frame into account. Both lists hold everything from threshold - MARGIN on."""
+        """Add one frame. Both lists hold everything from threshold - MARGIN on."""
         wanted = [each for each in reference if each.score >= threshold + MARGIN]
         self.expected += len(wanted)
         self.matched += len(_match(wanted, other, least_overlap))
@@ -98,7 +98,7 @@ class Agreement:
         self.extra += len(sure) - len(_match(sure, reference, least_overlap))
 
     def add_classes(self, reference: NDArray[Any], other: NDArray[Any]) -> None:
-        """Take one frame's class scores into account: the best class should be the same."""
+        """Add one frame's class scores: the best class should be the same."""
         self.expected += 1
         is_same = int(np.argmax(reference)) == int(np.argmax(other))
         self.matched += is_same
@@ -106,7 +106,10 @@ class Agreement:
 
 
 def _match(wanted: Sequence[Found], offered: Sequence[Found], least_overlap: float) -> set[int]:
-    """Give each wanted box, best scores first, the free box of its class that overlaps most; return those used."""
+    """Give each wanted box, best scores first, the free box of its class with the largest overlap.
+
+    Return those used.
+    """
     used: set[int] = set()
     for each in sorted(wanted, key=lambda found: -found.score):
         candidates = [

@@ -1,6 +1,6 @@
-"""Many copies in one call, where driver and binding know it.
+"""Many copies in one call, where driver and binding support it.
 
-Why: the binding lets go of the interpreter's lock around every call, and under load each call waits to get it back. On
+Reason: the binding releases the interpreter's lock around every call, and under load each call waits to get it back. On
 an H100's host 32 uploads next to a busy thread took the enqueuing thread 31 times as long as one call for all; alone
 1.8 to 2.4 times (docs/gpu.md). From two copies on it is never much slower.
 
@@ -28,7 +28,7 @@ class BatchedCopy:
 
 
 def batched_copy() -> BatchedCopy | None:
-    """Return what enqueues many copies at once; None where only single ones are known."""
+    """Return an object that enqueues many copies at once; None where only single copies are supported."""
     versions = (runtime.cudaDriverGetVersion, runtime.cudaRuntimeGetVersion)
     if any(int(check(version(), "cudaDriverGetVersion")) < FIRST_VERSION for version in versions):
         return None

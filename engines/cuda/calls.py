@@ -1,8 +1,8 @@
-"""Calls of the CUDA runtime: what they return, what their errors mean, and which GPUs there are.
+"""Calls of the CUDA runtime: their results, the meaning of their errors, and the list of GPUs.
 
-Every call returns a tuple that starts with a code and never raises; `check` turns a code into one of our errors by its
-*name* (engines/cuda/errors). A sticky error is DeviceLostError: the process has to end. The bindings release the GIL
-around each call. This is the only module that imports the runtime.
+Every call returns a tuple that starts with a code and never raises; `check` turns a code into an error of this package
+by its *name* (engines/cuda/errors). A sticky error is DeviceLostError: the process has to end. The bindings release the
+GIL around each call. This is the only module that imports the runtime.
 
 Source: CUDA runtime API 12 and 13; call forms are checked against the binding (tests/heavy/vendor).
 """
@@ -27,8 +27,8 @@ def check(result: tuple[Any, ...], call: str) -> Any:  # noqa: ANN401 - the bind
 
 
 def error_of(code: Any, call: str) -> EngineError:  # noqa: ANN401
-    """Return the error to raise for `code`, and make CUDA forget it unless it is sticky."""
-    runtime.cudaGetLastError()  # a non-sticky error is forgotten here, or the next unrelated call would report it
+    """Return the error to raise for `code`, and clear it in CUDA unless it is sticky."""
+    runtime.cudaGetLastError()  # clears a non-sticky error, which the next unrelated call would report otherwise
     return error_for(_text(runtime.cudaGetErrorName(code)), _text(runtime.cudaGetErrorString(code)), call)
 
 
@@ -50,12 +50,15 @@ class GpuInfo:
 
 
 def list_gpus() -> list[GpuInfo]:
-    """Describe every GPU. Raises BackendUnavailableError, with what to do, where there is none."""
+    """Describe every GPU. Raises BackendUnavailableError with a remedy where there is none."""
     return [gpu_info(index) for index in range(device_count())]
 
 
 def device_count() -> int:
-    """Ask first, before anything of CUDA or TensorRT is touched: without a driver, other calls may crash."""
+    """Return the number of GPUs.
+
+    Call it before any other call of CUDA or TensorRT: without a driver, those may crash.
+    """
     code, count = runtime.cudaGetDeviceCount()
     if int(code) != 0:
         raise unavailable(code)

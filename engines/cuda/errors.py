@@ -1,4 +1,4 @@
-"""What CUDA's error names mean for us. Pure: knows names, not CUDA.
+"""The meaning of CUDA's error names. Pure: knows names, not CUDA.
 
 A *sticky* error stays: every later call of the process returns it, so the process has to end (exit code 70). The names
 are cudart's (cudaError_t). Source: CUDA Runtime API reference, "Data types used by CUDA Runtime", where sticky errors
@@ -63,7 +63,7 @@ _NO_DEVICE = {
 
 
 def no_device_error(name: str, text: str) -> BackendUnavailableError:
-    """Return the error for a device that cannot be opened: one line with what to do."""
+    """Return the error for a device that cannot be opened: one line with a remedy."""
     return BackendUnavailableError(f"device 'cuda' is not available: {_NO_DEVICE.get(name, f'{text} ({name})')}")
 
 

@@ -1,8 +1,9 @@
 """Device memory of another process, by CUDA's interprocess handles (cudaIpcMemHandle_t).
 
-A handle stands for a whole allocation, and CUDA believes whatever size a caller assumes. So the size of the allocation
-is asked for when it is opened, and every later range is checked against the region: nobody reads beyond it, into memory
-of this process for example. Copies go through a stream of the region's own, which orders with nothing else.
+A handle stands for a whole allocation, and CUDA does not check the size that a caller assumes. So this module queries
+the size of the allocation when it opens it, and checks every later range against the region: no copy reads beyond it,
+for example into memory of this process. Copies go through a stream of the region's own, which is ordered with no other
+stream.
 
 Source: CUDA runtime API, "Device Management", cudaIpcOpenMemHandle; CUDA driver API, cuMemGetAddressRange.
 """
@@ -23,9 +24,9 @@ class CudaForeignMemory:
     """See the module and the contract.
 
     Args:
-        handle: 64 bytes, as cudaIpcGetMemHandle gave them to the owner.
-        index: of the GPU that the memory lies on.
-        nbytes: how much of the allocation, from its beginning, is meant.
+        handle: 64 bytes that the owner got from cudaIpcGetMemHandle.
+        index: of the GPU that has the memory.
+        nbytes: size of the opened part, from the beginning of the allocation.
 
     Raises:
         BackendUnavailableError: no GPU, or none of that number.

@@ -1,4 +1,6 @@
-"""What a CUDA device makes: buffers, events, streams and graphs. Each belongs to one device and is freed once.
+"""The objects that a CUDA device makes: buffers, events, streams and graphs.
+
+Each belongs to one device and is freed once.
 
 Thread: any that is attached to the device; one thread at a time on a device stream.
 """
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Handle:
-    """Something of a device that is freed once."""
+    """An object of a device that is freed once."""
 
     def __init__(self, device: "CudaDevice") -> None:
         self.device = device
@@ -111,7 +113,7 @@ class CudaEvent(Handle):
         return round(elapsed_ms * 1e6)
 
     def check_recorded(self) -> None:
-        """Raise MisuseError if it was never recorded, or is closed."""
+        """Raise MisuseError if the event was never recorded, or is closed."""
         self._check_open()
         if not self.is_recorded:
             raise MisuseError("event used before it was recorded")
@@ -128,7 +130,7 @@ class CudaGraph(Handle):
         self._executable = executable
 
     def launch(self, device_stream: DeviceStream) -> None:
-        """Enqueue everything captured."""
+        """Enqueue all captured work."""
         self._check_open()
         check(runtime.cudaGraphLaunch(self._executable, self.device.own_stream(device_stream).raw), "cudaGraphLaunch")
 
@@ -162,7 +164,7 @@ class CudaStream(Handle):
         self._copy(target, dst_offset, source, src_offset, nbytes, kind)
 
     def gather_h2d(self, dst: DeviceBuffer, pieces: Sequence[Piece]) -> None:
-        """Enqueue copies of `pieces` to the device, in one call where there is one for many."""
+        """Enqueue copies of `pieces` to the device, in one call where the driver supports it."""
         batched, end = self.device.batched_copy, 0
         if batched is None or len(pieces) == 1:
             for src, offset, nbytes in pieces:
@@ -210,28 +212,28 @@ class CudaStream(Handle):
         check(result, "cudaMemcpyAsync")
 
     def record(self, event: Event) -> None:
-        """Enqueue: `event` is done when everything before is."""
+        """Enqueue: `event` is done when all earlier work is done."""
         self._check_open()
         own = self.device.own_event(event)
         check(runtime.cudaEventRecord(own.raw, self.raw), "cudaEventRecord")
         own.is_recorded = True
 
     def wait(self, event: Event) -> None:
-        """Enqueue: what comes later starts only after `event`. The host does not block."""
+        """Enqueue: later work starts only after `event`. The host does not block."""
         self._check_open()
         own = self.device.own_event(event)
         own.check_recorded()
         check(runtime.cudaStreamWaitEvent(self.raw, own.raw, 0), "cudaStreamWaitEvent")
 
     def sync(self) -> None:
-        """Block until everything enqueued is done."""
+        """Block until all enqueued work is done."""
         self._check_open()
         check(runtime.cudaStreamSynchronize(self.raw), "cudaStreamSynchronize")
 
     def capture(self, enqueue: Callable[[], None]) -> CudaGraph | None:
-        """Capture what `enqueue` puts on this stream as a graph; None if that work cannot be captured.
+        """Capture the work that `enqueue` puts on this stream as a graph; None if that work cannot be captured.
 
-        Thread-local mode: other threads may allocate meanwhile. Warm the work up first, so that nothing is lazy.
+        Thread-local mode: other threads may allocate meanwhile. Warm the work up first, so that no part of it is lazy.
         """
         mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         check(runtime.cudaStreamBeginCapture(self.raw, mode), "cudaStreamBeginCapture")
@@ -241,7 +243,7 @@ class CudaStream(Handle):
                 enqueue()
                 is_captured = True
             except ExecutionError:
-                pass  # answered with None: the caller has a way without a graph
+                pass  # returns None: the caller has a way without a graph
             finally:
                 code, graph = runtime.cudaStreamEndCapture(self.raw)  # always, or the stream stays in capture
                 runtime.cudaGetLastError()

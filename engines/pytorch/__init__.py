@@ -1,1 +1,1 @@
-"""The parts of `engines.engine_torch`: model files, and where tensors lie."""
+"""The parts of `engines.engine_torch`: model files, and the memory of tensors."""

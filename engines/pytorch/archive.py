@@ -1,8 +1,8 @@
-"""The directory of a PyTorch archive, read before PyTorch reads any of it: true sizes, names that mean one thing.
+"""The directory of a PyTorch archive, read before PyTorch reads any of it: true sizes, unambiguous names.
 
-PyTorch's own reader finds members by name without regard to case, takes the first of two, and trusts the sizes. What a
-look in advance has seen must be what is loaded afterwards, and must not unfold to more than the file holds. PyTorch
-stores tensors as they are and compresses only the source code of TorchScript.
+PyTorch's own reader finds members by name without regard to case, takes the first of two, and trusts the sizes. The
+members checked here must be the ones that PyTorch loads afterwards, and must not decompress to more than the file
+holds. PyTorch stores tensors uncompressed and compresses only the source code of TorchScript.
 
 Knows zip, not PyTorch. Thread: any.
 """
@@ -14,7 +14,7 @@ from types import TracebackType
 from forebay_server.engines.errors import ModelFileError
 
 MOST_MEMBERS = 100_000  # a large language model has some thousand
-MOST_COMPRESSED_BYTES = 64 << 20  # of compressed members, unfolded; source code is some MB at most
+MOST_COMPRESSED_BYTES = 64 << 20  # of compressed members, decompressed; source code is some MB at most
 _LOCAL_HEADER_BYTES = 30
 _END = b"PK\x05\x06"
 _END_BYTES = 22

@@ -1,7 +1,7 @@
-"""Whether results hold memory that the program made and never wrote, as `torch.empty` gives it: anybody's bytes.
+"""Detects results that contain memory which the program allocated and never wrote, as from `torch.empty`.
 
-Such memory is filled with a pattern; what shows the patterns of several runs was never written. Not seen: constants
-that TorchScript's optimizer makes of it later than in the first runs.
+Such memory is filled with a pattern; elements that show the patterns of several runs were never written. Not detected:
+constants that TorchScript's optimizer makes of it later than in the first runs.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,12 @@ from forebay_server.engines.pytorch.program import Tensors
 
 
 def uninitialized_outputs(run: Callable[[], Tensors]) -> dict[int, int]:
-    """Run a program at least twice; return how many elements it never writes, by result, of those that have any."""
+    """Run a program at least twice.
+
+    Return the number of elements that it never writes, by result, of those that have any.
+    """
     with MadeMemoryFilled(0):
-        run()  # the first run makes constants, which are to hold zeros if anything
+        run()  # the first run makes constants, which should hold zeros if unwritten
 
     def run_over(pattern: int) -> dict[int, NDArray[np.bool_]]:
         with MadeMemoryFilled(pattern):

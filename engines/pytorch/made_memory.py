@@ -1,4 +1,4 @@
-"""Memory that a program makes without writing it, as by `torch.empty`, filled before the program goes on.
+"""Fills memory that a program allocates without writing it, as by `torch.empty`, before the program goes on.
 
 Every operator of a program, exported or TorchScript, passes torch's dispatcher. Not seen: memory that `resize_` adds.
 """
@@ -11,7 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class MadeMemoryFilled(TorchDispatchMode):  # type: ignore[misc]  # Any without torch
-    """While it is entered, memory that operators make without writing it is full of one byte. Thread: its own only."""
+    """While it is entered, memory that operators allocate without writing it is full of one byte.
+
+    Thread: its own only.
+    """
 
     def __init__(self, pattern: int) -> None:
         super().__init__()
@@ -23,7 +26,7 @@ class MadeMemoryFilled(TorchDispatchMode):  # type: ignore[misc]  # Any without 
         types: Sequence[type],
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - whatever an operator gives
+    ) -> Any:  # noqa: ANN401 - the result of any operator
         """Run an operator."""
         del types
         result = func(*args, **(kwargs or {}))

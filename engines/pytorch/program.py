@@ -1,8 +1,8 @@
 """PyTorch model files: torch.export programs (.pt2) and TorchScript (.pt), loaded without unpickling objects.
 
 PyTorch's own reader of .pt2 falls back to full pickles for some weights and constants, evaluates expressions of sizes,
-and calls whatever a graph names. Here every torch.load within it is held to weights only, and what an archive holds and
-asks for is looked at before (`archive`, `vetting`).
+and calls any name in a graph. Here every torch.load within it is limited to weights only, and the contents of an
+archive are checked before (`archive`, `vetting`).
 """
 
 import os
@@ -57,7 +57,7 @@ _load_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A loaded model: what to call, what it declares, and the most rows that it takes (None: no limit)."""
+    """A loaded model: its callable, its declared inputs and outputs, and its maximum of rows (None: no limit)."""
 
     run: Callable[..., Any]
     inputs: tuple[NodeInfo, ...]
@@ -71,12 +71,12 @@ def load_program(
     """Load a model onto `torch_device`. `inputs` and `outputs` describe TorchScript, which declares no shapes.
 
     Raises:
-        ModelFileError: it is not there, broken, unsafe to read, or not one that can be served.
+        ModelFileError: the file is missing, broken, unsafe to read, or unsupported.
     """
     require_model_file(path)
     try:
         with _load_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch deprecates TorchScript; we still serve it
+            warnings.simplefilter("ignore")  # torch deprecates TorchScript; Forebay still serves it
             if path.suffix == ".pt2":
                 return _load_exported(path, torch_device)
             return _load_script(path, torch_device, inputs, outputs, max_batch_size)
@@ -86,7 +86,7 @@ def load_program(
         raise ModelFileError(f"{path}: PyTorch cannot load it: {first_line(error)}") from error
 
 
-def flatten(result: Any) -> Tensors:  # noqa: ANN401 - whatever a model returns
+def flatten(result: Any) -> Tensors:  # noqa: ANN401 - any result of a model
     """Return the tensors of a model's result in order: a tensor, or nested tuples, lists and dicts of them."""
     if isinstance(result, torch.Tensor):
         return (result,)
@@ -95,7 +95,7 @@ def flatten(result: Any) -> Tensors:  # noqa: ANN401 - whatever a model returns
 
 
 def first_line(error: Exception) -> str:
-    """Return what an exception says first."""
+    """Return the first line of an exception."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
@@ -115,7 +115,7 @@ def _load_exported(path: Path, torch_device: torch.device) -> Program:
 
 
 def _vet(path: Path, look: Callable[[Archive], None]) -> None:
-    """Look at an archive before PyTorch loads it. Raises ModelFileError."""
+    """Check an archive before PyTorch loads it. Raises ModelFileError."""
     try:
         with Archive(path) as archive:
             look(archive)
@@ -146,7 +146,7 @@ def _why_not_served(name: str) -> str:
 def _vet_script(archive: Archive) -> None:
     sources = [
         name for name in archive.names if re.fullmatch(r"code/.*\.py", name, re.IGNORECASE)
-    ]  # as PyTorch finds it
+    ]  # in PyTorch's order
     if not sources:
         raise UnsafeModelError("a pickled module, not TorchScript: save it with torch.export.save")
     vet_script(archive.read(name) for name in sources)
@@ -216,7 +216,7 @@ def _parse_tensors(option: str, text: str, *, has_batch: bool) -> tuple[NodeInfo
 
 
 def _try_outputs(module: Any, inputs: tuple[NodeInfo, ...], torch_device: torch.device) -> tuple[NodeInfo, ...]:  # noqa: ANN401
-    """Run the model on zeros, twice if it has a batch, and see what comes out and which dimension follows the rows."""
+    """Run the model on zeros, twice if it has a batch, and find its outputs and the dimension that follows the rows."""
     shapes = []
     results: Tensors = ()
     for rows in (2, 1):

@@ -1,4 +1,4 @@
-"""Where a PyTorch model's tensors lie and how its work gets onto our device streams: the CPU, or a GPU."""
+"""The memory of a PyTorch model's tensors, and the way of its work onto Forebay's device streams: the CPU, or a GPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ _BITS = np.dtype(np.int16)  # of bfloat16, which the array interface has no name
 
 
 class CpuTarget:
-    """Where tensors lie on the host device."""
+    """Tensors on the host device."""
 
     is_cuda = False
     torch_device = torch.device("cpu")
@@ -34,7 +34,7 @@ class CpuTarget:
         yield
 
     def error_for(self, error: Exception, batch_size: int) -> EngineError:
-        """Translate what torch raised."""
+        """Translate an exception of torch."""
         return ExecutionError(f"batch of {batch_size} failed: {first_line(error)}")
 
     def trim(self) -> None:
@@ -46,13 +46,13 @@ class CpuTarget:
 
 @dataclass(frozen=True, slots=True)
 class _ArrayInterface:
-    """Device memory as torch takes it without a copy."""
+    """Device memory in a form that torch takes without a copy."""
 
     __cuda_array_interface__: dict[str, Any]
 
 
 class CudaTarget:
-    """Where tensors lie on a GPU."""
+    """Tensors on a GPU."""
 
     is_cuda = True
 
@@ -74,7 +74,7 @@ class CudaTarget:
 
     @contextmanager
     def current(self, device_stream: DeviceStream) -> Iterator[None]:
-        """Make our device stream torch's current one."""
+        """Make Forebay's device stream torch's current one."""
         handle = device_stream.handle
         if handle not in self._streams:
             self._streams[handle] = torch.cuda.ExternalStream(handle, device=self.torch_device)
@@ -82,7 +82,7 @@ class CudaTarget:
             yield
 
     def error_for(self, error: Exception, batch_size: int) -> EngineError:
-        """Translate what torch raised; a sticky error means that the device is lost."""
+        """Translate an exception of torch; a sticky error means that the device is lost."""
         try:
             self._device.raise_if_lost()
         except EngineError as lost:
@@ -92,17 +92,17 @@ class CudaTarget:
         return ExecutionError(f"batch of {batch_size} failed: {first_line(error)}")
 
     def trim(self) -> None:
-        """Give memory that torch keeps for later back to the GPU. Waits for the device."""
+        """Return memory that torch caches to the GPU. Waits for the device."""
         torch.cuda.empty_cache()
 
     def close(self) -> None:
-        """Forget streams and give cached memory back."""
+        """Forget streams and return cached memory."""
         self._streams.clear()
         self.trim()
 
 
 def open_target(device: Device) -> CpuTarget | CudaTarget:
-    """Return where the tensors of a model on `device` lie. Raises BackendUnavailableError."""
+    """Return the target for tensors of a model on `device`. Raises BackendUnavailableError."""
     if device.kind == DeviceKind.CPU:
         return CpuTarget()
     if device.kind == DeviceKind.CUDA:

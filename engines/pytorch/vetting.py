@@ -1,13 +1,13 @@
-"""What a model of PyTorch may ask for, looked at before it is loaded. Pure: knows the formats, not PyTorch.
+"""Checks the contents of a PyTorch model before it is loaded. Pure: knows the formats, not PyTorch.
 
 Theory of operation
     A torch.export program (.pt2) is JSON, and PyTorch turns several of its strings into Python: a `target` is looked up
     from the module `torch` downwards (`torch.os.system` is one), an `expr_str` is evaluated, `guards_code` is executed,
-    names end up in generated source. So every string is held to what PyTorch itself writes there: targets to operators
-    of known libraries, expressions to sums, products and comparisons of symbols, names to letters, digits and dots.
-    TorchScript (.pt) is a language without access to Python, but some of its operators open files by name.
+    names end up in generated source. So every string must have the form that PyTorch itself writes there: targets to
+    operators of known libraries, expressions to sums, products and comparisons of symbols, names to letters, digits and
+    dots. TorchScript (.pt) is a language without access to Python, but some of its operators open files by name.
 
-    This keeps known ways shut. It does not make a stranger's model safe: it is a program that the server runs.
+    This closes the known attacks. It does not make a foreign model safe: it is a program that the server runs.
 
 Source: torch/_export/serde/serialize.py, torch/export/_unlift.py, torch/export/pt2_archive/_package.py of PyTorch 2.13.
 """
@@ -20,7 +20,8 @@ from typing import Any
 
 MOST_EXPRESSION_CHARACTERS = 4096
 _NAME = re.compile(r"[A-Za-z0-9_.-]*", re.ASCII)
-_IMPORTS = frozenset({"default_factory_module", "__enum__"})  # what holds one of these has PyTorch import a module
+# an object with one of these makes PyTorch import a module
+_IMPORTS = frozenset({"default_factory_module", "__enum__"})
 _OPERATOR = re.compile(
     r"torch\.ops\.(?:aten|prims|quantized|quantized_decomposed|torchvision|torchaudio|torchao)"
     r"\.(?P<name>[A-Za-z]\w*|_[a-z]\w*|__i?(?:and|or|xor|lshift|rshift)__)(?:\.(?!__)\w+)?",
@@ -37,9 +38,9 @@ _SYMBOLIC = re.compile(
 )
 _OPENS_FILES = frozenset({"from_file", "save", "load_tensor"})
 _SCRIPT_OPENS_FILES = re.compile(rb"\b(?:from_file|save|load_tensor)\b")
-"""The names alone, since a call may be taken apart: by a comment before its bracket, or by another name for `f`."""
+"""The names alone, because a call may be split: by a comment before its bracket, or by another name for `f`."""
 _ATTRIBUTE = re.compile(rb"""\bgetattr\((?:(?!getattr)[\w.()]){1,400}, "[^"\\\n]*"\)""")
-"""How TorchScript writes an attribute that is no identifier, such as a layer "0". Escapes could hide a name."""
+"""TorchScript's form of an attribute that is no identifier, such as a layer "0". Escapes could hide a name."""
 _GETATTR = re.compile(rb"\bgetattr\b")
 _MOST_NESTED = 64
 _FUNCTIONS = frozenset(
@@ -62,15 +63,15 @@ _EXPRESSION_NODES = (
 )
 _GUARD_NODES = (*_EXPRESSION_NODES, ast.Subscript, ast.Attribute, ast.BoolOp, ast.And, ast.Or, ast.Not)
 _FREE = frozenset({"as_string", "as_strings", "metadata", "torch_version"})
-"""Fields whose strings PyTorch quotes, or puts into comments."""
+"""Fields whose strings PyTorch quotes, or writes into comments."""
 
 
 class UnsafeModelError(ValueError):
-    """A model asks for something that is not served; the message says what."""
+    """A model asks for something that is not served; the message names it."""
 
 
 def vet_program(document: bytes) -> None:
-    """Look at every string of a torch.export program. Raises UnsafeModelError."""
+    """Check every string of a torch.export program. Raises UnsafeModelError."""
     try:
         pending: list[tuple[str, Any]] = [("", json.loads(document))]
     except (ValueError, RecursionError) as error:
@@ -90,7 +91,7 @@ def vet_program(document: bytes) -> None:
 
 
 def vet_payloads(document: bytes) -> None:
-    """Look at which members a table of weights or constants names. Raises UnsafeModelError."""
+    """Check the members that a table of weights or constants names. Raises UnsafeModelError."""
     try:
         entries = json.loads(document)["config"].values()
         paths = [entry["path_name"] for entry in entries]
@@ -104,7 +105,7 @@ def vet_payloads(document: bytes) -> None:
 
 
 def vet_script(sources: Iterable[bytes]) -> None:
-    """Look at the source code of a TorchScript program. Raises UnsafeModelError."""
+    """Check the source code of a TorchScript program. Raises UnsafeModelError."""
     for source in sources:
         found = _SCRIPT_OPENS_FILES.search(source)
         if found is not None:
@@ -116,7 +117,7 @@ def vet_script(sources: Iterable[bytes]) -> None:
 
 
 def _hides_a_name(source: bytes) -> bool:
-    """Whether a `getattr` asks for anything but a plain name; one may be within another."""
+    """Whether the argument of a `getattr` is anything but a plain name; one may be within another."""
     for _ in range(_MOST_NESTED):
         if not _GETATTR.search(source):
             return False
@@ -146,7 +147,7 @@ def _vet_target(target: str) -> None:
 
 
 def _vet_spec(text: str) -> None:
-    """Look at how inputs or outputs are nested: JSON, whose contexts are JSON again, with the names of arguments."""
+    """Check the structure of inputs or outputs: JSON, whose contexts are JSON again, with the names of arguments."""
     pending = [text]
     while pending:
         try:
@@ -194,7 +195,7 @@ def _is_size(node: ast.AST) -> bool:
 
 
 def _is_call(call: ast.Call) -> bool:
-    """Whether it calls a known function, one of `math`, or a method that takes nothing."""
+    """Whether it calls a known function, one of `math`, or a method without arguments."""
     match call.func:
         case ast.Name(id=name):
             return name in _FUNCTIONS

@@ -1,10 +1,11 @@
-"""Who read and wrote which bytes of one memory, and whether a new access is ordered after those it conflicts with.
+"""The reads and writes of each range of one memory, and the check that a new access is ordered after conflicting ones.
 
-Two accesses conflict if they share a byte and one of them writes. A conflict that no edge orders is a race, whether or
-not this run happened to do it in the right order.
+Two accesses conflict if they share a byte and one of them writes. A conflict that no edge orders is a race, even if
+this run happened to do it in the right order.
 
-A write forgets what it covers: whoever comes later must be ordered after the write, and so after all before it. A read
-forgets earlier reads of the same actor that it covers. So the log stays as long as the number of ranges in use.
+A write replaces the accesses that it covers: later accesses must be ordered after the write, and so after all before
+it. A read replaces earlier reads of the same actor that it covers. So the log stays as long as the number of ranges in
+use.
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from forebay_server.engines.simulated.vector_clock import Epoch, VectorClock
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Bytes `start` .. `end` read or written by one operation; `label` says by what, for people."""
+    """Bytes `start` .. `end` read or written by one operation; `label` describes the operation for people."""
 
     start: int
     end: int
@@ -24,7 +25,7 @@ class Access:
 
 
 class AccessLog:
-    """The accesses of one memory that still matter. Owner: the device's lock."""
+    """The relevant accesses of one memory. Owner: the device's lock."""
 
     def __init__(self) -> None:
         self._accesses: list[Access] = []
@@ -33,7 +34,7 @@ class AccessLog:
         return len(self._accesses)
 
     def conflict(self, access: Access, clock: VectorClock) -> Access | None:
-        """Return an earlier access that conflicts with `access` and that `clock` does not know, if there is one."""
+        """Return an earlier access that conflicts with `access` and is not included in `clock`, if there is one."""
         if access.start >= access.end:
             return None
         for earlier in self._accesses:
@@ -44,7 +45,7 @@ class AccessLog:
         return None
 
     def add(self, access: Access) -> None:
-        """Remember `access`, which conflicts with nothing, and forget what no longer matters."""
+        """Add `access`, which conflicts with none, and drop accesses that it makes irrelevant."""
         if access.start >= access.end:
             return
         if access.is_write:
@@ -55,7 +56,7 @@ class AccessLog:
 
 
 def _outside(earlier: Access, access: Access) -> list[Access]:
-    """What remains of `earlier` outside the bytes of `access`: nothing, one part, or two."""
+    """The part of `earlier` outside the bytes of `access`: none, one range, or two."""
     if earlier.end <= access.start or access.end <= earlier.start:
         return [earlier]
     parts = []

@@ -1,8 +1,8 @@
-"""What the handles of one simulated device share: its lock, its clocks, its faults, and the record of what is open.
+"""The shared state of one simulated device's handles: its lock, its clocks, its faults, and its open handles.
 
-Every method that says so is called with `lock` held. Host threads count as one actor: that is sound because they hand
-slots and buffers over through channels, which order them; what one thread may do to another is for the slot table.
-Devices of one `Machine` share that actor, and the lock.
+Methods marked "With the lock held" are called with `lock` held. Host threads count as one actor: that is sound because
+they hand slots and buffers over through channels, which order them; the slot table checks conflicts between host
+threads. Devices of one `Machine` share that actor, and the lock.
 """
 
 import threading
@@ -17,12 +17,12 @@ from forebay_server.engines.simulated.timeline import Point, Timeline
 from forebay_server.engines.simulated.vector_clock import Epoch, VectorClock
 
 HOST = 0
-"""The actor that all host threads are together."""
+"""The actor that represents all host threads together."""
 
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """What a copy costs in device time; an execution says it itself. The default is free copies.
+    """Cost of a copy in device time; an execution has its own. The default is free copies.
 
     Attributes:
         copy_latency_ns: of every copy.
@@ -41,7 +41,7 @@ class CostModel:
 
 
 class Machine:
-    """What the simulated devices of one machine share: the host, the names of all actors, the races, and the lock."""
+    """Shared state of one machine's simulated devices: the host, the names of all actors, the races, and the lock."""
 
     def __init__(self, device_count: int = 1) -> None:
         self.device_count = device_count
@@ -82,13 +82,13 @@ class Core:
         return len(self.machine.actor_names) - 1
 
     def opened(self, label: str) -> int:
-        """Note that a handle is open; returns its number. With the lock held."""
+        """Record that a handle is open; return its number. With the lock held."""
         self._next_handle += 1
         self.open_handles[self._next_handle] = f"{label} #{self._next_handle}"
         return self._next_handle
 
     def begin(self, verb: str) -> Fault:
-        """Check that the device can be used, count the operation, raise what the plan says. With the lock held."""
+        """Check that the device can be used, count the operation, raise the planned fault. With the lock held."""
         self.check_usable()
         fault = self._faults.next(verb)
         if fault.error is not None:
@@ -113,7 +113,7 @@ class Core:
         raise error
 
     def lose(self, error: DeviceLostError) -> None:
-        """Make every later use fail and wake whoever waits. With the lock held."""
+        """Make every later use fail and wake all waiters. With the lock held."""
         self.lost = error
         self.lock.notify_all()
 
@@ -124,7 +124,7 @@ class Core:
         self.access(log, Access(0, nbytes, is_write, epoch, label), host)
 
     def access(self, log: AccessLog, access: Access, clock: VectorClock) -> None:
-        """Check and remember an access by whoever carries `clock`. Raises RaceError. With the lock held."""
+        """Check and record an access by the actor whose clock is `clock`. Raises RaceError. With the lock held."""
         earlier = log.conflict(access, clock)
         if earlier is not None:
             names = self.machine.actor_names
@@ -137,11 +137,11 @@ class Core:
         log.add(access)
 
     def learn(self, known: VectorClock) -> None:
-        """The host has synchronised with something that carries `known`. With the lock held."""
+        """Join `known` into the host's clock after a synchronisation. With the lock held."""
         self.machine.host = self.machine.host.join(known)
 
     def await_point(self, point: Point) -> None:
-        """Block until `point` is reached. Raises DeviceLostError. With the lock held, which is given up meanwhile."""
+        """Block until `point` is reached. Raises DeviceLostError. With the lock held, which is released meanwhile."""
         while not self.is_reached(point):
             self.clock.wait(self.lock, point.done_ns)
             self.check_usable()
@@ -152,7 +152,7 @@ class Core:
 
 
 class Handle:
-    """What a device made: belongs to it, and is open until it is closed."""
+    """An object of a device: it belongs to the device, and is open until it is closed."""
 
     def __init__(self, core: Core, label: str) -> None:
         self.core = core
@@ -171,7 +171,7 @@ class Handle:
             raise MisuseError(f"{self.label} used after close")
 
     def forget(self) -> None:
-        """Be closed. With the lock held."""
+        """Mark as closed. With the lock held."""
         self.core.open_handles.pop(self._number, None)
 
 

@@ -1,7 +1,7 @@
-"""Which operations of a simulated device fail or stall, said in advance.
+"""Plan of the operations of a simulated device that fail or stall.
 
-An operation is named by its verb and its number: ("copy_h2d", 7) is the eighth copy_h2d of the device, on whatever
-device stream. Verbs: copy_h2d, copy_d2h, execute, record, wait, sync, alloc_host, alloc_device.
+An operation is named by its verb and its number: ("copy_h2d", 7) is the eighth copy_h2d of the device, on any device
+stream. Verbs: copy_h2d, copy_d2h, execute, record, wait, sync, alloc_host, alloc_device.
 """
 
 from collections import Counter
@@ -18,12 +18,13 @@ OperationKey = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class FaultPlan:
-    """What goes wrong. A DeviceLostError is for ever, any other error happens once.
+    """The planned faults. A DeviceLostError is permanent, any other error happens once.
 
     Attributes:
         fail: raised by the call itself; the operation does not happen.
-        fail_late: raised by whoever synchronises with the operation (copies and executions only). It goes with the
-            first event recorded after it, and on to the streams that wait for that event; later batches are not hit.
+        fail_late: raised by the call that synchronises with the operation (copies and executions only). It goes with
+            the first event recorded after it, and on to the streams that wait for that event; later batches are not
+            hit.
         stall: added to the cost in ns (copies and executions only); None holds the device stream just before the
             operation, until `SimulatedStream.release()`.
     """
@@ -33,7 +34,7 @@ class FaultPlan:
     stall: Mapping[OperationKey, int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what would never happen."""
+        """Refuse faults that would never happen."""
         for verb, _ in self.fail:
             if verb not in VERBS:
                 raise ValueError(f"no operation is called {verb!r}: one of {', '.join(VERBS)}")
@@ -44,7 +45,7 @@ class FaultPlan:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What the plan has for one operation."""
+    """The planned fault of one operation."""
 
     error: EngineError | None = None
     late_error: EngineError | None = None
@@ -60,7 +61,7 @@ class FaultCounter:
         self._counts: Counter[str] = Counter()
 
     def next(self, verb: str) -> Fault:
-        """Count one more operation and return what happens to it."""
+        """Count one more operation and return its planned fault."""
         key = (verb, self._counts[verb])
         self._counts[verb] += 1
         stall_ns = self._plan.stall.get(key, 0)

@@ -33,7 +33,7 @@ class _Buffer(Handle):
         return self._memory
 
     def close(self) -> None:
-        """Free it, which counts as a write of the host: what still uses it races. Idempotent."""
+        """Free it, which counts as a write of the host: an operation that still uses it races. Idempotent."""
         with self.core.lock:
             if self.is_closed:
                 return
@@ -43,7 +43,7 @@ class _Buffer(Handle):
 
 
 class SimulatedHostBuffer(_Buffer):
-    """Host memory; every view asked for is an access of the whole buffer by the host, so ask each time."""
+    """Host memory; every request for a view is an access of the whole buffer by the host, so request it each time."""
 
     def write_view(self) -> NDArray[np.uint8]:
         """Return the memory for the host to write. Raises RaceError."""
@@ -76,7 +76,7 @@ class SimulatedDeviceBuffer(_Buffer):
         core.device_bytes += nbytes
 
     def forget(self) -> None:
-        """Note that it is closed. With the lock held."""
+        """Mark as closed. With the lock held."""
         super().forget()
         self.core.device_bytes -= self.nbytes
 
@@ -89,20 +89,20 @@ class SimulatedDeviceBuffer(_Buffer):
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """Bytes `offset` .. `offset + nbytes` of a device buffer: what an execution reads or writes."""
+    """Bytes `offset` .. `offset + nbytes` of a device buffer, read or written by an execution."""
 
     buffer: SimulatedDeviceBuffer
     offset: int
     nbytes: int
 
     def __post_init__(self) -> None:
-        """Refuse bytes that the buffer has not got."""
+        """Refuse bytes outside the buffer."""
         check_range(self.buffer.label, self.buffer.nbytes, self.offset, self.nbytes)
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What an event remembers: the point, what was known there, and an error of the work before it."""
+    """The state of an event: the point, the clock there, and an error of the earlier work."""
 
     point: Point
     known: VectorClock
@@ -110,7 +110,7 @@ class Recorded:
 
 
 class SimulatedEvent(Handle):
-    """A point in a device stream, with what its stream knew there."""
+    """A point in a device stream, with its stream's clock at that point."""
 
     def __init__(self, core: Core) -> None:
         super().__init__(core, "event")
@@ -118,7 +118,7 @@ class SimulatedEvent(Handle):
 
     @property
     def is_done(self) -> bool:
-        """Whether the recorded point is reached. The host is ordered after it once it has been told so."""
+        """Whether the recorded point is reached. The host is ordered after it once this has returned True."""
         with self.core.lock:
             self.check_open()
             self.core.check_usable()
@@ -152,7 +152,7 @@ class SimulatedEvent(Handle):
             return span_ns
 
     def require(self) -> Recorded:
-        """Return what was recorded. Raises MisuseError if nothing was. With the lock held."""
+        """Return the recorded state. Raises MisuseError if there is none. With the lock held."""
         self.check_open()
         if self.recorded is None:
             raise MisuseError(f"{self.label} used before it was recorded")

@@ -1,8 +1,7 @@
-"""The device stream of the simulated device: checks, costs and effects of what is enqueued on it.
+"""The device stream of the simulated device: checks, costs and effects of enqueued operations.
 
-The effect of an operation on memory takes place when it is enqueued. That is one legal order of execution, because an
-event can only be waited for once it is recorded; that every other legal order gives the same is what the checker
-proves.
+The effect of an operation on memory takes place when it is enqueued. This is one legal order of execution, because an
+event can only be waited for once it is recorded; the checker proves that every other legal order has the same effect.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -40,7 +39,7 @@ class SimulatedStream(Handle):
 
     @property
     def handle(self) -> int:
-        """There is no vendor's stream."""
+        """0: there is no vendor's stream."""
         return 0
 
     def copy_h2d(
@@ -77,15 +76,15 @@ class SimulatedStream(Handle):
         """Enqueue one execution of an engine.
 
         Args:
-            reads: what it reads; a buffer stands for all its bytes.
-            writes: what it writes.
-            cost_ns: how long it takes, in device time.
+            reads: ranges that it reads; a buffer stands for all its bytes.
+            writes: ranges that it writes.
+            cost_ns: its duration in device time.
             run: its effect on `SimulatedDeviceBuffer.memory`.
             exclusive: a name that only ordered executions may share, such as an instance's activation memory.
             label: for messages and the history.
 
         Raises:
-            RaceError: an access that nothing orders after an earlier conflicting one.
+            RaceError: an access is not ordered after an earlier conflicting one.
         """
         accesses = [(_range(self.core, each), False) for each in reads]
         accesses += [(_range(self.core, each), True) for each in writes]
@@ -103,7 +102,7 @@ class SimulatedStream(Handle):
             run()
 
     def record(self, event: Event) -> None:
-        """Make `event` this point of the stream; an error of the work before goes with it."""
+        """Make `event` this point of the stream; an error of the earlier work goes with it."""
         target: SimulatedEvent = own(self.core, SimulatedEvent, event)
         with self.core.lock:
             self._begin("record")
@@ -112,7 +111,7 @@ class SimulatedStream(Handle):
             self._error = None
 
     def wait(self, event: Event) -> None:
-        """Order what comes later on this stream after `event`."""
+        """Order later work of this stream after `event`."""
         source: SimulatedEvent = own(self.core, SimulatedEvent, event)
         with self.core.lock:
             recorded = source.require()
@@ -124,7 +123,7 @@ class SimulatedStream(Handle):
         """None: the simulated device has no graphs."""
 
     def sync(self) -> None:
-        """Block until everything enqueued is done; the host is ordered after it then."""
+        """Block until all enqueued work is done; the host is ordered after it then."""
         with self.core.lock:
             self.check_open()
             self.core.begin("sync")
@@ -135,12 +134,12 @@ class SimulatedStream(Handle):
                 self.core.raise_fault(error)
 
     def hold(self) -> None:
-        """Start nothing more on this stream until `release`: what waits for it is then a fact, not a race."""
+        """Start nothing more on this stream until `release`, so that a test can rely on work being unfinished."""
         with self.core.lock:
             self.core.timeline.hold(self._lane)
 
     def release(self) -> None:
-        """Let the stream go on, from this instant."""
+        """Let the stream go on, from the current time."""
         with self.core.lock:
             self.core.timeline.release(self._lane, self.core.clock.now_ns())
             self.core.lock.notify_all()
@@ -176,7 +175,7 @@ class SimulatedStream(Handle):
             copy(dst.memory[dst_offset : dst_offset + nbytes], src.memory[src_offset : src_offset + nbytes])
 
     def _begin(self, verb: str) -> Fault:
-        """Count an operation, which is ordered after all that the host knew when it enqueued it."""
+        """Count an operation, which is ordered after everything that the host knew when it enqueued it."""
         self.check_open()
         fault = self.core.begin(verb)
         self._known = self._known.join(self.core.machine.host).tick(self._actor)

@@ -1,22 +1,22 @@
-"""When the operations of a simulated device start and end, given what they cost and what they wait for.
+"""Start and end times of a simulated device's operations, from their costs and dependencies.
 
 Operations of one lane (a device stream) run in order, those of different lanes at the same time. An operation starts
 when it was enqueued, its lane is free, and all points it waits for are reached: the latest of these. A held lane starts
-nothing new; whatever depends on it has no end yet (`Point.done_ns` is None) until the lane is released.
+no new operation; operations that depend on it have no end yet (`Point.done_ns` is None) until the lane is released.
 
-Pure: it reads no clock and takes no lock; every call says what time it is.
+Pure: it reads no clock and takes no lock; every call gets the current time.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
 
 HISTORY_OPERATIONS = 4096
-"""How many of the latest operations are kept for tests and benchmarks to compute overlap from."""
+"""Number of the latest operations kept for tests and benchmarks, which compute overlap from them."""
 
 
 @dataclass(slots=True)
 class Point:
-    """The end of an operation; `done_ns` is None while nobody can tell when that will be."""
+    """The end of an operation; `done_ns` is None while it is unknown."""
 
     done_ns: int | None = None
 
@@ -64,7 +64,7 @@ class Timeline:
         return lane
 
     def remove(self, lane: Lane) -> None:
-        """Forget a lane that has nothing left to do."""
+        """Remove a lane without outstanding operations."""
         self._lanes.remove(lane)
 
     def enqueue(self, lane: Lane, label: str, cost_ns: int, now_ns: int, after: Point | None = None) -> Point:
@@ -75,7 +75,7 @@ class Timeline:
         return end
 
     def hold(self, lane: Lane) -> None:
-        """Start no operation of `lane` that has no end yet, and none that is enqueued from now on."""
+        """Start no operation of `lane` that has no end yet, nor any later one."""
         lane.is_held = True
 
     def release(self, lane: Lane, now_ns: int) -> None:
@@ -86,7 +86,7 @@ class Timeline:
             self._resolve()
 
     def _resolve(self) -> None:
-        """Give an end to every operation whose start is known, until that settles no further one."""
+        """Compute the end of every operation whose start is known, until no further one can be computed."""
         while any(self._advance(lane) for lane in self._lanes):
             pass
 

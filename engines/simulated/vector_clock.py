@@ -1,7 +1,7 @@
-"""Vector clocks: what an actor (the host, or a device stream) knows to have happened.
+"""Vector clocks: the operations that an actor (the host, or a device stream) knows to have happened.
 
-An actor counts its own operations. Operation n of actor a happened before whatever carries a clock whose count for a
-is at least n. Joining two clocks is learning what the other knows. Values are immutable, so a snapshot is the value.
+An actor counts its own operations. Operation n of actor a happened before every holder of a clock whose count for a is
+at least n. Joining two clocks means learning the other's knowledge. Values are immutable, so a snapshot is the value.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ class Epoch(NamedTuple):
 
 
 class VectorClock:
-    """How many operations of each actor are known to have happened."""
+    """The number of operations of each actor that are known to have happened."""
 
     __slots__ = ("_counts",)
 
@@ -24,7 +24,7 @@ class VectorClock:
         self._counts = dict(counts or {})
 
     def count(self, actor: int) -> int:
-        """Return how many operations of `actor` are known."""
+        """Return the number of known operations of `actor`."""
         return self._counts.get(actor, 0)
 
     def items(self) -> Iterable[tuple[int, int]]:
@@ -38,26 +38,26 @@ class VectorClock:
         return VectorClock(counts)
 
     def join(self, other: "VectorClock") -> "VectorClock":
-        """Return what this clock and `other` know together."""
+        """Return the joint knowledge of this clock and `other`."""
         counts = dict(self._counts)
         for actor, count in other.items():
             counts[actor] = max(count, counts.get(actor, 0))
         return VectorClock(counts)
 
     def knows(self, epoch: Epoch) -> bool:
-        """Whether the operation `epoch` happened before whatever carries this clock."""
+        """Whether the operation `epoch` happened before the holder of this clock."""
         return self._counts.get(epoch.actor, 0) >= epoch.number
 
     def __le__(self, other: "VectorClock") -> bool:
-        """Whether `other` knows all that this clock knows."""
+        """Whether `other` includes all knowledge of this clock."""
         return all(count <= other.count(actor) for actor, count in self._counts.items())
 
     def __eq__(self, other: object) -> bool:
-        """Whether both know the same."""
+        """Whether both have the same knowledge."""
         return isinstance(other, VectorClock) and self <= other and other <= self
 
     def __hash__(self) -> int:
-        """Agree with equality: a count of 0 is no count."""
+        """Agree with equality: a count of 0 equals a missing count."""
         return hash(frozenset((actor, count) for actor, count in self._counts.items() if count))
 
     def __repr__(self) -> str:

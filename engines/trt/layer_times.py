@@ -7,7 +7,7 @@ def make_profiler(trt: Any) -> Any:  # noqa: ANN401 - the libraries have no stub
     """Return a profiler with a dict `total_ms` by layer name."""
 
     class Profiler(trt.IProfiler):  # type: ignore[misc]
-        """Adds up what is reported. A context with a profiler runs each enqueue to its end: never in service."""
+        """Adds up reported times. A context with a profiler runs each enqueue to its end: never in service."""
 
         def __init__(self) -> None:
             trt.IProfiler.__init__(self)

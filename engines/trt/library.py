@@ -1,8 +1,8 @@
 """TensorRT or TensorRT-RTX, and its log. One code path: both have the same names; 10.x and 11.x differ in numbers only.
 
-Never written here: a number of an enum. They were renumbered between 10 and 11; names are persisted and looked up.
-Names that only some releases have are looked up with hasattr, and tests/heavy/vendor checks every other one against
-the real bindings of 10.16, 11.4 and TensorRT-RTX.
+This package never stores the number of an enum, because enums were renumbered between 10 and 11; it stores and looks up
+names. Names that only some releases have are looked up with hasattr, and tests/heavy/vendor checks every other one
+against the real bindings of 10.16, 11.4 and TensorRT-RTX.
 
 TensorRT signals failure by returning None or False and logging; `Library.errors_of` turns the log into a message. It
 keeps one process-wide logger and ignores a second, so there is one here too. It is called from build threads.
@@ -38,7 +38,7 @@ class Log:
             self._lines.append((self._count, severity, text))
 
     def mark(self) -> int:
-        """Return where the log ends now."""
+        """Return the current end of the log."""
         with self._lock:
             return self._count
 
@@ -50,13 +50,13 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """One of the two, loaded.
+    """One of the two libraries, loaded.
 
     Attributes:
         name: `tensorrt` or `tensorrt-rtx`.
         trt: the module.
-        logger: for everything that takes one.
-        log: what the logger kept.
+        logger: for all calls that take one.
+        log: lines that the logger kept.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Library:
 
     @property
     def version(self) -> str:
-        """As the library says."""
+        """As the library reports it."""
         return str(self.trt.__version__)
 
     @property
@@ -75,7 +75,7 @@ class Library:
         return int(self.version.split(".")[0])
 
     def errors_of(self, mark: int) -> str:
-        """Return what the log said after `mark`, in one line, for an exception."""
+        """Return the errors of the log after `mark`, in one line, for an exception."""
         lines = self.log.since(mark) or ["no error in its log"]
         return "; ".join(" ".join(line.split()) for line in lines[-_SHOWN_LINES:])
 
@@ -87,7 +87,7 @@ _lock = threading.Lock()
 def load(name: str) -> Library:
     """Load `tensorrt`, `tensorrt-rtx`, or the first that is installed for `auto`.
 
-    On a machine without a driver only the builder may be used: deserializing can crash the process. Whoever runs
+    On a machine without a driver only the builder may be used: deserializing can crash the process. Code that runs
     plans opens the CUDA device first, which refuses such machines.
 
     Raises:

@@ -1,7 +1,7 @@
-"""A plan's manifest: what it was built from, with and for. Pure.
+"""A plan's manifest: the source, the library and the GPU of its build. Pure.
 
-A plan runs only with the library version and on the GPU that it was built for, and nothing in the file says so
-reliably; so the builder writes `<plan>.json` beside it, and an engine trusts a plan only if the manifest matches.
+A plan runs only with the library version and on the GPU that it was built for, and the file itself does not state them
+reliably. So the builder writes `<plan>.json` beside it, and an engine trusts a plan only if the manifest matches.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ class Manifest:
         library: `tensorrt` or `tensorrt-rtx`.
         version: of the library.
         device: name of the GPU, or empty for one that was built without a GPU (TensorRT-RTX).
-        compute_capability: as in `9.0`; empty likewise.
+        compute_capability: as in `9.0`; empty for the same builds.
         compatibility: `none`, or the hardware compatibility level that widens the two above.
         is_version_compatible: whether later releases of the library may run it.
         source_name: file name of the ONNX model.
@@ -53,12 +53,12 @@ class Manifest:
 
 
 def manifest_path(plan: Path) -> Path:
-    """Return where a plan's manifest lies."""
+    """Return the path of a plan's manifest."""
     return plan.with_name(plan.name + ".json")
 
 
 def sha256(data: bytes) -> str:
-    """Return the hash that manifests hold."""
+    """Return the hash used in manifests."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -94,7 +94,7 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Manifest:
 
 
 def mismatches(manifest: Manifest, plan: bytes, library: str, version: str, device: str, capability: str) -> list[str]:
-    """Return what does not match, each in words; empty if the plan may be trusted."""
+    """Return the mismatches, each in words; empty if the plan may be trusted."""
     found = []
     if sha256(plan) != manifest.plan_sha256:
         found.append("the file is not the one that was built (SHA-256 differs)")

@@ -1,4 +1,4 @@
-"""A deserialized plan: its tensors, its profiles, and which profile runs a batch size."""
+"""A deserialized plan: its tensors, its profiles, and the choice of a profile for a batch size."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +33,12 @@ class BatchRange:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an engine needs to know of a plan.
+    """The properties of a plan that an engine needs.
 
     Attributes:
-        layout: specs, and how shapes follow from a batch size.
+        layout: specs, and the computation of shapes from a batch size.
         ranges: by profile.
-        activation_bytes: that one execution at a time needs, whatever the profile.
+        activation_bytes: activation memory of one execution at a time, whatever the profile.
     """
 
     layout: BatchedSpecs
@@ -66,7 +66,7 @@ def deserialize(library: Library, data: bytes, path: Path, *, allows_host_code: 
 
 
 def read_plan(library: Library, trt_engine: Any, path: Path, max_batch_size: int | None) -> Plan:  # noqa: ANN401
-    """Describe a plan. Raises ModelFileError, naming the tensor, for what cannot be served."""
+    """Describe a plan. Raises ModelFileError, naming the tensor, if it cannot be served."""
     trt = library.trt
     inputs: list[NodeInfo] = []
     outputs: list[NodeInfo] = []

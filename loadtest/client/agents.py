@@ -2,8 +2,8 @@
 
 The agent offers one method, Run, a bidirectional stream of the blocks of loadtest.messages. For every call it starts
 one generator process and passes blocks through, both ways; when either side ends, so does the other. It has no
-authentication: whoever reaches it can make this host send frames anywhere. Hence it listens on the loopback
-address unless told otherwise, and reads no file that a coordinator names.
+authentication: any process that reaches it can make this host send frames anywhere. So it listens on the loopback
+address by default, and reads no file that a coordinator names.
 """
 
 import asyncio

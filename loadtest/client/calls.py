@@ -1,4 +1,4 @@
-"""Bytes in and out of one bidirectional call; whatever breaks it is a StreamBrokenError that says why.
+"""Bytes in and out of one bidirectional call; every failure is a StreamBrokenError with the reason.
 
 Owner: the event loop's thread.
 """
@@ -38,7 +38,7 @@ async def read(call: BidiCall) -> bytes | None:
 
 
 async def half_close(call: BidiCall) -> None:
-    """Say that no message follows."""
+    """Half-close: no message follows."""
     try:
         await call.done_writing()
     except _BROKEN as error:
@@ -46,5 +46,5 @@ async def half_close(call: BidiCall) -> None:
 
 
 async def why(call: BidiCall) -> str:
-    """Return why a call ended."""
+    """Return the reason why a call ended."""
     return status(await call.code(), await call.details()) if call.done() else "the stream is broken"

@@ -1,8 +1,8 @@
 """The forebay.v1 protocol as a load target.
 
-Lean on purpose, since every microsecond here is taken from what the generator can offer: messages cross gRPC as
-bytes, and the head of a Frame is serialised by protobuf while its payload is appended as it is (it is the last
-field, so the wire format allows it). Owner: the event loop's thread.
+Lean on purpose, because every microsecond here reduces the load that the generator can offer: messages cross gRPC as
+bytes, and the head of a Frame is serialised by protobuf while its payload is appended unchanged (it is the last field,
+so the wire format allows it). Owner: the event loop's thread.
 """
 
 import asyncio
@@ -59,7 +59,7 @@ def encode_frame(seq: int, capture_time_us: int, payload: bytes) -> bytes:
 
 
 class ForebayTarget:
-    """A Forebay server, or whatever else speaks forebay.v1. See loadtest.target.Target."""
+    """A Forebay server, or any other that speaks forebay.v1. See loadtest.target.Target."""
 
     def __init__(self, spec: TargetSpec, streams: int) -> None:
         self._spec = spec

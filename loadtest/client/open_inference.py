@@ -1,9 +1,8 @@
 """The Open Inference Protocol v2 as a load target: ModelStreamInfer or ModelInfer of any server that speaks it.
 
-So that another server can be measured by the same tool under the same load. The protocol echoes no capture time
-and reports no stages, and its streams answer errors as text, whose words are mapped to outcomes here. As in
-forebay_v1, the constant part of a request is serialised once and the payload appended as it is. Owner: the event
-loop's thread.
+One tool can measure other servers under the same load with it. The protocol echoes no capture time and reports no
+stages, and its streams send errors as text, which is mapped to outcomes here. As in forebay_v1, the constant part of a
+request is serialised once and the payload appended unchanged. Owner: the event loop's thread.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ from forebay_server.loadtest.target import Answer, Moved, Outcome, Protocols, Ta
 _SERVICE = "/inference.GRPCInferenceService"
 _ID = wire.ModelInferRequest.ID_FIELD_NUMBER
 _RAW = wire.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER
-# What servers say when they did not execute a request, in lower case.
+# Messages of servers that did not execute a request, in lower case.
 _WORDS = (
     ("timeout expired", Outcome.EXPIRED),
     ("deadline", Outcome.EXPIRED),
@@ -220,13 +219,13 @@ class _UnaryStream:
 
 
 def outcome_of(error_message: str) -> Outcome:
-    """Return the outcome that an error's words mean."""
+    """Return the outcome of an error message."""
     lowered = error_message.lower()
     return next((outcome for words, outcome in _WORDS if words in lowered), Outcome.FAILED)
 
 
 def _shape(declared: Sequence[int], wanted: Sequence[int]) -> list[int]:
-    """Return a full shape of one row: what the user wants, else what the model declares. Raises UsageError."""
+    """Return a full shape of one row: the user's, otherwise the model's. Raises UsageError."""
     shape = [*declared]
     if shape and shape[0] < 0:
         shape[0] = 1  # the batch dimension

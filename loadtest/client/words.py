@@ -1,4 +1,4 @@
-"""What gRPC says about a connection, in words that help: what is wrong and what to try. Pure."""
+"""gRPC's reports about a connection as helpful messages: the fault and a remedy. Pure."""
 
 import grpc
 
@@ -12,7 +12,7 @@ _CONNECTING = (
 
 
 def cannot_connect(address: str, code: grpc.StatusCode, details: str | None) -> str:
-    """Return why no stream could be opened at an address."""
+    """Return the reason why no stream could be opened at an address."""
     details = details or ""
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return f"{address}: the server does not serve this protocol ({details}); choose another with --protocol"
@@ -25,7 +25,7 @@ def cannot_connect(address: str, code: grpc.StatusCode, details: str | None) -> 
 
 
 def no_agent(address: str, code: grpc.StatusCode, details: str | None) -> str:
-    """Return why an agent cannot be used, or no longer."""
+    """Return the reason why an agent cannot be used, or no longer."""
     lowered = (details or "").lower()
     if code is grpc.StatusCode.UNAVAILABLE and "connection refused" in lowered:
         return f"no agent listens at {address}; start one there: `forebay load agent --listen HOST:PORT`"

@@ -1,16 +1,17 @@
-"""What the data path tells whoever observes it: tuples appended to three bounded deques, and nothing else.
+"""The data path's records for the observer: tuples appended to three bounded deques, and nothing else.
 
 Theory of operation
-    The threads of the data path append (one C call that takes no lock) and never look back. The observer
-    (`service.observe.observer`) takes everything off once a second on a thread of its own, computes, and keeps.
-    If it does not come, the oldest frames and batches are forgotten; nobody ever waits for it.
+    The threads of the data path append (one C call that takes no lock) and never read. The observer
+    (`service.observe.observer`) takes all records off once a second on a separate thread, computes, and keeps the
+    results. If it falls behind, the oldest frames and batches are lost; no thread ever waits for it.
 
-    A frame is appended when its result is built: then its timeline is complete. A batch is appended when its outputs
-    are readable. A stream that closes is appended with its final counts, which are exact whatever was forgotten.
+    A frame is appended when its result is built, since its timeline is complete then. A batch is appended when its
+    outputs are readable. A stream that closes is appended with its final counts, which are exact even if frames were
+    lost.
 
-Thread: `frames`, `opened` and `closed` by the event loop, `batches` by whoever ran the d2h stage: its thread, or the
-former's (docs/adr/0070); a version that is unloaded closes its record on the thread that closes it. Taken off by the
-observer alone.
+Thread: `frames`, `opened` and `closed` by the event loop, `batches` by the thread that ran the d2h stage: its own, or
+the former's (docs/adr/0070); a version that is unloaded closes its record on the thread that closes it. Only the
+observer takes records off.
 """
 
 import itertools
@@ -25,9 +26,9 @@ from forebay_server.service.journal.pictures import PictureSlot
 from forebay_server.service.journal.statistics import outcome_of
 from forebay_server.service.request import Completion, Timeline
 
-MAX_FRAMES = 65_536  # a second at 65,000 frames; 12 MB if it were ever full
+MAX_FRAMES = 65_536  # one second at 65,000 frames; 12 MB when full
 MAX_BATCHES = 16_384
-REQUESTS = "(Open Inference)"  # what the requests of that protocol are called where cameras have names
+REQUESTS = "(Open Inference)"  # name of that protocol's requests where cameras have names
 
 TraceContext = Mapping[str, str]
 """W3C trace context as a client sent it, unchecked: `traceparent`, and `tracestate` if there is one."""
@@ -71,7 +72,7 @@ class FrameEvent(NamedTuple):
 
 
 class BatchEvent(NamedTuple):
-    """One batch whose outputs are readable. Instants in ns on the service's clock."""
+    """One batch whose outputs are readable. Times in ns on the service's clock."""
 
     label: str  # MODEL.VERSION
     lane: int
@@ -106,18 +107,18 @@ class Journal:
         trace: TraceContext | None = None,
         picture: PictureSlot | None = None,
     ) -> StreamRecord:
-        """Note a new stream. Thread: any."""
+        """Record a new stream. Thread: any."""
         record = StreamRecord(name, model, version, protocol, _next_uid(), trace, picture)
         self.opened.append(record)
         return record
 
     def close(self, record: StreamRecord, outcomes: Mapping[Outcome, int]) -> None:
-        """Note that a stream has ended, with everything that became of its frames. Thread: any."""
+        """Record the end of a stream, with the outcomes of its frames. Thread: any."""
         self.closed.append((record, dict(outcomes)))
 
 
 class RequestJournal:
-    """Tells a journal of one version's Open Inference requests, which belong to no stream: all together are one.
+    """Records one version's Open Inference requests in a journal. They belong to no stream: all together are one.
 
     Thread: the event loop's.
     """
@@ -130,7 +131,7 @@ class RequestJournal:
         self._record: StreamRecord | None = None  # from the first request on
 
     def ended(self, completion: Completion, trace: TraceContext | None = None) -> None:
-        """Note a request that is about to be answered."""
+        """Record a request that is about to be answered."""
         request = completion.request
         request.timeline.built_ns = self._clock.now_ns()
         outcome = outcome_of(completion)
@@ -139,12 +140,12 @@ class RequestJournal:
         self._journal.frames.append(event)
 
     def refused(self, received_ns: int, outcome: Outcome, trace: TraceContext | None = None) -> None:
-        """Note a request that was refused before it came to the former."""
+        """Record a request that was refused before it came to the former."""
         timeline = Timeline(received_ns=received_ns, built_ns=self._clock.now_ns())
         self._journal.frames.append(FrameEvent(self._open(), timeline, outcome, None, trace=trace))
 
     def close(self) -> None:
-        """The version takes no more requests."""
+        """Close the record: the version takes no more requests."""
         if self._record is not None:
             self._journal.close(self._record, {})
 

@@ -1,9 +1,10 @@
-"""What one model version has done so far: counts and durations, as ModelStatistics and the nv_inference_* metrics tell.
+"""Counts and durations of one model version, for ModelStatistics and the nv_inference_* metrics.
 
-One rule for frames and Open Inference requests: whatever was read for a version that serves counts once, as a success
-if its client got outputs, else as a failure of one reason. What comes to the former ends as a completion and passes
-through the version's `CountingSink` on the way to the event loop; what ends before it does is counted by `refuse`, by
-whoever ends it. What the client gave up is CANCELED, executed or not. A post of executed requests is one batch.
+One rule holds for frames and Open Inference requests: each that was read for a serving version counts once, as a
+success if its client got outputs, else as a failure with one reason. A request that comes to the former ends as a
+completion and passes through the version's `CountingSink` on the way to the event loop; a request that ends earlier is
+counted by `refuse`, called by the code that ends it. A request that its client gave up is CANCELED, executed or not. A
+post of executed requests is one batch.
 
 Thread: any; one lock per version, taken once per post.
 """
@@ -34,13 +35,13 @@ REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
 
 @dataclass(slots=True)
 class Duration:
-    """How often, and how long together."""
+    """A count, and the sum of durations."""
 
     count: int = 0
     ns: int = 0
 
     def add(self, ns: int, count: int = 1) -> None:
-        """Add `count` times that took `ns` together."""
+        """Add `count` durations with the sum `ns`."""
         self.count += count
         self.ns += max(0, ns)
 
@@ -139,7 +140,7 @@ class VersionStatistics:
                 self._count_successes(successes, success_ns, queue_ns, times)
 
     def reset(self) -> None:
-        """Forget everything: what came before was calibration."""
+        """Reset all counts: earlier requests were calibration."""
         with self._lock:
             self._counts = Counts()
 
@@ -171,7 +172,7 @@ class VersionStatistics:
         counts = self._counts
         counts.rows += rows
         counts.executions += 1
-        counts.last_inference_ms = time.time_ns() // 1_000_000  # an instant for people, never subtracted
+        counts.last_inference_ms = time.time_ns() // 1_000_000  # a time for people, never subtracted
         batch = counts.batches.get(rows)
         if batch is None:
             batch = counts.batches[rows] = BatchCounts()
@@ -198,20 +199,20 @@ def _add(durations: tuple[Duration, ...], nanoseconds: tuple[int, ...], count: i
 
 
 def outcome_of(completion: Completion) -> Outcome:
-    """Return how a request ended: one whose client has left is cancelled, though it was executed."""
+    """Return how a request ended: one whose client has left is cancelled, even if it was executed."""
     if completion.error is not None:
         return completion.error.outcome
     return Outcome.CANCELLED if completion.request.is_cancelled else Outcome.OK
 
 
 class CountingSink:
-    """Implements service.request.CompletionSink: counts, then hands on."""
+    """Implements service.request.CompletionSink: counts, then passes on."""
 
     def __init__(self, sink: CompletionSink, statistics: VersionStatistics) -> None:
         self._sink = sink
         self._statistics = statistics
 
     def post(self, completions: Sequence[Completion]) -> None:
-        """Hand over completions. Thread: any. Blocks: no."""
+        """Count and pass on completions. Thread: any. Blocks: no."""
         self._statistics.observe(completions)
         self._sink.post(completions)

@@ -1,12 +1,12 @@
-"""The admin port's HTTP/1.1: GET only, one request per connection. What there is to get is in `service.observe.site`.
+"""The admin port's HTTP/1.1: GET only, one request per connection. `service.observe.site` defines the pages.
 
-Not a web server: everything else is 404, a request has 8 KiB and five seconds, and connections are few: when there are
-too many, the oldest that has not sent its request yet makes room, so that slow clients never keep a probe waiting, and
-then the oldest whose answer is still being sent. Readers of events are limited where they subscribe. It listens on
-loopback unless the settings say otherwise, and tells nothing that a client of the service could not ask for. On
-loopback it answers requests that name loopback only: a page from elsewhere, in a browser on this machine, could
-otherwise give its own name this address and read along. A reader that takes nothing for five seconds is cut; what
-waits for it meanwhile is one message and what the socket holds.
+Not a web server: every other request is a 404, a request has at most 8 KiB and five seconds, and connections are few.
+When there are too many, the oldest connection without a request makes room, so that slow clients never keep a probe
+waiting, and then the oldest whose answer is still being sent. Readers of events are limited where they subscribe. The
+port listens on loopback by default, and reveals only what a client of the service could ask for. On loopback it answers
+requests that name loopback only: otherwise a page of another site, in a browser on this machine, could give its own
+name this address and read the answers. A reader that takes nothing for five seconds is cut; at most one message and the
+socket's buffer wait for it meanwhile.
 
 Owner: the thread of `service.observe.admin_thread`, never that of the data path.
 """
@@ -59,7 +59,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """An answer made while it is sent, for the browser to save."""
+    """An answer made in parts while it is sent, for the browser to save."""
 
     chunks: Generator[str, None, None]
     file_name: str
@@ -81,7 +81,7 @@ class AdminServer:
     """See the module.
 
     Args:
-        pages: what GET answers, by path.
+        pages: answers to GET by path.
     """
 
     def __init__(self, pages: Mapping[str, Handler]) -> None:
@@ -128,13 +128,13 @@ class AdminServer:
             await _send(writer, answer, is_head=is_head)
             await _close(writer)
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the other end went away or is too slow, it made room, or the server closes
+            pass  # the other end went away or is too slow, the connection made room, or the server closes
         finally:
             self._forget(task)
-            writer.transport.abort()  # drops what a reader that takes nothing has not taken
+            writer.transport.abort()  # discards the rest for a reader that takes nothing
 
     def _make_room(self) -> bool:
-        """Cut the connection that can best be spared; return whether there is one."""
+        """Cut the least needed connection; return whether there is one."""
         for candidates in (self._asking, self._answering):
             for oldest in candidates:
                 self._forget(oldest)
@@ -176,7 +176,7 @@ class AdminServer:
 
 
 def _hosts(fields: list[str]) -> list[str]:
-    """Return what the fields of a request say it was sent to, without the port."""
+    """Return the hosts that the fields of a request name, without the port."""
     values = [value.strip() for name, _, value in (field.partition(":") for field in fields) if name.lower() == "host"]
     return [re.sub(r":\d*$", "", value.lower()) for value in values]
 
@@ -215,7 +215,7 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 
 
 async def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
-    """Write, and wait until the socket has room again. Raises TimeoutError for a reader that takes nothing."""
+    """Write, and wait until the socket has room again. Raises TimeoutError if the reader takes nothing."""
     writer.write(data)
     async with asyncio.timeout(REQUEST_TIMEOUT_S):
         await writer.drain()

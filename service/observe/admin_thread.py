@@ -1,7 +1,7 @@
-"""The observer's thread: the admin port, if there is one, and one tick a second, on an event loop of their own.
+"""The observer's thread: the admin port, if there is one, and one tick a second, on a separate event loop.
 
-Nothing here can hold up the event loop of the data path, except that Python runs one thread at a time: a thread that
-computes is interrupted after 0.5 ms (`service.tuning`), and no single call of an observer takes much longer.
+This thread cannot block the event loop of the data path, except that Python runs one thread at a time: a computing
+thread is interrupted after 0.5 ms (`service.tuning`), and no single call of an observer takes much longer.
 """
 
 import asyncio
@@ -16,14 +16,14 @@ from forebay_server.service.observe.admin import AdminServer, Handler
 
 log = structlog.get_logger(__name__)
 
-TICK_S = 1.0  # a tick costs some 0.1 ms however few frames there are
+TICK_S = 1.0  # a tick costs about 0.1 ms however few frames there are
 
 
 class AdminThread:
-    """See the module. `start` and `close` are called on the data path's event loop, which they do not block.
+    """See the module. The data path's event loop calls `start` and `close`, which do not block it.
 
     Args:
-        pages: what GET answers, by path; called on this thread.
+        pages: answers to GET by path; called on this thread.
         tick: called on this thread, once a second.
     """
 
@@ -47,7 +47,7 @@ class AdminThread:
     async def close(self, timeout_s: float) -> bool:
         """Stop listening, drop every connection and join; return whether the thread has ended. Idempotent.
 
-        It may not have: a driver that hangs may be asked for a device's memory at any time.
+        The thread may not end: it asks drivers for a device's memory, and a driver may hang.
         """
         thread = self._thread
         if thread is None:
@@ -64,7 +64,7 @@ class AdminThread:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
             address = await self._server.start(host, port) if host else ""
-        except BaseException as error:  # noqa: BLE001 - whatever it is: somebody waits for this
+        except BaseException as error:  # noqa: BLE001 - the waiting thread raises it, whatever it is
             started.set_exception(error)
             return
         started.set_result(address)
@@ -83,6 +83,6 @@ class AdminThread:
         try:
             self._tick()
         except Exception:
-            if not self._has_failed:  # once: every second would fill the disk
+            if not self._has_failed:  # log once: a line every second would fill the disk
                 log.exception("observing failed; metrics and the page may be wrong from now on")
             self._has_failed = True

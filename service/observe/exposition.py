@@ -74,7 +74,7 @@ def _models(text: Text, models: Sequence[ModelState]) -> None:
 
     text.histogram(
         "forebay_frame_latency_seconds",
-        "Where the time of frames that ended well went, by stage; total is from read() to result",
+        "Time of frames that ended well by stage; total is from read() to result",
         [
             histogram(model, model.histograms.snapshot(row), stage=stage)
             for model in models
@@ -89,7 +89,7 @@ def _models(text: Text, models: Sequence[ModelState]) -> None:
     text.family(
         "forebay_frames_total",
         "counter",
-        "Frames by what became of them",
+        "Frames by outcome",
         [
             ({**_of(model), "outcome": outcome.value}, count)
             for model in models
@@ -133,13 +133,17 @@ def _versions(text: Text, versions: Sequence[VersionGauges]) -> None:
     labels = [(_of(version), version) for version in versions]
     for name, help_text, values in (
         ("forebay_pending_requests", "Requests that wait for a batch", [v.pending for v in versions]),
-        ("forebay_pending_streams", "Streams that have requests waiting", [v.pending_streams for v in versions]),
+        ("forebay_pending_streams", "Streams with pending requests", [v.pending_streams for v in versions]),
         ("forebay_batches_in_flight", "Batches formed and not yet computed", [v.in_flight for v in versions]),
         ("forebay_slots", "Slots of all lanes", [v.slots for v in versions]),
         ("forebay_slots_in_use", "Slots that hold a batch", [v.slots_in_use for v in versions]),
         ("forebay_cost_drift_ratio", "Executions now over executions as calibrated", [v.drift_ratio for v in versions]),
         ("forebay_bind_guard_seconds", "How early batches are bound, for safety", [v.guard_s for v in versions]),
-        ("forebay_delivery_estimate_seconds", "What deadlines count for delivery", [v.delivery_s for v in versions]),
+        (
+            "forebay_delivery_estimate_seconds",
+            "Time allowed for delivery",
+            [v.delivery_s for v in versions],
+        ),
     ):
         text.family(
             name, "gauge", help_text, [(label, value) for (label, _), value in zip(labels, values, strict=True)]
@@ -180,7 +184,7 @@ def _devices(text: Text, devices: Mapping[str, DeviceMemory]) -> None:
     used = [({"device": device}, memory.used_bytes) for device, memory in devices.items()]
     total = [({"device": device}, memory.total_bytes) for device, memory in devices.items()]
     text.family("forebay_device_memory_used_bytes", "gauge", "Device memory in use, all processes", used)
-    text.family("forebay_device_memory_total_bytes", "gauge", "Device memory in all", total)
+    text.family("forebay_device_memory_total_bytes", "gauge", "Device memory in total", total)
 
 
 def _spans(text: Text, tracing: Tracing | None) -> None:
@@ -210,7 +214,7 @@ def _server(text: Text, server: ServerGauges) -> None:
         (
             "forebay_observer_cpu_seconds_total",
             "counter",
-            "CPU time of the thread that does all this",
+            "CPU time of the observer's thread",
             time.thread_time(),
         ),
         (
@@ -219,9 +223,14 @@ def _server(text: Text, server: ServerGauges) -> None:
             "Lines of the log that standard error did not take",
             server.log_lines_dropped,
         ),
-        ("forebay_connections", "gauge", "Connections but those of the unix socket", server.reception.connections),
+        ("forebay_connections", "gauge", "Connections, without those of the unix socket", server.reception.connections),
         ("forebay_reception_bytes", "gauge", "Messages begun and not ended", server.reception.held_bytes),
-        ("forebay_reception_waiting", "gauge", "Requests not read yet for want of room", server.reception.waiting),
+        (
+            "forebay_reception_waiting",
+            "gauge",
+            "Requests not read yet: no room",
+            server.reception.waiting,
+        ),
         ("process_resident_memory_bytes", "gauge", "Resident memory of this process", server.memory_bytes),
         ("process_cpu_seconds_total", "counter", "CPU time of this process", server.cpu_s),
         ("process_threads", "gauge", "Threads of this process", server.threads),
@@ -248,7 +257,7 @@ def _labels(labels: Labels) -> str:
 
 
 def escape(value: str) -> str:
-    """Escape a label's value as the format asks; what cannot be encoded becomes '?'."""
+    """Escape a label's value for the format; characters that cannot be encoded become '?'."""
     value = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
     return value.encode("utf-8", "replace").decode()
 

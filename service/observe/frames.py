@@ -1,6 +1,6 @@
-"""Frames as rows of numbers: the columns, how they are read from timelines, and a ring of the latest ones.
+"""Frames as rows of numbers: the columns, their conversion from timelines, and a ring of the latest frames.
 
-The arithmetic is that of `Timeline.durations_us`, for many frames at once (a test compares the two).
+The arithmetic equals that of `Timeline.durations_us`, for many frames at once (a test compares the two).
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ def read_events(events: Sequence[FrameEvent]) -> Rows:
 
 
 def durations_us(rows: Rows) -> NDArray[np.int64]:
-    """Return where the time of each frame went, shape (len(STAGES), n)."""
+    """Return the duration of each stage of each frame, shape (len(STAGES), n)."""
     instants = rows[: BUILT + 1] // 1000
     built = instants[BUILT]
     readable = np.where(instants[READABLE], instants[READABLE], built)
@@ -79,7 +79,7 @@ class FrameRing:
         self._count = 0
 
     def add(self, rows: Rows) -> None:
-        """Append, over the oldest if it is full."""
+        """Append frames; when the ring is full, overwrite the oldest."""
         rows = rows[:, -self._capacity :]
         n = rows.shape[1]
         first = min(n, self._capacity - self._end)
@@ -89,7 +89,7 @@ class FrameRing:
         self._count = min(self._count + n, self._capacity)
 
     def forget(self, places: Sequence[int]) -> None:
-        """Detach the frames of places that are about to be given to other streams."""
+        """Detach the frames of places that will be given to other streams."""
         column = self._rows[PLACE]
         column[np.isin(column, places)] = -1
 
@@ -104,7 +104,7 @@ class FrameRing:
     def since(self, since_ns: int, count: int | None = None) -> Rows:
         """Return a copy of the frames whose result was built at `since_ns` or later, at most the latest `count`.
 
-        Results are built on one thread, so that they lie here in that order.
+        One thread builds all results, so the frames are in that order here.
         """
         built = self._rows[BUILT]
         start = self._end - self._count

@@ -1,7 +1,7 @@
-"""What the parts of a server say of themselves when they are asked, read by the observer's thread.
+"""Current numbers of the parts of a server, read by the observer's thread.
 
-The parts are described by what is read of them, since this package lies below theirs. Numbers of one reading may be
-of neighbouring moments.
+Protocols describe the attributes that are read, because this package lies below the parts' own. The numbers of one
+reading may belong to slightly different times.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -95,17 +95,17 @@ class PermitParts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VersionGauges:
-    """One model version now.
+    """Current numbers of one model version.
 
     Attributes:
         pending: requests that wait for a batch.
-        pending_streams: streams that have some.
+        pending_streams: streams with pending requests.
         in_flight: batches from formed to computed.
         slots: of all lanes.
-        slots_in_use: of them.
-        drift_ratio: how much slower executions are than calibrated.
-        guard_s: how much before the last moment batches are bound.
-        delivery_s: what the former counts for delivery.
+        slots_in_use: of these.
+        drift_ratio: duration of executions now over the calibrated duration.
+        guard_s: time before the last moment at which batches are bound.
+        delivery_s: the former's estimate of the delivery time.
         launches: executions by way (`graph`, `plain`); empty for engines that have one way.
     """
 
@@ -124,7 +124,7 @@ class VersionGauges:
 
 @dataclass(frozen=True, slots=True)
 class ServerGauges:
-    """The process now."""
+    """Current numbers of the process."""
 
     is_ready: bool
     permits: int
@@ -141,10 +141,10 @@ class ServerGauges:
 
 
 class Gauges:
-    """Reads everything. Thread: any.
+    """Reads all parts. Thread: any.
 
     Args:
-        versions: returns what serves now.
+        versions: returns the serving versions.
         pool: workers.
         permits: server-wide.
         is_ready: whether the server takes streams.
@@ -167,11 +167,11 @@ class Gauges:
         self._process = psutil.Process()
 
     def versions(self) -> list[VersionGauges]:
-        """Return every version that serves now."""
+        """Return the numbers of every version that serves now."""
         return [_version_gauges(version) for version in self._versions()]
 
     def devices(self) -> dict[str, DeviceMemory]:
-        """Return how full the memory of each device is, by name; those without memory of their own are left out."""
+        """Return the memory use of each device by name, except devices without memory of their own."""
         found: dict[str, DeviceMemory] = {}
         for device in (device for version in self._versions() for device in version.devices):
             if device.name in found:
@@ -179,14 +179,14 @@ class Gauges:
             try:
                 device.attach_thread()
                 memory = device.memory()
-            except EngineError:  # it is lost, and the process is about to end
+            except EngineError:  # the device is lost, and the process is about to end
                 continue
             if memory is not None:
                 found[device.name] = memory
         return found
 
     def server(self) -> ServerGauges:
-        """Return the process."""
+        """Return the numbers of the process."""
         process = self._process
         with process.oneshot():
             times = process.cpu_times()

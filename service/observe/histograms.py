@@ -1,6 +1,6 @@
-"""Histograms and quantiles of durations, made of whole arrays: one call for all frames of a second.
+"""Histograms and quantiles of durations, computed on whole arrays: one call for all frames of a second.
 
-Counts only rise. A reader on another thread copies `counts` in one piece, and takes the total from that copy.
+Counts only rise. A reader on another thread copies `counts` at once, and computes the total from that copy.
 """
 
 import math
@@ -15,14 +15,15 @@ BOUNDS_S = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03,
     0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
-"""Upper bounds of the buckets in seconds; a last one takes the rest. Close together where budgets of cameras lie."""
+"""Upper bounds of the buckets in seconds; a last bucket takes the rest. The bounds are dense where the budgets of
+cameras lie."""
 _BOUNDS_US = np.array([round(bound * 1e6) for bound in BOUNDS_S])
 BUCKETS = len(BOUNDS_S) + 1
 
 
 @dataclass(frozen=True, slots=True)
 class HistogramSnapshot:
-    """One histogram at one moment.
+    """One histogram at one time.
 
     Attributes:
         counts: by bucket, not cumulative.
@@ -34,7 +35,7 @@ class HistogramSnapshot:
 
     @property
     def count(self) -> int:
-        """Durations in all."""
+        """Total number of durations."""
         return sum(self.counts)
 
 
@@ -42,7 +43,7 @@ class Histograms:
     """One histogram per row. Thread: one writes, any takes snapshots.
 
     Args:
-        rows: how many.
+        rows: number of histograms.
     """
 
     def __init__(self, rows: int) -> None:
@@ -54,7 +55,7 @@ class Histograms:
         rows, n = durations_us.shape
         if n == 0:
             return
-        buckets = np.searchsorted(_BOUNDS_US, durations_us)  # a duration on a bound belongs below it
+        buckets = np.searchsorted(_BOUNDS_US, durations_us)  # a duration on a bound belongs to the bucket below it
         buckets += np.arange(rows)[:, None] * BUCKETS
         self._counts += np.bincount(buckets.ravel(), minlength=rows * BUCKETS).reshape(rows, BUCKETS)
         self._sums_us += durations_us.sum(axis=1)
@@ -66,7 +67,7 @@ class Histograms:
 
 
 def quantiles(values: NDArray[np.int64], wanted: Sequence[float]) -> list[int]:
-    """Return nearest-rank quantiles of at least one value. A tenth of the time that numpy's own takes."""
+    """Return nearest-rank quantiles of at least one value. Takes a tenth of the time of numpy's own function."""
     ordered = np.sort(values)
     ranks = [max(0, math.ceil(q * len(ordered)) - 1) for q in wanted]
     found: list[int] = ordered[ranks].tolist()
@@ -80,12 +81,12 @@ def grouped_quantiles(
 
     Args:
         groups: shape (n,), 0 to 2^20.
-        values: shape (n,), whole numbers from 0 to 2^42: an hour in ns. Beyond, they count as that.
+        values: shape (n,), whole numbers from 0 to 2^42: an hour in ns. Larger values are clipped.
         wanted: 0 to 1.
     """
     if not len(groups):
         return {}
-    # One sort of numbers that hold both is a quarter of the time of sorting by two keys.
+    # One sort of numbers that combine both takes a quarter of the time of sorting by two keys.
     keys = np.sort(groups << _VALUE_BITS | np.clip(values, 0, _MOST))
     ordered = keys >> _VALUE_BITS
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))

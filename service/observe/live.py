@@ -1,4 +1,4 @@
-"""What the live page shows, as JSON: one message a second for everybody who watches, nothing if nobody does.
+"""Messages for the live page, as JSON: one a second for all readers, none without readers.
 
 Names are data here and text in the page; they are never markup.
 """
@@ -26,7 +26,7 @@ LEAST_CPU_NS = 500_000_000  # processes are accounted in ticks of 10 ms
 
 
 class Feed:
-    """One message for many readers; a reader that is slow misses messages, and nothing waits for it.
+    """One message for many readers; a slow reader misses messages, and no thread waits for it.
 
     Owner: the observer's thread.
     """
@@ -38,13 +38,16 @@ class Feed:
         self._published = asyncio.Event()
 
     def publish(self, message: str) -> None:
-        """Hand a message to everybody who is waiting for one."""
+        """Hand a message to all waiting readers."""
         self.latest = message
         self._published.set()
         self._published = asyncio.Event()
 
     async def subscribe(self, first: str) -> AsyncGenerator[str, None]:
-        """Yield `first`, then every message published while it waits. Ends at once if there are too many readers."""
+        """Yield `first`, then every message published while the reader waits.
+
+        Ends at once if there are too many readers.
+        """
         if self.watchers >= self._limit:
             yield "retry: 10000\n\n"
             return
@@ -58,7 +61,7 @@ class Feed:
         finally:
             self.watchers -= 1
             if not self.watchers:
-                self.latest = ""  # old by the time that somebody comes again
+                self.latest = ""  # out of date when the next reader comes
 
 
 class LiveState:
@@ -73,7 +76,7 @@ class LiveState:
         self._cpu = 0.0  # cores in use
 
     def history(self) -> str:
-        """Return the latency of the last minutes, sent once to whoever comes."""
+        """Return the latency of the last minutes, sent once to each new reader."""
         history = {_label(model): [_sample(sample) for sample in model.history] for model in self._observer.models}
         return event("history", {"now_s": self._clock.now_ns() / 1e9, "models": history})
 

@@ -1,6 +1,6 @@
-"""The nv_inference_* metrics as Triton names them, in Prometheus' text format, for dashboards that exist already.
+"""The nv_inference_* metrics as Triton names them, in Prometheus' text format, for existing dashboards.
 
-Written by hand: the usual library gives counters a suffix `_total` that those dashboards do not know.
+Written by hand: the usual library gives counters a suffix `_total` that those dashboards do not expect.
 """
 
 from collections.abc import Callable, Iterable
@@ -32,7 +32,7 @@ _FAMILIES = (
         "nv_inference_request_duration_us",
         "counter",
         "Time of the requests answered with outputs, from reading to handing the answer to the front end",
-        lambda r: r.counts.success.ns // 1000,  # divided by request_success it is the mean, as with Triton
+        lambda r: r.counts.success.ns // 1000,  # divided by request_success this is the mean, as with Triton
     ),
     _Family(
         "nv_inference_queue_duration_us", "counter", "Time waited for a batch", lambda r: r.counts.queue.ns // 1000
@@ -53,7 +53,7 @@ _FAMILIES = (
         lambda r: r.counts.compute_output.ns // 1000,
     ),
     _Family("nv_inference_pending_request_count", "gauge", "Requests that wait now", lambda r: r.pending),
-    _Family("nv_model_load_duration_secs", "gauge", "How long loading took", lambda r: r.load_ns / 1e9),
+    _Family("nv_model_load_duration_secs", "gauge", "Duration of the loading", lambda r: r.load_ns / 1e9),
 )
 
 
@@ -84,7 +84,7 @@ def _head(name: str, kind: str, text: str) -> list[str]:
 
 
 def _labels(report: VersionReport, **more: str) -> str:
-    """Return labels in the order of their names, as Triton has them."""
+    """Return labels in the order of their names, as in Triton."""
     labels = {"model": report.model, "version": report.version, **more}  # letters, digits and '_-.': nothing to escape
     labels |= {f"_{name}": escape(value) for name, value in report.tags.items()}
     return ",".join(f'{name}="{value}"' for name, value in sorted(labels.items()))

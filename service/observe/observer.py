@@ -1,7 +1,7 @@
 """Turns the journal into counts, histograms, rings and a second-by-second history.
 
-`tick` is called once a second by the admin port's thread, which owns everything here; nothing is called by the
-data path. All memory is bounded: by models, by open streams, and by the capacities below, not by time.
+The admin port's thread owns all data here and calls `tick` once a second; the data path calls nothing. All memory is
+bounded: by models, by open streams, and by the capacities below, not by time.
 """
 
 from collections import Counter, deque
@@ -34,7 +34,7 @@ RING_FRAMES = 32_768  # 3 MB; 5 s at 6500 frames per second
 RING_BATCHES = 8_192
 HISTORY_SECONDS = 900
 NAMES_KEPT = 4096  # of streams that have closed, for traces
-CHUNK_FRAMES = 1024  # the GIL is let go between chunks
+CHUNK_FRAMES = 1024  # the GIL is released between chunks
 SECOND_NS = 1_000_000_000
 
 
@@ -44,7 +44,7 @@ class Sample:
 
     Attributes:
         at_s: end of the second on the service's clock.
-        ended: frames that ended, whatever became of them: the load as offered.
+        ended: frames that ended, whatever their outcome: the offered load.
         in_time: OK and before the deadline, or OK without one.
     """
 
@@ -56,7 +56,7 @@ class Sample:
 
 
 class ModelState:
-    """What one model version has done. Counts only rise."""
+    """Counts of one model version. They only rise."""
 
     def __init__(self, model: str, version: str) -> None:
         self.model = model
@@ -103,7 +103,7 @@ class ModelState:
         self.busy_ns[2] += batch.download_end_ns - batch.download_start_ns
 
     def end_second(self, at_s: int) -> None:
-        """Close the present second of the history."""
+        """Close the current second of the history."""
         p50 = p99 = None
         if self._totals_us:
             p50, p99 = (us / 1e3 for us in quantiles(np.concatenate(self._totals_us), (0.5, 0.99)))
@@ -120,8 +120,8 @@ class Observer:
 
     Args:
         journal: emptied at every tick.
-        clock: time.
-        tracing: shown everything; None if nobody wants spans.
+        clock: source of monotonic nanoseconds.
+        tracing: receives all records; None if no spans are wanted.
     """
 
     def __init__(self, journal: Journal, clock: Clock, tracing: Tracing | None = None) -> None:
@@ -138,10 +138,10 @@ class Observer:
         self._second = clock.now_ns() // SECOND_NS
 
     def tick(self) -> None:
-        """Take everything off the journal."""
+        """Take all records off the journal."""
         journal = self._journal
         now_ns = self._clock.now_ns()
-        # In this order: whatever a stream did before it closed is in `frames` by now.
+        # In this order: all records of a stream from before its end are in `frames` by now.
         closed = [journal.closed.popleft() for _ in range(len(journal.closed))]
         frames_left = len(journal.frames)
         self._open_new()
@@ -160,7 +160,7 @@ class Observer:
         self._advance(now_ns // SECOND_NS)
 
     def name_of(self, uid: int) -> str:
-        """Return the name of a stream, open or closed not long ago; empty for others."""
+        """Return the name of a stream, open or closed recently; empty for others."""
         record = self._by_uid.get(uid)
         return "" if record is None else record.name
 
@@ -201,7 +201,7 @@ class Observer:
                 self.models[index].add(rows[:, chosen], ages_ns[chosen], is_late[chosen])
 
     def _close(self, closed: Sequence[tuple[StreamRecord, Mapping[Outcome, int]]]) -> None:
-        """Count what the journal did not tell: frames of clients that left, frames forgotten under pressure."""
+        """Count the frames that have no record: of clients that left, and records lost under pressure."""
         places = [record.place for record, _ in closed if record.place >= 0]
         for record, outcomes in closed:
             if record.place < 0:
@@ -227,7 +227,7 @@ class Observer:
             self.tracing.see_batch(batch)
 
     def _advance(self, second: int) -> None:
-        """Close every second that has passed; after a pause, the last few minutes of it at most."""
+        """Close every second that has passed; after a pause, at most the last few minutes of it."""
         first = max(self._second, second - HISTORY_SECONDS)
         for at_s in range(first + 1, second + 1):
             for model in self.models:

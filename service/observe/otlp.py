@@ -1,9 +1,9 @@
 """Spans to OpenTelemetry, sent by OTLP over gRPC. The only file that imports that library (`forebay[otel]`).
 
-Where they go, and how many may wait, is said by the library's own variables: OTEL_EXPORTER_OTLP_ENDPOINT,
-OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_BSP_*. A collector
-that is away costs spans and a line in the log, nothing else: they wait in a queue of bounded length and are sent by a
-thread of the library's.
+The library's own variables set the destination and the number of waiting spans: OTEL_EXPORTER_OTLP_ENDPOINT,
+OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_BSP_*. An unreachable
+collector costs spans and a line in the log, nothing else: spans wait in a queue of bounded length, and a thread of the
+library sends them.
 """
 
 import logging
@@ -64,9 +64,9 @@ class OtlpSink:
 
     Args:
         processor: takes spans that have ended.
-        clock: the service's, whose instants spans have.
-        wall_ns: nanoseconds since 1970 now.
-        exporter: whose losses are counted, if it is known.
+        clock: the service's clock, used for the times of spans.
+        wall_ns: returns nanoseconds since 1970.
+        exporter: counts its losses, if it is known.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class OtlpSink:
         return 0 if self._exporter is None else self._exporter.undelivered
 
     def emit(self, span: Span, links: Sequence[SpanContext]) -> SpanContext | None:
-        """Take a span with its children; None if the library's sampler, or the client's, says no."""
-        offset_ns = self._wall_ns() - self._clock.now_ns()  # anew each time: the wall clock may be set
+        """Take a span with its children; return None if the library's sampler, or the client's, rejects it."""
+        offset_ns = self._wall_ns() - self._clock.now_ns()  # computed each time: the wall clock may be set
         return self._emit(span, links, self._parent(span.trace), offset_ns)
 
     def _emit(self, span: Span, links: Sequence[SpanContext], parent: Context, offset_ns: int) -> SpanContext | None:
@@ -116,14 +116,14 @@ class OtlpSink:
         return _NOWHERE if trace is None else self._propagator.extract(trace, Context())
 
     def close(self) -> None:
-        """Send what is left. Blocks: until the collector has it, at most `CLOSE_TIMEOUT_S`."""
+        """Send the remaining spans. Blocks: until the collector has them, at most `CLOSE_TIMEOUT_S`."""
         closing = threading.Thread(target=self._provider.shutdown, name="otlp-closing", daemon=True)
         closing.start()
         closing.join(CLOSE_TIMEOUT_S)
 
 
 def open_sink(clock: Clock) -> OtlpSink:
-    """Return a sink that sends to where the environment says. Raises ValueError for variables that make no sense."""
+    """Return a sink that sends to the destination in the environment. Raises ValueError for invalid variables."""
     for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
         if os.environ.get(name, "grpc") != "grpc":
             raise ValueError(f"{name} is {os.environ[name]!r}; give grpc, and an endpoint that speaks it (port 4317)")
@@ -142,7 +142,7 @@ def _resource() -> Resource:
 
 
 class _Complaints(logging.Handler):
-    """The library's log lines as events of ours, at most one a minute. Thread: any."""
+    """Turns the library's log lines into events of this service, at most one a minute. Thread: any."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(logging.WARNING)

@@ -1,15 +1,16 @@
-"""The latest picture of a stream, for whoever looks at it on the live page. Off unless settings and client allow it.
+"""The latest picture of a stream, for readers of the live page. Off unless settings and client allow it.
 
 Theory of operation
-    A stream that allows it has a `PictureSlot`. While nobody looks, its session reads one flag per frame and does
-    nothing. Looking raises the flag, at most once a second; the session then keeps the payload of the next frame, which
-    is not copied, and puts it here together with its result. The small JPEG is made by the observer's thread when it is
-    asked for. A slot that nobody has asked for in some seconds, or whose stream has closed, is emptied.
+    A stream that allows pictures has a `PictureSlot`. While no reader looks at it, its session reads one flag per frame
+    and does nothing. A look raises the flag, at most once a second; the session then keeps the payload of the next
+    frame, which is not copied, and puts it here together with its result. The observer's thread makes the small JPEG
+    when a reader asks for it. A slot that no reader has asked for in some seconds, or whose stream has closed, is
+    emptied.
 
     Memory: `MAX_LOOKED_AT` streams at once, each with at most two payloads and one small picture.
 
-Owner: `PictureSlot.latest` goes from the event loop to the observer's thread in one assignment; all else is the
-observer's.
+Owner: `PictureSlot.latest` goes from the event loop to the observer's thread in one assignment; the observer owns the
+rest.
 """
 
 import base64
@@ -22,27 +23,27 @@ from forebay_server.service.clock import Clock
 from forebay_server.service.journal.pictures import PictureSlot, Snapshot
 
 INTERVAL_NS = 1_000_000_000
-LOOKING_NS = 5_000_000_000  # after the last question somebody still looks
+LOOKING_NS = 5_000_000_000  # a look counts for this long after the last request
 MAX_LOOKED_AT = 4
 MAX_RESULTS = 100
 
 MakeJpeg = Callable[[memoryview, int, tuple[int, int]], tuple[bytes, int, int]]
-"""Payload, encoding and size as sent to a small JPEG, its width and height. Raises for what cannot be decoded."""
+"""Converts payload, encoding and size as sent to a small JPEG, its width and height. Raises if decoding fails."""
 
 
 @dataclass(slots=True)
 class _Look:
-    """A stream that somebody looks at."""
+    """A stream that a reader looks at."""
 
     slot: PictureSlot
     asked_ns: int
-    due_ns: int = 0  # when the next frame may be kept
+    due_ns: int = 0  # time from which the next frame may be kept
     shown: dict[str, Any] | None = None
     built_ns: int = 0
 
 
 class TooManyLooksError(Exception):
-    """As many streams are looked at as may be."""
+    """The maximum number of streams is looked at already."""
 
 
 class Pictures:
@@ -50,7 +51,7 @@ class Pictures:
 
     Args:
         make_jpeg: called on this thread, once for each picture.
-        clock: time.
+        clock: source of monotonic nanoseconds.
     """
 
     def __init__(self, make_jpeg: MakeJpeg, clock: Clock) -> None:
@@ -62,7 +63,7 @@ class Pictures:
         """Return the latest picture of a stream as JSON, `{}` until there is one, and ask for the next.
 
         Raises:
-            TooManyLooksError: others are looked at.
+            TooManyLooksError: the maximum number of other streams is looked at.
         """
         now_ns = self._clock.now_ns()
         look = self._looks.get(uid)
@@ -83,13 +84,14 @@ class Pictures:
         return json.dumps({**look.shown, "shown_after_ms": (now_ns - look.built_ns) // 1_000_000})
 
     def tick(self, is_open: Callable[[int], bool]) -> None:
-        """Let go of what nobody asks for any more, and of streams that are not open."""
+        """Release pictures that no reader asks for any more, and those of closed streams."""
         now_ns = self._clock.now_ns()
         for uid, look in list(self._looks.items()):
             has_closed = not is_open(uid)
             if now_ns - look.asked_ns <= LOOKING_NS and not has_closed:
                 continue
-            if has_closed or not look.slot.is_looked_at:  # an open one's session may be about to put one in: once more
+            # an open stream's session may be about to put a picture in: empty it once more
+            if has_closed or not look.slot.is_looked_at:
                 del self._looks[uid]
             look.slot.empty()
 

@@ -1,4 +1,4 @@
-"""The last ten seconds of every stream: rate, latency, age. Computed when somebody asks, from the ring of frames."""
+"""The last ten seconds of every stream: rate, latency, age. Computed on request, from the ring of frames."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from forebay_server.service.observe.histograms import grouped_quantiles
 from forebay_server.service.observe.observer import Observer
 
 WINDOW_S = 10.0
-LEAST_S = 1.0  # the rate of a stream that has just opened is over this
-MAX_FRAMES = 8_192  # a busier server is judged by fewer seconds
+LEAST_S = 1.0  # minimum divisor for the rate of a stream that has just opened
+MAX_FRAMES = 8_192  # on a busier server the window is shorter
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +19,10 @@ class StreamReport:
     """One open stream. Latencies and ages are of frames that ended well, in ms, None if there were none.
 
     Attributes:
-        record: who it is.
+        record: the stream.
         fps: results per second, of whatever outcome.
         p50_ms: from read() to result.
-        p99_ms: likewise.
+        p99_ms: from read() to result.
         age_ms: median age of results, see `service.observe.streams`.
         outcomes: frames since it opened, by outcome; only those that are not 0.
         late: OK, but past the deadline.
@@ -39,12 +39,12 @@ class StreamReport:
 
 @dataclass(frozen=True, slots=True)
 class SlowestStreams:
-    """Some of the open streams.
+    """The slowest of the open streams, and totals of all.
 
     Attributes:
         reports: of those with the largest p99, slowest first.
-        count: open streams in all.
-        rest_fps: results per second of all that have no report.
+        count: number of all open streams.
+        rest_fps: results per second of all streams without a report.
     """
 
     reports: list[StreamReport]
@@ -53,7 +53,7 @@ class SlowestStreams:
 
 
 def recent_rows(observer: Observer, now_ns: int) -> tuple[Rows, float]:
-    """Return the frames of the window, and how many seconds they cover."""
+    """Return the frames of the window, and its length in seconds."""
     since_ns = now_ns - int(WINDOW_S * 1e9)
     rows = observer.frames.since(since_ns, MAX_FRAMES)
     if rows.shape[1] < MAX_FRAMES:
@@ -67,10 +67,10 @@ def stream_reports(
     """Return the open streams with the largest p99.
 
     Args:
-        observer: knows them.
-        now_ns: now.
-        limit: how many. What the others cost does not grow with their names, only with numbers in arrays.
-        window: what `recent_rows` returned, if it has been asked already.
+        observer: has the streams.
+        now_ns: the current time.
+        limit: number of streams. The cost of the others is only array arithmetic.
+        window: the result of `recent_rows`, if the caller has it already.
     """
     rows, seconds = window or recent_rows(observer, now_ns)
     table = observer.streams

@@ -1,6 +1,6 @@
-"""What the admin port answers: health, metrics, the trace, and the live page with its events.
+"""The admin port's answers: health, metrics, the trace, and the live page with its events.
 
-Everything is read-only, and no answer holds a path or a secret. The content of a frame is in one answer alone: /picture
+Everything is read-only, and no answer contains a path or a secret. Only one answer has the content of a frame: /picture
 exists only if the settings allow it, and answers for streams whose clients allow it too.
 """
 
@@ -38,12 +38,12 @@ class Site:
     """See the module. Thread: the observer's; made on any.
 
     Args:
-        journal: what the data path tells.
-        gauges: what the parts say of themselves.
+        journal: the data path's records.
+        gauges: current numbers of the parts.
         reports: counts of every version, for the nv_inference_* metrics.
         is_ready: whether the server takes streams.
-        clock: time.
-        tracing: makes spans; None if nobody wants them.
+        clock: source of monotonic nanoseconds.
+        tracing: makes spans; None if no spans are wanted.
         make_jpeg: makes the pictures of the live page; None if the settings allow none.
     """
 
@@ -67,7 +67,7 @@ class Site:
         self._feed = Feed(MAX_WATCHERS)
 
     def tick(self) -> None:
-        """Take in what happened, and tell whoever watches."""
+        """Process the records of the last second, and send a message to the page's readers."""
         self.observer.tick()
         if self._pictures is not None:
             self._pictures.tick(lambda uid: self.observer.open_stream(uid) is not None)
@@ -75,7 +75,10 @@ class Site:
             self._feed.publish(self._live.state())
 
     def close(self) -> None:
-        """Take in what is left and send the last spans. Blocks: for some seconds if no collector takes them."""
+        """Process the remaining records and send the last spans.
+
+        Blocks: for some seconds if no collector takes them.
+        """
         if self.observer.tracing is not None:
             self.observer.tick()
             self.observer.tracing.close()
@@ -108,7 +111,7 @@ class Site:
         return Download(trace_chunks(self.observer, seconds, self._clock.now_ns()), "forebay-trace.json")
 
     def _picture(self, query: Query) -> Answer:
-        """Answer with the latest picture of a stream that allows it: the only contents that this port gives away."""
+        """Answer with the latest picture of a stream that allows it: the only frame content on this port."""
         uid = query.get("stream", "")
         if not (uid.isascii() and uid.isdigit() and len(uid) <= MAX_UID_DIGITS):
             raise ValueError("stream must be the id of a stream, as /metrics and the page have it")

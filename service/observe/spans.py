@@ -1,18 +1,20 @@
-"""Which spans a tracing system is told: one per batch, and one for one frame in so many. Knows no tracing library.
+"""Chooses and makes the spans for a tracing system: one per batch, and one for one frame in N.
+
+Knows no tracing library.
 
 Theory of operation
-    The observer hands over every frame and batch that it takes off the journal. A frame that is chosen becomes a span
-    with a child for each stage, below the span of its client if that sent a W3C trace context. A batch waits for one
-    tick, so that the frames it carried have mostly ended, and then becomes a span that links to those among them that
-    were chosen. A frame that ends later than that links to its batch instead.
+    The observer hands over every frame and batch that it takes off the journal. A chosen frame becomes a span with a
+    child for each stage, below the span of its client if the client sent a W3C trace context. A batch waits for one
+    tick, so that most of its frames have ended, and then becomes a span that links to the chosen ones among them. A
+    frame that ends later links to its batch instead.
 
-    Frames are chosen at gaps drawn evenly from 1 to 2 N - 1, so one in N of any camera: counting to N would take
-    the same camera again and again where cameras send in step.
+    Frames are chosen at gaps drawn evenly from 1 to 2 N - 1, so one in N of any camera: counting to N would choose the
+    same camera again and again where cameras send in step.
 
-    More than a bounded number of spans a second are not made, nor those that the sink does not take because it raises;
-    they are counted in `dropped`. Nothing that a sink does reaches the observer.
+    The number of spans a second is bounded. Frames and batches beyond it, and spans for which the sink raises, are
+    counted in `dropped`. No exception of a sink reaches the observer.
 
-Owner: the observer's thread. Nothing here runs on the way of a frame.
+Owner: the observer's thread. No code here runs on the data path.
 """
 
 from collections import OrderedDict, defaultdict
@@ -29,24 +31,24 @@ log = structlog.get_logger(__name__)
 
 MAX_FRAMES_PER_TICK = 200  # a frame with its stages costs 0.3 ms, a batch 0.06
 MAX_BATCHES_PER_TICK = 1000
-REMEMBERED_BATCHES = 2048  # whose frames may still come
+REMEMBERED_BATCHES = 2048  # batches whose frames may still come
 
 AttributeValue = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One span. Instants in ns on the service's clock.
+    """One span. Times in ns on the service's clock.
 
     Attributes:
         name: constant for its kind.
-        start_ns: first instant.
-        end_ns: last instant.
-        attributes: what is known of it.
-        is_served: whether it stands for something that a client asked for.
-        is_error: whether it failed.
+        start_ns: start time.
+        end_ns: end time.
+        attributes: of the frame or batch.
+        is_served: whether the span stands for work that a client asked for.
+        is_error: whether the work failed.
         trace: of the parent, in another process.
-        children: inside it.
+        children: spans inside this one.
     """
 
     name: str
@@ -60,14 +62,14 @@ class Span:
 
 
 class SpanSink(Protocol):
-    """Where spans go. Thread: the observer's."""
+    """Receives spans. Thread: the observer's."""
 
     def emit(self, span: Span, links: Sequence[Any]) -> Any:  # noqa: ANN401 - the library's own kind of reference
-        """Take a span and return what others link to; None if it is not kept. Blocks: no."""
+        """Take a span and return a reference for links; None if the span is not kept. Blocks: no."""
         ...
 
     def close(self) -> None:
-        """Send what is left, for a few seconds at most."""
+        """Send the remaining spans, for a few seconds at most."""
         ...
 
 
@@ -76,8 +78,8 @@ class Tracing:
 
     Args:
         every_frames: N of one frame in N.
-        sink: where spans go.
-        draw: returns a whole number from 1 to its argument, each as likely as the other.
+        sink: receives the spans.
+        draw: returns a uniform whole number from 1 to its argument.
     """
 
     def __init__(self, every_frames: int, sink: SpanSink, draw: Callable[[int], int]) -> None:
@@ -90,10 +92,10 @@ class Tracing:
         self._skip = self._next_gap() - 1
         self._frames: list[FrameEvent] = []
         self._batches: list[BatchEvent] = []  # of this tick
-        self._waiting: list[BatchEvent] = []  # of the tick before
+        self._waiting: list[BatchEvent] = []  # of the previous tick
         self._known: OrderedDict[int, BatchEvent] = OrderedDict()
-        self._emitted: dict[int, Any] = {}  # batch to what links to it; of those in `_known`
-        self._links: defaultdict[int, list[Any]] = defaultdict(list)  # batch to its chosen frames
+        self._emitted: dict[int, Any] = {}  # batch -> reference for links to it; of those in `_known`
+        self._links: defaultdict[int, list[Any]] = defaultdict(list)  # batch -> references of its chosen frames
 
     def see_frames(self, events: Sequence[FrameEvent]) -> None:
         """Choose among frames that have ended."""
@@ -106,7 +108,7 @@ class Tracing:
         self._skip -= len(events)
 
     def see_batch(self, batch: BatchEvent) -> None:
-        """Take in a batch."""
+        """Record a batch."""
         if len(self._batches) >= MAX_BATCHES_PER_TICK:
             self.dropped += 1
             return
@@ -131,7 +133,7 @@ class Tracing:
             self._emitted[batch.id] = self._emit(batch_span(batch), self._links.pop(batch.id, ()))
 
     def close(self) -> None:
-        """Make every span that is left, and end the sink."""
+        """Make every remaining span, and end the sink."""
         self.tick()
         self.tick()
         try:
@@ -152,7 +154,7 @@ class Tracing:
             reference = self._sink.emit(span, links)
         except Exception:
             self.dropped += 1
-            if not self._has_failed:  # once: every span would fill the disk
+            if not self._has_failed:  # log once: a line for every span would fill the disk
                 log.exception("a span was not taken; forebay_spans_dropped_total counts those to come")
             self._has_failed = True
             return None
@@ -185,7 +187,7 @@ def batch_span(batch: BatchEvent) -> Span:
 
 
 def frame_span(event: FrameEvent, batch: BatchEvent | None) -> Span:
-    """Describe a frame, from read() to result, with its stages; those on the device lie where its batch lay."""
+    """Describe a frame, from read() to result, with its stages; the device stages lie where its batch lay."""
     record, timeline, outcome, deadline_ns, _, own_trace = event
     durations = timeline.durations_us()
     attributes: dict[str, AttributeValue] = {

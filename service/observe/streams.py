@@ -1,11 +1,11 @@
-"""What is known of every open stream: counts by outcome, and the age of its results. Owner: the observer.
+"""Data about every open stream: counts by outcome, and the age of its results. Owner: the observer.
 
 Age
-    `capture_time_us` is on the client's clock, of which nothing is known but that it runs. The age of a result is the
-    time from capture to result on that clock, less what the quickest frame of the last minute needed from capture to
-    this server: waiting in the camera, the network and the server counts, a clock that is set wrongly does not. The
-    constant part of the way from camera to server is missing, since nothing on this side can tell it from the clocks'
-    difference. Streams without capture times, or whose clock jumps, have no age.
+    `capture_time_us` is on the client's clock, whose offset is unknown. The age of a result is the time from capture to
+    result on that clock, minus the time that the quickest frame of the last minute needed from capture to this server:
+    waiting in the camera, the network and the server counts, a wrong offset of the clock does not. The constant part of
+    the way from camera to server is missing, because the server cannot distinguish it from the clocks' difference.
+    Streams without capture times, or whose clock jumps, have no age.
 """
 
 import numpy as np
@@ -13,22 +13,22 @@ import numpy as np
 from forebay_server.service.journal.events import StreamRecord
 from forebay_server.service.observe.frames import BUILT, CAPTURE, OUTCOMES, PLACE, RECEIVED, Rows
 
-WINDOW_NS = 30_000_000_000  # the quickest frame is sought in this window and the one before
-MAX_AGE_NS = 60_000_000_000  # more than this is a clock that jumped
+WINDOW_NS = 30_000_000_000  # the quickest frame is sought in this window and the previous one
+MAX_AGE_NS = 60_000_000_000  # a larger age means a clock that jumped
 _NEVER = np.iinfo(np.int64).max
 _FIRST_PLACES = 64
 
 
 class StreamTable:
-    """See the module. Rows are called places; they are given out again, so that the table grows with open streams."""
+    """See the module. Rows are called places; they are reused, so that the table grows only with open streams."""
 
     def __init__(self) -> None:
         self.outcomes = np.zeros((_FIRST_PLACES, len(OUTCOMES)), np.int64)
         self.late = np.zeros(_FIRST_PLACES, np.int64)
         self.models = np.zeros(_FIRST_PLACES, np.int64)
         self.opened_ns = np.zeros(_FIRST_PLACES, np.int64)  # to a tick
-        self.uids = np.zeros(_FIRST_PLACES, np.int64)  # of the stream that has the place; 0 for none
-        self._transit = np.full((2, _FIRST_PLACES), _NEVER, np.int64)  # this window, the one before
+        self.uids = np.zeros(_FIRST_PLACES, np.int64)  # of the stream at this place; 0 for none
+        self._transit = np.full((2, _FIRST_PLACES), _NEVER, np.int64)  # this window, the previous one
         self._window_ends_ns = 0
         self._records: list[StreamRecord | None] = [None] * _FIRST_PLACES
         self._free = list(range(_FIRST_PLACES - 1, -1, -1))
@@ -38,11 +38,11 @@ class StreamTable:
 
     @property
     def places(self) -> Rows:
-        """Those that are taken."""
+        """The places in use."""
         return np.flatnonzero(self.uids)
 
     def open(self, record: StreamRecord, model: int, now_ns: int) -> None:
-        """Give a stream a place."""
+        """Give a place to a stream."""
         if not self._free:
             self._grow()
         place = self._free.pop()
@@ -56,13 +56,13 @@ class StreamTable:
         self._transit[:, place] = _NEVER
 
     def close(self, record: StreamRecord) -> None:
-        """Take its place back."""
+        """Free the place of a stream."""
         self._records[record.place] = None
         self.uids[record.place] = 0
         self._free.append(record.place)
 
     def at(self, place: int) -> StreamRecord | None:
-        """Return the stream that has a place."""
+        """Return the stream at a place."""
         return self._records[place] if place >= 0 else None
 
     def count(self, rows: Rows, is_late: "np.ndarray[tuple[int], np.dtype[np.bool_]]", outcome_row: int) -> None:
@@ -85,7 +85,7 @@ class StreamTable:
         return self.known_ages_ns(rows)
 
     def known_ages_ns(self, rows: Rows) -> Rows:
-        """Return the ages of the results of frames; -1 where there is none. Learns nothing."""
+        """Return the ages of the results of frames; -1 where there is none. Does not learn."""
         least = np.minimum(self._transit[0], self._transit[1])[rows[PLACE]]
         is_known = (rows[CAPTURE] != 0) & (least != _NEVER) & (rows[PLACE] >= 0)
         ages = rows[BUILT] - rows[CAPTURE] * 1000 - np.where(is_known, least, 0)

@@ -1,12 +1,12 @@
-"""The last seconds of the pipeline, as a trace that Chrome and Perfetto open and as a strip for the page.
+"""The last seconds of the pipeline, as a trace for Chrome and Perfetto and as a strip for the page.
 
-Format: JSON object format of the Trace Event specification. One process per lane with three threads (h2d, execute,
-d2h) whose slices are batches, one process for streams with an asynchronous slice per frame. Instants are microseconds
-from the beginning of the trace.
+Format: JSON object format of the Trace Event specification. One process per lane with three threads (h2d, execute, d2h)
+whose slices are batches, one process for streams with an asynchronous slice per frame. Times are microseconds from the
+beginning of the trace.
 
-A device tells how long things took and in which order they ended; where they lie on the host's clock is known to some
-microseconds, or as late as the d2h thread was. Slices of one thread never overlap: a device stream does one thing at a
-time, so a start before the end of the slice before is moved to it.
+A device reports how long operations took and in which order they ended; their position on the host's clock is known to
+some microseconds, or as late as the d2h thread was. Slices of one thread never overlap: a device stream does one
+operation at a time, so a start before the end of the previous slice is moved to that end.
 """
 
 import json
@@ -40,7 +40,7 @@ Event = dict[str, Any]
 
 
 def slices(batch: BatchEvent) -> tuple[Slice, Slice, Slice]:
-    """Return when each stage was at a batch."""
+    """Return the start and end of each stage of a batch."""
     return (
         ("h2d", batch.upload_start_ns, batch.upload_end_ns),
         ("execute", batch.execute_start_ns, batch.execute_end_ns),

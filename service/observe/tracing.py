@@ -1,4 +1,4 @@
-"""Opens tracing if the settings ask for it; the library behind it is an extra that is imported only then."""
+"""Opens tracing if the settings ask for it; the library behind it is an extra, imported only then."""
 
 import random
 
@@ -8,14 +8,14 @@ from forebay_server.service.observe.spans import Tracing
 
 
 class TracingError(Exception):
-    """Traces are asked for and cannot be made. The message says why and what to do."""
+    """Traces are configured but cannot be made. The message has the reason and a remedy."""
 
 
 def open_tracing(every_frames: int, clock: Clock) -> Tracing | None:
-    """Return what makes spans of one frame in `every_frames`; None for 0.
+    """Return an object that makes spans of one frame in `every_frames`; None for 0.
 
     Raises:
-        TracingError: OpenTelemetry is not installed, or its environment variables make no sense.
+        TracingError: OpenTelemetry is not installed, or its environment variables are invalid.
     """
     if not every_frames:
         return None
