@@ -52,7 +52,7 @@ BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
 
 
 def _measure(name: str, *, is_quick: bool) -> tuple[list[Row], bool]:
-    """Return the rows of one benchmark and whether it came to its end: what it measured before is kept."""
+    """Return the rows of one benchmark and whether it came to its end: rows measured before a failure are kept."""
     rows: list[Row] = []
     try:
         for row in BENCHMARKS[name][1](is_quick=is_quick):
@@ -81,7 +81,7 @@ def headings() -> list[str]:
 
 
 def _check(names: Iterable[str]) -> list[str]:
-    """Return what is worse than its bar or could not be measured, twice: once may be another process's fault."""
+    """Return the ratios that are worse than their bar or unmeasured, twice: one may be another process's fault."""
     failed: list[str] = []
     for name in names:
         for is_last in (False, True):
@@ -105,7 +105,7 @@ def _write(names: list[str], *, is_written: bool) -> bool:
         rows, is_ended = _measure(name, is_quick=False)
         measured[BENCHMARKS[name][0]] = rows
         is_whole &= is_ended
-        if is_written:  # after each: a run that is interrupted leaves what it has
+        if is_written:  # after each: an interrupted run keeps its results
             report.write(measured, " ".join(["python -m forebay_server.bench", *names, "--write"]), started, headings())
     return is_whole
 

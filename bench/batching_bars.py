@@ -34,7 +34,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A bar and what was measured; `value` is None if its cell was not run."""
+    """A bar and the measured value; `value` is None if its cell was not run."""
 
     bar: Bar
     value: float | None

@@ -48,9 +48,9 @@ def evaluate(
     """Return the numbers of a run.
 
     Args:
-        workload: what was offered.
+        workload: the offered load.
         policy: its name.
-        finished_ns: instants of the results, negative for requests that were not executed; shape (n,), int64.
+        finished_ns: times of the results, negative for requests that were not executed; shape (n,), int64.
         batch_rows: rows of every batch.
         costs: the optional fields of `Cell`.
     """

@@ -1,10 +1,9 @@
-"""Cameras against a server, open loop: each sends at fixed instants whatever happens.
+"""Cameras against a server, open loop: each sends at fixed times, independent of the answers.
 
 In time means at the client within the limit of the intended send, so a late client counts against the server. The
-budget that a frame asks for is what is left of the limit: less how late it is sent (a frame that is too old by then is
-not sent at all), less the measured transport time, at least 5 ms: both ways together, from earlier results, round trip
-less what the server says it took.
-Run as a process of its own: `python -m forebay_server.bench.camera_load ADDRESS MODEL ...`.
+budget of a frame is the rest of the limit: minus the lateness of its sending (a frame that is too old by then is not
+sent at all), minus the measured transport time, at least 5 ms: both ways together, from earlier results, round trip
+minus the server's own time. Run as a separate process: `python -m forebay_server.bench.camera_load ADDRESS MODEL ...`.
 """
 
 import argparse
@@ -36,13 +35,13 @@ STAGES = ("receive", "decode", "queue", "h2d", "execute", "d2h", "deliver")
 
 @dataclass(frozen=True, slots=True)
 class CameraResult:
-    """What the cameras saw after the warm-up.
+    """Results of the cameras after the warm-up.
 
     Attributes:
         in_time_per_s: OK results within the limit of the intended send.
-        mean_stage_ms: where executed frames spent their time on the server, by stage.
-        transport_ms: what was subtracted from the limit at the end.
-        send_lag_p99_ms: how late this client sent; large numbers void the run.
+        mean_stage_ms: mean time of executed frames in each stage of the server.
+        transport_ms: time subtracted from the limit at the end.
+        send_lag_p99_ms: lateness of this client's sending; large numbers void the run.
     """
 
     cameras: int

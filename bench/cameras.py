@@ -84,7 +84,7 @@ def main() -> None:
         client = result.client
         print(
             f"  {cameras} cameras: {client['in_time_per_s']:.0f}/s in time of {client['offered_per_s']:.0f}/s offered, "
-            f"{result.share:.1%} of what is possible; p50 {client['p50_ms']:.1f} ms, p99 {client['p99_ms']:.1f} ms; "
+            f"{result.share:.1%} of the possible; p50 {client['p50_ms']:.1f} ms, p99 {client['p99_ms']:.1f} ms; "
             f"{client['statuses']}; transport {client['transport_ms']:.1f} ms, client {client['send_lag_p99_ms']:.1f} "
             f"ms late (p99), server CPU {result.server_cpu_s:.1f} s, client CPU {client['client_cpu_s']:.1f} s"
         )

@@ -13,7 +13,7 @@ class ConstantAnswer:
         self._result.result.status.code = pb.STATUS_OK
 
     def __call__(self, message: bytes) -> bytes:
-        """Return what is written for a message."""
+        """Return the answer to a message."""
         frame = parse_client_message(message)
         if isinstance(frame, pb.Open):
             return self._opened

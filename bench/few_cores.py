@@ -1,8 +1,8 @@
-"""Two cores for the server and its client together: an open loop of 1,500 frames a second, and what it can do at most.
+"""Two cores for the server and its client together: an open loop of 1,500 frames a second, and its maximum rate.
 
-The model takes no time, so that the front end and the hand-overs are what is measured. The bare server, which is
-grpc.aio and nothing else, takes its turns too: no server on public grpc.aio does more. On a machine of more cores the
-servers and the load are held to the first two that this process may use. Kinds of calls take turns in every round.
+The model takes no time, so the benchmark measures the front end and the hand-overs. The bare server, which is grpc.aio
+and nothing else, takes its turns too: no server on public grpc.aio does more. On a machine of more cores the servers
+and the load are held to the first two that this process may use. Kinds of calls take turns in every round.
 """
 
 import os

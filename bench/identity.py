@@ -30,7 +30,7 @@ BARE = ("forebay_server.bench.bare_server",)
 FLOORS = {
     "grpc.aio, a second thread answers": ("forebay_server.bench.bare_server", "--hand-over"),
 }
-"""Servers without a pipeline beside the bare one: what they are -> module and arguments."""
+"""Servers without a pipeline beside the bare one: description -> module and arguments."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class Page(threading.Thread):
                     self._first += data
 
     def close(self) -> None:
-        """Close the page and join. Raises RuntimeError if it was shown nothing: then nobody looked."""
+        """Close the page and join. Raises RuntimeError if it received no message: then the run was not observed."""
         self._events.shutdown(socket.SHUT_RDWR)
         self.join()
         self._events.close()
@@ -81,7 +81,7 @@ def observer_cpu_s(port: int) -> float:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -89,7 +89,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def two_servers(*, observed_first: bool) -> Iterator[tuple[RunningServer, RunningServer, int]]:
-    """Run a server that nobody observes and one with an admin port; gives both and that port."""
+    """Run an unobserved server and one with an admin port; yield both and that port."""
     config = {"identity": simulated_config(alpha_ms=0, beta_ms=0, input_bytes=IDENTITY_BYTES)}
     port = free_port()
     flags: tuple[tuple[str, ...], ...] = ((), ("--admin-address", f"127.0.0.1:{port}"))
@@ -127,7 +127,7 @@ class _Turns:
         self._trace_due_s = time.monotonic()
 
     async def plain(self) -> float:
-        """Return the CPU time of a frame that nobody observes, in ms."""
+        """Return the CPU time of an unobserved frame, in ms."""
         return await self._turn(self._plain)
 
     async def observed(self) -> float:
@@ -190,7 +190,7 @@ def rows(*, is_quick: bool) -> Iterator[Row]:
 
 
 def ab_rows(result: ObserveResult) -> Iterator[Row]:
-    """Tell what was measured."""
+    """Print the measurements."""
     pairs, case = result.cpu_ms, "identity, 150 KB"
     found, sums = pairs.median_ratio(), pairs.ratio_of_sums()
     yield Row(f"{case}: server CPU per frame, nobody observes", Spread.of(pairs.first), "ms")
@@ -209,7 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m forebay_server.bench.observe", description=__doc__)
     parser.add_argument("--frames", type=int, default=2000, help="of one turn")
     parser.add_argument("--pairs", type=int, default=15, help=f"in each of {ROUNDS} rounds")
-    parser.add_argument("--recording", action="store_true", help="an admin port that nobody asks anything")
+    parser.add_argument("--recording", action="store_true", help="an admin port without requests")
     options = parser.parse_args()
     for row in ab_rows(measure(options.frames, options.pairs, is_watched=not options.recording)):
         print(f"{row.what}: {row.value} {row.unit} {row.verdict} {row.note}".rstrip())

@@ -38,13 +38,13 @@ CLIENTS = 2  # processes of cameras: one event loop cannot send 2,000 frames of 
 WINDOW = 64  # frames in flight, closed loop
 CLOSED_LOOP_STREAMS = 4  # with a connection each
 CLOSED_LOOP_S = 4.0
-START_AFTER_S = 0.3  # for everybody to have read when to start
+START_AFTER_S = 0.3  # for all processes to have read the start time
 GUARD_S = 120.0  # above the time of a run
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is measured: bytes of a frame, delivery, load in capacities, and whether a hog runs beside it."""
+    """One case: bytes of a frame, delivery, load in capacities, and whether a hog runs beside it."""
 
     payload_bytes: int
     delivery: str
@@ -155,7 +155,7 @@ def _process(module: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
 def _expect_ready(process: "subprocess.Popen[str]") -> None:
     assert process.stdout is not None  # noqa: S101 - for mypy: it is a pipe
     if process.stdout.readline() != "ready\n":
-        raise RuntimeError(f"{process.args!r} did not start; what it says about it is above")
+        raise RuntimeError(f"{process.args!r} did not start; its output is above")
 
 
 def _tell(process: "subprocess.Popen[str]", line: str) -> None:
@@ -167,7 +167,7 @@ def _tell(process: "subprocess.Popen[str]", line: str) -> None:
 def _result(process: "subprocess.Popen[str]", seconds: float) -> dict[str, Any]:
     output, _ = process.communicate(timeout=seconds + GUARD_S)
     if process.returncode:
-        raise RuntimeError(f"{process.args!r} ended with {process.returncode}; what it says about it is above")
+        raise RuntimeError(f"{process.args!r} ended with {process.returncode}; its output is above")
     result: dict[str, Any] = json.loads(output)
     return result
 

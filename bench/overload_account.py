@@ -1,7 +1,7 @@
-"""What became of every frame of an overloaded run, and what that makes together. Pure.
+"""The fate of every frame of an overloaded run, and the totals. Pure.
 
-A frame is one row of numbers (`Frame`), written by the client's process and read by the one that measures. The account
-keeps every frame: what was offered is the sum of what became of it, or the run is void.
+A frame is one row of numbers (`Frame`), written by the client's process and read by the measuring one. The account
+keeps every frame: the offered frames are the sum of all fates, or the run is void.
 """
 
 import math
@@ -58,11 +58,11 @@ class Account:
     """One run. Rates are frames per second; quantiles of nothing are NaN.
 
     Attributes:
-        fates: frames by fate; they add up to what was offered.
+        fates: frames by fate; they add up to the offered frames.
         in_time_each_s: frames in time among those intended in each second, to see a run that collapses.
-        decided_share: of the refusals, decided within the budget that the frame asked for.
+        decided_share: share of the refusals that were decided within the frame's budget.
         refusal_p99_ms: from the intended send to the refusal at the client.
-        lag_p99_ms: how late the client itself was.
+        lag_p99_ms: lateness of the client itself.
     """
 
     offered_per_s: float

@@ -1,17 +1,17 @@
 """One process of cameras against an overloaded server, open loop: every frame is accounted for, one by one.
 
-A frame is due at a fixed instant, whatever happens. A camera writes one frame at a time, and what waits meanwhile waits
-at the camera: with LATEST a newer frame replaces it, with EVERY it is dropped once it cannot be in time any more. While
-the server advises to wait (`retry_after_ms`) a camera sends nothing, as the client library does. The budget that a
-frame asks for is what is left of the limit when it is sent, less the transport time measured so far: both ways
-together, from the latest results, round trip less what the server says it took.
+A frame is due at a fixed time, independent of the answers. A camera writes one frame at a time, and later frames wait
+at the camera: with LATEST a newer frame replaces a waiting one, with EVERY a waiting one is dropped once it cannot be
+in time any more. While the server advises to wait (`retry_after_ms`) a camera sends nothing, as the client library
+does. The budget of a frame is the rest of the limit when it is sent, minus the transport time measured so far: both
+ways together, from the latest results, round trip minus the server's own time.
 
 The cores that send are the cores that serve, so the message is put together around the payload, as the client library
 does it: one copy. Building it with protobuf takes three, and half a core at 1,400 frames of 602 KB in a second.
 
-Run as a process of its own: `python -m forebay_server.bench.overload_client ADDRESS MODEL ...`. It opens its
-streams, prints `ready`, reads from standard input when to start (seconds of the monotonic clock), and prints one JSON
-object: the frames due after the warm-up, as `bench.overload_account.Frame`, and the CPU that they cost.
+Run as a separate process: `python -m forebay_server.bench.overload_client ADDRESS MODEL ...`. It opens its streams,
+prints `ready`, reads the start time from standard input (seconds of the monotonic clock), and prints one JSON object:
+the frames due after the warm-up, as `bench.overload_account.Frame`, and the CPU that they cost.
 """
 
 import argparse
@@ -93,7 +93,7 @@ class _Tally:
 
 
 class _Camera:
-    """One stream: sends what is due, reads what comes."""
+    """One stream: sends due frames, reads results."""
 
     def __init__(self, call: Any, tally: _Tally, payload: bytes, *, is_latest: bool) -> None:  # noqa: ANN401 - grpc.aio
         self._call = call

@@ -1,4 +1,4 @@
-"""The command line of the overload: which cells, what is printed, and what is kept."""
+"""The command line of the overload benchmark: its cells, its output, and its files."""
 
 import argparse
 import json
@@ -40,12 +40,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="BYTES", help="of a frame")
     group.add_argument("--deliveries", nargs="+", choices=DELIVERIES, default=DELIVERIES)
     group.add_argument("--loads", type=float, nargs="+", default=None, metavar="L", help="times the capacity")
-    group.add_argument("--json", type=Path, metavar="FILE", help="write what was measured there")
+    group.add_argument("--json", type=Path, metavar="FILE", help="write the measurements there")
     group.add_argument("--write", action="store_true", help="keep it in the history, and write docs/benchmarks.md")
 
 
 def run_overload(given: argparse.Namespace, seconds: float | None) -> bool:
-    """Measure, print and keep; return whether every capacity is what it was."""
+    """Measure, print and keep; return whether every capacity is unchanged."""
     started = report.start()
     seconds = seconds or (QUICK_SECONDS if given.quick else SECONDS)
     if given.alone:

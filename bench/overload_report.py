@@ -75,7 +75,7 @@ def section(document: Record, introduction: str) -> str:
 
     Args:
         document: `capacities` by size, `seconds`, `is_alone`, and the `cells` as records.
-        introduction: when, how and on what it was measured.
+        introduction: date, command and machine of the measurement.
     """
     records = document["cells"]
     disturbed = {_place(record): record for record in records if record["cell"]["is_disturbed"]}

@@ -8,7 +8,7 @@ from forebay_server.bench.batching_bars import Bar, value_of
 TOLERANCE = 0.15
 ALWAYS = ("p99_ms", "goodput_per_s")
 LOST_SHARES = ("late_share", "shed_share")
-"""Compared by what is not lost: nothing is no scale to measure a share against."""
+"""Compared by the share that is not lost, because a share of zero is no scale."""
 
 
 def deviations(real: Mapping[str, Any], virtual: Mapping[str, Any], bars: Iterable[Bar]) -> dict[str, float]:

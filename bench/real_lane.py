@@ -19,11 +19,11 @@ class RealLane:
     """Implements service.request.Lane. Thread: `submit` and the slots by the former; events by the lane's own thread.
 
     Args:
-        executor: how long things take.
+        executor: durations of the stages.
         clock: the real clock.
         seed: of the scatter.
         slowdown: factor on execution by instant.
-        finished: told about each batch whose outputs are readable, and when. Thread: the lane's.
+        finished: called with each batch whose outputs are readable, and the time. Thread: the lane's.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""How soon the batch former is itself again after something went wrong for a while, in virtual time.
+"""Recovery time of the batch former after a disturbance, in virtual time.
 
-Cameras offer a share of the capacity of an engine with t(b) = 15 + b ms, at most 32 rows, budget 100 ms; a result
-takes 0.06 ms on its way out, a timer is 0.15 ms late. Something takes a factor as long for a while. Counted from the
-end of the last batch (its delivery included) that was formed meanwhile, the rate of results in time has to be back soon
-at what it was before.
+Cameras offer a share of the capacity of an engine with t(b) = 15 + b ms, at most 32 rows, budget 100 ms; a result takes
+0.06 ms on its way out, a timer is 0.15 ms late. One of these durations is multiplied by a factor for a while. Counted
+from the end of the last batch (its delivery included) that was formed meanwhile, the rate of results in time has to be
+back soon at its earlier value.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ RESULT_NS = 60_000
 TIMER_LAG_NS = 150_000
 START_NS = 3 * SECOND_NS
 BEFORE_NS = 2 * SECOND_NS
-"""Before it goes wrong, how long counts as what it was."""
+"""Time before the disturbance whose rate is the reference."""
 AFTER_NS = 2 * SECOND_NS
 """And how long after it should be over."""
 DEPTH = 3
@@ -61,7 +61,7 @@ class Cell:
 
     @property
     def is_recovered(self) -> bool:
-        """Whether it is what it was."""
+        """Whether the rate has recovered."""
         return self.after_per_s >= SHARE * self.before_per_s
 
 

@@ -53,8 +53,8 @@ def write(rows: Mapping[str, Sequence[Row]], command: str, started: Start, order
 
     Args:
         rows: by heading.
-        command: what was run.
-        started: when, and on what.
+        command: the command that was run.
+        started: date and machine.
         order: all headings, as they come on the page.
     """
     _save({"rows": {name: [_fields(row) for row in group] for name, group in rows.items()}}, command, started)

@@ -28,13 +28,13 @@ class Row:
     """One line of the report.
 
     Attributes:
-        what: in words.
+        what: description of the measurement.
         value: as measured.
         unit: of it; empty for a ratio.
-        budget: what it should be, None where no budget exists.
-        bar: what `make bench-check` does not let pass, for ratios that hold on any machine; None: not judged.
+        budget: the intended limit, None where there is none.
+        bar: limit of `make bench-check`, for ratios that hold on any machine; None: not judged.
         is_higher_better: which side of budget and bar is good.
-        note: what a reader has to know.
+        note: explanation for a reader.
     """
 
     what: str

@@ -117,7 +117,7 @@ def bare_server(*command: str) -> Iterator[RunningServer]:
             try:
                 words = process.stdout.readline().split() if process.stdout is not None else []
                 if len(words) != 2:
-                    raise RuntimeError(f"{command[0]} did not start; what it says about it is above")
+                    raise RuntimeError(f"{command[0]} did not start; its output is above")
                 yield RunningServer(f"127.0.0.1:{words[1]}", uds, psutil.Process(process.pid))
             finally:
                 process.terminate()

@@ -1,8 +1,9 @@
-"""How long a server takes to get ready, and what it holds while nothing happens.
+"""Time until a server is ready, and its memory when idle.
 
 `forebay serve` with the bundled models, as users run it: from the start of the process to its ready line, first with an
-empty cache folder, then with what that start left there. CPU time stands beside it, since on a shared machine it says
-more. Memory is the proportional set size after `IDLE_S` seconds without a stream; pages shared with others are divided.
+empty cache folder, then with the costs that this start cached. CPU time stands beside it, because it is more reliable
+on a shared machine. Memory is the proportional set size after `IDLE_S` seconds without a stream; pages shared with
+others are divided.
 """
 
 import tempfile

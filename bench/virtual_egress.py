@@ -11,9 +11,9 @@ class VirtualEgress:
     """A front end that does nothing but deliver.
 
     Args:
-        result_ns: how long one result takes; a function is asked each time; 0: nothing takes any time or is told.
-        time: told of each result.
-        disturbances: what goes wrong meanwhile.
+        result_ns: duration of one result, or a function that returns it; 0: results take no time and are not recorded.
+        time: receives each result.
+        disturbances: during the run.
     """
 
     def __init__(self, result_ns: int | Callable[[], int], time: EgressTime, disturbances: Disturbances = NONE) -> None:
@@ -21,7 +21,7 @@ class VirtualEgress:
         self._time = time
         self._disturbances = disturbances
         self._free_ns = 0
-        self._under_way: deque[tuple[int, int]] = deque()  # (readable_ns, left_ns), not yet told
+        self._under_way: deque[tuple[int, int]] = deque()  # (readable_ns, left_ns), not yet recorded
 
     def deliver(self, readable_ns: int) -> int:
         """Return when a result leaves that is readable now."""

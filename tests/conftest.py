@@ -1,4 +1,4 @@
-"""What holds for every test.
+"""Rules for every test.
 
 - A test that leaves a thread or a child process behind fails (gRPC's own daemon threads excepted, by name).
 - Order is random (pytest-randomly); its seed is in the header of the run and repeats it: `-p SEED` of pytest-randomly.
@@ -6,9 +6,9 @@
   `nightly`. None has a deadline: machines differ.
 - Asynchronous code is tested by `asyncio.run(...)` inside a plain test: a loop per test, no plugin, nothing hidden.
 - Processes that tests start heed SIGHUP and SIGINT, even where the run itself ignores them (`nohup`, `make test &`).
-- What servers keep between runs goes to a folder of the session, never to the user's cache.
-- Everything below tests/heavy is heavy: `make test-all` runs it, `make test` does not. Below tests/soak, likewise:
-  `make test-soak`.
+- Files that servers keep between runs go to a folder of the session, never to the user's cache.
+- Everything below tests/heavy is heavy: `make test-all` runs it, `make test` does not. Everything below tests/soak is a
+  soak test: `make test-soak` runs it.
 """
 
 import os

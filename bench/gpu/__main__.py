@@ -1,9 +1,8 @@
 """`python -m forebay_server.bench.gpu [--only SECTION]... --out FOLDER`: measure the CUDA pipeline, by section.
 
 Needs torch, onnx and opencv (for the bundled detector and clip) and a GPU; `--device cpu --dry-run` shows anywhere that
-it works. Every cell is written when it is measured, and with `--limit-s` none is begun when the time is over, so a
-run that is cut short leaves what it has. `python -m forebay_server.bench.gpu.page` puts results into
-docs/benchmarks-gpu.md.
+it works. Every cell is written when it is measured, and with `--limit-s` none is begun when the time is over, so an
+interrupted run keeps its results. `python -m forebay_server.bench.gpu.page` puts results into docs/benchmarks-gpu.md.
 """
 
 import argparse
@@ -63,7 +62,7 @@ def machine() -> dict[str, Any]:
 
 
 def measure(name: str, plan: Any, until: float) -> bool:  # noqa: ANN401 - Plan, whose module imports torch
-    """Run one section, write what it gave so far after every cell; say whether it came to its end."""
+    """Run one section, write its results so far after every cell; return whether it came to its end."""
     if time.perf_counter() >= until:
         print(f"{name}: not begun, the time is over")
         return False

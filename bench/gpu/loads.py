@@ -1,7 +1,7 @@
-"""Loads on servers from client processes, and what the servers did meanwhile.
+"""Loads on servers from client processes, and the servers' own measurements meanwhile.
 
-Every load is repeated without anybody looking on; only then it runs once more with the trace of the device taken, so
-that no latency has the making of a trace in it.
+Every load is first repeated without observation; then it runs once more with a trace of the device, so that no latency
+includes the making of a trace.
 """
 
 import threading

@@ -15,7 +15,7 @@ class Plan:
     Attributes:
         device: `cuda` or `cpu`.
         out: folder of results, small files all of them.
-        work: folder for what is large or of no further use: programs, repositories, payloads, whole traces.
+        work: folder for large or temporary files: programs, repositories, payloads, whole traces.
         networks: names that `bench.gpu.networks.build` knows.
         batch_sizes: rows.
         seconds: of each measurement in the process.
@@ -30,7 +30,7 @@ class Plan:
         batching_runs: of each of those in real time.
         memory_seconds: of load while memory is watched.
         worker_count: client processes.
-        window: frames in flight of each, where that is not what is varied.
+        window: frames in flight of each, where the section does not vary it.
         gpus: GPUs to spread over, in the section of that name.
     """
 

@@ -1,9 +1,9 @@
-"""The batching workloads with the real former, on an executor that costs what this GPU was measured to cost.
+"""The batching workloads with the real former, on an executor with the measured costs of this GPU.
 
 In virtual time a request is one row. In real time sender, former and executor share one interpreter, which 7,600 to
 11,400 requests a second fill: such a run measures Python and is void. There a request holds ROWS_PER_REQUEST rows, as
 one from a gateway for as many cameras does: the same rows on the same cost curve in a quarter of the requests. Both
-clocks run that workload, so that they can be compared; the rule that voids a run stays what it is.
+clocks run that workload, so that they can be compared; the rule that voids a run stays the same.
 """
 
 import json

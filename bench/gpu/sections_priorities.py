@@ -111,7 +111,7 @@ class _Bulk:
         device = self._device
         device.attach_thread()
         with ExitStack() as stack:
-            stack.callback(self._is_warm.set)  # whatever happens, nobody waits for ever
+            stack.callback(self._is_warm.set)  # so that no thread waits for ever after a failure
             stream = device.create_stream("bulk", priority=self._priority)
             stack.callback(stream.close)
             engine = warm_engine(self._setup, device, stream, stack)

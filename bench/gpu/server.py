@@ -1,4 +1,4 @@
-"""`forebay serve` processes with the exported networks, and what they say about themselves."""
+"""`forebay serve` processes with the exported networks, and their own measurements."""
 
 import contextlib
 import json

@@ -218,7 +218,7 @@ def batching(cells: Sequence[Cell]) -> list[str]:
 
 
 def memory(cells: Sequence[Cell]) -> list[str]:
-    """What was held at the beginning and the end, its slope, and what it is made of."""
+    """Memory at the beginning and the end, its slope, and its parts."""
     lines = []
     for cell in cells:
         rows, slopes = [], cell.get("slope_per_hour", {})

@@ -275,7 +275,7 @@ def test_buffers_are_aligned_for_vector_instructions_and_know_their_size(rig):
 @pytest.mark.parametrize("nbytes", [16, 64, 256, 4096, 100_000, 300_000])
 def test_memory_is_handed_out_cleared_whoever_had_it_before(rig, nbytes):
     stream, target = rig.stream(), rig.host(nbytes)
-    for _ in range(8):  # what is freed is handed out again
+    for _ in range(8):  # freed memory is handed out again
         device = rig.device
         hosts = [device.alloc_host(nbytes) for _ in range(4)]
         buffers = [device.alloc_device(nbytes) for _ in range(4)]

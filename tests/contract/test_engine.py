@@ -22,7 +22,7 @@ Oracle = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
 @dataclass(frozen=True)
 class EngineCase:
-    """One engine on one device with one model, and what that model should give.
+    """One engine on one device with one model, and the expected outputs of that model.
 
     `write_model` writes the model file into a folder and returns its path, or None for an engine without a file.
     """

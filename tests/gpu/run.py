@@ -1,7 +1,8 @@
 """Run everything that needs a GPU and print one table: `python tests/gpu/run.py [--json PATH] [pytest arguments]`.
 
-Needs Python 3.11 or newer, numpy, pytest, hypothesis and psutil. What else is missing (torch, onnxruntime, structlog,
-TensorRT, a GPU) skips the tests that need it, with the reason. Ends with 0 if nothing failed. Takes 2 to 5 minutes.
+Needs Python 3.11 or newer, numpy, pytest, hypothesis and psutil. If another part is missing (torch, onnxruntime,
+structlog, TensorRT, a GPU), the tests that need it are skipped with the reason. Ends with 0 if nothing failed. Takes 2
+to 5 minutes.
 """
 
 import argparse
@@ -23,7 +24,7 @@ class Table:
         self.rows: list[dict[str, Any]] = []
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """One row per test: its call, or whatever kept it from being called."""
+        """One row per test: the result of its call, or the reason why it was not called."""
         if report.when == "call" or report.outcome != "passed":
             self.rows.append(
                 {

@@ -1,4 +1,4 @@
-"""What happens at the same time, what returns at once, and what waits without spinning."""
+"""Operations that overlap, calls that return at once, and waits that do not spin."""
 
 import statistics
 import sys

@@ -35,7 +35,7 @@ def test_bfloat16_is_served_as_its_bits(rig, tmp_path):
 
 
 class Forgetful(torch_models.torch.nn.Module):
-    """Leaves half of what it makes unwritten."""
+    """Leaves half of its output unwritten."""
 
     def forward(self, x):
         made = torch_models.torch.empty_like(x)

@@ -1,7 +1,7 @@
 """CUDA shared memory between processes: another one owns the memory, this one reads and writes it by its handle.
 
-Some containers forbid interprocess handles. So a third process first opens the handle with nothing but CUDA's own
-calls: what it cannot do either is the machine's doing, and the tests skip with CUDA's words.
+Some containers forbid interprocess handles. So a third process first opens the handle with CUDA's own calls alone: if
+it fails too, the machine is the cause, and the tests skip with CUDA's message.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ class Owner:
         self.handle = b"" if self.refusal or not first else bytes.fromhex(first)
 
     def bytes(self):
-        """What lies in its memory now."""
+        """Its memory now."""
         self.process.stdin.write("show\n")
         self.process.stdin.flush()
         return bytes.fromhex(self.process.stdout.readline())

@@ -59,7 +59,7 @@ def test_a_slot_used_again_at_another_size_gives_fresh_outputs(rig, tmp_path):
 
 
 def test_the_outputs_of_a_slot_survive_graphs_of_other_slots(rig, tmp_path, measured):
-    """Graphs of all slots share one memory pool: the scratch of one must not lie where another's outputs do."""
+    """Graphs of all slots share one memory pool: the scratch memory of one must not overlap another's outputs."""
     engine = open_workload(rig, tmp_path)
     slots = [BoundSlot(rig, engine, index) for index in range(3)]
     engine.warm_up((1, 2, 8), slots[0].compute)

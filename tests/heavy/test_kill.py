@@ -19,12 +19,12 @@ SECONDS = 12
 KILLS = 2
 BETWEEN_S = 2.5  # from ready to the next kill
 RESUME_S = 3.0
-START_S = 1.0  # what the server needs of it on a machine of its own
+START_S = 1.0  # the server's need of it on an idle machine
 ROW = np.zeros(ROW_BYTES, np.uint8)
 
 
 class Camera:
-    """One stream: what was sent, what came back, and the longest time without an answer."""
+    """One stream: its sent frames, its results, and the longest time without an answer."""
 
     def __init__(self, delivery):
         self.delivery = delivery

@@ -1,4 +1,4 @@
-"""Messages as large as the operator allows, up to what gRPC takes. 2 GB of memory."""
+"""Messages as large as the operator allows, up to gRPC's own limit. 2 GB of memory."""
 
 import grpc
 import numpy as np

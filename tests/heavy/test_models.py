@@ -1,4 +1,4 @@
-"""Many models at once, and a model that is loaded anew while both protocols are in use."""
+"""Many models at once, and a model that is reloaded while both protocols are in use."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""Prometheus' own tool on what we deploy and what we export: rules, the alerts that they raise, names, expressions."""
+"""Prometheus' own tool on the deployed rules and the exported metrics: rules, alerts, names, expressions."""
 
 import json
 import re

@@ -33,7 +33,7 @@ ENGINES = {
     "load 0.2": ({"alpha_ms": 15, "beta_ms": 1, "max_batch_size": 32}, 100, CAMERAS * FPS),
     "load 1.4": ({"alpha_ms": 60, "beta_ms": 4, "max_batch_size": 8}, 400, 8 / 0.092),
 }
-"""The engine, the budget in ms, and what can be in time in a second."""
+"""The engine, the budget in ms, and the possible number of results in time in a second."""
 
 
 async def stopped(server, _):

@@ -30,7 +30,7 @@ ALONE = [("grpc.use_local_subchannel_pool", 1)]
 
 
 class Memory:
-    """What a process holds beyond what it held at first."""
+    """Growth of a process's memory since its first measurement."""
 
     def __init__(self, pid):
         self._process = psutil.Process(pid)
@@ -44,7 +44,7 @@ class Memory:
         return growth
 
     async def goes_back(self):
-        """Wait until nine tenths of what came have gone."""
+        """Wait until nine tenths of the growth have gone."""
         async with asyncio.timeout(HANG_GUARD_S):
             while self.growth > max(self.peak // 10, 16 << 20):
                 await asyncio.sleep(0.1)

@@ -19,12 +19,13 @@ SLOW = 20
 GOOD = 4
 FPS = 25
 PHASE_S = 4.0
-PHASES = 3  # of each kind, in turn: what else the machine does hits both
+PHASES = 3  # of each kind, in turn: other work on the machine disturbs both
 WRITE_DEADLINE_S = 2.0
 MOST_RATIO = 3.0  # as beside any hostile client; on a machine that does nothing else it is about 1
 # The second is grpc.aio's own word on the client's side, where a write was under way when its stream was cut.
 CUT = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL}
-MOST_GROWTH_BYTES = 224 << 20  # windows of frames in hand, and for each client what HTTP/2 lets it send unasked
+# windows of frames in hand, and for each client the bytes that HTTP/2 lets it send unasked
+MOST_GROWTH_BYTES = 224 << 20
 # Nothing that a cut stream leaves waits for Python's collector of cycles. Over eight phases the growth was 118 to 150
 # MB, of which the first phase took 129: buffers of gRPC's and of malloc's, which come and go by tens of megabytes.
 MOST_GROWTH_AGAIN_BYTES = 64 << 20
@@ -39,7 +40,7 @@ async def opened(channel, name, **fields):
 
 
 async def good_client(address, name, round_trips_ms):
-    """A camera that reads what it gets; adds the round trip of every frame, counted from when it was to be sent."""
+    """A camera that reads its results; adds the round trip of every frame, counted from its due time."""
     loop = asyncio.get_running_loop()
     async with grpc.aio.insecure_channel(address, options=NARROW) as channel:
         stream = await opened(channel, name)
@@ -114,7 +115,7 @@ def test_twenty_clients_that_never_read_hurt_nobody(tmp_path, record_property):
             return alone, beside, sizes
 
         alone, beside, sizes = asyncio.run(run())
-    ratio = min(beside) / min(alone)  # whatever else the machine does only adds, and slow readers hurt in every phase
+    ratio = min(beside) / min(alone)  # other work on the machine only adds time, and slow readers hurt in every phase
     print(f"p99 alone {alone} ms, beside {SLOW} slow readers {beside} ms, ratio {ratio:.2f}")  # noqa: T201
     print("growth in MB:", [round(size / (1 << 20), 1) for size in sizes])  # noqa: T201
     record_property("ratio", ratio)

@@ -1,4 +1,4 @@
-"""The wheels are complete: what a user installs runs in an empty folder, models and clip included."""
+"""The wheels are complete: an installed wheel runs in an empty folder, models and clip included."""
 
 import hashlib
 import json

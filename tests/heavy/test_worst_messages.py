@@ -34,7 +34,7 @@ def limit(server):
 
 
 def assert_cheap(limit, messages, cost):
-    """Check that no message costs more than it may; tell about all that do."""
+    """Check that no message exceeds its cost limit; report all that do."""
     dear = {}
     for name, message in messages:
         excess_s = limit.excess_s(lambda message=message: cost(message), NBYTES)

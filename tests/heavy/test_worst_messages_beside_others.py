@@ -40,7 +40,7 @@ def worst(kind):
 
 
 def attack(address, kind, has_begun, must_end):
-    """Send the messages of a kind in turn. Runs in a process of its own."""
+    """Send the messages of a kind in turn. Runs in a separate process."""
     calls = itertools.cycle(worst(kind))
     with grpc.insecure_channel(address, OWN_CONNECTION) as channel:
         while not must_end.is_set():

@@ -1,4 +1,4 @@
-"""What the documentation shows of the code is what the code says."""
+"""The generated parts of the documentation match the code."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Links in the documentation lead somewhere, and what it lists is whole."""
+"""Links in the documentation resolve, and its lists are complete."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""Every program of bench/ and tools/ says what it does, and refuses what it does not know, before it does anything."""
+"""Every program of bench/ and tools/ has a help text, and refuses unknown arguments before it does anything."""
 
 import json
 import subprocess

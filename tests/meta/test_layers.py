@@ -1,6 +1,6 @@
 """The import contracts of pyproject.toml hold, and each of them can fail.
 
-The graph of the real code is built once; a contract is then checked on it as it is, and on a copy of it with one
+The graph of the real code is built once; a contract is then checked on it unchanged, and on a copy of it with one
 forbidden import added.
 """
 

@@ -1,4 +1,4 @@
-"""The guards of tests/conftest.py catch what they are for."""
+"""The guards of tests/conftest.py catch their cases."""
 
 import re
 import subprocess

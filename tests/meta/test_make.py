@@ -38,7 +38,7 @@ def test_every_target_is_phony():
 
 @pytest.mark.parametrize(("arguments", "code"), [("", 5), ("--lf", 0)])
 def test_tests_of_which_none_failed_are_no_failure_and_none_at_all_are_one(tmp_path, arguments, code):
-    """As CI tries again what failed, which may all be heavy."""
+    """CI reruns failed tests, and all of these may be heavy."""
     (tmp_path / "pytest").write_text("#!/bin/sh\nexit 5\n")
     (tmp_path / "pytest").chmod(0o755)
     (tmp_path / "ready").touch()

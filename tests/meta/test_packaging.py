@@ -61,7 +61,7 @@ def test_command_is_the_products_name():
 
 
 def copy_of_the_tree(folder, *, links):
-    """What a machine has that was given the files and installed nothing."""
+    """A machine that has the files but no installation."""
     for name in ("forebay", *FOLDERS):
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     if links:
@@ -79,7 +79,7 @@ def test_a_bare_tree_runs_with_nothing_but_pythonpath(tmp_path, links):
     tree.mkdir()
     elsewhere.mkdir()
     copy_of_the_tree(tree, links=links)
-    # What makes the checkout importable in this environment must not help.
+    # The settings that make the checkout importable in this environment must not help.
     program = (
         "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]; "
         "import runpy; from pathlib import Path; import forebay, forebay_server.service.models.registry as registry; "
@@ -115,7 +115,7 @@ def test_coverage_names_each_file_once_in_its_folder(tmp_path):
 
 
 def test_what_an_earlier_build_left_is_in_no_new_one(tmp_path):
-    """setuptools puts into a wheel whatever lies in build/."""
+    """setuptools puts every file in build/ into a wheel."""
     tree, copy = tmp_path / "tree", tmp_path / "copy"
     left = ("client/build/lib/forebay/gone.py", "client/dist/forebay.whl", "client/forebay_client.egg-info/SOURCES.txt")
     left += ("build/lib/service/gone.py", "engines/__pycache__/gone.pyc")
@@ -124,7 +124,7 @@ def test_what_an_earlier_build_left_is_in_no_new_one(tmp_path):
         path.mkdir(parents=True) if name.endswith("/") else path.parent.mkdir(parents=True, exist_ok=True)
         path.is_dir() or path.touch()
     (tree / "engines" / "build").mkdir()
-    (tree / "engines" / "build" / "plans.py").touch()  # a package of ours
+    (tree / "engines" / "build" / "plans.py").touch()  # a package of this project
     shutil.copy(ROOT / ".dockerignore", tree)
     copy.mkdir()
     copy_source(copy, tree)

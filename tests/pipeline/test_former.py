@@ -1,4 +1,4 @@
-"""The former's thread on strict fake lanes and a clock that moves only when it is told to."""
+"""The former's thread on strict fake lanes and a clock that only the test moves."""
 
 import pytest
 

@@ -13,7 +13,7 @@ from tests.support.lane import LaneDriver
 
 
 def submitted(device_class, **expected):
-    """A lane whose threads do not run, a batch that was submitted to it, and what `submit` returned."""
+    """A lane whose threads do not run, a batch that was submitted to it, and the value that `submit` returned."""
     lane = LaneDriver(2, device_class)
     batch = dataclasses.replace(lane.form(rows=2), **expected)
     return lane, batch, lane.pipeline.submit(batch)

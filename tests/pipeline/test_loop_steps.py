@@ -1,6 +1,6 @@
-"""Batches that take no time are formed and run by the event loop; the former's thread has what needs a timer.
+"""The event loop forms and runs batches that take no time; the former's thread does the work that needs a timer.
 
-The loop is the test's own thread: what `step_when_idle` was given runs when the test says so.
+The loop is the test's own thread: callbacks of `step_when_idle` run when the test runs them.
 """
 
 from forebay_server.service.batching.loop_steps import LONG_STEP_NS, LONG_STEPS, REST_NS

@@ -1,4 +1,4 @@
-"""A model version with all its threads: what it answers, how it ends, and that opening leaves nothing behind."""
+"""A model version with all its threads: its answers, its end, and that a failed opening leaves nothing behind."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the trace says of a lane whose device copies and computes at once, in virtual time: to the microsecond."""
+"""The trace of a lane whose device copies and computes at once, in virtual time: exact to the microsecond."""
 
 import json
 

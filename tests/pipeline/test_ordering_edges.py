@@ -43,7 +43,7 @@ class UnwaitedEvent(SimulatedEvent):
 
 
 class DeviceWithoutDownloadedSync(SimulatedDevice):
-    """Gives every slot a `downloaded` event that nobody waits for."""
+    """Gives every slot a `downloaded` event on which no thread waits."""
 
     _created = 0
 

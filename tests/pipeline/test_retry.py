@@ -1,4 +1,4 @@
-"""A batch that fails takes nobody down who did nothing wrong: its requests run once more, each alone."""
+"""A failed batch does not fail its innocent requests: each runs once more, alone."""
 
 from forebay_server.engines.device_simulated import FaultPlan
 from forebay_server.engines.errors import ExecutionError
@@ -9,7 +9,7 @@ from tests.support.lane import LaneDriver
 
 
 class Listener:
-    """Keeps what the lane tells the former."""
+    """Records the lane's notices to the former."""
 
     def __init__(self) -> None:
         self.arrived = []

@@ -1,4 +1,4 @@
-"""One model on several GPUs: lanes of one pending queue, each with what it needs on its own GPU."""
+"""One model on several GPUs: lanes of one pending queue, each with its own resources on its own GPU."""
 
 import pytest
 
@@ -38,7 +38,7 @@ def workshop(tmp_path):
 
     yield open_workshop
     for each in workshops:
-        for version in each.versions:  # what a test that failed has left
+        for version in each.versions:  # left by a test that failed
             version.former.stop()
             for lane in version.lanes:
                 lane.channels[0].close()
@@ -139,7 +139,7 @@ def cuda(monkeypatch):
 
 
 def test_every_lane_works_on_its_own_gpu_and_close_frees_both(workshop, cuda):
-    """CUDA's stand-in refuses whatever a thread does with another GPU than the one that it has selected."""
+    """CUDA's stand-in refuses any call of a thread on a GPU that it has not selected."""
     meeting = Meeting()
     shop = workshop(BOTH_AND_ONE_MORE, fake_cuda_gpus(cuda, meeting))
     version = shop.open()

@@ -1,4 +1,4 @@
-"""A batch that the former takes back while it waits in its lane: nothing of it is executed, its slot comes back."""
+"""A batch that the former takes back while it waits in its lane: none of it is executed, and its slot comes back."""
 
 import os
 import threading
@@ -18,7 +18,7 @@ DEVICES = {"host": HostDevice, "simulated": SimulatedDevice}
 
 
 class Former:
-    """What a lane tells the former: slots that came back, requests that are to run again."""
+    """Notices of a lane to the former: freed slots, requests to run again."""
 
     def __init__(self, freed=lambda slot_index: None):
         self.freed = []
@@ -109,7 +109,7 @@ def test_a_failed_upload_of_a_batch_that_was_taken_back_afterwards_is_nobodys_fa
     lane = LaneDriver(2, HostDevice)
     lane.pipeline.d2h.listener = former = Former()
     batch = lane.form()
-    requests, batch.requests = batch.requests, None  # what the upload trips over
+    requests, batch.requests = batch.requests, None  # makes the upload fail
     lane.step("h2d")
     assert batch.error is not None
     batch.requests = requests

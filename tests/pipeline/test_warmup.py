@@ -13,7 +13,7 @@ ROW = bytes(range(ROW_BYTES))
 
 
 class Everything(Answers):
-    """Keeps what nobody sent as well."""
+    """Keeps completions of requests without a client as well."""
 
     def post(self, completions):
         self.completions.extend(completions)

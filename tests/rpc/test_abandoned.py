@@ -1,6 +1,6 @@
 """Streams abandoned at every stage of their life leave nothing: the short version, with a look at the tasks.
 
-tests/heavy/test_abandoned.py does the same to a server in a process of its own, for memory.
+tests/heavy/test_abandoned.py does the same to a server in a separate process, for memory.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ def is_more(now, before):
 @on_loop
 async def test_abandoned_streams_leave_no_thread_no_descriptor_and_no_task(tmp_path):
     async with real_server(simulated(tmp_path, alpha_ms=1)) as running:
-        await abandon(running.address, ONCE)  # whatever is made on first use
+        await abandon(running.address, ONCE)  # objects that are made on first use
         await assert_quiescent(running)
         before = held()
         await abandon(running.address, 3 * ONCE)

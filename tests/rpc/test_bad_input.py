@@ -1,4 +1,4 @@
-"""Whatever a client sends: a clear status on the frame or on the stream, and everything sent before it is answered."""
+"""Any input of a client gets a clear status on the frame or on the stream, and all earlier frames are answered."""
 
 import grpc
 import pytest
@@ -13,7 +13,7 @@ PICTURES = {"model": "camera", "outputs": [pb.OUTPUT_TENSORS]}
 
 
 async def refusal(running, *messages, **fields):
-    """Send bytes on a new stream; the RPC's code and message, which tells nothing about the server's inside."""
+    """Send bytes on a new stream; return the RPC's code and message, which reveals nothing internal."""
     stream = running.stream()
     for message in messages:
         await stream.send_bytes(message)

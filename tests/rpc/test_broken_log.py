@@ -133,7 +133,7 @@ async def test_those_that_watch_over_servers_need_no_log_either(tmp_path, kind, 
             address = await server.wait_ready()
             if more == ("--supervise",):
                 os.kill(server.ready["pid"], signal.SIGKILL)
-                address = await server.wait_ready()  # what is said about it waits for nobody
+                address = await server.wait_ready()  # the report about it waits for no reader
             async with grpc.aio.insecure_channel(address) as channel:
                 stream = RawStream(channel)
                 await stream.send_open()

@@ -1,4 +1,4 @@
-"""Streams that do anything in any order, on a device that fails now and then: what stays gets exactly its answers."""
+"""Streams that do anything in any order, on a device that fails at times: surviving ones get exactly their answers."""
 
 import asyncio
 
@@ -25,7 +25,7 @@ SCRIPTS = st.tuples(
 
 
 async def play(running, number, script):
-    """Play one client; its own list of what it sent, and what it was answered."""
+    """Play one client; return its own list of sent frames, and its answers."""
     delivery, window, actions, ending = script
     stream = await running.open(stream_id=f"camera {number}", delivery=delivery, max_in_flight=window)
     reader = asyncio.create_task(stream.drain())

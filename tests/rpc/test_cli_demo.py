@@ -1,4 +1,4 @@
-"""`forebay demo` with a server of its own, and what a person sees of it."""
+"""`forebay demo` with its own server, and its output to a person."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`forebay models`: what it prints, and its exit codes."""
+"""`forebay models`: its output and its exit codes."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from tests.support.repository import ROOT
 
 
 async def run(*arguments):
-    """Exit code and output, in a process of its own: the server in this one logs to the same output."""
+    """Exit code and output, in a separate process: the server in this one logs to the same output."""
     command = [sys.executable, "-m", "forebay_server.service", "models", *arguments]
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=ROOT
@@ -92,7 +92,7 @@ def test_check_of_a_good_repository_is_exit_code_0(tmp_path):
 
 
 def test_every_problem_of_a_configuration_and_every_fix_is_named(tmp_path):
-    """What repositories written for other machines have: a wrapper, a GPU, another backend, the batch in dims."""
+    """Features of repositories written for other machines: a wrapper, a GPU, another backend, the batch in dims."""
     models.save(models.add_sub(), tmp_path / "m" / "1" / "model.onnx")
     (tmp_path / "m" / "config.pbtxt").write_text(
         "model_configuration {\n"

@@ -154,7 +154,7 @@ async def test_full_server_is_waited_for_as_long_as_it_asks(tmp_path):
         first, second = client.stream("first", **SIM), client.stream("second", **SIM)
         await first.open()
         opening = asyncio.create_task(second.open())
-        await clock.slept(1.0)  # what the server asks for
+        await clock.slept(1.0)  # as the server asks
         await first.close()
         clock.advance(1.0)
         await opening

@@ -1,4 +1,4 @@
-"""Clients that leave without a word, at every stage: what they held is given back, and nobody logs an error."""
+"""Clients that leave without a message, at every stage: their resources are returned, and no error is logged."""
 
 import asyncio
 import sys

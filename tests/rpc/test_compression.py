@@ -55,7 +55,7 @@ async def test_the_limit_of_a_message_holds_for_what_it_inflates_to(tmp_path, al
 @pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer", "frames"])
 @on_loop
 async def test_a_connection_that_sends_more_than_its_rate_waits_and_others_do_not(tmp_path, method):
-    large = 20 << 20  # at a MiB each second, what comes behind it waits for longer than this test lasts
+    large = 20 << 20  # at a MiB each second, later messages wait for longer than this test lasts
     limits = {"allow_compression": True, "compression_bytes_per_s": 1 << 20, "max_message_bytes": 1 << 30}
     async with real_server(simulated(tmp_path), **limits) as running:
         if method == "frames":

@@ -1,7 +1,7 @@
 """Every way a frame or a request can end, over every protocol, is one number in every place that counts.
 
 ModelStatistics, nv_inference_request_failure by reason, forebay_frames_total by outcome, and the live page's table must
-say the same, whoever ended it: the admission, the former, the engine, or the client that left.
+agree, for every part that can end it: the admission, the former, the engine, or the client that left.
 """
 
 import numpy as np
@@ -200,7 +200,7 @@ async def told(running):
 
 
 async def page_of(running):
-    """What the live page's table says of the streams that are open."""
+    """The live page's table of open streams."""
     watcher = await Watcher.open(running.server.admin_address)
     try:
         while True:
@@ -228,7 +228,7 @@ async def test_whatever_ends_is_one_number_everywhere(tmp_path, case, protocol):
             replaced = running.version().statistics.snapshot().failures["REJECTED"]
             assert replaced > 0
             outcomes, reasons = {"ok": 8 - replaced, "superseded": replaced}, {"REJECTED": replaced}
-        for _ in range(100):  # the observer takes note when it is asked; what ends with a stream, when that has closed
+        for _ in range(100):  # the observer counts at each tick; the frames of a stream's end, when that has closed
             counts = await told(running)
             if sum(counts[1].values()) == sum(outcomes.values()):
                 break

@@ -70,7 +70,7 @@ async def test_cameras_of_every_encoding_see_the_same_people(tmp_path_factory):
                 assert 0 <= d.box.x_min < d.box.x_max <= 1
                 assert 0 <= d.box_pixels.y_min < d.box_pixels.y_max <= height
     jpeg, bgr, rgb, png, jpeg_again, bgr_again = ([boxes(r) for r in results] for results in by_camera)
-    assert bgr == rgb == png == bgr_again  # the same pixels, in whatever batch
+    assert bgr == rgb == png == bgr_again  # the same pixels, in any batch
     assert jpeg == jpeg_again
     assert [len(a) > 0 for a in jpeg] == [len(a) > 0 for a in bgr]
 

@@ -1,7 +1,7 @@
-"""A whole server that dirties its memory before every execution: no answer shows what lay in it.
+"""A whole server that dirties its memory before every execution: no answer shows its old contents.
 
 Every output kind, batches that are joined and not full, rows that a model fixes, models that run unbound, shared
-memory, and both protocols. What an engine does with dirty memory, size by size: tests/contract/test_engine.py.
+memory, and both protocols. tests/contract/test_engine.py tests engines on dirty memory, size by size.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What a stream sees when the server itself has trouble: no permit, a batch that fails, a device that is lost."""
+"""A stream's view of failures in the server: no permit, a batch that fails, a device that is lost."""
 
 import asyncio
 import threading
@@ -29,7 +29,7 @@ async def test_frames_without_a_permit_are_overloaded_and_say_when_to_come_back(
             await stream.send(seq)
         await running.received(10)
         await other.send(1)
-        refused = await other.result()  # at once: nothing of its stream is in front of it
+        refused = await other.result()  # at once: no frame of its stream is in front of it
         assert running.server.permits.taken_count == 4
         running.release()
         results = await stream.results(10)
@@ -72,7 +72,7 @@ FAULTS = {
     "execution, seen later": FaultPlan(fail_late={("execute", 5): ExecutionError("seen late")}),
     "download": FaultPlan(fail={("copy_d2h", 5): ExecutionError("the download fails")}),
     "download, seen later": FaultPlan(fail_late={("copy_d2h", 5): ExecutionError("seen late")}),
-    "a bug below the service": FaultPlan(fail={("execute", 5): RaceError("nobody ordered this")}),
+    "a bug below the service": FaultPlan(fail={("execute", 5): RaceError("not ordered")}),
 }
 
 

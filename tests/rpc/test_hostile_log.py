@@ -1,4 +1,4 @@
-"""Clients that make gRPC's own log print: nothing of theirs comes raw to standard error, and nobody waits for it."""
+"""Clients that make gRPC's own log print: no text of theirs comes raw to standard error, and no thread waits for it."""
 
 import asyncio
 import json

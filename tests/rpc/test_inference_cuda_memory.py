@@ -1,4 +1,4 @@
-"""CUDA shared memory of clients, over a stand-in for CUDA that knows what belongs to whom (a GPU: tests/gpu)."""
+"""CUDA shared memory of clients, over a stand-in for CUDA that tracks owners (a GPU: tests/gpu)."""
 
 import asyncio
 import threading

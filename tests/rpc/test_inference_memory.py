@@ -1,4 +1,4 @@
-"""Shared memory of clients: what it does, whose it is, and what cannot be done with it."""
+"""Shared memory of clients: its uses, its owners, and its refusals."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ from tests.support.loops import on_loop
 from tests.support.real_server import ROW_BYTES, SimulatedDevices, eventually, real_server, row, simulated
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
-SHM = Path("/dev/shm")  # noqa: S108 - what shm_open uses
+SHM = Path("/dev/shm")  # noqa: S108 - the folder of shm_open
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def repository(tmp_path):
 
 
 def channel_to(address):
-    """A channel with a connection of its own."""
+    """A channel with its own connection."""
     return grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
 
 
@@ -250,7 +250,7 @@ async def test_a_region_in_use_stays_until_the_requests_that_use_it_have_ended(t
         assert await names(stub) == ["r"]
         assert (await error_of(register(stub, key)))[0] is grpc.StatusCode.ALREADY_EXISTS
         stream = stub.ModelStreamInfer()
-        await stream.write(copying_request("second"))  # as long as it is there, it can be used
+        await stream.write(copying_request("second"))  # usable while it is registered
         await eventually(lambda: running.server.permits.taken_count == 2)
         running.release()
         await first

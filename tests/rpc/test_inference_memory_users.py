@@ -1,6 +1,6 @@
-"""Shared memory between users: a client gets what its own user may open, whatever the server may.
+"""Shared memory between users: a client gets only objects that its own user may open, whatever the server may.
 
-The server runs within the test, as root; clients of other users are processes of their own.
+The server runs within the test, as root; clients of other users are separate processes.
 """
 
 import os
@@ -39,7 +39,7 @@ def shared_object(uid, mode):
 
 @asynccontextmanager
 async def serving(tmp_path, transport):
-    """A server that everybody on the machine can connect to, and the address to do so."""
+    """A server that every user of the machine can connect to, and its address."""
     models.save(models.add_sub(), tmp_path / "models" / "simple" / "1" / "model.onnx")
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
@@ -118,7 +118,7 @@ async def test_users_see_and_use_nothing_of_each_other(tmp_path):
                     "Unable to find system shared memory region: 'r'",
                 )
                 assert (await other.call("SystemSharedMemoryUnregister"))[0] == "OK"
-                assert await other.register("r", key) == ("OK", {})  # a name of its own
+                assert await other.register("r", key) == ("OK", {})  # a distinct name
                 assert running.server.regions.open_count == 2
                 assert (await one.infer(shared_request()))[0] == "OK"
                 root = stub_of(running)

@@ -1,4 +1,4 @@
-"""Several versions, several repositories, and a memory that not everything fits into: what clients see."""
+"""Several versions, several repositories, and a memory that cannot hold all: the clients' view."""
 
 import grpc
 import numpy as np
@@ -186,7 +186,7 @@ async def test_a_refused_load_tells_no_folder_whose_name_has_spaces(tmp_path):
     (secrets / "weights").write_bytes(bytes(64))
     async with real_server(root, model_control_mode="explicit") as running:
         _, message = await code_of(load(stub_of(running), "simple"))
-        assert message.endswith('External data path: "../../../our: old secrets/weights"')  # as the model has it
+        assert message.endswith('External data path: "../../../our: old secrets/weights"')  # as in the model
         assert "our models" not in message
 
 

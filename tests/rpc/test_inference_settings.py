@@ -1,4 +1,4 @@
-"""TraceSetting and LogSettings: what can be read, and the little that can be changed."""
+"""TraceSetting and LogSettings: readable values, and the few that can be changed."""
 
 import grpc
 import pytest

@@ -1,4 +1,4 @@
-"""Statuses that depend on what the server is doing, not on the request: see the table in test_inference_status.py."""
+"""Statuses that depend on the state of the server, not on the request: see the table in test_inference_status.py."""
 
 import asyncio
 
@@ -137,7 +137,7 @@ async def test_while_it_drains_open_streams_are_answered_and_new_calls_refused(t
         stream = stub.ModelStreamInfer()
         await stream.write(sim_request(1))
         assert (await stream.read()).infer_response.id == "1"
-        running.server.inference.refuse()  # what comes later meets a closed listener, which is UNAVAILABLE as well
+        running.server.inference.refuse()  # later requests meet a closed listener, which is UNAVAILABLE as well
         words = "GRPC server is shutting down and has stopped accepting new requests."
         assert await status_of(stub.ModelInfer(sim_request(2))) == (grpc.StatusCode.UNAVAILABLE, words)
         draining = asyncio.create_task(running.server.front_end.drain())

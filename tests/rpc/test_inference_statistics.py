@@ -1,4 +1,4 @@
-"""What models have done, as ModelStatistics and /metrics tell it."""
+"""Counts of models, as ModelStatistics and /metrics report them."""
 
 import asyncio
 import re

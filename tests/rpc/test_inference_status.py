@@ -1,7 +1,7 @@
-"""Every row of the status table: what is wrong, the code, and the words that clients match on.
+"""Every row of the status table: the fault, the code, and the message that clients match.
 
-`TABLE` has what a single request can show; `ELSEWHERE` names the tests of the other rows. The table in docs/triton.md
-has the same cases and codes.
+`TABLE` has the rows that a single request can show; `ELSEWHERE` names the tests of the other rows. The table in
+docs/triton.md has the same cases and codes.
 """
 
 import re

@@ -280,7 +280,7 @@ async def test_what_nobody_foresaw_ends_its_request_and_not_the_stream(tmp_path,
 
 
 def infer_stream(running):
-    """A stream without a client: what the front end makes of messages, at the moment they are read."""
+    """A stream without a client: the front end's treatment of messages, at the time they are read."""
     servicer = running.server.inference
     return InferStream(
         servicer._lookup,

@@ -156,7 +156,7 @@ async def test_warm_up_runs_the_shapes_that_the_configuration_says(tmp_path):
 
 
 def slow_identity():
-    """Gives its input back, after a loop that has a matrix multiplication for each element: nobody can predict it."""
+    """Gives its input back, after a loop that has a matrix multiplication for each element."""
     side = 256
     body = helper.make_graph(
         [helper.make_node("MatMul", ["state", "state"], ["next"]), helper.make_node("Identity", ["go"], ["goes"])],

@@ -12,7 +12,7 @@ from tests.support.inference import array_of, request_of
 from tests.support.loops import on_loop
 from tests.support.real_server import ROW_BYTES, RawStream, real_server, row, simulated
 
-SHM = Path("/dev/shm")  # noqa: S108 - what shm_open uses
+SHM = Path("/dev/shm")  # noqa: S108 - the folder of shm_open
 
 
 @on_loop

@@ -1,4 +1,4 @@
-"""Limits of connections: what they are for, tried on a real server."""
+"""Limits of connections: their purpose, tried on a real server."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ OWN_CONNECTION = ("grpc.use_local_subchannel_pool", 1)
 
 
 class Cable:
-    """A TCP connection to the server that can be pulled out: nothing passes any more, and nobody is told."""
+    """A TCP connection to the server that can be pulled out: no byte passes any more, and no end is notified."""
 
     def __init__(self, address):
         self._host, _, self._port = address.rpartition(":")

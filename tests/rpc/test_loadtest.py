@@ -349,8 +349,8 @@ def test_the_command_runs_two_processes_and_reports_what_they_saw(tmp_path):
     assert finished.stdout, finished.stderr
     document = json.loads(finished.stdout)
     assert finished.returncode == document["exit_code"]
-    # A second is too short for p99, and the report says so instead of giving a number; on a starved host the
-    # generator may have been late as well.
+    # A second is too short for p99, and the report states this instead of a number; on a starved host the generator may
+    # have been late as well.
     assert document["verdict"] in {"INCONCLUSIVE", "INVALID"}
     assert [item["holds"] for item in document["asserts"]] == [True, True]
     assert document["sent"] == document["answered"] == 80

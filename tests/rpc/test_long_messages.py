@@ -1,4 +1,4 @@
-"""Every call but inference takes short messages only, and says so before it parses anything."""
+"""Every call but inference takes short messages only, and refuses others before it parses."""
 
 import grpc
 import pytest
@@ -30,7 +30,7 @@ async def test_a_call_that_needs_few_bytes_takes_no_more(tmp_path):
     async with real_server(simulated(tmp_path), model_control_mode="explicit") as running:
         for name, call in calls(running.channel):
             names.append(name)
-            if name == "RepositoryModelLoad":  # takes what Triton's clients send, files included
+            if name == "RepositoryModelLoad":  # takes the messages of Triton's clients, files included
                 continue
             answer = call(UNREAD)
             assert await answer.code() is grpc.StatusCode.INVALID_ARGUMENT, name

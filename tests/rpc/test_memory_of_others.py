@@ -1,4 +1,4 @@
-"""No answer holds bytes of another client, whoever used the memory before and whatever the model leaves unwritten."""
+"""No answer holds bytes of another client, for any earlier user of the memory and any bytes that the model leaves."""
 
 import asyncio
 

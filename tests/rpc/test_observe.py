@@ -46,7 +46,7 @@ class Watcher:
         return watcher
 
     async def next(self):
-        """The next event: its name and what it says. None at the end."""
+        """The next event: its name and its data. None at the end."""
         name = None
         while line := (await asyncio.wait_for(self._reader.readline(), 10)).decode():
             if line.startswith("event: "):
@@ -127,10 +127,10 @@ async def test_a_trace_of_the_last_seconds_has_frames_and_batches(tmp_path):
 
 @on_loop
 async def test_stages_of_successive_batches_are_under_way_at_once_and_the_trace_has_each_of_them(tmp_path):
-    """Copies of 3 ms and executions of 6 ms on a device of its own, held until the next batch is under way.
+    """Copies of 3 ms and executions of 6 ms on a separate device, held until the next batch is in progress.
 
-    What a trace says of overlap is exact in virtual time (tests/pipeline/test_observed_lane.py): on a real clock the
-    d2h thread may come to know late.
+    The overlap in a trace is exact in virtual time (tests/pipeline/test_observed_lane.py): on a real clock the d2h
+    thread may notice an end late.
     """
     devices = []
 
@@ -167,7 +167,7 @@ async def test_stages_of_successive_batches_are_under_way_at_once_and_the_trace_
         slices = lanes(json.loads(body))
         assert [len(slices[stage]) for stage in ("h2d", "execute", "d2h")] == [16, 16, 16]
         for stage in slices.values():
-            # One that came to be known late pushes the next one: they touch, but for what sums of fractions lose.
+            # A late one pushes the next: they touch, except for rounding of sums.
             assert all(before[1] <= after[0] + NANOSECOND_US for before, after in pairwise(stage))
         for h2d, execute, d2h in zip(slices["h2d"], slices["execute"], slices["d2h"], strict=True):
             assert h2d[1] <= execute[0] + 1

@@ -1,4 +1,4 @@
-"""A server that starts although a model is broken: what serves, who is ready, and how a broken model comes back."""
+"""A server that starts although a model is broken: its serving models, its readiness, and the return of the model."""
 
 import asyncio
 
@@ -140,7 +140,7 @@ async def test_a_model_of_the_start_that_a_client_loads_or_unloads_makes_the_ser
         await load(stub, "never")
         assert await is_ready(running)
         await unload(stub, "never")
-        assert await is_ready(running), "it is away because somebody wished it"
+        assert await is_ready(running), "a client unloaded it on purpose"
 
 
 @on_loop

@@ -1,4 +1,4 @@
-"""The picture of the last frame on the admin port: who gets one, of what, and with which boxes."""
+"""The picture of the last frame on the admin port: access, content, and boxes."""
 
 import base64
 import json

@@ -69,7 +69,7 @@ async def test_a_message_on_an_open_stream_that_does_not_come_to_its_end_ends_th
 
 @on_loop
 async def test_streams_that_wait_for_their_next_frame_are_left_alone_beside_busy_ones(tmp_path):
-    """On one connection, for many deadlines: nothing of a silent stream is begun."""
+    """On one connection, for many deadlines: no message of a silent stream has begun."""
     async with real_server(simulated(tmp_path), message_deadline_s=0.1) as running:
         watch = running.server.front_end.watch
         silent = [await running.open(stream_id=f"silent {index}") for index in range(3)]

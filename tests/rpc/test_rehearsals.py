@@ -35,7 +35,7 @@ def settings(**given):
 
 @asynccontextmanager
 async def explicit_server(root, **given):
-    """A server process that loads what it is asked to, and its stub."""
+    """A server process that loads models on request, and its stub."""
     environment = settings(model_control_mode="explicit", **given)
     async with (
         serve("--model-repository", root, environment=environment) as server,
@@ -177,7 +177,7 @@ async def test_a_rehearsal_does_not_outlive_a_server_that_is_killed(tmp_path):
     async with explicit_server(endless(tmp_path)) as (server, stub):
         call = await loading(server, stub, "endless")
 
-        async def has_begun():  # what ends it with its parent is the first thing that it does
+        async def has_begun():  # binding to its parent is its first action
             return any(child.nice() > psutil.Process().nice() for child in rehearsals(server))
 
         await until(has_begun)

@@ -123,7 +123,7 @@ def test_a_restriction_that_cannot_be_meant_is_told(line, words, monkeypatch):
 
 
 async def command(*arguments, **environment):
-    """Exit code and output of `forebay` in a process of its own."""
+    """Exit code and output of `forebay` in a separate process."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "forebay_server.service", *arguments),
         stdout=asyncio.subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""One client that takes all it can get leaves the others what they need; who has left, leaves everything."""
+"""A client that takes all it can get leaves the others their needs; a client that has left leaves everything."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ def jain(shares):
 @pytest.mark.parametrize(("kind", "number"), [("stream", 256), ("calls", 400)])
 @on_loop
 async def test_ten_cameras_beside_a_greedy_client_get_what_they_need(tmp_path, kind, number):
-    """Nobody's deadline counts here: a camera loses what it is refused, and nothing else."""
+    """No deadline counts here: a camera loses only its refused frames."""
     root = simulated(tmp_path, max_batch_size=8, alpha_ms=20)
     async with real_server(root, permits=32) as running, client(running.address, kind, number) as greedy:
         assert await asyncio.wait_for(greedy.stdout.readline(), HANG_GUARD_S) == b"refused\n"
@@ -82,7 +82,7 @@ async def test_a_stream_that_wants_little_is_promised_it_and_one_that_ends_leave
 
 
 class Sender(threading.Thread):
-    """A client on a thread of its own, which goes on while the server's event loop does not.
+    """A client on a separate thread, which goes on while the server's event loop does not.
 
     It opens two streams; when `go` is set it sends `many` frames on the first and then one on the second.
     """
@@ -116,14 +116,14 @@ class Sender(threading.Thread):
 
 @on_loop
 async def test_streams_are_read_in_turn_however_much_one_of_them_has_sent(tmp_path):
-    """200 frames lie in the transport when one of another stream comes: it is read after a few of them."""
+    """200 frames are in the transport when one of another stream comes: it is read after a few of them."""
     async with real_server(simulated(tmp_path), devices=SimulatedDevices()) as running:
         running.hold()
         sender = Sender(running.address, 200)
         sender.start()
         await eventually(lambda: len(running.sessions) == 2)
         sender.go.set()
-        assert sender.all_sent.wait(HANG_GUARD_S)  # here, on the event loop: nobody reads meanwhile
+        assert sender.all_sent.wait(HANG_GUARD_S)  # here, on the event loop, so that no message is read meanwhile
         await running.received(201)
         outboxes = {stream.names["stream"]: list(stream.session._outbox) for stream in running.sessions}
         (camera,) = [entry.timeline.received_ns for entry in outboxes["camera"]]

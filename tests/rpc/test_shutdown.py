@@ -111,7 +111,7 @@ async def test_a_request_that_comes_after_a_second_ends_the_process_at_once(tmp_
             server.signal(signal.SIGTERM)
             assert (await stream.receive()).WhichOneof("message") == "reconnect"
             first_ns = clock.now_ns()  # the server's first request was not later than this
-            while clock.now_ns() <= first_ns + ONE_REQUEST_NS:  # what the rule is about is time
+            while clock.now_ns() <= first_ns + ONE_REQUEST_NS:  # the rule is about time
                 await asyncio.sleep(0.05)
             server.signal(signal.SIGINT)
             assert (await stream.status())[0] is grpc.StatusCode.UNAVAILABLE

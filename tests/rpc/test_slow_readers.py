@@ -1,4 +1,4 @@
-"""A client that takes nothing is cut after the write deadline, others notice nothing, and nothing of it stays."""
+"""A client that takes nothing is cut after the write deadline, others notice nothing, and no resource of it stays."""
 
 import asyncio
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""Streams against a real server: what is opened, what is answered, in which order, and how it is held back."""
+"""Streams against a real server: opening, answers, their order, and back-pressure."""
 
 import asyncio
 

@@ -37,7 +37,7 @@ def test_an_engine_that_hangs_ends_in_a_restart_and_the_client_resumes(tmp_path)
             results = list(stream.map(ROW for _ in range(HANG_AT)))
             assert [result.seq for result in results] == sorted(result.seq for result in results)
             assert len(results) == HANG_AT
-            assert all(result.is_ok for result in results)  # EVERY: what was in flight is sent again
+            assert all(result.is_ok for result in results)  # EVERY: frames in flight are sent again
             assert stream.statistics().opened == 2
         second = server.wait_ready(2)
         assert second["pid"] != first["pid"]

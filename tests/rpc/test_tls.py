@@ -1,4 +1,4 @@
-"""The listener over TLS: what is wrong with certificates is one line at start, and changed files are read again."""
+"""The listener over TLS: a fault of a certificate is one line at start, and changed files are read again."""
 
 import asyncio
 import os
@@ -54,7 +54,7 @@ def channel_to(address, authority, client=None):
 
 
 async def answer(channel):
-    """Send one frame on a stream of its own; the seq of its result."""
+    """Send one frame on a new stream; return the seq of its result."""
     stream = RawStream(channel)
     await stream.send_open()
     await stream.send(1)

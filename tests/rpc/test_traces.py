@@ -1,4 +1,4 @@
-"""OpenTelemetry end to end: `forebay serve`, the client library, and a collector, each a process of its own."""
+"""OpenTelemetry end to end: `forebay serve`, the client library, and a collector, each a separate process."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ async def test_a_collector_gets_frames_below_their_clients_span_and_batches_that
             )
             assert len([result async for result in stream.map(frames(10))]) == 10
             await stream.close()
-        assert await server.end(signal.SIGTERM) == 0, server.errors  # what waits is sent before the end
+        assert await server.end(signal.SIGTERM) == 0, server.errors  # waiting spans are sent before the end
         rows = lambda: sum(span["attributes"]["forebay.batch.rows"] for span in traces.named("batch"))  # noqa: E731
         await traces.until(lambda: len(traces.named("frame")) == 10 and rows() == 10)
     found = traces.named("frame")

@@ -1,7 +1,8 @@
-"""A proxy that does to bytes what networks do: delay them, deliver them in slices, stall, and cut the connection.
+"""A proxy that treats bytes as networks do: delays them, delivers them in slices, stalls, and cuts the connection.
 
-What it does follows from a seed and from how many bytes have passed, never from the clock, so that a run can be
-repeated; only delays take time. Bytes are never lost or reordered while a connection lives: TCP would not either.
+Its behaviour follows from a seed and from the number of bytes that have passed, never from the clock, so that a run can
+be repeated; only delays take time. Bytes are never lost or reordered while a connection lives: TCP would not do that
+either.
 """
 
 import asyncio

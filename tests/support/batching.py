@@ -115,7 +115,7 @@ class StrictLane:
             return list(self.batches)
 
     def free(self, batch):
-        """Let the slot of `batch` go, as d2h does before it tells the former."""
+        """Free the slot of `batch`, as d2h does before it notifies the former."""
         assert self.slots[batch.slot_index] == "BUSY"
         self.slots[batch.slot_index] = "FREE"
 
@@ -207,7 +207,7 @@ class CoreRig:
         return one
 
     def step(self):
-        """Step at this instant; return the batches formed."""
+        """Step at this time; return the batches formed."""
         before = len(self.batches)
         self.wake_ns = self.core.step(self.now_ns)
         self.completions += self.core.take_ended()
@@ -267,7 +267,7 @@ class CoreRig:
         self.assert_quiet()
 
     def assert_quiet(self):
-        """Everything that arrived has ended once; every slot is free; every frame of what ended is released once."""
+        """Every arrival has ended once; every slot is free; every frame of an ended request is released once."""
         executed = [r for batch in self.batches for r in batch.requests]
         shed = [completion.request for completion in self.completions]
         assert len({r.id for r in executed + shed}) == len(executed) + len(shed) == len(self.arrived)

@@ -13,7 +13,7 @@ GZIP = h.field("grpc-encoding", "gzip")
 
 
 def bomb(payload):
-    """Return a gRPC message that is compressed; of zeros, it has a thousandth of what it inflates to."""
+    """Return a compressed gRPC message; for zeros, its size is a thousandth of the inflated size."""
     return h.message(gzip.compress(payload), is_compressed=True)
 
 
@@ -36,9 +36,9 @@ class Bombs:
 
     @classmethod
     async def connect(cls, address, calls, path, messages, harmless=b""):
-        """Open the calls. What one of them sends has to fit the first window of a stream, 64 KB.
+        """Open the calls. The message of each has to fit the first window of a stream, 64 KB.
 
-        With `harmless` the first calls send that, and it has been answered before a bomb is sent.
+        With `harmless` the first calls send that, and it is answered before a bomb is sent.
         """
         host, _, port = address.rpartition(":")
         client = cls(*await asyncio.open_connection(host, int(port)), path, messages, harmless)

@@ -7,7 +7,7 @@ KINDS = ("closed", "full disk", "reader gone", "reader takes nothing")
 
 
 def fill(descriptor):
-    """Fill a pipe that nobody reads; return how many bytes it took."""
+    """Fill a pipe without a reader; return the number of bytes that it took."""
     os.set_blocking(descriptor, False)
     count = 0
     try:

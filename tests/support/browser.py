@@ -1,6 +1,6 @@
 """Chromium without a driver: the DevTools protocol over two pipes.
 
-What is not here: waiting for elements. `wait_for` asks the page until an expression is true, with a guard.
+Not here: waiting for elements. `wait_for` asks the page until an expression is true, with a guard.
 """
 
 import base64
@@ -119,7 +119,7 @@ class Browser:
         Path(path).write_bytes(base64.b64decode(data))
 
     def complaints(self):
-        """What the page or the browser logged as an error: exceptions, refused scripts and styles."""
+        """Errors that the page or the browser logged: exceptions, refused scripts and styles."""
         self.evaluate("0")
         found = []
         for event in self._events:

@@ -1,4 +1,4 @@
-"""Cameras that send at fixed instants over real streams and note when each result came."""
+"""Cameras that send at fixed times over real streams and record the arrival of each result."""
 
 import asyncio
 import time
@@ -14,8 +14,8 @@ class Cameras:
     """Cameras on a connection each, from `start` until `stop`; the phases are spread evenly.
 
     Attributes:
-        arrivals_s: when a result came that was in time by this clock, counted from the intended instant of its frame.
-        limit_s: how late that may be.
+        arrivals_s: arrival times of results in time by this clock, counted from the due time of the frame.
+        limit_s: maximum lateness.
     """
 
     def __init__(self, address, model, count, fps, *, payload_bytes, budget_ms, limit_ms):
@@ -33,12 +33,12 @@ class Cameras:
         self._tasks = [asyncio.create_task(self._camera(n, start_s + n * gap_s)) for n in range(self.count)]
 
     async def stop(self):
-        """Half-close every stream, read what is left, and close."""
+        """Half-close every stream, read the rest, and close."""
         self._is_over = True
         await asyncio.gather(*self._tasks)
 
     def in_time_per_s(self, start_s, end_s):
-        """The rate of results in time that came between two instants."""
+        """The rate of results in time between two times."""
         return sum(start_s <= at_s < end_s for at_s in self.arrivals_s) / (end_s - start_s)
 
     async def _camera(self, number, first_s):

@@ -1,4 +1,4 @@
-"""Certificates for tests, made with the `openssl` command: an authority and what it signs, in a folder."""
+"""Certificates for tests, made with the `openssl` command: an authority and signed certificates, in a folder."""
 
 import shutil
 import subprocess

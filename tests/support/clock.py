@@ -1,4 +1,4 @@
-"""A clock that moves only when it is told to."""
+"""A clock that only the test moves."""
 
 import threading
 
@@ -20,7 +20,7 @@ class ManualClock:
     def wait(self, condition: threading.Condition, until_ns: int | None) -> None:
         if until_ns is None:
             if not condition.wait(HANG_GUARD_S):
-                raise TimeoutError("nobody notified within the hang guard")
+                raise TimeoutError("no notification within the hang guard")
             return
         sleeper = (until_ns, condition)
         with self._lock:
@@ -43,13 +43,13 @@ class ManualClock:
                 self.wait(condition, until_ns)
 
     def wait_for_sleeper(self, until_ns: int) -> None:
-        """Block until some thread waits for exactly the instant `until_ns`."""
+        """Block until some thread waits for exactly the time `until_ns`."""
         with self._lock:
             if not self._lock.wait_for(lambda: any(until == until_ns for until, _ in self._sleepers), HANG_GUARD_S):
                 raise TimeoutError(f"no sleeper until {until_ns}: {self._sleepers}")
 
     def advance(self, ns: int) -> None:
-        """Move time on and wake whoever waits for an instant that is now past."""
+        """Advance the time and wake all waiters whose time has passed."""
         with self._lock:
             self._now_ns += ns
             due = [condition for until, condition in self._sleepers if until <= self._now_ns]

@@ -1,4 +1,4 @@
-"""A collector of OpenTelemetry traces, as a process of its own: `python -m tests.support.collector`.
+"""A collector of OpenTelemetry traces, as a separate process: `python -m tests.support.collector`.
 
 It speaks OTLP over gRPC with the messages of opentelemetry-proto, prints its port, and then one JSON line per span.
 """

@@ -18,6 +18,6 @@ def connection(host):
 
 
 def name_of(client):
-    """What gRPC calls the peer at this end of a connection."""
+    """gRPC's name of the peer at this end of a connection."""
     host, port = client.getsockname()[:2]
     return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"

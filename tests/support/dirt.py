@@ -1,7 +1,7 @@
-"""Dirties the memory of an execution: what it has to write and what it must not read is filled with a pattern.
+"""Dirties the memory of an execution: fills with a pattern the memory that it must write and must not read.
 
 In a pipeline: `Pipeline(before_execution=Dirt(pattern))`, `real_server(before_execution=...)`. In an engine's rig:
-`BoundSlot.run(inputs, dirt=pattern)`. An answer that shows the pattern holds bytes that nobody wrote.
+`BoundSlot.run(inputs, dirt=pattern)`. An answer that shows the pattern contains unwritten bytes.
 """
 
 import functools
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # engines are tested where the service's packages are not ins
     from forebay_server.service.request import Batch
 
 PATTERNS = (0xFF, 0xA7)
-"""NaN in every floating type, which spreads through what is computed from it; and an ordinary number."""
+"""NaN in every floating type, which spreads through computations; and an ordinary number."""
 
 
 def spread(
@@ -42,10 +42,10 @@ def spread(
 
 
 class Dirt:
-    """What a stage calls before it executes; see the module.
+    """A function that a stage calls before it executes; see the module.
 
     Attributes:
-        executions: how many were dirtied.
+        executions: number of dirtied executions.
     """
 
     def __init__(self, pattern: int) -> None:

@@ -1,12 +1,12 @@
 """A stand-in for cuda.bindings.runtime: host memory, work done when enqueued, errors on demand.
 
 Stricter than CUDA: a thread must select the GPU before it works with it (CUDA takes the first), and then uses only
-streams, events, graphs and memory of that GPU (pinned memory is every GPU's); a copy must lie within one live
-allocation on the side that its kind says, and what is used on a stream must be open. Memory of another process is made
-with `export` and reached through its handle only.
+streams, events, graphs and memory of that GPU (pinned memory is every GPU's); a copy must stay within one live
+allocation on the side that its kind names, and every object used on a stream must be open. Memory of another process is
+made with `export` and reached through its handle only.
 
-It proves that our calls, checks and translations fit together; what the real binding calls things is checked against
-the real binding (tests/heavy/vendor), and what a GPU does on a GPU (tests/gpu).
+It proves that calls, checks and translations fit together; tests/heavy/vendor checks the names against the real
+binding, and tests/gpu the behaviour on a GPU.
 """
 # ruff: noqa: N801, N802, N815 - the names are CUDA's
 
@@ -101,15 +101,17 @@ class Allocation:
 
 
 class FakeCudart:
-    """The module. `sticky` makes every call fail from then on; `fail` names the next result of one call, `fail_on` that
-    of one call on one GPU, `before` what is called before the next one of a name.
+    """The module.
+
+    `sticky` makes every call fail from then on; `fail` names the next result of one call, `fail_on` that of one call on
+    one GPU, `before` a function to run before the next call of a name.
 
     Attributes:
-        memory: what was allocated here and not freed, by address.
-        exported: what another process has exported, by handle.
-        mapped: how often each exported allocation is open here, by handle.
-        gpu_of: on which GPU a stream, an event or a graph was made.
-        uploads: how many copies to the device each GPU had.
+        memory: allocations that were not freed, by address.
+        exported: exports of another process, by handle.
+        mapped: number of times that each exported allocation is open here, by handle.
+        gpu_of: the GPU on which a stream, an event or a graph was made.
+        uploads: number of copies to the device, by GPU.
         free_bytes_of: free memory by GPU, where it is not `free_bytes`.
     """
 
@@ -237,7 +239,7 @@ class FakeCudart:
         return self._free("host", address)
 
     def _on_device(self, address, nbytes):
-        """Whether a range lies in this GPU's memory that is open here; a range that leaves it is refused."""
+        """Whether a range is in this GPU's memory that is open here; a range that leaves it is refused."""
         opened = [self.exported[handle] for handle in self.mapped]
         for allocation in (*self.memory.values(), *opened):
             if allocation.side == "device" and allocation.holds(address, 0):
@@ -420,7 +422,7 @@ class CUresult(enum.IntEnum):
 
 
 class FakeDriver:
-    """What we use of cuda.bindings.driver, over the same memory."""
+    """The used part of cuda.bindings.driver, over the same memory."""
 
     def __init__(self, runtime):
         self._runtime = runtime

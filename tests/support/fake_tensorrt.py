@@ -56,7 +56,7 @@ class ILogger:
 
 
 class Machine:
-    """What handles and addresses mean, for one test."""
+    """The meaning of handles and addresses, for one test."""
 
     def __init__(self):
         self.buffers, self.streams = {}, {}

@@ -1,5 +1,7 @@
-"""What a session works with, stricter than the real things and without a thread: a model version whose former and
-lanes are moved by hand, an arena that knows every lease, a sink and a worker pool that are emptied by hand.
+"""The environment of a session, stricter than the real parts and without a thread.
+
+A model version whose former and lanes are moved by hand, an arena that knows every lease, a sink and a worker pool that
+are emptied by hand.
 """
 
 import itertools
@@ -49,7 +51,7 @@ class StrictBuffer:
 
 
 class StrictLease:
-    """See service.request.FrameBuffer. `on_write` runs when somebody begins to write, as if on another thread."""
+    """See service.request.FrameBuffer. `on_write` runs at the beginning of a write, as if on another thread."""
 
     def __init__(self, arena: "StrictArena", host: StrictBuffer) -> None:
         self._arena = arena
@@ -143,7 +145,7 @@ def specs_of(input_shapes=((4, 4, 3),), output_shapes=((4, 4, 3),), dtype=UINT8,
 
 
 class ManualVersion:
-    """A model version as the front end sees it (`service.models.version`); its identity model runs when told to.
+    """A model version as the front end sees it (`service.models.version`); the test runs its identity model.
 
     Attributes:
         pending: requests by id, in order of arrival.
@@ -212,7 +214,7 @@ class ManualVersion:
                 self._end(request, RequestCancelledError("cancelled before execution"))
 
     def form(self) -> list[Request]:
-        """Put everything pending into a batch, upload it, and leave out what was cancelled."""
+        """Put all pending requests into a batch, upload it, and leave out cancelled ones."""
         formed = []
         for request in tuple(self.pending.values()):
             if request.is_cancelled:
@@ -248,12 +250,12 @@ class ManualVersion:
 
 
 class Scene:
-    """A session with everything round it, and the reader and the writer of its stream moved by hand.
+    """A session with its environment; the test moves the reader and the writer of its stream.
 
     Attributes:
-        results: what was written, parsed, in order.
-        output_calls: how often the writer was woken.
-        room_calls: how often the reader was.
+        results: written results, parsed, in order.
+        output_calls: number of times that the writer was woken.
+        room_calls: number of times that the reader was woken.
     """
 
     def __init__(self, *, permits: int = 8, image=PICTURE, specs=None, settings=None, **open_fields):
@@ -311,6 +313,6 @@ class Scene:
 
 
 def open_config(version: ManualVersion, settings: ServeSettings | None = None, **open_fields) -> StreamConfig:
-    """Accept an Open for `version`; TENSOR frames of a stream called `camera` unless told otherwise."""
+    """Accept an Open for `version`; by default TENSOR frames of a stream called `camera`."""
     fields = {"model": "m", "stream_id": "camera", "encoding": pb.ENCODING_TENSOR, **open_fields}
     return accept_open(pb.Open(**fields), lambda name, number: version, settings or ServeSettings())

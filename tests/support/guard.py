@@ -1,4 +1,4 @@
-"""How long a test waits for what has to happen: a guard against hanging, no synchronisation and no measurement.
+"""Time limit of a test's wait for an event: a guard against hanging, no synchronisation and no measurement.
 
 Long enough for a machine that is busy with other work, where a server of a second's start takes ten; shorter than
 faulthandler_timeout of pyproject.toml, after which the whole run ends.

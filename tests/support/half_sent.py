@@ -19,7 +19,7 @@ class HalfSent:
 
     Attributes:
         sent: bytes of DATA by stream number.
-        ended: what the server ended a stream with: the frame's kind and payload, by stream number.
+        ended: the frame's kind and payload with which the server ended a stream, by stream number.
         is_over: whether the server closed the connection.
     """
 
@@ -33,7 +33,7 @@ class HalfSent:
         self.is_over = asyncio.Event()
         self._initial = DEFAULT_WINDOW
         self._window = DEFAULT_WINDOW
-        self._windows = Counter()  # what a stream may send beyond the initial window
+        self._windows = Counter()  # bytes that a stream may send beyond the initial window
         self._may_send = asyncio.Event()
         self._tasks = []
 
@@ -52,7 +52,7 @@ class HalfSent:
 
     @property
     def held_bytes(self):
-        """What the server has been given of calls that it has not ended."""
+        """Bytes that the server received of calls that it has not ended."""
         return sum(count for stream, count in self.sent.items() if stream not in self.ended)
 
     @property
@@ -71,7 +71,7 @@ class HalfSent:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._writer.transport.abort()  # what is still to be sent may never be taken
+        self._writer.transport.abort()  # the server may never take the rest
 
     async def _send(self):
         filler = bytes(CHUNK_BYTES)

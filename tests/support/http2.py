@@ -36,7 +36,7 @@ def message(payload, *, is_compressed=False, length=None):
 
 
 def _text(data):
-    """Return a string as HPACK has it, without Huffman's code; its length as an integer with a prefix of seven bits."""
+    """Return a string in HPACK's form, without Huffman's code; its length as an integer with a prefix of seven bits."""
     if len(data) < 127:
         return bytes([len(data)]) + data
     rest, encoded = len(data) - 127, b"\x7f"

@@ -70,7 +70,7 @@ def replaced(file, position, new):
 
 
 def marker_at(file, marker):
-    """Where the first such marker of the header lies."""
+    """The position of the first such marker of the header."""
     start = 2
     while file[start + 1] != marker:
         start += 2 + struct.unpack_from(">H", file, start + 2)[0]

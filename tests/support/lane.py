@@ -21,7 +21,7 @@ MAX_BATCH_SIZE = 4
 
 
 class LaneDriver:
-    """A pipeline on the simulated device, its frame arena, and what came out of it.
+    """A pipeline on the simulated device, its frame arena, and its completions.
 
     A batch waits in `waiting[stage]`; `step(stage)` lets that stage process the oldest one, as its thread would.
     """
@@ -102,7 +102,7 @@ class LaneDriver:
             np.testing.assert_array_equal(completion.outputs[0], expected)
 
     def close(self) -> None:
-        """Close everything; the device complains about what is left."""
+        """Close everything; the device reports leaks."""
         assert self.pipeline.close()
         self.arena.close()
         self.device.close()

@@ -6,10 +6,10 @@ import structlog
 
 
 def forget_configuration():
-    """Log as before anybody configured it.
+    """Reset logging to its state before any configuration.
 
     A logger that was first used under a configuration keeps that one for ever (`cache_logger_on_first_use`), and then
-    `structlog.testing.capture_logs` of a later test does not see what it logs. So loggers of modules forget it too.
+    `structlog.testing.capture_logs` of a later test does not see its events. So loggers of modules are reset too.
     """
     structlog.reset_defaults()
     for name, module in tuple(sys.modules.items()):

@@ -1,8 +1,8 @@
-"""A real server on an event loop in a thread of its own, whose CPU time is measured from outside; raw calls to it.
+"""A real server on an event loop in a separate thread, whose CPU time is measured from outside; raw calls to it.
 
-What is measured is the CPU time of the loop's thread, not time on the clock: a busy machine makes it longer, but does
-not count what others did meanwhile. gRPC hands a message over on that thread too, which costs two copies, whatever is
-in it; so a cost is compared with that of a message of the same size that is refused unread.
+The measure is the CPU time of the loop's thread, not wall-clock time: a busy machine makes it longer, but the work of
+other processes does not count. gRPC hands a message over on that thread too, which costs two copies for any content; so
+a cost is compared with that of a message of the same size that is refused unread.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ MAX_BYTES = 1 << 30
 
 
 class MeteredServer:
-    """Calls to a server, and what its event loop has worked."""
+    """Calls to a server, and the CPU time of its event loop."""
 
     def __init__(self, address, thread):
         self._clock = time.pthread_getcpuclockid(thread.ident)
@@ -35,7 +35,7 @@ class MeteredServer:
         return time.clock_gettime(self._clock)
 
     def cost_s(self, method, message):
-        """CPU seconds of the event loop for one call that sends a message and reads what comes."""
+        """CPU seconds of the event loop for one call that sends a message and reads the answers."""
         began_s = self.loop_s()
         _finish(self.channel.stream_stream(method)(iter([message]), timeout=HANG_GUARD_S))
         return self.loop_s() - began_s
@@ -65,7 +65,7 @@ def _finish(call):
 
 
 class Limit:
-    """What the event loop may spend on a message: 5 ms beyond its reception, more where the machine is slow.
+    """The limit of the event loop for a message: 5 ms beyond its reception, more where the machine is slow.
 
     The unit of work is a small call, 0.25 ms where this was written: a message may cost as much as twenty.
     """

@@ -8,7 +8,7 @@ from tests.support.guard import HANG_GUARD_S
 
 
 def on_loop(test=None, *, guard_s=HANG_GUARD_S):
-    """Run an asynchronous test on a loop as the server has it; `guard_s` is for those that really compute."""
+    """Run an asynchronous test on a loop like the server's; `guard_s` is for tests that really compute."""
     if test is None:
         return functools.partial(on_loop, guard_s=guard_s)
 
@@ -21,7 +21,7 @@ def on_loop(test=None, *, guard_s=HANG_GUARD_S):
 
 
 class LoopClock:
-    """A clock for the client that moves only when told to. Owner: the test's loop.
+    """A clock for the client that only the test moves. Owner: the test's loop.
 
     `pass_sleep` waits until some task sleeps for just that long, and then lets exactly that time pass.
     """

@@ -1,7 +1,7 @@
-"""Requests that are right but for a few changes, for hypothesis; and what must hold of every answer to them.
+"""Requests that are valid except for a few changes, for hypothesis; and the conditions on every answer to them.
 
 Each case is a request that one of the models below would answer, and up to three changes to it, so that most are wrong
-in one place only and come past the checks before it.
+in one place only and pass the checks before it.
 """
 
 import asyncio
@@ -184,7 +184,7 @@ def _input_parameters(draw, request):
 
 
 def _in_region(draw, request):
-    """An input, or an output, that lies in the region that there is, or almost."""
+    """An input, or an output, in the existing region, or almost."""
     if draw(st.booleans()) and request.inputs:
         tensor = request.inputs[0]
         del request.raw_input_contents[:1]
@@ -286,7 +286,7 @@ def check_answer(request, kit, code, message, response):
 
 def run_malformed(repository, examples=None):
     """Send requests to a real server, each alone and within one long stream; `examples` is how many if not as usual."""
-    key = Path("/dev/shm") / f"forebay-malformed-{uuid.uuid4().hex}"  # noqa: S108 - what shm_open uses
+    key = Path("/dev/shm") / f"forebay-malformed-{uuid.uuid4().hex}"  # noqa: S108 - the folder of shm_open
     key.write_bytes(bytes(REGION_BYTES))
     with asyncio.Runner() as runner:
         serving = real_server(repository, allow_client_shm=True)

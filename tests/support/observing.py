@@ -1,4 +1,4 @@
-"""Builders for what the data path tells an observer."""
+"""Builders for the data path's records to an observer."""
 
 from collections import defaultdict
 from itertools import pairwise
@@ -108,10 +108,10 @@ METADATA = {"process_name": "name", "thread_name": "name", "thread_sort_index": 
 
 
 def check_format(document):
-    """The document is in the JSON object format of the Trace Event specification, as far as we use it.
+    """The document is in the JSON object format of the Trace Event specification, as far as Forebay uses it.
 
-    Each event has what its phase asks for, slices of one thread nest, asynchronous slices nest and end, and every
-    process and thread that is spoken of has a name.
+    Each event has the fields of its phase, slices of one thread nest, asynchronous slices nest and end, and every
+    referenced process and thread has a name.
     """
     assert set(document) <= {"traceEvents", "displayTimeUnit", "otherData", "metadata"}
     assert document.get("displayTimeUnit", "ms") in ("ms", "ns")

@@ -1,4 +1,4 @@
-"""A client that another user runs: a process of its own, which gives up its rights before it connects.
+"""A client that another user runs: a separate process, which drops its rights before it connects.
 
 `client_of` starts it. Run as a script, `ADDRESS UID`, it reads calls and prints answers, each a line.
 """

@@ -92,7 +92,7 @@ def _branch(shape: Sequence[Dim], limit: float) -> onnx.ModelProto:
 
 
 def _loop(shape: Sequence[Dim], rounds: int, kind: str) -> onnx.ModelProto:
-    """x -> y: a loop that applies a node to what it carries."""
+    """x -> y: a loop that applies a node to its carried value."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["goes_on"], ["still"]), helper.make_node(kind, ["carried"], ["next"])],
         "body",

@@ -1,7 +1,7 @@
 """A real server inside the test: every part of `forebay serve`, on the test's own event loop, and a raw client.
 
-The client speaks bytes and generated messages only, so that it can say what no client library would. A server that
-is left is first checked by `assert_quiescent`: every frame has one outcome, nothing is held, nothing runs.
+The client sends bytes and generated messages only, so it can send messages that no client library would. When the block
+of a server ends, `assert_quiescent` checks it: every frame has one outcome, no resource is held, no work runs.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from forebay_server.service.settings import ServeSettings
 from tests.support.guard import HANG_GUARD_S
 
 LEAK = re.compile(r"/|Traceback|\.py\b|Error\b|service\.|engines\.|0x[0-9a-f]{6}|localhost")
-"""What no message to a client may hold: paths, tracebacks, names from the inside."""
+"""Text that no message to a client may contain: paths, tracebacks, internal names."""
 
 METHOD = "/forebay.v1.FrameInference/Stream"
 ROW_BYTES = 64
@@ -173,7 +173,7 @@ def open_message(**fields):
 
 
 def row(seq):
-    """The payload of a simulated model's frame: every byte tells the frame."""
+    """The payload of a simulated model's frame: every byte identifies the frame."""
     return bytes([seq % 251]) * ROW_BYTES
 
 
@@ -186,13 +186,13 @@ async def eventually(condition):
 
 @asynccontextmanager
 async def real_server(*repositories, devices=None, is_checked=True, before_execution=None, **settings):
-    """A server that serves the repositories (none: the bundled one) on a free port; ends as `forebay serve` would.
+    """A server that serves the repositories (none: the bundled one) on a free port; ends like `forebay serve`.
 
     Args:
         devices: opens devices; the default opens real ones.
         before_execution: called before every batch runs, see service.pipeline.execute.
         is_checked: whether the server must be quiescent when the block ends, and end with 0.
-        settings: of the server. Loads are not rehearsed unless they say so: tests/rpc/test_rehearsals.py does that.
+        settings: of the server. By default loads are not rehearsed; tests/rpc/test_rehearsals.py tests rehearsals.
     """
     defaults = {
         "rehearse_loads": False,

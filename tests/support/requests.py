@@ -1,10 +1,10 @@
-"""A request of one frame, as the front end hands it over, where a test looks at what comes of it only."""
+"""A request of one frame, as the front end hands it over, for tests that only look at its outcome."""
 
 from forebay_server.service.request import Delivery, Request, StreamKey
 
 
 def frame_request(request_id, frame, *, stream=None, arrival_ns=0, deadline_ns=None, wants=None, **fields):
-    """A request of one row of the only batch key there is, of a stream of its own if none is named."""
+    """A request of one row of the only batch key, with a stream of its own by default."""
     return Request(
         id=request_id,
         stream=stream or StreamKey("camera", Delivery.EVERY),

@@ -68,7 +68,7 @@ class Rig:
 
 @contextmanager
 def rig_of(device: Device):
-    """A rig that synchronises nothing itself: whoever leaves work outstanding closes over it."""
+    """A rig that synchronises nothing itself: a test that leaves work outstanding closes over it."""
     rig = Rig(device)
     try:
         yield rig
@@ -112,7 +112,7 @@ class BoundSlot:
         self.compute.record(self.executed)
 
     def end(self, batch_size: int) -> list[np.ndarray]:
-        """Bring the outputs of what was begun back; returns copies of them."""
+        """Download the outputs of the begun run; return copies of them."""
         self.d2h.wait(self.executed)
         specs = self.engine.specs.outputs
         results = self.engine.outputs(self.index, batch_size)

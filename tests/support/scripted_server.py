@@ -1,7 +1,7 @@
-"""A real grpc.aio server whose every stream follows a script: what the client library is tested against.
+"""A real grpc.aio server whose every stream follows a script: the peer in tests of the client library.
 
-A script is a coroutine that gets one `Scene` per call. Scenes are numbered, so a test can say "the first call breaks,
-the second answers". Nothing here sleeps: scripts wait for messages or for events that the test sets.
+A script is a coroutine that gets one `Scene` per call. Scenes are numbered, so a test can define "the first call
+breaks, the second answers". Nothing here sleeps: scripts wait for messages or for events that the test sets.
 """
 
 from collections.abc import Awaitable, Callable
@@ -121,7 +121,7 @@ async def scripted(script=answers, **keywords):
 
 
 class ScriptedServerThread:
-    """The same on a loop of its own thread, for the synchronous client."""
+    """The same on a loop in a separate thread, for the synchronous client."""
 
     def __init__(self, script=answers):
         from forebay.client.loop import LoopThread

@@ -1,4 +1,4 @@
-"""`forebay serve` as a process, and clients that load it while it is told to stop."""
+"""`forebay serve` as a process, and clients that load it while a signal stops it."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from tests.support.repository import ROOT
 
 
 class ServeProcess:
-    """A running server. `lines` are what it wrote to standard error, once it has ended."""
+    """A running server. `lines` are its lines on standard error, once it has ended."""
 
     def __init__(self, process):
         self.process = process
@@ -35,10 +35,10 @@ class ServeProcess:
         return await self.wait()
 
     def signal(self, number):
-        """Send a signal; nothing, if the process has ended.
+        """Send a signal; do nothing if the process has ended.
 
-        By number: what asyncio does for it also asks whether the process has ended, and then the exit code that the
-        answer holds is missing where it is waited for (255).
+        By number: asyncio's own method also checks whether the process has ended, and takes the exit code, which is
+        then missing where it is waited for (255).
         """
         with contextlib.suppress(ProcessLookupError):
             if self.process.returncode is None:
@@ -57,7 +57,7 @@ async def serve(*arguments, environment=None, stdout=asyncio.subprocess.PIPE, st
     `stdout` and `stderr` are as Popen's, but for None: the server has none.
     """
     closed = [f"{descriptor}>&-" for descriptor, given in ((1, stdout), (2, stderr)) if given is None]
-    # A shell closes them: a preexec_fn would have Python fork, and what gRPC runs in a fork may crash before exec.
+    # A shell closes them: with a preexec_fn Python would fork, and gRPC's fork handlers may crash before exec.
     shell = ("/bin/sh", "-c", f'exec "$@" {" ".join(closed)}', "sh") if closed else ()
     process = await asyncio.create_subprocess_exec(
         *shell,
@@ -76,7 +76,7 @@ async def serve(*arguments, environment=None, stdout=asyncio.subprocess.PIPE, st
 
 
 class LoadClient:
-    """Sends frames as fast as it may until it is asked to leave, and keeps its own list of what it sent.
+    """Sends frames at full speed until it is asked to leave, and keeps its own list of sent frames.
 
     Attributes:
         sent: seqs whose write returned before the half-close.

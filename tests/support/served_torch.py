@@ -40,7 +40,7 @@ class Answers:
 
 
 def write_repository(root: Path, kind: str, count: int = 2) -> Path:
-    """`pixels`: bytes [5, 7] in, their sum among what comes out."""
+    """`pixels`: input of bytes [5, 7]; one output is their sum."""
     folder = root / "pixels" / "1"
     folder.mkdir(parents=True)
     torch_models.write_pixels(folder)

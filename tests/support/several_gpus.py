@@ -87,7 +87,7 @@ class Meeting:
 
 
 def simulated_gpus(count, meeting=None):
-    """Return what opens GPUs of one simulated machine."""
+    """Return a function that opens GPUs of one simulated machine."""
     machine, met = Machine(count), meeting or Meeting()
 
     class Gpu(FakeGpu):
@@ -101,7 +101,7 @@ def simulated_gpus(count, meeting=None):
 
 
 class _Stream:
-    """Runs what the plans' stand-in enqueues on a stream of CUDA's stand-in: at once."""
+    """Runs work that the plans' stand-in enqueues on a stream of CUDA's stand-in: at once."""
 
     captured = None
 
@@ -124,7 +124,7 @@ class _Memory:
 
 
 def fake_cuda_gpus(runtime, meeting=None):
-    """Return what opens GPUs of CUDA's stand-in, which is installed."""
+    """Return a function that opens GPUs of CUDA's stand-in, which is installed."""
     from forebay_server.engines.device_cuda import CudaDevice
 
     met = meeting or Meeting()

@@ -1,7 +1,7 @@
 """Cameras beside clients that take all they can get, in virtual time: the real shares in front of the real former.
 
 A permit is held from its arrival until compute has ended, as on the CPU. Clients see no transport but `ROUND_TRIP_NS`.
-Counted is what is sent after `WARM_UP_NS`: whoever comes to a server that is full is refused until it is known.
+Only frames sent after `WARM_UP_NS` count: a client that comes to a full server is refused until it is known.
 """
 
 import heapq

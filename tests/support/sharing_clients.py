@@ -1,7 +1,7 @@
-"""Clients that share a server, each kind a process of its own: `ADDRESS KIND NUMBER`.
+"""Clients that share a server, each kind in a separate process: `ADDRESS KIND NUMBER`.
 
 `stream` and `calls` are greedy: they have NUMBER frames of one stream, or calls of one connection, in flight until
-their standard input ends, and print one line when they are first refused. What is refused they send again after
+their standard input ends, and print one line when they are first refused. They send refused frames again after
 `PAUSE_S`. `cameras` are ten streams that send NUMBER frames each, the next one when the last was answered or, refused,
 twice as late as the answer asks for. They print how many each got executed, as JSON.
 

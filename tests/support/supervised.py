@@ -1,4 +1,4 @@
-"""`forebay serve` in a process of its own, for tests of what happens to processes."""
+"""`forebay serve` in a separate process, for tests of process failures."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from tests.support.guard import HANG_GUARD_S
 
 
 class Served:
-    """A command that serves: its ready lines as they come, and what it wrote to stderr when it has ended."""
+    """A command that serves: its ready lines as they come, and its standard error when it has ended."""
 
     def __init__(self, process):
         self.process = process
@@ -52,7 +52,7 @@ class Served:
 
 @contextlib.contextmanager
 def served(*arguments, environment=None):
-    """Run `forebay serve ARGUMENTS`; what still runs at the end of the block is ended."""
+    """Run `forebay serve ARGUMENTS`; kill it if it still runs at the end of the block."""
     command = [sys.executable, "-m", "forebay_server.service", "serve", *map(str, arguments)]
     process = subprocess.Popen(
         command,

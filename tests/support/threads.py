@@ -10,7 +10,7 @@ GRPC_INTERNALS = re.compile(r"\((?:_poll_wrapper|_poll_connectivity|channel_spin
 def leaked_threads(before: set[threading.Thread], grace_s: float = 2.0) -> list[threading.Thread]:
     """Return the threads that are alive now and were not in `before`, each joined for up to `grace_s` seconds.
 
-    The grace is for threads that have been told to end and are on their way; a leaked one costs it once.
+    The grace is for threads that were asked to end and are ending; a leaked one costs it once.
     """
     left = [t for t in threading.enumerate() if t not in before and not GRPC_INTERNALS.search(t.name)]
     for thread in left:

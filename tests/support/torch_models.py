@@ -44,7 +44,7 @@ class PixelSum(torch.nn.Module):
 
 
 class Echo(torch.nn.Module):
-    """Its input twice, another view of it, and a constant: outputs that lie in memory of other tensors."""
+    """Its input twice, another view of it, and a constant: outputs in memory of other tensors."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ TENSORS = Wants(options=None, tensor_indices=(0,))
 
 
 class Answers:
-    """Implements CompletionSink: keeps what comes, and lets a test wait for it."""
+    """Implements CompletionSink: keeps completions, and lets a test wait for them."""
 
     def __init__(self):
         self.completions = []
@@ -79,7 +79,7 @@ class Workshop:
         return self.versions[-1]
 
     def request(self, version, stream=None, deadline_ns=None):
-        """A request whose row tells its id."""
+        """A request whose row identifies it."""
         request_id = next(self._ids)
         lease = version.arena.lease()
         lease.host.write_view()[:ROW_BYTES] = request_id % 251
@@ -120,7 +120,7 @@ def workshop_of(root, **options):
     try:
         yield workshop
     finally:
-        for version in workshop.versions:  # what a test that failed has left
+        for version in workshop.versions:  # left by a test that failed
             version.former.stop()
             for lane in version.lanes:
                 getattr(lane.execute.device_stream, "release", int)()

@@ -1,10 +1,10 @@
-"""A clock for a single thread on which waiting takes no time: to wait for an instant is to be there."""
+"""A clock for a single thread on which waiting takes no time: it jumps to the awaited time."""
 
 import threading
 
 
 class VirtualClock:
-    """See engines.clock.Clock. To wait for a notification is an error, since there is nobody else to give one."""
+    """See engines.clock.Clock. A wait for a notification is an error, because no other thread could give one."""
 
     def __init__(self, start_ns: int = 1_000_000_000) -> None:
         self._now_ns = start_ns

@@ -12,7 +12,7 @@ ENVIRONMENT = {key: value for key, value in os.environ.items() if key not in {"P
 
 
 def run(*command, cwd=None, timeout_s=300, **environment):
-    """Run a command to its good end and return what it printed."""
+    """Run a command that must succeed and return its output."""
     result = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
@@ -39,7 +39,7 @@ def build_wheels(folder, **environment):
 
 
 def make_environment(folder, *installed):
-    """Make a virtual environment, install with pip what is named, let pip check it, and return its interpreter."""
+    """Make a virtual environment, install the named packages with pip, let pip check it, and return its interpreter."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", *installed, timeout_s=900)

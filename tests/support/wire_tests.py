@@ -1,4 +1,4 @@
-"""The tests of what depends on protobuf, in the environment of a heavy test, which has another version of it."""
+"""The tests that depend on protobuf, in the environment of a heavy test, which has another version of it."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from tests.support.repository import ROOT
 
 
 def run_wire_tests(*more):
-    """Run tests/unit/wire, and more, in a process of their own; return how that ended and what it said."""
+    """Run tests/unit/wire, and more, in a separate process; return its exit code and its output."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/wire", *more]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     return ended.returncode, ended.stdout + ended.stderr

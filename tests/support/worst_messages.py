@@ -1,6 +1,6 @@
-"""The worst messages that are valid: every field of a message type, filled in every way that its wire format has.
+"""The worst valid messages: every field of a message type, filled in every way that its wire format has.
 
-A generator of them, from the descriptors of protobuf: so a field that somebody adds is tried as well.
+The generator works from the descriptors of protobuf, so a new field is tried as well.
 """
 
 from google.protobuf.descriptor import FieldDescriptor as Field
@@ -79,7 +79,7 @@ def of_field(field, nbytes):
 
 
 def of_message(descriptor, nbytes, depth=3):
-    """Yield what fills a message of a type in every way, its submessages included: a name, and about `nbytes` bytes."""
+    """Yield contents that fill a message of a type in every way, with its submessages: a name, and `nbytes` bytes."""
     yield from of_unknown_fields(nbytes)
     for field in descriptor.fields:
         yield from of_field(field, nbytes)

@@ -1,4 +1,4 @@
-"""A channel keeps order, loses nothing, wakes whoever waits, and ends cleanly."""
+"""A channel keeps order, loses nothing, wakes its waiters, and ends cleanly."""
 
 import threading
 from collections import deque
@@ -96,7 +96,7 @@ TestChannelRules = ChannelRules.TestCase
 
 
 def run(*functions):
-    """Run each function in a thread of its own to the end."""
+    """Run each function in a separate thread to its end."""
     threads = [threading.Thread(target=function) for function in functions]
     for thread in threads:
         thread.start()
@@ -227,7 +227,7 @@ def test_what_is_sent_unseen_wakes_nobody_and_is_received_in_its_place():
     waiting.start()
     clock.wait_for_sleeper(clock.now_ns() + 5)
     channel.send_unseen(1)
-    clock.wait_for_sleeper(clock.now_ns() + 5)  # it still waits for the instant
+    clock.wait_for_sleeper(clock.now_ns() + 5)  # the receiver still waits for the time
     assert not woken.is_set()
     channel.send_now(2)
     waiting.join(HANG_GUARD_S)
@@ -241,7 +241,7 @@ def test_a_receiver_that_is_woken_looks_again_once():
     channel = Channel("test", 1, clock)
     channel.wake()
     channel.wait(None)
-    channel.wait(clock.now_ns())  # the wake-up is used: it waits for the instant, which has come
+    channel.wait(clock.now_ns())  # the wake-up is used: the receiver waits for the time, which has come
     channel.close()
     with pytest.raises(ChannelClosedError):
         channel.wait(None)

@@ -1,4 +1,4 @@
-"""Children of ours: they end with their parent, and nothing of ours or of a library runs between fork and exec."""
+"""Child processes: they end with their parent, and no Python or library code runs between fork and exec."""
 
 import os
 import select

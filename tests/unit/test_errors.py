@@ -1,4 +1,4 @@
-"""Every error says what happened and whom it ends, and nothing that a client must not see."""
+"""Every error has an outcome and a scope, and no text that a client must not see."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_every_error_has_an_outcome_a_scope_and_a_place_in_both_tables(error_cla
     assert isinstance(error_class.outcome, Outcome)
     assert error_class.outcome is not Outcome.OK
     assert error_class.scope in {"request", "session"}
-    error = error_class("what is wrong and how to mend it")
+    error = error_class("the fault and its remedy")
     assert error.retry_after_ms == 0
     assert codec_module.status_of(error).code == codec_module.FRAME_STATUS[error.outcome]
     assert error.outcome in codec_module.STREAM_STATUS

@@ -1,4 +1,4 @@
-"""The loop that says when it is idle: what waits for that runs then, once, and on a busy loop after its time."""
+"""The loop's idle callbacks: they run once at an idle moment, and on a busy loop after their time."""
 
 import asyncio
 
@@ -96,7 +96,7 @@ def test_work_that_fails_is_logged_and_does_not_hold_up_what_is_behind_it():
 
 
 class ManualLoop(ServingLoop):
-    """A loop whose time moves only when a test says so."""
+    """A loop whose time only the test moves."""
 
     now_s = 0.0
 
@@ -120,7 +120,7 @@ def test_what_a_turn_handles_has_waited_since_the_turn_before_it_began():
         await asyncio.sleep(0)
         loop.now_s += 5.0
         await asyncio.sleep(0)
-        received.set()  # in a turn that began just now, as grpc.aio does with what has come
+        received.set()  # in a turn that began just now, as grpc.aio does with received data
         loop.now_s += 0.25  # other streams' work in the same turn
         await done.wait()
         await reading

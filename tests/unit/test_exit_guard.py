@@ -1,4 +1,4 @@
-"""A process that cannot go on ends in time, whatever hangs in it. Each test has a process of its own."""
+"""A process that cannot go on ends in time, whatever hangs in it. Each test has a separate process."""
 
 import signal
 import subprocess

@@ -11,7 +11,7 @@ MB = 1 << 20
 
 
 class Machine:
-    """A process in numbers: what is resident and not allocated is given back, but for what cannot be."""
+    """A process in numbers: resident memory that is not allocated is returned, except a part that cannot be."""
 
     def __init__(self):
         self.allocated, self.idle, self.code, self.stays = 50 * MB, 0, 100 * MB, 0

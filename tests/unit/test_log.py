@@ -21,7 +21,7 @@ def _restored():
 
 
 def written(capfd):
-    """What has come to standard error; all that was logged until now has."""
+    """The text on standard error, after everything logged so far has been written."""
     assert STANDARD_ERROR.close(HANG_GUARD_S)
     return capfd.readouterr().err
 

@@ -1,4 +1,7 @@
-"""What Python would write to standard error by itself is in the log, a line each, escaped. One process per case."""
+"""Output that Python would write to standard error by itself is in the log, a line each, escaped.
+
+One process per case.
+"""
 
 import json
 import subprocess
@@ -36,7 +39,7 @@ CASES = {
     "logging": ("logging.getLogger('library').warning('%s', FORGED)", "a library reports"),
     "logging with arguments that do not fit": ("logging.warning('%d', FORGED)", "a library reports"),
     "a warning": ("warnings.warn(FORGED)", "a library reports"),
-    "a task of asyncio that nobody awaits": ("asyncio.run(forget())", "a library reports"),
+    "a task of asyncio that is not awaited": ("asyncio.run(forget())", "a library reports"),
     "a thread": (
         "thread = threading.Thread(target=end); thread.start(); thread.join()",
         "a thread ended by an exception",

@@ -1,4 +1,4 @@
-"""What libraries print past Python is logged within bounds, and a crash still says where it was."""
+"""Output of libraries past Python is logged within bounds, and a crash still reports its place."""
 
 import json
 import os

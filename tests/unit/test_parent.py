@@ -1,4 +1,4 @@
-"""What a parent passes on to its children, and what it waits for; the second with real children."""
+"""Signals that a parent passes on to its children, and its waits; the second with real children."""
 
 import os
 import signal
@@ -53,7 +53,7 @@ def test_a_second_request_is_passed_on_and_who_does_not_end_then_is_killed(scene
     assert watcher.child.signals == [signal.SIGTERM, signal.SIGINT]
     assert watcher.kill_in_s() == END_LIMIT_NS / 1e9
     clock.advance(END_LIMIT_NS - 1)
-    watcher.on_signal(signal.SIGINT)  # impatience gives nobody more time
+    watcher.on_signal(signal.SIGINT)  # impatience gives no child more time
     assert watcher.kill_in_s() == 1e-9
     clock.advance(1)
     assert watcher.kill_in_s() is None

@@ -1,4 +1,4 @@
-"""Several servers behind one port: who is told what, when they are ready, and the exit code. Without any process."""
+"""Several servers behind one port: their settings, their readiness, and the exit code. Without any process."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_all_are_ready_when_the_last_one_is_and_that_is_said_once():
     assert not scene.ready
     scene.is_ready(1)
     assert [[line["pid"] for line in lines] for lines in scene.ready] == [[100, 101, 102]]
-    scene.is_ready(1)  # started anew by its supervisor
+    scene.is_ready(1)  # restarted by its supervisor
     assert len(scene.ready) == 1
     assert [json.loads(line)["pid"] for line in scene.passed] == [101]
 
@@ -205,7 +205,7 @@ def test_a_held_port_is_for_those_who_share_it_and_not_for_another_group():
 
 @pytest.mark.parametrize("are_supervised", [False, True])
 def test_a_supervisor_has_time_to_kill_its_server_before_it_is_killed(are_supervised):
-    """Else a server that hangs outlives everybody who could end it, and keeps the group's pipe open."""
+    """Otherwise a hanging server outlives all processes that could end it, and keeps the group's pipe open."""
     scene = Scene(2, are_supervised=are_supervised)
     scene.group.on_signal(signal.SIGTERM)
     scene.clock.advance(ONE_REQUEST_NS)

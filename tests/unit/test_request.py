@@ -1,4 +1,4 @@
-"""Where the time of a request went: whole microseconds that add up, whatever stages it reached."""
+"""Durations of a request's stages: whole microseconds that add up, for any reached stage."""
 
 from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""Settings: flags over environment over file over defaults, and one clear line for whatever is wrong."""
+"""Settings: flags over environment over file over defaults, and one clear line for each fault."""
 
 import pytest
 from pydantic import ValidationError

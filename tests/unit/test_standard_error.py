@@ -1,4 +1,4 @@
-"""Lines to a descriptor that is slow, broken, mended: whoever puts them never notices."""
+"""Lines to a descriptor that is slow, broken, mended: the callers never notice."""
 
 import os
 import resource
@@ -186,7 +186,7 @@ def interrupted_at(point, functions, act, interrupt):
 
 @pytest.mark.parametrize("act", ["put", "close"])
 def test_a_signal_handler_may_put_at_any_point_and_there_is_one_thread(act):
-    """As signals do it, but at each point once. What a handler puts into a close may wait for the next line."""
+    """As signals do, but at each point once. A line that a handler puts into a close may wait for the next line."""
     for point in range(10_000):
         read, write = os.pipe()
         writer = LineWriter(write)

@@ -1,4 +1,4 @@
-"""Supervision: what is started anew, what is not, how often, and what happens to signals."""
+"""Supervision: restarted and final ends, the rate of restarts, and the treatment of signals."""
 
 import signal
 
@@ -20,7 +20,7 @@ class Child:
 
 
 class Scene:
-    """A supervisor whose children end as they are told to."""
+    """A supervisor whose children end as the test sets them."""
 
     def __init__(self):
         self.clock, self.said, self.children = ManualClock(), [], []
@@ -82,7 +82,7 @@ def test_after_a_signal_the_end_is_final_however_it_comes(end, code):
 
 def test_a_signal_that_does_not_end_the_server_is_passed_on_and_supervision_goes_on():
     scene = Scene()
-    scene.supervisor.on_signal(signal.SIGUSR1)  # nobody is there yet
+    scene.supervisor.on_signal(signal.SIGUSR1)  # no process is there yet
     child = scene.start()
     scene.supervisor.on_signal(signal.SIGUSR2)
     scene.supervisor.on_end(KILLED)

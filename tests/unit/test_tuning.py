@@ -1,4 +1,4 @@
-"""Process tuning, each case in a process of its own: it must come before grpc."""
+"""Process tuning, each case in a separate process, because it must come before grpc."""
 
 import json
 import os

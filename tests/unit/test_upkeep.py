@@ -1,4 +1,4 @@
-"""The upkeep runs each job as often as it asks for, whatever the others do, and ends when it is told to."""
+"""The upkeep runs each job at its interval, independent of the others, and ends when it is closed."""
 
 import threading
 

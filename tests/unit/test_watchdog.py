@@ -14,7 +14,7 @@ START_NS = 1_000
 
 
 class Watched:
-    """One version with one stage that has been busy since the beginning, and what was reported."""
+    """One version with one stage that has been busy since the beginning, and the reports."""
 
     def __init__(self, busy_since_ns: int = START_NS) -> None:
         stage = SimpleNamespace(name="detector.1.0.execute", busy_since_ns=busy_since_ns)

@@ -1,4 +1,4 @@
-"""The worker pool serves results first and streams in turn, finishes what waits, and hides no exception."""
+"""The worker pool serves results first and streams in turn, finishes waiting work, and hides no exception."""
 
 import threading
 
@@ -40,7 +40,7 @@ def fatal():
 
 
 def blocked_pool(fatal):
-    """A pool whose only worker is busy, so that what is added now waits."""
+    """A pool whose only worker is busy, so that added items wait."""
     pool = WorkerPool(1, fatal)
     gate = Gate()
     pool.submit_result(gate)

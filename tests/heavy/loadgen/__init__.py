@@ -1,1 +1,1 @@
-"""MLPerf's LoadGen as an oracle for what loadtest.quantiles says about the same samples."""
+"""MLPerf's LoadGen as an oracle for loadtest.quantiles on the same samples."""

@@ -1,1 +1,1 @@
-"""perf_analyzer, the real one, against `forebay serve` in a process of its own."""
+"""The real perf_analyzer against `forebay serve` in a separate process."""

@@ -1,1 +1,1 @@
-"""The real, unmodified tritonclient against `forebay serve` in a process of its own."""
+"""The real, unmodified tritonclient against `forebay serve` in a separate process."""

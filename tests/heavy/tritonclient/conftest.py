@@ -1,4 +1,4 @@
-"""A server in a process of its own, in the environment of the server: the client's has another protobuf."""
+"""A server in a separate process, in the environment of the server: the client's has another protobuf."""
 
 import json
 import os

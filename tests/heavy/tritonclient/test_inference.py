@@ -37,7 +37,7 @@ def copy_input(value, rows=1, name="input"):
 
 
 class Callbacks:
-    """What a stream's or an asynchronous request's callback was given."""
+    """The arguments of the callback of a stream or an asynchronous request."""
 
     def __init__(self):
         self._queue = queue.Queue()  # noqa: TID251 - tritonclient's own thread calls

@@ -90,7 +90,7 @@ def test_two_hundred_reloads_under_load_lose_nothing(tmp_path):
                     failures.append(error)
 
     with (
-        # The switch is what counts here; a rehearsal before each would take minutes.
+        # The test is about the switch; a rehearsal before each load would take minutes.
         serving(tmp_path, model_control_mode="explicit", load_model="simple", rehearse_loads="false") as address,
         grpcclient.InferenceServerClient(address) as client,
     ):

@@ -1,4 +1,4 @@
-"""A repository as Triton's guides write it, served as it is to an unmodified tritonclient."""
+"""A repository as in Triton's guides, served unchanged to an unmodified tritonclient."""
 
 import numpy as np
 import pytest

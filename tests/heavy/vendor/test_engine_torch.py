@@ -1,4 +1,4 @@
-"""Backend `torch` on bad model files, and what it must not do with them."""
+"""Backend `torch` on bad model files: errors, and effects that must not happen."""
 
 import pickle
 import zipfile

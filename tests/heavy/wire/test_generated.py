@@ -1,4 +1,4 @@
-"""forebay/wire is what the pinned compiler makes of protos/."""
+"""forebay/wire equals the output of the pinned compiler on protos/."""
 
 import pytest
 

@@ -1,1 +1,1 @@
-"""KServe's own client against `forebay serve` in a process of its own."""
+"""KServe's own client against `forebay serve` in a separate process."""

@@ -29,7 +29,7 @@ def address(tmp_path_factory):
 
 
 def with_client(address, use):
-    """Run `use(client)` on a loop of its own; return what it returns."""
+    """Run `use(client)` on a separate loop; return its value."""
 
     async def run():
         client = kserve.InferenceGRPCClient(address)

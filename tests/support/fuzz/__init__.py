@@ -1,5 +1,5 @@
-"""Random messages of both protocols and random pictures against a real server in a process of its own.
+"""Random messages of both protocols and random pictures against a real server in a separate process.
 
 `mutation` changes any message by its descriptor; `frames`, `pictures` and `inference` each have one kind of
-conversation and what must hold of its answers; `campaign` runs many of them. Everything follows from a seed.
+conversation and the conditions on its answers; `campaign` runs many of them. Everything follows from a seed.
 """

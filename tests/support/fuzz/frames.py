@@ -21,10 +21,10 @@ REFUSALS = frozenset(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     )
 )
-"""How a stream may end on what a client said; never UNKNOWN, and never INTERNAL."""
+"""Statuses with which a stream may end because of a client's messages; never UNKNOWN, and never INTERNAL."""
 PATHS = "|".join(re.escape(str(folder)) for folder in (ROOT, sys.prefix, tempfile.gettempdir()))
 LEAK = re.compile(rf"{PATHS}|Traceback|\.py\b|service\.|engines\.|\b0x[0-9a-f]{{6}}|localhost")
-"""What no message may hold. Random names have slashes of their own, so that only folders that there are count."""
+"""Text that no message may contain. Random names have slashes of their own, so only existing folders count."""
 ENDED_UNEXECUTED = frozenset((pb.STATUS_INVALID, pb.STATUS_EXPIRED, pb.STATUS_SUPERSEDED, pb.STATUS_OVERLOADED))
 
 

@@ -52,7 +52,7 @@ def unary(channel, rng, count):
 
 
 def sent_by(requests):
-    """All tensors that some requests hold: what comes back can be nothing else."""
+    """All tensors of some requests: answers can contain nothing else."""
     tensors = set()
     for data in requests:
         with contextlib.suppress(DecodeError):
@@ -63,7 +63,7 @@ def sent_by(requests):
 
 
 def check_response(response, sent):
-    """Nobody gets bytes that this client has not sent."""
+    """No client gets bytes that it has not sent."""
     assert len(response.raw_output_contents) == len(response.outputs) or not response.raw_output_contents
     for raw in response.raw_output_contents:
         assert raw in sent, "memory that is not the client's own"

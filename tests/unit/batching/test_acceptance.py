@@ -1,6 +1,6 @@
-"""What the batch former promises, in virtual time on whole traces. The numbers with bars are in test_bars.
+"""The promises of the batch former, in virtual time on whole traces. The numbers with bars are in test_bars.
 
-The number in a name is that of the promise, 01 to 18. Others of them: 01 and 02 whatever happens in test_policy, 14 in
+The number in a name is that of the promise, 01 to 18. Other tests: 01 and 02 for random events in test_policy, 14 in
 test_window, 18 in test_bars; 01 with the thread in tests/pipeline/test_former_properties; 03 with sessions in
 tests/unit/frontend/test_session_rules; 16 over the wire in tests/rpc/test_abandoned; 17 over the wire in
 tests/rpc/test_health; 08 for a minute in tests/heavy/test_overload.
@@ -56,7 +56,7 @@ def overload_run():
 
 
 def between(run, start_s, end_s):
-    """Arrivals, finishing instants and budgets of what arrived in a part of the trace."""
+    """Arrivals, finishing times and budgets of the requests that arrived in a part of the trace."""
     arrivals = run.workload.arrivals_ns
     part = (arrivals >= start_s * SECOND_NS) & (arrivals < end_s * SECOND_NS)
     return arrivals[part], run.finished_ns[part], run.workload.budgets_ns[part]

@@ -278,7 +278,8 @@ def test_batches_of_a_model_that_takes_no_time_are_worth_growing_until_they_cost
     model = CostModel(range(1, 33), table)
     assert model.efficient_size == 15
     assert model.alpha_base_ns > 100_000
-    assert [model.mean_ns(b) for b in (1, 32)] == [10_000, 320_000]  # what deadlines are held against stays as measured
+    # the values that deadlines are compared with stay as measured
+    assert [model.mean_ns(b) for b in (1, 32)] == [10_000, 320_000]
 
 
 def test_drift_follows_a_slowdown_and_back():

@@ -1,4 +1,4 @@
-"""What delivery takes, as learnt from results that left; and what the former makes of it."""
+"""The delivery time, as learnt from results that left; and the former's use of it."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The pending queue: order, latest-wins, groups, queue policies; and that nothing is lost whatever happens."""
+"""The pending queue: order, latest-wins, groups, queue policies; and that no request is ever lost."""
 
 import threading
 from collections import Counter

@@ -20,7 +20,7 @@ def ids(batch):
 
 
 def busy_rig(**options):
-    """A rig whose lane computes a full batch, so that what comes now is bound late."""
+    """A rig whose lane computes a full batch, so that later requests are bound late."""
     rig = CoreRig(**options)
     rig.arrive(200, rows=rig.settings.max_batch_size)
     assert len(rig.batches) == 1
@@ -310,7 +310,7 @@ def test_batches_are_padded_or_cut_to_captured_sizes_whichever_wastes_less(pendi
 def test_batch_is_no_larger_than_the_load_is_worth():
     """A backlog at a low rate of arrival: more rows in one batch would only make the first of them wait."""
     rig = busy_rig()
-    rig.advance(2_000)  # what came before is forgotten
+    rig.advance(2_000)  # earlier requests are forgotten
     rig.finish()
     rig.arrive(200, rows=32)
     for _ in range(30):

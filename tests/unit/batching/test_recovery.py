@@ -1,6 +1,6 @@
-"""Whatever is slow or fast for a while, the former is itself again soon after, in virtual time.
+"""After a disturbance of any kind, the former is soon itself again, in virtual time.
 
-What it measures takes a tenth to a hundred times as long, or the process stands still. Counted from the end of the
+Its measured durations take a tenth to a hundred times as long, or the process stands still. Counted from the end of the
 last batch that was formed meanwhile, the rate of results in time is back within 2 s, or within 1 s of a disturbance of
 0.1 s. A part of the grid is run here; tests/heavy/test_recovery.py has all of it.
 """

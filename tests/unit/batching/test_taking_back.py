@@ -14,7 +14,7 @@ BOUND_BY_MS = 100.0  # the batch in front is predicted to take this long, so tha
 
 
 def overrunning(settings=None, *, largest=4, slots=4):
-    """A rig whose only lane executes a batch that takes much longer than predicted; what is bound does not start."""
+    """A rig whose only lane executes a batch that takes much longer than predicted; bound batches do not start."""
     rig = CoreRig(
         settings or BatchingSettings(largest),
         cost_model(largest, alpha_ms=BOUND_BY_MS),
@@ -227,7 +227,7 @@ steps = st.lists(
 
 
 class Play:
-    """Random events on lanes that start what they are told to, each in its order."""
+    """Random events on lanes that start their batches in order."""
 
     def __init__(self, depth, lanes):
         self.rig = CoreRig(
@@ -276,7 +276,7 @@ class Play:
             self.rig.step()
 
     def check(self):
-        """What waits of a stream waits in order of arrival."""
+        """The waiting requests of a stream are in order of arrival."""
         for one in self.rig.core.pending._streams.values():
             ids = [entry.id for entry in one.waiting]
             assert ids == sorted(ids)

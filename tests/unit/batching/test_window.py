@@ -1,8 +1,8 @@
-"""Triton's dynamic batcher, as golden traces: what arrives when (ms), and what leaves when.
+"""Triton's dynamic batcher, as golden traces: arrivals and departures with their times (ms).
 
-Each trace is written `arrivals -> batches`; a lone lane with room for two batches, which the test frees at once unless
-it says otherwise. Semantics: the dynamic batch scheduler of Triton's core (see docs/batching.md for what differs under
-the default policy).
+Each trace is written `arrivals -> batches`; a lone lane with room for two batches, which the test frees at once by
+default. Semantics: the dynamic batch scheduler of Triton's core (see docs/batching.md for the differences of the
+default policy).
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""What goes wrong in virtual time goes wrong when it is said to, and at no other time."""
+"""A disturbance in virtual time happens at its planned time, and at no other."""
 
 import numpy as np
 import pytest

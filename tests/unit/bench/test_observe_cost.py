@@ -1,4 +1,4 @@
-"""What the bench of observing plays to the observer is what the observer counts."""
+"""The observer counts exactly the records that the bench of observing plays to it."""
 
 from forebay_server.bench.observe_cost import CAMERAS, ROWS_PER_BATCH, ObservedServer
 from forebay_server.service.observe.recent import stream_reports

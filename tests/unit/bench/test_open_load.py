@@ -1,4 +1,4 @@
-"""The open-loop client counts from the instant at which a frame was due; what never comes back is infinitely late."""
+"""The open-loop client counts from the due time of a frame; a missing answer is infinitely late."""
 
 import asyncio
 import math

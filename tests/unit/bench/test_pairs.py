@@ -1,4 +1,4 @@
-"""Intervals hold what they promise, and the median is not moved by runs that something disturbed."""
+"""Intervals have their coverage, and disturbed runs do not move the median."""
 
 import random
 

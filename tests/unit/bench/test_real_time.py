@@ -1,4 +1,4 @@
-"""Real threads against virtual time: the trace that is sent, and what is compared. No number of this machine is."""
+"""Real threads against virtual time: the sent trace, and the comparison. No number depends on this machine."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The lane of virtual time computes what the real stages do on the simulated device."""
+"""The lane of virtual time computes the same times as the real stages on the simulated device."""
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +18,7 @@ COSTS = [
 
 
 def enqueue_download(lane, batch):
-    """What the d2h stage enqueues, without its waiting."""
+    """The operations that the d2h stage enqueues, without its waiting."""
     slot, stream = lane.slots[batch.slot_index], lane.pipeline.d2h.device_stream
     stream.wait(slot.executed)
     stream.copy_d2h(slot.host_outputs[0], slot.current_outputs[0], batch.rows * ROW_BYTES)

@@ -1,4 +1,4 @@
-"""`forebay engine` on small models: reports, exit codes, and one line for what a user can mend."""
+"""`forebay engine` on small models: reports, exit codes, and one line for errors that a user can mend."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""FP16 and INT8 of small models: numbers, types and what each target needs."""
+"""FP16 and INT8 of small models: numbers, types and the needs of each target."""
 
 import numpy as np
 import onnx

@@ -11,7 +11,7 @@ RUNNER = CliRunner()
 
 
 def completions(words):
-    """What a shell is offered after `words`; the last one may be begun or empty."""
+    """The completions that a shell offers after `words`; the last one may be incomplete or empty."""
     environment = {
         "_FOREBAY_COMPLETE": "complete_bash",
         "COMP_WORDS": " ".join(words),

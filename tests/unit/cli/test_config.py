@@ -1,4 +1,4 @@
-"""`forebay config`: what it prints can be read back."""
+"""`forebay config`: its output can be read back."""
 
 import json
 import tomllib

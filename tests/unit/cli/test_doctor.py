@@ -40,7 +40,7 @@ def run():
 
 
 def faults():
-    """Check and detail of every fault, each of which must say what to do."""
+    """Check and detail of every fault, each of which must have a remedy."""
     found = [finding for finding in run() if finding["level"] == "fault"]
     assert all(finding["remedy"] for finding in found)
     return [(finding["check"], finding["detail"]) for finding in found]

@@ -1,4 +1,4 @@
-"""What is drawn into pictures."""
+"""Drawings on pictures."""
 
 import numpy as np
 

@@ -30,7 +30,7 @@ SEPARATE = (
 def run(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
     """Exit code and both outputs; a stream that is None is closed."""
     closed = [f"{descriptor}>&-" for descriptor, given in ((1, stdout), (2, stderr)) if given is None]
-    # A shell closes them: a preexec_fn would have Python fork, and what gRPC runs in a fork may crash before exec.
+    # A shell closes them: with a preexec_fn Python would fork, and gRPC's fork handlers may crash before exec.
     shell = ["/bin/sh", "-c", f'exec "$@" {" ".join(closed)}', "sh"] if closed else []
     done = subprocess.run(
         [*shell, sys.executable, *arguments],

@@ -1,4 +1,4 @@
-"""Sources of frames: what they give, and what they say when there is nothing to give."""
+"""Sources of frames: their frames, and their messages when there are none."""
 
 import socket
 import struct

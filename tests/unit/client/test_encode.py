@@ -1,4 +1,4 @@
-"""Frames become messages that protobuf reads back, copied once and checked against what was opened."""
+"""Frames become messages that protobuf reads back, copied once and checked against the opened stream."""
 
 import numpy as np
 import pytest

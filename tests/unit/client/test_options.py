@@ -1,4 +1,4 @@
-"""What a caller may ask for, and what is sent of it."""
+"""Options of a caller, and their form on the wire."""
 
 import pytest
 

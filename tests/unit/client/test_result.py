@@ -1,4 +1,4 @@
-"""What comes from the wire becomes plain values."""
+"""Messages from the wire become plain values."""
 
 import numpy as np
 import pytest

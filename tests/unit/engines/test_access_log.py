@@ -1,4 +1,4 @@
-"""The access log forgets only what can no longer matter."""
+"""The access log forgets only irrelevant accesses."""
 
 from forebay_server.engines.simulated.access_log import Access, AccessLog
 from forebay_server.engines.simulated.vector_clock import Epoch, VectorClock

@@ -1,4 +1,4 @@
-"""The CUDA device over a stand-in for the runtime: the whole device contract, and what a GPU answers on bad days."""
+"""The CUDA device over a stand-in for the runtime: the whole device contract, and a GPU's errors."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -204,7 +204,7 @@ def test_work_that_cannot_be_captured_gives_no_graph_and_leaves_no_capture_open(
 
 @pytest.mark.parametrize("failing", ["enqueue", "cudaGraphInstantiate"])
 def test_a_capture_that_raises_leaves_neither_a_capture_nor_a_graph_behind(rig, runtime, failing):
-    """The rig's fixture finds what was not destroyed."""
+    """The rig's fixture finds objects that were not destroyed."""
 
     def enqueue():
         if failing == "enqueue":

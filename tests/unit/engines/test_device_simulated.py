@@ -1,4 +1,4 @@
-"""What the simulated device does beyond the contract: time, hold, faults, loss, leaks, strictness."""
+"""The simulated device beyond the contract: time, hold, faults, loss, leaks, strictness."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,4 +1,4 @@
-"""The simulated engine beyond the contract: its cost, its failures, what it declares, its options."""
+"""The simulated engine beyond the contract: its cost, its failures, its declared accesses, its options."""
 
 from concurrent.futures import ThreadPoolExecutor
 

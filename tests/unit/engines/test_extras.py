@@ -1,4 +1,4 @@
-"""What is said to install exists."""
+"""The packages of install hints exist."""
 
 import tomllib
 from importlib import metadata

@@ -1,4 +1,4 @@
-"""Memory of another process on a GPU, over a stand-in for CUDA that knows what belongs to whom."""
+"""Memory of another process on a GPU, over a stand-in for CUDA that tracks owners."""
 
 import pytest
 

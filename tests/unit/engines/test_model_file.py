@@ -1,4 +1,4 @@
-"""Files that cannot be models, in words that say what they are."""
+"""Files that cannot be models get a message that names the kind of file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is shown of ONNX Runtime's messages; the raw ones are as release 1.32 wrote them."""
+"""The public form of ONNX Runtime's messages; the raw ones are those of release 1.32."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""A three-stream pipeline on the simulated device: accepted as it is, rejected with any one ordering edge removed.
+"""A three-stream pipeline on the simulated device: accepted unchanged, rejected with any one ordering edge removed.
 
 Written out by hand and in one thread, so that every edge is one line below. The service's own pipeline has the same
 tests in tests/pipeline.
@@ -197,7 +197,7 @@ class Stages:
             self.free.close()
 
     def run(self):
-        """Run all stages to their end; returns what each raised."""
+        """Run all stages to their end; return the exception of each."""
         with ThreadPoolExecutor(3, initializer=self.pipeline.device.attach_thread) as pool:
             outcomes = [pool.submit(stage) for stage in (self.h2d, self.execute, self.d2h)]
         return [outcome.exception() for outcome in outcomes]

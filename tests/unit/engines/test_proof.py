@@ -1,4 +1,4 @@
-"""The proof that outputs are written: what it lets pass, and what it refuses."""
+"""The proof that outputs are written: accepted and refused models."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_patterns_differ_in_pairs_so_that_no_value_shows_two():
 @pytest.mark.parametrize("model", [passing_models.echo(), passing_models.echo_beside()])
 def test_an_output_that_nobody_writes_stops_the_warm_up(bound, model):
     engine, slot = bound(model)
-    engine._copied = ()  # as if the names had told nothing
+    engine._copied = ()  # as if the names gave no information
     with pytest.raises((ModelFileError, ExecutionError), match=r"not written by the model|elsewhere than where"):
         engine.warm_up((ROWS,), slot.compute)
 

@@ -1,4 +1,4 @@
-"""What a PyTorch program may ask for; the strings that pass are as PyTorch 2.13 writes them."""
+"""Contents of a PyTorch program that are accepted; the accepted strings are those of PyTorch 2.13."""
 
 import json
 

@@ -51,7 +51,7 @@ def encode(bgr, encoding):
 
 
 def reference(payload, encoding, size):
-    """What OpenCV makes of it, BGR at full size."""
+    """OpenCV's decoding of it, BGR at full size."""
     flat = np.frombuffer(payload, np.uint8)
     if encoding in {JPEG, PNG}:
         return cv2.imdecode(flat, cv2.IMREAD_COLOR)

@@ -1,4 +1,4 @@
-"""The walk over a frame's bytes finds what protobuf finds, and nothing that a client sends breaks it."""
+"""The walk over a frame's bytes finds the same fields as protobuf, and no bytes of a client break it."""
 
 import struct
 
@@ -65,7 +65,7 @@ MESSAGES = st.one_of(
 
 
 def by_protobuf(data: bytes):
-    """What protobuf makes of `data`: comparable values, or None for bytes that are no message."""
+    """Protobuf's reading of `data`: comparable values, or None for bytes that are no message."""
     try:
         message = pb.ClientMessage.FromString(data)
     except DecodeError:

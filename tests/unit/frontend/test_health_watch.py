@@ -1,4 +1,4 @@
-"""A watch that is told about a drain while it writes still says so before it ends."""
+"""A watch that is writing when a drain begins still sends NOT_SERVING before it ends."""
 
 from forebay.wire import health_pb2
 from forebay_server.service.frontend.health import HealthServicer

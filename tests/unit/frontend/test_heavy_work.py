@@ -1,4 +1,4 @@
-"""What is too long for the event loop is done by workers: in order for a client, and undone if nobody waits for it."""
+"""Workers do work that is too long for the event loop: in order for a client, and undone if its caller has gone."""
 
 import asyncio
 import threading
@@ -72,7 +72,7 @@ async def test_a_job_that_nobody_waits_for_any_more_is_not_begun(pool):
 
 
 class Held:
-    """A job that a worker is at until it is let go."""
+    """A job that occupies a worker until the test ends it."""
 
     def __init__(self, work, failure=None):
         self.begun, self.undone, self._end = asyncio.Event(), [], threading.Event()
@@ -124,7 +124,7 @@ async def test_a_result_that_comes_in_the_instant_in_which_it_is_given_up_is_und
     waiting = asyncio.create_task(work.done("client", lambda: "result", undone.append))
     await asyncio.sleep(0)
     work.start("client", is_made.set)
-    assert is_made.wait(HANG_GUARD_S)  # of the result the worker has told the loop, which has not looked yet
+    assert is_made.wait(HANG_GUARD_S)  # the worker has posted the result to the loop, which has not looked yet
     asyncio.get_running_loop().call_soon(waiting.cancel)
     await cancelled(waiting)
     assert undone == ["result"]

@@ -24,7 +24,7 @@ def decode(file, image=FULL):
 
 
 def by_opencv(file):
-    """OpenCV's decoder is built of another copy of libjpeg-turbo, and says on standard error what it thinks of it."""
+    """OpenCV's decoder is built of another copy of libjpeg-turbo, and prints its warnings on standard error."""
     return cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
 
 
@@ -36,7 +36,7 @@ def test_every_kind_of_jpeg_has_the_pixels_of_opencv(name):
 
 
 def test_sampling_of_441_is_taken():
-    """simplejpeg decodes it but has no name for it, which was an error of ours."""
+    """simplejpeg decodes it but has no name for it, which was an error here."""
     file = jpegs.with_sampling(jpegs.OTHER_KINDS["4:1:1"], 0x14)
     assert np.array_equal(decode(file), by_opencv(file))
 

@@ -1,4 +1,4 @@
-"""Protobuf is given what is short or has few fields, and nothing else."""
+"""Protobuf gets only messages that are short or have few fields."""
 
 from contextlib import nullcontext as does_not_raise
 

@@ -148,7 +148,7 @@ BAD = [
 def test_what_makes_no_sense_is_refused_by_the_name_of_its_field(fields, words):
     with pytest.raises(InvalidSessionError, match=words) as caught:
         accept(**fields)
-    assert len(caught.value.message) < 200  # whatever a client writes, not all of it comes back
+    assert len(caught.value.message) < 200  # only a part of a client's text comes back
 
 
 @pytest.mark.parametrize("name", ["score_threshold", "iou_threshold"])

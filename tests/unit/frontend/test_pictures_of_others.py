@@ -1,7 +1,7 @@
-"""Decoded pictures hold what was sent, and no memory that a decoder left unwritten.
+"""Decoded pictures hold the sent pixels, and no memory that a decoder left unwritten.
 
 OpenCV decodes animated PNGs onto a canvas that it does not clear: a first frame that is smaller than the picture, or
-cut short, showed what had lain in memory before. Such memory is dirtied here with two patterns in turn.
+cut short, showed old contents of memory. Such memory is dirtied here with two patterns in turn.
 """
 
 import struct

@@ -80,7 +80,7 @@ for file in (*pngs.HARMLESS.values(), *pngs.BROKEN.values()):
 
 
 def standard_error_of(decode):
-    """What the process writes on descriptor 2, whoever in it does so."""
+    """The output of the process on descriptor 2, from any code in it."""
     ran = subprocess.run([sys.executable, "-c", decode + PROGRAM], capture_output=True, timeout=60, check=True)
     return ran.stderr.decode()
 

@@ -1,4 +1,4 @@
-"""How much a connection has in reception, from what came and what became messages; and which ones are ended."""
+"""The bytes of a connection in reception, from received bytes and messages; and the connections that are ended."""
 
 import random
 
@@ -10,7 +10,7 @@ PEER = "ipv4:127.0.0.1:5000"
 
 
 class Wire:
-    """One connection: what is sent, and looks at it, a tenth of a second apart."""
+    """One connection: its sent bytes, and checks of it, a tenth of a second apart."""
 
     def __init__(self):
         self.account = Account(PEER, LARGEST)
@@ -95,7 +95,7 @@ def test_what_a_far_client_sends_before_it_sees_that_its_call_has_ended_is_gone_
 
 def test_a_call_holds_no_more_than_came_since_it_began():
     wire = Wire()
-    wire.received += 30 * MB  # nobody knows of what
+    wire.received += 30 * MB  # of an unknown connection
     wire.look()
     wire.open()
     wire.received += MB
@@ -116,7 +116,7 @@ def test_somebody_who_hides_what_is_held_behind_calls_that_are_given_up_is_found
         wire.account.end(decoy)
         wire.look()
     assert wire.held == 0
-    assert wire.account.tally.most_bytes > 9 * MB  # but for what is allowed for each call
+    assert wire.account.tally.most_bytes > 9 * MB  # except for the allowance of each call
 
 
 def test_where_the_kernel_counts_nothing_ended_calls_are_not_kept():

@@ -17,7 +17,7 @@ SETTINGS = ServeSettings(message_deadline_s=DEADLINE_S)
 
 
 class Socket:
-    """What the kernel knows of one connection."""
+    """The kernel's counts of one connection."""
 
     def __init__(self, port):
         self.there = normal("127.0.0.1", port)
@@ -61,7 +61,7 @@ class Scene:
         for _ in range(round(seconds / 0.1)):
             self.clock.advance(S // 10)
             self.watch.look()
-            await asyncio.sleep(0)  # the loop ends what it was told to
+            await asyncio.sleep(0)  # the loop ends the named calls
 
 
 @on_loop
@@ -89,7 +89,7 @@ async def test_a_call_whose_message_came_meanwhile_is_spared_and_its_connection_
     reading = scene.begin(account, is_single=True)
     await scene.look(DEADLINE_S)
     scene.clock.advance(S // 10)
-    scene.watch.look()  # it tells the loop to end the call
+    scene.watch.look()  # the watch asks the loop to end the call
     reading.reads += 1
     await asyncio.sleep(0)
     assert not reading.is_stopped

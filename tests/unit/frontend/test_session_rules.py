@@ -30,7 +30,7 @@ class SessionRules(RuleBasedStateMachine):
         self.is_every = fields["delivery"] == pb.DELIVERY_EVERY
         self.capacity = fields["max_in_flight"] * (1 if self.is_every else 2)
         self.next_seq = 0
-        self.sent: list[tuple[int, str]] = []  # seq and what is wrong with it
+        self.sent: list[tuple[int, str]] = []  # seq and its fault
         self.is_reading = True
         self.is_abandoned = False
         self.wakes_seen = 0  # of the writer

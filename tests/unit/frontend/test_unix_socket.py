@@ -1,4 +1,4 @@
-"""The place of a unix socket: nothing of anybody else is removed, and nobody else can connect."""
+"""The place of a unix socket: no file of another user is removed, and no other user can connect."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from forebay_server.service.frontend.unix_socket import SocketPathError, socket_
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A short path, whatever the test's name: sockets take 107 bytes."""
+    """A short path, for a test's name of any length: sockets take 107 bytes."""
     monkeypatch.chdir(tmp_path)
     return tmp_path.relative_to(tmp_path)
 

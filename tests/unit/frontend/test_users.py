@@ -1,4 +1,4 @@
-"""Which user has a socket, and what a user may do with a file."""
+"""The user of a socket, and a user's rights to a file."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What a client says again and again is checked once, and never mistaken for something else."""
+"""A client's repeated request is checked once, and never mistaken for another."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from tests.support.clock import ManualClock
 
 
 class Version:
-    """What a lookup needs of a model version."""
+    """The attributes of a model version that a lookup needs."""
 
     def __init__(self, columns, version="1", text="", has_batch=True):
         tensors = (TensorSpec("x", np.dtype(np.int32), columns),)
@@ -106,7 +106,7 @@ def test_keys_of_streams_live_as_long_as_somebody_has_them():
     first = keys.get("peer", call)
     assert keys.get("peer", call) is first
     assert keys.get("other peer", call) is not first
-    assert len(keys) == 1  # nobody has the other
+    assert len(keys) == 1  # no client has the other
     del first
     assert len(keys) == 0
 

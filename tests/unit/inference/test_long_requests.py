@@ -1,4 +1,4 @@
-"""Long requests: what makes them long stays where it was received, and nothing else may."""
+"""Long requests: their long parts stay where they were received, and nothing else may be long."""
 
 import numpy as np
 import pytest
@@ -77,7 +77,7 @@ def test_fields_of_a_long_request_come_in_any_order():
     message = parse(data + tail)
     assert (message.request.model_version, message.request_id) == ("3", "7")
     assert [bytes(raw) for raw in message.raws] == [bytes(MANY), b"b"]
-    assert all(raw.obj[:4] == data[:4] for raw in message.raws)  # views of what was received
+    assert all(raw.obj[:4] == data[:4] for raw in message.raws)  # views of the received message
 
 
 LONG = {

@@ -94,7 +94,7 @@ def test_gamma_gaps_below_shape_one_are_burstier_than_poisson():
     ],
 )
 def test_shaped_load_has_its_shape(arrival, window_s, rate):
-    # Twenty streams of randomness average out what one does not.
+    # Twenty streams average out the randomness of one.
     counts = []
     for seed in range(20):
         scenario = Scenario(arrival=arrival, rate_per_s=100, peak_per_s=200, duration_s=40, spike_s=5, seed=seed)

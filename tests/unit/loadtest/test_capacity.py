@@ -21,7 +21,7 @@ from tests.unit.loadtest.virtual import INFO, FakeServer, generate, run_virtuall
 
 
 class OneAtATime:
-    """Serves frame by frame, each in exactly `service_s`; refuses what would wait longer than `patience_s`."""
+    """Serves frame by frame, each in exactly `service_s`; refuses frames that would wait longer than `patience_s`."""
 
     def __init__(self, service_s, patience_s=1e9):
         self._service_s = service_s
@@ -77,7 +77,7 @@ def test_cameras_are_found_exactly(tmp_path, capsys):
 
 
 def test_cameras_are_found_exactly_when_the_server_sheds_instead_of_letting_the_queue_grow(tmp_path):
-    """Then latency stays within the target for ever, and only the share of dropped frames tells."""
+    """Then latency always stays within the target, and only the share of dropped frames shows the overload."""
     _, answer, _ = capacity_of(tmp_path, 0.00798, target_ms=120.0, patience_s=0.1, first=8.0)
     assert (answer["highest_passing"], answer["lowest_failing"]) == (25, 26)
     failing = next(trial for trial in answer["trials"] if trial["load"] == 26)

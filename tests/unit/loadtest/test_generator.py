@@ -1,4 +1,4 @@
-"""The generator against a fake server, in virtual time: what it offers, what it counts, what it measures."""
+"""The generator against a fake server, in virtual time: its offered frames, its counts, its measurements."""
 
 import asyncio
 
@@ -216,7 +216,7 @@ def test_the_age_of_a_result_counts_from_the_capture():
 
 
 def test_a_stream_that_is_no_longer_answered_grows_stale_until_the_end():
-    """p99 sees nothing of it: it is of the answers."""
+    """p99 does not include it, because p99 is of the answers."""
     server = FakeServer(lambda number: (0.01, [Outcome.OK] if number <= 150 else []))
     summary = summarise(Scenario(fps=10, duration_s=30), offer(Scenario(fps=10, duration_s=30), server), 100)
     assert summary.latencies["p99_ms"] == pytest.approx(10, abs=0.1)

@@ -1,4 +1,4 @@
-"""What travels between processes, the pacer's kernel timer, and the live view."""
+"""The messages between processes, the pacer's kernel timer, and the live view."""
 
 import asyncio
 

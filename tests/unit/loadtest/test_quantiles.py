@@ -67,7 +67,7 @@ def test_the_reported_interval_still_covers_when_latencies_come_in_stalls():
     """Where frames of one stall are alike, order statistics alone promise too much."""
     rng = np.random.default_rng(5)
     frames, seconds, rounds = 100, 30, 120
-    # Each second has a level of its own; p99 over all is known from a long run of the same law.
+    # Each second has its own level; p99 over all is known from a long run of the same law.
     long_run = np.repeat(rng.lognormal(0, 0.5, 200_000), 5) + rng.exponential(0.2, 1_000_000)
     true_p99 = quantile(long_run, 0.99)
     at_s = np.arange(frames * seconds) / frames

@@ -23,7 +23,7 @@ from forebay_server.loadtest.summary import summarise
 from forebay_server.loadtest.target import Outcome, TargetSpec
 from tests.unit.loadtest.virtual import INFO, FakeServer, offer
 
-# What the schema promises; see docs/loadtest.md.
+# The promise of the schema; see docs/loadtest.md.
 PROMISED = {
     *("schema", "scenario", "offered", "client_dropped", "sent", "answered", "superseded", "expired", "overloaded"),
     *("failed", "lost", "out_of_order", "goodput_per_s", "p50_ms", "p99_ms", "p99_ci_ms", "service_p99_ms"),

@@ -24,7 +24,7 @@ class SimulatedServer:
 
     async def measure(self, load):
         self.tried.append(load)
-        use = load / (self.capacity * 1.1)  # the target is met up to 1/1.1 of what the server can do at all
+        use = load / (self.capacity * 1.1)  # the target is met up to 1/1.1 of the server's maximum
         p99_ms = math.inf if use >= 1 else self._service_ms * (1 + use / (1 - use) * 0.9)
         upper_ms = p99_ms * float(np.exp(self._rng.normal(0, self._noise)))
         return Trial(load=load, p99_ms=p99_ms, p99_upper_ms=upper_ms, dropped_share=max(0.0, 1 - 1 / max(use, 1)))

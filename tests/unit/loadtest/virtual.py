@@ -67,7 +67,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class LoopClock:
-    """The virtual loop's time, plus what a busy generator adds."""
+    """The virtual loop's time, plus the delay of a busy generator."""
 
     def now_ns(self):
         return round(asyncio.get_running_loop().time() * 1e9)

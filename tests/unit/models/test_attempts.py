@@ -1,4 +1,4 @@
-"""The time that a load has, and how nobody waits for a thread that hangs."""
+"""The time limit of a load, and that no caller waits for a hanging thread."""
 
 import threading
 
@@ -12,7 +12,7 @@ GUARD_S = 10.0
 
 
 class Held:
-    """Work that hangs until it may end; what is discarded is counted."""
+    """Work that hangs until the test ends it; discarded results are counted."""
 
     def __init__(self, error=None):
         self.may_end = threading.Event()

@@ -1,4 +1,4 @@
-"""What is measured at load is kept between runs, and where."""
+"""The costs measured at load are kept between runs, and their place."""
 
 import asyncio
 import json

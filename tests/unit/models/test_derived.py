@@ -1,4 +1,4 @@
-"""What is derived from a model file alone, without config.pbtxt; of PyTorch in tests/heavy/vendor."""
+"""Values derived from a model file alone, without config.pbtxt; for PyTorch in tests/heavy/vendor."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The table of fields is complete, and the service does what it says."""
+"""The table of fields is complete, and the service behaves accordingly."""
 
 import pytest
 from google.protobuf import text_format
@@ -33,7 +33,7 @@ def uncovered(descriptor=ModelConfig.DESCRIPTOR, path=""):
 
 
 def set_path(message, path):
-    """Give the field at `path` some value, whatever it is."""
+    """Give the field at `path` an arbitrary value."""
     head, _, rest = path.partition(".")
     field = message.DESCRIPTOR.fields_by_name[head]
     value = getattr(message, head)

@@ -1,4 +1,4 @@
-"""Polling sees every change of what a model is made of, and nothing else."""
+"""Polling detects every change of a model's files, and nothing else."""
 
 import os
 

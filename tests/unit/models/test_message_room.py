@@ -12,4 +12,4 @@ def test_what_all_requests_of_a_version_may_hold_is_at_least_one_message(tmp_pat
     with workshop_of(tmp_path) as opened:
         context = opened.context(message_bytes=message_bytes)
         assert context.unbound_bytes >= message_bytes + MAX_STRINGS * STRING_BYTES
-        assert context.rows_bytes >= 2 * message_bytes  # rows lie in a buffer for a power of two of them
+        assert context.rows_bytes >= 2 * message_bytes  # rows are in a buffer for a power of two of them

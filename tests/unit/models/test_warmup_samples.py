@@ -1,4 +1,4 @@
-"""What `model_warmup` may say, and the arrays that come of it."""
+"""Valid and invalid `model_warmup`, and the resulting arrays."""
 
 import struct
 
@@ -32,7 +32,7 @@ def sample(*tensors, batch_size=1, more=""):
 
 
 def read(tmp_path, text, **files):
-    """The samples of a model's configuration; `files` lie in its folder `warmup`."""
+    """The samples of a model's configuration; `files` are in its folder `warmup`."""
     folder = tmp_path / "m" / "warmup"
     folder.mkdir(parents=True, exist_ok=True)
     (tmp_path / "m" / "1").mkdir(exist_ok=True)

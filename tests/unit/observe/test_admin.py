@@ -199,7 +199,7 @@ async def test_readers_that_are_slow_to_take_an_answer_make_room_too(monkeypatch
 
 @on_loop
 async def test_who_takes_no_answer_holds_no_descriptor(monkeypatch):
-    """The rest of an answer that nobody takes is thrown away with its socket."""
+    """The unread rest of an answer is discarded with its socket."""
     monkeypatch.setattr(admin, "REQUEST_TIMEOUT_S", 0.05)
     server, address = await listening({"/": lambda _: Page(200, "x" * (16 << 20))})
     before = open_descriptors()

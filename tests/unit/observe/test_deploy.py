@@ -1,4 +1,4 @@
-"""What is deployed beside the service speaks of metrics that exist, and what exists is documented."""
+"""The files deployed beside the service name existing metrics, and all metrics are documented."""
 
 import json
 import re

@@ -76,7 +76,7 @@ def test_histograms_are_cumulative_and_agree_with_their_count():
 
 
 class GpuVersion:
-    """What is read of a version for its device's memory."""
+    """The attributes of a version that are read for its device's memory."""
 
     def __init__(self, name, memory):
         self.devices = [self]

@@ -26,7 +26,7 @@ steps = st.integers(0, 50_000_000)
 
 @st.composite
 def timelines(draw):
-    """Timelines as the service stamps them: instants rise, some were never reached."""
+    """Timelines as the service stamps them: times rise, some were never reached."""
     instants = [10**12 + draw(steps)]
     for _ in range(5):
         instants.append(instants[-1] + draw(steps))

@@ -1,4 +1,4 @@
-"""Opening the way to a collector: what the environment may say, and what the library's complaints become."""
+"""Opening the way to a collector: valid environments, and the treatment of the library's complaints."""
 
 import json
 import logging

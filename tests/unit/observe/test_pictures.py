@@ -1,4 +1,4 @@
-"""Who may look at a picture, how often, and what is kept."""
+"""Access to pictures, their rate, and the kept data."""
 
 import json
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Which spans are made of frames and batches, and how OpenTelemetry's own library tells them."""
+"""The spans of frames and batches, and their form in OpenTelemetry's own library."""
 
 import random
 
@@ -194,7 +194,7 @@ def test_the_end_makes_what_waits():
 
 
 class MoodySink:
-    """Takes spans unless told not to; `emit` and `close` raise then."""
+    """Takes spans by default; otherwise `emit` and `close` raise."""
 
     def __init__(self):
         self.taken = []

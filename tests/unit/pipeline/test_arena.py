@@ -1,4 +1,4 @@
-"""Permits bound the leases of all arenas together; a lease goes back once, whoever gives it back and however often."""
+"""Permits bound the leases of all arenas together; a lease goes back once, from any thread and however often."""
 
 import threading
 

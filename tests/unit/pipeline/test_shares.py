@@ -45,7 +45,7 @@ class Scene:
             self.shares.give_back(self.streams[index])
 
     def ask(self, order=None):
-        """Everybody asks until nobody gets anything."""
+        """All ask until none gets anything."""
         while sum(self.take(index) for index in order or range(len(self.streams))):
             pass
 
@@ -90,7 +90,7 @@ def test_a_share_of_weight_w_gets_what_w_streams_would(count, wants, seed):
     scene = Scene(count, demands, weights)
     scene.ask()
     scene.turn_over(seeded(seed))
-    counted = [max(1, min(demand, weight)) for demand, weight in wants]  # nobody counts as more than it wants
+    counted = [max(1, min(demand, weight)) for demand, weight in wants]  # no share counts as more than it wants
     rounded = [-(-demand // weight) * part for (demand, weight), part in zip(wants, counted, strict=True)]  # multiples
     for held, demand, weight, fair in zip(scene.held, demands, weights, max_min(rounded, counted, count), strict=True):
         assert min(demand, fair) - weight < held < fair + weight

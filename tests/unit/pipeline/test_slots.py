@@ -1,4 +1,4 @@
-"""Slots move along their table and no other way, and the pool hands out only what is free."""
+"""Slots move along their table and no other way, and the pool hands out only free slots."""
 
 import itertools
 from collections import deque

@@ -11,7 +11,7 @@ from forebay.wire import POOL, frames_pb2, health_pb2, inference_pb2
 from tests.support.repository import ROOT
 from tests.support.wire import MODULES, filled
 
-# What another package does at import, with other content: package `inference` and `grpc.health.v1`, default pool.
+# As another package does at import, with other content: package `inference` and `grpc.health.v1`, default pool.
 FOREIGN = """
 from google.protobuf import descriptor_pb2, descriptor_pool
 for name, package, message in [
