@@ -1,1 +1,1 @@
-"""gRPC front ends: servicers, codecs, sessions, admission, decoding, the event-loop side of everything."""
+"""The gRPC front end: servicers, codecs, sessions, admission, decoding, and the event loop's side of all parts."""

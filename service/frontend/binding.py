@@ -1,4 +1,4 @@
-"""Why an address cannot be listened on: gRPC says it in its own log, and to nobody else."""
+"""The reason why an address cannot be listened on, which gRPC writes only to its own log."""
 
 import errno
 import socket
@@ -7,14 +7,14 @@ IN_USE = "is it in use? stop the other process or give --address"
 
 
 def why_not(error: OSError) -> str:
-    """Return what is wrong and how to mend it, for an error of `bind`."""
+    """Return the fault and its remedy, for an error of `bind`."""
     if error.errno == errno.EADDRINUSE:
         return IN_USE
     return f"{error.strerror}; give another --address"
 
 
 def why_not_bound(host: str, port: int) -> str:
-    """Try what gRPC could not do, and say as `why_not` what is wrong. Blocks: while a name is looked up."""
+    """Try the bind that gRPC failed at, and return the fault as `why_not`. Blocks: while a name is looked up."""
     try:
         family, kind, _, _, place = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
@@ -22,4 +22,4 @@ def why_not_bound(host: str, port: int) -> str:
             probe.bind(place)
     except OSError as error:
         return why_not(error)
-    return IN_USE  # it has ended meanwhile
+    return IN_USE  # the other process has ended meanwhile

@@ -35,7 +35,7 @@ DELIVERY_TIMEOUT_S = 0.5
 
 
 _TRACE_ID = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-")
-MAX_TRACE_CONTEXT = 1024  # letters of a header; W3C asks for 512 of tracestate at least
+MAX_TRACE_CONTEXT = 1024  # characters of a header; W3C asks for 512 of tracestate at least
 
 
 def trace_context(context: Context) -> TraceContext | None:

@@ -1,12 +1,13 @@
-"""Which connection a peer's address stands for, and whether it still lives: what gRPC does not tell, the kernel does.
+"""The connection behind a peer's address, and whether it still lives: facts that gRPC hides and the kernel reports.
 
-gRPC names a peer by its address, which a later connection may have as well, and says nothing when a connection ends.
-But every accepted socket is a descriptor of this process, with an address of its peer and an inode number that no other
-socket gets. So a look at the descriptors finds the connection, and another one tells whether it is still the same.
+gRPC names a peer by its address, which a later connection may have as well, and does not report the end of a
+connection. But every accepted socket is a descriptor of this process, with an address of its peer and an inode number
+that no other socket gets. So a scan of the descriptors finds the connection, and a later one shows whether it is still
+the same.
 
 A TCP address stands for one connection, unless the server listens at all addresses: then another process can bind the
 address of a client once more, and connect from there to another address of the server. All clients of a unix socket
-have the same name, `unix:`, and nothing says which of them calls; that name stands for all connections that are open.
+have the same name, `unix:`, so the calling client is unknown; that name stands for all open connections.
 
 Thread: any; a `Sockets` by one at a time. Why: docs/adr/0044. Source: proc(5), socket(7), unix(7); gRPC's naming of
 addresses (doc/naming.md).
@@ -33,7 +34,7 @@ _BYTES_RECEIVED_AT, _TCP_INFO_BYTES = 128, 136  # tcpi_bytes_received in struct 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One accepted socket: a descriptor, and what makes sure that it is still the same.
+    """One accepted socket: a descriptor, and the numbers that identify it.
 
     Attributes:
         family: of the socket.
@@ -55,34 +56,38 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is still there, at both ends: an address that its peer had is free again before we close it."""
+        """Whether both ends are still connected: a peer's address is free again before this side closes."""
         try:
             with _borrowed(self.descriptor, self.family) as found:
                 found.getpeername()
-            status = os.fstat(self.descriptor)  # last: had it become another descriptor, it would not be this one now
+            status = os.fstat(self.descriptor)  # last: if the descriptor had been reused, its numbers would differ now
         except OSError:
             return False
         return self._is_of(status)
 
     def say_no_more(self) -> None:
-        """End the sending side: the peer sees the end of the connection, after all that was sent.
+        """Close the sending side: the peer sees the end of the connection, after all sent data.
 
-        Nothing happens if it has ended already, or if there is no descriptor left to do it with.
+        Does nothing if the connection has ended already, or if no descriptor is left for it.
         """
-        with suppress(OSError), _duplicated(self.descriptor) as own:  # gRPC's may be another socket's by now
+        # gRPC's descriptor may belong to another socket by now
+        with suppress(OSError), _duplicated(self.descriptor) as own:
             if self._is_of(os.fstat(own)):
                 with _borrowed(own, self.family) as found:
                     found.shutdown(socket.SHUT_WR)
 
     def end(self) -> None:
-        """End both sides: gRPC closes it, with everything that it holds, as if the peer had gone."""
+        """Close both sides: gRPC then closes the connection with all its calls, as if the peer had gone."""
         with suppress(OSError), _duplicated(self.descriptor) as own:
             if self._is_of(os.fstat(own)):
                 with _borrowed(own, self.family) as found:
                     found.shutdown(socket.SHUT_RDWR)
 
     def received_bytes(self) -> int | None:
-        """Return what the peer has sent and the kernel has here; None for a unix socket and where nobody knows."""
+        """Return the bytes that the kernel has received from the peer.
+
+        None for a unix socket and where they are unknown.
+        """
         if self.there is None:
             return None
         try:
@@ -91,7 +96,7 @@ class Connection:
             if not self._is_of(os.fstat(self.descriptor)):
                 return None
             return int(_BYTES_RECEIVED.unpack_from(info, _BYTES_RECEIVED_AT)[0])
-        except (OSError, struct.error):  # it has been closed; a kernel before 4.1
+        except (OSError, struct.error):  # the socket was closed; a kernel before 4.1
             return None
 
     def _is_of(self, status: os.stat_result) -> bool:
@@ -99,7 +104,7 @@ class Connection:
 
     @property
     def is_local(self) -> bool:
-        """Whether its peer is on this machine: on the loopback, or at the address it is reached by; or a unix one."""
+        """Whether its peer is on this machine: on the loopback, at the server's own address, or on a unix socket."""
         if self.there is None:
             return True
         return self.there[0].is_loopback or self.there[0] == self.here[0]
@@ -107,7 +112,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class _Socket:
-    """What the kernel says of one socket, which is connected or listens."""
+    """The kernel's data about one socket, which is connected or listens."""
 
     connection: Connection
     is_listening: bool
@@ -122,12 +127,12 @@ class _Socket:
 class Sockets:
     """The sockets of this process.
 
-    A look costs 1 µs for each descriptor of the process, and 7 µs for each socket that the last one did not find.
+    A scan costs 1 µs for each descriptor of the process, and 7 µs for each socket that the last one did not find.
     """
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int, int], _Socket] = {}  # by descriptor, device, inode: never another socket
-        self.listens_everywhere = False  # whether the last look found a TCP listener at all addresses
+        self.listens_everywhere = False  # whether the last scan found a TCP listener at all addresses
 
     def connections_of(self, peer: str) -> frozenset[Connection]:
         """Return the connections that a peer's name stands for.
@@ -136,7 +141,7 @@ class Sockets:
             peer: as `ServicerContext.peer()` names it.
 
         Raises:
-            OSError: no descriptor is left to look with.
+            OSError: no descriptor is left for the scan.
         """
         found = self._look()
         if peer.startswith(UNIX_PEER):
@@ -152,14 +157,14 @@ class Sockets:
         return frozenset(connection for connection in connections if connection.is_open)
 
     def accepted_on(self, addresses: Collection[str], but_of: Collection[str]) -> list[Connection]:
-        """Return the connections to some addresses of this process, but for those of some peers.
+        """Return the connections to some addresses of this process, except those of some peers.
 
         Args:
             addresses: host:port and unix:path, as this process listens on them.
             but_of: as `ServicerContext.peer()` names them. A name of a unix socket stands for all of its connections.
 
         Raises:
-            OSError: no descriptor is left to look with.
+            OSError: no descriptor is left for the scan.
         """
         ports = {int(each.rpartition(":")[2]) for each in addresses if not each.startswith(UNIX_PEER)}
         paths = {each.removeprefix(UNIX_PEER) for each in addresses if each.startswith(UNIX_PEER)}
@@ -175,9 +180,9 @@ class Sockets:
         return [each.connection for each in self._look() if not each.is_listening and is_meant(each.connection)]
 
     def _look(self) -> list[_Socket]:
-        """Return every socket that is connected or listens. Those that others close meanwhile are passed over.
+        """Return every socket that is connected or listens. Sockets that close meanwhile are skipped.
 
-        Raises OSError if no descriptor is left to look with.
+        Raises OSError if no descriptor is left for the scan.
         """
         known: dict[tuple[int, int, int], _Socket] = {}
         for name in os.listdir(DESCRIPTORS):  # noqa: PTH208 - names only; it comes before requests
@@ -188,7 +193,7 @@ class Sockets:
                     continue
                 key = (descriptor, status.st_dev, status.st_ino)
                 known[key] = self._known.get(key) or _examine(descriptor, status)
-            except OSError:  # it is on no connection, or not any more
+            except OSError:  # it belongs to no connection, or no longer does
                 continue
         self._known = known
         self.listens_everywhere = any(each.is_everywhere for each in known.values())
@@ -196,7 +201,7 @@ class Sockets:
 
 
 def _examine(descriptor: int, status: os.stat_result) -> _Socket:
-    """Return what the kernel says of a socket. Raises OSError if it is neither connected nor listens."""
+    """Return the kernel's data about a socket. Raises OSError if it is neither connected nor listens."""
     with _borrowed(descriptor) as found:
         is_listening = bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
         there = None if is_listening else found.getpeername()
@@ -219,7 +224,7 @@ def _examine(descriptor: int, status: os.stat_result) -> _Socket:
 
 
 def address_of(peer: str) -> Address | None:
-    """Return the address in `ipv4:127.0.0.1:5000` or `ipv6:%5B::1%5D:5000`; None for anything else."""
+    """Return the address in `ipv4:127.0.0.1:5000` or `ipv6:%5B::1%5D:5000`; None for any other text."""
     host, _, port = unquote(peer).partition(":")[2].rpartition(":")
     try:
         return normal(host.strip("[]"), int(port))
@@ -228,7 +233,7 @@ def address_of(peer: str) -> Address | None:
 
 
 def normal(host: str, port: int) -> Address:
-    """Return an address as it is compared: IPv4 where IPv6 only carries it, no zone. Raises ValueError."""
+    """Return an address in the form for comparisons: IPv4 where IPv6 only carries it, no zone. Raises ValueError."""
     address = ipaddress.ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address, port
@@ -236,7 +241,7 @@ def normal(host: str, port: int) -> Address:
 
 @contextmanager
 def _duplicated(descriptor: int) -> Iterator[int]:
-    """Give a descriptor of our own for the same file, whatever others do with theirs. Raises OSError."""
+    """Yield a duplicate descriptor for the same file, independent of its owner. Raises OSError."""
     own = os.dup(descriptor)
     try:
         yield own
@@ -246,7 +251,7 @@ def _duplicated(descriptor: int) -> Iterator[int]:
 
 @contextmanager
 def _borrowed(descriptor: int, family: int = -1) -> Iterator[socket.socket]:
-    """Give a socket object for a descriptor that is not ours to close. Raises OSError."""
+    """Yield a socket object for a descriptor without taking it over. Raises OSError."""
     borrowed = socket.socket(family, fileno=descriptor)
     try:
         yield borrowed

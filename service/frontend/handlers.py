@@ -1,4 +1,4 @@
-"""What grpc.aio asks for the handler of a call, and how ours are put around each other.
+"""The lookup of handlers by grpc.aio, and wrappers around Forebay's handlers.
 
 Owner: the event loop's thread.
 """
@@ -10,7 +10,7 @@ import grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = Callable[[Any, Context], Any]
-RpcHandler: TypeAlias = Any  # grpc.RpcMethodHandler, a named tuple, which the stubs do not say
+RpcHandler: TypeAlias = Any  # grpc.RpcMethodHandler, a named tuple, which the stubs do not declare
 GenericHandler: TypeAlias = "grpc.GenericRpcHandler[Any, Any]"
 if TYPE_CHECKING:
     GenericBase = grpc.GenericRpcHandler[Any, Any]
@@ -32,22 +32,22 @@ class Wrapped(GenericBase):
         self._made: dict[str, RpcHandler] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> RpcHandler | None:
-        """Return what handles a call; grpc.aio asks for every one."""
+        """Return the handler of a call; grpc.aio asks every handler group."""
         method = handler_call_details.method
         if method not in self._made:
             handler = self._generic.service(handler_call_details)
-            if handler is None:  # another service's
+            if handler is None:  # belongs to another service
                 return None
             self._made[method] = self._wrap(handler)
         return self._made[method]
 
 
 class EveryMethod(GenericBase):
-    """Gives the calls of all methods to one handler. Put behind the services, it gets those that none of them has."""
+    """Gives the calls of all methods to one handler. Put after the services, it gets calls of unknown methods."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = grpc.stream_stream_rpc_method_handler(handler)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> RpcHandler:  # noqa: ARG002 - all alike
-        """Return what handles a call."""
+        """Return the handler of a call."""
         return self._handler

@@ -1,7 +1,7 @@
 """grpc.health.v1: whether the server, and each model, takes streams. The empty name stands for the whole server.
 
 The servicer of grpcio-health-checking keeps a Watch open until its client leaves, so that one watching client would
-hold up every shutdown for the whole grace. Here a watch ends once it has been told NOT_SERVING for good.
+delay every shutdown for the whole grace. Here a watch ends after the final NOT_SERVING.
 
 Owner: the event loop's thread.
 """
@@ -20,7 +20,10 @@ _Status = health_pb2.HealthCheckResponse
 
 
 class HealthServicer:
-    """See the module. Messages are parsed here: gRPC calls what it cannot parse UNKNOWN, in the words of a library."""
+    """See the module.
+
+    Messages are parsed here, because gRPC reports UNKNOWN, with a library's message, for invalid ones.
+    """
 
     def __init__(self) -> None:
         self._statuses: dict[str, health_pb2.HealthCheckResponse.ServingStatus] = {"": _Status.NOT_SERVING}
@@ -34,7 +37,7 @@ class HealthServicer:
             self._wake()
 
     def drain(self) -> None:
-        """Everything is NOT_SERVING from now on, and watches end. Idempotent."""
+        """Set everything to NOT_SERVING for good, and end the watches. Idempotent."""
         self._is_draining = True
         self._statuses = dict.fromkeys(self._statuses, _Status.NOT_SERVING)
         self._wake()
@@ -44,7 +47,7 @@ class HealthServicer:
         self._changed = asyncio.Event()
 
     def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
-        """Return what grpc.aio registers."""
+        """Return the handler for grpc.aio."""
         methods = {
             "Check": grpc.unary_unary_rpc_method_handler(self.check),
             "List": grpc.unary_unary_rpc_method_handler(self.list),
@@ -77,7 +80,7 @@ class HealthServicer:
                 told = status
             if is_last:
                 return
-            if changed is self._changed:  # nothing changed while it wrote
+            if changed is self._changed:  # no change while it wrote
                 await changed.wait()
 
 

@@ -1,4 +1,4 @@
-"""What would hold up the event loop, done by the workers: one job at a time for each client, the clients in turn.
+"""Runs work that is too long for the event loop on the workers: one job at a time for each client, the clients in turn.
 
 Thread: the event loop's; jobs run on a worker.
 """
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class _Job:
-    """A job. `done` belongs to the event loop, which is told when a worker has let go of everything.
+    """A job. `done` belongs to the event loop; the worker completes it after it has released everything.
 
     Args:
         do: the job.
@@ -31,7 +31,7 @@ class _Job:
         self._claims: deque[None] = deque((None,))
 
     def claim(self) -> bool:
-        """Take the job: the worker in order to do it, the loop so that nobody does. One of them can. Thread: any."""
+        """Claim the job: the worker to run it, or the loop so that it is not run. One of them can. Thread: any."""
         try:
             self._claims.pop()
         except IndexError:
@@ -39,7 +39,7 @@ class _Job:
         return True
 
     def run(self) -> None:
-        """Do it, if it is still wanted, and tell the event loop. Thread: a worker's."""
+        """Run the job, if it is still wanted, and notify the event loop. Thread: a worker's."""
         if not self.claim():
             return
         result: Any = None
@@ -70,23 +70,23 @@ class HeavyWork:
         self._lines: WeakValueDictionary[Hashable, Line[_Job]] = WeakValueDictionary()  # a line lives while it has jobs
 
     def start(self, client: Hashable, do: Callable[[], T]) -> "asyncio.Future[T]":
-        """Have `do` done and return what becomes of it, which nobody may cancel.
+        """Start the job `do` and return the future of its result, which must not be cancelled.
 
         Args:
-            client: whose job it is.
+            client: owner of the job.
             do: the job; runs on a worker.
         """
         return self._start(client, do).done
 
     async def done(self, client: Hashable, do: Callable[[], T], undo: Callable[[T], None] = lambda _: None) -> T:
-        """Have `do` done and return its result, or raise what it raises.
+        """Run the job `do` and return its result, or raise its exception.
 
-        A caller that is cancelled meanwhile leaves when no worker uses what is the caller's any more.
+        A caller that is cancelled meanwhile returns when no worker uses the caller's data any more.
 
         Args:
-            client: whose job it is.
+            client: owner of the job.
             do: the job; runs on a worker, unless the caller is cancelled before it begins.
-            undo: told the result if the caller is cancelled, at whatever instant. Thread: the event loop's.
+            undo: called with the result if the caller is cancelled, at any time. Thread: the event loop's.
         """
         job = self._start(client, do)
         try:

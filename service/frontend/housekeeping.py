@@ -36,7 +36,7 @@ class Housekeeping:
             try:
                 self._look(self._clock.now_ns())
             except Exception:
-                log.exception("streams were not looked after")  # the next time they are
+                log.exception("streams were not looked after")  # the next check may succeed
 
     def _look(self, now_ns: int) -> None:
         deadline_s = self._settings.write_deadline_s

@@ -12,9 +12,10 @@ from forebay_server.service.request import Completion
 log = structlog.get_logger(__name__)
 
 GATHERED_STEPS = 8
-"""A busy loop gathers requests for this many times of what a step takes it: steps take a ninth of its time at most."""
+"""A busy loop gathers requests for this multiple of a step's duration: steps take a ninth of its time at most."""
 LEAST_GATHERING_S, LONGEST_GATHERING_S = 2e-4, 2e-3
-"""Whatever steps seem to take: a few frames at 1,500 a second, and what nobody notices in a frame's time."""
+"""Limits for any measured duration of steps: a few frames at 1,500 a second, and a delay that is invisible in a frame's
+time."""
 STEP_AVERAGE = 8  # steps: follows a change within tens of milliseconds
 
 
@@ -29,13 +30,13 @@ class LoopSink:
         self._loop = loop
         self._completions: deque[Completion] = deque()
         self._is_scheduled = False
-        self._steps: dict[Callable[[], None], None] = {}  # in the order in which they were asked for
-        self._step_s = 0.0  # moving average of what steps take, what they end included
+        self._steps: dict[Callable[[], None], None] = {}  # in the order of registration
+        self._step_s = 0.0  # moving average of a step's duration, including its completions
 
     def step_when_idle(self, step: Callable[[], None]) -> None:
-        """Call `step` once the loop has read what there is to read; see `StepWhenIdle`. Thread: the loop's.
+        """Call `step` once the loop has read the available messages; see `StepWhenIdle`. Thread: the loop's.
 
-        On a loop that does not say when it is idle: at the end of its turn.
+        On a loop that does not report idle moments: at the end of its turn.
         """
         if not self._steps:
             if isinstance(self._loop, ServingLoop):
@@ -48,7 +49,7 @@ class LoopSink:
     def _run_steps(self) -> None:
         steps, self._steps = self._steps, {}
         started_s = self._loop.time()
-        self._is_scheduled = True  # what the steps end is told below: the loop needs no wake-up for it
+        self._is_scheduled = True  # completions of the steps are posted below: the loop needs no wake-up for them
         try:
             for step in steps:
                 step()
@@ -65,7 +66,7 @@ class LoopSink:
             try:
                 self._loop.call_soon_threadsafe(self._drain)
             except RuntimeError:
-                if not self._loop.is_closed():  # the server has gone: nobody is left to tell
+                if not self._loop.is_closed():  # closed: the server has gone, and no receiver is left
                     raise
 
     def _drain(self) -> None:
@@ -74,5 +75,5 @@ class LoopSink:
             completion = self._completions.popleft()
             try:
                 completion.request.on_completion(completion)
-            except Exception:  # our bug, but not that of the completions behind it
+            except Exception:  # a bug in one completion must not stop the completions behind it
                 log.exception("completion failed")

@@ -1,9 +1,8 @@
-"""What protobuf is given to parse: no message that costs the event loop more than is useful. Pure.
+"""Limits the messages that protobuf parses, so that none costs the event loop more than is useful. Pure.
 
-Parsing is C and holds the interpreter's lock, so that no thread helps: 16 MiB that valid messages fill with empty
-fields take it 20 to 320 ms, one string of them 20 ms. Up to `MAX_PARSED_BYTES` the worst form found takes 1 ms. A
-longer message is so because of its fields of bytes, which are copied; how much there is beside them is found without
-reading them.
+Parsing is C and holds the interpreter's lock, so that no thread helps: valid messages of 16 MiB of empty fields take 20
+to 320 ms, one string of that size 20 ms. Up to `MAX_PARSED_BYTES` the worst form found takes 1 ms. A longer message is
+long because of its fields of bytes, which are copied; the size of the rest is found without reading those.
 """
 
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ M = TypeVar("M", bound=Message)
 
 
 class MessageError(ValueError):
-    """Bytes that are not parsed. The message says why, for a client."""
+    """Bytes that are not parsed. The message has the reason, for a client."""
 
 
 def parse(kind: type[M], data: bytes, *, may_be_long: bool = False) -> M:
@@ -29,10 +28,10 @@ def parse(kind: type[M], data: bytes, *, may_be_long: bool = False) -> M:
     Args:
         kind: its class.
         data: its bytes.
-        may_be_long: whether a right one may have more than `MAX_PARSED_BYTES`.
+        may_be_long: whether a valid one may have more than `MAX_PARSED_BYTES`.
 
     Raises:
-        MessageError: they are none of the kind, or more than is parsed.
+        MessageError: the bytes are not of this class, or exceed the limits.
     """
     name = kind.DESCRIPTOR.name
     if len(data) > MAX_PARSED_BYTES:
@@ -50,9 +49,9 @@ def parse(kind: type[M], data: bytes, *, may_be_long: bool = False) -> M:
 
 
 def is_mostly_bytes(data: bytes, kind: type[Message]) -> bool:
-    """Whether a message has few fields, those of its submessages counted, and little but what is of type bytes.
+    """Whether a message has few fields, those of its submessages counted, and little besides fields of type bytes.
 
-    What is cut off is for protobuf to judge. Takes as many steps as there are fields, at most `MAX_FIELDS`.
+    Truncated messages are left for protobuf to judge. Takes one step per field, at most `MAX_FIELDS`.
     """
     fields, rest = 0, len(data)
     waiting: list[tuple[int, int, Any]] = [(0, len(data), kind.DESCRIPTOR)]
@@ -73,9 +72,9 @@ def is_mostly_bytes(data: bytes, kind: type[Message]) -> bool:
 
 
 def next_field(data: Bytes, position: int) -> tuple[int, int, int]:
-    """Return the tag at a position, where its value begins and where that ends, which may be beyond the data.
+    """Return the tag at a position, the start of its value and the value's end, which may be beyond the data.
 
-    Raises IndexError for a group, and for what no message holds.
+    Raises IndexError for a group, and for bytes that no message contains.
     """
     tag, position = _varint(data, position)
     wire_type = tag & 7

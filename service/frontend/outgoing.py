@@ -1,4 +1,4 @@
-"""The messages that leave on one stream: one write at a time, and since when it waits for the client.
+"""The messages that leave on one stream: one write at a time, and the time since it waits for the client.
 
 Owner: the event loop's thread.
 """
@@ -18,7 +18,7 @@ class Outgoing:
     """See the module.
 
     Attributes:
-        last_sent_ns: when the transport took the latest message; at first, when the stream began.
+        last_sent_ns: time when the transport took the latest message; at first, the stream's beginning.
     """
 
     def __init__(self, context: Context, clock: Clock) -> None:
@@ -34,7 +34,7 @@ class Outgoing:
             await self._context.send_initial_metadata(())
 
     async def write(self, message: bytes) -> None:
-        """Hand a message to the transport. Waits for as long as the client takes nothing."""
+        """Hand a message to the transport. Waits while the client takes nothing."""
         if self._context is None:
             return
         self._writing_since_ns = self._clock.now_ns()
@@ -43,7 +43,7 @@ class Outgoing:
         self._writing_since_ns = None
 
     def is_stuck(self, now_ns: int, deadline_s: float) -> bool:
-        """Whether the write under way has taken longer than `deadline_s`; never for 0."""
+        """Whether the current write has taken longer than `deadline_s`; never for 0."""
         since_ns = self._writing_since_ns
         return since_ns is not None and 0 < deadline_s < (now_ns - since_ns) / 1e9
 
@@ -59,6 +59,6 @@ class Outgoing:
         finally:
             given_up.cancel()
         if self._given_up.is_set():
-            self._context = None  # gRPC ends the call when its last reference goes, so leave none behind
+            self._context = None  # gRPC ends the call when its last reference goes, so keep none
             raise SlowReaderError("the client took no message for too long; read results while sending frames")
         await writer

@@ -7,8 +7,8 @@ import numpy as np
 from forebay_server.service.request import FrameBuffer
 
 HELD_BYTES = 1 << 20
-"""Copies up to this size keep the interpreter's lock, about 0.1 ms. Given up, a busy thread takes it, and getting it
-back can take as long as the switch interval (docs/adr/0050)."""
+"""Copies up to this size keep the interpreter's lock, about 0.1 ms. If it were released, a busy thread would take it,
+and getting it back can take as long as the switch interval (docs/adr/0050)."""
 
 
 def copy_into(frame: FrameBuffer, inputs: Iterable[bytes | memoryview]) -> None:

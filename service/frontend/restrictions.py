@@ -1,7 +1,7 @@
 """Calls that need a header with a secret: Triton's restricted protocols, for every service on the port.
 
-A setting such as `model-repository,shared-memory:admin=s3cret` lets only those calls of these categories through that
-bring the header `triton-grpc-protocol-admin: s3cret`; tritonclient takes headers with every call.
+A setting such as `model-repository,shared-memory:admin=s3cret` lets calls of these categories through only with the
+header `triton-grpc-protocol-admin: s3cret`; tritonclient takes headers with every call.
 
 Thread: the event loop's.
 """
@@ -65,7 +65,7 @@ class Restrictions(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any]"]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "grpc.RpcMethodHandler[Any, Any]":
-        """Let a call through to its handler, or to one that refuses it."""
+        """Pass a call to its handler, or to one that refuses it."""
         handler = await continuation(handler_call_details)
         needed = self._restricted.get(handler_call_details.method)
         if needed is None or _brings(handler_call_details, *needed):

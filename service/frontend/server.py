@@ -1,6 +1,6 @@
 """The gRPC server: one port for every protocol, and health.
 
-Every limit is a setting (docs/operations.md). What is not one: the size of what is sent, which the model bounds.
+Every limit is a setting (docs/operations.md), except the size of sent messages, which the model bounds.
 """
 
 import asyncio
@@ -36,15 +36,15 @@ from forebay_server.service.upkeep import Upkeep
 log = structlog.get_logger(__name__)
 
 _IDENTITY, _ALL_ALGORITHMS = 0b001, 0b111  # gRPC's compression algorithms as bits: none, deflate, gzip
-MESSAGE_SHARE = 8  # a message is there up to three times while it is received, and models take memory too
-RECEPTION_SHARE = 4  # what is in reception is twice as much in pieces
+MESSAGE_SHARE = 8  # a message exists up to three times while it is received, and models take memory too
+RECEPTION_SHARE = 4  # messages in reception take twice their size in pieces
 LEAST_MESSAGE_BYTES = 1 << 20
 REQUESTS_FIRST_S = 1.0  # at most: the time that single requests have before streams are asked to leave
-LAST_ANSWERS_S = 5.0  # after the grace, time for what was read to be answered
+LAST_ANSWERS_S = 5.0  # after the grace, time for read requests to be answered
 
 
 class AddressError(Exception):
-    """The address cannot be listened on. The message says why and what to do."""
+    """The address cannot be listened on. The message has the reason and a remedy."""
 
 
 __all__ = ["AddressError", "CertificateError", "FrontEnd", "server_options"]
@@ -107,14 +107,14 @@ class FrontEnd:
         return self._addresses
 
     def reception_numbers(self) -> ReceptionNumbers:
-        """Return what is being received now. Thread: any."""
+        """Return the numbers of reception now. Thread: any."""
         watch = self.watch
         return ReceptionNumbers(
             watch.connections, watch.held_bytes, self._receptions.gate.waiting_count, watch.ended.copy()
         )
 
     def _credentials(self) -> grpc.ServerCredentials | None:
-        """Return what the port speaks: TLS, or None for plain text."""
+        """Return the credentials of the port: TLS, or None for plain text."""
         settings = self._settings
         if settings.tls_cert is None or settings.tls_key is None:
             if not is_loopback(settings.address.rpartition(":")[0]):
@@ -147,12 +147,12 @@ class FrontEnd:
         return f"unix:{path}"
 
     async def drain(self) -> None:
-        """Refuse what is new, ask streams to leave, answer everything, and stop.
+        """Refuse new calls, ask streams to leave, answer everything, and stop.
 
         Health is NOT_SERVING and calls are refused from now on. Single requests are answered first, within
-        `REQUESTS_FIRST_S`; those that are still being received by then are refused. Then the listener closes and open
-        streams get Reconnect. Clients have the grace to half-close. After it the server stops reading and answers what
-        it has read.
+        `REQUESTS_FIRST_S`; requests that are still in reception by then are refused. Then the listener closes and open
+        streams get Reconnect. Clients have the grace to half-close. After it the server stops reading and answers the
+        frames that it has read.
         """
         self.health.drain()
         self._frames.refuse()
@@ -181,8 +181,8 @@ class FrontEnd:
                 await self._housekeeping
 
     async def _stop(self, busy: set[str], grace_s: float) -> None:
-        """Close what is idle, then the listener: in one step, lest a client comes back between them."""
-        with contextlib.suppress(OSError):  # no descriptor is left to look with: gRPC closes them, too
+        """Close idle connections, then the listener: in one step, so that no client comes back between them."""
+        with contextlib.suppress(OSError):  # no descriptor is left for the scan: gRPC closes them, too
             for connection in Sockets().accepted_on(self._addresses, but_of=busy):
                 connection.say_no_more()
         self._receptions.stop_requests()  # gRPC would wait for them
@@ -198,14 +198,14 @@ class FrontEnd:
 
 
 def within_memory(settings: ServeSettings, left_bytes: int | None) -> ServeSettings:
-    """Return settings whose messages have room: the largest one, and all that are being received.
+    """Return settings whose messages have room: the largest one, and all in reception.
 
-    gRPC ends the process when it gets no memory for a message, before anybody of ours could refuse it. So messages may
-    take no more than their share of what a memory limit leaves.
+    gRPC ends the process when it gets no memory for a message, before Forebay's code could refuse it. So messages may
+    take no more than their share of the memory that a limit leaves.
 
     Args:
-        settings: what the operator allows.
-        left_bytes: by the limit of the process or its container; None without one.
+        settings: of the operator.
+        left_bytes: memory left by the limit of the process or its container; None without one.
     """
     if left_bytes is None:
         return settings
@@ -224,13 +224,13 @@ def server_options(settings: ServeSettings) -> list[tuple[str, Any]]:
     """Return the channel arguments of the server, each with its reason."""
     return [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
-        # 16 KB on the wire may be 16 MB here. Refused at the call's headers, before anything is inflated.
+        # 16 KB on the wire may be 16 MB here. Refused at the call's headers, before gRPC inflates.
         ("grpc.compression_enabled_algorithms_bitset", _ALL_ALGORITHMS if settings.allow_compression else _IDENTITY),
         ("grpc.max_send_message_length", -1),  # results are bounded by the model
         # A port in use is an error, not a second server behind the first, unless both say that they share it.
         ("grpc.so_reuseport", int(settings.share_port)),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
-        # Otherwise gRPC lets a client send up to 512 MB ahead on a stream that nobody reads, as it finds the way wide.
+        # Otherwise gRPC lets a client send up to 512 MB ahead on an unread stream, by its bandwidth estimate.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", settings.stream_window_bytes),
         ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
@@ -245,7 +245,8 @@ def server_options(settings: ServeSettings) -> list[tuple[str, Any]]:
         ("grpc.server_handshake_timeout_ms", int(settings.handshake_timeout_s * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),  # a camera may be silent for long
-        # Clients ping too, tritonclient as often as it is told; gRPC's default cuts those that do within five minutes.
+        # Clients ping too, tritonclient at a configured interval; gRPC's default cuts those that do within five
+        # minutes.
         ("grpc.http2.min_ping_interval_without_data_ms", int(settings.min_client_ping_interval_s * 1000)),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", int(settings.min_client_ping_interval_s * 1000)),
         # Together 11 to 18 % less CPU at 150 KB and more (docs/benchmarks.md); one without the other gains nothing.

@@ -1,10 +1,10 @@
 """TLS for the listener: certificates that are checked when they are read, and read again when their files change.
 
-A pair is tried by a handshake with itself in memory. That finds what a client would find: files that cannot be read,
-a key of another certificate, a certificate that has expired. At start this is an error of one line; later the pair
-that works is kept and the log says why.
+A pair is tried by a handshake with itself in memory. This finds the faults that a client would find: files that cannot
+be read, a key of another certificate, a certificate that has expired. At start a fault is an error of one line; later
+the working pair is kept and the log has the reason.
 
-Not here: the clients' names. With `tls_client_ca` every client must show a certificate of one of these authorities.
+Not here: the clients' names. With `tls_client_ca` every client must present a certificate of one of these authorities.
 
 Thread: `ServerCertificates.fetch` runs on gRPC's thread, at every handshake; everything else on the event loop's.
 """
@@ -24,17 +24,17 @@ Signature = tuple[tuple[int, int, int], ...]
 
 
 class CertificateError(Exception):
-    """Certificates that cannot be used; one line: which file, what is wrong, what to do."""
+    """Certificates that cannot be used; one line: the file, the fault, the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateFiles:
-    """Where the PEM files are.
+    """Paths of the PEM files.
 
     Attributes:
         chain: the server's certificate and those between it and its authority.
         key: its private key, without a passphrase.
-        client_ca: authorities of the clients' certificates; None takes clients without one.
+        client_ca: authorities of the clients' certificates; None accepts clients without one.
     """
 
     chain: Path
@@ -42,7 +42,7 @@ class CertificateFiles:
     client_ca: Path | None = None
 
     def signature(self) -> Signature:
-        """Return what changes when a file does. Raises OSError."""
+        """Return a value that changes when a file does. Raises OSError."""
         paths = [path for path in (self.chain, self.key, self.client_ca) if path is not None]
         stats = [os.stat(path) for path in paths]  # noqa: PTH116 - follows links, as reading does
         return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
@@ -65,10 +65,10 @@ class ServerCertificates:
         )
 
     def fetch(self) -> "grpc.ServerCertificateConfiguration | None":
-        """Return a new configuration if the files have changed and can be used, else None: keep the one there is.
+        """Return a new configuration if the files have changed and can be used, else None: keep the present one.
 
-        The signature is taken before the files are read and kept whatever comes of that. So a file that changes while
-        they are read makes the next handshake read them again, and files that cannot be used are told of once.
+        The signature is taken before the files are read and kept in any case. So a file that changes while it is read
+        makes the next handshake read it again, and unusable files are reported once.
         """
         signature = _signature_or_none(self._files)
         if signature == self._signature:
@@ -97,7 +97,7 @@ def _load(files: CertificateFiles, signature: Signature) -> "grpc.ServerCertific
     _check_pair(files)
     if files.client_ca is not None:
         _context_trusting(files.client_ca, "tls_client_ca")
-    if _signature_or_none(files) != signature:  # what was read need not be what was checked
+    if _signature_or_none(files) != signature:  # the files that were read may differ from the checked ones
         raise CertificateError("tls_cert, tls_key: the files changed while they were read; try again")
     return grpc.ssl_server_certificate_configuration([(key, chain)], client_ca)
 
@@ -146,7 +146,7 @@ def _context_trusting(path: Path, setting: str) -> ssl.SSLContext:
 
 
 def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
-    """Let the two talk through memory. Raises ssl.SSLError."""
+    """Run a handshake between the two through memory. Raises ssl.SSLError."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [
         client.wrap_bio(to_client, to_server, server_hostname="localhost"),

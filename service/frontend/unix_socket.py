@@ -1,6 +1,6 @@
 """The place of a unix socket: a folder of its own, no socket of a server that still answers, mode 0660.
 
-gRPC removes whatever socket lies at the path before it binds, the one of a running server too; hence the check here.
+gRPC removes any socket at the path before it binds, even one of a running server; hence the check here.
 """
 
 import os
@@ -25,7 +25,7 @@ def socket_place(path: Path) -> Iterator[None]:
     """Make sure that a socket may be bound at `path`; bind it inside the block.
 
     Raises:
-        SocketPathError: somebody answers there, something else lies there, or the folder cannot be made.
+        SocketPathError: a server answers there, another file is there, or the folder cannot be made.
     """
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         raise SocketPathError(f"unix socket {path}: the path is longer than {MAX_PATH_BYTES} bytes; use a shorter one")
@@ -44,11 +44,11 @@ def socket_place(path: Path) -> Iterator[None]:
 def _make_folder(folder: Path) -> None:
     if not folder.is_dir():
         folder.mkdir(parents=True)
-        folder.chmod(FOLDER_MODE)  # whatever the umask
+        folder.chmod(FOLDER_MODE)  # independent of the umask
 
 
 def _clear(path: Path) -> None:
-    """Remove a socket that nobody listens on."""
+    """Remove a socket without a listener."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -63,5 +63,5 @@ def _clear(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
         except TimeoutError:
-            pass  # its queue is full: somebody is there
+            pass  # its queue is full: a server is there
     raise SocketPathError(f"unix socket {path}: a server answers there; stop it or give another --uds")

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol but for inference: metadata, repository, statistics, settings."""
+"""The RPCs of the Open Inference Protocol without inference: metadata, repository, statistics, settings."""

@@ -1,4 +1,4 @@
-"""inference.GRPCInferenceService but for inference: health, metadata, configuration, statistics, repository, settings.
+"""The RPCs of inference.GRPCInferenceService without inference: health, metadata, configuration, and the groups.
 
 Thread: the event loop's.
 """
@@ -33,11 +33,11 @@ EXTENSIONS = (
 
 
 class ModelRpcs:
-    """Every RPC but the two of inference.
+    """Every RPC except the two of inference.
 
     Args:
         lookup: finds versions.
-        serving: versions that serve now, by model.
+        serving: serving versions, by model.
         is_ready: whether the server takes requests.
         more: the other RPCs.
     """
@@ -69,23 +69,23 @@ class ModelRpcs:
         return {name: handler_of(rpc, request) for name, (rpc, request) in rpcs.items()}
 
     def server_live(self, _: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
-        """Say that the process lives."""
+        """Answer that the process lives."""
         return pb.ServerLiveResponse(live=True)
 
     def server_ready(self, _: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
-        """Say whether requests are taken."""
+        """Answer whether requests are accepted."""
         return pb.ServerReadyResponse(ready=self._is_ready())
 
     def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
-        """Say whether a model is ready; one that is not known is not."""
+        """Answer whether a model is ready; an unknown one is not."""
         return pb.ModelReadyResponse(ready=self._lookup.is_ready(request.name, request.version))
 
     def server_metadata(self, _: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
-        """Say who this is."""
+        """Answer with the server's name, version and extensions."""
         return pb.ServerMetadataResponse(name=SERVER_NAME, version=VERSION, extensions=EXTENSIONS)
 
     def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
-        """Say what a model takes and gives."""
+        """Answer with a model's inputs and outputs."""
         version = self._lookup.find(request.name, request.version)
         versions = [request.version] if request.version else sorted(self._serving().get(version.name, []), key=int)
         return face_of(version).metadata(versions)

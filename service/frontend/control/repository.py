@@ -70,7 +70,7 @@ class RepositoryRpcs:
         return pb.RepositoryModelLoadResponse()
 
     async def unload(self, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
-        """Unload a model; answers when nobody can reach it any more, while what it has is still answered."""
+        """Unload a model; answers when no new request reaches it, while accepted ones are still answered."""
         self._check(request.repository_name)
         for key, parameter in request.parameters.items():
             if key != "unload_dependents":

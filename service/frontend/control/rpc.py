@@ -1,4 +1,4 @@
-"""From a function of messages to a handler of grpc.aio: how every RPC is made but those of inference.
+"""Makes handlers of grpc.aio from functions of messages, for all RPCs except those of inference.
 
 Thread: the event loop's.
 """
@@ -18,7 +18,7 @@ Rpc: TypeAlias = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class OfPeer:
-    """An RPC that also wants to know who asks: `rpc(message, peer)`."""
+    """An RPC that also needs the peer: `rpc(message, peer)`."""
 
     rpc: Callable[[Any, str], Any]
 
@@ -31,7 +31,7 @@ class OfLongMessage:
 
 
 class RpcGroup(Protocol):
-    """Some RPCs of the service."""
+    """A group of RPCs of the service."""
 
     def rpcs(self) -> Mapping[str, tuple["Rpc | OfPeer | OfLongMessage", Any]]:
         """Return, by name, a function from message to message (or to an awaitable of one), and the request's class."""
@@ -47,7 +47,7 @@ def handler_of(
 
     async def handle(data: bytes, context: Context) -> Any:  # noqa: ANN401 - a message
         try:
-            # Here, since gRPC calls what it cannot parse UNKNOWN, and parses whatever it gets.
+            # Here, because gRPC reports UNKNOWN for a message that it cannot parse, and parses any message.
             message = parse(request, data, may_be_long=may_be_long)
             answer = _answer_of(rpc, message, context)
             return await answer if isinstance(answer, Awaitable) else answer
@@ -55,7 +55,7 @@ def handler_of(
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except grpc.aio.AbortError:
             raise
-        except Exception as error:  # noqa: BLE001 - nothing is UNKNOWN
+        except Exception as error:  # noqa: BLE001 - no call may end UNKNOWN
             status = answer_to(error)
             await context.abort(status.code, status.message)
 

@@ -1,8 +1,8 @@
 """TraceSetting and LogSettings: readable, so that tools which ask get an answer; the log level can be changed.
 
-Paths and formats cannot be changed from afar, nor is tracing switched here (`forebay trace` does that). What is logged
-has one least level here, where Triton has three switches and a number: the least level that is asked for holds, and
-the answer says what came of it.
+Clients cannot change paths and formats, nor switch tracing (`forebay trace` does that). The log has one lowest level
+here, where Triton has three switches and a number: the lowest requested level holds, and the answer contains the
+result.
 """
 
 from typing import Any
@@ -32,7 +32,7 @@ LOG_TYPES = {
     "log_format": "string_param",
 }
 FIXED_LOG = {"log_file": "", "log_format": "default"}
-NO_LOG_FILE = "log file location can not be updated through network protocol"  # whatever the value, as in Triton
+NO_LOG_FILE = "log file location can not be updated through network protocol"  # for any value, as in Triton
 _TraceValue = pb.TraceSettingResponse.SettingValue
 _LogValue = pb.LogSettingsResponse.SettingValue
 
@@ -55,17 +55,17 @@ class SettingsRpcs:
         }
 
     def trace(self, request: pb.TraceSettingRequest) -> pb.TraceSettingResponse:
-        """Tell the trace settings, of the server or of one model: they are the same."""
+        """Answer with the trace settings of the server or of one model: they are the same."""
         if request.model_name:
             self._lookup.find(request.model_name, "")
         for key, value in request.settings.items():
             _check_known(key, TRACE)
-            if value.value and list(value.value) != [TRACE[key]]:  # none: back to the default, which it has
+            if value.value and list(value.value) != [TRACE[key]]:  # none: back to the default, which is set already
                 raise _unchangeable(key)
         return pb.TraceSettingResponse(settings={key: _TraceValue(value=[value]) for key, value in TRACE.items()})
 
     def log(self, request: pb.LogSettingsRequest) -> pb.LogSettingsResponse:
-        """Change the least level that is logged, if asked to, and tell the log settings."""
+        """Change the lowest logged level, if requested, and answer with the log settings."""
         settings = _log_settings()
         for key, value in request.settings.items():
             _check_known(key, LOG_TYPES)
@@ -99,7 +99,7 @@ def _log_settings() -> dict[str, Any]:
 
 
 def _level_of(settings: dict[str, Any]) -> str:
-    """Return the least level that some settings ask for. Raises InferenceError if they ask for silence."""
+    """Return the lowest level that some settings request. Raises InferenceError if they request silence."""
     if settings["log_verbose_level"]:
         return "debug"
     for level in ("info", "warning", "error"):

@@ -18,7 +18,7 @@ class StatisticsRpcs:
 
     Args:
         lookup: finds versions.
-        versions: everything that serves now.
+        versions: returns the serving versions.
     """
 
     def __init__(self, lookup: ModelLookup, versions: Callable[[], Iterable[ModelVersion]]) -> None:
@@ -30,7 +30,7 @@ class StatisticsRpcs:
         return {"ModelStatistics": (self.statistics, pb.ModelStatisticsRequest)}
 
     def statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
-        """Tell what models have done: one version, all versions of a model, or everything."""
+        """Answer with the counts of one version, all versions of a model, or all models."""
         if request.name:
             self._check_ready(request.name, request.version)
         chosen = [
@@ -41,11 +41,11 @@ class StatisticsRpcs:
         return pb.ModelStatisticsResponse(model_stats=[_statistics(version) for version in chosen])
 
     def _check_ready(self, name: str, version: str) -> None:
-        """Raise InferenceError unless a model and version serve: Triton has words of its own for its statistics."""
+        """Raise InferenceError unless a model and version serve: Triton has its own messages for its statistics."""
         if self._lookup.is_ready(name, version):
             return
         if not self._lookup.is_known(name):
-            self._lookup.find(name, version)  # which says so
+            self._lookup.find(name, version)  # raises the right error
         if self._lookup.is_ready(name, ""):
             raise InferenceError(
                 grpc.StatusCode.INVALID_ARGUMENT, f"requested model version is not available for model '{name}'"

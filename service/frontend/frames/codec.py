@@ -1,9 +1,9 @@
 """forebay.v1 on the wire: bytes to messages and completions to bytes. No I/O, no state.
 
 A frame is found without copying its payload: a walk over its fields, four of them, yields the header and a view of the
-received bytes (1.3 µs at any size; parsing with protobuf costs 4 µs at 20 KB and 36 µs at 602 KB, since it copies the
+received bytes (1.3 µs at any size; parsing with protobuf costs 4 µs at 20 KB and 36 µs at 602 KB, because it copies the
 payload twice). Both ways run on the event loop, so both are bounded, whatever the message's size: the walk takes
-`MAX_FRAME_FIELDS` fields, and protobuf is given no message of more than `MAX_PARSED_BYTES` (at most 1 ms).
+`MAX_FRAME_FIELDS` fields, and protobuf parses no message of more than `MAX_PARSED_BYTES` (at most 1 ms).
 """
 
 import struct
@@ -56,7 +56,7 @@ STREAM_STATUS: dict[Outcome, grpc.StatusCode] = {
 }
 """Outcome of a stream -> the status of its RPC."""
 
-MAX_FRAME_FIELDS = 16  # four, and room for those of later versions, which are passed over
+MAX_FRAME_FIELDS = 16  # four, and room for those of later versions, which are skipped
 
 _TAG_SEQ, _TAG_CAPTURE_TIME, _TAG_BUDGET, _TAG_PAYLOAD = 0x08, 0x10, 0x19, 0x7A
 _TAGS = frozenset((_TAG_SEQ, _TAG_CAPTURE_TIME, _TAG_BUDGET, _TAG_PAYLOAD))
@@ -87,11 +87,11 @@ class FrameMessage:
 
 
 class _NotAPlainFrameError(Exception):
-    """The walk met something that only protobuf can judge."""
+    """The walk met bytes that only protobuf can judge."""
 
 
 def parse_client_message(data: bytes) -> pb.Open | FrameMessage:
-    """Read one ClientMessage. Raises InvalidSessionError if the bytes are none."""
+    """Read one ClientMessage. Raises InvalidSessionError if the bytes are invalid."""
     try:
         if data[:1] == b"\x12":
             return _walk_frame(data)
@@ -142,12 +142,12 @@ def _walk_frame(data: bytes) -> FrameMessage:
 
 
 def _budget_or_other(frame: FrameMessage, data: bytes, position: int) -> int:
-    """Read a budget, or pass over a field that is none of ours, as protobuf does; return where it ends."""
+    """Read a budget, or skip an unknown field, as protobuf does; return the position where it ends."""
     if data[position] == _TAG_BUDGET:
         (frame.latency_budget_ms,) = _DOUBLE.unpack_from(data, position + 1)
         return position + 9
     tag, position = _varint(data, position, _MAX_LENGTH_SHIFT)
-    if tag in _TAGS or not 8 <= tag <= _UINT32:  # ours, written longer than need be; field 0; no tag
+    if tag in _TAGS or not 8 <= tag <= _UINT32:  # a known tag, written longer than needed; field 0; no tag
         raise _NotAPlainFrameError
     wire_type = tag & 7
     if wire_type == _VARINT:
@@ -189,7 +189,7 @@ def tensor_spec(spec: TensorSpec) -> pb.TensorSpec:
 
 
 def status_of(error: ServiceError) -> pb.Status:
-    """Describe why a frame ended without a result."""
+    """Describe the reason why a frame ended without a result."""
     return pb.Status(
         code=FRAME_STATUS[error.outcome], message=error.message, retry_after_ms=min(error.retry_after_ms, _UINT32)
     )
@@ -212,7 +212,7 @@ def encode_result(
     result.model_version = completion.model_version
     result.batch_size = completion.batch_size
     if request.deadline_ns is not None and request.timeline.built_ns > request.deadline_ns:
-        result.late_by_us = -((request.deadline_ns - request.timeline.built_ns) // 1000)  # up: late is never 0
+        result.late_by_us = -((request.deadline_ns - request.timeline.built_ns) // 1000)  # round up: late is never 0
     if completion.result is not None:
         _fill_typed(result, completion.result)
     if completion.outputs is not None:
@@ -225,7 +225,7 @@ def encode_result(
 
 
 def _fill_timings(timings: pb.Timings, times: Durations) -> None:
-    if times.total > _UINT32:  # a client that did not read for more than an hour: nothing to learn from where it went
+    if times.total > _UINT32:  # a client that did not read for more than an hour: its durations have no meaning
         timings.deliver_us = timings.server_total_us = _UINT32
         return
     timings.receive_us, timings.decode_us, timings.queue_us = times.receive, times.decode, times.queue

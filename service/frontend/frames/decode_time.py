@@ -1,11 +1,11 @@
-"""How long it takes to decode a frame of one stream, as an estimate that cannot outlive what it was learnt from.
+"""Estimate of the time to decode a frame of one stream; it cannot outlive the frames that it was learnt from.
 
 A moving average over some frames: it follows a change of picture size within a second of video. Frames that are refused
 because of it are never decoded and cannot correct it. So each of them makes it smaller, and once it is FORGOTTEN_NS old
-a refused frame ends it: the next one is decoded and shows what decoding takes now, however few frames a second come.
+a refused frame discards it: the next frame is decoded and shows the present time, however few frames a second come.
 
-Thread: a worker observes; the event loop's thread and the worker doubt. The attributes are numbers, and it is harmless
-that one of two changes at the same moment is lost.
+Thread: a worker observes; the event loop's thread and the worker doubt. The attributes are numbers, and losing one of
+two simultaneous changes is harmless.
 """
 
 AVERAGE_FRAMES = 8
@@ -16,7 +16,7 @@ class DecodeTime:
     """See the module.
 
     Attributes:
-        mean_ns: what decoding a frame takes; 0 while nothing is known.
+        mean_ns: time to decode a frame; 0 while it is unknown.
     """
 
     __slots__ = ("_observed_ns", "mean_ns")
@@ -31,6 +31,6 @@ class DecodeTime:
         self._observed_ns = ended_ns
 
     def doubt(self, now_ns: int) -> None:
-        """Trust it less: a frame was refused because of it."""
+        """Reduce the estimate: a frame was refused because of it."""
         is_old = now_ns - self._observed_ns >= FORGOTTEN_NS
         self.mean_ns = 0 if is_old else self.mean_ns - self.mean_ns // AVERAGE_FRAMES

@@ -1,4 +1,4 @@
-"""Open, checked: from what a client asks for to the constant facts of its stream. Pure."""
+"""Open, checked: converts a client's requests to the constant facts of its stream. Pure."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from forebay_server.service.settings import ServeSettings
 MAX_STREAM_ID_BYTES = 256
 MAX_SIDE_PIXELS = 65535
 MAX_OUTPUTS = 16  # there are three kinds, which may be repeated
-MAX_SHOWN, MAX_SHOWN_DIMENSIONS = 64, 8  # letters and numbers of a client's own in a message; every model has fewer
+MAX_SHOWN, MAX_SHOWN_DIMENSIONS = 64, 8  # characters and numbers of a client's own in a message; every model has fewer
 MAX_BUDGET_MS = 3_600_000.0  # an hour: anything longer is a mistake in the unit
 LEAST_DEFAULT_BUDGET_NS = 100_000_000  # docs/batching.md: max(100 ms, 3 times the service time of one frame)
 
@@ -27,7 +27,7 @@ FindModel = Callable[[str, str], ModelVersion]
 
 @dataclass(frozen=True, slots=True)
 class StreamConfig:
-    """What stays the same for every frame of a stream.
+    """The constant facts of a stream.
 
     Attributes:
         stream_id: the camera's name.
@@ -35,13 +35,13 @@ class StreamConfig:
         encoding: forebay.v1 Encoding.
         size: (width, height) of frames where it does not vary; (0, 0) otherwise.
         payload_bytes: exact payload size, or None if it varies (JPEG, PNG).
-        image: what pictures are decoded to; None for TENSOR.
+        image: target of decoding; None for TENSOR.
         budget_ns: default latency budget, None for no deadline.
         delivery: LATEST or EVERY.
         window: granted frames in flight.
         priority: 1 is the most urgent.
         first_seq: lower ones are INVALID.
-        wants: what a result holds.
+        wants: requested contents of a result.
         allows_picture: whether the operator may look at its latest frame.
     """
 
@@ -65,7 +65,7 @@ def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings
 
     Raises:
         UnknownModelError, NotReadyError: from `find_model`.
-        InvalidSessionError: a field is missing or makes no sense.
+        InvalidSessionError: a field is missing or invalid.
         UnsupportedError: an encoding or output that this model does not offer.
     """
     if not 1 <= len(request.stream_id.encode()) <= MAX_STREAM_ID_BYTES:

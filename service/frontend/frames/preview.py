@@ -1,4 +1,4 @@
-"""A frame as a small JPEG for the operator's page, made only when somebody looks. Pure; no thread of the data path."""
+"""A frame as a small JPEG for the operator's page, made only when a reader asks. Pure; no thread of the data path."""
 
 from typing import cast
 
@@ -15,7 +15,7 @@ QUALITY = 80
 def preview_jpeg(payload: memoryview, encoding: int, size: tuple[int, int]) -> tuple[bytes, int, int]:
     """Return a JPEG of a frame, its width and its height; the longer side has at most MAX_SIDE_PIXELS.
 
-    It is always encoded anew: what else was in the client's file (place, time, maker) does not come along.
+    It is always encoded again, so other content of the client's file (place, time, maker) is lost.
 
     Args:
         payload: as the client sent it, already decoded once by the data path.
@@ -23,7 +23,7 @@ def preview_jpeg(payload: memoryview, encoding: int, size: tuple[int, int]) -> t
         size: (width, height) of the frame as sent.
 
     Raises:
-        InvalidRequestError: it cannot be decoded.
+        InvalidRequestError: the payload cannot be decoded.
     """
     scale = min(1.0, MAX_SIDE_PIXELS / max(size))
     width, height = (max(1, round(side * scale)) for side in size)

@@ -48,7 +48,7 @@ class FramesServicer:
         find_model: name and version to a version that is ready.
         pool: decoding.
         sink: completions made on workers.
-        clock: time.
+        clock: source of monotonic nanoseconds.
         settings: limits.
         calls: ends those whose client takes nothing.
         stream_calls: has those that are open.
@@ -85,7 +85,7 @@ class FramesServicer:
         self.open_deadline_s = OPEN_DEADLINE_S
 
     def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
-        """Return what grpc.aio registers. Raw bytes: the codec parses and builds."""
+        """Return the handler for grpc.aio. Raw bytes: the codec parses and builds."""
         method = grpc.stream_stream_rpc_method_handler(self.stream)
         return grpc.method_handlers_generic_handler("forebay.v1.FrameInference", {"Stream": method})
 
@@ -105,12 +105,12 @@ class FramesServicer:
                 stream.ask_to_leave(pb.Reconnect.REASON_REBALANCE, grace_ms, self._clock.now_ns())
 
     def stop_reading(self) -> None:
-        """End reading on every stream; what was read is still answered."""
+        """End reading on every stream; frames that were read are still answered."""
         for stream in self.streams:
             stream.call.stop_reading()
 
     async def stream(self, _: Any, context: Context) -> None:  # noqa: ANN401 - grpc's request iterator, unused
-        """Serve one stream: grpc.aio's handler. Whatever happens ends as a status, never as UNKNOWN."""
+        """Serve one stream: grpc.aio's handler. Every end has a status other than UNKNOWN."""
         try:
             await self._serve(context)
         except SlowReaderError as error:
@@ -168,7 +168,7 @@ class FramesServicer:
         while True:
             config = accept_open(first, self._find_model, self._settings)
             if config.version.try_use():
-                return config  # else it was unloaded just now, and the next look finds its successor
+                return config  # otherwise it was unloaded just now, and the next lookup finds its successor
 
     async def _run(self, stream: FrameStream, config: StreamConfig, context: Context) -> None:
         call = stream.call
@@ -195,7 +195,7 @@ class FramesServicer:
         session.send_control(self._opened(stream, config).SerializeToString())
         stream.names = {"session": stream.session_id, "stream": config.stream_id}
         if record is not None:
-            stream.names["id"] = record.uid  # as metrics, page and spans have it
+            stream.names["id"] = record.uid  # as in metrics, page and spans
         if (found := trace_id(trace)) is not None:
             stream.names["trace_id"] = found
         log.info("stream opened", **stream.names, model=config.version.name)

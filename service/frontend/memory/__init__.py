@@ -1,1 +1,1 @@
-"""Shared memory of clients: regions of system and CUDA memory, and who may use them."""
+"""Shared memory of clients: regions of system and CUDA memory, and their users."""

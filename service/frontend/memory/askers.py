@@ -1,8 +1,8 @@
-"""Which users may be asking, by the name that gRPC gives a peer; and which of them are still there.
+"""The users that may be asking, by gRPC's name of a peer; and those of them that are still connected.
 
-A TCP peer is one user, unless another connection has the same name. Whoever calls through the unix socket may be any of
-the users that are connected to it now. Where several users may be asking, they have the rights that all of them have.
-Root has every right: its presence takes no right from others, and the presence of others takes all of root's own.
+A TCP peer is one user, unless another connection has the same name. A caller through the unix socket may be any of the
+users that are connected to it now. Where several users may be asking, they have the rights that all of them have. Root
+has every right: its presence takes no right from others, and the presence of others takes all of root's own.
 
 Owner: the event loop's thread. Why: docs/adr/0092.
 """
@@ -21,9 +21,9 @@ class Asker:
     """One peer.
 
     Attributes:
-        connections: that its name stands for.
-        users: whom they may belong to, by uid; empty if it is not on this machine, or nobody knows.
-        region_count: regions that it registered and that are open.
+        connections: connections with its name.
+        users: possible owners of these, by uid; empty if it is not on this machine, or unknown.
+        region_count: open regions that it registered.
     """
 
     connections: frozenset[Connection]
@@ -39,9 +39,9 @@ class Askers:
         self._askers: dict[str, Asker] = {}
 
     def get(self, peer: str) -> Asker:
-        """Return who asks now. Raises OSError if the kernel cannot be asked, for want of descriptors.
+        """Return the current asker. Raises OSError if the kernel cannot be asked because no descriptor is left.
 
-        Costs 5 µs for a TCP peer that was seen before, unless the server listens everywhere; else a look at all
+        Costs 5 µs for a TCP peer that was seen before, unless the server listens everywhere; else a scan of all
         descriptors.
         """
         asker = self._askers.get(peer)
@@ -59,7 +59,7 @@ class Askers:
         return asker
 
     def present(self) -> Users:
-        """Forget peers that have gone, and return the users of those that are there."""
+        """Forget peers that have gone, and return the users of the others."""
         users: set[int] = set()
         for peer, asker in list(self._askers.items()):
             if peer.startswith(UNIX_PEER):

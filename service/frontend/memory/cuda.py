@@ -1,8 +1,8 @@
-"""CUDA shared memory of clients on the same GPU: register, tell, unregister. Off by default, with the system's.
+"""CUDA shared memory of clients on the same GPU: status, register, unregister. Off by default, with the system's.
 
 The client passes the handle of an allocation of its own (cudaIpcMemHandle_t); the server opens it, checks that the
-allocation is as large as the region claims, and copies inputs out of it and outputs into it. The handle is told to
-nobody. What CUDA says goes to the log: a client learns that its region was refused, and what it can do.
+allocation is as large as the region claims, and copies inputs out of it and outputs into it. The server never passes
+the handle on. CUDA's messages go to the log: a client learns that its region was refused, and the remedy.
 
 Owner: the event loop's thread.
 """
@@ -65,7 +65,7 @@ class CudaRegion:
 
 
 class CudaMemoryRpcs:
-    """See the module. Args: regions: keeps what was registered."""
+    """See the module. Args: regions: keeps the registered regions."""
 
     def __init__(self, regions: ClientRegions) -> None:
         self._regions = regions
@@ -79,7 +79,7 @@ class CudaMemoryRpcs:
         }
 
     def status(self, request: pb.CudaSharedMemoryStatusRequest, peer: str) -> pb.CudaSharedMemoryStatusResponse:
-        """Tell the asking user's regions, or one by name."""
+        """Answer with the asking user's regions, or one by name."""
         found = cast("list[CudaRegion]", self._regions.all_of(CudaRegion, peer))
         if request.name:
             found = [region for region in found if region.name == request.name]
@@ -107,7 +107,7 @@ class CudaMemoryRpcs:
             opening.add_done_callback(_close)
             raise
         try:
-            new = self._regions.check_new(name, peer)  # another may have come meanwhile
+            new = self._regions.check_new(name, peer)  # another one may have come meanwhile
         except InferenceError:
             memory.close()
             raise
@@ -117,13 +117,13 @@ class CudaMemoryRpcs:
     def unregister(
         self, request: pb.CudaSharedMemoryUnregisterRequest, peer: str
     ) -> pb.CudaSharedMemoryUnregisterResponse:
-        """Forget one region, or all of the user."""
+        """Unregister one region, or all of the user."""
         self._regions.remove(CudaRegion, request.name, peer)
         return pb.CudaSharedMemoryUnregisterResponse()
 
 
 def _open(request: pb.CudaSharedMemoryRegisterRequest) -> ForeignMemory:
-    """Open what a client's handle stands for. Blocks. Thread: any. Raises InferenceError."""
+    """Open the allocation of a client's handle. Blocks. Thread: any. Raises InferenceError."""
     name = request.name
     if len(request.raw_handle) != HANDLE_BYTES:
         raise bad_registration(
@@ -147,7 +147,7 @@ def _open(request: pb.CudaSharedMemoryRegisterRequest) -> ForeignMemory:
 
 
 def _close(opening: "asyncio.Future[ForeignMemory]") -> None:
-    """Close what nobody waits for any more."""
+    """Close a region that no caller waits for any more."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
 

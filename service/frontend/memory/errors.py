@@ -1,4 +1,4 @@
-"""What clients are told about shared memory, in Triton's words where it has some: they match on them. Pure."""
+"""Errors about shared memory, with Triton's messages where it has some: clients match on them. Pure."""
 
 import grpc
 
@@ -8,18 +8,18 @@ MAX_NAME_SHOWN = 256
 
 
 def unknown(kind: str, name: str, hint: str = "") -> InferenceError:
-    """Return the error for a region that is not there. Args: kind: `system ` or `cuda ` where Triton says which."""
+    """Return the error for a missing region. Args: kind: `system ` or `cuda ` where Triton names it."""
     shown = name[:MAX_NAME_SHOWN]
     return InferenceError(grpc.StatusCode.NOT_FOUND, f"Unable to find {kind}shared memory region: '{shown}'{hint}")
 
 
 def too_many(message: str) -> InferenceError:
-    """Return an error of a limit that is reached."""
+    """Return an error for a limit that is reached."""
     return InferenceError(grpc.StatusCode.RESOURCE_EXHAUSTED, message)
 
 
 def no_descriptor() -> InferenceError:
-    """Return the error for what cannot be opened because the process has too much open."""
+    """Return the error for an object that cannot be opened because the process has no descriptor left."""
     return too_many("the server has no file descriptor left for shared memory: unregister some, or try again later")
 
 
@@ -34,12 +34,12 @@ def out_of_range(name: str) -> InferenceError:
 
 
 def bad_registration(name: str, why: str) -> InferenceError:
-    """Return the error for a region that cannot be as its registration says."""
+    """Return the error for a region that contradicts its registration."""
     return invalid(f"failed to register shared memory region '{name}': invalid args, {why}")
 
 
 def disabled() -> InferenceError:
-    """Return the error for everything but looking while shared memory is off."""
+    """Return the error for all calls but status while shared memory is off."""
     return InferenceError(
         grpc.StatusCode.UNIMPLEMENTED,
         "Client shared memory is disabled. Start the server with '--allow-client-shm' to enable.",

@@ -1,11 +1,10 @@
-"""Regions of shared memory that clients on this machine registered: who owns them, and every access to them.
+"""Regions of shared memory that clients on this machine registered: their owners, and every access to them.
 
 A region belongs to the user that registered it. Every connection of that user can use and unregister the region; no
-other user can name it, whatever is guessed. The region ends when it is unregistered, or with the last connection of its
+other user can name it, even by guessing. The region ends when it is unregistered, or with the last connection of its
 user that had to do with shared memory; requests that use it are answered first. Every range is checked against the
-region before anything is read or written. What a region is made of is the business of
-`service.frontend.memory.system` (system) and `service.frontend.memory.cuda`; `service.frontend.memory.askers`
-finds out who asks.
+region before it is read or written. The kinds of memory are in `service.frontend.memory.system` (system) and
+`service.frontend.memory.cuda`; `service.frontend.memory.askers` identifies the asking user.
 
 Owner: the event loop's thread. Why: docs/adr/0092.
 """
@@ -33,17 +32,17 @@ from forebay_server.service.frontend.open_inference.form import RegionRange
 MAX_REGIONS = 512  # of one connection: perf_analyzer has a few for each request in flight
 MAX_USER_REGIONS = 2048
 MAX_ALL_REGIONS = 4096  # a descriptor each
-DESCRIPTORS_SHARE = 4  # regions may take a fourth of what the process may open
+DESCRIPTORS_SHARE = 4  # regions may take a fourth of the descriptors that the process may open
 MAX_NAME_CHARACTERS = 256
 SEVERAL_USERS = "; several users are at the unix socket: they have only what all of them may open"
 
 
 class Region(Protocol):
-    """One region, open. Offsets count from its beginning; ranges given to it lie within `byte_size`."""
+    """One region, open. Offsets count from its beginning; ranges given to it are within `byte_size`."""
 
     @property
     def name(self) -> str:
-        """As its owner calls it."""
+        """The owner's name for it."""
         ...
 
     @property
@@ -60,7 +59,7 @@ class Region(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of it. Called once."""
+        """Release it. Called once."""
         ...
 
 
@@ -70,10 +69,10 @@ class _Entry:
 
     Attributes:
         region: open until `close`.
-        users: who may have registered it, by uid: usually one.
-        registrar: counts it.
+        users: possible registrants, by uid: usually one.
+        registrar: the peer that counts it.
         uses: requests that hold it.
-        is_leaving: unregistered while it is in use: it stays what it was until the last of them has ended.
+        is_leaving: unregistered while it is in use: it stays usable until the last request has ended.
     """
 
     region: Region
@@ -84,14 +83,14 @@ class _Entry:
 
 
 class NewRegion(NamedTuple):
-    """A region that may be opened: who may be registering it, at this moment, and who counts it."""
+    """Permission to open a region: its possible owners at this moment, and the peer that counts it."""
 
     users: Users
     registrar: Asker
 
 
 class RegionView:
-    """A range that lies within its region, which stays open until `release`."""
+    """A range inside its region, which stays open until `release`."""
 
     __slots__ = ("_entry", "_regions", "byte_size", "offset")
 
@@ -117,7 +116,7 @@ class RegionView:
         self._entry.region.write(self.offset, data)
 
     def release(self) -> None:
-        """The request has ended. Called once."""
+        """End the request's use. Called once."""
         self._entry.uses -= 1
         self._regions.close_unused(self._entry)
 
@@ -140,11 +139,11 @@ class ClientRegions:
 
     @property
     def open_count(self) -> int:
-        """How many regions there are, of all users."""
+        """Number of open regions, of all users."""
         return sum(map(len, self._entries.values()))
 
     def check_new(self, name: str, peer: str) -> NewRegion:
-        """Return whom a new region of that name would belong to. Raises InferenceError if there may be none."""
+        """Return the owners that a new region of that name would have. Raises InferenceError if it is not allowed."""
         if not self._is_enabled:
             raise disabled()
         asker = self._present(peer)
@@ -156,16 +155,16 @@ class ClientRegions:
         return NewRegion(asker.users, asker)
 
     def add(self, region: Region, new: NewRegion) -> None:
-        """Keep an open region that `check_new` has just let through."""
+        """Keep an open region that `check_new` has just allowed."""
         new.registrar.region_count += 1
         self._entries.setdefault(region.name, []).append(_Entry(region, new.users, new.registrar))
 
     def all_of(self, kind: type[Region], peer: str) -> list[Region]:
-        """Return the regions of one kind that a peer may know of."""
+        """Return the regions of one kind that a peer may see."""
         return [entry.region for entry in self._visible(peer) if isinstance(entry.region, kind)]
 
     def remove(self, kind: type[Region], name: str, peer: str) -> None:
-        """Unregister one region of a kind, or all for an empty name. What is not there is no error: clients expect it.
+        """Unregister one region of a kind, or all for an empty name. A missing one is no error: clients expect it.
 
         A region that requests use is closed when the last of them has ended.
         """
@@ -179,18 +178,18 @@ class ClientRegions:
         """Close the regions whose users have gone."""
         try:
             users = self._askers.present()
-        except OSError:  # no descriptor left to look with: the next time it is
+        except OSError:  # no descriptor is left for the scan: the next one may succeed
             return
         for entry in self._all():
             if not entry.users & users:
                 self._leave(entry)
 
     def reach(self, peer: str) -> "Reach":
-        """Return what finds the ranges of one request."""
+        """Return a function that finds the ranges of one request."""
         return Reach(self, peer)
 
     def users_of(self, peer: str) -> Users:
-        """Return who may be asking. Raises InferenceError."""
+        """Return the possible askers. Raises InferenceError."""
         if not self._is_enabled:
             raise disabled()
         return self._asker(peer).users
@@ -209,11 +208,11 @@ class ClientRegions:
         return RegionView(self, found[0], place.offset, place.byte_size)
 
     def close_unused(self, entry: _Entry) -> None:
-        """Close a region that is leaving and that nothing uses any more. For `RegionView`."""
+        """Close a region that is leaving and that no request uses any more. For `RegionView`."""
         if not entry.is_leaving or entry.uses:
             return
         same_name = self._entries.get(entry.region.name, [])
-        if entry in same_name:  # else everything was closed
+        if entry in same_name:  # otherwise every region was closed
             same_name.remove(entry)
             if not same_name:
                 del self._entries[entry.region.name]
@@ -235,11 +234,11 @@ class ClientRegions:
         return [entry for entries in self._entries.values() for entry in entries]
 
     def _visible(self, peer: str) -> list[_Entry]:
-        """Return the regions that everybody who may be asking has a right to."""
+        """Return the regions that every possible asker has a right to."""
         return _visible(self._all(), self._asker(peer).users) if self._entries else []
 
     def _present(self, peer: str) -> Asker:
-        """Return who registers now. Raises InferenceError if that is nobody on this machine."""
+        """Return the present asker. Raises InferenceError if it is not a user of this machine."""
         self.close_orphans()
         asker = self._asker(peer)
         if not asker.users:
@@ -267,7 +266,7 @@ class ClientRegions:
 
 
 class Reach:
-    """Finds ranges for one request. Who asks is found out once, and only if the request has ranges."""
+    """Finds ranges for one request. The asker is identified once, and only if the request has ranges."""
 
     __slots__ = ("_peer", "_regions", "_users")
 

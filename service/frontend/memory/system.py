@@ -1,10 +1,10 @@
-"""System shared memory of clients on the same machine: register, tell, unregister. Off by default.
+"""System shared memory of clients on the same machine: status, register, unregister. Off by default.
 
 Keys are plain names below /dev/shm; links and anything that is no regular file are refused, and so is every file that
-the asking user may not read and write: the server's own rights are not its clients'. A refusal does not say whether the
-file is there. Bytes are moved by pread and pwrite, never through a mapping: a client that shortens its file gets an
-error, where a mapping would kill the process (SIGBUS). A region keeps only a file descriptor here, and no name of it is
-ever told to anybody but its owner.
+the asking user may not read and write: the server's own rights are not its clients'. A refusal does not reveal whether
+the file exists. Bytes are moved by pread and pwrite, never through a mapping: a client that shortens its file gets an
+error, where a mapping would kill the process (SIGBUS). A region keeps only a file descriptor here, and its name is
+visible to its owner alone.
 
 Owner: the event loop's thread. Why: docs/adr/0041, docs/adr/0092.
 """
@@ -36,11 +36,11 @@ from forebay_server.service.frontend.open_inference.errors import InferenceError
 
 KEY = re.compile(r"/?[A-Za-z0-9_.-]{1,200}", re.ASCII)
 MAX_OFFSET = 2**63 - 1  # of a file
-MAX_SHOWN = 64  # letters of a key in a message
-MAX_READ_BYTES = (1 << 31) - 4096  # what Linux reads at once; a region's file may be sparse and far larger
-RESERVED_PREFIX = "triton_python_backend_shm_region_"  # of keys that Triton's Python backend has
+MAX_SHOWN = 64  # characters of a key in a message
+MAX_READ_BYTES = (1 << 31) - 4096  # the most that Linux reads at once; a region's file may be sparse and far larger
+RESERVED_PREFIX = "triton_python_backend_shm_region_"  # prefix of keys of Triton's Python backend
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
-FOLDER = Path("/dev/shm")  # noqa: S108 - what shm_open uses on Linux
+FOLDER = Path("/dev/shm")  # noqa: S108 - the folder of shm_open on Linux
 _Status = pb.SystemSharedMemoryStatusResponse.RegionStatus
 
 
@@ -70,7 +70,7 @@ class SystemRegion:
             raise out_of_range(self.name)
         rest = memoryview(data)
         try:
-            while rest:  # the system may write less than it is given
+            while rest:  # the system may write only a part
                 written = os.pwrite(self.descriptor, rest, start)
                 rest, start = rest[written:], start + written
         except OSError as error:  # a sparse file on a file system that is full
@@ -85,8 +85,8 @@ class SystemMemoryRpcs:
     """See the module.
 
     Args:
-        regions: keeps what was registered.
-        folder: where keys are files.
+        regions: keeps the registered regions.
+        folder: of the files that keys name.
     """
 
     def __init__(self, regions: ClientRegions, folder: Path = FOLDER) -> None:
@@ -102,7 +102,7 @@ class SystemMemoryRpcs:
         }
 
     def status(self, request: pb.SystemSharedMemoryStatusRequest, peer: str) -> pb.SystemSharedMemoryStatusResponse:
-        """Tell the asking user's regions, or one by name."""
+        """Answer with the asking user's regions, or one by name."""
         found = cast("list[SystemRegion]", self._regions.all_of(SystemRegion, peer))
         if request.name:
             found = [region for region in found if region.name == request.name]
@@ -144,7 +144,7 @@ class SystemMemoryRpcs:
     def unregister(
         self, request: pb.SystemSharedMemoryUnregisterRequest, peer: str
     ) -> pb.SystemSharedMemoryUnregisterResponse:
-        """Forget one region, or all of the user."""
+        """Unregister one region, or all of the user."""
         self._regions.remove(SystemRegion, request.name, peer)
         return pb.SystemSharedMemoryUnregisterResponse()
 
@@ -157,7 +157,7 @@ class SystemMemoryRpcs:
         try:
             found = os.open(self._folder / plain, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                path = f"/proc/self/fd/{found}"  # this very object, whatever its name stands for by now
+                path = f"/proc/self/fd/{found}"  # this very object, whatever its name refers to by now
                 if not self._may_open(found, path, users):
                     raise refusal
                 return os.open(path, os.O_RDWR | os.O_CLOEXEC)

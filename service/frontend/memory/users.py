@@ -1,8 +1,8 @@
-"""Which user is at the other end of a local TCP connection, and which files that user may open.
+"""The user at the other end of a local TCP connection, and the files that this user may open.
 
-The kernel keeps the user of every socket; /proc/net/tcp tells it, and an inode number that is 0 once nobody has the
-socket any more. What a user may do with a file is worked out from owner, groups and mode as the kernel does; where the
-groups of a user are not known here, or an access list says more than the mode, the answer is the lesser right.
+The kernel keeps the user of every socket; /proc/net/tcp lists it, and an inode number that is 0 once no process has the
+socket any more. A user's rights to a file are computed from owner, groups and mode as the kernel does; where the groups
+of a user are unknown here, or an access list extends the mode, the answer is the lesser right.
 
 Thread: any. Source: proc(5), path_resolution(7), acl(5), user_namespaces(7). Why: docs/adr/0092.
 """
@@ -29,7 +29,7 @@ def user_of_tcp(there: Address, here: Address) -> int | None:
 
     Reads a line for each TCP socket of this network namespace: 1 ms for a thousand. Raises OSError if it cannot.
     """
-    for _ in range(2):  # the kernel may pass over a line when sockets come and go meanwhile
+    for _ in range(2):  # the kernel may skip a line when sockets come and go meanwhile
         for table, is_ipv6 in zip(_TABLES, (False, True), strict=True):
             if is_ipv6 or isinstance(there[0], IPv4Address):
                 uid = _user_in(table, f" {_hex(there, is_ipv6=is_ipv6)} {_hex(here, is_ipv6=is_ipv6)} ")
@@ -52,7 +52,7 @@ def _user_in(table: str, addresses: str) -> int | None:
 
 
 def _hex(address: Address, *, is_ipv6: bool) -> str:
-    """Return an address as the tables have it: 32-bit words of the network's bytes, read as this machine's numbers."""
+    """Return an address in the tables' form: 32-bit words of the network's bytes, read as this machine's numbers."""
     host, port = address
     if is_ipv6 and isinstance(host, IPv4Address):
         host = IPv6Address(f"::ffff:{host}")
@@ -74,13 +74,13 @@ def _number_of_the_unknown() -> int | None:
 
 
 def may(uid: int, rights: int, status: os.stat_result, *, has_access_list: bool = False) -> bool:
-    """Whether a user may do something with a file or folder, by its owner, group and mode.
+    """Whether a user has some rights to a file or folder, by its owner, group and mode.
 
     Args:
         uid: of the user.
         rights: bits of a mode, as for others: READ_WRITE, SEARCH.
         status: of the file.
-        has_access_list: whether it has one; then the group's bits of the mode are only its mask.
+        has_access_list: whether the file has one; then the group's bits of the mode are only its mask.
     """
     if uid == ROOT:
         return True
@@ -96,7 +96,7 @@ def may(uid: int, rights: int, status: os.stat_result, *, has_access_list: bool 
 
 
 def has_access_list(path: str) -> bool:
-    """Whether a file has one. Raises OSError."""
+    """Whether a file has an access list. Raises OSError."""
     return _ACCESS_LIST in os.listxattr(path)
 
 

@@ -14,11 +14,11 @@ from forebay_server.service.frontend.open_inference.form import CallForm, InputP
 from forebay_server.service.frontend.open_inference.typed import LongContents
 from forebay_server.service.frontend.open_inference.wire import InferMessage
 
-MAX_STRINGS_BYTES = 256 << 20  # of BYTES in shared memory, whose size neither a shape nor the limit of messages tells
+MAX_STRINGS_BYTES = 256 << 20  # of BYTES in shared memory, whose size neither a shape nor the limit of messages bounds
 
 
 class RegionView(Protocol):
-    """A range of shared memory that was found to be its client's."""
+    """A range of shared memory that belongs to the client."""
 
     @property
     def byte_size(self) -> int:
@@ -34,13 +34,13 @@ class RegionView(Protocol):
         ...
 
     def release(self) -> None:
-        """The request has ended: the region need not stay open for it. Called once."""
+        """End the request's use: the region need not stay open for it. Called once."""
         ...
 
 
 LocateRegion = Callable[[RegionRange], RegionView]
-"""Finds a range, and keeps its region open until the view's `release`. Raises InferenceError if it is not there or not
-the client's."""
+"""Finds a range, and keeps its region open until the view's `release`. Raises InferenceError if it does not exist or is
+not the client's."""
 
 
 @dataclass(slots=True, eq=False)

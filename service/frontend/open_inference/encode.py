@@ -13,13 +13,13 @@ from forebay_server.service.frontend.open_inference.wire import response_bytes
 from forebay_server.service.request import Completion, OutputArrays
 
 LIGHT_ELEMENTS = 2048  # strings or classes made on the event loop: each 0.5 µs
-_SORTED_PER_ELEMENT = 16  # numbers that are put in order in the same time
+_SORTED_PER_ELEMENT = 16  # numbers that are sorted in the same time
 
 
 def is_light_answer(call: Call, completion: Completion) -> bool:
-    """Whether `encode` takes the event loop less than two milliseconds; it is for a worker otherwise.
+    """Whether `encode` takes the event loop less than two milliseconds; otherwise a worker does it.
 
-    What goes to shared memory stays with the loop, which owns the regions.
+    Outputs for shared memory stay on the loop, which owns the regions.
     """
     form = call.form
     if form.has_light_answer or form.has_regions:
@@ -36,7 +36,7 @@ def is_light_answer(call: Call, completion: Completion) -> bool:
 
 
 def encode(call: Call, completion: Completion, *, in_stream: bool = False) -> bytes:
-    """Return the response to a call that was executed, serialised. Thread: any, if it is not `is_light_answer`.
+    """Return the serialised response to an executed call. Thread: any, if it is not `is_light_answer`.
 
     Args:
         call: the call, which still holds its shared memory.

@@ -1,6 +1,6 @@
-"""How the Open Inference Protocol words what went wrong: one table from outcome to status code, and Triton's sentences.
+"""Errors in the form of the Open Inference Protocol: one table from outcome to status code, and Triton's messages.
 
-Clients match on both, so the texts that Triton has are its own; what only Forebay has says how to mend it.
+Clients match on both, so messages that Triton has are Triton's; Forebay's own have a remedy.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ _OUTCOME_BY_STATUS: dict[grpc.StatusCode, Outcome] = {
     grpc.StatusCode.UNIMPLEMENTED: Outcome.UNSUPPORTED,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Outcome.OVERLOADED,
 }
-"""What an answer that only this protocol has counts as; INTERNAL for the rest."""
+"""Outcome that an error of only this protocol counts as; INTERNAL for the rest."""
 
 UNKNOWN_ID = "<id_unknown>"
 MAX_ID_SHOWN = 128  # a status travels in headers, of which gRPC takes 8 KiB
@@ -66,7 +66,7 @@ class InferenceError(Exception):
 
 
 def counted_outcome(error: BaseException) -> Outcome:
-    """Return what a request counts as that ended with an exception."""
+    """Return the outcome that a request counts as if it ended with this exception."""
     if isinstance(error, ServiceError):
         return error.outcome
     if isinstance(error, asyncio.CancelledError):
@@ -77,12 +77,12 @@ def counted_outcome(error: BaseException) -> Outcome:
 
 
 def status_of(error: ServiceError | InferenceError, request_id: str = "", *, is_timed: bool = False) -> InferenceError:
-    """Return the status and the text of what ended a request.
+    """Return the status and the text for the error that ended a request.
 
     Args:
-        error: what happened.
-        request_id: as the client named the request; stands before the text.
-        is_timed: whether the request set `timeout`: then running out of time reads as a queue timeout does.
+        error: the error.
+        request_id: the client's name of the request; stands before the text.
+        is_timed: whether the request set `timeout`: then a passed deadline reads as a queue timeout.
     """
     if isinstance(error, InferenceError):
         return error
@@ -96,14 +96,14 @@ def status_of(error: ServiceError | InferenceError, request_id: str = "", *, is_
 
 
 def in_stream(error: InferenceError, request_id: str) -> str:
-    """Return the text of an error inside a stream, where tritonclient's callback sees nothing but the text."""
+    """Return the text of an error inside a stream, where tritonclient's callback sees only the text."""
     if not request_id or error.message.startswith("[request id: "):
         return error.message
     return f"[request id: {request_id[:MAX_ID_SHOWN]}] {error.message}"
 
 
 def answer_to(error: Exception, request_id: str = "", *, is_timed: bool = False) -> InferenceError:
-    """Return `status_of` whatever was raised. Our bugs, and what nobody foresaw, go to the log: here, and once."""
+    """Return `status_of` any exception. Bugs and unforeseen errors are logged, only here, and once."""
     known = error if isinstance(error, ServiceError | InferenceError) else internal(error)
     if isinstance(known, InvariantError):
         log.error("request failed", detail=known.detail, exc_info=known)

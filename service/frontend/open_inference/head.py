@@ -11,16 +11,16 @@ from forebay_server.service.errors import InvalidRequestError
 from forebay_server.service.frontend.messages import MAX_FIELDS, MAX_PARSED_BYTES, Bytes, next_field, varint
 
 _TAG_INPUTS, _TAG_CONTENTS = 0x2A, 0x2A  # ModelInferRequest.inputs; InferInputTensor.contents
-_SHORT_BYTES = 1024  # an input of which nothing needs to be left out
+_SHORT_BYTES = 1024  # an input of this size is kept whole
 TypedContents = dict[int, memoryview]
-"""By the index of an input: its InferTensorContents, serialised; views of what was received."""
+"""By the index of an input: its InferTensorContents, serialised; views of the received bytes."""
 
 
 def parse_head(head: bytes) -> tuple[pb.ModelInferRequest, TypedContents]:
     """Return a head as a message, and the typed contents that were left out of it.
 
     Raises:
-        InvalidRequestError: the bytes are no request, or say more than is useful beside the data.
+        InvalidRequestError: the bytes are no request, or have too much beside the data.
     """
     contents: TypedContents = {}
     if len(head) > MAX_PARSED_BYTES:
@@ -39,7 +39,7 @@ def _no_request() -> InvalidRequestError:
 
 
 def _without_contents(head: bytes, contents: TypedContents) -> bytes:
-    """Return a head without typed contents, which go to `contents`. Raises IndexError for what is no message."""
+    """Return a head without typed contents, which go to `contents`. Raises IndexError for invalid bytes."""
     view = memoryview(head)
     rest: list[Bytes] = []
     position = index = fields = 0

@@ -1,7 +1,7 @@
-"""The inputs of a call, put where the pipeline finds them: by the event loop if that is quick, else by a worker.
+"""Puts the inputs of a call where the pipeline finds them: on the event loop if that is quick, else on a worker.
 
-The size of a message is up to its client. What takes the loop longer than `LIGHT_BYTES` are copied, or `LIGHT_STRINGS`
-taken apart, is heavy: the loop hands it to the workers and goes on with others (`service.frontend.heavy_work`).
+The size of a message is up to its client. A call is heavy if the loop would copy more than `LIGHT_BYTES`, or take more
+than `LIGHT_STRINGS` apart: the loop hands it to the workers and goes on with others (`service.frontend.heavy_work`).
 """
 
 from forebay_server.service.frontend.open_inference.codec import Call, arrays_of
@@ -16,7 +16,7 @@ LIGHT_STRINGS, LIGHT_STRINGS_BYTES = 2048, 256 << 10  # each 0.6 µs; and as tex
 
 
 def is_light(call: Call, version: ModelVersion) -> bool:
-    """Whether `frame_of` takes the event loop less than two milliseconds, also if the form does not say so already.
+    """Whether `frame_of` takes the event loop less than two milliseconds, even if the form does not show it.
 
     Thread: the event loop's.
     """
@@ -46,7 +46,7 @@ def frame_of(call: Call, version: ModelVersion, share: Share) -> FrameBuffer:
 
     Raises:
         OverloadedError: there is no permit for it, or no memory is free.
-        InvalidRequestError: BYTES or typed contents are not as they have to be.
+        InvalidRequestError: BYTES or typed contents are invalid.
     """
     if version.unbound is not None:
         return version.unbound.lease(tuple(arrays_of(call)), share)

@@ -1,4 +1,4 @@
-"""From a request's model name and version to the version that serves it, with Triton's words for what is not there."""
+"""Finds the version that serves a request's model name and version, with Triton's messages for missing ones."""
 
 from collections.abc import Callable, Collection
 from typing import Protocol
@@ -24,10 +24,10 @@ MAX_FORMS = 1024  # of at most 4 KiB each
 
 
 class RegionAccess(Protocol):
-    """What requests need of shared memory."""
+    """Access of requests to shared memory."""
 
     def reach(self, peer: str) -> LocateRegion:
-        """Return what finds the ranges of one request of a peer. Thread: the event loop's."""
+        """Return a function that finds the ranges of one request of a peer. Thread: the event loop's."""
         ...
 
 
@@ -36,7 +36,7 @@ class ModelLookup:
 
     Args:
         find_model: name and version to a version that is ready.
-        acquire: the same, and the version stays open until its `end_use`.
+        acquire: as find_model, and the version stays open until its `end_use`.
         known_versions: name to versions that are, were or will be ready; None for a model that never was.
         memory: shared memory of clients.
         admission: counts what is refused.
@@ -62,7 +62,10 @@ class ModelLookup:
         return self._checked(self._find_model, name, version)
 
     def is_ready(self, name: str, version: str) -> bool:
-        """Whether a version serves: not one that is unknown or not ready. Raises InferenceError for no version."""
+        """Whether a version serves; False if it is unknown or not ready.
+
+        Raises InferenceError for an invalid number.
+        """
         try:
             self.find(name, version)
         except InferenceError as error:
@@ -84,7 +87,7 @@ class ModelLookup:
             raise _not_there(name, version, self._known_versions(name)) from None
 
     def face(self, name: str, version: str) -> ModelFace:
-        """Return what clients see of a version that is ready. Raises InferenceError."""
+        """Return the client's view of a version that is ready. Raises InferenceError."""
         return face_of(self.find(name, version))
 
     def check(
@@ -94,12 +97,12 @@ class ModelLookup:
 
         Args:
             message: the request.
-            peer: who sent it.
-            received_ns: when it was read; with `trace`, for counting it if it is refused.
-            trace: that its client sent.
+            peer: its sender.
+            received_ns: time of reading; with `trace`, for counting it if it is refused.
+            trace: trace context of its client.
 
         Raises:
-            InferenceError, InvalidRequestError: nothing is kept open then.
+            InferenceError, InvalidRequestError: the version is not kept open then.
         """
         key = None if message.key is None else (message.key, len(message.raws))
         form = None if key is None else self._forms.get(key)
@@ -124,12 +127,12 @@ class ModelLookup:
         if key is None:
             return
         if len(self._forms) >= MAX_FORMS:
-            self._forms.clear()  # clients that come and go, or say something else each time
+            self._forms.clear()  # clients that come and go, or send another form each time
         self._forms[key] = form
 
 
 def check_version(version: str) -> int:
-    """Return a version's number. Raises InferenceError if it is none."""
+    """Return a version's number. Raises InferenceError if it is invalid."""
     if version.isascii() and version.isdigit() and len(version) <= 19 and 0 < int(version) <= MAX_VERSION:
         return int(version)
     raise InferenceError(

@@ -1,10 +1,10 @@
-"""Parameters of an inference request: Triton's, and ours. Pure.
+"""Parameters of an inference request: Triton's and Forebay's. Pure.
 
 priority (0: the model's default), timeout (µs), sequence_id, sequence_start, sequence_end, and
-triton_enable_empty_final_response are Triton's. Ours: `latency_budget_ms` (a deadline), `delivery` (`every`, or
-`latest`: a newer request of the stream replaces the one waiting) and `stream` (names the stream for order and fairness,
-as sequence_id does). Other keys are passed over, as a backend passes over what it does not know; keys that begin with
-`triton_` are refused.
+triton_enable_empty_final_response are Triton's. Forebay's: `latency_budget_ms` (a deadline), `delivery` (`every`, or
+`latest`: a newer request of the stream replaces the waiting one) and `stream` (names the stream for order and fairness,
+as sequence_id does). Other keys are ignored, as a backend ignores unknown ones; keys that begin with `triton_` are
+refused.
 """
 
 from collections.abc import Mapping
@@ -36,13 +36,13 @@ _TYPES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """What the parameters of one request ask for.
+    """Options of one request.
 
     Attributes:
         priority: 1 is the most urgent; 0 for the model's default.
         timeout_ns: longest time in the queue; 0 for none.
         budget_ns: latency budget; None for none.
-        delivery: EVERY unless asked for.
+        delivery: EVERY by default.
         stream: key of the stream within its RPC or its client; empty for none.
     """
 

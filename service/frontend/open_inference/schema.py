@@ -1,7 +1,7 @@
-"""What a model version looks like to clients of the Open Inference Protocol, worked out once per version.
+"""A model version as clients of the Open Inference Protocol see it, computed once per version.
 
-Shapes here are those of the configuration (`dims`), without the batch dimension; the engine's own differ where a
-`reshape` says so.
+Shapes here are those of the configuration (`dims`), without the batch dimension; the engine's own differ where there is
+a `reshape`.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ class TensorFace:
 
     Attributes:
         name: of the tensor.
-        index: its place in the engine's order.
+        index: in the engine's order.
         datatype: name in the protocol.
-        shape: what clients send or get, without the batch dimension; -1 where it varies.
-        spec: what the engine has.
-        reshape: the engine's shape as the configuration writes it, if that is another than the clients'.
+        shape: for clients, without the batch dimension; -1 where it varies.
+        spec: of the engine.
+        reshape: the engine's shape in the configuration, if it differs from the clients'.
         labels: names of the classes, if it has some.
     """
 
@@ -93,7 +93,7 @@ class ModelFace:
 
 
 def _reshaped(shape: tuple[int, ...], source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
-    """Carry the dimensions that vary over from one pattern to another: the first to the first, and so on."""
+    """Carry the varying dimensions over from one pattern to another: the first to the first, and so on."""
     varying = iter([dim for dim, pattern in zip(shape, source, strict=True) if pattern == -1])
     return tuple(next(varying) if dim == -1 else dim for dim in target)
 
@@ -109,7 +109,7 @@ def _face(index: int, spec: TensorSpec, written: ModelInput | ModelOutput | None
     shape, reshape = spec.shape, None
     if written is not None and written.HasField("reshape"):
         shape, reshape = tuple(written.dims), tuple(written.reshape.shape)
-    elif written is not None and written.dims:  # they may be freer than the model, and are not believed then
+    elif written is not None and written.dims:  # they may be freer than the model, and are not used then
         shape = tuple(dim if known == -1 else known for dim, known in zip(written.dims, spec.shape, strict=True))
     return TensorFace(spec.name, index, NAME_BY_DTYPE[spec.dtype], shape, spec, reshape)
 

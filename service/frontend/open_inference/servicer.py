@@ -2,7 +2,7 @@
 
 The other RPCs are in `service.frontend.control`.
 
-Only public grpc.aio API is used, with raw bytes on both sides of the two inference RPCs.
+Raw bytes on both sides of the two inference RPCs.
 """
 
 import asyncio
@@ -51,9 +51,9 @@ class InferenceServicer:
 
     Args:
         lookup: finds versions and checks requests.
-        work: for what is too long for the event loop.
+        work: runs jobs that are too long for the event loop.
         others: handlers of the other RPCs, by name.
-        clock: time.
+        clock: source of monotonic nanoseconds.
         settings: limits.
         calls: ends those whose client takes nothing.
         stream_calls: has those that are open.
@@ -85,7 +85,7 @@ class InferenceServicer:
         self._is_draining = False
 
     def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
-        """Return what grpc.aio registers."""
+        """Return the handler for grpc.aio."""
         methods = {
             "ModelInfer": grpc.unary_unary_rpc_method_handler(self.model_infer),
             "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self.model_stream_infer),
@@ -110,7 +110,7 @@ class InferenceServicer:
         self._is_draining = True
 
     def stop_reading(self) -> None:
-        """End reading on every stream; what was read is still answered."""
+        """End reading on every stream; requests that were read are still answered."""
         for stream in self.streams:
             stream.stop_reading()
 
@@ -178,7 +178,7 @@ class InferenceServicer:
         received_ns: int,
         trace: TraceContext | None,
     ) -> FrameBuffer:
-        """Have a worker put the inputs where the pipeline finds them. Raises as `frame_of` does."""
+        """Let a worker put the inputs where the pipeline finds them. Raises as `frame_of` does."""
         try:
             return await self._work.done(peer, partial(frame_of, call, version, share), lambda frame: frame.release())
         except (Exception, asyncio.CancelledError) as error:
@@ -238,7 +238,7 @@ class _Answered:
 
 
 async def guarded(answer: Awaitable[Any], context: Context) -> Any:  # noqa: ANN401 - what the handler returns
-    """Await a handler; whatever it raises becomes a status."""
+    """Await a handler; any exception becomes a status."""
     try:
         return await answer
     except SlowReaderError:
@@ -247,7 +247,7 @@ async def guarded(answer: Awaitable[Any], context: Context) -> Any:  # noqa: ANN
         raise
     except grpc.aio.InternalError:  # a write failed: the client has left
         raise asyncio.CancelledError from None
-    except Exception as error:  # noqa: BLE001 - nothing is UNKNOWN
+    except Exception as error:  # noqa: BLE001 - no call may end UNKNOWN
         status = answer_to(error)
         await context.abort(status.code, status.message)
 

@@ -1,8 +1,7 @@
 """Tensors of the Open Inference Protocol: the raw bytes of an input, and the bytes of an output. Pure.
 
-Raw data are dense, row-major and little-endian. BYTES elements each have a four-byte length before them. No size that
-a client sends is believed before it was compared with the bytes that are really there; sizes are whole numbers of
-Python, so that nothing overflows.
+Raw data are dense, row-major and little-endian. BYTES elements each have a four-byte length before them. A client's
+size is used only after it was compared with the received bytes; sizes are Python integers, so they never overflow.
 """
 
 import math
@@ -23,11 +22,11 @@ MAX_STRINGS = 1 << 17
 
 
 MAX_CLASS_ELEMENTS = 1_000_000
-"""Elements in a row of an output whose classes are asked for: Triton's limit."""
+"""Elements in a row of an output whose classes are requested: Triton's limit."""
 
 
 def wrong_size(face: TensorFace, expected: int, got: int, model: str) -> InvalidRequestError:
-    """Return the error of data that have another size than their shape says."""
+    """Return the error for data of another size than their shape requires."""
     return InvalidRequestError(
         f"input byte size mismatch for input '{face.name}' for model '{model}'. Expected {expected}, got {got}"
     )
@@ -64,7 +63,7 @@ def split_strings(face: TensorFace, data: Bytes, elements: int, model: str) -> l
 
 
 def check_count(face: TensorFace, elements: int, model: str) -> None:
-    """Raise InvalidRequestError if a BYTES tensor has more elements than are taken."""
+    """Raise InvalidRequestError if a BYTES tensor has more elements than the limit."""
     if elements > MAX_STRINGS:
         raise InvalidRequestError(
             f"inference input '{face.name}' for model '{model}' has {elements} string elements; at most {MAX_STRINGS} "
@@ -73,7 +72,7 @@ def check_count(face: TensorFace, elements: int, model: str) -> None:
 
 
 def strings_to_array(strings: list[bytes], shape: tuple[int, ...], face: TensorFace, model: str) -> NDArray[np.object_]:
-    """Return BYTES as the array of `str` that engines take. Raises InvalidRequestError for what is not UTF-8."""
+    """Return BYTES as the array of `str` that engines take. Raises InvalidRequestError for invalid UTF-8."""
     array = np.empty(len(strings), object)
     try:
         array[:] = [string.decode() for string in strings]
@@ -85,7 +84,7 @@ def strings_to_array(strings: list[bytes], shape: tuple[int, ...], face: TensorF
 
 
 def raw_view(array: NDArray[Any]) -> Bytes:
-    """Return the raw bytes of an output; a view of the array where it lies dense already."""
+    """Return the raw bytes of an output; a view of the array if it is dense already."""
     if array.dtype != np.dtype(object):
         return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     return strings_to_bytes(value.encode() for value in array.reshape(-1).tolist())
@@ -100,7 +99,7 @@ def strings_to_bytes(strings: Iterable[Bytes]) -> bytes:
 
 
 def check_classes(output: str, elements: int) -> None:
-    """Raise InvalidRequestError if a row of an output has more elements than are put in order."""
+    """Raise InvalidRequestError if a row of an output has more elements than can be sorted."""
     if elements > MAX_CLASS_ELEMENTS:
         raise InvalidRequestError(
             f"classification output tensor too large: output '{output}' has {elements} elements in a row, at most "
@@ -109,11 +108,11 @@ def check_classes(output: str, elements: int) -> None:
 
 
 def top_classes(row: NDArray[np.generic], count: int, labels: tuple[str, ...]) -> list[bytes]:
-    """Return the `count` highest scores of a flat row as `score:index[:label]`, highest first, of equals the first.
+    """Return the `count` highest scores of a flat row as `score:index[:label]`, highest first, the first of equals.
 
-    Whole numbers are told without a point, others with six digits behind it, as C++ does.
+    Whole numbers are written without a point, others with six digits behind it, as C++ does.
     """
-    if row.dtype.kind in "iu":  # as float64, 64 bits would not be told apart
+    if row.dtype.kind in "iu":  # as float64, 64-bit numbers could not be distinguished
         order = row.size - 1 - np.argsort(row[::-1], kind="stable")[::-1][:count]
         scores = [str(int(score)) for score in row[order]]
     else:
@@ -126,5 +125,5 @@ def top_classes(row: NDArray[np.generic], count: int, labels: tuple[str, ...]) -
 
 
 def elements_of(shape: tuple[int, ...]) -> int:
-    """Return how many elements a shape has."""
+    """Return the number of elements of a shape."""
     return math.prod(shape)

@@ -1,8 +1,8 @@
 """Typed contents of an input (InferTensorContents) as raw bytes. Pure.
 
 A message of 16 MiB may hold 16 million elements of one byte. As Python numbers they would take a second; so the numbers
-are taken from the message's bytes, where they lie one after the other: floats as they are, all others as varints, which
-numpy takes apart. A million numbers: floats nothing, below 128 2 ms, other bytes 20 ms, where Python takes 55 to 90 ms.
+are taken from the message's bytes, where they are packed: floats directly, all others as varints, which numpy takes
+apart. A million numbers: floats no time, below 128 2 ms, other bytes 20 ms, where Python takes 55 to 90 ms.
 
 Contents of more than `SHORT_BYTES` are for a worker (`LongContents`), and protobuf does not see them. Thread: any.
 """
@@ -40,7 +40,8 @@ CONTENTS_FIELD: Mapping[str, str] = MappingProxyType(
 """Datatype -> the field of InferTensorContents that holds it. FP16 and BF16 have none."""
 
 SHORT_BYTES = 4096  # of contents that are read on the event loop: 1 ms for 2,048 empty strings, the most that fit
-_CHUNK_BYTES = 1 << 18  # bounds what is allocated beside the result, and for how long numpy lets nobody else run
+# bounds the allocation beside the result, and the time for which numpy holds the interpreter's lock
+_CHUNK_BYTES = 1 << 18
 _LAST_OF_VARINT = 0x80  # a byte below it
 _DIGIT = 0x7F
 _MAX_VARINT_BYTES = 10
@@ -50,7 +51,7 @@ _STRINGS = "bytes_contents"
 
 @dataclass(slots=True, eq=False)
 class LongContents:
-    """Typed contents that are not read yet; arguments of `typed_to_bytes`. Read once: the wire is let go of then."""
+    """Typed contents that are not read yet; arguments of `typed_to_bytes`. Read once: the wire is released then."""
 
     face: TensorFace
     wire: Bytes
@@ -69,12 +70,12 @@ def typed_to_bytes(face: TensorFace, wire: Bytes, elements: int, model: str) -> 
     Args:
         face: of the input.
         wire: an InferTensorContents, serialised, its numbers packed.
-        elements: that the input's shape has.
+        elements: number of elements of the input's shape.
         model: its name, for errors.
 
     Raises:
-        InvalidRequestError: another field than that of the datatype is used, a number does not fit the datatype, or
-            there are not as many elements as the shape has.
+        InvalidRequestError: a field of another datatype is used, a number does not fit the datatype, or the number of
+            elements differs from the shape's.
     """
     field = CONTENTS_FIELD.get(face.datatype)
     try:
@@ -102,9 +103,9 @@ def typed_to_bytes(face: TensorFace, wire: Bytes, elements: int, model: str) -> 
 
 
 def _fields(wire: Bytes, face: TensorFace, model: str) -> dict[str, list[Bytes]]:
-    """Return what every field that is set holds: packed numbers, or strings. Raises IndexError for what is none.
+    """Return the contents of every set field: packed numbers, or strings. Raises IndexError for invalid bytes.
 
-    Strings are copied: so many views would have the garbage collector go through all there is, while nobody else runs.
+    Strings are copied: that many views would make the garbage collector walk all objects, while no other thread runs.
     """
     view = memoryview(wire)
     found: dict[str, list[Bytes]] = {}
@@ -157,7 +158,7 @@ def _unexpected(face: TensorFace, model: str, what: str) -> InvalidRequestError:
 
 
 def _varints(data: NDArray[np.uint8]) -> Iterator[NDArray[Any]]:
-    """Yield the numbers in packed varints, unsigned: negative ones are the complement of two in 64 bits.
+    """Yield the numbers in packed varints, unsigned: negative ones are the two's complement in 64 bits.
 
     Raises IndexError for a number that is longer than any.
     """

@@ -1,10 +1,10 @@
-"""The bytes of requests, taken apart without copying what is large, and the bytes of responses, put together. Pure.
+"""Takes the bytes of requests apart without copying large parts, and puts the bytes of responses together. Pure.
 
-A ModelInferRequest ends with its raw_input_contents. A walk over the tags before them yields the *head*, which says
-everything but the data, and views of the received bytes: 2 µs at any size, where protobuf copies every input twice
-(8 µs at 20 KB, 25 µs at 150 KB). Fields in another order are sorted first. What costs the event loop more than is
-useful is refused or left to a worker, whatever the message's size: at most `MAX_FIELDS` fields are walked, and at most
-`MAX_PARSED_BYTES` are parsed by protobuf (`service.frontend.open_inference.head`).
+A ModelInferRequest ends with its raw_input_contents. A walk over the tags before them yields the *head*, everything but
+the data, and views of the received bytes: 2 µs at any size, where protobuf copies every input twice (8 µs at 20 KB, 25
+µs at 150 KB). Fields in another order are sorted first. Work that costs the event loop more than is useful is refused
+or left to a worker, for a message of any size: at most `MAX_FIELDS` fields are walked, and at most `MAX_PARSED_BYTES`
+are parsed by protobuf (`service.frontend.open_inference.head`).
 
 Two serialised messages after each other are one message with the fields of both, so that a response is its beginning,
 which is the same for all requests of one form, the id, and the outputs.
@@ -17,7 +17,7 @@ from forebay_server.service.errors import InvalidRequestError
 from forebay_server.service.frontend.messages import MAX_FIELDS, MAX_PARSED_BYTES, Bytes, next_field, varint
 from forebay_server.service.frontend.open_inference.head import TypedContents, parse_head
 
-MAX_KEY_BYTES = 4096  # of a head that is worth remembering: the longest real ones have some hundred
+MAX_KEY_BYTES = 4096  # of a head that is worth caching: the longest real ones have some hundred
 _TAG_ID, _TAG_RAW = 0x1A, 0x3A  # of ModelInferRequest: id, raw_input_contents
 _TAGS_OF_HEAD = frozenset((0x0A, 0x12, _TAG_ID, 0x22, 0x2A, 0x32))  # model_name .. outputs, all length-delimited
 _MAX_LENGTH_SHIFT = 28  # protobuf's limit: five bytes for a length
@@ -29,10 +29,10 @@ class InferMessage:
     """A ModelInferRequest as received; the views keep the received bytes alive.
 
     Attributes:
-        request_id: as the client named it.
+        request_id: the client's name of it.
         raws: raw_input_contents.
-        contents: typed contents that were left out of `request`, known once that was read.
-        key: equal for messages that differ in nothing but the id and the data; None if it is not worth keeping.
+        contents: typed contents that were left out of `request`, set once that was read.
+        key: equal for messages that differ only in id and data; None if it is not worth caching.
     """
 
     __slots__ = ("_head", "_request", "contents", "key", "raws", "request_id")
@@ -50,12 +50,12 @@ class InferMessage:
         """Everything but the data. Raises InvalidRequestError for bytes that are no request."""
         if self._request is None:
             self._request, self.contents = parse_head(self._head)
-            self._head = b""  # what is not in one is in the other
+            self._head = b""  # each field is in one of the two
         return self._request
 
 
 def parse(data: bytes) -> InferMessage:
-    """Take a request apart. Raises InvalidRequestError for bytes that are none; `request` may still do."""
+    """Take a request apart. Raises InvalidRequestError for invalid bytes; `request` may still raise it."""
     try:
         message = _walk(data)
     except (IndexError, UnicodeDecodeError):
@@ -72,7 +72,7 @@ def parse(data: bytes) -> InferMessage:
 
 
 def _sorted(data: bytes) -> tuple[bytes, list[memoryview]]:
-    """Take a request apart whose fields come in any order. Raises IndexError for what is none or has groups."""
+    """Take a request apart whose fields come in any order. Raises IndexError for invalid bytes or groups."""
     view = memoryview(data)
     rest: list[memoryview] = []
     raws: list[memoryview] = []
@@ -132,7 +132,7 @@ def _walk(data: bytes) -> InferMessage | None:
 
 
 def _raws(data: bytes, position: int) -> list[memoryview] | None:
-    """Return views of the raw contents that end the message; None if there is anything else."""
+    """Return views of the raw contents that end the message; None if it has any other field."""
     end = len(data)
     view = memoryview(data)
     raws: list[memoryview] = []
@@ -152,7 +152,7 @@ def _too_many() -> InvalidRequestError:
 
 
 def _length(data: bytes, position: int) -> tuple[int, int]:
-    """Return a length and where what follows it begins. Raises IndexError if it is none."""
+    """Return a length and the position after it. Raises IndexError if it is invalid."""
     length = data[position]
     if length < 0x80:
         return length, position + 1

@@ -1,1 +1,1 @@
-"""What is being received: how much of it, for how long, and whose it is."""
+"""Messages in reception: their bytes, their age, and their connections."""

@@ -1,12 +1,12 @@
-"""Which single calls may have their message received: those for whose messages there is room. The others wait.
+"""Decides which single calls may receive their message: those for whose messages there is room. The others wait.
 
-A call that is not let in is not read, so that HTTP/2 holds its client back. How large its message will be is not
-known before it is read; those before it on its connection say. One call of each connection is let in always: a
+A call that is not let in is not read, so that HTTP/2 holds its client back. The size of its message is unknown before
+it is read; earlier messages of its connection give an estimate. One call of each connection is always let in: a
 connection that fills the room with messages that do not end takes the others' breadth, not their turn.
 
-Where messages may be compressed, a gate is strict: nothing says how large a message becomes that is inflated when it is
-read, and a client that has sent small ones may send a large one. So each has the room of the largest, nobody is let in
-beyond that, and a message that has come keeps its room until its call has been answered.
+Where messages may be compressed, a gate is strict: the inflated size of a message is unknown before it is read, and a
+client that has sent small ones may send a large one. So each message reserves the room of the largest, no call is let
+in beyond the room, and a message that has come keeps its room until its call has been answered.
 
 Owner: the event loop's thread.
 """
@@ -29,15 +29,16 @@ class ReceptionGate:
         self.is_strict = is_strict
         self._room_bytes = room_bytes
         self._reserved_bytes = 0
-        self._waiting: dict[Account, deque[asyncio.Future[int]]] = {}  # in order: who waits longest for a turn
+        # in order of waiting time: the longest waiting first
+        self._waiting: dict[Account, deque[asyncio.Future[int]]] = {}
 
     @property
     def waiting_count(self) -> int:
-        """How many calls wait."""
+        """Number of waiting calls."""
         return sum(map(len, tuple(self._waiting.values())))
 
     def enter(self, account: Account) -> int:
-        """Let a call in and return what it reserved; 0 if it has to wait."""
+        """Let a call in and return its reservation; 0 if it has to wait."""
         if (account.reserved or self.is_strict) and (self._waiting or self._is_full_for(account)):
             return 0
         account.reserved += 1
@@ -45,7 +46,7 @@ class ReceptionGate:
         return account.usual_bytes
 
     async def wait(self, account: Account) -> int:
-        """Return what was reserved once there is room."""
+        """Return the reservation once there is room."""
         turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(account, deque()).append(turn)
         try:
@@ -56,12 +57,12 @@ class ReceptionGate:
             raise
 
     def leave(self, account: Account, reserved_bytes: int, nbytes: int | None) -> None:
-        """Give room back; of a strict gate, what the message does not need.
+        """Return the room; of a strict gate, the part that the message does not need.
 
         Args:
-            account: whose.
-            reserved_bytes: what `enter` or `wait` returned.
-            nbytes: of the message; None if none came. From a strict gate it goes back with `forget`.
+            account: of the connection.
+            reserved_bytes: result of `enter` or `wait`.
+            nbytes: of the message; None if none came. From a strict gate it is returned with `forget`.
         """
         account.reserved -= 1
         self._reserved_bytes -= reserved_bytes
@@ -74,7 +75,7 @@ class ReceptionGate:
         self._let_others_in()
 
     def forget(self, nbytes: int) -> None:
-        """Give the room of a message back that a strict gate kept."""
+        """Return the room of a message that a strict gate kept."""
         self._reserved_bytes -= nbytes
         self._let_others_in()
 
@@ -86,7 +87,7 @@ class ReceptionGate:
             pass
 
     def _let_in(self, account: Account) -> bool:
-        """Give the next call of an account its turn; False if there is no room."""
+        """Let the next call of an account in; return False if there is no room."""
         turns = self._waiting.get(account)
         if turns is None:
             return False

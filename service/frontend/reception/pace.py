@@ -1,4 +1,4 @@
-"""How fast the messages of one connection are taken, where they may be compressed: 16 KB sent can be 16 MB here.
+"""The pace of reading one connection's messages, where they may be compressed: 16 KB sent can be 16 MB here.
 
 gRPC inflates a message before it hands it over and does not say that it did, so that the pace holds for all messages
 by the bytes that they have. Beyond it nothing is read, so that HTTP/2 pushes back. Owner: the event loop's thread.
@@ -8,7 +8,7 @@ import asyncio
 
 from forebay_server.service.clock import Clock
 
-MOST_PEERS = 1024  # remembered; those that owe nothing are forgotten first
+MOST_PEERS = 1024  # remembered peers; those without debt are forgotten first
 
 
 class Pace:
@@ -16,13 +16,13 @@ class Pace:
 
     Args:
         bytes_per_s: of one connection; all clients of the unix socket are one.
-        clock: time.
+        clock: source of monotonic nanoseconds.
     """
 
     def __init__(self, bytes_per_s: int, clock: Clock) -> None:
         self._bytes_per_s = bytes_per_s
         self._clock = clock
-        self._free_ns: dict[str, int] = {}  # by peer: when what it has sent has had its time
+        self._free_ns: dict[str, int] = {}  # by peer: the time at which its sent bytes are within the pace
 
     def count(self, peer: str, nbytes: int) -> None:
         """Count a message."""
@@ -33,7 +33,7 @@ class Pace:
         self._free_ns[peer] = begin_ns + nbytes * 1_000_000_000 // self._bytes_per_s
 
     def delay_ns(self, peer: str) -> int:
-        """Return how long the next message has to wait before it is read."""
+        """Return the delay before the next message is read."""
         return max(0, self._free_ns.get(peer, 0) - self._clock.now_ns())
 
     async def wait(self, peer: str) -> None:

@@ -1,7 +1,8 @@
-"""Messages that are being received: whose they are, how much of them is here, and how to end them.
+"""Messages in reception: their connections, their bytes here, and the way to end them.
 
-Nothing of gRPC tells how much of a message has come. But what a connection has brought, the kernel counts, and what of
-it became messages, the readers count: the rest is in reception. It is known by connection, not by call (docs/adr/0116).
+gRPC does not report how much of a message has come. But the kernel counts the bytes that a connection has brought, and
+the readers count the bytes that became messages: the difference is in reception. It is known by connection, not by call
+(docs/adr/0116).
 
 Theory of operation
     The event loop's thread owns `Account` and `Reading`: a few additions for each message. The upkeep's thread reads
@@ -22,17 +23,17 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class Account:
-    """What the event loop knows of one connection; of all connections to the unix socket, which have one name.
+    """The event loop's data about one connection; or about all connections to the unix socket, which have one name.
 
     Attributes:
         peer: as `ServicerContext.peer()` names it.
         address: of a TCP connection.
-        calls: those that are open.
-        begun: how many calls there have been.
+        calls: open calls.
+        begun: number of calls so far.
         delivered_bytes: of all messages that were received.
-        messages: how many these are.
+        messages: number of these.
         abandoned: calls that ended, but for single ones whose message has come; taken by the upkeep. Of TCP alone.
-        usual_bytes: what the next message may have, from those before it.
+        usual_bytes: expected size of the next message, from earlier ones.
         reserved: single calls that are let in, see `gate`.
     """
 
@@ -47,12 +48,12 @@ class Account:
         self.tally = Tally()
 
     def begin(self, reading: "Reading") -> None:
-        """Note a call."""
+        """Record a call."""
         self.calls.add(reading)
         self.begun += 1
 
     def end(self, reading: "Reading") -> None:
-        """Note the end of a call."""
+        """Record the end of a call."""
         self.calls.discard(reading)
         if self.address is not None and not reading.has_come:
             self.abandoned.append(reading)
@@ -72,16 +73,16 @@ class Reading:
 
     Attributes:
         is_single: there is one message, and it has begun with the call.
-        is_reading: whether it waits for a message now.
-        reads: how many have come.
-        is_stopped: whether nothing is read any more.
-        refusal: what ends the call, where `refuse` did.
-        on_refused: called by `refuse`: whoever waits before it reads looks again.
-        has_come: whether the one message of a single call has. Of a stream nobody can tell: gRPC ends one whose
-            message is too large as if its client had half-closed.
-        seen: for the upkeep: `reads` when it looked last.
-        since_ns: for the upkeep: since when it waits for the same message.
-        brought_bytes: for the upkeep: what the connection had brought when the call began.
+        is_reading: whether it is waiting for a message.
+        reads: number of messages that have come.
+        is_stopped: whether reading has ended.
+        refusal: the error that ends the call, set by `refuse`.
+        on_refused: called by `refuse`, for a caller that waits before it reads.
+        has_come: whether the one message of a single call has come. Unknown for a stream: gRPC ends one whose message
+            is too large as if its client had half-closed.
+        seen: for the upkeep: `reads` at its last check.
+        since_ns: for the upkeep: start of the wait for the same message.
+        brought_bytes: for the upkeep: bytes that the connection had brought when the call began.
     """
 
     __slots__ = (
@@ -112,9 +113,9 @@ class Reading:
         self.task: asyncio.Task[Any] | None = None  # while it waits
 
     def stop(self) -> None:
-        """End the waiting that is under way, as if the client had half-closed. Idempotent."""
+        """End the current wait, as if the client had half-closed. Idempotent."""
         if self.is_stopped:
-            return  # a second cancel would pass for the client's own
+            return  # a second cancel would look like the client's own
         self.is_stopped = True
         if self.task is not None:
             self.task.cancel()
@@ -150,34 +151,34 @@ class Reading:
         return message  # type: ignore[no-any-return]  # bytes: nothing deserializes
 
     def was_stopped(self) -> bool:
-        """Whether a cancellation that has just come was of `stop`, not the client's; it is undone if so."""
+        """Whether the cancellation that has just come was by `stop`, not by the client; if so, undo it."""
         return self.is_stopped and self.task is not None and self.task.uncancel() == 0
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a connection may bring that never becomes a message: frames' headers, records of TLS, metadata, pings.
+    """Bytes that a connection may bring without a message: frames' headers, records of TLS, metadata, pings.
 
-    More than honest clients need, since what is beyond it counts as messages that do not end.
+    More than honest clients need, because bytes beyond it count as messages that do not end.
     """
 
     share_of_bytes: float = 0.03
     bytes_per_message: int = 128
     bytes_per_call: int = 4096
     bytes_per_s: int = 128
-    bytes_at_once: int = 16 << 10  # what is here may be some of this
+    bytes_at_once: int = 16 << 10  # the received bytes may include some of this
 
 
 class Tally:
-    """How much of one connection is in reception. Owner: the upkeep's thread. Pure.
+    """The bytes of one connection in reception. Owner: the upkeep's thread. Pure.
 
     Attributes:
-        held_bytes: in reception, as far as one can tell: never too much for a client that keeps to `Allowance`.
-        unread_bytes: of these, that wait because nobody reads them; at most.
-        most_bytes: that may be in reception, whatever the client does.
-        stuck_ns: for how long something has been here that became no message; 0 if all may have become one. Whatever
-            came after it counts for it, so that nothing is said of a connection that brings messages.
-        received_bytes: that the connection had brought at the last look.
+        held_bytes: estimate of bytes in reception: never too high for a client that keeps to `Allowance`.
+        unread_bytes: upper bound of those that wait because the server does not read them.
+        most_bytes: upper bound for any client.
+        stuck_ns: time for which bytes have been here that became no message; 0 if all may have become one. Later
+            messages count for them, so that a connection that brings messages is never stuck.
+        received_bytes: bytes that the connection had brought at the last check.
     """
 
     def __init__(self, allowance: Allowance = Allowance()) -> None:
@@ -186,29 +187,29 @@ class Tally:
         self.received_bytes = 0
         self._delivered = self._messages = self._begun = self._told_late = 0
         self._looked_ns: int | None = None
-        self._mark: tuple[int, int, int] | None = None  # when, held then, delivered then
+        self._mark: tuple[int, int, int] | None = None  # time, held and delivered bytes then
 
     @property
     def own_bytes(self) -> int:
-        """What is held and for the client to end."""
+        """Held bytes that the client must end."""
         return self.held_bytes - self.unread_bytes
 
     @property
     def burden(self) -> tuple[int, int]:
-        """Byte-nanoseconds for which it has held what is stuck; where that is nothing, what it holds."""
+        """Byte-nanoseconds for which it has held stuck bytes; if there are none, the held bytes."""
         return self.held_bytes * self.stuck_ns, self.held_bytes
 
     def note(self, account: Account, received_bytes: int, largest_bytes: int, window_bytes: int, now_ns: int) -> None:
-        """Take the numbers of a moment.
+        """Process the numbers at one time.
 
         Args:
             account: its counts; its abandoned calls are taken.
             received_bytes: of the connection, from its beginning.
             largest_bytes: that a message may have.
-            window_bytes: that may come before somebody reads.
-            now_ns: the moment.
+            window_bytes: bytes that may come before the server reads.
+            now_ns: the current time.
         """
-        is_same = received_bytes >= self.received_bytes  # else it is another connection by the same name
+        is_same = received_bytes >= self.received_bytes  # otherwise it is another connection with the same name
         came = received_bytes - self.received_bytes if is_same else received_bytes
         delivered, messages, begun = account.delivered_bytes, account.messages, account.begun
         became = delivered - self._delivered
@@ -217,16 +218,17 @@ class Tally:
         allowed = int(became * allowance.share_of_bytes + elapsed_s * allowance.bytes_per_s)
         allowed += (messages - self._messages) * allowance.bytes_per_message
         allowed += (begun - self._begun) * allowance.bytes_per_call
-        overhead = allowed  # what is forgiven below may hide something: it counts for `held_bytes` alone
-        allowed += min(came, self._told_late * window_bytes)  # what a client sends before it sees that its call ended
+        overhead = allowed  # bytes forgiven below may hide others: this counts for `held_bytes` alone
+        # bytes that a client sends before it sees the end of its call
+        allowed += min(came, self._told_late * window_bytes)
         told_late = 0
         while account.abandoned:
             brought = account.abandoned.pop().brought_bytes
             since = received_bytes - brought if brought >= 0 else came
-            allowed += min(largest_bytes, max(0, since))  # what had come of it has gone with it
+            allowed += min(largest_bytes, max(0, since))  # its received bytes have gone with it
             told_late += 1
         calls = tuple(account.calls)
-        # A call has no more than its connection has brought since it began, and no more than a message.
+        # A call has at most the bytes that its connection has brought since it began, and at most one message.
         oldest = min((max(0, call.brought_bytes) for call in calls), default=received_bytes)
         limit = min(received_bytes - oldest, len(calls) * (largest_bytes + window_bytes))
         self.held_bytes = min(limit, max(0, self.held_bytes + came - became - allowed))
@@ -247,7 +249,7 @@ class Tally:
         self.stuck_ns = 0 if self._mark is None else now_ns - self._mark[0]
 
     def forget(self) -> None:
-        """All that was held has gone."""
+        """Reset: all held bytes have gone."""
         self.held_bytes = self.unread_bytes = self.most_bytes = self.stuck_ns = 0
         self._mark = None
 
@@ -260,7 +262,7 @@ def heaviest(
     Args:
         accounts: all.
         budget_bytes: what they may hold together.
-        held: what one holds.
+        held: returns the bytes of one.
         weight: the heaviest go first.
     """
     total = sum(map(held, accounts))

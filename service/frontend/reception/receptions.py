@@ -1,7 +1,7 @@
-"""The messages that are being received, of all connections: the event loop's side.
+"""The messages in reception, of all connections: the event loop's side.
 
-Every handler of a single request becomes one that reads its message itself. So our code runs from the call's headers
-on: it lets calls in (`gate`), and can end one whose message does not come to an end.
+Every handler of a single request becomes one that reads its message itself. So Forebay's code runs from the call's
+headers on: it lets calls in (`gate`), and can end one whose message does not come to an end.
 
 Owner: the event loop's thread. The upkeep's thread reads `accounts`.
 """
@@ -22,7 +22,7 @@ from forebay_server.service.frontend.reception.reading import Account, Reading
 from forebay_server.service.frontend.reception.refusals import RefusalPace, RefusedError
 from forebay_server.service.settings import ServeSettings
 
-PACE_SLACK_NS = 50_000_000  # calls that came together may be read although those before them have used the pace up
+PACE_SLACK_NS = 50_000_000  # calls that came together may be read although earlier ones have used up the pace
 
 
 class Receptions:
@@ -30,12 +30,12 @@ class Receptions:
 
     Args:
         settings: limits.
-        clock: time.
+        clock: source of monotonic nanoseconds.
         statuses: outcome of a refusal -> the status of its call.
 
     Attributes:
         accounts: by peer.
-        budget_bytes: that all messages in reception may have: the setting, and at least twice the largest one.
+        budget_bytes: limit of all messages in reception: the setting, and at least twice the largest message.
     """
 
     def __init__(self, settings: ServeSettings, clock: Clock, statuses: Mapping[Outcome, grpc.StatusCode]) -> None:
@@ -43,7 +43,7 @@ class Receptions:
         self.budget_bytes = max(settings.reception_bytes, 2 * settings.max_message_bytes)
         self._statuses = statuses
         self._largest_bytes = settings.max_message_bytes
-        # As much again waits unread, and streams take the rest. Compressed, as good as nothing waits unread.
+        # As much again waits unread, and streams take the rest. Compressed messages: almost none wait unread.
         half, quarter = self.budget_bytes // 2, self.budget_bytes // 4
         is_strict = settings.allow_compression
         self.gate = ReceptionGate(half if is_strict else quarter, is_strict=is_strict)
@@ -65,9 +65,10 @@ class Receptions:
             del self.accounts[account.peer]
 
     def begin(self, context: Context, *, is_single: bool = False) -> Reading:
-        """Return what reads the messages of a call that has begun. Whoever asks calls `end`.
+        """Return the reader of the messages of a call that has begun. The caller calls `end`.
 
-        Each stream may have a message inflated at any moment: where that is allowed, those beyond the room are refused.
+        Each stream may have a message inflated at any moment: where that is allowed, streams beyond the room are
+        refused.
         """
         reading = Reading(self.account_of(context.peer()), is_single=is_single)
         reading.account.begin(reading)
@@ -80,7 +81,7 @@ class Receptions:
         return reading
 
     def end(self, reading: Reading) -> None:
-        """A call has ended."""
+        """Record the end of a call."""
         reading.account.end(reading)
         self._streams.discard(reading)
 
@@ -101,7 +102,7 @@ class Receptions:
         return message
 
     async def _let_in(self, reading: Reading) -> int:
-        """Return what a call reserved once it may be read; 0 if it was refused."""
+        """Return the reservation of a call once it may be read; 0 if it was refused."""
         account = reading.account
         if self._pace is None and (reserved := self.gate.enter(account)):
             return reserved
@@ -122,7 +123,7 @@ class Receptions:
             reading.task = None
 
     def read_first(self, generic: GenericHandler) -> GenericHandler:
-        """Return a handler whose single requests are read by this."""
+        """Return a handler whose single requests are read here."""
         return Wrapped(generic, self._read_first)
 
     def _read_first(self, handler: RpcHandler) -> RpcHandler:
@@ -168,7 +169,7 @@ class Receptions:
             reading.refuse(NotReadyError(words))
 
     def refusing(self, code: grpc.StatusCode, message: str) -> Handler:
-        """Return what refuses calls unread; what has come of their messages is known to go with them."""
+        """Return a handler that refuses calls unread; the received part of their messages goes with them."""
 
         async def refuse(_: Any, context: Context) -> NoReturn:  # noqa: ANN401 - the request iterator, unused
             reading = self.begin(context, is_single=True)

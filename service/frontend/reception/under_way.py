@@ -1,13 +1,13 @@
-"""The calls that are under way: whose they are, and which of them were there before a drain began.
+"""The calls in progress: their peers, and whether they began before a drain.
 
 Theory of operation
-    When gRPC's server stops it closes the listener and tells every connection so (GOAWAY). A call that arrives between
-    that and the client's knowing of it is cancelled by gRPC itself: its client sees CANCELLED, which says that it gave
-    up. Nothing of grpc.aio sends the word first. So connections on which nothing goes on are closed before: whoever
-    called there meanwhile sees UNAVAILABLE and tries another server (docs/adr/0087).
+    When gRPC's server stops it closes the listener and notifies every connection (GOAWAY). A call that arrives before
+    its client has read that is cancelled by gRPC itself: its client sees CANCELLED, which means that the client gave
+    up. grpc.aio cannot send the notification first. So idle connections are closed before: a client that called there
+    meanwhile sees UNAVAILABLE and tries another server (docs/adr/0087).
 
-    Which connections those are, the kernel and the calls' peers tell together. A call ends with its handler's task,
-    which waits until the transport has taken the answer.
+    The kernel and the calls' peers together identify the idle connections. A call ends with its handler's task, which
+    waits until the transport has taken the answer.
 
 Owner: the event loop's thread.
 """
@@ -25,12 +25,12 @@ class CallsUnderWay:
     """See the module."""
 
     def __init__(self) -> None:
-        self._requests: dict[asyncio.Task[Any], str] = {}  # single ones, with their peers
+        self._requests: dict[asyncio.Task[Any], str] = {}  # single requests, with their peers
         self._streams: dict[asyncio.Task[Any], str] = {}
         self._came = 0
 
     def noted(self, generic: GenericHandler) -> GenericHandler:
-        """Return a handler whose calls are noted while they are under way."""
+        """Return a handler whose calls are recorded while they are in progress."""
         return Wrapped(generic, self._noted)
 
     def _noted(self, handler: RpcHandler) -> RpcHandler:
@@ -48,7 +48,7 @@ class CallsUnderWay:
         return call
 
     def note(self, context: Context, *, is_stream: bool) -> None:
-        """Note the call of the handler that asks."""
+        """Record the call of the calling handler."""
         task = asyncio.current_task()
         if task is not None:
             peers = self._streams if is_stream else self._requests
@@ -57,10 +57,10 @@ class CallsUnderWay:
         self._came += 1
 
     async def settle(self, timeout_s: float) -> set[str]:
-        """Wait until the single requests that are under way have been answered; return the peers of calls that go on.
+        """Wait until the single requests in progress have been answered; return the peers of calls that go on.
 
-        Requests that come meanwhile do not count: they are refused. What gRPC has not handed over yet it would cancel,
-        so the end is a moment in which none comes.
+        Later requests do not count: they are refused. gRPC would cancel requests that it has not handed over yet, so
+        the wait ends at a moment in which none comes.
         """
         before = set(self._requests)
         if before:

@@ -1,13 +1,13 @@
-"""Ends messages that do not come to their end, and what is too much of them. The upkeep's thread.
+"""Ends messages that do not come to their end, and those beyond the limit. The upkeep's thread.
 
 Theory of operation
-    Ten times a second each connection's bytes are read from the kernel and held against what was made of them
-    (`reception.Tally`). A call's message has begun when the call has, if there is one only. On a stream it has begun
-    when something is here that became no message, for as long as that is so. Past the deadline the call is ended with
-    words. So are the calls of those connections that have held the most for the longest, while all hold more than
-    the budget; a connection on which that frees nothing, because the event loop is behind, is cut by its socket.
+    Ten times a second the received bytes of each connection are read from the kernel and compared with the bytes that
+    became messages (`reading.Tally`). The message of a single call has begun when the call has. On a stream it has
+    begun when bytes are here that became no message, for as long as that is so. After the deadline the call is ended
+    with a status. So are the calls of those connections that have held the most for the longest, while all hold more
+    than the budget; a connection on which that frees nothing, because the event loop is behind, is cut by its socket.
 
-    Where the loop is behind, memory still fills: so this is a thread, and needs the interpreter for a moment only.
+    Memory fills even while the loop is behind: so this is a thread, which needs the interpreter only for a moment.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ log = structlog.get_logger(__name__)
 LOOK_INTERVAL_S = 0.1
 CLOSE_LOOK_INTERVAL_S = 0.02  # while much is in reception: a fast network brings 100 MB in a tenth of a second
 GIVE_BACK_INTERVAL_NS = 500_000_000
-STRICT_TURN_NS = 1_000_000_000  # of a request, while others wait for the few places that a strict gate has
+STRICT_TURN_NS = 1_000_000_000  # of a request, while others wait for the few places of a strict gate
 NEVER_NS = 1 << 62
-CUT_AFTER_S = 0.5  # calls that were to end and have not
+CUT_AFTER_S = 0.5  # time for calls to end before their connection is cut
 
 
 class ReceptionWatch:
@@ -43,14 +43,14 @@ class ReceptionWatch:
     Args:
         receptions: the event loop's side.
         settings: limits.
-        clock: time.
+        clock: source of monotonic nanoseconds.
         loop: ends calls.
-        addresses: what the server listens on.
+        addresses: of the server's listeners.
 
     Attributes:
-        connections: that are open, those of the unix socket left out.
+        connections: number of open connections, without those of the unix socket.
         held_bytes: of messages in reception.
-        ended: calls that were ended, by why: `late`, `full`; `cut`: connections.
+        ended: number of ended calls by reason: `late`, `full`; `cut`: connections.
     """
 
     def __init__(
@@ -71,16 +71,16 @@ class ReceptionWatch:
         self._loop = loop
         self._addresses = addresses
         self._sockets = Sockets()
-        self._ending: dict[Account, tuple[int, list[Reading]]] = {}  # since when, which calls
+        self._ending: dict[Account, tuple[int, list[Reading]]] = {}  # start of the ending, and the calls
         self._told = self.ended.copy()
         self._give_back_from_ns = 0
-        self._calm_rss_bytes = 0  # of the process, when it held little
+        self._calm_rss_bytes = 0  # of the process, at a time when it held little
 
     def look(self) -> float:
-        """Look at everything once, and return in how many seconds to look again."""
+        """Check everything once, and return the number of seconds until the next check."""
         try:
             found = {each.there: each for each in self._sockets.accepted_on(self._addresses, ())}
-        except OSError:  # no descriptor is left to look with
+        except OSError:  # no descriptor is left for the scan
             return LOOK_INTERVAL_S
         now_ns = self._clock.now_ns()
         self.connections = len(found) - (None in found)
@@ -103,11 +103,11 @@ class ReceptionWatch:
         return CLOSE_LOOK_INTERVAL_S if is_much else LOOK_INTERVAL_S
 
     def _too_much(self, accounts: list[Account]) -> list[Account]:
-        """Return those who hold too much: as far as one can tell; or by the memory, where somebody hides it."""
+        """Return the accounts that hold too much: by the estimate; or by memory, where a client hides its bytes."""
         budget = self._receptions.budget_bytes
         chosen = heaviest(accounts, budget, lambda each: each.tally.own_bytes, lambda each: each.tally.burden)
         if not chosen:
-            room = budget * 3 // 2  # with what waits for us to read it
+            room = budget * 3 // 2  # with the bytes that wait for the server to read them
             chosen = heaviest(accounts, room, lambda each: each.tally.held_bytes, lambda each: each.tally.burden)
         most = sum(account.tally.most_bytes for account in accounts)
         if chosen or budget // 4 <= most <= 2 * budget:
@@ -120,14 +120,14 @@ class ReceptionWatch:
         return []
 
     def _give_back(self, now_ns: int) -> None:
-        """Return what ended calls held, while more comes: in pieces between others, it is of little use to them."""
+        """Return the memory of ended calls, while more comes: its pieces between others are of little use to them."""
         grown_bytes = resident_bytes() - self._calm_rss_bytes
         if grown_bytes > 2 * self._receptions.budget_bytes and now_ns >= self._give_back_from_ns:
             self._give_back_from_ns = now_ns + GIVE_BACK_INTERVAL_NS
             give_free_memory_back()
 
     def _note(self, account: Account, calls: tuple[Reading, ...], connection: Connection | None, now_ns: int) -> None:
-        """Bring the numbers of a connection up to date."""
+        """Update the numbers of a connection."""
         for reading in calls:
             if reading.brought_bytes < 0:
                 reading.brought_bytes = account.tally.received_bytes
@@ -136,7 +136,7 @@ class ReceptionWatch:
         received = None if connection is None else connection.received_bytes()
         if received is not None:
             account.tally.note(account, received, self._largest_bytes, self._window_bytes, now_ns)
-        elif account.address is not None:  # it has ended, or the kernel does not tell
+        elif account.address is not None:  # the connection has ended, or the kernel does not report it
             account.abandoned.clear()
             account.tally.forget()
             if not calls:
@@ -144,10 +144,10 @@ class ReceptionWatch:
         self._settle(account)
 
     def _settle(self, account: Account) -> None:
-        """Look whether the calls that were to end have."""
+        """Check whether the calls that were to end have ended."""
         if account in self._ending and not any(reading in account.calls for reading in self._ending[account][1]):
             del self._ending[account]
-            if not account.calls:  # else what the others hold counts on; what was given up is forgiven
+            if not account.calls:  # otherwise the others' bytes count on; those of ended calls are forgiven
                 account.tally.forget()
 
     def _end_late(self, account: Account, calls: tuple[Reading, ...], now_ns: int) -> None:
@@ -169,15 +169,15 @@ class ReceptionWatch:
         if ending and now_ns - since_ns >= CUT_AFTER_S * 1e9 and connection is not None:
             connection.end()
             self.ended["cut"] += 1
-            self._ending[account] = now_ns, ending  # until gRPC has closed it, it is not counted again
+            self._ending[account] = now_ns, ending  # not counted again until gRPC has closed it
         elif not ending:
             words = "the server receives more than it has room for; send this message again later"
             readings = [reading for reading in tuple(account.calls) if reading.is_reading or reading.is_single]
-            readings = readings or list(account.calls)  # nobody reads them, and there is no room for what waits
+            readings = readings or list(account.calls)  # no reader is left, and there is no room for waiting bytes
             self._end(account, readings, ReceptionFullError(words, retry_after_ms=1000), "full", now_ns)
 
     def _end(self, account: Account, readings: list[Reading], error: ServiceError, why: str, now_ns: int) -> None:
-        """Have the event loop end calls, unless their messages come meanwhile."""
+        """Let the event loop end calls, unless their messages come meanwhile."""
         if account in self._ending or not readings:
             return
         self._ending[account] = now_ns, readings

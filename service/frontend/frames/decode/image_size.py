@@ -1,13 +1,13 @@
-"""The size that a picture's header says, checked before a pixel of it is decoded."""
+"""Checks the size in a picture's header before a pixel of it is decoded."""
 
 from forebay_server.service.errors import InvalidRequestError
 
 
 def check_size(kind: str, size: tuple[int, int], max_pixels: int) -> None:
-    """Refuse a picture by the size that its header says.
+    """Refuse a picture by the size in its header.
 
     Raises:
-        InvalidRequestError: it has no pixels, or more than `max_pixels`.
+        InvalidRequestError: the picture has no pixels, or more than `max_pixels`.
     """
     width, height = size
     if width < 1 or height < 1:

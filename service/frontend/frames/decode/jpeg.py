@@ -1,7 +1,9 @@
-"""JPEG to pixels, as libjpeg-turbo decodes it: a whole picture is taken, with any warning; half of one is refused.
+"""JPEG to pixels, as libjpeg-turbo decodes it: a whole picture is accepted with any warning.
 
-libjpeg fills what is missing with grey and only warns, so its warnings have to be told apart. simplejpeg raises for the
-first one, after it has written the pixels, and says nothing of later ones. ADR 0088 says what is taken and why.
+An incomplete one is refused.
+
+libjpeg fills missing data with grey and only warns, so its warnings must be distinguished. simplejpeg raises for the
+first one, after it has written the pixels, and does not report later ones. ADR 0088 has the rules and their reasons.
 """
 
 import hashlib
@@ -32,17 +34,17 @@ _TRUNCATED = re.compile(r"[Pp]remature end|found marker 0xd9 instead of RST")
 _CORRUPT = re.compile(r"bad (Huffman|arithmetic) code")
 _LEFT_OVER = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _HARMLESS = re.compile(r"extraneous bytes before marker|instead of RST|Invalid SOS parameters")
-_REASON = re.compile(r"^(?:tj\w+\(\): |Corrupt JPEG data: )?")  # libjpeg's own words come after it
+_REASON = re.compile(r"^(?:tj\w+\(\): |Corrupt JPEG data: )?")  # libjpeg's own message comes after it
 
 _MAX_STRAY_BYTES = 16
 """Cameras leave up to ten stray bytes before a marker; a decoder that lost its place leaves dozens at the end."""
 
 _NOISE = hashlib.shake_128(b"any").digest(512).replace(b"\xff", b"\xfe")
 _MORE_DATA = b"".join(_NOISE[64 * number : 64 * number + 64] + bytes((0xFF, 0xD0 + number)) for number in range(8))
-"""Data that a decoder short of some goes on with: all restart numbers, so that one of them is the awaited one.
+"""Data with which a decoder continues that lacks some: all restart numbers, so that one of them is the awaited one.
 
-Noise, since the picture must change: of 7,000 cuts in the last intervals of 7 pictures it showed all, while regular
-bytes left up to 12 unseen.
+Noise, because the picture must change: of 7,000 cuts in the last intervals of 7 pictures it showed all, while regular
+bytes left up to 12 undetected.
 """
 
 TRUNCATED = "JPEG is truncated: its data ends before the picture does; send the whole file"
@@ -61,7 +63,7 @@ def decode_jpeg(file: Buffer, image: ImageInput, max_pixels: int) -> tuple[Pixel
         shape (height, width, 3), uint8, a fresh array; and (width, height) of the picture as sent.
 
     Raises:
-        InvalidRequestError: this is no JPEG file that can be decoded, or it does not hold a whole picture.
+        InvalidRequestError: the file is not a decodable JPEG, or does not contain a whole picture.
     """
     head = read_head(file)
     check_size("JPEG", head.size, max_pixels)
@@ -85,7 +87,7 @@ def _decode(file: Buffer, head: Head, image: ImageInput) -> Pixels:
         warning = str(error)
     if not _HARMLESS.search(warning) or _TRUNCATED.search(warning):
         raise _refusal(warning)
-    if head.components == 4:  # simplejpeg turns CMYK into colours after the place where it raises
+    if head.components == 4:  # simplejpeg converts CMYK after the place where it raises
         pixels = _decode_with_warnings(file, image)
     found = _LEFT_OVER.search(warning)
     if not _has_its_end(file, head, int(found[1]) if found else 0) and _wants_more(file, head, image, pixels):
@@ -94,10 +96,10 @@ def _decode(file: Buffer, head: Head, image: ImageInput) -> Pixels:
 
 
 def _has_its_end(file: Buffer, head: Head, left_over: int) -> bool:
-    """Whether the data is known to reach the end of the picture; False if only decoding more data can tell.
+    """Whether the data surely reaches the end of the picture; False if only decoding more data can show it.
 
     Args:
-        file: of which libjpeg had a harmless warning.
+        file: for which libjpeg had a harmless warning.
         head: of the file.
         left_over: bytes that libjpeg skipped before the end marker.
 
@@ -138,12 +140,12 @@ def _simplejpeg(file: Buffer, image: ImageInput, *, strict: bool, buffer: Pixels
 
 
 def _wants_more(file: Buffer, head: Head, image: ImageInput, pixels: Pixels) -> bool:
-    """Whether data added at the end changes the picture: then libjpeg has made up its last part.
+    """Whether data added at the end changes the picture: then libjpeg has invented its last part.
 
-    This costs a second decoding, for files with a warning inside their data only.
+    This costs a second decoding, only for files with a warning inside their data.
     """
     end = end_of_data(file, head)
-    data = bytes(file[:end]).rstrip(b"\xff")  # these are no data, and would make a marker with what follows
+    data = bytes(file[:end]).rstrip(b"\xff")  # these are no data, and would form a marker with the added bytes
     longer = b"".join((data, _MORE_DATA, END))
     return not np.array_equal(pixels, _decode_with_warnings(longer, image))
 

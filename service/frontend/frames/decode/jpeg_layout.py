@@ -1,9 +1,9 @@
-"""The layout of a JPEG file: its segments, found without decoding a pixel, and a header that libjpeg reads in silence.
+"""The layout of a JPEG file: its segments, found without decoding a pixel, and a header without libjpeg's warnings.
 
 Cameras write headers that break the standard in ways that do not touch a pixel, and simplejpeg refuses every file for
-which libjpeg has a warning. `mend` writes such a header anew. `read_scans` counts the passes over the picture, which is
-what a hostile file makes expensive. Both stop at the end of the picture: what follows it (the video of a motion photo,
-padding) and what lies inside a segment (thumbnails, metadata) is no part of the walk.
+which libjpeg has a warning. `mend` rewrites such a header. `end_of_data` counts the passes over the picture, which a
+hostile file makes expensive. Both stop at the end of the picture: later bytes (the video of a motion photo, padding)
+and the inside of segments (thumbnails, metadata) are not part of the walk.
 
 Pure functions. A walk costs Python steps for each segment only, never for each byte; MAX_SEGMENTS bounds them.
 """
@@ -24,12 +24,13 @@ SOI, EOI, SOS, DRI, APP0, APP2, APP14 = 0xD8, 0xD9, 0xDA, 0xDD, 0xE0, 0xE2, 0xEE
 _MENDABLE = frozenset((SOS, APP0, APP2, APP14))  # what `_mended` may change
 END = bytes((0xFF, EOI))
 _START = bytes((0xFF, SOI))
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15; between them lie DHT, JPG and DAC
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15; between them are DHT, JPG and DAC
 _SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))
 _HUFFMAN_SEQUENTIAL = _SEQUENTIAL - {0xC9}
-"""Where libjpeg warns if data is missing. Its arithmetic decoder silently takes zeros, as the standard says."""
+"""Frames for which libjpeg warns if data is missing. Its arithmetic decoder silently takes zeros, as the standard says.
+"""
 _WITHOUT_LENGTH = frozenset(range(0xC0)) | {SOI}
-"""SOI and what no JPEG file contains. libjpeg gives up there; walking on can only count too many scans."""
+"""SOI and markers that no JPEG file contains. libjpeg gives up there; walking on can only count too many scans."""
 _SHORTEST_SOS = 6  # its length, a count of components, and what _WHOLE_SPECTRUM names
 _WHOLE_SPECTRUM = b"\x00\x3f\x00"  # Ss, Se, Ah and Al of a sequential scan
 _TRANSFORMS = {3: b"\x00\x01", 4: b"\x00\x02"}  # Adobe's colour transforms that libjpeg knows; the last is its default
@@ -55,14 +56,14 @@ class Head:
 
     Attributes:
         segments: all after SOI, the first SOS last.
-        frame: which SOF, 0xC0 to 0xCF.
+        frame: marker of the SOF, 0xC0 to 0xCF.
         precision: bits of a sample.
         size: (width, height) in pixels.
         components: 1 for grey, 3 for colour, 4 for CMYK.
-        is_single_scan: libjpeg reads one scan and no more, and would say if data of it were missing.
+        is_single_scan: libjpeg reads one scan and no more, and would warn if data of it were missing.
         mcus: blocks that the scan has, if there is only one.
         restart_interval: how many of them lie between two restart markers; 0 without such markers.
-        is_odd: libjpeg would warn, or there is a colour profile, which libjpeg checks and nobody uses.
+        is_odd: libjpeg would warn, or there is a colour profile, which libjpeg checks and no code uses.
     """
 
     segments: tuple[Segment, ...]
@@ -85,7 +86,7 @@ def read_head(file: Buffer) -> Head:
     """Walk the segments up to the first scan.
 
     Raises:
-        InvalidRequestError: this is no JPEG file, or it ends before its first scan, or it contradicts itself.
+        InvalidRequestError: the file is not a JPEG, ends before its first scan, or contradicts itself.
     """
     if bytes(file[:2]) != _START:
         raise InvalidRequestError("payload is not a JPEG file; it does not start with FF D8")
@@ -130,7 +131,7 @@ def _is_odd(file: Buffer, segments: Sequence[Segment], components: int, frame: i
 
 
 def _mcus(file: Buffer, frame: Segment, size: tuple[int, int], components: int) -> int:
-    """How many units of compressed data a scan of all components has; one component alone has units of 8 x 8."""
+    """Number of units of compressed data in a scan of all components; one component alone has units of 8 x 8."""
     factors = file[frame.start + 11 : frame.end : 3] if components > 1 else b"\x11"
     wide = high = 1
     for each in factors:
@@ -161,7 +162,7 @@ def _segments_before_data(file: Buffer) -> tuple[Segment, ...]:
 
 
 def _next_segment(file: Buffer, position: int) -> Segment | None:
-    """The next marker at or after `position` and what belongs to it; None if the file ends before or inside it."""
+    """The next marker at or after `position` and its segment; None if the file ends before or inside it."""
     found = _MARKER.search(file, position)
     if found is None:
         return None
@@ -176,7 +177,7 @@ def _next_segment(file: Buffer, position: int) -> Segment | None:
 
 
 def _mended(file: Buffer, segment: Segment, components: int, frame: int) -> bytes | None:
-    """What to write in the segment's place, nothing for metadata; None for a segment that is right."""
+    """The replacement of the segment, empty for metadata; None for a valid segment."""
     start, content = segment.start, bytes(file[segment.start + 4 : segment.end][:16])
     if segment.marker == APP0 and len(content) >= 14 and content.startswith(b"JFIF\0") and content[5] != 1:
         return bytes(file[start : start + 9]) + b"\x01" + bytes(file[start + 10 : segment.end])
@@ -192,10 +193,10 @@ def _mended(file: Buffer, segment: Segment, components: int, frame: int) -> byte
 
 
 def mend(file: Buffer, head: Head) -> bytes:
-    """Return the file with a header that means the same and follows the standard.
+    """Return the file with an equivalent header that follows the standard.
 
     Stray bytes between segments are dropped. JFIF's version becomes 1, an unknown colour transform becomes the one that
-    libjpeg assumes, and a sequential scan says that it holds the whole spectrum.
+    libjpeg assumes, and a sequential scan declares the whole spectrum.
     """
     parts = [_START]
     for segment in head.segments:
@@ -206,7 +207,7 @@ def mend(file: Buffer, head: Head) -> bytes:
 
 
 def end_of_data(file: Buffer, head: Head) -> int | None:
-    """Return where the compressed data of the picture ends; None if scans of it are missing.
+    """Return the end of the picture's compressed data; None if scans are missing.
 
     Several scans, and those of arithmetic coding, are a whole picture only with an end marker after them and a scan for
     every component.
@@ -237,10 +238,10 @@ def _end_of_scan(file: Buffer, position: int) -> int:
 
 
 def restarts_missing_at_end(file: Buffer, head: Head) -> int:
-    """How many restart markers a picture of one scan should have after the last one that it has.
+    """Number of restart markers that are missing after the last one of a picture with one scan.
 
-    They count from 0 to 7 and again, so that the last one tells it, if fewer than eight are missing altogether; with
-    more missing, or too many there, the answer is 8.
+    They count from 0 to 7 and again, so the last one gives the number if fewer than eight are missing; with more
+    missing, or with extra markers, the answer is 8.
     """
     expected = -(-head.mcus // head.restart_interval) - 1
     found = _RESTART.finditer(file, head.data, _end_of_scan(file, head.data))

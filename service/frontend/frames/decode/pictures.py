@@ -25,7 +25,7 @@ RAW_BYTES_PER_PIXEL: dict[int, tuple[int, int]] = {
 }
 
 cv2.setNumThreads(1)  # the worker pool is the parallelism; nested threads only add wake-ups
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # a client's broken file is no news for our log
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # a client's broken file is no event for this log
 
 
 def raw_nbytes(encoding: int, width: int, height: int) -> int:
@@ -44,14 +44,14 @@ def decode_into(
         payload: the frame's bytes.
         encoding: forebay.v1 Encoding, not TENSOR.
         size: (width, height) from Open; used for uncompressed encodings only.
-        image: what the model takes.
+        image: size and colour order of the model's input.
         max_pixels: larger pictures are refused before they are decoded.
 
     Returns:
         (width, height) of the picture as sent.
 
     Raises:
-        InvalidRequestError: the picture is not what it says or not what may be sent.
+        InvalidRequestError: the picture contradicts its header or exceeds a limit.
     """
     try:
         return _decode_into(target, payload, encoding, size, image, max_pixels)

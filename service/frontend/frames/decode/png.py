@@ -1,8 +1,8 @@
-"""PNG to pixels by OpenCV, whose libpng prints a line on standard error for everything that it dislikes.
+"""PNG to pixels by OpenCV, whose libpng prints a line on standard error for every irregularity.
 
-A client must not write into the operator's log, so libpng gets a file with nothing to dislike: the header and the
+A client must not write into the operator's log, so libpng gets a file without irregularities: the header and the
 palette, checked, and the pixels, inflated and checked here and stored again without compression. Ancillary chunks
-(colour profiles, text, animation) touch no pixel that OpenCV gives, and are left out. ADR 0088 has the measurements.
+(colour profiles, text, animation) do not change OpenCV's pixels, and are left out. ADR 0088 has the measurements.
 """
 
 import struct
@@ -55,7 +55,7 @@ class _Header:
     passes: tuple[tuple[int, int, int, int], ...]
 
     def rows(self) -> Iterator[tuple[int, int]]:
-        """How many rows each pass has, and the bytes of one, its filter's number included."""
+        """Number of rows of each pass, and the bytes of one, its filter's number included."""
         width, height = self.size
         for column, row, step_x, step_y in self.passes:
             columns, rows = -(-(width - column) // step_x), -(-(height - row) // step_y)
@@ -74,7 +74,7 @@ def decode_png(file: memoryview, max_pixels: int) -> tuple[Pixels, tuple[int, in
         shape (height, width, 3), uint8, BGR, a fresh array; and (width, height).
 
     Raises:
-        InvalidRequestError: this is no PNG file, or not a whole one.
+        InvalidRequestError: the file is not a PNG, or not a whole one.
     """
     header = _read_header(file, max_pixels)
     chunks = _critical_chunks(file)
@@ -97,7 +97,7 @@ def _read_header(file: memoryview, max_pixels: int) -> _Header:
 
 
 def _critical_chunks(file: memoryview) -> dict[bytes, list[memoryview]]:
-    """The content of all IDAT chunks and of PLTE. Every chunk up to IEND must be there with its checksum."""
+    """The content of all IDAT chunks and of PLTE. Every chunk up to IEND must be present with its checksum."""
     found: dict[bytes, list[memoryview]] = {b"PLTE": [], b"IDAT": []}
     start = len(SIGNATURE)
     for _ in range(_MOST_CHUNKS):
@@ -117,7 +117,7 @@ def _critical_chunks(file: memoryview) -> dict[bytes, list[memoryview]]:
 
 
 def _rewritten(header: _Header, chunks: dict[bytes, list[memoryview]]) -> bytes:
-    """The same picture as a file that libpng reads in silence."""
+    """The same picture as a file that libpng reads without output."""
     width, height = header.size
     ihdr = struct.pack(
         ">IIBBBBB", width, height, header.depth, header.colour, 0, 0, 1 if header.passes is _ADAM7 else 0
