@@ -1,1 +1,4 @@
-"""What happened: events of streams, frames and batches, counters, pictures. Below everything that records."""
+"""Records of the data path: events of streams, frames and batches, counters, pictures.
+
+Below all packages that write them.
+"""

@@ -37,16 +37,16 @@ _next_uid = itertools.count(1).__next__
 
 @dataclass(slots=True, eq=False)
 class StreamRecord:
-    """One stream as the observer knows it.
+    """One stream in the observer's view.
 
     Attributes:
-        name: the camera's name, as its client chose it: anything.
+        name: the camera's name; any text, chosen by its client.
         model: and version that serve it.
         version: decimal number.
         protocol: `frames` or `inference`.
         uid: unique in this process.
-        picture: where its latest frame can be had; None unless settings and client allow it.
-        trace: what its client's spans are told by; None if it said nothing or nobody asks.
+        picture: place of its latest frame; None unless settings and client allow it.
+        trace: trace context of its client; None if there is none or no spans are made.
         place: row of the observer's tables; -1 until it has one. Written by the observer alone.
     """
 

@@ -31,11 +31,11 @@ class Snapshot:
 
 
 class PictureSlot:
-    """Where one stream's session leaves a frame.
+    """The place where one stream's session leaves a frame.
 
     Attributes:
         is_wanted: the next frame is to be kept. Raised by the observer, lowered by the session.
-        is_looked_at: whether what was kept is still wanted. Written by the observer.
+        is_looked_at: whether the kept frame is still wanted. Written by the observer.
         latest: the latest frame kept.
     """
 
@@ -52,6 +52,6 @@ class PictureSlot:
             self.latest = snapshot
 
     def empty(self) -> None:
-        """Nobody looks any more. Thread: the observer's."""
+        """Empty the slot: no reader looks any more. Thread: the observer's."""
         self.is_looked_at = self.is_wanted = False
         self.latest = None

@@ -1,4 +1,4 @@
-"""What is being received, in numbers."""
+"""Numbers of messages in reception."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -56,10 +56,10 @@ def check_health(address: str, model: str, timeout_s: float, tls: TlsFiles | Non
         model: 1 to 127 bytes, or empty.
         timeout_s: for everything.
         tls: None for plain text.
-        headers: that the call brings.
+        headers: metadata of the call.
 
     Raises:
-        HealthError: nobody answered, or not in the way of grpc.health.v1, or the call is restricted.
+        HealthError: no server answered, or not as grpc.health.v1, or the call is restricted.
     """
     name = model.encode()[:127]
     request = _SERVICE_FIELD + bytes([len(name)]) + name if name else b""

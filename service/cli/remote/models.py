@@ -1,6 +1,6 @@
-"""Asks a running server about its models and tells it to load and unload them: the client's side of three RPCs.
+"""Lists, loads and unloads the models of a running server: the client's side of three RPCs.
 
-Not the server's side, which is `service.frontend.control.repository`. For the command line, in a process of its own.
+Not the server's side, which is `service.frontend.control.repository`. For the command line, in a separate process.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ NOT_EXPLICIT = "explicit model load"  # how the refusal of a server without expl
 
 
 class ControlError(Exception):
-    """What the server refused, or that it does not answer.
+    """A refusal of the server, or the lack of an answer.
 
     Args:
         message: one line.
-        is_unreachable: nobody answered.
+        is_unreachable: no server answered.
     """
 
     def __init__(self, message: str, *, is_unreachable: bool = False) -> None:
@@ -31,7 +31,7 @@ class ControlError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class IndexLine:
-    """One model version as the server tells it."""
+    """One model version in the server's index."""
 
     name: str
     version: str
@@ -56,7 +56,7 @@ class ModelControl:
         self._headers = headers
 
     def index(self) -> Sequence[IndexLine]:
-        """Return what the server has. Raises ControlError."""
+        """Return the server's index. Raises ControlError."""
         response = self._call("RepositoryIndex", pb.RepositoryIndexRequest())
         return [IndexLine(model.name, model.version, model.state, model.reason) for model in response.models]
 

@@ -45,14 +45,14 @@ not the client's."""
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A request that was found to be right.
+    """A checked request.
 
     Attributes:
         form: everything but id and data.
-        request_id: as the client named it.
-        data: of every input, in the engine's order; views of what was received. Empty once somebody took them.
+        request_id: the client's name of it.
+        data: of every input, in the engine's order; views of the received bytes. Empty once they were taken.
         views: ranges of shared memory that it uses.
-        targets: where its outputs go by name, as far as that is shared memory.
+        targets: ranges of shared memory for its outputs, by name.
     """
 
     form: CallForm
@@ -62,9 +62,9 @@ class Call:
     targets: dict[str, RegionView] | None = None
 
     def take_data(self) -> list[Bytes]:
-        """Return the data, all as raw bytes, and let go of them: a call lives until its answer leaves. Thread: any.
+        """Return the data as raw bytes, and release them here: a call lives until its answer leaves. Thread: any.
 
-        Raises InvalidRequestError for typed contents that are not as they have to be.
+        Raises InvalidRequestError for invalid typed contents.
         """
         data, self.data = self.data, []
         raw: list[Bytes] = []
@@ -73,7 +73,7 @@ class Call:
         return raw
 
     def release(self) -> None:
-        """The request has ended: let go of shared memory. Idempotent. Thread: the event loop's."""
+        """End the request's use of shared memory. Idempotent. Thread: the event loop's."""
         views, self.views, self.targets = self.views, (), None
         for view in views:
             view.release()

@@ -1,8 +1,8 @@
-"""Everything about an Open Inference request but its data: checked once, and kept for all requests that say the same.
+"""Everything about an Open Inference request but its data: checked once, and cached for all equal requests.
 
-A client says the same in every request but for the id and the data. So the checks of parameters, names, datatypes,
-shapes and outputs make a `CallForm`, which `service.frontend.open_inference.lookup` keeps; the next request with the
-same head takes it as it is. Checks come in Triton's order and in its words, since clients match on them. Pure.
+The requests of a client differ only in the id and the data. So the checks of parameters, names, datatypes, shapes and
+outputs make a `CallForm`, which `service.frontend.open_inference.lookup` caches; the next request with the same head
+reuses it. Checks have Triton's order and messages, because clients match on them. Pure.
 """
 
 import math
@@ -124,7 +124,7 @@ class CallForm:
 
     @cached_property
     def response_heads(self) -> tuple[bytes, bytes] | None:
-        """How every response begins, alone and in a stream; None if that depends on what the outputs are."""
+        """The beginning of every response, alone and in a stream; None if it depends on the outputs."""
         if any(wanted.classes or wanted.region or not wanted.face.is_fixed for wanted in self.wanted):
             return None
         response = pb.ModelInferResponse(model_name=self.face.name, model_version=self.face.version)
@@ -308,7 +308,7 @@ def _no_data(name: str, face: ModelFace) -> InvalidRequestError:
 
 
 def region_range(parameters: Mapping[str, pb.InferParameter]) -> RegionRange | None:
-    """Return where in shared memory a tensor lies; None if it does not. Raises InvalidRequestError."""
+    """Return a tensor's range in shared memory; None if there is none. Raises InvalidRequestError."""
     if not parameters or "shared_memory_region" not in parameters:
         return None
     region = value_of(parameters["shared_memory_region"], ("string_param",), "shared_memory_region")
