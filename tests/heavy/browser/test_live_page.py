@@ -200,7 +200,8 @@ async def test_the_latest_picture_is_shown_with_its_boxes_to_whoever_asks(browse
         await asyncio.to_thread(browser.wait_for, "document.querySelectorAll('#rows tr').length === 2")
         assert browser.evaluate(f"{buttons}.length") == 1
         assert browser.evaluate(f"{buttons}[0].closest('tr').firstChild.textContent") == "gate north"
-        assert {s.session._picture.is_wanted for s in running.sessions if s.session._picture} == {False}
+        pictures_kept = [stream.session._recorder.picture for stream in running.sessions]
+        assert {picture.is_wanted for picture in pictures_kept if picture} == {False}
         browser.evaluate(f"{buttons}[0].focus()")
         await asyncio.to_thread(browser.press, "Enter", "\r")
         text = "document.getElementById('picture-text').textContent"
