@@ -58,7 +58,7 @@ def running_server(
     configs: Mapping[str, str] | None = None,
     *flags: str,
     model_repository: Path | None = None,
-    processes: int = 1,
+    front_ends: int = 0,
 ) -> Iterator[RunningServer]:
     """Serve models for the duration of a with-block.
 
@@ -66,7 +66,7 @@ def running_server(
         configs: config.pbtxt by model name, for a repository made for the occasion.
         flags: more flags of `forebay serve`.
         model_repository: an existing repository instead; None and no configs: the bundled one.
-        processes: servers behind the port; several have no unix socket.
+        front_ends: number of front-end processes; 0: one process for all.
     """
     with tempfile.TemporaryDirectory(prefix="forebay-bench-") as folder:
         root = Path(folder)
@@ -76,8 +76,8 @@ def running_server(
                 (model_repository / name).mkdir(parents=True)
                 (model_repository / name / "config.pbtxt").write_text(config)
         uds = root / "forebay.sock"
-        place = ["--uds", str(uds)] if processes == 1 else ["--processes", str(processes)]
-        command = [sys.executable, "-m", "forebay_server.service", "serve", "--address", "127.0.0.1:0", *place, *flags]
+        place = ["--address", "127.0.0.1:0", "--uds", str(uds), "--front-ends", str(front_ends)]
+        command = [sys.executable, "-m", "forebay_server.service", "serve", *place, *flags]
         if model_repository is not None:
             command += ["--model-repository", str(model_repository)]
         with (root / "log").open("w+") as log:

@@ -24,22 +24,38 @@ def child_of(arguments: Sequence[str], environment: Mapping[str, str]) -> Callab
 
     The function's one argument, `stdout`, is as Popen's: None is this process's own.
     """
-    # The path makes the child run this code, wherever it starts.
     command = command_of_child(arguments)
-    paths = [str(Path(forebay_server.__file__).parent.parent), *filter(None, [environment.get("PYTHONPATH")])]
-    environment = {**environment, "PYTHONPATH": os.pathsep.join(paths)}
 
     def start(stdout: int | IO[bytes] | None = None) -> "subprocess.Popen[bytes]":
-        # A process group of its own: Ctrl-C goes to this process, which passes it on.
-        with blocked():
-            return subprocess.Popen(  # noqa: S603 - a command of this project
-                command,
-                process_group=0,
-                env=environment,
-                stdout=stdout,
-            )
+        return start_child(command, environment, stdout)
 
     return start
+
+
+def start_child(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    stdout: int | IO[bytes] | None = None,
+    descriptors: Sequence[int] = (),
+) -> "subprocess.Popen[bytes]":
+    """Start a command of this project as a child of this process. Thread: main.
+
+    Args:
+        command: the interpreter and its arguments; ends with its parent by `bind_to_parent`.
+        environment: of the child; the path of this code is added, so that it runs this code, wherever it starts.
+        stdout: as Popen's.
+        descriptors: that the child has under the same numbers.
+    """
+    paths = [str(Path(forebay_server.__file__).parent.parent), *filter(None, [environment.get("PYTHONPATH")])]
+    # A process group of its own: Ctrl-C goes to this process, which passes it on.
+    with blocked():
+        return subprocess.Popen(  # noqa: S603 - a command of this project
+            command,
+            process_group=0,
+            env={**environment, "PYTHONPATH": os.pathsep.join(paths)},
+            stdout=stdout,
+            pass_fds=descriptors,
+        )
 
 
 def command_of_child(arguments: Sequence[str]) -> list[str]:

@@ -22,6 +22,9 @@ from forebay_server.service.restricted import read_restrictions, split_lines
 ENV_PREFIX = "FOREBAY_"
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
+MAX_FRONT_ENDS = 64
+RENAMED = {"processes": "front_ends"}
+"""Settings of earlier versions, and those that took their place."""
 Origin = Literal["flag", "environment", "file", "default"]
 
 
@@ -38,7 +41,9 @@ class ServeSettings(BaseSettings):
     share_port: bool = Field(
         default=False, description="other servers may listen on the same port; the kernel distributes connections"
     )
-    processes: Count = Field(1, le=64, description="servers behind the port, each with models and batches of its own")
+    front_ends: int | Literal["auto"] = Field(
+        "auto", description="processes that speak to clients, before one that runs the models; 0: one process for all"
+    )
     uds: Path | None = Field(None, description="also listen on this unix socket, mode 0660")
     admin_address: str = Field("", description="host:port of the live page, metrics and health; empty: none")
     allow_pictures: bool = Field(
@@ -138,6 +143,17 @@ class ServeSettings(BaseSettings):
         separator = os.pathsep if info.field_name == "model_repository" else ","
         return tuple(part for part in value.split(separator) if part)
 
+    @field_validator("front_ends", mode="before")
+    @classmethod
+    def _count(cls, value: object) -> object:
+        """Take a number, or `auto`: one message for whatever else it is."""
+        try:
+            if value == "auto" or 0 <= int(str(value)) <= MAX_FRONT_ENDS:
+                return value if value == "auto" else int(str(value))
+        except ValueError:
+            pass
+        raise ValueError(f"give auto, or a number from 0 to {MAX_FRONT_ENDS}")
+
     @model_validator(mode="after")
     def _check_together(self) -> "ServeSettings":
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -150,7 +166,6 @@ class ServeSettings(BaseSettings):
         if not (separator and host and port.isdigit() and int(port) < 65_536):
             raise ValueError(f"address is {self.address!r}; give host:port, such as 127.0.0.1:8001")
         self._check_admin()
-        self._check_processes()
         if self.load_model and self.model_control_mode != "explicit":
             raise ValueError(
                 f"load_model needs model_control_mode explicit: with {self.model_control_mode!r} all models are served"
@@ -168,26 +183,6 @@ class ServeSettings(BaseSettings):
             raise ValueError(f"admin_address is {self.admin_address!r}; give host:port, such as 127.0.0.1:8002")
         if self.admin_address and not (self.insecure or is_loopback(host)):
             raise ValueError(f"admin_address {self.admin_address} can be reached from other machines: give insecure")
-
-    def _check_processes(self) -> None:
-        if self.processes == 1:
-            return
-        if self.uds is not None:
-            raise ValueError("a unix socket belongs to one process: leave out uds, or set processes to 1")
-        if self.model_control_mode == "explicit":
-            raise ValueError(
-                "model_control_mode explicit would load and unload in one of several processes: use poll or none, "
-                "or set processes to 1"
-            )
-        admin_host, _, first = self.admin_address.rpartition(":")
-        host, _, port = self.address.rpartition(":")
-        if self.admin_address and int(first):
-            taken = range(int(first), int(first) + self.processes)
-            if taken[-1] > 65_535 or (host == admin_host and int(port) in taken):
-                raise ValueError(
-                    f"admin_address is {self.admin_address} and {self.processes} processes take the ports up to "
-                    f"{taken[-1]}: give one from which on they are free, or port 0"
-                )
 
     @classmethod
     def settings_customise_sources(
@@ -214,7 +209,8 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 def _hint(name: str, prefix: str = "") -> str:
     """Return the nearest setting, or the place where they are listed."""
-    nearest = difflib.get_close_matches(name, ServeSettings.model_fields, n=1)
+    renamed = [RENAMED[name]] if name in RENAMED else []
+    nearest = renamed or difflib.get_close_matches(name, ServeSettings.model_fields, n=1)
     if not nearest:
         return "`forebay config schema` lists them"
     return f"did you mean {prefix + (nearest[0].upper() if prefix else nearest[0])!r}?"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from forebay_server.service.child import child_of, exit_code_of, how_it_ended
 from forebay_server.service.clock import Clock
-from forebay_server.service.parent import Parent, Signalled, Waiting
+from forebay_server.service.parent import END_LIMIT_NS, Parent, Signalled, Waiting
 from forebay_server.service.standard_error import say
 
 RESTART_CODE = 70  # EXIT_FATAL of service.server
@@ -38,7 +38,7 @@ class Supervisor(Parent):
     """
 
     def __init__(self, clock: Clock, say: Callable[[str], None]) -> None:
-        super().__init__(clock)
+        super().__init__(clock, 2 * END_LIMIT_NS)  # the child may be a parent itself, which kills its children first
         self._say = say
         self._child: Signalled | None = None
         self._restarts_ns: deque[int] = deque()

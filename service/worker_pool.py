@@ -10,13 +10,14 @@ Theory of operation
 Thread: any for every method; the pool's condition guards the ring and every line.
 """
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import structlog
+
+from forebay_server.service.cores import usable_cores
 
 MAX_DEFAULT_WORKERS = 8
 T = TypeVar("T")
@@ -138,4 +139,4 @@ class WorkerPool:
 
 def default_workers() -> int:
     """One worker per core that this process may use, at most eight."""
-    return min(MAX_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))
+    return min(MAX_DEFAULT_WORKERS, usable_cores())

@@ -29,7 +29,7 @@ SECTIONS = {
     "batching": ("sections_batching", 75),
     "memory": ("sections_memory", 325),
     "processes": ("sections_spread", 120),
-    "one_port": ("sections_spread", 40),
+    "front_ends": ("sections_spread", 60),
     "priorities": ("sections_priorities", 140),
     "profile": ("sections_served", 35),
     "variants": ("sections_local", 150),

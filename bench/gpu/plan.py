@@ -26,6 +26,7 @@ class Plan:
         jpeg_cameras: numbers of cameras that send JPEG.
         crowds: numbers of cameras that several processes share.
         processes: numbers of server processes on one GPU.
+        front_ends: numbers of front-end processes; 0: one process for all.
         batching_seconds: of traffic in each cell of the batching workloads.
         batching_runs: of each of those in real time.
         memory_seconds: of load while memory is watched.
@@ -47,6 +48,7 @@ class Plan:
     jpeg_cameras: tuple[int, ...] = (1, 16, 32, 64)
     crowds: tuple[int, ...] = (32, 64)
     processes: tuple[int, ...] = (1, 2, 4)
+    front_ends: tuple[int, ...] = (0, 4)
     batching_seconds: float = 1.5
     batching_runs: int = 3
     memory_seconds: float = 300.0
@@ -71,6 +73,7 @@ class Plan:
             jpeg_cameras=(1,),
             crowds=(2,),
             processes=(1, 2),
+            front_ends=(0, 1),
             batching_seconds=0.3,
             batching_runs=1,
             memory_seconds=6.0,

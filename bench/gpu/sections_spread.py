@@ -26,17 +26,19 @@ def processes(plan: Plan) -> Iterator[dict[str, Any]]:
         yield from _spread(plan, count, gpus=1)
 
 
-def one_port(plan: Plan) -> Iterator[dict[str, Any]]:
-    """As many behind one port, to which the kernel deals out the clients' connections by chance."""
-    payload, count = write_payloads(plan)[plan.detector], plan.processes[-1]
+def front_ends(plan: Plan) -> Iterator[dict[str, Any]]:
+    """Front-end processes before one engine process: cameras with typed results, one connection each."""
+    payload = write_payloads(plan)[plan.detector]
     workers = plan.worker_count * 2
-    before_mib = gpu_mib()
-    with gpu_group(plan, {MODEL: ServedNetwork(plan.detector, plan.batch_sizes[-1], is_typed=True)}, count) as server:
-        facts = {"processes": count, "gpus": 1, "gpu_mib": gpu_mib() - before_mib}
-        for crowd in plan.crowds:
+    models = {MODEL: ServedNetwork(plan.detector, plan.batch_sizes[-1], is_typed=True)}
+    for count in plan.front_ends:
+        before_mib = gpu_mib()
+        with gpu_group(plan, models, count) as server:
+            facts = {"front_ends": count, "gpus": 1, "gpu_mib": gpu_mib() - before_mib}
             target = Target([server], MODEL, payload)
-            load = cameras_load(target, workers, crowd, "every")
-            yield facts | {"way": "cameras", "cameras": crowd} | repeated(target, load, plan.for_cameras)
+            for crowd in plan.crowds:
+                load = cameras_load(target, workers, crowd, "every")
+                yield facts | {"way": "cameras", "cameras": crowd} | repeated(target, load, plan.for_cameras)
 
 
 def gpus(plan: Plan) -> Iterator[dict[str, Any]]:

@@ -81,13 +81,13 @@ def gpu_servers(plan: Plan, models_of: Sequence[Mapping[str, ServedNetwork]]) ->
 
 
 @contextlib.contextmanager
-def gpu_group(plan: Plan, models: Mapping[str, ServedNetwork], processes: int) -> Iterator[GpuServer]:
-    """Serve networks from several processes behind one port; the admin port is the first one's."""
+def gpu_group(plan: Plan, models: Mapping[str, ServedNetwork], front_ends: int) -> Iterator[GpuServer]:
+    """Serve networks with front-end processes; 0: one process for all."""
     os.environ |= {"FOREBAY_MAX_MESSAGE_BYTES": str(64 << 20), "FOREBAY_PERMITS": str(PERMITS)}
     repository = _write_repository(plan, 0, models)
     (port,) = _free_ports(1)
     admin = f"127.0.0.1:{port}"
-    with running_server(None, "--admin-address", admin, model_repository=repository, processes=processes) as running:
+    with running_server(None, "--admin-address", admin, model_repository=repository, front_ends=front_ends) as running:
         yield GpuServer(running, admin)
 
 

@@ -141,7 +141,9 @@ def functions(cells: Sequence[Cell]) -> list[str]:
 def processes(cells: Sequence[Cell]) -> list[str]:
     """Several server processes, in a closed loop and under cameras."""
     columns: Columns = {
-        "processes": lambda cell: str(cell["processes"]),
+        "processes": lambda cell: (
+            str(cell["processes"]) if "processes" in cell else f"1 and {cell['front_ends']} front-end processes"
+        ),
         "GPUs": lambda cell: str(cell["gpus"]),
         "load": lambda cell: (
             f"{cell['cameras']} cameras" if cell["way"] == "cameras" else f"frames, {cell['in_flight']} in flight"
@@ -153,7 +155,7 @@ def processes(cells: Sequence[Cell]) -> list[str]:
         "server CPU a row, ms": _server_cpu_ms,
         "GPU memory, MiB": lambda cell: count(cell["gpu_mib"]),
     }
-    return lines_of((cell for cell in cells if "processes" in cell), columns)
+    return lines_of((cell for cell in cells if "processes" in cell or "front_ends" in cell), columns)
 
 
 def gpus(cells: Sequence[Cell]) -> list[str]:

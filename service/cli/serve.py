@@ -10,13 +10,17 @@ import typer
 from forebay_server.service.cli import exit_codes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from forebay_server.service.settings import LoadedSettings, ServeSettings
 
 
 def serve(
     *,
     address: Annotated[str | None, typer.Option(help="host:port [127.0.0.1:8001]; port 0 takes a free one")] = None,
-    processes: Annotated[int | None, typer.Option(help="servers behind the port, see docs/operations.md [1]")] = None,
+    front_ends: Annotated[
+        str | None, typer.Option(metavar="N", help="front-end processes; 0: none; auto: by the machine [auto]")
+    ] = None,
     share_port: Annotated[bool | None, typer.Option("--share-port", help="others may listen on the port too")] = None,
     uds: Annotated[Path | None, typer.Option(help="also listen on this unix socket")] = None,
     model_repository: Annotated[
@@ -52,7 +56,7 @@ def serve(
     """Serve models. Prints one JSON line when ready; SIGTERM drains and ends with 0."""
     flags = {
         "address": address,
-        "processes": processes,
+        "front_ends": front_ends,
         "share_port": share_port,
         "uds": uds,
         "model_repository": model_repository,
@@ -71,22 +75,28 @@ def serve(
         "log_level": log_level,
     }
     loaded = settings_or_exit(flags, config)
-    if loaded.values.processes > 1:
-        raise typer.Exit(run_processes(loaded.values, is_supervised=supervise, is_debug=debug))
     if supervise:
         raise typer.Exit(run_supervised())
-    raise typer.Exit(run_server(loaded.values, is_debug=debug))
+    raise typer.Exit(run_group_or_server(loaded.values, is_debug=debug))
 
 
-def run_processes(settings: "ServeSettings", *, is_supervised: bool, is_debug: bool) -> int:
-    """Run several servers as children behind one port, and return the exit code."""
-    from forebay_server.service.process_group import GroupError, run_group
-    from forebay_server.service.ready import ReadyError
+def run_group_or_server(settings: "ServeSettings", *, is_debug: bool) -> int:
+    """Serve, with front-end processes if settings and machine say so, and return the exit code."""
+    from forebay_server.service.group.count import CountError, front_end_count
     from forebay_server.service.standard_error import say
 
-    options = [*(["--supervise"] if is_supervised else []), *(["--debug"] if is_debug else [])]
     try:
-        return run_group(settings, options, os.environ)
+        count = front_end_count(settings.front_ends)
+    except CountError as error:
+        say(str(error))
+        return exit_codes.USAGE
+    if count == 0:
+        return run_server(settings, is_debug=is_debug)
+    from forebay_server.service.group.parent import GroupError, run_group
+    from forebay_server.service.ready import ReadyError
+
+    try:
+        return run_group(settings, count, ["--debug"] if is_debug else [], os.environ)
     except (GroupError, ReadyError) as error:
         say(str(error))
         return exit_codes.CANNOT_WRITE if isinstance(error, ReadyError) else exit_codes.UNAVAILABLE
@@ -115,6 +125,23 @@ def settings_or_exit(flags: dict[str, Any], config: Path | None) -> "LoadedSetti
 
 def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
     """Tune this process, serve until a signal stops it, and return the exit code."""
+
+    def serve_here(settings: "ServeSettings") -> int:
+        from forebay_server.service.serving import serve as run
+
+        return run(settings)
+
+    return run_process(settings, serve_here, is_debug=is_debug)
+
+
+def run_process(settings: "ServeSettings", run: "Callable[[ServeSettings], int]", *, is_debug: bool) -> int:
+    """Tune this process, set up its log, run it, and return the exit code.
+
+    Args:
+        settings: of this process.
+        run: serves until it is stopped; imports what it needs when it is called, after the process was tuned.
+        is_debug: whether errors show their traceback.
+    """
     from forebay_server.service.tuning import tune_process
 
     tuning = tune_process()  # before the first import of grpc
@@ -130,7 +157,6 @@ def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
     from forebay_server.service.native_output import take_descriptor
     from forebay_server.service.observe.tracing import TracingError
     from forebay_server.service.ready import ReadyError
-    from forebay_server.service.serving import serve as run
     from forebay_server.service.settings import unknown_variables
     from forebay_server.service.standard_error import LAST_WORDS_TIMEOUT_S, STANDARD_ERROR, say
 

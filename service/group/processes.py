@@ -1,0 +1,181 @@
+"""`forebay serve --front-ends N`: one engine process and N front-end processes. Decides when they start and end.
+
+Theory of operation
+    The engine process starts first, the front-end processes beside it: they import their libraries while it loads the
+    models, and listen when it serves. All are ready when each has written its ready line.
+
+    A front-end process that ends by itself is started anew at once; its clients have gone to the others or come back.
+    One that cannot even start, because the port is taken or a certificate is wrong, ends the group. So does one that
+    ends again and again (`MOST_RESTARTS` within `WINDOW_NS`). Without the engine process nothing is served: if it ends,
+    all end, and the exit code is its own, or 70 if a signal ended it, so that a supervisor starts all anew.
+
+    A request to stop goes to the front-end processes, which drain. When the last one has ended, the engine process has
+    nothing left to answer, and is asked to end.
+
+Owner: the main thread. Starts and reads no process itself (`service.group.parent`).
+"""
+
+import json
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from forebay_server.service.child import exit_code_of, how_it_ended
+from forebay_server.service.clock import Clock
+from forebay_server.service.parent import END_LIMIT_NS, Parent, Signalled
+
+ENGINE = -1  # where a front-end process has its number
+EXIT_FATAL = 70  # EX_SOFTWARE: a supervisor should start the process anew
+MOST_RESTARTS = 20
+WINDOW_NS = 60_000_000_000
+EVENT_READY = "ready"
+
+
+@dataclass(slots=True)
+class _FrontEnd:
+    """One front-end process.
+
+    Attributes:
+        process: None while it does not run.
+        ready: its latest ready line; None before the first.
+        starts_ns: when it was started, within the window.
+    """
+
+    process: Signalled | None = None
+    ready: dict[str, Any] | None = None
+    starts_ns: deque[int] = field(default_factory=deque)
+
+
+class ProcessGroup(Parent):
+    """See the module's theory of operation.
+
+    Args:
+        size: number of front-end processes.
+        on_ready: called once, when all are ready, with the ready lines of the engine process and of the others.
+        pass_on: called with every other line of their standard output.
+        say: writes one line for the operator.
+        clock: source of monotonic nanoseconds.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        on_ready: Callable[[dict[str, Any], list[dict[str, Any]]], None],
+        pass_on: Callable[[str], None],
+        say: Callable[[str], None],
+        clock: Clock,
+    ) -> None:
+        super().__init__(clock, END_LIMIT_NS)
+        self._on_ready = on_ready
+        self._pass_on = pass_on
+        self._say = say
+        self._engine: Signalled | None = None
+        self._engine_ready: dict[str, Any] | None = None
+        self._has_started_engine = False
+        self._was_engine_asked = False
+        self._front_ends = [_FrontEnd() for _ in range(size)]
+        self._has_told = False
+        self._code = 0
+
+    @property
+    def wanted(self) -> list[int]:
+        """The processes to start now: ENGINE, or numbers of front-end processes."""
+        if self.is_stopping:
+            return []
+        if not self._has_started_engine:
+            return [ENGINE]
+        return [index for index, each in enumerate(self._front_ends) if each.process is None]
+
+    @property
+    def exit_code(self) -> int:
+        """Of this process, once all have ended."""
+        return self._code
+
+    def add(self, index: int, process: Signalled) -> None:
+        """Add a started process."""
+        if index == ENGINE:
+            self._engine, self._has_started_engine = process, True
+            return
+        front_end = self._front_ends[index]
+        front_end.process = process
+        front_end.starts_ns.append(self._clock.now_ns())
+
+    def children(self) -> Iterable[Signalled]:
+        """Return the running processes."""
+        running = [each.process for each in self._front_ends if each.process is not None]
+        return running if self._engine is None else [*running, self._engine]
+
+    def stop(self, number: int) -> None:
+        """Have the front-end processes drain, and then the engine process end. Idempotent."""
+        if self._stop_signal is None:
+            self._stop_signal = number
+            for each in self._front_ends:
+                if each.process is not None:
+                    each.process.send_signal(number)
+            self._end_engine()
+
+    def on_line(self, index: int, line: str) -> None:
+        """Handle a line of a process's standard output."""
+        ready = _ready_of(line)
+        if ready is None:
+            self._pass_on(line)
+            return
+        if index == ENGINE:
+            self._engine_ready = ready
+        else:
+            self._front_ends[index].ready = ready
+        lines = [each.ready for each in self._front_ends if each.ready is not None]
+        if self._engine_ready is not None and len(lines) == len(self._front_ends) and not self._has_told:
+            self._has_told = True
+            self._on_ready(self._engine_ready, lines)
+
+    def on_end(self, index: int, code: int) -> None:
+        """Record that a process has ended, and decide what becomes of the others."""
+        if index == ENGINE:
+            self._engine_ended(code)
+            return
+        front_end = self._front_ends[index]
+        front_end.process = None
+        if self.is_stopping:
+            self._code = self._code or (exit_code_of(code) if self._engine is not None else 0)
+            self._end_engine()
+        elif front_end.ready is None and code > 0:  # it cannot serve: it has said why
+            self._code = exit_code_of(code)
+            self.stop(signal.SIGTERM)
+        elif not self._may_restart(front_end):
+            self._say(f"front-end process {index} {how_it_ended(code)}, {MOST_RESTARTS} times in a minute; ending all")
+            self._code = EXIT_FATAL
+            self.stop(signal.SIGTERM)
+        else:
+            self._say(f"front-end process {index} {how_it_ended(code)}; starting it anew")
+
+    def _engine_ended(self, code: int) -> None:
+        self._engine = None
+        if self._was_engine_asked:
+            self._code = self._code or exit_code_of(code)
+            return
+        if code < 0 or code == 0:  # not asked to: nothing that it could mean is an order
+            self._say(f"the engine process {how_it_ended(code)}; ending all")
+        self._code = self._code or (code if code > 0 else EXIT_FATAL)
+        self.stop(signal.SIGTERM)
+
+    def _end_engine(self) -> None:
+        if self._engine is not None and not self._was_engine_asked and not any(e.process for e in self._front_ends):
+            self._was_engine_asked = True
+            self._engine.send_signal(signal.SIGTERM)
+
+    def _may_restart(self, front_end: _FrontEnd) -> bool:
+        starts_ns = front_end.starts_ns
+        while starts_ns and self._clock.now_ns() - starts_ns[0] > WINDOW_NS:
+            starts_ns.popleft()
+        return len(starts_ns) <= MOST_RESTARTS
+
+
+def _ready_of(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and found.get("event") == EVENT_READY else None

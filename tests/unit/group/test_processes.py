@@ -1,0 +1,210 @@
+"""One engine process and its front-end processes: when they start and end, and the exit code. Without any process."""
+
+import json
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forebay_server.service.group.processes import ENGINE, EXIT_FATAL, MOST_RESTARTS, WINDOW_NS, ProcessGroup
+from forebay_server.service.parent import END_LIMIT_NS
+from forebay_server.service.signals import ONE_REQUEST_NS
+from tests.support.clock import ManualClock
+
+
+class Child:
+    def __init__(self):
+        self.signals = []
+
+    def send_signal(self, sig):
+        self.signals.append(sig)
+
+
+class Rig:
+    """A group whose processes are started as soon as they are wanted."""
+
+    def __init__(self, size=2, *, starts=True):
+        self.ready, self.passed, self.said = [], [], []
+        self.clock = ManualClock()
+        self.group = ProcessGroup(
+            size, lambda *lines: self.ready.append(lines), self.passed.append, self.said.append, self.clock
+        )
+        self.running = {}
+        if starts:
+            self.start()
+
+    def start(self):
+        started = []
+        while wanted := self.group.wanted:
+            for index in wanted:
+                self.running[index] = Child()
+                self.group.add(index, self.running[index])
+                started.append(index)
+        return started
+
+    def says_ready(self, *indices):
+        for index in indices:
+            self.group.on_line(index, json.dumps({"event": "ready", "pid": 100 + index}))
+
+    def ends(self, index, code):
+        child = self.running.pop(index)
+        self.group.on_end(index, code)
+        return child
+
+
+def serving(size=2):
+    rig = Rig(size)
+    rig.says_ready(ENGINE, *range(size))
+    return rig
+
+
+def test_the_engine_process_starts_first_and_the_others_beside_it():
+    assert Rig(starts=False).start() == [ENGINE, 0, 1]
+
+
+@pytest.mark.parametrize("order", [(ENGINE, 0, 1), (1, 0, ENGINE), (0, ENGINE, 1)])
+def test_the_group_is_ready_once_when_all_are(order):
+    rig = Rig()
+    for index in order:
+        assert not rig.ready
+        rig.says_ready(index)
+    assert [(engine["pid"], [each["pid"] for each in others]) for engine, others in rig.ready] == [(99, [100, 101])]
+    rig.says_ready(1)
+    assert len(rig.ready) == 1
+
+
+@pytest.mark.parametrize("line", ["", "hello", "[1]", "{", '{"event": "other"}', "null"])
+def test_other_lines_are_passed_on(line):
+    rig = Rig()
+    rig.group.on_line(0, line)
+    assert rig.passed == [line]
+
+
+@pytest.mark.parametrize("code", [0, 1, 70, -signal.SIGKILL, -signal.SIGSEGV])
+def test_a_front_end_process_that_ends_is_started_anew(code):
+    rig = serving()
+    rig.ends(1, code)
+    assert rig.start() == [1]
+    assert len(rig.said) == 1
+    assert not rig.group.is_stopping
+
+
+def test_one_that_cannot_start_ends_the_group_with_its_code():
+    rig = Rig()
+    rig.ends(0, 69)
+    assert rig.running[1].signals == [signal.SIGTERM]
+    assert rig.running[ENGINE].signals == []
+    rig.ends(1, 0)
+    assert rig.running[ENGINE].signals == [signal.SIGTERM]
+    rig.ends(ENGINE, 0)
+    assert rig.group.exit_code == 69
+
+
+def test_one_that_ends_again_and_again_ends_the_group():
+    rig = serving()
+    for _ in range(MOST_RESTARTS):
+        rig.ends(0, 1)
+        assert rig.start() == [0]
+    rig.ends(0, 1)
+    assert rig.group.wanted == []
+    rig.ends(1, 0)
+    rig.ends(ENGINE, 0)
+    assert rig.group.exit_code == EXIT_FATAL
+
+
+def test_ends_that_are_far_apart_never_add_up():
+    rig = serving()
+    for _ in range(3 * MOST_RESTARTS):
+        rig.ends(0, -signal.SIGKILL)
+        assert rig.start() == [0]
+        rig.clock.advance(WINDOW_NS // 10)
+    assert not rig.group.is_stopping
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"), [(-signal.SIGKILL, EXIT_FATAL), (70, 70), (65, 65), (0, EXIT_FATAL), (1, 1)]
+)
+def test_without_the_engine_process_all_end(code, exit_code):
+    rig = serving()
+    rig.ends(ENGINE, code)
+    assert [rig.running[index].signals for index in (0, 1)] == [[signal.SIGTERM]] * 2
+    rig.ends(0, 70)
+    rig.ends(1, -signal.SIGTERM)
+    assert rig.group.exit_code == exit_code
+    assert rig.group.wanted == []
+
+
+def test_a_stop_request_drains_the_front_end_processes_and_then_ends_the_engine_process():
+    rig = serving()
+    rig.group.on_signal(signal.SIGINT)
+    assert [rig.running[index].signals for index in (0, 1, ENGINE)] == [[signal.SIGINT], [signal.SIGINT], []]
+    rig.ends(0, 0)
+    assert rig.running[ENGINE].signals == []
+    rig.ends(1, 0)
+    assert rig.running[ENGINE].signals == [signal.SIGTERM]
+    rig.ends(ENGINE, 0)
+    assert (rig.group.exit_code, rig.said) == (0, [])
+
+
+def test_a_stop_request_before_any_front_end_process_runs_ends_the_engine_process():
+    rig = Rig(starts=False)
+    engine = Child()
+    rig.group.add(ENGINE, engine)
+    rig.group.on_signal(signal.SIGTERM)
+    assert engine.signals == [signal.SIGTERM]
+    assert rig.group.wanted == []
+
+
+def test_a_second_request_goes_to_all_and_kills_those_that_do_not_end():
+    rig = serving()
+    rig.group.on_signal(signal.SIGTERM)
+    rig.clock.advance(ONE_REQUEST_NS)
+    rig.group.on_signal(signal.SIGTERM)
+    assert rig.running[ENGINE].signals == [signal.SIGTERM]
+    assert rig.group.kill_in_s() == END_LIMIT_NS / 1e9
+    rig.clock.advance(END_LIMIT_NS)
+    assert rig.group.kill_in_s() is None
+    assert all(child.signals[-1] == signal.SIGKILL for child in rig.running.values())
+
+
+def test_a_signal_of_the_log_goes_to_all():
+    rig = serving()
+    rig.group.on_signal(signal.SIGUSR1)
+    assert [child.signals for child in rig.running.values()] == [[signal.SIGUSR1]] * 3
+
+
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("end"), st.integers(ENGINE, 2), st.sampled_from([0, 1, 70, 69, -9, -15])),
+        st.tuples(st.just("ready"), st.integers(ENGINE, 2), st.none()),
+        st.tuples(st.just("signal"), st.sampled_from([signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]), st.none()),
+        st.tuples(st.just("time"), st.integers(0, 2 * WINDOW_NS), st.none()),
+    ),
+    max_size=30,
+)
+
+
+@given(EVENTS)
+def test_whatever_happens_all_end_in_order_once_one_asks_for_it(events):
+    rig = Rig(3)
+    for kind, value, code in events:
+        if kind == "end" and value in rig.running:
+            rig.ends(value, code)
+        elif kind == "ready" and value in rig.running:
+            rig.says_ready(value)
+        elif kind == "signal":
+            rig.group.on_signal(value)
+        elif kind == "time":
+            rig.clock.advance(value)
+        rig.start()
+        assert rig.group.is_stopping or len(rig.running) == 4
+    rig.group.stop(signal.SIGTERM)
+    for index in [index for index in (0, 1, 2) if index in rig.running]:
+        assert rig.running[index].signals
+        rig.ends(index, 0)
+    if ENGINE in rig.running:
+        assert rig.running[ENGINE].signals
+        rig.ends(ENGINE, 0)
+    assert rig.start() == []
+    assert 0 <= rig.group.exit_code < 256
