@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import DeadlineExpiredError, Outcome
 from forebay_server.service.journal.events import RequestJournal, TraceContext
-from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.models.served import ServedVersion
 from forebay_server.service.request import (
     Completion,
     FrameBuffer,
@@ -50,7 +50,7 @@ class Arrival:
         decode_ns: expected duration of what a worker has to do first.
     """
 
-    version: ModelVersion
+    version: ServedVersion
     stream: StreamKey
     rows: int
     batch_key: Hashable
@@ -106,7 +106,7 @@ class Admission:
             timeline,
         )
 
-    def enter(self, version: ModelVersion, request: Request) -> None:
+    def enter(self, version: ServedVersion, request: Request) -> None:
         """Hand a request, inputs in its buffer, to the former."""
         request.timeline.admitted_ns = self._clock.now_ns()
         try:
@@ -115,19 +115,19 @@ class Admission:
             request.frame.release()
             raise
 
-    def enter_decoded(self, version: ModelVersion, request: Request, now_ns: int) -> None:
+    def enter_decoded(self, version: ServedVersion, request: Request, now_ns: int) -> None:
         """Hand over a request whose inputs a worker has put into its buffer. Thread: any."""
         request.timeline.admitted_ns = now_ns
         version.arrive(request)
 
-    def give_up(self, version: ModelVersion, request: Request, outcome: Outcome) -> None:
+    def give_up(self, version: ServedVersion, request: Request, outcome: Outcome) -> None:
         """End a request that was taken and will not be entered: give its buffer back and count it. Thread: any."""
         request.frame.release()
         version.statistics.refuse(outcome, request.arrival_ns)
 
     def refuse(
         self,
-        version: ModelVersion,
+        version: ServedVersion,
         outcome: Outcome,
         received_ns: int,
         journal: RequestJournal | None = None,
@@ -147,7 +147,7 @@ class Admission:
             journal.refused(received_ns, outcome, trace)
 
 
-def cancel(version: ModelVersion, requests: list[Request]) -> None:
+def cancel(version: ServedVersion, requests: list[Request]) -> None:
     """Give up requests whose client has gone; those in a batch run on and are dropped when they come back."""
     # Only those that hold a permit, which bounds the former's inbox; one that has just ended is in nobody's hands.
     waiting = [request for request in requests if not (request.is_cancelled or request.frame.is_released)]

@@ -20,6 +20,7 @@ from forebay_server.service.models.config import describe
 from forebay_server.service.models.files import model_file, serving_versions
 from forebay_server.service.models.opening import VersionContext, open_version
 from forebay_server.service.models.repository import ModelEntry, Repository, RepositoryError, readable
+from forebay_server.service.models.served import acquire_version, find_version
 from forebay_server.service.models.version import ModelVersion
 
 log = structlog.get_logger(__name__)
@@ -73,23 +74,11 @@ class ModelRegistry:
 
     def find(self, name: str, version: str) -> ModelVersion:
         """Return a version that is ready; the newest one for an empty `version`. Raises UnknownModelError."""
-        versions = self._versions.get(name)
-        if not versions:
-            known = ", ".join(sorted(self._versions)) or "none"
-            raise UnknownModelError(f"no model {name[:128]!r} here; loaded are: {known}")
-        if version:
-            if version not in versions:
-                known = ", ".join(versions)
-                raise UnknownModelError(f"model {name!r} has no version {version[:20]!r}; loaded are: {known}")
-            return versions[version]
-        return versions[max(versions, key=int)]
+        return find_version(self._versions, name, version)
 
     def acquire(self, name: str, version: str) -> ModelVersion:
         """Return a version that stays open until its `end_use`. Raises UnknownModelError. Thread: any."""
-        while True:
-            found = self.find(name, version)
-            if found.try_use():
-                return found  # otherwise the version was retired meanwhile, and `find` returns its successor
+        return acquire_version(self.find, name, version)
 
     def known_versions(self, name: str) -> frozenset[str] | None:
         """Return all versions of a model that serve, served or failed to load; None if there were none. Thread: any."""

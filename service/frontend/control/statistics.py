@@ -1,7 +1,7 @@
 """ModelStatistics."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -9,8 +9,26 @@ from forebay.wire import inference_pb2 as pb
 from forebay_server.service.frontend.control.rpc import Rpc
 from forebay_server.service.frontend.open_inference.errors import InferenceError
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
-from forebay_server.service.journal.statistics import Duration
-from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.journal.statistics import Duration, VersionStatistics
+
+
+class CountedVersion(Protocol):
+    """A version of a model whose counts are complete here."""
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Decimal number."""
+        ...
+
+    @property
+    def statistics(self) -> VersionStatistics:
+        """All counts."""
+        ...
 
 
 class StatisticsRpcs:
@@ -21,7 +39,7 @@ class StatisticsRpcs:
         versions: returns the serving versions.
     """
 
-    def __init__(self, lookup: ModelLookup, versions: Callable[[], Iterable[ModelVersion]]) -> None:
+    def __init__(self, lookup: ModelLookup, versions: Callable[[], Iterable[CountedVersion]]) -> None:
         self._lookup = lookup
         self._versions = versions
 
@@ -53,7 +71,7 @@ class StatisticsRpcs:
         raise InferenceError(grpc.StatusCode.INVALID_ARGUMENT, f"requested model '{name}' is not available")
 
 
-def _statistics(version: ModelVersion) -> pb.ModelStatistics:
+def _statistics(version: CountedVersion) -> pb.ModelStatistics:
     counts = version.statistics.snapshot()
     return pb.ModelStatistics(
         name=version.name,

@@ -1,14 +1,13 @@
 """Open, checked: converts a client's requests to the constant facts of its stream. Pure."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import InvalidSessionError, UnsupportedError
 from forebay_server.service.frontend.frames.decode.pictures import RAW_BYTES_PER_PIXEL, raw_nbytes
 from forebay_server.service.models.description import ImageInput
-from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.models.served import FindModel, ServedVersion
 from forebay_server.service.request import Delivery
 from forebay_server.service.results.options import ResultOptions
 from forebay_server.service.results.task import DetectionTask, Task
@@ -21,8 +20,6 @@ MAX_OUTPUTS = 16  # there are three kinds, which may be repeated
 MAX_SHOWN, MAX_SHOWN_DIMENSIONS = 64, 8  # characters and numbers of a client's own in a message; every model has fewer
 MAX_BUDGET_MS = 3_600_000.0  # an hour: anything longer is a mistake in the unit
 LEAST_DEFAULT_BUDGET_NS = 100_000_000  # docs/batching.md: max(100 ms, 3 times the service time of one frame)
-
-FindModel = Callable[[str, str], ModelVersion]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,7 @@ class StreamConfig:
     """
 
     stream_id: str
-    version: ModelVersion
+    version: ServedVersion
     encoding: int
     size: tuple[int, int]
     payload_bytes: int | None
@@ -110,7 +107,7 @@ def _delivery(request: pb.Open) -> Delivery:
     return Delivery.EVERY if request.delivery == pb.DELIVERY_EVERY else Delivery.LATEST
 
 
-def _budget_ns(request: pb.Open, delivery: Delivery, version: ModelVersion) -> int | None:
+def _budget_ns(request: pb.Open, delivery: Delivery, version: ServedVersion) -> int | None:
     if request.HasField("latency_budget_ms"):
         return budget_ms_to_ns(request.latency_budget_ms, "open.latency_budget_ms")
     if delivery is Delivery.EVERY:
@@ -120,7 +117,7 @@ def _budget_ns(request: pb.Open, delivery: Delivery, version: ModelVersion) -> i
     return max(LEAST_DEFAULT_BUDGET_NS, 3 * version.feasibility.least_service_ns)
 
 
-def _payload(request: pb.Open, version: ModelVersion, max_pixels: int) -> tuple[tuple[int, int], int | None]:
+def _payload(request: pb.Open, version: ServedVersion, max_pixels: int) -> tuple[tuple[int, int], int | None]:
     encoding = request.encoding
     if not version.specs.is_fixed:
         raise UnsupportedError(
@@ -141,7 +138,7 @@ def _payload(request: pb.Open, version: ModelVersion, max_pixels: int) -> tuple[
     return size, raw_nbytes(encoding, *size)
 
 
-def _check_tensor_shape(request: pb.Open, version: ModelVersion) -> None:
+def _check_tensor_shape(request: pb.Open, version: ServedVersion) -> None:
     first = version.specs.inputs[0]
     shape = tuple(request.shape[: MAX_SHOWN_DIMENSIONS + 1])  # a client may send thousands
     if shape and shape != first.shape:
@@ -165,7 +162,7 @@ def _checked_size(request: pb.Open, max_pixels: int) -> tuple[int, int]:
     return width, height
 
 
-def _wants(request: pb.Open, version: ModelVersion) -> Wants:
+def _wants(request: pb.Open, version: ServedVersion) -> Wants:
     task = version.description.task
     typed = None if task is None else _typed_output(task)
     if len(request.outputs) > MAX_OUTPUTS:
@@ -195,7 +192,7 @@ def _result_options(request: pb.Open) -> ResultOptions:
     )
 
 
-def _tensor_indices(request: pb.Open, version: ModelVersion) -> tuple[int, ...]:
+def _tensor_indices(request: pb.Open, version: ServedVersion) -> tuple[int, ...]:
     names = [spec.name for spec in version.specs.outputs]
     if not request.tensor_names:
         return tuple(range(len(names)))

@@ -24,14 +24,14 @@ from forebay_server.service.errors import (
 from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.calls import CallTasks, cut, trace_context, trace_id
 from forebay_server.service.frontend.frames.codec import STREAM_STATUS, parse_client_message, tensor_spec
-from forebay_server.service.frontend.frames.opening import FindModel, StreamConfig, accept_open
+from forebay_server.service.frontend.frames.opening import StreamConfig, accept_open
 from forebay_server.service.frontend.frames.recorder import StreamRecorder
 from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.frontend.frames.stream import OPEN_DEADLINE_S, FrameStream
 from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.journal.pictures import PictureSlot
-from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.models.served import FindModel, ServedVersion
 from forebay_server.service.request import CompletionSink, Delivery
 from forebay_server.service.settings import ServeSettings
 from forebay_server.service.worker_pool import WorkerPool
@@ -98,7 +98,7 @@ class FramesServicer:
         for stream in self.streams:
             stream.ask_to_leave(pb.Reconnect.REASON_DRAIN, grace_ms, self._clock.now_ns())
 
-    def send_away(self, version: ModelVersion, grace_ms: int) -> None:
+    def send_away(self, version: ServedVersion, grace_ms: int) -> None:
         """Ask the streams of a version that is being unloaded to reconnect."""
         for stream in self.streams:
             if stream.session is not None and stream.session.config.version is version:

@@ -13,7 +13,7 @@ from forebay_server.service.frontend.open_inference.codec import Call
 from forebay_server.service.frontend.open_inference.errors import counted_outcome
 from forebay_server.service.frontend.open_inference.inputs import frame_of
 from forebay_server.service.journal.events import RequestJournal, TraceContext
-from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.models.served import ServedVersion
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import (
     Completion,
@@ -91,7 +91,7 @@ class ConnectionShares:
 def admit(
     admission: Admission,
     call: Call,
-    version: ModelVersion,
+    version: ServedVersion,
     stream: StreamKey,
     share: Share,
     received_ns: int,
@@ -150,7 +150,7 @@ def admit(
 
 
 def refuse(
-    admission: Admission, version: ModelVersion, received_ns: int, error: BaseException, trace: TraceContext | None
+    admission: Admission, version: ServedVersion, received_ns: int, error: BaseException, trace: TraceContext | None
 ) -> None:
     """Count a call that was read for a version and ended before it became a request."""
     admission.refuse(version, counted_outcome(error), received_ns, version.requests, trace)
@@ -166,7 +166,7 @@ def _observed(
     on_completion(completion)
 
 
-def note_delivery(version: ModelVersion, completion: Completion, clock: Clock) -> None:
+def note_delivery(version: ServedVersion, completion: Completion, clock: Clock) -> None:
     """Tell the version's former how long an executed request took from readable outputs to here."""
     if completion.outputs is not None:
         version.egress_time.observe(completion.request.timeline.readable_ns, clock.now_ns())

@@ -8,14 +8,14 @@ from forebay_server.service.frontend.open_inference.codec import Call, arrays_of
 from forebay_server.service.frontend.open_inference.form import LIGHT_BYTES
 from forebay_server.service.frontend.open_inference.typed import LongContents
 from forebay_server.service.frontend.plain_copy import copy_into
-from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.models.served import ServedVersion
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import FrameBuffer
 
 LIGHT_STRINGS, LIGHT_STRINGS_BYTES = 2048, 256 << 10  # each 0.6 µs; and as text 0.5 ms
 
 
-def is_light(call: Call, version: ModelVersion) -> bool:
+def is_light(call: Call, version: ServedVersion) -> bool:
     """Whether `frame_of` takes the event loop less than two milliseconds, even if the form does not show it.
 
     Thread: the event loop's.
@@ -34,14 +34,14 @@ def is_light(call: Call, version: ModelVersion) -> bool:
     return nbytes <= LIGHT_BYTES or _is_borrowed(call, version)
 
 
-def _is_borrowed(call: Call, version: ModelVersion) -> bool:
+def _is_borrowed(call: Call, version: ServedVersion) -> bool:
     if version.unbound is not None or call.form.rows != 1 or len(call.data) != 1:
         return False
     (data,) = call.data
     return not isinstance(data, LongContents) and version.arena.borrows(memoryview(data))
 
 
-def frame_of(call: Call, version: ModelVersion, share: Share) -> FrameBuffer:
+def frame_of(call: Call, version: ServedVersion, share: Share) -> FrameBuffer:
     """Take a permit of `share` and put the inputs where the pipeline finds them; the call loses them. Thread: any.
 
     Raises:

@@ -14,9 +14,8 @@ from forebay_server.service.frontend.open_inference.form import CallForm, read_f
 from forebay_server.service.frontend.open_inference.schema import ModelFace, face_of
 from forebay_server.service.frontend.open_inference.wire import InferMessage
 from forebay_server.service.journal.events import TraceContext
-from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.models.served import FindModel, ServedVersion
 
-FindModel = Callable[[str, str], ModelVersion]
 KnownVersions = Callable[[str], Collection[str] | None]
 MAX_VERSION = 2**63 - 1
 MAX_SHOWN = 128
@@ -57,7 +56,7 @@ class ModelLookup:
         self._admission = admission
         self._forms: dict[tuple[bytes, int], CallForm] = {}
 
-    def find(self, name: str, version: str) -> ModelVersion:
+    def find(self, name: str, version: str) -> ServedVersion:
         """Return a version that is ready. Raises InferenceError."""
         return self._checked(self._find_model, name, version)
 
@@ -78,7 +77,7 @@ class ModelLookup:
         """Whether a model serves, served or was to."""
         return self._known_versions(name) is not None
 
-    def _checked(self, find: FindModel, name: str, version: str) -> ModelVersion:
+    def _checked(self, find: FindModel, name: str, version: str) -> ServedVersion:
         if version:
             check_version(version)
         try:
@@ -92,7 +91,7 @@ class ModelLookup:
 
     def check(
         self, message: InferMessage, peer: str, received_ns: int, trace: TraceContext | None = None
-    ) -> tuple[ModelVersion, Call]:
+    ) -> tuple[ServedVersion, Call]:
         """Return the version, which stays open until its `end_use`, and the checked call, until its `release`.
 
         Args:

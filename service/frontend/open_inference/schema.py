@@ -13,7 +13,7 @@ from forebay.wire import inference_pb2 as pb
 from forebay.wire.model_config_pb2 import ModelInput, ModelOutput
 from forebay_server.engines.datatypes import NAME_BY_DTYPE
 from forebay_server.engines.engine import TensorSpec
-from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.models.served import ServedVersion
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ModelFace:
         outputs: by name, in the engine's order.
     """
 
-    def __init__(self, version: ModelVersion) -> None:
+    def __init__(self, version: ServedVersion) -> None:
         specs, config = version.specs, version.description.config
         self.name = version.name
         self.version = version.version
@@ -114,15 +114,15 @@ def _face(index: int, spec: TensorSpec, written: ModelInput | ModelOutput | None
     return TensorFace(spec.name, index, NAME_BY_DTYPE[spec.dtype], shape, spec, reshape)
 
 
-def _labels(version: ModelVersion, output: str) -> tuple[str, ...]:
+def _labels(version: ServedVersion, output: str) -> tuple[str, ...]:
     task = version.description.task
     return version.description.labels.get(output) or (() if task is None else task.labels)
 
 
-_faces_by_version: WeakKeyDictionary[ModelVersion, ModelFace] = WeakKeyDictionary()
+_faces_by_version: WeakKeyDictionary[ServedVersion, ModelFace] = WeakKeyDictionary()
 
 
-def face_of(version: ModelVersion) -> ModelFace:
+def face_of(version: ServedVersion) -> ModelFace:
     """Return the face of a version. Thread: the event loop's."""
     face = _faces_by_version.get(version)
     if face is None:

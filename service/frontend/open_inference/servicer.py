@@ -35,7 +35,7 @@ from forebay_server.service.frontend.received import received_ns
 from forebay_server.service.frontend.reception.refusals import RefusedError
 from forebay_server.service.frontend.stream_call import StreamCall, StreamCalls
 from forebay_server.service.journal.events import TraceContext
-from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.models.served import ServedVersion
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, FrameBuffer
 from forebay_server.service.settings import ServeSettings
@@ -172,7 +172,7 @@ class InferenceServicer:
     async def _frame_of(
         self,
         call: Call,
-        version: ModelVersion,
+        version: ServedVersion,
         peer: str,
         share: Share,
         received_ns: int,
@@ -226,7 +226,7 @@ class _Answered:
 
     __slots__ = ("_clock", "_version", "done")
 
-    def __init__(self, version: ModelVersion, clock: Clock) -> None:
+    def __init__(self, version: ServedVersion, clock: Clock) -> None:
         self.done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self._version = version
         self._clock = clock

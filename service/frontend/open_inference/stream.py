@@ -38,7 +38,7 @@ from forebay_server.service.frontend.open_inference.inputs import frame_of, is_l
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
 from forebay_server.service.frontend.open_inference.wire import InferMessage, parse
 from forebay_server.service.journal.events import TraceContext
-from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.models.served import ServedVersion
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, FrameBuffer, Request
 
@@ -51,7 +51,7 @@ class _Entry:
 
     request_id: str
     call: Call | None = None
-    version: ModelVersion | None = None
+    version: ServedVersion | None = None
     request: Request | None = None
     answer: Completion | bytes | InferenceError | None = None
 
@@ -205,7 +205,7 @@ class InferStream:
         """The client is gone: cancel what waits, forget what executes."""
         self._is_reading = False
         self._is_abandoned = True
-        by_version: dict[ModelVersion, list[Request]] = {}
+        by_version: dict[ServedVersion, list[Request]] = {}
         for line in self._lines.values():
             for entry in line:
                 if entry.answer is None and entry.version is not None and entry.request is not None:
@@ -231,7 +231,7 @@ class InferStream:
             self._on_room()
         return message
 
-    def _complete(self, line: LineName, entry: _Entry, version: ModelVersion, completion: Completion) -> None:
+    def _complete(self, line: LineName, entry: _Entry, version: ServedVersion, completion: Completion) -> None:
         note_delivery(version, completion, self._clock)
         if self._is_abandoned:
             return
