@@ -20,6 +20,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import Outcome
 from forebay_server.service.journal.pictures import PictureSlot
@@ -28,11 +31,11 @@ from forebay_server.service.request import Completion, Timeline
 
 MAX_FRAMES = 65_536  # one second at 65,000 frames; 12 MB when full
 MAX_BATCHES = 16_384
+MAX_ARRAYS = 256
 REQUESTS = "(Open Inference)"  # name of that protocol's requests where cameras have names
 
 TraceContext = Mapping[str, str]
 """W3C trace context as a client sent it, unchecked: `traceparent`, and `tracestate` if there is one."""
-_next_uid = itertools.count(1).__next__
 
 
 @dataclass(slots=True, eq=False)
@@ -44,7 +47,7 @@ class StreamRecord:
         model: and version that serve it.
         version: decimal number.
         protocol: `frames` or `inference`.
-        uid: unique in this process.
+        uid: unique in this server.
         picture: place of its latest frame; None unless settings and client allow it.
         trace: trace context of its client; None if there is none or no spans are made.
         place: row of the observer's tables; -1 until it has one. Written by the observer alone.
@@ -89,13 +92,23 @@ class BatchEvent(NamedTuple):
 
 
 class Journal:
-    """See the module's theory of operation."""
+    """See the module's theory of operation.
 
-    def __init__(self) -> None:
+    Args:
+        first_uid: streams are numbered from here on.
+
+    Attributes:
+        rows: frames of front-end processes, as `service.observe.frames.read_events` makes columns of them; their places
+            are not known yet.
+    """
+
+    def __init__(self, first_uid: int = 1) -> None:
+        self.rows: deque[NDArray[np.int64]] = deque(maxlen=MAX_ARRAYS)
         self.frames: deque[FrameEvent] = deque(maxlen=MAX_FRAMES)
         self.batches: deque[BatchEvent] = deque(maxlen=MAX_BATCHES)
         self.closed: deque[tuple[StreamRecord, Mapping[Outcome, int]]] = deque(maxlen=MAX_FRAMES)
         self.opened: deque[StreamRecord] = deque(maxlen=MAX_FRAMES)
+        self._next_uid = itertools.count(first_uid).__next__
 
     def open(
         self,
@@ -108,7 +121,7 @@ class Journal:
         picture: PictureSlot | None = None,
     ) -> StreamRecord:
         """Record a new stream. Thread: any."""
-        record = StreamRecord(name, model, version, protocol, _next_uid(), trace, picture)
+        record = StreamRecord(name, model, version, protocol, self._next_uid(), trace, picture)
         self.opened.append(record)
         return record
 

@@ -46,6 +46,10 @@ class PictureSlot:
         self.is_looked_at = False
         self.latest: Snapshot | None = None
 
+    def want(self) -> None:
+        """Have the next frame kept. Thread: the observer's."""
+        self.is_wanted = True
+
     def put(self, snapshot: Snapshot) -> None:
         """Leave a frame. Thread: the event loop's."""
         if self.is_looked_at:

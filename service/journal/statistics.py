@@ -150,6 +150,11 @@ class VersionStatistics:
         with self._lock:
             self._count_failure(outcome, total_ns)
 
+    def add_refusals(self, outcome: Outcome, count: int, total_ns: int) -> None:
+        """Count requests that were refused in a front-end process; `total_ns` is the sum of their durations."""
+        with self._lock:
+            self._count_failure(outcome, total_ns, count)
+
     def snapshot(self) -> Counts:
         """Return a copy."""
         with self._lock:
@@ -164,9 +169,9 @@ class VersionStatistics:
             }
             return replace(counts, **durations, failures=Counter(counts.failures), batches=batches)
 
-    def _count_failure(self, outcome: Outcome, total_ns: int) -> None:
-        self._counts.fail.add(total_ns)
-        self._counts.failures[REASON_BY_OUTCOME.get(outcome, "OTHER")] += 1
+    def _count_failure(self, outcome: Outcome, total_ns: int, count: int = 1) -> None:
+        self._counts.fail.add(total_ns, count)
+        self._counts.failures[REASON_BY_OUTCOME.get(outcome, "OTHER")] += count
 
     def _count_batch(self, rows: int, times: Timeline) -> None:
         counts = self._counts

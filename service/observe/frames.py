@@ -104,7 +104,7 @@ class FrameRing:
     def since(self, since_ns: int, count: int | None = None) -> Rows:
         """Return a copy of the frames whose result was built at `since_ns` or later, at most the latest `count`.
 
-        One thread builds all results, so the frames are in that order here.
+        The frames are in that order here; those of front-end processes by quarters of a second.
         """
         built = self._rows[BUILT]
         start = self._end - self._count

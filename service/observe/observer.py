@@ -21,6 +21,7 @@ from forebay_server.service.observe.frames import (
     OUTCOMES,
     PLACE,
     STAGES,
+    UID,
     FrameRing,
     Rows,
     durations_us,
@@ -145,6 +146,7 @@ class Observer:
         closed = [journal.closed.popleft() for _ in range(len(journal.closed))]
         frames_left = len(journal.frames)
         self._open_new()
+        self._add_of_front_ends(now_ns)
         while frames_left > 0:
             events = [journal.frames.popleft() for _ in range(min(frames_left, CHUNK_FRAMES))]
             frames_left -= len(events)
@@ -183,6 +185,22 @@ class Observer:
             index = self._by_label[label] = len(self.models)
             self.models.append(ModelState(model, version))
         return index
+
+    def _add_of_front_ends(self, now_ns: int) -> None:
+        """Count the frames that front-end processes have told, in the order in which their results were built."""
+        arrays = [self._journal.rows.popleft() for _ in range(len(self._journal.rows))]
+        if not arrays:
+            return
+        self._open_new()
+        rows = np.concatenate(arrays, axis=1)
+        rows = rows[:, np.argsort(rows[BUILT], kind="stable")]
+        uids, inverse = np.unique(rows[UID], return_inverse=True)
+        open_streams = [self.open_stream(uid) for uid in uids.tolist()]
+        places = [-1 if record is None else record.place for record in open_streams]
+        rows[PLACE] = np.array(places, np.int64)[inverse]
+        rows = rows[:, rows[PLACE] >= 0]
+        for start in range(0, rows.shape[1], CHUNK_FRAMES):
+            self._add(rows[:, start : start + CHUNK_FRAMES], now_ns)
 
     def _add(self, rows: Rows, now_ns: int) -> None:
         if not rows.shape[1]:

@@ -78,7 +78,7 @@ class Pictures:
             look.shown, look.built_ns = self._shown(snapshot), snapshot.built_ns
         if now_ns >= look.due_ns:
             look.due_ns = now_ns + INTERVAL_NS
-            slot.is_wanted = True
+            slot.want()
         if look.shown is None:
             return "{}"
         return json.dumps({**look.shown, "shown_after_ms": (now_ns - look.built_ns) // 1_000_000})

@@ -1,0 +1,99 @@
+"""Calls that concern the whole group: a front-end process takes them, the engine process answers them.
+
+They are the calls of the Open Inference Protocol that read or change what all processes share: the repository, the
+statistics, the settings. Their handlers are those of a server without front-end processes
+(`service.frontend.control`); only the way to them is longer. What a front-end process knows itself (metadata,
+readiness, configuration) it answers itself, and shared memory belongs to the connection that registered it.
+
+Thread: the event loop's of either process.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
+
+import grpc
+
+from forebay.wire import inference_pb2 as pb
+from forebay_server.service.frontend.control.rpc import OfLongMessage, OfPeer, Rpc, RpcGroup
+from forebay_server.service.frontend.open_inference.errors import InferenceError, answer_to
+from forebay_server.service.group.messages import RpcAnswer, RpcCall
+
+MESSAGES: Mapping[str, tuple[Any, Any]] = {
+    "RepositoryIndex": (pb.RepositoryIndexRequest, pb.RepositoryIndexResponse),
+    "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, pb.RepositoryModelLoadResponse),
+    "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, pb.RepositoryModelUnloadResponse),
+    "ModelStatistics": (pb.ModelStatisticsRequest, pb.ModelStatisticsResponse),
+    "TraceSetting": (pb.TraceSettingRequest, pb.TraceSettingResponse),
+    "LogSettings": (pb.LogSettingsRequest, pb.LogSettingsResponse),
+}
+"""Request and response of each forwarded call."""
+
+
+class ForwardedRpcs:
+    """The front-end process's part: an `RpcGroup` whose calls go to the engine process.
+
+    Args:
+        send: sends a message to the engine process.
+        before: called before each call is sent: what this process has counted has to be there before it is asked for.
+    """
+
+    def __init__(self, send: Callable[[RpcCall], None], before: Callable[[], None]) -> None:
+        self._send = send
+        self._before = before
+        self._next_id = itertools.count(1).__next__
+        self._waiting: dict[int, asyncio.Future[RpcAnswer]] = {}
+
+    def rpcs(self) -> dict[str, tuple[Rpc | OfPeer | OfLongMessage, Any]]:
+        """Return the RPCs by name."""
+        return {name: (OfLongMessage(partial(self._ask, name)), request) for name, (request, _) in MESSAGES.items()}
+
+    def on_answer(self, answer: RpcAnswer) -> None:
+        """Hand an answer to the call that waits for it, unless its client has gone."""
+        future = self._waiting.pop(answer.id, None)
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    async def _ask(self, method: str, request: Any) -> Any:  # noqa: ANN401 - messages
+        call = RpcCall(self._next_id(), method, request.SerializeToString())
+        answered: asyncio.Future[RpcAnswer] = asyncio.get_running_loop().create_future()
+        self._waiting[call.id] = answered
+        try:
+            self._before()
+            self._send(call)
+            answer = await answered
+        finally:
+            self._waiting.pop(call.id, None)
+        if answer.code != grpc.StatusCode.OK.name:
+            raise InferenceError(grpc.StatusCode[answer.code], answer.details)
+        return MESSAGES[method][1].FromString(answer.response)
+
+
+class GroupRpcs:
+    """The engine process's part: answers forwarded calls.
+
+    Args:
+        groups: whose RPCs `MESSAGES` names.
+    """
+
+    def __init__(self, *groups: RpcGroup) -> None:
+        self._rpcs: dict[str, Rpc] = {}
+        for group in groups:
+            for name, (rpc, _) in group.rpcs().items():
+                if isinstance(rpc, OfLongMessage):
+                    self._rpcs[name] = rpc.rpc
+                elif not isinstance(rpc, OfPeer):
+                    self._rpcs[name] = rpc
+
+    async def answer(self, call: RpcCall) -> RpcAnswer:
+        """Return the answer to a call. Raises nothing for what a client did."""
+        try:
+            response = self._rpcs[call.method](MESSAGES[call.method][0].FromString(call.request))
+            if isinstance(response, Awaitable):
+                response = await response
+        except Exception as error:  # noqa: BLE001 - whatever it is ends this call
+            status = answer_to(error)
+            return RpcAnswer(call.id, status.code.name, status.message)
+        return RpcAnswer(call.id, grpc.StatusCode.OK.name, response=response.SerializeToString())

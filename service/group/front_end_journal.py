@@ -1,0 +1,182 @@
+"""A front-end process tells the engine process what happened in it, so that the group has one journal and one count.
+
+Four times a second, and at its end: streams that opened and closed, frames that ended (as one array of integers), the
+counts of refused requests, its own numbers, and the pictures that a reader of the live page looks at. The engine
+process puts them where its observer and its statistics find them (`engine_journal`).
+
+Owner: the event loop's thread, except `RefusalCounts`, which any thread adds to.
+"""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import Outcome
+from forebay_server.service.group.messages import FrontEndNumbers, LookAt, Refusals, StreamFacts, Told
+from forebay_server.service.journal.events import FrameEvent, Journal, StreamRecord
+from forebay_server.service.journal.pictures import Snapshot
+from forebay_server.service.observe.frames import read_events
+
+INTERVAL_S = 0.25
+CHUNK_FRAMES = 512  # of one message: half a millisecond of the loop's time
+
+
+class RefusalCounts:
+    """Counts the requests of one version that end before they come to the engine process. Thread: any.
+
+    Takes the place of `service.journal.statistics.VersionStatistics` in a front-end process.
+
+    Args:
+        number: of the version.
+        clock: source of monotonic nanoseconds.
+    """
+
+    def __init__(self, number: int, clock: Clock) -> None:
+        self._number = number
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._counts: Counter[Outcome] = Counter()
+        self._total_ns: Counter[Outcome] = Counter()
+
+    def refuse(self, outcome: Outcome, received_ns: int) -> None:
+        """Count a request that was read at `received_ns` and ends now."""
+        total_ns = self._clock.now_ns() - received_ns
+        with self._lock:
+            self._counts[outcome] += 1
+            self._total_ns[outcome] += total_ns
+
+    def take(self) -> list[Refusals]:
+        """Return the counts since the last call."""
+        if not self._counts:
+            return []
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+            total_ns, self._total_ns = self._total_ns, Counter()
+        return [Refusals(self._number, outcome.value, n, total_ns[outcome]) for outcome, n in counts.items()]
+
+
+class JournalShipper:
+    """See the module.
+
+    Args:
+        send: sends a message to the engine process.
+        journal: of this process; None: the group has no admin port and makes no spans.
+        refusals: returns the counts of all versions.
+        numbers: returns the current numbers of this process.
+        has_spans: whether spans are made of frames, which then travel one by one.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Told], None],
+        journal: Journal | None,
+        refusals: Callable[[], Iterable[RefusalCounts]],
+        numbers: Callable[[], FrontEndNumbers],
+        *,
+        has_spans: bool = False,
+    ) -> None:
+        self._send = send
+        self._journal = journal
+        self._refusals = refusals
+        self._numbers = numbers
+        self._has_spans = has_spans
+        self._pictured: dict[int, StreamRecord] = {}
+        self._sent_ns: dict[int, int] = {}  # of pictures: when the result of the last one sent was built
+
+    async def run(self) -> None:
+        """Tell again and again, until it is cancelled."""
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            while self.tell():
+                await asyncio.sleep(0)
+
+    def tell_counts(self) -> None:
+        """Tell what was counted, and nothing else: the engine process is about to be asked for its counts."""
+        refusals = self._taken_refusals()
+        if refusals:
+            self._send(Told(refusals=refusals))
+
+    def tell_all(self) -> None:
+        """Tell everything: this process ends."""
+        while self.tell():
+            pass
+
+    def tell(self) -> bool:
+        """Tell what has happened; return whether there is more."""
+        journal = self._journal
+        if journal is None:
+            self._send(Told(refusals=self._taken_refusals(), numbers=self._numbers()))
+            return False
+        # In this order: all frames of a stream from before its end are told before its end.
+        closed_count = len(journal.closed)
+        events = [journal.frames.popleft() for _ in range(min(len(journal.frames), CHUNK_FRAMES))]
+        has_more = bool(journal.frames)
+        opened = tuple(self._facts(journal.opened.popleft()) for _ in range(len(journal.opened)))
+        closed = [journal.closed.popleft() for _ in range(0 if has_more else closed_count)]
+        told = Told(
+            opened,
+            b"" if self._has_spans else read_events(events).tobytes(),
+            tuple(_without_record(event) for event in events) if self._has_spans else (),
+            tuple((record.uid, _by_value(outcomes)) for record, outcomes in closed),
+            self._taken_refusals(),
+            self._taken_pictures(),
+            None if has_more else self._numbers(),
+        )
+        for record, _ in closed:
+            self._pictured.pop(record.uid, None)
+            self._sent_ns.pop(record.uid, None)
+        self._send(told)
+        return has_more
+
+    def look_at(self, look: LookAt) -> None:
+        """Keep the next frame of a stream, or keep none: a reader of the live page asks."""
+        record = self._pictured.get(look.uid)
+        if record is None or record.picture is None:
+            return
+        if look.is_looked_at:
+            record.picture.is_looked_at = True
+            record.picture.is_wanted = look.is_wanted
+        else:
+            record.picture.empty()
+
+    def _facts(self, record: StreamRecord) -> StreamFacts:
+        if record.picture is not None:
+            self._pictured[record.uid] = record
+        return StreamFacts(
+            record.uid,
+            record.name,
+            record.model,
+            record.version,
+            record.protocol,
+            record.trace,
+            has_picture=record.picture is not None,
+        )
+
+    def _taken_refusals(self) -> tuple[Refusals, ...]:
+        return tuple(each for counts in self._refusals() for each in counts.take())
+
+    def _taken_pictures(self) -> tuple[tuple[int, Snapshot], ...]:
+        taken: list[tuple[int, Snapshot]] = []
+        for uid, record in self._pictured.items():
+            latest = None if record.picture is None else record.picture.latest
+            if latest is not None and latest.built_ns != self._sent_ns.get(uid):
+                self._sent_ns[uid] = latest.built_ns
+                taken.append((uid, replace(latest, payload=_as_bytes(latest.payload))))
+        return tuple(taken)
+
+
+def _without_record(event: FrameEvent) -> tuple[int, tuple[object, ...]]:
+    return event.stream.uid, tuple(event[1:])
+
+
+def _by_value(outcomes: Mapping[Outcome, int]) -> dict[str, int]:
+    return {outcome.value: count for outcome, count in outcomes.items()}
+
+
+def _as_bytes(payload: Any) -> Any:  # noqa: ANN401 - a snapshot's payload while it travels
+    """Return a payload as bytes, since no view of memory can be pickled."""
+    return bytes(payload)

@@ -1,0 +1,220 @@
+"""What a front-end process and the engine process say to each other, frames and answers aside (`descriptors`).
+
+Messages are values, pickled by `talk`: both ends are processes of one server. In the order of a link's life:
+
+    engine process                      front-end process
+    Welcome, Published ..., Serving     Hello
+    Published, Retired, Known, Health   Unused
+    RpcAnswer                           RpcCall
+    LogLevel, LookAt                    Told
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from forebay_server.engines.engine import EngineSpecs
+from forebay_server.service.group.memory_file import MemoryLayout
+from forebay_server.service.journal.pictures import Snapshot
+from forebay_server.service.journal.reception import ReceptionNumbers
+from forebay_server.service.models.description import ModelDescription
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The front-end process runs. First message of its side."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """First message of the engine process. Comes with the descriptor of the file of the group's permits.
+
+    Attributes:
+        first_uid: streams of this process are numbered from here on.
+        log_level: lowest level that is logged now.
+    """
+
+    first_uid: int
+    log_level: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A model version serves. Comes with the descriptor of its memory file.
+
+    The front-end process uses it until it says `Unused`.
+
+    Attributes:
+        number: of the version in descriptors, never used again.
+        name: of the model.
+        version: decimal number.
+        description: completed.
+        layout: of its memory file.
+    """
+
+    number: int
+    name: str
+    version: str
+    description: ModelDescription
+    layout: MemoryLayout
+
+    @property
+    def specs(self) -> EngineSpecs:
+        """Inputs and outputs of the model."""
+        assert self.description.specs is not None  # noqa: S101 - for mypy: completed descriptions have them
+        return self.description.specs
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """A version takes no new users; its streams are asked to reconnect."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """The front-end process uses a retired version no more, and sends no request for it."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The versions of each model that serve, served or failed to load."""
+
+    versions: Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a model serves; the empty name stands for the server."""
+
+    name: str
+    is_serving: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Every version that serves from the start was published: listen."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLevel:
+    """The lowest level that is logged has changed."""
+
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookAt:
+    """A reader of the live page looks at a stream, or does so no more.
+
+    Attributes:
+        uid: of the stream.
+        is_wanted: whether its next frame is to be kept.
+        is_looked_at: whether the kept frame is still wanted.
+    """
+
+    uid: int
+    is_wanted: bool
+    is_looked_at: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RpcCall:
+    """A call that concerns the whole group.
+
+    Attributes:
+        id: of the call, in its front-end process.
+        method: of inference.GRPCInferenceService.
+        request: the message's bytes.
+    """
+
+    id: int
+    method: str
+    request: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RpcAnswer:
+    """The answer to an `RpcCall`.
+
+    Attributes:
+        id: of the call.
+        code: name of a gRPC status code; `OK` with a response.
+        details: of any other status.
+        response: the message's bytes.
+    """
+
+    id: int
+    code: str
+    details: str = ""
+    response: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFacts:
+    """A stream that was opened: what `service.journal.events.StreamRecord` has of it."""
+
+    uid: int
+    name: str
+    model: str
+    version: str
+    protocol: str
+    trace: Mapping[str, str] | None
+    has_picture: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """Requests of a version that ended, with one outcome, before they came to the engine process.
+
+    Attributes:
+        number: of the version.
+        outcome: value of `service.errors.Outcome`.
+        count: how many.
+        total_ns: sum of their durations.
+    """
+
+    number: int
+    outcome: str
+    count: int
+    total_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What has happened in a front-end process since the last one of these.
+
+    Attributes:
+        opened: streams, oldest first.
+        rows: frames that ended, as `service.observe.frames.read_events` makes columns of them, int64 in C order;
+            empty where `events` has them.
+        events: the same as FrameEvents with uids for records, where spans are made of them.
+        closed: uids of streams, and the outcomes of their frames by value.
+        refusals: counts by version and outcome.
+        pictures: frames that a reader looks at, by uid of the stream.
+        numbers: of the process, now.
+    """
+
+    opened: tuple[StreamFacts, ...] = ()
+    rows: bytes = b""
+    events: tuple[tuple[int, Any], ...] = ()
+    closed: tuple[tuple[int, Mapping[str, int]], ...] = ()
+    refusals: tuple[Refusals, ...] = ()
+    pictures: tuple[tuple[int, Snapshot], ...] = ()
+    numbers: "FrontEndNumbers | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class FrontEndNumbers:
+    """Current numbers of a front-end process, for gauges."""
+
+    reception: ReceptionNumbers = field(default_factory=ReceptionNumbers)
+    worker_threads: int = 0
+    workers_busy: int = 0
+    worker_jobs_waiting: int = 0
+    log_lines_dropped: int = 0

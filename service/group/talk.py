@@ -1,0 +1,141 @@
+"""A conversation of two processes of one server over a stream socket: messages in order, file descriptors with them.
+
+On the wire a message is eight bytes, its length and the number of its descriptors, and then its pickle. The descriptors
+travel with the first of these bytes (SCM_RIGHTS), and are the receiver's to close.
+
+Pickles are safe here: the socket is a pair that the parent made for two processes of its own.
+
+Owner: the event loop's thread.
+"""
+
+import asyncio
+import os
+import pickle
+import socket
+import struct
+from array import array
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+_HEAD = struct.Struct("<II")
+_READ_BYTES = 1 << 18
+_MOST_DESCRIPTORS = 64  # of one read; a message has at most two
+
+
+class Talk:
+    """See the module.
+
+    Args:
+        connection: owned from now on.
+        on_message: called with each message and its descriptors, which it has to close.
+        on_end: called once, when the other process has closed its end or has died.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        on_message: Callable[[object, list[int]], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        connection.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        self._socket = connection
+        self._on_message = on_message
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._received = bytearray()
+        self._descriptors: deque[int] = deque()
+        self._waiting: deque[tuple[memoryview, tuple[int, ...]]] = deque()
+        self._is_open = True
+        self._loop.add_reader(connection, self._read)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can still be sent."""
+        return self._is_open
+
+    def send(self, message: object, descriptors: Sequence[int] = ()) -> None:
+        """Send a message; lost if the other process has gone. Blocks: no.
+
+        Args:
+            message: a value of `messages`.
+            descriptors: the other process gets duplicates; these stay the caller's, who may close them at once.
+        """
+        if not self._is_open:
+            return
+        data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+        own = tuple(os.dup(each) for each in descriptors)
+        self._waiting.append((memoryview(_HEAD.pack(len(data), len(own)) + data), own))
+        if len(self._waiting) == 1:
+            self._write()
+
+    def close(self) -> None:
+        """Close this end. Idempotent; `on_end` is not called."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()
+        for _, descriptors in self._waiting:
+            _close_all(descriptors)
+        _close_all(self._descriptors)
+        self._waiting.clear()
+
+    def _write(self) -> None:
+        while self._waiting:
+            data, descriptors = self._waiting[0]
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
+            try:
+                sent = self._socket.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                self._loop.add_writer(self._socket, self._write)
+                return
+            except OSError:  # the reader finds the end as well, and says so
+                self._loop.remove_writer(self._socket)
+                return
+            _close_all(descriptors)
+            if sent == len(data):
+                self._waiting.popleft()
+            else:
+                self._waiting[0] = (data[sent:], ())
+        self._loop.remove_writer(self._socket)
+
+    def _read(self) -> None:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._socket, _READ_BYTES, _MOST_DESCRIPTORS)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, descriptors = b"", []
+        self._descriptors.extend(descriptors)
+        if not data:
+            self.close()
+            self._on_end()
+            return
+        self._received += data
+        self._take_messages()
+
+    def _take_messages(self) -> None:
+        received, start = self._received, 0
+        while self._is_open and len(received) - start >= _HEAD.size:
+            nbytes, count = _HEAD.unpack_from(received, start)
+            end = start + _HEAD.size + nbytes
+            if len(received) < end:
+                break
+            message = pickle.loads(memoryview(received)[start + _HEAD.size : end])  # noqa: S301 - see the module
+            start = end
+            descriptors = [self._descriptors.popleft() for _ in range(count)]
+            try:
+                self._on_message(message, descriptors)
+            except Exception:
+                log.exception("message of another process failed", message=type(message).__name__)
+        del received[:start]
+
+
+def _close_all(descriptors: Sequence[int] | deque[int]) -> None:
+    for each in descriptors:
+        os.close(each)

@@ -1,0 +1,134 @@
+"""Two ends of a talk in one event loop, over a real pair of sockets."""
+
+import asyncio
+import os
+import socket
+
+import psutil
+import pytest
+
+from forebay_server.service.group.messages import Health, Known, RpcCall
+from forebay_server.service.group.talk import Talk
+from tests.support.guard import HANG_GUARD_S
+
+
+class End:
+    """One end: what it received, and a way to wait for it."""
+
+    def __init__(self, connection):
+        self.received = []
+        self.descriptors = []
+        self.has_ended = False
+        self._changed = asyncio.Event()
+        self.talk = Talk(connection, self._on_message, self._on_end)
+
+    def _on_message(self, message, descriptors):
+        self.received.append(message)
+        self.descriptors.append(descriptors)
+        self._changed.set()
+
+    def _on_end(self):
+        self.has_ended = True
+        self._changed.set()
+
+    async def until(self, is_so):
+        async with asyncio.timeout(HANG_GUARD_S):
+            while not is_so():
+                self._changed.clear()
+                await self._changed.wait()
+
+
+def in_loop(test):
+    def run():
+        asyncio.run(test())
+
+    run.__name__ = test.__name__
+    return run
+
+
+def pair():
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    return End(left), End(right)
+
+
+@in_loop
+async def test_messages_arrive_in_order_whatever_their_size():
+    left, right = pair()
+    sizes = [0, 1, 8, 1 << 10, 3 << 20, 5, 1 << 22, 1]
+    sent = [RpcCall(index, "RepositoryModelLoad", os.urandom(size)) for index, size in enumerate(sizes)]
+    for message in sent:
+        left.talk.send(message)
+    await right.until(lambda: len(right.received) == len(sent))
+    assert right.received == sent
+    left.talk.close()
+    await right.until(lambda: right.has_ended)
+    assert not right.talk.is_open
+
+
+@in_loop
+async def test_descriptors_come_with_their_message_and_stay_open_at_both_ends():
+    left, right = pair()
+    files = []
+    for index in range(3):
+        file = os.memfd_create(f"file-{index}")
+        os.write(file, str(index).encode())
+        left.talk.send(Health(f"model-{index}", is_serving=True), [file] * index)
+        left.talk.send(Known({}))
+        os.close(file)
+    await right.until(lambda: len(right.received) == 6)
+    assert [len(each) for each in right.descriptors] == [0, 0, 1, 0, 2, 0]
+    for index, descriptors in enumerate(right.descriptors[::2]):
+        for each in descriptors:
+            files.append(os.pread(each, 8, 0))
+            assert files[-1] == str(index).encode()
+            os.close(each)
+    left.talk.close()
+    right.talk.close()
+
+
+@in_loop
+async def test_both_ends_talk_at_once():
+    left, right = pair()
+    for index in range(200):
+        left.talk.send(RpcCall(index, "left", b"l" * 10_000))
+        right.talk.send(RpcCall(index, "right", b"r" * 10_000))
+    await left.until(lambda: len(left.received) == 200)
+    await right.until(lambda: len(right.received) == 200)
+    assert [message.id for message in left.received] == list(range(200))
+    left.talk.close()
+    right.talk.close()
+
+
+@in_loop
+async def test_what_is_sent_to_an_end_that_has_gone_is_lost_in_silence():
+    left, right = pair()
+    file = os.memfd_create("kept")
+    left.talk.close()
+    right.talk.send(Known({}), [file])
+    await right.until(lambda: right.has_ended)
+    right.talk.send(Known({}), [file])
+    os.fstat(file)  # still ours
+    os.close(file)
+
+
+@in_loop
+async def test_a_message_that_fails_ends_no_talk():
+    left, right = pair()
+
+    def fail(message, descriptors):
+        right._on_message(message, descriptors)
+        raise RuntimeError("a bug")
+
+    right.talk._on_message = fail
+    left.talk.send(Known({}))
+    left.talk.send(Known({"a": frozenset()}))
+    await right.until(lambda: len(right.received) == 2)
+    left.talk.close()
+    right.talk.close()
+
+
+@pytest.fixture(autouse=True)
+def _same_descriptors_after():
+    before = psutil.Process().num_fds()
+    yield
+    assert psutil.Process().num_fds() == before
