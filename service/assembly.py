@@ -1,16 +1,15 @@
-"""Puts parts of a server together: the front end, out of the models, permits and threads; and what tries loads.
+"""Puts the front end together, out of the models, permits and threads.
 
 Thread: the event loop's.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from forebay_server.service.clock import Clock
 from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.calls import CallTasks
-from forebay_server.service.frontend.control.model import ModelRpcs
+from forebay_server.service.frontend.control.model import Handlers, ModelRpcs
 from forebay_server.service.frontend.control.repository import RepositoryRpcs
 from forebay_server.service.frontend.control.settings import SettingsRpcs
 from forebay_server.service.frontend.control.statistics import StatisticsRpcs
@@ -27,10 +26,8 @@ from forebay_server.service.frontend.server import FrontEnd
 from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.models.lifecycle import ModelLifecycle
-from forebay_server.service.models.opening import VersionContext
-from forebay_server.service.models.placing import OpenDevice, open_device_of_kind
 from forebay_server.service.models.registry import ModelRegistry
-from forebay_server.service.models.rehearsal import Rehearsal, RehearsalSettings
+from forebay_server.service.models.served import ServedModels
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.request import CompletionSink
 from forebay_server.service.settings import ServeSettings
@@ -56,55 +53,64 @@ class FrontEndParts:
     front_end: FrontEnd
 
 
+ControlRpcs = Callable[[ModelLookup, ClientRegions], Handlers]
+"""Returns the handlers of all RPCs of the Open Inference Protocol but inference, by name."""
+
+
 def assemble_front_end(
     settings: ServeSettings,
     clock: Clock,
-    registry: ModelRegistry,
-    lifecycle: ModelLifecycle,
+    models: ServedModels,
     pool: WorkerPool,
     permits: Permits,
     sink: CompletionSink,
     journal: Journal | None,
-    is_ready: Callable[[], bool],
+    control: ControlRpcs,
 ) -> FrontEndParts:
     """Build every part; nothing listens yet.
 
     Args:
         settings: limits.
         clock: time.
-        registry: the models that serve.
-        lifecycle: loads and unloads them.
+        models: those that serve.
         pool: decoding and other heavy work.
         permits: frames and requests that may be held.
         sink: brings completions to the event loop.
         journal: takes what happens; None: nobody reads it.
-        is_ready: whether the server is ready.
+        control: makes the other RPCs.
     """
     calls = CallTasks()
     receptions = Receptions(settings, clock, INFERENCE_STATUS)
     admission, streams = Admission(clock), StreamCalls(receptions, permits, clock)
     common = clock, settings, calls, streams, admission
-    frames = FramesServicer(registry.find, pool, sink, *common, journal)
+    frames = FramesServicer(models.find, pool, sink, *common, journal)
     regions = ClientRegions(is_enabled=settings.allow_client_shm)
-    lookup = ModelLookup(registry.find, registry.acquire, registry.known_versions, regions, admission)
-    groups = (
-        RepositoryRpcs(lifecycle, allows_files=settings.allow_model_files),
-        StatisticsRpcs(lookup, registry.all),
-        SettingsRpcs(lookup),
-        SystemMemoryRpcs(regions),
-        CudaMemoryRpcs(regions),
-    )
-    rpcs = ModelRpcs(lookup, registry.versions, is_ready, *groups).methods()
-    inference = InferenceServicer(lookup, HeavyWork(pool), rpcs, *common)
+    lookup = ModelLookup(models.find, models.acquire, models.known_versions, regions, admission)
+    inference = InferenceServicer(lookup, HeavyWork(pool), control(lookup, regions), *common)
     front_end = FrontEnd(frames, inference, receptions, calls, streams, clock, settings)
     return FrontEndParts(frames, inference, regions, receptions, front_end)
 
 
-def rehearsal_of(settings: ServeSettings, context: VersionContext, open_device: OpenDevice) -> Rehearsal | None:
-    """Return what tries loads in a process of its own; None where that is off, or devices cannot be had there."""
-    if not settings.rehearse_loads or open_device is not open_device_of_kind:
-        return None
-    of_process = RehearsalSettings(
-        context.engine_options, settings.permits, context.cache_folder, settings.cpu_fallback
-    )
-    return Rehearsal(of_process, context.memory, os.environ)
+def control_rpcs(
+    settings: ServeSettings, registry: ModelRegistry, lifecycle: ModelLifecycle, is_ready: Callable[[], bool]
+) -> ControlRpcs:
+    """Return what makes the control RPCs of a server whose models are in this process.
+
+    Args:
+        settings: limits.
+        registry: the models that serve.
+        lifecycle: loads and unloads them.
+        is_ready: whether the server is ready.
+    """
+
+    def make(lookup: ModelLookup, regions: ClientRegions) -> Handlers:
+        groups = (
+            RepositoryRpcs(lifecycle, allows_files=settings.allow_model_files),
+            StatisticsRpcs(lookup, registry.all),
+            SettingsRpcs(lookup),
+            SystemMemoryRpcs(regions),
+            CudaMemoryRpcs(regions),
+        )
+        return ModelRpcs(lookup, registry.versions, is_ready, *groups).methods()
+
+    return make

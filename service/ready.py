@@ -12,13 +12,21 @@ import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 STANDARD_OUTPUT = 1
 
 
 class ReadyError(Exception):
     """The readiness of the server cannot be announced. The message has the reason and a remedy."""
+
+
+class ReadyLine(Protocol):
+    """What a process tells once it is ready."""
+
+    def to_json(self) -> str:
+        """One line."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

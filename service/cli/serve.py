@@ -127,7 +127,7 @@ def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
     """Tune this process, serve until a signal stops it, and return the exit code."""
 
     def serve_here(settings: "ServeSettings") -> int:
-        from forebay_server.service.serving import serve as run
+        from forebay_server.service.server import serve as run
 
         return run(settings)
 

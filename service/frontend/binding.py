@@ -6,6 +6,10 @@ import socket
 IN_USE = "is it in use? stop the other process or give --address"
 
 
+class AddressError(Exception):
+    """The address cannot be listened on. The message has the reason and a remedy."""
+
+
 def why_not(error: OSError) -> str:
     """Return the fault and its remedy, for an error of `bind`."""
     if error.errno == errno.EADDRINUSE:

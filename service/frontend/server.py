@@ -13,7 +13,7 @@ import structlog
 
 from forebay_server.service.clock import Clock
 from forebay_server.service.free_memory import FreeMemory
-from forebay_server.service.frontend.binding import why_not_bound
+from forebay_server.service.frontend.binding import AddressError, why_not_bound
 from forebay_server.service.frontend.calls import CallTasks
 from forebay_server.service.frontend.connections import Sockets
 from forebay_server.service.frontend.frames.servicer import FramesServicer
@@ -41,10 +41,6 @@ RECEPTION_SHARE = 4  # messages in reception take twice their size in pieces
 LEAST_MESSAGE_BYTES = 1 << 20
 REQUESTS_FIRST_S = 1.0  # at most: the time that single requests have before streams are asked to leave
 LAST_ANSWERS_S = 5.0  # after the grace, time for read requests to be answered
-
-
-class AddressError(Exception):
-    """The address cannot be listened on. The message has the reason and a remedy."""
 
 
 __all__ = ["AddressError", "CertificateError", "FrontEnd", "server_options"]

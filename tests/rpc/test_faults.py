@@ -10,9 +10,9 @@ import pytest
 from forebay.wire import frames_pb2 as pb
 from forebay_server.engines.device_simulated import FaultPlan, SimulatedDevice
 from forebay_server.engines.errors import DeviceLostError, ExecutionError, RaceError
+from forebay_server.service.life import EXIT_FATAL, EXIT_OK, FATAL_TIMEOUT_S
 from forebay_server.service.models.lifecycle import LoadError
 from forebay_server.service.results.wants import Wants
-from forebay_server.service.server import EXIT_FATAL, EXIT_OK, FATAL_TIMEOUT_S
 from forebay_server.service.watchdog import Watchdog
 from tests.support.clock import ManualClock
 from tests.support.guard import HANG_GUARD_S
@@ -198,7 +198,7 @@ async def test_after_a_fatal_error_the_end_does_not_wait_for_an_observer_that_ha
             assert await asyncio.wait_for(running.server.close(), FATAL_TIMEOUT_S) == EXIT_FATAL
             writer.close()
             let_go.set()
-            assert await running.server.admin.close(HANG_GUARD_S)
+            assert await running.server.admin.thread.close(HANG_GUARD_S)
     finally:
         let_go.set()
 
@@ -207,7 +207,7 @@ async def test_after_a_fatal_error_the_end_does_not_wait_for_an_observer_that_ha
 async def test_a_fatal_error_starts_the_guard_before_anything_is_closed(tmp_path):
     async with real_server(simulated(tmp_path), is_checked=False) as running:
         armed = []
-        running.server._guard = lambda: armed.append(running.server._stop.is_set())
+        running.server.life.guard = lambda: armed.append(running.server.life.stopping.is_set())
         running.server.on_fatal(DeviceLostError("lost"))
         assert armed == [False]
 
@@ -222,7 +222,7 @@ async def test_a_model_that_hangs_while_it_is_loaded_does_not_hold_up_the_end(tm
         return SimulatedDevice(clock=clock)
 
     explicit = {"model_control_mode": "explicit", "devices": hanging, "is_checked": False}
-    monkeypatch.setattr("forebay_server.service.server.GIVEN_UP_LOAD_S", 0.05)
+    monkeypatch.setattr("forebay_server.service.model_side.GIVEN_UP_LOAD_S", 0.05)
     async with real_server(simulated(tmp_path), **explicit) as running:
         server = running.server
         loading = asyncio.ensure_future(asyncio.to_thread(server.lifecycle.load, "sim"))
@@ -234,7 +234,7 @@ async def test_a_model_that_hangs_while_it_is_loaded_does_not_hold_up_the_end(tm
             let_go.set()
         with pytest.raises(LoadError, match="the server is shutting down"):
             await loading
-        assert await asyncio.to_thread(server._loader.wait_ended, HANG_GUARD_S, server.clock)
+        assert await asyncio.to_thread(server.models.loader.wait_ended, HANG_GUARD_S, server.clock)
         assert not server.registry.versions()
 
 
@@ -246,9 +246,9 @@ async def test_a_watchdog_that_fails_ends_the_process_as_any_bug_of_ours(tmp_pat
         def fail():
             raise bug
 
-        running.server._watchdog._look = fail
+        running.server.models.watchdog._look = fail
         await running.server.wait()
-        assert running.server._fatal is bug
+        assert running.server.life.fatal is bug
 
 
 @on_loop

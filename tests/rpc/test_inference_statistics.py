@@ -170,5 +170,5 @@ async def test_the_admin_port_answers_what_it_is_asked_and_nothing_else(tmp_path
         assert (await get(address, request=b"nonsense\r\n\r\n"))[0] == 400
         assert (await get(address, request=b"GET /" + b"a" * 20_000 + b"\r\n\r\n"))[0] == 400
         assert await get(address, request=b"HEAD /healthz HTTP/1.1\r\n\r\n") == (200, "")
-        running.server._stop.set()
+        running.server.life.stopping.set()
         assert await get(address, "/readyz") == (503, "not ready\n")

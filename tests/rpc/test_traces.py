@@ -143,7 +143,7 @@ async def test_nothing_of_it_is_imported_or_read_when_it_is_off(tmp_path):
         await stream.receive()
         (session,) = running.sessions
         assert session.session._recorder.record.trace is None
-        assert running.server._site.observer.tracing is None
+        assert running.server.admin.site.observer.tracing is None
         await stream.half_close()
         await stream.drain()
 

@@ -219,7 +219,7 @@ async def real_server(*repositories, devices=None, is_checked=True, before_execu
                     lane.execute.device_stream.release()
         code = await server.close()
         await asyncio.to_thread(server.pool.close)
-        if server._fatal is not None:
+        if server.life.fatal is not None:
             await asyncio.to_thread(server.registry.close, HANG_GUARD_S)
     if is_checked:
         assert code == 0

@@ -4,7 +4,7 @@ Thread: the event loop's.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -14,6 +14,7 @@ from forebay_server.service.frontend.open_inference.lookup import ModelLookup
 from forebay_server.service.frontend.open_inference.schema import face_of
 from forebay_server.service.version import VERSION
 
+Handlers: TypeAlias = "Mapping[str, grpc.RpcMethodHandler[Any, Any]]"
 SERVER_NAME = "forebay"
 EXTENSIONS = (
     "classification",
@@ -54,7 +55,7 @@ class ModelRpcs:
         self._serving = serving
         self._is_ready = is_ready
 
-    def methods(self) -> dict[str, "grpc.RpcMethodHandler[Any, Any]"]:
+    def methods(self) -> Handlers:
         """Return the handlers by name."""
         rpcs: dict[str, tuple[Rpc | OfPeer | OfLongMessage, Any]] = {
             "ServerLive": (self.server_live, pb.ServerLiveRequest),
