@@ -115,16 +115,16 @@ async def test_a_ready_line_that_nobody_reads_keeps_nobody_waiting(tmp_path):
 @pytest.mark.parametrize("kind", ["closed", "full disk", "reader gone"])
 @on_loop
 async def test_a_ready_line_of_several_servers_that_cannot_be_written_ends_them_all(tmp_path, kind):
-    flags = ("--model-repository", simulated(tmp_path), "--processes", "2")
+    flags = ("--model-repository", simulated(tmp_path), "--front-ends", "2")
     with broken(kind) as descriptor:
         async with serve(*flags, stdout=descriptor) as server:
             assert await server.wait() == exit_codes.CANNOT_WRITE
     assert server.errors.count("forebay: cannot write the ready line") == 1
-    assert server.errors.count('"event": "stopping"') == 2
+    assert server.errors.count('"event": "stopping"') == 3
     assert "Traceback" not in server.errors
 
 
-@pytest.mark.parametrize("more", [("--supervise",), ("--processes", "2")])
+@pytest.mark.parametrize("more", [("--supervise",), ("--front-ends", "2")])
 @pytest.mark.parametrize("kind", KINDS)
 @on_loop
 async def test_those_that_watch_over_servers_need_no_log_either(tmp_path, kind, more):

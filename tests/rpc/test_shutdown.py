@@ -83,7 +83,7 @@ async def test_a_signal_that_comes_twice_at_once_is_one(tmp_path):
         assert await server.wait() == 0
 
 
-@pytest.mark.parametrize("more", [(), ("--supervise",), ("--processes", "2")])
+@pytest.mark.parametrize("more", [(), ("--supervise",), ("--front-ends", "2")])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @on_loop
 async def test_signals_of_one_request_that_come_until_the_process_has_ended_are_one(tmp_path, more, number):
@@ -99,7 +99,7 @@ async def test_signals_of_one_request_that_come_until_the_process_has_ended_are_
         assert await ended == 0
 
 
-@pytest.mark.parametrize("more", [(), ("--supervise",), ("--processes", "2")])
+@pytest.mark.parametrize("more", [(), ("--supervise",), ("--front-ends", "2")])
 @on_loop
 async def test_a_request_that_comes_after_a_second_ends_the_process_at_once(tmp_path, more):
     clock = MonotonicClock()

@@ -1,4 +1,4 @@
-"""`forebay serve --processes` with real processes behind one port."""
+"""`forebay serve --front-ends` with real processes: readiness, deaths, signals, and what cannot be."""
 
 import contextlib
 import json
@@ -24,14 +24,18 @@ CLIENTS = 24  # that all meet one of two is a matter of 2^-23
 
 def flags(tmp_path, *more):
     repository = simulated(tmp_path / "models")
-    return ["--address", "127.0.0.1:0", "--model-repository", repository, "--processes", "2", *more], {
+    return ["--address", "127.0.0.1:0", "--model-repository", repository, "--front-ends", "2", *more], {
         "FOREBAY_CACHE_FOLDER": str(tmp_path / "cache"),
         "FOREBAY_ADMIN_ADDRESS": "127.0.0.1:0",
     }
 
 
-def requests_of(process):
-    with urllib.request.urlopen(f"http://{process['admin_address']}/metrics", timeout=HANG_GUARD_S) as answer:
+def pids(ready, role):
+    return [process["pid"] for process in ready["processes"] if process["role"] == role]
+
+
+def requests_of(ready):
+    with urllib.request.urlopen(f"http://{ready['admin_address']}/metrics", timeout=HANG_GUARD_S) as answer:
         lines = answer.read().decode().splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("nv_inference_request_success"))
 
@@ -44,33 +48,40 @@ def ask(address):
         assert [result.is_ok for result in stream.map([ROW])] == [True]
 
 
-def test_two_servers_share_a_port_and_a_signal_drains_both(tmp_path):
+def wait_gone(pid):
+    with contextlib.suppress(ProcessLookupError):
+        end = os.pidfd_open(pid)
+        try:
+            assert select.select([end], [], [], HANG_GUARD_S)[0]
+        finally:
+            os.close(end)
+
+
+def test_processes_share_a_port_and_a_signal_drains_them(tmp_path):
     ready_file = tmp_path / "ready.json"
     arguments, environment = flags(tmp_path, "--ready-file", ready_file)
     with served(*arguments, environment=environment) as group:
         ready = group.wait_ready()
         assert json.loads(ready_file.read_text()) == ready
         assert ready["pid"] == group.process.pid
-        assert len({process["pid"] for process in ready["processes"]} - {group.process.pid}) == 2
+        assert ready["models"] == {"sim": ["1"]}
+        assert (len(pids(ready, "engine")), len(pids(ready, "front-end"))) == (1, 2)
         for _ in range(CLIENTS):
             ask(ready["address"])
-        shares = [requests_of(process) for process in ready["processes"]]
-        assert sum(shares) == CLIENTS
-        assert min(shares) > 0
+        assert requests_of(ready) == CLIENTS
         with served("--address", ready["address"]) as other:
             assert other.wait() == 69
         assert "is it in use" in other.log
         os.kill(group.process.pid, signal.SIGUSR1)
         os.kill(group.process.pid, signal.SIGTERM)
-        assert group.wait() == 0
+        assert group.wait() == 0, group.log
     assert len(group.ready) == 1
-    assert group.log.count("log level changed") == 2
+    assert group.log.count("log level changed") == 3
     assert "Traceback" not in group.log
 
 
-@pytest.mark.parametrize("more", [[], ["--supervise"]])
-def test_a_signal_while_the_first_one_starts_drains_it_and_starts_no_other(tmp_path, more):
-    arguments, environment = flags(tmp_path, *more)
+def test_a_signal_while_the_first_one_starts_drains_it(tmp_path):
+    arguments, environment = flags(tmp_path)
     with served(*arguments, environment=environment) as group:
         started = started_by(group.process.pid)
         os.kill(group.process.pid, signal.SIGHUP)
@@ -91,7 +102,7 @@ def test_a_group_that_all_get_a_signal_with_drains_once(tmp_path):
             assert next(stream.map([ROW])).is_ok
             everyone = [psutil.Process(group.process.pid)]
             everyone += everyone[0].children(recursive=True)
-            assert len(everyone) == 5  # the parent, two supervisors, two servers
+            assert len(everyone) == 5  # the supervisor, the parent, the engine process, two front-end processes
             for process in everyone:
                 process.send_signal(signal.SIGTERM)
         assert group.wait() == 0, group.log
@@ -107,15 +118,40 @@ def started_by(pid):
     return found[0]
 
 
-def test_one_that_is_killed_ends_the_group_with_its_code(tmp_path):
+def test_a_front_end_process_that_is_killed_comes_back_and_nothing_else_ends(tmp_path):
+    arguments, environment = flags(tmp_path)
+    with served(*arguments, environment={**environment, "FOREBAY_LOG_LEVEL": "info"}) as group:
+        ready = group.wait_ready()
+        parent = psutil.Process(group.process.pid)
+        before = {child.pid for child in parent.children()}
+        killed = pids(ready, "front-end")[1]
+        os.kill(killed, signal.SIGKILL)
+        clock = MonotonicClock()
+        until_ns = clock.now_ns() + int(HANG_GUARD_S * 1e9)
+        while not (new := {child.pid for child in parent.children()} - before):
+            assert clock.now_ns() < until_ns
+            select.select([], [], [], 0.005)
+        for _ in range(CLIENTS):
+            ask(ready["address"])
+        assert {child.pid for child in parent.children()} == before - {killed} | new
+        os.kill(group.process.pid, signal.SIGTERM)
+        assert group.wait() == 0, group.log
+    assert "front-end process 1 was ended by SIGKILL; starting it anew" in group.log
+    assert len(group.ready) == 1
+
+
+def test_without_the_engine_process_all_end_with_70(tmp_path):
     arguments, environment = flags(tmp_path)
     with served(*arguments, environment=environment) as group:
-        os.kill(group.wait_ready()["processes"][1]["pid"], signal.SIGKILL)
-        assert group.wait() == 128 + signal.SIGKILL
-    assert "server process 1 was ended by SIGKILL; ending the others" in group.log
+        ready = group.wait_ready()
+        os.kill(pids(ready, "engine")[0], signal.SIGKILL)
+        assert group.wait() == 70
+        for pid in pids(ready, "front-end"):
+            wait_gone(pid)
+    assert "the engine process was ended by SIGKILL; ending all" in group.log
 
 
-def test_the_servers_end_when_the_process_that_started_them_is_killed(tmp_path):
+def test_the_processes_end_when_their_parent_is_killed(tmp_path):
     arguments, environment = flags(tmp_path)
     with contextlib.ExitStack() as stack, served(*arguments, environment=environment) as group:
         ends = [os.pidfd_open(process["pid"]) for process in group.wait_ready()["processes"]]
@@ -126,26 +162,28 @@ def test_the_servers_end_when_the_process_that_started_them_is_killed(tmp_path):
             assert select.select([end], [], [], HANG_GUARD_S)[0]
 
 
-def test_one_that_is_supervised_comes_back(tmp_path):
+def test_a_supervised_group_comes_back(tmp_path):
     arguments, environment = flags(tmp_path, "--supervise")
     with served(*arguments, environment={**environment, "FOREBAY_LOG_LEVEL": "info"}) as group:
         ready = group.wait_ready()
-        os.kill(ready["processes"][0]["pid"], signal.SIGKILL)
+        os.kill(pids(ready, "engine")[0], signal.SIGKILL)
         again = group.wait_ready(2)
-        assert again["pid"] not in {process["pid"] for process in ready["processes"]}
-        assert again["address"] == ready["address"]
+        assert again["pid"] != ready["pid"]
+        ask(again["address"])
         os.kill(group.process.pid, signal.SIGINT)
-        assert group.wait() == 0
-    assert "was ended by SIGKILL; starting it anew" in group.log
+        assert group.wait() == 0, group.log
+    assert "the server ended with code 70; starting it anew" in group.log
 
 
 @pytest.mark.parametrize(
     ("more", "code", "words"),
     [
-        (["--uds", "s.sock"], 2, "a unix socket belongs to one process"),
-        (["--model-control-mode", "explicit"], 2, "use poll or none"),
         (["--ready-file", "no/such/folder/ready"], 73, "give another --ready-file"),
         (["--model-repository", "no-such-folder"], 65, "no-such-folder"),
+        (["--front-ends", "61"], 2, "give at most"),
+        (["--front-ends", "-1"], 2, "give auto, or a number from 0 to 64"),
+        (["--front-ends", "many"], 2, "give auto, or a number from 0 to 64"),
+        (["--tls-cert", "none.pem", "--tls-key", "none.pem"], 2, "none.pem"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_no_process_stays(tmp_path, more, code, words):
@@ -167,8 +205,17 @@ def test_a_port_in_use_is_refused(tmp_path):
     assert group.log.count("is it in use") == 1
 
 
+def test_the_unix_socket_is_served_too(tmp_path):
+    arguments, environment = flags(tmp_path, "--uds", tmp_path / "s.sock")
+    with served(*arguments, environment=environment) as group:
+        ready = group.wait_ready()
+        assert ready["uds"] == str(tmp_path / "s.sock")
+        ask(f"unix:{tmp_path / 's.sock'}")
+        ask(ready["address"])
+
+
 def test_a_server_that_says_so_shares_its_port(tmp_path):
-    arguments, environment = flags(tmp_path, "--processes", "1", "--share-port")
+    arguments, environment = flags(tmp_path, "--front-ends", "0", "--share-port")
     with served(*arguments, environment=environment) as first:
         address = first.wait_ready()["address"]
         with served(*arguments, "--address", address, environment=environment) as second:
