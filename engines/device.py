@@ -89,6 +89,14 @@ class HostBuffer(Protocol):
         """Return the memory, shape (nbytes,), for the host to read; valid until `close`. This is a checked access."""
         ...
 
+    def part(self, offset: int, nbytes: int) -> "HostBuffer":
+        """Return some of the bytes as a buffer of their own, valid until this one is closed, which closes it too.
+
+        For memory that is cut into pieces for good, at start-up. Accesses of different parts have nothing to do with
+        each other, and none with accesses of this buffer. Raises MisuseError if the bytes are not all inside.
+        """
+        ...
+
     def close(self) -> None:
         """Free it. Idempotent."""
         ...
@@ -289,6 +297,14 @@ class Device(Protocol):
 
         Saves a copy where any host memory will do (the CPU). Constant per device: always a buffer, or never. The memory
         stays alive and unchanged until the buffer is forgotten; there is nothing to close.
+        """
+        ...
+
+    def register_host(self, memory: memoryview) -> HostBuffer:
+        """Return a host buffer over foreign bytes that may be written, as they are; on CUDA it pins them.
+
+        For memory that other processes share. It stays alive until the buffer is closed, which leaves it to its owner.
+        Raises DeviceMemoryError.
         """
         ...
 

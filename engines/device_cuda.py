@@ -14,11 +14,20 @@ has not chosen a GPU, CUDA would use the first one.
 import ctypes
 from dataclasses import dataclass
 
+import numpy as np
+
 from forebay_server.engines.clock import Clock
 from forebay_server.engines.cuda.batched_copy import batched_copy
 from forebay_server.engines.cuda.calls import check, device_count, error_of, gpu_info, runtime, unavailable
 from forebay_server.engines.cuda.errors import no_device_error
-from forebay_server.engines.cuda.handles import CudaBuffer, CudaEvent, CudaStream, PinnedBuffer
+from forebay_server.engines.cuda.handles import (
+    CudaBuffer,
+    CudaEvent,
+    CudaStream,
+    PinnedBuffer,
+    PinnedMemory,
+    RegisteredBuffer,
+)
 from forebay_server.engines.device import (
     Device,
     DeviceBuffer,
@@ -155,6 +164,10 @@ class CudaDevice:
         """None: copies from memory that is not pinned are staged, and block."""
         return None
 
+    def register_host(self, memory: memoryview) -> RegisteredBuffer:
+        """Pin `memory`, for every GPU."""
+        return RegisteredBuffer(self, np.frombuffer(memory, np.uint8))
+
     def alloc_device(self, nbytes: int, mirror: HostBuffer | None = None) -> CudaBuffer:
         """Allocate device memory; `mirror` is separate memory here and only checked."""
         if mirror is not None:
@@ -192,6 +205,18 @@ class CudaDevice:
             ) from error
         return address
 
+    def pin(self, address: int, nbytes: int) -> None:
+        """Pin memory that the process has mapped, and account for it. Raises DeviceMemoryError."""
+        self.attach_thread()
+        try:
+            check(runtime.cudaHostRegister(address, nbytes, runtime.cudaHostRegisterPortable), "cudaHostRegister")
+        except (DeviceMemoryError, ExecutionError) as error:
+            raise DeviceMemoryError(
+                f"{self.name}: {-(-nbytes // _MIB)} MiB of shared memory cannot be pinned: use fewer permits, or "
+                f"front_ends 0 ({error})"
+            ) from error
+        self.allocated.pinned_bytes += nbytes
+
     def create_stream(self, name: str, *, priority: StreamPriority = StreamPriority.NORMAL) -> CudaStream:
         """Create a non-blocking stream."""
         self.attach_thread()
@@ -213,9 +238,9 @@ class CudaDevice:
             raise MisuseError("device buffer used after close")
         return buffer
 
-    def own_host(self, buffer: HostBuffer) -> PinnedBuffer:
+    def own_host(self, buffer: HostBuffer) -> PinnedMemory:
         """Return a host buffer of any GPU: pinned memory is portable. Raises MisuseError for others or a closed one."""
-        if not isinstance(buffer, PinnedBuffer):
+        if not isinstance(buffer, PinnedMemory):
             raise MisuseError(f"{type(buffer).__name__} is no pinned memory, which {self.name} needs")
         if buffer.is_closed:
             raise MisuseError("host buffer used after close")

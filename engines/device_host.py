@@ -58,6 +58,7 @@ class HostMemoryBuffer(_Handle):
         super().__init__(device)
         self.mirrored = mirrored  # this buffer is the first bytes of that one
         self._memory = memory
+        self._parts: list[HostMemoryBuffer] = []
         self._address: int | None = None  # computed once, because numpy takes a microsecond
 
     @property
@@ -89,9 +90,17 @@ class HostMemoryBuffer(_Handle):
         """Return the memory for the host to read."""
         return self.memory
 
+    def part(self, offset: int, nbytes: int) -> "HostMemoryBuffer":
+        """Return some of the bytes as a buffer of their own."""
+        check_range("part", self.nbytes, offset, nbytes)
+        self._parts.append(HostMemoryBuffer(self.device, self.memory[offset : offset + nbytes]))
+        return self._parts[-1]
+
     def close(self) -> None:
         """Release the memory. Views handed out before keep it alive. Idempotent."""
         super().close()
+        for part in self._parts:
+            part.close()
         self._memory = self._memory[:0]
 
 
@@ -259,6 +268,10 @@ class HostDevice:
 
     def borrow_host(self, memory: memoryview) -> HostMemoryBuffer:
         """Return a buffer over `memory`: one host memory is as good as another."""
+        return HostMemoryBuffer(self, np.frombuffer(memory, np.uint8))
+
+    def register_host(self, memory: memoryview) -> HostMemoryBuffer:
+        """Return a buffer over `memory`."""
         return HostMemoryBuffer(self, np.frombuffer(memory, np.uint8))
 
     def alloc_device(self, nbytes: int, mirror: HostBuffer | None = None) -> HostMemoryBuffer:

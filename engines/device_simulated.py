@@ -20,6 +20,8 @@ Thread: any; one thread at a time on a device stream.
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from forebay_server.engines.clock import Clock
 from forebay_server.engines.device import (
     Device,
@@ -170,6 +172,13 @@ class SimulatedDevice:
     def borrow_host(self, memory: memoryview) -> HostBuffer | None:  # noqa: ARG002 - the contract's signature
         """None, as on CUDA."""
         return None
+
+    def register_host(self, memory: memoryview) -> SimulatedHostBuffer:
+        """Return a buffer over `memory`."""
+        with self._core.lock:
+            self._core.begin("register_host")
+            label = f"registered buffer of {len(memory)} bytes"
+            return SimulatedHostBuffer(self._core, label, len(memory), np.frombuffer(memory, np.uint8))
 
     def alloc_device(self, nbytes: int, mirror: HostBuffer | None = None) -> SimulatedDeviceBuffer:
         """Allocate device memory, separate from its mirror's."""

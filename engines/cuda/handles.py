@@ -42,15 +42,15 @@ class Handle:
             raise MisuseError(f"{type(self).__name__} used after close")
 
 
-class PinnedBuffer(Handle):
-    """Page-locked host memory: a device copies from and to it asynchronously."""
+class PinnedMemory(Handle):
+    """Page-locked host memory: a device copies from and to it asynchronously. Itself: a part of some other memory."""
 
-    def __init__(self, device: "CudaDevice", nbytes: int) -> None:
+    def __init__(self, device: "CudaDevice", address: int, view: NDArray[np.uint8]) -> None:
         super().__init__(device)
-        self.address = device.allocate("pinned host", nbytes)
-        memory = (ctypes.c_uint8 * max(nbytes, 1)).from_address(self.address)
-        self._view: NDArray[np.uint8] = np.ctypeslib.as_array(memory)[:nbytes]
-        self.nbytes = nbytes
+        self.address = address
+        self.nbytes = len(view)
+        self._view = view
+        self._parts: list[PinnedMemory] = []
 
     def write_view(self) -> NDArray[np.uint8]:
         """Return the memory for the host to write; not valid after `close`."""
@@ -62,8 +62,46 @@ class PinnedBuffer(Handle):
         self._check_open()
         return self._view
 
+    def part(self, offset: int, nbytes: int) -> "PinnedMemory":
+        """Return some of the bytes as a buffer of their own."""
+        self._check_open()
+        check_range("part", self.nbytes, offset, nbytes)
+        self._parts.append(PinnedMemory(self.device, self.address + offset, self._view[offset : offset + nbytes]))
+        return self._parts[-1]
+
+    def close(self) -> None:
+        """Free it, and its parts with it."""
+        for part in self._parts:
+            part.close()
+        super().close()
+
+    def _free(self) -> None:
+        """A part has nothing of its own."""
+
+
+class PinnedBuffer(PinnedMemory):
+    """Memory that the device has allocated."""
+
+    def __init__(self, device: "CudaDevice", nbytes: int) -> None:
+        address = device.allocate("pinned host", nbytes)
+        memory = (ctypes.c_uint8 * max(nbytes, 1)).from_address(address)
+        super().__init__(device, address, np.ctypeslib.as_array(memory)[:nbytes])
+
     def _free(self) -> None:
         runtime.cudaFreeHost(self.address)
+        self.device.allocated.pinned_bytes -= self.nbytes
+
+
+class RegisteredBuffer(PinnedMemory):
+    """Foreign memory that the device has pinned."""
+
+    def __init__(self, device: "CudaDevice", view: NDArray[np.uint8]) -> None:
+        address = int(view.ctypes.data)
+        device.pin(address, len(view))
+        super().__init__(device, address, view)
+
+    def _free(self) -> None:
+        runtime.cudaHostUnregister(self.address)
         self.device.allocated.pinned_bytes -= self.nbytes
 
 
@@ -196,9 +234,9 @@ class CudaStream(Handle):
 
     def _copy(
         self,
-        target: CudaBuffer | PinnedBuffer,
+        target: CudaBuffer | PinnedMemory,
         target_offset: int,
-        source: CudaBuffer | PinnedBuffer,
+        source: CudaBuffer | PinnedMemory,
         source_offset: int,
         nbytes: int,
         kind: Any,  # noqa: ANN401

@@ -17,9 +17,9 @@ from forebay_server.engines.simulated.vector_clock import VectorClock
 class _Buffer(Handle):
     """Memory whose accesses are logged."""
 
-    def __init__(self, core: Core, label: str, nbytes: int) -> None:
+    def __init__(self, core: Core, label: str, nbytes: int, memory: NDArray[np.uint8] | None = None) -> None:
         super().__init__(core, label)
-        self._memory = allocate(nbytes)
+        self._memory = allocate(nbytes) if memory is None else memory
         self.log = AccessLog()
 
     @property
@@ -44,6 +44,26 @@ class _Buffer(Handle):
 
 class SimulatedHostBuffer(_Buffer):
     """Host memory; every request for a view is an access of the whole buffer by the host, so request it each time."""
+
+    def __init__(self, core: Core, label: str, nbytes: int, memory: NDArray[np.uint8] | None = None) -> None:
+        super().__init__(core, label, nbytes, memory)
+        self._parts: list[SimulatedHostBuffer] = []
+
+    def part(self, offset: int, nbytes: int) -> "SimulatedHostBuffer":
+        """Return some of the bytes as a buffer of their own, with its own log of accesses."""
+        check_range(self.label, self.nbytes, offset, nbytes)
+        with self.core.lock:
+            self.check_open()
+            label = f"bytes {offset}..{offset + nbytes} of {self.label}"
+            part = SimulatedHostBuffer(self.core, label, nbytes, self._memory[offset : offset + nbytes])
+            self._parts.append(part)
+            return part
+
+    def close(self) -> None:
+        """Close the parts and free it, which are writes of the host to each. Idempotent."""
+        for part in self._parts:
+            part.close()
+        super().close()
 
     def write_view(self) -> NDArray[np.uint8]:
         """Return the memory for the host to write. Raises RaceError."""

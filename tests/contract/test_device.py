@@ -1,5 +1,6 @@
 """The device contract (engines/device.py), run against every device. To add one, add a line to DEVICE_KINDS."""
 
+import mmap
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -262,6 +263,58 @@ def test_closing_twice_is_closing_once(rig):
     for thing in things:
         thing.close()
         thing.close()
+
+
+def mapped(nbytes):
+    """Memory as processes share it."""
+    return memoryview(mmap.mmap(-1, nbytes))
+
+
+def test_foreign_memory_is_copied_from_and_to_as_it_is(rig):
+    memory, nbytes = mapped(8192), 8192
+    source = rig.keep(rig.device.register_host(memory))
+    middle, stream = rig.on_device(4096), rig.stream()
+    memory[:4096] = np.arange(4096, dtype=np.uint16).astype(np.uint8).tobytes()  # as another process would
+    stream.copy_h2d(middle, source, 4096)
+    stream.copy_d2h(source, middle, 4096, dst_offset=4096)
+    stream.sync()
+    assert source.nbytes == nbytes
+    assert source.read_view()[4096:].tobytes() == bytes(memory[:4096])
+
+
+def test_parts_of_foreign_memory_are_buffers_of_their_own(rig):
+    memory = mapped(4 * 4096)
+    whole = rig.keep(rig.device.register_host(memory))
+    parts = [whole.part(4096 * number, 4096) for number in range(4)]
+    middle, target, stream = rig.on_device(8192), rig.host(8192), rig.stream()
+    values = [fill(part, seed) for seed, part in enumerate(parts)]
+    stream.gather_h2d(middle, [(parts[3], 0, 4096), (parts[1], 96, 4000)])
+    stream.copy_d2h(target, middle, 8096)
+    stream.sync()
+    np.testing.assert_array_equal(target.read_view()[:8096], np.concatenate([values[3], values[1][96:]]))
+    assert bytes(memory) == np.concatenate(values).tobytes()
+
+
+def test_parts_end_with_their_memory_and_memory_stays_with_its_owner(rig):
+    memory = mapped(4096)
+    whole = rig.device.register_host(memory)
+    part, middle, stream = whole.part(0, 64), rig.on_device(64), rig.stream()
+    fill(part)
+    kept = bytes(memory)
+    whole.close()
+    for use in (part.write_view, part.read_view, lambda: stream.copy_h2d(middle, part, 64), lambda: whole.part(0, 1)):
+        with pytest.raises(MisuseError):
+            use()
+    assert bytes(memory) == kept
+    again = rig.keep(rig.device.register_host(memory))
+    assert again.read_view().tobytes() == kept
+
+
+@pytest.mark.parametrize(("offset", "nbytes"), [(0, 65), (64, 1), (-1, 1), (0, -1)])
+def test_a_part_outside_its_buffer_is_refused(rig, offset, nbytes):
+    buffer = rig.host(64)
+    with pytest.raises(MisuseError):
+        buffer.part(offset, nbytes)
 
 
 def test_buffers_are_aligned_for_vector_instructions_and_know_their_size(rig):

@@ -43,6 +43,8 @@ class cudaError_t(enum.IntEnum):
     cudaErrorInvalidResourceHandle = 400
     cudaErrorNotReady = 600
     cudaErrorIllegalAddress = 700
+    cudaErrorHostMemoryAlreadyRegistered = 712
+    cudaErrorHostMemoryNotRegistered = 713
     cudaErrorStreamCaptureInvalidated = 901
 
 
@@ -108,6 +110,7 @@ class FakeCudart:
 
     Attributes:
         memory: allocations that were not freed, by address.
+        registered: bytes of foreign memory that is pinned, by address.
         exported: exports of another process, by handle.
         mapped: number of times that each exported allocation is open here, by handle.
         gpu_of: the GPU on which a stream, an event or a graph was made.
@@ -118,7 +121,7 @@ class FakeCudart:
     cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode = cudaError_t, cudaMemcpyKind, cudaStreamCaptureMode
     cudaMemcpyAttributes, cudaMemcpySrcAccessOrder = cudaMemcpyAttributes, cudaMemcpySrcAccessOrder
     cudaIpcMemHandle_t, cudaIpcMemLazyEnablePeerAccess = cudaIpcMemHandle_t, 1
-    cudaEventBlockingSync, cudaStreamNonBlocking, cudaHostAllocPortable = 1, 1, 1
+    cudaEventBlockingSync, cudaStreamNonBlocking, cudaHostAllocPortable, cudaHostRegisterPortable = 1, 1, 1, 1
     cudaDeviceScheduleBlockingSync, cudaInitDeviceFlagsAreValid = 4, 1
 
     def __init__(self, gpus: int = 1, free_bytes: int = 1 << 30) -> None:
@@ -129,6 +132,7 @@ class FakeCudart:
         self.fail_on: dict[tuple[str, int], cudaError_t] = {}
         self.before: dict[str, object] = {}
         self.memory: dict[int, Allocation] = {}
+        self.registered: dict[int, int] = {}
         self.exported: dict[bytes, Allocation] = {}
         self.mapped: dict[bytes, int] = {}
         self.priorities = (0, -5)
@@ -223,6 +227,19 @@ class FakeCudart:
 
     def _cudaHostAlloc(self, nbytes, _flags):
         return self._allocate("host", nbytes)
+
+    def _cudaHostRegister(self, address, nbytes, _flags):
+        """Pin foreign memory; CUDA refuses what is pinned already, and memory that is not mapped."""
+        if any(start < address + nbytes and address < start + size for start, size in self.registered.items()):
+            raise RefusedError(cudaError_t.cudaErrorHostMemoryAlreadyRegistered)
+        self.registered[address] = nbytes
+        return ()
+
+    def _cudaHostUnregister(self, address):
+        if address not in self.registered:
+            raise RefusedError(cudaError_t.cudaErrorHostMemoryNotRegistered)
+        del self.registered[address]
+        return ()
 
     def _free(self, side, address):
         if address not in self.memory or self.memory[address].side != side:
@@ -360,6 +377,8 @@ _CALLS = {
             "cudaGraphDestroy",
             "cudaGraphExecDestroy",
             "cudaGraphLaunch",
+            "cudaHostRegister",
+            "cudaHostUnregister",
             "cudaIpcCloseMemHandle",
             "cudaMemcpyAsync",
             "cudaMemcpyBatchAsync",

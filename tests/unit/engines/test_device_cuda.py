@@ -1,5 +1,6 @@
 """The CUDA device over a stand-in for the runtime: the whole device contract, and a GPU's errors."""
 
+import mmap
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -155,6 +156,31 @@ def test_the_account_follows_what_is_allocated_and_freed(rig):
     host.close()
     middle.close()
     assert (rig.device.allocated.pinned_bytes, rig.device.allocated.device_bytes) == (0, 0)
+
+
+def test_foreign_memory_is_pinned_until_its_buffer_is_closed(rig, runtime):
+    memory = memoryview(mmap.mmap(-1, 8192))
+    whole = rig.device.register_host(memory)
+    part, middle, target, stream = whole.part(4096, 64), rig.on_device(64), rig.host(64), rig.stream()
+    memory[4096:4160] = bytes(range(64))
+    stream.copy_h2d(middle, part, 64)
+    stream.copy_d2h(target, middle, 64)
+    assert target.read_view().tobytes() == bytes(range(64))
+    assert runtime.registered == {whole.address: 8192}
+    assert rig.device.allocated.pinned_bytes == 8192 + 64
+    part.close()
+    assert runtime.registered
+    whole.close()
+    assert not runtime.registered
+    assert rig.device.allocated.pinned_bytes == 64
+
+
+@pytest.mark.parametrize("code", ["cudaErrorMemoryAllocation", "cudaErrorHostMemoryAlreadyRegistered"])
+def test_foreign_memory_that_cannot_be_pinned_is_refused_with_advice(rig, runtime, code):
+    runtime.fail["cudaHostRegister"] = cudaError_t[code]
+    with pytest.raises(DeviceMemoryError, match="fewer"):
+        rig.device.register_host(memoryview(mmap.mmap(-1, 4096)))
+    assert rig.device.allocated.pinned_bytes == 0
 
 
 def test_what_a_device_makes_lies_on_its_own_gpu_whichever_thread_asks(runtime):
