@@ -55,10 +55,7 @@ class Permits:
                 shares.give_back(returned.popleft())
             if shares.take(share, now_ns):
                 return share
-        raise OverloadedError(
-            "the server holds as many frames as it may, and of this client its share; send fewer or slower",
-            retry_after_ms=RETRY_AFTER_MS,
-        )
+        raise no_permit()
 
     def give_back(self, share: Share) -> None:
         """Give one back that was taken for `share`."""
@@ -68,3 +65,11 @@ class Permits:
         """Let others have what a stream that has ended was promised; what it holds comes back as ever."""
         with self._lock:
             self._shares.leave(share)
+
+
+def no_permit() -> OverloadedError:
+    """Return the answer to a client for which there is no permit."""
+    return OverloadedError(
+        "the server holds as many frames as it may, and of this client its share; send fewer or slower",
+        retry_after_ms=RETRY_AFTER_MS,
+    )

@@ -69,15 +69,16 @@ class Shares:
     """See the module's theory of operation.
 
     Args:
-        count: how many there are to hold, all together.
+        count: how many there are to hold, all together; `resize` may lower it for a while.
 
     Attributes:
+        count: how many there are now.
         held: how many are held.
         level: what a stream that wants more is promised.
     """
 
     def __init__(self, count: int) -> None:
-        self.count = count
+        self.count = self._most = count
         self.held = 0
         self.level = 0
         self._weights = [0] * (count + 1)  # of the shares, by their units
@@ -101,7 +102,7 @@ class Shares:
         if share.held >= share.peak:
             share.peak = share.held + 1
             self._want(share)
-        if self.held == self.count or not self._may_take(share):
+        if self.held >= self.count or not self._may_take(share):
             return False
         share.held += 1
         self.held += 1
@@ -130,6 +131,11 @@ class Shares:
         share.peak = share.earlier_peak = 0
         self._want(share)
 
+    def resize(self, count: int) -> None:
+        """Let there be another number to hold, at most the one given at first. What is held stays held."""
+        self.count = count
+        self._settle(self.level, self._promised, self._wanting)
+
     def _forget(self, now_ns: int) -> None:
         """Begin a new period for the shares whose period is over, a few of them."""
         remembered = self._remembered
@@ -148,7 +154,7 @@ class Shares:
         """Count what a share wants now, and move the level to where it belongs."""
         level, weights, before, counted_before = self.level, self._weights, share.units, share.counted
         want = max(share.peak, share.earlier_peak)
-        units = share.units = min(self.count, -(-want // share.weight))
+        units = share.units = min(self._most, -(-want // share.weight))
         counted = share.counted = min(share.weight, want)
         if (units, counted) == (before, counted_before):
             return
@@ -156,6 +162,11 @@ class Shares:
         weights[units] += counted
         promised = self._promised + counted * min(units, level) - counted_before * min(before, level)
         wanting = self._wanting + counted * (units > level) - counted_before * (before > level)
+        self._settle(level, promised, wanting)
+
+    def _settle(self, level: int, promised: int, wanting: int) -> None:
+        """Move the level to where it belongs, from one that is not far."""
+        weights = self._weights
         while promised > self.count:
             wanting += weights[level]
             promised -= wanting

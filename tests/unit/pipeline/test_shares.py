@@ -119,6 +119,20 @@ def test_no_sequence_of_events_breaks_the_books_or_loses_anything(count, demands
     assert scene.shares.held == scene.shares._promised == scene.shares._wanting == scene.shares._extras == 0
 
 
+@given(COUNTS, DEMANDS, st.lists(st.integers(0, 40), max_size=8), SEEDS)
+def test_after_the_number_has_changed_streams_share_what_there_is_then(count, demands, counts, seed):
+    scene = Scene(count, demands)
+    for number in [*counts, count]:
+        scene.ask()
+        scene.shares.resize(min(number, count))
+        while sum(scene.held) > scene.shares.count:  # what is held stays held, and comes back in time
+            scene.give_back(max(range(len(demands)), key=lambda index: scene.streams[index].held))
+        scene.check()
+    scene.turn_over(seeded(seed))
+    for held, fair in zip(scene.held, max_min(demands, [1] * len(demands), count), strict=True):
+        assert abs(held - fair) < 1
+
+
 @given(COUNTS, st.integers(1, 50))
 def test_a_share_that_is_alone_gets_everything(count, weight):
     shares, share = Shares(count), Share(weight)
