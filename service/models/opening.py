@@ -23,14 +23,14 @@ from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.memory import Holding, MemoryAccount, buffer_bytes, check_device, model_bytes
 from forebay_server.service.models.placing import OpenDevice, Placed, open_device_of_kind, open_instance, open_placed
+from forebay_server.service.models.request_memory import rows_bytes, unbound_bytes
 from forebay_server.service.models.trials import calibrate_lane, run_sample
-from forebay_server.service.models.unbound import FRAMES_LIMIT_BYTES, HANG_LIMIT_NS, measure_unbound
+from forebay_server.service.models.unbound import HANG_LIMIT_NS, measure_unbound
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.models.warmup_samples import inputs_of
 from forebay_server.service.pipeline.arena import FrameArena
 from forebay_server.service.pipeline.builder import LaneContext, build_lane
 from forebay_server.service.pipeline.execute import BeforeExecution
-from forebay_server.service.pipeline.multi_row_frames import DEFAULT_LIMIT_BYTES
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.pipeline import Pipeline
 from forebay_server.service.pipeline.stage import OnFatal
@@ -43,7 +43,6 @@ log = structlog.get_logger(__name__)
 
 LEAST_HANG_NS = 2_000_000_000
 MOST_WAIT_S = 10.0  # for another model's measurement: a model that hangs must not hold up the others
-SLACK_BYTES = 16 << 20  # overhead of a message beside its data: alignment, and Python's memory for strings
 HANG_FACTOR = 10  # times the slowest batch; a busy machine is slow, not hung
 
 
@@ -87,12 +86,12 @@ class VersionContext:
     @property
     def rows_bytes(self) -> int:
         """Limit for requests of several rows of one version together: each is in a buffer of up to twice its size."""
-        return max(DEFAULT_LIMIT_BYTES, 2 * self.message_bytes + SLACK_BYTES)
+        return rows_bytes(self.message_bytes)
 
     @property
     def unbound_bytes(self) -> int:
         """Limit for requests of varying shapes of one version together."""
-        return max(FRAMES_LIMIT_BYTES, self.message_bytes + SLACK_BYTES)
+        return unbound_bytes(self.message_bytes)
 
     before_execution: BeforeExecution | None = None
 
