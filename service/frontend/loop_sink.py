@@ -49,14 +49,17 @@ class LoopSink:
     def _run_steps(self) -> None:
         steps, self._steps = self._steps, {}
         started_s = self._loop.time()
-        self._is_scheduled = True  # completions of the steps are posted below: the loop needs no wake-up for them
-        try:
-            for step in steps:
-                step()
-        finally:
-            self._drain()
+        self.gather(lambda: [step() for step in steps])
         took_s = min(self._loop.time() - started_s, LONGEST_GATHERING_S)
         self._step_s += (took_s - self._step_s) / STEP_AVERAGE
+
+    def gather(self, step: Callable[[], object]) -> None:
+        """Call `step`, then hand out the completions that it posts: the loop needs no wake-up. Thread: the loop's."""
+        self._is_scheduled = True
+        try:
+            step()
+        finally:
+            self._drain()
 
     def post(self, completions: Sequence[Completion]) -> None:
         """Hand over completions. Thread: any. Blocks: no."""

@@ -50,6 +50,7 @@ class Talk:
         self._descriptors: deque[int] = deque()
         self._waiting: deque[tuple[memoryview, tuple[int, ...]]] = deque()
         self._is_open = True
+        self._progress = asyncio.Event()
         self._loop.add_reader(connection, self._read)
 
     @property
@@ -72,6 +73,12 @@ class Talk:
         if len(self._waiting) == 1:
             self._write()
 
+    async def sent(self) -> None:
+        """Return when all messages are on their way, or the other process has gone."""
+        while self._is_open and self._waiting:
+            self._progress.clear()
+            await self._progress.wait()
+
     def close(self) -> None:
         """Close this end. Idempotent; `on_end` is not called."""
         if not self._is_open:
@@ -84,6 +91,7 @@ class Talk:
             _close_all(descriptors)
         _close_all(self._descriptors)
         self._waiting.clear()
+        self._progress.set()
 
     def _write(self) -> None:
         while self._waiting:
@@ -102,6 +110,7 @@ class Talk:
                 self._waiting.popleft()
             else:
                 self._waiting[0] = (data[sent:], ())
+        self._progress.set()
         self._loop.remove_writer(self._socket)
 
     def _read(self) -> None:

@@ -1,0 +1,320 @@
+"""The way of requests from a front-end process to the engine process, and of their answers back.
+
+Theory of operation
+    A request is a record of 64 bytes on a socket; its inputs lie in shared memory (`remote_arena`). Records of one turn
+    of the event loop are sent together, at the end of the turn: the engine process is woken once for them. A worker
+    that has decoded a frame sends its record at once, and those that wait with it, since the order of records counts.
+    Sending never blocks: what the socket does not take waits until it does, and there are never more records than
+    places for requests.
+
+    A readable socket is read until it is empty. An answer stamps the times of its request, its outputs are copied out
+    of its place, and the place is given back. The completions then go the same way as in a server of one process: to
+    the results workers, or to the event loop, which is here already.
+
+    The token of a request is the low half of its id, which no other request in flight has. When the engine process has
+    gone, requests in flight are never answered: the process ends.
+
+Thread: the event loop's, except `send` (any).
+"""
+
+import asyncio
+import os
+import socket
+import threading
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Protocol, TypeAlias
+
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import ServiceError
+from forebay_server.service.frontend.loop_sink import LoopSink
+from forebay_server.service.group import descriptors as wire
+from forebay_server.service.group.inputs_file import InputsFile, file_of, outputs_in
+from forebay_server.service.group.remote_arena import RemoteFrame
+from forebay_server.service.group.stream_numbers import StreamNumbers
+from forebay_server.service.request import Completion, OutputArrays, Request
+
+TOKEN_MASK = wire.MAX_NUMBER
+
+
+class LinkedVersion(Protocol):
+    """A version as its link sees it."""
+
+    @property
+    def number(self) -> int:
+        """In descriptors."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Decimal number of the model's version."""
+        ...
+
+    @property
+    def unbound(self) -> object | None:
+        """Set if its shapes vary."""
+        ...
+
+    @property
+    def finish(self) -> Callable[[Sequence[Completion]], None]:
+        """Takes the completions of one post."""
+        ...
+
+
+Waiting: TypeAlias = tuple[bytes, tuple[int, ...]]
+"""A datagram that has not been sent, and the file descriptors that go with it."""
+
+
+class EngineLink:
+    """See the module's theory of operation. Made on the event loop.
+
+    Args:
+        connection: the data socket; owned from now on.
+        sink: brings completions to the event loop.
+        clock: source of monotonic nanoseconds.
+        on_lost: called once, when the engine process has gone.
+    """
+
+    def __init__(self, connection: socket.socket, sink: LoopSink, clock: Clock, on_lost: Callable[[], None]) -> None:
+        connection.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        self._socket = connection
+        self._sink = sink
+        self._clock = clock
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()  # to touch what is to be sent, and the numbers of streams
+        self._records: list[bytes] = []
+        self._files: list[int] = []  # of those records that have one, in their order
+        self._waiting: deque[Waiting] = deque()
+        self._is_flush_due = False
+        self._streams = StreamNumbers()
+        self._in_flight: dict[int, tuple[LinkedVersion, Request]] = {}
+        self._open_files: dict[int, int] = {}  # of requests in flight, by token
+        self._buffer = memoryview(bytearray(wire.MAX_DATAGRAM_BYTES))
+        self._is_open = True
+        self._loop.add_reader(connection, self._read)
+
+    @property
+    def in_flight_count(self) -> int:
+        """How many requests were sent and not answered."""
+        return len(self._in_flight)
+
+    def send_soon(self, version: LinkedVersion, request: Request) -> None:
+        """Send a request with all others of this turn of the loop."""
+        file = None if version.unbound is None else file_of(request)
+        with self._lock:
+            self._add(version, request, file)
+            if self._is_flush_due:
+                return
+            self._is_flush_due = True
+        self._loop.call_soon(self._flush)
+
+    def send(self, version: LinkedVersion, request: Request) -> None:
+        """Send a request now, and what waits with it. Thread: any."""
+        file = None if version.unbound is None else file_of(request)
+        with self._lock:
+            self._add(version, request, file)
+            self._send_records()
+
+    def cancel(self, requests: Sequence[Request]) -> None:
+        """Tell that clients have given requests up; those that were sent are answered all the same."""
+        with self._lock:
+            for request in requests:
+                token = request.id & TOKEN_MASK
+                if token in self._in_flight:
+                    self._records.append(wire.pack_cancel(token))
+            self._send_records()
+
+    def close(self) -> None:
+        """Send and read no more. Idempotent."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        with self._lock:
+            self._socket.close()
+            self._waiting.clear()
+        for file in self._open_files.values():
+            os.close(file)
+        self._open_files.clear()
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    def _add(self, version: LinkedVersion, request: Request, file: InputsFile | None) -> None:
+        """Make the record of a request; the lock is held."""
+        now_ns = request.timeline.admitted_ns
+        if self._streams.is_due(now_ns):
+            in_flight = [request.stream for _, request in tuple(self._in_flight.values())]
+            self._records += map(wire.pack_close_stream, self._streams.turn_over(now_ns, in_flight))
+        key = request.stream
+        stream = self._streams.recent.get(key) or self._open_stream(request)
+        token = request.id & TOKEN_MASK
+        frame = request.frame
+        deadline_ns, timeout_ns = request.deadline_ns, request.queue_timeout_ns
+        nbytes = input_offset = output_offset = 0
+        if isinstance(frame, RemoteFrame):
+            place = frame.place
+            input_offset, output_offset = place.input_offset, place.output_offset
+        elif file is not None:
+            nbytes = file.key_bytes
+            self._open_files[token] = file.fd
+            self._files.append(file.fd)
+        self._in_flight[token] = (version, request)
+        self._records.append(
+            wire.pack_request(
+                token,
+                version.number,
+                stream,
+                request.size,
+                request.priority,
+                input_offset,
+                output_offset,
+                wire.NONE if deadline_ns is None else deadline_ns,
+                request.arrival_ns,
+                wire.NONE if timeout_ns is None else timeout_ns,
+                nbytes,
+                file is not None,
+            )
+        )
+
+    def _open_stream(self, request: Request) -> int:
+        key = request.stream
+        number, is_new = self._streams.add(key)
+        if is_new:
+            self._records.append(
+                wire.pack_open_stream(
+                    number, key.delivery, key.max_waiting, is_ordered=key.is_ordered, weight=key.weight
+                )
+            )
+        return number
+
+    def _flush(self) -> None:
+        with self._lock:
+            self._is_flush_due = False
+            self._send_records()
+
+    def _send_records(self) -> None:
+        """Send what was collected, or let it wait; the lock is held."""
+        if not self._records:
+            return
+        records, self._records = self._records, []
+        files, self._files = self._files, []
+        was_waiting = bool(self._waiting)
+        if files:
+            self._waiting.extend(_with_files(records, files))
+        else:
+            self._waiting.extend((datagram, ()) for datagram in wire.datagrams(records))
+        if not was_waiting and not self._send_waiting():
+            self._loop.call_soon_threadsafe(self._watch_writable)
+
+    def _send_waiting(self) -> bool:
+        """Send until nothing waits; return whether that is so. The lock is held."""
+        waiting = self._waiting
+        while waiting:
+            datagram, files = waiting[0]
+            try:
+                if files:
+                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", files))]
+                    self._socket.sendmsg([datagram], rights, socket.MSG_NOSIGNAL)
+                else:
+                    self._socket.send(datagram, socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                return False
+            except OSError:  # the engine process has gone: reading finds that, too, and says so
+                waiting.clear()
+                return True
+            waiting.popleft()
+        return True
+
+    def _watch_writable(self) -> None:
+        if self._is_open:
+            self._loop.add_writer(self._socket, self._on_writable)
+
+    def _on_writable(self) -> None:
+        with self._lock:
+            is_done = self._send_waiting()
+        if is_done:
+            self._loop.remove_writer(self._socket)
+
+    # --- back ---------------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Read what there is, and complete what was answered."""
+        ended: dict[LinkedVersion, list[Completion]] = {}
+        is_lost = False
+        buffer, receive = self._buffer, self._socket.recv_into
+        while True:
+            try:
+                nbytes = receive(buffer)
+            except BlockingIOError:
+                break
+            except OSError:
+                nbytes = 0
+            if not nbytes:
+                is_lost = True
+                break
+            error, answers = wire.unpack_answers(buffer[:nbytes])
+            self._complete(error, answers, ended)
+        if ended:
+            self._sink.gather(partial(_finish, ended))
+        if is_lost:
+            self.close()
+            self._on_lost()
+
+    def _complete(
+        self,
+        error: ServiceError | None,
+        answers: Iterator[wire.Answer],
+        ended: dict[LinkedVersion, list[Completion]],
+    ) -> None:
+        in_flight = self._in_flight
+        for answer in answers:
+            version, request = in_flight.pop(answer[2])
+            timeline, frame = request.timeline, request.frame
+            wire.stamp(timeline, answer)
+            if error is not None:
+                completion = Completion(request, error)
+            else:
+                outputs = self._outputs_of(request)
+                completion = Completion(request, None, outputs, None, answer[1], version.version)
+            if answer[2] in self._open_files:
+                os.close(self._open_files.pop(answer[2]))
+            frame.release()
+            completions = ended.get(version)
+            if completions is None:
+                ended[version] = [completion]
+            else:
+                completions.append(completion)
+
+    def _outputs_of(self, request: Request) -> OutputArrays:
+        """Return copies of the outputs; none for a client that has gone."""
+        frame = request.frame
+        if request.is_cancelled:
+            return ()
+        if isinstance(frame, RemoteFrame):
+            return frame.outputs()
+        return outputs_in(self._open_files[request.id & TOKEN_MASK])
+
+
+def _finish(ended: dict[LinkedVersion, list[Completion]]) -> None:
+    for version, completions in ended.items():
+        version.finish(completions)
+
+
+def _with_files(records: list[bytes], files: list[int]) -> "deque[Waiting]":
+    """Join records to datagrams, each with the files of its records."""
+    found: deque[Waiting] = deque()
+    start = 0
+    own: list[int] = []
+    rest = deque(files)
+    for index, record in enumerate(records):
+        if index - start == wire.MAX_RECORDS or len(own) == wire.MAX_FILES:
+            found.append((b"".join(records[start:index]), tuple(own)))
+            start, own = index, []
+        if record[0] == wire.REQUEST and record[1] & wire.HAS_FILE:
+            own.append(rest.popleft())
+    found.append((b"".join(records[start:]), tuple(own)))
+    return found

@@ -1,0 +1,220 @@
+"""The engine process as a front-end process sees it: what it has told, and the two ways to it.
+
+Owner: the event loop's thread.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from forebay_server.service.clock import Clock
+from forebay_server.service.frontend.loop_sink import LoopSink
+from forebay_server.service.group.engine_link import EngineLink
+from forebay_server.service.group.forwarded import ForwardedRpcs
+from forebay_server.service.group.front_end_journal import JournalShipper
+from forebay_server.service.group.group_permits import GroupPermits
+from forebay_server.service.group.memory_file import MemoryFile, PermitCounts
+from forebay_server.service.group.messages import (
+    FrontEndNumbers,
+    Health,
+    Hello,
+    Known,
+    LogLevel,
+    LookAt,
+    Published,
+    Retired,
+    RpcAnswer,
+    Serving,
+    Unused,
+    Welcome,
+)
+from forebay_server.service.group.remote_registry import RemoteRegistry
+from forebay_server.service.group.remote_version import RemoteVersion
+from forebay_server.service.group.talk import Talk
+from forebay_server.service.journal.events import Journal, RequestJournal
+from forebay_server.service.log import set_level
+from forebay_server.service.models.request_memory import unbound_bytes
+from forebay_server.service.results.finisher import ResultFinisher
+from forebay_server.service.settings import ServeSettings
+from forebay_server.service.worker_pool import WorkerPool
+
+
+class EngineLostError(Exception):
+    """The engine process has ended, and this process can do nothing without it."""
+
+
+class Listener(Protocol):
+    """What happens because of the engine process. Thread: the event loop's."""
+
+    def welcomed(self) -> None:
+        """The first message has come: everything but models is known."""
+        ...
+
+    def changed(self, name: str, *, is_serving: bool) -> None:
+        """A model, or with an empty name the group, serves from now on, or does not."""
+        ...
+
+    def retired(self, version: RemoteVersion) -> None:
+        """A version takes no new users."""
+        ...
+
+    def lost(self) -> None:
+        """The engine process has gone; called once."""
+        ...
+
+
+class EnginePeer:
+    """See the module.
+
+    Args:
+        settings: of this process.
+        index: of this process.
+        data: socket for frames; owned from now on.
+        talk: socket for messages; owned from now on.
+        clock: source of monotonic nanoseconds.
+        pool: makes typed results.
+        sink: brings completions to the event loop.
+        listener: told of what happens.
+
+    Attributes:
+        registry: the versions that are published.
+        forwarded: calls that the engine process answers.
+        serving: set once the engine process serves.
+        is_ready: whether the group serves every model that should serve.
+        permits: of this process; from the first message on.
+        journal: of this process; from then on. None: nothing is observed.
+    """
+
+    permits: GroupPermits
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        index: int,
+        data: socket.socket,
+        talk: socket.socket,
+        clock: Clock,
+        pool: WorkerPool,
+        sink: LoopSink,
+        listener: Listener,
+    ) -> None:
+        self.serving = asyncio.Event()
+        self.is_ready = False
+        self.journal: Journal | None = None
+        self._settings = settings
+        self._index = index
+        self._clock = clock
+        self._pool = pool
+        self._sink = sink
+        self._listener = listener
+        self._is_lost = False
+        self._shipper: JournalShipper | None = None
+        self._link = EngineLink(data, sink, clock, self._on_lost)
+        self._talk = Talk(talk, self._on_message, self._on_lost)
+        self.registry = RemoteRegistry(listener.retired)
+        self.forwarded = ForwardedRpcs(self._talk.send, self._tell_counts)
+
+    @property
+    def in_flight_count(self) -> int:
+        """How many requests were sent and not answered."""
+        return self._link.in_flight_count
+
+    def greet(self) -> None:
+        """Say the first word."""
+        self._talk.send(Hello(os.getpid()))
+
+    def shipper(self, numbers: Callable[[], FrontEndNumbers]) -> JournalShipper:
+        """Return what tells the engine process what has happened here. Called once."""
+        self._shipper = JournalShipper(
+            self._talk.send,
+            self.journal,
+            lambda: [version.statistics for version in self.registry.published()],
+            numbers,
+            has_spans=bool(self._settings.trace_every_frames),
+        )
+        return self._shipper
+
+    async def sent(self) -> None:
+        """Return when all messages are on their way, or the engine process has gone."""
+        await self._talk.sent()
+
+    def close(self) -> None:
+        """Close both ways. Idempotent."""
+        self._talk.close()
+        self._link.close()
+
+    def _tell_counts(self) -> None:
+        if self._shipper is not None:
+            self._shipper.tell_counts()
+
+    def _on_lost(self) -> None:
+        if not self._is_lost:
+            self._is_lost = True
+            self.close()
+            self._listener.lost()
+
+    def _on_message(self, message: object, descriptors: list[int]) -> None:  # noqa: C901 - one case a message
+        match message:
+            case Welcome():
+                self._on_welcome(message, *descriptors)
+            case Published():
+                self._on_published(message, *descriptors)
+            case Retired():
+                self.registry.retire(message.number)
+            case Known():
+                self.registry.know(message.versions)
+            case Health():
+                self.is_ready = message.is_serving if not message.name else self.is_ready
+                self._listener.changed(message.name, is_serving=message.is_serving)
+            case Serving():
+                self.serving.set()
+            case RpcAnswer():
+                self.forwarded.on_answer(message)
+            case LogLevel():
+                set_level(message.level)
+            case LookAt() if self._shipper is not None:
+                self._shipper.look_at(message)
+
+    def _on_welcome(self, welcome: Welcome, permits_fd: int) -> None:
+        settings = self._settings
+        count = int(settings.front_ends)
+        self._permits_file = MemoryFile.attach(permits_fd)
+        counts = PermitCounts(self._permits_file.memory, count)
+        self.permits = GroupPermits(
+            counts, self._index, count, settings.permits, slots_of(settings.permits, count), self._clock
+        )
+        if settings.admin_address or settings.trace_every_frames:
+            self.journal = Journal(welcome.first_uid)
+        set_level(welcome.log_level)
+        self._listener.welcomed()
+
+    def _on_published(self, published: Published, memory_fd: int) -> None:
+        journal, settings = self.journal, self._settings
+        version = RemoteVersion(
+            published,
+            MemoryFile.attach(memory_fd),
+            self._index,
+            self._link,
+            self.permits,
+            ResultFinisher(published.description.task, self._pool, self._sink),
+            self._clock,
+            requests=None
+            if journal is None
+            else RequestJournal(journal, published.name, published.version, self._clock),
+            unbound_bytes=unbound_bytes(settings.max_message_bytes, int(settings.front_ends)),
+            on_unused=self._on_unused,
+        )
+        self.registry.publish(version)
+
+    def _on_unused(self, version: RemoteVersion) -> None:
+        self._tell_counts()
+        self.registry.forget(version)
+        self._talk.send(Unused(version.number))
+        version.close()
+
+
+def slots_of(permits: int, front_ends: int) -> int:
+    """Return how many slots a front-end process has for each version: for twice its part of the permits."""
+    return min(permits, -(-2 * permits // front_ends))

@@ -1,0 +1,145 @@
+"""A version of a model whose engine is in another process, as the front end uses it.
+
+Thread: any, except where a method says otherwise.
+"""
+
+from collections.abc import Callable, Sequence
+
+from forebay_server.service.batching.egress_time import EgressTime
+from forebay_server.service.clock import Clock
+from forebay_server.service.group.engine_link import EngineLink
+from forebay_server.service.group.front_end_journal import RefusalCounts
+from forebay_server.service.group.memory_file import MemoryFile, VersionHeader
+from forebay_server.service.group.messages import Published
+from forebay_server.service.group.remote_arena import RemoteArena
+from forebay_server.service.journal.events import RequestJournal
+from forebay_server.service.pipeline.permits import Permits
+from forebay_server.service.pipeline.unbound import UnboundFrames
+from forebay_server.service.request import Feasibility, Request
+from forebay_server.service.results.finisher import ResultFinisher
+
+
+class PublishedEgress(EgressTime):
+    """Writes what delivery takes where the engine process reads it. Thread: the event loop's.
+
+    Args:
+        header: of the version's memory file.
+        front_end: index of this process.
+    """
+
+    __slots__ = ("_front_end", "_header")
+
+    def __init__(self, header: VersionHeader, front_end: int) -> None:
+        super().__init__()
+        self._header = header
+        self._front_end = front_end
+        self._write()
+
+    def observe(self, readable_ns: int, left_ns: int, *, is_typical: bool = True) -> None:
+        """See `EgressTime.observe`."""
+        super().observe(readable_ns, left_ns, is_typical=is_typical)
+        self._write()
+
+    def _write(self) -> None:
+        self._header.write_egress(
+            self._front_end, self.mean_ns, self.upper_ns, self.interval_ns, self.reached_ns, self.reached_count
+        )
+
+
+class RemoteVersion:
+    """Implements service.models.served.ServedVersion.
+
+    Args:
+        published: what the engine process has told of it.
+        file: of its memory.
+        front_end: index of this process.
+        link: brings requests to the engine process.
+        permits: of this process.
+        finisher: takes the completions of its requests.
+        clock: source of monotonic nanoseconds.
+        requests: receives how Open Inference requests end; None disables observation.
+        unbound_bytes: limit for requests of varying shapes together.
+        on_unused: called with the version once it is retired and its last user has gone.
+
+    Attributes:
+        number: of the version in descriptors.
+    """
+
+    def __init__(
+        self,
+        published: Published,
+        file: MemoryFile,
+        front_end: int,
+        link: EngineLink,
+        permits: Permits,
+        finisher: ResultFinisher,
+        clock: Clock,
+        *,
+        requests: RequestJournal | None,
+        unbound_bytes: int,
+        on_unused: Callable[["RemoteVersion"], None],
+    ) -> None:
+        self.number = published.number
+        self.name = published.name
+        self.version = published.version
+        self.description = published.description
+        self.specs = published.specs
+        self.requests = requests
+        self.statistics = RefusalCounts(published.number, clock)
+        self._header = VersionHeader(file.memory, published.layout.front_ends)
+        self.egress_time = PublishedEgress(self._header, front_end)
+        self.arena = RemoteArena(file.memory, published.layout, front_end, permits)
+        self.unbound = None if self.specs.is_fixed else UnboundFrames(permits, unbound_bytes)
+        self.finish = finisher.finish
+        self._file = file
+        self._link = link
+        self._on_unused = on_unused
+        self._feasibility = self._header.feasibility()
+        self._users = 0
+        self._is_retired = False
+
+    @property
+    def feasibility(self) -> Feasibility:
+        """What the engine process has published last."""
+        return self._header.feasibility()
+
+    def try_use(self) -> bool:
+        """Keep the version open until `end_use`; False if it is retired. Thread: the event loop's."""
+        if self._is_retired:
+            return False
+        self._users += 1
+        return True
+
+    def end_use(self) -> None:
+        """Release the version: this user brings no more requests. Thread: the event loop's."""
+        self._users -= 1
+        if self._is_retired and self._users == 0:
+            self._end()
+
+    def retire(self) -> None:
+        """Take no new users. Idempotent. Thread: the event loop's."""
+        if not self._is_retired:
+            self._is_retired = True
+            if self._users == 0:
+                self._end()
+
+    def _end(self) -> None:
+        if self.requests is not None:
+            self.requests.close()
+        self._on_unused(self)
+
+    def arrive(self, request: Request) -> None:
+        """Send a request, inputs in its place, to the engine process. Blocks: no."""
+        self._link.send(self, request)
+
+    def arrive_on_loop(self, request: Request) -> None:
+        """Send a request with all others of this turn of the loop. Thread: the event loop's. Blocks: no."""
+        self._link.send_soon(self, request)
+
+    def cancel(self, requests: Sequence[Request]) -> None:
+        """Free the places of requests that are still pending. Thread: the event loop's. Blocks: no."""
+        self._link.cancel(requests)
+
+    def close(self) -> None:
+        """Give the memory up; places that are out keep it. Thread: the event loop's."""
+        self._file.close()
