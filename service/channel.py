@@ -11,6 +11,7 @@ Guarantees: first in, first out; no sent item is lost; a receiver never misses a
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -66,6 +67,15 @@ class Channel(Generic[T]):
             if len(self._items) >= self.capacity and not self._is_closed:
                 raise InvariantError(f"channel {self.name} is full at {self.capacity}")
             self._append(item)
+
+    def send_all_now(self, items: Sequence[T]) -> None:
+        """Append `items` in order as `send_now` does, with one wake-up for all. All are appended, or none."""
+        with self._condition:
+            if len(self._items) + len(items) > self.capacity and not self._is_closed:
+                raise InvariantError(f"channel {self.name} is full at {self.capacity}")
+            for item in items:
+                self._append(item, is_seen=False)
+            self._condition.notify_all()
 
     def _append(self, item: T, *, is_seen: bool = True) -> None:
         if self._is_closed:

@@ -20,7 +20,7 @@ from forebay_server.service.batching.decision import Decision, Form, Shed, WaitU
 from forebay_server.service.batching.doubt import Doubt
 from forebay_server.service.batching.egress import NO_EGRESS, Egress
 from forebay_server.service.batching.egress_forecast import EgressForecast
-from forebay_server.service.batching.egress_time import EgressTime
+from forebay_server.service.batching.egress_time import EgressNumbers, EgressTime
 from forebay_server.service.batching.endings import error_of
 from forebay_server.service.batching.lanes import LaneSet
 from forebay_server.service.batching.pending import PendingQueue, Reason
@@ -87,7 +87,7 @@ class FormerCore:
         settings: BatchingSettings,
         publish: Callable[[Feasibility], None] = lambda _: None,
         decide: Decide | None = None,
-        egress_time: EgressTime | None = None,
+        egress_time: EgressNumbers | None = None,
     ) -> None:
         if cost.max_size < settings.max_batch_size:
             raise ValueError(

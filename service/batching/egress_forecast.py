@@ -15,7 +15,7 @@ from collections import deque
 from forebay_server.service.batching.constants import FORGOTTEN_NS
 from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.egress import NO_EGRESS, Egress
-from forebay_server.service.batching.egress_time import EgressTime
+from forebay_server.service.batching.egress_time import EgressNumbers
 from forebay_server.service.batching.lanes import LaneSet
 from forebay_server.service.batching.pending import PendingQueue
 from forebay_server.service.request import Batch
@@ -28,7 +28,7 @@ class EgressForecast:
         time: what the front end measures.
     """
 
-    def __init__(self, time: EgressTime) -> None:
+    def __init__(self, time: EgressNumbers) -> None:
         self._time = time
         self._handed: deque[tuple[int, int]] = deque()  # (readable_ns, results) of batches, oldest first
 

@@ -18,8 +18,24 @@ Owner: the event loop's thread. The attributes are numbers that any thread may r
 """
 
 from collections import deque
+from typing import Protocol
 
 from forebay_server.service.batching.constants import EGRESS_WINDOW_NS, EGRESS_WINDOWS, LONGEST_NS, SILENCE_NS
+
+
+class EgressNumbers(Protocol):
+    """What the former knows of delivery: of `EgressTime`, or of several that are in other processes."""
+
+    @property
+    def mean_ns(self) -> int: ...  # noqa: D102
+    @property
+    def upper_ns(self) -> int: ...  # noqa: D102
+    @property
+    def interval_ns(self) -> int: ...  # noqa: D102
+    @property
+    def reached_ns(self) -> int: ...  # noqa: D102
+    @property
+    def reached_count(self) -> int: ...  # noqa: D102
 
 
 class EgressTime:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from forebay_server.service.batching.constants import SPARE_MESSAGES
 from forebay_server.service.batching.core import FormerCore
 from forebay_server.service.batching.cost_model import CostModel
-from forebay_server.service.batching.egress_time import EgressTime
+from forebay_server.service.batching.egress_time import EgressNumbers, EgressTime
 from forebay_server.service.batching.loop_steps import LoopSteps
 from forebay_server.service.batching.notices import Cancelled, ComputeEnded, Drain, Event, SlotFreed, handle
 from forebay_server.service.batching.pending import Reason
@@ -80,6 +80,8 @@ class BatchFormer:
         on_fatal: told about an error in a step; called once.
         step_when_idle: has the event loop take a step; None leaves all steps to the thread.
         inline_ns: work below this runs inline: `InlineRunner.limit_ns`.
+        on_feasibility: told about a new snapshot. Thread: whichever steps.
+        egress: how long results take to leave, where `egress_time` does not learn it.
 
     Attributes:
         feasibility: snapshot for admission, swapped whole. Thread: any reads it.
@@ -98,11 +100,14 @@ class BatchFormer:
         on_fatal: Callable[[BaseException], None],
         step_when_idle: StepWhenIdle | None = None,
         inline_ns: int = 0,
+        on_feasibility: Callable[[Feasibility], None] = lambda _: None,
+        egress: EgressNumbers | None = None,
     ) -> None:
         self.name = name
+        self._on_feasibility = on_feasibility
         self.feasibility = Feasibility()
         self.egress_time = EgressTime()
-        self._core = FormerCore(lanes, cost, settings, self._publish, egress_time=self.egress_time)
+        self._core = FormerCore(lanes, cost, settings, self._publish, egress_time=egress or self.egress_time)
         self._clock = clock
         self._sink = sink
         self._on_fatal = on_fatal
@@ -131,9 +136,21 @@ class BatchFormer:
         try:
             self._inbox.send_now(request)
         except ChannelClosedError:
+            self._refuse([request])
+
+    def arrive_all(self, requests: Sequence[Request]) -> None:
+        """Hand requests over, in order, with one wake-up for all. Thread: any. Blocks: no."""
+        try:
+            self._inbox.send_all_now(requests)
+        except ChannelClosedError:
+            self._refuse(requests)
+
+    def _refuse(self, requests: Sequence[Request]) -> None:
+        for request in requests:
             request.frame.release()
             request.timeline.built_ns = self._clock.now_ns()
-            self._sink.post([Completion(request, RequestCancelledError("the model is being unloaded; send again"))])
+        error = RequestCancelledError("the model is being unloaded; send again")
+        self._sink.post([Completion(request, error) for request in requests])
 
     def arrive_on_loop(self, request: Request) -> None:
         """Hand a request over as `arrive` does. Thread: the event loop's. Blocks: no."""
@@ -227,6 +244,7 @@ class BatchFormer:
 
     def _publish(self, feasibility: Feasibility) -> None:
         self.feasibility = feasibility
+        self._on_feasibility(feasibility)
 
     def _run(self) -> None:
         try:

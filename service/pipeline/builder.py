@@ -41,6 +41,7 @@ class LaneContext:
         journal: receives one record per batch; None disables observation.
         unbound_limit_bytes: most that the outputs of one unbound execution may hold.
         before_execution: for tests, see `service.pipeline.execute`.
+        reader: reads outputs out of slots and has its own `finish`; None: they are copied for this process.
     """
 
     clock: Clock
@@ -51,6 +52,7 @@ class LaneContext:
     journal: Journal | None = None
     unbound_limit_bytes: int = UNBOUND_LIMIT_BYTES
     before_execution: BeforeExecution | None = None
+    reader: OutputReader | None = None
 
 
 def build_lane(
@@ -139,12 +141,12 @@ def _stages(
         return Stages(
             H2dStage(h2d, specs.inputs),
             ExecuteStage(execute, engine, context.before_execution),
-            D2hStage(d2h, specs.outputs, pool, OutputReader(specs.outputs, version, finish)),
+            D2hStage(d2h, specs.outputs, pool, context.reader or OutputReader(specs.outputs, version, finish)),
         )
     if not isinstance(engine, UnboundEngine):
         raise InvariantError("an engine that runs only fixed shapes got others")
     return Stages(
         UnboundH2d(h2d),
         UnboundExecute(execute, engine, specs, context.unbound_limit_bytes, context.before_execution),
-        D2hStage(d2h, (), pool, UnboundOutputReader(specs, version, finish)),
+        D2hStage(d2h, (), pool, context.reader or UnboundOutputReader(specs, version, finish)),
     )

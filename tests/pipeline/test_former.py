@@ -23,6 +23,36 @@ def test_lone_request_leaves_at_once_on_an_idle_executor(clock):
     assert batch.formed_ns == lone.arrival_ns == lone.timeline.formed_ns
 
 
+def test_requests_that_arrive_together_leave_in_one_batch(clock):
+    with FormerRig(clock) as rig:
+        together = [request(clock.now_ns()) for _ in range(5)]
+        rig.former.arrive_all(together)
+        (batch,) = rig.lanes[0].wait_for_batches(1)
+    assert list(batch.requests) == together
+
+
+def test_requests_that_arrive_together_after_the_end_are_all_answered(clock):
+    with FormerRig(clock) as rig:
+        rig.former.stop()
+        late = [request(clock.now_ns()) for _ in range(3)]
+        rig.former.arrive_all(late)
+        completions = rig.sink.wait_for(3)
+    assert [completion.request for completion in completions] == late
+    assert all(isinstance(completion.error, RequestCancelledError) for completion in completions)
+    assert [each.frame.releases for each in late] == [1, 1, 1]
+
+
+def test_other_processes_learn_what_admission_has_to_know(clock):
+    published = []
+    with FormerRig(clock, on_feasibility=published.append) as rig:
+        rig.former.arrive(request(clock.now_ns()))
+        (batch,) = rig.lanes[0].wait_for_batches(1)
+        clock.advance(5 * MS)
+        rig.finish(batch)
+    assert published[-1] == rig.former.feasibility
+    assert published[-1].least_service_ns > 0
+
+
 def test_second_batch_is_bound_when_its_upload_must_start_and_not_before(clock):
     with FormerRig(clock) as rig:
         rig.former.arrive(request(clock.now_ns()))

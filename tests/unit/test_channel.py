@@ -43,6 +43,18 @@ class ChannelRules(RuleBasedStateMachine):
         (self.channel.send_now if now else self.channel.send)(self.sent + 1)
         self.sent_one()
 
+    @precondition(lambda self: not self.is_closed)
+    @rule(count=st.integers(0, 4))
+    def send_all_now(self, count):
+        items = list(range(self.sent + 1, self.sent + count + 1))
+        if len(self.model) + count > self.capacity:
+            with pytest.raises(InvariantError):
+                self.channel.send_all_now(items)
+        else:
+            self.channel.send_all_now(items)
+            for _ in items:
+                self.sent_one()
+
     @precondition(lambda self: len(self.model) == self.capacity and not self.is_closed)
     @rule()
     def send_now_to_a_full_channel_is_our_bug(self):
