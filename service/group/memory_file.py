@@ -191,6 +191,9 @@ class VersionHeader:
     def __init__(self, memory: memoryview, front_ends: int) -> None:
         self._numbers = memory[:HEADER_BYTES].cast("q")
         self._front_ends = range(front_ends)
+        self._admission = self._numbers[_LEAST_SERVICE : _EXECUTED + 1]
+        self._values: list[int] = []  # that `_feasibility` was made of
+        self._feasibility = Feasibility()
 
     def publish(self, feasibility: Feasibility) -> None:
         """Write what admission has to know. The engine process's."""
@@ -200,9 +203,12 @@ class VersionHeader:
         numbers[_EXECUTED] = feasibility.executed_ns
 
     def feasibility(self) -> Feasibility:
-        """Return what the engine process has published."""
-        numbers = self._numbers
-        return Feasibility(numbers[_LEAST_SERVICE], numbers[_EGRESS], numbers[_EXECUTED])
+        """Return what the engine process has published. Read for every frame: the same object while nothing changes."""
+        values = self._admission.tolist()
+        if values != self._values:
+            self._feasibility = Feasibility(*values)
+            self._values = values
+        return self._feasibility
 
     @property
     def is_retired(self) -> bool:
@@ -241,6 +247,7 @@ class VersionHeader:
 
     def close(self) -> None:
         """Let go of the memory. Idempotent."""
+        self._admission.release()
         self._numbers.release()
 
 

@@ -94,7 +94,6 @@ class RemoteVersion:
         self._file = file
         self._link = link
         self._on_unused = on_unused
-        self._feasibility = self._header.feasibility()
         self._users = 0
         self._is_retired = False
 
