@@ -192,8 +192,7 @@ class VersionHeader:
         self._numbers = memory[:HEADER_BYTES].cast("q")
         self._front_ends = range(front_ends)
         self._admission = self._numbers[_LEAST_SERVICE : _EXECUTED + 1]
-        self._values: list[int] = []  # that `_feasibility` was made of
-        self._feasibility = Feasibility()
+        self._seen: tuple[list[int], Feasibility] = ([], Feasibility())  # numbers, and what was made of them
 
     def publish(self, feasibility: Feasibility) -> None:
         """Write what admission has to know. The engine process's."""
@@ -205,10 +204,11 @@ class VersionHeader:
     def feasibility(self) -> Feasibility:
         """Return what the engine process has published. Read for every frame: the same object while nothing changes."""
         values = self._admission.tolist()
-        if values != self._values:
-            self._feasibility = Feasibility(*values)
-            self._values = values
-        return self._feasibility
+        seen, feasibility = self._seen
+        if values != seen:
+            feasibility = Feasibility(*values)
+            self._seen = (values, feasibility)
+        return feasibility
 
     @property
     def is_retired(self) -> bool:
