@@ -249,7 +249,7 @@ class ManualVersion:
         self._sink.post([Completion(request, error)])
 
 
-class Scene:
+class SessionHarness:
     """A session with its environment; the test moves the reader and the writer of its stream.
 
     Attributes:

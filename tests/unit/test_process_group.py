@@ -30,7 +30,7 @@ class Child:
         self.signals.append(sig)
 
 
-class Scene:
+class GroupHarness:
     def __init__(self, size=3, *, added=None, **options):
         self.ready, self.passed, self.said = [], [], []
         self.clock = ManualClock()
@@ -48,80 +48,80 @@ class Scene:
 
 
 def test_all_are_ready_when_the_last_one_is_and_that_is_said_once():
-    scene = Scene()
+    harness = GroupHarness()
     for index in (2, 0, 2):
-        scene.is_ready(index)
-    assert not scene.ready
-    scene.is_ready(1)
-    assert [[line["pid"] for line in lines] for lines in scene.ready] == [[100, 101, 102]]
-    scene.is_ready(1)  # restarted by its supervisor
-    assert len(scene.ready) == 1
-    assert [json.loads(line)["pid"] for line in scene.passed] == [101]
+        harness.is_ready(index)
+    assert not harness.ready
+    harness.is_ready(1)
+    assert [[line["pid"] for line in lines] for lines in harness.ready] == [[100, 101, 102]]
+    harness.is_ready(1)  # restarted by its supervisor
+    assert len(harness.ready) == 1
+    assert [json.loads(line)["pid"] for line in harness.passed] == [101]
 
 
 @pytest.mark.parametrize("line", ["", "hello", "[1]", "{", '{"event": "other"}', "null"])
 def test_other_lines_are_passed_on(line):
-    scene = Scene()
-    scene.group.on_line(0, line)
-    assert scene.passed == [line]
+    harness = GroupHarness()
+    harness.group.on_line(0, line)
+    assert harness.passed == [line]
 
 
 @pytest.mark.parametrize(("code", "exit_code"), [(70, 70), (65, 65), (-signal.SIGKILL, 137)])
 def test_one_that_ends_by_itself_ends_the_others_with_its_code(code, exit_code):
-    scene = Scene()
-    scene.group.on_end(1, code)
-    assert scene.signals == [[signal.SIGTERM], [], [signal.SIGTERM]]
-    assert len(scene.said) == 1
-    scene.group.on_end(0, 0)
-    scene.group.on_end(2, -signal.SIGTERM)
-    assert scene.group.exit_code == exit_code
-    assert not scene.group.wanted
+    harness = GroupHarness()
+    harness.group.on_end(1, code)
+    assert harness.signals == [[signal.SIGTERM], [], [signal.SIGTERM]]
+    assert len(harness.said) == 1
+    harness.group.on_end(0, 0)
+    harness.group.on_end(2, -signal.SIGTERM)
+    assert harness.group.exit_code == exit_code
+    assert not harness.group.wanted
 
 
 def test_a_signal_goes_to_all_and_their_ends_are_no_surprise():
-    scene = Scene()
-    scene.group.on_signal(signal.SIGINT)
+    harness = GroupHarness()
+    harness.group.on_signal(signal.SIGINT)
     for index in range(3):
-        scene.group.on_end(index, 0)
-    assert scene.signals == [[signal.SIGINT]] * 3
-    assert (scene.group.exit_code, scene.said) == (0, [])
+        harness.group.on_end(index, 0)
+    assert harness.signals == [[signal.SIGINT]] * 3
+    assert (harness.group.exit_code, harness.said) == (0, [])
 
 
 def test_a_signal_that_does_not_end_them_goes_to_all_that_run():
-    scene = Scene(added=2)
-    scene.group.on_signal(signal.SIGUSR1)
-    scene.group.add(scene.children[2])
-    assert scene.signals == [[signal.SIGUSR1], [signal.SIGUSR1], []]
-    assert not scene.group.is_stopping
+    harness = GroupHarness(added=2)
+    harness.group.on_signal(signal.SIGUSR1)
+    harness.group.add(harness.children[2])
+    assert harness.signals == [[signal.SIGUSR1], [signal.SIGUSR1], []]
+    assert not harness.group.is_stopping
 
 
 def test_the_first_one_starts_alone_and_the_others_when_it_serves():
-    scene = Scene(added=0)
-    assert list(scene.group.wanted) == [0]
-    scene.group.add(scene.children[0])
-    assert not scene.group.wanted
-    scene.is_ready(0)
-    assert list(scene.group.wanted) == [1, 2]
-    for child in scene.children[1:]:
-        scene.group.add(child)
-    assert not scene.group.wanted
+    harness = GroupHarness(added=0)
+    assert list(harness.group.wanted) == [0]
+    harness.group.add(harness.children[0])
+    assert not harness.group.wanted
+    harness.is_ready(0)
+    assert list(harness.group.wanted) == [1, 2]
+    for child in harness.children[1:]:
+        harness.group.add(child)
+    assert not harness.group.wanted
 
 
 def test_after_a_request_to_stop_no_more_are_started():
-    scene = Scene(added=1)
-    scene.group.on_signal(signal.SIGTERM)
-    scene.is_ready(0)
-    assert not scene.group.wanted
-    scene.group.on_end(0, 0)
-    assert not scene.group.wanted
-    assert scene.said == []
+    harness = GroupHarness(added=1)
+    harness.group.on_signal(signal.SIGTERM)
+    harness.is_ready(0)
+    assert not harness.group.wanted
+    harness.group.on_end(0, 0)
+    assert not harness.group.wanted
+    assert harness.said == []
 
 
 def test_one_that_ends_before_it_serves_is_the_only_one():
-    scene = Scene(added=1)
-    scene.group.on_end(0, 65)
-    assert not scene.group.wanted
-    assert scene.group.exit_code == 65
+    harness = GroupHarness(added=1)
+    harness.group.on_end(0, 65)
+    assert not harness.group.wanted
+    assert harness.group.exit_code == 65
 
 
 def test_each_has_an_admin_port_and_a_share_of_the_workers():
@@ -206,11 +206,11 @@ def test_a_held_port_is_for_those_who_share_it_and_not_for_another_group():
 @pytest.mark.parametrize("are_supervised", [False, True])
 def test_a_supervisor_has_time_to_kill_its_server_before_it_is_killed(are_supervised):
     """Otherwise a hanging server outlives all processes that could end it, and keeps the group's pipe open."""
-    scene = Scene(2, are_supervised=are_supervised)
-    scene.group.on_signal(signal.SIGTERM)
-    scene.clock.advance(ONE_REQUEST_NS)
-    scene.group.on_signal(signal.SIGTERM)
-    assert scene.group.kill_in_s() == END_LIMIT_NS * (1 + are_supervised) / 1e9
+    harness = GroupHarness(2, are_supervised=are_supervised)
+    harness.group.on_signal(signal.SIGTERM)
+    harness.clock.advance(ONE_REQUEST_NS)
+    harness.group.on_signal(signal.SIGTERM)
+    assert harness.group.kill_in_s() == END_LIMIT_NS * (1 + are_supervised) / 1e9
 
 
 def test_a_server_process_that_cannot_be_started_ends_the_group():

@@ -27,7 +27,7 @@ def seeded(seed):
     return random.Random(seed)  # noqa: S311 - an order, no secret
 
 
-class Scene:
+class Contest:
     """Streams that always want as much as their demand, and ask for it again and again."""
 
     def __init__(self, count, demands, weights=None):
@@ -76,47 +76,49 @@ class Scene:
 
 @given(COUNTS, DEMANDS, SEEDS)
 def test_everybody_gets_its_max_min_share_to_within_one_and_nothing_is_left_lying(count, demands, seed):
-    scene = Scene(count, demands)
-    scene.ask()
-    scene.turn_over(seeded(seed))
+    contest = Contest(count, demands)
+    contest.ask()
+    contest.turn_over(seeded(seed))
     fair = max_min(demands, [1] * len(demands), count)
-    assert all(abs(held - share) < 1 for held, share in zip(scene.held, fair, strict=True)), (scene.held, fair)
-    assert sum(scene.held) == min(count, sum(demands))
+    assert all(abs(held - share) < 1 for held, share in zip(contest.held, fair, strict=True)), (contest.held, fair)
+    assert sum(contest.held) == min(count, sum(demands))
 
 
 @given(COUNTS, st.lists(st.tuples(st.integers(0, 30), st.integers(1, 5)), min_size=1, max_size=8), SEEDS)
 def test_a_share_of_weight_w_gets_what_w_streams_would(count, wants, seed):
     demands, weights = [demand for demand, _ in wants], [weight for _, weight in wants]
-    scene = Scene(count, demands, weights)
-    scene.ask()
-    scene.turn_over(seeded(seed))
+    contest = Contest(count, demands, weights)
+    contest.ask()
+    contest.turn_over(seeded(seed))
     counted = [max(1, min(demand, weight)) for demand, weight in wants]  # no share counts as more than it wants
     rounded = [-(-demand // weight) * part for (demand, weight), part in zip(wants, counted, strict=True)]  # multiples
-    for held, demand, weight, fair in zip(scene.held, demands, weights, max_min(rounded, counted, count), strict=True):
+    for held, demand, weight, fair in zip(
+        contest.held, demands, weights, max_min(rounded, counted, count), strict=True
+    ):
         assert min(demand, fair) - weight < held < fair + weight
-    assert sum(scene.held) >= min(count, sum(demands)) - sum(weights) + len(weights)
+    assert sum(contest.held) >= min(count, sum(demands)) - sum(weights) + len(weights)
 
 
 @given(COUNTS, DEMANDS, st.lists(st.tuples(st.integers(0, 11), st.sampled_from(["take", "back", "leave", "wait"]))))
 def test_no_sequence_of_events_breaks_the_books_or_loses_anything(count, demands, events):
-    scene = Scene(count, demands)
+    contest = Contest(count, demands)
     for number, event in events:
         index = number % len(demands)
         if event == "take":
-            scene.take(index)
+            contest.take(index)
         elif event == "back":
-            scene.give_back(index)
+            contest.give_back(index)
         elif event == "leave":
-            scene.shares.leave(scene.streams[index])
+            contest.shares.leave(contest.streams[index])
         else:
-            scene.now_ns += MEMORY_NS // 2
-        scene.check()
-    for index, stream in enumerate(scene.streams):
+            contest.now_ns += MEMORY_NS // 2
+        contest.check()
+    for index, stream in enumerate(contest.streams):
         for _ in range(stream.held):
-            scene.give_back(index)
-        scene.shares.leave(stream)
-    scene.check()
-    assert scene.shares.held == scene.shares._promised == scene.shares._wanting == scene.shares._extras == 0
+            contest.give_back(index)
+        contest.shares.leave(stream)
+    contest.check()
+    assert contest.shares.held == contest.shares._promised == contest.shares._wanting == contest.shares._extras == 0
 
 
 @given(COUNTS, st.integers(1, 50))
@@ -128,30 +130,30 @@ def test_a_share_that_is_alone_gets_everything(count, weight):
 
 @given(COUNTS, st.lists(st.integers(0, 30), min_size=2, max_size=8), SEEDS)
 def test_what_a_stream_had_goes_to_the_others_when_it_leaves(count, demands, seed):
-    scene = Scene(count, demands)
-    scene.ask()
-    gone = scene.streams[0]
-    scene.demands = [0, *demands[1:]]
+    contest = Contest(count, demands)
+    contest.ask()
+    gone = contest.streams[0]
+    contest.demands = [0, *demands[1:]]
     for _ in range(gone.held):
-        scene.give_back(0)
-    scene.shares.leave(gone)
-    scene.turn_over(seeded(seed))
-    assert sum(scene.held) == min(count, sum(scene.demands))
+        contest.give_back(0)
+    contest.shares.leave(gone)
+    contest.turn_over(seeded(seed))
+    assert sum(contest.held) == min(count, sum(contest.demands))
 
 
 @given(COUNTS, st.lists(st.integers(1, 30), min_size=2, max_size=8), SEEDS)
 def test_what_is_no_longer_wanted_is_forgotten(count, demands, seed):
     """A stream that stays and sends nothing any more keeps its promise for a while, and not for ever."""
-    scene = Scene(count, demands)
-    scene.ask()
-    for _ in range(scene.streams[0].held):
-        scene.give_back(0)
-    scene.demands = [0, *demands[1:]]
+    contest = Contest(count, demands)
+    contest.ask()
+    for _ in range(contest.streams[0].held):
+        contest.give_back(0)
+    contest.demands = [0, *demands[1:]]
     for _ in range(2):
-        scene.now_ns += MEMORY_NS
-        scene.turn_over(seeded(seed))
-    assert scene.streams[0].units == 0
-    assert sum(scene.held) == min(count, sum(scene.demands))
+        contest.now_ns += MEMORY_NS
+        contest.turn_over(seeded(seed))
+    assert contest.streams[0].units == 0
+    assert sum(contest.held) == min(count, sum(contest.demands))
 
 
 def test_a_camera_keeps_its_place_between_its_frames():
@@ -175,12 +177,12 @@ def test_a_newcomer_gets_the_next_one_that_comes_back():
 
 
 def test_more_streams_than_there_is_to_hold_get_one_each_as_they_come():
-    scene = Scene(3, [5] * 8)
-    scene.ask()
-    assert scene.held == [1, 1, 1, 0, 0, 0, 0, 0]
-    scene.give_back(0)
-    assert scene.take(7)
-    assert not scene.take(0)
+    contest = Contest(3, [5] * 8)
+    contest.ask()
+    assert contest.held == [1, 1, 1, 0, 0, 0, 0, 0]
+    contest.give_back(0)
+    assert contest.take(7)
+    assert not contest.take(0)
 
 
 @pytest.mark.parametrize("streams", [10, 1000])
