@@ -28,7 +28,7 @@ from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.models.lifecycle import ModelLifecycle
 from forebay_server.service.models.opening import VersionContext
-from forebay_server.service.models.placing import OpenDevice, open_device_of_kind
+from forebay_server.service.models.placement import OpenDevice, open_device_of_kind
 from forebay_server.service.models.registry import ModelRegistry
 from forebay_server.service.models.rehearsal import Rehearsal, RehearsalSettings
 from forebay_server.service.pipeline.permits import Permits

@@ -28,7 +28,7 @@ from forebay_server.service.models.lifecycle import ModelLifecycle
 from forebay_server.service.models.loader import ModelLoader
 from forebay_server.service.models.memory import MemoryAccount, limited_bytes
 from forebay_server.service.models.opening import VersionContext
-from forebay_server.service.models.placing import OpenDevice, open_device_of_kind
+from forebay_server.service.models.placement import OpenDevice, open_device_of_kind
 from forebay_server.service.models.registry import ModelRegistry
 from forebay_server.service.models.repository import RepositoryError
 from forebay_server.service.models.version import ModelVersion

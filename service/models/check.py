@@ -16,7 +16,7 @@ from forebay_server.service.models.completion import complete
 from forebay_server.service.models.config import describe
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.files import model_file, serving_versions
-from forebay_server.service.models.placing import open_device_of_kind, open_instance, open_placed
+from forebay_server.service.models.placement import open_device_of_kind, open_instance, open_placement
 from forebay_server.service.models.repository import ModelEntry, Repository, RepositoryError
 from forebay_server.service.models.warmup_samples import inputs_of
 
@@ -68,13 +68,13 @@ def _check_version(entry: ModelEntry, number: int, description: ModelDescription
     clock = MonotonicClock()
     try:
         path = model_file(entry, number, description)
-        placed = open_placed(description, open_device_of_kind, clock, cpu_fallback=cpu_fallback)
-        with closing(placed):
-            warnings = (*entry.passed_over, *placed.description.warnings)
+        placement = open_placement(description, open_device_of_kind, clock, cpu_fallback=cpu_fallback)
+        with closing(placement):
+            warnings = (*entry.passed_over, *placement.description.warnings)
             summary = ""
-            for device in placed.devices.values():
-                with closing(open_instance(placed.description, path, device, clock, {})) as engine:
-                    completed = complete(placed.description, engine.specs)
+            for device in placement.devices.values():
+                with closing(open_instance(placement.description, path, device, clock, {})) as engine:
+                    completed = complete(placement.description, engine.specs)
                     for sample in completed.warmup:
                         inputs_of(sample, completed.config, engine.specs)
                     summary = f"{entry.name} {version}: {_summary(engine.specs)}"
