@@ -27,7 +27,7 @@ from forebay_server.service.frontend.memory.errors import (
 )
 from forebay_server.service.frontend.messages import Bytes
 from forebay_server.service.frontend.open_inference.errors import InferenceError
-from forebay_server.service.frontend.open_inference.form import RegionRange
+from forebay_server.service.frontend.open_inference.region_range import RegionRange
 
 MAX_REGIONS = 512  # of one connection: perf_analyzer has a few for each request in flight
 MAX_USER_REGIONS = 2048

@@ -50,11 +50,18 @@ class StreamKeys:
 
     def get(self, name: str, call: Call) -> StreamKey:
         """Return the key of a client's or a sequence's requests."""
-        form, options = call.form, call.form.options
+        template, options = call.template, call.template.options
         is_ordered = self._are_ordered or bool(options.stream) or options.delivery is Delivery.LATEST
         identity: tuple[object, ...] = (name,)
         if is_ordered:
-            identity = (name, options.stream, options.delivery, options.priority, form.batch_key, form.face.name)
+            identity = (
+                name,
+                options.stream,
+                options.delivery,
+                options.priority,
+                template.batch_key,
+                template.schema.name,
+            )
         key = self._keys.get(identity)
         if key is None:
             weight = 1 if is_ordered else self._weight
@@ -119,7 +126,7 @@ def admit(
         OverloadedError: there is no permit for it, or no memory is free.
         InvalidRequestError: BYTES are not as they have to be.
     """
-    form, options = call.form, call.form.options
+    template, options = call.template, call.template.options
     for duration_ns in (options.timeout_ns or None, options.budget_ns):
         if duration_ns is not None:
             own_ns = received_ns + duration_ns
@@ -128,8 +135,8 @@ def admit(
     arrival = Arrival(
         version,
         stream,
-        form.rows,
-        form.batch_key,
+        template.rows,
+        template.batch_key,
         deadline_ns,
         options.priority or version.description.batching.default_priority,
         partial(frame_of, call, version, share) if frame is None else lambda: frame,

@@ -33,9 +33,9 @@ from forebay_server.service.frontend.open_inference.arrivals import StreamKeys, 
 from forebay_server.service.frontend.open_inference.codec import Call
 from forebay_server.service.frontend.open_inference.encode import encode, is_light_answer
 from forebay_server.service.frontend.open_inference.errors import InferenceError, answer_to, in_stream
-from forebay_server.service.frontend.open_inference.form import FINAL_RESPONSE
 from forebay_server.service.frontend.open_inference.inputs import frame_of, is_light
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
+from forebay_server.service.frontend.open_inference.template import FINAL_RESPONSE
 from forebay_server.service.frontend.open_inference.wire import InferMessage, parse
 from forebay_server.service.journal.events import TraceContext
 from forebay_server.service.models.version import ModelVersion
@@ -147,10 +147,10 @@ class InferStream:
             self._lines.setdefault(line, deque()).append(entry)
             self._answer(line, entry, self._status(entry, error))
             return None
-        form = entry.call.form
-        line = (form.face.name, form.options.stream)
+        template = entry.call.template
+        line = (template.schema.name, template.options.stream)
         self._lines.setdefault(line, deque()).append(entry)
-        if form.is_light or is_light(entry.call, entry.version):
+        if template.is_light or is_light(entry.call, entry.version):
             self._admit(line, entry, received_ns)
             return None
         return self._admit_heavy(line, entry, received_ns)
@@ -254,7 +254,7 @@ class InferStream:
             self._answer(line, entry, making.result() if failed is None else self._status(entry, failed))
 
     def _status(self, entry: _Entry, error: Exception) -> InferenceError:
-        is_timed = entry.call is not None and entry.call.form.options.timeout_ns > 0
+        is_timed = entry.call is not None and entry.call.template.options.timeout_ns > 0
         status = answer_to(error, entry.request_id, is_timed=is_timed)
         # What they refer to holds the message while the entry waits for its turn.
         status.__traceback__ = status.__context__ = status.__cause__ = None
@@ -298,8 +298,8 @@ class InferStream:
         assert entry.call is not None  # noqa: S101 - for mypy: what completes was a call
         if completion.error is None:
             return encode(entry.call, completion, in_stream=True)
-        face = entry.call.form.face
-        response = pb.ModelInferResponse(model_name=face.name, model_version=face.version, id=entry.request_id)
+        schema = entry.call.template.schema
+        response = pb.ModelInferResponse(model_name=schema.name, model_version=schema.version, id=entry.request_id)
         response.parameters["dropped"].string_param = completion.error.outcome.value
         response.parameters[FINAL_RESPONSE].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=response).SerializeToString()
