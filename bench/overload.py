@@ -179,18 +179,19 @@ class _Usage:
     server_s: float
     server_waited_s: float
     hog_s: float
-    machine_s: float
+    cores_s: float  # of all processes, on the cores that this one may use
 
 
 def _usage_at(instant: float, server: RunningServer, hog: "subprocess.Popen[str] | None") -> _Usage:
     time.sleep(max(0.0, instant - time.monotonic()))  # noqa: TID251 - others work meanwhile
-    machine = psutil.cpu_times()
+    times = psutil.cpu_times(percpu=True)
+    busy_s = [sum(core) - core.idle - core.iowait - core.guest - core.guest_nice for core in times]
     hog_times = psutil.Process(hog.pid).cpu_times() if hog is not None else None
     return _Usage(
         server.cpu_s(),
         _waited_s(server.process.pid),
         hog_times.user + hog_times.system if hog_times is not None else 0.0,
-        sum(machine) - machine.idle - machine.iowait - machine.guest - machine.guest_nice,
+        sum(busy_s[core] for core in os.sched_getaffinity(0)),
     )
 
 
@@ -206,12 +207,12 @@ def _waited_s(pid: int) -> float:
 def _cost(before: _Usage, after: _Usage, clients_s: float, account: Account, span_s: float) -> Cost:
     server, hog = (after.server_s - before.server_s) / span_s, (after.hog_s - before.hog_s) / span_s
     clients = clients_s / span_s
-    machine = (after.machine_s - before.machine_s) / span_s
+    cores = (after.cores_s - before.cores_s) / span_s
     return Cost(
         server=server,
         clients=clients,
         hog=hog,
-        others=max(0.0, machine - server - clients - hog),
+        others=max(0.0, cores - server - clients - hog),
         cores=len(os.sched_getaffinity(0)),
         sent_per_s=account.offered_per_s - account.fates[Fate.NOT_SENT] / span_s,
         server_waited=(after.server_waited_s - before.server_waited_s) / span_s,

@@ -135,8 +135,8 @@ class Cost:
         server: the server's process.
         clients: all cameras' processes.
         hog: what disturbs on purpose.
-        others: whatever else ran on the machine, the kernel's own work for the sockets included.
-        cores: of the machine.
+        others: whatever else ran on these cores, the kernel's own work for the sockets included.
+        cores: that server and clients may use.
         sent_per_s: frames that were sent, that is, whose payload moved.
         server_waited: seconds per second that the server's threads were ready to run and no core was free.
     """

@@ -147,7 +147,8 @@ def test_a_capacity_below_that_of_the_commit_before_is_said():
 def test_the_page_is_written_from_the_newest_overload_of_the_history(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "PAGE", tmp_path / "benchmarks.md")
     monkeypatch.setattr(report, "HISTORY", tmp_path / "history")
-    report.write_overload(document(outcome(96)), "bench.cameras --overload", report.start(), [HEADING])
+    run = report.record({}, "bench.cameras --overload", report.start(), document(outcome(96)))
+    report.keep([run], [HEADING])
     page = (tmp_path / "benchmarks.md").read_text()
     assert f"## {HEADING}" in page
     assert "by `bench.cameras --overload`" in page
