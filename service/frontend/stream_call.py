@@ -127,23 +127,26 @@ class StreamCall:
         self._receptions.end(self.reading)
 
     async def converse(self, conversation: Conversation, context: Context) -> None:
-        """Hold a conversation to its end; the initial metadata have been sent.
+        """Hold a conversation to its end, beginning with the initial metadata.
 
         Raises:
             SlowReaderError: the client took nothing for too long.
             Exception: what the conversation, or the reception of messages, ended the call with.
         """
-        writer = asyncio.create_task(self._write(conversation))
+        writer: asyncio.Task[None] | None = None
         try:
+            await self.outgoing.begin()
+            writer = asyncio.create_task(self._write(conversation))
             await self._read_until_done(conversation, writer, context)
             conversation.stop_reading()
             await self.outgoing.join(writer)
         finally:
-            writer.cancel()
             conversation.abandon()
             self._permits.leave(conversation.share)
-            with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, Exception):
-                await writer
+            if writer is not None:
+                writer.cancel()
+                with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, Exception):
+                    await writer
         error = conversation.error or self.reading.refusal
         if error is not None:
             raise error

@@ -8,6 +8,7 @@ Thread: the event loop's, except `_decode` and what it calls, which are a worker
 """
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -102,6 +103,10 @@ class FrameDecoder:
     def take_waiting(self) -> list[Request]:
         """Take back the frames that no worker has begun."""
         return [item.request for item in self._line.take_waiting()]
+
+    def call_at_rest(self, do: Callable[[], None]) -> None:
+        """Call `do` once no worker is at a frame of this stream, which has ended: now, or on that worker."""
+        self._line.call_at_rest(do)
 
     def decode(self, request: Request, payload: memoryview) -> None:
         """Decode one frame and hand it over. Thread: a worker's."""

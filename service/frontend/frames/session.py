@@ -174,6 +174,10 @@ class Session:
             self._admission.give_up(self.config.version, request, Outcome.CANCELLED)
         cancel(self.config.version, requests)
 
+    def call_at_rest(self, do: Callable[[], None]) -> None:
+        """Call `do` once no worker writes to a frame buffer of this session, which has ended: now, or on the worker."""
+        self._decoder.call_at_rest(do)
+
     def next_message(self) -> bytes | None:
         """Return the bytes of what is to be written next: the head of the outbox if it is answered; else None."""
         if self._control:

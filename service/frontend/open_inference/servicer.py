@@ -195,7 +195,6 @@ class InferenceServicer:
         call = self._stream_calls.begin(context)
         self.streams.add(call)
         try:
-            await call.outgoing.begin()
             stream = InferStream(
                 self._lookup,
                 self._work,
