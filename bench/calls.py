@@ -129,19 +129,19 @@ def _frame_sender(channel: Any, case: str) -> Send:  # noqa: ANN401 - the stubs 
             max_in_flight=1,
         )
     seqs = itertools.count(1)
-    turns = threading.Semaphore(0)
+    permits = threading.Semaphore(0)
 
     def requests() -> Iterator[bytes]:
         yield pb.ClientMessage(open=opening).SerializeToString()
         for seq in seqs:
-            turns.acquire()
+            permits.acquire()
             yield pb.ClientMessage(frame=pb.Frame(seq=seq, payload=payload)).SerializeToString()
 
     answers = channel.stream_stream("/forebay.v1.FrameInference/Stream")(requests())
     next(answers)  # opened
 
     def send() -> None:
-        turns.release()
+        permits.release()
         while (message := pb.ServerMessage.FromString(next(answers))).WhichOneof("message") != "result":
             pass
         if message.result.status.code != pb.STATUS_OK:
@@ -160,16 +160,16 @@ def _request_sender(channel: Any, case: str) -> Send:  # noqa: ANN401 - as above
             call(dialect.frame(1))
 
         return send_one
-    turns = threading.Semaphore(0)
+    permits = threading.Semaphore(0)
 
     def requests() -> Iterator[bytes]:
-        while turns.acquire():
+        while permits.acquire():
             yield dialect.frame(1)
 
     answers = channel.stream_stream(dialect.method)(requests())
 
     def send() -> None:
-        turns.release()
+        permits.release()
         if dialect.rows(next(answers)) is None:
             raise RuntimeError("the request failed")
 

@@ -24,7 +24,7 @@ import psutil
 
 from forebay_server.bench.cameras import ALPHA_MS, BETA_MS, CAPACITY_PER_S, LARGEST
 from forebay_server.bench.identity import offer
-from forebay_server.bench.overload_account import Account, Cost, Fate, Frame, account_of
+from forebay_server.bench.overload_account import Cost, Fate, Frame, FrameAccount, account_of
 from forebay_server.bench.server_process import RunningServer, running_server, simulated_config
 
 SIZES = (1024, 150_528, 602_112)
@@ -62,12 +62,12 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Measured:
     """One cell, measured."""
 
     cell: Cell
     capacity_per_s: float
-    account: Account
+    account: FrameAccount
     cost: Cost
     health: Health
 
@@ -93,7 +93,7 @@ def closed_loop_per_s(payload_bytes: int, seconds: float = CLOSED_LOOP_S) -> flo
         return rates[-1]
 
 
-def measure(cell: Cell, capacity_per_s: float, seconds: float, clients: int = CLIENTS) -> Outcome:
+def measure(cell: Cell, capacity_per_s: float, seconds: float, clients: int = CLIENTS) -> Measured:
     """Run one cell against a server of its own."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(running_server(config_of(cell.payload_bytes)))
@@ -119,7 +119,7 @@ def measure(cell: Cell, capacity_per_s: float, seconds: float, clients: int = CL
     frames = [Frame(Fate(fate), *numbers) for result in results for fate, *numbers in result["frames"]]
     account = account_of(frames, span_s)
     answers_ms = sorted(health["answers_ms"]) or [float("nan")]
-    return Outcome(
+    return Measured(
         cell,
         capacity_per_s,
         account,
@@ -204,7 +204,7 @@ def _waited_s(pid: int) -> float:
     return waited_ns / 1e9
 
 
-def _cost(before: _Usage, after: _Usage, clients_s: float, account: Account, span_s: float) -> Cost:
+def _cost(before: _Usage, after: _Usage, clients_s: float, account: FrameAccount, span_s: float) -> Cost:
     server, hog = (after.server_s - before.server_s) / span_s, (after.hog_s - before.hog_s) / span_s
     clients = clients_s / span_s
     cores = (after.cores_s - before.cores_s) / span_s

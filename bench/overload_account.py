@@ -54,7 +54,7 @@ class Frame(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class FrameAccount:
     """One run. Rates are frames per second; quantiles of nothing are NaN.
 
     Attributes:
@@ -84,7 +84,7 @@ class Account:
         return self.in_time_per_s / min(self.offered_per_s, capacity_per_s)
 
 
-def account_of(frames: Sequence[Frame], span_s: float) -> Account:
+def account_of(frames: Sequence[Frame], span_s: float) -> FrameAccount:
     """Add up the frames that were intended within a span.
 
     Raises:
@@ -97,7 +97,7 @@ def account_of(frames: Sequence[Frame], span_s: float) -> Account:
     refused = [frame for frame in frames if frame.fate in REFUSALS]
     in_time = [frame.due_s for frame in frames if frame.fate is Fate.IN_TIME]
     each_s = Counter(int(due_s) for due_s in in_time)
-    return Account(
+    return FrameAccount(
         offered_per_s=len(frames) / span_s,
         in_time_per_s=fates[Fate.IN_TIME] / span_s,
         fates={fate.value: fates[fate] for fate in Fate},

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from forebay_server.bench.overload import LIMIT_MS, Outcome
+from forebay_server.bench.overload import LIMIT_MS, Measured
 from forebay_server.bench.overload_targets import Record, name_of, of_load_one, shortcomings, size_words, target_of
 
 HEADING = "Overload as a client sees it"
@@ -31,7 +31,7 @@ COLUMNS = (
 )
 
 
-def record_of(outcome: Outcome) -> dict[str, Any]:
+def record_of(outcome: Measured) -> dict[str, Any]:
     """Return a cell for JSON, which knows no NaN."""
     account, cost = asdict(outcome.account), outcome.cost
     fields = {

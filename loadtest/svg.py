@@ -17,7 +17,7 @@ Point = tuple[float, float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Series:
     """One line of a chart; `colour` is a CSS value. A point without y is a gap."""
 
     name: str
@@ -46,7 +46,7 @@ def linear_axis(label: str, low: float, high: float) -> Axis:
     return Axis(label, ticks[0][0], ticks[-1][0] or step, ticks)
 
 
-def line_chart(title: str, lines: Sequence[Line], x_axis: Axis, y_axis: Axis, marks: Sequence[Line] = ()) -> str:
+def line_chart(title: str, lines: Sequence[Series], x_axis: Axis, y_axis: Axis, marks: Sequence[Series] = ()) -> str:
     """Return a chart of lines.
 
     Args:

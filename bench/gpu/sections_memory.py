@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
-from forebay_server.bench.gpu.loads import Target, cameras_load, repeated, write_payloads
+from forebay_server.bench.gpu.loads import ServedModel, cameras_load, repeated, write_payloads
 from forebay_server.bench.gpu.memory import gpu_mib, resident_by_kind
 from forebay_server.bench.gpu.numbers import slope
 from forebay_server.bench.gpu.plan import Plan
@@ -39,7 +39,7 @@ def memory(plan: Plan) -> Iterator[dict[str, Any]]:
                 now_s = time.perf_counter() - started
                 samples.append({"at_s": now_s, "rss_mib": rss_mib, "gpu_mib": gpu_mib()})
 
-        target = Target([server], "detector", payload)
+        target = ServedModel([server], "detector", payload)
         load = cameras_load(target, plan.worker_count, count, "every")
         thread = threading.Thread(target=watch, name="watch")
         thread.start()

@@ -5,7 +5,7 @@ from typing import Any
 
 from forebay_server.bench.gpu.lane import Setup, measure_alone, measure_lane
 from forebay_server.bench.gpu.loads import (
-    Target,
+    ServedModel,
     cameras_load,
     frames_load,
     observed,
@@ -34,7 +34,7 @@ def one_port(plan: Plan) -> Iterator[dict[str, Any]]:
     with gpu_group(plan, {MODEL: ServedNetwork(plan.detector, plan.batch_sizes[-1], is_typed=True)}, count) as server:
         facts = {"processes": count, "gpus": 1, "gpu_mib": gpu_mib() - before_mib}
         for crowd in plan.crowds:
-            target = Target([server], MODEL, payload)
+            target = ServedModel([server], MODEL, payload)
             load = cameras_load(target, workers, crowd, "every")
             yield facts | {"way": "cameras", "cameras": crowd} | repeated(target, load, plan.for_cameras)
 
@@ -57,7 +57,7 @@ def gpus(plan: Plan) -> Iterator[dict[str, Any]]:
     models["on_all"] = ServedNetwork(network, rows, gpus=every)
     with gpu_server(plan, models) as server:
         for name, model in models.items():
-            target = Target([server], name, payload)
+            target = ServedModel([server], name, payload)
             window = len(model.gpus)  # as many in flight for each GPU
             load = requests_load(target, plan.worker_count, window, rows, SIDES[network])
             facts = {"way": "whole batches to one process", "model": name, "in_flight": plan.worker_count * window}
@@ -74,7 +74,7 @@ def _spread(plan: Plan, count: int, gpus: int) -> Iterator[dict[str, Any]]:
     before_mib = gpu_mib()
     with gpu_servers(plan, models_of) as servers:
         facts = {"processes": count, "gpus": gpus, "gpu_mib": gpu_mib() - before_mib}
-        target = Target(servers, MODEL, payload)
+        target = ServedModel(servers, MODEL, payload)
         load = frames_load(target, workers, plan.window)
         cell = facts | {"way": "frames", "in_flight": workers * plan.window} | repeated(target, load, plan)
         yield cell | {"device_of_first": observed(target, load, plan)}

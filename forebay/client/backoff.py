@@ -8,7 +8,7 @@ from collections.abc import Callable
 BURST = 3.0  # reopenings without a delay between them: a rebalance must not wait for the limit
 
 
-class Pacer:
+class Backoff:
     """Computes the delay before the next call of a stream.
 
     Full jitter (a uniform draw from 0 to the exponential bound) keeps a thousand cameras from reconnecting in step; the

@@ -55,7 +55,7 @@ class Sample:
     p99_ms: float | None
 
 
-class ModelState:
+class ModelCounts:
     """Counts of one model version. They only rise."""
 
     def __init__(self, model: str, version: str) -> None:
@@ -127,7 +127,7 @@ class Observer:
     def __init__(self, journal: Journal, clock: Clock, tracing: Tracing | None = None) -> None:
         self.tracing = tracing
         self.streams = StreamTable()
-        self.models: list[ModelState] = []
+        self.models: list[ModelCounts] = []
         self.frames = FrameRing(RING_FRAMES)
         self.batches: deque[BatchEvent] = deque(maxlen=RING_BATCHES)
         self._journal = journal
@@ -181,7 +181,7 @@ class Observer:
         index = self._by_label.get(label)
         if index is None:
             index = self._by_label[label] = len(self.models)
-            self.models.append(ModelState(model, version))
+            self.models.append(ModelCounts(model, version))
         return index
 
     def _add(self, rows: Rows, now_ns: int) -> None:

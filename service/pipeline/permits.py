@@ -36,7 +36,7 @@ class Permits:
     @property
     def taken_count(self) -> int:
         """How many are out."""
-        return max(0, self._shares.held - len(self._returned))
+        return max(0, self._shares.in_use - len(self._returned))
 
     def take(self, share: Share | None = None) -> Share:
         """Take a permit and return whose it is, to be given back.

@@ -1,7 +1,7 @@
 """Who may hold how many of a fixed number of things: max-min fair shares, decided in constant time. Pure.
 
 Theory of operation
-    What a share *wants* is the most that it held, or asked for, of late. While all wants together fit, everybody gets
+    What a share *wants* is the most that it held, or asked for, of late. While all wants together fit, every share gets
     what it wants. When they do not, there is a *level*: the largest number that every share can be promised at once,
     where one that wants less is promised what it wants. So those that want little get all of it, and the others get the
     same, however much they ask for. A share of weight w counts as w streams: it is promised w times the level.
@@ -11,7 +11,7 @@ Theory of operation
     share that holds more than its promise, since others have come, takes nothing until it has given back enough.
 
     Wants rise at once, and fall by being forgotten: what was not wanted for `MEMORY_NS` to twice that counts no more.
-    So a camera keeps its place between two frames, and nobody is held down for long by one that has gone.
+    So a camera keeps its place between two frames, and no share is kept down for long by one that has gone.
 
     The level moves in steps of one, over a histogram of wants, whenever a want changes. It moves no further than wants
     rose before, so that a take costs the same however many shares there are.
@@ -31,7 +31,7 @@ class Share:
 
     Attributes:
         weight: how many streams it counts as.
-        held: how many it has.
+        in_use: permits that it has.
         extra: how many of these are beyond its promise.
         peak: most that it wanted since `aged_ns`.
         earlier_peak: most that it wanted in the period before.
@@ -47,7 +47,7 @@ class Share:
         "counted",
         "earlier_peak",
         "extra",
-        "held",
+        "in_use",
         "is_remembered",
         "peak",
         "units",
@@ -56,7 +56,7 @@ class Share:
 
     def __init__(self, weight: int = 1) -> None:
         self.weight = weight
-        self.held = 0
+        self.in_use = 0
         self.extra = 0
         self.peak = 0
         self.earlier_peak = 0
@@ -72,13 +72,13 @@ class Shares:
         count: how many there are to hold, all together.
 
     Attributes:
-        held: how many are held.
+        in_use: of all shares together.
         level: what a stream that wants more is promised.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.held = 0
+        self.in_use = 0
         self.level = 0
         self._weights = [0] * (count + 1)  # of the shares, by their units
         self._promised = 0  # to all together
@@ -98,17 +98,17 @@ class Shares:
             share.is_remembered = True
             share.aged_ns = now_ns
             self._remembered.append(share)
-        if share.held >= share.peak:
-            share.peak = share.held + 1
+        if share.in_use >= share.peak:
+            share.peak = share.in_use + 1
             self._want(share)
-        if self.held == self.count or not self._may_take(share):
+        if self.in_use == self.count or not self._may_take(share):
             return False
-        share.held += 1
-        self.held += 1
+        share.in_use += 1
+        self.in_use += 1
         return True
 
     def _may_take(self, share: Share) -> bool:
-        beyond = share.held - share.extra - share.weight * self.level
+        beyond = share.in_use - share.extra - share.weight * self.level
         if beyond < 0:
             return True
         if beyond or share.extra == share.weight or self._promised + self._extras >= self.count:
@@ -119,8 +119,8 @@ class Shares:
 
     def give_back(self, share: Share) -> None:
         """Take one back from a share."""
-        share.held -= 1
-        self.held -= 1
+        share.in_use -= 1
+        self.in_use -= 1
         if share.extra:
             share.extra -= 1
             self._extras -= 1
@@ -137,7 +137,7 @@ class Shares:
             if not remembered or now_ns - remembered[0].aged_ns < MEMORY_NS:
                 return
             share = remembered.popleft()
-            share.earlier_peak, share.peak = share.peak, share.held
+            share.earlier_peak, share.peak = share.peak, share.in_use
             self._want(share)
             share.aged_ns = now_ns
             share.is_remembered = share.units > 0

@@ -97,7 +97,7 @@ def test_requests_of_loop_and_workers_keep_their_order():
             mine = arrived(rig, 2)
             other = request(rig.clock.now_ns(), None)
             rig.former.arrive(other)
-            rig.idle()  # cannot have the turn, and does not wait for it
+            rig.idle()  # cannot have the step lock, and does not wait for it
             assert rig.lanes[0].batches == []
         (batch,) = rig.lanes[0].wait_for_batches(1)
         assert list(batch.requests) == [*mine, other]

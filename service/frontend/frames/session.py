@@ -247,7 +247,7 @@ class Session:
             self._admission.enter(config.version, request)
         else:
             decoder.push(request, frame.payload)
-        self._outbox.enter(place, request)  # it ends on this thread, so not before the event loop's next turn
+        self._outbox.enter(place, request)  # it ends on this thread, so not before the event loop's next iteration
 
     def _superseding(self, payload: memoryview, share: Share) -> FrameBuffer:
         """Give up the frames that wait for a decoder, then take a buffer: theirs may be the one that it gets."""

@@ -107,7 +107,7 @@ class SessionRules(RuleBasedStateMachine):
 
     @rule()
     def write(self):
-        """One turn of the writer: as in the servicer, it sleeps only after it found nothing."""
+        """One pass of the writer: as in the servicer, it sleeps only after it found nothing."""
         self.wakes_seen = self.harness.output_calls
         had_room = self.harness.session.has_room
         rooms = self.harness.room_calls

@@ -38,10 +38,10 @@ class Contest:
 
     def take(self, index):
         stream = self.streams[index]
-        return stream.held < self.demands[index] and self.shares.take(stream, self.now_ns)
+        return stream.in_use < self.demands[index] and self.shares.take(stream, self.now_ns)
 
     def give_back(self, index):
-        if self.streams[index].held:
+        if self.streams[index].in_use:
             self.shares.give_back(self.streams[index])
 
     def ask(self, order=None):
@@ -50,19 +50,19 @@ class Contest:
             pass
 
     def turn_over(self, chance):
-        """Everything that is held comes back once and is wanted again, in any order."""
+        """Everything that is in_use comes back once and is wanted again, in any order."""
         for _ in range(3 * self.shares.count):
             order = list(range(len(self.streams)))
             chance.shuffle(order)
-            self.give_back(max(order, key=lambda index: self.streams[index].held))
+            self.give_back(max(order, key=lambda index: self.streams[index].in_use))
             self.give_back(order[0])
             self.ask(order)
         self.check()
 
     def check(self):
         shares, streams = self.shares, self.streams
-        assert shares.held == sum(stream.held for stream in streams) <= shares.count
-        assert all(0 <= stream.extra <= stream.held for stream in streams)
+        assert shares.in_use == sum(stream.in_use for stream in streams) <= shares.count
+        assert all(0 <= stream.extra <= stream.in_use for stream in streams)
         promised = sum(stream.counted * min(stream.units, shares.level) for stream in streams)
         assert promised == shares._promised <= shares.count
         wanting = sum(stream.counted for stream in streams if stream.units > shares.level)
@@ -70,8 +70,8 @@ class Contest:
         assert not wanting or promised + wanting > shares.count, "the level could be higher"
 
     @property
-    def held(self):
-        return [stream.held for stream in self.streams]
+    def in_use(self):
+        return [stream.in_use for stream in self.streams]
 
 
 @given(COUNTS, DEMANDS, SEEDS)
@@ -80,8 +80,11 @@ def test_everybody_gets_its_max_min_share_to_within_one_and_nothing_is_left_lyin
     contest.ask()
     contest.turn_over(seeded(seed))
     fair = max_min(demands, [1] * len(demands), count)
-    assert all(abs(held - share) < 1 for held, share in zip(contest.held, fair, strict=True)), (contest.held, fair)
-    assert sum(contest.held) == min(count, sum(demands))
+    assert all(abs(in_use - share) < 1 for in_use, share in zip(contest.in_use, fair, strict=True)), (
+        contest.in_use,
+        fair,
+    )
+    assert sum(contest.in_use) == min(count, sum(demands))
 
 
 @given(COUNTS, st.lists(st.tuples(st.integers(0, 30), st.integers(1, 5)), min_size=1, max_size=8), SEEDS)
@@ -92,11 +95,11 @@ def test_a_share_of_weight_w_gets_what_w_streams_would(count, wants, seed):
     contest.turn_over(seeded(seed))
     counted = [max(1, min(demand, weight)) for demand, weight in wants]  # no share counts as more than it wants
     rounded = [-(-demand // weight) * part for (demand, weight), part in zip(wants, counted, strict=True)]  # multiples
-    for held, demand, weight, fair in zip(
-        contest.held, demands, weights, max_min(rounded, counted, count), strict=True
+    for in_use, demand, weight, fair in zip(
+        contest.in_use, demands, weights, max_min(rounded, counted, count), strict=True
     ):
-        assert min(demand, fair) - weight < held < fair + weight
-    assert sum(contest.held) >= min(count, sum(demands)) - sum(weights) + len(weights)
+        assert min(demand, fair) - weight < in_use < fair + weight
+    assert sum(contest.in_use) >= min(count, sum(demands)) - sum(weights) + len(weights)
 
 
 @given(COUNTS, DEMANDS, st.lists(st.tuples(st.integers(0, 11), st.sampled_from(["take", "back", "leave", "wait"]))))
@@ -114,11 +117,11 @@ def test_no_sequence_of_events_breaks_the_books_or_loses_anything(count, demands
             contest.now_ns += MEMORY_NS // 2
         contest.check()
     for index, stream in enumerate(contest.streams):
-        for _ in range(stream.held):
+        for _ in range(stream.in_use):
             contest.give_back(index)
         contest.shares.leave(stream)
     contest.check()
-    assert contest.shares.held == contest.shares._promised == contest.shares._wanting == contest.shares._extras == 0
+    assert contest.shares.in_use == contest.shares._promised == contest.shares._wanting == contest.shares._extras == 0
 
 
 @given(COUNTS, st.integers(1, 50))
@@ -134,11 +137,11 @@ def test_what_a_stream_had_goes_to_the_others_when_it_leaves(count, demands, see
     contest.ask()
     gone = contest.streams[0]
     contest.demands = [0, *demands[1:]]
-    for _ in range(gone.held):
+    for _ in range(gone.in_use):
         contest.give_back(0)
     contest.shares.leave(gone)
     contest.turn_over(seeded(seed))
-    assert sum(contest.held) == min(count, sum(contest.demands))
+    assert sum(contest.in_use) == min(count, sum(contest.demands))
 
 
 @given(COUNTS, st.lists(st.integers(1, 30), min_size=2, max_size=8), SEEDS)
@@ -146,14 +149,14 @@ def test_what_is_no_longer_wanted_is_forgotten(count, demands, seed):
     """A stream that stays and sends nothing any more keeps its promise for a while, and not for ever."""
     contest = Contest(count, demands)
     contest.ask()
-    for _ in range(contest.streams[0].held):
+    for _ in range(contest.streams[0].in_use):
         contest.give_back(0)
     contest.demands = [0, *demands[1:]]
     for _ in range(2):
         contest.now_ns += MEMORY_NS
         contest.turn_over(seeded(seed))
     assert contest.streams[0].units == 0
-    assert sum(contest.held) == min(count, sum(contest.demands))
+    assert sum(contest.in_use) == min(count, sum(contest.demands))
 
 
 def test_a_camera_keeps_its_place_between_its_frames():
@@ -162,7 +165,7 @@ def test_a_camera_keeps_its_place_between_its_frames():
     shares.give_back(camera)
     for now_ns in range(0, MEMORY_NS, MEMORY_NS // 100):
         shares.take(greedy, now_ns)
-    assert greedy.held == 7
+    assert greedy.in_use == 7
     assert shares.take(camera, MEMORY_NS - 1)
 
 
@@ -179,7 +182,7 @@ def test_a_newcomer_gets_the_next_one_that_comes_back():
 def test_more_streams_than_there_is_to_hold_get_one_each_as_they_come():
     contest = Contest(3, [5] * 8)
     contest.ask()
-    assert contest.held == [1, 1, 1, 0, 0, 0, 0, 0]
+    assert contest.in_use == [1, 1, 1, 0, 0, 0, 0, 0]
     contest.give_back(0)
     assert contest.take(7)
     assert not contest.take(0)
@@ -191,7 +194,7 @@ def test_shares_that_want_nothing_any_more_are_let_go_of_as_others_take(streams)
     for _ in range(streams):
         passing = Share()
         shares.take(passing, 0)
-        if passing.held:
+        if passing.in_use:
             shares.give_back(passing)
     assert shares.remembered == streams
     takes = 0
@@ -220,7 +223,7 @@ def test_the_level_moves_no_further_than_wants_rose():
         stream = chance.choice(streams[: 10 if now_ns % (4 * MEMORY_NS) < 2 * MEMORY_NS else None])
         takes += 1
         if not shares.take(stream, now_ns) or chance.random() < 0.3:
-            for _ in range(chance.randint(0, stream.held)):
+            for _ in range(chance.randint(0, stream.in_use)):
                 shares.give_back(stream)
     assert weights.reads < 8 * takes
 
