@@ -62,7 +62,7 @@ def _measure(name: str, *, is_quick: bool) -> tuple[list[Row], bool]:
             rows.append(row)
             line = f"{name}: {row.what}: {report.short(row)} {row.unit} {row.verdict} {row.note}"
             print(line.rstrip(), flush=True)
-    except Exception:  # noqa: BLE001 - whatever it is, it is printed, and the run fails
+    except Exception:  # noqa: BLE001 - any error is printed, and the run fails
         traceback.print_exc()
         return rows, False
     return rows, True

@@ -54,7 +54,7 @@ def judge(
     Args:
         results: cells as in the JSON.
         decide: the cost of a decision, if it was measured.
-        bars: what to check.
+        bars: the bounds to check.
     """
     cells: dict[tuple[str, float], Mapping[str, Any]] = {
         (cell["workload"], cell["load"]): cell for cell in results if cell["policy"] == POLICY

@@ -43,7 +43,7 @@ OURS = ("forebay_server.service.", "forebay_server.engines.")
 FRONT_END = "forebay_server.service.frontend."
 BACKGROUND = frozenset(("upkeep", "watchdog", "observer", "exit guard"))
 WARM_UP, REQUESTS = 40, 61
-QUIET_S = 0.02  # after an answer: what its request still has to do is done by then
+QUIET_S = 0.02  # after an answer: the rest of its request's work is done by then
 INPUT_BYTES = 150_528
 CASES = {
     "jpeg": "JPEG frame to detections",
@@ -91,7 +91,7 @@ class Tracer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Way:
-    """What one request took; `front_end` is the part of `calls` that is in service.frontend."""
+    """The calls and moves of one request; `front_end` is the part of `calls` that is in service.frontend."""
 
     calls: int
     modules: int

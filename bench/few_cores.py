@@ -25,7 +25,7 @@ CLOSED_STREAMS, CLOSED_WINDOW = 4, 16
 
 @dataclass(slots=True)
 class _Case:
-    """What the rounds of one kind of call measured."""
+    """The measurements of the rounds of one kind of call."""
 
     p50_ms: list[float]
     p99_ms: list[float]

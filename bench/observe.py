@@ -1,7 +1,7 @@
 """What observing costs: server CPU per frame with page, scrapes and timeline on, over the same without.
 
-Two servers run side by side and one client loads them in turn, a second or two each, ABBA, so that whatever else the
-machine does hits both; then the same with two new servers, started in the other order, since two processes of one
+Two servers run side by side and one client loads them in turn, a second or two each, ABBA, so that other work
+of the machine hits both; then the same with two new servers, started in the other order, since two processes of one
 program differ by some percent for as long as they live. The median of the quotients of neighbouring runs is what
 counts, with its interval; the quotient of the sums is beside it, in which rare events (a saved trace) count and
 disturbances too. CPU time comes from the processes' own clocks, to the nanosecond.
@@ -193,7 +193,7 @@ def ab_rows(result: ObserveResult) -> Iterator[Row]:
     """Print the measurements."""
     pairs, case = result.cpu_ms, "identity, 150 KB"
     found, sums = pairs.median_ratio(), pairs.ratio_of_sums()
-    yield Row(f"{case}: server CPU per frame, nobody observes", Spread.of(pairs.first), "ms")
+    yield Row(f"{case}: server CPU per frame, not observed", Spread.of(pairs.first), "ms")
     yield Row(f"{case}: server CPU per frame, observed", Spread.of(pairs.second), "ms")
     note = f"median of {len(pairs.first)} pairs; in brackets where it lies with 95 %"
     yield Row(f"{case}: observed over not", Spread(found.value, found.low, found.high), "", BAR, note=note)

@@ -142,7 +142,7 @@ def _clients(cell: Cell, capacity_per_s: float, seconds: float, clients: int) ->
 
 @contextlib.contextmanager
 def _process(module: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """Run a module of this folder in a process of its own; end it with the block, whatever happened in it."""
+    """Run a module of this folder in a process of its own; end it with the block, also after an error."""
     command = [sys.executable, "-m", f"forebay_server.bench.{module}", *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
     with process:

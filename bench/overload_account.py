@@ -39,7 +39,7 @@ class Frame(NamedTuple):
         due_s: when it was to be sent, since the measurement began.
         lag_ms: how much later the client came to it; NaN if it never did.
         latency_ms: from the intended send to the answer at the client; NaN without one.
-        budget_ms: what the frame asked the server for; NaN if it was not sent.
+        budget_ms: the budget that the frame gave the server; NaN if it was not sent.
         decided_ms: from its arrival at the server to the decision about it, by the server's clock; NaN without one.
         batch_size: rows of the batch that it was executed in; 0 if it was not.
     """
@@ -135,7 +135,7 @@ class Cost:
         server: the server's process.
         clients: all cameras' processes.
         hog: what disturbs on purpose.
-        others: whatever else ran on these cores, the kernel's own work for the sockets included.
+        others: all other processes on these cores, and the kernel's own work for the sockets.
         cores: that server and clients may use.
         sent_per_s: frames that were sent, that is, whose payload moved.
         server_waited: seconds per second that the server's threads were ready to run and no core was free.

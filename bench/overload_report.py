@@ -1,6 +1,6 @@
 """The measured overload as a record for the history, on a line, and as the page's section. Pure.
 
-A record is what JSON can hold; the table on a terminal and the one in docs/benchmarks.md are made from records alone,
+A record can be written as JSON; the table on a terminal and the one in docs/benchmarks.md are made from records alone,
 so that the page can be written anew from the history.
 """
 

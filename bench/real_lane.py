@@ -1,6 +1,6 @@
 """The simulated executor on a real clock: a thread that lets each batch's events happen when they are due.
 
-What happens is computed by `VirtualLane`; this only waits for it. So the former's thread, its inbox and its timers are
+`VirtualLane` computes the events; this only waits for them. So the former's thread, its inbox and its timers are
 real, and the executor is exact but for the lag of one thread.
 """
 
@@ -36,7 +36,7 @@ class RealLane:
         slowdown: Callable[[int], float] | None = None,
     ) -> None:
         self.listener: LaneListener | None = None
-        self.egress_time: EgressTime | None = None  # told of results: they leave as soon as they are seen
+        self.egress_time: EgressTime | None = None  # receives results: they leave as soon as they are seen
         self.index = 0
         self._clock = clock
         self._finished = finished

@@ -39,7 +39,7 @@ def machine() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """When a run began, and what the machine was like before it."""
+    """When a run began, and the state of the machine before it."""
 
     time: datetime
     machine: dict[str, Any]
@@ -107,7 +107,7 @@ def write_page(order: Sequence[str]) -> None:
 
 
 def facts(run: Mapping[str, Any]) -> str:
-    """Say when, how and on what a run was measured."""
+    """Say when, how and on which machine a run was measured."""
     before = run["machine"]
     host_cores = before.get("host_cores", before["cores"])
     cores = f"{before['cores']} cores" if host_cores == before["cores"] else f"{before['cores']} of {host_cores} cores"

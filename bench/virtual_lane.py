@@ -49,7 +49,7 @@ class VirtualLane:
         seed: of the scatter.
         slowdown: factor on execution by the instant at which the batch is formed.
         slots: slots of the lane.
-        disturbances: what goes wrong meanwhile.
+        disturbances: of this lane, by time.
     """
 
     def __init__(

@@ -4,13 +4,13 @@ Theory of operation
     The host and every device stream carry a vector clock. Enqueuing orders an operation after everything that the host
     knew then; `record` snapshots a stream's clock, `wait` and `sync` join it. Every buffer remembers, per range of
     bytes, the last write and the reads since. An access whose clock does not include an earlier conflicting one is a
-    race, whatever the timing was. Host accesses are the calls of `write_view` and `read_view`.
+    race, at any timing. Host accesses are the calls of `write_view` and `read_view`.
 
     Time is the injected clock's. The `CopyCosts` gives the cost of copies, the engine that of executions, and an
     operation starts when its stream is free and the points that it waits for are reached; `Event.sync` blocks until
     then. On a manual clock a test moves time; on a virtual clock waiting moves it.
 
-What it is not: a measure of a GPU's speed, or a model of its driver. All host threads are one actor (see
+It is no measure of a GPU's speed, and no model of its driver. All host threads are one actor (see
 `engines.simulated.core`). Stricter than CUDA on purpose: a thread must attach itself, to one device of a machine at a
 time, an event must be recorded before it is waited for, closing a buffer that is in use is a race, and closing the
 device with anything open is an error.

@@ -162,7 +162,9 @@ def compare(
 
 @load_app.command()
 def agent(
-    listen: Annotated[str, typer.Option(help="HOST:PORT; anyone who reaches it can use it.")] = "127.0.0.1:8091",
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT; every process that reaches it can use it.")
+    ] = "127.0.0.1:8091",
 ) -> None:
     """Offer frames for `forebay load --agent` on another host."""
 

@@ -161,7 +161,7 @@ def _stages(document: Document) -> str:
         for name, key in (("all answers", "mean_ms"), ("slowest 1 %", "tail_ms"))
     ]
     lines = [[name, *(f"{part[key]:.3f}" for key in ("mean_ms", "p99_ms", "tail_ms"))] for name, part in stages.items()]
-    note = "client: intended send to actual send; network: what remains of the service time; the rest: the server."
+    note = "client: intended send to actual send; network: the rest of the service time; the rest: the server."
     chart = stacked_bars("Where the time went", bars, "ms")
     return chart + _table(["part (ms)", "mean", "p99", "slowest 1 %"], lines) + f'<p class="dim">{note}</p>'
 

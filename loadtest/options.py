@@ -71,12 +71,12 @@ class LoadOptions:
     drain: Annotated[str, _Load(help="How long to wait for answers after the last frame.", metavar="TIME")] = "5s"
     policy: Annotated[
         Policy | None,
-        _Client(help="What a full client does; default: drop-oldest for cameras, else block."),
+        _Client(help="Behaviour of a full client; default: drop-oldest for cameras, else block."),
     ] = None
     queue_depth: Annotated[int, _Client(help="drop-oldest: frames that may wait at the client.")] = 1
     delivery: Annotated[
         Delivery | None,
-        _Client(help="What the server does; default: latest for cameras, else every."),
+        _Client(help="Delivery mode of the server; default: latest for cameras, else every."),
     ] = None
     budget: Annotated[
         str,

@@ -51,7 +51,7 @@ def line_chart(title: str, lines: Sequence[Series], x_axis: Axis, y_axis: Axis, 
 
     Args:
         title: for screen readers.
-        lines: what to draw.
+        lines: to draw.
         x_axis: horizontal.
         y_axis: vertical.
         marks: vertical lines, each at the x of its first point.

@@ -1,4 +1,4 @@
-"""Puts parts of a server together: the front end, out of the models, permits and threads; and what tries loads.
+"""Puts parts of a server together: the front end, out of the models, permits and threads; and the trial of loads.
 
 Thread: the event loop's.
 """
@@ -71,13 +71,13 @@ def assemble_front_end(
 
     Args:
         settings: limits.
-        clock: time.
+        clock: source of monotonic nanoseconds; tests pass a manual one.
         registry: the models that serve.
         lifecycle: loads and unloads them.
         pool: decoding and other heavy work.
         permits: frames and requests that may be held.
         sink: brings completions to the event loop.
-        journal: takes what happens; None: nobody reads it.
+        journal: receives one record per stream and per finished frame; None disables observation.
         is_ready: whether the server is ready.
     """
     calls = CallTasks()

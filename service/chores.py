@@ -1,4 +1,4 @@
-"""What the event loop of a server does every now and then: it looks after shared memory, and at the model repository.
+"""Regular work of a server's event loop: it looks after shared memory, and at the model repository.
 
 Thread: the event loop's.
 """
@@ -23,7 +23,7 @@ class Chores:
         regions: of clients; those whose clients have gone are closed.
         lifecycle: looks at the model repository, on a thread.
         poll_s: how often it does; None: never.
-        on_fatal: told of an error after which the process cannot go on.
+        on_fatal: called with an error after which the process cannot go on.
     """
 
     def __init__(
@@ -72,4 +72,4 @@ class Chores:
             try:
                 await asyncio.to_thread(self._lifecycle.look)
             except Exception:
-                log.exception("the model repository was not looked at")  # what serves is as it was
+                log.exception("the model repository was not looked at")  # the models serve on

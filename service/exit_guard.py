@@ -1,4 +1,4 @@
-"""Ends a process that cannot go on, within a bounded time, whatever hangs in it.
+"""Ends a process that cannot go on, within a bounded time, even if threads hang.
 
 Theory of operation
     A thread that is stuck in a library cannot be ended, and later calls into that library may get stuck as well: the

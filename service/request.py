@@ -313,7 +313,7 @@ class Feasibility:
 
     Attributes:
         least_service_ns: h(1) + t(1) + d(1): the least that a lone request needs; 0 while nothing is known.
-        egress_ns: what delivery takes; 0 while the executor is idle: nothing would happen then that corrects it.
+        egress_ns: duration of egress; 0 while the executor is idle: without a run nothing could correct it.
         executed_ns: when a batch was executed, to a quarter of TRUSTED_NS; by default never too long ago.
     """
 

@@ -2,7 +2,7 @@
 
 Life: tune -> log -> load models (a thread, so that the loop stays free) -> listen -> health SERVING -> ready line ->
 serve -> SIGTERM -> drain -> models closed left to right -> exit 0. A lost device, a hang or a bug in a pipeline thread
-ends the process with code 70, after `FATAL_TIMEOUT_S` at most whatever hangs (`service.exit_guard`).
+ends the process with code 70, after `FATAL_TIMEOUT_S` at most, even if threads hang (`service.exit_guard`).
 """
 
 import asyncio
@@ -263,7 +263,7 @@ class Server:
             try:
                 await self.front_end.abort()
                 await self._close_admin(LAST_LOOK_S)
-            except Exception:  # whatever it is, the exit code asks for a restart
+            except Exception:  # any error: the exit code asks for a restart
                 log.exception("the end was not in order")
             return EXIT_FATAL
         finally:

@@ -21,7 +21,7 @@ SETTLING_SHARE = 0.2
 
 
 def memory(plan: Plan) -> Iterator[dict[str, Any]]:
-    """16 raw cameras with typed results, one sample every two seconds, and the slope of what came after settling."""
+    """16 raw cameras with typed results, one sample every two seconds, and the slope of the samples after settling."""
     is_dry = plan.memory_seconds < LEAST_SECONDS
     period_s = DRY_SAMPLE_PERIOD_S if is_dry else SAMPLE_PERIOD_S
     count = min(CAMERAS, plan.cameras[-1])

@@ -14,7 +14,7 @@ Theory of operation
     frame ends.
 
     A slow network is one more hidden queue: the kernel takes frames long before it sends them. So while the oldest
-    frame in flight of a live camera is overdue, no more than FRAMES_ON_THE_WAY are in flight, whatever the window.
+    frame in flight of a live camera is overdue, no more than FRAMES_ON_THE_WAY are in flight, at any window.
 
     When a call breaks, frames in flight become UNANSWERED, or, with `resend`, go back to the head of the queue under
     their old seq, each at most `max_sends` times.

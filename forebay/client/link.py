@@ -2,7 +2,7 @@
 
 Theory of operation
     `run` loops: wait for the backoff's delay, start a call, write Open, and let three tasks work until the call ends.
-    *read* is the master: it hands answers to the state and ends when the call ends, for whatever reason. *write* moves
+    *read* is the master: it hands answers to the state and ends when the call ends, for any reason. *write* moves
     one frame at a time from the ledger to the call and waits until the transport has taken it, so frames do not pile up
     behind a slow network. *limit* cancels a call that takes too long to open, to drain or to end, or that is silent.
     Every failure ends the call, and the status of the ended call decides the next step (`retry`).

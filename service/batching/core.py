@@ -1,7 +1,7 @@
 """The former without its thread: events go in, batches and endings come out. Used by the thread and in virtual time.
 
 One `step` does what the events so far allow: queue timeouts, decisions carried out one after the other while a lane is
-open, and the instant at which it wants to be called again. Whatever ends without execution collects in `ended` until
+open, and the instant at which it wants to be called again. Requests that end without execution collect in `ended` until
 its owner posts it.
 
 Owner: one thread at a time. Never blocks, never reads a clock: the instant is given.
@@ -58,7 +58,7 @@ def policy_of(settings: BatchingSettings) -> Decide:
 
 @dataclass(slots=True)
 class FormerCounters:
-    """What happened so far; rising counts."""
+    """Rising counts of the former's events."""
 
     arrivals: int = 0
     batches: int = 0
@@ -75,9 +75,9 @@ class FormerCore:
         lanes: where batches go.
         cost: predicts and learns; owned by this core from now on.
         settings: knobs.
-        publish: told about a new feasibility snapshot.
+        publish: called with each new feasibility snapshot.
         decide: the policy; None takes the one that the settings name.
-        egress_time: what the front end measures; None for a core without one.
+        egress_time: the front end's measurements of egress; None for a core without a front end.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class FormerCore:
             self._end(ended, reason, now_ns)
 
     def cancel(self, requests: Iterable[Request], now_ns: int) -> None:
-        """End those of `requests` that are still pending. What is in flight runs on; its reply is dropped later."""
+        """End those of `requests` that are still pending. Batches in flight run on; their replies are dropped later."""
         for request in requests:
             if self.pending.discard(request.id) is not None:
                 self._end(request, Reason.CANCELLED, now_ns)
@@ -184,7 +184,7 @@ class FormerCore:
     def _may_take_back(self) -> bool:
         """Whether a batch is bound that has not started.
 
-        Not while draining: whoever drains takes a batch that is bound for gone.
+        Not while draining: a drain counts a bound batch as gone.
         """
         return not self.is_draining and self.lanes.has_waiting_batch
 

@@ -2,14 +2,14 @@
 
 Theory of operation
     The shape comes from a calibrated `CostTable`; sizes between two measured ones are interpolated, sizes that the
-    engine pads (`sizes` = the captured ones) cost what the padded size costs. What is learnt in service is only how
-    much slower or faster everything runs than at calibration (`ratio`, gain 0.1) and how much it scatters
+    engine pads (`sizes` = the captured ones) cost as much as the padded size. Service learns only how much slower
+    or faster everything runs than at calibration (`ratio`, gain 0.1) and how much the durations scatter
     (`variance`). One ratio, not a fit per size: a fit with forgetting winds up while only one size is seen,
     over-estimates the others, sheds, and then never sees them again.
 
-    One batch far from what was expected is an outlier and moves the ratio by a twentieth. Three in a row on the same
-    side are another speed: the ratio becomes that of the nearest of them. So the end of a slowdown is believed within
-    three batches, however long it took and however slow it was.
+    One batch far from its expected duration is an outlier and moves the ratio by a twentieth. Three in a row on the
+    same side are another speed: the ratio becomes that of the nearest of them. So the model notices the end of a
+    slowdown within three batches, however long and slow it was.
 
     `mean_ns` is the calibrated time times the ratio; `estimate_ns` is its upper quantile (about 97.5 %), which decides
     what still fits a deadline. The first execution of a size in service never enters the ratio: it pays for caches.

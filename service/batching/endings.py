@@ -1,4 +1,4 @@
-"""Why a request ended without execution, in the words that its client reads: what happened and how to mend it."""
+"""Why a request ended without execution, in the words that its client reads: the cause and how to mend it."""
 
 from forebay_server.service.batching.constants import TELLING_NS
 from forebay_server.service.batching.pending import Reason

@@ -4,12 +4,12 @@ Theory of operation
     Everything that concerns the former comes through one inbox, large enough by construction that sending never
     blocks: an arrival per permit, a cancellation per permit, two notices per slot and a drain. The thread sleeps on the
     inbox, until the instant that the last `FormerCore.step` asked for, takes everything that has come, and steps.
-    What ended without execution goes to the sink in one post per wake-up.
+    Requests that ended without execution go to the sink in one post per wake-up.
 
     Where a batch takes less time than waking a thread (`is_quick`), the event loop takes the step itself:
     `service.pipeline.inline_runner` tells which thread does what, and why.
 
-    An error in a step is our bug: everything pending ends with it, `on_fatal` is told, and the thread is gone.
+    An error in a step is our bug: everything pending ends with it, `on_fatal` is called, and the thread is gone.
 
 Lifecycle: start, [drain], stop, join. `drain` refuses newcomers and returns when nothing is pending; `stop` ends what
 is still pending as cancelled.
@@ -46,7 +46,7 @@ class FormerStatistics:
         ended: requests that ended without execution, by reason.
         guard_ns: how much before the last moment batches are bound now.
         drift_ratio: how much slower executions are than calibrated.
-        egress_ns: what egress will take for the batch that is formed next, the results in front of it included.
+        egress_ns: forecast of egress for the batch that is formed next, the results in front of it included.
     """
 
     pending_requests: int
@@ -74,10 +74,10 @@ class BatchFormer:
         lanes: where batches go.
         cost: owned by the former from now on.
         settings: knobs.
-        clock: time.
+        clock: source of monotonic nanoseconds; tests pass a manual one.
         sink: where requests go that end without execution.
         permits: most requests that can be with the former at once.
-        on_fatal: told about an error in a step; called once.
+        on_fatal: called once, with an error in a step.
         step_when_idle: has the event loop take a step; None leaves all steps to the thread.
         inline_ns: work below this runs inline: `InlineRunner.limit_ns`.
 
@@ -191,7 +191,7 @@ class BatchFormer:
             return True
 
     def stop(self) -> None:
-        """End the thread; what is still pending ends as cancelled. Idempotent. Blocks: no."""
+        """End the thread; requests that are still pending end as cancelled. Idempotent. Blocks: no."""
         self._inbox.close()
 
     def join(self, timeout_s: float | None = None) -> bool:
@@ -253,7 +253,7 @@ class BatchFormer:
                 self._post()
 
     def _step_on_loop(self) -> None:
-        """Take a step, or wake the thread for what remains. Thread: the event loop's. Blocks: for a step."""
+        """Take a step, or wake the thread for the remaining work. Thread: the event loop's. Blocks: for a step."""
         if not self._step_lock.acquire(blocking=False):
             self._inbox.wake()  # the thread is at it; it may be past the inbox
             return

@@ -10,7 +10,7 @@ Theory of operation
     A request without a deadline, or with a distant one, is ordered as if it had one second. So it is neither starved by
     a steady overload of urgent frames nor in front of them. It expires when its own deadline says so, or never.
 
-    Everything here is bookkeeping; what runs when is decided in `policy`, which reads this and changes nothing.
+    Everything here is bookkeeping; `policy` decides which batch runs when, reads the queue and changes nothing.
 
 Owner: the former's thread. Not thread-safe.
 """
@@ -194,8 +194,8 @@ class PendingQueue:
         """Take in again what was in batches that were taken back, in order of forming; return those that end by it.
 
         Each stands where it stood: on an ordered stream among the others in order of arrival, since a batch of an
-        earlier frame may have been taken back from another lane. A LATEST stream may have newer requests by now. No
-        level is too full for what was on it already.
+        earlier frame may have been taken back from another lane. A LATEST stream may have newer requests by now. A
+        request returns to its level even if the level is full.
         """
         entries: list[Entry] = []
         for request in requests:
@@ -237,7 +237,7 @@ class PendingQueue:
         del self._entries[entry.id]
         level = self._settings.level_of(entry.request.priority)
         if self._level_counts[level] == 1:
-            del self._level_counts[level]  # a client chooses the level: what it leaves behind must not add up
+            del self._level_counts[level]  # a client chooses the level: empty levels must not add up
         else:
             self._level_counts[level] -= 1
         group = entry.group

@@ -1,6 +1,6 @@
 """About calls of grpc.aio: the trace context they bring, and ending those whose client takes nothing.
 
-The second is what grpc.aio has no way to do.
+grpc.aio has no way to do the second.
 
 A write waits for as long as the client's flow control says so, and so does a status sent behind it: `abort` of a call
 whose client does not read returns when it reads. Cancelling the write frees the coroutine, not the call: the call, and
@@ -11,7 +11,7 @@ task which waits for the client's cancellation and which made the handler's task
 task, the task that made it; `cut` sends the status, waits a moment, and cancels that task. The status is on its way
 before the rest is thrown away, so that a client which reads again sees why.
 
-Everything of ours is freed whatever happens. grpc.aio itself keeps the call that it accepted last until it accepts the
+All objects of ours are freed in every case. grpc.aio itself keeps the call that it accepted last until it accepts the
 next one, so that one cut call may last so long. If a release of grpcio does all this differently, no maker is found and
 a cut call lasts until its client leaves (tests/rpc/test_slow_readers.py shows it).
 

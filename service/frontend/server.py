@@ -59,7 +59,7 @@ class FrontEnd:
         receptions: reads the messages of single requests.
         calls: ends calls whose client takes nothing.
         streams: the streaming calls of both.
-        clock: time.
+        clock: source of monotonic nanoseconds; tests pass a manual one.
         settings: limits.
     """
 

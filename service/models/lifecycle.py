@@ -90,7 +90,7 @@ class ModelLifecycle:
         self._queue = LoadQueue()
         self._notes: dict[str, tuple[State, str]] = {}  # by model: LOADING, or the reason why it is UNAVAILABLE
         self._loaded: dict[str, Fingerprints] = {}  # poll: of serving models, taken just before their load
-        self._tried: dict[str, Fingerprints] = {}  # poll: of the latest attempt, whatever its outcome
+        self._tried: dict[str, Fingerprints] = {}  # poll: of the latest attempt, failed or not
         self._retries = Retries()  # poll: of models that could not be loaded
         self._expected: dict[str, None] = {}  # models that should serve from the start and are still in the repository
         self._told: frozenset[str] = frozenset()  # faults that the last scan found. Thread: of start, then of polling

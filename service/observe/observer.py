@@ -44,7 +44,7 @@ class Sample:
 
     Attributes:
         at_s: end of the second on the service's clock.
-        ended: frames that ended, whatever their outcome: the offered load.
+        ended: frames that ended, of all outcomes: the offered load.
         in_time: OK and before the deadline, or OK without one.
     """
 

@@ -20,7 +20,7 @@ class StreamReport:
 
     Attributes:
         record: the stream.
-        fps: results per second, of whatever outcome.
+        fps: results per second, of all outcomes.
         p50_ms: from read() to result.
         p99_ms: from read() to result.
         age_ms: median age of results, see `service.observe.streams`.

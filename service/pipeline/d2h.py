@@ -22,7 +22,7 @@ class D2hStage(Stage):
     ) -> None:
         super().__init__(context)
         self.listener: LaneListener | None = None  # the former, set before the first batch; None in warm-up
-        self.journal: Journal | None = None  # set before the first batch if somebody observes
+        self.journal: Journal | None = None  # set before the first batch; None: no observation
         self._row_bytes = tuple(spec.row_bytes for spec in outputs)
         self._pool = pool
         self._label = self.name.rsplit(".", 2)[0]  # MODEL.VERSION of MODEL.VERSION.LANE.d2h

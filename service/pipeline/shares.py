@@ -1,33 +1,34 @@
 """Who may hold how many of a fixed number of things: max-min fair shares, decided in constant time. Pure.
 
 Theory of operation
-    What a share *wants* is the most that it held, or asked for, of late. While all wants together fit, every share gets
-    what it wants. When they do not, there is a *level*: the largest number that every share can be promised at once,
-    where one that wants less is promised what it wants. So those that want little get all of it, and the others get the
-    same, however much they ask for. A share of weight w counts as w streams: it is promised w times the level.
+    The *want* of a share is the largest number that it held or asked for of late. While all wants together fit, every
+    share may take up to its want. When they do not, there is a *level*: the largest number that every share can be
+    promised at once, where a share with a smaller want is promised its want. So small wants are met in full, and all
+    other shares get the same, however much they ask for. A share of weight w counts as w streams: its promise is w
+    times the level.
 
-    A share takes while it holds less than what it is promised. What the level leaves over, less than one for each
-    stream that wants more, goes to whoever asks first (`extra`), at most one for each stream. Nothing is taken away: a
-    share that holds more than its promise, since others have come, takes nothing until it has given back enough.
+    A share takes while it holds less than its promise. The level leaves a rest, less than one for each stream that
+    wants more: the first to ask gets it (`extra`), at most one for each stream. Nothing is taken away: a share that
+    holds more than its promise, because other shares have come, takes nothing until it has given back enough.
 
-    Wants rise at once, and fall by being forgotten: what was not wanted for `MEMORY_NS` to twice that counts no more.
-    So a camera keeps its place between two frames, and no share is kept down for long by one that has gone.
+    Wants rise at once, and fall by being forgotten: a want that did not recur for one to two `MEMORY_NS` no longer
+    counts. So a camera keeps its place between two frames, and a stream that has gone soon limits no other.
 
     The level moves in steps of one, over a histogram of wants, whenever a want changes. It moves no further than wants
     rose before, so that a take costs the same however many shares there are.
 
-Owner: whoever calls, one thread at a time. Why: docs/adr/0114.
+Owner: the caller, one thread at a time. Why: docs/adr/0114.
 """
 
 from collections import deque
 
 MEMORY_NS = 5_000_000_000
 AGED_AT_ONCE = 2
-"""Shares looked at with each take for what they have not wanted of late: more than can have come with it."""
+"""Shares whose old wants each take forgets: more than the one share that a take can add."""
 
 
 class Share:
-    """What one stream has and wants. `Shares` alone writes it.
+    """The things that one stream holds, and its want. `Shares` alone writes it.
 
     Attributes:
         weight: how many streams it counts as.
@@ -36,7 +37,7 @@ class Share:
         peak: most that it wanted since `aged_ns`.
         earlier_peak: most that it wanted in the period before.
         aged_ns: when the period began.
-        units: what it wants in multiples of its weight, rounded up.
+        units: its want in multiples of its weight, rounded up.
         counted: its weight where promises are added up; no more than it wants.
         is_remembered: whether it will be looked at again.
     """
@@ -73,7 +74,7 @@ class Shares:
 
     Attributes:
         in_use: of all shares together.
-        level: what a stream that wants more is promised.
+        level: the promise of a stream that wants more.
     """
 
     def __init__(self, count: int) -> None:
@@ -126,7 +127,7 @@ class Shares:
             self._extras -= 1
 
     def leave(self, share: Share) -> None:
-        """Forget at once what a share wanted. What it holds it gives back as ever."""
+        """Forget the want of a share at once. The share gives back the things that it holds as before."""
         share.peak = share.earlier_peak = 0
         self._want(share)
 

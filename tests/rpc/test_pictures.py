@@ -24,7 +24,7 @@ async def opened(running, **fields):
     await stream.send(1, payload=jpeg())
     await stream.results(1)
     (session,) = running.sessions
-    await get(running.server.admin_address, "/metrics")  # whatever was opened is known after it
+    await get(running.server.admin_address, "/metrics")  # every opened stream is known after it
     return stream, session.session._recorder.record.uid
 
 

@@ -1,10 +1,10 @@
 """From a frame's payload to a buffer that holds the model's inputs: at once where that is quick, else by a worker.
 
-A plain copy is a payload that already is what the model takes: a tensor, or pixels of its size and order. It stays
+A plain copy is a payload that already has the model's layout: a tensor, or pixels of its size and order. It stays
 where it was received if the device can read it there, and is copied on the event loop if it is small. Everything else
 waits in the stream's line until a worker decodes it; the frames of a stream are decoded in order.
 
-Thread: the event loop's, except `_decode` and what it calls, which are a worker's.
+Thread: the event loop's, except `_decode` and its callees, which are a worker's.
 """
 
 import itertools
@@ -52,7 +52,7 @@ class FrameDecoder:
 
     Attributes:
         is_quick: whether every frame is a plain copy made on the event loop.
-        time: what decoding takes.
+        time: expected duration of decoding.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class FrameDecoder:
         version = self._config.version
         try:
             self._fill(request, payload, started_ns)
-        except Exception as error:  # noqa: BLE001 - whatever it is ends this frame, not the worker
+        except Exception as error:  # noqa: BLE001 - any error ends this frame, not the worker
             known = known_error(error)
             self._admission.give_up(version, request, known.outcome)
             self._sink.post([Completion(request, error=known)])

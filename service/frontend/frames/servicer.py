@@ -53,7 +53,7 @@ class FramesServicer:
         calls: ends those whose client takes nothing.
         stream_calls: has those that are open.
         admission: the way in.
-        journal: told about streams and how frames end; None if nobody observes.
+        journal: receives a record of each stream and each finished frame; None disables observation.
     """
 
     def __init__(

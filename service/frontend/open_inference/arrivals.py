@@ -70,14 +70,14 @@ class StreamKeys:
         return key
 
     def __len__(self) -> int:
-        """Return how many keys somebody has."""
+        """Return the number of keys in use."""
         return len(self._keys)
 
 
 class ConnectionShares:
     """Shares of the permits for calls that come one by one, by connection.
 
-    A share is kept for as long as a request has it or what it wanted is remembered.
+    A share is kept for as long as a request has it or its want is remembered.
 
     Args:
         weight: how many streams a connection counts as.
@@ -113,13 +113,13 @@ def admit(
         admission: the way in.
         call: checked.
         version: runs it.
-        stream: what it belongs to.
+        stream: the stream that it belongs to.
         share: whose permit it takes.
         received_ns: when it was read.
         deadline_ns: of the RPC; the call's own options may make it earlier.
         on_completion: receives how it ended.
         trace: that its client sent.
-        frame: the inputs, if a worker has made it of them; the request's from here on, whatever happens.
+        frame: the inputs, if a worker has made it of them; the request owns them from here on, errors included.
 
     Raises:
         DeadlineExpiredError: the deadline cannot be met.

@@ -115,7 +115,7 @@ class InferenceServicer:
             stream.stop_reading()
 
     async def model_infer(self, data: bytes, context: Context) -> bytes:
-        """Answer one request: grpc.aio's handler. Whatever happens ends as a status, never as UNKNOWN."""
+        """Answer one request: grpc.aio's handler. Every error ends as a status, never as UNKNOWN."""
         try:
             return await self._infer(data, context)
         except InferenceError as status:

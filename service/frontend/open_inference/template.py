@@ -87,7 +87,7 @@ class CallTemplate:
 
     @cached_property
     def is_light(self) -> bool:
-        """Whether the event loop makes a request of it in less than a millisecond, whatever its data are."""
+        """Whether the event loop makes a request of it in less than a millisecond, for all data."""
         return all(
             source.nbytes is not None and not isinstance(source.typed, LongContents) for source in self.sources
         ) and (sum(source.nbytes or 0 for source in self.sources) <= LIGHT_BYTES)
@@ -99,7 +99,7 @@ class CallTemplate:
 
     @cached_property
     def has_light_answer(self) -> bool:
-        """Whether the event loop makes a response in less than a millisecond, whatever the outputs are."""
+        """Whether the event loop makes a response in less than a millisecond, for all outputs."""
         return not any(wanted.classes or wanted.tensor.datatype == "BYTES" for wanted in self.wanted)
 
     @cached_property

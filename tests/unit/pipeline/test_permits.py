@@ -1,4 +1,4 @@
-"""Permits are shared over streams, by whichever thread they are taken and given back."""
+"""Permits are shared over streams, also if different threads take them and give them back."""
 
 import threading
 
