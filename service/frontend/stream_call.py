@@ -8,7 +8,7 @@ Theory of operation
     A call ends when its client has half-closed or reading was stopped, and everything was written; at once when the
     client has gone, or takes nothing for too long (`give_up`). Housekeeping looks at all calls that are open.
 
-Only public grpc.aio API is used, with raw bytes on both sides (docs/adr/0006). Owner: the event loop's thread.
+It uses public API of grpc.aio, with raw bytes on both sides (docs/adr/0006). Owner: the event loop's thread.
 """
 
 import asyncio
