@@ -43,6 +43,7 @@ class Encoding(StrEnum):
     PNG = "png"
     RGB8 = "rgb8"
     BGR8 = "bgr8"
+    NV12 = "nv12"
     TENSOR = "tensor"
 
 

@@ -1,5 +1,7 @@
 """Frames become messages that protobuf reads back, copied once and checked against the opened stream."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,9 +28,9 @@ def test_lengths_at_the_edges_of_a_varint(nbytes):
     assert len(wire.ClientMessage.FromString(frame_message(1, 0, None, [bytes(nbytes)])).frame.payload) == nbytes
 
 
-@pytest.mark.parametrize("encoding", ["bgr8", "rgb8"])
-def test_pixels_keep_their_order(encoding):
-    pixels = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
+@pytest.mark.parametrize(("encoding", "shape"), [("bgr8", (2, 4, 3)), ("rgb8", (2, 4, 3))])
+def test_pixels_keep_their_order(encoding, shape):
+    pixels = np.arange(math.prod(shape), dtype=np.uint8).reshape(shape)
     assert b"".join(payload_of(encoding, 4, 2, pixels)) == pixels.tobytes()
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from forebay.client.options import ENCODINGS, Reconnection, StreamOptions, Tls, open_message
+from forebay.client.options import Reconnection, StreamOptions, Tls, open_message
 from forebay.client.retry import CallEnd, NextStep, hint_ms
 from forebay.wire import frames_pb2 as wire
 
@@ -10,10 +10,6 @@ from forebay.wire import frames_pb2 as wire
 def opened(resume_from=None, **keywords):
     options = StreamOptions(camera="door", model="m", **keywords)
     return wire.ClientMessage.FromString(open_message(options, resume_from)).open
-
-
-def test_every_encoding_of_the_wire_has_its_word():
-    assert set(ENCODINGS.values()) == set(wire.Encoding.values()) - {wire.ENCODING_UNSPECIFIED}
 
 
 def test_open_says_what_was_asked_for():

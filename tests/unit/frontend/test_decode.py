@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import InvalidRequestError
-from forebay_server.service.frontend.frames.decode.pictures import RAW_BYTES_PER_PIXEL, decode_into, raw_nbytes
+from forebay_server.service.frontend.frames.decode.pictures import decode_into
 from forebay_server.service.models.description import ImageInput
 from tests.support.mutations import JPEGS, PNGS, mutations, with_right_checksums
 
@@ -269,9 +269,3 @@ def test_thousands_of_mutated_pictures_are_decoded_or_refused_and_print_nothing(
     for file in mutations(PNGS, 6000, seed=2):
         only_invalid(with_right_checksums(file), PNG)
     assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize(("encoding", "nbytes"), [(RGB8, 6 * 4 * 3), (BGR8, 6 * 4 * 3), (NV12, 6 * 4 * 3 // 2)])
-def test_uncompressed_sizes(encoding, nbytes):
-    assert encoding in RAW_BYTES_PER_PIXEL
-    assert raw_nbytes(encoding, 6, 4) == nbytes == len(encode(picture(6, 4), encoding))

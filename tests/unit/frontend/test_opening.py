@@ -120,7 +120,7 @@ BAD = [
     ({"stream_id": "ü" * 129}, "open.stream_id"),
     ({"model": ""}, "open.model"),
     ({"encoding": pb.ENCODING_UNSPECIFIED}, "open.encoding"),
-    ({"encoding": 99}, "open.encoding"),
+    ({"encoding": 99}, "open.encoding.*give TENSOR or one of BGR8, JPEG, NV12, PNG, RGB8"),
     ({"delivery": 9}, "open.delivery"),
     ({"shape": [4, 4]}, "open.shape"),
     ({"shape": [-1, 4, 3]}, "open.shape"),
@@ -139,7 +139,7 @@ BAD = [
     ({**RGB, "height": 2**32 - 1}, "open.width"),
     ({**RGB, "width": 65535, "height": 65535}, "limit of 1000000"),
     ({**RGB, "width": 1000, "height": 1000}, "messages may have 2000000"),
-    ({**RGB, "encoding": pb.ENCODING_NV12, "width": 7}, "even"),
+    ({**RGB, "encoding": pb.ENCODING_NV12, "width": 7}, "NV12 needs an even width and an even height, not 7x4"),
     ({**RGB, "encoding": pb.ENCODING_NV12, "height": 5}, "even"),
 ]
 
