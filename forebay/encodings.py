@@ -60,6 +60,7 @@ LAYOUTS: Mapping[int, Layout] = MappingProxyType(
         wire.ENCODING_RGB8: Layout(channels=3),
         wire.ENCODING_BGR8: Layout(channels=3),
         wire.ENCODING_NV12: Layout(channels=1, block=(2, 2), rows=3),
+        wire.ENCODING_MONO8: Layout(channels=1),
     }
 )
 """Encoding -> layout of its pixels. An encoding that is missing here is a file (JPEG, PNG) or TENSOR."""

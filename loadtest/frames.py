@@ -101,6 +101,8 @@ def encode(picture: Picture, encoding: Encoding, quality: int) -> bytes:
             return picture.tobytes()
         case Encoding.RGB8:
             return picture[:, :, ::-1].tobytes()
+        case Encoding.MONO8:
+            return cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).tobytes()
         case Encoding.NV12:
             return _nv12(cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420).reshape(-1))
 

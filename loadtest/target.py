@@ -44,6 +44,7 @@ class Encoding(StrEnum):
     RGB8 = "rgb8"
     BGR8 = "bgr8"
     NV12 = "nv12"
+    MONO8 = "mono8"
     TENSOR = "tensor"
 
 

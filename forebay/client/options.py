@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from forebay.encodings import LAYOUTS, VALUES, Layout
 from forebay.wire import frames_pb2 as wire
 
-Encoding = Literal["tensor", "rgb8", "bgr8", "jpeg", "png", "nv12"]
+Encoding = Literal["tensor", "rgb8", "bgr8", "jpeg", "png", "nv12", "mono8"]
 Delivery = Literal["latest", "every"]
 Policy = Literal["drop_oldest", "block"]
 OutputKind = Literal["tensors", "detections", "classes"]

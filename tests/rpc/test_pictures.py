@@ -37,7 +37,7 @@ async def end(stream):
 @on_loop
 @pytest.mark.parametrize(
     ("encoding", "side"),
-    [("JPEG", SIDE), ("RGB8", SIDE), ("BGR8", 50), ("NV12", 50), ("PNG", 50)],
+    [("JPEG", SIDE), ("RGB8", SIDE), ("BGR8", 50), ("NV12", 50), ("MONO8", SIDE), ("MONO8", 50), ("PNG", 50)],
 )
 async def test_a_picture_of_every_encoding_comes_with_its_frame(tmp_path, encoding, side):
     if encoding in ("JPEG", "PNG"):

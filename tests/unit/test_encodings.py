@@ -28,6 +28,7 @@ def known_words(text, start, end):
     [
         (LAYOUTS[VALUES["bgr8"]], (4, 6, 3), "(height, width, 3)"),
         (LAYOUTS[VALUES["nv12"]], (6, 6), "(height * 3 / 2, width)"),
+        (LAYOUTS[VALUES["mono8"]], (4, 6), "(height, width)"),
     ],
 )
 def test_the_array_of_a_picture_of_6_x_4(layout, shape, words):

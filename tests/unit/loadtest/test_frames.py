@@ -46,15 +46,18 @@ def test_colours_are_swapped_for_rgb():
 def test_uncompressed_pictures_are_those_that_opencv_reads_back():
     picture = np.zeros((8, 12, 3), np.uint8)
     picture[:4], picture[4:] = (200, 60, 20), (20, 60, 200)
-    array = np.frombuffer(frames.encode(picture, Encoding.NV12, 90), np.uint8)
-    read_back = cv2.cvtColor(array.reshape(LAYOUTS[VALUES["nv12"]].shape(12, 8)), cv2.COLOR_YUV2BGR_NV12)
-    assert np.abs(read_back.astype(int) - picture).max() <= 2
+    for encoding, code in ((Encoding.MONO8, cv2.COLOR_GRAY2BGR), (Encoding.NV12, cv2.COLOR_YUV2BGR_NV12)):
+        array = np.frombuffer(frames.encode(picture, encoding, 90), np.uint8)
+        read_back = cv2.cvtColor(array.reshape(LAYOUTS[VALUES[encoding]].shape(12, 8)), code)
+        wanted = picture if encoding is Encoding.NV12 else cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), code)
+        assert np.abs(read_back.astype(int) - wanted).max() <= 2
 
 
 def test_pictures_of_a_size_that_the_encoding_cannot_have_need_a_size(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 9, 3), np.uint8))
     with pytest.raises(UsageError, match=r"--encoding nv12 needs an even width .*: give --size"):
         pictures(FramesSpec(source=str(tmp_path)), Encoding.NV12)
+    assert len(pictures(FramesSpec(source=str(tmp_path)), Encoding.MONO8).payloads[0]) == 72
 
 
 @pytest.mark.parametrize("missing", [0, 1, 4, 5, 100, 65_537, 200_000])

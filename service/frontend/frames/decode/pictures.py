@@ -59,7 +59,11 @@ def decode_into(
 
 def _stretch(source: Pixels, target: Pixels) -> None:
     size = (target.shape[1], target.shape[0])
-    if source.shape == target.shape:
+    if source.ndim == 2:  # one channel is stretched before it becomes three: less work and the same pixels
+        fits = source.shape == target.shape[:2]
+        gray = source if fits else cv2.resize(source, size, interpolation=cv2.INTER_LINEAR)
+        cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB, dst=target)
+    elif source.shape == target.shape:
         np.copyto(target, source)
     else:
         cv2.resize(source, size, dst=target, interpolation=cv2.INTER_LINEAR)
@@ -90,6 +94,7 @@ _RAW: dict[int, Callable[[Pixels, ColorOrder], tuple[Pixels, ColorOrder]]] = {
     pb.ENCODING_RGB8: lambda array, _: (array, "RGB"),
     pb.ENCODING_BGR8: lambda array, _: (array, "BGR"),
     pb.ENCODING_NV12: _nv12,
+    pb.ENCODING_MONO8: lambda array, wanted: (array, wanted),
 }
 """Encoding -> function of the array, laid out as in `forebay.encodings`, and the wanted order: pixels, their order."""
 
