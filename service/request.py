@@ -233,7 +233,7 @@ class Batch:
         bind_by_ns: time at which late binding planned the start of its upload; 0 if it was formed for another reason.
         upload_started_ns: time at which the upload stage took it up, on the host's clock; 0 before.
         is_alone: its lane was empty when it was formed.
-        work_ns: expected time of its upload and execution.
+        is_quick: it is alone, and its upload and execution are expected to take less time than a hand-over.
         claim: the right to its requests. A lane touches them only while it holds the claim.
         limits_ns: the former's: the earliest queue timeout and the earliest deadline of its requests, once computed.
     """
@@ -248,7 +248,7 @@ class Batch:
     bind_by_ns: int = 0
     upload_started_ns: int = 0
     is_alone: bool = False
-    work_ns: float = 0.0
+    is_quick: bool = False
     error: ServiceError | None = None
     claim: Claim = field(default_factory=Claim)
     limits_ns: tuple[int, int] | None = None

@@ -191,7 +191,8 @@ drains, which come once each."""
 LONG_STEP_NS = 5_000_000
 """A step of a former that held up the event loop: 25 times the longest that is expected (pipeline's INLINE_NS). A step
 that another process interrupted is as long."""
-LONG_STEPS = 3
-"""So many long steps in a row send a former's work back to its thread: one alone shows nothing about the model."""
+LONG_RUNS = 3
+"""So many long steps, or long batches that ran inline, in a row send the work back to its own thread: one alone shows
+nothing about the model."""
 REST_NS = 1_000_000_000
-"""After so long on its thread one step is tried on the event loop again."""
+"""After so long on its own thread, one step is tried on the event loop again, or one batch inline."""

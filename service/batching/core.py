@@ -24,6 +24,7 @@ from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.batching.endings import error_of
 from forebay_server.service.batching.lanes import LaneSet
 from forebay_server.service.batching.pending import PendingQueue, Reason
+from forebay_server.service.batching.quick_batches import QuickBatches
 from forebay_server.service.batching.settings import BatchingSettings, PolicyName
 from forebay_server.service.batching.taking_back import next_loss_ns, take_back
 from forebay_server.service.errors import InvariantError, ServiceError
@@ -78,6 +79,10 @@ class FormerCore:
         publish: called with each new feasibility snapshot.
         decide: the policy; None takes the one that the settings name.
         egress_time: the front end's measurements of egress; None for a core without a front end.
+        inline_ns: work below this runs inline: `InlineRunner.limit_ns`.
+
+    Attributes:
+        quick_batches: which batches run inline.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class FormerCore:
         publish: Callable[[Feasibility], None] = lambda _: None,
         decide: Decide | None = None,
         egress_time: EgressTime | None = None,
+        inline_ns: int = 0,
     ) -> None:
         if cost.max_size < settings.max_batch_size:
             raise ValueError(
@@ -96,6 +102,7 @@ class FormerCore:
             )
         self.cost = cost
         self.settings = settings
+        self.quick_batches = QuickBatches(cost, inline_ns)
         self.lanes = LaneSet(lanes, settings.guard_min_us * 1000)
         self.pending = PendingQueue(settings, cost.mean_ns(settings.max_batch_size), self.lanes.waiting)
         self.counters = FormerCounters()
@@ -132,6 +139,8 @@ class FormerCore:
         """Note that a batch has left compute, and learn from how long it took."""
         self.lanes.states[batch.lane_index].compute_ended(batch, ended_ns)
         self.cost.observe(batch.executed_rows, h2d_ns, execute_ns)
+        if batch.is_quick:
+            self.quick_batches.observe(h2d_ns + execute_ns, ended_ns)
         if batch.bind_by_ns:
             self.lanes.guard.observe(max(batch.formed_ns, batch.upload_started_ns) - batch.bind_by_ns)
         elif not batch.is_alone:
@@ -231,6 +240,7 @@ class FormerCore:
         requests = self.pending.take(decision.ids, now_ns)
         for request in requests:
             request.timeline.formed_ns = now_ns
+        is_alone = not state.in_flight
         batch = Batch(
             id=next(_BATCH_IDS),
             lane_index=decision.lane_index,
@@ -240,8 +250,8 @@ class FormerCore:
             executed_rows=decision.executed_rows,
             formed_ns=now_ns,
             bind_by_ns=due_ns if due_ns is not None and due_ns <= now_ns else 0,
-            is_alone=not state.in_flight,
-            work_ns=self.cost.h2d_ns(decision.executed_rows) + self.cost.estimate_ns(decision.executed_rows),
+            is_alone=is_alone,
+            is_quick=is_alone and self.quick_batches.is_quick(decision.executed_rows, now_ns),
         )
         self.counters.batches += 1
         self.counters.rows += batch.rows

@@ -160,10 +160,12 @@ class CostModel:
 
         No stage counts as slower than calibrated: on an idle executor nothing but a run could correct a drift.
         """
-        return (
-            self._h2d_base[1] * min(1.0, self.h2d_drift.ratio)
-            + self.execute_base[1] * min(1.0, self.execute_drift.ratio)
-            + self._d2h_base[1] * min(1.0, self.d2h_drift.ratio)
+        return self.least_work_ns(1) + self._d2h_base[1] * min(1.0, self.d2h_drift.ratio)
+
+    def least_work_ns(self, rows: int) -> float:
+        """Return the least that an upload and an execution of `rows` rows take: neither slower than calibrated."""
+        return self._h2d_base[rows] * min(1.0, self.h2d_drift.ratio) + self.execute_base[rows] * min(
+            1.0, self.execute_drift.ratio
         )
 
     def observe(self, rows: int, h2d_ns: int, execute_ns: int) -> None:

@@ -6,7 +6,7 @@ Theory of operation
     inbox, until the instant that the last `FormerCore.step` asked for, takes everything that has come, and steps.
     Requests that ended without execution go to the sink in one post per wake-up.
 
-    Where a batch takes less time than waking a thread (`is_quick`), the event loop takes the step itself:
+    Where a batch takes less time than waking a thread (`QuickBatches`), the event loop takes the step itself:
     `service.pipeline.inline_runner` tells which thread does what, and why.
 
     An error in a step is our bug: everything pending ends with it, `on_fatal` is called, and the thread is gone.
@@ -19,14 +19,14 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from forebay_server.service.batching.constants import SPARE_MESSAGES
+from forebay_server.service.batching.constants import LONG_STEP_NS, SPARE_MESSAGES
 from forebay_server.service.batching.core import FormerCore
 from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.egress_time import EgressTime
-from forebay_server.service.batching.loop_steps import LoopSteps
 from forebay_server.service.batching.notices import Cancelled, ComputeEnded, Drain, Event, SlotFreed, handle
 from forebay_server.service.batching.pending import Reason
 from forebay_server.service.batching.settings import BatchingSettings
+from forebay_server.service.batching.short_runs import ShortRuns
 from forebay_server.service.channel import Channel, ChannelClosedError, ChannelStatistics
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import InvariantError, RequestCancelledError
@@ -102,14 +102,13 @@ class BatchFormer:
         self.name = name
         self.feasibility = Feasibility()
         self.egress_time = EgressTime()
-        self._core = FormerCore(lanes, cost, settings, self._publish, egress_time=self.egress_time)
+        self._core = FormerCore(lanes, cost, settings, self._publish, egress_time=self.egress_time, inline_ns=inline_ns)
         self._clock = clock
         self._sink = sink
         self._on_fatal = on_fatal
         slots = sum(lane.slot_count for lane in lanes)
         self._step_when_idle = step_when_idle
-        self._inline_ns = inline_ns
-        self._loop_steps = LoopSteps()
+        self._loop_steps = ShortRuns(LONG_STEP_NS)
         self._step_lock = threading.Lock()  # to touch all below, and the core
         self._stepping_thread = 0  # that holds the lock, while it steps
         self._notices: list[Event] = []  # that a step gave itself: a batch that ran inline
@@ -137,7 +136,7 @@ class BatchFormer:
 
     def arrive_on_loop(self, request: Request) -> None:
         """Hand a request over as `arrive` does. Thread: the event loop's. Blocks: no."""
-        if self._step_when_idle is None or not self.is_quick or not self._loop_steps.may_step(self._clock.now_ns()):
+        if self._step_when_idle is None or not self._may_step_on_loop(self._clock.now_ns()):
             self.arrive(request)
             return
         try:
@@ -147,11 +146,8 @@ class BatchFormer:
         else:
             self._step_when_idle(self._step_on_loop)
 
-    @property
-    def is_quick(self) -> bool:
-        """Whether a batch of one row would run inline. Thread: any."""
-        cost = self._core.cost
-        return cost.h2d_ns(1) + cost.estimate_ns(1) < self._inline_ns
+    def _may_step_on_loop(self, now_ns: int) -> bool:
+        return self._core.quick_batches.is_quick(1, now_ns) and self._loop_steps.may_run(now_ns)
 
     def cancel(self, requests: Sequence[Request]) -> None:
         """Give up what is still pending of `requests`; each is named once. Thread: any. Blocks: no."""
@@ -264,7 +260,8 @@ class BatchFormer:
             self._step_all()
         finally:
             self._step_lock.release()
-        self._loop_steps.observe(started_ns, self._clock.now_ns())
+        ended_ns = self._clock.now_ns()
+        self._loop_steps.observe(ended_ns - started_ns, ended_ns)
         if self._wake_ns is not None and (wake_ns is None or self._wake_ns < wake_ns):
             self._inbox.wake()
 

@@ -234,9 +234,9 @@ def server_options(settings: ServeSettings) -> list[tuple[str, Any]]:
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", settings.stream_window_bytes),
         ("grpc.max_concurrent_streams", settings.max_streams_per_connection),
-        # Otherwise gRPC also counts calls that were answered and are not freed yet, and a client that keeps to the limit
-        # loses calls: with 400 in hand, half of them. Calls that are cancelled at once have gRPC's limit of pending
-        # calls (tests/heavy/test_http2_attacks.py).
+        # Otherwise gRPC also counts calls that were answered and are not freed yet, and a client that keeps to the
+        # limit loses calls: with 400 in hand, half of them. Calls that are cancelled at once have gRPC's limit of
+        # pending calls (tests/heavy/test_http2_attacks.py).
         ("grpc.http.overload_protection", 0),
         ("grpc.max_metadata_size", settings.max_metadata_bytes),  # above this gRPC refuses some, by chance
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),  # above this all

@@ -12,7 +12,7 @@ Theory of operation
     duration of a run with other shapes cannot be predicted. The stages notify the former on its own thread, and the
     former keeps these notices in a list instead of sending itself messages.
 
-    On the event loop. Where a batch of one row may run inline (`BatchFormer.is_quick`), even the hand-over to the
+    On the event loop. Where a batch of one row may run inline (`QuickBatches`), even the hand-over to the
     former's thread costs more than the batch. The event loop takes the former's step itself then (docs/adr/0120), not
     at every arrival but when it has read everything that there is to read (`ServingLoop.call_when_idle`), so that a
     backlog makes batches grow. A batch is admitted, formed, run and answered on one thread. Work that is not quick, or
@@ -22,7 +22,8 @@ Theory of operation
     waits for it, the loop only tries. Messages leave the inbox under it, so that requests keep their order.
 
     When the prediction is wrong. A step on the loop holds up every stream. Long steps in a row send the former's work
-    back to its thread for a second (`LoopSteps`), then one step is tried again.
+    back to its thread for a second (`ShortRuns`), then one step is tried again. A prediction that is too long does not
+    last either: a batch that was short at calibration is tried inline all the same (`QuickBatches`).
 
 Thread: the one that submits: the former's, or the event loop's.
 """
@@ -51,8 +52,8 @@ class InlineRunner:
         self._stages = tuple(stages)
 
     def takes(self, batch: Batch) -> bool:
-        """Whether a batch may run inline. Its lane must know of no other batch."""
-        return batch.is_alone and batch.work_ns < self.limit_ns
+        """Whether a batch may run inline. The former says that it is short, and that its lane knows of no other."""
+        return batch.is_quick and self.limit_ns > 0
 
     def run(self, batch: Batch) -> None:
         """Take a batch through all stages; its failure, if any, is recorded in it. Blocks: until it has ended."""
