@@ -121,8 +121,8 @@ def facts(run: Mapping[str, Any]) -> str:
 
 
 def _fields(row: Row) -> dict[str, Any]:
-    """Return a row for JSON, which knows no NaN."""
-    value = {name: None if math.isnan(number) else number for name, number in asdict(row.value).items()}
+    """Return a row for JSON, which knows neither NaN nor infinity."""
+    value = {name: number if math.isfinite(number) else None for name, number in asdict(row.value).items()}
     return asdict(row) | {"value": value, "verdict": row.verdict}
 
 
