@@ -158,7 +158,7 @@ def _versions(text: Text, versions: Sequence[VersionGauges]) -> None:
 
 def _streams(text: Text, observer: Observer, streams: SlowestStreams) -> None:
     table, models = observer.streams, observer.models
-    counts = np.bincount(table.models[table.places], minlength=len(models)).tolist()
+    counts = np.bincount(table.models[table.indices], minlength=len(models)).tolist()
     text.family(
         "forebay_streams",
         "gauge",

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from forebay_server.service.clock import Clock
-from forebay_server.service.observe.frames import OK, OUTCOME, PLACE, STAGES, Rows, durations_us
+from forebay_server.service.observe.frames import OK, OUTCOME, STAGES, STREAM, Rows, durations_us
 from forebay_server.service.observe.gauges import Gauges, VersionGauges
 from forebay_server.service.observe.histograms import grouped_quantiles
 from forebay_server.service.observe.observer import ModelCounts, Observer, Sample
@@ -127,9 +127,9 @@ class LiveState:
     def _stages(self, rows: Rows) -> dict[int, dict[str, list[float]]]:
         """Return p50 and p99 in ms of every stage over the last seconds, by model."""
         rows = rows[:, -STAGE_FRAMES:]
-        is_wanted = (rows[OUTCOME] == OK) & (rows[PLACE] >= 0)
+        is_wanted = (rows[OUTCOME] == OK) & (rows[STREAM] >= 0)
         rows = rows if is_wanted.all() else rows[:, is_wanted]
-        models = self._observer.streams.models[rows[PLACE]]
+        models = self._observer.streams.models[rows[STREAM]]
         durations = durations_us(rows)
         stages: dict[int, dict[str, list[float]]] = {}
         for stage, values in zip(STAGES, durations, strict=True):

@@ -19,8 +19,8 @@ from forebay_server.service.observe.frames import (
     OK,
     OUTCOME,
     OUTCOMES,
-    PLACE,
     STAGES,
+    STREAM,
     FrameRing,
     Rows,
     durations_us,
@@ -151,7 +151,7 @@ class Observer:
             self._open_new()
             if self.tracing is not None:
                 self.tracing.see_frames(events)
-            self._add(read_events([event for event in events if event[0].place >= 0]), now_ns)
+            self._add(read_events([event for event in events if event[0].index >= 0]), now_ns)
         self._close(closed)
         for _ in range(len(journal.batches)):
             self._add_batch(journal.batches.popleft())
@@ -167,7 +167,7 @@ class Observer:
     def open_stream(self, uid: int) -> StreamRecord | None:
         """Return an open stream, or None."""
         record = self._by_uid.get(uid)
-        return record if record is not None and self.streams.at(record.place) is record else None
+        return record if record is not None and self.streams.at(record.index) is record else None
 
     def _open_new(self) -> None:
         opened = self._journal.opened
@@ -191,7 +191,7 @@ class Observer:
         self.streams.count(rows, is_late, OUTCOME)
         ages_ns = self.streams.ages_ns(rows, now_ns)
         self.frames.add(rows)
-        models = self.streams.models[rows[PLACE]]
+        models = self.streams.models[rows[STREAM]]
         present = np.unique(models) if len(self.models) > 1 else models[:1]
         for index in present.tolist():
             if len(present) == 1:
@@ -202,17 +202,17 @@ class Observer:
 
     def _close(self, closed: Sequence[tuple[StreamRecord, Mapping[Outcome, int]]]) -> None:
         """Count the frames that have no record: of clients that left, and records lost under pressure."""
-        places = [record.place for record, _ in closed if record.place >= 0]
+        indices = [record.index for record, _ in closed if record.index >= 0]
         for record, outcomes in closed:
-            if record.place < 0:
+            if record.index < 0:
                 continue
             final = np.array([outcomes.get(outcome, 0) for outcome in OUTCOMES])
-            missing = np.maximum(final - self.streams.outcomes[record.place], 0)
-            self.models[self.streams.models[record.place]].outcomes += missing
+            missing = np.maximum(final - self.streams.outcomes[record.index], 0)
+            self.models[self.streams.models[record.index]].outcomes += missing
             self.streams.close(record)
             self._closed_uids.append(record.uid)
-        if places:
-            self.frames.forget(places)
+        if indices:
+            self.frames.forget(indices)
         while len(self._closed_uids) > NAMES_KEPT:
             self._by_uid.pop(self._closed_uids.popleft(), None)
 
