@@ -12,11 +12,12 @@ from forebay_server.bench.batching_workloads import Executor
 from forebay_server.bench.virtual_lane import LaneEvent, VirtualLane
 from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.clock import Clock
-from forebay_server.service.request import Batch, LaneListener
+from forebay_server.service.lane import LaneListener
+from forebay_server.service.request import Batch
 
 
 class RealLane:
-    """Implements service.request.Lane. Thread: `submit` and the slots by the former; events by the lane's own thread.
+    """Implements service.lane.Lane. Thread: `submit` and the slots by the former; events by the lane's own thread.
 
     Args:
         executor: durations of the stages.

@@ -21,14 +21,15 @@ from forebay_server.service.batching.doubt import Doubt
 from forebay_server.service.batching.egress import NO_EGRESS, Egress
 from forebay_server.service.batching.egress_forecast import EgressForecast
 from forebay_server.service.batching.egress_time import EgressTime
-from forebay_server.service.batching.endings import error_of
+from forebay_server.service.batching.endings import Reason, error_of
 from forebay_server.service.batching.lanes import LaneSet
-from forebay_server.service.batching.pending import PendingQueue, Reason
+from forebay_server.service.batching.pending import PendingQueue
 from forebay_server.service.batching.quick_batches import QuickBatches
 from forebay_server.service.batching.settings import BatchingSettings, PolicyName
 from forebay_server.service.batching.taking_back import next_loss_ns, take_back
 from forebay_server.service.errors import InvariantError, ServiceError
-from forebay_server.service.request import Batch, Completion, Feasibility, Lane, Request
+from forebay_server.service.lane import Lane
+from forebay_server.service.request import Batch, Completion, Feasibility, Request
 
 _BATCH_IDS = itertools.count(1)
 

@@ -17,57 +17,27 @@ is still pending as cancelled.
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from forebay_server.service.batching.constants import LONG_STEP_NS, SPARE_MESSAGES
 from forebay_server.service.batching.core import FormerCore
 from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.egress_time import EgressTime
+from forebay_server.service.batching.former_statistics import FormerStatistics, statistics_of
 from forebay_server.service.batching.notices import Cancelled, ComputeEnded, Drain, Event, SlotFreed, handle
-from forebay_server.service.batching.pending import Reason
 from forebay_server.service.batching.settings import BatchingSettings
 from forebay_server.service.batching.short_runs import ShortRuns
-from forebay_server.service.channel import Channel, ChannelClosedError, ChannelStatistics
+from forebay_server.service.channel import Channel, ChannelClosedError
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import InvariantError, RequestCancelledError
-from forebay_server.service.request import Batch, Completion, CompletionSink, Feasibility, Lane, Request
+from forebay_server.service.lane import Lane
+from forebay_server.service.request import Batch, Completion, CompletionSink, Feasibility, Request
 
 StepWhenIdle = Callable[[Callable[[], None]], None]
 """Has the event loop call something, once, when it has read what there is to read. Thread: the event loop's."""
 
 
-@dataclass(frozen=True, slots=True)
-class FormerStatistics:
-    """A snapshot for metrics; counts only rise.
-
-    Attributes:
-        pending_requests: in no batch yet.
-        waiting_requests: not executed yet: pending, or in a batch that waits in its lane.
-        ended: requests that ended without execution, by reason.
-        guard_ns: how much before the last moment batches are bound now.
-        drift_ratio: how much slower executions are than calibrated.
-        egress_ns: forecast of egress for the batch that is formed next, the results in front of it included.
-    """
-
-    pending_requests: int
-    waiting_requests: int
-    pending_streams: int
-    arrivals: int
-    batches: int
-    rows: int
-    executed_rows: int
-    decisions: int
-    wake_ups: int
-    ended: dict[Reason, int]
-    guard_ns: int
-    drift_ratio: float
-    egress_ns: int
-    in_flight: int
-    inbox: ChannelStatistics
-
-
 class BatchFormer:
-    """Implements service.request.LaneListener. See the module's theory of operation.
+    """Implements service.lane.LaneListener. See the module's theory of operation.
 
     Args:
         name: of the model version; names the thread.
@@ -198,26 +168,7 @@ class BatchFormer:
 
     def statistics(self) -> FormerStatistics:
         """Return a snapshot. Thread: any; numbers may be of neighbouring moments."""
-        core = self._core
-        counters = core.counters
-        pending_requests = len(core.pending)
-        return FormerStatistics(
-            pending_requests=pending_requests,
-            waiting_requests=pending_requests + len(core.lanes.waiting()),
-            pending_streams=core.pending.waiting_streams,
-            arrivals=counters.arrivals,
-            batches=counters.batches,
-            rows=counters.rows,
-            executed_rows=counters.executed_rows,
-            decisions=counters.decisions,
-            wake_ups=counters.steps,
-            ended=dict(core.endings),
-            guard_ns=core.lanes.guard.guard_ns,
-            drift_ratio=core.cost.execute_drift.ratio,
-            egress_ns=core.egress.first_result_ns,
-            in_flight=core.lanes.in_flight,
-            inbox=self._inbox.statistics(),
-        )
+        return statistics_of(self._core, self._inbox)
 
     # --- the thread that holds the step lock --------------------------------------------------------------------------
 

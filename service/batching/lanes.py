@@ -17,7 +17,8 @@ from forebay_server.service.batching.constants import (
     RETRY_NS,
 )
 from forebay_server.service.batching.cost_model import CostModel
-from forebay_server.service.request import Batch, Lane, Request
+from forebay_server.service.lane import Lane
+from forebay_server.service.request import Batch, Request
 
 
 class LaneState:

@@ -12,8 +12,9 @@ Owner: the former's thread. Source: docs/adr/0095-bound-batches-can-be-taken-bac
 """
 
 from forebay_server.service.batching.constants import LOOK_AGAIN_NS, NEVER_NS
+from forebay_server.service.batching.endings import Reason
 from forebay_server.service.batching.lanes import LaneSet, LaneState
-from forebay_server.service.batching.pending import PendingQueue, Reason
+from forebay_server.service.batching.pending import PendingQueue
 from forebay_server.service.request import Batch, Request
 
 

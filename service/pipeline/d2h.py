@@ -8,10 +8,11 @@ from forebay_server.engines.device import Event
 from forebay_server.engines.engine import TensorSpec
 from forebay_server.service.errors import BatchFailedError, DeviceLostError
 from forebay_server.service.journal.events import BatchEvent, Journal
+from forebay_server.service.lane import LaneListener
 from forebay_server.service.pipeline.outputs import OutputReader
 from forebay_server.service.pipeline.slots import Slot, SlotPool, SlotState
 from forebay_server.service.pipeline.stage import Stage, StageContext
-from forebay_server.service.request import Batch, LaneListener, Request
+from forebay_server.service.request import Batch, Request
 
 
 class D2hStage(Stage):

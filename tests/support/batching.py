@@ -68,7 +68,7 @@ def cost_model(largest=32, alpha_ms=3.0, beta_ms=0.2, sizes=None):
 
 
 class StrictLane:
-    """Implements service.request.Lane and fails on any use that the protocol does not allow.
+    """Implements service.lane.Lane and fails on any use that the protocol does not allow.
 
     Starts each batch when it gets it; with `is_late` when a test calls `start`.
     """
