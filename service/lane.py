@@ -1,4 +1,4 @@
-"""What a batch former and a lane know of each other: slots and batches one way, their ends the other way."""
+"""The interface between a batch former and a lane: slots and batches one way, their ends the other way."""
 
 from typing import Protocol
 

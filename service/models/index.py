@@ -28,7 +28,7 @@ def index_of(
     Args:
         registry: has the serving versions and the repository.
         notes: state and reason by model, of models that are loading or could not be loaded; written by other threads.
-        ready_only: leave out what does not serve.
+        ready_only: leave out models that do not serve.
     """
     serving = registry.versions()
     states = [ModelState(name, number, "READY") for name, numbers in serving.items() for number in numbers]
