@@ -6,14 +6,17 @@ twice in a row. Times on a real clock are never judged there: on a machine that 
 """
 
 import argparse
+import json
 import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 from forebay_server.bench import (
     calls,
+    elsewhere,
     few_cores,
     identity,
     observe,
@@ -59,7 +62,7 @@ def _measure(name: str, *, is_quick: bool) -> tuple[list[Row], bool]:
             rows.append(row)
             line = f"{name}: {row.what}: {report.short(row)} {row.unit} {row.verdict} {row.note}"
             print(line.rstrip(), flush=True)
-    except Exception:  # noqa: BLE001 - whatever it is, it is printed, and the run fails
+    except Exception:  # noqa: BLE001 - any error is printed, and the run fails
         traceback.print_exc()
         return rows, False
     return rows, True
@@ -96,8 +99,8 @@ def _check(names: Iterable[str]) -> list[str]:
     return failed
 
 
-def _write(names: list[str], *, is_written: bool) -> bool:
-    """Measure in full and return whether everything came to its end."""
+def _write(names: list[str], file: Path | None, *, is_written: bool) -> bool:
+    """Measure in full, keep it in the history or in a file, and return whether everything came to its end."""
     started = report.start()
     measured: dict[str, list[Row]] = {}
     is_whole = True
@@ -105,8 +108,11 @@ def _write(names: list[str], *, is_written: bool) -> bool:
         rows, is_ended = _measure(name, is_quick=False)
         measured[BENCHMARKS[name][0]] = rows
         is_whole &= is_ended
+        command = " ".join(["python -m forebay_server.bench", *names])
         if is_written:  # after each: an interrupted run keeps its results
-            report.write(measured, " ".join(["python -m forebay_server.bench", *names, "--write"]), started, headings())
+            report.write(measured, f"{command} --write", started, headings())
+        if file is not None:
+            report.save(report.record(measured, command, started), file)
     return is_whole
 
 
@@ -117,11 +123,28 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="shorter; fail if a ratio is worse than its bar, twice")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and the history")
     parser.add_argument("--page", action="store_true", help="write docs/benchmarks.md anew from the history; no run")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the run there, to be added elsewhere")
+    parser.add_argument(
+        "--from",
+        dest="files",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="add runs of another machine (what --json wrote) to the history, and write the page; no run",
+    )
+    parser.add_argument("--note", metavar="TEXT", help="with --from: what a reader has to know about that machine")
     options = parser.parse_args()
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    if options.check + options.write + options.page > 1:
-        parser.error("--check, --write and --page are three different things")
+    if options.check + options.write + options.page + bool(options.files) > 1:
+        parser.error("--check, --write, --page and --from are different things")
+    if options.files:
+        try:
+            runs = [json.loads(file.read_text()) for file in options.files]
+            report.keep(elsewhere.joined(runs, options.note), headings())
+        except (OSError, ValueError) as error:
+            parser.error(f"--from: {error}")
+        return
     if options.page:
         report.write_page(headings())
         return
@@ -131,7 +154,7 @@ def main() -> None:
         print(f"bench: {f'{len(failed)} worse' if failed else 'no ratio is worse than its bar'}, ", end="")
         print(f"{time.monotonic() - started_s:.0f} s")
         sys.exit(1 if failed else 0)
-    sys.exit(0 if _write(options.names, is_written=options.write) else 1)
+    sys.exit(0 if _write(options.names, options.json, is_written=options.write) else 1)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The least that a stream of frames can cost with grpc.aio: read, find the sequence number, write a constant answer.
 
-No validation, no window, no batching, no other thread. What Forebay costs above this is Forebay's own; this itself is
-what public grpc.aio costs on the machine and at the hour of the run, so that a ratio to it holds anywhere.
-With `--hand-over` a second thread makes the answers of whatever waits for it and gives them back to the event loop in
+No validation, no window, no batching, no other thread. Its cost is the cost of public grpc.aio on the machine and at
+the hour of the run, so that a ratio to it holds anywhere; the rest of Forebay's cost is Forebay's own.
+With `--hand-over` a second thread makes the answers of all waiting frames and gives them back to the event loop in
 one call: the least that a server with a pipeline can do. Unary calls (Open Inference) are answered at once.
 Run as a process of its own: `python -m forebay_server.bench.bare_server [--hand-over] LISTEN...`;
 prints `listening PORT` when ready.

@@ -45,7 +45,7 @@ REAL_RUNS = 5
 
 @dataclass(frozen=True, slots=True)
 class BatchingBenchOptions:
-    """What to run.
+    """The cells to run.
 
     Attributes:
         is_real: real threads and a real clock instead of virtual time.

@@ -33,7 +33,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class BarCheck:
     """A bar and the measured value; `value` is None if its cell was not run."""
 
     bar: Bar
@@ -46,13 +46,15 @@ def load_bars(path: Path = BARS_FILE) -> list[Bar]:
     return [Bar(**bar) for bar in json.loads(path.read_text(encoding="utf-8"))["bars"]]
 
 
-def judge(results: Sequence[Mapping[str, Any]], decide: Mapping[str, Any] | None, bars: Sequence[Bar]) -> list[Verdict]:
-    """Return a verdict for each bar whose cell is among `results`.
+def judge(
+    results: Sequence[Mapping[str, Any]], decide: Mapping[str, Any] | None, bars: Sequence[Bar]
+) -> list[BarCheck]:
+    """Return the check of each bar whose cell is among `results`.
 
     Args:
         results: cells as in the JSON.
         decide: the cost of a decision, if it was measured.
-        bars: what to check.
+        bars: the bounds to check.
     """
     cells: dict[tuple[str, float], Mapping[str, Any]] = {
         (cell["workload"], cell["load"]): cell for cell in results if cell["policy"] == POLICY
@@ -60,7 +62,7 @@ def judge(results: Sequence[Mapping[str, Any]], decide: Mapping[str, Any] | None
     if decide is not None:
         cells["decide", 1.2] = decide
     return [
-        Verdict(bar, value, bar.is_met_by(value))
+        BarCheck(bar, value, bar.is_met_by(value))
         for bar in bars
         if (cell := cells.get((bar.workload, bar.load))) is not None
         for value in [value_of(cell, bar.field)]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forebay_server.bench.batching_bars import Verdict
+from forebay_server.bench.batching_bars import BarCheck
 from forebay_server.bench.batching_metrics import Cell
 from forebay_server.bench.real_check import TOLERANCE
 
@@ -58,7 +58,7 @@ def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def verdict_lines(verdicts: Sequence[Verdict], decide: Mapping[str, Any] | None) -> Iterator[str]:
+def verdict_lines(verdicts: Sequence[BarCheck], decide: Mapping[str, Any] | None) -> Iterator[str]:
     """Yield what the bars say."""
     if decide is not None:
         yield (

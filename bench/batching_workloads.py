@@ -27,7 +27,7 @@ Instants = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """A kind of executor: what batches cost, and how large they may be."""
+    """A kind of executor: the cost of batches and their largest size."""
 
     costs: StageCosts
     max_batch_size: int

@@ -43,7 +43,7 @@ OURS = ("forebay_server.service.", "forebay_server.engines.")
 FRONT_END = "forebay_server.service.frontend."
 BACKGROUND = frozenset(("upkeep", "watchdog", "observer", "exit guard"))
 WARM_UP, REQUESTS = 40, 61
-QUIET_S = 0.02  # after an answer: what its request still has to do is done by then
+QUIET_S = 0.02  # after an answer: the rest of its request's work is done by then
 INPUT_BYTES = 150_528
 CASES = {
     "jpeg": "JPEG frame to detections",
@@ -91,7 +91,7 @@ class Tracer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Way:
-    """What one request took; `front_end` is the part of `calls` that is in service.frontend."""
+    """The calls and moves of one request; `front_end` is the part of `calls` that is in service.frontend."""
 
     calls: int
     modules: int
@@ -129,19 +129,19 @@ def _frame_sender(channel: Any, case: str) -> Send:  # noqa: ANN401 - the stubs 
             max_in_flight=1,
         )
     seqs = itertools.count(1)
-    turns = threading.Semaphore(0)
+    permits = threading.Semaphore(0)
 
     def requests() -> Iterator[bytes]:
         yield pb.ClientMessage(open=opening).SerializeToString()
         for seq in seqs:
-            turns.acquire()
+            permits.acquire()
             yield pb.ClientMessage(frame=pb.Frame(seq=seq, payload=payload)).SerializeToString()
 
     answers = channel.stream_stream("/forebay.v1.FrameInference/Stream")(requests())
     next(answers)  # opened
 
     def send() -> None:
-        turns.release()
+        permits.release()
         while (message := pb.ServerMessage.FromString(next(answers))).WhichOneof("message") != "result":
             pass
         if message.result.status.code != pb.STATUS_OK:
@@ -160,16 +160,16 @@ def _request_sender(channel: Any, case: str) -> Send:  # noqa: ANN401 - as above
             call(dialect.frame(1))
 
         return send_one
-    turns = threading.Semaphore(0)
+    permits = threading.Semaphore(0)
 
     def requests() -> Iterator[bytes]:
-        while turns.acquire():
+        while permits.acquire():
             yield dialect.frame(1)
 
     answers = channel.stream_stream(dialect.method)(requests())
 
     def send() -> None:
-        turns.release()
+        permits.release()
         if dialect.rows(next(answers)) is None:
             raise RuntimeError("the request failed")
 

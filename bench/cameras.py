@@ -26,7 +26,7 @@ GUARD_S = 120.0  # above the time of a run
 
 @dataclass(frozen=True, slots=True)
 class CamerasResult:
-    """One number of cameras: what its client saw, and what that is of the possible."""
+    """One number of cameras: the client's measurements, and their share of the possible."""
 
     cameras: int
     share: float

@@ -1,4 +1,4 @@
-"""What the servers without a pipeline answer: to an Open that the stream is open, to a frame its number and OK."""
+"""The answers of the servers without a pipeline: to an Open that the stream is open, to a frame its number and OK."""
 
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.frontend.frames.codec import parse_client_message

@@ -1,7 +1,7 @@
-"""What goes wrong for a while in virtual time: some of what the server measures takes a factor as long.
+"""Disturbances in virtual time: some durations that the server measures grow by a factor for a while.
 
 Six things take time there and are learnt from. `PAUSE` is the seventh: the whole process stands still, as under SIGSTOP
-or on a machine that swaps; whatever happens meanwhile is seen at its end. `DEMAND` is how much arrives.
+or on a machine that swaps; its events are seen at its end. `DEMAND` is the rate of arrivals.
 """
 
 from collections.abc import Sequence

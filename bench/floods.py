@@ -1,6 +1,6 @@
 """Ten ordinary cameras beside one stream that floods the server with 3,000 small frames a second, over gRPC.
 
-The engine takes 3 + 0.2 b ms, so that the front end is what counts. Rounds with and without the flood take turns, and
+The engine takes 3 + 0.2 b ms, so that the front end decides. Rounds with and without the flood take turns, and
 the quietest round of each kind is compared: neighbours on the machine only make rounds slower.
 """
 
@@ -28,7 +28,7 @@ FLOODS = {
 
 @dataclass(frozen=True, slots=True)
 class FloodResult:
-    """What the cameras saw in their quietest rounds, in ms, and what one frame of the flood cost the server."""
+    """The cameras' latencies in their quietest rounds, in ms, and the server's cost of one frame of the flood."""
 
     alone_p99_ms: float
     beside_p99_ms: float

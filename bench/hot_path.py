@@ -24,7 +24,7 @@ from forebay_server.service.frontend.frames.opening import accept_open
 from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.models.config import describe
 from forebay_server.service.models.opening import VersionContext, _build
-from forebay_server.service.models.placing import open_device_of_kind
+from forebay_server.service.models.placement import open_device_of_kind
 from forebay_server.service.models.repository import Repository
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.pipeline.permits import Permits

@@ -1,12 +1,12 @@
 """What observing costs: server CPU per frame with page, scrapes and timeline on, over the same without.
 
-Two servers run side by side and one client loads them in turn, a second or two each, ABBA, so that whatever else the
-machine does hits both; then the same with two new servers, started in the other order, since two processes of one
-program differ by some percent for as long as they live. The median of the quotients of neighbouring turns is what
+Two servers run side by side and one client loads them in turn, a second or two each, ABBA, so that other work
+of the machine hits both; then the same with two new servers, started in the other order, since two processes of one
+program differ by some percent for as long as they live. The median of the quotients of neighbouring runs is what
 counts, with its interval; the quotient of the sums is beside it, in which rare events (a saved trace) count and
 disturbances too. CPU time comes from the processes' own clocks, to the nanosecond.
 
-The observed server keeps its timeline, has the live page open, is scraped in every turn (Prometheus asks every fifteen
+The observed server keeps its timeline, has the live page open, is scraped in every run (Prometheus asks every fifteen
 seconds) and gives a trace of five seconds every thirty. `--recording` leaves page, scrapes and traces out.
 
 The CPU time of the observer's own thread over that of the rest of its process is reported too: it needs no second
@@ -108,7 +108,7 @@ class ObserveResult:
     traces: int = 0
 
 
-class _Turns:
+class _Runs:
     """Loads two servers in turn. Owner: one event loop."""
 
     def __init__(
@@ -128,15 +128,15 @@ class _Turns:
 
     async def plain(self) -> float:
         """Return the CPU time of an unobserved frame, in ms."""
-        return await self._turn(self._plain)
+        return await self._run(self._plain)
 
     async def observed(self) -> float:
         """Return the CPU time of a frame with observers, in ms. Scrapes are part of it."""
         if not self._is_watched:
-            return await self._turn(self._observed)
+            return await self._run(self._observed)
         before_s = await asyncio.to_thread(observer_cpu_s, self._port)
         started_s = self._observed.cpu_s()
-        cpu_ms, _ = await asyncio.gather(self._turn(self._observed), asyncio.to_thread(self._watch))
+        cpu_ms, _ = await asyncio.gather(self._run(self._observed), asyncio.to_thread(self._watch))
         whole_s = self._observed.cpu_s() - started_s
         own_s = await asyncio.to_thread(observer_cpu_s, self._port) - before_s
         if self.is_counted:
@@ -151,7 +151,7 @@ class _Turns:
             get(self._port, "/trace?seconds=5")
             self.result.traces += 1
 
-    async def _turn(self, server: RunningServer) -> float:
+    async def _run(self, server: RunningServer) -> float:
         before_s = server.cpu_s()
         found = await offer(server.address, "identity", IDENTITY_BYTES, STREAMS, WINDOW, self._frames, "forebay")
         if found.not_ok:
@@ -159,19 +159,19 @@ class _Turns:
         return (server.cpu_s() - before_s) * 1e3 / found.frames
 
 
-async def _measure(turns: _Turns, pairs: int) -> None:
-    await turns.plain()
-    await turns.observed()
-    turns.is_counted = True
+async def _measure(runs: _Runs, pairs: int) -> None:
+    await runs.plain()
+    await runs.observed()
+    runs.is_counted = True
     for index in range(pairs):
-        order = (turns.observed, turns.plain) if index % 2 else (turns.plain, turns.observed)
-        costs = {turn: await turn() for turn in order}
-        turns.result.cpu_ms.first.append(costs[turns.plain])
-        turns.result.cpu_ms.second.append(costs[turns.observed])
+        order = (runs.observed, runs.plain) if index % 2 else (runs.plain, runs.observed)
+        costs = {run: await run() for run in order}
+        runs.result.cpu_ms.first.append(costs[runs.plain])
+        runs.result.cpu_ms.second.append(costs[runs.observed])
 
 
 def measure(frames: int, pairs: int, *, is_watched: bool = True) -> ObserveResult:
-    """Measure `ROUNDS` times `pairs` pairs of turns of `frames` frames each."""
+    """Measure `ROUNDS` times `pairs` pairs of runs of `frames` frames each."""
     result = ObserveResult()
     for number in range(ROUNDS):
         with two_servers(observed_first=number % 2 == 1) as servers, contextlib.ExitStack() as stack:
@@ -179,7 +179,7 @@ def measure(frames: int, pairs: int, *, is_watched: bool = True) -> ObserveResul
                 page = Page(servers[2])
                 page.start()
                 stack.callback(page.close)
-            asyncio.run(_measure(_Turns(servers, frames, result, is_watched=is_watched), pairs))
+            asyncio.run(_measure(_Runs(servers, frames, result, is_watched=is_watched), pairs))
     return result
 
 
@@ -193,7 +193,7 @@ def ab_rows(result: ObserveResult) -> Iterator[Row]:
     """Print the measurements."""
     pairs, case = result.cpu_ms, "identity, 150 KB"
     found, sums = pairs.median_ratio(), pairs.ratio_of_sums()
-    yield Row(f"{case}: server CPU per frame, nobody observes", Spread.of(pairs.first), "ms")
+    yield Row(f"{case}: server CPU per frame, not observed", Spread.of(pairs.first), "ms")
     yield Row(f"{case}: server CPU per frame, observed", Spread.of(pairs.second), "ms")
     note = f"median of {len(pairs.first)} pairs; in brackets where it lies with 95 %"
     yield Row(f"{case}: observed over not", Spread(found.value, found.low, found.high), "", BAR, note=note)
@@ -207,7 +207,7 @@ def ab_rows(result: ObserveResult) -> Iterator[Row]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m forebay_server.bench.observe", description=__doc__)
-    parser.add_argument("--frames", type=int, default=2000, help="of one turn")
+    parser.add_argument("--frames", type=int, default=2000, help="of one run")
     parser.add_argument("--pairs", type=int, default=15, help=f"in each of {ROUNDS} rounds")
     parser.add_argument("--recording", action="store_true", help="an admin port without requests")
     options = parser.parse_args()

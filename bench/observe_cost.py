@@ -15,20 +15,14 @@ from forebay_server.service.observe.gauges import Gauges
 from forebay_server.service.observe.live import LiveState
 from forebay_server.service.observe.observer import Observer
 from forebay_server.service.observe.timeline import trace_chunks
+from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.request import Timeline
+from forebay_server.service.worker_pool import WorkerPool
 
 CAMERAS = 20
 ROWS_PER_BATCH = 4
 BUDGET_US = 2.0  # a frame, data path and observer together
 MS = 1_000_000
-
-
-class _Pool:
-    busy_count, thread_count, waiting_count = 1, 2, 0
-
-
-class _Permits:
-    count, taken_count = 256, 8
 
 
 def thread_us(work: Callable[[], object], repeats: int) -> float:
@@ -112,7 +106,9 @@ def rows(*, is_quick: bool) -> Iterator[Row]:
         yield Row(f"observing a frame in all, {rate} frames per second", both, "µs", budget, note=note)
     server = ObservedServer(800)
     server.play(12, ticks_per_s)
-    gauges = Gauges(list, _Pool(), _Permits(), lambda: True)
+    pool = WorkerPool(2, on_fatal=lambda _: None)
+    pool.close()  # its numbers are read, and no worker works beside what is measured
+    gauges = Gauges(list, pool, Permits(256), lambda: True)
     live = LiveState(server.observer, gauges, server.clock)
     case = f"{CAMERAS} cameras, 800 frames per second"
     for what, work in (

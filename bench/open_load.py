@@ -1,4 +1,4 @@
-"""A lean open-loop client for benchmarks: frames leave at their instants, whatever has come back by then.
+"""A lean open-loop client for benchmarks: frames leave at their instants, independent of the answers.
 
 A frame's time counts from the instant at which it was due, so that a server that stands still makes every frame late
 that was due meanwhile. Frames are spaced evenly and dealt to the streams in turn. Run as a process of its own:
@@ -30,7 +30,7 @@ class OpenLoadResult:
 
     Attributes:
         frames: that were due.
-        answered: of them, whatever the answer.
+        answered: of them, with any answer.
         lost: of those after the beginning, not answered, or not OK; their time counts as infinite.
         client_cpu_s: CPU of this process in the whole run.
         p50_ms: median from due to answered.

@@ -24,7 +24,7 @@ import psutil
 
 from forebay_server.bench.cameras import ALPHA_MS, BETA_MS, CAPACITY_PER_S, LARGEST
 from forebay_server.bench.identity import offer
-from forebay_server.bench.overload_account import Account, Cost, Fate, Frame, account_of
+from forebay_server.bench.overload_account import Cost, Fate, Frame, FrameAccount, account_of
 from forebay_server.bench.server_process import RunningServer, running_server, simulated_config
 
 SIZES = (1024, 150_528, 602_112)
@@ -62,12 +62,12 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Measured:
     """One cell, measured."""
 
     cell: Cell
     capacity_per_s: float
-    account: Account
+    account: FrameAccount
     cost: Cost
     health: Health
 
@@ -93,7 +93,7 @@ def closed_loop_per_s(payload_bytes: int, seconds: float = CLOSED_LOOP_S) -> flo
         return rates[-1]
 
 
-def measure(cell: Cell, capacity_per_s: float, seconds: float, clients: int = CLIENTS) -> Outcome:
+def measure(cell: Cell, capacity_per_s: float, seconds: float, clients: int = CLIENTS) -> Measured:
     """Run one cell against a server of its own."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(running_server(config_of(cell.payload_bytes)))
@@ -119,7 +119,7 @@ def measure(cell: Cell, capacity_per_s: float, seconds: float, clients: int = CL
     frames = [Frame(Fate(fate), *numbers) for result in results for fate, *numbers in result["frames"]]
     account = account_of(frames, span_s)
     answers_ms = sorted(health["answers_ms"]) or [float("nan")]
-    return Outcome(
+    return Measured(
         cell,
         capacity_per_s,
         account,
@@ -142,7 +142,7 @@ def _clients(cell: Cell, capacity_per_s: float, seconds: float, clients: int) ->
 
 @contextlib.contextmanager
 def _process(module: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """Run a module of this folder in a process of its own; end it with the block, whatever happened in it."""
+    """Run a module of this folder in a process of its own; end it with the block, also after an error."""
     command = [sys.executable, "-m", f"forebay_server.bench.{module}", *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
     with process:
@@ -179,18 +179,19 @@ class _Usage:
     server_s: float
     server_waited_s: float
     hog_s: float
-    machine_s: float
+    cores_s: float  # of all processes, on the cores that this one may use
 
 
 def _usage_at(instant: float, server: RunningServer, hog: "subprocess.Popen[str] | None") -> _Usage:
     time.sleep(max(0.0, instant - time.monotonic()))  # noqa: TID251 - others work meanwhile
-    machine = psutil.cpu_times()
+    times = psutil.cpu_times(percpu=True)
+    busy_s = [sum(core) - core.idle - core.iowait - core.guest - core.guest_nice for core in times]
     hog_times = psutil.Process(hog.pid).cpu_times() if hog is not None else None
     return _Usage(
         server.cpu_s(),
         _waited_s(server.process.pid),
         hog_times.user + hog_times.system if hog_times is not None else 0.0,
-        sum(machine) - machine.idle - machine.iowait - machine.guest - machine.guest_nice,
+        sum(busy_s[core] for core in os.sched_getaffinity(0)),
     )
 
 
@@ -203,15 +204,15 @@ def _waited_s(pid: int) -> float:
     return waited_ns / 1e9
 
 
-def _cost(before: _Usage, after: _Usage, clients_s: float, account: Account, span_s: float) -> Cost:
+def _cost(before: _Usage, after: _Usage, clients_s: float, account: FrameAccount, span_s: float) -> Cost:
     server, hog = (after.server_s - before.server_s) / span_s, (after.hog_s - before.hog_s) / span_s
     clients = clients_s / span_s
-    machine = (after.machine_s - before.machine_s) / span_s
+    cores = (after.cores_s - before.cores_s) / span_s
     return Cost(
         server=server,
         clients=clients,
         hog=hog,
-        others=max(0.0, machine - server - clients - hog),
+        others=max(0.0, cores - server - clients - hog),
         cores=len(os.sched_getaffinity(0)),
         sent_per_s=account.offered_per_s - account.fates[Fate.NOT_SENT] / span_s,
         server_waited=(after.server_waited_s - before.server_waited_s) / span_s,

@@ -39,7 +39,7 @@ class Frame(NamedTuple):
         due_s: when it was to be sent, since the measurement began.
         lag_ms: how much later the client came to it; NaN if it never did.
         latency_ms: from the intended send to the answer at the client; NaN without one.
-        budget_ms: what the frame asked the server for; NaN if it was not sent.
+        budget_ms: the budget that the frame gave the server; NaN if it was not sent.
         decided_ms: from its arrival at the server to the decision about it, by the server's clock; NaN without one.
         batch_size: rows of the batch that it was executed in; 0 if it was not.
     """
@@ -54,7 +54,7 @@ class Frame(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class FrameAccount:
     """One run. Rates are frames per second; quantiles of nothing are NaN.
 
     Attributes:
@@ -84,7 +84,7 @@ class Account:
         return self.in_time_per_s / min(self.offered_per_s, capacity_per_s)
 
 
-def account_of(frames: Sequence[Frame], span_s: float) -> Account:
+def account_of(frames: Sequence[Frame], span_s: float) -> FrameAccount:
     """Add up the frames that were intended within a span.
 
     Raises:
@@ -97,7 +97,7 @@ def account_of(frames: Sequence[Frame], span_s: float) -> Account:
     refused = [frame for frame in frames if frame.fate in REFUSALS]
     in_time = [frame.due_s for frame in frames if frame.fate is Fate.IN_TIME]
     each_s = Counter(int(due_s) for due_s in in_time)
-    return Account(
+    return FrameAccount(
         offered_per_s=len(frames) / span_s,
         in_time_per_s=fates[Fate.IN_TIME] / span_s,
         fates={fate.value: fates[fate] for fate in Fate},
@@ -135,8 +135,8 @@ class Cost:
         server: the server's process.
         clients: all cameras' processes.
         hog: what disturbs on purpose.
-        others: whatever else ran on the machine, the kernel's own work for the sockets included.
-        cores: of the machine.
+        others: all other processes on these cores, and the kernel's own work for the sockets.
+        cores: that server and clients may use.
         sent_per_s: frames that were sent, that is, whose payload moved.
         server_waited: seconds per second that the server's threads were ready to run and no core was free.
     """

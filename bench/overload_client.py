@@ -33,7 +33,7 @@ from forebay_server.bench.overload_account import Fate, Frame, quantile
 
 METHOD = "/forebay.v1.FrameInference/Stream"
 LEAST_TRANSPORT_MS, TRANSPORT_WINDOW, TRANSPORT_EVERY = 5.0, 64, 8
-LEAST_BUDGET_MS = 20.0  # one row takes the engine 16 ms: with less a frame is late whatever the server does
+LEAST_BUDGET_MS = 20.0  # one row takes the engine 16 ms: with less a frame is certainly late
 PROBE_EVERY = 8  # of the frames with less so many are sent all the same, since the transport time may have fallen
 END_AFTER_S = 3.0  # for answers to the last frames; later ones count as unanswered
 REFUSED = {

@@ -1,10 +1,10 @@
 """The command line of the overload benchmark: its cells, its output, and its files."""
 
 import argparse
-import json
 import os
+import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="BYTES", help="of a frame")
     group.add_argument("--deliveries", nargs="+", choices=DELIVERIES, default=DELIVERIES)
     group.add_argument("--loads", type=float, nargs="+", default=None, metavar="L", help="times the capacity")
-    group.add_argument("--json", type=Path, metavar="FILE", help="write the measurements there")
+    group.add_argument("--commit", metavar="NAME", help="of this tree, where there is no git to ask")
+    group.add_argument("--json", type=Path, metavar="FILE", help="write the run there, after every cell")
     group.add_argument("--write", action="store_true", help="keep it in the history, and write docs/benchmarks.md")
 
 
@@ -51,36 +52,40 @@ def run_overload(given: argparse.Namespace, seconds: float | None) -> bool:
     if given.alone:
         _keep_others_away(is_wanted=True)
     capacities = {str(size): _capacity_per_s(size) for size in given.sizes}
-    commit = _commit()
     lines, is_held = capacity_lines(capacities, _before(started.machine))
     print("\n".join(lines), flush=True)
     loads = given.loads or (QUICK_LOADS if given.quick else LOADS)
-    records = []
+    records: list[dict[str, Any]] = []
+    document = {
+        "commit": given.commit or _commit(),
+        "seconds": seconds,
+        "is_alone": given.alone,
+        "capacities": capacities,
+        "cells": records,
+    }
+    command = _command(given, seconds, loads)
     for cell in cells(given.sizes, given.deliveries, loads, has_hog=given.hog):
         if given.alone:
             _keep_others_away(is_wanted=not cell.is_disturbed)
         outcome = measure(cell, capacities[str(cell.payload_bytes)], seconds)
         records.append(record_of(outcome))
         print(line_of(records[-1]), flush=True)
+        if given.json is not None:  # after each: an interrupted run keeps its cells
+            report.save(report.record({}, command, started, document), given.json)
     missed = shortcomings(records)
     print("\n".join(["missed:", *missed]) if missed else "every target is met")
-    document = {
-        "commit": commit,
-        "seconds": seconds,
-        "is_alone": given.alone,
-        "capacities": capacities,
-        "cells": records,
-    }
-    if given.json is not None:
-        given.json.write_text(json.dumps(document, indent=1) + "\n")
     if given.write:
         from forebay_server.bench.__main__ import headings
 
-        flags = "".join(f" --{name}" for name in ("hog", "alone", "quick") if getattr(given, name))
-        flags += f" --seconds {seconds:g} --loads " + " ".join(f"{load:g}" for load in loads)
-        command = f"python -m forebay_server.bench.cameras --overload{flags} --write"
-        report.write_overload(document, command, started, headings())
+        report.keep([report.record({}, command, started, document)], headings())
     return is_held
+
+
+def _command(given: argparse.Namespace, seconds: float, loads: Iterable[float]) -> str:
+    """Return what repeats the run; which sizes and deliveries were measured, its table shows."""
+    flags = "".join(f" --{name}" for name in ("hog", "alone", "quick") if getattr(given, name))
+    flags += f" --seconds {seconds:g} --loads " + " ".join(f"{load:g}" for load in loads)
+    return f"python -m forebay_server.bench.cameras --overload{flags}"
 
 
 def _keep_others_away(*, is_wanted: bool) -> None:
@@ -99,6 +104,7 @@ def _before(machine: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the newest overload on record that was measured on such a machine."""
     for record in reversed(report.history()):
         same = all(record["machine"][name] == machine[name] for name in ("processor", "cores"))
+        same &= record["machine"].get("host_cores", machine["cores"]) == machine["host_cores"]
         if "overload" in record and same:
             found: dict[str, Any] = record["overload"]
             return found
@@ -106,6 +112,8 @@ def _before(machine: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _commit() -> str:
+    if shutil.which("git") is None:
+        return "unknown"
     command = ["git", "describe", "--always", "--dirty"]
     folder = Path(__file__).resolve().parent
     done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)  # noqa: S603

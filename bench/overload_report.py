@@ -1,6 +1,6 @@
 """The measured overload as a record for the history, on a line, and as the page's section. Pure.
 
-A record is what JSON can hold; the table on a terminal and the one in docs/benchmarks.md are made from records alone,
+A record can be written as JSON; the table on a terminal and the one in docs/benchmarks.md are made from records alone,
 so that the page can be written anew from the history.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from forebay_server.bench.overload import LIMIT_MS, Outcome
+from forebay_server.bench.overload import LIMIT_MS, Measured
 from forebay_server.bench.overload_targets import Record, name_of, of_load_one, shortcomings, size_words, target_of
 
 HEADING = "Overload as a client sees it"
@@ -31,7 +31,7 @@ COLUMNS = (
 )
 
 
-def record_of(outcome: Outcome) -> dict[str, Any]:
+def record_of(outcome: Measured) -> dict[str, Any]:
     """Return a cell for JSON, which knows no NaN."""
     account, cost = asdict(outcome.account), outcome.cost
     fields = {

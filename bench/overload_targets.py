@@ -1,4 +1,4 @@
-"""What a measured overload has to reach, and where a run did not. Pure: it reads records (`record_of`)."""
+"""The targets of a measured overload, and where a run missed them. Pure: it reads records (`record_of`)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias

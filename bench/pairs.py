@@ -2,7 +2,7 @@
 
 Neighbouring runs share what the machine is doing, so that their quotient is compared and not their averages. The median
 of many quotients is not moved by the few runs that something disturbed; its interval comes from the order of the
-quotients alone, whatever their distribution is.
+quotients alone, for any distribution.
 """
 
 import math
@@ -44,7 +44,7 @@ class Pairs:
         return median_interval(self.ratios)
 
     def ratio_of_sums(self) -> Interval:
-        """Return the quotient of the sums: rare and costly events count here, and so does whatever disturbed a run."""
+        """Return the quotient of the sums: rare and costly events count here, and so do disturbances of a run."""
         chance = random.Random(1)  # noqa: S311 - the same interval for the same numbers
         pairs = [*zip(self.first, self.second, strict=True)]
         resampled = []

@@ -1,6 +1,6 @@
 """The simulated executor on a real clock: a thread that lets each batch's events happen when they are due.
 
-What happens is computed by `VirtualLane`; this only waits for it. So the former's thread, its inbox and its timers are
+`VirtualLane` computes the events; this only waits for them. So the former's thread, its inbox and its timers are
 real, and the executor is exact but for the lag of one thread.
 """
 
@@ -12,11 +12,12 @@ from forebay_server.bench.batching_workloads import Executor
 from forebay_server.bench.virtual_lane import LaneEvent, VirtualLane
 from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.clock import Clock
-from forebay_server.service.request import Batch, LaneListener
+from forebay_server.service.lane import LaneListener
+from forebay_server.service.request import Batch
 
 
 class RealLane:
-    """Implements service.request.Lane. Thread: `submit` and the slots by the former; events by the lane's own thread.
+    """Implements service.lane.Lane. Thread: `submit` and the slots by the former; events by the lane's own thread.
 
     Args:
         executor: durations of the stages.
@@ -36,7 +37,7 @@ class RealLane:
         slowdown: Callable[[int], float] | None = None,
     ) -> None:
         self.listener: LaneListener | None = None
-        self.egress_time: EgressTime | None = None  # told of results: they leave as soon as they are seen
+        self.egress_time: EgressTime | None = None  # receives results: they leave as soon as they are seen
         self.index = 0
         self._clock = clock
         self._finished = finished

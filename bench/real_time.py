@@ -38,7 +38,7 @@ _FRAME = cast("FrameBuffer", SimpleNamespace(release=lambda: None))
 
 @dataclass(slots=True)
 class RealRun:
-    """What came of a trace on a real clock. `finished_ns` counts from the start of the trace."""
+    """The outcome of a trace on a real clock. `finished_ns` counts from the start of the trace."""
 
     finished_ns: NDArray[np.int64]
     batch_rows: list[int] = field(default_factory=list)
@@ -109,7 +109,7 @@ def _requests(workload: Workload) -> list[Request]:
 
 
 def _end(_: Completion) -> None:
-    """Requests are counted from what the lane finished."""
+    """Count the requests that the lane finished."""
 
 
 def _start(requests: list[Request], start_ns: int) -> None:

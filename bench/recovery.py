@@ -41,7 +41,7 @@ STREAMS = (1, 8, 48)
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One disturbance at one load; and what came of it.
+    """One disturbance at one load, and its effect.
 
     Attributes:
         before_per_s: results in time before.

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from forebay_server.bench.rows import Row, Spread
 HISTORY = Path(__file__).parent / "history"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 TEXT = Path(__file__).with_name("page.txt")
+SCHEMA = 1
 PACKAGES = ("grpcio", "protobuf", "numpy", "onnxruntime")
 
 
@@ -29,6 +30,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": processor,
         "cores": len(os.sched_getaffinity(0)),
+        "host_cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -37,7 +39,7 @@ def machine() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """When a run began, and what the machine was like before it."""
+    """When a run began, and the state of the machine before it."""
 
     time: datetime
     machine: dict[str, Any]
@@ -57,27 +59,34 @@ def write(rows: Mapping[str, Sequence[Row]], command: str, started: Start, order
         started: date and machine.
         order: all headings, as they come on the page.
     """
-    _save({"rows": {name: [_fields(row) for row in group] for name, group in rows.items()}}, command, started)
-    write_page(order)
+    keep([record(rows, command, started)], order)
 
 
-def write_overload(document: Mapping[str, Any], command: str, started: Start, order: Sequence[str]) -> None:
-    """Write the history file of a run of `bench.cameras --overload`, and the page; arguments as of `write`."""
-    _save({"rows": {}, "overload": document}, command, started)
-    write_page(order)
-
-
-def _save(content: Mapping[str, Any], command: str, started: Start) -> None:
-    HISTORY.mkdir(exist_ok=True)
-    record = {
-        "schema": 1,
+def record(
+    rows: Mapping[str, Sequence[Row]], command: str, started: Start, overload: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return a run as the history holds it; arguments as of `write`, and the document of an overload run."""
+    return {
+        "schema": SCHEMA,
         "time": started.time.isoformat(timespec="seconds"),
         "command": command,
         "machine": {**started.machine, "load_average_after": machine()["load_average"]},
-        **content,
+        "rows": {name: [_fields(row) for row in group] for name, group in rows.items()},
+        **({} if overload is None else {"overload": overload}),
     }
-    path = HISTORY / f"{started.time:%Y-%m-%dT%H%M%SZ}.json"
-    path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def keep(records: Iterable[Mapping[str, Any]], order: Sequence[str]) -> None:
+    """Write a history file for each of `records`, and the page; a run of the same second is replaced."""
+    HISTORY.mkdir(exist_ok=True)
+    for each in records:
+        save(each, HISTORY / f"{datetime.fromisoformat(each['time']):%Y-%m-%dT%H%M%SZ}.json")
+    write_page(order)
+
+
+def save(each: Mapping[str, Any], path: Path) -> None:
+    """Write one run to a file."""
+    path.write_text(json.dumps(each, indent=1, allow_nan=False) + "\n")
 
 
 def history() -> list[dict[str, Any]]:
@@ -88,29 +97,32 @@ def history() -> list[dict[str, Any]]:
 def write_page(order: Sequence[str]) -> None:
     """Write the page from the history."""
     sections: dict[str, str] = {}
-    for record in history():
-        for name, rows in record["rows"].items():
-            sections[name] = table(name, [_row(fields) for fields in rows], facts(record))
-        if "overload" in record:
-            sections[overload_report.HEADING] = overload_report.section(record["overload"], facts(record))
+    for run in history():
+        for name, rows in run["rows"].items():
+            sections[name] = table(name, [_row(fields) for fields in rows], facts(run))
+        if "overload" in run:
+            sections[overload_report.HEADING] = overload_report.section(run["overload"], facts(run))
     page = [TEXT.read_text().strip(), *(sections[name] for name in order if name in sections)]
     PAGE.write_text("\n\n".join(page) + "\n")
 
 
-def facts(record: Mapping[str, Any]) -> str:
-    """Say when, how and on what a run was measured."""
-    before = record["machine"]
+def facts(run: Mapping[str, Any]) -> str:
+    """Say when, how and on which machine a run was measured."""
+    before = run["machine"]
+    host_cores = before.get("host_cores", before["cores"])
+    cores = f"{before['cores']} cores" if host_cores == before["cores"] else f"{before['cores']} of {host_cores} cores"
+    note = f" {run['note']}" if "note" in run else ""
     packages = ", ".join(f"{name} {version}" for name, version in before["packages"].items())
     return (
-        f"Measured {record['time'][:16].replace('T', ' ')} UTC by `{record['command']}`: {before['cores']} cores of "
+        f"Measured {run['time'][:16].replace('T', ' ')} UTC by `{run['command']}`: {cores} of "
         f"{before['processor']}, Python {before['python']}, {packages}; load average {before['load_average']} before "
-        f"and {before['load_average_after']} after the run."
+        f"and {before['load_average_after']} after the run.{note}"
     )
 
 
 def _fields(row: Row) -> dict[str, Any]:
-    """Return a row for JSON, which knows no NaN."""
-    value = {name: None if math.isnan(number) else number for name, number in asdict(row.value).items()}
+    """Return a row for JSON, which knows neither NaN nor infinity."""
+    value = {name: number if math.isfinite(number) else None for name, number in asdict(row.value).items()}
     return asdict(row) | {"value": value, "verdict": row.verdict}
 
 

@@ -88,7 +88,7 @@ def capacity_rows(*, is_quick: bool) -> Iterator[Row]:
 
 
 def _capacity_row(fps: str, found: dict[str, Any]) -> Row:
-    """Return the interval between what passed every time and what failed; the median is what passed."""
+    """Return the interval between the largest load that passed every time and the smallest that failed."""
     passing, failing = found["highest_passing"] or 0.0, found["lowest_failing"]
     note = f"p99's interval within {CAPACITY_SLO} and at most 1 % dropped, twice; {len(found['trials'])} runs"
     invalid = sum(not trial["is_valid"] for trial in found["trials"])

@@ -171,10 +171,10 @@ def _half_load(server: RunningServer, rate: float) -> Row:
 
 
 def load(address: str, *options: str, command: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Run `forebay load` in a process of its own and return its JSON report, whatever its verdict.
+    """Run `forebay load` in a process of its own and return its JSON report, for any verdict.
 
     Raises:
-        RuntimeError: there is no report; the text is what the command said.
+        RuntimeError: there is no report; the text is the command's output.
     """
     with TemporaryDirectory(prefix="forebay-bench-") as folder:
         path = Path(folder) / "report.json"

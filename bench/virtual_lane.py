@@ -1,6 +1,6 @@
 """A lane in virtual time: three serial stages with the durations of a cost function, and the events that they cause.
 
-It implements `service.request.Lane` for the real former core; nothing of it sleeps or reads a clock. What a device does
+It implements `service.lane.Lane` for the real former core; nothing of it sleeps or reads a clock. What a device does
 in parallel is computed: an upload starts when it is formed and the upload stage is free, execution when its upload is
 done and compute is free, and so on. The real stages on the simulated device give the same instants
 (tests/unit/bench/test_virtual_lane.py) at many times the cost.
@@ -49,7 +49,7 @@ class VirtualLane:
         seed: of the scatter.
         slowdown: factor on execution by the instant at which the batch is formed.
         slots: slots of the lane.
-        disturbances: what goes wrong meanwhile.
+        disturbances: of this lane, by time.
     """
 
     def __init__(

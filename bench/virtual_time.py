@@ -38,7 +38,7 @@ def _nobody(_: Completion) -> None:
 
 @dataclass(slots=True)
 class Run:
-    """What came of a trace.
+    """The outcome of a trace.
 
     Attributes:
         finished_ns: when the result of each request was readable, -1 if it was not executed; shape (n,), int64.
@@ -75,7 +75,7 @@ class VirtualTime:
     """One run: see the module's docstring.
 
     Args:
-        workload: what arrives.
+        workload: the arrivals.
         settings: knobs of the former.
         seed: of the executor's scatter.
         lanes: how many executors there are.
@@ -84,7 +84,7 @@ class VirtualTime:
         egress_ns: how long one result takes on its way out, one after the other; a function is asked each time.
             `finished_ns` counts from its end.
         is_timing_decisions: measure the CPU time of each decision (which costs time itself).
-        disturbances: what goes wrong meanwhile.
+        disturbances: of the lanes, by time.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 Implementations: `device_host` (CPU memory, synchronous streams), `device_cuda` (cuda.bindings.runtime) and
 `device_simulated` (a happens-before checker on virtual or real time). All three pass tests/contract.
 
-What is *not* here: running a model. Engines enqueue their own work on a `DeviceStream`.
+Running a model is *not* here. Engines enqueue their own work on a `DeviceStream`.
 
 Rules
 - Everything is allocated at start-up; `alloc_*`, `create_*` and `close` are never called while serving.
@@ -13,7 +13,7 @@ Rules
 - Copies and event records are *enqueued*: they return before they are done on an asynchronous device. Only
   `Event.sync`, `DeviceStream.sync` and `close` block.
 - A host buffer may be read or written by the host only when every device operation on it is known to be done (an event
-  recorded after it was synchronised). The simulated device raises RaceError otherwise, whatever the timing.
+  recorded after it was synchronised). The simulated device raises RaceError otherwise, at any timing.
 - A host buffer serves every device of its kind on this machine: a frame is decoded before its GPU is chosen
   (docs/adr/0036). Every other object belongs to the device that made it and is refused by any other.
 """

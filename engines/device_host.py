@@ -2,7 +2,7 @@
 
 h2d and d2h buffers alias (`alloc_device(mirror=...)` is a view of the host buffer), an enqueued copy is done when the
 call returns, `record` completes at once, and events are stamps of the injected clock. The pipeline takes the same path
-as on CUDA. Not here: any check of ordering, which is what `device_simulated` is for.
+as on CUDA. It checks no ordering: `device_simulated` does.
 
 Thread: any; one thread at a time on a device stream. Memory is touched on first use only.
 """

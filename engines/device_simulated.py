@@ -4,13 +4,13 @@ Theory of operation
     The host and every device stream carry a vector clock. Enqueuing orders an operation after everything that the host
     knew then; `record` snapshots a stream's clock, `wait` and `sync` join it. Every buffer remembers, per range of
     bytes, the last write and the reads since. An access whose clock does not include an earlier conflicting one is a
-    race, whatever the timing was. Host accesses are the calls of `write_view` and `read_view`.
+    race, at any timing. Host accesses are the calls of `write_view` and `read_view`.
 
-    Time is the injected clock's. The `CostModel` gives the cost of copies, the engine that of executions, and an
+    Time is the injected clock's. The `CopyCosts` gives the cost of copies, the engine that of executions, and an
     operation starts when its stream is free and the points that it waits for are reached; `Event.sync` blocks until
     then. On a manual clock a test moves time; on a virtual clock waiting moves it.
 
-What it is not: a measure of a GPU's speed, or a model of its driver. All host threads are one actor (see
+It is no measure of a GPU's speed, and no model of its driver. All host threads are one actor (see
 `engines.simulated.core`). Stricter than CUDA on purpose: a thread must attach itself, to one device of a machine at a
 time, an event must be recorded before it is waited for, closing a buffer that is in use is a race, and closing the
 device with anything open is an error.
@@ -36,7 +36,7 @@ from forebay_server.engines.device import (
 )
 from forebay_server.engines.errors import DeviceLostError, DeviceMemoryError, MisuseError, RaceError
 from forebay_server.engines.host_memory import check_range
-from forebay_server.engines.simulated.core import Core, CostModel, Machine, own
+from forebay_server.engines.simulated.core import CopyCosts, Core, Machine, own
 from forebay_server.engines.simulated.fault_plan import FaultPlan
 from forebay_server.engines.simulated.handles import (
     ByteRange,
@@ -45,12 +45,12 @@ from forebay_server.engines.simulated.handles import (
     SimulatedHostBuffer,
     own_host,
 )
+from forebay_server.engines.simulated.schedule import Operation
 from forebay_server.engines.simulated.stream import SimulatedStream
-from forebay_server.engines.simulated.timeline import Operation
 
 __all__ = [
     "ByteRange",
-    "CostModel",
+    "CopyCosts",
     "FaultPlan",
     "Machine",
     "Operation",
@@ -82,13 +82,13 @@ class SimulatedDevice:
         *,
         clock: Clock,
         index: int = 0,
-        cost: CostModel | None = None,
+        cost: CopyCosts | None = None,
         faults: FaultPlan | None = None,
         gather_below_bytes: int = 0,
         machine: Machine | None = None,
     ) -> None:
         self.machine = machine or Machine()
-        self._core = Core(clock, cost or CostModel(), faults or FaultPlan(), self.machine)
+        self._core = Core(clock, cost or CopyCosts(), faults or FaultPlan(), self.machine)
         self._index = index
         self._gather_below_bytes = gather_below_bytes
         self._core.attach_thread()
@@ -128,7 +128,7 @@ class SimulatedDevice:
     def history(self) -> Sequence[Operation]:
         """The latest operations that took time, in the order in which their ends became known."""
         with self._core.lock:
-            return tuple(self._core.timeline.history)
+            return tuple(self._core.schedule.history)
 
     @property
     def leaks(self) -> Sequence[str]:

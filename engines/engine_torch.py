@@ -187,7 +187,7 @@ class TorchEngine:
             for index, count in found.items():
                 raise ModelFileError(
                     f"{self._name}: output {self.specs.outputs[index].name!r} holds {count} elements that the model "
-                    "makes and never writes, whatever lies there: make it with torch.zeros, not torch.empty"
+                    "makes and never writes, with its old contents: make it with torch.zeros, not torch.empty"
                 )
 
     def _results(self, slot: _BoundSlot, batch_size: int) -> Tensors:

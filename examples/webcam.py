@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def show(result: forebay.Result) -> None:
-    """Print one line for a frame, whatever its status."""
+    """Print one line for a frame of any status."""
     if result.is_ok:
         found = ", ".join(f"{item.label} {item.score:.2f}" for item in result.detections) or "nothing"
         print(f"frame {result.seq}: {found} ({result.age_ms:.0f} ms old)")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forebay_server.loadtest.errors import UsageError
-from forebay_server.loadtest.scenario import Arrival, Phase, Scenario, TraceEntry
+from forebay_server.loadtest.scenario import ArrivalProcess, Phase, Scenario, TraceEntry
 
 Instants = npt.NDArray[np.int64]
 _GRID_POINTS = 20_001  # of the cumulative rate of shaped load; 3 ms apart in a run of a minute
@@ -39,11 +39,11 @@ class StreamPlan:
 
 def plan(scenario: Scenario) -> list[StreamPlan]:
     """Return one plan per stream of the scenario; empty plans for a closed loop, which has no due times."""
-    if scenario.arrival is Arrival.CAMERAS:
+    if scenario.arrival is ArrivalProcess.CAMERAS:
         return [_camera(scenario, stream) for stream in range(scenario.streams)]
-    if scenario.arrival is Arrival.TRACE:
+    if scenario.arrival is ArrivalProcess.TRACE:
         return _replay(scenario)
-    if scenario.arrival is Arrival.CLOSED:
+    if scenario.arrival is ArrivalProcess.CLOSED:
         nothing = np.zeros(0, np.int64)
         return [_stream_plan(scenario, stream, nothing, nothing) for stream in range(scenario.streams)]
     return _shared_out(scenario)
@@ -114,7 +114,7 @@ def _renewals(scenario: Scenario, rng: np.random.Generator) -> npt.NDArray[np.fl
     grid_s = np.linspace(0.0, scenario.duration_s, _GRID_POINTS)
     rates = _rate(scenario, grid_s)
     cumulative = np.concatenate([[0.0], np.cumsum((rates[1:] + rates[:-1]) / 2 * np.diff(grid_s))])
-    shape = scenario.gamma_shape if scenario.arrival is Arrival.GAMMA else 1.0
+    shape = scenario.gamma_shape if scenario.arrival is ArrivalProcess.GAMMA else 1.0
     expected = cumulative[-1]
     spread = 1.0 / np.sqrt(shape)
     draws = int(expected + 10 * spread * np.sqrt(expected) + 50)
@@ -125,14 +125,14 @@ def _renewals(scenario: Scenario, rng: np.random.Generator) -> npt.NDArray[np.fl
 def _rate(scenario: Scenario, at_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     low, peak, duration_s = scenario.rate_per_s, scenario.peak_per_s, scenario.duration_s
     match scenario.arrival:
-        case Arrival.RAMP:
+        case ArrivalProcess.RAMP:
             return low + (peak - low) * at_s / duration_s
-        case Arrival.STEP:
+        case ArrivalProcess.STEP:
             return np.where(at_s < duration_s / 2, low, peak)
-        case Arrival.SPIKE:
+        case ArrivalProcess.SPIKE:
             middle_s = max(0.0, (duration_s - scenario.spike_s) / 2)
             return np.where((at_s >= middle_s) & (at_s < middle_s + scenario.spike_s), peak, low)
-        case Arrival.SINE:
+        case ArrivalProcess.SINE:
             swing = (1 - np.cos(2 * np.pi * at_s / scenario.period_s)) / 2
             return np.asarray(low + (peak - low) * swing, dtype=np.float64)
         case _:

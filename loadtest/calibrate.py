@@ -13,7 +13,7 @@ from pathlib import Path
 from forebay_server.loadtest.errors import InvalidRunError
 from forebay_server.loadtest.job import Job
 from forebay_server.loadtest.runner import run_load
-from forebay_server.loadtest.scenario import Arrival
+from forebay_server.loadtest.scenario import ArrivalProcess
 
 _DURATION_S = 1.5
 _STREAMS = 16  # with four frames in flight each: enough to keep the generator busy
@@ -37,7 +37,7 @@ async def null_server_ceiling(job: Job) -> float:
             await _until_ready(server)
             scenario = replace(
                 job.scenario,
-                arrival=Arrival.CLOSED,
+                arrival=ArrivalProcess.CLOSED,
                 duration_s=_DURATION_S,
                 streams=max(_STREAMS, job.processes),
                 concurrency=4,

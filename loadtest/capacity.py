@@ -10,8 +10,8 @@ from forebay_server.loadtest.options import LoadOptions
 from forebay_server.loadtest.output import write_json
 from forebay_server.loadtest.quantiles import min_samples
 from forebay_server.loadtest.report import Document
-from forebay_server.loadtest.scenario import Arrival
-from forebay_server.loadtest.search import Bounds, Capacity, Target, Trial, find_capacity
+from forebay_server.loadtest.scenario import ArrivalProcess
+from forebay_server.loadtest.search import Bounds, Capacity, Objective, Trial, find_capacity
 from forebay_server.loadtest.verdict import Verdict
 
 CAMERAS = "cameras"  # the unit of a search over streams
@@ -33,19 +33,19 @@ async def run_once(options: LoadOptions) -> Document:
 
 
 async def search_capacity(
-    options: LoadOptions, target: Target, bounds: Bounds, json_path: str | None, run: Run = run_once
+    options: LoadOptions, objective: Objective, bounds: Bounds, json_path: str | None, run: Run = run_once
 ) -> int:
     """Search, print, and return the exit code: 3 if not even the lowest load keeps the target."""
 
     async def trial(load: float) -> Trial:
         at_load = _long_enough(replace(options, cameras=int(load)) if bounds.is_whole else replace(options, rate=load))
         result = trial_of(await run(at_load), load)
-        sys.stderr.write(_line(result, target))
+        sys.stderr.write(_line(result, objective))
         return result
 
-    capacity = await find_capacity(trial, target, bounds)
+    capacity = await find_capacity(trial, objective, bounds)
     unit = CAMERAS if bounds.is_whole else "frames/s"
-    write_json(json_path, to_document(capacity, options, target, unit), text(capacity, options, target, unit))
+    write_json(json_path, to_document(capacity, options, objective, unit), text(capacity, options, objective, unit))
     if capacity.highest_passing is not None:
         return int(ExitCode.OK)
     return int(ExitCode.SLO_MISSED if all(trial.is_valid for trial in capacity.trials) else ExitCode.INVALID)
@@ -71,10 +71,10 @@ def trial_of(document: Document, load: float) -> Trial:
     )
 
 
-def text(capacity: Capacity, options: LoadOptions, target: Target, unit: str) -> str:
+def text(capacity: Capacity, options: LoadOptions, objective: Objective, unit: str) -> str:
     """Return the answer in words."""
     low, high = capacity.highest_passing, capacity.lowest_failing
-    per_stream = f" of {options.fps:g} fps" if options.job().scenario.arrival is Arrival.CAMERAS else ""
+    per_stream = f" of {options.fps:g} fps" if options.job().scenario.arrival is ArrivalProcess.CAMERAS else ""
 
     def load(value: float) -> str:
         return f"{value:g} {unit.removesuffix('s') if value == 1 and unit == CAMERAS else unit}{per_stream}"
@@ -88,13 +88,13 @@ def text(capacity: Capacity, options: LoadOptions, target: Target, unit: str) ->
     runs = len(capacity.trials)
     return (
         f"capacity: {answer}\n"
-        f"target: upper end of p99 within {target.p99_ms:g} ms, at most {target.dropped_share:.2%} dropped;"
+        f"target: upper end of p99 within {objective.p99_ms:g} ms, at most {objective.dropped_share:.2%} dropped;"
         f" {runs} {'run' if runs == 1 else 'runs'} of {options.duration} or more\n"
         + (f"{capacity.remark}\n" if capacity.remark else "")
     )
 
 
-def to_document(capacity: Capacity, options: LoadOptions, target: Target, unit: str) -> Document:
+def to_document(capacity: Capacity, options: LoadOptions, objective: Objective, unit: str) -> Document:
     """Return the answer for JSON."""
     return {
         "schema": "forebay.load.search/1",
@@ -102,14 +102,14 @@ def to_document(capacity: Capacity, options: LoadOptions, target: Target, unit: 
         "fps": options.fps,
         "highest_passing": capacity.highest_passing,
         "lowest_failing": capacity.lowest_failing,
-        "target": asdict(target),
+        "target": asdict(objective),
         "remark": capacity.remark,
-        "trials": [asdict(trial) | {"passes": trial.passes(target)} for trial in capacity.trials],
+        "trials": [asdict(trial) | {"passes": trial.passes(objective)} for trial in capacity.trials],
     }
 
 
-def _line(trial: Trial, target: Target) -> str:
+def _line(trial: Trial, objective: Objective) -> str:
     upper = "-" if trial.p99_upper_ms is None else f"{trial.p99_upper_ms:.1f}"
-    word = "passes" if trial.passes(target) else "fails"
+    word = "passes" if trial.passes(objective) else "fails"
     remark = f" ({trial.remark})" if trial.remark else ""
     return f"{trial.load:>10g}  p99 <= {upper:>8} ms  dropped {trial.dropped_share:7.2%}  {word}{remark}\n"

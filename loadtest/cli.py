@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from forebay_server.loadtest.errors import ExitCode, LoadError
+from forebay_server.loadtest.errors import ExitCode, LoadTestError
 from forebay_server.loadtest.help import REPORT, SEARCH, SectionedCommand, SectionedGroup
 from forebay_server.loadtest.options import LoadOptions, seconds, with_load_options
 from forebay_server.loadtest.process_tuning import tune_process
@@ -120,10 +120,10 @@ def search(
 
     async def run() -> int:
         from forebay_server.loadtest.capacity import search_capacity
-        from forebay_server.loadtest.search import Bounds, Target
+        from forebay_server.loadtest.search import Bounds, Objective
 
         is_whole = options.rate is None
-        target = Target(p99_ms=seconds(slo_p99, "--slo-p99") * 1e3, dropped_share=max_dropped / 100)
+        objective = Objective(p99_ms=seconds(slo_p99, "--slo-p99") * 1e3, dropped_share=max_dropped / 100)
         given = float(options.cameras) if options.rate is None else options.rate
         start = given if first is None else first
         bounds = Bounds(
@@ -134,7 +134,7 @@ def search(
             is_whole=is_whole,
             repeats=repeats,
         )
-        return await search_capacity(options, target, bounds, json_path)
+        return await search_capacity(options, objective, bounds, json_path)
 
     raise typer.Exit(run_to_exit_code(run()))
 
@@ -162,7 +162,9 @@ def compare(
 
 @load_app.command()
 def agent(
-    listen: Annotated[str, typer.Option(help="HOST:PORT; anyone who reaches it can use it.")] = "127.0.0.1:8091",
+    listen: Annotated[
+        str, typer.Option(help="HOST:PORT; every process that reaches it can use it.")
+    ] = "127.0.0.1:8091",
 ) -> None:
     """Offer frames for `forebay load --agent` on another host."""
 
@@ -180,7 +182,7 @@ def run_to_exit_code(command: Coroutine[Any, Any, int]) -> int:
     tune_process()
     try:
         return asyncio.run(command)
-    except LoadError as error:
+    except LoadTestError as error:
         sys.stderr.write(f"forebay load: {error}\n")
         return int(error.exit_code)
 

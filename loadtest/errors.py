@@ -15,36 +15,36 @@ class ExitCode(IntEnum):
     CANNOT_WRITE = 73  # as for every command of forebay
 
 
-class LoadError(Exception):
+class LoadTestError(Exception):
     """Base of all errors of the load generator; its text is meant for the user."""
 
     exit_code: ClassVar[ExitCode]
 
     def __init__(self, message: str) -> None:
-        if type(self) is LoadError:
-            raise TypeError("LoadError is abstract: raise one of its subclasses")
+        if type(self) is LoadTestError:
+            raise TypeError("LoadTestError is abstract: raise one of its subclasses")
         super().__init__(message)
 
 
-class UsageError(LoadError):
+class UsageError(LoadTestError):
     """The user's options are invalid; the text says what to change."""
 
     exit_code = ExitCode.USAGE
 
 
-class CannotConnectError(LoadError):
+class CannotConnectError(LoadTestError):
     """No stream could be opened: no server listens, or it does not speak the protocol."""
 
     exit_code = ExitCode.CANNOT_CONNECT
 
 
-class CannotWriteError(LoadError):
+class CannotWriteError(LoadTestError):
     """A report cannot be written; the text names the file."""
 
     exit_code = ExitCode.CANNOT_WRITE
 
 
-class InvalidRunError(LoadError):
+class InvalidRunError(LoadTestError):
     """The generator itself failed, so there is nothing to report about the server."""
 
     exit_code = ExitCode.INVALID

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from forebay.encodings import LAYOUTS, VALUES
 from forebay_server.loadtest.errors import UsageError
 from forebay_server.loadtest.target import Encoding
 
@@ -66,13 +67,16 @@ def tensors(input_bytes: int, seed: int, note: str = "synthetic tensors") -> Fra
 def pictures(spec: FramesSpec, encoding: Encoding) -> FrameSource:
     """Read and encode up to MAX_PICTURES pictures; any encoding but TENSOR. Raises UsageError."""
     raw, note = _read(spec.source)
+    layout = LAYOUTS.get(VALUES[encoding])
     encoded: list[bytes] = []
     shape = (0, 0)
     for picture in raw:
         resized = _resize(picture, spec.size)
-        if shape not in {(0, 0), resized.shape[:2]} and encoding in {Encoding.RGB8, Encoding.BGR8}:
+        if layout is not None and shape not in {(0, 0), resized.shape[:2]}:
             raise UsageError("the pictures differ in size: give --size")
         shape = (resized.shape[0], resized.shape[1])
+        if layout is not None and (fault := layout.fault(shape[1], shape[0])):
+            raise UsageError(f"--encoding {encoding} {fault}: give --size")
         encoded.append(encode(resized, encoding, spec.quality))
         if len(encoded) >= MAX_PICTURES or sum(map(len, encoded)) > MAX_BYTES:
             break
@@ -86,17 +90,36 @@ def encode(picture: Picture, encoding: Encoding, quality: int) -> bytes:
     """Return one picture in a wire encoding."""
     import cv2
 
-    if encoding is Encoding.TENSOR:
-        raise UsageError("pictures cannot be sent as tensors")
-    if encoding is Encoding.BGR8:
-        return picture.tobytes()
-    if encoding is Encoding.RGB8:
-        return picture[:, :, ::-1].tobytes()
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if encoding is Encoding.JPEG else []
-    done, data = cv2.imencode(".jpg" if encoding is Encoding.JPEG else ".png", picture, options)
+    match encoding:
+        case Encoding.TENSOR:
+            raise UsageError("pictures cannot be sent as tensors")
+        case Encoding.JPEG:
+            return _file(picture, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
+        case Encoding.PNG:
+            return _file(picture, ".png", [])
+        case Encoding.BGR8:
+            return picture.tobytes()
+        case Encoding.RGB8:
+            return picture[:, :, ::-1].tobytes()
+        case Encoding.MONO8:
+            return cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).tobytes()
+        case Encoding.NV12:
+            return _nv12(cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420).reshape(-1))
+
+
+def _file(picture: Picture, suffix: str, options: list[int]) -> bytes:
+    import cv2
+
+    done, data = cv2.imencode(suffix, picture, options)
     if not done:
-        raise UsageError(f"OpenCV cannot encode a picture as {encoding.value}")
+        raise UsageError(f"OpenCV cannot encode a picture as {suffix}")
     return data.tobytes()
+
+
+def _nv12(planar: npt.NDArray[Any]) -> bytes:
+    """Return the bytes of I420 (Y, U and V one after the other) with U and V interleaved."""
+    luma, chroma = np.split(planar, [planar.size * 2 // 3])
+    return luma.tobytes() + chroma.reshape(2, -1).T.tobytes()
 
 
 def pad_jpeg(payload: bytes, wanted_bytes: int) -> bytes:

@@ -9,7 +9,7 @@ from html import escape
 from forebay_server.loadtest import histograms
 from forebay_server.loadtest.markdown import identity, interval, number, rows, title
 from forebay_server.loadtest.report import Document
-from forebay_server.loadtest.svg import Axis, Line, line_chart, linear_axis, stacked_bars
+from forebay_server.loadtest.svg import Axis, Series, line_chart, linear_axis, stacked_bars
 
 _COLOURS = (
     "var(--c1)",
@@ -115,7 +115,7 @@ def _distribution(document: Document) -> str:
         for value, count in zip(values_ms.tolist(), counts.tolist(), strict=True):
             points.append((_nines(seen / total), value))
             seen += count
-        lines.append(Line(name, points, _COLOURS[place]))
+        lines.append(Series(name, points, _COLOURS[place]))
     right = max(point[0] for line in lines for point in line.points)
     ticks = [(_nines(p / 100), f"{p:g} %") for p in _PERCENTILES if _nines(p / 100) <= right + 0.3]
     highest = max(point[1] or 0.0 for line in lines for point in line.points)
@@ -131,11 +131,11 @@ def _over_time(document: Document) -> str:
     table = document["timeline"]
     names = (("p50", "p50_ms"), ("p99", "p99_ms"), ("highest", "max_ms"))
     lines = [
-        Line(name, [(point["t_s"], point[key]) for point in table], _COLOURS[place])
+        Series(name, [(point["t_s"], point[key]) for point in table], _COLOURS[place])
         for place, (name, key) in enumerate(names)
     ]
     highest = max((point["max_ms"] or 0.0 for point in table), default=0.0)
-    marks = [Line("warm-up ends", [(document["warm_up_cut_s"], 0.0)], "")] if document["warm_up_cut_s"] else []
+    marks = [Series("warm-up ends", [(document["warm_up_cut_s"], 0.0)], "")] if document["warm_up_cut_s"] else []
     x_axis = linear_axis("seconds since the start", 0.0, document["duration_s"])
     return line_chart("Latency over time", lines, x_axis, linear_axis("ms", 0.0, highest), marks)
 
@@ -144,7 +144,7 @@ def _rates(document: Document) -> str:
     names = (("offered", "offered_per_s"), ("answered", "answered_per_s"))
     table = document["timeline"]
     lines = [
-        Line(name, [(point["t_s"], point[key]) for point in table], _COLOURS[place])
+        Series(name, [(point["t_s"], point[key]) for point in table], _COLOURS[place])
         for place, (name, key) in enumerate(names)
     ]
     highest = max((point[key] for point in table for _, key in names), default=0.0)
@@ -161,7 +161,7 @@ def _stages(document: Document) -> str:
         for name, key in (("all answers", "mean_ms"), ("slowest 1 %", "tail_ms"))
     ]
     lines = [[name, *(f"{part[key]:.3f}" for key in ("mean_ms", "p99_ms", "tail_ms"))] for name, part in stages.items()]
-    note = "client: intended send to actual send; network: what remains of the service time; the rest: the server."
+    note = "client: intended send to actual send; network: the rest of the service time; the rest: the server."
     chart = stacked_bars("Where the time went", bars, "ms")
     return chart + _table(["part (ms)", "mean", "p99", "slowest 1 %"], lines) + f'<p class="dim">{note}</p>'
 

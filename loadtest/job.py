@@ -19,7 +19,7 @@ import numpy as np
 from forebay_server.loadtest import histograms
 from forebay_server.loadtest.arrivals import plan
 from forebay_server.loadtest.clock import MonotonicClock
-from forebay_server.loadtest.errors import LoadError, UsageError
+from forebay_server.loadtest.errors import LoadTestError, UsageError
 from forebay_server.loadtest.frames import FrameSource, FramesSpec, pictures, tensors
 from forebay_server.loadtest.generator import Generator, GeneratorResult
 from forebay_server.loadtest.pacer import TimerfdPacer
@@ -87,7 +87,7 @@ async def carry_out(receive: Receive, send: Send) -> None:
             return
         job = Job.from_message(message)
         await _Conversation(job, receive, send).hold()
-    except LoadError as error:
+    except LoadTestError as error:
         send({"type": "failed", "exit_code": int(error.exit_code), "text": str(error)}, b"")
 
 

@@ -33,7 +33,7 @@ async def measure(
     Ctrl-C, SIGTERM and SIGHUP end the run early; the results so far are reported.
 
     Raises:
-        LoadError: there is nothing to report: no server, or the generator could not start.
+        LoadTestError: there is nothing to report: no server, or the generator could not start.
     """
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     stop = asyncio.Event()

@@ -7,7 +7,7 @@ _SHAPE = (-1, 3, 224, 224)
 
 
 def metadata(data: bytes) -> bytes:
-    """Answer ModelMetadata: one UINT8 input, whatever the model."""
+    """Answer ModelMetadata: one UINT8 input, for every model."""
     request = wire.ModelMetadataRequest.FromString(data)
     response = wire.ModelMetadataResponse(name=request.name, versions=["1"], platform="null")
     response.inputs.add(name="input", datatype="UINT8", shape=_SHAPE)

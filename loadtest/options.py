@@ -18,7 +18,7 @@ import typer
 from forebay_server.loadtest.datatypes import ITEM_BYTES
 from forebay_server.loadtest.errors import UsageError
 from forebay_server.loadtest.help import CLIENT, FRAMES, GENERATOR, LOAD, REPORT, SERVER
-from forebay_server.loadtest.scenario import Arrival, Phase, Policy, Scenario
+from forebay_server.loadtest.scenario import ArrivalProcess, Phase, Policy, Scenario
 from forebay_server.loadtest.target import Delivery, Encoding, Protocols, TargetSpec
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class LoadOptions:
     model_version: Annotated[str, _Server(help="Model version; empty: the newest.", metavar="VERSION")] = ""
     ca_file: Annotated[str, _Server(help="PEM file of the CA: use TLS.", metavar="FILE")] = ""
     arrival: Annotated[
-        Arrival | None,
+        ArrivalProcess | None,
         _Load(help="How frames arrive; cameras unless --rate, --concurrency or --trace is given."),
     ] = None
     cameras: Annotated[int, _Load("--cameras", "--streams", help="Number of streams.")] = 1
@@ -71,12 +71,12 @@ class LoadOptions:
     drain: Annotated[str, _Load(help="How long to wait for answers after the last frame.", metavar="TIME")] = "5s"
     policy: Annotated[
         Policy | None,
-        _Client(help="What a full client does; default: drop-oldest for cameras, else block."),
+        _Client(help="Behaviour of a full client; default: drop-oldest for cameras, else block."),
     ] = None
     queue_depth: Annotated[int, _Client(help="drop-oldest: frames that may wait at the client.")] = 1
     delivery: Annotated[
         Delivery | None,
-        _Client(help="What the server does; default: latest for cameras, else every."),
+        _Client(help="Delivery mode of the server; default: latest for cameras, else every."),
     ] = None
     budget: Annotated[
         str,
@@ -122,15 +122,15 @@ class LoadOptions:
         text = self.good_within or self.budget
         return seconds(text, "--good-within") * 1e3 if text else GOOD_WITHIN_MS
 
-    def _arrival(self) -> Arrival:
+    def _arrival(self) -> ArrivalProcess:
         if self.arrival is not None:
             return self.arrival
         given = (
-            (self.trace is not None, Arrival.TRACE),
-            (self.concurrency is not None, Arrival.CLOSED),
-            (self.rate is not None, Arrival.POISSON),
+            (self.trace is not None, ArrivalProcess.TRACE),
+            (self.concurrency is not None, ArrivalProcess.CLOSED),
+            (self.rate is not None, ArrivalProcess.POISSON),
         )
-        return next((arrival for is_given, arrival in given if is_given), Arrival.CAMERAS)
+        return next((arrival for is_given, arrival in given if is_given), ArrivalProcess.CAMERAS)
 
     def _scenario(self) -> Scenario:
         from forebay_server.loadtest.arrivals import read_trace
@@ -138,7 +138,7 @@ class LoadOptions:
         arrival = self._arrival()
         rate = self.rate if self.rate is not None else 100.0
         trace = read_trace(self.trace) if self.trace else ()
-        default_policy = Policy.DROP_OLDEST if arrival is Arrival.CAMERAS else Policy.BLOCK
+        default_policy = Policy.DROP_OLDEST if arrival is ArrivalProcess.CAMERAS else Policy.BLOCK
         return Scenario(
             arrival=arrival,
             duration_s=seconds(self.duration, "--duration"),
@@ -168,7 +168,7 @@ class LoadOptions:
             raise UsageError("the Open Inference Protocol sends tensors: leave --encoding out")
         if self.burst_every and encoding is not Encoding.JPEG:
             raise UsageError("--burst-every needs --encoding jpeg: other frames cannot change their size")
-        default_delivery = Delivery.LATEST if scenario.arrival is Arrival.CAMERAS else Delivery.EVERY
+        default_delivery = Delivery.LATEST if scenario.arrival is ArrivalProcess.CAMERAS else Delivery.EVERY
         return TargetSpec(
             address=self.address,
             protocol=self.protocol,

@@ -1,7 +1,7 @@
 """Quantiles of latencies, and their confidence intervals.
 
 Two intervals for one quantile. Order statistics: the ranks between which the true quantile lies by the binomial law;
-exact for independent samples, whatever their distribution. Block bootstrap: whole stretches of time are resampled,
+exact for independent samples of any distribution. Block bootstrap: whole stretches of time are resampled,
 because the frames of one stall are not independent. The wider of the two is reported. All functions are pure; arrays
 are 1-D float64 in any unit.
 """

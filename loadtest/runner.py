@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from forebay_server.loadtest.clock import Clock, MonotonicClock
-from forebay_server.loadtest.errors import CannotConnectError, ExitCode, InvalidRunError, LoadError, UsageError
+from forebay_server.loadtest.errors import CannotConnectError, ExitCode, InvalidRunError, LoadTestError, UsageError
 from forebay_server.loadtest.generator import INTERRUPTED, GeneratorResult
 from forebay_server.loadtest.job import Job
 from forebay_server.loadtest.recorder import Counters, unpack
@@ -20,7 +20,7 @@ from forebay_server.loadtest.target import TargetInfo
 from forebay_server.loadtest.workers import LocalWorker, Worker
 
 START_IN_S = 0.3  # time for the start to reach every process
-_ERRORS: dict[int, type[LoadError]] = {
+_ERRORS: dict[int, type[LoadTestError]] = {
     ExitCode.USAGE: UsageError,
     ExitCode.CANNOT_CONNECT: CannotConnectError,
     ExitCode.INVALID: InvalidRunError,
@@ -30,7 +30,7 @@ Progress = Callable[[int, dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class FinishedRun:
     """A run that took place."""
 
     run: Merged
@@ -52,7 +52,7 @@ async def run_load(
     on_progress: Progress | None = None,
     stop: asyncio.Event | None = None,
     clock: Clock | None = None,
-) -> Outcome:
+) -> FinishedRun:
     """Run a job on `job.processes` processes on this host, or on each of the agents.
 
     Args:
@@ -63,7 +63,7 @@ async def run_load(
         clock: for the common start.
 
     Raises:
-        LoadError: no process could start the run.
+        LoadTestError: no process could start the run.
     """
     if agents and job.frames.source not in {"", "synthetic"}:
         raise UsageError("agents read no files that a coordinator names: use the bundled clip or synthetic frames")
@@ -82,17 +82,17 @@ async def run_load(
             stopper.cancel()
     finally:
         await asyncio.gather(*(worker.close() for worker in workers))
-    return _outcome(parts, readies)
+    return _finished_run(parts, readies)
 
 
-def _outcome(parts: list[tuple[GeneratorResult, float] | None], readies: list[_Ready]) -> Outcome:
+def _finished_run(parts: list[tuple[GeneratorResult, float] | None], readies: list[_Ready]) -> FinishedRun:
     results = [part for part in parts if part is not None]
     if not results:
         raise InvalidRunError("all generator processes ended before they had a result")
     run = merge([result for result, _ in results])
     if len(results) < len(parts):
         run.generator_fault = f"{len(parts) - len(results)} of {len(parts)} generator processes died during the run"
-    return Outcome(
+    return FinishedRun(
         run=run,
         info=next((ready.info for ready in readies if ready.info), None),
         frames=readies[0].frames,

@@ -13,7 +13,7 @@ from forebay_server.loadtest.errors import UsageError
 MAX_PLANNED_FRAMES = 20_000_000  # 90 bytes each are held in memory for exact statistics: 1.8 GB at most
 
 
-class Arrival(StrEnum):
+class ArrivalProcess(StrEnum):
     """How frames arrive. All are open loop except CLOSED."""
 
     CAMERAS = "cameras"  # every stream has its own frame rate, phase and jitter
@@ -43,7 +43,9 @@ class Phase(StrEnum):
 
 
 # Load that changes by design has no steady state to wait for.
-SHAPED = frozenset({Arrival.RAMP, Arrival.STEP, Arrival.SPIKE, Arrival.SINE, Arrival.TRACE})
+SHAPED = frozenset(
+    {ArrivalProcess.RAMP, ArrivalProcess.STEP, ArrivalProcess.SPIKE, ArrivalProcess.SINE, ArrivalProcess.TRACE}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class TraceEntry:
 class Scenario:
     """The load to offer. Rates are frames per second over all streams; `fps` is per camera."""
 
-    arrival: Arrival = Arrival.CAMERAS
+    arrival: ArrivalProcess = ArrivalProcess.CAMERAS
     duration_s: float = 60.0
     streams: int = 1
     fps: float = 30.0
@@ -91,7 +93,7 @@ class Scenario:
                 raise UsageError(f"{name} must not be negative, not {getattr(self, name)}")
         if self.connect_ramp_s >= self.duration_s:
             raise UsageError("connect_ramp_s must be shorter than the run")
-        if self.arrival is Arrival.TRACE and not self.trace:
+        if self.arrival is ArrivalProcess.TRACE and not self.trace:
             raise UsageError("a trace scenario needs a trace file with at least one frame")
         if self.planned_frames > MAX_PLANNED_FRAMES:
             raise UsageError(f"{self.planned_frames:.0f} frames are planned, at most {MAX_PLANNED_FRAMES} can be held")
@@ -99,7 +101,7 @@ class Scenario:
     @property
     def is_open_loop(self) -> bool:
         """Whether frames leave at times fixed beforehand."""
-        return self.arrival is not Arrival.CLOSED
+        return self.arrival is not ArrivalProcess.CLOSED
 
     @property
     def is_shaped(self) -> bool:
@@ -110,18 +112,18 @@ class Scenario:
     def offered_per_s(self) -> float:
         """Mean frames per second that the scenario asks for; 0 for a closed loop, which asks for none."""
         match self.arrival:
-            case Arrival.CAMERAS:
+            case ArrivalProcess.CAMERAS:
                 return self.streams * self.fps
-            case Arrival.POISSON | Arrival.GAMMA:
+            case ArrivalProcess.POISSON | ArrivalProcess.GAMMA:
                 return self.rate_per_s
-            case Arrival.RAMP | Arrival.STEP | Arrival.SINE:
+            case ArrivalProcess.RAMP | ArrivalProcess.STEP | ArrivalProcess.SINE:
                 return (self.rate_per_s + self.peak_per_s) / 2
-            case Arrival.SPIKE:
+            case ArrivalProcess.SPIKE:
                 share = min(1.0, self.spike_s / self.duration_s)
                 return self.rate_per_s + (self.peak_per_s - self.rate_per_s) * share
-            case Arrival.TRACE:
+            case ArrivalProcess.TRACE:
                 return len(self.trace) / self.duration_s
-            case Arrival.CLOSED:
+            case ArrivalProcess.CLOSED:
                 return 0.0
 
     @property
@@ -142,7 +144,7 @@ class Scenario:
         if unknown := sorted(set(fields) - known):
             raise UsageError(f"unknown scenario fields: {', '.join(unknown)}")
         values = dict(fields)
-        kinds = {"arrival": Arrival, "policy": Policy, "phase": Phase}
+        kinds = {"arrival": ArrivalProcess, "policy": Policy, "phase": Phase}
         for name in kinds.keys() & values.keys():
             values[name] = kinds[name](str(values[name]))
         trace = values.get("trace", ())

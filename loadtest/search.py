@@ -18,7 +18,7 @@ _INVALID_RUNS = 3  # of one load, before the generator counts as its limit: one 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Objective:
     """The conditions for a load to pass.
 
     `p99_ms`: the upper end of the interval must not exceed it. `dropped_share`: of the offered frames, 0..1.
@@ -39,10 +39,10 @@ class Trial:
     is_valid: bool = True  # False: the generator was the bottleneck
     remark: str = ""
 
-    def passes(self, target: Target) -> bool:
+    def passes(self, objective: Objective) -> bool:
         """Return whether the load is carried."""
-        within = self.p99_upper_ms is not None and self.p99_upper_ms <= target.p99_ms
-        return self.is_valid and within and self.dropped_share <= target.dropped_share
+        within = self.p99_upper_ms is not None and self.p99_upper_ms <= objective.p99_ms
+        return self.is_valid and within and self.dropped_share <= objective.dropped_share
 
 
 @dataclass(slots=True)
@@ -80,15 +80,15 @@ class Bounds:
 Measure = Callable[[float], Awaitable[Trial]]
 
 
-async def find_capacity(measure: Measure, target: Target, bounds: Bounds) -> Capacity:
+async def find_capacity(measure: Measure, objective: Objective, bounds: Bounds) -> Capacity:
     """Search; every call of `measure` is one run at a load."""
-    return await _Search(measure, target, bounds).run()
+    return await _Search(measure, objective, bounds).run()
 
 
 class _Search:
-    def __init__(self, measure: Measure, target: Target, bounds: Bounds) -> None:
+    def __init__(self, measure: Measure, objective: Objective, bounds: Bounds) -> None:
         self._measure = measure
-        self._target = target
+        self._objective = objective
         self._bounds = bounds
         self._passed: dict[float, int] = {}  # load -> number of passes
         self._invalid: dict[float, int] = {}
@@ -109,7 +109,7 @@ class _Search:
                 if self._invalid[load] < _INVALID_RUNS:
                     continue
                 self._remark = f"the generator, not the server, was the limit at {load:g}"
-            self._take(load, passes=trial.passes(self._target))
+            self._take(load, passes=trial.passes(self._objective))
         return Capacity(self._confirmed(), self._high, self._trials, f"gave up after {_MAX_TRIALS} runs")
 
     def _take(self, load: float, *, passes: bool) -> None:

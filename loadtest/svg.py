@@ -17,7 +17,7 @@ Point = tuple[float, float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Series:
     """One line of a chart; `colour` is a CSS value. A point without y is a gap."""
 
     name: str
@@ -46,12 +46,12 @@ def linear_axis(label: str, low: float, high: float) -> Axis:
     return Axis(label, ticks[0][0], ticks[-1][0] or step, ticks)
 
 
-def line_chart(title: str, lines: Sequence[Line], x_axis: Axis, y_axis: Axis, marks: Sequence[Line] = ()) -> str:
+def line_chart(title: str, lines: Sequence[Series], x_axis: Axis, y_axis: Axis, marks: Sequence[Series] = ()) -> str:
     """Return a chart of lines.
 
     Args:
         title: for screen readers.
-        lines: what to draw.
+        lines: to draw.
         x_axis: horizontal.
         y_axis: vertical.
         marks: vertical lines, each at the x of its first point.

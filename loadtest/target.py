@@ -43,6 +43,8 @@ class Encoding(StrEnum):
     PNG = "png"
     RGB8 = "rgb8"
     BGR8 = "bgr8"
+    NV12 = "nv12"
+    MONO8 = "mono8"
     TENSOR = "tensor"
 
 

@@ -55,7 +55,7 @@ _EXIT_CODES = {
 class Assertion:
     """One --assert: `metric operator value`, the value in the metric's unit.
 
-    `is_share`: the value is a share of the offered frames, whatever the metric counts.
+    `is_share`: the value is a share of the offered frames, for every metric.
     """
 
     text: str

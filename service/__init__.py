@@ -2,8 +2,8 @@
 
 Reading order, along the way of one frame:
 
-1. `request` and `errors`: the values that travel, and the ways in which they end. `clock`, `channel`, `worker_pool`:
-   the tools of every thread.
+1. `request` and `errors`: the values that travel, and the ways in which they end. `lane`: the interface of a
+   former and a lane. `clock`, `channel`, `worker_pool`: the tools of every thread.
 2. `frontend.server` listens; `frontend.frames.servicer` reads and writes one stream; `frontend.frames.codec`,
    `.opening` and `.session` parse, check and keep order; `frontend.frames.decode` makes rows of pictures. The other
    protocol has the same parts in `frontend.open_inference`.

@@ -71,12 +71,12 @@ def assemble_front_end(
 
     Args:
         settings: limits.
-        clock: time.
+        clock: source of monotonic nanoseconds; tests pass a manual one.
         models: those that serve.
         pool: decoding and other heavy work.
         permits: frames and requests that may be held.
         sink: brings completions to the event loop.
-        journal: takes what happens; None: nobody reads it.
+        journal: receives one record per stream and per finished frame; None disables observation.
         control: makes the other RPCs.
     """
     calls = CallTasks()

@@ -2,7 +2,7 @@
 
 Theory of operation
     A channel is a deque under one condition. `send` waits for space; `send_now` never waits and treats a full channel
-    as a broken promise of whoever sized it (InvariantError). `close` lets the receiver drain what is there and then
+    as a bug in the sizing (InvariantError). `close` lets the receiver drain what is there and then
     raises ChannelClosedError in it; senders get ChannelClosedError at once. `wait` and `take_all` empty the channel in
     one go, so that a busy receiver takes the lock once per wake-up and not once per item.
 

@@ -61,8 +61,8 @@ def start_child(
 def command_of_child(arguments: Sequence[str]) -> list[str]:
     """Return the command that runs `forebay` with `arguments` as a child of this process (service.cli.as_child).
 
-    What ties the child to this process runs in the child after exec, not in a `preexec_fn`: with one of those Python
-    forks, and gRPC's fork handlers, run beside its threads, may crash or hang the child before exec.
+    The code that ties the child to this process runs in the child after exec, not in a `preexec_fn`: that makes Python
+    fork, and gRPC's fork handlers, run beside its threads, may crash or hang the child before exec.
     """
     # -P: a user's folder called service or models must not shadow this package.
     return [sys.executable, "-P", "-m", "forebay_server.service.cli.as_child", str(os.getpid()), *arguments]

@@ -1,15 +1,15 @@
 """The server's event loop: asyncio's own, extended by a callback for idle moments.
 
 Theory of operation
-    A loop turn waits for sockets (`select`), then runs what became ready. `call_when_idle` runs a callback when the
-    loop would wait: no callback is ready and no socket is. Work that gets cheaper the more of it there is, as forming
-    batches (`service.pipeline.inline_runner`), is put off that way for as long as reading goes on: an idle loop runs it
-    at once. On a loop
-    that is never idle it runs once the first that asked has waited for the time that it allowed.
+    A loop iteration waits for sockets (`select`), then runs what became ready. `call_when_idle` runs a callback when
+    the loop would wait: no callback is ready and no socket is. Work that gets cheaper the more of it there is, as
+    forming batches (`service.pipeline.inline_runner`), is put off that way for as long as reading goes on: an idle loop
+    runs it at once. On a loop that is never idle it runs once the first that asked has waited for the time that it
+    allowed.
 
-    The callbacks of a turn have waited for other work: `waited_ns` returns how long. A socket becomes ready, and
-    grpc.aio resolves a future in that turn; the coroutine that awaits the future runs in the next one. So the wait
-    counts from the beginning of the previous turn.
+    The callbacks of an iteration have waited for other work: `waited_ns` returns how long. A socket becomes ready, and
+    grpc.aio resolves a future in that iteration; the coroutine that awaits the future runs in the next one. So the wait
+    counts from the beginning of the previous iteration.
 
     The loop calls its selector when it would wait, so the selector detects idle moments. No private name of asyncio is
     used.
@@ -34,7 +34,7 @@ class _IdleSelector(selectors.DefaultSelector):
         self._time = time
         self.callbacks: dict[Callable[[], None], None] = {}  # in the order of their registration
         self.due_s = 0.0
-        self.began_s = self.earlier_began_s = 0.0  # this turn, and the previous one
+        self.began_s = self.earlier_began_s = 0.0  # this iteration, and the previous one
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return the ready sockets, after the deferred callbacks have run if there is no other work."""

@@ -1,4 +1,4 @@
-"""Ends a process that cannot go on, within a bounded time, whatever hangs in it.
+"""Ends a process that cannot go on, within a bounded time, even if threads hang.
 
 Theory of operation
     A thread that is stuck in a library cannot be ended, and later calls into that library may get stuck as well: the
@@ -17,7 +17,7 @@ from forebay_server.service.standard_error import LAST_WORDS_TIMEOUT_S, STANDARD
 
 log = structlog.get_logger(__name__)
 
-ALARM_AFTER_S = 1.0  # after the thread's turn
+ALARM_AFTER_S = 1.0  # after the time at which the thread ends the process
 
 
 class ExitGuard:

@@ -3,7 +3,7 @@
 Control characters in values (camera names come from clients) cannot forge a line or move the cursor: they are written
 as escapes, in JSON as on a terminal. The lowest logged level can be changed while the process runs.
 
-A call on a logger never raises and never blocks, whatever its arguments and the state of standard error: the event is
+A call on a logger never raises and never blocks, for all arguments and states of standard error: the event is
 rendered on the calling thread and handed to `service.standard_error`.
 """
 

@@ -21,7 +21,7 @@ from forebay_server.service.models.lifecycle import ModelLifecycle
 from forebay_server.service.models.loader import ModelLoader
 from forebay_server.service.models.memory import MemoryAccount
 from forebay_server.service.models.opening import VersionContext
-from forebay_server.service.models.placing import OpenDevice, open_device_of_kind
+from forebay_server.service.models.placement import OpenDevice, open_device_of_kind
 from forebay_server.service.models.registry import ModelRegistry
 from forebay_server.service.models.rehearsal import Rehearsal, RehearsalSettings
 from forebay_server.service.models.repository import RepositoryError

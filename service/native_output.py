@@ -44,7 +44,7 @@ def take_descriptor(clock: Clock) -> None:
         real = os.dup(2)
         source, sink = os.pipe()
     except OSError as error:  # no descriptors left: the output of libraries is not taken over
-        log.warning("what libraries print is not taken over", error=error.strerror)
+        log.warning("the output of libraries is not taken over", error=error.strerror)
         return
     os.set_blocking(sink, False)
     with contextlib.suppress(OSError):  # this user's pipes have reached their limit: the pipe stays at 64 KiB

@@ -233,7 +233,7 @@ class Batch:
         bind_by_ns: time at which late binding planned the start of its upload; 0 if it was formed for another reason.
         upload_started_ns: time at which the upload stage took it up, on the host's clock; 0 before.
         is_alone: its lane was empty when it was formed.
-        work_ns: expected time of its upload and execution.
+        is_quick: it is alone, and its upload and execution are expected to take less time than a hand-over.
         claim: the right to its requests. A lane touches them only while it holds the claim.
         limits_ns: the former's: the earliest queue timeout and the earliest deadline of its requests, once computed.
     """
@@ -248,59 +248,10 @@ class Batch:
     bind_by_ns: int = 0
     upload_started_ns: int = 0
     is_alone: bool = False
-    work_ns: float = 0.0
+    is_quick: bool = False
     error: ServiceError | None = None
     claim: Claim = field(default_factory=Claim)
     limits_ns: tuple[int, int] | None = None
-
-
-class Lane(Protocol):
-    """One model instance as the former sees it: slots to reserve and a method to submit. Thread: the former's."""
-
-    @property
-    def index(self) -> int:
-        """0 .. lanes-1 of its model version."""
-        ...
-
-    @property
-    def slot_count(self) -> int:
-        """Number of slots."""
-        ...
-
-    def try_reserve(self) -> int | None:
-        """Take a FREE slot (FREE -> RESERVED) and return its index, or None."""
-        ...
-
-    def unreserve(self, slot_index: int) -> None:
-        """Return a reserved slot without a batch (RESERVED -> FREE)."""
-        ...
-
-    def submit(self, batch: Batch) -> bool:
-        """Submit a batch in its reserved slot; return whether it has already ended.
-
-        The former may take the batch back until the lane has started its claim. The slot then comes back as always.
-        Blocks: no, or for less time than a hand-over would take.
-        """
-        ...
-
-
-class LaneListener(Protocol):
-    """Events of a lane for its former. Blocks: no.
-
-    Thread: the lane's d2h thread, or the former's own, inside `Lane.submit`, for a batch that runs inline.
-    """
-
-    def arrive(self, request: Request) -> None:
-        """Take back a request that failed with its batch, to run it alone."""
-        ...
-
-    def compute_ended(self, batch: Batch, ended_ns: int, h2d_ns: int, execute_ns: int) -> None:
-        """Execution of `batch` ended at the host's time `ended_ns`; durations come from device events."""
-        ...
-
-    def slot_freed(self, lane_index: int, slot_index: int, d2h_ns: int) -> None:
-        """A slot is FREE again; `d2h_ns` is the duration of copying its outputs, 0 if the batch failed."""
-        ...
 
 
 TRUSTED_NS = 1_000_000_000
@@ -313,7 +264,7 @@ class Feasibility:
 
     Attributes:
         least_service_ns: h(1) + t(1) + d(1): the least that a lone request needs; 0 while nothing is known.
-        egress_ns: what delivery takes; 0 while the executor is idle: nothing would happen then that corrects it.
+        egress_ns: duration of egress; 0 while the executor is idle: without a run nothing could correct it.
         executed_ns: when a batch was executed, to a quarter of TRUSTED_NS; by default never too long ago.
     """
 

@@ -2,7 +2,7 @@
 
 Life: tune -> log -> load models (a thread, so that the loop stays free) -> listen -> health SERVING -> ready line ->
 serve -> SIGTERM -> drain -> models closed left to right -> exit 0. A lost device, a hang or a bug in a pipeline thread
-ends the process with code 70, after `FATAL_TIMEOUT_S` at most whatever hangs (`service.exit_guard`).
+ends the process with code 70, after `FATAL_TIMEOUT_S` at most, even if threads hang (`service.exit_guard`).
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from forebay_server.service.frontend.server import within_memory
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life
 from forebay_server.service.model_side import ModelSide, version_context
 from forebay_server.service.models.memory import limited_bytes
-from forebay_server.service.models.placing import OpenDevice, open_device_of_kind
+from forebay_server.service.models.placement import OpenDevice, open_device_of_kind
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.observe.gauges import Gauges
 from forebay_server.service.pipeline.execute import BeforeExecution
@@ -161,7 +161,7 @@ class Server:
             try:
                 await self.front_end.abort()
                 await self.admin.close(LAST_LOOK_S)
-            except Exception:  # whatever it is, the exit code asks for a restart
+            except Exception:  # any error: the exit code asks for a restart
                 log.exception("the end was not in order")
             return EXIT_FATAL
         finally:

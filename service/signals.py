@@ -81,7 +81,7 @@ class SignalInbox:
 
     Signals that were ignored meanwhile stay so when it is left.
 
-    SIGCHLD is among them, so that the end of a child wakes whoever waits.
+    SIGCHLD is among them, so that the end of a child wakes the waiting thread.
     """
 
     def __init__(self) -> None:

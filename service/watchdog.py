@@ -9,7 +9,7 @@ A host with too little CPU is not a hang: ending the process there would make th
 each thread was ready to run without running (schedstat). The longest such wait of any thread of the process, since the
 stage came under suspicion, does not count: the thread that the stage waits for is unknown, and may belong to a library.
 A thread that waits for a device or a lock is not ready. At `PATIENCE` times the limit a stage counts as hanging,
-whatever its threads have waited. Without the kernel's numbers all time counts.
+however long its threads have waited. Without the kernel's numbers all time counts.
 """
 
 import threading

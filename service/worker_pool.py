@@ -27,13 +27,14 @@ log = structlog.get_logger(__name__)
 class Line(Generic[T]):
     """The encoded frames of one stream, oldest first. Guarded by its pool."""
 
-    __slots__ = ("__weakref__", "_is_in_ring", "_items", "_pool", "_run")
+    __slots__ = ("__weakref__", "_at_rest", "_is_in_ring", "_items", "_pool", "_run")
 
     def __init__(self, pool: "WorkerPool", run: Callable[[T], None]) -> None:
         self._pool = pool
         self._run = run
         self._items: deque[T] = deque()
         self._is_in_ring = False
+        self._at_rest: Callable[[], None] | None = None
 
     def push(self, item: T) -> None:
         """Append an item; a worker will `run` it after the earlier ones. Blocks: no."""
@@ -51,11 +52,16 @@ class Line(Generic[T]):
             self._items.clear()
             return items
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether the line is empty and no worker is running an item of it."""
+    def call_at_rest(self, do: Callable[[], None]) -> None:
+        """Call `do` once the line is empty and no worker runs an item of it: now, or on the worker that runs the last.
+
+        For the end of a line: called once, and nothing is pushed any more.
+        """
         with self._pool.condition:
-            return not self._is_in_ring
+            if self._is_in_ring:
+                self._at_rest = do
+                return
+        do()
 
     def run_oldest(self) -> None:
         """Run the oldest item, then move to the end of the ring if there are more. Thread: a worker's."""
@@ -65,12 +71,16 @@ class Line(Generic[T]):
             if item is not None:
                 self._run(item)
         finally:
+            at_rest = None
             with self._pool.condition:
                 if self._items:
                     self._pool.ring.append(self)
                     self._pool.condition.notify()
                 else:
                     self._is_in_ring = False
+                    at_rest = self._at_rest
+            if at_rest is not None:
+                at_rest()
 
 
 class WorkerPool:

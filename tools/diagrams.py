@@ -54,7 +54,7 @@ def exit_codes() -> str:
 
 
 def model_fields() -> str:
-    """Return the table of what is done with every field of config.pbtxt."""
+    """Return the table of all fields of config.pbtxt and their effects."""
     rows = [f"| {path} | {treatment.kind} | {treatment.text} |" for path, treatment in FIELDS.items()]
     return "\n".join(["| field | | |", "| --- | --- | --- |", *rows, ""])
 

@@ -1,4 +1,4 @@
-"""What the scripts that fold pre- and post-processing into a model share: small edits of an ONNX graph.
+"""Small edits of an ONNX graph, for the scripts that fold pre- and post-processing into a model.
 
 Opset 17, plain operators only (no TopK, no loops, no data-dependent shapes), so that ONNX Runtime, TensorRT and
 others take the result. Constants added here are float32 or int64; stored weights are left as they are.
@@ -77,8 +77,8 @@ class GraphEditor:
         Args:
             target: file to write.
             inputs: name, ONNX element type and shape without the batch dimension.
-            outputs: likewise.
-            doc: one line for whoever opens the file.
+            outputs: names and shapes of the outputs.
+            doc: one line for readers of the file.
         """
         output_list = list(outputs)
         graph = helper.make_graph(

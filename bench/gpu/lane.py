@@ -61,7 +61,7 @@ class Setup:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What belongs into the report."""
+        """The report of a run."""
         return {name: value for name, value in asdict(self).items() if name not in {"path", "seconds"}}
 
 
@@ -172,7 +172,7 @@ def measure_lane(setup: Setup, batch_s: float) -> tuple[dict[str, Any], list[Bat
     """Return rates, latencies, idle share, overlap and host CPU, and the batches as they ran.
 
     Args:
-        setup: what to run.
+        setup: the lane to run.
         batch_s: seconds of one batch of the engine alone, to choose how many to run.
     """
     journal, errors = Journal(), list[BaseException]()

@@ -32,7 +32,7 @@ Load = Callable[[float], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ServedModel:
     """A model on one or more servers.
 
     Attributes:
@@ -56,7 +56,7 @@ class Target:
         return sum(server.running.cpu_s() for server in self.servers)
 
 
-def frames_load(target: Target, worker_count: int, window: int) -> Load:
+def frames_load(target: ServedModel, worker_count: int, window: int) -> Load:
     """Closed loop on streams: so many clients, one stream each, `window` frames in flight."""
     rate_per_worker = [0.0]
 
@@ -80,7 +80,7 @@ def frames_load(target: Target, worker_count: int, window: int) -> Load:
     return load
 
 
-def requests_load(target: Target, worker_count: int, window: int, rows: int, side: int) -> Load:
+def requests_load(target: ServedModel, worker_count: int, window: int, rows: int, side: int) -> Load:
     """Closed loop of requests of `rows` rows each."""
 
     def load(seconds: float) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def requests_load(target: Target, worker_count: int, window: int, rows: int, sid
     return load
 
 
-def cameras_load(target: Target, worker_count: int, count: int, delivery: str) -> Load:
+def cameras_load(target: ServedModel, worker_count: int, count: int, delivery: str) -> Load:
     """Open loop: `count` cameras of 30 frames a second; in time is within 100 ms of the intended send."""
     shares = [count // worker_count + (i < count % worker_count) for i in range(worker_count)]
 
@@ -137,7 +137,7 @@ def _camera_result(results: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def repeated(target: Target, load: Load, plan: Plan) -> dict[str, Any]:
+def repeated(target: ServedModel, load: Load, plan: Plan) -> dict[str, Any]:
     """Run a load as often as the plan says, unobserved; return medians, the runs, and CPU a row by kind of thread."""
     names = {server.pid: thread_names(server.pid) for server in target.servers}
     runs, thread_s = [], dict[str, float]()
@@ -158,7 +158,7 @@ def repeated(target: Target, load: Load, plan: Plan) -> dict[str, Any]:
     }
 
 
-def observed(target: Target, load: Load, plan: Plan, trace_path: Path | None = None) -> dict[str, Any]:
+def observed(target: ServedModel, load: Load, plan: Plan, trace_path: Path | None = None) -> dict[str, Any]:
     """Run a load once more and return what the device of the first server did; its latencies are thrown away.
 
     The end of the trace is written to `trace_path`, if given.

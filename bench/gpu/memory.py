@@ -1,4 +1,4 @@
-"""What a process holds, on the host by kind of memory and on the GPU."""
+"""Memory of a process, on the host by kind of memory and on the GPU."""
 
 import subprocess
 from collections import Counter

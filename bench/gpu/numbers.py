@@ -14,7 +14,7 @@ STUDENT_T_95 = 2.306
 
 
 def middle(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the median of every number, what else the last repeat has, and all repeats under `repeats`."""
+    """Return the median of every number, the other values of the last repeat, and all repeats under `repeats`."""
     names = [name for name, value in repeats[0].items() if isinstance(value, int | float)]
     medians = {name: statistics.median(repeat[name] for repeat in repeats) for name in names}
     return dict(repeats[-1]) | medians | {"repeats": list(repeats)}

@@ -1,6 +1,6 @@
 """`python -m forebay_server.bench.gpu.page [--add FOLDER]`: results into the raw file and docs/benchmarks-gpu.md.
 
-Prose is written by hand; what stands between `<!-- table NAME -->` and `<!-- end -->` is written from the raw file;
+Prose is written by hand; the text between `<!-- table NAME -->` and `<!-- end -->` is written from the raw file;
 a test compares. Sections that FOLDER does not have stay as they were measured before; a table says when and where.
 """
 

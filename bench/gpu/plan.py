@@ -1,4 +1,4 @@
-"""What one run of the GPU benchmarks does, at full length on a GPU or as a dry run on a CPU."""
+"""The plan of one run of the GPU benchmarks, at full length on a GPU or as a dry run on a CPU."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -27,7 +27,7 @@ ROWS_PER_REQUEST = 4
 
 
 def fit(lanes: list[dict[str, Any]], network: str) -> StageCosts:
-    """Fit fixed and per-row nanoseconds of each stage to what the section `lanes` measured."""
+    """Fit fixed and per-row nanoseconds of each stage to the measurements of the section `lanes`."""
     cells = [cell for cell in lanes if cell["network"] == network]
     rows = [cell["rows"] for cell in cells]
 

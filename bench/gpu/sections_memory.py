@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
-from forebay_server.bench.gpu.loads import Target, cameras_load, repeated, write_payloads
+from forebay_server.bench.gpu.loads import ServedModel, cameras_load, repeated, write_payloads
 from forebay_server.bench.gpu.memory import gpu_mib, resident_by_kind
 from forebay_server.bench.gpu.numbers import slope
 from forebay_server.bench.gpu.plan import Plan
@@ -21,7 +21,7 @@ SETTLING_SHARE = 0.2
 
 
 def memory(plan: Plan) -> Iterator[dict[str, Any]]:
-    """16 raw cameras with typed results, one sample every two seconds, and the slope of what came after settling."""
+    """16 raw cameras with typed results, one sample every two seconds, and the slope of the samples after settling."""
     is_dry = plan.memory_seconds < LEAST_SECONDS
     period_s = DRY_SAMPLE_PERIOD_S if is_dry else SAMPLE_PERIOD_S
     count = min(CAMERAS, plan.cameras[-1])
@@ -39,7 +39,7 @@ def memory(plan: Plan) -> Iterator[dict[str, Any]]:
                 now_s = time.perf_counter() - started
                 samples.append({"at_s": now_s, "rss_mib": rss_mib, "gpu_mib": gpu_mib()})
 
-        target = Target([server], "detector", payload)
+        target = ServedModel([server], "detector", payload)
         load = cameras_load(target, plan.worker_count, count, "every")
         thread = threading.Thread(target=watch, name="watch")
         thread.start()

@@ -10,7 +10,14 @@ import numpy as np
 
 from forebay_server.bench.gpu.devices import open_bench_device
 from forebay_server.bench.gpu.lane import Setup, warm_engine
-from forebay_server.bench.gpu.loads import CLIENT_START_S, Load, Target, cameras_load, requests_load, write_payloads
+from forebay_server.bench.gpu.loads import (
+    CLIENT_START_S,
+    Load,
+    ServedModel,
+    cameras_load,
+    requests_load,
+    write_payloads,
+)
 from forebay_server.bench.gpu.numbers import middle
 from forebay_server.bench.gpu.plan import Plan
 from forebay_server.bench.gpu.server import SIDES, ServedNetwork, gpu_server
@@ -44,8 +51,8 @@ def priorities(plan: Plan) -> Iterator[Facts]:
             BULK: ServedNetwork(bulk_network, rows, priority=of_bulk),
         }
         with gpu_server(plan, models) as server, ThreadPoolExecutor(1) as pool:
-            cameras = cameras_load(Target([server], CAMERAS, payloads[plan.detector]), 1, crowd, "every")
-            bulk = requests_load(Target([server], BULK, payloads[bulk_network]), 2, 2, rows, SIDES[bulk_network])
+            cameras = cameras_load(ServedModel([server], CAMERAS, payloads[plan.detector]), 1, crowd, "every")
+            bulk = requests_load(ServedModel([server], BULK, payloads[bulk_network]), 2, 2, rows, SIDES[bulk_network])
             facts: Facts = {"way": "served", "cameras": crowd}
             cameras(CLIENT_START_S)  # the first batches of every size pay for caches
             bulk(CLIENT_START_S)

@@ -7,7 +7,7 @@ from typing import Any
 from forebay_server.bench.gpu.loads import (
     CLIENT_START_S,
     Load,
-    Target,
+    ServedModel,
     cameras_load,
     frames_load,
     observed,
@@ -33,7 +33,7 @@ def served(plan: Plan) -> Iterator[dict[str, Any]]:
     models = _models(plan)
     with gpu_server(plan, models) as server:
         for name, model in models.items():
-            target = Target([server], name, payloads[model.network])
+            target = ServedModel([server], name, payloads[model.network])
             for way, load, in_flight in _ways(plan, target, model):
                 cell = {"network": model.network, "rows": model.max_batch_size, "way": way, "in_flight": in_flight}
                 cell |= repeated(target, load, plan)
@@ -52,7 +52,7 @@ def _models(plan: Plan) -> dict[str, ServedNetwork]:
     return models
 
 
-def _ways(plan: Plan, target: Target, model: ServedNetwork) -> Iterator[tuple[str, Load, int]]:
+def _ways(plan: Plan, target: ServedModel, model: ServedNetwork) -> Iterator[tuple[str, Load, int]]:
     """Frames at every batch size; whole batches of more than one row, which need no typed results."""
     rows, workers = model.max_batch_size, plan.worker_count
     window = max(1, min(LARGEST_WINDOW, 3 * rows // workers))
@@ -74,7 +74,7 @@ def cameras(plan: Plan) -> Iterator[dict[str, Any]]:
     with gpu_server(plan, models) as server:
         for encoding, count, delivery, is_typed in (*usual, *contrasts):
             model, is_jpeg = "typed" if is_typed else "tensors", encoding == "jpeg"
-            target = Target([server], model, payloads["jpeg" if is_jpeg else plan.detector], is_jpeg)
+            target = ServedModel([server], model, payloads["jpeg" if is_jpeg else plan.detector], is_jpeg)
             load = cameras_load(target, plan.worker_count, count, delivery)
             facts = {"encoding": encoding, "cameras": count, "delivery": delivery, "results": model}
             yield facts | repeated(target, load, plan.for_cameras)
@@ -87,7 +87,7 @@ def profile(plan: Plan) -> Iterator[dict[str, Any]]:
     models = {"typed": ServedNetwork(plan.detector, rows, is_typed=True), "tensors": ServedNetwork(plan.detector, rows)}
     with gpu_server(plan, models) as server:
         for name in models:
-            target = Target([server], name, payloads[plan.detector])
+            target = ServedModel([server], name, payloads[plan.detector])
             load = frames_load(target, plan.worker_count, max(1, min(LARGEST_WINDOW, 3 * rows // plan.worker_count)))
             path = plan.work / f"stacks-{name}.txt"
             sampling = start_sampling(server.pid, SAMPLED_S, path)

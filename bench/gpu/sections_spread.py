@@ -5,7 +5,7 @@ from typing import Any
 
 from forebay_server.bench.gpu.lane import Setup, measure_alone, measure_lane
 from forebay_server.bench.gpu.loads import (
-    Target,
+    ServedModel,
     cameras_load,
     frames_load,
     observed,
@@ -35,7 +35,7 @@ def front_ends(plan: Plan) -> Iterator[dict[str, Any]]:
         before_mib = gpu_mib()
         with gpu_group(plan, models, count) as server:
             facts = {"front_ends": count, "gpus": 1, "gpu_mib": gpu_mib() - before_mib}
-            target = Target([server], MODEL, payload)
+            target = ServedModel([server], MODEL, payload)
             for crowd in plan.crowds:
                 load = cameras_load(target, workers, crowd, "every")
                 yield facts | {"way": "cameras", "cameras": crowd} | repeated(target, load, plan.for_cameras)
@@ -59,7 +59,7 @@ def gpus(plan: Plan) -> Iterator[dict[str, Any]]:
     models["on_all"] = ServedNetwork(network, rows, gpus=every)
     with gpu_server(plan, models) as server:
         for name, model in models.items():
-            target = Target([server], name, payload)
+            target = ServedModel([server], name, payload)
             window = len(model.gpus)  # as many in flight for each GPU
             load = requests_load(target, plan.worker_count, window, rows, SIDES[network])
             facts = {"way": "whole batches to one process", "model": name, "in_flight": plan.worker_count * window}
@@ -76,7 +76,7 @@ def _spread(plan: Plan, count: int, gpus: int) -> Iterator[dict[str, Any]]:
     before_mib = gpu_mib()
     with gpu_servers(plan, models_of) as servers:
         facts = {"processes": count, "gpus": gpus, "gpu_mib": gpu_mib() - before_mib}
-        target = Target(servers, MODEL, payload)
+        target = ServedModel(servers, MODEL, payload)
         load = frames_load(target, workers, plan.window)
         cell = facts | {"way": "frames", "in_flight": workers * plan.window} | repeated(target, load, plan)
         yield cell | {"device_of_first": observed(target, load, plan)}

@@ -9,7 +9,7 @@ from typing import Any
 
 Cell = dict[str, Any]
 Columns = Mapping[str, Callable[[Cell], str]]
-"""The columns of a table with one line a cell: what stands above, and what of the cell stands below."""
+"""The columns of a table with one line a cell: the heading, and the part of the cell below it."""
 NOT_RUN = "not run"
 THREADS_SHOWN = 8
 FUNCTIONS_SHOWN = 12
@@ -241,7 +241,7 @@ def memory(cells: Sequence[Cell]) -> list[str]:
 
 
 def test_gpu(rows: Sequence[Cell]) -> list[str]:
-    """The outcome of `make test-gpu`, and what its tests measured."""
+    """The outcome of `make test-gpu`, and the measurements of its tests."""
     outcomes = [row["outcome"] for row in rows]
     counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in ("passed", "failed", "skipped"))
     measured = ([row["test"], row["measured"]] for row in rows if row["measured"])

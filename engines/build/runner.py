@@ -19,7 +19,7 @@ BACKEND_BY_SUFFIX = {".onnx": "onnxruntime", ".plan": "tensorrt", ".pt2": "torch
 
 
 @dataclass(frozen=True, slots=True)
-class StageTimes:
+class DeviceTimes:
     """Device time of one batch."""
 
     h2d_ns: int
@@ -79,7 +79,7 @@ class ModelRunner:
         """Do all lazy work."""
         self.engine.warm_up(tuple(batch_sizes), self._stream)
 
-    def run(self, inputs: Sequence[NDArray[Any]]) -> tuple[list[NDArray[Any]], StageTimes]:
+    def run(self, inputs: Sequence[NDArray[Any]]) -> tuple[list[NDArray[Any]], DeviceTimes]:
         """Run one batch, in the order of `specs.inputs`; return its outputs, as copies, and its stage times."""
         rows = len(inputs[0]) if self.specs.has_batch_dimension else 1
         stream, events = self._stream, self._events
@@ -97,7 +97,7 @@ class ModelRunner:
         stream.record(events[3])
         events[3].sync()
         times = [later.elapsed_ns(earlier) for earlier, later in itertools.pairwise(events)]
-        return [self._output(index, rows) for index in range(len(self.specs.outputs))], StageTimes(*times)
+        return [self._output(index, rows) for index in range(len(self.specs.outputs))], DeviceTimes(*times)
 
     def layer_times(self, batch_size: int, runs: int) -> list[tuple[str, float]]:
         """Return layers with their mean milliseconds where the engine reports them, else nothing."""

@@ -16,7 +16,7 @@ MARGIN = 0.05
 
 
 @dataclass(slots=True)
-class OutputError:
+class OutputDifference:
     """Error of one output relative to the reference's, over all frames.
 
     Attributes:

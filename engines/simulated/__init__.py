@@ -1,4 +1,4 @@
-"""The parts of the simulated device, each without the others: clocks, access log, timeline, faults.
+"""The parts of the simulated device, each without the others: clocks, access log, schedule, faults.
 
-`engines.device_simulated` puts them together and is what the rest of the project opens.
+`engines.device_simulated` puts them together; the rest of the project opens that.
 """

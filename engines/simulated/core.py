@@ -13,7 +13,7 @@ from forebay_server.engines.clock import Clock
 from forebay_server.engines.errors import DeviceLostError, EngineError, MisuseError, RaceError
 from forebay_server.engines.simulated.access_log import Access, AccessLog
 from forebay_server.engines.simulated.fault_plan import Fault, FaultCounter, FaultPlan
-from forebay_server.engines.simulated.timeline import Point, Timeline
+from forebay_server.engines.simulated.schedule import Point, Schedule
 from forebay_server.engines.simulated.vector_clock import Epoch, VectorClock
 
 HOST = 0
@@ -21,7 +21,7 @@ HOST = 0
 
 
 @dataclass(frozen=True, slots=True)
-class CostModel:
+class CopyCosts:
     """Cost of a copy in device time; an execution has its own. The default is free copies.
 
     Attributes:
@@ -55,12 +55,12 @@ class Machine:
 class Core:
     """See the module. Thread: any, under `lock`."""
 
-    def __init__(self, clock: Clock, cost: CostModel, faults: FaultPlan, machine: Machine) -> None:
+    def __init__(self, clock: Clock, cost: CopyCosts, faults: FaultPlan, machine: Machine) -> None:
         self.clock = clock
         self.cost = cost
         self.machine = machine
         self.lock = machine.lock
-        self.timeline = Timeline()
+        self.schedule = Schedule()
         self.open_handles: dict[int, str] = {}
         self.device_bytes = 0  # of open device buffers
         self.exclusive: dict[str, AccessLog] = {}

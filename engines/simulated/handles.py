@@ -10,7 +10,7 @@ from forebay_server.engines.errors import EngineError, MisuseError
 from forebay_server.engines.host_memory import allocate, check_range
 from forebay_server.engines.simulated.access_log import AccessLog
 from forebay_server.engines.simulated.core import Core, Handle, own
-from forebay_server.engines.simulated.timeline import Point
+from forebay_server.engines.simulated.schedule import Point
 from forebay_server.engines.simulated.vector_clock import VectorClock
 
 

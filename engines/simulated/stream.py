@@ -20,7 +20,7 @@ from forebay_server.engines.simulated.handles import (
     SimulatedHostBuffer,
     own_host,
 )
-from forebay_server.engines.simulated.timeline import Point
+from forebay_server.engines.simulated.schedule import Point
 from forebay_server.engines.simulated.vector_clock import Epoch, VectorClock
 
 
@@ -32,7 +32,7 @@ class SimulatedStream(Handle):
         self.name = name
         with core.lock:
             self._actor = core.add_actor(name)
-            self._lane = core.timeline.lane(name)
+            self._queue = core.schedule.queue(name)
         self._known = VectorClock()
         self._tail = Point(done_ns=0)
         self._error: EngineError | None = None
@@ -136,12 +136,12 @@ class SimulatedStream(Handle):
     def hold(self) -> None:
         """Start nothing more on this stream until `release`, so that a test can rely on work being unfinished."""
         with self.core.lock:
-            self.core.timeline.hold(self._lane)
+            self.core.schedule.hold(self._queue)
 
     def release(self) -> None:
         """Let the stream go on, from the current time."""
         with self.core.lock:
-            self.core.timeline.release(self._lane, self.core.clock.now_ns())
+            self.core.schedule.release(self._queue, self.core.clock.now_ns())
             self.core.lock.notify_all()
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class SimulatedStream(Handle):
             if self.core.lost is None:
                 self.core.await_point(self._tail)
                 self.core.learn(self._known)
-            self.core.timeline.remove(self._lane)
+            self.core.schedule.remove(self._queue)
             self.forget()
 
     def _copy(
@@ -187,10 +187,10 @@ class SimulatedStream(Handle):
 
     def _enqueue(self, label: str, cost_ns: int, fault: Fault, after: Point | None = None) -> Point:
         if fault.is_endless:
-            self.core.timeline.hold(self._lane)
+            self.core.schedule.hold(self._queue)
         self._error = self._error or fault.late_error
         now_ns = self.core.clock.now_ns()
-        self._tail = self.core.timeline.enqueue(self._lane, label, cost_ns + fault.stall_ns, now_ns, after)
+        self._tail = self.core.schedule.enqueue(self._queue, label, cost_ns + fault.stall_ns, now_ns, after)
         return self._tail
 
 

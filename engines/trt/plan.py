@@ -38,7 +38,7 @@ class Plan:
     Attributes:
         layout: specs, and the computation of shapes from a batch size.
         ranges: by profile.
-        activation_bytes: activation memory of one execution at a time, whatever the profile.
+        activation_bytes: activation memory of one execution at a time, for every profile.
     """
 
     layout: BatchedSpecs

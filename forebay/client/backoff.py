@@ -8,11 +8,11 @@ from collections.abc import Callable
 BURST = 3.0  # reopenings without a delay between them: a rebalance must not wait for the limit
 
 
-class Pacer:
+class Backoff:
     """Computes the delay before the next call of a stream.
 
     Full jitter (a uniform draw from 0 to the exponential bound) keeps a thousand cameras from reconnecting in step; the
-    token bucket keeps one stream below `reopenings_per_s`, whatever the server's advice.
+    token bucket keeps one stream below `reopenings_per_s`, even if the server advises more.
     """
 
     def __init__(

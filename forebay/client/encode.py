@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forebay.client.options import SIZED, Encoding
+from forebay.client.options import Encoding
+from forebay.encodings import LAYOUTS, VALUES, Layout
 from forebay.wire import frames_pb2 as wire
 
 Raw = bytes | bytearray | memoryview
@@ -45,13 +46,11 @@ def size_of(encoding: Encoding, frame: FrameData) -> tuple[int, int]:
     """
     if not isinstance(frame, np.ndarray):  # bytes are a valid type, but do not contain the size
         raise ValueError(f"width and height must be given to stream(): {encoding} bytes do not tell them")  # noqa: TRY004
-    if encoding == "nv12":
-        if frame.ndim != 2 or frame.shape[0] % 3:
-            raise ValueError(f"an nv12 frame has the shape (height * 3 / 2, width), not {frame.shape}")
-        return frame.shape[1], frame.shape[0] * 2 // 3
-    if frame.ndim != 3 or frame.shape[2] != 3:
-        raise ValueError(f"a {encoding} frame has the shape (height, width, 3), not {frame.shape}")
-    return frame.shape[1], frame.shape[0]
+    layout = LAYOUTS[VALUES[encoding]]
+    size = layout.size(frame.shape)
+    if size is None:
+        raise ValueError(f"frames of {encoding} have the shape {layout}, not {frame.shape}")
+    return size
 
 
 def payload_of(encoding: Encoding, width: int, height: int, frame: FrameData) -> list[Raw]:
@@ -61,8 +60,9 @@ def payload_of(encoding: Encoding, width: int, height: int, frame: FrameData) ->
         TypeError: this encoding cannot carry the type of the frame.
         ValueError: the wrong size or type.
     """
-    if encoding in SIZED:
-        return [_pixels(encoding, width, height, frame)]
+    layout = LAYOUTS.get(VALUES[encoding])
+    if layout is not None:
+        return [_pixels(encoding, layout, width, height, frame)]
     if encoding == "tensor":
         return _tensors(frame)
     if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 1:
@@ -74,8 +74,7 @@ def payload_of(encoding: Encoding, width: int, height: int, frame: FrameData) ->
     )
 
 
-def _pixels(encoding: Encoding, width: int, height: int, frame: FrameData) -> Raw:
-    wanted_bytes = width * height * 3 // (2 if encoding == "nv12" else 1)
+def _pixels(encoding: Encoding, layout: Layout, width: int, height: int, frame: FrameData) -> Raw:
     if isinstance(frame, np.ndarray):
         if frame.dtype != np.uint8:
             raise ValueError(f"{encoding} frames are uint8, not {frame.dtype}")
@@ -85,6 +84,7 @@ def _pixels(encoding: Encoding, width: int, height: int, frame: FrameData) -> Ra
         return _raw(frame)
     if not isinstance(frame, bytes | bytearray | memoryview):
         raise TypeError(f"a frame is a numpy array or bytes, not {type(frame).__name__}")
+    wanted_bytes = layout.nbytes(width, height)
     if memoryview(frame).nbytes != wanted_bytes:
         found_bytes = memoryview(frame).nbytes
         raise ValueError(f"{encoding} at {width}x{height} takes {wanted_bytes} bytes, the frame has {found_bytes}")

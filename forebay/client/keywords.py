@@ -12,8 +12,8 @@ class StreamKeywords(TypedDict, total=False):
     Attributes:
         model: name in the server's model repository.
         version: of the model; empty: the newest.
-        encoding: of every frame: bgr8 (default), rgb8, jpeg, png, nv12, or tensor.
-        width: pixels, for bgr8, rgb8 and nv12; default: taken from the first frame, which has to be an array.
+        encoding: of every frame: bgr8 (default), rgb8, mono8, nv12, jpeg, png, or tensor.
+        width: pixels, for bgr8, rgb8, mono8 and nv12; default: taken from the first frame, which has to be an array.
         height: pixels, as width.
         shape: of the first input, for tensor; default: the model's.
         delivery: "latest" (default; a newer frame replaces the waiting one) or "every".

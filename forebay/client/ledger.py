@@ -14,7 +14,7 @@ Theory of operation
     frame ends.
 
     A slow network is one more hidden queue: the kernel takes frames long before it sends them. So while the oldest
-    frame in flight of a live camera is overdue, no more than FRAMES_ON_THE_WAY are in flight, whatever the window.
+    frame in flight of a live camera is overdue, no more than FRAMES_ON_THE_WAY are in flight, at any window.
 
     When a call breaks, frames in flight become UNANSWERED, or, with `resend`, go back to the head of the queue under
     their old seq, each at most `max_sends` times.
@@ -42,7 +42,7 @@ class Offer(enum.Enum):
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class LedgerEntry:
     """One frame, or a run of frames that were never sent (seq .. last_seq).
 
     Attributes:
@@ -76,9 +76,9 @@ class Ledger:
         self._queue_frames = queue_frames
         self._drops_oldest = drops_oldest
         self._max_sends = max_sends if resends else 1
-        self._queued: deque[Entry] = deque()
-        self._front: deque[Entry] = deque()
-        self._sent: deque[Entry] = deque()  # the entries of _front that are in flight
+        self._queued: deque[LedgerEntry] = deque()
+        self._front: deque[LedgerEntry] = deque()
+        self._sent: deque[LedgerEntry] = deque()  # the entries of _front that are in flight
         self._untaken = 0  # entries of _front that have ended, runs not counted
         self._next_seq = 1
         self._by_status: Counter[Status] = Counter()
@@ -134,7 +134,7 @@ class Ledger:
             if not self._drops_oldest:
                 return Offer.FULL
             self._push_out(self._queued.popleft(), PUSHED_OUT)
-        self._queued.append(Entry(self._next_seq, self._next_seq, capture_ns, message))
+        self._queued.append(LedgerEntry(self._next_seq, self._next_seq, capture_ns, message))
         self._next_seq += 1
         self._offered += 1
         return Offer.QUEUED
@@ -169,7 +169,7 @@ class Ledger:
             entry.message = None  # no longer needed: the transport owns the pixels now
         return message
 
-    def find(self, seq: int) -> Entry | None:
+    def find(self, seq: int) -> LedgerEntry | None:
         """Return the entry in flight with this seq."""
         return next((entry for entry in self._sent if entry.seq == seq), None)
 
@@ -189,7 +189,7 @@ class Ledger:
 
     def lose(self, reason: str) -> None:
         """Account for the end of a call: frames in flight are queued again or end UNANSWERED."""
-        again: list[Entry] = []
+        again: list[LedgerEntry] = []
         while self._sent:
             entry = self._sent.popleft()
             if entry.sends < self._max_sends:
@@ -248,13 +248,13 @@ class Ledger:
             return False
         return now_ns - self._sent[0].sent_ns > patience_ns
 
-    def _end(self, entry: Entry, result: Result) -> None:
+    def _end(self, entry: LedgerEntry, result: Result) -> None:
         entry.result = result
         entry.message = None
         self._untaken += 1
         self._by_status[result.status] += 1
 
-    def _push_out(self, entry: Entry, reason: str) -> None:
+    def _push_out(self, entry: LedgerEntry, reason: str) -> None:
         """End a frame that was never sent; add it to the previous run if that has the same reason."""
         self._by_status[Status.NOT_SENT] += 1
         last = self._front[-1] if self._front else None

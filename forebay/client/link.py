@@ -1,8 +1,8 @@
 """The link of one stream: it carries frames over a sequence of calls until the stream is closed or refused.
 
 Theory of operation
-    `run` loops: wait for the pacer's delay, start a call, write Open, and let three tasks work until the call ends.
-    *read* is the master: it hands answers to the state and ends when the call ends, for whatever reason. *write* moves
+    `run` loops: wait for the backoff's delay, start a call, write Open, and let three tasks work until the call ends.
+    *read* is the master: it hands answers to the state and ends when the call ends, for any reason. *write* moves
     one frame at a time from the ledger to the call and waits until the transport has taken it, so frames do not pile up
     behind a slow network. *limit* cancels a call that takes too long to open, to drain or to end, or that is silent.
     Every failure ends the call, and the status of the ended call decides the next step (`retry`).
@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from forebay.client.backoff import Pacer
+from forebay.client.backoff import Backoff
 from forebay.client.clock import Clock
 from forebay.client.errors import ProtocolError, StreamRefusedError, UnreachableError
 from forebay.client.options import Reconnection, open_message
 from forebay.client.result import opened_from_wire
-from forebay.client.retry import CallEnd, Verdict, hint_ms
+from forebay.client.retry import CallEnd, NextStep, hint_ms
 from forebay.client.state import StreamState
 from forebay.wire import frames_pb2 as wire
 
@@ -57,7 +57,7 @@ class Link:
         self._address = address
         self._reconnection = reconnection
         self._clock = clock
-        self._pacer = Pacer(
+        self._backoff = Backoff(
             base_s=reconnection.backoff_base_s,
             cap_s=reconnection.backoff_cap_s,
             reopenings_per_s=reconnection.reopenings_per_s,
@@ -99,7 +99,7 @@ class Link:
                 return
             await self._wait_for_work()
         self._started_ns = self._clock.now_ns()
-        delay_s = self._pacer.delay_s(self._started_ns, has_failed=False)
+        delay_s = self._backoff.delay_s(self._started_ns, has_failed=False)
         while not (self._aborted.is_set() or self._state.is_done):
             if delay_s and not await self._pause(delay_s):
                 return
@@ -110,10 +110,10 @@ class Link:
 
     def _delay_after(self, end: CallEnd) -> float:
         """Return the delay before the next call, or raise the reason why there will be none."""
-        if end.verdict is Verdict.REFUSED:
+        if end.next_step is NextStep.REFUSED:
             raise StreamRefusedError(end.code, end.details)
         now_ns = self._clock.now_ns()
-        delay_s = self._pacer.delay_s(now_ns, has_failed=end.verdict is Verdict.RETRY, hint_ms=end.hint_ms)
+        delay_s = self._backoff.delay_s(now_ns, has_failed=end.next_step is NextStep.RETRY, hint_ms=end.hint_ms)
         is_first = self._reachable_ns is None
         limit_s = self._reconnection.connect_timeout_s if is_first else self._reconnection.give_up_after_s
         away_s = (now_ns - (self._started_ns if self._reachable_ns is None else self._reachable_ns)) / 1e9
@@ -203,7 +203,7 @@ class Link:
         self._wake.set()
 
     def _take_result(self, message: wire.Result) -> None:
-        self._pacer.succeeded()
+        self._backoff.succeeded()
         if message.status.retry_after_ms:
             hold_ns = min(message.status.retry_after_ms, LONGEST_HOLD_MS) * 1_000_000
             self._hold_until_ns = self._clock.now_ns() + hold_ns

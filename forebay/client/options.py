@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from forebay.encodings import LAYOUTS, VALUES, Layout
 from forebay.wire import frames_pb2 as wire
 
-Encoding = Literal["tensor", "rgb8", "bgr8", "jpeg", "png", "nv12"]
+Encoding = Literal["tensor", "rgb8", "bgr8", "jpeg", "png", "nv12", "mono8"]
 Delivery = Literal["latest", "every"]
 Policy = Literal["drop_oldest", "block"]
 OutputKind = Literal["tensors", "detections", "classes"]
@@ -17,15 +18,6 @@ TraceContext = Mapping[str, str] | Callable[[], Mapping[str, str]]
 _TRACEPARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _HEADER = re.compile(r"[a-z0-9_.-]+(?<!-bin)")
 
-ENCODINGS: dict[Encoding, wire.Encoding] = {
-    "tensor": wire.ENCODING_TENSOR,
-    "rgb8": wire.ENCODING_RGB8,
-    "bgr8": wire.ENCODING_BGR8,
-    "jpeg": wire.ENCODING_JPEG,
-    "png": wire.ENCODING_PNG,
-    "nv12": wire.ENCODING_NV12,
-}
-SIZED: frozenset[Encoding] = frozenset({"rgb8", "bgr8", "nv12"})
 _OUTPUTS: dict[OutputKind, wire.Output] = {
     "tensors": wire.OUTPUT_TENSORS,
     "detections": wire.OUTPUT_DETECTIONS,
@@ -113,7 +105,7 @@ class StreamOptions:
             raise ValueError("camera must be 1 to 256 bytes of UTF-8")
         if not self.model:
             raise ValueError("model must not be empty")
-        _check_word("encoding", self.encoding, tuple(ENCODINGS))
+        _check_word("encoding", self.encoding, get_args(Encoding))
         _check_word("delivery", self.delivery, get_args(Delivery))
         if self.policy is not None:
             _check_word("policy", self.policy, get_args(Policy))
@@ -122,8 +114,8 @@ class StreamOptions:
         if self.trace_context is not None and not callable(self.trace_context):
             trace_metadata(self.trace_context)
         _check_headers(self.headers)
-        if self.encoding == "nv12" and (self.width % 2 or self.height % 2):
-            raise ValueError(f"nv12 needs an even width and height, not {self.width}x{self.height}")
+        if (layout := self.layout) is not None and (fault := layout.fault(self.width, self.height)):
+            raise ValueError(f"{self.encoding} {fault}")
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -145,9 +137,14 @@ class StreamOptions:
         return self.resend
 
     @property
+    def layout(self) -> Layout | None:
+        """The layout of uncompressed pixels; None for other encodings."""
+        return LAYOUTS.get(VALUES[self.encoding])
+
+    @property
     def needs_size(self) -> bool:
         """Whether the stream can be opened only once the size of a frame is known."""
-        return self.encoding in SIZED and not (self.width and self.height)
+        return self.layout is not None and not (self.width and self.height)
 
 
 def open_message(options: StreamOptions, resume_from: int | None) -> bytes:
@@ -156,7 +153,7 @@ def open_message(options: StreamOptions, resume_from: int | None) -> bytes:
         model=options.model,
         version=options.version,
         stream_id=options.camera,
-        encoding=ENCODINGS[options.encoding],
+        encoding=VALUES[options.encoding],
         width=options.width,
         height=options.height,
         shape=options.shape,

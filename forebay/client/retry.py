@@ -21,7 +21,7 @@ HINT_KEYS = ("retry-after-ms", "grpc-retry-pushback-ms")
 _LONGEST_HINT_MS = 60_000
 
 
-class Verdict(enum.Enum):
+class NextStep(enum.Enum):
     """The step after a call."""
 
     REOPEN = "reopen"  # orderly: no back-off
@@ -51,16 +51,16 @@ class CallEnd:
         return f"{self.code}: {self.details}" if self.details else self.code
 
     @property
-    def verdict(self) -> Verdict:
+    def next_step(self) -> NextStep:
         """The consequence for the stream."""
         if self.was_asked:
-            return Verdict.REOPEN
+            return NextStep.REOPEN
         if self.code == "RESOURCE_EXHAUSTED" and "larger than max" in self.details:
             # gRPC's message for a message that is too large: the next frame would be too large as well
-            return Verdict.REFUSED
+            return NextStep.REFUSED
         if self.code == "UNAVAILABLE" and self.details.startswith(RESTRICTED):
-            return Verdict.REFUSED
-        return Verdict.RETRY if self.code in RETRYABLE else Verdict.REFUSED
+            return NextStep.REFUSED
+        return NextStep.RETRY if self.code in RETRYABLE else NextStep.REFUSED
 
 
 def hint_ms(metadata: list[tuple[str, str]]) -> int:

@@ -16,6 +16,7 @@ class Encoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ENCODING_JPEG: _ClassVar[Encoding]
     ENCODING_PNG: _ClassVar[Encoding]
     ENCODING_NV12: _ClassVar[Encoding]
+    ENCODING_MONO8: _ClassVar[Encoding]
 
 class Delivery(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -47,6 +48,7 @@ ENCODING_BGR8: Encoding
 ENCODING_JPEG: Encoding
 ENCODING_PNG: Encoding
 ENCODING_NV12: Encoding
+ENCODING_MONO8: Encoding
 DELIVERY_UNSPECIFIED: Delivery
 DELIVERY_LATEST: Delivery
 DELIVERY_EVERY: Delivery

@@ -11,6 +11,7 @@ import math
 import grpc
 from google.protobuf.message import DecodeError
 
+from forebay.encodings import VALUES
 from forebay.wire import frames_pb2 as wire
 from forebay_server.loadtest.client.calls import BidiCall, half_close, read, why, write
 from forebay_server.loadtest.client.channels import open_channels
@@ -21,7 +22,6 @@ from forebay_server.loadtest.errors import CannotConnectError, GarbageError
 from forebay_server.loadtest.target import (
     Answer,
     Delivery,
-    Encoding,
     Moved,
     Outcome,
     TargetInfo,
@@ -31,13 +31,6 @@ from forebay_server.loadtest.target import (
 
 METHOD = "/forebay.v1.FrameInference/Stream"
 
-_ENCODINGS = {
-    Encoding.JPEG: wire.ENCODING_JPEG,
-    Encoding.PNG: wire.ENCODING_PNG,
-    Encoding.RGB8: wire.ENCODING_RGB8,
-    Encoding.BGR8: wire.ENCODING_BGR8,
-    Encoding.TENSOR: wire.ENCODING_TENSOR,
-}
 _OUTCOMES = {
     wire.STATUS_OK: Outcome.OK,
     wire.STATUS_SUPERSEDED: Outcome.SUPERSEDED,
@@ -101,7 +94,7 @@ class ForebayTarget:
             model=spec.model,
             version=spec.version,
             stream_id=stream_id,
-            encoding=_ENCODINGS[spec.encoding],
+            encoding=VALUES[spec.encoding],
             width=spec.width,
             height=spec.height,
             shape=spec.shape,

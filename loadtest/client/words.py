@@ -3,7 +3,7 @@
 import grpc
 
 _CONNECTING = (
-    (("connection refused", "no such file"), "nobody listens there; start `forebay serve`, or name another --address"),
+    (("connection refused", "no such file"), "no server listens; start `forebay serve`, or name another --address"),
     (("lookup failed", "name resolution", "not known"), "the host's name is not known"),
     (("handshake", "ssl", "certificate"), "TLS does not work there with this --ca-file"),
     (("socket closed", "connection reset", "broken pipe"), "it hangs up; a server with TLS needs --ca-file"),

@@ -1,10 +1,10 @@
 """Measures what batches cost at warm-up, and keeps the result so that a restart does not start blind.
 
 A size is run until its last three executions agree within 10 %, or for 250 ms. The engine is expected to be warm: the
-first run of a size is not counted all the same. Whatever else the machine does meanwhile only ever adds, and service
-corrects all sizes by one factor: so a size that looks disturbed beside the others is measured again.
+first run of a size is not counted all the same. Other work on the machine only ever adds time, and service corrects all
+sizes by one factor: so a size that looks disturbed beside the others is measured again.
 
-Blocks: for as long as it measures. Thread: whoever loads the model.
+Blocks: for as long as it measures. Thread: the one that loads the model.
 """
 
 import hashlib
@@ -103,7 +103,7 @@ def still_holds(table: CostTable, measure: Measure) -> bool:
 def _measure_size(measure: Measure, size: int, clock: Clock) -> StageTimes:
     limit_ns = clock.now_ns() + LIMIT_NS
     first = _run(measure, size)
-    if clock.now_ns() >= limit_ns:  # so slow that what the first run pays for caches does not show
+    if clock.now_ns() >= limit_ns:  # so slow that the first run's cost of caches does not show
         return first
     runs: list[StageTimes] = []
     while len(runs) < MOST_RUNS:

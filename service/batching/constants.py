@@ -55,12 +55,12 @@ KNEE_MARGIN = 2.0
 ms instead of 18.3; without a knee cpu 0.9 falls from 97.10 to 96.54 %."""
 GATHER_ALPHAS = 0.5
 """Company is worth waiting for while the oldest request is younger than this part of the fixed cost of a batch: the
-alpha/2 rule. A wait delays those who are here by what it saves at most."""
+alpha/2 rule. A wait delays the waiting requests by no more than it saves."""
 OVERHEAD_NS = 150_000
-"""What a batch costs the host at least, however fast the model: a decision, three stages, the way back
+"""Least time that a batch costs the host, even with the fastest model: a decision, three stages, the way back
 (docs/adr/0070). Batches are worth growing until the model takes longer than that."""
 EFFICIENCY_LOSS = 0.005
-"""Part of the best rate that is given up for a smaller batch: what gains less than this only adds latency."""
+"""Part of the best rate that is given up for a smaller batch: rows that gain less than this only add latency."""
 
 # --- who goes first, and who is given up ------------------------------------------------------------------------------
 
@@ -71,17 +71,17 @@ AGED_SLACK_BATCHES = 2
 """A request is aged when its order key is nearer than so many largest batches: later it could not be in time any
 more."""
 OVERLOAD = 0.95
-"""Load, of the rate of full batches, above which serving everybody is not tried any more: full batches need some
-requests that wait, so that the last twentieth of the capacity is not there without a backlog."""
+"""Load, as a part of the rate of full batches, above which the former no longer tries to serve all requests: full
+batches need some requests that wait, so that the last twentieth of the capacity is not there without a backlog."""
 SUSTAINED_OVERLOAD = 0.97
-"""Sustained load above which the least served go first where heads are given up: somebody loses whatever is done.
+"""Sustained load above which the least served go first where heads are given up: some streams must lose frames.
 Without fairness cameras 1.5 has 0.48 of the worst camera's frames in time instead of 0.64."""
 CERTAIN_OVERLOAD = 1.05
 """Sustained load above which fairness goes before the deadline even while the head could be in time: above 1 by more
 than the rate of arrival scatters."""
 GREEDY = 2
 """Full batches' worth of requests that one stream has waiting when it is about to take the places of others: fairness
-goes first then, at any load. Neither the age nor the deadlines of what it sends may hold up those that want less
+goes first then, at any load. Neither the age nor the deadlines of its requests may hold up streams that want less
 (docs/adr/0115)."""
 FAIR_WINDOW, LEAST_FAIR_WINDOW = 8, 512
 """Batches' worth of candidates, the earliest ones, among which the least served go first, and at least so many (twice
@@ -105,10 +105,10 @@ SUSTAINED_WINDOWS = 20
 """The sustained rate looks back so many windows, a second at least: longer than a burst, shorter than a change of
 load."""
 SHARE_WINDOW_NS = 10_000_000_000
-"""What a stream was served fades over ten seconds: fairness is not asked for over a shorter time, and a stream that
-was quiet may not use up an hour of it."""
+"""The counted service of a stream fades over ten seconds: fairness is not asked for over a shorter time, and a stream
+that was quiet for an hour must not be first for long."""
 MAX_IDLE_STREAMS = 8192
-"""Streams remembered with what they were served, some 500 bytes each: a client may give every request a stream of its
+"""Streams remembered with their counted service, some 500 bytes each: a client may give every request a stream of its
 own."""
 
 # --- what a batch costs -----------------------------------------------------------------------------------------------
@@ -141,10 +141,9 @@ DOUBTED_NS = 1_000_000_000
 PROBES = OUTLIERS + 1
 """Executions of such a trial: so many outliers, and the first execution of a size, which is not learnt from."""
 FEASIBILITY_STEP = 0.02
-"""Relative change of the least service time that is worth publishing to admission: what LEAST_SIGMA cannot tell
-apart."""
+"""Relative change of the least service time that is worth publishing to admission: LEAST_SIGMA hides smaller ones."""
 EGRESS_STEP_NS = 1_000_000
-"""Admission counts egress in whole steps of this, so that what costs nothing is not published all the time."""
+"""Admission counts egress in whole steps of this, so that small changes are not published all the time."""
 EXECUTED_STEP_NS = TRUSTED_NS // 4
 """How much later the latest execution must be to be published again: a quarter of the time that admission trusts it
 for."""
@@ -176,7 +175,7 @@ MOST_RUNS = 200
 RECHECK_RUNS = 3
 """Executions with which a kept table is checked at load: noise only ever adds, so that one good one is enough."""
 RECHECK_TOLERANCE = 0.30
-"""How far a kept table may be off at load before it is measured again; less is what the drift ratio is for."""
+"""How far a kept table may be off at load before it is measured again; the drift ratio corrects smaller errors."""
 TABLE_FORMAT = 1
 """Of the file that a table is kept in; another number is another release's and is measured again."""
 MAX_FILE_BYTES = 1 << 20
@@ -192,7 +191,8 @@ drains, which come once each."""
 LONG_STEP_NS = 5_000_000
 """A step of a former that held up the event loop: 25 times the longest that is expected (pipeline's INLINE_NS). A step
 that another process interrupted is as long."""
-LONG_STEPS = 3
-"""So many long steps in a row send a former's work back to its thread: one alone shows nothing about the model."""
+LONG_RUNS = 3
+"""So many long steps, or long batches that ran inline, in a row send the work back to its own thread: one alone shows
+nothing about the model."""
 REST_NS = 1_000_000_000
-"""After so long on its thread one step is tried on the event loop again."""
+"""After so long on its own thread, one step is tried on the event loop again, or one batch inline."""

@@ -1,7 +1,7 @@
 """The former without its thread: events go in, batches and endings come out. Used by the thread and in virtual time.
 
 One `step` does what the events so far allow: queue timeouts, decisions carried out one after the other while a lane is
-open, and the instant at which it wants to be called again. Whatever ends without execution collects in `ended` until
+open, and the instant at which it wants to be called again. Requests that end without execution collect in `ended` until
 its owner posts it.
 
 Owner: one thread at a time. Never blocks, never reads a clock: the instant is given.
@@ -21,13 +21,15 @@ from forebay_server.service.batching.doubt import Doubt
 from forebay_server.service.batching.egress import NO_EGRESS, Egress
 from forebay_server.service.batching.egress_forecast import EgressForecast
 from forebay_server.service.batching.egress_time import EgressNumbers, EgressTime
-from forebay_server.service.batching.endings import error_of
+from forebay_server.service.batching.endings import Reason, error_of
 from forebay_server.service.batching.lanes import LaneSet
-from forebay_server.service.batching.pending import PendingQueue, Reason
+from forebay_server.service.batching.pending import PendingQueue
+from forebay_server.service.batching.quick_batches import QuickBatches
 from forebay_server.service.batching.settings import BatchingSettings, PolicyName
 from forebay_server.service.batching.taking_back import next_loss_ns, take_back
 from forebay_server.service.errors import InvariantError, ServiceError
-from forebay_server.service.request import Batch, Completion, Feasibility, Lane, Request
+from forebay_server.service.lane import Lane
+from forebay_server.service.request import Batch, Completion, Feasibility, Request
 
 _BATCH_IDS = itertools.count(1)
 
@@ -58,7 +60,7 @@ def policy_of(settings: BatchingSettings) -> Decide:
 
 @dataclass(slots=True)
 class FormerCounters:
-    """What happened so far; rising counts."""
+    """Rising counts of the former's events."""
 
     arrivals: int = 0
     batches: int = 0
@@ -75,9 +77,13 @@ class FormerCore:
         lanes: where batches go.
         cost: predicts and learns; owned by this core from now on.
         settings: knobs.
-        publish: told about a new feasibility snapshot.
+        publish: called with each new feasibility snapshot.
         decide: the policy; None takes the one that the settings name.
-        egress_time: what the front end measures; None for a core without one.
+        egress_time: the front end's measurements of egress; None for a core without a front end.
+        inline_ns: work below this runs inline: `InlineRunner.limit_ns`.
+
+    Attributes:
+        quick_batches: which batches run inline.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class FormerCore:
         publish: Callable[[Feasibility], None] = lambda _: None,
         decide: Decide | None = None,
         egress_time: EgressNumbers | None = None,
+        inline_ns: int = 0,
     ) -> None:
         if cost.max_size < settings.max_batch_size:
             raise ValueError(
@@ -96,6 +103,7 @@ class FormerCore:
             )
         self.cost = cost
         self.settings = settings
+        self.quick_batches = QuickBatches(cost, inline_ns)
         self.lanes = LaneSet(lanes, settings.guard_min_us * 1000)
         self.pending = PendingQueue(settings, cost.mean_ns(settings.max_batch_size), self.lanes.waiting)
         self.counters = FormerCounters()
@@ -123,7 +131,7 @@ class FormerCore:
             self._end(ended, reason, now_ns)
 
     def cancel(self, requests: Iterable[Request], now_ns: int) -> None:
-        """End those of `requests` that are still pending. What is in flight runs on; its reply is dropped later."""
+        """End those of `requests` that are still pending. Batches in flight run on; their replies are dropped later."""
         for request in requests:
             if self.pending.discard(request.id) is not None:
                 self._end(request, Reason.CANCELLED, now_ns)
@@ -132,6 +140,8 @@ class FormerCore:
         """Note that a batch has left compute, and learn from how long it took."""
         self.lanes.states[batch.lane_index].compute_ended(batch, ended_ns)
         self.cost.observe(batch.executed_rows, h2d_ns, execute_ns)
+        if batch.is_quick:
+            self.quick_batches.observe(h2d_ns + execute_ns, ended_ns)
         if batch.bind_by_ns:
             self.lanes.guard.observe(max(batch.formed_ns, batch.upload_started_ns) - batch.bind_by_ns)
         elif not batch.is_alone:
@@ -184,7 +194,7 @@ class FormerCore:
     def _may_take_back(self) -> bool:
         """Whether a batch is bound that has not started.
 
-        Not while draining: whoever drains takes a batch that is bound for gone.
+        Not while draining: a drain counts a bound batch as gone.
         """
         return not self.is_draining and self.lanes.has_waiting_batch
 
@@ -231,6 +241,7 @@ class FormerCore:
         requests = self.pending.take(decision.ids, now_ns)
         for request in requests:
             request.timeline.formed_ns = now_ns
+        is_alone = not state.in_flight
         batch = Batch(
             id=next(_BATCH_IDS),
             lane_index=decision.lane_index,
@@ -240,8 +251,8 @@ class FormerCore:
             executed_rows=decision.executed_rows,
             formed_ns=now_ns,
             bind_by_ns=due_ns if due_ns is not None and due_ns <= now_ns else 0,
-            is_alone=not state.in_flight,
-            work_ns=self.cost.h2d_ns(decision.executed_rows) + self.cost.estimate_ns(decision.executed_rows),
+            is_alone=is_alone,
+            is_quick=is_alone and self.quick_batches.is_quick(decision.executed_rows, now_ns),
         )
         self.counters.batches += 1
         self.counters.rows += batch.rows

@@ -2,14 +2,14 @@
 
 Theory of operation
     The shape comes from a calibrated `CostTable`; sizes between two measured ones are interpolated, sizes that the
-    engine pads (`sizes` = the captured ones) cost what the padded size costs. What is learnt in service is only how
-    much slower or faster everything runs than at calibration (`ratio`, gain 0.1) and how much it scatters
+    engine pads (`sizes` = the captured ones) cost as much as the padded size. Service learns only how much slower
+    or faster everything runs than at calibration (`ratio`, gain 0.1) and how much the durations scatter
     (`variance`). One ratio, not a fit per size: a fit with forgetting winds up while only one size is seen,
     over-estimates the others, sheds, and then never sees them again.
 
-    One batch far from what was expected is an outlier and moves the ratio by a twentieth. Three in a row on the same
-    side are another speed: the ratio becomes that of the nearest of them. So the end of a slowdown is believed within
-    three batches, however long it took and however slow it was.
+    One batch far from its expected duration is an outlier and moves the ratio by a twentieth. Three in a row on the
+    same side are another speed: the ratio becomes that of the nearest of them. So the model notices the end of a
+    slowdown within three batches, however long and slow it was.
 
     `mean_ns` is the calibrated time times the ratio; `estimate_ns` is its upper quantile (about 97.5 %), which decides
     what still fits a deadline. The first execution of a size in service never enters the ratio: it pays for caches.
@@ -160,10 +160,12 @@ class CostModel:
 
         No stage counts as slower than calibrated: on an idle executor nothing but a run could correct a drift.
         """
-        return (
-            self._h2d_base[1] * min(1.0, self.h2d_drift.ratio)
-            + self.execute_base[1] * min(1.0, self.execute_drift.ratio)
-            + self._d2h_base[1] * min(1.0, self.d2h_drift.ratio)
+        return self.least_work_ns(1) + self._d2h_base[1] * min(1.0, self.d2h_drift.ratio)
+
+    def least_work_ns(self, rows: int) -> float:
+        """Return the least that an upload and an execution of `rows` rows take: neither slower than calibrated."""
+        return self._h2d_base[rows] * min(1.0, self.h2d_drift.ratio) + self.execute_base[rows] * min(
+            1.0, self.execute_drift.ratio
         )
 
     def observe(self, rows: int, h2d_ns: int, execute_ns: int) -> None:

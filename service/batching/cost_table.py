@@ -1,4 +1,4 @@
-"""What a batch costs: median durations per batch size, measured at warm-up and kept on disk between runs.
+"""The cost of a batch: median durations per batch size, measured at warm-up and kept on disk between runs.
 
 A `CostTable` belongs to one (model, version, engine, device, precision). It is plain data: `cost_model` reads it,
 `calibrate` fills it, `save_table` and `load_table` keep it. A disk that cannot be written, a file that cannot be read
@@ -35,7 +35,7 @@ class StageTimes:
 
 @dataclass(frozen=True, slots=True)
 class CostIdentity:
-    """What a table was measured on. Any difference makes it somebody else's."""
+    """The model and machine that a table was measured on. A table with another identity is not used."""
 
     model: str = ""
     version: str = ""
@@ -53,7 +53,7 @@ class CostTable:
         h2d_ns: upload, one per size.
         execute_ns: execution, one per size.
         d2h_ns: download, one per size.
-        identity: what it was measured on.
+        identity: the model and machine that it was measured on.
     """
 
     sizes: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What a policy can decide. Decisions carry request ids, never counts or positions: their meaning cannot shift."""
+"""The decisions of a policy. Decisions carry request ids, never counts or positions: their meaning cannot shift."""
 
 from typing import NamedTuple
 

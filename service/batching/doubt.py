@@ -1,9 +1,9 @@
-"""Whether what is calibrated may refuse a request: not for ever, if nothing is executed that could show it wrong.
+"""Whether the calibrated times may refuse a request: not for ever, if no execution could show them wrong.
 
-A calibration that was much too slow refuses every request whose budget is shorter, and what is refused corrects
+A calibration that was much too slow refuses every request whose budget is shorter, and a refused request corrects
 nothing. So once requests have been given up for DOUBTED_NS while nothing was executed, the next PROBES are executed all
-the same, one after the other on an idle executor. They show how fast it is (`cost_model.Drift`). So few of them cost
-nobody anything.
+the same, one after the other on an idle executor. They show how fast it is (`cost_model.Drift`). The executor was idle,
+so these few runs delay no other request.
 
 Owner: the former's thread.
 """
@@ -36,7 +36,7 @@ class Doubt:
         return self._probes > 0
 
     def wants_probe(self, now_ns: int) -> bool:
-        """Whether a request is to be executed now, whatever it seems to need."""
+        """Whether a request is to be executed now, even if it is expected to be late."""
         if self._given_up_since_ns is not None and now_ns - self._given_up_since_ns >= DOUBTED_NS:
             self._given_up_since_ns, self._probes = None, PROBES
         return self._probes > 0

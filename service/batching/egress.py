@@ -1,4 +1,4 @@
-"""What egress will take for the batch that is formed next: a value, forecast once a step and read by the policy.
+"""The forecast of egress for the batch that is formed next: a value, made once a step and read by the policy.
 
 Egress is the way of results from host memory to the transport. It is not device work, so that the cost table does not
 know it: the front end measures it (`egress_time`), and `egress_forecast` computes this value from it.
@@ -11,9 +11,9 @@ class Egress(NamedTuple):
     """See the module.
 
     Attributes:
-        first_result_ns: what egress takes until the first result of the next batch has left, were it a full one.
+        first_result_ns: duration of egress until the first result of the next batch has left, were the batch full.
         free_ns: the instant at which egress will have worked off the results in front of the next batch.
-        alone_ns: what the first result takes from there, or from the end of the download if that is later.
+        alone_ns: duration for the first result from there, or from the end of the download if that is later.
         interval_ns: and for each further row; a request of several rows has one result.
         margin_ns: how much longer it may take, as a rule.
         is_idle: whether no result is on its way out.

@@ -1,10 +1,10 @@
 """Forecasts what egress will take for the batch that is formed next: the time at rest, and the results in front of it.
 
 Theory of operation
-    Egress is a queue whose server is the front end. What has been handed to it and has not left yet is known exactly;
-    batches in flight join it when they are done; it works off one result per interval. That gives the wait of a batch
-    which is done at some instant, at once and not only when late results have shown it: a forecast from late results
-    alone swings between too much and too little.
+    Egress is a queue whose server is the front end. The results that were handed to it and have not left are known
+    exactly; batches in flight join it when they are done; it works off one result per interval. From these follows the
+    wait of a batch that is done at a given time, before any late result shows it: a forecast from late results alone
+    swings between too much and too little.
 
 Owner: the former's thread. Not thread-safe.
 """
@@ -25,7 +25,7 @@ class EgressForecast:
     """See the module's theory of operation.
 
     Args:
-        time: what the front end measures.
+        time: the front end's measurements of egress.
     """
 
     def __init__(self, time: EgressNumbers) -> None:
@@ -34,7 +34,7 @@ class EgressForecast:
 
     def handed(self, batch: Batch) -> None:
         """Note that the results of a batch are on their way out."""
-        if self._time.reached_ns and batch.requests:  # else nobody tells how delivery goes
+        if self._time.reached_ns and batch.requests:  # else no results are measured
             insort(self._handed, (batch.requests[0].timeline.readable_ns, len(batch.requests)))  # lanes overtake
 
     def waiting(self, now_ns: int) -> int:
@@ -48,7 +48,7 @@ class EgressForecast:
         return results - count if handed and handed[0][0] == reached_ns else results
 
     def next_batch(self, now_ns: int, cost: CostModel, lanes: LaneSet, pending: PendingQueue) -> Egress:
-        """Return what egress will take for a batch of what is pending, formed next."""
+        """Return the forecast for the batch that is formed next of the pending requests."""
         time = self._time
         if not time.reached_ns:
             return NO_EGRESS

@@ -2,7 +2,7 @@
 
 Theory of operation
     Copying outputs, typed results in the worker pool, the wait for the event loop, building messages: none of it is
-    device work, so no cost table knows it, and on a busy machine it is what makes an executed frame late. Results leave
+    device work, so no cost table knows it, and on a busy machine it makes executed frames late. Results leave
     one after the other. So delivery is described like a stage of its own: a result that finds it free takes `mean_ns`
     (`upper_ns` as a rule at most), and each result that queues behind another one takes `interval_ns` more. The front
     end, which sees results leave, tells each one here; `egress_forecast` makes of it what the next batch will take.
@@ -96,7 +96,7 @@ class EgressTime:
 
 
 class _Windows:
-    """The median over the latest windows of a window's mean, and of what lies halfway from there to its longest."""
+    """The median over the latest windows of a window's mean, and of the point halfway from there to its longest."""
 
     __slots__ = ("_count", "_longest_ns", "_means_ns", "_sum_ns", "_uppers_ns", "mean_ns", "upper_ns")
 

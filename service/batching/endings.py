@@ -1,7 +1,8 @@
-"""Why a request ended without execution, in the words that its client reads: what happened and how to mend it."""
+"""Why a request ended without execution, in the words that its client reads: the cause and how to mend it."""
+
+import enum
 
 from forebay_server.service.batching.constants import TELLING_NS
-from forebay_server.service.batching.pending import Reason
 from forebay_server.service.batching.settings import BatchingSettings
 from forebay_server.service.errors import (
     DeadlineExpiredError,
@@ -13,6 +14,17 @@ from forebay_server.service.errors import (
     SupersededError,
 )
 from forebay_server.service.request import Request
+
+
+class Reason(enum.Enum):
+    """Why a pending request ends without execution."""
+
+    EXPIRED = "expired"
+    TIMED_OUT = "timed_out"
+    SUPERSEDED = "superseded"
+    CANCELLED = "cancelled"
+    QUEUE_FULL = "queue_full"
+    TOO_LARGE = "too_large"
 
 
 def error_of(

@@ -1,4 +1,4 @@
-"""What the pending queue is made of: entries, the groups in which they wait, and the streams that they came on.
+"""The parts of the pending queue: entries, the groups in which they wait, and the streams that they came on.
 
 Owner: the former's thread. Written by `PendingQueue` alone.
 """
@@ -104,7 +104,7 @@ class Group:
 
 
 class PendingStream:
-    """What is known of one stream.
+    """One stream's place in the queue and its counted service.
 
     Attributes:
         share: how it was served.

@@ -4,12 +4,12 @@ Theory of operation
     Everything that concerns the former comes through one inbox, large enough by construction that sending never
     blocks: an arrival per permit, a cancellation per permit, two notices per slot and a drain. The thread sleeps on the
     inbox, until the instant that the last `FormerCore.step` asked for, takes everything that has come, and steps.
-    What ended without execution goes to the sink in one post per wake-up.
+    Requests that ended without execution go to the sink in one post per wake-up.
 
-    Where a batch takes less time than waking a thread (`is_quick`), the event loop takes the step itself:
+    Where a batch takes less time than waking a thread (`QuickBatches`), the event loop takes the step itself:
     `service.pipeline.inline_runner` tells which thread does what, and why.
 
-    An error in a step is our bug: everything pending ends with it, `on_fatal` is told, and the thread is gone.
+    An error in a step is our bug: everything pending ends with it, `on_fatal` is called, and the thread is gone.
 
 Lifecycle: start, [drain], stop, join. `drain` refuses newcomers and returns when nothing is pending; `stop` ends what
 is still pending as cancelled.
@@ -17,67 +17,37 @@ is still pending as cancelled.
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from forebay_server.service.batching.constants import SPARE_MESSAGES
+from forebay_server.service.batching.constants import LONG_STEP_NS, SPARE_MESSAGES
 from forebay_server.service.batching.core import FormerCore
 from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.egress_time import EgressNumbers, EgressTime
-from forebay_server.service.batching.loop_steps import LoopSteps
+from forebay_server.service.batching.former_statistics import FormerStatistics, statistics_of
 from forebay_server.service.batching.notices import Cancelled, ComputeEnded, Drain, Event, SlotFreed, handle
-from forebay_server.service.batching.pending import Reason
 from forebay_server.service.batching.settings import BatchingSettings
-from forebay_server.service.channel import Channel, ChannelClosedError, ChannelStatistics
+from forebay_server.service.batching.short_runs import ShortRuns
+from forebay_server.service.channel import Channel, ChannelClosedError
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import InvariantError, RequestCancelledError
-from forebay_server.service.request import Batch, Completion, CompletionSink, Feasibility, Lane, Request
+from forebay_server.service.lane import Lane
+from forebay_server.service.request import Batch, Completion, CompletionSink, Feasibility, Request
 
 StepWhenIdle = Callable[[Callable[[], None]], None]
 """Has the event loop call something, once, when it has read what there is to read. Thread: the event loop's."""
 
 
-@dataclass(frozen=True, slots=True)
-class FormerStatistics:
-    """A snapshot for metrics; counts only rise.
-
-    Attributes:
-        pending_requests: in no batch yet.
-        waiting_requests: not executed yet: pending, or in a batch that waits in its lane.
-        ended: requests that ended without execution, by reason.
-        guard_ns: how much before the last moment batches are bound now.
-        drift_ratio: how much slower executions are than calibrated.
-        egress_ns: what egress will take for the batch that is formed next, the results in front of it included.
-    """
-
-    pending_requests: int
-    waiting_requests: int
-    pending_streams: int
-    arrivals: int
-    batches: int
-    rows: int
-    executed_rows: int
-    decisions: int
-    wake_ups: int
-    ended: dict[Reason, int]
-    guard_ns: int
-    drift_ratio: float
-    egress_ns: int
-    in_flight: int
-    inbox: ChannelStatistics
-
-
 class BatchFormer:
-    """Implements service.request.LaneListener. See the module's theory of operation.
+    """Implements service.lane.LaneListener. See the module's theory of operation.
 
     Args:
         name: of the model version; names the thread.
         lanes: where batches go.
         cost: owned by the former from now on.
         settings: knobs.
-        clock: time.
+        clock: source of monotonic nanoseconds; tests pass a manual one.
         sink: where requests go that end without execution.
         permits: most requests that can be with the former at once.
-        on_fatal: told about an error in a step; called once.
+        on_fatal: called once, with an error in a step.
         step_when_idle: has the event loop take a step; None leaves all steps to the thread.
         inline_ns: work below this runs inline: `InlineRunner.limit_ns`.
         on_feasibility: told about a new snapshot. Thread: whichever steps.
@@ -107,14 +77,14 @@ class BatchFormer:
         self._on_feasibility = on_feasibility
         self.feasibility = Feasibility()
         self.egress_time = EgressTime()
-        self._core = FormerCore(lanes, cost, settings, self._publish, egress_time=egress or self.egress_time)
+        egress_numbers = egress or self.egress_time
+        self._core = FormerCore(lanes, cost, settings, self._publish, egress_time=egress_numbers, inline_ns=inline_ns)
         self._clock = clock
         self._sink = sink
         self._on_fatal = on_fatal
         slots = sum(lane.slot_count for lane in lanes)
         self._step_when_idle = step_when_idle
-        self._inline_ns = inline_ns
-        self._loop_steps = LoopSteps()
+        self._loop_steps = ShortRuns(LONG_STEP_NS)
         self._step_lock = threading.Lock()  # to touch all below, and the core
         self._stepping_thread = 0  # that holds the lock, while it steps
         self._notices: list[Event] = []  # that a step gave itself: a batch that ran inline
@@ -154,7 +124,7 @@ class BatchFormer:
 
     def arrive_on_loop(self, request: Request) -> None:
         """Hand a request over as `arrive` does. Thread: the event loop's. Blocks: no."""
-        if self._step_when_idle is None or not self.is_quick or not self._loop_steps.may_step(self._clock.now_ns()):
+        if self._step_when_idle is None or not self._may_step_on_loop(self._clock.now_ns()):
             self.arrive(request)
             return
         try:
@@ -164,11 +134,8 @@ class BatchFormer:
         else:
             self._step_when_idle(self._step_on_loop)
 
-    @property
-    def is_quick(self) -> bool:
-        """Whether a batch of one row would run inline. Thread: any."""
-        cost = self._core.cost
-        return cost.h2d_ns(1) + cost.estimate_ns(1) < self._inline_ns
+    def _may_step_on_loop(self, now_ns: int) -> bool:
+        return self._core.quick_batches.is_quick(1, now_ns) and self._loop_steps.may_run(now_ns)
 
     def cancel(self, requests: Sequence[Request]) -> None:
         """Give up what is still pending of `requests`; each is named once. Thread: any. Blocks: no."""
@@ -208,7 +175,7 @@ class BatchFormer:
             return True
 
     def stop(self) -> None:
-        """End the thread; what is still pending ends as cancelled. Idempotent. Blocks: no."""
+        """End the thread; requests that are still pending end as cancelled. Idempotent. Blocks: no."""
         self._inbox.close()
 
     def join(self, timeout_s: float | None = None) -> bool:
@@ -219,26 +186,7 @@ class BatchFormer:
 
     def statistics(self) -> FormerStatistics:
         """Return a snapshot. Thread: any; numbers may be of neighbouring moments."""
-        core = self._core
-        counters = core.counters
-        pending_requests = len(core.pending)
-        return FormerStatistics(
-            pending_requests=pending_requests,
-            waiting_requests=pending_requests + len(core.lanes.waiting()),
-            pending_streams=core.pending.waiting_streams,
-            arrivals=counters.arrivals,
-            batches=counters.batches,
-            rows=counters.rows,
-            executed_rows=counters.executed_rows,
-            decisions=counters.decisions,
-            wake_ups=counters.steps,
-            ended=dict(core.endings),
-            guard_ns=core.lanes.guard.guard_ns,
-            drift_ratio=core.cost.execute_drift.ratio,
-            egress_ns=core.egress.first_result_ns,
-            in_flight=core.lanes.in_flight,
-            inbox=self._inbox.statistics(),
-        )
+        return statistics_of(self._core, self._inbox)
 
     # --- the thread that holds the step lock --------------------------------------------------------------------------
 
@@ -271,7 +219,7 @@ class BatchFormer:
                 self._post()
 
     def _step_on_loop(self) -> None:
-        """Take a step, or wake the thread for what remains. Thread: the event loop's. Blocks: for a step."""
+        """Take a step, or wake the thread for the remaining work. Thread: the event loop's. Blocks: for a step."""
         if not self._step_lock.acquire(blocking=False):
             self._inbox.wake()  # the thread is at it; it may be past the inbox
             return
@@ -282,7 +230,8 @@ class BatchFormer:
             self._step_all()
         finally:
             self._step_lock.release()
-        self._loop_steps.observe(started_ns, self._clock.now_ns())
+        ended_ns = self._clock.now_ns()
+        self._loop_steps.observe(ended_ns - started_ns, ended_ns)
         if self._wake_ns is not None and (wake_ns is None or self._wake_ns < wake_ns):
             self._inbox.wake()
 

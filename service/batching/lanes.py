@@ -1,4 +1,4 @@
-"""What the former knows about its lanes: slots reserved, batches in flight, and when compute will be free.
+"""The former's knowledge of its lanes: slots reserved, batches in flight, and when compute will be free.
 
 A lane takes a batch when fewer than `depth` of its batches are between forming and the end of d2h and a slot is free.
 The slot is reserved before anything is decided, so a decision to form can always be carried out.
@@ -17,7 +17,8 @@ from forebay_server.service.batching.constants import (
     RETRY_NS,
 )
 from forebay_server.service.batching.cost_model import CostModel
-from forebay_server.service.request import Batch, Lane, Request
+from forebay_server.service.lane import Lane
+from forebay_server.service.request import Batch, Request
 
 
 class LaneState:
@@ -104,7 +105,7 @@ class LaneState:
     def waiting(self) -> list[Request]:
         """Return the requests that are bound and not executed yet. Thread: any; a moment old for another thread.
 
-        What is behind another batch waits, even if its upload has begun; the first one does until it starts.
+        A batch behind another one waits, even if its upload has begun; the first batch waits until it starts.
         """
         return [
             request
@@ -117,9 +118,9 @@ class LaneState:
 class BindingGuard:
     """How long before the last moment a batch is bound: the running p99 of how late its upload was taken up.
 
-    That is late timers, the former's turn at the interpreter, and the hand-over to the upload stage. Only batches that
-    are bound late show it. Once it was so large that none is, that is tried anew for a few batches every RETRY_NS: what
-    made them late, a model that was loaded perhaps, may be over.
+    Late timers, waits for the interpreter's lock, and the hand-over to the upload stage add up to it. Only batches that
+    are bound late show it. When the guard has grown so large that no batch is bound late any more, late binding is
+    tried anew for a few batches every RETRY_NS: the cause, perhaps the load of a model, may be over.
 
     Attributes:
         guard_ns: the p99, never below the least that was asked for.

@@ -1,4 +1,4 @@
-"""What comes to a batch former beside requests: cancellations, a lane's notices, a drain."""
+"""Messages to a batch former other than requests: cancellations, a lane's notices, a drain."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ Event = Request | Cancelled | ComputeEnded | SlotFreed | Drain
 
 
 def handle(core: FormerCore, event: Event, now_ns: int) -> None:
-    """Tell the core. Thread: whoever steps it."""
+    """Hand an event to the core. Thread: the one that steps the core."""
     match event:
         case Request():
             core.arrive(event, now_ns)

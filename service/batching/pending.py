@@ -10,37 +10,26 @@ Theory of operation
     A request without a deadline, or with a distant one, is ordered as if it had one second. So it is neither starved by
     a steady overload of urgent frames nor in front of them. It expires when its own deadline says so, or never.
 
-    Everything here is bookkeeping; what runs when is decided in `policy`, which reads this and changes nothing.
+    Everything here is bookkeeping; `policy` decides which batch runs when, reads the queue and changes nothing.
 
 Owner: the former's thread. Not thread-safe.
 """
 
-import enum
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from forebay_server.service.batching.constants import (
     DELAYED_NS,
     LATEST_NS,
     LONGEST_ORDER_BUDGET_NS,
-    MAX_IDLE_STREAMS,
     NEVER_NS,
 )
 from forebay_server.service.batching.demand import Demand
+from forebay_server.service.batching.endings import Reason
 from forebay_server.service.batching.entries import Entry, Group, PendingStream, move
 from forebay_server.service.batching.queue_timeouts import QueueTimeouts
+from forebay_server.service.batching.remembered_streams import RememberedStreams
 from forebay_server.service.batching.settings import BatchingSettings, PolicyName
-from forebay_server.service.request import Delivery, Request, StreamKey
-
-
-class Reason(enum.Enum):
-    """Why a pending request ends without execution."""
-
-    EXPIRED = "expired"
-    TIMED_OUT = "timed_out"
-    SUPERSEDED = "superseded"
-    CANCELLED = "cancelled"
-    QUEUE_FULL = "queue_full"
-    TOO_LARGE = "too_large"
+from forebay_server.service.request import Delivery, Request
 
 
 class PendingQueue:
@@ -64,10 +53,8 @@ class PendingQueue:
         self.blocked_entries = 0
         self._entries: dict[int, Entry] = {}
         self.timeouts = QueueTimeouts(settings, self._entries)
-        self._streams: dict[StreamKey, PendingStream] = {}
+        self._streams = RememberedStreams(self.demand)
         self._level_counts: dict[int, int] = {}
-        self._next_sweep_ns = 0
-        self._crowd = MAX_IDLE_STREAMS
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -88,7 +75,7 @@ class PendingQueue:
     @property
     def waiting_streams(self) -> int:
         """Streams that have requests waiting. Thread: any, for metrics; the streams are copied in one step."""
-        return sum(bool(stream.entries) for stream in list(self._streams.values()))
+        return sum(bool(stream.entries) for stream in list(self._streams))
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
@@ -97,8 +84,7 @@ class PendingQueue:
         settings = self._settings
         if request.size > settings.max_batch_size:
             return [(request, Reason.TOO_LARGE)]
-        self._sweep(now_ns)
-        stream = self._stream(request.stream, now_ns)
+        stream = self._streams.arrived_on(request.stream, now_ns)
         self.demand.offer(stream.share, request.size, now_ns)
         ended = self._supersede(stream, newcomers=1)
         level = settings.level_of(request.priority)
@@ -112,12 +98,6 @@ class PendingQueue:
         """Return how many requests of a level are not executed yet."""
         level_of = self._settings.level_of
         return self._level_counts.get(level, 0) + sum(level_of(bound.priority) == level for bound in self._bound())
-
-    def _stream(self, key: StreamKey, now_ns: int) -> PendingStream:
-        stream = self._streams.get(key)
-        if stream is None:
-            stream = self._streams[key] = PendingStream(key, self.demand.join(now_ns, key.weight))
-        return stream
 
     def _own_key(self, request: Request) -> int:
         if not self._is_by_deadline:
@@ -194,12 +174,12 @@ class PendingQueue:
         """Take in again what was in batches that were taken back, in order of forming; return those that end by it.
 
         Each stands where it stood: on an ordered stream among the others in order of arrival, since a batch of an
-        earlier frame may have been taken back from another lane. A LATEST stream may have newer requests by now. No
-        level is too full for what was on it already.
+        earlier frame may have been taken back from another lane. A LATEST stream may have newer requests by now. A
+        request returns to its level even if the level is full.
         """
         entries: list[Entry] = []
         for request in requests:
-            stream = self._stream(request.stream, now_ns)
+            stream = self._streams.get(request.stream, now_ns)
             self.demand.take_back(stream.share, request.size, now_ns)
             entries.append(Entry(request, stream, self._own_key(request)))
         streams = dict.fromkeys(entry.ordered_stream for entry in entries if entry.ordered_stream is not None)
@@ -237,7 +217,7 @@ class PendingQueue:
         del self._entries[entry.id]
         level = self._settings.level_of(entry.request.priority)
         if self._level_counts[level] == 1:
-            del self._level_counts[level]  # a client chooses the level: what it leaves behind must not add up
+            del self._level_counts[level]  # a client chooses the level: empty levels must not add up
         else:
             self._level_counts[level] -= 1
         group = entry.group
@@ -304,18 +284,4 @@ class PendingQueue:
 
     def blocked(self) -> Sequence[Entry]:
         """Entries that belong to no group yet; empty unless a stream mixes batch keys or priorities."""
-        return [e for s in self._streams.values() if s.blocked_entries for e in s.waiting if e.is_blocked]
-
-    def _sweep(self, now_ns: int) -> None:
-        """Forget streams that have been silent for long, now and then; and if there are many, the more silent half."""
-        is_crowded = len(self._streams) >= self._crowd
-        if now_ns < self._next_sweep_ns and not is_crowded:
-            return
-        self._next_sweep_ns = now_ns + Demand.MEMORY_NS
-        idle = sorted((s for s in self._streams.values() if not s.entries), key=lambda s: s.share.touched_ns)
-        waiting = len(self._streams) - len(idle)  # bounded by permits
-        half = len(idle) // 2 if is_crowded else 0
-        for index, stream in enumerate(idle):
-            if index < half or self.demand.is_forgotten(stream.share, now_ns):
-                del self._streams[stream.key]
-        self._crowd = MAX_IDLE_STREAMS + 2 * waiting
+        return [e for s in self._streams if s.blocked_entries for e in s.waiting if e.is_blocked]

@@ -1,10 +1,10 @@
-"""What to do now under policy jit_edf: form a batch, shed requests, or wait. Pure: reads everything, changes nothing.
+"""The decision under policy jit_edf: form a batch, shed requests, or wait. Pure: reads everything, changes nothing.
 
 Theory of operation
     Earliest deadline first. A batch is bound late: only when its upload must start for compute not to run dry (the
     guard covers how late a timer can be); until then newcomers can still join or go first. On a free executor nothing
-    waits, except for company that is worth it (`_gather_until_ns`). What goes into the batch, and who is given up when
-    time is short, is chosen at that moment and no earlier (`selection`).
+    waits, except for company that is worth it (`_gather_until_ns`). The requests of the batch, and the requests to give
+    up when time is short, are chosen at that moment and no earlier (`selection`).
 
     Strict priority: the most urgent level that has requests leads; lower levels fill the room that is left. One batch
     in eight may be led by an aged request of a lower level, so that nothing starves.
@@ -56,8 +56,8 @@ def decide(
         cost: predicts durations.
         settings: of the model.
         is_draining: whether no company will come.
-        egress: what egress will take for the batch that is formed next.
-        wants_probe: whether a request is to be executed whatever it seems to need (`doubt`).
+        egress: the forecast of egress for the batch that is formed next.
+        wants_probe: whether a request is to be executed even if it is expected to be late (`doubt`).
     """
     group = _leading_group(now_ns, pending, cost)
     if group is None:
@@ -84,7 +84,7 @@ def decide(
     soonest_ns = _soonest_ns(now_ns, free_ns, cost, egress, is_idle=is_idle, wants_probe=wants_probe)
     shed_ids = _hopeless(pending, soonest_ns)
     if shed_ids:
-        # Give up first, then decide again: what is lost must not count as demand for a larger batch.
+        # Give up first, then decide again: lost requests must not count as demand for a larger batch.
         return Shed(shed_ids)
     situation = Situation(now_ns, group, pending, cost, egress, largest, rate, free_ns, lane.lane.index)
     if is_idle and settings.max_queue_delay_us and not is_draining and rows == group.rows < largest:
@@ -130,7 +130,7 @@ def _knee(rate: float, largest: int, cost: CostModel) -> int:
 def _wanted_rows(
     now_ns: int, group: Group, pending: PendingQueue, cost: CostModel, settings: BatchingSettings, most: int
 ) -> int:
-    """Return how many rows to form if time allows: what is there, the knee, captured and preferred sizes."""
+    """Return how many rows to form if time allows, from the pending rows, the knee, captured and preferred sizes."""
     available = group.rows
     if len(pending.groups) > 1:  # lower levels of the same key fill the room that is left
         available = sum(other.rows for other in pending.groups.values() if other.batch_key == group.batch_key)
@@ -185,7 +185,7 @@ def _hopeless(pending: PendingQueue, before_ns: float) -> tuple[int, ...]:
 
 
 def _shed_or_sleep(now_ns: int, pending: PendingQueue, cost: CostModel, bind_ns: int) -> Decision:
-    """Nothing can be formed yet: give up what is lost whatever happens, and sleep until that or `bind_ns` comes."""
+    """Nothing can be formed yet: give up requests that are certainly lost, and sleep until one is or `bind_ns`."""
     # Do not use the predicted free time or the drift here: both may be pessimistic, and a request that is shed cannot
     # be brought back.
     least_ns = cost.least_service_ns()

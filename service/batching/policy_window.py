@@ -11,7 +11,7 @@ empty: a request that is bound can no longer be rejected, delayed or overtaken.
 
 Source: `DynamicBatchScheduler::GetDynamicBatch` and `PriorityQueue` (`support_prefetching_`) of Triton's core.
 
-Eager: whatever is pending leaves as soon as a lane is open.
+Eager: all pending requests leave as soon as a lane is open.
 """
 
 from forebay_server.service.batching.cost_model import CostModel

@@ -1,9 +1,9 @@
 """When queue timeouts pass: those of Triton's queue policies, and those that requests bring.
 
-Kept as a heap of instants. What leaves the queue before its timeout stays in the heap until it is at the top, or until
+Kept as a heap of instants. A request that leaves the queue earlier stays in the heap until it is at the top, or until
 most of the heap is so: a timeout may be years away while others keep the top.
 
-Owner: the former's thread. Not thread-safe. Part of `PendingQueue`, which acts on what passes.
+Owner: the former's thread. Not thread-safe. Part of `PendingQueue`, which acts when a timeout passes.
 """
 
 import heapq
@@ -20,7 +20,7 @@ class QueueTimeouts:
 
     Args:
         settings: the queue policies.
-        entries: what is pending, by id of its request; read only.
+        entries: the pending requests by id; read only.
     """
 
     def __init__(self, settings: BatchingSettings, entries: Mapping[int, Entry]) -> None:

@@ -4,14 +4,14 @@ Theory of operation
     If the whole batch can be done before its tightest deadline, it goes as it is. Under overload that means almost
     surely (the upper estimate): a row that turns out late cost another its place. Below it means probably (the mean):
     giving a head up loses it for certain, trying loses it at worst. If the batch cannot be done, there are two ways.
-    Shrink: serve the head in a batch small enough for it, if everybody behind can still be served in time
-    (`_rest_in_time`). Else give heads up until the rate of what is served, rows per time, is at its best
-    (`_best_start`): serving every head in the tiny batch that it needs is how a server dies under overload.
+    Shrink: serve the head in a batch small enough for it, if all rows behind it can still be served in time
+    (`_rest_in_time`). Else give heads up until the rate of served rows per time is at its best (`_best_start`): a
+    server that gives every head the tiny batch that it needs dies under overload.
 
-    What a batch takes from its upload to its last result depends on its rows in every stage, so a smaller one is asked
-    for less in every stage (`_left_ns`). Charged for rows that it does not have, it would shrink to nothing.
+    The time of a batch from its upload to its last result depends on its rows in every stage, so a smaller batch is
+    charged less in every stage (`_left_ns`). Charged for rows that it does not have, it would shrink to nothing.
 
-    In a sustained overload somebody loses whatever is done; then those streams go first that were served least.
+    In a sustained overload some streams must lose frames; then the streams that were served least go first.
 """
 
 from bisect import bisect_right
@@ -34,7 +34,7 @@ from forebay_server.service.batching.pending import PendingQueue
 
 
 class Situation(NamedTuple):
-    """What the rules of one decision share.
+    """The values that all rules of one decision read.
 
     Attributes:
         largest: rows of the largest batch worth forming.
@@ -70,7 +70,7 @@ def choose(situation: Situation, rows: int) -> Form:
     # Below it, giving a head up loses it for certain, and trying loses it at worst: it must fit on average.
     likely_ns = upper_ns if is_overloaded else situation.cost.mean_ns
     whole_ns = _left_ns(situation, rows, likely_ns(rows), is_sure=is_overloaded)
-    if whole_ns <= tightest_ns:  # everybody is in time; fairness still decides who is in it when demand exceeds supply
+    if whole_ns <= tightest_ns:  # all rows are in time; fairness decides which are in the batch if demand is too high
         return _form(situation, rows, whole_ns, is_fair=sustained_load > CERTAIN_OVERLOAD)
     lefts_ns = [
         _left_ns(situation, size, upper_ns(size), is_sure=is_overloaded)
@@ -78,7 +78,7 @@ def choose(situation: Situation, rows: int) -> Form:
     ]
     kept = max(1, group.queue[0].entry.rows, min(rows, _rows_until(lefts_ns, tightest_ns)))
     if kept >= group.rows or (not is_overloaded and _rest_in_time(situation, kept)):
-        # Shrink: a smaller batch saves the head, and nobody behind it is lost by that.
+        # Shrink: a smaller batch saves the head, and all rows behind it stay in time.
         return _form(situation, kept, lefts_ns[kept], is_fair=False)
     # Shrinking would lose others: serve where rows per time are best, and give up the heads before it. Nothing else
     # keeps a server in overload from serving ever smaller batches.
@@ -109,7 +109,7 @@ def _tightest_ns(group: Group, rows: int) -> int:
 
 
 def _rest_in_time(situation: Situation, kept: int) -> bool:
-    """Whether everybody behind the first `kept` rows, in order and in batches that may shrink, would be in time."""
+    """Whether all rows behind the first `kept`, in order and in batches that may shrink, would be in time."""
     cost, egress, queue, largest = situation.cost, situation.egress, situation.group.queue, situation.largest
     spans_ns = [
         cost.estimate_ns(rows) + egress.with_download_ns(cost.d2h_ns(rows), rows) for rows in range(largest + 1)
@@ -165,7 +165,7 @@ def _best_start(situation: Situation, lefts_ns: list[float], kept: int) -> tuple
 
 
 def _form(situation: Situation, rows: int, done_ns: float, *, is_fair: bool, first: int = 0) -> Form:
-    """Build the decision: who goes, who is given up, what the lower levels add that is in time by `done_ns`."""
+    """Build the decision: rows that go, rows given up, rows of lower levels that are in time by `done_ns`."""
     group, cost = situation.group, situation.cost
     queue = group.queue
     shed_ids: tuple[int, ...] = ()
@@ -199,7 +199,7 @@ def _take(candidates: list[QueueItem], rows: int, *, is_unit: bool) -> tuple[lis
 def _fill(situation: Situation, ids: list[int], room: int, done_ns: float) -> int:
     """Append to `ids` what other levels can add in `room` rows without being late; return the rows added.
 
-    On an ordered stream, what comes behind a frame that would be late stays too: another lane may still serve that one.
+    On an ordered stream, the frames behind one that would be late stay too: another lane may still serve that one.
     """
     lead = situation.group
     others = [g for g in situation.pending.groups.values() if g.batch_key == lead.batch_key and g is not lead]

@@ -18,7 +18,7 @@ def _require(is_good: bool, name: str, value: int, wanted: str) -> None:  # noqa
 
 
 class PolicyName(enum.StrEnum):
-    """Who decides when a batch leaves and what is in it."""
+    """The rule that decides when a batch leaves and which requests are in it."""
 
     JIT_EDF = "jit_edf"
     WINDOW = "window"
@@ -26,7 +26,7 @@ class PolicyName(enum.StrEnum):
 
 
 class TimeoutAction(enum.Enum):
-    """What happens to a request whose queue timeout passes while it is pending."""
+    """The end of a request whose queue timeout passes while it is pending."""
 
     REJECT = "reject"
     DELAY = "delay"

@@ -1,7 +1,7 @@
 """Takes bound batches back that wait in their lane while one of their requests runs out of time.
 
 The batch in front may take longer than predicted: its shapes vary, a neighbour takes the cores.
-What is bound and not started is not executed, so that its queue timeouts and deadlines go on. When the first of
+A batch that is bound and not started is not executed, so its queue timeouts and deadlines go on. When the first of
 them passes, the whole batch is taken back. The request whose time is over is answered. The others wait in the queue
 again, where newcomers may join them, and are bound anew once the lane is free. The batches behind it on its lane come
 back as well, or they would overtake.
@@ -12,8 +12,9 @@ Owner: the former's thread. Source: docs/adr/0095-bound-batches-can-be-taken-bac
 """
 
 from forebay_server.service.batching.constants import LOOK_AGAIN_NS, NEVER_NS
+from forebay_server.service.batching.endings import Reason
 from forebay_server.service.batching.lanes import LaneSet, LaneState
-from forebay_server.service.batching.pending import PendingQueue, Reason
+from forebay_server.service.batching.pending import PendingQueue
 from forebay_server.service.request import Batch, Request
 
 
@@ -26,7 +27,7 @@ def take_back(
         now_ns: this instant.
         lanes: where batches wait.
         pending: takes the other requests. It rejects those whose queue timeout has passed at its next `time_out`.
-        least_service_ns: what a lone request needs at least; a deadline nearer than that is lost.
+        least_service_ns: least time that a lone request needs; a deadline nearer than that is lost.
     """
     ended: list[tuple[Request, Reason]] = []
     for state in lanes.states:

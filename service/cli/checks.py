@@ -109,9 +109,9 @@ def _memory(root: Path) -> Finding:
         text = _read(root / "sys/fs/cgroup" / name).strip()
         if text.isdigit():
             limits["the container"] = int(text)
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if soft != resource.RLIM_INFINITY:
-        limits["ulimit -v"] = soft
+    soft_limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft_limit != resource.RLIM_INFINITY:
+        limits["ulimit -v"] = soft_limit
     known = {whose: size for whose, size in limits.items() if size}
     if not known:
         return Finding("memory", "note", "unknown")
@@ -132,13 +132,13 @@ def _meminfo(root: Path) -> int:
 
 
 def _files(max_streams: int) -> Finding:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft_limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = max_streams + FILES_BESIDE_STREAMS  # every stream may come on its own connection
-    if soft == resource.RLIM_INFINITY or soft >= needed:
-        return Finding("open files", "ok", f"{soft}")
+    if soft_limit == resource.RLIM_INFINITY or soft_limit >= needed:
+        return Finding("open files", "ok", f"{soft_limit}")
     remedy = f"ulimit -n {needed}" if hard >= needed else f"raise the hard limit ({hard}) to {needed}"
-    level: Level = "fault" if soft < LEAST_FILES else "warning"
-    return Finding("open files", level, f"{soft} may be open; {max_streams} streams may need {needed}", remedy)
+    level: Level = "fault" if soft_limit < LEAST_FILES else "warning"
+    return Finding("open files", level, f"{soft_limit} may be open; {max_streams} streams may need {needed}", remedy)
 
 
 def _clock(root: Path) -> Finding:

@@ -58,7 +58,7 @@ class ClipWriter:
             self._writer = None
             # OpenCV reports no error for frames that the disk did not take, so read the result back.
             if not cv2.VideoCapture(str(self._path)).read()[0]:
-                raise CannotWriteError(f"cannot write {self._path}: what is there cannot be read")
+                raise CannotWriteError(f"cannot write {self._path}: the existing file cannot be read")
 
     def __enter__(self) -> Self:
         return self

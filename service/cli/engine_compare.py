@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from forebay_server.engines.build.feeds import picture_input
 from forebay_server.engines.build.layer_times import onnx_layer_times
-from forebay_server.engines.build.runner import ModelRunner, StageTimes
-from forebay_server.engines.build.verification import MARGIN, Agreement, OutputError
+from forebay_server.engines.build.runner import DeviceTimes, ModelRunner
+from forebay_server.engines.build.verification import MARGIN, Agreement, OutputDifference
 from forebay_server.engines.errors import ModelFileError
 from forebay_server.service.cli.engine_frames import (
     Sampling,
@@ -41,7 +41,7 @@ class Comparison:
     """
 
     frames: int
-    errors: list[OutputError]
+    errors: list[OutputDifference]
     agreement: Agreement | None = None
     reference_cpu_ms: float = float("inf")
     model_cpu_ms: float = float("inf")
@@ -66,7 +66,7 @@ def compare(
         )
         for runner in (original, other):
             runner.warm_up((1,))
-        found = Comparison(len(feeds), [OutputError(name) for name in names])
+        found = Comparison(len(feeds), [OutputDifference(name) for name in names])
         if description is not None and description.task is not None:
             found.agreement = Agreement()
         for feed in feeds:
@@ -117,7 +117,7 @@ def profile_model(model: Path, device: str | None, batch: int, runs: int, trace:
         facts: dict[str, Any] = {"model": str(model), "device": runner.device.name, "batch": batch, "runs": runs}
         facts["stages_us"] = {
             each.name.removesuffix("_ns"): statistics.median(getattr(times, each.name) for times in stages) / 1000
-            for each in dataclasses.fields(StageTimes)
+            for each in dataclasses.fields(DeviceTimes)
         }
         launches = runner.engine.launches
         if launches is not None:

@@ -1,4 +1,4 @@
-"""A clip played as a camera over a real stream: open loop, every frame sent at its due time, whatever the answers.
+"""A clip played as a camera over a real stream: open loop, every frame sent at its due time, answered or not.
 
 Latencies count from the time at which a frame was *due*, so a player that falls behind cannot hide it. Owner: the event
 loop.

@@ -150,7 +150,7 @@ class _Run:
         if self._by_status["unanswered"]:
             return _fail("frames were sent and not answered", exit_codes.FAILED)
         if self._limit is None and self._source.shortfall:
-            return _fail(f"{self._source.shortfall}; what was there has been answered", exit_codes.INCOMPLETE)
+            return _fail(f"{self._source.shortfall}; its frames were answered", exit_codes.INCOMPLETE)
         return exit_codes.OK
 
 

@@ -1,12 +1,12 @@
-"""The only way in: what a protocol has read becomes a request of the batch former here, or is refused here.
+"""The only way in: a frame or call that a protocol has read becomes a request of the batch former, or is refused.
 
 Theory of operation
     A protocol checks what only it can check and fills in an `Arrival`. `take` looks whether the deadline can be met,
     has a permit and a buffer taken, and returns the request. `enter` hands the request to the former. Between the two
     a worker may decode the inputs into the buffer; `give_up` ends a request that does not come so far.
 
-    Whatever was read for a version counts once (`service.journal.statistics`). The former counts what was entered.
-    What ends before is counted by `refuse` and `give_up`, and by nothing else, for frames as for requests.
+    Each frame and call for a version counts once (`service.journal.statistics`). The former counts what was entered.
+    A request that ends earlier is counted by `refuse` or `give_up`, and by nothing else, for frames as for requests.
 
 Thread: the event loop's, except where a method says otherwise.
 """
@@ -31,11 +31,11 @@ from forebay_server.service.results.wants import Wants
 
 @dataclass(slots=True)
 class Arrival:
-    """What was read and found to be right, in no protocol's terms.
+    """A frame or call that was read and found to be right, in no protocol's terms.
 
     Attributes:
         version: runs it.
-        stream: what it belongs to.
+        stream: the stream that it belongs to.
         rows: 1 for a frame.
         batch_key: it shares batches with arrivals of an equal key.
         deadline_ns: instant; None for no deadline.
@@ -44,10 +44,10 @@ class Arrival:
             ServiceError; holds nothing then.
         on_completion: called once, on the event loop, if it was entered.
         timeline: with `received_ns`; the request's from here on.
-        wants: what the result holds.
+        wants: the contents of the result.
         frame_size: (width, height) in pixels of a picture; (0, 0) for tensors and where only decoding shows it.
         queue_timeout_ns: longest time in the queue; None for no limit.
-        decode_ns: expected duration of what a worker has to do first.
+        decode_ns: expected duration of the work that a worker has to do first.
     """
 
     version: ServedVersion
@@ -139,7 +139,7 @@ class Admission:
             version: it was read for.
             outcome: how it ended.
             received_ns: when it was read.
-            journal: receives it now; None if it is told in its turn, when the answer leaves.
+            journal: receives the record now; None if the caller records it later, when the answer leaves.
             trace: that its client sent.
         """
         version.statistics.refuse(outcome, received_ns)
@@ -149,7 +149,7 @@ class Admission:
 
 def cancel(version: ServedVersion, requests: list[Request]) -> None:
     """Give up requests whose client has gone; those in a batch run on and are dropped when they come back."""
-    # Only those that hold a permit, which bounds the former's inbox; one that has just ended is in nobody's hands.
+    # Only those that hold a permit, which bounds the former's inbox; one that has just ended needs nothing.
     waiting = [request for request in requests if not (request.is_cancelled or request.frame.is_released)]
     for request in requests:
         request.is_cancelled = True

@@ -1,6 +1,6 @@
 """About calls of grpc.aio: the trace context they bring, and ending those whose client takes nothing.
 
-The second is what grpc.aio has no way to do.
+grpc.aio has no way to do the second.
 
 A write waits for as long as the client's flow control says so, and so does a status sent behind it: `abort` of a call
 whose client does not read returns when it reads. Cancelling the write frees the coroutine, not the call: the call, and
@@ -9,9 +9,10 @@ the message in it, live until the client goes away.
 gRPC's core ends a call at once, past the flow control, when its last reference goes. In grpc.aio that is held by the
 task which waits for the client's cancellation and which made the handler's task. `CallTasks` notes, for every handler's
 task, the task that made it; `cut` sends the status, waits a moment, and cancels that task. The status is on its way
-before the rest is thrown away, so that a client which reads again sees why.
+before the rest is thrown away, so that a client which reads again sees why. No public way of grpc.aio does this, so a
+handler's task is recognised by a private name (docs/adr/0150).
 
-Everything of ours is freed whatever happens. grpc.aio itself keeps the call that it accepted last until it accepts the
+All objects of ours are freed in every case. grpc.aio itself keeps the call that it accepted last until it accepts the
 next one, so that one cut call may last so long. If a release of grpcio does all this differently, no maker is found and
 a cut call lasts until its client leaves (tests/rpc/test_slow_readers.py shows it).
 

@@ -46,7 +46,7 @@ class _Job:
         failure: Exception | None = None
         try:
             result = self._do()
-        except Exception as error:  # noqa: BLE001 - whatever it is ends this job, not the worker
+        except Exception as error:  # noqa: BLE001 - any error ends this job, not the worker
             failure = error
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._tell, result, failure)

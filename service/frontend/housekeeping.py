@@ -1,4 +1,4 @@
-"""What is done about open streams from time to time: clients that take nothing, and what each kind of stream asks for.
+"""Regular work on open streams: clients that take nothing are cut, and each kind of stream adds its own.
 
 Owner: the event loop's thread.
 """

@@ -36,7 +36,7 @@ class LoopSink:
     def step_when_idle(self, step: Callable[[], None]) -> None:
         """Call `step` once the loop has read the available messages; see `StepWhenIdle`. Thread: the loop's.
 
-        On a loop that does not report idle moments: at the end of its turn.
+        On a loop that does not report idle moments: at the end of its iteration.
         """
         if not self._steps:
             if isinstance(self._loop, ServingLoop):

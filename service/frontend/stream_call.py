@@ -1,14 +1,14 @@
-"""A streaming call, whatever it is about: the only loop that reads and writes, and what ends it.
+"""A streaming call of either protocol: the only loop that reads and writes, and the ways in which it ends.
 
 Theory of operation
-    The handler reads, a task writes. What is said is a `Conversation`: it takes messages and gives messages, and does
+    The handler reads, a task writes. A `Conversation` has the contents: it takes messages and gives messages, and does
     no I/O. The handler reads while the conversation has room, so that HTTP/2 pushes back on a client that sends too
-    fast. The task writes whatever is next, one message at a time, until the conversation is finished.
+    fast. The task writes the next message, one at a time, until the conversation is finished.
 
     A call ends when its client has half-closed or reading was stopped, and everything was written; at once when the
     client has gone, or takes nothing for too long (`give_up`). Housekeeping looks at all calls that are open.
 
-Only public grpc.aio API is used, with raw bytes on both sides (docs/adr/0006). Owner: the event loop's thread.
+It uses public API of grpc.aio, with raw bytes on both sides (docs/adr/0006). Owner: the event loop's thread.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class Conversation(Protocol):
-    """What a call is about. It wakes its call by the call's `output` and `room`. Thread: the event loop's."""
+    """The contents of a call. It wakes its call by the call's `output` and `room`. Thread: the event loop's."""
 
     @property
     def share(self) -> Share:
@@ -39,7 +39,7 @@ class Conversation(Protocol):
 
     @property
     def error(self) -> Exception | None:
-        """What ends the call once all that comes before it was written; nothing is read any more then."""
+        """The error that ends the call after all earlier messages are written; no message is read any more then."""
         ...
 
     @property
@@ -55,7 +55,7 @@ class Conversation(Protocol):
     def on_message(self, data: bytes, received_ns: int) -> Awaitable[None] | None:
         """Take a message; return what is to be awaited before the next is read, or None.
 
-        Never raises for what a client did.
+        Never raises for a client's mistake.
         """
         ...
 
@@ -127,23 +127,26 @@ class StreamCall:
         self._receptions.end(self.reading)
 
     async def converse(self, conversation: Conversation, context: Context) -> None:
-        """Hold a conversation to its end; the initial metadata have been sent.
+        """Hold a conversation to its end, beginning with the initial metadata.
 
         Raises:
             SlowReaderError: the client took nothing for too long.
-            Exception: what the conversation, or the reception of messages, ended the call with.
+            Exception: the error with which the conversation, or the reception of messages, ended the call.
         """
-        writer = asyncio.create_task(self._write(conversation))
+        writer: asyncio.Task[None] | None = None
         try:
+            await self.outgoing.begin()
+            writer = asyncio.create_task(self._write(conversation))
             await self._read_until_done(conversation, writer, context)
             conversation.stop_reading()
             await self.outgoing.join(writer)
         finally:
-            writer.cancel()
             conversation.abandon()
             self._permits.leave(conversation.share)
-            with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, Exception):
-                await writer
+            if writer is not None:
+                writer.cancel()
+                with contextlib.suppress(asyncio.CancelledError, grpc.aio.UsageError, Exception):
+                    await writer
         error = conversation.error or self.reading.refusal
         if error is not None:
             raise error

@@ -54,7 +54,7 @@ class GroupPermits(Permits):
             if limit != shares.count:
                 shares.resize(limit)
             is_taken = shares.take(share, now_ns)
-            counts.write(own, shares.held)
+            counts.write(own, shares.in_use)
         if not is_taken:
             raise no_permit()
         return share

@@ -48,9 +48,9 @@ class StreamRecord:
         version: decimal number.
         protocol: `frames` or `inference`.
         uid: unique in this server.
-        picture: place of its latest frame; None unless settings and client allow it.
+        picture: holder of its latest frame; None unless settings and client allow it.
         trace: trace context of its client; None if there is none or no spans are made.
-        place: row of the observer's tables; -1 until it has one. Written by the observer alone.
+        index: row of the observer's tables; -1 until it has one. Written by the observer alone.
     """
 
     name: str
@@ -60,7 +60,7 @@ class StreamRecord:
     uid: int
     trace: TraceContext | None = None
     picture: PictureSlot | None = None
-    place: int = -1
+    index: int = -1
 
 
 class FrameEvent(NamedTuple):

@@ -31,7 +31,7 @@ class Snapshot:
 
 
 class PictureSlot:
-    """The place where one stream's session leaves a frame.
+    """Where one stream's session leaves a frame.
 
     Attributes:
         is_wanted: the next frame is to be kept. Raised by the observer, lowered by the session.

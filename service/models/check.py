@@ -16,13 +16,13 @@ from forebay_server.service.models.completion import complete
 from forebay_server.service.models.config import describe
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.files import model_file, serving_versions
-from forebay_server.service.models.placing import open_device_of_kind, open_instance, open_placed
+from forebay_server.service.models.placement import open_device_of_kind, open_instance, open_placement
 from forebay_server.service.models.repository import ModelEntry, Repository, RepositoryError
 from forebay_server.service.models.warmup_samples import inputs_of
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class VersionReport:
     """A report about one version, or about a model none of whose versions could be checked.
 
     Attributes:
@@ -40,49 +40,51 @@ class Finding:
     warnings: tuple[str, ...] = ()
 
 
-def check_repositories(paths: Sequence[Path], *, cpu_fallback: bool = False) -> list[Finding]:
+def check_repositories(paths: Sequence[Path], *, cpu_fallback: bool = False) -> list[VersionReport]:
     """Return the findings about every model, by name."""
     try:
         scan = Repository(paths).scan()
     except RepositoryError as error:
-        return [Finding("", problem=str(error))]
-    findings = [Finding("", problem=problem) for problem in scan.problems]
+        return [VersionReport("", problem=str(error))]
+    findings = [VersionReport("", problem=problem) for problem in scan.problems]
     if scan.passed_over:
-        findings.append(Finding("", warnings=scan.passed_over))
+        findings.append(VersionReport("", warnings=scan.passed_over))
     for entry in scan.models:
         findings += _check_model(entry, cpu_fallback=cpu_fallback)
     return findings
 
 
-def _check_model(entry: ModelEntry, *, cpu_fallback: bool) -> list[Finding]:
+def _check_model(entry: ModelEntry, *, cpu_fallback: bool) -> list[VersionReport]:
     try:
         description = describe(entry, cpu_fallback=cpu_fallback)
         numbers = serving_versions(entry, description)
     except RepositoryError as error:
-        return [Finding(entry.name, problem=str(error))]
+        return [VersionReport(entry.name, problem=str(error))]
     return [_check_version(entry, number, description, cpu_fallback=cpu_fallback) for number in numbers]
 
 
-def _check_version(entry: ModelEntry, number: int, description: ModelDescription, *, cpu_fallback: bool) -> Finding:
+def _check_version(
+    entry: ModelEntry, number: int, description: ModelDescription, *, cpu_fallback: bool
+) -> VersionReport:
     version, warnings = str(number), (*entry.passed_over, *description.warnings)
     clock = MonotonicClock()
     try:
         path = model_file(entry, number, description)
-        placed = open_placed(description, open_device_of_kind, clock, cpu_fallback=cpu_fallback)
-        with closing(placed):
-            warnings = (*entry.passed_over, *placed.description.warnings)
+        placement = open_placement(description, open_device_of_kind, clock, cpu_fallback=cpu_fallback)
+        with closing(placement):
+            warnings = (*entry.passed_over, *placement.description.warnings)
             summary = ""
-            for device in placed.devices.values():
-                with closing(open_instance(placed.description, path, device, clock, {})) as engine:
-                    completed = complete(placed.description, engine.specs)
+            for device in placement.devices.values():
+                with closing(open_instance(placement.description, path, device, clock, {})) as engine:
+                    completed = complete(placement.description, engine.specs)
                     for sample in completed.warmup:
                         inputs_of(sample, completed.config, engine.specs)
                     summary = f"{entry.name} {version}: {_summary(engine.specs)}"
     except (RepositoryError, EngineError) as error:
         text = str(error).replace(f"{entry.root}/", "")
         problem = text if text.startswith(entry.name) else f"{entry.name}: {text}"
-        return Finding(entry.name, version, problem=problem, warnings=warnings)
-    return Finding(entry.name, version, summary=summary, warnings=warnings)
+        return VersionReport(entry.name, version, problem=problem, warnings=warnings)
+    return VersionReport(entry.name, version, summary=summary, warnings=warnings)
 
 
 def _summary(specs: EngineSpecs) -> str:

@@ -73,7 +73,7 @@ class ModelDescription:
         task: meaning of the outputs; None for tensors only.
         latency_budget_ms: default for LATEST streams; None leaves it to the service.
         device_kind: of its instances: CPU or CUDA.
-        groups: number of instances by GPU, at least one; `service.models.placing` names the GPUs of groups on all.
+        groups: number of instances by GPU, at least one; `service.models.placement` names the GPUs of groups on all.
         batching: scheduling knobs.
         backend_options: parameters that are the backend's own (`alpha_ms`, ...), as written.
         model_filename: default_model_filename of the configuration; empty for the backend's usual name.

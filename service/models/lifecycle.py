@@ -13,7 +13,6 @@ until all work is done. The state of one model is written only by the thread tha
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -26,19 +25,20 @@ from forebay.wire.model_config_pb2 import ModelConfig
 from forebay_server.service.errors import UnknownModelError
 from forebay_server.service.models.attempts import Attempt, Attempts
 from forebay_server.service.models.config_text import ConfigError
+from forebay_server.service.models.fault_log import FaultLog
 from forebay_server.service.models.fingerprints import Fingerprints, fingerprints_of
+from forebay_server.service.models.index import ModelState, State, index_of
 from forebay_server.service.models.load_queue import LoadQueue, QueueClosedError
 from forebay_server.service.models.loader import ModelLoader
 from forebay_server.service.models.public_words import public_words
 from forebay_server.service.models.registry import ModelRegistry
-from forebay_server.service.models.repository import CONFIG_NAME, ModelEntry, Repository, RepositoryError, Scan
+from forebay_server.service.models.repository import CONFIG_NAME, ModelEntry, Repository, RepositoryError
 from forebay_server.service.models.retries import Retries
 from forebay_server.service.models.sent_model import unpacked
 
 log = structlog.get_logger(__name__)
 
 ControlMode = Literal["none", "explicit", "poll"]
-State = Literal["READY", "UNAVAILABLE", "LOADING", "UNLOADING", ""]
 ALL_MODELS = "*"
 GIVEN_UP = "unloaded while it was loading"
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
@@ -48,16 +48,6 @@ MAX_NAME_SHOWN = 128
 
 class LoadError(Exception):
     """A model cannot be loaded or unloaded; the message has its name and the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelState:
-    """One line of the index; version and state are empty for a model that was never loaded."""
-
-    name: str
-    version: str
-    state: State
-    reason: str = ""
 
 
 class ModelLifecycle:
@@ -90,10 +80,10 @@ class ModelLifecycle:
         self._queue = LoadQueue()
         self._notes: dict[str, tuple[State, str]] = {}  # by model: LOADING, or the reason why it is UNAVAILABLE
         self._loaded: dict[str, Fingerprints] = {}  # poll: of serving models, taken just before their load
-        self._tried: dict[str, Fingerprints] = {}  # poll: of the latest attempt, whatever its outcome
+        self._tried: dict[str, Fingerprints] = {}  # poll: of the latest attempt, failed or not
         self._retries = Retries()  # poll: of models that could not be loaded
         self._expected: dict[str, None] = {}  # models that should serve from the start and are still in the repository
-        self._told: frozenset[str] = frozenset()  # faults that the last scan found. Thread: of start, then of polling
+        self._faults = FaultLog()
 
     def start(self, *, exit_on_error: bool = True) -> None:
         """Load the models that should serve from the start, one by one, without rehearsals: the operator's own models.
@@ -108,7 +98,8 @@ class ModelLifecycle:
         if self.mode == "explicit" and ALL_MODELS not in self._wanted:
             names: Sequence[str] = self._wanted
         else:
-            scan = self._scan(repository)
+            scan = repository.scan()
+            self._faults.note_scan(scan)
             if scan.problems and exit_on_error:
                 raise RepositoryError(scan.problems[0])
             names = sorted({entry.name for entry in scan.models} | scan.broken)
@@ -121,7 +112,7 @@ class ModelLifecycle:
             except Exception as error:
                 if exit_on_error:
                     raise
-                if str(error) not in self._told:
+                if str(error) not in self._faults:
                     log.warning("model not loaded", model=name, error=str(error))
 
     def _load_at_start(self, repository: Repository, name: str) -> None:
@@ -187,10 +178,11 @@ class ModelLifecycle:
     def look(self) -> list[Future[None]]:
         """Scan the folders, and return the work that this starts. Work in progress on a model goes first."""
         try:
-            scan = self._scan(self._registry.repository)
+            scan = self._registry.repository.scan()
         except RepositoryError as error:
-            self._tell((str(error),))
+            self._faults.note((str(error),))
             return []
+        self._faults.note_scan(scan)
         entries = {entry.name: entry for entry in scan.models}
         # A folder that exists but is broken is not gone: the version loaded from it serves on.
         known = set(self._registry.versions()) | set(self._tried) | set(self._expected)
@@ -210,33 +202,7 @@ class ModelLifecycle:
 
     def index(self, *, ready_only: bool = False) -> list[ModelState]:
         """Return the state of everything in the repositories and of everything that serves."""
-        serving = self._registry.versions()
-        states = [ModelState(name, number, "READY") for name, numbers in serving.items() for number in numbers]
-        if not ready_only:
-            states += [ModelState(name, number, "UNLOADING") for name, number in self._registry.unloading()]
-            try:
-                names = {entry.name for entry in self._registry.repository.scan().models}
-            except RepositoryError:
-                names = set()
-            notes = dict(self._notes)
-            for name in names | set(notes):
-                state, reason = notes.get(name, ("", ""))
-                if name not in serving or state:
-                    states.append(ModelState(name, "", state, reason))
-        return sorted(states, key=lambda state: (state.name, state.version))
-
-    def _scan(self, repository: Repository) -> Scan:
-        """Scan the folders, and log their faults unless the last scan found the same."""
-        scan = repository.scan()
-        versions = (line for entry in scan.models for line in entry.passed_over)
-        self._tell((*scan.problems, *scan.passed_over, *versions))
-        return scan
-
-    def _tell(self, lines: tuple[str, ...]) -> None:
-        for line in lines:
-            if line not in self._told:
-                log.warning("model repository", detail=line)
-        self._told = frozenset(lines)
+        return index_of(self._registry, self._notes, ready_only=ready_only)
 
     def _load_named(self, attempt: Attempt, config_json: str | None, files: Mapping[str, bytes]) -> None:
         name = attempt.name
@@ -323,7 +289,7 @@ class ModelLifecycle:
 
 
 def _load_failed(name: str, reason: str) -> LoadError:
-    return LoadError(f"load failed for model '{name[:MAX_NAME_SHOWN]}': {reason}")  # the form that clients match
+    return LoadError(f"load failed for model '{name[:MAX_NAME_SHOWN]}': {reason}")  # clients match these words
 
 
 def _parse_json(text: str, name: str) -> ModelConfig:

@@ -77,9 +77,9 @@ def limited_bytes() -> int | None:
     left: list[int] = []
     with contextlib.suppress(OSError, ValueError):  # no container, or none with a limit
         left.append(int(CGROUP_LIMIT.read_text()) - int(CGROUP_USED.read_text()))
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if soft != resource.RLIM_INFINITY:
-        left.append(soft - psutil.Process().memory_info().vms)
+    soft_limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft_limit != resource.RLIM_INFINITY:
+        left.append(soft_limit - psutil.Process().memory_info().vms)
     return max(0, min(left)) if left else None
 
 

@@ -22,7 +22,13 @@ from forebay_server.service.models.completion import complete, optional_in_vain
 from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.memory import Holding, MemoryAccount, buffer_bytes, check_device, model_bytes
-from forebay_server.service.models.placing import OpenDevice, Placed, open_device_of_kind, open_instance, open_placed
+from forebay_server.service.models.placement import (
+    OpenDevice,
+    Placement,
+    open_device_of_kind,
+    open_instance,
+    open_placement,
+)
 from forebay_server.service.models.request_memory import rows_bytes, unbound_bytes
 from forebay_server.service.models.trials import calibrate_lane, run_sample
 from forebay_server.service.models.unbound import HANG_LIMIT_NS, measure_unbound
@@ -130,22 +136,22 @@ def _build(
     clock = context.clock
     started_ns = clock.now_ns()
     wanted_kind = description.device_kind
-    placed = open_placed(description, context.open_device, clock, cpu_fallback=context.cpu_fallback)
-    undo.callback(placed.close)
-    if placed.description.device_kind != wanted_kind:
-        log.warning("configuration", model=description.name, detail=placed.description.warnings[-1])
+    placement = open_placement(description, context.open_device, clock, cpu_fallback=context.cpu_fallback)
+    undo.callback(placement.close)
+    if placement.description.device_kind != wanted_kind:
+        log.warning("configuration", model=description.name, detail=placement.description.warnings[-1])
     holding = context.memory.open()
     undo.callback(holding.give_back)
-    engines = _open_engines(placed, model_path, context, holding, undo)
+    engines = _open_engines(placement, model_path, context, holding, undo)
     context.before_buffers()
     specs = engines[0].specs
-    _check_shapes(engines[0], placed.description)
-    description = complete(placed.description, specs)
+    _check_shapes(engines[0], placement.description)
+    description = complete(placement.description, specs)
     for warning in optional_in_vain(description.config, specs):
         log.warning("configuration", model=description.name, detail=warning)
-    placed = Placed(description, placed.devices)
-    _check_buffers(placed, specs, context.permits.count, holding)
-    devices = list(placed.devices.values())
+    placement = Placement(description, placement.devices)
+    _check_buffers(placement, specs, context.permits.count, holding)
+    devices = list(placement.devices.values())
     devices[0].attach_thread()
     arena = FrameArena(devices[0], specs.inputs if specs.is_fixed else (), context.permits, context.rows_bytes)
     undo.callback(arena.close)
@@ -153,7 +159,7 @@ def _build(
     sink = CountingSink(context.sink, statistics)
     finisher = ResultFinisher(description.task, context.pool, sink)
     name = f"{description.name}.{version}"
-    lanes = _open_lanes(placed, name, version, engines, finisher, context, undo)
+    lanes = _open_lanes(placement, name, version, engines, finisher, context, undo)
     sizes = measured_sizes(specs.max_batch_size)
     executed = executed_sizes(description.device_kind, specs.max_batch_size)
     for lane in lanes:
@@ -200,32 +206,32 @@ def _build(
 
 
 def _open_engines(
-    placed: Placed, model_path: Path | None, context: VersionContext, holding: Holding, undo: ExitStack
+    placement: Placement, model_path: Path | None, context: VersionContext, holding: Holding, undo: ExitStack
 ) -> list[Engine]:
     """Open one engine for every instance, if the weights fit on its device."""
-    description = placed.description
+    description = placement.description
     is_gpu = description.device_kind == DeviceKind.CUDA
     holding.take(model_bytes(model_path, 1 if is_gpu else len(description.instances)))
-    for device, count in placed.counts if is_gpu else ():
+    for device, count in placement.counts if is_gpu else ():
         check_device(device, model_bytes(model_path, count))
     engines: list[Engine] = []
     for instance in description.instances:
-        device = placed.devices[instance.device]
+        device = placement.devices[instance.device]
         engines.append(open_instance(description, model_path, device, context.clock, context.engine_options))
         undo.callback(engines[-1].close)
         undo.callback(device.attach_thread)  # before the device's engine closes
     return engines
 
 
-def _check_buffers(placed: Placed, specs: EngineSpecs, permits: int, holding: Holding) -> None:
-    is_gpu = placed.description.device_kind == DeviceKind.CUDA
-    holding.take(buffer_bytes(specs, len(placed.description.instances), permits if is_gpu else 0))
-    for device, count in placed.counts if is_gpu else ():
+def _check_buffers(placement: Placement, specs: EngineSpecs, permits: int, holding: Holding) -> None:
+    is_gpu = placement.description.device_kind == DeviceKind.CUDA
+    holding.take(buffer_bytes(specs, len(placement.description.instances), permits if is_gpu else 0))
+    for device, count in placement.counts if is_gpu else ():
         check_device(device, buffer_bytes(specs, count))
 
 
 def _open_lanes(
-    placed: Placed,
+    placement: Placement,
     name: str,
     version: str,
     engines: Sequence[Engine],
@@ -242,8 +248,8 @@ def _open_lanes(
         before_execution=context.before_execution,
     )
     lanes: list[Pipeline] = []
-    for index, (instance, engine) in enumerate(zip(placed.description.instances, engines, strict=True)):
-        device = placed.devices[instance.device]
+    for index, (instance, engine) in enumerate(zip(placement.description.instances, engines, strict=True)):
+        device = placement.devices[instance.device]
         lanes.append(build_lane(index, f"{name}.{index}", device, engine, shared, instance.priority))
         undo.callback(lanes[-1].close)
     return lanes

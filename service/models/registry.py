@@ -225,5 +225,4 @@ class _Closing(threading.Thread):
 
     def run(self) -> None:
         """Wait and close."""
-        self.version.wait_unused(None)
         self.is_closed = self.version.close()

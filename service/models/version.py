@@ -133,12 +133,15 @@ class ModelVersion:
         self.former.start()
 
     def close(self, timeout_s: float | None = None) -> bool:
-        """Finish the accepted requests, join every thread and free everything.
+        """Wait for the last user, finish the accepted requests, join every thread and free everything.
 
         Returns:
-            Whether all threads ended; if not (an engine hangs), this process cannot do more.
+            Whether all users have gone and all threads ended; if not (an engine hangs), this process cannot do more.
         """
         until_ns = None if timeout_s is None else self._clock.now_ns() + int(timeout_s * 1e9)
+        self.retire()
+        if not self.wait_unused(until_ns):  # a user may be writing into a frame buffer
+            return False
         is_drained = self.former.drain(until_ns)
         self.former.stop()
         # The former ends before its lanes close: they must be open for the batches that it still forms.

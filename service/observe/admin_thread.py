@@ -57,14 +57,14 @@ class AdminThread:
                 self._loop.call_soon_threadsafe(self._stop.set)
         await asyncio.to_thread(thread.join, timeout_s)
         if thread.is_alive():
-            log.error("the observer hangs; what it had not told is lost", after_s=timeout_s)
+            log.error("the observer hangs; records that it has not processed are lost", after_s=timeout_s)
         return not thread.is_alive()
 
     async def _run(self, host: str, port: int, started: "concurrent.futures.Future[str]") -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         try:
             address = await self._server.start(host, port) if host else ""
-        except BaseException as error:  # noqa: BLE001 - the waiting thread raises it, whatever it is
+        except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
             started.set_exception(error)
             return
         started.set_result(address)

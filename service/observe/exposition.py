@@ -14,7 +14,7 @@ from forebay_server.engines.device import DeviceMemory
 from forebay_server.service.observe.frames import OUTCOMES, STAGES
 from forebay_server.service.observe.gauges import Gauges, ServerGauges, VersionGauges
 from forebay_server.service.observe.histograms import BOUNDS_S, HistogramSnapshot
-from forebay_server.service.observe.observer import ModelState, Observer
+from forebay_server.service.observe.observer import ModelCounts, Observer
 from forebay_server.service.observe.recent import SlowestStreams, StreamReport, stream_reports
 from forebay_server.service.observe.spans import Tracing
 
@@ -66,9 +66,9 @@ def render(observer: Observer, gauges: Gauges, now_ns: int) -> str:
     return "\n".join(text.lines) + "\n"
 
 
-def _models(text: Text, models: Sequence[ModelState]) -> None:
+def _models(text: Text, models: Sequence[ModelCounts]) -> None:
     def histogram(
-        model: ModelState, shot: HistogramSnapshot, **more: str
+        model: ModelCounts, shot: HistogramSnapshot, **more: str
     ) -> tuple[Labels, Sequence[float], Sequence[int], float]:
         return {**_of(model), **more}, BOUNDS_S, shot.counts, shot.sum_s
 
@@ -121,7 +121,7 @@ def _models(text: Text, models: Sequence[ModelState]) -> None:
     )
 
 
-def _batch_sizes(model: ModelState) -> tuple[Labels, Sequence[float], Sequence[int], float]:
+def _batch_sizes(model: ModelCounts) -> tuple[Labels, Sequence[float], Sequence[int], float]:
     counts = [0] * (len(BATCH_BOUNDS) + 1)
     sizes = model.batches.copy()
     for rows, count in sizes.items():
@@ -158,7 +158,7 @@ def _versions(text: Text, versions: Sequence[VersionGauges]) -> None:
 
 def _streams(text: Text, observer: Observer, streams: SlowestStreams) -> None:
     table, models = observer.streams, observer.models
-    counts = np.bincount(table.models[table.places], minlength=len(models)).tolist()
+    counts = np.bincount(table.models[table.indices], minlength=len(models)).tolist()
     text.family(
         "forebay_streams",
         "gauge",
@@ -241,7 +241,7 @@ def _server(text: Text, server: ServerGauges) -> None:
     text.family("forebay_reception_given_up_total", "counter", "Messages that did not end, by why", given_up)
 
 
-def _of(version: ModelState | VersionGauges) -> Labels:
+def _of(version: ModelCounts | VersionGauges) -> Labels:
     return {"model": version.model, "version": version.version}
 
 

@@ -20,7 +20,7 @@ _CODES: dict[Outcome | None, int] = {outcome: code for code, outcome in enumerat
 
 _INSTANTS = ("received_ns", "validated_ns", "admitted_ns", "readable_ns", "built_ns", "h2d_ns", "execute_ns", "d2h_ns")
 _read_instants = attrgetter(*_INSTANTS)
-RECEIVED, VALIDATED, ADMITTED, READABLE, BUILT, H2D, EXECUTE, D2H, OUTCOME, PLACE, DEADLINE, CAPTURE, UID = range(13)
+RECEIVED, VALIDATED, ADMITTED, READABLE, BUILT, H2D, EXECUTE, D2H, OUTCOME, STREAM, DEADLINE, CAPTURE, UID = range(13)
 COLUMNS = 13
 NO_DEADLINE = np.iinfo(np.int64).max
 Rows = NDArray[np.int64]
@@ -36,7 +36,7 @@ def read_events(events: Sequence[FrameEvent]) -> Rows:
     instants = np.fromiter(chain.from_iterable(map(_read_instants, timelines)), np.int64, n * len(_INSTANTS))
     rows[: len(_INSTANTS)] = instants.reshape(n, len(_INSTANTS)).T
     rows[OUTCOME] = [_CODES[outcome] for outcome in outcomes] if any(outcomes) else OK
-    rows[PLACE] = [record.place for record in records]
+    rows[STREAM] = [record.index for record in records]
     rows[DEADLINE] = [NO_DEADLINE if deadline is None else deadline for deadline in deadlines]
     rows[CAPTURE] = captures
     rows[UID] = [record.uid for record in records]
@@ -88,10 +88,10 @@ class FrameRing:
         self._end = (self._end + n) % self._capacity
         self._count = min(self._count + n, self._capacity)
 
-    def forget(self, places: Sequence[int]) -> None:
-        """Detach the frames of places that will be given to other streams."""
-        column = self._rows[PLACE]
-        column[np.isin(column, places)] = -1
+    def forget(self, indices: Sequence[int]) -> None:
+        """Detach the frames of indices that will be given to other streams."""
+        column = self._rows[STREAM]
+        column[np.isin(column, indices)] = -1
 
     def latest(self, count: int | None = None) -> Rows:
         """Return a copy of the latest frames, at most `count`."""

@@ -1,96 +1,20 @@
 """Current numbers of the parts of a server, read by the observer's thread.
 
-Protocols describe the attributes that are read, because this package lies below the parts' own. The numbers of one
-reading may belong to slightly different times.
+The numbers of one reading may belong to slightly different times.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import psutil
 
 from forebay_server.engines.device import DeviceMemory
 from forebay_server.engines.errors import EngineError
 from forebay_server.service.journal.reception import ReceptionNumbers
+from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.standard_error import STANDARD_ERROR
-
-
-class FormerNumbers(Protocol):
-    """Of `FormerStatistics`."""
-
-    @property
-    def pending_requests(self) -> int: ...  # noqa: D102
-    @property
-    def pending_streams(self) -> int: ...  # noqa: D102
-    @property
-    def in_flight(self) -> int: ...  # noqa: D102
-    @property
-    def guard_ns(self) -> int: ...  # noqa: D102
-    @property
-    def drift_ratio(self) -> float: ...  # noqa: D102
-    @property
-    def egress_ns(self) -> int: ...  # noqa: D102
-
-
-class _Former(Protocol):
-    def statistics(self) -> FormerNumbers: ...
-
-
-class _Slots(Protocol):
-    @property
-    def free_count(self) -> int: ...
-
-
-class _Lane(Protocol):
-    @property
-    def slot_count(self) -> int: ...
-    @property
-    def pool(self) -> _Slots: ...
-    @property
-    def engine(self) -> object: ...
-
-
-class _Device(Protocol):
-    @property
-    def name(self) -> str: ...
-    def attach_thread(self) -> None: ...
-    def memory(self) -> DeviceMemory | None: ...
-
-
-class VersionParts(Protocol):
-    """Of `ModelVersion`."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def version(self) -> str: ...  # noqa: D102
-    @property
-    def former(self) -> _Former: ...  # noqa: D102
-    @property
-    def lanes(self) -> Sequence[_Lane]: ...  # noqa: D102
-    @property
-    def devices(self) -> Sequence[_Device]: ...  # noqa: D102
-
-
-class PoolParts(Protocol):
-    """Of `WorkerPool`."""
-
-    busy_count: int
-
-    @property
-    def thread_count(self) -> int: ...  # noqa: D102
-    @property
-    def waiting_count(self) -> int: ...  # noqa: D102
-
-
-class PermitParts(Protocol):
-    """Of `Permits`."""
-
-    count: int
-
-    @property
-    def taken_count(self) -> int: ...  # noqa: D102
+from forebay_server.service.worker_pool import WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +77,9 @@ class Gauges:
 
     def __init__(
         self,
-        versions: Callable[[], Iterable[VersionParts]],
-        pool: PoolParts,
-        permits: PermitParts,
+        versions: Callable[[], Iterable[ModelVersion]],
+        pool: WorkerPool,
+        permits: Permits,
         is_ready: Callable[[], bool],
         reception: Callable[[], ReceptionNumbers] = ReceptionNumbers,
     ) -> None:
@@ -206,11 +130,11 @@ class Gauges:
             )
 
 
-def _version_gauges(version: VersionParts) -> VersionGauges:
+def _version_gauges(version: ModelVersion) -> VersionGauges:
     numbers = version.former.statistics()
     lanes = version.lanes
     slots = sum(lane.slot_count for lane in lanes)
-    ways = [launches for lane in lanes if (launches := getattr(lane.engine, "launches", None)) is not None]
+    ways = [launches for lane in lanes if (launches := lane.engine.launches) is not None]
     return VersionGauges(
         model=version.name,
         version=version.version,

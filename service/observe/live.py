@@ -9,10 +9,10 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from forebay_server.service.clock import Clock
-from forebay_server.service.observe.frames import OK, OUTCOME, PLACE, STAGES, Rows, durations_us
+from forebay_server.service.observe.frames import OK, OUTCOME, STAGES, STREAM, Rows, durations_us
 from forebay_server.service.observe.gauges import Gauges, VersionGauges
 from forebay_server.service.observe.histograms import grouped_quantiles
-from forebay_server.service.observe.observer import ModelState, Observer, Sample
+from forebay_server.service.observe.observer import ModelCounts, Observer, Sample
 from forebay_server.service.observe.recent import StreamReport, recent_rows, stream_reports
 from forebay_server.service.observe.timeline import strip
 
@@ -127,9 +127,9 @@ class LiveState:
     def _stages(self, rows: Rows) -> dict[int, dict[str, list[float]]]:
         """Return p50 and p99 in ms of every stage over the last seconds, by model."""
         rows = rows[:, -STAGE_FRAMES:]
-        is_wanted = (rows[OUTCOME] == OK) & (rows[PLACE] >= 0)
+        is_wanted = (rows[OUTCOME] == OK) & (rows[STREAM] >= 0)
         rows = rows if is_wanted.all() else rows[:, is_wanted]
-        models = self._observer.streams.models[rows[PLACE]]
+        models = self._observer.streams.models[rows[STREAM]]
         durations = durations_us(rows)
         stages: dict[int, dict[str, list[float]]] = {}
         for stage, values in zip(STAGES, durations, strict=True):
@@ -138,7 +138,7 @@ class LiveState:
         return stages
 
     def _model(
-        self, model: ModelState, gauges: VersionGauges | None, stages: Mapping[str, list[float]]
+        self, model: ModelCounts, gauges: VersionGauges | None, stages: Mapping[str, list[float]]
     ) -> dict[str, Any]:
         label = _label(model)
         samples = list(model.history)[-RATE_SECONDS:]
@@ -192,5 +192,5 @@ def _sample(sample: Sample) -> list[float | None]:
     return [sample.at_s, sample.ended, sample.in_time, sample.p50_ms, sample.p99_ms]
 
 
-def _label(model: ModelState) -> str:
+def _label(model: ModelCounts) -> str:
     return f"{model.model}.{model.version}"

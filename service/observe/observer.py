@@ -19,8 +19,8 @@ from forebay_server.service.observe.frames import (
     OK,
     OUTCOME,
     OUTCOMES,
-    PLACE,
     STAGES,
+    STREAM,
     UID,
     FrameRing,
     Rows,
@@ -45,7 +45,7 @@ class Sample:
 
     Attributes:
         at_s: end of the second on the service's clock.
-        ended: frames that ended, whatever their outcome: the offered load.
+        ended: frames that ended, of all outcomes: the offered load.
         in_time: OK and before the deadline, or OK without one.
     """
 
@@ -56,7 +56,7 @@ class Sample:
     p99_ms: float | None
 
 
-class ModelState:
+class ModelCounts:
     """Counts of one model version. They only rise."""
 
     def __init__(self, model: str, version: str) -> None:
@@ -128,7 +128,7 @@ class Observer:
     def __init__(self, journal: Journal, clock: Clock, tracing: Tracing | None = None) -> None:
         self.tracing = tracing
         self.streams = StreamTable()
-        self.models: list[ModelState] = []
+        self.models: list[ModelCounts] = []
         self.frames = FrameRing(RING_FRAMES)
         self.batches: deque[BatchEvent] = deque(maxlen=RING_BATCHES)
         self._journal = journal
@@ -153,7 +153,7 @@ class Observer:
             self._open_new()
             if self.tracing is not None:
                 self.tracing.see_frames(events)
-            self._add(read_events([event for event in events if event[0].place >= 0]), now_ns)
+            self._add(read_events([event for event in events if event[0].index >= 0]), now_ns)
         self._close(closed)
         for _ in range(len(journal.batches)):
             self._add_batch(journal.batches.popleft())
@@ -169,7 +169,7 @@ class Observer:
     def open_stream(self, uid: int) -> StreamRecord | None:
         """Return an open stream, or None."""
         record = self._by_uid.get(uid)
-        return record if record is not None and self.streams.at(record.place) is record else None
+        return record if record is not None and self.streams.at(record.index) is record else None
 
     def _open_new(self) -> None:
         opened = self._journal.opened
@@ -183,7 +183,7 @@ class Observer:
         index = self._by_label.get(label)
         if index is None:
             index = self._by_label[label] = len(self.models)
-            self.models.append(ModelState(model, version))
+            self.models.append(ModelCounts(model, version))
         return index
 
     def _add_of_front_ends(self, now_ns: int) -> None:
@@ -196,9 +196,9 @@ class Observer:
         rows = rows[:, np.argsort(rows[BUILT], kind="stable")]
         uids, inverse = np.unique(rows[UID], return_inverse=True)
         open_streams = [self.open_stream(uid) for uid in uids.tolist()]
-        places = [-1 if record is None else record.place for record in open_streams]
-        rows[PLACE] = np.array(places, np.int64)[inverse]
-        rows = rows[:, rows[PLACE] >= 0]
+        indices = [-1 if record is None else record.index for record in open_streams]
+        rows[STREAM] = np.array(indices, np.int64)[inverse]
+        rows = rows[:, rows[STREAM] >= 0]
         for start in range(0, rows.shape[1], CHUNK_FRAMES):
             self._add(rows[:, start : start + CHUNK_FRAMES], now_ns)
 
@@ -209,7 +209,7 @@ class Observer:
         self.streams.count(rows, is_late, OUTCOME)
         ages_ns = self.streams.ages_ns(rows, now_ns)
         self.frames.add(rows)
-        models = self.streams.models[rows[PLACE]]
+        models = self.streams.models[rows[STREAM]]
         present = np.unique(models) if len(self.models) > 1 else models[:1]
         for index in present.tolist():
             if len(present) == 1:
@@ -220,17 +220,17 @@ class Observer:
 
     def _close(self, closed: Sequence[tuple[StreamRecord, Mapping[Outcome, int]]]) -> None:
         """Count the frames that have no record: of clients that left, and records lost under pressure."""
-        places = [record.place for record, _ in closed if record.place >= 0]
+        indices = [record.index for record, _ in closed if record.index >= 0]
         for record, outcomes in closed:
-            if record.place < 0:
+            if record.index < 0:
                 continue
             final = np.array([outcomes.get(outcome, 0) for outcome in OUTCOMES])
-            missing = np.maximum(final - self.streams.outcomes[record.place], 0)
-            self.models[self.streams.models[record.place]].outcomes += missing
+            missing = np.maximum(final - self.streams.outcomes[record.index], 0)
+            self.models[self.streams.models[record.index]].outcomes += missing
             self.streams.close(record)
             self._closed_uids.append(record.uid)
-        if places:
-            self.frames.forget(places)
+        if indices:
+            self.frames.forget(indices)
         while len(self._closed_uids) > NAMES_KEPT:
             self._by_uid.pop(self._closed_uids.popleft(), None)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from forebay_server.service.journal.events import StreamRecord
-from forebay_server.service.observe.frames import BUILT, OK, OUTCOME, OUTCOMES, PLACE, RECEIVED, Rows
+from forebay_server.service.observe.frames import BUILT, OK, OUTCOME, OUTCOMES, RECEIVED, STREAM, Rows
 from forebay_server.service.observe.histograms import grouped_quantiles
 from forebay_server.service.observe.observer import Observer
 
@@ -20,7 +20,7 @@ class StreamReport:
 
     Attributes:
         record: the stream.
-        fps: results per second, of whatever outcome.
+        fps: results per second, of all outcomes.
         p50_ms: from read() to result.
         p99_ms: from read() to result.
         age_ms: median age of results, see `service.observe.streams`.
@@ -74,37 +74,37 @@ def stream_reports(
     """
     rows, seconds = window or recent_rows(observer, now_ns)
     table = observer.streams
-    of_open = rows[PLACE] >= 0
-    counts = np.bincount(rows[PLACE][of_open], minlength=len(table.uids))
+    of_open = rows[STREAM] >= 0
+    counts = np.bincount(rows[STREAM][of_open], minlength=len(table.uids))
     rates = counts / np.clip((now_ns - table.opened_ns) / 1e9, LEAST_S, seconds)
     is_ok = of_open & (rows[OUTCOME] == OK)
-    latencies = grouped_quantiles(rows[PLACE][is_ok], (rows[BUILT] - rows[RECEIVED])[is_ok], (0.5, 0.99))
+    latencies = grouped_quantiles(rows[STREAM][is_ok], (rows[BUILT] - rows[RECEIVED])[is_ok], (0.5, 0.99))
     slowest = np.zeros(len(table.uids), np.int64)
     slowest[list(latencies)] = [p99 for _, p99 in latencies.values()]
-    places = table.places
-    ranked = places[np.lexsort((table.uids[places], -slowest[places]))]
+    indices = table.indices
+    ranked = indices[np.lexsort((table.uids[indices], -slowest[indices]))]
     top = ranked[:limit].tolist()
     ages = table.known_ages_ns(rows)
     has_age = is_ok & (ages >= 0)
-    age = grouped_quantiles(rows[PLACE][has_age], ages[has_age], (0.5,))
+    age = grouped_quantiles(rows[STREAM][has_age], ages[has_age], (0.5,))
     reports = []
-    for place in top:
-        record = table.at(place)
-        assert record is not None  # noqa: S101 - for mypy: its place is taken
-        p50, p99 = latencies.get(place, (None, None))
-        outcomes = table.outcomes[place].tolist()
+    for index in top:
+        record = table.at(index)
+        assert record is not None  # noqa: S101 - for mypy: its index is in use
+        p50, p99 = latencies.get(index, (None, None))
+        outcomes = table.outcomes[index].tolist()
         reports.append(
             StreamReport(
                 record,
-                round(float(rates[place]), 2),
+                round(float(rates[index]), 2),
                 _ms(p50),
                 _ms(p99),
-                _ms(age.get(place, (None,))[0]),
+                _ms(age.get(index, (None,))[0]),
                 {outcome.value: count for outcome, count in zip(OUTCOMES, outcomes, strict=True) if count},
-                int(table.late[place]),
+                int(table.late[index]),
             )
         )
-    return SlowestStreams(reports, len(places), round(float(rates[ranked[limit:]].sum()), 2))
+    return SlowestStreams(reports, len(indices), round(float(rates[ranked[limit:]].sum()), 2))
 
 
 def _ms(ns: float | None) -> float | None:

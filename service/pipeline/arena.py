@@ -93,7 +93,7 @@ class FrameArena:
 
     def take_back(self, buffer: HostBuffer, share: Share) -> None:
         """Accept a buffer from its lease, and the permit of `share`."""
-        self._free.append(buffer)  # before the permit: whoever gets it finds a buffer
+        self._free.append(buffer)  # before the permit: the next holder finds a buffer
         self._permits.give_back(share)
 
     def take_back_multi_row(self, buffer: MultiRowBuffer, share: Share) -> None:

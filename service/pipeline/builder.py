@@ -30,7 +30,7 @@ UNBOUND_LIMIT_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class LaneContext:
-    """What the lanes of one model version share.
+    """The parts that the lanes of one model version share.
 
     Attributes:
         clock: source of monotonic nanoseconds; tests pass a manual one.
@@ -70,7 +70,7 @@ def build_lane(
         name: prefix of thread and channel names.
         device: where it runs; the lane does not close it.
         engine: one instance; the lane closes it.
-        context: what it shares with the version's other lanes.
+        context: the parts that it shares with the version's other lanes.
         priority: of the model among those that share the device.
 
     Raises:

@@ -8,10 +8,11 @@ from forebay_server.engines.device import Event
 from forebay_server.engines.engine import TensorSpec
 from forebay_server.service.errors import BatchFailedError, DeviceLostError
 from forebay_server.service.journal.events import BatchEvent, Journal
+from forebay_server.service.lane import LaneListener
 from forebay_server.service.pipeline.outputs import OutputReader
 from forebay_server.service.pipeline.slots import Slot, SlotPool, SlotState
 from forebay_server.service.pipeline.stage import Stage, StageContext
-from forebay_server.service.request import Batch, LaneListener, Request
+from forebay_server.service.request import Batch, Request
 
 
 class D2hStage(Stage):
@@ -22,7 +23,7 @@ class D2hStage(Stage):
     ) -> None:
         super().__init__(context)
         self.listener: LaneListener | None = None  # the former, set before the first batch; None in warm-up
-        self.journal: Journal | None = None  # set before the first batch if somebody observes
+        self.journal: Journal | None = None  # set before the first batch; None: no observation
         self._row_bytes = tuple(spec.row_bytes for spec in outputs)
         self._pool = pool
         self._label = self.name.rsplit(".", 2)[0]  # MODEL.VERSION of MODEL.VERSION.LANE.d2h

@@ -14,8 +14,8 @@ from forebay_server.service.pipeline.stage import Stage, StageContext
 from forebay_server.service.request import Batch
 
 BeforeExecution = Callable[[EngineSpecs, Batch, Slot, DeviceStream], None]
-"""Called when a batch's inputs are uploaded and its execution is not enqueued. Thread: whoever executes the batch. For
-tests, which fill with a pattern what the execution must write (tests/support/dirt.py); none in service."""
+"""Called when a batch's inputs are uploaded and its execution is not enqueued. Thread: the one that executes the batch.
+Only tests set one: it fills the outputs with a pattern that the execution must overwrite (tests/support/dirt.py)."""
 
 
 class ExecutingStage(Stage):
@@ -51,7 +51,7 @@ class ExecutingStage(Stage):
     def process(self, batch: Batch) -> None:
         """Work on one batch; of one that has failed already nothing is executed."""
         if batch.error is not None:
-            batch.claim.start()  # the lane answers for what has failed
+            batch.claim.start()  # the lane answers the failed requests
         super().process(batch)
 
 

@@ -8,21 +8,22 @@ Theory of operation
     Inline. A batch whose work takes less than that is done sooner without them: the former's thread takes it through
     the three stages itself, inside `Pipeline.submit`. Three conditions hold then. The batch is alone in its lane: the
     stage threads wait in their channels and touch nothing, and nothing could overlap. The device is synchronous: its
-    work is done when the enqueuing call returns, so that nobody has to wait for it. The shapes are fixed: what a run
-    with other shapes takes cannot be predicted. What the stages tell the former they tell it on its own thread, and the
+    work is done when the enqueuing call returns, so that no thread has to wait for it. The shapes are fixed: the
+    duration of a run with other shapes cannot be predicted. The stages notify the former on its own thread, and the
     former keeps these notices in a list instead of sending itself messages.
 
-    On the event loop. Where a batch of one row may run inline (`BatchFormer.is_quick`), even the hand-over to the
+    On the event loop. Where a batch of one row may run inline (`QuickBatches`), even the hand-over to the
     former's thread costs more than the batch. The event loop takes the former's step itself then (docs/adr/0120), not
     at every arrival but when it has read everything that there is to read (`ServingLoop.call_when_idle`), so that a
-    backlog makes batches grow. A batch is admitted, formed, run and answered on one thread. Whatever is not quick, or
-    waits for an instant, stays with the former's thread: the loop wakes it.
+    backlog makes batches grow. A batch is admitted, formed, run and answered on one thread. Work that is not quick, or
+    has to wait for a time, stays with the former's thread: the loop wakes it.
 
     Who may step. Loop and former's thread share the former's core by one lock (`BatchFormer._step_lock`). The thread
     waits for it, the loop only tries. Messages leave the inbox under it, so that requests keep their order.
 
     When the prediction is wrong. A step on the loop holds up every stream. Long steps in a row send the former's work
-    back to its thread for a second (`LoopSteps`), then one step is tried again.
+    back to its thread for a second (`ShortRuns`), then one step is tried again. A prediction that is too long does not
+    last either: a batch that was short at calibration is tried inline all the same (`QuickBatches`).
 
 Thread: the one that submits: the former's, or the event loop's.
 """
@@ -35,7 +36,7 @@ from forebay_server.service.pipeline.stage import Stage
 from forebay_server.service.request import Batch
 
 INLINE_NS = 200_000
-"""What handing a batch from thread to thread takes: less work is done sooner without (docs/adr/0070)."""
+"""Time to hand a batch from thread to thread: shorter work is done sooner without hand-overs (docs/adr/0070)."""
 
 
 class InlineRunner:
@@ -51,8 +52,8 @@ class InlineRunner:
         self._stages = tuple(stages)
 
     def takes(self, batch: Batch) -> bool:
-        """Whether a batch may run inline. Its lane must know of no other batch."""
-        return batch.is_alone and batch.work_ns < self.limit_ns
+        """Whether a batch may run inline. The former says that it is short, and that its lane knows of no other."""
+        return batch.is_quick and self.limit_ns > 0
 
     def run(self, batch: Batch) -> None:
         """Take a batch through all stages; its failure, if any, is recorded in it. Blocks: until it has ended."""

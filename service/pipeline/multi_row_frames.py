@@ -2,7 +2,7 @@
 
 How many rows a request will have is not known at start-up, and room for the largest one per permit would be permits x
 max_batch_size rows. So these buffers are allocated when first needed, in capacities of powers of two, and kept for
-reuse, newest first; what all of them hold together is bounded. A buffer that was used before costs 1.1 µs to lease,
+reuse, newest first; their bytes together are bounded. A buffer that was used before costs 1.1 µs to lease,
 against 0.4 for one row (docs/adr/0040-requests-of-several-rows.md); allocating one is the exception, once per capacity
 and degree of concurrency.
 

@@ -17,12 +17,12 @@ RETRY_AFTER_MS = 100
 class Permits:
     """A number of permits and the shares that streams have of them. Thread: any.
 
-    Takes are rare enough for a lock; what is given back, by any thread of a pipeline, waits for none: the next take
+    Takes are rare enough for a lock. A permit is given back, by any thread of a pipeline, without a lock: the next take
     counts it.
 
     Args:
         count: how many there are.
-        clock: time.
+        clock: source of monotonic nanoseconds; tests pass a manual one.
     """
 
     def __init__(self, count: int, clock: Clock | None = None) -> None:
@@ -36,13 +36,13 @@ class Permits:
     @property
     def taken_count(self) -> int:
         """How many are out."""
-        return max(0, self._shares.held - len(self._returned))
+        return max(0, self._shares.in_use - len(self._returned))
 
     def take(self, share: Share | None = None) -> Share:
         """Take a permit and return whose it is, to be given back.
 
         Args:
-            share: of the stream that it is for; None for whatever belongs to none.
+            share: of the stream that the permit is for; None for requests without a stream.
 
         Raises:
             OverloadedError: all are out, or those that are not are for others.
@@ -62,7 +62,7 @@ class Permits:
         self._returned.append(share)
 
     def leave(self, share: Share) -> None:
-        """Let others have what a stream that has ended was promised; what it holds comes back as ever."""
+        """Give the promise of a stream that has ended to the others; permits that it holds come back as before."""
         with self._lock:
             self._shares.leave(share)
 

@@ -10,11 +10,12 @@ from forebay_server.engines.device import Device
 from forebay_server.engines.engine import Engine
 from forebay_server.service.channel import Channel
 from forebay_server.service.errors import InvariantError
+from forebay_server.service.lane import LaneListener
 from forebay_server.service.pipeline.d2h import D2hStage
 from forebay_server.service.pipeline.inline_runner import InlineRunner
 from forebay_server.service.pipeline.slots import SlotPool
 from forebay_server.service.pipeline.stage import Stage
-from forebay_server.service.request import Batch, LaneListener
+from forebay_server.service.request import Batch
 
 
 class Stages(NamedTuple):

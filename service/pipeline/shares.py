@@ -1,42 +1,43 @@
 """Who may hold how many of a fixed number of things: max-min fair shares, decided in constant time. Pure.
 
 Theory of operation
-    What a share *wants* is the most that it held, or asked for, of late. While all wants together fit, everybody gets
-    what it wants. When they do not, there is a *level*: the largest number that every share can be promised at once,
-    where one that wants less is promised what it wants. So those that want little get all of it, and the others get the
-    same, however much they ask for. A share of weight w counts as w streams: it is promised w times the level.
+    The *want* of a share is the largest number that it held or asked for of late. While all wants together fit, every
+    share may take up to its want. When they do not, there is a *level*: the largest number that every share can be
+    promised at once, where a share with a smaller want is promised its want. So small wants are met in full, and all
+    other shares get the same, however much they ask for. A share of weight w counts as w streams: its promise is w
+    times the level.
 
-    A share takes while it holds less than what it is promised. What the level leaves over, less than one for each
-    stream that wants more, goes to whoever asks first (`extra`), at most one for each stream. Nothing is taken away: a
-    share that holds more than its promise, since others have come, takes nothing until it has given back enough.
+    A share takes while it holds less than its promise. The level leaves a rest, less than one for each stream that
+    wants more: the first to ask gets it (`extra`), at most one for each stream. Nothing is taken away: a share that
+    holds more than its promise, because other shares have come, takes nothing until it has given back enough.
 
-    Wants rise at once, and fall by being forgotten: what was not wanted for `MEMORY_NS` to twice that counts no more.
-    So a camera keeps its place between two frames, and nobody is held down for long by one that has gone.
+    Wants rise at once, and fall by being forgotten: a want that did not recur for one to two `MEMORY_NS` no longer
+    counts. So a camera keeps its place between two frames, and a stream that has gone soon limits no other.
 
     The level moves in steps of one, over a histogram of wants, whenever a want changes. It moves no further than wants
     rose before, so that a take costs the same however many shares there are.
 
-Owner: whoever calls, one thread at a time. Why: docs/adr/0114.
+Owner: the caller, one thread at a time. Why: docs/adr/0114.
 """
 
 from collections import deque
 
 MEMORY_NS = 5_000_000_000
 AGED_AT_ONCE = 2
-"""Shares looked at with each take for what they have not wanted of late: more than can have come with it."""
+"""Shares whose old wants each take forgets: more than the one share that a take can add."""
 
 
 class Share:
-    """What one stream has and wants. `Shares` alone writes it.
+    """The things that one stream holds, and its want. `Shares` alone writes it.
 
     Attributes:
         weight: how many streams it counts as.
-        held: how many it has.
+        in_use: permits that it has.
         extra: how many of these are beyond its promise.
         peak: most that it wanted since `aged_ns`.
         earlier_peak: most that it wanted in the period before.
         aged_ns: when the period began.
-        units: what it wants in multiples of its weight, rounded up.
+        units: its want in multiples of its weight, rounded up.
         counted: its weight where promises are added up; no more than it wants.
         is_remembered: whether it will be looked at again.
     """
@@ -47,7 +48,7 @@ class Share:
         "counted",
         "earlier_peak",
         "extra",
-        "held",
+        "in_use",
         "is_remembered",
         "peak",
         "units",
@@ -56,7 +57,7 @@ class Share:
 
     def __init__(self, weight: int = 1) -> None:
         self.weight = weight
-        self.held = 0
+        self.in_use = 0
         self.extra = 0
         self.peak = 0
         self.earlier_peak = 0
@@ -73,13 +74,13 @@ class Shares:
 
     Attributes:
         count: how many there are now.
-        held: how many are held.
-        level: what a stream that wants more is promised.
+        in_use: of all shares together.
+        level: the promise of a stream that wants more.
     """
 
     def __init__(self, count: int) -> None:
         self.count = self._most = count
-        self.held = 0
+        self.in_use = 0
         self.level = 0
         self._weights = [0] * (count + 1)  # of the shares, by their units
         self._promised = 0  # to all together
@@ -99,17 +100,17 @@ class Shares:
             share.is_remembered = True
             share.aged_ns = now_ns
             self._remembered.append(share)
-        if share.held >= share.peak:
-            share.peak = share.held + 1
+        if share.in_use >= share.peak:
+            share.peak = share.in_use + 1
             self._want(share)
-        if self.held >= self.count or not self._may_take(share):
+        if self.in_use >= self.count or not self._may_take(share):
             return False
-        share.held += 1
-        self.held += 1
+        share.in_use += 1
+        self.in_use += 1
         return True
 
     def _may_take(self, share: Share) -> bool:
-        beyond = share.held - share.extra - share.weight * self.level
+        beyond = share.in_use - share.extra - share.weight * self.level
         if beyond < 0:
             return True
         if beyond or share.extra == share.weight or self._promised + self._extras >= self.count:
@@ -120,14 +121,14 @@ class Shares:
 
     def give_back(self, share: Share) -> None:
         """Take one back from a share."""
-        share.held -= 1
-        self.held -= 1
+        share.in_use -= 1
+        self.in_use -= 1
         if share.extra:
             share.extra -= 1
             self._extras -= 1
 
     def leave(self, share: Share) -> None:
-        """Forget at once what a share wanted. What it holds it gives back as ever."""
+        """Forget the want of a share at once. The share gives back the things that it holds as before."""
         share.peak = share.earlier_peak = 0
         self._want(share)
 
@@ -143,7 +144,7 @@ class Shares:
             if not remembered or now_ns - remembered[0].aged_ns < MEMORY_NS:
                 return
             share = remembered.popleft()
-            share.earlier_peak, share.peak = share.peak, share.held
+            share.earlier_peak, share.peak = share.peak, share.in_use
             self._want(share)
             share.aged_ns = now_ns
             share.is_remembered = share.units > 0

@@ -62,9 +62,9 @@ class Slot:
     Attributes:
         index: 0 .. slot_count-1.
         host_inputs: gather buffers, one per input, max_batch_size rows.
-        device_inputs: what the engine reads.
-        device_outputs: what the engine writes, unless it owns its output addresses.
-        host_outputs: what `OutputReader` reads.
+        device_inputs: the engine reads them.
+        device_outputs: the engine writes them, unless it owns its output addresses.
+        host_outputs: `OutputReader` reads them.
         current_outputs: where the outputs of the present batch lie on the device; set by the execute stage.
         arrays: the outputs of a model that runs unbound (`service.pipeline.unbound`), whose slot has no buffers.
     """

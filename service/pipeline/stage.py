@@ -40,7 +40,7 @@ def translate(error: Exception) -> ServiceError:
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """What every stage of a lane shares, and its own place in the lane.
+    """The parts that all stages of a lane share, and one stage's place in the lane.
 
     Attributes:
         name: of the thread.
@@ -49,8 +49,8 @@ class StageContext:
         slots: by index.
         inbound: batches to work on.
         outbound: where they go next; None for the last stage.
-        clock: time.
-        on_fatal: told about errors after which the process cannot go on. Thread: whoever runs `Stage.process`.
+        clock: source of monotonic nanoseconds; tests pass a manual one.
+        on_fatal: called with an error after which the process cannot go on, on the thread that runs `Stage.process`.
         priority: of the device stream, and of this stage's thread where threads do the device's work.
     """
 
@@ -73,7 +73,7 @@ class Stage(ABC):
         self.device = context.device
         self.device_stream = context.device_stream
         self.clock = context.clock
-        self.busy_since_ns = 0  # 0 while idle; written by whoever runs `process`, read by the watchdog
+        self.busy_since_ns = 0  # 0 while idle; the thread that runs `process` writes it, the watchdog reads it
         self._context = context
         self._open_range = open_ranges()
         self._work = self.work if self._open_range is None else self._work_in_range
@@ -110,7 +110,7 @@ class Stage(ABC):
         if batch.error is None:
             try:
                 self._work(batch, slot)
-            except Exception as error:  # noqa: BLE001 - whatever an engine raises fails this batch, never the thread
+            except Exception as error:  # noqa: BLE001 - any error of an engine fails this batch, never the thread
                 self._fail(batch, slot, error)
         self.finish(batch, slot)  # nothing after it: another thread may be at the next batch
 
@@ -138,8 +138,8 @@ class Stage(ABC):
     def _settle(self, slot: Slot) -> None:
         """Wait until nothing on the device touches the slot. Raises EngineError if that cannot be known.
 
-        What failed may have been the wait for the stage before, so that this stage's stream does not stand for it
-        (tests/pipeline/test_faults.py).
+        The wait for the previous stage may have failed. Then this stage's stream says nothing about the work of that
+        stage (tests/pipeline/test_faults.py).
         """
         before = self.event_before(slot)
         if before is not None:

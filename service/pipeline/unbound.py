@@ -4,7 +4,7 @@ Models with inputs that requests may leave out are among them. All take the same
 slots, channels and threads, but nothing of theirs lies in fixed buffers: a request brings its inputs as arrays,
 `UnboundExecute` joins those of a batch (equal batch keys mean equal inner shapes, and the same inputs left out) and
 has the engine run on whole arrays, and the outputs that the engine allocated stay in the slot until they are read.
-What requests and one execution may hold is bounded; there are no graphs and no copies to overlap.
+The memory of requests and of one execution is bounded; there are no graphs and no copies to overlap.
 
 On a device whose memory is not the host's, the engine copies.
 """
@@ -32,7 +32,7 @@ Arrays = tuple[NDArray[Any], ...]
 Inputs = tuple[NDArray[Any] | None, ...]
 """None for an optional input that the request leaves out."""
 
-STRING_BYTES = 64  # counted for a BYTES element beside its letters: what Python keeps for it
+STRING_BYTES = 64  # counted for a BYTES element beside its letters: Python's object
 
 
 class UnboundFrames:

@@ -17,7 +17,7 @@ def frame_row(outputs: OutputArrays, index: int, ndim: int, what: str) -> NDArra
         outputs: arrays of one frame; with or without a leading dimension of 1.
         index: of the output.
         ndim: dimensions expected without the batch dimension.
-        what: name of the output for the message.
+        what: the output's name, for the message.
 
     Raises:
         CorruptResultError: the output is missing, or its shape cannot be that of one frame.

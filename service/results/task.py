@@ -1,4 +1,4 @@
-"""What a model's outputs mean: the tasks whose results have types. Values only. Thread: any (immutable)."""
+"""The meaning of a model's outputs: the tasks whose results have types. Values only. Thread: any (immutable)."""
 
 from dataclasses import dataclass
 

@@ -184,7 +184,7 @@ async def attack(address, frames):
                 sent += 1
                 if sent % 50 == 0:
                     await writer.drain()
-                    await asyncio.sleep(0)  # the camera has its turn
+                    await asyncio.sleep(0)  # the camera runs
             await writer.drain()
     except (OSError, TimeoutError):
         pass  # it has hung up, or takes nothing more

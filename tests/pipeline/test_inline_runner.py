@@ -6,9 +6,8 @@ import pytest
 
 from forebay_server.engines.device_host import HostDevice
 from forebay_server.engines.device_simulated import SimulatedDevice
-from forebay_server.service.pipeline.inline_runner import INLINE_NS
 from forebay_server.service.pipeline.slots import SlotState
-from tests.support.batching import MS, CoreRig, StrictLane
+from tests.support.batching import MS, CoreRig, StrictLane, cost_model
 from tests.support.lane import LaneDriver
 
 
@@ -20,7 +19,7 @@ def submitted(device_class, **expected):
 
 
 def test_a_short_batch_on_an_empty_lane_is_answered_before_submit_returns():
-    lane, batch, is_through = submitted(HostDevice, is_alone=True, work_ns=INLINE_NS - 1)
+    lane, batch, is_through = submitted(HostDevice, is_quick=True)
     assert is_through
     assert [completion.request for completion in lane.completions] == list(batch.requests)
     assert [completion.error for completion in lane.completions] == [None, None]
@@ -33,11 +32,10 @@ def test_a_short_batch_on_an_empty_lane_is_answered_before_submit_returns():
 @pytest.mark.parametrize(
     ("device_class", "expected"),
     [
-        (HostDevice, {"is_alone": False, "work_ns": 0.0}),
-        (HostDevice, {"is_alone": True, "work_ns": float(INLINE_NS)}),
-        (SimulatedDevice, {"is_alone": True, "work_ns": 0.0}),
+        (HostDevice, {"is_quick": False}),
+        (SimulatedDevice, {"is_quick": True}),
     ],
-    ids=["others are in the lane", "it takes long", "the device is asynchronous"],
+    ids=["it takes long", "the device is asynchronous"],
 )
 def test_any_other_batch_goes_from_thread_to_thread(device_class, expected):
     lane, batch, is_through = submitted(device_class, **expected)
@@ -46,14 +44,16 @@ def test_any_other_batch_goes_from_thread_to_thread(device_class, expected):
     assert lane.pipeline.channels[0].receive() is batch
 
 
-def test_the_former_says_which_batch_is_alone_and_how_much_work_it_is():
-    rig = CoreRig()
+@pytest.mark.parametrize("longer_ns", [0, 1])
+def test_the_former_says_which_batch_is_alone_and_whether_it_is_quick(longer_ns):
+    cost = cost_model()
+    rig = CoreRig(cost=cost, inline_ns=int(cost.least_work_ns(1)) + longer_ns)
     (first,) = rig.arrive() and rig.batches
     rig.arrive()
     rig.advance(5)
     second = rig.batches[1]
     assert (first.is_alone, second.is_alone) == (True, False)
-    assert first.work_ns == rig.cost.h2d_ns(1) + rig.cost.estimate_ns(1)
+    assert (first.is_quick, second.is_quick) == (bool(longer_ns), False)
 
 
 def test_the_former_looks_at_its_inbox_again_at_once_after_a_batch_that_went_through():

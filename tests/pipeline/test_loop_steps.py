@@ -3,13 +3,14 @@
 The loop is the test's own thread: callbacks of `step_when_idle` run when the test runs them.
 """
 
-from forebay_server.service.batching.loop_steps import LONG_STEP_NS, LONG_STEPS, REST_NS
+from forebay_server.service.batching.constants import LONG_RUNS, LONG_STEP_NS, REST_NS
 from forebay_server.service.errors import DeadlineExpiredError, InvariantError, RequestCancelledError
 from tests.support.batching import FormerRig, StrictLane, cost_model, request
 from tests.support.clock import ManualClock
 from tests.support.guard import HANG_GUARD_S
 
 INLINE_NS = 200_000
+UPLOAD_NS = 150_000
 
 
 class ThroughLane(StrictLane):
@@ -48,6 +49,26 @@ class LoopRig(FormerRig):
         asked, self.asked = self.asked, {}
         for step in asked:
             step()
+
+
+class TwoWays(ThroughLane):
+    """Runs quick batches at once, and hands the others over, which takes longer. Tells which it did."""
+
+    handed_over_ns = 300_000
+
+    def __init__(self, takes_ns):
+        super().__init__(takes_ns)
+        self.inline = []
+
+    def submit(self, batch):
+        StrictLane.submit(self, batch)
+        takes_ns = self.takes_ns if batch.is_quick else self.handed_over_ns
+        self.clock.advance(takes_ns)
+        self.former.compute_ended(batch, self.clock.now_ns(), UPLOAD_NS, takes_ns)
+        self.free(batch)
+        self.former.slot_freed(self.index, batch.slot_index, 1)
+        self.inline.append(batch.is_quick)
+        return batch.is_quick
 
 
 def arrived(rig, count, **options):
@@ -97,7 +118,7 @@ def test_requests_of_loop_and_workers_keep_their_order():
             mine = arrived(rig, 2)
             other = request(rig.clock.now_ns(), None)
             rig.former.arrive(other)
-            rig.idle()  # cannot have the turn, and does not wait for it
+            rig.idle()  # cannot have the step lock, and does not wait for it
             assert rig.lanes[0].batches == []
         (batch,) = rig.lanes[0].wait_for_batches(1)
         assert list(batch.requests) == [*mine, other]
@@ -105,17 +126,42 @@ def test_requests_of_loop_and_workers_keep_their_order():
 
 def test_steps_that_turn_out_long_go_back_to_the_thread_and_are_tried_again():
     with LoopRig(ThroughLane(takes_ns=LONG_STEP_NS)) as rig:
-        for number in range(LONG_STEPS):
+        for number in range(LONG_RUNS):
             arrived(rig, 1)
             assert rig.asked
             rig.idle()
             assert len(rig.lanes[0].batches) == number + 1
         arrived(rig, 1)
         assert rig.asked == {}
-        rig.lanes[0].wait_for_batches(LONG_STEPS + 1)
+        rig.lanes[0].wait_for_batches(LONG_RUNS + 1)
         rig.clock.advance(REST_NS)
         arrived(rig, 1)
         assert rig.asked
+
+
+def test_a_disturbance_that_made_a_quick_model_slow_keeps_it_off_the_loop_for_a_second_at_most():
+    """Batches that are handed over take longer, so that the estimate never says again that they are quick."""
+    lane = TwoWays(takes_ns=21_000)
+    with LoopRig(lane, beta_ms=0.02) as rig:
+
+        def run(seconds):
+            """The part of the batches that ran on the loop; one comes every 5 ms."""
+            before = len(lane.inline)
+            for count in range(before + 1, before + 1 + int(seconds * 200)):
+                arrived(rig, 1)
+                rig.idle()
+                rig.lanes[0].wait_for_batches(count)
+                with rig.former._step_lock:
+                    pass  # the step that formed it is over
+                rig.clock.advance(5_000_000)
+            return sum(lane.inline[before:]) / (len(lane.inline) - before)
+
+        assert run(0.2) == 1.0
+        lane.takes_ns = 500_000
+        assert run(0.5) < 0.1
+        lane.takes_ns = 21_000
+        run(REST_NS / 1e9)
+        assert run(0.2) == 1.0
 
 
 def test_what_arrives_after_the_end_is_cancelled_and_a_late_step_does_nothing():

@@ -53,6 +53,20 @@ def test_a_request_that_comes_after_the_close_is_cancelled(tmp_path):
         assert workshop.permits.taken_count == 0
 
 
+def test_a_version_with_a_user_is_not_closed_and_takes_no_other(tmp_path):
+    with workshop_of(simulated(tmp_path), device=simulated_device()) as workshop:
+        version = workshop.open()
+        assert version.try_use()
+        lease = version.arena.lease()
+        assert not version.close(0)
+        lease.host.write_view()[:] = 1  # its memory is there
+        lease.release()
+        assert not version.try_use()
+        version.end_use()
+        assert version.close(10)
+        check_idle(workshop, version)
+
+
 def test_closing_twice_is_harmless(tmp_path):
     with workshop_of(simulated(tmp_path), device=simulated_device()) as workshop:
         version = workshop.open()

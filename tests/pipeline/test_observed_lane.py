@@ -2,7 +2,7 @@
 
 import json
 
-from forebay_server.engines.device_simulated import CostModel
+from forebay_server.engines.device_simulated import CopyCosts
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.observe.observer import Observer
 from forebay_server.service.observe.timeline import trace_chunks
@@ -22,7 +22,7 @@ class Former:
 
 def test_three_stages_of_successive_batches_overlap_as_they_did_on_the_device():
     """Copies of 3 ms and executions of 6 ms, four batches enqueued at once."""
-    lane = LaneDriver(4, engine_options={"alpha_ms": "6"}, cost=CostModel(copy_latency_ns=3 * MS))
+    lane = LaneDriver(4, engine_options={"alpha_ms": "6"}, cost=CopyCosts(copy_latency_ns=3 * MS))
     lane.pipeline.d2h.journal, lane.pipeline.d2h.listener = Journal(), Former()
     observer = Observer(lane.pipeline.d2h.journal, lane.clock)
     begin_ns = lane.clock.now_ns()

@@ -3,7 +3,7 @@
 import pytest
 
 from forebay_server.engines.device import DeviceMemory
-from forebay_server.engines.device_simulated import MEMORY_BYTES, CostModel, FaultPlan, Machine
+from forebay_server.engines.device_simulated import MEMORY_BYTES, CopyCosts, FaultPlan, Machine
 from forebay_server.engines.errors import BackendUnavailableError, DeviceMemoryError, EngineError, ExecutionError
 from forebay_server.service.models.check import check_repositories
 from forebay_server.service.models.repository import RepositoryError
@@ -88,7 +88,7 @@ def test_the_slowest_device_says_what_a_batch_costs(workshop):
     machine = Machine(2)
 
     def open_gpu(index):
-        return FakeGpu(index=index, machine=machine, cost=CostModel(copy_latency_ns=index * 2_000_000))
+        return FakeGpu(index=index, machine=machine, cost=CopyCosts(copy_latency_ns=index * 2_000_000))
 
     shop = workshop("instance_group { gpus: [ 0, 1 ] }", open_gpu)
     version = shop.open()

@@ -18,17 +18,17 @@ PERSON = wire.Detection(
 )
 
 
-async def loses_the_first(scene):
-    await scene.accept()
-    await scene.read()
-    await scene.answer(await scene.read())
-    await scene.echo()
+async def loses_the_first(call):
+    await call.accept()
+    await call.read()
+    await call.answer(await call.read())
+    await call.echo()
 
 
-async def detects(scene):
-    await scene.accept()
-    while (frame := await scene.read()) is not None:
-        await scene.answer(frame, detections=[PERSON])
+async def detects(call):
+    await call.accept()
+    while (frame := await call.read()) is not None:
+        await call.answer(frame, detections=[PERSON])
 
 
 def run(*arguments):
@@ -47,7 +47,7 @@ def test_every_frame_of_a_clip_is_a_line(tmp_path):
     assert [line["frame"] for line in lines(result)] == list(range(10))
     assert lines(result)[0]["detections"][0]["label"] == "person"
     assert "10 frames: 10 ok" in result.stderr
-    opened = server.scenes[0].open
+    opened = server.calls[0].open
     assert (opened.stream_id, opened.width, opened.height) == ("a.avi", 64, 48)
     assert (opened.delivery, opened.encoding) == (wire.DELIVERY_EVERY, wire.ENCODING_BGR8)
     assert (opened.score_threshold, opened.latency_budget_ms) == (0.5, 900)
@@ -70,7 +70,7 @@ def test_folder_of_pictures_of_many_sizes_goes_as_jpeg(tmp_path):
         result = run("stream", tmp_path, "--address", server.address, "--output", tmp_path / "o.avi")
     assert result.exit_code == exit_codes.OK, result.output
     assert len(lines(result)) == 3
-    assert server.scenes[0].open.encoding == wire.ENCODING_JPEG
+    assert server.calls[0].open.encoding == wire.ENCODING_JPEG
 
 
 def test_clip_that_ends_before_its_declared_end_is_answered_and_told(tmp_path):
@@ -98,8 +98,8 @@ def test_frames_that_were_not_answered_fail_the_command(tmp_path):
 
 
 def test_unknown_model_is_told_before_any_line(tmp_path):
-    async def script(scene):
-        await scene.abort(grpc.StatusCode.NOT_FOUND, "no model 'm'; there are: detector")
+    async def script(call):
+        await call.abort(grpc.StatusCode.NOT_FOUND, "no model 'm'; there are: detector")
 
     with ScriptedServerThread(script) as server:
         result = run("stream", write_clip(tmp_path / "a.avi"), "--address", server.address, "--model", "m")

@@ -41,7 +41,7 @@ async def test_frames_come_back_in_order():
             for _ in range(3):
                 await stream.send(b"jpeg")
         assert await outcomes(stream) == ok(1, 2, 3)
-        assert server.scenes[0].open.stream_id == "door"
+        assert server.calls[0].open.stream_id == "door"
 
 
 @on_loop
@@ -52,10 +52,10 @@ async def test_first_array_says_how_large_frames_are():
             await stream.receive()
             with pytest.raises(ValueError, match="the frame is 2x4, the stream was opened with 6x4"):
                 await stream.send(PIXELS[:, :2])
-        scene = server.scenes[0]
-        assert (scene.open.width, scene.open.height) == (6, 4)
-        assert scene.frames[0].payload == PIXELS.tobytes()
-        assert scene.seqs == [1]
+        call = server.calls[0]
+        assert (call.open.width, call.open.height) == (6, 4)
+        assert call.frames[0].payload == PIXELS.tobytes()
+        assert call.seqs == [1]
 
 
 @on_loop
@@ -66,7 +66,7 @@ async def test_frame_that_does_not_fit_does_not_say_how_large_frames_are():
                 await stream.send(np.zeros((9, 9, 3), np.float32))
             assert await stream.send(PIXELS) == 1
             assert (await stream.receive()).is_ok
-        assert server.scenes[0].open.width == 6
+        assert server.calls[0].open.width == 6
 
 
 @on_loop
@@ -81,12 +81,12 @@ async def test_stream_whose_size_is_unknown_cannot_be_opened_ahead():
 async def test_age_and_round_trip_are_told_on_the_clients_clock():
     clock = LoopClock()
 
-    async def script(scene):
-        await scene.accept()
-        frame = await scene.read()
+    async def script(call):
+        await call.accept()
+        frame = await call.read()
         clock.advance(0.030)
-        await scene.answer(frame)
-        await scene.echo()
+        await call.answer(frame)
+        await call.echo()
 
     async with (
         scripted(script) as server,
@@ -96,22 +96,22 @@ async def test_age_and_round_trip_are_told_on_the_clients_clock():
         await stream.send(b"jpeg", capture_time_ns=clock.now_ns() - 20_000_000, budget_ms=75)
         result = await stream.receive()
         assert (result.age_ms, result.round_trip_ms) == (50.0, 30.0)
-        assert server.scenes[0].frames[0].latency_budget_ms == 75
+        assert server.calls[0].frames[0].latency_budget_ms == 75
         await stream.abort()
 
 
 @on_loop
 async def test_window_of_the_server_bounds_frames_in_flight():
-    async def script(scene):
-        await scene.accept(window=2)
-        await scene.read()
-        await scene.read()
+    async def script(call):
+        await call.accept(window=2)
+        await call.read()
+        await call.read()
         full.set()
         await may_answer.wait()
-        assert scene.seqs == [1, 2]
-        await scene.answer(1)
-        await scene.answer(2)
-        await scene.echo()
+        assert call.seqs == [1, 2]
+        await call.answer(1)
+        await call.answer(2)
+        await call.echo()
 
     full, may_answer = asyncio.Event(), asyncio.Event()
     async with scripted(script) as server, forebay.aio.Client(server.address) as client:
@@ -128,13 +128,13 @@ async def test_window_of_the_server_bounds_frames_in_flight():
 
 @on_loop
 async def test_newest_frame_wins_while_the_server_is_slow():
-    async def script(scene):
-        await scene.accept(window=1)
-        await scene.read()
+    async def script(call):
+        await call.accept(window=1)
+        await call.read()
         full.set()
         await may_answer.wait()
-        await scene.answer(1)
-        await scene.echo()
+        await call.answer(1)
+        await call.echo()
 
     full, may_answer = asyncio.Event(), asyncio.Event()
     async with scripted(script) as server, forebay.aio.Client(server.address) as client:
@@ -147,18 +147,18 @@ async def test_newest_frame_wins_while_the_server_is_slow():
         stream.finish()
         expected = [(1, Status.OK), (2, Status.NOT_SENT), (3, Status.NOT_SENT), (4, Status.OK)]
         assert await outcomes(stream) == expected
-        assert server.scenes[0].seqs == [1, 4]
+        assert server.calls[0].seqs == [1, 4]
 
 
 @on_loop
 async def test_blocking_send_gives_up_after_its_time():
     clock = LoopClock()
 
-    async def script(scene):
-        await scene.accept(window=1)
-        await scene.read()
+    async def script(call):
+        await call.accept(window=1)
+        await call.read()
         read.set()
-        await scene.read()
+        await call.read()
 
     read = asyncio.Event()
     async with scripted(script) as server, forebay.aio.Client(server.address, clock=clock) as client:
@@ -204,8 +204,8 @@ async def test_map_passes_on_what_the_source_raises():
 @pytest.mark.parametrize("code", ["NOT_FOUND", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "UNIMPLEMENTED"])
 @on_loop
 async def test_refused_stream_says_why_and_is_not_tried_again(code):
-    async def script(scene):
-        await scene.abort(getattr(grpc.StatusCode, code), "no model 'm'; there are: detector")
+    async def script(call):
+        await call.abort(getattr(grpc.StatusCode, code), "no model 'm'; there are: detector")
 
     async with scripted(script) as server, forebay.aio.Client(server.address) as client:
         stream = client.stream("door", **EVERY)
@@ -216,7 +216,7 @@ async def test_refused_stream_says_why_and_is_not_tried_again(code):
             await stream.send(b"jpeg")
         with pytest.raises(StreamRefusedError):
             await stream.receive()
-        assert len(server.scenes) == 1
+        assert len(server.calls) == 1
 
 
 @on_loop
@@ -242,9 +242,9 @@ async def test_server_that_is_not_there_is_named_in_the_error():
 )
 @on_loop
 async def test_server_that_does_not_speak_the_protocol_is_an_error(message):
-    async def script(scene):
-        await scene.context.write(message)
-        await scene.read()
+    async def script(call):
+        await call.context.write(message)
+        await call.read()
 
     async with scripted(script) as server, forebay.aio.Client(server.address) as client:
         with pytest.raises(ProtocolError, match="where Opened was due"):
@@ -253,10 +253,10 @@ async def test_server_that_does_not_speak_the_protocol_is_an_error(message):
 
 @on_loop
 async def test_result_that_cannot_be_read_is_an_error_and_its_frame_is_unanswered():
-    async def script(scene):
-        await scene.accept()
-        await scene.answer(await scene.read(), tensors=[wire.Tensor(name="t", datatype="FP31")])
-        await scene.read()
+    async def script(call):
+        await call.accept()
+        await call.answer(await call.read(), tensors=[wire.Tensor(name="t", datatype="FP31")])
+        await call.read()
 
     async with scripted(script) as server, forebay.aio.Client(server.address) as client:
         stream = client.stream("door", **EVERY)
@@ -268,13 +268,13 @@ async def test_result_that_cannot_be_read_is_an_error_and_its_frame_is_unanswere
 
 @on_loop
 async def test_answers_in_the_wrong_order_are_counted_and_still_come_out_in_order():
-    async def script(scene):
-        await scene.accept()
-        await scene.read()
-        await scene.read()
-        await scene.answer(2)
-        await scene.answer(1)
-        await scene.echo()
+    async def script(call):
+        await call.accept()
+        await call.read()
+        await call.read()
+        await call.answer(2)
+        await call.answer(1)
+        await call.echo()
 
     async with scripted(script) as server, forebay.aio.Client(server.address) as client:
         stream = client.stream("door", **EVERY, queue_frames=2)
@@ -289,10 +289,10 @@ async def test_answers_in_the_wrong_order_are_counted_and_still_come_out_in_orde
 async def test_busy_server_is_left_alone_for_as_long_as_it_asks():
     clock = LoopClock()
 
-    async def script(scene):
-        await scene.accept()
-        await scene.answer(await scene.read(), code=wire.STATUS_OVERLOADED, text="full", retry_after_ms=80)
-        await scene.echo()
+    async def script(call):
+        await call.accept()
+        await call.answer(await call.read(), code=wire.STATUS_OVERLOADED, text="full", retry_after_ms=80)
+        await call.echo()
 
     async with scripted(script) as server, forebay.aio.Client(server.address, clock=clock) as client:
         stream = client.stream("door", **EVERY)
@@ -302,7 +302,7 @@ async def test_busy_server_is_left_alone_for_as_long_as_it_asks():
         await stream.send(b"2")
         await clock.pass_sleep(0.08)
         assert (await stream.receive()).status is Status.OK
-        assert server.scenes[0].seqs == [1, 2]
+        assert server.calls[0].seqs == [1, 2]
         await stream.abort()
 
 
@@ -310,9 +310,9 @@ async def test_busy_server_is_left_alone_for_as_long_as_it_asks():
 async def test_closing_a_server_that_never_answers_ends_after_its_time():
     clock = LoopClock()
 
-    async def script(scene):
-        await scene.accept()
-        await scene.read()
+    async def script(call):
+        await call.accept()
+        await call.read()
         read.set()
         await never.wait()
 
@@ -331,9 +331,9 @@ async def test_closing_a_server_that_never_answers_ends_after_its_time():
 async def test_server_that_answers_but_does_not_end_the_call_does_not_hold_up_closing():
     clock = LoopClock()
 
-    async def script(scene):
-        await scene.accept()
-        await scene.echo()
+    async def script(call):
+        await call.accept()
+        await call.echo()
         await never.wait()
 
     never = asyncio.Event()
@@ -350,11 +350,11 @@ async def test_server_that_answers_but_does_not_end_the_call_does_not_hold_up_cl
 async def test_server_that_opens_a_stream_after_its_end_has_no_more_time_to_end_it():
     clock = LoopClock()
 
-    async def script(scene):
-        await scene.context.read()  # Open
+    async def script(call):
+        await call.context.read()  # Open
         asked.set()
-        assert await scene.context.read() is grpc.aio.EOF
-        await scene.context.write(wire.ServerMessage(opened=wire.Opened(window=1, heartbeat_interval_s=9)))
+        assert await call.context.read() is grpc.aio.EOF
+        await call.context.write(wire.ServerMessage(opened=wire.Opened(window=1, heartbeat_interval_s=9)))
         await never.wait()
 
     asked, never = asyncio.Event(), asyncio.Event()
@@ -383,7 +383,7 @@ async def test_closed_stream_takes_no_frames():
 async def test_stream_that_was_never_used_is_closed_without_a_call():
     async with scripted() as server, forebay.aio.Client(server.address) as client:
         await client.stream("door", model="m").close()
-        assert server.scenes == []
+        assert server.calls == []
 
 
 @on_loop
@@ -397,11 +397,11 @@ async def test_error_in_the_block_aborts_the_stream():
 
 @on_loop
 async def test_closing_the_client_ends_its_streams():
-    async def script(scene):
-        await scene.accept()
-        await scene.read()
+    async def script(call):
+        await call.accept()
+        await call.read()
         read.set()
-        await scene.read()
+        await call.read()
 
     read = asyncio.Event()
     async with scripted(script) as server:
@@ -432,7 +432,7 @@ async def test_two_cameras_share_a_client():
             await right.send(b"r")
             assert (await left.receive()).is_ok
             assert (await right.receive()).is_ok
-        assert {scene.open.stream_id for scene in server.scenes} == {"left", "right"}
+        assert {call.open.stream_id for call in server.calls} == {"left", "right"}
 
 
 @on_loop

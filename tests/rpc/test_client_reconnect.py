@@ -31,14 +31,14 @@ def at_once(server, **keywords):
 def breaks_first(code=grpc.StatusCode.UNAVAILABLE, frames=2):
     """The first call reads some frames, answers the first of them and breaks; later calls answer everything."""
 
-    async def script(scene):
-        await scene.accept()
-        if scene.index == 0:
+    async def script(call):
+        await call.accept()
+        if call.index == 0:
             for _ in range(frames):
-                await scene.read()
-            await scene.answer(1)
-            await scene.abort(code, "gone")
-        await scene.echo()
+                await call.read()
+            await call.answer(1)
+            await call.abort(code, "gone")
+        await call.echo()
 
     return script
 
@@ -56,7 +56,7 @@ async def test_frames_in_flight_of_a_live_camera_are_named_when_a_call_breaks():
         await stream.send(b"3")
         await stream.close()
         assert await outcomes(stream) == ok(3)
-        assert server.scenes[1].open.resume_from == 3
+        assert server.calls[1].open.resume_from == 3
 
 
 @on_loop
@@ -67,8 +67,8 @@ async def test_frames_that_must_all_be_answered_are_sent_again():
             await stream.send(b"jpeg")
         await stream.close()
         assert await outcomes(stream) == ok(1, 2, 3)
-        assert server.scenes[1].open.resume_from == 2
-        assert server.scenes[1].seqs == [2, 3]
+        assert server.calls[1].open.resume_from == 2
+        assert server.calls[1].seqs == [2, 3]
         assert stream.statistics().opened == 2
         assert stream.statistics().resent >= 1
 
@@ -86,12 +86,12 @@ async def test_whatever_a_proxy_makes_of_a_lost_server_is_tried_again(code):
 
 @on_loop
 async def test_server_that_ends_the_call_unasked_is_tried_again():
-    async def script(scene):
-        await scene.accept()
-        if scene.index == 0:
-            await scene.read()
+    async def script(call):
+        await call.accept()
+        if call.index == 0:
+            await call.read()
             return
-        await scene.echo()
+        await call.echo()
 
     async with scripted(script) as server, at_once(server) as client:
         stream = client.stream("door", **EVERY)
@@ -102,12 +102,12 @@ async def test_server_that_ends_the_call_unasked_is_tried_again():
 
 @on_loop
 async def test_reconnect_loses_nothing_and_resumes_behind_the_last_frame():
-    async def script(scene):
-        await scene.accept()
-        if scene.index == 0:
-            await scene.answer(await scene.read())
-            await scene.reconnect()
-        await scene.echo()
+    async def script(call):
+        await call.accept()
+        if call.index == 0:
+            await call.answer(await call.read())
+            await call.reconnect()
+        await call.echo()
 
     async with scripted(script) as server, at_once(server) as client:
         stream = client.stream("door", **LATEST)
@@ -118,23 +118,23 @@ async def test_reconnect_loses_nothing_and_resumes_behind_the_last_frame():
         await stream.send(b"2")
         await stream.close()
         assert await outcomes(stream) == ok(2)
-        assert [scene.seqs for scene in server.scenes] == [[1], [2]]
-        assert server.scenes[1].open.resume_from == 2
+        assert [call.seqs for call in server.calls] == [[1], [2]]
+        assert server.calls[1].open.resume_from == 2
         assert stream.statistics().resent == 0
 
 
 @on_loop
 async def test_frames_sent_before_a_reconnect_are_answered_on_the_old_call():
-    async def script(scene):
-        await scene.accept()
-        if scene.index == 0:
-            frames = [await scene.read() for _ in range(3)]
-            await scene.reconnect()
-            assert await scene.read() is None
+    async def script(call):
+        await call.accept()
+        if call.index == 0:
+            frames = [await call.read() for _ in range(3)]
+            await call.reconnect()
+            assert await call.read() is None
             for frame in frames:
-                await scene.answer(frame)
+                await call.answer(frame)
             return
-        await scene.echo()
+        await call.echo()
 
     async with scripted(script) as server, at_once(server) as client:
         stream = client.stream("door", **LATEST)
@@ -150,13 +150,13 @@ async def test_frames_sent_before_a_reconnect_are_answered_on_the_old_call():
 async def test_draining_server_that_does_not_end_is_left_after_its_grace():
     clock = LoopClock()
 
-    async def script(scene):
-        await scene.accept()
-        if scene.index == 0:
-            await scene.read()
-            await scene.reconnect(grace_ms=2000)
+    async def script(call):
+        await call.accept()
+        if call.index == 0:
+            await call.read()
+            await call.reconnect(grace_ms=2000)
             await never.wait()
-        await scene.echo()
+        await call.echo()
 
     never = asyncio.Event()
     async with scripted(script) as server, at_once(server, clock=clock) as client:
@@ -173,12 +173,12 @@ async def test_draining_server_that_does_not_end_is_left_after_its_grace():
 async def test_silent_server_is_left_after_three_heartbeats():
     clock = LoopClock()
 
-    async def script(scene):
-        await scene.accept(heartbeat_interval_s=0 if scene.index else 2)
-        if scene.index == 0:
-            await scene.read()
+    async def script(call):
+        await call.accept(heartbeat_interval_s=0 if call.index else 2)
+        if call.index == 0:
+            await call.read()
             await never.wait()
-        await scene.echo()
+        await call.echo()
 
     never = asyncio.Event()
     async with scripted(script) as server, at_once(server, clock=clock) as client:
@@ -196,7 +196,7 @@ async def test_silent_server_is_left_after_three_heartbeats():
 async def test_server_that_does_not_answer_open_is_given_up():
     clock = LoopClock()
 
-    async def script(scene):
+    async def script(call):
         await never.wait()
 
     never = asyncio.Event()
@@ -212,18 +212,18 @@ async def test_server_that_does_not_answer_open_is_given_up():
 async def test_hint_of_a_full_server_is_obeyed():
     clock = LoopClock()
 
-    async def script(scene):
-        if scene.index == 0:
-            await scene.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "64 streams are open", (("retry-after-ms", "700"),))
-        await scene.accept()
-        await scene.echo()
+    async def script(call):
+        if call.index == 0:
+            await call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "64 streams are open", (("retry-after-ms", "700"),))
+        await call.accept()
+        await call.echo()
 
     async with scripted(script) as server, at_once(server, clock=clock) as client:
         stream = client.stream("door", **EVERY)
         opening = asyncio.create_task(stream.open())
         await clock.pass_sleep(0.7)
         await opening
-        assert len(server.scenes) == 2
+        assert len(server.calls) == 2
         await stream.abort()
 
 
@@ -231,16 +231,16 @@ async def test_hint_of_a_full_server_is_obeyed():
 async def test_stream_that_always_breaks_is_opened_at_most_once_a_second():
     clock = LoopClock()
 
-    async def script(scene):
-        await scene.accept()
-        await scene.abort(grpc.StatusCode.UNAVAILABLE, "again")
+    async def script(call):
+        await call.accept()
+        await call.abort(grpc.StatusCode.UNAVAILABLE, "again")
 
     async with scripted(script) as server, at_once(server, clock=clock) as client:
         stream = client.stream("door", **EVERY)
         stream.start()
-        for calls in range(3, 6):  # a burst of three, then one a second
+        for count in range(3, 6):  # a burst of three, then one a second
             await clock.pass_sleep(1.0)
-            assert len(server.scenes) == calls
+            assert len(server.calls) == count
         await stream.abort()
 
 
@@ -249,12 +249,12 @@ async def test_server_that_stays_away_is_given_up_and_every_frame_told():
     clock = LoopClock()
     limits = Reconnection(give_up_after_s=0.15)
 
-    async def script(scene):
-        if scene.index:
-            await scene.abort(grpc.StatusCode.UNAVAILABLE, "shutting down")
-        await scene.accept(window=1)
-        await scene.read()
-        await scene.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+    async def script(call):
+        if call.index:
+            await call.abort(grpc.StatusCode.UNAVAILABLE, "shutting down")
+        await call.accept(window=1)
+        await call.read()
+        await call.abort(grpc.StatusCode.UNAVAILABLE, "gone")
 
     async with (
         scripted(script) as server,
@@ -272,12 +272,12 @@ async def test_server_that_stays_away_is_given_up_and_every_frame_told():
 
 @on_loop
 async def test_model_that_is_gone_after_a_restart_ends_the_stream():
-    async def script(scene):
-        if scene.index:
-            await scene.abort(grpc.StatusCode.NOT_FOUND, "no model 'm'")
-        await scene.accept()
-        await scene.read()
-        await scene.abort(grpc.StatusCode.UNAVAILABLE)
+    async def script(call):
+        if call.index:
+            await call.abort(grpc.StatusCode.NOT_FOUND, "no model 'm'")
+        await call.accept()
+        await call.read()
+        await call.abort(grpc.StatusCode.UNAVAILABLE)
 
     async with scripted(script) as server, at_once(server) as client:
         stream = client.stream("door", **LATEST)
@@ -289,11 +289,11 @@ async def test_model_that_is_gone_after_a_restart_ends_the_stream():
 
 @on_loop
 async def test_other_version_after_a_reconnect_is_told_and_logged():
-    async def script(scene):
-        await scene.accept(model_version=str(scene.index + 1))
-        if scene.index == 0:
-            await scene.abort(grpc.StatusCode.UNAVAILABLE)
-        await scene.echo()
+    async def script(call):
+        await call.accept(model_version=str(call.index + 1))
+        if call.index == 0:
+            await call.abort(grpc.StatusCode.UNAVAILABLE)
+        await call.echo()
 
     records = []
     handler = logging.Handler()
@@ -325,9 +325,9 @@ async def test_stream_can_be_closed_while_it_waits_to_try_again():
 
 @on_loop
 async def test_server_that_comes_back_on_its_address_is_found_again():
-    async def gone(scene):
-        await scene.accept()
-        await scene.echo()
+    async def gone(call):
+        await call.accept()
+        await call.echo()
 
     async with scripted(gone) as server:
         client = at_once(server)

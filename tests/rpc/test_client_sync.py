@@ -66,9 +66,9 @@ def test_one_thread_sends_while_another_receives():
 
 
 def test_blocking_send_goes_on_when_a_result_is_taken():
-    async def script(scene):
-        await scene.accept(window=1)
-        await scene.echo()
+    async def script(call):
+        await call.accept(window=1)
+        await call.echo()
 
     with ScriptedServerThread(script) as server, forebay.Client(server.address) as client:
         stream = client.stream("door", **EVERY)
@@ -80,11 +80,11 @@ def test_blocking_send_goes_on_when_a_result_is_taken():
 
 
 def test_timeouts_of_waiting_calls():
-    async def script(scene):
-        await scene.accept(window=1)
-        await scene.read()
+    async def script(call):
+        await call.accept(window=1)
+        await call.read()
         sent.set()
-        await scene.read()
+        await call.read()
 
     sent = threading.Event()
     with ScriptedServerThread(script) as server, forebay.Client(server.address) as client:
@@ -100,8 +100,8 @@ def test_timeouts_of_waiting_calls():
 
 
 def test_refused_stream_says_why():
-    async def script(scene):
-        await scene.abort(grpc.StatusCode.NOT_FOUND, "no model 'm'")
+    async def script(call):
+        await call.abort(grpc.StatusCode.NOT_FOUND, "no model 'm'")
 
     with ScriptedServerThread(script) as server, forebay.Client(server.address) as client:
         with pytest.raises(forebay.StreamRefusedError, match="no model 'm'"):
@@ -111,10 +111,10 @@ def test_refused_stream_says_why():
 
 
 def test_closing_the_client_ends_whatever_waits():
-    async def script(scene):
-        await scene.accept()
-        await scene.read()
-        await scene.read()
+    async def script(call):
+        await call.accept()
+        await call.read()
+        await call.read()
 
     with ScriptedServerThread(script) as server:
         client = forebay.Client(server.address)
@@ -167,12 +167,12 @@ def test_bad_frame_does_not_harm_the_stream():
 
 
 def test_results_of_every_kind_reach_the_user():
-    async def script(scene):
-        await scene.accept()
+    async def script(call):
+        await call.accept()
         codes = [value.number for value in wire.StatusCode.DESCRIPTOR.values if value.number]
         for code in codes:
-            await scene.answer(await scene.read(), code=code, text="why")
-        await scene.echo()
+            await call.answer(await call.read(), code=code, text="why")
+        await call.echo()
 
     with ScriptedServerThread(script) as server, forebay.Client(server.address) as client:
         stream = client.stream("door", **EVERY)
@@ -192,10 +192,10 @@ with forebay.Client(sys.argv[1]) as client, client.stream("door", model="m", enc
 
 
 def test_ctrl_c_ends_a_waiting_program_at_once():
-    async def script(scene):
-        await scene.accept()
-        await scene.read()
-        await scene.read()
+    async def script(call):
+        await call.accept()
+        await call.read()
+        await call.read()
 
     with ScriptedServerThread(script) as server:
         program = subprocess.Popen(

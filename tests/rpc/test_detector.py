@@ -76,6 +76,28 @@ async def test_cameras_of_every_encoding_see_the_same_people(tmp_path_factory):
 
 
 @on_loop
+async def test_a_monochrome_camera_sees_what_a_grey_picture_shows(tmp_path_factory):
+    gray = [cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) for pixels in clip()]
+    height, width = gray[0].shape
+    payloads = {
+        pb.ENCODING_MONO8: [pixels.tobytes() for pixels in gray],
+        pb.ENCODING_BGR8: [cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR).tobytes() for pixels in gray],
+    }
+    async with real_server(cache_folder=tmp_path_factory.getbasetemp() / "costs") as running:
+        seen = []
+        for encoding, frames in payloads.items():
+            stream = await running.open(
+                model="detector", encoding=encoding, width=width, height=height, delivery=pb.DELIVERY_EVERY
+            )
+            for seq, payload in enumerate(frames):
+                await stream.send(seq, payload=payload)
+            await stream.half_close()
+            seen.append([boxes(result) for result in await stream.results()])
+    assert seen[0] == seen[1]
+    assert all(seen[0]), "a frame in which the detector finds nothing proves nothing"
+
+
+@on_loop
 async def test_thresholds_and_raw_tensors_are_per_stream(tmp_path_factory):
     payload = as_jpeg(clip()[0])
     async with real_server(cache_folder=tmp_path_factory.getbasetemp() / "costs") as running:

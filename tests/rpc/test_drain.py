@@ -198,8 +198,8 @@ async def test_everything_that_was_read_is_answered_when_clients_go_on_sending_t
         outcomes = running.server.frames.outcomes
         assert not outcomes[Outcome.CANCELLED]
         assert sum(outcomes.values()) == running.server.frames.frames_received
-        # A write that meets the end of its stream makes grpc's own client report INTERNAL and read no further, whatever
-        # the server sent; one that meets the end of the connection makes the kernel reset it: UNAVAILABLE.
+        # A write that meets the end of its stream makes grpc's own client report INTERNAL and read no further, for all
+        # answers of the server; one that meets the end of the connection makes the kernel reset it: UNAVAILABLE.
         codes = {await stream.call.code() for stream in streams}
         assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE}
 

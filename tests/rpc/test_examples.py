@@ -20,10 +20,10 @@ def example(name):
     return module
 
 
-async def sees_a_person(scene):
-    await scene.accept()
-    while (frame := await scene.read()) is not None:
-        await scene.answer(frame, detections=[wire.Detection(label="person", score=0.75)])
+async def sees_a_person(call):
+    await call.accept()
+    while (frame := await call.read()) is not None:
+        await call.answer(frame, detections=[wire.Detection(label="person", score=0.75)])
 
 
 @pytest.fixture
@@ -67,4 +67,4 @@ def test_ros_like_callback(server, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines
     assert all("1 objects" in line for line in lines)
-    assert server.scenes[0].frames[0].capture_time_us > 1_600_000_000_000_000
+    assert server.calls[0].frames[0].capture_time_us > 1_600_000_000_000_000

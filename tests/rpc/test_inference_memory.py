@@ -366,7 +366,7 @@ async def test_without_a_descriptor_left_a_registration_is_refused_and_the_serve
     async with real_server(repository, allow_client_shm=True) as running:
         stub = stub_of(running)
         await stub.ServerLive(pb.ServerLiveRequest())
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        soft_limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = max(int(path.name) for path in Path("/proc/self/fd").iterdir()) + 1
         taken = []
         try:
@@ -378,7 +378,7 @@ async def test_without_a_descriptor_left_a_registration_is_refused_and_the_serve
                 os.close(taken.pop())
             code, message = await error_of(register(stub, key))
         finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft_limit, hard))
             for descriptor in taken:
                 os.close(descriptor)
         assert (code, "no file descriptor left" in message) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True), message

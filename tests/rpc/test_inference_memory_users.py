@@ -1,4 +1,4 @@
-"""Shared memory between users: a client gets only objects that its own user may open, whatever the server may.
+"""Shared memory between users: a client gets only objects that its own user may open, even if the server may open more.
 
 The server runs within the test, as root; clients of other users are separate processes.
 """

@@ -7,11 +7,13 @@ import stat
 import struct
 
 import grpc
+import numpy as np
 import pytest
 
 from forebay_server.service.clock import MonotonicClock
 from forebay_server.service.frontend.housekeeping import Housekeeping
 from forebay_server.service.frontend.server import AddressError
+from tests.support.inference import request_of
 from tests.support.loops import on_loop
 from tests.support.real_server import RawStream, eventually, real_server, row, simulated
 
@@ -134,6 +136,20 @@ async def test_streams_beyond_the_limit_of_a_connection_wait_for_their_turn(tmp_
         for stream in (second, third):
             await stream.half_close()
             await stream.drain()
+
+
+@on_loop
+async def test_requests_beyond_the_limit_of_a_connection_wait_for_their_turn(tmp_path):
+    """Also while gRPC has not freed those that were answered: it took them for open, and refused the next ones."""
+    data = request_of("sim", input=np.zeros((1, 64), np.uint8)).SerializeToString()
+    async with real_server(simulated(tmp_path, alpha_ms=0, beta_ms=0), max_streams_per_connection=8) as running:
+        infer = running.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+        async def one_after_the_other():
+            for _ in range(10):
+                await infer(data)
+
+        await asyncio.gather(*(one_after_the_other() for _ in range(32)))
 
 
 @on_loop

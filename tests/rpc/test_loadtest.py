@@ -177,8 +177,8 @@ def test_a_server_that_does_not_open_streams_is_no_server(faults, words):
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("127.0.0.1:1", "127.0.0.1:1: nobody listens there; start `forebay serve`"),
-        ("unix:/no/such.sock", "unix:/no/such.sock: nobody listens there"),
+        ("127.0.0.1:1", "127.0.0.1:1: no server listens; start `forebay serve`"),
+        ("unix:/no/such.sock", "unix:/no/such.sock: no server listens"),
     ],
 )
 def test_where_nobody_listens_the_error_says_what_to_do(protocol, address, words):

@@ -11,7 +11,7 @@ import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
-from forebay_server.engines.device_simulated import CostModel, SimulatedDevice
+from forebay_server.engines.device_simulated import CopyCosts, SimulatedDevice
 from forebay_server.service.journal.events import REQUESTS
 from forebay_server.service.observe.site import MAX_WATCHERS
 from tests.support.inference import request_of, stub_of
@@ -135,7 +135,7 @@ async def test_stages_of_successive_batches_are_under_way_at_once_and_the_trace_
     devices = []
 
     def slow_copies(kind, clock):
-        devices.append(SimulatedDevice(clock=clock, cost=CostModel(copy_latency_ns=3_000_000)))
+        devices.append(SimulatedDevice(clock=clock, cost=CopyCosts(copy_latency_ns=3_000_000)))
         return devices[-1]
 
     simulated(tmp_path, max_batch_size=1, alpha_ms=6)
@@ -145,7 +145,7 @@ async def test_stages_of_successive_batches_are_under_way_at_once_and_the_trace_
         uploads, executions, downloads = (each.device_stream for each in lane.stages)
 
         def done(device_stream):
-            return [each for each in devices[0].history if each.lane == device_stream.name]
+            return [each for each in devices[0].history if each.queue == device_stream.name]
 
         before = [len(done(each)) for each in (uploads, executions, downloads)]
         for seq in range(0, 16, 2):

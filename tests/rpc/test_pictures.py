@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from forebay.encodings import LAYOUTS
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.frontend.frames.preview import MAX_SIDE_PIXELS, preview_jpeg
 from tests.rpc.test_detector import as_jpeg, clip
@@ -24,7 +25,7 @@ async def opened(running, **fields):
     await stream.send(1, payload=jpeg())
     await stream.results(1)
     (session,) = running.sessions
-    await get(running.server.admin_address, "/metrics")  # whatever was opened is known after it
+    await get(running.server.admin_address, "/metrics")  # every opened stream is known after it
     return stream, session.session._recorder.record.uid
 
 
@@ -35,13 +36,14 @@ async def end(stream):
 
 @on_loop
 @pytest.mark.parametrize(
-    ("encoding", "side"), [("JPEG", SIDE), ("RGB8", SIDE), ("BGR8", 50), ("NV12", 50), ("PNG", 50)]
+    ("encoding", "side"),
+    [("JPEG", SIDE), ("RGB8", SIDE), ("BGR8", 50), ("NV12", 50), ("MONO8", SIDE), ("MONO8", 50), ("PNG", 50)],
 )
 async def test_a_picture_of_every_encoding_comes_with_its_frame(tmp_path, encoding, side):
     if encoding in ("JPEG", "PNG"):
         payload = cv2.imencode(f".{encoding.lower()}", np.full((side, side, 3), 7, np.uint8))[1].tobytes()
     else:
-        payload = bytes(side * side * 3 // (2 if encoding == "NV12" else 1))
+        payload = bytes(LAYOUTS[pb.Encoding.Value(f"ENCODING_{encoding}")].nbytes(side, side))
     async with real_server(pictures(tmp_path), allow_pictures=True, **ADMIN) as running:
         fields = {"encoding": pb.Encoding.Value(f"ENCODING_{encoding}"), "width": side, "height": side}
         stream = await running.open(model="camera", allow_picture=True, **fields)

@@ -192,7 +192,7 @@ async def test_more_connections_than_allowed_are_closed_and_the_others_go_on(tmp
 
 @on_loop
 async def test_a_call_that_begins_during_a_look_is_not_late(tmp_path, monkeypatch):
-    """The upkeep looks on a thread of its own: whatever it does not know yet has all its time before it."""
+    """The upkeep looks on a thread of its own: a call that it does not know yet has all its time left."""
     monkeypatch.setattr(watch_module, "LOOK_INTERVAL_S", 0.0)
     async with real_server(simulated(tmp_path)) as running:
         infer = running.channel.unary_unary(INFER)

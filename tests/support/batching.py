@@ -68,7 +68,7 @@ def cost_model(largest=32, alpha_ms=3.0, beta_ms=0.2, sizes=None):
 
 
 class StrictLane:
-    """Implements service.request.Lane and fails on any use that the protocol does not allow.
+    """Implements service.lane.Lane and fails on any use that the protocol does not allow.
 
     Starts each batch when it gets it; with `is_late` when a test calls `start`.
     """
@@ -178,7 +178,7 @@ class FormerRig:
 class CoreRig:
     """The former's core on strict fake lanes, stepped by hand: deterministic, no thread, no clock."""
 
-    def __init__(self, settings=None, cost=None, lanes=None, now_ns=1_000_000_000):
+    def __init__(self, settings=None, cost=None, lanes=None, now_ns=1_000_000_000, **options):
         self.egress_time = EgressTime()
         self.now_ns = now_ns
         self.cost = cost or cost_model()
@@ -186,7 +186,7 @@ class CoreRig:
         self.lanes = lanes or [StrictLane()]
         self.published = []
         self.core = FormerCore(
-            self.lanes, self.cost, self.settings, self.published.append, egress_time=self.egress_time
+            self.lanes, self.cost, self.settings, self.published.append, egress_time=self.egress_time, **options
         )
         self.completions = []
         self.arrived = []

@@ -104,7 +104,7 @@ class StrictArena:
 
 
 class ManualSink:
-    """Completions that have been posted; `drain` is the event loop's turn. Every request ends once."""
+    """Completions that have been posted; `drain` is one iteration of the event loop. Every request ends once."""
 
     def __init__(self) -> None:
         self.posted: list[Completion] = []
@@ -125,7 +125,7 @@ class ManualSink:
 
 
 class ManualPool:
-    """A worker pool without workers: `run_one` is one worker's turn."""
+    """A worker pool without workers: `run_one` is one job of a worker."""
 
     def __init__(self) -> None:
         self.condition = threading.Condition()
@@ -249,7 +249,7 @@ class ManualVersion:
         self._sink.post([Completion(request, error)])
 
 
-class Scene:
+class SessionHarness:
     """A session with its environment; the test moves the reader and the writer of its stream.
 
     Attributes:

@@ -33,7 +33,7 @@ A_SCAN_FOR_EACH_COMPONENT = base64.b64decode(
 """32 x 24, sequential in three scans, by cjpeg -scans."""
 
 
-def scene(width=WIDTH, height=HEIGHT):
+def noisy_picture(width=WIDTH, height=HEIGHT):
     """A smooth BGR picture with some noise, so that its compressed data has substance everywhere."""
     y, x = np.mgrid[0:height, 0:width]
     channels = (x * 255 // (width - 1), y * 255 // (height - 1), 128 + 90 * np.sin(x / 9) * np.cos(y / 7))
@@ -42,18 +42,18 @@ def scene(width=WIDTH, height=HEIGHT):
 
 
 def encoded(pixels=None, *flags):
-    return cv2.imencode(".jpg", scene() if pixels is None else pixels, list(flags))[1].tobytes()
+    return cv2.imencode(".jpg", noisy_picture() if pixels is None else pixels, list(flags))[1].tobytes()
 
 
 BASELINE = encoded()
 RESTARTS = encoded(None, cv2.IMWRITE_JPEG_RST_INTERVAL, WIDTH // 16)  # one interval for a row of 16 lines
 PROGRESSIVE = encoded(None, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
 OTHER_KINDS = {
-    f"4:{kind}": simplejpeg.encode_jpeg(scene(), colorspace="BGR", colorsubsampling=name)
+    f"4:{kind}": simplejpeg.encode_jpeg(noisy_picture(), colorspace="BGR", colorsubsampling=name)
     for kind, name in {"4:4": "444", "2:2": "422", "2:0": "420", "4:0": "440", "1:1": "411"}.items()
 } | {
-    "grey": encoded(scene()[..., 0]),
-    "CMYK": simplejpeg.encode_jpeg(np.dstack([scene(), scene()[..., :1] // 2]), colorspace="CMYK"),
+    "grey": encoded(noisy_picture()[..., 0]),
+    "CMYK": simplejpeg.encode_jpeg(np.dstack([noisy_picture(), noisy_picture()[..., :1] // 2]), colorspace="CMYK"),
     "progressive": PROGRESSIVE,
     "restart intervals": RESTARTS,
     "a scan for each component": A_SCAN_FOR_EACH_COMPONENT,
@@ -116,7 +116,7 @@ def _strays_before(file, marker):
 
 
 STRAY = b"\x12\x34\x00\x56"
-TWENTY_RESTARTS = encoded(scene(160, 96), cv2.IMWRITE_JPEG_RST_INTERVAL, 3, cv2.IMWRITE_JPEG_QUALITY, 50)
+TWENTY_RESTARTS = encoded(noisy_picture(160, 96), cv2.IMWRITE_JPEG_RST_INTERVAL, 3, cv2.IMWRITE_JPEG_QUALITY, 50)
 PLAIN = without(BASELINE, 0xE0)  # no JFIF, so that Adobe's marker counts
 CMYK = without(OTHER_KINDS["CMYK"], 0xEE)
 UNTOUCHED = {
@@ -161,7 +161,7 @@ UNTOUCHED = {
     "no EOI": (BASELINE[:-2], BASELINE),
     "half an EOI": (BASELINE[:-1], BASELINE),
     "zeros after EOI": (BASELINE + bytes(512), BASELINE),
-    "a second picture after EOI": (BASELINE + encoded(255 - scene()), BASELINE),
+    "a second picture after EOI": (BASELINE + encoded(255 - noisy_picture()), BASELINE),
     "a video with 100 scan markers after EOI": (BASELINE + b"ftypmp42\xff\xda\0\x08" * 100, BASELINE),
     "the same in several scans": (PROGRESSIVE + b"ftypmp42\xff\xda\0\x08" * 100, PROGRESSIVE),
     "a thumbnail of 100 scans": (

@@ -6,7 +6,9 @@ from itertools import pairwise
 from forebay_server.service.journal.events import BatchEvent, Journal
 from forebay_server.service.observe.gauges import Gauges
 from forebay_server.service.observe.observer import Observer
+from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.request import Timeline
+from forebay_server.service.worker_pool import WorkerPool
 from tests.support.clock import ManualClock
 
 MS = 1_000_000
@@ -73,20 +75,16 @@ class Observed:
         self.observer.tick()
 
 
-class NoPool:
-    busy_count = 1
-    thread_count = 2
-    waiting_count = 3
-
-
-class NoPermits:
-    count = 256
-    taken_count = 7
+def gauges_of(versions):
+    """Gauges of a server with `versions`, no request and a closed worker pool."""
+    pool = WorkerPool(2, on_fatal=lambda _: None)
+    pool.close()
+    return Gauges(lambda: versions, pool, Permits(256), lambda: True)
 
 
 def no_gauges():
     """Gauges of a server without models."""
-    return Gauges(list, NoPool(), NoPermits(), lambda: True)
+    return gauges_of([])
 
 
 def lanes(document):

@@ -1,6 +1,6 @@
 """A real grpc.aio server whose every stream follows a script: the peer in tests of the client library.
 
-A script is a coroutine that gets one `Scene` per call. Scenes are numbered, so a test can define "the first call
+A script is a coroutine that gets one `ScriptedCall` per call. They are numbered, so a test can define "the first call
 breaks, the second answers". Nothing here sleeps: scripts wait for messages or for events that the test sets.
 """
 
@@ -16,7 +16,7 @@ METHOD_SERVICE = "forebay.v1.FrameInference"
 WINDOW = 4
 
 
-class Scene:
+class ScriptedCall:
     """One call, from the server's side.
 
     Attributes:
@@ -70,18 +70,18 @@ class Scene:
             await self.answer(frame)
 
 
-async def answers(scene):
+async def answers(call):
     """Accept and answer everything."""
-    await scene.accept()
-    await scene.echo()
+    await call.accept()
+    await call.echo()
 
 
 class ScriptedServer:
-    """Serves scripts; `scenes` holds every call so far."""
+    """Serves scripts; `calls` holds every call so far."""
 
-    def __init__(self, script: Callable[[Scene], Awaitable[None]]):
+    def __init__(self, script: Callable[[ScriptedCall], Awaitable[None]]):
         self.script = script
-        self.scenes: list[Scene] = []
+        self.calls: list[ScriptedCall] = []
         self.address = ""
         self._server = None
 
@@ -104,9 +104,9 @@ class ScriptedServer:
         await self._server.stop(None)
 
     async def _stream(self, _request_iterator, context):
-        scene = Scene(len(self.scenes), context)
-        self.scenes.append(scene)
-        await self.script(scene)
+        call = ScriptedCall(len(self.calls), context)
+        self.calls.append(call)
+        await self.script(call)
 
 
 @asynccontextmanager

@@ -1,7 +1,8 @@
 """Cameras beside clients that take all they can get, in virtual time: the real shares in front of the real former.
 
-A permit is held from its arrival until compute has ended, as on the CPU. Clients see no transport but `ROUND_TRIP_NS`.
-Only frames sent after `WARM_UP_NS` count: a client that comes to a full server is refused until it is known.
+A permit is in use from its arrival until compute has ended, as on the CPU. Clients see no transport but
+`ROUND_TRIP_NS`. Only frames sent after `WARM_UP_NS` count: a client that comes to a full server is refused until it is
+known.
 """
 
 import heapq
@@ -92,7 +93,7 @@ class Sharing:
             self._lane.events.clear()
             for completion in self._core.take_ended():
                 self._answered(completion.request, ROUND_TRIP_NS)
-        assert self.shares.held == 0
+        assert self.shares.in_use == 0
 
     def _at(self, at_ns, what):
         heapq.heappush(self._events, (at_ns, next(self._numbers), what))

@@ -22,13 +22,13 @@ def test_work_waits_until_the_loop_has_nothing_else_to_do():
     async def main():
         loop, done = asyncio.get_running_loop(), asyncio.Event()
 
-        def turn(left):
+        def iteration(left):
             order.append(left)
             if left:
-                loop.call_soon(turn, left - 1)
+                loop.call_soon(iteration, left - 1)
 
         loop.call_when_idle(lambda: (order.append("idle"), done.set()), AN_HOUR_S)
-        turn(3)
+        iteration(3)
         await done.wait()
 
     run(main)
@@ -40,11 +40,11 @@ def test_a_loop_that_is_never_idle_runs_it_after_its_time():
         loop = asyncio.get_running_loop()
         ran = []
         loop.call_when_idle(lambda: ran.append(True), 0.0)
-        turns = 0
-        while not ran:  # each turn leaves a callback for the next one
-            turns += 1
+        iterations = 0
+        while not ran:  # each iteration leaves a callback for the next one
+            iterations += 1
             await asyncio.sleep(0)
-        return turns
+        return iterations
 
     assert run(main) == 1
 
@@ -120,8 +120,8 @@ def test_what_a_turn_handles_has_waited_since_the_turn_before_it_began():
         await asyncio.sleep(0)
         loop.now_s += 5.0
         await asyncio.sleep(0)
-        received.set()  # in a turn that began just now, as grpc.aio does with received data
-        loop.now_s += 0.25  # other streams' work in the same turn
+        received.set()  # in an iteration that began just now, as grpc.aio does with received data
+        loop.now_s += 0.25  # other streams' work in the same iteration
         await done.wait()
         await reading
 

@@ -1,4 +1,4 @@
-"""A process that cannot go on ends in time, whatever hangs in it. Each test has a separate process."""
+"""A process that cannot go on ends in time, even if threads hang. Each test has a separate process."""
 
 import signal
 import subprocess

@@ -30,13 +30,13 @@ class Watcher(Parent):
 
 
 @pytest.fixture
-def scene():
+def watched():
     clock = ManualClock()
     return Watcher(clock), clock
 
 
-def test_what_comes_within_a_second_is_one_request_whatever_its_signal(scene):
-    watcher, clock = scene
+def test_what_comes_within_a_second_is_one_request_whatever_its_signal(watched):
+    watcher, clock = watched
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         watcher.on_signal(number)
     clock.advance(ONE_REQUEST_NS - 1)
@@ -45,8 +45,8 @@ def test_what_comes_within_a_second_is_one_request_whatever_its_signal(scene):
     assert watcher.kill_in_s() is None
 
 
-def test_a_second_request_is_passed_on_and_who_does_not_end_then_is_killed(scene):
-    watcher, clock = scene
+def test_a_second_request_is_passed_on_and_who_does_not_end_then_is_killed(watched):
+    watcher, clock = watched
     watcher.on_signal(signal.SIGTERM)
     clock.advance(ONE_REQUEST_NS)
     watcher.on_signal(signal.SIGINT)
@@ -60,16 +60,16 @@ def test_a_second_request_is_passed_on_and_who_does_not_end_then_is_killed(scene
     assert watcher.child.signals[-1] == signal.SIGKILL
 
 
-def test_an_end_that_was_not_asked_for_is_followed_by_a_request_that_counts(scene):
-    watcher, _ = scene
+def test_an_end_that_was_not_asked_for_is_followed_by_a_request_that_counts(watched):
+    watcher, _ = watched
     watcher.stop(signal.SIGTERM)  # one child has ended by itself
     watcher.on_signal(signal.SIGINT)
     assert watcher.child.signals == [signal.SIGTERM]
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
-def test_signals_that_end_nothing_are_passed_on_each_time(scene, number):
-    watcher, _ = scene
+def test_signals_that_end_nothing_are_passed_on_each_time(watched, number):
+    watcher, _ = watched
     watcher.on_signal(number)
     watcher.on_signal(number)
     assert watcher.child.signals == [number] * 2

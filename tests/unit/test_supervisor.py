@@ -19,7 +19,7 @@ class Child:
         self.signals.append(sig)
 
 
-class Scene:
+class SupervisorHarness:
     """A supervisor whose children end as the test sets them."""
 
     def __init__(self):
@@ -45,46 +45,46 @@ class Scene:
 
 @pytest.mark.parametrize("failure", [70, KILLED, -signal.SIGSEGV])
 def test_a_server_that_failed_is_started_anew(failure):
-    scene = Scene()
-    assert scene.live([failure, failure, 0]) == 0
-    assert (len(scene.children), len(scene.said)) == (3, 2)
+    harness = SupervisorHarness()
+    assert harness.live([failure, failure, 0]) == 0
+    assert (len(harness.children), len(harness.said)) == (3, 2)
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 65, 69])
 def test_every_other_end_is_final(code):
-    scene = Scene()
-    assert scene.live([code]) == code
-    assert scene.said == []
-    assert not scene.supervisor.wants_child
+    harness = SupervisorHarness()
+    assert harness.live([code]) == code
+    assert harness.said == []
+    assert not harness.supervisor.wants_child
 
 
 def test_more_than_five_failures_in_a_minute_end_it_with_a_word():
-    scene = Scene()
-    assert scene.live([70] * 10) == GAVE_UP_CODE
-    assert len(scene.children) == MAX_RESTARTS + 1
-    assert "stays down" in scene.said[-1]
+    harness = SupervisorHarness()
+    assert harness.live([70] * 10) == GAVE_UP_CODE
+    assert len(harness.children) == MAX_RESTARTS + 1
+    assert "stays down" in harness.said[-1]
 
 
 def test_failures_that_are_a_minute_old_do_not_count():
-    assert Scene().live([70] * 20 + [0], each_ns=MINUTE_NS // 4) == 0
+    assert SupervisorHarness().live([70] * 20 + [0], each_ns=MINUTE_NS // 4) == 0
 
 
 @pytest.mark.parametrize(("end", "code"), [(0, 0), (70, 70), (KILLED, 137)])
 def test_after_a_signal_the_end_is_final_however_it_comes(end, code):
-    scene = Scene()
-    child = scene.start()
-    scene.supervisor.on_signal(signal.SIGTERM)
-    scene.supervisor.on_end(end)
-    assert scene.supervisor.exit_code == code
+    harness = SupervisorHarness()
+    child = harness.start()
+    harness.supervisor.on_signal(signal.SIGTERM)
+    harness.supervisor.on_end(end)
+    assert harness.supervisor.exit_code == code
     assert child.signals == [signal.SIGTERM]
-    assert scene.said == []
+    assert harness.said == []
 
 
 def test_a_signal_that_does_not_end_the_server_is_passed_on_and_supervision_goes_on():
-    scene = Scene()
-    scene.supervisor.on_signal(signal.SIGUSR1)  # no process is there yet
-    child = scene.start()
-    scene.supervisor.on_signal(signal.SIGUSR2)
-    scene.supervisor.on_end(KILLED)
-    assert scene.supervisor.wants_child
+    harness = SupervisorHarness()
+    harness.supervisor.on_signal(signal.SIGUSR1)  # no process is there yet
+    child = harness.start()
+    harness.supervisor.on_signal(signal.SIGUSR2)
+    harness.supervisor.on_end(KILLED)
+    assert harness.supervisor.wants_child
     assert child.signals == [signal.SIGUSR2]

@@ -124,11 +124,44 @@ def test_waiting_items_can_be_taken_but_not_the_one_that_runs(fatal):
     gate.wait_until_begun()
     assert line.take_waiting() == [1, 2]
     assert line.take_waiting() == []
-    assert not line.is_idle
     line.push(3)
     finish(pool, gate)
     assert done == [0, 3]
-    assert line.is_idle
+
+
+def test_the_end_of_a_line_is_told_when_no_worker_runs_an_item_of_it(fatal):
+    pool = WorkerPool(1, fatal)
+    gate, told = Gate(), []
+    line = Line(pool, gate)
+    line.push("runs")
+    line.push("waits")
+    gate.wait_until_begun()
+    line.take_waiting()
+    line.call_at_rest(lambda: told.append("busy"))
+    assert told == []
+    finish(pool, gate)
+    assert told == ["busy"]
+
+
+def test_the_end_of_a_line_at_rest_is_told_at_once(fatal):
+    pool, told = WorkerPool(1, fatal), []
+    Line(pool, told.append).call_at_rest(lambda: told.append("at once"))
+    assert told == ["at once"]
+    pool.close()
+
+
+def test_the_end_of_a_line_is_told_though_its_last_item_failed():
+    pool, told = ManualPool(), []
+
+    def fail(item):
+        line.call_at_rest(lambda: told.append(item))
+        raise ValueError
+
+    line = Line(pool, fail)
+    line.push("failed")
+    with pytest.raises(ValueError):  # noqa: PT011 - the test's own
+        pool.run_one()
+    assert told == ["failed"]
 
 
 def test_a_line_emptied_before_its_turn_runs_nothing_and_takes_new_items(fatal):
@@ -148,7 +181,7 @@ def test_a_line_whose_last_item_was_taken_leaves_the_ring():
     line.push("old")
     line.take_waiting()
     assert pool.run_one()
-    assert line.is_idle
+    assert not pool.ring
     line.push("new")
     assert pool.run_one()
     assert not pool.run_one()

@@ -11,7 +11,7 @@ import grpc
 from forebay.wire import inference_pb2 as pb
 from forebay_server.service.frontend.control.rpc import OfLongMessage, OfPeer, Rpc, RpcGroup, handler_of
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
-from forebay_server.service.frontend.open_inference.schema import face_of
+from forebay_server.service.frontend.open_inference.schema import schema_of
 from forebay_server.service.version import VERSION
 
 Handlers: TypeAlias = "Mapping[str, grpc.RpcMethodHandler[Any, Any]]"
@@ -89,7 +89,7 @@ class ModelRpcs:
         """Answer with a model's inputs and outputs."""
         version = self._lookup.find(request.name, request.version)
         versions = [request.version] if request.version else sorted(self._serving().get(version.name, []), key=int)
-        return face_of(version).metadata(versions)
+        return schema_of(version).metadata(versions)
 
     def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
         """Return the normalised configuration."""

@@ -1,13 +1,14 @@
 """From a frame's payload to a buffer that holds the model's inputs: at once where that is quick, else by a worker.
 
-A plain copy is a payload that already is what the model takes: a tensor, or pixels of its size and order. It stays
+A plain copy is a payload that already has the model's layout: a tensor, or pixels of its size and order. It stays
 where it was received if the device can read it there, and is copied on the event loop if it is small. Everything else
 waits in the stream's line until a worker decodes it; the frames of a stream are decoded in order.
 
-Thread: the event loop's, except `_decode` and what it calls, which are a worker's.
+Thread: the event loop's, except `_decode` and its callees, which are a worker's.
 """
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -51,7 +52,7 @@ class FrameDecoder:
 
     Attributes:
         is_quick: whether every frame is a plain copy made on the event loop.
-        time: what decoding takes.
+        time: expected duration of decoding.
     """
 
     def __init__(
@@ -103,13 +104,17 @@ class FrameDecoder:
         """Take back the frames that no worker has begun."""
         return [item.request for item in self._line.take_waiting()]
 
+    def call_at_rest(self, do: Callable[[], None]) -> None:
+        """Call `do` once no worker is at a frame of this stream, which has ended: now, or on that worker."""
+        self._line.call_at_rest(do)
+
     def decode(self, request: Request, payload: memoryview) -> None:
         """Decode one frame and hand it over. Thread: a worker's."""
         started_ns = self._clock.now_ns()
         version = self._config.version
         try:
             self._fill(request, payload, started_ns)
-        except Exception as error:  # noqa: BLE001 - whatever it is ends this frame, not the worker
+        except Exception as error:  # noqa: BLE001 - any error ends this frame, not the worker
             known = known_error(error)
             self._admission.give_up(version, request, known.outcome)
             self._sink.post([Completion(request, error=known)])

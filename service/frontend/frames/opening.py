@@ -3,9 +3,10 @@
 import math
 from dataclasses import dataclass
 
+from forebay.encodings import LAYOUTS, Layout
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import InvalidSessionError, UnsupportedError
-from forebay_server.service.frontend.frames.decode.pictures import RAW_BYTES_PER_PIXEL, raw_nbytes
+from forebay_server.service.frontend.frames.decode.pictures import ENCODINGS
 from forebay_server.service.models.description import ImageInput
 from forebay_server.service.models.served import FindModel, ServedVersion
 from forebay_server.service.request import Delivery
@@ -123,19 +124,21 @@ def _payload(request: pb.Open, version: ServedVersion, max_pixels: int) -> tuple
         raise UnsupportedError(
             f"model {version.name!r} has tensors of varying shape; the Open Inference Protocol serves it"
         )
-    if encoding == pb.ENCODING_UNSPECIFIED or encoding not in pb.Encoding.values():
-        raise InvalidSessionError("open.encoding is missing or unknown: give TENSOR, RGB8, BGR8, JPEG, PNG or NV12")
     if encoding == pb.ENCODING_TENSOR:
         _check_tensor_shape(request, version)
         image = version.description.image
         size = (0, 0) if image is None else (image.width, image.height)
         return size, sum(spec.row_bytes for spec in version.specs.inputs)
+    if encoding not in ENCODINGS:
+        names = ", ".join(sorted(pb.Encoding.Name(each).removeprefix("ENCODING_") for each in ENCODINGS))
+        raise InvalidSessionError(f"open.encoding is missing or unknown: give TENSOR or one of {names}")
     if version.description.image is None:
         raise UnsupportedError(f"model {version.name!r} takes no pictures; send TENSOR")
-    if encoding not in RAW_BYTES_PER_PIXEL:
+    layout = LAYOUTS.get(encoding)
+    if layout is None:
         return (0, 0), None
-    size = _checked_size(request, max_pixels)
-    return size, raw_nbytes(encoding, *size)
+    size = _checked_size(request, layout, max_pixels)
+    return size, layout.nbytes(*size)
 
 
 def _check_tensor_shape(request: pb.Open, version: ServedVersion) -> None:
@@ -147,7 +150,7 @@ def _check_tensor_shape(request: pb.Open, version: ServedVersion) -> None:
         raise InvalidSessionError(f"open.shape is [{shown}{more}]; input {first.name!r} takes {list(first.shape)}")
 
 
-def _checked_size(request: pb.Open, max_pixels: int) -> tuple[int, int]:
+def _checked_size(request: pb.Open, layout: Layout, max_pixels: int) -> tuple[int, int]:
     width, height = request.width, request.height
     if not (1 <= width <= MAX_SIDE_PIXELS and 1 <= height <= MAX_SIDE_PIXELS):
         raise InvalidSessionError(
@@ -157,8 +160,8 @@ def _checked_size(request: pb.Open, max_pixels: int) -> tuple[int, int]:
         raise InvalidSessionError(
             f"frames of {width}x{height} pixels exceed the limit of {max_pixels}; send them smaller"
         )
-    if request.encoding == pb.ENCODING_NV12 and (width % 2 or height % 2):
-        raise InvalidSessionError(f"NV12 needs an even width and height, not {width}x{height}")
+    if fault := layout.fault(width, height):
+        raise InvalidSessionError(f"{pb.Encoding.Name(request.encoding).removeprefix('ENCODING_')} {fault}")
     return width, height
 
 

@@ -1,8 +1,8 @@
-"""The order of one stream's answers: frames in order of arrival, what may be written next, and room for more. Pure.
+"""The order of one stream's answers: frames in order of arrival, the answer to write next, and room for more. Pure.
 
-A frame gets its place when it is read and keeps it until its answer is taken, whatever ends first. An answer comes by
-the id of the frame's request, or for the place itself where the frame never became a request. A place knows nothing of
-its request, and a request nothing of its place: so neither keeps the other alive.
+A frame gets its place when it is read and keeps it until its answer is taken, also if later frames end first. An answer
+comes by the id of the frame's request, or for the place itself where the frame never became a request. A place knows
+nothing of its request, and a request nothing of its place: so neither keeps the other alive.
 
 Owner: the event loop's thread.
 """

@@ -1,4 +1,4 @@
-"""What one stream's frames leave in the journal: how each ended, and now and then one to look at.
+"""One stream's records in the journal: how each frame ended, and now and then a picture for the operator's page.
 
 Owner: the event loop's thread.
 """
@@ -14,7 +14,7 @@ from forebay_server.service.journal.pictures import Snapshot
 
 @dataclass(slots=True, eq=False)
 class _Kept:
-    """A frame that somebody wants to look at, until its result leaves."""
+    """A frame that the operator's page asked for, until its result leaves."""
 
     place: Place
     payload: memoryview
@@ -37,7 +37,7 @@ class StreamRecorder:
         self._kept: _Kept | None = None
 
     def came(self, place: Place, payload: memoryview) -> None:
-        """A frame was read: keep it if somebody wants to look at one."""
+        """A frame was read: keep it if the operator's page asked for one."""
         if self.picture is not None and self.picture.is_wanted:
             self.picture.is_wanted = False
             self._kept = _Kept(place, payload)

@@ -53,7 +53,7 @@ class FramesServicer:
         calls: ends those whose client takes nothing.
         stream_calls: has those that are open.
         admission: the way in.
-        journal: told about streams and how frames end; None if nobody observes.
+        journal: receives a record of each stream and each finished frame; None disables observation.
     """
 
     def __init__(
@@ -148,7 +148,10 @@ class FramesServicer:
                 try:
                     await self._run(stream, config, context)
                 finally:
-                    config.version.end_use()
+                    if stream.session is None:
+                        config.version.end_use()
+                    else:  # a worker may still decode into a frame buffer of the version
+                        stream.session.call_at_rest(config.version.end_use)
         finally:
             self.streams.discard(stream)
             self._stream_calls.end(call)
@@ -171,9 +174,7 @@ class FramesServicer:
                 return config  # otherwise it was unloaded just now, and the next lookup finds its successor
 
     async def _run(self, stream: FrameStream, config: StreamConfig, context: Context) -> None:
-        call = stream.call
-        await call.outgoing.begin()
-        journal, version = self._journal, config.version
+        call, journal, version = stream.call, self._journal, config.version
         trace = trace_context(context) if self._settings.trace_every_frames else None
         record, recorder = None, None
         if journal is not None:
@@ -191,6 +192,7 @@ class FramesServicer:
             on_room=call.room.set,
             recorder=recorder,
         )
+        # Nothing is awaited since `try_use`: `send_away` finds every stream that uses a version.
         stream.opened(session)
         session.send_control(self._opened(stream, config).SerializeToString())
         stream.names = {"session": stream.session_id, "stream": config.stream_id}

@@ -3,17 +3,17 @@
 Theory of operation
     Every frame gets a `Place` in the outbox, in arrival order, at the moment it is read. A place is answered by a
     completion (from a refusal here, the former, a worker or delivery) in any order; the writer takes answered places
-    from the head only. So results follow arrival order whatever happens in between, and a frame that is refused takes
-    its place like any other.
+    from the head only. So results follow the order of arrival even if later frames end first, and a frame that is
+    refused takes its place like any other.
 
     The reader may go on while the outbox has room: `window` places for EVERY, so that HTTP/2 pushes back on a client
     that sends too fast; twice the window for LATEST, whose older frames make way. A frame leaves the outbox when its
     result is handed to the transport, one at a time, so that memory per stream is bounded by the window.
 
     A session ends when the client has half-closed (or the server has stopped reading) and the outbox is empty.
-    `abandon` ends it at once: what waits is cancelled, what executes is dropped when it comes back.
+    `abandon` ends it at once: waiting frames are cancelled, executing ones are dropped when they come back.
 
-Owner: the event loop's thread. What workers do is in `service.frontend.frames.decoder`.
+Owner: the event loop's thread. The workers' part is `service.frontend.frames.decoder`.
 """
 
 from collections import Counter, deque
@@ -69,7 +69,7 @@ class Session:
         is_writer_idle: whether the next result is written as soon as the event loop gets to it, because the client has
             taken everything before it.
         share: its share of the permits.
-        error: what ends the stream, see `service.frontend.stream_call.Conversation`.
+        error: ends the stream, see `service.frontend.stream_call.Conversation`.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Session:
         self.on_frame(message, received_ns)
 
     def on_frame(self, frame: FrameMessage, received_ns: int) -> None:
-        """Take in a frame that was read at `received_ns`. Never raises for what a client did."""
+        """Take in a frame that was read at `received_ns`. Never raises for a client's mistake."""
         place = Place(frame.seq, frame.capture_time_us, received_ns)
         self._outbox.add(place)
         self.frames_received += 1
@@ -174,8 +174,12 @@ class Session:
             self._admission.give_up(self.config.version, request, Outcome.CANCELLED)
         cancel(self.config.version, requests)
 
+    def call_at_rest(self, do: Callable[[], None]) -> None:
+        """Call `do` once no worker writes to a frame buffer of this session, which has ended: now, or on the worker."""
+        self._decoder.call_at_rest(do)
+
     def next_message(self) -> bytes | None:
-        """Return the bytes of what is to be written next: the head of the outbox if it is answered; else None."""
+        """Return the bytes of the next message to write: the head of the outbox if it is answered; else None."""
         if self._control:
             self.is_writer_idle = False
             return self._control.popleft()
@@ -243,7 +247,7 @@ class Session:
             self._admission.enter(config.version, request)
         else:
             decoder.push(request, frame.payload)
-        self._outbox.enter(place, request)  # it ends on this thread, so not before the event loop's next turn
+        self._outbox.enter(place, request)  # it ends on this thread, so not before the event loop's next iteration
 
     def _superseding(self, payload: memoryview, share: Share) -> FrameBuffer:
         """Give up the frames that wait for a decoder, then take a buffer: theirs may be the one that it gets."""

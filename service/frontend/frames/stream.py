@@ -16,14 +16,14 @@ class FrameStream:
 
     Args:
         call: carries it.
-        session_id: as its client is told.
+        session_id: the number that its client gets in `Opened`.
         lifetime_s: after which it is asked to reconnect; 0 for no limit.
         settings: limits.
         open_deadline_s: for its Open to come.
 
     Attributes:
         session: set once it was opened.
-        names: what it is called in the log.
+        names: its names in the log.
         leave_by_ns: when the server ends it itself; None until it was asked to leave.
     """
 

@@ -27,7 +27,7 @@ from forebay_server.service.frontend.memory.errors import (
 )
 from forebay_server.service.frontend.messages import Bytes
 from forebay_server.service.frontend.open_inference.errors import InferenceError
-from forebay_server.service.frontend.open_inference.form import RegionRange
+from forebay_server.service.frontend.open_inference.region_range import RegionRange
 
 MAX_REGIONS = 512  # of one connection: perf_analyzer has a few for each request in flight
 MAX_USER_REGIONS = 2048
@@ -64,7 +64,7 @@ class Region(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class _Entry:
+class _Registration:
     """A region in the register.
 
     Attributes:
@@ -94,7 +94,7 @@ class RegionView:
 
     __slots__ = ("_entry", "_regions", "byte_size", "offset")
 
-    def __init__(self, regions: "ClientRegions", entry: _Entry, offset: int, byte_size: int) -> None:
+    def __init__(self, regions: "ClientRegions", entry: _Registration, offset: int, byte_size: int) -> None:
         entry.uses += 1
         self._regions = regions
         self._entry = entry
@@ -131,7 +131,7 @@ class ClientRegions:
     def __init__(self, *, is_enabled: bool) -> None:
         self._is_enabled = is_enabled
         self._askers = Askers()
-        self._entries: dict[str, list[_Entry]] = {}  # by name
+        self._entries: dict[str, list[_Registration]] = {}  # by name
         soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = MAX_ALL_REGIONS
         if soft_limit != resource.RLIM_INFINITY:
@@ -157,7 +157,7 @@ class ClientRegions:
     def add(self, region: Region, new: NewRegion) -> None:
         """Keep an open region that `check_new` has just allowed."""
         new.registrar.region_count += 1
-        self._entries.setdefault(region.name, []).append(_Entry(region, new.users, new.registrar))
+        self._entries.setdefault(region.name, []).append(_Registration(region, new.users, new.registrar))
 
     def all_of(self, kind: type[Region], peer: str) -> list[Region]:
         """Return the regions of one kind that a peer may see."""
@@ -207,7 +207,7 @@ class ClientRegions:
             raise out_of_range(region.name)
         return RegionView(self, found[0], place.offset, place.byte_size)
 
-    def close_unused(self, entry: _Entry) -> None:
+    def close_unused(self, entry: _Registration) -> None:
         """Close a region that is leaving and that no request uses any more. For `RegionView`."""
         if not entry.is_leaving or entry.uses:
             return
@@ -226,14 +226,14 @@ class ClientRegions:
         for entry in entries:
             entry.region.close()
 
-    def _leave(self, entry: _Entry) -> None:
+    def _leave(self, entry: _Registration) -> None:
         entry.is_leaving = True
         self.close_unused(entry)
 
-    def _all(self) -> list[_Entry]:
+    def _all(self) -> list[_Registration]:
         return [entry for entries in self._entries.values() for entry in entries]
 
-    def _visible(self, peer: str) -> list[_Entry]:
+    def _visible(self, peer: str) -> list[_Registration]:
         """Return the regions that every possible asker has a right to."""
         return _visible(self._all(), self._asker(peer).users) if self._entries else []
 
@@ -282,5 +282,5 @@ class Reach:
         return self._regions.locate(place, self._users)
 
 
-def _visible(entries: Iterable[_Entry], users: Users) -> list[_Entry]:
+def _visible(entries: Iterable[_Registration], users: Users) -> list[_Registration]:
     return [entry for entry in entries if users and users <= entry.users]

@@ -157,7 +157,7 @@ class SystemMemoryRpcs:
         try:
             found = os.open(self._folder / plain, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                path = f"/proc/self/fd/{found}"  # this very object, whatever its name refers to by now
+                path = f"/proc/self/fd/{found}"  # this very object, even if its name refers to another by now
                 if not self._may_open(found, path, users):
                     raise refusal
                 return os.open(path, os.O_RDWR | os.O_CLOEXEC)

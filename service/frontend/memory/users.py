@@ -67,8 +67,8 @@ def known(uid: int) -> int | None:
 
 @cache
 def _number_of_the_unknown() -> int | None:
-    everybody = ["0", "0", str(2**32 - 1)]
-    if Path("/proc/self/uid_map").read_text("ascii").split() == everybody:
+    all_users = ["0", "0", str(2**32 - 1)]
+    if Path("/proc/self/uid_map").read_text("ascii").split() == all_users:
         return None
     return int(Path("/proc/sys/kernel/overflowuid").read_text("ascii"))
 

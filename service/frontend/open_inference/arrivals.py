@@ -50,11 +50,18 @@ class StreamKeys:
 
     def get(self, name: str, call: Call) -> StreamKey:
         """Return the key of a client's or a sequence's requests."""
-        form, options = call.form, call.form.options
+        template, options = call.template, call.template.options
         is_ordered = self._are_ordered or bool(options.stream) or options.delivery is Delivery.LATEST
         identity: tuple[object, ...] = (name,)
         if is_ordered:
-            identity = (name, options.stream, options.delivery, options.priority, form.batch_key, form.face.name)
+            identity = (
+                name,
+                options.stream,
+                options.delivery,
+                options.priority,
+                template.batch_key,
+                template.schema.name,
+            )
         key = self._keys.get(identity)
         if key is None:
             weight = 1 if is_ordered else self._weight
@@ -63,14 +70,14 @@ class StreamKeys:
         return key
 
     def __len__(self) -> int:
-        """Return how many keys somebody has."""
+        """Return the number of keys in use."""
         return len(self._keys)
 
 
 class ConnectionShares:
     """Shares of the permits for calls that come one by one, by connection.
 
-    A share is kept for as long as a request has it or what it wanted is remembered.
+    A share is kept for as long as a request has it or its want is remembered.
 
     Args:
         weight: how many streams a connection counts as.
@@ -106,20 +113,20 @@ def admit(
         admission: the way in.
         call: checked.
         version: runs it.
-        stream: what it belongs to.
+        stream: the stream that it belongs to.
         share: whose permit it takes.
         received_ns: when it was read.
         deadline_ns: of the RPC; the call's own options may make it earlier.
         on_completion: receives how it ended.
         trace: that its client sent.
-        frame: the inputs, if a worker has made it of them; the request's from here on, whatever happens.
+        frame: the inputs, if a worker has made it of them; the request owns them from here on, errors included.
 
     Raises:
         DeadlineExpiredError: the deadline cannot be met.
         OverloadedError: there is no permit for it, or no memory is free.
         InvalidRequestError: BYTES are not as they have to be.
     """
-    form, options = call.form, call.form.options
+    template, options = call.template, call.template.options
     for duration_ns in (options.timeout_ns or None, options.budget_ns):
         if duration_ns is not None:
             own_ns = received_ns + duration_ns
@@ -128,8 +135,8 @@ def admit(
     arrival = Arrival(
         version,
         stream,
-        form.rows,
-        form.batch_key,
+        template.rows,
+        template.batch_key,
         deadline_ns,
         options.priority or version.description.batching.default_priority,
         partial(frame_of, call, version, share) if frame is None else lambda: frame,

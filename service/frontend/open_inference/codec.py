@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from forebay_server.service.errors import InvalidRequestError
 from forebay_server.service.frontend.messages import Bytes
 from forebay_server.service.frontend.open_inference import tensors
-from forebay_server.service.frontend.open_inference.form import CallForm, InputPlace, RegionRange
+from forebay_server.service.frontend.open_inference.region_range import RegionRange
+from forebay_server.service.frontend.open_inference.template import CallTemplate, InputSource
 from forebay_server.service.frontend.open_inference.typed import LongContents
 from forebay_server.service.frontend.open_inference.wire import InferMessage
 
@@ -48,14 +49,14 @@ class Call:
     """A checked request.
 
     Attributes:
-        form: everything but id and data.
+        template: everything but id and data.
         request_id: the client's name of it.
         data: of every input, in the engine's order; views of the received bytes. Empty once they were taken.
         views: ranges of shared memory that it uses.
         targets: ranges of shared memory for its outputs, by name.
     """
 
-    form: CallForm
+    template: CallTemplate
     request_id: str
     data: list[Bytes | LongContents]
     views: tuple[RegionView, ...] = ()
@@ -79,58 +80,58 @@ class Call:
             view.release()
 
 
-def fill(form: CallForm, message: InferMessage, locate: LocateRegion) -> Call:
-    """Return the call that a message of this form is. Nothing is read from shared memory before all sizes are right.
+def fill(template: CallTemplate, message: InferMessage, locate: LocateRegion) -> Call:
+    """Return the call of a message with this template. Nothing is read from shared memory before all sizes are right.
 
     Raises:
         InvalidRequestError: the data have another size than the shape says.
-        InferenceError: from `locate` or from reading. Nothing is held then.
+        InferenceError: from `locate` or from reading. No view is left open then.
     """
-    if form.is_plain and not form.has_regions:
-        for place, raw in zip(form.places, message.raws, strict=True):
-            _check_size(place, len(raw), form.face.name)
-        return Call(form, message.request_id, list(message.raws))
-    held: list[RegionView] = []
+    if template.is_plain and not template.has_regions:
+        for source, raw in zip(template.sources, message.raws, strict=True):
+            _check_size(source, len(raw), template.schema.name)
+        return Call(template, message.request_id, list(message.raws))
+    views: list[RegionView] = []
     try:
-        return _gather(form, message, locate, held)
+        return _gather(template, message, locate, views)
     except BaseException:
-        for view in held:
+        for view in views:
             view.release()
         raise
 
 
-def _gather(form: CallForm, message: InferMessage, locate: LocateRegion, held: list[RegionView]) -> Call:
-    """Return a call with data or outputs in shared memory; `held` gets every view, in case that this fails."""
-    sources: list[Bytes | LongContents | RegionView] = []
-    for place in form.places:
-        source: Bytes | RegionView
-        if place.region is not None:
-            source = locate(place.region)
-            held.append(source)
-            nbytes = source.byte_size
-        elif isinstance(place.typed, LongContents):
-            sources.append(place.typed)  # its elements are counted where it is read
+def _gather(template: CallTemplate, message: InferMessage, locate: LocateRegion, views: list[RegionView]) -> Call:
+    """Return a call with data or outputs in shared memory; `views` gets every view, in case that this fails."""
+    contents: list[Bytes | LongContents | RegionView] = []
+    for source in template.sources:
+        content: Bytes | RegionView
+        if source.region is not None:
+            content = locate(source.region)
+            views.append(content)
+            nbytes = content.byte_size
+        elif isinstance(source.typed, LongContents):
+            contents.append(source.typed)  # its elements are counted where it is read
             continue
         else:
-            source = message.raws[place.raw_index] if place.raw_index is not None else place.typed or b""
-            nbytes = len(source)
-        _check_size(place, nbytes, form.face.name)
-        sources.append(source)
+            content = message.raws[source.raw_index] if source.raw_index is not None else source.typed or b""
+            nbytes = len(content)
+        _check_size(source, nbytes, template.schema.name)
+        contents.append(content)
     targets: dict[str, RegionView] = {}
-    for wanted in form.wanted:
+    for wanted in template.wanted:
         if wanted.region is not None:
-            targets[wanted.face.name] = locate(wanted.region)  # before anything is executed
-            held.append(targets[wanted.face.name])
-    data = [source if isinstance(source, Bytes | LongContents) else source.read() for source in sources]
-    return Call(form, message.request_id, data, tuple(held), targets)
+            targets[wanted.tensor.name] = locate(wanted.region)  # before anything is executed
+            views.append(targets[wanted.tensor.name])
+    data = [content if isinstance(content, Bytes | LongContents) else content.read() for content in contents]
+    return Call(template, message.request_id, data, tuple(views), targets)
 
 
-def _check_size(place: InputPlace, nbytes: int, model: str) -> None:
-    if place.nbytes is not None and nbytes != place.nbytes:
-        raise tensors.wrong_size(place.tensor, place.nbytes, nbytes, model)
-    if place.region is not None and place.nbytes is None and nbytes > MAX_STRINGS_BYTES:
+def _check_size(source: InputSource, nbytes: int, model: str) -> None:
+    if source.nbytes is not None and nbytes != source.nbytes:
+        raise tensors.wrong_size(source.tensor, source.nbytes, nbytes, model)
+    if source.region is not None and source.nbytes is None and nbytes > MAX_STRINGS_BYTES:
         raise InvalidRequestError(
-            f"input '{place.tensor.name}' for model '{model}' has {nbytes} bytes; at most {MAX_STRINGS_BYTES} of BYTES"
+            f"input '{source.tensor.name}' for model '{model}' has {nbytes} bytes; at most {MAX_STRINGS_BYTES} of BYTES"
         )
 
 
@@ -139,19 +140,19 @@ def arrays_of(call: Call) -> Iterable[NDArray[Any] | None]:
 
     Raises InvalidRequestError.
     """
-    form = call.form
-    face = form.face
-    sent = zip(form.places, call.take_data(), strict=True)
-    for shape in form.shapes:
+    template = call.template
+    schema = template.schema
+    sent = zip(template.sources, call.take_data(), strict=True)
+    for shape in template.shapes:
         if shape is None:
             yield None
             continue
-        place, data = next(sent)
-        full = (form.rows, *shape) if face.has_batch else shape
-        tensor = place.tensor
+        source, data = next(sent)
+        full = (template.rows, *shape) if schema.has_batch else shape
+        tensor = source.tensor
         if tensor.datatype == "BYTES":
-            strings = tensors.split_strings(tensor, data, place.elements, face.name)
-            yield tensors.strings_to_array(strings, full, tensor, face.name)
+            strings = tensors.split_strings(tensor, data, source.elements, schema.name)
+            yield tensors.strings_to_array(strings, full, tensor, schema.name)
         else:
             array = np.frombuffer(data, tensor.spec.dtype)
             yield (array if array.flags.aligned else array.copy()).reshape(full)

@@ -1,4 +1,4 @@
-"""Errors in the form of the Open Inference Protocol: one table from outcome to status code, and Triton's messages.
+"""Errors as the Open Inference Protocol has them: one table from outcome to status code, and Triton's messages.
 
 Clients match on both, so messages that Triton has are Triton's; Forebay's own have a remedy.
 """

@@ -5,7 +5,7 @@ than `LIGHT_STRINGS` apart: the loop hands it to the workers and goes on with ot
 """
 
 from forebay_server.service.frontend.open_inference.codec import Call, arrays_of
-from forebay_server.service.frontend.open_inference.form import LIGHT_BYTES
+from forebay_server.service.frontend.open_inference.template import LIGHT_BYTES
 from forebay_server.service.frontend.open_inference.typed import LongContents
 from forebay_server.service.frontend.plain_copy import copy_into
 from forebay_server.service.models.served import ServedVersion
@@ -16,18 +16,18 @@ LIGHT_STRINGS, LIGHT_STRINGS_BYTES = 2048, 256 << 10  # each 0.6 µs; and as tex
 
 
 def is_light(call: Call, version: ServedVersion) -> bool:
-    """Whether `frame_of` takes the event loop less than two milliseconds, even if the form does not show it.
+    """Whether `frame_of` takes the event loop less than two milliseconds, even if the template does not show it.
 
     Thread: the event loop's.
     """
-    form = call.form
+    template = call.template
     strings = strings_bytes = nbytes = 0
-    for place, data in zip(form.places, call.data, strict=True):
+    for source, data in zip(template.sources, call.data, strict=True):
         if isinstance(data, LongContents):
             return False
         nbytes += len(data)
-        if place.nbytes is None:
-            strings += place.elements
+        if source.nbytes is None:
+            strings += source.elements
             strings_bytes += len(data)
     if strings > LIGHT_STRINGS or strings_bytes > LIGHT_STRINGS_BYTES:
         return False
@@ -35,7 +35,7 @@ def is_light(call: Call, version: ServedVersion) -> bool:
 
 
 def _is_borrowed(call: Call, version: ServedVersion) -> bool:
-    if version.unbound is not None or call.form.rows != 1 or len(call.data) != 1:
+    if version.unbound is not None or call.template.rows != 1 or len(call.data) != 1:
         return False
     (data,) = call.data
     return not isinstance(data, LongContents) and version.arena.borrows(memoryview(data))
@@ -50,7 +50,7 @@ def frame_of(call: Call, version: ServedVersion, share: Share) -> FrameBuffer:
     """
     if version.unbound is not None:
         return version.unbound.lease(tuple(arrays_of(call)), share)
-    rows, data = call.form.rows, call.take_data()
+    rows, data = call.template.rows, call.take_data()
     if rows == 1 and len(data) == 1 and (borrowed := version.arena.borrow(memoryview(data[0]), share)):
         return borrowed  # stays where it was received
     frame = version.arena.lease_rows(rows, share)

@@ -8,10 +8,11 @@ import grpc
 from forebay_server.service.errors import UnknownModelError
 from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.open_inference.arrivals import refuse
+from forebay_server.service.frontend.open_inference.checks import read_template
 from forebay_server.service.frontend.open_inference.codec import Call, LocateRegion, fill
 from forebay_server.service.frontend.open_inference.errors import InferenceError
-from forebay_server.service.frontend.open_inference.form import CallForm, read_form
-from forebay_server.service.frontend.open_inference.schema import ModelFace, face_of
+from forebay_server.service.frontend.open_inference.schema import ModelSchema, schema_of
+from forebay_server.service.frontend.open_inference.template import CallTemplate
 from forebay_server.service.frontend.open_inference.wire import InferMessage
 from forebay_server.service.journal.events import TraceContext
 from forebay_server.service.models.served import FindModel, ServedVersion
@@ -19,7 +20,7 @@ from forebay_server.service.models.served import FindModel, ServedVersion
 KnownVersions = Callable[[str], Collection[str] | None]
 MAX_VERSION = 2**63 - 1
 MAX_SHOWN = 128
-MAX_FORMS = 1024  # of at most 4 KiB each
+MAX_TEMPLATES = 1024  # of at most 4 KiB each
 
 
 class RegionAccess(Protocol):
@@ -54,7 +55,7 @@ class ModelLookup:
         self._acquire = acquire
         self._known_versions = known_versions
         self._admission = admission
-        self._forms: dict[tuple[bytes, int], CallForm] = {}
+        self._templates: dict[tuple[bytes, int], CallTemplate] = {}
 
     def find(self, name: str, version: str) -> ServedVersion:
         """Return a version that is ready. Raises InferenceError."""
@@ -85,9 +86,9 @@ class ModelLookup:
         except UnknownModelError:
             raise _not_there(name, version, self._known_versions(name)) from None
 
-    def face(self, name: str, version: str) -> ModelFace:
+    def schema(self, name: str, version: str) -> ModelSchema:
         """Return the client's view of a version that is ready. Raises InferenceError."""
-        return face_of(self.find(name, version))
+        return schema_of(self.find(name, version))
 
     def check(
         self, message: InferMessage, peer: str, received_ns: int, trace: TraceContext | None = None
@@ -104,30 +105,30 @@ class ModelLookup:
             InferenceError, InvalidRequestError: the version is not kept open then.
         """
         key = None if message.key is None else (message.key, len(message.raws))
-        form = None if key is None else self._forms.get(key)
-        if form is None:
+        template = None if key is None else self._templates.get(key)
+        if template is None:
             name, number = message.request.model_name, message.request.model_version
         else:
-            name, number = form.face.name, form.version
+            name, number = template.schema.name, template.version
         version = self._checked(self._acquire, name, number)
         try:
-            face = face_of(version)
-            if form is None or form.face is not face:
-                form = read_form(message.request, len(message.raws), face, message.contents)
-                self._keep(key, form)
-            call = fill(form, message, self.memory.reach(peer))
+            schema = schema_of(version)
+            if template is None or template.schema is not schema:
+                template = read_template(message.request, len(message.raws), schema, message.contents)
+                self._keep(key, template)
+            call = fill(template, message, self.memory.reach(peer))
         except BaseException as error:
             version.end_use()
             refuse(self._admission, version, received_ns, error, trace)
             raise
         return version, call
 
-    def _keep(self, key: tuple[bytes, int] | None, form: CallForm) -> None:
+    def _keep(self, key: tuple[bytes, int] | None, template: CallTemplate) -> None:
         if key is None:
             return
-        if len(self._forms) >= MAX_FORMS:
-            self._forms.clear()  # clients that come and go, or send another form each time
-        self._forms[key] = form
+        if len(self._templates) >= MAX_TEMPLATES:
+            self._templates.clear()  # clients that come and go, or send another head each time
+        self._templates[key] = template
 
 
 def check_version(version: str) -> int:

@@ -17,7 +17,7 @@ from forebay_server.service.models.served import ServedVersion
 
 
 @dataclass(frozen=True)
-class TensorFace:
+class TensorSchema:
     """One input or output.
 
     Attributes:
@@ -52,7 +52,7 @@ class TensorFace:
         return shape if self.reshape is None else _reshaped(shape, self.reshape, self.shape)
 
 
-class ModelFace:
+class ModelSchema:
     """One version.
 
     Attributes:
@@ -70,10 +70,10 @@ class ModelFace:
         self.version = version.version
         self.has_batch = specs.has_batch_dimension
         self.max_batch_size = specs.max_batch_size
-        self.inputs = _faces(specs.inputs, config.input)
-        self.outputs = _faces(specs.outputs, config.output)
-        for name, face in self.outputs.items():
-            self.outputs[name] = replace(face, labels=_labels(version, name))
+        self.inputs = _tensors(specs.inputs, config.input)
+        self.outputs = _tensors(specs.outputs, config.output)
+        for name, tensor in self.outputs.items():
+            self.outputs[name] = replace(tensor, labels=_labels(version, name))
         self.is_fixed = specs.is_fixed
         self.platform = config.platform
 
@@ -83,13 +83,13 @@ class ModelFace:
             name=self.name,
             versions=versions,
             platform=self.platform,
-            inputs=[self._tensor(face) for face in self.inputs.values()],
-            outputs=[self._tensor(face) for face in self.outputs.values()],
+            inputs=[self._tensor_metadata(tensor) for tensor in self.inputs.values()],
+            outputs=[self._tensor_metadata(tensor) for tensor in self.outputs.values()],
         )
 
-    def _tensor(self, face: TensorFace) -> pb.ModelMetadataResponse.TensorMetadata:
-        shape = (-1, *face.shape) if self.has_batch else face.shape
-        return pb.ModelMetadataResponse.TensorMetadata(name=face.name, datatype=face.datatype, shape=shape)
+    def _tensor_metadata(self, tensor: TensorSchema) -> pb.ModelMetadataResponse.TensorMetadata:
+        shape = (-1, *tensor.shape) if self.has_batch else tensor.shape
+        return pb.ModelMetadataResponse.TensorMetadata(name=tensor.name, datatype=tensor.datatype, shape=shape)
 
 
 def _reshaped(shape: tuple[int, ...], source: tuple[int, ...], target: tuple[int, ...]) -> tuple[int, ...]:
@@ -98,20 +98,20 @@ def _reshaped(shape: tuple[int, ...], source: tuple[int, ...], target: tuple[int
     return tuple(next(varying) if dim == -1 else dim for dim in target)
 
 
-def _faces(
+def _tensors(
     specs: tuple[TensorSpec, ...], written: Sequence[ModelInput] | Sequence[ModelOutput]
-) -> dict[str, TensorFace]:
+) -> dict[str, TensorSchema]:
     by_name: dict[str, ModelInput | ModelOutput] = {tensor.name: tensor for tensor in written}
-    return {spec.name: _face(index, spec, by_name.get(spec.name)) for index, spec in enumerate(specs)}
+    return {spec.name: _tensor_schema(index, spec, by_name.get(spec.name)) for index, spec in enumerate(specs)}
 
 
-def _face(index: int, spec: TensorSpec, written: ModelInput | ModelOutput | None) -> TensorFace:
+def _tensor_schema(index: int, spec: TensorSpec, written: ModelInput | ModelOutput | None) -> TensorSchema:
     shape, reshape = spec.shape, None
     if written is not None and written.HasField("reshape"):
         shape, reshape = tuple(written.dims), tuple(written.reshape.shape)
     elif written is not None and written.dims:  # they may be freer than the model, and are not used then
         shape = tuple(dim if known == -1 else known for dim, known in zip(written.dims, spec.shape, strict=True))
-    return TensorFace(spec.name, index, NAME_BY_DTYPE[spec.dtype], shape, spec, reshape)
+    return TensorSchema(spec.name, index, NAME_BY_DTYPE[spec.dtype], shape, spec, reshape)
 
 
 def _labels(version: ServedVersion, output: str) -> tuple[str, ...]:
@@ -119,12 +119,12 @@ def _labels(version: ServedVersion, output: str) -> tuple[str, ...]:
     return version.description.labels.get(output) or (() if task is None else task.labels)
 
 
-_faces_by_version: WeakKeyDictionary[ServedVersion, ModelFace] = WeakKeyDictionary()
+_schema_by_version: WeakKeyDictionary[ServedVersion, ModelSchema] = WeakKeyDictionary()
 
 
-def face_of(version: ServedVersion) -> ModelFace:
-    """Return the face of a version. Thread: the event loop's."""
-    face = _faces_by_version.get(version)
-    if face is None:
-        face = _faces_by_version[version] = ModelFace(version)
-    return face
+def schema_of(version: ServedVersion) -> ModelSchema:
+    """Return the schema of a version. Thread: the event loop's."""
+    schema = _schema_by_version.get(version)
+    if schema is None:
+        schema = _schema_by_version[version] = ModelSchema(version)
+    return schema

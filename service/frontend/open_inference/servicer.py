@@ -115,7 +115,7 @@ class InferenceServicer:
             stream.stop_reading()
 
     async def model_infer(self, data: bytes, context: Context) -> bytes:
-        """Answer one request: grpc.aio's handler. Whatever happens ends as a status, never as UNKNOWN."""
+        """Answer one request: grpc.aio's handler. Every error ends as a status, never as UNKNOWN."""
         try:
             return await self._infer(data, context)
         except InferenceError as status:
@@ -136,7 +136,7 @@ class InferenceServicer:
             answered = _Answered(version, self._clock)
             try:
                 share, key, frame = self._shares.get(peer), self._keys.get(peer, call), None
-                if not (call.form.is_light or is_light(call, version)):
+                if not (call.template.is_light or is_light(call, version)):
                     frame = await self._frame_of(call, version, peer, share, arrived_ns, trace)
                 deadline_ns = deadline_of(context, self._clock)
                 request = admit(
@@ -153,7 +153,7 @@ class InferenceServicer:
                 return await self._work.done(peer, partial(encode, call, completion))
             return _response(call, completion)
         except Exception as error:  # noqa: BLE001 - every request has an answer
-            is_timed = call is not None and call.form.options.timeout_ns > 0
+            is_timed = call is not None and call.template.options.timeout_ns > 0
             status = answer_to(error, request_id, is_timed=is_timed)
             if isinstance(error, OverloadedError):
                 raise RefusedError(status.code, status.message) from None
@@ -195,7 +195,6 @@ class InferenceServicer:
         call = self._stream_calls.begin(context)
         self.streams.add(call)
         try:
-            await call.outgoing.begin()
             stream = InferStream(
                 self._lookup,
                 self._work,

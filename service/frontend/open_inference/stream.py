@@ -3,8 +3,8 @@
 Theory of operation
     Responses follow the order of requests within a *line*: the requests for one model, or of one `sequence_id` or
     `stream` of it. Lines do not wait for each other, so that a slow model never holds up a fast one. Every request gets
-    an `_Entry` at the end of its line when it is read; whatever ends it (a refusal here, the former, delivery) answers
-    the entry, and answered entries leave the head of the line for the outbox, as bytes.
+    an `_Entry` at the end of its line when it is read; its end (a refusal here, the former, delivery) answers the
+    entry, and answered entries leave the head of the line for the outbox, as bytes.
 
     Inputs that would hold up the event loop are put in place by a worker; the reader waits for it, so that requests
     keep their order. Responses that would are made by a worker too, while other lines go on.
@@ -33,9 +33,9 @@ from forebay_server.service.frontend.open_inference.arrivals import StreamKeys, 
 from forebay_server.service.frontend.open_inference.codec import Call
 from forebay_server.service.frontend.open_inference.encode import encode, is_light_answer
 from forebay_server.service.frontend.open_inference.errors import InferenceError, answer_to, in_stream
-from forebay_server.service.frontend.open_inference.form import FINAL_RESPONSE
 from forebay_server.service.frontend.open_inference.inputs import frame_of, is_light
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
+from forebay_server.service.frontend.open_inference.template import FINAL_RESPONSE
 from forebay_server.service.frontend.open_inference.wire import InferMessage, parse
 from forebay_server.service.journal.events import TraceContext
 from forebay_server.service.models.served import ServedVersion
@@ -72,9 +72,9 @@ class InferStream:
 
     Args:
         lookup: finds versions and checks requests.
-        work: for what is too long for the event loop.
+        work: workers for steps that are too long for the event loop.
         admission: the way in.
-        clock: time.
+        clock: source of monotonic nanoseconds; tests pass a manual one.
         name: of the client, for fairness and logs.
         window: most requests read and not yet answered.
         ends_on_error: whether the first error ends the RPC.
@@ -134,7 +134,7 @@ class InferStream:
         return not self._outbox if self.error is not None else not self._is_reading and self._in_flight == 0
 
     def on_message(self, data: bytes, received_ns: int) -> Awaitable[None] | None:
-        """Take in a request; return what the reader has to wait for, or None. Never raises for what a client did."""
+        """Take in a request; return an awaitable for the reader, or None. Never raises for a client's mistake."""
         self._in_flight += 1
         entry = _Entry("")
         message: InferMessage | None = None
@@ -142,15 +142,15 @@ class InferStream:
             message = parse(data)
             entry.request_id = message.request_id
             entry.version, entry.call = self._lookup.check(message, self._name, received_ns, self._trace)
-        except Exception as error:  # noqa: BLE001 - whatever it is ends this request, not the stream
+        except Exception as error:  # noqa: BLE001 - any error ends this request, not the stream
             line = (_model_name(message), "")
             self._lines.setdefault(line, deque()).append(entry)
             self._answer(line, entry, self._status(entry, error))
             return None
-        form = entry.call.form
-        line = (form.face.name, form.options.stream)
+        template = entry.call.template
+        line = (template.schema.name, template.options.stream)
         self._lines.setdefault(line, deque()).append(entry)
-        if form.is_light or is_light(entry.call, entry.version):
+        if template.is_light or is_light(entry.call, entry.version):
             self._admit(line, entry, received_ns)
             return None
         return self._admit_heavy(line, entry, received_ns)
@@ -254,9 +254,9 @@ class InferStream:
             self._answer(line, entry, making.result() if failed is None else self._status(entry, failed))
 
     def _status(self, entry: _Entry, error: Exception) -> InferenceError:
-        is_timed = entry.call is not None and entry.call.form.options.timeout_ns > 0
+        is_timed = entry.call is not None and entry.call.template.options.timeout_ns > 0
         status = answer_to(error, entry.request_id, is_timed=is_timed)
-        # What they refer to holds the message while the entry waits for its turn.
+        # The frames of a traceback would hold the message while the entry waits for its turn.
         status.__traceback__ = status.__context__ = status.__cause__ = None
         return status
 
@@ -298,8 +298,8 @@ class InferStream:
         assert entry.call is not None  # noqa: S101 - for mypy: what completes was a call
         if completion.error is None:
             return encode(entry.call, completion, in_stream=True)
-        face = entry.call.form.face
-        response = pb.ModelInferResponse(model_name=face.name, model_version=face.version, id=entry.request_id)
+        schema = entry.call.template.schema
+        response = pb.ModelInferResponse(model_name=schema.name, model_version=schema.version, id=entry.request_id)
         response.parameters["dropped"].string_param = completion.error.outcome.value
         response.parameters[FINAL_RESPONSE].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=response).SerializeToString()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from forebay_server.service.errors import InvalidRequestError
 from forebay_server.service.frontend.messages import Bytes
-from forebay_server.service.frontend.open_inference.schema import TensorFace
+from forebay_server.service.frontend.open_inference.schema import TensorSchema
 
 LENGTH = struct.Struct("<I")
 MAX_STRINGS = 1 << 17
@@ -25,31 +25,31 @@ MAX_CLASS_ELEMENTS = 1_000_000
 """Elements in a row of an output whose classes are requested: Triton's limit."""
 
 
-def wrong_size(face: TensorFace, expected: int, got: int, model: str) -> InvalidRequestError:
+def wrong_size(tensor: TensorSchema, expected: int, got: int, model: str) -> InvalidRequestError:
     """Return the error for data of another size than their shape requires."""
     return InvalidRequestError(
-        f"input byte size mismatch for input '{face.name}' for model '{model}'. Expected {expected}, got {got}"
+        f"input byte size mismatch for input '{tensor.name}' for model '{model}'. Expected {expected}, got {got}"
     )
 
 
-def split_strings(face: TensorFace, data: Bytes, elements: int, model: str) -> list[bytes]:
+def split_strings(tensor: TensorSchema, data: Bytes, elements: int, model: str) -> list[bytes]:
     """Return the elements of a BYTES tensor. Raises InvalidRequestError if there are not exactly `elements`."""
-    check_count(face, elements, model)
+    check_count(tensor, elements, model)
     view = memoryview(data)
     strings: list[bytes] = []
     start, end = 0, len(view)
     while start < end and len(strings) < elements:
         if end - start < LENGTH.size:
             raise InvalidRequestError(
-                f"incomplete string length indicator for inference input '{face.name}' for model '{model}', expecting "
-                f"{LENGTH.size} bytes but only {end - start} bytes available. Please make sure the string length "
-                "indicator is in one of the 4 bytes"
+                f"incomplete string length indicator for inference input '{tensor.name}' for model '{model}', "
+                f"expecting {LENGTH.size} bytes but only {end - start} bytes available. Please make sure the string "
+                "length indicator is in one of the 4 bytes"
             )
         (length,) = LENGTH.unpack_from(view, start)
         start += LENGTH.size
         if length > end - start:
             raise InvalidRequestError(
-                f"incomplete string data for inference input '{face.name}' for model '{model}', expecting string of "
+                f"incomplete string data for inference input '{tensor.name}' for model '{model}', expecting string of "
                 f"length {length} but only {end - start} bytes available."
             )
         strings.append(bytes(view[start : start + length]))
@@ -57,28 +57,30 @@ def split_strings(face: TensorFace, data: Bytes, elements: int, model: str) -> l
     if start < end or len(strings) != elements:
         count = f"more than {elements}" if start < end else str(len(strings))
         raise InvalidRequestError(
-            f"expected {elements} string elements for inference input '{face.name}' for model '{model}', got {count}"
+            f"expected {elements} string elements for inference input '{tensor.name}' for model '{model}', got {count}"
         )
     return strings
 
 
-def check_count(face: TensorFace, elements: int, model: str) -> None:
+def check_count(tensor: TensorSchema, elements: int, model: str) -> None:
     """Raise InvalidRequestError if a BYTES tensor has more elements than the limit."""
     if elements > MAX_STRINGS:
         raise InvalidRequestError(
-            f"inference input '{face.name}' for model '{model}' has {elements} string elements; at most {MAX_STRINGS} "
-            "are taken: send several requests"
+            f"inference input '{tensor.name}' for model '{model}' has {elements} string elements; at most "
+            f"{MAX_STRINGS} are taken: send several requests"
         )
 
 
-def strings_to_array(strings: list[bytes], shape: tuple[int, ...], face: TensorFace, model: str) -> NDArray[np.object_]:
+def strings_to_array(
+    strings: list[bytes], shape: tuple[int, ...], tensor: TensorSchema, model: str
+) -> NDArray[np.object_]:
     """Return BYTES as the array of `str` that engines take. Raises InvalidRequestError for invalid UTF-8."""
     array = np.empty(len(strings), object)
     try:
         array[:] = [string.decode() for string in strings]
     except UnicodeDecodeError:
         raise InvalidRequestError(
-            f"input '{face.name}' for model '{model}': an element is not UTF-8, which is all that this backend takes"
+            f"input '{tensor.name}' for model '{model}': an element is not UTF-8, which is all that this backend takes"
         ) from None
     return array.reshape(shape)
 

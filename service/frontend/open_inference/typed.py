@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from forebay.wire import inference_pb2 as pb
 from forebay_server.service.errors import InvalidRequestError
 from forebay_server.service.frontend.messages import LENGTH_DELIMITED, MAX_FIELDS, Bytes, next_field
-from forebay_server.service.frontend.open_inference.schema import TensorFace
+from forebay_server.service.frontend.open_inference.schema import TensorSchema
 from forebay_server.service.frontend.open_inference.tensors import MAX_STRINGS, check_count, strings_to_bytes
 
 CONTENTS_FIELD: Mapping[str, str] = MappingProxyType(
@@ -53,7 +53,7 @@ _STRINGS = "bytes_contents"
 class LongContents:
     """Typed contents that are not read yet; arguments of `typed_to_bytes`. Read once: the wire is released then."""
 
-    face: TensorFace
+    tensor: TensorSchema
     wire: Bytes
     elements: int
     model: str
@@ -61,14 +61,14 @@ class LongContents:
     def read(self) -> Bytes:
         """Return them as raw bytes. Raises InvalidRequestError."""
         wire, self.wire = self.wire, b""
-        return typed_to_bytes(self.face, wire, self.elements, self.model)
+        return typed_to_bytes(self.tensor, wire, self.elements, self.model)
 
 
-def typed_to_bytes(face: TensorFace, wire: Bytes, elements: int, model: str) -> Bytes:
+def typed_to_bytes(tensor: TensorSchema, wire: Bytes, elements: int, model: str) -> Bytes:
     """Return typed contents as raw bytes, floats as a view of `wire`.
 
     Args:
-        face: of the input.
+        tensor: of the input.
         wire: an InferTensorContents, serialised, its numbers packed.
         elements: number of elements of the input's shape.
         model: its name, for errors.
@@ -77,32 +77,34 @@ def typed_to_bytes(face: TensorFace, wire: Bytes, elements: int, model: str) -> 
         InvalidRequestError: a field of another datatype is used, a number does not fit the datatype, or the number of
             elements differs from the shape's.
     """
-    field = CONTENTS_FIELD.get(face.datatype)
+    field = CONTENTS_FIELD.get(tensor.datatype)
     try:
-        found = _fields(wire, face, model)
+        found = _fields(wire, tensor, model)
     except IndexError:
-        raise _broken(face, model) from None
+        raise _broken(tensor, model) from None
     if found and list(found) != [field]:
         raise _unexpected(
-            face,
+            tensor,
             model,
-            f" of type '{face.datatype}': {', '.join(found)}, but it takes {field or 'raw_input_contents'}",
+            f" of type '{tensor.datatype}': {', '.join(found)}, but it takes {field or 'raw_input_contents'}",
         )
     if field is None:
-        raise InvalidRequestError(f"unable to find data for input tensor '{face.name}' for model '{model}' in request.")
+        raise InvalidRequestError(
+            f"unable to find data for input tensor '{tensor.name}' for model '{model}' in request."
+        )
     parts = found.get(field, [])
-    if face.datatype == "BYTES":
+    if tensor.datatype == "BYTES":
         if len(parts) == elements:
-            check_count(face, elements, model)
+            check_count(tensor, elements, model)
             return strings_to_bytes(parts)
         raise InvalidRequestError(
-            f"expected {elements} string elements for inference input '{face.name}' for model '{model}', "
+            f"expected {elements} string elements for inference input '{tensor.name}' for model '{model}', "
             f"got {len(parts)}"
         )
-    return _numbers(parts[0] if len(parts) == 1 else b"".join(parts), face, elements, model)
+    return _numbers(parts[0] if len(parts) == 1 else b"".join(parts), tensor, elements, model)
 
 
-def _fields(wire: Bytes, face: TensorFace, model: str) -> dict[str, list[Bytes]]:
+def _fields(wire: Bytes, tensor: TensorSchema, model: str) -> dict[str, list[Bytes]]:
     """Return the contents of every set field: packed numbers, or strings. Raises IndexError for invalid bytes.
 
     Strings are copied: that many views would make the garbage collector walk all objects, while no other thread runs.
@@ -115,20 +117,20 @@ def _fields(wire: Bytes, face: TensorFace, model: str) -> dict[str, list[Bytes]]
         fields += 1
         name = _NAMES.get(tag >> 3)
         if name is not None and tag & 7 != LENGTH_DELIMITED:
-            raise _unexpected(face, model, ": numbers one by one; send them packed, or as raw_input_contents")
+            raise _unexpected(tensor, model, ": numbers one by one; send them packed, or as raw_input_contents")
         if name == _STRINGS:
             found.setdefault(name, []).append(view[start:position].tobytes())
         elif name is not None and position > start:
             found.setdefault(name, []).append(view[start:position])
         if fields > MAX_STRINGS + MAX_FIELDS:
-            raise _unexpected(face, model, f": more than {MAX_STRINGS} elements one by one")
+            raise _unexpected(tensor, model, f": more than {MAX_STRINGS} elements one by one")
     if position > len(view):
         raise IndexError
     return found
 
 
-def _numbers(packed: Bytes, face: TensorFace, elements: int, model: str) -> Bytes:
-    dtype: np.dtype[Any] = face.spec.dtype
+def _numbers(packed: Bytes, tensor: TensorSchema, elements: int, model: str) -> Bytes:
+    dtype: np.dtype[Any] = tensor.spec.dtype
     data = np.frombuffer(packed, np.uint8)
     if dtype.kind == "f":
         count, rest = divmod(data.size, dtype.itemsize)
@@ -136,24 +138,24 @@ def _numbers(packed: Bytes, face: TensorFace, elements: int, model: str) -> Byte
         count = int(np.count_nonzero(data < _LAST_OF_VARINT))
         rest = int(data.size > 0 and data[-1] >= _LAST_OF_VARINT)
     if rest:
-        raise _broken(face, model)
+        raise _broken(tensor, model)
     if count != elements:
-        raise _unexpected(face, model, f", byte size mismatch: expected {elements} elements, got {count}")
+        raise _unexpected(tensor, model, f", byte size mismatch: expected {elements} elements, got {count}")
     if dtype.kind == "f":
         return packed
     try:
-        return b"".join(_cast(numbers, face, model) for numbers in _varints(data))
+        return b"".join(_cast(numbers, tensor, model) for numbers in _varints(data))
     except IndexError:
-        raise _broken(face, model) from None
+        raise _broken(tensor, model) from None
 
 
-def _broken(face: TensorFace, model: str) -> InvalidRequestError:
-    return _unexpected(face, model, ": its contents are no InferTensorContents")
+def _broken(tensor: TensorSchema, model: str) -> InvalidRequestError:
+    return _unexpected(tensor, model, ": its contents are no InferTensorContents")
 
 
-def _unexpected(face: TensorFace, model: str, what: str) -> InvalidRequestError:
+def _unexpected(tensor: TensorSchema, model: str, what: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"unexpected explicit tensor data for input tensor '{face.name}' for model '{model}'{what}"
+        f"unexpected explicit tensor data for input tensor '{tensor.name}' for model '{model}'{what}"
     )
 
 
@@ -182,12 +184,12 @@ def _varints(data: NDArray[np.uint8]) -> Iterator[NDArray[Any]]:
         yield numbers
 
 
-def _cast(numbers: NDArray[Any], face: TensorFace, model: str) -> bytes:
+def _cast(numbers: NDArray[Any], tensor: TensorSchema, model: str) -> bytes:
     """Return numbers as the datatype's. Raises InvalidRequestError if one does not fit."""
-    dtype: np.dtype[Any] = face.spec.dtype
+    dtype: np.dtype[Any] = tensor.spec.dtype
     wide = numbers.astype(np.uint64, copy=False).view(np.int64) if dtype.kind == "i" else numbers
     if dtype.kind in "iu" and dtype.itemsize < wide.itemsize:
         limits = np.iinfo(dtype)
         if wide.min() < limits.min or wide.max() > limits.max:
-            raise _unexpected(face, model, f": a value does not fit {face.datatype}")
+            raise _unexpected(tensor, model, f": a value does not fit {tensor.datatype}")
     return wide.astype(dtype).tobytes()

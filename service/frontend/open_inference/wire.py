@@ -7,7 +7,7 @@ or left to a worker, for a message of any size: at most `MAX_FIELDS` fields are 
 are parsed by protobuf (`service.frontend.open_inference.head`).
 
 Two serialised messages after each other are one message with the fields of both, so that a response is its beginning,
-which is the same for all requests of one form, the id, and the outputs.
+which is the same for all requests of one template, the id, and the outputs.
 """
 
 from collections.abc import Iterable

@@ -2,7 +2,7 @@
 
 A call that is not let in is not read, so that HTTP/2 holds its client back. The size of its message is unknown before
 it is read; earlier messages of its connection give an estimate. One call of each connection is always let in: a
-connection that fills the room with messages that do not end takes the others' breadth, not their turn.
+connection that fills the room with messages that do not end takes the others' breadth, not their place in the queue.
 
 Where messages may be compressed, a gate is strict: the inflated size of a message is unknown before it is read, and a
 client that has sent small ones may send a large one. So each message reserves the room of the largest, no call is let
@@ -47,13 +47,13 @@ class ReceptionGate:
 
     async def wait(self, account: Account) -> int:
         """Return the reservation once there is room."""
-        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(account, deque()).append(turn)
+        waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(account, deque()).append(waiter)
         try:
-            return await turn
+            return await waiter
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.leave(account, turn.result(), None)
+            if waiter.done() and not waiter.cancelled():
+                self.leave(account, waiter.result(), None)
             raise
 
     def leave(self, account: Account, reserved_bytes: int, nbytes: int | None) -> None:
@@ -88,18 +88,18 @@ class ReceptionGate:
 
     def _let_in(self, account: Account) -> bool:
         """Let the next call of an account in; return False if there is no room."""
-        turns = self._waiting.get(account)
-        if turns is None:
+        waiters = self._waiting.get(account)
+        if waiters is None:
             return False
-        while turns and turns[0].done():  # its client has gone
-            turns.popleft()
-        if turns:
+        while waiters and waiters[0].done():  # its client has gone
+            waiters.popleft()
+        if waiters:
             if (account.reserved or self.is_strict) and self._is_full_for(account):
                 return False
             account.reserved += 1
             self._reserved_bytes += account.usual_bytes
-            turns.popleft().set_result(account.usual_bytes)
+            waiters.popleft().set_result(account.usual_bytes)
         del self._waiting[account]
-        if turns:
-            self._waiting[account] = turns  # behind the others
+        if waiters:
+            self._waiting[account] = waiters  # behind the others
         return True

@@ -261,7 +261,7 @@ def heaviest(
 
     Args:
         accounts: all.
-        budget_bytes: what they may hold together.
+        budget_bytes: bytes that they may hold together.
         held: returns the bytes of one.
         weight: the heaviest go first.
     """

@@ -1,9 +1,9 @@
-"""When a connection is told that its requests are refused: not faster than it is of use.
+"""When refusals of a connection's requests are sent: not faster than the client can use them.
 
 A client that sends again as soon as it is refused takes a core of the server for being refused: 400 calls of one
 connection were refused 1,000 times a second, and cameras beside them lost what they needed for being served. So the
 refusals of one connection leave at most `REFUSALS_PER_S` times a second; a client whose requests are refused now and
-then is told at once. What a refusal held is free before it waits.
+then gets its answer at once. A refusal frees everything that it held before it waits.
 
 Owner: the event loop's thread. Why: docs/adr/0123.
 """
@@ -18,7 +18,7 @@ MOST_PEERS = 1024  # remembered; those that owe nothing are forgotten first
 
 
 class RefusedError(Exception):
-    """A request is refused because the server is overloaded; raised by its handler for whoever called it to answer.
+    """A request is refused because the server is overloaded; its handler raises this, and the handler's caller answers.
 
     Args:
         code: status of the call.
@@ -39,7 +39,7 @@ class RefusalPace:
         self._free_ns: dict[str, int] = {}  # by peer: when its next refusal may leave
 
     def delay_ns(self, peer: str, remaining_s: float | None) -> int:
-        """Count a refusal, and return how long its answer waits: half of what is left of the call's deadline at most.
+        """Count a refusal, and return how long its answer waits: half of the rest of the call's deadline at most.
 
         Args:
             peer: the connection.

@@ -221,9 +221,9 @@ function drawSizes(canvas, batches) {
   const every = Math.ceil(20 / step);
   pen.textAlign = "center";
   sizes.forEach(([rows, count], index) => {
-    const tall = Math.max(1, (height - 20) * count / most);
+    const barHeight = Math.max(1, (height - 20) * count / most);
     pen.fillStyle = color("execute");
-    pen.fillRect(index * step + 1, height - 16 - tall, Math.max(1, step - 3), tall);
+    pen.fillRect(index * step + 1, height - 16 - barHeight, Math.max(1, step - 3), barHeight);
     pen.fillStyle = color("quiet");
     if (index % every === 0) pen.fillText(String(rows), index * step + step / 2, height - 3);
   });

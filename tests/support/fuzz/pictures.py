@@ -5,12 +5,13 @@ import functools
 import cv2
 import numpy as np
 
+from forebay.encodings import LAYOUTS
 from forebay.wire import frames_pb2 as pb
 from tests.support.fuzz.frames import check, converse, frame, opening
 from tests.support.fuzz.mutation import mutate_bytes
 from tests.support.pictures import jpeg, png
 
-RAW = {pb.ENCODING_RGB8: 3 * 24 * 18, pb.ENCODING_BGR8: 3 * 24 * 18, pb.ENCODING_NV12: 24 * 18 * 3 // 2}
+RAW = {encoding: layout.nbytes(24, 18) for encoding, layout in LAYOUTS.items()}
 RIGHT_AFTER = 4  # every so many pictures one is right, and must be answered
 
 

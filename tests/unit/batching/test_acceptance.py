@@ -232,7 +232,7 @@ def test_13_latest_streams_wait_with_their_newest_frame_only():
 
     def watched(request, now_ns):
         arrive(request, now_ns)
-        waiting.append(len(core.pending._streams[request.stream].waiting))
+        waiting.append(len(core.pending._streams.by_key[request.stream].waiting))
         assert request.id in core.pending, "the newest is never the one replaced"
 
     core.arrive = watched

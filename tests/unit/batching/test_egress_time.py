@@ -302,7 +302,7 @@ def test_deliverer_that_is_slower_than_the_executor_is_kept_busy_with_frames_tha
     egress_ns = lambda: int(scatter.uniform(0.5, 1.5) * interval_ms * MS)  # noqa: E731
     _, knowing = served(workload, egress_ns)
     _, blind = served(workload, egress_ns, is_known=False)
-    assert blind.goodput_per_s < 100, "it serves everybody too late"
+    assert blind.goodput_per_s < 100, "it serves all streams too late"
     assert knowing.goodput_per_s >= 0.95 * 1e3 / interval_ms
     assert knowing.late_share <= 0.01
 

@@ -6,7 +6,9 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forebay_server.service.batching.pending import MAX_IDLE_STREAMS, PendingQueue, Reason
+from forebay_server.service.batching.constants import MAX_IDLE_STREAMS
+from forebay_server.service.batching.endings import Reason
+from forebay_server.service.batching.pending import PendingQueue
 from forebay_server.service.batching.policy import _earliest_deadline_ns, _hopeless
 from forebay_server.service.batching.settings import BatchingSettings, QueuePolicy, TimeoutAction
 from forebay_server.service.request import Delivery
@@ -301,10 +303,8 @@ def check(pending, here):
     held = {entry.id for entry in pending.blocked()}
     assert pending.blocked_entries == len(held)
     waiting = Counter(one.stream for one in here.values())
-    assert {key: state.entries for key, state in pending._streams.items() if state.entries} == waiting
-    assert all(
-        bool(state.waiting) == (state.key.is_ordered and state.entries > 0) for state in pending._streams.values()
-    )
+    assert {key: state.entries for key, state in pending._streams.by_key.items() if state.entries} == waiting
+    assert all(bool(state.waiting) == (state.key.is_ordered and state.entries > 0) for state in pending._streams)
     assert set(placed) | held == set(here)
     assert not set(placed) & held
     for group in pending.groups.values():
@@ -326,6 +326,6 @@ def test_streams_that_come_and_go_are_remembered_up_to_a_limit_and_the_latest_lo
             pending.push(each, now_ns)
             pending.discard(each.id)
         assert pending.streams <= MAX_IDLE_STREAMS + 2 * len(pending) + 1
-    assert camera in pending._streams
+    assert camera in pending._streams.by_key
     assert pending.streams > MAX_IDLE_STREAMS // 3
     assert waiting.id in pending

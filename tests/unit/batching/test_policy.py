@@ -357,7 +357,7 @@ def test_company_is_not_awaited_past_what_the_deadline_allows():
 
 
 def stream_share(rig):
-    return rig.core.pending._stream(stream(), rig.now_ns).share
+    return rig.core.pending._streams.get(stream(), rig.now_ns).share
 
 
 def test_draining_holds_nothing_back():

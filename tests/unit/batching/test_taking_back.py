@@ -173,7 +173,7 @@ def test_frames_of_a_stream_keep_their_order_when_batches_of_two_lanes_are_taken
     assert [list(batch.requests) for batch in rig.batches[2:]] == [first, second]
     rig.advance(300)
     assert rig.ended() == {first[1]: Outcome.EXPIRED, second[1]: Outcome.EXPIRED}
-    (line,) = [state.waiting for state in rig.core.pending._streams.values() if state.key is camera]
+    (line,) = [state.waiting for state in rig.core.pending._streams.by_key.values() if state.key is camera]
     assert [entry.request for entry in line] == [first[0], second[0]]
     rig.assert_quiet_after_all()
 
@@ -184,7 +184,7 @@ def test_what_was_taken_back_does_not_count_as_served():
     rig.arrive(None, on=caller)
     rig.arrive(None, timeout_ms=200)
     bound(rig)
-    share = rig.core.pending._streams[caller].share
+    share = rig.core.pending._streams.by_key[caller].share
     assert share.served == pytest.approx(1.0)
     rig.advance(150)
     assert share.served == pytest.approx(0.0, abs=0.05)
@@ -277,7 +277,7 @@ class Play:
 
     def check(self):
         """The waiting requests of a stream are in order of arrival."""
-        for one in self.rig.core.pending._streams.values():
+        for one in self.rig.core.pending._streams.by_key.values():
             ids = [entry.id for entry in one.waiting]
             assert ids == sorted(ids)
 

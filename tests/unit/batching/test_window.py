@@ -69,7 +69,7 @@ TRACES = {
         {"settings": window()}, at(0, 1, 2),
         [(0, [0]), (1, [1]), (2, [2])],
     ),
-    "delay 0, whatever gathered while the lane was busy leaves together": (
+    "delay 0, all requests that came while the lane was busy leave together": (
         {"settings": window(), "busy_until_ms": 5}, at(1, 2, 3),
         [(5, [0, 1, 2])],
     ),

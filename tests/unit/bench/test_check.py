@@ -72,10 +72,11 @@ def test_options_that_make_no_sense_are_a_usage_error(check, options):
     assert check(options=options)[0] == 2
 
 
-def test_a_number_that_is_missing_is_neither_met_nor_missed_and_survives_the_history(tmp_path, monkeypatch):
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_number_that_is_missing_is_neither_met_nor_missed_and_survives_the_history(tmp_path, monkeypatch, value):
     monkeypatch.setattr(report, "PAGE", tmp_path / "benchmarks.md")
     monkeypatch.setattr(report, "HISTORY", tmp_path / "history")
-    row = Row("p99", Spread(math.nan, math.nan, math.nan), "ms", 35.0, note="INVALID 3 times")
+    row = Row("p99", Spread(value, value, value), "ms", 35.0, note="INVALID 3 times")
     report.write({"Things": [row]}, "bench", report.start(), ["Things"])
     page = (tmp_path / "benchmarks.md").read_text()
     assert "| p99 | - | <= 35 ms | no number: see the note | INVALID 3 times |" in page

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from forebay_server.bench import report
-from forebay_server.bench.overload import Cell, Health, Outcome, cells
+from forebay_server.bench.overload import Cell, Health, Measured, cells
 from forebay_server.bench.overload_account import Cost, Fate, Frame, account_of
 from forebay_server.bench.overload_report import COLUMNS, HEADING, line_of, record_of, section
 from forebay_server.bench.overload_targets import capacity_lines, shortcomings, target_of
@@ -21,7 +21,7 @@ def outcome(in_time, *, size=1024, load=2.0, delivery="every", is_disturbed=Fals
     frames += [Frame(Fate.EXPIRED, 0.0, 1.0, refusal_ms, 90.0, 40.0)] * (round(load * CAPACITY_PER_S) - in_time)
     health = Health(failed=0, p50_ms=2.0, most_ms=9.0)
     cell = Cell(size, delivery, load, is_disturbed)
-    return Outcome(cell, CAPACITY_PER_S, account_of(frames, 1.0), COST, health)
+    return Measured(cell, CAPACITY_PER_S, account_of(frames, 1.0), COST, health)
 
 
 def missed(*outcomes):
@@ -147,7 +147,8 @@ def test_a_capacity_below_that_of_the_commit_before_is_said():
 def test_the_page_is_written_from_the_newest_overload_of_the_history(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "PAGE", tmp_path / "benchmarks.md")
     monkeypatch.setattr(report, "HISTORY", tmp_path / "history")
-    report.write_overload(document(outcome(96)), "bench.cameras --overload", report.start(), [HEADING])
+    run = report.record({}, "bench.cameras --overload", report.start(), document(outcome(96)))
+    report.keep([run], [HEADING])
     page = (tmp_path / "benchmarks.md").read_text()
     assert f"## {HEADING}" in page
     assert "by `bench.cameras --overload`" in page

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forebay_server.bench.virtual_lane import StageCosts, VirtualLane
-from forebay_server.engines.device_simulated import CostModel
+from forebay_server.engines.device_simulated import CopyCosts
 from forebay_server.service.request import Batch
 from tests.support.lane import MAX_BATCH_SIZE, ROW_BYTES, LaneDriver
 
@@ -27,7 +27,7 @@ def enqueue_download(lane, batch):
 def on_the_device(trace, costs):
     """When each batch of `(gap_ns, rows)` leaves compute and the download."""
     options = {"alpha_ms": str(costs.alpha_ns / 1e6), "beta_ms": str(costs.beta_ns / 1e6)}
-    copies = CostModel(
+    copies = CopyCosts(
         copy_latency_ns=COPY_NS,
         h2d_bytes_per_s=ROW_BYTES / costs.h2d_ns[1] * 1e9,
         d2h_bytes_per_s=ROW_BYTES / costs.d2h_ns[1] * 1e9,
@@ -44,7 +44,7 @@ def on_the_device(trace, costs):
         enqueue_download(lane, batches[-1])
     lane.pipeline.d2h.device_stream.sync()
     ends = {
-        stage: [op.end_ns - started_ns for op in lane.device.history if op.lane == f"lane.{stage}"][-len(trace) :]
+        stage: [op.end_ns - started_ns for op in lane.device.history if op.queue == f"lane.{stage}"][-len(trace) :]
         for stage in ("execute", "d2h")
     }
     for _ in batches:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from forebay_server.engines.build.verification import Agreement, Found, OutputError, overlap
+from forebay_server.engines.build.verification import Agreement, Found, OutputDifference, overlap
 
 BOX = (0.0, 0.0, 1.0, 1.0)
 MOVED = (0.1, 0.0, 1.1, 1.0)
@@ -11,7 +11,7 @@ AWAY = (5.0, 5.0, 6.0, 6.0)
 
 
 def test_errors_are_largest_mean_and_relative_over_all_frames():
-    error = OutputError("y")
+    error = OutputDifference("y")
     error.add(np.array([1.0, -4.0]), np.array([1.0, -3.0]))
     error.add(np.array([2.0, 2.0]), np.array([2.0, 2.0]))
     assert (error.max_error, error.mean_error, error.scale, error.relative) == (1.0, 0.25, 4.0, 0.25)
@@ -19,16 +19,16 @@ def test_errors_are_largest_mean_and_relative_over_all_frames():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_value_that_is_not_finite_on_one_side_is_infinitely_far(value):
-    error = OutputError("y")
+    error = OutputDifference("y")
     error.add(np.array([1.0]), np.array([value]))
     assert error.max_error == np.inf
-    same = OutputError("y")
+    same = OutputDifference("y")
     same.add(np.array([value]), np.array([value]))
     assert same.max_error == 0.0
 
 
 def test_integers_and_bytes_do_not_wrap_around():
-    error = OutputError("y")
+    error = OutputDifference("y")
     error.add(np.array([250], np.uint8), np.array([5], np.uint8))
     assert error.max_error == 245
 

@@ -116,12 +116,12 @@ def test_a_container_without_memory_is_named(tmp_path):
 
 
 def test_too_few_open_files_are_named():
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 250), hard))
+    soft_limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft_limit, 250), hard))
     try:
         found = {finding.check: finding for finding in machine_findings(__import__("pathlib").Path("/"), 1024)}
     finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft_limit, hard))
     assert found["open files"].level == "fault"
     assert "ulimit" in found["open files"].remedy
 

@@ -1,5 +1,7 @@
 """Frames become messages that protobuf reads back, copied once and checked against the opened stream."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,9 +28,9 @@ def test_lengths_at_the_edges_of_a_varint(nbytes):
     assert len(wire.ClientMessage.FromString(frame_message(1, 0, None, [bytes(nbytes)])).frame.payload) == nbytes
 
 
-@pytest.mark.parametrize("encoding", ["bgr8", "rgb8"])
-def test_pixels_keep_their_order(encoding):
-    pixels = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
+@pytest.mark.parametrize(("encoding", "shape"), [("bgr8", (2, 4, 3)), ("rgb8", (2, 4, 3)), ("mono8", (2, 4))])
+def test_pixels_keep_their_order(encoding, shape):
+    pixels = np.arange(math.prod(shape), dtype=np.uint8).reshape(shape)
     assert b"".join(payload_of(encoding, 4, 2, pixels)) == pixels.tobytes()
 
 
@@ -47,6 +49,7 @@ def test_message_does_not_change_with_the_frame():
 def test_size_comes_from_the_array():
     assert size_of("bgr8", np.zeros((48, 64, 3), np.uint8)) == (64, 48)
     assert size_of("nv12", np.zeros((72, 64), np.uint8)) == (64, 48)
+    assert size_of("mono8", np.zeros((48, 64), np.uint8)) == (64, 48)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +61,9 @@ def test_size_comes_from_the_array():
         ("bgr8", bytes(23), ValueError, "takes 24 bytes, the frame has 23"),
         ("bgr8", "text", TypeError, "numpy array or bytes"),
         ("nv12", np.zeros((4, 4), np.uint8), ValueError, r"height \* 3 / 2"),
+        ("mono8", np.zeros((2, 4, 3), np.uint8), ValueError, r"the shape \(height, width\), not \(2, 4, 3\)"),
+        ("mono8", np.zeros((2, 4), np.uint16), ValueError, "uint8, not uint16"),
+        ("mono8", bytes(24), ValueError, "takes 8 bytes, the frame has 24"),
         ("nv12", bytes(13), ValueError, "takes 12 bytes"),
         ("jpeg", np.zeros((2, 4, 3), np.uint8), TypeError, "encode it first"),
         ("png", 7, TypeError, "png file"),

@@ -1,4 +1,4 @@
-"""A loop in a thread of its own: what runs on it ends with it, whatever goes wrong at the end."""
+"""A loop in a thread of its own: its tasks end with it, also after an error at the end."""
 
 import asyncio
 import threading
@@ -35,6 +35,6 @@ def test_those_who_wait_are_told_of_the_end_although_the_last_words_fail():
         loop.stop()
     caller.join(10)
     assert [str(error) for error in errors] == ["the client is closed"]
-    loop.stop()  # it has been told
+    loop.stop()  # it has the error already
     with pytest.raises(StreamClosedError):
         loop.call(endless())

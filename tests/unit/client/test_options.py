@@ -2,18 +2,14 @@
 
 import pytest
 
-from forebay.client.options import ENCODINGS, Reconnection, StreamOptions, Tls, open_message
-from forebay.client.retry import CallEnd, Verdict, hint_ms
+from forebay.client.options import Reconnection, StreamOptions, Tls, open_message
+from forebay.client.retry import CallEnd, NextStep, hint_ms
 from forebay.wire import frames_pb2 as wire
 
 
 def opened(resume_from=None, **keywords):
     options = StreamOptions(camera="door", model="m", **keywords)
     return wire.ClientMessage.FromString(open_message(options, resume_from)).open
-
-
-def test_every_encoding_of_the_wire_has_its_word():
-    assert set(ENCODINGS.values()) == set(wire.Encoding.values()) - {wire.ENCODING_UNSPECIFIED}
 
 
 def test_open_says_what_was_asked_for():
@@ -82,24 +78,24 @@ def test_times_are_positive():
 
 
 @pytest.mark.parametrize(
-    ("end", "verdict"),
+    ("end", "next_step"),
     [
-        (CallEnd("UNAVAILABLE"), Verdict.RETRY),
-        (CallEnd("CANCELLED"), Verdict.RETRY),
-        (CallEnd("INTERNAL", "RST_STREAM"), Verdict.RETRY),
-        (CallEnd("UNKNOWN"), Verdict.RETRY),
-        (CallEnd("OK"), Verdict.RETRY),
-        (CallEnd("RESOURCE_EXHAUSTED", "too many streams"), Verdict.RETRY),
-        (CallEnd("RESOURCE_EXHAUSTED", "Received message larger than max (9 vs. 4)"), Verdict.REFUSED),
-        (CallEnd("NOT_FOUND"), Verdict.REFUSED),
-        (CallEnd("INVALID_ARGUMENT"), Verdict.REFUSED),
-        (CallEnd("UNIMPLEMENTED"), Verdict.REFUSED),
-        (CallEnd("UNAUTHENTICATED"), Verdict.REFUSED),
-        (CallEnd("OK", was_asked=True), Verdict.REOPEN),
+        (CallEnd("UNAVAILABLE"), NextStep.RETRY),
+        (CallEnd("CANCELLED"), NextStep.RETRY),
+        (CallEnd("INTERNAL", "RST_STREAM"), NextStep.RETRY),
+        (CallEnd("UNKNOWN"), NextStep.RETRY),
+        (CallEnd("OK"), NextStep.RETRY),
+        (CallEnd("RESOURCE_EXHAUSTED", "too many streams"), NextStep.RETRY),
+        (CallEnd("RESOURCE_EXHAUSTED", "Received message larger than max (9 vs. 4)"), NextStep.REFUSED),
+        (CallEnd("NOT_FOUND"), NextStep.REFUSED),
+        (CallEnd("INVALID_ARGUMENT"), NextStep.REFUSED),
+        (CallEnd("UNIMPLEMENTED"), NextStep.REFUSED),
+        (CallEnd("UNAUTHENTICATED"), NextStep.REFUSED),
+        (CallEnd("OK", was_asked=True), NextStep.REOPEN),
     ],
 )
-def test_end_of_a_call_says_what_comes_next(end, verdict):
-    assert end.verdict is verdict
+def test_end_of_a_call_says_what_comes_next(end, next_step):
+    assert end.next_step is next_step
 
 
 def test_advice_is_read_and_limited():

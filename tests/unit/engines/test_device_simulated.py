@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from forebay_server.engines.device_simulated import ByteRange, CostModel, FaultPlan, SimulatedDevice
+from forebay_server.engines.device_simulated import ByteRange, CopyCosts, FaultPlan, SimulatedDevice
 from forebay_server.engines.errors import DeviceLostError, DeviceMemoryError, ExecutionError, MisuseError, RaceError
 from tests.support.clock import ManualClock
 from tests.support.virtual_clock import VirtualClock
@@ -28,7 +28,7 @@ class Bench:
 
 
 def test_a_copy_costs_latency_and_bytes_over_bandwidth():
-    bench = Bench(cost=CostModel(copy_latency_ns=500, h2d_bytes_per_s=1e9, d2h_bytes_per_s=2e9))
+    bench = Bench(cost=CopyCosts(copy_latency_ns=500, h2d_bytes_per_s=1e9, d2h_bytes_per_s=2e9))
     started_ns = bench.clock.now_ns()
     bench.upload()
     bench.stream.record(bench.event)
@@ -40,7 +40,7 @@ def test_a_copy_costs_latency_and_bytes_over_bandwidth():
 
 
 def test_enqueuing_takes_no_time_and_an_event_is_done_when_its_time_has_come():
-    bench = Bench(cost=CostModel(copy_latency_ns=500))
+    bench = Bench(cost=CopyCosts(copy_latency_ns=500))
     started_ns = bench.clock.now_ns()
     bench.upload()
     bench.stream.record(bench.event)
@@ -63,7 +63,7 @@ def test_seeing_that_an_event_is_done_orders_the_host_after_it():
 
 
 def test_the_time_of_an_event_that_is_not_done_is_refused():
-    bench = Bench(cost=CostModel(copy_latency_ns=500))
+    bench = Bench(cost=CopyCosts(copy_latency_ns=500))
     bench.stream.record(bench.event)
     bench.upload()
     bench.stream.record(bench.later)
@@ -73,7 +73,7 @@ def test_the_time_of_an_event_that_is_not_done_is_refused():
 
 def test_sync_sleeps_on_the_clock_until_the_work_is_done():
     clock = ManualClock()
-    bench = Bench(clock, cost=CostModel(copy_latency_ns=500))
+    bench = Bench(clock, cost=CopyCosts(copy_latency_ns=500))
     bench.upload()
     with ThreadPoolExecutor(1, initializer=bench.device.attach_thread) as pool:
         synced = pool.submit(bench.stream.sync)
@@ -184,7 +184,7 @@ def test_closing_the_device_with_anything_open_names_it():
 
 
 def test_closing_a_stream_waits_for_its_work():
-    bench = Bench(cost=CostModel(copy_latency_ns=500))
+    bench = Bench(cost=CopyCosts(copy_latency_ns=500))
     started_ns = bench.clock.now_ns()
     bench.upload()
     bench.stream.close()
@@ -358,7 +358,7 @@ def test_a_lost_device_says_so_to_an_engine_that_asks():
 
 def test_what_one_device_still_reads_is_not_written_for_another():
     """As a frame buffer that is used again before its upload is known to be done."""
-    first = Bench(cost=CostModel(copy_latency_ns=500))
+    first = Bench(cost=CopyCosts(copy_latency_ns=500))
     second = neighbour_of(first)
     second.stream.copy_h2d(second.memory, first.host, NBYTES)
     second.stream.record(second.event)
@@ -371,7 +371,7 @@ def test_what_one_device_still_reads_is_not_written_for_another():
 
 def test_knowledge_goes_from_device_to_device_through_the_host_alone():
     """Downloaded by one, uploaded by the other: only after the host has synchronised with the first."""
-    first = Bench(cost=CostModel(copy_latency_ns=500))
+    first = Bench(cost=CopyCosts(copy_latency_ns=500))
     second = neighbour_of(first)
     first.device.attach_thread()
     first.stream.copy_d2h(first.host, first.memory, NBYTES)

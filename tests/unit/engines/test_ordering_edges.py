@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from forebay_server.engines.device_simulated import CostModel, SimulatedDevice
+from forebay_server.engines.device_simulated import CopyCosts, SimulatedDevice
 from forebay_server.engines.errors import RaceError
 from forebay_server.service.channel import Channel, ChannelClosedError
 from forebay_server.service.clock import MonotonicClock
@@ -21,8 +21,8 @@ ROW_BYTES = 64
 ROWS = 2
 BATCHES = 10
 COSTS = {
-    "free": CostModel(),
-    "slow": CostModel(copy_latency_ns=50_000, h2d_bytes_per_s=1e6, d2h_bytes_per_s=1e6),
+    "free": CopyCosts(),
+    "slow": CopyCosts(copy_latency_ns=50_000, h2d_bytes_per_s=1e6, d2h_bytes_per_s=1e6),
 }
 EDGES = (
     "uploaded -> execute",
@@ -152,7 +152,7 @@ def test_two_compute_streams_in_turn_are_accepted():
 
 
 def test_three_slots_hide_the_copies_behind_compute_and_one_slot_does_not():
-    cost = CostModel(copy_latency_ns=300)
+    cost = CopyCosts(copy_latency_ns=300)
     finished_ns = {}
     for slots in (1, 3):
         pipeline = HandPipeline(slots, cost=cost, frames=2 * ROWS * BATCHES, execute_ns=1000)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forebay_server.engines.device_simulated import ByteRange, CostModel, SimulatedDevice
+from forebay_server.engines.device_simulated import ByteRange, CopyCosts, SimulatedDevice
 from forebay_server.engines.errors import RaceError
 from tests.support.virtual_clock import VirtualClock
 
@@ -138,7 +138,7 @@ class Subject:
 @given(
     program=st.lists(operations, max_size=60),
     skipped_races=st.integers(0, 30),
-    cost=st.sampled_from([CostModel(), CostModel(1000, 1e9, 1e9)]),
+    cost=st.sampled_from([CopyCosts(), CopyCosts(1000, 1e9, 1e9)]),
 )
 def test_the_checker_agrees_with_a_happens_before_graph(program, skipped_races, cost):
     """The first races are left out of the program, so that long programs without any are tried too."""

@@ -142,7 +142,7 @@ def test_a_message_that_is_neither_open_nor_frame_ends_the_session(data):
         parse_client_message(data)
 
 
-# --- a message is not read for longer than is useful, whatever its size ---------------------------------------------
+# --- a message of any size is not read for longer than is useful ----------------------------------------------------
 
 MANY = 1 << 18
 LONG = {

@@ -27,7 +27,7 @@ class CountingLoop:
         self.wake_ups += 1
         self.calls.append(function)
 
-    def turn(self):
+    def iteration(self):
         calls, self.calls = self.calls, []
         for function in calls:
             function()
@@ -45,11 +45,11 @@ def test_posts_before_the_loops_turn_share_one_wake_up_and_keep_their_order():
     sink.post([])
     sink.post(posted[2:])
     assert loop.wake_ups == 1
-    loop.turn()
+    loop.iteration()
     assert got == posted
     sink.post([posted[0]])
     assert loop.wake_ups == 2
-    loop.turn()
+    loop.iteration()
     assert len(got) == 6
 
 
@@ -59,8 +59,8 @@ def test_a_completion_posted_while_the_loop_drains_is_not_left_behind():
     second = completion(got.append)
     first = completion(lambda _: sink.post([second]))
     sink.post([first])
-    loop.turn()
-    loop.turn()
+    loop.iteration()
+    loop.iteration()
     assert got == [second]
 
 
@@ -72,7 +72,7 @@ def test_a_completion_that_fails_does_not_hold_up_those_behind_it():
         raise ZeroDivisionError
 
     sink.post([completion(fail), completion(got.append)])
-    loop.turn()
+    loop.iteration()
     assert len(got) == 1
 
 
@@ -135,7 +135,7 @@ def test_steps_run_once_each_at_the_end_of_the_turn_and_what_they_end_is_told_wi
     for step in (first, second, first):
         sink.step_when_idle(step)
     assert not stepped
-    loop.turn()
+    loop.iteration()
     assert stepped == ["first", "second"]
     assert got == ended
     assert loop.wake_ups == 0
@@ -144,22 +144,22 @@ def test_steps_run_once_each_at_the_end_of_the_turn_and_what_they_end_is_told_wi
 
 
 def test_a_serving_loop_steps_when_it_has_nothing_else_to_do(monkeypatch):
-    monkeypatch.setattr(loop_sink, "LEAST_GATHERING_S", 3600.0)  # else five turns may take longer
+    monkeypatch.setattr(loop_sink, "LEAST_GATHERING_S", 3600.0)  # else five iterations may take longer
     monkeypatch.setattr(loop_sink, "LONGEST_GATHERING_S", 3600.0)
-    turns, stepped = [], []
+    iterations, stepped = [], []
 
     async def main():
         loop = asyncio.get_running_loop()
         sink, done = LoopSink(loop), asyncio.Event()
 
         def read():
-            turns.append(len(turns))
+            iterations.append(len(iterations))
             sink.step_when_idle(step)
-            if len(turns) < 5:
+            if len(iterations) < 5:
                 loop.call_soon(read)
 
         def step():
-            stepped.append(len(turns))
+            stepped.append(len(iterations))
             done.set()
 
         read()

@@ -51,6 +51,7 @@ def test_the_least_open_gets_every_default():
         (RGB, (6, 4), 72),
         ({**RGB, "encoding": pb.ENCODING_BGR8}, (6, 4), 72),
         ({**RGB, "encoding": pb.ENCODING_NV12}, (6, 4), 36),
+        ({**RGB, "encoding": pb.ENCODING_MONO8, "width": 5, "height": 3}, (5, 3), 15),
         ({"encoding": pb.ENCODING_JPEG}, (0, 0), None),
         ({"encoding": pb.ENCODING_PNG, "width": 9, "height": 9}, (0, 0), None),
         ({"encoding": pb.ENCODING_TENSOR, "shape": [4, 4, 3]}, (4, 4), 48),
@@ -120,7 +121,7 @@ BAD = [
     ({"stream_id": "ü" * 129}, "open.stream_id"),
     ({"model": ""}, "open.model"),
     ({"encoding": pb.ENCODING_UNSPECIFIED}, "open.encoding"),
-    ({"encoding": 99}, "open.encoding"),
+    ({"encoding": 99}, "open.encoding.*give TENSOR or one of BGR8, JPEG, MONO8, NV12, PNG, RGB8"),
     ({"delivery": 9}, "open.delivery"),
     ({"shape": [4, 4]}, "open.shape"),
     ({"shape": [-1, 4, 3]}, "open.shape"),
@@ -139,8 +140,9 @@ BAD = [
     ({**RGB, "height": 2**32 - 1}, "open.width"),
     ({**RGB, "width": 65535, "height": 65535}, "limit of 1000000"),
     ({**RGB, "width": 1000, "height": 1000}, "messages may have 2000000"),
-    ({**RGB, "encoding": pb.ENCODING_NV12, "width": 7}, "even"),
+    ({**RGB, "encoding": pb.ENCODING_NV12, "width": 7}, "NV12 needs an even width and an even height, not 7x4"),
     ({**RGB, "encoding": pb.ENCODING_NV12, "height": 5}, "even"),
+    ({"encoding": pb.ENCODING_MONO8}, "open.width and open.height are 0x0"),
 ]
 
 

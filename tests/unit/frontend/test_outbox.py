@@ -1,4 +1,4 @@
-"""Answers leave a stream's outbox in the order of its frames, whatever ends first, and each once."""
+"""Answers leave a stream's outbox in the order of its frames, even if later frames end first, and each once."""
 
 import gc
 import weakref

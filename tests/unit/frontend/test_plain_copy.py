@@ -1,4 +1,4 @@
-"""Dense inputs land in their places of a frame buffer, whatever their size."""
+"""Dense inputs of all sizes land in their places of a frame buffer."""
 
 import numpy as np
 import pytest

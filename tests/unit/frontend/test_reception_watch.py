@@ -31,7 +31,7 @@ class Socket:
         self.is_cut = True
 
 
-class Scene:
+class WatchHarness:
     """A watch, the event loop's side, and sockets."""
 
     def __init__(self, settings=SETTINGS):
@@ -66,44 +66,44 @@ class Scene:
 
 @on_loop
 async def test_calls_that_are_ended_take_nothing_with_them_of_what_the_others_hold():
-    scene = Scene()
-    socket, account = scene.connect()
-    decoy = scene.begin(account, is_single=True)
-    await scene.look(1)
-    others = [scene.begin(account) for _ in range(8)]
-    await scene.look(DEADLINE_S)
+    harness = WatchHarness()
+    socket, account = harness.connect()
+    decoy = harness.begin(account, is_single=True)
+    await harness.look(1)
+    others = [harness.begin(account) for _ in range(8)]
+    await harness.look(DEADLINE_S)
     socket.received += 100 * MB
-    await scene.look()
+    await harness.look()
     assert decoy.is_stopped
     assert not any(reading.is_stopped for reading in others)
     account.end(decoy)
-    await scene.look()
+    await harness.look()
     assert account.tally.most_bytes > 99 * MB
     assert account.tally.held_bytes > 80 * MB  # a message's worth is forgiven
 
 
 @on_loop
 async def test_a_call_whose_message_came_meanwhile_is_spared_and_its_connection_is_judged_anew():
-    scene = Scene()
-    _, account = scene.connect()
-    reading = scene.begin(account, is_single=True)
-    await scene.look(DEADLINE_S)
-    scene.clock.advance(S // 10)
-    scene.watch.look()  # the watch asks the loop to end the call
+    harness = WatchHarness()
+    _, account = harness.connect()
+    reading = harness.begin(account, is_single=True)
+    await harness.look(DEADLINE_S)
+    harness.clock.advance(S // 10)
+    harness.watch.look()  # the watch asks the loop to end the call
     reading.reads += 1
     await asyncio.sleep(0)
     assert not reading.is_stopped
-    assert scene.watch.ended.total() == 0
-    await scene.look(DEADLINE_S + 1)
+    assert harness.watch.ended.total() == 0
+    await harness.look(DEADLINE_S + 1)
     assert reading.is_stopped
-    assert scene.watch.ended == {"late": 1}
+    assert harness.watch.ended == {"late": 1}
 
 
 @on_loop
 async def test_cameras_that_sent_for_hours_are_not_ended_when_memory_grows(monkeypatch):
-    scene = Scene()
-    cameras = [scene.connect() for _ in range(48)]
-    readings = [scene.begin(account) for _, account in cameras]
+    harness = WatchHarness()
+    cameras = [harness.connect() for _ in range(48)]
+    readings = [harness.begin(account) for _, account in cameras]
     resident = [1000 * MB]
     monkeypatch.setattr("forebay_server.service.frontend.reception.watch.resident_bytes", lambda: resident[0])
     for _ in range(600):
@@ -111,26 +111,26 @@ async def test_cameras_that_sent_for_hours_are_not_ended_when_memory_grows(monke
             socket.received += 180 * (602_112 + 55)  # six seconds of frames, with the headers of HTTP/2
             for _ in range(180):
                 account.take(602_112)
-        await scene.look()
+        await harness.look()
     resident[0] += 300 * MB
-    await scene.look(1)
+    await harness.look(1)
     assert not any(reading.is_stopped for reading in readings)
 
 
 @on_loop
 async def test_where_messages_may_be_compressed_a_request_has_a_second_while_others_wait():
-    scene = Scene(ServeSettings(message_deadline_s=DEADLINE_S, allow_compression=True))
-    gate = scene.receptions.gate
-    _, account = scene.connect()
-    slow = scene.begin(account, is_single=True)
-    stream = scene.begin(account)
+    harness = WatchHarness(ServeSettings(message_deadline_s=DEADLINE_S, allow_compression=True))
+    gate = harness.receptions.gate
+    _, account = harness.connect()
+    slow = harness.begin(account, is_single=True)
+    stream = harness.begin(account)
     while gate.enter(account):
         pass
-    await scene.look(DEADLINE_S / 2)
+    await harness.look(DEADLINE_S / 2)
     waiting = asyncio.create_task(gate.wait(account))
     await asyncio.sleep(0)
     assert not slow.is_stopped
-    await scene.look()
+    await harness.look()
     assert slow.is_stopped
     assert slow.refusal.message == "a message that was begun did not end within 1 s"
     assert not stream.is_stopped

@@ -1,4 +1,4 @@
-"""Refusals of one connection leave at a pace; one that is refused now and then is told at once."""
+"""Refusals of one connection leave at a pace; a lone refusal leaves at once."""
 
 from forebay_server.service.frontend.reception.refusals import MOST_DELAY_NS, MOST_PEERS, REFUSALS_PER_S, RefusalPace
 from tests.support.clock import ManualClock

@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import BatchFailedError, Outcome
 from forebay_server.service.request import Feasibility
-from tests.support.front_end import Scene
+from tests.support.front_end import SessionHarness
 
 PERMITS = 3
 LEAST_SERVICE_NS = 1_000_000
@@ -25,8 +25,8 @@ WORKER = {"encoding": pb.ENCODING_RGB8, "width": 6, "height": 6}
 class SessionRules(RuleBasedStateMachine):
     @initialize(fields=OPENS, on_worker=st.booleans())
     def open(self, fields, on_worker):
-        self.scene = Scene(permits=PERMITS, **fields, **(WORKER if on_worker else {}))
-        self.scene.version.feasibility = Feasibility(LEAST_SERVICE_NS)
+        self.harness = SessionHarness(permits=PERMITS, **fields, **(WORKER if on_worker else {}))
+        self.harness.version.feasibility = Feasibility(LEAST_SERVICE_NS)
         self.is_every = fields["delivery"] == pb.DELIVERY_EVERY
         self.capacity = fields["max_in_flight"] * (1 if self.is_every else 2)
         self.next_seq = 0
@@ -39,7 +39,7 @@ class SessionRules(RuleBasedStateMachine):
 
     # --- the reader -----------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.is_reading and self.scene.session.has_room)
+    @precondition(lambda self: self.is_reading and self.harness.session.has_room)
     @rule(step=st.integers(1, 3), wrong=st.sampled_from(["", "", "", "", "seq", "size", "budget", "late"]))
     def read_frame(self, step, wrong):
         seq = self.next_seq + step
@@ -51,77 +51,77 @@ class SessionRules(RuleBasedStateMachine):
         payload = b"?" if wrong == "size" else None
         budget_ms = {"budget": float("nan"), "late": LEAST_SERVICE_NS / 1e6 / 2}.get(wrong)
         self.sent.append((seq, wrong))
-        self.scene.send(seq, payload, budget_ms)
+        self.harness.send(seq, payload, budget_ms)
 
     @precondition(lambda self: self.is_reading)
     @rule()
     def stop_reading(self):
         self.is_reading = False
-        self.scene.session.stop_reading()
+        self.harness.session.stop_reading()
 
     @precondition(lambda self: not self.is_abandoned)
     @rule()
     def abandon(self):
         self.is_reading = False
         self.is_abandoned = True
-        self.calls_at_abandon = self.scene.output_calls
-        self.scene.session.abandon()
+        self.calls_at_abandon = self.harness.output_calls
+        self.harness.session.abandon()
 
     # --- workers, former, lanes, loop -----------------------------------------------------------------------------
 
-    @precondition(lambda self: self.scene.pool.ring)
+    @precondition(lambda self: self.harness.pool.ring)
     @rule(meanwhile=st.sampled_from(["nothing", "abandon", "read", "stop", "write"]))
     def work(self, meanwhile):
         if meanwhile == "abandon" and not self.is_abandoned:
-            self.scene.version.arena.on_write = self.abandon
-        elif meanwhile == "read" and self.is_reading and self.scene.session.has_room:
-            self.scene.version.arena.on_write = lambda: self.read_frame(1, "")
+            self.harness.version.arena.on_write = self.abandon
+        elif meanwhile == "read" and self.is_reading and self.harness.session.has_room:
+            self.harness.version.arena.on_write = lambda: self.read_frame(1, "")
         elif meanwhile == "stop" and self.is_reading:
-            self.scene.version.arena.on_write = self.stop_reading
+            self.harness.version.arena.on_write = self.stop_reading
         elif meanwhile == "write":
-            self.scene.version.arena.on_write = self.write
-        self.scene.pool.run_one()
-        self.scene.version.arena.on_write = None
+            self.harness.version.arena.on_write = self.write
+        self.harness.pool.run_one()
+        self.harness.version.arena.on_write = None
 
-    @precondition(lambda self: self.scene.version.pending)
+    @precondition(lambda self: self.harness.version.pending)
     @rule()
     def form(self):
-        self.scene.version.form()
+        self.harness.version.form()
 
-    @precondition(lambda self: self.scene.version.executing)
+    @precondition(lambda self: self.harness.version.executing)
     @rule(data=st.data(), fails=st.booleans())
     def finish(self, data, fails):
-        index = data.draw(st.integers(0, len(self.scene.version.executing) - 1))
-        self.scene.version.finish(index, BatchFailedError("the model failed") if fails else None)
+        index = data.draw(st.integers(0, len(self.harness.version.executing) - 1))
+        self.harness.version.finish(index, BatchFailedError("the model failed") if fails else None)
 
-    @precondition(lambda self: self.scene.sink.posted)
+    @precondition(lambda self: self.harness.sink.posted)
     @rule()
     def drain(self):
-        self.scene.sink.drain()
+        self.harness.sink.drain()
 
     @rule(ns=st.sampled_from([1, 1_000_000, 5_000_000]))
     def advance(self, ns):
-        self.scene.clock.advance(ns)
+        self.harness.clock.advance(ns)
 
     # --- the writer -----------------------------------------------------------------------------------------------
 
     @rule()
     def write(self):
-        """One turn of the writer: as in the servicer, it sleeps only after it found nothing."""
-        self.wakes_seen = self.scene.output_calls
-        had_room = self.scene.session.has_room
-        rooms = self.scene.room_calls
-        self.scene.write()
+        """One pass of the writer: as in the servicer, it sleeps only after it found nothing."""
+        self.wakes_seen = self.harness.output_calls
+        had_room = self.harness.session.has_room
+        rooms = self.harness.room_calls
+        self.harness.write()
         self.is_writer_awake = False
-        if not had_room and self.scene.session.has_room:
-            assert self.scene.room_calls == rooms + 1, "the reader sleeps on although there is room"
+        if not had_room and self.harness.session.has_room:
+            assert self.harness.room_calls == rooms + 1, "the reader sleeps on although there is room"
 
     # --- what holds always ----------------------------------------------------------------------------------------
 
     @invariant()
     def the_outbox_counts_what_was_read_and_not_written(self):
-        session = self.scene.session
-        in_flight = 0 if self.is_abandoned else len(self.sent) - len(self.scene.results)
+        session = self.harness.session
+        in_flight = 0 if self.is_abandoned else len(self.sent) - len(self.harness.results)
         assert session.in_flight == in_flight
         assert session.has_room == (in_flight < self.capacity)
         assert in_flight <= self.capacity
@@ -130,37 +130,37 @@ class SessionRules(RuleBasedStateMachine):
 
     @invariant()
     def results_are_a_prefix_of_what_was_sent(self):
-        assert [r.seq for r in self.scene.results] == [seq for seq, _ in self.sent[: len(self.scene.results)]]
+        assert [r.seq for r in self.harness.results] == [seq for seq, _ in self.sent[: len(self.harness.results)]]
 
     @invariant()
     def the_writer_is_awake_when_there_is_something_to_write(self):
-        is_asleep = not self.is_writer_awake and self.wakes_seen == self.scene.output_calls
+        is_asleep = not self.is_writer_awake and self.wakes_seen == self.harness.output_calls
         if is_asleep and not self.is_abandoned:
-            outbox = self.scene.session._outbox
+            outbox = self.harness.session._outbox
             assert not outbox or outbox[0].answer is None
 
     @invariant()
     def nothing_comes_after_abandon(self):
         if self.is_abandoned:
-            assert self.scene.output_calls == self.calls_at_abandon
-            assert self.scene.session.next_message() is None
+            assert self.harness.output_calls == self.calls_at_abandon
+            assert self.harness.session.next_message() is None
 
     def teardown(self):
-        if not hasattr(self, "scene"):
+        if not hasattr(self, "harness"):
             return
-        scene = self.scene
+        harness = self.harness
         if self.is_reading:
             self.stop_reading()
-        scene.settle()
-        assert scene.session.is_finished
-        assert not scene.version.arena.leases, "a lease was lost"
-        assert sum(scene.session.outcomes.values()) == len(self.sent)
+        harness.settle()
+        assert harness.session.is_finished
+        assert not harness.version.arena.leases, "a lease was lost"
+        assert sum(harness.session.outcomes.values()) == len(self.sent)
         if not self.is_abandoned:
-            assert len(scene.results) == len(self.sent)
-            counted = sum(count for outcome, count in scene.session.outcomes.items() if outcome is Outcome.OK)
-            assert counted == sum(r.status.code == pb.STATUS_OK for r in scene.results)
+            assert len(harness.results) == len(self.sent)
+            counted = sum(count for outcome, count in harness.session.outcomes.items() if outcome is Outcome.OK)
+            assert counted == sum(r.status.code == pb.STATUS_OK for r in harness.results)
         newest = max((seq for seq, _ in self.sent), default=0)
-        for result, (seq, wrong) in zip(scene.results, self.sent, strict=False):
+        for result, (seq, wrong) in zip(harness.results, self.sent, strict=False):
             self.check_result(result, seq, wrong, newest)
 
     def check_result(self, result, seq, wrong, newest):

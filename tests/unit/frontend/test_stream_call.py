@@ -29,6 +29,9 @@ class Context:
     def peer(self):
         return "ipv4:127.0.0.1:1"
 
+    async def send_initial_metadata(self, metadata):
+        assert not self.written, "initial metadata come first"
+
     async def read(self):
         if self._sent:
             return self._sent.popleft()

@@ -10,7 +10,7 @@ from forebay_server.engines.datatypes import DTYPE_BY_NAME
 from forebay_server.engines.engine import TensorSpec
 from forebay_server.service.errors import InvalidRequestError
 from forebay_server.service.frontend.messages import MAX_PARSED_BYTES
-from forebay_server.service.frontend.open_inference.schema import TensorFace
+from forebay_server.service.frontend.open_inference.schema import TensorSchema
 from forebay_server.service.frontend.open_inference.tensors import MAX_STRINGS
 from forebay_server.service.frontend.open_inference.typed import LongContents, typed_to_bytes
 from forebay_server.service.frontend.open_inference.wire import parse
@@ -101,8 +101,8 @@ def test_what_is_long_and_no_data_is_refused_unparsed(data, words):
     assert len(caught.value.message) < 200
 
 
-def face_of(datatype):
-    return TensorFace("x", 0, datatype, (-1,), TensorSpec("x", DTYPE_BY_NAME[datatype], (-1,)))
+def tensor_of(datatype):
+    return TensorSchema("x", 0, datatype, (-1,), TensorSpec("x", DTYPE_BY_NAME[datatype], (-1,)))
 
 
 BROKEN = {
@@ -121,25 +121,25 @@ BROKEN = {
 @pytest.mark.parametrize(("datatype", "wire", "words"), BROKEN.values(), ids=BROKEN)
 def test_contents_that_are_broken_or_endless_are_refused(datatype, wire, words):
     with pytest.raises(InvalidRequestError, match=words):
-        typed_to_bytes(face_of(datatype), wire, 1, "m")
+        typed_to_bytes(tensor_of(datatype), wire, 1, "m")
 
 
 @given(st.binary(max_size=60), st.sampled_from(["BOOL", "INT32", "UINT64", "FP64", "BYTES", "FP16"]))
 def test_any_bytes_are_contents_or_refused(wire, datatype):
     try:
-        typed_to_bytes(face_of(datatype), wire, 2, "m")
+        typed_to_bytes(tensor_of(datatype), wire, 2, "m")
     except InvalidRequestError as error:
         assert error.message  # noqa: PT017 - either is right
 
 
 def test_packed_numbers_in_several_pieces_are_one_list():
     wire = b"\x22\x02\x01\x02" + b"\x22\x00" + b"\x22\x01\x03"
-    assert typed_to_bytes(face_of("UINT8"), wire, 3, "m") == bytes([1, 2, 3])
+    assert typed_to_bytes(tensor_of("UINT8"), wire, 3, "m") == bytes([1, 2, 3])
 
 
 def test_long_contents_are_let_go_of_once_they_were_read():
     values = np.arange(5000, dtype=np.float32)
     wire = pb.InferTensorContents(fp32_contents=values.tolist()).SerializeToString()
-    contents = LongContents(face_of("FP32"), wire, 5000, "m")
+    contents = LongContents(tensor_of("FP32"), wire, 5000, "m")
     assert contents.read() == values.tobytes()
     assert contents.wire == b""

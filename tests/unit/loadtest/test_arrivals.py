@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from forebay_server.loadtest.arrivals import merged, plan, read_trace
 from forebay_server.loadtest.errors import UsageError
-from forebay_server.loadtest.scenario import Arrival, Phase, Scenario, TraceEntry
+from forebay_server.loadtest.scenario import ArrivalProcess, Phase, Scenario, TraceEntry
 
-OPEN = [arrival for arrival in Arrival if arrival not in {Arrival.CLOSED, Arrival.TRACE}]
+OPEN = [arrival for arrival in ArrivalProcess if arrival not in {ArrivalProcess.CLOSED, ArrivalProcess.TRACE}]
 
 
 def instants_s(scenario):
@@ -22,7 +22,7 @@ def test_every_arrival_process_has_its_rate_keeps_order_and_stays_inside_the_run
     plans = plan(scenario)
     count = sum(len(p.intended_ns) for p in plans)
     expected = scenario.planned_frames
-    spread = 1 if arrival is Arrival.CAMERAS else 6 * np.sqrt(expected / scenario.gamma_shape)
+    spread = 1 if arrival is ArrivalProcess.CAMERAS else 6 * np.sqrt(expected / scenario.gamma_shape)
     assert abs(count - expected) <= spread * streams
     for p in plans:
         assert np.all(np.diff(p.intended_ns) >= 0)
@@ -76,21 +76,21 @@ def test_gamma_gaps_below_shape_one_are_burstier_than_poisson():
         gaps = np.diff(instants_s(Scenario(arrival=arrival, rate_per_s=200, duration_s=60, gamma_shape=0.25)))
         return gaps.std() / gaps.mean()
 
-    assert variation(Arrival.POISSON) == pytest.approx(1.0, abs=0.05)
-    assert variation(Arrival.GAMMA) == pytest.approx(2.0, abs=0.15)
+    assert variation(ArrivalProcess.POISSON) == pytest.approx(1.0, abs=0.05)
+    assert variation(ArrivalProcess.GAMMA) == pytest.approx(2.0, abs=0.15)
 
 
 @pytest.mark.parametrize(
     ("arrival", "window_s", "rate"),
     [
-        (Arrival.RAMP, (0, 2), 105),
-        (Arrival.RAMP, (38, 40), 195),
-        (Arrival.STEP, (0, 20), 100),
-        (Arrival.STEP, (20, 40), 200),
-        (Arrival.SPIKE, (0, 17), 100),
-        (Arrival.SPIKE, (17.5, 22.5), 200),
-        (Arrival.SINE, (4, 6), 198),
-        (Arrival.SINE, (9.5, 10.5), 101),
+        (ArrivalProcess.RAMP, (0, 2), 105),
+        (ArrivalProcess.RAMP, (38, 40), 195),
+        (ArrivalProcess.STEP, (0, 20), 100),
+        (ArrivalProcess.STEP, (20, 40), 200),
+        (ArrivalProcess.SPIKE, (0, 17), 100),
+        (ArrivalProcess.SPIKE, (17.5, 22.5), 200),
+        (ArrivalProcess.SINE, (4, 6), 198),
+        (ArrivalProcess.SINE, (9.5, 10.5), 101),
     ],
 )
 def test_shaped_load_has_its_shape(arrival, window_s, rate):
@@ -115,7 +115,7 @@ def test_merging_streams_keeps_every_frame_and_the_order_of_time():
 def test_a_trace_is_replayed_as_it_was_recorded(tmp_path):
     path = tmp_path / "trace.csv"
     path.write_text("time_s,stream,size_bytes\n0.5,1,900\n0.25,0,\n0.75,1,100\n99,0,1\n")
-    scenario = Scenario(arrival=Arrival.TRACE, trace=read_trace(path), streams=2, duration_s=1)
+    scenario = Scenario(arrival=ArrivalProcess.TRACE, trace=read_trace(path), streams=2, duration_s=1)
     first, second = plan(scenario)
     assert first.intended_ns.tolist() == [250_000_000]
     assert second.intended_ns.tolist() == [500_000_000, 750_000_000]
@@ -139,7 +139,7 @@ def test_a_file_that_is_no_trace_is_a_usage_error(tmp_path, content):
         {"jitter_ms": -1},
         {"connect_ramp_s": 60},
         {"fps": float("nan")},
-        {"arrival": Arrival.TRACE},
+        {"arrival": ArrivalProcess.TRACE},
         {"streams": 10_000, "fps": 1000},
     ],
 )
@@ -149,7 +149,7 @@ def test_a_scenario_that_cannot_be_run_is_refused(fields):
 
 
 def test_a_scenario_survives_the_way_to_another_process():
-    scenario = Scenario(arrival=Arrival.TRACE, trace=(TraceEntry(0.5, 1, 3),), streams=2, seed=9)
+    scenario = Scenario(arrival=ArrivalProcess.TRACE, trace=(TraceEntry(0.5, 1, 3),), streams=2, seed=9)
     assert Scenario.from_dict(scenario.to_dict()) == scenario
     with pytest.raises(UsageError, match="unknown"):
         Scenario.from_dict({"speed": 1})

@@ -14,7 +14,7 @@ from forebay_server.loadtest.cli import TRIAL
 from forebay_server.loadtest.errors import ExitCode
 from forebay_server.loadtest.options import LoadOptions
 from forebay_server.loadtest.report import Circumstances, build
-from forebay_server.loadtest.search import Bounds, Target
+from forebay_server.loadtest.search import Bounds, Objective
 from forebay_server.loadtest.summary import merge, summarise
 from forebay_server.loadtest.target import Outcome
 from tests.unit.loadtest.virtual import INFO, FakeServer, generate, run_virtually
@@ -61,7 +61,7 @@ def capacity_of(tmp_path, service_s, target_ms, *, patience_s=1e9, options=None,
 
     path = tmp_path / "capacity.json"
     search = search_capacity(
-        options or LoadOptions(fps=5.0, duration=TRIAL), Target(p99_ms=target_ms), Bounds(**bounds), str(path), run
+        options or LoadOptions(fps=5.0, duration=TRIAL), Objective(p99_ms=target_ms), Bounds(**bounds), str(path), run
     )
     code = run_virtually(search)
     return code, json.loads(path.read_text()), tried

@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
+from forebay.encodings import LAYOUTS, VALUES
 from forebay_server.loadtest import frames
 from forebay_server.loadtest.errors import UsageError
 from forebay_server.loadtest.frames import FrameSource, FramesSpec, pad_jpeg, pictures, tensors
@@ -40,6 +41,23 @@ def test_colours_are_swapped_for_rgb():
     picture[..., 0] = 200
     assert frames.encode(picture, Encoding.BGR8, 90)[:3] == bytes([200, 0, 0])
     assert frames.encode(picture, Encoding.RGB8, 90)[:3] == bytes([0, 0, 200])
+
+
+def test_uncompressed_pictures_are_those_that_opencv_reads_back():
+    picture = np.zeros((8, 12, 3), np.uint8)
+    picture[:4], picture[4:] = (200, 60, 20), (20, 60, 200)
+    for encoding, code in ((Encoding.MONO8, cv2.COLOR_GRAY2BGR), (Encoding.NV12, cv2.COLOR_YUV2BGR_NV12)):
+        array = np.frombuffer(frames.encode(picture, encoding, 90), np.uint8)
+        read_back = cv2.cvtColor(array.reshape(LAYOUTS[VALUES[encoding]].shape(12, 8)), code)
+        wanted = picture if encoding is Encoding.NV12 else cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), code)
+        assert np.abs(read_back.astype(int) - wanted).max() <= 2
+
+
+def test_pictures_of_a_size_that_the_encoding_cannot_have_need_a_size(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 9, 3), np.uint8))
+    with pytest.raises(UsageError, match=r"--encoding nv12 needs an even width .*: give --size"):
+        pictures(FramesSpec(source=str(tmp_path)), Encoding.NV12)
+    assert len(pictures(FramesSpec(source=str(tmp_path)), Encoding.MONO8).payloads[0]) == 72
 
 
 @pytest.mark.parametrize("missing", [0, 1, 4, 5, 100, 65_537, 200_000])

@@ -12,7 +12,7 @@ from forebay_server.loadtest.arrivals import plan
 from forebay_server.loadtest.errors import CannotConnectError
 from forebay_server.loadtest.generator import GIVE_UP_S, Generator
 from forebay_server.loadtest.recorder import Counters
-from forebay_server.loadtest.scenario import Arrival, Phase, Policy, Scenario
+from forebay_server.loadtest.scenario import ArrivalProcess, Phase, Policy, Scenario
 from forebay_server.loadtest.summary import merge, summarise
 from forebay_server.loadtest.target import Outcome
 from forebay_server.loadtest.verdict import generator_fault
@@ -190,7 +190,7 @@ def test_no_server_at_all_is_an_error():
 
 
 def test_a_closed_loop_keeps_its_frames_in_flight_and_no_more():
-    scenario = Scenario(arrival=Arrival.CLOSED, streams=2, concurrency=3, duration_s=5)
+    scenario = Scenario(arrival=ArrivalProcess.CLOSED, streams=2, concurrency=3, duration_s=5)
     run = offer(scenario, FakeServer(lambda _: (0.1, [Outcome.OK])))
     assert run.counters.answers["OK"] == pytest.approx(2 * 3 * 5 / 0.1, rel=0.03)
     assert latency_ms(run) == pytest.approx(100, abs=0.1)

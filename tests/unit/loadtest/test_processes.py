@@ -14,7 +14,7 @@ from forebay_server.loadtest.live import LiveView
 from forebay_server.loadtest.options import LoadOptions
 from forebay_server.loadtest.pacer import TimerfdPacer
 from forebay_server.loadtest.recorder import ROW, Counters, pack, unpack
-from forebay_server.loadtest.scenario import Arrival, Policy, Scenario
+from forebay_server.loadtest.scenario import ArrivalProcess, Policy, Scenario
 from forebay_server.loadtest.target import Delivery, Encoding, TargetSpec
 from tests.unit.loadtest.virtual import LoopClock, run_virtually
 
@@ -54,7 +54,7 @@ def test_rows_and_counters_survive_the_way_to_the_coordinator():
 
 def test_a_job_survives_the_way_to_its_process():
     job = Job(
-        scenario=Scenario(arrival=Arrival.GAMMA, seed=3),
+        scenario=Scenario(arrival=ArrivalProcess.GAMMA, seed=3),
         spec=TargetSpec(encoding=Encoding.TENSOR, shape=(3, 4), budget_ms=50.0, delivery=Delivery.EVERY),
         frames=FramesSpec(size=(10, 20)),
         index=1,
@@ -68,13 +68,13 @@ def test_a_job_survives_the_way_to_its_process():
 
 def test_options_choose_their_defaults_by_the_kind_of_load():
     cameras = LoadOptions(cameras=3, fps=10).job()
-    assert (cameras.scenario.arrival, cameras.scenario.policy) == (Arrival.CAMERAS, Policy.DROP_OLDEST)
+    assert (cameras.scenario.arrival, cameras.scenario.policy) == (ArrivalProcess.CAMERAS, Policy.DROP_OLDEST)
     assert (cameras.spec.delivery, cameras.spec.encoding) == (Delivery.LATEST, Encoding.JPEG)
     poisson = LoadOptions(rate=50.0, shape="3x4").job()
-    assert (poisson.scenario.arrival, poisson.scenario.policy) == (Arrival.POISSON, Policy.BLOCK)
+    assert (poisson.scenario.arrival, poisson.scenario.policy) == (ArrivalProcess.POISSON, Policy.BLOCK)
     assert (poisson.spec.delivery, poisson.spec.encoding) == (Delivery.EVERY, Encoding.TENSOR)
     assert poisson.frames.tensor_bytes == 48
-    assert LoadOptions(concurrency=4).job().scenario.arrival is Arrival.CLOSED
+    assert LoadOptions(concurrency=4).job().scenario.arrival is ArrivalProcess.CLOSED
     assert LoadOptions(budget="40ms").good_within_ms() == 40
     assert LoadOptions().good_within_ms() == 100
 

@@ -18,7 +18,7 @@ from forebay_server.loadtest.markdown import markdown, text
 from forebay_server.loadtest.measure import parse_assertions
 from forebay_server.loadtest.output import Outputs, read
 from forebay_server.loadtest.report import SCHEMA, Circumstances, build
-from forebay_server.loadtest.scenario import Arrival, Phase, Scenario
+from forebay_server.loadtest.scenario import ArrivalProcess, Phase, Scenario
 from forebay_server.loadtest.summary import summarise
 from forebay_server.loadtest.target import Outcome, TargetSpec
 from tests.unit.loadtest.virtual import INFO, FakeServer, offer
@@ -99,7 +99,7 @@ def test_a_queue_that_grows_is_inconclusive():
 
 
 def test_a_load_that_changes_by_design_has_no_interval():
-    document = document_of(Scenario(arrival=Arrival.STEP, rate_per_s=20, peak_per_s=60, duration_s=20))
+    document = document_of(Scenario(arrival=ArrivalProcess.STEP, rate_per_s=20, peak_per_s=60, duration_s=20))
     assert document["verdict"] == "INCONCLUSIVE"
     assert document["p99_ms"] is not None
     assert document["p99_ci_ms"] is None
@@ -152,7 +152,7 @@ def test_an_injected_stall_and_dropped_frame_are_named_with_their_stream_and_tim
 def test_a_ceiling_near_the_tested_rate_and_a_closed_loop_are_noted():
     assert any("null server" in note for note in document_of(ceiling=100.0)["notes"])
     assert any("more --processes" in note for note in document_of(cpu_share=0.95)["notes"])
-    closed = document_of(Scenario(arrival=Arrival.CLOSED, duration_s=5), FakeServer(noisy(20)))
+    closed = document_of(Scenario(arrival=ArrivalProcess.CLOSED, duration_s=5), FakeServer(noisy(20)))
     assert any("closed loop" in note for note in closed["notes"])
 
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forebay_server.loadtest.errors import UsageError
-from forebay_server.loadtest.search import Bounds, Target, Trial, find_capacity
+from forebay_server.loadtest.search import Bounds, Objective, Trial, find_capacity
 
-TARGET = Target(p99_ms=100, dropped_share=0.01)
+TARGET = Objective(p99_ms=100, dropped_share=0.01)
 
 
 class SimulatedServer:

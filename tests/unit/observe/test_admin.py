@@ -208,7 +208,7 @@ async def test_who_takes_no_answer_holds_no_descriptor(monkeypatch):
         await asyncio.sleep(0.01)
     while server._connections:
         await asyncio.sleep(0.01)
-    await asyncio.sleep(0)  # the transport closes its socket on the next turn of the loop
+    await asyncio.sleep(0)  # the transport closes its socket in the next iteration of the loop
     await asyncio.sleep(0)
     assert open_descriptors() == before + 1  # the client's own
     writer.close()

@@ -3,8 +3,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from forebay_server.engines.device import DeviceMemory
 from forebay_server.engines.errors import DeviceLostError
 from forebay_server.service.observe.exposition import REST, TOP_STREAMS, render
-from forebay_server.service.observe.gauges import Gauges
-from tests.support.observing import NoPermits, NoPool, Observed, no_gauges
+from tests.support.observing import Observed, gauges_of, no_gauges
 
 AWKWARD = [
     'quo"te',
@@ -94,7 +93,7 @@ class GpuVersion:
         return self._memory
 
 
-def test_memory_is_told_once_for_each_device_that_has_its_own():
+def test_memory_is_shown_once_for_each_device_that_has_its_own():
     gpu = DeviceMemory(3 << 30, 80 << 30)
     versions = [
         GpuVersion("cuda:0", gpu),
@@ -102,12 +101,12 @@ def test_memory_is_told_once_for_each_device_that_has_its_own():
         GpuVersion("cpu", None),
         GpuVersion("cuda:1", DeviceLostError("gone")),
     ]
-    assert Gauges(lambda: versions, NoPool(), NoPermits(), lambda: True).devices() == {"cuda:0": gpu}
+    assert gauges_of(versions).devices() == {"cuda:0": gpu}
 
 
-def test_memory_is_told_for_every_device_of_a_version():
+def test_memory_is_shown_for_every_device_of_a_version():
     gpus = [GpuVersion("cuda:0", DeviceMemory(1, 80)), GpuVersion("cuda:1", DeviceMemory(2, 80))]
     version = GpuVersion("cpu", None)
     version.devices = gpus
-    found = Gauges(lambda: [version], NoPool(), NoPermits(), lambda: True).devices()
+    found = gauges_of([version]).devices()
     assert found == {"cuda:0": DeviceMemory(1, 80), "cuda:1": DeviceMemory(2, 80)}

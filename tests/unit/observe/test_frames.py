@@ -12,7 +12,7 @@ from forebay_server.service.observe.frames import (
     OK,
     OUTCOME,
     OUTCOMES,
-    PLACE,
+    STREAM,
     FrameRing,
     durations_us,
     read_events,
@@ -20,7 +20,7 @@ from forebay_server.service.observe.frames import (
 from forebay_server.service.observe.histograms import BOUNDS_S, Histograms, grouped_quantiles, quantiles
 from forebay_server.service.request import Timeline
 
-RECORD = StreamRecord("camera", "detector", "1", "frames", uid=7, place=3)
+RECORD = StreamRecord("camera", "detector", "1", "frames", uid=7, index=3)
 steps = st.integers(0, 50_000_000)
 
 
@@ -47,7 +47,7 @@ def test_columns_hold_what_the_event_says():
         [(RECORD, Timeline(built_ns=5), None, None, 9, None), (RECORD, Timeline(), Outcome.EXPIRED, 4, 0, None)]
     )
     assert rows[OUTCOME].tolist() == [OK, OUTCOMES.index(Outcome.EXPIRED)]
-    assert rows[PLACE].tolist() == [3, 3]
+    assert rows[STREAM].tolist() == [3, 3]
     assert rows[BUILT].tolist() == [5, 0]
 
 
@@ -75,7 +75,7 @@ def test_ring_forgets_places():
     ring = FrameRing(4)
     ring.add(read_events([(RECORD, Timeline(), None, None, 0, None)]))
     ring.forget([3])
-    assert ring.latest()[PLACE].tolist() == [-1]
+    assert ring.latest()[STREAM].tolist() == [-1]
 
 
 def test_histogram_counts_by_bucket():

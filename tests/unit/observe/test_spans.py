@@ -174,10 +174,10 @@ def test_spans_beyond_a_bound_are_counted_and_not_made(traced):
 
 def test_what_is_remembered_is_bounded(traced):
     record = traced.open()
-    for turn in range(10):
+    for number in range(10):
         for index in range(800):
-            traced.batch(0, batch_id=turn * 800 + index + 1)
-        for batch_id in (turn * 800 + 1, 1):  # one of now, one long forgotten
+            traced.batch(0, batch_id=number * 800 + index + 1)
+        for batch_id in (number * 800 + 1, 1):  # one of now, one long forgotten
             traced.frame(record, batch_id=batch_id)
         traced.tick()
     assert len(traced.tracing._known) == spans.REMEMBERED_BATCHES

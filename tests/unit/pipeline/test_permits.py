@@ -1,4 +1,4 @@
-"""Permits are shared over streams, by whichever thread they are taken and given back."""
+"""Permits are shared over streams, also if different threads take them and give them back."""
 
 import threading
 
@@ -63,14 +63,14 @@ def test_a_refusal_says_what_is_wrong_and_when_to_come_back():
 
 def take_and_give_back(permits, shares, overdrawn):
     held = []
-    for turn in range(500):
+    for number in range(500):
         try:
-            held.append(permits.take(shares[turn % 3 == 0]))
+            held.append(permits.take(shares[number % 3 == 0]))
         except OverloadedError:
             while held:
                 permits.give_back(held.pop())
         if permits.taken_count > permits.count:
-            overdrawn.append(turn)
+            overdrawn.append(number)
     while held:
         permits.give_back(held.pop())
 
@@ -89,4 +89,4 @@ def test_threads_take_and_give_back_without_losing_any():
     for share in shares:
         permits.leave(share)
     assert take_all(permits, None) == 5
-    assert all(share.held == 0 for share in shares)
+    assert all(share.in_use == 0 for share in shares)

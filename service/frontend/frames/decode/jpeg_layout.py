@@ -31,7 +31,7 @@ _HUFFMAN_SEQUENTIAL = _SEQUENTIAL - {0xC9}
 """
 _WITHOUT_LENGTH = frozenset(range(0xC0)) | {SOI}
 """SOI and markers that no JPEG file contains. libjpeg gives up there; walking on can only count too many scans."""
-_SHORTEST_SOS = 6  # its length, a count of components, and what _WHOLE_SPECTRUM names
+_SHORTEST_SOS = 6  # its length, a count of components, and the bytes of _WHOLE_SPECTRUM
 _WHOLE_SPECTRUM = b"\x00\x3f\x00"  # Ss, Se, Ah and Al of a sequential scan
 _TRANSFORMS = {3: b"\x00\x01", 4: b"\x00\x02"}  # Adobe's colour transforms that libjpeg knows; the last is its default
 

@@ -8,7 +8,7 @@ from forebay_server.engines.device_simulated import Machine, SimulatedDevice
 from forebay_server.engines.errors import BackendUnavailableError
 from forebay_server.service.models.completion import complete
 from forebay_server.service.models.config import describe
-from forebay_server.service.models.placing import open_placed
+from forebay_server.service.models.placement import open_placement
 from forebay_server.service.models.repository import Repository
 from tests.unit.models.test_warmup_samples import specs
 
@@ -31,11 +31,11 @@ def description_of(tmp_path, text, filename):
 def test_torch_falls_back_to_the_cpu_if_it_may_and_says_so_in_its_configuration(tmp_path):
     description = description_of(tmp_path, "instance_group { kind: KIND_GPU gpus: 1 }", "model.pt2")
     assert [instance.device for instance in description.instances] == ["cuda:1"]
-    placed = open_placed(description, without_a_gpu, CLOCK, cpu_fallback=True)
-    assert [(device.name, count) for device, count in placed.counts] == [("cpu", 1)]
-    assert placed.description.device_kind == "cpu"
-    assert placed.description.warnings[-1].startswith("m: runs on the CPU: device 'cuda' is not available: ")
-    config = complete(placed.description, specs()).config
+    placement = open_placement(description, without_a_gpu, CLOCK, cpu_fallback=True)
+    assert [(device.name, count) for device, count in placement.counts] == [("cpu", 1)]
+    assert placement.description.device_kind == "cpu"
+    assert placement.description.warnings[-1].startswith("m: runs on the CPU: device 'cuda' is not available: ")
+    config = complete(placement.description, specs()).config
     assert [type(config.instance_group[0]).Kind.Name(group.kind) for group in config.instance_group] == ["KIND_CPU"]
 
 
@@ -54,7 +54,7 @@ def test_torch_falls_back_to_the_cpu_if_it_may_and_says_so_in_its_configuration(
 def test_what_cannot_fall_back_is_refused_with_its_fixes(tmp_path, filename, cpu_fallback, words):
     description = description_of(tmp_path, "instance_group { kind: KIND_GPU }", filename)
     with pytest.raises(BackendUnavailableError) as caught:
-        open_placed(description, without_a_gpu, CLOCK, cpu_fallback=cpu_fallback)
+        open_placement(description, without_a_gpu, CLOCK, cpu_fallback=cpu_fallback)
     assert words in str(caught.value)
 
 
@@ -63,7 +63,7 @@ def test_a_cpu_that_cannot_be_had_has_no_substitute(tmp_path):
         raise BackendUnavailableError(kind)
 
     with pytest.raises(BackendUnavailableError, match=r"^cpu$"):
-        open_placed(description_of(tmp_path, "", "model.onnx"), broken, CLOCK, cpu_fallback=True)
+        open_placement(description_of(tmp_path, "", "model.onnx"), broken, CLOCK, cpu_fallback=True)
 
 
 def gpus_of_one_machine(opened, count, broken=()):
@@ -91,19 +91,19 @@ def test_devices_are_opened_once_each_and_closed_together(tmp_path):
     opened = []
     text = "instance_group { kind: KIND_GPU gpus: [ 2, 0 ] count: 2 } instance_group { gpus: 2 }"
     description = description_of(tmp_path, text, "model.pt2")
-    placed = open_placed(description, gpus_of_one_machine(opened, 3), CLOCK, cpu_fallback=False)
+    placement = open_placement(description, gpus_of_one_machine(opened, 3), CLOCK, cpu_fallback=False)
     assert [device.name for device in opened] == ["simulated:2", "simulated"]
-    assert [(device.name, count) for device, count in placed.counts] == [("simulated:2", 3), ("simulated", 2)]
-    placed.close()
+    assert [(device.name, count) for device, count in placement.counts] == [("simulated:2", 3), ("simulated", 2)]
+    placement.close()
     assert all(device.is_closed for device in opened)
 
 
 def test_groups_without_gpus_are_on_all_beside_those_that_name_some(tmp_path):
     text = "instance_group { kind: KIND_GPU } instance_group { gpus: 1 count: 2 }"
     description = description_of(tmp_path, text, "model.pt2")
-    placed = open_placed(description, gpus_of_one_machine([], 2), CLOCK, cpu_fallback=False)
-    assert [(device.name, count) for device, count in placed.counts] == [("simulated", 1), ("simulated:1", 3)]
-    config = complete(placed.description, specs()).config
+    placement = open_placement(description, gpus_of_one_machine([], 2), CLOCK, cpu_fallback=False)
+    assert [(device.name, count) for device, count in placement.counts] == [("simulated", 1), ("simulated:1", 3)]
+    config = complete(placement.description, specs()).config
     assert [list(group.gpus) for group in config.instance_group] == [[0, 1], [1]]
 
 
@@ -111,5 +111,5 @@ def test_one_gpu_that_cannot_be_had_closes_the_others(tmp_path):
     opened = []
     description = description_of(tmp_path, "instance_group { kind: KIND_GPU gpus: [ 0, 1, 7 ] }", "model.pt2")
     with pytest.raises(BackendUnavailableError, match="there is no GPU 7; or write KIND_CPU"):
-        open_placed(description, gpus_of_one_machine(opened, 2, broken={7}), CLOCK, cpu_fallback=False)
+        open_placement(description, gpus_of_one_machine(opened, 2, broken={7}), CLOCK, cpu_fallback=False)
     assert [device.is_closed for device in opened] == [True, True]

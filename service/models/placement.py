@@ -30,8 +30,8 @@ def open_device_of_kind(kind: str, clock: Clock) -> Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """A model with the open devices of its instances. Owner: the caller of `open_placed`.
+class Placement:
+    """A model with the open devices of its instances. Owner: the caller of `open_placement`.
 
     Attributes:
         description: its groups name their GPUs; has a warning if the CPU replaces the GPUs.
@@ -53,7 +53,9 @@ class Placed:
             device.close()
 
 
-def open_placed(description: ModelDescription, open_device: OpenDevice, clock: Clock, *, cpu_fallback: bool) -> Placed:
+def open_placement(
+    description: ModelDescription, open_device: OpenDevice, clock: Clock, *, cpu_fallback: bool
+) -> Placement:
     """Open the devices of a model's instances, or the CPU in their place.
 
     Raises:
@@ -72,7 +74,7 @@ def open_placed(description: ModelDescription, open_device: OpenDevice, clock: C
         return _open_all(on_cpu, open_device, clock)
 
 
-def _open_all(description: ModelDescription, open_device: OpenDevice, clock: Clock) -> Placed:
+def _open_all(description: ModelDescription, open_device: OpenDevice, clock: Clock) -> Placement:
     devices: dict[str, Device] = {}
     with ExitStack() as undo:
 
@@ -88,9 +90,9 @@ def _open_all(description: ModelDescription, open_device: OpenDevice, clock: Clo
             check_count(groups, f"{description.name}/{CONFIG_NAME}")
             description = replace(description, groups=groups)
         names = list(dict.fromkeys(instance.device for instance in description.instances))
-        placed = Placed(description, {name: open_once(name) for name in names})
+        placement = Placement(description, {name: open_once(name) for name in names})
         undo.pop_all()
-    return placed
+    return placement
 
 
 def open_instance(
@@ -103,9 +105,9 @@ def open_instance(
     """Load a model as one instance. Raises EngineError. The calling thread is attached to `device` then.
 
     Args:
-        description: placed.
+        description: of a placement.
         model_path: the model file; None for a backend without one.
-        device: from `open_placed`.
+        device: from `open_placement`.
         clock: source of monotonic nanoseconds.
         defaults: options by backend; a model's own win.
     """

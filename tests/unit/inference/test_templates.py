@@ -10,11 +10,11 @@ from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.memory.regions import ClientRegions
 from forebay_server.service.frontend.open_inference import lookup as lookup_module
 from forebay_server.service.frontend.open_inference.arrivals import StreamKeys
+from forebay_server.service.frontend.open_inference.checks import read_template
 from forebay_server.service.frontend.open_inference.codec import arrays_of
 from forebay_server.service.frontend.open_inference.errors import InferenceError
-from forebay_server.service.frontend.open_inference.form import read_form
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
-from forebay_server.service.frontend.open_inference.schema import ModelFace
+from forebay_server.service.frontend.open_inference.schema import ModelSchema
 from forebay_server.service.frontend.open_inference.wire import parse
 from forebay_server.service.journal.statistics import VersionStatistics
 from forebay_server.service.models.completion import complete
@@ -69,10 +69,10 @@ def lookup_of(models):
 def form_of(lookup, data):
     version, call = lookup.check(parse(data), "peer", 0)
     version.end_use()
-    return call.form
+    return call.template
 
 
-def test_requests_that_differ_in_id_and_data_share_a_form():
+def test_requests_that_differ_in_id_and_data_share_a_template():
     lookup = lookup_of(Models(Version((3,))))
     assert form_of(lookup, data_of(3, "a")) is form_of(lookup, data_of(3, "another"))
     assert form_of(lookup, data_of(3)) is not form_of(lookup, data_of(3, rows=2))
@@ -84,7 +84,7 @@ def test_a_version_that_took_over_checks_anew():
     first = form_of(lookup, data_of(3))
     models.serving = Version((3,), "2")
     second = form_of(lookup, data_of(3))
-    assert (first.face.version, second.face.version) == ("1", "2")
+    assert (first.schema.version, second.schema.version) == ("1", "2")
     models.serving = Version((5,), "3")
     with pytest.raises(InvalidRequestError, match=r"Expected \[-1,5\], got \[1,3\]"):
         lookup.check(parse(data_of(3)), "peer", 0)
@@ -128,12 +128,12 @@ def test_requests_of_one_sequence_or_stream_and_latest_ones_are_ordered(paramete
     assert StreamKeys(are_ordered=False).get("peer", call).is_ordered
 
 
-def test_as_many_forms_are_kept_as_there_is_room_for(monkeypatch):
-    monkeypatch.setattr(lookup_module, "MAX_FORMS", 2)
+def test_as_many_templates_are_kept_as_there_is_room_for(monkeypatch):
+    monkeypatch.setattr(lookup_module, "MAX_TEMPLATES", 2)
     lookup = lookup_of(Models(Version((3,))))
     for rows in (1, 2, 3, 4):
         form_of(lookup, data_of(3, rows=rows))
-        assert len(lookup._forms) <= 2
+        assert len(lookup._templates) <= 2
 
 
 def test_data_of_another_size_are_refused_with_every_request():
@@ -156,28 +156,28 @@ def test_data_of_another_size_are_refused_with_every_request():
 )
 def test_a_reshape_stands_between_clients_and_engine(columns, dims, reshape, sent, engine):
     text = f'max_batch_size: 4 input {{ name: "x" dims: [ {dims} ] reshape {{ shape: [ {reshape} ] }} }}'
-    face = ModelFace(Version(columns, text=text))
+    schema = ModelSchema(Version(columns, text=text))
     request = pb.ModelInferRequest(model_name="m")
     request.inputs.add(name="x", datatype="INT32", shape=(2, *sent))
-    form = read_form(request, 1, face)
-    assert form.shapes == (engine,)
-    assert face.inputs["x"].to_client(engine) == sent
+    template = read_template(request, 1, schema)
+    assert template.shapes == (engine,)
+    assert schema.inputs["x"].to_client(engine) == sent
 
 
 def test_dims_that_are_freer_than_the_model_are_not_believed():
-    face = ModelFace(Version((2, 5), text='max_batch_size: 4 input { name: "x" dims: [ -1, -1 ] }'))
-    assert face.inputs["x"].shape == (2, 5)
+    schema = ModelSchema(Version((2, 5), text='max_batch_size: 4 input { name: "x" dims: [ -1, -1 ] }'))
+    assert schema.inputs["x"].shape == (2, 5)
 
 
 def test_an_array_that_lies_anyhow_in_a_message_is_aligned():
     version = Version((-1,), has_batch=False)
-    face = ModelFace(version)
+    schema = ModelSchema(version)
     for padding in range(4):
         request = pb.ModelInferRequest(model_name="m" * (padding + 1))
         request.inputs.add(name="x", datatype="INT32", shape=[3])
         request.raw_input_contents.append(np.arange(3, dtype=np.int32).tobytes())
         message = parse(request.SerializeToString())
-        call = lookup_module.fill(read_form(message.request, 1, face), message, None)
+        call = lookup_module.fill(read_template(message.request, 1, schema), message, None)
         (array,) = arrays_of(call)
         assert array.flags.aligned
         np.testing.assert_array_equal(array, np.arange(3))
