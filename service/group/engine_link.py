@@ -101,6 +101,10 @@ class EngineLink:
         """How many requests were sent and not answered."""
         return len(self._in_flight)
 
+    def is_in_flight(self, version: LinkedVersion) -> bool:
+        """Whether requests for a version were sent and not answered."""
+        return any(each is version for each, _ in tuple(self._in_flight.values()))
+
     def send_soon(self, version: LinkedVersion, request: Request) -> None:
         """Send a request with all others of this turn of the loop."""
         file = None if version.unbound is None else file_of(request)

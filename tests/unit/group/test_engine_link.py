@@ -319,6 +319,25 @@ async def test_what_admission_knows_is_what_the_engine_process_published_last():
 
 
 @on_loop
+async def test_a_retired_version_is_unused_only_when_its_requests_are_answered_and_its_places_are_back():
+    with engine() as scene:
+        version = scene.version
+        assert version.try_use()
+        sent, decoding = request_of(scene, filled(scene), []), filled(scene)
+        version.arrive_on_loop(sent)
+        version.end_use()
+        version.retire()
+        await turn()
+        scene.read()
+        assert scene.unused == []
+        scene.answer([sent.id])
+        await eventually(lambda: not scene.link.in_flight_count)
+        assert scene.unused == []
+        decoding.release()
+        await eventually(lambda: scene.unused == [version])
+
+
+@on_loop
 async def test_a_retired_version_is_told_unused_when_its_last_user_has_gone():
     with engine() as scene:
         version = scene.version
