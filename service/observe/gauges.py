@@ -76,8 +76,8 @@ class VersionParts(Protocol):
 class PoolParts(Protocol):
     """Of `WorkerPool`."""
 
-    busy_count: int
-
+    @property
+    def busy_count(self) -> int: ...  # noqa: D102
     @property
     def thread_count(self) -> int: ...  # noqa: D102
     @property
