@@ -25,6 +25,7 @@ from forebay_server.service.models.placement import OpenDevice, open_device_of_k
 from forebay_server.service.models.registry import ModelRegistry
 from forebay_server.service.models.rehearsal import Rehearsal, RehearsalSettings
 from forebay_server.service.models.repository import RepositoryError
+from forebay_server.service.models.shared_memory import OpenMemory
 from forebay_server.service.pipeline.execute import BeforeExecution
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.request import CompletionSink
@@ -86,6 +87,10 @@ class ModelSide:
     def is_lacking(self) -> bool:
         """Whether the server is not ready because of a model that should serve and does not."""
         return self._settings.strict_readiness and bool(self.lifecycle.lacking())
+
+    def lacking(self) -> list[str]:
+        """Return the models that should serve from the start and do not. Thread: any."""
+        return self.lifecycle.lacking()
 
     async def load(self) -> bool:
         """Load the models to serve from the start; return False if a stop request came meanwhile.
@@ -155,6 +160,7 @@ def version_context(
     journal: Journal | None,
     step_when_idle: StepWhenIdle | None = None,
     before_execution: BeforeExecution | None = None,
+    open_memory: OpenMemory | None = None,
 ) -> VersionContext:
     """Return the parts that all versions of a process share.
 
@@ -169,6 +175,7 @@ def version_context(
         journal: receives one record per batch; None: nothing is observed.
         step_when_idle: see `VersionContext`.
         before_execution: for tests, see `service.pipeline.execute`.
+        open_memory: see `VersionContext`.
     """
 
     def before_buffers() -> None:
@@ -191,4 +198,5 @@ def version_context(
         before_buffers=before_buffers,
         message_bytes=settings.max_message_bytes,
         before_execution=before_execution,
+        open_memory=open_memory,
     )

@@ -21,16 +21,15 @@ import asyncio
 import os
 import socket
 import threading
-from array import array
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import ServiceError
 from forebay_server.service.frontend.loop_sink import LoopSink
 from forebay_server.service.group import descriptors as wire
+from forebay_server.service.group.datagrams import Datagrams
 from forebay_server.service.group.inputs_file import InputsFile, file_of, outputs_in
 from forebay_server.service.group.remote_arena import RemoteFrame
 from forebay_server.service.group.stream_numbers import StreamNumbers
@@ -63,10 +62,6 @@ class LinkedVersion(Protocol):
         ...
 
 
-Waiting: TypeAlias = tuple[bytes, tuple[int, ...]]
-"""A datagram that has not been sent, and the file descriptors that go with it."""
-
-
 class EngineLink:
     """See the module's theory of operation. Made on the event loop.
 
@@ -87,7 +82,7 @@ class EngineLink:
         self._lock = threading.Lock()  # to touch what is to be sent, and the numbers of streams
         self._records: list[bytes] = []
         self._files: list[int] = []  # of those records that have one, in their order
-        self._waiting: deque[Waiting] = deque()
+        self._datagrams = Datagrams(connection, self._lock, self._loop)
         self._is_flush_due = False
         self._streams = StreamNumbers()
         self._in_flight: dict[int, tuple[LinkedVersion, Request]] = {}
@@ -100,6 +95,10 @@ class EngineLink:
     def in_flight_count(self) -> int:
         """How many requests were sent and not answered."""
         return len(self._in_flight)
+
+    def is_in_flight(self, version: LinkedVersion) -> bool:
+        """Whether requests for a version were sent and not answered."""
+        return any(each is version for each, _ in tuple(self._in_flight.values()))
 
     def send_soon(self, version: LinkedVersion, request: Request) -> None:
         """Send a request with all others of this turn of the loop."""
@@ -133,10 +132,9 @@ class EngineLink:
             return
         self._is_open = False
         self._loop.remove_reader(self._socket)
-        self._loop.remove_writer(self._socket)
         with self._lock:
+            self._datagrams.close()
             self._socket.close()
-            self._waiting.clear()
         for file in self._open_files.values():
             os.close(file)
         self._open_files.clear()
@@ -198,46 +196,10 @@ class EngineLink:
 
     def _send_records(self) -> None:
         """Send what was collected, or let it wait; the lock is held."""
-        if not self._records:
-            return
-        records, self._records = self._records, []
-        files, self._files = self._files, []
-        was_waiting = bool(self._waiting)
-        if files:
-            self._waiting.extend(_with_files(records, files))
-        else:
-            self._waiting.extend((datagram, ()) for datagram in wire.datagrams(records))
-        if not was_waiting and not self._send_waiting():
-            self._loop.call_soon_threadsafe(self._watch_writable)
-
-    def _send_waiting(self) -> bool:
-        """Send until nothing waits; return whether that is so. The lock is held."""
-        waiting = self._waiting
-        while waiting:
-            datagram, files = waiting[0]
-            try:
-                if files:
-                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", files))]
-                    self._socket.sendmsg([datagram], rights, socket.MSG_NOSIGNAL)
-                else:
-                    self._socket.send(datagram, socket.MSG_NOSIGNAL)
-            except BlockingIOError:
-                return False
-            except OSError:  # the engine process has gone: reading finds that, too, and says so
-                waiting.clear()
-                return True
-            waiting.popleft()
-        return True
-
-    def _watch_writable(self) -> None:
-        if self._is_open:
-            self._loop.add_writer(self._socket, self._on_writable)
-
-    def _on_writable(self) -> None:
-        with self._lock:
-            is_done = self._send_waiting()
-        if is_done:
-            self._loop.remove_writer(self._socket)
+        if self._records:
+            records, self._records = self._records, []
+            files, self._files = self._files, []
+            self._datagrams.send(records, files)
 
     # --- back ---------------------------------------------------------------------------------------------------------
 
@@ -302,19 +264,3 @@ class EngineLink:
 def _finish(ended: dict[LinkedVersion, list[Completion]]) -> None:
     for version, completions in ended.items():
         version.finish(completions)
-
-
-def _with_files(records: list[bytes], files: list[int]) -> "deque[Waiting]":
-    """Join records to datagrams, each with the files of its records."""
-    found: deque[Waiting] = deque()
-    start = 0
-    own: list[int] = []
-    rest = deque(files)
-    for index, record in enumerate(records):
-        if index - start == wire.MAX_RECORDS or len(own) == wire.MAX_FILES:
-            found.append((b"".join(records[start:index]), tuple(own)))
-            start, own = index, []
-        if record[0] == wire.REQUEST and record[1] & wire.HAS_FILE:
-            own.append(rest.popleft())
-    found.append((b"".join(records[start:]), tuple(own)))
-    return found

@@ -1,8 +1,12 @@
 """A version of a model whose engine is in another process, as the front end uses it.
 
+A retired version is given up when its last user has gone and the engine process has answered all its requests: a
+worker may send a frame of a stream that has ended, and what was sent must find its version there.
+
 Thread: any, except where a method says otherwise.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from forebay_server.service.batching.egress_time import EgressTime
@@ -17,6 +21,8 @@ from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.unbound import UnboundFrames
 from forebay_server.service.request import Feasibility, Request
 from forebay_server.service.results.finisher import ResultFinisher
+
+LOOK_AGAIN_S = 0.02  # at a retired version whose last requests are not answered yet
 
 
 class PublishedEgress(EgressTime):
@@ -59,7 +65,7 @@ class RemoteVersion:
         clock: source of monotonic nanoseconds.
         requests: receives how Open Inference requests end; None disables observation.
         unbound_bytes: limit for requests of varying shapes together.
-        on_unused: called with the version once it is retired and its last user has gone.
+        on_unused: called with the version once it is retired and nothing of it is used any more.
 
     Attributes:
         number: of the version in descriptors.
@@ -113,7 +119,7 @@ class RemoteVersion:
         """Release the version: this user brings no more requests. Thread: the event loop's."""
         self._users -= 1
         if self._is_retired and self._users == 0:
-            self._end()
+            self._end()  # once: it takes no new users
 
     def retire(self) -> None:
         """Take no new users. Idempotent. Thread: the event loop's."""
@@ -123,6 +129,9 @@ class RemoteVersion:
                 self._end()
 
     def _end(self) -> None:
+        if self.arena.leased_count or self._link.is_in_flight(self):
+            asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._end)
+            return
         if self.requests is not None:
             self.requests.close()
         self._on_unused(self)

@@ -30,6 +30,7 @@ from forebay_server.service.models.placement import (
     open_placement,
 )
 from forebay_server.service.models.request_memory import rows_bytes, unbound_bytes
+from forebay_server.service.models.shared_memory import OpenMemory
 from forebay_server.service.models.trials import calibrate_lane, run_sample
 from forebay_server.service.models.unbound import HANG_LIMIT_NS, measure_unbound
 from forebay_server.service.models.version import ModelVersion
@@ -37,11 +38,12 @@ from forebay_server.service.models.warmup_samples import inputs_of
 from forebay_server.service.pipeline.arena import FrameArena
 from forebay_server.service.pipeline.builder import LaneContext, build_lane
 from forebay_server.service.pipeline.execute import BeforeExecution
+from forebay_server.service.pipeline.outputs import Finish, OutputReader
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.pipeline import Pipeline
 from forebay_server.service.pipeline.stage import OnFatal
 from forebay_server.service.pipeline.unbound import UnboundFrames
-from forebay_server.service.request import CompletionSink
+from forebay_server.service.request import CompletionSink, Feasibility
 from forebay_server.service.results.finisher import ResultFinisher
 from forebay_server.service.worker_pool import WorkerPool
 
@@ -71,6 +73,7 @@ class VersionContext:
         before_execution: for tests, see `service.pipeline.execute`.
         journal: receives one record per batch; None disables observation.
         step_when_idle: makes the event loop form and run batches that take no time; None leaves them to the formers.
+        open_memory: opens the memory that a version shares with front ends in other processes; None: there are none.
     """
 
     clock: Clock
@@ -88,6 +91,7 @@ class VersionContext:
     measuring: threading.Lock = field(default_factory=threading.Lock)
     before_buffers: Callable[[], None] = lambda: None
     message_bytes: int = 0
+    open_memory: OpenMemory | None = None
 
     @property
     def rows_bytes(self) -> int:
@@ -153,13 +157,19 @@ def _build(
     _check_buffers(placement, specs, context.permits.count, holding)
     devices = list(placement.devices.values())
     devices[0].attach_thread()
-    arena = FrameArena(devices[0], specs.inputs if specs.is_fixed else (), context.permits, context.rows_bytes)
+    memory = None if context.open_memory is None else context.open_memory(devices[0], specs)
+    if memory is None:
+        arena = FrameArena(devices[0], specs.inputs if specs.is_fixed else (), context.permits, context.rows_bytes)
+    else:
+        undo.callback(memory.close)
+        arena = FrameArena(devices[0], (), Permits(0), 0)  # frames lie in the shared memory
     undo.callback(arena.close)
     statistics = VersionStatistics(clock)
     sink = CountingSink(context.sink, statistics)
-    finisher = ResultFinisher(description.task, context.pool, sink)
     name = f"{description.name}.{version}"
-    lanes = _open_lanes(placement, name, version, engines, finisher, context, undo)
+    reader = None if memory is None else memory.reader(version, sink.post)
+    finish = ResultFinisher(description.task, context.pool, sink).finish if memory is None else sink.post
+    lanes = _open_lanes(placement, name, version, engines, finish, reader, context, undo)
     sizes = measured_sizes(specs.max_batch_size)
     executed = executed_sizes(description.device_kind, specs.max_batch_size)
     for lane in lanes:
@@ -181,10 +191,12 @@ def _build(
         batching_settings(description),
         clock,
         sink,
-        permits=context.permits.count,
+        permits=context.permits.count if memory is None else memory.most_requests,
         on_fatal=context.on_fatal,
         step_when_idle=context.step_when_idle,
         inline_ns=lanes[0].inline.limit_ns,
+        on_feasibility=_nothing if memory is None else memory.publish,
+        egress=None if memory is None else memory.egress,
     )
     statistics.reset()
     hang_limit_ns = max(LEAST_HANG_NS, HANG_FACTOR * (table.h2d_ns[-1] + table.execute_ns[-1] + table.d2h_ns[-1]))
@@ -202,7 +214,12 @@ def _build(
         requests=None if context.journal is None else RequestJournal(context.journal, description.name, version, clock),
         load_ns=clock.now_ns() - started_ns,
         on_closed=holding.give_back,
+        memory=memory,
     )
+
+
+def _nothing(_: Feasibility) -> None:
+    """Take a snapshot that no other process needs."""
 
 
 def _open_engines(
@@ -235,17 +252,19 @@ def _open_lanes(
     name: str,
     version: str,
     engines: Sequence[Engine],
-    finisher: ResultFinisher,
+    finish: Finish,
+    reader: OutputReader | None,
     context: VersionContext,
     undo: ExitStack,
 ) -> list[Pipeline]:
     shared = LaneContext(
         context.clock,
         version,
-        finisher.finish,
+        finish,
         context.on_fatal,
         journal=context.journal,
         before_execution=context.before_execution,
+        reader=reader,
     )
     lanes: list[Pipeline] = []
     for index, (instance, engine) in enumerate(zip(placement.description.instances, engines, strict=True)):

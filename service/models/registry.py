@@ -84,6 +84,10 @@ class ModelRegistry:
         """Return all versions of a model that serve, served or failed to load; None if there were none. Thread: any."""
         return self._known.get(name)
 
+    def known(self) -> Mapping[str, frozenset[str]]:
+        """Return `known_versions` of every model. Thread: any."""
+        return self._known
+
     def all(self) -> list[ModelVersion]:
         """Return every version that serves now. Thread: any."""
         return [version for versions in self._versions.values() for version in versions.values()]

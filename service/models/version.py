@@ -16,6 +16,7 @@ from forebay_server.service.errors import InvariantError
 from forebay_server.service.journal.events import RequestJournal
 from forebay_server.service.journal.statistics import VersionStatistics
 from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.models.shared_memory import SharedMemory
 from forebay_server.service.pipeline.arena import FrameArena
 from forebay_server.service.pipeline.pipeline import Pipeline
 from forebay_server.service.pipeline.unbound import UnboundFrames
@@ -30,7 +31,8 @@ class ModelVersion:
         version: decimal number.
         description: completed.
         specs: inputs and outputs of the model.
-        arena: frame buffers.
+        arena: frame buffers; empty where front ends are in other processes.
+        memory: shared with front ends in other processes; None where the front end is in this one.
         unbound: set instead of frame buffers for a model whose shapes vary.
         statistics: counts so far.
         requests: receives how Open Inference requests end; None disables observation.
@@ -57,6 +59,7 @@ class ModelVersion:
         requests: RequestJournal | None = None,
         load_ns: int = 0,
         on_closed: Callable[[], None] = lambda: None,
+        memory: SharedMemory | None = None,
     ) -> None:
         if description.specs is None:
             raise InvariantError("a version needs a completed description")
@@ -66,6 +69,7 @@ class ModelVersion:
         self.specs: EngineSpecs = description.specs
         self.arena = arena
         self.unbound = unbound
+        self.memory = memory
         self.statistics = statistics or VersionStatistics(clock)
         self.requests = requests
         self.load_ns = load_ns
@@ -118,6 +122,10 @@ class ModelVersion:
         """Hand a request, inputs in its frame buffer, to the former. Thread: any. Blocks: no."""
         self.former.arrive(request)
 
+    def arrive_all(self, requests: Sequence[Request]) -> None:
+        """Hand requests over in order, with one wake-up for all. Thread: any. Blocks: no."""
+        self.former.arrive_all(requests)
+
     def arrive_on_loop(self, request: Request) -> None:
         """Hand a request over as `arrive` does. Thread: the event loop's. Blocks: no."""
         self.former.arrive_on_loop(request)
@@ -153,6 +161,8 @@ class ModelVersion:
             return False
         self.devices[0].attach_thread()  # the arena belongs to this device
         self.arena.close()
+        if self.memory is not None:
+            self.memory.close()
         if self.requests is not None:
             self.requests.close()
         for device in self.devices:

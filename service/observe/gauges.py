@@ -5,6 +5,7 @@ The numbers of one reading may belong to slightly different times.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import psutil
 
@@ -12,9 +13,27 @@ from forebay_server.engines.device import DeviceMemory
 from forebay_server.engines.errors import EngineError
 from forebay_server.service.journal.reception import ReceptionNumbers
 from forebay_server.service.models.version import ModelVersion
-from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.standard_error import STANDARD_ERROR
-from forebay_server.service.worker_pool import WorkerPool
+
+
+class PoolParts(Protocol):
+    """A worker pool, or those of all front-end processes."""
+
+    @property
+    def busy_count(self) -> int: ...  # noqa: D102
+    @property
+    def thread_count(self) -> int: ...  # noqa: D102
+    @property
+    def waiting_count(self) -> int: ...  # noqa: D102
+
+
+class PermitParts(Protocol):
+    """The permits of a server, or of a group of processes."""
+
+    count: int
+
+    @property
+    def taken_count(self) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +97,8 @@ class Gauges:
     def __init__(
         self,
         versions: Callable[[], Iterable[ModelVersion]],
-        pool: WorkerPool,
-        permits: Permits,
+        pool: PoolParts,
+        permits: PermitParts,
         is_ready: Callable[[], bool],
         reception: Callable[[], ReceptionNumbers] = ReceptionNumbers,
     ) -> None:

@@ -12,6 +12,9 @@ from forebay_server.engines.engine import TensorSpec
 from forebay_server.service.pipeline.slots import Slot
 from forebay_server.service.request import Batch, Completion, OutputArrays
 
+Finish = Callable[[Sequence[Completion]], None]
+"""Takes the completions of one batch. Thread: of the d2h stage, or the one that runs a batch inline."""
+
 
 class OutputReader:
     """Builds completions.
@@ -22,9 +25,7 @@ class OutputReader:
         finish: where completions go: the results worker pool if typed results are wanted, else the event loop.
     """
 
-    def __init__(
-        self, outputs: tuple[TensorSpec, ...], model_version: str, finish: Callable[[Sequence[Completion]], None]
-    ) -> None:
+    def __init__(self, outputs: tuple[TensorSpec, ...], model_version: str, finish: Finish) -> None:
         self._outputs = tuple((spec.row_bytes, spec.dtype, spec.shape) for spec in outputs)
         self._model_version = model_version
         self.post = finish

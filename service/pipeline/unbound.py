@@ -10,6 +10,7 @@ On a device whose memory is not the host's, the engine copies.
 """
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -82,8 +83,19 @@ class UnboundFrames:
         self._permits.give_back(share)
 
 
-class UnboundFrame:
-    """The inputs of one request; see service.request.FrameBuffer. Held by one thread at a time."""
+class ArraysFrame(ABC):
+    """The inputs of one request as arrays; see service.request.FrameBuffer. Held by one thread at a time."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def arrays(self) -> Inputs | None:
+        """None once they were given back."""
+
+
+class UnboundFrame(ArraysFrame):
+    """Inputs that this process holds."""
 
     __slots__ = ("_frames", "_nbytes", "_share", "arrays")
 
@@ -172,9 +184,10 @@ def _join(batch: Batch, count: int) -> Inputs:
     parts: list[Inputs] = []
     for request in batch.requests:
         frame = request.frame
-        if not isinstance(frame, UnboundFrame) or frame.arrays is None:
+        arrays = frame.arrays if isinstance(frame, ArraysFrame) else None
+        if arrays is None:
             raise InvariantError("an unbound batch with a request that holds no arrays")
-        parts.append(frame.arrays)
+        parts.append(arrays)
     if len(parts) == 1:
         return parts[0]
     return tuple(_joined([arrays[index] for arrays in parts]) for index in range(count))

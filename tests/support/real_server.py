@@ -13,8 +13,8 @@ import grpc
 from forebay.wire import frames_pb2 as pb
 from forebay_server.engines.device_simulated import SimulatedDevice
 from forebay_server.service.pipeline.slots import SlotState
-from forebay_server.service.server import Server
 from forebay_server.service.settings import ServeSettings
+from tests.support.forms import make_server
 from tests.support.guard import HANG_GUARD_S
 
 LEAK = re.compile(r"/|Traceback|\.py\b|Error\b|service\.|engines\.|0x[0-9a-f]{6}|localhost")
@@ -203,7 +203,7 @@ async def real_server(*repositories, devices=None, is_checked=True, before_execu
     }
     given = ServeSettings(**{**defaults, "model_repository": repositories, **settings})
     parts = {} if devices is None else {"open_device": devices}
-    server = Server(given, before_execution=before_execution, **parts)
+    server = make_server(given, before_execution=before_execution, **parts)
     try:
         ready = await server.start()
         async with grpc.aio.insecure_channel(ready.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -235,6 +235,8 @@ async def assert_quiescent(running):
     assert sum(frames.outcomes.values()) == frames.frames_received, frames.outcomes
     await eventually(lambda: permits.taken_count == 0)
     await eventually(lambda: not pool.ring and not pool.busy_count)
+    for arena in getattr(running.server, "arenas", ()):
+        await eventually(lambda arena=arena: arena.leased_count == 0)
     for version in running.versions:
         statistics = version.former.statistics
         await eventually(lambda statistics=statistics: statistics().in_flight == statistics().pending_requests == 0)

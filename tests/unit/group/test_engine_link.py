@@ -284,14 +284,14 @@ async def test_what_the_socket_does_not_take_waits_and_keeps_its_order():
         for _ in range(1000):
             requests.append(request_of(scene, filled(scene), [], stream=stream))
             scene.version.arrive(requests[-1])
-        assert scene.link._waiting
+        assert len(scene.link._datagrams)
         for _ in range(100_000):
             scene.read()
             await asyncio.sleep(0)
             if len(scene.requests) == len(requests):
                 break
         assert list(scene.requests) == [request.id for request in requests]
-        assert not scene.link._waiting
+        assert not len(scene.link._datagrams)
 
 
 @on_loop
@@ -316,6 +316,25 @@ async def test_what_admission_knows_is_what_the_engine_process_published_last():
         assert version.feasibility == Feasibility(5, 6, 7)
         version.egress_time.observe(100, 150)
         assert header.egress()[0][3:] == (100, 1)
+
+
+@on_loop
+async def test_a_retired_version_is_unused_only_when_its_requests_are_answered_and_its_places_are_back():
+    with engine() as scene:
+        version = scene.version
+        assert version.try_use()
+        sent, decoding = request_of(scene, filled(scene), []), filled(scene)
+        version.arrive_on_loop(sent)
+        version.end_use()
+        version.retire()
+        await turn()
+        scene.read()
+        assert scene.unused == []
+        scene.answer([sent.id])
+        await eventually(lambda: not scene.link.in_flight_count)
+        assert scene.unused == []
+        decoding.release()
+        await eventually(lambda: scene.unused == [version])
 
 
 @on_loop

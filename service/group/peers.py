@@ -1,0 +1,370 @@
+"""The front-end processes as the engine process knows them: who is there, and what each has been told.
+
+Theory of operation
+    A front-end process greets over its talk socket and gets what a front end has to know: permits, the models that
+    serve with their memory, health. From then on it is told of every change. It holds each version that it was told of
+    open until it says that it uses it no more.
+
+    When it has gone, its versions are let go of once its last request has ended, and only then is the process that
+    takes its place greeted: it gets the same memory.
+
+Owner: the event loop's thread, except where a method says otherwise.
+"""
+
+import asyncio
+import itertools
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import structlog
+
+from forebay_server.service.group.engine_journal import GroupJournal, JournalReceiver
+from forebay_server.service.group.forwarded import GroupRpcs
+from forebay_server.service.group.front_end_link import FrontEndLink
+from forebay_server.service.group.links import Links
+from forebay_server.service.group.memory_file import MemoryFile, PermitCounts
+from forebay_server.service.group.messages import (
+    FrontEndNumbers,
+    Health,
+    Hello,
+    Known,
+    LogLevel,
+    LookAt,
+    Published,
+    Retired,
+    RpcCall,
+    Serving,
+    Told,
+    Unused,
+    Welcome,
+)
+from forebay_server.service.group.talk import Talk
+from forebay_server.service.group.version_memory import VersionMemory, most_requests
+from forebay_server.service.journal.events import Journal
+from forebay_server.service.journal.statistics import VersionStatistics
+from forebay_server.service.log import least_level
+from forebay_server.service.models.registry import ModelRegistry
+from forebay_server.service.models.version import ModelVersion
+
+log = structlog.get_logger(__name__)
+
+STREAMS_EACH = 1_000_000_000
+"""Numbers of streams that one process has for itself: more than it will ever open, and all stay exact in a browser."""
+
+
+class ModelsNow(Protocol):
+    """What the models are like."""
+
+    @property
+    def registry(self) -> ModelRegistry:
+        """Those that serve."""
+        ...
+
+    def is_lacking(self) -> bool:
+        """Whether the server is not ready because of a model that should serve and does not."""
+        ...
+
+    def lacking(self) -> list[str]:
+        """Models that should serve and do not."""
+        ...
+
+
+class Peer:
+    """One front-end process.
+
+    Args:
+        peers: all of them.
+        front_end: its number.
+        data: socket; owned from now on.
+        talk: socket; owned from now on.
+    """
+
+    def __init__(self, peers: "Peers", front_end: int, data: socket.socket, talk: socket.socket) -> None:
+        self.front_end = front_end
+        self.has_greeted = False
+        self.is_welcome = False
+        self.versions: dict[int, ModelVersion] = {}
+        self._peers = peers
+        self.link = FrontEndLink(front_end, data, peers.most_requests, peers.link_ended)
+        self.talk = Talk(talk, self._on_message, self.end)
+        self.receiver = JournalReceiver(peers.journal, self._ask)
+
+    def _ask(self, message: LookAt) -> None:
+        """Send a message. Thread: the observer's."""
+        self._peers.call_soon(lambda: self.talk.send(message))
+
+    def _on_message(self, message: object, _: list[int]) -> None:
+        match message:
+            case Hello():
+                self.has_greeted = True
+                self._peers.welcome_waiting()
+            case Told():
+                self.receiver.on_told(message)
+            case Unused():
+                self.let_go(message.number)
+            case RpcCall():
+                self._peers.answer(self, message)
+            case _:
+                log.error("unknown message of a front-end process", message=type(message).__name__)
+
+    def let_go(self, number: int) -> None:
+        """End the use of a version."""
+        version = self.versions.pop(number, None)
+        if version is not None:
+            self.link.remove_version(number)
+            version.end_use()
+
+    def end(self) -> None:
+        """Break the link: the process has gone, or should go. Idempotent."""
+        self.talk.close()
+        if self.is_welcome:
+            self.link.hang_up()  # the links' thread finds the end, and takes it from there
+        else:
+            self.link.socket.close()
+            self._peers.forget(self)
+
+
+class Peers:
+    """See the module.
+
+    Args:
+        front_ends: how many there may be.
+        permits: frames that the group may hold.
+        models: what they are like.
+        links: reads the data sockets.
+        journal: what is observed; None: nothing is.
+        rpcs: answers the calls of the group.
+        on_fatal: called with an error after which the process cannot go on.
+
+    Attributes:
+        most_requests: of one front-end process.
+        journal: of the group.
+        counts: of permits that are out.
+        is_serving: whether the group serves.
+    """
+
+    def __init__(
+        self,
+        front_ends: int,
+        permits: int,
+        models: ModelsNow,
+        links: Links,
+        journal: Journal | None,
+        rpcs: GroupRpcs,
+    ) -> None:
+        self.most_requests = most_requests(permits, front_ends)
+        self.journal = GroupJournal(journal, self._statistics)
+        self.is_serving = False
+        self._loop = asyncio.get_running_loop()
+        self._front_ends = front_ends
+        self._models = models
+        self._links = links
+        self._rpcs = rpcs
+        self._file = MemoryFile.create("forebay permits", PermitCounts.BYTES)
+        self.counts = PermitCounts(self._file.memory, front_ends)
+        self._peers: list[Peer] = []  # the oldest first
+        self._numbers: dict[ModelVersion, int] = {}
+        self._next_number = itertools.count(1).__next__
+        self._next_stream = itertools.count(1, STREAMS_EACH).__next__
+        self._calls: set[asyncio.Task[None]] = set()
+        self._level = least_level()
+        self._all_gone = asyncio.Event()
+        self._all_gone.set()
+        self._is_closed = False
+
+    def connect(self, front_end: int, data: socket.socket, talk: socket.socket) -> None:
+        """Take in a new front-end process, in the place of one that has ended or is about to."""
+        if self._is_closed or not 0 <= front_end < self._front_ends:
+            data.close()
+            talk.close()
+            return
+        for peer in self._of(front_end):
+            peer.end()  # its process has gone, or there would be no other
+        self._peers.append(Peer(self, front_end, data, talk))
+        self._all_gone.clear()
+
+    def welcome_waiting(self) -> None:
+        """Tell those that have greeted what they have to know, unless an earlier one still has their memory."""
+        for peer in list(self._peers):
+            if peer.has_greeted and not peer.is_welcome and next(self._of(peer.front_end)) is peer:
+                self._welcome(peer)
+
+    def _welcome(self, peer: Peer) -> None:
+        peer.is_welcome = True
+        self._links.add(peer.link)
+        peer.talk.send(Welcome(self._next_stream(), least_level()), [self._file.fd])
+        peer.talk.send(Known(self._models.registry.known()))
+        for version in self._models.registry.all():
+            self._publish(peer, version)
+        serving = self._models.registry.versions()
+        for name in (*self._models.lacking(), *serving):
+            peer.talk.send(Health(name, name in serving))
+        if self.is_serving:
+            self._tell_serving(peer)
+
+    def serve(self) -> None:
+        """Let every front-end process listen: the models that serve from the start serve."""
+        self.is_serving = True
+        for peer in self._welcome_ones():
+            self._tell_serving(peer)
+
+    def _tell_serving(self, peer: Peer) -> None:
+        peer.talk.send(Health("", not self._models.is_lacking()))
+        peer.talk.send(Serving())
+
+    # --- models -------------------------------------------------------------------------------------------------------
+
+    def changed(self, name: str, *, is_serving: bool) -> None:
+        """Tell that a model serves from now on, or does not. Thread: any."""
+
+        def tell() -> None:
+            self.refresh()
+            for peer in self._welcome_ones():
+                peer.talk.send(Health(name, is_serving))
+                if self.is_serving:
+                    peer.talk.send(Health("", not self._models.is_lacking()))
+
+        self.call_soon(tell)
+
+    def retired(self, version: ModelVersion) -> None:
+        """Tell that a version takes no new users. Thread: any."""
+
+        def tell() -> None:
+            self.refresh()  # its successor first, so that there is one to go to
+            number = self._numbers.get(version)
+            if number is None:
+                return
+            memory_of(version).header.retire()
+            for peer in self._welcome_ones():
+                if number in peer.versions:
+                    peer.talk.send(Retired(number))
+
+        self.call_soon(tell)
+
+    def refresh(self) -> None:
+        """Tell of every version that serves and was not told of yet."""
+        known = Known(self._models.registry.known())
+        for peer in self._welcome_ones():
+            peer.talk.send(known)
+            for version in self._models.registry.all():
+                if self._numbers.get(version) not in peer.versions:
+                    self._publish(peer, version)
+
+    def _publish(self, peer: Peer, version: ModelVersion) -> None:
+        if not version.try_use():
+            return  # retired meanwhile
+        number = self._numbers.get(version)
+        if number is None:
+            self._forget_closed()
+            number = self._numbers[version] = self._next_number()
+        memory = memory_of(version)
+        share = memory.shares[peer.front_end] if memory.shares else None
+        peer.versions[number] = version
+        peer.link.add_version(number, version, share)
+        published = Published(number, version.name, version.version, version.description, memory.layout)
+        peer.talk.send(published, [memory.fd])
+
+    def _forget_closed(self) -> None:
+        serving = set(self._models.registry.all())
+        used = {version for peer in self._peers for version in peer.versions.values()}
+        self._numbers = {version: number for version, number in self._numbers.items() if version in serving | used}
+
+    def _statistics(self, number: int) -> VersionStatistics | None:
+        return next((each.statistics for each, own in self._numbers.items() if own == number), None)
+
+    # --- calls --------------------------------------------------------------------------------------------------------
+
+    def answer(self, peer: Peer, call: RpcCall) -> None:
+        """Answer a call of the group, and tell everybody what it has changed."""
+
+        async def work() -> None:
+            answer = await self._rpcs.answer(call)
+            self.refresh()
+            if least_level() != self._level:
+                self._level = least_level()
+                for each in self._welcome_ones():
+                    each.talk.send(LogLevel(self._level))
+            peer.talk.send(answer)
+
+        task = self._loop.create_task(work())
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    # --- ends ---------------------------------------------------------------------------------------------------------
+
+    def link_ended(self, link: FrontEndLink) -> None:
+        """Let go of what a front-end process had: its last request has ended. Thread: any."""
+        self.call_soon(lambda: self._on_link_ended(link))
+
+    def _on_link_ended(self, link: FrontEndLink) -> None:
+        for peer in self._peers:
+            if peer.link is link:
+                peer.talk.close()
+                peer.receiver.end()
+                for number in list(peer.versions):
+                    peer.let_go(number)
+                self.counts.write(peer.front_end, 0)
+                self.forget(peer)
+                return
+
+    def forget(self, peer: Peer) -> None:
+        """Take a front-end process out, and welcome the one that takes its place."""
+        if peer in self._peers:
+            self._peers.remove(peer)
+        if not self._peers:
+            self._all_gone.set()
+        self.welcome_waiting()
+
+    async def wait_gone(self, timeout_s: float) -> None:
+        """Return when no front-end process is left, or after some time."""
+        try:
+            await asyncio.wait_for(self._all_gone.wait(), timeout_s)
+        except TimeoutError:
+            log.warning("front-end processes have not ended", count=len(self._peers))
+
+    def close(self) -> None:
+        """Hang up on every front-end process that is left. Idempotent."""
+        self._is_closed = True
+        for peer in list(self._peers):
+            peer.end()
+
+    def end(self) -> None:
+        """Free what is shared by all. The links' thread has ended. Idempotent."""
+        self.counts.close()
+        self._file.close()
+
+    # --- who is there -------------------------------------------------------------------------------------------------
+
+    def numbers(self) -> list[FrontEndNumbers]:
+        """Return the numbers that each front-end process last told. Thread: any."""
+        return [peer.receiver.numbers for peer in list(self._peers)]
+
+    def call_soon(self, work: Callable[[], None]) -> None:
+        """Have the event loop do something. Thread: any."""
+        try:
+            self._loop.call_soon_threadsafe(work)
+        except RuntimeError:
+            if not self._loop.is_closed():  # closed: the process is about to end
+                raise
+
+    def _welcome_ones(self) -> Iterator[Peer]:
+        return (peer for peer in list(self._peers) if peer.is_welcome and peer.talk.is_open)
+
+    def _of(self, front_end: int) -> Iterator[Peer]:
+        return (peer for peer in list(self._peers) if peer.front_end == front_end)
+
+
+def memory_of(version: ModelVersion) -> VersionMemory:
+    """Return the memory that a version shares with front-end processes."""
+    memory = version.memory
+    assert isinstance(memory, VersionMemory)  # noqa: S101 - all versions of an engine process have one
+    return memory
+
+
+def sockets_of(descriptors: list[int]) -> list[socket.socket]:
+    """Return sockets of descriptors that have come from another process."""
+    for each in descriptors:
+        os.set_inheritable(each, False)  # noqa: FBT003
+    return [socket.socket(fileno=each) for each in descriptors]

@@ -1,0 +1,156 @@
+"""The memory of one version in the engine process: its file, and its file's pieces as buffers of the device.
+
+Each slot of each share is a host buffer of its own. When a request arrives its buffer is accessed as by a writer, which
+stands for what the front-end process has written: on a device that checks ordering, a slot that is used again before
+its inputs were read is an error. Rows areas become buffers on first use: pinning one takes time and memory, and many
+models never need it.
+
+Thread: one opens and one closes; `place` is the links' thread's.
+"""
+
+from contextlib import ExitStack
+
+from forebay_server.engines.device import Device, HostBuffer
+from forebay_server.engines.engine import EngineSpecs
+from forebay_server.service.batching.egress_time import EgressNumbers
+from forebay_server.service.group.group_egress import GroupEgress
+from forebay_server.service.group.memory_file import ALIGNMENT_BYTES, MemoryFile, VersionHeader, layout_of
+from forebay_server.service.group.shared_outputs import SharedArraysReader, SharedOutputReader
+from forebay_server.service.pipeline.outputs import Finish, OutputReader
+from forebay_server.service.request import Feasibility
+
+
+class PlaceError(ValueError):
+    """A request names memory that is not its front-end process's: a bug there."""
+
+
+class VersionMemory:
+    """See the module.
+
+    Args:
+        device: of the version's first lane; the calling thread is attached to it.
+        specs: of the model.
+        front_ends: how many there are.
+        permits: frames that the group may hold.
+        rows_bytes: for all requests of several rows.
+
+    Raises:
+        DeviceMemoryError: it does not fit.
+
+    Attributes:
+        layout: of the file.
+        header: of the file.
+        fd: of the file.
+        most_requests: that can be with the engine process at once.
+        egress: how long delivery takes in the front-end processes.
+    """
+
+    def __init__(self, device: Device, specs: EngineSpecs, front_ends: int, permits: int, rows_bytes: int) -> None:
+        self.layout = layout = layout_of(specs, front_ends, permits, rows_bytes)
+        self.most_requests = front_ends * most_requests(permits, front_ends)
+        self._specs = specs
+        with ExitStack() as undo:  # what does not fit leaves nothing behind
+            self._file = MemoryFile.create("forebay version", layout.file_bytes)
+            undo.callback(self._file.close)
+            self.header = VersionHeader(self._file.memory, front_ends)
+            undo.callback(self.header.close)
+            self.shares = [
+                Share(self, device, front_end, undo) for front_end in range(front_ends if layout.slots else 0)
+            ]
+            self._undo = undo.pop_all()
+        self.egress: EgressNumbers = GroupEgress(self.header)
+
+    @property
+    def fd(self) -> int:
+        """Descriptor of the file."""
+        return self._file.fd
+
+    @property
+    def memory(self) -> memoryview:
+        """All of the file."""
+        return self._file.memory
+
+    def reader(self, model_version: str, finish: Finish) -> OutputReader:
+        """Return what reads outputs out of the lanes' slots."""
+        if self.layout.slots:
+            return SharedOutputReader(self.layout, self._file.memory, model_version, finish)
+        return SharedArraysReader(self._specs, model_version, finish)
+
+    def publish(self, feasibility: Feasibility) -> None:
+        """Let the front-end processes know. Thread: the former's."""
+        self.header.publish(feasibility)
+
+    def close(self) -> None:
+        """Free it. No request is left, and the calling thread is attached to the device."""
+        for share in self.shares:
+            share.close()
+        self._undo.close()
+
+
+class Share:
+    """The memory of one front-end process in one version's file.
+
+    Args:
+        memory: of the version.
+        device: makes buffers of it.
+        front_end: whose it is.
+        undo: closes the slots.
+    """
+
+    def __init__(self, memory: VersionMemory, device: Device, front_end: int, undo: ExitStack) -> None:
+        layout = memory.layout
+        self._memory, self._device, self._layout = memory, device, layout
+        self._start = layout.share_offset(front_end)
+        self._slot_bytes = layout.slot_bytes
+        self._output_start = layout.inputs_bytes(1)
+        self._row_places = layout.input_places(1)
+        self._rows_start = layout.rows_offset(front_end)
+        self._rows_end = self._rows_start + layout.rows_area_bytes
+        self._rows: HostBuffer | None = None
+        slots = device.register_host(memory.memory[self._start : self._start + layout.slots_bytes])
+        undo.callback(slots.close)
+        nbytes = layout.inputs_bytes(1)
+        self._slots = tuple(slots.part(slot * layout.slot_bytes, nbytes) for slot in range(layout.slots))
+
+    def place(self, rows: int, input_offset: int, output_offset: int) -> tuple[HostBuffer, tuple[int, ...]]:
+        """Return the buffer that a request's inputs are in, and the offset of each input there.
+
+        Raises PlaceError if the inputs, or the place for the outputs, are not in this share.
+        """
+        if rows != 1:
+            return self._place_rows(rows, input_offset, output_offset)
+        slot, rest = divmod(input_offset - self._start, self._slot_bytes)
+        if rest or not 0 <= slot < len(self._slots) or output_offset - input_offset != self._output_start:
+            raise PlaceError(f"no slot begins at {input_offset}, with outputs at {output_offset}")
+        host = self._slots[slot]
+        host.write_view()  # by the front-end process, just before
+        return host, self._row_places
+
+    def _place_rows(self, rows: int, input_offset: int, output_offset: int) -> tuple[HostBuffer, tuple[int, ...]]:
+        layout = self._layout
+        is_inside = (
+            rows > 1
+            and input_offset >= self._rows_start
+            and output_offset >= input_offset + layout.inputs_bytes(rows)
+            and output_offset + layout.outputs_bytes(rows) <= self._rows_end
+            and not (input_offset | output_offset) % ALIGNMENT_BYTES
+        )
+        if not is_inside:
+            raise PlaceError(
+                f"{rows} rows at {input_offset}, with outputs at {output_offset}, are not in the rows area"
+            )
+        if self._rows is None:
+            self._device.attach_thread()
+            self._rows = self._device.register_host(self._memory.memory[self._rows_start : self._rows_end])
+        start = input_offset - self._rows_start
+        return self._rows, tuple(start + place for place in layout.input_places(rows))
+
+    def close(self) -> None:
+        """Free the rows area."""
+        if self._rows is not None:
+            self._rows.close()
+
+
+def most_requests(permits: int, front_ends: int) -> int:
+    """Return how many requests of one front-end process there can be at once: as many as it has slots."""
+    return min(permits, -(-2 * permits // front_ends))
