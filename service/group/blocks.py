@@ -3,7 +3,7 @@
 A block of 2^k units lies at a multiple of 2^k, so that the other half of a block that was split is at the same place
 with one bit changed. A free block is joined with its other half as soon as that is free too.
 
-Owner: whoever calls, one thread at a time.
+Owner: the calling thread, one at a time.
 """
 
 

@@ -28,7 +28,7 @@ class GroupPermits(Permits):
         front_ends: how many there are.
         permits: of the server.
         slots: buffers of this process for each model version.
-        clock: time.
+        clock: source of monotonic nanoseconds.
     """
 
     def __init__(

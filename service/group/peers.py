@@ -277,7 +277,7 @@ class Peers:
     # --- calls --------------------------------------------------------------------------------------------------------
 
     def answer(self, peer: Peer, call: RpcCall) -> None:
-        """Answer a call of the group, and tell everybody what it has changed."""
+        """Answer a call of the group, and send its changes to every front-end process."""
 
         async def work() -> None:
             answer = await self._rpcs.answer(call)

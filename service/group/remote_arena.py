@@ -143,7 +143,7 @@ class RemoteArena:
                 self._blocks.give_back((place.input_offset - self._rows_offset) // UNIT_BYTES, place.units)
                 self._blocks_leased -= 1
         else:
-            self._free.append(place)  # before the permit: whoever gets it finds a slot
+            self._free.append(place)  # before the permit: its next owner finds a slot
         self._permits.give_back(share)
 
     def outputs_of(self, place: Place, rows: int) -> OutputArrays:

@@ -4,7 +4,7 @@ A stream's former has to be the same one at its next request, because it remembe
 kept while its stream brings requests, and given up when it has brought none for `KEPT_NS` to twice that, or when so
 many others have come; a request in flight keeps it, too. A stream that comes back gets another number.
 
-Owner: whoever has the link's lock.
+Owner: the thread that has the link's lock.
 """
 
 from collections.abc import Iterable

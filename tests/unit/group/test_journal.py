@@ -68,7 +68,7 @@ class Rig:
 
     def names(self):
         streams = self.observer.streams
-        return sorted(streams.at(place).name for place in streams.places)
+        return sorted(streams.at(index).name for index in streams.indices)
 
 
 @pytest.mark.parametrize("has_spans", [False, True])
