@@ -9,15 +9,10 @@ from dataclasses import dataclass
 from forebay_server.service.clock import Clock
 from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.calls import CallTasks
-from forebay_server.service.frontend.control.model import Handlers, ModelRpcs
-from forebay_server.service.frontend.control.repository import RepositoryRpcs
-from forebay_server.service.frontend.control.settings import SettingsRpcs
-from forebay_server.service.frontend.control.statistics import StatisticsRpcs
+from forebay_server.service.frontend.control.model import Handlers
 from forebay_server.service.frontend.frames.servicer import FramesServicer
 from forebay_server.service.frontend.heavy_work import HeavyWork
-from forebay_server.service.frontend.memory.cuda import CudaMemoryRpcs
 from forebay_server.service.frontend.memory.regions import ClientRegions
-from forebay_server.service.frontend.memory.system import SystemMemoryRpcs
 from forebay_server.service.frontend.open_inference.errors import INFERENCE_STATUS
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
 from forebay_server.service.frontend.open_inference.servicer import InferenceServicer
@@ -25,8 +20,6 @@ from forebay_server.service.frontend.reception.receptions import Receptions
 from forebay_server.service.frontend.server import FrontEnd
 from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Journal
-from forebay_server.service.models.lifecycle import ModelLifecycle
-from forebay_server.service.models.registry import ModelRegistry
 from forebay_server.service.models.served import ServedModels
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.request import CompletionSink
@@ -89,28 +82,3 @@ def assemble_front_end(
     inference = InferenceServicer(lookup, HeavyWork(pool), control(lookup, regions), *common)
     front_end = FrontEnd(frames, inference, receptions, calls, streams, clock, settings)
     return FrontEndParts(frames, inference, regions, receptions, front_end)
-
-
-def control_rpcs(
-    settings: ServeSettings, registry: ModelRegistry, lifecycle: ModelLifecycle, is_ready: Callable[[], bool]
-) -> ControlRpcs:
-    """Return what makes the control RPCs of a server whose models are in this process.
-
-    Args:
-        settings: limits.
-        registry: the models that serve.
-        lifecycle: loads and unloads them.
-        is_ready: whether the server is ready.
-    """
-
-    def make(lookup: ModelLookup, regions: ClientRegions) -> Handlers:
-        groups = (
-            RepositoryRpcs(lifecycle, allows_files=settings.allow_model_files),
-            StatisticsRpcs(lookup, registry.all),
-            SettingsRpcs(lookup),
-            SystemMemoryRpcs(regions),
-            CudaMemoryRpcs(regions),
-        )
-        return ModelRpcs(lookup, registry.versions, is_ready, *groups).methods()
-
-    return make

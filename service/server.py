@@ -13,8 +13,9 @@ from collections.abc import Callable
 import structlog
 
 from forebay_server.service.admin_side import CLOSE_TIMEOUT_S, LAST_LOOK_S, AdminSide, journal_of
-from forebay_server.service.assembly import assemble_front_end, control_rpcs
+from forebay_server.service.assembly import assemble_front_end
 from forebay_server.service.clock import Clock, MonotonicClock
+from forebay_server.service.control_rpcs import control_rpcs
 from forebay_server.service.frontend.loop_sink import LoopSink
 from forebay_server.service.frontend.server import within_memory
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life

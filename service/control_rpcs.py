@@ -1,0 +1,46 @@
+"""The control RPCs of a server whose models are in this process: all but inference.
+
+Not in `assembly`: a front-end process imports that, and nothing that opens or loads models.
+
+Thread: the event loop's.
+"""
+
+from collections.abc import Callable
+
+from forebay_server.service.assembly import ControlRpcs
+from forebay_server.service.frontend.control.model import Handlers, ModelRpcs
+from forebay_server.service.frontend.control.repository import RepositoryRpcs
+from forebay_server.service.frontend.control.settings import SettingsRpcs
+from forebay_server.service.frontend.control.statistics import StatisticsRpcs
+from forebay_server.service.frontend.memory.cuda import CudaMemoryRpcs
+from forebay_server.service.frontend.memory.regions import ClientRegions
+from forebay_server.service.frontend.memory.system import SystemMemoryRpcs
+from forebay_server.service.frontend.open_inference.lookup import ModelLookup
+from forebay_server.service.models.lifecycle import ModelLifecycle
+from forebay_server.service.models.registry import ModelRegistry
+from forebay_server.service.settings import ServeSettings
+
+
+def control_rpcs(
+    settings: ServeSettings, registry: ModelRegistry, lifecycle: ModelLifecycle, is_ready: Callable[[], bool]
+) -> ControlRpcs:
+    """Return what makes the control RPCs of a server whose models are in this process.
+
+    Args:
+        settings: limits.
+        registry: the models that serve.
+        lifecycle: loads and unloads them.
+        is_ready: whether the server is ready.
+    """
+
+    def make(lookup: ModelLookup, regions: ClientRegions) -> Handlers:
+        groups = (
+            RepositoryRpcs(lifecycle, allows_files=settings.allow_model_files),
+            StatisticsRpcs(lookup, registry.all),
+            SettingsRpcs(lookup),
+            SystemMemoryRpcs(regions),
+            CudaMemoryRpcs(regions),
+        )
+        return ModelRpcs(lookup, registry.versions, is_ready, *groups).methods()
+
+    return make
