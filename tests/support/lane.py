@@ -37,14 +37,8 @@ class LaneDriver:
     ) -> None:
         self.clock = VirtualClock() if clock is None else clock
         self.device = device_class(clock=self.clock, **device_options)
-        self.engine = open_engine(
-            "simulated",
-            model_path=None,
-            device=self.device,
-            clock=self.clock,
-            options={"input_bytes": str(ROW_BYTES), "output": "copy", **(engine_options or {})},
-            max_batch_size=MAX_BATCH_SIZE,
-        )
+        self._engine_options = engine_options or {}
+        self.engine = self._open_engine()
         self.completions: list[Completion] = []
         self.fatal: list[ServiceError] = []
         context = LaneContext(self.clock, "1", self.completions.extend, self.fatal.append, slot_count)
@@ -53,6 +47,16 @@ class LaneDriver:
         self.arena = FrameArena(self.device, self.engine.specs.inputs, Permits(MAX_BATCH_SIZE * (slot_count + 1)))
         self.waiting: dict[str, deque[Batch]] = {"h2d": deque(), "execute": deque(), "d2h": deque()}
         self._ids = count(1)
+
+    def _open_engine(self):
+        return open_engine(
+            "simulated",
+            model_path=None,
+            device=self.device,
+            clock=self.clock,
+            options={"input_bytes": str(ROW_BYTES), "output": "copy", **self._engine_options},
+            max_batch_size=MAX_BATCH_SIZE,
+        )
 
     @property
     def slots(self):
