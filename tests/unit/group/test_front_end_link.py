@@ -1,0 +1,362 @@
+"""Whatever a front-end process does and whenever it dies: each request is answered once, and its memory comes back."""
+
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device_host import HostDevice
+from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.service.errors import DeadlineExpiredError, RequestCancelledError, SupersededError
+from forebay_server.service.group import descriptors as wire
+from forebay_server.service.group.front_end_link import BrokenLinkError
+from forebay_server.service.group.link_sink import LinkSink
+from forebay_server.service.group.version_memory import VersionMemory
+from forebay_server.service.request import Completion, Delivery
+from tests.support.far_front_end import FarFrontEnd
+from tests.support.shared_lane import ArrivedRequests
+
+SPECS = EngineSpecs(
+    (TensorSpec("a", np.dtype(np.uint8), (70,)), TensorSpec("b", np.dtype(np.float32), (3,))),
+    (TensorSpec("c", np.dtype(np.uint8), (5,)),),
+    max_batch_size=4,
+)
+PERMITS = 6
+ERRORS = [SupersededError("newer"), DeadlineExpiredError("late"), DeadlineExpiredError("later", retry_after_ms=5)]
+
+
+def memory_for(front_ends=2, permits=PERMITS, specs=SPECS):
+    return VersionMemory(HostDevice(clock=MonotonicClock()), specs, front_ends, permits, 1 << 14)
+
+
+class End:
+    """The engine process's end, without a thread: takes in what was sent, and ends what the test says."""
+
+    def __init__(self, far, share):
+        self.far = far
+        self.version = ArrivedRequests()
+        self.sink = LinkSink()
+        far.link.add_version(far.number, self.version, share)
+
+    def receive(self):
+        arrived = {}
+        while True:
+            try:
+                data, files, _, _ = socket.recv_fds(self.far.link.socket, wire.MAX_DATAGRAM_BYTES, wire.MAX_FILES)
+            except BlockingIOError:
+                break
+            try:
+                self.far.link.take(memoryview(data), files, arrived)
+            finally:
+                for file in files:
+                    os.close(file)
+        for version, requests in arrived.items():
+            version.arrive_all(requests)
+
+    def end(self, requests, error=None):
+        for request in requests:
+            self.version.requests.remove(request)
+            request.frame.release()
+        outputs = None if error else ()
+        self.sink.post([Completion(request, error, outputs, batch_size=0 if error else 1) for request in requests])
+
+
+@pytest.fixture
+def memory():
+    memory = memory_for()
+    yield memory
+    memory.close()
+
+
+@pytest.fixture
+def far(memory):
+    far = FarFrontEnd(memory, most_requests=PERMITS)
+    yield far
+    if not far.link.is_dead:
+        far.link.die()
+    far.close()
+
+
+@pytest.fixture
+def end(far, memory):
+    far.open_stream()
+    end = End(far, memory.shares[0])
+    end.receive()
+    return end
+
+
+class Protocol(RuleBasedStateMachine):
+    """Any interleaving of both ends, and death at any point."""
+
+    @initialize()
+    def begin(self):
+        self.memory = memory_for()
+        self.start()
+
+    def start(self):
+        self.far = FarFrontEnd(self.memory, front_end=1, most_requests=PERMITS)
+        self.end = End(self.far, self.memory.shares[1])
+        self.far.open_stream()
+        self.sent = []
+
+    def is_alive(self):
+        return not self.far.link.is_dead
+
+    @precondition(lambda self: self.is_alive() and self.far.free)
+    @rule(count=st.integers(1, PERMITS))
+    def send(self, count):
+        made = [self.far.request(len(self.sent) % 250) for _ in range(min(count, len(self.far.free)))]
+        self.sent += [token for token, _ in made]
+        self.far.send([record for _, record in made])
+
+    @precondition(lambda self: self.is_alive() and self.far.open)
+    @rule(data=st.data())
+    def give_up(self, data):
+        self.far.send([wire.pack_cancel(data.draw(st.sampled_from(sorted(self.far.open))))])
+
+    @precondition(lambda self: self.is_alive())
+    @rule()
+    def receive(self):
+        self.end.receive()
+
+    @precondition(lambda self: self.end.version.requests)
+    @rule(data=st.data(), error=st.sampled_from([None, *ERRORS]))
+    def end_some(self, data, error):
+        requests = self.end.version.requests
+        some = data.draw(st.lists(st.sampled_from(range(len(requests))), unique=True, min_size=1))
+        self.end.end([requests[index] for index in some], error)
+
+    @precondition(lambda self: self.is_alive())
+    @rule()
+    def read(self):
+        assert self.far.read()
+
+    @precondition(lambda self: self.is_alive())
+    @rule()
+    def die(self):
+        self.end.receive()  # what it has sent is read before its end
+        self.far.link.die()
+
+    @precondition(lambda self: self.far.ended)
+    @rule()
+    def another_takes_its_place(self):
+        self.far.close()
+        self.start()
+
+    @invariant()
+    def it_ends_once_and_not_before_its_last_request(self):
+        has_ended = self.far.link.is_dead and not self.end.version.requests
+        assert self.far.ended == [self.far.link] * has_ended
+
+    @invariant()
+    def what_was_cancelled_is_still_with_the_engine(self):
+        assert all(request.is_cancelled for request in self.end.version.cancelled)
+
+    def teardown(self):
+        if self.is_alive():
+            self.end.receive()
+            self.end.end(list(self.end.version.requests))
+            assert self.far.read()
+            assert not self.far.open
+            assert sorted(self.far.answers.keys() | self.far.errors.keys()) == self.sent
+            assert len(set(self.far.free)) == len(self.far.free) == self.memory.layout.slots
+            self.far.link.die()
+        self.end.end(list(self.end.version.requests))
+        assert self.far.ended == [self.far.link]
+        assert self.far.link.request_count == 0
+        self.far.close()
+        self.memory.close()
+
+
+TestProtocol = Protocol.TestCase
+
+
+def test_a_request_has_what_its_descriptor_says(far, end):
+    token, record = far.request(7, deadline_ns=123, arrival_ns=99)
+    far.open_stream(2, Delivery.LATEST, 3, weight=2)
+    late, other = far.request(8, stream=2)
+    far.send([record, other])
+    end.receive()
+
+    first, second = end.version.requests
+    assert (first.deadline_ns, first.arrival_ns, first.size, first.priority) == (123, 99, 1, 1)
+    assert (second.deadline_ns, second.queue_timeout_ns) == (None, None)
+    assert first.stream is not second.stream
+    stream = second.stream
+    assert (stream.delivery, stream.max_waiting, stream.is_ordered, stream.weight) == (Delivery.LATEST, 3, True, 2)
+    assert (first.frame.token, second.frame.token) == (token, late)
+    for request, value in ((first, 7), (second, 8)):
+        view = request.frame.host.read_view()
+        for start, nbytes in zip(request.frame.offsets, (70, 12), strict=True):
+            assert set(view[start : start + nbytes]) == {value}
+
+
+def test_errors_of_one_kind_travel_once_and_each_request_gets_its_own(far, end):
+    made = [far.request(1) for _ in range(4)]
+    far.send([record for _, record in made])
+    end.receive()
+    requests = end.version.requests
+    errors = [SupersededError("a"), SupersededError("a"), SupersededError("b"), None]
+
+    completions = [
+        Completion(request, error, None if error else (), batch_size=0 if error else 1)
+        for request, error in zip(requests, errors, strict=True)
+    ]
+    end.sink.post(completions)
+    far.read()
+
+    tokens = [token for token, _ in made]
+    assert {token: error.message for token, error in far.errors.items()} == dict(zip(tokens, "aab", strict=False))
+    assert list(far.answers) == [tokens[3]]
+    requests.clear()
+
+
+def test_a_cancel_that_follows_its_request_at_once_comes_behind_it(far, end):
+    token, record = far.request(1)
+    far.send([record, wire.pack_cancel(token)])
+    end.receive()
+
+    assert end.version.cancelled == end.version.requests
+    assert end.version.requests[0].is_cancelled
+
+
+def test_a_cancel_of_what_was_answered_is_nothing(far, end):
+    token, record = far.request(1)
+    far.send([record])
+    end.receive()
+    end.end(list(end.version.requests))
+    far.send([wire.pack_cancel(token)])
+    end.receive()
+
+    assert end.version.cancelled == []
+    far.read()
+    assert list(far.answers) == [token]
+
+
+def test_answers_wait_for_a_process_that_does_not_read_and_all_come(far, end):
+    wanted = []
+    far.link.wants_to_write = wanted.append
+    while not wanted:
+        _, record = far.request(1, at=far.layout.slot_offset(0, 0))
+        far.send([record])
+        end.receive()
+        end.end(list(end.version.requests))
+    sent = len(far.open)
+    far.send([far.request(1, at=far.layout.slot_offset(0, 0))[1]])
+    end.receive()
+    end.end(list(end.version.requests))  # behind those that wait
+    while far.open:
+        far.read()
+        far.link.send_waiting()
+    assert len(far.answers) == sent + 1
+    assert list(far.answers) == sorted(far.answers)
+
+
+BROKEN = {
+    "a version that was not published": lambda far: wire.pack_request(1, 99, 1, 1, 1, *good(far), wire.NONE, 0),
+    "a stream that was not opened": lambda far: wire.pack_request(1, 1, 99, 1, 1, *good(far), wire.NONE, 0),
+    "another process's slot": lambda far: wire.pack_request(1, 1, 1, 1, 1, *good(far, 1), wire.NONE, 0),
+    "the header": lambda far: wire.pack_request(1, 1, 1, 1, 1, 0, far.layout.inputs_bytes(1), wire.NONE, 0),
+    "the middle of a slot": lambda far: wire.pack_request(1, 1, 1, 1, 1, *good(far, shift=64), wire.NONE, 0),
+    "outputs that are not behind its inputs": lambda far: wire.pack_request(
+        1, 1, 1, 1, 1, good(far)[0], good(far)[1] + 64, wire.NONE, 0
+    ),
+    "no rows": lambda far: wire.pack_request(1, 1, 1, 0, 1, *good(far), wire.NONE, 0),
+    "rows in a slot": lambda far: wire.pack_request(1, 1, 1, 2, 1, *good(far), wire.NONE, 0),
+    "rows that leave the share": lambda far: wire.pack_request(
+        1, 1, 1, 4, 1, far.layout.share_offset(1) - 64, far.layout.share_offset(1), wire.NONE, 0
+    ),
+    "a kind that is none": lambda far: bytes([77]) + wire.pack_cancel(1)[1:],
+    "an answer": lambda far: wire.pack_error(SupersededError("")),
+    "a stream that was closed twice": lambda far: wire.pack_close_stream(1) * 2,
+    "less than a record": lambda far: b"\x01",
+}
+
+
+def good(far, front_end=0, shift=0):
+    offset = far.layout.slot_offset(front_end, 0) + shift
+    return offset, offset + far.layout.inputs_bytes(1)
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_cannot_be_breaks_the_link(far, end, what):
+    far.socket.send(BROKEN[what](far))
+    with pytest.raises(BrokenLinkError):
+        end.receive()
+    assert end.version.requests == []
+
+
+def test_a_token_that_is_in_use_and_one_request_too_many_break_the_link(far, end):
+    made = [far.request(1) for _ in range(PERMITS)]
+    far.send([record for _, record in made])
+    end.receive()
+    for record in (made[0][1], far.request(1, at=made[0][0])[1]):
+        far.send([record])
+        with pytest.raises(BrokenLinkError):
+            end.receive()
+
+
+def test_requests_that_are_pending_when_their_process_dies_are_cancelled(far, end):
+    far.send([far.request(1)[1], far.request(2)[1]])
+    end.receive()
+    far.link.die()
+
+    assert end.version.cancelled == end.version.requests
+    assert all(request.is_cancelled for request in end.version.requests)
+    assert far.ended == []
+    end.end(list(end.version.requests), RequestCancelledError("gone"))
+    assert far.ended == [far.link]
+
+
+def request_files():
+    """Number of descriptors of requests' files that this process has open."""
+    return sum("memfd:request" in str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink())
+
+
+@pytest.fixture
+def varying():
+    tensor = TensorSpec("x", np.dtype(np.float32), (-1,))
+    memory = memory_for(specs=EngineSpecs((tensor,), (tensor,), 4))
+    far = FarFrontEnd(memory, most_requests=PERMITS)
+    far.open_stream()
+    end = End(far, None)
+    yield end
+    far.link.die()
+    far.close()
+    memory.close()
+
+
+def test_inputs_of_varying_shapes_come_in_a_file_and_outputs_go_back_in_it(varying):
+    far = varying.far
+    inputs = (np.arange(5, dtype=np.float32), None, np.array([b"a", b"bc"], object))
+    token, record = far.request_of_file(inputs, key=b"shape 5")
+    far.send([record], [far.files[token]])
+    varying.receive()
+
+    (request,) = varying.version.requests
+    assert request.batch_key == b"shape 5"
+    for _ in range(2):  # once more, if it runs alone after its batch has failed
+        np.testing.assert_equal(request.frame.arrays, inputs)
+    request.frame.write([np.zeros((1, 100_000), np.uint8), np.array([[b"long" * 999]], object)])
+    varying.end([request])
+    far.read()
+
+    _, outputs = far.answers[token]
+    assert (outputs[0].nbytes, outputs[1].tolist()) == (100_000, [[b"long" * 999]])
+    assert request_files() == 0
+
+
+def test_files_of_what_breaks_the_link_are_closed(varying):
+    far = varying.far
+    token, _ = far.request_of_file((np.zeros(1),))
+    unknown = wire.pack_request(9, 77, 1, 1, 1, 0, 0, wire.NONE, 0, nbytes=3, has_file=True)
+    for records in ([unknown], [far.request_of_file((np.zeros(1),))[1]]):  # a version that is none; no file
+        far.send(records, [far.files[token]] * (records == [unknown]))
+        with pytest.raises(BrokenLinkError):
+            varying.receive()
+    assert request_files() == len(far.files)  # their own
