@@ -29,7 +29,7 @@ from typing import Any
 import grpc
 
 from forebay.wire import frames_pb2 as pb
-from forebay_server.bench.frame_load import DIALECTS
+from forebay_server.bench.dialects import DIALECTS
 from forebay_server.bench.rows import Row, Spread
 from forebay_server.bench.server_process import simulated_config
 from forebay_server.loadtest.frames import FramesSpec, pictures

@@ -1,17 +1,28 @@
-"""Cameras against a server, open loop: each sends at fixed times, independent of the answers.
+"""Cameras against a server, open loop: every frame is accounted for, one by one.
 
-In time means at the client within the limit of the intended send, so a late client counts against the server. The
-budget of a frame is the rest of the limit: minus the lateness of its sending (a frame that is too old by then is not
-sent at all), minus the measured transport time, at least 5 ms: both ways together, from earlier results, round trip
-minus the server's own time. Run as a separate process: `python -m forebay_server.bench.camera_load ADDRESS MODEL ...`.
+A frame is due at a fixed time, independent of the answers. A camera writes one frame at a time, and later frames wait
+at the camera: with LATEST a newer frame replaces a waiting one, with EVERY a waiting one is dropped once it cannot be
+in time any more. While the server advises to wait (`retry_after_ms`) a camera sends nothing, as the client library
+does. The budget of a frame is the rest of the limit when it is sent, minus the transport time measured so far: both
+ways together, from the latest results, round trip minus the server's own time.
+
+The cores that send are the cores that serve, so the message is put together around the payload, as the client library
+does it: one copy. Building it with protobuf takes three, and half a core at 1,400 frames of 602 KB in a second.
+
+Run as a separate process: `python -m forebay_server.bench.camera_load ADDRESS MODEL ...`. It opens its streams and
+prints one JSON object: the frames due after the warm-up, as `bench.overload_account.Frame`, and the CPU that they cost.
+With `--wait` it prints `ready` before it sends, and reads the start time from standard input (seconds of the monotonic
+clock).
 """
 
 import argparse
 import asyncio
+import itertools
 import json
+import sys
 import time
 from collections import Counter, deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,195 +30,215 @@ import numpy as np
 
 from forebay.client.encode import frame_message
 from forebay.wire import frames_pb2 as pb
-from forebay_server.bench.frame_load import DELIVERIES
+from forebay_server.bench.dialects import DELIVERIES, channels_to, noise
+from forebay_server.bench.overload_account import Fate, Frame, quantile
 
-LEAST_TRANSPORT_MS = 5.0
-LEAST_BUDGET_MS = 1.0
-TRANSPORT_WINDOW = 200
-TRANSPORT_QUANTILE = 0.5
-CONNECTIONS = 4
-START_AFTER_S = 0.5
-WARM_UP_SHARE = 0.1
-END_AFTER_S = 2.0
 METHOD = "/forebay.v1.FrameInference/Stream"
+LEAST_TRANSPORT_MS, TRANSPORT_WINDOW, TRANSPORT_EVERY = 5.0, 64, 8
+PROBE_EVERY = 8  # of hopeless frames so many are sent all the same, since the transport time may have fallen
+START_AFTER_S = 0.5
+END_AFTER_S = 3.0  # for answers to the last frames; later ones count as unanswered
 STAGES = ("receive", "decode", "queue", "h2d", "execute", "d2h", "deliver")
-
-
-@dataclass(frozen=True, slots=True)
-class CameraResult:
-    """Results of the cameras after the warm-up.
-
-    Attributes:
-        in_time_per_s: OK results within the limit of the intended send.
-        mean_stage_ms: mean time of executed frames in each stage of the server.
-        transport_ms: time subtracted from the limit at the end.
-        send_lag_p99_ms: lateness of this client's sending; large numbers void the run.
-    """
-
-    cameras: int
-    offered_per_s: float
-    in_time_per_s: float
-    statuses: dict[str, int]
-    p50_ms: float
-    p99_ms: float
-    transport_ms: float
-    send_lag_p99_ms: float
-    mean_batch: float
-    mean_stage_ms: dict[str, float]
-    client_cpu_s: float
-    wall_s: float
+REFUSED = {
+    pb.STATUS_EXPIRED: Fate.EXPIRED,
+    pb.STATUS_OVERLOADED: Fate.OVERLOADED,
+    pb.STATUS_SUPERSEDED: Fate.SUPERSEDED,
+}
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What all cameras share."""
+    """The frames of all cameras of this process. Owner: the event loop."""
 
-    limit_s: float
-    warm_until: float
-    transports_s: deque[float] = field(default_factory=lambda: deque(maxlen=TRANSPORT_WINDOW))
-    transport_s: float = LEAST_TRANSPORT_MS / 1e3
-    offered: int = 0
-    in_time: int = 0
-    answered: int = 0
-    statuses: Counter[str] = field(default_factory=Counter)
-    latencies_s: list[float] = field(default_factory=list)
-    send_lags_s: list[float] = field(default_factory=list)
-    batch_sizes: list[int] = field(default_factory=list)
-    stages_us: Counter[str] = field(default_factory=Counter)
+    limit_ms: float
+    measured_from: float = 0.0  # seconds of the monotonic clock
+    frames: list[Frame] = field(default_factory=list)
+    transport_ms: float = LEAST_TRANSPORT_MS
+    stages_us: Counter[str] = field(default_factory=Counter)  # of executed frames
+    _transports_ms: deque[float] = field(default_factory=lambda: deque(maxlen=TRANSPORT_WINDOW))
+    _answers: int = 0
 
-    def answer(self, result: Any, intended: float, sent: float) -> None:  # noqa: ANN401 - generated message
-        now = time.perf_counter()
-        self.transports_s.append(max(0.0, now - sent - result.timings.server_total_us / 1e6))
-        name = pb.StatusCode.Name(result.status.code).removeprefix("STATUS_")
-        self.answered += 1
-        if self.answered % 20 == 0:
-            measured_s = float(np.quantile(self.transports_s, TRANSPORT_QUANTILE))
-            self.transport_s = max(LEAST_TRANSPORT_MS / 1e3, measured_s)
-        if intended < self.warm_until:
+    def end(self, frame: Frame) -> None:
+        """Note how a frame ended, unless it was due in the warm-up."""
+        if frame.due_s >= 0.0:
+            self.frames.append(frame)
+
+    def unsent(self, due: float) -> None:
+        """Note a frame that its camera gave up."""
+        self.end(Frame(Fate.NOT_SENT, due - self.measured_from))
+
+    def unanswered(self, due: float, sent: float) -> None:
+        """Note a frame whose answer did not come."""
+        self.end(Frame(Fate.UNANSWERED, due - self.measured_from, (sent - due) * 1e3))
+
+    def answer(self, result: Any, due: float, sent: float, budget_ms: float) -> None:  # noqa: ANN401 - generated message
+        """Note an answer, and learn from it how long the way takes."""
+        now, times = time.monotonic(), result.timings
+        latency_ms = (now - due) * 1e3
+        if result.status.code == pb.STATUS_OK:
+            fate = Fate.IN_TIME if latency_ms <= self.limit_ms else Fate.LATE
+            if due >= self.measured_from:
+                self.stages_us.update({stage: getattr(times, f"{stage}_us") for stage in STAGES})
+        else:
+            fate = REFUSED.get(result.status.code, Fate.OTHER)
+        self.end(
+            Frame(
+                fate,
+                due - self.measured_from,
+                lag_ms=(sent - due) * 1e3,
+                latency_ms=latency_ms,
+                budget_ms=budget_ms,
+                decided_ms=(times.server_total_us - times.deliver_us) / 1e3,
+                batch_size=result.batch_size,
+            )
+        )
+        self._transports_ms.append(max(0.0, (now - sent) * 1e3 - times.server_total_us / 1e3))
+        self._answers += 1
+        if self._answers % TRANSPORT_EVERY == 0:
+            self.transport_ms = max(LEAST_TRANSPORT_MS, quantile(self._transports_ms, 0.5))
+
+
+class _Camera:
+    """One stream: sends due frames, reads results."""
+
+    def __init__(
+        self,
+        call: Any,  # noqa: ANN401 - grpc.aio's
+        tally: _Tally,
+        payload: bytes,
+        least_budget_ms: float,
+        *,
+        is_latest: bool,
+    ) -> None:
+        self._call = call
+        self._tally = tally
+        self._payload = payload
+        self._least_budget_ms = least_budget_ms
+        self._is_latest = is_latest
+        self._hold_until = 0.0  # the server's advice; seconds of the monotonic clock
+        self._under_way: dict[int, tuple[float, float, float]] = {}  # seq -> due, sent, budget
+
+    async def run(self, instants: list[float]) -> None:
+        """Send a frame at each instant, and return when all are answered or the time for that is over."""
+        reader = asyncio.create_task(self._read())
+        following = itertools.chain(instants[1:], [float("inf")])
+        for seq, (due, due_next) in enumerate(zip(instants, following, strict=True), start=1):
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            await self._send(seq, due, due_next)
+        await self._call.done_writing()
+        await asyncio.wait([reader], timeout=END_AFTER_S)
+        if not reader.done():
+            reader.cancel()
+        for due, sent, _ in self._under_way.values():
+            self._tally.unanswered(due, sent)
+
+    async def _send(self, seq: int, due: float, due_next: float) -> None:
+        now = time.monotonic()
+        left_ms = self._tally.limit_ms - (now - due) * 1e3
+        budget_ms = left_ms - self._tally.transport_ms
+        is_replaced = self._is_latest and due_next <= now
+        is_held = now < self._hold_until
+        is_hopeless = budget_ms < self._least_budget_ms and seq % PROBE_EVERY != 0
+        if left_ms <= 0.0 or is_replaced or is_held or is_hopeless:
+            self._tally.unsent(due)
             return
-        self.statuses[name] += 1
-        if name == "OK":
-            self.latencies_s.append(now - intended)
-            self.in_time += now - intended <= self.limit_s
-            self.batch_sizes.append(result.batch_size)
-            for stage in STAGES:
-                self.stages_us[stage] += getattr(result.timings, f"{stage}_us")
+        budget_ms = max(1.0, budget_ms)  # a budget is above 0
+        self._under_way[seq] = due, now, budget_ms
+        await self._call.write(frame_message(seq, 0, budget_ms, (self._payload,)))
 
-
-async def _camera(call: Any, intended: list[float], payload: bytes, tally: _Tally) -> None:  # noqa: ANN401 - grpc.aio
-    sent: dict[int, float] = {}
-
-    async def read() -> None:
-        while data := await call.read():  # falsy at the end of the stream
+    async def _read(self) -> None:
+        while data := await self._call.read():  # falsy at the end of the stream
             message = pb.ServerMessage.FromString(data)
             if message.HasField("result"):
-                seq = message.result.seq
-                tally.answer(message.result, intended[seq - 1], sent.pop(seq))
-
-    reader = asyncio.create_task(read())
-    for seq, due in enumerate(intended, start=1):
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        now = sent[seq] = time.perf_counter()
-        if due >= tally.warm_until:
-            tally.offered += 1
-            tally.send_lags_s.append(now - due)
-        left_ms = (tally.limit_s - (now - due)) * 1e3
-        budget_ms = max(LEAST_BUDGET_MS, left_ms - tally.transport_s * 1e3)  # sent all the same: it measures transport
-        if left_ms <= 0.0:  # too old to be sent: what a camera would overwrite
-            tally.statuses["NOT_SENT"] += due >= tally.warm_until
-            del sent[seq]
-            continue
-        await call.write(frame_message(seq, 0, budget_ms, (payload,)))
-    await call.done_writing()
-    await reader
+                due, sent, budget_ms = self._under_way.pop(message.result.seq)
+                self._tally.answer(message.result, due, sent, budget_ms)
+                self._hold_until = time.monotonic() + message.result.status.retry_after_ms / 1e3
 
 
-async def run(
-    address: str,
-    model: str,
-    payload_bytes: int,
-    cameras: int,
-    fps: float,
-    seconds: float,
-    limit_ms: float,
-    seed: int,
-    jpeg: Path | None = None,
-    tensor: Path | None = None,
-    delivery: str = "every",
-) -> CameraResult:
-    """Let `cameras` cameras with random phases send for `seconds`: noise, or one tensor or JPEG again and again."""
-    import grpc
+async def _open(channel: Any, given: argparse.Namespace, index: int) -> Any:  # noqa: ANN401 - grpc.aio's
+    call = channel.stream_stream(METHOD)()
+    opening = pb.Open(
+        model=given.model,
+        stream_id=f"camera-{given.first + index}",
+        encoding=pb.ENCODING_TENSOR if given.jpeg is None else pb.ENCODING_JPEG,
+        delivery=DELIVERIES[given.delivery],
+        max_in_flight=given.window,
+        latency_budget_ms=given.limit_ms,
+    )
+    await call.write(pb.ClientMessage(open=opening).SerializeToString())
+    await call.read()
+    return call
 
-    generator = np.random.default_rng(seed)
-    file = jpeg or tensor
-    payload = generator.integers(0, 255, payload_bytes, np.uint8).tobytes() if file is None else file.read_bytes()
-    options = [("grpc.max_receive_message_length", -1), ("grpc.http2.max_frame_size", 1 << 20)]
-    channels: list[Any] = [  # the stubs demand serializers and a grace
-        grpc.aio.insecure_channel(address, options=[*options, ("grpc.use_local_subchannel_pool", 1)])
-        for _ in range(CONNECTIONS)
+
+async def run(given: argparse.Namespace) -> dict[str, Any]:
+    """Open the streams, wait for the start, send for as long as asked; return the frames and their cost."""
+    generator = np.random.default_rng([given.seed, given.first])
+    file = given.jpeg or given.tensor
+    payload = noise(given.payload_bytes, given.seed) if file is None else file.read_bytes()
+    channels = channels_to(given.address, given.connections)
+    calls = [await _open(channels[index % given.connections], given, index) for index in range(given.cameras)]
+    start = time.monotonic() + START_AFTER_S
+    if given.wait:
+        print("ready", flush=True)
+        start = float(await asyncio.to_thread(sys.stdin.readline))
+    tally = _Tally(given.limit_ms, start + given.warm_up)
+    cpu_s: dict[str, float] = {}
+    asyncio.get_running_loop().call_at(tally.measured_from, lambda: cpu_s.update(before=time.process_time()))
+    count = round(given.seconds * given.fps)
+    cameras = [
+        _Camera(call, tally, payload, given.least_budget_ms, is_latest=given.delivery == "latest") for call in calls
     ]
-    calls: list[Any] = []
-    for index in range(cameras):
-        call: Any = channels[index % CONNECTIONS].stream_stream(METHOD)()
-        opening = pb.Open(
-            model=model,
-            stream_id=f"camera-{index}",
-            encoding=pb.ENCODING_TENSOR if jpeg is None else pb.ENCODING_JPEG,
-            delivery=DELIVERIES[delivery],
-            max_in_flight=16,
-            latency_budget_ms=limit_ms,
-        )
-        await call.write(pb.ClientMessage(open=opening).SerializeToString())
-        await call.read()
-        calls.append(call)
-    start = time.perf_counter() + START_AFTER_S
-    tally = _Tally(limit_ms / 1e3, start + WARM_UP_SHARE * seconds)
-    started_cpu = time.process_time()
-    instants = [
-        [start + phase + frame / fps for frame in range(int(seconds * fps))]
-        for phase in generator.uniform(0.0, 1.0 / fps, cameras).tolist()
+    phases = generator.uniform(0.0, 1.0 / given.fps, given.cameras).tolist()
+    runs = [
+        camera.run([start + phase + frame / given.fps for frame in range(count)])
+        for camera, phase in zip(cameras, phases, strict=True)
     ]
-    async with asyncio.timeout(START_AFTER_S + seconds * 2 + END_AFTER_S):
-        await asyncio.gather(*(_camera(*pair, payload, tally) for pair in zip(calls, instants, strict=True)))
+    await asyncio.gather(*runs)
+    used_s = time.process_time() - cpu_s["before"]
     for channel in channels:
         await channel.close()
-    span_s = seconds * (1.0 - WARM_UP_SHARE)
-    latencies_ms = np.asarray(tally.latencies_s or [np.nan]) * 1e3
-    return CameraResult(
-        cameras=cameras,
-        offered_per_s=tally.offered / span_s,
-        in_time_per_s=tally.in_time / span_s,
-        statuses=dict(tally.statuses),
-        p50_ms=float(np.quantile(latencies_ms, 0.5)),
-        p99_ms=float(np.quantile(latencies_ms, 0.99)),
-        transport_ms=tally.transport_s * 1e3,
-        send_lag_p99_ms=float(np.quantile(tally.send_lags_s, 0.99)) * 1e3,
-        mean_batch=float(np.mean(tally.batch_sizes or [0])),
-        mean_stage_ms={stage: us / 1e3 / len(latencies_ms) for stage, us in tally.stages_us.items()},
-        client_cpu_s=time.process_time() - started_cpu,
-        wall_s=time.perf_counter() - start,
-    )
+    return {
+        "frames": tally.frames,
+        "cpu_s": used_s,
+        "transport_ms": tally.transport_ms,
+        "stages_us": tally.stages_us,
+    }
 
 
 def main() -> None:
-    """Parse arguments, tune, run, print one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Parse arguments, tune, run, print."""
+    parser = argparse.ArgumentParser(
+        prog="python -m forebay_server.bench.camera_load",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("address")
     parser.add_argument("model")
     parser.add_argument("--payload-bytes", type=int, default=0)
-    parser.add_argument("--cameras", type=int, required=True)
-    parser.add_argument("--fps", type=float, default=30.0)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--limit-ms", type=float, default=100.0)
-    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jpeg", type=Path, help="send this picture instead of a raw tensor")
     parser.add_argument("--tensor", type=Path, help="send the bytes of this file instead of noise")
+    parser.add_argument("--cameras", type=int, required=True, help="of this process")
+    parser.add_argument("--first", type=int, default=0, help="number of the first camera, for its name and its phase")
+    parser.add_argument("--connections", type=int, default=4)
+    parser.add_argument("--window", type=int, default=0, help="frames in flight to ask for; 0: the server's default")
+    parser.add_argument("--fps", type=float, default=30.0)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of sending, warm-up included")
+    parser.add_argument("--warm-up", type=float, default=2.0, help="seconds whose frames do not count")
+    parser.add_argument("--limit-ms", type=float, default=100.0, help="of a frame, from its intended send")
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--delivery", choices=DELIVERIES, default="every")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--least-budget-ms",
+        type=float,
+        default=1.0,
+        help=f"with less a frame cannot be in time: only each {PROBE_EVERY}th of those is sent",
+    )
+    parser.add_argument("--wait", action="store_true", help="for the start time on standard input")
+    given = parser.parse_args()
     from forebay_server.service.tuning import tune_process
 
     tune_process()
-    print(json.dumps(asdict(asyncio.run(run(**vars(arguments))))))
+    print(json.dumps(asyncio.run(run(given))))
 
 
 if __name__ == "__main__":

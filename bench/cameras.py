@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from forebay_server.bench.overload_account import FrameAccount, account_of, frames_of
 from forebay_server.bench.server_process import running_server, simulated_config
 
 FRAME_BYTES = 602_112  # 3 x 224 x 224 in FP32
@@ -21,6 +22,8 @@ CAPACITY_PER_S = LARGEST / (ALPHA_MS + BETA_MS * LARGEST) * 1e3
 CAMERAS = (20, 27)
 SECONDS = 20.0
 LEAST_SHARE = 0.97
+WINDOW = 16
+WARM_UP_SHARE = 0.1
 GUARD_S = 120.0  # above the time of a run
 
 
@@ -30,7 +33,9 @@ class CamerasResult:
 
     cameras: int
     share: float
-    client: dict[str, Any]
+    account: FrameAccount
+    transport_ms: float
+    client_cpu_s: float
     server_cpu_s: float
 
 
@@ -42,8 +47,9 @@ def measure_cameras(cameras: int, seconds: float = SECONDS, transport: str = "tc
         before_s = server.cpu_s()
         client = _run_client(address, cameras, seconds)
         cpu_s = server.cpu_s() - before_s
-    possible = min(client["offered_per_s"], CAPACITY_PER_S)
-    return CamerasResult(cameras, client["in_time_per_s"] / possible, client, cpu_s)
+    account = account_of(frames_of(client), seconds * (1.0 - WARM_UP_SHARE))
+    share = account.share_of(CAPACITY_PER_S)
+    return CamerasResult(cameras, share, account, client["transport_ms"], client["cpu_s"], cpu_s)
 
 
 def _run_client(address: str, cameras: int, seconds: float) -> dict[str, Any]:
@@ -56,7 +62,8 @@ def _run_client(address: str, cameras: int, seconds: float) -> dict[str, Any]:
         "--payload-bytes",
         str(FRAME_BYTES),
     ]
-    command += ["--cameras", str(cameras), "--fps", str(FPS), "--seconds", str(seconds)]
+    command += ["--cameras", str(cameras), "--fps", str(FPS), "--seconds", str(seconds), "--window", str(WINDOW)]
+    command += ["--warm-up", str(WARM_UP_SHARE * seconds)]
     output = subprocess.run(  # noqa: S603
         command, check=True, stdout=subprocess.PIPE, text=True, timeout=seconds + GUARD_S
     ).stdout
@@ -81,12 +88,13 @@ def main() -> None:
     print(f"cameras of {FPS:g} fps, {FRAME_BYTES} bytes a frame, engine {ALPHA_MS}+{BETA_MS}*b ms, at most {LARGEST}")
     for cameras in given.cameras:
         result = measure_cameras(cameras, given.seconds or SECONDS, given.transport)
-        client = result.client
+        account = result.account
+        fates = ", ".join(f"{count} {fate}" for fate, count in account.fates.items() if count)
         print(
-            f"  {cameras} cameras: {client['in_time_per_s']:.0f}/s in time of {client['offered_per_s']:.0f}/s offered, "
-            f"{result.share:.1%} of the possible; p50 {client['p50_ms']:.1f} ms, p99 {client['p99_ms']:.1f} ms; "
-            f"{client['statuses']}; transport {client['transport_ms']:.1f} ms, client {client['send_lag_p99_ms']:.1f} "
-            f"ms late (p99), server CPU {result.server_cpu_s:.1f} s, client CPU {client['client_cpu_s']:.1f} s"
+            f"  {cameras} cameras: {account.in_time_per_s:.0f}/s in time of {account.offered_per_s:.0f}/s offered, "
+            f"{result.share:.1%} of the possible; p50 {account.p50_ms:.1f} ms, p99 {account.p99_ms:.1f} ms; "
+            f"{fates}; transport {result.transport_ms:.1f} ms, client {account.lag_p99_ms:.1f} "
+            f"ms late (p99), server CPU {result.server_cpu_s:.1f} s, client CPU {result.client_cpu_s:.1f} s"
         )
 
 

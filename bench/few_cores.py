@@ -21,7 +21,7 @@ BARE_PROTOCOLS = ("forebay", "oip-unary")
 BUDGETS_MS = {"forebay": (2.0, 10.0), "oip": (2.0, 10.0), "oip-unary": (4.0, 15.0)}
 """p50 and p99 of the open loop."""
 BUDGET_UNARY_RATE = 3400.0
-CLOSED_STREAMS, CLOSED_WINDOW = 4, 16
+STREAMS, OPEN_WINDOW, CLOSED_WINDOW = 4, 64, 16
 
 
 @dataclass(slots=True)
@@ -40,8 +40,9 @@ def _round(server: RunningServer, protocol: str, case: _Case, seconds: float) ->
         server,
         server.address,
         IDENTITY_BYTES,
-        module="forebay_server.bench.open_load",
         protocol=protocol,
+        streams=STREAMS,
+        window=OPEN_WINDOW,
         rate=RATE,
         seconds=seconds,
     )
@@ -54,7 +55,7 @@ def _round(server: RunningServer, protocol: str, case: _Case, seconds: float) ->
         server.address,
         IDENTITY_BYTES,
         protocol=protocol,
-        streams=CLOSED_STREAMS,
+        streams=STREAMS,
         window=CLOSED_WINDOW,
         frames=int(RATE * seconds),
     )

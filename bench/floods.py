@@ -11,11 +11,13 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from forebay_server.bench.overload_account import account_of, frames_of
 from forebay_server.bench.server_process import RunningServer, running_server, simulated_config
 
 ROW_BYTES = 1024
 CAMERAS, FPS, LIMIT_MS = 10, 30.0, 500.0
 FLOOD = ("--rate", "3000", "--streams", "1", "--window", "16", "--tick-ms", "2", "--wait-s", "0")
+WARM_UP_SHARE = 0.1
 SETTLE_S = 2.0  # a flood begins before the cameras and ends after them
 GUARD_S = 60.0
 FLOODS = {
@@ -49,7 +51,7 @@ def measure_flood(options: tuple[str, ...], rounds: int, seconds: float) -> Floo
         for _ in range(rounds):
             calm_s, p99_ms = _cameras(server, seconds)
             alone.append(p99_ms)
-            with _client(server, "open_load", *FLOOD, "--seconds", str(seconds + SETTLE_S), *options) as flood:
+            with _client(server, "frame_load", *FLOOD, "--seconds", str(seconds + SETTLE_S), *options) as flood:
                 busy_s, p99_ms = _cameras(server, seconds)
                 beside.append(p99_ms)
                 frames += _result(flood)["answered"]
@@ -71,10 +73,12 @@ def _result(client: "subprocess.Popen[str]") -> dict[str, Any]:
 def _cameras(server: RunningServer, seconds: float) -> tuple[float, float]:
     """Return the server's CPU seconds meanwhile, and the p99 of the cameras in ms."""
     options = ["--payload-bytes", str(ROW_BYTES), "--cameras", str(CAMERAS), "--fps", str(FPS)]
+    options += ["--warm-up", str(WARM_UP_SHARE * seconds)]
     before_s = server.cpu_s()
     with _client(server, "camera_load", *options, "--seconds", str(seconds), "--limit-ms", str(LIMIT_MS)) as cameras:
         result = _result(cameras)
-    return server.cpu_s() - before_s, result["p99_ms"]
+    account = account_of(frames_of(result), seconds * (1.0 - WARM_UP_SHARE))
+    return server.cpu_s() - before_s, account.p99_ms
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
-"""A lean closed-loop client for benchmarks: raw bytes, a fixed number of frames in flight, either protocol.
+"""A lean client for benchmarks: raw bytes, either protocol, closed loop or at a fixed rate.
 
-Closed loop: it measures what a frame costs the server and how long one takes alone. It says nothing about latency under
-load; `forebay load` does. Run as a process of its own: `python -m forebay_server.bench.frame_load ADDRESS MODEL ...`.
+Closed loop, `--frames` with `--window` in flight on each stream: it measures what a frame costs the server and how long
+one takes alone. It says nothing about latency under load. Open loop, `--rate`: see `bench.open_loop`. Run as a process
+of its own: `python -m forebay_server.bench.frame_load ADDRESS MODEL ...`; it prints one JSON object.
 """
 
 import argparse
@@ -10,19 +11,27 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from forebay.wire import frames_pb2 as pb
-from forebay.wire import inference_pb2 as oip
+from forebay_server.bench.dialects import (
+    DELIVERIES,
+    DIALECTS,
+    Dialect,
+    ForebayDialect,
+    UnaryDialect,
+    channels_to,
+    noise,
+)
+from forebay_server.bench.open_loop import LAST_ANSWERS_S, OpenLoadResult, precise_loop, run_at_rate
 
 STREAMS_PER_CONNECTION = 100
 
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What one run saw.
+    """The measurements of one closed loop.
 
     Attributes:
         frames: answered.
@@ -43,97 +52,9 @@ class LoadResult:
     mean_batch: float
 
 
-class Dialect(Protocol):
-    """One protocol on one stream. Answers come in the order of the frames."""
-
-    method: str
-
-    def opening(self, index: int, window: int) -> bytes | None:
-        """Return what a stream begins with, and is answered before the first frame."""
-        ...
-
-    def frame(self, seq: int) -> bytes:
-        """Return one frame."""
-        ...
-
-    def rows(self, data: bytes) -> int | None:
-        """Return the rows of the batch that an answer's frame ran in, or None if it is not OK."""
-        ...
-
-
-DELIVERIES = {"every": pb.DELIVERY_EVERY, "latest": pb.DELIVERY_LATEST}
-
-
-class ForebayDialect:
-    """forebay.v1: TENSOR, EVERY unless `delivery` is set."""
-
-    method = "/forebay.v1.FrameInference/Stream"
-
-    def __init__(self, model: str, payload: bytes) -> None:
-        self._model = model
-        self._payload = payload
-        self.delivery = pb.DELIVERY_EVERY
-
-    def opening(self, index: int, window: int) -> bytes:
-        """Return an Open."""
-        opening = pb.Open(
-            model=self._model,
-            stream_id=f"bench-{index}",
-            encoding=pb.ENCODING_TENSOR,
-            delivery=self.delivery,
-            max_in_flight=window,
-        )
-        return pb.ClientMessage(open=opening).SerializeToString()
-
-    def frame(self, seq: int) -> bytes:
-        """Return a Frame."""
-        return pb.ClientMessage(frame=pb.Frame(seq=seq, payload=self._payload)).SerializeToString()
-
-    def rows(self, data: bytes) -> int | None:
-        """Read a Result."""
-        result = pb.ServerMessage.FromString(data).result
-        return result.batch_size if result.status.code == pb.STATUS_OK else None
-
-
-class InferenceDialect:
-    """The Open Inference Protocol's stream: one UINT8 input called `input`, raw contents."""
-
-    method = "/inference.GRPCInferenceService/ModelStreamInfer"
-
-    def __init__(self, model: str, payload: bytes) -> None:
-        self._request = oip.ModelInferRequest(model_name=model, raw_input_contents=[payload])
-        self._request.inputs.add(name="input", datatype="UINT8", shape=[1, len(payload)])
-
-    def opening(self, index: int, window: int) -> None:  # noqa: ARG002 - as every dialect
-        """Nothing is said once for all."""
-        return
-
-    def frame(self, seq: int) -> bytes:
-        """Return a ModelInferRequest."""
-        self._request.id = str(seq)
-        return self._request.SerializeToString()
-
-    def rows(self, data: bytes) -> int | None:
-        """Read a ModelStreamInferResponse."""
-        return None if oip.ModelStreamInferResponse.FromString(data).error_message else 0
-
-
-class UnaryDialect(InferenceDialect):
-    """The same requests, each in a call of its own."""
-
-    method = "/inference.GRPCInferenceService/ModelInfer"
-
-
-DIALECTS: dict[str, type[ForebayDialect] | type[InferenceDialect]] = {
-    "forebay": ForebayDialect,
-    "oip": InferenceDialect,
-    "oip-unary": UnaryDialect,
-}
-
-
 @dataclass(slots=True)
 class _Run:
-    """What the streams of one run share."""
+    """The measurements that the streams of one run share."""
 
     dialect: Dialect
     round_trips_s: list[float]
@@ -178,20 +99,11 @@ async def run(
     protocol: str,
     payload_file: Path | None = None,
 ) -> LoadResult:
-    """Send `frames` frames over `streams` streams with `window` in flight on each: what a file holds, or noise."""
-    import grpc
-
-    payload = np.random.default_rng(1).integers(0, 255, payload_bytes, np.uint8).tobytes()
-    if model == "shufflenet":  # FP32: random bytes may be NaN
-        payload = np.random.default_rng(1).standard_normal(payload_bytes // 4, np.float32).tobytes()
-    if payload_file is not None:
-        payload = payload_file.read_bytes()
-    dialect: Dialect = DIALECTS[protocol](model, payload)
+    """Send `frames` frames over `streams` streams with `window` in flight on each."""
+    dialect = DIALECTS[protocol](model, _payload(model, payload_bytes, payload_file))
     shared = _Run(dialect, [])
-    options = [("grpc.max_receive_message_length", -1), ("grpc.http2.max_frame_size", 1 << 20)]
-    options += [("grpc.use_local_subchannel_pool", 1)]  # else channels of one process share one connection
     connections = min(streams, max(4, streams // STREAMS_PER_CONNECTION))
-    channels: list[Any] = [grpc.aio.insecure_channel(address, options=options) for _ in range(connections)]
+    channels = channels_to(address, connections)
     started, started_cpu = time.perf_counter(), time.process_time()
     count = max(1, frames // streams)
     if isinstance(dialect, UnaryDialect):
@@ -215,22 +127,58 @@ async def run(
     )
 
 
+def _payload(model: str, payload_bytes: int, payload_file: Path | None) -> bytes:
+    """Return the bytes of a file, or noise."""
+    if payload_file is not None:
+        return payload_file.read_bytes()
+    if model == "shufflenet":  # FP32: random bytes may be NaN
+        return np.random.default_rng(1).standard_normal(payload_bytes // 4, np.float32).tobytes()
+    return noise(payload_bytes)
+
+
+async def _run(given: argparse.Namespace) -> LoadResult | OpenLoadResult:
+    if given.rate is None:
+        return await run(
+            given.address,
+            given.model,
+            given.payload_bytes,
+            given.streams,
+            given.window,
+            given.frames,
+            given.protocol,
+            given.payload_file,
+        )
+    dialect = DIALECTS[given.protocol](given.model, _payload(given.model, given.payload_bytes, given.payload_file))
+    if isinstance(dialect, ForebayDialect):
+        dialect.delivery = DELIVERIES[given.delivery]
+    channels = channels_to(given.address, given.streams)
+    return await run_at_rate(
+        dialect, channels, given.window, given.rate, given.seconds, tick_s=given.tick_ms / 1e3, wait_s=given.wait_s
+    )
+
+
 def main() -> None:
     """Parse arguments, tune, run, print one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("address")
     parser.add_argument("model")
     parser.add_argument("--payload-bytes", type=int, default=0)
     parser.add_argument("--payload-file", type=Path, help="send these bytes instead of noise")
     parser.add_argument("--protocol", choices=DIALECTS, default="forebay")
-    parser.add_argument("--streams", type=int, default=1)
+    parser.add_argument("--streams", type=int, default=1, help="streams, or connections of unary calls")
     parser.add_argument("--window", type=int, default=1)
-    parser.add_argument("--frames", type=int, default=1000)
-    arguments = parser.parse_args()
+    parser.add_argument("--frames", type=int, default=1000, help="closed loop: together")
+    parser.add_argument("--rate", type=float, help="open loop: frames per second together")
+    parser.add_argument("--seconds", type=float, default=5.0, help="open loop: of sending")
+    parser.add_argument("--delivery", choices=DELIVERIES, default="every", help="open loop: mode of forebay.v1")
+    parser.add_argument("--tick-ms", type=float, default=0.0, help="open loop: due frames leave together, so often")
+    parser.add_argument("--wait-s", type=float, default=LAST_ANSWERS_S, help="open loop: for the last answers")
+    given = parser.parse_args()
     from forebay_server.service.tuning import tune_process
 
     tune_process()
-    print(json.dumps(asdict(asyncio.run(run(**vars(arguments))))))
+    with asyncio.Runner(loop_factory=None if given.rate is None else precise_loop) as runner:
+        print(json.dumps(asdict(runner.run(_run(given)))))
 
 
 if __name__ == "__main__":

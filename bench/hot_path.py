@@ -65,7 +65,7 @@ class _OneThread:
         """Let the former do what it can, and the lanes what it gave them."""
         self._former._step_all()  # noqa: SLF001 - as its thread does, or the event loop
         for lane in self._lanes:
-            while lane.channels[0].statistics().depth:
+            while lane.channels[0].depth:
                 batch = lane.channels[0].receive()
                 for stage in lane.stages:
                     stage.process(batch)

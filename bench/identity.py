@@ -67,10 +67,10 @@ def offer(server: RunningServer, address: str, payload_bytes: int, **options: fl
         server: under load.
         address: of the server.
         payload_bytes: of a frame.
-        options: of the client; also `model`, and `module`, the client itself.
+        options: of the client; also `model`.
     """
-    module = str(options.pop("module", "forebay_server.bench.frame_load"))
-    command = [sys.executable, "-m", module, address, str(options.pop("model", "identity"))]
+    model = str(options.pop("model", "identity"))
+    command = [sys.executable, "-m", "forebay_server.bench.frame_load", address, model]
     command += ["--payload-bytes", str(payload_bytes)]
     for name, value in options.items():
         command += [f"--{name}", str(value)]

@@ -24,7 +24,7 @@ import psutil
 
 from forebay_server.bench.cameras import ALPHA_MS, BETA_MS, CAPACITY_PER_S, LARGEST
 from forebay_server.bench.identity import offer
-from forebay_server.bench.overload_account import Cost, Fate, Frame, FrameAccount, account_of
+from forebay_server.bench.overload_account import Cost, Fate, FrameAccount, account_of, frames_of
 from forebay_server.bench.server_process import RunningServer, running_server, simulated_config
 
 SIZES = (1024, 150_528, 602_112)
@@ -34,6 +34,8 @@ SECONDS, QUICK_SECONDS = 20.0, 6.0
 LIMIT_MS = 100.0
 WARM_UP_SHARE = 0.1
 CAMERAS = 48  # more than a batch has rows: of each LATEST camera one frame waits, so that fewer could not fill it
+CONNECTIONS = 2  # of each process of cameras
+LEAST_BUDGET_MS = 20.0  # one row takes the engine 16 ms: with less a frame is certainly late
 CLIENTS = 2  # processes of cameras: one event loop cannot send 2,000 frames of 602 KB in a second
 WINDOW = 64  # frames in flight, closed loop
 CLOSED_LOOP_STREAMS = 4  # with a connection each
@@ -102,7 +104,7 @@ def measure(cell: Cell, capacity_per_s: float, seconds: float, clients: int = CL
         else:
             hog = None
         cameras = [
-            stack.enter_context(_process("overload_client", server.address, "slow", *options))
+            stack.enter_context(_process("camera_load", server.address, "slow", *options))
             for options in _clients(cell, capacity_per_s, seconds, clients)
         ]
         probe = stack.enter_context(_process("health_probe", server.address, "--seconds", str(seconds)))
@@ -116,7 +118,7 @@ def measure(cell: Cell, capacity_per_s: float, seconds: float, clients: int = CL
         results = [_result(helper, seconds) for helper in cameras]
         health = _result(probe, seconds)
     span_s = seconds * (1.0 - WARM_UP_SHARE)
-    frames = [Frame(Fate(fate), *numbers) for result in results for fate, *numbers in result["frames"]]
+    frames = [frame for result in results for frame in frames_of(result)]
     account = account_of(frames, span_s)
     answers_ms = sorted(health["answers_ms"]) or [float("nan")]
     return Measured(
@@ -135,7 +137,8 @@ def _clients(cell: Cell, capacity_per_s: float, seconds: float, clients: int) ->
     for index in range(clients):
         count = CAMERAS * (index + 1) // clients - first
         options = ["--payload-bytes", str(cell.payload_bytes), "--cameras", str(count), "--first", str(first)]
-        options += ["--fps", str(fps), "--seconds", str(seconds), "--limit-ms", str(LIMIT_MS)]
+        options += ["--fps", str(fps), "--seconds", str(seconds), "--limit-ms", str(LIMIT_MS), "--wait"]
+        options += ["--connections", str(CONNECTIONS), "--least-budget-ms", str(LEAST_BUDGET_MS)]
         yield [*options, "--warm-up", str(WARM_UP_SHARE * seconds), "--delivery", cell.delivery]
         first += count
 

@@ -1,4 +1,4 @@
-"""The fate of every frame of an overloaded run, and the totals. Pure.
+"""The fate of every frame of the cameras in a run, and the totals. Pure.
 
 A frame is one row of numbers (`Frame`), written by the client's process and read by the measuring one. The account
 keeps every frame: the offered frames are the sum of all fates, or the run is void.
@@ -6,10 +6,10 @@ keeps every frame: the offered frames are the sum of all fates, or the run is vo
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 REACH_BUDGETS = 1.2  # a refusal is at the client within so many budgets of the intended send (p99)
 
@@ -51,6 +51,19 @@ class Frame(NamedTuple):
     budget_ms: float = math.nan
     decided_ms: float = math.nan
     batch_size: int = 0
+
+
+def frames_of(result: Mapping[str, Any]) -> list[Frame]:
+    """Return the frames that a process of cameras has written."""
+    return [Frame(Fate(fate), *numbers) for fate, *numbers in result["frames"]]
+
+
+def mean_stage_ms(results: Sequence[Mapping[str, Any]], executed: int) -> dict[str, float]:
+    """Return the mean time of an executed frame in each stage of the server; empty if none was executed."""
+    total_us = Counter[str]()
+    for result in results:
+        total_us.update(result["stages_us"])
+    return {stage: us / 1e3 / executed for stage, us in total_us.items()} if executed else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 
-from forebay_server.bench.frame_load import STREAMS_PER_CONNECTION, ForebayDialect
+from forebay_server.bench.dialects import ForebayDialect
+from forebay_server.bench.frame_load import STREAMS_PER_CONNECTION
 from forebay_server.bench.identity import offer
 from forebay_server.bench.rows import Row, Spread
 from forebay_server.bench.server_process import RunningServer, running_server, simulated_config

@@ -8,10 +8,10 @@ import difflib
 import importlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from forebay_server.engines.backends import BACKENDS, Implementation
 from forebay_server.engines.clock import Clock
 from forebay_server.engines.device import Device
 from forebay_server.engines.engine import Engine
@@ -23,38 +23,20 @@ from forebay_server.engines.foreign_memory import ForeignMemory
 # library is imported (tests/meta/test_privacy.py). Set it to 0 to allow that.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__all__ = ["BACKENDS", "DEVICE_KINDS", "import_engine", "open_device", "open_engine", "open_foreign_memory"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Implementation:
-    """The location of a class, and the hint for its missing library."""
-
-    module: str
-    class_name: str
-    extra: str = ""
-    install: str = ""
+__all__ = ["DEVICE_KINDS", "import_engine", "open_device", "open_engine", "open_foreign_memory"]
 
 
 _DEVICES = {
-    "cpu": _Implementation("forebay_server.engines.device_host", "HostDevice"),
-    "cuda": _Implementation("forebay_server.engines.device_cuda", "CudaDevice", extra="cuda"),
-    "simulated": _Implementation("forebay_server.engines.device_simulated", "SimulatedDevice"),
+    "cpu": Implementation("forebay_server.engines.device_host", "HostDevice"),
+    "cuda": Implementation("forebay_server.engines.device_cuda", "CudaDevice", extra="cuda"),
+    "simulated": Implementation("forebay_server.engines.device_simulated", "SimulatedDevice"),
 }
-_ENGINES = {
-    "onnxruntime": _Implementation(
-        "forebay_server.engines.engine_onnxruntime", "OnnxruntimeEngine", install="pip install onnxruntime"
-    ),
-    "simulated": _Implementation("forebay_server.engines.engine_simulated", "SimulatedEngine"),
-    "tensorrt": _Implementation("forebay_server.engines.engine_tensorrt", "TensorrtEngine", extra="tensorrt"),
-    "torch": _Implementation("forebay_server.engines.engine_torch", "TorchEngine", extra="torch"),
-}
+_ENGINES = {name: backend.engine for name, backend in BACKENDS.items()}
 _FOREIGN_MEMORY = {
-    "cuda": _Implementation("forebay_server.engines.cuda.foreign_memory", "CudaForeignMemory", extra="cuda"),
+    "cuda": Implementation("forebay_server.engines.cuda.foreign_memory", "CudaForeignMemory", extra="cuda"),
 }
 
 DEVICE_KINDS = tuple(_DEVICES)
-BACKENDS = tuple(_ENGINES)
 
 
 def open_device(kind: str, *, clock: Clock, index: int = 0) -> Device:
@@ -89,7 +71,7 @@ def open_engine(
     """Load a model as one instance on `device`. Its class is built with the same keywords.
 
     Args:
-        backend: one of `BACKENDS`.
+        backend: one of `engines.backends.BACKENDS`.
         model_path: the model file; None for a backend that needs none (simulated).
         device: of the instance; outlives the engine.
         clock: for engines that wait or measure.
@@ -126,7 +108,7 @@ def open_foreign_memory(kind: str, *, handle: bytes, index: int, nbytes: int) ->
     return cast("ForeignMemory", memory_class(handle=handle, index=index, nbytes=nbytes))
 
 
-def _load(known: Mapping[str, _Implementation], what: str, name: str) -> Any:  # noqa: ANN401 - classes of several protocols
+def _load(known: Mapping[str, Implementation], what: str, name: str) -> Any:  # noqa: ANN401 - classes of several protocols
     found = known.get(name)
     if found is None:
         nearest = difflib.get_close_matches(name, known, n=1)

@@ -21,6 +21,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from forebay_server.engines.backends import BACKENDS
 from forebay_server.engines.clock import Clock
 from forebay_server.engines.datatypes import BF16
 from forebay_server.engines.device import Device, DeviceBuffer, DeviceKind, DeviceStream
@@ -30,7 +31,7 @@ from forebay_server.engines.host_memory import copy, memory_of
 from forebay_server.engines.model_file import require_model_file
 from forebay_server.engines.onnx_specs import BatchedSpecs, CopiedOutput, NodeInfo, copied_outputs, derive_specs
 from forebay_server.engines.onnx_words import public_words
-from forebay_server.engines.options import KNOWN_OPTIONS, MOST_THREADS, OptionReader
+from forebay_server.engines.options import MOST_THREADS, OptionReader
 from forebay_server.engines.proof import prove_outputs
 
 _PROVIDERS = {
@@ -89,7 +90,7 @@ class OnnxruntimeEngine:
             )
         if model_path is None:
             raise ModelFileError("backend 'onnxruntime' needs a model file: put model.onnx in the version's folder")
-        reader = OptionReader("onnxruntime", options, KNOWN_OPTIONS["onnxruntime"])
+        reader = OptionReader("onnxruntime", options, BACKENDS["onnxruntime"].options)
         self._device = device
         self._name = str(model_path)
         provider = reader.text("provider", "cpu", tuple(_PROVIDERS))

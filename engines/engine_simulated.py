@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from forebay_server.engines.backends import BACKENDS
 from forebay_server.engines.clock import Clock
 from forebay_server.engines.datatypes import DTYPE_BY_NAME
 from forebay_server.engines.device import Device, DeviceBuffer, DeviceStream
 from forebay_server.engines.engine import Engine, EngineSpecs, SlotBuffers, TensorSpec
 from forebay_server.engines.errors import ExecutionError, MisuseError, ModelFileError
 from forebay_server.engines.host_memory import memory_of
-from forebay_server.engines.options import KNOWN_OPTIONS, MOST_ROWS, OptionReader
+from forebay_server.engines.options import MOST_ROWS, OptionReader
 from forebay_server.engines.simulated.stream import SimulatedStream, byte_ranges
 
 _NEVER_NS = 1 << 60  # 36 years
@@ -59,7 +60,7 @@ class SimulatedEngine:
         options: Mapping[str, str],
         max_batch_size: int | None,
     ) -> None:
-        reader = OptionReader("simulated", options, KNOWN_OPTIONS["simulated"])
+        reader = OptionReader("simulated", options, BACKENDS["simulated"].options)
         self._device = device
         self._clock = clock
         self._alpha_ns = round(reader.milliseconds("alpha_ms", 0) * 1e6)

@@ -21,13 +21,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from forebay_server.engines.backends import BACKENDS
 from forebay_server.engines.clock import Clock
 from forebay_server.engines.device import Device, DeviceBuffer, DeviceKind, DeviceStream, Graph
 from forebay_server.engines.engine import Engine, EngineSpecs, SlotBuffers, TensorSpec
 from forebay_server.engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
 from forebay_server.engines.launches import Launches
 from forebay_server.engines.model_file import require_model_file
-from forebay_server.engines.options import KNOWN_OPTIONS, OptionReader
+from forebay_server.engines.options import OptionReader
 from forebay_server.engines.proof import prove_outputs
 from forebay_server.engines.trt import library as libraries
 from forebay_server.engines.trt import manifest
@@ -84,7 +85,7 @@ class TensorrtEngine:
             raise BackendUnavailableError(
                 "backend 'tensorrt' runs on a GPU, not on device 'cpu': ask for KIND_GPU in instance_group"
             )
-        reader = OptionReader("tensorrt", options, KNOWN_OPTIONS["tensorrt"])
+        reader = OptionReader("tensorrt", options, BACKENDS["tensorrt"].options)
         self._device = device
         self._name = str(model_path)
         self._library = libraries.load(reader.text("library", "auto", ("auto", *libraries.NAMES)))

@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from forebay_server.engines.backends import BACKENDS
 from forebay_server.engines.clock import Clock
 from forebay_server.engines.datatypes import NAME_BY_DTYPE
 from forebay_server.engines.device import Device, DeviceBuffer, DeviceStream
@@ -32,7 +33,7 @@ from forebay_server.engines.engine import Engine, EngineSpecs, SlotBuffers
 from forebay_server.engines.errors import EngineError, ExecutionError, MisuseError, ModelFileError
 from forebay_server.engines.launches import Launches
 from forebay_server.engines.onnx_specs import BatchedSpecs, derive_specs
-from forebay_server.engines.options import KNOWN_OPTIONS, MOST_THREADS, OptionReader
+from forebay_server.engines.options import MOST_THREADS, OptionReader
 from forebay_server.engines.proof import prove_outputs
 from forebay_server.engines.pytorch.initialized import uninitialized_outputs
 from forebay_server.engines.pytorch.program import Tensors, flatten, limit_rows, load_program
@@ -76,7 +77,7 @@ class TorchEngine:
             raise ModelFileError(
                 "backend 'torch' needs a model file: put model.pt2 or model.pt in the version's folder"
             )
-        reader = OptionReader("torch", options, KNOWN_OPTIONS["torch"])
+        reader = OptionReader("torch", options, BACKENDS["torch"].options)
         self._name = str(model_path)
         self._device = device
         self._target = open_target(device)

@@ -2,31 +2,8 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 
 from forebay_server.engines.errors import ModelFileError
-
-KNOWN_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "onnxruntime": ("intra_op_threads", "provider", "optional_inputs"),
-        "simulated": (
-            "alpha_ms",
-            "beta_ms",
-            "jitter_ms",
-            "jitter_seed",
-            "input_shape",
-            "input_bytes",
-            "datatype",
-            "output",
-            "max_batch_size",
-            "fail_every",
-            "hang_at",
-        ),
-        "tensorrt": ("library", "cuda_graphs", "graph_sizes", "on_mismatch", "allow_host_code"),
-        "torch": ("inputs", "outputs", "intra_op_threads", "cuda_graphs", "allow_tf32"),
-    }
-)
-"""Backend -> its options. Here, and not beside each engine, so that reading them imports no vendor library."""
 
 MOST = 2**31 - 1  # the integer range of the libraries
 MOST_MS = 600_000  # ten minutes: a client may write options, and a longer time is a mistake or an attack

@@ -12,7 +12,6 @@ Guarantees: first in, first out; no sent item is lost; a receiver never misses a
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from forebay_server.service.clock import Clock
@@ -23,16 +22,6 @@ T = TypeVar("T")
 
 class ChannelClosedError(Exception):
     """The channel is closed and, for the receiver, empty."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelStatistics:
-    """A snapshot of a channel, for metrics and tests."""
-
-    capacity: int
-    depth: int
-    peak_depth: int
-    sent: int
 
 
 class Channel(Generic[T]):
@@ -49,8 +38,6 @@ class Channel(Generic[T]):
         self._is_closed = False
         self._is_woken = False
         self._waiting_senders = 0
-        self._peak_depth = 0
-        self._sent = 0
 
     def send(self, item: T) -> None:
         """Append `item`. Blocks: while the channel is full. Raises ChannelClosedError."""
@@ -81,8 +68,6 @@ class Channel(Generic[T]):
         if self._is_closed:
             raise ChannelClosedError(self.name)
         self._items.append(item)
-        self._sent += 1
-        self._peak_depth = max(self._peak_depth, len(self._items))
         if is_seen:
             self._condition.notify_all()
 
@@ -136,6 +121,11 @@ class Channel(Generic[T]):
             return items
 
     @property
+    def depth(self) -> int:
+        """Items that wait. Blocks: no."""
+        return len(self._items)
+
+    @property
     def is_empty(self) -> bool:
         """Whether the channel is empty. For the receiver alone: for it, False stays true until it receives.
 
@@ -148,8 +138,3 @@ class Channel(Generic[T]):
         with self._condition:
             self._is_closed = True
             self._condition.notify_all()
-
-    def statistics(self) -> ChannelStatistics:
-        """Return a snapshot."""
-        with self._condition:
-            return ChannelStatistics(self.capacity, len(self._items), self._peak_depth, self._sent)

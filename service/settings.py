@@ -96,7 +96,6 @@ class ServeSettings(BaseSettings):
     connection_weight: Count = Field(
         1, le=1024, description="streams that the ModelInfer calls of one connection count as; more for a proxy"
     )
-    default_window: Count = Field(16, le=1024, description="frames in flight of a stream that requests no number")
     max_window: Count = Field(256, le=1024, description="maximum frames in flight that a stream may request")
     max_streams: Count = Field(1024, le=100_000, description="maximum of open streams")
     max_streams_per_connection: Count = Field(256, le=100_000, description="maximum of open streams of one connection")
@@ -121,7 +120,6 @@ class ServeSettings(BaseSettings):
     intra_op_threads: int = Field(1, ge=0, le=256, description="ONNX Runtime threads per instance; 0: all cores")
     keepalive_time_s: float = Field(5.0, ge=1, le=86_400, description="a silent connection is pinged after this time")
     keepalive_timeout_s: float = Field(4.0, ge=0.1, le=3600, description="and closed if it does not answer within this")
-    handshake_timeout_s: float = Field(10.0, ge=0.1, le=120, description="time limit of a connection's handshake")
     min_client_ping_interval_s: Seconds = Field(1.0, description="clients that ping more often are disconnected")
     write_deadline_s: Seconds = Field(10.0, description="a client that takes no result for this long is cut; 0: never")
     heartbeat_interval_s: Seconds = Field(10.0, description="longest silence of the server on a stream; 0: unlimited")
@@ -160,8 +158,6 @@ class ServeSettings(BaseSettings):
             raise ValueError("tls_cert and tls_key go together: give both")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
-        if self.default_window > self.max_window:
-            raise ValueError(f"default_window ({self.default_window}) exceeds max_window ({self.max_window})")
         host, separator, port = self.address.rpartition(":")
         if not (separator and host and port.isdigit() and int(port) < 65_536):
             raise ValueError(f"address is {self.address!r}; give host:port, such as 127.0.0.1:8001")

@@ -17,10 +17,13 @@ from forebay_server.bench.gpu.numbers import middle
 from forebay_server.bench.gpu.plan import MODELS, Plan
 from forebay_server.bench.gpu.server import SIDES, GpuServer, clients, device_use, write_trace
 from forebay_server.bench.gpu.threads import thread_names, watched_threads
+from forebay_server.bench.overload_account import Fate, account_of, frames_of, mean_stage_ms
 
 CLIENT_TIMEOUT_S = 120.0
 FPS = 30.0
 LIMIT_MS = 100.0
+CAMERA_WINDOW = 16
+WARM_UP_SHARE = 0.1
 OBSERVED_FACTOR = 2.0
 TRACE_AFTER_SHARE = 0.6
 """A load is observed for longer, and the trace taken before its end, since clients start when they can."""
@@ -105,35 +108,34 @@ def cameras_load(target: ServedModel, worker_count: int, count: int, delivery: s
     def load(seconds: float) -> dict[str, Any]:
         common = ["--jpeg" if target.is_jpeg else "--tensor", str(target.payload), "--delivery", delivery]
         common += ["--fps", str(FPS), "--limit-ms", str(LIMIT_MS), "--seconds", str(seconds)]
+        common += ["--window", str(CAMERA_WINDOW), "--warm-up", str(WARM_UP_SHARE * seconds)]
         arguments = [
             [target.address(i), target.model, *common, "--cameras", str(n), "--seed", str(i)]
             for i, n in enumerate(shares)
             if n
         ]
-        return _camera_result(clients("forebay_server.bench.camera_load", arguments, seconds * 3 + CLIENT_TIMEOUT_S))
+        results = clients("forebay_server.bench.camera_load", arguments, seconds * 3 + CLIENT_TIMEOUT_S)
+        return _camera_result(results, seconds * (1.0 - WARM_UP_SHARE))
 
     return load
 
 
-def _camera_result(results: list[dict[str, Any]]) -> dict[str, Any]:
-    statuses: dict[str, int] = {}
-    for result in results:
-        for name, number in result["statuses"].items():
-            statuses[name] = statuses.get(name, 0) + number
-    offered = sum(r["offered_per_s"] for r in results)
-    answered = [r for r in results if r["mean_stage_ms"]] or results
+def _camera_result(results: list[dict[str, Any]], span_s: float) -> dict[str, Any]:
+    account = account_of([frame for result in results for frame in frames_of(result)], span_s)
+    executed = account.fates[Fate.IN_TIME] + account.fates[Fate.LATE]
+    others = {fate: n for fate, n in account.fates.items() if n and fate not in {Fate.IN_TIME, Fate.LATE}}
     return {
-        "offered_per_s": offered,
-        "in_time_share": sum(r["in_time_per_s"] for r in results) / offered,
-        "rows_per_s": sum(r["statuses"].get("OK", 0) / r["wall_s"] for r in results),
-        "frames": statuses.get("OK", 0),
-        "p50_ms": float(np.median([r["p50_ms"] for r in answered])),
-        "p99_ms": max(r["p99_ms"] for r in answered),
-        "statuses": statuses,
-        "send_lag_p99_ms": max(r["send_lag_p99_ms"] for r in results),
-        "mean_batch": float(np.mean([r["mean_batch"] for r in answered])),
-        "mean_stage_ms": answered[0]["mean_stage_ms"],
-        "client_cpu_s": sum(r["client_cpu_s"] for r in results),
+        "offered_per_s": account.offered_per_s,
+        "in_time_share": account.in_time_per_s / account.offered_per_s,
+        "rows_per_s": executed / span_s,
+        "frames": executed,
+        "p50_ms": account.p50_ms,
+        "p99_ms": account.p99_ms,
+        "statuses": {"OK": executed, **others},
+        "send_lag_p99_ms": account.lag_p99_ms,
+        "mean_batch": account.mean_batch,
+        "mean_stage_ms": mean_stage_ms(results, executed),
+        "client_cpu_s": sum(result["cpu_s"] for result in results),
     }
 
 

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forebay_server.engines import open_device, open_engine
+from forebay_server.engines.backends import BACKENDS
 from forebay_server.engines.clock import Clock, MonotonicClock
 from forebay_server.engines.engine import EngineSpecs, SlotBuffers
 from forebay_server.engines.errors import ModelFileError
 
-BACKEND_BY_SUFFIX = {".onnx": "onnxruntime", ".plan": "tensorrt", ".pt2": "torch", ".pt": "torch"}
+BACKEND_BY_SUFFIX = {Path(file).suffix: name for name, backend in BACKENDS.items() for file in backend.filenames}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class ModelRunner:
             raise ModelFileError(f"{path}: not a model: name it {', '.join(BACKEND_BY_SUFFIX)}")
         clock = clock or MonotonicClock()
         self.backend = backend
-        self.device = open_device(device_kind or ("cuda" if backend == "tensorrt" else "cpu"), clock=clock)
+        self.device = open_device(device_kind or ("cuda" if BACKENDS[backend].gpus == "always" else "cpu"), clock=clock)
         self.engine = open_engine(
             backend,
             model_path=path,

@@ -8,7 +8,6 @@ Owner: one thread at a time. Never blocks, never reads a clock: the instant is g
 """
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -60,12 +59,8 @@ def policy_of(settings: BatchingSettings) -> Decide:
 
 @dataclass(slots=True)
 class FormerCounters:
-    """Rising counts of the former's events."""
+    """Rising counts, for measurements of the former's own cost."""
 
-    arrivals: int = 0
-    batches: int = 0
-    rows: int = 0
-    executed_rows: int = 0
     decisions: int = 0
     steps: int = 0
 
@@ -107,7 +102,6 @@ class FormerCore:
         self.lanes = LaneSet(lanes, settings.guard_min_us * 1000)
         self.pending = PendingQueue(settings, cost.mean_ns(settings.max_batch_size), self.lanes.waiting)
         self.counters = FormerCounters()
-        self.endings: Counter[Reason] = Counter()
         self.ended: list[Completion] = []
         self.is_draining = False
         self._decide = decide or policy_of(settings)
@@ -123,7 +117,6 @@ class FormerCore:
 
     def arrive(self, request: Request, now_ns: int) -> None:
         """Take a request in. Draining, it is refused."""
-        self.counters.arrivals += 1
         if self.is_draining:
             self._end(request, Reason.CANCELLED, now_ns)
             return
@@ -254,9 +247,6 @@ class FormerCore:
             is_alone=is_alone,
             is_quick=is_alone and self.quick_batches.is_quick(decision.executed_rows, now_ns),
         )
-        self.counters.batches += 1
-        self.counters.rows += batch.rows
-        self.counters.executed_rows += batch.executed_rows
         return state.submit(batch)
 
     # --- endings ------------------------------------------------------------------------------------------------------
@@ -280,7 +270,6 @@ class FormerCore:
                 self._end(request, Reason.CANCELLED if request.is_cancelled else reason, now_ns)
 
     def _end(self, request: Request, reason: Reason, now_ns: int, error: ServiceError | None = None) -> None:
-        self.endings[reason] += 1
         request.frame.release()
         request.timeline.built_ns = now_ns
         if error is None:

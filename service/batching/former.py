@@ -186,7 +186,7 @@ class BatchFormer:
 
     def statistics(self) -> FormerStatistics:
         """Return a snapshot. Thread: any; numbers may be of neighbouring moments."""
-        return statistics_of(self._core, self._inbox)
+        return statistics_of(self._core)
 
     # --- the thread that holds the step lock --------------------------------------------------------------------------
 

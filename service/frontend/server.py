@@ -41,6 +41,7 @@ RECEPTION_SHARE = 4  # messages in reception take twice their size in pieces
 LEAST_MESSAGE_BYTES = 1 << 20
 REQUESTS_FIRST_S = 1.0  # at most: the time that single requests have before streams are asked to leave
 LAST_ANSWERS_S = 5.0  # after the grace, time for read requests to be answered
+HANDSHAKE_TIMEOUT_S = 10.0  # four round trips and a certificate: ample on every link that can carry frames
 
 
 __all__ = ["AddressError", "CertificateError", "FrontEnd", "server_options"]
@@ -242,7 +243,7 @@ def server_options(settings: ServeSettings) -> list[tuple[str, Any]]:
         ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
         ("grpc.http2.ping_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
         # Of TLS and of HTTP/2's first frames together; by default a silent connection is held for two minutes.
-        ("grpc.server_handshake_timeout_ms", int(settings.handshake_timeout_s * 1000)),
+        ("grpc.server_handshake_timeout_ms", int(HANDSHAKE_TIMEOUT_S * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),  # a camera may be silent for long
         # Clients ping too, tritonclient at a configured interval; gRPC's default cuts those that do within five

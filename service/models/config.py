@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from forebay.wire.model_config_pb2 import ModelConfig
-from forebay_server.engines.options import KNOWN_OPTIONS
+from forebay_server.engines.backends import BACKENDS
 from forebay_server.service.models.config_text import MAX_LABELS_BYTES, ConfigError, read_config, read_text
 from forebay_server.service.models.description import BatchingOptions, ModelDescription
 from forebay_server.service.models.fields import refusals_of, warnings_of
@@ -24,18 +24,8 @@ from forebay_server.service.models.repository import CONFIG_NAME, ModelEntry, Re
 from forebay_server.service.models.warmup_samples import WarmupSample, read_samples
 from forebay_server.service.results.task import ClassificationTask, DetectionTask, Task
 
-BACKEND_BY_NAME = {
-    "onnxruntime": "onnxruntime",
-    "tensorrt": "tensorrt",
-    "torch": "torch",
-    "pytorch": "torch",
-    "simulated": "simulated",
-}
-BACKEND_BY_PLATFORM = {
-    "onnxruntime_onnx": "onnxruntime",
-    "tensorrt_plan": "tensorrt",
-    "pytorch_libtorch": "torch",
-}
+BACKEND_BY_NAME = {alias: name for name, backend in BACKENDS.items() for alias in (name, *backend.aliases)}
+BACKEND_BY_PLATFORM = {backend.platform: name for name, backend in BACKENDS.items()}
 MAX_BATCH_SIZE = 4096
 
 POLICY_KEY = "policy"  # read by service.models.batching
@@ -172,7 +162,7 @@ def _max_batch_size(config: ModelConfig, filename: str) -> int | None:
 
 def _backend_options(own: OwnParameters, backend: str) -> tuple[dict[str, str], list[str]]:
     """Return the parameters that are options of the backend, and one line for each that is not."""
-    known = (*KNOWN_OPTIONS[backend], POLICY_KEY)
+    known = (*BACKENDS[backend].options, POLICY_KEY)
     options: dict[str, str] = {}
     unknown: list[str] = []
     for key, value in own.backend_options.items():

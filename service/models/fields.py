@@ -12,6 +12,7 @@ from typing import Any, Literal
 from google.protobuf.message import Message
 
 from forebay.wire.model_config_pb2 import ModelConfig
+from forebay_server.engines.backends import BACKENDS
 
 Kind = Literal["acted on", "always so", "ignored", "refused"]
 
@@ -30,13 +31,17 @@ class Treatment:
     text: str
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
 _TABLE: tuple[tuple[Kind, tuple[tuple[str, str], ...]], ...] = (
     (
         "acted on",
         (
             ("name", "must be the folder's name if given"),
-            ("platform", "`onnxruntime_onnx`, `tensorrt_plan`, `pytorch_libtorch`"),
-            ("backend", "`onnxruntime`, `tensorrt`, `torch` (`pytorch` too), `simulated`"),
+            ("platform", _listed(backend.platform for backend in BACKENDS.values())),
+            ("backend", _listed(alias for name, backend in BACKENDS.items() for alias in (name, *backend.aliases))),
             ("version_policy", "latest (default 1), all, specific"),
             (
                 "max_batch_size",

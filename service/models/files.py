@@ -6,15 +6,11 @@ Looks at names only, as `service.models.repository` does.
 from pathlib import Path
 
 from forebay.wire.model_config_pb2 import ModelConfig
+from forebay_server.engines.backends import BACKENDS
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
 
-FILENAMES = {
-    "onnxruntime": ("model.onnx",),
-    "tensorrt": ("model.plan",),
-    "torch": ("model.pt2", "model.pt"),
-    "simulated": (),
-}
+FILENAMES = {name: backend.filenames for name, backend in BACKENDS.items()}
 
 
 def model_file(entry: ModelEntry, version: int, description: ModelDescription) -> Path | None:
@@ -23,7 +19,7 @@ def model_file(entry: ModelEntry, version: int, description: ModelDescription) -
     Raises:
         RepositoryError: the file is missing, or a link that leads out of the repository.
     """
-    if description.backend == "simulated":
+    if not FILENAMES[description.backend]:
         return None
     names = (description.model_filename,) if description.model_filename else FILENAMES[description.backend]
     for name in names:
@@ -39,12 +35,12 @@ def model_file(entry: ModelEntry, version: int, description: ModelDescription) -
 
 
 def serving_versions(entry: ModelEntry, description: ModelDescription) -> tuple[int, ...]:
-    """Return the versions that the version policy selects, rising. A simulated model without folders has version 1.
+    """Return the versions that the version policy selects, rising. A model without files and folders has version 1.
 
     Raises:
         RepositoryError: the policy selects none.
     """
-    versions = entry.versions or ((1,) if description.backend == "simulated" else ())
+    versions = entry.versions or (() if FILENAMES[description.backend] else (1,))
     policy = description.config.version_policy
     match policy.WhichOneof("policy_choice"):
         case "all":

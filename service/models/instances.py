@@ -7,15 +7,16 @@ them. All instances of a model run on one kind of device.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from forebay.wire.model_config_pb2 import ModelConfig, ModelInstanceGroup, ModelOptimizationPolicy
+from forebay_server.engines.backends import BACKENDS
 from forebay_server.engines.device import DeviceKind
 from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.pipeline.model_priority import ModelPriority
 
 MAX_INSTANCES = 64
 NORMAL = ModelPriority()
-GPU_BACKENDS = frozenset({"tensorrt", "torch"})
 _LEVELS = {
     ModelOptimizationPolicy.PRIORITY_MAX: -1,
     ModelOptimizationPolicy.PRIORITY_DEFAULT: 0,
@@ -89,6 +90,11 @@ def check_count(groups: Sequence[InstanceGroup], filename: str) -> None:
         raise ConfigError(f"{filename}: {count} instances: at most {MAX_INSTANCES} are served")
 
 
+def _gpus(backend: str) -> Literal["never", "asked", "always"]:
+    """Return when a backend runs on GPUs: never, where the configuration names none that is known."""
+    return BACKENDS[backend].gpus if backend in BACKENDS else "never"
+
+
 def _asked(config: ModelConfig) -> list[ModelInstanceGroup]:
     return [group for group in config.instance_group if not group.passive]
 
@@ -96,7 +102,7 @@ def _asked(config: ModelConfig) -> list[ModelInstanceGroup]:
 def _running(config: ModelConfig, backend: str) -> list[ModelInstanceGroup]:
     """Leave out the CPU instances of a torch model on GPUs: one cost table holds for all lanes."""
     groups = _asked(config)
-    if backend == "tensorrt" or device_kind_of(config, backend) == DeviceKind.CPU:
+    if _gpus(backend) == "always" or device_kind_of(config, backend) == DeviceKind.CPU:
         return groups
     return [group for group in groups if group.kind != ModelInstanceGroup.KIND_CPU]
 
@@ -112,7 +118,7 @@ def check_gpu(config: ModelConfig, provider: str, backend: str, filename: str, *
         is_fallback: whether the model may run on the CPU instead.
     """
     wants_gpu = any(group.kind == ModelInstanceGroup.KIND_GPU for group in _asked(config))
-    if not wants_gpu or is_fallback or backend in GPU_BACKENDS or provider != "cpu":
+    if not wants_gpu or is_fallback or _gpus(backend) != "never" or provider != "cpu":
         return
     raise ConfigError(
         f"{filename}: instance_group asks for KIND_GPU, but backend {backend!r} runs on the CPU: write KIND_CPU or "
@@ -121,9 +127,10 @@ def check_gpu(config: ModelConfig, provider: str, backend: str, filename: str, *
 
 
 def device_kind_of(config: ModelConfig, backend: str) -> DeviceKind:
-    """Return CUDA or CPU: TensorRT runs on GPUs, torch if KIND_GPU asks for one, all else on the CPU."""
+    """Return CUDA if the backend always runs on GPUs, or does so when asked and KIND_GPU asks; CPU otherwise."""
     wants_gpu = any(group.kind == ModelInstanceGroup.KIND_GPU for group in _asked(config))
-    return DeviceKind.CUDA if backend == "tensorrt" or (backend in GPU_BACKENDS and wants_gpu) else DeviceKind.CPU
+    gpus = _gpus(backend)
+    return DeviceKind.CUDA if gpus == "always" or (gpus == "asked" and wants_gpu) else DeviceKind.CPU
 
 
 def instances_of(groups: Sequence[InstanceGroup], device_kind: DeviceKind) -> tuple[Instance, ...]:
@@ -158,8 +165,8 @@ def group_warnings(config: ModelConfig, backend: str) -> list[str]:
         )
     if kind == DeviceKind.CPU and ModelInstanceGroup.KIND_GPU in kinds:
         lines.append(f"instance_group.kind KIND_GPU is ignored: {_who(backend)} runs on the CPU")
-    if backend == "tensorrt" and ModelInstanceGroup.KIND_CPU in kinds:
-        lines.append("instance_group.kind KIND_CPU is ignored: plans run on GPUs only")
+    if _gpus(backend) == "always" and ModelInstanceGroup.KIND_CPU in kinds:
+        lines.append(f"instance_group.kind KIND_CPU is ignored: backend {backend} runs on GPUs only")
     elif kind == DeviceKind.CUDA and ModelInstanceGroup.KIND_CPU in kinds:
         lines.append(
             "an instance_group of kind KIND_CPU is ignored: another asks for KIND_GPU, and a model runs on one kind"
@@ -168,4 +175,4 @@ def group_warnings(config: ModelConfig, backend: str) -> list[str]:
 
 
 def _who(backend: str) -> str:
-    return f"backend {backend}" if backend not in GPU_BACKENDS else "a torch model without KIND_GPU"
+    return f"backend {backend}" if _gpus(backend) == "never" else f"a {backend} model without KIND_GPU"

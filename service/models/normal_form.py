@@ -3,18 +3,11 @@
 from typing import cast
 
 from forebay.wire.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelInstanceGroup, ModelOutput
+from forebay_server.engines.backends import BACKENDS
 from forebay_server.engines.datatypes import NAME_BY_DTYPE
 from forebay_server.engines.device import DeviceKind
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.models.description import ModelDescription
-from forebay_server.service.models.files import FILENAMES
-
-PLATFORM_BY_BACKEND = {
-    "onnxruntime": "onnxruntime_onnx",
-    "tensorrt": "tensorrt_plan",
-    "torch": "pytorch_libtorch",
-    "simulated": "simulated",
-}
 
 
 def data_type_of(spec: TensorSpec) -> DataType:
@@ -29,9 +22,10 @@ def normalised(description: ModelDescription, specs: EngineSpecs) -> ModelConfig
     config.CopyFrom(description.config)
     config.name = description.name
     config.backend = config.backend or description.backend
-    config.platform = config.platform or PLATFORM_BY_BACKEND[description.backend]
-    if not config.default_model_filename and len(FILENAMES[description.backend]) == 1:
-        config.default_model_filename = FILENAMES[description.backend][0]
+    backend = BACKENDS[description.backend]
+    config.platform = config.platform or backend.platform
+    if not config.default_model_filename and len(backend.filenames) == 1:
+        config.default_model_filename = backend.filenames[0]
     config.max_batch_size = specs.max_batch_size if specs.has_batch_dimension else 0
     inputs = {tensor.name: tensor for tensor in description.config.input}
     outputs = {tensor.name: tensor for tensor in description.config.output}

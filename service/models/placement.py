@@ -8,6 +8,7 @@ from pathlib import Path
 
 from forebay.wire.model_config_pb2 import DataType, ModelInput, ModelOutput
 from forebay_server.engines import open_device, open_engine
+from forebay_server.engines.backends import BACKENDS
 from forebay_server.engines.device import Device, DeviceKind
 from forebay_server.engines.engine import Engine
 from forebay_server.engines.errors import BackendUnavailableError
@@ -18,9 +19,10 @@ from forebay_server.service.models.repository import CONFIG_NAME
 
 OpenDevice = Callable[[str, Clock], Device]
 _ADVICE = {
-    "torch": "write KIND_CPU in instance_group, or start the server with --cpu-fallback",
-    "tensorrt": "plans run on a GPU only; serve the ONNX file on the CPU",
+    "asked": "write KIND_CPU in instance_group, or start the server with --cpu-fallback",
+    "always": "serve the ONNX file on the CPU",
 }
+"""When a backend runs on GPUs -> what else to do without one."""
 
 
 def open_device_of_kind(kind: str, clock: Clock) -> Device:
@@ -67,8 +69,9 @@ def open_placement(
     except BackendUnavailableError as error:
         if description.device_kind == DeviceKind.CPU:
             raise
-        if not (cpu_fallback and description.backend == "torch"):
-            raise BackendUnavailableError(f"{error}; or {_ADVICE[description.backend]}") from error
+        gpus = BACKENDS[description.backend].gpus
+        if not (cpu_fallback and gpus == "asked"):
+            raise BackendUnavailableError(f"{error}; or {_ADVICE[gpus]}") from error
         warning = f"{description.name}: runs on the CPU: {error}"
         on_cpu = replace(description, device_kind=DeviceKind.CPU, warnings=(*description.warnings, warning))
         return _open_all(on_cpu, open_device, clock)

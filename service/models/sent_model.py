@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from forebay.wire.model_config_pb2 import ModelConfig
+from forebay_server.engines.backends import BACKENDS
 from forebay_server.service.models.config import describe
 from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.repository import (
@@ -26,7 +27,6 @@ from forebay_server.service.models.repository import (
     check_part,
 )
 
-BACKENDS = ("onnxruntime", "simulated")
 MOST_PARTS = (
     # parts of a path: version, a folder called model.onnx, one for its weights; removing needs a file handle for each
     8
@@ -59,7 +59,7 @@ def unpacked(name: str, files: Mapping[str, bytes], config: ModelConfig | None) 
             _write(root / name, path, content)
         entry = Repository([root]).model(name)
         backend = describe(entry, config).backend
-        if backend not in BACKENDS:
+        if not BACKENDS[backend].is_sendable:
             raise RepositoryError(f"{name}: files of backend {backend!r} may hold code: put them into the repository")
         yield entry
 

@@ -113,6 +113,10 @@ def test_contract_is_kept(contract_id, graph):
     assert is_kept(contract_id, graph)
 
 
+def test_every_contract_is_broken_once():
+    assert set(VIOLATIONS) == set(CONTRACTS)
+
+
 @pytest.mark.parametrize(
     ("contract_id", "importer", "imported"),
     [(contract_id, *edge) for contract_id, edges in VIOLATIONS.items() for edge in edges],

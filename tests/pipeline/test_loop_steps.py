@@ -81,7 +81,7 @@ def arrived(rig, count, **options):
 def test_what_was_read_before_the_loop_is_idle_goes_in_one_batch():
     with LoopRig(ThroughLane()) as rig:
         requests = arrived(rig, 5)
-        assert rig.former.statistics().wake_ups == 0
+        assert rig.former._core.counters.steps == 0
         assert rig.lanes[0].batches == []
         rig.idle()
         (batch,) = rig.lanes[0].batches

@@ -182,11 +182,11 @@ async def test_bad_frames_take_their_place_and_their_stream_goes_on(tmp_path):
 async def test_budgets_are_kept_before_anything_is_executed(tmp_path):
     async with real_server(simulated(tmp_path, alpha_ms=20)) as running:
         stream = await running.open(latency_budget_ms=0.0)
-        before = running.version().former.statistics().batches
+        before = running.version().statistics.snapshot().executions
         await stream.send(1)  # Open's budget is past when the frame is read
         await stream.send(2, latency_budget_ms=5.0)  # a lone frame takes 20 ms
         expired = await stream.results(2)
-        assert running.version().former.statistics().batches == before
+        assert running.version().statistics.snapshot().executions == before
         await stream.send(3, latency_budget_ms=5000.0)
         ok = await stream.result()
         await stream.half_close()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from forebay_server.service.clock import MonotonicClock
+from forebay_server.service.frontend import server as server_module
 from forebay_server.service.frontend.housekeeping import Housekeeping
 from forebay_server.service.frontend.server import AddressError
 from tests.support.inference import request_of
@@ -76,8 +77,9 @@ async def test_a_client_that_vanished_without_a_word_is_found_by_keepalive(tmp_p
 
 @pytest.mark.parametrize("opening", [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x02\x00"])
 @on_loop
-async def test_a_connection_that_says_nothing_is_closed(tmp_path, opening):
-    async with real_server(simulated(tmp_path), handshake_timeout_s=0.2) as running:
+async def test_a_connection_that_says_nothing_is_closed(tmp_path, opening, monkeypatch):
+    monkeypatch.setattr(server_module, "HANDSHAKE_TIMEOUT_S", 0.2)
+    async with real_server(simulated(tmp_path)) as running:
         reader, writer = await asyncio.open_connection(*running.address.rsplit(":", 1))
         writer.write(opening)
         await reader.read()  # to its end

@@ -27,9 +27,7 @@ async def test_every_frame_is_answered_in_order_with_its_own_output(tmp_path):
 @on_loop
 async def test_opened_says_what_serves_the_stream(tmp_path):
     simulated(tmp_path, version=7)
-    async with real_server(
-        tmp_path, max_window=8, default_window=4, heartbeat_interval_s=4.0, stream_lifetime_s=100
-    ) as running:
+    async with real_server(tmp_path, max_window=8, heartbeat_interval_s=4.0, stream_lifetime_s=100) as running:
         stream = await running.open(max_in_flight=500, latency_budget_ms=250.0)
         opened = stream.opened
         await stream.half_close()

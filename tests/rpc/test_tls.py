@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from forebay.wire import frames_pb2 as pb
+from forebay_server.service.frontend import server as server_module
 from forebay_server.service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
 from tests.support.certificates import Authority, needs_openssl
 from tests.support.loops import on_loop
@@ -142,8 +143,9 @@ async def test_files_that_cannot_be_used_leave_the_old_certificate(tmp_path, aut
 
 
 @on_loop
-async def test_a_silent_connection_is_closed_before_it_has_shown_anything(tmp_path, files):
-    settings = {"tls_cert": files[0], "tls_key": files[1], "handshake_timeout_s": 0.2}
+async def test_a_silent_connection_is_closed_before_it_has_shown_anything(tmp_path, files, monkeypatch):
+    monkeypatch.setattr(server_module, "HANDSHAKE_TIMEOUT_S", 0.2)
+    settings = {"tls_cert": files[0], "tls_key": files[1]}
     async with real_server(simulated(tmp_path / "models"), **settings) as running:
         reader, writer = await asyncio.open_connection(*running.address.rsplit(":", 1))
         await reader.read()  # to its end

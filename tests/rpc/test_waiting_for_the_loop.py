@@ -25,7 +25,7 @@ async def test_a_frame_whose_budget_ran_out_while_it_waited_is_refused_before_an
         monkeypatch.setattr(ServingLoop, "waited_ns", BUDGET_MS * 1_000_000)
         await stream.send(2, bytes(INPUT_BYTES))
         late = (await stream.receive()).result
-        executed = running.version().former.statistics().rows
+        executed = running.version().statistics.snapshot().rows
         await stream.call.done_writing()
     assert (in_time.status.code, late.status.code) == (pb.STATUS_OK, pb.STATUS_EXPIRED)
     assert late.timings.server_total_us >= BUDGET_MS * 1000

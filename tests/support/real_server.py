@@ -244,4 +244,4 @@ async def assert_quiescent(running):
         for lane in version.lanes:
             await eventually(lambda lane=lane: lane.pool.free_count == lane.slot_count)
             assert {slot.state for slot in lane.pool.slots} == {SlotState.FREE}
-            assert all(channel.statistics().depth == 0 for channel in lane.channels)
+            assert all(channel.depth == 0 for channel in lane.channels)

@@ -28,7 +28,7 @@ def test_defaults_are_valid_and_stay_on_this_machine():
     [
         ("permits", 0),
         ("permits", 65537),
-        ("default_window", 0),
+        ("max_window", 0),
         ("max_window", 1025),
         ("max_streams", 0),
         ("worker_threads", -1),
@@ -48,7 +48,6 @@ def test_a_value_out_of_range_is_refused_by_the_name_of_its_flag(name, value):
 @pytest.mark.parametrize(
     "flags",
     [
-        {"default_window": 20, "max_window": 10},
         {"tls_cert": "cert.pem"},
         {"tls_key": "key.pem"},
         {"tls_client_ca": "ca.pem"},
@@ -80,13 +79,13 @@ def test_another_address_needs_tls_or_a_word():
 
 def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path, monkeypatch):
     config = tmp_path / "forebay.toml"
-    config.write_text("permits = 5\nmax_window = 50\ndefault_window = 4\n")
+    config.write_text("permits = 5\nmax_window = 50\nmax_streams = 4\n")
     environment = {"FOREBAY_PERMITS": "6", "FOREBAY_MAX_WINDOW": "60"}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     loaded = load({"permits": 7}, config, environment)
-    assert (loaded.values.permits, loaded.values.max_window, loaded.values.default_window) == (7, 60, 4)
-    origins = (loaded.origins[name] for name in ("permits", "max_window", "default_window", "max_streams"))
+    assert (loaded.values.permits, loaded.values.max_window, loaded.values.max_streams) == (7, 60, 4)
+    origins = (loaded.origins[name] for name in ("permits", "max_window", "max_streams", "max_connections"))
     assert tuple(origins) == ("flag", "environment", "file", "default")
 
 

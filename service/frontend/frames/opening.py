@@ -19,6 +19,7 @@ MAX_STREAM_ID_BYTES = 256
 MAX_SIDE_PIXELS = 65535
 MAX_OUTPUTS = 16  # there are three kinds, which may be repeated
 MAX_SHOWN, MAX_SHOWN_DIMENSIONS = 64, 8  # characters and numbers of a client's own in a message; every model has fewer
+DEFAULT_WINDOW = 16  # frames in flight of a stream that requests no number; a client may request another
 MAX_BUDGET_MS = 3_600_000.0  # an hour: anything longer is a mistake in the unit
 LEAST_DEFAULT_BUDGET_NS = 100_000_000  # docs/batching.md: max(100 ms, 3 times the service time of one frame)
 
@@ -77,7 +78,7 @@ def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings
         raise InvalidSessionError(
             f"a frame of this stream has {payload_bytes} bytes; messages may have {settings.max_message_bytes}"
         )
-    wanted = request.max_in_flight or settings.default_window
+    wanted = request.max_in_flight or DEFAULT_WINDOW
     return StreamConfig(
         stream_id=request.stream_id,
         version=version,

@@ -1,10 +1,11 @@
 """Every frame of an overloaded run is counted once, and the shares come from those counts."""
 
+import json
 import math
 
 import pytest
 
-from forebay_server.bench.overload_account import Cost, Fate, Frame, account_of, quantile
+from forebay_server.bench.overload_account import Cost, Fate, Frame, account_of, frames_of, mean_stage_ms, quantile
 
 
 def executed(due_s, latency_ms, batch_size=8):
@@ -106,3 +107,16 @@ def test_without_a_frame_sent_a_frame_has_no_cost():
     cost = Cost(server=0.6, clients=0.4, hog=0.0, others=0.1, cores=2, sent_per_s=0.0, server_waited=0.0)
     assert math.isnan(cost.server_ms)
     assert math.isnan(cost.movable_per_s)
+
+
+def test_frames_of_a_process_come_back_from_json():
+    frames = [Frame(Fate.IN_TIME, 1.5, lag_ms=0.5, latency_ms=20.0, batch_size=4), Frame(Fate.EXPIRED, 2.0)]
+    (executed, expired) = frames_of(json.loads(json.dumps({"frames": frames})))
+    assert executed[:4] == frames[0][:4]
+    assert (executed.fate, executed.batch_size, expired.fate) == (Fate.IN_TIME, 4, Fate.EXPIRED)
+
+
+def test_stages_are_means_over_the_executed_frames_of_all_processes():
+    results = [{"stages_us": {"queue": 1000, "execute": 4000}}, {"stages_us": {"queue": 3000, "execute": 4000}}]
+    assert mean_stage_ms(results, executed=4) == {"queue": 1.0, "execute": 2.0}
+    assert mean_stage_ms([{"stages_us": {}}], executed=0) == {}

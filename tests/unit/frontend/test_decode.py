@@ -10,8 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from forebay.encodings import LAYOUTS
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.frames.decode import pictures
 from forebay_server.service.frontend.frames.decode.pictures import decode_into
 from forebay_server.service.models.description import ImageInput
 from tests.support.mutations import JPEGS, PNGS, mutations, with_right_checksums
@@ -27,6 +29,7 @@ RGB8, BGR8, JPEG, PNG, NV12, MONO8 = (
 MAX_PIXELS = 1_000_000
 SOF0 = b"\xff\xc0"
 ORDERS = ("RGB", "BGR")
+TOLERANCES = {RGB8: 0, BGR8: 0, PNG: 0, JPEG: 4, NV12: 1, MONO8: 0}
 
 
 def picture(width, height):
@@ -75,9 +78,7 @@ def decode(payload, encoding, size=(0, 0), target_size=(32, 24), order="RGB", ma
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("size", [(32, 24), (64, 48), (90, 50), (16, 12)], ids=["same", "half", "odd", "smaller"])
-@pytest.mark.parametrize(
-    ("encoding", "tolerance"), [(RGB8, 0), (BGR8, 0), (PNG, 0), (JPEG, 4), (NV12, 1), (MONO8, 0)], ids=str
-)
+@pytest.mark.parametrize(("encoding", "tolerance"), TOLERANCES.items(), ids=str)
 def test_pixels_equal_those_of_opencv(encoding, tolerance, size, order):
     payload = encode(picture(*size), encoding)
     pixels, sent_size = decode(payload, encoding, size, order=order)
@@ -90,6 +91,11 @@ def test_pixels_equal_those_of_opencv(encoding, tolerance, size, order):
     assert difference.mean() <= tolerance / 4
     original = reference(encode(picture(*size), MONO8), MONO8, size) if encoding == MONO8 else picture(*size)
     assert np.abs(bgr.astype(int) - original).mean() < 10, "the reference sees another picture"
+
+
+def test_the_pixels_of_every_encoding_are_compared():
+    assert set(TOLERANCES) == set(pictures.ENCODINGS)
+    assert set(LAYOUTS) == set(pictures._RAW)
 
 
 @pytest.mark.parametrize("order", ORDERS)

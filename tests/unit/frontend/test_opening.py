@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import InvalidSessionError, ServiceError, UnknownModelError, UnsupportedError
-from forebay_server.service.frontend.frames.opening import LEAST_DEFAULT_BUDGET_NS, MAX_BUDGET_MS, accept_open
+from forebay_server.service.frontend.frames.opening import (
+    DEFAULT_WINDOW,
+    LEAST_DEFAULT_BUDGET_NS,
+    MAX_BUDGET_MS,
+    accept_open,
+)
 from forebay_server.service.models.description import ImageInput
 from forebay_server.service.request import Delivery, Feasibility
 from forebay_server.service.results.options import ResultOptions
@@ -20,7 +25,7 @@ from tests.support.front_end import ManualVersion, open_config, specs_of
 PICTURE = ImageInput(4, 4, "RGB")
 DETECTOR = DetectionTask(labels=("person",))
 CLASSIFIER = ClassificationTask(labels=("cat",))
-SETTINGS = ServeSettings(max_window=32, default_window=8, max_image_pixels=1_000_000, max_message_bytes=2_000_000)
+SETTINGS = ServeSettings(max_window=32, max_image_pixels=1_000_000, max_message_bytes=2_000_000)
 RGB = {"encoding": pb.ENCODING_RGB8, "width": 6, "height": 4}
 
 
@@ -37,7 +42,8 @@ def accept(target=None, **fields):
 
 def test_the_least_open_gets_every_default():
     config = accept()
-    assert (config.delivery, config.window, config.priority, config.first_seq) == (Delivery.LATEST, 8, 1, 0)
+    assert (config.delivery, config.window) == (Delivery.LATEST, DEFAULT_WINDOW)
+    assert (config.priority, config.first_seq) == (1, 0)
     assert config.budget_ns == LEAST_DEFAULT_BUDGET_NS
     assert config.payload_bytes == 48
     assert config.image is None

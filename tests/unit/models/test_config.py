@@ -61,6 +61,7 @@ def test_the_backend_follows_from_the_model_file(tmp_path, file, backend):
         ('backend: "pytorch"', "torch"),
         ('platform: "tensorrt_plan"', "tensorrt"),
         ('platform: "pytorch_libtorch"', "torch"),
+        ('platform: "simulated"', "simulated"),
         ('backend: "tensorrt" platform: "tensorrt_plan"', "tensorrt"),
         ('default_model_filename: "net.plan"', "tensorrt"),
     ],
@@ -254,7 +255,7 @@ def test_a_priority_on_gpus_has_an_effect_and_is_not_warned_of(tmp_path):
         (
             'backend: "tensorrt" instance_group { kind: KIND_CPU gpus: 0 }',
             1,
-            "instance_group.kind KIND_CPU is ignored: plans run on GPUs only",
+            "instance_group.kind KIND_CPU is ignored: backend tensorrt runs on GPUs only",
         ),
         (
             'backend: "torch" instance_group { kind: KIND_CPU gpus: 1 count: 2 }',

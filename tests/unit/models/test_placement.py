@@ -47,7 +47,7 @@ def test_torch_falls_back_to_the_cpu_if_it_may_and_says_so_in_its_configuration(
             False,
             "sees no GPU; or write KIND_CPU in instance_group, or start the server with --cpu-fallback",
         ),
-        ("model.plan", False, "sees no GPU; or plans run on a GPU only; serve the ONNX file on the CPU"),
+        ("model.plan", False, "sees no GPU; or serve the ONNX file on the CPU"),
         ("model.plan", True, "serve the ONNX file on the CPU"),
     ],
 )

@@ -1,22 +1,19 @@
-"""A lean open-loop client for benchmarks: frames leave at their instants, independent of the answers.
+"""An open loop for benchmarks: frames leave at their instants, independent of the answers.
 
 A frame's time counts from the instant at which it was due, so that a server that stands still makes every frame late
-that was due meanwhile. Frames are spaced evenly and dealt to the streams in turn. Run as a process of its own:
-`python -m forebay_server.bench.open_load ADDRESS MODEL --rate 1500 ...`; prints one JSON object.
+that was due meanwhile. Frames are spaced evenly and dealt to the streams in turn. `bench.frame_load` runs it.
 """
 
-import argparse
 import asyncio
-import json
 import selectors
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from forebay_server.bench.frame_load import DELIVERIES, DIALECTS, Dialect, ForebayDialect, UnaryDialect
+from forebay_server.bench.dialects import Dialect, UnaryDialect
 
 LAST_ANSWERS_S = 5.0
 """A frame that is not answered this long after the last one was due counts as lost."""
@@ -26,7 +23,7 @@ FIRST_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class OpenLoadResult:
-    """What one run saw.
+    """The measurements of one open loop.
 
     Attributes:
         frames: that were due.
@@ -35,7 +32,7 @@ class OpenLoadResult:
         client_cpu_s: CPU of this process in the whole run.
         p50_ms: median from due to answered.
         p99_ms: 99th percentile.
-        send_lag_p99_ms: how late frames were handed to gRPC: what the client itself adds.
+        send_lag_p99_ms: how late frames were handed to gRPC: the lateness of the client itself.
     """
 
     frames: int
@@ -133,12 +130,12 @@ class _Stream:
             self._run.answered(self._unanswered.popleft(), is_ok=is_ok)
 
 
-async def _run_streams(run: _Run, channels: list[Any], streams: int, window: int, wait_s: float) -> None:
-    calls = [channels[index % len(channels)].stream_stream(run.dialect.method)() for index in range(streams)]
+async def _run_streams(run: _Run, channels: list[Any], window: int, wait_s: float) -> None:
+    calls = [channel.stream_stream(run.dialect.method)() for channel in channels]
     opened = [_Stream(run, call) for call in calls]
     await asyncio.gather(*(stream.open(index, window) for index, stream in enumerate(opened)))
     tasks = [asyncio.create_task(work) for stream in opened for work in (stream.write(), stream.read())]
-    await run.pace(lambda number: opened[number % streams].send(number))
+    await run.pace(lambda number: opened[number % len(opened)].send(number))
     await _last_answers(run, wait_s)
     for task in tasks:
         task.cancel()
@@ -182,36 +179,34 @@ async def _last_answers(run: _Run, wait_s: float) -> None:
         return
 
 
-async def run_open_loop(
-    address: str,
-    model: str,
-    payload_bytes: int,
-    protocol: str,
-    streams: int,
+async def run_at_rate(
+    dialect: Dialect,
+    channels: list[Any],
     window: int,
     rate: float,
     seconds: float,
-    delivery: str = "every",
-    tick_ms: float = 0.0,
+    *,
+    tick_s: float = 0.0,
     wait_s: float = LAST_ANSWERS_S,
 ) -> OpenLoadResult:
-    """Offer `rate` frames per second for `seconds`, over `streams` streams or connections."""
-    import grpc
+    """Offer `rate` frames per second for `seconds`, on one stream, or with unary calls, of each channel; close them.
 
-    payload = np.random.default_rng(1).integers(0, 255, payload_bytes, np.uint8).tobytes()
-    dialect: Dialect = DIALECTS[protocol](model, payload)
-    if isinstance(dialect, ForebayDialect):
-        dialect.delivery = DELIVERIES[delivery]
-    run = _Run(dialect, rate, int(rate * seconds), tick_ms / 1e3)
-    options = [("grpc.max_receive_message_length", -1), ("grpc.http2.max_frame_size", 1 << 20)]
-    options += [("grpc.use_local_subchannel_pool", 1)]  # else channels of one process share one connection
-    channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(streams)]
+    Args:
+        dialect: makes the frames.
+        channels: of grpc.aio.
+        window: to ask for on each stream.
+        rate: of all channels together.
+        seconds: of sending.
+        tick_s: frames that are due leave together, so often; 0: each at its instant.
+        wait_s: for answers to the last frames.
+    """
+    run = _Run(dialect, rate, int(rate * seconds), tick_s)
     await asyncio.gather(*(channel.channel_ready() for channel in channels))
     started_cpu_s = time.process_time()
-    if issubclass(DIALECTS[protocol], UnaryDialect):
+    if isinstance(dialect, UnaryDialect):
         await _run_unary(run, channels, wait_s)
     else:
-        await _run_streams(run, channels, streams, window, wait_s)
+        await _run_streams(run, channels, window, wait_s)
     result = run.result(time.process_time() - started_cpu_s)
     for channel in channels:
         await channel.close(None)
@@ -221,29 +216,3 @@ async def run_open_loop(
 def precise_loop() -> asyncio.AbstractEventLoop:
     """Return an event loop whose timers are good to microseconds: epoll's are to a millisecond."""
     return asyncio.SelectorEventLoop(selectors.SelectSelector())
-
-
-def main() -> None:
-    """Parse arguments, tune, run, print one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("address")
-    parser.add_argument("model")
-    parser.add_argument("--payload-bytes", type=int, default=150_528)
-    parser.add_argument("--protocol", choices=DIALECTS, default="forebay")
-    parser.add_argument("--streams", type=int, default=4, help="streams, or connections of unary calls")
-    parser.add_argument("--window", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=1500.0, help="frames per second together")
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--delivery", choices=DELIVERIES, default="every", help="forebay: what a newer frame does")
-    parser.add_argument("--tick-ms", type=float, default=0.0, help="frames that are due leave together, so often")
-    parser.add_argument("--wait-s", type=float, default=LAST_ANSWERS_S, help="for answers to the last frames")
-    arguments = parser.parse_args()
-    from forebay_server.service.tuning import tune_process
-
-    tune_process()
-    with asyncio.Runner(loop_factory=precise_loop) as runner:
-        print(json.dumps(asdict(runner.run(run_open_loop(**vars(arguments))))))
-
-
-if __name__ == "__main__":
-    main()

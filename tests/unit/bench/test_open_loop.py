@@ -1,16 +1,16 @@
-"""The open-loop client counts from the due time of a frame; a missing answer is infinitely late."""
+"""The open loop counts from the due time of a frame; a missing answer is infinitely late."""
 
 import asyncio
 import math
 
-from forebay_server.bench import open_load
-from forebay_server.bench.open_load import FIRST_SHARE, _Run
+from forebay_server.bench import open_loop
+from forebay_server.bench.open_loop import FIRST_SHARE, _Run
 
 
 def run_of(monkeypatch, took_s, spacing_s=0.01):
     """A run whose frames were answered `took_s` after they were due; None: never."""
     now_s = 0.0
-    monkeypatch.setattr(open_load.time, "perf_counter", lambda: now_s)
+    monkeypatch.setattr(open_loop.time, "perf_counter", lambda: now_s)
 
     async def made():
         nonlocal now_s
