@@ -29,7 +29,7 @@ SECTIONS = {
     "batching": ("sections_batching", 75),
     "memory": ("sections_memory", 325),
     "processes": ("sections_spread", 120),
-    "front_ends": ("sections_spread", 60),
+    "front_ends": ("sections_front_ends", 240),
     "priorities": ("sections_priorities", 140),
     "profile": ("sections_served", 35),
     "variants": ("sections_local", 150),

@@ -102,7 +102,7 @@ def requests_load(target: ServedModel, worker_count: int, window: int, rows: int
 
 
 def cameras_load(target: ServedModel, worker_count: int, count: int, delivery: str) -> Load:
-    """Open loop: `count` cameras of 30 frames a second; in time is within 100 ms of the intended send."""
+    """Open loop: `count` cameras of 30 frames a second, a connection each; in time: 100 ms after the intended send."""
     shares = [count // worker_count + (i < count % worker_count) for i in range(worker_count)]
 
     def load(seconds: float) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def cameras_load(target: ServedModel, worker_count: int, count: int, delivery: s
         common += ["--fps", str(FPS), "--limit-ms", str(LIMIT_MS), "--seconds", str(seconds)]
         common += ["--window", str(CAMERA_WINDOW), "--warm-up", str(WARM_UP_SHARE * seconds)]
         arguments = [
-            [target.address(i), target.model, *common, "--cameras", str(n), "--seed", str(i)]
+            [target.address(i), target.model, *common, "--cameras", str(n), "--connections", str(n), "--seed", str(i)]
             for i, n in enumerate(shares)
             if n
         ]

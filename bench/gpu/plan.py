@@ -25,6 +25,8 @@ class Plan:
         cameras: numbers of cameras that send raw tensors.
         jpeg_cameras: numbers of cameras that send JPEG.
         crowds: numbers of cameras that several processes share.
+        raw_crowds: numbers of cameras before front-end processes that send raw tensors.
+        jpeg_crowds: the same for cameras that send JPEG.
         processes: numbers of server processes on one GPU.
         front_ends: numbers of front-end processes; 0: one process for all.
         batching_seconds: of traffic in each cell of the batching workloads.
@@ -47,8 +49,10 @@ class Plan:
     cameras: tuple[int, ...] = (1, 4, 16, 32, 64)
     jpeg_cameras: tuple[int, ...] = (1, 16, 32, 64)
     crowds: tuple[int, ...] = (32, 64)
+    raw_crowds: tuple[int, ...] = (64, 96, 128, 192)
+    jpeg_crowds: tuple[int, ...] = (40, 60, 80)
     processes: tuple[int, ...] = (1, 2, 4)
-    front_ends: tuple[int, ...] = (0, 4)
+    front_ends: tuple[int, ...] = (0, 5)
     batching_seconds: float = 1.5
     batching_runs: int = 3
     memory_seconds: float = 300.0
@@ -72,6 +76,8 @@ class Plan:
             cameras=(1, 2),
             jpeg_cameras=(1,),
             crowds=(2,),
+            raw_crowds=(2,),
+            jpeg_crowds=(1,),
             processes=(1, 2),
             front_ends=(0, 1),
             batching_seconds=0.3,

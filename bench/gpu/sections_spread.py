@@ -15,7 +15,7 @@ from forebay_server.bench.gpu.loads import (
 )
 from forebay_server.bench.gpu.memory import gpu_mib
 from forebay_server.bench.gpu.plan import Plan
-from forebay_server.bench.gpu.server import SIDES, ServedNetwork, gpu_group, gpu_server, gpu_servers
+from forebay_server.bench.gpu.server import SIDES, ServedNetwork, gpu_server, gpu_servers
 
 MODEL = "detector"
 
@@ -24,21 +24,6 @@ def processes(plan: Plan) -> Iterator[dict[str, Any]]:
     """Several server processes on one GPU, each with a port of its own, the clients divided among them."""
     for count in plan.processes:
         yield from _spread(plan, count, gpus=1)
-
-
-def front_ends(plan: Plan) -> Iterator[dict[str, Any]]:
-    """Front-end processes before one engine process: cameras with typed results, one connection each."""
-    payload = write_payloads(plan)[plan.detector]
-    workers = plan.worker_count * 2
-    models = {MODEL: ServedNetwork(plan.detector, plan.batch_sizes[-1], is_typed=True)}
-    for count in plan.front_ends:
-        before_mib = gpu_mib()
-        with gpu_group(plan, models, count) as server:
-            facts = {"front_ends": count, "gpus": 1, "gpu_mib": gpu_mib() - before_mib}
-            target = ServedModel([server], MODEL, payload)
-            for crowd in plan.crowds:
-                load = cameras_load(target, workers, crowd, "every")
-                yield facts | {"way": "cameras", "cameras": crowd} | repeated(target, load, plan.for_cameras)
 
 
 def gpus(plan: Plan) -> Iterator[dict[str, Any]]:
