@@ -86,7 +86,9 @@ def _load(server: RunningServer, model: str, more: Sequence[str], frames: int) -
 def _cameras(
     plan: Plan, server: GpuServer, facts: dict[str, Any], payloads: dict[str, Path]
 ) -> Iterator[dict[str, Any]]:
-    cells = [("raw", count) for count in plan.raw_crowds] + [("jpeg", count) for count in plan.jpeg_crowds]
+    # One process for all is measured where it fails already, and no further.
+    crowds = [("raw", plan.raw_crowds), ("jpeg", plan.jpeg_crowds)]
+    cells = [(encoding, n) for encoding, counts in crowds for n in (counts if facts["front_ends"] else counts[:1])]
     for encoding, count in cells:
         target = ServedModel(
             [server], "typed", payloads["jpeg" if encoding == "jpeg" else plan.detector], encoding == "jpeg"
