@@ -122,7 +122,8 @@ class EngineServer:
     @property
     def is_ready(self) -> bool:
         """Whether the server takes requests for every model that should serve."""
-        return self.life.is_serving and not self.life.stopping.is_set() and not self.models.is_lacking()
+        is_stopping = self.life.stopping.is_set() or self.peers.are_draining
+        return self.life.is_serving and not is_stopping and not self.models.is_lacking()
 
     @property
     def admin_address(self) -> str | None:
@@ -207,9 +208,10 @@ class EngineServer:
         await self._close_models()
 
     def _hang_up(self) -> None:
-        """Let the front-end processes find out that this one ends."""
-        self._loop.remove_reader(self._control)
-        self._control.close()
+        """Let the front-end processes find out that this one ends. Idempotent."""
+        if self._control.fileno() >= 0:
+            self._loop.remove_reader(self._control)
+            self._control.close()
         self.peers.close()
 
     async def _close_models(self) -> bool:

@@ -16,7 +16,9 @@ from forebay_server.service.request import Delivery
 
 
 class FarFrontEnd:
-    """One front-end process; `link` is the engine process's end.
+    """One front-end process and one version.
+
+    Without a `connection` it has the engine process's end as well, `link`, and `ended` what the link has told.
 
     Attributes:
         open: tokens that wait for their answers, with the slot of each; None for a request without one.
@@ -24,22 +26,23 @@ class FarFrontEnd:
         errors: by token.
     """
 
-    def __init__(self, memory=None, *, front_end=0, most_requests=64, number=1):
-        ours, self.socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.setblocking(False)
+    def __init__(self, memory, *, front_end=0, most_requests=64, number=1, connection=None):
         self.ended = []
+        if connection is None:
+            ours, connection = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.link = FrontEndLink(front_end, ours, most_requests, self.ended.append)
+        self.socket = connection
+        self.socket.setblocking(False)
         self.front_end = front_end
         self.number = number
-        self.memory = memory
-        self.layout = None if memory is None else memory.layout
-        self.link = FrontEndLink(front_end, ours, most_requests, self.ended.append)
+        self.memory = memory  # whatever has `layout` and `memory`
+        self.layout = memory.layout
         self.open = {}
         self.files = {}
         self.answers = {}
         self.errors = {}
         self._tokens = 0
-        slots = 0 if self.layout is None else self.layout.slots
-        self.free = [self.layout.slot_offset(front_end, slot) for slot in range(slots)]
+        self.free = [self.layout.slot_offset(front_end, slot) for slot in range(self.layout.slots)]
 
     @property
     def bytes(self):
