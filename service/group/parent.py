@@ -25,13 +25,13 @@ from typing import Any
 
 from forebay_server.service.child import start_child
 from forebay_server.service.clock import MonotonicClock
+from forebay_server.service.cores import usable_cores
 from forebay_server.service.frontend.binding import why_not
 from forebay_server.service.group.processes import ENGINE, ProcessGroup
 from forebay_server.service.parent import Waiting
 from forebay_server.service.ready import STANDARD_OUTPUT, ReadyError, tell_ready
 from forebay_server.service.settings import ServeSettings, to_environment
 from forebay_server.service.standard_error import EXIT_TIMEOUT_S, LineWriter, say
-from forebay_server.service.worker_pool import default_workers
 
 ROLE_ENGINE, ROLE_FRONT_END = "engine", "front-end"
 
@@ -160,7 +160,7 @@ def front_end_settings(settings: ServeSettings, count: int, index: int, address:
             "front_ends": count,
             "ready_file": None,
             "uds": settings.uds if index == 0 else None,
-            "worker_threads": settings.worker_threads or max(1, default_workers() // count),
+            "worker_threads": settings.worker_threads or max(1, usable_cores() // count),
         }
     )
 
