@@ -30,6 +30,7 @@ MESSAGES: Mapping[str, tuple[Any, Any]] = {
     "LogSettings": (pb.LogSettingsRequest, pb.LogSettingsResponse),
 }
 """Request and response of each forwarded call."""
+LONG = frozenset({"RepositoryModelLoad"})  # it may bring the files of a model
 
 
 class ForwardedRpcs:
@@ -48,7 +49,8 @@ class ForwardedRpcs:
 
     def rpcs(self) -> dict[str, tuple[Rpc | OfPeer | OfLongMessage, Any]]:
         """Return the RPCs by name."""
-        return {name: (OfLongMessage(partial(self._ask, name)), request) for name, (request, _) in MESSAGES.items()}
+        asks = {name: partial(self._ask, name) for name in MESSAGES}
+        return {name: (OfLongMessage(ask) if name in LONG else ask, MESSAGES[name][0]) for name, ask in asks.items()}
 
     def on_answer(self, answer: RpcAnswer) -> None:
         """Hand an answer to the call that waits for it, unless its client has gone."""

@@ -26,6 +26,7 @@ from forebay_server.service.group.front_end_link import FrontEndLink
 from forebay_server.service.group.links import Links
 from forebay_server.service.group.memory_file import MemoryFile, PermitCounts
 from forebay_server.service.group.messages import (
+    Draining,
     FrontEndNumbers,
     Health,
     Hello,
@@ -85,6 +86,7 @@ class Peer:
         self.front_end = front_end
         self.has_greeted = False
         self.is_welcome = False
+        self.is_draining = False
         self.versions: dict[int, ModelVersion] = {}
         self._peers = peers
         self.link = FrontEndLink(front_end, data, peers.most_requests, peers.link_ended)
@@ -104,6 +106,8 @@ class Peer:
                 self.receiver.on_told(message)
             case Unused():
                 self.let_go(message.number)
+            case Draining():
+                self.is_draining = True
             case RpcCall():
                 self._peers.answer(self, message)
             case _:
@@ -198,9 +202,6 @@ class Peers:
         peer.talk.send(Known(self._models.registry.known()))
         for version in self._models.registry.all():
             self._publish(peer, version)
-        serving = self._models.registry.versions()
-        for name in (*self._models.lacking(), *serving):
-            peer.talk.send(Health(name, name in serving))
         if self.is_serving:
             self._tell_serving(peer)
 
@@ -211,6 +212,9 @@ class Peers:
             self._tell_serving(peer)
 
     def _tell_serving(self, peer: Peer) -> None:
+        serving = self._models.registry.versions()
+        for name in (*self._models.lacking(), *serving):
+            peer.talk.send(Health(name, name in serving))
         peer.talk.send(Health("", not self._models.is_lacking()))
         peer.talk.send(Serving())
 
@@ -340,6 +344,12 @@ class Peers:
     def numbers(self) -> list[FrontEndNumbers]:
         """Return the numbers that each front-end process last told. Thread: any."""
         return [peer.receiver.numbers for peer in list(self._peers)]
+
+    @property
+    def are_draining(self) -> bool:
+        """Whether every front-end process was asked to stop. Thread: any."""
+        peers = list(self._peers)
+        return bool(peers) and all(peer.is_draining for peer in peers)
 
     def call_soon(self, work: Callable[[], None]) -> None:
         """Have the event loop do something. Thread: any."""

@@ -6,10 +6,56 @@ from tests.support import forms
 
 BOTH_FORMS = frozenset(
     {
+        "test_abandoned",
+        "test_bad_input",
+        "test_bad_pictures",
+        "test_chaos",
+        "test_cli_models",
+        "test_client_server",
+        "test_clients_gone",
+        "test_compression",
+        "test_counting",
+        "test_detector",
+        "test_dirty_memory",
+        "test_drain",
+        "test_faults",
+        "test_health",
+        "test_health_command",
+        "test_heavy_requests",
+        "test_inference_calls",
+        "test_inference_cuda_memory",
+        "test_inference_datatypes",
+        "test_inference_lifecycle",
+        "test_inference_memory",
+        "test_inference_memory_users",
+        "test_inference_optional",
+        "test_inference_repositories",
+        "test_inference_settings",
+        "test_inference_situations",
+        "test_inference_statistics",
+        "test_inference_status",
+        "test_inference_streams",
+        "test_inference_unbound",
+        "test_inference_unix_socket",
+        "test_limits",
+        "test_long_messages",
+        "test_memory_of_others",
+        "test_observe",
+        "test_partial_start",
+        "test_pictures",
+        "test_reception",
+        "test_restrictions",
+        "test_sent_models",
+        "test_shares",
+        "test_slow_readers",
         "test_streams",
+        "test_tls",
+        "test_traces",
+        "test_waiting_for_the_loop",
     }
 )
-"""Modules whose tests run in both forms. The others start processes of their own, or are about one side only."""
+"""Modules whose tests run in both forms, but for those with the mark one_process, which has the reason. The other modules
+start processes of their own, or are about one side only."""
 
 
 def pytest_generate_tests(metafunc):

@@ -123,6 +123,7 @@ async def test_what_a_worker_finds_wrong_is_answered_as_anything_else(repository
             with pytest.raises(grpc.aio.AioRpcError, match="expected 20000 string elements") as caught:
                 await stub.ModelInfer(request)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        await running.told()
         assert running.version("strings").statistics.snapshot().fail.count == 1
 
 

@@ -84,7 +84,7 @@ async def test_a_server_that_drains_is_live_and_not_ready(tmp_path):
     async with real_server(tmp_path) as running:
         stub = stub_of(running)
         assert (await stub.ServerReady(pb.ServerReadyRequest())).ready
-        running.server.life.stopping.set()
+        running.server.stop()
         await eventually(lambda: not running.server.is_ready)
         assert not (await stub.ServerReady(pb.ServerReadyRequest())).ready
         assert (await stub.ServerLive(pb.ServerLiveRequest())).live

@@ -77,6 +77,7 @@ async def test_failures_are_counted_by_reason(tmp_path):
             assert await call.code() is (grpc.StatusCode.INTERNAL if value else grpc.StatusCode.OK)
         late = request_of("sim", input=np.zeros((1, 64), np.uint8), parameters={"timeout": 1})
         assert await stub.ModelInfer(late).code() is grpc.StatusCode.UNAVAILABLE
+        await running.told()
         _, text = await get(running.server.admin_address)
         values = samples(text)
         failing = 'model="failing",version="1"'
@@ -170,5 +171,6 @@ async def test_the_admin_port_answers_what_it_is_asked_and_nothing_else(tmp_path
         assert (await get(address, request=b"nonsense\r\n\r\n"))[0] == 400
         assert (await get(address, request=b"GET /" + b"a" * 20_000 + b"\r\n\r\n"))[0] == 400
         assert await get(address, request=b"HEAD /healthz HTTP/1.1\r\n\r\n") == (200, "")
-        running.server.life.stopping.set()
+        running.server.stop()
+        await running.told()
         assert await get(address, "/readyz") == (503, "not ready\n")

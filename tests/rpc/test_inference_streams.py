@@ -249,6 +249,7 @@ LEAKS = {
 }
 
 
+@pytest.mark.one_process("a front-end process allocates nothing for a request")
 @pytest.mark.parametrize("case", LEAKS)
 @on_loop
 async def test_what_nobody_foresaw_ends_its_request_and_not_the_stream(tmp_path, case):

@@ -98,7 +98,7 @@ async def test_an_output_may_be_as_large_as_the_data_say(repository):
 @on_loop
 async def test_what_unbound_requests_hold_together_is_bounded(repository):
     async with real_server(repository) as running:
-        version = running.version("varying")
+        version = running.served("varying")
         version.unbound = UnboundFrames(running.server.permits, 100)
         infer = stub_of(running).ModelInfer
         with pytest.raises(grpc.aio.AioRpcError, match="may hold 100 bytes together: send fewer") as never:

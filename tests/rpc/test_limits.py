@@ -193,6 +193,7 @@ async def test_the_unix_socket_is_for_the_group_and_serves(tmp_path, monkeypatch
     assert not path.exists()
 
 
+@pytest.mark.one_process("the parent of front-end processes holds their port: tests/rpc/test_front_ends.py")
 @on_loop
 async def test_a_port_in_use_is_one_line(tmp_path):
     async with real_server(simulated(tmp_path / "models")) as running:
@@ -202,6 +203,7 @@ async def test_a_port_in_use_is_one_line(tmp_path):
         assert os.linesep not in str(refused.value)
 
 
+@pytest.mark.one_process("the parent of front-end processes holds their port: tests/rpc/test_front_ends.py")
 @on_loop
 async def test_an_address_that_is_not_of_this_machine_is_not_called_in_use(tmp_path):
     with pytest.raises(AddressError, match=r"192\.0\.2\.1:0: Cannot assign requested address; give another --address"):

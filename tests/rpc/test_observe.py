@@ -73,6 +73,7 @@ async def test_metrics_count_what_clients_were_told(tmp_path):
     simulated(tmp_path)
     async with real_server(tmp_path, admin_address="127.0.0.1:0") as running:
         stream, _ = await send_frames(running, stream_id=AWKWARD)
+        await running.told()
         _, _, text = await get(running.server.admin_address, "/metrics")
         found = {family.name: family.samples for family in text_string_to_metric_families(text)}
         outcomes = {sample.labels["outcome"]: sample.value for sample in found["forebay_frames"]}
@@ -98,6 +99,7 @@ async def test_requests_of_the_other_protocol_are_counted_together(tmp_path):
             await stub.ModelInfer(request_of("sim", input=rows))
         with pytest.raises(grpc.aio.AioRpcError):
             await stub.ModelInfer(request_of("sim", input=rows, parameters={"timeout": 1}))
+        await running.told()
         _, _, text = await get(running.server.admin_address, "/metrics")
         found = {family.name: family.samples for family in text_string_to_metric_families(text)}
         outcomes = {sample.labels["outcome"]: sample.value for sample in found["forebay_frames"] if sample.value}
@@ -112,6 +114,7 @@ async def test_a_trace_of_the_last_seconds_has_frames_and_batches(tmp_path):
     simulated(tmp_path)
     async with real_server(tmp_path, admin_address="127.0.0.1:0") as running:
         stream, _ = await send_frames(running, stream_id=AWKWARD)
+        await running.told()
         status, head, body = await get(running.server.admin_address, "/trace?seconds=5")
         assert status == 200
         assert "attachment" in head
@@ -162,6 +165,7 @@ async def test_stages_of_successive_batches_are_under_way_at_once_and_the_trace_
         for first in range(0, 16, 2):
             assert ran[0][first + 1].start_ns < ran[1][first].end_ns
             assert ran[1][first + 1].start_ns < ran[2][first].end_ns
+        await running.told()
         _, _, body = await get(running.server.admin_address, "/trace?seconds=20")
         check_format(json.loads(body))
         slices = lanes(json.loads(body))

@@ -19,13 +19,21 @@ from tests.support.real_server import eventually, real_server, simulated
 ADMIN = {"admin_address": "127.0.0.1:0"}
 
 
+async def asked(running, path):
+    """An answer of the admin port to which everything is known, and whose effect has come to the front end."""
+    await running.told()
+    answer = await get(running.server.admin_address, path)
+    await running.told()
+    return answer
+
+
 async def opened(running, **fields):
     """A stream of pictures and its id on the page."""
     stream = await running.open(**{"model": "camera", "encoding": pb.ENCODING_JPEG, **fields})
     await stream.send(1, payload=jpeg())
     await stream.results(1)
     (session,) = running.sessions
-    await get(running.server.admin_address, "/metrics")  # every opened stream is known after it
+    await asked(running, "/metrics")  # every opened stream is known after it
     return stream, session.session._recorder.record.uid
 
 
@@ -47,12 +55,12 @@ async def test_a_picture_of_every_encoding_comes_with_its_frame(tmp_path, encodi
     async with real_server(pictures(tmp_path), allow_pictures=True, **ADMIN) as running:
         fields = {"encoding": pb.Encoding.Value(f"ENCODING_{encoding}"), "width": side, "height": side}
         stream = await running.open(model="camera", allow_picture=True, **fields)
-        await get(running.server.admin_address, "/metrics")
+        await asked(running, "/metrics")
         uid = running.sessions[0].session._recorder.record.uid
-        assert json.loads((await get(running.server.admin_address, f"/picture?stream={uid}"))[2]) == {}
+        assert json.loads((await asked(running, f"/picture?stream={uid}"))[2]) == {}
         await stream.send(41, payload=payload)
         await stream.results(1)
-        _, head, body = await get(running.server.admin_address, f"/picture?stream={uid}")
+        _, head, body = await asked(running, f"/picture?stream={uid}")
         shown = json.loads(body)
         assert "application/json" in head
         assert "no-store" in head
@@ -66,16 +74,16 @@ async def test_a_picture_of_every_encoding_comes_with_its_frame(tmp_path, encodi
 async def test_a_frame_that_did_not_end_well_gives_way_to_the_next(tmp_path):
     async with real_server(pictures(tmp_path), allow_pictures=True, **ADMIN) as running:
         stream, uid = await opened(running, allow_picture=True)
-        assert json.loads((await get(running.server.admin_address, f"/picture?stream={uid}"))[2]) == {}
+        assert json.loads((await asked(running, f"/picture?stream={uid}"))[2]) == {}
         for seq, payload in ((2, b"no picture"), (3, jpeg()), (4, jpeg())):
             await stream.send(seq, payload=payload)
             await stream.results(1)
-        shown = json.loads((await get(running.server.admin_address, f"/picture?stream={uid}"))[2])
+        shown = json.loads((await asked(running, f"/picture?stream={uid}"))[2])
         assert shown["seq"] == 3
         await end(stream)
         await eventually(lambda: not running.sessions)
-        await get(running.server.admin_address, "/metrics")
-        assert (await get(running.server.admin_address, f"/picture?stream={uid}"))[0] == 404
+        await asked(running, "/metrics")
+        assert (await asked(running, f"/picture?stream={uid}"))[0] == 404
 
 
 @on_loop
@@ -84,7 +92,7 @@ async def test_without_both_consents_there_is_none(tmp_path, setting, consent, s
     async with real_server(pictures(tmp_path), allow_pictures=setting, **ADMIN) as running:
         stream, uid = await opened(running, allow_picture=consent)
         assert running.sessions[0].session._recorder.picture is None
-        answer, _, body = await get(running.server.admin_address, f"/picture?stream={uid}")
+        answer, _, body = await asked(running, f"/picture?stream={uid}")
         assert answer == status
         assert "/9j/" not in body
         await end(stream)
@@ -114,10 +122,10 @@ async def test_tensors_have_no_picture(tmp_path):
 )
 async def test_a_question_that_makes_no_sense_gets_a_reason(tmp_path, query):
     async with real_server(pictures(tmp_path), allow_pictures=True, **ADMIN) as running:
-        status, _, body = await get(running.server.admin_address, f"/picture?{query}")
+        status, _, body = await asked(running, f"/picture?{query}")
         assert status == 400
         assert "id of a stream" in body
-        assert (await get(running.server.admin_address, "/picture?stream=99999999999999999999"))[0] == 404
+        assert (await asked(running, "/picture?stream=99999999999999999999"))[0] == 404
 
 
 @on_loop
@@ -126,12 +134,12 @@ async def test_the_boxes_are_those_that_the_client_got(tmp_path_factory):
     costs = tmp_path_factory.getbasetemp() / "costs"
     async with real_server(cache_folder=costs, allow_pictures=True, **ADMIN) as running:
         stream = await running.open(model="detector", encoding=pb.ENCODING_JPEG, allow_picture=True)
-        await get(running.server.admin_address, "/metrics")
+        await asked(running, "/metrics")
         uid = running.sessions[0].session._recorder.record.uid
-        await get(running.server.admin_address, f"/picture?stream={uid}")
+        await asked(running, f"/picture?stream={uid}")
         await stream.send(1, payload=as_jpeg(frame))
         (result,) = await stream.results(1)
-        shown = json.loads((await get(running.server.admin_address, f"/picture?stream={uid}"))[2])
+        shown = json.loads((await asked(running, f"/picture?stream={uid}"))[2])
         assert max(shown["width"], shown["height"]) <= MAX_SIDE_PIXELS
         assert [(each["label"], each["score"], each["box"][0]) for each in shown["results"]] == [
             (d.label, round(d.score, 3), round(d.box.x_min, 4)) for d in result.detections

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 
+from forebay.wire import inference_pb2 as pb
 from forebay_server.service.group.engine_server import EngineServer
 from forebay_server.service.group.front_end_server import FrontEndServer
 from forebay_server.service.group.parent import engine_settings, front_end_settings, reserved
@@ -35,6 +36,14 @@ class FrontEndBeforeEngine:
         self.registry, self.lifecycle, self.models = self.engine.registry, self.engine.lifecycle, self.engine.models
         self.admin, self.life, self.pool = self.engine.admin, self.engine.life, self.front.pool
         self.on_fatal = self.engine.on_fatal
+
+    @property
+    def has_hung_loads(self):
+        return self.engine.has_hung_loads
+
+    @property
+    def journal(self):
+        return self.engine.journal
 
     @property
     def admin_address(self):
@@ -69,6 +78,11 @@ class FrontEndBeforeEngine:
         return self.front.is_ready
 
     @property
+    def served(self):
+        """The versions as the front end has them."""
+        return self.front.engine.registry
+
+    @property
     def arenas(self):
         """Of the front end, beside those of the engine."""
         return [version.arena for version in self.front.engine.registry.published()]
@@ -84,6 +98,12 @@ class FrontEndBeforeEngine:
             raise
         return Ready(listening.address, listening.uds, self.admin_address, listening.pid, ready.models)
 
+    async def told(self):
+        """Both sides have taken in what the other one has sent before."""
+        front = self.front.engine
+        front._shipper.tell_all()
+        await front.forwarded._ask("LogSettings", pb.LogSettingsRequest())
+
     async def wait(self):
         await self.engine.wait()
 
@@ -91,10 +111,17 @@ class FrontEndBeforeEngine:
         self.front.stop(*number)
 
     async def close(self):
-        code = await self.front.close()
+        """End as the processes do: the front end first, unless the engine process cannot go on."""
         try:
-            return code or await self.engine.close()
+            if self.life.fatal is None:
+                code = await self.front.close()
+                return await self.engine.close() or code
+            code = await self.engine.close()
+            await self.front.wait()  # it finds that the other one has gone
+            return max(code, await self.front.close())
         finally:
+            await asyncio.to_thread(self.engine.links.stop)  # a process that ends at once has no need to
+            await asyncio.to_thread(self.engine.pool.close)
             self._let_go()
 
     async def close_unstarted(self):

@@ -133,6 +133,15 @@ class Running:
     def version(self, model="sim"):
         return self.server.registry.find(model, "")
 
+    def served(self, model="sim"):
+        """A version as the front end has it: in the second form another object than `version`."""
+        return getattr(self.server, "served", self.server.registry).find(model, "")
+
+    async def told(self):
+        """Wait until the admin port knows what the front end has done: in the second form it learns that later."""
+        if hasattr(self.server, "told"):
+            await self.server.told()
+
     @property
     def versions(self):
         return [self.server.registry.find(n, v) for n, vs in self.server.registry.versions().items() for v in vs]
