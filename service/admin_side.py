@@ -1,4 +1,4 @@
-"""The observed side of a server process: what the data path records, and the admin port that shows it.
+"""The observed side of a server process: the records of the data path, and the admin port that shows them.
 
 Thread: the event loop's.
 """

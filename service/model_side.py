@@ -121,7 +121,7 @@ class ModelSide:
             try:
                 await asyncio.to_thread(self.lifecycle.look)
             except Exception:
-                log.exception("the model repository was not looked at")  # what serves is as it was
+                log.exception("the model repository was not looked at")  # the serving models are as they were
 
     def stop(self) -> None:
         """Begin no more loads, and give up those under way. Idempotent."""

@@ -22,7 +22,7 @@ class ReadyError(Exception):
 
 
 class ReadyLine(Protocol):
-    """What a process tells once it is ready."""
+    """The ready line of a process."""
 
     def to_json(self) -> str:
         """One line."""

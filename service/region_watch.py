@@ -20,7 +20,7 @@ class RegionWatch:
 
     Args:
         regions: of clients.
-        on_fatal: told of an error after which the process cannot go on.
+        on_fatal: receives an error after which the process cannot go on.
     """
 
     def __init__(self, regions: ClientRegions, on_fatal: Callable[[BaseException], None]) -> None:

@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class ServingProcess(Protocol):
-    """What one process serves with: all parts of a server, or those that are in this process. Thread: the loop's."""
+    """All parts of a server, or those that are in this process. Thread: the loop's."""
 
     @property
     def requests(self) -> StopRequests:
@@ -58,7 +58,7 @@ class ServingProcess(Protocol):
 
 
 Make = Callable[[Callable[[], None]], ServingProcess]
-"""Makes what a process serves with, given the guard to arm at a fatal error."""
+"""Makes the parts, given the guard to arm at a fatal error."""
 
 
 async def _serve(make: Make, ready_file: Path | None) -> int:
@@ -89,6 +89,6 @@ def _step_log_level(signal_number: int) -> None:
 
 
 def serve_with(make: Make, ready_file: Path | None = None) -> int:
-    """Run what a process serves with until it is asked to stop, and return the exit code. Thread: main."""
+    """Run the parts of a process until it is asked to stop, and return the exit code. Thread: main."""
     with asyncio.Runner(loop_factory=ServingLoop) as runner:
         return runner.run(_serve(make, ready_file))

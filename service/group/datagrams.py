@@ -1,6 +1,6 @@
-"""Sends datagrams without ever blocking: what the socket does not take waits here, in order, until it does.
+"""Sends datagrams without ever blocking: they wait here, in order, until the socket takes them.
 
-Thread: any, one at a time; a lock of the caller's sees to that. The event loop's for what is called by the loop.
+Thread: any, one at a time; a lock of the caller's sees to that. The loop calls its own callbacks.
 """
 
 import asyncio

@@ -4,8 +4,8 @@ Theory of operation
     A request is a record of 64 bytes on a socket; its inputs lie in shared memory (`remote_arena`). Records of one turn
     of the event loop are sent together, at the end of the turn: the engine process is woken once for them. A worker
     that has decoded a frame sends its record at once, and those that wait with it, since the order of records counts.
-    Sending never blocks: what the socket does not take waits until it does, and there are never more records than
-    places for requests.
+    Sending never blocks: records wait until the socket takes them, and there are never more records than places for
+    requests.
 
     A readable socket is read until it is empty. An answer stamps the times of its request, its outputs are copied out
     of its place, and the place is given back. The completions then go the same way as in a server of one process: to
@@ -111,7 +111,7 @@ class EngineLink:
         self._loop.call_soon(self._flush)
 
     def send(self, version: LinkedVersion, request: Request) -> None:
-        """Send a request now, and what waits with it. Thread: any."""
+        """Send a request now, and the waiting records before it. Thread: any."""
         file = None if version.unbound is None else file_of(request)
         with self._lock:
             self._add(version, request, file)

@@ -1,4 +1,4 @@
-"""The engine process as a front-end process sees it: what it has told, and the two ways to it.
+"""The engine process as a front-end process sees it: its messages, and the two ways to it.
 
 Owner: the event loop's thread.
 """
@@ -47,7 +47,7 @@ class EngineLostError(Exception):
 
 
 class Listener(Protocol):
-    """What happens because of the engine process. Thread: the event loop's."""
+    """The events that the engine process causes. Thread: the event loop's."""
 
     def welcomed(self) -> None:
         """The first message has come: everything but models is known."""
@@ -77,7 +77,7 @@ class EnginePeer:
         clock: source of monotonic nanoseconds.
         pool: makes typed results.
         sink: brings completions to the event loop.
-        listener: told of what happens.
+        listener: takes the events.
 
     Attributes:
         registry: the versions that are published.

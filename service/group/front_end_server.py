@@ -1,7 +1,7 @@
 """The composition root of a front-end process: gRPC, sessions, decoding and results before an engine process.
 
 Life: tune -> log -> say Hello -> the engine process welcomes, publishes its models and says Serving -> listen -> ready
-line -> serve -> SIGTERM -> drain -> tell what has happened -> exit 0. Above `service.models.served` everything is as in
+line -> serve -> SIGTERM -> drain -> tell the last events -> exit 0. Above `service.models.served` everything is as in
 a server of one process. When the engine process has gone the end is that of a lost device: exit code 70.
 """
 
@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FrontEndReady:
-    """What a front-end process tells its parent once it listens."""
+    """The line of a front-end process for its parent, once it listens."""
 
     address: str
     uds: str | None
@@ -140,7 +140,7 @@ class FrontEndServer:
             try:
                 if self.parts is not None:
                     await self.parts.front_end.abort()
-            except Exception:  # whatever it is, the exit code asks for a restart
+            except Exception:  # with any exception, the exit code asks for a restart
                 log.exception("the end was not in order")
             return EXIT_FATAL
         finally:

@@ -1,6 +1,6 @@
 """The model versions that the engine process has published, found by name as in a server of one process.
 
-Thread: the event loop's, except `find` and what reads alike (any): they read one mapping that is swapped whole.
+Thread: the event loop's, except the methods that only read (any): they read one mapping that is swapped whole.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,7 +1,7 @@
 """A version of a model whose engine is in another process, as the front end uses it.
 
 A retired version is given up when its last user has gone and the engine process has answered all its requests: a
-worker may send a frame of a stream that has ended, and what was sent must find its version there.
+worker may send a frame of a stream that has ended, and a request that was sent must find its version there.
 
 Thread: any, except where a method says otherwise.
 """
@@ -56,7 +56,7 @@ class RemoteVersion:
     """Implements service.models.served.ServedVersion.
 
     Args:
-        published: what the engine process has told of it.
+        published: the engine process's message about it.
         file: of its memory.
         front_end: index of this process.
         link: brings requests to the engine process.
@@ -105,7 +105,7 @@ class RemoteVersion:
 
     @property
     def feasibility(self) -> Feasibility:
-        """What the engine process has published last."""
+        """The latest snapshot of the engine process."""
         return self._header.feasibility()
 
     def try_use(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the front end uses of the models: protocols that hold wherever the models are.
+"""The front end's view of the models: protocols that hold wherever the models are.
 
 `ModelVersion` and `ModelRegistry` are these where the front end shares a process with the models; `service.group` has
 those of a front-end process, whose models are in another one. `find_version` is the one way in which both look.
@@ -20,7 +20,7 @@ MAX_NAME_SHOWN, MAX_VERSION_SHOWN = 128, 20
 
 
 class ServedFeasibility(Protocol):
-    """What admission knows of a version's speed: `service.request.Feasibility`, or a view of another process's."""
+    """The speed of a version, for admission: `service.request.Feasibility`, or a view of another process's."""
 
     @property
     def least_service_ns(self) -> int:
@@ -33,7 +33,7 @@ class ServedFeasibility(Protocol):
 
 
 class ServedEgress(Protocol):
-    """Takes what delivery takes. Thread: the event loop's."""
+    """Takes the durations of delivery. Thread: the event loop's."""
 
     def observe(self, readable_ns: int, left_ns: int, *, is_typical: bool = True) -> None:
         """See `service.batching.egress_time.EgressTime.observe`."""
@@ -77,7 +77,7 @@ class ServedArrays(Protocol):
 
 
 class ServedCounts(Protocol):
-    """Counts what ends before it comes to the former. Thread: any."""
+    """Counts requests that end before they come to the former. Thread: any."""
 
     def refuse(self, outcome: Outcome, received_ns: int) -> None:
         """Count a request that was read at `received_ns` and ended since."""

@@ -133,7 +133,7 @@ class Shares:
         self._want(share)
 
     def resize(self, count: int) -> None:
-        """Let there be another number to hold, at most the one given at first. What is held stays held."""
+        """Let there be another number to hold, at most the one given at first. Nothing is taken back."""
         self.count = count
         self._settle(self.level, self._promised, self._wanting)
 
