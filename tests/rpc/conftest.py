@@ -54,7 +54,7 @@ BOTH_FORMS = frozenset(
         "test_waiting_for_the_loop",
     }
 )
-"""Modules whose tests run in both forms, except tests with the mark one_process, which has the reason. The other modules
+"""Modules whose tests run in both forms, except tests with the mark one_process, which has the reason. Others
 start processes of their own, or are about one side only."""
 
 
