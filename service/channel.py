@@ -58,10 +58,11 @@ class Channel(Generic[T]):
     def send_all_now(self, items: Sequence[T]) -> None:
         """Append `items` in order as `send_now` does, with one wake-up for all. All are appended, or none."""
         with self._condition:
-            if len(self._items) + len(items) > self.capacity and not self._is_closed:
+            if self._is_closed:
+                raise ChannelClosedError(self.name)
+            if len(self._items) + len(items) > self.capacity:
                 raise InvariantError(f"channel {self.name} is full at {self.capacity}")
-            for item in items:
-                self._append(item, is_seen=False)
+            self._items.extend(items)
             self._condition.notify_all()
 
     def _append(self, item: T, *, is_seen: bool = True) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from forebay_server.engines.errors import EngineError
 
-VERBS = ("copy_h2d", "copy_d2h", "execute", "record", "wait", "sync", "alloc_host", "alloc_device")
+VERBS = ("copy_h2d", "copy_d2h", "execute", "record", "wait", "sync", "alloc_host", "register_host", "alloc_device")
 _QUEUED_VERBS = ("copy_h2d", "copy_d2h", "execute")
 
 OperationKey = tuple[str, int]

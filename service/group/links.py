@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 MOST_DATAGRAMS: Final = 64
 """Of one socket before the next one has its turn: more than all that a front-end process sends in a millisecond."""
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(4 * wire.MAX_FILES)
+_CLOSE_ON_EXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
+_CUT: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 
 
 class Links:
@@ -119,9 +121,7 @@ class Links:
     def _read(self, link: FrontEndLink, arrived: dict[LinkedVersion, list[Request]]) -> None:
         for _ in range(MOST_DATAGRAMS):
             try:
-                nbytes, ancillary, flags, _ = link.socket.recvmsg_into(
-                    [self._buffer], _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-                )
+                nbytes, ancillary, flags, _ = link.socket.recvmsg_into([self._buffer], _ANCILLARY_BYTES, _CLOSE_ON_EXEC)
             except BlockingIOError:
                 return
             except OSError:
@@ -146,7 +146,7 @@ class Links:
     ) -> bool:
         """Have the link take a datagram in; return whether the link is whole."""
         try:
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            if int(flags) & _CUT:
                 raise BrokenLinkError("a datagram that is too long, or too many files")  # noqa: TRY301
             link.take(self._view[:nbytes], files, arrived)
         except BrokenLinkError:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 
 from forebay_server.engines.device import Device, HostBuffer
 from forebay_server.engines.engine import EngineSpecs
+from forebay_server.engines.errors import DeviceMemoryError
 from forebay_server.service.batching.egress_time import EgressNumbers
 from forebay_server.service.group.group_egress import GroupEgress
 from forebay_server.service.group.memory_file import ALIGNMENT_BYTES, MemoryFile, VersionHeader, layout_of
@@ -50,7 +51,7 @@ class VersionMemory:
         self.most_requests = front_ends * most_requests(permits, front_ends)
         self._specs = specs
         with ExitStack() as undo:  # what does not fit leaves nothing behind
-            self._file = MemoryFile.create("forebay version", layout.file_bytes)
+            self._file = _made(layout.file_bytes)
             undo.callback(self._file.close)
             self.header = VersionHeader(self._file.memory, front_ends)
             undo.callback(self.header.close)
@@ -100,17 +101,18 @@ class Share:
     def __init__(self, memory: VersionMemory, device: Device, front_end: int, undo: ExitStack) -> None:
         layout = memory.layout
         self._memory, self._device, self._layout = memory, device, layout
-        self._start = layout.share_offset(front_end)
-        self._slot_bytes = layout.slot_bytes
         self._output_start = layout.inputs_bytes(1)
         self._row_places = layout.input_places(1)
         self._rows_start = layout.rows_offset(front_end)
         self._rows_end = self._rows_start + layout.rows_area_bytes
         self._rows: HostBuffer | None = None
-        slots = device.register_host(memory.memory[self._start : self._start + layout.slots_bytes])
+        start = layout.share_offset(front_end)
+        slots = device.register_host(memory.memory[start : start + layout.slots_bytes])
         undo.callback(slots.close)
-        nbytes = layout.inputs_bytes(1)
-        self._slots = tuple(slots.part(slot * layout.slot_bytes, nbytes) for slot in range(layout.slots))
+        self._slots = {
+            start + place: slots.part(place, self._output_start)
+            for place in range(0, layout.slots * layout.slot_bytes, layout.slot_bytes)
+        }
 
     def place(self, rows: int, input_offset: int, output_offset: int) -> tuple[HostBuffer, tuple[int, ...]]:
         """Return the buffer that a request's inputs are in, and the offset of each input there.
@@ -119,10 +121,9 @@ class Share:
         """
         if rows != 1:
             return self._place_rows(rows, input_offset, output_offset)
-        slot, rest = divmod(input_offset - self._start, self._slot_bytes)
-        if rest or not 0 <= slot < len(self._slots) or output_offset - input_offset != self._output_start:
+        host = self._slots.get(input_offset)
+        if host is None or output_offset - input_offset != self._output_start:
             raise PlaceError(f"no slot begins at {input_offset}, with outputs at {output_offset}")
-        host = self._slots[slot]
         host.write_view()  # by the front-end process, just before
         return host, self._row_places
 
@@ -149,6 +150,15 @@ class Share:
         """Free the rows area."""
         if self._rows is not None:
             self._rows.close()
+
+
+def _made(nbytes: int) -> MemoryFile:
+    try:
+        return MemoryFile.create("forebay version", nbytes)
+    except OSError as error:
+        raise DeviceMemoryError(
+            f"{nbytes >> 20} MiB of shared memory cannot be had ({error.strerror}): use fewer permits, or front_ends 0"
+        ) from None
 
 
 def most_requests(permits: int, front_ends: int) -> int:

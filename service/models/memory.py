@@ -37,14 +37,20 @@ def model_bytes(model_path: Path | None, instances: int) -> dict[str, int]:
     return {"model": instances * sum(path.stat().st_size for path in files)}
 
 
-def buffer_bytes(specs: EngineSpecs, instances: int, pinned_frames: int = 0) -> dict[str, int]:
-    """Return the bytes that the buffers of these instances and frames will hold on one side, by purpose."""
+def buffer_bytes(
+    specs: EngineSpecs, instances: int, pinned_frames: int = 0, *, is_shared: bool = False
+) -> dict[str, int]:
+    """Return the bytes that the buffers of these instances and frames will hold on one side, by purpose.
+
+    Frames in memory that is shared with front-end processes have room for twice as many, and for their outputs.
+    """
     if not specs.is_fixed:
         return {}
     row_in = sum(spec.row_bytes for spec in specs.inputs)
     row_out = sum(spec.row_bytes for spec in specs.outputs)
     slots = SLOT_COUNT * instances * specs.max_batch_size * (row_in + row_out)
-    return {"slots": slots, "frames": pinned_frames * row_in}
+    frames = pinned_frames * (2 * (row_in + row_out) if is_shared else row_in)
+    return {"slots": slots, "frames": frames}
 
 
 def check_device(device: Device, needed: dict[str, int]) -> None:

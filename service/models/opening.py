@@ -154,7 +154,7 @@ def _build(
     for warning in optional_in_vain(description.config, specs):
         log.warning("configuration", model=description.name, detail=warning)
     placement = Placement(description, placement.devices)
-    _check_buffers(placement, specs, context.permits.count, holding)
+    _check_buffers(placement, specs, context, holding)
     devices = list(placement.devices.values())
     devices[0].attach_thread()
     memory = None if context.open_memory is None else context.open_memory(devices[0], specs)
@@ -240,9 +240,11 @@ def _open_engines(
     return engines
 
 
-def _check_buffers(placement: Placement, specs: EngineSpecs, permits: int, holding: Holding) -> None:
+def _check_buffers(placement: Placement, specs: EngineSpecs, context: VersionContext, holding: Holding) -> None:
     is_gpu = placement.description.device_kind == DeviceKind.CUDA
-    holding.take(buffer_bytes(specs, len(placement.description.instances), permits if is_gpu else 0))
+    permits = context.permits.count if is_gpu else 0
+    is_shared = context.open_memory is not None
+    holding.take(buffer_bytes(specs, len(placement.description.instances), permits, is_shared=is_shared))
     for device, count in placement.counts if is_gpu else ():
         check_device(device, buffer_bytes(specs, count))
 

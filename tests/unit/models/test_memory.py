@@ -30,6 +30,10 @@ def test_pinned_frames_are_counted():
     assert buffer_bytes(SPECS, 1, 10) == {"slots": 4 * 4 * 2 * MIB, "frames": 10 * MIB}
 
 
+def test_frames_that_processes_share_have_room_for_twice_as_many_and_for_outputs():
+    assert buffer_bytes(SPECS, 1, 10, is_shared=True)["frames"] == 10 * 2 * 2 * MIB
+
+
 def test_a_gpu_that_is_too_full_is_named():
     device = SimulatedDevice(clock=MonotonicClock(), index=1)
     buffer = device.alloc_device(MEMORY_BYTES - 3 * MIB)

@@ -1,0 +1,65 @@
+"""The memory of a version in the engine process: what does not fit leaves nothing behind, and says what to do."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device_simulated import FaultPlan, SimulatedDevice
+from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.engines.errors import DeviceMemoryError
+from forebay_server.service.group.group_egress import GroupEgress
+from forebay_server.service.group.memory_file import HEADER_BYTES, VersionHeader
+from forebay_server.service.group.version_memory import VersionMemory
+from forebay_server.service.request import Feasibility
+
+U8 = np.dtype(np.uint8)
+SPECS = EngineSpecs((TensorSpec("a", U8, (100,)),), (TensorSpec("b", U8, (7,)),), max_batch_size=4)
+SECOND = 1_000_000_000
+
+
+def test_a_version_publishes_what_admission_has_to_know():
+    memory = VersionMemory(SimulatedDevice(clock=MonotonicClock()), SPECS, 2, 4, 0)
+    memory.publish(Feasibility(1, 2, 3))
+    assert VersionHeader(memory.memory, 2).feasibility() == Feasibility(1, 2, 3)
+    memory.close()
+
+
+def test_a_file_that_cannot_be_had_is_a_memory_error_with_advice(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    with pytest.raises(DeviceMemoryError, match="fewer permits"):
+        VersionMemory(SimulatedDevice(clock=MonotonicClock()), SPECS, 2, 4, 0)
+
+
+def test_memory_that_cannot_be_pinned_leaves_nothing_behind():
+    faults = FaultPlan(fail={("register_host", 2): DeviceMemoryError("no memory")})
+    device = SimulatedDevice(clock=MonotonicClock(), faults=faults)
+    with pytest.raises(DeviceMemoryError):
+        VersionMemory(device, SPECS, 3, 4, 0)
+    assert device.leaks == ()
+
+
+def egress_of(*processes):
+    header = VersionHeader(memoryview(bytearray(HEADER_BYTES)), len(processes))
+    for front_end, numbers in enumerate(processes):
+        header.write_egress(front_end, *numbers)
+    return GroupEgress(header)
+
+
+def test_nothing_is_known_of_delivery_before_the_first_result():
+    egress = egress_of((0, 0, 0, 0, 0), (0, 0, 0, 0, 0))
+    assert (egress.mean_ns, egress.upper_ns, egress.interval_ns) == (0, 0, 0)
+    assert (egress.reached_ns, egress.reached_count) == (0, 0)
+
+
+def test_delivery_of_several_processes_is_their_mean_side_by_side():
+    now = 100 * SECOND
+    egress = egress_of((10, 20, 6, now, 3), (30, 40, 10, now, 2), (500, 600, 90, now - 2 * SECOND, 1), (0, 0, 0, 0, 0))
+    assert (egress.mean_ns, egress.upper_ns) == (20, 30)
+    assert egress.interval_ns == 4
+    assert (egress.reached_ns, egress.reached_count) == (now, 5)
