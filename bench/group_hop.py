@@ -1,4 +1,4 @@
-"""What a frame costs the engine process: from the descriptor that comes to the answer that goes, a device's work apart.
+"""CPU time of a frame in the engine process, from its descriptor to its answer, without the device's work.
 
 `python -m forebay_server.bench.group_hop` starts an engine process whose device takes time and no CPU, as a GPU does,
 plays its front-end processes itself, and prints CPU microseconds per frame of the engine process, by frames in flight.

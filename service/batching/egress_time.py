@@ -24,7 +24,7 @@ from forebay_server.service.batching.constants import EGRESS_WINDOW_NS, EGRESS_W
 
 
 class EgressNumbers(Protocol):
-    """What the former knows of delivery: of `EgressTime`, or of several that are in other processes."""
+    """The numbers of delivery that the former reads: an `EgressTime`, or several in other processes."""
 
     @property
     def mean_ns(self) -> int: ...  # noqa: D102

@@ -50,7 +50,7 @@ class BatchFormer:
         on_fatal: called once, with an error in a step.
         step_when_idle: has the event loop take a step; None leaves all steps to the thread.
         inline_ns: work below this runs inline: `InlineRunner.limit_ns`.
-        on_feasibility: told about a new snapshot. Thread: whichever steps.
+        on_feasibility: receives each new snapshot. Thread: the one that steps.
         egress: how long results take to leave, where `egress_time` does not learn it.
 
     Attributes:

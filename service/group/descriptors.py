@@ -1,4 +1,4 @@
-"""Descriptors: what front-end processes and the engine process say about frames that lie in shared memory.
+"""Descriptors of frames that lie in shared memory, from front-end processes to the engine process and back.
 
 Theory of operation
     A datagram goes one way over the data socket of one front-end process and holds up to MAX_RECORDS records of
@@ -81,7 +81,7 @@ _CLASSES: Final[tuple[type[ServiceError], ...]] = (
     errors.NotReadyError,
     errors.DeviceLostError,
 )
-"""What a former, a lane or an engine can end a request with. A subclass that is not here travels as its base."""
+"""The errors of formers, lanes and engines. A subclass that is not here travels as its base."""
 
 
 class RequestRecord(NamedTuple):

@@ -188,7 +188,7 @@ class EngineServer:
             try:
                 self._hang_up()
                 await self.admin.close(LAST_LOOK_S)
-            except Exception:  # whatever it is, the exit code asks for a restart
+            except Exception:  # of any kind: the exit code asks for a restart
                 log.exception("the end was not in order")
             return EXIT_FATAL
         finally:

@@ -3,11 +3,11 @@
 A record that says what cannot be (a version that was not published, a place outside its share) is a bug in the
 front-end process, and breaks the link.
 
-Answers are sent by the thread that has them. What the socket does not take waits here until it is writable. There is
-one answer for each request, and no more requests than may be there: a front-end process that reads no more holds up no
-other one and no lane.
+Answers are sent by the thread that has them. Those that the socket does not take wait here until it is writable. There
+is one answer for each request, and no more requests than may be there: a front-end process that reads no more holds up
+no other one and no lane.
 
-When the front-end process has gone, what is pending for it is cancelled; what is in a lane runs to its end, and is
+When the front-end process has gone, its pending requests are cancelled; those in a lane run to their end and are
 dropped. Only then has the link ended, and its memory may be another process's.
 
 Thread: as each method says. Requests are added by the links' thread and removed by the one that answers them.
@@ -28,7 +28,7 @@ from forebay_server.service.request import Completion, Delivery, FrameBuffer, Re
 
 
 class LinkedVersion(Protocol):
-    """What a link needs of a model version. Thread: any."""
+    """The methods of a model version that a link calls. Thread: any."""
 
     def arrive_all(self, requests: Sequence[Request]) -> None:
         """Hand requests to the former."""

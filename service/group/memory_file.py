@@ -11,9 +11,9 @@ Theory of operation
     engine process's, which reads the inputs and writes the outputs; the answer gives it back. A version whose shapes
     vary has a header alone.
 
-    The header holds numbers of 64 bits, each with one writer: what admission has to know, from the engine process, and
-    how long delivery takes, from each front-end process. A number is read and written whole; two numbers that are read
-    one after the other may be of neighbouring moments.
+    The header holds numbers of 64 bits, each with one writer: the feasibility that admission reads, from the engine
+    process, and how long delivery takes, from each front-end process. A number is read and written whole; two numbers
+    that are read one after the other may be of neighbouring moments.
 
 Thread: any. Sizes are in bytes. A file cannot shrink or grow once it is made: no process can pull memory from under
 another one.

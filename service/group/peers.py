@@ -1,9 +1,9 @@
-"""The front-end processes as the engine process knows them: who is there, and what each has been told.
+"""The front-end processes as the engine process knows them: their life, and the messages to each.
 
 Theory of operation
-    A front-end process greets over its talk socket and gets what a front end has to know: permits, the models that
-    serve with their memory, health. From then on it is told of every change. It holds each version that it was told of
-    open until it says that it uses it no more.
+    A front-end process greets over its talk socket and gets the permits, the models that serve with their memory, and
+    health. From then on it gets every change. It holds each version that was published to it open until it says that
+    it uses it no more.
 
     When it has gone, its versions are let go of once its last request has ended, and only then is the process that
     takes its place greeted: it gets the same memory.
@@ -56,7 +56,7 @@ STREAMS_EACH = 1_000_000_000
 
 
 class ModelsNow(Protocol):
-    """What the models are like."""
+    """The state of the models."""
 
     @property
     def registry(self) -> ModelRegistry:
@@ -136,9 +136,9 @@ class Peers:
     Args:
         front_ends: how many there may be.
         permits: frames that the group may hold.
-        models: what they are like.
+        models: their state.
         links: reads the data sockets.
-        journal: what is observed; None: nothing is.
+        journal: receives records for the observer; None: there is none.
         rpcs: answers the calls of the group.
         on_fatal: called with an error after which the process cannot go on.
 
@@ -190,7 +190,7 @@ class Peers:
         self._all_gone.clear()
 
     def welcome_waiting(self) -> None:
-        """Tell those that have greeted what they have to know, unless an earlier one still has their memory."""
+        """Welcome those that have greeted, unless an earlier one still has their memory."""
         for peer in list(self._peers):
             if peer.has_greeted and not peer.is_welcome and next(self._of(peer.front_end)) is peer:
                 self._welcome(peer)
@@ -299,7 +299,7 @@ class Peers:
     # --- ends ---------------------------------------------------------------------------------------------------------
 
     def link_ended(self, link: FrontEndLink) -> None:
-        """Let go of what a front-end process had: its last request has ended. Thread: any."""
+        """Let go of the versions and the memory of a front-end process: its last request has ended. Thread: any."""
         self.call_soon(lambda: self._on_link_ended(link))
 
     def _on_link_ended(self, link: FrontEndLink) -> None:

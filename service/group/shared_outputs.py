@@ -3,7 +3,7 @@
 The completions that come of it hold no arrays. The answer, which the sink sends, tells the front-end process that its
 outputs are there; the typed results are made there too.
 
-Thread: that of the d2h stage, or of whichever runs a batch inline.
+Thread: the d2h stage's, or the one that runs a batch inline.
 """
 
 from collections.abc import Sequence

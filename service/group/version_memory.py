@@ -1,9 +1,9 @@
 """The memory of one version in the engine process: its file, and its file's pieces as buffers of the device.
 
 Each slot of each share is a host buffer of its own. When a request arrives its buffer is accessed as by a writer, which
-stands for what the front-end process has written: on a device that checks ordering, a slot that is used again before
-its inputs were read is an error. Rows areas become buffers on first use: pinning one takes time and memory, and many
-models never need it.
+stands for the front-end process that has written its inputs: on a device that checks ordering, a slot that is used
+again before its inputs were read is an error. Rows areas become buffers on first use: pinning one takes time and
+memory, and many models never need it.
 
 Thread: one opens and one closes; `place` is the links' thread's.
 """
@@ -50,7 +50,7 @@ class VersionMemory:
         self.layout = layout = layout_of(specs, front_ends, permits, rows_bytes)
         self.most_requests = front_ends * most_requests(permits, front_ends)
         self._specs = specs
-        with ExitStack() as undo:  # what does not fit leaves nothing behind
+        with ExitStack() as undo:  # an allocation that does not fit leaves nothing behind
             self._file = _made(layout.file_bytes)
             undo.callback(self._file.close)
             self.header = VersionHeader(self._file.memory, front_ends)

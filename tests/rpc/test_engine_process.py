@@ -1,4 +1,4 @@
-"""An engine process and what front-end processes do to it: they come, ask, stop reading, and die at any time."""
+"""An engine process before front-end processes that come, ask, stop reading, and die at any time."""
 
 import asyncio
 
@@ -233,7 +233,7 @@ async def test_the_end_waits_for_the_processes_and_then_all_is_closed(tmp_path):
         version = engine.registry.all()[0]
         engine.stop()
         closing = asyncio.create_task(engine.close())
-        far.send([far.request(1)[1]])  # what a front-end process still has is answered
+        far.send([far.request(1)[1]])  # the last requests of a front-end process are answered
         await answered(far)
         assert not closing.done()
         one.die()

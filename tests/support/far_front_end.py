@@ -35,7 +35,7 @@ class FarFrontEnd:
         self.socket.setblocking(False)
         self.front_end = front_end
         self.number = number
-        self.memory = memory  # whatever has `layout` and `memory`
+        self.memory = memory  # has `layout` and `memory`
         self.layout = memory.layout
         self.open = {}
         self.files = {}

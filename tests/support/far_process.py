@@ -30,7 +30,7 @@ class Mapped:
 
 
 class FarProcess:
-    """One front-end process: says hello, keeps what it is told, and is `far` for each version."""
+    """One front-end process: says hello, keeps its messages, and has a `FarFrontEnd` for each version."""
 
     def __init__(self, control, front_end, *, greets=True):
         self.front_end = front_end

@@ -72,7 +72,7 @@ class SharedLaneDriver(LaneDriver):
         return [token for token, _ in made]
 
     def receive(self):
-        """Take in what was sent, as the links' thread does."""
+        """Take in the records that were sent, as the links' thread does."""
         while True:
             try:
                 datagram = self.far.link.socket.recv(1 << 16)

@@ -1,4 +1,4 @@
-"""What processes say about frames comes out as it went in, whatever it was."""
+"""Descriptors of frames come out as they went in."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Whatever a front-end process does and whenever it dies: each request is answered once, and its memory comes back."""
+"""In any interleaving, and with death at any point, each request is answered once and its memory comes back."""
 
 import os
 import socket
@@ -35,7 +35,7 @@ def memory_for(front_ends=2, permits=PERMITS, specs=SPECS):
 
 
 class End:
-    """The engine process's end, without a thread: takes in what was sent, and ends what the test says."""
+    """The engine process's end, without a thread: takes records in, and ends the requests that the test names."""
 
     def __init__(self, far, share):
         self.far = far
@@ -139,7 +139,7 @@ class Protocol(RuleBasedStateMachine):
     @precondition(lambda self: self.is_alive())
     @rule()
     def die(self):
-        self.end.receive()  # what it has sent is read before its end
+        self.end.receive()  # its last records are read before its end
         self.far.link.die()
 
     @precondition(lambda self: self.far.ended)

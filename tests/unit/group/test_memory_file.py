@@ -1,4 +1,4 @@
-"""The layout of shared memory: no two places overlap, whatever the model; and the numbers that processes share."""
+"""The layout of shared memory: no two places of any model overlap; and the numbers that processes share."""
 
 import os
 from itertools import pairwise

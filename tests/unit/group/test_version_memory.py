@@ -1,4 +1,4 @@
-"""The memory of a version in the engine process: what does not fit leaves nothing behind, and says what to do."""
+"""The memory of a version in the engine process: one that does not fit leaves nothing behind, and its error advises."""
 
 import errno
 import os
