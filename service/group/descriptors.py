@@ -159,6 +159,12 @@ def datagrams(records: Sequence[bytes]) -> Iterator[bytes]:
         yield b"".join(records[start : start + MAX_RECORDS])
 
 
+def can_join(first: bytes, second: bytes) -> bool:
+    """Whether two datagrams, one behind the other, are one as well: records alone, and not too many."""
+    is_plain = first[0] != ERRORS != second[0]
+    return is_plain and len(first) + len(second) <= MAX_RECORDS * RECORD_BYTES
+
+
 def unpack(datagram: bytes | memoryview) -> Iterator[Record]:
     """Return the records of a datagram to the engine process. Raises ValueError if it is cut."""
     try:

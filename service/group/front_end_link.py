@@ -202,12 +202,19 @@ class FrontEndLink:
             if not self.is_dead:
                 for datagram in datagrams:
                     if self._waiting or not self._send(datagram):
-                        self._waiting.append(datagram)
+                        self._wait_with(datagram)
             is_waiting = bool(self._waiting)
         if is_waiting:
             self.wants_to_write(self)
         if has_ended:
             self._on_ended(self)
+
+    def _wait_with(self, datagram: bytes) -> None:
+        """Add a datagram to those that wait, joined with the last one if it can be: a socket takes few of any size."""
+        if self._waiting and wire.can_join(self._waiting[-1], datagram):
+            self._waiting[-1] += datagram
+        else:
+            self._waiting.append(datagram)
 
     def _send(self, datagram: bytes) -> bool:
         try:

@@ -24,6 +24,7 @@ class FarFrontEnd:
         open: tokens that wait for their answers, with the slot of each; None for a request without one.
         answers: of executed requests, by token: batch size and outputs.
         errors: by token.
+        datagrams: that have been read.
     """
 
     def __init__(self, memory, *, front_end=0, most_requests=64, number=1, connection=None):
@@ -41,6 +42,7 @@ class FarFrontEnd:
         self.files = {}
         self.answers = {}
         self.errors = {}
+        self.datagrams = 0
         self._tokens = 0
         self.free = [self.layout.slot_offset(front_end, slot) for slot in range(self.layout.slots)]
 
@@ -90,6 +92,7 @@ class FarFrontEnd:
                 return True
             if not data:
                 return False
+            self.datagrams += 1
             error, answers = wire.unpack_answers(data)
             for answer in answers:
                 self._take(answer[2], answer[1], error)

@@ -51,6 +51,7 @@ class Workshop:
         self.answers = Answers()
         self.fatal = []
         self.before_buffers = lambda: None
+        self.open_memory = None
         self.permits = Permits(permits)
         self.pool = WorkerPool(1, self.fatal.append)
         self._root = root
@@ -66,6 +67,7 @@ class Workshop:
             {},
             self._open_device,
             before_buffers=self.before_buffers,
+            open_memory=self.open_memory,
             **fields,
         )
 

@@ -125,6 +125,17 @@ def test_an_error_is_said_once_and_is_the_same_error(
     assert len(datagrams) == -(-len(tokens) // MAX_RECORDS)
 
 
+def test_datagrams_of_answers_are_joined_as_long_as_they_are_one() -> None:
+    answers = descriptors.pack_answer(1, 1, Timeline()) * 2
+    errors = descriptors.pack_error(BatchFailedError("x")) + answers
+
+    assert descriptors.can_join(answers, answers)
+    assert not descriptors.can_join(answers, errors)
+    assert not descriptors.can_join(errors, answers)
+    assert descriptors.can_join(answers, answers[:64] * (MAX_RECORDS - 2))
+    assert not descriptors.can_join(answers, answers[:64] * (MAX_RECORDS - 1))
+
+
 def test_a_bug_stays_masked() -> None:
     datagram = descriptors.pack_error(InvariantError("secret detail"))
 
