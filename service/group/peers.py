@@ -16,118 +16,37 @@ import itertools
 import os
 import socket
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import structlog
 
-from forebay_server.service.group.engine_journal import GroupJournal, JournalReceiver
+from forebay_server.service.group.engine_journal import GroupJournal
 from forebay_server.service.group.forwarded import GroupRpcs
 from forebay_server.service.group.front_end_link import FrontEndLink
 from forebay_server.service.group.links import Links
 from forebay_server.service.group.memory_file import MemoryFile, PermitCounts
 from forebay_server.service.group.messages import (
-    Draining,
     FrontEndNumbers,
     Health,
-    Hello,
     Known,
     LogLevel,
-    LookAt,
     Published,
     Retired,
     RpcCall,
     Serving,
-    Told,
-    Unused,
     Welcome,
 )
-from forebay_server.service.group.talk import Talk
+from forebay_server.service.group.peer import Peer
 from forebay_server.service.group.version_memory import VersionMemory, most_requests
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.journal.statistics import VersionStatistics
 from forebay_server.service.log import least_level
-from forebay_server.service.models.registry import ModelRegistry
+from forebay_server.service.model_side import ModelSide
 from forebay_server.service.models.version import ModelVersion
 
 log = structlog.get_logger(__name__)
 
 STREAMS_EACH = 1_000_000_000
 """Numbers of streams that one process has for itself: more than it will ever open, and all stay exact in a browser."""
-
-
-class ModelsNow(Protocol):
-    """The state of the models."""
-
-    @property
-    def registry(self) -> ModelRegistry:
-        """Those that serve."""
-        ...
-
-    def is_lacking(self) -> bool:
-        """Whether the server is not ready because of a model that should serve and does not."""
-        ...
-
-    def lacking(self) -> list[str]:
-        """Models that should serve and do not."""
-        ...
-
-
-class Peer:
-    """One front-end process.
-
-    Args:
-        peers: all of them.
-        front_end: its number.
-        data: socket; owned from now on.
-        talk: socket; owned from now on.
-    """
-
-    def __init__(self, peers: "Peers", front_end: int, data: socket.socket, talk: socket.socket) -> None:
-        self.front_end = front_end
-        self.has_greeted = False
-        self.is_welcome = False
-        self.is_draining = False
-        self.versions: dict[int, ModelVersion] = {}
-        self._peers = peers
-        self.link = FrontEndLink(front_end, data, peers.most_requests, peers.link_ended)
-        self.talk = Talk(talk, self._on_message, self.end)
-        self.receiver = JournalReceiver(peers.journal, self._ask)
-
-    def _ask(self, message: LookAt) -> None:
-        """Send a message. Thread: the observer's."""
-        self._peers.call_soon(lambda: self.talk.send(message))
-
-    def _on_message(self, message: object, _: list[int]) -> None:
-        match message:
-            case Hello():
-                self.has_greeted = True
-                self._peers.welcome_waiting()
-            case Told():
-                self.receiver.on_told(message)
-            case Unused():
-                self.let_go(message.number)
-            case Draining():
-                self.is_draining = True
-            case RpcCall():
-                self._peers.answer(self, message)
-            case _:
-                log.error("unknown message of a front-end process", message=type(message).__name__)
-
-    def let_go(self, number: int) -> None:
-        """End the use of a version."""
-        version = self.versions.pop(number, None)
-        if version is not None:
-            self.link.remove_version(number)
-            version.end_use()
-
-    def end(self) -> None:
-        """Break the link: the process has gone, or should go. Idempotent."""
-        self.talk.close()
-        if self.is_welcome:
-            self.link.hang_up()  # the links' thread finds the end, and takes it from there
-        else:
-            self.link.socket.close()
-            self._peers.forget(self)
 
 
 class Peers:
@@ -153,7 +72,7 @@ class Peers:
         self,
         front_ends: int,
         permits: int,
-        models: ModelsNow,
+        models: ModelSide,
         links: Links,
         journal: Journal | None,
         rpcs: GroupRpcs,
