@@ -44,7 +44,9 @@ class EgressForecast:
             handed.popleft()
         if handed and handed[0][0] == reached_ns and handed[0][1] <= count:
             handed.popleft()
-        results = sum(results for _, results in handed)
+        results = 0
+        for _, results_of_batch in handed:
+            results += results_of_batch
         return results - count if handed and handed[0][0] == reached_ns else results
 
     def next_batch(self, now_ns: int, cost: CostModel, lanes: LaneSet, pending: PendingQueue) -> Egress:
@@ -53,7 +55,7 @@ class EgressForecast:
         if not time.reached_ns:
             return NO_EGRESS
         interval_ns, rows = time.interval_ns, pending.rows
-        results_per_row = (len(pending) - pending.blocked_entries) / rows if rows else 1.0
+        results_per_row = (len(pending.entries) - pending.blocked_entries) / rows if rows else 1.0
         waiting = self.waiting(now_ns)
         free_ns: float = now_ns + waiting * interval_ns
         done_ns: float = now_ns

@@ -238,8 +238,9 @@ class BatchFormer:
         if notices and not events and core.is_at_rest:
             return None  # the last batch ran inline: the step that formed it left nothing to decide
         wake_ns = core.step(now_ns)
-        self._post()
-        if core.is_draining and not len(core.pending):
+        if core.ended:
+            self._sink.post(core.take_ended())
+        if core.is_draining and not core.pending.entries:
             self._set_drained()
         return wake_ns
 
