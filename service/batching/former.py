@@ -110,7 +110,7 @@ class BatchFormer:
             self.arrive(request)
             return
         try:
-            self._inbox.send_unseen(request)
+            self._inbox.send_now(request, is_seen=False)
         except ChannelClosedError:
             self.arrive(request)
         else:
