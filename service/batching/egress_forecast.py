@@ -74,6 +74,6 @@ class EgressForecast:
             int(free_ns),
             alone_ns,
             int(interval_ns * results_per_row),
-            margin_ns if margin_ns > 0 else 0,
+            max(0, margin_ns),
             waiting == 0,
         )
