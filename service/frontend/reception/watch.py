@@ -38,6 +38,11 @@ GIVE_BACK_INTERVAL_NS = 500_000_000
 STRICT_TURN_NS = 1_000_000_000  # of a request, while others wait for the few places of a strict gate
 NEVER_NS = 1 << 62
 CUT_AFTER_S = 0.5  # time for calls to end before their connection is cut
+ADVICE = {
+    "full": "raise reception_bytes, at most to one frame for each open stream, or let them send smaller frames",
+    "cut": "raise reception_bytes, and look for what keeps the event loop busy",
+    "late": "raise message_deadline_s",
+}
 
 
 class ReceptionWatch:
@@ -116,8 +121,14 @@ class ReceptionWatch:
             self._make_room(account, None if account.address is None else found.get(account.address), now_ns)
         if self.ended != self._told:
             ended = self.ended.copy()  # the loop counts on
-            counts = {why: count - self._told[why] for why, count in ended.items()}
-            log.warning("messages that had not come to an end were given up", **counts, held_bytes=self.held_bytes)
+            counts = Counter({why: count - self._told[why] for why, count in ended.items()})
+            advice = "; ".join(words for why, words in ADVICE.items() if counts[why])
+            log.warning(
+                "messages that had not come to an end were given up",
+                **counts,
+                held_bytes=self.held_bytes,
+                advice=f"if these clients were in order: {advice}",
+            )
             self._told = ended
             self._give_back(now_ns)
 

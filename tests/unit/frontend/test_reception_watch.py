@@ -3,12 +3,13 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from forebay_server.service.frontend.connections import normal
 from forebay_server.service.frontend.open_inference.errors import INFERENCE_STATUS
 from forebay_server.service.frontend.reception.reading import Reading
 from forebay_server.service.frontend.reception.receptions import Receptions
-from forebay_server.service.frontend.reception.watch import ReceptionWatch
+from forebay_server.service.frontend.reception.watch import ADVICE, ReceptionWatch
 from forebay_server.service.settings import ServeSettings
 from tests.support.clock import ManualClock
 from tests.support.loops import on_loop
@@ -101,6 +102,24 @@ async def test_a_call_whose_message_came_meanwhile_is_spared_and_its_connection_
     await harness.look(DEADLINE_S + 1)
     assert reading.is_stopped
     assert harness.watch.ended == {"late": 1}
+
+
+@on_loop
+async def test_the_log_names_the_setting_that_keeps_clients_in_order_from_being_ended():
+    harness = WatchHarness()
+    many = [harness.connect() for _ in range(20)]
+    for _, account in many:
+        harness.begin(account)
+    await harness.look(1)
+    with capture_logs() as logs:
+        for socket, _ in many:
+            socket.received += 10 * MB
+        await harness.look(0.2)
+    (line,) = logs
+    assert line["full"] > 0
+    assert line["advice"] == f"if these clients were in order: {ADVICE['full']}"
+    assert "reception_bytes" in ADVICE["full"]
+    assert set(ADVICE) == {"full", "cut", "late"}
 
 
 @on_loop
