@@ -133,11 +133,9 @@ class HostStream(_Handle):
             self.copy_h2d(dst, src, nbytes, end, offset)
             end += nbytes
 
-    def copy_d2h(
-        self, dst: HostBuffer, src: DeviceBuffer, nbytes: int, dst_offset: int = 0, src_offset: int = 0
-    ) -> None:
+    def copy_d2h(self, dst: HostBuffer, src: DeviceBuffer, nbytes: int) -> None:
         """Copy; nothing to do where `src` mirrors `dst`."""
-        self._copy(own_host(self.device, dst), own_buffer(self.device, src), nbytes, dst_offset, src_offset)
+        self._copy(own_host(self.device, dst), own_buffer(self.device, src), nbytes, 0, 0)
 
     def _copy(
         self, target: HostMemoryBuffer, source: HostMemoryBuffer, nbytes: int, dst_offset: int, src_offset: int

@@ -112,11 +112,11 @@ class PendingQueue:
         return latest_ns if request.deadline_ns is None else min(request.deadline_ns, latest_ns)
 
     def _supersede(self, stream: PendingStream, newcomers: int) -> list[tuple[Request, Reason]]:
-        """End the oldest requests of a LATEST stream that it has no room for once `newcomers` have come."""
+        """End the requests of a LATEST stream that newer ones replace once `newcomers` have come: one is kept."""
         if stream.key.delivery is not Delivery.LATEST:
             return []
         ended = []
-        while len(stream.waiting) + newcomers > max(1, stream.key.max_waiting):
+        while len(stream.waiting) + newcomers > 1:
             oldest = stream.waiting[0]
             self._remove(oldest)
             ended.append((oldest.request, Reason.SUPERSEDED))

@@ -4,7 +4,6 @@ A model version whose former and lanes are moved by hand, an arena that knows ev
 are emptied by hand.
 """
 
-import itertools
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -291,7 +290,7 @@ class SessionHarness:
             self.pool,
             self.sink,
             self.clock,
-            Admission(self.clock, itertools.count(1).__next__),
+            Admission(self.clock),
             max_image_pixels=1_000_000,
             on_output=self._on_output,
             on_room=self._on_room,
