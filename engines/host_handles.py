@@ -97,10 +97,11 @@ class HostEvent(_Handle):
 
     def elapsed_ns(self, earlier: Event) -> int:
         """Return the time from `earlier` to this event. Raises MisuseError if one of them has no record."""
-        earlier_ns = own_event(self.device, earlier).recorded_ns
-        if self.recorded_ns is None or earlier_ns is None:
+        if not isinstance(earlier, HostEvent) or earlier.device is not self.device:
+            raise foreign(earlier, self.device)
+        if self.recorded_ns is None or earlier.recorded_ns is None:
             raise MisuseError(NO_RECORD)
-        return self.recorded_ns - earlier_ns
+        return self.recorded_ns - earlier.recorded_ns
 
     def close(self) -> None:
         """Forget the record. Idempotent."""
@@ -151,14 +152,17 @@ class HostStream(_Handle):
 
     def record(self, event: Event) -> None:
         """Stamp `event`: all earlier work is done."""
-        own = own_event(self.device, event)
-        if self.is_closed or own.is_closed:
+        if not isinstance(event, HostEvent) or event.device is not self.device:
+            raise foreign(event, self.device)
+        if self.is_closed or event.is_closed:
             raise MisuseError(self._closed() if self.is_closed else "event recorded after close")
-        own.recorded_ns = self.device.clock.now_ns()
+        event.recorded_ns = self.device.clock.now_ns()
 
     def wait(self, event: Event) -> None:
         """Return at once: a recorded event is done. Raises MisuseError if there is no record."""
-        if self.is_closed or own_event(self.device, event).recorded_ns is None:
+        if not isinstance(event, HostEvent) or event.device is not self.device:
+            raise foreign(event, self.device)
+        if self.is_closed or event.recorded_ns is None:
             raise MisuseError(self._closed() if self.is_closed else NO_RECORD)
 
     def capture(self, enqueue: Callable[[], None]) -> None:
@@ -177,7 +181,7 @@ def own_buffer(device: "HostDevice", buffer: DeviceBuffer) -> HostMemoryBuffer:
     """Return a device buffer as this device's own. Raises MisuseError for another device's."""
     if isinstance(buffer, HostMemoryBuffer) and buffer.device is device:
         return buffer
-    raise MisuseError(f"{type(buffer).__name__} belongs to another device than {device.name}")
+    raise foreign(buffer, device)
 
 
 def own_host(device: "HostDevice", buffer: HostBuffer) -> HostMemoryBuffer:
@@ -187,8 +191,6 @@ def own_host(device: "HostDevice", buffer: HostBuffer) -> HostMemoryBuffer:
     raise MisuseError(f"{type(buffer).__name__} is no host memory of {device.name}")
 
 
-def own_event(device: "HostDevice", event: Event) -> HostEvent:
-    """Return `event` as this device's own. Raises MisuseError for another device's."""
-    if isinstance(event, HostEvent) and event.device is device:
-        return event
-    raise MisuseError(f"{type(event).__name__} belongs to another device than {device.name}")
+def foreign(thing: object, device: "HostDevice") -> MisuseError:
+    """Return the error for the buffer or event of another device."""
+    return MisuseError(f"{type(thing).__name__} belongs to another device than {device.name}")

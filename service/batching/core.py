@@ -22,6 +22,7 @@ from forebay_server.service.batching.egress_forecast import EgressForecast
 from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.batching.endings import Reason, error_of
 from forebay_server.service.batching.lanes import LaneSet
+from forebay_server.service.batching.notices import Cancelled, ComputeEnded, Drain, Event, SlotFreed
 from forebay_server.service.batching.pending import PendingQueue
 from forebay_server.service.batching.quick_batches import QuickBatches
 from forebay_server.service.batching.settings import BatchingSettings, PolicyName
@@ -114,6 +115,20 @@ class FormerCore:
         self._refresh_feasibility()
 
     # --- events -------------------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now_ns: int) -> None:
+        """Take in an event."""
+        match event:
+            case Request():
+                self.arrive(event, now_ns)
+            case ComputeEnded():
+                self.compute_ended(event.batch, event.ended_ns, event.h2d_ns, event.execute_ns)
+            case SlotFreed():
+                self.slot_freed(event.lane_index, event.slot_index, event.d2h_ns)
+            case Cancelled():
+                self.cancel(event.requests, now_ns)
+            case Drain():
+                self.is_draining = True
 
     def arrive(self, request: Request, now_ns: int) -> None:
         """Take a request in. Draining, it is refused."""

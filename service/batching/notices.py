@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forebay_server.service.batching.core import FormerCore
 from forebay_server.service.request import Batch, Request
 
 
@@ -38,18 +37,3 @@ class Drain:
 
 
 Event = Request | Cancelled | ComputeEnded | SlotFreed | Drain
-
-
-def handle(core: FormerCore, event: Event, now_ns: int) -> None:
-    """Hand an event to the core. Thread: the one that steps the core."""
-    match event:
-        case Request():
-            core.arrive(event, now_ns)
-        case ComputeEnded():
-            core.compute_ended(event.batch, event.ended_ns, event.h2d_ns, event.execute_ns)
-        case SlotFreed():
-            core.slot_freed(event.lane_index, event.slot_index, event.d2h_ns)
-        case Cancelled():
-            core.cancel(event.requests, now_ns)
-        case Drain():
-            core.is_draining = True

@@ -106,7 +106,7 @@ def _tightest_ns(group: Group, rows: int) -> int:
     queue = group.queue
     if not (group.early_entries or group.delayed_entries):
         return queue[0].order_key
-    return min(item.entry.deadline_ns for item in queue[:rows])
+    return min([item.entry.deadline_ns for item in queue[:rows]])
 
 
 def _rest_in_time(situation: Situation, kept: int) -> bool:
