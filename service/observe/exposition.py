@@ -140,9 +140,9 @@ def _versions(text: Text, versions: Sequence[VersionGauges]) -> None:
         ("forebay_cost_drift_ratio", "Executions now over executions as calibrated", [v.drift_ratio for v in versions]),
         ("forebay_bind_guard_seconds", "How early batches are bound, for safety", [v.guard_s for v in versions]),
         (
-            "forebay_delivery_estimate_seconds",
-            "Time allowed for delivery",
-            [v.delivery_s for v in versions],
+            "forebay_egress_estimate_seconds",
+            "Time allowed for egress",
+            [v.egress_s for v in versions],
         ),
     ):
         text.family(
