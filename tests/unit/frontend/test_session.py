@@ -292,7 +292,7 @@ def test_abandon_cancels_what_waits_and_drops_what_executes():
     assert harness.session.outcomes == {Outcome.CANCELLED: 3}
 
 
-def test_abandon_takes_encoded_frames_out_of_their_line():
+def test_abandon_takes_encoded_frames_out_of_their_queue():
     harness = SessionHarness(**ON_A_WORKER, **EVERY)
     harness.send(1)
     harness.send(2)
