@@ -142,6 +142,7 @@ class WorkerPool:
                 log.exception("worker job failed")
                 self._on_fatal(error)
             finally:
+                job = None  # it has outputs of a batch, or a stream: a worker that waits holds none
                 with self.condition:
                     self.busy_count -= 1
 

@@ -1,6 +1,7 @@
 """The worker pool serves results first and streams in turn, finishes waiting work, and hides no exception."""
 
 import threading
+import weakref
 
 import pytest
 
@@ -237,3 +238,18 @@ def test_many_threads_can_push_while_workers_run(fatal):
         thread.join(HANG_GUARD_S)
     pool.close()
     assert all(items == list(range(200)) for items in done.values())
+
+
+class Outputs:
+    def work_on(self):
+        pass
+
+
+def test_a_worker_that_waits_holds_nothing_of_its_last_job(fatal):
+    pool, outputs, is_done = WorkerPool(1, fatal), Outputs(), threading.Event()
+    held = weakref.ref(outputs, lambda _: is_done.set())
+    pool.submit_result(outputs.work_on)
+    del outputs
+    assert is_done.wait(HANG_GUARD_S), "a worker holds its last job until the next one comes"
+    assert held() is None
+    pool.close()
