@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class WorkQueue(Generic[T]):
-    """What one client has waiting for the workers, oldest first: frames of a stream, jobs. Guarded by its pool."""
+    """The work of one client that waits for the workers, oldest first: frames, or jobs. Guarded by its pool."""
 
     __slots__ = ("__weakref__", "_at_rest", "_is_in_ring", "_items", "_pool", "_run")
 

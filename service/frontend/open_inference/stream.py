@@ -44,7 +44,7 @@ from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, FrameBuffer, Request
 
 Response = bytes | InferenceError
-"""What is written, or the error that ends the RPC."""
+"""The bytes to write, or the error that ends the RPC."""
 
 
 class _Admitted(NamedTuple):
