@@ -110,7 +110,7 @@ class StreamRules(RuleBasedStateMachine):
         if wrong == "late":
             request.parameters["latency_budget_ms"].double_param = 0.5
         data = b"\xff" if wrong == "bytes" else request.SerializeToString()
-        # What is found to be wrong only when its data are read has its turn in its flow.
+        # A request whose fault shows only when its data are read has its turn in its flow.
         if wrong == "bytes":
             name = ("", "")
         elif wrong == "model" or (wrong == "size" and not is_long):
