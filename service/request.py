@@ -11,7 +11,7 @@ import enum
 import itertools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
@@ -254,8 +254,7 @@ TRUSTED_NS = 1_000_000_000
 """Time after an execution during which admission refuses by estimates; later only the former does, which may try."""
 
 
-@dataclass(frozen=True, slots=True)
-class Feasibility:
+class Feasibility(NamedTuple):
     """Immutable snapshot that the former publishes for admission, one attribute swap per change. Thread: any reads it.
 
     Attributes:

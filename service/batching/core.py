@@ -180,8 +180,10 @@ class FormerCore:
         if not self.is_draining and self.lanes.has_waiting_batch:  # a drain counts a bound batch as gone
             for request, reason in take_back(now_ns, self.lanes, self.pending, self.cost.least_service_ns()):
                 self._end(request, reason, now_ns)
-        for request, reason in self.pending.time_out(now_ns):
-            self._end(request, reason, now_ns)
+        timeout_ns = self.pending.timeouts.next_ns
+        if timeout_ns is not None and timeout_ns <= now_ns:
+            for request, reason in self.pending.time_out(now_ns):
+                self._end(request, reason, now_ns)
         wake_ns = self._decide_all(now_ns, due_ns)
         if self.egress.first_result_ns >= EGRESS_STEP_NS or self._published.egress_ns:
             self._refresh_feasibility()

@@ -1,20 +1,18 @@
 """Messages to a batch former other than requests: cancellations, a lane's notices, a drain."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from forebay_server.service.request import Batch, Request
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(NamedTuple):
     """Give up what is still pending of `requests`."""
 
     requests: Sequence[Request]
 
 
-@dataclass(frozen=True, slots=True)
-class ComputeEnded:
+class ComputeEnded(NamedTuple):
     """A batch has left compute: see LaneListener."""
 
     batch: Batch
@@ -23,8 +21,7 @@ class ComputeEnded:
     execute_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class SlotFreed:
+class SlotFreed(NamedTuple):
     """A slot is free again: see LaneListener."""
 
     lane_index: int
