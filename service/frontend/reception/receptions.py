@@ -20,6 +20,7 @@ from forebay_server.service.frontend.reception.gate import ReceptionGate
 from forebay_server.service.frontend.reception.pace import Pace
 from forebay_server.service.frontend.reception.reading import Account, Reading
 from forebay_server.service.frontend.reception.refusals import RefusalPace, RefusedError
+from forebay_server.service.frontend.statuses import StatusError
 from forebay_server.service.settings import ServeSettings
 
 PACE_SLACK_NS = 50_000_000  # calls that came together may be read although earlier ones have used up the pace
@@ -142,9 +143,12 @@ class Receptions:
                 if not self.gate.is_strict:
                     return await inner(await self.message_of(context), context)
                 return await self._answer_strictly(inner, context)
-            except RefusedError as error:
-                refused = error.code, error.message  # without its traceback, which holds the message
-            return await self._refuse_later(context, *refused)
+            except StatusError as error:
+                # Without its traceback, which holds the message; and not sent here, where it would be the context.
+                code, words, is_refused = error.code, error.message, isinstance(error, RefusedError)
+            if is_refused:
+                await self._wait_to_refuse(context)
+            return await context.abort(code, words)
 
         return call
 
@@ -156,11 +160,10 @@ class Receptions:
         finally:
             self.gate.forget(nbytes)
 
-    async def _refuse_later(self, context: Context, code: grpc.StatusCode, message: str) -> NoReturn:
+    async def _wait_to_refuse(self, context: Context) -> None:
         delay_ns = self._refusals.delay_ns(context.peer(), context.time_remaining())
         if delay_ns:
             await asyncio.sleep(delay_ns / 1e9)
-        await context.abort(code, message)
 
     def stop_requests(self) -> None:
         """Refuse the single requests whose message has not come to its end. For a drain, which would wait for them."""
