@@ -94,12 +94,9 @@ class Receptions:
 
     async def _read_in_time(self, reading: Reading, pace: Pace, context: Context) -> bytes | None:
         await pace.wait(reading.account.peer)
-        return await self._read_now(reading, context)
-
-    async def _read_now(self, reading: Reading, context: Context) -> bytes | None:
         message = await reading.read(context)
-        if self._pace is not None and message is not None:
-            self._pace.count(reading.account.peer, len(message))
+        if message is not None:
+            pace.count(reading.account.peer, len(message))
         return message
 
     async def _let_in(self, reading: Reading) -> int:
@@ -192,7 +189,9 @@ class Receptions:
             reserved = await self._let_in(reading)
             if reserved:
                 try:
-                    message = await self._read_now(reading, context)
+                    message = await reading.read(context)
+                    if self._pace is not None and message is not None:
+                        self._pace.count(account.peer, len(message))
                 finally:
                     self.gate.leave(account, reserved, None if message is None else len(message))
             reading.has_come = message is not None
