@@ -23,7 +23,7 @@ from forebay_server.service.batching.core import FormerCore
 from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.egress_time import EgressNumbers, EgressTime
 from forebay_server.service.batching.former_statistics import FormerStatistics, statistics_of
-from forebay_server.service.batching.notices import Cancelled, ComputeEnded, Drain, Event, SlotFreed, handle
+from forebay_server.service.batching.notices import Cancelled, ComputeEnded, Drain, Event, SlotFreed
 from forebay_server.service.batching.settings import BatchingSettings
 from forebay_server.service.batching.short_runs import ShortRuns
 from forebay_server.service.channel import Channel, ChannelClosedError
@@ -128,7 +128,7 @@ class BatchFormer:
             self.arrive(request)
             return
         try:
-            self._inbox.send_unseen(request)
+            self._inbox.send_now(request, is_seen=False)
         except ChannelClosedError:
             self.arrive(request)
         else:
@@ -253,12 +253,13 @@ class BatchFormer:
         notices, self._notices = self._notices, []
         events = self._inbox.take_all()
         for event in (*notices, *events):
-            handle(core, event, now_ns)
+            core.handle(event, now_ns)
         if notices and not events and core.is_at_rest:
             return None  # the last batch ran inline: the step that formed it left nothing to decide
         wake_ns = core.step(now_ns)
-        self._post()
-        if core.is_draining and not len(core.pending):
+        if core.ended:
+            self._sink.post(core.take_ended())
+        if core.is_draining and not core.pending.entries:
             self._set_drained()
         return wake_ns
 

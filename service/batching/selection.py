@@ -62,8 +62,9 @@ class Situation(NamedTuple):
 def choose(situation: Situation, rows: int) -> Form:
     """Return the batch to form now, of at most `rows` rows."""
     group = situation.group
-    sustained_load = situation.pending.demand.sustained_rate / situation.full_rate
-    is_overloaded = situation.rate > OVERLOAD * situation.full_rate
+    full_rate = situation.full_rate
+    sustained_load = situation.pending.demand.sustained_rate / full_rate
+    is_overloaded = situation.rate > OVERLOAD * full_rate
     tightest_ns = _tightest_ns(group, rows)
     upper_ns = situation.cost.estimate_ns
     # In an overload a row that turns out late has cost another one its place: the whole batch must fit almost surely.
@@ -105,7 +106,7 @@ def _tightest_ns(group: Group, rows: int) -> int:
     queue = group.queue
     if not (group.early_entries or group.delayed_entries):
         return queue[0].order_key
-    return min(item.entry.deadline_ns for item in queue[:rows])
+    return min([item.entry.deadline_ns for item in queue[:rows]])
 
 
 def _rest_in_time(situation: Situation, kept: int) -> bool:

@@ -70,12 +70,10 @@ class Admission:
 
     Args:
         clock: source of monotonic nanoseconds.
-        next_id: numbers requests; rises.
     """
 
-    def __init__(self, clock: Clock, next_id: Callable[[], int] = next_request_id) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._next_id = next_id
 
     def take(self, arrival: Arrival, too_late: str) -> Request:
         """Return the request of an arrival, which holds a permit and a buffer. `enter` or `give_up` follows.
@@ -91,7 +89,7 @@ class Admission:
         timeline = arrival.timeline
         timeline.validated_ns = now_ns
         return Request(
-            self._next_id(),
+            next_request_id(),
             arrival.stream,
             arrival.rows,
             arrival.batch_key,

@@ -85,7 +85,8 @@ class FrontEnd:
         self._server = grpc.aio.server(interceptors=interceptors, options=server_options(settings))
         self.health = HealthServicer()
         self._housekeeping: asyncio.Task[None] | None = None
-        handlers = (frames.handler(), inference.handler(), self.health.handler())
+        # grpc.aio asks them in this order, at every call. A stream of frames is one call.
+        handlers = (inference.handler(), frames.handler(), self.health.handler())
         self._server.add_generic_rpc_handlers([receptions.read_first(self._under_way.noted(each)) for each in handlers])
         unknown = receptions.refusing(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")  # gRPC's own words
         self._server.add_generic_rpc_handlers([EveryMethod(unknown)])

@@ -145,12 +145,10 @@ class FrontEndLink:
         return version, request
 
     def _open(self, record: wire.Record) -> None:
-        flags, stream, max_waiting, weight = record[1], record[5], record[6], record[7]
+        flags, stream, weight = record[1], record[5], record[7]
         delivery = Delivery.LATEST if flags & wire.IS_LATEST else Delivery.EVERY
         name = f"{self.front_end}/{stream}"
-        self._streams[stream] = StreamKey(
-            name, delivery, max_waiting, is_ordered=bool(flags & wire.IS_ORDERED), weight=weight
-        )
+        self._streams[stream] = StreamKey(name, delivery, is_ordered=bool(flags & wire.IS_ORDERED), weight=weight)
 
     def _cancel(self, token: int, arrived: dict[LinkedVersion, list[Request]]) -> None:
         found = self._requests.get(token)

@@ -192,7 +192,7 @@ class VersionHeader:
         self._numbers = memory[:HEADER_BYTES].cast("q")
         self._front_ends = range(front_ends)
         self._admission = self._numbers[_LEAST_SERVICE : _EXECUTED + 1]
-        self._seen: tuple[list[int], Feasibility] = ([], Feasibility())  # numbers, and what was made of them
+        self._seen: tuple[list[int], Feasibility] = ([], Feasibility())  # numbers, and the value made of them
 
     def publish(self, feasibility: Feasibility) -> None:
         """Write what admission has to know. The engine process's."""

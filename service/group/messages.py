@@ -1,4 +1,4 @@
-"""What a front-end process and the engine process say to each other, frames and answers aside (`descriptors`).
+"""The messages between a front-end process and the engine process, frames and answers aside (`descriptors`).
 
 Messages are values, pickled by `talk`: both ends are processes of one server. In the order of a link's life:
 
@@ -162,7 +162,7 @@ class RpcAnswer:
 
 @dataclass(frozen=True, slots=True)
 class StreamFacts:
-    """A stream that was opened: what `service.journal.events.StreamRecord` has of it."""
+    """A stream that was opened: the fields of `service.journal.events.StreamRecord`."""
 
     uid: int
     name: str
@@ -192,7 +192,7 @@ class Refusals:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What has happened in a front-end process since the last one of these.
+    """News of a front-end process since the last message of this kind.
 
     Attributes:
         opened: streams, oldest first.

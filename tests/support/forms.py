@@ -4,7 +4,7 @@ The second form runs the engine process's and a front-end process's parts on the
 shared memory and the messages between them that two processes have. The front end is the second of two, so that no
 offset is 0 by chance; the other one never comes. Tests reach into devices, lanes and sessions as in the first form.
 
-tests/rpc/conftest.py runs tests in both forms; what concerns several processes starts them (`serve_process`).
+tests/rpc/conftest.py runs tests in both forms; tests about several processes start them (`serve_process`).
 """
 
 from forebay_server.service.server import Server

@@ -4,7 +4,6 @@ A model version whose former and lanes are moved by hand, an arena that knows ev
 are emptied by hand.
 """
 
-import itertools
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -93,6 +92,14 @@ class StrictArena:
     def borrow(self, payload: memoryview, share: Share) -> None:
         """As a device with memory of its own: inputs are always copied."""
 
+    def borrows(self, payload: memoryview) -> bool:
+        """As `borrow`."""
+        return False
+
+    def lease_rows(self, rows: int, share: Share | None = None) -> StrictLease:
+        assert rows == 1
+        return self.lease(share)
+
     def lease(self, share: Share | None = None) -> StrictLease:
         if not self.free:
             raise OverloadedError("no permit is free")
@@ -150,7 +157,10 @@ class ManualVersion:
     Attributes:
         pending: requests by id, in order of arrival.
         executing: requests in a batch.
+        users: how many keep it open.
     """
+
+    unbound = requests = None
 
     def __init__(
         self,
@@ -164,6 +174,7 @@ class ManualVersion:
         latency_budget_ms: float | None = None,
     ) -> None:
         self.name, self.version = "m", "1"
+        self.users = 0
         self.statistics = VersionStatistics(clock)
         self.specs = specs or specs_of()
         self.description = ModelDescription(
@@ -186,6 +197,14 @@ class ManualVersion:
         self._arrived: set[int] = set()
         self._named_in_cancel: set[int] = set()
         self._newest: dict[object, int] = {}
+
+    def try_use(self) -> bool:
+        self.users += 1
+        return True
+
+    def end_use(self) -> None:
+        self.users -= 1
+        assert self.users >= 0, "a use ends twice"
 
     def arrive(self, request: Request) -> None:
         times = request.timeline
@@ -271,7 +290,7 @@ class SessionHarness:
             self.pool,
             self.sink,
             self.clock,
-            Admission(self.clock, itertools.count(1).__next__),
+            Admission(self.clock),
             max_image_pixels=1_000_000,
             on_output=self._on_output,
             on_room=self._on_room,

@@ -99,7 +99,7 @@ class FrontEndBeforeEngine:
         return Ready(listening.address, listening.uds, self.admin_address, listening.pid, ready.models)
 
     async def told(self):
-        """Both sides have taken in what the other one has sent before."""
+        """Both sides have taken in the messages that the other one has sent before."""
         front = self.front.engine
         front._shipper.tell_all()
         await front.forwarded._ask("LogSettings", pb.LogSettingsRequest())

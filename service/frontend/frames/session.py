@@ -251,8 +251,8 @@ class Session:
 
     def _superseding(self, payload: memoryview, share: Share) -> FrameBuffer:
         """Give up the frames that wait for a decoder, then take a buffer: theirs may be the one that it gets."""
-        error = SupersededError("a newer frame of this stream arrived before this one was decoded")
         for request in self._decoder.take_waiting():
+            error = SupersededError("a newer frame of this stream arrived before this one was decoded")
             self._admission.give_up(self.config.version, request, error.outcome)
             self._complete(Completion(request, error=error))
         return self._decoder.buffer_of(payload, share)

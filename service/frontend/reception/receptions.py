@@ -20,6 +20,7 @@ from forebay_server.service.frontend.reception.gate import ReceptionGate
 from forebay_server.service.frontend.reception.pace import Pace
 from forebay_server.service.frontend.reception.reading import Account, Reading
 from forebay_server.service.frontend.reception.refusals import RefusalPace, RefusedError
+from forebay_server.service.frontend.statuses import StatusError
 from forebay_server.service.settings import ServeSettings
 
 PACE_SLACK_NS = 50_000_000  # calls that came together may be read although earlier ones have used up the pace
@@ -93,12 +94,9 @@ class Receptions:
 
     async def _read_in_time(self, reading: Reading, pace: Pace, context: Context) -> bytes | None:
         await pace.wait(reading.account.peer)
-        return await self._read_now(reading, context)
-
-    async def _read_now(self, reading: Reading, context: Context) -> bytes | None:
         message = await reading.read(context)
-        if self._pace is not None and message is not None:
-            self._pace.count(reading.account.peer, len(message))
+        if message is not None:
+            pace.count(reading.account.peer, len(message))
         return message
 
     async def _let_in(self, reading: Reading) -> int:
@@ -142,9 +140,12 @@ class Receptions:
                 if not self.gate.is_strict:
                     return await inner(await self.message_of(context), context)
                 return await self._answer_strictly(inner, context)
-            except RefusedError as error:
-                refused = error.code, error.message  # without its traceback, which holds the message
-            return await self._refuse_later(context, *refused)
+            except StatusError as error:
+                # Without its traceback, which holds the message; and not sent here, where it would be the context.
+                code, words, is_refused = error.code, error.message, isinstance(error, RefusedError)
+            if is_refused:
+                await self._wait_to_refuse(context)
+            return await context.abort(code, words)
 
         return call
 
@@ -156,11 +157,10 @@ class Receptions:
         finally:
             self.gate.forget(nbytes)
 
-    async def _refuse_later(self, context: Context, code: grpc.StatusCode, message: str) -> NoReturn:
+    async def _wait_to_refuse(self, context: Context) -> None:
         delay_ns = self._refusals.delay_ns(context.peer(), context.time_remaining())
         if delay_ns:
             await asyncio.sleep(delay_ns / 1e9)
-        await context.abort(code, message)
 
     def stop_requests(self) -> None:
         """Refuse the single requests whose message has not come to its end. For a drain, which would wait for them."""
@@ -189,7 +189,9 @@ class Receptions:
             reserved = await self._let_in(reading)
             if reserved:
                 try:
-                    message = await self._read_now(reading, context)
+                    message = await reading.read(context)
+                    if self._pace is not None and message is not None:
+                        self._pace.count(account.peer, len(message))
                 finally:
                     self.gate.leave(account, reserved, None if message is None else len(message))
             reading.has_come = message is not None

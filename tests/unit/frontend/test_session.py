@@ -292,7 +292,7 @@ def test_abandon_cancels_what_waits_and_drops_what_executes():
     assert harness.session.outcomes == {Outcome.CANCELLED: 3}
 
 
-def test_abandon_takes_encoded_frames_out_of_their_line():
+def test_abandon_takes_encoded_frames_out_of_their_queue():
     harness = SessionHarness(**ON_A_WORKER, **EVERY)
     harness.send(1)
     harness.send(2)
@@ -427,7 +427,7 @@ def test_time_that_a_refused_frame_waits_for_its_turn_is_delivery():
 
 
 class Told(EgressTime):
-    """What a session tells the former of its version, in milliseconds since it began."""
+    """The times of results that a session reports to its version's former, in milliseconds since it began."""
 
     def __init__(self, clock):
         super().__init__()

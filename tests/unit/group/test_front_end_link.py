@@ -178,7 +178,7 @@ TestProtocol = Protocol.TestCase
 
 def test_a_request_has_what_its_descriptor_says(far, end):
     token, record = far.request(7, deadline_ns=123, arrival_ns=99)
-    far.open_stream(2, Delivery.LATEST, 3, weight=2)
+    far.open_stream(2, Delivery.LATEST, weight=2)
     late, other = far.request(8, stream=2)
     far.send([record, other])
     end.receive()
@@ -188,7 +188,7 @@ def test_a_request_has_what_its_descriptor_says(far, end):
     assert (second.deadline_ns, second.queue_timeout_ns) == (None, None)
     assert first.stream is not second.stream
     stream = second.stream
-    assert (stream.delivery, stream.max_waiting, stream.is_ordered, stream.weight) == (Delivery.LATEST, 3, True, 2)
+    assert (stream.delivery, stream.is_ordered, stream.weight) == (Delivery.LATEST, True, 2)
     assert (first.frame.token, second.frame.token) == (token, late)
     for request, value in ((first, 7), (second, 8)):
         view = request.frame.host.read_view()
