@@ -16,6 +16,7 @@ from forebay_server.service.frontend.control.settings import SettingsRpcs
 from forebay_server.service.frontend.control.statistics import StatisticsRpcs
 from forebay_server.service.frontend.frames.servicer import FramesServicer
 from forebay_server.service.frontend.heavy_work import HeavyWork
+from forebay_server.service.frontend.loop_sink import LoopSink
 from forebay_server.service.frontend.memory.cuda import CudaMemoryRpcs
 from forebay_server.service.frontend.memory.regions import ClientRegions
 from forebay_server.service.frontend.memory.system import SystemMemoryRpcs
@@ -32,7 +33,6 @@ from forebay_server.service.models.placement import OpenDevice, open_device_of_k
 from forebay_server.service.models.registry import ModelRegistry
 from forebay_server.service.models.rehearsal import Rehearsal, RehearsalSettings
 from forebay_server.service.pipeline.permits import Permits
-from forebay_server.service.request import CompletionSink
 from forebay_server.service.settings import ServeSettings
 from forebay_server.service.worker_pool import WorkerPool
 
@@ -63,7 +63,7 @@ def assemble_front_end(
     lifecycle: ModelLifecycle,
     pool: WorkerPool,
     permits: Permits,
-    sink: CompletionSink,
+    sink: LoopSink,
     journal: Journal | None,
     is_ready: Callable[[], bool],
 ) -> FrontEndParts:
@@ -82,7 +82,7 @@ def assemble_front_end(
     """
     calls = CallTasks()
     receptions = Receptions(settings, clock, INFERENCE_STATUS)
-    admission, streams = Admission(clock), StreamCalls(receptions, permits, clock)
+    admission, streams = Admission(clock, sink.drain), StreamCalls(receptions, permits, clock)
     common = clock, settings, calls, streams, admission
     frames = FramesServicer(registry.find, pool, sink, *common, journal)
     regions = ClientRegions(is_enabled=settings.allow_client_shm)

@@ -54,7 +54,7 @@ class LoopSink:
             for step in steps:
                 step()
         finally:
-            self._drain()
+            self.drain()
         took_s = min(self._loop.time() - started_s, LONGEST_GATHERING_S)
         self._step_s += (took_s - self._step_s) / STEP_AVERAGE
 
@@ -64,12 +64,13 @@ class LoopSink:
         if not self._is_scheduled:
             self._is_scheduled = True
             try:
-                self._loop.call_soon_threadsafe(self._drain)
+                self._loop.call_soon_threadsafe(self.drain)
             except RuntimeError:
                 if not self._loop.is_closed():  # closed: the server has gone, and no receiver is left
                     raise
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Deliver all completions that have been posted. Thread: the loop's."""
         self._is_scheduled = False
         while self._completions:
             completion = self._completions.popleft()
