@@ -84,7 +84,8 @@ def choose(situation: Situation, rows: int) -> Form:
     # Shrinking would lose others: serve where rows per time are best, and give up the heads before it. Nothing else
     # keeps a server in overload from serving ever smaller batches.
     first, best_rows = _best_start(situation, lefts_ns, kept)
-    is_fair = first > 0 and sustained_load > SUSTAINED_OVERLOAD
+    # Where batching gains nothing no head is given up (`first` is 0), but most expire behind the others all the same.
+    is_fair = sustained_load > (SUSTAINED_OVERLOAD if first else CERTAIN_OVERLOAD)
     return _form(situation, best_rows, lefts_ns[best_rows], is_fair=is_fair, first=first)
 
 

@@ -70,9 +70,14 @@ class Admission:
 
     Args:
         clock: source of monotonic nanoseconds.
+        settle: delivers the completions that have been posted.
+
+    Attributes:
+        settle: called before a client's requests are cancelled: those that have ended count as they ended.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, settle: Callable[[], object] = lambda: None) -> None:
+        self.settle = settle
         self._clock = clock
 
     def take(self, arrival: Arrival, too_late: str) -> Request:
@@ -121,7 +126,7 @@ class Admission:
     def give_up(self, version: ServedVersion, request: Request, outcome: Outcome) -> None:
         """End a request that was taken and will not be entered: give its buffer back and count it. Thread: any."""
         request.frame.release()
-        version.statistics.refuse(outcome, request.arrival_ns)
+        version.statistics.refuse(Outcome.CANCELLED if request.is_cancelled else outcome, request.arrival_ns)
 
     def refuse(
         self,

@@ -163,6 +163,7 @@ class Session:
 
     def abandon(self) -> None:
         """The client is gone: cancel what waits, forget what executes."""
+        self._admission.settle()
         self._is_reading = False
         self._control.clear()
         if self._recorder is not None:

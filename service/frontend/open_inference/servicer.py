@@ -143,6 +143,7 @@ class InferenceServicer:
                 try:
                     completion = await answered.done
                 except asyncio.CancelledError:
+                    self._admission.settle()
                     cancel(version, [request])
                     raise
             finally:

@@ -185,6 +185,7 @@ class InferStream:
 
     def abandon(self) -> None:
         """The client is gone: cancel what waits, forget what executes."""
+        self._admission.settle()
         self._is_reading = False
         self._order.clear()
         admitted, self._admitted = self._admitted, {}

@@ -10,10 +10,10 @@ from structlog.testing import capture_logs
 
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.batching.egress_time import EgressTime
-from forebay_server.service.errors import BatchFailedError, InvariantError, Outcome
+from forebay_server.service.errors import BatchFailedError, InvalidRequestError, InvariantError, Outcome
 from forebay_server.service.frontend.frames import decoder as decoder_module
 from forebay_server.service.request import Feasibility
-from tests.support.front_end import SessionHarness, specs_of
+from tests.support.front_end import SessionHarness, by_reason, specs_of
 
 EVERY = {"delivery": pb.DELIVERY_EVERY}
 ON_A_WORKER = {"encoding": pb.ENCODING_RGB8, "width": 6, "height": 6}
@@ -504,3 +504,29 @@ def test_a_result_whose_client_has_gone_does_not_count_for_delivery():
     harness.version.finish()
     harness.sink.drain()
     assert told.results == [(0, 0, False)]
+
+
+def test_a_frame_that_has_ended_when_its_client_leaves_counts_as_it_ended():
+    harness = SessionHarness(**EVERY)
+    for seq in range(1, 4):
+        harness.send(seq)
+    harness.version.form()
+    harness.version.finish()  # the event loop has not come to its completion
+    harness.session.abandon()
+    harness.settle()
+    assert harness.session.outcomes == {Outcome.OK: 1, Outcome.CANCELLED: 2}
+    assert by_reason(harness.session.outcomes) == harness.version.counted
+
+
+def test_a_frame_that_a_worker_finds_wrong_after_its_client_has_left_was_cancelled():
+    harness = SessionHarness(encoding=pb.ENCODING_RGB8, width=6, height=6)
+    harness.send(1)
+
+    def fail():
+        harness.session.abandon()
+        raise InvalidRequestError("as the test asks")
+
+    harness.version.arena.on_write = fail
+    harness.pool.run_one()
+    assert harness.session.outcomes == {Outcome.CANCELLED: 1}
+    assert harness.version.counted == {"CANCELED": 1}

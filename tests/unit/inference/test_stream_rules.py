@@ -39,7 +39,7 @@ class StreamRules(RuleBasedStateMachine):
             version.name = name
             version.feasibility = Feasibility(LEAST_SERVICE_NS)
             self.versions[name] = version
-        admission = Admission(self.clock)
+        admission = Admission(self.clock, self.sink.drain)
         lookup = ModelLookup(self.acquire, self.acquire, lambda name: None, ClientRegions(is_enabled=False), admission)
         self.outputs = self.rooms = 0
         self.ends_on_error = ends_on_error
