@@ -28,9 +28,11 @@ from forebay_server.service.batching.settings import BatchingSettings
 from forebay_server.service.batching.short_runs import ShortRuns
 from forebay_server.service.channel import Channel, ChannelClosedError
 from forebay_server.service.clock import Clock
-from forebay_server.service.errors import InvariantError, RequestCancelledError
+from forebay_server.service.errors import InvariantError, RequestCancelledError, ServiceError
 from forebay_server.service.lane import Lane
 from forebay_server.service.request import Batch, Completion, CompletionSink, Feasibility, Request
+
+UNLOADING = "the model is being unloaded; send again"
 
 StepWhenIdle = Callable[[Callable[[], None]], None]
 """Has the event loop call something, once, when it has read what there is to read. Thread: the event loop's."""
@@ -106,20 +108,20 @@ class BatchFormer:
         try:
             self._inbox.send_now(request)
         except ChannelClosedError:
-            self._refuse([request])
+            self.refuse([request], RequestCancelledError(UNLOADING))
 
     def arrive_all(self, requests: Sequence[Request]) -> None:
         """Hand requests over, in order, with one wake-up for all. Thread: any. Blocks: no."""
         try:
             self._inbox.send_all_now(requests)
         except ChannelClosedError:
-            self._refuse(requests)
+            self.refuse(requests, RequestCancelledError(UNLOADING))
 
-    def _refuse(self, requests: Sequence[Request]) -> None:
+    def refuse(self, requests: Sequence[Request], error: ServiceError) -> None:
+        """End requests that do not arrive. Thread: any. Blocks: no."""
         for request in requests:
             request.frame.release()
             request.timeline.built_ns = self._clock.now_ns()
-        error = RequestCancelledError("the model is being unloaded; send again")
         self._sink.post([Completion(request, error) for request in requests])
 
     def arrive_on_loop(self, request: Request) -> None:

@@ -4,7 +4,7 @@ Messages are values, pickled by `talk`: both ends are processes of one server. I
 
     engine process                      front-end process
     Welcome, Published ..., Serving     Hello
-    Published, Retired, Known, Health   Unused, Draining
+    Published, Retired, Known, Health   Unused
     RpcAnswer                           RpcCall
     LogLevel, LookAt                    Told
 """
@@ -79,11 +79,6 @@ class Unused:
     """The front-end process uses a retired version no more, and sends no request for it."""
 
     number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Draining:
-    """The front-end process takes no new streams: it was asked to stop."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ tests/rpc/conftest.py runs tests in both forms; tests about several processes st
 from forebay_server.service.server import Server
 
 ONE_PROCESS, FRONT_END = "one process", "front-end process"
+PROCESSES = 2  # front-end processes, where tests start real ones
 current = ONE_PROCESS  # set by a fixture
 
 

@@ -109,13 +109,13 @@ class FrontEndBeforeEngine:
 
     def stop(self, *number):
         self.front.stop(*number)
+        self.engine.stop(*number)
 
     async def close(self):
-        """End as the processes do: the front end first, unless the engine process cannot go on."""
+        """End as the processes do: both at once, and the engine process after the front end."""
         try:
             if self.life.fatal is None:
-                code = await self.front.close()
-                return await self.engine.close() or code
+                return max(await asyncio.gather(self.front.close(), self.engine.close()))
             code = await self.engine.close()
             await self.front.wait()  # it finds that the other one has gone
             return max(code, await self.front.close())
