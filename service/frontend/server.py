@@ -86,8 +86,14 @@ class FrontEnd:
         self.health = HealthServicer()
         self._housekeeping: asyncio.Task[None] | None = None
         # grpc.aio asks them in this order, at every call. A stream of frames is one call.
-        handlers = (inference.handler(), frames.handler(), self.health.handler())
-        self._server.add_generic_rpc_handlers([receptions.read_first(self._under_way.noted(each)) for each in handlers])
+        gates = {
+            inference.handler(): receptions.gate,
+            frames.handler(): receptions.gate,
+            self.health.handler(): receptions.health_gate,
+        }
+        self._server.add_generic_rpc_handlers(
+            [receptions.read_first(self._under_way.noted(each), gate) for each, gate in gates.items()]
+        )
         unknown = receptions.refusing(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")  # gRPC's own words
         self._server.add_generic_rpc_handlers([EveryMethod(unknown)])
         self.watch = ReceptionWatch(receptions, settings, clock, asyncio.get_running_loop(), self._addresses)

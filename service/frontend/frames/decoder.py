@@ -28,6 +28,7 @@ from forebay_server.service.worker_pool import WorkerPool, WorkQueue
 log = structlog.get_logger(__name__)
 
 INLINE_COPY_BYTES = 1 << 20  # a plain copy up to this is cheaper than a hand-over to a worker (30 µs)
+MOST_WAITING_BYTES = 32 << 20  # of a stream's frames that wait to be decoded: two of the largest by default
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +78,13 @@ class FrameDecoder:
         self.is_quick = self._copies and (config.payload_bytes or 0) <= INLINE_COPY_BYTES
         self._input_ends = tuple(itertools.accumulate(config.version.arena.row_bytes, initial=0))
         self._queue: WorkQueue[_Encoded] = WorkQueue(pool, _decode)
+        # Each has one writer, so that none needs a lock: the event loop, and the worker that has the stream's turn.
+        self._pushed_bytes = self._decoded_bytes = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another frame may be read: a frame that waits to be decoded keeps its message. Thread: any."""
+        return self._pushed_bytes - self._decoded_bytes <= MOST_WAITING_BYTES
 
     def buffer_of(self, payload: memoryview, share: Share) -> FrameBuffer:
         """Take a permit of `share` and a buffer, and put a small plain copy into it.
@@ -98,11 +106,14 @@ class FrameDecoder:
 
     def push(self, request: Request, payload: memoryview) -> None:
         """Have a worker decode a frame and hand it to the former, after those before it."""
+        self._pushed_bytes += len(payload)
         self._queue.push(_Encoded(self, request, payload))
 
     def take_waiting(self) -> list[Request]:
         """Take back the frames that no worker has begun."""
-        return [item.request for item in self._queue.take_waiting()]
+        taken = self._queue.take_waiting()
+        self._pushed_bytes -= sum(len(item.payload) for item in taken)
+        return [item.request for item in taken]
 
     def call_at_rest(self, do: Callable[[], None]) -> None:
         """Call `do` once no worker is at a frame of this stream, which has ended: now, or on that worker."""
@@ -113,7 +124,10 @@ class FrameDecoder:
         started_ns = self._clock.now_ns()
         version = self._config.version
         try:
-            self._fill(request, payload, started_ns)
+            try:
+                self._fill(request, payload, started_ns)
+            finally:
+                self._decoded_bytes += len(payload)  # before the frame ends: its answer has the reader look for room
         except Exception as error:  # noqa: BLE001 - any error ends this frame, not the worker
             known = known_error(error)
             self._admission.give_up(version, request, known.outcome)

@@ -106,7 +106,7 @@ class Session:
     @property
     def has_room(self) -> bool:
         """Whether another frame may be read."""
-        return self._outbox.has_room
+        return self._outbox.has_room and self._decoder.has_room
 
     @property
     def in_flight(self) -> int:
@@ -208,7 +208,7 @@ class Session:
                 self.config.version.specs,
                 self.config.wants.tensor_indices,
             )
-        if not had_room and outbox.has_room:
+        if outbox.has_room and not (had_room and self._decoder.is_quick):  # a worker may have made the room
             self._on_room()
         return message
 

@@ -181,8 +181,10 @@ class ReceptionWatch:
                 account.tally.forget()
 
     def _end_late(self, account: Account, calls: tuple[Reading, ...], now_ns: int) -> None:
-        gate, usual_ns = self._receptions.gate, self._deadline_ns or NEVER_NS
-        request_ns = min(usual_ns, STRICT_TURN_NS) if gate.is_strict and gate.waiting_count else usual_ns
+        usual_ns = self._deadline_ns or NEVER_NS
+        gates = self._receptions.gate, self._receptions.health_gate
+        are_waiting = any(gate.is_strict and gate.waiting_count for gate in gates)
+        request_ns = min(usual_ns, STRICT_TURN_NS) if are_waiting else usual_ns
         stream_ns = usual_ns if account.tally.stuck_ns >= usual_ns else NEVER_NS
         late = {
             reading: deadline_ns

@@ -323,6 +323,40 @@ def test_abandon_while_a_worker_refuses_gives_the_lease_back():
     assert not harness.version.arena.leases
 
 
+@pytest.mark.parametrize("payload", [jpeg(), b"no JPEG"], ids=["good", "bad"])
+def test_messages_that_wait_for_a_decoder_are_bounded_in_bytes_and_reading_goes_on_when_one_is_answered(
+    monkeypatch, payload
+):
+    monkeypatch.setattr(decoder_module, "MOST_WAITING_BYTES", 2 * len(payload))
+    harness = SessionHarness(**JPEG, **EVERY, max_in_flight=8)
+    for seq in (1, 2):
+        harness.send(seq, payload)
+        assert harness.session.has_room
+    harness.send(3, payload)
+    assert not harness.session.has_room
+    harness.pool.run_one()
+    calls = harness.room_calls
+    harness.version.form()
+    while harness.version.executing:
+        harness.version.finish()
+    harness.sink.drain()
+    harness.write()
+    assert harness.session.has_room
+    assert harness.room_calls > calls
+    harness.settle()
+    assert len(harness.results) == 3
+
+
+def test_frames_that_give_way_to_newer_ones_do_not_count_as_waiting_bytes(monkeypatch):
+    monkeypatch.setattr(decoder_module, "MOST_WAITING_BYTES", 2 * len(jpeg()))
+    harness = SessionHarness(**JPEG, delivery=pb.DELIVERY_LATEST)
+    for seq in range(1, 9):
+        harness.send(seq, jpeg())
+        assert harness.session.has_room
+    harness.session.abandon()
+    harness.settle()
+
+
 def test_what_a_worker_ends_is_counted_once():
     harness = SessionHarness(**JPEG, delivery=pb.DELIVERY_LATEST)
     harness.send(1, b"no JPEG")
