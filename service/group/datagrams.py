@@ -1,4 +1,6 @@
-"""Sends datagrams without ever blocking: they wait here, in order, until the socket takes them.
+"""Sends records in datagrams without ever blocking: they wait here, in order, until the socket takes them.
+
+A socket holds few datagrams, ten on some systems, of any size: records that come while others wait are joined.
 
 Thread: any, one at a time; a lock of the caller's sees to that. The loop calls its own callbacks.
 """
@@ -30,29 +32,40 @@ class Datagrams:
         self._lock = lock
         self._loop = loop
         self._waiting: deque[Waiting] = deque()
+        self._records: list[bytes] = []  # that go behind those, and their files
+        self._files: list[int] = []
         self._is_open = True
 
-    def __len__(self) -> int:
-        return len(self._waiting)
+    @property
+    def are_waiting(self) -> bool:
+        """Whether the socket has not taken all of them."""
+        return bool(self._waiting)
 
     def send(self, records: list[bytes], files: list[int]) -> None:
         """Send records, and the files of those that have one, in their order. The lock is held. Blocks: no.
 
         Files stay the caller's, open until the datagram was answered.
         """
-        was_waiting = bool(self._waiting)
+        if self._waiting:
+            self._records += records
+            self._files += files
+            return
+        self._join(records, files)
+        if not self._send_waiting():
+            self._loop.call_soon_threadsafe(self._watch)
+
+    def _join(self, records: list[bytes], files: list[int]) -> None:
         if files:
             self._waiting.extend(_with_files(records, files))
         else:
             self._waiting.extend((datagram, ()) for datagram in wire.datagrams(records))
-        if not was_waiting and not self._send_waiting():
-            self._loop.call_soon_threadsafe(self._watch)
 
     def close(self) -> None:
         """Send no more. Thread: the event loop's."""
         self._is_open = False
         self._loop.remove_writer(self._socket)
         self._waiting.clear()
+        self._records, self._files = [], []
 
     def _send_waiting(self) -> bool:
         """Send until nothing waits; return whether that is so. The lock is held."""
@@ -69,8 +82,12 @@ class Datagrams:
                 return False
             except OSError:  # the other process has gone: reading finds that, too, and says so
                 waiting.clear()
+                self._records, self._files = [], []
                 return True
             waiting.popleft()
+            if not waiting and self._records:
+                self._join(self._records, self._files)
+                self._records, self._files = [], []
         return True
 
     def _watch(self) -> None:
