@@ -1,6 +1,7 @@
 """Two ends of a talk in one event loop, over a real pair of sockets."""
 
 import asyncio
+import gc
 import os
 import socket
 
@@ -129,6 +130,7 @@ async def test_a_message_that_fails_ends_no_talk():
 
 @pytest.fixture(autouse=True)
 def _same_descriptors_after():
+    gc.collect()  # sockets of earlier tests
     before = psutil.Process().num_fds()
     yield
     assert psutil.Process().num_fds() == before
