@@ -132,7 +132,7 @@ def main() -> None:
         metavar="FILE",
         help="add runs of another machine (what --json wrote) to the history, and write the page; no run",
     )
-    parser.add_argument("--note", metavar="TEXT", help="with --from: what a reader has to know about that machine")
+    parser.add_argument("--note", metavar="TEXT", help="with --from: a remark on that machine for the reader")
     options = parser.parse_args()
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")

@@ -39,7 +39,7 @@ REAL_CELLS = (
     ("mixed", 1.0),
     ("drift", 0.8),
 )
-"""What `--real` runs by default: the cells that have bars, under jit_edf; all cells would take an hour."""
+"""The default cells of `--real`: the cells that have bars, under jit_edf; all cells would take an hour."""
 REAL_RUNS = 5
 
 

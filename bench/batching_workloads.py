@@ -1,4 +1,4 @@
-"""The workloads of `forebay bench batching`: when which stream sends what, with which budget, to what kind of executor.
+"""The workloads of `forebay bench batching`: requests of each stream by time, budgets, and executors.
 
 Everything is made from a seed: the same arguments give the same trace. Loads are shares of the executor's capacity,
 max over b of b/t(b).

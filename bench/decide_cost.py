@@ -1,4 +1,4 @@
-"""What one decision of the policy costs in CPU time: over a trace, and by the number of pending requests."""
+"""CPU time of one decision of the policy: over a trace, and by the number of pending requests."""
 
 import time
 from collections.abc import Callable

@@ -22,8 +22,9 @@ from pathlib import Path
 from forebay_server.bench.server_process import simulated_config
 from forebay_server.engines.clock import Clock
 from forebay_server.engines.device import DeviceBuffer, HostBuffer, Piece, StreamPriority
-from forebay_server.engines.device_host import HostDevice, HostStream
+from forebay_server.engines.device_host import HostDevice
 from forebay_server.engines.engine_simulated import SimulatedEngine
+from forebay_server.engines.host_handles import HostStream
 from forebay_server.service.group import descriptors as wire
 from forebay_server.service.group.engine_server import EngineServer
 from forebay_server.service.group.messages import Hello, Published, Serving
@@ -100,7 +101,7 @@ class _FrontEnd:
         self._open: set[int] = set()
         self._target = 0
         asyncio.get_running_loop().add_reader(data, self._read)
-        data.send(wire.pack_open_stream(1, Delivery.EVERY, 1, is_ordered=True, weight=1))
+        data.send(wire.pack_open_stream(1, Delivery.EVERY, is_ordered=True, weight=1))
 
     def _on_message(self, message: object, descriptors: list[int]) -> None:
         for each in descriptors:

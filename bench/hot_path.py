@@ -1,4 +1,4 @@
-"""What a frame costs in our own code: session, former and stages on one thread, no gRPC, no hand-over.
+"""The cost of a frame in our own code: session, former and stages on one thread, no gRPC, no hand-over.
 
 `python -m forebay_server.bench.hot_path` prints CPU microseconds per frame by step, for batches of several sizes. The
 model is that of `bench.identity`: the engine reads its input once, so that copies and checksum are in the figures.

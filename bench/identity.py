@@ -1,4 +1,4 @@
-"""What a frame costs when the model costs nothing: server CPU per frame, and the round trip of one frame alone.
+"""The cost of a frame when the model costs nothing: server CPU per frame, and the round trip of one frame alone.
 
 The simulated engine takes no time but reads the whole input: its answer is a checksum. Everything else is real:
 gRPC, the session, the former, the stages. CPU time on a shared machine varies by two or three times within a minute, so

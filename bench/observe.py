@@ -1,8 +1,8 @@
-"""What observing costs: server CPU per frame with page, scrapes and timeline on, over the same without.
+"""The cost of observing: server CPU per frame with page, scrapes and timeline on, over the same without.
 
 Two servers run side by side and one client loads them in turn, a second or two each, ABBA, so that other work
 of the machine hits both; then the same with two new servers, started in the other order, since two processes of one
-program differ by some percent for as long as they live. The median of the quotients of neighbouring runs is what
+program differ by some percent for as long as they live. The median of the quotients of neighbouring runs
 counts, with its interval; the quotient of the sums is beside it, in which rare events (a saved trace) count and
 disturbances too. CPU time comes from the processes' own clocks, to the nanosecond.
 

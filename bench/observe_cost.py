@@ -1,6 +1,6 @@
-"""What observing costs by itself, in CPU time of the thread that does it: a frame, a scrape, a page, a trace.
+"""The cost of observing by itself, in CPU time of the thread that does it: a frame, a scrape, a page, a trace.
 
-Not here: what else it does to the process (the GIL, caches); `bench.observe` has that.
+Its other effects on the process (the GIL, caches) are not here: `bench.observe` has that.
 """
 
 import random

@@ -2,7 +2,7 @@
 
 Every cell has a server of its own (simulated engine, t(b) = 15 + 1*b ms, at most 32 rows: 681 frames per second), the
 cameras in processes of their own, a probe that asks for health, and, if it is a disturbed cell, a hog on one core. The
-load is a multiple of the capacity: of the engine's, or of what the same machine did closed loop with 64 frames in
+load is a multiple of the capacity: of the engine's, or of the rate of the same machine, closed loop with 64 frames in
 flight right before, if that is less.
 
 Server and clients share the machine, so a frame in time counts for both; `Cost` says what each of them took, and what
@@ -81,7 +81,7 @@ def config_of(payload_bytes: int) -> dict[str, str]:
 
 
 def closed_loop_per_s(payload_bytes: int, seconds: float = CLOSED_LOOP_S) -> float:
-    """Return frames per second with WINDOW in flight, no budget: what engine and machine can do together."""
+    """Return frames per second with WINDOW in flight, no budget: the capacity of engine and machine together."""
     options: dict[str, int | str] = {
         "model": "slow",
         "streams": CLOSED_LOOP_STREAMS,

@@ -147,7 +147,7 @@ class Cost:
     Attributes:
         server: the server's process.
         clients: all cameras' processes.
-        hog: what disturbs on purpose.
+        hog: the process that disturbs on purpose.
         others: all other processes on these cores, and the kernel's own work for the sockets.
         cores: that server and clients may use.
         sent_per_s: frames that were sent, that is, whose payload moved.

@@ -12,7 +12,7 @@ LOST_SHARES = ("late_share", "shed_share")
 
 
 def deviations(real: Mapping[str, Any], virtual: Mapping[str, Any], bars: Iterable[Bar]) -> dict[str, float]:
-    """Return, by field, by what part a real number is more (or, negative, less) than the virtual one.
+    """Return, by field, the part by which a real number is more (or, negative, less) than the virtual one.
 
     Args:
         real: a cell as in the JSON.

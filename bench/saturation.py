@@ -12,7 +12,7 @@ from typing import Any
 from forebay_server.bench.rows import Row, Spread
 
 MEASURED = Path(__file__).resolve().parents[1] / "docs" / "benchmarks-gpu" / "h100.json"
-LEAST_ROWS = 8  # smaller batches are shorter than what a batch costs the host: the budget is about saturation
+LEAST_ROWS = 8  # smaller batches are shorter than the host's time for a batch: the budget is about saturation
 BUDGET_IDLE, BUDGET_HIDDEN, BUDGET_SHARE = 0.05, 0.90, 0.95
 
 

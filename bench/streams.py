@@ -1,4 +1,4 @@
-"""What many streams cost: memory of the server per open stream, and CPU per frame at 1 and at 256 streams."""
+"""The cost of many streams: memory of the server per open stream, and CPU per frame at 1 and at 256 streams."""
 
 import asyncio
 import contextlib

@@ -26,7 +26,7 @@ BATCHING_CELLS = (
 
 
 def batching_rows(*, is_quick: bool) -> Iterator[Row]:
-    """Batching in virtual time, where the bars are the budgets, and what one decision costs in real CPU time."""
+    """Batching in virtual time, where the bars are the budgets, and one decision in real CPU time."""
     seconds = 5.0 if is_quick else 10.0
     cells = {}
     for workload, at in dict.fromkeys((cell[0], cell[1]) for cell in BATCHING_CELLS):

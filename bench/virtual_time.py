@@ -1,6 +1,6 @@
 """Drives the real former core (policy, pending queue, cost model) through a trace in virtual time.
 
-One loop over three sources of events in order of time: arrivals, what lanes do, and the timer that the core asked for.
+One loop over three sources of events in order of time: arrivals, events of lanes, the timer that the core asked for.
 Nothing waits, so simulated time costs only what the decisions cost. The same workload, settings and seed give the same
 batches, always.
 """

@@ -31,9 +31,7 @@ class Clock(Protocol):
 class MonotonicClock:
     """The real clock (CLOCK_MONOTONIC)."""
 
-    def now_ns(self) -> int:
-        """Return the current time in nanoseconds."""
-        return time.monotonic_ns()
+    now_ns = staticmethod(time.monotonic_ns)  # no call in between: a frame reads the clock some twenty-five times
 
     def wait(self, condition: threading.Condition, until_ns: int | None) -> None:
         """Wait on `condition` until notified or until the time `until_ns`."""

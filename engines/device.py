@@ -189,15 +189,8 @@ class DeviceStream(Protocol):
         """
         ...
 
-    def copy_d2h(
-        self,
-        dst: HostBuffer,
-        src: DeviceBuffer,
-        nbytes: int,
-        dst_offset: int = 0,
-        src_offset: int = 0,
-    ) -> None:
-        """Enqueue a copy of `nbytes` bytes from device to host. A no-op where `src` mirrors `dst`."""
+    def copy_d2h(self, dst: HostBuffer, src: DeviceBuffer, nbytes: int) -> None:
+        """Enqueue a copy of the first `nbytes` bytes from device to host. A no-op where `src` mirrors `dst`."""
         ...
 
     def record(self, event: Event) -> None:

@@ -83,7 +83,6 @@ class TorchEngine:
         self._target = open_target(device)
         self._wants_graphs = reader.text("cuda_graphs", "on", ("on", "off")) == "on" and self._target.is_cuda
         self.launches = Launches()
-        self.capture_error = ""
         torch.set_num_threads(max(1, reader.integer("intra_op_threads", 1, maximum=MOST_THREADS)))
         allow_tf32 = reader.text("allow_tf32", "on", ("on", "off")) == "on"
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allow_tf32
@@ -237,7 +236,6 @@ class TorchEngine:
             problem = self._target.error_for(error, batch_size)
             if not isinstance(problem, ExecutionError):
                 raise problem from error
-            self.capture_error = str(problem)
             self._wants_graphs = False
             return
         slot.graphs[batch_size] = graph

@@ -1,6 +1,6 @@
 """One process's share of a run, as a value that travels to it, and how that process carries it out.
 
-The same conversation works over a pipe (loadtest.worker) and over gRPC (loadtest.agent):
+The same conversation works over a pipe (loadtest.worker) and over gRPC (loadtest.client.agents):
 
     coordinator: prepare(job)        process: ready(info) or failed(exit_code, text)
     coordinator: start(start_ns)     process: progress ... progress, result + rows

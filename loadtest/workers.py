@@ -1,6 +1,6 @@
 """The coordinator's side of generator processes: start them, talk to them, stop them.
 
-A `Worker` is one process, here or on another host (loadtest.agent). Owner: the event loop that started it.
+A `Worker` is one process, here or on another host (loadtest.client.agents). Owner: the event loop that started it.
 """
 
 import asyncio

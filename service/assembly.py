@@ -12,6 +12,7 @@ from forebay_server.service.frontend.calls import CallTasks
 from forebay_server.service.frontend.control.model import Handlers
 from forebay_server.service.frontend.frames.servicer import FramesServicer
 from forebay_server.service.frontend.heavy_work import HeavyWork
+from forebay_server.service.frontend.loop_sink import LoopSink
 from forebay_server.service.frontend.memory.regions import ClientRegions
 from forebay_server.service.frontend.open_inference.errors import INFERENCE_STATUS
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
@@ -22,7 +23,6 @@ from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.models.served import ServedModels
 from forebay_server.service.pipeline.permits import Permits
-from forebay_server.service.request import CompletionSink
 from forebay_server.service.settings import ServeSettings
 from forebay_server.service.worker_pool import WorkerPool
 
@@ -56,7 +56,7 @@ def assemble_front_end(
     models: ServedModels,
     pool: WorkerPool,
     permits: Permits,
-    sink: CompletionSink,
+    sink: LoopSink,
     journal: Journal | None,
     control: ControlRpcs,
 ) -> FrontEndParts:
@@ -74,7 +74,7 @@ def assemble_front_end(
     """
     calls = CallTasks()
     receptions = Receptions(settings, clock, INFERENCE_STATUS)
-    admission, streams = Admission(clock), StreamCalls(receptions, permits, clock)
+    admission, streams = Admission(clock, sink.drain), StreamCalls(receptions, permits, clock)
     common = clock, settings, calls, streams, admission
     frames = FramesServicer(models.find, pool, sink, *common, journal)
     regions = ClientRegions(is_enabled=settings.allow_client_shm)

@@ -1,10 +1,10 @@
 """A bounded, closable hand-over of items from some threads to one receiving thread.
 
 Theory of operation
-    A channel is a deque under one condition. `send` waits for space; `send_now` never waits and treats a full channel
-    as a bug in the sizing (InvariantError). `close` lets the receiver drain what is there and then
-    raises ChannelClosedError in it; senders get ChannelClosedError at once. `wait` and `take_all` empty the channel in
-    one go, so that a busy receiver takes the lock once per wake-up and not once per item.
+    A channel is a deque under one condition. `send_now` never waits: a full channel is a bug in its sizing
+    (InvariantError). `close` lets the receiver drain the rest and raises ChannelClosedError in it then; senders get
+    ChannelClosedError at once. `wait` and `take_all` empty the channel in one go, so that a busy receiver takes the
+    lock once per wake-up and not once per item.
 
 Guarantees: first in, first out; no sent item is lost; a receiver never misses a wake-up.
 """
@@ -37,23 +37,26 @@ class Channel(Generic[T]):
         self._condition = threading.Condition()
         self._is_closed = False
         self._is_woken = False
-        self._waiting_senders = 0
 
-    def send(self, item: T) -> None:
-        """Append `item`. Blocks: while the channel is full. Raises ChannelClosedError."""
-        with self._condition:
-            self._waiting_senders += 1
-            while len(self._items) >= self.capacity and not self._is_closed:
-                self._clock.wait(self._condition, None)
-            self._waiting_senders -= 1
-            self._append(item)
+    def send_now(self, item: T, *, is_seen: bool = True) -> None:
+        """Append `item` to a channel that has space by construction. Blocks: no.
 
-    def send_now(self, item: T) -> None:
-        """Append `item` to a channel that has space by construction. Blocks: no. Raises InvariantError if full."""
+        Args:
+            item: to be received.
+            is_seen: whether a waiting receiver wakes up; if not, the caller ensures that it looks.
+
+        Raises:
+            ChannelClosedError: it takes no more.
+            InvariantError: it is full.
+        """
         with self._condition:
-            if len(self._items) >= self.capacity and not self._is_closed:
+            if self._is_closed:
+                raise ChannelClosedError(self.name)
+            if len(self._items) >= self.capacity:
                 raise InvariantError(f"channel {self.name} is full at {self.capacity}")
-            self._append(item)
+            self._items.append(item)
+            if is_seen:
+                self._condition.notify_all()
 
     def send_all_now(self, items: Sequence[T]) -> None:
         """Append `items` in order as `send_now` does, with one wake-up for all. All are appended, or none."""
@@ -64,20 +67,6 @@ class Channel(Generic[T]):
                 raise InvariantError(f"channel {self.name} is full at {self.capacity}")
             self._items.extend(items)
             self._condition.notify_all()
-
-    def _append(self, item: T, *, is_seen: bool = True) -> None:
-        if self._is_closed:
-            raise ChannelClosedError(self.name)
-        self._items.append(item)
-        if is_seen:
-            self._condition.notify_all()
-
-    def send_unseen(self, item: T) -> None:
-        """Append `item` as `send_now` does, without a wake-up: the caller ensures that it is received."""
-        with self._condition:
-            if len(self._items) >= self.capacity and not self._is_closed:
-                raise InvariantError(f"channel {self.name} is full at {self.capacity}")
-            self._append(item, is_seen=False)
 
     def wake(self) -> None:
         """Wake the waiting receiver, to look again."""
@@ -92,9 +81,7 @@ class Channel(Generic[T]):
                 if self._is_closed:
                     raise ChannelClosedError(self.name)
                 self._clock.wait(self._condition, None)
-            item = self._items.popleft()
-            self._condition.notify_all()
-            return item
+            return self._items.popleft()
 
     def wait(self, until_ns: int | None) -> None:
         """Return when there is an item, at `wake`, or at the time `until_ns`; `None` waits without a limit.
@@ -117,8 +104,6 @@ class Channel(Generic[T]):
         with self._condition:
             items = list(self._items)
             self._items.clear()
-            if self._waiting_senders:
-                self._condition.notify_all()
             return items
 
     @property

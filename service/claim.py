@@ -7,9 +7,9 @@ Theory of operation
     predicted. Until its execution starts the former may take it back (`withdraw`): then its requests belong to the
     former again, and the lane passes the empty batch on to free its slot.
 
-        free -> held -> free        the upload reads the requests' frames, on the host and to its end free -> started
-        execution starts, or an upload that reads the frames after the call has returned free -> withdrawn           the
-        former has the requests back
+        free -> held -> free        the upload reads the requests' frames, on the host and to its end
+        free -> started             execution starts, or an upload that reads the frames after the call has returned
+        free -> withdrawn           the former has the requests back
 
     Each move is one non-blocking acquisition of one lock, so exactly one side gets the batch. `started` and `withdrawn`
     are final. The former's attempt fails while the claim is held; it looks again later. The lane's attempts fail only

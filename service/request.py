@@ -11,7 +11,7 @@ import enum
 import itertools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
@@ -40,20 +40,16 @@ class StreamKey:
 
     Attributes:
         name: the camera's name, for logs and metrics; not unique.
-        delivery: LATEST streams have at most `max_waiting` pending requests, the newest ones.
-        max_waiting: K, at least 1; ignored for EVERY.
+        delivery: a LATEST stream has at most one pending request, the newest.
         is_ordered: whether requests of this key go into batches in order of arrival; True for LATEST.
         weight: number of streams that this key counts as in shares.
     """
 
-    __slots__ = ("__weakref__", "delivery", "is_ordered", "max_waiting", "name", "weight")
+    __slots__ = ("__weakref__", "delivery", "is_ordered", "name", "weight")
 
-    def __init__(
-        self, name: str, delivery: Delivery, max_waiting: int = 1, *, is_ordered: bool = True, weight: int = 1
-    ) -> None:
+    def __init__(self, name: str, delivery: Delivery, *, is_ordered: bool = True, weight: int = 1) -> None:
         self.name = name
         self.delivery = delivery
-        self.max_waiting = max_waiting
         self.is_ordered = is_ordered or delivery is Delivery.LATEST
         self.weight = weight
 
@@ -258,8 +254,7 @@ TRUSTED_NS = 1_000_000_000
 """Time after an execution during which admission refuses by estimates; later only the former does, which may try."""
 
 
-@dataclass(frozen=True, slots=True)
-class Feasibility:
+class Feasibility(NamedTuple):
     """Immutable snapshot that the former publishes for admission, one attribute swap per change. Thread: any reads it.
 
     Attributes:

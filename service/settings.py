@@ -144,7 +144,7 @@ class ServeSettings(BaseSettings):
     @field_validator("front_ends", mode="before")
     @classmethod
     def _count(cls, value: object) -> object:
-        """Take a number, or `auto`: one message for whatever else it is."""
+        """Take a number, or `auto`; any other value gets one message."""
         try:
             if value == "auto" or 0 <= int(str(value)) <= MAX_FRONT_ENDS:
                 return value if value == "auto" else int(str(value))

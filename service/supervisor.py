@@ -21,7 +21,7 @@ from forebay_server.service.parent import END_LIMIT_NS, Parent, Signalled, Waiti
 from forebay_server.service.standard_error import say
 
 RESTART_CODE = 70  # EXIT_FATAL of service.server
-GAVE_UP_CODE = 71
+GAVE_UP_CODE = 71  # GAVE_UP of service.cli.exit_codes
 MAX_RESTARTS = 5
 WINDOW_S = 60.0
 

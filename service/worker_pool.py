@@ -2,12 +2,12 @@
 
 Theory of operation
     Two kinds of work wait here. *Results* come first, because an executed frame is worth more than one that is not;
-    there are at most as many as batches in flight. *Lines* hold encoded frames, one line per stream; workers serve the
-    lines round robin, one frame at a time per line. This gives streams equal shares, keeps the frames of a stream in
-    order, and lets a newer frame of a LATEST stream replace one that is not yet decoded.
-    Everything here is bounded: permits bound the frames in lines, slots bound the results.
+    there are at most as many as batches in flight. *Work queues* hold encoded frames, one queue per stream; workers
+    serve the queues round robin, one frame at a time per queue. This gives streams equal shares, keeps the frames of a
+    stream in order, and lets a newer frame of a LATEST stream replace one that is not yet decoded.
+    Everything here is bounded: permits bound the frames in queues, slots bound the results.
 
-Thread: any for every method; the pool's condition guards the ring and every line.
+Thread: any for every method; the pool's condition guards the ring and every queue.
 """
 
 import threading
@@ -24,8 +24,8 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-class Line(Generic[T]):
-    """The encoded frames of one stream, oldest first. Guarded by its pool."""
+class WorkQueue(Generic[T]):
+    """The work of one client that waits for the workers, oldest first: frames, or jobs. Guarded by its pool."""
 
     __slots__ = ("__weakref__", "_at_rest", "_is_in_ring", "_items", "_pool", "_run")
 
@@ -53,9 +53,9 @@ class Line(Generic[T]):
             return items
 
     def call_at_rest(self, do: Callable[[], None]) -> None:
-        """Call `do` once the line is empty and no worker runs an item of it: now, or on the worker that runs the last.
+        """Call `do` once the queue is empty and no worker runs an item of it: now, or on the worker of the last one.
 
-        For the end of a line: called once, and nothing is pushed any more.
+        For the end of a queue: called once, and nothing is pushed any more.
         """
         with self._pool.condition:
             if self._is_in_ring:
@@ -93,7 +93,7 @@ class WorkerPool:
 
     def __init__(self, threads: int, on_fatal: Callable[[Exception], None]) -> None:
         self.condition = threading.Condition()
-        self.ring: deque[Line] = deque()  # type: ignore[type-arg]  # lines of any item
+        self.ring: deque[WorkQueue] = deque()  # type: ignore[type-arg]  # queues of any item
         self._results: deque[Callable[[], None]] = deque()
         self._is_closed = False
         self._on_fatal = on_fatal
@@ -143,6 +143,7 @@ class WorkerPool:
                 log.exception("worker job failed")
                 self._on_fatal(error)
             finally:
+                job = None  # it has outputs of a batch, or a stream: a worker that waits holds none
                 with self.condition:
                     self.busy_count -= 1
 

@@ -1,6 +1,6 @@
 """Write the diagrams and tables of the documentation that come from the code.
 
-A page of docs/ asks for one with a pair of comments; what lies between them is replaced by `make diagrams`, and a meta
+A page of docs/ asks for one with a pair of comments; the text between them is replaced by `make diagrams`, and a meta
 test fails when it is stale:
 
     <!-- generated: slot-states -->

@@ -1,4 +1,4 @@
-"""Make tests/model/golden_detections.npz: what NanoDet-g finds on the clip, computed independently of the service.
+"""Make tests/model/golden_detections.npz: the boxes of NanoDet-g on the clip, computed independently of the service.
 
     python -m tools.golden_detections nanodet_g_416.onnx models/pedestrians.mp4 tests/model/golden_detections.npz
 

@@ -1,4 +1,4 @@
-"""Make tests/model/golden_faces.npz: what BlazeFace gives for pictures of noise, decoded independently of the graph.
+"""Make tests/model/golden_faces.npz: results of BlazeFace for pictures of noise, decoded independently of the graph.
 
     python -m tools.golden_faces blazeface_short_128.onnx tests/model/golden_faces.npz
 

@@ -97,7 +97,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", choices=SECTIONS, help="again for more; default: all but gpus")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--work", type=Path, help="for programs, traces and what else is large; default: OUT/work")
+    parser.add_argument("--work", type=Path, help="for programs, traces and other large files; default: OUT/work")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--dry-run", action="store_true", help="seconds instead of minutes; no numbers worth reading")
     parser.add_argument("--limit-s", type=float, default=math.inf, help="begin no cell after so many seconds")

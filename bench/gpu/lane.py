@@ -33,7 +33,7 @@ CLOSE_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What to run.
+    """The lane to run.
 
     Attributes:
         network: name, for the report.

@@ -1,4 +1,4 @@
-"""A closed-loop client of the Open Inference Protocol whose requests hold many rows: what a GPU needs, at little cost.
+"""A closed-loop client of the Open Inference Protocol whose requests hold many rows: enough for a GPU, at little cost.
 
 Run as a process of its own: `python -m forebay_server.bench.gpu.rows_load ADDRESS MODEL --shape 32,224,224,3 ...`.
 """

@@ -1,4 +1,4 @@
-"""The sections that need no server: each engine alone and behind the pipeline, and what one knob each does."""
+"""The sections that need no server: each engine alone and behind the pipeline, and the effect of one knob each."""
 
 import json
 from collections.abc import Iterator

@@ -159,7 +159,7 @@ def processes(cells: Sequence[Cell]) -> list[str]:
 
 
 def gpus(cells: Sequence[Cell]) -> list[str]:
-    """What one process moves to several GPUs: lanes without gRPC, whole batches with it."""
+    """The rate of one process with several GPUs: lanes without gRPC, whole batches with it."""
     rows = []
     for cell in cells:
         if "lane" in cell:

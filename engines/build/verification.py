@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MARGIN = 0.05
+LEAST_OVERLAP = 0.5  # intersection over union from which on two boxes are the same object
 """A reference box counts from threshold + MARGIN; the other model may find it from threshold - MARGIN."""
 
 
@@ -87,15 +88,13 @@ class Agreement:
         """Matched of expected, 1 if nothing was expected."""
         return self.matched / self.expected if self.expected else 1.0
 
-    def add_detections(
-        self, reference: Sequence[Found], other: Sequence[Found], threshold: float, least_overlap: float = 0.5
-    ) -> None:
+    def add_detections(self, reference: Sequence[Found], other: Sequence[Found], threshold: float) -> None:
         """Add one frame. Both lists hold everything from threshold - MARGIN on."""
         wanted = [each for each in reference if each.score >= threshold + MARGIN]
         self.expected += len(wanted)
-        self.matched += len(_match(wanted, other, least_overlap))
+        self.matched += len(_match(wanted, other))
         sure = [each for each in other if each.score >= threshold + MARGIN]
-        self.extra += len(sure) - len(_match(sure, reference, least_overlap))
+        self.extra += len(sure) - len(_match(sure, reference))
 
     def add_classes(self, reference: NDArray[Any], other: NDArray[Any]) -> None:
         """Add one frame's class scores: the best class should be the same."""
@@ -105,7 +104,7 @@ class Agreement:
         self.extra += not is_same
 
 
-def _match(wanted: Sequence[Found], offered: Sequence[Found], least_overlap: float) -> set[int]:
+def _match(wanted: Sequence[Found], offered: Sequence[Found]) -> set[int]:
     """Give each wanted box, best scores first, the free box of its class with the largest overlap.
 
     Return those used.
@@ -118,6 +117,6 @@ def _match(wanted: Sequence[Found], offered: Sequence[Found], least_overlap: flo
             if other.class_id == each.class_id and index not in used
         ]
         best, index = max(candidates, default=(0.0, -1))
-        if best >= least_overlap:
+        if best >= LEAST_OVERLAP:
             used.add(index)
     return used

@@ -224,13 +224,11 @@ class CudaStream(Handle):
         if sizes:
             batched.enqueue(targets, sources, sizes, self.raw)
 
-    def copy_d2h(
-        self, dst: HostBuffer, src: DeviceBuffer, nbytes: int, dst_offset: int = 0, src_offset: int = 0
-    ) -> None:
+    def copy_d2h(self, dst: HostBuffer, src: DeviceBuffer, nbytes: int) -> None:
         """Enqueue a copy to the host."""
         target, source = self.device.own_host(dst), self.device.own(src)
         kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        self._copy(target, dst_offset, source, src_offset, nbytes, kind)
+        self._copy(target, 0, source, 0, nbytes, kind)
 
     def _copy(
         self,

@@ -56,12 +56,10 @@ class SimulatedStream(Handle):
             self.copy_h2d(dst, src, nbytes, end, offset)
             end += nbytes
 
-    def copy_d2h(
-        self, dst: HostBuffer, src: DeviceBuffer, nbytes: int, dst_offset: int = 0, src_offset: int = 0
-    ) -> None:
+    def copy_d2h(self, dst: HostBuffer, src: DeviceBuffer, nbytes: int) -> None:
         """Enqueue a copy: reads bytes of `src`, writes bytes of `dst`. Raises RaceError."""
         source: SimulatedDeviceBuffer = own(self.core, SimulatedDeviceBuffer, src)
-        self._copy("copy_d2h", own_host(self.core, dst), source, nbytes, (dst_offset, src_offset))
+        self._copy("copy_d2h", own_host(self.core, dst), source, nbytes, (0, 0))
 
     def execute(
         self,

@@ -22,6 +22,7 @@ from forebay_server.service.batching.egress_forecast import EgressForecast
 from forebay_server.service.batching.egress_time import EgressNumbers, EgressTime
 from forebay_server.service.batching.endings import Reason, error_of
 from forebay_server.service.batching.lanes import LaneSet
+from forebay_server.service.batching.notices import Cancelled, ComputeEnded, Drain, Event, SlotFreed
 from forebay_server.service.batching.pending import PendingQueue
 from forebay_server.service.batching.quick_batches import QuickBatches
 from forebay_server.service.batching.settings import BatchingSettings, PolicyName
@@ -115,6 +116,20 @@ class FormerCore:
 
     # --- events -------------------------------------------------------------------------------------------------------
 
+    def handle(self, event: Event, now_ns: int) -> None:
+        """Take in an event."""
+        match event:
+            case Request():
+                self.arrive(event, now_ns)
+            case ComputeEnded():
+                self.compute_ended(event.batch, event.ended_ns, event.h2d_ns, event.execute_ns)
+            case SlotFreed():
+                self.slot_freed(event.lane_index, event.slot_index, event.d2h_ns)
+            case Cancelled():
+                self.cancel(event.requests, now_ns)
+            case Drain():
+                self.is_draining = True
+
     def arrive(self, request: Request, now_ns: int) -> None:
         """Take a request in. Draining, it is refused."""
         if self.is_draining:
@@ -153,7 +168,7 @@ class FormerCore:
     @property
     def is_at_rest(self) -> bool:
         """Whether nothing is pending or in a lane, and admission counts no egress that is over now."""
-        return not (len(self.pending) or self.lanes.in_flight or self._published.egress_ns or self.is_draining)
+        return not (self.pending.entries or self.lanes.in_flight or self._published.egress_ns or self.is_draining)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -162,15 +177,17 @@ class FormerCore:
         self.counters.steps += 1
         self.egress = self._forecast.next_batch(now_ns, self.cost, self.lanes, self.pending)
         due_ns, self._due_ns = self._due_ns, None
-        if self._may_take_back():
+        if not self.is_draining and self.lanes.has_waiting_batch:  # a drain counts a bound batch as gone
             for request, reason in take_back(now_ns, self.lanes, self.pending, self.cost.least_service_ns()):
                 self._end(request, reason, now_ns)
-        for request, reason in self.pending.time_out(now_ns):
-            self._end(request, reason, now_ns)
+        timeout_ns = self.pending.timeouts.next_ns
+        if timeout_ns is not None and timeout_ns <= now_ns:
+            for request, reason in self.pending.time_out(now_ns):
+                self._end(request, reason, now_ns)
         wake_ns = self._decide_all(now_ns, due_ns)
         if self.egress.first_result_ns >= EGRESS_STEP_NS or self._published.egress_ns:
             self._refresh_feasibility()
-        if not len(self.pending):
+        if not self.pending.entries:
             for state in self.lanes.states:
                 state.unreserve()
         return self._next_wake_ns(now_ns, NEVER_NS if wake_ns is None else wake_ns)
@@ -180,19 +197,12 @@ class FormerCore:
         timeout_ns = self.pending.timeouts.next_ns
         if timeout_ns is not None and timeout_ns < wake_ns:
             wake_ns = timeout_ns
-        if self._may_take_back():
+        if not self.is_draining and self.lanes.has_waiting_batch:
             wake_ns = min(wake_ns, next_loss_ns(now_ns, self.lanes, self.pending, self.cost.least_service_ns()))
         return wake_ns if wake_ns < NEVER_NS else None
 
-    def _may_take_back(self) -> bool:
-        """Whether a batch is bound that has not started.
-
-        Not while draining: a drain counts a bound batch as gone.
-        """
-        return not self.is_draining and self.lanes.has_waiting_batch
-
     def _decide_all(self, now_ns: int, due_ns: int | None) -> int | None:
-        while len(self.pending):
+        while self.pending.entries:
             self.lanes.reserve()
             self.counters.decisions += 1
             decision = self._decide(
@@ -222,7 +232,7 @@ class FormerCore:
 
     def _carry_out(self, decision: Form, now_ns: int, due_ns: int | None) -> bool:
         """Form the batch and send it off; return whether it has come to its end already."""
-        cancelled = [r for r in self.pending.requests(decision.ids) if r.is_cancelled]
+        cancelled = [r for i in decision.ids if (r := self.pending.entries[i].request).is_cancelled]
         if cancelled:  # their places go to others: decide again
             self.cancel(cancelled, now_ns)
             return False
@@ -283,7 +293,6 @@ class FormerCore:
         egress_ns = self.egress.first_result_ns // EGRESS_STEP_NS * EGRESS_STEP_NS if self.lanes.in_flight else 0
         if executed_ns < old.executed_ns + EXECUTED_STEP_NS:
             executed_ns = old.executed_ns
-        new = Feasibility(least_ns, egress_ns, executed_ns)
-        if new != old:
-            self._published = new
-            self._publish(new)
+        if (least_ns, egress_ns, executed_ns) != (old.least_service_ns, old.egress_ns, old.executed_ns):
+            self._published = Feasibility(least_ns, egress_ns, executed_ns)
+            self._publish(self._published)

@@ -58,7 +58,9 @@ class Drift:
         self._nearest = 1.0  # the ratio of the one among them that surprises least
 
     def observe(self, measured_ns: int, calibrated_ns: int) -> None:
-        """Learn from one duration."""
+        """Learn from one duration. One of 0 or less was not measured, and is ignored."""
+        if measured_ns <= 0 or calibrated_ns <= 0:
+            return
         error = measured_ns / (calibrated_ns * self.ratio) - 1.0
         clipped = max(-LARGEST_ERROR, min(LARGEST_ERROR, error))
         self.variance += VARIANCE_GAIN * (clipped * clipped - self.variance)
@@ -176,18 +178,13 @@ class CostModel:
         if size not in self._seen:
             self._seen.add(size)
             return
-        _learn(self.execute_drift, execute_ns, self.execute_base[size])
-        _learn(self.h2d_drift, h2d_ns, self._h2d_base[size])
+        self.execute_drift.observe(execute_ns, self.execute_base[size])
+        self.h2d_drift.observe(h2d_ns, self._h2d_base[size])
 
     def observe_download(self, rows: int, d2h_ns: int) -> None:
         """Learn from a download of `rows` rows, which is measured later than the rest."""
         if 1 <= rows <= self.max_size:
-            _learn(self.d2h_drift, d2h_ns, self._d2h_base[self._bucket[rows]])
-
-
-def _learn(drift: Drift, measured_ns: int, base_ns: int) -> None:
-    if measured_ns > 0 and base_ns > 0:
-        drift.observe(measured_ns, base_ns)
+            self.d2h_drift.observe(d2h_ns, self._d2h_base[self._bucket[rows]])
 
 
 def _expand(sizes: Sequence[int], durations: Sequence[int], padded: Sequence[int]) -> list[int]:

@@ -7,8 +7,8 @@ served what the least served were, so that it gets a fair share and no more (doc
 Owner: the former's thread. Not thread-safe.
 """
 
+import math
 from collections.abc import Sequence
-from math import exp
 from typing import ClassVar
 
 from forebay_server.service.batching.constants import (
@@ -33,7 +33,7 @@ class StreamShare:
         """Let the counter fade to now."""
         elapsed_ns = now_ns - self.touched_ns
         if elapsed_ns > 0:
-            self.served *= exp(-elapsed_ns / SHARE_WINDOW_NS)
+            self.served *= math.exp(-elapsed_ns / SHARE_WINDOW_NS)
             self.touched_ns = now_ns
 
     def with_picked(self, rows: int) -> float:
@@ -42,7 +42,11 @@ class StreamShare:
 
 
 class Demand:
-    """Arrival rates and shares of one former."""
+    """Arrival rates and shares of one former.
+
+    Attributes:
+        sustained_rate: rows per nanosecond over a longer time, as of the last arrival.
+    """
 
     MEMORY_NS: ClassVar[int] = 3 * SHARE_WINDOW_NS
 
@@ -50,7 +54,7 @@ class Demand:
         self._window_ns = max(float(FASTEST_WINDOW_NS), WINDOW_BATCHES * largest_batch_ns)
         self._sustained_window_ns = SUSTAINED_WINDOWS * self._window_ns
         self._rate = 0.0
-        self._sustained_rate = 0.0
+        self.sustained_rate = 0.0
         self._last_ns = 0
         self._least_served = 0.0
 
@@ -62,17 +66,19 @@ class Demand:
         """Count an arrival."""
         elapsed_ns = max(0, now_ns - self._last_ns)
         self._last_ns = now_ns
-        self._rate = self._rate * exp(-elapsed_ns / self._window_ns) + rows / self._window_ns
-        self._sustained_rate = (
-            self._sustained_rate * exp(-elapsed_ns / self._sustained_window_ns) + rows / self._sustained_window_ns
+        self._rate = self._rate * math.exp(-elapsed_ns / self._window_ns) + rows / self._window_ns
+        self.sustained_rate = (
+            self.sustained_rate * math.exp(-elapsed_ns / self._sustained_window_ns) + rows / self._sustained_window_ns
         )
         share.fade(now_ns)
 
     def serve(self, shares: Sequence[tuple[StreamShare, int]], now_ns: int) -> None:
         """Count the rows of a batch, by whose they are."""
+        least_served = math.inf
         for share, _ in shares:
             share.fade(now_ns)
-        self._least_served = min((share.served for share, _ in shares), default=0.0)
+            least_served = min(least_served, share.served)
+        self._least_served = least_served if shares else 0.0
         for share, rows in shares:
             share.served += rows / share.weight
 
@@ -83,12 +89,7 @@ class Demand:
 
     def rate(self, now_ns: int) -> float:
         """Return rows per nanosecond of late."""
-        return self._rate * exp(-max(0, now_ns - self._last_ns) / self._window_ns)
-
-    @property
-    def sustained_rate(self) -> float:
-        """Rows per nanosecond over a longer time, as of the last arrival."""
-        return self._sustained_rate
+        return self._rate * math.exp(-max(0, now_ns - self._last_ns) / self._window_ns)
 
     def is_forgotten(self, share: StreamShare, now_ns: int) -> bool:
         """Whether a stream has been silent so long that its counters mean nothing."""

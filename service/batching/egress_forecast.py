@@ -39,12 +39,17 @@ class EgressForecast:
 
     def waiting(self, now_ns: int) -> int:
         """Return how many results have been handed over and have not left."""
-        handed, reached_ns, count = self._handed, self._time.reached_ns, self._time.reached_count
+        handed = self._handed
+        if not handed:
+            return 0
+        reached_ns, count = self._time.reached_ns, self._time.reached_count
         while handed and (handed[0][0] < reached_ns or handed[0][0] < now_ns - FORGOTTEN_NS):
             handed.popleft()
         if handed and handed[0][0] == reached_ns and handed[0][1] <= count:
             handed.popleft()
-        results = sum(results for _, results in handed)
+        results = 0
+        for _, results_of_batch in handed:
+            results += results_of_batch
         return results - count if handed and handed[0][0] == reached_ns else results
 
     def next_batch(self, now_ns: int, cost: CostModel, lanes: LaneSet, pending: PendingQueue) -> Egress:
@@ -53,7 +58,7 @@ class EgressForecast:
         if not time.reached_ns:
             return NO_EGRESS
         interval_ns, rows = time.interval_ns, pending.rows
-        results_per_row = (len(pending) - pending.blocked_entries) / rows if rows else 1.0
+        results_per_row = (len(pending.entries) - pending.blocked_entries) / rows if rows else 1.0
         waiting = self.waiting(now_ns)
         free_ns: float = now_ns + waiting * interval_ns
         done_ns: float = now_ns
@@ -62,11 +67,13 @@ class EgressForecast:
                 free_ns = max(free_ns, end_ns) + results * interval_ns
                 done_ns = end_ns
             done_ns += cost.mean_ns(max(1, min(rows, cost.efficient_size)))
-        return Egress(
-            first_result_ns=time.mean_ns + max(0, int(free_ns - done_ns)),
-            free_ns=int(free_ns),
-            alone_ns=time.mean_ns,
-            interval_ns=int(interval_ns * results_per_row),
-            margin_ns=max(0, time.upper_ns - time.mean_ns),
-            is_idle=waiting == 0,
+        alone_ns, margin_ns = time.mean_ns, time.upper_ns - time.mean_ns
+        behind_ns = int(free_ns - done_ns)
+        return Egress(  # by position: half of the time, twice for every frame that is alone in its batch
+            alone_ns + behind_ns if behind_ns > 0 else alone_ns,
+            int(free_ns),
+            alone_ns,
+            int(interval_ns * results_per_row),
+            max(0, margin_ns),
+            waiting == 0,
         )

@@ -1,17 +1,17 @@
-"""How long delivery takes: from outputs in host memory to the result handed to the transport.
+"""How long egress takes: from outputs in host memory to the result handed to the transport.
 
 Theory of operation
     Copying outputs, typed results in the worker pool, the wait for the event loop, building messages: none of it is
     device work, so no cost table knows it, and on a busy machine it makes executed frames late. Results leave
-    one after the other. So delivery is described like a stage of its own: a result that finds it free takes `mean_ns`
+    one after the other. So egress is described like a stage of its own: a result that finds it free takes `mean_ns`
     (`upper_ns` as a rule at most), and each result that queues behind another one takes `interval_ns` more. The front
-    end, which sees results leave, tells each one here; `egress_forecast` makes of it what the next batch will take.
+    end, which sees results leave, reports each one here; `egress_forecast` forecasts the next batch from it.
 
     Each of the three is the median over the latest eight windows of a tenth of a second: a single stall of the machine
     does not move it, a change shows within half a second. After a second without results they are learnt anew.
 
     The interval shows only while results wait for each other. A former that believes in a long one forms batches so
-    small that none does, and would believe in it for ever. So results that find delivery free count as well: one that
+    small that none does, and would believe in it for ever. So results that find egress free count as well: one that
     waits takes no longer than they do.
 
 Owner: the event loop's thread. The attributes are numbers that any thread may read.
@@ -42,7 +42,7 @@ class EgressTime:
     """See the module's theory of operation.
 
     Attributes:
-        mean_ns: of a result that finds delivery free; 0 while nothing is known.
+        mean_ns: of a result that finds egress free; 0 while nothing is known.
         upper_ns: halfway from there to the longest; at least `mean_ns`.
         interval_ns: between results that wait for each other; 0 while nothing is known.
         reached_ns: when the outputs were readable of the newest batch of which a result has left; 0 before the first.
@@ -61,13 +61,13 @@ class EgressTime:
         self._ends_ns = self._last_ns = 0
 
     def observe(self, readable_ns: int, left_ns: int, *, is_typical: bool = True) -> None:
-        """Note that a result leaves now, or at least waits for delivery no longer.
+        """Note that a result leaves now, or at least waits in egress no longer.
 
         Args:
             readable_ns: when its outputs were in host memory.
             left_ns: now.
             is_typical: False if it does not leave yet: its client has gone, or it waits for that client or for the
-                frame before it, which is not what delivery takes and nothing that others wait for.
+                frame before it, which is no part of egress, and no other result waits for it.
         """
         if readable_ns > self.reached_ns:
             self.reached_ns, self.reached_count = readable_ns, 1

@@ -17,6 +17,7 @@ class Entry:
     """One pending request, and where it stands. Written by `PendingQueue` alone.
 
     Attributes:
+        level: its priority level.
         order_key: where it stands now, from its own key and those behind it on its stream.
         own_key: where it would stand alone.
         stream: whose fairness counters it moves.
@@ -24,14 +25,15 @@ class Entry:
     """
 
     __slots__ = (
-        "arrival_ns", "deadline_ns", "group", "id", "is_blocked", "order_key", "ordered_stream", "own_key", "request",
-        "rows", "stream",
+        "arrival_ns", "deadline_ns", "group", "id", "is_blocked", "level", "order_key", "ordered_stream", "own_key",
+        "request", "rows", "stream",
     )  # fmt: skip
 
-    def __init__(self, request: Request, stream: "PendingStream", own_key: int) -> None:
+    def __init__(self, request: Request, stream: "PendingStream", level: int, own_key: int) -> None:
         self.request = request
         self.id = request.id
         self.rows = request.size
+        self.level = level
         self.arrival_ns = request.arrival_ns
         self.deadline_ns = NEVER_NS if request.deadline_ns is None else min(request.deadline_ns, LATEST_NS)
         self.own_key = self.order_key = own_key

@@ -23,14 +23,16 @@ from forebay_server.service.batching.core import FormerCore
 from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.egress_time import EgressNumbers, EgressTime
 from forebay_server.service.batching.former_statistics import FormerStatistics, statistics_of
-from forebay_server.service.batching.notices import Cancelled, ComputeEnded, Drain, Event, SlotFreed, handle
+from forebay_server.service.batching.notices import Cancelled, ComputeEnded, Drain, Event, SlotFreed
 from forebay_server.service.batching.settings import BatchingSettings
 from forebay_server.service.batching.short_runs import ShortRuns
 from forebay_server.service.channel import Channel, ChannelClosedError
 from forebay_server.service.clock import Clock
-from forebay_server.service.errors import InvariantError, RequestCancelledError
+from forebay_server.service.errors import InvariantError, RequestCancelledError, ServiceError
 from forebay_server.service.lane import Lane
 from forebay_server.service.request import Batch, Completion, CompletionSink, Feasibility, Request
+
+UNLOADING = "the model is being unloaded; send again"
 
 StepWhenIdle = Callable[[Callable[[], None]], None]
 """Has the event loop call something, once, when it has read what there is to read. Thread: the event loop's."""
@@ -106,20 +108,20 @@ class BatchFormer:
         try:
             self._inbox.send_now(request)
         except ChannelClosedError:
-            self._refuse([request])
+            self.refuse([request], RequestCancelledError(UNLOADING))
 
     def arrive_all(self, requests: Sequence[Request]) -> None:
         """Hand requests over, in order, with one wake-up for all. Thread: any. Blocks: no."""
         try:
             self._inbox.send_all_now(requests)
         except ChannelClosedError:
-            self._refuse(requests)
+            self.refuse(requests, RequestCancelledError(UNLOADING))
 
-    def _refuse(self, requests: Sequence[Request]) -> None:
+    def refuse(self, requests: Sequence[Request], error: ServiceError) -> None:
+        """End requests that do not arrive. Thread: any. Blocks: no."""
         for request in requests:
             request.frame.release()
             request.timeline.built_ns = self._clock.now_ns()
-        error = RequestCancelledError("the model is being unloaded; send again")
         self._sink.post([Completion(request, error) for request in requests])
 
     def arrive_on_loop(self, request: Request) -> None:
@@ -128,7 +130,7 @@ class BatchFormer:
             self.arrive(request)
             return
         try:
-            self._inbox.send_unseen(request)
+            self._inbox.send_now(request, is_seen=False)
         except ChannelClosedError:
             self.arrive(request)
         else:
@@ -253,12 +255,13 @@ class BatchFormer:
         notices, self._notices = self._notices, []
         events = self._inbox.take_all()
         for event in (*notices, *events):
-            handle(core, event, now_ns)
+            core.handle(event, now_ns)
         if notices and not events and core.is_at_rest:
             return None  # the last batch ran inline: the step that formed it left nothing to decide
         wake_ns = core.step(now_ns)
-        self._post()
-        if core.is_draining and not len(core.pending):
+        if core.ended:
+            self._sink.post(core.take_ended())
+        if core.is_draining and not core.pending.entries:
             self._set_drained()
         return wake_ns
 

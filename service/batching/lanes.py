@@ -96,7 +96,10 @@ class LaneState:
         return batch
 
     def _forget(self, batch: Batch) -> None:
-        self.computing = tuple(other for other in self.computing if other is not batch)
+        if batch in self.computing:
+            others = list(self.computing)
+            others.remove(batch)
+            self.computing = tuple(others)
 
     def waiting_batches(self) -> list[Batch]:
         """Return the batches that are bound and have not started, in order."""
@@ -177,7 +180,10 @@ class LaneSet:
     @property
     def in_flight(self) -> int:
         """Batches between forming and the end of d2h, on all lanes."""
-        return sum(state.in_flight for state in self.states)
+        count = 0
+        for state in self.states:
+            count += state.in_flight
+        return count
 
     @property
     def has_waiting_batch(self) -> bool:

@@ -1,21 +1,18 @@
 """Messages to a batch former other than requests: cancellations, a lane's notices, a drain."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from forebay_server.service.batching.core import FormerCore
 from forebay_server.service.request import Batch, Request
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(NamedTuple):
     """Give up what is still pending of `requests`."""
 
     requests: Sequence[Request]
 
 
-@dataclass(frozen=True, slots=True)
-class ComputeEnded:
+class ComputeEnded(NamedTuple):
     """A batch has left compute: see LaneListener."""
 
     batch: Batch
@@ -24,8 +21,7 @@ class ComputeEnded:
     execute_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class SlotFreed:
+class SlotFreed(NamedTuple):
     """A slot is free again: see LaneListener."""
 
     lane_index: int
@@ -38,18 +34,3 @@ class Drain:
 
 
 Event = Request | Cancelled | ComputeEnded | SlotFreed | Drain
-
-
-def handle(core: FormerCore, event: Event, now_ns: int) -> None:
-    """Hand an event to the core. Thread: the one that steps the core."""
-    match event:
-        case Request():
-            core.arrive(event, now_ns)
-        case ComputeEnded():
-            core.compute_ended(event.batch, event.ended_ns, event.h2d_ns, event.execute_ns)
-        case SlotFreed():
-            core.slot_freed(event.lane_index, event.slot_index, event.d2h_ns)
-        case Cancelled():
-            core.cancel(event.requests, now_ns)
-        case Drain():
-            core.is_draining = True

@@ -39,6 +39,9 @@ class PendingQueue:
         settings: levels, queue policies, and which order applies.
         largest_batch_ns: execution time of the largest batch, the scale of the load averages.
         bound: returns the requests that are bound and not executed yet; they count against `max_queue_size`.
+
+    Attributes:
+        entries: all pending requests, by their ids. Others only read it.
     """
 
     def __init__(
@@ -51,21 +54,24 @@ class PendingQueue:
         self.demand = Demand(largest_batch_ns)
         self.batches_taken = 0
         self.blocked_entries = 0
-        self._entries: dict[int, Entry] = {}
-        self.timeouts = QueueTimeouts(settings, self._entries)
+        self.entries: dict[int, Entry] = {}
+        self.timeouts = QueueTimeouts(settings, self.entries)
         self._streams = RememberedStreams(self.demand)
         self._level_counts: dict[int, int] = {}
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def __contains__(self, request_id: int) -> bool:
-        return request_id in self._entries
+        return request_id in self.entries
 
     @property
     def rows(self) -> int:
         """Rows of the requests in groups: those that the next batch can be made of."""
-        return sum(group.rows for group in self.groups.values())
+        rows = 0
+        for group in self.groups.values():
+            rows += group.rows
+        return rows
 
     @property
     def streams(self) -> int:
@@ -91,7 +97,7 @@ class PendingQueue:
         limit = settings.queue_policy_of(level).max_queue_size
         if limit and self._waiting_on(level) >= limit:
             return [*ended, (request, Reason.QUEUE_FULL)]
-        self._add(Entry(request, stream, self._own_key(request)), level)
+        self._add(Entry(request, stream, level, self._own_key(request)))
         return ended
 
     def _waiting_on(self, level: int) -> int:
@@ -106,22 +112,22 @@ class PendingQueue:
         return latest_ns if request.deadline_ns is None else min(request.deadline_ns, latest_ns)
 
     def _supersede(self, stream: PendingStream, newcomers: int) -> list[tuple[Request, Reason]]:
-        """End the oldest requests of a LATEST stream that it has no room for once `newcomers` have come."""
+        """End the requests of a LATEST stream that newer ones replace once `newcomers` have come: one is kept."""
         if stream.key.delivery is not Delivery.LATEST:
             return []
         ended = []
-        while len(stream.waiting) + newcomers > max(1, stream.key.max_waiting):
+        while len(stream.waiting) + newcomers > 1:
             oldest = stream.waiting[0]
             self._remove(oldest)
             ended.append((oldest.request, Reason.SUPERSEDED))
         return ended
 
-    def _add(self, entry: Entry, level: int) -> None:
-        stream, group_key = entry.ordered_stream, (level, entry.request.batch_key)
+    def _add(self, entry: Entry) -> None:
+        stream, level, group_key = entry.ordered_stream, entry.level, (entry.level, entry.request.batch_key)
         entry.stream.entries += 1
-        self._entries[entry.id] = entry
+        self.entries[entry.id] = entry
         self._level_counts[level] = self._level_counts.get(level, 0) + 1
-        self.timeouts.watch(entry, level)
+        self.timeouts.watch(entry)
         previous = None
         if stream is not None:
             previous = stream.waiting[-1] if stream.waiting else None
@@ -136,10 +142,7 @@ class PendingQueue:
             self._inherit_keys(stream)
 
     def _is_blocked_by(self, previous: Entry, group_key: tuple[int, Hashable]) -> bool:
-        return previous.is_blocked or self._group_key(previous) != group_key
-
-    def _group_key(self, entry: Entry) -> tuple[int, Hashable]:
-        return self._settings.level_of(entry.request.priority), entry.request.batch_key
+        return previous.is_blocked or (previous.level, previous.request.batch_key) != group_key
 
     def _group(self, key: tuple[int, Hashable]) -> Group:
         group = self.groups.get(key)
@@ -157,13 +160,9 @@ class PendingQueue:
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
-    def requests(self, ids: Iterable[int]) -> list[Request]:
-        """Return pending requests without taking them out."""
-        return [self._entries[request_id].request for request_id in ids]
-
     def take(self, ids: Iterable[int], now_ns: int) -> list[Request]:
         """Take the requests of a batch out, in the order of `ids`."""
-        entries = [self._entries[request_id] for request_id in ids]
+        entries = [self.entries[request_id] for request_id in ids]
         for entry in entries:
             self._remove(entry)
         self.demand.serve([(entry.stream.share, entry.rows) for entry in entries], now_ns)
@@ -181,7 +180,8 @@ class PendingQueue:
         for request in requests:
             stream = self._streams.get(request.stream, now_ns)
             self.demand.take_back(stream.share, request.size, now_ns)
-            entries.append(Entry(request, stream, self._own_key(request)))
+            level = self._settings.level_of(request.priority)
+            entries.append(Entry(request, stream, level, self._own_key(request)))
         streams = dict.fromkeys(entry.ordered_stream for entry in entries if entry.ordered_stream is not None)
         for stream in streams:
             for entry in tuple(stream.waiting):
@@ -190,12 +190,12 @@ class PendingQueue:
         for entry in sorted(entries, key=lambda entry: entry.id):
             entry.is_blocked = False
             entry.order_key = entry.own_key
-            self._add(entry, self._settings.level_of(entry.request.priority))
+            self._add(entry)
         return [ending for stream in streams for ending in self._supersede(stream, newcomers=0)]
 
     def discard(self, request_id: int) -> Request | None:
         """Take one request out without serving it; None if it is not here."""
-        entry = self._entries.get(request_id)
+        entry = self.entries.get(request_id)
         if entry is None:
             return None
         self._remove(entry)
@@ -203,9 +203,9 @@ class PendingQueue:
 
     def clear(self) -> list[Request]:
         """Take everything out, in order of arrival."""
-        requests = [self._entries[request_id].request for request_id in sorted(self._entries)]
+        requests = [self.entries[request_id].request for request_id in sorted(self.entries)]
         self.groups.clear()
-        self._entries.clear()
+        self.entries.clear()
         self._streams.clear()
         self._level_counts.clear()
         self.timeouts.clear()
@@ -214,8 +214,8 @@ class PendingQueue:
 
     def _remove(self, entry: Entry) -> None:
         entry.stream.entries -= 1
-        del self._entries[entry.id]
-        level = self._settings.level_of(entry.request.priority)
+        del self.entries[entry.id]
+        level = entry.level
         if self._level_counts[level] == 1:
             del self._level_counts[level]  # a client chooses the level: empty levels must not add up
         else:
@@ -248,9 +248,10 @@ class PendingQueue:
         """Let the leading run of one group take part."""
         if not stream.waiting:
             return
-        run_key = self._group_key(stream.waiting[0])
+        first = stream.waiting[0]
+        run_key = first.level, first.request.batch_key
         for entry in stream.waiting:
-            if self._group_key(entry) != run_key:
+            if (entry.level, entry.request.batch_key) != run_key:
                 return
             if entry.is_blocked:
                 entry.is_blocked = False
@@ -271,7 +272,7 @@ class PendingQueue:
         ended = []
         while (next_ns := self.timeouts.next_ns) is not None and next_ns <= now_ns:
             entry = self.timeouts.pop()
-            if self.timeouts.is_rejecting(self._settings.level_of(entry.request.priority)):
+            if self.timeouts.is_rejecting(entry.level):
                 self._remove(entry)
                 ended.append((entry.request, Reason.TIMED_OUT))
             else:

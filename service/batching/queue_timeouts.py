@@ -32,9 +32,11 @@ class QueueTimeouts:
     def __len__(self) -> int:
         return len(self._instants)
 
-    def watch(self, entry: Entry, level: int) -> None:
+    def watch(self, entry: Entry) -> None:
         """Remember the timeout of a pending entry, if it has one."""
-        instant_ns = self._instant_ns(entry.request, level)
+        if not (self._has_default or entry.request.queue_timeout_ns):
+            return
+        instant_ns = self._instant_ns(entry.request, entry.level)
         if instant_ns == NEVER_NS:
             return
         if len(self._instants) > 2 * len(self._entries) + SPARE_INSTANTS:

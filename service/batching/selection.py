@@ -62,8 +62,9 @@ class Situation(NamedTuple):
 def choose(situation: Situation, rows: int) -> Form:
     """Return the batch to form now, of at most `rows` rows."""
     group = situation.group
-    sustained_load = situation.pending.demand.sustained_rate / situation.full_rate
-    is_overloaded = situation.rate > OVERLOAD * situation.full_rate
+    full_rate = situation.full_rate
+    sustained_load = situation.pending.demand.sustained_rate / full_rate
+    is_overloaded = situation.rate > OVERLOAD * full_rate
     tightest_ns = _tightest_ns(group, rows)
     upper_ns = situation.cost.estimate_ns
     # In an overload a row that turns out late has cost another one its place: the whole batch must fit almost surely.
@@ -83,7 +84,8 @@ def choose(situation: Situation, rows: int) -> Form:
     # Shrinking would lose others: serve where rows per time are best, and give up the heads before it. Nothing else
     # keeps a server in overload from serving ever smaller batches.
     first, best_rows = _best_start(situation, lefts_ns, kept)
-    is_fair = first > 0 and sustained_load > SUSTAINED_OVERLOAD
+    # Where batching gains nothing no head is given up (`first` is 0), but most expire behind the others all the same.
+    is_fair = sustained_load > (SUSTAINED_OVERLOAD if first else CERTAIN_OVERLOAD)
     return _form(situation, best_rows, lefts_ns[best_rows], is_fair=is_fair, first=first)
 
 
@@ -105,7 +107,7 @@ def _tightest_ns(group: Group, rows: int) -> int:
     queue = group.queue
     if not (group.early_entries or group.delayed_entries):
         return queue[0].order_key
-    return min(item.entry.deadline_ns for item in queue[:rows])
+    return min([item.entry.deadline_ns for item in queue[:rows]])
 
 
 def _rest_in_time(situation: Situation, kept: int) -> bool:

@@ -1,17 +1,13 @@
-"""`forebay health`: reports as an exit code whether a server takes streams. The containers' health check."""
+"""`forebay health` for typer: its help, its completion, its usage errors. `health_check` does the work."""
 
-import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from forebay_server.service.cli import exit_codes
-from forebay_server.service.cli.restricted import Restricted, headers_or_exit
-
-DEFAULT_ADDRESS = "127.0.0.1:8001"
+from forebay_server.service.cli.health_check import LEAST_TIMEOUT_S, MOST_TIMEOUT_S, Question, report_health
+from forebay_server.service.cli.restricted import Restricted
 
 
 def health(
@@ -20,7 +16,7 @@ def health(
         str | None, typer.Option(help="host:port or unix:PATH [FOREBAY_UDS, FOREBAY_ADDRESS, 127.0.0.1:8001]")
     ] = None,
     model: Annotated[str, typer.Option(help="a model instead of the server")] = "",
-    timeout_s: Annotated[float, typer.Option(min=0.1, max=60, help="for everything")] = 2.0,
+    timeout_s: Annotated[float, typer.Option(min=LEAST_TIMEOUT_S, max=MOST_TIMEOUT_S, help="for everything")] = 2.0,
     tls_ca: Annotated[Path | None, typer.Option(help="PEM authorities, or the server's certificate itself")] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate to show")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="its private key")] = None,
@@ -29,34 +25,6 @@ def health(
     is_json: Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")] = False,
 ) -> None:
     """Ask a server whether it takes streams: 0 yes, 1 no or the call is refused, 69 no server answers."""
-    from forebay_server.service.cli.remote.health import HealthError, TlsFiles, check_health
-
-    where = address or address_of(os.environ)
-    if (tls_cert is None) != (tls_key is None):
-        typer.echo("forebay: --tls-cert and --tls-key belong together; give both or none", err=True)
-        raise typer.Exit(exit_codes.USAGE)
-    has_tls = any(option is not None for option in (tls_ca, tls_cert, tls_name))
-    tls = TlsFiles(tls_ca, tls_cert, tls_key, tls_name) if has_tls else None
-    headers = headers_or_exit("health", restricted_protocol)
-    is_refusal = False
-    try:
-        status, problem = check_health(where, model, timeout_s, tls, headers), None
-    except HealthError as error:
-        status, problem, is_refusal = None, str(error), error.is_refusal
-    if is_json:
-        typer.echo(json.dumps({"address": where, "model": model, "status": status, "error": problem}))
-    elif problem is None:
-        typer.echo(status)
-    else:
-        typer.echo(f"forebay: {where} {'refuses' if is_refusal else 'does not answer'}: {problem}", err=True)
-    if problem is not None and not is_refusal:
-        raise typer.Exit(exit_codes.UNAVAILABLE)
-    raise typer.Exit(exit_codes.OK if status == "SERVING" else exit_codes.FAILED)
-
-
-def address_of(environment: Mapping[str, str]) -> str:
-    """Return the address of a server with these settings, as seen from this machine."""
-    if uds := environment.get("FOREBAY_UDS"):
-        return f"unix:{uds}"
-    host, _, port = environment.get("FOREBAY_ADDRESS", DEFAULT_ADDRESS).rpartition(":")
-    return f"{ {'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}.get(host, host) }:{port}"  # noqa: S104 - not for listening
+    ca, cert, key = (None if path is None else os.fspath(path) for path in (tls_ca, tls_cert, tls_key))
+    question = Question(address, model, timeout_s, ca, cert, key, tls_name, restricted_protocol, is_json)
+    raise typer.Exit(report_health(question, os.environ))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from forebay_server.service.cli import exit_codes
-from forebay_server.service.cli.health import address_of
+from forebay_server.service.cli.health_check import address_of
 from forebay_server.service.cli.restricted import Restricted, headers_or_exit
 
 models_app = typer.Typer(

@@ -70,12 +70,15 @@ class Admission:
 
     Args:
         clock: source of monotonic nanoseconds.
-        next_id: numbers requests; rises.
+        settle: delivers the completions that have been posted.
+
+    Attributes:
+        settle: called before a client's requests are cancelled: those that have ended count as they ended.
     """
 
-    def __init__(self, clock: Clock, next_id: Callable[[], int] = next_request_id) -> None:
+    def __init__(self, clock: Clock, settle: Callable[[], object] = lambda: None) -> None:
+        self.settle = settle
         self._clock = clock
-        self._next_id = next_id
 
     def take(self, arrival: Arrival, too_late: str) -> Request:
         """Return the request of an arrival, which holds a permit and a buffer. `enter` or `give_up` follows.
@@ -91,7 +94,7 @@ class Admission:
         timeline = arrival.timeline
         timeline.validated_ns = now_ns
         return Request(
-            self._next_id(),
+            next_request_id(),
             arrival.stream,
             arrival.rows,
             arrival.batch_key,
@@ -123,7 +126,7 @@ class Admission:
     def give_up(self, version: ServedVersion, request: Request, outcome: Outcome) -> None:
         """End a request that was taken and will not be entered: give its buffer back and count it. Thread: any."""
         request.frame.release()
-        version.statistics.refuse(outcome, request.arrival_ns)
+        version.statistics.refuse(Outcome.CANCELLED if request.is_cancelled else outcome, request.arrival_ns)
 
     def refuse(
         self,

@@ -13,6 +13,7 @@ import grpc
 
 from forebay.wire import health_pb2
 from forebay_server.service.frontend.messages import MessageError, parse
+from forebay_server.service.frontend.statuses import StatusError
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 SERVICE = "grpc.health.v1.Health"
@@ -55,12 +56,12 @@ class HealthServicer:
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
-    async def check(self, data: bytes, context: Context) -> bytes:
-        """Answer once."""
-        name = await _service_of(data, context)
+    async def check(self, data: bytes, _: Context) -> bytes:
+        """Answer once. Raises StatusError."""
+        name = _service_of(data)
         status = self._statuses.get(name)
         if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no model {name[:128]!r} here")
+            raise StatusError(grpc.StatusCode.NOT_FOUND, f"no model {name[:128]!r} here")
         return _Status(status=status).SerializeToString()
 
     async def list(self, _: bytes, __: Context) -> bytes:
@@ -69,8 +70,8 @@ class HealthServicer:
         return health_pb2.HealthListResponse(statuses=statuses).SerializeToString()
 
     async def watch(self, data: bytes, context: Context) -> None:
-        """Answer now and at every change."""
-        name = await _service_of(data, context)
+        """Answer now and at every change. Raises StatusError."""
+        name = _service_of(data)
         told = None
         while True:
             changed, is_last = self._changed, self._is_draining
@@ -84,8 +85,8 @@ class HealthServicer:
                 await changed.wait()
 
 
-async def _service_of(data: bytes, context: Context) -> str:
+def _service_of(data: bytes) -> str:
     try:
         return parse(health_pb2.HealthCheckRequest, data).service
     except MessageError as error:
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from None

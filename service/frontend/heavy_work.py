@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from forebay_server.service.worker_pool import Line, WorkerPool
+from forebay_server.service.worker_pool import WorkerPool, WorkQueue
 
 T = TypeVar("T")
 
@@ -67,7 +67,8 @@ class HeavyWork:
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
-        self._lines: WeakValueDictionary[Hashable, Line[_Job]] = WeakValueDictionary()  # a line lives while it has jobs
+        # a queue lives while it has jobs
+        self._queues: WeakValueDictionary[Hashable, WorkQueue[_Job]] = WeakValueDictionary()
 
     def start(self, client: Hashable, do: Callable[[], T]) -> "asyncio.Future[T]":
         """Start the job `do` and return the future of its result, which must not be cancelled.
@@ -100,10 +101,10 @@ class HeavyWork:
 
     def _start(self, client: Hashable, do: Callable[[], Any]) -> _Job:
         job = _Job(do, asyncio.get_running_loop())
-        line = self._lines.get(client)
-        if line is None:
-            line = self._lines[client] = Line(self._pool, _Job.run)
-        line.push(job)
+        queue = self._queues.get(client)
+        if queue is None:
+            queue = self._queues[client] = WorkQueue(self._pool, _Job.run)
+        queue.push(job)
         return job
 
 

@@ -59,7 +59,7 @@ class LoopSink:
         try:
             step()
         finally:
-            self._drain()
+            self.drain()
 
     def post(self, completions: Sequence[Completion]) -> None:
         """Hand over completions. Thread: any. Blocks: no."""
@@ -67,12 +67,13 @@ class LoopSink:
         if not self._is_scheduled:
             self._is_scheduled = True
             try:
-                self._loop.call_soon_threadsafe(self._drain)
+                self._loop.call_soon_threadsafe(self.drain)
             except RuntimeError:
                 if not self._loop.is_closed():  # closed: the server has gone, and no receiver is left
                     raise
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
+        """Deliver all completions that have been posted. Thread: the loop's."""
         self._is_scheduled = False
         while self._completions:
             completion = self._completions.popleft()

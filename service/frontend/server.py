@@ -85,8 +85,15 @@ class FrontEnd:
         self._server = grpc.aio.server(interceptors=interceptors, options=server_options(settings))
         self.health = HealthServicer()
         self._housekeeping: asyncio.Task[None] | None = None
-        handlers = (frames.handler(), inference.handler(), self.health.handler())
-        self._server.add_generic_rpc_handlers([receptions.read_first(self._under_way.noted(each)) for each in handlers])
+        # grpc.aio asks them in this order, at every call. A stream of frames is one call.
+        gates = {
+            inference.handler(): receptions.gate,
+            frames.handler(): receptions.gate,
+            self.health.handler(): receptions.health_gate,
+        }
+        self._server.add_generic_rpc_handlers(
+            [receptions.read_first(self._under_way.noted(each), gate) for each, gate in gates.items()]
+        )
         unknown = receptions.refusing(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")  # gRPC's own words
         self._server.add_generic_rpc_handlers([EveryMethod(unknown)])
         self.watch = ReceptionWatch(receptions, settings, clock, asyncio.get_running_loop(), self._addresses)

@@ -1,6 +1,7 @@
 """A server in several processes: front-end processes on one port before one engine process.
 
-Reading order: `descriptors` and `memory_file` are what the processes share; `engine_server`, `engine_links` and
-`shared_outputs` are the engine process; `front_end_server`, `engine_link` and `remote_version` a front-end process;
-`messages` and `talk` what is said beside frames.
+Reading order: the processes share `descriptors` and `memory_file`. A front-end process is `front_end_server`,
+`engine_peer`, `remote_version` and `engine_link`. The engine process is `engine_server` and `peers`; requests come in
+through `links` and `front_end_link`, and go out through `shared_outputs` and `link_sink`. Beside frames the processes
+exchange `messages` over a `talk`. `parent` starts them all.
 """

@@ -59,7 +59,7 @@ _ERROR: Final = struct.Struct("<BBHIxxxxxxxx")
 
 Record: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int]
 """kind, flags, priority, token, version, stream, rows, nbytes, input_offset, output_offset, deadline_ns, arrival_ns,
-queue_timeout_ns. OPEN_STREAM has `max_waiting` in the place of rows and `weight` in the place of nbytes."""
+queue_timeout_ns. OPEN_STREAM has `weight` in the place of nbytes."""
 
 Answer: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
 """kind, batch_size, token, formed_ns, readable_ns, h2d_ns, execute_ns, d2h_ns, batch_id. In a datagram of errors,
@@ -137,10 +137,10 @@ def pack_request(
     )  # fmt: skip
 
 
-def pack_open_stream(stream: int, delivery: Delivery, max_waiting: int, *, is_ordered: bool, weight: int) -> bytes:
+def pack_open_stream(stream: int, delivery: Delivery, *, is_ordered: bool, weight: int) -> bytes:
     """Return the record of a new stream; the arguments are those of `StreamKey`."""
     flags = (IS_LATEST if delivery is Delivery.LATEST else 0) | (IS_ORDERED if is_ordered else 0)
-    return _RECORD.pack(OPEN_STREAM, flags, 0, 0, 0, stream, max_waiting, weight, 0, 0, NONE, 0, NONE)
+    return _RECORD.pack(OPEN_STREAM, flags, 0, 0, 0, stream, 0, weight, 0, 0, NONE, 0, NONE)
 
 
 def pack_close_stream(stream: int) -> bytes:

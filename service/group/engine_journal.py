@@ -1,7 +1,7 @@
 """The engine process's part of the group's one journal: puts what front-end processes tell where its readers find it.
 
 Streams keep the numbers that their front-end process gave them, which are unique in the group. The requests of the
-Open Inference Protocol of one version are one stream in the journal, in whichever process they came.
+Open Inference Protocol of one version are one stream in the journal, although several processes took them.
 
 Owner: the event loop's thread. The observer's thread reads the journal, and asks for pictures (`RemotePicture`).
 """
@@ -48,7 +48,7 @@ class RemotePicture(PictureSlot):
 
 
 class GroupJournal:
-    """What all front-end processes share of the journal.
+    """The part of the journal that all front-end processes share.
 
     Args:
         journal: of the engine process; None: it has no reader.
@@ -105,7 +105,7 @@ class JournalReceiver:
         self._records: dict[int, StreamRecord] = {}
 
     def on_told(self, told: Told) -> None:
-        """Put what was told into the journal and the statistics."""
+        """Put the news of a front-end process into the journal and the statistics."""
         for facts in told.opened:
             self._records[facts.uid] = self._group.record_of(facts, self._ask)
         self._take_frames(told)

@@ -187,9 +187,7 @@ class EngineLink:
         number, is_new = self._streams.add(key)
         if is_new:
             self._records.append(
-                wire.pack_open_stream(
-                    number, key.delivery, key.max_waiting, is_ordered=key.is_ordered, weight=key.weight
-                )
+                wire.pack_open_stream(number, key.delivery, is_ordered=key.is_ordered, weight=key.weight)
             )
         return number
 

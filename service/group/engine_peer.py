@@ -17,7 +17,6 @@ from forebay_server.service.group.front_end_journal import JournalShipper
 from forebay_server.service.group.group_permits import GroupPermits
 from forebay_server.service.group.memory_file import MemoryFile, PermitCounts
 from forebay_server.service.group.messages import (
-    Draining,
     FrontEndNumbers,
     Health,
     Hello,
@@ -136,10 +135,6 @@ class EnginePeer:
             has_spans=bool(self._settings.trace_every_frames),
         )
         return self._shipper
-
-    def tell_draining(self) -> None:
-        """Tell that this process takes no new streams."""
-        self._talk.send(Draining())
 
     async def sent(self) -> None:
         """Return when all messages are on their way, or the engine process has gone."""

@@ -124,8 +124,7 @@ class EngineServer:
     @property
     def is_ready(self) -> bool:
         """Whether the server takes requests for every model that should serve."""
-        is_stopping = self.life.stopping.is_set() or self.peers.are_draining
-        return self.life.is_serving and not is_stopping and not self.models.is_lacking()
+        return self.life.is_serving and not self.life.stopping.is_set() and not self.models.is_lacking()
 
     @property
     def admin_address(self) -> str | None:

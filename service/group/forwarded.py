@@ -2,8 +2,8 @@
 
 They are the calls of the Open Inference Protocol that read or change what all processes share: the repository, the
 statistics, the settings. Their handlers are those of a server without front-end processes
-(`service.frontend.control`); only the way to them is longer. What a front-end process knows itself (metadata,
-readiness, configuration) it answers itself, and shared memory belongs to the connection that registered it.
+(`service.frontend.control`); only the way to them is longer. A front-end process answers calls itself whose answer
+it knows (metadata, readiness, configuration), and shared memory belongs to the connection that registered it.
 
 Thread: the event loop's of either process.
 """
@@ -38,7 +38,7 @@ class ForwardedRpcs:
 
     Args:
         send: sends a message to the engine process.
-        before: called before each call is sent: what this process has counted has to be there before it is asked for.
+        before: called before each call is sent: this process's counts have to be there before a client asks for them.
     """
 
     def __init__(self, send: Callable[[RpcCall], None], before: Callable[[], None]) -> None:
@@ -90,12 +90,12 @@ class GroupRpcs:
                     self._rpcs[name] = rpc
 
     async def answer(self, call: RpcCall) -> RpcAnswer:
-        """Return the answer to a call. Raises nothing for what a client did."""
+        """Return the answer to a call. No mistake of a client raises."""
         try:
             response = self._rpcs[call.method](MESSAGES[call.method][0].FromString(call.request))
             if isinstance(response, Awaitable):
                 response = await response
-        except Exception as error:  # noqa: BLE001 - whatever it is ends this call
+        except Exception as error:  # noqa: BLE001 - any error ends this call alone
             status = answer_to(error)
             return RpcAnswer(call.id, status.code.name, status.message)
         return RpcAnswer(call.id, grpc.StatusCode.OK.name, response=response.SerializeToString())

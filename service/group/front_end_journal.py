@@ -111,7 +111,7 @@ class JournalShipper:
         if journal is None:
             self._send(Told(refusals=self._taken_refusals(), numbers=self._numbers()))
             return False
-        # In this order: all frames of a stream from before its end are told before its end.
+        # In this order: the frames of a stream travel before the news of its end.
         closed_count = len(journal.closed)
         events = [journal.frames.popleft() for _ in range(min(len(journal.frames), CHUNK_FRAMES))]
         has_more = bool(journal.frames)

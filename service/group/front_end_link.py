@@ -20,11 +20,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from forebay_server.service.errors import InvariantError
+from forebay_server.engines.errors import DeviceMemoryError
+from forebay_server.service.errors import InvariantError, OverloadedError, ServiceError
 from forebay_server.service.group import descriptors as wire
 from forebay_server.service.group.shared_frames import SharedArrays, SharedFrame
 from forebay_server.service.group.version_memory import Share
 from forebay_server.service.request import Completion, Delivery, FrameBuffer, Request, StreamKey, next_request_id
+
+NO_MEMORY = "the machine has no memory for requests of several rows now; send single rows, or send it again"
 
 
 class LinkedVersion(Protocol):
@@ -36,6 +39,10 @@ class LinkedVersion(Protocol):
 
     def cancel(self, requests: Sequence[Request]) -> None:
         """Give up what is pending of these."""
+        ...
+
+    def refuse(self, requests: Sequence[Request], error: ServiceError) -> None:
+        """End requests that cannot be handed to the former."""
         ...
 
 
@@ -105,8 +112,7 @@ class FrontEndLink:
             for record in wire.unpack(datagram):
                 kind = record[0]
                 if kind == wire.REQUEST:
-                    version, request = self._request(record, files)
-                    arrived.setdefault(version, []).append(request)
+                    self._request(record, files, arrived)
                 elif kind == wire.CANCEL:
                     self._cancel(record[3], arrived)
                 elif kind == wire.OPEN_STREAM:
@@ -118,7 +124,7 @@ class FrontEndLink:
         except (ValueError, KeyError, IndexError, OSError) as error:  # among them PlaceError
             raise BrokenLinkError(f"{type(error).__name__}: {error}") from error
 
-    def _request(self, record: wire.Record, files: list[int]) -> tuple[LinkedVersion, Request]:
+    def _request(self, record: wire.Record, files: list[int], arrived: dict[LinkedVersion, list[Request]]) -> None:
         (
             _, flags, priority, token, number, stream, rows, nbytes, input_offset, output_offset, deadline_ns,
             arrival_ns, timeout_ns,
@@ -128,6 +134,7 @@ class FrontEndLink:
         if token in self._requests or len(self._requests) >= self._most_requests:
             raise BrokenLinkError(f"token {token} is in use, or more than {self._most_requests} requests are")
         key: bytes | None = None
+        refused: ServiceError | None = None
         if share is None:
             if not flags & wire.HAS_FILE:
                 raise BrokenLinkError("a request of varying shapes without a file")
@@ -135,22 +142,26 @@ class FrontEndLink:
             frame: FrameBuffer = arrays
             key = arrays.batch_key()
         else:
-            host, offsets = share.place(rows, input_offset, output_offset)
+            try:
+                host, offsets = share.place(rows, input_offset, output_offset)
+            except DeviceMemoryError:
+                host, offsets, refused = share.nowhere, (), OverloadedError(NO_MEMORY, retry_after_ms=100)
             frame = SharedFrame(self, token, host, offsets, output_offset)
         request = Request(
             next_request_id(), source, rows, key, None if deadline_ns == wire.NONE else deadline_ns,
             arrival_ns, priority, frame, _not_on_a_loop, None, None if timeout_ns == wire.NONE else timeout_ns,
         )  # fmt: skip
         self._requests[token] = (version, request)
-        return version, request
+        if refused is None:
+            arrived.setdefault(version, []).append(request)
+        else:
+            version.refuse([request], refused)
 
     def _open(self, record: wire.Record) -> None:
-        flags, stream, max_waiting, weight = record[1], record[5], record[6], record[7]
+        flags, stream, weight = record[1], record[5], record[7]
         delivery = Delivery.LATEST if flags & wire.IS_LATEST else Delivery.EVERY
         name = f"{self.front_end}/{stream}"
-        self._streams[stream] = StreamKey(
-            name, delivery, max_waiting, is_ordered=bool(flags & wire.IS_ORDERED), weight=weight
-        )
+        self._streams[stream] = StreamKey(name, delivery, is_ordered=bool(flags & wire.IS_ORDERED), weight=weight)
 
     def _cancel(self, token: int, arrived: dict[LinkedVersion, list[Request]]) -> None:
         found = self._requests.get(token)

@@ -119,7 +119,6 @@ class FrontEndServer:
     def stop(self, signal_number: int = signal.SIGTERM) -> None:
         """Handle a request to stop: drain, or, at a second request, end the process at once."""
         self.life.stop(signal_number)
-        self.engine.tell_draining()
 
     async def close(self) -> int:
         """Drain, tell the engine process the rest, close every part, and return the exit code."""

@@ -191,8 +191,9 @@ class VersionHeader:
     def __init__(self, memory: memoryview, front_ends: int) -> None:
         self._numbers = memory[:HEADER_BYTES].cast("q")
         self._front_ends = range(front_ends)
+        self._egress = self._numbers[_FIRST_FRONT_END : _FIRST_FRONT_END + _STRIDE * front_ends]
         self._admission = self._numbers[_LEAST_SERVICE : _EXECUTED + 1]
-        self._seen: tuple[list[int], Feasibility] = ([], Feasibility())  # numbers, and what was made of them
+        self._seen: tuple[list[int], Feasibility] = ([], Feasibility())  # numbers, and the value made of them
 
     def publish(self, feasibility: Feasibility) -> None:
         """Write what admission has to know. The engine process's."""
@@ -230,6 +231,10 @@ class VersionHeader:
         numbers[first + _REACHED_COUNT] = reached_count
         numbers[first + _REACHED] = reached_ns
 
+    def egress_bytes(self) -> bytes:
+        """Return all of `egress` as it stands there, to see whether it has changed."""
+        return self._egress.tobytes()
+
     def egress(self) -> list[tuple[int, int, int, int, int]]:
         """Return what each front-end process has written, in the order of `write_egress`."""
         numbers = self._numbers
@@ -248,6 +253,7 @@ class VersionHeader:
     def close(self) -> None:
         """Let go of the memory. Idempotent."""
         self._admission.release()
+        self._egress.release()
         self._numbers.release()
 
 

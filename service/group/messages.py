@@ -1,10 +1,10 @@
-"""What a front-end process and the engine process say to each other, frames and answers aside (`descriptors`).
+"""The messages between a front-end process and the engine process, frames and answers aside (`descriptors`).
 
 Messages are values, pickled by `talk`: both ends are processes of one server. In the order of a link's life:
 
     engine process                      front-end process
     Welcome, Published ..., Serving     Hello
-    Published, Retired, Known, Health   Unused, Draining
+    Published, Retired, Known, Health   Unused
     RpcAnswer                           RpcCall
     LogLevel, LookAt                    Told
 """
@@ -79,11 +79,6 @@ class Unused:
     """The front-end process uses a retired version no more, and sends no request for it."""
 
     number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Draining:
-    """The front-end process takes no new streams: it was asked to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +157,7 @@ class RpcAnswer:
 
 @dataclass(frozen=True, slots=True)
 class StreamFacts:
-    """A stream that was opened: what `service.journal.events.StreamRecord` has of it."""
+    """A stream that was opened: the fields of `service.journal.events.StreamRecord`."""
 
     uid: int
     name: str
@@ -192,7 +187,7 @@ class Refusals:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What has happened in a front-end process since the last one of these.
+    """News of a front-end process since the last message of this kind.
 
     Attributes:
         opened: streams, oldest first.

@@ -152,7 +152,7 @@ def engine_settings(settings: ServeSettings, count: int) -> ServeSettings:
 
 
 def front_end_settings(settings: ServeSettings, count: int, index: int, address: str) -> ServeSettings:
-    """Return the settings of one front-end process: what all have, except for what the first alone has."""
+    """Return the settings of one front-end process. The unix socket is the first one's."""
     return settings.model_copy(
         update={
             "address": address,

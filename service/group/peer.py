@@ -11,7 +11,7 @@ import structlog
 
 from forebay_server.service.group.engine_journal import GroupJournal, JournalReceiver
 from forebay_server.service.group.front_end_link import FrontEndLink
-from forebay_server.service.group.messages import Draining, Hello, LookAt, RpcCall, Told, Unused
+from forebay_server.service.group.messages import Hello, LookAt, RpcCall, Told, Unused
 from forebay_server.service.group.talk import Talk
 from forebay_server.service.models.version import ModelVersion
 
@@ -66,7 +66,6 @@ class Peer:
         self.front_end = front_end
         self.has_greeted = False
         self.is_welcome = False
-        self.is_draining = False
         self.versions: dict[int, ModelVersion] = {}
         self._peers = peers
         self.link = FrontEndLink(front_end, data, peers.most_requests, peers.link_ended)
@@ -86,8 +85,6 @@ class Peer:
                 self.receiver.on_told(message)
             case Unused():
                 self.let_go(message.number)
-            case Draining():
-                self.is_draining = True
             case RpcCall():
                 self._peers.answer(self, message)
             case _:

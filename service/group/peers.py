@@ -273,12 +273,6 @@ class Peers:
         with self._lock:
             return [self._ended, *(peer.receiver.numbers for peer in list(self._peers))]
 
-    @property
-    def are_draining(self) -> bool:
-        """Whether every front-end process was asked to stop. Thread: any."""
-        peers = list(self._peers)
-        return bool(peers) and all(peer.is_draining for peer in peers)
-
     def call_soon(self, work: Callable[[], None]) -> None:
         """Have the event loop do something. Thread: any."""
         try:

@@ -9,8 +9,8 @@ Theory of operation
     ends again and again (`MOST_RESTARTS` within `WINDOW_NS`). Without the engine process nothing is served: if it ends,
     all end, and the exit code is its own, or 70 if a signal ended it, so that a supervisor starts all anew.
 
-    A request to stop goes to the front-end processes, which drain. When the last one has ended, the engine process has
-    nothing left to answer, and is asked to end.
+    A request to stop goes to all at once. The front-end processes drain. The engine process gives up loads, is not
+    ready any more, and ends when the last of the others has ended.
 
 Owner: the main thread. Starts and reads no process itself (`service.group.parent`).
 """
@@ -108,13 +108,11 @@ class ProcessGroup(Parent):
         return running if self._engine is None else [*running, self._engine]
 
     def stop(self, number: int) -> None:
-        """Have the front-end processes drain, and then the engine process end. Idempotent."""
+        """Have the front-end processes drain, and the engine process end after them. Idempotent."""
         if self._stop_signal is None:
             self._stop_signal = number
-            for each in self._front_ends:
-                if each.process is not None:
-                    each.process.send_signal(number)
-            self._end_engine()
+            self._was_engine_asked = self._engine is not None
+            self._tell(number)
 
     def on_line(self, index: int, line: str) -> None:
         """Handle a line of a process's standard output."""
@@ -140,7 +138,6 @@ class ProcessGroup(Parent):
         front_end.process = None
         if self.is_stopping:
             self._code = self._code or (exit_code_of(code) if self._engine is not None else 0)
-            self._end_engine()
         elif front_end.ready is None and code > 0:  # it cannot serve: it has said why
             self._code = exit_code_of(code)
             self.stop(signal.SIGTERM)
@@ -160,11 +157,6 @@ class ProcessGroup(Parent):
             self._say(f"the engine process {how_it_ended(code)}; ending all")
         self._code = self._code or (code if code > 0 else EXIT_FATAL)
         self.stop(signal.SIGTERM)
-
-    def _end_engine(self) -> None:
-        if self._engine is not None and not self._was_engine_asked and not any(e.process for e in self._front_ends):
-            self._was_engine_asked = True
-            self._engine.send_signal(signal.SIGTERM)
 
     def _may_restart(self, front_end: _FrontEnd) -> bool:
         starts_ns = front_end.starts_ns

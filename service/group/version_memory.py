@@ -43,12 +43,14 @@ class VersionMemory:
         header: of the file.
         fd: of the file.
         most_requests: that can be with the engine process at once.
+        most_rows: of a request.
         egress: how long delivery takes in the front-end processes.
     """
 
     def __init__(self, device: Device, specs: EngineSpecs, front_ends: int, permits: int, rows_bytes: int) -> None:
         self.layout = layout = layout_of(specs, front_ends, permits, rows_bytes)
         self.most_requests = front_ends * most_requests(permits, front_ends)
+        self.most_rows = specs.max_batch_size
         self._specs = specs
         with ExitStack() as undo:  # an allocation that does not fit leaves nothing behind
             self._file = _made(layout.file_bytes)
@@ -101,6 +103,7 @@ class Share:
     def __init__(self, memory: VersionMemory, device: Device, front_end: int, undo: ExitStack) -> None:
         layout = memory.layout
         self._memory, self._device, self._layout = memory, device, layout
+        self._most_rows = memory.most_rows
         self._output_start = layout.inputs_bytes(1)
         self._row_places = layout.input_places(1)
         self._rows_start = layout.rows_offset(front_end)
@@ -117,7 +120,9 @@ class Share:
     def place(self, rows: int, input_offset: int, output_offset: int) -> tuple[HostBuffer, tuple[int, ...]]:
         """Return the buffer that a request's inputs are in, and the offset of each input there.
 
-        Raises PlaceError if the inputs, or the place for the outputs, are not in this share.
+        Raises:
+            PlaceError: the inputs, or the place for the outputs, are not in this share.
+            DeviceMemoryError: the first request of several rows, and the rows area cannot be pinned now.
         """
         if rows != 1:
             return self._place_rows(rows, input_offset, output_offset)
@@ -127,10 +132,15 @@ class Share:
         host.write_view()  # by the front-end process, just before
         return host, self._row_places
 
+    @property
+    def nowhere(self) -> HostBuffer:
+        """A buffer for a request that is not read."""
+        return next(iter(self._slots.values()))
+
     def _place_rows(self, rows: int, input_offset: int, output_offset: int) -> tuple[HostBuffer, tuple[int, ...]]:
         layout = self._layout
         is_inside = (
-            rows > 1
+            1 < rows <= self._most_rows
             and input_offset >= self._rows_start
             and output_offset >= input_offset + layout.inputs_bytes(rows)
             and output_offset + layout.outputs_bytes(rows) <= self._rows_end

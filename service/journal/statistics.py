@@ -204,10 +204,10 @@ def _add(durations: tuple[Duration, ...], nanoseconds: tuple[int, ...], count: i
 
 
 def outcome_of(completion: Completion) -> Outcome:
-    """Return how a request ended: one whose client has left is cancelled, even if it was executed."""
-    if completion.error is not None:
-        return completion.error.outcome
-    return Outcome.CANCELLED if completion.request.is_cancelled else Outcome.OK
+    """Return how a request ended: one whose client had left is cancelled, even if it was executed, or failed."""
+    if completion.request.is_cancelled:
+        return Outcome.CANCELLED
+    return Outcome.OK if completion.error is None else completion.error.outcome
 
 
 class CountingSink:

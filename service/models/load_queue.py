@@ -40,7 +40,7 @@ class LoadQueue:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lines: dict[str, deque[_Work]] = {}
+        self._queues: dict[str, deque[_Work]] = {}
         self._pool = ThreadPoolExecutor(SIDE_BY_SIDE, "loader")
         self._is_closed = False
 
@@ -63,9 +63,9 @@ class LoadQueue:
                 raise QueueClosedError("the server is shutting down")
             if is_bounded:
                 self._check_room(nbytes)
-            line = self._lines.setdefault(name, deque())
-            line.append(_Work(future, run, nbytes))
-            if len(line) == 1:
+            queue = self._queues.setdefault(name, deque())
+            queue.append(_Work(future, run, nbytes))
+            if len(queue) == 1:
                 self._pool.submit(self._run_first, name)
         return future
 
@@ -77,24 +77,24 @@ class LoadQueue:
         dropped: list[tuple[str, _Work]] = []
         with self._lock:
             self._is_closed = True
-            for name, line in self._lines.items():
-                while len(line) > 1:
-                    dropped.append((name, line.pop()))
+            for name, queue in self._queues.items():
+                while len(queue) > 1:
+                    dropped.append((name, queue.pop()))
         for name, work in dropped:
             work.future.set_exception(drop(name))
         self._pool.shutdown(wait=False)
 
     def is_idle(self, name: str) -> bool:
         """Whether no work on the model runs or waits."""
-        return name not in self._lines
+        return name not in self._queues
 
     def _check_room(self, nbytes: int) -> None:
-        held = [work.nbytes for line in self._lines.values() for work in line]
+        held = [work.nbytes for queue in self._queues.values() for work in queue]
         if len(held) >= MOST_WAITING or (held and sum(held) + nbytes > MOST_WAITING_BYTES):
             raise QueueClosedError(f"{len(held)} loads wait already: try again later")
 
     def _run_first(self, name: str) -> None:
-        work = self._lines[name][0]
+        work = self._queues[name][0]
         outcome: Any = None
         failure: BaseException | None = None
         try:
@@ -102,12 +102,12 @@ class LoadQueue:
         except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
             failure = error
         with self._lock:
-            line = self._lines[name]
-            line.popleft()
-            if line:
+            queue = self._queues[name]
+            queue.popleft()
+            if queue:
                 self._pool.submit(self._run_first, name)
             else:
-                del self._lines[name]
+                del self._queues[name]
         if failure is None:
             work.future.set_result(outcome)
         else:

@@ -12,7 +12,7 @@ from forebay_server.engines.engine import EngineSpecs
 from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.batching.former import BatchFormer
 from forebay_server.service.clock import Clock
-from forebay_server.service.errors import InvariantError
+from forebay_server.service.errors import InvariantError, ServiceError
 from forebay_server.service.journal.events import RequestJournal
 from forebay_server.service.journal.statistics import VersionStatistics
 from forebay_server.service.models.description import ModelDescription
@@ -125,6 +125,10 @@ class ModelVersion:
     def arrive_all(self, requests: Sequence[Request]) -> None:
         """Hand requests over in order, with one wake-up for all. Thread: any. Blocks: no."""
         self.former.arrive_all(requests)
+
+    def refuse(self, requests: Sequence[Request], error: ServiceError) -> None:
+        """End requests that cannot be handed over. Thread: any. Blocks: no."""
+        self.former.refuse(requests, error)
 
     def arrive_on_loop(self, request: Request) -> None:
         """Hand a request over as `arrive` does. Thread: the event loop's. Blocks: no."""

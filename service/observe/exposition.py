@@ -8,8 +8,6 @@ import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
 from forebay_server.engines.device import DeviceMemory
 from forebay_server.service.observe.frames import OUTCOMES, STAGES
 from forebay_server.service.observe.gauges import Gauges, ServerGauges, VersionGauges
@@ -140,9 +138,9 @@ def _versions(text: Text, versions: Sequence[VersionGauges]) -> None:
         ("forebay_cost_drift_ratio", "Executions now over executions as calibrated", [v.drift_ratio for v in versions]),
         ("forebay_bind_guard_seconds", "How early batches are bound, for safety", [v.guard_s for v in versions]),
         (
-            "forebay_delivery_estimate_seconds",
-            "Time allowed for delivery",
-            [v.delivery_s for v in versions],
+            "forebay_egress_estimate_seconds",
+            "Time allowed for egress",
+            [v.egress_s for v in versions],
         ),
     ):
         text.family(
@@ -157,12 +155,12 @@ def _versions(text: Text, versions: Sequence[VersionGauges]) -> None:
 
 
 def _streams(text: Text, observer: Observer, streams: SlowestStreams) -> None:
-    table, models = observer.streams, observer.models
-    counts = np.bincount(table.models[table.indices], minlength=len(models)).tolist()
+    models = observer.models
+    counts = observer.streams.count_of("frames", len(models))  # the requests of a version are one record, and no stream
     text.family(
         "forebay_streams",
         "gauge",
-        "Open streams",
+        "Open streams of frames",
         [(_of(model), count) for model, count in zip(models, counts, strict=True)],
     )
     top = streams.reports

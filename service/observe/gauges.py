@@ -48,7 +48,7 @@ class VersionGauges:
         slots_in_use: of these.
         drift_ratio: duration of executions now over the calibrated duration.
         guard_s: time before the last moment at which batches are bound.
-        delivery_s: the former's estimate of the delivery time.
+        egress_s: the former's forecast of egress.
         launches: executions by way (`graph`, `plain`); empty for engines that have one way.
     """
 
@@ -61,7 +61,7 @@ class VersionGauges:
     slots_in_use: int
     drift_ratio: float
     guard_s: float
-    delivery_s: float
+    egress_s: float
     launches: Mapping[str, int]
 
 
@@ -167,6 +167,6 @@ def _version_gauges(version: ModelVersion) -> VersionGauges:
         slots_in_use=slots - sum(lane.pool.free_count for lane in lanes),
         drift_ratio=numbers.drift_ratio,
         guard_s=numbers.guard_ns / 1e9,
-        delivery_s=numbers.egress_ns / 1e9,
+        egress_s=numbers.egress_ns / 1e9,
         launches={way: sum(getattr(each, way) for each in ways) for way in ("graph", "plain")} if ways else {},
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import Outcome
-from forebay_server.service.journal.events import BatchEvent, Journal, StreamRecord
+from forebay_server.service.journal.events import BatchEvent, FrameEvent, Journal, StreamRecord
 from forebay_server.service.observe.frames import (
     BUILT,
     DEADLINE,
@@ -154,6 +154,7 @@ class Observer:
             if self.tracing is not None:
                 self.tracing.see_frames(events)
             self._add(read_events([event for event in events if event[0].index >= 0]), now_ns)
+            self._add_late([event for event in events if event[0].index < 0])
         self._close(closed)
         for _ in range(len(journal.batches)):
             self._add_batch(journal.batches.popleft())
@@ -217,6 +218,13 @@ class Observer:
             else:
                 chosen = models == index
                 self.models[index].add(rows[:, chosen], ages_ns[chosen], is_late[chosen])
+
+    def _add_late(self, events: Sequence[FrameEvent]) -> None:
+        """Count requests whose client left, and whose version closed before the event loop came to their end."""
+        for record, _, outcome, *_ in events:
+            self.models[self._model_of(record.model, record.version)].outcomes[
+                OUTCOMES.index(outcome or Outcome.OK)
+            ] += 1
 
     def _close(self, closed: Sequence[tuple[StreamRecord, Mapping[Outcome, int]]]) -> None:
         """Count the frames that have no record: of clients that left, and records lost under pressure."""

@@ -60,6 +60,16 @@ class StreamTable:
         self._records[record.index] = None
         self.uids[record.index] = 0
         self._free.append(record.index)
+        record.index = -1  # another stream gets it, and later events of this one must not count for that
+
+    def count_of(self, protocol: str, models: int) -> list[int]:
+        """Return the number of open streams of a protocol by model, of `models` models."""
+        counts = [0] * models
+        for index in self.indices.tolist():
+            record = self._records[index]
+            if record is not None and record.protocol == protocol:
+                counts[self.models[index]] += 1
+        return counts
 
     def at(self, index: int) -> StreamRecord | None:
         """Return the stream at an index."""

@@ -47,7 +47,7 @@ class OutputReader:
             completions.append(
                 Completion(
                     request,
-                    outputs=tuple(array[start:end] for array in arrays),
+                    outputs=tuple([array[start:end] for array in arrays]),
                     batch_size=batch.executed_rows,
                     model_version=self._model_version,
                 )
@@ -55,7 +55,8 @@ class OutputReader:
         return completions
 
     def _copy(self, rows: int, slot: Slot) -> OutputArrays:
-        return tuple(
+        arrays = [
             np.array(host.read_view()[: rows * row_bytes]).view(dtype).reshape(rows, *shape)
             for (row_bytes, dtype, shape), host in zip(self._outputs, slot.host_outputs, strict=True)
-        )
+        ]
+        return tuple(arrays)

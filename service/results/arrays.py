@@ -1,6 +1,7 @@
 """Takes one frame's row out of an output and checks it. Pure; thread: any."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,6 @@ def check_finite(array: NDArray[Any], what: str) -> None:
         raise CorruptResultError(f"{what} hold values that are not finite numbers")
 
 
-def label_of(labels: tuple[str, ...], class_id: int) -> str:
-    """Return the name of a class, or its number if the class has no name."""
-    return labels[class_id] if class_id < len(labels) else str(class_id)
+def labels_of(labels: tuple[str, ...], class_ids: Sequence[int]) -> list[str]:
+    """Return the names of classes; the number of a class that has no name."""
+    return [labels[class_id] if class_id < len(labels) else str(class_id) for class_id in class_ids]

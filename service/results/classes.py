@@ -1,17 +1,16 @@
 """Converts the class scores of one frame to typed classifications. Pure; runs in the worker pool."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from forebay_server.service.request import OutputArrays
-from forebay_server.service.results.arrays import check_finite, frame_row, label_of
+from forebay_server.service.results.arrays import check_finite, frame_row, labels_of
 from forebay_server.service.results.options import ResultOptions
 from forebay_server.service.results.task import ClassificationTask
 
 
-@dataclass(frozen=True, slots=True)
-class Classification:
+class Classification(NamedTuple):
     """One class and its score.
 
     Attributes:
@@ -43,7 +42,5 @@ def decode_classes(
     check_finite(scores, "scores")
     chosen = np.arange(len(scores)) if threshold is None else np.flatnonzero(scores >= threshold)
     best = chosen[np.argsort(-scores[chosen].astype(np.float64), kind="stable")][:max_results]
-    return tuple(
-        Classification(label_of(task.labels, class_id), class_id, score)
-        for class_id, score in zip(best.tolist(), scores[best].tolist(), strict=True)
-    )
+    numbers = best.tolist()
+    return tuple(map(Classification, labels_of(task.labels, numbers), numbers, scores[best].tolist()))

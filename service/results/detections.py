@@ -8,7 +8,6 @@ It is one call that releases the interpreter's lock, where numpy needed a dozen:
 the lock back.
 """
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import cv2
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from forebay_server.service.errors import CorruptResultError
 from forebay_server.service.request import OutputArrays
-from forebay_server.service.results.arrays import check_finite, frame_row, label_of
+from forebay_server.service.results.arrays import check_finite, frame_row, labels_of
 from forebay_server.service.results.options import ResultOptions
 from forebay_server.service.results.task import DetectionTask
 
@@ -35,8 +34,7 @@ class Box(NamedTuple):
     y_max: float
 
 
-@dataclass(frozen=True, slots=True)
-class Detection:
+class Detection(NamedTuple):
     """One detected object.
 
     Attributes:
@@ -89,11 +87,19 @@ def decode_detections(
     visible = np.flatnonzero((clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1]))
     kept = visible[suppress(boxes[visible], class_ids[visible], iou_threshold, max_results)]
     pixels = clipped[kept] * np.array([frame_width, frame_height, frame_width, frame_height], np.float32)
-    rows = zip(class_ids[kept].tolist(), scores[kept].tolist(), clipped[kept].tolist(), pixels.tolist(), strict=True)
-    return tuple(
-        Detection(label_of(task.labels, class_id), class_id, score, Box(*box), Box(*box_pixels))
-        for class_id, score, box, box_pixels in rows
+    numbers = class_ids[kept].tolist()
+    rows = zip(
+        labels_of(task.labels, numbers),
+        numbers,
+        scores[kept].tolist(),
+        clipped[kept].tolist(),
+        pixels.tolist(),
+        strict=True,
     )
+    found = [
+        Detection(label, number, score, Box(*box), Box(*in_pixels)) for label, number, score, box, in_pixels in rows
+    ]
+    return tuple(found)
 
 
 def suppress(

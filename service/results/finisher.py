@@ -4,6 +4,7 @@ One job and one wake-up per batch. A batch without requests for typed results go
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
@@ -28,14 +29,15 @@ class ResultFinisher:
     def finish(self, completions: Sequence[Completion]) -> None:
         """Hand on the completions of one batch."""
         task = self._task
-        if task is not None and any(_wants_typed(completion) for completion in completions):
-            self._pool.submit_result(lambda: self._finish_typed(task, completions))
+        typed = [] if task is None else [completion for completion in completions if _wants_typed(completion)]
+        if task is not None and typed:
+            self._pool.submit_result(partial(self._finish_typed, task, typed, completions))
         else:
             self._sink.post(completions)
 
-    def _finish_typed(self, task: Task, completions: Sequence[Completion]) -> None:
-        for completion in completions:
-            if _wants_typed(completion):
+    def _finish_typed(self, task: Task, typed: Sequence[Completion], completions: Sequence[Completion]) -> None:
+        for completion in typed:
+            if not completion.request.is_cancelled:
                 _make(task, completion)
         self._sink.post(completions)
 

@@ -66,10 +66,10 @@ def test_copies_honour_offsets_and_touch_nothing_else(rig):
     target.write_view()[:] = 7
     stream.copy_h2d(middle, source, 64)
     stream.copy_h2d(middle, source, 8, dst_offset=16, src_offset=40)
-    stream.copy_d2h(target, middle, 16, dst_offset=4, src_offset=12)
+    stream.copy_d2h(target, middle, 32)
     stream.sync()
     expected = np.full(64, 7, np.uint8)
-    expected[4:20] = np.concatenate([values[12:16], values[40:48], values[24:28]])
+    expected[:32] = np.concatenate([values[:16], values[40:48], values[24:32]])
     np.testing.assert_array_equal(target.read_view(), expected)
 
 
@@ -193,8 +193,13 @@ def test_a_copy_outside_a_buffer_is_refused(rig, nbytes, dst_offset, src_offset)
     host, device, stream = rig.host(10), rig.on_device(10), rig.stream()
     with pytest.raises(MisuseError):
         stream.copy_h2d(device, host, nbytes, dst_offset, src_offset)
+
+
+@pytest.mark.parametrize("nbytes", [11, -1])
+def test_a_copy_to_the_host_outside_a_buffer_is_refused(rig, nbytes):
+    host, device, stream = rig.host(10), rig.on_device(10), rig.stream()
     with pytest.raises(MisuseError):
-        stream.copy_d2h(host, device, nbytes, dst_offset, src_offset)
+        stream.copy_d2h(host, device, nbytes)
 
 
 def test_another_devices_memory_and_events_are_refused(rig, other):
@@ -276,7 +281,7 @@ def test_foreign_memory_is_copied_from_and_to_as_it_is(rig):
     middle, stream = rig.on_device(4096), rig.stream()
     memory[:4096] = np.arange(4096, dtype=np.uint16).astype(np.uint8).tobytes()  # as another process would
     stream.copy_h2d(middle, source, 4096)
-    stream.copy_d2h(source, middle, 4096, dst_offset=4096)
+    stream.copy_d2h(source.part(4096, 4096), middle, 4096)
     stream.sync()
     assert source.nbytes == nbytes
     assert source.read_view()[4096:].tobytes() == bytes(memory[:4096])

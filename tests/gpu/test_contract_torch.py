@@ -20,7 +20,7 @@ def test_every_warmed_up_size_runs_as_a_graph_unless_it_is_switched_off(case, ri
     for batch_size in range(1, engine.specs.max_batch_size + 1):
         engine.enqueue(0, batch_size, slot.compute)
     slot.compute.sync()
-    measured(f"graph {engine.launches.graph}, plain {engine.launches.plain} {engine.capture_error}")
+    measured(f"graph {engine.launches.graph}, plain {engine.launches.plain}")
     wants_graphs = case.options.get("cuda_graphs") != "off"
     assert (engine.launches.graph > 0, engine.launches.plain > 0) == (wants_graphs, not wants_graphs)
 

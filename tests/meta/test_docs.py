@@ -17,6 +17,12 @@ TRITON_NAMES = {
     "default_timeout_us": "default_timeout_microseconds",
 }
 """Of the knobs whose names here differ."""
+TABLE = re.compile(r"<!-- table .*?<!-- end -->", flags=re.DOTALL)
+"""Of measurements, which name the modules of their commit."""
+CODE_PATH = re.compile(
+    r"(?<![\w/.-])(?:service|engines|bench|loadtest|tests|tools|docs|protos|examples|deploy)/[\w./-]+?\.(?:py|md|proto|json)\b"
+)
+REPLACED = "Status: replaced"
 FENCE = re.compile(r"^(```|~~~).*?^\1", flags=re.MULTILINE | re.DOTALL)
 
 
@@ -73,3 +79,27 @@ def test_the_page_on_batching_tells_every_knob():
 def test_every_decision_has_a_number_of_its_own():
     numbers = [path.name[:4] for path in (ROOT / "docs" / "adr").glob("[0-9]*.md")]
     assert len(numbers) == len(set(numbers))
+
+
+def missing_paths(text: str, names: set[str]) -> list[str]:
+    """The paths of files of the repository that a text names and that do not exist."""
+    found = CODE_PATH.findall(TABLE.sub("", text))
+    return sorted({path for path in found if path not in names and "NAME" not in path})
+
+
+def test_every_file_that_a_page_or_module_names_exists():
+    names = {path.relative_to(ROOT).as_posix() for path in tracked_files()}
+    broken = [
+        f"{path.relative_to(ROOT)}: {missing}"
+        for path in tracked_files()
+        if path.suffix in {".md", ".py"} and path.name not in {"test_docs.py", "test_packaging.py"}
+        if REPLACED not in (text := path.read_text())
+        for missing in missing_paths(text, names)
+    ]
+    assert broken == []
+
+
+def test_a_file_that_has_moved_is_noticed():
+    measured = "<!-- table x -->\nservice/table.py\n<!-- end -->"
+    text = f"in `service/old.py` and service/new.py\n{measured}\nengines/engine_NAME.py"
+    assert missing_paths(text, {"service/new.py"}) == ["service/old.py"]

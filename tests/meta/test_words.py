@@ -31,7 +31,7 @@ LIMITS = {
     ("is told", "code"): 0.0,
     ("is told", "tests, benchmarks and pages"): 0.0,
     ("what, instead of a noun", "code"): 0.85,
-    ("what, instead of a noun", "tests, benchmarks and pages"): 12.2,
+    ("what, instead of a noun", "tests, benchmarks and pages"): 4.6,
     ("a parameter without a meaning", "code"): 0.0,
     ("a parameter without a meaning", "tests, benchmarks and pages"): 0.0,
 }

@@ -143,7 +143,7 @@ def test_threads_that_meet_give_each_request_one_end():
         formed += 1
         lane.pipeline.submit(batch)
         for _ in range((number % 12) ** 3):
-            os.sched_yield()  # let the lane get some way
+            os.access("/", os.F_OK)  # lets go of the interpreter's lock, and keeps the core: the lane gets some way
         taken_back += take_back(batch)
         assert freed.acquire(timeout=10.0)
     assert len(lane.completions) == formed - taken_back

@@ -7,6 +7,8 @@ from tests.support import forms
 BOTH_FORMS = frozenset(
     {
         "test_abandoned",
+        "test_log_level",
+        "test_shutdown",
         "test_bad_input",
         "test_bad_pictures",
         "test_chaos",
@@ -57,9 +59,23 @@ BOTH_FORMS = frozenset(
 """Modules whose tests run in both forms, except tests with the mark one_process, which has the reason. Others
 start processes of their own, or are about one side only."""
 
+TESTS_IN_BOTH_FORMS = frozenset(
+    {
+        "test_a_signal_under_load_loses_nothing_without_a_log",
+        "test_sigterm_ends_a_load_and_the_process_in_order",
+        "test_sigterm_during_a_load_with_files_leaves_none_of_them",
+    }
+)
+"""Of other modules, whose tests start processes and take long."""
+
+
+def is_in_both_forms(metafunc):
+    module = metafunc.module.__name__.rpartition(".")[2]
+    return module in BOTH_FORMS or metafunc.definition.name in TESTS_IN_BOTH_FORMS
+
 
 def pytest_generate_tests(metafunc):
-    if "form" in metafunc.fixturenames and metafunc.module.__name__.rpartition(".")[2] in BOTH_FORMS:
+    if "form" in metafunc.fixturenames and is_in_both_forms(metafunc):
         marker = metafunc.definition.get_closest_marker("one_process")
         names = [forms.ONE_PROCESS] if marker else [forms.ONE_PROCESS, forms.FRONT_END]
         metafunc.parametrize("form", names, indirect=True, ids=["one", "two"][: len(names)])

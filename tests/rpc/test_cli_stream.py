@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from forebay.wire import frames_pb2 as wire
-from forebay_server.service.cli import app, exit_codes
+from forebay_server.service.cli import exit_codes
+from forebay_server.service.cli.commands import app
 from tests.support.scripted_server import ScriptedServerThread
 from tests.unit.cli.test_video import lie_about_length, write_clip
 

@@ -6,6 +6,8 @@ import grpc
 import pytest
 
 from forebay.wire import inference_pb2 as pb
+from forebay_server.service.frontend.reception import watch
+from tests.support.half_sent import HalfSent
 from tests.support.loops import on_loop
 from tests.support.real_server import METHOD, ROW_BYTES, eventually, real_server, simulated
 
@@ -102,3 +104,19 @@ async def test_there_are_as_many_streams_as_there_is_room_for_what_their_message
         await eventually(lambda: len(running.server.frames.streams) == 1)
         await (await running.open()).half_close()
         await streams[1].half_close()
+
+
+@on_loop
+async def test_health_is_answered_while_requests_wait_for_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "STRICT_TURN_NS", 120 * 10**9)  # longer than a test may take
+    limits = {"allow_compression": True, "message_deadline_s": 0}
+    async with real_server(simulated(tmp_path), **limits) as running:
+        gate = running.server.receptions.gate
+        client = await HalfSent.connect(running.address, 4, MESSAGE_BYTES, INFER)
+        await eventually(lambda: gate._reserved_bytes > gate._room_bytes - (16 << 20))
+        waiting = asyncio.ensure_future(running.channel.unary_unary(INFER)(request()))
+        await eventually(lambda: gate.waiting_count)
+        assert await running.channel.unary_unary("/grpc.health.v1.Health/Check")(b"") == b"\x08\x01"
+        assert not waiting.done()
+        await client.close()
+        await waiting

@@ -1,10 +1,12 @@
 """An engine process before front-end processes that come, ask, stop reading, and die at any time."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from forebay.wire import inference_pb2 as pb
+from forebay_server.service.batching.constants import MAX_DEPTH
 from forebay_server.service.group import descriptors as wire
 from forebay_server.service.group.messages import (
     FrontEndNumbers,
@@ -60,17 +62,19 @@ async def test_a_process_is_told_what_serves_and_gets_its_answers(tmp_path):
 async def test_processes_share_the_batches_of_one_former(tmp_path):
     async with engine_process(simulated(tmp_path)) as (engine, process):
         first, second = [await process(front_end).far() for front_end in (0, 1)]
+        statistics = engine.registry.all()[0].former.statistics
         hold(engine)
-        first.send([first.request(1)[1]])
-        await eventually(lambda: engine.registry.all()[0].former.statistics().in_flight == 1)
+        for in_flight in range(1, MAX_DEPTH + 1):  # until no more can be bound
+            first.send([first.request(1)[1]])
+            await eventually(lambda in_flight=in_flight: statistics().in_flight == in_flight)
         for far in (first, second):
             far.send([far.request(2)[1], far.request(3)[1]])
-        await eventually(lambda: engine.registry.all()[0].former.statistics().waiting_requests == 4)
+        await eventually(lambda: statistics().pending_requests == 4)
         release(engine)
         await answered(first)
         await answered(second)
         assert {size for size, _ in second.answers.values()} == {4}
-        assert counts(engine).success.count == 5
+        assert counts(engine).success.count == MAX_DEPTH + 4
 
 
 @on_loop
@@ -123,6 +127,25 @@ async def test_a_process_that_dies_leaves_its_memory_to_the_next_once_its_reques
             await answered(other)
         assert not engine.registry.all()[0].devices[0].races
     assert engine.code == 0
+
+
+@on_loop
+async def test_many_deaths_leave_nothing_behind(tmp_path):
+    def open_files():
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    async with engine_process(simulated(tmp_path)) as (engine, process):
+        counts = []
+        for _ in range(10):
+            one = process(0)
+            far = await one.far()
+            far.send([far.request(value)[1] for value in range(5)])
+            one.die()
+            one.forget_files()
+            await eventually(lambda: not engine.peers._peers)
+            counts.append(open_files())
+        assert len(set(counts[1:])) == 1, counts
+        assert engine.registry.all()[0]._users == 0
 
 
 @on_loop

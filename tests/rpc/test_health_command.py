@@ -6,8 +6,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from forebay_server.service.cli import app
-from forebay_server.service.cli.health import address_of
+from forebay_server.service.cli.commands import app
+from forebay_server.service.cli.health_check import address_of
 from tests.support.certificates import Authority, needs_openssl
 from tests.support.loops import on_loop
 from tests.support.real_server import real_server, simulated

@@ -178,7 +178,7 @@ def test_the_fields_that_a_response_may_have_are_the_protocols():
 
 
 @on_loop
-async def test_sequences_of_a_model_are_lines_that_do_not_wait_for_each_other(tmp_path):
+async def test_sequences_of_a_model_are_flows_that_do_not_wait_for_each_other(tmp_path):
     simulated(tmp_path, max_batch_size=1)
     async with real_server(tmp_path) as running:
         call = stub_of(running).ModelStreamInfer()
@@ -195,7 +195,7 @@ async def test_sequences_of_a_model_are_lines_that_do_not_wait_for_each_other(tm
 
 @on_loop
 async def test_a_request_with_a_wrong_sequence_id_is_refused_before_those_that_wait(tmp_path):
-    """Its line is the model's own, and so it need not wait for the line of a sequence."""
+    """Its flow is the model's own, and so it need not wait for the flow of a sequence."""
     simulated(tmp_path)
     async with real_server(tmp_path, devices=SimulatedDevices()) as running:
         running.hold()
@@ -281,7 +281,7 @@ async def test_what_nobody_foresaw_ends_its_request_and_not_the_stream(tmp_path,
         assert await call.read() is grpc.aio.EOF
 
 
-def infer_stream(running):
+def infer_stream(running, on_output=lambda: None):
     """A stream without a client: the front end's treatment of messages, at the time they are read."""
     servicer = running.server.inference
     return InferStream(
@@ -292,7 +292,7 @@ def infer_stream(running):
         "client",
         16,
         ends_on_error=False,
-        on_output=lambda: None,
+        on_output=on_output,
         on_room=lambda: None,
     )
 
@@ -306,12 +306,13 @@ async def test_received_bytes_are_let_go_of_as_soon_as_nobody_reads_them(tmp_pat
     async with real_server(simulated(tmp_path), devices=devices) as running:
         if not is_borrowed:
             running.hold()
-        stream = infer_stream(running)
+        is_ready = asyncio.Event()
+        stream = infer_stream(running, is_ready.set)
         data = sim_request(1, rows=rows).SerializeToString()
         before = sys.getrefcount(data)
         stream.on_message(data, running.server.clock.now_ns())
         if is_borrowed:
-            await eventually(lambda: stream._outbox)
+            await is_ready.wait()
         assert sys.getrefcount(data) == before
         if not is_borrowed:
             running.release()

@@ -254,7 +254,7 @@ async def test_a_client_that_is_refused_all_the_time_is_told_so_at_a_pace_and_it
         for _ in range(120 * REFUSALS_PER_S):
             running.server.receptions._refusals.delay_ns(account.peer, None)
         refused = infer(request(MB))
-        await eventually(lambda: any(frame.f_code.co_name == "_refuse_later" for frame in server_frames()))
+        await eventually(lambda: any(frame.f_code.co_name == "_wait_to_refuse" for frame in server_frames()))
         found = [value for frame in server_frames() for value in frame.f_locals.values() if isinstance(value, bytes)]
         assert len({id(each) for each in found if len(each) >= MB}) == 1  # of the request that is executed
         async with grpc.aio.insecure_channel(running.address, OWN_CONNECTION) as other:

@@ -47,7 +47,7 @@ async def explicit_server(root, **given):
 def rehearsals(server):
     """The processes that rehearse; one that has just been forked is still a copy of the server, environment and all."""
     found = []
-    for child in psutil.Process(server.process.pid).children():
+    for child in psutil.Process(server.process.pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # a zombie too
             if any("rehears" in word for word in child.cmdline()):
                 found.append(child)

@@ -118,7 +118,7 @@ class Sender(threading.Thread):
 async def test_streams_are_read_in_turn_however_much_one_of_them_has_sent(tmp_path):
     """200 frames are in the transport when one of another stream comes: it is read before most of them.
 
-    A few are read first, more on a busy machine: what the sender has written takes its time to arrive. In the order of
+    A few are read first, more on a busy machine: written frames take their time to arrive. In the order of
     arrival it would be all of them.
     """
     async with real_server(simulated(tmp_path), devices=SimulatedDevices()) as running:

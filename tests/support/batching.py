@@ -34,8 +34,8 @@ class Frame:
         self.releases += 1
 
 
-def stream(name="camera", delivery=Delivery.EVERY, max_waiting=1):
-    return StreamKey(name, delivery, max_waiting)
+def stream(name="camera", delivery=Delivery.EVERY):
+    return StreamKey(name, delivery)
 
 
 def client(name="client"):

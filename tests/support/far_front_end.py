@@ -50,8 +50,8 @@ class FarFrontEnd:
     def bytes(self):
         return np.frombuffer(self.memory.memory, np.uint8)
 
-    def open_stream(self, number=1, delivery=Delivery.EVERY, max_waiting=1, *, is_ordered=True, weight=1):
-        self.send([wire.pack_open_stream(number, delivery, max_waiting, is_ordered=is_ordered, weight=weight)])
+    def open_stream(self, number=1, delivery=Delivery.EVERY, *, is_ordered=True, weight=1):
+        self.send([wire.pack_open_stream(number, delivery, is_ordered=is_ordered, weight=weight)])
 
     def request(self, *values, stream=1, deadline_ns=wire.NONE, arrival_ns=0, at=None):
         """The record of a request whose rows are full of `values`, one a row; returns its token and the record."""

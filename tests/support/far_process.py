@@ -81,6 +81,14 @@ class FarProcess:
         far.open_stream()
         return far
 
+    def forget_files(self):
+        """Let go of all memory that it has."""
+        if self.permits is not None:
+            self.permits.close()
+            self.permits = None
+        for file in self._files:
+            file.close()
+
     def die(self):
         """End as a killed process does."""
         self.talk.close()
@@ -117,8 +125,7 @@ async def engine_process(root, *, devices=None, permits=8, **settings):
         engine.code = await engine.close()
         control.close()
         for each in processes:
-            for file in each._files:
-                file.close()
+            each.forget_files()
 
 
 def _compute_streams(engine):

@@ -4,22 +4,21 @@ A model version whose former and lanes are moved by hand, an arena that knows ev
 are emptied by hand.
 """
 
-import itertools
 import threading
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from forebay.wire import frames_pb2 as pb
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.batching.egress_time import EgressTime
-from forebay_server.service.errors import OverloadedError, RequestCancelledError, ServiceError, SupersededError
+from forebay_server.service.errors import Outcome, OverloadedError, RequestCancelledError, ServiceError, SupersededError
 from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.frames.codec import FrameMessage
 from forebay_server.service.frontend.frames.opening import StreamConfig, accept_open
 from forebay_server.service.frontend.frames.session import Session
-from forebay_server.service.journal.statistics import VersionStatistics
+from forebay_server.service.journal.statistics import REASON_BY_OUTCOME, CountingSink, VersionStatistics
 from forebay_server.service.models.description import ImageInput, ModelDescription
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, Delivery, Feasibility, Request
@@ -93,6 +92,14 @@ class StrictArena:
     def borrow(self, payload: memoryview, share: Share) -> None:
         """As a device with memory of its own: inputs are always copied."""
 
+    def borrows(self, payload: memoryview) -> bool:
+        """As `borrow`."""
+        return False
+
+    def lease_rows(self, rows: int, share: Share | None = None) -> StrictLease:
+        assert rows == 1
+        return self.lease(share)
+
     def lease(self, share: Share | None = None) -> StrictLease:
         if not self.free:
             raise OverloadedError("no permit is free")
@@ -150,7 +157,10 @@ class ManualVersion:
     Attributes:
         pending: requests by id, in order of arrival.
         executing: requests in a batch.
+        users: how many keep it open.
     """
+
+    unbound = requests = None
 
     def __init__(
         self,
@@ -164,6 +174,7 @@ class ManualVersion:
         latency_budget_ms: float | None = None,
     ) -> None:
         self.name, self.version = "m", "1"
+        self.users = 0
         self.statistics = VersionStatistics(clock)
         self.specs = specs or specs_of()
         self.description = ModelDescription(
@@ -181,11 +192,19 @@ class ManualVersion:
         self.pending: dict[int, Request] = {}
         self.executing: list[Request] = []
         self._clock = clock
-        self._sink = sink or ManualSink()
+        self._sink = CountingSink(sink or ManualSink(), self.statistics)
         self._inputs: dict[int, list[np.ndarray]] = {}
         self._arrived: set[int] = set()
         self._named_in_cancel: set[int] = set()
         self._newest: dict[object, int] = {}
+
+    def try_use(self) -> bool:
+        self.users += 1
+        return True
+
+    def end_use(self) -> None:
+        self.users -= 1
+        assert self.users >= 0, "a use ends twice"
 
     def arrive(self, request: Request) -> None:
         times = request.timeline
@@ -243,10 +262,24 @@ class ManualVersion:
             )
         self._sink.post([completion])
 
+    @property
+    def counted(self) -> dict[str, int]:
+        """How requests ended by the version's statistics: by reason, or `ok`."""
+        counts = self.statistics.snapshot()
+        return {reason: n for reason, n in {**counts.failures, "ok": counts.success.count}.items() if n}
+
     def _end(self, request: Request, error: ServiceError) -> None:
         del self.pending[request.id]
         request.frame.release()
         self._sink.post([Completion(request, error)])
+
+
+def by_reason(outcomes: Mapping[Outcome, int]) -> dict[str, int]:
+    """Counts by outcome as `ManualVersion.counted` has them."""
+    counts: Counter[str] = Counter()
+    for outcome, count in outcomes.items():
+        counts["ok" if outcome is Outcome.OK else REASON_BY_OUTCOME.get(outcome, "OTHER")] += count
+    return dict(counts)
 
 
 class SessionHarness:
@@ -271,7 +304,7 @@ class SessionHarness:
             self.pool,
             self.sink,
             self.clock,
-            Admission(self.clock, itertools.count(1).__next__),
+            Admission(self.clock, self.sink.drain),
             max_image_pixels=1_000_000,
             on_output=self._on_output,
             on_room=self._on_room,

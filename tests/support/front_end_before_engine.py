@@ -99,7 +99,7 @@ class FrontEndBeforeEngine:
         return Ready(listening.address, listening.uds, self.admin_address, listening.pid, ready.models)
 
     async def told(self):
-        """Both sides have taken in what the other one has sent before."""
+        """Both sides have taken in the messages that the other one has sent before."""
         front = self.front.engine
         front._shipper.tell_all()
         await front.forwarded._ask("LogSettings", pb.LogSettingsRequest())
@@ -109,13 +109,13 @@ class FrontEndBeforeEngine:
 
     def stop(self, *number):
         self.front.stop(*number)
+        self.engine.stop(*number)
 
     async def close(self):
-        """End as the processes do: the front end first, unless the engine process cannot go on."""
+        """End as the processes do: both at once, and the engine process after the front end."""
         try:
             if self.life.fatal is None:
-                code = await self.front.close()
-                return await self.engine.close() or code
+                return max(await asyncio.gather(self.front.close(), self.engine.close()))
             code = await self.engine.close()
             await self.front.wait()  # it finds that the other one has gone
             return max(code, await self.front.close())

@@ -66,7 +66,7 @@ class ScriptedEngine:
         self.files = {}
 
     def read(self):
-        """Take in what has come; return how many datagrams."""
+        """Take in the datagrams that have come; return their number."""
         count = 0
         while True:
             try:

@@ -10,6 +10,7 @@ import sys
 import grpc
 
 from forebay.wire import frames_pb2 as pb
+from tests.support import forms
 from tests.support.guard import HANG_GUARD_S
 from tests.support.real_server import RawStream
 from tests.support.repository import ROOT
@@ -52,13 +53,15 @@ class ServeProcess:
 
 @contextlib.asynccontextmanager
 async def serve(*arguments, environment=None, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE):
-    """Start `forebay serve`; it is killed if the block leaves it running.
+    """Start `forebay serve` in the form of the present test (`forms`); it is killed if the block leaves it running.
 
     `stdout` and `stderr` are as Popen's, but for None: the server has none.
     """
     closed = [f"{descriptor}>&-" for descriptor, given in ((1, stdout), (2, stderr)) if given is None]
     # A shell closes them: with a preexec_fn Python would fork, and gRPC's fork handlers may crash before exec.
     shell = ("/bin/sh", "-c", f'exec "$@" {" ".join(closed)}', "sh") if closed else ()
+    if forms.current == forms.FRONT_END:
+        arguments = (*arguments, "--front-ends", forms.PROCESSES)
     process = await asyncio.create_subprocess_exec(
         *shell,
         *(sys.executable, "-m", "forebay_server.service", "serve", "--address", "127.0.0.1:0", *map(str, arguments)),

@@ -14,12 +14,16 @@ class ArrivedRequests:
     def __init__(self):
         self.requests = []
         self.cancelled = []
+        self.refused = []
 
     def arrive_all(self, requests):
         self.requests.extend(requests)
 
     def cancel(self, requests):
         self.cancelled.extend(requests)
+
+    def refuse(self, requests, error):
+        self.refused += [(request, error) for request in requests]
 
 
 class SharedLaneDriver(LaneDriver):

@@ -102,7 +102,7 @@ print(in_use - before, freed - before, filled - resident_bytes())
 
 
 def test_the_numbers_of_a_process():
-    """One of its own: what other tests left in this one's heap may keep pages from going back."""
+    """One of its own: objects of other tests in this one's heap may keep pages from going back."""
     if allocated_bytes() is None:
         pytest.skip("libc has no mallinfo2")
     done = subprocess.run(

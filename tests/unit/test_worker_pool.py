@@ -1,10 +1,11 @@
 """The worker pool serves results first and streams in turn, finishes waiting work, and hides no exception."""
 
 import threading
+import weakref
 
 import pytest
 
-from forebay_server.service.worker_pool import Line, WorkerPool
+from forebay_server.service.worker_pool import WorkerPool, WorkQueue
 from tests.support.front_end import ManualPool
 from tests.support.guard import HANG_GUARD_S
 
@@ -53,13 +54,13 @@ def finish(pool, gate):
     pool.close()
 
 
-def test_lines_are_served_in_turn_one_frame_each(fatal):
+def test_queues_are_served_in_turn_one_frame_each(fatal):
     pool, gate = blocked_pool(fatal)
     done = []
-    lines = {name: Line(pool, done.append) for name in "abc"}
+    queues = {name: WorkQueue(pool, done.append) for name in "abc"}
     for name, count in (("a", 4), ("b", 2), ("c", 1)):
         for number in range(count):
-            lines[name].push(f"{name}{number}")
+            queues[name].push(f"{name}{number}")
     finish(pool, gate)
     assert done == ["a0", "b0", "c0", "a1", "b1", "a2", "a3"]
     assert fatal.errors == []
@@ -68,16 +69,16 @@ def test_lines_are_served_in_turn_one_frame_each(fatal):
 def test_results_go_before_frames(fatal):
     pool, gate = blocked_pool(fatal)
     done = []
-    line = Line(pool, done.append)
-    line.push("frame 0")
-    line.push("frame 1")
+    queue = WorkQueue(pool, done.append)
+    queue.push("frame 0")
+    queue.push("frame 1")
     pool.submit_result(lambda: done.append("result 0"))
     pool.submit_result(lambda: done.append("result 1"))
     finish(pool, gate)
     assert done == ["result 0", "result 1", "frame 0", "frame 1"]
 
 
-def test_one_line_is_never_run_by_two_workers(fatal):
+def test_one_queue_is_never_run_by_two_workers(fatal):
     pool = WorkerPool(4, fatal)
     running, order, overlaps = [0], [], []
 
@@ -87,19 +88,19 @@ def test_one_line_is_never_run_by_two_workers(fatal):
         order.append(item)
         running[0] -= 1
 
-    line = Line(pool, run)
+    queue = WorkQueue(pool, run)
     for number in range(300):
-        line.push(number)
+        queue.push(number)
     pool.close()
     assert order == list(range(300))
     assert set(overlaps) == {1}
 
 
-def test_lines_of_different_streams_run_at_the_same_time(fatal):
+def test_queues_of_different_streams_run_at_the_same_time(fatal):
     pool = WorkerPool(2, fatal)
     gates = [Gate(), Gate()]
     for gate in gates:
-        Line(pool, gate).push("frame")
+        WorkQueue(pool, gate).push("frame")
     for gate in gates:
         gate.wait_until_begun()
     assert pool.busy_count == 2
@@ -118,71 +119,71 @@ def test_waiting_items_can_be_taken_but_not_the_one_that_runs(fatal):
             gate()
         done.append(item)
 
-    line = Line(pool, run)
+    queue = WorkQueue(pool, run)
     for number in range(3):
-        line.push(number)
+        queue.push(number)
     gate.wait_until_begun()
-    assert line.take_waiting() == [1, 2]
-    assert line.take_waiting() == []
-    line.push(3)
+    assert queue.take_waiting() == [1, 2]
+    assert queue.take_waiting() == []
+    queue.push(3)
     finish(pool, gate)
     assert done == [0, 3]
 
 
-def test_the_end_of_a_line_is_told_when_no_worker_runs_an_item_of_it(fatal):
+def test_the_end_of_a_queue_is_told_when_no_worker_runs_an_item_of_it(fatal):
     pool = WorkerPool(1, fatal)
     gate, told = Gate(), []
-    line = Line(pool, gate)
-    line.push("runs")
-    line.push("waits")
+    queue = WorkQueue(pool, gate)
+    queue.push("runs")
+    queue.push("waits")
     gate.wait_until_begun()
-    line.take_waiting()
-    line.call_at_rest(lambda: told.append("busy"))
+    queue.take_waiting()
+    queue.call_at_rest(lambda: told.append("busy"))
     assert told == []
     finish(pool, gate)
     assert told == ["busy"]
 
 
-def test_the_end_of_a_line_at_rest_is_told_at_once(fatal):
+def test_the_end_of_a_queue_at_rest_is_told_at_once(fatal):
     pool, told = WorkerPool(1, fatal), []
-    Line(pool, told.append).call_at_rest(lambda: told.append("at once"))
+    WorkQueue(pool, told.append).call_at_rest(lambda: told.append("at once"))
     assert told == ["at once"]
     pool.close()
 
 
-def test_the_end_of_a_line_is_told_though_its_last_item_failed():
+def test_the_end_of_a_queue_is_told_though_its_last_item_failed():
     pool, told = ManualPool(), []
 
     def fail(item):
-        line.call_at_rest(lambda: told.append(item))
+        queue.call_at_rest(lambda: told.append(item))
         raise ValueError
 
-    line = Line(pool, fail)
-    line.push("failed")
+    queue = WorkQueue(pool, fail)
+    queue.push("failed")
     with pytest.raises(ValueError):  # noqa: PT011 - the test's own
         pool.run_one()
     assert told == ["failed"]
 
 
-def test_a_line_emptied_before_its_turn_runs_nothing_and_takes_new_items(fatal):
+def test_a_queue_emptied_before_its_turn_runs_nothing_and_takes_new_items(fatal):
     pool, gate = blocked_pool(fatal)
     done = []
-    line = Line(pool, done.append)
-    line.push("old")
-    assert line.take_waiting() == ["old"]
-    line.push("new")
+    queue = WorkQueue(pool, done.append)
+    queue.push("old")
+    assert queue.take_waiting() == ["old"]
+    queue.push("new")
     finish(pool, gate)
     assert done == ["new"]
 
 
-def test_a_line_whose_last_item_was_taken_leaves_the_ring():
+def test_a_queue_whose_last_item_was_taken_leaves_the_ring():
     pool, done = ManualPool(), []
-    line = Line(pool, done.append)
-    line.push("old")
-    line.take_waiting()
+    queue = WorkQueue(pool, done.append)
+    queue.push("old")
+    queue.take_waiting()
     assert pool.run_one()
     assert not pool.ring
-    line.push("new")
+    queue.push("new")
     assert pool.run_one()
     assert not pool.run_one()
     assert done == ["new"]
@@ -191,10 +192,10 @@ def test_a_line_whose_last_item_was_taken_leaves_the_ring():
 def test_close_finishes_what_waits_and_joins(fatal):
     pool = WorkerPool(3, fatal)
     done = []
-    lines = [Line(pool, done.append) for _ in range(5)]
+    queues = [WorkQueue(pool, done.append) for _ in range(5)]
     for number in range(20):
-        for line in lines:
-            line.push(number)
+        for queue in queues:
+            queue.push(number)
         pool.submit_result(lambda: done.append("result"))
     pool.close()
     assert len(done) == 120
@@ -211,9 +212,9 @@ def test_an_escaping_exception_is_reported_and_the_worker_goes_on(fatal):
             raise ZeroDivisionError(item)
         done.append(item)
 
-    line = Line(pool, run)
+    queue = WorkQueue(pool, run)
     for item in ("bad", "good"):
-        line.push(item)
+        queue.push(item)
     pool.submit_result(lambda: run("bad"))
     pool.close()
     assert done == ["good"]
@@ -226,9 +227,9 @@ def test_many_threads_can_push_while_workers_run(fatal):
     done = {name: [] for name in range(4)}
 
     def push(name):
-        line = Line(pool, done[name].append)
+        queue = WorkQueue(pool, done[name].append)
         for number in range(200):
-            line.push(number)
+            queue.push(number)
 
     pushers = [threading.Thread(target=push, args=(name,)) for name in done]
     for thread in pushers:
@@ -237,3 +238,18 @@ def test_many_threads_can_push_while_workers_run(fatal):
         thread.join(HANG_GUARD_S)
     pool.close()
     assert all(items == list(range(200)) for items in done.values())
+
+
+class Outputs:
+    def work_on(self):
+        pass
+
+
+def test_a_worker_that_waits_holds_nothing_of_its_last_job(fatal):
+    pool, outputs, is_done = WorkerPool(1, fatal), Outputs(), threading.Event()
+    held = weakref.ref(outputs, lambda _: is_done.set())
+    pool.submit_result(outputs.work_on)
+    del outputs
+    assert is_done.wait(HANG_GUARD_S), "a worker holds its last job until the next one comes"
+    assert held() is None
+    pool.close()

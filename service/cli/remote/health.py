@@ -1,19 +1,19 @@
 """Asks a server's health, as a container's health check does: one call, quickly, from a process of its own.
 
-Not the server's side, which is `service.frontend.health`.
+Most answers are plain, and `probe` gets them with a socket. `grpc_health` gets the others with gRPC, whose import
+takes a tenth of a second of CPU: refusals, unknown models, errors, unusual addresses and certificates. Not the
+server's side, which is `service.frontend.health`.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
-import grpc
-
-from forebay_server.service.restricted import REFUSAL, Headers, how_to_mend
+from forebay_server.service.clock import MonotonicClock
 
 CHECK = "/grpc.health.v1.Health/Check"
 _SERVICE_FIELD = b"\x0a"  # HealthCheckRequest.service, length-delimited
 _STATUS_FIELD = 0x08  # HealthCheckResponse.status, varint
 _NAMES = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
+_LEAST_S = 0.05  # for the second attempt, where the first took almost all of the time
 
 
 class HealthError(Exception):
@@ -29,9 +29,8 @@ class HealthError(Exception):
         self.is_refusal = is_refusal
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """PEM files and the name to look for in the server's certificate.
+class TlsFiles(NamedTuple):
+    """Paths of PEM files, and the name to look for in the server's certificate.
 
     Attributes:
         ca: authorities; None for those of gRPC.
@@ -40,13 +39,15 @@ class TlsFiles:
         server_name: in the certificate, if it is not the address's.
     """
 
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
     server_name: str | None = None
 
 
-def check_health(address: str, model: str, timeout_s: float, tls: TlsFiles | None = None, headers: Headers = ()) -> str:
+def check_health(
+    address: str, model: str, timeout_s: float, tls: TlsFiles | None = None, headers: tuple[tuple[str, str], ...] = ()
+) -> str:
     """Return the status of a model, or of the server for an empty name, as grpc.health.v1 calls it.
 
     The two messages are a string and a number; protobuf would take longer to load than the call takes.
@@ -61,32 +62,26 @@ def check_health(address: str, model: str, timeout_s: float, tls: TlsFiles | Non
     Raises:
         HealthError: no server answered, or not as grpc.health.v1, or the call is restricted.
     """
+    from forebay_server.service.cli.remote.probe import UnclearError, probe
+
     name = model.encode()[:127]
     request = _SERVICE_FIELD + bytes([len(name)]) + name if name else b""
-    with _channel(address, tls) as channel:
-        try:
-            response: bytes = channel.unary_unary(CHECK, None, None)(request, timeout=timeout_s, metadata=headers)
-        except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.NOT_FOUND:
-                return "SERVICE_UNKNOWN"
-            if (error.details() or "").startswith(REFUSAL):
-                raise HealthError(f"{error.details()}: {how_to_mend('health')}", is_refusal=True) from None
-            raise HealthError(f"{error.code().name}: {error.details()}") from None
+    clock = MonotonicClock()
+    until_ns = clock.now_ns() + int(timeout_s * 1e9)
+    try:
+        response = probe(address, CHECK, request, until_ns, tls, headers)
+    except UnclearError:
+        from forebay_server.service.cli.remote.grpc_health import ask
+
+        remaining_s = max((until_ns - clock.now_ns()) / 1e9, _LEAST_S)
+        answer = ask(address, CHECK, request, remaining_s, tls, headers)
+        return "SERVICE_UNKNOWN" if answer is None else _status(answer)
+    return _status(response)
+
+
+def _status(response: bytes) -> str:
     if not response:
         return _NAMES[0]
     if response[0] != _STATUS_FIELD or len(response) != 2 or response[1] >= len(_NAMES):
         raise HealthError("the answer is none of grpc.health.v1")
     return _NAMES[response[1]]
-
-
-def _channel(address: str, tls: TlsFiles | None) -> grpc.Channel:
-    options: list[tuple[str, int | str]] = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
-    if tls is None:
-        return grpc.insecure_channel(address, options)
-    if tls.server_name is not None:
-        options.append(("grpc.ssl_target_name_override", tls.server_name))
-    try:
-        ca, key, cert = (None if path is None else path.read_bytes() for path in (tls.ca, tls.key, tls.cert))
-    except OSError as error:
-        raise HealthError(f"cannot read {error.filename}: {error.strerror}") from None
-    return grpc.secure_channel(address, grpc.ssl_channel_credentials(ca, key, cert), options)

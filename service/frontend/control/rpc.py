@@ -11,6 +11,7 @@ import grpc
 
 from forebay_server.service.frontend.messages import MessageError, parse
 from forebay_server.service.frontend.open_inference.errors import answer_to
+from forebay_server.service.frontend.statuses import StatusError
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Rpc: TypeAlias = Callable[[Any], Any]
@@ -52,12 +53,9 @@ def handler_of(
             answer = _answer_of(rpc, message, context)
             return await answer if isinstance(answer, Awaitable) else answer
         except MessageError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except grpc.aio.AbortError:
-            raise
+            raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from None
         except Exception as error:  # noqa: BLE001 - no call may end UNKNOWN
-            status = answer_to(error)
-            await context.abort(status.code, status.message)
+            raise answer_to(error) from None
 
     return grpc.unary_unary_rpc_method_handler(handle, response_serializer=lambda message: message.SerializeToString())
 

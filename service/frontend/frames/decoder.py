@@ -2,7 +2,7 @@
 
 A plain copy is a payload that already has the model's layout: a tensor, or pixels of its size and order. It stays
 where it was received if the device can read it there, and is copied on the event loop if it is small. Everything else
-waits in the stream's line until a worker decodes it; the frames of a stream are decoded in order.
+waits in the stream's work queue until a worker decodes it; the frames of a stream are decoded in order.
 
 Thread: the event loop's, except `_decode` and its callees, which are a worker's.
 """
@@ -23,16 +23,17 @@ from forebay_server.service.frontend.frames.opening import StreamConfig
 from forebay_server.service.frontend.plain_copy import copy_into
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, CompletionSink, FrameBuffer, Request
-from forebay_server.service.worker_pool import Line, WorkerPool
+from forebay_server.service.worker_pool import WorkerPool, WorkQueue
 
 log = structlog.get_logger(__name__)
 
 INLINE_COPY_BYTES = 1 << 20  # a plain copy up to this is cheaper than a hand-over to a worker (30 µs)
+MOST_WAITING_BYTES = 32 << 20  # of a stream's frames that wait to be decoded: two of the largest by default
 
 
 @dataclass(slots=True, eq=False)
 class _Encoded:
-    """A frame in the line. It names its decoder, since a line that had a method of it would hold it for ever."""
+    """A frame in the queue. It names its decoder: a queue with a method of it would hold it for ever."""
 
     decoder: "FrameDecoder"
     request: Request
@@ -76,7 +77,14 @@ class FrameDecoder:
         )
         self.is_quick = self._copies and (config.payload_bytes or 0) <= INLINE_COPY_BYTES
         self._input_ends = tuple(itertools.accumulate(config.version.arena.row_bytes, initial=0))
-        self._line: Line[_Encoded] = Line(pool, _decode)
+        self._queue: WorkQueue[_Encoded] = WorkQueue(pool, _decode)
+        # Each has one writer, so that none needs a lock: the event loop, and the worker that has the stream's turn.
+        self._pushed_bytes = self._decoded_bytes = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another frame may be read: a frame that waits to be decoded keeps its message. Thread: any."""
+        return self._pushed_bytes - self._decoded_bytes <= MOST_WAITING_BYTES
 
     def buffer_of(self, payload: memoryview, share: Share) -> FrameBuffer:
         """Take a permit of `share` and a buffer, and put a small plain copy into it.
@@ -98,22 +106,28 @@ class FrameDecoder:
 
     def push(self, request: Request, payload: memoryview) -> None:
         """Have a worker decode a frame and hand it to the former, after those before it."""
-        self._line.push(_Encoded(self, request, payload))
+        self._pushed_bytes += len(payload)
+        self._queue.push(_Encoded(self, request, payload))
 
     def take_waiting(self) -> list[Request]:
         """Take back the frames that no worker has begun."""
-        return [item.request for item in self._line.take_waiting()]
+        taken = self._queue.take_waiting()
+        self._pushed_bytes -= sum(len(item.payload) for item in taken)
+        return [item.request for item in taken]
 
     def call_at_rest(self, do: Callable[[], None]) -> None:
         """Call `do` once no worker is at a frame of this stream, which has ended: now, or on that worker."""
-        self._line.call_at_rest(do)
+        self._queue.call_at_rest(do)
 
     def decode(self, request: Request, payload: memoryview) -> None:
         """Decode one frame and hand it over. Thread: a worker's."""
         started_ns = self._clock.now_ns()
         version = self._config.version
         try:
-            self._fill(request, payload, started_ns)
+            try:
+                self._fill(request, payload, started_ns)
+            finally:
+                self._decoded_bytes += len(payload)  # before the frame ends: its answer has the reader look for room
         except Exception as error:  # noqa: BLE001 - any error ends this frame, not the worker
             known = known_error(error)
             self._admission.give_up(version, request, known.outcome)

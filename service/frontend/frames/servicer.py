@@ -111,6 +111,7 @@ class FramesServicer:
 
     async def stream(self, _: Any, context: Context) -> None:  # noqa: ANN401 - grpc's request iterator, unused
         """Serve one stream: grpc.aio's handler. Every end has a status other than UNKNOWN."""
+        hint: tuple[tuple[str, str], ...] = ()
         try:
             await self._serve(context)
         except SlowReaderError as error:
@@ -119,14 +120,18 @@ class FramesServicer:
             if isinstance(error, InvariantError):
                 log.exception("stream failed", detail=error.detail)
             hint = (("retry-after-ms", str(error.retry_after_ms)),) if error.retry_after_ms else ()
-            await context.abort(STREAM_STATUS[error.outcome], error.message, hint)
+            code, message = STREAM_STATUS[error.outcome], error.message
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except grpc.aio.InternalError:  # a write failed: the client has left
             raise asyncio.CancelledError from None
         except Exception:
             log.exception("stream failed")
-            await context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the details")
+            code, message = grpc.StatusCode.INTERNAL, "internal error; the server's log has the details"
+        else:
+            return
+        # Outside the except blocks: `abort` keeps the error that is handled, whose frames hold a message (StatusError).
+        await context.abort(code, message, hint)
 
     async def _serve(self, context: Context) -> None:
         if self._is_draining:

@@ -106,7 +106,7 @@ class Session:
     @property
     def has_room(self) -> bool:
         """Whether another frame may be read."""
-        return self._outbox.has_room
+        return self._outbox.has_room and self._decoder.has_room
 
     @property
     def in_flight(self) -> int:
@@ -163,6 +163,7 @@ class Session:
 
     def abandon(self) -> None:
         """The client is gone: cancel what waits, forget what executes."""
+        self._admission.settle()
         self._is_reading = False
         self._control.clear()
         if self._recorder is not None:
@@ -207,7 +208,7 @@ class Session:
                 self.config.version.specs,
                 self.config.wants.tensor_indices,
             )
-        if not had_room and outbox.has_room:
+        if outbox.has_room and not (had_room and self._decoder.is_quick):  # a worker may have made the room
             self._on_room()
         return message
 
@@ -251,8 +252,8 @@ class Session:
 
     def _superseding(self, payload: memoryview, share: Share) -> FrameBuffer:
         """Give up the frames that wait for a decoder, then take a buffer: theirs may be the one that it gets."""
-        error = SupersededError("a newer frame of this stream arrived before this one was decoded")
         for request in self._decoder.take_waiting():
+            error = SupersededError("a newer frame of this stream arrived before this one was decoded")
             self._admission.give_up(self.config.version, request, error.outcome)
             self._complete(Completion(request, error=error))
         return self._decoder.buffer_of(payload, share)

@@ -80,12 +80,12 @@ class Call:
             view.release()
 
 
-def fill(template: CallTemplate, message: InferMessage, locate: LocateRegion) -> Call:
+def fill(template: CallTemplate, message: InferMessage, reach: Callable[[], LocateRegion]) -> Call:
     """Return the call of a message with this template. Nothing is read from shared memory before all sizes are right.
 
     Raises:
         InvalidRequestError: the data have another size than the shape says.
-        InferenceError: from `locate` or from reading. No view is left open then.
+        InferenceError: from finding a range or reading it. No view is left open then.
     """
     if template.is_plain and not template.has_regions:
         for source, raw in zip(template.sources, message.raws, strict=True):
@@ -93,7 +93,7 @@ def fill(template: CallTemplate, message: InferMessage, locate: LocateRegion) ->
         return Call(template, message.request_id, list(message.raws))
     views: list[RegionView] = []
     try:
-        return _gather(template, message, locate, views)
+        return _gather(template, message, reach(), views)
     except BaseException:
         for view in views:
             view.release()

@@ -18,6 +18,7 @@ from forebay_server.service.errors import (
     UnknownModelError,
     internal,
 )
+from forebay_server.service.frontend.statuses import StatusError
 
 log = structlog.get_logger(__name__)
 
@@ -51,18 +52,13 @@ UNKNOWN_ID = "<id_unknown>"
 MAX_ID_SHOWN = 128  # a status travels in headers, of which gRPC takes 8 KiB
 
 
-class InferenceError(Exception):
+class InferenceError(StatusError):
     """An answer that only this protocol has, with its own status code.
 
     Args:
         code: status of the RPC.
         message: public.
     """
-
-    def __init__(self, code: grpc.StatusCode, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
 
 
 def counted_outcome(error: BaseException) -> Outcome:

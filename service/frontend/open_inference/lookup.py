@@ -1,6 +1,7 @@
 """Finds the version that serves a request's model name and version, with Triton's messages for missing ones."""
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Protocol
 
 import grpc
@@ -116,7 +117,7 @@ class ModelLookup:
             if template is None or template.schema is not schema:
                 template = read_template(message.request, len(message.raws), schema, message.contents)
                 self._keep(key, template)
-            call = fill(template, message, self.memory.reach(peer))
+            call = fill(template, message, partial(self.memory.reach, peer))
         except BaseException as error:
             version.end_use()
             refuse(self._admission, version, received_ns, error, trace)

@@ -33,6 +33,7 @@ from forebay_server.service.frontend.open_inference.stream import InferStream
 from forebay_server.service.frontend.open_inference.wire import parse
 from forebay_server.service.frontend.received import received_ns
 from forebay_server.service.frontend.reception.refusals import RefusedError
+from forebay_server.service.frontend.statuses import StatusError
 from forebay_server.service.frontend.stream_call import StreamCall, StreamCalls
 from forebay_server.service.journal.events import TraceContext
 from forebay_server.service.models.served import ServedVersion
@@ -100,7 +101,7 @@ class InferenceServicer:
 
         async def call(data: bytes, context: Context) -> Any:  # noqa: ANN401 - a message
             if self._is_draining:
-                await context.abort(grpc.StatusCode.UNAVAILABLE, DRAINING)
+                raise InferenceError(grpc.StatusCode.UNAVAILABLE, DRAINING)
             return await handler.unary_unary(data, context)
 
         return handler._replace(unary_unary=call)
@@ -115,14 +116,11 @@ class InferenceServicer:
             stream.stop_reading()
 
     async def model_infer(self, data: bytes, context: Context) -> bytes:
-        """Answer one request: grpc.aio's handler. Every error ends as a status, never as UNKNOWN."""
-        try:
-            return await self._infer(data, context)
-        except InferenceError as status:
-            await context.abort(status.code, status.message)
+        """Return the response to one request. One coroutine: each of a chain runs anew at every step.
 
-    async def _infer(self, data: bytes, context: Context) -> bytes:
-        """Return the response. Raises InferenceError. One coroutine: each of a chain runs anew at every step."""
+        Raises:
+            StatusError: there is none. Every error ends so, never as UNKNOWN.
+        """
         arrived_ns = received_ns(self._clock)
         if self._is_draining:
             raise InferenceError(grpc.StatusCode.UNAVAILABLE, DRAINING)
@@ -145,6 +143,7 @@ class InferenceServicer:
                 try:
                     completion = await answered.done
                 except asyncio.CancelledError:
+                    self._admission.settle()
                     cancel(version, [request])
                     raise
             finally:
@@ -154,10 +153,7 @@ class InferenceServicer:
             return _response(call, completion)
         except Exception as error:  # noqa: BLE001 - every request has an answer
             is_timed = call is not None and call.template.options.timeout_ns > 0
-            status = answer_to(error, request_id, is_timed=is_timed)
-            if isinstance(error, OverloadedError):
-                raise RefusedError(status.code, status.message) from None
-            raise status from None
+            raise _status_of(error, request_id, is_timed=is_timed) from None
         finally:
             if call is not None:
                 call.release()
@@ -214,6 +210,13 @@ class InferenceServicer:
             self._stream_calls.end(call)
 
 
+def _status_of(error: Exception, request_id: str, *, is_timed: bool) -> StatusError:
+    """Return what ends a request that met an error. The caller keeps it in no variable: its traceback has the frame."""
+    status = answer_to(error, request_id, is_timed=is_timed)
+    error.__traceback__ = None  # which holds the message, and the completion that the error came with
+    return RefusedError(status.code, status.message) if isinstance(error, OverloadedError) else status
+
+
 def _response(call: Call, completion: Completion) -> bytes:
     if completion.error is not None:
         raise completion.error
@@ -236,19 +239,23 @@ class _Answered:
             self.done.set_result(completion)
 
 
-async def guarded(answer: Awaitable[Any], context: Context) -> Any:  # noqa: ANN401 - what the handler returns
-    """Await a handler; any exception becomes a status."""
+async def guarded(answer: Awaitable[None], context: Context) -> None:
+    """Await a handler; any exception becomes a status, but for a SlowReaderError."""
     try:
-        return await answer
+        await answer
     except SlowReaderError:
         raise
-    except (asyncio.CancelledError, grpc.aio.AbortError, RefusedError):
+    except (asyncio.CancelledError, grpc.aio.AbortError):
         raise
     except grpc.aio.InternalError:  # a write failed: the client has left
         raise asyncio.CancelledError from None
     except Exception as error:  # noqa: BLE001 - no call may end UNKNOWN
         status = answer_to(error)
-        await context.abort(status.code, status.message)
+    else:
+        return
+    code, message = status.code, status.message
+    del status  # `abort` keeps this frame: see StatusError
+    await context.abort(code, message)
 
 
 def deadline_of(context: Context, clock: Clock) -> int | None:

@@ -1,28 +1,28 @@
 """One ModelStreamInfer RPC: many requests and their responses, without any I/O.
 
 Theory of operation
-    Responses follow the order of requests within a *line*: the requests for one model, or of one `sequence_id` or
-    `stream` of it. Lines do not wait for each other, so that a slow model never holds up a fast one. Every request gets
-    an `_Entry` at the end of its line when it is read; its end (a refusal here, the former, delivery) answers the
-    entry, and answered entries leave the head of the line for the outbox, as bytes.
+    Every request gets a place in the order of responses when it is read (`response_order`). Its end (a refusal here,
+    the former, delivery) gives the place its response: bytes, made at once.
+
+    A request that has come to the former is known by its id until it has ended. It holds one callback, and no place; a
+    place holds no request. So both are freed by reference counting alone.
 
     Inputs that would hold up the event loop are put in place by a worker; the reader waits for it, so that requests
-    keep their order. Responses that would are made by a worker too, while other lines go on.
+    keep their order. Responses that would are made by a worker too, while other requests go on.
 
     The reader may go on while fewer than `window` requests are read and not yet written, so that HTTP/2 pushes back on
     a client that sends too fast.
 
     An error is a response with `error_message`, and the stream goes on. If the client asked for `triton_grpc_error`,
-    the first error ends the RPC with its status instead.
+    the first error ends the RPC with its status instead, in its turn.
 
 Owner: the event loop's thread.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from forebay.wire import inference_pb2 as pb
 from forebay_server.service.clock import Clock
@@ -35,6 +35,7 @@ from forebay_server.service.frontend.open_inference.encode import encode, is_lig
 from forebay_server.service.frontend.open_inference.errors import InferenceError, answer_to, in_stream
 from forebay_server.service.frontend.open_inference.inputs import frame_of, is_light
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
+from forebay_server.service.frontend.open_inference.response_order import Place, ResponseOrder
 from forebay_server.service.frontend.open_inference.template import FINAL_RESPONSE
 from forebay_server.service.frontend.open_inference.wire import InferMessage, parse
 from forebay_server.service.journal.events import TraceContext
@@ -42,29 +43,17 @@ from forebay_server.service.models.served import ServedVersion
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, FrameBuffer, Request
 
-LineName = tuple[str, str]
+Response = bytes | InferenceError
+"""The bytes to write, or the error that ends the RPC."""
 
 
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """One request's place in its line."""
+class _Admitted(NamedTuple):
+    """A request that has not ended, with the call and the version that it gives back at its end."""
 
-    request_id: str
-    call: Call | None = None
-    version: ServedVersion | None = None
-    request: Request | None = None
-    answer: Completion | bytes | InferenceError | None = None
-
-    def let_go(self) -> None:
-        """End the use of the version."""
-        if self.version is not None:
-            self.version.end_use()
-            self.version = None
-
-    def let_go_of_memory(self) -> None:
-        """End the use of shared memory: the outputs are written, or never will be."""
-        if self.call is not None:
-            self.call.release()
+    place: Place[Response]
+    call: Call
+    version: ServedVersion
+    request: Request
 
 
 class InferStream:
@@ -117,71 +106,61 @@ class InferStream:
         self._on_output = on_output
         self._on_room = on_room
         self._keys = StreamKeys(are_ordered=True)
-        self._lines: dict[LineName, deque[_Entry]] = {}
-        self._outbox: deque[bytes] = deque()
-        self._in_flight = 0
+        self._order: ResponseOrder[Response] = ResponseOrder()
+        self._admitted: dict[int, _Admitted] = {}  # by the request's id
         self._is_reading = True
-        self._is_abandoned = False
 
     @property
     def has_room(self) -> bool:
         """Whether another request may be read."""
-        return self._in_flight < self._window and self.error is None
+        return len(self._order) < self._window and self.error is None
 
     @property
     def is_finished(self) -> bool:
         """Whether nothing more will be written."""
-        return not self._outbox if self.error is not None else not self._is_reading and self._in_flight == 0
+        return self.error is not None or not (self._is_reading or len(self._order))
 
     def on_message(self, data: bytes, received_ns: int) -> Awaitable[None] | None:
         """Take in a request; return an awaitable for the reader, or None. Never raises for a client's mistake."""
-        self._in_flight += 1
-        entry = _Entry("")
         message: InferMessage | None = None
         try:
             message = parse(data)
-            entry.request_id = message.request_id
-            entry.version, entry.call = self._lookup.check(message, self._name, received_ns, self._trace)
+            version, call = self._lookup.check(message, self._name, received_ns, self._trace)
         except Exception as error:  # noqa: BLE001 - any error ends this request, not the stream
-            line = (_model_name(message), "")
-            self._lines.setdefault(line, deque()).append(entry)
-            self._answer(line, entry, self._status(entry, error))
+            place = self._order.add((_model_name(message), ""))
+            self._respond(place, self._refusal(error, "" if message is None else message.request_id))
             return None
-        template = entry.call.template
-        line = (template.schema.name, template.options.stream)
-        self._lines.setdefault(line, deque()).append(entry)
-        if template.is_light or is_light(entry.call, entry.version):
-            self._admit(line, entry, received_ns)
+        template = call.template
+        place = self._order.add((template.schema.name, template.options.stream))
+        if template.is_light or is_light(call, version):
+            self._admit(place, call, version, received_ns)
             return None
-        return self._admit_heavy(line, entry, received_ns)
+        return self._admit_heavy(place, call, version, received_ns)
 
-    async def _admit_heavy(self, line: LineName, entry: _Entry, received_ns: int) -> None:
-        call, version = entry.call, entry.version
-        assert call is not None and version is not None  # noqa: S101, PT018 - for mypy: it was checked
+    async def _admit_heavy(self, place: Place[Response], call: Call, version: ServedVersion, received_ns: int) -> None:
         try:
             frame = await self._work.done(
                 self, partial(frame_of, call, version, self.share), lambda frame: frame.release()
             )
-        except asyncio.CancelledError as error:
+        except (Exception, asyncio.CancelledError) as error:
             refuse(self._admission, version, received_ns, error, self._trace)
-            raise
-        except Exception as error:  # noqa: BLE001 - the same
-            refuse(self._admission, version, received_ns, error, self._trace)
-            self._answer(line, entry, self._status(entry, error))
+            _let_go(call, version)
+            if not isinstance(error, Exception):
+                raise
+            self._respond(place, self._refusal_of(call, error))
             return
-        self._admit(line, entry, received_ns, frame)
+        self._admit(place, call, version, received_ns, frame)
 
     def _admit(
         self,
-        line: LineName,
-        entry: _Entry,
+        place: Place[Response],
+        call: Call,
+        version: ServedVersion,
         received_ns: int,
         frame: FrameBuffer | None = None,
     ) -> None:
-        call, version = entry.call, entry.version
-        assert call is not None and version is not None  # noqa: S101, PT018 - for mypy: it was checked
         try:
-            entry.request = admit(
+            request = admit(
                 self._admission,
                 call,
                 version,
@@ -189,12 +168,15 @@ class InferStream:
                 self.share,
                 received_ns,
                 self._deadline_ns,
-                lambda completion: self._complete(line, entry, version, completion),
+                partial(self._complete, version),
                 self._trace,
                 frame,
             )
         except Exception as error:  # noqa: BLE001 - the same
-            self._answer(line, entry, self._status(entry, error))
+            _let_go(call, version)
+            self._respond(place, self._refusal_of(call, error))
+            return
+        self._admitted[request.id] = _Admitted(place, call, version, request)  # it ends in a later turn of the loop
 
     def stop_reading(self) -> None:
         """The client half-closed, or the server stops listening: answer what was read, then finish."""
@@ -203,106 +185,89 @@ class InferStream:
 
     def abandon(self) -> None:
         """The client is gone: cancel what waits, forget what executes."""
+        self._admission.settle()
         self._is_reading = False
-        self._is_abandoned = True
+        self._order.clear()
+        admitted, self._admitted = self._admitted, {}
         by_version: dict[ServedVersion, list[Request]] = {}
-        for line in self._lines.values():
-            for entry in line:
-                if entry.answer is None and entry.version is not None and entry.request is not None:
-                    by_version.setdefault(entry.version, []).append(entry.request)
+        for each in admitted.values():
+            by_version.setdefault(each.version, []).append(each.request)
         for version, requests in by_version.items():
             cancel(version, requests)
-        for line in self._lines.values():
-            for entry in line:
-                entry.let_go()
-                entry.let_go_of_memory()
-                entry.answer = entry.request = entry.call = None  # an entry and its request hold each other
-        self._lines.clear()
-        self._outbox.clear()
+        for each in admitted.values():
+            _let_go(each.call, each.version)
 
     def next_message(self) -> bytes | None:
         """Take the next response, or None."""
-        if not self._outbox:
-            return None
         had_room = self.has_room
-        message = self._outbox.popleft()
-        self._in_flight -= 1
-        if not had_room and self.has_room:
-            self._on_room()
-        return message
-
-    def _complete(self, line: LineName, entry: _Entry, version: ServedVersion, completion: Completion) -> None:
-        note_delivery(version, completion, self._clock)
-        if self._is_abandoned:
-            return
-        answer: Completion | InferenceError = completion
-        if completion.error is None:
-            assert entry.call is not None  # noqa: S101 - for mypy: what completes was a call
-            if not is_light_answer(entry.call, completion):
-                making = self._work.start(self, partial(encode, entry.call, completion, in_stream=True))
-                making.add_done_callback(partial(self._made, line, entry))
-                return
-        elif not isinstance(completion.error, SupersededError):
-            answer = self._status(entry, completion.error)
-        self._answer(line, entry, answer)
-
-    def _made(self, line: LineName, entry: _Entry, making: "asyncio.Future[bytes]") -> None:
-        """A worker has made a response, or failed."""
-        error = making.exception()
-        if not self._is_abandoned:
-            failed = error if isinstance(error, Exception) else None
-            self._answer(line, entry, making.result() if failed is None else self._status(entry, failed))
-
-    def _status(self, entry: _Entry, error: Exception) -> InferenceError:
-        is_timed = entry.call is not None and entry.call.template.options.timeout_ns > 0
-        status = answer_to(error, entry.request_id, is_timed=is_timed)
-        # The frames of a traceback would hold the message while the entry waits for its turn.
-        status.__traceback__ = status.__context__ = status.__cause__ = None
-        return status
-
-    def _answer(self, line: LineName, entry: _Entry, answer: Completion | bytes | InferenceError) -> None:
-        entry.answer = answer
-        entry.let_go()
-        entries = self._lines[line]
-        while entries and entries[0].answer is not None:
-            head = entries.popleft()
-            message = self._encode(head)
-            head.let_go_of_memory()
-            if message is not None:
-                self._outbox.append(message)
-        if not entries:
-            del self._lines[line]
-        if self._outbox or self.error is not None:
-            self._on_output()
-
-    def _encode(self, entry: _Entry) -> bytes | None:
-        answer, entry.answer = entry.answer, None
-        entry.request = None  # an entry and its request hold each other: free the outputs now
-        if isinstance(answer, bytes):
-            return answer
-        if isinstance(answer, Completion):
-            try:
-                return self._response(entry, answer)
-            except Exception as error:  # noqa: BLE001 - the same
-                answer = answer_to(error, entry.request_id)
-        assert answer is not None  # noqa: S101 - for mypy: only answered entries come here
-        if self._ends_on_error:
-            self.error = self.error or answer
+        response = self._order.take()
+        if isinstance(response, InferenceError):
+            self.error = response
             return None
-        response = pb.ModelInferResponse(id=entry.request_id)
+        if response is not None and not had_room and self.has_room:
+            self._on_room()
+        return response
+
+    def _complete(self, version: ServedVersion, completion: Completion) -> None:
+        note_delivery(version, completion, self._clock)
+        admitted = self._admitted.pop(completion.request.id, None)
+        if admitted is None:  # the client has gone
+            return
+        place, call = admitted.place, admitted.call
+        if completion.error is None and not is_light_answer(call, completion):
+            making = self._work.start(self, partial(encode, call, completion, in_stream=True))
+            making.add_done_callback(partial(self._made, place, call))
+            version.end_use()
+            return
+        response = self._response(call, completion)
+        _let_go(call, version)
+        self._respond(place, response)
+
+    def _made(self, place: Place[Response], call: Call, making: "asyncio.Future[bytes]") -> None:
+        """A worker has made a response, or failed."""
+        call.release()
+        error = making.exception()
+        failed = error if isinstance(error, Exception) else None
+        self._respond(place, making.result() if failed is None else self._refusal_of(call, failed))
+
+    def _response(self, call: Call, completion: Completion) -> Response:
+        error: Exception | None = completion.error
+        if error is None:
+            try:
+                return encode(call, completion, in_stream=True)
+            except Exception as failed:  # noqa: BLE001 - the same
+                error = failed
+        elif isinstance(error, SupersededError):
+            schema = call.template.schema
+            response = pb.ModelInferResponse(model_name=schema.name, model_version=schema.version, id=call.request_id)
+            response.parameters["dropped"].string_param = error.outcome.value
+            response.parameters[FINAL_RESPONSE].bool_param = True
+            return pb.ModelStreamInferResponse(infer_response=response).SerializeToString()
+        return self._refusal_of(call, error)
+
+    def _refusal_of(self, call: Call, error: Exception) -> Response:
+        return self._refusal(error, call.request_id, is_timed=call.template.options.timeout_ns > 0)
+
+    def _refusal(self, error: Exception, request_id: str, *, is_timed: bool = False) -> Response:
+        status = answer_to(error, request_id, is_timed=is_timed)
+        if self._ends_on_error:
+            # The frames of a traceback would hold the message until the turn of the error comes.
+            status.__traceback__ = status.__context__ = status.__cause__ = None
+            return status
+        response = pb.ModelInferResponse(id=request_id)
         return pb.ModelStreamInferResponse(
-            error_message=in_stream(answer, entry.request_id), infer_response=response
+            error_message=in_stream(status, request_id), infer_response=response
         ).SerializeToString()
 
-    def _response(self, entry: _Entry, completion: Completion) -> bytes:
-        assert entry.call is not None  # noqa: S101 - for mypy: what completes was a call
-        if completion.error is None:
-            return encode(entry.call, completion, in_stream=True)
-        schema = entry.call.template.schema
-        response = pb.ModelInferResponse(model_name=schema.name, model_version=schema.version, id=entry.request_id)
-        response.parameters["dropped"].string_param = completion.error.outcome.value
-        response.parameters[FINAL_RESPONSE].bool_param = True
-        return pb.ModelStreamInferResponse(infer_response=response).SerializeToString()
+    def _respond(self, place: Place[Response], response: Response) -> None:
+        if self._order.respond(place, response):
+            self._on_output()
+
+
+def _let_go(call: Call, version: ServedVersion) -> None:
+    """End a request's use of its version, and of shared memory: the outputs are written, or never will be."""
+    version.end_use()
+    call.release()
 
 
 def _model_name(message: InferMessage | None) -> str:

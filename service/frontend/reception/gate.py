@@ -72,7 +72,8 @@ class ReceptionGate:
             account.usual_bytes = max(nbytes, account.usual_bytes >> 1, 1)
         if self._waiting and not account.reserved:
             self._let_in(account)
-        self._let_others_in()
+        if self._waiting:
+            self._let_others_in()
 
     def forget(self, nbytes: int) -> None:
         """Return the room of a message that a strict gate kept."""

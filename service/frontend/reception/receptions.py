@@ -20,6 +20,7 @@ from forebay_server.service.frontend.reception.gate import ReceptionGate
 from forebay_server.service.frontend.reception.pace import Pace
 from forebay_server.service.frontend.reception.reading import Account, Reading
 from forebay_server.service.frontend.reception.refusals import RefusalPace, RefusedError
+from forebay_server.service.frontend.statuses import StatusError
 from forebay_server.service.settings import ServeSettings
 
 PACE_SLACK_NS = 50_000_000  # calls that came together may be read although earlier ones have used up the pace
@@ -47,6 +48,8 @@ class Receptions:
         half, quarter = self.budget_bytes // 2, self.budget_bytes // 4
         is_strict = settings.allow_compression
         self.gate = ReceptionGate(half if is_strict else quarter, is_strict=is_strict)
+        # Questions about health do not wait behind requests: an orchestrator restarts a server that does not answer.
+        self.health_gate = ReceptionGate(self._largest_bytes, is_strict=True) if is_strict else self.gate
         self._pace = Pace(settings.compression_bytes_per_s, clock) if is_strict else None
         self._refusals = RefusalPace(clock)
         self._streams: set[Reading] = set()
@@ -93,28 +96,25 @@ class Receptions:
 
     async def _read_in_time(self, reading: Reading, pace: Pace, context: Context) -> bytes | None:
         await pace.wait(reading.account.peer)
-        return await self._read_now(reading, context)
-
-    async def _read_now(self, reading: Reading, context: Context) -> bytes | None:
         message = await reading.read(context)
-        if self._pace is not None and message is not None:
-            self._pace.count(reading.account.peer, len(message))
+        if message is not None:
+            pace.count(reading.account.peer, len(message))
         return message
 
-    async def _let_in(self, reading: Reading) -> int:
+    async def _let_in(self, reading: Reading, gate: ReceptionGate) -> int:
         """Return the reservation of a call once it may be read; 0 if it was refused."""
         account = reading.account
-        if self._pace is None and (reserved := self.gate.enter(account)):
+        if self._pace is None and (reserved := gate.enter(account)):
             return reserved
         reading.task = asyncio.current_task()
         try:
             while True:
                 if self._pace is not None:
                     await self._pace.wait(account.peer)
-                reserved = self.gate.enter(account) or await self.gate.wait(account)
+                reserved = gate.enter(account) or await gate.wait(account)
                 if self._pace is None or self._pace.delay_ns(account.peer) < PACE_SLACK_NS:
                     return reserved
-                self.gate.leave(account, reserved, None)  # its connection has sent too much meanwhile
+                gate.leave(account, reserved, None)  # its connection has sent too much meanwhile
         except asyncio.CancelledError:
             if reading.was_stopped():
                 return 0
@@ -122,11 +122,11 @@ class Receptions:
         finally:
             reading.task = None
 
-    def read_first(self, generic: GenericHandler) -> GenericHandler:
-        """Return a handler whose single requests are read here."""
-        return Wrapped(generic, self._read_first)
+    def read_first(self, generic: GenericHandler, gate: ReceptionGate) -> GenericHandler:
+        """Return a handler whose single requests are read here, as `gate` lets them in."""
+        return Wrapped(generic, partial(self._read_first, gate))
 
-    def _read_first(self, handler: RpcHandler) -> RpcHandler:
+    def _read_first(self, gate: ReceptionGate, handler: RpcHandler) -> RpcHandler:
         if handler.request_streaming:
             return handler
         make, inner = (
@@ -134,33 +134,35 @@ class Receptions:
             if handler.response_streaming
             else (grpc.stream_unary_rpc_method_handler, handler.unary_unary)
         )
-        return make(self._reading_call(inner), handler.request_deserializer, handler.response_serializer)
+        return make(self._reading_call(inner, gate), handler.request_deserializer, handler.response_serializer)
 
-    def _reading_call(self, inner: Handler) -> Handler:
+    def _reading_call(self, inner: Handler, gate: ReceptionGate) -> Handler:
         async def call(_: Any, context: Context) -> Any:  # noqa: ANN401 - the request iterator, unused
             try:
-                if not self.gate.is_strict:
-                    return await inner(await self.message_of(context), context)
-                return await self._answer_strictly(inner, context)
-            except RefusedError as error:
-                refused = error.code, error.message  # without its traceback, which holds the message
-            return await self._refuse_later(context, *refused)
+                if not gate.is_strict:
+                    return await inner(await self.message_of(context, gate), context)
+                return await self._answer_strictly(inner, context, gate)
+            except StatusError as error:
+                # Without its traceback, which holds the message; and not sent here, where it would be the context.
+                code, words, is_refused = error.code, error.message, isinstance(error, RefusedError)
+            if is_refused:
+                await self._wait_to_refuse(context)
+            return await context.abort(code, words)
 
         return call
 
-    async def _answer_strictly(self, inner: Handler, context: Context) -> Any:  # noqa: ANN401 - as `inner`
-        message = await self.message_of(context)
+    async def _answer_strictly(self, inner: Handler, context: Context, gate: ReceptionGate) -> Any:  # noqa: ANN401 - as `inner`
+        message = await self.message_of(context, gate)
         nbytes = len(message)
         try:
             return await inner(message, context)
         finally:
-            self.gate.forget(nbytes)
+            gate.forget(nbytes)
 
-    async def _refuse_later(self, context: Context, code: grpc.StatusCode, message: str) -> NoReturn:
+    async def _wait_to_refuse(self, context: Context) -> None:
         delay_ns = self._refusals.delay_ns(context.peer(), context.time_remaining())
         if delay_ns:
             await asyncio.sleep(delay_ns / 1e9)
-        await context.abort(code, message)
 
     def stop_requests(self) -> None:
         """Refuse the single requests whose message has not come to its end. For a drain, which would wait for them."""
@@ -180,18 +182,20 @@ class Receptions:
 
         return refuse
 
-    async def message_of(self, context: Context) -> bytes:
+    async def message_of(self, context: Context, gate: ReceptionGate) -> bytes:
         """Return the one message of a call. Aborts the call if it does not come."""
         reading = self.begin(context, is_single=True)
         account = reading.account
         message: bytes | None = None
         try:
-            reserved = await self._let_in(reading)
+            reserved = await self._let_in(reading, gate)
             if reserved:
                 try:
-                    message = await self._read_now(reading, context)
+                    message = await reading.read(context)
+                    if self._pace is not None and message is not None:
+                        self._pace.count(account.peer, len(message))
                 finally:
-                    self.gate.leave(account, reserved, None if message is None else len(message))
+                    gate.leave(account, reserved, None if message is None else len(message))
             reading.has_come = message is not None
         finally:
             self.end(reading)

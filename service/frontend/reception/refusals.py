@@ -8,27 +8,16 @@ then gets its answer at once. A refusal frees everything that it held before it 
 Owner: the event loop's thread. Why: docs/adr/0123.
 """
 
-import grpc
-
 from forebay_server.service.clock import Clock
+from forebay_server.service.frontend.statuses import StatusError
 
 REFUSALS_PER_S = 200
 MOST_DELAY_NS = 1_000_000_000
 MOST_PEERS = 1024  # remembered; those that owe nothing are forgotten first
 
 
-class RefusedError(Exception):
-    """A request is refused because the server is overloaded; its handler raises this, and the handler's caller answers.
-
-    Args:
-        code: status of the call.
-        message: public.
-    """
-
-    def __init__(self, code: grpc.StatusCode, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
+class RefusedError(StatusError):
+    """A request is refused because the server is overloaded."""
 
 
 class RefusalPace:

@@ -1,4 +1,4 @@
-"""The HTML report of a load test in a real browser. The run is in virtual time, the report is what the command writes.
+"""The HTML report of a load test in a real browser. The run is in virtual time, the command writes the report.
 
 FOREBAY_SCREENSHOTS=docs/images keeps the pictures; otherwise they go to a temporary folder.
 """

@@ -491,7 +491,7 @@ def play_step(rig, streams, kind, a, b, c):
 def test_01_every_request_ends_once_and_every_slot_returns_whatever_happens(steps, knobs, sizes):
     lanes = [StrictLane(0, slot_count=2), StrictLane(1)]
     rig = CoreRig(knobs, cost_model(sizes=sizes), lanes)
-    streams = [stream(str(n), Delivery.LATEST if n % 2 else Delivery.EVERY, 1 + n // 2) for n in range(5)]
+    streams = [stream(str(n), Delivery.LATEST if n % 2 else Delivery.EVERY) for n in range(5)]
     for step in steps:
         play_step(rig, streams, *step)
         assert all(s.in_flight <= 3 for s in rig.core.lanes.states)

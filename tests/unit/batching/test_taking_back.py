@@ -155,9 +155,8 @@ def test_newer_frame_of_a_latest_stream_replaces_one_that_was_taken_back():
     assert list(rig.batches[-1].requests) == [new]
 
 
-@pytest.mark.parametrize("delivery", Delivery)
-def test_frames_of_a_stream_keep_their_order_when_batches_of_two_lanes_are_taken_back(delivery):
-    camera = stream(delivery=delivery, max_waiting=2)
+def test_frames_of_a_stream_keep_their_order_when_batches_of_two_lanes_are_taken_back():
+    camera = stream()
     lanes = [StrictLane(index, is_late=True) for index in range(2)]
     rig = CoreRig(BatchingSettings(2), cost_model(2, alpha_ms=BOUND_BY_MS), lanes)
     for _ in lanes:

@@ -5,9 +5,10 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from forebay_server.service.cli import GROUPS, app
+from forebay_server.service.cli.commands import COMMANDS, app
 
 RUNNER = CliRunner()
+GROUPS = ["load", "engine", "models", "bench", "config"]
 
 
 def completions(words):
@@ -39,7 +40,13 @@ def test_completion_reaches_into_every_group(words, offered):
 def test_help_lists_every_command_once():
     lines = RUNNER.invoke(app, ["--help"], prog_name="forebay").output.splitlines()
     names = [match[1] for line in lines if (match := re.match(r"  ([a-z]+) {2,}\S", line))]
-    assert names == ["serve", "demo", "stream", "health", "doctor", "trace", *GROUPS, "config"]
+    assert names == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in GROUPS])
+def test_the_list_says_about_a_command_how_its_own_help_begins(name):
+    own = " ".join(RUNNER.invoke(app, [name, "--help"], prog_name="forebay").output.split())
+    assert COMMANDS[name][2].rstrip(".") in own
 
 
 @pytest.mark.parametrize("name", GROUPS)

@@ -6,7 +6,7 @@ import tomllib
 import pytest
 from typer.testing import CliRunner
 
-from forebay_server.service.cli import app
+from forebay_server.service.cli.commands import app
 from forebay_server.service.settings import ServeSettings, load_settings
 
 

@@ -7,8 +7,9 @@ import socket
 import pytest
 from typer.testing import CliRunner
 
-from forebay_server.service.cli import app, exit_codes
+from forebay_server.service.cli import exit_codes
 from forebay_server.service.cli.checks import machine_findings
+from forebay_server.service.cli.commands import app
 from forebay_server.service.settings import ServeSettings
 from tests.support.certificates import Authority, needs_openssl
 from tests.support.real_server import simulated

@@ -11,8 +11,9 @@ from forebay import Box, Detection
 from forebay_server.loadtest.errors import CannotWriteError as ReportError
 from forebay_server.loadtest.errors import ExitCode
 from forebay_server.loadtest.output import write_json
-from forebay_server.service.cli import app, exit_codes
+from forebay_server.service.cli import exit_codes
 from forebay_server.service.cli.clip_writer import CannotWriteError, ClipWriter
+from forebay_server.service.cli.commands import app
 from forebay_server.service.cli.drawing import draw_picture
 from tests.support.repository import ROOT
 

@@ -5,7 +5,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from typer.testing import CliRunner
 
-from forebay_server.service.cli import app, exit_codes
+from forebay_server.service.cli import exit_codes
+from forebay_server.service.cli.commands import app
 
 
 class Admin(BaseHTTPRequestHandler):

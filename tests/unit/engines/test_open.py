@@ -2,8 +2,7 @@
 
 import pytest
 
-from forebay_server import engines
-from forebay_server.engines import open_device
+from forebay_server.engines import open_device, opening
 from forebay_server.engines.backends import Implementation
 from forebay_server.engines.errors import BackendUnavailableError, EngineError, ModelFileError
 from tests.support.clock import ManualClock
@@ -26,7 +25,7 @@ def test_an_unknown_device_or_backend_names_the_nearest():
 
 def test_a_library_that_is_not_installed_is_named_with_how_to_get_it(monkeypatch):
     entry = Implementation("engines.no_such_module", "X", extra="torch")
-    monkeypatch.setitem(engines._ENGINES, "absent", entry)
+    monkeypatch.setitem(opening._ENGINES, "absent", entry)
     with pytest.raises(BackendUnavailableError, match=r"no_such_module.*pip install '\.\[torch\]'"):
         open_backend("absent")
 

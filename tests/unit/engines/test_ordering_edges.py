@@ -173,18 +173,18 @@ class Stages:
         clock = MonotonicClock()
         self.free, self.to_execute, self.to_d2h = (Channel(name, 4, clock) for name in ("free", "execute", "d2h"))
         for slot in pipeline.slots:
-            self.free.send(slot)
+            self.free.send_now(slot)
 
     def h2d(self):
         for batch, slot in zip(range(self.batches), received(self.free), strict=False):
             self.pipeline.upload(slot, batch)
-            self.to_execute.send(slot)
+            self.to_execute.send_now(slot)
         self.to_execute.close()
 
     def execute(self):
         for slot in received(self.to_execute):
             self.pipeline.execute(slot)
-            self.to_d2h.send(slot)
+            self.to_d2h.send_now(slot)
         self.to_d2h.close()
 
     def d2h(self):
@@ -192,7 +192,7 @@ class Stages:
             for slot in received(self.to_d2h):
                 self.pipeline.download(slot)
                 self.pipeline.deliver(slot)
-                self.free.send(slot)
+                self.free.send_now(slot)
         finally:
             self.free.close()
 

@@ -2,11 +2,14 @@
 
 import asyncio
 
+import pytest
+from structlog.testing import capture_logs
+
 from forebay_server.service.frontend.connections import normal
 from forebay_server.service.frontend.open_inference.errors import INFERENCE_STATUS
 from forebay_server.service.frontend.reception.reading import Reading
 from forebay_server.service.frontend.reception.receptions import Receptions
-from forebay_server.service.frontend.reception.watch import ReceptionWatch
+from forebay_server.service.frontend.reception.watch import ADVICE, ReceptionWatch
 from forebay_server.service.settings import ServeSettings
 from tests.support.clock import ManualClock
 from tests.support.loops import on_loop
@@ -41,9 +44,11 @@ class WatchHarness:
             self.receptions, settings, self.clock, asyncio.get_running_loop(), ["127.0.0.1:8001"]
         )
         self.sockets = []
+        self.checks = 0
         self.watch._sockets = self
 
     def accepted_on(self, addresses, but_of):
+        self.checks += 1
         return self.sockets
 
     def connect(self):
@@ -100,6 +105,24 @@ async def test_a_call_whose_message_came_meanwhile_is_spared_and_its_connection_
 
 
 @on_loop
+async def test_the_log_names_the_setting_that_keeps_clients_in_order_from_being_ended():
+    harness = WatchHarness()
+    many = [harness.connect() for _ in range(20)]
+    for _, account in many:
+        harness.begin(account)
+    await harness.look(1)
+    with capture_logs() as logs:
+        for socket, _ in many:
+            socket.received += 10 * MB
+        await harness.look(0.2)
+    (line,) = logs
+    assert line["full"] > 0
+    assert line["advice"] == f"if these clients were in order: {ADVICE['full']}"
+    assert "reception_bytes" in ADVICE["full"]
+    assert set(ADVICE) == {"full", "cut", "late"}
+
+
+@on_loop
 async def test_cameras_that_sent_for_hours_are_not_ended_when_memory_grows(monkeypatch):
     harness = WatchHarness()
     cameras = [harness.connect() for _ in range(48)]
@@ -136,3 +159,29 @@ async def test_where_messages_may_be_compressed_a_request_has_a_second_while_oth
     assert not stream.is_stopped
     waiting.cancel()
     await asyncio.wait([waiting])
+
+
+@pytest.mark.parametrize(("connections", "most_checks"), [(100, 100), (1000, 15)])
+@on_loop
+async def test_checks_of_many_connections_are_so_far_apart_that_they_cost_little(connections, most_checks):
+    harness = WatchHarness()
+    for _ in range(connections):
+        harness.begin(harness.connect()[1])
+    await harness.look(10)
+    assert most_checks * 0.9 <= harness.checks <= most_checks
+
+
+@on_loop
+async def test_memory_that_fills_is_found_at_once_among_many_connections(monkeypatch):
+    harness = WatchHarness()
+    resident = [1000 * MB]
+    monkeypatch.setattr("forebay_server.service.frontend.reception.watch.resident_bytes", lambda: resident[0])
+    many = [harness.connect() for _ in range(1000)]
+    readings = [harness.begin(account) for _, account in many]
+    await harness.look(10)
+    for socket, _ in many[:20]:
+        socket.received += 10 * MB
+    resident[0] += 200 * MB
+    await harness.look(0.1)
+    assert sum(reading.is_stopped for reading in readings) > 5
+    assert not any(reading.is_stopped for reading in readings[20:])

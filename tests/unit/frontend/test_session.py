@@ -10,10 +10,10 @@ from structlog.testing import capture_logs
 
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.batching.egress_time import EgressTime
-from forebay_server.service.errors import BatchFailedError, InvariantError, Outcome
+from forebay_server.service.errors import BatchFailedError, InvalidRequestError, InvariantError, Outcome
 from forebay_server.service.frontend.frames import decoder as decoder_module
 from forebay_server.service.request import Feasibility
-from tests.support.front_end import SessionHarness, specs_of
+from tests.support.front_end import SessionHarness, by_reason, specs_of
 
 EVERY = {"delivery": pb.DELIVERY_EVERY}
 ON_A_WORKER = {"encoding": pb.ENCODING_RGB8, "width": 6, "height": 6}
@@ -292,7 +292,7 @@ def test_abandon_cancels_what_waits_and_drops_what_executes():
     assert harness.session.outcomes == {Outcome.CANCELLED: 3}
 
 
-def test_abandon_takes_encoded_frames_out_of_their_line():
+def test_abandon_takes_encoded_frames_out_of_their_queue():
     harness = SessionHarness(**ON_A_WORKER, **EVERY)
     harness.send(1)
     harness.send(2)
@@ -321,6 +321,40 @@ def test_abandon_while_a_worker_refuses_gives_the_lease_back():
     harness.settle()
     assert harness.results == []
     assert not harness.version.arena.leases
+
+
+@pytest.mark.parametrize("payload", [jpeg(), b"no JPEG"], ids=["good", "bad"])
+def test_messages_that_wait_for_a_decoder_are_bounded_in_bytes_and_reading_goes_on_when_one_is_answered(
+    monkeypatch, payload
+):
+    monkeypatch.setattr(decoder_module, "MOST_WAITING_BYTES", 2 * len(payload))
+    harness = SessionHarness(**JPEG, **EVERY, max_in_flight=8)
+    for seq in (1, 2):
+        harness.send(seq, payload)
+        assert harness.session.has_room
+    harness.send(3, payload)
+    assert not harness.session.has_room
+    harness.pool.run_one()
+    calls = harness.room_calls
+    harness.version.form()
+    while harness.version.executing:
+        harness.version.finish()
+    harness.sink.drain()
+    harness.write()
+    assert harness.session.has_room
+    assert harness.room_calls > calls
+    harness.settle()
+    assert len(harness.results) == 3
+
+
+def test_frames_that_give_way_to_newer_ones_do_not_count_as_waiting_bytes(monkeypatch):
+    monkeypatch.setattr(decoder_module, "MOST_WAITING_BYTES", 2 * len(jpeg()))
+    harness = SessionHarness(**JPEG, delivery=pb.DELIVERY_LATEST)
+    for seq in range(1, 9):
+        harness.send(seq, jpeg())
+        assert harness.session.has_room
+    harness.session.abandon()
+    harness.settle()
 
 
 def test_what_a_worker_ends_is_counted_once():
@@ -427,7 +461,7 @@ def test_time_that_a_refused_frame_waits_for_its_turn_is_delivery():
 
 
 class Told(EgressTime):
-    """What a session tells the former of its version, in milliseconds since it began."""
+    """The times of results that a session reports to its version's former, in milliseconds since it began."""
 
     def __init__(self, clock):
         super().__init__()
@@ -504,3 +538,29 @@ def test_a_result_whose_client_has_gone_does_not_count_for_delivery():
     harness.version.finish()
     harness.sink.drain()
     assert told.results == [(0, 0, False)]
+
+
+def test_a_frame_that_has_ended_when_its_client_leaves_counts_as_it_ended():
+    harness = SessionHarness(**EVERY)
+    for seq in range(1, 4):
+        harness.send(seq)
+    harness.version.form()
+    harness.version.finish()  # the event loop has not come to its completion
+    harness.session.abandon()
+    harness.settle()
+    assert harness.session.outcomes == {Outcome.OK: 1, Outcome.CANCELLED: 2}
+    assert by_reason(harness.session.outcomes) == harness.version.counted
+
+
+def test_a_frame_that_a_worker_finds_wrong_after_its_client_has_left_was_cancelled():
+    harness = SessionHarness(encoding=pb.ENCODING_RGB8, width=6, height=6)
+    harness.send(1)
+
+    def fail():
+        harness.session.abandon()
+        raise InvalidRequestError("as the test asks")
+
+    harness.version.arena.on_write = fail
+    harness.pool.run_one()
+    assert harness.session.outcomes == {Outcome.CANCELLED: 1}
+    assert harness.version.counted == {"CANCELED": 1}

@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import BatchFailedError, Outcome
 from forebay_server.service.request import Feasibility
-from tests.support.front_end import SessionHarness
+from tests.support.front_end import SessionHarness, by_reason
 
 PERMITS = 3
 LEAST_SERVICE_NS = 1_000_000
@@ -64,8 +64,8 @@ class SessionRules(RuleBasedStateMachine):
     def abandon(self):
         self.is_reading = False
         self.is_abandoned = True
-        self.calls_at_abandon = self.harness.output_calls
         self.harness.session.abandon()
+        self.calls_at_abandon = self.harness.output_calls
 
     # --- workers, former, lanes, loop -----------------------------------------------------------------------------
 
@@ -155,6 +155,7 @@ class SessionRules(RuleBasedStateMachine):
         assert harness.session.is_finished
         assert not harness.version.arena.leases, "a lease was lost"
         assert sum(harness.session.outcomes.values()) == len(self.sent)
+        assert by_reason(harness.session.outcomes) == harness.version.counted, "the journal and the statistics disagree"
         if not self.is_abandoned:
             assert len(harness.results) == len(self.sent)
             counted = sum(count for outcome, count in harness.session.outcomes.items() if outcome is Outcome.OK)

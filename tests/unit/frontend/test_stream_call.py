@@ -1,4 +1,4 @@
-"""The loop that every streaming call shares: what is read, what is written, and what ends it."""
+"""The loop that every streaming call shares: reading, writing, and every way to end."""
 
 import asyncio
 from collections import deque

@@ -59,17 +59,17 @@ def test_requests_come_out_in_order_whatever_they_hold(sent: list[RequestRecord]
     assert all(len(each) <= MAX_DATAGRAM_BYTES for each in datagrams)
 
 
-@given(numbers, st.sampled_from(Delivery), st.integers(1, 1024), st.booleans(), st.integers(1, 1024))
+@given(numbers, st.sampled_from(Delivery), st.booleans(), st.integers(1, 1024))
 def test_streams_and_cancels_keep_their_place_among_requests(
-    number: int, delivery: Delivery, max_waiting: int, is_ordered: bool, weight: int
+    number: int, delivery: Delivery, is_ordered: bool, weight: int
 ) -> None:
-    opened = descriptors.pack_open_stream(number, delivery, max_waiting, is_ordered=is_ordered, weight=weight)
+    opened = descriptors.pack_open_stream(number, delivery, is_ordered=is_ordered, weight=weight)
     sent = [opened, descriptors.pack_cancel(number), descriptors.pack_close_stream(number)]
 
     (datagram,) = descriptors.datagrams(sent)
     first, second, third = descriptors.unpack(datagram)
 
-    assert (first[0], first[5], first[6], first[7]) == (OPEN_STREAM, number, max_waiting, weight)
+    assert (first[0], first[5], first[7]) == (OPEN_STREAM, number, weight)
     assert bool(first[1] & IS_LATEST) is (delivery is Delivery.LATEST)
     assert bool(first[1] & IS_ORDERED) is is_ordered
     assert (second[0], second[3]) == (CANCEL, number)

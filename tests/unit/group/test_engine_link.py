@@ -1,4 +1,4 @@
-"""Requests of a front-end process reach the engine process with their inputs, and end with what it answers."""
+"""Requests of a front-end process reach the engine process with their inputs, and end with its answer."""
 
 import asyncio
 import contextlib
@@ -62,7 +62,7 @@ def filled(scene, rows=1, share=None):
 
 
 async def turn():
-    """The loop runs what was called soon, and what that calls."""
+    """Let the loop run the callbacks that were called soon, and those that they call."""
     for _ in range(3):
         await asyncio.sleep(0)
 
@@ -71,7 +71,7 @@ async def turn():
 async def test_a_request_brings_its_inputs_and_everything_that_the_former_decides_by():
     with engine(front_end=1) as scene:
         ended = []
-        stream = StreamKey("door", Delivery.LATEST, max_waiting=2, weight=3)
+        stream = StreamKey("door", Delivery.LATEST, weight=3)
         request = request_of(
             scene, filled(scene), ended, stream=stream, arrival_ns=70, deadline_ns=90, queue_timeout_ns=20
         )
@@ -82,7 +82,7 @@ async def test_a_request_brings_its_inputs_and_everything_that_the_former_decide
         (opened, _), (kind, found) = scene.records
         assert (opened, kind) == (wire.OPEN_STREAM, wire.REQUEST)
         assert scene.streams[found.stream][1] == wire.IS_LATEST | wire.IS_ORDERED
-        assert scene.streams[found.stream][6:8] == (2, 3)
+        assert scene.streams[found.stream][7] == 3
         assert found[1:5] == (7, found.stream, 1, 2)
         assert (found.deadline_ns, found.arrival_ns, found.queue_timeout_ns) == (90, 70, 20)
         assert found.input_offset == scene.layout.slot_offset(1, 0)

@@ -1,4 +1,4 @@
-"""Calls on what the whole group shares: taken in one process, answered in another; over real pickles."""
+"""Calls that concern the whole group: taken in one process, answered in another; over real pickles."""
 
 import asyncio
 import pickle

@@ -12,7 +12,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from forebay_server.engines.clock import MonotonicClock
 from forebay_server.engines.device_host import HostDevice
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
-from forebay_server.service.errors import DeadlineExpiredError, RequestCancelledError, SupersededError
+from forebay_server.engines.errors import DeviceMemoryError
+from forebay_server.service.errors import (
+    DeadlineExpiredError,
+    OverloadedError,
+    RequestCancelledError,
+    SupersededError,
+)
 from forebay_server.service.group import descriptors as wire
 from forebay_server.service.group.front_end_link import BrokenLinkError
 from forebay_server.service.group.link_sink import LinkSink
@@ -178,7 +184,7 @@ TestProtocol = Protocol.TestCase
 
 def test_a_request_has_what_its_descriptor_says(far, end):
     token, record = far.request(7, deadline_ns=123, arrival_ns=99)
-    far.open_stream(2, Delivery.LATEST, 3, weight=2)
+    far.open_stream(2, Delivery.LATEST, weight=2)
     late, other = far.request(8, stream=2)
     far.send([record, other])
     end.receive()
@@ -188,7 +194,7 @@ def test_a_request_has_what_its_descriptor_says(far, end):
     assert (second.deadline_ns, second.queue_timeout_ns) == (None, None)
     assert first.stream is not second.stream
     stream = second.stream
-    assert (stream.delivery, stream.max_waiting, stream.is_ordered, stream.weight) == (Delivery.LATEST, 3, True, 2)
+    assert (stream.delivery, stream.is_ordered, stream.weight) == (Delivery.LATEST, True, 2)
     assert (first.frame.token, second.frame.token) == (token, late)
     for request, value in ((first, 7), (second, 8)):
         view = request.frame.host.read_view()
@@ -286,6 +292,7 @@ BROKEN = {
     ),
     "no rows": lambda far: wire.pack_request(1, 1, 1, 0, 1, *good(far), wire.NONE, 0),
     "rows in a slot": lambda far: wire.pack_request(1, 1, 1, 2, 1, *good(far), wire.NONE, 0),
+    "more rows than the model takes": lambda far: wire.pack_request(1, 1, 1, 5, 1, *rows_at(far, 5), wire.NONE, 0),
     "rows that leave the share": lambda far: wire.pack_request(
         1, 1, 1, 4, 1, far.layout.share_offset(1) - 64, far.layout.share_offset(1), wire.NONE, 0
     ),
@@ -294,6 +301,11 @@ BROKEN = {
     "a stream that was closed twice": lambda far: wire.pack_close_stream(1) * 2,
     "less than a record": lambda far: b"\x01",
 }
+
+
+def rows_at(far, rows):
+    offset = far.layout.rows_offset(0)
+    return offset, offset + far.layout.inputs_bytes(rows)
 
 
 def good(far, front_end=0, shift=0):
@@ -307,6 +319,27 @@ def test_what_cannot_be_breaks_the_link(far, end, what):
     with pytest.raises(BrokenLinkError):
         end.receive()
     assert end.version.requests == []
+
+
+def test_rows_that_cannot_be_pinned_now_are_refused_and_single_rows_are_not(memory, end, far):
+    share = memory.shares[0]
+    far.link.add_version(far.number, end.version, share)
+    error = DeviceMemoryError("no more pinned memory")
+
+    def refuse(_):
+        raise error
+
+    share._device.register_host, register = refuse, share._device.register_host
+    far.send([far.request(1, 2)[1], far.request(3)[1]])
+    end.receive()
+    ((request, refusal),) = end.version.refused
+    assert (request.size, type(refusal)) == (2, OverloadedError)
+    assert [each.size for each in end.version.requests] == [1]
+    share._device.register_host = register
+    end.sink.post([Completion(request, refusal)])
+    far.send([far.request(4, 5)[1]])
+    end.receive()
+    assert [each.size for each in end.version.requests] == [1, 2]
 
 
 def test_a_token_that_is_in_use_and_one_request_too_many_break_the_link(far, end):

@@ -1,4 +1,4 @@
-"""What front-end processes tell of their streams, frames and refusals becomes one journal and one count."""
+"""News of streams, frames and refusals of front-end processes becomes one journal and one count."""
 
 import pickle
 

@@ -93,10 +93,8 @@ def test_a_front_end_process_that_ends_is_started_anew(code):
 def test_one_that_cannot_start_ends_the_group_with_its_code():
     rig = Rig()
     rig.ends(0, 69)
-    assert rig.running[1].signals == [signal.SIGTERM]
-    assert rig.running[ENGINE].signals == []
+    assert rig.running[1].signals == rig.running[ENGINE].signals == [signal.SIGTERM]
     rig.ends(1, 0)
-    assert rig.running[ENGINE].signals == [signal.SIGTERM]
     rig.ends(ENGINE, 0)
     assert rig.group.exit_code == 69
 
@@ -135,15 +133,13 @@ def test_without_the_engine_process_all_end(code, exit_code):
     assert rig.group.wanted == []
 
 
-def test_a_stop_request_drains_the_front_end_processes_and_then_ends_the_engine_process():
+@pytest.mark.parametrize("order", [(0, 1, ENGINE), (1, ENGINE, 0), (ENGINE, 1, 0)])
+def test_a_stop_request_goes_to_all_once_and_their_ends_are_expected(order):
     rig = serving()
     rig.group.on_signal(signal.SIGINT)
-    assert [rig.running[index].signals for index in (0, 1, ENGINE)] == [[signal.SIGINT], [signal.SIGINT], []]
-    rig.ends(0, 0)
-    assert rig.running[ENGINE].signals == []
-    rig.ends(1, 0)
-    assert rig.running[ENGINE].signals == [signal.SIGTERM]
-    rig.ends(ENGINE, 0)
+    assert [rig.running[index].signals for index in (0, 1, ENGINE)] == [[signal.SIGINT]] * 3
+    for index in order:
+        assert rig.ends(index, 0).signals == [signal.SIGINT]
     assert (rig.group.exit_code, rig.said) == (0, [])
 
 
@@ -161,7 +157,7 @@ def test_a_second_request_goes_to_all_and_kills_those_that_do_not_end():
     rig.group.on_signal(signal.SIGTERM)
     rig.clock.advance(ONE_REQUEST_NS)
     rig.group.on_signal(signal.SIGTERM)
-    assert rig.running[ENGINE].signals == [signal.SIGTERM]
+    assert [child.signals for child in rig.running.values()] == [[signal.SIGTERM] * 2] * 3
     assert rig.group.kill_in_s() == END_LIMIT_NS / 1e9
     rig.clock.advance(END_LIMIT_NS)
     assert rig.group.kill_in_s() is None

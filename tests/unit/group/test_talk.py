@@ -14,7 +14,7 @@ from tests.support.guard import HANG_GUARD_S
 
 
 class End:
-    """One end: what it received, and a way to wait for it."""
+    """One end: the messages that it received, and a way to wait for them."""
 
     def __init__(self, connection):
         self.received = []

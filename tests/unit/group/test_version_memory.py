@@ -63,3 +63,13 @@ def test_delivery_of_several_processes_is_their_mean_side_by_side():
     assert (egress.mean_ns, egress.upper_ns) == (20, 30)
     assert egress.interval_ns == 4
     assert (egress.reached_ns, egress.reached_count) == (now, 5)
+
+
+def test_delivery_is_that_of_now():
+    header = VersionHeader(memoryview(bytearray(HEADER_BYTES)), 2)
+    egress = GroupEgress(header)
+    assert egress.mean_ns == 0
+    header.write_egress(1, 10, 20, 6, SECOND, 1)
+    assert (egress.mean_ns, egress.interval_ns, egress.reached_count) == (10, 6, 1)
+    header.write_egress(1, 10, 20, 6, SECOND, 2)
+    assert egress.reached_count == 2

@@ -3,6 +3,7 @@ import json
 import numpy as np
 
 from forebay_server.service.errors import Outcome
+from forebay_server.service.journal.events import REQUESTS
 from forebay_server.service.observe.exposition import render
 from forebay_server.service.observe.frames import OUTCOMES, STAGES
 from forebay_server.service.observe.live import MAX_STREAMS, LiveState
@@ -52,6 +53,31 @@ def test_a_stream_that_opens_and_closes_between_ticks_is_counted_once():
     observed.journal.close(record, {Outcome.OK: 1})
     observed.tick()
     assert counts(observed.observer.models[0]) == {Outcome.OK: 1}
+
+
+def test_a_request_that_ends_after_its_version_has_closed_counts_for_its_own_model():
+    observed = Observed()
+    requests = observed.open(REQUESTS, protocol="inference")
+    observed.frame(requests)
+    observed.journal.close(requests, {})
+    observed.tick()
+    camera = observed.open(model="faces")  # at the index of the closed one
+    observed.tick()
+    observed.frame(requests, outcome=Outcome.CANCELLED)
+    observed.tick()
+    detector, faces = observed.observer.models
+    assert counts(detector) == {Outcome.OK: 1, Outcome.CANCELLED: 1}
+    assert counts(faces) == {}
+    assert observed.observer.streams.outcomes[camera.index].sum() == 0
+
+
+def test_the_requests_of_a_version_are_no_open_stream():
+    observed = Observed()
+    observed.open()
+    observed.open(REQUESTS, protocol="inference")
+    observed.open(REQUESTS, protocol="inference", model="faces")
+    observed.tick()
+    assert observed.observer.streams.count_of("frames", 2) == [1, 0]
 
 
 def test_late_frames_are_ok_but_not_in_time():

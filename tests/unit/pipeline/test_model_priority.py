@@ -1,4 +1,4 @@
-"""What a model's priority means to a device that arbitrates between its streams."""
+"""The effect of a model's priority on a device that arbitrates between its streams."""
 
 from hypothesis import given
 from hypothesis import strategies as st

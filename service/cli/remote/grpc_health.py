@@ -1,0 +1,46 @@
+"""Asks a server's health with gRPC, which knows every address, certificate and status. `health` has the quick way."""
+
+from pathlib import Path
+
+import grpc
+
+from forebay_server.service.cli.remote.health import HealthError, TlsFiles
+from forebay_server.service.restricted import REFUSAL, how_to_mend
+
+
+def ask(
+    address: str,
+    method: str,
+    request: bytes,
+    timeout_s: float,
+    tls: TlsFiles | None,
+    headers: tuple[tuple[str, str], ...],
+) -> bytes | None:
+    """Return the response of a unary call; None if the server knows no such name.
+
+    Raises:
+        HealthError: no server answered, a file cannot be read, or the call is restricted.
+    """
+    with _channel(address, tls) as channel:
+        try:
+            response: bytes = channel.unary_unary(method, None, None)(request, timeout=timeout_s, metadata=headers)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return None
+            if (error.details() or "").startswith(REFUSAL):
+                raise HealthError(f"{error.details()}: {how_to_mend('health')}", is_refusal=True) from None
+            raise HealthError(f"{error.code().name}: {error.details()}") from None
+    return response
+
+
+def _channel(address: str, tls: TlsFiles | None) -> grpc.Channel:
+    options: list[tuple[str, int | str]] = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
+    if tls is None:
+        return grpc.insecure_channel(address, options)
+    if tls.server_name is not None:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    try:
+        ca, key, cert = (None if path is None else Path(path).read_bytes() for path in (tls.ca, tls.key, tls.cert))
+    except OSError as error:
+        raise HealthError(f"cannot read {error.filename}: {error.strerror}") from None
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(ca, key, cert), options)
