@@ -10,6 +10,7 @@ import socket
 import threading
 from array import array
 from collections import deque
+from contextlib import suppress
 from typing import TypeAlias
 
 from forebay_server.service.group import descriptors as wire
@@ -80,9 +81,11 @@ class Datagrams:
                     self._socket.send(datagram, socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 return False
-            except OSError:  # the other process has gone: reading finds that, too, and says so
+            except OSError:  # the other process has gone, or the link ends here: a record that is lost has no answer
                 waiting.clear()
                 self._records, self._files = [], []
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)  # reading finds the end, and says so
                 return True
             waiting.popleft()
             if not waiting and self._records:

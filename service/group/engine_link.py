@@ -25,8 +25,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
+import structlog
+
 from forebay_server.service.clock import Clock
-from forebay_server.service.errors import ServiceError
+from forebay_server.service.errors import InvariantError, ServiceError
 from forebay_server.service.frontend.loop_sink import LoopSink
 from forebay_server.service.group import descriptors as wire
 from forebay_server.service.group.datagrams import Datagrams
@@ -34,6 +36,8 @@ from forebay_server.service.group.inputs_file import InputsFile, file_of, output
 from forebay_server.service.group.remote_arena import RemoteFrame
 from forebay_server.service.group.stream_numbers import StreamNumbers
 from forebay_server.service.request import Completion, OutputArrays, Request
+
+log = structlog.get_logger(__name__)
 
 TOKEN_MASK = wire.MAX_NUMBER
 
@@ -238,8 +242,12 @@ class EngineLink:
             if error is not None:
                 completion = Completion(request, error)
             else:
-                outputs = self._outputs_of(request)
-                completion = Completion(request, None, outputs, None, answer[1], version.version)
+                try:
+                    outputs = self._outputs_of(request)
+                    completion = Completion(request, None, outputs, None, answer[1], version.version)
+                except Exception:  # no memory, say: it ends this request, and no other one of the datagram
+                    log.exception("the outputs of a request cannot be read")
+                    completion = Completion(request, InvariantError("its outputs cannot be read; the log says why"))
             if answer[2] in self._open_files:
                 os.close(self._open_files.pop(answer[2]))
             frame.release()

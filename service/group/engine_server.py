@@ -25,7 +25,7 @@ from forebay_server.service.frontend.control.statistics import StatisticsRpcs
 from forebay_server.service.frontend.memory.regions import ClientRegions
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
 from forebay_server.service.group.forwarded import GroupRpcs
-from forebay_server.service.group.group_gauges import GroupPermitNumbers, GroupPoolNumbers, reception_of
+from forebay_server.service.group.group_gauges import GroupPermitNumbers, GroupPoolNumbers, counters_of, reception_of
 from forebay_server.service.group.link_sink import LinkSink
 from forebay_server.service.group.links import Links
 from forebay_server.service.group.peers import Peers, sockets_of
@@ -40,6 +40,7 @@ from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.ready import Ready
 from forebay_server.service.serving import serve_with
 from forebay_server.service.settings import ServeSettings
+from forebay_server.service.standard_error import STANDARD_ERROR
 from forebay_server.service.worker_pool import WorkerPool
 
 log = structlog.get_logger(__name__)
@@ -98,12 +99,13 @@ class EngineServer:
         self.links = Links(self.on_fatal)
         self.peers = peers = Peers(front_ends, permits, models, self.links, self.journal, self._rpcs())
         self.registry.on_retired = peers.retired
-        gauges = Gauges(
+        self.gauges = gauges = Gauges(
             self.registry.all,
             GroupPoolNumbers(peers.numbers),
             GroupPermitNumbers(permits, peers.counts),
             lambda: self.is_ready,
             lambda: reception_of(peers.numbers()),
+            lambda: STANDARD_ERROR.dropped + counters_of(peers.numbers()).log_lines_dropped,
         )
         self.admin = AdminSide(settings, self.clock, self.journal, gauges, self.registry.reports, lambda: self.is_ready)
         self._control = control

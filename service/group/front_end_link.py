@@ -232,8 +232,9 @@ class FrontEndLink:
             self.socket.send(datagram, socket.MSG_NOSIGNAL)
         except BlockingIOError:
             return False
-        except OSError:
-            return True  # the links' thread finds out that the process has gone
+        except OSError:  # the process has gone, or the link ends here: it would wait for this answer for ever
+            with suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)  # the links' thread finds the end
         return True
 
 

@@ -51,6 +51,14 @@ class GroupPermitNumbers:
         return self._counts.total()
 
 
+def counters_of(numbers: Sequence[FrontEndNumbers]) -> FrontEndNumbers:
+    """Return the counts of processes that have ended, without the numbers of what they held."""
+    return FrontEndNumbers(
+        reception=ReceptionNumbers(ended=reception_of(numbers).ended),
+        log_lines_dropped=sum(each.log_lines_dropped for each in numbers),
+    )
+
+
 def reception_of(numbers: Sequence[FrontEndNumbers]) -> ReceptionNumbers:
     """Return the messages in reception of all front-end processes."""
     receptions = [each.reception for each in numbers]

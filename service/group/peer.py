@@ -99,6 +99,7 @@ class Peer:
 
     def end(self) -> None:
         """Break the link: the process has gone, or should go. Idempotent."""
+        self.talk.take_rest()
         self.talk.close()
         if self.is_welcome:
             self.link.hang_up()  # the links' thread finds the end, and takes it from there

@@ -15,6 +15,7 @@ import asyncio
 import itertools
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 
 import structlog
@@ -22,6 +23,7 @@ import structlog
 from forebay_server.service.group.engine_journal import GroupJournal
 from forebay_server.service.group.forwarded import GroupRpcs
 from forebay_server.service.group.front_end_link import FrontEndLink
+from forebay_server.service.group.group_gauges import counters_of
 from forebay_server.service.group.links import Links
 from forebay_server.service.group.memory_file import MemoryFile, PermitCounts
 from forebay_server.service.group.messages import (
@@ -88,6 +90,8 @@ class Peers:
         self._file = MemoryFile.create("forebay permits", PermitCounts.BYTES)
         self.counts = PermitCounts(self._file.memory, front_ends)
         self._peers: list[Peer] = []  # the oldest first
+        self._ended = FrontEndNumbers()  # counts of those that have gone: a counter never falls
+        self._lock = threading.Lock()  # to move counts to `_ended`, and to read both
         self._numbers: dict[ModelVersion, int] = {}
         self._next_number = itertools.count(1).__next__
         self._next_stream = itertools.count(1, STREAMS_EACH).__next__
@@ -224,11 +228,15 @@ class Peers:
     def _on_link_ended(self, link: FrontEndLink) -> None:
         for peer in self._peers:
             if peer.link is link:
+                peer.talk.take_rest()  # the data socket's end may be seen before them
                 peer.talk.close()
                 peer.receiver.end()
                 for number in list(peer.versions):
                     peer.let_go(number)
                 self.counts.write(peer.front_end, 0)
+                with self._lock:
+                    self._ended = counters_of([self._ended, peer.receiver.numbers])
+                    self._peers.remove(peer)
                 self.forget(peer)
                 return
 
@@ -261,8 +269,9 @@ class Peers:
     # --- who is there -------------------------------------------------------------------------------------------------
 
     def numbers(self) -> list[FrontEndNumbers]:
-        """Return the numbers that each front-end process last told. Thread: any."""
-        return [peer.receiver.numbers for peer in list(self._peers)]
+        """Return the numbers that each front-end process last told, and the counts of the ended ones. Thread: any."""
+        with self._lock:
+            return [self._ended, *(peer.receiver.numbers for peer in list(self._peers))]
 
     def call_soon(self, work: Callable[[], None]) -> None:
         """Have the event loop do something. Thread: any."""

@@ -113,20 +113,27 @@ class Talk:
         self._progress.set()
         self._loop.remove_writer(self._socket)
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Read once; return whether there was something."""
         try:
             data, descriptors, _, _ = socket.recv_fds(self._socket, _READ_BYTES, _MOST_DESCRIPTORS)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data, descriptors = b"", []
         self._descriptors.extend(descriptors)
         if not data:
             self.close()
             self._on_end()
-            return
+            return False
         self._received += data
         self._take_messages()
+        return True
+
+    def take_rest(self) -> None:
+        """Handle the messages that have come already: the last words of a process that has gone. Blocks: no."""
+        while self._is_open and self._read():
+            pass
 
     def _take_messages(self) -> None:
         received, start = self._received, 0

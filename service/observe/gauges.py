@@ -92,6 +92,7 @@ class Gauges:
         permits: server-wide.
         is_ready: whether the server takes streams.
         reception: of the front end.
+        log_lines_dropped: lines of the log that were not written.
     """
 
     def __init__(
@@ -101,12 +102,14 @@ class Gauges:
         permits: PermitParts,
         is_ready: Callable[[], bool],
         reception: Callable[[], ReceptionNumbers] = ReceptionNumbers,
+        log_lines_dropped: Callable[[], int] = lambda: STANDARD_ERROR.dropped,
     ) -> None:
         self._versions = versions
         self._pool = pool
         self._permits = permits
         self._is_ready = is_ready
         self._reception = reception
+        self._log_lines_dropped = log_lines_dropped
         self._process = psutil.Process()
 
     def versions(self) -> list[VersionGauges]:
@@ -144,7 +147,7 @@ class Gauges:
                 cpu_s=times.user + times.system,
                 threads=process.num_threads(),
                 open_files=process.num_fds(),
-                log_lines_dropped=STANDARD_ERROR.dropped,
+                log_lines_dropped=self._log_lines_dropped(),
                 reception=self._reception(),
             )
 

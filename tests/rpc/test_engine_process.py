@@ -9,16 +9,20 @@ from forebay.wire import inference_pb2 as pb
 from forebay_server.service.batching.constants import MAX_DEPTH
 from forebay_server.service.group import descriptors as wire
 from forebay_server.service.group.messages import (
+    FrontEndNumbers,
     Health,
     Known,
     Published,
+    Refusals,
     Retired,
     RpcAnswer,
     RpcCall,
     Serving,
+    Told,
     Unused,
     Welcome,
 )
+from forebay_server.service.journal.reception import ReceptionNumbers
 from forebay_server.service.journal.statistics import Counts
 from tests.support.far_process import engine_process, hold, release
 from tests.support.loops import on_loop
@@ -217,6 +221,23 @@ async def test_versions_of_a_dead_process_are_let_go_of(tmp_path):
         one.die()
         await asyncio.to_thread(engine.lifecycle.unload, "sim")
         await eventually(lambda: engine.registry.unloading() == [])
+
+
+@on_loop
+async def test_the_last_words_of_a_dead_process_count_and_no_counter_falls(tmp_path):
+    async with engine_process(simulated(tmp_path)) as (engine, process):
+        one = process(1)
+        far = await one.far()
+        reception = ReceptionNumbers(connections=3, ended={"late": 2})
+        numbers = FrontEndNumbers(reception, worker_threads=4, log_lines_dropped=7)
+        one.talk.send(Told(refusals=(Refusals(far.number, "invalid", 5, 0),), numbers=numbers))
+        before = engine.gauges.server().log_lines_dropped
+        engine.links.stop()  # as if the end of the data socket were seen before the words
+        one.die()
+        await eventually(lambda: counts(engine).fail.count == 5)
+        server = engine.gauges.server()
+        assert server.log_lines_dropped == before + 7
+        assert (server.reception.ended, server.reception.connections, server.worker_threads) == ({"late": 2}, 0, 0)
 
 
 @on_loop

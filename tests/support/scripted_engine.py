@@ -110,7 +110,7 @@ class ScriptedEngine:
             start = found.output_offset + place
             self.file.memory[start : start + nbytes * found.rows] = bytes([value]) * nbytes * found.rows
 
-    def answer(self, tokens, *, batch_size=4, times=None):
+    def answer(self, tokens, *, batch_size=4, times=None, before_sending=lambda: None):
         """Answer executed requests in one datagram, each with its token as the value of all outputs."""
         records = []
         for token in tokens:
@@ -120,6 +120,7 @@ class ScriptedEngine:
             else:
                 self.write_outputs(found, token % 251)
             records.append(wire.pack_answer(token, batch_size, times or Timeline(formed_ns=1, readable_ns=2)))
+        before_sending()
         for datagram in wire.datagrams(records):
             self.socket.send(datagram)
 

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import itertools
+import os
+import socket
 import threading
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from forebay_server.service.errors import (
     BatchFailedError,
     InvalidRequestError,
+    InvariantError,
     OverloadedError,
     QueueTimeoutError,
     SupersededError,
@@ -246,6 +249,40 @@ async def test_requests_of_varying_shapes_bring_a_file_and_get_their_outputs_in_
         assert output.tolist() == [[0, 2, 4, 6, 8, 10]]
         assert scene.permits.taken_count == 0
         assert not scene.link._open_files
+
+
+@on_loop
+async def test_outputs_that_cannot_be_read_end_their_request_alone():
+    with engine(specs=VARYING) as scene:
+        ended = []
+        made = [
+            request_of(scene, scene.version.unbound.lease((np.ones((1, size), np.uint8),), Share()), ended)
+            for size in (2, 3, 4)
+        ]
+        for request in made:
+            scene.version.arrive_on_loop(request)
+        await turn()
+        scene.read()
+        torn = os.dup(scene.files[made[1].id])
+        scene.answer([request.id for request in made], before_sending=lambda: os.ftruncate(torn, 3))
+        os.close(torn)
+        await eventually(lambda: len(ended) == 3)
+        errors = {completion.request: completion.error for completion in ended}
+        assert [type(errors[request]) for request in made] == [type(None), InvariantError, type(None)]
+        assert scene.permits.taken_count == scene.link.in_flight_count == 0
+        assert not scene.link._open_files
+
+
+@on_loop
+async def test_a_record_that_cannot_be_sent_breaks_the_link():
+    """Otherwise its client would wait for ever."""
+    with engine(permits=200, front_ends=1) as scene:
+        scene.link._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        stream = StreamKey("camera", Delivery.EVERY)
+        for _ in range(200):  # one datagram, larger than the socket takes at all
+            scene.version.arrive_on_loop(request_of(scene, filled(scene), [], stream=stream))
+        await eventually(lambda: scene.lost)
+        assert scene.socket.recv(1) == b""
 
 
 @on_loop

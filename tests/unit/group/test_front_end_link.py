@@ -222,6 +222,22 @@ def test_errors_of_one_kind_travel_once_and_each_request_gets_its_own(far, end):
     requests.clear()
 
 
+def test_an_answer_that_cannot_be_sent_breaks_the_link():
+    """Otherwise its front-end process would wait for it for ever."""
+    memory = memory_for(front_ends=1, permits=100)
+    far = FarFrontEnd(memory, most_requests=100)
+    far.open_stream()
+    end = End(far, memory.shares[0])
+    far.send([far.request(1)[1] for _ in range(100)])
+    end.receive()
+    far.link.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    end.end(list(end.version.requests))  # one datagram, larger than the socket takes at all
+    assert far.link.socket.recv(1) == b""
+    far.link.die()
+    far.close()
+    memory.close()
+
+
 def test_a_cancel_that_follows_its_request_at_once_comes_behind_it(far, end):
     token, record = far.request(1)
     far.send([record, wire.pack_cancel(token)])
