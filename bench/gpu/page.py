@@ -23,7 +23,7 @@ TABLES = {
     "served": ("served", tables.served),
     "threads": ("served", tables.threads),
     "processes": ("processes", tables.processes),
-    "front_ends": ("front_ends", tables.processes),
+    "front_ends": ("front_ends", tables.front_ends),
     "cameras": ("cameras", tables.cameras),
     "priorities": ("priorities", tables.priorities),
     "batching": ("batching", tables.batching),

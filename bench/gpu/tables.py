@@ -141,9 +141,7 @@ def functions(cells: Sequence[Cell]) -> list[str]:
 def processes(cells: Sequence[Cell]) -> list[str]:
     """Several server processes, in a closed loop and under cameras."""
     columns: Columns = {
-        "processes": lambda cell: (
-            str(cell["processes"]) if "processes" in cell else f"1 and {cell['front_ends']} front-end processes"
-        ),
+        "processes": lambda cell: str(cell["processes"]),
         "GPUs": lambda cell: str(cell["gpus"]),
         "load": lambda cell: (
             f"{cell['cameras']} cameras" if cell["way"] == "cameras" else f"frames, {cell['in_flight']} in flight"
@@ -155,7 +153,28 @@ def processes(cells: Sequence[Cell]) -> list[str]:
         "server CPU a row, ms": _server_cpu_ms,
         "GPU memory, MiB": lambda cell: count(cell["gpu_mib"]),
     }
-    return lines_of((cell for cell in cells if "processes" in cell or "front_ends" in cell), columns)
+    return lines_of((cell for cell in cells if "processes" in cell), columns)
+
+
+def front_ends(cells: Sequence[Cell]) -> list[str]:
+    """Front-end processes before one engine process, beside one process for all."""
+    columns: Columns = {
+        "front-end processes": lambda cell: str(cell.get("front_ends", "-")),
+        "load": lambda cell: (
+            f"{cell['cameras']} {cell['way']}"
+            if "cameras" in cell
+            else f"{cell['way']}, {cell['model']}" + (f", {cell['in_flight']} in flight" if "in_flight" in cell else "")
+        ),
+        "rows/s": lambda cell: count(cell["rows_per_s"]),
+        "in time": lambda cell: percent(cell.get("in_time_share")),
+        "p50, ms": lambda cell: ms(cell["p50_ms"]) if "p50_ms" in cell else "-",
+        "p99, ms": lambda cell: ms(cell["p99_ms"]) if "p99_ms" in cell else "-",
+        "rows a batch": lambda cell: f"{cell['mean_batch']:.1f}" if cell.get("mean_batch") else "-",
+        "server CPU a row, ms": lambda cell: (
+            f"{cell['server_cpu_ms_per_row']:.2f}" if "server_cpu_ms_per_row" in cell else "-"
+        ),
+    }
+    return lines_of(cells, columns)
 
 
 def gpus(cells: Sequence[Cell]) -> list[str]:
