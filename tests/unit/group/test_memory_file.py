@@ -21,6 +21,7 @@ from forebay_server.service.group.memory_file import (
     layout_of,
 )
 from forebay_server.service.request import Feasibility
+from forebay_server.service.settings import MAX_FRONT_ENDS
 
 tensors = st.builds(
     TensorSpec,
@@ -155,3 +156,12 @@ def test_permits_are_counted_for_each_front_end() -> None:
 
     assert [counts.read(front_end) for front_end in range(MAX_FRONT_ENDS)] == list(range(1, MAX_FRONT_ENDS + 1))
     assert counts.total() == sum(range(1, MAX_FRONT_ENDS + 1))
+
+
+def test_memory_has_room_for_as_many_front_end_processes_as_settings_allow():
+    specs = EngineSpecs((TensorSpec("a", np.dtype(np.uint8), (1,)),), (TensorSpec("b", np.dtype(np.uint8), (1,)),), 1)
+    assert layout_of(specs, MAX_FRONT_ENDS, MAX_FRONT_ENDS, 0).front_ends == MAX_FRONT_ENDS
+    counts = PermitCounts(memoryview(bytearray(PermitCounts.BYTES)), MAX_FRONT_ENDS)
+    counts.write(MAX_FRONT_ENDS - 1, 3)
+    assert counts.total() == 3
+    counts.close()
