@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.service import settings as service_settings
 from forebay_server.service.group.memory_file import (
     ALIGNMENT_BYTES,
     HEADER_BYTES,
@@ -21,7 +22,6 @@ from forebay_server.service.group.memory_file import (
     layout_of,
 )
 from forebay_server.service.request import Feasibility
-from forebay_server.service.settings import MAX_FRONT_ENDS
 
 tensors = st.builds(
     TensorSpec,
@@ -159,9 +159,10 @@ def test_permits_are_counted_for_each_front_end() -> None:
 
 
 def test_memory_has_room_for_as_many_front_end_processes_as_settings_allow():
+    most = service_settings.MAX_FRONT_ENDS
     specs = EngineSpecs((TensorSpec("a", np.dtype(np.uint8), (1,)),), (TensorSpec("b", np.dtype(np.uint8), (1,)),), 1)
-    assert layout_of(specs, MAX_FRONT_ENDS, MAX_FRONT_ENDS, 0).front_ends == MAX_FRONT_ENDS
-    counts = PermitCounts(memoryview(bytearray(PermitCounts.BYTES)), MAX_FRONT_ENDS)
-    counts.write(MAX_FRONT_ENDS - 1, 3)
+    assert layout_of(specs, most, most, 0).front_ends == most
+    counts = PermitCounts(memoryview(bytearray(PermitCounts.BYTES)), most)
+    counts.write(most - 1, 3)
     assert counts.total() == 3
     counts.close()
