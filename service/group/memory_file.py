@@ -170,6 +170,11 @@ class MemoryFile:
         """Map a file whose descriptor has come from another process, and own the descriptor. Raises OSError."""
         return cls(fd)
 
+    def empty(self) -> None:
+        """Give its memory back to the system at once; every view of it, in any process, reads zeros from now on."""
+        with contextlib.suppress(OSError):  # memory that is locked stays until the last view has gone
+            self._map.madvise(mmap.MADV_REMOVE)
+
     def close(self) -> None:
         """Give it up. Views of its memory keep the memory, and nothing else does. Idempotent."""
         if self.fd >= 0:

@@ -55,6 +55,7 @@ class VersionMemory:
         with ExitStack() as undo:  # an allocation that does not fit leaves nothing behind
             self._file = _made(layout.file_bytes)
             undo.callback(self._file.close)
+            undo.callback(self._file.empty)  # a view somewhere may live until the garbage collector comes
             self.header = VersionHeader(self._file.memory, front_ends)
             undo.callback(self.header.close)
             self.shares = [
@@ -157,9 +158,11 @@ class Share:
         return self._rows, tuple(start + place for place in layout.input_places(rows))
 
     def close(self) -> None:
-        """Free the rows area."""
+        """Free the rows area, and let go of every view."""
         if self._rows is not None:
             self._rows.close()
+            self._rows = None
+        self._slots.clear()
 
 
 def _made(nbytes: int) -> MemoryFile:

@@ -180,9 +180,9 @@ def test_a_supervised_group_comes_back(tmp_path):
     [
         (["--ready-file", "no/such/folder/ready"], 73, "give another --ready-file"),
         (["--model-repository", "no-such-folder"], 65, "no-such-folder"),
-        (["--front-ends", "61"], 2, "give at most"),
-        (["--front-ends", "-1"], 2, "give auto, or a number from 0 to 64"),
-        (["--front-ends", "many"], 2, "give auto, or a number from 0 to 64"),
+        (["--front-ends", "60"], 2, "give at most"),
+        (["--front-ends", "-1"], 2, "give auto, or a number from 0 to 60"),
+        (["--front-ends", "many"], 2, "give auto, or a number from 0 to 60"),
         (["--tls-cert", "none.pem", "--tls-key", "none.pem"], 2, "none.pem"),
     ],
 )

@@ -1,12 +1,16 @@
 """Every call of inference.GRPCInferenceService is there, and none falls over a message that says nothing."""
 
+import gc
+
 import grpc
+import numpy as np
 
 import forebay
 from forebay.wire import inference_pb2 as pb
-from tests.support.inference import stub_of
+from forebay_server.service.request import Completion
+from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop
-from tests.support.real_server import LEAK, eventually, real_server, simulated
+from tests.support.real_server import LEAK, ROW_BYTES, eventually, real_server, simulated
 from tests.support.repository import ROOT
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -88,3 +92,20 @@ async def test_a_server_that_drains_is_live_and_not_ready(tmp_path):
         await eventually(lambda: not running.server.is_ready)
         assert not (await stub.ServerReady(pb.ServerReadyRequest())).ready
         assert (await stub.ServerLive(pb.ServerLiveRequest())).live
+
+
+@on_loop
+async def test_an_answered_request_is_gone_without_the_garbage_collector(tmp_path):
+    """A cycle would keep the outputs of every request, and a version that is unloaded, until it comes by."""
+    async with real_server(simulated(tmp_path)) as running:
+        infer = stub_of(running).ModelInfer
+        request = request_of("sim", input=np.zeros((1, ROW_BYTES), np.uint8))
+        await infer(request)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                await infer(request)
+            await eventually(lambda: not any(isinstance(each, Completion) for each in gc.get_objects()))
+        finally:
+            gc.enable()

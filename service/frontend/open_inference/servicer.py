@@ -131,7 +131,8 @@ class InferenceServicer:
             request_id = message.request_id
             trace = trace_context(context) if self._settings.trace_every_frames else None
             version, call = self._lookup.check(message, peer, arrived_ns, trace)
-            answered = _Answered(version, self._clock)
+            done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+            answered = _Answered(version, self._clock, done)
             try:
                 share, key, frame = self._shares.get(peer), self._keys.get(peer, call), None
                 if not (call.template.is_light or is_light(call, version)):
@@ -141,7 +142,7 @@ class InferenceServicer:
                     self._admission, call, version, key, share, arrived_ns, deadline_ns, answered, trace, frame
                 )
                 try:
-                    completion = await answered.done
+                    completion = await done
                 except asyncio.CancelledError:
                     self._admission.settle()
                     cancel(version, [request])
@@ -224,19 +225,24 @@ def _response(call: Call, completion: Completion) -> bytes:
 
 
 class _Answered:
-    """Takes the completion of one request. Called once, on the event loop."""
+    """Takes the completion of one request. Called once, on the event loop.
 
-    __slots__ = ("_clock", "_version", "done")
+    The completion has the request, and that has this object: it lets go of the future, or a cycle would keep the
+    outputs and the version until the garbage collector finds it.
+    """
 
-    def __init__(self, version: ServedVersion, clock: Clock) -> None:
-        self.done: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+    __slots__ = ("_clock", "_done", "_version")
+
+    def __init__(self, version: ServedVersion, clock: Clock, done: "asyncio.Future[Completion]") -> None:
+        self._done: asyncio.Future[Completion] | None = done
         self._version = version
         self._clock = clock
 
     def __call__(self, completion: Completion) -> None:
         note_delivery(self._version, completion, self._clock)
-        if not self.done.done():  # else the client has gone
-            self.done.set_result(completion)
+        done, self._done = self._done, None
+        if done is not None and not done.done():  # else the client has gone
+            done.set_result(completion)
 
 
 async def guarded(answer: Awaitable[None], context: Context) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.service import settings as service_settings
 from forebay_server.service.group.memory_file import (
     ALIGNMENT_BYTES,
     HEADER_BYTES,
@@ -155,3 +156,13 @@ def test_permits_are_counted_for_each_front_end() -> None:
 
     assert [counts.read(front_end) for front_end in range(MAX_FRONT_ENDS)] == list(range(1, MAX_FRONT_ENDS + 1))
     assert counts.total() == sum(range(1, MAX_FRONT_ENDS + 1))
+
+
+def test_memory_has_room_for_as_many_front_end_processes_as_settings_allow():
+    most = service_settings.MAX_FRONT_ENDS
+    specs = EngineSpecs((TensorSpec("a", np.dtype(np.uint8), (1,)),), (TensorSpec("b", np.dtype(np.uint8), (1,)),), 1)
+    assert layout_of(specs, most, most, 0).front_ends == most
+    counts = PermitCounts(memoryview(bytearray(PermitCounts.BYTES)), most)
+    counts.write(most - 1, 3)
+    assert counts.total() == 3
+    counts.close()

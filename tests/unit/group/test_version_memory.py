@@ -1,12 +1,15 @@
 """The memory of a version in the engine process: one that does not fit leaves nothing behind, and its error advises."""
 
 import errno
+import gc
 import os
 
 import numpy as np
+import psutil
 import pytest
 
 from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device_host import HostDevice
 from forebay_server.engines.device_simulated import FaultPlan, SimulatedDevice
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.engines.errors import DeviceMemoryError
@@ -25,6 +28,34 @@ def test_a_version_publishes_what_admission_has_to_know():
     memory.publish(Feasibility(1, 2, 3))
     assert VersionHeader(memory.memory, 2).feasibility() == Feasibility(1, 2, 3)
     memory.close()
+
+
+def test_the_memory_of_a_closed_version_is_free_although_a_view_of_it_lives():
+    """A front-end process, or a cycle that the garbage collector has not found, may hold a view for a long time."""
+    memory = VersionMemory(SimulatedDevice(clock=MonotonicClock()), SPECS, 2, 4, 1 << 20)
+    view = memory.memory[HEADER_BYTES:]
+    fd = os.dup(memory.fd)
+    view[:] = bytes([1]) * len(view)
+    taken = os.fstat(fd).st_blocks
+    memory.close()
+    assert taken * 512 >= len(view)
+    assert os.fstat(fd).st_blocks == 0
+    assert view[0] == 0
+    os.close(fd)
+
+
+@pytest.mark.parametrize("device", [SimulatedDevice, HostDevice])
+def test_a_closed_version_is_unmapped_at_once(device):
+    gc.collect()
+    gc.disable()
+    try:
+        before = psutil.Process().num_fds()
+        memory = VersionMemory(device(clock=MonotonicClock()), SPECS, 2, 4, 1 << 20)
+        memory.shares[0].place(2, memory.layout.rows_offset(0), memory.layout.rows_offset(0) + 4096)
+        memory.close()
+        assert psutil.Process().num_fds() == before  # a mapping has a descriptor of its own
+    finally:
+        gc.enable()
 
 
 def test_a_file_that_cannot_be_had_is_a_memory_error_with_advice(monkeypatch):
