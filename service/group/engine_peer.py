@@ -17,6 +17,8 @@ from forebay_server.service.group.front_end_journal import JournalShipper
 from forebay_server.service.group.group_permits import GroupPermits
 from forebay_server.service.group.memory_file import MemoryFile, PermitCounts
 from forebay_server.service.group.messages import (
+    Counted,
+    CountsWanted,
     FrontEndNumbers,
     Health,
     Hello,
@@ -174,6 +176,9 @@ class EnginePeer:
                 self.forwarded.on_answer(message)
             case LogLevel():
                 set_level(message.level)
+            case CountsWanted():
+                self._tell_counts()
+                self._talk.send(Counted())
             case LookAt() if self._shipper is not None:
                 self._shipper.look_at(message)
 

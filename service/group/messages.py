@@ -7,6 +7,7 @@ Messages are values, pickled by `talk`: both ends are processes of one server. I
     Published, Retired, Known, Health   Unused
     RpcAnswer                           RpcCall
     LogLevel, LookAt                    Told
+    CountsWanted                        Counted
 """
 
 from collections.abc import Mapping
@@ -121,6 +122,16 @@ class LookAt:
     uid: int
     is_wanted: bool
     is_looked_at: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CountsWanted:
+    """The counts of every front-end process are about to be asked for: tell them, and then say `Counted`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The counts were told: the answer to one `CountsWanted`, in order."""
 
 
 @dataclass(frozen=True, slots=True)

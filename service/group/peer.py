@@ -3,7 +3,9 @@
 Owner: the event loop's thread, except where a method says otherwise.
 """
 
+import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -11,7 +13,7 @@ import structlog
 
 from forebay_server.service.group.engine_journal import GroupJournal, JournalReceiver
 from forebay_server.service.group.front_end_link import FrontEndLink
-from forebay_server.service.group.messages import Hello, LookAt, RpcCall, Told, Unused
+from forebay_server.service.group.messages import Counted, CountsWanted, Hello, LookAt, RpcCall, Told, Unused
 from forebay_server.service.group.talk import Talk
 from forebay_server.service.models.version import ModelVersion
 
@@ -71,10 +73,18 @@ class Peer:
         self.link = FrontEndLink(front_end, data, peers.most_requests, peers.link_ended)
         self.talk = Talk(talk, self._on_message, self.end)
         self.receiver = JournalReceiver(peers.journal, self._ask)
+        self._counting: deque[asyncio.Future[None]] = deque()  # oldest first, as they are answered
 
     def _ask(self, message: LookAt) -> None:
         """Send a message. Thread: the observer's."""
         self._peers.call_soon(lambda: self.talk.send(message))
+
+    def ask_counts(self) -> "asyncio.Future[None]":
+        """Have the counts told that the process has not told yet; done when they have come, or never will."""
+        counted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._counting.append(counted)
+        self.talk.send(CountsWanted())
+        return counted
 
     def _on_message(self, message: object, _: list[int]) -> None:
         match message:
@@ -83,6 +93,8 @@ class Peer:
                 self._peers.welcome_waiting()
             case Told():
                 self.receiver.on_told(message)
+            case Counted():
+                self._counting.popleft().set_result(None)
             case Unused():
                 self.let_go(message.number)
             case RpcCall():
@@ -97,10 +109,16 @@ class Peer:
             self.link.remove_version(number)
             version.end_use()
 
-    def end(self) -> None:
-        """Break the link: the process has gone, or should go. Idempotent."""
+    def close_talk(self) -> None:
+        """Take the messages that have come, and wait for no more. Idempotent."""
         self.talk.take_rest()
         self.talk.close()
+        while self._counting:
+            self._counting.popleft().set_result(None)
+
+    def end(self) -> None:
+        """Break the link: the process has gone, or should go. Idempotent."""
+        self.close_talk()
         if self.is_welcome:
             self.link.hang_up()  # the links' thread finds the end, and takes it from there
         else:

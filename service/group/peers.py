@@ -51,6 +51,10 @@ STREAMS_EACH = 1_000_000_000
 """Numbers of streams that one process has for itself: more than it will ever open, and all stay exact in a browser."""
 
 
+COUNTS_TIMEOUT_S = 0.5
+"""For the counts of a front-end process before statistics are answered: a stopped process holds up no answer."""
+
+
 class Peers:
     """See the module.
 
@@ -207,6 +211,8 @@ class Peers:
         """Answer a call of the group, and send its changes to every front-end process."""
 
         async def work() -> None:
+            if call.method == "ModelStatistics":
+                await self._collect_counts()
             answer = await self._rpcs.answer(call)
             self.refresh()
             if least_level() != self._level:
@@ -219,6 +225,12 @@ class Peers:
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
 
+    async def _collect_counts(self) -> None:
+        """Return when every front-end process has told its counts, or after `COUNTS_TIMEOUT_S`: one may be stopped."""
+        waiting = [each.ask_counts() for each in self._welcome_ones()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=COUNTS_TIMEOUT_S)
+
     # --- ends ---------------------------------------------------------------------------------------------------------
 
     def link_ended(self, link: FrontEndLink) -> None:
@@ -228,8 +240,7 @@ class Peers:
     def _on_link_ended(self, link: FrontEndLink) -> None:
         for peer in self._peers:
             if peer.link is link:
-                peer.talk.take_rest()  # the data socket's end may be seen before them
-                peer.talk.close()
+                peer.close_talk()  # the data socket's end may be seen before its last messages
                 peer.receiver.end()
                 for number in list(peer.versions):
                     peer.let_go(number)

@@ -8,11 +8,14 @@ import signal
 import socket
 import urllib.request
 
+import grpc
 import numpy as np
 import psutil
 import pytest
 
 import forebay
+from forebay.wire import inference_pb2 as oip
+from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub as InferenceStub
 from forebay_server.service.clock import MonotonicClock
 from tests.support.guard import HANG_GUARD_S
 from tests.support.real_server import ROW_BYTES, simulated
@@ -78,6 +81,21 @@ def test_processes_share_a_port_and_a_signal_drains_them(tmp_path):
     assert len(group.ready) == 1
     assert group.log.count("log level changed") == 3
     assert "Traceback" not in group.log
+
+
+def test_statistics_have_the_refusals_of_every_process_at_once(tmp_path):
+    arguments, environment = flags(tmp_path)
+    with served(*arguments, environment=environment) as group, contextlib.ExitStack() as stack:
+        address = group.wait_ready()["address"]
+        own = [("grpc.use_local_subchannel_pool", 1)]  # a connection each
+        stubs = [
+            InferenceStub(stack.enter_context(grpc.insecure_channel(address, options=own))) for _ in range(CLIENTS)
+        ]
+        for count, stub in enumerate(stubs, 1):
+            with pytest.raises(grpc.RpcError):
+                stub.ModelInfer(oip.ModelInferRequest(model_name="sim"), timeout=HANG_GUARD_S)
+            asked = stubs[-count].ModelStatistics(oip.ModelStatisticsRequest(name="sim"), timeout=HANG_GUARD_S)
+            assert asked.model_stats[0].inference_stats.fail.count == count
 
 
 def test_a_signal_while_the_first_one_starts_drains_it(tmp_path):
