@@ -126,12 +126,12 @@ class LookAt:
 
 @dataclass(frozen=True, slots=True)
 class CountsWanted:
-    """The counts of every front-end process are about to be asked for: tell them, and then say `Counted`."""
+    """Send the counts now, and then `Counted`: a client is about to get those of the whole group."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The counts were told: the answer to one `CountsWanted`, in order."""
+    """The counts were sent: the answer to one `CountsWanted`, in order."""
 
 
 @dataclass(frozen=True, slots=True)

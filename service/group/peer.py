@@ -80,7 +80,7 @@ class Peer:
         self._peers.call_soon(lambda: self.talk.send(message))
 
     def ask_counts(self) -> "asyncio.Future[None]":
-        """Have the counts told that the process has not told yet; done when they have come, or never will."""
+        """Have the process send its new counts; done when they have come, or never will."""
         counted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._counting.append(counted)
         self.talk.send(CountsWanted())

@@ -226,7 +226,7 @@ class Peers:
         task.add_done_callback(self._calls.discard)
 
     async def _collect_counts(self) -> None:
-        """Return when every front-end process has told its counts, or after `COUNTS_TIMEOUT_S`: one may be stopped."""
+        """Return when every front-end process has sent its counts, or after `COUNTS_TIMEOUT_S`: one may be stopped."""
         waiting = [each.ask_counts() for each in self._welcome_ones()]
         if waiting:
             await asyncio.wait(waiting, timeout=COUNTS_TIMEOUT_S)
