@@ -47,6 +47,10 @@ IS_ORDERED: Final = 4
 NONE: Final = -1
 """For a deadline or a queue timeout: there is none."""
 
+LEAST_URGENT: Final = 2**16 - 1
+NEVER_NS: Final = 2**63 - 1
+"""The largest priority, and the largest deadline or queue timeout, of a record."""
+
 MAX_NUMBER: Final = 2**32 - 1
 """Tokens, versions and streams are numbered up to it."""
 
@@ -130,11 +134,21 @@ def pack_request(
     nbytes: int = 0,
     has_file: bool = False,  # noqa: FBT001, FBT002 - called by position, for every frame
 ) -> bytes:
-    """Return the record of a request; see RequestRecord."""
-    return _RECORD.pack(
-        REQUEST, HAS_FILE if has_file else 0, priority, token, version, stream, rows, nbytes, input_offset,
-        output_offset, deadline_ns, arrival_ns, queue_timeout_ns,
-    )  # fmt: skip
+    """Return the record of a request; see RequestRecord.
+
+    A priority, deadline or timeout of a client may be any number: one that no record holds becomes the largest that it
+    holds.
+    """
+    try:
+        return _RECORD.pack(
+            REQUEST, HAS_FILE if has_file else 0, priority, token, version, stream, rows, nbytes, input_offset,
+            output_offset, deadline_ns, arrival_ns, queue_timeout_ns,
+        )  # fmt: skip
+    except struct.error:
+        return _RECORD.pack(
+            REQUEST, HAS_FILE if has_file else 0, min(priority, LEAST_URGENT), token, version, stream, rows, nbytes,
+            input_offset, output_offset, min(deadline_ns, NEVER_NS), arrival_ns, min(queue_timeout_ns, NEVER_NS),
+        )  # fmt: skip
 
 
 def pack_open_stream(stream: int, delivery: Delivery, *, is_ordered: bool, weight: int) -> bytes:

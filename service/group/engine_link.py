@@ -162,25 +162,25 @@ class EngineLink:
             input_offset, output_offset = place.input_offset, place.output_offset
         elif file is not None:
             nbytes = file.key_bytes
+        record = wire.pack_request(
+            token,
+            version.number,
+            stream,
+            request.size,
+            request.priority,
+            input_offset,
+            output_offset,
+            wire.NONE if deadline_ns is None else deadline_ns,
+            request.arrival_ns,
+            wire.NONE if timeout_ns is None else timeout_ns,
+            nbytes,
+            file is not None,
+        )
+        if file is not None:  # only now: a file without its record would be the next record's
             self._open_files[token] = file.fd
             self._files.append(file.fd)
         self._in_flight[token] = (version, request)
-        self._records.append(
-            wire.pack_request(
-                token,
-                version.number,
-                stream,
-                request.size,
-                request.priority,
-                input_offset,
-                output_offset,
-                wire.NONE if deadline_ns is None else deadline_ns,
-                request.arrival_ns,
-                wire.NONE if timeout_ns is None else timeout_ns,
-                nbytes,
-                file is not None,
-            )
-        )
+        self._records.append(record)
 
     def _open_stream(self, request: Request) -> int:
         key = request.stream

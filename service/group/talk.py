@@ -32,7 +32,8 @@ class Talk:
     Args:
         connection: owned from now on.
         on_message: called with each message and its descriptors, which it has to close.
-        on_end: called once, when the other process has closed its end or has died.
+        on_end: called once, when the other process has closed its end or has died, or when descriptors are lost: this
+            process may have no more files, and those that come later would be taken for others.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Talk:
         for _, descriptors in self._waiting:
             _close_all(descriptors)
         _close_all(self._descriptors)
+        self._descriptors.clear()
         self._waiting.clear()
         self._progress.set()
 
@@ -123,12 +125,15 @@ class Talk:
             data, descriptors = b"", []
         self._descriptors.extend(descriptors)
         if not data:
-            self.close()
-            self._on_end()
+            self._end()
             return False
         self._received += data
         self._take_messages()
         return True
+
+    def _end(self) -> None:
+        self.close()
+        self._on_end()
 
     def take_rest(self) -> None:
         """Handle the messages that have come already: the last words of a process that has gone. Blocks: no."""
@@ -144,6 +149,10 @@ class Talk:
                 break
             message = pickle.loads(memoryview(received)[start + _HEAD.size : end])  # noqa: S301 - see the module
             start = end
+            if len(self._descriptors) < count:
+                log.error("a message came without its files: this process may have too many open", files=count)
+                self._end()
+                return
             descriptors = [self._descriptors.popleft() for _ in range(count)]
             try:
                 self._on_message(message, descriptors)

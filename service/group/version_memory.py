@@ -86,8 +86,8 @@ class VersionMemory:
 
     def close(self) -> None:
         """Free it. No request is left, and the calling thread is attached to the device."""
-        for share in self.shares:
-            share.close()
+        while self.shares:  # no view of the file stays with them, so that it is unmapped here
+            self.shares.pop().close()
         self._undo.close()
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from forebay.wire import frames_pb2 as pb
 from tests.support.loops import on_loop
-from tests.support.pictures import pictures
+from tests.support.pictures import jpeg, pictures
 from tests.support.real_server import LEAK, ROW_BYTES, real_server, row, simulated
 
 INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
@@ -194,3 +194,17 @@ async def test_budgets_are_kept_before_anything_is_executed(tmp_path):
     assert [r.status.code for r in expired] == [pb.STATUS_EXPIRED] * 2
     assert all(r.batch_size == 0 and r.timings.execute_us == 0 and r.status.message for r in expired)
     assert (ok.status.code, ok.late_by_us) == (pb.STATUS_OK, 0)
+
+
+@on_loop
+async def test_the_least_urgent_priority_that_can_be_said_is_as_good_as_any(tmp_path):
+    async with real_server(pictures(simulated(tmp_path))) as running:
+        for fields, payload in (
+            ({}, row(1)),
+            ({**PICTURES, "encoding": pb.ENCODING_JPEG}, jpeg()),
+        ):
+            stream = await running.open(priority=2**32 - 1, **fields)
+            await stream.send(1, payload=payload)
+            assert (await stream.result()).status.code == pb.STATUS_OK
+            await stream.half_close()
+            assert await stream.results() == []

@@ -8,7 +8,7 @@ import pytest
 
 from forebay.wire import inference_pb2 as pb
 from forebay_server.service.batching.pending import DELAYED_NS
-from tests.support.inference import request_of, stub_of
+from tests.support.inference import array_of, request_of, stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import ROW_BYTES, SimulatedDevices, eventually, real_server, simulated
 
@@ -164,3 +164,13 @@ async def test_a_decoupled_model_is_refused_when_it_is_loaded(tmp_path):
             await stub.RepositoryModelLoad(request)
         assert caught.value.code() is grpc.StatusCode.INTERNAL
         assert await stub.ModelInfer(sim_request(1))
+
+
+@pytest.mark.parametrize("name", ["priority", "timeout"])
+@on_loop
+async def test_the_largest_number_that_can_be_said_is_as_good_as_any(tmp_path, name):
+    async with real_server(simulated(tmp_path)) as running:
+        stub = stub_of(running)
+        for number in range(1, 4):
+            response = await stub.ModelInfer(sim_request(number, parameters={name: 2**63 - 1}))
+            assert array_of(response, "output").tolist() == [[number] * ROW_BYTES]

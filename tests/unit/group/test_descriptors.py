@@ -59,6 +59,17 @@ def test_requests_come_out_in_order_whatever_they_hold(sent: list[RequestRecord]
     assert all(len(each) <= MAX_DATAGRAM_BYTES for each in datagrams)
 
 
+def test_a_number_of_a_client_that_no_record_holds_is_the_largest_that_it_holds() -> None:
+    far = 2**63 - 1
+    record = descriptors.pack_request(1, 2, 3, 1, 2**64 - 1, 0, 64, 4 * 10**20, 7, 10**22)
+
+    ((*_, deadline, arrival, timeout),) = descriptors.unpack(record)
+    ((_, _, priority, token, *_),) = descriptors.unpack(record)
+
+    assert (priority, deadline, arrival, timeout) == (2**16 - 1, far, 7, far)
+    assert token == 1
+
+
 @given(numbers, st.sampled_from(Delivery), st.booleans(), st.integers(1, 1024))
 def test_streams_and_cancels_keep_their_place_among_requests(
     number: int, delivery: Delivery, is_ordered: bool, weight: int

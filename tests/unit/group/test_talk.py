@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import socket
 from pathlib import Path
 
@@ -125,6 +126,26 @@ async def test_a_message_that_fails_ends_no_talk():
     await right.until(lambda: len(right.received) == 2)
     left.talk.close()
     right.talk.close()
+
+
+@in_loop
+async def test_a_message_whose_files_are_lost_ends_the_talk_and_no_later_file_is_taken_for_one_of_them():
+    left, right = pair()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    file, other = os.memfd_create("talk"), os.memfd_create("talk")
+    left.talk.send(Health("first", is_serving=True), [file])
+    left.talk.send(Health("second", is_serving=True), [other])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(file, other), hard))  # no more can be opened
+    try:
+        await right.until(lambda: right.has_ended or right.received)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert right.has_ended
+    assert not right.received
+    assert not right.talk.is_open
+    await left.until(lambda: left.has_ended)
+    os.close(file)
+    os.close(other)
 
 
 @pytest.fixture(autouse=True)

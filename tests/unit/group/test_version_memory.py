@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -73,6 +74,21 @@ def test_memory_that_cannot_be_pinned_leaves_nothing_behind():
     with pytest.raises(DeviceMemoryError):
         VersionMemory(device, SPECS, 3, 4, 0)
     assert device.leaks == ()
+
+
+@pytest.mark.parametrize("device", [HostDevice, SimulatedDevice])
+def test_memory_is_unmapped_when_it_is_closed_and_not_when_garbage_is_collected(device):
+    memory = VersionMemory(device(clock=MonotonicClock()), SPECS, 2, 4, 0)
+    memory.shares[1].place(2, memory.layout.rows_offset(1), memory.layout.rows_offset(1) + memory.layout.inputs_bytes(2))
+    inode = os.fstat(memory.fd).st_ino
+    gc.disable()
+    try:
+        memory.close()
+        del memory
+        places = Path("/proc/self/maps").read_text().splitlines()
+    finally:
+        gc.enable()
+    assert not [place for place in places if "memfd:forebay version" in place and f" {inode} " in place]
 
 
 def egress_of(*processes):
