@@ -15,7 +15,7 @@ from forebay_server.service.group.engine_link import EngineLink
 from forebay_server.service.group.forwarded import ForwardedRpcs
 from forebay_server.service.group.front_end_journal import JournalShipper
 from forebay_server.service.group.group_permits import GroupPermits
-from forebay_server.service.group.memory_file import MemoryFile, PermitCounts
+from forebay_server.service.group.memory_file import MemoryFile, PermitCounts, most_requests
 from forebay_server.service.group.messages import (
     Counted,
     CountsWanted,
@@ -188,7 +188,7 @@ class EnginePeer:
         self._permits_file = MemoryFile.attach(permits_fd)
         counts = PermitCounts(self._permits_file.memory, count)
         self.permits = GroupPermits(
-            counts, self._index, count, settings.permits, slots_of(settings.permits, count), self._clock
+            counts, self._index, count, settings.permits, most_requests(settings.permits, count), self._clock
         )
         if settings.admin_address or settings.trace_every_frames:
             self.journal = Journal(welcome.first_uid)
@@ -218,8 +218,3 @@ class EnginePeer:
         self.registry.forget(version)
         self._talk.send(Unused(version.number))
         version.close()
-
-
-def slots_of(permits: int, front_ends: int) -> int:
-    """Return how many slots a front-end process has for each version: for twice its part of the permits."""
-    return min(permits, -(-2 * permits // front_ends))

@@ -130,7 +130,7 @@ def layout_of(specs: EngineSpecs, front_ends: int, permits: int, rows_bytes: int
         rows_area = _rounded(max(2 * most, -(-rows_bytes // front_ends)), PAGE_BYTES)
     return MemoryLayout(
         front_ends,
-        slots=min(permits, -(-2 * permits // front_ends)),
+        slots=most_requests(permits, front_ends),
         slot_bytes=_rounded(max(one_row, 1), PAGE_BYTES if one_row > PAGE_BYTES else ALIGNMENT_BYTES),
         rows_area_bytes=rows_area,
         input_row_bytes=input_bytes,
@@ -138,6 +138,11 @@ def layout_of(specs: EngineSpecs, front_ends: int, permits: int, rows_bytes: int
         output_dtypes=tuple(spec.dtype for spec in specs.outputs),
         output_shapes=tuple(spec.shape for spec in specs.outputs),
     )
+
+
+def most_requests(permits: int, front_ends: int) -> int:
+    """Return how many requests of one front-end process there can be at once: twice its part of the group's permits."""
+    return min(permits, -(-2 * permits // front_ends))
 
 
 class MemoryFile:

@@ -25,7 +25,7 @@ from forebay_server.service.group.forwarded import GroupRpcs
 from forebay_server.service.group.front_end_link import FrontEndLink
 from forebay_server.service.group.group_gauges import counters_of
 from forebay_server.service.group.links import Links
-from forebay_server.service.group.memory_file import MemoryFile, PermitCounts
+from forebay_server.service.group.memory_file import MemoryFile, PermitCounts, most_requests
 from forebay_server.service.group.messages import (
     FrontEndNumbers,
     Health,
@@ -38,7 +38,7 @@ from forebay_server.service.group.messages import (
     Welcome,
 )
 from forebay_server.service.group.peer import Peer
-from forebay_server.service.group.version_memory import VersionMemory, most_requests
+from forebay_server.service.group.version_memory import VersionMemory
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.journal.statistics import VersionStatistics
 from forebay_server.service.log import least_level

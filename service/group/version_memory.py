@@ -15,7 +15,13 @@ from forebay_server.engines.engine import EngineSpecs
 from forebay_server.engines.errors import DeviceMemoryError
 from forebay_server.service.batching.egress_time import EgressNumbers
 from forebay_server.service.group.group_egress import GroupEgress
-from forebay_server.service.group.memory_file import ALIGNMENT_BYTES, MemoryFile, VersionHeader, layout_of
+from forebay_server.service.group.memory_file import (
+    ALIGNMENT_BYTES,
+    MemoryFile,
+    VersionHeader,
+    layout_of,
+    most_requests,
+)
 from forebay_server.service.group.shared_outputs import SharedArraysReader, SharedOutputReader
 from forebay_server.service.pipeline.outputs import Finish, OutputReader
 from forebay_server.service.request import Feasibility
@@ -172,8 +178,3 @@ def _made(nbytes: int) -> MemoryFile:
         raise DeviceMemoryError(
             f"{nbytes >> 20} MiB of shared memory cannot be had ({error.strerror}): use fewer permits, or front_ends 0"
         ) from None
-
-
-def most_requests(permits: int, front_ends: int) -> int:
-    """Return how many requests of one front-end process there can be at once: as many as it has slots."""
-    return min(permits, -(-2 * permits // front_ends))

@@ -79,7 +79,8 @@ def test_memory_that_cannot_be_pinned_leaves_nothing_behind():
 @pytest.mark.parametrize("device", [HostDevice, SimulatedDevice])
 def test_memory_is_unmapped_when_it_is_closed_and_not_when_garbage_is_collected(device):
     memory = VersionMemory(device(clock=MonotonicClock()), SPECS, 2, 4, 0)
-    memory.shares[1].place(2, memory.layout.rows_offset(1), memory.layout.rows_offset(1) + memory.layout.inputs_bytes(2))
+    start = memory.layout.rows_offset(1)
+    memory.shares[1].place(2, start, start + memory.layout.inputs_bytes(2))
     inode = os.fstat(memory.fd).st_ino
     gc.disable()
     try:
