@@ -131,14 +131,28 @@ report: $(READY) ## Load-test the server on 127.0.0.1:8001 and write out/load.ht
 	@$(BIN)/forebay load --html out/load.html $(ARGS)
 
 .PHONY: image
-image: ## Build the container images forebay:cpu and forebay:gpu (needs Docker)
-	@docker version >/dev/null 2>&1 || { echo "forebay: no Docker engine answers; install or start one" >&2; exit 1; }
-	docker build --target cpu --tag $(IMAGE):cpu .
-	docker build --target gpu --tag $(IMAGE):gpu .
+image: ## Build the container image forebay:cpu with docker, podman or buildah; ENGINE picks one
+	@tools/build_image.sh cpu $(IMAGE):cpu $(ARGS)
+
+.PHONY: image-gpu
+image-gpu: ## Build the container image forebay:gpu, with TensorRT
+	@tools/build_image.sh gpu $(IMAGE):gpu $(ARGS)
+
+.PHONY: image-offline
+image-offline: $(READY) ## Build forebay:cpu where no registry answers, on a base made from Debian's packages
+	@tools/build_image_offline.sh $(IMAGE):cpu $(ARGS)
+
+.PHONY: test-image
+test-image: $(READY) ## Build forebay:cpu twice and run it as platforms do (needs root, buildah, podman, runc, mmdebstrap)
+	@$(PYTEST) $(PATIENT) -m "heavy or soak" tests/heavy/test_image.py $(ARGS) $(MAY_BE_EMPTY)
 
 .PHONY: install-size
 install-size: $(READY) ## Measure a fresh base install, by package, into docs/install-size.md
 	@$(BIN)/python -m tools.install_size
+
+.PHONY: image-locks
+image-locks: $(READY) ## Write locks/, the packages of the images with their hashes
+	@$(BIN)/python -m tools.lock_image
 
 .PHONY: lock
 lock: $(READY) ## Write the lock files from the versions in .venv

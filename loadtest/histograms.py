@@ -9,7 +9,13 @@ from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
-from hdrh.histogram import HdrHistogram
+
+from forebay_server.loadtest.errors import UsageError
+
+try:
+    from hdrh.histogram import HdrHistogram
+except ModuleNotFoundError:  # an extra: there is no wheel for aarch64, and servers need none
+    raise UsageError("load tests need hdrhistogram, the extra `load`: pip install 'hdrhistogram>=0.10.3'") from None
 
 HIGHEST_US = 3_600_000_000
 _FIGURES = 3

@@ -7,6 +7,7 @@ sizes by one factor: so a size that looks disturbed beside the others is measure
 Blocks: for as long as it measures. Thread: the one that loads the model.
 """
 
+import functools
 import hashlib
 import json
 import statistics
@@ -84,10 +85,14 @@ def obtain_table(
             return kept, True
     table = calibrate(measure, wanted, clock, identity=identity)
     if path is not None and not save_table(path, table):
-        log.warning(
-            "costs cannot be kept and are measured at every start: is cache_folder writable?", model=identity.model
-        )
+        _warn_once(path.parent)
     return table, False
+
+
+@functools.cache
+def _warn_once(folder: Path) -> None:
+    """Warn of a folder, once for all models of this process."""
+    log.warning("costs cannot be kept and are measured at every start: is cache_folder writable?", folder=str(folder))
 
 
 def still_holds(table: CostTable, measure: Measure) -> bool:

@@ -214,8 +214,9 @@ def test_table_that_cannot_be_kept_is_a_warning(tmp_path):
     (tmp_path / "file").write_text("")
     clock = ManualClock()
     with capture_logs() as logs:
-        obtain_table(tmp_path / "file" / "t.json", IDENTITY, Executor(clock), (1, 2), clock)
-    assert [(line["log_level"], line["model"]) for line in logs] == [("warning", IDENTITY.model)]
+        for name in ("detector.json", "faces.json"):
+            obtain_table(tmp_path / "file" / name, IDENTITY, Executor(clock), (1, 2), clock)
+    assert [(line["log_level"], line["folder"]) for line in logs] == [("warning", str(tmp_path / "file"))]
 
 
 def test_kept_table_is_used_again_after_a_check(tmp_path):

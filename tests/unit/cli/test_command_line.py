@@ -1,11 +1,14 @@
 """The whole command line: help in order, groups found when they are needed, completion to the last word."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
 
 from forebay_server.service.cli.commands import COMMANDS, app
+from tests.support.guard import HANG_GUARD_S
 
 RUNNER = CliRunner()
 GROUPS = ["load", "engine", "models", "bench", "config"]
@@ -71,3 +74,18 @@ def test_a_command_of_a_group_that_does_not_exist_is_a_usage_error():
     result = RUNNER.invoke(app, ["load", "sear"], prog_name="forebay")
     assert result.exit_code == 2
     assert "Did you mean 'search'?" in result.output
+
+
+def test_a_load_test_without_its_extra_says_how_to_get_it():
+    program = "import sys; sys.modules['hdrh'] = None; from forebay_server.service.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "load", "--cameras", "1"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=HANG_GUARD_S,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "forebay load: load tests need hdrhistogram, the extra `load`: pip install 'hdrhistogram>=0.10.3'\n"
+    )
