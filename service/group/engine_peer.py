@@ -7,9 +7,10 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from forebay_server.service.clock import Clock
+from forebay_server.service.frontend.control.repository import check_change, check_files
 from forebay_server.service.frontend.loop_sink import LoopSink
 from forebay_server.service.group.engine_link import EngineLink
 from forebay_server.service.group.forwarded import ForwardedRpcs
@@ -116,7 +117,7 @@ class EnginePeer:
         self._link = EngineLink(data, sink, clock, self._on_lost)
         self._talk = Talk(talk, self._on_message, self._on_lost)
         self.registry = RemoteRegistry(listener.retired)
-        self.forwarded = ForwardedRpcs(self._talk.send, self._tell_counts)
+        self.forwarded = ForwardedRpcs(self._talk.send, self._check_call, self._tell_counts)
 
     @property
     def in_flight_count(self) -> int:
@@ -150,6 +151,13 @@ class EnginePeer:
     def _tell_counts(self) -> None:
         if self._shipper is not None:
             self._shipper.tell_counts()
+
+    def _check_call(self, method: str, request: Any) -> None:  # noqa: ANN401 - a message
+        """Raise InferenceError for a call that the settings refuse."""
+        if method in {"RepositoryModelLoad", "RepositoryModelUnload"}:
+            check_change(request.repository_name, self._settings.model_control_mode)
+        if method == "RepositoryModelLoad" and not self._settings.allow_model_files:
+            check_files(request)
 
     def _on_lost(self) -> None:
         if not self._is_lost:

@@ -38,11 +38,16 @@ class ForwardedRpcs:
 
     Args:
         send: sends a message to the engine process.
+        check: called with the name and the request of each call; raises InferenceError where the settings refuse it,
+            so that no long message travels for nothing.
         before: called before each call is sent: this process's counts have to be there before a client asks for them.
     """
 
-    def __init__(self, send: Callable[[RpcCall], None], before: Callable[[], None]) -> None:
+    def __init__(
+        self, send: Callable[[RpcCall], None], check: Callable[[str, Any], None], before: Callable[[], None]
+    ) -> None:
         self._send = send
+        self._check = check
         self._before = before
         self._next_id = itertools.count(1).__next__
         self._waiting: dict[int, asyncio.Future[RpcAnswer]] = {}
@@ -59,6 +64,7 @@ class ForwardedRpcs:
             future.set_result(answer)
 
     async def _ask(self, method: str, request: Any) -> Any:  # noqa: ANN401 - messages
+        self._check(method, request)
         call = RpcCall(self._next_id(), method, request.SerializeToString())
         answered: asyncio.Future[RpcAnswer] = asyncio.get_running_loop().create_future()
         self._waiting[call.id] = answered
@@ -95,7 +101,7 @@ class GroupRpcs:
             response = self._rpcs[call.method](MESSAGES[call.method][0].FromString(call.request))
             if isinstance(response, Awaitable):
                 response = await response
+            return RpcAnswer(call.id, grpc.StatusCode.OK.name, response=response.SerializeToString())
         except Exception as error:  # noqa: BLE001 - any error ends this call alone
             status = answer_to(error)
             return RpcAnswer(call.id, status.code.name, status.message)
-        return RpcAnswer(call.id, grpc.StatusCode.OK.name, response=response.SerializeToString())

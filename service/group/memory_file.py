@@ -36,7 +36,7 @@ HEADER_BYTES: Final = PAGE_BYTES
 ALIGNMENT_BYTES: Final = 64  # a cache line, and enough for every vector load
 MAX_FRONT_ENDS: Final = 60  # a cache line of the header for each
 
-_LEAST_SERVICE, _EGRESS, _EXECUTED, _IS_RETIRED = range(4)
+_LEAST_SERVICE, _EGRESS, _EXECUTED = range(3)
 _FIRST_FRONT_END, _STRIDE = 16, 8  # numbers: the engine process's two cache lines, then a line for each front end
 _MEAN, _UPPER, _INTERVAL, _REACHED, _REACHED_COUNT = range(5)
 
@@ -220,15 +220,6 @@ class VersionHeader:
             feasibility = Feasibility(*values)
             self._seen = (values, feasibility)
         return feasibility
-
-    @property
-    def is_retired(self) -> bool:
-        """Whether the version takes no new users."""
-        return bool(self._numbers[_IS_RETIRED])
-
-    def retire(self) -> None:
-        """Let the version take no new users. The engine process's."""
-        self._numbers[_IS_RETIRED] = 1
 
     def write_egress(
         self, front_end: int, mean_ns: int, upper_ns: int, interval_ns: int, reached_ns: int, reached_count: int

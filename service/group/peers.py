@@ -104,6 +104,7 @@ class Peers:
         self._all_gone = asyncio.Event()
         self._all_gone.set()
         self._is_closed = False
+        self._known: Known | None = None  # that every welcome process has
 
     def connect(self, front_end: int, data: socket.socket, talk: socket.socket) -> None:
         """Take in a new front-end process, in the place of one that has ended or is about to."""
@@ -167,7 +168,6 @@ class Peers:
             number = self._numbers.get(version)
             if number is None:
                 return
-            memory_of(version).header.retire()
             for peer in self._welcome_ones():
                 if number in peer.versions:
                     peer.talk.send(Retired(number))
@@ -177,8 +177,10 @@ class Peers:
     def refresh(self) -> None:
         """Tell of every version that serves and was not told of yet."""
         known = Known(self._models.registry.known())
+        is_new, self._known = known != self._known, known
         for peer in self._welcome_ones():
-            peer.talk.send(known)
+            if is_new:
+                peer.talk.send(known)
             for version in self._models.registry.all():
                 if self._numbers.get(version) not in peer.versions:
                     self._publish(peer, version)
@@ -214,16 +216,21 @@ class Peers:
             if call.method == "ModelStatistics":
                 await self._collect_counts()
             answer = await self._rpcs.answer(call)
-            self.refresh()
-            if least_level() != self._level:
-                self._level = least_level()
-                for each in self._welcome_ones():
-                    each.talk.send(LogLevel(self._level))
-            peer.talk.send(answer)
+            try:
+                self._tell_changes()
+            finally:
+                peer.talk.send(answer)
 
         task = self._loop.create_task(work())
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
+
+    def _tell_changes(self) -> None:
+        self.refresh()
+        if least_level() != self._level:
+            self._level = least_level()
+            for each in self._welcome_ones():
+                each.talk.send(LogLevel(self._level))
 
     async def _collect_counts(self) -> None:
         """Return when every front-end process has sent its counts, or after `COUNTS_TIMEOUT_S`: one may be stopped."""

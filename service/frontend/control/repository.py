@@ -90,9 +90,20 @@ class RepositoryRpcs:
         return content
 
     def _check(self, repository_name: str) -> None:
-        _refuse_name(repository_name)
-        if self._lifecycle.mode != "explicit":
-            raise InferenceError(grpc.StatusCode.UNAVAILABLE, NOT_EXPLICIT)
+        check_change(repository_name, self._lifecycle.mode)
+
+
+def check_change(repository_name: str, mode: str) -> None:
+    """Raise InferenceError if the model control mode allows no load or unload."""
+    _refuse_name(repository_name)
+    if mode != "explicit":
+        raise InferenceError(grpc.StatusCode.UNAVAILABLE, NOT_EXPLICIT)
+
+
+def check_files(request: pb.RepositoryModelLoadRequest) -> None:
+    """Raise InferenceError if a load brings files: the settings do not allow them."""
+    if any(key.startswith(FILE_PREFIX) for key in request.parameters):
+        raise InferenceError(grpc.StatusCode.UNIMPLEMENTED, NO_FILES)
 
 
 def _refuse_name(repository_name: str) -> None:

@@ -50,9 +50,13 @@ class Group:
     def __init__(self):
         self.steps = []
         self.engine = GroupRpcs(Repository(), SettingsRpcs(None))
-        self.forwarded = ForwardedRpcs(self._send, lambda: self.steps.append("before"))
+        self.forwarded = ForwardedRpcs(self._send, self._check, lambda: self.steps.append("before"))
         self.is_silent = False
         self.tasks = []
+
+    def _check(self, method, request):
+        if getattr(request, "model_name", "") == "refused":
+            raise InferenceError(grpc.StatusCode.UNAVAILABLE, "not allowed here")
 
     def _send(self, call):
         self.steps.append(call.method)
@@ -109,6 +113,16 @@ def test_a_refusal_comes_back_as_it_is_and_a_bug_is_masked(method, request_, cod
         assert caught.value.code is code
         assert words in caught.value.message
         assert "/a/path" not in caught.value.message
+
+    asyncio.run(run())
+
+
+def test_a_call_that_the_settings_refuse_does_not_travel():
+    async def run():
+        group = Group()
+        with pytest.raises(InferenceError, match="not allowed here"):
+            await group.ask("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name="refused"))
+        assert group.steps == []
 
     asyncio.run(run())
 

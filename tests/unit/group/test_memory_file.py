@@ -141,9 +141,6 @@ def test_numbers_of_the_header_keep_apart(
 
     assert reader.feasibility() == feasibility
     assert reader.egress() == delivery
-    assert not reader.is_retired
-    writer.retire()
-    assert reader.is_retired
     assert reader.feasibility() == feasibility
 
 
