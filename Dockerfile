@@ -58,7 +58,9 @@ ARG PIP_NO_INDEX
 ARG PIP_FIND_LINKS
 RUN --mount=type=bind,from=wheels,target=/wheels \
     /opt/build/bin/pip --python /opt/forebay/bin/python install --require-hashes --requirement locks/cuda.txt \
-    && { /opt/build/bin/pip --python /opt/forebay/bin/python install --constraint locks/cpu.txt "$TENSORRT" >/src/pip.log 2>&1 \
+    && sed -e '/--hash=/d' -e 's/ *\\$//' locks/cpu.txt >/src/constraints.txt \
+    && { /opt/build/bin/pip --python /opt/forebay/bin/python install --constraint /src/constraints.txt "$TENSORRT" \
+        >/src/pip.log 2>&1 \
     || { tail -n 3 /src/pip.log >&2; \
         echo "forebay: no TensorRT here: give NVIDIA's index, or a mirror, as --build-arg PIP_EXTRA_INDEX_URL=..." >&2; \
         exit 1; }; }

@@ -73,10 +73,10 @@ def test_what_no_server_reads_is_removed_and_nothing_else(tmp_path):
     for name in (*gone, *kept):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("12345")
-    assert finish.remove(tmp_path, finish.UNREAD) == 5 * len(gone)
+    assert finish.remove(tmp_path, {**finish.UNREAD, **finish.UNREAD_WITHOUT_ONNX}) == 5 * len(gone)
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == set(kept)
-    assert finish.remove(tmp_path, finish.UNREAD) == 0
+    assert finish.remove(tmp_path, {**finish.UNREAD, **finish.UNREAD_WITHOUT_ONNX}) == 0
 
 
 def test_the_list_of_parts_names_every_package_with_its_version():

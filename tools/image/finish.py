@@ -20,8 +20,6 @@ PARTS = Path(sys.prefix) / "share" / "forebay" / "sbom.cdx.json"
 # Patterns below site-packages, with the reason. MB of Python 3.13, x86-64.
 UNREAD = {
     "onnxruntime/capi/libonnxruntime.so*": "the library for C programs, 35 MB; Python's has all of it once more",
-    "onnxruntime/transformers": "converters of language models, 2 MB",
-    "onnxruntime/tools": "converters for phones",
     "onnxruntime/datasets": "examples",
     "numpy/**/tests": "8 MB",
     "numpy/f2py": "a compiler's front end",
@@ -34,6 +32,11 @@ UNREAD = {
     "**/*.pyx": "for compilers",
     "**/*.pxd": "for compilers",
     "**/*.pyc": "compiled below",
+}
+# Quantizing imports these; without the package onnx there is no quantizing.
+UNREAD_WITHOUT_ONNX = {
+    "onnxruntime/transformers": "converters of language models, 2 MB",
+    "onnxruntime/tools": "converters for phones",
 }
 # Commands of libraries whose modules are gone, or that no server needs.
 UNREAD_COMMANDS = ("activate*", "Activate*", "f2py", "numpy-config", "onnxruntime_test", "pygmentize")
@@ -79,7 +82,8 @@ def main() -> None:
     argparse.ArgumentParser(prog="finish.py", description=__doc__).parse_args()
     PARTS.parent.mkdir(parents=True, exist_ok=True)
     PARTS.write_text(json.dumps(parts(), indent=1) + "\n")
-    removed = remove(SITE, UNREAD) + remove(Path(sys.prefix) / "bin", UNREAD_COMMANDS)
+    removed = 0 if (SITE / "onnx").is_dir() else remove(SITE, UNREAD_WITHOUT_ONNX)
+    removed += remove(SITE, UNREAD) + remove(Path(sys.prefix) / "bin", UNREAD_COMMANDS)
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH  # of the bytes alone, not of the time of the build
     if not compileall.compile_dir(SITE, quiet=1, invalidation_mode=mode):
         sys.exit("forebay: a module cannot be compiled")

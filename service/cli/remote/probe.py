@@ -21,6 +21,7 @@ _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0, 1, 3, 4, 6, 7
 _ACK, _END_STREAM, _END_HEADERS, _PADDED = 0x1, 0x1, 0x4, 0x8
 _STREAM = 1
 _MOST_BYTES = 16_384  # of a frame, unless this end allows more
+_LARGEST_PORT = 65_535
 _MOST_FRAMES = 64  # a server sends about eight
 # HPACK, without Huffman codes and without the dynamic table: whole fields and names of the static table.
 _POST, _HTTP, _HTTPS = b"\x83", b"\x86", b"\x87"
@@ -57,7 +58,7 @@ def probe(
     context = None if tls is None else _context(tls)
     try:
         with _Connection(_connected(target, until_ns), until_ns) as connection:
-            name = target if isinstance(target, str) else target[0]
+            name = "localhost" if isinstance(target, str) else target[0]
             if context is not None and tls is not None:
                 connection.secure(context, tls.server_name or name)
             authority = "localhost" if isinstance(target, str) else address
@@ -65,7 +66,7 @@ def probe(
             return _message(connection)
     except TimeoutError:
         raise HealthError("DEADLINE_EXCEEDED: no answer in time") from None
-    except OSError as error:  # of TLS, too
+    except (OSError, ValueError) as error:  # of TLS, too: a name that no certificate can have
         raise UnclearError from error
 
 
@@ -76,6 +77,8 @@ def _target(address: str) -> str | tuple[str, int]:
     host, _, port = address.rpartition(":")
     is_bracketed = host.startswith("[") and host.endswith("]")
     if not (port.isdecimal() and host) or "/" in host or (":" in host and not is_bracketed):
+        raise UnclearError
+    if int(port) > _LARGEST_PORT:  # the system would take the rest of its division
         raise UnclearError
     return host.strip("[]"), int(port)
 
@@ -99,7 +102,7 @@ def _connected(target: str | tuple[str, int], until_ns: int) -> socket.socket:
             problem = error
         else:
             return candidate
-    raise HealthError(f"UNAVAILABLE: {'no address' if problem is None else problem.strerror}") from None
+    raise HealthError(f"UNAVAILABLE: {'no address' if problem is None else problem.strerror or problem}") from None
 
 
 def _places(target: str | tuple[str, int]) -> Iterator[tuple[socket.AddressFamily, Any]]:
@@ -108,6 +111,8 @@ def _places(target: str | tuple[str, int]) -> Iterator[tuple[socket.AddressFamil
         return
     try:
         found = socket.getaddrinfo(*target, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # no name of a host
+        raise UnclearError from error
     except OSError as error:
         raise HealthError(f"UNAVAILABLE: {target[0]}: {error.strerror}") from None
     for family, _, _, _, place in found:
@@ -227,14 +232,23 @@ def _message(connection: _Connection) -> bytes:
             break
         payload = connection.receive(size)
         if kind == _DATA and stream == _STREAM:
-            data += payload[1 : size - payload[0]] if flags & _PADDED else payload
+            data += _without_padding(payload) if flags & _PADDED else payload
             if len(data) >= 5 and len(data) >= 5 + int.from_bytes(data[1:5], "big"):
                 return _unpacked(data)
+            if flags & _END_STREAM:
+                break
         elif kind in (_SETTINGS, _PING) and not flags & _ACK:
             connection.send(_frame(kind, _ACK, 0, payload if kind == _PING else b""))
         elif _is_the_end(kind, flags, payload):
             break
     raise UnclearError
+
+
+def _without_padding(payload: bytes) -> bytes:
+    """Return the data of a padded frame. Raises UnclearError if its padding is longer than the frame."""
+    if not payload or payload[0] >= len(payload):
+        raise UnclearError
+    return payload[1 : len(payload) - payload[0]]
 
 
 def _is_the_end(kind: int, flags: int, payload: bytes) -> bool:

@@ -28,6 +28,9 @@ PADDED = bytes.fromhex("00000a 00 08 00000001 02 0000000002 0801 0000")
 FIRST_HALF = bytes.fromhex("000004 00 00 00000001 00000000")
 SECOND_HALF = bytes.fromhex("000003 00 00 00000001 02 0801")
 COMPRESSED = bytes.fromhex("000007 00 00 00000001 0100000002 0801")
+EMPTY_PADDED = bytes.fromhex("000000 00 08 00000001")
+TOO_PADDED = bytes.fromhex("000002 00 08 00000001 0501")
+ENDED_EARLY = bytes.fromhex("000003 00 01 00000001 6e6f74")
 HUGE = bytes.fromhex("ffffff 00 00 00000001")
 
 
@@ -94,8 +97,24 @@ def test_a_message_is_the_answer(frames):
         [],
         [FIRST_HALF],
         [b"HTTP/1.1 400 No"],
+        [EMPTY_PADDED],
+        [TOO_PADDED],
+        [ENDED_EARLY, PING],
     ],
-    ids=["error", "goaway", "reset", "compressed", "huge", "endless", "closed", "half", "http1"],
+    ids=[
+        "error",
+        "goaway",
+        "reset",
+        "compressed",
+        "huge",
+        "endless",
+        "closed",
+        "half",
+        "http1",
+        "no padding",
+        "padding longer than its frame",
+        "data without a message",
+    ],
 )
 def test_everything_else_is_left_to_grpc(frames):
     with Script(b"".join(frames)) as script, pytest.raises(UnclearError):
@@ -111,7 +130,9 @@ def test_pings_are_answered_and_headers_sent_whatever_their_length():
     assert script.sent.startswith(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 
 
-@pytest.mark.parametrize("address", ["dns:///localhost:1", "localhost", "::1:80", "unix-abstract:x"])
+@pytest.mark.parametrize(
+    "address", ["dns:///localhost:1", "localhost", "::1:80", "unix-abstract:x", "127.0.0.1:73537", "a..b:80"]
+)
 def test_addresses_that_grpc_alone_knows_are_left_to_it(address):
     with pytest.raises(UnclearError):
         probe(address, "/a.B/C", b"", in_seconds(), None, ())
