@@ -1,8 +1,8 @@
 """How unevenly the kernel deals connections out to processes that share a port: `python -m forebay_server.bench.skew`.
 
 Plain sockets, no server: the kernel chooses by a hash of the connection's addresses, so that any listener will do. It
-prints the largest share of a process over an even share, median and worst of the rounds, and how often a process gets no
-connection at all.
+prints the largest share of a process over an even share, median and worst of the rounds, and how often a process gets
+no connection at all.
 """
 
 import argparse
