@@ -41,7 +41,7 @@ demo: $(READY) ## Play the bundled clip as cameras over real streams; pictures i
 	@$(BIN)/forebay demo $(ARGS)
 
 .PHONY: test
-test: $(READY) ## Run the tests (4 to 5 minutes on 2 cores)
+test: $(READY) ## Run the tests (8 to 9 minutes on 2 cores)
 	@$(PYTEST) -n $(JOBS) $(ARGS) $(if $(findstring --lf,$(ARGS)),$(MAY_BE_EMPTY))
 
 .PHONY: test-heavy
