@@ -69,18 +69,23 @@ def frames_load(target: ServedModel, worker_count: int, window: int) -> Load:
         arguments = [[target.address(i), target.model, *more, "--frames", str(count)] for i in range(worker_count)]
         results = clients("forebay_server.bench.frame_load", arguments, CLIENT_TIMEOUT_S)
         rate_per_worker[0] = sum(r["frames"] / r["wall_s"] for r in results) / worker_count
-        return {
-            "rows_per_s": sum(r["frames"] / r["wall_s"] for r in results),
-            "frames": sum(r["frames"] for r in results),
-            "not_ok": sum(r["not_ok"] for r in results),
-            "p50_ms": float(np.median([r["p50_ms"] for r in results])),
-            "p99_ms": max(r["p99_ms"] for r in results),
-            "mean_batch": float(np.mean([r["mean_batch"] for r in results])),
-            "client_cpu_s": sum(r["client_cpu_s"] for r in results),
-        }
+        return frames_result(results)
 
     load(0.0)  # connections, lazy imports, and how fast it is
     return load
+
+
+def frames_result(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Join the results of clients that ran `bench.frame_load` at once."""
+    return {
+        "rows_per_s": sum(r["frames"] / r["wall_s"] for r in results),
+        "frames": sum(r["frames"] for r in results),
+        "not_ok": sum(r["not_ok"] for r in results),
+        "p50_ms": float(np.median([r["p50_ms"] for r in results])),
+        "p99_ms": max(r["p99_ms"] for r in results),
+        "mean_batch": float(np.mean([r["mean_batch"] for r in results])),
+        "client_cpu_s": sum(r["client_cpu_s"] for r in results),
+    }
 
 
 def requests_load(target: ServedModel, worker_count: int, window: int, rows: int, side: int) -> Load:

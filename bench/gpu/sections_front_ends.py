@@ -5,11 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
 from forebay_server.bench.gpu.lane import Setup, measure_alone
-from forebay_server.bench.gpu.loads import CLIENT_TIMEOUT_S, ServedModel, cameras_load, write_payloads
+from forebay_server.bench.gpu.loads import CLIENT_TIMEOUT_S, ServedModel, cameras_load, frames_result, write_payloads
 from forebay_server.bench.gpu.memory import gpu_mib
 from forebay_server.bench.gpu.plan import Plan
 from forebay_server.bench.gpu.server import GpuServer, ServedNetwork, clients, gpu_group
@@ -71,16 +70,7 @@ def _load(server: RunningServer, model: str, more: Sequence[str], frames: int) -
     options = ["--streams", str(STREAMS), "--window", str(WINDOW), "--frames", str(frames)]
     arguments = [[server.address, model, *options, *more] for _ in range(CLIENTS)]
     results = clients("forebay_server.bench.frame_load", arguments, CLIENT_TIMEOUT_S)
-    return {
-        "in_flight": CLIENTS * STREAMS * WINDOW,
-        "rows_per_s": sum(r["frames"] / r["wall_s"] for r in results),
-        "frames": sum(r["frames"] for r in results),
-        "not_ok": sum(r["not_ok"] for r in results),
-        "p50_ms": float(np.median([r["p50_ms"] for r in results])),
-        "p99_ms": max(r["p99_ms"] for r in results),
-        "mean_batch": float(np.mean([r["mean_batch"] for r in results])),
-        "client_cpu_s": sum(r["client_cpu_s"] for r in results),
-    }
+    return {"in_flight": CLIENTS * STREAMS * WINDOW} | frames_result(results)
 
 
 def _cameras(
