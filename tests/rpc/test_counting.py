@@ -4,6 +4,8 @@ ModelStatistics, nv_inference_request_failure by reason, forebay_frames_total by
 agree, for every part that can end it: the admission, the former, the engine, or the client that left.
 """
 
+import asyncio
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from forebay_server.engines.device_simulated import FaultPlan
 from forebay_server.engines.errors import ExecutionError
 from tests.rpc.test_inference_statistics import get, samples
 from tests.rpc.test_observe import Watcher
+from tests.support.guard import HANG_GUARD_S
 from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import ROW_BYTES, SimulatedDevices, eventually, real_server, simulated
@@ -228,10 +231,9 @@ async def test_whatever_ends_is_one_number_everywhere(tmp_path, case, protocol):
             replaced = running.version().statistics.snapshot().failures["REJECTED"]
             assert replaced > 0
             outcomes, reasons = {"ok": 8 - replaced, "superseded": replaced}, {"REJECTED": replaced}
-        for _ in range(100):  # the observer counts at each tick; the frames of a stream's end, when that has closed
-            counts = await told(running)
-            if sum(counts[1].values()) == sum(outcomes.values()):
-                break
+        async with asyncio.timeout(HANG_GUARD_S):  # the observer counts at each tick, and a front end tells at its own
+            while sum((counts := await told(running))[1].values()) != sum(outcomes.values()):
+                await asyncio.sleep(0.01)
         assert counts == (reasons, outcomes, outcomes.get("ok", 0))
         if case is not cancelled:  # its stream has gone from the table
             other = {name: count for name, count in outcomes.items() if name not in ("ok", "superseded", "expired")}
