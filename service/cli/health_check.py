@@ -85,17 +85,13 @@ def _seconds(text: str) -> float | None:
 
 def report_health(question: Question, environment: Mapping[str, str]) -> int:
     """Ask, print the answer, and return the exit code: 0 yes, 1 no or the call is refused, 2 usage, 69 no answer."""
-    where = question.address or address_of(environment)
-    if (question.cert is None) != (question.key is None):
-        return _usage("--tls-cert and --tls-key belong together; give both or none")
-    headers: tuple[tuple[str, str], ...] = ()
-    if question.restricted_protocol:
-        from forebay_server.service.restricted import headers_for
-
-        try:
-            headers = headers_for("health", question.restricted_protocol)
-        except ValueError as error:
-            return _usage(f"--restricted-protocol: {error}")
+    try:
+        _check(question)
+        where = question.address or address_of(environment)
+        headers = _headers(question.restricted_protocol)
+    except ValueError as error:
+        sys.stderr.write(f"forebay: {error}\n")
+        return exit_codes.USAGE
     given = TlsFiles(question.ca, question.cert, question.key, question.server_name)
     tls = given if any(given) else None
     is_refusal = False
@@ -117,14 +113,42 @@ def report_health(question: Question, environment: Mapping[str, str]) -> int:
     return exit_codes.OK if status == "SERVING" else exit_codes.FAILED
 
 
-def _usage(text: str) -> int:
-    sys.stderr.write(f"forebay: {text}\n")
-    return exit_codes.USAGE
+def _check(question: Question) -> None:
+    """Raise ValueError, with a line for the user, if the options contradict each other or say nothing."""
+    if question.address == "":
+        raise ValueError("--address is empty; give host:port or unix:PATH")
+    if (question.cert is None) != (question.key is None):
+        raise ValueError("--tls-cert and --tls-key belong together; give both or none")
+    try:
+        question.model.encode()
+    except UnicodeEncodeError:  # a byte of the command line that is no text
+        raise ValueError(f"--model is not UTF-8: {question.model!a}") from None
+
+
+def _headers(restricted_protocol: str | None) -> tuple[tuple[str, str], ...]:
+    """Return the headers of the call. Raises ValueError, with a line for the user."""
+    if not restricted_protocol:
+        return ()
+    from forebay_server.service.restricted import headers_for
+
+    try:
+        return headers_for("health", restricted_protocol)
+    except ValueError as error:
+        raise ValueError(f"--restricted-protocol: {error}") from None
 
 
 def address_of(environment: Mapping[str, str]) -> str:
-    """Return the address of a server with these settings, as seen from this machine."""
+    """Return the address of a server with these settings, as seen from this machine.
+
+    A server on [::] takes IPv4 as well, and is one on 0.0.0.0 where the machine has no IPv6: `localhost` is both.
+
+    Raises:
+        ValueError: FOREBAY_ADDRESS is no address; the message is for the user.
+    """
     if uds := environment.get("FOREBAY_UDS"):
         return f"unix:{uds}"
-    host, _, port = environment.get("FOREBAY_ADDRESS", DEFAULT_ADDRESS).rpartition(":")
-    return f"{ {'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}.get(host, host) }:{port}"  # noqa: S104 - not for listening
+    address = environment.get("FOREBAY_ADDRESS", DEFAULT_ADDRESS)
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise ValueError(f"FOREBAY_ADDRESS is {address!r}; give host:port, such as {DEFAULT_ADDRESS}, or unset it")
+    return f"{ {'0.0.0.0': '127.0.0.1', '[::]': 'localhost'}.get(host, host) }:{port}"  # noqa: S104 - not for listening

@@ -106,7 +106,11 @@ def _control(
 ) -> Any:  # noqa: ANN401
     from forebay_server.service.cli.remote.models import ControlError, ModelControl
 
-    where = address or address_of(os.environ)
+    try:
+        where = address or address_of(os.environ)
+    except ValueError as error:
+        typer.echo(f"forebay: {error}", err=True)
+        raise typer.Exit(exit_codes.USAGE) from None
     try:
         control = ModelControl(where, tls_ca, timeout_s, headers_or_exit("model-repository", restricted))
         return getattr(control, verb)(*arguments)

@@ -1,7 +1,7 @@
 """Asks a server's health, as a container's health check does: one call, quickly, from a process of its own.
 
 Most answers are plain, and `probe` gets them with a socket. `grpc_health` gets the others with gRPC, whose import
-takes a tenth of a second of CPU: refusals, unknown models, errors, unusual addresses and certificates. Not the
+takes a tenth of a second of CPU: refusals with words, broken answers, unusual addresses and certificates. Not the
 server's side, which is `service.frontend.health`.
 """
 
@@ -29,6 +29,10 @@ class HealthError(Exception):
         self.is_refusal = is_refusal
 
 
+class UnclearError(Exception):
+    """The quick way ends without an answer, for a reason that only gRPC can put into words."""
+
+
 class TlsFiles(NamedTuple):
     """Paths of PEM files, and the name to look for in the server's certificate.
 
@@ -53,8 +57,8 @@ def check_health(
     The two messages are a string and a number; protobuf would take longer to load than the call takes.
 
     Args:
-        address: host:port or unix:PATH.
-        model: 1 to 127 bytes, or empty.
+        address: host:port, unix:PATH or unix-abstract:NAME.
+        model: any text of UTF-8; empty for the server.
         timeout_s: for everything.
         tls: None for plain text.
         headers: metadata of the call.
@@ -62,21 +66,21 @@ def check_health(
     Raises:
         HealthError: no server answered, or not as grpc.health.v1, or the call is restricted.
     """
-    from forebay_server.service.cli.remote.probe import UnclearError, probe
+    from forebay_server.service.cli.remote.header_block import varint
+    from forebay_server.service.cli.remote.probe import probe
 
-    name = model.encode()[:127]
-    request = _SERVICE_FIELD + bytes([len(name)]) + name if name else b""
+    name = model.encode()
+    request = _SERVICE_FIELD + varint(len(name)) + name if name else b""
     clock = MonotonicClock()
     until_ns = clock.now_ns() + int(timeout_s * 1e9)
     try:
-        response = probe(address, CHECK, request, until_ns, tls, headers)
+        answer = probe(address, CHECK, request, until_ns, tls, headers)
     except UnclearError:
         from forebay_server.service.cli.remote.grpc_health import ask
 
         remaining_s = max((until_ns - clock.now_ns()) / 1e9, _LEAST_S)
         answer = ask(address, CHECK, request, remaining_s, tls, headers)
-        return "SERVICE_UNKNOWN" if answer is None else _status(answer)
-    return _status(response)
+    return "SERVICE_UNKNOWN" if answer is None else _status(answer)
 
 
 def _status(response: bytes) -> str:

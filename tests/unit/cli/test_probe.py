@@ -2,24 +2,25 @@
 
 import os
 import socket
-import subprocess
-import sys
 import threading
 
 import pytest
 
 from forebay_server.service.cli.health_check import Question, read_words
-from forebay_server.service.cli.remote.health import HealthError, check_health
-from forebay_server.service.cli.remote.probe import UnclearError, probe
+from forebay_server.service.cli.remote.health import HealthError, UnclearError, check_health
+from forebay_server.service.cli.remote.probe import probe
 from forebay_server.service.clock import MonotonicClock
 from tests.support.guard import HANG_GUARD_S
-from tests.support.repository import ROOT
+from tests.support.imports import run_command
 
 SETTINGS = bytes.fromhex("000000 04 00 00000000")
+NO_TABLE = bytes.fromhex("000006 04 00 00000000 0001 00000000")
 PING = bytes.fromhex("000008 06 00 00000000") + b"12345678"
 PONG = bytes.fromhex("000008 06 01 00000000") + b"12345678"
 HEADERS = bytes.fromhex("000001 01 04 00000001 88")
-TRAILERS = bytes.fromhex("000001 01 05 00000001 88")
+PADDED_HEADERS = bytes.fromhex("000009 01 2c 00000001 02 0000000000 88 0000")
+EARLY_HINTS = bytes.fromhex("000005 01 04 00000001 0803") + b"103"
+HALF_HEADERS = bytes.fromhex("000001 01 00 00000001 88")
 GOAWAY = bytes.fromhex("000008 07 00 00000000 00000000 00000000")
 GRACEFUL_GOAWAY = bytes.fromhex("000008 07 00 00000000 7fffffff 00000000")
 RESET = bytes.fromhex("000004 03 00 00000001 00000002")
@@ -34,6 +35,15 @@ ENDED_EARLY = bytes.fromhex("000003 00 01 00000001 6e6f74")
 HUGE = bytes.fromhex("ffffff 00 00 00000001")
 
 
+def trailers(status, first=b""):
+    """The last header block of an answer: a status of gRPC, after other fields."""
+    block = first + b"\x40\x0bgrpc-status" + bytes([len(status)]) + status.encode()
+    return len(block).to_bytes(3, "big") + bytes.fromhex("01 05 00000001") + block
+
+
+OK = trailers("0")
+
+
 def in_seconds(seconds=HANG_GUARD_S):
     return MonotonicClock().now_ns() + int(seconds * 1e9)
 
@@ -41,10 +51,10 @@ def in_seconds(seconds=HANG_GUARD_S):
 class Script:
     """A server that answers the first connection with given bytes and closes it; keeps what it was sent."""
 
-    def __init__(self, answer):
+    def __init__(self, answer, listener=None):
         self.answer, self.sent = answer, b""
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        self.listener = listener or socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}" if listener is None else ""
         self.thread = threading.Thread(target=self.serve)
 
     def serve(self):
@@ -74,24 +84,49 @@ def ask(script, headers=()):
 @pytest.mark.parametrize(
     "frames",
     [
-        [SETTINGS, HEADERS, SERVING, TRAILERS],
-        [SETTINGS, PING, HEADERS, FIRST_HALF, PING, SECOND_HALF],
-        [SETTINGS, GRACEFUL_GOAWAY, HEADERS, PADDED],
+        [SETTINGS, HEADERS, SERVING, OK],
+        [SETTINGS, PING, HEADERS, FIRST_HALF, PING, SECOND_HALF, OK],
+        [SETTINGS, GRACEFUL_GOAWAY, EARLY_HINTS, PADDED_HEADERS, PADDED, OK],
     ],
-    ids=["plain", "in-two-frames", "draining"],
+    ids=["plain", "in-two-frames", "draining, padded, hints first"],
 )
-def test_a_message_is_the_answer(frames):
+def test_a_message_with_status_ok_is_the_answer(frames):
     with Script(b"".join(frames)) as script:
         assert ask(script) == b"\x08\x01"
+
+
+def test_an_unknown_name_is_no_message():
+    with Script(SETTINGS + trailers("5", first=b"\x88")) as script:
+        assert ask(script) is None
+
+
+@pytest.mark.parametrize(
+    ("frames", "words"),
+    [
+        ([SETTINGS, trailers("12", first=b"\x88")], "UNIMPLEMENTED: the server has no grpc.health.v1"),
+        ([SETTINGS, bytes.fromhex("000005 01 04 00000001 0803") + b"503"], "HTTP status 503: a proxy"),
+        ([SETTINGS, bytes.fromhex("000001 01 05 00000001 8d")], "HTTP status 404: a proxy"),
+    ],
+    ids=["no such service", "a proxy whose server is gone", "another server"],
+)
+def test_a_refusal_that_needs_no_more_than_its_number_is_one_line(frames, words):
+    with Script(b"".join(frames)) as script, pytest.raises(HealthError, match=words):
+        ask(script)
 
 
 @pytest.mark.parametrize(
     "frames",
     [
-        [SETTINGS, TRAILERS],
+        [HEADERS, SERVING, trailers("13")],
+        [trailers("14", first=b"\x88")],
+        [HEADERS, SERVING, bytes.fromhex("000001 01 05 00000001 be")],
+        [HEADERS, SERVING, trailers("0")[:9].replace(b"\x05", b"\x04")],
+        [HEADERS, SERVING, SERVING, OK],
+        [HEADERS, OK],
+        [HALF_HEADERS],
         [GOAWAY],
         [RESET],
-        [COMPRESSED],
+        [HEADERS, COMPRESSED, OK],
         [HUGE],
         [PING] * 65,
         [],
@@ -102,7 +137,13 @@ def test_a_message_is_the_answer(frames):
         [ENDED_EARLY, PING],
     ],
     ids=[
-        "error",
+        "a message and an error after it",
+        "a refusal with words",
+        "a status in the server's table",
+        "a message without its end",
+        "two messages",
+        "no message",
+        "headers in several frames",
         "goaway",
         "reset",
         "compressed",
@@ -123,16 +164,14 @@ def test_everything_else_is_left_to_grpc(frames):
 
 def test_pings_are_answered_and_headers_sent_whatever_their_length():
     long = "v" * 300
-    with Script(SETTINGS + PING + SERVING) as script:
+    with Script(SETTINGS + PING + HEADERS + SERVING + OK) as script:
         ask(script, (("triton-grpc-protocol-key", long),))
     assert PONG in script.sent
     assert b"\x00\x18triton-grpc-protocol-key\x7f\xad\x01" + long.encode() in script.sent
-    assert script.sent.startswith(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    assert script.sent.startswith(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + NO_TABLE)
 
 
-@pytest.mark.parametrize(
-    "address", ["dns:///localhost:1", "localhost", "::1:80", "unix-abstract:x", "127.0.0.1:73537", "a..b:80"]
-)
+@pytest.mark.parametrize("address", ["dns:///localhost:1", "localhost", "::1:80", "127.0.0.1:73537", "a..b:80"])
 def test_addresses_that_grpc_alone_knows_are_left_to_it(address):
     with pytest.raises(UnclearError):
         probe(address, "/a.B/C", b"", in_seconds(), None, ())
@@ -145,10 +184,66 @@ def test_a_server_that_does_not_answer_takes_no_longer_than_allowed():
             check_health(address, "", 0.1)
 
 
-@pytest.mark.parametrize("address", ["unix:{}/none.sock", "unix://{}/none.sock", "127.0.0.1:9", "[::1]:9"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("unix:{}/none.sock", "unix://{}/none.sock", "unix-abstract:forebay-none"),
+        *("127.0.0.1:9", "[::1]:9", "localhost:9", "no-such-host.invalid:9"),
+    ],
+)
 def test_a_server_that_is_not_there_is_said_without_grpc(address, tmp_path):
     with pytest.raises(HealthError, match="UNAVAILABLE: "):
         check_health(address.format(tmp_path), "", 1.0)
+
+
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
+def test_an_address_that_does_not_answer_leaves_time_for_the_next():
+    with Script(SETTINGS + HEADERS + SERVING + OK) as script:
+        port = int(script.address.rpartition(":")[2])
+        silent = socket.create_server(("::1", port), family=socket.AF_INET6, backlog=0)
+        with silent, socket.create_connection(("::1", port)):  # its queue is full: the next one waits
+            assert probe(f"localhost:{port}", "/a.B/C", b"MESSAGE", in_seconds(3.0), None, ()) == b"\x08\x01"
+
+
+def test_localhost_is_both_loopback_addresses():
+    with Script(SETTINGS + HEADERS + SERVING + OK) as script:
+        address = script.address.replace("127.0.0.1", "localhost")
+        assert probe(address, "/a.B/C", b"MESSAGE", in_seconds(), None, ()) == b"\x08\x01"
+
+
+def test_an_abstract_socket_is_asked_without_grpc():
+    name = f"forebay-test-{os.getpid()}"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"\0{name}")
+    listener.listen()
+    with Script(SETTINGS + HEADERS + SERVING + OK, listener):
+        assert probe(f"unix-abstract:{name}", "/a.B/C", b"MESSAGE", in_seconds(), None, ()) == b"\x08\x01"
+
+
+def test_a_resolver_that_does_not_answer_takes_no_longer_than_allowed(monkeypatch):
+    is_over = threading.Event()
+    resolve = socket.getaddrinfo
+
+    def stuck(host, *arguments, flags=0, **keywords):
+        if not flags & socket.AI_NUMERICHOST:
+            is_over.wait(HANG_GUARD_S)
+        return resolve(host, *arguments, flags=socket.AI_NUMERICHOST, **keywords)
+
+    monkeypatch.setattr(socket, "getaddrinfo", stuck)
+    before = set(threading.enumerate())
+    with pytest.raises(HealthError, match=r"DEADLINE_EXCEEDED: the name camera\.example was not resolved in time"):
+        check_health("camera.example:8001", "", 0.1)
+    is_over.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(HANG_GUARD_S)
 
 
 @pytest.mark.parametrize(
@@ -180,30 +275,7 @@ def test_the_header_of_a_restriction_comes_from_the_environment_unless_it_is_giv
     assert read_words(["--restricted-protocol", "health:k=w"], environment).restricted_protocol == "health:k=w"
 
 
-@pytest.mark.parametrize(
-    ("words", "absent"),
-    [
-        (["health", "--address", "127.0.0.1:9"], {"typer", "grpc", "numpy", "ssl", "json", "dataclasses", "asyncio"}),
-        (["--help"], {"grpc", "numpy", "asyncio", "pydantic", "ssl", "forebay_server.service.cli.serve"}),
-    ],
-    ids=["health", "help"],
-)
-def test_a_quick_command_imports_no_library_that_costs(words, absent):
-    program = (
-        "import sys; before = set(sys.modules); from forebay_server.service.cli import main\n"
-        "try: main()\n"
-        "except SystemExit: sys.__stderr__.write('\\n' + ' '.join(set(sys.modules) - before))\n"
-    )
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("COV", "FOREBAY"))}
-    ended = subprocess.run(
-        [sys.executable, "-c", program, *words],
-        cwd=ROOT,
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=HANG_GUARD_S,
-    )
-    imported = set(ended.stderr.splitlines()[-1].split())
-    assert "forebay_server.service.cli" in imported
-    assert not absent & imported
+def test_a_health_check_imports_no_library_that_costs():
+    ended = run_command("health", "--address", "127.0.0.1:9")
+    assert ended.code == 69
+    assert not {"typer", "grpc", "numpy", "ssl", "json", "dataclasses", "asyncio"} & ended.imported
