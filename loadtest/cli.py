@@ -4,7 +4,6 @@ Exit codes: 0 ok, 2 usage, 3 an --assert does not hold, 4 the run is invalid, 5 
 python -m forebay_server.loadtest.
 """
 
-import asyncio
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -179,6 +178,8 @@ def agent(
 
 def run_to_exit_code(command: Coroutine[Any, Any, int]) -> int:
     """Run a command on an event loop; errors meant for the user become one line and their exit code."""
+    import asyncio
+
     tune_process()
     try:
         return asyncio.run(command)

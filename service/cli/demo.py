@@ -1,6 +1,5 @@
 """`forebay demo`: a server, several cameras that play the bundled clip, and a picture of the detections."""
 
-import asyncio
 import contextlib
 import json
 import os
@@ -76,6 +75,8 @@ def demo(
 
 
 def _run(options: DemoOptions, *, is_json: bool) -> int:
+    import asyncio
+
     from forebay_server.service.cli.player import CameraLog
     from forebay_server.service.cli.server_process import ServerStartError
 
@@ -104,6 +105,8 @@ def _run(options: DemoOptions, *, is_json: bool) -> int:
 
 
 async def _play_all(options: DemoOptions, logs: Sequence["CameraLog"], clip: str) -> None:
+    import asyncio
+
     import forebay.aio
     from forebay.client.clock import MonotonicClock
     from forebay_server.service.cli.player import Plan, play
@@ -144,6 +147,8 @@ async def _live(options: DemoOptions, logs: Sequence["CameraLog"]) -> AsyncItera
     if not options.has_live_table:
         yield
         return
+    import asyncio
+
     from rich.live import Live
 
     from forebay_server.service.cli.live_table import camera_table

@@ -1,6 +1,5 @@
 """`forebay stream`: send the user's own video through a server; JSON lines or a live view, boxes drawn into a clip."""
 
-import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
@@ -189,6 +188,8 @@ def _keywords(
 
 @contextlib.contextmanager
 def _started_server() -> Iterator[str]:
+    import asyncio
+
     from forebay_server.service.cli.server_process import running_server
 
     with asyncio.Runner() as runner:

@@ -1,6 +1,5 @@
 """`forebay trace`: the last seconds of a server's pipeline, as a file for Perfetto or chrome://tracing."""
 
-import http.client
 import json
 import os
 import sys
@@ -27,11 +26,13 @@ def trace(
     is_json: Annotated[bool, typer.Option("--json", help="print one JSON object about what was written")] = False,
 ) -> None:
     """Save the last seconds of the pipeline; the server must have been started with --admin-address."""
+    from http.client import HTTPException
+
     where = admin_address or os.environ.get("FOREBAY_ADMIN_ADDRESS") or DEFAULT_ADMIN_ADDRESS
     try:
         content = fetch(where, f"/trace?seconds={seconds:g}")
         events = count_events(content)
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         words = (error.strerror if isinstance(error, OSError) else None) or error
         typer.echo(f"forebay: no trace from {where}: {words}; give --admin-address, to the server and here", err=True)
         raise typer.Exit(exit_codes.UNAVAILABLE) from None
@@ -59,15 +60,17 @@ def count_events(content: bytes) -> int:
 
 def fetch(address: str, path: str) -> bytes:
     """Return the admin port's answer. Raises OSError, HTTPException or ValueError."""
+    from http.client import OK, HTTPConnection
+
     host, _, port = address.rpartition(":")
     if not (host and port.isascii() and port.isdigit()):
         raise ValueError(f"{address!r} is not host:port")
-    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=TIMEOUT_S)
+    connection = HTTPConnection(host.strip("[]"), int(port), timeout=TIMEOUT_S)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
         body = response.read()
-        if response.status != http.client.OK:
+        if response.status != OK:
             raise ValueError(f"{response.status} {body[:200].decode('utf-8', 'replace').strip()}")
         return body
     finally:
