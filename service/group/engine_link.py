@@ -12,7 +12,9 @@ Theory of operation
     the results workers, or to the event loop, which is here already.
 
     The token of a request is the low half of its id, which no other request in flight has. When the engine process has
-    gone, requests in flight are never answered: the process ends.
+    gone, requests in flight are never answered: the process ends. A datagram that is cut, or an answer to no request in
+    flight, is a bug in the engine process, and some request waits for the answer that this should have been. All other
+    answers are completed; then the link counts as lost, and the process that starts anew owes no answer.
 
 Thread: the event loop's, except `send` (any).
 """
@@ -220,8 +222,13 @@ class EngineLink:
             if not nbytes:
                 is_lost = True
                 break
-            error, answers = wire.unpack_answers(buffer[:nbytes])
-            self._complete(error, answers, ended)
+            try:
+                error, answers = wire.unpack_answers(buffer[:nbytes])
+            except ValueError:
+                log.exception("the engine process said what cannot be; this process ends, to start anew")
+                is_lost = True
+                break
+            is_lost = not self._complete(error, answers, ended) or is_lost
         if ended:
             self._sink.gather(partial(_finish, ended))
         if is_lost:
@@ -233,10 +240,16 @@ class EngineLink:
         error: ServiceError | None,
         answers: Iterator[wire.Answer],
         ended: dict[LinkedVersion, list[Completion]],
-    ) -> None:
-        in_flight = self._in_flight
+    ) -> bool:
+        """Complete what was answered; return whether each answer has its request."""
+        in_flight, is_whole = self._in_flight, True
         for answer in answers:
-            version, request = in_flight.pop(answer[2])
+            found = in_flight.pop(answer[2], None)
+            if found is None:
+                log.error("an answer to no request in flight; this process ends, to start anew", token=answer[2])
+                is_whole = False
+                continue
+            version, request = found
             timeline, frame = request.timeline, request.frame
             wire.stamp(timeline, answer)
             if error is not None:
@@ -256,6 +269,7 @@ class EngineLink:
                 ended[version] = [completion]
             else:
                 completions.append(completion)
+        return is_whole
 
     def _outputs_of(self, request: Request) -> OutputArrays:
         """Return copies of the outputs; none for a client that has gone."""

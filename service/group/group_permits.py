@@ -7,8 +7,9 @@ Theory of operation
     for a moment have out more than the server's number, and never more than there are buffers. Among the streams of the
     process the permits are shared as ever.
 
-    A count is written without a lock, by the thread that takes or gives back. Two that write at the same time may leave
-    a number that is off by one until the next take.
+    A count is written under the lock that guards the permits of its process, so that it is never older than the last
+    take or return: a process that falls idle would leave a number that is too high for as long as it stays idle, and
+    keep permits from its neighbours.
 
 Thread: any.
 """
@@ -44,11 +45,9 @@ class GroupPermits(Permits):
     def take(self, share: Share | None = None) -> Share:
         """See `Permits.take`."""
         share = share or self._unnamed
-        returned, shares, counts, own = self._returned, self._shares, self._counts, self._front_end
+        shares, counts, own = self._shares, self._counts, self._front_end
         now_ns = self._clock.now_ns()
         with self._lock:
-            while returned:
-                shares.give_back(returned.popleft())
             left = self._permits - counts.total() + counts.read(own)
             limit = min(self.count, max(self._least, left))
             if limit != shares.count:
@@ -61,5 +60,6 @@ class GroupPermits(Permits):
 
     def give_back(self, share: Share) -> None:
         """See `Permits.give_back`."""
-        self._returned.append(share)
-        self._counts.write(self._front_end, self.taken_count)
+        with self._lock:
+            self._shares.give_back(share)
+            self._counts.write(self._front_end, self._shares.in_use)

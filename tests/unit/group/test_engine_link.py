@@ -274,6 +274,39 @@ async def test_outputs_that_cannot_be_read_end_their_request_alone():
 
 
 @on_loop
+async def test_an_answer_to_no_request_ends_the_link_after_all_others_were_completed():
+    with engine() as scene:
+        ended = []
+        requests = [request_of(scene, filled(scene), ended) for _ in range(3)]
+        for request in requests:
+            scene.version.arrive_on_loop(request)
+        await turn()
+        scene.read()
+        times = Timeline(formed_ns=1, readable_ns=2)
+        records = [wire.pack_answer(token, 1, times) for token in (requests[0].id, 4_000_000_000, requests[1].id)]
+        scene.socket.send(b"".join(records))
+        scene.answer([requests[2].id])
+        await eventually(lambda: scene.lost)
+        assert [each.request for each in ended] == requests
+        assert all(each.error is None for each in ended)
+        assert scene.permits.taken_count == scene.version.arena.leased_count == 0
+
+
+@on_loop
+async def test_a_datagram_that_is_cut_ends_the_link_after_the_answers_before_it():
+    with engine() as scene:
+        ended = []
+        request = request_of(scene, filled(scene), ended)
+        scene.version.arrive_on_loop(request)
+        await turn()
+        scene.read()
+        scene.answer([request.id])
+        scene.socket.send(b"\5" * (wire.RECORD_BYTES - 1))
+        await eventually(lambda: scene.lost)
+        assert [each.request for each in ended] == [request]
+
+
+@on_loop
 async def test_a_record_that_cannot_be_sent_breaks_the_link():
     """Otherwise its client would wait for ever."""
     with engine(permits=200, front_ends=1) as scene:

@@ -1,5 +1,7 @@
 """A front-end process has its part of the permits, more while others leave some, and never more than its buffers."""
 
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from forebay_server.service.group.group_permits import GroupPermits
 from forebay_server.service.group.memory_file import PermitCounts
 from forebay_server.service.pipeline.shares import Share
 from tests.support.clock import ManualClock
+from tests.support.guard import HANG_GUARD_S
 
 
 def group(front_ends, permits):
@@ -89,3 +92,37 @@ def test_no_order_of_events_exceeds_the_buffers_or_denies_a_process_its_part(fro
         elif held[index]:
             processes[index].give_back(held[index].pop())
         assert [counts.read(i) for i in range(front_ends)] == [len(each) for each in held]
+
+
+class PausingCounts(PermitCounts):
+    """The first write of a count pauses in the thread that a test chose, until the test lets it go on."""
+
+    slow_thread = None
+
+    def __init__(self, memory, front_ends):
+        super().__init__(memory, front_ends)
+        self.pauses, self.may_go_on = threading.Event(), threading.Event()
+
+    def write(self, front_end, count):
+        if threading.current_thread() is self.slow_thread:
+            self.pauses.set()
+            self.may_go_on.wait(HANG_GUARD_S)
+        super().write(front_end, count)
+
+
+def test_the_count_that_others_read_is_that_of_the_last_return():
+    """A count that is written late stays while its process is idle, and keeps permits from the others."""
+    counts = PausingCounts(memoryview(bytearray(PermitCounts.BYTES)), 2)
+    permits = GroupPermits(counts, 0, 2, 8, 8, ManualClock())
+    held = [permits.take() for _ in range(2)]
+    slow, quick = (threading.Thread(target=permits.give_back, args=(share,)) for share in held)
+    counts.slow_thread = slow
+    slow.start()
+    counts.pauses.wait(HANG_GUARD_S)
+    quick.start()
+    if not permits._lock.locked():  # else it waits for the slow one
+        quick.join()
+    counts.may_go_on.set()
+    slow.join()
+    quick.join()
+    assert counts.read(0) == permits.taken_count == 0
