@@ -20,14 +20,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from forebay_server.engines.errors import DeviceMemoryError
-from forebay_server.service.errors import InvariantError, OverloadedError, ServiceError
+from forebay_server.service.errors import InvariantError, ServiceError
 from forebay_server.service.group import descriptors as wire
 from forebay_server.service.group.shared_frames import SharedArrays, SharedFrame
 from forebay_server.service.group.version_memory import Share
 from forebay_server.service.request import Completion, Delivery, FrameBuffer, Request, StreamKey, next_request_id
-
-NO_MEMORY = "the machine has no memory for requests of several rows now; send single rows, or send it again"
 
 
 class LinkedVersion(Protocol):
@@ -134,7 +131,6 @@ class FrontEndLink:
         if token in self._requests or len(self._requests) >= self._most_requests:
             raise BrokenLinkError(f"token {token} is in use, or more than {self._most_requests} requests are")
         key: bytes | None = None
-        refused: ServiceError | None = None
         if share is None:
             if not flags & wire.HAS_FILE:
                 raise BrokenLinkError("a request of varying shapes without a file")
@@ -142,20 +138,16 @@ class FrontEndLink:
             frame: FrameBuffer = arrays
             key = arrays.batch_key()
         else:
-            try:
-                host, offsets = share.place(rows, input_offset, output_offset)
-            except DeviceMemoryError:
-                host, offsets, refused = share.nowhere, (), OverloadedError(NO_MEMORY, retry_after_ms=100)
+            host, offsets = share.place(rows, input_offset, output_offset)
             frame = SharedFrame(self, token, host, offsets, output_offset)
         request = Request(
             next_request_id(), source, rows, key, None if deadline_ns == wire.NONE else deadline_ns,
             arrival_ns, priority, frame, _not_on_a_loop, None, None if timeout_ns == wire.NONE else timeout_ns,
         )  # fmt: skip
         self._requests[token] = (version, request)
-        if refused is None:
-            arrived.setdefault(version, []).append(request)
-        else:
-            version.refuse([request], refused)
+        if share is not None and (rows != 1 or share.rows.has_waiting) and share.rows.holds_back(version, request):
+            return
+        arrived.setdefault(version, []).append(request)
 
     def _open(self, record: wire.Record) -> None:
         flags, stream, weight = record[1], record[5], record[7]

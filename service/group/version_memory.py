@@ -2,8 +2,7 @@
 
 Each slot of each share is a host buffer of its own. When a request arrives its buffer is accessed as by a writer, which
 stands for the front-end process that has written its inputs: on a device that checks ordering, a slot that is used
-again before its inputs were read is an error. Rows areas become buffers on first use: pinning one takes time and
-memory, and many models never need it.
+again before its inputs were read is an error. The rows area becomes a buffer on first use (`rows_area`).
 
 Thread: one opens and one closes; `place` is the links' thread's.
 """
@@ -22,6 +21,7 @@ from forebay_server.service.group.memory_file import (
     layout_of,
     most_requests,
 )
+from forebay_server.service.group.rows_area import RowsArea
 from forebay_server.service.group.shared_outputs import SharedArraysReader, SharedOutputReader
 from forebay_server.service.pipeline.outputs import Finish, OutputReader
 from forebay_server.service.request import Feasibility
@@ -105,17 +105,20 @@ class Share:
         device: makes buffers of it.
         front_end: whose it is.
         undo: closes the slots.
+
+    Attributes:
+        rows: the rows area.
     """
 
     def __init__(self, memory: VersionMemory, device: Device, front_end: int, undo: ExitStack) -> None:
         layout = memory.layout
-        self._memory, self._device, self._layout = memory, device, layout
+        self._layout = layout
         self._most_rows = memory.most_rows
         self._output_start = layout.inputs_bytes(1)
         self._row_places = layout.input_places(1)
         self._rows_start = layout.rows_offset(front_end)
         self._rows_end = self._rows_start + layout.rows_area_bytes
-        self._rows: HostBuffer | None = None
+        self.rows = RowsArea(device, memory.memory[self._rows_start : self._rows_end])
         start = layout.share_offset(front_end)
         slots = device.register_host(memory.memory[start : start + layout.slots_bytes])
         undo.callback(slots.close)
@@ -127,12 +130,13 @@ class Share:
     def place(self, rows: int, input_offset: int, output_offset: int) -> tuple[HostBuffer, tuple[int, ...]]:
         """Return the buffer that a request's inputs are in, and the offset of each input there.
 
+        A request of several rows gets `nowhere`, until `rows` places it.
+
         Raises:
             PlaceError: the inputs, or the place for the outputs, are not in this share.
-            DeviceMemoryError: the first request of several rows, and the rows area cannot be pinned now.
         """
         if rows != 1:
-            return self._place_rows(rows, input_offset, output_offset)
+            return self.nowhere, self._place_rows(rows, input_offset, output_offset)
         host = self._slots.get(input_offset)
         if host is None or output_offset - input_offset != self._output_start:
             raise PlaceError(f"no slot begins at {input_offset}, with outputs at {output_offset}")
@@ -144,7 +148,7 @@ class Share:
         """A buffer for a request that is not read."""
         return next(iter(self._slots.values()))
 
-    def _place_rows(self, rows: int, input_offset: int, output_offset: int) -> tuple[HostBuffer, tuple[int, ...]]:
+    def _place_rows(self, rows: int, input_offset: int, output_offset: int) -> tuple[int, ...]:
         layout = self._layout
         is_inside = (
             1 < rows <= self._most_rows
@@ -157,17 +161,12 @@ class Share:
             raise PlaceError(
                 f"{rows} rows at {input_offset}, with outputs at {output_offset}, are not in the rows area"
             )
-        if self._rows is None:
-            self._device.attach_thread()
-            self._rows = self._device.register_host(self._memory.memory[self._rows_start : self._rows_end])
         start = input_offset - self._rows_start
-        return self._rows, tuple(start + place for place in layout.input_places(rows))
+        return tuple(start + place for place in layout.input_places(rows))
 
     def close(self) -> None:
         """Free the rows area, and let go of every view."""
-        if self._rows is not None:
-            self._rows.close()
-            self._rows = None
+        self.rows.close()
         self._slots.clear()
 
 

@@ -86,6 +86,8 @@ class SharedLaneDriver(LaneDriver):
             self.far.link.take(memoryview(datagram), [], arrived)
             for version, requests in arrived.items():
                 version.arrive_all(requests)
+            if (pinning := self.memory.shares[1].rows._pinning) is not None:
+                pinning.join()  # requests of several rows have come with it
 
     def step(self, stage):
         batch = super().step(stage)

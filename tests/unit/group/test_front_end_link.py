@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from forebay_server.service.group.link_sink import LinkSink
 from forebay_server.service.group.version_memory import VersionMemory
 from forebay_server.service.request import Completion, Delivery
 from tests.support.far_front_end import FarFrontEnd
+from tests.support.guard import HANG_GUARD_S
 from tests.support.shared_lane import ArrivedRequests
 
 SPECS = EngineSpecs(
@@ -321,25 +323,81 @@ def test_what_cannot_be_breaks_the_link(far, end, what):
     assert end.version.requests == []
 
 
-def test_rows_that_cannot_be_pinned_now_are_refused_and_single_rows_are_not(memory, end, far):
+class Pinning:
+    """Stands before a device's `register_host`: pins when the test says so, or fails."""
+
+    def __init__(self, monkeypatch, device, error=None):
+        self.threads = []
+        self.error = error
+        self.may_go_on = threading.Event()
+        self._register = device.register_host
+        monkeypatch.setattr(device, "register_host", self._pin)
+
+    def _pin(self, memory):
+        self.threads.append(threading.current_thread())
+        if self.threads[-1] is not threading.main_thread():  # which the test runs on
+            self.may_go_on.wait(HANG_GUARD_S)
+        if self.error is not None:
+            raise self.error
+        return self._register(memory)
+
+    def go_on(self, share):
+        """Let the area be pinned, or not, and wait until that is over."""
+        self.may_go_on.set()
+        pinning = share.rows._pinning
+        if pinning is not None:
+            pinning.join()
+
+
+def test_requests_of_several_rows_hold_up_no_other_stream_while_their_memory_is_pinned(memory, end, far, monkeypatch):
     share = memory.shares[0]
-    far.link.add_version(far.number, end.version, share)
-    error = DeviceMemoryError("no more pinned memory")
+    pinning = Pinning(monkeypatch, share.rows._device)
+    far.open_stream(2)
+    far.send([far.request(1, 2)[1], far.request(3, stream=2)[1], far.request(4)[1]])
+    end.receive()
+    assert [(each.size, each.stream.name) for each in end.version.requests] == [(1, "0/2")]
+    far.send([far.request(5, 6, stream=2)[1], wire.pack_cancel(1)])
+    end.receive()
+    pinning.go_on(share)
+    came = [(each.size, each.stream.name) for each in end.version.requests]
+    assert came == [(1, "0/2"), (2, "0/1"), (1, "0/1"), (2, "0/2")], "each stream in its order"
+    assert end.version.requests[1].is_cancelled
+    assert pinning.threads != [threading.main_thread()], "the links' thread pins nothing"
+    far.send([far.request(7, 8)[1], far.request(9)[1]])
+    end.receive()
+    assert [each.size for each in end.version.requests[4:]] == [2, 1]
+    rows = [each.frame for each in end.version.requests if each.size == 2]
+    assert {frame.host for frame in rows} == {share.rows._buffer}
 
-    def refuse(_):
-        raise error
 
-    share._device.register_host, register = refuse, share._device.register_host
+def test_rows_that_cannot_be_pinned_now_are_refused_and_single_rows_are_not(memory, end, far, monkeypatch):
+    share = memory.shares[0]
+    pinning = Pinning(monkeypatch, share.rows._device, DeviceMemoryError("no more pinned memory"))
     far.send([far.request(1, 2)[1], far.request(3)[1]])
     end.receive()
+    pinning.go_on(share)
     ((request, refusal),) = end.version.refused
     assert (request.size, type(refusal)) == (2, OverloadedError)
     assert [each.size for each in end.version.requests] == [1]
-    share._device.register_host = register
+    pinning.error = None
     end.sink.post([Completion(request, refusal)])
     far.send([far.request(4, 5)[1]])
     end.receive()
+    pinning.go_on(share)
     assert [each.size for each in end.version.requests] == [1, 2]
+
+
+def test_requests_that_wait_for_their_memory_end_with_their_process(memory, end, far, monkeypatch):
+    share = memory.shares[0]
+    pinning = Pinning(monkeypatch, share.rows._device)
+    far.send([far.request(1, 2)[1]])
+    end.receive()
+    far.link.die()
+    assert far.ended == []
+    pinning.go_on(share)
+    assert [each.is_cancelled for each in end.version.requests] == [True]
+    end.end(list(end.version.requests), RequestCancelledError("gone"))
+    assert far.ended == [far.link]
 
 
 def test_a_token_that_is_in_use_and_one_request_too_many_break_the_link(far, end):

@@ -16,12 +16,26 @@ from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.engines.errors import DeviceMemoryError
 from forebay_server.service.group.group_egress import GroupEgress
 from forebay_server.service.group.memory_file import HEADER_BYTES, VersionHeader
+from forebay_server.service.group.shared_frames import SharedFrame
 from forebay_server.service.group.version_memory import VersionMemory
-from forebay_server.service.request import Feasibility
+from forebay_server.service.request import Feasibility, next_request_id
+from tests.support.requests import frame_request
+from tests.support.shared_lane import ArrivedRequests
 
 U8 = np.dtype(np.uint8)
 SPECS = EngineSpecs((TensorSpec("a", U8, (100,)),), (TensorSpec("b", U8, (7,)),), max_batch_size=4)
 SECOND = 1_000_000_000
+
+
+def needs_rows(share):
+    """Have a share's rows area pinned."""
+    share.rows.holds_back(ArrivedRequests(), request_of_rows(2))
+
+
+def request_of_rows(rows):
+    request = frame_request(next_request_id(), SharedFrame(None, 1, None, (), 0))
+    request.size = rows
+    return request
 
 
 def test_a_version_publishes_what_admission_has_to_know():
@@ -52,7 +66,7 @@ def test_a_closed_version_is_unmapped_at_once(device):
     try:
         before = psutil.Process().num_fds()
         memory = VersionMemory(device(clock=MonotonicClock()), SPECS, 2, 4, 1 << 20)
-        memory.shares[0].place(2, memory.layout.rows_offset(0), memory.layout.rows_offset(0) + 4096)
+        needs_rows(memory.shares[0])
         memory.close()
         assert psutil.Process().num_fds() == before  # a mapping has a descriptor of its own
     finally:
@@ -79,8 +93,7 @@ def test_memory_that_cannot_be_pinned_leaves_nothing_behind():
 @pytest.mark.parametrize("device", [HostDevice, SimulatedDevice])
 def test_memory_is_unmapped_when_it_is_closed_and_not_when_garbage_is_collected(device):
     memory = VersionMemory(device(clock=MonotonicClock()), SPECS, 2, 4, 0)
-    start = memory.layout.rows_offset(1)
-    memory.shares[1].place(2, start, start + memory.layout.inputs_bytes(2))
+    needs_rows(memory.shares[1])
     inode = os.fstat(memory.fd).st_ino
     gc.disable()
     try:
