@@ -13,10 +13,11 @@ from forebay.wire.model_config_pb2 import DataType, ModelConfig, ModelInput, Mod
 from forebay_server.engines.datatypes import NAME_BY_DTYPE
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.models.config_text import ConfigError
-from forebay_server.service.models.description import ImageInput, ModelDescription
+from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.normal_form import data_type_of, normalised
 from forebay_server.service.models.parameters import read_parameters
 from forebay_server.service.models.repository import CONFIG_NAME
+from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.results.task import ClassificationTask, DetectionTask, Task
 
 MAX_SIDE_PIXELS = 65535
@@ -99,8 +100,8 @@ def _fits(dims: Sequence[int], shape: Sequence[int]) -> bool:
     return len(dims) == len(shape) and all(-1 in pair or pair[0] == pair[1] for pair in zip(dims, shape, strict=True))
 
 
-def _image(config: ModelConfig, specs: EngineSpecs, filename: str) -> ImageInput | None:
-    color_order = read_parameters(config, filename).color_order
+def _image(config: ModelConfig, specs: EngineSpecs, filename: str) -> PictureInput | None:
+    own = read_parameters(config, filename)
     shape = specs.inputs[0].shape if specs.inputs else ()
     if (
         len(specs.inputs) == 1
@@ -109,8 +110,8 @@ def _image(config: ModelConfig, specs: EngineSpecs, filename: str) -> ImageInput
         and shape[2] == 3
         and all(1 <= side <= MAX_SIDE_PIXELS for side in shape[:2])
     ):
-        return ImageInput(width=shape[1], height=shape[0], color_order=color_order or "RGB")
-    if color_order is not None:
+        return PictureInput(shape[1], shape[0], own.color_order or "RGB", jpeg_scale=own.jpeg or "exact")
+    if own.color_order is not None:
         raise ConfigError(
             f"{filename}: color_order is for models whose single input is uint8 [height, width, 3]; "
             f"this one takes {_listed(specs.inputs)}: leave color_order out, or fold the scaling into the model"

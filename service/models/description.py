@@ -7,39 +7,14 @@ opened engine's inputs and outputs. Only completed descriptions serve. Thread: a
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from forebay.wire.model_config_pb2 import ModelConfig
 from forebay_server.engines.device import DeviceKind
 from forebay_server.engines.engine import EngineSpecs
 from forebay_server.service.models.instances import Instance, InstanceGroup, instances_of
 from forebay_server.service.models.warmup_samples import WarmupSample
+from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.results.task import Task
-
-ColorOrder = Literal["RGB", "BGR"]
-
-
-@dataclass(frozen=True, slots=True)
-class ImageInput:
-    """A model whose only input is a picture: uint8, height x width x 3, dense rows.
-
-    Frames are stretched to this size with bilinear interpolation (`cv2.resize`, INTER_LINEAR); scaling of values is
-    part of the model.
-
-    Attributes:
-        width: pixels.
-        height: pixels.
-        color_order: order of the three channels in memory.
-    """
-
-    width: int
-    height: int
-    color_order: ColorOrder
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of one frame."""
-        return self.width * self.height * 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +62,7 @@ class ModelDescription:
     backend: str
     max_batch_size: int | None
     specs: EngineSpecs | None = None
-    image: ImageInput | None = None
+    image: PictureInput | None = None
     task: Task | None = None
     latency_budget_ms: float | None = None
     device_kind: DeviceKind = DeviceKind.CPU

@@ -7,6 +7,7 @@
     score_threshold   0..1                                detection 0.4, classification none
     iou_threshold     0..1                                0.5
     max_results       1 or more                           detection 100, classification 5
+    jpeg              exact, fast                         exact
     labels            names with commas between them      the output's label_filename
 
 `task` is the meaning of the outputs. *detection*: an output `boxes` [n, 4] (x_min, y_min, x_max, y_max, 0..1), an
@@ -14,6 +15,7 @@ output `scores` [n], and, unless there is only one class, an output `class_ids` 
 [classes], called `scores` if there are several outputs. *tensors*: the outputs are sent unchanged.
 
 `color_order` is the order of channels in memory; only for models whose single input is uint8 [height, width, 3].
+`jpeg: fast` lets a JPEG be decoded at a reduced size, which is quicker and changes pixels a little.
 """
 
 import difflib
@@ -23,7 +25,7 @@ from typing import Literal, cast
 
 from forebay.wire.model_config_pb2 import ModelConfig
 from forebay_server.service.models.config_text import ConfigError
-from forebay_server.service.models.description import ColorOrder
+from forebay_server.service.pictures.picture_input import ColorOrder, JpegScale
 
 TaskName = Literal["detection", "classification", "tensors"]
 
@@ -33,6 +35,7 @@ MAX_SHOWN = 60  # characters of a wrong value in a message
 OWN_KEYS = (
     "task",
     "color_order",
+    "jpeg",
     "latency_budget_ms",
     "score_threshold",
     "iou_threshold",
@@ -48,6 +51,7 @@ class OwnParameters:
     Attributes:
         task: meaning of the outputs.
         color_order: of pictures.
+        jpeg: whether a JPEG may be decoded at a reduced size.
         latency_budget_ms: default of LATEST streams.
         score_threshold: 0..1.
         iou_threshold: 0..1.
@@ -58,6 +62,7 @@ class OwnParameters:
 
     task: TaskName = "tensors"
     color_order: ColorOrder | None = None
+    jpeg: JpegScale | None = None
     latency_budget_ms: float | None = None
     score_threshold: float | None = None
     iou_threshold: float | None = None
@@ -80,6 +85,7 @@ def read_parameters(config: ModelConfig, filename: str) -> OwnParameters:
     return OwnParameters(
         task=cast("TaskName", reader.choice("task", ("detection", "classification", "tensors")) or "tensors"),
         color_order=cast("ColorOrder | None", reader.choice("color_order", ("RGB", "BGR"))),
+        jpeg=cast("JpegScale | None", reader.choice("jpeg", ("exact", "fast"))),
         latency_budget_ms=reader.number("latency_budget_ms", 0.001, MAX_BUDGET_MS),
         score_threshold=reader.number("score_threshold", 0.0, 1.0),
         iou_threshold=reader.number("iou_threshold", 0.0, 1.0),

@@ -19,7 +19,8 @@ from forebay_server.service.frontend.frames.codec import FrameMessage
 from forebay_server.service.frontend.frames.opening import StreamConfig, accept_open
 from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.journal.statistics import REASON_BY_OUTCOME, CountingSink, VersionStatistics
-from forebay_server.service.models.description import ImageInput, ModelDescription
+from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, Delivery, Feasibility, Request
 from forebay_server.service.results.task import Task
@@ -28,7 +29,7 @@ from tests.support.clock import ManualClock
 
 UINT8 = np.dtype(np.uint8)
 POISON = 0xEE
-PICTURE = ImageInput(4, 4, "RGB")
+PICTURE = PictureInput(4, 4, "RGB")
 
 
 class StrictBuffer:
@@ -168,7 +169,7 @@ class ManualVersion:
         sink: ManualSink | None = None,
         *,
         specs: EngineSpecs | None = None,
-        image: ImageInput | None = None,
+        image: PictureInput | None = None,
         task: Task | None = None,
         permits: int = 8,
         latency_budget_ms: float | None = None,

@@ -7,8 +7,8 @@ from forebay.encodings import LAYOUTS, Layout
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import InvalidSessionError, UnsupportedError
 from forebay_server.service.frontend.frames.decode.pictures import ENCODINGS
-from forebay_server.service.models.description import ImageInput
 from forebay_server.service.models.served import FindModel, ServedVersion
+from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.request import Delivery
 from forebay_server.service.results.options import ResultOptions
 from forebay_server.service.results.task import DetectionTask, Task
@@ -49,7 +49,7 @@ class StreamConfig:
     encoding: int
     size: tuple[int, int]
     payload_bytes: int | None
-    image: ImageInput | None
+    image: PictureInput | None
     budget_ns: int | None
     delivery: Delivery
     window: int

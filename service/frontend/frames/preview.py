@@ -6,7 +6,7 @@ import numpy as np
 import simplejpeg
 
 from forebay_server.service.frontend.frames.decode.pictures import decode_into
-from forebay_server.service.models.description import ImageInput
+from forebay_server.service.pictures.picture_input import PictureInput
 
 MAX_SIDE_PIXELS = 640
 QUALITY = 80
@@ -28,5 +28,7 @@ def preview_jpeg(payload: memoryview, encoding: int, size: tuple[int, int]) -> t
     scale = min(1.0, MAX_SIDE_PIXELS / max(size))
     width, height = (max(1, round(side * scale)) for side in size)
     pixels = np.empty((height, width, 3), np.uint8)
-    decode_into(pixels, payload, encoding, size, ImageInput(width, height, "RGB"), size[0] * size[1])
+    decode_into(
+        pixels, payload, encoding, size, PictureInput(width, height, "RGB", jpeg_scale="fast"), size[0] * size[1]
+    )
     return cast("bytes", simplejpeg.encode_jpeg(pixels, quality=QUALITY)), width, height

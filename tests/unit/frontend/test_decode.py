@@ -15,7 +15,7 @@ from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import InvalidRequestError
 from forebay_server.service.frontend.frames.decode import pictures
 from forebay_server.service.frontend.frames.decode.pictures import decode_into
-from forebay_server.service.models.description import ImageInput
+from forebay_server.service.pictures.picture_input import PictureInput
 from tests.support.mutations import JPEGS, PNGS, mutations, with_right_checksums
 
 RGB8, BGR8, JPEG, PNG, NV12, MONO8 = (
@@ -71,7 +71,7 @@ def reference(payload, encoding, size):
 
 def decode(payload, encoding, size=(0, 0), target_size=(32, 24), order="RGB", max_pixels=MAX_PIXELS):
     target = np.full((target_size[1], target_size[0], 3), 0xEE, np.uint8)
-    image = ImageInput(*target_size, order)
+    image = PictureInput(*target_size, order)
     sent_size = decode_into(target, memoryview(payload), encoding, size, image, max_pixels)
     return target, sent_size
 
@@ -91,6 +91,18 @@ def test_pixels_equal_those_of_opencv(encoding, tolerance, size, order):
     assert difference.mean() <= tolerance / 4
     original = reference(encode(picture(*size), MONO8), MONO8, size) if encoding == MONO8 else picture(*size)
     assert np.abs(bgr.astype(int) - original).mean() < 10, "the reference sees another picture"
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_jpeg_is_decoded_whole_unless_the_model_allows_less(order):
+    noise = np.random.default_rng(5).integers(0, 255, (96, 128, 3), np.uint8)  # a reduced size would blur it
+    file = encode(noise, JPEG)
+    pixels, _ = decode(file, JPEG, order=order)
+    whole = cv2.resize(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR), (32, 24))
+    assert np.array_equal(pixels, whole if order == "BGR" else whole[..., ::-1])
+    target = np.empty((24, 32, 3), np.uint8)
+    decode_into(target, memoryview(file), JPEG, (0, 0), PictureInput(32, 24, order, jpeg_scale="fast"), MAX_PIXELS)
+    assert not np.array_equal(pixels, target)
 
 
 def test_the_pixels_of_every_encoding_are_compared():

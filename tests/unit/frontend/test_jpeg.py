@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from forebay_server.service.errors import InvalidRequestError
 from forebay_server.service.frontend.frames.decode.jpeg import decode_jpeg
 from forebay_server.service.frontend.frames.decode.jpeg_layout import end_of_data, mend, read_head
-from forebay_server.service.models.description import ImageInput
+from forebay_server.service.pictures.picture_input import PictureInput
 from tests.support import jpegs
 
 MAX_PIXELS = 1 << 20
-FULL = ImageInput(160, 96, "BGR")
-SMALL = ImageInput(jpegs.WIDTH // 3, jpegs.HEIGHT // 3, "RGB")
+FULL = PictureInput(160, 96, "BGR")
+SMALL = PictureInput(jpegs.WIDTH // 3, jpegs.HEIGHT // 3, "RGB", jpeg_scale="fast")
 
 
 def decode(file, image=FULL):

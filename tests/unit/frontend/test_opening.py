@@ -14,7 +14,7 @@ from forebay_server.service.frontend.frames.opening import (
     MAX_BUDGET_MS,
     accept_open,
 )
-from forebay_server.service.models.description import ImageInput
+from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.request import Delivery, Feasibility
 from forebay_server.service.results.options import ResultOptions
 from forebay_server.service.results.task import ClassificationTask, DetectionTask
@@ -22,7 +22,7 @@ from forebay_server.service.settings import ServeSettings
 from tests.support.clock import ManualClock
 from tests.support.front_end import ManualVersion, open_config, specs_of
 
-PICTURE = ImageInput(4, 4, "RGB")
+PICTURE = PictureInput(4, 4, "RGB")
 DETECTOR = DetectionTask(labels=("person",))
 CLASSIFIER = ClassificationTask(labels=("cat",))
 SETTINGS = ServeSettings(max_window=32, max_image_pixels=1_000_000, max_message_bytes=2_000_000)

@@ -14,7 +14,7 @@ import pytest
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import InvalidRequestError
 from forebay_server.service.frontend.frames.decode.pictures import decode_into
-from forebay_server.service.models.description import ImageInput
+from forebay_server.service.pictures.picture_input import PictureInput
 
 SIZE = WIDTH, HEIGHT = 64, 48
 PATTERNS = (0xA7, 0x5B)
@@ -45,7 +45,7 @@ def decoded(file, encoding, pattern, size=SIZE):
     del dirt  # the allocator gives it out next
     target = np.full((size[1], size[0], 3), pattern, np.uint8)
     try:
-        decode_into(target, memoryview(file), encoding, SIZE, ImageInput(*size, "RGB"), 1_000_000)
+        decode_into(target, memoryview(file), encoding, SIZE, PictureInput(*size, "RGB"), 1_000_000)
     except InvalidRequestError as error:
         return str(error)
     return target

@@ -7,8 +7,9 @@ from forebay.wire.model_config_pb2 import DataType, ModelInstanceGroup
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.models.completion import complete
 from forebay_server.service.models.config_text import ConfigError, parse_config
-from forebay_server.service.models.description import ImageInput, ModelDescription
+from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.instances import InstanceGroup
+from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.results.task import ClassificationTask, DetectionTask
 
 IMAGE = TensorSpec("image", np.dtype(np.uint8), (240, 320, 3))
@@ -24,7 +25,7 @@ def completed(text="", inputs=(IMAGE,), outputs=(SCORES,), task=None, max_batch_
 
 
 def test_a_single_uint8_picture_makes_an_image_model():
-    assert completed().image == ImageInput(width=320, height=240, color_order="RGB")
+    assert completed().image == PictureInput(width=320, height=240, color_order="RGB")
 
 
 def test_the_order_of_colours_is_configured():
@@ -45,6 +46,12 @@ def test_the_order_of_colours_is_configured():
 )
 def test_anything_else_takes_tensors_only(inputs):
     assert completed(inputs=inputs).image is None
+
+
+def test_jpegs_are_decoded_whole_unless_configured():
+    assert completed().image.jpeg_scale == "exact"
+    text = 'parameters { key: "jpeg" value { string_value: "fast" } }'
+    assert completed(text).image.jpeg_scale == "fast"
 
 
 def test_colours_of_a_model_without_pictures_are_an_error():

@@ -26,7 +26,7 @@ from forebay_server.service.frontend.frames.decode.jpeg_layout import (
     read_head,
     restarts_missing_at_end,
 )
-from forebay_server.service.models.description import ImageInput
+from forebay_server.service.pictures.picture_input import PictureInput
 
 Pixels = NDArray[np.uint8]
 
@@ -51,12 +51,12 @@ TRUNCATED = "JPEG is truncated: its data ends before the picture does; send the 
 CORRUPT = "JPEG is broken: bytes of its compressed data have changed; send the file again"
 
 
-def decode_jpeg(file: Buffer, image: ImageInput, max_pixels: int) -> tuple[Pixels, tuple[int, int]]:
-    """Decode a JPEG file at the smallest of libjpeg's scales that is at least as large as the model's input.
+def decode_jpeg(file: Buffer, image: PictureInput, max_pixels: int) -> tuple[Pixels, tuple[int, int]]:
+    """Decode a JPEG file whole, or, where `image` allows it, at the smallest scale of libjpeg's that covers the input.
 
     Args:
         file: the whole file; borrowed.
-        image: size and colour order of the model's input.
+        image: size and colour order of the model's input, and whether a reduced size is allowed.
         max_pixels: larger pictures are refused before they are decoded.
 
     Returns:
@@ -79,7 +79,7 @@ def decode_jpeg(file: Buffer, image: ImageInput, max_pixels: int) -> tuple[Pixel
     return _decode(file, head, image), head.size
 
 
-def _decode(file: Buffer, head: Head, image: ImageInput) -> Pixels:
+def _decode(file: Buffer, head: Head, image: PictureInput) -> Pixels:
     pixels = np.empty((*_scaled(head.size, image), 3), np.uint8)
     try:
         return _simplejpeg(file, image, strict=True, buffer=pixels)
@@ -116,8 +116,10 @@ def _has_its_end(file: Buffer, head: Head, left_over: int) -> bool:
     return missing == 1  # the last interval is there, behind a marker that was lost
 
 
-def _scaled(size: tuple[int, int], image: ImageInput) -> tuple[int, int]:
-    """(height, width) that simplejpeg decodes to: the smallest eighths of the size that cover the model's input."""
+def _scaled(size: tuple[int, int], image: PictureInput) -> tuple[int, int]:
+    """(height, width) that simplejpeg decodes to: all of it, or the smallest eighths that cover the model's input."""
+    if image.jpeg_scale == "exact":
+        return size[1], size[0]
     least_width, least_height = min(size[0], image.width), min(size[1], image.height)
     for eighths in range(1, 8):
         width, height = -(-size[0] * eighths // 8), -(-size[1] * eighths // 8)
@@ -126,12 +128,13 @@ def _scaled(size: tuple[int, int], image: ImageInput) -> tuple[int, int]:
     return size[1], size[0]
 
 
-def _simplejpeg(file: Buffer, image: ImageInput, *, strict: bool, buffer: Pixels | None = None) -> Pixels:
+def _simplejpeg(file: Buffer, image: PictureInput, *, strict: bool, buffer: Pixels | None = None) -> Pixels:
+    is_fast = image.jpeg_scale == "fast"
     pixels = simplejpeg.decode_jpeg(
         file,
         image.color_order,
-        min_height=image.height,
-        min_width=image.width,
+        min_height=image.height if is_fast else 0,  # 0: whole
+        min_width=image.width if is_fast else 0,
         min_factor=1,
         buffer=buffer,
         strict=strict,
@@ -139,7 +142,7 @@ def _simplejpeg(file: Buffer, image: ImageInput, *, strict: bool, buffer: Pixels
     return cast("Pixels", pixels)
 
 
-def _wants_more(file: Buffer, head: Head, image: ImageInput, pixels: Pixels) -> bool:
+def _wants_more(file: Buffer, head: Head, image: PictureInput, pixels: Pixels) -> bool:
     """Whether data added at the end changes the picture: then libjpeg has invented its last part.
 
     This costs a second decoding, only for files with a warning inside their data.
@@ -157,7 +160,7 @@ def _has_lost_its_place(file: Buffer, head: Head, left_over: int) -> bool:
     return left_over > _MAX_STRAY_BYTES and len(set(rest)) > 1
 
 
-def _decode_with_warnings(file: Buffer, image: ImageInput) -> Pixels:
+def _decode_with_warnings(file: Buffer, image: PictureInput) -> Pixels:
     try:
         return _simplejpeg(file, image, strict=False)
     except ValueError as error:

@@ -16,7 +16,7 @@ from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import InvalidRequestError
 from forebay_server.service.frontend.frames.decode.jpeg import decode_jpeg
 from forebay_server.service.frontend.frames.decode.png import decode_png
-from forebay_server.service.models.description import ColorOrder, ImageInput
+from forebay_server.service.pictures.picture_input import ColorOrder, PictureInput
 
 Pixels = NDArray[np.uint8]
 
@@ -25,7 +25,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # a client's b
 
 
 def decode_into(
-    target: Pixels, payload: memoryview, encoding: int, size: tuple[int, int], image: ImageInput, max_pixels: int
+    target: Pixels, payload: memoryview, encoding: int, size: tuple[int, int], image: PictureInput, max_pixels: int
 ) -> tuple[int, int]:
     """Decode one picture, stretch it to the model's size and write it to `target`.
 
@@ -69,12 +69,12 @@ def _stretch(source: Pixels, target: Pixels) -> None:
         cv2.resize(source, size, dst=target, interpolation=cv2.INTER_LINEAR)
 
 
-def _jpeg(payload: memoryview, image: ImageInput, max_pixels: int) -> tuple[Pixels, ColorOrder, tuple[int, int]]:
+def _jpeg(payload: memoryview, image: PictureInput, max_pixels: int) -> tuple[Pixels, ColorOrder, tuple[int, int]]:
     source, size = decode_jpeg(payload, image, max_pixels)
     return source, image.color_order, size
 
 
-def _png(payload: memoryview, _: ImageInput, max_pixels: int) -> tuple[Pixels, ColorOrder, tuple[int, int]]:
+def _png(payload: memoryview, _: PictureInput, max_pixels: int) -> tuple[Pixels, ColorOrder, tuple[int, int]]:
     source, size = decode_png(payload, max_pixels)
     return source, "BGR", size
 
@@ -84,7 +84,7 @@ def _nv12(array: Pixels, order: ColorOrder) -> tuple[Pixels, ColorOrder]:
     return cast("Pixels", cv2.cvtColor(array, code)), order
 
 
-_FILES: dict[int, Callable[[memoryview, ImageInput, int], tuple[Pixels, ColorOrder, tuple[int, int]]]] = {
+_FILES: dict[int, Callable[[memoryview, PictureInput, int], tuple[Pixels, ColorOrder, tuple[int, int]]]] = {
     pb.ENCODING_JPEG: _jpeg,
     pb.ENCODING_PNG: _png,
 }
