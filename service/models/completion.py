@@ -18,6 +18,7 @@ from forebay_server.service.models.normal_form import data_type_of, normalised
 from forebay_server.service.models.parameters import read_parameters
 from forebay_server.service.models.repository import CONFIG_NAME
 from forebay_server.service.pictures.picture_input import PictureInput
+from forebay_server.service.results.heads.boxes_scores import BoxesScoresHead
 from forebay_server.service.results.task import ClassificationTask, DetectionTask, Task
 
 MAX_SIDE_PIXELS = 65535
@@ -143,7 +144,7 @@ def _resolve_detection(task: DetectionTask, specs: EngineSpecs, filename: str) -
     _check_output(specs.outputs[scores], "f", (count,), filename)
     if class_ids is not None:
         _check_output(specs.outputs[class_ids], "iu", (count,), filename)
-    return replace(task, boxes_output=boxes, scores_output=scores, class_ids_output=class_ids)
+    return replace(task, head=BoxesScoresHead(boxes, scores, class_ids))
 
 
 def _resolve_classification(task: ClassificationTask, specs: EngineSpecs, filename: str) -> ClassificationTask:

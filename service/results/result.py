@@ -4,7 +4,8 @@ from typing import assert_never
 
 from forebay_server.service.request import OutputArrays
 from forebay_server.service.results.classes import Classification, decode_classes
-from forebay_server.service.results.detections import Detection, decode_detections
+from forebay_server.service.results.detection import Detection
+from forebay_server.service.results.detections import decode_detections
 from forebay_server.service.results.options import ResultOptions
 from forebay_server.service.results.task import ClassificationTask, DetectionTask, Task
 

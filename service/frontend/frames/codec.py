@@ -18,7 +18,7 @@ from forebay_server.service.errors import InvalidSessionError, Outcome, ServiceE
 from forebay_server.service.frontend.messages import MAX_PARSED_BYTES, MessageError, parse
 from forebay_server.service.request import Completion, Durations, Timeline
 from forebay_server.service.results.classes import Classification
-from forebay_server.service.results.detections import Detection
+from forebay_server.service.results.detection import Detection
 
 FRAME_STATUS: dict[Outcome, pb.StatusCode] = {
     Outcome.OK: pb.STATUS_OK,

@@ -25,7 +25,7 @@ from forebay_server.service.frontend.frames.codec import (
 )
 from forebay_server.service.request import Completion, Timeline
 from forebay_server.service.results.classes import Classification
-from forebay_server.service.results.detections import Box, Detection
+from forebay_server.service.results.detection import Box, Detection
 from tests.support.front_end import specs_of
 from tests.support.requests import frame_request
 

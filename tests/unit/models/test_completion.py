@@ -10,6 +10,7 @@ from forebay_server.service.models.config_text import ConfigError, parse_config
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.instances import InstanceGroup
 from forebay_server.service.pictures.picture_input import PictureInput
+from forebay_server.service.results.heads.boxes_scores import BoxesScoresHead
 from forebay_server.service.results.task import ClassificationTask, DetectionTask
 
 IMAGE = TensorSpec("image", np.dtype(np.uint8), (240, 320, 3))
@@ -61,11 +62,11 @@ def test_colours_of_a_model_without_pictures_are_an_error():
 
 def test_detection_outputs_are_found_by_name_in_any_order():
     task = completed(outputs=(CLASS_IDS, PLANES, SCORES, BOXES), task=DetectionTask(())).task
-    assert (task.boxes_output, task.scores_output, task.class_ids_output) == (3, 2, 0)
+    assert task.head == BoxesScoresHead(boxes_output=3, scores_output=2, class_ids_output=0)
 
 
 def test_a_detector_of_one_class_needs_no_class_ids():
-    assert completed(outputs=(BOXES, SCORES), task=DetectionTask(("face",))).task.class_ids_output is None
+    assert completed(outputs=(BOXES, SCORES), task=DetectionTask(("face",))).task.head.class_ids_output is None
 
 
 def test_a_number_of_boxes_that_varies_is_fine():

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from forebay_server.service.errors import CorruptResultError
 from forebay_server.service.results.classes import Classification, decode_classes
-from forebay_server.service.results.detections import Detection
+from forebay_server.service.results.detection import Detection
 from forebay_server.service.results.options import ResultOptions
 from forebay_server.service.results.result import make_result
 from forebay_server.service.results.task import ClassificationTask, DetectionTask

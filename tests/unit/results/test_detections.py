@@ -4,8 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay_server.service.errors import CorruptResultError
-from forebay_server.service.results.detections import MAX_CANDIDATES, decode_detections, suppress
+from forebay_server.service.results.detections import decode_detections
+from forebay_server.service.results.heads.boxes_scores import BoxesScoresHead
+from forebay_server.service.results.heads.candidates import MAX_CANDIDATES
 from forebay_server.service.results.options import ResultOptions
+from forebay_server.service.results.suppression import suppress
 from forebay_server.service.results.task import DetectionTask
 
 AS_THE_MODEL_SAYS = ResultOptions()
@@ -77,7 +80,7 @@ def test_a_class_without_a_label_is_called_by_its_number():
 
 
 def test_without_class_ids_everything_is_the_first_class():
-    task = DetectionTask(labels=("face",), class_ids_output=None)
+    task = DetectionTask(labels=("face",), head=BoxesScoresHead(class_ids_output=None))
     boxes, scores, _ = outputs((LEFT, 0.9, 0), (LEFT_TOO, 0.8, 1))
     assert [item.label for item in decode((boxes, scores), task=task)] == ["face"]
 
