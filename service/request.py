@@ -157,6 +157,7 @@ class Request:
         queue_timeout_ns: Triton's per-request timeout while pending, if any.
         is_retry: it failed in a batch with others and runs alone now.
         frame_size: (width, height) in pixels of the picture as sent; (0, 0) for tensors.
+        counts_late: once executed, it is counted by the front-end process, which makes a typed result of its outputs.
     """
 
     id: int
@@ -174,6 +175,7 @@ class Request:
     timeline: Timeline = field(default_factory=Timeline)
     is_cancelled: bool = False
     is_retry: bool = False
+    counts_late: bool = False
 
     def run_alone(self) -> None:
         """Make this request share a batch with no other, and wait for no other of its stream.

@@ -43,6 +43,8 @@ ERRORS: Final = 6
 HAS_FILE: Final = 1
 IS_LATEST: Final = 2
 IS_ORDERED: Final = 4
+COUNTS_LATE: Final = 8
+"""Of a request: see `service.request.Request.counts_late`."""
 
 NONE: Final = -1
 """For a deadline or a queue timeout: there is none."""
@@ -104,6 +106,7 @@ class RequestRecord(NamedTuple):
         queue_timeout_ns: duration or NONE.
         nbytes: see HAS_FILE; 0 without a file.
         has_file: whether a memory file travels with it.
+        counts_late: see COUNTS_LATE.
     """
 
     token: int
@@ -118,6 +121,7 @@ class RequestRecord(NamedTuple):
     queue_timeout_ns: int = NONE
     nbytes: int = 0
     has_file: bool = False
+    counts_late: bool = False
 
 
 def pack_request(
@@ -133,21 +137,23 @@ def pack_request(
     queue_timeout_ns: int = NONE,
     nbytes: int = 0,
     has_file: bool = False,  # noqa: FBT001, FBT002 - called by position, for every frame
+    counts_late: bool = False,  # noqa: FBT001, FBT002 - the same
 ) -> bytes:
     """Return the record of a request; see RequestRecord.
 
     A priority, deadline or timeout of a client may be any number: one that no record holds becomes the largest that it
     holds.
     """
+    flags = (HAS_FILE if has_file else 0) | (COUNTS_LATE if counts_late else 0)
     try:
         return _RECORD.pack(
-            REQUEST, HAS_FILE if has_file else 0, priority, token, version, stream, rows, nbytes, input_offset,
+            REQUEST, flags, priority, token, version, stream, rows, nbytes, input_offset,
             output_offset, deadline_ns, arrival_ns, queue_timeout_ns,
         )  # fmt: skip
     except struct.error:
         return _RECORD.pack(
-            REQUEST, HAS_FILE if has_file else 0, min(priority, LEAST_URGENT), token, version, stream, rows, nbytes,
-            input_offset, output_offset, min(deadline_ns, NEVER_NS), arrival_ns, min(queue_timeout_ns, NEVER_NS),
+            REQUEST, flags, min(priority, LEAST_URGENT), token, version, stream, rows, nbytes, input_offset,
+            output_offset, min(deadline_ns, NEVER_NS), arrival_ns, min(queue_timeout_ns, NEVER_NS),
         )  # fmt: skip
 
 
@@ -206,7 +212,7 @@ def fields(record: Record) -> RequestRecord:
     ) = record
     return RequestRecord(
         token, version, stream, rows, priority, input_offset, output_offset, deadline, arrival, timeout, nbytes,
-        bool(flags & HAS_FILE),
+        bool(flags & HAS_FILE), bool(flags & COUNTS_LATE),
     )  # fmt: skip
 
 

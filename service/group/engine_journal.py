@@ -117,6 +117,10 @@ class JournalReceiver:
             statistics = self._group.statistics(refusals.number)
             if statistics is not None:
                 statistics.add_refusals(Outcome(refusals.outcome), refusals.count, refusals.total_ns)
+        for finished in told.finished:
+            statistics = self._group.statistics(finished.number)
+            if statistics is not None:
+                statistics.add_successes(finished.successes)
         self.numbers = told.numbers or self.numbers
 
     def _take_frames(self, told: Told) -> None:

@@ -177,6 +177,7 @@ class EngineLink:
             wire.NONE if timeout_ns is None else timeout_ns,
             nbytes,
             file is not None,
+            request.counts_late,
         )
         if file is not None:  # only now: a file without its record would be the next record's
             self._open_files[token] = file.fd
@@ -260,7 +261,8 @@ class EngineLink:
                     completion = Completion(request, None, outputs, None, answer[1], version.version)
                 except Exception:  # no memory, say: it ends this request, and no other one of the datagram
                     log.exception("the outputs of a request cannot be read")
-                    completion = Completion(request, InvariantError("its outputs cannot be read; the log says why"))
+                    error_of_one = InvariantError("its outputs cannot be read; the log says why")
+                    completion = Completion(request, error_of_one, batch_size=answer[1])
             if answer[2] in self._open_files:
                 os.close(self._open_files.pop(answer[2]))
             frame.release()

@@ -14,6 +14,7 @@ from forebay_server.service.frontend.control.repository import check_change, che
 from forebay_server.service.frontend.loop_sink import LoopSink
 from forebay_server.service.group.engine_link import EngineLink
 from forebay_server.service.group.forwarded import ForwardedRpcs
+from forebay_server.service.group.front_end_counts import FrontEndCounts
 from forebay_server.service.group.front_end_journal import JournalShipper
 from forebay_server.service.group.group_permits import GroupPermits
 from forebay_server.service.group.memory_file import MemoryFile, PermitCounts, most_requests
@@ -37,6 +38,7 @@ from forebay_server.service.group.remote_registry import RemoteRegistry
 from forebay_server.service.group.remote_version import RemoteVersion
 from forebay_server.service.group.talk import Talk
 from forebay_server.service.journal.events import Journal, RequestJournal
+from forebay_server.service.journal.statistics import CountingSink
 from forebay_server.service.log import set_level
 from forebay_server.service.models.request_memory import unbound_bytes
 from forebay_server.service.results.finisher import ResultFinisher
@@ -204,15 +206,17 @@ class EnginePeer:
         self._listener.welcomed()
 
     def _on_published(self, published: Published, memory_fd: int) -> None:
-        journal, settings = self.journal, self._settings
+        journal, settings, task = self.journal, self._settings, published.description.task
+        counts = FrontEndCounts(published.number, self._clock)
+        sink = self._sink if task is None else CountingSink(self._sink, counts)
         version = RemoteVersion(
             published,
             MemoryFile.attach(memory_fd),
             self._index,
             self._link,
             self.permits,
-            ResultFinisher(published.description.task, self._pool, self._sink),
-            self._clock,
+            ResultFinisher(task, self._pool, sink),
+            counts,
             requests=None
             if journal is None
             else RequestJournal(journal, published.name, published.version, self._clock),

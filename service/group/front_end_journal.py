@@ -1,22 +1,20 @@
 """A front-end process tells the engine process what happened in it, so that the group has one journal and one count.
 
 Four times a second, and at its end: streams that opened and closed, frames that ended (as one array of integers), the
-counts of refused requests, its own numbers, and the pictures that a reader of the live page looks at. The engine
-process puts them where its observer and its statistics find them (`engine_journal`).
+counts of requests that ended here, its own numbers, and the pictures that a reader of the live page looks at. The
+engine process puts them where its observer and its statistics find them (`engine_journal`).
 
-Owner: the event loop's thread, except `RefusalCounts`, which any thread adds to.
+Owner: the event loop's thread.
 """
 
 import asyncio
-import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from forebay_server.service.clock import Clock
 from forebay_server.service.errors import Outcome
-from forebay_server.service.group.messages import FrontEndNumbers, LookAt, Refusals, StreamFacts, Told
+from forebay_server.service.group.front_end_counts import FrontEndCounts
+from forebay_server.service.group.messages import Finished, FrontEndNumbers, LookAt, Refusals, StreamFacts, Told
 from forebay_server.service.journal.events import FrameEvent, Journal, StreamRecord
 from forebay_server.service.journal.pictures import Snapshot
 from forebay_server.service.observe.frames import read_events
@@ -25,47 +23,13 @@ INTERVAL_S = 0.25
 CHUNK_FRAMES = 512  # of one message: half a millisecond of the loop's time
 
 
-class RefusalCounts:
-    """Counts the requests of one version that end before they come to the engine process. Thread: any.
-
-    Takes the place of `service.journal.statistics.VersionStatistics` in a front-end process.
-
-    Args:
-        number: of the version.
-        clock: source of monotonic nanoseconds.
-    """
-
-    def __init__(self, number: int, clock: Clock) -> None:
-        self._number = number
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._counts: Counter[Outcome] = Counter()
-        self._total_ns: Counter[Outcome] = Counter()
-
-    def refuse(self, outcome: Outcome, received_ns: int) -> None:
-        """Count a request that was read at `received_ns` and ends now."""
-        total_ns = self._clock.now_ns() - received_ns
-        with self._lock:
-            self._counts[outcome] += 1
-            self._total_ns[outcome] += total_ns
-
-    def take(self) -> list[Refusals]:
-        """Return the counts since the last call."""
-        if not self._counts:
-            return []
-        with self._lock:
-            counts, self._counts = self._counts, Counter()
-            total_ns, self._total_ns = self._total_ns, Counter()
-        return [Refusals(self._number, outcome.value, n, total_ns[outcome]) for outcome, n in counts.items()]
-
-
 class JournalShipper:
     """See the module.
 
     Args:
         send: sends a message to the engine process.
         journal: of this process; None: the group has no admin port and makes no spans.
-        refusals: returns the counts of all versions.
+        counts: returns those of all versions.
         numbers: returns the current numbers of this process.
         has_spans: whether spans are made of frames, which then travel one by one.
     """
@@ -74,14 +38,14 @@ class JournalShipper:
         self,
         send: Callable[[Told], None],
         journal: Journal | None,
-        refusals: Callable[[], Iterable[RefusalCounts]],
+        counts: Callable[[], Iterable[FrontEndCounts]],
         numbers: Callable[[], FrontEndNumbers],
         *,
         has_spans: bool = False,
     ) -> None:
         self._send = send
         self._journal = journal
-        self._refusals = refusals
+        self._counts = counts
         self._numbers = numbers
         self._has_spans = has_spans
         self._pictured: dict[int, StreamRecord] = {}
@@ -96,9 +60,9 @@ class JournalShipper:
 
     def tell_counts(self) -> None:
         """Tell what was counted, and nothing else: the engine process is about to be asked for its counts."""
-        refusals = self._taken_refusals()
-        if refusals:
-            self._send(Told(refusals=refusals))
+        refusals, finished = self._taken_refusals(), self._taken_finished()
+        if refusals or finished:
+            self._send(Told(refusals=refusals, finished=finished))
 
     def tell_all(self) -> None:
         """Tell everything: this process ends."""
@@ -109,7 +73,8 @@ class JournalShipper:
         """Tell what has happened; return whether there is more."""
         journal = self._journal
         if journal is None:
-            self._send(Told(refusals=self._taken_refusals(), numbers=self._numbers()))
+            refusals, finished = self._taken_refusals(), self._taken_finished()
+            self._send(Told(refusals=refusals, finished=finished, numbers=self._numbers()))
             return False
         # In this order: the frames of a stream travel before the news of its end.
         closed_count = len(journal.closed)
@@ -125,6 +90,7 @@ class JournalShipper:
             self._taken_refusals(),
             self._taken_pictures(),
             None if has_more else self._numbers(),
+            self._taken_finished(),
         )
         for record, _ in closed:
             self._pictured.pop(record.uid, None)
@@ -157,7 +123,10 @@ class JournalShipper:
         )
 
     def _taken_refusals(self) -> tuple[Refusals, ...]:
-        return tuple(each for counts in self._refusals() for each in counts.take())
+        return tuple(each for counts in self._counts() for each in counts.take_refusals())
+
+    def _taken_finished(self) -> tuple[Finished, ...]:
+        return tuple(each for counts in self._counts() for each in counts.take_finished())
 
     def _taken_pictures(self) -> tuple[tuple[int, Snapshot], ...]:
         taken: list[tuple[int, Snapshot]] = []

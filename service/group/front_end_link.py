@@ -143,6 +143,7 @@ class FrontEndLink:
         request = Request(
             next_request_id(), source, rows, key, None if deadline_ns == wire.NONE else deadline_ns,
             arrival_ns, priority, frame, _not_on_a_loop, None, None if timeout_ns == wire.NONE else timeout_ns,
+            counts_late=bool(flags & wire.COUNTS_LATE),
         )  # fmt: skip
         self._requests[token] = (version, request)
         if share is not None and (rows != 1 or share.rows.has_waiting) and share.rows.holds_back(version, request):
@@ -183,6 +184,7 @@ class FrontEndLink:
         by_version: dict[LinkedVersion, list[Request]] = {}
         for version, request in requests:
             request.is_cancelled = True
+            request.counts_late = False  # the process that would have counted it has gone
             by_version.setdefault(version, []).append(request)
         for version, cancelled in by_version.items():
             version.cancel(cancelled)

@@ -18,6 +18,7 @@ from forebay_server.engines.engine import EngineSpecs
 from forebay_server.service.group.memory_file import MemoryLayout
 from forebay_server.service.journal.pictures import Snapshot
 from forebay_server.service.journal.reception import ReceptionNumbers
+from forebay_server.service.journal.statistics import Successes
 from forebay_server.service.models.description import ModelDescription
 
 
@@ -181,7 +182,7 @@ class StreamFacts:
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """Requests of a version that ended, with one outcome, before they came to the engine process.
+    """Requests of a version that failed with one outcome outside of the engine process: before it, or behind it.
 
     Attributes:
         number: of the version.
@@ -197,6 +198,19 @@ class Refusals:
 
 
 @dataclass(frozen=True, slots=True)
+class Finished:
+    """Requests of a version whose typed results were made, and that ended well.
+
+    Attributes:
+        number: of the version.
+        successes: how many, and their durations.
+    """
+
+    number: int
+    successes: Successes
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """News of a front-end process since the last message of this kind.
 
@@ -209,6 +223,7 @@ class Told:
         refusals: counts by version and outcome.
         pictures: frames that a reader looks at, by uid of the stream.
         numbers: of the process, now.
+        finished: counts by version.
     """
 
     opened: tuple[StreamFacts, ...] = ()
@@ -218,6 +233,7 @@ class Told:
     refusals: tuple[Refusals, ...] = ()
     pictures: tuple[tuple[int, Snapshot], ...] = ()
     numbers: "FrontEndNumbers | None" = None
+    finished: tuple[Finished, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from forebay_server.service.batching.egress_time import EgressTime
-from forebay_server.service.clock import Clock
 from forebay_server.service.group.engine_link import EngineLink
-from forebay_server.service.group.front_end_journal import RefusalCounts
+from forebay_server.service.group.front_end_counts import FrontEndCounts
 from forebay_server.service.group.memory_file import MemoryFile, VersionHeader
 from forebay_server.service.group.messages import Published
 from forebay_server.service.group.remote_arena import RemoteArena
@@ -62,7 +61,7 @@ class RemoteVersion:
         link: brings requests to the engine process.
         permits: of this process.
         finisher: takes the completions of its requests.
-        clock: source of monotonic nanoseconds.
+        counts: how its requests end in this process.
         requests: receives how Open Inference requests end; None disables observation.
         unbound_bytes: limit for requests of varying shapes together.
         on_unused: called with the version once it is retired and nothing of it is used any more.
@@ -79,7 +78,7 @@ class RemoteVersion:
         link: EngineLink,
         permits: Permits,
         finisher: ResultFinisher,
-        clock: Clock,
+        counts: FrontEndCounts,
         *,
         requests: RequestJournal | None,
         unbound_bytes: int,
@@ -91,12 +90,13 @@ class RemoteVersion:
         self.description = published.description
         self.specs = published.specs
         self.requests = requests
-        self.statistics = RefusalCounts(published.number, clock)
+        self.statistics = counts
         self._header = VersionHeader(file.memory, published.layout.front_ends)
         self.egress_time = PublishedEgress(self._header, front_end)
         self.arena = RemoteArena(file.memory, published.layout, front_end, permits)
         self.unbound = None if self.specs.is_fixed else UnboundFrames(permits, unbound_bytes)
         self.finish = finisher.finish
+        self._has_typed_results = published.description.task is not None
         self._file = file
         self._link = link
         self._on_unused = on_unused
@@ -138,10 +138,12 @@ class RemoteVersion:
 
     def arrive(self, request: Request) -> None:
         """Send a request, inputs in its place, to the engine process. Blocks: no."""
+        request.counts_late = self._has_typed_results and request.wants.options is not None
         self._link.send(self, request)
 
     def arrive_on_loop(self, request: Request) -> None:
         """Send a request with all others of this turn of the loop. Thread: the event loop's. Blocks: no."""
+        request.counts_late = self._has_typed_results and request.wants.options is not None
         self._link.send_soon(self, request)
 
     def cancel(self, requests: Sequence[Request]) -> None:

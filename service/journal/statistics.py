@@ -4,7 +4,8 @@ One rule holds for frames and Open Inference requests: each that was read for a 
 success if its client got outputs, else as a failure with one reason. A request that comes to the former ends as a
 completion and passes through the version's `CountingSink` on the way to the event loop; a request that ends earlier is
 counted by `refuse`, called by the code that ends it. A request that its client gave up is CANCELED, executed or not. A
-post of executed requests is one batch.
+post of executed requests is one batch. An executed request that `counts_late` is part of that batch, and counts as a
+success or a failure when its front-end process tells which (`add_successes`, `add_refusals`).
 
 Thread: any; one lock per version, taken once per post.
 """
@@ -14,10 +15,11 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import Outcome
-from forebay_server.service.request import Completion, CompletionSink, Timeline
+from forebay_server.service.request import Completion, CompletionSink, Request, Timeline
 
 REASON_BY_OUTCOME = {
     Outcome.EXPIRED: "REJECTED",
@@ -107,6 +109,37 @@ class VersionReport:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class Successes:
+    """Requests that were answered with outputs, and the sums of their durations.
+
+    Attributes:
+        count: how many.
+        total_ns: received to the end.
+        queue_ns: arrival to batch.
+        h2d_ns: upload.
+        execute_ns: execution.
+        d2h_ns: download.
+    """
+
+    count: int = 0
+    total_ns: int = 0
+    queue_ns: int = 0
+    h2d_ns: int = 0
+    execute_ns: int = 0
+    d2h_ns: int = 0
+
+    def add(self, request: Request, now_ns: int) -> None:
+        """Add a request that ends now."""
+        timeline = request.timeline
+        self.count += 1
+        self.total_ns += now_ns - (timeline.received_ns or request.arrival_ns)
+        self.queue_ns += max(0, timeline.formed_ns - request.arrival_ns)
+        self.h2d_ns += timeline.h2d_ns
+        self.execute_ns += timeline.execute_ns
+        self.d2h_ns += timeline.d2h_ns
+
+
 class VersionStatistics:
     """See the module."""
 
@@ -127,6 +160,8 @@ class VersionStatistics:
                 if completion.outputs is not None:
                     rows += request.size
                     times = timeline
+                    if request.counts_late:
+                        continue
                 total_ns = now_ns - (timeline.received_ns or request.arrival_ns)
                 outcome = outcome_of(completion)
                 if outcome is Outcome.OK:
@@ -154,6 +189,16 @@ class VersionStatistics:
         """Count requests that were refused in a front-end process; `total_ns` is the sum of their durations."""
         with self._lock:
             self._count_failure(outcome, total_ns, count)
+
+    def add_successes(self, successes: Successes) -> None:
+        """Count requests whose typed results were made in a front-end process."""
+        counts = self._counts
+        with self._lock:
+            _add(
+                (counts.success, counts.queue, counts.compute_input, counts.compute_infer, counts.compute_output),
+                (successes.total_ns, successes.queue_ns, successes.h2d_ns, successes.execute_ns, successes.d2h_ns),
+                successes.count,
+            )
 
     def snapshot(self) -> Counts:
         """Return a copy."""
@@ -210,10 +255,18 @@ def outcome_of(completion: Completion) -> Outcome:
     return Outcome.OK if completion.error is None else completion.error.outcome
 
 
+class Counting(Protocol):
+    """Counts completions: a `VersionStatistics`, or its place in a front-end process. Thread: any."""
+
+    def observe(self, completions: Sequence[Completion]) -> None:
+        """Count the completions of one post."""
+        ...
+
+
 class CountingSink:
     """Implements service.request.CompletionSink: counts, then passes on."""
 
-    def __init__(self, sink: CompletionSink, statistics: VersionStatistics) -> None:
+    def __init__(self, sink: CompletionSink, statistics: Counting) -> None:
         self._sink = sink
         self._statistics = statistics
 

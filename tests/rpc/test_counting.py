@@ -121,9 +121,26 @@ async def failed(client, running, devices):
     await client.answers(3)
 
 
+async def with_corrupt_scores(client, running):
+    """Two frames whose typed results are made, and between them one that was executed and has none."""
+    for score in (1.0, np.nan, 2.0):
+        await client.send(np.full(ROW_BYTES // 4, score, np.float32).tobytes())
+    await client.answers(3)
+
+
 async def expired_at_admission(client, running):
     await client.send(latency_budget_ms=0.0)
     await client.answers(1)
+
+
+async def of_a_client_that_left_a_typed_result(client, running):
+    """Executed, for a client that has left meanwhile."""
+    running.hold()
+    await client.send(np.ones(ROW_BYTES // 4, np.float32).tobytes())
+    await eventually(lambda: in_hand(running) == 1)
+    await client.leave()
+    await eventually(lambda: not running.server.frames.streams)
+    running.release()
 
 
 async def overloaded(client, running):
@@ -175,6 +192,11 @@ CASES = {
     superseded: ({}, {"ok": 8, "superseded": 0}, {}),
     cancelled: ({}, {"cancelled": 6}, {"CANCELED": 6}),
 }
+TYPED = {"task": "classification", "datatype": "FP32"}
+TYPED_CASES = {
+    with_corrupt_scores: ({"ok": 2, "corrupt": 1}, {"BACKEND": 1}),
+    of_a_client_that_left_a_typed_result: ({"cancelled": 1}, {"CANCELED": 1}),
+}
 NEVER = {
     (superseded, Unary): "calls have no order among each other, so none replaces another",
     (overloaded, Stream): "a stream has at most half of the permits",
@@ -215,6 +237,29 @@ async def page_of(running):
         await watcher.close()
 
 
+async def told_of_all(running, count):
+    """As `told`, once it has every outcome: the observer counts at each tick, and a front end sends its at its own."""
+    async with asyncio.timeout(HANG_GUARD_S):
+        while sum((counts := await told(running))[1].values()) != count:
+            await asyncio.sleep(0.01)
+    return counts
+
+
+@pytest.mark.parametrize("case", TYPED_CASES, ids=lambda case: case.__name__)
+@on_loop
+async def test_a_typed_result_counts_as_it_ends(tmp_path, case):
+    outcomes, reasons = TYPED_CASES[case]
+    simulated(tmp_path, max_batch_size=1, **TYPED)
+    async with real_server(tmp_path, devices=SimulatedDevices(), admin_address="127.0.0.1:0") as running:
+        client = Frames(running)
+        await case(client, running)
+        assert await told_of_all(running, sum(outcomes.values())) == (reasons, outcomes, outcomes.get("ok", 0))
+        counts = running.version().statistics.snapshot()
+        assert (counts.rows, counts.executions) == (sum(outcomes.values()),) * 2
+        assert counts.success.ns >= counts.queue.ns + counts.compute_infer.ns
+        await client.leave()
+
+
 @pytest.mark.parametrize("protocol", [Frames, Unary, Stream])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 @on_loop
@@ -231,10 +276,7 @@ async def test_whatever_ends_is_one_number_everywhere(tmp_path, case, protocol):
             replaced = running.version().statistics.snapshot().failures["REJECTED"]
             assert replaced > 0
             outcomes, reasons = {"ok": 8 - replaced, "superseded": replaced}, {"REJECTED": replaced}
-        async with asyncio.timeout(HANG_GUARD_S):  # the observer counts at each tick, and a front end tells at its own
-            while sum((counts := await told(running))[1].values()) != sum(outcomes.values()):
-                await asyncio.sleep(0.01)
-        assert counts == (reasons, outcomes, outcomes.get("ok", 0))
+        assert await told_of_all(running, sum(outcomes.values())) == (reasons, outcomes, outcomes.get("ok", 0))
         if case is not cancelled:  # its stream has gone from the table
             other = {name: count for name, count in outcomes.items() if name not in ("ok", "superseded", "expired")}
             assert await page_of(running) == {

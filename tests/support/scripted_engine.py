@@ -13,6 +13,7 @@ from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.frontend.loop_sink import LoopSink
 from forebay_server.service.group import descriptors as wire
 from forebay_server.service.group.engine_link import EngineLink
+from forebay_server.service.group.front_end_counts import FrontEndCounts
 from forebay_server.service.group.group_permits import GroupPermits
 from forebay_server.service.group.memory_file import MemoryFile, PermitCounts, layout_of
 from forebay_server.service.group.messages import Published
@@ -54,7 +55,7 @@ class ScriptedEngine:
             self.link,
             self.permits,
             ResultFinisher(None, None, self.sink),
-            clock,
+            FrontEndCounts(7, clock),
             requests=None,
             unbound_bytes=1 << 20,
             on_unused=self.unused.append,

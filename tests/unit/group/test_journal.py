@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from forebay_server.service.errors import Outcome
 from forebay_server.service.group.engine_journal import GroupJournal, JournalReceiver
-from forebay_server.service.group.front_end_journal import CHUNK_FRAMES, JournalShipper, RefusalCounts
+from forebay_server.service.group.front_end_counts import FrontEndCounts
+from forebay_server.service.group.front_end_journal import CHUNK_FRAMES, JournalShipper
 from forebay_server.service.group.messages import FrontEndNumbers, LookAt
 from forebay_server.service.journal.events import FrameEvent, Journal
 from forebay_server.service.journal.pictures import PictureSlot, Snapshot
@@ -27,7 +28,7 @@ class FrontEnd:
 
     def __init__(self, rig, number, *, has_spans=False):
         self.journal = Journal(1 + (number << 24))
-        self.counts = RefusalCounts(7, rig.clock)
+        self.counts = FrontEndCounts(7, rig.clock)
         self.asked = []
         self.receiver = JournalReceiver(rig.group, self._ask)
         self.shipper = JournalShipper(

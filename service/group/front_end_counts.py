@@ -1,0 +1,75 @@
+"""Counts how requests of one version end in a front-end process, until they are sent to the engine process.
+
+Most requests end in the engine process, which counts them. Two kinds do not: those that are refused before they are
+sent, and those that are executed and of whose outputs a typed result is made here, which may fail
+(`service.request.Request.counts_late`).
+
+Takes the place of `service.journal.statistics.VersionStatistics` in a front-end process. Thread: any.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+
+from forebay_server.service.clock import Clock
+from forebay_server.service.errors import Outcome
+from forebay_server.service.group.messages import Finished, Refusals
+from forebay_server.service.journal.statistics import Successes, outcome_of
+from forebay_server.service.request import Completion
+
+
+class FrontEndCounts:
+    """See the module.
+
+    Args:
+        number: of the version.
+        clock: source of monotonic nanoseconds.
+    """
+
+    def __init__(self, number: int, clock: Clock) -> None:
+        self._number = number
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failures: Counter[Outcome] = Counter()
+        self._total_ns: Counter[Outcome] = Counter()
+        self._successes = Successes()
+
+    def refuse(self, outcome: Outcome, received_ns: int) -> None:
+        """Count a request that was read at `received_ns` and ends now."""
+        with self._lock:
+            self._fail(outcome, received_ns, self._clock.now_ns())
+
+    def observe(self, completions: Sequence[Completion]) -> None:
+        """Count those of the completions that were executed and that the engine process has left to this one."""
+        now_ns = self._clock.now_ns()
+        with self._lock:
+            for completion in completions:
+                request = completion.request
+                if not (request.counts_late and completion.batch_size):
+                    continue
+                outcome = outcome_of(completion)
+                if outcome is Outcome.OK:
+                    self._successes.add(request, now_ns)
+                else:
+                    self._fail(outcome, request.timeline.received_ns or request.arrival_ns, now_ns)
+
+    def take_refusals(self) -> list[Refusals]:
+        """Return the failures since the last call."""
+        if not self._failures:
+            return []
+        with self._lock:
+            failures, self._failures = self._failures, Counter()
+            total_ns, self._total_ns = self._total_ns, Counter()
+        return [Refusals(self._number, outcome.value, n, total_ns[outcome]) for outcome, n in failures.items()]
+
+    def take_finished(self) -> list[Finished]:
+        """Return the successes since the last call."""
+        if not self._successes.count:
+            return []
+        with self._lock:
+            successes, self._successes = self._successes, Successes()
+        return [Finished(self._number, successes)]
+
+    def _fail(self, outcome: Outcome, received_ns: int, now_ns: int) -> None:
+        self._failures[outcome] += 1
+        self._total_ns[outcome] += now_ns - received_ns
