@@ -7,6 +7,7 @@ a server of one process. When the engine process has gone the end is that of a l
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -134,7 +135,9 @@ class FrontEndServer:
                 await self._say_goodbye()
                 await asyncio.to_thread(self.pool.close)
                 return EXIT_OK
-            log.error("the process cannot go on", error=str(life.fatal))
+            # The engine process has logged why it ended, or its parent says how: one line of error is enough.
+            level = logging.INFO if isinstance(life.fatal, EngineLostError) else logging.ERROR
+            log.log(level, "the process cannot go on", error=str(life.fatal))
             life.guard()
             try:
                 if self.parts is not None:

@@ -27,6 +27,7 @@ from forebay_server.service.child import start_child
 from forebay_server.service.clock import MonotonicClock
 from forebay_server.service.cores import usable_cores
 from forebay_server.service.frontend.binding import why_not
+from forebay_server.service.group.engine_end import has_hung_up, is_ending
 from forebay_server.service.group.processes import ENGINE, ProcessGroup
 from forebay_server.service.parent import Waiting
 from forebay_server.service.ready import STANDARD_OUTPUT, ReadyError, tell_ready
@@ -70,12 +71,13 @@ def run_group(settings: ServeSettings, count: int, options: Sequence[str], envir
         ready["processes"] = [{"role": role, "pid": line["pid"]} for role, line in roles]
         tell_ready(json.dumps(ready), settings.ready_file, end)
 
-    group = ProcessGroup(count, on_ready, output.put, say, MonotonicClock())
-    with reserved(settings.address) as address, Waiting(group.on_signal) as waiting:
+    with reserved(settings.address) as address:
         starts = _Starts(settings, count, address, options, environment)
-        with contextlib.closing(starts):
-            _run(group, starts, waiting, problems)
-        group.requests.ignore_rest()
+        group = ProcessGroup(count, on_ready, output.put, say, MonotonicClock(), starts.is_engine_ending)
+        with Waiting(group.on_signal) as waiting:
+            with contextlib.closing(starts):
+                _run(group, starts, waiting, problems)
+            group.requests.ignore_rest()
     output.close(EXIT_TIMEOUT_S)
     if problems:
         raise problems[0]
@@ -111,13 +113,22 @@ class _Starts:
         self._options = options
         self._environment = environment
         self._control: socket.socket | None = None
+        self._engine: subprocess.Popen[bytes] | None = None
 
     def engine(self) -> "subprocess.Popen[bytes]":
         """Start the engine process."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._control = ours
-            return self._start(ROLE_ENGINE, 0, engine_settings(self._settings, self._count), [theirs])
+            own = engine_settings(self._settings, self._count)
+            self._engine = self._start(ROLE_ENGINE, 0, own, [theirs])
+            return self._engine
+
+    def is_engine_ending(self) -> bool:
+        """Whether the engine process has ended or is about to."""
+        if self._engine is None or self._control is None:
+            return False
+        return has_hung_up(self._control) or is_ending(self._engine.pid)
 
     def front_end(self, index: int) -> "subprocess.Popen[bytes]":
         """Start a front-end process and hand the other ends of its sockets to the engine process."""

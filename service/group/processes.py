@@ -7,7 +7,9 @@ Theory of operation
     A front-end process that ends by itself is started anew at once; its clients have gone to the others or come back.
     One that cannot even start, because the port is taken or a certificate is wrong, ends the group. So does one that
     ends again and again (`MOST_RESTARTS` within `WINDOW_NS`). Without the engine process nothing is served: if it ends,
-    all end, and the exit code is its own, or 70 if a signal ended it, so that a supervisor starts all anew.
+    all end, and the exit code is its own, or 70 if a signal ended it, so that a supervisor starts all anew. The
+    front-end processes find its end before the kernel reports it: one that ends while the engine process is about to
+    end is not started anew, and its exit code means nothing.
 
     A request to stop goes to all at once. The front-end processes drain. The engine process gives up loads, is not
     ready any more, and ends when the last of the others has ended.
@@ -41,11 +43,13 @@ class _FrontEnd:
         process: None while it does not run.
         ready: its latest ready line; None before the first.
         starts_ns: when it was started, within the window.
+        is_over: whether it ended because the engine process ends.
     """
 
     process: Signalled | None = None
     ready: dict[str, Any] | None = None
     starts_ns: deque[int] = field(default_factory=deque)
+    is_over: bool = False
 
 
 class ProcessGroup(Parent):
@@ -57,6 +61,7 @@ class ProcessGroup(Parent):
         pass_on: called with every other line of their standard output.
         say: writes one line for the operator.
         clock: source of monotonic nanoseconds.
+        is_engine_ending: whether the engine process is about to end.
     """
 
     def __init__(
@@ -66,11 +71,13 @@ class ProcessGroup(Parent):
         pass_on: Callable[[str], None],
         say: Callable[[str], None],
         clock: Clock,
+        is_engine_ending: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(clock, END_LIMIT_NS)
         self._on_ready = on_ready
         self._pass_on = pass_on
         self._say = say
+        self._is_engine_ending = is_engine_ending
         self._engine: Signalled | None = None
         self._engine_ready: dict[str, Any] | None = None
         self._has_started_engine = False
@@ -86,7 +93,7 @@ class ProcessGroup(Parent):
             return []
         if not self._has_started_engine:
             return [ENGINE]
-        return [index for index, each in enumerate(self._front_ends) if each.process is None]
+        return [index for index, each in enumerate(self._front_ends) if each.process is None and not each.is_over]
 
     @property
     def exit_code(self) -> int:
@@ -138,6 +145,8 @@ class ProcessGroup(Parent):
         front_end.process = None
         if self.is_stopping:
             self._code = self._code or (exit_code_of(code) if self._engine is not None else 0)
+        elif self._is_engine_ending():
+            front_end.is_over = True
         elif front_end.ready is None and code > 0:  # it cannot serve: it has said why
             self._code = exit_code_of(code)
             self.stop(signal.SIGTERM)

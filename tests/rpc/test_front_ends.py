@@ -213,6 +213,15 @@ def test_what_cannot_be_is_one_line_and_no_process_stays(tmp_path, more, code, w
     assert not group.ready
 
 
+def test_a_model_that_cannot_be_loaded_is_one_line_of_all_processes(tmp_path):
+    arguments, environment = flags(tmp_path)
+    (tmp_path / "models" / "bad" / "1").mkdir(parents=True)
+    (tmp_path / "models" / "bad" / "1" / "model.onnx").write_text("no model")
+    with served(*arguments, environment={**environment, "FOREBAY_LOG_LEVEL": "error"}) as group:
+        assert group.wait() == 65
+    assert [line.startswith("forebay: bad: ") for line in group.log.splitlines()] == [True]
+
+
 def test_a_port_in_use_is_refused(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -27,8 +27,14 @@ class Rig:
     def __init__(self, size=2, *, starts=True):
         self.ready, self.passed, self.said = [], [], []
         self.clock = ManualClock()
+        self.is_engine_ending = False
         self.group = ProcessGroup(
-            size, lambda *lines: self.ready.append(lines), self.passed.append, self.said.append, self.clock
+            size,
+            lambda *lines: self.ready.append(lines),
+            self.passed.append,
+            self.said.append,
+            self.clock,
+            lambda: self.is_engine_ending,
         )
         self.running = {}
         if starts:
@@ -131,6 +137,18 @@ def test_without_the_engine_process_all_end(code, exit_code):
     rig.ends(1, -signal.SIGTERM)
     assert rig.group.exit_code == exit_code
     assert rig.group.wanted == []
+
+
+@pytest.mark.parametrize("are_ready", [True, False])
+def test_one_that_finds_the_engine_process_gone_first_is_not_started_anew(are_ready):
+    rig = serving() if are_ready else Rig()
+    rig.is_engine_ending = True
+    rig.ends(1, 70)
+    assert rig.start() == []
+    rig.ends(ENGINE, 65)
+    assert rig.running[0].signals == [signal.SIGTERM]
+    rig.ends(0, 70)
+    assert (rig.group.exit_code, rig.said) == (65, [])
 
 
 @pytest.mark.parametrize("order", [(0, 1, ENGINE), (1, ENGINE, 0), (ENGINE, 1, 0)])
