@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import structlog
 
 from forebay.wire import frames_pb2 as pb
@@ -21,6 +22,8 @@ from forebay_server.service.frontend.frames.decode.pictures import decode_into
 from forebay_server.service.frontend.frames.decode_time import DecodeTime
 from forebay_server.service.frontend.frames.opening import StreamConfig
 from forebay_server.service.frontend.plain_copy import copy_into
+from forebay_server.service.pictures.geometry import placement_of
+from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, CompletionSink, FrameBuffer, Request
 from forebay_server.service.worker_pool import WorkerPool, WorkQueue
@@ -28,6 +31,8 @@ from forebay_server.service.worker_pool import WorkerPool, WorkQueue
 log = structlog.get_logger(__name__)
 
 INLINE_COPY_BYTES = 1 << 20  # a plain copy up to this is cheaper than a hand-over to a worker (30 µs)
+_PLAIN: dict[int, str] = {pb.ENCODING_RGB8: "RGB", pb.ENCODING_BGR8: "BGR", pb.ENCODING_MONO8: "GRAY"}
+"""Encoding of uncompressed pixels -> their channels."""
 MOST_WAITING_BYTES = 32 << 20  # of a stream's frames that wait to be decoded: two of the largest by default
 
 
@@ -71,10 +76,7 @@ class FrameDecoder:
         self._clock = clock
         self._admission = admission
         self._max_image_pixels = max_image_pixels
-        self._copies = config.image is None or (
-            config.encoding == (pb.ENCODING_RGB8 if config.image.color_order == "RGB" else pb.ENCODING_BGR8)
-            and config.size == (config.image.width, config.image.height)
-        )
+        self._copies = config.image is None or _has_the_layout(config.encoding, config.size, config.image)
         self.is_quick = self._copies and (config.payload_bytes or 0) <= INLINE_COPY_BYTES
         self._input_ends = tuple(itertools.accumulate(config.version.arena.row_bytes, initial=0))
         self._queue: WorkQueue[_Encoded] = WorkQueue(pool, _decode)
@@ -149,15 +151,29 @@ class FrameDecoder:
             copy_into(request.frame, self._inputs_of(payload))
             return
         assert config.image is not None  # noqa: S101 - for mypy: `_copies` is False only for pictures
-        shape = (config.image.height, config.image.width, 3)
-        target = request.frame.host.write_view()[: config.image.nbytes].reshape(shape)
-        request.frame_size = decode_into(
-            target, payload, config.encoding, config.size, config.image, self._max_image_pixels
-        )
+        picture, offsets = config.image, request.frame.offsets
+        row = request.frame.host.write_view()
+        start = offsets[picture.input_index]
+        target = row[start : start + picture.nbytes].view(picture.dtype).reshape(picture.shape)
+        request.frame_size = decode_into(target, payload, config.encoding, config.size, picture, self._max_image_pixels)
+        for index, constant in picture.constant_inputs:
+            row[offsets[index] : offsets[index] + len(constant)] = np.frombuffer(constant, np.uint8)
 
     def _inputs_of(self, payload: memoryview) -> list[memoryview]:
         ends = self._input_ends
         return [payload[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _has_the_layout(encoding: int, size: tuple[int, int], picture: PictureInput) -> bool:
+    """Whether a payload is the model's only input as it stands."""
+    if picture.constant_inputs or _PLAIN.get(encoding) != picture.color_order or picture.values.dtype != "uint8":
+        return False
+    if picture.values.layout == "NCHW" and picture.channels > 1:
+        return False
+    if size != (picture.width, picture.height):
+        return False
+    placement = placement_of(picture, size)
+    return placement.resized == size and placement.left == placement.top == 0
 
 
 def _decode(item: _Encoded) -> None:

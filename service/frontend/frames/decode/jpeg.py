@@ -8,7 +8,8 @@ first one, after it has written the pixels, and does not report later ones. ADR 
 
 import hashlib
 import re
-from typing import cast
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import numpy as np
 import simplejpeg
@@ -26,6 +27,7 @@ from forebay_server.service.frontend.frames.decode.jpeg_layout import (
     read_head,
     restarts_missing_at_end,
 )
+from forebay_server.service.pictures.geometry import placement_of
 from forebay_server.service.pictures.picture_input import PictureInput
 
 Pixels = NDArray[np.uint8]
@@ -51,12 +53,25 @@ TRUNCATED = "JPEG is truncated: its data ends before the picture does; send the 
 CORRUPT = "JPEG is broken: bytes of its compressed data have changed; send the file again"
 
 
-def decode_jpeg(file: Buffer, image: PictureInput, max_pixels: int) -> tuple[Pixels, tuple[int, int]]:
-    """Decode a JPEG file whole, or, where `image` allows it, at the smallest scale of libjpeg's that covers the input.
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """The wanted pixels.
+
+    Attributes:
+        order: of the channels.
+        least: (width, height) that the decoded picture must cover if the file does; (0, 0) decodes it whole.
+    """
+
+    order: Literal["RGB", "BGR"]
+    least: tuple[int, int] = (0, 0)
+
+
+def decode_jpeg(file: Buffer, picture: PictureInput, max_pixels: int) -> tuple[Pixels, tuple[int, int]]:
+    """Decode a JPEG file whole, or, where the model allows it, at the smallest of libjpeg's scales that is enough.
 
     Args:
         file: the whole file; borrowed.
-        image: size and colour order of the model's input, and whether a reduced size is allowed.
+        picture: of the model; one that is grey gets BGR.
         max_pixels: larger pictures are refused before they are decoded.
 
     Returns:
@@ -76,21 +91,23 @@ def decode_jpeg(file: Buffer, image: PictureInput, max_pixels: int) -> tuple[Pix
         raise InvalidRequestError(TRUNCATED)
     if not has_end(file, head):
         file = bytes(file) + END
-    return _decode(file, head, image), head.size
+    least = placement_of(picture, head.size).resized if picture.jpeg_scale == "fast" else (0, 0)
+    form = _Form("RGB" if picture.color_order == "RGB" else "BGR", least)
+    return _decode(file, head, form), head.size
 
 
-def _decode(file: Buffer, head: Head, image: PictureInput) -> Pixels:
-    pixels = np.empty((*_scaled(head.size, image), 3), np.uint8)
+def _decode(file: Buffer, head: Head, form: _Form) -> Pixels:
+    pixels = np.empty((*_scaled(head.size, form), 3), np.uint8)
     try:
-        return _simplejpeg(file, image, strict=True, buffer=pixels)
+        return _simplejpeg(file, form, strict=True, buffer=pixels)
     except ValueError as error:
         warning = str(error)
     if not _HARMLESS.search(warning) or _TRUNCATED.search(warning):
         raise _refusal(warning)
     if head.components == 4:  # simplejpeg converts CMYK after the place where it raises
-        pixels = _decode_with_warnings(file, image)
+        pixels = _decode_with_warnings(file, form)
     found = _LEFT_OVER.search(warning)
-    if not _has_its_end(file, head, int(found[1]) if found else 0) and _wants_more(file, head, image, pixels):
+    if not _has_its_end(file, head, int(found[1]) if found else 0) and _wants_more(file, head, form, pixels):
         raise InvalidRequestError(TRUNCATED)
     return pixels
 
@@ -116,11 +133,11 @@ def _has_its_end(file: Buffer, head: Head, left_over: int) -> bool:
     return missing == 1  # the last interval is there, behind a marker that was lost
 
 
-def _scaled(size: tuple[int, int], image: PictureInput) -> tuple[int, int]:
-    """(height, width) that simplejpeg decodes to: all of it, or the smallest eighths that cover the model's input."""
-    if image.jpeg_scale == "exact":
+def _scaled(size: tuple[int, int], form: _Form) -> tuple[int, int]:
+    """(height, width) that simplejpeg decodes to: all of it, or the smallest eighths that cover the wanted size."""
+    if form.least == (0, 0):
         return size[1], size[0]
-    least_width, least_height = min(size[0], image.width), min(size[1], image.height)
+    least_width, least_height = min(size[0], form.least[0]), min(size[1], form.least[1])
     for eighths in range(1, 8):
         width, height = -(-size[0] * eighths // 8), -(-size[1] * eighths // 8)
         if width >= least_width and height >= least_height:
@@ -128,13 +145,13 @@ def _scaled(size: tuple[int, int], image: PictureInput) -> tuple[int, int]:
     return size[1], size[0]
 
 
-def _simplejpeg(file: Buffer, image: PictureInput, *, strict: bool, buffer: Pixels | None = None) -> Pixels:
-    is_fast = image.jpeg_scale == "fast"
+def _simplejpeg(file: Buffer, form: _Form, *, strict: bool, buffer: Pixels | None = None) -> Pixels:
+    least_width, least_height = form.least
     pixels = simplejpeg.decode_jpeg(
         file,
-        image.color_order,
-        min_height=image.height if is_fast else 0,  # 0: whole
-        min_width=image.width if is_fast else 0,
+        form.order,
+        min_height=least_height,
+        min_width=least_width,
         min_factor=1,
         buffer=buffer,
         strict=strict,
@@ -142,7 +159,7 @@ def _simplejpeg(file: Buffer, image: PictureInput, *, strict: bool, buffer: Pixe
     return cast("Pixels", pixels)
 
 
-def _wants_more(file: Buffer, head: Head, image: PictureInput, pixels: Pixels) -> bool:
+def _wants_more(file: Buffer, head: Head, form: _Form, pixels: Pixels) -> bool:
     """Whether data added at the end changes the picture: then libjpeg has invented its last part.
 
     This costs a second decoding, only for files with a warning inside their data.
@@ -150,7 +167,7 @@ def _wants_more(file: Buffer, head: Head, image: PictureInput, pixels: Pixels) -
     end = end_of_data(file, head)
     data = bytes(file[:end]).rstrip(b"\xff")  # these are no data, and would form a marker with the added bytes
     longer = b"".join((data, _MORE_DATA, END))
-    return not np.array_equal(pixels, _decode_with_warnings(longer, image))
+    return not np.array_equal(pixels, _decode_with_warnings(longer, form))
 
 
 def _has_lost_its_place(file: Buffer, head: Head, left_over: int) -> bool:
@@ -160,9 +177,9 @@ def _has_lost_its_place(file: Buffer, head: Head, left_over: int) -> bool:
     return left_over > _MAX_STRAY_BYTES and len(set(rest)) > 1
 
 
-def _decode_with_warnings(file: Buffer, image: PictureInput) -> Pixels:
+def _decode_with_warnings(file: Buffer, form: _Form) -> Pixels:
     try:
-        return _simplejpeg(file, image, strict=False)
+        return _simplejpeg(file, form, strict=False)
     except ValueError as error:
         raise _refusal(str(error)) from None
 

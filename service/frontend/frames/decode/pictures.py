@@ -1,11 +1,11 @@
-"""Pictures to rows: files and uncompressed pixels into a buffer that already exists, at the model's size.
+"""Frames to rows: files and uncompressed pixels into a buffer that already exists, as the model takes them.
 
 Pure functions without state. Every dimension is checked before a pixel is decoded. OpenCV and libjpeg-turbo release the
 GIL while they work.
 """
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -15,8 +15,9 @@ from forebay.encodings import LAYOUTS
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import InvalidRequestError
 from forebay_server.service.frontend.frames.decode.jpeg import decode_jpeg
+from forebay_server.service.frontend.frames.decode.placing import FrameOrder, place
 from forebay_server.service.frontend.frames.decode.png import decode_png
-from forebay_server.service.pictures.picture_input import ColorOrder, PictureInput
+from forebay_server.service.pictures.picture_input import PictureInput
 
 Pixels = NDArray[np.uint8]
 
@@ -25,76 +26,67 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # a client's b
 
 
 def decode_into(
-    target: Pixels, payload: memoryview, encoding: int, size: tuple[int, int], image: PictureInput, max_pixels: int
+    target: NDArray[Any], payload: memoryview, encoding: int, size: tuple[int, int], picture: PictureInput, most: int
 ) -> tuple[int, int]:
-    """Decode one picture, stretch it to the model's size and write it to `target`.
+    """Decode one frame and write it to `target` as the model takes it.
 
     Args:
-        target: shape (image.height, image.width, 3), uint8, C-contiguous; written.
+        target: of the shape and type of `picture`, C-contiguous; written.
         payload: the frame's bytes.
         encoding: one of ENCODINGS.
         size: (width, height) from Open; used for uncompressed encodings only.
-        image: size and colour order of the model's input.
-        max_pixels: larger pictures are refused before they are decoded.
+        picture: of the model.
+        most: frames with more pixels than this are refused before they are decoded.
 
     Returns:
-        (width, height) of the picture as sent.
+        (width, height) of the frame as sent.
 
     Raises:
-        InvalidRequestError: the picture contradicts its header or exceeds a limit.
+        InvalidRequestError: the frame contradicts its header or exceeds a limit.
     """
+    wanted: FrameOrder = "BGR" if picture.color_order == "GRAY" else picture.color_order
     try:
         if encoding in _FILES:
-            source, order, size = _FILES[encoding](payload, image, max_pixels)
+            source, order, size = _FILES[encoding](payload, picture, wanted, most)
         else:
             array = np.frombuffer(payload, np.uint8).reshape(LAYOUTS[encoding].shape(*size))
-            source, order = _RAW[encoding](array, image.color_order)
-        _stretch(source, target)
-        if order != image.color_order:
-            cv2.cvtColor(target, cv2.COLOR_RGB2BGR, dst=target)
+            source, order = _RAW[encoding](array, wanted)
+        place(target, source, order, size, picture, most)
     except cv2.error:
         raise InvalidRequestError("the picture cannot be decoded; check that the whole file is sent") from None
     return size
 
 
-def _stretch(source: Pixels, target: Pixels) -> None:
-    size = (target.shape[1], target.shape[0])
-    if source.ndim == 2:  # one channel is stretched before it becomes three: less work and the same pixels
-        fits = source.shape == target.shape[:2]
-        gray = source if fits else cv2.resize(source, size, interpolation=cv2.INTER_LINEAR)
-        cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB, dst=target)
-    elif source.shape == target.shape:
-        np.copyto(target, source)
-    else:
-        cv2.resize(source, size, dst=target, interpolation=cv2.INTER_LINEAR)
+def _jpeg(
+    payload: memoryview, picture: PictureInput, wanted: FrameOrder, most: int
+) -> tuple[Pixels, FrameOrder, tuple[int, int]]:
+    source, size = decode_jpeg(payload, picture, most)
+    return source, wanted, size
 
 
-def _jpeg(payload: memoryview, image: PictureInput, max_pixels: int) -> tuple[Pixels, ColorOrder, tuple[int, int]]:
-    source, size = decode_jpeg(payload, image, max_pixels)
-    return source, image.color_order, size
-
-
-def _png(payload: memoryview, _: PictureInput, max_pixels: int) -> tuple[Pixels, ColorOrder, tuple[int, int]]:
-    source, size = decode_png(payload, max_pixels)
+def _png(
+    payload: memoryview, _: PictureInput, _wanted: FrameOrder, most: int
+) -> tuple[Pixels, FrameOrder, tuple[int, int]]:
+    source, size = decode_png(payload, most)
     return source, "BGR", size
 
 
-def _nv12(array: Pixels, order: ColorOrder) -> tuple[Pixels, ColorOrder]:
-    code = cv2.COLOR_YUV2RGB_NV12 if order == "RGB" else cv2.COLOR_YUV2BGR_NV12
-    return cast("Pixels", cv2.cvtColor(array, code)), order
+def _nv12(array: Pixels, wanted: FrameOrder) -> tuple[Pixels, FrameOrder]:
+    code = cv2.COLOR_YUV2RGB_NV12 if wanted == "RGB" else cv2.COLOR_YUV2BGR_NV12
+    return cast("Pixels", cv2.cvtColor(array, code)), wanted
 
 
-_FILES: dict[int, Callable[[memoryview, PictureInput, int], tuple[Pixels, ColorOrder, tuple[int, int]]]] = {
+_FILES: dict[int, Callable[[memoryview, PictureInput, FrameOrder, int], tuple[Pixels, FrameOrder, tuple[int, int]]]] = {
     pb.ENCODING_JPEG: _jpeg,
     pb.ENCODING_PNG: _png,
 }
-"""Encoding -> function of the payload, the model's input and the limit: pixels, their order, size as sent."""
+"""Encoding -> function of the payload, the model's picture, the wanted order, the limit: pixels, their order, size."""
 
-_RAW: dict[int, Callable[[Pixels, ColorOrder], tuple[Pixels, ColorOrder]]] = {
+_RAW: dict[int, Callable[[Pixels, FrameOrder], tuple[Pixels, FrameOrder]]] = {
     pb.ENCODING_RGB8: lambda array, _: (array, "RGB"),
     pb.ENCODING_BGR8: lambda array, _: (array, "BGR"),
     pb.ENCODING_NV12: _nv12,
-    pb.ENCODING_MONO8: lambda array, wanted: (array, wanted),
+    pb.ENCODING_MONO8: lambda array, _: (array, "GRAY"),
 }
 """Encoding -> function of the array, laid out as in `forebay.encodings`, and the wanted order: pixels, their order."""
 
