@@ -144,7 +144,8 @@ image-offline: $(READY) ## Build forebay:cpu where no registry answers, on a bas
 
 .PHONY: test-image
 test-image: $(READY) ## Build forebay:cpu twice and run it as platforms do (needs root, buildah, podman, runc, mmdebstrap)
-	@$(PYTEST) $(PATIENT) -m "heavy or soak" tests/heavy/test_image.py $(ARGS) $(MAY_BE_EMPTY)
+	@tools/need_image_tools.sh buildah podman runc mmdebstrap
+	@$(PYTEST) $(PATIENT) -m "heavy or soak" tests/heavy/test_image.py $(ARGS)
 
 .PHONY: install-size
 install-size: $(READY) ## Measure a fresh base install, by package, into docs/install-size.md

@@ -10,12 +10,7 @@ shift
 parts=.cache/image
 machine=$(uname -m)
 
-for needed in buildah mmdebstrap; do
-    command -v "$needed" >/dev/null || {
-        echo "forebay: $needed is needed: apt install $needed" >&2
-        exit 1
-    }
-done
+tools/need_image_tools.sh buildah mmdebstrap
 
 [ -f "$parts/build-base.tar" ] || tools/make_base_image.sh "$parts"
 for name in base build-base; do

@@ -11,10 +11,7 @@ suite=${SUITE:-trixie}
 packages=base-files,base-passwd,dash,libc-bin,libstdc++6,netbase,python3.13
 export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}"
 
-command -v mmdebstrap >/dev/null || {
-    echo "forebay: mmdebstrap is needed: apt install mmdebstrap" >&2
-    exit 1
-}
+"$(dirname "$0")/need_image_tools.sh" mmdebstrap
 
 # Packages are unpacked and not configured: their scripts would add users, groups, Python's byte code and,
 # for pip, the authorities in one file.
