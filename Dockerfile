@@ -15,8 +15,6 @@ ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_NO_INDEX
 ARG PIP_FIND_LINKS
-# Seconds since 1970 of the last commit: two builds of one tree have the same layers, byte for byte.
-ARG SOURCE_DATE_EPOCH=0
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore \
     PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0
 WORKDIR /src
@@ -42,6 +40,9 @@ COPY models/ models/
 COPY protos/ protos/
 COPY service/ service/
 COPY tools/image/ tools/image/
+# Seconds since 1970 of the last commit: two builds of one tree have the same layers, byte for byte. Of all that is above,
+# nothing depends on the time, so that the next commit takes the packages from the cache.
+ARG SOURCE_DATE_EPOCH=0
 RUN /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /src/dist ./client . \
     && /opt/build/bin/pip --python /opt/forebay/bin/python install --no-deps /src/dist/*.whl \
     && /opt/build/bin/pip --python /opt/forebay/bin/python check
@@ -68,11 +69,6 @@ RUN /opt/build/bin/pip --python /opt/forebay/bin/python check && /opt/forebay/bi
 
 # Each image is whole: both would name the id of a stage in common, which is another one in every build.
 FROM ${BASE} AS gpu
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="Forebay" \
-    org.opencontainers.image.description="gRPC streaming inference for live frames" \
-    org.opencontainers.image.licenses="Apache-2.0" \
-    org.opencontainers.image.revision="${REVISION}"
 ENV PATH=/opt/forebay/bin:$PATH HOME=/tmp XDG_CACHE_HOME=/var/cache PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # Platforms that run an image as an arbitrary user give it group 0.
@@ -86,13 +82,13 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 CMD ["forebay", "health"]
 ENTRYPOINT ["forebay"]
 CMD ["serve"]
-
-FROM ${BASE} AS cpu
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Forebay" \
     org.opencontainers.image.description="gRPC streaming inference for live frames" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.revision="${REVISION}"
+
+FROM ${BASE} AS cpu
 ENV PATH=/opt/forebay/bin:$PATH HOME=/tmp XDG_CACHE_HOME=/var/cache PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 RUN install -d -o 65532 -g 0 -m 0775 /var/cache/forebay
 COPY --from=build-cpu /opt/forebay /opt/forebay
@@ -103,3 +99,8 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 CMD ["forebay", "health"]
 ENTRYPOINT ["forebay"]
 CMD ["serve"]
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Forebay" \
+    org.opencontainers.image.description="gRPC streaming inference for live frames" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.revision="${REVISION}"
