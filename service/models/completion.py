@@ -7,8 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from forebay.wire.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelOutput
 from forebay_server.engines.datatypes import NAME_BY_DTYPE
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
@@ -16,12 +14,10 @@ from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.normal_form import data_type_of, normalised
 from forebay_server.service.models.parameters import read_parameters
+from forebay_server.service.models.picture_completion import picture_of
 from forebay_server.service.models.repository import CONFIG_NAME
-from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.results.heads.boxes_scores import BoxesScoresHead
 from forebay_server.service.results.task import ClassificationTask, DetectionTask, Task
-
-MAX_SIDE_PIXELS = 65535
 
 
 def complete(description: ModelDescription, specs: EngineSpecs) -> ModelDescription:
@@ -42,7 +38,7 @@ def complete(description: ModelDescription, specs: EngineSpecs) -> ModelDescript
         description,
         max_batch_size=specs.max_batch_size if specs.has_batch_dimension else 0,
         specs=specs,
-        image=_image(description.config, specs, filename),
+        image=picture_of(specs, read_parameters(description.config, filename).picture, filename),
         task=_resolve(description.task, specs, filename),
         config=normalised(description, specs),
     )
@@ -99,25 +95,6 @@ def _check_reshape(where: str, dims: tuple[int, ...], reshape: tuple[int, ...], 
 
 def _fits(dims: Sequence[int], shape: Sequence[int]) -> bool:
     return len(dims) == len(shape) and all(-1 in pair or pair[0] == pair[1] for pair in zip(dims, shape, strict=True))
-
-
-def _image(config: ModelConfig, specs: EngineSpecs, filename: str) -> PictureInput | None:
-    own = read_parameters(config, filename)
-    shape = specs.inputs[0].shape if specs.inputs else ()
-    if (
-        len(specs.inputs) == 1
-        and specs.inputs[0].dtype == np.dtype(np.uint8)
-        and len(shape) == 3
-        and shape[2] == 3
-        and all(1 <= side <= MAX_SIDE_PIXELS for side in shape[:2])
-    ):
-        return PictureInput(shape[1], shape[0], own.color_order or "RGB", jpeg_scale=own.jpeg or "exact")
-    if own.color_order is not None:
-        raise ConfigError(
-            f"{filename}: color_order is for models whose single input is uint8 [height, width, 3]; "
-            f"this one takes {_listed(specs.inputs)}: leave color_order out, or fold the scaling into the model"
-        )
-    return None
 
 
 def _resolve(task: Task | None, specs: EngineSpecs, filename: str) -> Task | None:

@@ -56,7 +56,7 @@ def test_jpegs_are_decoded_whole_unless_configured():
 
 
 def test_colours_of_a_model_without_pictures_are_an_error():
-    with pytest.raises(ConfigError, match=r"this one takes 'planes' FP32 \[3, 224, 224\]"):
+    with pytest.raises(ConfigError, match="input 'planes' is FP32: write the parameter 'scale'"):
         completed('parameters { key: "color_order" value { string_value: "BGR" } }', inputs=(PLANES,))
 
 

@@ -4,10 +4,12 @@ import pytest
 
 from forebay.wire.model_config_pb2 import ModelConfig
 from forebay_server.service.models.config import describe
+from forebay_server.service.models.config_text import parse_config
 from forebay_server.service.models.description import BatchingOptions
 from forebay_server.service.models.files import model_file, serving_versions
 from forebay_server.service.models.instances import Instance
-from forebay_server.service.models.parameters import OWN_KEYS
+from forebay_server.service.models.parameters import OWN_KEYS, read_parameters
+from forebay_server.service.models.picture_parameters import PictureParameters
 from forebay_server.service.models.repository import Repository, RepositoryError
 from forebay_server.service.pipeline.model_priority import ModelPriority
 from forebay_server.service.results.task import ClassificationTask, DetectionTask
@@ -93,6 +95,29 @@ def test_our_parameters_are_acted_on_and_all_others_are_the_backends(tmp_path):
     assert found.task == DetectionTask(("cat", "dog"), score_threshold=0.3, iou_threshold=0.6, max_results=7)
     assert found.latency_budget_ms == 50
     assert dict(found.backend_options) == {"intra_op_threads": "2"}
+
+
+def test_the_parameters_of_pictures_are_read():
+    values = {
+        "color_order": "GRAY",
+        "layout": "NCHW",
+        "image_size": "640x480",
+        "resize": "center_crop",
+        "resize_to": "256",
+        "pad_value": "0",
+        "pad_at": "bottom_right",
+        "scale": "1/255",
+        "mean": "0.5, 1/4,-1",
+        "std": "2",
+        "jpeg": "fast",
+        "fold": "off",
+    }
+    found = read_parameters(parse_config(parameters(**values), "m/config.pbtxt"), "m/config.pbtxt").picture
+    numbers = {"scale": 1 / 255, "mean": (0.5, 0.25, -1.0), "std": (2.0,)}
+    whole = {"image_size": (640, 480), "resize_to": 256, "pad_value": 0}
+    assert found == PictureParameters(**(values | whole | numbers))
+    square = read_parameters(parse_config(parameters(image_size="320"), ""), "").picture
+    assert (square.image_size, square.written) == ((320, 320), ("image_size",))
 
 
 def test_thresholds_have_defaults(tmp_path):
@@ -340,7 +365,25 @@ def test_the_version_policy_chooses(tmp_path, text, versions):
         ("model_transaction_policy { decoupled: true }", "decoupled models are not served"),
         ('input { name: "x" allow_ragged_batch: true }', "input 'x': allow_ragged_batch: ragged batches"),
         (parameters(task="detect"), "'task' is 'detect': it must be one of detection, classification, tensors"),
-        (parameters(color_order="rgb"), "'color_order' is 'rgb': it must be one of RGB, BGR"),
+        (parameters(color_order="rgb"), "'color_order' is 'rgb': it must be one of RGB, BGR, GRAY"),
+        (parameters(layout="CHW"), "'layout' is 'CHW': it must be one of NHWC, NCHW"),
+        (parameters(resize="fit"), "it must be one of stretch, letterbox, center_crop, crop_pad"),
+        (parameters(resize_to="0"), "'resize_to' is '0': it must be a whole number from 1 to 65535"),
+        (parameters(pad_value="256"), "'pad_value' is '256': it must be a whole number from 0 to 255"),
+        (parameters(pad_at="left"), "it must be one of center, bottom_right"),
+        (parameters(image_size="640,480"), "it must be WIDTHxHEIGHT such as 640x480, or one number, from 1 to 65535"),
+        (parameters(image_size="640x"), "'image_size' is '640x'"),
+        (parameters(image_size="1x2x3"), "'image_size' is '1x2x3'"),
+        (parameters(scale="0"), "'scale' is '0': it must be a number other than 0 such as 0.5 or 1/255"),
+        (parameters(scale="1/0"), "'scale' is '1/0'"),
+        (parameters(scale="1,1"), "'scale' is '1,1'"),
+        (parameters(mean="1,2"), "it must be a number such as 0.5 or 1/255, or 3 with commas between them"),
+        (parameters(mean="1,2,inf"), "'mean' is '1,2,inf'"),
+        (parameters(mean="1,2,3,4"), "'mean' is '1,2,3,4'"),
+        (parameters(std="1,2,0"), "'std' is '1,2,0': it must be a number other than 0"),
+        (parameters(jpeg="quick"), "it must be one of exact, fast"),
+        (parameters(fold="yes"), "it must be one of auto, on, off"),
+        (parameters(resize_too="3"), "did you mean 'resize_to'?"),
         (parameters(score_threshold="1.5"), "'score_threshold' is '1.5': it must be a number from 0 to 1"),
         (parameters(score_threshold="nan"), "'score_threshold' is 'nan'"),
         (parameters(iou_threshold="half"), "'iou_threshold' is 'half'"),
