@@ -16,6 +16,7 @@ from typing import Protocol
 
 from forebay_server.bench import (
     calls,
+    command_line,
     elsewhere,
     few_cores,
     identity,
@@ -46,6 +47,7 @@ BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "cameras": ("Camera overload", systems.cameras_rows),
     "batching": ("Batching", systems.batching_rows),
     "startup": ("Start and memory", systems.startup_rows),
+    "command_line": ("Quick commands", command_line.rows),
     "streams": ("Many streams", streams.rows),
     "observe": ("Being observed", observe.rows),
     "capacity": ("Capacity", systems.capacity_rows),

@@ -26,6 +26,11 @@ BUDGETS = {
     "start to ready": r"start to ready, bundled models, saved cost table \|.*<= 2 s",
     "first start": r"start to ready, bundled models, nothing saved \|.*<= 4 s",
     "memory": r"memory \(PSS\), idle, bundled models \|.*<= 200 MB",
+    "help": r"forebay --help: elapsed \|.*<= 0\.15 s",
+    "health check": r"health, plain port: CPU \|.*<= 0\.05 s",
+    "health check, unix socket": r"health, unix socket: CPU \|.*<= 0\.05 s",
+    "health check, TLS": r"health, TLS with a certificate of the client: CPU \|.*<= 0\.05 s",
+    "health checks under load": r"shares its core: share of 20 within 1 s \|.*>= 1 ",
     "compute stream idle": r"GPU: compute stream idle, share of the time \|.*<= 0\.05 ",
     "copies hidden": r"GPU: h2d and d2h hidden behind compute.*>= 0\.9 ",
 }
