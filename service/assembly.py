@@ -19,7 +19,7 @@ from forebay_server.service.frontend.open_inference.lookup import ModelLookup
 from forebay_server.service.frontend.open_inference.servicer import InferenceServicer
 from forebay_server.service.frontend.reception.receptions import Receptions
 from forebay_server.service.frontend.server import FrontEnd
-from forebay_server.service.frontend.stream_call import StreamCalls
+from forebay_server.service.frontend.stream_call import NO_OTHER_STREAMS, OtherStreams, StreamCalls
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.models.served import ServedModels
 from forebay_server.service.pipeline.permits import Permits
@@ -59,6 +59,7 @@ def assemble_front_end(
     sink: LoopSink,
     journal: Journal | None,
     control: ControlRpcs,
+    others: OtherStreams = NO_OTHER_STREAMS,
 ) -> FrontEndParts:
     """Build every part; nothing listens yet.
 
@@ -71,10 +72,11 @@ def assemble_front_end(
         sink: brings completions to the event loop.
         journal: receives one record per stream and per finished frame; None disables observation.
         control: makes the other RPCs.
+        others: streams of other processes of this server.
     """
     calls = CallTasks()
     receptions = Receptions(settings, clock, INFERENCE_STATUS)
-    admission, streams = Admission(clock, sink.drain), StreamCalls(receptions, permits, clock)
+    admission, streams = Admission(clock, sink.drain), StreamCalls(receptions, permits, clock, others)
     common = clock, settings, calls, streams, admission
     frames = FramesServicer(models.find, pool, sink, *common, journal)
     regions = ClientRegions(is_enabled=settings.allow_client_shm)

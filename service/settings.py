@@ -23,6 +23,7 @@ ENV_PREFIX = "FOREBAY_"
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 MAX_FRONT_ENDS = 60  # `service.group.memory_file` has room for no more
+LEAST_RECEPTION_BYTES = 1 << 20
 RENAMED = {"processes": "front_ends"}
 """Settings of earlier versions, and those that took their place."""
 Origin = Literal["flag", "environment", "file", "default"]
@@ -97,13 +98,22 @@ class ServeSettings(BaseSettings):
         1, le=1024, description="streams that the ModelInfer calls of one connection count as; more for a proxy"
     )
     max_window: Count = Field(256, le=1024, description="maximum frames in flight that a stream may request")
-    max_streams: Count = Field(1024, le=100_000, description="maximum of open streams")
+    max_streams: Count = Field(
+        1024, le=100_000, description="maximum of open streams, of all front-end processes together"
+    )
     max_streams_per_connection: Count = Field(256, le=100_000, description="maximum of open streams of one connection")
-    max_connections: Count = Field(1024, le=100_000, description="maximum of connections; others are closed at once")
+    max_connections: Count = Field(
+        1024,
+        le=100_000,
+        description="maximum of connections, divided among front-end processes; others are closed at once",
+    )
     max_metadata_bytes: int = Field(16_384, ge=1024, le=1 << 20, description="maximum metadata of a call")
     max_message_bytes: int = Field(16 << 20, ge=1024, le=2**31 - 1, description="largest message accepted")
     reception_bytes: int = Field(
-        128 << 20, ge=1 << 20, le=1 << 40, description="maximum bytes of all messages that have begun and not ended"
+        128 << 20,
+        ge=LEAST_RECEPTION_BYTES,
+        le=1 << 40,
+        description="maximum bytes of all messages that have begun and not ended, divided among front-end processes",
     )
     message_deadline_s: Seconds = Field(30.0, description="a message that has begun must end within this; 0: never")
     stream_window_bytes: int = Field(

@@ -181,6 +181,32 @@ class StreamCall:
             self.stop_reading()  # a reader waits for room or for the client; neither may come if writing failed
 
 
+class OtherStreams(Protocol):
+    """The open streams of the server that other processes have."""
+
+    def count(self) -> int:
+        """Return how many there are."""
+        ...
+
+    def note(self, own: int) -> None:
+        """Take how many are open in this process."""
+        ...
+
+
+class NoOtherStreams:
+    """Implements `OtherStreams` for a server of one process."""
+
+    def count(self) -> int:
+        """Return 0."""
+        return 0
+
+    def note(self, own: int) -> None:
+        """Do nothing."""
+
+
+NO_OTHER_STREAMS = NoOtherStreams()
+
+
 class StreamCalls:
     """The streaming calls of all protocols.
 
@@ -188,24 +214,34 @@ class StreamCalls:
         receptions: reads their messages.
         permits: server-wide.
         clock: source of monotonic nanoseconds.
+        others: those of other processes.
 
     Attributes:
         open: those that have begun and not ended; housekeeping looks at them.
     """
 
-    def __init__(self, receptions: Receptions, permits: Permits, clock: Clock) -> None:
+    def __init__(
+        self, receptions: Receptions, permits: Permits, clock: Clock, others: OtherStreams = NO_OTHER_STREAMS
+    ) -> None:
         self.open: set[StreamCall] = set()
+        self._others = others
         self._receptions = receptions
         self._permits = permits
         self._clock = clock
+
+    def has_room(self, most: int) -> bool:
+        """Whether fewer than `most` streams are open in the server."""
+        return len(self.open) + self._others.count() < most
 
     def begin(self, context: Context) -> StreamCall:
         """Return the call of a handler that begins, which calls `end` when it ends."""
         call = StreamCall(context, self._receptions, self._permits, self._clock)
         self.open.add(call)
+        self._others.note(len(self.open))
         return call
 
     def end(self, call: StreamCall) -> None:
         """A call has ended."""
         self.open.discard(call)
+        self._others.note(len(self.open))
         call.end()

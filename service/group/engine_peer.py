@@ -17,7 +17,8 @@ from forebay_server.service.group.forwarded import ForwardedRpcs
 from forebay_server.service.group.front_end_counts import FrontEndCounts
 from forebay_server.service.group.front_end_journal import JournalShipper
 from forebay_server.service.group.group_permits import GroupPermits
-from forebay_server.service.group.memory_file import MemoryFile, PermitCounts, most_requests
+from forebay_server.service.group.group_streams import GroupStreams
+from forebay_server.service.group.memory_file import MemoryFile, PermitCounts, StreamCounts, most_requests
 from forebay_server.service.group.messages import (
     Counted,
     CountsWanted,
@@ -89,10 +90,12 @@ class EnginePeer:
         serving: set once the engine process serves.
         is_ready: whether the group serves every model that should serve.
         permits: of this process; from the first message on.
+        streams: those of the other processes; from then on, too.
         journal: of this process; from then on. None: nothing is observed.
     """
 
     permits: GroupPermits
+    streams: GroupStreams
 
     def __init__(
         self,
@@ -197,6 +200,7 @@ class EnginePeer:
         count = int(settings.front_ends)
         self._permits_file = MemoryFile.attach(permits_fd)
         counts = PermitCounts(self._permits_file.memory, count)
+        self.streams = GroupStreams(StreamCounts(self._permits_file.memory, count), self._index)
         self.permits = GroupPermits(
             counts, self._index, count, settings.permits, most_requests(settings.permits, count), self._clock
         )

@@ -179,6 +179,7 @@ class FrontEndServer:
             self.sink,
             engine.journal,
             self._control,
+            engine.streams,
         )
         self._shipper = engine.shipper(
             lambda: FrontEndNumbers(

@@ -1,4 +1,4 @@
-"""Memory that the processes of a group share: one file for each model version, and one for the permits.
+"""Memory that the processes of a group share: one file for each model version, and one for counts.
 
 Theory of operation
     The engine process makes the files and sends their descriptors; a front-end process maps them. A version's file is
@@ -258,8 +258,8 @@ class VersionHeader:
         self._numbers.release()
 
 
-class PermitCounts:
-    """How many permits each front-end process has given out, for the others to see.
+class _Counts:
+    """A number of each front-end process, for the others to see: one of the columns of a file that all share.
 
     Args:
         memory: of a file of `PermitCounts.BYTES` bytes.
@@ -267,26 +267,37 @@ class PermitCounts:
     """
 
     BYTES: Final = PAGE_BYTES
+    COLUMN = 0
 
     def __init__(self, memory: memoryview, front_ends: int) -> None:
         self._numbers = memory[: self.BYTES].cast("q")
-        self._places = [_STRIDE * front_end for front_end in range(front_ends)]
+        self._places = [_STRIDE * front_end + self.COLUMN for front_end in range(front_ends)]
 
     def write(self, front_end: int, count: int) -> None:
-        """Write how many are out. Thread: any one of the front-end process, and the engine process once it has died."""
-        self._numbers[_STRIDE * front_end] = count
+        """Write a number. Thread: any one of the front-end process, and the engine process once it has died."""
+        self._numbers[self._places[front_end]] = count
 
     def read(self, front_end: int) -> int:
-        """Return how many are out in one front-end process."""
-        return self._numbers[_STRIDE * front_end]
+        """Return the number of one front-end process."""
+        return self._numbers[self._places[front_end]]
 
     def total(self) -> int:
-        """Return how many are out in all."""
+        """Return the sum of all."""
         return sum([self._numbers[place] for place in self._places])
 
     def close(self) -> None:
         """Let go of the memory. Idempotent."""
         self._numbers.release()
+
+
+class PermitCounts(_Counts):
+    """How many permits each front-end process has given out."""
+
+
+class StreamCounts(_Counts):
+    """How many streams are open in each front-end process."""
+
+    COLUMN = 1
 
 
 def _rounded(nbytes: int, unit: int) -> int:

@@ -31,7 +31,7 @@ from forebay_server.service.group.engine_end import has_hung_up, is_ending
 from forebay_server.service.group.processes import ENGINE, ProcessGroup
 from forebay_server.service.parent import Waiting
 from forebay_server.service.ready import STANDARD_OUTPUT, ReadyError, tell_ready
-from forebay_server.service.settings import ServeSettings, to_environment
+from forebay_server.service.settings import LEAST_RECEPTION_BYTES, ServeSettings, to_environment
 from forebay_server.service.standard_error import EXIT_TIMEOUT_S, LineWriter, say
 
 ROLE_ENGINE, ROLE_FRONT_END = "engine", "front-end"
@@ -163,7 +163,10 @@ def engine_settings(settings: ServeSettings, count: int) -> ServeSettings:
 
 
 def front_end_settings(settings: ServeSettings, count: int, index: int, address: str) -> ServeSettings:
-    """Return the settings of one front-end process. The unix socket is the first one's."""
+    """Return the settings of one front-end process. The unix socket is the first one's.
+
+    Limits that no process can share with the others are divided. A process has its part of them, rounded up.
+    """
     return settings.model_copy(
         update={
             "address": address,
@@ -171,6 +174,8 @@ def front_end_settings(settings: ServeSettings, count: int, index: int, address:
             "front_ends": count,
             "ready_file": None,
             "uds": settings.uds if index == 0 else None,
+            "max_connections": -(-settings.max_connections // count),
+            "reception_bytes": max(LEAST_RECEPTION_BYTES, -(-settings.reception_bytes // count)),
             "worker_threads": settings.worker_threads or max(1, usable_cores() // count),
         }
     )

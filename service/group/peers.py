@@ -25,7 +25,7 @@ from forebay_server.service.group.forwarded import GroupRpcs
 from forebay_server.service.group.front_end_link import FrontEndLink
 from forebay_server.service.group.group_gauges import counters_of
 from forebay_server.service.group.links import Links
-from forebay_server.service.group.memory_file import MemoryFile, PermitCounts, most_requests
+from forebay_server.service.group.memory_file import MemoryFile, PermitCounts, StreamCounts, most_requests
 from forebay_server.service.group.messages import (
     FrontEndNumbers,
     Health,
@@ -93,6 +93,7 @@ class Peers:
         self._rpcs = rpcs
         self._file = MemoryFile.create("forebay permits", PermitCounts.BYTES)
         self.counts = PermitCounts(self._file.memory, front_ends)
+        self._streams = StreamCounts(self._file.memory, front_ends)
         self._peers: list[Peer] = []  # the oldest first
         self._ended = FrontEndNumbers()  # counts of those that have gone: a counter never falls
         self._lock = threading.Lock()  # to move counts to `_ended`, and to read both
@@ -252,6 +253,7 @@ class Peers:
                 for number in list(peer.versions):
                     peer.let_go(number)
                 self.counts.write(peer.front_end, 0)
+                self._streams.write(peer.front_end, 0)
                 with self._lock:
                     self._ended = counters_of([self._ended, peer.receiver.numbers])
                     self._peers.remove(peer)
@@ -282,6 +284,7 @@ class Peers:
     def end(self) -> None:
         """Free what is shared by all. The links' thread has ended. Idempotent."""
         self.counts.close()
+        self._streams.close()
         self._file.close()
 
     # --- who is there -------------------------------------------------------------------------------------------------

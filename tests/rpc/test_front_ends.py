@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import threading
 import urllib.request
 
 import grpc
@@ -96,6 +97,32 @@ def test_statistics_have_the_refusals_of_every_process_at_once(tmp_path):
                 stub.ModelInfer(oip.ModelInferRequest(model_name="sim"), timeout=HANG_GUARD_S)
             asked = stubs[-count].ModelStatistics(oip.ModelStatisticsRequest(name="sim"), timeout=HANG_GUARD_S)
             assert asked.model_stats[0].inference_stats.fail.count == count
+
+
+def test_a_limit_of_streams_is_one_of_all_processes(tmp_path):
+    arguments, environment = flags(tmp_path)
+    own = [("grpc.use_local_subchannel_pool", 1)]  # a connection each
+    left = threading.Event()
+
+    def requests():
+        yield oip.ModelInferRequest(model_name="none")
+        left.wait(HANG_GUARD_S)
+
+    with (
+        served(*arguments, environment={**environment, "FOREBAY_MAX_STREAMS": "3"}) as group,
+        contextlib.ExitStack() as stack,
+    ):
+        address = group.wait_ready()["address"]
+        stack.callback(left.set)
+        ends, calls = [], []  # a call that is let go of is cancelled
+        for _ in range(CLIENTS):
+            stub = InferenceStub(stack.enter_context(grpc.insecure_channel(address, options=own)))
+            calls.append(stub.ModelStreamInfer(requests(), timeout=HANG_GUARD_S))
+            try:
+                ends.append(next(calls[-1]).error_message != "")
+            except grpc.RpcError as error:
+                ends.append(error.code())
+        assert ends == [True] * 3 + [grpc.StatusCode.RESOURCE_EXHAUSTED] * (CLIENTS - 3)
 
 
 def test_a_signal_while_the_first_one_starts_drains_it(tmp_path):

@@ -25,7 +25,8 @@ class FrontEndBeforeEngine:
             engine_settings(settings, FRONT_ENDS), control, clock, before_execution=before_execution, **parts
         )
         own = front_end_settings(settings, FRONT_ENDS, INDEX, address)
-        own = own.model_copy(update={"uds": settings.uds, "worker_threads": settings.worker_threads})
+        whole = ("uds", "worker_threads", "max_connections", "reception_bytes")  # the other process never comes
+        own = own.model_copy(update={name: getattr(settings, name) for name in whole})
         data, their_data = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         talk, their_talk = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with their_data, their_talk:

@@ -136,7 +136,7 @@ class FramesServicer:
     async def _serve(self, context: Context) -> None:
         if self._is_draining:
             raise NotReadyError("the server is shutting down; open the stream on another one")
-        if len(self.streams) >= self._settings.max_streams:
+        if not self._stream_calls.has_room(self._settings.max_streams):
             raise TooManyStreamsError(
                 f"the server has {self._settings.max_streams} streams open, its limit", retry_after_ms=1000
             )

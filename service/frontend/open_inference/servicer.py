@@ -185,7 +185,7 @@ class InferenceServicer:
     async def _stream(self, context: Context) -> None:
         if self._is_draining:
             raise InferenceError(grpc.StatusCode.UNAVAILABLE, DRAINING)
-        if len(self.streams) >= self._settings.max_streams:
+        if not self._stream_calls.has_room(self._settings.max_streams):
             raise InferenceError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server has {self._settings.max_streams} streams open"
             )
