@@ -80,6 +80,7 @@ class Client:
         return Link(
             stream.state,
             start_call=self._channels.call,
+            leave_connection=self._channels.leave,
             address=self.address,
             reconnection=self._reconnection,
             clock=self._clock,

@@ -1,8 +1,12 @@
 """The gRPC channel of a client. Owner: the event loop.
 
-grpcio reads certificate files only once, so a channel whose files have changed is replaced before the next call.
+grpcio reads certificate files only once, so a channel whose files have changed is replaced before the next call. So is
+one whose server asks a stream to go elsewhere: on the same connection it would come to the same process again. A
+replaced channel is closed when its last call has ended.
 """
 
+import asyncio
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +45,10 @@ class ChannelHolder:
         self.address = address
         self._tls = tls
         self._channel: grpc.aio.Channel | None = None
-        self._retired: list[grpc.aio.Channel] = []
+        self._of_call: dict[Call, grpc.aio.Channel] = {}  # while the call goes on
+        self._call_counts: Counter[grpc.aio.Channel] = Counter()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._is_closed = False
         self._files_seen: tuple[int, ...] = ()
 
     def call(self, metadata: tuple[tuple[str, str], ...] = ()) -> "Call":
@@ -52,20 +59,48 @@ class ChannelHolder:
         """
         files_seen = _modified_ns(self._tls)
         if self._channel is None or files_seen != self._files_seen:
-            if self._channel is not None:
-                self._retired.append(self._channel)  # its calls go on until they end
+            self._retire()
             self._channel = _open(self.address, self._tls)
             self._files_seen = files_seen
         start = self._channel.stream_stream(METHOD, None, wire.ServerMessage.FromString)
         call: Call = start(None, metadata=metadata)  # no iterator: the link writes
+        self._of_call[call] = self._channel
+        self._call_counts[self._channel] += 1
+        call.add_done_callback(self._ended)
         return call
+
+    def leave(self, call: "Call") -> None:
+        """Start later calls on another connection than this call's: its server asked for that."""
+        if self._of_call.get(call) is self._channel:
+            self._retire()
 
     async def close(self) -> None:
         """Close every channel; calls that still run are cancelled."""
-        channels = [*self._retired, *([self._channel] if self._channel else [])]
-        self._channel, self._retired = None, []
+        self._is_closed = True
+        channels = {*self._of_call.values(), *([self._channel] if self._channel else [])}
+        self._channel = None
         for channel in channels:
             await channel.close(None)
+        await asyncio.gather(*self._closing)
+
+    def _retire(self) -> None:
+        """Use another channel from now on; calls of this one go on until they end."""
+        channel, self._channel = self._channel, None
+        if channel is not None and not self._call_counts[channel]:
+            self._close_soon(channel)
+
+    def _ended(self, call: "Call") -> None:
+        channel = self._of_call.pop(call)
+        self._call_counts[channel] -= 1
+        if not self._call_counts[channel]:
+            del self._call_counts[channel]
+            if channel is not self._channel and not self._is_closed:
+                self._close_soon(channel)
+
+    def _close_soon(self, channel: grpc.aio.Channel) -> None:
+        closing = asyncio.get_running_loop().create_task(channel.close(None))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
 
 def _open(address: str, tls: Tls | None) -> grpc.aio.Channel:

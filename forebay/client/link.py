@@ -47,6 +47,7 @@ class Link:
         state: StreamState,
         *,
         start_call: Callable[[tuple[tuple[str, str], ...]], "Call"],
+        leave_connection: Callable[["Call"], None],
         address: str,
         reconnection: Reconnection,
         clock: Clock,
@@ -54,6 +55,7 @@ class Link:
     ) -> None:
         self._state = state
         self._start_call = start_call
+        self._leave_connection = leave_connection
         self._address = address
         self._reconnection = reconnection
         self._clock = clock
@@ -186,6 +188,8 @@ class Link:
             self._take_result(message.result)
         elif kind == "reconnect":
             self._is_draining = True
+            if message.reconnect.reason == wire.Reconnect.REASON_REBALANCE and self._call is not None:
+                self._leave_connection(self._call)
             self._limit(message.reconnect.grace_ms / 1e3 + DRAIN_MARGIN_S, "the server did not end the stream")
             self._wake.set()
 

@@ -8,7 +8,9 @@ import pytest
 
 import forebay.aio
 from forebay import Reconnection, Status, StreamRefusedError, UnreachableError
+from forebay.wire import frames_pb2 as wire
 from tests.support.loops import LoopClock, on_loop
+from tests.support.real_server import eventually
 from tests.support.scripted_server import scripted
 
 EVERY = {"model": "m", "encoding": "jpeg", "delivery": "every", "queue_frames": 8}
@@ -121,6 +123,58 @@ async def test_reconnect_loses_nothing_and_resumes_behind_the_last_frame():
         assert [call.seqs for call in server.calls] == [[1], [2]]
         assert server.calls[1].open.resume_from == 2
         assert stream.statistics().resent == 0
+
+
+@on_loop
+async def test_a_stream_that_should_go_elsewhere_gets_another_connection_and_the_others_keep_theirs():
+    leave = asyncio.Event()
+
+    async def script(call):
+        await call.accept()
+        if call.index == 0:
+            await leave.wait()
+            await call.reconnect(reason=wire.Reconnect.REASON_REBALANCE)
+        await call.echo()
+
+    async with scripted(script) as server, at_once(server) as client:
+        streams = [client.stream(name, **EVERY) for name in ("left", "right")]
+        for stream in streams:
+            stream.start()
+            await eventually(lambda stream=stream: stream.opened is not None)
+        leave.set()
+        await eventually(lambda: len(server.calls) == 3)
+        for stream in streams:
+            await stream.send(b"2")
+            assert (await stream.receive()).is_ok
+        left, right, left_again = [call.peer for call in server.calls]
+        assert left == right != left_again
+        for stream in streams:
+            await stream.close()
+            assert await outcomes(stream) == []
+        assert streams[0].statistics().opened == 2
+
+
+@on_loop
+async def test_streams_that_should_go_elsewhere_together_share_one_new_connection():
+    leave = asyncio.Event()
+
+    async def script(call):
+        await call.accept()
+        if call.index < 3:
+            await leave.wait()
+            await call.reconnect(reason=wire.Reconnect.REASON_REBALANCE)
+        await call.echo()
+
+    async with scripted(script) as server, at_once(server) as client:
+        streams = [client.stream(name, **EVERY) for name in "abc"]
+        for stream in streams:
+            stream.start()
+            await eventually(lambda stream=stream: stream.opened is not None)
+        leave.set()
+        await eventually(lambda: len(server.calls) == 6)
+        peers = [call.peer for call in server.calls]
+        assert len(set(peers[:3])) == len(set(peers[3:])) == 1
+        assert peers[0] != peers[3]
 
 
 @on_loop

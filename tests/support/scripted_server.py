@@ -21,6 +21,7 @@ class ScriptedCall:
 
     Attributes:
         index: 0 for the first call that this server got.
+        peer: name of its connection.
         open: the client's Open, once `accept` has returned.
         seqs: of the frames read so far.
     """
@@ -28,6 +29,7 @@ class ScriptedCall:
     def __init__(self, index, context):
         self.index = index
         self.context = context
+        self.peer = context.peer()  # of a call that has ended, grpc ends the process
         self.open = None
         self.seqs = []
         self.frames = []
@@ -54,8 +56,8 @@ class ScriptedCall:
         status = wire.Status(code=code, message=text, retry_after_ms=retry_after_ms)
         await self.context.write(wire.ServerMessage(result=wire.Result(seq=seq, status=status, **fields)))
 
-    async def reconnect(self, grace_ms=5000):
-        message = wire.Reconnect(reason=wire.Reconnect.REASON_DRAIN, grace_ms=grace_ms)
+    async def reconnect(self, grace_ms=5000, reason=wire.Reconnect.REASON_DRAIN):
+        message = wire.Reconnect(reason=reason, grace_ms=grace_ms)
         await self.context.write(wire.ServerMessage(reconnect=message))
 
     async def abort(self, code, details="", metadata=()):
