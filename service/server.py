@@ -86,7 +86,14 @@ class Server:
         self.receptions, self.front_end = parts.receptions, parts.front_end
         self._region_watch = RegionWatch(self.regions, self.on_fatal)
         reception = self.front_end.reception_numbers
-        gauges = Gauges(self.registry.all, self.pool, self.permits, lambda: self.is_ready, reception)
+        gauges = Gauges(
+            self.registry.all,
+            self.pool,
+            self.permits,
+            lambda: self.is_ready,
+            reception,
+            asked_to_leave=self.frames.asked_to_leave.copy,
+        )
         self.admin = AdminSide(settings, self.clock, self.journal, gauges, self.registry.reports, lambda: self.is_ready)
 
     @property

@@ -28,6 +28,7 @@ from forebay_server.service.group.messages import (
     Known,
     LogLevel,
     LookAt,
+    MoveStreams,
     Published,
     Retired,
     RpcAnswer,
@@ -64,6 +65,10 @@ class Listener(Protocol):
 
     def retired(self, version: RemoteVersion) -> None:
         """A version takes no new users."""
+        ...
+
+    def rebalance(self, count: int) -> None:
+        """This process has so many more streams than the others."""
         ...
 
     def lost(self) -> None:
@@ -192,6 +197,8 @@ class EnginePeer:
             case CountsWanted():
                 self._tell_counts()
                 self._talk.send(Counted())
+            case MoveStreams():
+                self._listener.rebalance(message.count)
             case LookAt() if self._shipper is not None:
                 self._shipper.look_at(message)
 

@@ -29,6 +29,7 @@ from forebay_server.service.group.group_gauges import GroupPermitNumbers, GroupP
 from forebay_server.service.group.link_sink import LinkSink
 from forebay_server.service.group.links import Links
 from forebay_server.service.group.peers import Peers, sockets_of
+from forebay_server.service.group.rebalancing import Rebalancing
 from forebay_server.service.group.version_memory import VersionMemory
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life
 from forebay_server.service.model_side import ModelSide, version_context
@@ -99,6 +100,7 @@ class EngineServer:
         self.links = Links(self.on_fatal)
         self.peers = peers = Peers(front_ends, permits, models, self.links, self.journal, self._rpcs())
         self.registry.on_retired = peers.retired
+        self.rebalancing = Rebalancing(peers.movable_streams, peers.move_streams, self.clock)
         self.gauges = gauges = Gauges(
             self.registry.all,
             GroupPoolNumbers(peers.numbers),
@@ -106,6 +108,7 @@ class EngineServer:
             lambda: self.is_ready,
             lambda: reception_of(peers.numbers()),
             lambda: STANDARD_ERROR.dropped + counters_of(peers.numbers()).log_lines_dropped,
+            lambda: counters_of(peers.numbers()).asked_to_leave,
         )
         self.admin = AdminSide(settings, self.clock, self.journal, gauges, self.registry.reports, lambda: self.is_ready)
         self._control = control
@@ -150,6 +153,7 @@ class EngineServer:
         self.models.serve()
         self.peers.refresh()
         self.peers.serve()
+        self.rebalancing.start()
         return Ready("", None, self.admin_address, os.getpid(), self.registry.versions())
 
     def stop(self, signal_number: int = signal.SIGTERM) -> None:
@@ -177,6 +181,7 @@ class EngineServer:
     async def close(self) -> int:
         """Wait for the front-end processes, close every part, and return the exit code."""
         life = self.life
+        self.rebalancing.stop()
         self.models.stop()
         if life.fatal is None and not life.is_serving:
             await self.close_unstarted()

@@ -188,6 +188,8 @@ class FrontEndServer:
                 self.pool.busy_count,
                 self.pool.waiting_count,
                 STANDARD_ERROR.dropped,
+                parts.frames.movable_count,
+                parts.frames.asked_to_leave.copy(),
             )
         )
 
@@ -200,6 +202,11 @@ class FrontEndServer:
         """Ask the streams of a version that is being unloaded to reconnect."""
         if self.parts is not None:
             self.parts.frames.send_away(version, int(self.settings.drain_grace_s * 1000))
+
+    def rebalance(self, count: int) -> None:
+        """Ask some streams to go to other front-end processes."""
+        if self.parts is not None:
+            self.parts.frames.rebalance(count, int(self.settings.drain_grace_s * 1000))
 
     def lost(self) -> None:
         """The engine process has gone."""

@@ -53,9 +53,13 @@ class GroupPermitNumbers:
 
 def counters_of(numbers: Sequence[FrontEndNumbers]) -> FrontEndNumbers:
     """Return the counts of processes that have ended, without the numbers of what they held."""
+    asked: Counter[str] = Counter()
+    for each in numbers:
+        asked.update(each.asked_to_leave)
     return FrontEndNumbers(
         reception=ReceptionNumbers(ended=reception_of(numbers).ended),
         log_lines_dropped=sum(each.log_lines_dropped for each in numbers),
+        asked_to_leave=asked,
     )
 
 

@@ -8,6 +8,7 @@ Messages are values, pickled by `talk`: both ends are processes of one server. I
     RpcAnswer                           RpcCall
     LogLevel, LookAt                    Told
     CountsWanted                        Counted
+    MoveStreams
 """
 
 from collections.abc import Mapping
@@ -126,6 +127,17 @@ class LookAt:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveStreams:
+    """Ask some streams to reconnect: the other front-end processes have fewer.
+
+    Attributes:
+        count: of them.
+    """
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class CountsWanted:
     """Send the counts now, and then `Counted`: a client is about to get those of the whole group."""
 
@@ -238,10 +250,17 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class FrontEndNumbers:
-    """Current numbers of a front-end process, for gauges."""
+    """Current numbers of a front-end process, for gauges.
+
+    Attributes:
+        movable_streams: those that can be asked to go to another process; None: it does not listen yet.
+        asked_to_leave: streams that were asked to reconnect so far, by why.
+    """
 
     reception: ReceptionNumbers = field(default_factory=ReceptionNumbers)
     worker_threads: int = 0
     workers_busy: int = 0
     worker_jobs_waiting: int = 0
     log_lines_dropped: int = 0
+    movable_streams: int | None = None
+    asked_to_leave: Mapping[str, int] = field(default_factory=dict)

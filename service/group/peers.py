@@ -31,6 +31,7 @@ from forebay_server.service.group.messages import (
     Health,
     Known,
     LogLevel,
+    MoveStreams,
     Published,
     Retired,
     RpcCall,
@@ -293,6 +294,16 @@ class Peers:
         """Return the numbers that each front-end process last told, and the counts of the ended ones. Thread: any."""
         with self._lock:
             return [self._ended, *(peer.receiver.numbers for peer in list(self._peers))]
+
+    def movable_streams(self) -> list[int | None]:
+        """Return how many streams of each front-end process can be asked to reconnect; None: it does not listen."""
+        told = {peer.front_end: peer.receiver.numbers.movable_streams for peer in self._welcome_ones()}
+        return [told.get(front_end) for front_end in range(self._front_ends)]
+
+    def move_streams(self, front_end: int, count: int) -> None:
+        """Have a front-end process ask some of its streams to reconnect."""
+        for peer in self._of(front_end):
+            peer.talk.send(MoveStreams(count))
 
     def call_soon(self, work: Callable[[], None]) -> None:
         """Have the event loop do something. Thread: any."""

@@ -237,6 +237,8 @@ def _server(text: Text, server: ServerGauges) -> None:
         text.family(name, kind, help_text, [({}, value)])
     given_up = [({"why": why}, server.reception.ended.get(why, 0)) for why in ("late", "full", "cut")]
     text.family("forebay_reception_given_up_total", "counter", "Messages that did not end, by why", given_up)
+    asked = [({"why": why}, server.asked_to_leave.get(why, 0)) for why in ("drain", "lifetime", "unloaded", "uneven")]
+    text.family("forebay_streams_asked_to_leave_total", "counter", "Streams that got Reconnect, by why", asked)
 
 
 def _of(version: ModelCounts | VersionGauges) -> Labels:

@@ -81,6 +81,7 @@ class ServerGauges:
     open_files: int
     log_lines_dropped: int
     reception: ReceptionNumbers
+    asked_to_leave: Mapping[str, int]
 
 
 class Gauges:
@@ -93,6 +94,7 @@ class Gauges:
         is_ready: whether the server takes streams.
         reception: of the front end.
         log_lines_dropped: lines of the log that were not written.
+        asked_to_leave: streams that were asked to reconnect, by why.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Gauges:
         is_ready: Callable[[], bool],
         reception: Callable[[], ReceptionNumbers] = ReceptionNumbers,
         log_lines_dropped: Callable[[], int] = lambda: STANDARD_ERROR.dropped,
+        asked_to_leave: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._versions = versions
         self._pool = pool
@@ -110,6 +113,7 @@ class Gauges:
         self._is_ready = is_ready
         self._reception = reception
         self._log_lines_dropped = log_lines_dropped
+        self._asked_to_leave = asked_to_leave
         self._process = psutil.Process()
 
     def versions(self) -> list[VersionGauges]:
@@ -149,6 +153,7 @@ class Gauges:
                 open_files=process.num_fds(),
                 log_lines_dropped=self._log_lines_dropped(),
                 reception=self._reception(),
+                asked_to_leave=self._asked_to_leave(),
             )
 
 

@@ -27,7 +27,7 @@ from forebay_server.service.frontend.frames.codec import STREAM_STATUS, parse_cl
 from forebay_server.service.frontend.frames.opening import StreamConfig, accept_open
 from forebay_server.service.frontend.frames.recorder import StreamRecorder
 from forebay_server.service.frontend.frames.session import Session
-from forebay_server.service.frontend.frames.stream import OPEN_DEADLINE_S, FrameStream
+from forebay_server.service.frontend.frames.stream import OPEN_DEADLINE_S, FrameStream, Why
 from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.journal.pictures import PictureSlot
@@ -71,6 +71,7 @@ class FramesServicer:
         self.streams: set[FrameStream] = set()
         self.frames_received = 0  # on streams that have closed, like `outcomes`
         self.outcomes: Counter[Outcome] = Counter()
+        self.asked_to_leave: Counter[str] = Counter()  # streams, by why
         self._find_model = find_model
         self._pool = pool
         self._sink = sink
@@ -96,13 +97,27 @@ class FramesServicer:
     def ask_to_leave(self, grace_ms: int) -> None:
         """Ask the open streams to leave: the server drains."""
         for stream in self.streams:
-            stream.ask_to_leave(pb.Reconnect.REASON_DRAIN, grace_ms, self._clock.now_ns())
+            stream.ask_to_leave(Why.DRAIN, grace_ms, self._clock.now_ns())
 
     def send_away(self, version: ServedVersion, grace_ms: int) -> None:
         """Ask the streams of a version that is being unloaded to reconnect."""
         for stream in self.streams:
             if stream.session is not None and stream.session.config.version is version:
-                stream.ask_to_leave(pb.Reconnect.REASON_REBALANCE, grace_ms, self._clock.now_ns())
+                stream.ask_to_leave(Why.UNLOADED, grace_ms, self._clock.now_ns())
+
+    @property
+    def movable_count(self) -> int:
+        """How many streams `rebalance` can ask."""
+        return sum(stream.can_move for stream in self.streams)
+
+    def rebalance(self, count: int, grace_ms: int) -> None:
+        """Ask some streams, chosen by chance, to go to other front-end processes."""
+        movable = [stream for stream in self.streams if stream.can_move]
+        for stream in random.sample(movable, min(count, len(movable))):
+            stream.ask_to_leave(Why.UNEVEN, grace_ms, self._clock.now_ns())
+
+    def _note_asked(self, why: Why) -> None:
+        self.asked_to_leave[why.value] += 1
 
     def stop_reading(self) -> None:
         """End reading on every stream; frames that were read are still answered."""
@@ -144,7 +159,7 @@ class FramesServicer:
         lifetime_s = self._settings.stream_lifetime_s * random.uniform(0.8, 1.2)  # noqa: S311 - not a secret
         call = self._stream_calls.begin(context)
         session_id = f"s{self._next_session_id()}"
-        stream = FrameStream(call, session_id, lifetime_s, self._settings, self.open_deadline_s)
+        stream = FrameStream(call, session_id, lifetime_s, self._settings, self.open_deadline_s, self._note_asked)
         call.on_look = stream.look
         self.streams.add(stream)
         try:
