@@ -61,7 +61,8 @@ class ServeSettings(BaseSettings):
     tls_client_ca: Path | None = Field(None, description="PEM authorities; clients must show a certificate of one")
     insecure: bool = Field(default=False, description="allow an address other than loopback without TLS")
     model_repository: Annotated[tuple[Path, ...], NoDecode] = Field(
-        (), description="model repositories; empty: the bundled one; in the environment separated as in PATH"
+        (),
+        description="repositories or model files; none: the bundled one; in the environment separated as in PATH",
     )
     model_control_mode: Literal["none", "explicit", "poll"] = Field(
         "none", description="none: all models at start; explicit: clients load and unload; poll: follow the folders"

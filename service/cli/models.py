@@ -76,12 +76,14 @@ def unload(
 
 @models_app.command()
 def check(
-    repositories: Annotated[list[Path], typer.Argument(metavar="REPOSITORY...", show_default=False)],
+    repositories: Annotated[
+        list[Path], typer.Argument(metavar="MODEL...", help="repositories, or model files", show_default=False)
+    ],
     *,
     cpu_fallback: Annotated[bool, typer.Option("--cpu-fallback", help="as for serve")] = False,
     is_json: Json = False,
 ) -> None:
-    """Check every model of a repository without serving it; exit code 1 if one cannot be served."""
+    """Check models without serving them; exit code 1 if one cannot be served."""
     from forebay_server.service.models.check import check_repositories
 
     findings = check_repositories(repositories, cpu_fallback=cpu_fallback)

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 
 def serve(
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[MODEL]...", help="model files, such as best.onnx, or repositories", show_default=False
+        ),
+    ] = None,
     *,
     address: Annotated[str | None, typer.Option(help="host:port [127.0.0.1:8001]; port 0 takes a free one")] = None,
     front_ends: Annotated[
@@ -59,7 +65,7 @@ def serve(
         "front_ends": front_ends,
         "share_port": share_port,
         "uds": uds,
-        "model_repository": model_repository,
+        "model_repository": [*(models or ()), *(model_repository or ())] or None,
         "model_control_mode": model_control_mode,
         "load_model": load_model,
         "exit_on_error": exit_on_error,

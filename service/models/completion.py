@@ -15,7 +15,6 @@ from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.normal_form import data_type_of, normalised
 from forebay_server.service.models.parameters import read_parameters
 from forebay_server.service.models.picture_completion import picture_of
-from forebay_server.service.models.repository import CONFIG_NAME
 from forebay_server.service.results.heads.boxes_scores import BoxesScoresHead
 from forebay_server.service.results.task import ClassificationTask, DetectionTask, Task
 
@@ -26,7 +25,7 @@ def complete(description: ModelDescription, specs: EngineSpecs) -> ModelDescript
     Raises:
         ConfigError: the configuration contradicts the model file.
     """
-    filename = f"{description.name}/{CONFIG_NAME}"
+    filename = description.config_name
     if (description.max_batch_size or 0) > specs.max_batch_size:
         raise ConfigError(
             f"{filename}: max_batch_size is {description.max_batch_size}, but the model takes at most "

@@ -20,7 +20,7 @@ from forebay_server.service.models.fields import refusals_of, warnings_of
 from forebay_server.service.models.files import backend_of_files
 from forebay_server.service.models.instances import check_gpu, device_kind_of, group_warnings, groups_of
 from forebay_server.service.models.parameters import OwnParameters, read_parameters
-from forebay_server.service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
+from forebay_server.service.models.repository import ModelEntry, RepositoryError
 from forebay_server.service.models.warmup_samples import WarmupSample, read_samples
 from forebay_server.service.results.task import ClassificationTask, DetectionTask, Task
 
@@ -48,7 +48,7 @@ def describe(entry: ModelEntry, config: ModelConfig | None = None, *, cpu_fallba
     warnings: list[str] = []
     if config is None:
         config = read_config(entry, warnings) or ModelConfig()
-    filename = f"{entry.name}/{CONFIG_NAME}"
+    filename = entry.config_name
     problems = _Problems(filename)
     with problems:
         _check_name(config, entry, filename)
@@ -89,6 +89,7 @@ def describe(entry: ModelEntry, config: ModelConfig | None = None, *, cpu_fallba
         labels=labels,
         warmup=samples,
         warnings=tuple(f"{filename}: {line}" for line in warnings),
+        is_bare=entry.is_bare,
         config=config,
     )
 

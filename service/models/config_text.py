@@ -44,7 +44,7 @@ def read_config(entry: ModelEntry, warnings: list[str]) -> ModelConfig | None:
     if (inner := _unwrapped(text)) is not None:
         warnings.append(f"the fields stand alone in this file: the surrounding '{_WRAPPER} {{ ... }}' is passed over")
         text = inner
-    return parse_config(text, f"{entry.name}/{CONFIG_NAME}")
+    return parse_config(text, entry.config_name)
 
 
 def parse_config(text: str, filename: str) -> ModelConfig:

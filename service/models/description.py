@@ -12,6 +12,7 @@ from forebay.wire.model_config_pb2 import ModelConfig
 from forebay_server.engines.device import DeviceKind
 from forebay_server.engines.engine import EngineSpecs
 from forebay_server.service.models.instances import Instance, InstanceGroup, instances_of
+from forebay_server.service.models.repository import config_name_of
 from forebay_server.service.models.warmup_samples import WarmupSample
 from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.results.task import Task
@@ -55,6 +56,7 @@ class ModelDescription:
         labels: names of the classes by output, for outputs with a label file.
         warmup: requests that every instance runs before a version serves, beside the derived ones.
         warnings: one sentence for each ignored field of the configuration, for the log.
+        is_bare: whether it is a bare model file (`service.models.bare_files`).
         config: the configuration as read, or an empty one with the name; normalised once `specs` is set.
     """
 
@@ -73,7 +75,13 @@ class ModelDescription:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     warmup: tuple[WarmupSample, ...] = ()
     warnings: tuple[str, ...] = ()
+    is_bare: bool = False
     config: ModelConfig = field(default_factory=ModelConfig, compare=False)
+
+    @property
+    def config_name(self) -> str:
+        """The configuration's name for messages, relative to the repository."""
+        return config_name_of(self.name, is_bare=self.is_bare)
 
     @property
     def instances(self) -> tuple[Instance, ...]:

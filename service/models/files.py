@@ -27,10 +27,10 @@ def model_file(entry: ModelEntry, version: int, description: ModelDescription) -
         if path is None and description.backend == "onnxruntime":  # a folder with the model and its weights
             path = entry.file(str(version), name, FILENAMES["onnxruntime"][0])
         if path is not None:
-            entry.check_links(path.parent)  # the model's weights may lie in any file there
+            entry.check_weights(path)
             return path
     there = [name for usual in FILENAMES.values() for name in usual if entry.file(str(version), name) is not None]
-    found = f"; {' and '.join(there)} is there: name its backend in {CONFIG_NAME}" if there else ""
+    found = f"; {' and '.join(there)} is there: name its backend in {entry.config_name}" if there else ""
     raise RepositoryError(f"{entry.name}/{version}: no {' or '.join(names)}{found or ': put the model file there'}")
 
 
@@ -66,7 +66,7 @@ def backend_of_files(config: ModelConfig, entry: ModelEntry) -> str:
     where = f"{entry.name}/{entry.versions[-1]}" if entry.versions else entry.name
     names = ", ".join(name for usual in FILENAMES.values() for name in usual)
     if found:
-        raise RepositoryError(f"{where}: more than one model file ({names}): name the backend in {CONFIG_NAME}")
+        raise RepositoryError(f"{where}: more than one model file ({names}): name the backend in {entry.config_name}")
     raise RepositoryError(
         f"{where}: no model file, which would be one of {names}: put it there, or name the backend in {CONFIG_NAME}"
     )

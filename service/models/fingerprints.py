@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from forebay_server.service.models.bare_files import BARE_VERSION, siblings
 from forebay_server.service.models.repository import ModelEntry, readable
 
 Mark = tuple[str | int, ...]
@@ -28,7 +29,9 @@ def fingerprints_of(entry: ModelEntry) -> Fingerprints:
     versions = {str(number) for number in entry.versions}
     found: dict[str, set[Mark]] = {"": set(_link(entry.path, "")), **{number: set() for number in versions}}
     with readable(entry.name):
-        paths = list(entry.path.iterdir())
+        if entry.is_bare:
+            found[BARE_VERSION].update(_marks(entry.path, entry.path.name, entry.root, set()))
+        paths = list(siblings(entry.path, entry.name) if entry.is_bare else entry.path.iterdir())
     for path in paths:
         found[path.name if path.name in versions else ""].update(_marks(path, path.name, entry.root, set()))
     return {number: frozenset(marks) for number, marks in found.items()}

@@ -95,17 +95,7 @@ class ModelLifecycle:
             RepositoryError, EngineError: a model cannot be loaded; or the repository is gone.
         """
         repository = self._registry.repository
-        if self.mode == "explicit" and ALL_MODELS not in self._wanted:
-            names: Sequence[str] = self._wanted
-        else:
-            scan = repository.scan()
-            self._faults.note_scan(scan)
-            if scan.problems and exit_on_error:
-                raise RepositoryError(scan.problems[0])
-            names = sorted({entry.name for entry in scan.models} | scan.broken)
-            if not names:
-                log.warning("no models: is the repository the folder above those of the models?")
-        for name in names:
+        for name in self._names_at_start(repository, exit_on_error=exit_on_error):
             try:
                 self._expected[name] = None
                 self._load_at_start(repository, name)
@@ -114,6 +104,21 @@ class ModelLifecycle:
                     raise
                 if str(error) not in self._faults:
                     log.warning("model not loaded", model=name, error=str(error))
+
+    def _names_at_start(self, repository: Repository, *, exit_on_error: bool) -> Sequence[str]:
+        if self.mode == "explicit" and ALL_MODELS not in self._wanted:
+            return self._wanted
+        scan = repository.scan()
+        self._faults.note_scan(scan)
+        if scan.problems and exit_on_error:
+            raise RepositoryError(scan.problems[0])
+        names = sorted({entry.name for entry in scan.models} | scan.broken)
+        if not names:
+            words = repository.say_empty()
+            if exit_on_error and self.mode == "none":
+                raise RepositoryError(words)
+            log.warning(words)
+        return names
 
     def _load_at_start(self, repository: Repository, name: str) -> None:
         root: Path | None = None

@@ -15,7 +15,6 @@ from forebay_server.engines.errors import BackendUnavailableError
 from forebay_server.service.clock import Clock
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.instances import check_count
-from forebay_server.service.models.repository import CONFIG_NAME
 
 OpenDevice = Callable[[str, Clock], Device]
 _ADVICE = {
@@ -90,7 +89,7 @@ def _open_all(description: ModelDescription, open_device: OpenDevice, clock: Clo
         if description.device_kind == DeviceKind.CUDA and not all(group.gpus for group in description.groups):
             every = tuple(range(open_once("cuda:0").kind_count))
             groups = tuple(replace(group, gpus=group.gpus or every) for group in description.groups)
-            check_count(groups, f"{description.name}/{CONFIG_NAME}")
+            check_count(groups, description.config_name)
             description = replace(description, groups=groups)
         names = list(dict.fromkeys(instance.device for instance in description.instances))
         placement = Placement(description, {name: open_once(name) for name in names})

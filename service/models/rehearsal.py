@@ -111,7 +111,7 @@ class Rehearsal:
         settings = self._settings
         return {
             "parent_pid": os.getpid(),
-            "root": str(entry.root),
+            "root": str(entry.where),
             "name": entry.name,
             "config": None if config is None else base64.b64encode(config.SerializeToString()).decode(),
             "kept": list(kept),

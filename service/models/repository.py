@@ -1,5 +1,7 @@
 """Finds the models in folders of Triton's layout: `<model>/[config.pbtxt]` and `<model>/<version>/model.onnx`.
 
+A file `<model>.onnx` is a model too, in a repository or named in its place (`bare_files`).
+
 Looks at names only; `service.models.config` and the engines read the contents of files. Nothing outside the repository
 is ever opened: names are checked, and a link that leads out of it is refused. Messages name files relative to the
 repository, because clients may see them.
@@ -14,17 +16,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from forebay_server.service.models.bare_files import (
+    BARE_VERSION,
+    CONFIG_SUFFIX,
+    FILE_SUFFIXES,
+    FOLDER_SUFFIXES,
+    is_usual_name,
+    model_name,
+    siblings,
+)
 from forebay_server.service.models.hard_links import foreign_link
 
 CONFIG_NAME = "config.pbtxt"
 MAX_VERSION = 2**63 - 1
 MAX_NAME_BYTES = 255  # limit of file systems
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+MAX_NAMED = 5  # of files and folders in a message
 MAX_SHOWN = 128  # characters of a wrong name in a message: it may be a client's
 VERSION_NAME = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 MAY_BE_VERSION = re.compile(r"-?[0-9]", re.ASCII)  # skipped with a warning, where `warmup` needs none
 _NO_VERSION = f"is no version, which is a number from 1 to {MAX_VERSION} without leading zeros"
 _MODEL_FILE = "model."
+
+
+def config_name_of(name: str, *, is_bare: bool) -> str:
+    """Return the name of a model's configuration, relative to its repository."""
+    return f"{name}{CONFIG_SUFFIX}" if is_bare else f"{name}/{CONFIG_NAME}"
 
 
 class RepositoryError(Exception):
@@ -37,14 +54,15 @@ class NoModelError(RepositoryError):
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """One model folder.
+    """One model: a folder, or a bare model file.
 
     Attributes:
-        name: of the model: the folder's name.
-        path: of the folder.
+        name: of the model: the folder's name, or the file's without its suffix.
+        path: of the folder, or of the file.
         versions: numbers of the version folders, rising.
         root: its repository, resolved.
         passed_over: one line for each folder that looks like a version and is none.
+        is_bare: whether it is a bare model file.
     """
 
     name: str
@@ -52,9 +70,22 @@ class ModelEntry:
     versions: tuple[int, ...]
     root: Path
     passed_over: tuple[str, ...] = ()
+    is_bare: bool = False
+
+    @property
+    def config_name(self) -> str:
+        """The configuration's name for messages, relative to the repository."""
+        return config_name_of(self.name, is_bare=self.is_bare)
+
+    @property
+    def where(self) -> Path:
+        """The repository that holds this model and no other of its name."""
+        return self.path if self.is_bare else self.root
 
     def file(self, *parts: str) -> Path | None:
         """Return the path of a file below the model's folder, or None if there is none.
+
+        A bare model file is `1/model.onnx` (or its backend's name), and files beside it are those of the folder.
 
         Raises:
             RepositoryError: the name has folders in it, or is a link that leads out of the repository.
@@ -62,7 +93,13 @@ class ModelEntry:
         relative = "/".join((self.name, *parts))
         for part in parts:
             check_part(self.name, part)
-        path = self.path.joinpath(*parts)
+        if self.is_bare:
+            bare = self._bare_file(parts)
+            if bare is None:
+                return None
+            path, relative = bare, bare.name
+        else:
+            path = self.path.joinpath(*parts)
         _check_inside(path, self.root, relative)
         with readable(relative):
             if not path.is_file():
@@ -70,12 +107,25 @@ class ModelEntry:
             self.check_links(path)
             return path
 
+    def _bare_file(self, parts: tuple[str, ...]) -> Path | None:
+        """Return the file that stands for `parts` of a folder; None if none can."""
+        if len(parts) == 2 and parts[0] == BARE_VERSION and is_usual_name(parts[1], self.path.name):
+            return self.path
+        if parts == (CONFIG_NAME,):
+            return self.path.with_name(self.name + CONFIG_SUFFIX)
+        return self.path.with_name(parts[0]) if len(parts) == 1 else None
+
+    def check_weights(self, model_file: Path) -> None:
+        """Raise RepositoryError if a file that may hold the model's weights is a hard link to another user's file."""
+        for path in siblings(model_file, self.name) if self.is_bare else (model_file.parent,):
+            self.check_links(path)
+
     def check_links(self, path: Path) -> None:
         """Raise RepositoryError if `path`, or a file below it, is a hard link to another user's file (`hard_links`)."""
         found = foreign_link(path)
         if found is not None:
             raise RepositoryError(
-                f"{self.name}/{found.relative_to(self.path)}: a hard link to a file of another user: put a copy there, "
+                f"{found.relative_to(self.root)}: a hard link to a file of another user: put a copy there, "
                 "or give it to the owner of the folder"
             )
 
@@ -100,16 +150,19 @@ class Scan:
 
 
 class Repository:
-    """One or more repository folders, seen as one. Immutable: every call reads the disk anew."""
+    """One or more repositories, seen as one: folders, or single model files. Immutable: every call reads the disk."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         """Raise RepositoryError if no path is given or one is not a folder."""
         if not paths:
             raise RepositoryError("no model repository: name a folder")
         for path in paths:
-            if not path.is_dir():
-                raise RepositoryError(f"model repository {path.name!r} is not a folder: check the path")
-        self._roots = tuple(path.resolve() for path in paths)
+            if not path.is_dir() and not (path.is_file() and model_name(path.name)):
+                raise RepositoryError(
+                    f"model repository {path.name!r} is neither a folder nor a model file "
+                    f"({', '.join(FILE_SUFFIXES)}): check the path"
+                )
+        self._roots = tuple(dict.fromkeys(path.absolute() if path.is_file() else path.resolve() for path in paths))
 
     def models(self) -> list[ModelEntry]:
         """Return every model, by name. Folders that cannot be one are skipped.
@@ -128,15 +181,26 @@ class Repository:
         Raises:
             RepositoryError: there is none of that name, or two, or it is invalid.
         """
-        found = [root for root in self._roots if MODEL_NAME.fullmatch(name) and (root / name).is_dir()]
+        found = list(self._places(name)) if MODEL_NAME.fullmatch(name) else []
         if not found:
             raise RepositoryError(f"no model {name[:MAX_SHOWN]!r} in the repository")
         if len(found) > 1:
-            raise RepositoryError(f"model {name!r} is in {len(found)} repositories: rename or remove all but one")
-        return _entry(found[0], name)
+            names = ", ".join(f"{place.parent.name}/{place.name}" for place in found)
+            raise RepositoryError(f"model {name!r} is there {len(found)} times ({names}): rename or remove all but one")
+        return _bare_entry(found[0], name) if found[0].is_file() else _entry(found[0].parent, name)
+
+    def _places(self, name: str) -> Iterator[Path]:
+        """Yield each folder and each bare file that is the model `name`."""
+        for root in self._roots:
+            if root.is_file():
+                if model_name(root.name) == name:
+                    yield root
+                continue
+            candidates = (root / name, *(root / f"{name}{suffix}" for suffix in FOLDER_SUFFIXES))
+            yield from (each for each in candidates if (each.is_dir() if each.name == name else each.is_file()))
 
     def scan(self) -> Scan:
-        """Return every model and every problem. Files, hidden folders and `__pycache__` are skipped silently."""
+        """Return every model and every problem. Other files, hidden ones and `__pycache__` are skipped silently."""
         entries: list[ModelEntry] = []
         problems: list[str] = []
         passed_over: list[str] = []
@@ -145,7 +209,7 @@ class Repository:
         names: set[str] = set()
         for root in self._roots:
             with readable(f"model repository {root.name!r}"):
-                names.update(folder.name for folder in root.iterdir() if _may_be_model(folder))
+                names.update(filter(None, map(_name_of, root.iterdir() if root.is_dir() else (root,))))
         for name in sorted(names):
             if not MODEL_NAME.fullmatch(name):
                 passed_over.append(
@@ -163,6 +227,16 @@ class Repository:
                 broken.add(name)
         return Scan(tuple(entries), tuple(problems), frozenset(broken), tuple(passed_over), frozenset(empty))
 
+    def say_empty(self) -> str:
+        """Return a line for the operator that says what was found instead of models, and where models belong."""
+        with readable("the model repository"):
+            paths = sorted(path for root in self._roots if root.is_dir() for path in root.iterdir())
+        names = [f"{path.name}/" if path.is_dir() else path.name for path in paths]
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        found = f"it holds {', '.join(names[:MAX_NAMED])}{more}, and no model" if names else "it is empty"
+        where = ", ".join(repr(str(root)) for root in self._roots)
+        return f"no model in {where}: {found}; put NAME.onnx or NAME/1/model.onnx there"
+
 
 def check_part(model: str, part: str) -> None:
     """Raise RepositoryError unless `part`, of a path below the folder of `model`, is the name of a file or a folder."""
@@ -172,8 +246,19 @@ def check_part(model: str, part: str) -> None:
         raise RepositoryError(f"{model}: a file name of more than {MAX_NAME_BYTES} bytes: shorten it")
 
 
-def _may_be_model(folder: Path) -> bool:
-    return folder.is_dir() and not folder.name.startswith(".") and folder.name != "__pycache__"
+def _name_of(path: Path) -> str | None:
+    """Return the name of the model that a folder or a file of a repository may be; None if it is none."""
+    if path.name.startswith(".") or path.name == "__pycache__":
+        return None
+    if path.is_dir():
+        return path.name
+    return model_name(path.name, FOLDER_SUFFIXES) if path.is_file() else None
+
+
+def _bare_entry(path: Path, name: str) -> ModelEntry:
+    root = path.parent.resolve()
+    _check_inside(path, root, path.name)
+    return ModelEntry(name, root / path.name, (int(BARE_VERSION),), root, is_bare=True)
 
 
 def _entry(root: Path, name: str) -> ModelEntry:

@@ -49,7 +49,7 @@ def test_several_repositories_are_seen_as_one(tmp_path):
 
 def test_a_name_in_two_repositories_is_a_problem(tmp_path):
     one, two = make(tmp_path / "one", "a/1/model.onnx"), make(tmp_path / "two", "a/1/model.onnx")
-    with pytest.raises(RepositoryError, match="model 'a' is in 2 repositories: rename"):
+    with pytest.raises(RepositoryError, match=r"model 'a' is there 2 times \(one/a, two/a\): rename"):
         Repository([one, two]).models()
 
 
@@ -168,7 +168,7 @@ def test_a_file_name_that_no_file_system_takes_is_refused(tmp_path):
 
 
 def test_a_missing_repository_is_told_by_its_name_only(tmp_path):
-    with pytest.raises(RepositoryError, match="'nowhere' is not a folder") as caught:
+    with pytest.raises(RepositoryError, match="'nowhere' is neither a folder nor a model file") as caught:
         Repository([tmp_path / "nowhere"])
     assert str(tmp_path) not in str(caught.value)
 
