@@ -10,6 +10,12 @@ from numpy.typing import NDArray
 from forebay_server.service.errors import CorruptResultError
 from forebay_server.service.request import OutputArrays
 
+quiet = np.errstate(all="ignore")
+"""Decorates functions whose numbers may overflow: those of a broken model, which are checked afterwards."""
+
+MAX_SQUARED = 10_000
+"""Elements of one call of the linear algebra library, which would wake threads of its own for more."""
+
 
 def frame_row(outputs: OutputArrays, index: int, ndim: int, what: str) -> NDArray[Any]:
     """Return output `index` of one frame without its batch dimension.
@@ -35,8 +41,10 @@ def frame_row(outputs: OutputArrays, index: int, ndim: int, what: str) -> NDArra
 
 def check_finite(array: NDArray[Any], what: str) -> None:
     """Raise CorruptResultError if there is a NaN or an infinity."""
-    # the sum is finite nearly always, and costs half the calls
-    if array.dtype.kind != "f" or math.isfinite(array.sum()):
+    if array.dtype.kind != "f":
+        return
+    # a sum of squares is finite nearly always, and costs half of `isfinite`: 1.2 us instead of 2.4 us for 3549 scores
+    if array.size <= MAX_SQUARED and array.dtype != np.float16 and math.isfinite(np.vdot(array, array)):
         return
     if not np.isfinite(array).all():
         raise CorruptResultError(f"{what} hold values that are not finite numbers")

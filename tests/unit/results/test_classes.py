@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -62,3 +64,34 @@ def test_the_task_decides_what_a_result_is():
     boxes = (np.array([[0, 0, 1, 1]], np.float32), np.array([0.9], np.float32), np.array([0]))
     assert isinstance(make_result(DetectionTask(("a",)), boxes, ResultOptions(), (4, 4))[0], Detection)
     assert isinstance(make_result(TASK, scores(1, 2), ResultOptions(), (4, 4))[0], Classification)
+
+
+@given(st.lists(st.floats(-80, 80, width=32), min_size=1, max_size=30), st.sampled_from((np.float32, np.float64)))
+def test_softmax_makes_shares_of_logits(values, dtype):
+    task = ClassificationTask((), max_results=30, activation="softmax")
+    found = decode_classes(scores(*values, dtype=dtype), task, ResultOptions())
+    exponentials = [math.exp(value) for value in values]
+    by_class = sorted(found, key=lambda item: item.class_id)
+    assert [item.score for item in by_class] == pytest.approx([each / sum(exponentials) for each in exponentials])
+
+
+def test_softmax_of_halves_and_of_large_logits_is_finite():
+    task = ClassificationTask((), activation="softmax", score_threshold=0.5)
+    assert decode_classes(scores(6e4, 1, dtype=np.float16), task, ResultOptions()) == (Classification("0", 0, 1.0),)
+    assert decode_classes(scores(3e38, -3e38), task, ResultOptions()) == (Classification("0", 0, 1.0),)
+
+
+def test_the_sigmoid_scores_each_class_alone():
+    task = ClassificationTask((), activation="sigmoid", score_threshold=0.5)
+    found = decode_classes(scores(-1000, 0, 2), task, ResultOptions())
+    assert [(item.class_id, item.score) for item in found] == [(2, pytest.approx(1 / (1 + math.exp(-2)))), (1, 0.5)]
+
+
+def test_a_threshold_applies_to_the_score_and_not_to_the_logit():
+    task = ClassificationTask((), activation="softmax")
+    assert decode_classes(scores(5, 5, 5), task, ResultOptions(0.4)) == ()
+
+
+@pytest.mark.parametrize("activation", ["none", "softmax", "sigmoid"])
+def test_no_classes_make_an_empty_result(activation):
+    assert decode_classes(scores(), ClassificationTask((), activation=activation), ResultOptions()) == ()
