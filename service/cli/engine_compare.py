@@ -98,7 +98,9 @@ def _take(
     if isinstance(task, DetectionTask):
         least = max(0.0, task.score_threshold - MARGIN)
         found.agreement.add_detections(
-            find_objects(tuple(expected), task, least), find_objects(tuple(outputs), task, least), task.score_threshold
+            find_objects(tuple(expected), task, description, least),
+            find_objects(tuple(outputs), task, description, least),
+            task.score_threshold,
         )
     elif isinstance(task, ClassificationTask):
         found.agreement.add_classes(expected[task.scores_output], outputs[task.scores_output])

@@ -82,11 +82,15 @@ def _three(what: str, text: str) -> tuple[float, ...]:
     return numbers
 
 
-def find_objects(outputs: OutputArrays, task: DetectionTask, least_score: float) -> list[Any]:
-    """Return the objects that serving would find in one frame, from `least_score` on, as verification.Found."""
+def find_objects(
+    outputs: OutputArrays, task: DetectionTask, description: ModelDescription, least_score: float
+) -> list[Any]:
+    """Return the objects that serving would find in a frame of the picture's size, from `least_score` on, as Found."""
     from forebay_server.engines.build.verification import Found
     from forebay_server.service.results.detections import decode_detections
     from forebay_server.service.results.options import ResultOptions
 
-    found = decode_detections(outputs, task, ResultOptions(score_threshold=least_score), 1, 1)
+    picture = description.image
+    size = (1, 1) if picture is None else (picture.width, picture.height)
+    found = decode_detections(outputs, task, ResultOptions(score_threshold=least_score), size, picture)
     return [Found(each.class_id, each.score, each.box) for each in found]

@@ -226,7 +226,7 @@ class EnginePeer:
             self._index,
             self._link,
             self.permits,
-            ResultFinisher(task, self._pool, sink),
+            ResultFinisher(task, self._pool, sink, published.description.image),
             counts,
             requests=None
             if journal is None

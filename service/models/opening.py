@@ -168,7 +168,8 @@ def _build(
     sink = CountingSink(context.sink, statistics)
     name = f"{description.name}.{version}"
     reader = None if memory is None else memory.reader(version, sink.post)
-    finish = ResultFinisher(description.task, context.pool, sink).finish if memory is None else sink.post
+    finisher = ResultFinisher(description.task, context.pool, sink, description.image)
+    finish = finisher.finish if memory is None else sink.post
     lanes = _open_lanes(placement, name, version, engines, finish, reader, context, undo)
     sizes = measured_sizes(specs.max_batch_size)
     executed = executed_sizes(description.device_kind, specs.max_batch_size)

@@ -9,6 +9,7 @@ from functools import partial
 import structlog
 
 from forebay_server.service.errors import CorruptResultError, ServiceError
+from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.request import Completion, CompletionSink
 from forebay_server.service.results.result import make_result
 from forebay_server.service.results.task import Task
@@ -19,10 +20,20 @@ log = structlog.get_logger(__name__)
 
 
 class ResultFinisher:
-    """Finishes the batches of one model version. Thread: `finish` by d2h threads and the former's; it never blocks."""
+    """Finishes the batches of one model version. Thread: `finish` by d2h threads and the former's; it never blocks.
 
-    def __init__(self, task: Task | None, pool: WorkerPool, sink: CompletionSink) -> None:
+    Args:
+        task: meaning of the model's outputs; None for tensors only.
+        pool: makes the results.
+        sink: takes the completions.
+        picture: the model's picture; None if it takes none.
+    """
+
+    def __init__(
+        self, task: Task | None, pool: WorkerPool, sink: CompletionSink, picture: PictureInput | None = None
+    ) -> None:
         self._task = task
+        self._picture = picture
         self._pool = pool
         self._sink = sink
 
@@ -38,7 +49,7 @@ class ResultFinisher:
     def _finish_typed(self, task: Task, typed: Sequence[Completion], completions: Sequence[Completion]) -> None:
         for completion in typed:
             if not completion.request.is_cancelled:
-                _make(task, completion)
+                _make(task, completion, self._picture)
         self._sink.post(completions)
 
 
@@ -47,10 +58,12 @@ def _wants_typed(completion: Completion) -> bool:
     return completion.error is None and wants.options is not None and not completion.request.is_cancelled
 
 
-def _make(task: Task, completion: Completion) -> None:
+def _make(task: Task, completion: Completion, picture: PictureInput | None) -> None:
     request = completion.request
     try:
-        completion.result = make_result(task, completion.outputs or (), request.wants.options, request.frame_size)
+        completion.result = make_result(
+            task, completion.outputs or (), request.wants.options, request.frame_size, picture
+        )
     except ServiceError as error:
         completion.error = error
     except Exception:  # a fault in one frame's numbers: answer it with an error, and keep the server alive

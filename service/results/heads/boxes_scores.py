@@ -44,4 +44,6 @@ class BoxesScoresHead:
         chosen = best_of(scores, least_score)
         if not chosen.size:
             return NO_CANDIDATES
-        return Candidates(scores[chosen], None if class_ids is None else class_ids[chosen], boxes[chosen], is_unit=True)
+        return Candidates(
+            scores[chosen], None if class_ids is None else class_ids[chosen], boxes.take(chosen, axis=0), is_unit=True
+        )

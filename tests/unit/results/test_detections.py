@@ -25,7 +25,7 @@ def outputs(*rows, dtype=np.float32):
 
 
 def decode(arrays, options=AS_THE_MODEL_SAYS, task=TASK, size=(200, 100)):
-    return decode_detections(arrays, task, options, *size)
+    return decode_detections(arrays, task, options, size, None)
 
 
 def test_detections_come_by_falling_score_with_labels_and_pixels():
