@@ -17,11 +17,12 @@ from forebay_server.service.errors import CorruptResultError
 from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.request import OutputArrays
 from forebay_server.service.results.arrays import check_finite, labels_of, quiet
-from forebay_server.service.results.detection import Box, Detection, Keypoint, RotatedBox
+from forebay_server.service.results.detection import Box, Detection, Keypoint, Mask, RotatedBox
 from forebay_server.service.results.frame_map import Floats, FrameMap, frame_map
 from forebay_server.service.results.heads.candidates import Candidates
 from forebay_server.service.results.heads.names import Nms
-from forebay_server.service.results.options import ResultOptions
+from forebay_server.service.results.masks import make_masks
+from forebay_server.service.results.options import MaskFormat, ResultOptions
 from forebay_server.service.results.rotated_suppression import suppress_rotated
 from forebay_server.service.results.suppression import suppress
 from forebay_server.service.results.task import DetectionTask
@@ -68,6 +69,8 @@ def decode_detections(
         kept = kept[suppress(boxes.take(kept, axis=0), classes[kept], iou_threshold, max_results)]
     if found.keypoints is not None:
         extras: Iterable[Any] | None = zip(_keypoints(found.keypoints[kept], where), strict=True)
+    elif options.masks != "none" and found.prototypes is not None:
+        extras = zip(repeat(()), repeat(None), _masks(found, kept, clipped, where, options.masks), strict=False)
     else:
         extras = None
     return _detections(task, found, class_ids, kept, clipped.take(kept, axis=0), where, extras)
@@ -120,6 +123,13 @@ def _keypoints(keypoints: Floats, where: FrameMap) -> list[tuple[Keypoint, ...]]
     check_finite(keypoints, "keypoints")
     mapped = np.concatenate([where.points(keypoints[:, :, :2]), keypoints[:, :, 2:]], axis=2)
     return [tuple(starmap(Keypoint, points)) for points in mapped.tolist()]
+
+
+def _masks(
+    found: Candidates, kept: NDArray[Any], clipped: Floats, where: FrameMap, form: MaskFormat
+) -> list[Mask | None]:
+    assert found.coefficients is not None and found.prototypes is not None  # noqa: S101, PT018 - for mypy
+    return make_masks(found.coefficients[kept], found.prototypes, clipped[kept], where, form)
 
 
 @quiet
