@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -12,6 +14,7 @@ from forebay_server.service.cli.remote.probe import probe
 from forebay_server.service.clock import MonotonicClock
 from tests.support.guard import HANG_GUARD_S
 from tests.support.imports import run_command
+from tests.support.repository import ROOT
 
 SETTINGS = bytes.fromhex("000000 04 00 00000000")
 NO_TABLE = bytes.fromhex("000006 04 00 00000000 0001 00000000")
@@ -280,3 +283,16 @@ def test_a_health_check_imports_no_library_that_costs():
     assert ended.code == 69
     costly = {"typer", "grpc", "numpy", "ssl", "json", "dataclasses", "asyncio", "encodings.idna"}
     assert not costly & ended.imported
+
+
+def test_a_health_check_of_an_installation_imports_no_pathlib():
+    """Without `site`, whose finder of an editable install imports pathlib: as an image and a wheel have it."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import forebay_server.service.cli.health_check, forebay_server.service.cli.remote.probe\n"
+        "print(*sys.modules)\n"
+    )
+    command = [sys.executable, "-I", "-S", "-c", program, ROOT]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True, timeout=HANG_GUARD_S)
+    assert "socket" in ended.stdout.split()
+    assert not {"pathlib", "typer", "grpc"} & set(ended.stdout.split())
