@@ -2,7 +2,8 @@
 
 Each front-end process learns its own numbers (`service.batching.egress_time`) and writes them to the header of the
 version's memory file. Those count that have delivered within a second of the newest: the mean of their times, and an
-interval that is as much shorter as there are more of them, because they deliver side by side.
+interval that is as much shorter as there are more of them, because they deliver side by side. The numbers of a process
+that has died are cleared; those of one that is stopped count for a second beside newer ones.
 
 Thread: the former's.
 """

@@ -232,6 +232,10 @@ class VersionHeader:
         numbers[first + _REACHED_COUNT] = reached_count
         numbers[first + _REACHED] = reached_ns
 
+    def forget_egress(self, front_end: int) -> None:
+        """Clear the numbers of a front-end process that has gone. The engine process's: no other writes them now."""
+        self.write_egress(front_end, 0, 0, 0, 0, 0)
+
     def egress_bytes(self) -> bytes:
         """Return all of `egress` as it stands there, to see whether it has changed."""
         return self._egress.tobytes()

@@ -251,7 +251,8 @@ class Peers:
             if peer.link is link:
                 peer.close_talk()  # the data socket's end may be seen before its last messages
                 peer.receiver.end()
-                for number in list(peer.versions):
+                for number, version in list(peer.versions.items()):
+                    memory_of(version).header.forget_egress(peer.front_end)
                     peer.let_go(number)
                 self.counts.write(peer.front_end, 0)
                 self._streams.write(peer.front_end, 0)

@@ -178,7 +178,7 @@ class FormerRig:
 class CoreRig:
     """The former's core on strict fake lanes, stepped by hand: deterministic, no thread, no clock."""
 
-    def __init__(self, settings=None, cost=None, lanes=None, now_ns=1_000_000_000, **options):
+    def __init__(self, settings=None, cost=None, lanes=None, now_ns=1_000_000_000, *, egress=None, **options):
         self.egress_time = EgressTime()
         self.now_ns = now_ns
         self.cost = cost or cost_model()
@@ -186,7 +186,12 @@ class CoreRig:
         self.lanes = lanes or [StrictLane()]
         self.published = []
         self.core = FormerCore(
-            self.lanes, self.cost, self.settings, self.published.append, egress_time=self.egress_time, **options
+            self.lanes,
+            self.cost,
+            self.settings,
+            self.published.append,
+            egress_time=egress or self.egress_time,
+            **options,
         )
         self.completions = []
         self.arrived = []
