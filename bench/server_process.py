@@ -59,6 +59,7 @@ def running_server(
     *flags: str,
     model_repository: Path | None = None,
     front_ends: int = 0,
+    module: str = "forebay_server.service",
 ) -> Iterator[RunningServer]:
     """Serve models for the duration of a with-block.
 
@@ -67,6 +68,7 @@ def running_server(
         flags: more flags of `forebay serve`.
         model_repository: an existing repository instead; None and no configs: the bundled one.
         front_ends: number of front-end processes; 0: one process for all.
+        module: the command, which takes `serve` and its flags.
     """
     with tempfile.TemporaryDirectory(prefix="forebay-bench-") as folder:
         root = Path(folder)
@@ -77,7 +79,7 @@ def running_server(
                 (model_repository / name / "config.pbtxt").write_text(config)
         uds = root / "forebay.sock"
         place = ["--address", "127.0.0.1:0", "--uds", str(uds), "--front-ends", str(front_ends)]
-        command = [sys.executable, "-m", "forebay_server.service", "serve", *place, *flags]
+        command = [sys.executable, "-m", module, "serve", *place, *flags]
         if model_repository is not None:
             command += ["--model-repository", str(model_repository)]
         with (root / "log").open("w+") as log:
