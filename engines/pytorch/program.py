@@ -148,7 +148,10 @@ def _vet_script(archive: Archive) -> None:
         name for name in archive.names if re.fullmatch(r"code/.*\.py", name, re.IGNORECASE)
     ]  # in PyTorch's order
     if not sources:
-        raise UnsafeModelError("a pickled module, not TorchScript: save it with torch.export.save")
+        raise UnsafeModelError(
+            "pickled objects, such as a state_dict, and no program: export the model, and save it as model.pt2 with "
+            "torch.export.save"
+        )
     vet_script(archive.read(name) for name in sources)
 
 
@@ -186,12 +189,12 @@ def _max_rows(exported: Any, values: dict[str, Any], inputs: tuple[str, ...]) ->
 def _load_script(
     path: Path, torch_device: torch.device, inputs: str | None, outputs: str | None, max_batch_size: int | None
 ) -> Program:
+    _vet(path, _vet_script)
     if inputs is None:
         raise ModelFileError(
             f"{path}: TorchScript declares no shapes: write input and output in config.pbtxt, or "
             "set option inputs, as in image:FP32:3,224,224"
         )
-    _vet(path, _vet_script)
     has_batch = max_batch_size != 0
     module = torch.jit.load(str(path), map_location=torch_device).eval()
     declared = _parse_tensors("inputs", inputs, has_batch=has_batch)

@@ -28,6 +28,22 @@ BACKEND_BY_NAME = {alias: name for name, backend in BACKENDS.items() for alias i
 BACKEND_BY_PLATFORM = {backend.platform: name for name, backend in BACKENDS.items()}
 MAX_BATCH_SIZE = 4096
 
+TRITON_ONLY = frozenset(
+    {
+        "dali",
+        "ensemble",
+        "fil",
+        "identity",
+        "openvino",
+        "python",
+        "tensorflow",
+        "tensorflow_graphdef",
+        "tensorflow_savedmodel",
+        "tensorrtllm",
+        "vllm",
+    }
+)
+"""Triton's backends and platforms that are no misspelling of one of Forebay's."""
 POLICY_KEY = "policy"  # read by service.models.batching
 OPTION_ALIASES = {("onnxruntime", "intra_op_thread_count"): "intra_op_threads"}
 """Triton's names of options that exist here under another name."""
@@ -149,6 +165,8 @@ def _lookup(value: str, known: dict[str, str], field: str, filename: str) -> str
     if value and value not in known:
         close = difflib.get_close_matches(value, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
+        if value in TRITON_ONLY:
+            hint = "Triton has it, Forebay does not; "
         raise ConfigError(f"{filename}: unknown {field} {value!r}: {hint}known are {', '.join(known)}")
     return known.get(value)
 

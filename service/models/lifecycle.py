@@ -32,7 +32,13 @@ from forebay_server.service.models.load_queue import LoadQueue, QueueClosedError
 from forebay_server.service.models.loader import ModelLoader
 from forebay_server.service.models.public_words import public_words
 from forebay_server.service.models.registry import ModelRegistry
-from forebay_server.service.models.repository import CONFIG_NAME, ModelEntry, Repository, RepositoryError
+from forebay_server.service.models.repository import (
+    CONFIG_NAME,
+    MissingRepositoryError,
+    ModelEntry,
+    Repository,
+    RepositoryError,
+)
 from forebay_server.service.models.retries import Retries
 from forebay_server.service.models.sent_model import unpacked
 
@@ -227,6 +233,8 @@ class ModelLifecycle:
         """Return a model of the repository. Raises LoadError."""
         try:
             return self._registry.repository.model(name)
+        except MissingRepositoryError:
+            raise LoadError(f"failed to load '{name[:MAX_NAME_SHOWN]}', the model repository is gone") from None
         except RepositoryError as error:
             words = f"failed to load '{name[:MAX_NAME_SHOWN]}', failed to poll from model repository: {error}"
             raise LoadError(words) from None

@@ -48,6 +48,10 @@ class RepositoryError(Exception):
     """A folder, a name or a file of a model repository is invalid; the message has a remedy."""
 
 
+class MissingRepositoryError(RepositoryError):
+    """A repository is neither a folder nor a model file. The message has its whole path, which clients may not see."""
+
+
 class NoModelError(RepositoryError):
     """A folder has no part of a model: no configuration, no version, no model file."""
 
@@ -153,13 +157,13 @@ class Repository:
     """One or more repositories, seen as one: folders, or single model files. Immutable: every call reads the disk."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        """Raise RepositoryError if no path is given or one is not a folder."""
+        """Raise RepositoryError if no path is given, MissingRepositoryError if one is no folder and no model file."""
         if not paths:
             raise RepositoryError("no model repository: name a folder")
         for path in paths:
             if not path.is_dir() and not (path.is_file() and model_name(path.name)):
-                raise RepositoryError(
-                    f"model repository {path.name!r} is neither a folder nor a model file "
+                raise MissingRepositoryError(
+                    f"model repository {str(path.absolute())!r} is neither a folder nor a model file "
                     f"({', '.join(FILE_SUFFIXES)}): check the path"
                 )
         self._roots = tuple(dict.fromkeys(path.absolute() if path.is_file() else path.resolve() for path in paths))
@@ -281,6 +285,11 @@ def _entry(root: Path, name: str) -> ModelEntry:
         if passed_over:
             raise RepositoryError(f"{passed_over[0]}: rename the folder")
         is_meant = any(file.name.startswith(_MODEL_FILE) for file in inner)
+        if VERSION_NAME.fullmatch(name) and (is_meant or (root / CONFIG_NAME).exists()):
+            raise RepositoryError(
+                f"{root.name}/{name} is a version of a model, so {root.name!r} is a model and no repository: name the "
+                f"folder that holds {root.name!r}"
+            )
         kind = RepositoryError if is_meant else NoModelError
         raise kind(f"{name}: no {CONFIG_NAME} and no version folder: put the model file in {name}/1")
     return ModelEntry(name, path, tuple(sorted(versions)), root, passed_over)

@@ -294,7 +294,10 @@ def test_torchscript_that_hides_that_it_reads_files_is_refused(  # PyTorch itsel
         open_torch(hidden, {"inputs": "x:UINT8:4"})
 
 
-def test_a_pickled_module_is_not_torchscript(open_torch, tmp_path):
-    torch.save(Bomb(), tmp_path / "model.pt")
-    with pytest.raises(ModelFileError, match="a pickled module, not TorchScript: save it"):
-        open_torch(tmp_path / "model.pt", {"inputs": "x:UINT8:4"})
+@pytest.mark.parametrize("saved", [Bomb(), {"weight": torch.zeros(2)}], ids=["module", "state_dict"])
+@pytest.mark.parametrize("options", [{}, {"inputs": "x:UINT8:4"}], ids=["undeclared", "declared"])
+def test_pickled_objects_are_not_called_torchscript(open_torch, tmp_path, saved, options):
+    torch.save(saved, tmp_path / "model.pt")
+    with pytest.raises(ModelFileError, match="no program: export the model") as caught:
+        open_torch(tmp_path / "model.pt", options)
+    assert "TorchScript" not in str(caught.value)

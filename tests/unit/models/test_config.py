@@ -337,7 +337,7 @@ def test_the_version_policy_chooses(tmp_path, text, versions):
     [
         ('name: "n"', "name is 'n', but the folder is 'm': give both the same name"),
         ('backend: "onnxrt"', "unknown backend 'onnxrt': did you mean 'onnxruntime'?"),
-        ('backend: "python"', "did you mean 'pytorch'? known are onnxruntime, "),
+        ('backend: "python"', "unknown backend 'python': Triton has it, Forebay does not; known are onnxruntime, "),
         ('platform: "tensorrt"', "unknown platform 'tensorrt': did you mean 'tensorrt_plan'?"),
         ('backend: "tensorrt" platform: "onnxruntime_onnx"', "differ: leave one out"),
         ("max_batch_size: -1", "max_batch_size is -1: it must be from 0"),

@@ -1,9 +1,10 @@
 import contextlib
 import os
+from pathlib import Path
 
 import pytest
 
-from forebay_server.service.models.repository import Repository, RepositoryError
+from forebay_server.service.models.repository import MissingRepositoryError, Repository, RepositoryError
 
 
 def make(root, *names, text=""):
@@ -167,10 +168,20 @@ def test_a_file_name_that_no_file_system_takes_is_refused(tmp_path):
         Repository([tmp_path]).model("m").file("é" * 200)
 
 
-def test_a_missing_repository_is_told_by_its_name_only(tmp_path):
-    with pytest.raises(RepositoryError, match="'nowhere' is neither a folder nor a model file") as caught:
-        Repository([tmp_path / "nowhere"])
-    assert str(tmp_path) not in str(caught.value)
+def test_the_operator_reads_the_whole_path_of_a_missing_repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingRepositoryError, match="is neither a folder nor a model file") as caught:
+        Repository([Path("nowhere")])
+    assert f"'{tmp_path}/nowhere'" in str(caught.value)
+
+
+@pytest.mark.parametrize("config", [True, False], ids=["config", "no config"])
+def test_a_models_own_folder_is_not_taken_for_a_repository(tmp_path, config):
+    make(tmp_path, "net/1/model.onnx", *(["net/config.pbtxt"] if config else []))
+    problems = Repository([tmp_path / "net"]).scan().problems
+    assert problems == (
+        "net/1 is a version of a model, so 'net' is a model and no repository: name the folder that holds 'net'",
+    )
 
 
 def test_no_repository_at_all_is_an_error():
