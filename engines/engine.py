@@ -59,17 +59,19 @@ class EngineSpecs:
         outputs: in the model's order.
         max_batch_size: most rows of one execution, at least 1.
         has_batch_dimension: False for a model whose first dimension is not a batch; max_batch_size is 1 then.
+        is_bound: False for a model whose outputs may have other sizes than it declares: it runs unbound.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
     has_batch_dimension: bool = True
+    is_bound: bool = True
 
     @property
     def is_fixed(self) -> bool:
         """Whether every tensor is always present with a fixed row size. Others run unbound: see `UnboundEngine`."""
-        return all(spec.is_fixed and not spec.is_optional for spec in (*self.inputs, *self.outputs))
+        return self.is_bound and all(spec.is_fixed and not spec.is_optional for spec in (*self.inputs, *self.outputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Engine(Protocol):
 
     @property
     def specs(self) -> EngineSpecs:
-        """Inputs and outputs of the model; constant."""
+        """Inputs and outputs of the model; constant once the first slot is bound."""
         ...
 
     @property
@@ -107,6 +109,7 @@ class Engine(Protocol):
     def warm_up(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
         """Prepare every given batch size on every bound slot until lazy work (allocation, capture) is done. Blocks.
 
+        Runs on the rows that the slots' inputs hold: zeros, unless the caller has written others.
         Proves that executions write every byte of rows 0..batch_size-1 of every output (`engines.proof`), unless that
         follows from the engine's own code. Raises ModelFileError if one does not.
         """
@@ -134,11 +137,24 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class UnboundEngine(Protocol):
+class UnboundEngine(Engine, Protocol):
     """Extends `Engine` for models with tensors that vary in size or may be left out.
 
-    Such a model is never bound, warmed up or enqueued.
+    Such a model is never bound, warmed up or enqueued. The engine can also run any other model this way, before its
+    first slot is bound: a trial shows whether the sizes that a model declares are those of its outputs.
     """
+
+    def settle(self, max_batch_size: int | None, *, is_bound: bool) -> None:
+        """Derive `specs` anew, as a trial has shown. Before `bind`.
+
+        Args:
+            max_batch_size: as `engines.open_engine` takes it.
+            is_bound: of `EngineSpecs`.
+
+        Raises:
+            ModelFileError: the model has no such batch.
+        """
+        ...
 
     def run(self, inputs: Sequence[NDArray[Any] | None]) -> tuple[NDArray[Any], ...]:
         """Run on whole arrays, in the order of `specs`, BYTES as arrays of `str`; return arrays of the caller's own.

@@ -10,7 +10,9 @@ a batch are computed and never read. Models with tensors of no fixed row size (v
 refused by `bind` and run unbound: `run`.
 """
 
+import ctypes
 import functools
+import math
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +31,7 @@ from forebay_server.engines.engine import Engine, EngineSpecs, SlotBuffers, Tens
 from forebay_server.engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
 from forebay_server.engines.host_memory import copy, memory_of
 from forebay_server.engines.model_file import require_model_file
-from forebay_server.engines.onnx_specs import BatchedSpecs, CopiedOutput, NodeInfo, copied_outputs, derive_specs
+from forebay_server.engines.onnx_specs import CopiedOutput, NodeInfo, copied_outputs, derive_specs
 from forebay_server.engines.onnx_words import public_words
 from forebay_server.engines.options import MOST_THREADS, OptionReader
 from forebay_server.engines.proof import prove_outputs
@@ -98,9 +100,8 @@ class OnnxruntimeEngine:
         self._session = _open_session(
             model_path, reader.integer("intra_op_threads", 1, maximum=MOST_THREADS), _PROVIDERS[provider]
         )
-        optional = reader.text("optional_inputs", "").split("\n")
-        self._layout = _read_layout(self._name, self._session, max_batch_size, optional)
-        self._check_bfloat16()
+        self._nodes = _read_nodes(self._name, self._session, reader.text("optional_inputs", "").split("\n"))
+        self._layout = derive_specs(self._name, *self._nodes, max_batch_size)
         self._slots: dict[int, SlotBuffers] = {}
         self._copied = copied_outputs(self._layout.specs)
         self._runs: dict[tuple[int, int], _Run] = {}
@@ -115,6 +116,13 @@ class OnnxruntimeEngine:
     def launches(self) -> None:
         """None: executions run one way."""
 
+    def settle(self, max_batch_size: int | None, *, is_bound: bool) -> None:
+        """See `UnboundEngine`."""
+        if self._slots:
+            raise MisuseError("settle after bind")
+        layout = derive_specs(self._name, *self._nodes, max_batch_size)
+        self._layout = layout if is_bound else layout.unbound(self._name)
+
     def bind(self, slot: SlotBuffers) -> None:
         """Take the buffers of `slot`. Raises ModelFileError if a tensor has no fixed row size."""
         self._check_open()
@@ -124,15 +132,13 @@ class OnnxruntimeEngine:
         self._slots[slot.index] = slot
 
     def warm_up(self, batch_sizes: tuple[int, ...], device_stream: DeviceStream) -> None:
-        """Bind every size on every slot; prove each on the first slot and on zeros, since the session is shared."""
+        """Bind every size on every slot; prove each on the first slot, since the session is shared."""
         for slot_index in self._slots:
             for batch_size in batch_sizes:
                 self._run_of(slot_index, batch_size)
         first = next(iter(self._slots.values()), None)
         if first is None:
             return
-        for buffer in first.inputs:
-            memory_of(buffer)[:] = 0
         sizes = sorted(batch_sizes, reverse=True)  # the arena of the largest size serves the others
         prove_outputs(self, ((first.index, size) for size in sizes), self._device, device_stream, self._name)
 
@@ -156,8 +162,11 @@ class OnnxruntimeEngine:
         self._check_open()
         pairs = zip(self.specs.inputs, inputs, strict=True)
         feeds = {spec.name: array for spec, array in pairs if array is not None}
+        names = [spec.name for spec in self.specs.outputs]
         try:
-            return tuple(self._session.run([spec.name for spec in self.specs.outputs], feeds))
+            if self._has_bfloat16:
+                return _run_with_bfloat16(self._session, names, feeds)
+            return tuple(np.asarray(value) for value in self._session.run(names, feeds))
         except Exception as error:
             raise ExecutionError(f"execution failed: {public_words(error)}") from error
 
@@ -200,7 +209,9 @@ class OnnxruntimeEngine:
 
     def _prove_addresses(self, run: _Run) -> None:
         """Refuse results that are elsewhere than in the slot. Once per (slot, batch size), after its first run."""
-        if [value.data_ptr() for value in run.binding.get_outputs()] != run.addresses:
+        for value, address in zip(run.binding.get_outputs(), run.addresses, strict=True):
+            if value.data_ptr() == address or 0 in value.shape():  # no elements lie at no address
+                continue
             raise ExecutionError(f"{self._name}: ONNX Runtime left an output elsewhere than where it was bound")
         run.is_proven = True
 
@@ -211,15 +222,9 @@ class OnnxruntimeEngine:
         nbytes = self.specs.outputs[copied.index].row_bytes * batch_size
         return memory_of(slot.outputs[copied.index])[:nbytes], memory_of(source)[:nbytes]
 
-    def _check_bfloat16(self) -> None:
-        """Refuse BF16: unbound, ONNX Runtime takes and gives numpy's arrays, and numpy lacks this type."""
-        specs = self.specs
-        for spec in () if specs.is_fixed else (*specs.inputs, *specs.outputs):
-            if spec.dtype == BF16:
-                raise ModelFileError(
-                    f"{self._name}: tensor {spec.name!r} is BF16, which is served only where every shape is fixed: "
-                    "export the model with fixed inner dimensions, or with FP32"
-                )
+    @property
+    def _has_bfloat16(self) -> bool:
+        return any(spec.dtype == BF16 for spec in (*self.specs.inputs, *self.specs.outputs))
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -228,6 +233,31 @@ class OnnxruntimeEngine:
 
 def _element_type(spec: TensorSpec) -> Any:  # noqa: ANN401 - a numpy type or a number of ONNX
     return _ONNX_BFLOAT16 if spec.dtype == BF16 else spec.dtype.type
+
+
+def _run_with_bfloat16(
+    session: Any,  # noqa: ANN401
+    names: Sequence[str],
+    feeds: Mapping[str, NDArray[Any]],
+) -> tuple[NDArray[Any], ...]:
+    """Run with ONNX Runtime's own values: it takes and gives numpy's arrays, and numpy has no type for BF16."""
+    dense = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in feeds.items()}
+    values = {name: _value_over(array) for name, array in dense.items()}
+    return tuple(_array_of(value) for value in session.run_with_ort_values(names, values))
+
+
+def _value_over(array: NDArray[Any]) -> Any:  # noqa: ANN401
+    """Return a value that is the memory of `array`, which must outlive it."""
+    if array.dtype == BF16:
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), _ONNX_BFLOAT16)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def _array_of(value: Any) -> NDArray[Any]:  # noqa: ANN401
+    if value.data_type() != "tensor(bfloat16)":
+        return np.asarray(value.numpy())
+    shape = tuple(value.shape())
+    return np.frombuffer(ctypes.string_at(value.data_ptr(), BF16.itemsize * math.prod(shape)), BF16).reshape(shape)
 
 
 _arena_lock = threading.Lock()
@@ -273,12 +303,11 @@ def _open_session(model_path: Path, intra_op_threads: int, provider: str) -> Any
     return session
 
 
-def _read_layout(
+def _read_nodes(
     name: str,
     session: Any,  # noqa: ANN401
-    max_batch_size: int | None,
     optional: Collection[str],
-) -> BatchedSpecs:
+) -> tuple[list[NodeInfo], list[NodeInfo]]:
     try:
         inputs = [NodeInfo(node.name, node.type, tuple(node.shape)) for node in session.get_inputs()]
         inputs += [
@@ -289,7 +318,7 @@ def _read_layout(
         outputs = [NodeInfo(node.name, node.type, tuple(node.shape)) for node in session.get_outputs()]
     except UnicodeDecodeError:
         raise ModelFileError(f"{name}: an input or an output has a name that is not UTF-8: rename it") from None
-    return derive_specs(name, inputs, outputs, max_batch_size)
+    return inputs, outputs
 
 
 def _conforms(engine: OnnxruntimeEngine) -> Engine:

@@ -4,15 +4,16 @@ Pure: knows shapes and type names, not ONNX Runtime. The rules, in order:
 
 - `max_batch_size` 0: there is no batch dimension; shapes are taken as they are.
 - every first dimension is symbolic: it is the batch; its limit is `max_batch_size`, or DEFAULT_MAX_BATCH_SIZE.
-- every first dimension is the same number N: for N = 1 a batch of one row; for N above 1 a batch only if
-  `max_batch_size` says N, since a first dimension of 10 may as well count something else.
+- every first dimension is the same number N: for N above 1 a batch only if `max_batch_size` says N, since a first
+  dimension of 10 may as well count something else. For N = 1 a batch of one row, unless an input has no other dimension
+  and `max_batch_size` says nothing: a vector of one element is no row.
 - otherwise there is no batch dimension, and a `max_batch_size` above 1 is an error.
 
 `copied_outputs` finds the outputs that ONNX Runtime does not write to their bound address.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -66,6 +67,16 @@ class BatchedSpecs:
         if not self.specs.has_batch_dimension:
             return list(spec.shape)
         return [self.fixed_rows or batch_size, *spec.shape]
+
+    def unbound(self, model: str) -> "BatchedSpecs":
+        """Return the layout of the same model run unbound. Raises ModelFileError if the model fixes several rows."""
+        if (self.fixed_rows or 1) > 1:
+            raise ModelFileError(
+                f"{model}: a batch is always {self.fixed_rows} rows, which needs outputs of the shapes that the model "
+                "declares, and its trial run had none of these: write max_batch_size: 0 and whole shapes in dims, or a "
+                "model_warmup that it takes"
+            )
+        return replace(self, specs=replace(self.specs, is_bound=False))
 
     def check_buffers(self, model: str, slot: SlotBuffers) -> None:
         """Raise unless every tensor has a fixed row size and the slot holds max_batch_size rows of each."""
@@ -127,7 +138,8 @@ def derive_specs(
     if nodes and all(node.shape and not isinstance(node.shape[0], int) for node in nodes):
         return _with_batch(model, inputs, outputs, max_batch_size or DEFAULT_MAX_BATCH_SIZE, None)
     fixed_rows = _common_first_dimension(nodes)
-    if fixed_rows is not None and fixed_rows in (1, max_batch_size):
+    has_vector = max_batch_size is None and any(len(node.shape) == 1 for node in inputs)
+    if fixed_rows is not None and fixed_rows in (1, max_batch_size) and not has_vector:
         _check_limit(model, nodes, fixed_rows, max_batch_size)
         return _with_batch(model, inputs, outputs, fixed_rows, fixed_rows)
     _check_limit(model, nodes, 1, max_batch_size)
@@ -174,5 +186,8 @@ def _without_batch(model: str, inputs: Sequence[NodeInfo], outputs: Sequence[Nod
 def _spec(model: str, node: NodeInfo, shape: tuple[int | str | None, ...]) -> TensorSpec:
     dtype = _DTYPE_BY_ONNX_TYPE.get(node.type)
     if dtype is None:
-        raise ModelFileError(f"{model}: tensor {node.name!r} has type {node.type}, which is not served")
+        raise ModelFileError(
+            f"{model}: tensor {node.name!r} has type {node.type}, which the Open Inference Protocol does not have: "
+            f"{'cast it in the model' if node.type.startswith('tensor(') else 'make it tensors in the model'}"
+        )
     return TensorSpec(node.name, dtype, tuple(dim if isinstance(dim, int) else -1 for dim in shape), node.is_optional)

@@ -1,4 +1,4 @@
-"""Checks every model of a repository as loading would, short of warming it up, and reports its faults.
+"""Checks every model of a repository as loading would, up to its trial run, and reports its faults.
 
 For the command line: no model serves here, and one faulty model does not hide another.
 """
@@ -18,6 +18,7 @@ from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.files import model_file, serving_versions
 from forebay_server.service.models.placement import open_device_of_kind, open_instance, open_placement
 from forebay_server.service.models.repository import ModelEntry, Repository, RepositoryError
+from forebay_server.service.models.settling import settle
 from forebay_server.service.models.warmup_samples import inputs_of
 
 
@@ -76,6 +77,7 @@ def _check_version(
             summary = ""
             for device in placement.devices.values():
                 with closing(open_instance(placement.description, path, device, clock, {})) as engine:
+                    settle([engine], placement.description)
                     completed = complete(placement.description, engine.specs)
                     for sample in completed.warmup:
                         inputs_of(sample, completed.config, engine.specs)

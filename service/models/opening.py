@@ -21,6 +21,7 @@ from forebay_server.service.models.batching import batching_settings, executed_s
 from forebay_server.service.models.completion import complete, optional_in_vain
 from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.models.example import example_of
 from forebay_server.service.models.memory import Holding, MemoryAccount, buffer_bytes, check_device, model_bytes
 from forebay_server.service.models.placement import (
     OpenDevice,
@@ -30,6 +31,7 @@ from forebay_server.service.models.placement import (
     open_placement,
 )
 from forebay_server.service.models.request_memory import rows_bytes, unbound_bytes
+from forebay_server.service.models.settling import settle
 from forebay_server.service.models.shared_memory import OpenMemory
 from forebay_server.service.models.trials import calibrate_lane, run_sample
 from forebay_server.service.models.unbound import HANG_LIMIT_NS, measure_unbound
@@ -42,7 +44,7 @@ from forebay_server.service.pipeline.outputs import Finish, OutputReader
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.pipeline import Pipeline
 from forebay_server.service.pipeline.stage import OnFatal
-from forebay_server.service.pipeline.unbound import UnboundFrames
+from forebay_server.service.pipeline.unbound import Inputs, UnboundFrames
 from forebay_server.service.request import CompletionSink, Feasibility
 from forebay_server.service.results.finisher import ResultFinisher
 from forebay_server.service.worker_pool import WorkerPool
@@ -148,6 +150,7 @@ def _build(
     undo.callback(holding.give_back)
     engines = _open_engines(placement, model_path, context, holding, undo)
     context.before_buffers()
+    settle(engines, placement.description)
     specs = engines[0].specs
     _check_shapes(engines[0], placement.description)
     description = complete(placement.description, specs)
@@ -173,15 +176,11 @@ def _build(
     lanes = _open_lanes(placement, name, version, engines, finish, reader, context, undo)
     sizes = measured_sizes(specs.max_batch_size)
     executed = executed_sizes(description.device_kind, specs.max_batch_size)
-    for lane in lanes:
-        lane.warm_up(sizes)
-        for sample in description.warmup:
-            inputs = inputs_of(sample, description.config, specs)
-            executed_rows = min(size for size in executed if size >= sample.rows)
-            run_sample(lane, sample, inputs, clock, executed_rows=executed_rows)
+    example = example_of(description.warmup, description.config, specs)
+    _warm_up(lanes, description, specs, sizes, executed, example, clock)
     is_alone = context.measuring.acquire(timeout=MOST_WAIT_S)
     try:
-        table = _costs(lanes, sizes, description, version, context)
+        table = _costs(lanes, sizes, example, description, version, context)
     finally:
         if is_alone:
             context.measuring.release()
@@ -217,6 +216,24 @@ def _build(
         on_closed=holding.give_back,
         memory=memory,
     )
+
+
+def _warm_up(
+    lanes: Sequence[Pipeline],
+    description: ModelDescription,
+    specs: EngineSpecs,
+    sizes: tuple[int, ...],
+    executed: tuple[int, ...],
+    example: Inputs,
+    clock: Clock,
+) -> None:
+    """Run every size and every sample of the configuration on every lane."""
+    for lane in lanes:
+        lane.warm_up(sizes, example if description.warmup else None)
+        for sample in description.warmup:
+            inputs = inputs_of(sample, description.config, specs)
+            executed_rows = min(size for size in executed if size >= sample.rows)
+            run_sample(lane, sample, inputs, clock, executed_rows=executed_rows)
 
 
 def _nothing(_: Feasibility) -> None:
@@ -280,6 +297,7 @@ def _open_lanes(
 def _costs(
     lanes: Sequence[Pipeline],
     sizes: tuple[int, ...],
+    example: Inputs,
     description: ModelDescription,
     version: str,
     context: VersionContext,
@@ -292,9 +310,9 @@ def _costs(
     for lane in first_lanes.values():
         if lane.engine.specs.is_fixed:
             identity = _identity(description, version, lane.device, context)
-            tables.append(calibrate_lane(lane, sizes, identity, context.clock, context.cache_folder))
+            tables.append(calibrate_lane(lane, sizes, example, identity, context.clock, context.cache_folder))
         else:
-            tables.append(measure_unbound(lane, sizes, context.clock))
+            tables.append(measure_unbound(lane, sizes, example, context.clock))
     return CostTable.slowest(tables)
 
 

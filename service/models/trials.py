@@ -18,7 +18,7 @@ from forebay_server.service.clock import Clock
 from forebay_server.service.errors import ServiceError
 from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.warmup_samples import WarmupSample
-from forebay_server.service.pipeline.arena import FrameArena, FrameLease
+from forebay_server.service.pipeline.arena import FrameArena
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.pipeline import Pipeline
 from forebay_server.service.pipeline.slots import PAGE_BYTES
@@ -88,14 +88,9 @@ def run_sample(
     unbound = UnboundFrames(Permits(1), _AS_MUCH_AS_IT_IS)
     try:
         for _ in range(sample.count):
+            frame: FrameBuffer = arena.lease_rows(sample.rows) if specs.is_fixed else unbound.lease(tuple(inputs))
             if specs.is_fixed:
-                frame: FrameBuffer = arena.lease_rows(sample.rows)
-                target = frame.host.write_view()
-                for array, offset in zip(inputs, frame.offsets, strict=True):
-                    assert array is not None  # noqa: S101 - a model with an optional input runs unbound
-                    target[offset : offset + array.nbytes] = np.frombuffer(array.tobytes(), np.uint8)
-            else:
-                frame = unbound.lease(tuple(inputs))
+                _fill(frame, inputs)
             run_trial(lane, [frame], clock, rows_each=sample.rows, executed_rows=executed_rows)
     except ExecutionError as error:
         raise ConfigError(f"{sample.where}: the model fails on it: {error}") from error
@@ -104,7 +99,12 @@ def run_sample(
 
 
 def calibrate_lane(
-    lane: Pipeline, sizes: tuple[int, ...], identity: CostIdentity, clock: Clock, cache: Path | None
+    lane: Pipeline,
+    sizes: tuple[int, ...],
+    example: Sequence[NDArray[Any] | None],
+    identity: CostIdentity,
+    clock: Clock,
+    cache: Path | None,
 ) -> CostTable:
     """Find the kept costs or measure, with frames of a separate arena: the permits belong to the clients."""
     lane.device.attach_thread()
@@ -112,7 +112,10 @@ def calibrate_lane(
     _touch(arena, max(sizes))
 
     def measure(size: int) -> StageTimes:
-        return run_trial(lane, [_zeroed(arena.lease()) for _ in range(size)], clock)
+        frames = [arena.lease() for _ in range(size)]
+        for frame in frames:
+            _fill(frame, example)
+        return run_trial(lane, frames, clock)
 
     try:
         return obtain_table(table_path(cache, identity), identity, measure, sizes, clock)[0]
@@ -120,10 +123,12 @@ def calibrate_lane(
         arena.close()
 
 
-def _zeroed(frame: FrameLease) -> FrameLease:
-    """Return zeroed frames: models with indices among their inputs fail on the content of fresh memory."""
-    frame.host.write_view()[:] = 0
-    return frame
+def _fill(frame: FrameBuffer, inputs: Sequence[NDArray[Any] | None]) -> None:
+    """Write the inputs into a frame: models with indices among their inputs fail on the content of fresh memory."""
+    target = frame.host.write_view()
+    for array, offset in zip(inputs, frame.offsets, strict=True):
+        assert array is not None  # noqa: S101 - a model with an optional input runs unbound
+        target[offset : offset + array.nbytes] = np.frombuffer(array.tobytes(), np.uint8)
 
 
 def _touch(arena: FrameArena, count: int) -> None:

@@ -1,18 +1,17 @@
-"""Nominal costs of an unbound model: those of the smallest inputs of every batch size.
+"""Nominal costs of an unbound model: those of the example (`service.models.example`) at every batch size.
 
 Costs vary with the shapes that clients send, so the table is a start that the drift corrects, and no deadline is
-refused because of the table alone: the drift must agree. A model that refuses the smallest inputs keeps a nominal
-table.
+refused because of the table alone: the drift must agree. A model that fails on the example has nominal
+costs.
 """
 
-import numpy as np
 import structlog
 
-from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.engines.errors import EngineError
 from forebay_server.service.batching.cost_model import CostTable, StageTimes
 from forebay_server.service.batching.cost_table import CostTableError
 from forebay_server.service.clock import Clock
+from forebay_server.service.models.example import repeated
 from forebay_server.service.models.trials import run_trial
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.pipeline import Pipeline
@@ -25,25 +24,14 @@ HANG_LIMIT_NS = 600_000_000_000  # ten minutes: the duration of one batch depend
 FRAMES_LIMIT_BYTES = 256 << 20
 
 
-def smallest_inputs(specs: EngineSpecs, rows: int) -> Inputs:
-    """Return inputs of `rows` rows whose varying dimensions are 1, without optional inputs."""
-    leading = (rows,) if specs.has_batch_dimension else ()
-    return tuple(None if spec.is_optional else _smallest(spec, leading) for spec in specs.inputs)
-
-
-def _smallest(spec: TensorSpec, leading: tuple[int, ...]) -> "np.typing.NDArray[np.generic]":
-    shape = (*leading, *(1 if dim < 0 else dim for dim in spec.shape))
-    return np.full(shape, "") if spec.dtype == np.dtype(object) else np.zeros(shape, spec.dtype)
-
-
-def measure_unbound(lane: Pipeline, sizes: tuple[int, ...], clock: Clock) -> CostTable:
+def measure_unbound(lane: Pipeline, sizes: tuple[int, ...], example: Inputs, clock: Clock) -> CostTable:
     """Run each size twice on the calling thread, before the lane starts, and return the duration of the second run."""
     frames = UnboundFrames(Permits(1), FRAMES_LIMIT_BYTES)
     times: dict[int, StageTimes] = {}
     try:
         for size in sizes:
             for _ in range(2):
-                frame = frames.lease(smallest_inputs(lane.engine.specs, size))
+                frame = frames.lease(repeated(example, size, lane.engine.specs))
                 run = run_trial(lane, [frame], clock, rows_each=size)
                 times[size] = StageTimes(run.h2d_ns, max(1, run.execute_ns), run.d2h_ns)
         return CostTable.from_times(times)

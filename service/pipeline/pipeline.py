@@ -4,7 +4,11 @@ Flow: submit -> h2d -> execute -> d2h -> completions. `service.pipeline.builder`
 batches go another way and why. `close` drains left to right, joins, and frees.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from forebay_server.engines.device import Device
 from forebay_server.engines.engine import Engine
@@ -13,7 +17,7 @@ from forebay_server.service.errors import InvariantError
 from forebay_server.service.lane import LaneListener
 from forebay_server.service.pipeline.d2h import D2hStage
 from forebay_server.service.pipeline.inline_runner import InlineRunner
-from forebay_server.service.pipeline.slots import SlotPool
+from forebay_server.service.pipeline.slots import Slot, SlotPool
 from forebay_server.service.pipeline.stage import Stage
 from forebay_server.service.request import Batch
 
@@ -60,15 +64,32 @@ class Pipeline:
         self.slot_count = len(pool.slots)
         self._is_started = False
 
-    def warm_up(self, batch_sizes: tuple[int, ...]) -> None:
-        """Bind every slot and run every batch size on each; nothing for an unbound model. Blocks. Before `start`."""
+    def warm_up(self, batch_sizes: tuple[int, ...], example: Sequence[NDArray[Any] | None] | None = None) -> None:
+        """Bind every slot and run every batch size on each; nothing for an unbound model. Blocks. Before `start`.
+
+        Args:
+            batch_sizes: in rows.
+            example: the inputs of one row, of which all rows are copies; None for zeros.
+        """
         if not self.engine.specs.is_fixed:
             return
         self.device.attach_thread()
         for slot in self.pool.slots:
+            if example is not None:
+                self._fill(slot, example)
             self.engine.bind(slot.buffers)
         self.engine.warm_up(batch_sizes, self.execute.device_stream)
         self.execute.device_stream.sync()
+
+    def _fill(self, slot: Slot, example: Sequence[NDArray[Any] | None]) -> None:
+        device_stream = self.execute.device_stream
+        for host, buffer, array in zip(slot.host_inputs, slot.device_inputs, example, strict=True):
+            assert array is not None  # noqa: S101 - a model with an optional input runs unbound
+            row = np.frombuffer(array.tobytes(), np.uint8)
+            if row.size:
+                host.write_view().reshape(-1, row.size)[:] = row
+            device_stream.copy_h2d(buffer, host, host.nbytes)
+        device_stream.sync()
 
     def run_once(self, batch: Batch) -> None:
         """Take one batch through all stages on the calling thread, for calibration. Before `start`.

@@ -75,12 +75,14 @@ class Stage(ABC):
         self.clock = context.clock
         self.busy_since_ns = 0  # 0 while idle; the thread that runs `process` writes it, the watchdog reads it
         self._context = context
+        self._is_started = False
         self._open_range = open_ranges()
         self._work = self.work if self._open_range is None else self._work_in_range
         self._thread = threading.Thread(target=self._run, name=context.name, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
+        self._is_started = True
         self._thread.start()
 
     def join(self, timeout_s: float | None = None) -> bool:
@@ -123,7 +125,9 @@ class Stage(ABC):
         batch.error = translate(error)
         if batch.error is not error:
             batch.error.__cause__ = error  # calibration shows the operator what the client may not see
-        log.error("batch failed", stage=self.name, batch=batch.id, rows=batch.rows, error=repr(error))
+        # Before `start` the batch is a trial: the code that runs it decides whether its failure is a fault.
+        note = log.error if self._is_started else log.debug
+        note("batch failed", stage=self.name, batch=batch.id, rows=batch.rows, error=repr(error))
         if not isinstance(batch.error, DeviceLostError):
             try:
                 self._settle(slot)

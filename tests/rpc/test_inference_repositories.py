@@ -237,3 +237,13 @@ async def test_names_that_are_no_models_are_refused(tmp_path, name):
             assert len(message) < 500
             assert str(tmp_path) not in message
         assert await answer(stub) == ("1", 1)
+
+
+@on_loop
+async def test_a_load_from_a_repository_that_has_gone_is_refused_without_its_path(tmp_path):
+    root = simulated(tmp_path / "models")
+    async with real_server(root, model_control_mode="explicit") as running:
+        root.rename(tmp_path / "elsewhere")
+        code, details = await code_of(load(stub_of(running), "sim"))
+        assert code is grpc.StatusCode.INTERNAL
+        assert details == "failed to load 'sim', the model repository is gone"

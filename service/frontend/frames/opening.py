@@ -123,7 +123,7 @@ def _payload(request: pb.Open, version: ServedVersion, max_pixels: int) -> tuple
     encoding = request.encoding
     if not version.specs.is_fixed:
         raise UnsupportedError(
-            f"model {version.name!r} has tensors of varying shape; the Open Inference Protocol serves it"
+            f"model {version.name!r} has tensors of shapes that vary; the Open Inference Protocol serves it"
         )
     if encoding == pb.ENCODING_TENSOR:
         _check_tensor_shape(request, version)

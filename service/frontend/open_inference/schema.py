@@ -28,6 +28,7 @@ class TensorSchema:
         spec: of the engine.
         reshape: the engine's shape in the configuration, if it differs from the clients'.
         labels: names of the classes, if it has some.
+        is_bound: whether it lies in a fixed buffer: other outputs have the shapes that the engine gave them.
     """
 
     name: str
@@ -37,11 +38,12 @@ class TensorSchema:
     spec: TensorSpec
     reshape: tuple[int, ...] | None = None
     labels: tuple[str, ...] = ()
+    is_bound: bool = True
 
     @cached_property
     def is_fixed(self) -> bool:
         """Whether every row has the same, known size."""
-        return self.spec.is_fixed
+        return self.is_bound and self.spec.is_fixed
 
     def to_engine(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the engine's shape of a tensor that has `shape` for clients."""
@@ -49,7 +51,9 @@ class TensorSchema:
 
     def to_client(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape for clients of a tensor that has `shape` in the engine."""
-        return shape if self.reshape is None else _reshaped(shape, self.reshape, self.shape)
+        if self.reshape is None or len(shape) != len(self.reshape):  # a rank that the model did not declare
+            return shape
+        return _reshaped(shape, self.reshape, self.shape)
 
 
 class ModelSchema:
@@ -73,7 +77,7 @@ class ModelSchema:
         self.inputs = _tensors(specs.inputs, config.input)
         self.outputs = _tensors(specs.outputs, config.output)
         for name, tensor in self.outputs.items():
-            self.outputs[name] = replace(tensor, labels=_labels(version, name))
+            self.outputs[name] = replace(tensor, labels=_labels(version, name), is_bound=specs.is_fixed)
         self.is_fixed = specs.is_fixed
         self.platform = config.platform
 

@@ -1,5 +1,7 @@
 """Where the batch dimension of an ONNX model is."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,9 @@ def derive(input_shape, output_shape, max_batch_size=None, onnx_type="tensor(flo
         (("n", 3), ("n", 2), 0, 1, False, (-1, 3)),
         ((1, 3), (1, 2), 0, 1, False, (1, 3)),
         ((), (), None, 1, False, ()),
+        ((1,), (1, 2), None, 1, False, (1,)),
+        ((1,), (1, 2), 1, 1, True, ()),
+        ((1, 2), (1,), None, 1, True, (2,)),
     ],
 )
 def test_the_batch_dimension_is_found(input_shape, output_shape, asked, rows, has_batch, shape):
@@ -75,6 +80,28 @@ def test_types_become_numpy_dtypes(onnx_type, dtype):
     assert derive(("n", 3), ("n", 3), onnx_type=onnx_type).specs.inputs[0].dtype == np.dtype(dtype)
 
 
-def test_a_type_without_a_numpy_dtype_is_refused():
-    with pytest.raises(ModelFileError, match=r"'x' has type tensor\(complex64\)"):
-        derive(("n", 3), ("n", 3), onnx_type="tensor(complex64)")
+@pytest.mark.parametrize(
+    ("onnx_type", "remedy"),
+    [
+        ("tensor(complex64)", "cast it"),
+        ("tensor(float8e4m3fn)", "cast it"),
+        ("tensor(int4)", "cast it"),
+        ("seq(tensor(float))", "make it tensors"),
+        ("optional(tensor(float))", "make it tensors"),
+        ("map(int64,tensor(float))", "make it tensors"),
+    ],
+)
+def test_a_type_that_the_protocol_does_not_have_is_refused_with_its_tensor(onnx_type, remedy):
+    words = f"tensor 'x' has type {onnx_type}, which the Open Inference Protocol does not have: {remedy} in the model"
+    with pytest.raises(ModelFileError, match=re.escape(words)):
+        derive(("n", 3), ("n", 3), onnx_type=onnx_type)
+
+
+def test_a_model_that_runs_unbound_has_no_fixed_sizes():
+    bound = derive(("n", 3), ("n", 2))
+    assert (bound.specs.is_fixed, bound.unbound("m.onnx").specs.is_fixed) == (True, False)
+
+
+def test_a_fixed_batch_does_not_run_unbound():
+    with pytest.raises(ModelFileError, match=r"a batch is always 4 rows.*write max_batch_size: 0"):
+        derive((4, 3), (4, 2), 4).unbound("m.onnx")
