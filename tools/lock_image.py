@@ -23,7 +23,7 @@ LOCKS = ROOT / "locks"
 PYTHON = "3.13"  # of the image
 GLIBC = ("2_28", "2_27", "2_26", "2_24", "2_17", "2_12", "2_5", "2_34", "2_31")
 MACHINES = ("x86_64", "aarch64")
-EXTRAS = ("build", "cuda", "load", "otel", "torch", "video")
+EXTRAS = ("build", "cuda", "load", "otel", "torch", "track", "video")
 X86_ALONE = {"load"}  # hdrhistogram has no wheel for aarch64
 HEADER = f"# Written by `make image-locks` for Python {PYTHON} on x86-64 and aarch64. Do not edit.\n"
 

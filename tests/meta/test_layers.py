@@ -27,6 +27,7 @@ VIOLATIONS = {
         ("forebay_server.service.frontend", "forebay_server.service.observe"),
         ("forebay_server.service.journal", "forebay_server.service.pipeline.slots"),
         ("forebay_server.service.results", "forebay_server.service.models"),
+        ("forebay_server.service.tracks", "forebay_server.service.results"),
     ],
     "front-end": [
         ("forebay_server.service.frontend.reception.gate", "forebay_server.service.frontend.open_inference"),
@@ -78,6 +79,7 @@ VIOLATIONS = {
     ],
     "torch": [("forebay_server.service.results", "torch"), ("forebay_server.engines.engine_onnxruntime", "torch")],
     "opentelemetry": [("forebay_server.service.observe.spans", "opentelemetry"), ("forebay.client", "opentelemetry")],
+    "lap": [("forebay_server.service.tracks.tracker", "lap"), ("forebay.client", "lap")],
     "cv2": [
         ("forebay_server.service.pipeline.slots", "cv2"),
         ("forebay.client", "cv2"),
