@@ -27,6 +27,7 @@ from forebay_server.bench import (
     streams,
     systems,
     throughput,
+    tracks,
 )
 from forebay_server.bench.rows import Row
 
@@ -50,6 +51,7 @@ BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "command_line": ("Quick commands", command_line.rows),
     "streams": ("Many streams", streams.rows),
     "observe": ("Being observed", observe.rows),
+    "tracks": ("Tracks with frames missing", tracks.rows),
     "capacity": ("Capacity", systems.capacity_rows),
     "gpu": ("GPU at saturation, quoted", saturation.rows),
 }
