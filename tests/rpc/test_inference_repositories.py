@@ -85,8 +85,8 @@ async def test_several_repositories_are_served_as_one(tmp_path):
         code, message = await code_of(load(stub, "first"))
         assert (code, message) == (
             grpc.StatusCode.INTERNAL,
-            "failed to load 'first', failed to poll from model repository: model 'first' is in 2 repositories: rename "
-            "or remove all but one",
+            "failed to load 'first', failed to poll from model repository: model 'first' is there 2 times "
+            "(a/first, b/first): rename or remove all but one",
         )
         assert (await states(stub))[("first", "1")][0] == "READY"
 
@@ -95,7 +95,7 @@ async def test_several_repositories_are_served_as_one(tmp_path):
 async def test_a_name_in_two_repositories_stops_the_start(tmp_path):
     for folder in ("a", "b"):
         simulated(tmp_path / folder, "same")
-    with pytest.raises(RepositoryError, match="'same' is in 2 repositories: rename or remove all but one"):
+    with pytest.raises(RepositoryError, match=r"'same' is there 2 times \(a/same, b/same\): rename"):
         async with real_server(tmp_path / "a", tmp_path / "b"):
             pass
 
