@@ -35,7 +35,7 @@ class MaskLimits(NamedTuple):
     """Bounds of all masks of one frame together.
 
     Attributes:
-        pixels: that are interpolated; the default are four pictures of 8 megapixels, about 0.2 s of CPU time.
+        pixels: that are interpolated; the default are four pictures of 8 megapixels, about 0.3 s of CPU time.
         numbers: coordinates or runs; the default is about 1 MB in a result.
     """
 
