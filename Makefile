@@ -110,7 +110,7 @@ format: $(READY) ## Format the code
 	@$(BIN)/ruff format .
 
 .PHONY: proto
-proto: .venv-wire/.ready ## Generate forebay/wire from protos/
+proto: .venv-wire/.ready ## Generate forebay/wire and engines/onnx_wire from protos/
 	@.venv-wire/bin/python -m tools.generate_wire
 
 .PHONY: diagrams

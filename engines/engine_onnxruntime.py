@@ -24,6 +24,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from forebay_server.engines.backends import BACKENDS
+from forebay_server.engines.changes import ModelChanges
 from forebay_server.engines.clock import Clock
 from forebay_server.engines.datatypes import BF16
 from forebay_server.engines.device import Device, DeviceBuffer, DeviceKind, DeviceStream
@@ -42,6 +43,7 @@ _PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
     "openvino": "OpenVINOExecutionProvider",
 }
+_FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
 _SAME_AS_REQUESTED = 1
 _ONNX_BFLOAT16 = 16  # TensorProto.BFLOAT16: numpy has no type to name it by
 _LOG_FATAL = 4
@@ -85,6 +87,7 @@ class OnnxruntimeEngine:
         clock: Clock,  # noqa: ARG002 - every engine is built with the same keywords
         options: Mapping[str, str],
         max_batch_size: int | None,
+        changes: ModelChanges | None = None,
     ) -> None:
         if device.kind != DeviceKind.CPU:
             raise BackendUnavailableError(
@@ -98,7 +101,10 @@ class OnnxruntimeEngine:
         provider = reader.text("provider", "cpu", tuple(_PROVIDERS))
         self._is_on_host = provider == "cpu"
         self._session = _open_session(
-            model_path, reader.integer("intra_op_threads", 1, maximum=MOST_THREADS), _PROVIDERS[provider]
+            model_path,
+            reader.integer("intra_op_threads", 1, maximum=MOST_THREADS),
+            _PROVIDERS[provider],
+            changes or ModelChanges(),
         )
         self._nodes = _read_nodes(self._name, self._session, reader.text("optional_inputs", "").split("\n"))
         self._layout = derive_specs(self._name, *self._nodes, max_batch_size)
@@ -276,7 +282,7 @@ def _share_arena() -> None:
     onnxruntime.create_and_register_allocator(memory, configuration)
 
 
-def _open_session(model_path: Path, intra_op_threads: int, provider: str) -> Any:  # noqa: ANN401
+def _open_session(model_path: Path, intra_op_threads: int, provider: str, changes: ModelChanges) -> Any:  # noqa: ANN401
     require_model_file(model_path)
     with _arena_lock:  # models may be opened side by side, and a second arena is an error
         _share_arena()
@@ -289,13 +295,19 @@ def _open_session(model_path: Path, intra_op_threads: int, provider: str) -> Any
     options.log_severity_level = _LOG_FATAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    for name, number in changes.dimensions.items():
+        options.add_free_dimension_override_by_name(name, number)
+    source: str | bytes = str(model_path)
+    if changes.content is not None:
+        source = changes.content
+        options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(model_path.parent))
     if provider not in onnxruntime.get_available_providers():
         raise BackendUnavailableError(
             f"this ONNX Runtime has no {provider}: install the build that has it, such as onnxruntime-gpu"
         )
     try:
         # Without the fallback of the Python layer, which prints to standard output and repeats the same attempt.
-        session = onnxruntime.InferenceSession(str(model_path), options, providers=[provider], enable_fallback=0)
+        session = onnxruntime.InferenceSession(source, options, providers=[provider], enable_fallback=0)
     except Exception as error:
         raise ModelFileError(f"{model_path}: ONNX Runtime cannot load it: {public_words(error)}") from error
     if session.get_providers()[0] != provider:  # it falls back to the CPU silently

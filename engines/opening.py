@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from forebay_server.engines.backends import BACKENDS, Implementation
+from forebay_server.engines.changes import ModelChanges
 from forebay_server.engines.clock import Clock
 from forebay_server.engines.device import Device
 from forebay_server.engines.engine import Engine
@@ -20,6 +21,7 @@ from forebay_server.engines.foreign_memory import ForeignMemory
 __all__ = ["DEVICE_KINDS", "import_engine", "open_device", "open_engine", "open_foreign_memory"]
 
 
+NO_CHANGES = ModelChanges()
 _DEVICES = {
     "cpu": Implementation("forebay_server.engines.device_host", "HostDevice"),
     "cuda": Implementation("forebay_server.engines.device_cuda", "CudaDevice", extra="cuda"),
@@ -61,8 +63,9 @@ def open_engine(
     clock: Clock,
     options: Mapping[str, str],
     max_batch_size: int | None,
+    changes: ModelChanges = NO_CHANGES,
 ) -> Engine:
-    """Load a model as one instance on `device`. Its class is built with the same keywords.
+    """Load a model as one instance on `device`. Its class is built with the same keywords, `changes` if there are any.
 
     Args:
         backend: one of `engines.backends.BACKENDS`.
@@ -72,14 +75,16 @@ def open_engine(
         options: the backend's own settings, as text; an unknown one is an error.
         max_batch_size: most rows of one execution; 0 for a model without a batch dimension; None to let the engine
             choose from the model file.
+        changes: to the model's file, in memory; for `onnxruntime` alone.
 
     Raises:
         BackendUnavailableError: unknown backend, or its library or hardware is missing.
         ModelFileError: the file or the options cannot be served.
     """
     engine_class = _load(_ENGINES, "backend", backend)
+    changed = {"changes": changes} if changes else {}
     engine = engine_class(
-        model_path=model_path, device=device, clock=clock, options=options, max_batch_size=max_batch_size
+        model_path=model_path, device=device, clock=clock, options=options, max_batch_size=max_batch_size, **changed
     )
     return cast("Engine", engine)
 

@@ -1,10 +1,10 @@
-"""Generate forebay/wire from protos/: `python -m tools.generate_wire [FOLDER]`, by default into this checkout.
+"""Generate code from protos/: `python -m tools.generate_wire [FOLDER]`, by default into this checkout.
 
 `make proto` runs it in an environment of its own: the code must run on every protobuf from the compiler's on, so the
-compiler is an old one (tests/heavy/wire/requirements-alone.txt, ADR 0101). Every .proto is compiled as a file of the
-package forebay.wire, and so are those that it imports, so that the generated modules import each other absolutely. What
-they register goes to the pool of forebay.wire, not to protobuf's own. A proto without a service gets no *_pb2_grpc
-module.
+compiler is an old one (tests/heavy/wire/requirements-alone.txt, ADR 0101). Every .proto is compiled as a file of a
+package, forebay.wire or, for the ONNX format, forebay_server.engines.onnx_wire, and so are those that it imports, so
+that the generated modules import each other absolutely. They register in the pool of that package, not in protobuf's
+own. A proto without a service gets no *_pb2_grpc module.
 """
 
 import argparse
@@ -14,53 +14,63 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = "forebay/wire"
-# What the compiler writes -> what stands there, each exactly once in every *_pb2.py.
+WIRE, ONNX_WIRE = "forebay/wire", "forebay_server/engines/onnx_wire"
+PLACES = {WIRE: "forebay/wire", ONNX_WIRE: "engines/onnx_wire"}
+"""Package -> its folder in the repository: a link leads from forebay_server/engines to engines (ADR 0100)."""
+# Text of the compiler -> its replacement, each exactly once in every *_pb2.py.
 OWN_POOL = {
     "from google.protobuf import descriptor_pool as _descriptor_pool\n": "",
-    "\n\nDESCRIPTOR = _descriptor_pool.Default().": "from forebay.wire import POOL as _pool\n\n\nDESCRIPTOR = _pool.",
+    "\n\nDESCRIPTOR = _descriptor_pool.Default().": "from {package} import POOL as _pool\n\n\nDESCRIPTOR = _pool.",
 }
 
 
-def proto_files() -> list[Path]:
-    """Return every .proto of the project."""
-    return sorted((ROOT / "protos").rglob("*.proto"))
+def proto_files(package: str = WIRE) -> list[Path]:
+    """Return every .proto of a package."""
+    every = sorted((ROOT / "protos").rglob("*.proto"))
+    return [path for path in every if (path.parent.name == "onnx") == (package == ONNX_WIRE)]
 
 
 def generate(out: Path) -> list[Path]:
     """Write the modules below `out` and return their paths, relative to it. Raises SystemExit if protoc fails."""
-    out.mkdir(parents=True, exist_ok=True)
-    with_service = [path for path in proto_files() if re.search(r"^service\s", path.read_text(), flags=re.MULTILINE)]
-    names = [f"{PACKAGE}/{path.name}" for path in proto_files()]
-    service_names = [f"{PACKAGE}/{path.name}" for path in with_service]
-    with tempfile.TemporaryDirectory() as folder:
-        for path in proto_files():
-            (Path(folder) / path.name).write_text(with_own_imports(path.read_text()))
-        source = f"-I{PACKAGE}={folder}"
-        _run(["protoc", source, f"--python_out={out}", f"--pyi_out={out}", *names])
-        _run(["protoc", source, f"--grpc_python_out={out}", *service_names])
+    return sorted(path for package in PLACES for path in _generate(package, out))
+
+
+def _generate(package: str, out: Path) -> list[Path]:
+    files, place = proto_files(package), Path(PLACES[package])
+    with_service = [path for path in files if re.search(r"^service\s", path.read_text(), flags=re.MULTILINE)]
+    names = [f"{package}/{path.name}" for path in files]
+    service_names = [f"{package}/{path.name}" for path in with_service]
     made = [Path(name.removesuffix(".proto") + suffix) for name in names for suffix in ("_pb2.py", "_pb2.pyi")]
     made += [Path(name.removesuffix(".proto") + "_pb2_grpc.py") for name in service_names]
-    for path in made:
-        if path.name.endswith("_pb2.py"):
-            (out / path).write_text(with_own_pool((out / path).read_text(), path))
-    return sorted(made)
+    (out / place).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as fresh:
+        for path in files:
+            (Path(folder) / path.name).write_text(with_own_imports(path.read_text(), package))
+        source = f"-I{package}={folder}"
+        _run(["protoc", source, f"--python_out={fresh}", f"--pyi_out={fresh}", *names])
+        if service_names:
+            _run(["protoc", source, f"--grpc_python_out={fresh}", *service_names])
+        for path in made:
+            code = (Path(fresh) / path).read_text()
+            is_code = path.name.endswith("_pb2.py")
+            (out / place / path.name).write_text(with_own_pool(code, path, package) if is_code else code)
+    return [place / path.name for path in made]
 
 
-def with_own_imports(proto: str) -> str:
+def with_own_imports(proto: str, package: str) -> str:
     """Return a .proto that imports others of protos/ as files of the package; in protos/ they are named from there."""
-    for path in proto_files():
+    for path in proto_files(package):
         name = path.relative_to(ROOT / "protos").as_posix()
-        proto = proto.replace(f'import "{name}";', f'import "{PACKAGE}/{path.name}";')
+        proto = proto.replace(f'import "{name}";', f'import "{package}/{path.name}";')
     return proto
 
 
-def with_own_pool(code: str, path: Path) -> str:
-    """Return generated code that registers in the pool of forebay.wire. Raises SystemExit if it looks otherwise."""
+def with_own_pool(code: str, path: Path, package: str) -> str:
+    """Return generated code that registers in the pool of its package. Raises SystemExit if it looks otherwise."""
     for written, wanted in OWN_POOL.items():
         if code.count(written) != 1:
             sys.exit(f"generate_wire: {path} has no single {written.strip()!r}: another compiler?")
-        code = code.replace(written, wanted)
+        code = code.replace(written, wanted.format(package=package.replace("/", ".")))
     return code
 
 

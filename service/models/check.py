@@ -16,6 +16,7 @@ from forebay_server.service.models.completion import complete
 from forebay_server.service.models.config import describe
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.files import model_file, serving_versions
+from forebay_server.service.models.folding import settle_changes
 from forebay_server.service.models.placement import open_device_of_kind, open_instance, open_placement
 from forebay_server.service.models.repository import ModelEntry, Repository, RepositoryError
 from forebay_server.service.models.settling import settle
@@ -75,10 +76,11 @@ def _check_version(
         with closing(placement):
             warnings = (*entry.passed_over, *placement.description.warnings)
             summary = ""
+            settled, changes = settle_changes(placement.description, path, None)
             for device in placement.devices.values():
-                with closing(open_instance(placement.description, path, device, clock, {})) as engine:
-                    settle([engine], placement.description)
-                    completed = complete(placement.description, engine.specs)
+                with closing(open_instance(settled, path, device, clock, {}, changes)) as engine:
+                    settle([engine], settled)
+                    completed = complete(settled, engine.specs)
                     for sample in completed.warmup:
                         inputs_of(sample, completed.config, engine.specs)
                     summary = f"{entry.name} {version}: {_summary(engine.specs)}"

@@ -15,6 +15,7 @@ from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.normal_form import data_type_of, normalised
 from forebay_server.service.models.parameters import read_parameters
 from forebay_server.service.models.picture_completion import picture_of
+from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.results.heads.boxes_scores import BoxesScoresHead
 from forebay_server.service.results.task import ClassificationTask, DetectionTask, Task
 
@@ -37,10 +38,17 @@ def complete(description: ModelDescription, specs: EngineSpecs) -> ModelDescript
         description,
         max_batch_size=specs.max_batch_size if specs.has_batch_dimension else 0,
         specs=specs,
-        image=picture_of(specs, read_parameters(description.config, filename).picture, filename),
+        image=_picture(description, specs, filename),
         task=_resolve(description.task, specs, filename),
         config=normalised(description, specs),
     )
+
+
+def _picture(description: ModelDescription, specs: EngineSpecs, filename: str) -> PictureInput | None:
+    given = read_parameters(description.config, filename).picture
+    if description.is_folded:  # its own layout and numbers are behind the input
+        given = replace(given, layout="NHWC", scale=None, mean=None, std=None)
+    return picture_of(specs, given, filename)
 
 
 def optional_in_vain(config: ModelConfig, specs: EngineSpecs) -> list[str]:

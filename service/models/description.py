@@ -57,6 +57,7 @@ class ModelDescription:
         warmup: requests that every instance runs before a version serves, beside the derived ones.
         warnings: one sentence for each ignored field of the configuration, for the log.
         is_bare: whether it is a bare model file (`service.models.bare_files`).
+        is_folded: whether the picture's normalisation is in the graph, so that the model takes bytes.
         config: the configuration as read, or an empty one with the name; normalised once `specs` is set.
     """
 
@@ -76,6 +77,7 @@ class ModelDescription:
     warmup: tuple[WarmupSample, ...] = ()
     warnings: tuple[str, ...] = ()
     is_bare: bool = False
+    is_folded: bool = False
     config: ModelConfig = field(default_factory=ModelConfig, compare=False)
 
     @property

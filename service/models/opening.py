@@ -22,6 +22,7 @@ from forebay_server.service.models.completion import complete, optional_in_vain
 from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.example import example_of
+from forebay_server.service.models.folding import settle_changes
 from forebay_server.service.models.memory import Holding, MemoryAccount, buffer_bytes, check_device, model_bytes
 from forebay_server.service.models.placement import (
     OpenDevice,
@@ -148,7 +149,7 @@ def _build(
         log.warning("configuration", model=description.name, detail=placement.description.warnings[-1])
     holding = context.memory.open()
     undo.callback(holding.give_back)
-    engines = _open_engines(placement, model_path, context, holding, undo)
+    placement, engines = _open_engines(placement, model_path, context, holding, undo)
     context.before_buffers()
     settle(engines, placement.description)
     specs = engines[0].specs
@@ -242,9 +243,9 @@ def _nothing(_: Feasibility) -> None:
 
 def _open_engines(
     placement: Placement, model_path: Path | None, context: VersionContext, holding: Holding, undo: ExitStack
-) -> list[Engine]:
-    """Open one engine for every instance, if the weights fit on its device."""
-    description = placement.description
+) -> tuple[Placement, list[Engine]]:
+    """Open one engine for every instance, if the weights fit on its device; the description says how it was changed."""
+    description, changes = settle_changes(placement.description, model_path, context.cache_folder)
     is_gpu = description.device_kind == DeviceKind.CUDA
     holding.take(model_bytes(model_path, 1 if is_gpu else len(description.instances)))
     for device, count in placement.counts if is_gpu else ():
@@ -252,10 +253,11 @@ def _open_engines(
     engines: list[Engine] = []
     for instance in description.instances:
         device = placement.devices[instance.device]
-        engines.append(open_instance(description, model_path, device, context.clock, context.engine_options))
+        engine = open_instance(description, model_path, device, context.clock, context.engine_options, changes)
+        engines.append(engine)
         undo.callback(engines[-1].close)
         undo.callback(device.attach_thread)  # before the device's engine closes
-    return engines
+    return Placement(description, placement.devices), engines
 
 
 def _check_buffers(placement: Placement, specs: EngineSpecs, context: VersionContext, holding: Holding) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from forebay.wire.model_config_pb2 import DataType, ModelInput, ModelOutput
 from forebay_server.engines import open_device, open_engine
 from forebay_server.engines.backends import BACKENDS
+from forebay_server.engines.changes import ModelChanges
 from forebay_server.engines.device import Device, DeviceKind
 from forebay_server.engines.engine import Engine
 from forebay_server.engines.errors import BackendUnavailableError
@@ -16,6 +17,7 @@ from forebay_server.service.clock import Clock
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.instances import check_count
 
+NO_CHANGES = ModelChanges()
 OpenDevice = Callable[[str, Clock], Device]
 _ADVICE = {
     "asked": "write KIND_CPU in instance_group, or start the server with --cpu-fallback",
@@ -103,6 +105,7 @@ def open_instance(
     device: Device,
     clock: Clock,
     defaults: Mapping[str, Mapping[str, str]],
+    changes: ModelChanges = NO_CHANGES,
 ) -> Engine:
     """Load a model as one instance. Raises EngineError. The calling thread is attached to `device` then.
 
@@ -112,6 +115,7 @@ def open_instance(
         device: from `open_placement`.
         clock: source of monotonic nanoseconds.
         defaults: options by backend; a model's own win.
+        changes: from `service.models.folding`.
     """
     device.attach_thread()
     return open_engine(
@@ -125,6 +129,7 @@ def open_instance(
             **description.engine_options,
         },
         max_batch_size=description.max_batch_size,
+        changes=changes,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from forebay_server.engines import open_engine
+from forebay_server.engines.changes import ModelChanges
 from forebay_server.engines.clock import Clock, MonotonicClock
 from forebay_server.engines.device import Device
 from forebay_server.engines.engine import Engine, SlotBuffers, TensorSpec
@@ -36,6 +37,7 @@ class Rig:
         options: Mapping[str, str] | None = None,
         max_batch_size: int | None = None,
         clock: Clock | None = None,
+        changes: ModelChanges | None = None,
     ) -> Engine:
         """An engine on this device, on its own clock if none is given."""
         return self.keep(
@@ -46,6 +48,7 @@ class Rig:
                 clock=clock or MonotonicClock(),
                 options=options or {},
                 max_batch_size=max_batch_size,
+                changes=changes or ModelChanges(),
             )
         )
 

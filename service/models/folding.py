@@ -1,0 +1,124 @@
+"""Settles how a model's picture gets its numbers before the model is opened: by its graph, or by the worker.
+
+The normalisation goes into the graph (`engines.fold`), which changes the input that clients of tensors see. Hence it is
+left to the worker, under `fold: auto`, if the configuration describes the input. `image_size` fixes a height and a
+width that the file leaves open. Both concern ONNX Runtime alone.
+
+Pure but for reading the model's file.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from forebay_server.engines.changes import ModelChanges
+from forebay_server.engines.engine import EngineSpecs
+from forebay_server.engines.fold import Fold, FoldError
+from forebay_server.engines.folded_file import folded_file
+from forebay_server.engines.onnx_head import OnnxHead, read_head
+from forebay_server.engines.onnx_specs import NodeInfo, derive_specs
+from forebay_server.service.models.config_text import ConfigError
+from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.models.parameters import read_parameters
+from forebay_server.service.models.picture_completion import picture_of
+from forebay_server.service.models.picture_parameters import PictureParameters
+from forebay_server.service.pictures.picture_input import PictureInput
+
+log = structlog.get_logger(__name__)
+
+CHANNELS = frozenset({1, 3})
+
+
+def settle_changes(
+    description: ModelDescription, model_path: Path | None, cache_folder: Path | None
+) -> tuple[ModelDescription, ModelChanges]:
+    """Return the description, which says whether the model is folded, and the changes to open the model with.
+
+    Args:
+        description: from the configuration.
+        model_path: of the version; None for a backend without a file.
+        cache_folder: keeps folded files; None keeps nothing.
+
+    Raises:
+        ConfigError: the parameters do not fit the model.
+        ModelFileError: the file is not an ONNX file.
+    """
+    filename = description.config_name
+    given = read_parameters(description.config, filename).picture
+    if description.backend != "onnxruntime" or model_path is None:
+        if given.fold == "on":
+            raise ConfigError(
+                f"{filename}: fold is on, but backend {description.backend!r} runs models as they are: leave it out"
+            )
+        return description, ModelChanges()
+    if given.scale is None and given.image_size is None:  # UINT8 of a fixed size needs no change
+        return description, ModelChanges()
+    head = read_head(model_path)
+    dimensions = _open_dimensions(head, given, filename)
+    picture = _picture(head, dimensions, description, given, filename)
+    if picture is None or picture.values.dtype == "uint8" or not _is_wanted(description, given):
+        return description, ModelChanges(dimensions=dimensions)
+    try:
+        content = folded_file(model_path, _fold(picture, head), cache_folder)
+    except FoldError as error:
+        if given.fold == "on":
+            raise ConfigError(f"{filename}: fold is on, but {error}") from error
+        log.warning("model is not folded, and costs more memory", model=description.name, detail=str(error))
+        return description, ModelChanges(dimensions=dimensions)
+    return replace(description, is_folded=True), ModelChanges(content, dimensions)
+
+
+def _is_wanted(description: ModelDescription, given: PictureParameters) -> bool:
+    return given.fold == "on" or (given.fold in {None, "auto"} and not description.config.input)
+
+
+def _fold(picture: PictureInput, head: OnnxHead) -> Fold:
+    values, name = picture.values, head.inputs[picture.input_index].name
+    return Fold(name, values.layout, picture.channels, values.mean, values.std, values.scale)
+
+
+def _picture(
+    head: OnnxHead,
+    dimensions: dict[str, int],
+    description: ModelDescription,
+    given: PictureParameters,
+    filename: str,
+) -> PictureInput | None:
+    """The picture of the model as its file declares it, with its open dimensions fixed."""
+    inputs = [replace(node, shape=tuple(dimensions.get(str(dim), dim) for dim in node.shape)) for node in head.inputs]
+    specs = derive_specs(description.name, inputs, head.outputs, description.max_batch_size).specs
+    return picture_of(EngineSpecs(specs.inputs, (), specs.max_batch_size, specs.has_batch_dimension), given, filename)
+
+
+def _open_dimensions(head: OnnxHead, given: PictureParameters, filename: str) -> dict[str, int]:
+    """The height and the width that the file leaves open, by name, fixed by `image_size`."""
+    if given.image_size is None:
+        return {}
+    width, height = given.image_size
+    for node in head.inputs:
+        axes = _axes(node, given)
+        if axes is None:
+            continue
+        found: dict[str, int] = {}
+        for axis, side in zip(axes, (height, width), strict=True):
+            name = node.shape[axis]
+            if isinstance(name, int):
+                continue
+            if name is None or found.get(name, side) != side or name == node.shape[0]:
+                raise ConfigError(
+                    f"{filename}: image_size cannot fix input {node.name!r} {list(node.shape)}, whose height and width "
+                    "have no names of their own: export the model with a fixed size"
+                )
+            found[name] = side
+        return found
+    return {}
+
+
+def _axes(node: NodeInfo, given: PictureParameters) -> tuple[int, int] | None:
+    """Of height and width of a picture [N, 3, H, W] or [N, H, W, 3]; None if it is no picture."""
+    if len(node.shape) != 4:
+        return None
+    if node.shape[1] in CHANNELS and given.layout != "NHWC":
+        return 2, 3
+    return (1, 2) if node.shape[3] in CHANNELS else None
