@@ -1,4 +1,4 @@
-"""What an ONNX file declares: inputs, outputs and metadata, read without a library for ONNX and without a session.
+"""The declarations of an ONNX file: inputs, outputs and metadata, read without a library for ONNX or a session.
 
 The whole file is parsed, but no node is looked at. Limits bound everything that is kept. Pure but for reading the file.
 """

@@ -95,8 +95,33 @@ def check(
                 typer.echo(f"warning  {line}")
             if finding.problem or finding.summary:
                 typer.echo(f"error    {finding.problem}" if finding.problem else f"ok       {finding.summary}")
+            for line in finding.derived:
+                typer.echo(f"derived  {line}")
+            if finding.question:
+                typer.echo(f"question {finding.question}")
     if any(finding.problem for finding in findings):
         raise typer.Exit(exit_codes.FAILED)
+
+
+@models_app.command()
+def describe(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="a model file, or a model's folder")],
+) -> None:
+    """Print a model's configuration with all that its file says, as config.pbtxt."""
+    from forebay_server.engines.errors import EngineError
+    from forebay_server.service.models.config import describe as describe_entry
+    from forebay_server.service.models.dry_run import config_text
+    from forebay_server.service.models.files import serving_versions
+    from forebay_server.service.models.repository import Repository, RepositoryError
+
+    try:
+        where, name = (model.parent, model.name) if model.is_dir() else (model, model.stem)
+        entry = Repository([where]).model(name)
+        description = describe_entry(entry)
+        typer.echo(config_text(entry, serving_versions(entry, description)[-1], description), nl=False)
+    except (RepositoryError, EngineError) as error:
+        typer.echo(f"forebay: {error}", err=True)
+        raise typer.Exit(exit_codes.MODEL) from None
 
 
 def _as_dict(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any record of this project

@@ -4,23 +4,18 @@ For the command line: no model serves here, and one faulty model does not hide a
 """
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from forebay_server.engines.datatypes import NAME_BY_DTYPE
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.engines.errors import EngineError
-from forebay_server.service.clock import MonotonicClock
-from forebay_server.service.models.completion import complete
 from forebay_server.service.models.config import describe
 from forebay_server.service.models.description import ModelDescription
-from forebay_server.service.models.files import model_file, serving_versions
-from forebay_server.service.models.folding import settle_changes
-from forebay_server.service.models.placement import open_device_of_kind, open_instance, open_placement
+from forebay_server.service.models.dry_run import completed_version
+from forebay_server.service.models.files import serving_versions
 from forebay_server.service.models.repository import ModelEntry, Repository, RepositoryError
-from forebay_server.service.models.settling import settle
-from forebay_server.service.models.warmup_samples import inputs_of
+from forebay_server.service.results.task import DetectionTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +28,8 @@ class VersionReport:
         problem: the reason why it cannot be served; empty if it can.
         summary: its inputs and outputs; empty if there are only warnings.
         warnings: parts of its configuration without effect.
+        derived: parameters that its configuration does not write, with their values and sources.
+        question: names the parameters with which it would take pictures; empty if it does, or cannot.
     """
 
     model: str
@@ -40,6 +37,11 @@ class VersionReport:
     problem: str = ""
     summary: str = ""
     warnings: tuple[str, ...] = ()
+    derived: tuple[str, ...] = ()
+    question: str = ""
+
+
+MAX_SHOWN = 80  # characters of a derived value
 
 
 def check_repositories(paths: Sequence[Path], *, cpu_fallback: bool = False) -> list[VersionReport]:
@@ -69,26 +71,33 @@ def _check_version(
     entry: ModelEntry, number: int, description: ModelDescription, *, cpu_fallback: bool
 ) -> VersionReport:
     version, warnings = str(number), (*entry.passed_over, *description.warnings)
-    clock = MonotonicClock()
     try:
-        path = model_file(entry, number, description)
-        placement = open_placement(description, open_device_of_kind, clock, cpu_fallback=cpu_fallback)
-        with closing(placement):
-            warnings = (*entry.passed_over, *placement.description.warnings)
-            summary = ""
-            settled, changes = settle_changes(placement.description, path, None)
-            for device in placement.devices.values():
-                with closing(open_instance(settled, path, device, clock, {}, changes)) as engine:
-                    settle([engine], settled)
-                    completed = complete(settled, engine.specs)
-                    for sample in completed.warmup:
-                        inputs_of(sample, completed.config, engine.specs)
-                    summary = f"{entry.name} {version}: {_summary(engine.specs)}"
+        completed = completed_version(entry, number, description, cpu_fallback=cpu_fallback)
     except (RepositoryError, EngineError) as error:
         text = str(error).replace(f"{entry.root}/", "")
         problem = text if text.startswith(entry.name) else f"{entry.name}: {text}"
         return VersionReport(entry.name, version, problem=problem, warnings=warnings)
-    return VersionReport(entry.name, version, summary=summary, warnings=warnings)
+    assert completed.specs is not None  # noqa: S101 - for mypy: completed
+    return VersionReport(
+        entry.name,
+        version,
+        summary=f"{entry.name} {version}: {_summary(completed.specs)}",
+        warnings=(*entry.passed_over, *completed.warnings),
+        derived=_derived(completed),
+        question=completed.question,
+    )
+
+
+def _derived(description: ModelDescription) -> tuple[str, ...]:
+    values = {key: _short(description.config.parameters[key].string_value) for key in description.derived}
+    lines = [f"{key}: {values[key]} ({source})" for key, source in description.derived.items()]
+    if isinstance(description.task, DetectionTask) and "head" not in description.config.parameters:
+        lines.append(f"head: {description.task.head.name} (names and shapes of the outputs)")
+    return tuple(lines)
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= MAX_SHOWN else f"{value[:MAX_SHOWN]}..."
 
 
 def _summary(specs: EngineSpecs) -> str:

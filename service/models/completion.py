@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from forebay.wire.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelOutput
-from forebay_server.engines.datatypes import NAME_BY_DTYPE
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.normal_form import data_type_of, normalised
 from forebay_server.service.models.parameters import read_parameters
 from forebay_server.service.models.picture_completion import picture_of
+from forebay_server.service.models.questions import question_of
+from forebay_server.service.models.tasks import resolved
 from forebay_server.service.pictures.picture_input import PictureInput
-from forebay_server.service.results.heads.boxes_scores import BoxesScoresHead
-from forebay_server.service.results.task import ClassificationTask, DetectionTask, Task
+from forebay_server.service.results.task import Task
 
 
 def complete(description: ModelDescription, specs: EngineSpecs) -> ModelDescription:
@@ -34,14 +34,35 @@ def complete(description: ModelDescription, specs: EngineSpecs) -> ModelDescript
         )
     _check_tensors("input", description.config.input, specs.inputs, filename)
     _check_tensors("output", description.config.output, specs.outputs, filename)
+    picture, task, question = _meaning(description, specs, filename)
     return replace(
         description,
         max_batch_size=specs.max_batch_size if specs.has_batch_dimension else 0,
         specs=specs,
-        image=_picture(description, specs, filename),
-        task=_resolve(description.task, specs, filename),
+        image=picture,
+        task=task,
+        question=question,
         config=normalised(description, specs),
     )
+
+
+def _meaning(
+    description: ModelDescription, specs: EngineSpecs, filename: str
+) -> tuple[PictureInput | None, Task | None, str]:
+    """Return the picture, the task, and a question about parameters that are missing for them.
+
+    A fault in a derived task leaves the model to serve tensors: its author asked for nothing else.
+    """
+    own = read_parameters(description.config, filename)
+    try:
+        picture = _picture(description, specs, filename)
+        size = None if picture is None else (picture.width, picture.height)
+        task = resolved(description.task, own, specs, size, filename)
+    except ConfigError as error:
+        if "task" not in description.derived:
+            raise
+        return None, None, str(error)
+    return picture, task, "" if picture is not None else question_of(specs, filename)
 
 
 def _picture(description: ModelDescription, specs: EngineSpecs, filename: str) -> PictureInput | None:
@@ -102,54 +123,3 @@ def _check_reshape(where: str, dims: tuple[int, ...], reshape: tuple[int, ...], 
 
 def _fits(dims: Sequence[int], shape: Sequence[int]) -> bool:
     return len(dims) == len(shape) and all(-1 in pair or pair[0] == pair[1] for pair in zip(dims, shape, strict=True))
-
-
-def _resolve(task: Task | None, specs: EngineSpecs, filename: str) -> Task | None:
-    match task:
-        case DetectionTask():
-            return _resolve_detection(task, specs, filename)
-        case ClassificationTask():
-            return _resolve_classification(task, specs, filename)
-        case None:
-            return None
-
-
-def _resolve_detection(task: DetectionTask, specs: EngineSpecs, filename: str) -> DetectionTask:
-    names = [spec.name for spec in specs.outputs]
-    if "boxes" not in names or "scores" not in names:
-        raise ConfigError(
-            f"{filename}: a detection model needs outputs 'boxes' [n, 4] and 'scores' [n], and 'class_ids' [n] unless "
-            f"there is only one class; this one gives {_listed(specs.outputs)}"
-        )
-    boxes, scores = names.index("boxes"), names.index("scores")
-    class_ids = names.index("class_ids") if "class_ids" in names else None
-    _check_output(specs.outputs[boxes], "f", (-1, 4), filename)
-    count = specs.outputs[boxes].shape[0]
-    _check_output(specs.outputs[scores], "f", (count,), filename)
-    if class_ids is not None:
-        _check_output(specs.outputs[class_ids], "iu", (count,), filename)
-    return replace(task, head=BoxesScoresHead(boxes, scores, class_ids))
-
-
-def _resolve_classification(task: ClassificationTask, specs: EngineSpecs, filename: str) -> ClassificationTask:
-    names = [spec.name for spec in specs.outputs]
-    if len(names) > 1 and "scores" not in names:
-        raise ConfigError(
-            f"{filename}: a classification model needs one output, or one called 'scores'; "
-            f"this one gives {_listed(specs.outputs)}"
-        )
-    index = names.index("scores") if len(names) > 1 else 0
-    _check_output(specs.outputs[index], "f", (-1,), filename)
-    return replace(task, scores_output=index)
-
-
-def _check_output(spec: TensorSpec, kinds: str, shape: tuple[int, ...], filename: str) -> None:
-    if spec.dtype.kind not in kinds or not _fits(shape, spec.shape):
-        numbers = "floats" if kinds == "f" else "integers"
-        raise ConfigError(
-            f"{filename}: output {spec.name!r} must be {numbers} {list(shape)}; the model gives {_listed([spec])}"
-        )
-
-
-def _listed(specs: Sequence[TensorSpec]) -> str:
-    return ", ".join(f"{spec.name!r} {NAME_BY_DTYPE[spec.dtype]} {list(spec.shape)}" for spec in specs)

@@ -9,11 +9,10 @@ are reported in one message.
 import difflib
 import re
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from typing import Any
 
 from forebay.wire.model_config_pb2 import ModelConfig
 from forebay_server.engines.backends import BACKENDS
+from forebay_server.service.models.bare_files import LABELS_NAME
 from forebay_server.service.models.config_text import MAX_LABELS_BYTES, ConfigError, read_config, read_text
 from forebay_server.service.models.description import BatchingOptions, ModelDescription
 from forebay_server.service.models.fields import refusals_of, warnings_of
@@ -21,8 +20,8 @@ from forebay_server.service.models.files import backend_of_files
 from forebay_server.service.models.instances import check_gpu, device_kind_of, group_warnings, groups_of
 from forebay_server.service.models.parameters import OwnParameters, read_parameters
 from forebay_server.service.models.repository import ModelEntry, RepositoryError
+from forebay_server.service.models.tasks import task_of
 from forebay_server.service.models.warmup_samples import WarmupSample, read_samples
-from forebay_server.service.results.task import ClassificationTask, DetectionTask, Task
 
 BACKEND_BY_NAME = {alias: name for name, backend in BACKENDS.items() for alias in (name, *backend.aliases)}
 BACKEND_BY_PLATFORM = {backend.platform: name for name, backend in BACKENDS.items()}
@@ -90,12 +89,13 @@ def describe(entry: ModelEntry, config: ModelConfig | None = None, *, cpu_fallba
             check(config, filename)
     problems.tell()
     options, unknown = _backend_options(own, backend)
+    labels_file = None if own.labels or labels else _labels_file(entry, warnings)
     warnings += _warnings(config, backend) + unknown
     return ModelDescription(
         name=entry.name,
         backend=backend,
         max_batch_size=_max_batch_size(config, filename),
-        task=_task(own, labels, filename),
+        task=task_of(own, labels, filename),
         latency_budget_ms=own.latency_budget_ms,
         device_kind=device_kind_of(config, backend),
         groups=groups_of(config, backend, filename),
@@ -103,6 +103,7 @@ def describe(entry: ModelEntry, config: ModelConfig | None = None, *, cpu_fallba
         backend_options=options,
         model_filename=config.default_model_filename,
         labels=labels,
+        labels_file=labels_file,
         warmup=samples,
         warnings=tuple(f"{filename}: {line}" for line in warnings),
         is_bare=entry.is_bare,
@@ -213,21 +214,6 @@ def _batching(config: ModelConfig, filename: str) -> BatchingOptions:
     return BatchingOptions(sizes, dynamic.max_queue_delay_microseconds or None, levels, default or 1)
 
 
-def _task(own: OwnParameters, labels_by_output: dict[str, tuple[str, ...]], filename: str) -> Task | None:
-    if own.task == "tensors":
-        return None
-    labels = own.labels or ()
-    if own.labels is None and labels_by_output:
-        labels, *others = set(labels_by_output.values())
-        if others:
-            raise ConfigError(f"{filename}: outputs name label files that differ: a model with a task has one")
-    given: dict[str, Any] = {"score_threshold": own.score_threshold, "max_results": own.max_results}
-    if own.task == "detection":
-        given["iou_threshold"] = own.iou_threshold
-    task = DetectionTask(labels) if own.task == "detection" else ClassificationTask(labels)
-    return replace(task, **{name: value for name, value in given.items() if value is not None})
-
-
 def _labels(config: ModelConfig, entry: ModelEntry, filename: str) -> dict[str, tuple[str, ...]]:
     """Return the labels of every output that names a file."""
     labels: dict[str, tuple[str, ...]] = {}
@@ -240,6 +226,16 @@ def _labels(config: ModelConfig, entry: ModelEntry, filename: str) -> dict[str, 
             raise ConfigError(f"{filename}: label_filename {name!r} is not in the folder {entry.name}: put it there")
         labels[output.name] = _lines(text)
     return labels
+
+
+def _labels_file(entry: ModelEntry, warnings: list[str]) -> tuple[str, ...] | None:
+    """Return the lines of the file beside the model; None if there is none that can be used."""
+    try:
+        text = read_text(entry, LABELS_NAME, MAX_LABELS_BYTES)
+    except RepositoryError as error:
+        warnings.append(f"{LABELS_NAME} is not used: {error}")
+        return None
+    return None if text is None else _lines(text)
 
 
 def _lines(text: str) -> tuple[str, ...]:

@@ -54,6 +54,9 @@ class ModelDescription:
         backend_options: parameters that are the backend's own (`alpha_ms`, ...), as written.
         model_filename: default_model_filename of the configuration; empty for the backend's usual name.
         labels: names of the classes by output, for outputs with a label file.
+        labels_file: lines of the file `labels.txt` beside the model; None if there is none.
+        derived: parameters that the configuration did not write, with the source of each; they are in `config` now.
+        question: names the parameters with which it would take pictures; empty if it does, or cannot.
         warmup: requests that every instance runs before a version serves, beside the derived ones.
         warnings: one sentence for each ignored field of the configuration, for the log.
         is_bare: whether it is a bare model file (`service.models.bare_files`).
@@ -74,6 +77,9 @@ class ModelDescription:
     backend_options: Mapping[str, str] = field(default_factory=dict)
     model_filename: str = ""
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    labels_file: tuple[str, ...] | None = None
+    derived: Mapping[str, str] = field(default_factory=dict)
+    question: str = ""
     warmup: tuple[WarmupSample, ...] = ()
     warnings: tuple[str, ...] = ()
     is_bare: bool = False

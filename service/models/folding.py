@@ -14,11 +14,13 @@ import structlog
 
 from forebay_server.engines.changes import ModelChanges
 from forebay_server.engines.engine import EngineSpecs
+from forebay_server.engines.errors import ModelFileError
 from forebay_server.engines.fold import Fold, FoldError
 from forebay_server.engines.folded_file import folded_file
 from forebay_server.engines.onnx_head import OnnxHead, read_head
 from forebay_server.engines.onnx_specs import NodeInfo, derive_specs
 from forebay_server.service.models.config_text import ConfigError
+from forebay_server.service.models.derive.derived import with_derived
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.parameters import read_parameters
 from forebay_server.service.models.picture_completion import picture_of
@@ -45,19 +47,22 @@ def settle_changes(
         ModelFileError: the file is not an ONNX file.
     """
     filename = description.config_name
-    given = read_parameters(description.config, filename).picture
+    given = written = read_parameters(description.config, filename).picture
     if description.backend != "onnxruntime" or model_path is None:
         if given.fold == "on":
             raise ConfigError(
                 f"{filename}: fold is on, but backend {description.backend!r} runs models as they are: leave it out"
             )
         return description, ModelChanges()
-    if given.scale is None and given.image_size is None:  # UINT8 of a fixed size needs no change
+    head = _head(model_path)
+    if head is not None:
+        description = with_derived(description, head.inputs, head.metadata)
+        given = read_parameters(description.config, filename).picture
+    if head is None or (given.scale is None and given.image_size is None):  # UINT8 of a fixed size needs no change
         return description, ModelChanges()
-    head = read_head(model_path)
     dimensions = _open_dimensions(head, given, filename)
     picture = _picture(head, dimensions, description, given, filename)
-    if picture is None or picture.values.dtype == "uint8" or not _is_wanted(description, given):
+    if picture is None or picture.values.dtype == "uint8" or not _is_wanted(description, written):
         return description, ModelChanges(dimensions=dimensions)
     try:
         content = folded_file(model_path, _fold(picture, head), cache_folder)
@@ -69,8 +74,22 @@ def settle_changes(
     return replace(description, is_folded=True), ModelChanges(content, dimensions)
 
 
-def _is_wanted(description: ModelDescription, given: PictureParameters) -> bool:
-    return given.fold == "on" or (given.fold in {None, "auto"} and not description.config.input)
+def _head(path: Path) -> OnnxHead | None:
+    """Return the declarations of a file; None where ONNX Runtime has to say what is wrong with it."""
+    try:
+        return read_head(path)
+    except ModelFileError:
+        return None
+
+
+def _is_wanted(description: ModelDescription, written: PictureParameters) -> bool:
+    """Whether normalisation goes into the graph.
+
+    A model in a folder without a picture parameter may have clients of its tensors, as it had under Triton.
+    """
+    if written.fold in {"on", "off"}:
+        return written.fold == "on"
+    return not description.config.input and (description.is_bare or bool(written.written))
 
 
 def _fold(picture: PictureInput, head: OnnxHead) -> Fold:

@@ -1,6 +1,7 @@
 """Reads values of `parameters`: text in, checked values out, and one line that says how to mend a wrong one. Pure."""
 
 import difflib
+import json
 import math
 from collections.abc import Collection, Mapping
 
@@ -51,14 +52,24 @@ class ParameterReader:
         return int(value)
 
     def names(self, key: str) -> tuple[str, ...] | None:
-        """Return names with commas between them, or None."""
+        """Return names with commas between them, or of a list in JSON, or None."""
         value = self._values.get(key)
         if value is None:
             return None
-        names = tuple(name.strip() for name in value.split(","))
-        if not all(names):
-            raise self._error(key, "names with commas between them, none empty")
+        names = _listed(value) if value.lstrip().startswith("[") else tuple(name.strip() for name in value.split(","))
+        if not names or not all(names):
+            raise self._error(key, "names with commas between them, none empty, or a list of them in JSON")
         return names
+
+    def shape(self, key: str, counts: tuple[int, ...], most: int) -> tuple[int, int] | None:
+        """Return (number, values of each) of `17x3`, where the values of each are among `counts`, or None."""
+        value = self._values.get(key)
+        if value is None:
+            return None
+        number, _, each = value.partition("x")
+        if not (_is_whole(number, 1, most) and _is_whole(each, min(counts), max(counts)) and int(each) in counts):
+            raise self._error(key, f"NUMBERx{' or NUMBERx'.join(map(str, counts))}, such as 17x{max(counts)}")
+        return int(number), int(each)
 
     def numbers(self, key: str, counts: tuple[int, ...], *, is_nonzero: bool = False) -> tuple[float, ...] | None:
         """Return as many numbers as `counts` allows, with commas between them, or None."""
@@ -97,6 +108,16 @@ class ParameterReader:
         value = self._values[key]
         shown = value if len(value) <= MAX_SHOWN else value[:MAX_SHOWN] + "..."
         return ConfigError(f"{self._filename}: parameter {key!r} is {shown!r}: it must be {expected}")
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """Return the names of a list in JSON; nothing if it is none."""
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        return ()
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(name.strip() for name in names) if is_list else ()
 
 
 def _is_whole(text: str, least: int, most: int) -> bool:

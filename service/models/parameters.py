@@ -1,23 +1,28 @@
 """Forebay's own keys among the `parameters` of a configuration, checked; all other keys are the backend's options.
 
-    key               values                              default
-    task              detection, classification, tensors  tensors
-    latency_budget_ms milliseconds, above 0               the service decides
-    score_threshold   0..1                                detection 0.4, classification none
-    iou_threshold     0..1                                0.5
-    max_results       1 or more                           detection 100, classification 5
-    labels            names with commas between them      the output's label_filename
+    key               values                                       default
+    task              detection, segmentation, pose, oriented,     from the file's metadata, else tensors
+                      classification, tensors
+    head              a name in results.heads.names                from names and shapes of the outputs
+    nms               class, agnostic, none                        the head's
+    keypoint_shape    such as 17x3: keypoints, values of each      from the metadata
+    keypoint_names    names with commas between them               none
+    activation        none, softmax, sigmoid; of classifications   none
+    latency_budget_ms milliseconds, above 0                        the service decides
+    score_threshold   0..1                                         detection 0.4, classification none
+    iou_threshold     0..1                                         0.5
+    max_results       1 or more                                    detection 100, classification 5
+    labels            names with commas between them, or in JSON   the output's label_filename, the metadata, labels.txt
 
-`task` is the meaning of the outputs. *detection*: an output `boxes` [n, 4] (x_min, y_min, x_max, y_max, 0..1), an
-output `scores` [n], and, unless there is only one class, an output `class_ids` [n]. *classification*: one output
-[classes], called `scores` if there are several outputs. *tensors*: the outputs are sent unchanged.
+`task` is the meaning of the outputs, `head` the family of exporters that wrote them (`results.heads`). *tensors*: the
+outputs are sent unchanged.
 
 `service.models.picture_parameters` has the keys for pictures.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from forebay.wire.model_config_pb2 import ModelConfig
 from forebay_server.service.models.parameter_reader import ParameterReader
@@ -26,20 +31,28 @@ from forebay_server.service.models.picture_parameters import (
     PictureParameters,
     read_picture_parameters,
 )
+from forebay_server.service.results.heads.columns import ObjectTask
+from forebay_server.service.results.heads.names import HeadName, Nms
+from forebay_server.service.results.task import Activation
 
-TaskName = Literal["detection", "classification", "tensors"]
+TaskName = Literal["detection", "segmentation", "pose", "oriented", "classification", "tensors"]
 
 MAX_BUDGET_MS = 3_600_000.0  # an hour: anything longer is a mistake in the unit
 MAX_RESULTS = 10_000
-OWN_KEYS = (
+MAX_KEYPOINTS = 1000
+TASK_KEYS = (
     "task",
-    *PICTURE_KEYS,
-    "latency_budget_ms",
+    "head",
+    "nms",
+    "keypoint_shape",
+    "keypoint_names",
+    "activation",
     "score_threshold",
     "iou_threshold",
     "max_results",
     "labels",
 )
+OWN_KEYS = (*TASK_KEYS, *PICTURE_KEYS, "latency_budget_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +61,11 @@ class OwnParameters:
 
     Attributes:
         task: meaning of the outputs.
+        head: family of the outputs.
+        nms: non-maximum suppression.
+        keypoint_shape: number of keypoints, and 2 or 3 values of each.
+        keypoint_names: of a pose model.
+        activation: from outputs of a classification to scores.
         picture: how frames become the model's picture.
         latency_budget_ms: default of LATEST streams.
         score_threshold: 0..1.
@@ -57,7 +75,12 @@ class OwnParameters:
         backend_options: every other key, as written.
     """
 
-    task: TaskName = "tensors"
+    task: TaskName | None = None
+    head: HeadName | None = None
+    nms: Nms | None = None
+    keypoint_shape: tuple[int, int] | None = None
+    keypoint_names: tuple[str, ...] | None = None
+    activation: Activation | None = None
     picture: PictureParameters = field(default_factory=PictureParameters)
     latency_budget_ms: float | None = None
     score_threshold: float | None = None
@@ -65,6 +88,16 @@ class OwnParameters:
     max_results: int | None = None
     labels: tuple[str, ...] | None = None
     backend_options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def object_task(self) -> ObjectTask | None:
+        """The task, if its results are objects."""
+        return None if self.task in {None, "classification", "tensors"} else cast("ObjectTask", self.task)
+
+    @property
+    def written(self) -> frozenset[str]:
+        """Names of the keys that are given."""
+        return frozenset(key for key in TASK_KEYS if getattr(self, key) is not None) | set(self.picture.written)
 
 
 def read_parameters(config: ModelConfig, filename: str) -> OwnParameters:
@@ -79,7 +112,12 @@ def read_parameters(config: ModelConfig, filename: str) -> OwnParameters:
     """
     reader = ParameterReader({key: value.string_value for key, value in config.parameters.items()}, filename)
     return OwnParameters(
-        task=cast("TaskName", reader.choice("task", ("detection", "classification", "tensors")) or "tensors"),
+        task=cast("TaskName | None", reader.choice("task", get_args(TaskName))),
+        head=cast("HeadName | None", reader.choice("head", get_args(HeadName))),
+        nms=cast("Nms | None", reader.choice("nms", get_args(Nms))),
+        keypoint_shape=reader.shape("keypoint_shape", (2, 3), MAX_KEYPOINTS),
+        keypoint_names=reader.names("keypoint_names"),
+        activation=cast("Activation | None", reader.choice("activation", get_args(Activation))),
         picture=read_picture_parameters(reader),
         latency_budget_ms=reader.number("latency_budget_ms", 0.001, MAX_BUDGET_MS),
         score_threshold=reader.number("score_threshold", 0.0, 1.0),

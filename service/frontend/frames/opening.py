@@ -124,6 +124,7 @@ def _payload(request: pb.Open, version: ServedVersion, max_pixels: int) -> tuple
     if not version.specs.is_fixed:
         raise UnsupportedError(
             f"model {version.name!r} has tensors of shapes that vary; the Open Inference Protocol serves it"
+            f"{_how(version)}"
         )
     if encoding == pb.ENCODING_TENSOR:
         _check_tensor_shape(request, version)
@@ -134,12 +135,18 @@ def _payload(request: pb.Open, version: ServedVersion, max_pixels: int) -> tuple
         names = ", ".join(sorted(pb.Encoding.Name(each).removeprefix("ENCODING_") for each in ENCODINGS))
         raise InvalidSessionError(f"open.encoding is missing or unknown: give TENSOR or one of {names}")
     if version.description.image is None:
-        raise UnsupportedError(f"model {version.name!r} takes no pictures; send TENSOR")
+        raise UnsupportedError(f"model {version.name!r} takes no pictures; send TENSOR{_how(version)}")
     layout = LAYOUTS.get(encoding)
     if layout is None:
         return (0, 0), None
     size = _checked_size(request, layout, max_pixels)
     return size, layout.nbytes(*size)
+
+
+def _how(version: ServedVersion) -> str:
+    """Name the parameters with which the model would take pictures, if they are known."""
+    question = version.description.question
+    return f". For pictures, {question}" if question else ""
 
 
 def _check_tensor_shape(request: pb.Open, version: ServedVersion) -> None:

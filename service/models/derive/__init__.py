@@ -1,1 +1,1 @@
-"""What a model's configuration can be derived from, where it is not written: metadata, shapes, a file of labels."""
+"""Derives a model's configuration where it is not written: from metadata, shapes and a file of labels."""

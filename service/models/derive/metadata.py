@@ -31,7 +31,7 @@ _STRINGS = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What the metadata of a file says; None where it does not.
+    """The content of the metadata of a file; None where a value is missing.
 
     Attributes:
         task: of the model.
@@ -40,6 +40,7 @@ class Hints:
         keypoint_shape: number of keypoints, and values of each (2 or 3).
         channels: of the picture, 1 or 3.
         is_end_to_end: whether the model suppresses duplicates itself.
+        exporter_head: the exporter's own name of the head, such as RTDETRDecoder; empty if it is not written.
         is_yolo: whether the file comes from one of the YOLO exporters that write names and a stride: its pictures are
             letterboxed RGB from 0 to 1 (classifiers: a centre crop).
         faults: one line for each value that cannot be used.
@@ -51,6 +52,7 @@ class Hints:
     keypoint_shape: tuple[int, int] | None = None
     channels: int | None = None
     is_end_to_end: bool | None = None
+    exporter_head: str = ""
     is_yolo: bool = False
     faults: tuple[str, ...] = ()
 
@@ -60,7 +62,7 @@ class _UnusableError(Exception):
 
 
 def read_hints(metadata: Mapping[str, str]) -> Hints:
-    """Return what the metadata says. Never raises for its content."""
+    """Return the content of the metadata. Never raises for it."""
     if "names" not in metadata or not ("stride" in metadata or "task" in metadata):
         return Hints()
     faults: list[str] = []
@@ -84,6 +86,7 @@ def read_hints(metadata: Mapping[str, str]) -> Hints:
         keypoint_shape=read("kpt_shape", _keypoint_shape),
         channels=read("channels", _channels),
         is_end_to_end=any(ends) if ends else None,
+        exporter_head=metadata.get("head", "")[:MAX_LABEL_CHARACTERS],
         is_yolo=True,
         faults=tuple(faults),
     )

@@ -83,11 +83,11 @@ def test_a_classifier_may_call_its_only_output_anything():
 @pytest.mark.parametrize(
     ("task", "outputs", "words"),
     [
-        (DetectionTask(()), (SCORES,), "a detection model needs outputs 'boxes' [n, 4] and 'scores' [n]"),
+        (DetectionTask(()), (SCORES,), "outputs 'scores' FP32 [10] do not fit detection: write the parameter 'head'"),
         (
             DetectionTask(()),
             (TensorSpec("boxes", np.dtype(np.float32), (10, 5)), SCORES),
-            "'boxes' must be floats [-1, 4]",
+            "outputs 'boxes' FP32 [10, 5], 'scores' FP32 [10] do not fit",
         ),
         (DetectionTask(()), (BOXES, TensorSpec("scores", np.dtype(np.float32), (9,))), "'scores' must be floats [10]"),
         (DetectionTask(()), (BOXES, TensorSpec("scores", np.dtype(np.int8), (10,))), "'scores' must be floats [10]"),

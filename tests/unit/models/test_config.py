@@ -364,7 +364,7 @@ def test_the_version_policy_chooses(tmp_path, text, versions):
         ('sequence_batching { control_input { name: "s" } }', "remove sequence_batching"),
         ("model_transaction_policy { decoupled: true }", "decoupled models are not served"),
         ('input { name: "x" allow_ragged_batch: true }', "input 'x': allow_ragged_batch: ragged batches"),
-        (parameters(task="detect"), "'task' is 'detect': it must be one of detection, classification, tensors"),
+        (parameters(task="detect"), "'task' is 'detect': it must be one of detection, segmentation, pose, oriented"),
         (parameters(color_order="rgb"), "'color_order' is 'rgb': it must be one of RGB, BGR, GRAY"),
         (parameters(layout="CHW"), "'layout' is 'CHW': it must be one of NHWC, NCHW"),
         (parameters(resize="fit"), "it must be one of stretch, letterbox, center_crop, crop_pad"),

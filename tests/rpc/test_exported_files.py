@@ -1,0 +1,68 @@
+"""Files as exporters write them, served without a configuration: from a frame to boxes in its own pixels."""
+
+import cv2
+import grpc
+import numpy as np
+import pytest
+
+from forebay.wire import frames_pb2 as pb
+from forebay.wire import inference_pb2
+from tests.support import exported
+from tests.support.inference import stub_of
+from tests.support.loops import on_loop
+from tests.support.real_server import real_server
+
+ROW = [32, 32, 16, 8, 0.1, 0.9]  # a box in pixels of the model's picture of 64x64
+
+
+async def results(running, picture, **fields):
+    payload = cv2.imencode(".png", picture)[1].tobytes()
+    stream = await running.open(model="best", encoding=pb.ENCODING_PNG, **fields)
+    await stream.send(1, payload)
+    result = await stream.result()
+    await stream.half_close()
+    return result
+
+
+@on_loop
+async def test_boxes_come_in_pixels_of_the_frame_with_the_files_names(tmp_path):
+    async with real_server(exported.yolo(tmp_path / "best.onnx", [ROW])) as running:
+        result = await results(running, np.full((64, 128, 3), 255, np.uint8))
+    (found,) = result.detections
+    # the frame is halved, and 16 rows are padded above and below: their grey lowers the mean, and with it the score
+    assert (found.label, found.class_id) == ("dog, brown", 1)
+    assert found.score == pytest.approx(0.9 * (0.5 + 0.5 * 114 / 255), abs=1e-5)
+    box = found.box_pixels
+    assert [box.x_min, box.y_min, box.x_max, box.y_max] == pytest.approx([48, 24, 80, 40])
+
+
+@on_loop
+async def test_a_file_that_lies_about_its_names_serves_tensors_and_says_how_to_go_on(tmp_path):
+    metadata = {**exported.METADATA, "names": "['a', 'b', 'c']"}
+    async with real_server(exported.yolo(tmp_path / "best.onnx", [ROW], metadata)) as running:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.open(model="best", encoding=pb.ENCODING_PNG)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "takes no pictures" in caught.value.details()
+    assert "best.pbtxt: there are 3 labels for the model's 2 classes: give 2" in caught.value.details()
+
+
+@on_loop
+async def test_what_was_derived_is_in_the_configuration_that_clients_read(tmp_path):
+    async with real_server(exported.yolo(tmp_path / "best.onnx", [ROW])) as running:
+        response = await stub_of(running).ModelConfig(inference_pb2.ModelConfigRequest(name="best"))
+    values = {key: value.string_value for key, value in response.config.parameters.items()}
+    assert values["task"] == "detection"
+    assert values["labels"] == '["person", "dog, brown"]'
+
+
+@on_loop
+async def test_a_model_in_tritons_layout_keeps_the_input_that_its_clients_know(tmp_path):
+    folder = tmp_path / "best" / "1"
+    folder.mkdir(parents=True)
+    exported.yolo(folder / "model.onnx", [ROW])
+    async with real_server(tmp_path) as running:
+        metadata = await stub_of(running).ModelMetadata(inference_pb2.ModelMetadataRequest(name="best"))
+        result = await results(running, np.full((64, 64, 3), 255, np.uint8))
+    assert (metadata.inputs[0].datatype, list(metadata.inputs[0].shape)) == ("FP32", [-1, 3, 64, 64])
+    assert len(result.detections) == 1

@@ -1,0 +1,70 @@
+"""Model files as exporters write them: real graphs with chosen outputs, and the exporters' metadata."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+NAMES = ("person", "dog, brown")
+METADATA = {
+    "task": "detect",
+    "stride": "32",
+    "names": repr(dict(enumerate(NAMES))),
+    "imgsz": "[64, 64]",
+    "channels": "3",
+    "head": "Detect",
+    "end2end": "False",
+}
+
+
+def yolo(
+    path: Path,
+    rows: Sequence[Sequence[float]],
+    metadata: Mapping[str, str] = METADATA,
+    sides: Sequence[int | str] = (64, 64),
+    batch: int | str = 1,
+) -> Path:
+    """Write a raw head [batch, 4 + classes, 84]: the first anchors are `rows`, all others have no object.
+
+    The outputs depend on the picture: the scores are those of `rows` times its mean value, which is 1 for white.
+    """
+    anchors = np.zeros((len(rows[0]), 84), np.float32)
+    anchors[:, : len(rows)] = np.array(rows, np.float32).T
+    boxes, scores = anchors[None, :4], anchors[None, 4:]
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=1),
+        helper.make_node("Squeeze", ["mean", "axis"], ["flat"]),
+        helper.make_node("Mul", ["flat", "scores"], ["scaled"]),
+        helper.make_node("Mul", ["flat", "nothing"], ["zero"]),
+        helper.make_node("Add", ["zero", "boxes"], ["all_boxes"]),
+        helper.make_node("Concat", ["all_boxes", "scaled"], ["output0"], axis=1),
+    ]
+    constants = {"axis": np.array([3]), "scores": scores, "boxes": boxes, "nothing": np.zeros(1, np.float32)}
+    channels: list[int | str] = [anchors.shape[0], 84] if batch == 1 else ["features", "anchors"]
+    return _save(path, nodes, constants, [batch, 3, *sides], [batch, *channels], metadata)
+
+
+def _save(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    constants: Mapping[str, NDArray[np.generic]],
+    shape: Sequence[int | str],
+    output: Sequence[int | str],
+    metadata: Mapping[str, str],
+) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "exported",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, output)],
+        [numpy_helper.from_array(values, name) for name, values in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, path)
+    return path
