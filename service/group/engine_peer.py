@@ -52,6 +52,10 @@ class EngineLostError(Exception):
     """The engine process has ended, and this process can do nothing without it."""
 
 
+class UnmappedError(Exception):
+    """Memory that the engine process shares cannot be mapped here: this process would serve only a part."""
+
+
 class Listener(Protocol):
     """The events that the engine process causes. Thread: the event loop's."""
 
@@ -73,6 +77,10 @@ class Listener(Protocol):
 
     def lost(self) -> None:
         """The engine process has gone; called once."""
+        ...
+
+    def failed(self, error: UnmappedError) -> None:
+        """This process has to end, and to start anew."""
         ...
 
 
@@ -205,7 +213,10 @@ class EnginePeer:
     def _on_welcome(self, welcome: Welcome, permits_fd: int) -> None:
         settings = self._settings
         count = int(settings.front_ends)
-        self._permits_file = MemoryFile.attach(permits_fd)
+        permits_file = self._map(permits_fd, "the permits")
+        if permits_file is None:
+            return
+        self._permits_file = permits_file
         counts = PermitCounts(self._permits_file.memory, count)
         self.streams = GroupStreams(StreamCounts(self._permits_file.memory, count), self._index)
         self.permits = GroupPermits(
@@ -217,12 +228,15 @@ class EnginePeer:
         self._listener.welcomed()
 
     def _on_published(self, published: Published, memory_fd: int) -> None:
+        file = self._map(memory_fd, f"model {published.name}, version {published.version}")
+        if file is None:
+            return
         journal, settings, task = self.journal, self._settings, published.description.task
         counts = FrontEndCounts(published.number, self._clock)
         sink = self._sink if task is None else CountingSink(self._sink, counts)
         version = RemoteVersion(
             published,
-            MemoryFile.attach(memory_fd),
+            file,
             self._index,
             self._link,
             self.permits,
@@ -235,6 +249,18 @@ class EnginePeer:
             on_unused=self._on_unused,
         )
         self.registry.publish(version)
+
+    def _map(self, fd: int, what: str) -> MemoryFile | None:
+        """Map memory of the engine process. Where that cannot be done, end this process, and return None.
+
+        Otherwise it would answer for good that the model is unknown, and the engine process would hold the version open
+        for it. The process that takes its place gets everything again.
+        """
+        try:
+            return MemoryFile.attach(fd)
+        except OSError as error:
+            self._listener.failed(UnmappedError(f"the shared memory of {what} cannot be mapped: {error.strerror}"))
+            return None
 
     def _on_unused(self, version: RemoteVersion) -> None:
         self._tell_counts()

@@ -25,7 +25,7 @@ from forebay_server.service.frontend.memory.regions import ClientRegions
 from forebay_server.service.frontend.memory.system import SystemMemoryRpcs
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
 from forebay_server.service.frontend.server import within_memory
-from forebay_server.service.group.engine_peer import EngineLostError, EnginePeer
+from forebay_server.service.group.engine_peer import EngineLostError, EnginePeer, UnmappedError
 from forebay_server.service.group.front_end_journal import JournalShipper
 from forebay_server.service.group.messages import FrontEndNumbers
 from forebay_server.service.group.remote_version import RemoteVersion
@@ -211,6 +211,10 @@ class FrontEndServer:
     def lost(self) -> None:
         """The engine process has gone."""
         self.on_fatal(EngineLostError("the engine process has ended"))
+
+    def failed(self, error: UnmappedError) -> None:
+        """Memory of the engine process cannot be used here."""
+        self.on_fatal(error)
 
     def _control(self, lookup: ModelLookup, regions: ClientRegions) -> Handlers:
         groups = (self.engine.forwarded, SystemMemoryRpcs(regions), CudaMemoryRpcs(regions))

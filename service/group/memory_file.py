@@ -172,8 +172,15 @@ class MemoryFile:
 
     @classmethod
     def attach(cls, fd: int) -> "MemoryFile":
-        """Map a file whose descriptor has come from another process, and own the descriptor. Raises OSError."""
-        return cls(fd)
+        """Map a file whose descriptor has come from another process, and own the descriptor.
+
+        Raises OSError, and has closed the descriptor then.
+        """
+        try:
+            return cls(fd)
+        except BaseException:
+            os.close(fd)
+            raise
 
     def empty(self) -> None:
         """Give its memory back to the system at once; every view of it, in any process, reads zeros from now on."""

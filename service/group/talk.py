@@ -1,5 +1,9 @@
 """A conversation of two processes of one server over a stream socket: messages in order, file descriptors with them.
 
+A message that is lost would leave the two processes with different views of the models for ever. So a conversation
+ends where one cannot be sent or its descriptors are lost. The front-end process ends with it, starts anew, and is given
+everything again.
+
 On the wire a message is eight bytes, its length and the number of its descriptors, and then its pickle. The descriptors
 travel with the first of these bytes (SCM_RIGHTS), and are the receiver's to close.
 
@@ -62,6 +66,8 @@ class Talk:
     def send(self, message: object, descriptors: Sequence[int] = ()) -> None:
         """Send a message; lost if the other process has gone. Blocks: no.
 
+        Where descriptors cannot be duplicated, because this process has too many files open, the conversation ends.
+
         Args:
             message: a value of `messages`.
             descriptors: the other process gets duplicates; these stay the caller's, who may close them at once.
@@ -69,7 +75,12 @@ class Talk:
         if not self._is_open:
             return
         data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-        own = tuple(os.dup(each) for each in descriptors)
+        try:
+            own = _duplicates(descriptors)
+        except OSError as error:
+            log.error("a message cannot be sent", message=type(message).__name__, reason=error.strerror)  # noqa: TRY400
+            self._end()
+            return
         self._waiting.append((memoryview(_HEAD.pack(len(data), len(own)) + data), own))
         if len(self._waiting) == 1:
             self._write()
@@ -159,6 +170,17 @@ class Talk:
             except Exception:
                 log.exception("message of another process failed", message=type(message).__name__)
         del received[:start]
+
+
+def _duplicates(descriptors: Sequence[int]) -> tuple[int, ...]:
+    """Return duplicates of all descriptors. Raises OSError, and leaves none then."""
+    own: list[int] = []
+    try:
+        own.extend(map(os.dup, descriptors))
+    except OSError:
+        _close_all(own)
+        raise
+    return tuple(own)
 
 
 def _close_all(descriptors: Sequence[int] | deque[int]) -> None:

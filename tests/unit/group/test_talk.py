@@ -150,6 +150,27 @@ async def test_a_message_whose_files_are_lost_ends_the_talk_and_no_later_file_is
     os.close(other)
 
 
+@in_loop
+async def test_a_message_whose_files_cannot_be_duplicated_ends_the_talk():
+    """Otherwise the other process would never have it, and both would go on."""
+    gc.collect()
+    left, right = pair()
+    file = os.memfd_create("talk")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.dup(file)
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+    try:
+        left.talk.send(Health("model", is_serving=True), [file])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert left.has_ended
+    assert not left.talk.is_open
+    await right.until(lambda: right.has_ended)
+    assert not right.received
+    os.close(file)
+
+
 @pytest.fixture(autouse=True)
 def _no_file_is_left_open():
     yield
