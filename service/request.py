@@ -157,7 +157,7 @@ class Request:
         queue_timeout_ns: Triton's per-request timeout while pending, if any.
         is_retry: it failed in a batch with others and runs alone now.
         frame_size: (width, height) in pixels of the picture as sent; (0, 0) for tensors.
-        counts_late: once executed, it is counted by the front-end process, which makes a typed result of its outputs.
+        counts_late: how it ends is counted by its front-end process, and not where it is executed.
     """
 
     id: int

@@ -43,8 +43,6 @@ ERRORS: Final = 6
 HAS_FILE: Final = 1
 IS_LATEST: Final = 2
 IS_ORDERED: Final = 4
-COUNTS_LATE: Final = 8
-"""Of a request: see `service.request.Request.counts_late`."""
 
 NONE: Final = -1
 """For a deadline or a queue timeout: there is none."""
@@ -106,7 +104,6 @@ class RequestRecord(NamedTuple):
         queue_timeout_ns: duration or NONE.
         nbytes: see HAS_FILE; 0 without a file.
         has_file: whether a memory file travels with it.
-        counts_late: see COUNTS_LATE.
     """
 
     token: int
@@ -121,7 +118,6 @@ class RequestRecord(NamedTuple):
     queue_timeout_ns: int = NONE
     nbytes: int = 0
     has_file: bool = False
-    counts_late: bool = False
 
 
 def pack_request(
@@ -137,14 +133,13 @@ def pack_request(
     queue_timeout_ns: int = NONE,
     nbytes: int = 0,
     has_file: bool = False,  # noqa: FBT001, FBT002 - called by position, for every frame
-    counts_late: bool = False,  # noqa: FBT001, FBT002 - the same
 ) -> bytes:
     """Return the record of a request; see RequestRecord.
 
     A priority, deadline or timeout of a client may be any number: one that no record holds becomes the largest that it
     holds.
     """
-    flags = (HAS_FILE if has_file else 0) | (COUNTS_LATE if counts_late else 0)
+    flags = HAS_FILE if has_file else 0
     try:
         return _RECORD.pack(
             REQUEST, flags, priority, token, version, stream, rows, nbytes, input_offset,
@@ -212,7 +207,7 @@ def fields(record: Record) -> RequestRecord:
     ) = record
     return RequestRecord(
         token, version, stream, rows, priority, input_offset, output_offset, deadline, arrival, timeout, nbytes,
-        bool(flags & HAS_FILE), bool(flags & COUNTS_LATE),
+        bool(flags & HAS_FILE),
     )  # fmt: skip
 
 

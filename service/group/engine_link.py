@@ -177,7 +177,6 @@ class EngineLink:
             wire.NONE if timeout_ns is None else timeout_ns,
             nbytes,
             file is not None,
-            request.counts_late,
         )
         if file is not None:  # only now: a file without its record would be the next record's
             self._open_files[token] = file.fd
@@ -262,7 +261,7 @@ class EngineLink:
                 except Exception:  # no memory, say: it ends this request, and no other one of the datagram
                     log.exception("the outputs of a request cannot be read")
                     error_of_one = InvariantError("its outputs cannot be read; the log says why")
-                    completion = Completion(request, error_of_one, batch_size=answer[1])
+                    completion = Completion(request, error_of_one)
             if answer[2] in self._open_files:
                 os.close(self._open_files.pop(answer[2]))
             frame.release()

@@ -233,7 +233,7 @@ class EnginePeer:
             return
         journal, settings, task = self.journal, self._settings, published.description.task
         counts = FrontEndCounts(published.number, self._clock)
-        sink = self._sink if task is None else CountingSink(self._sink, counts)
+        sink = CountingSink(self._sink, counts)
         version = RemoteVersion(
             published,
             file,

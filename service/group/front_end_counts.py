@@ -1,8 +1,9 @@
 """Counts how requests of one version end in a front-end process, until they are sent to the engine process.
 
-Most requests end in the engine process, which counts them. Two kinds do not: those that are refused before they are
-sent, and those that are executed and of whose outputs a typed result is made here, which may fail
-(`service.request.Request.counts_late`).
+Only here is it known what a client got: it may leave before the answer of an executed request comes, and the typed
+result may be impossible to make. So the engine process counts batches, and this process counts the ends of all its
+requests (`service.request.Request.counts_late`). If the process dies, the engine process counts the requests that it
+has, as cancelled; the ends of the last quarter of a second, which were not told yet, are lost.
 
 Takes the place of `service.journal.statistics.VersionStatistics` in a front-end process. Thread: any.
 """
@@ -40,13 +41,11 @@ class FrontEndCounts:
             self._fail(outcome, received_ns, self._clock.now_ns())
 
     def observe(self, completions: Sequence[Completion]) -> None:
-        """Count those of the completions that were executed and that the engine process has left to this one."""
+        """Count requests that came back from the engine process."""
         now_ns = self._clock.now_ns()
         with self._lock:
             for completion in completions:
                 request = completion.request
-                if not (request.counts_late and completion.batch_size):
-                    continue
                 outcome = outcome_of(completion)
                 if outcome is Outcome.OK:
                     self._successes.add(request, now_ns)

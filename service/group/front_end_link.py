@@ -143,7 +143,7 @@ class FrontEndLink:
         request = Request(
             next_request_id(), source, rows, key, None if deadline_ns == wire.NONE else deadline_ns,
             arrival_ns, priority, frame, _not_on_a_loop, None, None if timeout_ns == wire.NONE else timeout_ns,
-            counts_late=bool(flags & wire.COUNTS_LATE),
+            counts_late=True,
         )  # fmt: skip
         self._requests[token] = (version, request)
         if share is not None and (rows != 1 or share.rows.has_waiting) and share.rows.holds_back(version, request):

@@ -194,7 +194,7 @@ class StreamFacts:
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """Requests of a version that failed with one outcome outside of the engine process: before it, or behind it.
+    """Requests of a version that failed with one outcome.
 
     Attributes:
         number: of the version.
@@ -211,7 +211,7 @@ class Refusals:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Requests of a version whose typed results were made, and that ended well.
+    """Requests of a version that were answered with outputs, or with a typed result of them.
 
     Attributes:
         number: of the version.

@@ -96,7 +96,6 @@ class RemoteVersion:
         self.arena = RemoteArena(file.memory, published.layout, front_end, permits)
         self.unbound = None if self.specs.is_fixed else UnboundFrames(permits, unbound_bytes)
         self.finish = finisher.finish
-        self._has_typed_results = published.description.task is not None
         self._file = file
         self._link = link
         self._on_unused = on_unused
@@ -138,12 +137,10 @@ class RemoteVersion:
 
     def arrive(self, request: Request) -> None:
         """Send a request, inputs in its place, to the engine process. Blocks: no."""
-        request.counts_late = self._has_typed_results and request.wants.options is not None
         self._link.send(self, request)
 
     def arrive_on_loop(self, request: Request) -> None:
         """Send a request with all others of this turn of the loop. Thread: the event loop's. Blocks: no."""
-        request.counts_late = self._has_typed_results and request.wants.options is not None
         self._link.send_soon(self, request)
 
     def cancel(self, requests: Sequence[Request]) -> None:

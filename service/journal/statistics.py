@@ -4,8 +4,9 @@ One rule holds for frames and Open Inference requests: each that was read for a 
 success if its client got outputs, else as a failure with one reason. A request that comes to the former ends as a
 completion and passes through the version's `CountingSink` on the way to the event loop; a request that ends earlier is
 counted by `refuse`, called by the code that ends it. A request that its client gave up is CANCELED, executed or not. A
-post of executed requests is one batch. An executed request that `counts_late` is part of that batch, and counts as a
-success or a failure when its front-end process tells which (`add_successes`, `add_refusals`).
+post of executed requests is one batch. A request that `counts_late` is part of that batch if it was
+executed, and counts as a success or a failure when its front-end process tells which (`add_successes`,
+`add_refusals`).
 
 Thread: any; one lock per version, taken once per post.
 """
@@ -160,8 +161,8 @@ class VersionStatistics:
                 if completion.outputs is not None:
                     rows += request.size
                     times = timeline
-                    if request.counts_late:
-                        continue
+                if request.counts_late:
+                    continue
                 total_ns = now_ns - (timeline.received_ns or request.arrival_ns)
                 outcome = outcome_of(completion)
                 if outcome is Outcome.OK:
@@ -191,7 +192,7 @@ class VersionStatistics:
             self._count_failure(outcome, total_ns, count)
 
     def add_successes(self, successes: Successes) -> None:
-        """Count requests whose typed results were made in a front-end process."""
+        """Count requests that ended well in a front-end process."""
         counts = self._counts
         with self._lock:
             _add(

@@ -14,6 +14,7 @@ from forebay_server.engines.device_simulated import FaultPlan
 from forebay_server.engines.errors import ExecutionError
 from tests.rpc.test_inference_statistics import get, samples
 from tests.rpc.test_observe import Watcher
+from tests.support import forms
 from tests.support.guard import HANG_GUARD_S
 from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop
@@ -159,7 +160,7 @@ async def superseded(client, running):
     """How many are replaced is up to how many were bound when the next one came."""
     running.hold()
     for _ in range(8):
-        await client.send(delivery="latest")
+        await client.send(delivery="latest", latency_budget_ms=60_000.0)  # none expires, however long the test waits
     await eventually(lambda: running.version().statistics.snapshot().fail.count > 0)
     running.release()
     await client.answers(8)
@@ -273,6 +274,7 @@ async def test_whatever_ends_is_one_number_everywhere(tmp_path, case, protocol):
         client = protocol(running)
         await (case(client, running, devices) if case is failed else case(client, running))
         if case is superseded:
+            await running.told()
             replaced = running.version().statistics.snapshot().failures["REJECTED"]
             assert replaced > 0
             outcomes, reasons = {"ok": 8 - replaced, "superseded": replaced}, {"REJECTED": replaced}
@@ -286,3 +288,29 @@ async def test_whatever_ends_is_one_number_everywhere(tmp_path, case, protocol):
                 "other": sum(other.values()),
             }
         await client.leave()
+
+
+@pytest.mark.parametrize("protocol", [Frames, Unary, Stream])
+@on_loop
+async def test_a_client_that_leaves_before_its_answer_is_read_is_counted_as_gone(tmp_path, form, protocol):
+    """The engine process has executed its request, and the answer lies on the socket to the front-end process."""
+    if form != forms.FRONT_END:
+        pytest.skip("in one process no answer is on its way")
+    simulated(tmp_path, max_batch_size=1)
+    async with real_server(tmp_path, devices=SimulatedDevices(), admin_address="127.0.0.1:0") as running:
+        client, link = protocol(running), running.server.front.engine._link
+        running.hold()
+        await client.send()
+        await eventually(lambda: in_hand(running) == 1)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(link._socket)
+        running.release()
+        await eventually(lambda: running.version().statistics.snapshot().executions == 1)
+        (_, request), *_ = link._in_flight.values()
+        await client.leave()
+        await eventually(lambda: request.is_cancelled)
+        loop.add_reader(link._socket, link._read)
+        async with asyncio.timeout(HANG_GUARD_S):
+            while sum((counts := await told(running))[1].values()) != 1 or not counts[0]:
+                await asyncio.sleep(0.01)
+        assert counts == ({"CANCELED": 1}, {"cancelled": 1}, 0)

@@ -75,7 +75,7 @@ async def test_processes_share_the_batches_of_one_former(tmp_path):
         await answered(first)
         await answered(second)
         assert {size for size, _ in second.answers.values()} == {4}
-        assert counts(engine).success.count == MAX_DEPTH + 4
+        assert counts(engine).rows == MAX_DEPTH + 4
 
 
 @on_loop
@@ -103,7 +103,7 @@ async def test_a_process_that_dies_leaves_its_memory_to_the_next_once_its_reques
             hold(engine) if state != "answered" else None
             far.send([far.request(1)[1]])
             if state == "answered":
-                await eventually(lambda: counts(engine).success.count == 1)
+                await eventually(lambda: counts(engine).rows == 1)
             else:
                 await eventually(lambda: former.statistics().in_flight == 1)
         if state == "pending":
@@ -162,7 +162,7 @@ async def test_a_process_that_reads_no_more_holds_up_no_other(tmp_path):
                     break
                 except BlockingIOError:  # the engine process is at it
                     await asyncio.sleep(0.001)
-        await eventually(lambda: counts(engine).success.count == 2048)
+        await eventually(lambda: counts(engine).rows == 2048)
         (link,) = [peer.link for peer in engine.peers._peers if peer.front_end == 0]
         assert link._waiting, "the socket takes all: the test proves nothing"
         token, record = other.request(7)

@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import threading
+import time
 import urllib.request
 
 import grpc
@@ -44,6 +45,14 @@ def requests_of(ready):
     return sum(float(line.split()[-1]) for line in lines if line.startswith("nv_inference_request_success"))
 
 
+def wait_requests(ready, count):
+    """Wait until the admin port has so many: front-end processes tell what ended four times a second."""
+    deadline = time.monotonic() + HANG_GUARD_S
+    while (found := requests_of(ready)) != count:
+        assert found < count
+        assert time.monotonic() < deadline, f"{found} of {count} requests"
+
+
 def ask(address):
     with (
         forebay.Client(address) as client,
@@ -72,7 +81,7 @@ def test_processes_share_a_port_and_a_signal_drains_them(tmp_path):
         assert (len(pids(ready, "engine")), len(pids(ready, "front-end"))) == (1, 2)
         for _ in range(CLIENTS):
             ask(ready["address"])
-        assert requests_of(ready) == CLIENTS
+        wait_requests(ready, CLIENTS)
         with served("--address", ready["address"]) as other:
             assert other.wait() == 69
         assert "is it in use" in other.log

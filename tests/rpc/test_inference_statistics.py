@@ -115,6 +115,7 @@ async def test_frames_are_counted_like_requests(tmp_path):
             await stream.send(seq)
         await stream.half_close()
         await stream.results()
+        await running.told()
         assert running.version().statistics.snapshot().success.count == 5
 
 

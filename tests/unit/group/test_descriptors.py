@@ -44,7 +44,6 @@ requests = st.builds(
     queue_timeout_ns=instants | st.just(NONE),
     nbytes=numbers,
     has_file=st.booleans(),
-    counts_late=st.booleans(),
 )
 timelines = st.builds(
     Timeline, formed_ns=instants, readable_ns=instants, h2d_ns=instants, execute_ns=instants, d2h_ns=instants,
