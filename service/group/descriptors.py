@@ -9,10 +9,8 @@ Theory of operation
 
     Instants are nanoseconds of the machine's monotonic clock, which all processes share.
 
-    A request whose inputs are in no fixed place (a model with varying shapes) brings a file: the descriptor of a memory
-    file travels with the datagram, in the order of the records that have the flag HAS_FILE. `nbytes` is then the length
-    of the batch key at the start of the file; the inputs follow, pickled. The outputs come back in the same file,
-    pickled, from its start.
+    The place of a request whose shapes vary is its input offset to its output offset. Its outputs come back at the
+    start of the place or, if the answer names a page, in the outputs area, from where a record RETURN gives them back.
 
 Pure: no socket, no clock. Records are plain tuples, because 15,000 a second pass here.
 """
@@ -23,6 +21,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from forebay_server.service import errors
 from forebay_server.service.errors import InvariantError, ServiceError
+from forebay_server.service.group.memory_file import PAGE_BYTES
 from forebay_server.service.request import Delivery, Timeline
 
 RECORD_BYTES: Final = 64
@@ -30,8 +29,6 @@ MAX_RECORDS: Final = 256
 MAX_TEXT_BYTES: Final = 4 * errors.MAX_MESSAGE_CHARACTERS  # UTF-8
 MAX_DATAGRAM_BYTES: Final = RECORD_BYTES * (MAX_RECORDS + 1) + -(-MAX_TEXT_BYTES // RECORD_BYTES) * RECORD_BYTES
 """Size of the largest datagram either way."""
-MAX_FILES: Final = 128
-"""File descriptors of one datagram at most; the kernel takes 253."""
 
 REQUEST: Final = 1
 OPEN_STREAM: Final = 2
@@ -39,8 +36,8 @@ CLOSE_STREAM: Final = 3
 CANCEL: Final = 4
 ANSWERS: Final = 5
 ERRORS: Final = 6
+RETURN: Final = 7
 
-HAS_FILE: Final = 1
 IS_LATEST: Final = 2
 IS_ORDERED: Final = 4
 
@@ -54,20 +51,21 @@ NEVER_NS: Final = 2**63 - 1
 MAX_NUMBER: Final = 2**32 - 1
 """Tokens, versions and streams are numbered up to it."""
 
-# kind, flags, priority, token, version, stream, rows, nbytes, input and output offset, deadline, arrival, queue timeout
+# kind, flags, priority, token, version, stream, rows, weight, input and output offset, deadline, arrival, queue timeout
 _RECORD: Final = struct.Struct("<BBHIIIIIQQqqq")
-# kind, batch size, token, formed, readable, h2d, execute, d2h, batch id
-_ANSWER: Final = struct.Struct("<BxxxIIxxxxqqqqqq")
+# kind, batch size, token, page of the outputs, formed, readable, h2d, execute, d2h, batch id
+_ANSWER: Final = struct.Struct("<BxxxIIIqqqqqq")
 # kind, class of the error, bytes of the text, retry after ms
 _ERROR: Final = struct.Struct("<BBHIxxxxxxxx")
 
 Record: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int]
-"""kind, flags, priority, token, version, stream, rows, nbytes, input_offset, output_offset, deadline_ns, arrival_ns,
-queue_timeout_ns. OPEN_STREAM has `weight` in the place of nbytes."""
+"""kind, flags, priority, token, version, stream, rows, weight, input_offset, output_offset, deadline_ns, arrival_ns,
+queue_timeout_ns."""
 
-Answer: TypeAlias = tuple[int, int, int, int, int, int, int, int, int]
-"""kind, batch_size, token, formed_ns, readable_ns, h2d_ns, execute_ns, d2h_ns, batch_id. In a datagram of errors,
-batch_size is 0 and readable_ns the time of the decision."""
+Answer: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int]
+"""kind, batch_size, token, page, formed_ns, readable_ns, h2d_ns, execute_ns, d2h_ns, batch_id. The page is that of the
+outputs in the outputs area, 0 for those in their place. In a datagram of errors, batch_size is 0 and readable_ns the
+time of the decision."""
 
 _CLASSES: Final[tuple[type[ServiceError], ...]] = (
     errors.InvariantError,
@@ -97,13 +95,11 @@ class RequestRecord(NamedTuple):
         stream: number of an open stream.
         rows: of the request.
         priority: 1 is the most urgent.
-        input_offset: of its inputs in the memory file of the version; 0 for a request with a file.
-        output_offset: of the place for its outputs there.
+        input_offset: of its inputs in the memory file of the version.
+        output_offset: of the place for its outputs there; where shapes vary, the end of its place.
         deadline_ns: instant or NONE.
         arrival_ns: instant.
         queue_timeout_ns: duration or NONE.
-        nbytes: see HAS_FILE; 0 without a file.
-        has_file: whether a memory file travels with it.
     """
 
     token: int
@@ -116,8 +112,6 @@ class RequestRecord(NamedTuple):
     deadline_ns: int
     arrival_ns: int
     queue_timeout_ns: int = NONE
-    nbytes: int = 0
-    has_file: bool = False
 
 
 def pack_request(
@@ -131,23 +125,20 @@ def pack_request(
     deadline_ns: int,
     arrival_ns: int,
     queue_timeout_ns: int = NONE,
-    nbytes: int = 0,
-    has_file: bool = False,  # noqa: FBT001, FBT002 - called by position, for every frame
 ) -> bytes:
     """Return the record of a request; see RequestRecord.
 
     A priority, deadline or timeout of a client may be any number: one that no record holds becomes the largest that it
     holds.
     """
-    flags = HAS_FILE if has_file else 0
     try:
         return _RECORD.pack(
-            REQUEST, flags, priority, token, version, stream, rows, nbytes, input_offset,
-            output_offset, deadline_ns, arrival_ns, queue_timeout_ns,
+            REQUEST, 0, priority, token, version, stream, rows, 0, input_offset, output_offset,
+            deadline_ns, arrival_ns, queue_timeout_ns,
         )  # fmt: skip
     except struct.error:
         return _RECORD.pack(
-            REQUEST, flags, min(priority, LEAST_URGENT), token, version, stream, rows, nbytes, input_offset,
+            REQUEST, 0, min(priority, LEAST_URGENT), token, version, stream, rows, 0, input_offset,
             output_offset, min(deadline_ns, NEVER_NS), arrival_ns, min(queue_timeout_ns, NEVER_NS),
         )  # fmt: skip
 
@@ -166,6 +157,11 @@ def pack_close_stream(stream: int) -> bytes:
 def pack_cancel(token: int) -> bytes:
     """Return the record of a request that its client gave up. It is answered all the same."""
     return _RECORD.pack(CANCEL, 0, 0, token, 0, 0, 0, 0, 0, 0, NONE, 0, NONE)
+
+
+def pack_return(version: int, offset: int) -> bytes:
+    """Return the record of a part of the outputs area, by its offset in the file, that was read."""
+    return _RECORD.pack(RETURN, 0, 0, 0, version, 0, 0, 0, offset, 0, NONE, 0, NONE)
 
 
 def datagrams(records: Sequence[bytes]) -> Iterator[bytes]:
@@ -192,13 +188,13 @@ def fields(record: Record) -> RequestRecord:
     """Return the fields of a request by name."""
     (
         _,
-        flags,
+        _,
         priority,
         token,
         version,
         stream,
         rows,
-        nbytes,
+        _,
         input_offset,
         output_offset,
         deadline,
@@ -206,15 +202,22 @@ def fields(record: Record) -> RequestRecord:
         timeout,
     ) = record
     return RequestRecord(
-        token, version, stream, rows, priority, input_offset, output_offset, deadline, arrival, timeout, nbytes,
-        bool(flags & HAS_FILE),
+        token, version, stream, rows, priority, input_offset, output_offset, deadline, arrival, timeout,
     )  # fmt: skip
 
 
-def pack_answer(token: int, batch_size: int, timeline: Timeline) -> bytes:
-    """Return the record of a request that has ended, executed or not."""
+def pack_answer(token: int, batch_size: int, timeline: Timeline, outputs_offset: int = 0) -> bytes:
+    """Return the record of a request that has ended, executed or not.
+
+    Args:
+        token: of the request.
+        batch_size: of its batch; 0: it was not executed.
+        timeline: of the request.
+        outputs_offset: of its outputs in the outputs area, a multiple of a page; 0: they are in their place.
+    """
     return _ANSWER.pack(
-        ANSWERS, batch_size, token, timeline.formed_ns, timeline.readable_ns or timeline.built_ns, timeline.h2d_ns,
+        ANSWERS, batch_size, token, outputs_offset // PAGE_BYTES,
+        timeline.formed_ns, timeline.readable_ns or timeline.built_ns, timeline.h2d_ns,
         timeline.execute_ns, timeline.d2h_ns, timeline.batch_id,
     )  # fmt: skip
 
@@ -252,7 +255,7 @@ def unpack_answers(datagram: bytes | memoryview) -> tuple[ServiceError | None, I
 def stamp(timeline: Timeline, answer: Answer) -> None:
     """Stamp a timeline with the times of its answer."""
     (
-        _, _, _, timeline.formed_ns, timeline.readable_ns, timeline.h2d_ns, timeline.execute_ns, timeline.d2h_ns,
+        _, _, _, _, timeline.formed_ns, timeline.readable_ns, timeline.h2d_ns, timeline.execute_ns, timeline.d2h_ns,
         timeline.batch_id,
     ) = answer  # fmt: skip
 

@@ -8,8 +8,8 @@ Theory of operation
     requests.
 
     A readable socket is read until it is empty. An answer stamps the times of its request, its outputs are copied out
-    of its place, and the place is given back. The completions then go the same way as in a server of one process: to
-    the results workers, or to the event loop, which is here already.
+    of its place, and the place is given back. A worker copies large outputs. The completions then go the same way as in
+    a server of one process: to the results workers, or to the event loop, which is here already.
 
     The token of a request is the low half of its id, which no other request in flight has. When the engine process has
     gone, requests in flight are never answered: the process ends. A datagram that is cut, or an answer to no request in
@@ -20,7 +20,6 @@ Thread: the event loop's, except `send` (any).
 """
 
 import asyncio
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -34,8 +33,9 @@ from forebay_server.service.errors import InvariantError, ServiceError
 from forebay_server.service.frontend.loop_sink import LoopSink
 from forebay_server.service.group import descriptors as wire
 from forebay_server.service.group.datagrams import Datagrams
-from forebay_server.service.group.inputs_file import InputsFile, file_of, outputs_in
+from forebay_server.service.group.memory_file import PAGE_BYTES
 from forebay_server.service.group.remote_arena import RemoteFrame
+from forebay_server.service.group.remote_arrays import RemoteArraysFrame
 from forebay_server.service.group.stream_numbers import StreamNumbers
 from forebay_server.service.request import Completion, OutputArrays, Request
 
@@ -58,11 +58,6 @@ class LinkedVersion(Protocol):
         ...
 
     @property
-    def unbound(self) -> object | None:
-        """Set if its shapes vary."""
-        ...
-
-    @property
     def finish(self) -> Callable[[Sequence[Completion]], None]:
         """Takes the completions of one post."""
         ...
@@ -76,23 +71,30 @@ class EngineLink:
         sink: brings completions to the event loop.
         clock: source of monotonic nanoseconds.
         on_lost: called once, when the engine process has gone.
+        work: has a worker do a job.
     """
 
-    def __init__(self, connection: socket.socket, sink: LoopSink, clock: Clock, on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        sink: LoopSink,
+        clock: Clock,
+        on_lost: Callable[[], None],
+        work: Callable[[Callable[[], None]], None],
+    ) -> None:
         connection.setblocking(False)  # noqa: FBT003 - the standard library's signature
         self._socket = connection
         self._sink = sink
         self._clock = clock
         self._on_lost = on_lost
+        self._work = work
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()  # to touch what is to be sent, and the numbers of streams
         self._records: list[bytes] = []
-        self._files: list[int] = []  # of those records that have one, in their order
         self._datagrams = Datagrams(connection, self._lock, self._loop)
         self._is_flush_due = False
         self._streams = StreamNumbers()
         self._in_flight: dict[int, tuple[LinkedVersion, Request]] = {}
-        self._open_files: dict[int, int] = {}  # of requests in flight, by token
         self._buffer = memoryview(bytearray(wire.MAX_DATAGRAM_BYTES))
         self._is_open = True
         self._loop.add_reader(connection, self._read)
@@ -108,9 +110,8 @@ class EngineLink:
 
     def send_soon(self, version: LinkedVersion, request: Request) -> None:
         """Send a request with all others of this turn of the loop."""
-        file = None if version.unbound is None else file_of(request)
         with self._lock:
-            self._add(version, request, file)
+            self._add(version, request)
             if self._is_flush_due:
                 return
             self._is_flush_due = True
@@ -118,9 +119,8 @@ class EngineLink:
 
     def send(self, version: LinkedVersion, request: Request) -> None:
         """Send a request now, and the waiting records before it. Thread: any."""
-        file = None if version.unbound is None else file_of(request)
         with self._lock:
-            self._add(version, request, file)
+            self._add(version, request)
             self._send_records()
 
     def cancel(self, requests: Sequence[Request]) -> None:
@@ -132,6 +132,12 @@ class EngineLink:
                     self._records.append(wire.pack_cancel(token))
             self._send_records()
 
+    def give_back(self, version: int, offset: int) -> None:
+        """Let the engine process have a part of a version's outputs area back. Thread: any."""
+        with self._lock:
+            self._records.append(wire.pack_return(version, offset))
+            self._send_records()
+
     def close(self) -> None:
         """Send and read no more. Idempotent."""
         if not self._is_open:
@@ -141,13 +147,10 @@ class EngineLink:
         with self._lock:
             self._datagrams.close()
             self._socket.close()
-        for file in self._open_files.values():
-            os.close(file)
-        self._open_files.clear()
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
-    def _add(self, version: LinkedVersion, request: Request, file: InputsFile | None) -> None:
+    def _add(self, version: LinkedVersion, request: Request) -> None:
         """Make the record of a request; the lock is held."""
         now_ns = request.timeline.admitted_ns
         if self._streams.is_due(now_ns):
@@ -158,12 +161,13 @@ class EngineLink:
         token = request.id & TOKEN_MASK
         frame = request.frame
         deadline_ns, timeout_ns = request.deadline_ns, request.queue_timeout_ns
-        nbytes = input_offset = output_offset = 0
         if isinstance(frame, RemoteFrame):
             place = frame.place
             input_offset, output_offset = place.input_offset, place.output_offset
-        elif file is not None:
-            nbytes = file.key_bytes
+        elif isinstance(frame, RemoteArraysFrame):
+            input_offset, output_offset = frame.start, frame.end
+        else:
+            raise InvariantError("a request that lies in no shared memory")
         record = wire.pack_request(
             token,
             version.number,
@@ -175,12 +179,7 @@ class EngineLink:
             wire.NONE if deadline_ns is None else deadline_ns,
             request.arrival_ns,
             wire.NONE if timeout_ns is None else timeout_ns,
-            nbytes,
-            file is not None,
         )
-        if file is not None:  # only now: a file without its record would be the next record's
-            self._open_files[token] = file.fd
-            self._files.append(file.fd)
         self._in_flight[token] = (version, request)
         self._records.append(record)
 
@@ -202,8 +201,7 @@ class EngineLink:
         """Send what was collected, or let it wait; the lock is held."""
         if self._records:
             records, self._records = self._records, []
-            files, self._files = self._files, []
-            self._datagrams.send(records, files)
+            self._datagrams.send(records)
 
     # --- back ---------------------------------------------------------------------------------------------------------
 
@@ -250,20 +248,14 @@ class EngineLink:
                 is_whole = False
                 continue
             version, request = found
-            timeline, frame = request.timeline, request.frame
-            wire.stamp(timeline, answer)
-            if error is not None:
-                completion = Completion(request, error)
-            else:
-                try:
-                    outputs = self._outputs_of(request)
-                    completion = Completion(request, None, outputs, None, answer[1], version.version)
-                except Exception:  # no memory, say: it ends this request, and no other one of the datagram
-                    log.exception("the outputs of a request cannot be read")
-                    error_of_one = InvariantError("its outputs cannot be read; the log says why")
-                    completion = Completion(request, error_of_one)
-            if answer[2] in self._open_files:
-                os.close(self._open_files.pop(answer[2]))
+            wire.stamp(request.timeline, answer)
+            frame = request.frame
+            if isinstance(frame, RemoteArraysFrame):
+                frame.outputs_offset = answer[3] * PAGE_BYTES
+            if error is None and _is_heavy(request):
+                self._work(partial(_finish_heavy, version, request, answer[1]))
+                continue
+            completion = Completion(request, error) if error is not None else _executed(version, request, answer[1])
             frame.release()
             completions = ended.get(version)
             if completions is None:
@@ -272,14 +264,31 @@ class EngineLink:
                 completions.append(completion)
         return is_whole
 
-    def _outputs_of(self, request: Request) -> OutputArrays:
-        """Return copies of the outputs; none for a client that has gone."""
-        frame = request.frame
-        if request.is_cancelled:
-            return ()
-        if isinstance(frame, RemoteFrame):
-            return frame.outputs()
-        return outputs_in(self._open_files[request.id & TOKEN_MASK])
+
+def _is_heavy(request: Request) -> bool:
+    """Whether a worker copies the outputs of an executed request: they would hold up the event loop."""
+    frame = request.frame
+    return isinstance(frame, RemoteFrame | RemoteArraysFrame) and frame.is_heavy and not request.is_cancelled
+
+
+def _executed(version: LinkedVersion, request: Request, batch_size: int) -> Completion:
+    """Return the completion of an executed request, with copies of its outputs; none for a client that has gone."""
+    frame = request.frame
+    try:
+        outputs: OutputArrays = ()
+        if isinstance(frame, RemoteFrame | RemoteArraysFrame) and not request.is_cancelled:
+            outputs = frame.outputs()
+    except Exception:  # no memory, say: it ends this request, and no other one of the datagram
+        log.exception("the outputs of a request cannot be read")
+        return Completion(request, InvariantError("its outputs cannot be read; the log says why"))
+    return Completion(request, None, outputs, None, batch_size, version.version)
+
+
+def _finish_heavy(version: LinkedVersion, request: Request, batch_size: int) -> None:
+    """Complete an executed request. Thread: a worker's."""
+    completion = _executed(version, request, batch_size)
+    request.frame.release()
+    version.finish([completion])
 
 
 def _finish(ended: dict[LinkedVersion, list[Completion]]) -> None:

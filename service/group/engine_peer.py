@@ -132,7 +132,7 @@ class EnginePeer:
         self._listener = listener
         self._is_lost = False
         self._shipper: JournalShipper | None = None
-        self._link = EngineLink(data, sink, clock, self._on_lost)
+        self._link = EngineLink(data, sink, clock, self._on_lost, pool.submit_result)
         self._talk = Talk(talk, self._on_message, self._on_lost)
         self.registry = RemoteRegistry(listener.retired)
         self.forwarded = ForwardedRpcs(self._talk.send, self._check_call, self._tell_counts)

@@ -28,14 +28,16 @@ from forebay_server.service.group.forwarded import GroupRpcs
 from forebay_server.service.group.group_gauges import GroupPermitNumbers, GroupPoolNumbers, counters_of, reception_of
 from forebay_server.service.group.link_sink import LinkSink
 from forebay_server.service.group.links import Links
+from forebay_server.service.group.memory_file import ArraysLimits
 from forebay_server.service.group.peers import Peers, sockets_of
 from forebay_server.service.group.rebalancing import Rebalancing
 from forebay_server.service.group.version_memory import VersionMemory
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life
 from forebay_server.service.model_side import ModelSide, version_context
 from forebay_server.service.models.placement import OpenDevice, open_device_of_kind
-from forebay_server.service.models.request_memory import rows_bytes
+from forebay_server.service.models.request_memory import rows_bytes, unbound_bytes
 from forebay_server.service.observe.gauges import Gauges
+from forebay_server.service.pipeline.builder import UNBOUND_LIMIT_BYTES
 from forebay_server.service.pipeline.execute import BeforeExecution
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.ready import Ready
@@ -81,7 +83,8 @@ class EngineServer:
         front_ends, permits, message_bytes = int(settings.front_ends), settings.permits, settings.max_message_bytes
 
         def open_memory(device: Device, specs: EngineSpecs) -> VersionMemory:
-            return VersionMemory(device, specs, front_ends, permits, rows_bytes(message_bytes))
+            arrays = ArraysLimits(unbound_bytes(message_bytes, front_ends), UNBOUND_LIMIT_BYTES)
+            return VersionMemory(device, specs, front_ends, permits, rows_bytes(message_bytes), arrays)
 
         context = version_context(
             settings,

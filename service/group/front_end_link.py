@@ -16,14 +16,15 @@ Thread: as each method says. Requests are added by the links' thread and removed
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
 from forebay_server.service.errors import InvariantError, ServiceError
 from forebay_server.service.group import descriptors as wire
+from forebay_server.service.group.arrays_share import ArraysShare
 from forebay_server.service.group.shared_frames import SharedArrays, SharedFrame
-from forebay_server.service.group.version_memory import Share
+from forebay_server.service.group.version_memory import AnyShare, Share
 from forebay_server.service.request import Completion, Delivery, FrameBuffer, Request, StreamKey, next_request_id
 
 
@@ -73,7 +74,7 @@ class FrontEndLink:
         )  # has the links' thread call `send_waiting`
         self._most_requests = most_requests
         self._on_ended = on_ended
-        self._versions: dict[int, tuple[LinkedVersion, Share | None]] = {}
+        self._versions: dict[int, tuple[LinkedVersion, AnyShare]] = {}
         self._streams: dict[int, StreamKey] = {}
         self._requests: dict[int, tuple[LinkedVersion, Request]] = {}
         self._lock = threading.Lock()  # to send, and to find out what was the last request
@@ -84,22 +85,23 @@ class FrontEndLink:
         """Number of requests that are not answered. Thread: any."""
         return len(self._requests)
 
-    def add_version(self, number: int, version: LinkedVersion, share: Share | None) -> None:
-        """Take requests for a version from now on; `share` is None for one whose shapes vary. Thread: any."""
+    def add_version(self, number: int, version: LinkedVersion, share: AnyShare) -> None:
+        """Take requests for a version from now on. Thread: any."""
         self._versions[number] = (version, share)
 
     def remove_version(self, number: int) -> None:
-        """Take no more requests for a version. Thread: any."""
-        self._versions.pop(number, None)
+        """Take no more requests for a version: the front-end process uses it no more. Thread: any."""
+        _, share = self._versions.pop(number, (None, None))
+        if isinstance(share, ArraysShare):
+            share.give_all_back()
 
     # --- links' thread ------------------------------------------------------------------------------------------------
 
-    def take(self, datagram: memoryview, files: list[int], arrived: dict[LinkedVersion, list[Request]]) -> None:
+    def take(self, datagram: memoryview, arrived: dict[LinkedVersion, list[Request]]) -> None:
         """Take the records of one datagram in; requests are added to `arrived`, by version.
 
         Args:
             datagram: records.
-            files: descriptors that came with it; those that a request takes are removed.
             arrived: requests that no former has yet.
 
         Raises:
@@ -109,11 +111,13 @@ class FrontEndLink:
             for record in wire.unpack(datagram):
                 kind = record[0]
                 if kind == wire.REQUEST:
-                    self._request(record, files, arrived)
+                    self._request(record, arrived)
                 elif kind == wire.CANCEL:
                     self._cancel(record[3], arrived)
                 elif kind == wire.OPEN_STREAM:
                     self._open(record)
+                elif kind == wire.RETURN:
+                    self._return(record)
                 elif kind == wire.CLOSE_STREAM:
                     del self._streams[record[5]]
                 else:
@@ -121,22 +125,20 @@ class FrontEndLink:
         except (ValueError, KeyError, IndexError, OSError) as error:  # among them PlaceError
             raise BrokenLinkError(f"{type(error).__name__}: {error}") from error
 
-    def _request(self, record: wire.Record, files: list[int], arrived: dict[LinkedVersion, list[Request]]) -> None:
+    def _request(self, record: wire.Record, arrived: dict[LinkedVersion, list[Request]]) -> None:
         (
-            _, flags, priority, token, number, stream, rows, nbytes, input_offset, output_offset, deadline_ns,
+            _, _, priority, token, number, stream, rows, _, input_offset, output_offset, deadline_ns,
             arrival_ns, timeout_ns,
         ) = record  # fmt: skip
         version, share = self._versions[number]
         source = self._streams[stream]
         if token in self._requests or len(self._requests) >= self._most_requests:
             raise BrokenLinkError(f"token {token} is in use, or more than {self._most_requests} requests are")
-        key: bytes | None = None
-        if share is None:
-            if not flags & wire.HAS_FILE:
-                raise BrokenLinkError("a request of varying shapes without a file")
-            arrays = SharedArrays(self, token, files.pop(0), nbytes)
-            frame: FrameBuffer = arrays
-            key = arrays.batch_key()
+        key: Hashable = None
+        frame: FrameBuffer
+        if isinstance(share, ArraysShare):
+            place = share.place(input_offset, output_offset)
+            frame, key = SharedArrays(self, token, share, place), share.batch_key(place)
         else:
             host, offsets = share.place(rows, input_offset, output_offset)
             frame = SharedFrame(self, token, host, offsets, output_offset)
@@ -146,9 +148,16 @@ class FrontEndLink:
             counts_late=True,
         )  # fmt: skip
         self._requests[token] = (version, request)
-        if share is not None and (rows != 1 or share.rows.has_waiting) and share.rows.holds_back(version, request):
-            return
+        if isinstance(share, Share):
+            area = share.rows
+            if (rows != 1 or area.has_waiting) and area.holds_back(version, request):
+                return
         arrived.setdefault(version, []).append(request)
+
+    def _return(self, record: wire.Record) -> None:
+        found = self._versions.get(record[4])
+        if found is not None and isinstance(found[1], ArraysShare):  # else the version was let go of, and all with it
+            found[1].give_back(record[8])
 
     def _open(self, record: wire.Record) -> None:
         flags, stream, weight = record[1], record[5], record[7]

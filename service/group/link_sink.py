@@ -22,11 +22,10 @@ class LinkSink:
             frame = completion.request.frame
             if not isinstance(frame, SharedFrame | SharedArrays):
                 continue  # a trial
-            frame.end()
             answer = answers.get(frame.link)
             if answer is None:
                 answer = answers[frame.link] = _Answers()
-            answer.add(frame.token, completion)
+            answer.add(frame.token, completion, frame.outputs_offset if isinstance(frame, SharedArrays) else 0)
         for link, answer in answers.items():
             link.answer(answer.tokens, answer.datagrams())
 
@@ -41,8 +40,8 @@ class _Answers:
         self._executed: list[bytes] = []
         self._errors: dict[tuple[type, str, int], tuple[ServiceError, list[bytes]]] = {}
 
-    def add(self, token: int, completion: Completion) -> None:
-        record = wire.pack_answer(token, completion.batch_size, completion.request.timeline)
+    def add(self, token: int, completion: Completion, outputs_offset: int) -> None:
+        record = wire.pack_answer(token, completion.batch_size, completion.request.timeline, outputs_offset)
         self.tokens.append(token)
         error = completion.error
         if error is None:

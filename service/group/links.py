@@ -6,12 +6,11 @@ message at a time, and batches would be small. It writes what waits in a link on
 A closed socket means that the front-end process has gone. A link that breaks is dropped, and its process with it.
 """
 
-import os
 import selectors
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -25,9 +24,6 @@ log = structlog.get_logger(__name__)
 
 MOST_DATAGRAMS: Final = 64
 """Of one socket before the next one has its turn: more than all that a front-end process sends in a millisecond."""
-_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(4 * wire.MAX_FILES)
-_CLOSE_ON_EXEC: Final = int(socket.MSG_CMSG_CLOEXEC)
-_CUT: Final = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 
 
 class Links:
@@ -121,34 +117,22 @@ class Links:
     def _read(self, link: FrontEndLink, arrived: dict[LinkedVersion, list[Request]]) -> None:
         for _ in range(MOST_DATAGRAMS):
             try:
-                nbytes, ancillary, flags, _ = link.socket.recvmsg_into([self._buffer], _ANCILLARY_BYTES, _CLOSE_ON_EXEC)
+                nbytes = link.socket.recv_into(self._buffer, 0, socket.MSG_TRUNC)
             except BlockingIOError:
                 return
             except OSError:
-                nbytes, ancillary, flags = 0, [], 0
-            files = _files(ancillary) if ancillary else []
-            try:
-                if not (nbytes and self._take(link, nbytes, flags, files, arrived)):
-                    hand_over(arrived)
-                    self._drop(link)
-                    return
-            finally:
-                for file in files:
-                    os.close(file)
+                nbytes = 0
+            if not (nbytes and self._take(link, nbytes, arrived)):
+                hand_over(arrived)
+                self._drop(link)
+                return
 
-    def _take(
-        self,
-        link: FrontEndLink,
-        nbytes: int,
-        flags: int,
-        files: list[int],
-        arrived: dict[LinkedVersion, list[Request]],
-    ) -> bool:
+    def _take(self, link: FrontEndLink, nbytes: int, arrived: dict[LinkedVersion, list[Request]]) -> bool:
         """Have the link take a datagram in; return whether the link is whole."""
         try:
-            if int(flags) & _CUT:
-                raise BrokenLinkError("a datagram that is too long, or too many files")  # noqa: TRY301
-            link.take(self._view[:nbytes], files, arrived)
+            if nbytes > len(self._view):
+                raise BrokenLinkError(f"a datagram of {nbytes} bytes")  # noqa: TRY301
+            link.take(self._view[:nbytes], arrived)
         except BrokenLinkError:
             log.exception("a front-end process said what cannot be, and is dropped", front_end=link.front_end)
             return False
@@ -157,12 +141,3 @@ class Links:
     def _drop(self, link: FrontEndLink) -> None:
         self._selector.unregister(link.socket)
         link.die()
-
-
-def _files(ancillary: Sequence[tuple[int, int, bytes]]) -> list[int]:
-    files: list[int] = []
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            numbers = memoryview(data[: len(data) - len(data) % 4]).cast("i")
-            files.extend(numbers)
-    return files

@@ -3,13 +3,15 @@
 Theory of operation
     The engine process makes the files and sends their descriptors; a front-end process maps them. A version's file is
 
-        [ header | share 0 | share 1 | ... | share N-1 ]        share = [ slot 0 | slot 1 | ... | rows area ]
+        [ header | share 0 | share 1 | ... | share N-1 | outputs area ]   share = [ slot 0 | slot 1 | ... | rows area ]
 
     Front-end process i owns share i. A slot holds one request of one row: its inputs, and behind them the place for its
     outputs. The rows area holds requests of several rows in the same form, wherever the front-end process puts them.
     The front-end process leases a place, writes the inputs and sends a request. Until it is answered the place is the
-    engine process's, which reads the inputs and writes the outputs; the answer gives it back. A version whose shapes
-    vary has a header alone.
+    engine process's, which reads the inputs and writes the outputs; the answer gives it back.
+
+    A version whose shapes vary has no slots: all its requests are in the rows areas (`packed_arrays`). Behind the
+    shares it has an outputs area, for outputs that do not fit in the place of their inputs.
 
     The header holds numbers of 64 bits, each with one writer: the feasibility that admission reads, from the engine
     process, and how long delivery takes, from each front-end process. A number is read and written whole; two numbers
@@ -24,7 +26,7 @@ import fcntl
 import mmap
 import os
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -41,6 +43,21 @@ _FIRST_FRONT_END, _STRIDE = 16, 8  # numbers: the engine process's two cache lin
 _MEAN, _UPPER, _INTERVAL, _REACHED, _REACHED_COUNT = range(5)
 
 
+class ArraysLimits(NamedTuple):
+    """Limits for a version whose shapes vary.
+
+    Attributes:
+        inputs_bytes: most that the inputs of one front-end process's requests may hold together.
+        outputs_bytes: most that the outputs of one execution may hold.
+    """
+
+    inputs_bytes: int = 0
+    outputs_bytes: int = 0
+
+
+NO_ARRAYS: Final = ArraysLimits()
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryLayout:
     """Where everything lies in the memory file of one version. Made by `layout_of`.
@@ -50,6 +67,7 @@ class MemoryLayout:
         slots: of each share; 0 for a version whose shapes vary.
         slot_bytes: distance of slots.
         rows_area_bytes: size of each share's rows area; 0 if the model runs single rows only.
+        outputs_area_bytes: size of the outputs area; 0 unless shapes vary.
         input_row_bytes: bytes of one row of each input.
         output_row_bytes: bytes of one row of each output.
         output_dtypes: type of each output.
@@ -60,6 +78,7 @@ class MemoryLayout:
     slots: int
     slot_bytes: int
     rows_area_bytes: int
+    outputs_area_bytes: int
     input_row_bytes: tuple[int, ...]
     output_row_bytes: tuple[int, ...]
     output_dtypes: tuple[np.dtype[Any], ...]
@@ -78,6 +97,11 @@ class MemoryLayout:
     @property
     def file_bytes(self) -> int:
         """Size of the file."""
+        return self.outputs_offset + self.outputs_area_bytes
+
+    @property
+    def outputs_offset(self) -> int:
+        """Where the outputs area begins."""
         return HEADER_BYTES + self.front_ends * self.share_bytes
 
     def share_offset(self, front_end: int) -> int:
@@ -109,7 +133,9 @@ class MemoryLayout:
         return _size(self.output_row_bytes, rows)
 
 
-def layout_of(specs: EngineSpecs, front_ends: int, permits: int, rows_bytes: int) -> MemoryLayout:
+def layout_of(
+    specs: EngineSpecs, front_ends: int, permits: int, rows_bytes: int, arrays: ArraysLimits = NO_ARRAYS
+) -> MemoryLayout:
     """Return the layout of a version's memory file.
 
     Args:
@@ -117,11 +143,15 @@ def layout_of(specs: EngineSpecs, front_ends: int, permits: int, rows_bytes: int
         front_ends: how many front-end processes there are, at most MAX_FRONT_ENDS.
         permits: frames that the whole group may hold. A front-end process has slots for twice its part of them.
         rows_bytes: for requests of several rows of all front-end processes together.
+        arrays: for a version whose shapes vary.
     """
     if not 1 <= front_ends <= MAX_FRONT_ENDS:
         raise ValueError(f"{front_ends} front-end processes; there may be 1 to {MAX_FRONT_ENDS}")
     if not specs.is_fixed:
-        return MemoryLayout(front_ends, 0, 0, 0, (), (), (), ())
+        # Twice as much: blocks of powers of two, and the largest may be as large as all together. A page for each head.
+        heads = PAGE_BYTES * most_requests(permits, front_ends)
+        inputs, outputs = (_rounded(2 * limit + heads, PAGE_BYTES) for limit in arrays)
+        return MemoryLayout(front_ends, 0, 0, inputs, outputs, (), (), (), ())
     input_bytes, output_bytes = (_row_bytes(specs.inputs), _row_bytes(specs.outputs))
     one_row = _size(input_bytes, 1) + _size(output_bytes, 1)
     rows_area = 0
@@ -133,6 +163,7 @@ def layout_of(specs: EngineSpecs, front_ends: int, permits: int, rows_bytes: int
         slots=most_requests(permits, front_ends),
         slot_bytes=_rounded(max(one_row, 1), PAGE_BYTES if one_row > PAGE_BYTES else ALIGNMENT_BYTES),
         rows_area_bytes=rows_area,
+        outputs_area_bytes=0,
         input_row_bytes=input_bytes,
         output_row_bytes=output_bytes,
         output_dtypes=tuple(spec.dtype for spec in specs.outputs),

@@ -195,9 +195,8 @@ class Peers:
             self._forget_closed()
             number = self._numbers[version] = self._next_number()
         memory = memory_of(version)
-        share = memory.shares[peer.front_end] if memory.shares else None
         peer.versions[number] = version
-        peer.link.add_version(number, version, share)
+        peer.link.add_version(number, version, memory.shares[peer.front_end])
         published = Published(number, version.name, version.version, version.description, memory.layout)
         peer.talk.send(published, [memory.fd])
 

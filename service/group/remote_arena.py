@@ -63,9 +63,10 @@ class Place:
         output_offset: of its outputs in the file.
         outputs: memory of each output.
         units: size in the rows area; 0 for a slot.
+        is_heavy: whether copies of its outputs would hold up the event loop.
     """
 
-    __slots__ = ("host", "input_offset", "offsets", "output_offset", "outputs", "units")
+    __slots__ = ("host", "input_offset", "is_heavy", "offsets", "output_offset", "outputs", "units")
 
     def __init__(self, memory: memoryview, layout: MemoryLayout, offset: int, rows: int, units: int = 0) -> None:
         inputs_end = offset + layout.inputs_bytes(rows)
@@ -77,6 +78,7 @@ class Place:
             for start, row_bytes in zip(layout.output_places(rows), layout.output_row_bytes, strict=True)
         )
         self.units = units
+        self.is_heavy = sum(each.nbytes for each in self.outputs) > HELD_BYTES
 
 
 class RemoteArena:
@@ -203,6 +205,11 @@ class RemoteFrame:
     def is_released(self) -> bool:
         """Whether it was given back."""
         return self._is_released
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether `outputs` would hold up the event loop."""
+        return self.place.is_heavy
 
     def outputs(self) -> OutputArrays:
         """Return copies of the outputs, once the request was answered; see `RemoteArena.outputs_of`."""

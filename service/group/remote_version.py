@@ -8,6 +8,7 @@ Thread: any, except where a method says otherwise.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.group.engine_link import EngineLink
@@ -15,9 +16,9 @@ from forebay_server.service.group.front_end_counts import FrontEndCounts
 from forebay_server.service.group.memory_file import MemoryFile, VersionHeader
 from forebay_server.service.group.messages import Published
 from forebay_server.service.group.remote_arena import RemoteArena
+from forebay_server.service.group.remote_arrays import RemoteArrays
 from forebay_server.service.journal.events import RequestJournal
 from forebay_server.service.pipeline.permits import Permits
-from forebay_server.service.pipeline.unbound import UnboundFrames
 from forebay_server.service.request import Feasibility, Request
 from forebay_server.service.results.finisher import ResultFinisher
 
@@ -94,7 +95,19 @@ class RemoteVersion:
         self._header = VersionHeader(file.memory, published.layout.front_ends)
         self.egress_time = PublishedEgress(self._header, front_end)
         self.arena = RemoteArena(file.memory, published.layout, front_end, permits)
-        self.unbound = None if self.specs.is_fixed else UnboundFrames(permits, unbound_bytes)
+        self.unbound = (
+            None
+            if self.specs.is_fixed
+            else RemoteArrays(
+                file.memory,
+                published.layout,
+                self.specs,
+                front_end,
+                permits,
+                unbound_bytes,
+                partial(link.give_back, published.number),
+            )
+        )
         self.finish = finisher.finish
         self._file = file
         self._link = link
@@ -128,7 +141,8 @@ class RemoteVersion:
                 self._end()
 
     def _end(self) -> None:
-        if self.arena.leased_count or self._link.is_in_flight(self):
+        arrays_count = 0 if self.unbound is None else self.unbound.leased_count
+        if self.arena.leased_count or arrays_count or self._link.is_in_flight(self):
             asyncio.get_running_loop().call_later(LOOK_AGAIN_S, self._end)
             return
         if self.requests is not None:

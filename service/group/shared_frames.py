@@ -6,18 +6,16 @@ front-end process's: to release it marks only that the inputs have been read. Th
 Thread: one at a time, as `service.request.FrameBuffer`.
 """
 
-import os
-import pickle
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from forebay_server.engines.device import HostBuffer
-from forebay_server.service.errors import InvariantError
 from forebay_server.service.pipeline.unbound import ArraysFrame, Inputs
 
 if TYPE_CHECKING:
+    from forebay_server.service.group.arrays_share import ArraysShare
     from forebay_server.service.group.front_end_link import FrontEndLink
 
 
@@ -49,63 +47,36 @@ class SharedFrame:
         """Mark that the inputs have been read. Idempotent."""
         self.is_released = True
 
-    def end(self) -> None:
-        """There is nothing to close."""
-
 
 class SharedArrays(ArraysFrame):
-    """Inputs of varying shapes, pickled in a file of the request, where the outputs go as well.
+    """Inputs of varying shapes in their place in the memory file of a version, where the outputs go as well.
 
     Attributes:
         link: of the front-end process.
         token: of the request there.
         is_released: whether its inputs have been read.
+        outputs_offset: of its outputs in the outputs area; 0: they are in their place, or there are none.
     """
 
-    __slots__ = ("_fd", "_skip", "is_released", "link", "token")
+    __slots__ = ("_place", "_share", "is_released", "link", "outputs_offset", "token")
 
-    def __init__(self, link: "FrontEndLink", token: int, fd: int, skip: int) -> None:
+    def __init__(self, link: "FrontEndLink", token: int, share: "ArraysShare", place: memoryview) -> None:
         self.link = link
         self.token = token
-        self.is_released = False
-        self._fd = fd
-        self._skip = skip
-
-    def batch_key(self) -> bytes:
-        """Return what stands before the inputs. Raises OSError."""
-        return os.pread(self._fd, self._skip, 0)
-
-    @property
-    def host(self) -> HostBuffer:
-        """There is none."""
-        raise InvariantError("an unbound request lies in no buffer")
-
-    @property
-    def offsets(self) -> tuple[int, ...]:
-        """There are none."""
-        return ()
+        self.is_released: bool = False
+        self.outputs_offset = 0
+        self._share = share
+        self._place = place
 
     @property
     def arrays(self) -> Inputs:
-        """The inputs, read now."""
-        data = os.pread(self._fd, os.fstat(self._fd).st_size - self._skip, self._skip)
-        arrays: Inputs = pickle.loads(data)  # noqa: S301 - from a process of this server
-        return arrays
+        """The inputs, read-only; numbers are views of the place."""
+        return self._share.inputs(self._place)
 
     def write(self, outputs: Sequence[NDArray[Any]]) -> None:
-        """Put the outputs in the place of the inputs. Raises OSError."""
-        data = memoryview(pickle.dumps(tuple(outputs), pickle.HIGHEST_PROTOCOL))
-        os.ftruncate(self._fd, len(data))
-        written = 0
-        while written < len(data):
-            written += os.pwrite(self._fd, data[written:], written)
+        """Put the outputs where the front-end process finds them. Raises OverloadedError if there is no room."""
+        self.outputs_offset = self._share.write(self._place, outputs)
 
     def release(self) -> None:
         """Mark that the inputs have been read. Idempotent."""
         self.is_released = True
-
-    def end(self) -> None:
-        """Close the file, whose other descriptor the front-end process has. Idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1

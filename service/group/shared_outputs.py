@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from forebay_server.engines.engine import EngineSpecs
-from forebay_server.service.errors import InvariantError
+from forebay_server.service.errors import ServiceError
 from forebay_server.service.group.memory_file import MemoryLayout
 from forebay_server.service.group.shared_frames import SharedArrays, SharedFrame
 from forebay_server.service.pipeline.outputs import Finish, OutputReader
@@ -69,7 +69,7 @@ class SharedOutputReader(OutputReader):
 
 
 class SharedArraysReader(UnboundOutputReader):
-    """Writes the arrays that the engine gave into the requests' files, each its rows."""
+    """Writes the arrays that the engine gave to the requests' places, each its rows."""
 
     def __init__(self, specs: EngineSpecs, model_version: str, finish: Finish) -> None:
         super().__init__(specs, model_version, finish)
@@ -86,10 +86,6 @@ class SharedArraysReader(UnboundOutputReader):
                 continue
             try:
                 frame.write(outputs)
-            except OSError as error:
-                completion.error, completion.outputs = _unwritten(error), None
+            except ServiceError as error:
+                completion.error, completion.outputs = error, None
         return completions
-
-
-def _unwritten(error: OSError) -> InvariantError:
-    return InvariantError(f"outputs cannot be written to a request's file: {error}")

@@ -8,27 +8,29 @@ Thread: one opens and one closes; `place` is the links' thread's.
 """
 
 from contextlib import ExitStack
+from typing import TypeAlias
 
 from forebay_server.engines.device import Device, HostBuffer
 from forebay_server.engines.engine import EngineSpecs
 from forebay_server.engines.errors import DeviceMemoryError
 from forebay_server.service.batching.egress_time import EgressNumbers
+from forebay_server.service.group.arrays_share import ArraysShare
 from forebay_server.service.group.group_egress import GroupEgress
 from forebay_server.service.group.memory_file import (
     ALIGNMENT_BYTES,
+    NO_ARRAYS,
+    ArraysLimits,
     MemoryFile,
     VersionHeader,
     layout_of,
     most_requests,
 )
+from forebay_server.service.group.outputs_area import OutputsArea
+from forebay_server.service.group.place_error import PlaceError
 from forebay_server.service.group.rows_area import RowsArea
 from forebay_server.service.group.shared_outputs import SharedArraysReader, SharedOutputReader
 from forebay_server.service.pipeline.outputs import Finish, OutputReader
 from forebay_server.service.request import Feasibility
-
-
-class PlaceError(ValueError):
-    """A request names memory that is not its front-end process's: a bug there."""
 
 
 class VersionMemory:
@@ -40,6 +42,7 @@ class VersionMemory:
         front_ends: how many there are.
         permits: frames that the group may hold.
         rows_bytes: for all requests of several rows.
+        arrays: for a version whose shapes vary.
 
     Raises:
         DeviceMemoryError: it does not fit.
@@ -53,8 +56,16 @@ class VersionMemory:
         egress: how long delivery takes in the front-end processes.
     """
 
-    def __init__(self, device: Device, specs: EngineSpecs, front_ends: int, permits: int, rows_bytes: int) -> None:
-        self.layout = layout = layout_of(specs, front_ends, permits, rows_bytes)
+    def __init__(
+        self,
+        device: Device,
+        specs: EngineSpecs,
+        front_ends: int,
+        permits: int,
+        rows_bytes: int,
+        arrays: ArraysLimits = NO_ARRAYS,
+    ) -> None:
+        self.layout = layout = layout_of(specs, front_ends, permits, rows_bytes, arrays)
         self.most_requests = front_ends * most_requests(permits, front_ends)
         self.most_rows = specs.max_batch_size
         self._specs = specs
@@ -64,9 +75,13 @@ class VersionMemory:
             undo.callback(self._file.empty)  # a view somewhere may live until the garbage collector comes
             self.header = VersionHeader(self._file.memory, front_ends)
             undo.callback(self.header.close)
-            self.shares = [
-                Share(self, device, front_end, undo) for front_end in range(front_ends if layout.slots else 0)
-            ]
+            self.shares: list[AnyShare] = []
+            area = OutputsArea(layout)
+            for front_end in range(front_ends):
+                if specs.is_fixed:
+                    self.shares.append(Share(self, device, front_end, undo))
+                else:
+                    self.shares.append(ArraysShare(self._file.memory, layout, specs, front_end, area))
             self._undo = undo.pop_all()
         self.egress: EgressNumbers = GroupEgress(self.header)
 
@@ -168,6 +183,10 @@ class Share:
         """Free the rows area, and let go of every view."""
         self.rows.close()
         self._slots.clear()
+
+
+AnyShare: TypeAlias = Share | ArraysShare
+"""The memory of one front-end process: slots of fixed size, or places of any."""
 
 
 def _made(nbytes: int) -> MemoryFile:

@@ -36,53 +36,6 @@ Inputs = tuple[NDArray[Any] | None, ...]
 STRING_BYTES = 64  # counted for a BYTES element beside its letters: Python's object
 
 
-class UnboundFrames:
-    """Permits and a byte account for requests that hold their inputs themselves. Thread: any.
-
-    Args:
-        permits: server-wide.
-        limit_bytes: most that the inputs of one model version's requests may hold together.
-    """
-
-    def __init__(self, permits: Permits, limit_bytes: int) -> None:
-        self._permits = permits
-        self._limit_bytes = limit_bytes
-        self._lock = threading.Lock()
-        self._held_bytes = 0
-
-    def lease(self, arrays: Inputs, share: Share | None = None) -> "UnboundFrame":
-        """Take a permit of `share` and count the arrays.
-
-        Raises:
-            OverloadedError: the others leave no permit or no room for them now.
-            InvalidRequestError: there will never be room for them.
-        """
-        nbytes = sum(nbytes_of(array) for array in arrays if array is not None)
-        if nbytes > self._limit_bytes:
-            raise InvalidRequestError(
-                f"the inputs hold {nbytes} bytes, and those of all requests with varying shapes may hold "
-                f"{self._limit_bytes} bytes together: send fewer rows or smaller ones"
-            )
-        share = self._permits.take(share)
-        with self._lock:
-            is_room = self._held_bytes + nbytes <= self._limit_bytes
-            if is_room:
-                self._held_bytes += nbytes
-        if not is_room:
-            self._permits.give_back(share)
-            raise OverloadedError(
-                f"requests with inputs of varying shapes may hold {self._limit_bytes} bytes together; send fewer",
-                retry_after_ms=100,
-            )
-        return UnboundFrame(self, share, arrays, nbytes)
-
-    def take_back(self, nbytes: int, share: Share) -> None:
-        """Accept a frame from its request, and the permit of `share`."""
-        with self._lock:
-            self._held_bytes -= nbytes
-        self._permits.give_back(share)
-
-
 class ArraysFrame(ABC):
     """The inputs of one request as arrays; see service.request.FrameBuffer. Held by one thread at a time."""
 
@@ -92,6 +45,80 @@ class ArraysFrame(ABC):
     @abstractmethod
     def arrays(self) -> Inputs | None:
         """None once they were given back."""
+
+    @property
+    def host(self) -> HostBuffer:
+        """There is none."""
+        raise InvariantError("an unbound request lies in no buffer")
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """There are none."""
+        return ()
+
+    @property
+    @abstractmethod
+    def is_released(self) -> bool:
+        """Whether it was given back."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let go of the arrays. Idempotent."""
+
+
+class UnboundFrames:
+    """Permits and a byte account for requests that hold their inputs themselves. Thread: any.
+
+    Args:
+        permits: server-wide.
+        limit_bytes: most that the inputs of one model version's requests may hold together.
+
+    Attributes:
+        limit_bytes: the same.
+    """
+
+    def __init__(self, permits: Permits, limit_bytes: int) -> None:
+        self._permits = permits
+        self.limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._held_bytes = 0
+
+    def lease(self, arrays: Inputs, share: Share | None = None) -> ArraysFrame:
+        """Take a permit of `share` and count the arrays.
+
+        Raises:
+            OverloadedError: the others leave no permit or no room for them now.
+            InvalidRequestError: there will never be room for them.
+        """
+        nbytes, share = self.reserve(arrays, share)
+        return UnboundFrame(self, share, arrays, nbytes)
+
+    def reserve(self, arrays: Inputs, share: Share | None) -> tuple[int, Share]:
+        """Count the arrays, and return how much and for whom; see `lease`. `take_back` undoes it."""
+        nbytes = sum(nbytes_of(array) for array in arrays if array is not None)
+        if nbytes > self.limit_bytes:
+            raise InvalidRequestError(
+                f"the inputs hold {nbytes} bytes, and those of all requests with varying shapes may hold "
+                f"{self.limit_bytes} bytes together: send fewer rows or smaller ones"
+            )
+        share = self._permits.take(share)
+        with self._lock:
+            is_room = self._held_bytes + nbytes <= self.limit_bytes
+            if is_room:
+                self._held_bytes += nbytes
+        if not is_room:
+            self._permits.give_back(share)
+            raise OverloadedError(
+                f"requests with inputs of varying shapes may hold {self.limit_bytes} bytes together; send fewer",
+                retry_after_ms=100,
+            )
+        return nbytes, share
+
+    def take_back(self, nbytes: int, share: Share) -> None:
+        """Accept a frame from its request, and the permit of `share`."""
+        with self._lock:
+            self._held_bytes -= nbytes
+        self._permits.give_back(share)
 
 
 class UnboundFrame(ArraysFrame):
@@ -104,16 +131,6 @@ class UnboundFrame(ArraysFrame):
         self._share = share
         self._nbytes = nbytes
         self.arrays: Inputs | None = arrays
-
-    @property
-    def host(self) -> HostBuffer:
-        """There is none."""
-        raise InvariantError("an unbound request lies in no buffer")
-
-    @property
-    def offsets(self) -> tuple[int, ...]:
-        """There are none."""
-        return ()
 
     @property
     def is_released(self) -> bool:

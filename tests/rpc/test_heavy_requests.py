@@ -124,6 +124,7 @@ async def test_what_a_worker_finds_wrong_is_answered_as_anything_else(repository
                 await stub.ModelInfer(request)
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         await running.told()
+        await running.told()
         assert running.version("strings").statistics.snapshot().fail.count == 1
 
 

@@ -4,12 +4,12 @@ import asyncio
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from forebay.wire import inference_pb2 as pb
 from forebay_server.service.models.config_text import ConfigError
-from forebay_server.service.pipeline.unbound import UnboundFrames
 from tests.support import models
 from tests.support.inference import array_of, request_of, stub_of
 from tests.support.loops import on_loop
@@ -99,7 +99,7 @@ async def test_an_output_may_be_as_large_as_the_data_say(repository):
 async def test_what_unbound_requests_hold_together_is_bounded(repository):
     async with real_server(repository) as running:
         version = running.served("varying")
-        version.unbound = UnboundFrames(running.server.permits, 100)
+        version.unbound.limit_bytes = 100
         infer = stub_of(running).ModelInfer
         with pytest.raises(grpc.aio.AioRpcError, match="may hold 100 bytes together: send fewer") as never:
             await infer(request_of("varying", x=np.zeros((1, 26), np.float32)))
@@ -111,6 +111,21 @@ async def test_what_unbound_requests_hold_together_is_bounded(repository):
         held.release()
         await infer(request_of("varying", x=np.zeros((1, 25), np.float32)))
         await infer(request_of("varying", x=np.zeros((1, 25), np.float32)))
+
+
+@on_loop
+async def test_requests_in_flight_take_no_file_descriptors(tmp_path):
+    models.save(slow_identity(), tmp_path / "slow" / "1" / "model.onnx")
+    async with real_server(tmp_path) as running:
+        stub = stub_of(running)
+        calls = [stub.ModelInfer(request_of("slow", x=np.ones((1, LONG), np.float32)))]
+        await eventually(lambda: running.version("slow").former.statistics().in_flight == 1)
+        before = psutil.Process().num_fds()
+        calls += [stub.ModelInfer(request_of("slow", x=np.ones((1, 1 + n), np.float32))) for n in range(20)]
+        await eventually(lambda: running.server.permits.taken_count == 21)
+        assert psutil.Process().num_fds() == before
+        for call in calls:
+            call.cancel()
 
 
 @on_loop
@@ -194,5 +209,6 @@ async def test_a_timeout_reaches_what_waits_behind_a_batch_that_takes_longer_tha
             assert await call.code() is grpc.StatusCode.UNAVAILABLE
             assert (await call.details()).endswith("Request timeout expired")
         assert not long.done()
+        await running.told()
         assert running.version("slow").statistics.snapshot().failures["REJECTED"] == 4
         np.testing.assert_array_equal(array_of(await long, "y"), np.ones((1, LONG), np.float32))

@@ -4,14 +4,14 @@ It sends descriptors and reads answers when the test says so, and keeps account:
 belongs to one request at a time. `tests.support.scripted_engine` is the other end.
 """
 
-import os
-import pickle
 import socket
 
 import numpy as np
 
 from forebay_server.service.group import descriptors as wire
 from forebay_server.service.group.front_end_link import FrontEndLink
+from forebay_server.service.group.memory_file import PAGE_BYTES
+from forebay_server.service.group.packed_arrays import pack, unpack
 from forebay_server.service.request import Delivery
 
 
@@ -21,7 +21,7 @@ class FarFrontEnd:
     Without a `connection` it has the engine process's end as well, `link`, and `ended` what the link has told.
 
     Attributes:
-        open: tokens that wait for their answers, with the slot of each; None for a request without one.
+        open: tokens that wait for their answers, with the place of each.
         answers: of executed requests, by token: batch size and outputs.
         errors: by token.
         datagrams: that have been read.
@@ -39,11 +39,12 @@ class FarFrontEnd:
         self.memory = memory  # has `layout` and `memory`
         self.layout = memory.layout
         self.open = {}
-        self.files = {}
         self.answers = {}
         self.errors = {}
         self.datagrams = 0
+        self.offsets = {}  # of outputs in the outputs area, by token
         self._tokens = 0
+        self._pages = 0
         self.free = [self.layout.slot_offset(front_end, slot) for slot in range(self.layout.slots)]
 
     @property
@@ -67,21 +68,20 @@ class FarFrontEnd:
             self._tokens, self.number, stream, rows, 1, place, outputs, deadline_ns, arrival_ns
         )
 
-    def request_of_file(self, arrays, stream=1, key=b"key"):
-        """The record of a request whose inputs are in a file; returns its token and the record."""
+    def request_of_arrays(self, arrays, specs, stream=1, pages=1):
+        """The record of a request whose shapes vary; returns its token and the record."""
         self._tokens += 1
-        fd = os.memfd_create("request")
-        os.write(fd, key + pickle.dumps(arrays))
-        self.files[self._tokens] = fd
-        self.open[self._tokens] = None
-        record = wire.pack_request(
-            self._tokens, self.number, stream, 1, 1, 0, 0, wire.NONE, 0, nbytes=len(key), has_file=True
-        )
-        return self._tokens, record
+        start = self.layout.rows_offset(self.front_end) + PAGE_BYTES * self._pages
+        self._pages += pages
+        end = start + pages * PAGE_BYTES
+        pack(arrays, [spec.dtype for spec in specs.inputs]).write(self.memory.memory[start:end])
+        self.specs = specs
+        self.open[self._tokens] = (start, end, None)
+        return self._tokens, wire.pack_request(self._tokens, self.number, stream, 1, 1, start, end, wire.NONE, 0)
 
-    def send(self, records, files=()):
+    def send(self, records):
         """Send one datagram."""
-        socket.send_fds(self.socket, [b"".join(records)], files)
+        self.socket.send(b"".join(records))
 
     def read(self):
         """Take in the answers that have come; return whether the other end is open."""
@@ -95,22 +95,21 @@ class FarFrontEnd:
             self.datagrams += 1
             error, answers = wire.unpack_answers(data)
             for answer in answers:
-                self._take(answer[2], answer[1], error)
+                self._take(answer[2], answer[1], error, answer[3] * PAGE_BYTES)
 
-    def _take(self, token, batch_size, error):
+    def _take(self, token, batch_size, error, offset):
         place = self.open.pop(token)  # raises KeyError for an answer that is none
         if error is not None:
             self.errors[token] = error
-        elif place is not None:
-            self.answers[token] = (batch_size, self._outputs(*place[1:]))
+        elif place[2] is None:
+            dtypes = [spec.dtype for spec in self.specs.outputs]
+            outputs = unpack(self.memory.memory[offset or place[0] :], dtypes)
+            self.answers[token] = (batch_size, [array.copy() for array in outputs])
+            self.offsets[token] = offset
         else:
-            fd = self.files[token]
-            outputs = pickle.loads(os.pread(fd, os.fstat(fd).st_size, 0))  # noqa: S301 - of this process
-            self.answers[token] = (batch_size, outputs)
-        if place is not None and place[2] == 1:
+            self.answers[token] = (batch_size, self._outputs(*place[1:]))
+        if place[2] == 1:
             self.free.append(place[0])
-        if token in self.files:
-            os.close(self.files.pop(token))
 
     def _outputs(self, start, rows):
         layout = self.layout
@@ -124,6 +123,3 @@ class FarFrontEnd:
 
     def close(self):
         self.socket.close()
-        for fd in self.files.values():
-            os.close(fd)
-        self.files.clear()

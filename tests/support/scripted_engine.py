@@ -4,7 +4,6 @@ Over a real pair of sockets and a real memory file, so that the front end's side
 """
 
 import os
-import pickle
 import socket
 
 import numpy as np
@@ -12,15 +11,18 @@ import numpy as np
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.frontend.loop_sink import LoopSink
 from forebay_server.service.group import descriptors as wire
+from forebay_server.service.group.arrays_share import ArraysShare
 from forebay_server.service.group.engine_link import EngineLink
 from forebay_server.service.group.front_end_counts import FrontEndCounts
 from forebay_server.service.group.group_permits import GroupPermits
-from forebay_server.service.group.memory_file import MemoryFile, PermitCounts, layout_of
+from forebay_server.service.group.memory_file import ArraysLimits, MemoryFile, PermitCounts, layout_of
 from forebay_server.service.group.messages import Published
+from forebay_server.service.group.outputs_area import OutputsArea
 from forebay_server.service.group.remote_version import RemoteVersion
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.request import Timeline
 from forebay_server.service.results.finisher import ResultFinisher
+from forebay_server.service.worker_pool import WorkerPool
 
 U8, F32 = np.dtype(np.uint8), np.dtype(np.float32)
 FIXED = EngineSpecs(
@@ -36,14 +38,21 @@ class ScriptedEngine:
 
     def __init__(self, loop, clock, *, permits=8, front_ends=2, front_end=0, specs=FIXED):
         self.front_end = front_end
-        self.layout = layout_of(specs, front_ends, permits, rows_bytes=front_ends * (64 << 10))
+        limits = ArraysLimits(1 << 20, 1 << 22)
+        self.layout = layout_of(specs, front_ends, permits, rows_bytes=front_ends * (64 << 10), arrays=limits)
         self.file = MemoryFile.create("version", self.layout.file_bytes)
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(0)
         self.lost = []
         self.unused = []
         self.sink = LoopSink(loop)
-        self.link = EngineLink(theirs, self.sink, clock, lambda: self.lost.append(True))
+        self.fatal = []
+        self.pool = WorkerPool(1, self.fatal.append)
+        self.outputs = OutputsArea(self.layout)
+        self.share = ArraysShare(self.file.memory, self.layout, specs, front_end, self.outputs)
+        self.repeats = 1
+        self.returned = []  # parts of the outputs area
+        self.link = EngineLink(theirs, self.sink, clock, lambda: self.lost.append(True), self.pool.submit_result)
         self.counts = PermitCounts(memoryview(bytearray(PermitCounts.BYTES)), front_ends)
         slots = self.layout.slots or permits
         self.permits = GroupPermits(self.counts, front_end, front_ends, permits, slots, clock)
@@ -64,24 +73,22 @@ class ScriptedEngine:
         self.records = []  # by name, in the order in which they came
         self.streams = {}  # numbers that are open, and their records
         self.requests = {}  # not answered, by token
-        self.files = {}
 
     def read(self):
         """Take in the datagrams that have come; return their number."""
         count = 0
         while True:
             try:
-                data, fds, _, _ = socket.recv_fds(self.socket, wire.MAX_DATAGRAM_BYTES, wire.MAX_FILES)
+                data = self.socket.recv(wire.MAX_DATAGRAM_BYTES)
             except BlockingIOError:
                 return count
             assert data, "the other end is closed"
             count += 1
             self.datagrams.append(data)
             for record in wire.unpack(data):
-                self._take(record, fds)
-            assert not fds
+                self._take(record)
 
-    def _take(self, record, fds):
+    def _take(self, record):
         kind, found = record[0], wire.fields(record)
         self.records.append((kind, found))
         if kind == wire.OPEN_STREAM:
@@ -93,8 +100,9 @@ class ScriptedEngine:
             assert found.stream in self.streams
             assert found.token not in self.requests
             self.requests[found.token] = found
-            if found.has_file:
-                self.files[found.token] = fds.pop(0)
+        elif kind == wire.RETURN:
+            self.returned.append(found.input_offset)
+            self.share.give_back(found.input_offset)
 
     def inputs(self, found):
         """The inputs of a request, from the shared memory."""
@@ -116,22 +124,21 @@ class ScriptedEngine:
         records = []
         for token in tokens:
             found = self.requests.pop(token)
-            if found.has_file:
-                self._answer_in_file(found)
-            else:
+            times, offset = times or Timeline(formed_ns=1, readable_ns=2), 0
+            if self.layout.slots:
                 self.write_outputs(found, token % 251)
-            records.append(wire.pack_answer(token, batch_size, times or Timeline(formed_ns=1, readable_ns=2)))
+            else:
+                offset = self._write_arrays(found)
+            records.append(wire.pack_answer(token, batch_size, times, offset))
         before_sending()
         for datagram in wire.datagrams(records):
             self.socket.send(datagram)
 
-    def _answer_in_file(self, found):
-        fd = self.files.pop(found.token)
-        data = os.pread(fd, os.fstat(fd).st_size, 0)
-        arrays = pickle.loads(data[found.nbytes :])  # noqa: S301
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, pickle.dumps(tuple(2 * array for array in arrays), protocol=5), 0)
-        os.close(fd)
+    def _write_arrays(self, found):
+        """Answer with twice the inputs, `repeats` times behind each other; where they are."""
+        place = self.share.place(found.input_offset, found.output_offset)
+        outputs = [np.concatenate([2 * array] * self.repeats, axis=1) for array in self.share.inputs(place)]
+        return self.share.write(place, outputs)
 
     def fail(self, tokens, error):
         """Answer requests with one error."""
@@ -144,7 +151,8 @@ class ScriptedEngine:
     def close(self):
         self.link.close()
         self.socket.close()
-        for fd in self.files.values():
-            os.close(fd)
+        self.pool.close()
+        assert not self.fatal
+        self.share.close()
         self.version.close()
         self.file.close()

@@ -83,7 +83,7 @@ class SharedLaneDriver(LaneDriver):
             except BlockingIOError:
                 return
             arrived = {}
-            self.far.link.take(memoryview(datagram), [], arrived)
+            self.far.link.take(memoryview(datagram), arrived)
             for version, requests in arrived.items():
                 version.arrive_all(requests)
             if (pinning := self.memory.shares[1].rows._pinning) is not None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import os
 import socket
 import threading
 
@@ -229,48 +228,89 @@ async def test_cancels_name_what_is_in_flight_and_its_outputs_are_not_copied():
         assert scene.version.arena.leased_count == 0
 
 
+def arrays_request(scene, ended, size, **fields):
+    frame = scene.version.unbound.lease((np.arange(size, dtype=np.uint8).reshape(1, size),), Share())
+    return request_of(scene, frame, ended, **fields)
+
+
+def is_all_given_back(scene):
+    return not (
+        scene.permits.taken_count or scene.version.unbound.leased_count or scene.link.in_flight_count
+    ) and scene.outputs._held == [{}, {}]
+
+
 @on_loop
-async def test_requests_of_varying_shapes_bring_a_file_and_get_their_outputs_in_it():
-    with engine(specs=VARYING) as scene:
+async def test_requests_of_varying_shapes_lie_in_their_place_and_get_their_outputs_in_it():
+    with engine(specs=VARYING, front_end=1) as scene:
         ended = []
-        frame = scene.version.unbound.lease((np.arange(6, dtype=np.uint8).reshape(1, 6),), Share())
-        request = request_of(scene, frame, ended)
-        request.batch_key = ((6,),)
-        other = request_of(scene, scene.version.unbound.lease((np.ones((1, 2), np.uint8),), Share()), ended)
+        request, other = arrays_request(scene, ended, 6), arrays_request(scene, ended, 2)
         scene.version.arrive_on_loop(request)
         scene.version.arrive_on_loop(other)
         await turn()
         scene.read()
-        assert scene.requests[request.id].nbytes == len(repr(request.batch_key))
+        assert scene.requests[request.id].input_offset >= scene.layout.rows_offset(1)
         scene.answer([request.id])
         scene.fail([other.id], BatchFailedError("it failed"))
         await eventually(lambda: len(ended) == 2)
         (output,) = ended[0].outputs
         assert output.tolist() == [[0, 2, 4, 6, 8, 10]]
-        assert scene.permits.taken_count == 0
-        assert not scene.link._open_files
+        assert not scene.returned
+        assert is_all_given_back(scene)
+
+
+@pytest.mark.parametrize("size", [5_000, 900_000])  # copied on the event loop, and by a worker
+@on_loop
+async def test_outputs_that_are_larger_than_their_inputs_lie_in_the_outputs_area_until_they_are_copied(size):
+    with engine(specs=VARYING) as scene:
+        scene.repeats = 4
+        ended = []
+        request = arrays_request(scene, ended, size)
+        scene.version.arrive_on_loop(request)
+        await turn()
+        scene.read()
+        scene.answer([request.id])
+        await eventually(lambda: ended)
+        (output,) = ended[0].outputs
+        assert output.shape == (1, 4 * size)
+        assert (output == np.tile(2 * np.arange(size, dtype=np.uint8), 4)).all()
+        scene.read()
+        assert len(scene.returned) == 1
+        assert is_all_given_back(scene)
+
+
+@on_loop
+async def test_what_requests_of_varying_shapes_hold_together_is_bounded():
+    with engine(specs=VARYING) as scene:
+        unbound = scene.version.unbound
+        with pytest.raises(InvalidRequestError, match="together"):
+            unbound.lease((np.zeros((1, (1 << 20) + 1), np.uint8),), Share())
+        held = unbound.lease((np.zeros((1, 1 << 20), np.uint8),), Share())
+        with pytest.raises(OverloadedError):
+            unbound.lease((np.zeros((1, 1), np.uint8),), Share())
+        held.release()
+        held.release()
+        assert is_all_given_back(scene)
 
 
 @on_loop
 async def test_outputs_that_cannot_be_read_end_their_request_alone():
     with engine(specs=VARYING) as scene:
         ended = []
-        made = [
-            request_of(scene, scene.version.unbound.lease((np.ones((1, size), np.uint8),), Share()), ended)
-            for size in (2, 3, 4)
-        ]
+        made = [arrays_request(scene, ended, size) for size in (2, 3, 4)]
         for request in made:
             scene.version.arrive_on_loop(request)
         await turn()
         scene.read()
-        torn = os.dup(scene.files[made[1].id])
-        scene.answer([request.id for request in made], before_sending=lambda: os.ftruncate(torn, 3))
-        os.close(torn)
+        place = scene.requests[made[1].id].input_offset
+
+        def tear():
+            scene.file.memory[place : place + 8] = (1 << 40).to_bytes(8, "little")
+
+        scene.answer([request.id for request in made], before_sending=tear)
         await eventually(lambda: len(ended) == 3)
         errors = {completion.request: completion.error for completion in ended}
         assert [type(errors[request]) for request in made] == [type(None), InvariantError, type(None)]
-        assert scene.permits.taken_count == scene.link.in_flight_count == 0
-        assert not scene.link._open_files
+        assert is_all_given_back(scene)
 
 
 @on_loop

@@ -1,9 +1,7 @@
 """In any interleaving, and with death at any point, each request is answered once and its memory comes back."""
 
-import os
 import socket
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +21,7 @@ from forebay_server.service.errors import (
 from forebay_server.service.group import descriptors as wire
 from forebay_server.service.group.front_end_link import BrokenLinkError
 from forebay_server.service.group.link_sink import LinkSink
+from forebay_server.service.group.memory_file import ArraysLimits
 from forebay_server.service.group.version_memory import VersionMemory
 from forebay_server.service.request import Completion, Delivery
 from tests.support.far_front_end import FarFrontEnd
@@ -55,14 +54,10 @@ class End:
         arrived = {}
         while True:
             try:
-                data, files, _, _ = socket.recv_fds(self.far.link.socket, wire.MAX_DATAGRAM_BYTES, wire.MAX_FILES)
+                data = self.far.link.socket.recv(wire.MAX_DATAGRAM_BYTES)
             except BlockingIOError:
                 break
-            try:
-                self.far.link.take(memoryview(data), files, arrived)
-            finally:
-                for file in files:
-                    os.close(file)
+            self.far.link.take(memoryview(data), arrived)
         for version, requests in arrived.items():
             version.arrive_all(requests)
 
@@ -422,50 +417,118 @@ def test_requests_that_are_pending_when_their_process_dies_are_cancelled(far, en
     assert far.ended == [far.link]
 
 
-def request_files():
-    """Number of descriptors of requests' files that this process has open."""
-    return sum("memfd:request" in str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink())
+WORDS = EngineSpecs(
+    tuple(
+        TensorSpec(name, np.dtype(kind), (-1,)) for name, kind in (("a", np.float32), ("b", np.uint8), ("c", object))
+    ),
+    (TensorSpec("d", np.dtype(np.uint8), (-1,)), TensorSpec("e", np.dtype(object), (-1,))),
+    max_batch_size=4,
+)
+INPUTS = (np.arange(5, dtype=np.float32).reshape(1, 5), None, np.array([["a", "bé", ""]], object))
 
 
 @pytest.fixture
 def varying():
-    tensor = TensorSpec("x", np.dtype(np.float32), (-1,))
-    memory = memory_for(specs=EngineSpecs((tensor,), (tensor,), 4))
-    far = FarFrontEnd(memory, most_requests=PERMITS)
+    limits = ArraysLimits(1 << 16, 1 << 18)
+    memory = VersionMemory(HostDevice(clock=MonotonicClock()), WORDS, 2, PERMITS, 0, limits)
+    far = FarFrontEnd(memory, front_end=1, most_requests=PERMITS)
     far.open_stream()
-    end = End(far, None)
+    end = End(far, memory.shares[1])
     yield end
-    far.link.die()
+    if not far.link.is_dead:
+        far.link.die()
     far.close()
     memory.close()
 
 
-def test_inputs_of_varying_shapes_come_in_a_file_and_outputs_go_back_in_it(varying):
-    far = varying.far
-    inputs = (np.arange(5, dtype=np.float32), None, np.array([b"a", b"bc"], object))
-    token, record = far.request_of_file(inputs, key=b"shape 5")
-    far.send([record], [far.files[token]])
+def comes(varying, count=1):
+    """Have requests come over the link."""
+    tokens = []
+    for _ in range(count):
+        token, record = varying.far.request_of_arrays(INPUTS, WORDS)
+        varying.far.send([record])
+        tokens.append(token)
     varying.receive()
+    return tokens, varying.version.requests[-count:]
 
-    (request,) = varying.version.requests
-    assert request.batch_key == b"shape 5"
+
+def outputs(nbytes, text="long"):
+    return [np.full((1, nbytes), 7, np.uint8), np.array([[text]], object)]
+
+
+def test_inputs_of_varying_shapes_come_in_their_place_and_small_outputs_go_back_in_it(varying):
+    (token,), (request,) = comes(varying)
+    assert request.batch_key == ((5,), None, (3,))
     for _ in range(2):  # once more, if it runs alone after its batch has failed
-        np.testing.assert_equal(request.frame.arrays, inputs)
-    request.frame.write([np.zeros((1, 100_000), np.uint8), np.array([[b"long" * 999]], object)])
+        np.testing.assert_equal(request.frame.arrays, INPUTS)
+    request.frame.write(outputs(100))
     varying.end([request])
-    far.read()
-
-    _, outputs = far.answers[token]
-    assert (outputs[0].nbytes, outputs[1].tolist()) == (100_000, [[b"long" * 999]])
-    assert request_files() == 0
+    varying.far.read()
+    numbers, texts = varying.far.answers[token][1]
+    assert (numbers.tolist(), texts.tolist(), varying.far.offsets[token]) == ([[7] * 100], [["long"]], 0)
 
 
-def test_files_of_what_breaks_the_link_are_closed(varying):
-    far = varying.far
-    token, _ = far.request_of_file((np.zeros(1),))
-    unknown = wire.pack_request(9, 77, 1, 1, 1, 0, 0, wire.NONE, 0, nbytes=3, has_file=True)
-    for records in ([unknown], [far.request_of_file((np.zeros(1),))[1]]):  # a version that is none; no file
-        far.send(records, [far.files[token]] * (records == [unknown]))
-        with pytest.raises(BrokenLinkError):
-            varying.receive()
-    assert request_files() == len(far.files)  # their own
+def test_outputs_may_be_the_inputs_themselves(varying):
+    (token,), (request,) = comes(varying)
+    numbers = request.frame.arrays[0]
+    request.frame.write([numbers.view(np.uint8)[:, 4:], np.array([["x" * 50]], object)])
+    varying.end([request])
+    varying.far.read()
+    assert varying.far.answers[token][1][0].tobytes() == INPUTS[0].tobytes()[4:]
+
+
+def test_large_outputs_take_the_outputs_area_until_they_are_given_back(varying):
+    (token,), (request,) = comes(varying)
+    area = varying.far.memory.layout
+    request.frame.write(outputs(100_000, "é" * 999))
+    varying.end([request])
+    varying.far.read()
+    numbers, texts = varying.far.answers[token][1]
+    offset = varying.far.offsets[token]
+    assert (numbers.nbytes, texts.tolist()) == (100_000, [["é" * 999]])
+    assert area.outputs_offset <= offset < area.file_bytes
+    varying.far.send([wire.pack_return(varying.far.number, offset)])
+    varying.receive()
+    varying.far.send([wire.pack_return(varying.far.number, offset)])  # which it has no more
+    with pytest.raises(BrokenLinkError):
+        varying.receive()
+
+
+def test_a_process_that_gives_nothing_back_holds_its_part_of_the_outputs_area_and_no_more(varying):
+    _, requests = comes(varying, 4)
+    for request in requests[:2]:
+        request.frame.write(outputs(1 << 17))
+    with pytest.raises(OverloadedError, match="outputs"):
+        requests[2].frame.write(outputs(1 << 17))
+    requests[3].frame.write(outputs(10))
+    varying.far.link.remove_version(varying.far.number)  # it uses the version no more
+    requests[2].frame.write(outputs((1 << 18) - 5000))
+    varying.far.send([wire.pack_return(varying.far.number, 4096)])
+    varying.receive()  # a return that comes late means nothing
+
+
+PLACES = {
+    "another process's": lambda start, end: (start - 4096, start),
+    "no page": lambda start, end: (start, start),
+    "not whole pages": lambda start, end: (start + 64, end),
+    "more than the share": lambda start, end: (start, end + (1 << 30)),
+    "the header": lambda start, end: (0, 4096),
+}
+
+
+@pytest.mark.parametrize("what", PLACES)
+def test_a_place_that_is_not_the_process_s_own_breaks_the_link(varying, what):
+    start = varying.far.layout.rows_offset(1)
+    places = PLACES[what](start, start + 4096)
+    varying.far.send([wire.pack_request(1, varying.far.number, 1, 1, 1, *places, wire.NONE, 0)])
+    with pytest.raises(BrokenLinkError):
+        varying.receive()
+
+
+def test_inputs_that_are_torn_break_the_link(varying):
+    _, record = varying.far.request_of_arrays(INPUTS, WORDS)
+    start = varying.far.layout.rows_offset(1)
+    varying.far.memory.memory[start : start + 8] = (1 << 40).to_bytes(8, "little")
+    varying.far.send([record])
+    with pytest.raises(BrokenLinkError):
+        varying.receive()

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service import settings as service_settings
+from forebay_server.service.group.blocks import Blocks
 from forebay_server.service.group.memory_file import (
     ALIGNMENT_BYTES,
     HEADER_BYTES,
     MAX_FRONT_ENDS,
     PAGE_BYTES,
+    ArraysLimits,
     MemoryFile,
     MemoryLayout,
     PermitCounts,
@@ -85,12 +87,16 @@ def test_the_rows_area_holds_two_of_the_largest_requests(specs: EngineSpecs) -> 
         assert layout.rows_area_bytes >= 2 * most
 
 
-def test_a_version_whose_shapes_vary_has_a_header_alone() -> None:
+def test_a_version_whose_shapes_vary_has_areas_for_inputs_and_one_for_outputs() -> None:
     varying = TensorSpec("x", np.dtype(np.float32), (-1,))
 
-    layout = layout_of(EngineSpecs((varying,), (varying,), 8), 4, 256, 1 << 28)
+    layout = layout_of(EngineSpecs((varying,), (varying,), 8), 4, 256, 1 << 28, ArraysLimits(5_000_000, 9_000_000))
 
-    assert (layout.file_bytes, layout.slots) == (HEADER_BYTES, 0)
+    assert (layout.slots, layout.slots_bytes) == (0, 0)
+    assert Blocks(layout.rows_area_bytes // PAGE_BYTES).largest * PAGE_BYTES > 5_000_000
+    assert Blocks(layout.outputs_area_bytes // PAGE_BYTES).largest * PAGE_BYTES > 9_000_000
+    assert layout.rows_offset(3) + layout.rows_area_bytes == layout.outputs_offset
+    assert layout.outputs_offset + layout.outputs_area_bytes == layout.file_bytes
 
 
 @pytest.mark.parametrize("front_ends", [0, -1, MAX_FRONT_ENDS + 1])
