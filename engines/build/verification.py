@@ -77,11 +77,15 @@ class Agreement:
         expected: results of the reference that count.
         matched: of those, the ones that the other model gives.
         extra: results of the other model, well above the threshold, that the reference does not give.
+        other_class: of the missing ones, those at whose place the other model finds another class.
+        moved: of the missing ones, those whose class the other model finds elsewhere in the frame.
     """
 
     expected: int = 0
     matched: int = 0
     extra: int = 0
+    other_class: int = 0
+    moved: int = 0
 
     @property
     def share(self) -> float:
@@ -93,6 +97,13 @@ class Agreement:
         wanted = [each for each in reference if each.score >= threshold + MARGIN]
         self.expected += len(wanted)
         self.matched += len(_match(wanted, other))
+        rest = _unmatched(wanted, other)
+        self.other_class += sum(any(overlap(a.box, b.box) >= LEAST_OVERLAP for b in other) for a in rest)
+        self.moved += sum(
+            any(b.class_id == a.class_id for b in other)
+            and not any(overlap(a.box, b.box) >= LEAST_OVERLAP for b in other)
+            for a in rest
+        )
         sure = [each for each in other if each.score >= threshold + MARGIN]
         self.extra += len(sure) - len(_match(sure, reference))
 
@@ -102,6 +113,48 @@ class Agreement:
         is_same = int(np.argmax(reference)) == int(np.argmax(other))
         self.matched += is_same
         self.extra += not is_same
+
+
+PRECISION = (
+    "lower precision: give the reference a configuration with a task, so that results are judged and not numbers alone"
+)
+EXTRA = (
+    "the model finds more than the reference: its scores have moved; raise score_threshold, or keep the last layers in "
+    "FP32"
+)
+OTHER_CLASSES = (
+    "objects lie where the reference finds them, in other classes: the channels were swapped in the calibration "
+    "(color_order), or the two models have their classes in another order"
+)
+MOVED = (
+    "objects have the classes of the reference at other places: frames were resized or padded otherwise in the "
+    "calibration (resize, pad_at), or the outputs of boxes lost precision: keep them in FP32"
+)
+MISSING = (
+    "results are missing: the ranges do not fit the values of the frames; calibrate on frames like those in service, "
+    "with the same scale, mean and std (0 to 1 is not 0 to 255)"
+)
+
+
+def likely_cause(agreement: Agreement | None) -> str:
+    """Return the usual reason why two models differ in this way, and where to look."""
+    if agreement is None:
+        return PRECISION
+    missing = agreement.expected - agreement.matched
+    if not missing:
+        return EXTRA
+    if 2 * agreement.other_class > missing:
+        return OTHER_CLASSES
+    return MOVED if 2 * agreement.moved > missing else MISSING
+
+
+def _unmatched(wanted: Sequence[Found], offered: Sequence[Found]) -> list[Found]:
+    """The wanted boxes without a box of their class at their place."""
+    return [
+        each
+        for each in wanted
+        if not any(b.class_id == each.class_id and overlap(each.box, b.box) >= LEAST_OVERLAP for b in offered)
+    ]
 
 
 def _match(wanted: Sequence[Found], offered: Sequence[Found]) -> set[int]:

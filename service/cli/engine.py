@@ -22,9 +22,9 @@ engine_app = typer.Typer(
 ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="where to write it")]
-Color = Annotated[str | None, typer.Option(help="BGR or RGB, for models that take floats [from the configuration]")]
-Mean = Annotated[str | None, typer.Option(help="subtracted per channel, for models that take floats")]
-Scale = Annotated[str | None, typer.Option(help="multiplied per channel, for models that take floats")]
+Color = Annotated[str | None, typer.Option(help="BGR, RGB or GRAY [from the configuration]")]
+Mean = Annotated[str | None, typer.Option(help="subtracted from 0..255, for FP32 and FP16 [from the configuration]")]
+Scale = Annotated[str | None, typer.Option(help="multiplied after that, for FP32 and FP16 [from the configuration]")]
 DeviceKind = Annotated[str | None, typer.Option(help="cpu or cuda [what the file's backend runs on]")]
 
 
@@ -149,6 +149,7 @@ def verify(
 ) -> None:
     """Compare a model with the original on real frames; exit code 1 if the results differ too much."""
     with _errors():
+        from forebay_server.engines.build.verification import likely_cause
         from forebay_server.service.cli.engine_compare import compare
 
         found = compare(model, reference, device, frames_from, (start, every, most), (color, mean, scale))
@@ -165,6 +166,8 @@ def verify(
         }
         if found.agreement is not None:
             facts["results"] = {**dataclasses.asdict(found.agreement), "share": found.agreement.share}
+        if not is_good:
+            facts["likely cause"] = likely_cause(found.agreement)
         facts["cpu_ms"] = {"reference": found.reference_cpu_ms, "model": found.model_cpu_ms}
         _report(facts, is_json=is_json)
         if not is_good:
@@ -191,15 +194,20 @@ def profile(
 def _calibration(
     model: Path, source: str, sampling: tuple[int, int, int], how: tuple[str | None, str | None, str | None]
 ) -> list[dict[str, Any]]:
-    from forebay_server.engines.build.feeds import picture_input
     from forebay_server.engines.build.runner import ModelRunner
-    from forebay_server.service.cli.engine_frames import Sampling, describe_model, normalisation_of, read_feeds
+    from forebay_server.service.cli.engine_frames import (
+        PictureFlags,
+        Sampling,
+        describe_model,
+        feeds_by_name,
+        picture_for,
+        read_feeds,
+    )
 
     with ModelRunner(model) as runner:
-        target = picture_input(runner.specs)
-        description = describe_model(model, runner.specs)
-    feeds = read_feeds(source, target, normalisation_of(description, *how), Sampling(*sampling))
-    return [{target.spec.name: feed} for feed in feeds]
+        specs = runner.specs
+    picture = picture_for(specs, describe_model(model, specs), PictureFlags(*how))
+    return feeds_by_name(read_feeds(source, picture, specs, Sampling(*sampling)), specs)
 
 
 @contextlib.contextmanager

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forebay_server.engines.build.feeds import picture_input
 from forebay_server.engines.build.layer_times import onnx_layer_times
 from forebay_server.engines.build.runner import DeviceTimes, ModelRunner
 from forebay_server.engines.build.verification import MARGIN, Agreement, OutputDifference
 from forebay_server.engines.errors import ModelFileError
 from forebay_server.service.cli.engine_frames import (
+    PictureFlags,
     Sampling,
     describe_model,
     find_objects,
-    normalisation_of,
+    picture_for,
     read_feeds,
 )
 from forebay_server.service.models.description import ModelDescription
@@ -61,9 +61,8 @@ def compare(
         if (original.specs.inputs, names) != (other.specs.inputs, [spec.name for spec in other.specs.outputs]):
             raise ModelFileError(f"{model} and {reference} differ in inputs or in the names of outputs")
         description = describe_model(reference, original.specs)
-        feeds = read_feeds(
-            frames_from, picture_input(original.specs), normalisation_of(description, *how), Sampling(*sampling)
-        )
+        picture = picture_for(original.specs, description, PictureFlags(*how))
+        feeds = read_feeds(frames_from, picture, original.specs, Sampling(*sampling))
         for runner in (original, other):
             runner.warm_up((1,))
         found = Comparison(len(feeds), [OutputDifference(name) for name in names])
@@ -78,9 +77,9 @@ def compare(
     return found
 
 
-def _timed(runner: ModelRunner, feed: NDArray[Any]) -> tuple[list[NDArray[Any]], float]:
+def _timed(runner: ModelRunner, feed: list[NDArray[Any]]) -> tuple[list[NDArray[Any]], float]:
     started_ns = time.process_time_ns()
-    outputs, _times = runner.run([feed])
+    outputs, _times = runner.run(feed)
     return outputs, (time.process_time_ns() - started_ns) / 1e6
 
 

@@ -23,6 +23,12 @@ SIZE_INPUTS = ("orig_target_sizes",)
 that boxes come in its pixels as those of all other models do."""
 
 
+def has_picture(specs: EngineSpecs) -> bool:
+    """Whether frames can become the model's inputs, once parameters say how."""
+    others = [spec for spec in specs.inputs if spec.name not in SIZE_INPUTS]
+    return len(others) == 1 and _is_picture(_shape(others[0], specs), others[0])
+
+
 def picture_of(specs: EngineSpecs, given: PictureParameters, filename: str) -> PictureInput | None:
     """Return the picture that a model takes; None if it takes tensors only.
 

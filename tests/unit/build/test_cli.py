@@ -96,3 +96,24 @@ def test_an_empty_folder_is_no_calibration(source, tmp_path):
     (tmp_path / "empty").mkdir()
     result = invoke("quantize", source, "--precision", "int8", "--calibration", tmp_path / "empty")
     assert result.exit_code == 65
+
+
+def test_a_model_that_takes_numbers_is_calibrated_as_it_is_served(folder, tmp_path):
+    """Calibrated on 0 to 255, a model that takes 0 to 1 gives other classes."""
+    path = models.save(models.conv_net(), tmp_path / "best.onnx")
+    arguments = ("quantize", path, "--precision", "int8", "--calibration", folder, "-o", tmp_path / "int8.onnx")
+    refused = invoke(*arguments)
+    assert refused.exit_code == 65
+    assert "nothing says how pixels become those: write scale, mean and std" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    (tmp_path / "best.pbtxt").write_text('parameters { key: "scale" value { string_value: "1/255" } }')
+    report(*arguments)
+    found = report("verify", tmp_path / "int8.onnx", "--reference", path, "--frames", folder, "--tolerance", "0.2")
+    assert found["verdict"] == "agrees"
+    assert "likely cause" not in found
+
+
+def test_verify_names_the_likely_cause(source, folder, tmp_path):
+    other = models.save(picture_net(seed=6), tmp_path / "other.onnx")
+    result = invoke("verify", other, "--reference", source, "--frames", folder, "--json")
+    assert "lower precision" in json.loads(result.stdout)["likely cause"]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from forebay_server.engines.build.verification import Agreement, Found, OutputDifference, overlap
+from forebay_server.engines.build import verification
+from forebay_server.engines.build.verification import Agreement, Found, OutputDifference, likely_cause, overlap
 
 BOX = (0.0, 0.0, 1.0, 1.0)
 MOVED = (0.1, 0.0, 1.1, 1.0)
@@ -71,3 +72,19 @@ def test_classes_agree_by_their_best():
     agreement.add_classes(np.array([0.1, 0.9]), np.array([0.4, 0.6]))
     agreement.add_classes(np.array([0.1, 0.9]), np.array([0.6, 0.4]))
     assert (agreement.expected, agreement.matched, agreement.share) == (2, 1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("other", "cause"),
+    [
+        ([], verification.MISSING),
+        ([Found(2, 0.9, MOVED)], verification.OTHER_CLASSES),
+        ([Found(1, 0.9, AWAY)], verification.MOVED),
+        ([Found(1, 0.9, BOX), Found(1, 0.9, AWAY)], verification.EXTRA),
+    ],
+)
+def test_the_likely_cause_is_named(other, cause):
+    agreement = Agreement()
+    agreement.add_detections([Found(1, 0.9, BOX)], other, 0.4)
+    assert likely_cause(agreement) == cause
+    assert likely_cause(None) == verification.PRECISION
