@@ -46,6 +46,11 @@ def place(
     Raises:
         InvalidRequestError: resizing would make too many pixels.
     """
+    values = picture.values
+    is_direct = values.layout == "NHWC" and values.dtype == "uint8"
+    if is_direct and picture.resize == "stretch":
+        _resize_into(target, source, order, picture.color_order)
+        return
     placement = placement_of(picture, size)
     if placement.resized[0] * placement.resized[1] > max(most, picture.width * picture.height):
         raise InvalidRequestError(
@@ -54,9 +59,8 @@ def place(
         )
     rows, seen_rows = _window(placement.top, placement.resized[1], picture.height)
     columns, seen_columns = _window(placement.left, placement.resized[0], picture.width)
-    values = picture.values
     inner = target[rows, columns] if values.layout == "NHWC" else target[:, rows, columns]
-    if values.layout == "NHWC" and values.dtype == "uint8" and _is_whole(placement, picture):
+    if is_direct and _is_whole(placement, picture):
         _resize_into(cast("Pixels", inner), source, order, picture.color_order)
     else:
         pixels = _resized(source, placement, picture)[seen_rows, seen_columns]
