@@ -41,6 +41,7 @@ class Fold:
         mean: one number, or one for each channel.
         std: one number, or one for each channel.
         scale: of pixels from 0 to 255.
+        is_cast_first: whether Cast comes before Transpose: TensorRT takes bytes only where they are cast at once.
     """
 
     input_name: str
@@ -49,6 +50,7 @@ class Fold:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: float
+    is_cast_first: bool = False
 
 
 def fold_into(model: wire.ModelProto, fold: Fold) -> None:
@@ -66,12 +68,15 @@ def fold_into(model: wire.ModelProto, fold: Fold) -> None:
     for part in _graphs(graph):
         _rename(part, fold.input_name, inner)
     nodes = _Nodes(graph, fold.input_name, inner)
+    if fold.is_cast_first:
+        nodes.add("Cast", to=FLOAT)
     if fold.layout == "NCHW":
         nodes.add("Transpose", perm=(0, 3, 1, 2))
         dims = list(found.type.tensor_type.shape.dim)
         found.type.tensor_type.shape.ClearField("dim")
         found.type.tensor_type.shape.dim.extend(dims[at] for at in (0, 2, 3, 1))
-    nodes.add("Cast", to=FLOAT)
+    if not fold.is_cast_first:
+        nodes.add("Cast", to=FLOAT)
     std = np.array(fold.std, np.float64)
     factor, offset = fold.scale / std, np.array(fold.mean, np.float64) / std
     if not np.all(factor == 1):

@@ -64,10 +64,12 @@ def build(
             timing_cache=timing_cache,
         )
         target = output or model.with_suffix(".plan")
+        source = _folded(model) or model
         with _progress("building", is_shown=not is_json) as progress:
-            manifest = build_plan(model, target, settings, progress)
+            manifest = build_plan(source, target, settings, progress)
         facts = {
             "plan": str(target),
+            "built from": str(source),
             "bytes": target.stat().st_size,
             "built with": f"{manifest.library} {manifest.version}",
             "precision": manifest.precision,
@@ -189,6 +191,20 @@ def profile(
         from forebay_server.service.cli.engine_compare import profile_model
 
         _report(profile_model(model, device, batch, runs, trace), is_json=is_json)
+
+
+def _folded(model: Path) -> Path | None:
+    """The model with its normalisation, written beside it if its configuration has `fold: on`."""
+    from forebay_server.engines.errors import ModelFileError
+    from forebay_server.service.cli.engine_frames import configuration_of
+    from forebay_server.service.models.folding import write_folded
+    from forebay_server.service.models.repository import RepositoryError
+
+    try:
+        description = configuration_of(model)
+        return None if description is None else write_folded(model, description)
+    except RepositoryError as error:
+        raise ModelFileError(str(error)) from error
 
 
 def _calibration(

@@ -88,6 +88,17 @@ def _feed(frame: NDArray[np.uint8], picture: PictureInput, specs: EngineSpecs) -
 def describe_model(model: Path, specs: EngineSpecs) -> ModelDescription | None:
     """Return the configuration of a model in a repository, or of a file with one beside it; None for other files."""
     from forebay_server.service.models.completion import complete
+    from forebay_server.service.models.parameters import read_parameters
+
+    description = configuration_of(model)
+    if description is None:
+        return None
+    given = read_parameters(description.config, description.config_name).picture
+    return complete(replace(description, is_folded=given.fold == "on"), specs)
+
+
+def configuration_of(model: Path) -> ModelDescription | None:
+    """Return the configuration of a file as written, not completed; None for a file without one."""
     from forebay_server.service.models.config import describe
     from forebay_server.service.models.repository import Repository
 
@@ -99,7 +110,7 @@ def describe_model(model: Path, specs: EngineSpecs) -> ModelDescription | None:
         entry = Repository([path]).model(path.stem)
     else:
         return None
-    return complete(describe(entry), specs)
+    return describe(entry)
 
 
 def picture_for(specs: EngineSpecs, description: ModelDescription | None, flags: PictureFlags) -> PictureInput:

@@ -49,11 +49,11 @@ def settle_changes(
     filename = description.config_name
     given = written = read_parameters(description.config, filename).picture
     if description.backend != "onnxruntime" or model_path is None:
-        if given.fold == "on":
+        if given.fold == "on" and description.backend != "tensorrt":
             raise ConfigError(
                 f"{filename}: fold is on, but backend {description.backend!r} runs models as they are: leave it out"
             )
-        return description, ModelChanges()
+        return replace(description, is_folded=given.fold == "on"), ModelChanges()  # a plan was folded when it was built
     head = _head(model_path)
     if head is not None:
         description = with_derived(description, head.inputs, head.metadata)
@@ -72,6 +72,33 @@ def settle_changes(
         log.warning("model is not folded, and costs more memory", model=description.name, detail=str(error))
         return description, ModelChanges(dimensions=dimensions)
     return replace(description, is_folded=True), ModelChanges(content, dimensions)
+
+
+def write_folded(model_path: Path, description: ModelDescription) -> Path | None:
+    """Write a model with its fold beside its file, for a plan to be built from; None unless `fold` is on. Blocks.
+
+    Raises:
+        ConfigError: the parameters do not fit the model, or it cannot be folded.
+        ModelFileError: the file is not an ONNX file.
+        OSError: the file cannot be written.
+    """
+    filename = description.config_name
+    given = read_parameters(description.config, filename).picture
+    if given.fold != "on":
+        return None
+    head = read_head(model_path)
+    description = with_derived(description, head.inputs, head.metadata)
+    given = read_parameters(description.config, filename).picture
+    picture = _picture(head, {}, description, given, filename)
+    if picture is None or picture.values.dtype == "uint8":
+        return None
+    try:
+        content = folded_file(model_path, replace(_fold(picture, head), is_cast_first=True), None)
+    except FoldError as error:
+        raise ConfigError(f"{filename}: fold is on, but {error}") from error
+    written = model_path.with_suffix(".folded.onnx")
+    written.write_bytes(content)
+    return written
 
 
 def _head(path: Path) -> OnnxHead | None:

@@ -1,6 +1,9 @@
 """Which models are folded, and with which dimensions they are opened."""
 
+from dataclasses import replace
+
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -9,7 +12,7 @@ from forebay_server.engines.onnx_wire import onnx_model_pb2 as wire
 from forebay_server.service.models.completion import complete
 from forebay_server.service.models.config_text import ConfigError, parse_config
 from forebay_server.service.models.description import ModelDescription
-from forebay_server.service.models.folding import settle_changes
+from forebay_server.service.models.folding import settle_changes, write_folded
 from forebay_server.service.pictures.picture_input import PictureInput, Values
 from tests.support import models
 
@@ -99,5 +102,32 @@ def test_bytes_need_no_fold(tmp_path):
 
 def test_other_backends_take_numbers_from_the_worker(tmp_path):
     assert not settled(tmp_path, SCALE, backend="torch")[0].is_folded
+    assert settled(tmp_path, SCALE + parameter("fold", "on"), backend="tensorrt")[0].is_folded
     with pytest.raises(ConfigError, match="fold is on, but backend 'torch' runs models as they are"):
         settled(tmp_path, SCALE + parameter("fold", "on"), backend="torch")
+
+
+def test_a_plan_is_built_from_a_folded_file_that_casts_first(tmp_path):
+    """TensorRT takes bytes only where they are cast at once."""
+    path = models.save(models.conv_net(), tmp_path / "model.onnx")
+    description = ModelDescription("m", "tensorrt", None, config=parse_config(SCALE, "m/config.pbtxt"))
+    assert write_folded(path, description) is None
+    config = parse_config(SCALE + parameter("fold", "on"), "m/config.pbtxt")
+    written = write_folded(path, ModelDescription("m", "tensorrt", None, config=config))
+    assert written == tmp_path / "model.folded.onnx"
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    model = onnx.load(written)
+    assert [node.op_type for node in model.graph.node][1:4] == ["Cast", "Transpose", "Mul"]
+    numbers = (pixels / 255).astype(np.float32).transpose(0, 3, 1, 2)
+    (expected,) = models.reference(onnx.load(path), [numbers])
+    (found,) = models.reference(model, [pixels])
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_a_folded_plan_takes_bytes(tmp_path):
+    config = parse_config(SCALE + parameter("fold", "on"), "m/config.pbtxt")
+    description = replace(ModelDescription("m", "tensorrt", None, config=config), is_folded=True)
+    folded = EngineSpecs((TensorSpec("images", np.dtype(np.uint8), (48, 64, 3)),), (), 8)
+    assert complete(description, folded).image == PictureInput(64, 48, "RGB")
+    plain = EngineSpecs((TensorSpec("images", np.dtype(np.float32), (3, 48, 64)),), (), 8)
+    assert complete(description, plain).image.values.scale == 1 / 255
