@@ -98,19 +98,28 @@ def describe_model(model: Path, specs: EngineSpecs) -> ModelDescription | None:
 
 
 def configuration_of(model: Path) -> ModelDescription | None:
-    """Return the configuration of a file as written, not completed; None for a file without one."""
+    """Return the configuration of a file, as written and as its exporter's metadata says, not completed; None: no word.
+
+    Raises:
+        ModelFileError: the file is not an ONNX file.
+        RepositoryError: the configuration is wrong.
+    """
+    from forebay_server.engines.onnx_head import read_head
     from forebay_server.service.models.config import describe
+    from forebay_server.service.models.derive.derived import with_derived
     from forebay_server.service.models.repository import Repository
 
     path = model.resolve()
+    head = read_head(path) if path.suffix == ".onnx" else None
     folder = path.parent.parent
     if path.parent.name.isdigit() and (folder / "config.pbtxt").is_file():
         entry = Repository([folder.parent]).model(folder.name)
-    elif path.with_suffix(".pbtxt").is_file():
+    elif path.with_suffix(".pbtxt").is_file() or (head is not None and head.metadata):
         entry = Repository([path]).model(path.stem)
     else:
         return None
-    return describe(entry)
+    description = describe(entry)
+    return description if head is None else with_derived(description, head.inputs, head.metadata)
 
 
 def picture_for(specs: EngineSpecs, description: ModelDescription | None, flags: PictureFlags) -> PictureInput:

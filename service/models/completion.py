@@ -67,9 +67,8 @@ def _meaning(
 
 def _picture(description: ModelDescription, specs: EngineSpecs, filename: str) -> PictureInput | None:
     given = read_parameters(description.config, filename).picture
-    if description.is_folded and all(
-        spec.dtype.kind != "f" for spec in specs.inputs
-    ):  # its own layout and numbers are behind the input
+    takes_numbers = any(spec.dtype.kind == "f" for spec in specs.inputs)
+    if description.is_folded and not takes_numbers:  # the model's own layout and numbers are behind the input
         given = replace(given, layout="NHWC", scale=None, mean=None, std=None)
     return picture_of(specs, given, filename)
 

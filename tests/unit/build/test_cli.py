@@ -117,3 +117,13 @@ def test_verify_names_the_likely_cause(source, folder, tmp_path):
     other = models.save(picture_net(seed=6), tmp_path / "other.onnx")
     result = invoke("verify", other, "--reference", source, "--frames", folder, "--json")
     assert "lower precision" in json.loads(result.stdout)["likely cause"]
+
+
+def test_an_exporters_metadata_says_how_frames_are_made(folder, tmp_path):
+    model = models.conv_net()
+    names = str({number: f"class {number}" for number in range(10)})
+    for key, value in {"task": "classify", "imgsz": "[16, 16]", "names": names, "stride": "1"}.items():
+        model.metadata_props.add(key=key, value=value)
+    path = models.save(model, tmp_path / "best.onnx")
+    written = tmp_path / "int8.onnx"
+    report("quantize", path, "--precision", "int8", "--calibration", folder, "-o", written)
