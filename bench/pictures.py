@@ -1,4 +1,4 @@
-"""What a picture costs: a frame decoded into the model's picture, beside OpenCV's own way, on one thread's CPU time.
+"""The CPU time of a picture: a frame decoded into the model's picture, beside OpenCV's own way, on one thread.
 
 OpenCV's way for numbers is its letterbox (`resize`, `copyMakeBorder`) and `dnn.blobFromImage`; both sides start from
 the same 1280x720 pixels and end with the same 640x640 numbers, which is checked. Its way for bytes is `resize` into a

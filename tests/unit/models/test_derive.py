@@ -1,4 +1,4 @@
-"""Parameters from a model's file: what is written goes first, and what is derived can be written out and read again."""
+"""Parameters from a model's file: written ones go first, and derived ones can be written out and read again."""
 
 import pytest
 
