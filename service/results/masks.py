@@ -152,7 +152,8 @@ def _inside(
     first_y, last_y = _span(start_y, (bottom - top) * grid.scale_y, prototypes.shape[1])
     part = prototypes[:, first_y:last_y, first_x:last_x].astype(np.float32, copy=False)
     check_finite(part, "mask prototypes")
-    total = np.tensordot(weights, part, axes=1)
+    # not by linear algebra, whose library would wake threads of its own for a large part
+    total = np.einsum("m,mhw->hw", weights, part)
     matrix = np.array([[grid.scale_x, 0, start_x - first_x], [0, grid.scale_y, start_y - first_y]])
     enlarged = cv2.warpAffine(
         total,

@@ -10,9 +10,12 @@ from forebay_server.service.errors import CorruptResultError
 from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.results.frame_map import FrameMap
 from forebay_server.service.results.masks import MAX_POINTS, MAX_POLYGONS, MaskLimits, make_masks
+from forebay_server.service.results.options import ResultOptions
+from forebay_server.service.results.result import make_result
 from forebay_server.service.results.run_lengths import run_lengths_of
+from forebay_server.service.results.task import DetectionTask
 from tests.support import detection_oracle as oracle
-from tests.support.head_families import HEIGHT, WIDTH
+from tests.support.head_families import FAMILIES, HEIGHT, WIDTH
 
 seeds = st.integers(0, 2**32 - 1)
 frames = st.tuples(st.integers(8, 150), st.integers(8, 150))
@@ -155,3 +158,26 @@ def test_prototypes_that_are_not_finite_are_a_message():
     where = where_of((200, 100), "stretch")
     with pytest.raises(CorruptResultError, match="mask prototypes"):
         make_masks(np.ones((1, 1), np.float32), prototypes, np.array([[0, 0, 1, 1]]), where, "polygons")
+
+
+@given(seeds, frames, resizes, st.sampled_from(("yolo masks", "objectness masks", "end to end masks")))
+def test_each_detection_has_the_mask_of_its_own_coefficients(seed, frame, resize, name):
+    family = FAMILIES[name]
+    rng = np.random.default_rng(seed)
+    arrays = family.outputs(rng)
+    options = ResultOptions(0.3, 0.5, 20, masks="run_lengths")
+    picture = PictureInput(WIDTH, HEIGHT, "RGB", resize=resize)
+    found = make_result(DetectionTask((), head=family.head), arrays, options, frame, picture)
+    place = oracle.placement(resize, *frame)
+    expected = oracle.expected(
+        family.read(arrays), place, frame, least_score=0.3, iou_threshold=0.5, max_results=20, nms=family.nms
+    )
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found[:3], expected[:3], strict=True):
+        total = np.tensordot(np.array(theirs.coefficients), arrays[1].astype(np.float64), axes=1)
+        inside = np.zeros(frame[::-1], bool) if ours.mask is None else decoded(ours.mask.run_lengths)
+        left, top, right, bottom = ours.box_pixels
+        for x, y in rng.uniform((left, top), (right, bottom), (20, 2)).astype(int) + 0.5:
+            value = interpolated(total, (x * place[0] + place[2]) / 4, (y * place[1] + place[3]) / 4)
+            if left < x < right and top < y < bottom and abs(value) > 0.1 * np.abs(total).max():
+                assert inside[int(y), int(x)] == (value > 0)
