@@ -59,7 +59,7 @@ BENCHMARKS: dict[str, tuple[str, Benchmark]] = {
     "capacity": ("Capacity", systems.capacity_rows),
     "gpu": ("GPU at saturation, quoted", saturation.rows),
 }
-"""Name -> (heading, what measures it)."""
+"""Name -> (heading, the function that measures it)."""
 
 
 def _measure(name: str, *, is_quick: bool) -> tuple[list[Row], bool]:

@@ -168,7 +168,7 @@ def _main_rows(result: IdentityResult) -> Iterator[Row]:
     yield Row(f"{case}: the same over the bare server's", result.over_bare, bar=BAR_OVER_BARE)
     yield Row(f"{case}: the same over the client's", result.over_client, bar=BAR_OVER_CLIENT)
     yield Row(f"{case}: client CPU per frame", result.client_cpu_ms, "ms", note="yardstick: 0.16 on a quiet machine")
-    yield Row(f"{case}: bare server's CPU per frame", result.bare_cpu_ms, "ms", note="what grpc.aio costs here")
+    yield Row(f"{case}: bare server's CPU per frame", result.bare_cpu_ms, "ms", note="the cost of grpc.aio here")
     yield Row(f"{case}: frames per second, client on the same cores", result.frames_per_s, "/s", is_higher_better=True)
     yield Row(f"{case}: one frame in flight, p50", result.lone_p50_ms, "ms", BUDGET_LONE_MS)
     yield Row(f"{case}: the same over the bare server's", result.lone_over_bare)

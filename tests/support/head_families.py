@@ -45,7 +45,7 @@ class Family:
     """One family.
 
     Attributes:
-        head: what is tested.
+        head: under test.
         outputs: makes random outputs of one frame.
         read: the oracle, outputs to objects.
         anchor_axis: of each output, along which candidates lie; None where an output has none.
