@@ -198,6 +198,7 @@ class Completion:
         result: typed result made from `outputs` by a results worker; None if only tensors were wanted.
         batch_size: rows of its batch as executed; 0 if it was not executed.
         model_version: the version that executed it; empty if it was not executed.
+        encoded: `result` in the form of its protocol, if a worker has encoded it; else None.
     """
 
     request: Request
@@ -206,6 +207,7 @@ class Completion:
     result: Any = None
     batch_size: int = 0
     model_version: str = ""
+    encoded: bytes | None = None
 
 
 class CompletionSink(Protocol):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Required, TypedDict
 
-from forebay.client.options import Delivery, Encoding, OutputKind, Policy, TraceContext
+from forebay.client.options import Delivery, Encoding, Masks, OutputKind, Policy, TraceContext
 
 
 class StreamKeywords(TypedDict, total=False):
@@ -29,6 +29,7 @@ class StreamKeywords(TypedDict, total=False):
         score_threshold: 0..1; default: the model's.
         iou_threshold: 0..1; default: the model's.
         max_results: maximum number of detections or classes in a result; 0: the model's.
+        masks: "polygons" or "run_lengths": the form of the masks of a segmentation model; default: no masks.
         allow_picture: the server's operator may look at the latest frame of this stream; default: no.
         trace_context: W3C trace context (`traceparent`, optionally `tracestate`): the parent of the server's spans of
             this stream; or a function that returns it, called each time the stream is opened.
@@ -53,6 +54,7 @@ class StreamKeywords(TypedDict, total=False):
     score_threshold: float | None
     iou_threshold: float | None
     max_results: int
+    masks: Masks | None
     allow_picture: bool
     trace_context: TraceContext | None
     headers: Mapping[str, str]

@@ -13,6 +13,7 @@ Encoding = Literal["tensor", "rgb8", "bgr8", "jpeg", "png", "nv12", "mono8"]
 Delivery = Literal["latest", "every"]
 Policy = Literal["drop_oldest", "block"]
 OutputKind = Literal["tensors", "detections", "classes"]
+Masks = Literal["polygons", "run_lengths"]
 TraceContext = Mapping[str, str] | Callable[[], Mapping[str, str]]
 
 _TRACEPARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -22,6 +23,10 @@ _OUTPUTS: dict[OutputKind, wire.Output] = {
     "tensors": wire.OUTPUT_TENSORS,
     "detections": wire.OUTPUT_DETECTIONS,
     "classes": wire.OUTPUT_CLASSES,
+}
+_MASKS: dict[Masks, wire.MaskFormat] = {
+    "polygons": wire.MASK_FORMAT_POLYGONS,
+    "run_lengths": wire.MASK_FORMAT_RUN_LENGTHS,
 }
 
 
@@ -96,6 +101,7 @@ class StreamOptions:
     score_threshold: float | None = None
     iou_threshold: float | None = None
     max_results: int = 0
+    masks: Masks | None = None
     allow_picture: bool = False
     trace_context: TraceContext | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -111,6 +117,8 @@ class StreamOptions:
             _check_word("policy", self.policy, get_args(Policy))
         for output in self.outputs:
             _check_word("outputs", output, tuple(_OUTPUTS))
+        if self.masks is not None:
+            _check_word("masks", self.masks, tuple(_MASKS))
         if self.trace_context is not None and not callable(self.trace_context):
             trace_metadata(self.trace_context)
         _check_headers(self.headers)
@@ -166,6 +174,7 @@ def open_message(options: StreamOptions, resume_from: int | None) -> bytes:
         score_threshold=options.score_threshold,
         iou_threshold=options.iou_threshold,
         max_results=options.max_results,
+        masks=_MASKS[options.masks] if options.masks else None,
         allow_picture=options.allow_picture,
         resume_from=resume_from,
     )

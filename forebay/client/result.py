@@ -4,6 +4,7 @@ All classes here are plain frozen values; arrays are read-only views of the rece
 """
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,14 +67,101 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
+class Keypoint:
+    """One named point of an object, in pixels of the frame as sent; `score` (0..1) says how sure the model is of it."""
+
+    x: float
+    y: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class RotatedBox:
+    """A rectangle turned about its center, in pixels of the frame as sent; it may reach beyond the frame.
+
+    Attributes:
+        cx: center.
+        cy: center.
+        width: along the direction of the angle.
+        height: across it.
+        angle_radians: from the x axis towards the y axis, which grows downwards: clockwise as seen.
+    """
+
+    cx: float
+    cy: float
+    width: float
+    height: float
+    angle_radians: float
+
+    @property
+    def corners(self) -> tuple[tuple[float, float], ...]:
+        """The four corners (x, y) in order around the rectangle."""
+        cos, sin = math.cos(self.angle_radians) / 2, math.sin(self.angle_radians) / 2
+        along, across = (self.width * cos, self.width * sin), (-self.height * sin, self.height * cos)
+        return tuple(
+            (self.cx + a * along[0] + b * across[0], self.cy + a * along[1] + b * across[1])
+            for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunLengths:
+    """A mask as COCO writes it, uncompressed.
+
+    Attributes:
+        width: of the frame, pixels.
+        height: of the frame, pixels.
+        counts: pixels outside, inside, outside, ... in turn, down each column from the left.
+    """
+
+    width: int
+    height: int
+    counts: tuple[int, ...]
+
+    def to_array(self) -> NDArray[np.bool_]:
+        """Return the mask, shape (height, width). Raises ValueError if the counts do not fit the size."""
+        if sum(self.counts) != self.width * self.height:
+            raise ValueError(f"the counts of a mask add up to {sum(self.counts)}, not {self.width} x {self.height}")
+        inside = np.arange(len(self.counts)) % 2 == 1
+        return np.repeat(inside, self.counts).reshape(self.width, self.height).T
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # arrays have no truth value: masks compare by identity
+class Mask:
+    """The pixels of one object, in the form that the stream asked for.
+
+    Attributes:
+        polygons: outlines without holes, the largest first: arrays of shape (points, 2), x and y in pixels, read-only.
+        run_lengths: None unless the stream was opened with `masks="run_lengths"`.
+    """
+
+    polygons: tuple[NDArray[np.float32], ...] = ()
+    run_lengths: RunLengths | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Detection:
-    """One object. `box` is in 0..1 of the frame's width and height, `box_pixels` in pixels of the frame as sent."""
+    """One object.
+
+    Attributes:
+        label: name of its class.
+        class_id: number of its class.
+        score: 0..1.
+        box: in 0..1 of the frame's width and height.
+        box_pixels: the same in pixels of the frame as sent.
+        keypoints: of a pose model, in the order of `Opened.keypoint_names`; else empty.
+        rotated_box: of a model for oriented boxes; else None.
+        mask: of a segmentation model, if the stream was opened with `masks`; else None.
+    """
 
     label: str
     class_id: int
     score: float
     box: Box
     box_pixels: Box
+    keypoints: tuple[Keypoint, ...] = ()
+    rotated_box: RotatedBox | None = None
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +198,11 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The server's grant for one call. A stream that reconnects gets a new one, maybe from another server."""
+    """The server's grant for one call. A stream that reconnects gets a new one, maybe from another server.
+
+    `labels` are the names of the model's classes by `class_id`, `keypoint_names` those of a pose model's keypoints;
+    each is empty if the names are not known.
+    """
 
     session_id: str
     model: str
@@ -122,6 +214,8 @@ class Opened:
     delivery: str
     latency_budget_ms: float
     heartbeat_interval_s: float
+    labels: tuple[str, ...] = ()
+    keypoint_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +298,8 @@ def opened_from_wire(message: wire.Opened) -> Opened:
         delivery="every" if message.delivery == wire.DELIVERY_EVERY else "latest",
         latency_budget_ms=message.latency_budget_ms,
         heartbeat_interval_s=message.heartbeat_interval_s,
+        labels=tuple(message.labels),
+        keypoint_names=tuple(message.keypoint_names),
     )
 
 
@@ -241,7 +337,35 @@ def _box(message: wire.Box) -> Box:
 
 
 def _detection(message: wire.Detection) -> Detection:
-    return Detection(message.label, message.class_id, message.score, _box(message.box), _box(message.box_pixels))
+    return Detection(
+        message.label,
+        message.class_id,
+        message.score,
+        _box(message.box),
+        _box(message.box_pixels),
+        tuple([Keypoint(item.x, item.y, item.score) for item in message.keypoints]),
+        _rotated_box(message.rotated_box) if message.HasField("rotated_box") else None,
+        _mask(message.mask) if message.HasField("mask") else None,
+    )
+
+
+def _rotated_box(message: wire.RotatedBox) -> RotatedBox:
+    return RotatedBox(message.cx, message.cy, message.width, message.height, message.angle_radians)
+
+
+def _mask(message: wire.Mask) -> Mask:
+    """Translate a mask. Raises ValueError for a polygon with half a point."""
+    polygons = tuple(_polygon(item) for item in message.polygons)
+    if not message.HasField("run_lengths"):
+        return Mask(polygons)
+    runs = message.run_lengths
+    return Mask(polygons, RunLengths(runs.width, runs.height, tuple(runs.counts)))
+
+
+def _polygon(message: wire.Polygon) -> NDArray[np.float32]:
+    points = np.array(message.points, np.float32).reshape(-1, 2)
+    points.flags.writeable = False
+    return points
 
 
 def _timings(message: wire.Timings) -> Timings:

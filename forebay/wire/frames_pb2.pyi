@@ -31,6 +31,12 @@ class Output(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTPUT_DETECTIONS: _ClassVar[Output]
     OUTPUT_CLASSES: _ClassVar[Output]
 
+class MaskFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MASK_FORMAT_UNSPECIFIED: _ClassVar[MaskFormat]
+    MASK_FORMAT_POLYGONS: _ClassVar[MaskFormat]
+    MASK_FORMAT_RUN_LENGTHS: _ClassVar[MaskFormat]
+
 class StatusCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     STATUS_UNSPECIFIED: _ClassVar[StatusCode]
@@ -56,6 +62,9 @@ OUTPUT_UNSPECIFIED: Output
 OUTPUT_TENSORS: Output
 OUTPUT_DETECTIONS: Output
 OUTPUT_CLASSES: Output
+MASK_FORMAT_UNSPECIFIED: MaskFormat
+MASK_FORMAT_POLYGONS: MaskFormat
+MASK_FORMAT_RUN_LENGTHS: MaskFormat
 STATUS_UNSPECIFIED: StatusCode
 STATUS_OK: StatusCode
 STATUS_SUPERSEDED: StatusCode
@@ -86,7 +95,7 @@ class ServerMessage(_message.Message):
     def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., reconnect: _Optional[_Union[Reconnect, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("model", "version", "stream_id", "encoding", "width", "height", "shape", "latency_budget_ms", "delivery", "max_in_flight", "priority", "outputs", "tensor_names", "score_threshold", "iou_threshold", "max_results", "resume_from", "allow_picture")
+    __slots__ = ("model", "version", "stream_id", "encoding", "width", "height", "shape", "latency_budget_ms", "delivery", "max_in_flight", "priority", "outputs", "tensor_names", "score_threshold", "iou_threshold", "max_results", "resume_from", "allow_picture", "masks")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +114,7 @@ class Open(_message.Message):
     MAX_RESULTS_FIELD_NUMBER: _ClassVar[int]
     RESUME_FROM_FIELD_NUMBER: _ClassVar[int]
     ALLOW_PICTURE_FIELD_NUMBER: _ClassVar[int]
+    MASKS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     stream_id: str
@@ -123,7 +133,8 @@ class Open(_message.Message):
     max_results: int
     resume_from: int
     allow_picture: bool
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., stream_id: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., latency_budget_ms: _Optional[float] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., max_in_flight: _Optional[int] = ..., priority: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., tensor_names: _Optional[_Iterable[str]] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_results: _Optional[int] = ..., resume_from: _Optional[int] = ..., allow_picture: bool = ...) -> None: ...
+    masks: MaskFormat
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., stream_id: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., latency_budget_ms: _Optional[float] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., max_in_flight: _Optional[int] = ..., priority: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., tensor_names: _Optional[_Iterable[str]] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_results: _Optional[int] = ..., resume_from: _Optional[int] = ..., allow_picture: bool = ..., masks: _Optional[_Union[MaskFormat, str]] = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("seq", "capture_time_us", "latency_budget_ms", "payload")
@@ -148,7 +159,7 @@ class TensorSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("session_id", "model", "model_version", "inputs", "outputs", "window", "stream_lifetime_s", "delivery", "latency_budget_ms", "heartbeat_interval_s")
+    __slots__ = ("session_id", "model", "model_version", "inputs", "outputs", "window", "stream_lifetime_s", "delivery", "latency_budget_ms", "heartbeat_interval_s", "labels", "keypoint_names")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -159,6 +170,8 @@ class Opened(_message.Message):
     DELIVERY_FIELD_NUMBER: _ClassVar[int]
     LATENCY_BUDGET_MS_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    KEYPOINT_NAMES_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     model: str
     model_version: str
@@ -169,7 +182,9 @@ class Opened(_message.Message):
     delivery: Delivery
     latency_budget_ms: float
     heartbeat_interval_s: float
-    def __init__(self, session_id: _Optional[str] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., window: _Optional[int] = ..., stream_lifetime_s: _Optional[float] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., latency_budget_ms: _Optional[float] = ..., heartbeat_interval_s: _Optional[float] = ...) -> None: ...
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    keypoint_names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, session_id: _Optional[str] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., window: _Optional[int] = ..., stream_lifetime_s: _Optional[float] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., latency_budget_ms: _Optional[float] = ..., heartbeat_interval_s: _Optional[float] = ..., labels: _Optional[_Iterable[str]] = ..., keypoint_names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Status(_message.Message):
     __slots__ = ("code", "message", "retry_after_ms")
@@ -213,19 +228,73 @@ class Box(_message.Message):
     y_max: float
     def __init__(self, x_min: _Optional[float] = ..., y_min: _Optional[float] = ..., x_max: _Optional[float] = ..., y_max: _Optional[float] = ...) -> None: ...
 
+class Keypoint(_message.Message):
+    __slots__ = ("x", "y", "score")
+    X_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    x: float
+    y: float
+    score: float
+    def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ..., score: _Optional[float] = ...) -> None: ...
+
+class RotatedBox(_message.Message):
+    __slots__ = ("cx", "cy", "width", "height", "angle_radians")
+    CX_FIELD_NUMBER: _ClassVar[int]
+    CY_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    ANGLE_RADIANS_FIELD_NUMBER: _ClassVar[int]
+    cx: float
+    cy: float
+    width: float
+    height: float
+    angle_radians: float
+    def __init__(self, cx: _Optional[float] = ..., cy: _Optional[float] = ..., width: _Optional[float] = ..., height: _Optional[float] = ..., angle_radians: _Optional[float] = ...) -> None: ...
+
+class Polygon(_message.Message):
+    __slots__ = ("points",)
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    points: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, points: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class RunLengths(_message.Message):
+    __slots__ = ("width", "height", "counts")
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    width: int
+    height: int
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., counts: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Mask(_message.Message):
+    __slots__ = ("polygons", "run_lengths")
+    POLYGONS_FIELD_NUMBER: _ClassVar[int]
+    RUN_LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    polygons: _containers.RepeatedCompositeFieldContainer[Polygon]
+    run_lengths: RunLengths
+    def __init__(self, polygons: _Optional[_Iterable[_Union[Polygon, _Mapping]]] = ..., run_lengths: _Optional[_Union[RunLengths, _Mapping]] = ...) -> None: ...
+
 class Detection(_message.Message):
-    __slots__ = ("label", "class_id", "score", "box", "box_pixels")
+    __slots__ = ("label", "class_id", "score", "box", "box_pixels", "keypoints", "rotated_box", "mask")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     CLASS_ID_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     BOX_FIELD_NUMBER: _ClassVar[int]
     BOX_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    KEYPOINTS_FIELD_NUMBER: _ClassVar[int]
+    ROTATED_BOX_FIELD_NUMBER: _ClassVar[int]
+    MASK_FIELD_NUMBER: _ClassVar[int]
     label: str
     class_id: int
     score: float
     box: Box
     box_pixels: Box
-    def __init__(self, label: _Optional[str] = ..., class_id: _Optional[int] = ..., score: _Optional[float] = ..., box: _Optional[_Union[Box, _Mapping]] = ..., box_pixels: _Optional[_Union[Box, _Mapping]] = ...) -> None: ...
+    keypoints: _containers.RepeatedCompositeFieldContainer[Keypoint]
+    rotated_box: RotatedBox
+    mask: Mask
+    def __init__(self, label: _Optional[str] = ..., class_id: _Optional[int] = ..., score: _Optional[float] = ..., box: _Optional[_Union[Box, _Mapping]] = ..., box_pixels: _Optional[_Union[Box, _Mapping]] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., rotated_box: _Optional[_Union[RotatedBox, _Mapping]] = ..., mask: _Optional[_Union[Mask, _Mapping]] = ...) -> None: ...
 
 class Classification(_message.Message):
     __slots__ = ("label", "class_id", "score")

@@ -61,9 +61,9 @@ def _wants_typed(completion: Completion) -> bool:
 def _make(task: Task, completion: Completion, picture: PictureInput | None) -> None:
     request = completion.request
     try:
-        completion.result = make_result(
-            task, completion.outputs or (), request.wants.options, request.frame_size, picture
-        )
+        result = make_result(task, completion.outputs or (), request.wants.options, request.frame_size, picture)
+        completion.encoded = request.wants.encode(result)
+        completion.result = result
     except ServiceError as error:
         completion.error = error
     except Exception:  # a fault in one frame's numbers: answer it with an error, and keep the server alive

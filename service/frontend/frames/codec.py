@@ -15,10 +15,9 @@ from forebay.wire import frames_pb2 as pb
 from forebay_server.engines.datatypes import NAME_BY_DTYPE
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.errors import InvalidSessionError, Outcome, ServiceError
+from forebay_server.service.frontend.frames.typed import add_typed, message_of_parts
 from forebay_server.service.frontend.messages import MAX_PARSED_BYTES, MessageError, parse
 from forebay_server.service.request import Completion, Durations, Timeline
-from forebay_server.service.results.classes import Classification
-from forebay_server.service.results.detection import Detection
 
 FRAME_STATUS: dict[Outcome, pb.StatusCode] = {
     Outcome.OK: pb.STATUS_OK,
@@ -213,14 +212,16 @@ def encode_result(
     result.batch_size = completion.batch_size
     if request.deadline_ns is not None and request.timeline.built_ns > request.deadline_ns:
         result.late_by_us = -((request.deadline_ns - request.timeline.built_ns) // 1000)  # round up: late is never 0
-    if completion.result is not None:
-        _fill_typed(result, completion.result)
+    if completion.result is not None and completion.encoded is None:
+        add_typed(result, completion.result)
     if completion.outputs is not None:
         for index in tensor_indices:
             array, spec = completion.outputs[index], specs.outputs[index]
             result.tensors.add(
                 name=spec.name, datatype=NAME_BY_DTYPE[spec.dtype], shape=array.shape[1:], data=array.tobytes()
             )
+    if completion.encoded is not None:
+        return message_of_parts(result, completion.encoded)
     return message.SerializeToString()
 
 
@@ -231,20 +232,6 @@ def _fill_timings(timings: pb.Timings, times: Durations) -> None:
     timings.receive_us, timings.decode_us, timings.queue_us = times.receive, times.decode, times.queue
     timings.h2d_us, timings.execute_us, timings.d2h_us = times.h2d, times.execute, times.d2h
     timings.deliver_us, timings.server_total_us = times.deliver, times.total
-
-
-def _fill_typed(result: pb.Result, items: tuple[Detection | Classification, ...]) -> None:
-    for item in items:
-        if isinstance(item, Detection):
-            result.detections.add(
-                label=item.label,
-                class_id=item.class_id,
-                score=item.score,
-                box=pb.Box(**item.box._asdict()),
-                box_pixels=pb.Box(**item.box_pixels._asdict()),
-            )
-        else:
-            result.classes.add(label=item.label, class_id=item.class_id, score=item.score)
 
 
 def encode_refusal(seq: int, capture_time_us: int, error: ServiceError, timeline: Timeline) -> bytes:

@@ -7,10 +7,11 @@ from forebay.encodings import LAYOUTS, Layout
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import InvalidSessionError, UnsupportedError
 from forebay_server.service.frontend.frames.decode.pictures import ENCODINGS
+from forebay_server.service.frontend.frames.typed import encode_large
 from forebay_server.service.models.served import FindModel, ServedVersion
 from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.request import Delivery
-from forebay_server.service.results.options import ResultOptions
+from forebay_server.service.results.options import MaskFormat, ResultOptions
 from forebay_server.service.results.task import DetectionTask, Task
 from forebay_server.service.results.wants import Wants
 from forebay_server.service.settings import ServeSettings
@@ -21,6 +22,11 @@ MAX_OUTPUTS = 16  # there are three kinds, which may be repeated
 MAX_SHOWN, MAX_SHOWN_DIMENSIONS = 64, 8  # characters and numbers of a client's own in a message; every model has fewer
 DEFAULT_WINDOW = 16  # frames in flight of a stream that requests no number; a client may request another
 MAX_BUDGET_MS = 3_600_000.0  # an hour: anything longer is a mistake in the unit
+_MASKS: dict[int, MaskFormat] = {
+    pb.MASK_FORMAT_UNSPECIFIED: "none",
+    pb.MASK_FORMAT_POLYGONS: "polygons",
+    pb.MASK_FORMAT_RUN_LENGTHS: "run_lengths",
+}
 LEAST_DEFAULT_BUDGET_NS = 100_000_000  # docs/batching.md: max(100 ms, 3 times the service time of one frame)
 
 
@@ -184,7 +190,7 @@ def _wants(request: pb.Open, version: ServedVersion) -> Wants:
         raise UnsupportedError(f"open.outputs: model {version.name!r} does not give {name}")
     options = _result_options(request) if typed in outputs else None
     indices = _tensor_indices(request, version) if pb.OUTPUT_TENSORS in outputs else ()
-    return Wants(options=options, tensor_indices=indices)
+    return Wants(options, indices, encode_large)
 
 
 def _typed_output(task: Task) -> int:
@@ -196,10 +202,13 @@ def _result_options(request: pb.Open) -> ResultOptions:
         value = getattr(request, name)
         if request.HasField(name) and not 0 <= value <= 1:
             raise InvalidSessionError(f"open.{name} is {value:g}; give 0 to 1")
+    if request.masks not in _MASKS:
+        raise InvalidSessionError(f"open.masks is {request.masks}; give POLYGONS or RUN_LENGTHS, or leave it out")
     return ResultOptions(
         score_threshold=request.score_threshold if request.HasField("score_threshold") else None,
         iou_threshold=request.iou_threshold if request.HasField("iou_threshold") else None,
         max_results=request.max_results,
+        masks=_MASKS[request.masks],
     )
 
 

@@ -24,6 +24,7 @@ from forebay_server.service.errors import (
 from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.calls import CallTasks, cut, trace_context, trace_id
 from forebay_server.service.frontend.frames.codec import STREAM_STATUS, parse_client_message, tensor_spec
+from forebay_server.service.frontend.frames.names import keypoint_names_to_send, labels_to_send
 from forebay_server.service.frontend.frames.opening import StreamConfig, accept_open
 from forebay_server.service.frontend.frames.recorder import StreamRecorder
 from forebay_server.service.frontend.frames.session import Session
@@ -243,6 +244,8 @@ class FramesServicer:
                 delivery=pb.DELIVERY_EVERY if every else pb.DELIVERY_LATEST,
                 latency_budget_ms=(config.budget_ns or 0) / 1e6,
                 heartbeat_interval_s=self._settings.heartbeat_interval_s,
+                labels=labels_to_send(version.description.task),
+                keypoint_names=keypoint_names_to_send(version.description.task),
             )
         )
 

@@ -22,6 +22,18 @@ def test_open_says_what_was_asked_for():
     assert list(message.outputs) == [wire.OUTPUT_TENSORS]
 
 
+@pytest.mark.parametrize(
+    ("masks", "value"),
+    [
+        (None, wire.MASK_FORMAT_UNSPECIFIED),
+        ("polygons", wire.MASK_FORMAT_POLYGONS),
+        ("run_lengths", wire.MASK_FORMAT_RUN_LENGTHS),
+    ],
+)
+def test_masks_are_asked_for_by_their_form(masks, value):
+    assert opened(masks=masks).masks == value
+
+
 def test_what_was_not_asked_for_is_not_said():
     message = opened()
     assert not message.HasField("latency_budget_ms")
@@ -54,6 +66,7 @@ def test_policy_follows_from_delivery(keywords, drops_oldest, resends):
         ({"delivery": "some"}, "delivery must be one of"),
         ({"policy": "wait"}, "policy must be one of"),
         ({"outputs": ("boxes",)}, "outputs must be one of"),
+        ({"masks": "rle"}, "masks must be one of polygons, run_lengths, not 'rle'"),
         ({"encoding": "nv12", "width": 3, "height": 2}, "even width"),
         ({"headers": {"Key": "x"}}, "headers: 'Key' is no name"),
         ({"headers": {"grpc-timeout": "1"}}, "is no name"),

@@ -1,9 +1,19 @@
 """Messages from the wire become plain values."""
 
+import math
+
 import numpy as np
 import pytest
 
-from forebay.client.result import Opened, Status, opened_from_wire, result_from_wire, tensor_from_wire
+from forebay.client.result import (
+    Opened,
+    RotatedBox,
+    RunLengths,
+    Status,
+    opened_from_wire,
+    result_from_wire,
+    tensor_from_wire,
+)
 from forebay.wire import frames_pb2 as wire
 
 
@@ -82,7 +92,38 @@ def test_tensor_that_does_not_add_up_is_refused(datatype, shape, data, words):
 
 def test_opened_carries_everything_over():
     spec = wire.TensorSpec(name="in", datatype="UINT8", shape=[416, 416, 3])
-    message = wire.Opened(session_id="a", model="m", model_version="2", inputs=[spec], window=4, delivery=2)
+    message = wire.Opened(
+        session_id="a",
+        model="m",
+        model_version="2",
+        inputs=[spec],
+        window=4,
+        delivery=2,
+        labels=["a"],
+        keypoint_names=["k"],
+    )
     opened = opened_from_wire(message)
     assert isinstance(opened, Opened)
     assert (opened.delivery, opened.window, opened.inputs[0].shape) == ("every", 4, (416, 416, 3))
+    assert (opened.labels, opened.keypoint_names) == (("a",), ("k",))
+
+
+def test_run_lengths_become_the_mask_of_the_frame():
+    runs = RunLengths(width=3, height=2, counts=(1, 2, 2, 1))
+    assert runs.to_array().astype(int).tolist() == [[0, 1, 0], [1, 0, 1]]
+    assert RunLengths(2, 1, (0, 2)).to_array().all()
+
+
+def test_run_lengths_that_do_not_fill_the_frame_are_no_mask():
+    with pytest.raises(ValueError, match="add up to 5, not 3 x 2"):
+        RunLengths(3, 2, (5,)).to_array()
+
+
+@pytest.mark.parametrize(
+    ("angle_radians", "first", "second"), [(0.0, (8, 3), (12, 3)), (math.pi / 2, (11, 2), (11, 6))]
+)
+def test_corners_of_a_rotated_box_go_around_it(angle_radians, first, second):
+    corners = RotatedBox(cx=10, cy=4, width=4, height=2, angle_radians=angle_radians).corners
+    assert corners[0] == pytest.approx(first)
+    assert corners[1] == pytest.approx(second)
+    assert np.mean(corners, axis=0) == pytest.approx((10, 4))

@@ -119,6 +119,24 @@ def test_thresholds_are_taken_over_also_where_they_are_zero():
     assert accept(version(task=DETECTOR)).wants.options == ResultOptions(None, None, 0)
 
 
+@pytest.mark.parametrize(
+    ("masks", "form"),
+    [
+        (pb.MASK_FORMAT_UNSPECIFIED, "none"),
+        (pb.MASK_FORMAT_POLYGONS, "polygons"),
+        (pb.MASK_FORMAT_RUN_LENGTHS, "run_lengths"),
+    ],
+)
+def test_masks_come_in_the_form_asked_for(masks, form):
+    assert accept(version(task=DETECTOR), masks=masks).wants.options.masks == form
+
+
+@pytest.mark.parametrize("masks", [-1, 3, 2**31 - 1])
+def test_an_unknown_form_of_masks_is_refused(masks):
+    with pytest.raises(InvalidSessionError, match=r"open\.masks is .*; give POLYGONS or RUN_LENGTHS"):
+        accept(version(task=DETECTOR), masks=masks)
+
+
 # --- bad --------------------------------------------------------------------------------------------------------------
 
 BAD = [
@@ -220,6 +238,7 @@ FLOATS = st.floats(width=32) | st.sampled_from([0.0, -0.0, 1.0])
             "score_threshold": FLOATS,
             "iou_threshold": FLOATS,
             "max_results": UINT32,
+            "masks": st.integers(-1, 3),
             "resume_from": st.integers(0, 2**64 - 1),
         },
     ),
