@@ -144,12 +144,15 @@ class UnboundEngine(Engine, Protocol):
     first slot is bound: a trial shows whether the sizes that a model declares are those of its outputs.
     """
 
-    def settle(self, max_batch_size: int | None, *, is_bound: bool) -> None:
+    def settle(
+        self, max_batch_size: int | None, *, is_bound: bool, output_shapes: Sequence[tuple[int, ...]] | None = None
+    ) -> None:
         """Derive `specs` anew, as a trial has shown. Before `bind`.
 
         Args:
             max_batch_size: as `engines.open_engine` takes it.
             is_bound: of `EngineSpecs`.
+            output_shapes: of one row of every output, in the order of `specs`; None for the declared shapes.
 
         Raises:
             ModelFileError: the model has no such batch.

@@ -122,11 +122,15 @@ class OnnxruntimeEngine:
     def launches(self) -> None:
         """None: executions run one way."""
 
-    def settle(self, max_batch_size: int | None, *, is_bound: bool) -> None:
+    def settle(
+        self, max_batch_size: int | None, *, is_bound: bool, output_shapes: Sequence[tuple[int, ...]] | None = None
+    ) -> None:
         """See `UnboundEngine`."""
         if self._slots:
             raise MisuseError("settle after bind")
         layout = derive_specs(self._name, *self._nodes, max_batch_size)
+        if output_shapes is not None:
+            layout = layout.with_output_shapes(output_shapes)
         self._layout = layout if is_bound else layout.unbound(self._name)
 
     def bind(self, slot: SlotBuffers) -> None:

@@ -78,6 +78,12 @@ class BatchedSpecs:
             )
         return replace(self, specs=replace(self.specs, is_bound=False))
 
+    def with_output_shapes(self, shapes: Sequence[tuple[int, ...]]) -> "BatchedSpecs":
+        """Return the layout of the same model with these shapes of one row of every output."""
+        pairs = zip(self.specs.outputs, shapes, strict=True)
+        outputs = tuple(replace(spec, shape=shape) for spec, shape in pairs)
+        return replace(self, specs=replace(self.specs, outputs=outputs))
+
     def check_buffers(self, model: str, slot: SlotBuffers) -> None:
         """Raise unless every tensor has a fixed row size and the slot holds max_batch_size rows of each."""
         pairs = (*zip(self.specs.inputs, slot.inputs, strict=True), *zip(self.specs.outputs, slot.outputs, strict=True))

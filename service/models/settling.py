@@ -6,6 +6,8 @@ sizes that depend on values. So the engine runs the example (`service.models.exa
 - every output has the declared shape, and its first dimension is the number of rows: the model is served as declared.
 - first dimensions are right, others differ: it is served unbound, with its batch dimension.
 - a first dimension is not the number of rows: it is not a batch. The model is served unbound, without a batch.
+- the model takes pictures, only its outputs have open dimensions, and a second run on noise has outputs of the same
+  shapes: it is served with these (`service.models.observed_shapes`).
 - the run fails with several rows and succeeds with one: a batch is one row.
 - the run fails with one row too: nothing is known. The model is served unbound, as it declares its batch.
 
@@ -28,6 +30,8 @@ from forebay_server.service.models.completion import complete
 from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.example import example_of, repeated
+from forebay_server.service.models.observed_shapes import observed_shapes
+from forebay_server.service.models.parameters import read_parameters
 from forebay_server.service.pipeline.unbound import Inputs
 
 log = structlog.get_logger(__name__)
@@ -44,11 +48,13 @@ class Settlement:
         max_batch_size: as `engines.open_engine` takes it.
         is_bound: of `EngineSpecs`.
         reason: why not as declared.
+        output_shapes: as `UnboundEngine.settle` takes them.
     """
 
     max_batch_size: int | None
     is_bound: bool
     reason: str
+    output_shapes: tuple[tuple[int, ...], ...] | None = None
 
 
 def settle(engines: Sequence[Engine], description: ModelDescription) -> None:
@@ -71,7 +77,7 @@ def settle(engines: Sequence[Engine], description: ModelDescription) -> None:
     log.info("model runs otherwise than it declares", model=description.name, reason=settlement.reason)
     for engine in engines:
         assert isinstance(engine, UnboundEngine)  # noqa: S101 - for mypy: instances are of one class
-        engine.settle(settlement.max_batch_size, is_bound=settlement.is_bound)
+        engine.settle(settlement.max_batch_size, is_bound=settlement.is_bound, output_shapes=settlement.output_shapes)
 
 
 def _settlement(engine: UnboundEngine, description: ModelDescription) -> Settlement | None:
@@ -102,10 +108,24 @@ def _settlement(engine: UnboundEngine, description: ModelDescription) -> Settlem
             found = f"the first dimension of output {misfit!r} is not the number of rows"
             raise _contradiction(description, f"{found}: write max_batch_size: 0, and whole shapes in dims")
         return Settlement(0, is_bound=False, reason=f"the first dimension of output {misfit!r} is not the rows")
+    return _by_inner_shapes(engine, description, outputs, rows)
+
+
+def _by_inner_shapes(
+    engine: UnboundEngine, description: ModelDescription, outputs: Sequence[NDArray[Any]], rows: int
+) -> Settlement | None:
+    """Return how a model is served whose first dimensions are right, None if as it declares."""
+    specs, written = engine.specs, description.max_batch_size
     misfit = _not_declared(outputs, specs)
-    if misfit is not None and specs.is_fixed:
-        return Settlement(written, is_bound=False, reason=f"output {misfit!r} has another shape than it declares")
-    return None
+    if misfit is not None:
+        reason = f"output {misfit!r} has another shape than it declares"
+        return Settlement(written, is_bound=False, reason=reason) if specs.is_fixed else None
+    takes_pictures = read_parameters(description.config, description.config_name).picture.written
+    # Of any other model, an open dimension is part of the contract with clients of its tensors.
+    shapes = observed_shapes(engine, outputs, rows) if takes_pictures else None
+    if shapes is None:
+        return None
+    return Settlement(written, is_bound=True, reason=f"outputs have the shapes {list(shapes)}", output_shapes=shapes)
 
 
 def _contradiction(description: ModelDescription, remedy: str) -> ConfigError:

@@ -37,6 +37,18 @@ async def test_boxes_come_in_pixels_of_the_frame_with_the_files_names(tmp_path):
 
 
 @on_loop
+async def test_a_file_of_an_open_height_and_width_gives_boxes_at_the_size_that_it_was_exported_for(tmp_path):
+    file = exported.yolo(tmp_path / "best.onnx", [ROW], sides=("height", "width"), batch="batch")
+    async with real_server(file) as running:
+        metadata = await stub_of(running).ModelMetadata(inference_pb2.ModelMetadataRequest(name="best"))
+        result = await results(running, np.full((64, 128, 3), 255, np.uint8))
+    assert [list(tensor.shape) for tensor in metadata.outputs] == [[-1, 6, 84]]
+    (found,) = result.detections
+    box = found.box_pixels
+    assert [box.x_min, box.y_min, box.x_max, box.y_max] == pytest.approx([48, 24, 80, 40])
+
+
+@on_loop
 async def test_a_file_that_lies_about_its_names_serves_tensors_and_says_how_to_go_on(tmp_path):
     metadata = {**exported.METADATA, "names": "['a', 'b', 'c']"}
     async with real_server(exported.yolo(tmp_path / "best.onnx", [ROW], metadata)) as running:
