@@ -22,6 +22,7 @@ make_base() {
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/lib/*/gconv/*' \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
+        --extract-hook='for deb in "$1"/var/cache/apt/archives/*.deb; do dpkg-deb --field "$deb"; echo; done >"$1/var/lib/dpkg/status"' \
         --extract-hook='cat "$1"/usr/share/ca-certificates/mozilla/*.crt >"$1/etc/ssl/certs/ca-certificates.crt" 2>/dev/null || true' \
         --extract-hook='cp "$1/usr/share/base-passwd/passwd.master" "$1/etc/passwd"' \
         --dpkgopt='path-exclude=/usr/lib/python3.13/test/*' --dpkgopt='path-exclude=/usr/lib/python3.13/idlelib/*' \
