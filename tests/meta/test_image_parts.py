@@ -1,15 +1,15 @@
 """The parts of an image fit together without one being built: locks with hashes, and the files that are removed."""
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+import forebay
 from tests.support.repository import ROOT
 from tools.image import finish
 from tools.lock import read_lock
-from tools.lock_image import EXTRAS, X86_ALONE
+from tools.lock_image import EXTRAS, SOURCE_ALONE, UNLOCKED, X86_ALONE, requirements_of
 
 LOCKS = sorted((ROOT / "locks").glob("*.txt"))
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -42,7 +42,29 @@ def test_the_image_has_the_versions_that_are_tested():
 def test_a_server_has_no_load_tester():
     assert "hdrhistogram" not in read_lock(ROOT / "locks" / "cpu.txt")
     assert "hdrhistogram" in read_lock(ROOT / "locks" / "load.txt")
-    assert {"load"} == X86_ALONE
+    assert set(X86_ALONE) == {"load"}
+    assert "\n# On x86_64 alone: " in (ROOT / "locks" / "load.txt").read_text()
+
+
+def test_every_requirement_of_pyproject_is_locked_in_a_version_that_it_allows():
+    base, extras = requirements_of()
+    assert set(extras) == {*EXTRAS, *UNLOCKED}
+    cpu = read_lock(ROOT / "locks" / "cpu.txt")
+    for name, lines in {"cpu": base, **{extra: extras[extra] for extra in EXTRAS}}.items():
+        locked = cpu | read_lock(ROOT / "locks" / f"{name}.txt")
+        for requirement in map(Requirement, lines):
+            if requirement.name == SOURCE_ALONE:
+                assert {f"{SOURCE_ALONE}-bindings", f"{SOURCE_ALONE}-libs"} <= locked.keys()
+                requirement.name += "-libs"
+            assert requirement.specifier.contains(locked[requirement.name], prereleases=True), requirement
+
+
+def test_any_extras_fit_into_one_image():
+    together = {}
+    for lock in LOCKS:
+        for name, version in read_lock(lock).items():
+            assert together.setdefault(name, version) == version, f"{name} in {lock.name}"
+    assert together["cuda-bindings"] == read_lock(ROOT / "locks" / "torch.txt")["cuda-bindings"]
 
 
 def test_an_extra_adds_to_the_image_and_changes_nothing_in_it():
@@ -51,18 +73,46 @@ def test_an_extra_adds_to_the_image_and_changes_nothing_in_it():
         assert not base.keys() & read_lock(ROOT / "locks" / f"{extra}.txt").keys()
 
 
-def test_binary_packages_are_locked_for_both_architectures():
-    found = entries(ROOT / "locks" / "cpu.txt")
-    binary = ("grpcio", "numpy", "onnxruntime", "opencv-python-headless", "pydantic-core", "simplejpeg")
-    assert [len(hashes) for name, hashes in found.items() if name.split("==")[0] in binary] == [2] * len(binary)
+BINARY = {
+    "cpu": ("grpcio", "numpy", "onnxruntime", "opencv-python-headless", "pydantic-core", "simplejpeg"),
+    "cuda": ("cuda-bindings",),
+    "tensorrt-rtx": ("cuda-bindings", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"),
+    "torch": ("cuda-bindings", "nvidia-cublas", "nvidia-cudnn-cu13", "torch", "triton"),
+    "build": ("ml-dtypes", "onnx"),
+    "video": ("av",),
+}
+
+
+@pytest.mark.parametrize("lock", BINARY)
+def test_binary_packages_are_locked_for_both_architectures(lock):
+    found = {name.split("==")[0]: hashes for name, hashes in entries(ROOT / "locks" / f"{lock}.txt").items()}
+    assert all(len(found[name]) >= 2 for name in BINARY[lock])
 
 
 def test_the_dockerfile_installs_with_hashes_and_leaves_no_installer():
-    installs = re.findall(r"/pip --python /opt/forebay/bin/python install ([^\n]*)", DOCKERFILE)
-    assert len(installs) == 5
-    unlocked = [line for line in installs if not line.startswith(("--require-hashes", "--no-deps /src/dist"))]
-    assert [line.split('"')[1] for line in unlocked] == ["$TENSORRT"]
+    installs = re.findall(r"bin/python tools/image/install\.py ([^\n]*?)(?: \\)?\n", DOCKERFILE)
+    assert installs == [
+        "--into /opt/build/bin/python setuptools",
+        "cpu",
+        '--argument EXTRAS "$EXTRAS"',
+        "cuda",
+        '--argument TENSORRT "$TENSORRT"',
+    ]
+    assert re.findall(r"/pip --python \S+ install ([^\n]*)", DOCKERFILE) == ["--no-deps /src/dist/*.whl \\"]
     assert "python3.13 -m venv --without-pip /opt/forebay" in DOCKERFILE
+
+
+def test_the_label_has_the_version_of_the_package():
+    assert re.findall(r"^ARG VERSION=(.*)$", DOCKERFILE, flags=re.MULTILINE) == [forebay.__version__]
+    assert DOCKERFILE.count('org.opencontainers.image.version="${VERSION}"') == 2
+    assert DOCKERFILE.count('finish.py --version "$VERSION"') == 2
+
+
+def test_the_dockerfile_needs_no_image_but_its_base():
+    assert "# syntax=" not in DOCKERFILE
+    sources = re.findall(r"^FROM (\S+)", DOCKERFILE, flags=re.MULTILINE)
+    stages = re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, flags=re.MULTILINE)
+    assert set(sources) - set(stages) == {"scratch", "${BASE}", "${BUILD_BASE}"}
 
 
 def test_what_no_server_reads_is_removed_and_nothing_else(tmp_path):
@@ -77,9 +127,3 @@ def test_what_no_server_reads_is_removed_and_nothing_else(tmp_path):
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == set(kept)
     assert finish.remove(tmp_path, {**finish.UNREAD, **finish.UNREAD_WITHOUT_ONNX}) == 0
-
-
-def test_the_list_of_parts_names_every_package_with_its_version():
-    names = {part["name"] for part in finish.parts()["components"]}
-    assert {"numpy", "onnxruntime", "grpcio", "pytest"} <= names
-    assert finish.PARTS.is_relative_to(Path(sys.prefix))
