@@ -1,0 +1,29 @@
+"""compose.yaml passes on every build argument, and the health check sees the settings of the server."""
+
+import re
+
+import pytest
+
+from tests.support.repository import ROOT
+
+COMPOSE = (ROOT / "compose.yaml").read_text()
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+OWN = {"SOURCE_DATE_EPOCH", "VERSION"}
+"""Arguments that compose leaves at their defaults."""
+
+
+def arguments(target):
+    block = COMPOSE[COMPOSE.index(f"target: {target}\n") :]
+    return set(re.search(r"args: \[([^\]]*)\]", block)[1].split(", "))
+
+
+@pytest.mark.parametrize(("target", "others"), [("cpu", {"TENSORRT"}), ("gpu", set())])
+def test_every_build_argument_can_be_given_by_the_environment(target, others):
+    known = set(re.findall(r"^ARG (\w+)", DOCKERFILE, flags=re.MULTILINE))
+    assert arguments(target) == known - OWN - others
+
+
+def test_settings_are_in_the_environment_where_the_health_check_sees_them():
+    assert re.findall(r"^  command: (.*)$", COMPOSE, flags=re.MULTILINE) == ['["serve"]']
+    assert 'FOREBAY_ADDRESS: "0.0.0.0:8001"' in COMPOSE
+    assert 'ports: ["127.0.0.1:8001:8001"]' in COMPOSE
