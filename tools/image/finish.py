@@ -47,7 +47,7 @@ UNREAD_WITHOUT_ONNX = {
 UNREAD_COMMANDS = ("activate*", "Activate*", "f2py", "numpy-config", "onnxruntime_test", "pygmentize")
 
 
-# What older packages call their licence, as an expression of SPDX.
+# Names that older packages give their licence, and the expression of SPDX.
 SPDX_OF_TEXTS = {
     "3-Clause BSD License": "BSD-3-Clause",
     "Apache 2.0": "Apache-2.0",
