@@ -30,6 +30,7 @@ class StreamKeywords(TypedDict, total=False):
         iou_threshold: 0..1; default: the model's.
         max_results: maximum number of detections or classes in a result; 0: the model's.
         masks: "polygons" or "run_lengths": the form of the masks of a segmentation model; default: no masks.
+        track: give detections a `track_id` that lasts through the stream, also when it is opened again; default: no.
         allow_picture: the server's operator may look at the latest frame of this stream; default: no.
         trace_context: W3C trace context (`traceparent`, optionally `tracestate`): the parent of the server's spans of
             this stream; or a function that returns it, called each time the stream is opened.
@@ -55,6 +56,7 @@ class StreamKeywords(TypedDict, total=False):
     iou_threshold: float | None
     max_results: int
     masks: Masks | None
+    track: bool
     allow_picture: bool
     trace_context: TraceContext | None
     headers: Mapping[str, str]

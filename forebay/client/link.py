@@ -200,6 +200,8 @@ class Link:
         if before is not None and before.model_version != opened.model_version:
             text = "stream %s: reopened on version %s of %s, it was %s"
             _log.warning(text, self._state.options.camera, opened.model_version, opened.model, before.model_version)
+        if before is not None and opened.tracks == "anew":
+            _log.warning("stream %s: reopened, and its track ids begin anew", self._state.options.camera)
         silence_s = self._reconnection.silence_limit_s
         if opened.heartbeat_interval_s > 0:
             silence_s = SILENT_INTERVALS * opened.heartbeat_interval_s
@@ -221,7 +223,8 @@ class Link:
     async def _write(self, call: "Call") -> None:
         """Write Open and then frames, each when the transport has taken the previous one; half-close at the end."""
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):  # the call ended: the reader has the reason
-            await call.write(open_message(self._state.options, self._state.resume_from))
+            state = self._state
+            await call.write(open_message(state.options, state.resume_from, state.track_state))
             while not (self._is_draining or self._state.has_nothing_to_send):
                 await self._hold()
                 message = self._state.next_to_send() if self._is_open and not self._is_draining else None

@@ -102,6 +102,7 @@ class StreamOptions:
     iou_threshold: float | None = None
     max_results: int = 0
     masks: Masks | None = None
+    track: bool = False
     allow_picture: bool = False
     trace_context: TraceContext | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -155,8 +156,14 @@ class StreamOptions:
         return self.layout is not None and not (self.width and self.height)
 
 
-def open_message(options: StreamOptions, resume_from: int | None) -> bytes:
-    """Return the encoded first message of a call."""
+def open_message(options: StreamOptions, resume_from: int | None, track_state: bytes = b"") -> bytes:
+    """Return the encoded first message of a call.
+
+    Args:
+        options: of the stream.
+        resume_from: the first seq that will be sent; None at the first call.
+        track_state: the latest one of a Result of this stream; empty without tracks, or at the first call.
+    """
     message = wire.Open(
         model=options.model,
         version=options.version,
@@ -177,6 +184,8 @@ def open_message(options: StreamOptions, resume_from: int | None) -> bytes:
         masks=_MASKS[options.masks] if options.masks else None,
         allow_picture=options.allow_picture,
         resume_from=resume_from,
+        track=options.track,
+        track_state=track_state,
     )
     return wire.ClientMessage(open=message).SerializeToString()
 

@@ -7,7 +7,7 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,11 @@ _STATUS_OF_CODE: dict[int, Status] = {
     wire.STATUS_INVALID: Status.INVALID,
     wire.STATUS_FAILED: Status.FAILED,
     wire.STATUS_CANCELLED: Status.CANCELLED,
+}
+
+_TRACKS: dict[int, Literal["continued", "anew"]] = {
+    wire.TRACK_RESUMPTION_CONTINUED: "continued",
+    wire.TRACK_RESUMPTION_ANEW: "anew",
 }
 
 _DTYPES = {
@@ -152,6 +157,8 @@ class Detection:
         keypoints: of a pose model, in the order of `Opened.keypoint_names`; else empty.
         rotated_box: of a model for oriented boxes; else None.
         mask: of a segmentation model, if the stream was opened with `masks`; else None.
+        track_id: the same number for one object through a stream that was opened with `track=True`; 0 for an object
+            that is not tracked, or was seen once so far.
     """
 
     label: str
@@ -162,6 +169,7 @@ class Detection:
     keypoints: tuple[Keypoint, ...] = ()
     rotated_box: RotatedBox | None = None
     mask: Mask | None = None
+    track_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +209,8 @@ class Opened:
     """The server's grant for one call. A stream that reconnects gets a new one, maybe from another server.
 
     `labels` are the names of the model's classes by `class_id`, `keypoint_names` those of a pose model's keypoints;
-    each is empty if the names are not known.
+    each is empty if the names are not known. `tracks` of a stream with `track=True` is "continued" if the ids go on
+    from the call before, and "anew" if they begin at 1: an earlier id then means another object. None without `track`.
     """
 
     session_id: str
@@ -216,6 +225,7 @@ class Opened:
     heartbeat_interval_s: float
     labels: tuple[str, ...] = ()
     keypoint_names: tuple[str, ...] = ()
+    tracks: Literal["continued", "anew"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +310,7 @@ def opened_from_wire(message: wire.Opened) -> Opened:
         heartbeat_interval_s=message.heartbeat_interval_s,
         labels=tuple(message.labels),
         keypoint_names=tuple(message.keypoint_names),
+        tracks=_TRACKS.get(message.track_resumption),
     )
 
 
@@ -346,6 +357,7 @@ def _detection(message: wire.Detection) -> Detection:
         tuple([Keypoint(item.x, item.y, item.score) for item in message.keypoints]),
         _rotated_box(message.rotated_box) if message.HasField("rotated_box") else None,
         _mask(message.mask) if message.HasField("mask") else None,
+        message.track_id,
     )
 
 

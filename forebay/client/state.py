@@ -41,6 +41,7 @@ class StreamState:
         error: the reason for the end of the stream, unless the user ended it.
         is_over: the link has ended: every frame has ended too.
         is_finishing: no more frames.
+        track_state: the latest state of the stream's tracks, for the next call; the link's alone.
     """
 
     def __init__(self, options: StreamOptions, clock: Clock, capture_clock_ns: Callable[[], int]) -> None:
@@ -51,6 +52,7 @@ class StreamState:
         self.error: Exception | None = None
         self.is_over = False
         self.is_finishing = False
+        self.track_state = b""
         self._ledger = Ledger(
             queue_frames=options.queue_frames, drops_oldest=options.drops_oldest, resends=options.resends
         )
@@ -178,6 +180,7 @@ class StreamState:
             sent_ns = entry.sent_ns if entry else now_ns
             age_ms, round_trip_ms = (capture_now_ns - capture_ns) / 1e6, (now_ns - sent_ns) / 1e6
             self._ledger.answered(result_from_wire(message, capture_ns, age_ms, round_trip_ms))
+            self.track_state = message.track_state or self.track_state
             self._notify()
 
     def granted(self, opened: Opened) -> Opened | None:

@@ -37,6 +37,12 @@ class MaskFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MASK_FORMAT_POLYGONS: _ClassVar[MaskFormat]
     MASK_FORMAT_RUN_LENGTHS: _ClassVar[MaskFormat]
 
+class TrackResumption(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TRACK_RESUMPTION_UNSPECIFIED: _ClassVar[TrackResumption]
+    TRACK_RESUMPTION_CONTINUED: _ClassVar[TrackResumption]
+    TRACK_RESUMPTION_ANEW: _ClassVar[TrackResumption]
+
 class StatusCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     STATUS_UNSPECIFIED: _ClassVar[StatusCode]
@@ -65,6 +71,9 @@ OUTPUT_CLASSES: Output
 MASK_FORMAT_UNSPECIFIED: MaskFormat
 MASK_FORMAT_POLYGONS: MaskFormat
 MASK_FORMAT_RUN_LENGTHS: MaskFormat
+TRACK_RESUMPTION_UNSPECIFIED: TrackResumption
+TRACK_RESUMPTION_CONTINUED: TrackResumption
+TRACK_RESUMPTION_ANEW: TrackResumption
 STATUS_UNSPECIFIED: StatusCode
 STATUS_OK: StatusCode
 STATUS_SUPERSEDED: StatusCode
@@ -95,7 +104,7 @@ class ServerMessage(_message.Message):
     def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., reconnect: _Optional[_Union[Reconnect, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("model", "version", "stream_id", "encoding", "width", "height", "shape", "latency_budget_ms", "delivery", "max_in_flight", "priority", "outputs", "tensor_names", "score_threshold", "iou_threshold", "max_results", "resume_from", "allow_picture", "masks")
+    __slots__ = ("model", "version", "stream_id", "encoding", "width", "height", "shape", "latency_budget_ms", "delivery", "max_in_flight", "priority", "outputs", "tensor_names", "score_threshold", "iou_threshold", "max_results", "resume_from", "allow_picture", "masks", "track", "track_state")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +124,8 @@ class Open(_message.Message):
     RESUME_FROM_FIELD_NUMBER: _ClassVar[int]
     ALLOW_PICTURE_FIELD_NUMBER: _ClassVar[int]
     MASKS_FIELD_NUMBER: _ClassVar[int]
+    TRACK_FIELD_NUMBER: _ClassVar[int]
+    TRACK_STATE_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     stream_id: str
@@ -134,7 +145,9 @@ class Open(_message.Message):
     resume_from: int
     allow_picture: bool
     masks: MaskFormat
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., stream_id: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., latency_budget_ms: _Optional[float] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., max_in_flight: _Optional[int] = ..., priority: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., tensor_names: _Optional[_Iterable[str]] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_results: _Optional[int] = ..., resume_from: _Optional[int] = ..., allow_picture: bool = ..., masks: _Optional[_Union[MaskFormat, str]] = ...) -> None: ...
+    track: bool
+    track_state: bytes
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., stream_id: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., latency_budget_ms: _Optional[float] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., max_in_flight: _Optional[int] = ..., priority: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., tensor_names: _Optional[_Iterable[str]] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_results: _Optional[int] = ..., resume_from: _Optional[int] = ..., allow_picture: bool = ..., masks: _Optional[_Union[MaskFormat, str]] = ..., track: bool = ..., track_state: _Optional[bytes] = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("seq", "capture_time_us", "latency_budget_ms", "payload")
@@ -159,7 +172,7 @@ class TensorSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("session_id", "model", "model_version", "inputs", "outputs", "window", "stream_lifetime_s", "delivery", "latency_budget_ms", "heartbeat_interval_s", "labels", "keypoint_names")
+    __slots__ = ("session_id", "model", "model_version", "inputs", "outputs", "window", "stream_lifetime_s", "delivery", "latency_budget_ms", "heartbeat_interval_s", "labels", "keypoint_names", "track_resumption")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -172,6 +185,7 @@ class Opened(_message.Message):
     HEARTBEAT_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     KEYPOINT_NAMES_FIELD_NUMBER: _ClassVar[int]
+    TRACK_RESUMPTION_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     model: str
     model_version: str
@@ -184,7 +198,8 @@ class Opened(_message.Message):
     heartbeat_interval_s: float
     labels: _containers.RepeatedScalarFieldContainer[str]
     keypoint_names: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, session_id: _Optional[str] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., window: _Optional[int] = ..., stream_lifetime_s: _Optional[float] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., latency_budget_ms: _Optional[float] = ..., heartbeat_interval_s: _Optional[float] = ..., labels: _Optional[_Iterable[str]] = ..., keypoint_names: _Optional[_Iterable[str]] = ...) -> None: ...
+    track_resumption: TrackResumption
+    def __init__(self, session_id: _Optional[str] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., window: _Optional[int] = ..., stream_lifetime_s: _Optional[float] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., latency_budget_ms: _Optional[float] = ..., heartbeat_interval_s: _Optional[float] = ..., labels: _Optional[_Iterable[str]] = ..., keypoint_names: _Optional[_Iterable[str]] = ..., track_resumption: _Optional[_Union[TrackResumption, str]] = ...) -> None: ...
 
 class Status(_message.Message):
     __slots__ = ("code", "message", "retry_after_ms")
@@ -277,7 +292,7 @@ class Mask(_message.Message):
     def __init__(self, polygons: _Optional[_Iterable[_Union[Polygon, _Mapping]]] = ..., run_lengths: _Optional[_Union[RunLengths, _Mapping]] = ...) -> None: ...
 
 class Detection(_message.Message):
-    __slots__ = ("label", "class_id", "score", "box", "box_pixels", "keypoints", "rotated_box", "mask")
+    __slots__ = ("label", "class_id", "score", "box", "box_pixels", "keypoints", "rotated_box", "mask", "track_id")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     CLASS_ID_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -286,6 +301,7 @@ class Detection(_message.Message):
     KEYPOINTS_FIELD_NUMBER: _ClassVar[int]
     ROTATED_BOX_FIELD_NUMBER: _ClassVar[int]
     MASK_FIELD_NUMBER: _ClassVar[int]
+    TRACK_ID_FIELD_NUMBER: _ClassVar[int]
     label: str
     class_id: int
     score: float
@@ -294,7 +310,8 @@ class Detection(_message.Message):
     keypoints: _containers.RepeatedCompositeFieldContainer[Keypoint]
     rotated_box: RotatedBox
     mask: Mask
-    def __init__(self, label: _Optional[str] = ..., class_id: _Optional[int] = ..., score: _Optional[float] = ..., box: _Optional[_Union[Box, _Mapping]] = ..., box_pixels: _Optional[_Union[Box, _Mapping]] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., rotated_box: _Optional[_Union[RotatedBox, _Mapping]] = ..., mask: _Optional[_Union[Mask, _Mapping]] = ...) -> None: ...
+    track_id: int
+    def __init__(self, label: _Optional[str] = ..., class_id: _Optional[int] = ..., score: _Optional[float] = ..., box: _Optional[_Union[Box, _Mapping]] = ..., box_pixels: _Optional[_Union[Box, _Mapping]] = ..., keypoints: _Optional[_Iterable[_Union[Keypoint, _Mapping]]] = ..., rotated_box: _Optional[_Union[RotatedBox, _Mapping]] = ..., mask: _Optional[_Union[Mask, _Mapping]] = ..., track_id: _Optional[int] = ...) -> None: ...
 
 class Classification(_message.Message):
     __slots__ = ("label", "class_id", "score")
@@ -319,7 +336,7 @@ class Tensor(_message.Message):
     def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("seq", "capture_time_us", "model_version", "status", "late_by_us", "batch_size", "timings", "detections", "classes", "tensors")
+    __slots__ = ("seq", "capture_time_us", "model_version", "status", "late_by_us", "batch_size", "timings", "detections", "classes", "track_state", "tensors")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     CAPTURE_TIME_US_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -329,6 +346,7 @@ class Result(_message.Message):
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     DETECTIONS_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
+    TRACK_STATE_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     seq: int
     capture_time_us: int
@@ -339,8 +357,9 @@ class Result(_message.Message):
     timings: Timings
     detections: _containers.RepeatedCompositeFieldContainer[Detection]
     classes: _containers.RepeatedCompositeFieldContainer[Classification]
+    track_state: bytes
     tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
-    def __init__(self, seq: _Optional[int] = ..., capture_time_us: _Optional[int] = ..., model_version: _Optional[str] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., late_by_us: _Optional[int] = ..., batch_size: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., classes: _Optional[_Iterable[_Union[Classification, _Mapping]]] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+    def __init__(self, seq: _Optional[int] = ..., capture_time_us: _Optional[int] = ..., model_version: _Optional[str] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., late_by_us: _Optional[int] = ..., batch_size: _Optional[int] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., classes: _Optional[_Iterable[_Union[Classification, _Mapping]]] = ..., track_state: _Optional[bytes] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
 
 class Reconnect(_message.Message):
     __slots__ = ("reason", "grace_ms")

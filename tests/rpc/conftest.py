@@ -53,6 +53,7 @@ BOTH_FORMS = frozenset(
         "test_streams",
         "test_tls",
         "test_traces",
+        "test_tracks",
         "test_waiting_for_the_loop",
     }
 )

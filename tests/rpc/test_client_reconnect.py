@@ -126,6 +126,30 @@ async def test_reconnect_loses_nothing_and_resumes_behind_the_last_frame():
 
 
 @on_loop
+async def test_the_latest_state_of_tracks_goes_to_the_next_call(caplog):
+    async def script(call):
+        await call.accept(track_resumption=wire.TRACK_RESUMPTION_ANEW)
+        if call.index == 0:
+            await call.answer(await call.read(), track_state=b"first")
+            await call.answer(await call.read(), track_state=b"second")
+            await call.answer(await call.read())
+            await call.reconnect()
+        await call.echo()
+
+    async with scripted(script) as server, at_once(server) as client:
+        stream = client.stream("door", model="m", encoding="jpeg", track=True)
+        for _ in range(3):
+            await stream.send(b"x")
+            await stream.receive()
+        await eventually(lambda: len(server.calls) == 2 and server.calls[1].open is not None)
+        await stream.close()
+    assert (server.calls[0].open.track, server.calls[0].open.track_state) == (True, b"")
+    assert (server.calls[1].open.track, server.calls[1].open.track_state) == (True, b"second")
+    assert stream.opened.tracks == "anew"
+    assert "its track ids begin anew" in caplog.text
+
+
+@on_loop
 async def test_a_stream_that_should_go_elsewhere_gets_another_connection_and_the_others_keep_theirs():
     leave = asyncio.Event()
 

@@ -138,8 +138,15 @@ class ManualPool:
     def __init__(self) -> None:
         self.condition = threading.Condition()
         self.ring = deque()
+        self.results = deque()
+
+    def submit_result(self, job) -> None:
+        self.results.append(job)
 
     def run_one(self) -> bool:
+        if self.results:
+            self.results.popleft()()
+            return True
         if not self.ring:
             return False
         self.ring.popleft().run_oldest()

@@ -7,6 +7,7 @@ from forebay.encodings import LAYOUTS, Layout
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.errors import InvalidSessionError, UnsupportedError
 from forebay_server.service.frontend.frames.decode.pictures import ENCODINGS
+from forebay_server.service.frontend.frames.track_request import TrackRequest, track_request
 from forebay_server.service.frontend.frames.typed import encode_large
 from forebay_server.service.models.served import FindModel, ServedVersion
 from forebay_server.service.pictures.picture_input import PictureInput
@@ -48,6 +49,7 @@ class StreamConfig:
         first_seq: lower ones are INVALID.
         wants: requested contents of a result.
         allows_picture: whether the operator may look at its latest frame.
+        tracks: how its objects are tracked; None if they are not.
     """
 
     stream_id: str
@@ -63,6 +65,7 @@ class StreamConfig:
     first_seq: int
     wants: Wants
     allows_picture: bool
+    tracks: TrackRequest | None = None
 
 
 def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings) -> StreamConfig:
@@ -85,6 +88,10 @@ def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings
             f"a frame of this stream has {payload_bytes} bytes; messages may have {settings.max_message_bytes}"
         )
     wanted = request.max_in_flight or DEFAULT_WINDOW
+    wants = _wants(request, version)
+    tracks = None
+    if request.track:
+        tracks, wants = track_request(version, wants, request.track_state)
     return StreamConfig(
         stream_id=request.stream_id,
         version=version,
@@ -97,8 +104,9 @@ def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings
         window=min(wanted, settings.max_window),
         priority=request.priority or version.description.batching.default_priority,
         first_seq=request.resume_from if request.HasField("resume_from") else 0,
-        wants=_wants(request, version),
+        wants=wants,
         allows_picture=settings.allow_pictures and request.allow_picture and request.encoding != pb.ENCODING_TENSOR,
+        tracks=tracks,
     )
 
 

@@ -29,6 +29,7 @@ from forebay_server.service.frontend.frames.opening import StreamConfig, accept_
 from forebay_server.service.frontend.frames.recorder import StreamRecorder
 from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.frontend.frames.stream import OPEN_DEADLINE_S, FrameStream, Why
+from forebay_server.service.frontend.frames.tracks import StreamTracks, open_tracks
 from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.journal.pictures import PictureSlot
@@ -202,6 +203,7 @@ class FramesServicer:
             picture = PictureSlot() if config.allows_picture else None
             record = journal.open(config.stream_id, version.name, version.version, trace=trace, picture=picture)
             recorder = StreamRecorder(record, journal.frames.append, config.encoding)
+        tracks = None if config.tracks is None else open_tracks(config.tracks, self._pool, self._sink, self._clock)
         session = Session(
             config,
             self._pool,
@@ -212,10 +214,11 @@ class FramesServicer:
             on_output=call.output.set,
             on_room=call.room.set,
             recorder=recorder,
+            tracks=tracks,
         )
         # Nothing is awaited since `try_use`: `send_away` finds every stream that uses a version.
         stream.opened(session)
-        session.send_control(self._opened(stream, config).SerializeToString())
+        session.send_control(self._opened(stream, config, tracks).SerializeToString())
         stream.names = {"session": stream.session_id, "stream": config.stream_id}
         if record is not None:
             stream.names["id"] = record.uid  # as in metrics, page and spans
@@ -229,7 +232,7 @@ class FramesServicer:
             if journal is not None and record is not None:
                 journal.close(record, session.outcomes)
 
-    def _opened(self, stream: FrameStream, config: StreamConfig) -> pb.ServerMessage:
+    def _opened(self, stream: FrameStream, config: StreamConfig, tracks: StreamTracks | None) -> pb.ServerMessage:
         version = config.version
         every = config.delivery is Delivery.EVERY
         return pb.ServerMessage(
@@ -246,6 +249,7 @@ class FramesServicer:
                 heartbeat_interval_s=self._settings.heartbeat_interval_s,
                 labels=labels_to_send(version.description.task),
                 keypoint_names=keypoint_names_to_send(version.description.task),
+                track_resumption=_resumption(tracks),
             )
         )
 
@@ -254,3 +258,9 @@ class FramesServicer:
         self.outcomes.update(session.outcomes)
         outcomes = {outcome.value: count for outcome, count in session.outcomes.items()}
         log.info("stream closed", **stream.names, frames=session.frames_received, outcomes=outcomes)
+
+
+def _resumption(tracks: StreamTracks | None) -> pb.TrackResumption:
+    if tracks is None:
+        return pb.TRACK_RESUMPTION_UNSPECIFIED
+    return pb.TRACK_RESUMPTION_CONTINUED if tracks.is_continued else pb.TRACK_RESUMPTION_ANEW

@@ -43,6 +43,7 @@ from forebay_server.service.frontend.frames.decoder import FrameDecoder, known_e
 from forebay_server.service.frontend.frames.opening import StreamConfig, budget_ms_to_ns
 from forebay_server.service.frontend.frames.outbox import Answer, Outbox, Place
 from forebay_server.service.frontend.frames.recorder import StreamRecorder
+from forebay_server.service.frontend.frames.tracks import StreamTracks
 from forebay_server.service.pipeline.arena import BorrowedFrame
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, CompletionSink, Delivery, FrameBuffer, StreamKey
@@ -64,6 +65,7 @@ class Session:
         on_output: called when the head of the outbox became answered, or the session finished.
         on_room: called when the reader may go on.
         recorder: receives what becomes of frames; None disables observation.
+        tracks: gives ids to the detections of results, in the order of the stream; None if they are not tracked.
 
     Attributes:
         is_writer_idle: whether the next result is written as soon as the event loop gets to it, because the client has
@@ -84,6 +86,7 @@ class Session:
         on_output: Callable[[], None],
         on_room: Callable[[], None],
         recorder: StreamRecorder | None = None,
+        tracks: StreamTracks | None = None,
     ) -> None:
         self.config = config
         self.frames_received = 0
@@ -96,6 +99,9 @@ class Session:
         self._on_room = on_room
         self._admission = admission
         self._recorder = recorder
+        self._tracks = tracks
+        if tracks is not None:
+            tracks.on_tracked = self._answer
         self._control: deque[bytes] = deque()
         self._outbox = Outbox(config.window if config.delivery is Delivery.EVERY else 2 * config.window)
         self._next_seq = config.first_seq
@@ -144,6 +150,8 @@ class Session:
         """Take in a frame that was read at `received_ns`. Never raises for a client's mistake."""
         place = Place(frame.seq, frame.capture_time_us, received_ns)
         self._outbox.add(place)
+        if self._tracks is not None:
+            self._tracks.add(place)
         self.frames_received += 1
         if self._recorder is not None:
             self._recorder.came(place, frame.payload)
@@ -159,6 +167,8 @@ class Session:
     def stop_reading(self) -> None:
         """The client half-closed, or the server stops listening: answer what was read, then finish."""
         self._is_reading = False
+        if self._tracks is not None:
+            self._tracks.end_soon()
         self._on_output()
 
     def abandon(self) -> None:
@@ -166,6 +176,8 @@ class Session:
         self._admission.settle()
         self._is_reading = False
         self._control.clear()
+        if self._tracks is not None:
+            self._tracks.clear()
         if self._recorder is not None:
             self._recorder.forget()
         unanswered, requests = self._outbox.clear()
@@ -265,8 +277,12 @@ class Session:
             # From here on it waits for its client, or for the frame before it: for nothing that others wait for.
             readable_ns = completion.request.timeline.readable_ns
             self.config.version.egress_time.observe(readable_ns, self._clock.now_ns(), is_typical=False)
-        if place is not None:  # else the client has gone
+        if place is None:  # the client has gone
+            return
+        if self._tracks is None:
             self._answer(place, completion)
+        else:
+            self._tracks.came(place, completion)
 
     def _answer(self, place: Place, answer: Answer) -> None:
         place.answer = answer
@@ -278,6 +294,8 @@ class Session:
         self.outcomes[Outcome.OK if error is None else error.outcome] += 1
         if place is self._outbox.first:
             self._on_output()
+        if self._tracks is not None:
+            self._tracks.go_on()  # a refused frame may have been the one that the next result waited for
 
 
 def _own_budget_ns(budget_ms: float) -> int:

@@ -31,6 +31,13 @@ def encode_large(items: Result) -> bytes | None:
     return part.SerializeToString()
 
 
+def encode_tracked(items: Result, track_state: bytes) -> bytes:
+    """Return detections with track ids, and the state of the tracks if not empty, as `encode_large` does."""
+    part = pb.Result(track_state=track_state)
+    add_typed(part, items)
+    return part.SerializeToString()
+
+
 def message_of_parts(result: pb.Result, part: bytes) -> bytes:
     """Return the encoded ServerMessage of a Result of which another part is encoded already."""
     head = result.SerializeToString()
@@ -44,6 +51,7 @@ def _add_detection(result: pb.Result, item: Detection) -> None:
         score=item.score,
         box=_box(item.box),
         box_pixels=_box(item.box_pixels),
+        track_id=item.track_id,
     )
     for x, y, score in item.keypoints:
         found.keypoints.add(x=x, y=y, score=score)

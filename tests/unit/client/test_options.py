@@ -34,6 +34,14 @@ def test_masks_are_asked_for_by_their_form(masks, value):
     assert opened(masks=masks).masks == value
 
 
+def test_tracks_are_asked_for_with_the_state_of_the_call_before():
+    message = wire.ClientMessage.FromString(
+        open_message(StreamOptions(camera="door", model="m", track=True), 7, b"state")
+    ).open
+    assert (message.track, message.track_state) == (True, b"state")
+    assert not opened().track
+
+
 def test_what_was_not_asked_for_is_not_said():
     message = opened()
     assert not message.HasField("latency_budget_ms")

@@ -105,6 +105,9 @@ def test_opened_carries_everything_over():
     opened = opened_from_wire(message)
     assert isinstance(opened, Opened)
     assert (opened.delivery, opened.window, opened.inputs[0].shape) == ("every", 4, (416, 416, 3))
+    assert opened.tracks is None
+    assert opened_from_wire(wire.Opened(track_resumption=1)).tracks == "continued"
+    assert opened_from_wire(wire.Opened(track_resumption=2)).tracks == "anew"
     assert (opened.labels, opened.keypoint_names) == (("a",), ("k",))
 
 

@@ -14,6 +14,7 @@ from forebay_server.service.frontend.frames.opening import (
     MAX_BUDGET_MS,
     accept_open,
 )
+from forebay_server.service.frontend.frames.track_request import LEAST_SCORE
 from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.request import Delivery, Feasibility
 from forebay_server.service.results.options import ResultOptions
@@ -201,6 +202,31 @@ def test_what_the_model_does_not_offer_is_unsupported(target, fields, words):
         accept(target, **fields)
 
 
+def test_tracks_are_fed_with_low_scores_and_follow_the_streams_threshold():
+    config = accept(version(task=DETECTOR), track=True, score_threshold=0.5, track_state=b"state")
+    assert config.wants.options.score_threshold == LEAST_SCORE
+    assert config.tracks.settings.high_score == config.tracks.least_score == 0.5
+    assert (config.tracks.settings.new_score, config.tracks.state) == (0.6, b"state")
+    assert accept(version(task=DETECTOR)).tracks is None
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.05, 0.95, 1.0])
+def test_any_threshold_gives_settings_of_a_tracker(threshold):
+    config = accept(version(task=DETECTOR), track=True, score_threshold=threshold)
+    assert config.wants.options.score_threshold == pytest.approx(min(threshold, LEAST_SCORE))
+
+
+@pytest.mark.parametrize("task", [None, CLASSIFIER])
+def test_only_detections_are_tracked(task):
+    with pytest.raises(UnsupportedError, match=r"open\.track: model 'm' does not give detections"):
+        accept(version(task=task), track=True)
+
+
+def test_tracks_need_detections_in_the_result():
+    with pytest.raises(InvalidSessionError, match=r"open\.track needs OUTPUT_DETECTIONS"):
+        accept(version(task=DETECTOR), track=True, outputs=[pb.OUTPUT_TENSORS])
+
+
 def test_an_unknown_model_is_the_finders_business():
     def find(name, number):
         raise UnknownModelError(f"no model {name} {number}")
@@ -239,6 +265,8 @@ FLOATS = st.floats(width=32) | st.sampled_from([0.0, -0.0, 1.0])
             "iou_threshold": FLOATS,
             "max_results": UINT32,
             "masks": st.integers(-1, 3),
+            "track": st.booleans(),
+            "track_state": st.binary(max_size=100),
             "resume_from": st.integers(0, 2**64 - 1),
         },
     ),

@@ -9,7 +9,7 @@ from forebay.client.result import result_from_wire
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.frontend.frames.codec import encode_result
 from forebay_server.service.frontend.frames.names import MAX_BYTES, keypoint_names_to_send, labels_to_send
-from forebay_server.service.frontend.frames.typed import encode_large
+from forebay_server.service.frontend.frames.typed import encode_large, encode_tracked
 from forebay_server.service.request import Completion, Timeline
 from forebay_server.service.results.classes import Classification
 from forebay_server.service.results.detection import Box, Detection, Keypoint, Mask, RotatedBox, RunLengths
@@ -19,11 +19,11 @@ from tests.support.requests import frame_request
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
 BOXES = st.builds(Box, FLOATS, FLOATS, FLOATS, FLOATS)
-POLYGONS = st.lists(st.tuples(FLOATS, FLOATS), min_size=3, max_size=40).map(lambda points: sum(points, ()))
-RUNS = st.lists(st.integers(0, 2**31), max_size=40).map(tuple)
+POLYGONS = st.lists(st.tuples(FLOATS, FLOATS), min_size=3, max_size=6).map(lambda points: sum(points, ()))
+RUNS = st.lists(st.integers(0, 2**31), max_size=6).map(tuple)
 MASKS = st.builds(
     Mask,
-    st.lists(POLYGONS, max_size=3).map(tuple),
+    st.lists(POLYGONS, max_size=2).map(tuple),
     st.none() | st.builds(RunLengths, st.integers(1, 9999), st.integers(1, 9999), RUNS),
 )
 DETECTIONS = st.builds(
@@ -33,9 +33,10 @@ DETECTIONS = st.builds(
     st.floats(0, 1, width=32),
     BOXES,
     BOXES,
-    st.lists(st.builds(Keypoint, FLOATS, FLOATS, FLOATS), max_size=17).map(tuple),
+    st.lists(st.builds(Keypoint, FLOATS, FLOATS, FLOATS), max_size=3).map(tuple),
     st.none() | st.builds(RotatedBox, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS),
     st.none() | MASKS,
+    st.integers(0, 2**32 - 1),
 )
 PLAIN = Detection("a", 1, 0.5, Box(0.0, 0.0, 0.5, 1.0), Box(0.0, 0.0, 5.0, 10.0))
 
@@ -63,10 +64,11 @@ def as_values(found):
         tuple((point.x, point.y, point.score) for point in found.keypoints),
         None if rotated is None else (rotated.cx, rotated.cy, rotated.width, rotated.height, rotated.angle_radians),
         mask,
+        found.track_id,
     )
 
 
-@given(st.lists(DETECTIONS, max_size=4).map(tuple))
+@given(st.lists(DETECTIONS, max_size=3).map(tuple))
 def test_detections_come_back_as_they_were(items):
     by_worker = encode_large(items)
     on_loop = received(items, None)
@@ -74,7 +76,8 @@ def test_detections_come_back_as_they_were(items):
     assert received(items, by_worker) == on_loop
     found = result_from_wire(on_loop, 0, 0.0, 0.0).detections
     assert [as_values(one) for one in found] == [
-        (item.label, item.class_id, item.score, item.keypoints, item.rotated_box, item.mask) for item in items
+        (item.label, item.class_id, item.score, item.keypoints, item.rotated_box, item.mask, item.track_id)
+        for item in items
     ]
 
 
@@ -83,6 +86,14 @@ def test_a_box_alone_costs_a_stream_no_field_and_no_worker():
     assert encode_large((Classification("cat", 3, 0.5),)) is None
     (message,) = received((PLAIN,), None).detections
     assert {field.name for field, _ in message.ListFields()} == {"label", "class_id", "score", "box", "box_pixels"}
+
+
+def test_tracks_come_with_their_ids_and_their_state():
+    items = (PLAIN._replace(track_id=2**32 - 1), PLAIN)
+    result = received(items, encode_tracked(items, b"state"))
+    assert result.track_state == b"state"
+    assert [item.track_id for item in result_from_wire(result, 0, 0.0, 0.0).detections] == [2**32 - 1, 0]
+    assert not received((), encode_tracked((), b"")).track_state
 
 
 def test_other_parts_of_a_result_stay_where_a_worker_encoded_the_detections():
