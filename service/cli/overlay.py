@@ -4,13 +4,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forebay import Detection
-
-Picture = NDArray[np.uint8]  # (height, width, 3), blue first
-Colour = tuple[int, int, int]
-Plate = tuple[int, int, int, int]  # left, top, right, bottom
+from forebay_server.service.cli.shapes import Colour, Picture, Plate, corners_of, draw_shape
 
 # Distinct on asphalt, grass and sky, blue first; a class keeps its colour, and class 0 has its own.
 FIRST: Colour = (0, 140, 255)
@@ -42,7 +38,7 @@ def annotate(picture: Picture, detections: Sequence[Detection], caption: str, no
     canvas = np.ascontiguousarray(picture).copy()
     scale = max(0.4, min(width, height) / 1000)
     for detection in reversed(detections):
-        _draw_box(canvas, detection, scale)
+        draw_shape(canvas, detection, colour_of(detection), scale)
     taken: list[Plate] = []
     for detection in detections:
         _draw_label(canvas, detection, scale, taken)
@@ -70,7 +66,9 @@ def tile(pictures: Sequence[Picture]) -> Picture:
 
 
 def colour_of(detection: Detection) -> Colour:
-    """Return the colour of the class."""
+    """Return the colour of the object if it is tracked, else of its class."""
+    if detection.track_id:
+        return (FIRST, *PALETTE)[detection.track_id % (len(PALETTE) + 1)]
     return FIRST if detection.class_id == 0 else PALETTE[detection.class_id % len(PALETTE)]
 
 
@@ -83,14 +81,6 @@ def summary_of(detections: Sequence[Detection]) -> str:
     return ", ".join(f"{count} {label.replace('_', ' ')}" for label, count in ordered) or "nothing found"
 
 
-def _draw_box(canvas: Picture, detection: Detection, scale: float) -> None:
-    import cv2
-
-    left, top, right, bottom = _corners(canvas, detection)
-    thickness = max(1, round(3 * scale))
-    cv2.rectangle(canvas, (left, top), (right, bottom), colour_of(detection), thickness, cv2.LINE_AA)
-
-
 def _draw_label(canvas: Picture, detection: Detection, scale: float, taken: list[Plate]) -> None:
     """Write name and score on a plate above the box, or elsewhere beside another plate.
 
@@ -98,9 +88,13 @@ def _draw_label(canvas: Picture, detection: Detection, scale: float, taken: list
     """
     import cv2
 
-    left, top, _, bottom = _corners(canvas, detection)
+    left, top, _, bottom = corners_of(canvas, detection)
     pad = max(2, round(4 * scale))
-    for text in (f"{detection.label.replace('_', ' ')} {detection.score:.2f}", f"{detection.score:.2f}"):
+    number = f"#{detection.track_id} " if detection.track_id else ""
+    for text in (
+        f"{number}{detection.label.replace('_', ' ')} {detection.score:.2f}",
+        f"{number}{detection.score:.2f}",
+    ):
         width, height = (size + 2 * pad for size in _text_size(text, scale * 0.9))
         x = max(0, min(left, canvas.shape[1] - width))
         for y in (top - height, bottom, top):
@@ -111,13 +105,6 @@ def _draw_label(canvas: Picture, detection: Detection, scale: float, taken: list
                 cv2.rectangle(canvas, plate[:2], plate[2:], colour_of(detection), cv2.FILLED)
                 _text(canvas, text, (x + pad, y + height - pad), scale * 0.9, INK)
                 return
-
-
-def _corners(canvas: Picture, detection: Detection) -> Plate:
-    height, width = canvas.shape[:2]
-    box = detection.box
-    left, top = round(box.x_min * (width - 1)), round(box.y_min * (height - 1))
-    return left, top, round(box.x_max * (width - 1)), round(box.y_max * (height - 1))
 
 
 def _overlap(one: Plate, other: Plate) -> bool:

@@ -14,6 +14,7 @@ from forebay_server.service.cli.restricted import Restricted, headers_or_exit
 if TYPE_CHECKING:
     from forebay import Client, Stream
     from forebay.client.keywords import StreamKeywords
+    from forebay.client.options import Masks
     from forebay_server.service.cli.stream_output import Output
     from forebay_server.service.cli.video import Picture, Source
 
@@ -35,6 +36,8 @@ def stream(
     delivery: Annotated[str | None, typer.Option(help="latest or every [every; latest for a device or a URL]")] = None,
     budget_ms: Annotated[float | None, typer.Option(min=0, help="latency budget of a frame")] = None,
     threshold: Annotated[float | None, typer.Option(min=0, max=1, help="least score [the model's]")] = None,
+    masks: Annotated[str | None, typer.Option(help="of a segmentation model: polygons or run_lengths [none]")] = None,
+    track: Annotated[bool, typer.Option("--track", help="give objects ids that last")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="stop after this many frames")] = None,
     allow_picture: Annotated[
         bool, typer.Option("--allow-picture", help="the operator's page may show the latest frame")
@@ -67,6 +70,7 @@ def stream(
             tls = None if ca is None and cert is None and key is None else forebay.Tls(ca=ca, cert=cert, key=key)
             keywords = _keywords(frames, model, encoding, delivery, budget_ms, threshold)
             keywords["allow_picture"], keywords["headers"] = allow_picture, dict(headers)
+            keywords["masks"], keywords["track"] = _masks(masks), track
             name = (camera or frames.info.name)[:64]
             sink = stack.enter_context(open_output(output, name, frames.info.fps, is_json=is_json))
             first = _first_of(frames)
@@ -184,6 +188,13 @@ def _keywords(
         "budget_ms": budget_ms,
         "score_threshold": threshold,
     }
+
+
+def _masks(form: str | None) -> "Masks | None":
+    forms: dict[str | None, Masks | None] = {None: None, "polygons": "polygons", "run_lengths": "run_lengths"}
+    if form not in forms:
+        raise ValueError(f"--masks must be polygons or run_lengths, not {form}")
+    return forms[form]
 
 
 @contextlib.contextmanager

@@ -5,11 +5,13 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from forebay import Result
+import numpy as np
+
+from forebay import Detection, Result
 from forebay_server.service.cli.clip_writer import ClipWriter
 from forebay_server.service.cli.overlay import annotate, summary_of
 from forebay_server.service.cli.video import Picture
@@ -99,12 +101,28 @@ def to_json(index: int, result: Result) -> dict[str, Any]:
             "timings": asdict(result.timings),
         }
     if result.is_ok:
-        line["detections"] = [_rounded(asdict(found)) for found in result.detections]
+        line["detections"] = [_detection(found) for found in result.detections]
         line["classes"] = [_rounded(asdict(found)) for found in result.classes]
+    return line
+
+
+def _detection(found: Detection) -> dict[str, Any]:
+    """Return a detection without the fields that its model or its stream does not have."""
+    line: dict[str, Any] = _rounded(asdict(replace(found, mask=None)))
+    for name in ("keypoints", "rotated_box", "track_id"):
+        if not line[name]:
+            del line[name]
+    del line["mask"]
+    if found.mask is not None:
+        polygons = [np.round(points, 2).ravel().tolist() for points in found.mask.polygons]
+        runs = found.mask.run_lengths
+        line["mask"] = {"polygons": polygons} if runs is None else {"run_lengths": asdict(runs)}
     return line
 
 
 def _rounded(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_rounded(item) for item in value]
     return round(value, 5) if isinstance(value, float) else value

@@ -54,6 +54,47 @@ def test_every_frame_of_a_clip_is_a_line(tmp_path):
     assert (opened.score_threshold, opened.latency_budget_ms) == (0.5, 900)
 
 
+async def finds_a_shape(call):
+    await call.accept()
+    mask = wire.Mask(polygons=[wire.Polygon(points=[1, 2, 30, 2, 30, 40.123])])
+    found = wire.Detection(
+        label="person",
+        score=0.75,
+        keypoints=[wire.Keypoint(x=1, y=2, score=0.5)],
+        rotated_box=wire.RotatedBox(cx=9, cy=8, width=7, height=6, angle_radians=0.5),
+        mask=mask,
+        track_id=3,
+    )
+    while (frame := await call.read()) is not None:
+        await call.answer(frame, detections=[found])
+
+
+def test_lines_have_the_shape_and_the_track_of_an_object(tmp_path):
+    clip = write_clip(tmp_path / "a.avi")
+    with ScriptedServerThread(finds_a_shape) as server:
+        result = run("stream", clip, "--address", server.address, "--masks", "polygons", "--track", "--limit", 1)
+    assert result.exit_code == exit_codes.OK, result.output
+    (found,) = lines(result)[0]["detections"]
+    assert found["keypoints"] == [{"x": 1, "y": 2, "score": 0.5}]
+    assert found["rotated_box"] == {"cx": 9, "cy": 8, "width": 7, "height": 6, "angle_radians": 0.5}
+    assert found["track_id"] == 3
+    assert found["mask"]["polygons"][0] == pytest.approx([1, 2, 30, 2, 30, 40.12], abs=0.01)
+    assert (server.calls[0].open.masks, server.calls[0].open.track) == (wire.MASK_FORMAT_POLYGONS, True)
+
+
+def test_lines_of_boxes_alone_have_no_other_fields(tmp_path):
+    clip = write_clip(tmp_path / "a.avi")
+    with ScriptedServerThread(detects) as server:
+        result = run("stream", clip, "--address", server.address, "--limit", 1)
+    assert set(lines(result)[0]["detections"][0]) == {"label", "class_id", "score", "box", "box_pixels"}
+
+
+def test_an_unknown_form_of_masks_is_refused(tmp_path):
+    result = run("stream", write_clip(tmp_path / "a.avi"), "--masks", "rle")
+    assert result.exit_code == exit_codes.USAGE
+    assert "--masks must be polygons or run_lengths, not rle" in result.stderr
+
+
 def test_annotated_clip_has_every_frame(tmp_path):
     clip, output = write_clip(tmp_path / "a.avi"), tmp_path / "boxes.mp4"
     with ScriptedServerThread(detects) as server:
