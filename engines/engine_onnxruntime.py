@@ -29,11 +29,17 @@ from forebay_server.engines.clock import Clock
 from forebay_server.engines.datatypes import BF16
 from forebay_server.engines.device import Device, DeviceBuffer, DeviceKind, DeviceStream
 from forebay_server.engines.engine import Engine, EngineSpecs, SlotBuffers, TensorSpec
-from forebay_server.engines.errors import BackendUnavailableError, ExecutionError, MisuseError, ModelFileError
+from forebay_server.engines.errors import (
+    BackendUnavailableError,
+    ExecutionError,
+    MisuseError,
+    ModelFileError,
+    RunMemoryError,
+)
 from forebay_server.engines.host_memory import copy, memory_of
 from forebay_server.engines.model_file import require_model_file
 from forebay_server.engines.onnx_specs import CopiedOutput, NodeInfo, copied_outputs, derive_specs
-from forebay_server.engines.onnx_words import public_words
+from forebay_server.engines.onnx_words import NO_MEMORY, public_words
 from forebay_server.engines.options import MOST_THREADS, OptionReader
 from forebay_server.engines.proof import prove_outputs
 
@@ -178,7 +184,9 @@ class OnnxruntimeEngine:
                 return _run_with_bfloat16(self._session, names, feeds)
             return tuple(np.asarray(value) for value in self._session.run(names, feeds))
         except Exception as error:
-            raise ExecutionError(f"execution failed: {public_words(error)}") from error
+            words = public_words(error)
+            kind = RunMemoryError if words == NO_MEMORY else ExecutionError
+            raise kind(f"execution failed: {words}") from error
 
     def outputs(self, slot_index: int, batch_size: int) -> tuple[DeviceBuffer, ...]:  # noqa: ARG002
         """Return the slot's own output buffers."""

@@ -26,6 +26,10 @@ class ExecutionError(EngineError):
     """One batch failed; the device and the engine are still healthy."""
 
 
+class RunMemoryError(ExecutionError):
+    """A run needs more memory than there is."""
+
+
 class DeviceLostError(EngineError):
     """The device is in a permanent error (a sticky CUDA error): the process has to end."""
 

@@ -9,6 +9,7 @@ sizes that depend on values. So the engine runs the example (`service.models.exa
 - the model takes pictures, only its outputs have open dimensions, and a second run on noise has outputs of the same
   shapes: it is served with these (`service.models.observed_shapes`).
 - the run fails with several rows and succeeds with one: a batch is one row.
+- the run needs more memory than there is: the model is refused.
 - the run fails with one row too: nothing is known. The model is served unbound, as it declares its batch.
 
 A `max_batch_size` of the configuration that the trial contradicts is an error. Engines that cannot run unbound serve
@@ -25,7 +26,7 @@ import structlog
 from numpy.typing import NDArray
 
 from forebay_server.engines.engine import Engine, EngineSpecs, TensorSpec, UnboundEngine
-from forebay_server.engines.errors import ExecutionError
+from forebay_server.engines.errors import ExecutionError, RunMemoryError
 from forebay_server.service.models.completion import complete
 from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.description import ModelDescription
@@ -90,6 +91,8 @@ def _settlement(engine: UnboundEngine, description: ModelDescription) -> Settlem
     written = description.max_batch_size
     try:
         outputs = _run(engine, example, rows, specs)
+    except RunMemoryError:
+        raise
     except ExecutionError as error:
         if rows > 1 and _takes_one_row(engine, example, specs):
             if written:

@@ -116,7 +116,7 @@ def test_every_problem_of_a_configuration_and_every_fix_is_named(tmp_path):
     assert "ok       m 1: INPUT0 INT32 [16]" in result.output
     config.write_text('backend: "pytorch"')
     result = CliRunner().invoke(models_app, ["check", str(tmp_path)])
-    assert "m/1: no model.pt2 or model.pt; model.onnx is there: name its backend in config.pbtxt" in result.output
+    assert "m/1: no model.pt2 or model.pt; model.onnx is there: name its backend in m/config.pbtxt" in result.output
     (tmp_path / "m" / "1" / "model.onnx").rename(tmp_path / "m" / "1" / "model.pt")
     result = CliRunner().invoke(models_app, ["check", str(tmp_path)])
     assert result.exit_code == 1

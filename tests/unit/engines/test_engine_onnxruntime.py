@@ -97,5 +97,7 @@ def test_outputs_that_are_no_tensors_are_refused_by_name(rig, tmp_path, kind):
         [models.tensor("x", ("batch", 4))],
         [helper.make_value_info("y", wrap(inner))],
     )
-    with pytest.raises(ModelFileError, match=r"tensor 'y' has type .*, which is not served"):
+    with pytest.raises(
+        ModelFileError, match=r"tensor 'y' has type .*, which the Open Inference Protocol does not have"
+    ):
         rig.open_engine("onnxruntime", models.save(model, tmp_path / "model.onnx"))
