@@ -6,6 +6,8 @@
         stream.send(frame)              # never blocks: the newest frame wins
         result = stream.receive()       # one result for every frame, in order
 
+    found = client.infer("street.jpg", model="detector").detections    # one picture
+
 `forebay.aio` has the same classes for asyncio. The service is elsewhere: `import forebay` imports neither the service,
 an engine nor OpenCV, and not even gRPC before the first use of a client, so that `forebay.tune_process()` can come
 first.
@@ -17,13 +19,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import forebay.aio as aio  # noqa: PLR0402  # `from forebay import aio` would import itself
     from forebay.client.errors import (
+        CallRefusedError,
         ForebayError,
         ProtocolError,
+        ResultTimeoutError,
         SendTimeoutError,
         StreamClosedError,
         StreamRefusedError,
         UnreachableError,
     )
+    from forebay.client.models import Model
     from forebay.client.options import Reconnection, Tls
     from forebay.client.result import (
         Box,
@@ -46,12 +51,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"  # of the client and the server; pyproject.toml reads it here
 
 _HOMES = {
+    "CallRefusedError": "forebay.client.errors",
     "ForebayError": "forebay.client.errors",
     "ProtocolError": "forebay.client.errors",
+    "ResultTimeoutError": "forebay.client.errors",
     "SendTimeoutError": "forebay.client.errors",
     "StreamClosedError": "forebay.client.errors",
     "StreamRefusedError": "forebay.client.errors",
     "UnreachableError": "forebay.client.errors",
+    "Model": "forebay.client.models",
     "Reconnection": "forebay.client.options",
     "Tls": "forebay.client.options",
     "Box": "forebay.client.result",
@@ -75,16 +83,19 @@ _HOMES = {
 
 __all__ = [
     "Box",
+    "CallRefusedError",
     "Classification",
     "Client",
     "Detection",
     "ForebayError",
     "Keypoint",
     "Mask",
+    "Model",
     "Opened",
     "ProtocolError",
     "Reconnection",
     "Result",
+    "ResultTimeoutError",
     "RotatedBox",
     "RunLengths",
     "SendTimeoutError",

@@ -4,22 +4,26 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Self, Unpack
 
 from forebay.client.channel import ChannelHolder
 from forebay.client.clock import Clock, MonotonicClock
 from forebay.client.encode import FrameData
-from forebay.client.errors import SendTimeoutError, StreamClosedError
+from forebay.client.errors import ResultTimeoutError, SendTimeoutError, StreamClosedError
 from forebay.client.keywords import StreamKeywords
 from forebay.client.link import Link
-from forebay.client.options import Reconnection, StreamOptions, Tls
+from forebay.client.models import METHOD, Model, models_of, request
+from forebay.client.options import Encoding, Reconnection, StreamOptions, Tls
+from forebay.client.picture import PictureData, PictureKeywords, as_frame
 from forebay.client.result import Opened, Result
 from forebay.client.state import StreamState
 from forebay.client.statistics import Statistics
 
 CLOSE_TIMEOUT_S = 5.0
+INFER_TIMEOUT_S = 60.0  # the first batch of a model may take seconds
+ASK_TIMEOUT_S = 10.0
 
 
 class Client:
@@ -59,6 +63,58 @@ class Client:
         stream = Stream(state, self._link_of, self._clock)
         self._streams.add(stream)
         return stream
+
+    async def infer(
+        self,
+        picture: PictureData,
+        *,
+        model: str,
+        encoding: Encoding | None = None,
+        camera: str = "picture",
+        timeout_s: float = INFER_TIMEOUT_S,
+        **keywords: Unpack[PictureKeywords],
+    ) -> Result:
+        """Send one picture and return its result; many pictures are quicker through one stream.
+
+        Args:
+            picture: an array of uint8, shape (height, width, 3) or (height, width); the bytes of a JPEG or PNG file; or
+                the path of one.
+            model: name in the server's model repository.
+            encoding: of an array with three channels: "bgr8" (default, as OpenCV has it) or "rgb8".
+            camera: name in the server's log and pages.
+            timeout_s: longest wait for the result.
+            keywords: see PictureKeywords.
+
+        Raises:
+            TypeError, ValueError: wrong arguments, with the reason; nothing was sent.
+            OSError: the file cannot be read.
+            StreamRefusedError, UnreachableError, ResultTimeoutError: there is no result.
+        """
+        found, frame = await asyncio.to_thread(as_frame, picture, encoding)
+        stream = self.stream(camera, model=model, encoding=found, delivery="every", max_in_flight=1, **keywords)
+        try:
+            await stream.send(frame)
+            stream.finish()
+            result = await stream.receive(timeout_s)
+        finally:
+            await stream.abort()
+        if result is None:
+            raise ResultTimeoutError(f"no result of the picture within {timeout_s:g} s")
+        if not result.is_answered and stream.state.error is not None:
+            raise stream.state.error
+        return result
+
+    async def models(
+        self, *, timeout_s: float = ASK_TIMEOUT_S, headers: Mapping[str, str] | None = None
+    ) -> tuple[Model, ...]:
+        """Return the models of the server, each version that is or was loaded.
+
+        Raises:
+            UnreachableError: no answer came within `timeout_s`.
+            CallRefusedError: the server refused, for example because the call is restricted.
+        """
+        metadata = tuple((headers or {}).items())
+        return models_of(await self._channels.ask(METHOD, request(), metadata, timeout_s))
 
     async def close(self) -> None:
         """Abort the open streams and close the connection. Idempotent."""

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
+from forebay.client.errors import CallRefusedError, UnreachableError
 from forebay.client.options import Tls
 from forebay.wire import frames_pb2 as wire
 
 if TYPE_CHECKING:
     Call = grpc.aio.StreamStreamCall[bytes, wire.ServerMessage]
+    AnyCall = Call | grpc.aio.UnaryUnaryCall[bytes, bytes]
 
+Metadata = tuple[tuple[str, str], ...]
 METHOD = "/forebay.v1.FrameInference/Stream"
 MAX_RESULT_BYTES = (
     64 * 1024 * 1024
@@ -45,29 +48,59 @@ class ChannelHolder:
         self.address = address
         self._tls = tls
         self._channel: grpc.aio.Channel | None = None
-        self._of_call: dict[Call, grpc.aio.Channel] = {}  # while the call goes on
+        self._of_call: dict[AnyCall, grpc.aio.Channel] = {}  # while the call goes on
         self._call_counts: Counter[grpc.aio.Channel] = Counter()
         self._closing: set[asyncio.Task[None]] = set()
         self._is_closed = False
         self._files_seen: tuple[int, ...] = ()
 
-    def call(self, metadata: tuple[tuple[str, str], ...] = ()) -> "Call":
+    def call(self, metadata: Metadata = ()) -> "Call":
         """Start a call; it fails fast if the server cannot be reached.
 
         Raises:
             OSError: a certificate file cannot be read.
         """
+        channel = self._present()
+        start = channel.stream_stream(METHOD, None, wire.ServerMessage.FromString)
+        call: Call = start(None, metadata=metadata)  # no iterator: the link writes
+        self._begun(call, channel)
+        return call
+
+    async def ask(self, method: str, request: bytes, metadata: Metadata, timeout_s: float) -> bytes:
+        """Make a single call and return the encoded answer.
+
+        Raises:
+            UnreachableError: no answer came within `timeout_s`, or no connection.
+            CallRefusedError: the server answered with an error.
+            OSError: a certificate file cannot be read.
+        """
+        channel = self._present()
+        call: grpc.aio.UnaryUnaryCall[bytes, bytes]
+        call = channel.unary_unary(method, bytes, bytes)(request, metadata=metadata, timeout=timeout_s)
+        self._begun(call, channel)
+        try:
+            answer: bytes = await call
+        except grpc.aio.AioRpcError as error:
+            code, details = error.code().name, error.details() or ""
+        else:
+            return answer
+        if code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}:
+            raise UnreachableError(f"no answer from {self.address} within {timeout_s:g} s: {code}: {details}")
+        raise CallRefusedError(code, details)
+
+    def _present(self) -> grpc.aio.Channel:
+        """Return the channel for a new call."""
         files_seen = _modified_ns(self._tls)
         if self._channel is None or files_seen != self._files_seen:
             self._retire()
             self._channel = _open(self.address, self._tls)
             self._files_seen = files_seen
-        start = self._channel.stream_stream(METHOD, None, wire.ServerMessage.FromString)
-        call: Call = start(None, metadata=metadata)  # no iterator: the link writes
-        self._of_call[call] = self._channel
-        self._call_counts[self._channel] += 1
+        return self._channel
+
+    def _begun(self, call: "AnyCall", channel: grpc.aio.Channel) -> None:
+        self._of_call[call] = channel
+        self._call_counts[channel] += 1
         call.add_done_callback(self._ended)
-        return call
 
     def leave(self, call: "Call") -> None:
         """Start later calls on another connection than this call's: its server asked for that."""
@@ -89,7 +122,7 @@ class ChannelHolder:
         if channel is not None and not self._call_counts[channel]:
             self._close_soon(channel)
 
-    def _ended(self, call: "Call") -> None:
+    def _ended(self, call: "AnyCall") -> None:
         channel = self._of_call.pop(call)
         self._call_counts[channel] -= 1
         if not self._call_counts[channel]:

@@ -17,6 +17,22 @@ class StreamRefusedError(ForebayError):
         self.code = code
 
 
+class CallRefusedError(ForebayError):
+    """The server refused a single call, such as `Client.models`.
+
+    Attributes:
+        code: name of the gRPC status code, for example PERMISSION_DENIED.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code = code
+
+
+class ResultTimeoutError(ForebayError, TimeoutError):
+    """No result came within the given time."""
+
+
 class UnreachableError(ForebayError):
     """No stream could be opened within the caller's time limit."""
 

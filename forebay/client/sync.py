@@ -8,18 +8,20 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Self, Unpack
 
 from forebay.client import asynchronous
-from forebay.client.asynchronous import CLOSE_TIMEOUT_S
+from forebay.client.asynchronous import ASK_TIMEOUT_S, CLOSE_TIMEOUT_S, INFER_TIMEOUT_S
 from forebay.client.clock import Clock, MonotonicClock
 from forebay.client.encode import FrameData
 from forebay.client.errors import SendTimeoutError, StreamClosedError
 from forebay.client.keywords import StreamKeywords
 from forebay.client.loop import LoopThread
-from forebay.client.options import Reconnection, Tls
+from forebay.client.models import Model
+from forebay.client.options import Encoding, Reconnection, Tls
+from forebay.client.picture import PictureData, PictureKeywords
 from forebay.client.result import Opened, Result
 from forebay.client.state import StreamState
 from forebay.client.statistics import Statistics
@@ -69,6 +71,48 @@ class Client:
     def stream(self, camera: str, **keywords: Unpack[StreamKeywords]) -> "Stream":
         """Return a stream named after its camera; entering it, or its first frame, opens it. See StreamKeywords."""
         return Stream(self, self._client.stream(camera, **keywords), self._running_loop(), self._clock)
+
+    def infer(
+        self,
+        picture: PictureData,
+        *,
+        model: str,
+        encoding: Encoding | None = None,
+        camera: str = "picture",
+        timeout_s: float = INFER_TIMEOUT_S,
+        **keywords: Unpack[PictureKeywords],
+    ) -> Result:
+        """Send one picture and return its result; many pictures are quicker through one stream.
+
+        Args:
+            picture: an array of uint8, shape (height, width, 3) or (height, width); the bytes of a JPEG or PNG file; or
+                the path of one.
+            model: name in the server's model repository.
+            encoding: of an array with three channels: "bgr8" (default, as OpenCV has it) or "rgb8".
+            camera: name in the server's log and pages.
+            timeout_s: longest wait for the result.
+            keywords: see PictureKeywords.
+
+        Raises:
+            TypeError, ValueError: wrong arguments, with the reason; nothing was sent.
+            OSError: the file cannot be read.
+            StreamRefusedError, UnreachableError, ResultTimeoutError: there is no result.
+        """
+        loop = self._running_loop()
+        return loop.call(
+            self._client.infer(picture, model=model, encoding=encoding, camera=camera, timeout_s=timeout_s, **keywords)
+        )
+
+    def models(
+        self, *, timeout_s: float = ASK_TIMEOUT_S, headers: Mapping[str, str] | None = None
+    ) -> tuple[Model, ...]:
+        """Return the models of the server, each version that is or was loaded.
+
+        Raises:
+            UnreachableError: no answer came within `timeout_s`.
+            CallRefusedError: the server refused, for example because the call is restricted.
+        """
+        return self._running_loop().call(self._client.models(timeout_s=timeout_s, headers=headers))
 
     def close(self) -> None:
         """Abort the open streams, close the connection and end the thread. Idempotent."""

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import cv2
 import numpy as np
 import pytest
 
@@ -10,8 +11,10 @@ import forebay.aio
 from forebay import Status
 from tests.support.loops import LoopClock, on_loop
 from tests.support.real_server import ROW_BYTES, SimulatedDevices, eventually, real_server, row, simulated
+from tests.support.repository import ROOT
 
 SIM = {"model": "sim", "encoding": "tensor"}
+ASTRONAUT = ROOT / "tests" / "model" / "astronaut.jpg"
 EAGER = forebay.Reconnection(backoff_base_s=0.01, backoff_cap_s=0.02, reopenings_per_s=100)
 
 
@@ -175,3 +178,40 @@ async def test_streams_that_are_abandoned_leave_nothing_behind(tmp_path):
         await eventually(lambda: not running.server.frames.streams)
         await eventually(lambda: len(asyncio.all_tasks()) <= tasks)
         assert not client._streams
+
+
+@on_loop
+async def test_one_picture_of_any_form_has_its_result(tmp_path, tmp_path_factory):
+    pixels = cv2.imread(str(ASTRONAUT))
+    path = tmp_path / "picture.png"
+    cv2.imwrite(str(path), pixels)
+    costs = tmp_path_factory.getbasetemp() / "costs"
+    async with real_server(cache_folder=costs) as running, forebay.aio.Client(running.address) as client:
+        forms = [(pixels, None), (pixels[:, :, ::-1], "rgb8"), (path, None), (path.read_bytes(), None)]
+        results = [await client.infer(form, model="faces", encoding=encoding) for form, encoding in forms]
+        with forebay.Client(running.address) as other:
+            results.append(await asyncio.to_thread(other.infer, pixels, model="faces"))
+        grey = await client.infer(pixels[:, :, 0], model="faces", score_threshold=0.99)
+        with pytest.raises(forebay.StreamRefusedError, match="NOT_FOUND"):
+            await client.infer(pixels, model="none")
+        broken = await client.infer(ASTRONAUT.read_bytes()[:900], model="faces")
+    first = results[0].detections
+    assert len(first) >= 1
+    assert all(result.detections == first for result in results)
+    assert (grey.is_ok, broken.status, bool(broken.message)) == (True, Status.INVALID, True)
+
+
+@on_loop
+async def test_models_of_a_server_are_listed(tmp_path):
+    async with real_server(simulated(tmp_path)) as running, forebay.aio.Client(running.address) as client:
+        models = await client.models()
+        with forebay.Client(running.address) as other:
+            assert await asyncio.to_thread(other.models) == models
+    assert [(model.name, model.version, model.is_ready) for model in models] == [("sim", "1", True)]
+
+
+@on_loop
+async def test_a_server_that_is_away_has_no_models():
+    async with forebay.aio.Client("127.0.0.1:1") as client:
+        with pytest.raises(forebay.UnreachableError, match=r"no answer from 127\.0\.0\.1:1"):
+            await client.models()
