@@ -7,7 +7,7 @@ The rules are those of the programs that models are trained with, and so are the
 of padding moves every box:
 
 - letterbox (Ultralytics): r = min(W/w, H/h), sides round(w r) and round(h r), the odd pixel of padding at the bottom
-  and the right.
+  and the right. The scale of an axis is that of its rounded side: with r alone, boxes are up to half a model pixel off.
 - center_crop (torchvision): the shorter side becomes `resize_to`, the longer one is rounded down, and the middle is
   kept.
 
@@ -31,7 +31,7 @@ class Placement:
 
     Attributes:
         scale_x: model pixels for each frame pixel.
-        scale_y: likewise; differs from scale_x where frames are stretched.
+        scale_y: likewise; differs from scale_x where frames are stretched, and by the rounding of sides where not.
         left: model pixels between the picture's left side and the frame's; negative where the frame is cut.
         top: model pixels between their upper sides; negative where the frame is cut.
         resized: (width, height) of the whole frame in model pixels, including the parts that are cut.
@@ -75,22 +75,21 @@ def placement_of(picture: PictureInput, frame_size: Size) -> Placement:
         scale = min(picture.width / width, picture.height / height)
         resized = (max(1, round(width * scale)), max(1, round(height * scale)))
     elif picture.resize == "center_crop":
-        scale, resized = _covering(picture, frame_size)
+        resized = _covering(picture, frame_size)
     else:
-        scale, resized = 1.0, frame_size
+        resized = frame_size
     left, top = _offset(picture, picture.width, resized[0]), _offset(picture, picture.height, resized[1])
-    return Placement(scale, scale, left, top, resized)
+    return Placement(resized[0] / width, resized[1] / height, left, top, resized)
 
 
-def _covering(picture: PictureInput, frame_size: Size) -> tuple[float, Size]:
+def _covering(picture: PictureInput, frame_size: Size) -> Size:
     width, height = frame_size
     if picture.resize_to is None:
         scale = max(picture.width / width, picture.height / height)
-        return scale, (max(picture.width, int(width * scale)), max(picture.height, int(height * scale)))
+        return max(picture.width, int(width * scale)), max(picture.height, int(height * scale))
     shorter, longer = min(frame_size), max(frame_size)
     long_side = picture.resize_to * longer // shorter
-    resized = (picture.resize_to, long_side) if width <= height else (long_side, picture.resize_to)
-    return picture.resize_to / shorter, resized
+    return (picture.resize_to, long_side) if width <= height else (long_side, picture.resize_to)
 
 
 def _offset(picture: PictureInput, side: int, resized: int) -> int:

@@ -66,6 +66,7 @@ class FrameMap(NamedTuple):
         """Return rotated boxes in pixels of the frame, not clipped.
 
         A stretched rectangle is a parallelogram. The result keeps its center, the direction of its width, and its area.
+        Without stretching the angle is kept, though the scales of both axes differ by the rounding of the sides.
 
         Args:
             boxes: [n, 4]: center x, center y, width, height in pixels of the model's picture; borrowed.
@@ -77,8 +78,8 @@ class FrameMap(NamedTuple):
         place = self.placement
         mapped = np.empty((len(boxes), 5), np.float64)
         mapped[:, :2] = place.to_frame(boxes[:, :2])
-        if place.scale_x == place.scale_y:
-            mapped[:, 2:4] = boxes[:, 2:] / place.scale_x
+        if self.picture is None or self.picture.resize != "stretch":
+            mapped[:, 2:4] = boxes[:, 2:] / (place.scale_x, place.scale_y)
             mapped[:, 4] = angles
             return mapped
         along_x, along_y = np.cos(angles) / place.scale_x, np.sin(angles) / place.scale_y

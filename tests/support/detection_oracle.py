@@ -14,7 +14,7 @@ def placement(resize, frame_width, frame_height):
     ratio = min(HEIGHT / frame_height, WIDTH / frame_width)
     new_width, new_height = max(1, round(frame_width * ratio)), max(1, round(frame_height * ratio))
     left, top = round((WIDTH - new_width) / 2 - 0.1), round((HEIGHT - new_height) / 2 - 0.1)
-    return ratio, ratio, left, top
+    return new_width / frame_width, new_height / frame_height, left, top
 
 
 def to_frame(point, place):
@@ -58,7 +58,8 @@ def frame_box(item, place, frame_width, frame_height):
     if item.angle is None:
         points = [to_frame(item.box[:2], place), to_frame(item.box[2:], place)]
     else:
-        points = turned_corners(*to_frame(item.box[:2], place), *(side / place[0] for side in item.box[2:]), item.angle)
+        sides = (side / scale for side, scale in zip(item.box[2:], place[:2], strict=True))
+        points = turned_corners(*to_frame(item.box[:2], place), *sides, item.angle)
         points = [tuple(map(min, zip(*points, strict=True))), tuple(map(max, zip(*points, strict=True)))]
     (left, top), (right, bottom) = points
     return clip(left, frame_width), clip(top, frame_height), clip(right, frame_width), clip(bottom, frame_height)

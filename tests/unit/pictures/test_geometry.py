@@ -73,7 +73,7 @@ def test_a_letterbox_is_that_of_ultralytics(frame_size, resized, offset):
     placement = placement_of(PictureInput(640, 640, "RGB", resize="letterbox"), frame_size)
     assert placement.resized == resized == unpadded
     assert (placement.left, placement.top) == offset == (round(rest[0] - 0.1), round(rest[1] - 0.1))
-    assert placement.scale_x == placement.scale_y == ratio
+    assert (placement.scale_x, placement.scale_y) == (unpadded[0] / width, unpadded[1] / height)
 
 
 def test_padding_at_the_bottom_right_leaves_the_frame_at_the_origin():

@@ -37,6 +37,9 @@ def test_a_rotated_box_keeps_its_center_its_area_and_the_direction_of_its_width(
     cx, cy, across, down, turned = where.rotated(boxes, angles)[0]
     assert (cx, cy) == pytest.approx(tuple(place.to_frame(np.array([20.0, 30.0]))))
     assert across * down * place.scale_x * place.scale_y == pytest.approx(wide * high)
+    if resize != "stretch":  # the sides' rounding turns nothing
+        assert (turned, across) == pytest.approx((angle, wide / place.scale_x))
+        return
     tip = place.to_frame(boxes[0, :2] + wide / 2 * np.array([math.cos(angle), math.sin(angle)]))
     assert (cx + across / 2 * math.cos(turned), cy + across / 2 * math.sin(turned)) == pytest.approx(
         tuple(tip), abs=1e-6

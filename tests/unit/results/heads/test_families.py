@@ -64,7 +64,8 @@ def test_detections_are_those_of_the_oracle(name, seed, frame, resize, least_sco
         if theirs.angle is None:
             assert ours.rotated_box is None
         else:
-            center, sides = oracle.to_frame(theirs.box[:2], place), [side / place[0] for side in theirs.box[2:]]
+            center = oracle.to_frame(theirs.box[:2], place)
+            sides = [side / scale for side, scale in zip(theirs.box[2:], place[:2], strict=True)]
             assert ours.rotated_box == near((*center, *sides, theirs.angle), abs=slack)
         assert ours.mask is None
         assert ours.track_id == 0
