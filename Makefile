@@ -63,6 +63,10 @@ test-gpu: ## Run the tests that need a CUDA device, with PYTHON or python3 and w
 test-soak: $(READY) $(addprefix test-soak-,$(SOAK)) ## Run the tests that take minutes
 	@$(PYTEST) $(PATIENT) -m soak $(addprefix --ignore=tests/soak/,$(SOAK)) $(ARGS) $(MAY_BE_EMPTY)
 
+.PHONY: test-exporters
+test-exporters: $(READY) .venv-exporters/.ready ## Export models with Ultralytics and compare its predictions with Forebay's
+	@$(PYTEST) -o faulthandler_timeout=3600 -m exporters tests/exporters $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(READY) ## Send a million changed messages and pictures to a server (about 10 minutes)
 	@FOREBAY_FUZZ_MESSAGES=1000000 $(PYTEST) -o faulthandler_timeout=7200 -m heavy tests/heavy/test_fuzz.py $(ARGS)
@@ -84,6 +88,10 @@ $(addprefix test-heavy-,$(HEAVY)): test-heavy-%: .venv-%/.ready
 	@touch $@
 
 .venv-%/.ready: tests/soak/%/requirements-alone.txt pyproject.toml
+	@PYTHON="$(PYTHON)" tools/make_venv.sh .venv-$* $<
+	@touch $@
+
+.venv-%/.ready: tests/%/requirements-alone.txt pyproject.toml
 	@PYTHON="$(PYTHON)" tools/make_venv.sh .venv-$* $<
 	@touch $@
 

@@ -1,0 +1,155 @@
+"""Exports seeded models with Ultralytics and lets Ultralytics predict with the files. Runs in .venv-exporters.
+
+    python export_ultralytics.py PICTURES OUT JOBS
+
+PICTURES is a folder of PNG files, JOBS a JSON object: name to [YAML, arguments of `export`]. Writes OUT/NAME.onnx and
+OUT/NAME.npz, with the predictions for each picture under "<field> <picture>"; or OUT/NAME.error, why there is none.
+
+Nothing is downloaded: the weights are random. So that there is something to find, batch normalisation takes its
+statistics from the pictures, and the last convolutions of the head are scaled until boxes and scores vary.
+"""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false", YOLO_CONFIG_DIR=tempfile.mkdtemp())
+
+import cv2
+import numpy as np
+import operators
+import torch
+
+LIBRARY = operators.supply()
+
+import torchvision  # noqa: E402, F401 - imported before Ultralytics looks whether it is
+from ultralytics import RTDETR, YOLO  # noqa: E402
+
+SEED = 7
+SIZE = 320
+SIZES = {"classify": 224}
+LEAST_SCORE = 0.25
+IOU_THRESHOLD = 0.7
+MAX_RESULTS = 300
+WANTED = 40
+"""Anchors of a picture, before suppression, that shall score above .3."""
+HIGHEST = 4.0
+"""Logits of the highest score above that of .3: scores that are rounded to 1 would tie."""
+
+
+def main(pictures, out, jobs):
+    torch.set_num_threads(2)
+    images = {path.stem: cv2.imread(str(path)) for path in sorted(Path(pictures).glob("*.png"))}
+    os.chdir(out)
+    for name, (yaml, options) in json.loads(jobs).items():
+        try:
+            export(images, name, yaml, options)
+        except Exception:  # noqa: BLE001 - the test of this export fails with it, and the others run
+            Path(f"{name}.error").write_text(traceback.format_exc())
+
+
+def export(images, name, yaml, options):
+    torch.manual_seed(SEED)
+    kind = RTDETR if "rtdetr" in yaml else YOLO
+    model = kind(yaml)
+    size = SIZES.get(model.task, SIZE)
+    with torch.no_grad():
+        prepare(model.model, images.values(), size, model.task)
+    shutil.move(model.export(format="onnx", imgsz=size, simplify=False, **options), f"{name}.onnx")
+    reader = RTDETR(f"{name}.onnx") if kind is RTDETR else YOLO(f"{name}.onnx", task=model.task)
+    given = {"imgsz": size, "conf": LEAST_SCORE, "iou": IOU_THRESHOLD, "max_det": MAX_RESULTS}
+    fields = {}
+    for stem, image in images.items():
+        (result,) = reader.predict(image, **given, rect=False, retina_masks=True, verbose=False)
+        fields |= {f"{field} {stem}": values for field, values in predicted(result, model.task).items()}
+    np.savez_compressed(f"{name}.npz", task=model.task, **fields)
+
+
+def predicted(result, task):
+    """Return arrays: scores, class_ids, and of the task boxes (pixels of the picture), masks, keypoints, rotated."""
+    if task == "classify":
+        return {"probabilities": result.probs.data.numpy()}
+    found = result.obb if task == "obb" else result.boxes
+    arrays = {"scores": found.conf, "class_ids": found.cls, "boxes": found.xyxy}
+    if task == "obb":
+        arrays["rotated"] = found.xywhr
+    if task == "pose":
+        arrays["keypoints"] = result.keypoints.data
+    if task == "segment" and result.masks is not None:
+        arrays["masks"] = result.masks.data > 0
+    return {field: values.numpy() for field, values in arrays.items()}
+
+
+def prepare(network, images, size, task):
+    """Make a network whose outputs depend on the picture, with enough scores above .3."""
+    squares = [square(image, size)[..., ::-1].transpose(2, 0, 1) for image in images]
+    batch = torch.from_numpy(np.stack(squares).astype(np.float32) / 255)
+    set_statistics(network, batch)
+    if task == "classify":
+        spread(network, batch, [network.model[-1].linear], 3.0)
+        return
+    head = network.model[-1]
+    if hasattr(head, "dec_score_head"):
+        spread(network, batch, [head.dec_score_head[-1]], HIGHEST, is_score=True)
+        return
+    for prefix in ("", "one2one_"):
+        towers = getattr(head, f"{prefix}cv3", None)
+        if towers is not None:
+            spread(network, batch, [tower[-1] for tower in getattr(head, f"{prefix}cv2")], 1.0)
+            spread(network, batch, [tower[-1] for tower in towers], HIGHEST, is_score=True)
+
+
+def set_statistics(network, batch):
+    """Let every batch normalisation take its mean and variance from the batch, layer by layer in one pass."""
+    layers = [layer for layer in network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    network.eval()
+    for layer in layers:
+        layer.train()
+        layer.momentum = 1.0
+    network(batch)
+    network.eval()
+
+
+def spread(network, batch, layers, wanted, *, is_score=False):
+    """Scale layers until their outputs vary by `wanted`.
+
+    Scores: until WANTED of every picture are above .3, and the highest is `wanted` logits above it, well below 1.
+    """
+    seen = {layer: [] for layer in layers}
+    hooks = [layer.register_forward_hook(lambda layer, _, out: seen[layer].append(out)) for layer in layers]
+    network(batch)
+    for hook in hooks:
+        hook.remove()
+    varying = {layer: _rows(outputs) - layer.bias for layer, outputs in seen.items() if outputs}
+    if not is_score:
+        for layer, values in varying.items():
+            layer.weight *= wanted / values.std()
+        return
+    best = torch.cat([values.amax(-1) for values in varying.values()], dim=1)
+    least = best.topk(WANTED).values[:, -1].min()
+    gain = wanted / (best.max() - least)
+    for layer in varying:
+        layer.weight *= gain
+        layer.bias[:] = torch.logit(torch.tensor(0.3)) - gain * least
+
+
+def _rows(outputs):
+    """All values of a layer, shape (picture, place, channel)."""
+    return torch.cat([out.flatten(2).transpose(1, 2) if out.ndim == 4 else out for out in outputs])
+
+
+def square(image, size):
+    """Fit a picture into a square, with grey below or beside it."""
+    factor = size / max(image.shape[:2])
+    resized = cv2.resize(image, None, fx=factor, fy=factor)
+    whole = np.full((size, size, 3), 114, np.uint8)
+    whole[: resized.shape[0], : resized.shape[1]] = resized[:size, :size]
+    return whole
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
