@@ -34,11 +34,12 @@ class Found:
 
 @dataclass
 class Report:
-    """Of one export: the detections above SCORE, and the worst of each number.
+    """Of one export: the detections above a threshold, and the worst of each number.
 
     `masks` counts those that were compared; `mask_iou` is of all of them together. `faults` says what differs.
     """
 
+    score_threshold: float = SCORE
     count: int = 0
     box_iou: float = 1.0
     masks: int = 0
@@ -58,7 +59,7 @@ class Report:
     def add(self, name, theirs, ours, *, may_add=False):
         """Compare the detections of one picture, both ways unless `may_add`."""
         full = [found.scores.min() for found in (theirs, ours) if len(found.scores) == MAX_RESULTS]
-        least = max([SCORE, *map(float, full)])
+        least = max([self.score_threshold, *map(float, full)])
         for one, other, direction in ((theirs, ours, "missing"), (ours, theirs, "added")):
             if direction == "added" and may_add:
                 continue
