@@ -47,6 +47,7 @@ BOTH_FORMS = frozenset(
         "test_pictures",
         "test_reception",
         "test_restrictions",
+        "test_rich_results",
         "test_sent_models",
         "test_shares",
         "test_slow_readers",
