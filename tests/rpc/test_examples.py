@@ -53,6 +53,26 @@ def test_rtsp_opens_its_camera_again(server, tmp_path, capsys):
     assert "the camera is away (2 of 2 tries failed)" in lines
 
 
+async def sees_a_shape(call):
+    await call.accept()
+    points = [wire.Keypoint(x=1, y=2, score=score) for score in (0.9, 0.1)]
+    mask = wire.Mask(polygons=[wire.Polygon(points=[0, 0, 4, 0, 4, 4])])
+    found = wire.Detection(label="person", score=0.75, keypoints=points, mask=mask)
+    while (frame := await call.read()) is not None:
+        await call.answer(frame, detections=[found])
+
+
+def test_picture_says_all_that_was_found(tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    with ScriptedServerThread(sees_a_shape) as server:
+        example("picture").main([str(tmp_path / "a.png"), "--server", server.address])
+    assert (server.calls[0].open.encoding, server.calls[0].open.masks) == (wire.ENCODING_PNG, wire.MASK_FORMAT_POLYGONS)
+    assert capsys.readouterr().out.splitlines() == [
+        "ok ",
+        "person 0.75 at (0, 0, 0, 0), 1 keypoints, outline of 3 points",
+    ]
+
+
 def test_folder_answers_every_file(server, tmp_path, capsys):
     for name in ("b.jpg", "a.jpg"):
         cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
