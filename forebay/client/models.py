@@ -1,8 +1,9 @@
-"""The models of a server, as its repository index lists them."""
+"""The models of a server, as its repository index lists them.
+
+The messages are imported when they are needed: a program that only streams has none of the Open Inference Protocol.
+"""
 
 from dataclasses import dataclass
-
-from forebay.wire import inference_pb2 as wire
 
 METHOD = "/inference.GRPCInferenceService/RepositoryIndex"
 
@@ -31,10 +32,14 @@ class Model:
 
 def request() -> bytes:
     """Return the encoded request for all models."""
+    from forebay.wire import inference_pb2 as wire
+
     return wire.RepositoryIndexRequest().SerializeToString()
 
 
 def models_of(data: bytes) -> tuple[Model, ...]:
     """Return the models of an encoded response, in the server's order."""
+    from forebay.wire import inference_pb2 as wire
+
     response = wire.RepositoryIndexResponse.FromString(data)
     return tuple(Model(item.name, item.version, item.state, item.reason) for item in response.models)

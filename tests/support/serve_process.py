@@ -23,12 +23,19 @@ class ServeProcess:
         self.process = process
         self.ready = None
         self.output = self.errors = ""
+        self._read_errors = b""
 
     async def wait_ready(self):
         line = await asyncio.wait_for(self.process.stdout.readline(), HANG_GUARD_S)
         assert line, (await self.process.communicate())[1].decode()
         self.ready = json.loads(line)
         return self.ready["address"]
+
+    async def error_line(self):
+        """Read a line of standard error while the process runs."""
+        line = await asyncio.wait_for(self.process.stderr.readline(), HANG_GUARD_S)
+        self._read_errors += line
+        return line.decode()
 
     async def end(self, number=signal.SIGTERM):
         """Send a signal; the exit code."""
@@ -47,7 +54,7 @@ class ServeProcess:
 
     async def wait(self):
         output, errors = await asyncio.wait_for(self.process.communicate(), HANG_GUARD_S)
-        self.output, self.errors = (output or b"").decode(), (errors or b"").decode()
+        self.output, self.errors = (output or b"").decode(), (self._read_errors + (errors or b"")).decode()
         return self.process.returncode
 
 
