@@ -123,7 +123,7 @@ async def test_requests_in_flight_take_no_file_descriptors(tmp_path):
         before = psutil.Process().num_fds()
         calls += [stub.ModelInfer(request_of("slow", x=np.ones((1, 1 + n), np.float32))) for n in range(20)]
         await eventually(lambda: running.server.permits.taken_count == 21)
-        assert psutil.Process().num_fds() == before
+        assert psutil.Process().num_fds() <= before  # fewer: what an earlier test had open has closed meanwhile
         for call in calls:
             call.cancel()
 
