@@ -368,9 +368,11 @@ class Reconnect(_message.Message):
         REASON_UNSPECIFIED: _ClassVar[Reconnect.Reason]
         REASON_DRAIN: _ClassVar[Reconnect.Reason]
         REASON_REBALANCE: _ClassVar[Reconnect.Reason]
+        REASON_ELSEWHERE: _ClassVar[Reconnect.Reason]
     REASON_UNSPECIFIED: Reconnect.Reason
     REASON_DRAIN: Reconnect.Reason
     REASON_REBALANCE: Reconnect.Reason
+    REASON_ELSEWHERE: Reconnect.Reason
     REASON_FIELD_NUMBER: _ClassVar[int]
     GRACE_MS_FIELD_NUMBER: _ClassVar[int]
     reason: Reconnect.Reason

@@ -3,9 +3,25 @@
 from google.protobuf.descriptor import FieldDescriptor as Field
 from google.protobuf.message_factory import GetMessageClass
 
-from forebay.wire import frames_pb2, health_pb2, inference_pb2, model_config_pb2
+from forebay.wire import (
+    frames_pb2,
+    health_pb2,
+    inference_pb2,
+    model_config_pb2,
+    orca_load_report_pb2,
+    orca_pb2,
+    streams_pb2,
+)
 
-MODULES = (frames_pb2, health_pb2, inference_pb2, model_config_pb2)
+MODULES = (
+    frames_pb2,
+    health_pb2,
+    inference_pb2,
+    model_config_pb2,
+    orca_load_report_pb2,
+    orca_pb2,
+    streams_pb2,
+)
 MAX_DEPTH = 4  # messages within messages; deeper ones stay empty
 _VALUES = {Field.CPPTYPE_STRING: "é", Field.CPPTYPE_BOOL: True, Field.CPPTYPE_FLOAT: 1.5, Field.CPPTYPE_DOUBLE: 2.5}
 
