@@ -17,10 +17,12 @@ MAY_BE_EMPTY := || { code=$$?; [ $$code -eq 5 ] || exit $$code; }
 # A folder of tests/heavy with a requirements.txt gets an environment of its own, .venv-<folder>, on top of the locked one.
 # With a requirements-alone.txt it gets just that: foreign clients want other versions of the same libraries.
 HEAVY := $(sort $(patsubst tests/heavy/%/,%,$(dir $(wildcard tests/heavy/*/requirements.txt tests/heavy/*/requirements-alone.txt))))
+HEAVY_TESTS := $(PYTEST) $(PATIENT) $(addprefix --ignore=tests/heavy/,$(HEAVY))
 # A folder of tests/soak may have one as well; nothing but `make test-soak` makes its environment.
 SOAK := $(patsubst tests/soak/%/requirements-alone.txt,%,$(wildcard tests/soak/*/requirements-alone.txt))
 
-# Targets run one after the other, since tests measure; only environments are made two at a time.
+# Targets run one after the other, since tests measure; only environments are made two at a time, beside `make lint` if
+# that is asked for in the same call: make --jobs=2 MAKING=environments lint heavy-environments.
 ifneq ($(MAKING),environments)
 .NOTPARALLEL:
 endif
@@ -46,11 +48,18 @@ test: $(READY) ## Run the tests (8 to 9 minutes on 2 cores)
 
 .PHONY: test-heavy
 test-heavy: $(READY) heavy-environments $(addprefix test-heavy-,$(HEAVY)) ## Run only what is heavy
-	@$(PYTEST) $(PATIENT) -m "heavy and not soak" $(addprefix --ignore=tests/heavy/,$(HEAVY)) $(ARGS) $(MAY_BE_EMPTY)
+	@ended=0; \
+	($(HEAVY_TESTS) -n $(JOBS) --dist loadscope -m "heavy and not soak and not alone" $(ARGS) $(MAY_BE_EMPTY)) || ended=$$?; \
+	($(HEAVY_TESTS) -m "heavy and not soak and alone" $(ARGS) $(MAY_BE_EMPTY)) || ended=$$?; \
+	exit $$ended
 
 .PHONY: heavy-environments
 heavy-environments: ## Make the environments of what is heavy, two at a time
-	@$(MAKE) --no-print-directory --jobs=2 MAKING=environments $(HEAVY:%=.venv-%/.ready)
+ifeq ($(MAKING),environments)
+heavy-environments: $(HEAVY:%=.venv-%/.ready)
+else
+	@$(MAKE) --no-print-directory --jobs=2 MAKING=environments $@
+endif
 
 .PHONY: test-all
 test-all: test test-heavy ## Run the tests and what is heavy: the wheel, vendor libraries, foreign clients

@@ -4,6 +4,8 @@ import pytest
 
 from forebay_server.bench.overload import Cell, measure
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize("delivery", ["latest", "every"])
 def test_every_frame_of_an_overloaded_cell_is_accounted_for(delivery):

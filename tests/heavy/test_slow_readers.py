@@ -1,4 +1,4 @@
-"""Twenty clients that send and never read: the others' p99 stays, memory is bounded, and they are cut."""
+"""Twenty clients that send and never read: the others are served, memory is bounded, and they are cut."""
 
 import asyncio
 import itertools
@@ -14,14 +14,16 @@ from tests.support.guard import HANG_GUARD_S
 from tests.support.real_server import RawStream, simulated
 from tests.support.supervised import served
 
+pytestmark = pytest.mark.alone
+
 ROW_BYTES = 65_536
 SLOW = 20
 GOOD = 4
 FPS = 25
-PHASE_S = 4.0
+PHASE_S = 3.0
 PHASES = 3  # of each kind, in turn: other work on the machine disturbs both
 WRITE_DEADLINE_S = 2.0
-MOST_RATIO = 3.0  # as beside any hostile client; on a machine that does nothing else it is about 1
+MOST_RATIO = 10.0  # a guard: on a machine that does nothing else it is about 1
 # The second is grpc.aio's own word on the client's side, where a write was under way when its stream was cut.
 CUT = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INTERNAL}
 # windows of frames in hand, and for each client the bytes that HTTP/2 lets it send unasked
@@ -48,6 +50,7 @@ async def good_client(address, name, round_trips_ms):
 
         async def read():
             async for seq in _seqs(stream):
+                assert seq == min(due)  # in order, and each once
                 round_trips_ms.append((loop.time() - due.pop(seq)) * 1e3)
 
         reading = asyncio.create_task(read())
@@ -58,6 +61,7 @@ async def good_client(address, name, round_trips_ms):
             await stream.send(seq, bytes(ROW_BYTES))
         await stream.half_close()
         await reading
+        assert not due
 
 
 async def _seqs(stream):

@@ -1,4 +1,8 @@
-"""Others keep their latency while a client sends the worst messages there are: real processes, own connections."""
+"""Others go on while a client sends the worst messages there are: real processes, own connections.
+
+Every frame of the others is answered, once and in order. Their latency is bounded by a guard only: on a quiet machine
+its p99 is at most three times what it is alone, and what a message costs is judged by CPU time in test_worst_messages.
+"""
 
 import asyncio
 import contextlib
@@ -11,15 +15,19 @@ import pytest
 
 from forebay.wire import frames_pb2 as pb
 from tests.support import worst_messages
+from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
 from tests.support.real_server import METHOD, RawStream, open_message
 from tests.support.serve_process import serve
+
+pytestmark = pytest.mark.alone
 
 NBYTES = 15 << 20
 STREAMS, FRAMES, INTERVAL_S = 4, 200, 0.025
 ROUNDS = 3
 ATTACKS_PER_S = 4
 LEAST_P99_S = 0.01  # below this a p99 of 800 frames is the machine's noise
+MOST_RATIO = 10.0  # a server that handles such a message on its event loop is far beyond it
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", 1 << 30)]
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -46,7 +54,7 @@ def attack(address, kind, has_begun, must_end):
         while not must_end.is_set():
             method, messages = next(calls)
             with contextlib.suppress(grpc.RpcError):
-                for _ in channel.stream_stream(method)(iter(messages), timeout=60):
+                for _ in channel.stream_stream(method)(iter(messages), timeout=HANG_GUARD_S):
                     pass
             has_begun.set()
             must_end.wait(1 / ATTACKS_PER_S)
@@ -63,10 +71,11 @@ async def camera(address, latencies):
             due_s += INTERVAL_S
             await asyncio.sleep(max(0, due_s - time.monotonic()))
             await stream.send(seq)
-            assert (await stream.result()).status.code == pb.STATUS_OK
+            result = await stream.result()
+            assert (result.seq, result.status.code) == (seq, pb.STATUS_OK)
             latencies.append(time.monotonic() - due_s)  # from its time: a frame that came late counts whole
         await stream.half_close()
-        await stream.drain()
+        assert await stream.results() == []
 
 
 async def p99_s(address):
@@ -84,7 +93,7 @@ async def p99s_s(address, kind):
     attacker = context.Process(target=attack, args=(address, kind, has_begun, must_end))
     attacker.start()
     try:
-        await asyncio.to_thread(has_begun.wait, 60)
+        assert await asyncio.to_thread(has_begun.wait, HANG_GUARD_S)
         return alone_s, await p99_s(address)
     finally:
         must_end.set()
@@ -92,8 +101,8 @@ async def p99s_s(address, kind):
 
 
 @pytest.mark.parametrize("kind", ["frames", "opens", "requests", "right requests"])
-@on_loop
-async def test_the_p99_of_others_stays_within_three_times_what_it_is_alone(tmp_path, kind):
+@on_loop(guard_s=4 * HANG_GUARD_S)
+async def test_others_are_served_beside_the_worst_messages(tmp_path, kind):
     worst_messages.save_models(tmp_path)
     measured = []
     async with serve("--model-repository", tmp_path) as server:
@@ -101,7 +110,7 @@ async def test_the_p99_of_others_stays_within_three_times_what_it_is_alone(tmp_p
         while len(measured) < ROUNDS:  # something else may load the machine in one of them
             alone_s, beside_s = await p99s_s(address, kind)
             measured.append(f"{alone_s * 1e3:.1f} and {beside_s * 1e3:.1f} ms")
-            if beside_s <= 3 * max(alone_s, LEAST_P99_S):
+            if beside_s <= MOST_RATIO * max(alone_s, LEAST_P99_S):
                 break
         else:
             pytest.fail(f"p99 alone and beside: {measured}")

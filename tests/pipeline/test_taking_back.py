@@ -12,6 +12,7 @@ from forebay_server.engines.device_host import HostDevice
 from forebay_server.engines.device_simulated import FaultPlan, SimulatedDevice
 from forebay_server.engines.errors import ExecutionError
 from forebay_server.service.pipeline.slots import SlotState
+from tests.support.guard import HANG_GUARD_S
 from tests.support.lane import LaneDriver
 
 DEVICES = {"host": HostDevice, "simulated": SimulatedDevice}
@@ -145,7 +146,7 @@ def test_threads_that_meet_give_each_request_one_end():
         for _ in range((number % 12) ** 3):
             os.access("/", os.F_OK)  # lets go of the interpreter's lock, and keeps the core: the lane gets some way
         taken_back += take_back(batch)
-        assert freed.acquire(timeout=10.0)
+        assert freed.acquire(timeout=HANG_GUARD_S)
     assert len(lane.completions) == formed - taken_back
     lane.check_answers()
     assert lane.arena.leased_count == 0

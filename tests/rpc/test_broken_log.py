@@ -12,6 +12,7 @@ from forebay.wire import frames_pb2 as pb
 from forebay.wire import health_pb2, health_pb2_grpc
 from forebay_server.service.cli import exit_codes
 from tests.support.broken_output import KINDS, broken
+from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
 from tests.support.real_server import RawStream, simulated
 from tests.support.serve_process import serve, terminate_under_load
@@ -22,7 +23,7 @@ FRAMES = 2 * FAIL_EVERY
 
 async def metric(ready, name):
     def fetch():
-        with urllib.request.urlopen(f"http://{ready['admin_address']}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{ready['admin_address']}/metrics", timeout=HANG_GUARD_S) as answer:
             return answer.read().decode()
 
     lines = (await asyncio.to_thread(fetch)).splitlines()

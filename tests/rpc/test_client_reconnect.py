@@ -9,6 +9,7 @@ import pytest
 import forebay.aio
 from forebay import Reconnection, Status, StreamRefusedError, UnreachableError
 from forebay.wire import frames_pb2 as wire
+from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import LoopClock, on_loop
 from tests.support.real_server import eventually
 from tests.support.scripted_server import scripted
@@ -116,7 +117,7 @@ async def test_reconnect_loses_nothing_and_resumes_behind_the_last_frame():
         await stream.send(b"1")
         assert (await stream.receive()).is_ok
         while stream.statistics().opened < 2:
-            await asyncio.wait_for(stream._wait(), 5)
+            await asyncio.wait_for(stream._wait(), HANG_GUARD_S)
         await stream.send(b"2")
         await stream.close()
         assert await outcomes(stream) == ok(2)

@@ -132,7 +132,7 @@ async def test_a_lost_device_ends_the_process_and_no_client_sees_unknown(tmp_pat
         streams = [await running.open(), await running.open()]
         devices.devices[0].arm(FaultPlan(fail={("execute", 0): DeviceLostError("sticky error of /dev/gpu")}))
         await streams[0].send(1)
-        await asyncio.wait_for(running.server.wait(), 10)
+        await asyncio.wait_for(running.server.wait(), HANG_GUARD_S)
         assert await running.server.close() == EXIT_FATAL
         for stream in streams:
             for result in await stream.drain():
@@ -150,7 +150,7 @@ async def test_a_bug_while_a_result_is_written_ends_the_stream_of_a_client_that_
         no_such_output = Wants(options=None, tensor_indices=(7,))
         session.config = replace(session.config, wants=no_such_output)
         await stream.send(1)  # and no more: the server cannot count on another message of this client
-        code, message = await asyncio.wait_for(stream.status(), 10)
+        code, message = await asyncio.wait_for(stream.status(), HANG_GUARD_S)
     assert code is grpc.StatusCode.INTERNAL
     assert not LEAK.search(message)
 

@@ -158,15 +158,15 @@ def test_opening_carries_what_was_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("faults", "words"),
+    ("faults", "timeout_s", "words"),
     [
-        (Faults(never_open=True), "did not open a stream within 0.3 s"),
-        (Faults(garbage_open=True), "does not speak forebay.v1"),
+        (Faults(never_open=True), 0.3, "did not open a stream within 0.3 s"),
+        (Faults(garbage_open=True), HANG_GUARD_S, "does not speak forebay.v1"),
     ],
 )
-def test_a_server_that_does_not_open_streams_is_no_server(faults, words):
+def test_a_server_that_does_not_open_streams_is_no_server(faults, timeout_s, words):
     async def opening():
-        async with null_server(faults) as server, target_on(server, connect_timeout_s=0.3) as target:
+        async with null_server(faults) as server, target_on(server, connect_timeout_s=timeout_s) as target:
             await target.open("camera-1")
 
     with pytest.raises(CannotConnectError, match=words):

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from forebay_server.engines.device_simulated import CopyCosts, SimulatedDevice
 from forebay_server.service.journal.events import REQUESTS
 from forebay_server.service.observe.site import MAX_WATCHERS
+from tests.support.guard import HANG_GUARD_S
 from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop
 from tests.support.observing import check_format, lanes
@@ -25,7 +26,7 @@ AWKWARD = 'quo"te <b>\n\N{PILE OF POO} </script>'
 async def get(address, path, *, method="GET", host=None):
     reader, writer = await asyncio.open_connection(*address.split(":"))
     writer.write(f"{method} {path} HTTP/1.1\r\nHost: {host or address}\r\n\r\n".encode())
-    head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+    head, _, body = (await asyncio.wait_for(reader.read(), HANG_GUARD_S)).partition(b"\r\n\r\n")
     writer.close()
     await writer.wait_closed()
     return int(head.split()[1]), head.decode(), body.decode()
@@ -48,7 +49,7 @@ class Watcher:
     async def next(self):
         """The next event: its name and its data. None at the end."""
         name = None
-        while line := (await asyncio.wait_for(self._reader.readline(), 10)).decode():
+        while line := (await asyncio.wait_for(self._reader.readline(), HANG_GUARD_S)).decode():
             if line.startswith("event: "):
                 name = line.removeprefix("event: ").strip()
             elif line.startswith("data: "):

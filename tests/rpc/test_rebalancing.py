@@ -42,7 +42,7 @@ async def test_the_streams_that_are_asked_are_open_and_were_not_asked_before(tmp
             _, text = await get(running.server.admin_address)
             return samples(text)['forebay_streams_asked_to_leave_total{why="uneven"}']
 
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_GUARD_S):
             while await counted() != 3:
                 await asyncio.sleep(0.01)
 

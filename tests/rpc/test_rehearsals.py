@@ -221,9 +221,9 @@ async def test_polling_follows_the_other_folders_while_one_model_does_not_end(tm
 
 @on_loop(guard_s=GUARD_S)
 async def test_without_rehearsals_a_load_that_hangs_is_given_up_and_holds_up_nothing(tmp_path):
-    given = {"rehearse_loads": "false", "load_timeout_s": 0.5}
+    given = {"rehearse_loads": "false", "load_timeout_s": 2.5}
     async with explicit_server(endless(add_sub(tmp_path)), **given) as (server, stub):
-        assert "not loaded within 0.5 s" in (await code_of(load(stub, "endless")))[1]
+        assert "not loaded within 2.5 s" in (await code_of(load(stub, "endless")))[1]
         await load(stub, "simple")
         assert array_of(await stub.ModelInfer(add_sub_request()), "OUTPUT0")[0, 3] == 4
         assert await server.end() == 0
@@ -255,7 +255,7 @@ async def test_a_start_that_does_not_end_has_a_deadline(tmp_path):
 
 @on_loop(guard_s=GUARD_S)
 async def test_a_start_without_the_models_that_do_not_end_serves_the_others_and_ends_in_order(tmp_path):
-    given = settings(load_timeout_s=0.5, exit_on_error="false")
+    given = settings(load_timeout_s=2.5, exit_on_error="false")
     async with serve("--model-repository", endless(add_sub(tmp_path)), environment=given) as server:
         async with grpc.aio.insecure_channel(await server.wait_ready()) as channel:
             stub = GRPCInferenceServiceStub(channel)

@@ -105,14 +105,14 @@ async def test_a_client_that_is_cut_in_a_drain_can_read_why_as_well(tmp_path):
 @on_loop
 async def test_a_reader_that_is_only_slow_is_not_cut(tmp_path):
     async with (
-        real_server(big(tmp_path), write_deadline_s=1.0) as running,
+        real_server(big(tmp_path), write_deadline_s=1.5) as running,
         grpc.aio.insecure_channel(running.address, options=NARROW) as channel,
     ):
         stream = await open_on(channel)
         sending = fill(stream)
         seqs = []
         for _ in range(FRAMES):
-            await asyncio.sleep(0.1)  # longer than the deadline altogether
+            await asyncio.sleep(0.15)  # longer than the deadline altogether
             seqs.append((await stream.result()).seq)
         await sending
         assert seqs == list(range(1, FRAMES + 1))

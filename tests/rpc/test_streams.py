@@ -211,7 +211,7 @@ async def test_a_stream_whose_lifetime_is_over_is_asked_to_leave_and_answered_to
 
 @on_loop
 async def test_a_stream_that_outstays_its_lifetime_and_the_grace_is_ended_by_the_server(tmp_path):
-    async with real_server(simulated(tmp_path), stream_lifetime_s=0.1, drain_grace_s=0.1) as running:
+    async with real_server(simulated(tmp_path), stream_lifetime_s=0.5, drain_grace_s=0.5) as running:
         stream = await running.open()
         await stream.send(1)
         assert [r.seq for r in await stream.results()] == [1]

@@ -13,6 +13,7 @@ import pytest
 import forebay.aio
 from forebay.wire import inference_pb2
 from tests.support.collector import collector
+from tests.support.guard import HANG_GUARD_S
 from tests.support.inference import request_of
 from tests.support.loops import on_loop
 from tests.support.real_server import ROW_BYTES, real_server, simulated
@@ -107,7 +108,7 @@ async def test_a_collector_that_is_away_costs_no_frame_and_little_time_at_the_en
             results = [result async for result in stream.map(frames(50))]
             await stream.close()
         assert all(result.is_ok for result in results)
-        code = await asyncio.wait_for(server.end(signal.SIGTERM), 15)
+        code = await asyncio.wait_for(server.end(signal.SIGTERM), HANG_GUARD_S / 2)
     assert code == 0
     assert "Traceback" not in server.errors
 

@@ -18,7 +18,7 @@ from tests.support.real_server import METHOD, real_server
 from tests.support.worst_messages import varint
 
 REFUSED = "/inference.GRPCInferenceService/ServerLive"
-TRIES = 5
+TRIES = 8
 MAX_BYTES = 1 << 30
 
 
@@ -67,26 +67,32 @@ def _finish(call):
 class Limit:
     """The limit of the event loop for a message: 5 ms beyond its reception, more where the machine is slow.
 
-    The unit of work is a small call, 0.25 ms where this was written: a message may cost as much as twenty.
+    The unit of work is a small call, 0.25 ms where this was written: a message may cost as much as twenty. CPU time
+    becomes longer as well when other processes take the cache or the other half of a core. So after a try that was too
+    dear the yardsticks are measured again, and the next try is compared with those.
     """
 
     def __init__(self, server):
         self._server = server
-        self._small_s = min(server.cost_s(REFUSED, b"") for _ in range(20))
+        self._small_s = 0.0
         self._received_s = {}
 
     def excess_s(self, cost, nbytes):
         """How much a message costs above its limit, the least of some tries: other work may fall into one."""
         if nbytes not in self._received_s:
-            unread = b"\x82\x7d" + varint(nbytes) + bytes(nbytes)
-            self._received_s[nbytes] = max(self._server.cost_s(REFUSED, unread) for _ in range(3))
-        limit_s = self._received_s[nbytes] + max(0.005, 20 * self._small_s)
+            self._measure(nbytes)
         excess_s = math.inf
         for _ in range(TRIES):
-            excess_s = min(excess_s, cost() - limit_s)
+            excess_s = min(excess_s, cost() - self._received_s[nbytes] - max(0.005, 20 * self._small_s))
             if excess_s <= 0:
                 break
+            self._measure(nbytes)
         return excess_s
+
+    def _measure(self, nbytes):
+        self._small_s = min(self._server.cost_s(REFUSED, b"") for _ in range(20))
+        unread = b"\x82\x7d" + varint(nbytes) + bytes(nbytes)
+        self._received_s[nbytes] = max(self._server.cost_s(REFUSED, unread) for _ in range(3))
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.guard import HANG_GUARD_S
+
 SOMEBODY, SOMEBODY_ELSE = 54321, 54322  # numbers that no account has
 ROOT = Path(__file__).parents[2]
 WHOLE_NAMESPACE = ["0", "0", str(2**32 - 1)]
@@ -31,7 +33,7 @@ class OtherUser:
         """Code and message of a call, or OK and the answer as a dictionary."""
         self._process.stdin.write(json.dumps([method, fields]).encode() + b"\n")
         await self._process.stdin.drain()
-        code, answer = json.loads(await asyncio.wait_for(self._process.stdout.readline(), 20))
+        code, answer = json.loads(await asyncio.wait_for(self._process.stdout.readline(), HANG_GUARD_S))
         return code, answer
 
     async def register(self, name, key, byte_size=4096):
@@ -90,7 +92,7 @@ def main(address, uid):
                 response_deserializer=getattr(pb, f"{method}Response").FromString,
             )
             try:
-                answer = call(json_format.ParseDict(fields, getattr(pb, f"{method}Request")()), timeout=15)
+                answer = call(json_format.ParseDict(fields, getattr(pb, f"{method}Request")()), timeout=HANG_GUARD_S)
                 told = ("OK", json_format.MessageToDict(answer))
             except grpc.RpcError as error:
                 told = (error.code().name, error.details())
