@@ -20,7 +20,7 @@ from tests.support.repository import ROOT
 
 FRAMES = 300
 ROW = np.arange(ROW_BYTES, dtype=np.uint8)
-GUARD_S = 120.0
+GUARD_S = 240.0
 
 
 async def play(client, name, delivery, network=None):

@@ -68,7 +68,7 @@ async def camera(stream, first, is_over):
     ],
     ids=["in order, window 16", "in order, window 256", "replacing each other", "refused"],
 )
-@on_loop(guard_s=4 * HANG_GUARD_S)
+@on_loop(guard_s=2 * HANG_GUARD_S)
 async def test_a_flood_of_small_frames_and_ten_cameras_get_one_answer_for_each_frame(
     tmp_path, fields, payload_bytes, codes
 ):

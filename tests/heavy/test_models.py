@@ -12,6 +12,7 @@ from forebay import Status
 from forebay.wire import inference_pb2 as pb
 from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.support import models
+from tests.support.guard import HANG_GUARD_S
 from tests.support.inference import add_sub_request, array_of, request_of
 from tests.support.loops import on_loop
 from tests.support.supervised import served
@@ -73,7 +74,7 @@ class Load:
 def test_two_hundred_reloads_under_load_fail_no_frame(tmp_path, record_property):
     models.save(models.identity(("batch", 16)), tmp_path / "small" / "1" / "model.onnx")
 
-    @on_loop(guard_s=120)
+    @on_loop(guard_s=4 * HANG_GUARD_S)
     async def run(address):
         async with grpc.aio.insecure_channel(address) as channel, forebay.aio.Client(address) as client:
             load = Load(GRPCInferenceServiceStub(channel), client)

@@ -101,7 +101,7 @@ async def p99s_s(address, kind):
 
 
 @pytest.mark.parametrize("kind", ["frames", "opens", "requests", "right requests"])
-@on_loop(guard_s=4 * HANG_GUARD_S)
+@on_loop(guard_s=3 * HANG_GUARD_S)
 async def test_others_are_served_beside_the_worst_messages(tmp_path, kind):
     worst_messages.save_models(tmp_path)
     measured = []

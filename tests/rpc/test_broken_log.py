@@ -31,7 +31,7 @@ async def metric(ready, name):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@on_loop(guard_s=40)
+@on_loop
 async def test_streams_batches_that_fail_health_and_the_signal_work_without_a_log(tmp_path, kind):
     repository = simulated(tmp_path, max_batch_size=1, fail_every=FAIL_EVERY)
     flags = ("--model-repository", repository, "--admin-address", "127.0.0.1:0")
@@ -59,13 +59,13 @@ async def test_streams_batches_that_fail_health_and_the_signal_work_without_a_lo
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@on_loop(guard_s=40)
+@on_loop
 async def test_a_signal_under_load_loses_nothing_without_a_log(tmp_path, kind):
     with broken(kind) as descriptor:
         await terminate_under_load(simulated(tmp_path, alpha_ms=1), signal.SIGTERM, stderr=descriptor)
 
 
-@on_loop(guard_s=40)
+@on_loop
 async def test_a_reader_that_goes_and_comes_back_reads_what_is_logged_from_then_on(tmp_path):
     fifo = tmp_path / "log"
     os.mkfifo(fifo)

@@ -14,13 +14,13 @@ from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
 from forebay_server.service.cli import exit_codes
 from tests.rpc.test_inference_lifecycle import add_sub, code_of, load, states, unload
 from tests.support import hostile_models, models
+from tests.support.guard import HANG_GUARD_S
 from tests.support.inference import add_sub_request, array_of
 from tests.support.loops import on_loop
 from tests.support.real_server import simulated
 from tests.support.serve_process import serve
 
 MIB = 1 << 20
-GUARD_S = 60.0  # processes that import everything, on a busy machine
 HANGS = '{"backend": "simulated", "parameters": {"hang_at": {"string_value": "1"}}}'
 
 
@@ -56,7 +56,7 @@ def rehearsals(server):
 
 async def until(condition):
     """Wait until the asynchronous `condition()` holds."""
-    async with asyncio.timeout(GUARD_S):
+    async with asyncio.timeout(HANG_GUARD_S):
         while not await condition():
             await asyncio.sleep(0.01)
 
@@ -80,7 +80,7 @@ async def gone(processes):
     await until(are_gone)
 
 
-@on_loop(guard_s=GUARD_S)
+@on_loop
 async def test_others_load_and_serve_beside_a_load_that_does_not_end_and_unloading_ends_it(tmp_path):
     async with explicit_server(endless(add_sub(tmp_path))) as (server, stub):
         call = await loading(server, stub, "endless")
@@ -100,7 +100,7 @@ async def test_others_load_and_serve_beside_a_load_that_does_not_end_and_unloadi
 
 
 @pytest.mark.parametrize("parameters", [{}, {"config": HANGS}], ids=["a loop in the graph", "an engine that hangs"])
-@on_loop(guard_s=GUARD_S)
+@on_loop
 async def test_sigterm_ends_a_load_and_the_process_in_order(tmp_path, parameters):
     async with explicit_server(endless(tmp_path)) as (server, stub):
         call = await loading(server, stub, "endless", **parameters)
@@ -111,7 +111,7 @@ async def test_sigterm_ends_a_load_and_the_process_in_order(tmp_path, parameters
         assert "Traceback" not in server.errors
 
 
-@on_loop(guard_s=GUARD_S)
+@on_loop
 async def test_sigterm_during_a_load_with_files_leaves_none_of_them(tmp_path, monkeypatch):
     (temporary := tmp_path / "temporary").mkdir()
     sent = {"config": '{"backend": "onnxruntime"}', "file:1/model.onnx": hostile_models.endless().SerializeToString()}
@@ -124,7 +124,7 @@ async def test_sigterm_during_a_load_with_files_leaves_none_of_them(tmp_path, mo
         assert list(temporary.iterdir()) == []
 
 
-@on_loop(guard_s=GUARD_S)
+@on_loop
 async def test_a_load_has_a_deadline(tmp_path):
     async with explicit_server(endless(add_sub(tmp_path)), load_timeout_s=2.5) as (server, stub):
         code, message = await code_of(load(stub, "endless"))
@@ -137,7 +137,7 @@ async def test_a_load_has_a_deadline(tmp_path):
         assert await server.end() == 0
 
 
-@on_loop(guard_s=GUARD_S)
+@on_loop
 async def test_a_load_that_takes_too_much_memory_takes_it_from_nobody(tmp_path):
     models.save(hostile_models.greedy(9), tmp_path / "greedy" / "1" / "model.onnx")
     async with explicit_server(tmp_path, model_memory_bytes=200 * MIB) as (server, stub):
@@ -150,7 +150,7 @@ async def test_a_load_that_takes_too_much_memory_takes_it_from_nobody(tmp_path):
         assert await server.end() == 0
 
 
-@on_loop(guard_s=GUARD_S)
+@on_loop
 async def test_memory_that_is_set_aside_and_not_used_counts_for_nothing(tmp_path):
     simulated(tmp_path, input_bytes=MIB)
     given = {"permits": 2048, "model_memory_bytes": 200 * MIB}  # 2 GB of frames, of which none is there
@@ -160,7 +160,7 @@ async def test_memory_that_is_set_aside_and_not_used_counts_for_nothing(tmp_path
         assert await server.end() == 0
 
 
-@on_loop(guard_s=GUARD_S)
+@on_loop
 async def test_a_load_whose_process_is_killed_is_an_error_of_that_load(tmp_path):
     async with explicit_server(endless(tmp_path)) as (server, stub):
         call = await loading(server, stub, "endless")
@@ -172,7 +172,7 @@ async def test_a_load_whose_process_is_killed_is_an_error_of_that_load(tmp_path)
         assert await server.end() == 0
 
 
-@on_loop(guard_s=GUARD_S)
+@on_loop
 async def test_a_rehearsal_does_not_outlive_a_server_that_is_killed(tmp_path):
     async with explicit_server(endless(tmp_path)) as (server, stub):
         call = await loading(server, stub, "endless")
@@ -187,7 +187,7 @@ async def test_a_rehearsal_does_not_outlive_a_server_that_is_killed(tmp_path):
         await gone(children)
 
 
-@on_loop(guard_s=GUARD_S)
+@on_loop
 async def test_the_secrets_of_the_service_are_not_given_to_a_rehearsal(tmp_path):
     secret = {"restricted_protocol": "logging:admin=s3cret"}
     async with explicit_server(endless(tmp_path), **secret) as (server, stub):
@@ -198,7 +198,7 @@ async def test_the_secrets_of_the_service_are_not_given_to_a_rehearsal(tmp_path)
         assert await server.end() == 0
 
 
-@on_loop(guard_s=GUARD_S)
+@on_loop
 async def test_polling_follows_the_other_folders_while_one_model_does_not_end(tmp_path):
     add_sub(tmp_path, "first")
     polling = settings(model_control_mode="poll", repository_poll_s=0.2)
@@ -219,7 +219,7 @@ async def test_polling_follows_the_other_folders_while_one_model_does_not_end(tm
         await gone(children)
 
 
-@on_loop(guard_s=GUARD_S)
+@on_loop
 async def test_without_rehearsals_a_load_that_hangs_is_given_up_and_holds_up_nothing(tmp_path):
     given = {"rehearse_loads": "false", "load_timeout_s": 2.5}
     async with explicit_server(endless(add_sub(tmp_path)), **given) as (server, stub):
@@ -229,11 +229,11 @@ async def test_without_rehearsals_a_load_that_hangs_is_given_up_and_holds_up_not
         assert await server.end() == 0
 
 
-@on_loop(guard_s=GUARD_S)
+@on_loop
 async def test_sigterm_ends_a_start_that_does_not_end(tmp_path):
     add_sub(tmp_path, "a")
     async with serve("--model-repository", endless(tmp_path)) as server:
-        async with asyncio.timeout(GUARD_S):
+        async with asyncio.timeout(HANG_GUARD_S):
             while b"model loaded" not in await server.process.stderr.readline():
                 pass
         assert await server.end() == 0
@@ -241,7 +241,7 @@ async def test_sigterm_ends_a_start_that_does_not_end(tmp_path):
         assert "Traceback" not in server.errors
 
 
-@on_loop(guard_s=GUARD_S)
+@on_loop
 async def test_a_start_that_does_not_end_has_a_deadline(tmp_path):
     simulated(tmp_path, hang_at=1)
     async with serve("--model-repository", tmp_path, environment=settings(load_timeout_s=0.5)) as server:
@@ -253,7 +253,7 @@ async def test_a_start_that_does_not_end_has_a_deadline(tmp_path):
         ]
 
 
-@on_loop(guard_s=GUARD_S)
+@on_loop
 async def test_a_start_without_the_models_that_do_not_end_serves_the_others_and_ends_in_order(tmp_path):
     given = settings(load_timeout_s=2.5, exit_on_error="false")
     async with serve("--model-repository", endless(add_sub(tmp_path)), environment=given) as server:

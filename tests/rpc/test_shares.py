@@ -17,6 +17,7 @@ from tests.support.repository import ROOT
 
 FRAMES = 40
 LEAST_SHARE = 0.95
+ROUNDS = 3  # the others only where the machine was too busy in the first
 
 
 @asynccontextmanager
@@ -45,14 +46,14 @@ def jain(shares):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "number"), [("stream", 256), ("calls", 400)])
-@on_loop
+@on_loop(guard_s=2 * HANG_GUARD_S)
 async def test_ten_cameras_beside_a_greedy_client_get_what_they_need(tmp_path, kind, number):
     """No deadline counts here: a camera loses only its refused frames."""
     root = simulated(tmp_path, max_batch_size=8, alpha_ms=20)
     async with real_server(root, permits=32) as running, client(running.address, kind, number) as greedy:
         assert await asyncio.wait_for(greedy.stdout.readline(), HANG_GUARD_S) == b"refused\n"
         async with client(running.address, "cameras", FRAMES) as cameras:
-            executed = json.loads(await asyncio.wait_for(cameras.stdout.readline(), 4 * HANG_GUARD_S))
+            executed = json.loads(await asyncio.wait_for(cameras.stdout.readline(), 2 * HANG_GUARD_S))
     shares = [count / FRAMES for count in executed]
     assert min(shares) >= LEAST_SHARE
     assert jain(shares) >= LEAST_SHARE
@@ -114,14 +115,9 @@ class Sender(threading.Thread):
         self.leave.wait(HANG_GUARD_S)
 
 
-@on_loop
-async def test_streams_are_read_in_turn_however_much_one_of_them_has_sent(tmp_path):
-    """200 frames are in the transport when one of another stream comes: it is read before most of them.
-
-    A few are read first, more on a busy machine: written frames take their time to arrive. In the order of
-    arrival it would be all of them.
-    """
-    async with real_server(simulated(tmp_path), devices=SimulatedDevices()) as running:
+async def read_before(root):
+    """How many of 200 frames, all of them in the transport, are read before the one of another stream."""
+    async with real_server(root, devices=SimulatedDevices()) as running:
         running.hold()
         sender = Sender(running.address, 200)
         sender.start()
@@ -131,9 +127,21 @@ async def test_streams_are_read_in_turn_however_much_one_of_them_has_sent(tmp_pa
         await running.received(201)
         outboxes = {stream.names["stream"]: list(stream.session._outbox) for stream in running.sessions}
         (camera,) = [entry.timeline.received_ns for entry in outboxes["camera"]]
-        read_before = sum(entry.timeline.received_ns < camera for entry in outboxes["flood"])
         running.release()
         sender.leave.set()
         await asyncio.to_thread(sender.join, HANG_GUARD_S)
         assert not sender.is_alive()
-        assert read_before <= 60
+        return sum(entry.timeline.received_ns < camera for entry in outboxes["flood"])
+
+
+@on_loop
+async def test_streams_are_read_in_turn_however_much_one_of_them_has_sent(tmp_path):
+    """A few are read first, more on a busy machine: written frames take their time to arrive.
+
+    In the order of arrival it would be all of them, in every round.
+    """
+    root = simulated(tmp_path)
+    counts = [await read_before(root)]
+    while counts[-1] > 60 and len(counts) < ROUNDS:
+        counts.append(await read_before(root))
+    assert counts[-1] <= 60, counts

@@ -6,9 +6,9 @@ import pytest
 
 from forebay_server.service.models.attempts import Attempts, LoadAbandonedError, Opening
 from tests.support.clock import ManualClock
+from tests.support.guard import HANG_GUARD_S
 
 SECOND_NS = 1_000_000_000
-GUARD_S = 10.0
 
 
 class Held:
@@ -20,7 +20,7 @@ class Held:
         self._error = error
 
     def __call__(self):
-        assert self.may_end.wait(GUARD_S)
+        assert self.may_end.wait(HANG_GUARD_S)
         if self._error is not None:
             raise self._error
         return "opened"
@@ -64,7 +64,7 @@ def test_nobody_waits_longer_than_the_time_and_what_comes_late_is_closed_again(a
     with pytest.raises(LoadAbandonedError, match="m: not loaded within 5 s: "):
         thread.wait()
     work.may_end.set()
-    thread.join(GUARD_S)
+    thread.join(HANG_GUARD_S)
     assert work.discarded == ["opened"]
 
 
@@ -87,12 +87,12 @@ def test_a_cancelled_attempt_ends_the_wait_with_the_first_reason(attempts):
     canceller.start()
     with pytest.raises(LoadAbandonedError, match="m: first"):
         thread.wait()
-    canceller.join(GUARD_S)
+    canceller.join(HANG_GUARD_S)
     attempt.cancel("second")
     with pytest.raises(LoadAbandonedError, match="m: first"):
         attempt.restart()
     work.may_end.set()
-    thread.join(GUARD_S)
+    thread.join(HANG_GUARD_S)
 
 
 def test_every_attempt_at_a_model_is_cancelled_and_no_other(attempts):
