@@ -80,7 +80,7 @@ async def camera_on(address):
     [(1, 120, INFER, b""), (100, 8, INFER, b""), (100, 4, FRAMES, b""), (100, 4, FRAMES, OPEN)],
     ids=["one connection", "requests", "streams that do not open", "open streams"],
 )
-@on_loop
+@on_loop(guard_s=3 * HANG_GUARD_S)
 async def test_floods_of_messages_that_do_not_end(tmp_path, connections, calls, path, first):
     async with serve("--model-repository", simulated(tmp_path)) as server:
         address = await server.wait_ready()
@@ -89,15 +89,13 @@ async def test_floods_of_messages_that_do_not_end(tmp_path, connections, calls, 
             clients = [await HalfSent.connect(address, calls, MESSAGE_BYTES, path, first) for _ in range(connections)]
             loop = asyncio.get_running_loop()
             until_s = loop.time() + WATCHED_S
-            while loop.time() < until_s:
+            while loop.time() < until_s or sum(client.sent.total() for client in clients) <= 30 << 20 or not answered:
                 assert memory.growth <= MOST_BYTES
                 await asyncio.sleep(0.02)
-            assert sum(client.sent.total() for client in clients) > 30 << 20
             for client in clients:
                 await client.close()
             if connections == 1:  # it takes the allocator five seconds
                 await memory.goes_back()
-            assert answered
         assert await server.end() == 0, server.errors
     assert "Traceback" not in server.errors
 
@@ -120,7 +118,7 @@ FRAME = OPEN + bomb(pb.ClientMessage(frame=pb.Frame(seq=1, payload=bytes(MESSAGE
     ],
     ids=["one connection", "requests", "open streams"],
 )
-@on_loop
+@on_loop(guard_s=3 * HANG_GUARD_S)
 async def test_floods_of_messages_that_inflate(tmp_path, connections, calls, path, messages, harmless):
     environment = {"FOREBAY_ALLOW_COMPRESSION": "true"}
     async with serve("--model-repository", simulated(tmp_path), environment=environment) as server:
@@ -130,12 +128,10 @@ async def test_floods_of_messages_that_inflate(tmp_path, connections, calls, pat
             clients = [await Bombs.connect(address, calls, path, messages, harmless) for _ in range(connections)]
             loop = asyncio.get_running_loop()
             until_s = loop.time() + INFLATED_S
-            while loop.time() < until_s:
+            while loop.time() < until_s or sum(client.ended for client in clients) <= 10 or not answered:
                 assert memory.growth <= MOST_BYTES
                 await asyncio.sleep(0.02)
-            assert sum(client.ended for client in clients) > 10
             for client in clients:
                 await client.close()
-            assert answered
         assert await server.end() == 0, server.errors
     assert "Traceback" not in server.errors

@@ -15,7 +15,7 @@ from tests.support.inference import array_of, request_of, stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import eventually, open_message, real_server
 
-LONG = 4_000
+LONG = 2_000
 """Elements of an input that keeps `slow_identity` busy for seconds."""
 
 
