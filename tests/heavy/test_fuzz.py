@@ -1,4 +1,4 @@
-"""100,000 changed messages over both protocols, and pictures; `make fuzz` sends a million."""
+"""50,000 changed messages over both protocols, and pictures; `make fuzz` sends a million."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.support.fuzz import campaign
 
 SEEDS_KEPT = Path(__file__).with_name("fuzz_seeds.txt")
-MESSAGES = int(os.environ.get("FOREBAY_FUZZ_MESSAGES", "100000"))
+MESSAGES = int(os.environ.get("FOREBAY_FUZZ_MESSAGES", "50000"))
 FIRST_SEED = int(os.environ.get("FOREBAY_FUZZ_SEED", "1"))
 
 
