@@ -50,8 +50,13 @@ def jain(shares):
 async def test_ten_cameras_beside_a_greedy_client_get_what_they_need(tmp_path, kind, number):
     """No deadline counts here: a camera loses only its refused frames."""
     root = simulated(tmp_path, max_batch_size=8, alpha_ms=20)
-    async with real_server(root, permits=32) as running, client(running.address, kind, number) as greedy:
+    async with (
+        real_server(root, devices=SimulatedDevices(), permits=32) as running,
+        client(running.address, kind, number) as greedy,
+    ):
+        running.hold()  # until it has all that it can get, however slow its process is
         assert await asyncio.wait_for(greedy.stdout.readline(), HANG_GUARD_S) == b"refused\n"
+        running.release()
         async with client(running.address, "cameras", FRAMES) as cameras:
             executed = json.loads(await asyncio.wait_for(cameras.stdout.readline(), 2 * HANG_GUARD_S))
     shares = [count / FRAMES for count in executed]
