@@ -1,14 +1,16 @@
 """`forebay stream`: send the user's own video through a server; JSON lines or a live view, boxes drawn into a clip."""
 
 import contextlib
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from forebay_server.service.cli import exit_codes
+from forebay_server.service.cli.health_check import address_of
 from forebay_server.service.cli.restricted import Restricted, headers_or_exit
 
 if TYPE_CHECKING:
@@ -18,19 +20,22 @@ if TYPE_CHECKING:
     from forebay_server.service.cli.stream_output import Output
     from forebay_server.service.cli.video import Picture, Source
 
-DEFAULT_ADDRESS = "127.0.0.1:8001"
+DEFAULT_MODEL = "detector"
 JPEG_QUALITY = 95
 FILE_WINDOW = 4  # enough to keep a server busy; more would only hold more pictures in memory
 CONNECT_TIMEOUT_S = 3.0  # a person waits
 INTERRUPTED_CLOSE_S = 1.0
+FAULTS = frozenset({"invalid", "failed"})  # statuses that say that a picture or the model is wrong
 
 
 def stream(
     source: Annotated[str, typer.Argument(help="a video, a folder of pictures, a device such as 0, or rtsp://...")],
     *,
-    address: Annotated[str, typer.Option(help="of the server")] = DEFAULT_ADDRESS,
+    address: Annotated[
+        str | None, typer.Option(help="host:port or unix:PATH [FOREBAY_UDS, FOREBAY_ADDRESS, 127.0.0.1:8001]")
+    ] = None,
     is_serving: Annotated[bool, typer.Option("--serve", help="start a server for this command")] = False,
-    model: Annotated[str, typer.Option(help="name of the model")] = "detector",
+    model: Annotated[str | None, typer.Option(help="name of the model [the server's only one, or detector]")] = None,
     camera: Annotated[str | None, typer.Option(help="name of the stream [the source's name]")] = None,
     encoding: Annotated[str | None, typer.Option(help="bgr8 or jpeg [bgr8; jpeg for a folder]")] = None,
     delivery: Annotated[str | None, typer.Option(help="latest or every [every; latest for a device or a URL]")] = None,
@@ -52,8 +57,8 @@ def stream(
     """Send a video, a folder of pictures or a live camera through a server and show the detections.
 
     One JSON line for each frame, in order, or a live view on a terminal. Exit code: 66 if nothing can be read, 74 if a
-    video ends before its declared end, 69 without a server, 65 without the model, 1 if frames were lost, 130 after
-    Ctrl-C.
+    video ends before its declared end, 69 without a server, 65 without the model, 1 if frames were lost or failed,
+    130 after Ctrl-C.
     """
     import forebay
 
@@ -74,9 +79,11 @@ def stream(
             name = (camera or frames.info.name)[:64]
             sink = stack.enter_context(open_output(output, name, frames.info.fps, is_json=is_json))
             first = _first_of(frames)
-            target = stack.enter_context(_started_server()) if is_serving else address
+            target = stack.enter_context(_started_server()) if is_serving else address or address_of(os.environ)
             limits = forebay.Reconnection(connect_timeout_s=CONNECT_TIMEOUT_S)
             client = stack.enter_context(forebay.Client(target, tls=tls, reconnection=limits))
+            if model is None:
+                keywords["model"] = _usual_model(client, dict(headers))
             code = _Run(frames, first, sink, limit).carry(client, name, keywords)
         if output is not None and output.exists():
             typer.echo(f"written: {output}", err=True)
@@ -85,7 +92,7 @@ def stream(
     except ServerStartError as error:
         code = _fail(str(error), exit_codes.UNAVAILABLE)
     except forebay.ForebayError as error:
-        code = _fail(*_explained(error))
+        code = _fail(*_explained(error, has_model=model is not None))
     except CannotWriteError as error:
         code = _fail(str(error), exit_codes.CANNOT_WRITE)
     except (ValueError, OSError) as error:
@@ -103,6 +110,7 @@ class _Run:
         self._limit = limit
         self._in_flight: dict[int, tuple[int, Picture]] = {}  # seq -> frame; as many as the window and the queue hold
         self._by_status: Counter[str] = Counter()
+        self._fault = ""  # the reason of the first frame that is wrong or failed
         self._is_interrupted = False
 
     def carry(self, client: "Client", name: str, keywords: "StreamKeywords") -> int:
@@ -134,6 +142,8 @@ class _Run:
 
     def _take(self, result: Any) -> None:  # noqa: ANN401 - forebay is imported late
         self._by_status[result.status.value] += 1
+        if result.status.value in FAULTS:
+            self._fault = self._fault or f"frame {result.seq} {result.status.value}: {result.message}"
         self._output.take(*self._in_flight.pop(result.seq), result)
 
     def _end(self, stream: "Stream") -> None:
@@ -152,6 +162,8 @@ class _Run:
             return exit_codes.INTERRUPTED
         if self._by_status["unanswered"]:
             return _fail("frames were sent and not answered", exit_codes.FAILED)
+        if self._fault:
+            return _fail(self._fault, exit_codes.FAILED)
         if self._limit is None and self._source.shortfall:
             return _fail(f"{self._source.shortfall}; its frames were answered", exit_codes.INCOMPLETE)
         return exit_codes.OK
@@ -168,7 +180,7 @@ def _first_of(source: "Source") -> "Picture":
 
 def _keywords(
     source: "Source",
-    model: str,
+    model: str | None,
     encoding: str | None,
     delivery: str | None,
     budget_ms: float | None,
@@ -181,13 +193,25 @@ def _keywords(
         raise ValueError(f"--delivery must be latest or every, not {delivery}")
     is_latest = delivery == "latest" or (delivery is None and source.info.is_live)
     return {
-        "model": model,
+        "model": model or DEFAULT_MODEL,
         "encoding": "jpeg" if encoding == "jpeg" or (encoding is None and source.has_mixed_sizes) else "bgr8",
         "delivery": "latest" if is_latest else "every",
         "max_in_flight": 0 if is_latest else FILE_WINDOW,
         "budget_ms": budget_ms,
         "score_threshold": threshold,
     }
+
+
+def _usual_model(client: "Client", headers: Mapping[str, str]) -> str:
+    """Return the only model that a server has ready, or the bundled detector's name."""
+    import forebay
+
+    try:
+        models = client.models(timeout_s=CONNECT_TIMEOUT_S, headers=headers)
+    except forebay.CallRefusedError:  # the calls about models may be restricted
+        return DEFAULT_MODEL
+    ready = {model.name for model in models if model.is_ready}
+    return ready.pop() if len(ready) == 1 else DEFAULT_MODEL
 
 
 def _masks(form: str | None) -> "Masks | None":
@@ -212,13 +236,13 @@ def _started_server() -> Iterator[str]:
             runner.run(server.__aexit__(None, None, None))
 
 
-def _explained(error: Exception) -> tuple[str, int]:
+def _explained(error: Exception, *, has_model: bool) -> tuple[str, int]:
     import forebay
 
     if isinstance(error, forebay.UnreachableError):
         return f"{error}\n  start one with `forebay serve`, or add --serve", exit_codes.UNAVAILABLE
     if isinstance(error, forebay.StreamRefusedError) and error.code == "NOT_FOUND":
-        return str(error), exit_codes.MODEL
+        return f"{error}{'' if has_model else ': name one with --model'}", exit_codes.MODEL
     return str(error), exit_codes.FAILED
 
 

@@ -139,6 +139,37 @@ def test_frames_that_were_not_answered_fail_the_command(tmp_path):
     assert lines(result)[0]["status"] == "unanswered"
 
 
+@pytest.mark.parametrize(("code", "word"), [(wire.STATUS_FAILED, "failed"), (wire.STATUS_INVALID, "invalid")])
+def test_frames_that_the_model_cannot_answer_fail_the_command(tmp_path, code, word):
+    async def script(call):
+        await call.accept()
+        await call.answer(await call.read())
+        while (frame := await call.read()) is not None:
+            await call.answer(frame, code, "scores hold values that are not finite numbers")
+
+    with ScriptedServerThread(script) as server:
+        result = run("stream", write_clip(tmp_path / "a.avi"), "--address", server.address)
+    assert result.exit_code == exit_codes.FAILED
+    assert len(lines(result)) == 10
+    assert f"forebay: frame 2 {word}: scores hold values that are not finite numbers" in result.stderr
+
+
+def test_a_server_that_tells_nothing_about_its_models_is_asked_for_the_bundled_detector(tmp_path):
+    clip = write_clip(tmp_path / "a.avi")
+    with ScriptedServerThread(detects) as server:  # it has no call about models
+        assert run("stream", clip, "--address", server.address).exit_code == exit_codes.OK
+    assert server.calls[0].open.model == "detector"
+
+
+def test_the_address_follows_the_settings_of_the_server(tmp_path, monkeypatch):
+    clip = write_clip(tmp_path / "a.avi")
+    with ScriptedServerThread(detects) as server:
+        monkeypatch.setenv("FOREBAY_ADDRESS", server.address)
+        monkeypatch.delenv("FOREBAY_UDS", raising=False)
+        result = run("stream", clip)
+    assert result.exit_code == exit_codes.OK, result.output
+
+
 def test_unknown_model_is_told_before_any_line(tmp_path):
     async def script(call):
         await call.abort(grpc.StatusCode.NOT_FOUND, "no model 'm'; there are: detector")
@@ -148,6 +179,15 @@ def test_unknown_model_is_told_before_any_line(tmp_path):
     assert result.exit_code == exit_codes.MODEL
     assert result.stdout == ""
     assert "there are: detector" in result.stderr
+
+
+def test_a_missing_name_is_told_where_several_models_could_be_meant(tmp_path):
+    async def script(call):
+        await call.abort(grpc.StatusCode.NOT_FOUND, "no model 'detector' here; loaded are: a, b")
+
+    with ScriptedServerThread(script) as server:
+        result = run("stream", write_clip(tmp_path / "a.avi"), "--address", server.address)
+    assert "loaded are: a, b: name one with --model" in result.stderr
 
 
 @pytest.mark.parametrize(
