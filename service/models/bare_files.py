@@ -12,6 +12,7 @@ from forebay_server.engines.backends import BACKENDS
 BARE_VERSION = "1"
 CONFIG_SUFFIX = ".pbtxt"
 LABELS_NAME = "labels.txt"
+"""Of all files beside it that have no `NAME.labels.txt` of their own."""
 _USUAL = {name.removeprefix("model"): name for backend in BACKENDS.values() for name in backend.filenames}
 FILE_SUFFIXES = tuple(_USUAL)
 """Of files that the operator names."""

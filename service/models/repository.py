@@ -21,6 +21,7 @@ from forebay_server.service.models.bare_files import (
     CONFIG_SUFFIX,
     FILE_SUFFIXES,
     FOLDER_SUFFIXES,
+    LABELS_NAME,
     is_usual_name,
     model_name,
     siblings,
@@ -117,6 +118,8 @@ class ModelEntry:
             return self.path
         if parts == (CONFIG_NAME,):
             return self.path.with_name(self.name + CONFIG_SUFFIX)
+        if parts == (LABELS_NAME,) and (own := self.path.with_name(f"{self.name}.{LABELS_NAME}")).exists():
+            return own
         return self.path.with_name(parts[0]) if len(parts) == 1 else None
 
     def check_weights(self, model_file: Path) -> None:
@@ -213,7 +216,8 @@ class Repository:
         names: set[str] = set()
         for root in self._roots:
             with readable(f"model repository {root.name!r}"):
-                names.update(filter(None, map(_name_of, root.iterdir() if root.is_dir() else (root,))))
+                found = map(_name_of, root.iterdir()) if root.is_dir() else [model_name(root.name)]
+                names.update(name for name in found if name)
         for name in sorted(names):
             if not MODEL_NAME.fullmatch(name):
                 passed_over.append(

@@ -82,6 +82,20 @@ def test_its_files_stand_for_those_of_a_folder(tmp_path):
     assert entry.file("warmup", "data") is None
 
 
+def test_labels_of_its_own_go_before_those_of_all_files_beside_them(tmp_path):
+    make(tmp_path, "best.onnx", "other.onnx", "labels.txt", "best.labels.txt")
+    models = Repository([tmp_path])
+    assert models.model("best").file("labels.txt") == tmp_path / "best.labels.txt"
+    assert models.model("other").file("labels.txt") == tmp_path / "labels.txt"
+
+
+def test_a_file_that_the_operator_names_is_scanned_whatever_its_suffix(tmp_path):
+    """In a folder, a `best.pt` is a trainer's own file."""
+    make(tmp_path, "best.pt")
+    assert [entry.name for entry in Repository([tmp_path / "best.pt"]).models()] == ["best"]
+    assert Repository([tmp_path]).models() == []
+
+
 def test_its_configuration_lies_beside_it_and_messages_name_it(tmp_path):
     make(tmp_path, "best.onnx")
     (tmp_path / "best.pbtxt").write_text('parameters { key: "task" value { string_value: "detecting" } }')
