@@ -26,12 +26,13 @@ def yolo(
     metadata: Mapping[str, str] = METADATA,
     sides: Sequence[int | str] = (64, 64),
     batch: int | str = 1,
+    anchor_count: int = 84,
 ) -> Path:
-    """Write a raw head [batch, 4 + classes, 84]: the first anchors are `rows`, all others have no object.
+    """Write a raw head [batch, 4 + classes, anchors]: the first anchors are `rows`, all others have no object.
 
     The outputs depend on the picture: the scores are those of `rows` times its mean value, which is 1 for white.
     """
-    anchors = np.zeros((len(rows[0]), 84), np.float32)
+    anchors = np.zeros((len(rows[0]), anchor_count), np.float32)
     anchors[:, : len(rows)] = np.array(rows, np.float32).T
     boxes, scores = anchors[None, :4], anchors[None, 4:]
     nodes = [
@@ -43,8 +44,24 @@ def yolo(
         helper.make_node("Concat", ["all_boxes", "scaled"], ["output0"], axis=1),
     ]
     constants = {"axis": np.array([3]), "scores": scores, "boxes": boxes, "nothing": np.zeros(1, np.float32)}
-    channels: list[int | str] = [anchors.shape[0], 84] if batch == 1 else ["features", "anchors"]
-    return _save(path, nodes, constants, [batch, 3, *sides], [batch, *channels], metadata)
+    channels: list[int | str] = list(anchors.shape) if batch == 1 else ["features", "anchors"]
+    return _save(path, nodes, constants, [batch, 3, *sides], {"output0": [batch, *channels]}, metadata)
+
+
+def constant(path: Path, outputs: Mapping[str, NDArray[np.float32]], side: int, input_name: str = "images") -> Path:
+    """Write a model [batch, 3, side, side] without metadata that gives `outputs` [...] for every row."""
+    nodes = [
+        helper.make_node("ReduceMean", [input_name], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["mean", "nothing"], ["zero"]),
+    ]
+    constants: dict[str, NDArray[np.generic]] = {"nothing": np.zeros(1, np.float32)}
+    for name, values in outputs.items():
+        constants[f"{name}_axes"] = np.array([-1, *[1] * values.ndim])
+        constants[f"{name}_values"] = values[None]
+        nodes.append(helper.make_node("Reshape", ["zero", f"{name}_axes"], [f"{name}_zero"]))
+        nodes.append(helper.make_node("Add", [f"{name}_zero", f"{name}_values"], [name]))
+    shapes = {name: ["batch", *values.shape] for name, values in outputs.items()}
+    return _save(path, nodes, constants, ["batch", 3, side, side], shapes, {}, input_name)
 
 
 def _save(
@@ -52,14 +69,15 @@ def _save(
     nodes: list[onnx.NodeProto],
     constants: Mapping[str, NDArray[np.generic]],
     shape: Sequence[int | str],
-    output: Sequence[int | str],
+    outputs: Mapping[str, Sequence[int | str]],
     metadata: Mapping[str, str],
+    input_name: str = "images",
 ) -> Path:
     graph = helper.make_graph(
         nodes,
         "exported",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, output)],
+        [helper.make_tensor_value_info(input_name, TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, output) for name, output in outputs.items()],
         [numpy_helper.from_array(values, name) for name, values in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
