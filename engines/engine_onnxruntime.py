@@ -37,7 +37,7 @@ from forebay_server.engines.errors import (
     RunMemoryError,
 )
 from forebay_server.engines.host_memory import copy, memory_of
-from forebay_server.engines.model_file import require_model_file
+from forebay_server.engines.model_file import other_form, require_model_file
 from forebay_server.engines.onnx_specs import CopiedOutput, NodeInfo, copied_outputs, derive_specs
 from forebay_server.engines.onnx_words import NO_MEMORY, public_words
 from forebay_server.engines.options import MOST_THREADS, OptionReader
@@ -321,7 +321,9 @@ def _open_session(model_path: Path, intra_op_threads: int, provider: str, change
         # Without the fallback of the Python layer, which prints to standard output and repeats the same attempt.
         session = onnxruntime.InferenceSession(source, options, providers=[provider], enable_fallback=0)
     except Exception as error:
-        raise ModelFileError(f"{model_path}: ONNX Runtime cannot load it: {public_words(error)}") from error
+        form = other_form(model_path)
+        why = f"it is {form}: export the model as ONNX" if form else public_words(error)
+        raise ModelFileError(f"{model_path}: ONNX Runtime cannot load it: {why}") from error
     if session.get_providers()[0] != provider:  # it falls back to the CPU silently
         raise BackendUnavailableError(f"{provider} does not start here: check the driver and the CUDA libraries")
     return session

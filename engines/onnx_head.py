@@ -47,7 +47,7 @@ class OnnxHead:
     Attributes:
         inputs: without the weights, which old files list among them.
         outputs: in the file's order.
-        metadata: entries within the limits; others are left out.
+        metadata: at most MAX_ENTRIES; a value beyond MAX_VALUE_CHARACTERS is cut one character behind them.
         has_external_data: whether weights lie in other files.
         nbytes: of the file, without those.
     """
@@ -104,8 +104,8 @@ def _metadata(entries: Iterable[wire.StringStringEntryProto]) -> dict[str, str]:
             break
         if not all(isinstance(text, str) for text in (entry.key, entry.value)):
             continue  # bytes: protobuf's way to give text that is not UTF-8
-        if len(entry.key) <= MAX_KEY_CHARACTERS and len(entry.value) <= MAX_VALUE_CHARACTERS:
-            kept[entry.key] = entry.value
+        if len(entry.key) <= MAX_KEY_CHARACTERS:
+            kept[entry.key] = entry.value[: MAX_VALUE_CHARACTERS + 1]  # its reader says that it is too long
     return kept
 
 

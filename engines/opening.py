@@ -22,6 +22,7 @@ __all__ = ["DEVICE_KINDS", "import_engine", "open_device", "open_engine", "open_
 
 
 NO_CHANGES = ModelChanges()
+TRAINERS_SUFFIX = ".pt"  # of TorchScript as well, which the backend torch serves
 _DEVICES = {
     "cpu": Implementation("forebay_server.engines.device_host", "HostDevice"),
     "cuda": Implementation("forebay_server.engines.device_cuda", "CudaDevice", extra="cuda"),
@@ -81,7 +82,12 @@ def open_engine(
         BackendUnavailableError: unknown backend, or its library or hardware is missing.
         ModelFileError: the file or the options cannot be served.
     """
-    engine_class = _load(_ENGINES, "backend", backend)
+    try:
+        engine_class = _load(_ENGINES, "backend", backend)
+    except BackendUnavailableError as error:
+        if model_path is None or model_path.suffix != TRAINERS_SUFFIX:
+            raise
+        raise BackendUnavailableError(f"{error}; if the file is a trainer's checkpoint, export it as ONNX") from error
     changed = {"changes": changes} if changes else {}
     engine = engine_class(
         model_path=model_path, device=device, clock=clock, options=options, max_batch_size=max_batch_size, **changed

@@ -142,11 +142,8 @@ def _build(
     """Make every part; `undo` closes the parts in reverse order."""
     clock = context.clock
     started_ns = clock.now_ns()
-    wanted_kind = description.device_kind
     placement = open_placement(description, context.open_device, clock, cpu_fallback=context.cpu_fallback)
     undo.callback(placement.close)
-    if placement.description.device_kind != wanted_kind:
-        log.warning("configuration", model=description.name, detail=placement.description.warnings[-1])
     holding = context.memory.open()
     undo.callback(holding.give_back)
     placement, engines = _open_engines(placement, model_path, context, holding, undo)
@@ -154,9 +151,11 @@ def _build(
     settle(engines, placement.description)
     specs = engines[0].specs
     _check_shapes(engines[0], placement.description)
-    description = complete(placement.description, specs)
-    for warning in optional_in_vain(description.config, specs):
+    known, description = description.warnings, complete(placement.description, specs)
+    for warning in (*description.warnings[len(known) :], *optional_in_vain(description.config, specs)):
         log.warning("configuration", model=description.name, detail=warning)
+    if description.question:
+        log.info("model takes no pictures", model=description.name, remedy=description.question)
     placement = Placement(description, placement.devices)
     _check_buffers(placement, specs, context, holding)
     devices = list(placement.devices.values())

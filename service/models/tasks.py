@@ -100,19 +100,26 @@ def _no_head(
     count = getattr(other, "class_count", None)
     if task.labels and count is not None:
         return _wrong_labels(task, count, filename)
-    wanted = f"head {own.head}: {FORMS[own.head]}" if own.head else (own.task or "detection")
-    forms = "" if own.head else f"; known are {'; '.join(f'{name}: {form}' for name, form in FORMS.items())}"
+    wanted = f"head {own.head}, {FORMS[own.head]}" if own.head else (own.task or "detection")
+    facts = [_counted_labels(len(task.labels))] if task.labels else []
+    facts += ["keypoint_shape {}x{}".format(*own.keypoint_shape)] if own.keypoint_shape else []
+    given = f" with {' and '.join(facts)}: correct these, or" if facts else ":"
     return (
-        f"{filename}: outputs {_listed(outputs)} do not fit {wanted}: write the parameter 'head', or "
-        f"'task: tensors' to get the outputs as they are{forms}"
+        f"{filename}: outputs {_listed(outputs)} do not fit {wanted}{given} write the parameter 'head' "
+        f"({', '.join(FORMS)}), or 'task: tensors' to get the outputs as they are"
     )
 
 
 def _wrong_labels(task: Task, count: int, filename: str) -> str:
+    is_one = len(task.labels) == 1
     return (
-        f"{filename}: there are {len(task.labels)} labels for the model's {count} classes: give {count}, by the "
-        "parameter 'labels' or in the label file"
+        f"{filename}: there {'is' if is_one else 'are'} {_counted_labels(len(task.labels))} for the model's {count} "
+        f"classes: give {count}, by the parameter 'labels' or in the label file"
     )
+
+
+def _counted_labels(count: int) -> str:
+    return f"{count} label{'s' * (count != 1)}"
 
 
 def _row(spec: TensorSpec, specs: EngineSpecs) -> TensorSpec:

@@ -4,6 +4,7 @@ import cv2
 import grpc
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from forebay.wire import frames_pb2 as pb
 from forebay.wire import inference_pb2
@@ -57,6 +58,35 @@ async def test_a_file_that_lies_about_its_names_serves_tensors_and_says_how_to_g
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert "takes no pictures" in caught.value.details()
     assert "best.pbtxt: there are 3 labels for the model's 2 classes: give 2" in caught.value.details()
+
+
+@on_loop
+async def test_the_log_says_what_of_the_metadata_is_not_used_and_what_is_missing_for_pictures(tmp_path):
+    metadata = {**exported.METADATA, "names": repr(dict(enumerate(["a" * 100] * 20_000))), "imgsz": "[-64, 64]"}
+    file = exported.yolo(tmp_path / "best.onnx", [ROW], {**metadata, "task": "pose", "kpt_shape": "[2, 3]"})
+    with capture_logs() as logs:
+        async with real_server(file):
+            pass
+    said = [line for line in logs if line.get("model") == "best"]
+    details = [line["detail"] for line in said if line["event"] == "configuration"]
+    assert [detail.partition(" is ")[0] for detail in details] == [
+        "best: the file's metadata 'names'",
+        "best: the file's metadata 'imgsz'",
+    ]
+    assert "longer than" in details[0]
+    (remedy,) = [line["remedy"] for line in said if line["event"] == "model takes no pictures"]
+    assert "do not fit pose with keypoint_shape 2x3: correct these, or write the parameter 'head'" in remedy
+    assert len(remedy) < 400
+
+
+@pytest.mark.parametrize("labels", ["cat\n\ndog", "cat\r\n \r\ndog\r\n"])
+@on_loop
+async def test_a_line_without_a_label_is_called_by_its_number(tmp_path, labels):
+    metadata = {key: value for key, value in exported.METADATA.items() if key != "names"} | {"names": "-"}
+    (tmp_path / "labels.txt").write_bytes(labels.encode())
+    async with real_server(exported.yolo(tmp_path / "best.onnx", [[*ROW, 0.0]], metadata)) as running:
+        response = await stub_of(running).ModelConfig(inference_pb2.ModelConfigRequest(name="best"))
+    assert response.config.parameters["labels"].string_value == '["cat", "1", "dog"]'
 
 
 @on_loop

@@ -6,6 +6,7 @@ memory; a value that cannot be read is named in one line and left out.
 
 import ast
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -127,10 +128,17 @@ def _labels(text: str) -> tuple[str, ...]:
     labels = [str(number) for number in range(max(names) + 1)]
     for number, name in names.items():
         label = str(name)
-        if not isinstance(name, (str, int)) or not label.isprintable() or len(label) > MAX_LABEL_CHARACTERS:
-            raise _UnusableError(f"without a printable name of at most {MAX_LABEL_CHARACTERS} characters for {number}")
-        labels[number] = label
+        if not isinstance(name, (str, int)) or len(label) > MAX_LABEL_CHARACTERS or _has_control(label):
+            raise _UnusableError(
+                f"without a name of at most {MAX_LABEL_CHARACTERS} characters, none of control, for {number}"
+            )
+        labels[number] = label.strip() or str(number)
     return tuple(labels)
+
+
+def _has_control(label: str) -> bool:
+    """Whether a terminal or a log could be confused: all other characters may belong to a word of some language."""
+    return any(unicodedata.category(character) in {"Cc", "Cs"} for character in label)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -55,8 +55,8 @@ def derive_parameters(
 
 
 def as_list(names: Sequence[str]) -> str:
-    """Return the value of `labels` or `keypoint_names` for names that may hold commas."""
-    return json.dumps(list(names), ensure_ascii=False)
+    """Return the value of `labels` for names that may hold commas. An empty one is its number."""
+    return json.dumps([name.strip() or str(number) for number, name in enumerate(names)], ensure_ascii=False)
 
 
 def _of_yolo(own: OwnParameters, hints: Hints, picture: NodeInfo) -> dict[str, str]:

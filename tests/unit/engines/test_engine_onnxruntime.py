@@ -33,6 +33,23 @@ def test_a_file_that_cannot_be_loaded_is_one_clear_line(rig, tmp_path, content):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "form"),
+    [
+        (b"PK\x03\x04\x00\x00\x08\x08", "an archive, such as PyTorch writes"),
+        (b"\x80\x02}q\x00.", "a pickle, such as a state_dict of PyTorch"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file, such as Keras writes"),
+        (b"\x1c\x00\x00\x00TFL3", "a file of TensorFlow Lite"),
+        (b"<html>\n404 not found\n</html>\n", "text"),
+    ],
+)
+def test_a_file_of_another_format_is_called_by_it(rig, tmp_path, content, form):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=rf"model\.onnx: .* it is {form}: export the model as ONNX"):
+        open_model(rig, path)
+
+
 def test_a_truncated_model_is_refused(rig, tmp_path):
     path = models.save(models.conv_net(), tmp_path / "model.onnx")
     path.write_bytes(path.read_bytes()[:-100])

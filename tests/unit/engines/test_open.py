@@ -1,5 +1,7 @@
 """Opening devices and engines by name."""
 
+from pathlib import Path
+
 import pytest
 
 from forebay_server.engines import open_device, opening
@@ -28,6 +30,14 @@ def test_a_library_that_is_not_installed_is_named_with_how_to_get_it(monkeypatch
     monkeypatch.setitem(opening._ENGINES, "absent", entry)
     with pytest.raises(BackendUnavailableError, match=r"no_such_module.*pip install '\.\[torch\]'"):
         open_backend("absent")
+
+
+@pytest.mark.parametrize(("filename", "is_hinted"), [("best.pt", True), ("best.pt2", False)])
+def test_a_trainers_checkpoint_is_better_exported_than_its_library_installed(monkeypatch, filename, is_hinted):
+    monkeypatch.setitem(opening._ENGINES, "absent", Implementation("engines.no_such_module", "X", extra="torch"))
+    with rig_of(open_device("cpu", clock=ManualClock())) as rig, pytest.raises(BackendUnavailableError) as caught:
+        rig.open_engine("absent", Path(filename))
+    assert ("export it as ONNX" in str(caught.value)) is is_hinted
 
 
 def test_onnxruntime_runs_on_the_cpu_only_and_needs_a_file():

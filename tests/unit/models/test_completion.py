@@ -89,6 +89,11 @@ def test_a_classifier_may_call_its_only_output_anything():
             (TensorSpec("boxes", np.dtype(np.float32), (10, 5)), SCORES),
             "outputs 'boxes' FP32 [10, 5], 'scores' FP32 [10] do not fit",
         ),
+        (
+            DetectionTask(("a",)),
+            (SCORES,),
+            "do not fit detection with 1 label: correct these, or write the parameter 'head' (yolo, ",
+        ),
         (DetectionTask(()), (BOXES, TensorSpec("scores", np.dtype(np.float32), (9,))), "'scores' must be floats [10]"),
         (DetectionTask(()), (BOXES, TensorSpec("scores", np.dtype(np.int8), (10,))), "'scores' must be floats [10]"),
         (

@@ -42,6 +42,8 @@ def test_other_files_have_no_hints():
         ('{0: "it\'s (one), or [two]"}', ("it's (one), or [two]",)),
         ("{0: 7}", ("7",)),
         ("{0: 'línea, otra'}", ("línea, otra",)),
+        ("{0: 'می\u200cرود', 1: '行\u3000列', 2: 'a\u2028b'}", ("می\u200cرود", "行\u3000列", "a\u2028b")),
+        ("{0: 'a', 1: '', 2: ' c '}", ("a", "1", "c")),
     ],
 )
 def test_names_may_be_a_list_or_a_dict_with_gaps(names, labels):
@@ -60,8 +62,10 @@ def test_names_may_be_a_list_or_a_dict_with_gaps(names, labels):
         ({"names": "{-1: 'a'}"}, "numbers of classes"),
         ({"names": "{10**9: 'a'}"}, "no list or dict of plain values"),
         ({"names": "{1000000000: 'a'}"}, "numbers of classes"),
-        ({"names": "{0: 'a\\nb'}"}, "printable"),
-        ({"names": "{0: ['a']}"}, "printable"),
+        ({"names": "{0: 'a\\nb'}"}, "none of control"),
+        ({"names": "{0: 'a\\x1b[2Jb'}"}, "none of control"),
+        ({"names": "{0: '\\ud800'}"}, "none of control"),
+        ({"names": "{0: ['a']}"}, "without a name of at most"),
         ({"names": "{}"}, "no list or dict of names"),
         ({"imgsz": "[-640, 640]"}, "not a height and a width"),
         ({"imgsz": "[640, 640, 3]"}, "not a height and a width"),
