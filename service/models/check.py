@@ -12,7 +12,7 @@ from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.engines.errors import EngineError
 from forebay_server.service.models.config import describe
 from forebay_server.service.models.description import ModelDescription
-from forebay_server.service.models.dry_run import completed_version
+from forebay_server.service.models.dry_run import dry_run
 from forebay_server.service.models.files import serving_versions
 from forebay_server.service.models.repository import ModelEntry, Repository, RepositoryError
 from forebay_server.service.results.task import DetectionTask
@@ -72,7 +72,7 @@ def _check_version(
 ) -> VersionReport:
     version, warnings = str(number), (*entry.passed_over, *description.warnings)
     try:
-        completed = completed_version(entry, number, description, cpu_fallback=cpu_fallback)
+        _, completed = dry_run(entry, number, description, cpu_fallback=cpu_fallback)
     except (RepositoryError, EngineError) as error:
         text = str(error).replace(f"{entry.root}/", "")
         problem = text if text.startswith(entry.name) else f"{entry.name}: {text}"

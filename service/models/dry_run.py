@@ -4,6 +4,7 @@ Blocks: for the time that the engine needs to open the file. Thread: any but the
 """
 
 from contextlib import closing
+from typing import NamedTuple
 
 from google.protobuf import text_format
 
@@ -21,10 +22,20 @@ from forebay_server.service.models.warmup_samples import inputs_of
 from forebay_server.service.results.task import DetectionTask
 
 
-def completed_version(
-    entry: ModelEntry, number: int, description: ModelDescription, *, cpu_fallback: bool = False
-) -> ModelDescription:
-    """Return the description that would serve.
+class Outcome(NamedTuple):
+    """The outcome of a dry run.
+
+    Attributes:
+        settled: the description with all that was derived, before it is completed.
+        completed: the description that would serve.
+    """
+
+    settled: ModelDescription
+    completed: ModelDescription
+
+
+def dry_run(entry: ModelEntry, number: int, description: ModelDescription, *, cpu_fallback: bool = False) -> Outcome:
+    """Open a version, and close it again.
 
     Args:
         entry: the model.
@@ -49,13 +60,12 @@ def completed_version(
                     inputs_of(sample, completed.config, engine.specs)
     if not placement.devices:
         raise ConfigError(f"{entry.name}: no instance: give instance_group a count")
-    return completed
+    return Outcome(settled, completed)
 
 
 def config_text(entry: ModelEntry, number: int, description: ModelDescription) -> str:
     """Return a configuration that says all that was derived, as text for a file. Arguments and errors as above."""
-    completed = completed_version(entry, number, description)
-    settled, _ = settle_changes(description, model_file(entry, number, description), None)
+    settled, completed = dry_run(entry, number, description)
     config = ModelConfig()
     config.CopyFrom(settled.config)
     config.backend = config.backend or description.backend

@@ -7,6 +7,8 @@
     nms               class, agnostic, none                        the head's
     keypoint_shape    such as 17x3: keypoints, values of each      from the metadata
     keypoint_names    names with commas between them               none
+    first_class       0 or 1: the number of the first class        1; of head tf_detection
+    box_unit          pixel, picture: of the coordinates of boxes  pixel; of head efficient_nms
     activation        none, softmax, sigmoid; of classifications   none
     latency_budget_ms milliseconds, above 0                        the service decides
     score_threshold   0..1                                         detection 0.4, classification none
@@ -36,6 +38,7 @@ from forebay_server.service.results.heads.names import HeadName, Nms
 from forebay_server.service.results.task import Activation
 
 TaskName = Literal["detection", "segmentation", "pose", "oriented", "classification", "tensors"]
+BoxUnit = Literal["pixel", "picture"]
 
 MAX_BUDGET_MS = 3_600_000.0  # an hour: anything longer is a mistake in the unit
 MAX_RESULTS = 10_000
@@ -46,6 +49,8 @@ TASK_KEYS = (
     "nms",
     "keypoint_shape",
     "keypoint_names",
+    "first_class",
+    "box_unit",
     "activation",
     "score_threshold",
     "iou_threshold",
@@ -65,6 +70,8 @@ class OwnParameters:
         nms: non-maximum suppression.
         keypoint_shape: number of keypoints, and 2 or 3 values of each.
         keypoint_names: of a pose model.
+        first_class: number that a model of TensorFlow gives the first class.
+        box_unit: of EfficientNMS: a pixel of the model's picture, or the whole picture.
         activation: from outputs of a classification to scores.
         picture: how frames become the model's picture.
         latency_budget_ms: default of LATEST streams.
@@ -80,6 +87,8 @@ class OwnParameters:
     nms: Nms | None = None
     keypoint_shape: tuple[int, int] | None = None
     keypoint_names: tuple[str, ...] | None = None
+    first_class: int | None = None
+    box_unit: BoxUnit | None = None
     activation: Activation | None = None
     picture: PictureParameters = field(default_factory=PictureParameters)
     latency_budget_ms: float | None = None
@@ -117,6 +126,8 @@ def read_parameters(config: ModelConfig, filename: str) -> OwnParameters:
         nms=cast("Nms | None", reader.choice("nms", get_args(Nms))),
         keypoint_shape=reader.shape("keypoint_shape", (2, 3), MAX_KEYPOINTS),
         keypoint_names=reader.names("keypoint_names"),
+        first_class=reader.whole("first_class", 0, 1),
+        box_unit=cast("BoxUnit | None", reader.choice("box_unit", get_args(BoxUnit))),
         activation=cast("Activation | None", reader.choice("activation", get_args(Activation))),
         picture=read_picture_parameters(reader),
         latency_budget_ms=reader.number("latency_budget_ms", 0.001, MAX_BUDGET_MS),

@@ -13,11 +13,14 @@ from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.parameters import OwnParameters
 from forebay_server.service.results.heads.boxes_scores import BoxesScoresHead
 from forebay_server.service.results.heads.columns import Hints
+from forebay_server.service.results.heads.counted import EfficientNmsHead, TfDetectionHead
 from forebay_server.service.results.heads.head import Head
 from forebay_server.service.results.heads.matching import FORMS, Ambiguous, match
 from forebay_server.service.results.task import ClassificationTask, DetectionTask, Task
 
 MAX_SHOWN_OUTPUTS = 8
+KEY_OF_HEAD = {"first_class": "tf_detection", "box_unit": "efficient_nms"}
+"""Parameters that one head has."""
 
 
 def task_of(own: OwnParameters, labels_by_output: Mapping[str, tuple[str, ...]], filename: str) -> Task | None:
@@ -85,7 +88,19 @@ def _head(
         raise ConfigError(_no_head(task, own, outputs, size, hints, filename))
     if isinstance(found, BoxesScoresHead):
         _check_boxes(found, specs, filename)
-    return found
+    return _as_written(found, own, filename)
+
+
+def _as_written(head: Head, own: OwnParameters, filename: str) -> Head:
+    """Return the head with the facts that its outputs do not show."""
+    for key, name in KEY_OF_HEAD.items():
+        if getattr(own, key) is not None and head.name != name:
+            raise ConfigError(f"{filename}: {key} is for head {name}, and this model's is {head.name}: leave it out")
+    if isinstance(head, TfDetectionHead) and own.first_class is not None:
+        return replace(head, first_class=own.first_class)
+    if isinstance(head, EfficientNmsHead) and own.box_unit is not None:
+        return replace(head, is_unit=own.box_unit == "picture")
+    return head
 
 
 def _no_head(

@@ -1,5 +1,7 @@
 """Track ids over real streams of the bundled detector: they last, go on after a reconnect, and are refused in words."""
 
+import sys
+
 import cv2
 import grpc
 
@@ -71,6 +73,34 @@ async def test_ids_last_through_a_stream_and_go_on_at_the_next(tmp_path_factory)
     assert [[d.track_id for d in one.detections] for one in first + second] == [
         [d.track_id for d in one.detections] for one in whole
     ]
+
+
+@on_loop
+async def test_tracks_go_on_at_another_server(tmp_path_factory):
+    files, costs = clip(), tmp_path_factory.getbasetemp() / "costs"
+    async with real_server(cache_folder=costs) as one, real_server(cache_folder=costs) as other:
+        _, whole = await play(one, files, track=True)
+        _, first = await play(one, files[:4], track=True)
+        opened, second = await play(other, files[4:], first_seq=5, track=True, track_state=first[-1].track_state)
+    assert opened.track_resumption == pb.TRACK_RESUMPTION_CONTINUED
+    assert ids(second[-1]) & ids(first[-1])
+    assert [[d.track_id for d in one.detections] for one in first + second] == [
+        [d.track_id for d in one.detections] for one in whole
+    ]
+
+
+@on_loop
+async def test_a_server_without_the_library_says_which_extra_is_missing(tmp_path_factory, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lap", None)  # as where it is not installed: importing it fails
+    async with real_server(cache_folder=tmp_path_factory.getbasetemp() / "costs") as running:
+        stream = running.stream()
+        await stream.send_open(model="detector", encoding=pb.ENCODING_JPEG, track=True)
+        assert await stream.status() == (
+            grpc.StatusCode.UNIMPLEMENTED,
+            "open.track: this server was installed without its extra 'track'",
+        )
+        _, plain = await play(running, clip()[:1])
+    assert [result.status.code for result in plain] == [pb.STATUS_OK]
 
 
 @on_loop

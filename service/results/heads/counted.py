@@ -58,7 +58,9 @@ class TfDetectionHead:
         if found is None:
             return NO_CANDIDATES
         scores, boxes, class_ids = found
-        return Candidates(scores, class_ids - self.first_class, boxes[:, [1, 0, 3, 2]], is_unit=True)
+        # float64, because unsigned numbers of a class below the first one would become large instead of negative
+        numbers = np.subtract(class_ids, self.first_class, dtype=np.float64)
+        return Candidates(scores, numbers, boxes[:, [1, 0, 3, 2]], is_unit=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,52 @@ def test_detection_outputs_are_found_by_name_in_any_order():
     assert task.head == BoxesScoresHead(boxes_output=3, scores_output=2, class_ids_output=0)
 
 
+COUNTED = (
+    TensorSpec("count", np.dtype(np.float32), (1,)),
+    TensorSpec("boxes", np.dtype(np.float32), (10, 4)),
+    TensorSpec("scores", np.dtype(np.float32), (10,)),
+    TensorSpec("classes", np.dtype(np.float32), (10,)),
+)
+
+
+def counted(count, *names):
+    return tuple(replace(spec, name=name) for spec, name in zip(COUNTED, (count, *names), strict=True))
+
+
+TF = counted("num_detections", "detection_boxes", "detection_scores", "detection_classes")
+NMS = (
+    TensorSpec("num_dets", np.dtype(np.int32), (1,)),
+    *counted("", "det_boxes", "det_scores", "det_classes")[1:],
+)
+
+
+def parameter(key, value):
+    return f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}'
+
+
+def test_the_first_class_and_the_unit_of_boxes_are_configured():
+    task = DetectionTask(())
+    assert completed(outputs=TF, task=task).task.head.first_class == 1
+    assert completed(parameter("first_class", 0), outputs=TF, task=task).task.head.first_class == 0
+    assert not completed(outputs=NMS, task=task).task.head.is_unit
+    assert not completed(parameter("box_unit", "pixel"), outputs=NMS, task=task).task.head.is_unit
+    assert completed(parameter("box_unit", "picture"), outputs=NMS, task=task).task.head.is_unit
+
+
+@pytest.mark.parametrize(
+    ("text", "outputs", "words"),
+    [
+        (parameter("first_class", 0), NMS, "first_class is for head tf_detection, and this model's is efficient_nms"),
+        (parameter("box_unit", "pixel"), (BOXES, SCORES), "box_unit is for head efficient_nms"),
+        (parameter("first_class", 2), TF, "it must be a whole number from 0 to 1"),
+        (parameter("box_unit", "pixels"), NMS, "it must be one of pixel, picture"),
+    ],
+)
+def test_a_fact_of_another_head_or_another_value_is_refused(text, outputs, words):
+    with pytest.raises(ConfigError, match=words):
+        completed(text, outputs=outputs, task=DetectionTask(()))
+
+
 def test_a_detector_of_one_class_needs_no_class_ids():
     assert completed(outputs=(BOXES, SCORES), task=DetectionTask(("face",))).task.head.class_ids_output is None
 

@@ -8,7 +8,7 @@ from forebay_server.service.models.check import check_repositories
 from forebay_server.service.models.config import describe
 from forebay_server.service.models.derive.metadata import Hints
 from forebay_server.service.models.derive.parameters import derive_parameters
-from forebay_server.service.models.dry_run import completed_version, config_text
+from forebay_server.service.models.dry_run import config_text, dry_run
 from forebay_server.service.models.parameters import read_parameters
 from forebay_server.service.models.repository import Repository
 from tests.support import exported, models
@@ -77,10 +77,10 @@ def entry_of(path):
 
 def test_a_configuration_that_was_written_out_gives_the_same_model(tmp_path):
     path = exported.yolo(tmp_path / "best.onnx", [ROW])
-    before = completed_version(*entry_of(path))
+    before = dry_run(*entry_of(path)).completed
     text = config_text(*entry_of(path))
     (tmp_path / "best.pbtxt").write_text(text)
-    after = completed_version(*entry_of(path))
+    after = dry_run(*entry_of(path)).completed
     assert (after.task, after.image, after.is_folded) == (before.task, before.image, before.is_folded)
     assert after.derived == {}
     assert config_text(*entry_of(path)) == text

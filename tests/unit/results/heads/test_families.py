@@ -206,6 +206,14 @@ def test_a_class_that_is_negative_or_beyond_all_numbers_is_a_message():
             found_in(arrays, family)
 
 
+def test_a_class_below_the_first_one_is_a_message_also_where_numbers_have_no_sign():
+    family = FAMILIES["tf detection"]
+    count, boxes, scores, class_ids = family.outputs(np.random.default_rng(8))
+    for dtype in (np.float32, np.uint8):
+        with pytest.raises(CorruptResultError, match="class ids hold"):
+            found_in((count, boxes, scores, np.zeros_like(class_ids, dtype)), family)
+
+
 def test_a_count_beyond_the_rows_is_a_message():
     family = FAMILIES["tf detection"]
     arrays = family.outputs(np.random.default_rng(9))
