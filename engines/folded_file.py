@@ -9,6 +9,7 @@ Thread: any, and any number of processes: a file appears whole or not at all.
 import contextlib
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 from google.protobuf.message import EncodeError
@@ -43,7 +44,7 @@ def folded_file(path: Path, fold: Fold, cache_folder: Path | None) -> bytes:
         content = bytes(model.SerializeToString())
     except (EncodeError, ValueError) as error:
         raise FoldError("the file has almost 2 GB: save the model with its weights as external data") from error
-    if kept is not None:
+    if kept is not None and kept.stem == _name(path, fold):  # not replaced between the two readings
         _keep(kept, content)
     return content
 
@@ -69,7 +70,7 @@ def _read(kept: Path) -> bytes | None:
 
 def _keep(kept: Path, content: bytes) -> None:
     """Write a file, whole or not at all. The server warns about an unwritable folder when it keeps measured costs."""
-    temporary = kept.with_name(f"{kept.name}.{os.getpid()}.tmp")
+    temporary = kept.with_name(f"{kept.name}.{os.getpid()}.{threading.get_native_id()}.tmp")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:

@@ -178,6 +178,21 @@ def test_a_kept_file_that_is_torn_is_made_anew(tmp_path):
         assert kept.read_bytes()[32:] == content
 
 
+def test_a_file_that_is_replaced_while_it_is_read_is_not_kept_under_the_name_of_the_old_one(tmp_path, monkeypatch):
+    cache, path = tmp_path / "cache", models.save(picture_model(), tmp_path / "model.onnx")
+    old, fold = path.read_bytes(), Fold("images", "NCHW", 3, **YOLO)
+
+    def read_replaced(path):
+        models.save(picture_model(batch=2), path)
+        return read_model(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("forebay_server.engines.folded_file.read_model", read_replaced)
+        replaced = folded_file(path, fold, cache)
+    path.write_bytes(old)
+    assert folded_file(path, fold, cache) != replaced
+
+
 def test_a_cache_that_cannot_be_written_keeps_nothing(tmp_path):
     path = models.save(picture_model(), tmp_path / "model.onnx")
     (tmp_path / "file").write_text("no folder")
