@@ -1,11 +1,12 @@
 """The capacity search against a real server: each trial is a run, and the answer is printed as an interval."""
 
+import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 
 from forebay_server.loadtest.errors import ExitCode
-from forebay_server.loadtest.measure import measure
+from forebay_server.loadtest.measure import measure, stopped_by_signals
 from forebay_server.loadtest.options import LoadOptions
 from forebay_server.loadtest.output import write_json
 from forebay_server.loadtest.quantiles import min_samples
@@ -18,10 +19,10 @@ CAMERAS = "cameras"  # the unit of a search over streams
 ENOUGH = 1.5  # times the samples that the interval needs, because some are cut as warm-up
 
 
-Run = Callable[[LoadOptions], Awaitable[Document]]
+Run = Callable[[LoadOptions, asyncio.Event], Awaitable[Document]]
 
 
-async def run_once(options: LoadOptions) -> Document:
+async def run_once(options: LoadOptions, stop: asyncio.Event) -> Document:
     """Run the measurement that the options describe, without the generator's own ceiling."""
     return await measure(
         options.job(),
@@ -29,23 +30,28 @@ async def run_once(options: LoadOptions) -> Document:
         good_within_ms=options.good_within_ms(),
         calibrate=False,
         live=options.live,
+        stop=stop,
     )
 
 
 async def search_capacity(
     options: LoadOptions, objective: Objective, bounds: Bounds, json_path: str | None, run: Run = run_once
 ) -> int:
-    """Search, print, and return the exit code: 3 if not even the lowest load keeps the target."""
+    """Search, print, and return the exit code: 3 if not even the lowest load keeps the target, 130 after Ctrl-C."""
 
     async def trial(load: float) -> Trial:
         at_load = _long_enough(replace(options, cameras=int(load)) if bounds.is_whole else replace(options, rate=load))
-        result = trial_of(await run(at_load), load)
-        sys.stderr.write(_line(result, objective))
+        result = replace(trial_of(await run(at_load, stop), load), is_interrupted=stop.is_set())
+        if not result.is_interrupted:
+            sys.stderr.write(_line(result, objective))
         return result
 
-    capacity = await find_capacity(trial, objective, bounds)
+    with stopped_by_signals() as stop:
+        capacity = await find_capacity(trial, objective, bounds)
     unit = CAMERAS if bounds.is_whole else "frames/s"
     write_json(json_path, to_document(capacity, options, objective, unit), text(capacity, options, objective, unit))
+    if capacity.is_interrupted:
+        return int(ExitCode.INTERRUPTED)
     if capacity.highest_passing is not None:
         return int(ExitCode.OK)
     return int(ExitCode.SLO_MISSED if all(trial.is_valid for trial in capacity.trials) else ExitCode.INVALID)
@@ -79,7 +85,10 @@ def text(capacity: Capacity, options: LoadOptions, objective: Objective, unit: s
     def load(value: float) -> str:
         return f"{value:g} {unit.removesuffix('s') if value == 1 and unit == CAMERAS else unit}{per_stream}"
 
-    if low is None:
+    if capacity.is_interrupted:
+        ends = [f"passed: {load(low)}" if low else "", f"failed: {load(high)}" if high else ""]
+        answer = "; ".join(["interrupted, no answer", *filter(None, ends)])
+    elif low is None:
         answer = f"{load(high or 0)} is already too much for the target"
     elif high is None:
         answer = f"at least {load(low)}: with the highest load that was allowed the target still holds"
@@ -103,6 +112,7 @@ def to_document(capacity: Capacity, options: LoadOptions, objective: Objective, 
         "highest_passing": capacity.highest_passing,
         "lowest_failing": capacity.lowest_failing,
         "target": asdict(objective),
+        "is_interrupted": capacity.is_interrupted,
         "remark": capacity.remark,
         "trials": [asdict(trial) | {"passes": trial.passes(objective)} for trial in capacity.trials],
     }

@@ -73,20 +73,22 @@ def load(
         return
 
     async def run() -> int:
-        from forebay_server.loadtest.measure import measure, parse_assertions
+        from forebay_server.loadtest.measure import measure, parse_assertions, stopped_by_signals
         from forebay_server.loadtest.output import Outputs
 
         outputs = Outputs(json_path, html_path, markdown_path, hgrm_path)
         outputs.check()
         parsed = parse_assertions(assertions or [])
-        document = await measure(
-            options.job(),
-            agents=tuple(options.agent or ()),
-            assertions=parsed,
-            good_within_ms=options.good_within_ms(),
-            calibrate=options.calibrate,
-            live=options.live,
-        )
+        with stopped_by_signals() as stop:
+            document = await measure(
+                options.job(),
+                agents=tuple(options.agent or ()),
+                assertions=parsed,
+                good_within_ms=options.good_within_ms(),
+                calibrate=options.calibrate,
+                live=options.live,
+                stop=stop,
+            )
         outputs.write(document)
         return int(document["exit_code"])
 

@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     INVALID = 4
     CANNOT_CONNECT = 5
     CANNOT_WRITE = 73  # as for every command of forebay
+    INTERRUPTED = 130  # so is this: Ctrl-C before there was an answer
 
 
 class LoadTestError(Exception):

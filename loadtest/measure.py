@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -27,17 +28,17 @@ async def measure(
     good_within_ms: float = 100.0,
     calibrate: bool = True,
     live: bool = False,
+    stop: asyncio.Event | None = None,
 ) -> Document:
     """Run a job and return its report.
 
-    Ctrl-C, SIGTERM and SIGHUP end the run early; the results so far are reported.
+    `stop` ends the run early (`stopped_by_signals` sets it on Ctrl-C); the results so far are reported.
 
     Raises:
         LoadTestError: there is nothing to report: no server, or the generator could not start.
     """
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    stop = asyncio.Event()
-    with LiveView(job.scenario, f"forebay load {job.spec.address}", is_wanted=live) as view, _stop_on_signals(stop):
+    with LiveView(job.scenario, f"forebay load {job.spec.address}", is_wanted=live) as view:
         outcome = await run_load(job, agents=agents, on_progress=view.update, stop=stop)
     ceiling = None
     if calibrate and not agents and not outcome.run.ended_early:
@@ -72,21 +73,17 @@ def _as_sent(job: Job, input_bytes: int) -> Job:
     return replace(job, frames=replace(job.frames, tensor_bytes=input_bytes))
 
 
-class _stop_on_signals:  # noqa: N801  # used as a function
-    """Set an event on SIGINT, SIGTERM and SIGHUP, in the main thread; elsewhere do nothing."""
-
-    def __init__(self, stop: asyncio.Event) -> None:
-        self._stop = stop
-        self._installed: list[int] = []
-
-    def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        with suppress(ValueError, RuntimeError, NotImplementedError):
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                loop.add_signal_handler(number, self._stop.set)
-                self._installed.append(number)
-
-    def __exit__(self, *_: object) -> None:
-        loop = asyncio.get_running_loop()
-        for number in self._installed:
+@contextmanager
+def stopped_by_signals() -> Iterator[asyncio.Event]:
+    """Give an event that SIGINT, SIGTERM and SIGHUP set, on the running loop of the main thread; elsewhere none do."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    installed: list[signal.Signals] = []
+    with suppress(ValueError, RuntimeError, NotImplementedError):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, stop.set)
+            installed.append(number)
+    try:
+        yield stop
+    finally:
+        for number in installed:
             loop.remove_signal_handler(number)

@@ -50,7 +50,7 @@ class NullServer:
 
     def __init__(self, faults: Faults | None = None) -> None:
         self._faults = faults or Faults()
-        self._frames = 0
+        self.frame_count = 0
         self._server = grpc.aio.server(options=_OPTIONS)
         handler = grpc.stream_stream_rpc_method_handler(self._stream)
         service = grpc.method_handlers_generic_handler("forebay.v1.FrameInference", {"Stream": handler})
@@ -98,24 +98,24 @@ class NullServer:
         return null_inference.metadata(request)
 
     async def _infer(self, request: bytes, context: "_Call[bytes, bytes]") -> bytes:
-        self._frames += 1
+        self.frame_count += 1
         await asyncio.sleep(self._faults.delay_ms / 1e3)
-        if self._frames == self._faults.break_at_frame:
+        if self.frame_count == self._faults.break_at_frame:
             await context.abort(grpc.StatusCode.INTERNAL, "broken on purpose")
         return null_inference.infer(request)
 
     async def _stream_infer(self, _requests: object, context: "_Call[bytes, bytes]") -> None:
         while isinstance(request := await context.read(), bytes):
-            self._frames += 1
+            self.frame_count += 1
             await asyncio.sleep(self._faults.delay_ms / 1e3)
             every = self._faults.supersede_every
-            is_superseded = every and self._frames % every == 0
+            is_superseded = every and self.frame_count % every == 0
             await context.write(null_inference.stream_infer(request, "Superseded" if is_superseded else ""))
 
     async def _answers(self, frame: wire.Frame, context: "_Call[bytes, bytes]") -> list[bytes] | None:
         """Return the messages that answer `frame`; None: answer it after the next one."""
-        self._frames += 1
-        number, faults = self._frames, self._faults
+        self.frame_count += 1
+        number, faults = self.frame_count, self._faults
         if faults.exit_at_frame and number >= faults.exit_at_frame:
             os._exit(1)
         if number == faults.break_at_frame:

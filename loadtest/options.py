@@ -42,7 +42,9 @@ class LoadOptions:
     protocol: Annotated[Protocols, _Server(help="forebay, or the Open Inference Protocol.")] = Protocols.FOREBAY
     model: Annotated[str, _Server(help="Model name.", metavar="NAME")] = "detector"
     model_version: Annotated[str, _Server(help="Model version; empty: the newest.", metavar="VERSION")] = ""
-    ca_file: Annotated[str, _Server(help="PEM file of the CA: use TLS.", metavar="FILE")] = ""
+    ca_file: Annotated[
+        str, _Server("--tls-ca", help="PEM file of the authority to trust: use TLS.", metavar="FILE")
+    ] = ""
     arrival: Annotated[
         ArrivalProcess | None,
         _Load(help="How frames arrive; cameras unless --rate, --concurrency or --trace is given."),

@@ -37,6 +37,7 @@ class Trial:
     p99_upper_ms: float | None
     dropped_share: float
     is_valid: bool = True  # False: the generator was the bottleneck
+    is_interrupted: bool = False  # the user ended it early, so that it says nothing about its load
     remark: str = ""
 
     def passes(self, objective: Objective) -> bool:
@@ -47,12 +48,16 @@ class Trial:
 
 @dataclass(slots=True)
 class Capacity:
-    """The answer. `highest_passing` None: not even the lowest load passed; `lowest_failing` None: none failed."""
+    """The answer. `highest_passing` None: not even the lowest load passed; `lowest_failing` None: none failed.
+
+    `is_interrupted`: there is no answer; the two are what had been found by then.
+    """
 
     highest_passing: float | None
     lowest_failing: float | None
     trials: list[Trial] = field(default_factory=list)
     remark: str = ""
+    is_interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +108,8 @@ class _Search:
             if load is None:
                 return Capacity(self._low, self._high, self._trials, self._remark)
             trial = await self._measure(load)
+            if trial.is_interrupted:
+                return Capacity(self._low, self._high, self._trials, self._remark, is_interrupted=True)
             self._trials.append(trial)
             if not trial.is_valid:
                 self._invalid[load] = self._invalid.get(load, 0) + 1

@@ -30,6 +30,6 @@ def open_channel(spec: TargetSpec) -> grpc.aio.Channel:
     try:
         certificates = Path(spec.ca_file).read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot read the file of --ca-file: {error.strerror}") from error
+        raise UsageError(f"cannot read the file of --tls-ca: {error.strerror}") from error
     credentials = grpc.ssl_channel_credentials(root_certificates=certificates)
     return grpc.aio.secure_channel(spec.address, credentials, options=_CHANNEL_OPTIONS)

@@ -5,8 +5,8 @@ import grpc
 _CONNECTING = (
     (("connection refused", "no such file"), "no server listens; start `forebay serve`, or name another --address"),
     (("lookup failed", "name resolution", "not known"), "the host's name is not known"),
-    (("handshake", "ssl", "certificate"), "TLS does not work there with this --ca-file"),
-    (("socket closed", "connection reset", "broken pipe"), "it hangs up; a server with TLS needs --ca-file"),
+    (("handshake", "ssl", "certificate"), "TLS does not work there with this --tls-ca"),
+    (("socket closed", "connection reset", "broken pipe"), "it hangs up; a server with TLS needs --tls-ca"),
     (("no route", "unreachable", "timed out", "timeout"), "the host cannot be reached"),
 )
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -216,7 +217,7 @@ def test_an_agent_that_is_not_there_is_named_with_what_to_do():
 
 
 def test_a_ca_file_that_cannot_be_read_is_the_users_mistake(tmp_path):
-    with pytest.raises(UsageError, match="--ca-file"):
+    with pytest.raises(UsageError, match="--tls-ca"):
         open_target(TargetSpec(ca_file=str(tmp_path / "none.pem")), 1)
 
 
@@ -310,6 +311,29 @@ def test_help_names_the_subcommands(command):
     result = command("--help")
     assert result.exit_code == 0
     assert all(name in result.output for name in ("search", "compare", "agent", "--assert", "--html"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_search_says_that_there_is_no_answer(number):
+    async def interrupted():
+        async with null_server() as server:
+            search = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "forebay_server.loadtest", "search", "--address", f"127.0.0.1:{server.port}"),
+                *("--shape", "1000", "--duration", "600"),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            while not server.frame_count:
+                await asyncio.sleep(0.01)
+            search.send_signal(number)
+            said, complaints = await search.communicate()
+        return search.returncode, said.decode(), complaints.decode()
+
+    code, said, complaints = run(interrupted())
+    assert code == 130
+    assert said.startswith("capacity: interrupted, no answer\n")
+    assert complaints == ""
 
 
 @pytest.mark.slow

@@ -37,13 +37,15 @@ class OneAtATime:
         return self._free_at_s - now_s, [Outcome.OK]
 
 
-def capacity_of(tmp_path, service_s, target_ms, *, patience_s=1e9, options=None, **bounds):
-    """Search; return the exit code and the JSON answer."""
+def capacity_of(tmp_path, service_s, target_ms, *, patience_s=1e9, options=None, interrupted_at=None, **bounds):
+    """Search; return the exit code and the JSON answer. The trial of number `interrupted_at` is the user's last."""
     tried = []
 
-    async def run(at_load):
+    async def run(at_load, stop):
         job = at_load.job()
         tried.append(job.scenario)
+        if len(tried) == interrupted_at:
+            stop.set()
         server = FakeServer(OneAtATime(service_s, patience_s).answer)
         merged = merge([await generate(job.scenario, server)])
         circumstances = Circumstances(
@@ -101,6 +103,15 @@ def test_a_server_that_is_too_slow_for_one_camera_is_exit_code_3(tmp_path, capsy
     assert code == ExitCode.SLO_MISSED
     assert (answer["highest_passing"], answer["lowest_failing"]) == (None, 1)
     assert "1 camera of 5 fps is already too much" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("interrupted_at", "words"), [(1, "no answer"), (3, "no answer; passed: 2 cameras of 5 fps")])
+def test_an_interrupted_search_gives_no_answer(tmp_path, capsys, interrupted_at, words):
+    code, answer, tried = capacity_of(tmp_path, 0.01, target_ms=500.0, interrupted_at=interrupted_at)
+    assert code == ExitCode.INTERRUPTED
+    assert answer["is_interrupted"]
+    assert len(tried) == interrupted_at
+    assert f"capacity: interrupted, {words}\n" in capsys.readouterr().out
 
 
 def test_a_trial_lasts_long_enough_for_the_interval_of_p99(tmp_path):

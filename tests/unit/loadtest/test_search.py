@@ -1,5 +1,6 @@
 import asyncio
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,6 +114,20 @@ def test_when_the_generator_is_the_limit_the_answer_says_so():
     found = asyncio.run(find_capacity(measure, TARGET, Bounds()))
     assert found.highest_passing == 9
     assert "the generator, not the server" in found.remark
+
+
+def test_an_interrupted_trial_ends_the_search_and_counts_for_nothing():
+    class Interrupted(SimulatedServer):
+        async def measure(self, load):
+            trial = await super().measure(load)
+            return replace(trial, is_interrupted=True, dropped_share=1.0) if load == 8 else trial
+
+    server = Interrupted(20)
+    found = capacity_of(server)
+    assert found.is_interrupted
+    assert server.tried[-1] == 8
+    assert [trial.load for trial in found.trials] == [1, 2, 4]
+    assert (found.highest_passing, found.lowest_failing) == (4, None)
 
 
 def test_bounds_that_enclose_nothing_are_refused():
