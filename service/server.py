@@ -1,8 +1,9 @@
 """The composition root: builds every part of a server process, runs it, and takes it down in order.
 
-Life: tune -> log -> load models (a thread, so that the loop stays free) -> listen -> health SERVING -> ready line ->
-serve -> SIGTERM -> drain -> models closed left to right -> exit 0. A lost device, a hang or a bug in a pipeline thread
-ends the process with code 70, after `FATAL_TIMEOUT_S` at most, even if threads hang (`service.exit_guard`).
+Life: tune -> log -> check port and certificates -> load models (a thread, so that the loop stays free) -> listen ->
+health SERVING -> ready line -> serve -> SIGTERM -> drain -> models closed left to right -> exit 0. A lost device, a
+hang or a bug in a pipeline thread ends the process with code 70, after `FATAL_TIMEOUT_S` at most, even if threads
+hang (`service.exit_guard`).
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from forebay_server.service.assembly import assemble_front_end
 from forebay_server.service.clock import Clock, MonotonicClock
 from forebay_server.service.control_rpcs import control_rpcs
 from forebay_server.service.frontend.loop_sink import LoopSink
+from forebay_server.service.frontend.place import check_certificates, check_port, check_unix_socket
 from forebay_server.service.frontend.server import within_memory
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life
 from forebay_server.service.model_side import ModelSide, version_context
@@ -198,5 +200,11 @@ class Server:
 
 
 def serve(settings: ServeSettings) -> int:
-    """Run a server until it is asked to stop and return the exit code. Thread: main."""
+    """Run a server until it is asked to stop and return the exit code. Thread: main.
+
+    Raises AddressError or CertificateError before models take their time to load, and all errors of `Server.start`.
+    """
+    check_certificates(settings)
+    check_port(settings)
+    check_unix_socket(settings.uds)
     return serve_with(lambda guard: Server(settings, guard=guard), settings.ready_file)

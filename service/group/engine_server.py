@@ -24,6 +24,7 @@ from forebay_server.service.frontend.control.settings import SettingsRpcs
 from forebay_server.service.frontend.control.statistics import StatisticsRpcs
 from forebay_server.service.frontend.memory.regions import ClientRegions
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
+from forebay_server.service.frontend.place import check_certificates
 from forebay_server.service.group.forwarded import GroupRpcs
 from forebay_server.service.group.group_gauges import GroupPermitNumbers, GroupPoolNumbers, counters_of, reception_of
 from forebay_server.service.group.link_sink import LinkSink
@@ -240,6 +241,10 @@ def serve_engine(settings: ServeSettings, control_fd: int) -> int:
     Args:
         settings: of this process.
         control_fd: of the socket from the parent.
+
+    Raises CertificateError, which the front-end processes would find after the models are loaded, and all
+    errors of `EngineServer.start`.
     """
+    check_certificates(settings)
     control = socket.socket(fileno=control_fd)
     return serve_with(lambda guard: EngineServer(settings, control, guard=guard), settings.ready_file)

@@ -21,12 +21,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from forebay_server.service.child import start_child
 from forebay_server.service.clock import MonotonicClock
 from forebay_server.service.cores import usable_cores
 from forebay_server.service.frontend.binding import why_not
+from forebay_server.service.frontend.unix_socket import SocketPathError, socket_place
 from forebay_server.service.group.engine_end import has_hung_up, is_ending
 from forebay_server.service.group.processes import ENGINE, ProcessGroup
 from forebay_server.service.parent import Waiting
@@ -54,7 +56,7 @@ def run_group(settings: ServeSettings, count: int, options: Sequence[str], envir
         The exit code.
 
     Raises:
-        GroupError: the address cannot be listened on, or a process cannot be started.
+        GroupError: the address or the unix socket cannot be listened on, or a process cannot be started.
         ReadyError: the ready file or the ready line cannot be written.
     """
     problems: list[GroupError | ReadyError] = []
@@ -71,6 +73,7 @@ def run_group(settings: ServeSettings, count: int, options: Sequence[str], envir
         ready["processes"] = [{"role": role, "pid": line["pid"]} for role, line in roles]
         tell_ready(json.dumps(ready), settings.ready_file, end)
 
+    _check_unix_socket(settings.uds)
     with reserved(settings.address) as address:
         starts = _Starts(settings, count, address, options, environment)
         group = ProcessGroup(count, on_ready, output.put, say, MonotonicClock(), starts.is_engine_ending)
@@ -179,6 +182,17 @@ def front_end_settings(settings: ServeSettings, count: int, index: int, address:
             "worker_threads": settings.worker_threads or max(1, usable_cores() // count),
         }
     )
+
+
+def _check_unix_socket(path: Path | None) -> None:
+    """Raise GroupError now: the front-end process would find it after the models are loaded."""
+    if path is None:
+        return
+    try:
+        with socket_place(path):
+            pass
+    except SocketPathError as error:
+        raise GroupError(str(error)) from None
 
 
 @contextlib.contextmanager
