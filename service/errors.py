@@ -45,6 +45,8 @@ class ServiceError(Exception):
 
     outcome: ClassVar[Outcome]
     scope: ClassVar[Literal["request", "session"]]
+    is_for_elsewhere: ClassVar[bool] = False
+    """Whether another server may well take the call, which this one has not begun: the refusal says so to proxies."""
 
     def __init__(self, message: str, *, retry_after_ms: int = 0) -> None:
         if type(self) is ServiceError:
@@ -145,6 +147,7 @@ class NotReadyError(ServiceError):
 
     outcome = Outcome.UNAVAILABLE
     scope = "session"
+    is_for_elsewhere = True
 
 
 class TooManyStreamsError(ServiceError):
@@ -152,6 +155,7 @@ class TooManyStreamsError(ServiceError):
 
     outcome = Outcome.OVERLOADED
     scope = "session"
+    is_for_elsewhere = True
 
 
 class SlowReaderError(ServiceError):

@@ -94,7 +94,7 @@ class Server:
             self.permits,
             lambda: self.is_ready,
             reception,
-            asked_to_leave=self.frames.asked_to_leave.copy,
+            streams=self.front_end.stream_numbers,
         )
         self.admin = AdminSide(settings, self.clock, self.journal, gauges, self.registry.reports, lambda: self.is_ready)
 

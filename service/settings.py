@@ -135,7 +135,10 @@ class ServeSettings(BaseSettings):
     write_deadline_s: Seconds = Field(10.0, description="a client that takes no result for this long is cut; 0: never")
     heartbeat_interval_s: Seconds = Field(10.0, description="longest silence of the server on a stream; 0: unlimited")
     stream_lifetime_s: Seconds = Field(0.0, description="a stream is asked to reconnect about then; 0: never")
-    drain_grace_s: Seconds = Field(20.0, description="time that clients have to half-close after SIGTERM")
+    drain_announce_s: Seconds = Field(
+        0.0, description="after SIGTERM, time in which only health says so, for balancers to look away; then the drain"
+    )
+    drain_grace_s: Seconds = Field(20.0, description="time that clients have to half-close, from the drain's beginning")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
 

@@ -29,6 +29,7 @@ from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
 from forebay_server.service.frontend.unix_socket import SocketPathError, socket_place
 from forebay_server.service.journal.reception import ReceptionNumbers
+from forebay_server.service.journal.streams import StreamNumbers
 from forebay_server.service.restricted import read_restrictions
 from forebay_server.service.settings import ServeSettings, is_loopback
 from forebay_server.service.upkeep import Upkeep
@@ -58,6 +59,11 @@ class FrontEnd:
         streams: the streaming calls of both.
         clock: source of monotonic nanoseconds; tests pass a manual one.
         settings: limits.
+
+    Attributes:
+        health: what health checks are answered.
+        is_draining: from the first moment of a drain on, the announcement included.
+        announced: set once a drain has been announced for long enough.
     """
 
     def __init__(
@@ -78,6 +84,8 @@ class FrontEnd:
         self._calls = calls
         self._streams = streams
         self._under_way = CallsUnderWay()
+        self.is_draining = False
+        self.announced = asyncio.Event()
         self._addresses: list[str] = []
         calls.watch(asyncio.get_running_loop())
         secrets = read_restrictions(settings.restricted_protocol)
@@ -117,6 +125,17 @@ class FrontEnd:
             watch.connections, watch.held_bytes, self._receptions.gate.waiting_count, watch.ended.copy()
         )
 
+    def stream_numbers(self) -> StreamNumbers:
+        """Return the numbers of streams now. Thread: any."""
+        streams = self._streams
+        return StreamNumbers(
+            len(self._inference.streams),
+            streams.opened.copy(),
+            streams.refused.copy(),
+            self._frames.asked_to_leave.copy(),
+            self.is_draining,
+        )
+
     def _credentials(self) -> grpc.ServerCredentials | None:
         """Return the credentials of the port: TLS, or None for plain text."""
         settings = self._settings
@@ -151,14 +170,16 @@ class FrontEnd:
         return f"unix:{path}"
 
     async def drain(self) -> None:
-        """Refuse new calls, ask streams to leave, answer everything, and stop.
+        """Announce the end, refuse new calls, ask streams to leave, answer everything, and stop.
 
-        Health is NOT_SERVING and calls are refused from now on. Single requests are answered first, within
-        `REQUESTS_FIRST_S`; requests that are still in reception by then are refused. Then the listener closes and open
-        streams get Reconnect. Clients have the grace to half-close. After it the server stops reading and answers the
-        frames that it has read.
+        Health is NOT_SERVING from now on. Everything else goes on for `drain_announce_s`, in which balancers find that
+        out. Then calls are refused. Single requests are answered first, within `REQUESTS_FIRST_S`; requests that are
+        still in reception by then are refused. Then the listener closes and open streams get Reconnect. Clients have
+        the grace to half-close. After it the server stops reading and answers the frames that it has read.
         """
+        self.is_draining = True
         self.health.drain()
+        await self._announce()
         self._frames.refuse()
         self._inference.refuse()
         self._calls.be_patient()
@@ -183,6 +204,13 @@ class FrontEnd:
             self._housekeeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._housekeeping
+
+    async def _announce(self) -> None:
+        if self._settings.drain_announce_s:
+            log.info("the drain is announced", announce_s=self._settings.drain_announce_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.announced.wait(), self._settings.drain_announce_s)
+        self.announced.set()
 
     async def _stop(self, busy: set[str], grace_s: float) -> None:
         """Close idle connections, then the listener: in one step, so that no client comes back between them."""

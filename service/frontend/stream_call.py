@@ -13,6 +13,7 @@ It uses public API of grpc.aio, with raw bytes on both sides (docs/adr/0006). Ow
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeAlias
 
@@ -22,6 +23,7 @@ from forebay_server.service.clock import Clock
 from forebay_server.service.frontend.outgoing import Outgoing
 from forebay_server.service.frontend.received import received_ns
 from forebay_server.service.frontend.reception.receptions import Receptions
+from forebay_server.service.journal.streams import OPENED_HOW, REFUSED_WHY
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.shares import Share
 
@@ -218,12 +220,16 @@ class StreamCalls:
 
     Attributes:
         open: those that have begun and not ended; housekeeping looks at them.
+        opened: streams so far, by how.
+        refused: streams so far, by why.
     """
 
     def __init__(
         self, receptions: Receptions, permits: Permits, clock: Clock, others: OtherStreams = NO_OTHER_STREAMS
     ) -> None:
         self.open: set[StreamCall] = set()
+        self.opened: Counter[str] = Counter(dict.fromkeys(OPENED_HOW, 0))
+        self.refused: Counter[str] = Counter(dict.fromkeys(REFUSED_WHY, 0))
         self._others = others
         self._receptions = receptions
         self._permits = permits

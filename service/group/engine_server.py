@@ -33,6 +33,7 @@ from forebay_server.service.group.memory_file import ArraysLimits
 from forebay_server.service.group.peers import Peers, sockets_of
 from forebay_server.service.group.rebalancing import Rebalancing
 from forebay_server.service.group.version_memory import VersionMemory
+from forebay_server.service.journal.streams import sum_of
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life
 from forebay_server.service.model_side import ModelSide, version_context
 from forebay_server.service.models.placement import OpenDevice, open_device_of_kind
@@ -50,7 +51,7 @@ from forebay_server.service.worker_pool import WorkerPool
 log = structlog.get_logger(__name__)
 
 MAX_CONTROL_BYTES = 4096
-GONE_TIMEOUT_S = 10.0  # beyond the grace, for front-end processes that were asked to stop as well
+GONE_TIMEOUT_S = 10.0  # beyond announcement and grace, for front-end processes that were asked to stop as well
 
 
 class EngineServer:
@@ -112,7 +113,7 @@ class EngineServer:
             lambda: self.is_ready,
             lambda: reception_of(peers.numbers()),
             lambda: STANDARD_ERROR.dropped + counters_of(peers.numbers()).log_lines_dropped,
-            lambda: counters_of(peers.numbers()).asked_to_leave,
+            lambda: sum_of(each.streams for each in peers.numbers()),
         )
         self.admin = AdminSide(settings, self.clock, self.journal, gauges, self.registry.reports, lambda: self.is_ready)
         self._control = control
@@ -206,7 +207,8 @@ class EngineServer:
 
     async def _close_in_order(self) -> bool:
         """Let every request be answered, then close every part; return whether all threads of the models have ended."""
-        await self.peers.wait_gone(self.settings.drain_grace_s + GONE_TIMEOUT_S)
+        settings = self.settings
+        await self.peers.wait_gone(settings.drain_announce_s + settings.drain_grace_s + GONE_TIMEOUT_S)
         self._hang_up()
         await self.admin.close()
         return self.life.fatal is None and await self._close_models()

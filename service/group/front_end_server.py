@@ -189,7 +189,7 @@ class FrontEndServer:
                 self.pool.waiting_count,
                 STANDARD_ERROR.dropped,
                 parts.frames.movable_count,
-                parts.frames.asked_to_leave.copy(),
+                parts.front_end.stream_numbers(),
             )
         )
 

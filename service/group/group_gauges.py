@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from forebay_server.service.group.memory_file import PermitCounts
 from forebay_server.service.group.messages import FrontEndNumbers
 from forebay_server.service.journal.reception import ReceptionNumbers
+from forebay_server.service.journal.streams import sum_of
 
 Numbers = Callable[[], Sequence[FrontEndNumbers]]
 """Returns what each front-end process last told."""
@@ -53,13 +55,11 @@ class GroupPermitNumbers:
 
 def counters_of(numbers: Sequence[FrontEndNumbers]) -> FrontEndNumbers:
     """Return the counts of processes that have ended, without the numbers of what they held."""
-    asked: Counter[str] = Counter()
-    for each in numbers:
-        asked.update(each.asked_to_leave)
+    streams = replace(sum_of(each.streams for each in numbers), inference=0, is_draining=False)
     return FrontEndNumbers(
         reception=ReceptionNumbers(ended=reception_of(numbers).ended),
         log_lines_dropped=sum(each.log_lines_dropped for each in numbers),
-        asked_to_leave=asked,
+        streams=streams,
     )
 
 

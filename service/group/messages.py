@@ -20,6 +20,7 @@ from forebay_server.service.group.memory_file import MemoryLayout
 from forebay_server.service.journal.pictures import Snapshot
 from forebay_server.service.journal.reception import ReceptionNumbers
 from forebay_server.service.journal.statistics import Successes
+from forebay_server.service.journal.streams import StreamNumbers
 from forebay_server.service.models.description import ModelDescription
 
 
@@ -254,7 +255,7 @@ class FrontEndNumbers:
 
     Attributes:
         movable_streams: those that can be asked to go to another process; None: it does not listen yet.
-        asked_to_leave: streams that were asked to reconnect so far, by why.
+        streams: numbers of streams.
     """
 
     reception: ReceptionNumbers = field(default_factory=ReceptionNumbers)
@@ -263,4 +264,4 @@ class FrontEndNumbers:
     worker_jobs_waiting: int = 0
     log_lines_dropped: int = 0
     movable_streams: int | None = None
-    asked_to_leave: Mapping[str, int] = field(default_factory=dict)
+    streams: StreamNumbers = field(default_factory=StreamNumbers)

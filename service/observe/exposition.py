@@ -5,16 +5,19 @@ clients and may be anything: they are cut and escaped.
 """
 
 import itertools
+import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from forebay_server.engines.device import DeviceMemory
+from forebay_server.service.journal.streams import LEAVING_WHY, OPENED_HOW, REFUSED_WHY, StreamNumbers
 from forebay_server.service.observe.frames import OUTCOMES, STAGES
 from forebay_server.service.observe.gauges import Gauges, ServerGauges, VersionGauges
 from forebay_server.service.observe.histograms import BOUNDS_S, HistogramSnapshot
 from forebay_server.service.observe.observer import ModelCounts, Observer
 from forebay_server.service.observe.recent import SlowestStreams, StreamReport, stream_reports
 from forebay_server.service.observe.spans import Tracing
+from forebay_server.service.version import VERSION
 
 TOP_STREAMS = 20
 MAX_NAME = 64
@@ -56,10 +59,13 @@ def render(observer: Observer, gauges: Gauges, now_ns: int) -> str:
     """Return the forebay_* part of /metrics. Thread: the observer's."""
     text = Text()
     _models(text, observer.models)
-    _versions(text, gauges.versions())
-    _streams(text, observer, stream_reports(observer, now_ns, TOP_STREAMS))
+    versions, server = gauges.versions(), gauges.server()
+    _versions(text, versions)
+    _busy(text, observer.models, versions)
+    _streams(text, observer, stream_reports(observer, now_ns, TOP_STREAMS), server.streams.inference)
     _devices(text, gauges.devices())
-    _server(text, gauges.server())
+    _server(text, server)
+    _stream_counts(text, server.streams)
     _spans(text, observer.tracing)
     return "\n".join(text.lines) + "\n"
 
@@ -133,6 +139,7 @@ def _versions(text: Text, versions: Sequence[VersionGauges]) -> None:
         ("forebay_pending_requests", "Requests that wait for a batch", [v.pending for v in versions]),
         ("forebay_pending_streams", "Streams with pending requests", [v.pending_streams for v in versions]),
         ("forebay_batches_in_flight", "Batches formed and not yet computed", [v.in_flight for v in versions]),
+        ("forebay_instances", "Instances of the model, one lane each", [v.instances for v in versions]),
         ("forebay_slots", "Slots of all lanes", [v.slots for v in versions]),
         ("forebay_slots_in_use", "Slots that hold a batch", [v.slots_in_use for v in versions]),
         ("forebay_cost_drift_ratio", "Executions now over executions as calibrated", [v.drift_ratio for v in versions]),
@@ -154,15 +161,12 @@ def _versions(text: Text, versions: Sequence[VersionGauges]) -> None:
     )
 
 
-def _streams(text: Text, observer: Observer, streams: SlowestStreams) -> None:
+def _streams(text: Text, observer: Observer, streams: SlowestStreams, inference_streams: int) -> None:
     models = observer.models
     counts = observer.streams.count_of("frames", len(models))  # the requests of a version are one record, and no stream
-    text.family(
-        "forebay_streams",
-        "gauge",
-        "Open streams of frames",
-        [(_of(model), count) for model, count in zip(models, counts, strict=True)],
-    )
+    frames = [({**_of(model), "protocol": "frames"}, count) for model, count in zip(models, counts, strict=True)]
+    of_requests = {"model": "", "version": "", "protocol": "inference"}  # each message names its model
+    text.family("forebay_streams", "gauge", "Open streams", [*frames, (of_requests, inference_streams)])
     top = streams.reports
     labels = [_stream_labels(report) for report in top]
     rest_label = {"stream": REST, "id": "", "model": ""}
@@ -237,8 +241,27 @@ def _server(text: Text, server: ServerGauges) -> None:
         text.family(name, kind, help_text, [({}, value)])
     given_up = [({"why": why}, server.reception.ended.get(why, 0)) for why in ("late", "full", "cut")]
     text.family("forebay_reception_given_up_total", "counter", "Messages that did not end, by why", given_up)
-    asked = [({"why": why}, server.asked_to_leave.get(why, 0)) for why in ("drain", "lifetime", "unloaded", "uneven")]
-    text.family("forebay_streams_asked_to_leave_total", "counter", "Streams that got Reconnect, by why", asked)
+    build = {"version": VERSION, "python": platform.python_version()}
+    text.family("forebay_build_info", "gauge", "1; the labels say what runs", [(build, 1)])
+
+
+def _stream_counts(text: Text, streams: StreamNumbers) -> None:
+    text.family("forebay_draining", "gauge", "1 once the server was asked to stop", [({}, int(streams.is_draining))])
+    for name, help_text, label, values, counts in (
+        ("opened", "Streams opened, by how", "how", OPENED_HOW, streams.opened),
+        ("refused", "Streams refused, by why", "why", REFUSED_WHY, streams.refused),
+        ("asked_to_leave", "Streams that got Reconnect, by why", "why", LEAVING_WHY, streams.asked_to_leave),
+    ):
+        samples = [({label: value}, counts.get(value, 0)) for value in values]
+        text.family(f"forebay_streams_{name}_total", "counter", help_text, samples)
+
+
+def _busy(text: Text, models: Sequence[ModelCounts], versions: Sequence[VersionGauges]) -> None:
+    """Write how busy the instances of each serving version were in the last whole seconds."""
+    seconds = {(model.model, model.version): tuple(model.recent_execute_ns) for model in models}
+    found = [(v, seconds.get((v.model, v.version), ())) for v in versions]
+    ratios = [(_of(v), sum(ns) / (len(ns) * v.instances * 1e9)) for v, ns in found if ns and v.instances]
+    text.family("forebay_execute_busy_ratio", "gauge", "Share of its instances' time that executions took", ratios)
 
 
 def _of(version: ModelCounts | VersionGauges) -> Labels:

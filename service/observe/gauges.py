@@ -12,6 +12,7 @@ import psutil
 from forebay_server.engines.device import DeviceMemory
 from forebay_server.engines.errors import EngineError
 from forebay_server.service.journal.reception import ReceptionNumbers
+from forebay_server.service.journal.streams import StreamNumbers
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.standard_error import STANDARD_ERROR
 
@@ -44,6 +45,7 @@ class VersionGauges:
         pending: requests that wait for a batch.
         pending_streams: streams with pending requests.
         in_flight: batches from formed to computed.
+        instances: lanes.
         slots: of all lanes.
         slots_in_use: of these.
         drift_ratio: duration of executions now over the calibrated duration.
@@ -57,6 +59,7 @@ class VersionGauges:
     pending: int
     pending_streams: int
     in_flight: int
+    instances: int
     slots: int
     slots_in_use: int
     drift_ratio: float
@@ -81,7 +84,7 @@ class ServerGauges:
     open_files: int
     log_lines_dropped: int
     reception: ReceptionNumbers
-    asked_to_leave: Mapping[str, int]
+    streams: StreamNumbers
 
 
 class Gauges:
@@ -94,7 +97,7 @@ class Gauges:
         is_ready: whether the server takes streams.
         reception: of the front end.
         log_lines_dropped: lines of the log that were not written.
-        asked_to_leave: streams that were asked to reconnect, by why.
+        streams: numbers of streams.
     """
 
     def __init__(
@@ -105,7 +108,7 @@ class Gauges:
         is_ready: Callable[[], bool],
         reception: Callable[[], ReceptionNumbers] = ReceptionNumbers,
         log_lines_dropped: Callable[[], int] = lambda: STANDARD_ERROR.dropped,
-        asked_to_leave: Callable[[], Mapping[str, int]] = dict,
+        streams: Callable[[], StreamNumbers] = StreamNumbers,
     ) -> None:
         self._versions = versions
         self._pool = pool
@@ -113,7 +116,7 @@ class Gauges:
         self._is_ready = is_ready
         self._reception = reception
         self._log_lines_dropped = log_lines_dropped
-        self._asked_to_leave = asked_to_leave
+        self._streams = streams
         self._process = psutil.Process()
 
     def versions(self) -> list[VersionGauges]:
@@ -153,7 +156,7 @@ class Gauges:
                 open_files=process.num_fds(),
                 log_lines_dropped=self._log_lines_dropped(),
                 reception=self._reception(),
-                asked_to_leave=self._asked_to_leave(),
+                streams=self._streams(),
             )
 
 
@@ -168,6 +171,7 @@ def _version_gauges(version: ModelVersion) -> VersionGauges:
         pending=numbers.pending_requests,
         pending_streams=numbers.pending_streams,
         in_flight=numbers.in_flight,
+        instances=len(lanes),
         slots=slots,
         slots_in_use=slots - sum(lane.pool.free_count for lane in lanes),
         drift_ratio=numbers.drift_ratio,

@@ -34,6 +34,7 @@ from forebay_server.service.observe.streams import StreamTable
 RING_FRAMES = 32_768  # 3 MB; 5 s at 6500 frames per second
 RING_BATCHES = 8_192
 HISTORY_SECONDS = 900
+BUSY_SECONDS = 10
 NAMES_KEPT = 4096  # of streams that have closed, for traces
 CHUNK_FRAMES = 1024  # the GIL is released between chunks
 SECOND_NS = 1_000_000_000
@@ -72,6 +73,7 @@ class ModelCounts:
         self.history: deque[Sample] = deque(maxlen=HISTORY_SECONDS)
         self.last_batches: Counter[int] = Counter()  # of the last whole second
         self.last_busy_ns = [0, 0, 0]
+        self.recent_execute_ns: deque[int] = deque(maxlen=BUSY_SECONDS)  # of each of the last whole seconds
         self._totals_us: list[Rows] = []  # of this second
         self._ended = self._in_time = 0
         self._batches_before: Counter[int] = Counter()
@@ -114,6 +116,7 @@ class ModelCounts:
         self.last_batches, self._batches_before = self.batches - self._batches_before, self.batches.copy()
         pairs = zip(self.busy_ns, self._busy_before_ns, strict=True)
         self.last_busy_ns, self._busy_before_ns = [now - before for now, before in pairs], list(self.busy_ns)
+        self.recent_execute_ns.append(self.last_busy_ns[1])
 
 
 class Observer:

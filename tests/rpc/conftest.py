@@ -20,6 +20,7 @@ BOTH_FORMS = frozenset(
         "test_detector",
         "test_dirty_memory",
         "test_drain",
+        "test_elsewhere",
         "test_faults",
         "test_health",
         "test_health_command",

@@ -50,6 +50,7 @@ class StreamConfig:
         wants: requested contents of a result.
         allows_picture: whether the operator may look at its latest frame.
         tracks: how its objects are tracked; None if they are not.
+        is_resumed: whether its client had one before.
     """
 
     stream_id: str
@@ -66,6 +67,7 @@ class StreamConfig:
     wants: Wants
     allows_picture: bool
     tracks: TrackRequest | None = None
+    is_resumed: bool = False
 
 
 def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings) -> StreamConfig:
@@ -107,6 +109,7 @@ def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings
         wants=wants,
         allows_picture=settings.allow_pictures and request.allow_picture and request.encoding != pb.ENCODING_TENSOR,
         tracks=tracks,
+        is_resumed=request.HasField("resume_from"),
     )
 
 

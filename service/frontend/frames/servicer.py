@@ -30,9 +30,11 @@ from forebay_server.service.frontend.frames.recorder import StreamRecorder
 from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.frontend.frames.stream import OPEN_DEADLINE_S, FrameStream, Why
 from forebay_server.service.frontend.frames.tracks import StreamTracks, open_tracks
+from forebay_server.service.frontend.statuses import metadata_of
 from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.journal.pictures import PictureSlot
+from forebay_server.service.journal.streams import DRAIN, LIMIT, NEW, RESUMED
 from forebay_server.service.models.served import FindModel, ServedVersion
 from forebay_server.service.request import CompletionSink, Delivery
 from forebay_server.service.settings import ServeSettings
@@ -128,7 +130,7 @@ class FramesServicer:
 
     async def stream(self, _: Any, context: Context) -> None:  # noqa: ANN401 - grpc's request iterator, unused
         """Serve one stream: grpc.aio's handler. Every end has a status other than UNKNOWN."""
-        hint: tuple[tuple[str, str], ...] = ()
+        metadata: tuple[tuple[str, str], ...] = ()
         try:
             await self._serve(context)
         except SlowReaderError as error:
@@ -136,7 +138,7 @@ class FramesServicer:
         except ServiceError as error:
             if isinstance(error, InvariantError):
                 log.exception("stream failed", detail=error.detail)
-            hint = (("retry-after-ms", str(error.retry_after_ms)),) if error.retry_after_ms else ()
+            metadata = metadata_of(is_for_elsewhere=error.is_for_elsewhere, retry_after_ms=error.retry_after_ms)
             code, message = STREAM_STATUS[error.outcome], error.message
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
@@ -148,12 +150,14 @@ class FramesServicer:
         else:
             return
         # Outside the except blocks: `abort` keeps the error that is handled, whose frames hold a message (StatusError).
-        await context.abort(code, message, hint)
+        await context.abort(code, message, metadata)
 
     async def _serve(self, context: Context) -> None:
         if self._is_draining:
+            self._stream_calls.refused[DRAIN] += 1
             raise NotReadyError("the server is shutting down; open the stream on another one")
         if not self._stream_calls.has_room(self._settings.max_streams):
+            self._stream_calls.refused[LIMIT] += 1
             raise TooManyStreamsError(
                 f"the server has {self._settings.max_streams} streams open, its limit", retry_after_ms=1000
             )
@@ -218,6 +222,7 @@ class FramesServicer:
         )
         # Nothing is awaited since `try_use`: `send_away` finds every stream that uses a version.
         stream.opened(session)
+        self._stream_calls.opened[RESUMED if config.is_resumed else NEW] += 1
         session.send_control(self._opened(stream, config, tracks).SerializeToString())
         stream.names = {"session": stream.session_id, "stream": config.stream_id}
         if record is not None:

@@ -58,6 +58,7 @@ class InferenceError(StatusError):
     Args:
         code: status of the RPC.
         message: public.
+        is_for_elsewhere: whether another server may well take the call.
     """
 
 
@@ -86,9 +87,9 @@ def status_of(error: ServiceError | InferenceError, request_id: str = "", *, is_
         return InferenceError(grpc.StatusCode.UNAVAILABLE, "Request timeout expired")
     message = "Exceeds maximum queue size" if isinstance(error, QueueFullError) else error.message
     code = INFERENCE_STATUS[error.outcome]
-    if isinstance(error, UnknownModelError):
-        return InferenceError(code, message)
-    return InferenceError(code, f"[request id: {request_id[:MAX_ID_SHOWN] or UNKNOWN_ID}] {message}")
+    if not isinstance(error, UnknownModelError):
+        message = f"[request id: {request_id[:MAX_ID_SHOWN] or UNKNOWN_ID}] {message}"
+    return InferenceError(code, message, is_for_elsewhere=error.is_for_elsewhere)
 
 
 def in_stream(error: InferenceError, request_id: str) -> str:

@@ -36,6 +36,7 @@ from forebay_server.service.frontend.reception.refusals import RefusedError
 from forebay_server.service.frontend.statuses import StatusError
 from forebay_server.service.frontend.stream_call import StreamCall, StreamCalls
 from forebay_server.service.journal.events import TraceContext
+from forebay_server.service.journal.streams import DRAIN, LIMIT, NEW
 from forebay_server.service.models.served import ServedVersion
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, FrameBuffer
@@ -101,7 +102,7 @@ class InferenceServicer:
 
         async def call(data: bytes, context: Context) -> Any:  # noqa: ANN401 - a message
             if self._is_draining:
-                raise InferenceError(grpc.StatusCode.UNAVAILABLE, DRAINING)
+                raise draining()
             return await handler.unary_unary(data, context)
 
         return handler._replace(unary_unary=call)
@@ -123,7 +124,7 @@ class InferenceServicer:
         """
         arrived_ns = received_ns(self._clock)
         if self._is_draining:
-            raise InferenceError(grpc.StatusCode.UNAVAILABLE, DRAINING)
+            raise draining()
         call: Call | None = None
         request_id, peer = "", context.peer()
         try:
@@ -184,13 +185,15 @@ class InferenceServicer:
 
     async def _stream(self, context: Context) -> None:
         if self._is_draining:
-            raise InferenceError(grpc.StatusCode.UNAVAILABLE, DRAINING)
+            self._stream_calls.refused[DRAIN] += 1
+            raise draining()
         if not self._stream_calls.has_room(self._settings.max_streams):
-            raise InferenceError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"the server has {self._settings.max_streams} streams open"
-            )
+            self._stream_calls.refused[LIMIT] += 1
+            words = f"the server has {self._settings.max_streams} streams open"
+            raise InferenceError(grpc.StatusCode.RESOURCE_EXHAUSTED, words, is_for_elsewhere=True)
         call = self._stream_calls.begin(context)
         self.streams.add(call)
+        self._stream_calls.opened[NEW] += 1
         try:
             stream = InferStream(
                 self._lookup,
@@ -245,6 +248,11 @@ class _Answered:
             done.set_result(completion)
 
 
+def draining() -> InferenceError:
+    """Return the refusal of a server that drains."""
+    return InferenceError(grpc.StatusCode.UNAVAILABLE, DRAINING, is_for_elsewhere=True)
+
+
 async def guarded(answer: Awaitable[None], context: Context) -> None:
     """Await a handler; any exception becomes a status, but for a SlowReaderError."""
     try:
@@ -259,9 +267,9 @@ async def guarded(answer: Awaitable[None], context: Context) -> None:
         status = answer_to(error)
     else:
         return
-    code, message = status.code, status.message
+    code, message, metadata = status.code, status.message, status.metadata
     del status  # `abort` keeps this frame: see StatusError
-    await context.abort(code, message)
+    await context.abort(code, message, metadata)
 
 
 def deadline_of(context: Context, clock: Clock) -> int | None:

@@ -14,13 +14,13 @@ from typing import Any, NoReturn
 import grpc
 
 from forebay_server.service.clock import Clock
-from forebay_server.service.errors import NotReadyError, Outcome, ReceptionFullError
+from forebay_server.service.errors import NotReadyError, Outcome, TooManyStreamsError
 from forebay_server.service.frontend.handlers import Context, GenericHandler, Handler, RpcHandler, Wrapped
 from forebay_server.service.frontend.reception.gate import ReceptionGate
 from forebay_server.service.frontend.reception.pace import Pace
 from forebay_server.service.frontend.reception.reading import Account, Reading
 from forebay_server.service.frontend.reception.refusals import RefusalPace, RefusedError
-from forebay_server.service.frontend.statuses import StatusError
+from forebay_server.service.frontend.statuses import StatusError, metadata_of
 from forebay_server.service.settings import ServeSettings
 
 PACE_SLACK_NS = 50_000_000  # calls that came together may be read although earlier ones have used up the pace
@@ -80,7 +80,7 @@ class Receptions:
                 self._streams.add(reading)
             else:
                 words = f"the server has {self._most_streams} streams open, the most where messages may be compressed"
-                reading.refuse(ReceptionFullError(words, retry_after_ms=1000))
+                reading.refuse(TooManyStreamsError(words, retry_after_ms=1000))
         return reading
 
     def end(self, reading: Reading) -> None:
@@ -144,10 +144,11 @@ class Receptions:
                 return await self._answer_strictly(inner, context, gate)
             except StatusError as error:
                 # Without its traceback, which holds the message; and not sent here, where it would be the context.
-                code, words, is_refused = error.code, error.message, isinstance(error, RefusedError)
+                code, words, metadata = error.code, error.message, error.metadata
+                is_refused = isinstance(error, RefusedError)
             if is_refused:
                 await self._wait_to_refuse(context)
-            return await context.abort(code, words)
+            return await context.abort(code, words, metadata)
 
         return call
 
@@ -208,7 +209,8 @@ class Receptions:
         """End a call that has no message. Raises AbortError, unless the call has ended already."""
         try:
             if reading.refusal is not None:
-                await context.abort(self._statuses[reading.refusal.outcome], reading.refusal.message)
+                metadata = metadata_of(is_for_elsewhere=reading.refusal.is_for_elsewhere)
+                await context.abort(self._statuses[reading.refusal.outcome], reading.refusal.message, metadata)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the call has no message; a request is one message")
         except grpc.aio.InternalError:  # gRPC has refused it, or its client has left
             pass
