@@ -118,7 +118,7 @@ class Killer:
         parent = server.process.parent()
         assert parent is not None  # noqa: S101 - it runs
         self._parent = parent
-        self._engine = server.process.pid
+        self._others = {child.pid for child in parent.children()} - set(server.others)
         self._port = int(server.address.rpartition(":")[2])
         self._recent: deque[float] = deque()
 
@@ -141,7 +141,7 @@ class Killer:
         self.restarts_ms.append((time.monotonic_ns() - death_ns) / 1e6)
 
     def _front_ends(self) -> set[int]:
-        return {child.pid for child in self._parent.children()} - {self._engine}
+        return {child.pid for child in self._parent.children()} - self._others
 
     def _listens(self, pid: int) -> bool:
         try:

@@ -15,10 +15,9 @@ import contextlib
 import os
 import selectors
 import signal
-import subprocess
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import IO, Protocol, Self
 
 from forebay_server.service.clock import Clock
 from forebay_server.service.signals import LOG_SIGNALS, STOP_SIGNALS, SignalInbox, StopRequest, StopRequests
@@ -28,6 +27,23 @@ END_LIMIT_NS = 2_000_000_000
 
 class Signalled(Protocol):
     """The part of subprocess.Popen that a parent needs to decide."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal, unless the process has ended."""
+        ...
+
+
+class ChildProcess(Protocol):
+    """The part of subprocess.Popen that waiting for a process needs."""
+
+    @property
+    def stdout(self) -> IO[bytes] | None:
+        """Its standard output, if that is a pipe."""
+        ...
+
+    def poll(self) -> int | None:
+        """Return the exit code, or minus the signal that ended it; None while it runs."""
+        ...
 
     def send_signal(self, sig: int) -> None:
         """Send a signal, unless the process has ended."""
@@ -108,7 +124,7 @@ class Waiting:
         self._on_signal = on_signal
         self._inbox = SignalInbox()
         self._selector = selectors.DefaultSelector()
-        self._running: dict[subprocess.Popen[bytes], Callable[[int], None]] = {}
+        self._running: dict[ChildProcess, Callable[[int], None]] = {}
 
     def __enter__(self) -> Self:
         self._inbox.__enter__()
@@ -123,7 +139,7 @@ class Waiting:
 
     def add(
         self,
-        child: "subprocess.Popen[bytes]",
+        child: ChildProcess,
         on_end: Callable[[int], None],
         on_line: Callable[[str], None] | None = None,
     ) -> None:
@@ -153,10 +169,11 @@ class Waiting:
     def _read_signals(self) -> None:
         for number in self._inbox.read():
             self._on_signal(number)
-        for child in [child for child in self._running if child.poll() is not None]:
-            self._running.pop(child)(child.returncode)
+        for child, code in [(child, child.poll()) for child in self._running]:
+            if code is not None:
+                self._running.pop(child)(code)
 
-    def _read_lines(self, child: "subprocess.Popen[bytes]", lines: "_Lines") -> None:
+    def _read_lines(self, child: ChildProcess, lines: "_Lines") -> None:
         if not lines.read() and child.stdout is not None:
             self._selector.unregister(child.stdout)
             child.stdout.close()

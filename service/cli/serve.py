@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from forebay_server.service.settings import LoadedSettings, ServeSettings
+    from forebay_server.service.tuning import Tuning
 
 
 def serve(
@@ -98,7 +99,8 @@ def run_group_or_server(settings: "ServeSettings", *, is_debug: bool) -> int:
         return exit_codes.USAGE
     if count == 0:
         return run_server(settings, is_debug=is_debug)
-    from forebay_server.service.group.parent import GroupError, run_group
+    from forebay_server.service.group.parent import run_group
+    from forebay_server.service.group.starts import GroupError
     from forebay_server.service.ready import ReadyError
 
     try:
@@ -140,17 +142,24 @@ def run_server(settings: "ServeSettings", *, is_debug: bool) -> int:
     return run_process(settings, serve_here, is_debug=is_debug)
 
 
-def run_process(settings: "ServeSettings", run: "Callable[[ServeSettings], int]", *, is_debug: bool) -> int:
+def run_process(
+    settings: "ServeSettings",
+    run: "Callable[[ServeSettings], int]",
+    tuning: "Tuning | None" = None,
+    *,
+    is_debug: bool,
+) -> int:
     """Tune this process, set up its log, run it, and return the exit code.
 
     Args:
         settings: of this process.
         run: serves until it is stopped; imports what it needs when it is called, after the process was tuned.
+        tuning: of a process that was tuned before.
         is_debug: whether errors show their traceback.
     """
     from forebay_server.service.tuning import tune_process
 
-    tuning = tune_process()  # before the first import of grpc
+    tuning = tuning or tune_process()  # before the first import of grpc
     import structlog
 
     from forebay_server.engines.errors import EngineError

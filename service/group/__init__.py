@@ -3,5 +3,5 @@
 Reading order: the processes share `descriptors` and `memory_file`. A front-end process is `front_end_server`,
 `engine_peer`, `remote_version` and `engine_link`. The engine process is `engine_server` and `peers`; requests come in
 through `links` and `front_end_link`, and go out through `shared_outputs` and `link_sink`. Beside frames the processes
-exchange `messages` over a `talk`. `parent` starts them all.
+exchange `messages` over a `talk`. `parent` starts them all, with `starts` and the `fork_server`.
 """

@@ -1,8 +1,9 @@
 """Runs a group: starts its processes, connects them, reads their ready lines, and ends them in order.
 
-The parent imports neither grpc nor CUDA, so that it starts a front-end process within a moment. For each it
-makes two pairs of sockets and gives one end of both to the new process, the other ends to the engine process, over the
-control socket that the engine process was started with (docs/adr/0160):
+The parent imports neither grpc nor CUDA. It starts the engine process, and beside it a fork server, which has imported
+the libraries of front-end processes and makes these within a moment (`fork_server`). For each it makes two pairs of
+sockets and gives one end of both to the new process, the other ends to the engine process, over the control socket that
+the engine process was started with (docs/adr/0160):
 
     data    SOCK_SEQPACKET  descriptors of frames and answers
     talk    SOCK_STREAM     everything else: models, calls that concern the whole group, statistics
@@ -17,30 +18,21 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from forebay_server.service.child import start_child
 from forebay_server.service.clock import MonotonicClock
-from forebay_server.service.cores import usable_cores
 from forebay_server.service.frontend.binding import why_not
 from forebay_server.service.frontend.unix_socket import SocketPathError, socket_place
-from forebay_server.service.group.engine_end import has_hung_up, is_ending
+from forebay_server.service.group.fork_server import adopt_orphans
 from forebay_server.service.group.processes import ENGINE, ProcessGroup
+from forebay_server.service.group.starts import ROLE_ENGINE, ROLE_FRONT_END, GroupError, Starts
 from forebay_server.service.parent import Waiting
 from forebay_server.service.ready import STANDARD_OUTPUT, ReadyError, tell_ready
-from forebay_server.service.settings import LEAST_RECEPTION_BYTES, ServeSettings, to_environment
+from forebay_server.service.settings import ServeSettings
 from forebay_server.service.standard_error import EXIT_TIMEOUT_S, LineWriter, say
-
-ROLE_ENGINE, ROLE_FRONT_END = "engine", "front-end"
-
-
-class GroupError(Exception):
-    """The group cannot serve. The message has the reason and a remedy."""
 
 
 def run_group(settings: ServeSettings, count: int, options: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -69,13 +61,19 @@ def run_group(settings: ServeSettings, count: int, options: Sequence[str], envir
 
     def on_ready(engine: dict[str, Any], front_ends: list[dict[str, Any]]) -> None:
         ready = engine | {"address": front_ends[0]["address"], "uds": front_ends[0]["uds"], "pid": os.getpid()}
-        roles = [(ROLE_ENGINE, engine), *((ROLE_FRONT_END, each) for each in front_ends)]
-        ready["processes"] = [{"role": role, "pid": line["pid"]} for role, line in roles]
+        roles = [(ROLE_ENGINE, engine["pid"]), *((ROLE_FRONT_END, each["pid"]) for each in front_ends)]
+        ready["processes"] = [{"role": role, "pid": pid} for role, pid in roles]
         tell_ready(json.dumps(ready), settings.ready_file, end)
 
+    def on_problem(error: GroupError) -> None:
+        problems.append(error)
+        group.stop(signal.SIGTERM)
+
+    if not adopt_orphans():
+        raise GroupError("front-end processes need a kernel that has PR_SET_CHILD_SUBREAPER; serve with --front-ends 0")
     _check_unix_socket(settings.uds)
     with reserved(settings.address) as address:
-        starts = _Starts(settings, count, address, options, environment)
+        starts = Starts(settings, count, address, options, environment, say, on_problem)
         group = ProcessGroup(count, on_ready, output.put, say, MonotonicClock(), starts.is_engine_ending)
         with Waiting(group.on_signal) as waiting:
             with contextlib.closing(starts):
@@ -87,101 +85,31 @@ def run_group(settings: ServeSettings, count: int, options: Sequence[str], envir
     return group.exit_code
 
 
-def _run(group: ProcessGroup, starts: "_Starts", waiting: Waiting, problems: list[GroupError | ReadyError]) -> None:
+def _run(group: ProcessGroup, starts: Starts, waiting: Waiting, problems: list[GroupError | ReadyError]) -> None:
     """Start the wanted processes, end all when there is a problem, and wait until all have ended."""
     while group.wanted or not waiting.is_over:
-        for index in group.wanted:
-            try:
-                process = starts.engine() if index == ENGINE else starts.front_end(index)
-            except OSError as error:
-                problems.append(GroupError(f"cannot start a process of the server: {error.strerror}"))
-                break
-            group.add(index, process)
-            waiting.add(process, partial(group.on_end, index), partial(group.on_line, index))
+        try:
+            _start_wanted(group, starts, waiting)
+        except OSError as error:
+            problems.append(GroupError(f"cannot start a process of the server: {error.strerror}"))
         if problems:
             group.stop(signal.SIGTERM)
+        if group.is_stopping:
+            starts.end_fork_server()
         if not waiting.is_over:  # otherwise no process was started, and no event would wake the selector
             waiting.wait(group.kill_in_s())
 
 
-class _Starts:
-    """Starts processes and connects them. Raises OSError if that cannot be done."""
-
-    def __init__(
-        self, settings: ServeSettings, count: int, address: str, options: Sequence[str], environment: Mapping[str, str]
-    ) -> None:
-        self._settings = settings
-        self._count = count
-        self._address = address
-        self._options = options
-        self._environment = environment
-        self._control: socket.socket | None = None
-        self._engine: subprocess.Popen[bytes] | None = None
-
-    def engine(self) -> "subprocess.Popen[bytes]":
-        """Start the engine process."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._control = ours
-            own = engine_settings(self._settings, self._count)
-            self._engine = self._start(ROLE_ENGINE, 0, own, [theirs])
-            return self._engine
-
-    def is_engine_ending(self) -> bool:
-        """Whether the engine process has ended or is about to."""
-        if self._engine is None or self._control is None:
-            return False
-        return has_hung_up(self._control) or is_ending(self._engine.pid)
-
-    def front_end(self, index: int) -> "subprocess.Popen[bytes]":
-        """Start a front-end process and hand the other ends of its sockets to the engine process."""
-        data, their_data = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        talk, their_talk = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        own = front_end_settings(self._settings, self._count, index, self._address)
-        with data, their_data, talk, their_talk:
-            process = self._start(ROLE_FRONT_END, index, own, [their_data, their_talk])
-            if self._control is not None:
-                with contextlib.suppress(OSError):  # the engine process has ended, which says so by itself
-                    fds = [data.fileno(), talk.fileno()]
-                    socket.send_fds(self._control, [json.dumps({"front_end": index}).encode()], fds)
-            return process
-
-    def _start(
-        self, role: str, index: int, settings: ServeSettings, sockets: list[socket.socket]
-    ) -> "subprocess.Popen[bytes]":
-        numbers = [each.fileno() for each in sockets]
-        command = [sys.executable, "-P", "-m", "forebay_server.service.cli.as_group_process"]
-        command += [str(os.getpid()), role, str(index), *map(str, numbers), *self._options]
-        return start_child(command, to_environment(settings, self._environment), subprocess.PIPE, numbers)
-
-    def close(self) -> None:
-        """Close the control socket."""
-        if self._control is not None:
-            self._control.close()
-
-
-def engine_settings(settings: ServeSettings, count: int) -> ServeSettings:
-    """Return the settings of the engine process. It knows the number of front-end processes by `front_ends`."""
-    return settings.model_copy(update={"front_ends": count, "ready_file": None, "uds": None})
-
-
-def front_end_settings(settings: ServeSettings, count: int, index: int, address: str) -> ServeSettings:
-    """Return the settings of one front-end process. The unix socket is the first one's.
-
-    Limits that no process can share with the others are divided. A process has its part of them, rounded up.
-    """
-    return settings.model_copy(
-        update={
-            "address": address,
-            "share_port": True,
-            "front_ends": count,
-            "ready_file": None,
-            "uds": settings.uds if index == 0 else None,
-            "max_connections": -(-settings.max_connections // count),
-            "reception_bytes": max(LEAST_RECEPTION_BYTES, -(-settings.reception_bytes // count)),
-            "worker_threads": settings.worker_threads or max(1, usable_cores() // count),
-        }
-    )
+def _start_wanted(group: ProcessGroup, starts: Starts, waiting: Waiting) -> None:
+    """Start the wanted processes, as far as they can be started now, and a fork server. Raises OSError."""
+    for index in group.wanted:
+        process = starts.engine() if index == ENGINE else starts.front_end(index)
+        if process is None:
+            break  # the first line of the fork server brings the next turn
+        group.add(index, process)
+        waiting.add(process, partial(group.on_end, index), partial(group.on_line, index))
+    if not group.is_stopping:
+        starts.keep_fork_server(waiting)
 
 
 def _check_unix_socket(path: Path | None) -> None:

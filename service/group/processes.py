@@ -88,12 +88,11 @@ class ProcessGroup(Parent):
 
     @property
     def wanted(self) -> list[int]:
-        """The processes to start now: ENGINE, or numbers of front-end processes."""
+        """The processes to start now, in this order: ENGINE, and numbers of front-end processes."""
         if self.is_stopping:
             return []
-        if not self._has_started_engine:
-            return [ENGINE]
-        return [index for index, each in enumerate(self._front_ends) if each.process is None and not each.is_over]
+        front_ends = [index for index, each in enumerate(self._front_ends) if each.process is None and not each.is_over]
+        return front_ends if self._has_started_engine else [ENGINE, *front_ends]
 
     @property
     def exit_code(self) -> int:

@@ -156,7 +156,9 @@ def test_a_group_that_all_get_a_signal_with_drains_once(tmp_path):
             assert next(stream.map([ROW])).is_ok
             everyone = [psutil.Process(group.process.pid)]
             everyone += everyone[0].children(recursive=True)
-            assert len(everyone) == 5  # the supervisor, the parent, the engine process, two front-end processes
+            assert (
+                len(everyone) == 6
+            )  # the supervisor, the parent, engine process, fork server, two front-end processes
             for process in everyone:
                 process.send_signal(signal.SIGTERM)
         assert group.wait() == 0, group.log
@@ -192,6 +194,48 @@ def test_a_front_end_process_that_is_killed_comes_back_and_nothing_else_ends(tmp
         assert group.wait() == 0, group.log
     assert "front-end process 1 was ended by SIGKILL; starting it anew" in group.log
     assert len(group.ready) == 1
+
+
+def fork_server_of(pid):
+    """The pid of a group's fork server, as soon as it runs."""
+    parent, clock = psutil.Process(pid), MonotonicClock()
+    until_ns = clock.now_ns() + int(HANG_GUARD_S * 1e9)
+    while True:
+        for child in parent.children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "fork-server" in child.cmdline():
+                    return child.pid
+        assert clock.now_ns() < until_ns
+        select.select([], [], [], 0.005)
+
+
+def test_a_fork_server_that_dies_ends_no_other_process_and_is_started_anew(tmp_path):
+    arguments, environment = flags(tmp_path)
+    with served(*arguments, environment={**environment, "FOREBAY_LOG_LEVEL": "info"}) as group:
+        ready = group.wait_ready()
+        front_ends = set(pids(ready, "front-end"))
+        (server,) = {child.pid for child in psutil.Process(group.process.pid).children()} - {
+            process["pid"] for process in ready["processes"]
+        }
+        os.kill(server, signal.SIGKILL)
+        wait_gone(server)
+        ask(ready["address"])
+        os.kill(min(front_ends), signal.SIGKILL)  # its successor has to wait for the new fork server
+        wait_gone(min(front_ends))
+        for _ in range(CLIENTS):
+            ask(ready["address"])
+        os.kill(group.process.pid, signal.SIGTERM)
+        assert group.wait() == 0, group.log
+    assert "the process that starts front-end processes was ended by SIGKILL; starting it anew" in group.log
+
+
+def test_a_fork_server_that_cannot_start_ends_the_group(tmp_path):
+    arguments, environment = flags(tmp_path)
+    with served(*arguments, environment=environment) as group:
+        os.kill(fork_server_of(group.process.pid), signal.SIGKILL)  # it imports for longer than this takes
+        assert group.wait() == 69
+    assert "the process that starts front-end processes was ended by SIGKILL" in group.log
+    assert not group.ready
 
 
 def test_without_the_engine_process_all_end_with_70(tmp_path):

@@ -7,7 +7,8 @@ import socket
 from forebay.wire import inference_pb2 as pb
 from forebay_server.service.group.engine_server import EngineServer
 from forebay_server.service.group.front_end_server import FrontEndServer
-from forebay_server.service.group.parent import engine_settings, front_end_settings, reserved
+from forebay_server.service.group.group_settings import engine_settings, front_end_settings
+from forebay_server.service.group.parent import reserved
 from forebay_server.service.ready import Ready
 
 FRONT_ENDS, INDEX = 2, 1
@@ -24,7 +25,7 @@ class FrontEndBeforeEngine:
         self.engine = EngineServer(
             engine_settings(settings, FRONT_ENDS), control, clock, before_execution=before_execution, **parts
         )
-        own = front_end_settings(settings, FRONT_ENDS, INDEX, address)
+        own = front_end_settings(settings, FRONT_ENDS, address)
         whole = ("uds", "worker_threads", "max_connections", "reception_bytes")  # the other process never comes
         own = own.model_copy(update={name: getattr(settings, name) for name in whole})
         data, their_data = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from forebay_server.service.frontend.open_inference.errors import INFERENCE_STATUS
 from forebay_server.service.frontend.reception.receptions import Receptions
 from forebay_server.service.frontend.stream_call import StreamCalls
+from forebay_server.service.group.group_settings import front_end_settings
 from forebay_server.service.group.group_streams import GroupStreams
 from forebay_server.service.group.memory_file import PermitCounts, StreamCounts
-from forebay_server.service.group.parent import front_end_settings
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.settings import LEAST_RECEPTION_BYTES, ServeSettings
 from tests.support.clock import ManualClock
@@ -50,7 +50,7 @@ def test_streams_are_admitted_up_to_the_limit_over_all_processes(most, events):
 @given(st.integers(1, 100_000), st.integers(1 << 20, 1 << 40), st.integers(1, 60))
 def test_a_divided_limit_is_no_more_than_its_parts_and_little_less(connections, reception_bytes, count):
     settings = ServeSettings(max_connections=connections, reception_bytes=reception_bytes)
-    part = front_end_settings(settings, count, 0, "127.0.0.1:8001")
+    part = front_end_settings(settings, count, "127.0.0.1:8001")
     assert connections <= count * part.max_connections < connections + count
     assert part.reception_bytes * count >= reception_bytes
     assert part.reception_bytes == LEAST_RECEPTION_BYTES or part.reception_bytes * count < reception_bytes + count

@@ -66,7 +66,9 @@ def serving(size=2):
 
 
 def test_the_engine_process_starts_first_and_the_others_beside_it():
-    assert Rig(starts=False).start() == [ENGINE, 0, 1]
+    rig = Rig(starts=False)
+    assert rig.group.wanted == [ENGINE, 0, 1]
+    assert rig.start() == [ENGINE, 0, 1]
 
 
 @pytest.mark.parametrize("order", [(ENGINE, 0, 1), (1, 0, ENGINE), (0, ENGINE, 1)])

@@ -1,0 +1,27 @@
+"""The settings of the processes of a group, from those of the whole."""
+
+from forebay_server.service.cores import usable_cores
+from forebay_server.service.settings import LEAST_RECEPTION_BYTES, ServeSettings
+
+
+def engine_settings(settings: ServeSettings, count: int) -> ServeSettings:
+    """Return the settings of the engine process. It knows the number of front-end processes by `front_ends`."""
+    return settings.model_copy(update={"front_ends": count, "ready_file": None, "uds": None})
+
+
+def front_end_settings(settings: ServeSettings, count: int, address: str) -> ServeSettings:
+    """Return the settings of the front-end processes. The unix socket is the first one's alone.
+
+    Limits that no process can share with the others are divided. A process has its part of them, rounded up.
+    """
+    return settings.model_copy(
+        update={
+            "address": address,
+            "share_port": True,
+            "front_ends": count,
+            "ready_file": None,
+            "max_connections": -(-settings.max_connections // count),
+            "reception_bytes": max(LEAST_RECEPTION_BYTES, -(-settings.reception_bytes // count)),
+            "worker_threads": settings.worker_threads or max(1, usable_cores() // count),
+        }
+    )

@@ -1,0 +1,102 @@
+"""The fork server in processes of its own: new processes are the parent's children, and nothing breaks in a fork."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.guard import HANG_GUARD_S
+
+# The parent: orders two processes, ends the fork server, and then waits for them.
+PARENT = """
+import json, os, select, signal, socket, subprocess, sys
+from forebay_server.service.group.fork_server import ForkServer, adopt_orphans
+
+assert adopt_orphans()
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+process = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid()), str(theirs.fileno())],
+                           pass_fds=[theirs.fileno()])
+theirs.close()
+server = ForkServer(process, ours)
+rests = []
+children = []
+for number in range(2):
+    data, their_data = socket.socketpair()
+    talk, their_talk = socket.socketpair()
+    with their_data, their_talk:
+        children.append((server.fork(number, their_data, their_talk), data, talk))
+server.close()
+process.wait()
+found = []
+for child, data, talk in children:
+    assert child.poll() is None
+    said = json.loads(child.stdout.readline())
+    data.close()  # the child waits for it
+    rest = child.stdout.read()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    code = child.poll()
+    child.send_signal(signal.SIGKILL)  # nothing, or another process might be hit
+    found.append({**said, "told": child.pid, "code": code, "rest": rest.decode()})
+print(json.dumps({"parent": os.getpid(), "server": process.pid, "children": found, "late": server.fork(2, data, talk)}))
+"""
+
+SERVER = """
+import json, os, socket, sys
+from forebay_server.service.group.fork_server import wait_for_order
+
+order = wait_for_order(socket.socket(fileno=int(sys.argv[2])), int(sys.argv[1]))
+if order is not None:
+    print(json.dumps({"number": order.front_end, "pid": os.getpid(), "ppid": os.getppid(), "group": os.getpgid(0)}))
+    sys.stdout.flush()
+    socket.socket(fileno=order.data).recv(1)
+    print("end")
+    sys.exit(7 + order.front_end)
+"""
+
+IMPORTING = """
+import os, threading
+from forebay_server.service.tuning import tune_process
+tune_process()
+import forebay_server.service.group.front_end_server
+from forebay_server.service.standard_error import STANDARD_ERROR
+
+pid = os.fork()
+if not pid:
+    os._exit(len(os.listdir("/proc/self/task")))
+_, status = os.waitpid(pid, 0)
+print(threading.active_count(), os.waitstatus_to_exitcode(status), len(os.listdir("/proc/self/task")))
+"""
+
+
+def run(*command):
+    done = subprocess.run(
+        [sys.executable, "-c", *command], capture_output=True, text=True, timeout=HANG_GUARD_S, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def ordered():
+    return json.loads(run(PARENT, SERVER))
+
+
+def test_new_processes_are_children_of_the_parent_and_outlive_the_fork_server(ordered):
+    for number, child in enumerate(ordered["children"]):
+        assert child["number"] == number
+        assert child["ppid"] == ordered["parent"]
+        assert child["told"] == child["pid"] == child["group"] != ordered["server"]
+        assert child["rest"] == "end\n"
+
+
+def test_the_parent_gets_their_exit_codes(ordered):
+    assert [child["code"] for child in ordered["children"]] == [7, 8]
+
+
+def test_a_fork_server_that_has_ended_gives_no_process(ordered):
+    assert ordered["late"] is None
+
+
+def test_the_imports_of_a_front_end_process_leave_one_thread_to_fork():
+    assert run(IMPORTING).split() == ["1", "1", "1"]
