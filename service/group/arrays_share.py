@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from forebay_server.engines.engine import EngineSpecs
 from forebay_server.service.errors import OverloadedError
-from forebay_server.service.group.memory_file import PAGE_BYTES, MemoryLayout
+from forebay_server.service.group.memory_layout import PAGE_BYTES, MemoryLayout
 from forebay_server.service.group.outputs_area import OutputsArea
 from forebay_server.service.group.packed_arrays import pack, shapes_in, unpack
 from forebay_server.service.group.place_error import PlaceError

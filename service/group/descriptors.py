@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from forebay_server.service import errors
 from forebay_server.service.errors import InvariantError, ServiceError
-from forebay_server.service.group.memory_file import PAGE_BYTES
+from forebay_server.service.group.memory_layout import PAGE_BYTES
 from forebay_server.service.request import Delivery, Timeline
 
 RECORD_BYTES: Final = 64

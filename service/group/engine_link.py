@@ -33,7 +33,7 @@ from forebay_server.service.errors import InvariantError, ServiceError
 from forebay_server.service.frontend.loop_sink import LoopSink
 from forebay_server.service.group import descriptors as wire
 from forebay_server.service.group.datagrams import Datagrams
-from forebay_server.service.group.memory_file import PAGE_BYTES
+from forebay_server.service.group.memory_layout import PAGE_BYTES
 from forebay_server.service.group.remote_arena import RemoteFrame
 from forebay_server.service.group.remote_arrays import RemoteArraysFrame
 from forebay_server.service.group.stream_numbers import StreamNumbers

@@ -18,7 +18,8 @@ from forebay_server.service.group.front_end_counts import FrontEndCounts
 from forebay_server.service.group.front_end_journal import JournalShipper
 from forebay_server.service.group.group_permits import GroupPermits
 from forebay_server.service.group.group_streams import GroupStreams
-from forebay_server.service.group.memory_file import MemoryFile, PermitCounts, StreamCounts, most_requests
+from forebay_server.service.group.memory_file import MemoryFile
+from forebay_server.service.group.memory_layout import most_requests
 from forebay_server.service.group.messages import (
     Counted,
     CountsWanted,
@@ -38,6 +39,7 @@ from forebay_server.service.group.messages import (
 )
 from forebay_server.service.group.remote_registry import RemoteRegistry
 from forebay_server.service.group.remote_version import RemoteVersion
+from forebay_server.service.group.shared_counts import PermitCounts, StreamCounts
 from forebay_server.service.group.talk import Talk
 from forebay_server.service.journal.events import Journal, RequestJournal
 from forebay_server.service.journal.statistics import CountingSink

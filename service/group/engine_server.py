@@ -29,7 +29,7 @@ from forebay_server.service.group.forwarded import GroupRpcs
 from forebay_server.service.group.group_gauges import GroupPermitNumbers, GroupPoolNumbers, counters_of, reception_of
 from forebay_server.service.group.link_sink import LinkSink
 from forebay_server.service.group.links import Links
-from forebay_server.service.group.memory_file import ArraysLimits
+from forebay_server.service.group.memory_layout import ArraysLimits
 from forebay_server.service.group.peers import Peers, sockets_of
 from forebay_server.service.group.rebalancing import Rebalancing
 from forebay_server.service.group.version_memory import VersionMemory

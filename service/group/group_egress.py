@@ -1,17 +1,21 @@
 """How long delivery takes in several front-end processes at once, as one former sees it.
 
 Each front-end process learns its own numbers (`service.batching.egress_time`) and writes them to the header of the
-version's memory file. Those count that have delivered within a second of the newest: the mean of their times, and an
-interval that is as much shorter as there are more of them, because they deliver side by side. The numbers of a process
-that has died are cleared; those of one that is stopped count for a second beside newer ones.
+version's memory file. Those count that have delivered within a second of the newest, each with the share of the results
+that leave there: a result takes the mean of their times, weighted by these shares. A process delivers its share of a
+batch only, and all deliver side by side. So its interval counts by the square of its share: four equal processes have a
+quarter of the interval of one, and a process that has all cameras has its own.
+
+The numbers of a process that has died are cleared; those of one that is stopped count for a second beside newer ones.
 
 Thread: the former's.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from forebay_server.service.batching.constants import SILENCE_NS
-from forebay_server.service.group.memory_file import VersionHeader
+from forebay_server.service.group.version_header import Delivery, VersionHeader
 
 
 class GroupEgress:
@@ -63,16 +67,18 @@ class _Merged(NamedTuple):
     reached_count: int = 0
 
 
-def _merged(numbers: list[tuple[int, int, int, int, int]]) -> _Merged:
-    newest_ns = max(each[3] for each in numbers)
-    active = [each for each in numbers if each[3] and each[3] >= newest_ns - SILENCE_NS]
+def _merged(numbers: Sequence[Delivery]) -> _Merged:
+    newest_ns = max(each.reached_ns for each in numbers)
+    active = [each for each in numbers if each.reached_ns and each.reached_ns >= newest_ns - SILENCE_NS]
     if not active:
         return _Merged()
-    count = len(active)
+    weights = [max(1, each.results_per_s) for each in active]
+    total = sum(weights)
+    weighted = list(zip(weights, active, strict=True))
     return _Merged(
-        mean_ns=sum(each[0] for each in active) // count,
-        upper_ns=sum(each[1] for each in active) // count,
-        interval_ns=sum(each[2] for each in active) // count // count,
+        mean_ns=sum(weight * each.mean_ns for weight, each in weighted) // total,
+        upper_ns=sum(weight * each.upper_ns for weight, each in weighted) // total,
+        interval_ns=sum(weight * weight * each.interval_ns for weight, each in weighted) // (total * total),
         reached_ns=newest_ns,
-        reached_count=sum(each[4] for each in active if each[3] == newest_ns),
+        reached_count=sum(each.reached_count for each in active if each.reached_ns == newest_ns),
     )

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from forebay_server.service.group.memory_file import PermitCounts
 from forebay_server.service.group.messages import FrontEndNumbers
+from forebay_server.service.group.shared_counts import PermitCounts
 from forebay_server.service.journal.reception import ReceptionNumbers
 from forebay_server.service.journal.streams import sum_of
 

@@ -15,7 +15,7 @@ Thread: any.
 """
 
 from forebay_server.service.clock import Clock
-from forebay_server.service.group.memory_file import PermitCounts
+from forebay_server.service.group.shared_counts import PermitCounts
 from forebay_server.service.pipeline.permits import Permits, no_permit
 from forebay_server.service.pipeline.shares import Share
 

@@ -6,7 +6,7 @@ moment each but the first may exceed the limit by one.
 Owner: the event loop's thread.
 """
 
-from forebay_server.service.group.memory_file import StreamCounts
+from forebay_server.service.group.shared_counts import StreamCounts
 
 
 class GroupStreams:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from forebay_server.engines.engine import EngineSpecs
-from forebay_server.service.group.memory_file import MemoryLayout
+from forebay_server.service.group.memory_layout import MemoryLayout
 from forebay_server.service.journal.pictures import Snapshot
 from forebay_server.service.journal.reception import ReceptionNumbers
 from forebay_server.service.journal.statistics import Successes

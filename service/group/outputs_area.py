@@ -10,7 +10,7 @@ Thread: any; the lock guards everything.
 import threading
 
 from forebay_server.service.group.blocks import Blocks
-from forebay_server.service.group.memory_file import PAGE_BYTES, MemoryLayout
+from forebay_server.service.group.memory_layout import PAGE_BYTES, MemoryLayout
 
 
 class OutputsArea:

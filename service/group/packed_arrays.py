@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from forebay_server.service.group.memory_file import ALIGNMENT_BYTES
+from forebay_server.service.group.memory_layout import ALIGNMENT_BYTES
 
 LEFT_OUT: Final = -1
 _WORD: Final = 8

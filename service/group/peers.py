@@ -25,7 +25,8 @@ from forebay_server.service.group.forwarded import GroupRpcs
 from forebay_server.service.group.front_end_link import FrontEndLink
 from forebay_server.service.group.group_gauges import counters_of
 from forebay_server.service.group.links import Links
-from forebay_server.service.group.memory_file import MemoryFile, PermitCounts, StreamCounts, most_requests
+from forebay_server.service.group.memory_file import MemoryFile
+from forebay_server.service.group.memory_layout import most_requests
 from forebay_server.service.group.messages import (
     FrontEndNumbers,
     Health,
@@ -39,6 +40,7 @@ from forebay_server.service.group.messages import (
     Welcome,
 )
 from forebay_server.service.group.peer import Peer
+from forebay_server.service.group.shared_counts import PermitCounts, StreamCounts
 from forebay_server.service.group.version_memory import VersionMemory
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.journal.statistics import VersionStatistics

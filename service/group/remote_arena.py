@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from forebay_server.service.errors import InvalidRequestError, OverloadedError
 from forebay_server.service.frontend.plain_copy import HELD_BYTES
 from forebay_server.service.group.blocks import Blocks
-from forebay_server.service.group.memory_file import ALIGNMENT_BYTES, MemoryLayout
+from forebay_server.service.group.memory_layout import ALIGNMENT_BYTES, MemoryLayout
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import FrameBuffer, OutputArrays

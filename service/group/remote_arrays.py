@@ -18,7 +18,7 @@ from forebay_server.engines.engine import EngineSpecs
 from forebay_server.service.errors import InvalidRequestError, OverloadedError
 from forebay_server.service.frontend.plain_copy import HELD_BYTES
 from forebay_server.service.group.blocks import Blocks
-from forebay_server.service.group.memory_file import PAGE_BYTES, MemoryLayout
+from forebay_server.service.group.memory_layout import PAGE_BYTES, MemoryLayout
 from forebay_server.service.group.packed_arrays import bytes_in, pack, unpack
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.shares import Share

@@ -10,46 +10,20 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.group.engine_link import EngineLink
 from forebay_server.service.group.front_end_counts import FrontEndCounts
-from forebay_server.service.group.memory_file import MemoryFile, VersionHeader
+from forebay_server.service.group.memory_file import MemoryFile
 from forebay_server.service.group.messages import Published
+from forebay_server.service.group.published_egress import PublishedEgress
 from forebay_server.service.group.remote_arena import RemoteArena
 from forebay_server.service.group.remote_arrays import RemoteArrays
+from forebay_server.service.group.version_header import VersionHeader
 from forebay_server.service.journal.events import RequestJournal
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.request import Feasibility, Request
 from forebay_server.service.results.finisher import ResultFinisher
 
 LOOK_AGAIN_S = 0.02  # at a retired version whose last requests are not answered yet
-
-
-class PublishedEgress(EgressTime):
-    """Writes what delivery takes where the engine process reads it. Thread: the event loop's.
-
-    Args:
-        header: of the version's memory file.
-        front_end: index of this process.
-    """
-
-    __slots__ = ("_front_end", "_header")
-
-    def __init__(self, header: VersionHeader, front_end: int) -> None:
-        super().__init__()
-        self._header = header
-        self._front_end = front_end
-        self._write()
-
-    def observe(self, readable_ns: int, left_ns: int, *, is_typical: bool = True) -> None:
-        """See `EgressTime.observe`."""
-        super().observe(readable_ns, left_ns, is_typical=is_typical)
-        self._write()
-
-    def _write(self) -> None:
-        self._header.write_egress(
-            self._front_end, self.mean_ns, self.upper_ns, self.interval_ns, self.reached_ns, self.reached_count
-        )
 
 
 class RemoteVersion:

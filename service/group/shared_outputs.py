@@ -12,7 +12,7 @@ import numpy as np
 
 from forebay_server.engines.engine import EngineSpecs
 from forebay_server.service.errors import ServiceError
-from forebay_server.service.group.memory_file import MemoryLayout
+from forebay_server.service.group.memory_layout import MemoryLayout
 from forebay_server.service.group.shared_frames import SharedArrays, SharedFrame
 from forebay_server.service.pipeline.outputs import Finish, OutputReader
 from forebay_server.service.pipeline.slots import Slot

@@ -16,12 +16,11 @@ from forebay_server.engines.errors import DeviceMemoryError
 from forebay_server.service.batching.egress_time import EgressNumbers
 from forebay_server.service.group.arrays_share import ArraysShare
 from forebay_server.service.group.group_egress import GroupEgress
-from forebay_server.service.group.memory_file import (
+from forebay_server.service.group.memory_file import MemoryFile
+from forebay_server.service.group.memory_layout import (
     ALIGNMENT_BYTES,
     NO_ARRAYS,
     ArraysLimits,
-    MemoryFile,
-    VersionHeader,
     layout_of,
     most_requests,
 )
@@ -29,6 +28,7 @@ from forebay_server.service.group.outputs_area import OutputsArea
 from forebay_server.service.group.place_error import PlaceError
 from forebay_server.service.group.rows_area import RowsArea
 from forebay_server.service.group.shared_outputs import SharedArraysReader, SharedOutputReader
+from forebay_server.service.group.version_header import VersionHeader
 from forebay_server.service.pipeline.outputs import Finish, OutputReader
 from forebay_server.service.request import Feasibility
 

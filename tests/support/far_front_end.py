@@ -10,7 +10,7 @@ import numpy as np
 
 from forebay_server.service.group import descriptors as wire
 from forebay_server.service.group.front_end_link import FrontEndLink
-from forebay_server.service.group.memory_file import PAGE_BYTES
+from forebay_server.service.group.memory_layout import PAGE_BYTES
 from forebay_server.service.group.packed_arrays import pack, unpack
 from forebay_server.service.request import Delivery
 

@@ -6,8 +6,10 @@ import socket
 from dataclasses import dataclass
 
 from forebay_server.service.group.engine_server import EngineServer
-from forebay_server.service.group.memory_file import MemoryFile, MemoryLayout, PermitCounts
+from forebay_server.service.group.memory_file import MemoryFile
+from forebay_server.service.group.memory_layout import MemoryLayout
 from forebay_server.service.group.messages import Hello, Published, Welcome
+from forebay_server.service.group.shared_counts import PermitCounts
 from forebay_server.service.group.talk import Talk
 from forebay_server.service.settings import ServeSettings
 from tests.support.far_front_end import FarFrontEnd

@@ -15,10 +15,12 @@ from forebay_server.service.group.arrays_share import ArraysShare
 from forebay_server.service.group.engine_link import EngineLink
 from forebay_server.service.group.front_end_counts import FrontEndCounts
 from forebay_server.service.group.group_permits import GroupPermits
-from forebay_server.service.group.memory_file import ArraysLimits, MemoryFile, PermitCounts, layout_of
+from forebay_server.service.group.memory_file import MemoryFile
+from forebay_server.service.group.memory_layout import ArraysLimits, layout_of
 from forebay_server.service.group.messages import Published
 from forebay_server.service.group.outputs_area import OutputsArea
 from forebay_server.service.group.remote_version import RemoteVersion
+from forebay_server.service.group.shared_counts import PermitCounts
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.request import Timeline
 from forebay_server.service.results.finisher import ResultFinisher

@@ -20,8 +20,8 @@ from forebay_server.service.errors import (
     SupersededError,
 )
 from forebay_server.service.group import descriptors as wire
-from forebay_server.service.group.memory_file import VersionHeader
 from forebay_server.service.group.stream_numbers import KEPT_NS
+from forebay_server.service.group.version_header import VersionHeader
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Delivery, Feasibility, StreamKey, Timeline
 from forebay_server.service.results.wants import Wants
@@ -426,7 +426,7 @@ async def test_what_admission_knows_is_what_the_engine_process_published_last():
         header.publish(Feasibility(5, 6, 7))
         assert version.feasibility == Feasibility(5, 6, 7)
         version.egress_time.observe(100, 150)
-        assert header.egress()[0][3:] == (100, 1)
+        assert header.egress()[0][3:5] == (100, 1)
 
 
 @on_loop

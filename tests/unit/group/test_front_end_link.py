@@ -21,7 +21,7 @@ from forebay_server.service.errors import (
 from forebay_server.service.group import descriptors as wire
 from forebay_server.service.group.front_end_link import BrokenLinkError
 from forebay_server.service.group.link_sink import LinkSink
-from forebay_server.service.group.memory_file import ArraysLimits
+from forebay_server.service.group.memory_layout import ArraysLimits
 from forebay_server.service.group.version_memory import VersionMemory
 from forebay_server.service.request import Completion, Delivery
 from tests.support.far_front_end import FarFrontEnd

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from forebay_server.service.batching.constants import SILENCE_NS
 from forebay_server.service.errors import Outcome
 from forebay_server.service.group.group_egress import GroupEgress
-from forebay_server.service.group.memory_file import HEADER_BYTES, VersionHeader
-from forebay_server.service.group.remote_version import PublishedEgress
+from forebay_server.service.group.memory_layout import HEADER_BYTES
+from forebay_server.service.group.published_egress import PublishedEgress
+from forebay_server.service.group.version_header import VersionHeader
 from forebay_server.service.request import TRUSTED_NS, Feasibility
 from tests.support.batching import CoreRig
 
@@ -80,6 +81,19 @@ def test_numbers_of_a_process_that_delivers_no_more_are_gone_after_a_second_of_t
     group.rig.advance(SILENCE_NS / MS)
     group.delivers(FAST, 1, for_ms=1200)
     assert group.egress.mean_ns == group.times[FAST].mean_ns == MS
+
+
+@pytest.mark.parametrize("pause_ms", [5, 10, 40])
+def test_a_process_tells_how_many_results_leave_in_a_second(pause_ms):
+    group, time = Group(), None
+    for _ in range(2000 // pause_ms):
+        group.rig.advance(pause_ms)
+        time = group.times[FAST]
+        time.observe(group.rig.now_ns - MS, group.rig.now_ns)
+    assert group.header.egress()[FAST].results_per_s == pytest.approx(1000 / pause_ms, rel=0.15)
+    group.rig.advance(SILENCE_NS / MS + 200)
+    time.observe(group.rig.now_ns - MS, group.rig.now_ns)
+    assert group.header.egress()[FAST].results_per_s == 0
 
 
 @given(st.integers(1, 10_000), st.integers(0, 10_000), st.integers(1, 3000))

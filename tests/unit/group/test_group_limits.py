@@ -8,7 +8,7 @@ from forebay_server.service.frontend.reception.receptions import Receptions
 from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.group.group_settings import front_end_settings
 from forebay_server.service.group.group_streams import GroupStreams
-from forebay_server.service.group.memory_file import PermitCounts, StreamCounts
+from forebay_server.service.group.shared_counts import PermitCounts, StreamCounts
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.settings import LEAST_RECEPTION_BYTES, ServeSettings
 from tests.support.clock import ManualClock

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from forebay_server.service.errors import OverloadedError
 from forebay_server.service.group.group_permits import GroupPermits
-from forebay_server.service.group.memory_file import PermitCounts
+from forebay_server.service.group.shared_counts import PermitCounts
 from forebay_server.service.pipeline.shares import Share
 from tests.support.clock import ManualClock
 from tests.support.guard import HANG_GUARD_S

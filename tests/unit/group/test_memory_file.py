@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service import settings as service_settings
 from forebay_server.service.group.blocks import Blocks
-from forebay_server.service.group.memory_file import (
+from forebay_server.service.group.memory_file import MemoryFile
+from forebay_server.service.group.memory_layout import (
     ALIGNMENT_BYTES,
     HEADER_BYTES,
     MAX_FRONT_ENDS,
     PAGE_BYTES,
     ArraysLimits,
-    MemoryFile,
     MemoryLayout,
-    PermitCounts,
-    VersionHeader,
     layout_of,
 )
+from forebay_server.service.group.shared_counts import PermitCounts
+from forebay_server.service.group.version_header import VersionHeader
 from forebay_server.service.request import Feasibility
 
 tensors = st.builds(
@@ -133,10 +133,10 @@ def test_no_process_can_pull_memory_from_under_another_one() -> None:
 
 @given(
     st.builds(Feasibility, st.integers(0, 2**40), st.integers(0, 2**40), st.integers(0, 2**62)),
-    st.lists(st.tuples(*[st.integers(0, 2**62)] * 5), min_size=1, max_size=MAX_FRONT_ENDS),
+    st.lists(st.tuples(*[st.integers(0, 2**62)] * 6), min_size=1, max_size=MAX_FRONT_ENDS),
 )
 def test_numbers_of_the_header_keep_apart(
-    feasibility: Feasibility, delivery: list[tuple[int, int, int, int, int]]
+    feasibility: Feasibility, delivery: list[tuple[int, int, int, int, int, int]]
 ) -> None:
     memory = memoryview(bytearray(HEADER_BYTES))
     writer, reader = VersionHeader(memory, len(delivery)), VersionHeader(memory, len(delivery))

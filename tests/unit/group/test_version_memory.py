@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forebay_server.engines.clock import MonotonicClock
 from forebay_server.engines.device_host import HostDevice
@@ -15,8 +17,9 @@ from forebay_server.engines.device_simulated import FaultPlan, SimulatedDevice
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.engines.errors import DeviceMemoryError
 from forebay_server.service.group.group_egress import GroupEgress
-from forebay_server.service.group.memory_file import HEADER_BYTES, VersionHeader
+from forebay_server.service.group.memory_layout import HEADER_BYTES
 from forebay_server.service.group.shared_frames import SharedFrame
+from forebay_server.service.group.version_header import VersionHeader
 from forebay_server.service.group.version_memory import VersionMemory
 from forebay_server.service.request import Feasibility, next_request_id
 from tests.support.requests import frame_request
@@ -113,24 +116,45 @@ def egress_of(*processes):
 
 
 def test_nothing_is_known_of_delivery_before_the_first_result():
-    egress = egress_of((0, 0, 0, 0, 0), (0, 0, 0, 0, 0))
+    egress = egress_of((0,) * 6, (0,) * 6)
     assert (egress.mean_ns, egress.upper_ns, egress.interval_ns) == (0, 0, 0)
     assert (egress.reached_ns, egress.reached_count) == (0, 0)
 
 
 def test_delivery_of_several_processes_is_their_mean_side_by_side():
     now = 100 * SECOND
-    egress = egress_of((10, 20, 6, now, 3), (30, 40, 10, now, 2), (500, 600, 90, now - 2 * SECOND, 1), (0, 0, 0, 0, 0))
+    old, none = (500, 600, 90, now - 2 * SECOND, 1, 90), (0,) * 6
+    egress = egress_of((10, 20, 6, now, 3, 70), (30, 40, 10, now, 2, 70), old, none)
     assert (egress.mean_ns, egress.upper_ns) == (20, 30)
     assert egress.interval_ns == 4
     assert (egress.reached_ns, egress.reached_count) == (now, 5)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 10**9)] * 3, st.integers(0, 10_000)), min_size=1, max_size=8))
+def test_a_process_counts_by_the_share_of_the_results_that_leave_there(processes):
+    egress = egress_of(*((mean, upper, interval, SECOND, 1, rate) for mean, upper, interval, rate in processes))
+    rates = [max(1, rate) for *_, rate in processes]
+    shares = [rate / sum(rates) for rate in rates]
+    for found, place in ((egress.mean_ns, 0), (egress.upper_ns, 1)):
+        mean = sum(share * each[place] for share, each in zip(shares, processes, strict=True))
+        assert found == pytest.approx(mean, rel=1e-9, abs=1)
+    side_by_side = sum(share**2 * each[2] for share, each in zip(shares, processes, strict=True))
+    assert egress.interval_ns == pytest.approx(side_by_side, rel=1e-9, abs=1)
+    if len(processes) == 1:
+        assert egress.interval_ns == processes[0][2]
+
+
+def test_a_process_that_has_hardly_any_camera_hardly_counts():
+    egress = egress_of((1000, 2000, 600, SECOND, 1, 990), (90_000, 90_000, 90_000, SECOND, 1, 10))
+    assert egress.mean_ns == 1890
+    assert egress.interval_ns == 597  # the busy one delivers nearly all, and nearly alone
 
 
 def test_delivery_is_that_of_now():
     header = VersionHeader(memoryview(bytearray(HEADER_BYTES)), 2)
     egress = GroupEgress(header)
     assert egress.mean_ns == 0
-    header.write_egress(1, 10, 20, 6, SECOND, 1)
+    header.write_egress(1, 10, 20, 6, SECOND, 1, 90)
     assert (egress.mean_ns, egress.interval_ns, egress.reached_count) == (10, 6, 1)
-    header.write_egress(1, 10, 20, 6, SECOND, 2)
+    header.write_egress(1, 10, 20, 6, SECOND, 2, 90)
     assert egress.reached_count == 2
