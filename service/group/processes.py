@@ -33,6 +33,7 @@ EXIT_FATAL = 70  # EX_SOFTWARE: a supervisor should start the process anew
 MOST_RESTARTS = 20
 WINDOW_NS = 60_000_000_000
 EVENT_READY = "ready"
+KILLED = "; the kernel does this where memory has run out: give it more, or use fewer permits"
 
 
 @dataclass(slots=True)
@@ -154,7 +155,7 @@ class ProcessGroup(Parent):
             self._code = EXIT_FATAL
             self.stop(signal.SIGTERM)
         else:
-            self._say(f"front-end process {index} {how_it_ended(code)}; starting it anew")
+            self._say(f"front-end process {index} {how_it_ended(code)}; starting it anew{_hint(code)}")
 
     def _engine_ended(self, code: int) -> None:
         self._engine = None
@@ -162,7 +163,7 @@ class ProcessGroup(Parent):
             self._code = self._code or exit_code_of(code)
             return
         if code < 0 or code == 0:  # not asked to: nothing that it could mean is an order
-            self._say(f"the engine process {how_it_ended(code)}; ending all")
+            self._say(f"the engine process {how_it_ended(code)}; ending all{_hint(code)}")
         self._code = self._code or (code if code > 0 else EXIT_FATAL)
         self.stop(signal.SIGTERM)
 
@@ -171,6 +172,10 @@ class ProcessGroup(Parent):
         while starts_ns and self._clock.now_ns() - starts_ns[0] > WINDOW_NS:
             starts_ns.popleft()
         return len(starts_ns) <= MOST_RESTARTS
+
+
+def _hint(code: int) -> str:
+    return KILLED if code == -signal.SIGKILL else ""
 
 
 def _ready_of(line: str) -> dict[str, Any] | None:

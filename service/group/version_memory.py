@@ -7,6 +7,7 @@ again before its inputs were read is an error. The rows area becomes a buffer on
 Thread: one opens and one closes; `place` is the links' thread's.
 """
 
+import errno
 from contextlib import ExitStack
 from typing import TypeAlias
 
@@ -70,7 +71,7 @@ class VersionMemory:
         self.most_rows = specs.max_batch_size
         self._specs = specs
         with ExitStack() as undo:  # an allocation that does not fit leaves nothing behind
-            self._file = _made(layout.file_bytes)
+            self._file = _made(layout.file_bytes, is_fixed=specs.is_fixed)
             undo.callback(self._file.close)
             undo.callback(self._file.empty)  # a view somewhere may live until the garbage collector comes
             self.header = VersionHeader(self._file.memory, front_ends)
@@ -189,10 +190,14 @@ AnyShare: TypeAlias = Share | ArraysShare
 """The memory of one front-end process: slots of fixed size, or places of any."""
 
 
-def _made(nbytes: int) -> MemoryFile:
+def _made(nbytes: int, *, is_fixed: bool) -> MemoryFile:
     try:
         return MemoryFile.create("forebay version", nbytes)
     except OSError as error:
-        raise DeviceMemoryError(
-            f"{nbytes >> 20} MiB of shared memory cannot be had ({error.strerror}): use fewer permits, or front_ends 0"
-        ) from None
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            remedy = "raise the limit of open files (ulimit -n)"
+        else:
+            remedy = "use fewer permits, raise" if is_fixed else "raise"  # shapes that vary: no setting makes it less
+            remedy += " the limit of address space (ulimit -v)"
+        reason = f"{nbytes >> 20} MiB of shared memory cannot be had ({error.strerror})"
+        raise DeviceMemoryError(f"{reason}: {remedy}, or set front_ends to 0") from None

@@ -76,13 +76,31 @@ def test_a_closed_version_is_unmapped_at_once(device):
         gc.enable()
 
 
-def test_a_file_that_cannot_be_had_is_a_memory_error_with_advice(monkeypatch):
+VARYING = EngineSpecs((TensorSpec("a", U8, (-1,)),), (TensorSpec("b", U8, (-1,)),), max_batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("specs", "number", "remedy"),
+    [
+        (
+            SPECS,
+            errno.ENOMEM,
+            "use fewer permits, raise the limit of address space (ulimit -v), or set front_ends to 0",
+        ),
+        (VARYING, errno.ENOMEM, "raise the limit of address space (ulimit -v), or set front_ends to 0"),
+        (SPECS, errno.EMFILE, "raise the limit of open files (ulimit -n), or set front_ends to 0"),
+    ],
+)
+def test_a_file_that_cannot_be_had_is_a_memory_error_with_advice(monkeypatch, specs, number, remedy):
     def refuse(*_):
-        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "ftruncate", refuse)
-    with pytest.raises(DeviceMemoryError, match="fewer permits"):
-        VersionMemory(SimulatedDevice(clock=MonotonicClock()), SPECS, 2, 4, 0)
+    before = psutil.Process().num_fds()
+    with pytest.raises(DeviceMemoryError) as caught:
+        VersionMemory(SimulatedDevice(clock=MonotonicClock()), specs, 2, 4, 0)
+    assert str(caught.value).endswith(f" MiB of shared memory cannot be had ({os.strerror(number)}): {remedy}")
+    assert psutil.Process().num_fds() == before
 
 
 def test_memory_that_cannot_be_pinned_leaves_nothing_behind():
