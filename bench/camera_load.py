@@ -71,8 +71,8 @@ class _Tally:
         """Note a frame whose answer did not come."""
         self.end(Frame(Fate.UNANSWERED, due - self.measured_from, (sent - due) * 1e3))
 
-    def answer(self, result: Any, due: float, sent: float, budget_ms: float) -> None:  # noqa: ANN401 - generated message
-        """Note an answer, and learn from it how long the way takes."""
+    def answer(self, result: Any, due: float, sent: float, budget_ms: float) -> bool:  # noqa: ANN401 - generated message
+        """Note an answer, and learn from it how long the way takes; return whether it counts as one in time."""
         now, times = time.monotonic(), result.timings
         latency_ms = (now - due) * 1e3
         if result.status.code == pb.STATUS_OK:
@@ -96,10 +96,15 @@ class _Tally:
         self._answers += 1
         if self._answers % TRANSPORT_EVERY == 0:
             self.transport_ms = max(LEAST_TRANSPORT_MS, quantile(self._transports_ms, 0.5))
+        return fate is Fate.IN_TIME and due >= self.measured_from
 
 
 class _Camera:
-    """One stream: sends due frames, reads results."""
+    """One stream: sends due frames, reads results.
+
+    Attributes:
+        in_time_count: frames that were answered in time.
+    """
 
     def __init__(
         self,
@@ -110,6 +115,7 @@ class _Camera:
         *,
         is_latest: bool,
     ) -> None:
+        self.in_time_count = 0
         self._call = call
         self._tally = tally
         self._payload = payload
@@ -151,7 +157,7 @@ class _Camera:
             message = pb.ServerMessage.FromString(data)
             if message.HasField("result"):
                 due, sent, budget_ms = self._under_way.pop(message.result.seq)
-                self._tally.answer(message.result, due, sent, budget_ms)
+                self.in_time_count += self._tally.answer(message.result, due, sent, budget_ms)
                 self._hold_until = time.monotonic() + message.result.status.retry_after_ms / 1e3
 
 
@@ -199,6 +205,7 @@ async def run(given: argparse.Namespace) -> dict[str, Any]:
         await channel.close()
     return {
         "frames": tally.frames,
+        "in_time_by_camera": [camera.in_time_count for camera in cameras],
         "cpu_s": used_s,
         "transport_ms": tally.transport_ms,
         "stages_us": tally.stages_us,

@@ -7,6 +7,7 @@ interrupted run keeps its results. `python -m forebay_server.bench.gpu.page` put
 
 import argparse
 import importlib
+import importlib.util
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from forebay_server.bench.gpu.front_end_targets import write_targets
 from forebay_server.bench.gpu.numbers import significant
 
 SECTIONS = {
@@ -29,7 +31,7 @@ SECTIONS = {
     "batching": ("sections_batching", 75),
     "memory": ("sections_memory", 325),
     "processes": ("sections_spread", 120),
-    "front_ends": ("sections_front_ends", 240),
+    "front_ends": ("sections_front_ends", 370),
     "priorities": ("sections_priorities", 140),
     "profile": ("sections_served", 35),
     "variants": ("sections_local", 150),
@@ -47,14 +49,17 @@ def section_of(name: str) -> Callable[[Any], Iterator[dict[str, Any]]]:
 
 def machine() -> dict[str, Any]:
     """Describe where this runs."""
-    import torch
-
     facts: dict[str, Any] = {"date": f"{datetime.now(UTC):%Y-%m-%d}"}
-    facts |= {"python": platform.python_version(), "torch": torch.__version__, "cores": os.cpu_count()}
+    facts |= {"python": platform.python_version(), "cores": os.cpu_count()}
     models = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
     facts["cpu"] = models[0] if models else platform.processor()
+    if importlib.util.find_spec("torch") is None:
+        return facts
+    import torch
+
+    facts["torch"] = torch.__version__
     if torch.cuda.is_available():
         facts["gpu"] = torch.cuda.get_device_name(0)
         facts["cuda"] = torch.version.cuda
@@ -98,7 +103,9 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=SECTIONS, help="again for more; default: all but gpus")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, help="for programs, traces and other large files; default: OUT/work")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu", "simulated"), default="cuda", help="simulated: a dry run of front_ends"
+    )
     parser.add_argument("--dry-run", action="store_true", help="seconds instead of minutes; no numbers worth reading")
     parser.add_argument("--limit-s", type=float, default=math.inf, help="begin no cell after so many seconds")
     parser.add_argument("--memory-seconds", type=float, default=300.0, help="of load while memory is watched")
@@ -114,13 +121,19 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     work = (arguments.work or out / "work").resolve()
     work.mkdir(parents=True, exist_ok=True)
-    plan = Plan.dry(arguments.device, out, work) if arguments.dry_run else Plan(arguments.device, out, work)
-    if not arguments.dry_run:
+    is_dry = arguments.dry_run or arguments.device == "simulated"
+    if arguments.device == "simulated":
+        plan = Plan.simulated(out, work)
+    else:
+        plan = Plan.dry(arguments.device, out, work) if is_dry else Plan(arguments.device, out, work)
+    if not is_dry:
         plan = replace(plan, memory_seconds=arguments.memory_seconds)
     plan = replace(plan, gpus=arguments.gpus if arguments.device == "cuda" else 1)
     (out / "machine.json").write_text(json.dumps(machine(), indent=1) + "\n")
     names = arguments.only or [name for name in SECTIONS if name != "gpus"]
     outcomes = [measure(name, plan, until) for name in names]
+    if "front_ends" in names:
+        print("\n".join(write_targets(out)))
     return 0 if all(outcomes) else 1
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from forebay_server.bench.gpu.numbers import middle
+from forebay_server.bench.gpu.numbers import jain_index, middle
 from forebay_server.bench.gpu.plan import MODELS, Plan
 from forebay_server.bench.gpu.server import SIDES, GpuServer, clients, device_use, write_trace
 from forebay_server.bench.gpu.threads import thread_names, watched_threads
@@ -136,6 +136,7 @@ def _camera_result(results: list[dict[str, Any]], span_s: float) -> dict[str, An
         "frames": executed,
         "p50_ms": account.p50_ms,
         "p99_ms": account.p99_ms,
+        "jain": jain_index([count for result in results for count in result["in_time_by_camera"]]),
         "statuses": {"OK": executed, **others},
         "send_lag_p99_ms": account.lag_p99_ms,
         "mean_batch": account.mean_batch,

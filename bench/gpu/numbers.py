@@ -66,3 +66,9 @@ def significant(value: Any, digits: int = 5) -> Any:  # noqa: ANN401 - JSON
             return {name: significant(each, digits) for name, each in value.items()}
         case _:
             return [significant(each, digits) for each in value]
+
+
+def jain_index(values: Sequence[float]) -> float:
+    """Return Jain's index of fairness: 1 if all values are equal, 1/n if one of n has all; 0 if all are 0."""
+    squares = sum(value * value for value in values)
+    return sum(values) ** 2 / (len(values) * squares) if squares else 0.0

@@ -13,7 +13,7 @@ class Plan:
     """See the module.
 
     Attributes:
-        device: `cuda` or `cpu`.
+        device: `cuda` or `cpu`; or `simulated`, which front_ends alone knows.
         out: folder of results, small files all of them.
         work: folder for large or temporary files: programs, repositories, payloads, whole traces.
         networks: names that `bench.gpu.networks.build` knows.
@@ -29,6 +29,13 @@ class Plan:
         jpeg_crowds: the same for cameras that send JPEG.
         processes: numbers of server processes on one GPU.
         front_ends: numbers of front-end processes; 0: one process for all.
+        group_clients: client processes before front-end processes.
+        warm_up_windows: that each of their streams sends before a closed loop, and twice as many to see its rate.
+        group_seconds: of each closed loop before front-end processes; a shorter one is as long as its clients' start.
+        group_camera_seconds: of each measurement with cameras there.
+        long_seconds: of the first raw crowd before front-end processes.
+        overloads: times the closed loop's rate that cameras of LATEST offer before front-end processes.
+        start_rounds: of starting a group and one process by turns.
         batching_seconds: of traffic in each cell of the batching workloads.
         batching_runs: of each of those in real time.
         memory_seconds: of load while memory is watched.
@@ -53,6 +60,13 @@ class Plan:
     jpeg_crowds: tuple[int, ...] = (40, 60, 80)
     processes: tuple[int, ...] = (1, 2, 4)
     front_ends: tuple[int, ...] = (0, 5)
+    group_clients: int = 8
+    warm_up_windows: int = 50
+    group_seconds: float = 5.0
+    group_camera_seconds: float = 10.0
+    long_seconds: float = 66.0  # a minute after the warm-up
+    overloads: tuple[float, ...] = (1.5, 2.0)
+    start_rounds: int = 2
     batching_seconds: float = 1.5
     batching_runs: int = 3
     memory_seconds: float = 300.0
@@ -80,11 +94,26 @@ class Plan:
             jpeg_crowds=(1,),
             processes=(1, 2),
             front_ends=(0, 1),
+            group_clients=2,
+            warm_up_windows=2,
+            group_seconds=1.0,
+            group_camera_seconds=1.0,
+            long_seconds=1.0,
+            overloads=(1.5,),
+            start_rounds=1,
             batching_seconds=0.3,
             batching_runs=1,
             memory_seconds=6.0,
             worker_count=2,
             window=2,
+        )
+
+    @classmethod
+    def simulated(cls, out: Path, work: Path) -> "Plan":
+        """Return a dry run whose networks are simulated: it needs neither torch nor ONNX Runtime."""
+        dry = cls.dry("simulated", out, work)
+        return replace(
+            dry, networks=("detector_fp16", "resnet50"), jpeg_crowds=(), group_camera_seconds=3.0, long_seconds=4.0
         )
 
     @property

@@ -2,43 +2,106 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
 
 from forebay_server.bench.gpu.lane import Setup, measure_alone
-from forebay_server.bench.gpu.loads import CLIENT_TIMEOUT_S, ServedModel, cameras_load, frames_result, write_payloads
+from forebay_server.bench.gpu.loads import (
+    CLIENT_TIMEOUT_S,
+    FPS,
+    ServedModel,
+    cameras_load,
+    frames_result,
+    write_payloads,
+)
 from forebay_server.bench.gpu.memory import gpu_mib
 from forebay_server.bench.gpu.plan import Plan
-from forebay_server.bench.gpu.server import GpuServer, ServedNetwork, clients, gpu_group
+from forebay_server.bench.gpu.server import SIDES, GpuServer, ServedNetwork, clients, gpu_group
+from forebay_server.bench.group_startup import measure as measure_start
 from forebay_server.bench.server_process import RunningServer, running_server, simulated_config
 
-CLIENTS = 8
-STREAMS, WINDOW = 4, 3  # of a client, a connection each: 96 frames in flight
+STREAMS, WINDOW = 4, 3  # of a client, a connection each: 96 frames in flight of eight clients
 UNARY = "oip-unary"
 MIB = 1 << 20
 
 
+SIMULATED_MS = {"alpha_ms": 0.4, "beta_ms": 0.062}
+"""Of the networks of a dry run without torch: about ResNet-50 in FP16 on an H200."""
+
+
 def front_ends(plan: Plan) -> Iterator[dict[str, Any]]:
-    """Identity of two sizes and unary, ResNet-50, the detector with typed results, and cameras, in both forms."""
+    """Identity of two sizes and unary, ResNet-50, the detector with typed results, cameras, overload, and the start."""
     for count in plan.front_ends:
         yield from _identity(plan, count)
     payloads = write_payloads(plan)
-    rows = plan.batch_sizes[-1]
     network = plan.networks[-1]
-    alone = measure_alone(Setup(network, plan.path(network), plan.device, rows, seconds=plan.seconds))
-    yield {"way": "engine alone", "model": network, "rows": rows} | alone
-    models = {"raw": ServedNetwork(network, rows), "typed": ServedNetwork(plan.detector, rows, is_typed=True)}
+    yield _alone(plan, network)
     for count in plan.front_ends:
         before_mib = gpu_mib()
-        with gpu_group(plan, models, count) as server:
+        with _served(plan, network, count) as server:
             facts = {"front_ends": count, "gpu_mib": gpu_mib() - before_mib} | _memory(server.running)
+            found: dict[str, Any] = {}
             for name, payload in (("raw", payloads[network]), ("typed", payloads[plan.detector])):
                 model = network if name == "raw" else f"{plan.detector}, detections"
-                found = _closed_loop(server.running, name, ["--payload-file", str(payload)], plan.load_seconds)
+                found = _closed_loop(plan, server.running, name, ["--payload-file", str(payload)])
                 yield facts | {"way": "frames", "model": model} | found
             yield from _cameras(plan, server, facts, payloads)
+            if count:
+                target = ServedModel([server], "typed", payloads[plan.detector])
+                yield from _overloads(plan, target, facts, found["rows_per_s"])
+    yield from _starts(plan)
+
+
+def _alone(plan: Plan, network: str) -> dict[str, Any]:
+    """Return what the engine alone does in whole batches."""
+    rows = plan.batch_sizes[-1]
+    facts = {"way": "engine alone", "model": network, "rows": rows}
+    if plan.device == "simulated":
+        return facts | {"rows_per_s": rows / (SIMULATED_MS["alpha_ms"] + SIMULATED_MS["beta_ms"] * rows) * 1e3}
+    return facts | measure_alone(Setup(network, plan.path(network), plan.device, rows, seconds=plan.seconds))
+
+
+@contextmanager
+def _served(plan: Plan, network: str, count: int) -> Iterator[GpuServer]:
+    """Serve the network as `raw` and the detector as `typed`."""
+    rows = plan.batch_sizes[-1]
+    if plan.device != "simulated":
+        models = {"raw": ServedNetwork(network, rows), "typed": ServedNetwork(plan.detector, rows, is_typed=True)}
+        with gpu_group(plan, models, count) as server:
+            yield server
+        return
+    sizes = {"raw": SIDES[network] ** 2 * 3, "typed": SIDES[plan.detector] ** 2 * 3}
+    configs = {name: simulated_config(**SIMULATED_MS, input_bytes=nbytes) for name, nbytes in sizes.items()}
+    with running_server(configs, front_ends=count) as running:
+        yield GpuServer(running, "")
+
+
+def _overloads(
+    plan: Plan, target: ServedModel, facts: dict[str, Any], capacity_per_s: float
+) -> Iterator[dict[str, Any]]:
+    """Offer more than the closed loop has moved, from cameras that replace old frames."""
+    for load in plan.overloads:
+        count = round(load * capacity_per_s / FPS)
+        found = cameras_load(target, min(plan.group_clients, count), count, "latest")(plan.group_camera_seconds)
+        share = found["in_time_share"] * found["offered_per_s"] / capacity_per_s
+        yield facts | {"way": "raw cameras, LATEST", "cameras": count, "load": load, "of_capacity": share} | found
+
+
+def _starts(plan: Plan) -> Iterator[dict[str, Any]]:
+    """Start the bundled models with the most front-end processes, and in one process, by turns."""
+    count = max(plan.front_ends)
+    with TemporaryDirectory(prefix="forebay-bench-") as folder:
+        config = Path(folder) / "forebay.toml"
+        config.write_text(f'cache_folder = "{folder}/cache"\n')
+        for number in range(plan.start_rounds + 1):
+            (one_s, _), (group_s, pss_mib) = measure_start(0, config), measure_start(count, config)
+            if number:  # the first turn fills the cache
+                facts = {"front_ends": count, "way": "start", "one_s": one_s, "group_s": group_s}
+                yield facts | {"ratio": group_s / one_s, "engine_pss_mib": pss_mib[0], "front_end_pss_mib": pss_mib[1:]}
 
 
 def _identity(plan: Plan, count: int) -> Iterator[dict[str, Any]]:
@@ -47,30 +110,31 @@ def _identity(plan: Plan, count: int) -> Iterator[dict[str, Any]]:
     with running_server(configs, front_ends=count) as server:
         facts = {"front_ends": count} | _memory(server)
         for name, nbytes in sizes.items():
-            found = _closed_loop(server, name, ["--payload-bytes", str(nbytes)], plan.load_seconds)
+            found = _closed_loop(plan, server, name, ["--payload-bytes", str(nbytes)])
             yield facts | {"way": "frames", "model": f"identity, {nbytes} bytes"} | found
         more = ["--payload-bytes", str(sizes["a"]), "--protocol", UNARY]
-        found = _closed_loop(server, "a", more, plan.load_seconds)
+        found = _closed_loop(plan, server, "a", more)
         yield facts | {"way": "unary", "model": f"identity, {sizes['a']} bytes"} | found
 
 
-def _closed_loop(server: RunningServer, model: str, more: Sequence[str], seconds: float) -> dict[str, Any]:
+def _closed_loop(plan: Plan, server: RunningServer, model: str, more: Sequence[str]) -> dict[str, Any]:
     """Run 96 frames in flight for about some seconds, after a run that shows how fast it is."""
-    _load(server, model, more, STREAMS * WINDOW * 50)
-    rate = _load(server, model, more, STREAMS * WINDOW * 100)["rows_per_s"]
+    _load(plan, server, model, more, STREAMS * WINDOW * plan.warm_up_windows)
+    rate = _load(plan, server, model, more, STREAMS * WINDOW * plan.warm_up_windows * 2)["rows_per_s"]
     before_s, started_s = server.cpu_s(), time.perf_counter()
-    result = _load(server, model, more, max(int(rate / CLIENTS * seconds), STREAMS * WINDOW * 2))
+    count = int(rate / plan.group_clients * plan.group_seconds)
+    result = _load(plan, server, model, more, max(count, STREAMS * WINDOW * 2))
     used_s = server.cpu_s() - before_s
     result["server_cpu_ms_per_row"] = used_s * 1e3 / result["frames"]
     result["server_cores"] = used_s / (time.perf_counter() - started_s)
     return result
 
 
-def _load(server: RunningServer, model: str, more: Sequence[str], frames: int) -> dict[str, Any]:
+def _load(plan: Plan, server: RunningServer, model: str, more: Sequence[str], frames: int) -> dict[str, Any]:
     options = ["--streams", str(STREAMS), "--window", str(WINDOW), "--frames", str(frames)]
-    arguments = [[server.address, model, *options, *more] for _ in range(CLIENTS)]
+    arguments = [[server.address, model, *options, *more] for _ in range(plan.group_clients)]
     results = clients("forebay_server.bench.frame_load", arguments, CLIENT_TIMEOUT_S)
-    return {"in_flight": CLIENTS * STREAMS * WINDOW} | frames_result(results)
+    return {"in_flight": plan.group_clients * STREAMS * WINDOW} | frames_result(results)
 
 
 def _cameras(
@@ -83,9 +147,10 @@ def _cameras(
         target = ServedModel(
             [server], "typed", payloads["jpeg" if encoding == "jpeg" else plan.detector], encoding == "jpeg"
         )
-        load = cameras_load(target, min(CLIENTS, count), count, "every")
+        load = cameras_load(target, min(plan.group_clients, count), count, "every")
+        is_long = bool(facts["front_ends"]) and (encoding, count) == cells[0]
         before_s = server.running.cpu_s()
-        found = load(plan.camera_seconds)
+        found = load(plan.long_seconds if is_long else plan.group_camera_seconds)
         cpu_ms = (server.running.cpu_s() - before_s) * 1e3 / max(1.0, found["frames"])
         yield facts | {"way": f"{encoding} cameras", "cameras": count, "server_cpu_ms_per_row": cpu_ms} | found
 

@@ -174,7 +174,7 @@ def front_ends(cells: Sequence[Cell]) -> list[str]:
             f"{cell['server_cpu_ms_per_row']:.2f}" if "server_cpu_ms_per_row" in cell else "-"
         ),
     }
-    return lines_of(cells, columns)
+    return lines_of([cell for cell in cells if cell["way"] != "start"], columns)
 
 
 def gpus(cells: Sequence[Cell]) -> list[str]:
