@@ -6,6 +6,7 @@ import psutil
 import pytest
 
 from tests.support.abandoning import abandon
+from tests.support.guard import HANG_GUARD_S
 from tests.support.real_server import simulated
 from tests.support.supervised import served
 
@@ -14,12 +15,11 @@ WARM_UP_COUNT = 50
 GRPC_THREADS = 2  # of its pool, which come and go
 ROW_BYTES = 4096  # small beside the memory of a stream itself: buffers kept for frames come and go by megabytes
 MOST_GROWTH_BYTES = 5 << 20
-SETTLE_S = 30.0
 
 
 async def settled(server, most_threads, most_descriptors):
     """Wait until threads and descriptors are back, and return (threads, descriptors, PSS)."""
-    async with asyncio.timeout(SETTLE_S):
+    async with asyncio.timeout(HANG_GUARD_S):
         while server.num_threads() > most_threads or server.num_fds() > most_descriptors:
             await asyncio.sleep(0.1)
     return server.num_threads(), server.num_fds(), server.memory_full_info().pss

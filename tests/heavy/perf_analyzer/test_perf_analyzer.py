@@ -54,7 +54,7 @@ def test_it_measures_the_server(tmp_path, options):
         command = [PERF_ANALYZER, "-m", "simple", "-i", "grpc", "-u", address, "--measurement-interval", "500"]
         command += ["--stability-percentage", "100", "--max-trials", "4", *options]
         process = subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=120, env=ENVIRONMENT, cwd=tmp_path
+            command, check=False, capture_output=True, text=True, timeout=300, env=ENVIRONMENT, cwd=tmp_path
         )
     output = process.stdout + process.stderr
     assert process.returncode in (0, UNSTABLE), output

@@ -61,7 +61,7 @@ def address(tmp_path_factory):
     simulated(
         root,
         "levels",
-        alpha_ms=50,
+        alpha_ms=150,
         max_batch_size=1,
         extra="dynamic_batching { priority_levels: 2 default_priority_level: 2 }",
     )
