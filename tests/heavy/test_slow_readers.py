@@ -108,12 +108,12 @@ def test_twenty_clients_that_never_read_hurt_nobody(tmp_path, record_property):
         async def run():
             alone, beside, sizes = [], [], []
             await phase(ready["address"], 0)  # warm
-            before = server.memory_full_info().pss
+            before = server.memory_full_info().uss
             for _ in range(PHASES):
                 alone.append((await phase(ready["address"], 0))[0])
                 p99_ms, ends = await phase(ready["address"], SLOW)
                 beside.append(p99_ms)
-                sizes.append(server.memory_full_info().pss - before)
+                sizes.append(server.memory_full_info().uss - before)
                 assert len(ends) == SLOW
                 assert {code for code, _ in ends} <= CUT, ends
             return alone, beside, sizes
