@@ -8,8 +8,7 @@
 - Processes that tests start heed SIGHUP and SIGINT, even where the run itself ignores them (`nohup`, `make test &`).
 - Files that servers keep between runs go to a folder of the session, never to the user's cache.
 - Everything below tests/heavy is heavy: `make test-all` runs it, two tests at a time unless they have the mark `alone`;
-  `make test` does not. Everything below tests/soak is a
-  soak test: `make test-soak` runs it.
+  `make test` does not. Everything below tests/soak is a soak test: `make test-soak` runs it.
 """
 
 import os

@@ -9,7 +9,6 @@ import grpc
 import pytest
 
 from forebay.wire import frames_pb2 as pb
-from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
 from tests.support.real_server import ROW_BYTES, RawStream, simulated
 from tests.support.serve_process import serve
@@ -68,7 +67,7 @@ async def camera(stream, first, is_over):
     ],
     ids=["in order, window 16", "in order, window 256", "replacing each other", "refused"],
 )
-@on_loop(guard_s=2 * HANG_GUARD_S)
+@on_loop
 async def test_a_flood_of_small_frames_and_ten_cameras_get_one_answer_for_each_frame(
     tmp_path, fields, payload_bytes, codes
 ):

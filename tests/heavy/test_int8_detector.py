@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 
 from forebay_server.service.cli.engine import engine_app
 
+pytestmark = pytest.mark.alone
+
 MODELS = Path(__file__).parents[2] / "models"
 DETECTOR, CLIP = MODELS / "detector" / "1" / "model.onnx", MODELS / "pedestrians.mp4"
 LEAST_AGREEMENT = 0.98  # with VNNI

@@ -7,8 +7,11 @@ from forebay_server.service.event_loop import ServingLoop
 from tests.support.guard import HANG_GUARD_S
 
 
-def on_loop(test=None, *, guard_s=HANG_GUARD_S):
-    """Run an asynchronous test on a loop like the server's; `guard_s` is for tests that really compute."""
+def on_loop(test=None, *, guard_s=2 * HANG_GUARD_S):
+    """Run an asynchronous test on a loop like the server's; `guard_s` is for tests that really compute.
+
+    It is longer than that of a single wait, which says more: what did not come.
+    """
     if test is None:
         return functools.partial(on_loop, guard_s=guard_s)
 

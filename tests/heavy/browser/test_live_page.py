@@ -12,7 +12,6 @@ import pytest
 
 from forebay.wire import frames_pb2 as pb
 from tests.rpc.test_detector import as_jpeg, clip
-from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
 from tests.support.real_server import real_server, simulated
 
@@ -85,7 +84,7 @@ HAS_INK = """(() => {
 })()"""
 
 
-@on_loop(guard_s=2 * HANG_GUARD_S)
+@on_loop
 async def test_the_page_shows_cameras_models_and_the_pipeline(browser, tmp_path, pictures):
     async with page_under_load(browser, tmp_path):
         await asyncio.to_thread(browser.wait_for, f"parseFloat({cell('dock 1', 2)}) > 5")
@@ -105,7 +104,7 @@ async def test_the_page_shows_cameras_models_and_the_pipeline(browser, tmp_path,
         assert browser.complaints() == []
 
 
-@on_loop(guard_s=2 * HANG_GUARD_S)
+@on_loop
 async def test_names_are_text_whatever_they_hold(browser, tmp_path):
     async with page_under_load(browser, tmp_path, AWKWARD):
         names = browser.evaluate("[...document.querySelectorAll('#rows th')].map((cell) => cell.textContent)")
@@ -115,7 +114,7 @@ async def test_names_are_text_whatever_they_hold(browser, tmp_path):
         assert browser.complaints() == []
 
 
-@on_loop(guard_s=2 * HANG_GUARD_S)
+@on_loop
 async def test_the_page_fits_a_phone_and_follows_the_colour_scheme(browser, tmp_path):
     async with page_under_load(browser, tmp_path, [*ORDINARY, "x" * 256]):
         grounds = {}
@@ -127,7 +126,7 @@ async def test_the_page_fits_a_phone_and_follows_the_colour_scheme(browser, tmp_
         assert len(set(grounds.values())) == 2
 
 
-@on_loop(guard_s=2 * HANG_GUARD_S)
+@on_loop
 async def test_the_page_can_be_used_by_keyboard(browser, tmp_path):
     async with page_under_load(browser, tmp_path):
         await asyncio.to_thread(browser.press, "/")
@@ -146,7 +145,7 @@ async def test_the_page_can_be_used_by_keyboard(browser, tmp_path):
         assert browser.evaluate("document.querySelector('#spans [aria-pressed=true]').textContent") == "100 ms"
 
 
-@on_loop(guard_s=2 * HANG_GUARD_S)
+@on_loop
 async def test_the_page_says_that_the_server_is_gone_and_goes_on_when_it_is_back(browser, tmp_path):
     status = "document.getElementById('status').textContent"
     async with page_under_load(browser, tmp_path / "one") as running:
@@ -190,7 +189,7 @@ async def playing_clip(running, frame):
         await asyncio.gather(*tasks)
 
 
-@on_loop(guard_s=2 * HANG_GUARD_S)
+@on_loop
 async def test_the_latest_picture_is_shown_with_its_boxes_to_whoever_asks(browser, tmp_path, pictures):
     frame = as_jpeg(clip()[0])
     given = {"admin_address": "127.0.0.1:0", "allow_pictures": True, "cache_folder": tmp_path / "costs"}
@@ -246,7 +245,7 @@ A_DAY = """(async () => {
 })()"""
 
 
-@on_loop(guard_s=2 * HANG_GUARD_S)
+@on_loop
 async def test_a_page_that_stays_open_for_a_day_does_not_grow(browser, tmp_path):
     """Half a day twice, message by message; one in forty is drawn, with cameras that come and go."""
 
