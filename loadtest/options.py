@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from forebay.addresses import parse_addresses
 from forebay_server.loadtest.datatypes import ITEM_BYTES
 from forebay_server.loadtest.errors import UsageError
 from forebay_server.loadtest.help import CLIENT, FRAMES, GENERATOR, LOAD, REPORT, SERVER
@@ -38,7 +39,9 @@ _Server, _Load, _Client, _Frames, _Report, _Generator = (
 class LoadOptions:
     """The user's options; see the help texts."""
 
-    address: Annotated[str, _Server(help="Server: HOST:PORT or unix:PATH.", metavar="ADDRESS")] = "127.0.0.1:8001"
+    address: Annotated[
+        str, _Server(help="Server: HOST:PORT or unix:PATH; several with commas in between.", metavar="ADDRESS")
+    ] = "127.0.0.1:8001"
     protocol: Annotated[Protocols, _Server(help="forebay, or the Open Inference Protocol.")] = Protocols.FOREBAY
     model: Annotated[str, _Server(help="Model name.", metavar="NAME")] = "detector"
     model_version: Annotated[str, _Server(help="Model version; empty: the newest.", metavar="VERSION")] = ""
@@ -170,6 +173,10 @@ class LoadOptions:
             raise UsageError("the Open Inference Protocol sends tensors: leave --encoding out")
         if self.burst_every and encoding is not Encoding.JPEG:
             raise UsageError("--burst-every needs --encoding jpeg: other frames cannot change their size")
+        try:
+            parse_addresses(self.address)
+        except ValueError as error:
+            raise UsageError(f"--address: {error}") from None
         default_delivery = Delivery.LATEST if scenario.arrival is ArrivalProcess.CAMERAS else Delivery.EVERY
         return TargetSpec(
             address=self.address,

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Self, Unpack
 
-from forebay.client.channel import ChannelHolder
 from forebay.client.clock import Clock, MonotonicClock
 from forebay.client.encode import FrameData
 from forebay.client.errors import ResultTimeoutError, SendTimeoutError, StreamClosedError
@@ -18,6 +17,8 @@ from forebay.client.models import METHOD, Model, models_of, request
 from forebay.client.options import Encoding, Reconnection, StreamOptions, Tls
 from forebay.client.picture import PictureData, PictureKeywords, as_frame
 from forebay.client.result import Opened, Result
+from forebay.client.route import Route
+from forebay.client.servers import Servers
 from forebay.client.state import StreamState
 from forebay.client.statistics import Statistics
 
@@ -27,7 +28,7 @@ ASK_TIMEOUT_S = 10.0
 
 
 class Client:
-    """One server, any number of streams over one connection."""
+    """One server or several that are alike, any number of streams over one connection to each."""
 
     def __init__(
         self,
@@ -42,19 +43,22 @@ class Client:
         """Set up a client; it connects when its first stream opens.
 
         Args:
-            address: host:port, or unix:path.
+            address: host:port or unix:path; several with commas in between.
             tls: None speaks plain text, which servers accept only on the local machine by default.
             reconnection: limits and back-off of connection attempts.
             clock: source of monotonic nanoseconds; tests pass a manual one.
             capture_clock_ns: clock of `capture_time_ns`; `time.time_ns` for stamps of ROS or NTP.
-            draw: source of uniform numbers from 0 to 1 for the back-off.
+            draw: source of uniform numbers from 0 to 1 for the back-off and the choice among servers.
+
+        Raises:
+            ValueError: an entry of the address is none.
         """
         self.address = address
         self._reconnection = reconnection or Reconnection()
         self._clock = clock or MonotonicClock()
         self._capture_clock_ns = capture_clock_ns
         self._draw = draw
-        self._channels = ChannelHolder(address, tls)
+        self._servers = Servers(address, tls, self._clock, draw)
         self._streams: set[Stream] = set()
 
     def stream(self, camera: str, **keywords: Unpack[StreamKeywords]) -> "Stream":
@@ -114,14 +118,14 @@ class Client:
             CallRefusedError: the server refused, for example because the call is restricted.
         """
         metadata = tuple((headers or {}).items())
-        return models_of(await self._channels.ask(METHOD, request(), metadata, timeout_s))
+        return models_of(await self._servers.ask(METHOD, request(), metadata, timeout_s))
 
     async def close(self) -> None:
-        """Abort the open streams and close the connection. Idempotent."""
+        """Abort the open streams and close the connections. Idempotent."""
         for stream in list(self._streams):
             await stream.abort()
         self._streams.clear()
-        await self._channels.close()
+        await self._servers.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -135,9 +139,7 @@ class Client:
         stream.on_end(self._streams.discard)
         return Link(
             stream.state,
-            start_call=self._channels.call,
-            leave_connection=self._channels.leave,
-            address=self.address,
+            route=Route(self._servers),
             reconnection=self._reconnection,
             clock=self._clock,
             draw=self._draw,
@@ -169,6 +171,11 @@ class Stream:
     def opened(self) -> Opened | None:
         """The server's grant for the latest call of this stream; None before the first."""
         return self.state.opened
+
+    @property
+    def server(self) -> str:
+        """The address of the server that opened the latest call; empty before the first."""
+        return self.state.server
 
     def statistics(self) -> Statistics:
         """Return the stream's counters."""

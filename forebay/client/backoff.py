@@ -12,7 +12,8 @@ class Backoff:
     """Computes the delay before the next call of a stream.
 
     Full jitter (a uniform draw from 0 to the exponential bound) keeps a thousand cameras from reconnecting in step; the
-    token bucket keeps one stream below `reopenings_per_s`, even if the server advises more.
+    token bucket keeps one stream below `reopenings_per_s`, even if the server advises more. Only calls that were opened
+    take a token: a stream that found several servers gone may still go on at once where one takes it.
     """
 
     def __init__(
@@ -35,8 +36,13 @@ class Backoff:
         """Forget failures, because a frame was answered."""
         self._failures = 0
 
+    def opened(self, now_ns: int) -> None:
+        """Take a token, because a call was opened."""
+        self._refill(now_ns)
+        self._tokens -= 1.0
+
     def delay_s(self, now_ns: int, *, has_failed: bool, hint_ms: int = 0) -> float:
-        """Return the delay before the next call, and count that call as made.
+        """Return the delay before the next call.
 
         Args:
             now_ns: the current time.
@@ -51,8 +57,10 @@ class Backoff:
         return max(backoff_s, hint_ms / 1e3, self._wait_for_token_s(now_ns))
 
     def _wait_for_token_s(self, now_ns: int) -> float:
+        self._refill(now_ns)
+        return max(0.0, (1.0 - self._tokens) / self._rate)
+
+    def _refill(self, now_ns: int) -> None:
         if self._counted_ns is not None:
             self._tokens = min(BURST, self._tokens + (now_ns - self._counted_ns) / 1e9 * self._rate)
         self._counted_ns = now_ns
-        self._tokens -= 1.0
-        return max(0.0, -self._tokens / self._rate)

@@ -1,4 +1,4 @@
-"""The gRPC channel of a client. Owner: the event loop.
+"""The gRPC channel to one server. Owner: the event loop.
 
 grpcio reads certificate files only once, so a channel whose files have changed is replaced before the next call. So is
 one whose server asks a stream to go elsewhere: on the same connection it would come to the same process again. A
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
+from forebay.addresses import Address
 from forebay.client.errors import CallRefusedError, UnreachableError
 from forebay.client.options import Tls
 from forebay.wire import frames_pb2 as wire
 
 if TYPE_CHECKING:
-    Call = grpc.aio.StreamStreamCall[bytes, wire.ServerMessage]
-    AnyCall = Call | grpc.aio.UnaryUnaryCall[bytes, bytes]
+    StreamCall = grpc.aio.StreamStreamCall[bytes, wire.ServerMessage]
+    AnyCall = StreamCall | grpc.aio.UnaryUnaryCall[bytes, bytes]
 
 Metadata = tuple[tuple[str, str], ...]
 METHOD = "/forebay.v1.FrameInference/Stream"
@@ -44,7 +45,7 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
 class ChannelHolder:
     """One channel at a time; streams ask for a new call each time they (re)open."""
 
-    def __init__(self, address: str, tls: Tls | None) -> None:
+    def __init__(self, address: Address, tls: Tls | None) -> None:
         self.address = address
         self._tls = tls
         self._channel: grpc.aio.Channel | None = None
@@ -54,7 +55,7 @@ class ChannelHolder:
         self._is_closed = False
         self._files_seen: tuple[int, ...] = ()
 
-    def call(self, metadata: Metadata = ()) -> "Call":
+    def call(self, metadata: Metadata = ()) -> "StreamCall":
         """Start a call; it fails fast if the server cannot be reached.
 
         Raises:
@@ -62,7 +63,7 @@ class ChannelHolder:
         """
         channel = self._present()
         start = channel.stream_stream(METHOD, None, wire.ServerMessage.FromString)
-        call: Call = start(None, metadata=metadata)  # no iterator: the link writes
+        call: StreamCall = start(None, metadata=metadata)  # no iterator: the link writes
         self._begun(call, channel)
         return call
 
@@ -102,7 +103,7 @@ class ChannelHolder:
         self._call_counts[channel] += 1
         call.add_done_callback(self._ended)
 
-    def leave(self, call: "Call") -> None:
+    def leave(self, call: "StreamCall") -> None:
         """Start later calls on another connection than this call's: its server asked for that."""
         if self._of_call.get(call) is self._channel:
             self._retire()
@@ -136,16 +137,19 @@ class ChannelHolder:
         closing.add_done_callback(self._closing.discard)
 
 
-def _open(address: str, tls: Tls | None) -> grpc.aio.Channel:
+def _open(address: Address, tls: Tls | None) -> grpc.aio.Channel:
+    options = _OPTIONS
+    if address.name:  # a record of a name: the server and its certificate go by the name
+        options = (*options, ("grpc.default_authority", address.name))
     if tls is None:
-        return grpc.aio.insecure_channel(address, options=_OPTIONS)
+        return grpc.aio.insecure_channel(address.target, options=options)
     credentials = grpc.ssl_channel_credentials(
         root_certificates=_read(tls.ca), private_key=_read(tls.key), certificate_chain=_read(tls.cert)
     )
-    options = _OPTIONS
-    if tls.server_name is not None:
-        options = (*_OPTIONS, ("grpc.ssl_target_name_override", tls.server_name))
-    return grpc.aio.secure_channel(address, credentials, options=options)
+    name = tls.server_name or address.name.rpartition(":")[0]
+    if name:
+        options = (*options, ("grpc.ssl_target_name_override", name))
+    return grpc.aio.secure_channel(address.target, credentials, options=options)
 
 
 def _files(tls: Tls | None) -> Iterable[Path | str]:

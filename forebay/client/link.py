@@ -5,7 +5,7 @@ Theory of operation
     *read* is the master: it hands answers to the state and ends when the call ends, for any reason. *write* moves
     one frame at a time from the ledger to the call and waits until the transport has taken it, so frames do not pile up
     behind a slow network. *limit* cancels a call that takes too long to open, to drain or to end, or that is silent.
-    Every failure ends the call, and the status of the ended call decides the next step (`retry`).
+    Every failure ends the call, and the status of the ended call decides the next step (`retry`, `route`).
 
 Owner: the event loop. Other threads may call only `abort` and the state's `wake_link`.
 """
@@ -21,15 +21,16 @@ import grpc.aio
 
 from forebay.client.backoff import Backoff
 from forebay.client.clock import Clock
-from forebay.client.errors import ProtocolError, StreamRefusedError, UnreachableError
+from forebay.client.errors import ProtocolError, UnreachableError
 from forebay.client.options import Reconnection, open_message
 from forebay.client.result import opened_from_wire
-from forebay.client.retry import CallEnd, NextStep, hint_ms
+from forebay.client.retry import CallEnd, hint_ms
+from forebay.client.route import Route
 from forebay.client.state import StreamState
 from forebay.wire import frames_pb2 as wire
 
 if TYPE_CHECKING:
-    from forebay.client.channel import Call
+    from forebay.client.channel import StreamCall
 
 END_LIMIT_S = 1.0  # for the server's status once every frame is answered
 DRAIN_MARGIN_S = 1.0  # on top of the grace that Reconnect grants
@@ -46,17 +47,13 @@ class Link:
         self,
         state: StreamState,
         *,
-        start_call: Callable[[tuple[tuple[str, str], ...]], "Call"],
-        leave_connection: Callable[["Call"], None],
-        address: str,
+        route: Route,
         reconnection: Reconnection,
         clock: Clock,
         draw: Callable[[], float],
     ) -> None:
         self._state = state
-        self._start_call = start_call
-        self._leave_connection = leave_connection
-        self._address = address
+        self._route = route
         self._reconnection = reconnection
         self._clock = clock
         self._backoff = Backoff(
@@ -69,7 +66,7 @@ class Link:
         self._wake = asyncio.Event()
         self._aborted = asyncio.Event()
         self._is_wake_pending = False
-        self._call: Call | None = None
+        self._call: StreamCall | None = None
         self._limiter: asyncio.Task[None] | None = None
         self._is_open = self._is_draining = self._is_ending = False
         self._cut_reason = ""
@@ -112,16 +109,19 @@ class Link:
 
     def _delay_after(self, end: CallEnd) -> float:
         """Return the delay before the next call, or raise the reason why there will be none."""
-        if end.next_step is NextStep.REFUSED:
-            raise StreamRefusedError(end.code, end.details)
+        pace = self._route.ended(end, was_open=self._is_open)
         now_ns = self._clock.now_ns()
-        delay_s = self._backoff.delay_s(now_ns, has_failed=end.next_step is NextStep.RETRY, hint_ms=end.hint_ms)
+        delay_s = self._backoff.delay_s(now_ns, has_failed=pace.has_failed, hint_ms=pace.hint_ms)
         is_first = self._reachable_ns is None
         limit_s = self._reconnection.connect_timeout_s if is_first else self._reconnection.give_up_after_s
         away_s = (now_ns - (self._started_ns if self._reachable_ns is None else self._reachable_ns)) / 1e9
         if limit_s is not None and away_s + delay_s >= limit_s:
-            raise UnreachableError(f"no stream on {self._address} within {limit_s:g} s; the last try: {end.words}")
-        _log.info("stream %s: %s; trying again in %.2f s", self._state.options.camera, end.words, delay_s)
+            self._route.refuse()
+            raise UnreachableError(
+                f"no stream on {self._route.addresses} within {limit_s:g} s; the last try: {end.words}"
+            )
+        text = "stream %s: %s: %s; trying again in %.2f s"
+        _log.info(text, self._state.options.camera, self._route.address, end.words, delay_s)
         return delay_s
 
     async def _pause(self, seconds: float) -> bool:
@@ -142,8 +142,11 @@ class Link:
         """Run one call from start to end."""
         self._is_open = self._is_draining = self._is_ending = False
         self._cut_reason = ""
-        call = self._call = self._start_call(self._state.options.metadata)
-        self._limit(self._reconnection.connect_timeout_s, "the server did not answer Open")
+        call = self._call = await self._route.call(self._state.options.metadata)
+        if self._aborted.is_set():
+            call.cancel()
+        limit_s = self._route.attempt_limit_s(self._reconnection.connect_timeout_s)
+        self._limit(limit_s, "the server did not answer Open")
         writer = asyncio.create_task(self._write(call))
         reader = asyncio.create_task(self._read(call))
         try:
@@ -162,7 +165,7 @@ class Link:
                 raise outcome
         return await self._end_of(call)
 
-    async def _end_of(self, call: "Call") -> CallEnd:
+    async def _end_of(self, call: "StreamCall") -> CallEnd:
         code, details = (await call.code()).name, await call.details() or ""
         metadata = [(str(key), str(value)) for key, value in (await call.trailing_metadata() or ())]
         if self._cut_reason:
@@ -171,7 +174,7 @@ class Link:
         self._state.lost(f"the stream broke before its answer came ({end.words})")
         return end
 
-    async def _read(self, call: "Call") -> None:
+    async def _read(self, call: "StreamCall") -> None:
         """Take the server's messages until the call ends; `call.code()` then gives the reason."""
         with contextlib.suppress(grpc.RpcError):
             while isinstance(message := await call.read(), wire.ServerMessage):
@@ -188,15 +191,17 @@ class Link:
             self._take_result(message.result)
         elif kind == "reconnect":
             self._is_draining = True
-            if message.reconnect.reason == wire.Reconnect.REASON_REBALANCE and self._call is not None:
-                self._leave_connection(self._call)
+            if self._call is not None:
+                self._route.asked_to_leave(self._call, message.reconnect.reason)
             self._limit(message.reconnect.grace_ms / 1e3 + DRAIN_MARGIN_S, "the server did not end the stream")
             self._wake.set()
 
     def _take_opened(self, message: wire.Opened) -> None:
         opened = opened_from_wire(message)
-        before = self._state.granted(opened)
+        before = self._state.granted(opened, self._route.address)
         self._is_open = True
+        self._route.opened()
+        self._backoff.opened(self._clock.now_ns())
         if before is not None and before.model_version != opened.model_version:
             text = "stream %s: reopened on version %s of %s, it was %s"
             _log.warning(text, self._state.options.camera, opened.model_version, opened.model, before.model_version)
@@ -220,7 +225,7 @@ class Link:
         self._wake.set()
         self._expect_end()
 
-    async def _write(self, call: "Call") -> None:
+    async def _write(self, call: "StreamCall") -> None:
         """Write Open and then frames, each when the transport has taken the previous one; half-close at the end."""
         with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):  # the call ended: the reader has the reason
             state = self._state

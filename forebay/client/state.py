@@ -59,6 +59,7 @@ class StreamState:
         self._clock = clock
         self._capture_clock_ns = capture_clock_ns
         self._opened: Opened | None = None
+        self._server = ""
         self._opened_count = 0
 
     # --- the user's side
@@ -68,6 +69,12 @@ class StreamState:
         """The grant of the latest call; None before the first."""
         with self.monitor.lock:
             return self._opened
+
+    @property
+    def server(self) -> str:
+        """The address of the server that opened the latest call; empty before the first."""
+        with self.monitor.lock:
+            return self._server
 
     @property
     def is_openable(self) -> bool:
@@ -183,10 +190,11 @@ class StreamState:
             self.track_state = message.track_state or self.track_state
             self._notify()
 
-    def granted(self, opened: Opened) -> Opened | None:
-        """Record the grant of a call; return the previous call's."""
+    def granted(self, opened: Opened, server: str) -> Opened | None:
+        """Record the grant of a call and the server's address; return the previous call's grant."""
         with self.monitor.lock:
             before, self._opened = self._opened, opened
+            self._server = server
             self._opened_count += 1
             self._notify()
             return before

@@ -28,7 +28,10 @@ from forebay.client.statistics import Statistics
 
 
 class Client:
-    """One server, any number of streams over one connection. Close it, or use it in `with`."""
+    """One server or several that are alike, any number of streams over one connection to each.
+
+    Close it, or use it in `with`.
+    """
 
     def __init__(
         self,
@@ -43,12 +46,15 @@ class Client:
         """Set up a client; it connects when its first stream opens.
 
         Args:
-            address: host:port, or unix:path.
+            address: host:port or unix:path; several with commas in between.
             tls: None speaks plain text, which servers accept only on the local machine by default.
             reconnection: limits and back-off of connection attempts.
             clock: source of monotonic nanoseconds; tests pass a manual one.
             capture_clock_ns: clock of `capture_time_ns`; `time.time_ns` for stamps of ROS or NTP.
-            draw: source of uniform numbers from 0 to 1 for the back-off.
+            draw: source of uniform numbers from 0 to 1 for the back-off and the choice among servers.
+
+        Raises:
+            ValueError: an entry of the address is none.
         """
         self._clock = clock or MonotonicClock()
         self._client = asynchronous.Client(
@@ -115,7 +121,7 @@ class Client:
         return self._running_loop().call(self._client.models(timeout_s=timeout_s, headers=headers))
 
     def close(self) -> None:
-        """Abort the open streams, close the connection and end the thread. Idempotent."""
+        """Abort the open streams, close the connections and end the thread. Idempotent."""
         with self._lock:
             loop, self._is_closed = self._loop, True
         if loop is not None:
@@ -163,6 +169,11 @@ class Stream:
     def opened(self) -> Opened | None:
         """The server's grant for the latest call of this stream; None before the first."""
         return self._stream.opened
+
+    @property
+    def server(self) -> str:
+        """The address of the server that opened the latest call; empty before the first."""
+        return self._stream.server
 
     def statistics(self) -> Statistics:
         """Return the stream's counters."""

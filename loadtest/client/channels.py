@@ -4,6 +4,7 @@ from pathlib import Path
 
 import grpc
 
+from forebay.addresses import Address
 from forebay_server.loadtest.errors import UsageError
 from forebay_server.loadtest.target import TargetSpec
 
@@ -18,18 +19,23 @@ _CHANNEL_OPTIONS = (
 )
 
 
-def open_channels(spec: TargetSpec, streams: int) -> list[grpc.aio.Channel]:
-    """Return the connections for `streams` streams; they connect when they are first used."""
-    return [open_channel(spec) for _ in range(spec.connections or max(1, min(streams, MAX_CONNECTIONS)))]
+def channels_needed(spec: TargetSpec, streams: int) -> int:
+    """Return the number of connections to a server for `streams` streams."""
+    return spec.connections or max(1, min(streams, MAX_CONNECTIONS))
 
 
-def open_channel(spec: TargetSpec) -> grpc.aio.Channel:
-    """Return one connection of its own to the server, with TLS if the spec names a CA."""
+def open_channel(spec: TargetSpec, server: Address) -> grpc.aio.Channel:
+    """Return one connection of its own to the server, with TLS if the spec names a CA. It connects at its first use."""
+    options: tuple[tuple[str, object], ...] = _CHANNEL_OPTIONS
+    if server.name:  # a record of a name: the server and its certificate go by the name
+        options = (*options, ("grpc.default_authority", server.name))
     if not spec.ca_file:
-        return grpc.aio.insecure_channel(spec.address, options=_CHANNEL_OPTIONS)
+        return grpc.aio.insecure_channel(server.target, options=options)
     try:
         certificates = Path(spec.ca_file).read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read the file of --tls-ca: {error.strerror}") from error
     credentials = grpc.ssl_channel_credentials(root_certificates=certificates)
-    return grpc.aio.secure_channel(spec.address, credentials, options=_CHANNEL_OPTIONS)
+    if server.name:
+        options = (*options, ("grpc.ssl_target_name_override", server.name.rpartition(":")[0]))
+    return grpc.aio.secure_channel(server.target, credentials, options=options)

@@ -14,11 +14,11 @@ from google.protobuf.message import DecodeError
 from forebay.encodings import VALUES
 from forebay.wire import frames_pb2 as wire
 from forebay_server.loadtest.client.calls import BidiCall, half_close, read, why, write
-from forebay_server.loadtest.client.channels import open_channels
+from forebay_server.loadtest.client.places import Place, Places
 from forebay_server.loadtest.client.varint import field_head
 from forebay_server.loadtest.client.words import cannot_connect
 from forebay_server.loadtest.datatypes import ITEM_BYTES
-from forebay_server.loadtest.errors import CannotConnectError, GarbageError
+from forebay_server.loadtest.errors import CannotConnectError, GarbageError, StreamBrokenError
 from forebay_server.loadtest.target import (
     Answer,
     Delivery,
@@ -56,14 +56,14 @@ class ForebayTarget:
 
     def __init__(self, spec: TargetSpec, streams: int) -> None:
         self._spec = spec
-        self._channels = open_channels(spec, streams)
-        self._opened = 0
+        self._places = Places(spec, streams)
 
     async def open(self, stream_id: str, resume_from: int | None = None) -> TargetStream:
-        """Open a stream on the next connection in turn."""
-        channel = self._channels[self._opened % len(self._channels)]
-        self._opened += 1
-        call = channel.stream_stream(METHOD)()  # type: ignore[call-arg]  # the stubs lack the defaults: bytes both ways
+        """Open a stream on one of the servers."""
+        return await self._places.open(lambda place: self._open_at(place, stream_id, resume_from))
+
+    async def _open_at(self, place: Place, stream_id: str, resume_from: int | None) -> TargetStream:
+        call = place.channel.stream_stream(METHOD)()  # type: ignore[call-arg]  # the stubs lack the defaults: bytes both ways
         try:
             async with asyncio.timeout(self._spec.connect_timeout_s):
                 await call.write(self._open_message(stream_id, resume_from))
@@ -71,22 +71,22 @@ class ForebayTarget:
         except TimeoutError as error:
             call.cancel()
             raise CannotConnectError(
-                f"{self._spec.address} did not open a stream within {self._spec.connect_timeout_s:g} s"
+                f"{place.address} did not open a stream within {self._spec.connect_timeout_s:g} s"
             ) from error
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             if not call.done():
-                raise CannotConnectError(f"{self._spec.address}: the stream is broken") from error
-            words = cannot_connect(self._spec.address, await call.code(), await call.details())
+                raise CannotConnectError(f"{place.address}: the stream is broken") from error
+            words = cannot_connect(place.address, await call.code(), await call.details())
             raise CannotConnectError(words) from error
         except (DecodeError, GarbageError) as error:
             call.cancel()
-            raise CannotConnectError(f"{self._spec.address} does not speak forebay.v1: {error}") from error
-        return ForebayStream(call, _info(opened))
+            raise CannotConnectError(f"{place.address} does not speak forebay.v1: {error}") from error
+        call.add_done_callback(lambda _: place.leave())
+        return ForebayStream(call, _info(opened), place)
 
     async def close(self) -> None:
         """Close all connections; streams that are still open are cancelled."""
-        for channel in self._channels:
-            await channel.close(None)
+        await self._places.close()
 
     def _open_message(self, stream_id: str, resume_from: int | None) -> bytes:
         spec = self._spec
@@ -110,8 +110,9 @@ class ForebayTarget:
 class ForebayStream:
     """One FrameInference.Stream call. See loadtest.target.TargetStream."""
 
-    def __init__(self, call: BidiCall, info: TargetInfo) -> None:
+    def __init__(self, call: BidiCall, info: TargetInfo, place: Place) -> None:
         self._call = call
+        self._place = place
         self.info = info
 
     async def send(self, seq: int, capture_time_us: int, payload: bytes) -> None:
@@ -121,7 +122,11 @@ class ForebayStream:
     async def receive(self) -> Answer | Moved | None:
         """Read until the next Result or Reconnect; heartbeats are skipped."""
         while True:
-            data = await read(self._call)
+            try:
+                data = await read(self._call)
+            except StreamBrokenError:
+                self._place.failed()
+                raise
             if data is None:
                 return None
             message = _parse(data)
@@ -129,6 +134,8 @@ class ForebayStream:
             if kind == "result":
                 return _answer(message.result)
             if kind == "reconnect":
+                if message.reconnect.reason != wire.Reconnect.REASON_REBALANCE:  # DRAIN or ELSEWHERE
+                    self._place.going()
                 return Moved(wire.Reconnect.Reason.Name(message.reconnect.reason))
             if kind != "heartbeat":
                 raise GarbageError(f"unexpected message: {kind or 'empty'}")

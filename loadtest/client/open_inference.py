@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from forebay.wire import inference_pb2 as wire
 from forebay_server.loadtest.client.calls import BidiCall, half_close, read, write
-from forebay_server.loadtest.client.channels import open_channels
+from forebay_server.loadtest.client.places import Place, Places
 from forebay_server.loadtest.client.varint import field_head
 from forebay_server.loadtest.client.words import cannot_connect
 from forebay_server.loadtest.datatypes import ITEM_BYTES
@@ -47,39 +47,39 @@ class OpenInferenceTarget:
 
     def __init__(self, spec: TargetSpec, streams: int) -> None:
         self._spec = spec
-        self._channels = open_channels(spec, streams)
-        self._opened = 0
-        self._template: RequestTemplate | None = None
+        self._places = Places(spec, streams)
+        self._templates: dict[str, RequestTemplate] = {}  # by address: a server that is not there gives none
 
     async def open(self, stream_id: str, resume_from: int | None = None) -> TargetStream:
-        """Open a stream on the next connection in turn; frame numbers need no resuming."""
+        """Open a stream on one of the servers; frame numbers need no resuming."""
         del stream_id, resume_from
-        channel = self._channels[self._opened % len(self._channels)]
-        self._opened += 1
-        template = self._template
+        return await self._places.open(self._open_at)
+
+    async def _open_at(self, place: Place) -> TargetStream:
+        template = self._templates.get(place.address)
         if template is None:
-            template = self._template = await self._read_metadata(channel)
+            template = self._templates[place.address] = await self._read_metadata(place)
         if self._spec.protocol is Protocols.OPEN_INFERENCE_UNARY:
-            return _UnaryStream(channel, template)
-        call = channel.stream_stream(f"{_SERVICE}/ModelStreamInfer")()  # type: ignore[call-arg]  # bytes both ways
-        return _BidiStream(call, template)
+            return _UnaryStream(place, template)
+        call = place.channel.stream_stream(f"{_SERVICE}/ModelStreamInfer")()  # type: ignore[call-arg]  # bytes both ways
+        call.add_done_callback(lambda _: place.leave())
+        return _BidiStream(call, template, place)
 
     async def close(self) -> None:
         """Close all connections."""
-        for channel in self._channels:
-            await channel.close(None)
+        await self._places.close()
 
-    async def _read_metadata(self, channel: grpc.aio.Channel) -> "RequestTemplate":
+    async def _read_metadata(self, place: Place) -> "RequestTemplate":
         spec = self._spec
         request = wire.ModelMetadataRequest(name=spec.model, version=spec.version).SerializeToString()
-        call = channel.unary_unary(f"{_SERVICE}/ModelMetadata")  # type: ignore[call-arg]  # bytes both ways
+        call = place.channel.unary_unary(f"{_SERVICE}/ModelMetadata")  # type: ignore[call-arg]  # bytes both ways
         try:
             data = await call(request, timeout=spec.connect_timeout_s)
             return RequestTemplate(spec, wire.ModelMetadataResponse.FromString(data))
         except grpc.aio.AioRpcError as error:
-            raise CannotConnectError(cannot_connect(spec.address, error.code(), error.details())) from error
+            raise CannotConnectError(cannot_connect(place.address, error.code(), error.details())) from error
         except DecodeError as error:
-            raise CannotConnectError(f"{spec.address} does not speak the Open Inference Protocol") from error
+            raise CannotConnectError(f"{place.address} does not speak the Open Inference Protocol") from error
 
 
 class RequestTemplate:
@@ -121,8 +121,9 @@ class RequestTemplate:
 class _BidiStream:
     """One ModelStreamInfer call. See loadtest.target.TargetStream."""
 
-    def __init__(self, call: BidiCall, template: RequestTemplate) -> None:
+    def __init__(self, call: BidiCall, template: RequestTemplate, place: Place) -> None:
         self._call = call
+        self._place = place
         self._template = template
         self._captures_us: dict[int, int] = {}  # by seq, oldest first; the protocol does not echo them
 
@@ -135,7 +136,11 @@ class _BidiStream:
         await write(self._call, self._template.encode(seq, payload))
 
     async def receive(self) -> Answer | Moved | None:
-        data = await read(self._call)
+        try:
+            data = await read(self._call)
+        except StreamBrokenError:
+            self._place.failed()
+            raise
         if data is None:
             return None
         try:
@@ -164,8 +169,9 @@ class _BidiStream:
 class _UnaryStream:
     """ModelInfer calls that behave like a stream: one call per frame, answers as they come."""
 
-    def __init__(self, channel: grpc.aio.Channel, template: RequestTemplate) -> None:
-        self._infer = channel.unary_unary(f"{_SERVICE}/ModelInfer")  # type: ignore[call-arg]  # bytes both ways
+    def __init__(self, place: Place, template: RequestTemplate) -> None:
+        self._place = place
+        self._infer = place.channel.unary_unary(f"{_SERVICE}/ModelInfer")  # type: ignore[call-arg]  # bytes both ways
         self._template = template
         self._answers: asyncio.Queue[Answer | GarbageError | StreamBrokenError | None] = asyncio.Queue()
         self._calls: set[asyncio.Task[None]] = set()
@@ -182,6 +188,10 @@ class _UnaryStream:
 
     async def receive(self) -> Answer | Moved | None:
         answer = await self._answers.get()
+        if isinstance(answer, StreamBrokenError):
+            self._place.failed()
+        if answer is None:
+            self._place.leave()
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -192,6 +202,7 @@ class _UnaryStream:
             self._answers.put_nowait(None)
 
     def cancel(self) -> None:
+        self._place.leave()
         for task in self._calls:
             task.cancel()
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from forebay_server.service.cli import exit_codes
 from forebay_server.service.cli.remote.health import HealthError, TlsFiles, check_health
+from forebay_server.service.clock import MonotonicClock
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 RESTRICTED_VARIABLE = "FOREBAY_RESTRICTED_PROTOCOL"
@@ -30,7 +31,8 @@ class Question(NamedTuple):
     """The options of `forebay health`.
 
     Attributes:
-        address: host:port or unix:PATH; None for that of the settings in the environment.
+        address: host:port or unix:PATH, several with commas in between; None for that of the settings in the
+            environment.
         model: empty for the server.
         timeout_s: for everything.
         ca, cert, key, server_name: see `TlsFiles`.
@@ -84,33 +86,77 @@ def _seconds(text: str) -> float | None:
 
 
 def report_health(question: Question, environment: Mapping[str, str]) -> int:
-    """Ask, print the answer, and return the exit code: 0 yes, 1 no or the call is refused, 2 usage, 69 no answer."""
+    """Ask, print the answer, and return the exit code: 0 yes, 1 no or the call is refused, 2 usage, 69 no answer.
+
+    Of several servers the best answer counts: a client of the list has a place where one of them takes streams.
+    """
     try:
         _check(question)
         where = question.address or address_of(environment)
+        addresses = _addresses(where)
         headers = _headers(question.restricted_protocol)
     except ValueError as error:
         sys.stderr.write(f"forebay: {error}\n")
         return exit_codes.USAGE
     given = TlsFiles(question.ca, question.cert, question.key, question.server_name)
-    tls = given if any(given) else None
-    is_refusal = False
-    try:
-        status, problem = check_health(where, question.model, question.timeout_s, tls, headers), None
-    except HealthError as error:
-        status, problem, is_refusal = None, str(error), error.is_refusal
+    answers = _ask(addresses, question, given if any(given) else None, headers)
+    best = min(answers, key=lambda answer: answer.exit_code)
     if question.is_json:
         import json
 
-        report = {"address": where, "model": question.model, "status": status, "error": problem}
+        report: dict[str, object] = {"address": where, "model": question.model, "status": best.status}
+        report["error"] = best.problem
+        if len(answers) > 1:
+            report["servers"] = [{"address": a.address, "status": a.status, "error": a.problem} for a in answers]
         sys.stdout.write(f"{json.dumps(report)}\n")
-    elif problem is None:
-        sys.stdout.write(f"{status}\n")
-    else:
-        sys.stderr.write(f"forebay: {where} {'refuses' if is_refusal else 'does not answer'}: {problem}\n")
-    if problem is not None and not is_refusal:
-        return exit_codes.UNAVAILABLE
-    return exit_codes.OK if status == "SERVING" else exit_codes.FAILED
+        return best.exit_code
+    for answer in answers:
+        name = f"{answer.address} " if len(answers) > 1 else ""
+        if answer.problem is None:
+            sys.stdout.write(f"{name}{answer.status}\n")
+        else:
+            verb = "refuses" if answer.is_refusal else "does not answer"
+            sys.stderr.write(f"forebay: {answer.address} {verb}: {answer.problem}\n")
+    return best.exit_code
+
+
+class _Answer(NamedTuple):
+    address: str
+    status: str | None
+    problem: str | None
+    is_refusal: bool
+
+    @property
+    def exit_code(self) -> int:
+        if self.problem is not None and not self.is_refusal:
+            return exit_codes.UNAVAILABLE
+        return exit_codes.OK if self.status == "SERVING" else exit_codes.FAILED
+
+
+def _ask(
+    addresses: Sequence[str], question: Question, tls: TlsFiles | None, headers: tuple[tuple[str, str], ...]
+) -> list[_Answer]:
+    """Ask the servers one after the other; each gets a share of the time that is left."""
+    clock = MonotonicClock()
+    until_ns = clock.now_ns() + int(question.timeout_s * 1e9)
+    answers = []
+    for index, address in enumerate(addresses):
+        seconds = max(LEAST_TIMEOUT_S, (until_ns - clock.now_ns()) / 1e9 / (len(addresses) - index))
+        try:
+            status = check_health(address, question.model, seconds, tls, headers)
+            answers.append(_Answer(address, status, None, is_refusal=False))
+        except HealthError as error:
+            answers.append(_Answer(address, None, str(error), error.is_refusal))
+    return answers
+
+
+def _addresses(where: str) -> Sequence[str]:
+    """Return the servers of a list, or the one address. Raises ValueError, with a line for the user."""
+    if "," not in where:
+        return (where,)
+    from forebay.addresses import parse_addresses
+
+    return parse_addresses(where)[0]
 
 
 def _check(question: Question) -> None:

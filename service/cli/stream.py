@@ -32,7 +32,10 @@ def stream(
     source: Annotated[str, typer.Argument(help="a video, a folder of pictures, a device such as 0, or rtsp://...")],
     *,
     address: Annotated[
-        str | None, typer.Option(help="host:port or unix:PATH [FOREBAY_UDS, FOREBAY_ADDRESS, 127.0.0.1:8001]")
+        str | None,
+        typer.Option(
+            help="host:port or unix:PATH, or several, with commas [FOREBAY_UDS, FOREBAY_ADDRESS, 127.0.0.1:8001]"
+        ),
     ] = None,
     is_serving: Annotated[bool, typer.Option("--serve", help="start a server for this command")] = False,
     model: Annotated[str | None, typer.Option(help="name of the model [the server's only one, or detector]")] = None,

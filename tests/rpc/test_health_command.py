@@ -44,6 +44,27 @@ async def test_nobody_there_is_69():
     assert report["error"]
 
 
+@on_loop
+async def test_of_several_servers_each_is_asked_and_one_that_serves_will_do(tmp_path):
+    async with real_server(simulated(tmp_path)) as running:
+        code, report = await health("--address", f"127.0.0.1:9,{running.address},127.0.0.1:9", "--timeout-s", "4")
+        assert (code, report["status"], report["error"]) == (0, "SERVING", None)
+        assert [(each["address"], each["status"]) for each in report["servers"]] == [
+            ("127.0.0.1:9", None),
+            (running.address, "SERVING"),
+        ]
+        running.server.front_end.health.drain()
+        code, report = await health("--address", f"127.0.0.1:9,{running.address}", "--timeout-s", "4")
+        assert (code, report["status"]) == (1, "NOT_SERVING")
+
+
+@on_loop
+async def test_a_wrong_entry_of_several_addresses_is_named():
+    ended = await asyncio.to_thread(run_command, "health", "--address", "127.0.0.1:9,b")
+    assert ended.code == 2
+    assert ended.errors == "forebay: 'b' is no address; give host:port, such as 127.0.0.1:8001, or unix:PATH\n"
+
+
 @needs_openssl
 @on_loop
 async def test_a_tls_server_is_asked_with_its_own_certificate_as_authority(tmp_path):

@@ -158,6 +158,30 @@ def test_opening_carries_what_was_asked_for():
     assert (answer.seq, answer.outcome, answer.capture_time_us) == (1, Outcome.OK, 42)
 
 
+@pytest.mark.parametrize("protocol", [Protocols.FOREBAY, Protocols.OPEN_INFERENCE_STREAM])
+def test_streams_are_spread_over_several_servers_and_a_dead_one_is_left_out(protocol):
+    async def opening():
+        async with null_server() as first, null_server() as second:
+            address = f"127.0.0.1:1,127.0.0.1:{first.port},127.0.0.1:{second.port}"
+            target = open_target(TargetSpec(address=address, encoding=Encoding.TENSOR, protocol=protocol), 8)
+            streams = [await target.open(f"camera-{index}") for index in range(8)]
+            places = [stream._place.address for stream in streams]
+            for stream in streams:
+                stream.cancel()
+            await target.close()
+            return [places.count(f"127.0.0.1:{port}") for port in (first.port, second.port)]
+
+    counts = run(opening())
+    assert sum(counts) == 8
+    assert min(counts) >= 3
+
+
+def test_an_address_that_is_none_is_an_error_of_usage():
+    result = CliRunner().invoke(load_app, ["--address", "127.0.0.1:8001,b", "--duration", "1"])
+    assert result.exit_code == 2
+    assert "--address: 'b' is no address; give host:port" in result.output
+
+
 @pytest.mark.parametrize(
     ("faults", "timeout_s", "words"),
     [

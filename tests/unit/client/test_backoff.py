@@ -43,12 +43,18 @@ def test_many_failures_do_not_overflow():
     assert max(paced.delay_s(index, has_failed=True) for index in range(5000)) == 2.0
 
 
+def test_calls_that_were_not_opened_take_no_token():
+    paced = backoff(draw=lambda: 0.0, reopenings_per_s=1.0)
+    assert [paced.delay_s(0, has_failed=True) for _ in range(20)] == [0.0] * 20
+
+
 @given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), min_size=1, max_size=60))
 def test_a_stream_is_never_reopened_more_often_than_allowed(calls):
     paced = backoff(draw=lambda: 0.0, reopenings_per_s=1.0)
     now_ns, opened_ns = 0, []
     for lasted_s, has_failed in calls:
         now_ns += round(paced.delay_s(now_ns, has_failed=has_failed) * SECOND_NS)
+        paced.opened(now_ns)
         opened_ns.append(now_ns)
         now_ns += round(lasted_s * SECOND_NS)
     for first, start_ns in enumerate(opened_ns):
