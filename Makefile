@@ -21,6 +21,8 @@ HEAVY_TESTS := $(PYTEST) $(PATIENT) $(addprefix --ignore=tests/heavy/,$(HEAVY))
 # A folder of tests/soak may have one as well; nothing but `make test-soak` makes its environment.
 SOAK := $(patsubst tests/soak/%/requirements-alone.txt,%,$(wildcard tests/soak/*/requirements-alone.txt))
 
+MANIFESTS := $(filter-out %/kustomization.yaml,$(wildcard deploy/k8s/base/*.yaml))
+
 # Targets run one after the other, since tests measure; only environments are made two at a time, beside `make lint` if
 # that is asked for in the same call: make --jobs=2 MAKING=environments lint heavy-environments.
 ifneq ($(MAKING),environments)
@@ -41,6 +43,10 @@ $(READY): $(LOCKS) pyproject.toml client/pyproject.toml
 .PHONY: demo
 demo: $(READY) ## Play the bundled clip as cameras over real streams; pictures in out/
 	@$(BIN)/forebay demo $(ARGS)
+
+.PHONY: scale-demo
+scale-demo: $(READY) .venv-scaling/.ready ## Three servers behind Envoy: how streams move while servers come and go
+	@$(BIN)/python -m forebay_server.bench.scale_demo $(ARGS)
 
 .PHONY: test
 test: $(READY) ## Run the tests (8 to 9 minutes on 2 cores)
@@ -100,6 +106,11 @@ $(addprefix test-heavy-,$(HEAVY)): test-heavy-%: .venv-%/.ready
 	@PYTHON="$(PYTHON)" tools/make_venv.sh .venv-$* $<
 	@touch $@
 
+.venv-kubernetes/.ready: deploy/k8s/requirements.txt
+	@$(or $(PYTHON),python3) -m venv --clear .venv-kubernetes
+	@.venv-kubernetes/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
 .venv-%/.ready: tests/%/requirements-alone.txt pyproject.toml
 	@PYTHON="$(PYTHON)" tools/make_venv.sh .venv-$* $<
 	@touch $@
@@ -109,13 +120,18 @@ coverage: $(READY) ## Run the tests and say which lines they leave out
 	@$(PYTEST) -n $(JOBS) --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
 
 .PHONY: lint
-lint: $(READY) ## Check style, layers, spelling, the Dockerfile and types
+lint: $(READY) ## Check style, layers, spelling, the Dockerfile, the manifests and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
 	@$(BIN)/codespell
 	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; else echo "hadolint: none for this platform"; fi
+	@if [ -f .venv-kubernetes/.ready ]; then $(MAKE) --no-print-directory manifests; else echo "manifests: unchecked; make manifests"; fi
 	@$(BIN)/mypy
+
+.PHONY: manifests
+manifests: .venv-kubernetes/.ready ## Check deploy/k8s against Kubernetes' schemas; lint does so too, once this has been run
+	@.venv-kubernetes/bin/kubernetes-validate --quiet --strict $(MANIFESTS)
 
 .PHONY: type
 type: $(READY) ## Check types (mypy --strict)
