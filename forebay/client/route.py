@@ -1,4 +1,4 @@
-"""The way of one stream over the servers: which it may try next, and what the end of a call means for that.
+"""The way of one stream over the servers: those that it may try next, and how the end of a call changes that.
 
 Owner: the event loop.
 """
@@ -19,7 +19,7 @@ LEAST_ATTEMPT_S = 1.0  # for one of several servers to answer Open
 
 
 class Pace(NamedTuple):
-    """What the back-off should know about the next call.
+    """The next call, as the back-off needs to know it.
 
     Attributes:
         has_failed: whether to back off.

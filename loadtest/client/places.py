@@ -72,7 +72,7 @@ class Places:
         self._taken = 0
 
     async def open(self, attempt: Callable[[Place], Awaitable[T]]) -> T:
-        """Return what `attempt` makes of a place; where it cannot connect, it gets a place on the next server.
+        """Return the result of `attempt` at a place; where it cannot connect, it gets a place on the next server.
 
         Raises:
             CannotConnectError: of the last server.
