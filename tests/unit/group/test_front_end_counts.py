@@ -1,4 +1,4 @@
-"""What a group counts in two places is what a server of one process counts in one."""
+"""A group counts in two places, and the sums are those of a server of one process."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,7 +59,7 @@ def test_both_forms_count_alike_however_requests_end(batches, data):
             request.counts_late = True
         two.statistics.observe(completions)
         clock.advance(7)
-        for end, completion in zip(ends, completions, strict=True):  # what only the front-end process knows
+        for end, completion in zip(ends, completions, strict=True):  # counts that only the front-end process has
             completion.request.counts_late = False
             completion.request.is_cancelled = end.startswith("cancelled")
             if end == "corrupt":
