@@ -12,8 +12,7 @@ pytestmark = pytest.mark.alone
 
 MODELS = Path(__file__).parents[2] / "models"
 DETECTOR, CLIP = MODELS / "detector" / "1" / "model.onnx", MODELS / "pedestrians.mp4"
-LEAST_AGREEMENT = 0.98  # with VNNI
-LEAST_AGREEMENT_WITHOUT = 0.96  # sums of two products saturate at 16 bits there: 0.975 on such a machine
+LEAST_AGREEMENT = 0.98  # on every processor: weights of 7 bits do not saturate where there is no VNNI
 LEAST_SPEED_UP = 1.3  # by CPU time, of the quietest of 50 frames, with VNNI; 1.6 to 2.4 on machines of two cores
 
 
@@ -38,9 +37,8 @@ def has_vnni():
 
 def test_int8_agrees_with_fp32_on_other_frames_and_is_faster(int8):
     frames = ("--frames", CLIP, "--start", 101, "--every", 2)
-    least = LEAST_AGREEMENT if has_vnni() else LEAST_AGREEMENT_WITHOUT
-    found = run("verify", int8, "--reference", DETECTOR, *frames, "--agreement", least, "--json")
+    found = run("verify", int8, "--reference", DETECTOR, *frames, "--agreement", LEAST_AGREEMENT, "--json")
     assert found["results"]["expected"] > 300
-    assert found["results"]["share"] >= least
+    assert found["results"]["share"] >= LEAST_AGREEMENT
     if has_vnni():
         assert found["cpu_ms"]["reference"] >= LEAST_SPEED_UP * found["cpu_ms"]["model"]
