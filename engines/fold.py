@@ -5,9 +5,11 @@ A model [N, 3, H, W] FP32 then takes [N, H, W, 3] UINT8: a quarter of the bytes 
 
     Transpose (channels first)  ->  Cast to FP32  ->  Mul scale/std  ->  Sub mean/std  ->  Cast to FP16 (FP16 inputs)
 
-each only where it changes something. Bytes are transposed, not numbers: at 640x640 that saves 0.2 of 1.0 ms. Values of
-FP16 are computed in FP32, because FP16 has too few digits for the products. The input keeps its name; the tensor behind
-the new nodes gets another, in every node that used it, branches and loop bodies included.
+each only where it changes something. A factor of 1/255 becomes Div by 255: 1/255 is no FP32 number, so that a product
+with it is in the last digit another number than the quotient for two of three pixels. Bytes are transposed, not
+numbers: at 640x640 that saves 0.2 of 1.0 ms. Values of FP16 are computed in FP32, because FP16 has too few digits for
+the products. The input keeps its name; the tensor behind the new nodes gets another, in every node that used it,
+branches and loop bodies included.
 """
 
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from forebay_server.engines.onnx_wire import onnx_model_pb2 as wire
 FLOAT, UINT8, FLOAT16 = 1, 2, 10  # TensorProto.data_type
 INT, TENSOR, INTS = 2, 4, 7  # AttributeProto.type
 LEAST_OPSET = 7  # before it, Mul and Sub broadcast otherwise; PyTorch has exported later ones since 2018
+EXACT = 1e-12  # relative: of doubles that are an FP32 number but for a rounding
 MOST_DEPTH = 32  # of branches within branches
 
 
@@ -77,16 +80,24 @@ def fold_into(model: wire.ModelProto, fold: Fold) -> None:
         found.type.tensor_type.shape.dim.extend(dims[at] for at in (0, 2, 3, 1))
     if not fold.is_cast_first:
         nodes.add("Cast", to=FLOAT)
-    std = np.array(fold.std, np.float64)
-    factor, offset = fold.scale / std, np.array(fold.mean, np.float64) / std
-    if not np.all(factor == 1):
-        nodes.add_with("Mul", factor, fold)
-    if np.any(offset):
-        nodes.add_with("Sub", offset, fold)
+    _normalise(nodes, fold)
     if own_type == FLOAT16:
         nodes.add("Cast", to=FLOAT16)
     nodes.finish()
     found.type.tensor_type.elem_type = UINT8
+
+
+def _normalise(nodes: "_Nodes", fold: Fold) -> None:
+    std = np.array(fold.std, np.float64)
+    factor, offset = fold.scale / std, np.array(fold.mean, np.float64) / std
+    divisor = (1 / factor).astype(np.float32).astype(np.float64)
+    if np.allclose(divisor * factor, 1, rtol=EXACT, atol=0):
+        if not np.all(divisor == 1):
+            nodes.add_with("Div", divisor, fold)
+    else:
+        nodes.add_with("Mul", factor, fold)
+    if np.any(offset):
+        nodes.add_with("Sub", offset, fold)
 
 
 def _check(model: wire.ModelProto, found: wire.ValueInfoProto | None, fold: Fold) -> None:

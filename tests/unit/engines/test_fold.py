@@ -13,6 +13,8 @@ from forebay_server.engines.fold import Fold, FoldError, fold_into
 from forebay_server.engines.folded_file import folded_file
 from forebay_server.engines.onnx_head import read_model
 from forebay_server.engines.onnx_wire import onnx_model_pb2 as wire
+from forebay_server.service.frontend.frames.decode.values import table_of
+from forebay_server.service.pictures.picture_input import Values
 from tests.support import models
 from tests.support.rig import BoundSlot, rig_of
 
@@ -57,6 +59,20 @@ def test_numbers_are_those_of_the_worker(tmp_path, layout, datatype, numbers):
     step = np.spacing(np.abs(expected).max().astype(kind))
     assert found.dtype == kind
     assert np.abs(found.astype(float) - expected).max() <= 2 * step
+
+
+@pytest.mark.parametrize("datatype", [TensorProto.FLOAT, TensorProto.FLOAT16])
+@pytest.mark.parametrize("numbers", [YOLO, PLAIN, {**YOLO, "std": (0.5,)}], ids=["yolo", "plain", "half"])
+def test_quotients_are_those_of_the_worker_to_the_last_bit(tmp_path, numbers, datatype):
+    """Networks of noise make thousandths of a score from a last bit, and pixels of a box from one of FP16."""
+    path = models.save(picture_model("NHWC", datatype=datatype), tmp_path / "model.onnx")
+    pixels = np.arange(256, dtype=np.uint8).repeat(18).reshape(64, 6, 4, 3)
+    dtype = "float32" if datatype == TensorProto.FLOAT else "float16"
+    table = table_of(Values("NHWC", dtype, **numbers), 1)[0]
+    content = folded_file(path, Fold("images", "NHWC", 3, **numbers), None)
+    for rows in np.split(pixels, 32):
+        (found,) = run(path, content, rows)
+        assert np.array_equal(found, table[rows])
 
 
 @pytest.mark.parametrize("opset", [7, 9, 11, 13, 19, 21])
