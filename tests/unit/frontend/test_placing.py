@@ -195,6 +195,16 @@ def oracle_of_bytes(frame, encoding, size, picture):
     return whole
 
 
+@pytest.mark.parametrize("values", [Values("NHWC"), Values("NCHW", "float32", scale=1 / 255)])
+def test_a_frame_of_which_nothing_is_cut_is_resized_for_classifiers_too(values):
+    frame = noise(96, 96)
+    picture = PictureInput(40, 40, "RGB", "center_crop", values=values)
+    found = decoded(frame.tobytes(), RGB8, (96, 96), picture)
+    expected = normalised(resized_by_pillow(frame, (40, 40)), **numbers_of(values))
+    expected = expected.transpose(2, 0, 1) if values.layout == "NCHW" else expected
+    assert np.array_equal(found, expected.astype(picture.dtype))
+
+
 @given(st.data(), st.integers(1, 90), st.integers(1, 90), st.sampled_from([1, 3]))
 def test_antialiased_pixels_are_those_of_pillow_to_the_bit(data, width, height, channels):
     size = data.draw(st.tuples(st.integers(1, 60), st.integers(1, 60)))

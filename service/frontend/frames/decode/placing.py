@@ -61,7 +61,7 @@ def place(
     rows, seen_rows = _window(placement.top, placement.resized[1], picture.height)
     columns, seen_columns = _window(placement.left, placement.resized[0], picture.width)
     inner = target[rows, columns] if values.layout == "NHWC" else target[:, rows, columns]
-    if is_direct and _is_whole(placement, picture):
+    if is_direct and picture.resize != "center_crop" and _is_whole(placement, picture):
         _resize_into(cast("Pixels", inner), source, order, picture.color_order)
     else:
         pixels = _resized(source, placement, picture, seen_rows, seen_columns)
