@@ -64,6 +64,7 @@ def picture_of(specs: EngineSpecs, given: PictureParameters, filename: str) -> P
         pad_value=PAD_VALUE if given.pad_value is None else given.pad_value,
         pad_at=given.pad_at or "center",
         resize_to=given.resize_to,
+        interpolation=given.interpolation or "bilinear",
         values=_values(spec, layout, given, filename),
         jpeg_scale=given.jpeg or "exact",
         input_index=found[0],
@@ -151,8 +152,9 @@ def _check(picture: PictureInput, channels: int, given: PictureParameters, filen
             f"{filename}: color_order is {picture.color_order}, but the model takes {channels} "
             f"channel{'s' * (channels > 1)}: write {wanted}"
         )
-    if picture.resize_to is not None and picture.resize != "center_crop":
-        raise ConfigError(f"{filename}: resize_to is for resize center_crop, not {picture.resize}: leave it out")
+    for key in {"resize_to", "interpolation"} & set(given.written):
+        if picture.resize != "center_crop":
+            raise ConfigError(f"{filename}: {key} is for resize center_crop, not {picture.resize}: leave it out")
     if picture.resize == "stretch":
         for key in {"pad_value", "pad_at"} & set(given.written):
             raise ConfigError(f"{filename}: {key} is for resize letterbox or crop_pad, not stretch: leave it out")

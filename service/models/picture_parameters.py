@@ -6,6 +6,7 @@
     image_size   WIDTHxHEIGHT, or one number for a square         from the shape of the input
     resize       stretch, letterbox, center_crop, crop_pad        stretch
     resize_to    pixels, of center_crop: the shorter side before  the smallest that covers the picture
+    interpolation  bilinear, bicubic, of center_crop              bilinear
     pad_value    0..255                                           114
     pad_at       center, bottom_right                             center
     scale        a number such as 1/255                           must be given for FP32 and FP16
@@ -22,7 +23,14 @@ from dataclasses import dataclass, fields
 from typing import Literal, cast, get_args
 
 from forebay_server.service.models.parameter_reader import ParameterReader
-from forebay_server.service.pictures.picture_input import ColorOrder, JpegScale, Layout, PadAt, Resize
+from forebay_server.service.pictures.picture_input import (
+    ColorOrder,
+    Interpolation,
+    JpegScale,
+    Layout,
+    PadAt,
+    Resize,
+)
 
 FoldChoice = Literal["auto", "on", "off"]
 
@@ -38,6 +46,7 @@ class PictureParameters:
     image_size: tuple[int, int] | None = None
     resize: Resize | None = None
     resize_to: int | None = None
+    interpolation: Interpolation | None = None
     pad_value: int | None = None
     pad_at: PadAt | None = None
     scale: float | None = None
@@ -64,6 +73,7 @@ def read_picture_parameters(reader: ParameterReader) -> PictureParameters:
         image_size=reader.size("image_size", MAX_SIDE_PIXELS),
         resize=cast("Resize | None", reader.choice("resize", get_args(Resize))),
         resize_to=reader.whole("resize_to", 1, MAX_SIDE_PIXELS),
+        interpolation=cast("Interpolation | None", reader.choice("interpolation", get_args(Interpolation))),
         pad_value=reader.whole("pad_value", 0, 255),
         pad_at=cast("PadAt | None", reader.choice("pad_at", get_args(PadAt))),
         scale=None if scale is None else scale[0],

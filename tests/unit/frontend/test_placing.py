@@ -64,11 +64,11 @@ def bilinear(pixels, width, height):
     return rows[:, low] * (1 - part)[None, :, None] + rows[:, high] * part[None, :, None]
 
 
-def resized_by_pillow(frame, size):
+def resized_by_pillow(frame, size, how=Image.Resampling.BILINEAR):
     """In two steps, since Pillow 13 begins with the vertical one for some sizes and earlier ones never did."""
     image = Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame)
-    narrow = image.resize((size[0], image.height), Image.Resampling.BILINEAR)
-    return np.asarray(narrow.resize(size, Image.Resampling.BILINEAR)).reshape(*size[::-1], -1)
+    narrow = image.resize((size[0], image.height), how)
+    return np.asarray(narrow.resize(size, how)).reshape(*size[::-1], -1)
 
 
 def letterboxed(pixels, width, height, pad_value, at):
@@ -205,13 +205,15 @@ def test_a_frame_of_which_nothing_is_cut_is_resized_for_classifiers_too(values):
     assert np.array_equal(found, expected.astype(picture.dtype))
 
 
-@given(st.data(), st.integers(1, 90), st.integers(1, 90), st.sampled_from([1, 3]))
-def test_antialiased_pixels_are_those_of_pillow_to_the_bit(data, width, height, channels):
+@given(
+    st.data(), st.integers(1, 90), st.integers(1, 90), st.sampled_from([1, 3]), st.sampled_from(["bilinear", "bicubic"])
+)
+def test_antialiased_pixels_are_those_of_pillow_to_the_bit(data, width, height, channels, how):
     size = data.draw(st.tuples(st.integers(1, 60), st.integers(1, 60)))
     columns, rows = (data.draw(st.integers(0, side - 1).flatmap(partial(windows, side))) for side in size)
     frame = noise(width, height, channels)
-    expected = resized_by_pillow(frame, size)[rows, columns]
-    found = resize_antialiased(frame if channels == 3 else frame[..., 0], size, rows, columns)
+    expected = resized_by_pillow(frame, size, Image.Resampling[how.upper()])[rows, columns]
+    found = resize_antialiased(frame if channels == 3 else frame[..., 0], size, rows, columns, how)
     assert np.array_equal(found.reshape(expected.shape), expected)
 
 

@@ -111,7 +111,7 @@ def _resized(source: Pixels, placement: Placement, picture: PictureInput, rows: 
     if (source.shape[1], source.shape[0]) == placement.resized:
         return source[rows, columns]
     if picture.resize == "center_crop":
-        return resize_antialiased(source, placement.resized, rows, columns)
+        return resize_antialiased(source, placement.resized, rows, columns, picture.interpolation)
     resized = cv2.resize(source, placement.resized, interpolation=cv2.INTER_LINEAR)
     return cast("Pixels", resized[rows, columns])
 
