@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forebay_server.engines.build.half import convert_nodes
-from forebay_server.engines.build.onnx_file import find_trunk, import_onnx, join_normalisation, load_model, name_nodes
+from forebay_server.engines.build.normalisation import absorb_normalisation, join_normalisation
+from forebay_server.engines.build.onnx_file import find_trunk, import_onnx, load_model, name_nodes
 from forebay_server.engines.errors import ModelFileError
 
 Target = Literal["cpu", "tensorrt"]
@@ -57,6 +58,8 @@ def to_fp16(source: Path, output: Path) -> PrecisionReport:
     onnx = import_onnx()
     with tempfile.TemporaryDirectory() as folder:
         model = _prepared(source, Path(folder))
+    join_normalisation(model)
+    name_nodes(model)
     trunk = find_trunk(model)
     if not trunk.inside:
         raise ModelFileError(f"{source}: has no convolution or matrix product with weights: nothing to convert")
@@ -94,6 +97,9 @@ def to_int8(
     is_cpu = target == "cpu"
     with tempfile.TemporaryDirectory() as folder:
         model = _prepared(source, Path(folder))
+        if not (is_cpu and absorb_normalisation(model)):
+            join_normalisation(model)
+        name_nodes(model)
         trunk = find_trunk(model)
         if not trunk.inside:
             raise ModelFileError(f"{source}: has no convolution or matrix product with weights: nothing to quantize")
@@ -174,22 +180,18 @@ class _Reader:
 
 
 def _prepared(source: Path, folder: Path) -> Any:  # noqa: ANN401
-    """Return the model with constants folded and shapes inferred, its normalisation joined and its nodes named."""
+    """Return the model with constants folded and shapes inferred."""
     onnx = import_onnx()
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     plain = folder / "plain.onnx"
-    model = load_model(source)
-    join_normalisation(model)
-    onnx.save(model, str(plain))
+    onnx.save(load_model(source), str(plain))
     prepared = folder / "folded.onnx"
     try:
         quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
     except Exception as error:
         raise ModelFileError(f"{source}: cannot be prepared: {error}") from error
-    model = onnx.load(str(prepared))
-    name_nodes(model)
-    return model
+    return onnx.load(str(prepared))
 
 
 def _report(

@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from forebay_server.engines.build.half import convert_nodes
 from forebay_server.engines.build.network import precision_of
-from forebay_server.engines.build.onnx_file import find_trunk, join_normalisation, load_model, name_nodes
+from forebay_server.engines.build.normalisation import absorb_normalisation, join_normalisation
+from forebay_server.engines.build.onnx_file import find_trunk, load_model, name_nodes
 from forebay_server.engines.build.precision import to_fp16, to_int8
 from forebay_server.engines.errors import ModelFileError
 from tests.support import models
@@ -88,6 +89,27 @@ def test_normalisation_becomes_one_convolution_with_the_same_numbers():
     assert "Sub" not in [node.op_type for node in model.graph.node]
     np.testing.assert_allclose(run(model, image), expected, atol=1e-6)
     assert not join_normalisation(model)
+
+
+def test_normalisation_becomes_a_part_of_the_first_convolution():
+    model, image = picture_net(), pictures(3)
+    expected = run(model, image)
+    assert absorb_normalisation(model)
+    onnx.checker.check_model(model)
+    kinds = [node.op_type for node in model.graph.node]
+    assert (kinds.count("Conv"), kinds.count("Sub"), "Mul" in kinds) == (1, 1, False)
+    number = next(numpy_helper.to_array(each) for each in model.graph.initializer if each.name.endswith("_number"))
+    assert number == np.rint(number)
+    np.testing.assert_allclose(run(model, image), expected, atol=2e-2)  # padding counts as one number, not three
+    assert not absorb_normalisation(model)
+
+
+def test_means_far_from_one_number_stay_a_convolution_of_their_own():
+    model = picture_net()
+    mean = next(each for each in model.graph.initializer if each.name == "mean")
+    mean.CopyFrom(numpy_helper.from_array(np.array([0, 128, 255], np.float32).reshape(1, 3, 1, 1), "mean"))
+    assert not absorb_normalisation(model)
+    assert join_normalisation(model)
 
 
 def test_the_trunk_lies_between_the_weighty_operators():
