@@ -36,8 +36,8 @@ FORMS: dict[HeadName, str] = {
 }
 """Each head's outputs in one line, without the batch dimension: for messages and pages."""
 
-STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
-"""Sides of grid cells in pixels: of nearly all YOLO models, and of those with a level above or below."""
+STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))
+"""Sides of grid cells in pixels: of nearly all YOLO models, of those with a level more, and of YOLOv3-tiny."""
 MAX_ROWS = 1000
 """Rows of an output that a model has chosen itself, mostly 300; anchors of all but the smallest pictures are more."""
 

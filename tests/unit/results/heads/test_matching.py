@@ -37,6 +37,7 @@ PROTOTYPES = (32, 160, 160)
 EXPORTS = [
     # Ultralytics, with its metadata
     (outputs((84, 8400)), Hints("detection", class_count=80, is_end_to_end=False), YoloHead(80)),
+    (outputs((84, 2000)), Hints("detection", class_count=80, is_end_to_end=False), YoloHead(80)),  # YOLOv3-tiny
     (outputs((116, 8400), PROTOTYPES), Hints("segmentation", class_count=80), YoloHead(80, extras=MASKS)),
     (outputs((56, 8400)), Hints("pose", class_count=1, keypoint_shape=(17, 3)), YoloHead(1, extras=POSE)),
     (outputs((20, 8400)), Hints("oriented", class_count=15), YoloHead(15, extras=Extras(has_angle=True))),
