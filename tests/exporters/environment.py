@@ -1,5 +1,6 @@
 """The environment of the exporters, and the pictures that the tests send."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -23,6 +24,15 @@ def run(script, *arguments):
     command = [ENVIRONMENT / "bin" / "python", Path(__file__).with_name(script), *arguments]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=MOST_S, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def exports_folder(tmp_path_factory, exporter):
+    """Where an exporter writes: below FOREBAY_EXPORTS, where exports are kept for later runs, or a temporary folder."""
+    kept = os.environ.get("FOREBAY_EXPORTS")
+    folder = Path(kept).resolve() / exporter if kept else tmp_path_factory.mktemp(exporter)
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    write_pictures(folder / "pictures")
+    return folder
 
 
 def pictures():

@@ -4,18 +4,22 @@
 
 PICTURES is a folder of PNG files, JOBS a JSON object: name to [YAML, arguments of `export`]. Writes OUT/NAME.onnx and
 OUT/NAME.npz, with the predictions for each picture under "<field> <picture>"; or OUT/NAME.error, why there is none.
+Every export has a process of its own and a limit of time.
 
 Nothing is downloaded: the weights are random. So that there is something to find, batch normalisation takes its
-statistics from the pictures, and the last convolutions of the head are scaled until boxes and scores vary.
+statistics from the pictures, and the last convolutions of the head are scaled until boxes and scores vary. Two things
+that training gives are set: boxes have sides above 0, and mask prototypes are smooth.
 """
 
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
 from pathlib import Path
+from unittest import mock
 
 os.environ.update(YOLO_OFFLINE="1", YOLO_AUTOINSTALL="false", YOLO_VERBOSE="false", YOLO_CONFIG_DIR=tempfile.mkdtemp())
 
@@ -28,45 +32,106 @@ LIBRARY = operators.supply()
 
 import torchvision  # noqa: E402, F401 - imported before Ultralytics looks whether it is
 from ultralytics import RTDETR, YOLO  # noqa: E402
+from ultralytics.utils import nms  # noqa: E402
+from ultralytics.utils.metrics import batch_probiou  # noqa: E402
+from ultralytics.utils.nms import TorchNMS, non_max_suppression  # noqa: E402
 
+SUPPRESS = non_max_suppression
 SEED = 7
 SIZE = 320
 SIZES = {"classify": 224}
 LEAST_SCORE = 0.25
 IOU_THRESHOLD = 0.7
 MAX_RESULTS = 300
-WANTED = 40
+WANTED = 60
 """Anchors of a picture, before suppression, that shall score above .3."""
 HIGHEST = 4.0
 """Logits of the highest score above that of .3: scores that are rounded to 1 would tie."""
+LEAST_DISTANCE = 0.5
+"""Grid cells from an anchor to each side of its box, where the head gives distances themselves and not their shares."""
+PROCESSES = 2
+MOST_S = 600
+"""Of one export."""
 
 
 def main(pictures, out, jobs):
-    torch.set_num_threads(2)
     images = {path.stem: cv2.imread(str(path)) for path in sorted(Path(pictures).glob("*.png"))}
     os.chdir(out)
-    for name, (yaml, options) in json.loads(jobs).items():
-        try:
-            export(images, name, yaml, options)
-        except Exception:  # noqa: BLE001 - the test of this export fails with it, and the others run
-            Path(f"{name}.error").write_text(traceback.format_exc())
+    running = {}
+    for name, job in json.loads(jobs).items():
+        if len(running) == PROCESSES:
+            end_one(running)
+        running[start(images, name, *job)] = name
+    while running:
+        end_one(running)
 
 
-def export(images, name, yaml, options):
+def start(images, name, yaml, options):
+    """Export in a process of its own: it has the imported libraries already. Returns its id."""
+    process = os.fork()
+    if process:
+        return process
+    signal.alarm(MOST_S)
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory(dir=".") as folder:
+            export(images, Path(folder), name, yaml, options)
+    except BaseException:  # noqa: BLE001 - the test of this export fails with it, and the others run
+        Path(f"{name}.error").write_text(traceback.format_exc())
+    os._exit(0)
+
+
+def end_one(running):
+    process, status = os.wait()
+    name = running.pop(process)
+    if status:
+        Path(f"{name}.error").write_text(f"the export ended with {status}: {signal.SIGALRM} is beyond {MOST_S} s")
+
+
+def export(images, folder, name, yaml, options):
     torch.manual_seed(SEED)
     kind = RTDETR if "rtdetr" in yaml else YOLO
     model = kind(yaml)
     size = SIZES.get(model.task, SIZE)
     with torch.no_grad():
         prepare(model.model, images.values(), size, model.task)
+    model.model.pt_path = str(folder / "model.pt")  # beside which the file is written
     shutil.move(model.export(format="onnx", imgsz=size, simplify=False, **options), f"{name}.onnx")
     reader = RTDETR(f"{name}.onnx") if kind is RTDETR else YOLO(f"{name}.onnx", task=model.task)
+    predict(reader, images, name, model.task, size)
+
+
+def predict(reader, images, name, task, size):
     given = {"imgsz": size, "conf": LEAST_SCORE, "iou": IOU_THRESHOLD, "max_det": MAX_RESULTS}
     fields = {}
     for stem, image in images.items():
-        (result,) = reader.predict(image, **given, rect=False, retina_masks=True, verbose=False)
-        fields |= {f"{field} {stem}": values for field, values in predicted(result, model.task).items()}
-    np.savez_compressed(f"{name}.npz", task=model.task, **fields)
+        with mock.patch.object(TorchNMS, "fast_nms", greedy), mock.patch.object(nms, "non_max_suppression", exact):
+            (result,) = reader.predict(image, **given, rect=False, retina_masks=True, verbose=False)
+        fields |= {f"{field} {stem}": values for field, values in predicted(result, task).items()}
+    np.savez_compressed(f"{name}.npz", task=task, **fields)
+
+
+def exact(prediction, *arguments, **options):
+    """Ultralytics' suppression in double precision.
+
+    It tells classes apart by moving boxes by 7680 pixels a class: FP32 then rounds them to up to a sixteenth of a
+    pixel, which decides where an IoU is close to the threshold.
+    """
+    prediction = prediction[0] if isinstance(prediction, (list, tuple)) else prediction
+    return [found.float() for found in SUPPRESS(prediction.double(), *arguments, **options)]
+
+
+def greedy(boxes, scores, iou_threshold, **_):
+    """Suppress rotated boxes by kept ones alone, as all other boxes are; Ultralytics lets suppressed ones do it too.
+
+    In a graph with `nms=True` that stays as it is.
+    """
+    left = torch.argsort(scores, descending=True, stable=True)
+    kept = []
+    while len(left):
+        kept.append(left[0])
+        left = left[1:][batch_probiou(boxes[left[:1]], boxes[left[1:]])[0] < iou_threshold]
+    return torch.stack(kept) if kept else torch.zeros(0, dtype=torch.int64)
 
 
 def predicted(result, task):
@@ -88,6 +153,8 @@ def prepare(network, images, size, task):
     """Make a network whose outputs depend on the picture, with enough scores above .3."""
     squares = [square(image, size)[..., ::-1].transpose(2, 0, 1) for image in images]
     batch = torch.from_numpy(np.stack(squares).astype(np.float32) / 255)
+    if task == "segment":
+        smooth(network.model[-1].proto)
     set_statistics(network, batch)
     if task == "classify":
         spread(network, batch, [network.model[-1].linear], 3.0)
@@ -99,7 +166,8 @@ def prepare(network, images, size, task):
     for prefix in ("", "one2one_"):
         towers = getattr(head, f"{prefix}cv3", None)
         if towers is not None:
-            spread(network, batch, [tower[-1] for tower in getattr(head, f"{prefix}cv2")], 1.0)
+            sides = [tower[-1] for tower in getattr(head, f"{prefix}cv2")]
+            spread(network, batch, sides, 1.0, least=LEAST_DISTANCE if head.reg_max == 1 else None)
             spread(network, batch, [tower[-1] for tower in towers], HIGHEST, is_score=True)
 
 
@@ -114,8 +182,15 @@ def set_statistics(network, batch):
     network.eval()
 
 
-def spread(network, batch, layers, wanted, *, is_score=False):
-    """Scale layers until their outputs vary by `wanted`.
+def smooth(prototypes):
+    """Let the filters of mask prototypes be averages, so that they vary over several pixels."""
+    with torch.no_grad():
+        for layer in (prototypes.cv1.conv, prototypes.upsample, prototypes.cv2.conv):
+            layer.weight[:] = layer.weight.mean((2, 3), keepdim=True)
+
+
+def spread(network, batch, layers, wanted, *, is_score=False, least=None):
+    """Scale layers until their outputs vary by `wanted`, and are above `least` if it is given.
 
     Scores: until WANTED of every picture are above .3, and the highest is `wanted` logits above it, well below 1.
     """
@@ -127,7 +202,10 @@ def spread(network, batch, layers, wanted, *, is_score=False):
     varying = {layer: _rows(outputs) - layer.bias for layer, outputs in seen.items() if outputs}
     if not is_score:
         for layer, values in varying.items():
-            layer.weight *= wanted / values.std()
+            gain = wanted / values.std()
+            layer.weight *= gain
+            if least is not None:
+                layer.bias[:] = least - gain * values.min()
         return
     best = torch.cat([values.amax(-1) for values in varying.values()], dim=1)
     least = best.topk(WANTED).values[:, -1].min()

@@ -12,13 +12,16 @@ from tests.exporters.comparison import Found
 from tests.support.real_server import RawStream
 from tests.support.serve_process import serve
 
+LOADED_WITHIN_S = 300
+"""A large model with an open batch is measured with up to as many rows as the server allows."""
+
 
 async def answers(file, pictures, **fields):
     """The result of each picture: name to message. `fields` are those of Open."""
     results = {}
     async with (
         serve(file, environment=dict(os.environ)) as server,
-        grpc.aio.insecure_channel(await server.wait_ready()) as channel,
+        grpc.aio.insecure_channel(await server.wait_ready(LOADED_WITHIN_S)) as channel,
     ):
         stream = RawStream(channel)
         await stream.send_open(

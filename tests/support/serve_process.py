@@ -25,8 +25,8 @@ class ServeProcess:
         self.output = self.errors = ""
         self._read_errors = b""
 
-    async def wait_ready(self):
-        line = await asyncio.wait_for(self.process.stdout.readline(), HANG_GUARD_S)
+    async def wait_ready(self, guard_s=HANG_GUARD_S):
+        line = await asyncio.wait_for(self.process.stdout.readline(), guard_s)
         assert line, (await self.process.communicate())[1].decode()
         self.ready = json.loads(line)
         return self.ready["address"]
