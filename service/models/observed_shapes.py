@@ -2,7 +2,7 @@
 
 Exporters leave the shapes of outputs open together with the size of the picture (the number of anchors), or where they
 cannot compute them. Once the inputs have fixed shapes, so have these outputs, and fixed buffers can hold them. Other
-outputs depend on what a picture shows (the number of objects): their shapes differ between zeros and noise.
+outputs depend on the picture (the number of objects): their shapes differ between zeros and noise.
 
 Blocks: for one run. Thread: the one that opens the version.
 """

@@ -24,7 +24,7 @@ Pixels = NDArray[np.uint8]
 
 WEIGHT_BITS = 22
 CUBIC = -0.5  # the parameter of Pillow's bicubic filter; OpenCV's is -0.75
-BLOCK = 16  # lines of the result made at once: what they are summed from then stays in the caches
+BLOCK = 16  # lines of the result made at once: their source lines then stay in the caches
 
 
 def resize_antialiased(
