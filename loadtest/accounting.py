@@ -60,7 +60,7 @@ def account(rows: Rows, counters: Counters) -> Accounting:
         superseded=answers.get("SUPERSEDED", 0),
         expired=answers.get("EXPIRED", 0),
         overloaded=answers.get("OVERLOADED", 0),
-        failed=sum(answers.get(name, 0) for name in ("FAILED", "INVALID", "CANCELLED")),
+        failed=sum(answers.get(name, 0) for name in ("FAILED", "INVALID", "CANCELLED", "NEEDS_KEYFRAME")),
         lost=int(np.count_nonzero(rows["outcome"] == Outcome.LOST)),
     )
 

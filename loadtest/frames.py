@@ -16,6 +16,7 @@ import numpy.typing as npt
 from forebay.encodings import LAYOUTS, VALUES
 from forebay_server.loadtest.errors import UsageError
 from forebay_server.loadtest.target import Encoding
+from forebay_server.loadtest.video import VIDEO, access_units
 
 Picture = npt.NDArray[np.uint8]  # (height, width, 3), blue first
 MAX_PICTURES = 120  # four seconds at 30 fps; more would only cost memory
@@ -68,6 +69,11 @@ def pictures(spec: FramesSpec, encoding: Encoding) -> FrameSource:
     """Read and encode up to MAX_PICTURES pictures; any encoding but TENSOR. Raises UsageError."""
     raw, note = _read(spec.source)
     layout = LAYOUTS.get(VALUES[encoding])
+    if encoding in VIDEO:
+        sized = [_resize(picture, spec.size) for picture in raw]
+        units = access_units(sized, encoding)
+        note = f"{note}, {len(units)} access units, {_size(units)}"
+        return FrameSource(tuple(units), encoding, sized[0].shape[1], sized[0].shape[0], note)
     encoded: list[bytes] = []
     shape = (0, 0)
     for picture in raw:
@@ -91,8 +97,8 @@ def encode(picture: Picture, encoding: Encoding, quality: int) -> bytes:
     import cv2
 
     match encoding:
-        case Encoding.TENSOR:
-            raise UsageError("pictures cannot be sent as tensors")
+        case Encoding.TENSOR | Encoding.H264 | Encoding.H265:
+            raise UsageError(f"one picture cannot be sent as {encoding}")
         case Encoding.JPEG:
             return _file(picture, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
         case Encoding.PNG:

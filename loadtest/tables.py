@@ -10,7 +10,7 @@ from forebay_server.loadtest.target import Outcome
 _MAX_POINTS = 120
 _MAX_STREAMS = 1000
 MOST_NAMED = 5
-_FAILED = (Outcome.FAILED, Outcome.INVALID, Outcome.CANCELLED)
+_FAILED = (Outcome.FAILED, Outcome.INVALID, Outcome.CANCELLED, Outcome.NEEDS_KEYFRAME)
 
 
 def timeline(rows: Rows, duration_s: float) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ class Outcome(IntEnum):
     CANCELLED = 8
     LOST = 9  # sent and never answered
     CLIENT_DROPPED = 10  # never sent: the client's own policy gave the frame up
+    NEEDS_KEYFRAME = 11  # of video; counted as failed
 
 
 class Protocols(StrEnum):
@@ -45,6 +46,8 @@ class Encoding(StrEnum):
     BGR8 = "bgr8"
     NV12 = "nv12"
     MONO8 = "mono8"
+    H264 = "h264"
+    H265 = "h265"
     TENSOR = "tensor"
 
 

@@ -19,6 +19,7 @@ class Outcome(enum.Enum):
 
     OK = "ok"
     SUPERSEDED = "superseded"
+    NEEDS_KEYFRAME = "needs_keyframe"
     EXPIRED = "expired"
     OVERLOADED = "overloaded"
     INVALID = "invalid"
@@ -79,6 +80,13 @@ class SupersededError(ServiceError):
     """A newer frame of a LATEST stream took its place."""
 
     outcome = Outcome.SUPERSEDED
+    scope = "request"
+
+
+class NeedsKeyframeError(ServiceError):
+    """Its picture needs one that was lost, damaged or never sent; decoding goes on at the next keyframe."""
+
+    outcome = Outcome.NEEDS_KEYFRAME
     scope = "request"
 
 

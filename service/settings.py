@@ -127,6 +127,12 @@ class ServeSettings(BaseSettings):
         64 << 20, ge=1 << 20, le=1 << 40, description="allow_compression: maximum inflated bytes of one connection"
     )
     max_image_pixels: Count = Field(50_000_000, description="largest picture accepted, width times height")
+    max_video_streams: Count = Field(
+        64, le=100_000, description="maximum of streams of H264 and H265 in one front-end process; each has a decoder"
+    )
+    video_memory_bytes: int = Field(
+        1 << 30, ge=1 << 20, le=1 << 40, description="maximum memory of these decoders together, by picture sizes"
+    )
     worker_threads: int = Field(0, ge=0, le=256, description="decoding and results; 0: one per core, at most 8")
     intra_op_threads: int = Field(1, ge=0, le=256, description="ONNX Runtime threads per instance; 0: all cores")
     keepalive_time_s: float = Field(5.0, ge=1, le=86_400, description="a silent connection is pinged after this time")

@@ -52,6 +52,12 @@ class WorkQueue(Generic[T]):
             self._items.clear()
             return items
 
+    def visit_waiting(self, visit: Callable[[T], None]) -> None:
+        """Call `visit` with every item that no worker has taken yet; none is taken meanwhile."""
+        with self._pool.condition:
+            for item in self._items:
+                visit(item)
+
     def call_at_rest(self, do: Callable[[], None]) -> None:
         """Call `do` once the queue is empty and no worker runs an item of it: now, or on the worker of the last one.
 

@@ -69,9 +69,8 @@ def payload_of(encoding: Encoding, width: int, height: int, frame: FrameData) ->
         return [_raw(frame)]  # cv2.imencode gives such arrays
     if isinstance(frame, bytes | bytearray | memoryview):
         return [frame]
-    raise TypeError(
-        f"{encoding} frames are the bytes of a {encoding} file, not {type(frame).__name__} (encode it first)"
-    )
+    what = "an access unit in Annex B form" if encoding in {"h264", "h265"} else f"a {encoding} file"
+    raise TypeError(f"{encoding} frames are the bytes of {what}, not {type(frame).__name__} (encode it first)")
 
 
 def _pixels(encoding: Encoding, layout: Layout, width: int, height: int, frame: FrameData) -> Raw:

@@ -12,7 +12,7 @@ class StreamKeywords(TypedDict, total=False):
     Attributes:
         model: name in the server's model repository.
         version: of the model; empty: the newest.
-        encoding: of every frame: bgr8 (default), rgb8, mono8, nv12, jpeg, png, or tensor.
+        encoding: of every frame: bgr8 (default), rgb8, mono8, nv12, jpeg, png, h264, h265, or tensor.
         width: pixels, for bgr8, rgb8, mono8 and nv12; default: taken from the first frame, which has to be an array.
         height: pixels, as width.
         shape: of the first input, for tensor; default: the model's.
@@ -31,6 +31,8 @@ class StreamKeywords(TypedDict, total=False):
         max_results: maximum number of detections or classes in a result; 0: the model's.
         masks: "polygons" or "run_lengths": the form of the masks of a segmentation model; default: no masks.
         track: give detections a `track_id` that lasts through the stream, also when it is opened again; default: no.
+        parameter_sets: of h264 and h265, in Annex B form, such as the SDP of a camera has them; default: they come with
+            the first keyframe.
         allow_picture: the server's operator may look at the latest frame of this stream; default: no.
         trace_context: W3C trace context (`traceparent`, optionally `tracestate`): the parent of the server's spans of
             this stream; or a function that returns it, called each time the stream is opened.
@@ -57,6 +59,7 @@ class StreamKeywords(TypedDict, total=False):
     max_results: int
     masks: Masks | None
     track: bool
+    parameter_sets: bytes
     allow_picture: bool
     trace_context: TraceContext | None
     headers: Mapping[str, str]

@@ -189,6 +189,8 @@ class Link:
             raise ProtocolError(f"the server sent {kind or 'an unknown message'} where Opened was due, or Opened twice")
         elif kind == "result":
             self._take_result(message.result)
+        elif kind == "need_keyframe":
+            self._state.keyframe_asked_for()
         elif kind == "reconnect":
             self._is_draining = True
             if self._call is not None:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from forebay.encodings import LAYOUTS, VALUES, Layout
 from forebay.wire import frames_pb2 as wire
 
-Encoding = Literal["tensor", "rgb8", "bgr8", "jpeg", "png", "nv12", "mono8"]
+Encoding = Literal["tensor", "rgb8", "bgr8", "jpeg", "png", "nv12", "mono8", "h264", "h265"]
 Delivery = Literal["latest", "every"]
 Policy = Literal["drop_oldest", "block"]
 OutputKind = Literal["tensors", "detections", "classes"]
@@ -103,6 +103,7 @@ class StreamOptions:
     max_results: int = 0
     masks: Masks | None = None
     track: bool = False
+    parameter_sets: bytes = b""
     allow_picture: bool = False
     trace_context: TraceContext | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -151,6 +152,11 @@ class StreamOptions:
         return LAYOUTS.get(VALUES[self.encoding])
 
     @property
+    def is_video(self) -> bool:
+        """Whether frames need earlier ones to be decoded."""
+        return self.encoding in {"h264", "h265"}
+
+    @property
     def needs_size(self) -> bool:
         """Whether the stream can be opened only once the size of a frame is known."""
         return self.layout is not None and not (self.width and self.height)
@@ -185,6 +191,7 @@ def open_message(options: StreamOptions, resume_from: int | None, track_state: b
         allow_picture=options.allow_picture,
         resume_from=resume_from,
         track=options.track,
+        parameter_sets=options.parameter_sets,
         track_state=track_state,
     )
     return wire.ClientMessage(open=message).SerializeToString()

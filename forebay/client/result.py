@@ -16,7 +16,7 @@ from forebay.wire import frames_pb2 as wire
 
 
 class Status(enum.Enum):
-    """How a frame ended. The server sets the first seven, the client the last two."""
+    """How a frame ended. The client sets NOT_SENT and UNANSWERED, the server the others."""
 
     OK = "ok"
     SUPERSEDED = "superseded"  # a newer frame of this stream took its place at the server
@@ -25,6 +25,7 @@ class Status(enum.Enum):
     INVALID = "invalid"  # the frame itself is wrong; never executed
     FAILED = "failed"  # the server failed on this frame
     CANCELLED = "cancelled"  # the server gave the frame up while shutting down
+    NEEDS_KEYFRAME = "needs_keyframe"  # of video: its picture needs one that the server does not have; never executed
     NOT_SENT = "not_sent"  # never sent: a newer frame took its place in the client, or the stream ended first
     UNANSWERED = "unanswered"  # sent, but the stream broke before its answer came; it may have been executed
 
@@ -37,6 +38,7 @@ _STATUS_OF_CODE: dict[int, Status] = {
     wire.STATUS_INVALID: Status.INVALID,
     wire.STATUS_FAILED: Status.FAILED,
     wire.STATUS_CANCELLED: Status.CANCELLED,
+    wire.STATUS_NEEDS_KEYFRAME: Status.NEEDS_KEYFRAME,
 }
 
 _TRACKS: dict[int, Literal["continued", "anew"]] = {
@@ -211,6 +213,8 @@ class Opened:
     `labels` are the names of the model's classes by `class_id`, `keypoint_names` those of a pose model's keypoints;
     each is empty if the names are not known. `tracks` of a stream with `track=True` is "continued" if the ids go on
     from the call before, and "anew" if they begin at 1: an earlier id then means another object. None without `track`.
+    `reorder_frames` of a stream of video with `parameter_sets` is the number of pictures that may be shown before one
+    that was sent earlier: its result waits for their frames. None where it is not known.
     """
 
     session_id: str
@@ -226,6 +230,7 @@ class Opened:
     labels: tuple[str, ...] = ()
     keypoint_names: tuple[str, ...] = ()
     tracks: Literal["continued", "anew"] | None = None
+    reorder_frames: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +316,7 @@ def opened_from_wire(message: wire.Opened) -> Opened:
         labels=tuple(message.labels),
         keypoint_names=tuple(message.keypoint_names),
         tracks=_TRACKS.get(message.track_resumption),
+        reorder_frames=message.reorder_frames if message.HasField("reorder_frames") else None,
     )
 
 

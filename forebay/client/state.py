@@ -42,6 +42,7 @@ class StreamState:
         is_over: the link has ended: every frame has ended too.
         is_finishing: no more frames.
         track_state: the latest state of the stream's tracks, for the next call; the link's alone.
+        needs_keyframe: of video: the server has asked for a keyframe, and no frame was executed since.
     """
 
     def __init__(self, options: StreamOptions, clock: Clock, capture_clock_ns: Callable[[], int]) -> None:
@@ -53,6 +54,7 @@ class StreamState:
         self.is_over = False
         self.is_finishing = False
         self.track_state = b""
+        self.needs_keyframe = False
         self._ledger = Ledger(
             queue_frames=options.queue_frames, drops_oldest=options.drops_oldest, resends=options.resends
         )
@@ -168,12 +170,11 @@ class StreamState:
         with self.monitor.lock:
             if self._opened is None:
                 return None
-            budget_ms = max(self._opened.latency_budget_ms, LEAST_PATIENCE_MS)
             message = self._ledger.next_to_send(
                 max(1, self._opened.window),
                 self._clock.now_ns(),
                 is_finishing=self.is_finishing,
-                patience_ns=round(budget_ms * 1e6),
+                patience_ns=self._patience_ns(self._opened),
             )
             self._notify()  # the queue has room
             return message
@@ -188,6 +189,13 @@ class StreamState:
             age_ms, round_trip_ms = (capture_now_ns - capture_ns) / 1e6, (now_ns - sent_ns) / 1e6
             self._ledger.answered(result_from_wire(message, capture_ns, age_ms, round_trip_ms))
             self.track_state = message.track_state or self.track_state
+            self.needs_keyframe = self.needs_keyframe and message.status.code != wire.STATUS_OK
+            self._notify()
+
+    def keyframe_asked_for(self) -> None:
+        """Record that the server needs a keyframe."""
+        with self.monitor.lock:
+            self.needs_keyframe = True
             self._notify()
 
     def granted(self, opened: Opened, server: str) -> Opened | None:
@@ -236,6 +244,12 @@ class StreamState:
         """Whether every frame has ended and no more will come."""
         with self.monitor.lock:
             return self.is_finishing and self._ledger.is_settled
+
+    def _patience_ns(self, opened: Opened) -> int | None:
+        """Return when an unanswered frame says that the network is congested; None: never."""
+        if self.options.is_video and opened.reorder_frames != 0:
+            return None  # a picture that is held back until later frames have come would stop these frames
+        return round(max(opened.latency_budget_ms, LEAST_PATIENCE_MS) * 1e6)
 
     def _notify(self) -> None:
         self.monitor.notify_all()

@@ -175,6 +175,11 @@ class Stream:
         """The address of the server that opened the latest call; empty before the first."""
         return self._stream.server
 
+    @property
+    def needs_keyframe(self) -> bool:
+        """Whether the server waits for a keyframe: of h264 and h265. Ask the encoder for one, if it can be asked."""
+        return self._state.needs_keyframe
+
     def statistics(self) -> Statistics:
         """Return the stream's counters."""
         return self._stream.statistics()

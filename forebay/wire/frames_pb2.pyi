@@ -17,6 +17,8 @@ class Encoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ENCODING_PNG: _ClassVar[Encoding]
     ENCODING_NV12: _ClassVar[Encoding]
     ENCODING_MONO8: _ClassVar[Encoding]
+    ENCODING_H264: _ClassVar[Encoding]
+    ENCODING_H265: _ClassVar[Encoding]
 
 class Delivery(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -53,6 +55,7 @@ class StatusCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STATUS_INVALID: _ClassVar[StatusCode]
     STATUS_FAILED: _ClassVar[StatusCode]
     STATUS_CANCELLED: _ClassVar[StatusCode]
+    STATUS_NEEDS_KEYFRAME: _ClassVar[StatusCode]
 ENCODING_UNSPECIFIED: Encoding
 ENCODING_TENSOR: Encoding
 ENCODING_RGB8: Encoding
@@ -61,6 +64,8 @@ ENCODING_JPEG: Encoding
 ENCODING_PNG: Encoding
 ENCODING_NV12: Encoding
 ENCODING_MONO8: Encoding
+ENCODING_H264: Encoding
+ENCODING_H265: Encoding
 DELIVERY_UNSPECIFIED: Delivery
 DELIVERY_LATEST: Delivery
 DELIVERY_EVERY: Delivery
@@ -82,6 +87,7 @@ STATUS_OVERLOADED: StatusCode
 STATUS_INVALID: StatusCode
 STATUS_FAILED: StatusCode
 STATUS_CANCELLED: StatusCode
+STATUS_NEEDS_KEYFRAME: StatusCode
 
 class ClientMessage(_message.Message):
     __slots__ = ("open", "frame")
@@ -92,19 +98,21 @@ class ClientMessage(_message.Message):
     def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
-    __slots__ = ("opened", "result", "reconnect", "heartbeat")
+    __slots__ = ("opened", "result", "reconnect", "heartbeat", "need_keyframe")
     OPENED_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     RECONNECT_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    NEED_KEYFRAME_FIELD_NUMBER: _ClassVar[int]
     opened: Opened
     result: Result
     reconnect: Reconnect
     heartbeat: Heartbeat
-    def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., reconnect: _Optional[_Union[Reconnect, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+    need_keyframe: NeedKeyframe
+    def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., reconnect: _Optional[_Union[Reconnect, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., need_keyframe: _Optional[_Union[NeedKeyframe, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("model", "version", "stream_id", "encoding", "width", "height", "shape", "latency_budget_ms", "delivery", "max_in_flight", "priority", "outputs", "tensor_names", "score_threshold", "iou_threshold", "max_results", "resume_from", "allow_picture", "masks", "track", "track_state")
+    __slots__ = ("model", "version", "stream_id", "encoding", "width", "height", "shape", "latency_budget_ms", "delivery", "max_in_flight", "priority", "outputs", "tensor_names", "score_threshold", "iou_threshold", "max_results", "resume_from", "allow_picture", "masks", "track", "track_state", "parameter_sets")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
@@ -126,6 +134,7 @@ class Open(_message.Message):
     MASKS_FIELD_NUMBER: _ClassVar[int]
     TRACK_FIELD_NUMBER: _ClassVar[int]
     TRACK_STATE_FIELD_NUMBER: _ClassVar[int]
+    PARAMETER_SETS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     stream_id: str
@@ -147,7 +156,8 @@ class Open(_message.Message):
     masks: MaskFormat
     track: bool
     track_state: bytes
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., stream_id: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., latency_budget_ms: _Optional[float] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., max_in_flight: _Optional[int] = ..., priority: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., tensor_names: _Optional[_Iterable[str]] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_results: _Optional[int] = ..., resume_from: _Optional[int] = ..., allow_picture: bool = ..., masks: _Optional[_Union[MaskFormat, str]] = ..., track: bool = ..., track_state: _Optional[bytes] = ...) -> None: ...
+    parameter_sets: bytes
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., stream_id: _Optional[str] = ..., encoding: _Optional[_Union[Encoding, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., shape: _Optional[_Iterable[int]] = ..., latency_budget_ms: _Optional[float] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., max_in_flight: _Optional[int] = ..., priority: _Optional[int] = ..., outputs: _Optional[_Iterable[_Union[Output, str]]] = ..., tensor_names: _Optional[_Iterable[str]] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_results: _Optional[int] = ..., resume_from: _Optional[int] = ..., allow_picture: bool = ..., masks: _Optional[_Union[MaskFormat, str]] = ..., track: bool = ..., track_state: _Optional[bytes] = ..., parameter_sets: _Optional[bytes] = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("seq", "capture_time_us", "latency_budget_ms", "payload")
@@ -172,7 +182,7 @@ class TensorSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("session_id", "model", "model_version", "inputs", "outputs", "window", "stream_lifetime_s", "delivery", "latency_budget_ms", "heartbeat_interval_s", "labels", "keypoint_names", "track_resumption")
+    __slots__ = ("session_id", "model", "model_version", "inputs", "outputs", "window", "stream_lifetime_s", "delivery", "latency_budget_ms", "heartbeat_interval_s", "labels", "keypoint_names", "track_resumption", "reorder_frames")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +196,7 @@ class Opened(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     KEYPOINT_NAMES_FIELD_NUMBER: _ClassVar[int]
     TRACK_RESUMPTION_FIELD_NUMBER: _ClassVar[int]
+    REORDER_FRAMES_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     model: str
     model_version: str
@@ -199,7 +210,8 @@ class Opened(_message.Message):
     labels: _containers.RepeatedScalarFieldContainer[str]
     keypoint_names: _containers.RepeatedScalarFieldContainer[str]
     track_resumption: TrackResumption
-    def __init__(self, session_id: _Optional[str] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., window: _Optional[int] = ..., stream_lifetime_s: _Optional[float] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., latency_budget_ms: _Optional[float] = ..., heartbeat_interval_s: _Optional[float] = ..., labels: _Optional[_Iterable[str]] = ..., keypoint_names: _Optional[_Iterable[str]] = ..., track_resumption: _Optional[_Union[TrackResumption, str]] = ...) -> None: ...
+    reorder_frames: int
+    def __init__(self, session_id: _Optional[str] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., window: _Optional[int] = ..., stream_lifetime_s: _Optional[float] = ..., delivery: _Optional[_Union[Delivery, str]] = ..., latency_budget_ms: _Optional[float] = ..., heartbeat_interval_s: _Optional[float] = ..., labels: _Optional[_Iterable[str]] = ..., keypoint_names: _Optional[_Iterable[str]] = ..., track_resumption: _Optional[_Union[TrackResumption, str]] = ..., reorder_frames: _Optional[int] = ...) -> None: ...
 
 class Status(_message.Message):
     __slots__ = ("code", "message", "retry_after_ms")
@@ -384,3 +396,9 @@ class Heartbeat(_message.Message):
     FRAMES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
     frames_received: int
     def __init__(self, frames_received: _Optional[int] = ...) -> None: ...
+
+class NeedKeyframe(_message.Message):
+    __slots__ = ("since_seq",)
+    SINCE_SEQ_FIELD_NUMBER: _ClassVar[int]
+    since_seq: int
+    def __init__(self, since_seq: _Optional[int] = ...) -> None: ...

@@ -39,6 +39,7 @@ _OUTCOMES = {
     wire.STATUS_INVALID: Outcome.INVALID,
     wire.STATUS_FAILED: Outcome.FAILED,
     wire.STATUS_CANCELLED: Outcome.CANCELLED,
+    wire.STATUS_NEEDS_KEYFRAME: Outcome.NEEDS_KEYFRAME,
 }
 
 

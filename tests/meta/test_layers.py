@@ -80,6 +80,7 @@ VIOLATIONS = {
     "torch": [("forebay_server.service.results", "torch"), ("forebay_server.engines.engine_onnxruntime", "torch")],
     "opentelemetry": [("forebay_server.service.observe.spans", "opentelemetry"), ("forebay.client", "opentelemetry")],
     "lap": [("forebay_server.service.tracks.tracker", "lap"), ("forebay.client", "lap")],
+    "av": [("forebay_server.service.frontend.frames.video.decoder", "av"), ("forebay.client", "av")],
     "cv2": [
         ("forebay_server.service.pipeline.slots", "cv2"),
         ("forebay.client", "cv2"),

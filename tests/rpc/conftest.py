@@ -56,6 +56,7 @@ BOTH_FORMS = frozenset(
         "test_tls",
         "test_traces",
         "test_tracks",
+        "test_video",
         "test_waiting_for_the_loop",
     }
 )

@@ -13,9 +13,11 @@ from forebay.client.options import Encoding
 from forebay.encodings import LAYOUTS, VALUES, Layout
 from forebay_server.loadtest.target import Encoding as LoadEncoding
 from forebay_server.service.frontend.frames.decode.pictures import ENCODINGS
+from forebay_server.service.frontend.frames.video.request import CODECS
 from tests.support.repository import ROOT
 
 SIDES = st.integers(1, 300)
+DECODED = {*ENCODINGS, *CODECS}
 
 
 def known_words(text, start, end):
@@ -53,7 +55,7 @@ def test_an_array_of_another_shape_holds_no_picture(shape):
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("the server's decode_into", {word for word, value in VALUES.items() if value in ENCODINGS} | {"tensor"}),
+        ("the server's decoders", {word for word, value in VALUES.items() if value in DECODED} | {"tensor"}),
         ("Encoding in forebay/client/options.py", set(get_args(Encoding))),
         ("the docstring in forebay/client/keywords.py", known_words(StreamKeywords.__doc__, "encoding: of", "height:")),
         ("Encoding in loadtest/target.py", {encoding.value for encoding in LoadEncoding}),

@@ -22,6 +22,7 @@ from forebay_server.service.request import Completion, Durations, Timeline
 FRAME_STATUS: dict[Outcome, pb.StatusCode] = {
     Outcome.OK: pb.STATUS_OK,
     Outcome.SUPERSEDED: pb.STATUS_SUPERSEDED,
+    Outcome.NEEDS_KEYFRAME: pb.STATUS_NEEDS_KEYFRAME,
     Outcome.EXPIRED: pb.STATUS_EXPIRED,
     Outcome.OVERLOADED: pb.STATUS_OVERLOADED,
     Outcome.INVALID: pb.STATUS_INVALID,
@@ -40,6 +41,7 @@ FRAME_STATUS: dict[Outcome, pb.StatusCode] = {
 STREAM_STATUS: dict[Outcome, grpc.StatusCode] = {
     Outcome.OK: grpc.StatusCode.OK,
     Outcome.SUPERSEDED: grpc.StatusCode.ABORTED,
+    Outcome.NEEDS_KEYFRAME: grpc.StatusCode.FAILED_PRECONDITION,
     Outcome.EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
     Outcome.OVERLOADED: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Outcome.INVALID: grpc.StatusCode.INVALID_ARGUMENT,

@@ -106,10 +106,27 @@ class FrameDecoder:
                 raise
         return frame
 
-    def push(self, request: Request, payload: memoryview) -> None:
-        """Have a worker decode a frame and hand it to the former, after those before it."""
+    def push(self, request: Request, payload: memoryview, received_ns: int, *, is_next: bool) -> None:  # noqa: ARG002
+        """Have a worker decode a frame and hand it to the former, after those before it.
+
+        Args:
+            request: of the frame.
+            payload: of the frame.
+            received_ns: for decoders of video.
+            is_next: likewise.
+        """
         self._pushed_bytes += len(payload)
         self._queue.push(_Encoded(self, request, payload))
+
+    def pass_by(self, payload: memoryview, received_ns: int, *, is_next: bool) -> None:
+        """A frame was refused: nothing to do, since no other picture needs it."""
+
+    def supersede(self) -> list[Request]:
+        """Take back the frames that no worker has begun, because a newer one has come."""
+        return self.take_waiting()
+
+    def end(self) -> None:
+        """No more frames come: nothing to do."""
 
     def take_waiting(self) -> list[Request]:
         """Take back the frames that no worker has begun."""

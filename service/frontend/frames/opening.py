@@ -9,6 +9,7 @@ from forebay_server.service.errors import InvalidSessionError, UnsupportedError
 from forebay_server.service.frontend.frames.decode.pictures import ENCODINGS
 from forebay_server.service.frontend.frames.track_request import TrackRequest, track_request
 from forebay_server.service.frontend.frames.typed import encode_large
+from forebay_server.service.frontend.frames.video.request import CODECS, VideoRequest, video_request
 from forebay_server.service.models.served import FindModel, ServedVersion
 from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.request import Delivery
@@ -51,6 +52,7 @@ class StreamConfig:
         allows_picture: whether the operator may look at its latest frame.
         tracks: how its objects are tracked; None if they are not.
         is_resumed: whether its client had one before.
+        video: how its frames are decoded; None if they are no video.
     """
 
     stream_id: str
@@ -68,6 +70,7 @@ class StreamConfig:
     allows_picture: bool
     tracks: TrackRequest | None = None
     is_resumed: bool = False
+    video: VideoRequest | None = None
 
 
 def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings) -> StreamConfig:
@@ -89,7 +92,10 @@ def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings
         raise InvalidSessionError(
             f"a frame of this stream has {payload_bytes} bytes; messages may have {settings.max_message_bytes}"
         )
+    video = video_request(request)
     wanted = request.max_in_flight or DEFAULT_WINDOW
+    if video is not None:
+        wanted = video.window(wanted)
     wants = _wants(request, version)
     tracks = None
     if request.track:
@@ -107,9 +113,10 @@ def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings
         priority=request.priority or version.description.batching.default_priority,
         first_seq=request.resume_from if request.HasField("resume_from") else 0,
         wants=wants,
-        allows_picture=settings.allow_pictures and request.allow_picture and request.encoding != pb.ENCODING_TENSOR,
+        allows_picture=settings.allow_pictures and request.allow_picture and request.encoding in ENCODINGS,
         tracks=tracks,
         is_resumed=request.HasField("resume_from"),
+        video=video,
     )
 
 
@@ -148,8 +155,9 @@ def _payload(request: pb.Open, version: ServedVersion, max_pixels: int) -> tuple
         image = version.description.image
         size = (0, 0) if image is None else (image.width, image.height)
         return size, sum(spec.row_bytes for spec in version.specs.inputs)
-    if encoding not in ENCODINGS:
-        names = ", ".join(sorted(pb.Encoding.Name(each).removeprefix("ENCODING_") for each in ENCODINGS))
+    if encoding not in ENCODINGS and encoding not in CODECS:
+        known = (*ENCODINGS, *CODECS)
+        names = ", ".join(sorted(pb.Encoding.Name(each).removeprefix("ENCODING_") for each in known))
         raise InvalidSessionError(f"open.encoding is missing or unknown: give TENSOR or one of {names}")
     if version.description.image is None:
         raise UnsupportedError(f"model {version.name!r} takes no pictures; send TENSOR{_how(version)}")

@@ -31,6 +31,7 @@ from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.frontend.frames.stream import OPEN_DEADLINE_S, FrameStream, Why
 from forebay_server.service.frontend.frames.tracks import StreamTracks, open_tracks
 from forebay_server.service.frontend.statuses import metadata_of
+from forebay_server.service.frontend.frames.video.limits import VideoLimits
 from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.journal.pictures import PictureSlot
@@ -86,6 +87,7 @@ class FramesServicer:
         self._journal = journal
         self._next_session_id: Callable[[], int] = itertools.count(1).__next__
         self._admission = admission
+        self.video = VideoLimits(settings.max_video_streams, settings.video_memory_bytes)
         self._is_draining = False
         self.open_deadline_s = OPEN_DEADLINE_S
 
@@ -201,6 +203,7 @@ class FramesServicer:
 
     async def _run(self, stream: FrameStream, config: StreamConfig, context: Context) -> None:
         call, journal, version = stream.call, self._journal, config.version
+        video = None if config.video is None else self.video.take()
         trace = trace_context(context) if self._settings.trace_every_frames else None
         record, recorder = None, None
         if journal is not None:
@@ -219,6 +222,7 @@ class FramesServicer:
             on_room=call.room.set,
             recorder=recorder,
             tracks=tracks,
+            video=video,
         )
         # Nothing is awaited since `try_use`: `send_away` finds every stream that uses a version.
         stream.opened(session)
@@ -255,6 +259,7 @@ class FramesServicer:
                 labels=labels_to_send(version.description.task),
                 keypoint_names=keypoint_names_to_send(version.description.task),
                 track_resumption=_resumption(tracks),
+                reorder_frames=None if config.video is None else config.video.reorder_frames,
             )
         )
 

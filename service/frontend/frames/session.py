@@ -44,9 +44,12 @@ from forebay_server.service.frontend.frames.opening import StreamConfig, budget_
 from forebay_server.service.frontend.frames.outbox import Answer, Outbox, Place
 from forebay_server.service.frontend.frames.recorder import StreamRecorder
 from forebay_server.service.frontend.frames.tracks import StreamTracks
+from forebay_server.service.frontend.frames.video.decoder import VideoDecoder
+from forebay_server.service.frontend.frames.video.keyframe_requests import KeyframeRequests
+from forebay_server.service.frontend.frames.video.limits import VideoPlace
 from forebay_server.service.pipeline.arena import BorrowedFrame
 from forebay_server.service.pipeline.shares import Share
-from forebay_server.service.request import Completion, CompletionSink, Delivery, FrameBuffer, StreamKey
+from forebay_server.service.request import Completion, CompletionSink, Delivery, FrameBuffer, Request, StreamKey
 from forebay_server.service.worker_pool import WorkerPool
 
 TOO_LATE = "the latency budget is shorter than the least that one frame takes"
@@ -66,6 +69,7 @@ class Session:
         on_room: called when the reader may go on.
         recorder: receives what becomes of frames; None disables observation.
         tracks: gives ids to the detections of results, in the order of the stream; None if they are not tracked.
+        video: the right to a decoder of video; None for a stream of pictures or tensors.
 
     Attributes:
         is_writer_idle: whether the next result is written as soon as the event loop gets to it, because the client has
@@ -87,6 +91,7 @@ class Session:
         on_room: Callable[[], None],
         recorder: StreamRecorder | None = None,
         tracks: StreamTracks | None = None,
+        video: VideoPlace | None = None,
     ) -> None:
         self.config = config
         self.frames_received = 0
@@ -107,7 +112,12 @@ class Session:
         self._next_seq = config.first_seq
         self._is_reading = True
         self.is_writer_idle = True
-        self._decoder = FrameDecoder(config, pool, sink, clock, admission, max_image_pixels)
+        self._keyframe_requests = KeyframeRequests()
+        self._decoder: FrameDecoder | VideoDecoder
+        if video is None:
+            self._decoder = FrameDecoder(config, pool, sink, clock, admission, max_image_pixels)
+        else:
+            self._decoder = VideoDecoder(config, pool, sink, clock, admission, max_image_pixels, video)
 
     @property
     def has_room(self) -> bool:
@@ -167,6 +177,7 @@ class Session:
     def stop_reading(self) -> None:
         """The client half-closed, or the server stops listening: answer what was read, then finish."""
         self._is_reading = False
+        self._decoder.end()
         if self._tracks is not None:
             self._tracks.end_soon()
         self._on_output()
@@ -225,10 +236,25 @@ class Session:
         return message
 
     def _admit(self, place: Place, frame: FrameMessage) -> None:
-        config, decoder = self.config, self._decoder
+        config, decoder, received_ns = self.config, self._decoder, place.timeline.received_ns
         if frame.seq < self._next_seq:
             raise InvalidRequestError(f"frame.seq is {frame.seq}; it must rise, at least {self._next_seq} here")
+        is_next = frame.seq == self._next_seq
         self._next_seq = frame.seq + 1
+        try:
+            request = self._taken(place, frame)
+        except ServiceError:
+            decoder.pass_by(frame.payload, received_ns, is_next=is_next)
+            raise
+        if decoder.is_quick or isinstance(request.frame, BorrowedFrame):
+            self._admission.enter(config.version, request)
+        else:
+            decoder.push(request, frame.payload, received_ns, is_next=is_next)
+        self._outbox.enter(place, request)  # it ends on this thread, so not before the event loop's next iteration
+
+    def _taken(self, place: Place, frame: FrameMessage) -> Request:
+        """Return the request of a frame, with a permit and a buffer. Raises ServiceError."""
+        config, decoder = self.config, self._decoder
         if config.payload_bytes is not None and len(frame.payload) != config.payload_bytes:
             raise InvalidRequestError(
                 f"frame {frame.seq} has {len(frame.payload)} payload bytes; this stream takes {config.payload_bytes}"
@@ -252,19 +278,14 @@ class Session:
             decode_ns=decoder.time.mean_ns,
         )
         try:
-            request = self._admission.take(arrival, TOO_LATE)
+            return self._admission.take(arrival, TOO_LATE)
         except DeadlineExpiredError:
             decoder.time.doubt(self._clock.now_ns())
             raise
-        if decoder.is_quick or isinstance(request.frame, BorrowedFrame):
-            self._admission.enter(config.version, request)
-        else:
-            decoder.push(request, frame.payload)
-        self._outbox.enter(place, request)  # it ends on this thread, so not before the event loop's next iteration
 
     def _superseding(self, payload: memoryview, share: Share) -> FrameBuffer:
         """Give up the frames that wait for a decoder, then take a buffer: theirs may be the one that it gets."""
-        for request in self._decoder.take_waiting():
+        for request in self._decoder.supersede():
             error = SupersededError("a newer frame of this stream arrived before this one was decoded")
             self._admission.give_up(self.config.version, request, error.outcome)
             self._complete(Completion(request, error=error))
@@ -291,11 +312,18 @@ class Session:
             place.timeline.readable_ns = place.timeline.readable_ns or self._clock.now_ns()
             # The frames of a traceback hold the payload, which would stay until the answer's turn comes.
             error.__traceback__ = error.__context__ = error.__cause__ = None
+            if error.outcome is Outcome.NEEDS_KEYFRAME:
+                self._ask_for_keyframe(place.seq)
         self.outcomes[Outcome.OK if error is None else error.outcome] += 1
         if place is self._outbox.first:
             self._on_output()
         if self._tracks is not None:
             self._tracks.go_on()  # a refused frame may have been the one that the next result waited for
+
+    def _ask_for_keyframe(self, seq: int) -> None:
+        message = self._keyframe_requests.message(seq, self._clock.now_ns())
+        if message is not None:
+            self.send_control(message)
 
 
 def _own_budget_ns(budget_ms: float) -> int:

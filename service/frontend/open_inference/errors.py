@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 INFERENCE_STATUS: dict[Outcome, grpc.StatusCode] = {
     Outcome.OK: grpc.StatusCode.OK,
     Outcome.SUPERSEDED: grpc.StatusCode.ABORTED,
+    Outcome.NEEDS_KEYFRAME: grpc.StatusCode.FAILED_PRECONDITION,
     Outcome.EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
     Outcome.OVERLOADED: grpc.StatusCode.UNAVAILABLE,
     Outcome.INVALID: grpc.StatusCode.INVALID_ARGUMENT,

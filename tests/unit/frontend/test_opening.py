@@ -146,7 +146,7 @@ BAD = [
     ({"stream_id": "ü" * 129}, "open.stream_id"),
     ({"model": ""}, "open.model"),
     ({"encoding": pb.ENCODING_UNSPECIFIED}, "open.encoding"),
-    ({"encoding": 99}, "open.encoding.*give TENSOR or one of BGR8, JPEG, MONO8, NV12, PNG, RGB8"),
+    ({"encoding": 99}, "open.encoding.*give TENSOR or one of BGR8, H264, H265, JPEG, MONO8, NV12, PNG, RGB8"),
     ({"delivery": 9}, "open.delivery"),
     ({"shape": [4, 4]}, "open.shape"),
     ({"shape": [-1, 4, 3]}, "open.shape"),

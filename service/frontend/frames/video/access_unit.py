@@ -1,0 +1,243 @@
+"""What an access unit is: a keyframe or not, needed by others or not, and the parameter sets that it brings.
+
+A frame of a stream of H.264 or H.265 is one access unit in Annex B form: NAL units, each after a start code. The server
+trusts no flag of a client. It reads the headers of the NAL units, a few bytes of each, and looks at no coded pixel.
+
+Owner: the worker that has the stream's turn. Pure, except that a `UnitReader` remembers parameter sets.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from forebay_server.service.errors import InvalidRequestError
+from forebay_server.service.frontend.frames.video.bits import Bits, BitsEndError, without_escapes
+from forebay_server.service.frontend.frames.video.parameter_sets import (
+    ParameterSetError,
+    Sequence,
+    read_h264,
+    read_h265,
+)
+
+CodecName = Literal["h264", "hevc"]
+
+MOST_UNITS = 4096  # NAL units of one frame; each costs about 2 µs here, and encoders write a slice for each row at most
+MOST_SET_BYTES = 16 << 10  # of one parameter set; encoders write less than 200
+MOST_SETS = 64  # parameter sets of one frame; reading a broken one takes up to 3 ms
+_READ_SET_BYTES = 1024  # the fields that are read lie in these, all scaling lists before them
+_SLICE_HEADER_BYTES = 24  # enough for the fields that are read
+_START = b"\0\0\1"
+_WORDS: dict[CodecName, str] = {"h264": "H264", "hevc": "H265"}
+_NO_START = (
+    "frame does not begin with a start code of Annex B (00 00 01){}; use the bitstream filter h264_mp4toannexb or "
+    "hevc_mp4toannexb of FFmpeg, or byte-stream in GStreamer"
+)
+_LENGTHS = ", but with a length, as in MP4 files (AVCC)"
+
+_H264_SLICE, _H264_IDR, _H264_SEI, _H264_SPS, _H264_PPS = 1, 5, 6, 7, 8
+_RECOVERY_POINT = 6  # type of an SEI message
+_B_SLICES, _I_SLICES = (1, 6), (2, 7)
+_H265_SPS, _H265_PPS = 33, 34
+_H265_KEYFRAMES = range(16, 22)  # BLA, IDR and CRA
+_H265_MAY_LEAD = (16, 17, 21)  # BLA and CRA, which leading pictures may follow
+_H265_SKIPPED_LEADING = (8, 9)  # RASL
+_H265_SLICES = range(32)
+
+
+@dataclass(slots=True)
+class AccessUnit:
+    """One picture, or both fields of one.
+
+    Attributes:
+        is_keyframe: decoding may begin here.
+        may_lead: pictures that follow a keyframe may be shown before it and need pictures from before it.
+        is_leading: a picture that may be such a one.
+        is_reference: other pictures may need it.
+        recovery_units: pictures until everything is right again after joining here; only of gradual refresh.
+        frame_num: of H.264; None for H.265.
+        sequence: the parameters that it uses; None if they are not known.
+        pictures: pictures or fields in it; only the first is described.
+        sets: parameter sets in it.
+    """
+
+    is_keyframe: bool = False
+    may_lead: bool = False
+    is_leading: bool = False
+    is_reference: bool = False
+    recovery_units: int | None = None
+    frame_num: int | None = None
+    sequence: Sequence | None = None
+    pictures: int = 0
+    sets: int = 0
+
+
+class UnitReader:
+    """Reads the frames of one stream.
+
+    Args:
+        codec: of the stream.
+
+    Attributes:
+        sequences: sequence parameter sets by their number, at most 32.
+    """
+
+    def __init__(self, codec: CodecName) -> None:
+        self.codec = codec
+        self.sequences: dict[int, Sequence] = {}
+        self._sequence_of: dict[int, int] = {}  # picture parameter set -> sequence parameter set
+
+    @property
+    def word(self) -> str:
+        """The encoding's name on the wire."""
+        return _WORDS[self.codec]
+
+    def read_sets(self, data: bytes) -> None:
+        """Take parameter sets that come before the first frame. Raises InvalidRequestError."""
+        self._read(data, AccessUnit())
+        if not self.sequences:
+            raise InvalidRequestError(f"there is no sequence parameter set of {self.word} in it")
+
+    def read(self, data: bytes) -> AccessUnit:
+        """Return what a frame is, and remember its parameter sets.
+
+        Raises:
+            InvalidRequestError: it is no access unit in Annex B form, or several, or a parameter set is broken.
+        """
+        unit = AccessUnit()
+        self._read(data, unit)
+        if not unit.pictures:
+            raise InvalidRequestError(
+                "frame has no picture in it; send parameter sets and SEI in one frame with the picture that follows"
+            )
+        most = 2 if unit.sequence is not None and unit.sequence.has_fields else 1
+        if unit.pictures > most:
+            raise InvalidRequestError(f"frame has {unit.pictures} pictures in it; send one access unit in each frame")
+        return unit
+
+    def _read(self, data: bytes, unit: AccessUnit) -> None:
+        take = self._take_h264 if self.codec == "h264" else self._take_h265
+        try:
+            for start, end in nal_units(data):
+                take(data, start, end, unit)
+        except (BitsEndError, ParameterSetError, IndexError):
+            raise InvalidRequestError(
+                f"frame has a NAL unit of {self.word} with a header that is cut or broken"
+            ) from None
+
+    def _take_h264(self, data: bytes, start: int, end: int, unit: AccessUnit) -> None:
+        kind = data[start] & 31
+        if kind in {_H264_SLICE, _H264_IDR, 2}:  # 2: partition A, which decoders refuse in words
+            self._take_h264_slice(data[start : min(end, start + _SLICE_HEADER_BYTES)], unit)
+        elif kind == _H264_SPS:
+            number, sequence = read_h264(Bits(_set(data, start + 1, end, unit)))
+            self.sequences[number] = sequence
+        elif kind == _H264_PPS:
+            bits = Bits(_set(data, start + 1, end, unit)[:16])
+            number, sequence_number = bits.unsigned(), bits.unsigned()
+            if number > 255:
+                raise ParameterSetError
+            self._sequence_of[number] = sequence_number
+        elif kind == _H264_SEI and not unit.pictures:
+            unit.recovery_units = _recovery(without_escapes(data[start + 1 : min(end, start + 65)]))
+
+    def _take_h264_slice(self, header: bytes, unit: AccessUnit) -> None:
+        bits = Bits(without_escapes(header[1:]))
+        first, slice_type, number = bits.unsigned(), bits.unsigned(), bits.unsigned()
+        if first:
+            return
+        unit.pictures += 1
+        if unit.pictures > 1:
+            return
+        unit.sequence = self.sequences.get(self._sequence_of.get(number, -1))
+        if unit.sequence is None:
+            return
+        unit.frame_num = bits.read(unit.sequence.frame_num_bits)
+        unit.is_reference = bool(header[0] & 0x60)
+        unit.is_leading = slice_type in _B_SLICES
+        is_idr = header[0] & 31 == _H264_IDR
+        unit.is_keyframe = is_idr or (unit.recovery_units == 0 and slice_type in _I_SLICES)
+        unit.may_lead = not is_idr
+
+    def _take_h265(self, data: bytes, start: int, end: int, unit: AccessUnit) -> None:
+        kind, layer = data[start] >> 1 & 63, (data[start] & 1) << 5 | data[start + 1] >> 3
+        if layer:
+            return  # of another view or quality, which nothing here needs
+        if kind == _H265_SPS:
+            number, sequence = read_h265(Bits(_set(data, start + 2, end, unit)))
+            self.sequences[number] = sequence
+        elif kind == _H265_PPS:
+            bits = Bits(_set(data, start + 2, end, unit)[:16])
+            number, sequence_number = bits.unsigned(), bits.unsigned()
+            if number > 63:
+                raise ParameterSetError
+            self._sequence_of[number] = sequence_number
+        elif kind in _H265_SLICES and data[start + 2] & 0x80:
+            self._take_h265_slice(data[start : min(end, start + _SLICE_HEADER_BYTES)], kind, unit)
+
+    def _take_h265_slice(self, header: bytes, kind: int, unit: AccessUnit) -> None:
+        unit.pictures += 1
+        if unit.pictures > 1:
+            return
+        bits = Bits(without_escapes(header[2:]))
+        bits.skip(2 if kind >= _H265_KEYFRAMES.start and kind < 24 else 1)
+        unit.sequence = self.sequences.get(self._sequence_of.get(bits.unsigned(), -1))
+        unit.is_keyframe = kind in _H265_KEYFRAMES
+        unit.may_lead = kind in _H265_MAY_LEAD
+        unit.is_leading = kind in _H265_SKIPPED_LEADING
+        # Below 16, even types are needed by no picture of their temporal layer; only in the highest one by none at all.
+        is_highest = unit.sequence is not None and (header[1] & 7) - 1 == unit.sequence.highest_layer
+        unit.is_reference = kind >= 16 or kind % 2 == 1 or not is_highest
+
+
+def nal_units(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where each NAL unit begins, after its start code, and where it ends; empty ones are left out.
+
+    Raises:
+        InvalidRequestError: the data is empty, does not begin with a start code, or has too many units.
+    """
+    start = data.find(_START)
+    if start < 0 or data[:start].strip(b"\0"):
+        looks_like_lengths = len(data) > 5 and 0 < int.from_bytes(data[:4], "big") <= len(data) - 4
+        raise InvalidRequestError(_NO_START.format(_LENGTHS if looks_like_lengths else ""))
+    for _ in range(MOST_UNITS):
+        begin = start + 3
+        start = data.find(_START, begin)
+        end = len(data) if start < 0 else start
+        while end > begin and not data[end - 1]:
+            end -= 1
+        if end > begin:
+            yield begin, end
+        if start < 0:
+            return
+    raise InvalidRequestError(f"frame has more than {MOST_UNITS} NAL units; send one access unit in each frame")
+
+
+def _set(data: bytes, start: int, end: int, unit: AccessUnit) -> bytes:
+    unit.sets += 1
+    if unit.sets > MOST_SETS:
+        raise InvalidRequestError(f"frame has more than {MOST_SETS} parameter sets; send each of them once")
+    if end - start > MOST_SET_BYTES:
+        raise InvalidRequestError(
+            f"frame has a parameter set of {end - start} bytes, which exceeds the limit of {MOST_SET_BYTES}"
+        )
+    return without_escapes(data[start : min(end, start + _READ_SET_BYTES)])
+
+
+def _recovery(payload: bytes) -> int | None:
+    """Return the recovery_frame_cnt of a recovery point among the first SEI messages; None without one."""
+    position = 0
+    while position + 2 < len(payload):
+        kind, position = _extended(payload, position)
+        size, position = _extended(payload, position)
+        if kind == _RECOVERY_POINT:
+            return Bits(payload[position : position + size]).unsigned()
+        position += size
+    return None
+
+
+def _extended(payload: bytes, position: int) -> tuple[int, int]:
+    """Read a number of an SEI message, 255 for each byte of FF, and return it and the position after it."""
+    value = 0
+    while payload[position] == 255:
+        value, position = value + 255, position + 1
+    return value + payload[position], position + 1

@@ -1,0 +1,165 @@
+"""One decoder of libavcodec. The only module of the server that imports PyAV.
+
+A decoder behind this seam takes whole access units in order and gives pictures, each with the number of its unit, in
+the order in which they are shown. Another one, such as a GPU's, has the same four methods (ADR 0212).
+
+Options: one thread, because the worker pool is the parallelism and frame threads would delay every picture; cropping to
+the pixel. H.264 flags pictures that it has mended; H.265 does not, so errors are to end its units (`explode`). PyAV
+writes no line to the log.
+
+Owner: one thread at a time, the worker that has the stream's turn. PyAV releases the GIL while it decodes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forebay_server.engines.extras import install_hint
+from forebay_server.service.frontend.frames.video.access_unit import CodecName
+
+Plane = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+class VideoUnavailableError(Exception):
+    """PyAV is not installed, or has no decoder for a codec. The message says how to install it."""
+
+
+class DamagedUnitError(Exception):
+    """The decoder cannot make a whole picture of a unit."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """A decoded picture. It borrows the decoder's memory; drop it soon.
+
+    Attributes:
+        number: of its access unit.
+        pixel_format: FFmpeg's name, such as yuv420p.
+        size: (width, height) in pixels, cropped as the stream says.
+        matrix: matrix_coefficients of ITU-T H.273; 2 where the stream does not say.
+        is_full_range: whether luma is 0 to 255 and not 16 to 235.
+        planes: Y, U and V, or Y alone, or Y and interleaved UV: shape (rows, samples), 8 or 16 bits.
+        is_damaged: parts of it are guessed.
+    """
+
+    number: int
+    pixel_format: str
+    size: tuple[int, int]
+    matrix: int
+    is_full_range: bool
+    planes: tuple[Plane, ...]
+    is_damaged: bool
+
+
+class VideoCodec(Protocol):
+    """A decoder of one stream."""
+
+    @property
+    def reorder_frames(self) -> int:
+        """By how many pictures the next one may be held back, as far as is known."""
+        ...
+
+    def decode(self, data: bytes, number: int) -> Sequence[Picture]:
+        """Decode a unit and return the pictures that can be shown now. Raises DamagedUnitError."""
+        ...
+
+    def drain(self) -> Sequence[Picture]:
+        """Return the pictures that are held back. The next unit must be a keyframe."""
+        ...
+
+    def close(self) -> None:
+        """Free its memory. Idempotent."""
+        ...
+
+
+def require_codec(name: CodecName) -> None:
+    """Import PyAV now, so that no frame waits for it.
+
+    Raises:
+        VideoUnavailableError: it is not installed, or cannot decode `name`.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise VideoUnavailableError(f"video needs PyAV, which is not installed: {install_hint('video')}") from error
+    try:
+        av.Codec(name, "r")
+    except ValueError as error:
+        raise VideoUnavailableError(f"the FFmpeg of this PyAV has no decoder for {name}") from error
+
+
+class LibavCodec:
+    """See the module.
+
+    Args:
+        name: FFmpeg's name of the codec.
+        most_pixels: larger pictures are an error.
+        sets: parameter sets in Annex B form that come before the first unit; may be empty.
+    """
+
+    def __init__(self, name: CodecName, most_pixels: int, sets: bytes = b"") -> None:
+        import av
+
+        self._av = av
+        self._sets = sets
+        context = av.CodecContext.create(name, "r")
+        context.thread_count = 1
+        context.options = {
+            "max_pixels": str(most_pixels),
+            "flags": "+low_delay+unaligned",
+            **({"err_detect": "explode"} if name == "hevc" else {}),
+        }
+        self._context: Any = context
+
+    @property
+    def reorder_frames(self) -> int:
+        """By how many pictures the next one may be held back, as far as is known."""
+        return int(self._context.reorder_depth)
+
+    def decode(self, data: bytes, number: int) -> Sequence[Picture]:
+        """Decode a unit and return the pictures that can be shown now. Raises DamagedUnitError."""
+        if self._sets:
+            data, self._sets = self._sets + data, b""
+        packet = self._av.Packet(data)
+        packet.pts = number
+        try:
+            frames = self._context.decode(packet)
+        except (self._av.FFmpegError, ValueError) as error:
+            raise DamagedUnitError from error
+        return [_picture(frame) for frame in frames]
+
+    def drain(self) -> Sequence[Picture]:
+        """Return the pictures that are held back. The next unit must be a keyframe."""
+        try:
+            frames = self._context.decode(None)
+        except (self._av.FFmpegError, ValueError):
+            frames = []
+        self._context.flush_buffers()
+        return [_picture(frame) for frame in frames]
+
+    def close(self) -> None:
+        """Free its memory. Idempotent."""
+        self._context = None
+
+
+def _picture(frame: Any) -> Picture:  # noqa: ANN401 - PyAV is imported late
+    name = frame.format.name
+    return Picture(
+        number=-1 if frame.pts is None else frame.pts,
+        pixel_format=name,
+        size=(frame.width, frame.height),
+        matrix=int(frame.colorspace),
+        is_full_range=int(frame.color_range) == 2 or name.startswith("yuvj"),
+        planes=tuple(_plane(plane, is_deep=frame.format.components[0].bits > 8) for plane in frame.planes),
+        is_damaged=bool(frame.is_corrupt),
+    )
+
+
+def _plane(plane: Any, *, is_deep: bool) -> Plane:  # noqa: ANN401
+    """Return a plane's samples without the padding of its rows: a view of the decoder's memory."""
+    samples: Any = np.frombuffer(plane, np.uint16 if is_deep else np.uint8)
+    stride = plane.line_size // samples.itemsize
+    return cast("Plane", samples.reshape(plane.height, stride)[:, : plane.width])

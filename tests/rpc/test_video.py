@@ -1,0 +1,187 @@
+"""Streams of H.264 and H.265 over a real server: each access unit is answered once, in order, with its own picture."""
+
+import numpy as np
+import pytest
+
+from forebay.wire import frames_pb2 as pb
+from tests.support.loops import on_loop
+from tests.support.pictures import SIDE, pictures
+from tests.support.real_server import real_server
+from tests.support.videos import clip, level, parameter_sets
+
+ENCODINGS = {"h264": pb.ENCODING_H264, "hevc": pb.ENCODING_H265}
+
+
+async def opened(running, codec="h264", **fields):
+    fields = {"delivery": pb.DELIVERY_EVERY, "max_in_flight": 32, **fields}
+    return await running.open(model="camera", encoding=ENCODINGS[codec], **fields)
+
+
+def shown_level(result):
+    """The mean grey of the picture that the model saw."""
+    assert result.status.code == pb.STATUS_OK, result.status
+    return float(np.frombuffer(result.tensors[0].data, np.uint8).reshape(SIDE, SIDE, 3).mean())
+
+
+async def answers(stream, units, first=1):
+    """Send all units and half-close; return the results."""
+    for seq, unit in enumerate(units, first):
+        await stream.send(seq, payload=unit.data)
+    await stream.half_close()
+    return await stream.results()
+
+
+@on_loop
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+@pytest.mark.parametrize("bframes", [0, 3])
+async def test_every_unit_is_answered_in_order_with_its_own_picture(tmp_path, codec, bframes):
+    units = clip(24, codec, bframes=bframes)
+    assert bool(bframes) == any(unit.shown != index for index, unit in enumerate(units))
+    async with real_server(pictures(tmp_path)) as running:
+        stream = await opened(running, codec, parameter_sets=parameter_sets(units[0], codec))
+        assert (stream.opened.reorder_frames > 0) == bool(bframes)
+        results = await answers(stream, units)
+        assert [result.seq for result in results] == list(range(1, 25))
+        for unit, result in zip(units, results, strict=True):
+            assert shown_level(result) == pytest.approx(level(unit.shown), abs=3)
+
+
+@on_loop
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+async def test_after_a_lost_frame_the_stream_waits_for_a_keyframe_and_asks_for_one(tmp_path, codec):
+    units = clip(24, codec)
+    async with real_server(pictures(tmp_path)) as running:
+        stream = await opened(running, codec)
+        for seq, unit in enumerate(units, 1):
+            if seq != 4:
+                await stream.send(seq, payload=unit.data)
+        await stream.half_close()
+        results = {result.seq: result for result in await stream.results()}
+        lost = [seq for seq, result in results.items() if result.status.code == pb.STATUS_NEEDS_KEYFRAME]
+        assert lost == list(range(5, 11))  # a keyframe is the 11th
+        assert "send a keyframe" in results[5].status.message
+        for seq in set(results) - set(lost):
+            assert shown_level(results[seq]) == pytest.approx(level(seq - 1), abs=3)
+        asked = [message.need_keyframe.since_seq for message in stream.controls if message.HasField("need_keyframe")]
+        assert asked[0] == 5
+
+
+@on_loop
+async def test_a_stream_begins_at_its_first_keyframe(tmp_path):
+    units = clip(15)
+    async with real_server(pictures(tmp_path)) as running:
+        stream = await opened(running, resume_from=7, parameter_sets=parameter_sets(units[0]))
+        results = await answers(stream, units[6:], first=7)
+        codes = [result.status.code for result in results]
+        assert codes == [pb.STATUS_NEEDS_KEYFRAME] * 4 + [pb.STATUS_OK] * 5
+        assert shown_level(results[4]) == pytest.approx(level(10), abs=3)
+
+
+@on_loop
+async def test_a_damaged_frame_is_invalid_and_those_that_need_it_wait(tmp_path):
+    units = clip(15)
+    half = units[3].data[: len(units[3].data) // 2]
+    async with real_server(pictures(tmp_path)) as running:
+        stream = await opened(running)
+        for seq, unit in enumerate(units, 1):
+            await stream.send(seq, payload=half if seq == 4 else unit.data)
+        await stream.half_close()
+        results = await stream.results()
+        words = [pb.StatusCode.Name(result.status.code).removeprefix("STATUS_") for result in results]
+        assert words == ["OK"] * 3 + ["INVALID"] + ["NEEDS_KEYFRAME"] * 6 + ["OK"] * 5
+        assert "damaged" in results[3].status.message
+
+
+@on_loop
+@pytest.mark.parametrize("bframes", [0, 2])
+async def test_latest_decodes_all_and_executes_the_newest(tmp_path, bframes):
+    units = clip(30, bframes=bframes, gop=60)
+    async with real_server(pictures(tmp_path)) as running:
+        stream = await opened(running, delivery=pb.DELIVERY_LATEST, latency_budget_ms=60_000)
+        results = await answers(stream, units)
+        codes = {result.status.code for result in results}
+        assert codes <= {pb.STATUS_OK, pb.STATUS_SUPERSEDED}
+        assert [result.seq for result in results] == list(range(1, 31))
+        shown = [(result.seq, shown_level(result)) for result in results if result.status.code == pb.STATUS_OK]
+        assert shown
+        for seq, grey in shown:  # right although frames between were not executed
+            assert grey == pytest.approx(level(units[seq - 1].shown), abs=3)
+
+
+@on_loop
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        (b"\0\0\0\x06\x65abcde", "AVCC"),
+        (b"\0\0\1\x09\xf0", "no picture"),
+        (b"\0\0\1" + b"\x67\x64\0\x1f" + b"\xff" * 20_000, "exceeds the limit"),
+        (b"\0\0\1\x67", "cut or broken"),
+        (b"", "start code"),
+        (b"\xff\xd8\xff\xe0 a JPEG", "start code"),
+        (b"\0\0\1\x09\xf0" * 5_000, "NAL units"),
+    ],
+)
+async def test_what_is_no_access_unit_is_refused_in_words(tmp_path, payload, words):
+    units = clip(3)
+    async with real_server(pictures(tmp_path)) as running:
+        stream = await opened(running)
+        await stream.send(1, payload=units[0].data)
+        await stream.send(2, payload=payload)
+        await stream.send(3, payload=units[0].data)
+        await stream.half_close()
+        results = await stream.results()
+        assert [result.status.code for result in results] == [pb.STATUS_OK, pb.STATUS_INVALID, pb.STATUS_OK]
+        assert words in results[1].status.message
+
+
+@on_loop
+async def test_several_pictures_in_a_frame_are_refused(tmp_path):
+    units = clip(4)
+    async with real_server(pictures(tmp_path)) as running:
+        stream = await opened(running)
+        results = await answers(stream, [units[0], type(units[0])(units[1].data + units[2].data, 1, False), units[3]])
+        assert [pb.StatusCode.Name(result.status.code) for result in results] == [
+            "STATUS_OK",
+            "STATUS_INVALID",
+            "STATUS_NEEDS_KEYFRAME",
+        ]
+        assert "2 pictures" in results[1].status.message
+
+
+@on_loop
+async def test_the_number_and_the_memory_of_decoders_are_limited(tmp_path):
+    units = clip(2)
+    large = clip(1, size=(640, 480))
+    limits = {"max_video_streams": 1, "video_memory_bytes": 5 << 20}
+    async with real_server(pictures(tmp_path), **limits) as running:
+        stream = await opened(running)
+        refused = running.stream()
+        await refused.send_open(model="camera", encoding=pb.ENCODING_H264)
+        code, words = await refused.status()
+        assert (code.name, "its limit" in words) == ("RESOURCE_EXHAUSTED", True)
+        results = await answers(stream, [units[0], large[0], units[0]])
+        codes = [result.status.code for result in results]
+        assert codes == [pb.STATUS_OK, pb.STATUS_OVERLOADED, pb.STATUS_OK]
+        again = await opened(running)  # the place came back
+        assert [result.status.code for result in await answers(again, units)] == [pb.STATUS_OK] * 2
+
+
+@on_loop
+async def test_a_picture_beyond_the_limit_is_refused_before_it_is_decoded(tmp_path):
+    large = clip(1, size=(640, 480))
+    async with real_server(pictures(tmp_path), max_image_pixels=10_000) as running:
+        stream = await opened(running)
+        (result,) = await answers(stream, large)
+        assert result.status.code == pb.STATUS_INVALID
+        assert "640x480" in result.status.message
+
+
+@on_loop
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+async def test_the_size_may_change_at_a_keyframe(tmp_path, codec):
+    units = [*clip(3, codec), *clip(3, codec, size=(96, 80))]
+    async with real_server(pictures(tmp_path)) as running:
+        stream = await opened(running, codec)
+        results = await answers(stream, units)
+        for unit, result in zip(units, results, strict=True):
+            assert shown_level(result) == pytest.approx(level(unit.shown), abs=3)
