@@ -9,6 +9,6 @@ UNAVAILABLE = 69  # an address is in use, a server is not there, a library is no
 FATAL = 70  # the device is lost or an engine hangs: start the process anew (EX_SOFTWARE)
 GAVE_UP = 71  # `serve --supervise`: the server failed more than 5 times within a minute and stays down (EX_OSERR)
 CANNOT_WRITE = 73  # standard output, a ready file, a report or a picture cannot be written (EX_CANTCREAT)
-INCOMPLETE = 74  # the video ended before its declared end; its frames were answered (EX_IOERR)
+INCOMPLETE = 74  # the video ended early, or the camera stays away; its frames were answered (EX_IOERR)
 INTERRUPTED = 130  # Ctrl-C
 NO_READER = 141  # the reader of standard output has gone, as `head` does; nothing is said (128 + SIGPIPE)

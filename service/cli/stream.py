@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,14 +14,14 @@ from forebay_server.service.cli.health_check import address_of
 from forebay_server.service.cli.restricted import Restricted, headers_or_exit
 
 if TYPE_CHECKING:
-    from forebay import Client, Stream
+    from forebay import Client, Stream, Tls
     from forebay.client.keywords import StreamKeywords
     from forebay.client.options import Masks
     from forebay_server.service.cli.stream_output import Output
+    from forebay_server.service.cli.stream_sources import Transcode
     from forebay_server.service.cli.video import Picture, Source
 
 DEFAULT_MODEL = "detector"
-JPEG_QUALITY = 95
 FILE_WINDOW = 4  # enough to keep a server busy; more would only hold more pictures in memory
 CONNECT_TIMEOUT_S = 3.0  # a person waits
 INTERRUPTED_CLOSE_S = 1.0
@@ -50,6 +50,7 @@ def stream(
     allow_picture: Annotated[
         bool, typer.Option("--allow-picture", help="the operator's page may show the latest frame")
     ] = False,
+    transcode: Annotated[str, typer.Option(help="decode here: never, auto (where the server cannot), always")] = "auto",
     output: Annotated[Path | None, typer.Option(help="clip with boxes: .mp4, .avi or .mkv")] = None,
     is_json: Annotated[bool, typer.Option("--json", help="JSON lines also on a terminal")] = False,
     ca: Annotated[Path | None, typer.Option("--tls-ca", help="PEM file of the authority to trust")] = None,
@@ -60,8 +61,8 @@ def stream(
     """Send a video, a folder of pictures or a live camera through a server and show the detections.
 
     One JSON line for each frame, in order, or a live view on a terminal. Exit code: 66 if nothing can be read, 74 if a
-    video ends before its declared end, 69 without a server, 65 without the model, 1 if frames were lost or failed,
-    130 after Ctrl-C.
+    video ends before its declared end or a camera stays away, 69 without a server, 65 without the model, 1 if frames
+    were lost or failed, 130 after Ctrl-C.
     """
     import forebay
 
@@ -70,12 +71,12 @@ def stream(
     from forebay_server.service.cli.clip_writer import CannotWriteError
     from forebay_server.service.cli.server_process import ServerStartError
     from forebay_server.service.cli.stream_output import open_output
-    from forebay_server.service.cli.video import SourceError, open_source
+    from forebay_server.service.cli.stream_sources import open_frames, transcode_of
+    from forebay_server.service.cli.video import SourceError
 
-    try:
+    def send(how: "Transcode") -> int:
         with contextlib.ExitStack() as stack:
-            frames = stack.enter_context(open_source(source))
-            tls = None if ca is None and cert is None and key is None else forebay.Tls(ca=ca, cert=cert, key=key)
+            frames = stack.enter_context(open_frames(source, how))
             keywords = _keywords(frames, model, encoding, delivery, budget_ms, threshold)
             keywords["allow_picture"], keywords["headers"] = allow_picture, dict(headers)
             keywords["masks"], keywords["track"] = _masks(masks), track
@@ -84,10 +85,13 @@ def stream(
             first = _first_of(frames)
             target = stack.enter_context(_started_server()) if is_serving else address or address_of(os.environ)
             limits = forebay.Reconnection(connect_timeout_s=CONNECT_TIMEOUT_S)
-            client = stack.enter_context(forebay.Client(target, tls=tls, reconnection=limits))
-            if model is None:
-                keywords["model"] = _usual_model(client, dict(headers))
-            code = _Run(frames, first, sink, limit).carry(client, name, keywords)
+            client = stack.enter_context(forebay.Client(target, tls=_tls(ca, cert, key), reconnection=limits))
+            keywords["model"] = model or _usual_model(client, dict(headers))
+            return _Run(frames, first, sink, limit).carry(client, name, keywords)
+
+    try:
+        how = transcode_of(transcode, needs_pictures=output is not None or encoding is not None)
+        code = _sent(send, how)
         if output is not None and output.exists():
             typer.echo(f"written: {output}", err=True)
     except SourceError as error:
@@ -101,6 +105,18 @@ def stream(
     except (ValueError, OSError) as error:
         code = _fail(str(error), exit_codes.USAGE)
     raise typer.Exit(code)
+
+
+def _sent(send: "Callable[[Transcode], int]", how: "Transcode") -> int:
+    """Send the source; decode it here if the server cannot, or not for this stream, and that is allowed."""
+    import forebay
+
+    try:
+        return send(how)
+    except forebay.StreamRefusedError as error:
+        if error.code != "UNIMPLEMENTED" or how != "auto":
+            raise
+    return send("always")
 
 
 class _Run:
@@ -118,13 +134,13 @@ class _Run:
 
     def carry(self, client: "Client", name: str, keywords: "StreamKeywords") -> int:
         """Send every frame, show every result, and return the exit code."""
-        height, width = self._first.shape[:2]
-        sized: StreamKeywords = {**keywords, "width": width, "height": height}
-        stream = client.stream(name, **sized)
+        from forebay_server.service.cli.stream_sources import keywords_for, payload_of
+
+        stream = client.stream(name, **keywords_for(self._source, self._first, keywords))
         stream.open()  # so that a refusal comes before the first line
         is_jpeg = keywords.get("encoding") == "jpeg"
         try:
-            for result in stream.map(_jpeg(picture) if is_jpeg else picture for picture in self._pictures()):
+            for result in stream.map(payload_of(frame, is_jpeg=is_jpeg) for frame in self._pictures()):
                 self._take(result)
         except KeyboardInterrupt:
             self._is_interrupted = True
@@ -239,6 +255,12 @@ def _started_server() -> Iterator[str]:
             runner.run(server.__aexit__(None, None, None))
 
 
+def _tls(ca: Path | None, cert: Path | None, key: Path | None) -> "Tls | None":
+    import forebay
+
+    return None if ca is None and cert is None and key is None else forebay.Tls(ca=ca, cert=cert, key=key)
+
+
 def _explained(error: Exception, *, has_model: bool) -> tuple[str, int]:
     import forebay
 
@@ -252,10 +274,3 @@ def _explained(error: Exception, *, has_model: bool) -> tuple[str, int]:
 def _fail(words: str, code: int) -> int:
     typer.echo(f"forebay: {words}", err=True)
     return code
-
-
-def _jpeg(picture: "Picture") -> bytes:
-    import cv2
-
-    _, encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return encoded.tobytes()

@@ -175,7 +175,7 @@ def open_source(name: str) -> Source:
     try:
         return _open(name)
     except OSError as error:
-        shown = _without_password(name) if "://" in name else name
+        shown = without_password(name) if "://" in name else name
         raise SourceError(f"{shown} cannot be read: {error.strerror}") from None
 
 
@@ -185,7 +185,7 @@ def _open(name: str) -> Source:
     if name.isdigit() or name.startswith("/dev/"):
         return _open_capture(int(name) if name.isdigit() else name, f"device {name}", is_live=True)
     if "://" in name:
-        return _open_capture(name, _without_password(name), is_live=True)
+        return _open_capture(name, without_password(name), is_live=True)
     if path.is_dir():
         return FolderSource(path, DEFAULT_FPS)
     if not path.exists():
@@ -243,7 +243,7 @@ def _quieten() -> None:
         set_level.setLogLevel(set_level.LOG_LEVEL_SILENT)
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
     """Return a URL without its password, for display: `rtsp://user:password@camera/1` becomes `rtsp://camera/1`."""
     scheme, _, rest = url.partition("://")
     authority, slash, path = rest.partition("/")

@@ -1,0 +1,175 @@
+"""The packets of a video as they are, for servers that decode: H.264, H.265, motion JPEG; files, pipes and cameras.
+
+Nothing is decoded, except the first picture of a file, which says whether the video is turned. The server decodes the
+same bytes that the camera sent.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forebay_server.engines.extras import install_hint
+from forebay_server.service.cli.video import DEFAULT_FPS, Source, SourceError, SourceInfo, without_password
+
+if TYPE_CHECKING:
+    from forebay.client.options import Encoding
+
+TIMEOUT_S = 10.0  # to open a network stream, and to wait for its next packet
+STANDARD_INPUT = "-"
+_ENCODINGS: dict[str, "Encoding"] = {"h264": "h264", "hevc": "h265", "mjpeg": "jpeg"}
+_FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
+_START = b"\0\0\0\1"
+
+
+class CannotPassError(Exception):
+    """The video has to be decoded here; the message has the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One access unit of H.264 or H.265 in Annex B form, or one JPEG file."""
+
+    data: bytes
+
+
+class PacketSource(Source):
+    """The packets of one video. Thread: one at a time.
+
+    Attributes:
+        encoding: of the packets.
+        parameter_sets: in Annex B form; empty where every keyframe has its own.
+    """
+
+    def __init__(self, container: Any, name: str, *, is_live: bool) -> None:  # noqa: ANN401 - PyAV is imported late
+        track = _track(container)
+        codec = track.codec_context
+        if codec.name not in _ENCODINGS:
+            raise CannotPassError(f"its codec is {codec.name}, not H.264, H.265 or motion JPEG")
+        declared = 0 if is_live else int(track.frames)
+        super().__init__(SourceInfo(name, is_live, float(track.average_rate or DEFAULT_FPS), declared))
+        self.encoding = _ENCODINGS[codec.name]
+        extradata = bytes(codec.extradata or b"")
+        self.parameter_sets = b"" if self.encoding == "jpeg" else annex_b_sets(codec.name, extradata)
+        has_lengths = codec.name in _FILTERS and extradata[:1] == b"\1"
+        self._container = container
+        self._packets = _packets(container, track, _FILTERS[codec.name] if has_lengths else "")
+
+    def _read(self) -> Packet | None:  # type: ignore[override]  # a packet, where other sources have pictures
+        import av
+
+        try:
+            return next(self._packets, None)
+        except av.FFmpegError:  # damaged, or the camera has gone
+            return None
+
+    def close(self) -> None:
+        """Close the file or the connection."""
+        self._packets.close()
+        self._container.close()
+
+
+def open_packets(name: str) -> PacketSource:
+    """Open a video file, a network stream, or standard input (`-`).
+
+    Raises:
+        CannotPassError: it has to be decoded here.
+        SourceError: it cannot be read at all.
+    """
+    try:
+        import av
+    except ImportError:
+        raise CannotPassError(f"PyAV is not installed: {install_hint('video')}") from None
+    is_live = "://" in name
+    if not is_live and name != STANDARD_INPUT and not Path(name).is_file():
+        raise CannotPassError("it is not a file or a network stream")
+    shown = without_password(name) if is_live else Path(name).name
+    options = {"rtsp_transport": "tcp"} if name.startswith("rtsp") else {}
+    try:
+        container = av.open("pipe:0" if name == STANDARD_INPUT else name, options=options, timeout=TIMEOUT_S)
+    except (av.FFmpegError, OSError) as error:
+        if is_live:
+            raise SourceError(f"{shown} cannot be opened: is it there, and are the user and password right?") from error
+        raise CannotPassError("PyAV cannot read it") from None
+    try:
+        if not is_live and name != STANDARD_INPUT:
+            _refuse_turned(av, name)
+        return PacketSource(container, "standard input" if name == STANDARD_INPUT else shown, is_live=is_live)
+    except BaseException:
+        container.close()
+        raise
+
+
+def _track(container: Any) -> Any:  # noqa: ANN401
+    if not container.streams.video:
+        raise CannotPassError("it has no video, only sound or data")
+    return container.streams.video[0]
+
+
+def _packets(container: Any, track: Any, filter_name: str) -> Iterator[Packet]:  # noqa: ANN401
+    from av.bitstream import BitStreamFilterContext
+
+    annex_b = BitStreamFilterContext(filter_name, track) if filter_name else None
+    for packet in container.demux(track):
+        if not packet.size:
+            continue  # the end
+        for each in [packet] if annex_b is None else annex_b.filter(packet):
+            yield Packet(bytes(each))
+
+
+def _refuse_turned(av: Any, name: str) -> None:  # noqa: ANN401
+    """Raise CannotPassError if the container says that pictures are to be shown turned."""
+    with av.open(name) as container:
+        try:
+            frame = next(container.decode(_track(container)), None)
+        except av.FFmpegError:
+            return
+    if frame is not None and frame.rotation:
+        raise CannotPassError("it is turned, and the server shows pictures as they are coded")
+
+
+def annex_b_sets(codec: str, extradata: bytes) -> bytes:
+    """Return the parameter sets of a container's extradata, each after a start code.
+
+    Args:
+        codec: h264 or hevc.
+        extradata: avcC, hvcC (ISO/IEC 14496-15), or Annex B already.
+
+    Raises:
+        CannotPassError: it is broken.
+    """
+    if extradata[:1] != b"\1":
+        return extradata
+    try:
+        units = _avcc_units(extradata) if codec == "h264" else _hvcc_units(extradata)
+        return b"".join(_START + unit for unit in units)
+    except (struct.error, IndexError):
+        raise CannotPassError("its parameter sets are broken") from None
+
+
+def _avcc_units(data: bytes) -> Iterator[bytes]:
+    position = 5
+    for mask in (31, 255):
+        count, position = data[position] & mask, position + 1
+        for _ in range(count):
+            unit, position = _sized(data, position)
+            yield unit
+
+
+def _hvcc_units(data: bytes) -> Iterator[bytes]:
+    position = 23
+    for _ in range(data[22]):
+        (count,) = struct.unpack_from(">H", data, position + 1)
+        position += 3
+        for _ in range(count):
+            unit, position = _sized(data, position)
+            yield unit
+
+
+def _sized(data: bytes, position: int) -> tuple[bytes, int]:
+    (size,) = struct.unpack_from(">H", data, position)
+    end = position + 2 + size
+    if end > len(data):
+        raise IndexError
+    return data[position + 2 : end], end

@@ -1,0 +1,118 @@
+"""A network camera that speaks RTSP (RFC 2326) with RTP in the same connection (RFC 6184), in a thread.
+
+Each connection plays the units of one showing and is closed, as if the camera lost its power. After the last showing
+the camera is gone: nothing listens any more.
+"""
+
+import base64
+import socket
+import struct
+import threading
+
+CLOCK_RATE = 90_000
+FRAME_TICKS = CLOCK_RATE // 25
+MOST_PAYLOAD = 1400
+RTP_TYPE = 96
+HANG_GUARD_S = 30.0
+
+
+def nals_of(unit):
+    """The NAL units of an access unit in Annex B form."""
+    return [part.strip(b"\0") for part in unit.split(b"\0\0\1") if part.strip(b"\0")]
+
+
+class RtspCamera:
+    """Use it in `with`.
+
+    Args:
+        showings: for each connection its access units of H.264.
+        pace: called before each frame; it may wait.
+    """
+
+    def __init__(self, showings, pace=lambda: None):
+        self._showings = list(showings)
+        self._pace = pace
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(HANG_GUARD_S)
+        self.url = f"rtsp://127.0.0.1:{self._listener.getsockname()[1]}/camera"
+        self.played = 0
+        self._thread = threading.Thread(target=self._run, name="rtsp camera")
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._listener.close()
+        self._thread.join()
+
+    def _run(self):
+        while self._showings:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # the test is over
+                return
+            with connection:
+                connection.settimeout(HANG_GUARD_S)
+                try:
+                    if self._serve(connection):
+                        self._showings.pop(0)
+                        self.played += 1
+                except OSError:
+                    continue  # the client has left
+        self._listener.close()
+
+    def _serve(self, connection):
+        """Answer requests until PLAY, then play a showing; return whether it came so far."""
+        requests = connection.makefile("rb")
+        while head := requests.readline().decode():
+            method, headers = head.split()[0], {}
+            while line := requests.readline().strip().decode():
+                name, _, value = line.partition(": ")
+                headers[name.lower()] = value
+            body, more = b"", []
+            if method == "DESCRIBE":
+                body, more = self._sdp(), ["Content-Type: application/sdp"]
+            elif method == "SETUP":
+                more = ["Transport: RTP/AVP/TCP;unicast;interleaved=0-1", "Session: 1"]
+            elif method == "OPTIONS":
+                more = ["Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN"]
+            lines = ["RTSP/1.0 200 OK", f"CSeq: {headers.get('cseq', '0')}", *more, f"Content-Length: {len(body)}"]
+            connection.sendall("\r\n".join([*lines, "", ""]).encode() + body)
+            if method == "PLAY":
+                self._play(connection, self._showings[0])
+                return True
+        return False
+
+    def _sdp(self):
+        sets = [nal for nal in nals_of(self._showings[0][0]) if nal[0] & 31 in {7, 8}]
+        sprop = ",".join(base64.b64encode(nal).decode() for nal in sets)
+        lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=camera", "t=0 0", f"m=video 0 RTP/AVP {RTP_TYPE}"]
+        lines += ["c=IN IP4 127.0.0.1", f"a=rtpmap:{RTP_TYPE} H264/{CLOCK_RATE}"]
+        lines += [f"a=fmtp:{RTP_TYPE} packetization-mode=1;sprop-parameter-sets={sprop}", "a=control:track1", ""]
+        return "\r\n".join(lines).encode()
+
+    def _play(self, connection, units):
+        number = 0
+        for index, unit in enumerate(units):
+            self._pace()
+            # The parameter sets are in the description only, as many cameras have it.
+            payloads = [part for nal in nals_of(unit) if nal[0] & 31 not in {7, 8, 9} for part in _rtp_payloads(nal)]
+            for position, payload in enumerate(payloads):
+                is_last = position == len(payloads) - 1
+                head = struct.pack(
+                    ">BBHII", 0x80, RTP_TYPE | is_last << 7, number & 0xFFFF, index * FRAME_TICKS & 0xFFFFFFFF, 1
+                )
+                number += 1
+                packet = head + payload
+                connection.sendall(b"$\0" + struct.pack(">H", len(packet)) + packet)
+
+
+def _rtp_payloads(nal):
+    """One NAL unit as the payload of a packet, or in fragments (FU-A)."""
+    if len(nal) <= MOST_PAYLOAD:
+        return [nal]
+    indicator, kind, rest = nal[0] & 0xE0 | 28, nal[0] & 31, nal[1:]
+    parts = [rest[start : start + MOST_PAYLOAD] for start in range(0, len(rest), MOST_PAYLOAD)]
+    last = len(parts) - 1
+    return [bytes([indicator, kind | (i == 0) << 7 | (i == last) << 6]) + part for i, part in enumerate(parts)]
