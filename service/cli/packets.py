@@ -5,7 +5,7 @@ same bytes that the camera sent.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +107,7 @@ def _track(container: Any) -> Any:  # noqa: ANN401
     return container.streams.video[0]
 
 
-def _packets(container: Any, track: Any, filter_name: str) -> Iterator[Packet]:  # noqa: ANN401
+def _packets(container: Any, track: Any, filter_name: str) -> Generator[Packet, None, None]:  # noqa: ANN401
     from av.bitstream import BitStreamFilterContext
 
     annex_b = BitStreamFilterContext(filter_name, track) if filter_name else None

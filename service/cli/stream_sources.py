@@ -1,4 +1,4 @@
-"""What `forebay stream` sends: the packets of a video as they are where the server can decode them, else pictures."""
+"""The frames of `forebay stream`: the packets of a video as they are where the server can decode, else pictures."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, cast
@@ -60,7 +60,7 @@ def _open(name: str, transcode: Transcode) -> tuple[Source, Callable[[], Source]
 
 
 def keywords_for(source: Source, first: "Picture | Packet", keywords: "StreamKeywords") -> "StreamKeywords":
-    """Return the arguments for opening the stream, with what follows from the first frame."""
+    """Return the arguments for opening the stream, completed from the first frame."""
     if not isinstance(first, Packet):
         height, width = first.shape[:2]
         return {**keywords, "width": width, "height": height}
@@ -72,7 +72,7 @@ def keywords_for(source: Source, first: "Picture | Packet", keywords: "StreamKey
 
 
 def payload_of(frame: "Picture | Packet", *, is_jpeg: bool) -> "FrameData":
-    """Return what the stream sends for a frame."""
+    """Return the contents of a frame."""
     if isinstance(frame, Packet):
         return frame.data
     return _jpeg(frame) if is_jpeg else frame

@@ -21,7 +21,7 @@ ANSWERS = {pb.STATUS_OK, pb.STATUS_INVALID, pb.STATUS_NEEDS_KEYFRAME, pb.STATUS_
 pytestmark = pytest.mark.heavy
 
 
-@on_loop
+@on_loop(guard_s=900)
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
 async def test_damaged_units_are_answered_and_other_streams_unharmed(tmp_path, codec):
     units, other = clip(20, codec, gop=5, bframes=2), clip(10)

@@ -112,8 +112,8 @@ class FrameDecoder:
         Args:
             request: of the frame.
             payload: of the frame.
-            received_ns: for decoders of video.
-            is_next: likewise.
+            received_ns: not used; decoders of video need it.
+            is_next: not used, as `received_ns`.
         """
         self._pushed_bytes += len(payload)
         self._queue.push(_Encoded(self, request, payload))

@@ -30,8 +30,8 @@ from forebay_server.service.frontend.frames.recorder import StreamRecorder
 from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.frontend.frames.stream import OPEN_DEADLINE_S, FrameStream, Why
 from forebay_server.service.frontend.frames.tracks import StreamTracks, open_tracks
-from forebay_server.service.frontend.statuses import metadata_of
 from forebay_server.service.frontend.frames.video.limits import VideoLimits
+from forebay_server.service.frontend.statuses import metadata_of
 from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.journal.pictures import PictureSlot

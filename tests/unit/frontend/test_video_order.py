@@ -1,4 +1,4 @@
-"""What becomes of access units: decoded, passed by, or refused until a keyframe comes."""
+"""Access units are decoded, passed by, or refused until a keyframe comes."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What the server reads in an access unit: keyframes, references, parameter sets; and bytes that are none."""
+"""Access units as the server reads them: keyframes, references, parameter sets; and bytes that are none."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""What an access unit is: a keyframe or not, needed by others or not, and the parameter sets that it brings.
+"""The kind of an access unit: a keyframe or not, needed by others or not, and the parameter sets that it brings.
 
 A frame of a stream of H.264 or H.265 is one access unit in Annex B form: NAL units, each after a start code. The server
 trusts no flag of a client. It reads the headers of the NAL units, a few bytes of each, and looks at no coded pixel.
@@ -98,7 +98,7 @@ class UnitReader:
             raise InvalidRequestError(f"there is no sequence parameter set of {self.word} in it")
 
     def read(self, data: bytes) -> AccessUnit:
-        """Return what a frame is, and remember its parameter sets.
+        """Return the description of a frame, and remember its parameter sets.
 
         Raises:
             InvalidRequestError: it is no access unit in Annex B form, or several, or a parameter set is broken.

@@ -46,7 +46,7 @@ class Bits:
         self.read(count)
 
     def unsigned(self) -> int:
-        """Return the next number, ue(v) in the standards. Raises BitsEndError."""
+        """Return the next unsigned Exp-Golomb code. Raises BitsEndError."""
         zeros = 0
         while not self.read(1):
             zeros += 1
@@ -55,6 +55,6 @@ class Bits:
         return (1 << zeros) - 1 + self.read(zeros)
 
     def signed(self) -> int:
-        """Return the next number, se(v) in the standards. Raises BitsEndError."""
+        """Return the next signed Exp-Golomb code. Raises BitsEndError."""
         code = self.unsigned()
         return (code + 1) // 2 if code % 2 else -(code // 2)

@@ -8,8 +8,8 @@ Theory of operation
     With B-frames a picture comes out after later units were decoded. Its request waits in `_held` by the number of its
     unit. Results still leave in the order of arrival, which the session keeps.
 
-    A LATEST stream whose units wait for a decoder for too long cannot catch up by decoding faster. It gives up what is
-    left of the group of pictures and goes on at the next keyframe: then the cores decode only what can be in time.
+    A LATEST stream whose units wait for a decoder for too long cannot catch up by decoding faster. It gives up the
+    rest of its group of pictures and goes on at the next keyframe: then cores decode only frames that can be in time.
 
 Thread: the event loop's, except `run` and its callees, which are a worker's.
 """
@@ -192,7 +192,6 @@ class VideoDecoder:
         """Decode one unit, and hand over the pictures that come of it."""
         if unit.payload is None:
             self._drain()
-            self._refuse_held(self._held, InvalidRequestError(_NO_PICTURE))
             return
         started_ns = self._clock.now_ns()
         try:
@@ -278,16 +277,19 @@ class VideoDecoder:
 
     def _show(self, pictures: Iterable[Picture]) -> None:
         """Hand the pictures that are wanted to the former."""
+        is_damaged = False
         for picture in pictures:
             request = self._held.pop(picture.number, None)
             if picture.is_damaged:
-                self._lose("a frame was damaged")
+                is_damaged = True
                 self._refuse(request, InvalidRequestError(_DAMAGED))
             elif request is not None:
                 try:
                     self._fill(request, picture)
                 except Exception as error:  # noqa: BLE001 - any error ends this frame, not the worker
                     self._refuse(request, known_error(error))
+        if is_damaged:
+            self._lose("a frame was damaged")
 
     def _fill(self, request: Request, picture: Picture) -> None:
         """Write a picture into its buffer, and hand it to the former. Raises ServiceError."""
@@ -311,8 +313,10 @@ class VideoDecoder:
             self._drain()
 
     def _drain(self) -> None:
+        """Show the pictures that are held back. Frames without a picture then will have none: nothing may wait."""
         if self._codec is not None:
             self._show(self._codec.drain())
+        self._refuse_held(self._held, InvalidRequestError(_NO_PICTURE))
 
     def _needs_keyframe(self) -> NeedsKeyframeError:
         return NeedsKeyframeError(f"{self._order.why}: the frame needs pictures that the server lacks; send a keyframe")

@@ -17,7 +17,7 @@ class KeyframeRequests:
         self._asked_ns: int | None = None
 
     def message(self, seq: int, now_ns: int) -> bytes | None:
-        """Return what to send when frame `seq` is answered NEEDS_KEYFRAME; None if the client was asked just now."""
+        """Return the message to send when frame `seq` is answered NEEDS_KEYFRAME; None if one was sent just now."""
         if self._asked_ns is not None and now_ns - self._asked_ns < INTERVAL_NS:
             return None
         self._asked_ns = now_ns

@@ -19,7 +19,7 @@ class VideoPlace:
         self.reserved_bytes = 0
 
     def reserve(self, sequence: Sequence) -> None:
-        """Reserve the memory for decoding `sequence`, instead of what was reserved. Raises OverloadedError."""
+        """Reserve the memory for decoding `sequence`, instead of the present reservation. Raises OverloadedError."""
         pictures = sequence.references + _SPARE_PICTURES
         self._limits.change(self, _DECODER_BYTES + pictures * sequence.picture_bytes)
 
@@ -65,7 +65,7 @@ class VideoLimits:
         return place
 
     def change(self, place: VideoPlace, nbytes: int) -> None:
-        """Reserve `nbytes` for a place, instead of what it has. Raises OverloadedError, and changes nothing then."""
+        """Reserve `nbytes` for a place, instead of its present ones. Raises OverloadedError, changing nothing."""
         with self._lock:
             reserved = self._reserved_bytes - place.reserved_bytes + nbytes
             if reserved > self._most_bytes:

@@ -1,4 +1,4 @@
-"""What becomes of the next access unit of a stream: decoded, passed by, or refused until a keyframe comes. Pure.
+"""Whether the next access unit of a stream is decoded, passed by, or refused until a keyframe comes. Pure.
 
 Theory of operation
     A picture can be decoded if all pictures that it needs were. That is so from a keyframe on, for as long as nothing
@@ -20,7 +20,7 @@ from forebay_server.service.frontend.frames.video.access_unit import AccessUnit
 
 
 class Step(enum.Enum):
-    """What becomes of a unit."""
+    """The treatment of a unit."""
 
     DECODE = "decode"
     PASS_BY = "pass by"  # noqa: S105
@@ -50,7 +50,7 @@ class DecodingOrder:
         self._refreshing = 0
 
     def judge(self, unit: AccessUnit, *, is_next: bool, is_wanted: bool) -> Step:
-        """Return what becomes of a unit.
+        """Return the treatment of a unit.
 
         Args:
             unit: the next one in the order of the stream.

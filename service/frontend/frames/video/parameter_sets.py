@@ -1,4 +1,4 @@
-"""Sequence parameter sets of H.264 (7.3.2.1) and H.265 (7.3.2.2): what a decoder of the stream will need. Pure.
+"""Sequence parameter sets of H.264 (7.3.2.1) and H.265 (7.3.2.2): the needs of a decoder. Pure.
 
 The server reads them itself, so that a size or a memory that is too large is refused before a decoder sees it. A set is
 read as far as it is needed here; libavcodec reads it again and judges the rest.
@@ -23,11 +23,11 @@ class ParameterSetError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """What a sequence parameter set says.
+    """The contents of a sequence parameter set.
 
     Attributes:
         width: pixels as coded, before cropping.
-        height: likewise.
+        height: pixels as coded.
         picture_bytes: of one decoded picture.
         references: pictures that a decoder keeps at most.
         reorder_frames: pictures that may be shown before one that was sent earlier; None where the set does not say.
@@ -53,7 +53,7 @@ def _picture_bytes(width: int, height: int, chroma: int, depth: int) -> int:
 
 
 def read_h264(bits: Bits) -> tuple[int, Sequence]:
-    """Return the number of a set and what it says; `bits` begin after the NAL unit's header.
+    """Return the number of a set and its contents; `bits` begin after the NAL unit's header.
 
     Raises BitsEndError and ParameterSetError.
     """
@@ -167,7 +167,7 @@ def _skip_hrd(bits: Bits) -> bool:
 
 
 def read_h265(bits: Bits) -> tuple[int, Sequence]:
-    """Return the number of a set and what it says; `bits` begin after the NAL unit's header.
+    """Return the number of a set and its contents; `bits` begin after the NAL unit's header.
 
     Raises BitsEndError and ParameterSetError.
     """

@@ -1,4 +1,4 @@
-"""What a stream of video says at its opening, checked. Pure, except that it looks for the library."""
+"""The part of Open about video, checked. Pure, except that it looks for the library."""
 
 from dataclasses import dataclass
 
