@@ -1,5 +1,7 @@
 """Streams of H.264 and H.265 over a real server: each access unit is answered once, in order, with its own picture."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -185,3 +187,69 @@ async def test_the_size_may_change_at_a_keyframe(tmp_path, codec):
         results = await answers(stream, units)
         for unit, result in zip(units, results, strict=True):
             assert shown_level(result) == pytest.approx(level(unit.shown), abs=3)
+
+
+@on_loop
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.05])
+async def test_lost_frames_cost_those_up_to_the_next_keyframe_and_no_picture_is_wrong(tmp_path, codec, share):
+    units = clip(150, codec, gop=10)
+    lost = np.random.default_rng(7).random(150) < share
+    lost[73] = True  # at least one, and no keyframe
+    async with real_server(pictures(tmp_path)) as running:
+        stream = await opened(running, codec)
+        for seq, unit in enumerate(units, 1):
+            if not lost[seq - 1]:
+                await stream.send(seq, payload=unit.data)
+        await stream.half_close()
+        is_whole = False
+        for result in await stream.results():
+            index = result.seq - 1
+            is_whole = units[index].is_keyframe or (is_whole and not lost[index - 1])
+            assert (result.status.code == pb.STATUS_OK) == is_whole, (result.seq, result.status)
+            if is_whole:
+                assert shown_level(result) == pytest.approx(level(units[index].shown), abs=3)
+
+
+@on_loop
+async def test_keyframes_may_be_far_apart(tmp_path):
+    units = clip(250, gop=250)  # 10 s
+    async with real_server(pictures(tmp_path)) as running:
+        stream = await opened(running)
+        results = await answers(stream, units)
+        assert {result.status.code for result in results} == {pb.STATUS_OK}
+        assert shown_level(results[-1]) == pytest.approx(level(249), abs=3)
+
+
+@on_loop
+async def test_a_frame_that_a_camera_lost_before_the_client_is_noticed(tmp_path):
+    units = clip(15)
+    async with real_server(pictures(tmp_path)) as running:
+        stream = await opened(running)
+        results = await answers(stream, [*units[:4], *units[5:]])  # seq has no gap, frame_num has one
+        codes = [result.status.code for result in results]
+        assert codes == [pb.STATUS_OK] * 4 + [pb.STATUS_NEEDS_KEYFRAME] * 5 + [pb.STATUS_OK] * 5
+
+
+@on_loop
+async def test_a_server_without_the_library_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    async with real_server(pictures(tmp_path)) as running:
+        stream = running.stream()
+        await stream.send_open(model="camera", encoding=pb.ENCODING_H265)
+        code, words = await stream.status()
+        assert code.name == "UNIMPLEMENTED"
+        assert words == (
+            "open.encoding: this server cannot decode H265, it was installed without its extra 'video'; send JPEG"
+        )
+
+
+@on_loop
+@pytest.mark.parametrize("sets", [b"no start code", b"\0\0\1\x09\xf0", b"\0\0\1" + bytes(20_000)])
+async def test_broken_parameter_sets_are_refused_at_the_opening(tmp_path, sets):
+    async with real_server(pictures(tmp_path)) as running:
+        stream = running.stream()
+        await stream.send_open(model="camera", encoding=pb.ENCODING_H264, parameter_sets=sets)
+        code, words = await stream.status()
+        assert code.name == "INVALID_ARGUMENT"
+        assert words.startswith("open.parameter_sets")

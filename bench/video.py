@@ -1,0 +1,84 @@
+"""Video beside JPEG: bytes of a frame, and CPU time of decoding it to the model's picture, on one core.
+
+    python -m forebay_server.bench.video [--frames 120]
+
+The bundled clip, resized to 1280x720, as JPEG of quality 85, H.264 and H.265 (crf 23, a keyframe every 30 frames,
+without B-frames). CPU time, so that other work on the machine matters little.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from forebay.encodings import VALUES
+from forebay_server.loadtest.frames import FramesSpec, pictures
+from forebay_server.loadtest.target import Encoding
+from forebay_server.service.frontend.frames.decode.pictures import decode_into
+from forebay_server.service.frontend.frames.video.access_unit import UnitReader
+from forebay_server.service.frontend.frames.video.codec import LibavCodec
+from forebay_server.service.frontend.frames.video.planes import place_picture
+from forebay_server.service.frontend.frames.video.request import CODECS
+from forebay_server.service.pictures.picture_input import PictureInput
+
+SIZE = (1280, 720)
+MOST_PIXELS = 50_000_000
+FRAMES_PER_S = 30
+CORES = 2
+
+
+def _jpeg(payloads: Sequence[bytes], model: PictureInput) -> Callable[[], None]:
+    target = np.zeros(model.shape, np.uint8)
+
+    def run() -> None:
+        for payload in payloads:
+            decode_into(target, memoryview(payload), VALUES["jpeg"], (0, 0), model, MOST_PIXELS)
+
+    return run
+
+
+def _video(payloads: Sequence[bytes], model: PictureInput, encoding: Encoding) -> Callable[[], None]:
+    target = np.zeros(model.shape, np.uint8)
+    name = CODECS[VALUES[encoding.value]]
+
+    def run() -> None:
+        reader, codec = UnitReader(name), LibavCodec(name, MOST_PIXELS)
+        for number, payload in enumerate(payloads):
+            reader.read(payload)
+            for picture in codec.decode(payload, number):
+                place_picture(target, picture, model, MOST_PIXELS)
+
+    return run
+
+
+def _cpu_ms(run: Callable[[], None], frames: int) -> float:
+    """Return the least CPU time of a frame in three runs."""
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        run()
+        times.append((time.process_time() - started) / frames * 1e3)
+    return min(times)
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(prog="python -m forebay_server.bench.video", description=__doc__)
+    parser.add_argument("--frames", type=int, default=120)
+    limit = parser.parse_args().frames
+    model = PictureInput(416, 416, "BGR")
+    print(
+        f"| {SIZE[0]}x{SIZE[1]} | KB a frame | CPU ms a frame | streams of {FRAMES_PER_S}/s that {CORES} cores decode |"
+    )
+    print("| --- | ---: | ---: | ---: |")
+    for encoding in (Encoding.JPEG, Encoding.H264, Encoding.H265):
+        payloads = pictures(FramesSpec(size=SIZE, quality=85), encoding).payloads[:limit]
+        run = _jpeg(payloads, model) if encoding is Encoding.JPEG else _video(payloads, model, encoding)
+        cost_ms = _cpu_ms(run, len(payloads))
+        size_kb = sum(map(len, payloads)) / len(payloads) / 1e3
+        print(f"| {encoding} | {size_kb:.1f} | {cost_ms:.2f} | {CORES * 1e3 / cost_ms / FRAMES_PER_S:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
