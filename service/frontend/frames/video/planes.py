@@ -76,14 +76,17 @@ def place_picture(target: NDArray[Any], found: Picture, model: PictureInput, mos
             f"video has the pixel format {found.pixel_format}, which is not supported; encode it as 4:2:0 of 8 bits"
         )
     order: FrameOrder = "RGB" if model.color_order == "RGB" else "BGR"
-    placement = placement_of(model, found.size)
-    is_smaller = placement.resized[0] * placement.resized[1] < found.size[0] * found.size[1]
-    size = placement.resized if is_smaller else found.size
-    is_averaged = model.resize == "center_crop" and is_smaller
-    planes = [_sized(plane, size, bits, is_averaged=is_averaged) for plane in _separate(found)]
+    planes = [_sized(plane, _size_of_colours(found, model), bits) for plane in _separate(found)]
     pixels = _coloured(planes, _Colours(_matrix_of(found), found.is_full_range, order))
     place(target, pixels, order, found.size, model, most)
     return found.size
+
+
+def _size_of_colours(found: Picture, model: PictureInput) -> tuple[int, int]:
+    """Return the size at which planes become colours: the smaller one, except where `place` has a filter of its own."""
+    resized = placement_of(model, found.size).resized
+    is_smaller = resized[0] * resized[1] < found.size[0] * found.size[1]
+    return resized if is_smaller and model.resize != "center_crop" else found.size
 
 
 def _separate(found: Picture) -> tuple[Plane, ...]:
@@ -93,11 +96,11 @@ def _separate(found: Picture) -> tuple[Plane, ...]:
     return luma, chroma[:, 0::2], chroma[:, 1::2]
 
 
-def _sized(plane: Plane, size: tuple[int, int], bits: int, *, is_averaged: bool) -> Pixels:
+def _sized(plane: Plane, size: tuple[int, int], bits: int) -> Pixels:
     """Bring a plane to a size and to 8 bits."""
     sized: Any = plane
     if (plane.shape[1], plane.shape[0]) != size:
-        sized = cv2.resize(plane, size, interpolation=cv2.INTER_AREA if is_averaged else cv2.INTER_LINEAR)
+        sized = cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR)
     if bits > 8:
         sized = cv2.convertScaleAbs(sized, alpha=1 / (1 << (bits - 8)))
     return cast("Pixels", sized)
