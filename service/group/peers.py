@@ -33,17 +33,15 @@ from forebay_server.service.group.messages import (
     Known,
     LogLevel,
     MoveStreams,
-    Published,
     Retired,
     RpcCall,
     Serving,
     Welcome,
 )
 from forebay_server.service.group.peer import Peer
+from forebay_server.service.group.publications import Publications, memory_of
 from forebay_server.service.group.shared_counts import PermitCounts, StreamCounts
-from forebay_server.service.group.version_memory import VersionMemory
 from forebay_server.service.journal.events import Journal
-from forebay_server.service.journal.statistics import VersionStatistics
 from forebay_server.service.log import least_level
 from forebay_server.service.model_side import ModelSide
 from forebay_server.service.models.version import ModelVersion
@@ -68,7 +66,6 @@ class Peers:
         links: reads the data sockets.
         journal: receives records for the observer; None: there is none.
         rpcs: answers the calls of the group.
-        on_fatal: called with an error after which the process cannot go on.
 
     Attributes:
         most_requests: of one front-end process.
@@ -87,7 +84,8 @@ class Peers:
         rpcs: GroupRpcs,
     ) -> None:
         self.most_requests = most_requests(permits, front_ends)
-        self.journal = GroupJournal(journal, self._statistics)
+        self._publications = Publications(self._in_use)
+        self.journal = GroupJournal(journal, self._publications.statistics)
         self.is_serving = False
         self._loop = asyncio.get_running_loop()
         self._front_ends = front_ends
@@ -100,8 +98,6 @@ class Peers:
         self._peers: list[Peer] = []  # the oldest first
         self._ended = FrontEndNumbers()  # counts of those that have gone: a counter never falls
         self._lock = threading.Lock()  # to move counts to `_ended`, and to read both
-        self._numbers: dict[ModelVersion, int] = {}
-        self._next_number = itertools.count(1).__next__
         self._next_stream = itertools.count(1, STREAMS_EACH).__next__
         self._calls: set[asyncio.Task[None]] = set()
         self._level = least_level()
@@ -133,7 +129,7 @@ class Peers:
         peer.talk.send(Welcome(self._next_stream(), least_level()), [self._file.fd])
         peer.talk.send(Known(self._models.registry.known()))
         for version in self._models.registry.all():
-            self._publish(peer, version)
+            self._publications.publish(peer, version)
         if self.is_serving:
             self._tell_serving(peer)
 
@@ -169,7 +165,7 @@ class Peers:
 
         def tell() -> None:
             self.refresh()  # its successor first, so that there is one to go to
-            number = self._numbers.get(version)
+            number = self._publications.number_of(version)
             if number is None:
                 return
             for peer in self._welcome_ones():
@@ -186,29 +182,12 @@ class Peers:
             if is_new:
                 peer.talk.send(known)
             for version in self._models.registry.all():
-                if self._numbers.get(version) not in peer.versions:
-                    self._publish(peer, version)
+                if self._publications.number_of(version) not in peer.versions:
+                    self._publications.publish(peer, version)
 
-    def _publish(self, peer: Peer, version: ModelVersion) -> None:
-        if not version.try_use():
-            return  # retired meanwhile
-        number = self._numbers.get(version)
-        if number is None:
-            self._forget_closed()
-            number = self._numbers[version] = self._next_number()
-        memory = memory_of(version)
-        peer.versions[number] = version
-        peer.link.add_version(number, version, memory.shares[peer.front_end])
-        published = Published(number, version.name, version.version, version.description, memory.layout)
-        peer.talk.send(published, [memory.fd])
-
-    def _forget_closed(self) -> None:
-        serving = set(self._models.registry.all())
+    def _in_use(self) -> set[ModelVersion]:
         used = {version for peer in self._peers for version in peer.versions.values()}
-        self._numbers = {version: number for version, number in self._numbers.items() if version in serving | used}
-
-    def _statistics(self, number: int) -> VersionStatistics | None:
-        return next((each.statistics for each, own in self._numbers.items() if own == number), None)
+        return used.union(self._models.registry.all())
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
@@ -320,13 +299,6 @@ class Peers:
 
     def _of(self, front_end: int) -> Iterator[Peer]:
         return (peer for peer in list(self._peers) if peer.front_end == front_end)
-
-
-def memory_of(version: ModelVersion) -> VersionMemory:
-    """Return the memory that a version shares with front-end processes."""
-    memory = version.memory
-    assert isinstance(memory, VersionMemory)  # noqa: S101 - all versions of an engine process have one
-    return memory
 
 
 def sockets_of(descriptors: list[int]) -> list[socket.socket]:
