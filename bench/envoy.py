@@ -45,7 +45,7 @@ def configuration(text: str, listen_port: int, admin_port: int, endpoints: Path,
     text = text.replace("port_value: 9901", f"port_value: {admin_port}")
     found = f"{{path_config_source: {{path: {endpoints}, watched_directory: {{path: {endpoints.parent}}}}}}}"
     text = re.sub(r"type: STRICT_DNS.*", f"type: EDS\n      eds_cluster_config: {{eds_config: {found}}}", text)
-    return re.sub(r"\n +(dns_refresh_rate|respect_dns_ttl):.*", "", text)
+    return re.sub(r"\n +(dns_lookup_family|dns_refresh_rate|respect_dns_ttl):.*", "", text)
 
 
 def without_block(text: str, key: str) -> str:

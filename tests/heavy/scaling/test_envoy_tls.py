@@ -25,6 +25,7 @@ def envoy_before(server, folder):
     text = text.replace("address: 0.0.0.0, port_value: 8001", f"address: 127.0.0.1, port_value: {listen}")
     text = text.replace("port_value: 9901", f"port_value: {admin}")
     text = text.replace("address: servers, port_value: 8001", f"address: localhost, port_value: {server.split(':')[1]}")
+    text = text.replace("exact: servers", "exact: localhost")
     (folder / "envoy.yaml").write_text(text)
     command = [ENVOY, "-c", folder / "envoy.yaml", "--disable-hot-restart", "--log-level", "error"]
     with subprocess.Popen(command) as process:
