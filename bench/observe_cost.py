@@ -20,6 +20,8 @@ from forebay_server.service.request import Timeline
 from forebay_server.service.worker_pool import WorkerPool
 
 CAMERAS = 20
+MANY_CAMERAS = 200  # the most that the page lists
+SIZE, FOUND = (1280, 720), 3
 ROWS_PER_BATCH = 4
 BUDGET_US = 2.0  # a frame, data path and observer together
 MS = 1_000_000
@@ -34,15 +36,15 @@ def thread_us(work: Callable[[], object], repeats: int) -> float:
 
 
 class ObservedServer:
-    """A journal and its observer, with frames of 20 cameras as a pipeline would tell them."""
+    """A journal and its observer, with frames of cameras as a pipeline would tell them."""
 
-    def __init__(self, frames_per_s: int) -> None:
+    def __init__(self, frames_per_s: int, cameras: int = CAMERAS) -> None:
         self.clock = MonotonicClock()
         self.journal = Journal()
         self.observer = Observer(self.journal, self.clock)
         self.ticks_us: list[float] = []
         self._frames_per_s = frames_per_s
-        self._records = [self.journal.open(f"camera-{index}", "detector", "1") for index in range(CAMERAS)]
+        self._records = [self.journal.open(f"camera-{index}", "detector", "1") for index in range(cameras)]
         self._chance = random.Random(1)  # noqa: S311 - the same frames each time
 
     def play(self, seconds: int, ticks_per_s: int) -> None:
@@ -62,8 +64,8 @@ class ObservedServer:
             *(received_ns, received_ns + 10_000, received_ns + 20_000, formed_ns, built_ns - 200_000, built_ns),
             *(100_000, 8 * MS - waited_ns % 1000, 50_000, number // ROWS_PER_BATCH + 1),
         )
-        record, deadline_ns = self._records[number % CAMERAS], built_ns + 100 * MS
-        event = FrameEvent(record, timeline, None, deadline_ns, received_ns // 1000)
+        record, deadline_ns = self._records[number % len(self._records)], built_ns + 100 * MS
+        event = FrameEvent(record, timeline, None, deadline_ns, received_ns // 1000, None, SIZE, FOUND)
         self.journal.frames.append(event)
         if number % ROWS_PER_BATCH == 0:
             instants = (formed_ns, formed_ns, formed_ns + MS // 10, formed_ns + MS // 10, formed_ns + 8 * MS)
@@ -80,7 +82,7 @@ def append_us(frames: int = 200_000) -> float:
     journal = Journal()
     record = journal.open("camera", "detector", "1")
     timeline, append = Timeline(), journal.frames.append
-    return thread_us(lambda: append(FrameEvent(record, timeline, None, 1, 2)), frames)
+    return thread_us(lambda: append(FrameEvent(record, timeline, None, 1, 2, None, SIZE, FOUND)), frames)
 
 
 def fold_us(frames_per_s: int, ticks_per_s: int, seconds: int = 20) -> float:
@@ -104,17 +106,20 @@ def rows(*, is_quick: bool) -> Iterator[Row]:
         budget = BUDGET_US if rate >= 300 else None
         note = "" if budget else "a tick costs the same however few frames there are"
         yield Row(f"observing a frame in all, {rate} frames per second", both, "µs", budget, note=note)
-    server = ObservedServer(800)
-    server.play(12, ticks_per_s)
     pool = WorkerPool(2, on_fatal=lambda _: None)
     pool.close()  # its numbers are read, and no worker works beside what is measured
     gauges = Gauges(list, pool, Permits(256), lambda: True)
+    for cameras, frames_per_s in ((CAMERAS, 800), (MANY_CAMERAS, 3000)):
+        server = ObservedServer(frames_per_s, cameras)
+        server.play(12, ticks_per_s)
+        case = f"{cameras} cameras, {frames_per_s} frames per second"
+        for what, work in _answers(server, gauges):
+            values = [thread_us(work, 5) / 1e3 for _ in range(repeats)]
+            yield Row(f"{what}, {case}", Spread.of(values), "ms")
+
+
+def _answers(server: ObservedServer, gauges: Gauges) -> Iterator[tuple[str, Callable[[], object]]]:
     live = LiveState(server.observer, gauges, server.clock)
-    case = f"{CAMERAS} cameras, 800 frames per second"
-    for what, work in (
-        ("a scrape", lambda: render(server.observer, gauges, server.clock.now_ns())),
-        ("a message of the page", live.state),
-        ("a trace of 5 s", lambda: sum(map(len, trace_chunks(server.observer, 5.0, server.clock.now_ns())))),
-    ):
-        values = [thread_us(work, 5) / 1e3 for _ in range(repeats)]
-        yield Row(f"{what}, {case}", Spread.of(values), "ms")
+    yield "a scrape", lambda: render(server.observer, gauges, server.clock.now_ns())
+    yield "a message of the page", live.state
+    yield "a trace of 5 s", lambda: sum(map(len, trace_chunks(server.observer, 5.0, server.clock.now_ns())))

@@ -15,6 +15,7 @@ from forebay_server.service.journal.events import Journal
 from forebay_server.service.journal.statistics import VersionReport
 from forebay_server.service.observe.admin_thread import AdminThread
 from forebay_server.service.observe.gauges import Gauges
+from forebay_server.service.observe.gpus import open_gpus
 from forebay_server.service.observe.site import Site
 from forebay_server.service.observe.tracing import open_tracing
 from forebay_server.service.settings import ServeSettings, is_loopback
@@ -67,6 +68,7 @@ class AdminSide:
             clock,
             open_tracing(settings.trace_every_frames, clock),
             preview_jpeg if settings.allow_pictures else None,
+            open_gpus() if settings.admin_address else None,
         )
         self.thread = AdminThread(self.site.pages(), self.site.tick)
 

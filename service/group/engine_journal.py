@@ -13,7 +13,7 @@ import numpy as np
 
 from forebay_server.service.errors import Outcome
 from forebay_server.service.group.messages import FrontEndNumbers, LookAt, StreamFacts, Told
-from forebay_server.service.journal.events import FrameEvent, Journal, StreamRecord
+from forebay_server.service.journal.events import Ending, FrameEvent, Journal, StreamRecord
 from forebay_server.service.journal.pictures import PictureSlot
 from forebay_server.service.journal.statistics import VersionStatistics
 from forebay_server.service.observe.frames import COLUMNS, UID
@@ -68,14 +68,18 @@ class GroupJournal:
             uids.add(facts.uid)
             return record
         picture = RemotePicture(ask, facts.uid) if facts.has_picture else None
-        record = StreamRecord(facts.name, facts.model, facts.version, facts.protocol, facts.uid, facts.trace, picture)
+        record = StreamRecord(
+            facts.name, facts.model, facts.version, facts.protocol, facts.uid, facts.trace, picture, facts.origin
+        )
         if facts.protocol == INFERENCE:
             self._inference[key] = (record, {facts.uid})
         if self.journal is not None:
             self.journal.opened.append(record)
         return record
 
-    def close(self, uid: int, record: StreamRecord, outcomes: Mapping[Outcome, int]) -> None:
+    def close(
+        self, uid: int, record: StreamRecord, outcomes: Mapping[Outcome, int], ending: Ending = Ending.ENDED
+    ) -> None:
         """Record that a stream has ended; of a shared record, that one of its streams has."""
         if record.protocol == INFERENCE:
             _, uids = self._inference[record.model, record.version]
@@ -84,7 +88,7 @@ class GroupJournal:
                 return
             del self._inference[record.model, record.version]
         if self.journal is not None:
-            self.journal.close(record, outcomes)
+            self.journal.close(record, outcomes, ending)
 
 
 class JournalReceiver:
@@ -109,10 +113,10 @@ class JournalReceiver:
         for facts in told.opened:
             self._records[facts.uid] = self._group.record_of(facts, self._ask)
         self._take_frames(told)
-        for uid, outcomes in told.closed:
+        for uid, outcomes, ending in told.closed:
             record = self._records.pop(uid, None)
             if record is not None:
-                self._group.close(uid, record, {Outcome(value): count for value, count in outcomes.items()})
+                self._group.close(uid, record, {Outcome(value): count for value, count in outcomes.items()}, ending)
         for refusals in told.refusals:
             statistics = self._group.statistics(refusals.number)
             if statistics is not None:
@@ -137,7 +141,7 @@ class JournalReceiver:
     def end(self) -> None:
         """Close the streams of a process that has ended: how their last frames ended is not known."""
         for uid, record in self._records.items():
-            self._group.close(uid, record, {})
+            self._group.close(uid, record, {}, Ending.LOST)
         self._records.clear()
 
     def _rows(self, data: bytes) -> "np.ndarray[tuple[int, int], np.dtype[np.int64]]":

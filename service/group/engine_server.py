@@ -26,7 +26,13 @@ from forebay_server.service.frontend.memory.regions import ClientRegions
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
 from forebay_server.service.frontend.place import check_certificates
 from forebay_server.service.group.forwarded import GroupRpcs
-from forebay_server.service.group.group_gauges import GroupPermitNumbers, GroupPoolNumbers, counters_of, reception_of
+from forebay_server.service.group.group_gauges import (
+    GroupPermitNumbers,
+    GroupPoolNumbers,
+    counters_of,
+    processes_of,
+    reception_of,
+)
 from forebay_server.service.group.link_sink import LinkSink
 from forebay_server.service.group.links import Links
 from forebay_server.service.group.memory_layout import ArraysLimits
@@ -114,6 +120,7 @@ class EngineServer:
             lambda: reception_of(peers.numbers()),
             lambda: STANDARD_ERROR.dropped + counters_of(peers.numbers()).log_lines_dropped,
             lambda: sum_of(each.streams for each in peers.numbers()),
+            lambda: processes_of(peers.numbers()),
         )
         self.admin = AdminSide(settings, self.clock, self.journal, gauges, self.registry.reports, lambda: self.is_ready)
         self._control = control

@@ -86,13 +86,13 @@ class JournalShipper:
             opened,
             b"" if self._has_spans else read_events(events).tobytes(),
             tuple(_without_record(event) for event in events) if self._has_spans else (),
-            tuple((record.uid, _by_value(outcomes)) for record, outcomes in closed),
+            tuple((record.uid, _by_value(outcomes), ending) for record, outcomes, ending in closed),
             self._taken_refusals(),
             self._taken_pictures(),
             None if has_more else self._numbers(),
             self._taken_finished(),
         )
-        for record, _ in closed:
+        for record, *_ in closed:
             self._pictured.pop(record.uid, None)
             self._sent_ns.pop(record.uid, None)
         self._send(told)
@@ -120,6 +120,7 @@ class JournalShipper:
             record.protocol,
             record.trace,
             has_picture=record.picture is not None,
+            origin=record.origin,
         )
 
     def _taken_refusals(self) -> tuple[Refusals, ...]:

@@ -11,9 +11,11 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+import psutil
 import structlog
 
 from forebay_server.service.assembly import FrontEndParts, assemble_front_end
@@ -29,6 +31,7 @@ from forebay_server.service.group.engine_peer import EngineLostError, EnginePeer
 from forebay_server.service.group.front_end_journal import JournalShipper
 from forebay_server.service.group.messages import FrontEndNumbers
 from forebay_server.service.group.remote_version import RemoteVersion
+from forebay_server.service.journal.process import ProcessNumbers
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life
 from forebay_server.service.models.memory import limited_bytes
 from forebay_server.service.region_watch import RegionWatch
@@ -93,6 +96,8 @@ class FrontEndServer:
         self._region_watch: RegionWatch | None = None
         self._shipper: JournalShipper | None = None
         self._shipping: asyncio.Task[None] | None = None
+        self._index = index
+        self._process = psutil.Process()
 
     @property
     def is_ready(self) -> bool:
@@ -181,16 +186,26 @@ class FrontEndServer:
             self._control,
             engine.streams,
         )
-        self._shipper = engine.shipper(
-            lambda: FrontEndNumbers(
-                parts.front_end.reception_numbers(),
-                self.pool.thread_count,
-                self.pool.busy_count,
-                self.pool.waiting_count,
-                STANDARD_ERROR.dropped,
-                parts.frames.movable_count,
-                parts.front_end.stream_numbers(),
-            )
+        self._shipper = engine.shipper(lambda: self._numbers(parts))
+
+    def _numbers(self, parts: FrontEndParts) -> FrontEndNumbers:
+        reception = parts.front_end.reception_numbers()
+        return FrontEndNumbers(
+            reception,
+            self.pool.thread_count,
+            self.pool.busy_count,
+            self.pool.waiting_count,
+            STANDARD_ERROR.dropped,
+            parts.frames.movable_count,
+            parts.front_end.stream_numbers(),
+            ProcessNumbers(
+                f"front end {self._index}",
+                self._process.pid,
+                time.process_time(),
+                self._process.memory_info().rss,
+                reception.connections,
+                len(parts.frames.streams),
+            ),
         )
 
     def changed(self, name: str, *, is_serving: bool) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from forebay_server.service.group.messages import FrontEndNumbers
 from forebay_server.service.group.shared_counts import PermitCounts
+from forebay_server.service.journal.process import ProcessNumbers
 from forebay_server.service.journal.reception import ReceptionNumbers
 from forebay_server.service.journal.streams import sum_of
 
@@ -61,6 +62,11 @@ def counters_of(numbers: Sequence[FrontEndNumbers]) -> FrontEndNumbers:
         log_lines_dropped=sum(each.log_lines_dropped for each in numbers),
         streams=streams,
     )
+
+
+def processes_of(numbers: Sequence[FrontEndNumbers]) -> list[ProcessNumbers]:
+    """Return the front-end processes, in the order of their names."""
+    return sorted((each.process for each in numbers if each.process is not None), key=lambda each: each.name)
 
 
 def reception_of(numbers: Sequence[FrontEndNumbers]) -> ReceptionNumbers:

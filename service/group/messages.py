@@ -17,7 +17,9 @@ from typing import Any
 
 from forebay_server.engines.engine import EngineSpecs
 from forebay_server.service.group.memory_layout import MemoryLayout
+from forebay_server.service.journal.events import Ending, Origin
 from forebay_server.service.journal.pictures import Snapshot
+from forebay_server.service.journal.process import ProcessNumbers
 from forebay_server.service.journal.reception import ReceptionNumbers
 from forebay_server.service.journal.statistics import Successes
 from forebay_server.service.journal.streams import StreamNumbers
@@ -191,6 +193,7 @@ class StreamFacts:
     protocol: str
     trace: Mapping[str, str] | None
     has_picture: bool
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +235,7 @@ class Told:
         rows: frames that ended, as `service.observe.frames.read_events` makes columns of them, int64 in C order;
             empty where `events` has them.
         events: the same as FrameEvents with uids for records, where spans are made of them.
-        closed: uids of streams, and the outcomes of their frames by value.
+        closed: uids of streams, the outcomes of their frames by value, and how they ended.
         refusals: counts by version and outcome.
         pictures: frames that a reader looks at, by uid of the stream.
         numbers: of the process, now.
@@ -242,7 +245,7 @@ class Told:
     opened: tuple[StreamFacts, ...] = ()
     rows: bytes = b""
     events: tuple[tuple[int, Any], ...] = ()
-    closed: tuple[tuple[int, Mapping[str, int]], ...] = ()
+    closed: tuple[tuple[int, Mapping[str, int], Ending], ...] = ()
     refusals: tuple[Refusals, ...] = ()
     pictures: tuple[tuple[int, Snapshot], ...] = ()
     numbers: "FrontEndNumbers | None" = None
@@ -256,6 +259,7 @@ class FrontEndNumbers:
     Attributes:
         movable_streams: those that can be asked to go to another process; None: it does not listen yet.
         streams: numbers of streams.
+        process: the process itself; None for the counts of those that have ended.
     """
 
     reception: ReceptionNumbers = field(default_factory=ReceptionNumbers)
@@ -265,3 +269,4 @@ class FrontEndNumbers:
     log_lines_dropped: int = 0
     movable_streams: int | None = None
     streams: StreamNumbers = field(default_factory=StreamNumbers)
+    process: ProcessNumbers | None = None

@@ -14,6 +14,7 @@ the former's (docs/adr/0070); a version that is unloaded closes its record on th
 observer takes records off.
 """
 
+import enum
 import itertools
 from collections import deque
 from collections.abc import Mapping
@@ -38,6 +39,33 @@ TraceContext = Mapping[str, str]
 """W3C trace context as a client sent it, unchecked: `traceparent`, and `tracestate` if there is one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The client of a stream, and the kind of its frames. Constant.
+
+    Attributes:
+        address: of its client, `host:port`; `unix` for the unix socket; empty if it is not known.
+        encoding: of its frames, in lower case as on the command line; empty if it is not known.
+        budget_ms: default latency budget; None for no deadline.
+    """
+
+    address: str = ""
+    encoding: str = ""
+    budget_ms: float | None = None
+
+
+UNKNOWN_ORIGIN = Origin()
+
+
+class Ending(enum.Enum):
+    """How a stream ended. The values are labels of a metric."""
+
+    ENDED = "ended"  # its client ended it in order
+    LOST = "lost"  # its connection broke, or its client cancelled the call
+    SLOW = "slow"  # its client took no results for too long
+    REFUSED = "refused"  # the server ended it with an error
+
+
 @dataclass(slots=True, eq=False)
 class StreamRecord:
     """One stream in the observer's view.
@@ -48,6 +76,7 @@ class StreamRecord:
         version: decimal number.
         protocol: `frames` or `inference`.
         uid: unique in this server.
+        origin: its client, and the kind of its frames.
         picture: holder of its latest frame; None unless settings and client allow it.
         trace: trace context of its client; None if there is none or no spans are made.
         index: row of the observer's tables; -1 until it has one. Written by the observer alone.
@@ -60,6 +89,7 @@ class StreamRecord:
     uid: int
     trace: TraceContext | None = None
     picture: PictureSlot | None = None
+    origin: Origin = UNKNOWN_ORIGIN
     index: int = -1
 
 
@@ -72,6 +102,16 @@ class FrameEvent(NamedTuple):
     deadline_ns: int | None
     capture_time_us: int = 0  # on the client's clock; 0 for none, as on the wire
     trace: TraceContext | None = None  # of a request that has its own
+    size: tuple[int, int] = (0, 0)  # width and height of the picture as sent; zeros where there is none
+    found: int = -1  # objects in its result; -1 where none were looked for
+
+
+class ClosedEvent(NamedTuple):
+    """The end of a stream, with the outcomes of its frames."""
+
+    stream: StreamRecord
+    outcomes: Mapping[Outcome, int]
+    ending: Ending = Ending.ENDED
 
 
 class BatchEvent(NamedTuple):
@@ -106,7 +146,7 @@ class Journal:
         self.rows: deque[NDArray[np.int64]] = deque(maxlen=MAX_ARRAYS)
         self.frames: deque[FrameEvent] = deque(maxlen=MAX_FRAMES)
         self.batches: deque[BatchEvent] = deque(maxlen=MAX_BATCHES)
-        self.closed: deque[tuple[StreamRecord, Mapping[Outcome, int]]] = deque(maxlen=MAX_FRAMES)
+        self.closed: deque[ClosedEvent] = deque(maxlen=MAX_FRAMES)
         self.opened: deque[StreamRecord] = deque(maxlen=MAX_FRAMES)
         self._next_uid = itertools.count(first_uid).__next__
 
@@ -119,15 +159,16 @@ class Journal:
         *,
         trace: TraceContext | None = None,
         picture: PictureSlot | None = None,
+        origin: Origin = UNKNOWN_ORIGIN,
     ) -> StreamRecord:
         """Record a new stream. Thread: any."""
-        record = StreamRecord(name, model, version, protocol, self._next_uid(), trace, picture)
+        record = StreamRecord(name, model, version, protocol, self._next_uid(), trace, picture, origin)
         self.opened.append(record)
         return record
 
-    def close(self, record: StreamRecord, outcomes: Mapping[Outcome, int]) -> None:
+    def close(self, record: StreamRecord, outcomes: Mapping[Outcome, int], ending: Ending = Ending.ENDED) -> None:
         """Record the end of a stream, with the outcomes of its frames. Thread: any."""
-        self.closed.append((record, dict(outcomes)))
+        self.closed.append(ClosedEvent(record, dict(outcomes), ending))
 
 
 class RequestJournal:

@@ -1,58 +1,24 @@
-"""The forebay_* metrics in Prometheus' text format. Every name is described in docs/observability.md (a test compares).
+"""The forebay_* metrics in Prometheus' text format. docs/observability.md describes every name (a test compares)."""
 
-Series per stream are bounded: the `TOP_STREAMS` with the largest p99, and one for the rest. Camera names come from
-clients and may be anything: they are cut and escaped.
-"""
-
-import itertools
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from forebay_server.engines.device import DeviceMemory
+from forebay_server.service.journal.process import ProcessNumbers
 from forebay_server.service.journal.streams import LEAVING_WHY, OPENED_HOW, REFUSED_WHY, StreamNumbers
+from forebay_server.service.observe.exposition_text import Labels, Text
 from forebay_server.service.observe.frames import OUTCOMES, STAGES
 from forebay_server.service.observe.gauges import Gauges, ServerGauges, VersionGauges
 from forebay_server.service.observe.histograms import BOUNDS_S, HistogramSnapshot
-from forebay_server.service.observe.observer import ModelCounts, Observer
-from forebay_server.service.observe.recent import SlowestStreams, StreamReport, stream_reports
+from forebay_server.service.observe.model_counts import ModelCounts
+from forebay_server.service.observe.observer import Observer
 from forebay_server.service.observe.spans import Tracing
+from forebay_server.service.observe.stream_exposition import render_streams
 from forebay_server.service.version import VERSION
 
-TOP_STREAMS = 20
-MAX_NAME = 64
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
 DEVICE_STAGES = ("h2d", "execute", "d2h")
-REST = "(rest)"
-
-Labels = Mapping[str, str]
-
-
-class Text:
-    """Collects lines of the format."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def family(self, name: str, kind: str, text: str, samples: Iterable[tuple[Labels, float]]) -> None:
-        """Write a metric of one number per series; nothing if there is none."""
-        lines = [f"{name}{_labels(labels)} {_number(value)}" for labels, value in samples]
-        if lines:
-            self.lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *lines]
-
-    def histogram(
-        self, name: str, text: str, series: Sequence[tuple[Labels, Sequence[float], Sequence[int], float]]
-    ) -> None:
-        """Write histograms: labels, upper bounds, counts by bucket (one more than bounds), and the sum."""
-        if series:
-            self.lines += [f"# HELP {name} {text}", f"# TYPE {name} histogram"]
-        for labels, bounds, counts, total in series:
-            inside = _labels(labels)[1:-1]
-            running = list(itertools.accumulate(counts))
-            for bound, count in zip((*map(_number, bounds), "+Inf"), running, strict=True):
-                self.lines.append(f'{name}_bucket{{{inside},le="{bound}"}} {count}')
-            self.lines.append(f"{name}_sum{{{inside}}} {_number(total)}")
-            self.lines.append(f"{name}_count{{{inside}}} {running[-1]}")
 
 
 def render(observer: Observer, gauges: Gauges, now_ns: int) -> str:
@@ -62,10 +28,11 @@ def render(observer: Observer, gauges: Gauges, now_ns: int) -> str:
     versions, server = gauges.versions(), gauges.server()
     _versions(text, versions)
     _busy(text, observer.models, versions)
-    _streams(text, observer, stream_reports(observer, now_ns, TOP_STREAMS), server.streams.inference)
+    render_streams(text, observer, now_ns, server.streams.inference)
     _devices(text, gauges.devices())
     _server(text, server)
     _stream_counts(text, server.streams)
+    _processes(text, gauges.processes())
     _spans(text, observer.tracing)
     return "\n".join(text.lines) + "\n"
 
@@ -161,27 +128,6 @@ def _versions(text: Text, versions: Sequence[VersionGauges]) -> None:
     )
 
 
-def _streams(text: Text, observer: Observer, streams: SlowestStreams, inference_streams: int) -> None:
-    models = observer.models
-    counts = observer.streams.count_of("frames", len(models))  # the requests of a version are one record, and no stream
-    frames = [({**_of(model), "protocol": "frames"}, count) for model, count in zip(models, counts, strict=True)]
-    of_requests = {"model": "", "version": "", "protocol": "inference"}  # each message names its model
-    text.family("forebay_streams", "gauge", "Open streams", [*frames, (of_requests, inference_streams)])
-    top = streams.reports
-    labels = [_stream_labels(report) for report in top]
-    rest_label = {"stream": REST, "id": "", "model": ""}
-    rates = [*zip(labels, (report.fps for report in top), strict=True)]
-    if streams.count > len(top):
-        rates.append((rest_label, streams.rest_fps))
-    text.family("forebay_stream_frames_per_second", "gauge", "Results per second over the last 10 s", rates)
-    for name, help_text, values in (
-        ("forebay_stream_latency_p99_seconds", "p99 from read() to result, last 10 s", [r.p99_ms for r in top]),
-        ("forebay_stream_result_age_seconds", "Median age of results, last 10 s", [r.age_ms for r in top]),
-    ):
-        known = [(label, ms / 1e3) for label, ms in zip(labels, values, strict=True) if ms is not None]
-        text.family(name, "gauge", help_text, known)
-
-
 def _devices(text: Text, devices: Mapping[str, DeviceMemory]) -> None:
     used = [({"device": device}, memory.used_bytes) for device, memory in devices.items()]
     total = [({"device": device}, memory.total_bytes) for device, memory in devices.items()]
@@ -233,6 +179,7 @@ def _server(text: Text, server: ServerGauges) -> None:
             "Requests not read yet: no room",
             server.reception.waiting,
         ),
+        ("process_start_time_seconds", "gauge", "When this process began, since 1970", server.started_s),
         ("process_resident_memory_bytes", "gauge", "Resident memory of this process", server.memory_bytes),
         ("process_cpu_seconds_total", "counter", "CPU time of this process", server.cpu_s),
         ("process_threads", "gauge", "Threads of this process", server.threads),
@@ -258,32 +205,26 @@ def _stream_counts(text: Text, streams: StreamNumbers) -> None:
 
 def _busy(text: Text, models: Sequence[ModelCounts], versions: Sequence[VersionGauges]) -> None:
     """Write how busy the instances of each serving version were in the last whole seconds."""
-    seconds = {(model.model, model.version): tuple(model.recent_execute_ns) for model in models}
-    found = [(v, seconds.get((v.model, v.version), ())) for v in versions]
-    ratios = [(_of(v), sum(ns) / (len(ns) * v.instances * 1e9)) for v, ns in found if ns and v.instances]
+    recent = {(model.model, model.version): model.recent() for model in models if model.history}
+    found = [(v, recent.get((v.model, v.version))) for v in versions]
+    ratios = [(_of(v), r.busy_ns[1] / (r.seconds * v.instances * 1e9)) for v, r in found if r and v.instances]
     text.family("forebay_execute_busy_ratio", "gauge", "Share of its instances' time that executions took", ratios)
+
+
+def _processes(text: Text, processes: Sequence[ProcessNumbers]) -> None:
+    for name, kind, help_text, values in (
+        (
+            "forebay_front_end_cpu_seconds_total",
+            "counter",
+            "CPU time of each",
+            [p.cpu_s for p in processes],
+        ),
+        ("forebay_front_end_memory_bytes", "gauge", "Resident memory of them", [p.memory_bytes for p in processes]),
+        ("forebay_front_end_streams", "gauge", "Open streams of frames in them", [p.streams or 0 for p in processes]),
+    ):
+        labels = [{"process": process.name} for process in processes]
+        text.family(name, kind, help_text, list(zip(labels, values, strict=True)))
 
 
 def _of(version: ModelCounts | VersionGauges) -> Labels:
     return {"model": version.model, "version": version.version}
-
-
-def _stream_labels(report: StreamReport) -> Labels:
-    record = report.record
-    return {"stream": record.name[:MAX_NAME], "id": str(record.uid), "model": record.model}
-
-
-def _labels(labels: Labels) -> str:
-    if not labels:
-        return ""
-    return "{" + ",".join(f'{key}="{escape(value)}"' for key, value in labels.items()) + "}"
-
-
-def escape(value: str) -> str:
-    """Escape a label's value for the format; characters that cannot be encoded become '?'."""
-    value = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
-    return value.encode("utf-8", "replace").decode()
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else repr(round(float(value), 9))

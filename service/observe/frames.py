@@ -21,7 +21,9 @@ _CODES: dict[Outcome | None, int] = {outcome: code for code, outcome in enumerat
 _INSTANTS = ("received_ns", "validated_ns", "admitted_ns", "readable_ns", "built_ns", "h2d_ns", "execute_ns", "d2h_ns")
 _read_instants = attrgetter(*_INSTANTS)
 RECEIVED, VALIDATED, ADMITTED, READABLE, BUILT, H2D, EXECUTE, D2H, OUTCOME, STREAM, DEADLINE, CAPTURE, UID = range(13)
-COLUMNS = 13
+SIZE, FOUND = 13, 14  # SIZE: width << SIDE_BITS | height
+COLUMNS = 15
+SIDE_BITS = 20  # the side of a PNG has at most 1,000,000 pixels
 NO_DEADLINE = np.iinfo(np.int64).max
 Rows = NDArray[np.int64]
 
@@ -31,7 +33,7 @@ def read_events(events: Sequence[FrameEvent]) -> Rows:
     n = len(events)
     if not n:
         return np.empty((COLUMNS, 0), np.int64)
-    records, timelines, outcomes, deadlines, captures, _ = zip(*events, strict=True)
+    records, timelines, outcomes, deadlines, captures, _, sizes, found = zip(*events, strict=True)
     rows = np.empty((COLUMNS, n), np.int64)
     instants = np.fromiter(chain.from_iterable(map(_read_instants, timelines)), np.int64, n * len(_INSTANTS))
     rows[: len(_INSTANTS)] = instants.reshape(n, len(_INSTANTS)).T
@@ -40,6 +42,8 @@ def read_events(events: Sequence[FrameEvent]) -> Rows:
     rows[DEADLINE] = [NO_DEADLINE if deadline is None else deadline for deadline in deadlines]
     rows[CAPTURE] = captures
     rows[UID] = [record.uid for record in records]
+    rows[SIZE] = [width << SIDE_BITS | height for width, height in sizes]
+    rows[FOUND] = found
     return rows
 
 

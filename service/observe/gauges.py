@@ -3,7 +3,7 @@
 The numbers of one reading may belong to slightly different times.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,7 @@ import psutil
 
 from forebay_server.engines.device import DeviceMemory
 from forebay_server.engines.errors import EngineError
+from forebay_server.service.journal.process import ProcessNumbers
 from forebay_server.service.journal.reception import ReceptionNumbers
 from forebay_server.service.journal.streams import StreamNumbers
 from forebay_server.service.models.version import ModelVersion
@@ -51,6 +52,8 @@ class VersionGauges:
         drift_ratio: duration of executions now over the calibrated duration.
         guard_s: time before the last moment at which batches are bound.
         egress_s: the former's forecast of egress.
+        least_s: the least that one frame alone takes on the device; 0 while it is not known.
+        is_on_gpu: whether a lane runs on an accelerator.
         launches: executions by way (`graph`, `plain`); empty for engines that have one way.
     """
 
@@ -65,13 +68,22 @@ class VersionGauges:
     drift_ratio: float
     guard_s: float
     egress_s: float
+    least_s: float
+    is_on_gpu: bool
     launches: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class ServerGauges:
-    """Current numbers of the process."""
+    """Current numbers of the process.
 
+    Attributes:
+        pid: of the process.
+        started_s: when it began, seconds since 1970.
+    """
+
+    pid: int
+    started_s: float
     is_ready: bool
     permits: int
     permits_in_use: int
@@ -98,6 +110,7 @@ class Gauges:
         reception: of the front end.
         log_lines_dropped: lines of the log that were not written.
         streams: numbers of streams.
+        processes: front-end processes; none for a server of one process.
     """
 
     def __init__(
@@ -109,6 +122,7 @@ class Gauges:
         reception: Callable[[], ReceptionNumbers] = ReceptionNumbers,
         log_lines_dropped: Callable[[], int] = lambda: STANDARD_ERROR.dropped,
         streams: Callable[[], StreamNumbers] = StreamNumbers,
+        processes: Callable[[], Sequence[ProcessNumbers]] = tuple,
     ) -> None:
         self._versions = versions
         self._pool = pool
@@ -117,6 +131,7 @@ class Gauges:
         self._reception = reception
         self._log_lines_dropped = log_lines_dropped
         self._streams = streams
+        self.processes = processes
         self._process = psutil.Process()
 
     def versions(self) -> list[VersionGauges]:
@@ -144,6 +159,8 @@ class Gauges:
         with process.oneshot():
             times = process.cpu_times()
             return ServerGauges(
+                pid=process.pid,
+                started_s=process.create_time(),
                 is_ready=self._is_ready(),
                 permits=self._permits.count,
                 permits_in_use=self._permits.taken_count,
@@ -177,5 +194,7 @@ def _version_gauges(version: ModelVersion) -> VersionGauges:
         drift_ratio=numbers.drift_ratio,
         guard_s=numbers.guard_ns / 1e9,
         egress_s=numbers.egress_ns / 1e9,
+        least_s=version.feasibility.least_service_ns / 1e9,
+        is_on_gpu=any(device.name.startswith("cuda") for device in version.devices),
         launches={way: sum(getattr(each, way) for each in ways) for way in ("graph", "plain")} if ways else {},
     )

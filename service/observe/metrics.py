@@ -1,15 +1,16 @@
-"""The nv_inference_* metrics as Triton names them, in Prometheus' text format, for existing dashboards.
+"""The nv_* metrics as Triton names them, in Prometheus' text format, for existing dashboards.
 
 Written by hand: the usual library gives counters a suffix `_total` that those dashboards do not expect.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import psutil
 
 from forebay_server.service.journal.statistics import REASONS, VersionReport
-from forebay_server.service.observe.exposition import escape
+from forebay_server.service.observe.exposition_text import escape
+from forebay_server.service.observe.gpus import GpuNumbers
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -57,8 +58,18 @@ _FAMILIES = (
 )
 
 
-def render(reports: Iterable[VersionReport]) -> str:
-    """Return the text of /metrics."""
+_GPU_FAMILIES: tuple[tuple[str, str, str, Callable[[GpuNumbers], float | None]], ...] = (
+    ("nv_gpu_utilization", "gauge", "Share of time in which a kernel ran, 0 to 1", lambda gpu: gpu.utilization),
+    ("nv_gpu_memory_total_bytes", "gauge", "Memory of the GPU", lambda gpu: gpu.memory_total_bytes),
+    ("nv_gpu_memory_used_bytes", "gauge", "Memory in use, all processes", lambda gpu: gpu.memory_used_bytes),
+    ("nv_gpu_power_usage", "gauge", "Power in watts", lambda gpu: gpu.power_w),
+    ("nv_gpu_power_limit", "gauge", "Enforced limit of the power in watts", lambda gpu: gpu.power_limit_w),
+    ("nv_energy_consumption", "counter", "Energy in joules since the server started", lambda gpu: gpu.energy_j),
+)
+
+
+def render(reports: Iterable[VersionReport], gpus: Sequence[GpuNumbers] = ()) -> str:
+    """Return the text of the nv_* metrics."""
     reports = list(reports)
     lines: list[str] = []
     for family in _FAMILIES:
@@ -76,6 +87,11 @@ def render(reports: Iterable[VersionReport]) -> str:
         ("nv_cpu_memory_used_bytes", "Memory in use", float(memory.total - memory.available)),
     ):
         lines += [*_head(name, "gauge", text), f"{name} {_number(value)}"]
+    for name, kind, text, read in _GPU_FAMILIES:
+        known = [(gpu.uuid, value) for gpu in gpus if (value := read(gpu)) is not None]
+        if known:
+            lines += _head(name, kind, text)
+            lines += [f'{name}{{gpu_uuid="{escape(uuid)}"}} {_number(value)}' for uuid, value in known]
     return "\n".join(lines) + "\n"
 
 

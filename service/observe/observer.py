@@ -4,119 +4,36 @@ The admin port's thread owns all data here and calls `tick` once a second; the d
 bounded: by models, by open streams, and by the capacities below, not by time.
 """
 
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import Outcome
-from forebay_server.service.journal.events import BatchEvent, FrameEvent, Journal, StreamRecord
+from forebay_server.service.journal.events import BatchEvent, ClosedEvent, FrameEvent, Journal, StreamRecord
 from forebay_server.service.observe.frames import (
     BUILT,
     DEADLINE,
     OK,
     OUTCOME,
     OUTCOMES,
-    STAGES,
     STREAM,
     UID,
     FrameRing,
     Rows,
-    durations_us,
     read_events,
 )
-from forebay_server.service.observe.histograms import Histograms, quantiles
+from forebay_server.service.observe.gone import GoneCameras
+from forebay_server.service.observe.model_counts import HISTORY_SECONDS, ModelCounts
 from forebay_server.service.observe.spans import Tracing
-from forebay_server.service.observe.streams import StreamTable
+from forebay_server.service.observe.streams import WORST_SECONDS, StreamTable
 
 RING_FRAMES = 32_768  # 3 MB; 5 s at 6500 frames per second
 RING_BATCHES = 8_192
-HISTORY_SECONDS = 900
-BUSY_SECONDS = 10
 NAMES_KEPT = 4096  # of streams that have closed, for traces
 CHUNK_FRAMES = 1024  # the GIL is released between chunks
 SECOND_NS = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One second of one model. Latencies in ms, from read() to result; None if there was no result.
-
-    Attributes:
-        at_s: end of the second on the service's clock.
-        ended: frames that ended, of all outcomes: the offered load.
-        in_time: OK and before the deadline, or OK without one.
-    """
-
-    at_s: int
-    ended: int
-    in_time: int
-    p50_ms: float | None
-    p99_ms: float | None
-
-
-class ModelCounts:
-    """Counts of one model version. They only rise."""
-
-    def __init__(self, model: str, version: str) -> None:
-        self.model = model
-        self.version = version
-        self.histograms = Histograms(len(STAGES))
-        self.ages = Histograms(1)
-        self.outcomes = np.zeros(len(OUTCOMES), np.int64)
-        self.late = 0
-        self.batches: Counter[int] = Counter()  # by rows
-        self.executed_rows = 0
-        self.busy_ns = [0, 0, 0]  # h2d, execute, d2h
-        self.history: deque[Sample] = deque(maxlen=HISTORY_SECONDS)
-        self.last_batches: Counter[int] = Counter()  # of the last whole second
-        self.last_busy_ns = [0, 0, 0]
-        self.recent_execute_ns: deque[int] = deque(maxlen=BUSY_SECONDS)  # of each of the last whole seconds
-        self._totals_us: list[Rows] = []  # of this second
-        self._ended = self._in_time = 0
-        self._batches_before: Counter[int] = Counter()
-        self._busy_before_ns = [0, 0, 0]
-
-    def add(self, rows: Rows, ages_ns: Rows, is_late: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> None:
-        """Count frames of this model."""
-        outcomes = rows[OUTCOME]
-        self.outcomes += np.bincount(outcomes, minlength=len(OUTCOMES))
-        is_ok = outcomes == OK
-        late = int(np.count_nonzero(is_late))
-        ok = int(np.count_nonzero(is_ok))
-        self.late += late
-        self._ended += rows.shape[1]
-        self._in_time += ok - late
-        if not ok:
-            return
-        is_all = ok == rows.shape[1]
-        durations = durations_us(rows if is_all else rows[:, is_ok])
-        self.histograms.add(durations)
-        self.ages.add(ages_ns[is_ok & (ages_ns >= 0)][None] // 1000)
-        self._totals_us.append(durations[-1])
-
-    def add_batch(self, batch: BatchEvent) -> None:
-        """Count one batch."""
-        self.batches[batch.rows] += 1
-        self.executed_rows += batch.executed_rows
-        self.busy_ns[0] += batch.upload_end_ns - batch.upload_start_ns
-        self.busy_ns[1] += batch.execute_end_ns - batch.execute_start_ns
-        self.busy_ns[2] += batch.download_end_ns - batch.download_start_ns
-
-    def end_second(self, at_s: int) -> None:
-        """Close the current second of the history."""
-        p50 = p99 = None
-        if self._totals_us:
-            p50, p99 = (us / 1e3 for us in quantiles(np.concatenate(self._totals_us), (0.5, 0.99)))
-        self.history.append(Sample(at_s, self._ended, self._in_time, p50, p99))
-        self._totals_us = []
-        self._ended = self._in_time = 0
-        self.last_batches, self._batches_before = self.batches - self._batches_before, self.batches.copy()
-        pairs = zip(self.busy_ns, self._busy_before_ns, strict=True)
-        self.last_busy_ns, self._busy_before_ns = [now - before for now, before in pairs], list(self.busy_ns)
-        self.recent_execute_ns.append(self.last_busy_ns[1])
 
 
 class Observer:
@@ -131,6 +48,7 @@ class Observer:
     def __init__(self, journal: Journal, clock: Clock, tracing: Tracing | None = None) -> None:
         self.tracing = tracing
         self.streams = StreamTable()
+        self.gone = GoneCameras()
         self.models: list[ModelCounts] = []
         self.frames = FrameRing(RING_FRAMES)
         self.batches: deque[BatchEvent] = deque(maxlen=RING_BATCHES)
@@ -158,7 +76,7 @@ class Observer:
                 self.tracing.see_frames(events)
             self._add(read_events([event for event in events if event[0].index >= 0]), now_ns)
             self._add_late([event for event in events if event[0].index < 0])
-        self._close(closed)
+        self._close(closed, now_ns)
         for _ in range(len(journal.batches)):
             self._add_batch(journal.batches.popleft())
         if self.tracing is not None:
@@ -181,6 +99,7 @@ class Observer:
             record = opened.popleft()
             self.streams.open(record, self._model_of(record.model, record.version), self._clock.now_ns())
             self._by_uid[record.uid] = record
+            self.gone.opened(record)
 
     def _model_of(self, model: str, version: str) -> int:
         label = f"{model}.{version}"
@@ -210,7 +129,7 @@ class Observer:
         if not rows.shape[1]:
             return
         is_late = (rows[OUTCOME] == OK) & (rows[BUILT] > rows[DEADLINE])
-        self.streams.count(rows, is_late, OUTCOME)
+        self.streams.count(rows, is_late)
         ages_ns = self.streams.ages_ns(rows, now_ns)
         self.frames.add(rows)
         models = self.streams.models[rows[STREAM]]
@@ -229,12 +148,13 @@ class Observer:
                 OUTCOMES.index(outcome or Outcome.OK)
             ] += 1
 
-    def _close(self, closed: Sequence[tuple[StreamRecord, Mapping[Outcome, int]]]) -> None:
+    def _close(self, closed: Sequence[ClosedEvent], now_ns: int) -> None:
         """Count the frames that have no record: of clients that left, and records lost under pressure."""
-        indices = [record.index for record, _ in closed if record.index >= 0]
-        for record, outcomes in closed:
+        indices = [record.index for record, *_ in closed if record.index >= 0]
+        for record, outcomes, ending in closed:
             if record.index < 0:
                 continue
+            self.gone.closed(record, ending, now_ns)
             final = np.array([outcomes.get(outcome, 0) for outcome in OUTCOMES])
             missing = np.maximum(final - self.streams.outcomes[record.index], 0)
             self.models[self.streams.models[record.index]].outcomes += missing
@@ -258,6 +178,8 @@ class Observer:
     def _advance(self, second: int) -> None:
         """Close every second that has passed; after a pause, at most the last few minutes of it."""
         first = max(self._second, second - HISTORY_SECONDS)
+        for _ in range(min(second - first, WORST_SECONDS)):
+            self.streams.end_second()
         for at_s in range(first + 1, second + 1):
             for model in self.models:
                 model.end_second(at_s)

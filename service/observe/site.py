@@ -13,6 +13,7 @@ from forebay_server.service.journal.statistics import VersionReport
 from forebay_server.service.observe.admin import Answer, Download, Events, Handler, Page, Query
 from forebay_server.service.observe.exposition import render
 from forebay_server.service.observe.gauges import Gauges
+from forebay_server.service.observe.gpus import Gpus
 from forebay_server.service.observe.live import Feed, LiveState
 from forebay_server.service.observe.metrics import CONTENT_TYPE
 from forebay_server.service.observe.metrics import render as render_triton
@@ -28,6 +29,8 @@ RETRY = "retry: 1000\n\n"
 _ASSETS = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/live.js": ("live.js", "text/javascript; charset=utf-8"),
+    "/charts.js": ("charts.js", "text/javascript; charset=utf-8"),
+    "/cameras.js": ("cameras.js", "text/javascript; charset=utf-8"),
     "/picture.js": ("picture.js", "text/javascript; charset=utf-8"),
     "/live.css": ("live.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
@@ -45,6 +48,7 @@ class Site:
         clock: source of monotonic nanoseconds.
         tracing: makes spans; None if no spans are wanted.
         make_jpeg: makes the pictures of the live page; None if the settings allow none.
+        gpus: of the machine; None if their driver is not asked.
     """
 
     def __init__(
@@ -56,10 +60,12 @@ class Site:
         clock: Clock,
         tracing: Tracing | None = None,
         make_jpeg: MakeJpeg | None = None,
+        gpus: Gpus | None = None,
     ) -> None:
         self.observer = Observer(journal, clock, tracing)
         self._pictures = None if make_jpeg is None else Pictures(make_jpeg, clock)
         self._gauges = gauges
+        self._gpus = gpus
         self._reports = reports
         self._is_ready = is_ready
         self._clock = clock
@@ -69,6 +75,7 @@ class Site:
     def tick(self) -> None:
         """Process the records of the last second, and send a message to the page's readers."""
         self.observer.tick()
+        self._live.sample()
         if self._pictures is not None:
             self._pictures.tick(lambda uid: self.observer.open_stream(uid) is not None)
         if self._feed.watchers:
@@ -98,7 +105,8 @@ class Site:
     def _metrics(self, _: Query) -> Answer:
         self.observer.tick()
         text = render(self.observer, self._gauges, self._clock.now_ns())
-        return Page(200, render_triton(self._reports()) + text, CONTENT_TYPE)
+        gpus = () if self._gpus is None else self._gpus.read()
+        return Page(200, render_triton(self._reports(), gpus) + text, CONTENT_TYPE)
 
     def _trace(self, query: Query) -> Answer:
         try:
@@ -126,6 +134,7 @@ class Site:
             return Page(503, f"{MAX_LOOKED_AT} other streams are looked at; try again in some seconds\n")
 
     def _events(self, _: Query) -> Answer:
+        self.observer.tick()
         state = self._feed.latest if self._feed.watchers else self._live.state()
         return Events(self._feed.subscribe(RETRY + self._live.history() + state))
 

@@ -188,7 +188,7 @@ def batch_span(batch: BatchEvent) -> Span:
 
 def frame_span(event: FrameEvent, batch: BatchEvent | None) -> Span:
     """Describe a frame, from read() to result, with its stages; the device stages lie where its batch lay."""
-    record, timeline, outcome, deadline_ns, _, own_trace = event
+    record, timeline, outcome, deadline_ns, _, own_trace, *_ = event
     durations = timeline.durations_us()
     attributes: dict[str, AttributeValue] = {
         "forebay.model": record.model,

@@ -79,6 +79,7 @@ VIOLATIONS = {
     ],
     "torch": [("forebay_server.service.results", "torch"), ("forebay_server.engines.engine_onnxruntime", "torch")],
     "opentelemetry": [("forebay_server.service.observe.spans", "opentelemetry"), ("forebay.client", "opentelemetry")],
+    "nvml": [("forebay_server.service.observe.gauges", "pynvml"), ("forebay_server.engines.device_cuda", "pynvml")],
     "lap": [("forebay_server.service.tracks.tracker", "lap"), ("forebay.client", "lap")],
     "av": [("forebay_server.service.frontend.frames.video.decoder", "av"), ("forebay.client", "av")],
     "cv2": [

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from forebay_server.engines.device_simulated import CopyCosts, SimulatedDevice
 from forebay_server.service.journal.events import REQUESTS
 from forebay_server.service.observe.site import MAX_WATCHERS
+from tests.rpc.test_slow_readers import NARROW, big, fill, open_on
 from tests.support.guard import HANG_GUARD_S
 from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop
@@ -301,3 +302,78 @@ async def test_an_admin_port_that_other_machines_reach_is_a_warning(tmp_path, ho
             pass
     warnings = [each["event"] for each in logs if each["log_level"] == "warning"]
     assert any("admin port" in each for each in warnings) == (host == EVERY_ADDRESS)
+
+
+@on_loop
+async def test_a_camera_that_went_away_stays_with_how_its_stream_ended(tmp_path):
+    simulated(tmp_path)
+    async with real_server(tmp_path, admin_address="127.0.0.1:0") as running:
+        names = ("ended", "lost", "refused", "back")
+        streams = {name: await running.open(stream_id=name) for name in names}
+        for name in ("ended", "back"):
+            await streams[name].half_close()
+            await streams[name].drain()
+        streams["lost"].call.cancel()
+        await streams["refused"].send_open(stream_id="refused")  # a second open ends a stream
+        await eventually(lambda: not running.server.frames.streams)
+        again = await running.open(stream_id="back")
+        await running.told()
+        watcher = await Watcher.open(running.server.admin_address)
+        assert (await watcher.next())[0] == "history"
+        name, state = await watcher.next()
+        await watcher.close()
+        assert name == "state"
+        assert [each["name"] for each in state["streams"]] == ["back"]
+        assert {each["name"]: each["level"] for each in state["gone"]} == {
+            "ended": "quiet",
+            "lost": "bad",
+            "refused": "bad",
+        }
+        assert all(each["text"].startswith("gone ") for each in state["gone"])
+        _, _, text = await get(running.server.admin_address, "/metrics")
+        counts = re.findall(r'^forebay_streams_gone\{ending="(\w+)"\} (\d)', text, re.MULTILINE)
+        assert dict(counts) == {"ended": "1", "lost": "1", "slow": "0", "refused": "1"}
+        await again.half_close()
+        await again.drain()
+
+
+@on_loop
+async def test_the_page_has_where_a_camera_is_and_what_it_sends(tmp_path):
+    simulated(tmp_path)
+    async with real_server(tmp_path, admin_address="127.0.0.1:0") as running:
+        stream, _ = await send_frames(running, stream_id="gate", latency_budget_ms=10_000)
+        await running.told()
+        watcher = await Watcher.open(running.server.admin_address)
+        _, history = await watcher.next()
+        _, state = await watcher.next()
+        await watcher.close()
+        (camera,) = state["streams"]
+        assert (camera["encoding"], camera["in_time"], camera["level"]) == ("tensor", 1, "good")
+        assert re.fullmatch(r"127\.0\.0\.1:\d+", camera["address"])
+        assert camera["ok"] == camera["offered"] > 0
+        assert list(history["worst"]) == [str(camera["id"])]
+        (model,) = state["models"]
+        assert model["name"] == "sim.1"
+        assert state["version"]
+        assert state["processes"][0]["memory_mb"] > 0
+        await stream.half_close()
+        await stream.drain()
+
+
+@on_loop
+async def test_a_camera_that_takes_no_results_is_gone_for_that_reason(tmp_path):
+    given = {"write_deadline_s": 0.3, "admin_address": "127.0.0.1:0"}
+    async with (
+        real_server(big(tmp_path), **given) as running,
+        grpc.aio.insecure_channel(running.address, options=NARROW) as channel,
+    ):
+        stream = await open_on(channel)
+        sending = fill(stream)
+        await eventually(lambda: running.server.frames.streams)
+        await eventually(lambda: not running.server.frames.streams)
+        await running.told()
+        _, _, text = await get(running.server.admin_address, "/metrics")
+        assert 'forebay_streams_gone{ending="slow"} 1' in text
+        stream.call.cancel()
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from itertools import pairwise
 
-from forebay_server.service.journal.events import BatchEvent, Journal
+from forebay_server.service.journal.events import BatchEvent, FrameEvent, Journal
 from forebay_server.service.observe.gauges import Gauges
 from forebay_server.service.observe.observer import Observer
 from forebay_server.service.pipeline.permits import Permits
@@ -37,6 +37,8 @@ class Observed:
         execute_ms=8.0,
         batch_id=0,
         trace=None,
+        size=(0, 0),
+        found=-1,
     ):
         """A frame whose result is built now."""
         built_ns = self.clock.now_ns()
@@ -46,7 +48,9 @@ class Observed:
             timeline.validated_ns, timeline.admitted_ns = received_ns + 10_000, received_ns + 20_000
             timeline.h2d_ns, timeline.execute_ns, timeline.d2h_ns = 100_000, int(execute_ms * MS), 50_000
         deadline_ns = None if deadline_ms is None else received_ns + int(deadline_ms * MS)
-        self.journal.frames.append((record, timeline, outcome, deadline_ns, capture_us, trace))
+        self.journal.frames.append(
+            FrameEvent(record, timeline, outcome, deadline_ns, capture_us, trace, size=size, found=found)
+        )
 
     def batch(self, start_ms, *, rows=4, label="detector.1", lane=0, batch_id=1, execute_ms=8.0):
         """A batch that began to upload `start_ms` after the clock's beginning."""

@@ -72,6 +72,16 @@ class StreamConfig:
     is_resumed: bool = False
     video: VideoRequest | None = None
 
+    @property
+    def budget_ms(self) -> float | None:
+        """The default latency budget; None for no deadline."""
+        return None if self.budget_ns is None else self.budget_ns / 1e6
+
+    @property
+    def finds_objects(self) -> bool:
+        """Whether its results are detections."""
+        return self.wants.options is not None and isinstance(self.version.description.task, DetectionTask)
+
 
 def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings) -> StreamConfig:
     """Check Open and settle every default.
@@ -118,6 +128,11 @@ def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings
         is_resumed=request.HasField("resume_from"),
         video=video,
     )
+
+
+def encoding_name(encoding: int) -> str:
+    """Return the word for a forebay.v1 Encoding, as on the command line."""
+    return pb.Encoding.Name(encoding).removeprefix("ENCODING_").lower()
 
 
 def budget_ms_to_ns(budget_ms: float, what: str) -> int:

@@ -6,7 +6,7 @@ Owner: the event loop's thread.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from forebay_server.service.errors import Outcome, ServiceError
+from forebay_server.service.errors import ServiceError
 from forebay_server.service.frontend.frames.outbox import Answer, Place
 from forebay_server.service.journal.events import FrameEvent, StreamRecord
 from forebay_server.service.journal.pictures import Snapshot
@@ -27,13 +27,17 @@ class StreamRecorder:
         record: the stream in the journal.
         tell: appends to the journal.
         encoding: forebay.v1 Encoding of its frames.
+        finds_objects: whether results are detections.
     """
 
-    def __init__(self, record: StreamRecord, tell: Callable[[FrameEvent], None], encoding: int) -> None:
+    def __init__(
+        self, record: StreamRecord, tell: Callable[[FrameEvent], None], encoding: int, *, finds_objects: bool = False
+    ) -> None:
         self.record = record
         self.picture = record.picture
         self._tell = tell
         self._encoding = encoding
+        self._finds_objects = finds_objects
         self._kept: _Kept | None = None
 
     def came(self, place: Place, payload: memoryview) -> None:
@@ -44,13 +48,18 @@ class StreamRecorder:
 
     def ended(self, place: Place, answer: Answer) -> None:
         """A frame's result leaves; `timeline.built_ns` has been stamped."""
+        times, capture_time_us = place.timeline, place.capture_time_us
         if isinstance(answer, ServiceError):
-            outcome: Outcome | None = answer.outcome
-            deadline_ns = None
+            self._tell(FrameEvent(self.record, times, answer.outcome, None, capture_time_us))
         else:
+            request, result = answer.request, answer.result
             outcome = None if answer.error is None else answer.error.outcome
-            deadline_ns = answer.request.deadline_ns
-        self._tell(FrameEvent(self.record, place.timeline, outcome, deadline_ns, place.capture_time_us))
+            found = len(result) if self._finds_objects and result is not None else -1
+            self._tell(
+                FrameEvent(
+                    self.record, times, outcome, request.deadline_ns, capture_time_us, None, request.frame_size, found
+                )
+            )
         if self._kept is not None and self._kept.place is place:
             self._show(place, answer, self._kept.payload)
 

@@ -25,7 +25,7 @@ from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.calls import CallTasks, cut, trace_context, trace_id
 from forebay_server.service.frontend.frames.codec import STREAM_STATUS, parse_client_message, tensor_spec
 from forebay_server.service.frontend.frames.names import keypoint_names_to_send, labels_to_send
-from forebay_server.service.frontend.frames.opening import StreamConfig, accept_open
+from forebay_server.service.frontend.frames.opening import StreamConfig, accept_open, encoding_name
 from forebay_server.service.frontend.frames.recorder import StreamRecorder
 from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.frontend.frames.stream import OPEN_DEADLINE_S, FrameStream, Why
@@ -33,7 +33,7 @@ from forebay_server.service.frontend.frames.tracks import StreamTracks, open_tra
 from forebay_server.service.frontend.frames.video.limits import VideoLimits
 from forebay_server.service.frontend.statuses import metadata_of
 from forebay_server.service.frontend.stream_call import StreamCalls
-from forebay_server.service.journal.events import Journal
+from forebay_server.service.journal.events import Ending, Journal, Origin
 from forebay_server.service.journal.pictures import PictureSlot
 from forebay_server.service.journal.streams import DRAIN, LIMIT, NEW, RESUMED
 from forebay_server.service.models.served import FindModel, ServedVersion
@@ -208,8 +208,14 @@ class FramesServicer:
         record, recorder = None, None
         if journal is not None:
             picture = PictureSlot() if config.allows_picture else None
-            record = journal.open(config.stream_id, version.name, version.version, trace=trace, picture=picture)
-            recorder = StreamRecorder(record, journal.frames.append, config.encoding)
+            origin = Origin(call.reading.account.shown_address, encoding_name(config.encoding), config.budget_ms)
+            record = journal.open(
+                config.stream_id, version.name, version.version, trace=trace, picture=picture, origin=origin
+            )
+            recorder = StreamRecorder(
+                record, journal.frames.append, config.encoding, finds_objects=config.finds_objects
+            )
+        ending = Ending.LOST
         tracks = None if config.tracks is None else open_tracks(config.tracks, self._pool, self._sink, self._clock)
         session = Session(
             config,
@@ -236,10 +242,17 @@ class FramesServicer:
         log.info("stream opened", **stream.names, model=config.version.name)
         try:
             await call.converse(session, context)
+            ending = Ending.ENDED
+        except SlowReaderError:
+            ending = Ending.SLOW
+            raise
+        except ServiceError:
+            ending = Ending.REFUSED
+            raise
         finally:
             self._log_closed(stream, session)
             if journal is not None and record is not None:
-                journal.close(record, session.outcomes)
+                journal.close(record, session.outcomes, ending)
 
     def _opened(self, stream: FrameStream, config: StreamConfig, tracks: StreamTracks | None) -> pb.ServerMessage:
         version = config.version

@@ -47,6 +47,14 @@ class Account:
         self.reserved = 0
         self.tally = Tally()
 
+    @property
+    def shown_address(self) -> str:
+        """The client's address for people, `host:port`; `unix` for the unix socket."""
+        if self.address is None:
+            return "unix"
+        host, port = self.address
+        return f"[{host}]:{port}" if host.version == 6 else f"{host}:{port}"
+
     def begin(self, reading: "Reading") -> None:
         """Record a call."""
         self.calls.add(reading)

@@ -4,23 +4,15 @@
 const HISTORY_SECONDS = 900;
 const STALE_MS = 4000;
 const RETRY_MS = 2000;
+const WORST_SECONDS = 60;
+const MAX_FINDINGS = 6; // cameras in the list at the top
+const RANKS = { bad: 0, warn: 1, quiet: 2, good: 3 };
+const MARKS = { bad: "Problem", warn: "Watch", good: "Fine", quiet: "Quiet" };
 const STAGES = ["receive", "decode", "queue", "h2d", "execute", "d2h", "deliver"];
-const COLUMNS = [
-  { key: "name", title: "Camera" },
-  { key: "model", title: "Model", wide: true },
-  { key: "fps", title: "fps", digits: 1 },
-  { key: "p50", title: "p50", digits: 1, wide: true },
-  { key: "p99", title: "p99", digits: 1 },
-  { key: "age", title: "Age", digits: 0 },
-  { key: "superseded", title: "Superseded", short: "Sup." },
-  { key: "expired", title: "Expired", short: "Exp.", warn: true },
-  { key: "late", title: "Late", wide: true, warn: true },
-  { key: "other", title: "Failed", wide: true, bad: true },
-];
 
 const byId = (id) => document.getElementById(id);
-const view = { state: null, history: new Map(), models: new Map(), rows: new Map(), sort: "name", falling: false,
-  filter: "", spanUs: 500000, isPaused: false, seenAt: 0, source: null };
+const view = { state: null, history: new Map(), worst: new Map(), models: new Map(), rows: new Map(), sort: "name",
+  falling: false, filter: "", spanUs: 500000, isPaused: false, seenAt: 0, source: null };
 
 function make(tag, className, text) {
   const element = document.createElement(tag);
@@ -63,16 +55,59 @@ function tiles(list, entries) {
   });
 }
 
+function duration(seconds) {
+  const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+  const [size, unit] = units.find(([length]) => seconds >= 2 * length) || units[3];
+  return `${Math.floor(seconds / size)} ${unit}`;
+}
+
 function showServer(state) {
+  const cpu = state.processes.reduce((sum, each) => sum + each.cpu, 0);
+  const memory = state.processes.reduce((sum, each) => sum + each.memory_mb, 0);
   tiles(byId("server"), [
     ["cameras", String(state.stream_count)],
-    ["CPU", `${number(state.cpu * 100)} %`],
-    ["memory", `${state.memory_mb} MB`],
+    ["CPU", `${number(cpu * 100)} %`],
+    ["memory", `${memory} MB`],
     ...Object.entries(state.devices).map(([name, [used, total]]) => [
       readable(name), `${number(used / 2 ** 30, 1)} of ${number(total / 2 ** 30, 0)} GiB`]),
     ["permits", `${state.permits[0]}/${state.permits[1]}`],
     ["workers", `${state.workers[0]}/${state.workers[1]}`],
+    ["up", duration(state.uptime_s)],
+    ["version", state.version],
   ]);
+  tiles(byId("processes"), state.processes.length < 2 ? [] : state.processes.map((each) => [
+    `${each.name} (${each.pid})`,
+    `${number(each.cpu * 100)} %, ${each.memory_mb} MB` + (each.streams === null ? "" : `, ${each.streams} streams`)]));
+}
+
+// One line for each model, then the cameras that are not as they should be, the worst first. The list never gets
+// shorter than it was, so that nothing below it moves up and down.
+function showFindings(state) {
+  const list = byId("findings");
+  const found = state.models.map((model) => [model.level, "model", model.name, model.text]);
+  const late = [...state.streams, ...state.gone].filter((each) => each.level === "bad" || each.level === "warn")
+    .sort((a, b) => RANKS[a.level] - RANKS[b.level]);
+  const cameras = late.filter((each) => each.cause !== "model");
+  found.push(...cameras.slice(0, MAX_FINDINGS).map((each) => [each.level, "camera", each.name, each.text]));
+  const waiting = late.length - cameras.length;
+  if (waiting) found.push(["warn", `${waiting} ${waiting === 1 ? "camera" : "cameras"}`, "", "late because of the model"]);
+  else if (!state.stream_count && !late.length) found.push(["quiet", "cameras", "", "no stream is open"]);
+  else if (!late.length) found.push(["good", "cameras", "", `nothing to say about the ${state.stream_count} of them`]);
+  found.forEach(([level, kind, name, text], index) => {
+    const line = list.children[index] || list.appendChild(make("li"));
+    const key = [level, kind, name, text].join("\n");
+    if (line.dataset.key === key) return;
+    const subject = make("strong", "", kind === "camera" || kind === "model" ? `${kind} ${readable(name)}` : kind);
+    subject.dir = "auto";
+    line.replaceChildren(make("span", `mark ${level}`, MARKS[level]), subject, make("span", "", `: ${text}`));
+    line.className = level;
+    line.dataset.key = key;
+  });
+  while (list.children.length > found.length) list.lastChild.remove();
+  list.style.minHeight = `${Math.max(parseFloat(list.style.minHeight) || 0, list.scrollHeight)}px`;
+  const hidden = cameras.length - MAX_FINDINGS;
+  setText(byId("more"), hidden > 0 ? `and ${hidden} more: sort the cameras by State` : "");
+  document.title = found.some(([level]) => level === "bad") ? "! Forebay" : "Forebay";
 }
 
 function modelCard(name) {
@@ -83,7 +118,8 @@ function modelCard(name) {
   const left = make("div");
   const right = make("div");
   const legend = make("p", "legend");
-  legend.append(make("span", "key p50"), "p50 ", make("span", "key p99"), "p99, last 15 minutes, ms");
+  const span = make("span");
+  legend.append(make("span", "key p50"), "p50 ", make("span", "key p99"), "p99 in ms, ", span);
   const chart = make("canvas");
   chart.setAttribute("role", "img");
   left.append(legend, chart);
@@ -100,7 +136,7 @@ function modelCard(name) {
   right.append(make("h4", "", "Stages, p50 and p99 in ms"), stages, make("h4", "", "Batch sizes, last second"), sizes);
   pair.append(left, right);
   card.append(title, facts, pair);
-  return { card, facts, chart, stages, sizes };
+  return { card, facts, chart, span, stages, sizes };
 }
 
 function showModels(state) {
@@ -128,12 +164,13 @@ function showModels(state) {
       ["p99", `${ms(total[1])} ms`],
       ["waiting", number(model.pending)],
       ["slots", model.slots ? `${model.slots[0]}/${model.slots[1]}` : "–"],
-      ["compute busy", `${number(100 * model.busy[1])} %`],
+      ["busy", `${number(100 * model.busy[1])} %`],
       ["drift", number(model.drift, 2)],
     ]);
+    parts.facts.children[1].lastChild.className = model.level;
     showStages(parts.stages, model.stages);
     drawSizes(parts.sizes, model.batches);
-    drawChart(parts.chart, view.history.get(model.name) || [], state.now_s);
+    setText(parts.span, drawChart(parts.chart, view.history.get(model.name) || [], state.now_s));
   }
   setText(byId("idle"), state.idle_models.length ? `Loaded, no frames yet: ${state.idle_models.map(readable).join(", ")}` : "");
 }
@@ -148,224 +185,10 @@ function showStages(list, stages) {
   });
 }
 
-// Sets a canvas up for its size on the screen; returns what is needed to draw, in CSS pixels.
-function prepare(canvas, height) {
-  const width = canvas.clientWidth;
-  const ratio = window.devicePixelRatio || 1;
-  canvas.style.height = `${height}px`;
-  if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
-  }
-  const pen = canvas.getContext("2d");
-  pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-  pen.clearRect(0, 0, width, height);
-  pen.font = "12px system-ui, 'DejaVu Sans', sans-serif";
-  const style = getComputedStyle(document.documentElement);
-  return { pen, width, height, color: (name) => style.getPropertyValue(`--${name}`).trim() };
-}
-
-function niceMax(value) {
-  const power = 10 ** Math.floor(Math.log10(Math.max(value, 1e-3)));
-  return [1, 2, 5, 10].map((factor) => factor * power).find((bound) => bound >= value);
-}
-
-function drawChart(canvas, samples, nowS) {
-  const { pen, width, height, color } = prepare(canvas, 150);
-  const [left, right, top, bottom] = [38, 6, 8, 20];
-  const known = samples.filter((sample) => sample[4] !== null);
-  const most = niceMax(Math.max(1, ...known.map((sample) => sample[4])));
-  const span = Math.min(HISTORY_SECONDS, Math.max(60, samples.length ? nowS - samples[0][0] : 60));
-  const x = (atS) => left + (width - left - right) * (1 - (nowS - atS) / span);
-  const y = (value) => top + (height - top - bottom) * (1 - value / most);
-  pen.strokeStyle = color("line");
-  pen.fillStyle = color("quiet");
-  pen.lineWidth = 1;
-  for (const share of [0, 0.5, 1]) {
-    const at = Math.round(y(most * share)) + 0.5;
-    pen.beginPath();
-    pen.moveTo(left, at);
-    pen.lineTo(width - right, at);
-    pen.stroke();
-    pen.textAlign = "right";
-    pen.fillText(String(most * share), left - 6, at + 4);
-  }
-  pen.textAlign = "left";
-  pen.fillText(span >= 120 ? `${Math.round(span / 60)} min ago` : `${Math.round(span)} s ago`, left, height - 5);
-  pen.textAlign = "right";
-  pen.fillText("now", width - right, height - 5);
-  for (const [column, name] of [[3, "p50"], [4, "p99"]]) {
-    pen.strokeStyle = color(name);
-    pen.lineWidth = 1.6;
-    pen.beginPath();
-    let isDown = false;
-    for (const sample of samples) {
-      if (sample[column] === null) {
-        isDown = false;
-      } else {
-        pen[isDown ? "lineTo" : "moveTo"](x(sample[0]), y(sample[column]));
-        isDown = true;
-      }
-    }
-    pen.stroke();
-  }
-  const last = known[known.length - 1];
-  canvas.setAttribute("aria-label", last ? `Latency: p50 ${ms(last[3])} ms, p99 ${ms(last[4])} ms` : "Latency: no frames");
-}
-
-function drawSizes(canvas, batches) {
-  const { pen, width, height, color } = prepare(canvas, 64);
-  const sizes = Object.entries(batches).map(([rows, count]) => [Number(rows), count]).sort((a, b) => a[0] - b[0]);
-  const most = Math.max(1, ...sizes.map(([, count]) => count));
-  const step = Math.min(34, width / Math.max(1, sizes.length));
-  const every = Math.ceil(20 / step);
-  pen.textAlign = "center";
-  sizes.forEach(([rows, count], index) => {
-    const barHeight = Math.max(1, (height - 20) * count / most);
-    pen.fillStyle = color("execute");
-    pen.fillRect(index * step + 1, height - 16 - barHeight, Math.max(1, step - 3), barHeight);
-    pen.fillStyle = color("quiet");
-    if (index % every === 0) pen.fillText(String(rows), index * step + step / 2, height - 3);
-  });
-  if (!sizes.length) {
-    pen.fillStyle = color("quiet");
-    pen.textAlign = "left";
-    pen.fillText("none", 0, height - 3);
-  }
-  canvas.setAttribute("aria-label", `Batch sizes: ${sizes.map(([rows, count]) => `${count} of ${rows}`).join(", ") || "none"}`);
-}
-
-function drawStrip(state) {
-  const { us, batches } = state.strip;
-  const lanes = Math.max(1, ...batches.map((batch) => batch[0] + 1));
-  const [row, gap, bottom] = [16, 8, 18];
-  const { pen, width, height, color } = prepare(byId("strip"), lanes * (3 * row + gap) + gap + bottom);
-  const names = ["h2d", "execute", "d2h"];
-  const left = 4;
-  // The end of the picture is the end of the latest batch that is whole, so that a short span is never empty.
-  const endUs = view.spanUs < us && batches.length ? Math.max(...batches.map((batch) => batch[7])) : us;
-  const x = (at) => left + (width - 2 * left) * (1 - (endUs - at) / view.spanUs);
-  for (const batch of batches) {
-    names.forEach((name, index) => {
-      const [start, end] = [batch[2 + 2 * index], batch[3 + 2 * index]];
-      if (end < endUs - view.spanUs) return;
-      const from = Math.max(left, x(start));
-      const wide = Math.max(0.75, x(end) - from - 0.5);
-      const at = gap + batch[0] * (3 * row + gap) + index * row;
-      pen.fillStyle = color(name);
-      pen.fillRect(from, at, wide, row - 2);
-      if (index === 1 && wide > 18) {
-        pen.fillStyle = color("card");
-        pen.textAlign = "center";
-        pen.fillText(String(batch[1]), from + wide / 2, at + row - 5);
-      }
-    });
-  }
-  pen.fillStyle = color("quiet");
-  pen.textAlign = "left";
-  pen.fillText(view.spanUs >= 1e6 ? `${view.spanUs / 1e6} s` : `${view.spanUs / 1e3} ms`, left, height - 5);
-  pen.textAlign = "right";
-  pen.fillText(batches.length ? "now; numbers are rows" : "no batches", width - left, height - 5);
-}
-
-function sorted(streams) {
-  const { sort, falling } = view;
-  const order = (a, b) => {
-    const [first, second] = [a[sort], b[sort]];
-    if (typeof first === "string" || typeof second === "string") return String(first).localeCompare(String(second));
-    return (first ?? -1) - (second ?? -1);
-  };
-  return streams.slice().sort((a, b) => (falling ? -1 : 1) * order(a, b) || a.id - b.id);
-}
-
-function showStreams(state) {
-  const wanted = view.filter.toLowerCase();
-  const streams = sorted(state.streams.filter((stream) => stream.name.toLowerCase().includes(wanted)));
-  const rows = new Map();
-  for (const stream of streams) {
-    const row = view.rows.get(stream.id) || cameraRow();
-    rows.set(stream.id, row);
-    COLUMNS.forEach((column, index) => fill(row.children[index], column, stream));
-    row.lastChild.firstChild.hidden = !stream.picture;
-    row.stream = stream;
-  }
-  byId("rows").parentElement.classList.toggle("pictures", state.streams.some((stream) => stream.picture));
-  const body = byId("rows");
-  const order = [...rows.values()];
-  if (order.length !== body.children.length || order.some((row, index) => row !== body.children[index])) {
-    body.replaceChildren(...order);
-  }
-  view.rows = rows;
-  const hidden = state.stream_count - state.streams.length;
-  const parts = [state.stream_count ? `${streams.length} of ${state.stream_count}` : "no open streams"];
-  if (hidden > 0) parts.push(`the ${state.streams.length} slowest are listed`);
-  setText(byId("shown"), parts.join(", "));
-}
-
-function cameraRow() {
-  const row = make("tr");
-  COLUMNS.forEach((column, index) => {
-    const cell = make(index ? "td" : "th", column.wide ? "wide" : "");
-    if (!index) {
-      cell.scope = "row";
-      cell.dir = "auto";
-    }
-    row.append(cell);
-  });
-  const cell = make("td", "picture-cell");
-  const button = make("button", "", "Show");
-  button.type = "button";
-  button.addEventListener("click", () => showPictureOf(row.stream, button));
-  cell.append(button);
-  row.append(cell);
-  return row;
-}
-
-function fill(cell, column, stream) {
-  const value = stream[column.key];
-  if (typeof value === "string") {
-    const text = readable(value);
-    setText(cell, text);
-    if (column.key === "name" && cell.title !== text) cell.title = text;
-    return;
-  }
-  setText(cell, number(value, column.digits || 0));
-  cell.classList.toggle("warn", Boolean(column.warn && value > 0));
-  cell.classList.toggle("bad", Boolean(column.bad && value > 0));
-}
-
-function showColumns() {
-  const picture = make("th", "picture-cell", "Picture");
-  picture.scope = "col";
-  byId("columns").replaceChildren(...COLUMNS.map((column) => {
-    const head = make("th", column.wide ? "wide" : "");
-    head.scope = "col";
-    const button = make("button", "", column.short && window.innerWidth <= 640 ? column.short : column.title);
-    button.type = "button";
-    button.title = column.title;
-    button.addEventListener("click", () => {
-      view.falling = view.sort === column.key ? !view.falling : column.key !== "name" && column.key !== "model";
-      view.sort = column.key;
-      markSorted();
-      show();
-    });
-    head.append(button);
-    return head;
-  }), picture);
-  markSorted();
-}
-
-function markSorted() {
-  COLUMNS.forEach((column, index) => {
-    const head = byId("columns").children[index];
-    if (column.key === view.sort) head.setAttribute("aria-sort", view.falling ? "descending" : "ascending");
-    else head.removeAttribute("aria-sort");
-  });
-}
-
 function show() {
   if (!view.state) return;
   showServer(view.state);
+  showFindings(view.state);
   showModels(view.state);
   drawStrip(view.state);
   showStreams(view.state);
@@ -379,7 +202,9 @@ function setStatus(text, className) {
 }
 
 function takeHistory(event) {
-  view.history = new Map(Object.entries(JSON.parse(event.data).models));
+  const told = JSON.parse(event.data);
+  view.history = new Map(Object.entries(told.models));
+  view.worst = new Map(Object.entries(told.worst).map(([id, values]) => [Number(id), values]));
 }
 
 function takeState(event) {
@@ -392,6 +217,8 @@ function takeState(event) {
     if (model.sample && (!last || model.sample[0] > last[0])) samples.push(model.sample);
     view.history.set(model.name, samples.slice(-HISTORY_SECONDS));
   }
+  view.worst = new Map(state.streams.map(({ id, worst }) => [
+    id, [...(view.worst.get(id) || []), worst].slice(-WORST_SECONDS)]));
   if (view.isPaused) return;
   view.state = state;
   if (!document.hidden) show();
@@ -442,6 +269,7 @@ function start() {
   });
   document.addEventListener("visibilitychange", () => document.hidden || show());
   window.addEventListener("resize", () => {
+    byId("findings").style.minHeight = "";
     showColumns();
     show();
   });

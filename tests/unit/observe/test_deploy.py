@@ -13,7 +13,7 @@ OF_HISTOGRAMS = re.compile(r"_(bucket|sum|count)$")
 
 
 def metric_names():
-    source = (ROOT / "service" / "observe" / "exposition.py").read_text()
+    source = "".join(path.read_text() for path in (ROOT / "service" / "observe").glob("*exposition.py"))
     return set(re.findall(r'"((?:forebay|process)_\w+)"', source))
 
 

@@ -2,7 +2,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from forebay_server.engines.device import DeviceMemory
 from forebay_server.engines.errors import DeviceLostError
-from forebay_server.service.observe.exposition import REST, TOP_STREAMS, render
+from forebay_server.service.observe.exposition import render
+from forebay_server.service.observe.stream_exposition import REST, TOP_STREAMS
 from tests.support.observing import Observed, gauges_of, no_gauges
 
 AWKWARD = [

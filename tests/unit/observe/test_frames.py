@@ -6,12 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forebay_server.service.errors import Outcome
-from forebay_server.service.journal.events import StreamRecord
+from forebay_server.service.journal.events import FrameEvent, StreamRecord
 from forebay_server.service.observe.frames import (
     BUILT,
+    FOUND,
     OK,
     OUTCOME,
     OUTCOMES,
+    SIDE_BITS,
+    SIZE,
     STREAM,
     FrameRing,
     durations_us,
@@ -38,17 +41,22 @@ def timelines(draw):
 @given(st.lists(timelines(), min_size=1, max_size=8))
 @settings(max_examples=60)
 def test_durations_are_those_of_the_timeline(times):
-    rows = read_events([(RECORD, timeline, None, None, 0, None) for timeline in times])
+    rows = read_events([FrameEvent(RECORD, timeline, None, None) for timeline in times])
     assert durations_us(rows).T.tolist() == [list(astuple(timeline.durations_us())) for timeline in times]
 
 
 def test_columns_hold_what_the_event_says():
     rows = read_events(
-        [(RECORD, Timeline(built_ns=5), None, None, 9, None), (RECORD, Timeline(), Outcome.EXPIRED, 4, 0, None)]
+        [
+            FrameEvent(RECORD, Timeline(built_ns=5), None, None, 9, None, (1280, 720), 3),
+            FrameEvent(RECORD, Timeline(), Outcome.EXPIRED, 4),
+        ]
     )
     assert rows[OUTCOME].tolist() == [OK, OUTCOMES.index(Outcome.EXPIRED)]
     assert rows[STREAM].tolist() == [3, 3]
     assert rows[BUILT].tolist() == [5, 0]
+    assert rows[SIZE].tolist() == [1280 << SIDE_BITS | 720, 0]
+    assert rows[FOUND].tolist() == [3, -1]
 
 
 def test_no_events_are_no_rows():
@@ -61,7 +69,7 @@ def test_ring_keeps_the_latest(sizes):
     ring = FrameRing(10)
     added = []
     for size in sizes:
-        rows = read_events([(RECORD, Timeline(built_ns=len(added) + i + 1), None, None, 0, None) for i in range(size)])
+        rows = read_events([FrameEvent(RECORD, Timeline(built_ns=len(added) + i + 1), None, None) for i in range(size)])
         added += rows[BUILT].tolist()
         ring.add(rows)
     assert ring.latest()[BUILT].tolist() == added[-10:]
@@ -73,7 +81,7 @@ def test_ring_keeps_the_latest(sizes):
 
 def test_ring_forgets_places():
     ring = FrameRing(4)
-    ring.add(read_events([(RECORD, Timeline(), None, None, 0, None)]))
+    ring.add(read_events([FrameEvent(RECORD, Timeline(), None, None)]))
     ring.forget([3])
     assert ring.latest()[STREAM].tolist() == [-1]
 
