@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+from tests.support.guard import HANG_GUARD_S
 from tests.support.repository import ROOT
 
 LEAKY = """
@@ -62,6 +63,6 @@ def test_a_test_that_hangs_ends_the_run_and_shows_where(tmp_path):
         str(tmp_path),
     ]
     command += ["-c", str(ROOT / "pyproject.toml"), "-o", "faulthandler_timeout=0.2", str(tmp_path)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=HANG_GUARD_S)
     assert result.returncode != 0
     assert "in test_that_hangs" in result.stderr
