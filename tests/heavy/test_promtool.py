@@ -33,6 +33,15 @@ CASES = {
     ),
     "ForebayCostDrift": ([("forebay_cost_drift_ratio", "2+0x60", "1.1+0x60")], 40),
     "ForebayDeviceMemoryFull": ([('forebay_device_memory_used_bytes{device="cuda:0"}', "99+0x60", "80+0x60")], 40),
+    "ForebayCameraSilent": ([('forebay_stream_silent_seconds{stream="gate"}', "0+60x20", "20+0x20")], 10),
+    "ForebayCameraGone": (
+        [
+            ('forebay_stream_gone_seconds{stream="gate",ending="lost"}', "0+60x15", "30+0x20"),
+            ('forebay_stream_gone_seconds{stream="gate",ending="slow"}', "0+60x15", "_x20"),
+        ],
+        5,
+    ),
+    "ForebayCamerasGone": ([('forebay_streams_gone{ending="lost"}', "20+0x20", "3+0x20")], 5),
     "ForebayRestarts": ([("process_cpu_seconds_total", "9 1 9 1 9 1 9 1", "0+9x9")], 8),
 }
 BACKGROUND = {
