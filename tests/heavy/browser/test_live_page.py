@@ -86,22 +86,50 @@ HAS_INK = """(() => {
 
 @on_loop
 async def test_the_page_shows_cameras_models_and_the_pipeline(browser, tmp_path, pictures):
-    async with page_under_load(browser, tmp_path):
+    async with page_under_load(browser, tmp_path) as running:
         await asyncio.to_thread(browser.wait_for, f"parseFloat({cell('dock 1', 2)}) > 5")
-        await asyncio.to_thread(browser.wait_for, f"parseFloat({cell('dock 1', 5)}) >= 0")  # an age
+        await asyncio.to_thread(browser.wait_for, f"parseFloat({cell('dock 1', 7)}) >= 0")  # an age
         await asyncio.to_thread(browser.wait_for, "document.querySelector('.model h3').textContent === 'sim.1'")
         await asyncio.to_thread(browser.wait_for, HAS_INK)
         if KEEPS_PICTURES:
-            await asyncio.sleep(12)  # for one with something in it
+            silent = await running.open(stream_id="roof west")  # sends nothing
+            (await running.open(stream_id="yard east")).call.cancel()
+            await asyncio.sleep(20)  # for one with something in it
         for name, size, scheme in (
-            ("live-light", (1200, 900), "light"),
-            ("live-dark", (1200, 900), "dark"),
-            ("live-phone", (390, 1200), "light"),
+            ("live-light", (1200, 1300), "light"),
+            ("live-dark", (1200, 1300), "dark"),
+            ("live-phone", (390, 1900), "light"),
         ):
             await asyncio.to_thread(browser.look, *size, scheme)
             await asyncio.sleep(1.2)
             await asyncio.to_thread(browser.screenshot, pictures / f"{name}.png")
         assert browser.complaints() == []
+        if KEEPS_PICTURES:
+            silent.call.cancel()
+
+
+@on_loop
+async def test_the_page_says_which_camera_went_away_and_what_is_wrong_with_the_model(browser, tmp_path):
+    findings = "document.getElementById('findings').textContent"
+    heads = "[...document.querySelectorAll('#columns th')].filter((head) => head.offsetWidth)"
+    async with page_under_load(browser, tmp_path, ORDINARY[:2]) as running:
+        await asyncio.to_thread(browser.wait_for, f"{findings}.includes('model sim.1')")
+        lost = await running.open(stream_id="yard")
+        await asyncio.to_thread(browser.wait_for, f"{cell('yard', 1)} !== undefined")
+        lost.call.cancel()
+        await asyncio.to_thread(browser.wait_for, f"{cell('yard', 1)} === 'gone'")
+        await asyncio.to_thread(browser.wait_for, f"/camera yard: gone .* its connection broke/.test({findings})")
+        assert browser.evaluate("document.title") == "! Forebay"
+        back = await running.open(stream_id="yard")
+        await asyncio.to_thread(browser.wait_for, f"{cell('yard', 1)} !== 'gone'")
+        await asyncio.to_thread(browser.look, 390, 800)
+        await asyncio.to_thread(browser.wait_for, "innerWidth === 390")
+        await asyncio.to_thread(browser.wait_for, f"{heads}.length === 5")
+        titles = browser.evaluate(f"{heads}.map((head) => head.textContent)")
+        assert titles == ["Camera", "State", "OK/s", "In time", "p99"]
+        assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+        assert browser.complaints() == []
+        back.call.cancel()
 
 
 @on_loop
