@@ -1,4 +1,4 @@
-"""What the page and a scrape say of single cameras: rates, silence, and those that went away."""
+"""Single cameras on the page and in a scrape: rates, silence, and those that went away."""
 
 import json
 
@@ -18,7 +18,7 @@ from tests.support.observing import MS, SECOND, Observed, no_gauges
 
 
 class Page:
-    """An observed journal, and what the page and a scrape say of it."""
+    """An observed journal, its page and its scrape."""
 
     def __init__(self):
         self.observed = Observed()

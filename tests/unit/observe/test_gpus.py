@@ -26,7 +26,7 @@ CALLS = (
 
 
 class Driver:
-    """What the library says of two GPUs; the second knows nothing of power and energy, as a laptop's."""
+    """The library with two GPUs; the second knows nothing of power and energy, as a laptop's."""
 
     class NVMLError(Exception):
         """The library's."""
