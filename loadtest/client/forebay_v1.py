@@ -121,7 +121,7 @@ class ForebayStream:
         await write(self._call, encode_frame(seq, capture_time_us, payload))
 
     async def receive(self) -> Answer | Moved | None:
-        """Read until the next Result or Reconnect; heartbeats are skipped."""
+        """Read until the next Result or Reconnect; heartbeats and requests for keyframes are skipped."""
         while True:
             try:
                 data = await read(self._call)
@@ -138,7 +138,7 @@ class ForebayStream:
                 if message.reconnect.reason != wire.Reconnect.REASON_REBALANCE:  # DRAIN or ELSEWHERE
                     self._place.going()
                 return Moved(wire.Reconnect.Reason.Name(message.reconnect.reason))
-            if kind != "heartbeat":
+            if kind not in {"heartbeat", "need_keyframe"}:
                 raise GarbageError(f"unexpected message: {kind or 'empty'}")
 
     async def finish(self) -> None:

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 from forebay.wire import frames_pb2 as pb
+from forebay_server.loadtest.client import open_target
+from forebay_server.loadtest.target import Encoding as LoadEncoding
+from forebay_server.loadtest.target import Outcome, TargetSpec
+from forebay_server.loadtest.video import access_units
 from tests.support.loops import on_loop
 from tests.support.pictures import SIDE, pictures
 from tests.support.real_server import real_server
@@ -253,3 +257,20 @@ async def test_broken_parameter_sets_are_refused_at_the_opening(tmp_path, sets):
         code, words = await stream.status()
         assert code.name == "INVALID_ARGUMENT"
         assert words.startswith("open.parameter_sets")
+
+
+@on_loop
+async def test_a_load_test_offers_video_and_counts_frames_that_wait_for_a_keyframe(tmp_path):
+    pixels = [np.full((64, 64, 3), level(index), np.uint8) for index in range(3)]
+    units = access_units(pixels, LoadEncoding.H264)
+    async with real_server(pictures(tmp_path)) as running:
+        target = open_target(TargetSpec(address=running.address, model="camera", encoding=LoadEncoding.H264), 1)
+        stream = await target.open("load-0")
+        found = []
+        for seq, payload in enumerate([units[1], units[0]], 1):
+            await stream.send(seq, seq, payload)
+            found.append((await stream.receive()).outcome)
+        await stream.finish()
+        assert await stream.receive() is None
+        await target.close()
+        assert found == [Outcome.NEEDS_KEYFRAME, Outcome.OK]
