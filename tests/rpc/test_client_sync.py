@@ -225,7 +225,7 @@ import forebay
 from forebay.client.loop import LoopThread
 def is_free(lock):
     found = []
-    other = threading.Thread(target=lambda: found.append(lock.acquire(timeout=HANG_GUARD_S) and lock.release() is None))
+    other = threading.Thread(target=lambda: found.append(lock.acquire(timeout=60) and lock.release() is None))
     other.start()
     other.join()
     return found == [True]
