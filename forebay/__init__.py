@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import forebay.aio as aio  # noqa: PLR0402  # `from forebay import aio` would import itself
+    from forebay.client.detection import Box, Detection, Keypoint, Mask, RotatedBox, RunLengths
     from forebay.client.errors import (
         CallRefusedError,
         ForebayError,
@@ -31,15 +32,9 @@ if TYPE_CHECKING:
     from forebay.client.models import Model
     from forebay.client.options import Reconnection, Tls
     from forebay.client.result import (
-        Box,
         Classification,
-        Detection,
-        Keypoint,
-        Mask,
         Opened,
         Result,
-        RotatedBox,
-        RunLengths,
         Status,
         TensorSpec,
         Timings,
@@ -51,6 +46,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"  # of the client and the server; pyproject.toml reads it here
 
 _HOMES = {
+    "Box": "forebay.client.detection",
+    "Detection": "forebay.client.detection",
+    "Keypoint": "forebay.client.detection",
+    "Mask": "forebay.client.detection",
+    "RotatedBox": "forebay.client.detection",
+    "RunLengths": "forebay.client.detection",
     "CallRefusedError": "forebay.client.errors",
     "ForebayError": "forebay.client.errors",
     "ProtocolError": "forebay.client.errors",
@@ -62,15 +63,9 @@ _HOMES = {
     "Model": "forebay.client.models",
     "Reconnection": "forebay.client.options",
     "Tls": "forebay.client.options",
-    "Box": "forebay.client.result",
     "Classification": "forebay.client.result",
-    "Detection": "forebay.client.result",
-    "Keypoint": "forebay.client.result",
-    "Mask": "forebay.client.result",
     "Opened": "forebay.client.result",
     "Result": "forebay.client.result",
-    "RotatedBox": "forebay.client.result",
-    "RunLengths": "forebay.client.result",
     "Status": "forebay.client.result",
     "TensorSpec": "forebay.client.result",
     "Timings": "forebay.client.result",

@@ -22,8 +22,8 @@ import grpc.aio
 from forebay.client.backoff import Backoff
 from forebay.client.clock import Clock
 from forebay.client.errors import ProtocolError, UnreachableError
+from forebay.client.from_wire import opened_from_wire
 from forebay.client.options import Reconnection, open_message
-from forebay.client.result import opened_from_wire
 from forebay.client.retry import CallEnd, hint_ms
 from forebay.client.route import Route
 from forebay.client.state import StreamState

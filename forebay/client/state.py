@@ -15,10 +15,11 @@ from dataclasses import replace
 from forebay.client.clock import Clock
 from forebay.client.encode import FrameData, frame_message, payload_of, size_of
 from forebay.client.errors import StreamClosedError
+from forebay.client.from_wire import result_from_wire
 from forebay.client.ledger import Ledger, Offer
 from forebay.client.monitor import Monitor
 from forebay.client.options import StreamOptions
-from forebay.client.result import Opened, Result, result_from_wire
+from forebay.client.result import Opened, Result
 from forebay.client.statistics import Statistics
 from forebay.wire import frames_pb2 as wire
 

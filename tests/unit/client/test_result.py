@@ -5,15 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from forebay.client.result import (
-    Opened,
-    RotatedBox,
-    RunLengths,
-    Status,
-    opened_from_wire,
-    result_from_wire,
-    tensor_from_wire,
-)
+from forebay.client.detection import RotatedBox, RunLengths
+from forebay.client.from_wire import opened_from_wire, result_from_wire, tensor_from_wire
+from forebay.client.result import Opened, Status
 from forebay.wire import frames_pb2 as wire
 
 

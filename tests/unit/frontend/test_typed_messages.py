@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forebay.client.result import result_from_wire
+from forebay.client.from_wire import result_from_wire
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.frontend.frames.codec import encode_result
 from forebay_server.service.frontend.frames.names import MAX_BYTES, keypoint_names_to_send, labels_to_send
