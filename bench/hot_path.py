@@ -23,10 +23,11 @@ from forebay_server.service.frontend.frames.codec import parse_client_message
 from forebay_server.service.frontend.frames.opening import accept_open
 from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.models.config import describe
-from forebay_server.service.models.opening import VersionContext, _build
+from forebay_server.service.models.opening import _build
 from forebay_server.service.models.placement import open_device_of_kind
 from forebay_server.service.models.repository import Repository
 from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.models.version_context import VersionContext
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.request import Completion
 from forebay_server.service.settings import ServeSettings

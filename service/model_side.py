@@ -20,12 +20,12 @@ from forebay_server.service.models.attempts import Attempts
 from forebay_server.service.models.lifecycle import ModelLifecycle
 from forebay_server.service.models.loader import ModelLoader
 from forebay_server.service.models.memory import MemoryAccount
-from forebay_server.service.models.opening import VersionContext
 from forebay_server.service.models.placement import OpenDevice, open_device_of_kind
 from forebay_server.service.models.registry import ModelRegistry
 from forebay_server.service.models.rehearsal import Rehearsal, RehearsalSettings
 from forebay_server.service.models.repository import RepositoryError
 from forebay_server.service.models.shared_memory import OpenMemory
+from forebay_server.service.models.version_context import VersionContext
 from forebay_server.service.pipeline.execute import BeforeExecution
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.request import CompletionSink

@@ -151,9 +151,9 @@ def _models(settings: ServeSettings, environment: Mapping[str, str]) -> Iterator
     """Load every model and close it again."""
     from forebay_server.engines.errors import EngineError
     from forebay_server.service.clock import MonotonicClock
-    from forebay_server.service.models.opening import VersionContext
     from forebay_server.service.models.registry import ModelRegistry
     from forebay_server.service.models.repository import RepositoryError
+    from forebay_server.service.models.version_context import VersionContext
     from forebay_server.service.pipeline.permits import Permits
     from forebay_server.service.worker_pool import WorkerPool
 

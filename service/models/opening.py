@@ -1,9 +1,7 @@
 """Opening a model version: load, allocate, warm up, calibrate. Nothing is allocated after it."""
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -13,9 +11,9 @@ from forebay_server.engines.engine import Engine, EngineSpecs, UnboundEngine
 from forebay_server.engines.errors import EngineError, ModelFileError
 from forebay_server.service.batching.cost_model import CostModel
 from forebay_server.service.batching.cost_table import CostIdentity, CostTable
-from forebay_server.service.batching.former import BatchFormer, StepWhenIdle
+from forebay_server.service.batching.former import BatchFormer
 from forebay_server.service.clock import Clock
-from forebay_server.service.journal.events import Journal, RequestJournal
+from forebay_server.service.journal.events import RequestJournal
 from forebay_server.service.journal.statistics import CountingSink, VersionStatistics
 from forebay_server.service.models.batching import batching_settings, executed_sizes, measured_sizes
 from forebay_server.service.models.completion import complete, optional_in_vain
@@ -23,90 +21,32 @@ from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.example import example_of
 from forebay_server.service.models.folding import settle_changes
-from forebay_server.service.models.memory import Holding, MemoryAccount, buffer_bytes, check_device, model_bytes
+from forebay_server.service.models.memory import Holding, buffer_bytes, check_device, model_bytes
 from forebay_server.service.models.placement import (
-    OpenDevice,
     Placement,
-    open_device_of_kind,
     open_instance,
     open_placement,
 )
-from forebay_server.service.models.request_memory import rows_bytes, unbound_bytes
 from forebay_server.service.models.settling import settle
-from forebay_server.service.models.shared_memory import OpenMemory
 from forebay_server.service.models.trials import calibrate_lane, run_sample
 from forebay_server.service.models.unbound import HANG_LIMIT_NS, measure_unbound
 from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.models.version_context import VersionContext
 from forebay_server.service.models.warmup_samples import inputs_of
 from forebay_server.service.pipeline.arena import FrameArena
 from forebay_server.service.pipeline.builder import LaneContext, build_lane
-from forebay_server.service.pipeline.execute import BeforeExecution
 from forebay_server.service.pipeline.outputs import Finish, OutputReader
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.pipeline import Pipeline
-from forebay_server.service.pipeline.stage import OnFatal
 from forebay_server.service.pipeline.unbound import Inputs, UnboundFrames
-from forebay_server.service.request import CompletionSink, Feasibility
+from forebay_server.service.request import Feasibility
 from forebay_server.service.results.finisher import ResultFinisher
-from forebay_server.service.worker_pool import WorkerPool
 
 log = structlog.get_logger(__name__)
 
 LEAST_HANG_NS = 2_000_000_000
 MOST_WAIT_S = 10.0  # for another model's measurement: a model that hangs must not hold up the others
 HANG_FACTOR = 10  # times the slowest batch; a busy machine is slow, not hung
-
-
-@dataclass(frozen=True, slots=True)
-class VersionContext:
-    """Parts that all model versions of a server share.
-
-    Attributes:
-        clock: source of monotonic nanoseconds.
-        pool: worker pool for typed results.
-        sink: posts completions to the event loop.
-        permits: server-wide.
-        on_fatal: receives errors after which the process cannot go on.
-        engine_options: defaults for a backend's options, by backend; a model's own options win.
-        open_device: kind and clock to a device; tests give devices with faults.
-        cache_folder: keeps measured costs between runs; None keeps nothing.
-        measuring: held while a model's costs are measured: another measurement beside it would disturb both.
-        before_buffers: called when the engines of a version are open, before its buffers are allocated.
-        message_bytes: size of the largest message; one always has room, if no other is there.
-        before_execution: for tests, see `service.pipeline.execute`.
-        journal: receives one record per batch; None disables observation.
-        step_when_idle: makes the event loop form and run batches that take no time; None leaves them to the formers.
-        open_memory: opens the memory that a version shares with front ends in other processes; None: there are none.
-    """
-
-    clock: Clock
-    pool: WorkerPool
-    sink: CompletionSink
-    permits: Permits
-    on_fatal: OnFatal
-    engine_options: dict[str, dict[str, str]]
-    open_device: OpenDevice = open_device_of_kind
-    cache_folder: Path | None = None
-    cpu_fallback: bool = False
-    memory: MemoryAccount = field(default_factory=MemoryAccount)
-    step_when_idle: StepWhenIdle | None = None
-    journal: Journal | None = None
-    measuring: threading.Lock = field(default_factory=threading.Lock)
-    before_buffers: Callable[[], None] = lambda: None
-    message_bytes: int = 0
-    open_memory: OpenMemory | None = None
-
-    @property
-    def rows_bytes(self) -> int:
-        """Limit for requests of several rows of one version together: each is in a buffer of up to twice its size."""
-        return rows_bytes(self.message_bytes)
-
-    @property
-    def unbound_bytes(self) -> int:
-        """Limit for requests of varying shapes of one version together."""
-        return unbound_bytes(self.message_bytes)
-
-    before_execution: BeforeExecution | None = None
 
 
 def open_version(

@@ -18,10 +18,11 @@ from forebay_server.service.errors import UnknownModelError
 from forebay_server.service.journal.statistics import VersionReport
 from forebay_server.service.models.config import describe
 from forebay_server.service.models.files import model_file, serving_versions
-from forebay_server.service.models.opening import VersionContext, open_version
+from forebay_server.service.models.opening import open_version
 from forebay_server.service.models.repository import ModelEntry, Repository, RepositoryError, readable
 from forebay_server.service.models.served import acquire_version, find_version
 from forebay_server.service.models.version import ModelVersion
+from forebay_server.service.models.version_context import VersionContext
 
 log = structlog.get_logger(__name__)
 

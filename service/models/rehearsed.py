@@ -29,8 +29,9 @@ from forebay_server.service.clock import MonotonicClock
 from forebay_server.service.models.config import describe
 from forebay_server.service.models.files import model_file, serving_versions
 from forebay_server.service.models.memory import MemoryAccount
-from forebay_server.service.models.opening import VersionContext, open_version
+from forebay_server.service.models.opening import open_version
 from forebay_server.service.models.repository import Repository, RepositoryError
+from forebay_server.service.models.version_context import VersionContext
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.request import Completion
 from forebay_server.service.worker_pool import WorkerPool

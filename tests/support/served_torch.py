@@ -9,8 +9,9 @@ import numpy as np
 from forebay_server.engines.clock import MonotonicClock
 from forebay_server.service.models.config import describe
 from forebay_server.service.models.files import model_file
-from forebay_server.service.models.opening import VersionContext, open_version
+from forebay_server.service.models.opening import open_version
 from forebay_server.service.models.repository import Repository
+from forebay_server.service.models.version_context import VersionContext
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.request import Delivery, StreamKey
 from forebay_server.service.results.wants import Wants

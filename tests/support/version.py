@@ -9,9 +9,10 @@ import numpy as np
 from forebay_server.engines.clock import MonotonicClock
 from forebay_server.engines.device_simulated import SimulatedDevice
 from forebay_server.service.models.config import describe
-from forebay_server.service.models.opening import VersionContext, open_version
+from forebay_server.service.models.opening import open_version
 from forebay_server.service.models.placement import open_device_of_kind
 from forebay_server.service.models.repository import Repository
+from forebay_server.service.models.version_context import VersionContext
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.slots import SlotState
 from forebay_server.service.results.wants import Wants
