@@ -4,14 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from forebay_server.service.request import OutputArrays
-from forebay_server.service.results.arrays import frame_row
-from forebay_server.service.results.heads.candidates import (
-    NO_CANDIDATES,
-    Candidates,
-    best_of,
-    check_boxes,
-    check_class_ids,
-)
+from forebay_server.service.results.heads.candidates import NO_CANDIDATES, Candidates
+from forebay_server.service.results.heads.decided import DecidedOutputs, best_rows
 from forebay_server.service.results.heads.names import HeadName, Nms
 
 
@@ -34,16 +28,6 @@ class BoxesScoresHead:
 
     def candidates(self, outputs: OutputArrays, least_score: float) -> Candidates:
         """Return the candidates of one frame. Raises CorruptResultError if outputs do not fit together."""
-        scores = frame_row(outputs, self.scores_output, 1, "scores")
-        boxes = frame_row(outputs, self.boxes_output, 2, "boxes")
-        check_boxes(boxes, len(scores))
-        class_ids = None
-        if self.class_ids_output is not None:
-            class_ids = frame_row(outputs, self.class_ids_output, 1, "class ids")
-            check_class_ids(class_ids, len(scores))
-        chosen = best_of(scores, least_score)
-        if not chosen.size:
-            return NO_CANDIDATES
-        return Candidates(
-            scores[chosen], None if class_ids is None else class_ids[chosen], boxes.take(chosen, axis=0), is_unit=True
-        )
+        indices = DecidedOutputs(self.boxes_output, self.scores_output, self.class_ids_output)
+        rows = best_rows(outputs, indices, least_score)
+        return NO_CANDIDATES if rows is None else Candidates(rows.scores, rows.class_ids, rows.boxes, is_unit=True)

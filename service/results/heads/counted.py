@@ -2,21 +2,15 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from forebay_server.service.errors import CorruptResultError
 from forebay_server.service.request import OutputArrays
 from forebay_server.service.results.arrays import frame_row
-from forebay_server.service.results.heads.candidates import (
-    NO_CANDIDATES,
-    Candidates,
-    best_of,
-    check_boxes,
-    check_class_ids,
-)
+from forebay_server.service.results.heads.candidates import NO_CANDIDATES, Candidates
+from forebay_server.service.results.heads.decided import DecidedOutputs, DecidedRows, best_rows
 from forebay_server.service.results.heads.names import HeadName, Nms
 
 
@@ -57,10 +51,10 @@ class TfDetectionHead:
         found = _counted(outputs, self.outputs, least_score)
         if found is None:
             return NO_CANDIDATES
-        scores, boxes, class_ids = found
+        assert found.class_ids is not None  # noqa: S101 - for mypy: the head has an output of classes
         # float64, because unsigned numbers of a class below the first one would become large instead of negative
-        numbers = np.subtract(class_ids, self.first_class, dtype=np.float64)
-        return Candidates(scores, numbers, boxes[:, [1, 0, 3, 2]], is_unit=True)
+        numbers = np.subtract(found.class_ids, self.first_class, dtype=np.float64)
+        return Candidates(found.scores, numbers, found.boxes[:, [1, 0, 3, 2]], is_unit=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,27 +77,14 @@ class EfficientNmsHead:
         found = _counted(outputs, self.outputs, least_score)
         if found is None:
             return NO_CANDIDATES
-        scores, boxes, class_ids = found
-        return Candidates(scores, class_ids, boxes, is_unit=self.is_unit)
+        return Candidates(found.scores, found.class_ids, found.boxes, is_unit=self.is_unit)
 
 
-def _counted(
-    outputs: OutputArrays, indices: CountedOutputs, least_score: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[Any]] | None:
-    """Return scores, boxes and classes from `least_score` on; None if there are none."""
-    scores = frame_row(outputs, indices.scores, 1, "scores")
-    boxes = frame_row(outputs, indices.boxes, 2, "boxes")
-    check_boxes(boxes, len(scores))
-    class_ids = frame_row(outputs, indices.class_ids, 1, "class ids")
-    check_class_ids(class_ids, len(scores))
-    chosen = best_of(scores[: _count(outputs, indices.count, len(scores))], least_score)
-    if not chosen.size:
-        return None
-    return (
-        scores[chosen].astype(np.float32, copy=False),
-        boxes[chosen].astype(np.float32, copy=False),
-        class_ids[chosen],
-    )
+def _counted(outputs: OutputArrays, indices: CountedOutputs, least_score: float) -> DecidedRows | None:
+    """Return the best of the counted rows; None if there are none."""
+    most = len(frame_row(outputs, indices.scores, 1, "scores"))
+    decided = DecidedOutputs(indices.boxes, indices.scores, indices.class_ids)
+    return best_rows(outputs, decided, least_score, _count(outputs, indices.count, most))
 
 
 def _count(outputs: OutputArrays, index: int, most: int) -> int:

@@ -15,10 +15,10 @@ from forebay_server.service.results.heads.candidates import (
     Candidates,
     best_of,
     check_boxes,
-    check_class_ids,
     check_columns,
     corners_of,
 )
+from forebay_server.service.results.heads.decided import DecidedOutputs, best_rows
 from forebay_server.service.results.heads.names import HeadName, Nms
 
 
@@ -136,19 +136,9 @@ class OfficialRtDetrHead:
 
     def candidates(self, outputs: OutputArrays, least_score: float) -> Candidates:
         """Return the candidates of one frame. Raises CorruptResultError if outputs do not fit together."""
-        scores = frame_row(outputs, self.scores_output, 1, "scores")
-        boxes = frame_row(outputs, self.boxes_output, 2, "boxes")
-        check_boxes(boxes, len(scores))
-        class_ids = frame_row(outputs, self.labels_output, 1, "labels")
-        check_class_ids(class_ids, len(scores))
-        chosen = best_of(scores, least_score)
-        if not chosen.size:
-            return NO_CANDIDATES
-        return Candidates(
-            scores[chosen].astype(np.float32, copy=False),
-            class_ids[chosen],
-            boxes[chosen].astype(np.float32, copy=False),
-        )
+        indices = DecidedOutputs(self.boxes_output, self.scores_output, self.labels_output)
+        rows = best_rows(outputs, indices, least_score)
+        return NO_CANDIDATES if rows is None else Candidates(rows.scores, rows.class_ids, rows.boxes)
 
 
 def _queries(
