@@ -1,8 +1,10 @@
 """`forebay models list | load | unload | check`: the models of a running server, and of a folder."""
 
+import contextlib
 import dataclasses
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,7 +88,8 @@ def check(
     """Check models without serving them; exit code 1 if one cannot be served."""
     from forebay_server.service.models.check import check_repositories
 
-    findings = check_repositories(repositories, cpu_fallback=cpu_fallback)
+    with contextlib.redirect_stdout(sys.stderr):  # the log: standard output is for the findings
+        findings = check_repositories(repositories, cpu_fallback=cpu_fallback)
     if is_json:
         typer.echo(json.dumps({"models": [_as_dict(finding) for finding in findings]}))
     else:
@@ -118,7 +121,9 @@ def describe(
         where, name = (model.parent, model.name) if model.is_dir() else (model, model.stem)
         entry = Repository([where]).model(name)
         description = describe_entry(entry)
-        typer.echo(config_text(entry, serving_versions(entry, description)[-1], description), nl=False)
+        with contextlib.redirect_stdout(sys.stderr):  # the log: standard output is often a file for the server
+            text = config_text(entry, serving_versions(entry, description)[-1], description)
+        typer.echo(text, nl=False)
     except (RepositoryError, EngineError) as error:
         typer.echo(f"forebay: {error}", err=True)
         raise typer.Exit(exit_codes.MODEL) from None

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import sys
 from importlib.util import find_spec
 
@@ -10,9 +11,11 @@ from typer.testing import CliRunner
 
 from forebay_server.service.cli.models import models_app
 from tests.support import models
+from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
 from tests.support.real_server import eventually, real_server, simulated
 from tests.support.repository import ROOT
+from tests.unit.engines.test_fold import picture_model
 
 
 async def run(*arguments):
@@ -121,6 +124,24 @@ def test_every_problem_of_a_configuration_and_every_fix_is_named(tmp_path):
     result = CliRunner().invoke(models_app, ["check", str(tmp_path)])
     assert result.exit_code == 1
     assert "model.pt" in result.output if find_spec("torch") else "pip install '.[torch]'" in result.output
+
+
+def printed(*arguments):
+    """Standard output of a process of its own; its log goes elsewhere."""
+    command = [sys.executable, "-m", "forebay_server.service", "models", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, timeout=HANG_GUARD_S)
+    assert "model is not folded" in done.stderr
+    return done.stdout
+
+
+@pytest.mark.one_process(reason="no server")
+def test_the_log_is_no_part_of_what_is_printed(tmp_path):
+    """Standard output becomes `best.pbtxt`, or is read by a program."""
+    file = models.save(picture_model(opset=6), tmp_path / "best.onnx")
+    (tmp_path / "best.pbtxt").write_text('parameters { key: "scale" value { string_value: "1/255" } }')
+    (tmp_path / "best.pbtxt").write_text(printed("describe", file))
+    (found,) = json.loads(printed("check", "--json", file))["models"]
+    assert found["problem"] == ""
 
 
 @pytest.mark.parametrize(
