@@ -91,7 +91,7 @@ def _run(group: ProcessGroup, starts: Starts, waiting: Waiting, problems: list[G
         try:
             _start_wanted(group, starts, waiting)
         except OSError as error:
-            problems.append(GroupError(f"cannot start a process of the server: {error.strerror}"))
+            problems.append(GroupError.of_start(error))
         if problems:
             group.stop(signal.SIGTERM)
         if group.is_stopping:

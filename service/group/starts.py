@@ -4,6 +4,7 @@ Thread: the main thread of the parent.
 """
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -21,8 +22,21 @@ from forebay_server.service.settings import ServeSettings, to_environment
 ROLE_ENGINE, ROLE_FRONT_END, ROLE_FORK_SERVER = "engine", "front-end", "fork-server"
 
 
+REMEDIES = {
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.EAGAIN: "raise the limit of processes (ulimit -u, or pids of the control group)",
+    errno.ENOMEM: "give the machine or the control group more memory",
+}
+
+
 class GroupError(Exception):
     """The group cannot serve. The message has the reason and a remedy."""
+
+    @classmethod
+    def of_start(cls, error: OSError) -> "GroupError":
+        """Return the error of a process that could not be started."""
+        remedy = REMEDIES.get(error.errno or 0)
+        return cls(f"cannot start a process of the server: {error.strerror}" + (f"; {remedy}" if remedy else ""))
 
 
 class Starts:
