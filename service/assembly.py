@@ -12,6 +12,7 @@ from forebay_server.service.frontend.calls import CallTasks
 from forebay_server.service.frontend.control.model import Handlers
 from forebay_server.service.frontend.frames.servicer import FramesServicer
 from forebay_server.service.frontend.heavy_work import HeavyWork
+from forebay_server.service.frontend.load_reports import LoadReports
 from forebay_server.service.frontend.loop_sink import LoopSink
 from forebay_server.service.frontend.memory.regions import ClientRegions
 from forebay_server.service.frontend.open_inference.errors import INFERENCE_STATUS
@@ -81,6 +82,7 @@ def assemble_front_end(
     frames = FramesServicer(models.find, pool, sink, *common, journal)
     regions = ClientRegions(is_enabled=settings.allow_client_shm)
     lookup = ModelLookup(models.find, models.acquire, models.known_versions, regions, admission)
-    inference = InferenceServicer(lookup, HeavyWork(pool), control(lookup, regions), *common)
-    front_end = FrontEnd(frames, inference, receptions, calls, streams, clock, settings)
+    load_reports = LoadReports()
+    inference = InferenceServicer(lookup, HeavyWork(pool), control(lookup, regions), load_reports, *common)
+    front_end = FrontEnd(frames, inference, receptions, calls, streams, load_reports, clock, settings)
     return FrontEndParts(frames, inference, regions, receptions, front_end)

@@ -21,6 +21,7 @@ from forebay_server.service.frontend.loop_sink import LoopSink
 from forebay_server.service.frontend.place import check_certificates, check_port, check_unix_socket
 from forebay_server.service.frontend.server import within_memory
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life
+from forebay_server.service.load.moving import Moving
 from forebay_server.service.model_side import ModelSide, version_context
 from forebay_server.service.models.memory import limited_bytes
 from forebay_server.service.models.placement import OpenDevice, open_device_of_kind
@@ -88,6 +89,15 @@ class Server:
         self.receptions, self.front_end = parts.receptions, parts.front_end
         self._region_watch = RegionWatch(self.regions, self.on_fatal)
         reception = self.front_end.reception_numbers
+        self.moving = Moving(
+            self.registry.all,
+            self.frames.totals,
+            self.front_end.stream_numbers,
+            lambda count: self.frames.move(count, int(settings.drain_grace_s * 1000)),
+            self.front_end.load_reports.publish,
+            self.clock,
+            is_on=settings.move_streams,
+        )
         gauges = Gauges(
             self.registry.all,
             self.pool,
@@ -95,6 +105,7 @@ class Server:
             lambda: self.is_ready,
             reception,
             streams=self.front_end.stream_numbers,
+            load=lambda: self.moving.load,
         )
         self.admin = AdminSide(settings, self.clock, self.journal, gauges, self.registry.reports, lambda: self.is_ready)
 
@@ -129,6 +140,7 @@ class Server:
         self.life.is_serving = True
         self.models.serve()
         self._region_watch.start()
+        self.moving.start()
         return Ready(
             address=addresses[0],
             uds=None if self.settings.uds is None else str(self.settings.uds),
@@ -160,6 +172,7 @@ class Server:
         """Drain, close every part, and return the exit code; after a fatal error only let clients and traces know."""
         life = self.life
         self.models.stop()
+        self.moving.stop()
         if life.fatal is None and not life.is_serving:
             await self.close_unstarted()
             return EXIT_OK

@@ -141,6 +141,9 @@ class ServeSettings(BaseSettings):
     write_deadline_s: Seconds = Field(10.0, description="a client that takes no result for this long is cut; 0: never")
     heartbeat_interval_s: Seconds = Field(10.0, description="longest silence of the server on a stream; 0: unlimited")
     stream_lifetime_s: Seconds = Field(0.0, description="a stream is asked to reconnect about then; 0: never")
+    move_streams: bool = Field(
+        default=False, description="with too much to do, ask some streams to go to other servers; for several servers"
+    )
     drain_announce_s: Seconds = Field(
         0.0, description="after SIGTERM, time in which only health says so, for balancers to look away; then the drain"
     )

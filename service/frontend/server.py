@@ -20,6 +20,7 @@ from forebay_server.service.frontend.frames.servicer import FramesServicer
 from forebay_server.service.frontend.handlers import EveryMethod
 from forebay_server.service.frontend.health import HealthServicer
 from forebay_server.service.frontend.housekeeping import Housekeeping
+from forebay_server.service.frontend.load_reports import LoadReports
 from forebay_server.service.frontend.open_inference.servicer import InferenceServicer
 from forebay_server.service.frontend.reception.receptions import Receptions
 from forebay_server.service.frontend.reception.under_way import CallsUnderWay
@@ -57,11 +58,13 @@ class FrontEnd:
         receptions: reads the messages of single requests.
         calls: ends calls whose client takes nothing.
         streams: the streaming calls of both.
+        load_reports: answers balancers that ask for the load.
         clock: source of monotonic nanoseconds; tests pass a manual one.
         settings: limits.
 
     Attributes:
-        health: what health checks are answered.
+        health: answers health checks.
+        load_reports: answers balancers.
         is_draining: from the first moment of a drain on, the announcement included.
         announced: set once a drain has been announced for long enough.
     """
@@ -73,6 +76,7 @@ class FrontEnd:
         receptions: Receptions,
         calls: CallTasks,
         streams: StreamCalls,
+        load_reports: LoadReports,
         clock: Clock,
         settings: ServeSettings,
     ) -> None:
@@ -92,12 +96,14 @@ class FrontEnd:
         interceptors = [Restrictions(secrets, receptions)] if secrets else []
         self._server = grpc.aio.server(interceptors=interceptors, options=server_options(settings))
         self.health = HealthServicer()
+        self.load_reports = load_reports
         self._housekeeping: asyncio.Task[None] | None = None
         # grpc.aio asks them in this order, at every call. A stream of frames is one call.
         gates = {
             inference.handler(): receptions.gate,
             frames.handler(): receptions.gate,
             self.health.handler(): receptions.health_gate,
+            load_reports.handler(): receptions.health_gate,
         }
         self._server.add_generic_rpc_handlers(
             [receptions.read_first(self._under_way.noted(each), gate) for each, gate in gates.items()]
@@ -180,6 +186,7 @@ class FrontEnd:
         self.is_draining = True
         self.health.drain()
         await self._announce()
+        self.load_reports.close()
         self._frames.refuse()
         self._inference.refuse()
         self._calls.be_patient()

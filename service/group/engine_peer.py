@@ -27,6 +27,7 @@ from forebay_server.service.group.messages import (
     Health,
     Hello,
     Known,
+    LoadNow,
     LogLevel,
     LookAt,
     MoveStreams,
@@ -43,6 +44,7 @@ from forebay_server.service.group.shared_counts import PermitCounts, StreamCount
 from forebay_server.service.group.talk import Talk
 from forebay_server.service.journal.events import Journal, RequestJournal
 from forebay_server.service.journal.statistics import CountingSink
+from forebay_server.service.load.meter import Load
 from forebay_server.service.log import set_level
 from forebay_server.service.models.request_memory import unbound_bytes
 from forebay_server.service.results.finisher import ResultFinisher
@@ -75,6 +77,14 @@ class Listener(Protocol):
 
     def rebalance(self, count: int) -> None:
         """This process has so many more streams than the others."""
+        ...
+
+    def move(self, count: int) -> None:
+        """So many streams are to go to other servers."""
+        ...
+
+    def publish(self, load: Load) -> None:
+        """Report the load of the group."""
         ...
 
     def lost(self) -> None:
@@ -185,7 +195,7 @@ class EnginePeer:
             self.close()
             self._listener.lost()
 
-    def _on_message(self, message: object, descriptors: list[int]) -> None:  # noqa: C901 - one case a message
+    def _on_message(self, message: object, descriptors: list[int]) -> None:  # noqa: C901, PLR0912 - one case a message
         match message:
             case Welcome():
                 self._on_welcome(message, *descriptors)
@@ -207,8 +217,12 @@ class EnginePeer:
             case CountsWanted():
                 self._tell_counts()
                 self._talk.send(Counted())
+            case MoveStreams() if message.is_elsewhere:
+                self._listener.move(message.count)
             case MoveStreams():
                 self._listener.rebalance(message.count)
+            case LoadNow():
+                self._listener.publish(message.load)
             case LookAt() if self._shipper is not None:
                 self._shipper.look_at(message)
 

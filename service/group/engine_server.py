@@ -30,6 +30,7 @@ from forebay_server.service.group.group_gauges import (
     GroupPermitNumbers,
     GroupPoolNumbers,
     counters_of,
+    frames_of,
     processes_of,
     reception_of,
 )
@@ -41,6 +42,7 @@ from forebay_server.service.group.rebalancing import Rebalancing
 from forebay_server.service.group.version_memory import VersionMemory
 from forebay_server.service.journal.streams import sum_of
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life
+from forebay_server.service.load.moving import Moving
 from forebay_server.service.model_side import ModelSide, version_context
 from forebay_server.service.models.placement import OpenDevice, open_device_of_kind
 from forebay_server.service.models.request_memory import rows_bytes, unbound_bytes
@@ -112,6 +114,15 @@ class EngineServer:
         self.peers = peers = Peers(front_ends, permits, models, self.links, self.journal, self._rpcs())
         self.registry.on_retired = peers.retired
         self.rebalancing = Rebalancing(peers.movable_streams, peers.move_streams, self.clock)
+        self.moving = Moving(
+            self.registry.all,
+            lambda: frames_of(peers.numbers()),
+            lambda: sum_of(each.streams for each in peers.numbers()),
+            peers.move_elsewhere,
+            peers.publish,
+            self.clock,
+            is_on=settings.move_streams,
+        )
         self.gauges = gauges = Gauges(
             self.registry.all,
             GroupPoolNumbers(peers.numbers),
@@ -121,6 +132,7 @@ class EngineServer:
             lambda: STANDARD_ERROR.dropped + counters_of(peers.numbers()).log_lines_dropped,
             lambda: sum_of(each.streams for each in peers.numbers()),
             lambda: processes_of(peers.numbers()),
+            lambda: self.moving.load,
         )
         self.admin = AdminSide(settings, self.clock, self.journal, gauges, self.registry.reports, lambda: self.is_ready)
         self._control = control
@@ -166,6 +178,7 @@ class EngineServer:
         self.peers.refresh()
         self.peers.serve()
         self.rebalancing.start()
+        self.moving.start()
         return Ready("", None, self.admin_address, os.getpid(), self.registry.versions())
 
     def stop(self, signal_number: int = signal.SIGTERM) -> None:
@@ -194,6 +207,7 @@ class EngineServer:
         """Wait for the front-end processes, close every part, and return the exit code."""
         life = self.life
         self.rebalancing.stop()
+        self.moving.stop()
         self.models.stop()
         if life.fatal is None and not life.is_serving:
             await self.close_unstarted()

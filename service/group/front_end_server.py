@@ -33,6 +33,7 @@ from forebay_server.service.group.messages import FrontEndNumbers
 from forebay_server.service.group.remote_version import RemoteVersion
 from forebay_server.service.journal.process import ProcessNumbers
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life
+from forebay_server.service.load.meter import Load
 from forebay_server.service.models.memory import limited_bytes
 from forebay_server.service.region_watch import RegionWatch
 from forebay_server.service.serving import serve_with
@@ -206,6 +207,8 @@ class FrontEndServer:
                 reception.connections,
                 len(parts.frames.streams),
             ),
+            parts.frames.totals(),
+            tuple(parts.frames.heaviest()) if self.settings.move_streams else (),
         )
 
     def changed(self, name: str, *, is_serving: bool) -> None:
@@ -222,6 +225,16 @@ class FrontEndServer:
         """Ask some streams to go to other front-end processes."""
         if self.parts is not None:
             self.parts.frames.rebalance(count, int(self.settings.drain_grace_s * 1000))
+
+    def move(self, count: int) -> None:
+        """Ask some streams to go to other servers."""
+        if self.parts is not None:
+            self.parts.frames.move(count, int(self.settings.drain_grace_s * 1000))
+
+    def publish(self, load: Load) -> None:
+        """Report the load of the group."""
+        if self.parts is not None:
+            self.parts.front_end.load_reports.publish(load)
 
     def lost(self) -> None:
         """The engine process has gone."""

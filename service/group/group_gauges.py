@@ -9,6 +9,7 @@ from forebay_server.service.group.shared_counts import PermitCounts
 from forebay_server.service.journal.process import ProcessNumbers
 from forebay_server.service.journal.reception import ReceptionNumbers
 from forebay_server.service.journal.streams import sum_of
+from forebay_server.service.load.moving import FrameTotals
 
 Numbers = Callable[[], Sequence[FrontEndNumbers]]
 """Returns what each front-end process last told."""
@@ -61,12 +62,19 @@ def counters_of(numbers: Sequence[FrontEndNumbers]) -> FrontEndNumbers:
         reception=ReceptionNumbers(ended=reception_of(numbers).ended),
         log_lines_dropped=sum(each.log_lines_dropped for each in numbers),
         streams=streams,
+        frames=frames_of(numbers)._replace(streams=0),
     )
 
 
 def processes_of(numbers: Sequence[FrontEndNumbers]) -> list[ProcessNumbers]:
     """Return the front-end processes, in the order of their names."""
     return sorted((each.process for each in numbers if each.process is not None), key=lambda each: each.name)
+
+
+def frames_of(numbers: Sequence[FrontEndNumbers]) -> FrameTotals:
+    """Return the totals of frames of all front-end processes."""
+    every = [each.frames for each in numbers]
+    return FrameTotals(*(sum(values) for values in zip(*every, strict=True))) if every else FrameTotals()
 
 
 def reception_of(numbers: Sequence[FrontEndNumbers]) -> ReceptionNumbers:

@@ -8,7 +8,7 @@ Messages are values, pickled by `talk`: both ends are processes of one server. I
     RpcAnswer                           RpcCall
     LogLevel, LookAt                    Told
     CountsWanted                        Counted
-    MoveStreams
+    MoveStreams, LoadNow
 """
 
 from collections.abc import Mapping
@@ -23,6 +23,8 @@ from forebay_server.service.journal.process import ProcessNumbers
 from forebay_server.service.journal.reception import ReceptionNumbers
 from forebay_server.service.journal.statistics import Successes
 from forebay_server.service.journal.streams import StreamNumbers
+from forebay_server.service.load.meter import Load
+from forebay_server.service.load.moving import FrameTotals
 from forebay_server.service.models.description import ModelDescription
 
 
@@ -131,13 +133,23 @@ class LookAt:
 
 @dataclass(frozen=True, slots=True)
 class MoveStreams:
-    """Ask some streams to reconnect: the other front-end processes have fewer.
+    """Ask some streams to reconnect.
 
     Attributes:
         count: of them.
+        is_elsewhere: to other servers, because this one has too much to do; else to the front-end processes that have
+            fewer streams.
     """
 
     count: int
+    is_elsewhere: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadNow:
+    """The load of the group."""
+
+    load: Load
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +272,8 @@ class FrontEndNumbers:
         movable_streams: those that can be asked to go to another process; None: it does not listen yet.
         streams: numbers of streams.
         process: the process itself; None for the counts of those that have ended.
+        frames: totals of frames.
+        heaviest: weights of the streams that can go to other servers, those that are asked first.
     """
 
     reception: ReceptionNumbers = field(default_factory=ReceptionNumbers)
@@ -270,3 +284,5 @@ class FrontEndNumbers:
     movable_streams: int | None = None
     streams: StreamNumbers = field(default_factory=StreamNumbers)
     process: ProcessNumbers | None = None
+    frames: FrameTotals = field(default_factory=FrameTotals)
+    heaviest: tuple[tuple[bool, float], ...] = ()

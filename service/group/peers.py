@@ -31,6 +31,7 @@ from forebay_server.service.group.messages import (
     FrontEndNumbers,
     Health,
     Known,
+    LoadNow,
     LogLevel,
     MoveStreams,
     Retired,
@@ -42,6 +43,8 @@ from forebay_server.service.group.peer import Peer
 from forebay_server.service.group.publications import Publications, memory_of
 from forebay_server.service.group.shared_counts import PermitCounts, StreamCounts
 from forebay_server.service.journal.events import Journal
+from forebay_server.service.load.meter import Load
+from forebay_server.service.load.moving import share_out
 from forebay_server.service.log import least_level
 from forebay_server.service.model_side import ModelSide
 from forebay_server.service.models.version import ModelVersion
@@ -285,6 +288,20 @@ class Peers:
         """Have a front-end process ask some of its streams to reconnect."""
         for peer in self._of(front_end):
             peer.talk.send(MoveStreams(count))
+
+    def move_elsewhere(self, count: int) -> int:
+        """Have front-end processes ask streams to go to other servers; return how many are asked."""
+        heaviest = {peer.front_end: peer.receiver.numbers.heaviest for peer in self._welcome_ones()}
+        shares = share_out(count, heaviest.items())
+        for front_end, share in shares.items():
+            for peer in self._of(front_end):
+                peer.talk.send(MoveStreams(share, is_elsewhere=True))
+        return sum(shares.values())
+
+    def publish(self, load: Load) -> None:
+        """Have front-end processes report the load of the group."""
+        for peer in self._welcome_ones():
+            peer.talk.send(LoadNow(load))
 
     def call_soon(self, work: Callable[[], None]) -> None:
         """Have the event loop do something. Thread: any."""

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import Outcome
@@ -142,6 +142,20 @@ class Successes:
         self.d2h_ns += timeline.d2h_ns
 
 
+class Sums(NamedTuple):
+    """The sums by which the load of a server is measured.
+
+    Attributes:
+        execute_ns: execution time of all batches.
+        requests: that ended.
+        failures: of these, those that the server failed on.
+    """
+
+    execute_ns: int
+    requests: int
+    failures: int
+
+
 class VersionStatistics:
     """See the module."""
 
@@ -201,6 +215,14 @@ class VersionStatistics:
                 (successes.total_ns, successes.queue_ns, successes.h2d_ns, successes.execute_ns, successes.d2h_ns),
                 successes.count,
             )
+
+    def sums(self) -> Sums:
+        """Return the sums of all counts."""
+        with self._lock:
+            counts = self._counts
+            execute_ns = sum(batch.compute_infer.ns for batch in counts.batches.values())
+            requests = counts.success.count + counts.fail.count
+            return Sums(execute_ns, requests, counts.failures["BACKEND"] + counts.failures["OTHER"])
 
     def snapshot(self) -> Counts:
         """Return a copy."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 OPENED_HOW = NEW, RESUMED = "new", "resumed"
 REFUSED_WHY = DRAIN, LIMIT = "drain", "limit"
-LEAVING_WHY = ("drain", "lifetime", "unloaded", "uneven")
+LEAVING_WHY = ("drain", "lifetime", "unloaded", "uneven", "overload")
 """Values of `service.frontend.frames.stream.Why`."""
 
 

@@ -149,6 +149,7 @@ def _spans(text: Text, tracing: Tracing | None) -> None:
 def _server(text: Text, server: ServerGauges) -> None:
     for name, kind, help_text, value in (
         ("forebay_ready", "gauge", "1 while the server takes streams", int(server.is_ready)),
+        ("forebay_load", "gauge", "Share of its capacity that the server uses, last second", server.load.utilization),
         ("forebay_permits", "gauge", "Frames that may be held before execution", server.permits),
         ("forebay_permits_in_use", "gauge", "Frames held before execution", server.permits_in_use),
         ("forebay_worker_threads", "gauge", "Workers for decoding and results", server.worker_threads),

@@ -14,6 +14,7 @@ from forebay_server.engines.errors import EngineError
 from forebay_server.service.journal.process import ProcessNumbers
 from forebay_server.service.journal.reception import ReceptionNumbers
 from forebay_server.service.journal.streams import StreamNumbers
+from forebay_server.service.load.meter import Load
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.standard_error import STANDARD_ERROR
 
@@ -97,6 +98,7 @@ class ServerGauges:
     log_lines_dropped: int
     reception: ReceptionNumbers
     streams: StreamNumbers
+    load: Load
 
 
 class Gauges:
@@ -111,6 +113,7 @@ class Gauges:
         log_lines_dropped: lines of the log that were not written.
         streams: numbers of streams.
         processes: front-end processes; none for a server of one process.
+        load: of the server.
     """
 
     def __init__(
@@ -123,6 +126,7 @@ class Gauges:
         log_lines_dropped: Callable[[], int] = lambda: STANDARD_ERROR.dropped,
         streams: Callable[[], StreamNumbers] = StreamNumbers,
         processes: Callable[[], Sequence[ProcessNumbers]] = tuple,
+        load: Callable[[], Load] = Load,
     ) -> None:
         self._versions = versions
         self._pool = pool
@@ -132,6 +136,7 @@ class Gauges:
         self._log_lines_dropped = log_lines_dropped
         self._streams = streams
         self.processes = processes
+        self._load = load
         self._process = psutil.Process()
 
     def versions(self) -> list[VersionGauges]:
@@ -174,6 +179,7 @@ class Gauges:
                 log_lines_dropped=self._log_lines_dropped(),
                 reception=self._reception(),
                 streams=self._streams(),
+                load=self._load(),
             )
 
 

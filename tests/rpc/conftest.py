@@ -43,6 +43,7 @@ BOTH_FORMS = frozenset(
         "test_limits",
         "test_long_messages",
         "test_memory_of_others",
+        "test_moving",
         "test_observe",
         "test_partial_start",
         "test_pictures",

@@ -16,7 +16,8 @@ from tests.support.inference import request_of, stub_of
 from tests.support.loops import on_loop
 from tests.support.real_server import ROW_BYTES, SimulatedDevices, eventually, open_message, real_server, row, simulated
 
-NO_TABLE = struct.pack(">HI", 1, 0)  # SETTINGS_HEADER_TABLE_SIZE = 0: every block can be read by itself
+# SETTINGS_HEADER_TABLE_SIZE = 0: every block can be read by itself; and gRPC's own setting for bytes as they are.
+READABLE = struct.pack(">HIHI", 1, 0, 0xFE03, 1)
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 FRAMES = "/forebay.v1.FrameInference/Stream"
@@ -28,7 +29,7 @@ async def answer_to(address, path, message):
     """The frames with which a server answers a call that half-closes: (kind, flags, payload) of each on its stream."""
     host, _, port = address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(h.PREFACE + h.frame(h.SETTINGS, 0, 0, NO_TABLE))
+    writer.write(h.PREFACE + h.frame(h.SETTINGS, 0, 0, READABLE))
     writer.write(h.frame(h.HEADERS, h.END_HEADERS, 1, h.call(path)))
     writer.write(h.frame(h.DATA, h.END_STREAM, 1, h.message(message.SerializeToString())))
     frames = []

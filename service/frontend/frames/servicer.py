@@ -36,6 +36,7 @@ from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Ending, Journal, Origin
 from forebay_server.service.journal.pictures import PictureSlot
 from forebay_server.service.journal.streams import DRAIN, LIMIT, NEW, RESUMED
+from forebay_server.service.load.moving import FrameTotals
 from forebay_server.service.models.served import FindModel, ServedVersion
 from forebay_server.service.request import CompletionSink, Delivery
 from forebay_server.service.settings import ServeSettings
@@ -44,6 +45,7 @@ from forebay_server.service.worker_pool import WorkerPool
 log = structlog.get_logger(__name__)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+MOST_WEIGHTS = 64  # of the streams of a process; more than a twentieth of those that it may have
 
 
 class FramesServicer:
@@ -76,6 +78,7 @@ class FramesServicer:
         self.streams: set[FrameStream] = set()
         self.frames_received = 0  # on streams that have closed, like `outcomes`
         self.outcomes: Counter[Outcome] = Counter()
+        self.late_count = 0  # of the same streams
         self.asked_to_leave: Counter[str] = Counter()  # streams, by why
         self._find_model = find_model
         self._pool = pool
@@ -121,6 +124,32 @@ class FramesServicer:
         movable = [stream for stream in self.streams if stream.can_move]
         for stream in random.sample(movable, min(count, len(movable))):
             stream.ask_to_leave(Why.UNEVEN, grace_ms, self._clock.now_ns())
+
+    def heaviest(self) -> list[tuple[bool, float]]:
+        """Return the weights of the streams that `move` would ask, in its order, at most `MOST_WEIGHTS`."""
+        return [stream.weight for stream in self._movable()[:MOST_WEIGHTS]]
+
+    def move(self, count: int, grace_ms: int) -> int:
+        """Ask some streams to go to other servers: the heaviest first, those with state last. Return how many."""
+        asked = self._movable()[:count]
+        for stream in asked:
+            stream.ask_to_leave(Why.OVERLOAD, grace_ms, self._clock.now_ns())
+        return len(asked)
+
+    def _movable(self) -> list[FrameStream]:
+        now_ns = self._clock.now_ns()
+        movable = [stream for stream in self.streams if stream.can_go_elsewhere(now_ns)]
+        return sorted(movable, key=lambda stream: (stream.weight[0], -stream.weight[1]))
+
+    def totals(self) -> FrameTotals:
+        """Return the totals of all frames so far."""
+        outcomes, late_count = self.outcomes.copy(), self.late_count
+        for stream in self.streams:
+            if stream.session is not None:
+                outcomes.update(stream.session.outcomes)
+                late_count += stream.session.late_count
+        not_in_time = late_count + outcomes[Outcome.EXPIRED] + outcomes[Outcome.OVERLOADED]
+        return FrameTotals(outcomes.total(), not_in_time, len(self.streams))
 
     def _note_asked(self, why: Why) -> None:
         self.asked_to_leave[why.value] += 1
@@ -279,6 +308,7 @@ class FramesServicer:
     def _log_closed(self, stream: FrameStream, session: Session) -> None:
         self.frames_received += session.frames_received
         self.outcomes.update(session.outcomes)
+        self.late_count += session.late_count
         outcomes = {outcome.value: count for outcome, count in session.outcomes.items()}
         log.info("stream closed", **stream.names, frames=session.frames_received, outcomes=outcomes)
 

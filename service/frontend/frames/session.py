@@ -76,6 +76,8 @@ class Session:
             taken everything before it.
         share: its share of the permits.
         error: ends the stream, see `service.frontend.stream_call.Conversation`.
+        late_count: frames that were executed and missed their deadline.
+        executed_ns: the part of its frames in the executions of their batches.
     """
 
     def __init__(
@@ -96,6 +98,8 @@ class Session:
         self.config = config
         self.frames_received = 0
         self.outcomes: Counter[Outcome] = Counter()
+        self.late_count = 0
+        self.executed_ns = 0
         self.share = Share()
         self.error: ServiceError | None = None
         self._key = StreamKey(config.stream_id, config.delivery)
@@ -215,7 +219,11 @@ class Session:
             return None
         answer, times = place.answer, place.timeline
         assert answer is not None  # noqa: S101 - for mypy: only answered places are taken
-        times.built_ns = self._clock.now_ns()
+        times.built_ns = built_ns = self._clock.now_ns()
+        if isinstance(answer, Completion) and answer.outputs is not None:
+            deadline_ns = answer.request.deadline_ns
+            self.late_count += deadline_ns is not None and built_ns > deadline_ns
+            self.executed_ns += times.execute_ns // (answer.batch_size or 1)
         if self.is_writer_idle and isinstance(answer, Completion) and answer.outputs is not None:
             self.config.version.egress_time.observe(times.readable_ns, times.built_ns)
         self.is_writer_idle = False

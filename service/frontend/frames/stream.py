@@ -9,6 +9,7 @@ from collections.abc import Callable
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.frontend.stream_call import LOOK_INTERVAL_S, StreamCall
+from forebay_server.service.load.overload import STAY_NS
 from forebay_server.service.settings import ServeSettings
 
 OPEN_DEADLINE_S = 20.0  # a call that never says what it wants must not keep its place among the streams
@@ -21,6 +22,12 @@ class Why(enum.Enum):
     LIFETIME = "lifetime"
     UNLOADED = "unloaded"  # its version is
     UNEVEN = "uneven"  # its front-end process has more streams than the others
+    OVERLOAD = "overload"  # the server has too much to do
+
+
+_REASONS = {Why.DRAIN: pb.Reconnect.REASON_DRAIN, Why.OVERLOAD: pb.Reconnect.REASON_ELSEWHERE}
+"""Reasons as clients get them; REASON_REBALANCE for the rest."""
+LOAD_SHARE = 0.1  # of the latest look in the load of a stream: it forgets half in 3.5 s
 
 
 class FrameStream:
@@ -38,6 +45,7 @@ class FrameStream:
         session: set once it was opened.
         names: its names in the log.
         leave_by_ns: when the server ends it itself; None until it was asked to leave.
+        load: share of one instance's time that its frames took in the last seconds.
     """
 
     def __init__(
@@ -55,6 +63,9 @@ class FrameStream:
         self.session: Session | None = None
         self.names: dict[str, str | int] = {}
         self.leave_by_ns: int | None = None
+        self.load = 0.0
+        self._executed_ns = 0  # at the last look
+        self._looked_ns = call.opened_ns
         self._reconnect: pb.ServerMessage | None = None
         self._settings = settings
         self._on_asked = on_asked
@@ -64,7 +75,7 @@ class FrameStream:
         """Send Reconnect, once; a stream that is not opened yet sends it before anything else."""
         if self.leave_by_ns is None:
             self._on_asked(why)
-            reason = pb.Reconnect.REASON_DRAIN if why is Why.DRAIN else pb.Reconnect.REASON_REBALANCE
+            reason = _REASONS.get(why, pb.Reconnect.REASON_REBALANCE)
             self.leave_by_ns = now_ns + grace_ms * 1_000_000
             self._reconnect = pb.ServerMessage(reconnect=pb.Reconnect(reason=reason, grace_ms=grace_ms))
             self._send_reconnect()
@@ -75,6 +86,18 @@ class FrameStream:
         account = self.call.reading.account
         return self.session is not None and self.leave_by_ns is None and account.address is not None
 
+    def can_go_elsewhere(self, now_ns: int) -> bool:
+        """Whether it can be asked to go to another server: one that came from there stays for a while."""
+        if self.session is None or not self.can_move:
+            return False
+        return not self.session.config.is_resumed or now_ns - self.call.opened_ns >= STAY_NS
+
+    @property
+    def weight(self) -> tuple[bool, float]:
+        """Whether it has state that another server must be given, and its load: those without are asked first."""
+        config = None if self.session is None else self.session.config
+        return config is not None and (config.tracks is not None or config.video is not None), self.load
+
     def opened(self, session: Session) -> None:
         """The Open has come."""
         self.session = session
@@ -84,9 +107,17 @@ class FrameStream:
         if self.session is not None and self._reconnect is not None:
             self.session.send_control(self._reconnect.SerializeToString())
 
+    def _weigh(self, now_ns: int) -> None:
+        if self.session is not None and now_ns > self._looked_ns:
+            executed_ns = self.session.executed_ns
+            latest = (executed_ns - self._executed_ns) / (now_ns - self._looked_ns)
+            self.load += LOAD_SHARE * (latest - self.load)
+            self._executed_ns, self._looked_ns = executed_ns, now_ns
+
     def look(self, now_ns: int) -> None:
         """See to the Open that has to come, to the lifetime and to heartbeats: for `StreamCall.on_look`."""
         call = self.call
+        self._weigh(now_ns)
         if self.session is None:
             if now_ns - call.opened_ns > self._open_deadline_ns:
                 call.stop_reading()

@@ -17,6 +17,7 @@ from forebay_server.service.errors import OverloadedError, SlowReaderError
 from forebay_server.service.frontend.admission import Admission, cancel
 from forebay_server.service.frontend.calls import CallTasks, cut, trace_context
 from forebay_server.service.frontend.heavy_work import HeavyWork
+from forebay_server.service.frontend.load_reports import LoadReports
 from forebay_server.service.frontend.open_inference.arrivals import (
     ConnectionShares,
     StreamKeys,
@@ -55,6 +56,7 @@ class InferenceServicer:
         lookup: finds versions and checks requests.
         work: runs jobs that are too long for the event loop.
         others: handlers of the other RPCs, by name.
+        load_reports: the answer to a single request brings one.
         clock: source of monotonic nanoseconds.
         settings: limits.
         calls: ends those whose client takes nothing.
@@ -67,6 +69,7 @@ class InferenceServicer:
         lookup: ModelLookup,
         work: HeavyWork,
         others: "Mapping[str, grpc.RpcMethodHandler[Any, Any]]",
+        load_reports: LoadReports,
         clock: Clock,
         settings: ServeSettings,
         calls: CallTasks,
@@ -77,6 +80,7 @@ class InferenceServicer:
         self._lookup = lookup
         self._work = work
         self._others = others
+        self._load_reports = load_reports
         self._clock = clock
         self._settings = settings
         self._calls = calls
@@ -150,6 +154,8 @@ class InferenceServicer:
                     raise
             finally:
                 version.end_use()
+            if completion.error is None:
+                context.set_trailing_metadata(self._load_reports.trailer)
             if completion.error is None and not is_light_answer(call, completion):
                 return await self._work.done(peer, partial(encode, call, completion))
             return _response(call, completion)

@@ -1,0 +1,128 @@
+"""A server with too much to do asks streams to go elsewhere, and tells balancers its load."""
+
+import asyncio
+from dataclasses import replace
+
+import grpc
+import pytest
+
+from forebay.wire import frames_pb2 as pb
+from forebay.wire import orca_load_report_pb2, orca_pb2
+from forebay_server.service.frontend.frames.track_request import TrackRequest
+from forebay_server.service.frontend.load_reports import TRAILER
+from forebay_server.service.load.meter import Load
+from forebay_server.service.load.overload import STAY_NS
+from forebay_server.service.tracks.settings import TrackSettings
+from tests.rpc.test_elsewhere import INFER, REQUEST, answer_to
+from tests.rpc.test_inference_statistics import get, samples
+from tests.support import http2 as h
+from tests.support.guard import HANG_GUARD_S
+from tests.support.loops import on_loop
+from tests.support.real_server import eventually, real_server, simulated
+
+LOAD = Load(busy=0.5, not_in_time=0.0, requests_per_s=12.5, failures_per_s=0.25)
+METRICS = "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics"
+
+
+def moving_of(running):
+    """What decides: in the second form it is in the engine process."""
+    server = running.server
+    return server.engine.moving if hasattr(server, "engine") else server.moving
+
+
+async def publish(running, load):
+    """Have the server report a load; its own look is a second away."""
+    moving_of(running)._publish(load)
+    if hasattr(running.server, "engine"):
+        await running.told()  # messages keep their order
+
+
+@on_loop
+async def test_streams_are_asked_the_heaviest_first_and_those_that_came_from_elsewhere_later(tmp_path):
+    async with real_server(simulated(tmp_path), move_streams=True, admin_address="127.0.0.1:0") as running:
+        frames = running.server.frames
+        light, heavy, came = [
+            await running.open(stream_id=name, **more)
+            for name, more in (("light", {}), ("heavy", {}), ("came", {"resume_from": 5}))
+        ]
+        by_name = {stream.session.config.stream_id: stream for stream in frames.streams}
+        by_name["heavy"].load, by_name["came"].load = 0.5, 0.9
+        assert frames.heaviest() == [(False, 0.5), (False, 0.0)]
+        by_name["came"].call.opened_ns -= STAY_NS
+        assert frames.heaviest() == [(False, 0.9), (False, 0.5), (False, 0.0)]
+        config = by_name["heavy"].session.config
+        by_name["heavy"].session.config = replace(config, tracks=TrackRequest(TrackSettings(), 0.1, b""))
+        assert frames.heaviest() == [(False, 0.9), (False, 0.0), (True, 0.5)]
+        by_name["heavy"].session.config = config
+        await running.told()
+        assert moving_of(running)._ask(2) == 2
+        for stream in (came, heavy):
+            message = await stream.receive()
+            assert message.reconnect == pb.Reconnect(reason=pb.Reconnect.REASON_ELSEWHERE, grace_ms=5000)
+        await light.send(1)
+        assert (await light.result()).status.code == pb.STATUS_OK
+        assert light.controls == []
+        await running.told()
+        _, text = await get(running.server.admin_address)
+        assert samples(text)['forebay_streams_asked_to_leave_total{why="overload"}'] == 2
+        for stream in (light, heavy, came):
+            await stream.half_close()
+            assert await stream.results() == []
+
+
+@on_loop
+async def test_the_load_is_read_from_executions_and_late_frames(tmp_path):
+    async with real_server(simulated(tmp_path), admin_address="127.0.0.1:0") as running:
+        moving = moving_of(running)
+        moving.stop()
+        stream = await running.open()
+        await running.told()
+        moving.look()
+        for seq in range(1, 5):
+            await stream.send(seq, latency_budget_ms=0.0 if seq == 1 else 3600_000)
+        assert [result.status.code for result in await stream.results(4)] == [pb.STATUS_EXPIRED] + 3 * [pb.STATUS_OK]
+        await running.told()
+        moving.look()
+        assert moving.load.not_in_time == 0.25
+        assert moving.load.utilization >= 1
+        assert moving.load.requests_per_s > 0
+        _, text = await get(running.server.admin_address)
+        assert samples(text)["forebay_load"] == pytest.approx(moving.load.utilization)
+        await stream.half_close()
+        assert await stream.results() == []
+
+
+@on_loop
+async def test_balancers_get_the_load_again_and_again_until_a_drain(tmp_path):
+    async with real_server(simulated(tmp_path)) as running:
+        moving_of(running).stop()
+        await publish(running, LOAD)
+        request = orca_pb2.OrcaLoadReportRequest(report_interval=orca_pb2.ReportInterval(nanos=1))
+        call = running.channel.unary_stream(METRICS)(request.SerializeToString())
+        expected = orca_load_report_pb2.OrcaLoadReport(
+            application_utilization=0.5,
+            rps_fractional=12.5,
+            eps=0.25,
+            named_metrics={"execute_busy": 0.5, "not_in_time": 0.0},
+        )
+        async with asyncio.timeout(HANG_GUARD_S):
+            for _ in range(2):
+                assert orca_load_report_pb2.OrcaLoadReport.FromString(await call.read()) == expected
+        wrong = running.channel.unary_stream(METRICS)(b"\xff")
+        assert await wrong.code() is grpc.StatusCode.INVALID_ARGUMENT
+        draining = asyncio.create_task(running.server.front_end.drain())
+        await eventually(draining.done)
+        assert await call.read() is grpc.aio.EOF
+
+
+@on_loop
+async def test_a_single_request_brings_the_load(tmp_path):
+    async with real_server(simulated(tmp_path)) as running:
+        moving_of(running).stop()
+        await publish(running, LOAD)
+        frames = await answer_to(running.address, INFER, REQUEST)
+        assert [kind for kind, _, _ in frames] == [h.HEADERS, h.DATA, h.HEADERS]
+        expected = running.server.front_end.load_reports.trailer[0][1]
+        assert orca_load_report_pb2.OrcaLoadReport.FromString(expected).application_utilization == 0.5
+        assert TRAILER.encode() in frames[-1][2]  # gRPC's own clients keep it from their callers
+        assert expected in frames[-1][2]
