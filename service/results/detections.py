@@ -61,12 +61,15 @@ def decode_detections(
         return _rotated(task, found, class_ids, where, nms, iou_threshold, max_results)
     boxes = where.fractions(found.boxes, is_unit=found.is_unit)
     clipped = np.clip(boxes, 0.0, 1.0)
-    kept = np.flatnonzero(_is_visible(clipped))
+    is_visible = _is_visible(clipped)
     if nms == "none":
-        kept = kept[:max_results]
+        kept = np.flatnonzero(is_visible)[:max_results]
     else:
+        # boxes beside the frame, in the padding, suppress those at its edge too, as in the programs models come from
         classes = class_ids if nms == "class" else np.zeros(len(class_ids), np.int32)
-        kept = kept[suppress(boxes.take(kept, axis=0), classes[kept], iou_threshold, max_results)]
+        kept = np.flatnonzero(_is_visible(boxes))
+        kept = kept[suppress(boxes.take(kept, axis=0), classes[kept], iou_threshold, len(kept))]
+        kept = kept[is_visible[kept]][:max_results]
     if found.keypoints is not None:
         extras: Iterable[Any] | None = zip(_keypoints(found.keypoints[kept], where), strict=True)
     elif options.masks != "none" and found.prototypes is not None:
@@ -76,10 +79,10 @@ def decode_detections(
     return _detections(task, found, class_ids, kept, clipped.take(kept, axis=0), where, extras)
 
 
-def _is_visible(clipped: Floats) -> NDArray[np.bool_]:
-    """Return whether anything is left of each clipped box."""
-    is_wide: NDArray[np.bool_] = clipped[:, 2] > clipped[:, 0]
-    is_wide &= clipped[:, 3] > clipped[:, 1]
+def _is_visible(boxes: Floats) -> NDArray[np.bool_]:
+    """Return whether anything is left of each box, clipped or not."""
+    is_wide: NDArray[np.bool_] = boxes[:, 2] > boxes[:, 0]
+    is_wide &= boxes[:, 3] > boxes[:, 1]
     return is_wide
 
 
@@ -148,12 +151,11 @@ def _rotated(
     rotated = where.rotated(found.boxes, angles)
     fractions = _upright(rotated) / np.array([where.width, where.height] * 2)
     clipped = np.clip(fractions, 0.0, 1.0)
-    kept = np.flatnonzero(_is_visible(clipped) & (rotated[:, 2] > 0) & (rotated[:, 3] > 0))
-    if nms == "none":
-        kept = kept[:max_results]
-    else:
+    kept = np.flatnonzero((rotated[:, 2] > 0) & (rotated[:, 3] > 0))
+    if nms != "none":
         classes = class_ids if nms == "class" else np.zeros(len(class_ids), np.int32)
-        kept = kept[suppress_rotated(found.boxes[kept], angles[kept], classes[kept], iou_threshold, max_results)]
+        kept = kept[suppress_rotated(found.boxes[kept], angles[kept], classes[kept], iou_threshold, len(kept))]
+    kept = kept[_is_visible(clipped)[kept]][:max_results]
     extras = zip(repeat(()), starmap(RotatedBox, rotated[kept].tolist()), strict=False)
     return _detections(task, found, class_ids, kept, clipped[kept], where, extras)
 

@@ -65,6 +65,11 @@ def frame_box(item, place, frame_width, frame_height):
     return clip(left, frame_width), clip(top, frame_height), clip(right, frame_width), clip(bottom, frame_height)
 
 
+def is_box(item):
+    x, y, right_or_width, bottom_or_height = item.box
+    return (right_or_width > x and bottom_or_height > y) if item.angle is None else min(item.box[2:]) > 0
+
+
 def is_visible(item, place, frame):
     left, top, right, bottom = frame_box(item, place, *frame)
     return right > left and bottom > top
@@ -72,14 +77,14 @@ def is_visible(item, place, frame):
 
 def expected(items, place, frame, *, least_score, iou_threshold, max_results, nms):
     """The items to report, by falling score; iou_threshold may not be equal to any IoU."""
-    chosen = [item for item in items if item.score >= least_score and is_visible(item, place, frame)]
+    chosen = [item for item in items if item.score >= least_score and is_box(item)]
     chosen.sort(key=lambda item: -item.score)
     if nms == "none":
-        return chosen[:max_results]
+        return [item for item in chosen if is_visible(item, place, frame)][:max_results]
     kept = []
     for item in chosen:
         rivals = [other for other in kept if nms == "agnostic" or other.class_id == item.class_id]
         overlap = (lambda a, b: iou(a.box, b.box)) if item.angle is None else probabilistic_iou
         if all(overlap(item, other) <= iou_threshold for other in rivals):
             kept.append(item)
-    return kept[:max_results]
+    return [item for item in kept if is_visible(item, place, frame)][:max_results]
