@@ -98,7 +98,7 @@ def encode(picture: Picture, encoding: Encoding, quality: int) -> bytes:
 
     match encoding:
         case Encoding.TENSOR | Encoding.H264 | Encoding.H265:
-            raise UsageError(f"one picture cannot be sent as {encoding}")
+            raise UsageError(f"pictures cannot be sent as {encoding}s")
         case Encoding.JPEG:
             return _file(picture, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
         case Encoding.PNG:
