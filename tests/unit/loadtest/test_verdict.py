@@ -90,7 +90,7 @@ def test_exit_codes_of_verdicts():
         Verdict.NO_SERVER: ExitCode.CANNOT_CONNECT,
         Verdict.INVALID: ExitCode.INVALID,
     }
-    assert [int(code) for code in ExitCode] == [0, 2, 3, 4, 5, 73]
+    assert [int(code) for code in ExitCode] == [0, 2, 3, 4, 5, 73, 130]
 
 
 def test_reasons_name_everything_the_worst_first():
