@@ -25,7 +25,7 @@ COMMANDS = {
         "stream",
         "Send a video, a folder of pictures or a live camera through a server and show the detections.",
     ),
-    "health": ("forebay_server.service.cli.health", "health", "Ask a server whether it takes streams."),
+    "health": ("forebay_server.service.cli.health", "health", "Ask a server, or several, whether one takes streams."),
     "doctor": (
         "forebay_server.service.cli.doctor",
         "doctor",

@@ -104,8 +104,8 @@ def test_a_refusal_counts_once_and_the_journal_receives_it_only_if_it_was_given(
     assert list(journal.frames) == []
     rig.admission.refuse(rig.version, Outcome.OVERLOADED, rig.clock.now_ns(), requests, {"traceparent": "t"})
     assert rig.failures() == {"OTHER": 1, "REJECTED": 1}
-    ((record, _, outcome, _, _, trace),) = journal.frames
-    assert (record.model, outcome, trace) == ("m", Outcome.OVERLOADED, {"traceparent": "t"})
+    (event,) = journal.frames
+    assert (event.stream.model, event.outcome, event.trace) == ("m", Outcome.OVERLOADED, {"traceparent": "t"})
 
 
 def test_a_cancellation_names_only_requests_that_hold_a_permit_and_each_once():
