@@ -3,7 +3,7 @@
 A model [N, 3, H, W] FP32 then takes [N, H, W, 3] UINT8: a quarter of the bytes to move, and the same numbers as
 `(pixel * scale - mean) / std` within the rounding of FP32. The nodes are
 
-    Transpose (channels first)  ->  Cast to FP32  ->  Mul scale/std  ->  Sub mean/std  ->  Cast to FP16 (FP16 inputs)
+    Transpose (channels first) -> Cast to FP32 -> Mul scale/std, or Div -> Sub mean/std -> Cast to FP16 (FP16 inputs)
 
 each only where it changes something. A factor of 1/255 becomes Div by 255: 1/255 is no FP32 number, so that a product
 with it is in the last digit another number than the quotient for two of three pixels. Bytes are transposed, not
@@ -137,10 +137,9 @@ def _rename(graph: wire.GraphProto, name: str, new_name: str) -> None:
 def _free_name(graph: wire.GraphProto, name: str) -> str:
     """A name that no tensor of the model has."""
     taken = {str(used) for part in _graphs(graph) for node in part.node for used in (*node.input, *node.output)}
-    number = 0
-    while any(used.startswith(f"{name}.values{number}") for used in taken):
-        number += 1
-    return f"{name}.values{number}"
+    stem = f"{name}.values"
+    longest = max((len(used) - len(stem) for used in taken if used.startswith(stem)), default=-1)
+    return stem + "_" * (longest + 1)
 
 
 class _Nodes:

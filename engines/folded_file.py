@@ -17,7 +17,7 @@ from google.protobuf.message import EncodeError
 from forebay_server.engines.fold import Fold, FoldError, fold_into
 from forebay_server.engines.onnx_head import MAX_FILE_BYTES, read_model
 
-FORMAT = 2  # to be raised when the same fold adds other nodes
+FORMAT = 3  # to be raised when the same fold adds other nodes
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 

@@ -34,6 +34,8 @@ class Reopening(Source):
         self._clock = clock
         self._tell = tell
         self._is_given_up = False
+        self._pause_s = FIRST_PAUSE_S
+        self._give_up_ns: int | None = None  # None: the camera gives frames
 
     @property
     def encoding(self) -> Any:  # noqa: ANN401
@@ -61,19 +63,21 @@ class Reopening(Source):
             if not self._open_again():
                 self._is_given_up = True
                 return None
+        self._pause_s, self._give_up_ns = FIRST_PAUSE_S, None
         return frame
 
     def _open_again(self) -> bool:
-        """Wait for the camera; return whether it is there again."""
-        self._tell(f"{self.info.name} went away; trying to open it again")
+        """Wait for the camera; return whether it is there again. One that gives no frame does not count as back."""
+        if self._give_up_ns is None:
+            self._give_up_ns = self._clock.now_ns() + round(GIVE_UP_AFTER_S * 1e9)
+            self._tell(f"{self.info.name} went away; trying to open it again")
         self._source.close()
-        pause_s, give_up_ns = FIRST_PAUSE_S, self._clock.now_ns() + round(GIVE_UP_AFTER_S * 1e9)
         while True:
-            until_ns = self._clock.now_ns() + round(pause_s * 1e9)
-            if until_ns > give_up_ns:
+            until_ns = self._clock.now_ns() + round(self._pause_s * 1e9)
+            if until_ns > self._give_up_ns:
                 return False
             self._clock.sleep_until(until_ns)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
             try:
                 self._source = self._reopen()
             except SourceError:

@@ -41,7 +41,9 @@ class LiveView:
 
     def __init__(self) -> None:
         from rich.live import Live
+        from rich.text import Text
 
+        self._text = Text  # not markup: labels and messages may have brackets
         self._live = Live(refresh_per_second=SHOWN_PER_S, transient=True)
         self._counts: Counter[str] = Counter()
 
@@ -51,7 +53,7 @@ class LiveView:
         counts = ", ".join(f"{count} {status}" for status, count in self._counts.items())
         age = "" if result.age_ms is None else f"  age {result.age_ms:.0f} ms"
         found = summary_of(result.detections) if result.is_ok else result.message
-        self._live.update(f"frame {index}  {counts}{age}  {found}")
+        self._live.update(self._text(f"frame {index}  {counts}{age}  {found}"))
 
     def __enter__(self) -> "LiveView":
         self._live.start()

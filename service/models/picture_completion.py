@@ -152,11 +152,11 @@ def _check(picture: PictureInput, channels: int, given: PictureParameters, filen
             f"{filename}: color_order is {picture.color_order}, but the model takes {channels} "
             f"channel{'s' * (channels > 1)}: write {wanted}"
         )
-    for key in {"resize_to", "interpolation"} & set(given.written):
+    for key in sorted({"resize_to", "interpolation"} & set(given.written)):
         if picture.resize != "center_crop":
             raise ConfigError(f"{filename}: {key} is for resize center_crop, not {picture.resize}: leave it out")
     if picture.resize == "stretch":
-        for key in {"pad_value", "pad_at"} & set(given.written):
+        for key in sorted({"pad_value", "pad_at"} & set(given.written)):
             raise ConfigError(f"{filename}: {key} is for resize letterbox or crop_pad, not stretch: leave it out")
     for key in ("mean", "std"):
         if len(getattr(picture.values, key)) not in {1, channels}:

@@ -68,6 +68,7 @@ def main(pictures, out, jobs):
 
 def start(images, name, yaml, options):
     """Export in a process of its own: it has the imported libraries already. Returns its id."""
+    Path(f"{name}.error").unlink(missing_ok=True)  # of an earlier run
     process = os.fork()
     if process:
         return process
@@ -108,7 +109,8 @@ def predict(reader, images, name, task, size):
         with mock.patch.object(TorchNMS, "fast_nms", greedy), mock.patch.object(nms, "non_max_suppression", exact):
             (result,) = reader.predict(image, **given, rect=False, retina_masks=True, verbose=False)
         fields |= {f"{field} {stem}": values for field, values in predicted(result, task).items()}
-    np.savez_compressed(f"{name}.npz", task=task, **fields)
+    np.savez_compressed(f"{name}.part.npz", task=task, **fields)
+    Path(f"{name}.part.npz").rename(f"{name}.npz")  # never a part, whenever the limit ends this process
 
 
 def exact(prediction, *arguments, **options):

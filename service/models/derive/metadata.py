@@ -20,6 +20,7 @@ MAX_NESTING = 3  # of brackets; a dict of names has one
 MAX_SIDE_PIXELS = 65_535
 MAX_KEYPOINTS = 1_000
 
+_TURNS = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))  # of the direction of writing
 _TASKS: Mapping[str, Task] = {
     "detect": "detection",
     "segment": "segmentation",
@@ -27,7 +28,8 @@ _TASKS: Mapping[str, Task] = {
     "obb": "oriented",
     "classify": "classification",
 }
-_STRINGS = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
+# Possessive, and content without its closing quote: otherwise an open quote costs the square of the text's length.
+_STRINGS = re.compile(r"'(?:[^'\\]|\\.)*+'?|\"(?:[^\"\\]|\\.)*+\"?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +129,8 @@ def _labels(text: str) -> tuple[str, ...]:
         raise _UnusableError(f"a dict whose keys are not numbers of classes, 0 to {MAX_CLASSES - 1}")
     labels = [str(number) for number in range(max(names) + 1)]
     for number, name in names.items():
-        label = str(name)
-        if not isinstance(name, (str, int)) or len(label) > MAX_LABEL_CHARACTERS or _has_control(label):
+        label = name if isinstance(name, str) else str(name) if _is_short(name) else None
+        if label is None or len(label) > MAX_LABEL_CHARACTERS or _has_control(label):
             raise _UnusableError(
                 f"without a name of at most {MAX_LABEL_CHARACTERS} characters, none of control, for {number}"
             )
@@ -136,9 +138,17 @@ def _labels(text: str) -> tuple[str, ...]:
     return tuple(labels)
 
 
+def _is_short(name: object) -> bool:
+    """Whether a name is a number of few digits: Python writes no number of thousands of them."""
+    return isinstance(name, int) and abs(name) < 10**MAX_LABEL_CHARACTERS
+
+
 def _has_control(label: str) -> bool:
     """Whether a terminal or a log could be confused: all other characters may belong to a word of some language."""
-    return any(unicodedata.category(character) in {"Cc", "Cs"} for character in label)
+    return any(
+        unicodedata.category(character) in {"Cc", "Cs"} or unicodedata.bidirectional(character) in _TURNS
+        for character in label
+    )
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -38,6 +38,8 @@ FORMS: dict[HeadName, str] = {
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))
 """Sides of grid cells in pixels: of nearly all YOLO models, of those with a level more, and of YOLOv3-tiny."""
+YOLOX_STRIDES = STRIDES[:3]
+"""YOLOX has no tiny model of two levels, whose few anchors could be a model's own rows: 300 at 320x192."""
 MAX_ROWS = 1000
 """Rows of an output that a model has chosen itself, mostly 300; anchors of all but the smallest pictures are more."""
 
@@ -168,7 +170,7 @@ def _single(model: _Model) -> list[Option]:
     head, options = model.hints.head, list[Option]()
     if head == "yolo" or (_is_open(model) and _are_anchors(shape[1], model.size)):
         options = _yolo(model, table, shape[0], prototypes)
-    if head in OBJECTNESS or (_is_open(model) and not options and _are_anchors(shape[0], model.size)):
+    if head in OBJECTNESS or (_is_open(model) and not options and _are_anchors(shape[0], model.size, YOLOX_STRIDES)):
         options = _objectness(model, table, shape, prototypes)
     is_table = shape[0] <= MAX_ROWS and (shape[1] >= 0 or model.hints.is_end_to_end)
     if head in ROWS or (head is None and is_table and (shape[0] < 0 or not options)):
@@ -224,17 +226,17 @@ def _rows(model: _Model, table: int, values: int, prototypes: Prototypes | None)
     return found
 
 
-def _are_anchors(count: int, size: tuple[int, int] | None) -> bool:
-    """Return whether a dimension may be the number of anchors."""
+def _are_anchors(count: int, size: tuple[int, int] | None, of_one: tuple[tuple[int, ...], ...] = STRIDES) -> bool:
+    """Return whether a dimension may be the number of anchors; `of_one`: strides of heads with one in a cell."""
     if count < 0:
         return True
     if size is None:
         return count > MAX_ROWS
-    return count in _anchor_counts(size, per_cell=1) | _anchor_counts(size, per_cell=3)
+    return count in _anchor_counts(size, 1, of_one) | _anchor_counts(size, per_cell=3)
 
 
-def _anchor_counts(size: tuple[int, int] | None, per_cell: int) -> set[int]:
-    return set() if size is None else {per_cell * _cells(size, strides) for strides in STRIDES}
+def _anchor_counts(size: tuple[int, int] | None, per_cell: int, of: tuple[tuple[int, ...], ...] = STRIDES) -> set[int]:
+    return set() if size is None else {per_cell * _cells(size, strides) for strides in of}
 
 
 def _strides_of(anchors: int, size: tuple[int, int]) -> tuple[int, ...]:

@@ -104,6 +104,25 @@ def test_normalisation_becomes_a_part_of_the_first_convolution():
     assert not absorb_normalisation(model)
 
 
+def test_means_of_pixels_from_0_to_1_are_far_from_a_whole_number():
+    model = picture_net()
+    for each in model.graph.initializer:
+        if each.name in {"mean", "scale"}:
+            factor = 1 / 255 if each.name == "mean" else 255
+            values = (numpy_helper.to_array(each) * factor).astype(np.float32)
+            each.CopyFrom(numpy_helper.from_array(values, each.name))
+    assert not absorb_normalisation(model)
+    assert join_normalisation(model)
+
+
+def test_one_number_for_three_channels_is_no_convolution_of_each():
+    model = picture_net()
+    for each in model.graph.initializer:
+        if each.name in {"mean", "scale"}:
+            each.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(each)[:, :1], each.name))
+    assert not join_normalisation(model)
+
+
 def test_means_far_from_one_number_stay_a_convolution_of_their_own():
     model = picture_net()
     mean = next(each for each in model.graph.initializer if each.name == "mean")

@@ -61,6 +61,14 @@ def test_a_camera_that_stays_away_ends_the_stream_with_a_word():
     assert source.shortfall == "gate went away and did not come back within 60 s"
 
 
+def test_a_camera_that_comes_back_without_a_frame_is_given_up_too():
+    clock, told = SteppedClock(), []
+    source = reopening(Frames("a"), (Frames("") for _ in range(100)), clock, told)
+    assert list(source) == ["a"]
+    assert clock.now <= GIVE_UP_AFTER_S * 1e9
+    assert len(told) < 20
+
+
 @pytest.mark.parametrize(
     ("name", "answer"),
     [("rtsp://camera/1", True), ("rtsps://camera/1", True), ("http://host/clip.mp4", False), ("clip.mp4", False)],

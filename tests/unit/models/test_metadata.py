@@ -56,6 +56,9 @@ def test_names_may_be_a_list_or_a_dict_with_gaps(names, labels):
         ({"names": str(dict.fromkeys(range(MAX_CLASSES + 1), "a"))}, f"of {MAX_CLASSES + 1} classes"),
         ({"names": "{" + "0: 'a', " * 200_000 + "}"}, "longer than"),
         ({"names": "__import__('os').system('true')"}, "no list or dict of plain values"),
+        ({"names": "{0: 0x" + "f" * 5000 + "}"}, "without a name of at most"),
+        ({"names": "{0: 'cat\u202etac'}"}, "none of control"),
+        ({"names": "'" + "\\'" * 500_000}, "no list or dict of plain values"),  # in linear time
         ({"names": "{0: open('x')}"}, "no list or dict of plain values"),
         ({"names": "[" * 1000}, "nested more than"),
         ({"names": "-" * 100_000 + "1"}, "no list or dict"),

@@ -111,6 +111,11 @@ def test_the_head_of_an_export_is_found(specs, hints, head):
     assert match(specs, LARGE, hints) == head
 
 
+@pytest.mark.parametrize("size", [(320, 192), (384, 160), (640, 96)])
+def test_three_hundred_rows_are_no_anchors_of_a_small_picture(size):
+    assert match(outputs((300, 6)), size, NOTHING) == EndToEndHead()
+
+
 @pytest.mark.parametrize(
     ("specs", "hints", "parameters"),
     [
