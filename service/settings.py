@@ -22,7 +22,7 @@ from forebay_server.service.restricted import read_restrictions, split_lines
 ENV_PREFIX = "FOREBAY_"
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
-MAX_FRONT_ENDS = 60  # `service.group.memory_file` has room for no more
+MAX_FRONT_ENDS = 60  # `service.group.version_header` and `shared_counts` have room for no more
 LEAST_RECEPTION_BYTES = 1 << 20
 RENAMED = {"processes": "front_ends"}
 """Settings of earlier versions, and those that took their place."""

@@ -92,7 +92,7 @@ class ForkServer:
         orders: the socket to it; owned from now on.
 
     Attributes:
-        has_started: whether it takes orders, as its first line says. Set by the owner.
+        has_started: whether it takes orders: it has written a line, and writes none before. Set by the owner.
     """
 
     def __init__(self, process: "subprocess.Popen[bytes]", orders: socket.socket) -> None:
@@ -191,16 +191,25 @@ def _fork(parent_pid: int) -> int:
         if between == 0:
             _fork_and_end(theirs)
             ours.close()
-            theirs.recv(1)  # the end of file comes when the process between has ended
+            _wait_for_adoption(theirs)
             bind_to_parent(parent_pid, signal.SIGTERM)
             os.setpgid(0, 0)  # Ctrl-C goes to the parent, which passes it on
             return 0
         theirs.close()
-        pid = ours.recv(_MAX_MESSAGE_BYTES)
+        pid = ours.recv(_MAX_MESSAGE_BYTES)  # or minus the number of an error
         os.waitpid(between, 0)
-        if not pid:
-            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        return int(pid)
+        told = int(pid or -errno.EAGAIN)
+        if told < 0:
+            raise OSError(-told, os.strerror(-told))
+        return told
+
+
+def _wait_for_adoption(between: socket.socket) -> None:
+    """In the new process: return when the process between has ended, or end: none knows of this one."""
+    try:
+        between.recv(1)  # the end of file
+    except OSError:  # the fork server was killed before it read the pid
+        os._exit(1)
 
 
 def _fork_and_end(tell: socket.socket) -> None:
@@ -210,6 +219,6 @@ def _fork_and_end(tell: socket.socket) -> None:
         if pid == 0:
             return
         tell.send(str(pid).encode())
-    except OSError:  # told as the missing pid
-        pass
+    except OSError as error:
+        tell.send(str(-(error.errno or errno.EAGAIN)).encode())
     os._exit(0)

@@ -68,6 +68,45 @@ _, status = os.waitpid(pid, 0)
 print(threading.active_count(), os.waitstatus_to_exitcode(status), len(os.listdir("/proc/self/task")))
 """
 
+LACKING = """
+import errno, os
+from forebay_server.service.group import fork_server
+
+fork = os.fork
+
+def first():
+    os.fork = second
+    return fork()
+
+def second():
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+os.fork = first
+try:
+    fork_server._fork(os.getpid())
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
+
+ABANDONED = """
+import os, socket
+from forebay_server.service.group.fork_server import _wait_for_adoption
+
+def code_after(is_pid_read):
+    ours, theirs = socket.socketpair()
+    theirs.send(b"123")
+    if is_pid_read:
+        ours.recv(3)
+    ours.close()
+    pid = os.fork()
+    if not pid:
+        _wait_for_adoption(theirs)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+print(code_after(is_pid_read=True), code_after(is_pid_read=False))
+"""
+
 
 def run(*command):
     done = subprocess.run(
@@ -100,3 +139,11 @@ def test_a_fork_server_that_has_ended_gives_no_process(ordered):
 
 def test_the_imports_of_a_front_end_process_leave_one_thread_to_fork():
     assert run(IMPORTING).split() == ["1", "1", "1"]
+
+
+def test_a_lack_of_memory_in_the_process_between_is_told_as_such():
+    assert run(LACKING).split() == ["ENOMEM"]
+
+
+def test_a_new_process_ends_if_the_fork_server_was_killed_before_it_read_the_pid():
+    assert run(ABANDONED).split() == ["0", "1"]
