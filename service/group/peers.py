@@ -299,9 +299,10 @@ class Peers:
         return sum(shares.values())
 
     def publish(self, load: Load) -> None:
-        """Have front-end processes report the load of the group."""
+        """Have front-end processes report the load of the group. Those that do not read are not told."""
         for peer in self._welcome_ones():
-            peer.talk.send(LoadNow(load))
+            if not peer.talk.is_behind:
+                peer.talk.send(LoadNow(load))
 
     def call_soon(self, work: Callable[[], None]) -> None:
         """Have the event loop do something. Thread: any."""

@@ -63,6 +63,11 @@ class Talk:
         """Whether messages can still be sent."""
         return self._is_open
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether messages wait for the other process to read."""
+        return bool(self._waiting)
+
     def send(self, message: object, descriptors: Sequence[int] = ()) -> None:
         """Send a message; lost if the other process has gone. Blocks: no.
 

@@ -177,3 +177,18 @@ def _no_file_is_left_open():
     # By name: other descriptors of the process belong to tests before this one, and go when they are collected.
     links = [each.readlink() for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
     assert not [link for link in links if "memfd:talk" in str(link)]
+
+
+@in_loop
+async def test_a_talk_is_behind_while_the_other_process_does_not_read():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    left = End(ours)
+    left.talk.send(Health("small", is_serving=True))
+    assert not left.talk.is_behind  # in the kernel's hands
+    left.talk.send(RpcCall(1, "RepositoryModelLoad", bytes(4 << 20)))
+    assert left.talk.is_behind
+    right = End(theirs)
+    await right.until(lambda: len(right.received) == 2)
+    assert not left.talk.is_behind
+    left.talk.close()
+    right.talk.close()
