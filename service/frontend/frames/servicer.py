@@ -1,6 +1,7 @@
 """forebay.v1.FrameInference: opens streams of frames, and says how their calls end. Thread: the event loop's."""
 
 import asyncio
+import heapq
 import itertools
 import random
 from collections import Counter
@@ -127,29 +128,28 @@ class FramesServicer:
 
     def heaviest(self) -> list[tuple[bool, float]]:
         """Return the weights of the streams that `move` would ask, in its order, at most `MOST_WEIGHTS`."""
-        return [stream.weight for stream in self._movable()[:MOST_WEIGHTS]]
+        return [stream.weight for stream in self._movable(MOST_WEIGHTS)]
 
     def move(self, count: int, grace_ms: int) -> int:
         """Ask some streams to go to other servers: the heaviest first, those with state last. Return how many."""
-        asked = self._movable()[:count]
+        asked = self._movable(count)
         for stream in asked:
             stream.ask_to_leave(Why.OVERLOAD, grace_ms, self._clock.now_ns())
         return len(asked)
 
-    def _movable(self) -> list[FrameStream]:
+    def _movable(self, count: int) -> list[FrameStream]:
         now_ns = self._clock.now_ns()
         movable = [stream for stream in self.streams if stream.can_go_elsewhere(now_ns)]
-        return sorted(movable, key=lambda stream: (stream.weight[0], -stream.weight[1]))
+        return heapq.nsmallest(count, movable, key=_turn)
 
     def totals(self) -> FrameTotals:
         """Return the totals of all frames so far."""
-        outcomes, late_count = self.outcomes.copy(), self.late_count
+        frames, not_in_time = self.outcomes.total(), self.late_count + _missed(self.outcomes)
         for stream in self.streams:
             if stream.session is not None:
-                outcomes.update(stream.session.outcomes)
-                late_count += stream.session.late_count
-        not_in_time = late_count + outcomes[Outcome.EXPIRED] + outcomes[Outcome.OVERLOADED]
-        return FrameTotals(outcomes.total(), not_in_time, len(self.streams))
+                frames += sum(stream.session.outcomes.values())
+                not_in_time += stream.session.late_count + _missed(stream.session.outcomes)
+        return FrameTotals(frames, not_in_time, len(self.streams))
 
     def _note_asked(self, why: Why) -> None:
         self.asked_to_leave[why.value] += 1
@@ -317,3 +317,12 @@ def _resumption(tracks: StreamTracks | None) -> pb.TrackResumption:
     if tracks is None:
         return pb.TRACK_RESUMPTION_UNSPECIFIED
     return pb.TRACK_RESUMPTION_CONTINUED if tracks.is_continued else pb.TRACK_RESUMPTION_ANEW
+
+
+def _turn(stream: FrameStream) -> tuple[bool, float]:
+    has_state, load = stream.weight
+    return has_state, -load
+
+
+def _missed(outcomes: Counter[Outcome]) -> int:
+    return outcomes.get(Outcome.EXPIRED, 0) + outcomes.get(Outcome.OVERLOADED, 0)
