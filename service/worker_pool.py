@@ -12,7 +12,7 @@ Thread: any for every method; the pool's condition guards the ring and every que
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 import structlog
@@ -27,14 +27,20 @@ log = structlog.get_logger(__name__)
 class WorkQueue(Generic[T]):
     """The work of one client that waits for the workers, oldest first: frames, or jobs. Guarded by its pool."""
 
-    __slots__ = ("__weakref__", "_at_rest", "_is_in_ring", "_items", "_pool", "_run")
+    __slots__ = ("__weakref__", "_at_rest", "_is_in_ring", "_items", "_pool", "_run", "_taken")
 
     def __init__(self, pool: "WorkerPool", run: Callable[[T], None]) -> None:
         self._pool = pool
         self._run = run
         self._items: deque[T] = deque()
+        self._taken = 0  # items so far
         self._is_in_ring = False
         self._at_rest: Callable[[], None] | None = None
+
+    @property
+    def waiting_count(self) -> int:
+        """How many items no worker has taken yet."""
+        return len(self._items)
 
     def push(self, item: T) -> None:
         """Append an item; a worker will `run` it after the earlier ones. Blocks: no."""
@@ -50,13 +56,20 @@ class WorkQueue(Generic[T]):
         with self._pool.condition:
             items = list(self._items)
             self._items.clear()
+            self._taken += len(items)
             return items
 
-    def visit_waiting(self, visit: Callable[[T], None]) -> None:
-        """Call `visit` with every item that no worker has taken yet; none is taken meanwhile."""
+    def visit_waiting(self, numbers: Iterable[int], visit: Callable[[int, T], None]) -> None:
+        """Call `visit` with those of some items that no worker has taken yet; none is taken meanwhile.
+
+        Args:
+            numbers: of the items, counted from 0 in the order of pushes.
+            visit: gets an item's number and the item.
+        """
         with self._pool.condition:
-            for item in self._items:
-                visit(item)
+            for number in numbers:
+                if number >= self._taken:
+                    visit(number, self._items[number - self._taken])
 
     def call_at_rest(self, do: Callable[[], None]) -> None:
         """Call `do` once the queue is empty and no worker runs an item of it: now, or on the worker of the last one.
@@ -72,7 +85,10 @@ class WorkQueue(Generic[T]):
     def run_oldest(self) -> None:
         """Run the oldest item, then move to the end of the ring if there are more. Thread: a worker's."""
         with self._pool.condition:
-            item = self._items.popleft() if self._items else None
+            item = None
+            if self._items:
+                item = self._items.popleft()
+                self._taken += 1
         try:
             if item is not None:
                 self._run(item)

@@ -1,6 +1,8 @@
 """Streams of H.264 and H.265 over a real server: each access unit is answered once, in order, with its own picture."""
 
+import asyncio
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -10,6 +12,11 @@ from forebay_server.loadtest.client import open_target
 from forebay_server.loadtest.target import Encoding as LoadEncoding
 from forebay_server.loadtest.target import Outcome, TargetSpec
 from forebay_server.loadtest.video import access_units
+from forebay_server.service.frontend.admission import Admission
+from forebay_server.service.frontend.frames import servicer
+from forebay_server.service.frontend.frames.video.codec import LibavCodec
+from forebay_server.service.frontend.frames.video.decoder import MOST_WAITING_BYTES, MOST_WAITING_UNITS
+from forebay_server.service.journal.streams import LIMIT
 from tests.support.loops import on_loop
 from tests.support.pictures import SIDE, pictures
 from tests.support.real_server import real_server
@@ -168,6 +175,7 @@ async def test_the_number_and_the_memory_of_decoders_are_limited(tmp_path):
         results = await answers(stream, [units[0], large[0], units[0]])
         codes = [result.status.code for result in results]
         assert codes == [pb.STATUS_OK, pb.STATUS_OVERLOADED, pb.STATUS_OK]
+        assert running.server.frames._stream_calls.refused[LIMIT] == 1
         again = await opened(running)  # the place came back
         assert [result.status.code for result in await answers(again, units)] == [pb.STATUS_OK] * 2
 
@@ -257,6 +265,75 @@ async def test_broken_parameter_sets_are_refused_at_the_opening(tmp_path, sets):
         code, words = await stream.status()
         assert code.name == "INVALID_ARGUMENT"
         assert words.startswith("open.parameter_sets")
+
+
+@on_loop
+@pytest.mark.parametrize(
+    ("nbytes", "read"), [(1 << 20, (MOST_WAITING_BYTES >> 20) + 1), (10, MOST_WAITING_UNITS)], ids=["bytes", "units"]
+)
+async def test_a_stream_goes_on_when_the_frames_that_wait_were_answered_long_ago(tmp_path, nbytes, read):
+    payload = b"\0\0\1\x09".ljust(nbytes, b"\xf0")
+    count = read + 8
+    async with real_server(pictures(tmp_path)) as running:
+        stream = await opened(running)
+        gate = threading.Event()
+        for _ in range(running.server.pool.thread_count):
+            running.server.pool.submit_result(gate.wait)
+        try:
+
+            async def send():
+                for seq in range(1, count + 1):
+                    await stream.send(seq, payload=payload, latency_budget_ms=-1)
+                await stream.half_close()
+
+            sending = asyncio.create_task(send())
+            early = await stream.results(read)
+            (session,) = [each.session for each in running.sessions]
+            assert (session.frames_received, session.has_room) == (read, False)
+        finally:
+            gate.set()
+        late = await stream.results()
+        await sending
+        assert {result.status.code for result in early + late} == {pb.STATUS_INVALID}
+        assert len(late) == 8
+
+
+@on_loop
+async def test_an_error_that_nobody_foresaw_is_counted_once(tmp_path, monkeypatch):
+    given_up, decode, give_up = [], LibavCodec.decode, Admission.give_up
+
+    def fail_at_second(self, data, number):
+        if number == 2:
+            raise MemoryError
+        return decode(self, data, number)
+
+    def note(self, version, request, outcome):
+        given_up.append(outcome.name)
+        give_up(self, version, request, outcome)
+
+    monkeypatch.setattr(LibavCodec, "decode", fail_at_second)
+    monkeypatch.setattr(Admission, "give_up", note)
+    units = clip(1)
+    async with real_server(pictures(tmp_path)) as running:
+        stream = await opened(running)
+        codes = [result.status.code for result in await answers(stream, units * 3)]
+        assert codes == [pb.STATUS_OK, pb.STATUS_FAILED, pb.STATUS_OK]
+    assert given_up == ["INTERNAL"]
+
+
+@on_loop
+async def test_a_stream_that_fails_to_open_gives_its_place_back(tmp_path, monkeypatch):
+    def no_memory(*_, **__):
+        raise MemoryError
+
+    async with real_server(pictures(tmp_path), max_video_streams=1) as running:
+        with monkeypatch.context() as patch:
+            patch.setattr(servicer, "Session", no_memory)
+            stream = running.stream()
+            await stream.send_open(model="camera", encoding=pb.ENCODING_H264)
+            code, _ = await stream.status()
+            assert code.name == "INTERNAL"
+        assert running.server.frames.video.streams == 0
 
 
 @on_loop

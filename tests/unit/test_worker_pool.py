@@ -66,6 +66,22 @@ def test_queues_are_served_in_turn_one_frame_each(fatal):
     assert fatal.errors == []
 
 
+def test_those_of_some_items_that_still_wait_are_visited(fatal):
+    pool, gate = blocked_pool(fatal)
+    done, visited = [], []
+    queue = WorkQueue(pool, done.append)
+    for item in "abc":
+        queue.push(item)
+    queue.run_oldest()
+    queue.visit_waiting([0, 2], lambda number, item: visited.append((number, item)))
+    assert (visited, queue.waiting_count) == ([(2, "c")], 2)
+    assert queue.take_waiting() == ["b", "c"]
+    queue.push("d")
+    queue.visit_waiting([1, 2, 3], lambda number, item: visited.append((number, item)))
+    assert visited == [(2, "c"), (3, "d")]
+    finish(pool, gate)
+
+
 def test_results_go_before_frames(fatal):
     pool, gate = blocked_pool(fatal)
     done = []

@@ -31,7 +31,7 @@ from forebay_server.service.frontend.frames.recorder import StreamRecorder
 from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.frontend.frames.stream import OPEN_DEADLINE_S, FrameStream, Why
 from forebay_server.service.frontend.frames.tracks import StreamTracks, open_tracks
-from forebay_server.service.frontend.frames.video.limits import VideoLimits
+from forebay_server.service.frontend.frames.video.limits import VideoLimits, VideoPlace
 from forebay_server.service.frontend.statuses import metadata_of
 from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Ending, Journal, Origin
@@ -202,11 +202,15 @@ class FramesServicer:
         try:
             config = await self._open(stream, context)
             if config is not None:
+                video = None
                 try:
-                    await self._run(stream, config, context)
+                    video = self._video_place(config)
+                    await self._run(stream, config, video, context)
                 finally:
                     if stream.session is None:
                         config.version.end_use()
+                        if video is not None:
+                            video.give_back()
                     else:  # a worker may still decode into a frame buffer of the version
                         stream.session.call_at_rest(config.version.end_use)
         finally:
@@ -230,9 +234,15 @@ class FramesServicer:
             if config.version.try_use():
                 return config  # otherwise it was unloaded just now, and the next lookup finds its successor
 
-    async def _run(self, stream: FrameStream, config: StreamConfig, context: Context) -> None:
+    def _video_place(self, config: StreamConfig) -> VideoPlace | None:
+        try:
+            return None if config.video is None else self.video.take()
+        except TooManyStreamsError:
+            self._stream_calls.refused[LIMIT] += 1
+            raise
+
+    async def _run(self, stream: FrameStream, config: StreamConfig, video: VideoPlace | None, context: Context) -> None:
         call, journal, version = stream.call, self._journal, config.version
-        video = None if config.video is None else self.video.take()
         trace = trace_context(context) if self._settings.trace_every_frames else None
         record, recorder = None, None
         if journal is not None:

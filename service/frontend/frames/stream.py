@@ -115,13 +115,15 @@ class FrameStream:
             self._executed_ns, self._looked_ns = executed_ns, now_ns
 
     def look(self, now_ns: int) -> None:
-        """See to the Open that has to come, to the lifetime and to heartbeats: for `StreamCall.on_look`."""
+        """See to the Open that has to come, to room, the lifetime and heartbeats: for `StreamCall.on_look`."""
         call = self.call
         self._weigh(now_ns)
         if self.session is None:
             if now_ns - call.opened_ns > self._open_deadline_ns:
                 call.stop_reading()
             return
+        if self.session.has_room:  # a worker may have made it after the last answer was written
+            call.room.set()
         if self.leave_by_ns is not None and now_ns >= self.leave_by_ns:
             call.stop_reading()
         elif 0 < self.lifetime_s < (now_ns - call.opened_ns) / 1e9:

@@ -1,5 +1,7 @@
 """Access units as the server reads them: keyframes, references, parameter sets; and bytes that are none."""
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,6 +111,47 @@ def test_any_bytes_are_read_or_refused(data, codec):
 def test_units_end_where_the_next_start_code_begins():
     data = b"\0\0\0\1abc\0\0\0\1\0\0\1de\0\0"
     assert [data[start:end] for start, end in nal_units(data)] == [b"abc", b"de"]
+
+
+@given(st.binary(max_size=40).map(lambda data: data.replace(b"\0\0\1", b"")), st.integers(0, 40))
+def test_zeros_at_the_end_of_a_unit_are_left_out(data, zeros):
+    data = data.rstrip(b"\0")
+    found = list(nal_units(b"\0\0\1" + data + bytes(zeros) + b"\0\0\1e"))
+    assert found == ([(3, 3 + len(data))] if data else []) + [(6 + len(data) + zeros, 7 + len(data) + zeros)]
+
+
+def test_many_zeros_are_not_walked_through_in_python():
+    lines = 0
+
+    def count(frame, event, _):
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    traced = sys.gettrace()
+    sys.settrace(count)
+    try:
+        found = list(nal_units(b"\0\0\1a" + bytes(10_000)))
+    finally:
+        sys.settrace(traced)
+    assert found == [(3, 4)]
+    assert lines < 100
+
+
+@pytest.mark.parametrize("size", [52, 56, 60, 64, 200])
+def test_an_sei_message_may_be_longer_than_what_is_read_of_it(size):
+    unit = clip(1)[0]
+    sei = b"\x06\x05" + bytes([size]) + b"u" * size + b"\x05" + b"\xff" * 5 + bytes([125]) + b"u" * 1400 + b"\x80"
+    assert UnitReader("h264").read(b"\0\0\1" + sei + unit.data).is_keyframe
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_later_slice_that_comes_before_the_first_is_refused(codec):
+    unit = clip(1, codec)[0].data
+    later = b"\x65\x5c" if codec == "h264" else b"\x26\x01\x20\x80"
+    with pytest.raises(InvalidRequestError, match="lacks the first slice of its picture"):
+        UnitReader(codec).read(b"\0\0\1" + later + unit)
+    assert UnitReader(codec).read(unit + b"\0\0\1" + later).is_keyframe
 
 
 def test_parameter_sets_of_a_frame_are_bounded():

@@ -55,7 +55,7 @@ if order is not None:
 """
 
 IMPORTING = """
-import os, threading
+import os, sys, threading
 from forebay_server.service.tuning import tune_process
 tune_process()
 import forebay_server.service.group.front_end_server
@@ -65,6 +65,7 @@ pid = os.fork()
 if not pid:
     os._exit(len(os.listdir("/proc/self/task")))
 _, status = os.waitpid(pid, 0)
+assert "av" in sys.modules  # no Open waits for it
 print(threading.active_count(), os.waitstatus_to_exitcode(status), len(os.listdir("/proc/self/task")))
 """
 

@@ -6,6 +6,7 @@ trusts no flag of a client. It reads the headers of the NAL units, a few bytes o
 Owner: the worker that has the stream's turn. Pure, except that a `UnitReader` remembers parameter sets.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -138,12 +139,14 @@ class UnitReader:
                 raise ParameterSetError
             self._sequence_of[number] = sequence_number
         elif kind == _H264_SEI and not unit.pictures:
-            unit.recovery_units = _recovery(without_escapes(data[start + 1 : min(end, start + 65)]))
+            with contextlib.suppress(BitsEndError, IndexError):  # a message goes on behind the bytes that are read
+                unit.recovery_units = _recovery(without_escapes(data[start + 1 : min(end, start + 65)]))
 
     def _take_h264_slice(self, header: bytes, unit: AccessUnit) -> None:
         bits = Bits(without_escapes(header[1:]))
         first, slice_type, number = bits.unsigned(), bits.unsigned(), bits.unsigned()
         if first:
+            _require_first(unit)
             return
         unit.pictures += 1
         if unit.pictures > 1:
@@ -171,8 +174,11 @@ class UnitReader:
             if number > 63:
                 raise ParameterSetError
             self._sequence_of[number] = sequence_number
-        elif kind in _H265_SLICES and data[start + 2] & 0x80:
-            self._take_h265_slice(data[start : min(end, start + _SLICE_HEADER_BYTES)], kind, unit)
+        elif kind in _H265_SLICES:
+            if data[start + 2] & 0x80:
+                self._take_h265_slice(data[start : min(end, start + _SLICE_HEADER_BYTES)], kind, unit)
+            else:
+                _require_first(unit)
 
     def _take_h265_slice(self, header: bytes, kind: int, unit: AccessUnit) -> None:
         unit.pictures += 1
@@ -203,13 +209,19 @@ def nal_units(data: bytes) -> Iterator[tuple[int, int]]:
         begin = start + 3
         start = data.find(_START, begin)
         end = len(data) if start < 0 else start
-        while end > begin and not data[end - 1]:
-            end -= 1
+        if not data[end - 1]:
+            end = begin + len(data[begin:end].rstrip(b"\0"))
         if end > begin:
             yield begin, end
         if start < 0:
             return
     raise InvalidRequestError(f"frame has more than {MOST_UNITS} NAL units; send one access unit in each frame")
+
+
+def _require_first(unit: AccessUnit) -> None:
+    """Refuse a later slice that comes first: a decoder may begin a picture with it, of parameters never looked at."""
+    if not unit.pictures:
+        raise InvalidRequestError("frame lacks the first slice of its picture; send whole access units")
 
 
 def _set(data: bytes, start: int, end: int, unit: AccessUnit) -> bytes:

@@ -10,6 +10,7 @@ writes no line to the log.
 Owner: one thread at a time, the worker that has the stream's turn. PyAV releases the GIL while it decodes.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -19,6 +20,9 @@ from numpy.typing import NDArray
 
 from forebay_server.engines.extras import install_hint
 from forebay_server.service.frontend.frames.video.access_unit import CodecName
+
+with contextlib.suppress(ImportError):  # at start, and before front-end processes are forked: it starts no thread
+    import av as _av  # noqa: F401
 
 Plane = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -76,7 +80,7 @@ class VideoCodec(Protocol):
 
 
 def require_codec(name: CodecName) -> None:
-    """Import PyAV now, so that no frame waits for it.
+    """See whether video can be decoded here.
 
     Raises:
         VideoUnavailableError: it is not installed, or cannot decode `name`.

@@ -44,6 +44,7 @@ from forebay_server.service.request import Completion, CompletionSink, Delivery,
 from forebay_server.service.worker_pool import WorkerPool, WorkQueue
 
 MOST_WAITING_BYTES = 32 << 20  # of a stream's units that wait to be decoded, as for pictures
+MOST_WAITING_UNITS = 1024  # each takes memory beside its bytes, and many are answered already: they were refused
 LEAST_PATIENCE_NS = 300_000_000
 """A LATEST stream whose units wait longer than this, and three times its budget, goes on at the next keyframe. A burst
 after a short stall of the network is decoded through: 30 units of 1280x720 take 100 to 200 ms."""
@@ -108,12 +109,14 @@ class VideoDecoder:
         self._admission = admission
         self._max_image_pixels = max_image_pixels
         self._place = place
-        is_latest = config.delivery is Delivery.LATEST
-        self._patience_ns = max(LEAST_PATIENCE_NS, 3 * (config.budget_ns or 0)) if is_latest else None
+        self._is_latest = config.delivery is Delivery.LATEST
+        self._patience_ns = max(LEAST_PATIENCE_NS, 3 * (config.budget_ns or 0)) if self._is_latest else None
         self._most_following = max(1, config.window - 1)
         self._queue: WorkQueue[_Unit] = WorkQueue(pool, _run)
         self._is_ending = False
         self._pushed_bytes = self._decoded_bytes = 0  # one writer each: the event loop, and the worker
+        self._pushed_units = 0
+        self._requested: list[int] = []  # numbers of a LATEST stream's units that may wait with a request, oldest first
         # The worker's:
         self._reader = UnitReader(config.video.codec)
         if self._sets:
@@ -126,8 +129,12 @@ class VideoDecoder:
 
     @property
     def has_room(self) -> bool:
-        """Whether another frame may be read: a frame that waits to be decoded keeps its message. Thread: any."""
-        return self._pushed_bytes - self._decoded_bytes <= MOST_WAITING_BYTES
+        """Whether another frame may be read: a frame that waits to be decoded keeps its message. Thread: any.
+
+        A worker makes room without telling; `FrameStream.look` wakes a reader for which nothing else happens.
+        """
+        waiting_bytes = self._pushed_bytes - self._decoded_bytes
+        return waiting_bytes <= MOST_WAITING_BYTES and self._queue.waiting_count < MOST_WAITING_UNITS
 
     def buffer_of(self, payload: memoryview, share: Share) -> FrameBuffer:  # noqa: ARG002 - as for pictures
         """Take a permit of `share` and a buffer. Raises OverloadedError: there is no permit."""
@@ -135,6 +142,8 @@ class VideoDecoder:
 
     def push(self, request: Request, payload: memoryview, received_ns: int, *, is_next: bool) -> None:
         """Have a worker decode a frame and hand its picture to the former, after those before it."""
+        if self._is_latest:
+            self._requested.append(self._pushed_units)
         self._push(_Unit(self, request, payload, is_next, received_ns))
 
     def pass_by(self, payload: memoryview, received_ns: int, *, is_next: bool) -> None:
@@ -147,18 +156,18 @@ class VideoDecoder:
         The oldest keeps its request: while decoding lags, every frame has a newer one behind it before it is decoded,
         and no picture would ever be executed.
         """
-        waiting: list[_Unit] = []
+        kept: list[int] = []
         requests: list[Request] = []
 
-        def take(unit: _Unit) -> None:
-            if unit.request is None:
-                return
-            waiting.append(unit)
-            if len(waiting) > 1:
+        def take(number: int, unit: _Unit) -> None:
+            if not kept:
+                kept.append(number)
+            elif unit.request is not None:
                 requests.append(unit.request)
                 unit.request = None
 
-        self._queue.visit_waiting(take)
+        self._queue.visit_waiting(self._requested, take)
+        self._requested = kept
         return requests
 
     def end(self) -> None:
@@ -184,6 +193,7 @@ class VideoDecoder:
 
     def _push(self, unit: _Unit) -> None:
         self._pushed_bytes += len(unit.payload or b"")
+        self._pushed_units += 1
         self._queue.push(unit)
 
     # --- a worker's ---------------------------------------------------------------------------------------------------
@@ -270,6 +280,9 @@ class VideoDecoder:
                 self._lose("a frame was damaged")
             self._refuse(unit.request, InvalidRequestError(_DAMAGED))
             return
+        except BaseException:  # `run` refuses the request, once
+            self._held.pop(self._number, None)
+            raise
         self._show(pictures)
         following = self._most_following if codec.reorder_frames else 0
         overdue = {number: self._held[number] for number in self._held if self._number - number >= following}
