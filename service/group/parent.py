@@ -28,7 +28,7 @@ from forebay_server.service.frontend.binding import why_not
 from forebay_server.service.frontend.unix_socket import SocketPathError, socket_place
 from forebay_server.service.group.fork_server import adopt_orphans
 from forebay_server.service.group.processes import ENGINE, ProcessGroup
-from forebay_server.service.group.starts import ROLE_ENGINE, ROLE_FRONT_END, GroupError, Starts
+from forebay_server.service.group.starts import REMEDIES, ROLE_ENGINE, ROLE_FRONT_END, GroupError, Starts
 from forebay_server.service.parent import Waiting
 from forebay_server.service.ready import STANDARD_OUTPUT, ReadyError, tell_ready
 from forebay_server.service.settings import ServeSettings
@@ -69,12 +69,16 @@ def run_group(settings: ServeSettings, count: int, options: Sequence[str], envir
         problems.append(error)
         group.stop(signal.SIGTERM)
 
+    def give_up(what: str) -> None:
+        group.give_up(what)
+
     if not adopt_orphans():
         raise GroupError("front-end processes need a kernel that has PR_SET_CHILD_SUBREAPER; serve with --front-ends 0")
     _check_unix_socket(settings.uds)
     with reserved(settings.address) as address:
-        starts = Starts(settings, count, address, options, environment, say, on_problem)
-        group = ProcessGroup(count, on_ready, output.put, say, MonotonicClock(), starts.is_engine_ending)
+        clock = MonotonicClock()
+        starts = Starts(settings, count, address, options, environment, say, on_problem, give_up, clock)
+        group = ProcessGroup(count, on_ready, output.put, say, clock, starts.is_engine_ending)
         with Waiting(group.on_signal) as waiting:
             with contextlib.closing(starts):
                 _run(group, starts, waiting, problems)
@@ -91,13 +95,20 @@ def _run(group: ProcessGroup, starts: Starts, waiting: Waiting, problems: list[G
         try:
             _start_wanted(group, starts, waiting)
         except OSError as error:
-            problems.append(GroupError.of_start(error))
+            problem = GroupError.of_start(error)
+            if group.has_served and error.errno in REMEDIES:  # the others serve, and the machine may have more soon
+                say(f"{problem}; trying again")
+                group.put_off()
+                starts.put_off()
+            else:
+                problems.append(problem)
         if problems:
             group.stop(signal.SIGTERM)
         if group.is_stopping:
             starts.end_fork_server()
         if not waiting.is_over:  # otherwise no process was started, and no event would wake the selector
-            waiting.wait(group.kill_in_s())
+            pauses = [group.kill_in_s(), group.pause_s(), starts.pause_s()]
+            waiting.wait(min((each for each in pauses if each is not None), default=None))
 
 
 def _start_wanted(group: ProcessGroup, starts: Starts, waiting: Waiting) -> None:

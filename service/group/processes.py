@@ -1,15 +1,16 @@
 """`forebay serve --front-ends N`: one engine process and N front-end processes. Decides when they start and end.
 
 Theory of operation
-    The engine process starts first, the front-end processes beside it: they import their libraries while it loads the
-    models, and listen when it serves. All are ready when each has written its ready line.
+    The engine process starts first, the front-end processes beside it, as soon as the fork server can make them: they
+    listen when the engine process serves. All are ready when each has written its ready line.
 
-    A front-end process that ends by itself is started anew at once; its clients have gone to the others or come back.
-    One that cannot even start, because the port is taken or a certificate is wrong, ends the group. So does one that
-    ends again and again (`MOST_RESTARTS` within `WINDOW_NS`). Without the engine process nothing is served: if it ends,
-    all end, and the exit code is its own, or 70 if a signal ended it, so that a supervisor starts all anew. The
-    front-end processes find its end before the kernel reports it: one that ends while the engine process is about to
-    end is not started anew, and its exit code means nothing.
+    A front-end process that ends by itself is started anew, the first time at once and then after pauses (`restarts`);
+    its clients have gone to the others or come back. One that cannot even start, because the port is taken or a
+    certificate is wrong, ends the group. So does one that ends again and again. Once the group has served, one that
+    cannot be started because the machine lacks something is tried again later. Without the engine process nothing is
+    served: if it ends, all end, and the exit code is its own, or 70 if a signal ended it, so that a supervisor starts
+    all anew. The front-end processes find its end before the kernel reports it: one that ends while the engine process
+    is about to end is not started anew, and its exit code means nothing.
 
     A request to stop goes to all at once. The front-end processes drain. The engine process gives up loads, is not
     ready any more, and ends when the last of the others has ended.
@@ -19,19 +20,17 @@ Owner: the main thread. Starts and reads no process itself (`service.group.paren
 
 import json
 import signal
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from forebay_server.service.child import exit_code_of, how_it_ended
 from forebay_server.service.clock import Clock
+from forebay_server.service.group.restarts import MOST_RESTARTS, Restarts
 from forebay_server.service.parent import END_LIMIT_NS, Parent, Signalled
 
 ENGINE = -1  # where a front-end process has its number
 EXIT_FATAL = 70  # EX_SOFTWARE: a supervisor should start the process anew
-MOST_RESTARTS = 20
-WINDOW_NS = 60_000_000_000
 EVENT_READY = "ready"
 KILLED = "; the kernel does this where memory has run out: give it more, or use fewer permits"
 
@@ -41,16 +40,21 @@ class _FrontEnd:
     """One front-end process.
 
     Attributes:
+        restarts: when it is started anew.
         process: None while it does not run.
         ready: its latest ready line; None before the first.
-        starts_ns: when it was started, within the window.
         is_over: whether it ended because the engine process ends.
     """
 
+    restarts: Restarts
     process: Signalled | None = None
     ready: dict[str, Any] | None = None
-    starts_ns: deque[int] = field(default_factory=deque)
     is_over: bool = False
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it is to be started, now or later."""
+        return self.process is None and not self.is_over
 
 
 class ProcessGroup(Parent):
@@ -83,7 +87,7 @@ class ProcessGroup(Parent):
         self._engine_ready: dict[str, Any] | None = None
         self._has_started_engine = False
         self._was_engine_asked = False
-        self._front_ends = [_FrontEnd() for _ in range(size)]
+        self._front_ends = [_FrontEnd(Restarts(clock)) for _ in range(size)]
         self._has_told = False
         self._code = 0
 
@@ -92,8 +96,24 @@ class ProcessGroup(Parent):
         """The processes to start now, in this order: ENGINE, and numbers of front-end processes."""
         if self.is_stopping:
             return []
-        front_ends = [index for index, each in enumerate(self._front_ends) if each.process is None and not each.is_over]
+        front_ends = [index for index, each in enumerate(self._front_ends) if each.is_wanted and each.restarts.is_due()]
         return front_ends if self._has_started_engine else [ENGINE, *front_ends]
+
+    def pause_s(self) -> float | None:
+        """Return the time until a process that is not wanted yet will be; None: there is none."""
+        pauses = [] if self.is_stopping else [each.restarts.pause_s() for each in self._front_ends if each.is_wanted]
+        return min((pause_s for pause_s in pauses if pause_s is not None), default=None)
+
+    def put_off(self) -> None:
+        """No process can be started now: try again later."""
+        for each in self._front_ends:
+            if each.is_wanted:
+                each.restarts.put_off()
+
+    @property
+    def has_served(self) -> bool:
+        """Whether all processes were ready once."""
+        return self._has_told
 
     @property
     def exit_code(self) -> int:
@@ -105,9 +125,7 @@ class ProcessGroup(Parent):
         if index == ENGINE:
             self._engine, self._has_started_engine = process, True
             return
-        front_end = self._front_ends[index]
-        front_end.process = process
-        front_end.starts_ns.append(self._clock.now_ns())
+        self._front_ends[index].process = process
 
     def children(self) -> Iterable[Signalled]:
         """Return the running processes."""
@@ -150,10 +168,8 @@ class ProcessGroup(Parent):
         elif front_end.ready is None and code > 0:  # it cannot serve: it has said why
             self._code = exit_code_of(code)
             self.stop(signal.SIGTERM)
-        elif not self._may_restart(front_end):
-            self._say(f"front-end process {index} {how_it_ended(code)}, {MOST_RESTARTS} times in a minute; ending all")
-            self._code = EXIT_FATAL
-            self.stop(signal.SIGTERM)
+        elif not front_end.restarts.allow():
+            self.give_up(f"front-end process {index} {how_it_ended(code)}")
         else:
             self._say(f"front-end process {index} {how_it_ended(code)}; starting it anew{_hint(code)}")
 
@@ -167,11 +183,11 @@ class ProcessGroup(Parent):
         self._code = self._code or (code if code > 0 else EXIT_FATAL)
         self.stop(signal.SIGTERM)
 
-    def _may_restart(self, front_end: _FrontEnd) -> bool:
-        starts_ns = front_end.starts_ns
-        while starts_ns and self._clock.now_ns() - starts_ns[0] > WINDOW_NS:
-            starts_ns.popleft()
-        return len(starts_ns) <= MOST_RESTARTS
+    def give_up(self, what: str) -> None:
+        """End all: a process has ended again and again."""
+        self._say(f"{what}, {MOST_RESTARTS} times in a minute; ending all")
+        self._code = self._code or EXIT_FATAL
+        self.stop(signal.SIGTERM)
 
 
 def _hint(code: int) -> str:

@@ -13,9 +13,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from forebay_server.service.child import how_it_ended, start_child
+from forebay_server.service.clock import Clock
 from forebay_server.service.group.engine_end import has_hung_up, is_ending
 from forebay_server.service.group.fork_server import ForkServer
 from forebay_server.service.group.group_settings import engine_settings, front_end_settings
+from forebay_server.service.group.restarts import Restarts
 from forebay_server.service.parent import ChildProcess, Waiting
 from forebay_server.service.settings import ServeSettings, to_environment
 
@@ -50,6 +52,8 @@ class Starts:
         environment: of this process.
         say: writes one line for the operator.
         on_problem: called with an error after which the group cannot go on.
+        give_up: called with what has ended again and again.
+        clock: source of monotonic nanoseconds.
     """
 
     def __init__(
@@ -61,6 +65,8 @@ class Starts:
         environment: Mapping[str, str],
         say: Callable[[str], None],
         on_problem: Callable[[GroupError], None],
+        give_up: Callable[[str], None],
+        clock: Clock,
     ) -> None:
         self._settings = settings
         self._count = count
@@ -69,6 +75,8 @@ class Starts:
         self._environment = environment
         self._say = say
         self._on_problem = on_problem
+        self._give_up = give_up
+        self._restarts = Restarts(clock)  # of the fork server
         self._control: socket.socket | None = None
         self._engine: subprocess.Popen[bytes] | None = None
         self._fork_server: ForkServer | None = None
@@ -106,27 +114,42 @@ class Starts:
             return process
 
     def keep_fork_server(self, waiting: Waiting) -> None:
-        """Start a fork server unless there is one."""
-        if self._fork_server is not None:
+        """Start a fork server unless there is one, or the last one has just ended."""
+        if not self._restarts.is_due() or self._fork_server is not None:
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            own = front_end_settings(self._settings, self._count, self._address)
+        own = front_end_settings(self._settings, self._count, self._address)
+        with theirs, contextlib.ExitStack() as on_error:
+            on_error.enter_context(ours)
             process = self._start(ROLE_FORK_SERVER, own, theirs)
+            on_error.pop_all()
         server = self._fork_server = ForkServer(process, ours)
 
         def on_end(code: int) -> None:
             server.close()
             self._fork_server = None
-            if not server.has_started and not self._is_ending:
-                self._on_problem(GroupError(f"the process that starts front-end processes {how_it_ended(code)}"))
-            elif not self._is_ending:
-                self._say(f"the process that starts front-end processes {how_it_ended(code)}; starting it anew")
+            if self._is_ending:
+                return
+            what = f"the process that starts front-end processes {how_it_ended(code)}"
+            if code > 0 and not server.has_started:  # a mistake that the next one would make, too
+                self._on_problem(GroupError(what))
+            elif not self._restarts.allow():
+                self._give_up(what)
+            else:
+                self._say(f"{what}; starting it anew")
 
         def on_line(_: str) -> None:
             server.has_started = True
 
         waiting.add(process, on_end, on_line)
+
+    def put_off(self) -> None:
+        """The fork server cannot be started now: try again later."""
+        self._restarts.put_off()
+
+    def pause_s(self) -> float | None:
+        """Return the time until a fork server is to be started; None: there is one, or none is needed."""
+        return None if self._is_ending else self._restarts.pause_s()
 
     def end_fork_server(self) -> None:
         """End the fork server; no process is started any more. Idempotent."""

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forebay_server.service.group.processes import ENGINE, EXIT_FATAL, MOST_RESTARTS, WINDOW_NS, ProcessGroup
+from forebay_server.service.group.processes import ENGINE, EXIT_FATAL, ProcessGroup
+from forebay_server.service.group.restarts import LONGEST_PAUSE_NS, MOST_RESTARTS, WINDOW_NS
 from forebay_server.service.parent import END_LIMIT_NS
 from forebay_server.service.signals import ONE_REQUEST_NS
 from tests.support.clock import ManualClock
@@ -48,6 +49,12 @@ class Rig:
                 self.group.add(index, self.running[index])
                 started.append(index)
         return started
+
+    def pause(self):
+        """Let the time pass that the group asks for, and return it."""
+        pause_s = self.group.pause_s()
+        self.clock.advance(round((pause_s or 0) * 1e9))
+        return pause_s
 
     def says_ready(self, *indices):
         for index in indices:
@@ -111,9 +118,11 @@ def test_one_that_ends_again_and_again_ends_the_group():
     rig = serving()
     for _ in range(MOST_RESTARTS):
         rig.ends(0, 1)
+        rig.pause()
         assert rig.start() == [0]
     rig.ends(0, 1)
     assert rig.group.wanted == []
+    assert rig.group.pause_s() is None
     rig.ends(1, 0)
     rig.ends(ENGINE, 0)
     assert rig.group.exit_code == EXIT_FATAL
@@ -123,9 +132,46 @@ def test_ends_that_are_far_apart_never_add_up():
     rig = serving()
     for _ in range(3 * MOST_RESTARTS):
         rig.ends(0, -signal.SIGKILL)
-        assert rig.start() == [0]
         rig.clock.advance(WINDOW_NS // 10)
+        assert rig.start() == [0]
     assert not rig.group.is_stopping
+
+
+def test_restarts_come_at_once_and_then_after_pauses_that_grow():
+    rig = serving()
+    pauses = []
+    for _ in range(8):
+        rig.ends(0, 1)
+        pauses.append(rig.group.pause_s())
+        if pauses[-1]:
+            assert rig.start() == []
+        rig.pause()
+        assert rig.start() == [0]
+        assert rig.group.pause_s() is None
+    assert pauses == [None, 0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 3.0]
+    rig.ends(1, 1)
+    assert rig.start() == [1]  # each has its own count
+    rig.clock.advance(WINDOW_NS + 1)
+    rig.ends(0, 1)
+    assert rig.start() == [0]
+
+
+def test_one_that_cannot_be_started_now_is_tried_again():
+    rig = serving()
+    rig.ends(0, 1)
+    rig.group.put_off()
+    assert rig.start() == []
+    assert rig.pause() == LONGEST_PAUSE_NS / 1e9
+    assert rig.start() == [0]
+
+
+def test_a_group_that_gives_up_says_what_ended_and_ends_with_70():
+    rig = serving()
+    rig.group.give_up("the fork server ended")
+    assert rig.said == [f"the fork server ended, {MOST_RESTARTS} times in a minute; ending all"]
+    for index in (0, 1, ENGINE):
+        assert rig.ends(index, 0).signals == [signal.SIGTERM]
+    assert rig.group.exit_code == EXIT_FATAL
 
 
 @pytest.mark.parametrize(
@@ -213,6 +259,7 @@ def test_whatever_happens_all_end_in_order_once_one_asks_for_it(events):
             rig.group.on_signal(value)
         elif kind == "time":
             rig.clock.advance(value)
+        rig.pause()
         rig.start()
         assert rig.group.is_stopping or len(rig.running) == 4
     rig.group.stop(signal.SIGTERM)
