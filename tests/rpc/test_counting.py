@@ -205,7 +205,7 @@ NEVER = {
 
 
 async def told(running):
-    """Failures by reason, outcomes and successes by metrics, and whether ModelStatistics has the same two sums by now."""
+    """Failures by reason, outcomes and successes by metrics, and whether ModelStatistics has the same sums by now."""
     (told,) = (await stub_of(running).ModelStatistics(inference_pb2.ModelStatisticsRequest(name="sim"))).model_stats
     stats = told.inference_stats
     _, text = await get(running.server.admin_address)
