@@ -307,12 +307,16 @@ async def test_an_admin_port_that_other_machines_reach_is_a_warning(tmp_path, ho
 @on_loop
 async def test_a_camera_that_went_away_stays_with_how_its_stream_ended(tmp_path):
     simulated(tmp_path)
-    async with real_server(tmp_path, admin_address="127.0.0.1:0") as running:
+    devices = SimulatedDevices()
+    async with real_server(tmp_path, devices=devices, admin_address="127.0.0.1:0") as running:
         names = ("ended", "lost", "refused", "back")
         streams = {name: await running.open(stream_id=name) for name in names}
         for name in ("ended", "back"):
             await streams[name].half_close()
             await streams[name].drain()
+        running.hold()
+        await streams["lost"].send(1)  # with nothing to answer a stream may have ended before gRPC tells of the cancel
+        await eventually(lambda: running.server.permits.taken_count == 1)
         streams["lost"].call.cancel()
         await streams["refused"].send_open(stream_id="refused")  # a second open ends a stream
         await eventually(lambda: not running.server.frames.streams)
