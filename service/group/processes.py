@@ -162,7 +162,9 @@ class ProcessGroup(Parent):
         front_end = self._front_ends[index]
         front_end.process = None
         if self.is_stopping:
-            self._code = self._code or (exit_code_of(code) if self._engine is not None else 0)
+            # One that was not ready served nobody: where the engine process ended first, it says so by its code.
+            counts = self._engine is not None and front_end.ready is not None
+            self._code = self._code or (exit_code_of(code) if counts else 0)
         elif self._is_engine_ending():
             front_end.is_over = True
         elif front_end.ready is None and code > 0:  # it cannot serve: it has said why

@@ -218,6 +218,15 @@ def test_a_stop_request_before_any_front_end_process_runs_ends_the_engine_proces
     assert rig.group.wanted == []
 
 
+def test_one_that_was_not_ready_at_a_stop_request_may_find_the_engine_process_gone():
+    rig = Rig()
+    rig.group.on_signal(signal.SIGTERM)
+    for index in (0, 1):
+        rig.ends(index, EXIT_FATAL)
+    rig.ends(ENGINE, 0)
+    assert rig.group.exit_code == 0
+
+
 def test_a_second_request_goes_to_all_and_kills_those_that_do_not_end():
     rig = serving()
     rig.group.on_signal(signal.SIGTERM)
