@@ -162,7 +162,7 @@ class ProcessGroup(Parent):
         front_end = self._front_ends[index]
         front_end.process = None
         if self.is_stopping:
-            # One that was not ready served nobody: where the engine process ended first, it says so by its code.
+            # One that was not ready had no client: where the engine process ended first, it says so by its code.
             counts = self._engine is not None and front_end.ready is not None
             self._code = self._code or (exit_code_of(code) if counts else 0)
         elif self._is_engine_ending():

@@ -320,6 +320,7 @@ async def test_a_camera_that_went_away_stays_with_how_its_stream_ended(tmp_path)
         streams["lost"].call.cancel()
         await streams["refused"].send_open(stream_id="refused")  # a second open ends a stream
         await eventually(lambda: not running.server.frames.streams)
+        running.release()
         again = await running.open(stream_id="back")
         await running.told()
         watcher = await Watcher.open(running.server.admin_address)
