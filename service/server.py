@@ -18,8 +18,9 @@ from forebay_server.service.assembly import assemble_front_end
 from forebay_server.service.clock import Clock, MonotonicClock
 from forebay_server.service.control_rpcs import control_rpcs
 from forebay_server.service.frontend.loop_sink import LoopSink
-from forebay_server.service.frontend.place import check_certificates, check_port, check_unix_socket
+from forebay_server.service.frontend.place import check_port, check_unix_socket
 from forebay_server.service.frontend.server import within_memory
+from forebay_server.service.frontend.tls import check_certificates
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life
 from forebay_server.service.load.moving import Moving
 from forebay_server.service.model_side import ModelSide, version_context

@@ -52,13 +52,13 @@ def setup_findings(settings: ServeSettings, environment: Mapping[str, str]) -> I
 
 
 def _certificates(settings: ServeSettings) -> Finding:
-    from forebay_server.service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
+    from forebay_server.service.frontend.tls import CertificateError, check_certificates
 
     if settings.tls_cert is None or settings.tls_key is None:
         level: Level = "warning" if settings.insecure else "ok"
         return Finding("tls", level, "off: plain text" + (", for every machine" if settings.insecure else ""))
     try:
-        ServerCertificates(CertificateFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
+        check_certificates(settings)
     except CertificateError as error:
         return Finding("tls", "fault", str(error), "see there")
     return Finding("tls", "ok", str(settings.tls_cert))

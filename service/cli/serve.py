@@ -99,13 +99,14 @@ def run_group_or_server(settings: "ServeSettings", *, is_debug: bool) -> int:
         return exit_codes.USAGE
     if count == 0:
         return run_server(settings, is_debug=is_debug)
+    from forebay_server.service.frontend.binding import AddressError
     from forebay_server.service.group.parent import run_group
     from forebay_server.service.group.starts import GroupError
     from forebay_server.service.ready import ReadyError
 
     try:
         return run_group(settings, count, ["--debug"] if is_debug else [], os.environ)
-    except (GroupError, ReadyError) as error:
+    except (AddressError, GroupError, ReadyError) as error:
         say(str(error))
         return exit_codes.CANNOT_WRITE if isinstance(error, ReadyError) else exit_codes.UNAVAILABLE
 

@@ -1,20 +1,13 @@
-"""Certificates, port and unix socket are looked at before models take their time to load.
+"""Port and unix socket are looked at before models take their time to load.
 
-Blocks: while files are read and a name is looked up. Faults that come later are found by the listener.
+Blocks: while a name is looked up. Faults that come later are found by the listener.
 """
 
 from pathlib import Path
 
 from forebay_server.service.frontend.binding import AddressError, try_port, why_not
-from forebay_server.service.frontend.tls import CertificateFiles, ServerCertificates
 from forebay_server.service.frontend.unix_socket import SocketPathError, socket_place
 from forebay_server.service.settings import ServeSettings
-
-
-def check_certificates(settings: ServeSettings) -> None:
-    """Raise CertificateError if TLS is wanted and its files cannot be used."""
-    if settings.tls_cert is not None and settings.tls_key is not None:
-        ServerCertificates(CertificateFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca))
 
 
 def check_port(settings: ServeSettings) -> None:

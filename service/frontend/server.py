@@ -27,7 +27,7 @@ from forebay_server.service.frontend.reception.under_way import CallsUnderWay
 from forebay_server.service.frontend.reception.watch import ReceptionWatch
 from forebay_server.service.frontend.restrictions import Restrictions
 from forebay_server.service.frontend.stream_call import StreamCalls
-from forebay_server.service.frontend.tls import CertificateError, CertificateFiles, ServerCertificates
+from forebay_server.service.frontend.tls import CertificateError, ServerCertificates, files_of
 from forebay_server.service.frontend.unix_socket import SocketPathError, socket_place
 from forebay_server.service.journal.reception import ReceptionNumbers
 from forebay_server.service.journal.streams import StreamNumbers
@@ -145,11 +145,11 @@ class FrontEnd:
     def _credentials(self) -> grpc.ServerCredentials | None:
         """Return the credentials of the port: TLS, or None for plain text."""
         settings = self._settings
-        if settings.tls_cert is None or settings.tls_key is None:
+        files = files_of(settings)
+        if files is None:
             if not is_loopback(settings.address.rpartition(":")[0]):
                 log.warning("other machines reach this server without TLS", address=settings.address)
             return None
-        files = CertificateFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
         return ServerCertificates(files).credentials()
 
     def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> str:

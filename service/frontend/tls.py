@@ -17,6 +17,8 @@ from pathlib import Path
 import grpc
 import structlog
 
+from forebay_server.service.settings import ServeSettings
+
 log = structlog.get_logger(__name__)
 
 _HANDSHAKE_STEPS = 8  # client hello, server flight, client finished, tickets; more is a loop
@@ -46,6 +48,20 @@ class CertificateFiles:
         paths = [path for path in (self.chain, self.key, self.client_ca) if path is not None]
         stats = [os.stat(path) for path in paths]  # noqa: PTH116 - follows links, as reading does
         return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
+
+
+def files_of(settings: ServeSettings) -> CertificateFiles | None:
+    """Return the files that the settings name; None without TLS."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return CertificateFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def check_certificates(settings: ServeSettings) -> None:
+    """Raise CertificateError if TLS is wanted and its files cannot be used: asked before models are loaded."""
+    files = files_of(settings)
+    if files is not None:
+        ServerCertificates(files)
 
 
 class ServerCertificates:

@@ -24,7 +24,7 @@ from forebay_server.service.frontend.control.settings import SettingsRpcs
 from forebay_server.service.frontend.control.statistics import StatisticsRpcs
 from forebay_server.service.frontend.memory.regions import ClientRegions
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
-from forebay_server.service.frontend.place import check_certificates
+from forebay_server.service.frontend.tls import check_certificates
 from forebay_server.service.group.forwarded import GroupRpcs
 from forebay_server.service.group.group_gauges import (
     GroupPermitNumbers,

@@ -20,12 +20,11 @@ import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from forebay_server.service.clock import MonotonicClock
-from forebay_server.service.frontend.binding import why_not
-from forebay_server.service.frontend.unix_socket import SocketPathError, socket_place
+from forebay_server.service.frontend.binding import AddressError, why_not
+from forebay_server.service.frontend.place import check_unix_socket
 from forebay_server.service.group.fork_server import adopt_orphans
 from forebay_server.service.group.processes import ENGINE, ProcessGroup
 from forebay_server.service.group.starts import REMEDIES, ROLE_ENGINE, ROLE_FRONT_END, GroupError, Starts
@@ -48,7 +47,8 @@ def run_group(settings: ServeSettings, count: int, options: Sequence[str], envir
         The exit code.
 
     Raises:
-        GroupError: the address or the unix socket cannot be listened on, or a process cannot be started.
+        AddressError: the address or the unix socket cannot be listened on.
+        GroupError: a process cannot be started.
         ReadyError: the ready file or the ready line cannot be written.
     """
     problems: list[GroupError | ReadyError] = []
@@ -74,7 +74,7 @@ def run_group(settings: ServeSettings, count: int, options: Sequence[str], envir
 
     if not adopt_orphans():
         raise GroupError("front-end processes need a kernel that has PR_SET_CHILD_SUBREAPER; serve with --front-ends 0")
-    _check_unix_socket(settings.uds)
+    check_unix_socket(settings.uds)
     with reserved(settings.address) as address:
         clock = MonotonicClock()
         starts = Starts(settings, count, address, options, environment, say, on_problem, give_up, clock)
@@ -123,25 +123,14 @@ def _start_wanted(group: ProcessGroup, starts: Starts, waiting: Waiting) -> None
         starts.keep_fork_server(waiting)
 
 
-def _check_unix_socket(path: Path | None) -> None:
-    """Raise GroupError now: the front-end process would find it after the models are loaded."""
-    if path is None:
-        return
-    try:
-        with socket_place(path):
-            pass
-    except SocketPathError as error:
-        raise GroupError(str(error)) from None
-
-
 @contextlib.contextmanager
 def reserved(address: str) -> Iterator[str]:
-    """Hold a port for processes that share it; yield the address with a real port number. Raises GroupError."""
+    """Hold a port for processes that share it; yield the address with a real port number. Raises AddressError."""
     host, _, port = address.rpartition(":")
     try:
         holder = _hold(host.strip("[]"), int(port))
     except OSError as error:
-        raise GroupError(f"cannot listen on {address}: {why_not(error)}") from None
+        raise AddressError(f"cannot listen on {address}: {why_not(error)}") from None
     with holder:
         yield f"{host}:{holder.getsockname()[1]}"
 

@@ -3,13 +3,13 @@
 Owner: the event loop's thread.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import structlog
 
 from forebay_server.service.clock import Clock
+from forebay_server.service.every_second import EverySecond
 from forebay_server.service.journal.statistics import VersionStatistics
 from forebay_server.service.journal.streams import RESUMED, StreamNumbers
 from forebay_server.service.load.meter import Load, LoadMeter, Totals
@@ -17,7 +17,6 @@ from forebay_server.service.load.overload import Overload
 
 log = structlog.get_logger(__name__)
 
-INTERVAL_S = 1.0
 OVERLOAD = "overload"
 
 
@@ -46,7 +45,7 @@ class FrameTotals(NamedTuple):
     streams: int = 0
 
 
-class Moving:
+class Moving(EverySecond):
     """See the module.
 
     Args:
@@ -61,6 +60,8 @@ class Moving:
     Attributes:
         load: the latest. Thread: any.
     """
+
+    complaint: ClassVar[str] = "the load was not read"
 
     def __init__(
         self,
@@ -83,16 +84,6 @@ class Moving:
         self._is_on = is_on
         self._meter = LoadMeter()
         self._overload = Overload()
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    def stop(self) -> None:
-        """End. Idempotent."""
-        if self._task is not None:
-            self._task.cancel()
 
     def look(self) -> None:
         """Read, publish and decide once."""
@@ -118,14 +109,6 @@ class Moving:
             requests += sums.requests
             failures += sums.failures
         return Totals(execute_ns, frames.ended, frames.not_in_time, requests, failures)
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(INTERVAL_S)
-            try:
-                self.look()
-            except Exception:
-                log.exception("the load was not read")  # the next look may succeed
 
 
 def _came(numbers: StreamNumbers) -> int:

@@ -63,6 +63,7 @@ def resolved(
         case DetectionTask():
             return replace(task, head=_head(task, own, specs, size, filename))
         case ClassificationTask():
+            _check_keys(own, "classification", filename)
             return _resolve_classification(task, specs, filename)
         case None:
             return None
@@ -93,14 +94,19 @@ def _head(
 
 def _as_written(head: Head, own: OwnParameters, filename: str) -> Head:
     """Return the head with the facts that its outputs do not show."""
-    for key, name in KEY_OF_HEAD.items():
-        if getattr(own, key) is not None and head.name != name:
-            raise ConfigError(f"{filename}: {key} is for head {name}, and this model's is {head.name}: leave it out")
+    _check_keys(own, head.name, filename)
     if isinstance(head, TfDetectionHead) and own.first_class is not None:
         return replace(head, first_class=own.first_class)
     if isinstance(head, EfficientNmsHead) and own.box_unit is not None:
         return replace(head, is_unit=own.box_unit == "picture")
     return head
+
+
+def _check_keys(own: OwnParameters, used: str, filename: str) -> None:
+    """Raise ConfigError for a parameter of another head than the one used."""
+    for key, name in KEY_OF_HEAD.items():
+        if getattr(own, key) is not None and used != name:
+            raise ConfigError(f"{filename}: {key} is for head {name}, not for {used}: leave it out")
 
 
 def _no_head(

@@ -68,7 +68,8 @@ def decode_detections(
         # boxes beside the frame, in the padding, suppress those at its edge too, as in the programs models come from
         classes = class_ids if nms == "class" else np.zeros(len(class_ids), np.int32)
         kept = np.flatnonzero(_is_visible(boxes))
-        kept = kept[suppress(boxes.take(kept, axis=0), classes[kept], iou_threshold, len(kept))]
+        most = max_results + len(kept) - int(np.count_nonzero(is_visible[kept]))
+        kept = kept[suppress(boxes.take(kept, axis=0), classes[kept], iou_threshold, most)]
         kept = kept[is_visible[kept]][:max_results]
     if found.keypoints is not None:
         extras: Iterable[Any] | None = zip(_keypoints(found.keypoints[kept], where), strict=True)
@@ -151,11 +152,13 @@ def _rotated(
     rotated = where.rotated(found.boxes, angles)
     fractions = _upright(rotated) / np.array([where.width, where.height] * 2)
     clipped = np.clip(fractions, 0.0, 1.0)
+    is_visible = _is_visible(clipped)
     kept = np.flatnonzero((rotated[:, 2] > 0) & (rotated[:, 3] > 0))
     if nms != "none":
         classes = class_ids if nms == "class" else np.zeros(len(class_ids), np.int32)
-        kept = kept[suppress_rotated(found.boxes[kept], angles[kept], classes[kept], iou_threshold, len(kept))]
-    kept = kept[_is_visible(clipped)[kept]][:max_results]
+        most = max_results + len(kept) - int(np.count_nonzero(is_visible[kept]))
+        kept = kept[suppress_rotated(found.boxes[kept], angles[kept], classes[kept], iou_threshold, most)]
+    kept = kept[is_visible[kept]][:max_results]
     extras = zip(repeat(()), starmap(RotatedBox, rotated[kept].tolist()), strict=False)
     return _detections(task, found, class_ids, kept, clipped[kept], where, extras)
 

@@ -100,7 +100,7 @@ def test_the_first_class_and_the_unit_of_boxes_are_configured():
 @pytest.mark.parametrize(
     ("text", "outputs", "words"),
     [
-        (parameter("first_class", 0), NMS, "first_class is for head tf_detection, and this model's is efficient_nms"),
+        (parameter("first_class", 0), NMS, "first_class is for head tf_detection, not for efficient_nms: leave it out"),
         (parameter("box_unit", "pixel"), (BOXES, SCORES), "box_unit is for head efficient_nms"),
         (parameter("first_class", 2), TF, "it must be a whole number from 0 to 1"),
         (parameter("box_unit", "pixels"), NMS, "it must be one of pixel, picture"),
@@ -109,6 +109,13 @@ def test_the_first_class_and_the_unit_of_boxes_are_configured():
 def test_a_fact_of_another_head_or_another_value_is_refused(text, outputs, words):
     with pytest.raises(ConfigError, match=words):
         completed(text, outputs=outputs, task=DetectionTask(()))
+
+
+@pytest.mark.parametrize("text", [parameter("first_class", 0), parameter("box_unit", "pixel")])
+def test_a_fact_of_a_head_is_refused_for_a_classifier(text):
+    logits = TensorSpec("logits", np.dtype(np.float32), (1000,))
+    with pytest.raises(ConfigError, match="not for classification: leave it out"):
+        completed(text, outputs=(logits,), task=ClassificationTask(()))
 
 
 def test_a_detector_of_one_class_needs_no_class_ids():
