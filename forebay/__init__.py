@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         Timings,
     )
     from forebay.client.statistics import Statistics
+    from forebay.client.streams import OpenStream, StreamList
     from forebay.client.sync import Client, Stream
     from forebay.tuning import Tuning, tune_process
 
@@ -70,6 +71,8 @@ _HOMES = {
     "TensorSpec": "forebay.client.result",
     "Timings": "forebay.client.result",
     "Statistics": "forebay.client.statistics",
+    "OpenStream": "forebay.client.streams",
+    "StreamList": "forebay.client.streams",
     "Client": "forebay.client.sync",
     "Stream": "forebay.client.sync",
     "Tuning": "forebay.tuning",
@@ -86,6 +89,7 @@ __all__ = [
     "Keypoint",
     "Mask",
     "Model",
+    "OpenStream",
     "Opened",
     "ProtocolError",
     "Reconnection",
@@ -98,6 +102,7 @@ __all__ = [
     "Status",
     "Stream",
     "StreamClosedError",
+    "StreamList",
     "StreamRefusedError",
     "TensorSpec",
     "Timings",

@@ -10,6 +10,8 @@ from forebay_server.service.clock import Clock
 from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.calls import CallTasks
 from forebay_server.service.frontend.control.model import Handlers
+from forebay_server.service.frontend.control.rpc import RpcGroup
+from forebay_server.service.frontend.control.streams import stream_control_handler
 from forebay_server.service.frontend.frames.servicer import FramesServicer
 from forebay_server.service.frontend.heavy_work import HeavyWork
 from forebay_server.service.frontend.load_reports import LoadReports
@@ -24,6 +26,7 @@ from forebay_server.service.frontend.stream_call import NO_OTHER_STREAMS, OtherS
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.models.served import ServedModels
 from forebay_server.service.pipeline.permits import Permits
+from forebay_server.service.restricted import read_restrictions
 from forebay_server.service.settings import ServeSettings
 from forebay_server.service.worker_pool import WorkerPool
 
@@ -49,6 +52,8 @@ class FrontEndParts:
 
 ControlRpcs = Callable[[ModelLookup, ClientRegions], Handlers]
 """Returns the handlers of all RPCs of the Open Inference Protocol but inference, by name."""
+StreamControl = Callable[[FramesServicer, InferenceServicer], RpcGroup]
+"""Returns the RPCs about the streams of the server."""
 
 
 def assemble_front_end(
@@ -60,6 +65,7 @@ def assemble_front_end(
     sink: LoopSink,
     journal: Journal | None,
     control: ControlRpcs,
+    streams_of: StreamControl,
     others: OtherStreams = NO_OTHER_STREAMS,
 ) -> FrontEndParts:
     """Build every part; nothing listens yet.
@@ -72,7 +78,8 @@ def assemble_front_end(
         permits: frames and requests that may be held.
         sink: brings completions to the event loop.
         journal: receives one record per stream and per finished frame; None disables observation.
-        control: makes the other RPCs.
+        control: makes the other RPCs of the Open Inference Protocol.
+        streams_of: makes those about streams.
         others: streams of other processes of this server.
     """
     calls = CallTasks()
@@ -84,5 +91,8 @@ def assemble_front_end(
     lookup = ModelLookup(models.find, models.acquire, models.known_versions, regions, admission)
     load_reports = LoadReports()
     inference = InferenceServicer(lookup, HeavyWork(pool), control(lookup, regions), load_reports, *common)
-    front_end = FrontEnd(frames, inference, receptions, calls, streams, load_reports, clock, settings)
+    about_streams = stream_control_handler(
+        streams_of(frames, inference), is_restricted="streams" in read_restrictions(settings.restricted_protocol)
+    )
+    front_end = FrontEnd(frames, inference, about_streams, receptions, calls, streams, load_reports, clock, settings)
     return FrontEndParts(frames, inference, regions, receptions, front_end)

@@ -7,15 +7,19 @@ Thread: the event loop's.
 
 from collections.abc import Callable
 
-from forebay_server.service.assembly import ControlRpcs
+from forebay_server.service.assembly import ControlRpcs, StreamControl
 from forebay_server.service.frontend.control.model import Handlers, ModelRpcs
 from forebay_server.service.frontend.control.repository import RepositoryRpcs
 from forebay_server.service.frontend.control.settings import SettingsRpcs
 from forebay_server.service.frontend.control.statistics import StatisticsRpcs
+from forebay_server.service.frontend.control.streams import StreamRpcs
+from forebay_server.service.frontend.frames.servicer import FramesServicer
 from forebay_server.service.frontend.memory.cuda import CudaMemoryRpcs
 from forebay_server.service.frontend.memory.regions import ClientRegions
 from forebay_server.service.frontend.memory.system import SystemMemoryRpcs
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
+from forebay_server.service.frontend.open_inference.servicer import InferenceServicer
+from forebay_server.service.journal.streams import Why
 from forebay_server.service.models.lifecycle import ModelLifecycle
 from forebay_server.service.models.registry import ModelRegistry
 from forebay_server.service.settings import ServeSettings
@@ -42,5 +46,17 @@ def control_rpcs(
             CudaMemoryRpcs(regions),
         )
         return ModelRpcs(lookup, registry.versions, is_ready, *groups).methods()
+
+    return make
+
+
+def own_streams(settings: ServeSettings) -> StreamControl:
+    """Return what makes the RPCs about the streams of a server whose streams are all in this process."""
+    grace_ms = int(settings.drain_grace_s * 1000)
+
+    def make(frames: FramesServicer, inference: InferenceServicer) -> StreamRpcs:
+        return StreamRpcs(
+            lambda: frames.listing(len(inference.streams)), lambda count: frames.move(count, grace_ms, Why.OPERATOR)
+        )
 
     return make

@@ -16,11 +16,12 @@ import structlog
 from forebay_server.service.admin_side import CLOSE_TIMEOUT_S, LAST_LOOK_S, AdminSide, journal_of
 from forebay_server.service.assembly import assemble_front_end
 from forebay_server.service.clock import Clock, MonotonicClock
-from forebay_server.service.control_rpcs import control_rpcs
+from forebay_server.service.control_rpcs import control_rpcs, own_streams
 from forebay_server.service.frontend.loop_sink import LoopSink
 from forebay_server.service.frontend.place import check_port, check_unix_socket
 from forebay_server.service.frontend.server import within_memory
 from forebay_server.service.frontend.tls import check_certificates
+from forebay_server.service.journal.streams import Why
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life
 from forebay_server.service.load.moving import Moving
 from forebay_server.service.model_side import ModelSide, version_context
@@ -84,7 +85,15 @@ class Server:
         self.registry.on_retired = self._on_retired
         control = control_rpcs(settings, self.registry, self.lifecycle, lambda: self.is_ready)
         parts = assemble_front_end(
-            settings, self.clock, self.registry, self.pool, self.permits, sink, self.journal, control
+            settings,
+            self.clock,
+            self.registry,
+            self.pool,
+            self.permits,
+            sink,
+            self.journal,
+            control,
+            own_streams(settings),
         )
         self.frames, self.inference, self.regions = parts.frames, parts.inference, parts.regions
         self.receptions, self.front_end = parts.receptions, parts.front_end
@@ -94,7 +103,7 @@ class Server:
             self.registry.all,
             self.frames.totals,
             self.front_end.stream_numbers,
-            lambda count: self.frames.move(count, int(settings.drain_grace_s * 1000)),
+            lambda count: self.frames.move(count, int(settings.drain_grace_s * 1000), Why.OVERLOAD),
             self.front_end.load_reports.publish,
             self.clock,
             is_on=settings.move_streams,

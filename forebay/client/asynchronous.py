@@ -21,6 +21,7 @@ from forebay.client.route import Route
 from forebay.client.servers import Servers
 from forebay.client.state import StreamState
 from forebay.client.statistics import Statistics
+from forebay.client.streams import LIST_METHOD, MOVE_METHOD, StreamList, list_of, list_request, move_request, moved_of
 
 CLOSE_TIMEOUT_S = 5.0
 INFER_TIMEOUT_S = 60.0  # the first batch of a model may take seconds
@@ -119,6 +120,43 @@ class Client:
         """
         metadata = tuple((headers or {}).items())
         return models_of(await self._servers.ask(METHOD, request(), metadata, timeout_s))
+
+    async def list_streams(
+        self, *, timeout_s: float = ASK_TIMEOUT_S, headers: Mapping[str, str] | None = None
+    ) -> tuple[StreamList, ...]:
+        """Return the open streams of each server, of all clients. Behind a proxy they are those of one server.
+
+        Raises:
+            UnreachableError: a server has not answered within `timeout_s`.
+            CallRefusedError: a server refused, for example because the call is restricted.
+        """
+        metadata = tuple((headers or {}).items())
+        answers = await self._servers.ask_each(LIST_METHOD, list_request(), metadata, timeout_s)
+        return tuple(list_of(str(address), data) for address, data in answers)
+
+    async def move_streams(
+        self,
+        count: int,
+        *,
+        server: str | None = None,
+        timeout_s: float = ASK_TIMEOUT_S,
+        headers: Mapping[str, str] | None = None,
+    ) -> int:
+        """Have a server ask streams, of any client, to go to other servers; return how many it asked.
+
+        Args:
+            count: the heaviest are asked first, those with state last, and only those that are "movable".
+            server: as `list_streams` names it; needed where the client has several.
+            timeout_s: for the answer.
+            headers: for a server that restricts the call.
+
+        Raises:
+            ValueError: `count` is less than 1, or `server` names none of the servers.
+            UnreachableError: no answer came within `timeout_s`.
+            CallRefusedError: the server refused.
+        """
+        metadata = tuple((headers or {}).items())
+        return moved_of(await self._servers.ask_one(server, MOVE_METHOD, move_request(count), metadata, timeout_s))
 
     async def close(self) -> None:
         """Abort the open streams and close the connections. Idempotent."""

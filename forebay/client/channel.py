@@ -17,6 +17,7 @@ import grpc.aio
 from forebay.addresses import Address
 from forebay.client.errors import CallRefusedError, UnreachableError
 from forebay.client.options import Tls
+from forebay.client.retry import RESTRICTED
 from forebay.wire import frames_pb2 as wire
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class ChannelHolder:
             code, details = error.code().name, error.details() or ""
         else:
             return answer
-        if code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}:
+        if code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"} and not details.startswith(RESTRICTED):
             raise UnreachableError(f"no answer from {self.address} within {timeout_s:g} s: {code}: {details}")
         raise CallRefusedError(code, details)
 

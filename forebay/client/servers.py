@@ -99,6 +99,33 @@ class Servers:
             finally:
                 self._addresses.ended(address)
 
+    async def ask_each(
+        self, method: str, request: bytes, metadata: Metadata, timeout_s: float
+    ) -> list[tuple[Address, bytes]]:
+        """Make a single call on every server, all at once; return the encoded answers. Raises as `ask`, for any."""
+        await self._look_up()
+        addresses = self._addresses.current
+        asking = (self._holder(address).ask(method, request, metadata, timeout_s) for address in addresses)
+        return list(zip(addresses, await asyncio.gather(*asking), strict=True))
+
+    async def ask_one(
+        self, server: str | None, method: str, request: bytes, metadata: Metadata, timeout_s: float
+    ) -> bytes:
+        """Make a single call on a certain server; return the encoded answer.
+
+        Raises:
+            ValueError: there is no such server, or `server` is None and there are several.
+            UnreachableError, CallRefusedError, OSError: as `ask`.
+        """
+        await self._look_up()
+        known = {str(address): address for address in self._addresses.current}
+        if server is None and len(known) > 1:
+            raise ValueError(f"name one of the servers: {', '.join(known)}")
+        if server is not None and server not in known:
+            raise ValueError(f"there is no server {server!r}; there are {', '.join(known)}")
+        address = next(iter(known.values())) if server is None else known[server]
+        return await self._holder(address).ask(method, request, metadata, timeout_s)
+
     def has_ready(self, avoid: Collection[Address]) -> bool:
         """Whether a server that is not in `avoid` is not left out."""
         return self._addresses.has_ready(self._clock.now_ns(), avoid)

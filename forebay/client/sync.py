@@ -25,6 +25,7 @@ from forebay.client.picture import PictureData, PictureKeywords
 from forebay.client.result import Opened, Result
 from forebay.client.state import StreamState
 from forebay.client.statistics import Statistics
+from forebay.client.streams import StreamList
 
 
 class Client:
@@ -119,6 +120,42 @@ class Client:
             CallRefusedError: the server refused, for example because the call is restricted.
         """
         return self._running_loop().call(self._client.models(timeout_s=timeout_s, headers=headers))
+
+    def list_streams(
+        self, *, timeout_s: float = ASK_TIMEOUT_S, headers: Mapping[str, str] | None = None
+    ) -> tuple[StreamList, ...]:
+        """Return the open streams of each server, of all clients. Behind a proxy they are those of one server.
+
+        Raises:
+            UnreachableError: a server has not answered within `timeout_s`.
+            CallRefusedError: a server refused, for example because the call is restricted.
+        """
+        return self._running_loop().call(self._client.list_streams(timeout_s=timeout_s, headers=headers))
+
+    def move_streams(
+        self,
+        count: int,
+        *,
+        server: str | None = None,
+        timeout_s: float = ASK_TIMEOUT_S,
+        headers: Mapping[str, str] | None = None,
+    ) -> int:
+        """Have a server ask streams, of any client, to go to other servers; return how many it asked.
+
+        Args:
+            count: the heaviest are asked first, those with state last, and only those that are "movable".
+            server: as `list_streams` names it; needed where the client has several.
+            timeout_s: for the answer.
+            headers: for a server that restricts the call.
+
+        Raises:
+            ValueError: `count` is less than 1, or `server` names none of the servers.
+            UnreachableError: no answer came within `timeout_s`.
+            CallRefusedError: the server refused.
+        """
+        return self._running_loop().call(
+            self._client.move_streams(count, server=server, timeout_s=timeout_s, headers=headers)
+        )
 
     def close(self) -> None:
         """Abort the open streams, close the connections and end the thread. Idempotent."""

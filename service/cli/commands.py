@@ -47,6 +47,11 @@ COMMANDS = {
         "models_app",
         "List, load and unload models of a server; check a repository.",
     ),
+    "streams": (
+        "forebay_server.service.cli.streams",
+        "streams_app",
+        "List the open streams of servers; send some to other servers.",
+    ),
     "bench": ("forebay_server.bench.cli", "bench_app", "Run the benchmarks of docs/benchmarks.md; batching."),
     "config": ("forebay_server.service.cli.config", "config_app", "Show the settings of `forebay serve`."),
 }

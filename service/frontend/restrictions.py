@@ -39,6 +39,7 @@ CATEGORIES = MappingProxyType(
         "statistics": (f"{_INFERENCE}ModelStatistics",),
         "trace": (f"{_INFERENCE}TraceSetting",),
         "logging": (f"{_INFERENCE}LogSettings",),
+        "streams": ("/forebay.v1.StreamControl/ListStreams", "/forebay.v1.StreamControl/MoveStreams"),
     }
 )
 """Category -> the calls in it."""

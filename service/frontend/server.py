@@ -17,7 +17,7 @@ from forebay_server.service.frontend.binding import AddressError, why_not_bound
 from forebay_server.service.frontend.calls import CallTasks
 from forebay_server.service.frontend.connections import Sockets
 from forebay_server.service.frontend.frames.servicer import FramesServicer
-from forebay_server.service.frontend.handlers import EveryMethod
+from forebay_server.service.frontend.handlers import EveryMethod, GenericHandler
 from forebay_server.service.frontend.health import HealthServicer
 from forebay_server.service.frontend.housekeeping import Housekeeping
 from forebay_server.service.frontend.load_reports import LoadReports
@@ -55,6 +55,7 @@ class FrontEnd:
     Args:
         frames: serves streams of frames.
         inference: serves the Open Inference Protocol.
+        about_streams: lists and moves streams.
         receptions: reads the messages of single requests.
         calls: ends calls whose client takes nothing.
         streams: the streaming calls of both.
@@ -73,6 +74,7 @@ class FrontEnd:
         self,
         frames: FramesServicer,
         inference: InferenceServicer,
+        about_streams: GenericHandler,
         receptions: Receptions,
         calls: CallTasks,
         streams: StreamCalls,
@@ -104,6 +106,7 @@ class FrontEnd:
             frames.handler(): receptions.gate,
             self.health.handler(): receptions.health_gate,
             load_reports.handler(): receptions.health_gate,
+            about_streams: receptions.gate,
         }
         self._server.add_generic_rpc_handlers(
             [receptions.read_first(self._under_way.noted(each), gate) for each, gate in gates.items()]

@@ -35,6 +35,8 @@ from forebay_server.service.group.messages import (
     Retired,
     RpcAnswer,
     Serving,
+    StreamsListed,
+    StreamsWanted,
     Unused,
     Welcome,
 )
@@ -44,6 +46,8 @@ from forebay_server.service.group.shared_counts import PermitCounts, StreamCount
 from forebay_server.service.group.talk import Talk
 from forebay_server.service.journal.events import Journal, RequestJournal
 from forebay_server.service.journal.statistics import CountingSink
+from forebay_server.service.journal.streams import Why
+from forebay_server.service.load.listing import Listing
 from forebay_server.service.load.meter import Load
 from forebay_server.service.log import set_level
 from forebay_server.service.models.request_memory import unbound_bytes
@@ -79,8 +83,12 @@ class Listener(Protocol):
         """This process has so many more streams than the others."""
         ...
 
-    def move(self, count: int) -> None:
+    def move(self, count: int, why: Why) -> None:
         """So many streams are to go to other servers."""
+        ...
+
+    def listing(self) -> Listing:
+        """Return the open streams of this process."""
         ...
 
     def publish(self, load: Load) -> None:
@@ -217,10 +225,12 @@ class EnginePeer:
             case CountsWanted():
                 self._tell_counts()
                 self._talk.send(Counted())
-            case MoveStreams() if message.is_elsewhere:
-                self._listener.move(message.count)
-            case MoveStreams():
+            case StreamsWanted():
+                self._talk.send(StreamsListed(self._listener.listing()))
+            case MoveStreams(why=Why.UNEVEN):
                 self._listener.rebalance(message.count)
+            case MoveStreams():
+                self._listener.move(message.count, message.why)
             case LoadNow():
                 self._listener.publish(message.load)
             case LookAt() if self._shipper is not None:

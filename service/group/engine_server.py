@@ -22,6 +22,7 @@ from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.control.repository import RepositoryRpcs
 from forebay_server.service.frontend.control.settings import SettingsRpcs
 from forebay_server.service.frontend.control.statistics import StatisticsRpcs
+from forebay_server.service.frontend.control.streams import StreamRpcs
 from forebay_server.service.frontend.memory.regions import ClientRegions
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
 from forebay_server.service.frontend.tls import check_certificates
@@ -42,6 +43,7 @@ from forebay_server.service.group.rebalancing import Rebalancing
 from forebay_server.service.group.version_memory import VersionMemory
 from forebay_server.service.journal.streams import sum_of
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life
+from forebay_server.service.load.listing import Listing
 from forebay_server.service.load.moving import Moving
 from forebay_server.service.model_side import ModelSide, version_context
 from forebay_server.service.models.placement import OpenDevice, open_device_of_kind
@@ -146,7 +148,14 @@ class EngineServer:
             RepositoryRpcs(self.lifecycle, allows_files=settings.allow_model_files),
             StatisticsRpcs(lookup, registry.all),
             SettingsRpcs(lookup),
+            StreamRpcs(self._list_streams, self._move_streams),
         )
+
+    async def _list_streams(self) -> Listing:  # `peers` is made with these RPCs
+        return await self.peers.list_streams()
+
+    async def _move_streams(self, count: int) -> int:
+        return await self.peers.move_by_operator(count)
 
     @property
     def is_ready(self) -> bool:

@@ -1,9 +1,10 @@
 """Calls that concern the whole group: a front-end process takes them, the engine process answers them.
 
 They are the calls of the Open Inference Protocol that read or change what all processes share: the repository, the
-statistics, the settings. Their handlers are those of a server without front-end processes
-(`service.frontend.control`); only the way to them is longer. A front-end process answers calls itself whose answer
-it knows (metadata, readiness, configuration), and shared memory belongs to the connection that registered it.
+statistics, the settings; and those of forebay.v1.StreamControl, about the streams of all processes. Their handlers are
+those of a server without front-end processes (`service.frontend.control`); only the way to them is longer. A front-end
+process answers calls itself whose answer it knows (metadata, readiness, configuration), and shared memory belongs to
+the connection that registered it.
 
 Thread: the event loop's of either process.
 """
@@ -17,6 +18,7 @@ from typing import Any
 import grpc
 
 from forebay.wire import inference_pb2 as pb
+from forebay.wire import streams_pb2
 from forebay_server.service.frontend.control.rpc import OfLongMessage, OfPeer, Rpc, RpcGroup
 from forebay_server.service.frontend.open_inference.errors import InferenceError, answer_to
 from forebay_server.service.group.messages import RpcAnswer, RpcCall
@@ -29,12 +31,18 @@ MESSAGES: Mapping[str, tuple[Any, Any]] = {
     "TraceSetting": (pb.TraceSettingRequest, pb.TraceSettingResponse),
     "LogSettings": (pb.LogSettingsRequest, pb.LogSettingsResponse),
 }
-"""Request and response of each forwarded call."""
+"""Request and response of each forwarded call of the Open Inference Protocol."""
+STREAM_MESSAGES: Mapping[str, tuple[Any, Any]] = {
+    "ListStreams": (streams_pb2.ListStreamsRequest, streams_pb2.ListStreamsResponse),
+    "MoveStreams": (streams_pb2.MoveStreamsRequest, streams_pb2.MoveStreamsResponse),
+}
+"""The same of forebay.v1.StreamControl."""
+_EVERY = {**MESSAGES, **STREAM_MESSAGES}
 LONG = frozenset({"RepositoryModelLoad"})  # it may bring the files of a model
 
 
 class ForwardedRpcs:
-    """The front-end process's part: an `RpcGroup` whose calls go to the engine process.
+    """The front-end process's part: calls that go to the engine process. Itself an `RpcGroup`, of Open Inference.
 
     Args:
         send: sends a message to the engine process.
@@ -54,14 +62,22 @@ class ForwardedRpcs:
 
     def rpcs(self) -> dict[str, tuple[Rpc | OfPeer | OfLongMessage, Any]]:
         """Return the RPCs by name."""
-        asks = {name: partial(self._ask, name) for name in MESSAGES}
-        return {name: (OfLongMessage(ask) if name in LONG else ask, MESSAGES[name][0]) for name, ask in asks.items()}
+        return self._asking(MESSAGES)
+
+    @property
+    def streams(self) -> RpcGroup:
+        """The calls of forebay.v1.StreamControl."""
+        return _Asking(self._asking(STREAM_MESSAGES))
 
     def on_answer(self, answer: RpcAnswer) -> None:
         """Hand an answer to the call that waits for it, unless its client has gone."""
         future = self._waiting.pop(answer.id, None)
         if future is not None and not future.done():
             future.set_result(answer)
+
+    def _asking(self, messages: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[Rpc | OfPeer | OfLongMessage, Any]]:
+        asks = {name: partial(self._ask, name) for name in messages}
+        return {name: (OfLongMessage(ask) if name in LONG else ask, messages[name][0]) for name, ask in asks.items()}
 
     async def _ask(self, method: str, request: Any) -> Any:  # noqa: ANN401 - messages
         self._check(method, request)
@@ -76,14 +92,25 @@ class ForwardedRpcs:
             self._waiting.pop(call.id, None)
         if answer.code != grpc.StatusCode.OK.name:
             raise InferenceError(grpc.StatusCode[answer.code], answer.details)
-        return MESSAGES[method][1].FromString(answer.response)
+        return _EVERY[method][1].FromString(answer.response)
+
+
+class _Asking:
+    """Implements `RpcGroup`."""
+
+    def __init__(self, rpcs: Mapping[str, tuple[Rpc | OfPeer | OfLongMessage, Any]]) -> None:
+        self._rpcs = rpcs
+
+    def rpcs(self) -> Mapping[str, tuple[Rpc | OfPeer | OfLongMessage, Any]]:
+        """Return the RPCs by name."""
+        return self._rpcs
 
 
 class GroupRpcs:
     """The engine process's part: answers forwarded calls.
 
     Args:
-        groups: whose RPCs `MESSAGES` names.
+        groups: whose RPCs `MESSAGES` and `STREAM_MESSAGES` name.
     """
 
     def __init__(self, *groups: RpcGroup) -> None:
@@ -98,7 +125,7 @@ class GroupRpcs:
     async def answer(self, call: RpcCall) -> RpcAnswer:
         """Return the answer to a call. No mistake of a client raises."""
         try:
-            response = self._rpcs[call.method](MESSAGES[call.method][0].FromString(call.request))
+            response = self._rpcs[call.method](_EVERY[call.method][0].FromString(call.request))
             if isinstance(response, Awaitable):
                 response = await response
             return RpcAnswer(call.id, grpc.StatusCode.OK.name, response=response.SerializeToString())

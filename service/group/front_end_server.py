@@ -32,7 +32,9 @@ from forebay_server.service.group.front_end_journal import JournalShipper
 from forebay_server.service.group.messages import FrontEndNumbers
 from forebay_server.service.group.remote_version import RemoteVersion
 from forebay_server.service.journal.process import ProcessNumbers
+from forebay_server.service.journal.streams import Why
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life
+from forebay_server.service.load.listing import NO_STREAMS, Listing
 from forebay_server.service.load.meter import Load
 from forebay_server.service.models.memory import limited_bytes
 from forebay_server.service.region_watch import RegionWatch
@@ -185,6 +187,7 @@ class FrontEndServer:
             self.sink,
             engine.journal,
             self._control,
+            lambda *_: engine.forwarded.streams,
             engine.streams,
         )
         self._shipper = engine.shipper(lambda: self._numbers(parts))
@@ -226,10 +229,14 @@ class FrontEndServer:
         if self.parts is not None:
             self.parts.frames.rebalance(count, int(self.settings.drain_grace_s * 1000))
 
-    def move(self, count: int) -> None:
+    def move(self, count: int, why: Why) -> None:
         """Ask some streams to go to other servers."""
         if self.parts is not None:
-            self.parts.frames.move(count, int(self.settings.drain_grace_s * 1000))
+            self.parts.frames.move(count, int(self.settings.drain_grace_s * 1000), why)
+
+    def listing(self) -> Listing:
+        """Return the open streams of this process."""
+        return NO_STREAMS if self.parts is None else self.parts.frames.listing(len(self.parts.inference.streams))
 
     def publish(self, load: Load) -> None:
         """Report the load of the group."""

@@ -8,6 +8,7 @@ Messages are values, pickled by `talk`: both ends are processes of one server. I
     RpcAnswer                           RpcCall
     LogLevel, LookAt                    Told
     CountsWanted                        Counted
+    StreamsWanted                       StreamsListed
     MoveStreams, LoadNow
 """
 
@@ -22,7 +23,8 @@ from forebay_server.service.journal.pictures import Snapshot
 from forebay_server.service.journal.process import ProcessNumbers
 from forebay_server.service.journal.reception import ReceptionNumbers
 from forebay_server.service.journal.statistics import Successes
-from forebay_server.service.journal.streams import StreamNumbers
+from forebay_server.service.journal.streams import StreamNumbers, Why
+from forebay_server.service.load.listing import Listing
 from forebay_server.service.load.meter import Load
 from forebay_server.service.load.moving import FrameTotals
 from forebay_server.service.models.description import ModelDescription
@@ -137,12 +139,11 @@ class MoveStreams:
 
     Attributes:
         count: of them.
-        is_elsewhere: to other servers, because this one has too much to do; else to the front-end processes that have
-            fewer streams.
+        why: UNEVEN for those that go to the front-end processes with fewer streams; else to other servers.
     """
 
     count: int
-    is_elsewhere: bool = False
+    why: Why
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,18 @@ class CountsWanted:
 @dataclass(frozen=True, slots=True)
 class Counted:
     """The counts were sent: the answer to one `CountsWanted`, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamsWanted:
+    """Send the list of open streams: an operator asks for it, or has some of them moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamsListed:
+    """The open streams of this process: the answer to one `StreamsWanted`, in order."""
+
+    listing: Listing
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,19 @@ import structlog
 
 from forebay_server.service.group.engine_journal import GroupJournal, JournalReceiver
 from forebay_server.service.group.front_end_link import FrontEndLink
-from forebay_server.service.group.messages import Counted, CountsWanted, Hello, LookAt, RpcCall, Told, Unused
+from forebay_server.service.group.messages import (
+    Counted,
+    CountsWanted,
+    Hello,
+    LookAt,
+    RpcCall,
+    StreamsListed,
+    StreamsWanted,
+    Told,
+    Unused,
+)
 from forebay_server.service.group.talk import Talk
+from forebay_server.service.load.listing import NO_STREAMS, Listing
 from forebay_server.service.models.version import ModelVersion
 
 log = structlog.get_logger(__name__)
@@ -74,6 +85,7 @@ class Peer:
         self.talk = Talk(talk, self._on_message, self.end)
         self.receiver = JournalReceiver(peers.journal, self._ask)
         self._counting: deque[asyncio.Future[None]] = deque()  # oldest first, as they are answered
+        self._listing: deque[asyncio.Future[Listing]] = deque()  # the same
 
     def _ask(self, message: LookAt) -> None:
         """Send a message. Thread: the observer's."""
@@ -86,6 +98,13 @@ class Peer:
         self.talk.send(CountsWanted())
         return counted
 
+    def ask_streams(self) -> "asyncio.Future[Listing]":
+        """Have the process list its open streams; none if it ends before."""
+        listed: asyncio.Future[Listing] = asyncio.get_running_loop().create_future()
+        self._listing.append(listed)
+        self.talk.send(StreamsWanted())
+        return listed
+
     def _on_message(self, message: object, _: list[int]) -> None:
         match message:
             case Hello():
@@ -95,6 +114,8 @@ class Peer:
                 self.receiver.on_told(message)
             case Counted():
                 self._counting.popleft().set_result(None)
+            case StreamsListed():
+                self._listing.popleft().set_result(message.listing)
             case Unused():
                 self.let_go(message.number)
             case RpcCall():
@@ -115,6 +136,8 @@ class Peer:
         self.talk.close()
         while self._counting:
             self._counting.popleft().set_result(None)
+        while self._listing:
+            self._listing.popleft().set_result(NO_STREAMS)
 
     def end(self) -> None:
         """Break the link: the process has gone, or should go. Idempotent."""

@@ -16,7 +16,7 @@ import itertools
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import structlog
 
@@ -43,6 +43,8 @@ from forebay_server.service.group.peer import Peer
 from forebay_server.service.group.publications import Publications, memory_of
 from forebay_server.service.group.shared_counts import PermitCounts, StreamCounts
 from forebay_server.service.journal.events import Journal
+from forebay_server.service.journal.streams import Why
+from forebay_server.service.load.listing import Listing, movable_by_process, together
 from forebay_server.service.load.meter import Load
 from forebay_server.service.load.moving import share_out
 from forebay_server.service.log import least_level
@@ -287,15 +289,29 @@ class Peers:
     def move_streams(self, front_end: int, count: int) -> None:
         """Have a front-end process ask some of its streams to reconnect."""
         for peer in self._of(front_end):
-            peer.talk.send(MoveStreams(count))
+            peer.talk.send(MoveStreams(count, Why.UNEVEN))
 
     def move_elsewhere(self, count: int) -> int:
         """Have front-end processes ask streams to go to other servers; return how many are asked."""
         heaviest = {peer.front_end: peer.receiver.numbers.heaviest for peer in self._welcome_ones()}
-        shares = share_out(count, heaviest.items())
+        return self._ask(share_out(count, heaviest.items()), Why.OVERLOAD)
+
+    async def list_streams(self) -> Listing:
+        """Return the open streams of the front-end processes that answer within `COUNTS_TIMEOUT_S`."""
+        asked = {peer.front_end: peer.ask_streams() for peer in self._welcome_ones()}
+        if asked:
+            await asyncio.wait(asked.values(), timeout=COUNTS_TIMEOUT_S)
+        return together({front_end: listed.result() for front_end, listed in asked.items() if listed.done()})
+
+    async def move_by_operator(self, count: int) -> int:
+        """Have front-end processes ask streams to go to other servers, as an operator wants; return how many are."""
+        listing = await self.list_streams()
+        return self._ask(share_out(count, movable_by_process(listing).items()), Why.OPERATOR)
+
+    def _ask(self, shares: Mapping[int, int], why: Why) -> int:
         for front_end, share in shares.items():
             for peer in self._of(front_end):
-                peer.talk.send(MoveStreams(share, is_elsewhere=True))
+                peer.talk.send(MoveStreams(share, why))
         return sum(shares.values())
 
     def publish(self, load: Load) -> None:

@@ -1,13 +1,26 @@
 """Numbers of streams, of both protocols."""
 
+import enum
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 OPENED_HOW = NEW, RESUMED = "new", "resumed"
 REFUSED_WHY = DRAIN, LIMIT = "drain", "limit"
-LEAVING_WHY = ("drain", "lifetime", "unloaded", "uneven", "overload")
-"""Values of `service.frontend.frames.stream.Why`."""
+
+
+class Why(enum.Enum):
+    """Why a stream is asked to reconnect. The values are labels of a metric."""
+
+    DRAIN = "drain"  # the server ends
+    LIFETIME = "lifetime"
+    UNLOADED = "unloaded"  # its version is
+    UNEVEN = "uneven"  # its front-end process has more streams than the others
+    OVERLOAD = "overload"  # the server has too much to do
+    OPERATOR = "operator"  # `forebay streams move`
+
+
+LEAVING_WHY = tuple(why.value for why in Why)
 
 
 @dataclass(frozen=True, slots=True)

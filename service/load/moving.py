@@ -11,13 +11,11 @@ import structlog
 from forebay_server.service.clock import Clock
 from forebay_server.service.every_second import EverySecond
 from forebay_server.service.journal.statistics import VersionStatistics
-from forebay_server.service.journal.streams import RESUMED, StreamNumbers
+from forebay_server.service.journal.streams import RESUMED, StreamNumbers, Why
 from forebay_server.service.load.meter import Load, LoadMeter, Totals
 from forebay_server.service.load.overload import Overload
 
 log = structlog.get_logger(__name__)
-
-OVERLOAD = "overload"
 
 
 class Version(Protocol):
@@ -113,7 +111,7 @@ class Moving(EverySecond):
 
 def _came(numbers: StreamNumbers) -> int:
     """Return how many streams came resumed that this server had not asked for another reason than its load."""
-    others = sum(count for why, count in numbers.asked_to_leave.items() if why != OVERLOAD)
+    others = sum(count for why, count in numbers.asked_to_leave.items() if why != Why.OVERLOAD.value)
     return numbers.opened.get(RESUMED, 0) - others
 
 

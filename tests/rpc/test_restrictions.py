@@ -10,7 +10,7 @@ import pytest
 
 import forebay
 import forebay.aio
-from forebay.wire import health_pb2, health_pb2_grpc
+from forebay.wire import health_pb2, health_pb2_grpc, streams_pb2
 from forebay.wire import inference_pb2 as pb
 from forebay_server.service.clock import MonotonicClock
 from forebay_server.service.frontend.open_inference.errors import INFERENCE_STATUS
@@ -98,6 +98,7 @@ def test_every_call_of_every_service_is_in_one_category():
     services = {
         "/inference.GRPCInferenceService/": pb.DESCRIPTOR.services_by_name["GRPCInferenceService"],
         "/grpc.health.v1.Health/": health_pb2.DESCRIPTOR.services_by_name["Health"],
+        "/forebay.v1.StreamControl/": streams_pb2.DESCRIPTOR.services_by_name["StreamControl"],
     }
     calls = [prefix + method.name for prefix, service in services.items() for method in service.methods]
     assert tuple(CATEGORIES) == RESTRICTED_CATEGORIES

@@ -1,12 +1,7 @@
 """Numbers of streams: their labels, and their sums over processes."""
 
-from forebay_server.service.frontend.frames.stream import Why
-from forebay_server.service.journal.streams import LEAVING_WHY, StreamNumbers, sum_of
+from forebay_server.service.journal.streams import StreamNumbers, sum_of
 from tests.support.observing import SECOND, Observed
-
-
-def test_each_reason_for_leaving_is_a_label():
-    assert {why.value for why in Why} == set(LEAVING_WHY)
 
 
 def test_numbers_of_processes_add_up():

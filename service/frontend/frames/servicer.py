@@ -29,14 +29,15 @@ from forebay_server.service.frontend.frames.names import keypoint_names_to_send,
 from forebay_server.service.frontend.frames.opening import StreamConfig, accept_open, encoding_name
 from forebay_server.service.frontend.frames.recorder import StreamRecorder
 from forebay_server.service.frontend.frames.session import Session
-from forebay_server.service.frontend.frames.stream import OPEN_DEADLINE_S, FrameStream, Why
+from forebay_server.service.frontend.frames.stream import OPEN_DEADLINE_S, FrameStream
 from forebay_server.service.frontend.frames.tracks import StreamTracks, open_tracks
 from forebay_server.service.frontend.frames.video.limits import VideoLimits, VideoPlace
 from forebay_server.service.frontend.statuses import metadata_of
 from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Ending, Journal, Origin
 from forebay_server.service.journal.pictures import PictureSlot
-from forebay_server.service.journal.streams import DRAIN, LIMIT, NEW, RESUMED
+from forebay_server.service.journal.streams import DRAIN, LIMIT, NEW, RESUMED, Why
+from forebay_server.service.load.listing import Listing, listing_of
 from forebay_server.service.load.moving import FrameTotals
 from forebay_server.service.models.served import FindModel, ServedVersion
 from forebay_server.service.request import CompletionSink, Delivery
@@ -130,12 +131,18 @@ class FramesServicer:
         """Return the weights of the streams that `move` would ask, in its order, at most `MOST_WEIGHTS`."""
         return [stream.weight for stream in self._movable(MOST_WEIGHTS)]
 
-    def move(self, count: int, grace_ms: int) -> int:
+    def move(self, count: int, grace_ms: int, why: Why) -> int:
         """Ask some streams to go to other servers: the heaviest first, those with state last. Return how many."""
         asked = self._movable(count)
         for stream in asked:
-            stream.ask_to_leave(Why.OVERLOAD, grace_ms, self._clock.now_ns())
+            stream.ask_to_leave(why, grace_ms, self._clock.now_ns())
         return len(asked)
+
+    def listing(self, inference_streams: int) -> Listing:
+        """Return the list of open streams; `inference_streams` are those of the other protocol."""
+        now_ns = self._clock.now_ns()
+        lines = [line for stream in self.streams if (line := stream.line(now_ns)) is not None]
+        return listing_of(lines, len(lines), inference_streams)
 
     def _movable(self, count: int) -> list[FrameStream]:
         now_ns = self._clock.now_ns()

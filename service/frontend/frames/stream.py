@@ -3,29 +3,24 @@
 Owner: the event loop's thread.
 """
 
-import enum
 from collections.abc import Callable
 
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.frontend.stream_call import LOOK_INTERVAL_S, StreamCall
+from forebay_server.service.journal.streams import Why
+from forebay_server.service.load.listing import Placement, StreamLine
 from forebay_server.service.load.overload import STAY_NS
 from forebay_server.service.settings import ServeSettings
 
 OPEN_DEADLINE_S = 20.0  # a call that never says what it wants must not keep its place among the streams
 
 
-class Why(enum.Enum):
-    """Why a stream is asked to reconnect. The values are labels of a metric."""
-
-    DRAIN = "drain"  # the server ends
-    LIFETIME = "lifetime"
-    UNLOADED = "unloaded"  # its version is
-    UNEVEN = "uneven"  # its front-end process has more streams than the others
-    OVERLOAD = "overload"  # the server has too much to do
-
-
-_REASONS = {Why.DRAIN: pb.Reconnect.REASON_DRAIN, Why.OVERLOAD: pb.Reconnect.REASON_ELSEWHERE}
+_REASONS = {
+    Why.DRAIN: pb.Reconnect.REASON_DRAIN,
+    Why.OVERLOAD: pb.Reconnect.REASON_ELSEWHERE,
+    Why.OPERATOR: pb.Reconnect.REASON_ELSEWHERE,
+}
 """Reasons as clients get them; REASON_REBALANCE for the rest."""
 LOAD_SHARE = 0.1  # of the latest look in the load of a stream: it forgets half in 3.5 s
 
@@ -87,10 +82,33 @@ class FrameStream:
         return self.session is not None and self.leave_by_ns is None and account.address is not None
 
     def can_go_elsewhere(self, now_ns: int) -> bool:
-        """Whether it can be asked to go to another server: one that came from there stays for a while."""
-        if self.session is None or not self.can_move:
-            return False
-        return not self.session.config.is_resumed or now_ns - self.call.opened_ns >= STAY_NS
+        """Whether it can be asked to go to another server."""
+        return self.session is not None and self._placement(self.session, now_ns) is Placement.MOVABLE
+
+    def line(self, now_ns: int) -> StreamLine | None:
+        """Return its line in the list of open streams; None before it was opened."""
+        if self.session is None:
+            return None
+        config, (has_state, load) = self.session.config, self.weight
+        return StreamLine(
+            config.stream_id,
+            config.version.name,
+            config.version.version,
+            self._placement(self.session, now_ns),
+            load,
+            (now_ns - self.call.opened_ns) / 1e9,
+            self.session.frames_received,
+            has_state,
+            config.is_resumed,
+        )
+
+    def _placement(self, session: Session, now_ns: int) -> Placement:
+        if self.call.reading.account.address is None:
+            return Placement.LOCAL
+        if self.leave_by_ns is not None:
+            return Placement.LEAVING
+        is_young = session.config.is_resumed and now_ns - self.call.opened_ns < STAY_NS
+        return Placement.STAYS if is_young else Placement.MOVABLE
 
     @property
     def weight(self) -> tuple[bool, float]:
