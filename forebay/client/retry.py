@@ -17,6 +17,7 @@ RETRYABLE = frozenset(
 )
 # start of the message of a server that requires a header; Triton's code and message
 RESTRICTED = "This protocol is restricted"
+TOO_LARGE = "Send smaller pictures, or JPEG, or raise max_message_bytes of the server"
 HINT_KEYS = ("retry-after-ms", "grpc-retry-pushback-ms")
 _LONGEST_HINT_MS = 60_000
 
@@ -48,15 +49,24 @@ class CallEnd:
     @property
     def words(self) -> str:
         """A description for messages to people."""
-        return f"{self.code}: {self.details}" if self.details else self.code
+        return f"{self.code}: {self.reason}" if self.reason else self.code
+
+    @property
+    def reason(self) -> str:
+        """The message, with a remedy where it is gRPC's own and has none."""
+        return f"{self.details}. {TOO_LARGE}" if self.is_too_large else self.details
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether a message was larger than the server takes."""
+        return self.code == "RESOURCE_EXHAUSTED" and "larger than max" in self.details  # gRPC's own message
 
     @property
     def next_step(self) -> NextStep:
         """The consequence for the stream."""
         if self.was_asked:
             return NextStep.REOPEN
-        if self.code == "RESOURCE_EXHAUSTED" and "larger than max" in self.details:
-            # gRPC's message for a message that is too large: the next frame would be too large as well
+        if self.is_too_large:  # the next frame would be too large as well
             return NextStep.REFUSED
         if self.code == "UNAVAILABLE" and self.details.startswith(RESTRICTED):
             return NextStep.REFUSED

@@ -88,7 +88,7 @@ class Route:
         if self._address is not None and step is NextStep.REFUSED:
             self._refusals[self._address] = end
             if was_open or not self._servers.has_other(self._refusals):
-                raise StreamRefusedError(end.code, end.details)
+                raise StreamRefusedError(end.code, end.reason)
         elif self._address is not None and step is NextStep.RETRY:
             self._servers.failed(self._address, end.words, end.hint_ms)
         if self._servers.has_ready(self._refusals):
@@ -99,4 +99,4 @@ class Route:
         """Raise the latest refusal, if there is one: it says more than the servers that could not be reached."""
         if self._refusals:
             end = list(self._refusals.values())[-1]
-            raise StreamRefusedError(end.code, end.details)
+            raise StreamRefusedError(end.code, end.reason)

@@ -23,7 +23,7 @@ COMMANDS = {
     "stream": (
         "forebay_server.service.cli.stream",
         "stream",
-        "Send a video, a folder of pictures or a live camera through a server and show the detections.",
+        "Send videos, pictures or live cameras through a server and show the detections.",
     ),
     "health": ("forebay_server.service.cli.health", "health", "Ask a server, or several, whether one takes streams."),
     "doctor": (

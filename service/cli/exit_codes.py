@@ -12,3 +12,4 @@ CANNOT_WRITE = 73  # standard output, a ready file, a report or a picture cannot
 INCOMPLETE = 74  # the video ended early, or the camera stays away; its frames were answered (EX_IOERR)
 INTERRUPTED = 130  # Ctrl-C
 NO_READER = 141  # the reader of standard output has gone, as `head` does; nothing is said (128 + SIGPIPE)
+TERMINATED = 143  # `stream`: SIGTERM; the totals are printed first (128 + SIGTERM)

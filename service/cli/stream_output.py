@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import re
 import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,30 +15,31 @@ import numpy as np
 from forebay import Detection, Result
 from forebay_server.service.cli.clip_writer import ClipWriter
 from forebay_server.service.cli.overlay import annotate, summary_of
-from forebay_server.service.cli.video import Picture
+from forebay_server.service.cli.video import DEFAULT_FPS, Picture
 
 SHOWN_PER_S = 5
+_NOT_IN_FILE_NAMES = re.compile(r"[^\w.]+")
 
 
 class Sink(Protocol):
-    """Receives the results."""
+    """Receives the results of all cameras. Owner: the event loop."""
 
-    def show(self, index: int, result: Result) -> None:
-        """Take the result of the source's frame `index`."""
+    def show(self, camera: str, index: int, file: str, result: Result) -> None:
+        """Take the result of the camera's frame `index`, which comes from a file of this name, if not empty."""
         ...
 
 
 class JsonLines:
-    """One object for each frame, in order, on standard output."""
+    """One object for each frame, for each camera in order, on standard output."""
 
-    def show(self, index: int, result: Result) -> None:
+    def show(self, camera: str, index: int, file: str, result: Result) -> None:
         """Print a line."""
-        sys.stdout.write(json.dumps(to_json(index, result)) + "\n")
+        sys.stdout.write(json.dumps(to_json(camera, index, file, result)) + "\n")
         sys.stdout.flush()
 
 
 class LiveView:
-    """One line of a terminal, rewritten a few times a second."""
+    """A line for each camera on a terminal, rewritten a few times a second."""
 
     def __init__(self) -> None:
         from rich.live import Live
@@ -45,15 +47,18 @@ class LiveView:
 
         self._text = Text  # not markup: labels and messages may have brackets
         self._live = Live(refresh_per_second=SHOWN_PER_S, transient=True)
-        self._counts: Counter[str] = Counter()
+        self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._lines: dict[str, str] = {}
 
-    def show(self, index: int, result: Result) -> None:
+    def show(self, camera: str, index: int, file: str, result: Result) -> None:
         """Show the latest result."""
-        self._counts[result.status.value] += 1
-        counts = ", ".join(f"{count} {status}" for status, count in self._counts.items())
+        tally = self._counts[camera]
+        tally[result.status.value] += 1
+        counts = ", ".join(f"{count} {status}" for status, count in tally.items())
         age = "" if result.age_ms is None else f"  age {result.age_ms:.0f} ms"
         found = summary_of(result.detections) if result.is_ok else result.message
-        self._live.update(self._text(f"frame {index}  {counts}{age}  {found}"))
+        self._lines[camera] = f"{camera}  {file or f'frame {index}'}  {counts}{age}  {found}"
+        self._live.update(self._text("\n".join(self._lines.values())))
 
     def __enter__(self) -> "LiveView":
         self._live.start()
@@ -63,36 +68,62 @@ class LiveView:
         self._live.stop()
 
 
-class Output:
-    """A sink and, if asked for, a clip."""
+class AnnotatedClip:
+    """One camera's clip, with the found objects drawn into its frames. Thread: one at a time."""
 
-    def __init__(self, sink: Sink, clip: ClipWriter | None, name: str) -> None:
-        self._sink = sink
-        self._clip = clip
-        self._name = name
+    def __init__(self, path: Path, camera: str) -> None:
+        """Prepare a clip; the file appears with the first frame. Raises ValueError if `path` is not a clip's name."""
+        self.path = path
+        self._camera = camera
+        self._writer = ClipWriter(path, DEFAULT_FPS)
 
-    def take(self, index: int, picture: Picture, result: Result) -> None:
-        """Show a result and draw it into its frame. Raises OSError if the clip cannot be written."""
-        self._sink.show(index, result)
-        if self._clip is not None:
-            note = summary_of(result.detections) if result.is_ok else result.status.value.replace("_", " ")
-            self._clip.write(annotate(picture, result.detections, self._name, note))
+    def begin(self, fps: float) -> None:
+        """Take the rate of frames, before the first of them."""
+        self._writer = ClipWriter(self.path, fps)
+
+    def draw(self, picture: Picture, result: Result) -> None:
+        """Append a frame. Raises CannotWriteError."""
+        note = summary_of(result.detections) if result.is_ok else result.status.value.replace("_", " ")
+        self._writer.write(annotate(picture, result.detections, self._camera, note))
+
+    def close(self) -> None:
+        """Finish the file. Idempotent. Raises CannotWriteError."""
+        self._writer.close()
+
+
+def clips_for(path: Path | None, cameras: Sequence[str]) -> list[AnnotatedClip | None]:
+    """Return a clip for each camera; with several cameras their names become part of the files' names.
+
+    Raises:
+        ValueError: `path` is not the name of a clip.
+    """
+    if path is None:
+        return [None] * len(cameras)
+    if len(cameras) == 1:
+        return [AnnotatedClip(path, cameras[0])]
+    plain = [_NOT_IN_FILE_NAMES.sub("-", camera).strip("-") for camera in cameras]
+    return [
+        AnnotatedClip(path.with_name(f"{path.stem}-{name}{path.suffix}"), camera)
+        for name, camera in zip(plain, cameras, strict=True)
+    ]
 
 
 @contextlib.contextmanager
-def open_output(path: Path | None, name: str, fps: float, *, is_json: bool) -> Iterator[Output]:
-    """Open the output for the block. Raises ValueError if `path` is not the name of a clip."""
-    with contextlib.ExitStack() as stack:
-        clip = None if path is None else stack.enter_context(ClipWriter(path, fps))
-        sink: Sink = JsonLines()
-        if sys.stdout.isatty() and not is_json:
-            sink = stack.enter_context(LiveView())
-        yield Output(sink, clip, name)
+def open_sink(*, is_json: bool) -> Iterator[Sink]:
+    """Open the output of all cameras for the block: a live view on a terminal, else JSON lines."""
+    if not sys.stdout.isatty() or is_json:
+        yield JsonLines()
+        return
+    with LiveView() as view:
+        yield view
 
 
-def to_json(index: int, result: Result) -> dict[str, Any]:
+def to_json(camera: str, index: int, file: str, result: Result) -> dict[str, Any]:
     """Return a result as the object of a JSON line; raw tensors are left out."""
-    line: dict[str, Any] = {"frame": index, "seq": result.seq, "status": result.status.value}
+    line: dict[str, Any] = {"camera": camera, "frame": index}
+    if file:
+        line["file"] = file
+    line |= {"seq": result.seq, "status": result.status.value}
     if result.message:
         line["message"] = result.message
     if result.is_answered:

@@ -57,6 +57,7 @@ class Source:
     """
 
     has_mixed_sizes = False  # whether frames may differ in size
+    remark = ""  # for people, about the way in which frames are sent
 
     def __init__(self, info: SourceInfo) -> None:
         self.info = info

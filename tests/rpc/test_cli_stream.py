@@ -1,6 +1,8 @@
 """`forebay stream` and `forebay demo` against a scripted server."""
 
 import json
+import os
+import signal
 
 import cv2
 import grpc
@@ -95,6 +97,33 @@ def test_an_unknown_form_of_masks_is_refused(tmp_path):
     assert "--masks must be polygons or run_lengths, not rle" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, exit_codes.TERMINATED), (signal.SIGINT, exit_codes.INTERRUPTED)]
+)
+def test_a_signal_ends_all_cameras_with_their_totals(tmp_path, number, code):
+    async def signals_at_the_third_frame(call):
+        await call.accept()
+        while (frame := await call.read()) is not None:
+            await call.answer(frame)
+            if call.seqs == [1, 2, 3] and call.index == 1:
+                os.kill(os.getpid(), number)
+
+    clips = [write_clip(tmp_path / name) for name in ("a.avi", "b.avi")]
+    with ScriptedServerThread(signals_at_the_third_frame) as server:
+        result = run("stream", *clips, "--address", server.address, "--loop", "--delivery", "latest")
+    assert result.exit_code == code, result.output
+    assert len(lines(result)) >= 3
+    assert {line.partition(":")[0] for line in result.stderr.splitlines()} == {"a.avi", "b.avi"}
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("sources", [["0", "rtsp://127.0.0.1/1"], ["-"]])
+def test_a_loop_of_sources_without_a_beginning_is_refused(sources):
+    result = run("stream", *sources, "--loop")
+    assert result.exit_code == exit_codes.USAGE
+    assert "--loop is for files and folders" in result.stderr
+
+
 def test_annotated_clip_has_every_frame(tmp_path):
     clip, output = write_clip(tmp_path / "a.avi"), tmp_path / "boxes.mp4"
     with ScriptedServerThread(detects) as server:
@@ -105,14 +134,102 @@ def test_annotated_clip_has_every_frame(tmp_path):
     capture.release()
 
 
-def test_folder_of_pictures_of_many_sizes_goes_as_jpeg(tmp_path):
+def test_folder_of_files_is_sent_as_it_is_and_its_lines_have_their_names(tmp_path):
     for number, height in enumerate((40, 50, 60)):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.zeros((height, 64, 3), np.uint8))
     with ScriptedServerThread(detects) as server:
         result = run("stream", tmp_path, "--address", server.address, "--output", tmp_path / "o.avi")
     assert result.exit_code == exit_codes.OK, result.output
-    assert len(lines(result)) == 3
-    assert server.calls[0].open.encoding == wire.ENCODING_JPEG
+    assert [line["file"] for line in lines(result)] == ["0.png", "1.png", "2.png"]
+    (call,) = server.calls
+    assert call.open.encoding == wire.ENCODING_PNG
+    assert [frame.payload for frame in call.frames] == [(tmp_path / f"{n}.png").read_bytes() for n in range(3)]
+
+
+def test_files_of_another_kind_are_converted_and_damaged_ones_are_left_to_the_server(tmp_path):
+    picture = np.full((40, 60, 3), 90, np.uint8)
+    for name in ("a.jpg", "b.jpg", "c.bmp"):
+        cv2.imwrite(str(tmp_path / name), picture)
+    cut = (tmp_path / "b.jpg").read_bytes()[:-200]
+    (tmp_path / "b.jpg").write_bytes(cut)
+    (tmp_path / "d.jpg").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("no picture")
+    with ScriptedServerThread(detects) as server:
+        result = run("stream", tmp_path, "--address", server.address)
+    assert result.exit_code == exit_codes.OK, result.output
+    payloads = [frame.payload for frame in server.calls[0].frames]
+    assert payloads[0] == (tmp_path / "a.jpg").read_bytes()
+    assert payloads[1] == cut
+    assert cv2.imdecode(np.frombuffer(payloads[2], np.uint8), cv2.IMREAD_COLOR).shape == (40, 60, 3)
+    assert payloads[3] == b""
+    assert "1 of 4 files are no JPEG and are sent as JPEG of quality 95" in result.stderr
+
+
+def test_one_picture_file_is_a_source(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 60, 3), np.uint8))
+    with ScriptedServerThread(detects) as server:
+        result = run("stream", tmp_path / "a.png", "--address", server.address)
+    assert [line["file"] for line in lines(result)] == ["a.png"]
+    assert server.calls[0].open.stream_id == "a.png"
+
+
+def test_several_sources_are_cameras_with_totals_of_their_own(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "0.jpg"), np.zeros((40, 60, 3), np.uint8))
+    clips = [write_clip(tmp_path / name, frames=frames) for name, frames in (("a.avi", 10), ("b.avi", 5))]
+    with ScriptedServerThread(detects) as server:
+        result = run("stream", *clips, folder, clips[0], "--address", server.address, "--output", tmp_path / "o.avi")
+    assert result.exit_code == exit_codes.OK, result.output
+    frames = {name: [line["frame"] for line in lines(result) if line["camera"] == name] for name in ("a.avi", "b.avi")}
+    assert frames == {"a.avi": list(range(10)), "b.avi": list(range(5))}
+    for name, count in (("a.avi", 10), ("b.avi", 5), ("folder", 1), ("a.avi (2)", 10)):
+        assert f"\n{name}: {count} frames: {count} ok\n" in f"\n{result.stderr}"
+    assert {call.open.stream_id for call in server.calls} == {"a.avi", "b.avi", "folder", "a.avi (2)"}
+    assert {path.name for path in tmp_path.glob("o*.avi")} == {
+        "o-a.avi.avi", "o-b.avi.avi", "o-folder.avi", "o-a.avi-2.avi",
+    }  # fmt: skip
+
+
+def test_a_source_that_fails_leaves_the_others_alone(tmp_path):
+    clip = write_clip(tmp_path / "a.avi")
+    with ScriptedServerThread(detects) as server:
+        result = run(
+            "stream", tmp_path / "none.mp4", clip, "--address", server.address, "--camera", "x", "--camera", "y"
+        )
+    assert result.exit_code == exit_codes.NO_INPUT
+    assert "forebay: x: " in result.stderr
+    assert "none.mp4 does not exist" in result.stderr
+    assert "y: 10 frames: 10 ok" in result.stderr
+    assert {line["camera"] for line in lines(result)} == {"y"}
+
+
+def test_pixels_that_are_too_large_for_the_server_are_sent_as_jpeg(tmp_path):
+    async def small(call):
+        if call.index == 0:
+            await call.abort(grpc.StatusCode.INVALID_ARGUMENT, "a frame of this stream has 9216 bytes")
+        await call.accept()
+        await call.echo()
+
+    clip = write_clip(tmp_path / "a.avi")
+    with ScriptedServerThread(small) as server:
+        result = run("stream", clip, "--address", server.address, "--transcode", "always")
+    assert result.exit_code == exit_codes.OK, result.output
+    assert server.calls[1].open.encoding == wire.ENCODING_JPEG
+    assert cv2.imdecode(np.frombuffer(server.calls[1].frames[9].payload, np.uint8), 1).shape == (48, 64, 3)
+    with ScriptedServerThread(small) as server:  # pixels that are asked for are not replaced
+        result = run("stream", clip, "--address", server.address, "--encoding", "bgr8")
+    assert (result.exit_code, len(server.calls)) == (exit_codes.FAILED, 1)
+    assert "9216 bytes" in result.stderr
+
+
+def test_a_loop_begins_again_at_the_end(tmp_path):
+    clip = write_clip(tmp_path / "a.avi", frames=4)
+    cv2.imwrite(str(tmp_path / "b.jpg"), np.zeros((40, 60, 3), np.uint8))
+    with ScriptedServerThread(detects) as server:
+        result = run("stream", clip, tmp_path / "b.jpg", "--address", server.address, "--loop", "--limit", 10)
+    assert result.exit_code == exit_codes.OK, result.output
+    assert result.stderr.count("10 frames: 10 ok") == 2
 
 
 def test_clip_that_ends_before_its_declared_end_is_answered_and_told(tmp_path):
@@ -197,6 +314,8 @@ def test_a_missing_name_is_told_where_several_models_could_be_meant(tmp_path):
         (["--encoding", "bmp"], "--encoding must be"),
         (["--delivery", "some"], "--delivery must be"),
         (["--tls-cert", "c.pem"], "needs its key"),
+        (["--camera", "a", "--camera", "b"], "--camera is given 2 times for 1 sources"),
+        (["b.avi", "--camera", "a", "--camera", "a"], "two sources have the same name"),
     ],
 )
 def test_wrong_flags_are_told(tmp_path, arguments, words):

@@ -29,6 +29,7 @@ _MASKS: dict[int, MaskFormat] = {
     pb.MASK_FORMAT_POLYGONS: "polygons",
     pb.MASK_FORMAT_RUN_LENGTHS: "run_lengths",
 }
+FRAME_OVERHEAD_BYTES = 64  # tags, lengths and four numbers around a payload have 47 at most
 LEAST_DEFAULT_BUDGET_NS = 100_000_000  # docs/batching.md: max(100 ms, 3 times the service time of one frame)
 
 
@@ -98,9 +99,11 @@ def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings
     version = find_model(request.model, request.version)
     delivery = _delivery(request)
     size, payload_bytes = _payload(request, version, settings.max_image_pixels)
-    if payload_bytes is not None and payload_bytes > settings.max_message_bytes:
+    if payload_bytes is not None and payload_bytes + FRAME_OVERHEAD_BYTES > settings.max_message_bytes:
+        ways = "raise" if request.encoding == pb.ENCODING_TENSOR else "send JPEG, or raise"
         raise InvalidSessionError(
-            f"a frame of this stream has {payload_bytes} bytes; messages may have {settings.max_message_bytes}"
+            f"a frame of this stream has {payload_bytes} bytes, and messages may have {settings.max_message_bytes}: "
+            f"{ways} max_message_bytes of the server"
         )
     video = video_request(request)
     wanted = request.max_in_flight or DEFAULT_WINDOW

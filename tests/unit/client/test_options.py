@@ -119,6 +119,12 @@ def test_end_of_a_call_says_what_comes_next(end, next_step):
     assert end.next_step is next_step
 
 
+def test_a_message_that_is_too_large_has_two_ways_out():
+    end = CallEnd("RESOURCE_EXHAUSTED", "Received message larger than max (9 vs. 4)")
+    assert end.reason.endswith("(9 vs. 4). Send smaller pictures, or JPEG, or raise max_message_bytes of the server")
+    assert end.words == f"RESOURCE_EXHAUSTED: {end.reason}"
+
+
 def test_advice_is_read_and_limited():
     assert hint_ms([("x", "1"), ("retry-after-ms", "250")]) == 250
     assert hint_ms([("retry-after-ms", "99999999")]) == 60_000

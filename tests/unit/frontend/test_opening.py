@@ -164,7 +164,10 @@ BAD = [
     ({**RGB, "width": 65536}, "open.width"),
     ({**RGB, "height": 2**32 - 1}, "open.width"),
     ({**RGB, "width": 65535, "height": 65535}, "limit of 1000000"),
-    ({**RGB, "width": 1000, "height": 1000}, "messages may have 2000000"),
+    (
+        {**RGB, "width": 1000, "height": 1000},
+        "messages may have 2000000: send JPEG, or raise max_message_bytes of the server",
+    ),
     ({**RGB, "encoding": pb.ENCODING_NV12, "width": 7}, "NV12 needs an even width and an even height, not 7x4"),
     ({**RGB, "encoding": pb.ENCODING_NV12, "height": 5}, "even"),
     ({"encoding": pb.ENCODING_MONO8}, "open.width and open.height are 0x0"),

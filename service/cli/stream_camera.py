@@ -1,0 +1,270 @@
+"""One source of `forebay stream` as one camera: its frames are read on a thread of its own and sent on the event loop.
+
+Owner of everything here: the event loop, except the source, which belongs to its thread.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+import forebay
+import forebay.aio
+from forebay.client.clock import Clock
+from forebay.client.encode import FrameData
+from forebay.client.keywords import StreamKeywords
+from forebay.client.options import Encoding
+from forebay_server.service.cli import exit_codes
+from forebay_server.service.cli.clip_writer import CannotWriteError
+from forebay_server.service.cli.server_process import ServerStartError
+from forebay_server.service.cli.source_thread import SourceThread
+from forebay_server.service.cli.stream_output import AnnotatedClip, Sink
+from forebay_server.service.cli.stream_plan import CameraPlan, Pace
+from forebay_server.service.cli.stream_server import StreamServer
+from forebay_server.service.cli.stream_sources import (
+    Frame,
+    Transcode,
+    file_of,
+    keywords_for,
+    open_frames,
+    payload_of,
+    picture_of,
+)
+from forebay_server.service.cli.video import Source, SourceError
+
+FILE_WINDOW = 4  # enough to keep a server busy; more would only hold more pictures in memory
+INTERRUPTED_CLOSE_S = 1.0
+FAULTS = frozenset({"invalid", "failed"})  # statuses that say that a picture or the model is wrong
+
+
+class CameraRun:
+    """One camera from its first frame to its totals. `run` once.
+
+    Args:
+        plan: how it is sent.
+        server: of all cameras.
+        sink: of all cameras.
+        clip: with the found objects drawn into its frames.
+        clock: of the client; it also waits.
+        say: takes one line for people. Thread: any.
+
+    Attributes:
+        hangs: after the end: its thread is still in a read that does not return.
+    """
+
+    def __init__(
+        self,
+        plan: CameraPlan,
+        server: StreamServer,
+        sink: Sink,
+        clip: AnnotatedClip | None,
+        clock: Clock,
+        say: Callable[[str], None],
+    ) -> None:
+        self.hangs = False
+        self._plan = plan
+        self._server = server
+        self._sink = sink
+        self._clip = clip
+        self._clock = clock
+        self._say = say
+        self._thread = SourceThread(f"source {plan.name}")
+        self._source: Source | None = None
+        self._encoding: Encoding = "bgr8"
+        self._pace = Pace(0)
+        self._in_flight: dict[int, tuple[int, Frame]] = {}  # seq -> frame; as many as the window and the queue hold
+        self._by_status: Counter[str] = Counter()
+        self._fault = ""  # the reason of the first frame that is wrong or failed
+        self._clip_fault = ""  # at its end
+
+    async def run(self) -> int:
+        """Send every frame, show every result, and return the exit code. A cancelled run ends in order."""
+        words, code = "", exit_codes.INTERRUPTED
+        try:
+            words, code = await self._carry()
+        except asyncio.CancelledError:
+            pass
+        except SourceError as error:
+            words, code = str(error), exit_codes.NO_INPUT
+        except ServerStartError as error:
+            words, code = str(error), exit_codes.UNAVAILABLE
+        except forebay.ForebayError as error:
+            words, code = self._explained(error)
+        except CannotWriteError as error:
+            words, code = str(error), exit_codes.CANNOT_WRITE
+        except (ValueError, OSError) as error:
+            words, code = str(error), exit_codes.USAGE
+        finally:
+            self.hangs = not await self._thread.close(self._close)
+        if self._clip_fault and code == exit_codes.OK:
+            words, code = self._clip_fault, exit_codes.CANNOT_WRITE
+        self._tell_end(words)
+        return code
+
+    async def _carry(self) -> tuple[str, int]:
+        """Return what is wrong, if anything, and the exit code."""
+        first = await self._first_frame(self._plan.transcode)
+        client, model = await self._server.connected()
+        try:
+            stream = await self._opened(client, model, first)
+        except forebay.StreamRefusedError as error:
+            if error.code != "UNIMPLEMENTED" or self._plan.transcode != "auto":
+                raise
+            first = await self._first_frame("always")  # the server cannot decode it, or not for this stream
+            stream = await self._opened(client, model, first)
+        await self._play(stream, first)
+        if self._by_status["unanswered"]:
+            return "frames were sent and not answered", exit_codes.FAILED
+        if self._fault:
+            return self._fault, exit_codes.FAILED
+        if self._plan.limit is None and (shortfall := self._opened_source.shortfall):
+            return f"{shortfall}; its frames were answered", exit_codes.INCOMPLETE
+        return "", exit_codes.OK
+
+    async def _first_frame(self, transcode: Transcode) -> Frame:
+        frame = await self._thread.call(self._open_source, transcode)
+        if frame is None:
+            raise SourceError(f"{self._plan.name} has no frames that can be read")
+        if self._opened_source.remark:
+            self._tell(self._opened_source.remark)
+        return frame
+
+    def _open_source(self, transcode: Transcode) -> Frame | None:
+        """Open the source and return its first frame. Thread: the source's."""
+        if self._source is not None:
+            self._source.close()
+        plan = self._plan
+        self._source = open_frames(plan.source, transcode, is_looping=plan.is_looping, tell=self._tell)
+        return self._source.read()
+
+    async def _opened(self, client: forebay.aio.Client, model: str, first: Frame) -> forebay.aio.Stream:
+        """Open the stream; as JPEG if pixels are refused and the user did not ask for them."""
+        info = self._opened_source.info
+        is_latest = self._plan.delivery == "latest" or (self._plan.delivery is None and info.is_live)
+        self._pace = Pace(info.fps if is_latest and not info.is_live else 0.0)
+        if self._clip is not None:
+            self._clip.begin(info.fps)
+        common: StreamKeywords = {
+            **self._plan.keywords,
+            "model": model,
+            "delivery": "latest" if is_latest else "every",
+            "max_in_flight": 0 if is_latest else FILE_WINDOW,
+        }
+        keywords = keywords_for(self._opened_source, first, common, self._plan.encoding)
+        try:
+            return await self._open(client, keywords)
+        except forebay.StreamRefusedError as error:
+            # One cause is a picture larger than the server's messages. Any other cause is refused again.
+            is_choice = self._plan.encoding is None and keywords.get("encoding") == "bgr8"
+            if error.code != "INVALID_ARGUMENT" or not is_choice:
+                raise
+            return await self._open(client, keywords_for(self._opened_source, first, common, "jpeg"))
+
+    async def _open(self, client: forebay.aio.Client, keywords: StreamKeywords) -> forebay.aio.Stream:
+        stream = client.stream(self._plan.name, **keywords)
+        try:
+            await stream.open()
+        except BaseException:
+            await stream.abort()
+            raise
+        self._encoding = keywords.get("encoding", "bgr8")
+        return stream
+
+    async def _play(self, stream: forebay.aio.Stream, first: Frame) -> None:
+        feeder = asyncio.create_task(self._feed(stream, first))
+        collector = asyncio.create_task(self._collect(stream))
+        try:
+            await asyncio.wait({collector})  # a feeder that fails finishes the stream, which ends the collector
+        except asyncio.CancelledError:
+            feeder.cancel()
+            await stream.close(INTERRUPTED_CLOSE_S)  # wait a moment for frames in flight
+            await collector
+            raise
+        finally:
+            feeder.cancel()
+            collector.cancel()
+            await asyncio.gather(feeder, collector, return_exceptions=True)
+            await stream.abort()
+        for task in (collector, feeder):
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+    async def _feed(self, stream: forebay.aio.Stream, first: Frame) -> None:
+        """Send the frames; keep each until its result has come."""
+        try:
+            item: tuple[Frame, FrameData] | None = await self._thread.call(self._prepared, first)
+            index = 0
+            while item is not None:
+                await self._clock.sleep(self._pace.wait_s(self._clock.now_ns()))
+                self._in_flight[index + 1] = (index, item[0])  # the stream numbers its frames from 1
+                await stream.send(item[1])
+                index += 1
+                if index == self._plan.limit:
+                    break
+                item = await self._thread.call(self._next)
+        finally:
+            stream.finish()
+
+    def _next(self) -> tuple[Frame, FrameData] | None:
+        """Return the next frame and its contents. Thread: the source's."""
+        frame = self._opened_source.read()
+        return None if frame is None else self._prepared(frame)
+
+    def _prepared(self, frame: Frame) -> tuple[Frame, FrameData]:
+        return frame, payload_of(frame, self._encoding)
+
+    async def _collect(self, stream: forebay.aio.Stream) -> None:
+        async for result in stream:
+            self._by_status[result.status.value] += 1
+            if result.status.value in FAULTS:
+                self._fault = self._fault or f"frame {result.seq} {result.status.value}: {result.message}"
+            index, frame = self._in_flight.pop(result.seq)
+            self._sink.show(self._plan.name, index, file_of(frame), result)
+            if self._clip is not None:
+                await self._thread.call(self._draw, self._clip, frame, result)
+
+    def _draw(self, clip: AnnotatedClip, frame: Frame, result: forebay.Result) -> None:
+        """Draw into the frame, if it can be decoded here. Thread: the source's."""
+        picture = picture_of(frame)
+        if picture is not None:
+            clip.draw(picture, result)
+
+    def _close(self) -> None:
+        """Close the source and the clip. Thread: the source's."""
+        if self._source is not None:
+            self._source.close()
+        if self._clip is not None:
+            try:
+                self._clip.close()
+            except CannotWriteError as error:
+                self._clip_fault = str(error)
+
+    def _explained(self, error: Exception) -> tuple[str, int]:
+        if isinstance(error, forebay.UnreachableError):
+            return f"{error}\n  start one with `forebay serve`, or add --serve", exit_codes.UNAVAILABLE
+        if isinstance(error, forebay.StreamRefusedError) and error.code == "NOT_FOUND":
+            return f"{error}{'' if self._plan.has_model else ': name one with --model'}", exit_codes.MODEL
+        return str(error), exit_codes.FAILED
+
+    def _tell_end(self, words: str) -> None:
+        if self._by_status or not words:
+            counts = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in self._by_status.items())
+            self._say(f"{self._title}{self._by_status.total()} frames: {counts or 'none answered'}")
+        for text in self._source.skipped if self._source is not None else ():
+            self._tell(f"skipped: {text}")
+        if words:
+            self._tell(words)
+        if self._clip is not None and self._clip.path.exists():
+            self._say(f"written: {self._clip.path}")
+
+    def _tell(self, words: str) -> None:
+        self._say(f"forebay: {self._title}{words}")
+
+    @property
+    def _title(self) -> str:
+        return f"{self._plan.name}: " if self._plan.has_title else ""
+
+    @property
+    def _opened_source(self) -> Source:
+        if self._source is None:
+            raise RuntimeError("the source is not open")
+        return self._source
