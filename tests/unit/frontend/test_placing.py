@@ -65,10 +65,8 @@ def bilinear(pixels, width, height):
 
 
 def resized_by_pillow(frame, size, how=Image.Resampling.BILINEAR):
-    """In two steps, since Pillow 13 begins with the vertical one for some sizes and earlier ones never did."""
     image = Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame)
-    narrow = image.resize((size[0], image.height), how)
-    return np.asarray(narrow.resize(size, how)).reshape(*size[::-1], -1)
+    return np.asarray(image.resize(size, how)).reshape(*size[::-1], -1)
 
 
 def letterboxed(pixels, width, height, pad_value, at):
@@ -206,7 +204,11 @@ def test_a_frame_of_which_nothing_is_cut_is_resized_for_classifiers_too(values):
 
 
 @given(
-    st.data(), st.integers(1, 90), st.integers(1, 90), st.sampled_from([1, 3]), st.sampled_from(["bilinear", "bicubic"])
+    st.data(),
+    st.integers(1, 90),
+    st.integers(1, 200),
+    st.sampled_from([1, 3]),
+    st.sampled_from(["bilinear", "bicubic"]),
 )
 def test_antialiased_pixels_are_those_of_pillow_to_the_bit(data, width, height, channels, how):
     size = data.draw(st.tuples(st.integers(1, 60), st.integers(1, 60)))
