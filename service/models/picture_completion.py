@@ -64,7 +64,7 @@ def picture_of(specs: EngineSpecs, given: PictureParameters, filename: str) -> P
         pad_value=PAD_VALUE if given.pad_value is None else given.pad_value,
         pad_at=given.pad_at or "center",
         resize_to=given.resize_to,
-        interpolation=given.interpolation or "bilinear",
+        interpolation=given.interpolation or ("bilinear" if given.resize == "center_crop" else "opencv"),
         values=_values(spec, layout, given, filename),
         jpeg_scale=given.jpeg or "exact",
         input_index=found[0],
@@ -152,9 +152,10 @@ def _check(picture: PictureInput, channels: int, given: PictureParameters, filen
             f"{filename}: color_order is {picture.color_order}, but the model takes {channels} "
             f"channel{'s' * (channels > 1)}: write {wanted}"
         )
-    for key in sorted({"resize_to", "interpolation"} & set(given.written)):
-        if picture.resize != "center_crop":
-            raise ConfigError(f"{filename}: {key} is for resize center_crop, not {picture.resize}: leave it out")
+    if given.resize_to is not None and picture.resize != "center_crop":
+        raise ConfigError(f"{filename}: resize_to is for resize center_crop, not {picture.resize}: leave it out")
+    if given.interpolation is not None and picture.resize == "crop_pad":
+        raise ConfigError(f"{filename}: interpolation is not for resize crop_pad, which resizes nothing: leave it out")
     if picture.resize == "stretch":
         for key in sorted({"pad_value", "pad_at"} & set(given.written)):
             raise ConfigError(f"{filename}: {key} is for resize letterbox or crop_pad, not stretch: leave it out")

@@ -6,7 +6,7 @@
     image_size   WIDTHxHEIGHT, or one number for a square         from the shape of the input
     resize       stretch, letterbox, center_crop, crop_pad        stretch
     resize_to    pixels, of center_crop: the shorter side before  the smallest that covers the picture
-    interpolation  bilinear, bicubic, of center_crop              bilinear
+    interpolation  opencv, bilinear, bicubic                      bilinear for center_crop, else opencv
     pad_value    0..255                                           114
     pad_at       center, bottom_right                             center
     scale        a number such as 1/255                           must be given for FP32 and FP16

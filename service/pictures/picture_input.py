@@ -11,7 +11,7 @@ import numpy as np
 
 ColorOrder = Literal["RGB", "BGR", "GRAY"]
 Resize = Literal["stretch", "letterbox", "center_crop", "crop_pad"]
-Interpolation = Literal["bilinear", "bicubic"]
+Interpolation = Literal["opencv", "bilinear", "bicubic"]
 PadAt = Literal["center", "bottom_right"]
 Layout = Literal["NHWC", "NCHW"]
 Dtype = Literal["uint8", "float16", "float32"]
@@ -59,7 +59,8 @@ class PictureInput:
         pad_at: *center* pads half on each side, *bottom_right* only there.
         resize_to: length in pixels of the frame's shorter side before the cut, of center_crop alone; None for the
             smallest that covers the model's picture.
-        interpolation: of center_crop alone; of every other, bilinear.
+        interpolation: *opencv* is OpenCV's bilinear one; *bilinear* and *bicubic* are Pillow's, which average where the
+            frame gets smaller.
         values: layout and numbers.
         jpeg_scale: *exact* decodes a JPEG whole; *fast* decodes at the smallest of libjpeg's scales that is enough,
             which changes pixels by a few values and with them scores.
@@ -74,7 +75,7 @@ class PictureInput:
     pad_value: int = PAD_VALUE
     pad_at: PadAt = "center"
     resize_to: int | None = None
-    interpolation: Interpolation = "bilinear"
+    interpolation: Interpolation = "opencv"
     values: Values = Values()
     jpeg_scale: JpegScale = "exact"
     input_index: int = 0

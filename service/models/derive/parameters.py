@@ -63,8 +63,7 @@ def _of_yolo(own: OwnParameters, hints: Hints, picture: NodeInfo) -> dict[str, s
     task = own.task or hints.task or "detection"
     values = {"task": task, "scale": "1/255", "color_order": "RGB" if _channels(picture) == 3 else "GRAY"}
     if task == "classification":
-        values["resize"] = "center_crop"
-        values["activation"] = "none"
+        values |= {"activation": "none", **_of_classifier(own, hints, picture)}
     elif hints.exporter_head == TRANSFORMER:
         values["head"] = "rt_detr"
     else:
@@ -78,6 +77,18 @@ def _of_yolo(own: OwnParameters, hints: Hints, picture: NodeInfo) -> dict[str, s
     if hints.image_size is not None and not all(isinstance(side, int) for side in picture.shape[2:]):
         values["image_size"] = "x".join(map(str, hints.image_size))
     return values
+
+
+def _of_classifier(own: OwnParameters, hints: Hints, picture: NodeInfo) -> dict[str, str]:
+    """Return how frames get the size of the picture: the exporter's library cuts only for square ones."""
+    sides = picture.shape[2:]
+    if not all(isinstance(side, int) for side in sides):
+        sides = own.picture.image_size or hints.image_size or ()
+    if len(set(sides)) <= 1:
+        return {"resize": "center_crop"}
+    # Pillow's resizing goes with a stretch alone: an operator who writes another `resize` gets its own default.
+    is_stretched = own.picture.resize in {None, "stretch"}
+    return {"resize": "stretch", "interpolation": "bilinear"} if is_stretched else {}
 
 
 def _is_picture(node: NodeInfo) -> bool:

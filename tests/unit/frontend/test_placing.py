@@ -4,6 +4,7 @@ The oracle shares no code with the service: it interpolates, cuts, pads and norm
 resizes for a centre crop with Pillow.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import cv2
@@ -106,7 +107,7 @@ def test_a_centre_crop_is_that_of_the_oracle(size):
     top, left = round((resized.shape[0] - 224) / 2), round((resized.shape[1] - 224) / 2)
     expected = normalised(resized[top : top + 224, left : left + 224], **IMAGENET)
     values = Values("NHWC", "float32", **IMAGENET)
-    picture = PictureInput(224, 224, "RGB", "center_crop", resize_to=256, values=values)
+    picture = PictureInput(224, 224, "RGB", "center_crop", resize_to=256, interpolation="bilinear", values=values)
     found = decoded(frame.tobytes(), RGB8, size, picture)
     assert np.array_equal(found, expected.astype(np.float32))
 
@@ -152,6 +153,7 @@ def pictures(draw):
         pad_value=draw(st.integers(0, 255)),
         pad_at=draw(st.sampled_from(["center", "bottom_right"])),
         resize_to=draw(st.none() | st.integers(1, 50)) if resize == "center_crop" else None,
+        interpolation=draw(st.sampled_from(["opencv", "bilinear", "bicubic"])),
         values=Values(draw(st.sampled_from(["NHWC", "NCHW"])), dtype, **numbers),
     )
 
@@ -173,12 +175,17 @@ def numbers_of(values):
     return {"mean": values.mean, "std": values.std, "scale": values.scale}
 
 
+def resized(frame, size, how):
+    if how == "opencv":
+        return cv2.resize(frame, size)
+    return resized_by_pillow(frame, size, Image.Resampling[how.upper()])
+
+
 def oracle_of_bytes(frame, encoding, size, picture):
     """The model's picture as bytes, channels last, by OpenCV's or Pillow's resizing of the whole frame."""
     place = placement_of(picture, size)
     if place.resized != size:
-        resize = resized_by_pillow if picture.resize == "center_crop" else cv2.resize
-        frame = resize(frame, place.resized).reshape(*place.resized[::-1], -1)
+        frame = resized(frame, place.resized, picture.interpolation).reshape(*place.resized[::-1], -1)
     order = {RGB8: "RGB", BGR8: "BGR", PNG: "BGR", MONO8: "GRAY"}[encoding]
     if order != picture.color_order and order == "GRAY":
         frame = np.repeat(frame, 3, axis=2)
@@ -196,7 +203,7 @@ def oracle_of_bytes(frame, encoding, size, picture):
 @pytest.mark.parametrize("values", [Values("NHWC"), Values("NCHW", "float32", scale=1 / 255)])
 def test_a_frame_of_which_nothing_is_cut_is_resized_for_classifiers_too(values):
     frame = noise(96, 96)
-    picture = PictureInput(40, 40, "RGB", "center_crop", values=values)
+    picture = PictureInput(40, 40, "RGB", "center_crop", interpolation="bilinear", values=values)
     found = decoded(frame.tobytes(), RGB8, (96, 96), picture)
     expected = normalised(resized_by_pillow(frame, (40, 40)), **numbers_of(values))
     expected = expected.transpose(2, 0, 1) if values.layout == "NCHW" else expected
@@ -236,7 +243,8 @@ def test_every_encoding_gives_the_same_picture(order, resize):
         pb.ENCODING_JPEG: cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes(),
         pb.ENCODING_NV12: luma.tobytes() + np.ascontiguousarray(chroma.T).tobytes(),
     }
-    picture = PictureInput(48, 48, order, resize, values=Values("NCHW", "float16", scale=1 / 255))
+    how = "bilinear" if resize == "center_crop" else "opencv"
+    picture = PictureInput(48, 48, order, resize, interpolation=how, values=Values("NCHW", "float16", scale=1 / 255))
     expected = decoded(rgb.tobytes(), RGB8, (96, 64), picture).astype(float)
     for encoding, payload in payloads.items():
         found = decoded(payload, encoding, (96, 64), picture).astype(float)
@@ -244,7 +252,7 @@ def test_every_encoding_gives_the_same_picture(order, resize):
 
 
 def test_a_narrow_frame_that_would_become_huge_is_refused():
-    picture = PictureInput(224, 224, "RGB", "center_crop", resize_to=256)
+    picture = PictureInput(224, 224, "RGB", "center_crop", resize_to=256, interpolation="bilinear")
     target = np.empty(picture.shape, np.uint8)
     with pytest.raises(InvalidRequestError, match="would have 16776960x256 once its shorter side fits"):
         decode_into(target, memoryview(bytes(65535 * 3)), RGB8, (65535, 1), picture, MOST)
@@ -253,8 +261,8 @@ def test_a_narrow_frame_that_would_become_huge_is_refused():
 def test_a_fast_jpeg_covers_what_is_cut():
     frame = smooth(1280, 720)
     file = cv2.imencode(".jpg", frame)[1].tobytes()
-    fast = PictureInput(224, 224, "BGR", "center_crop", resize_to=256, jpeg_scale="fast")
-    exact = PictureInput(224, 224, "BGR", "center_crop", resize_to=256)
+    exact = PictureInput(224, 224, "BGR", "center_crop", resize_to=256, interpolation="bilinear")
+    fast = replace(exact, jpeg_scale="fast")
     found, expected = (decoded_file(file, each, (1280, 720)).astype(int) for each in (fast, exact))
     assert np.abs(found - expected).mean() < 2
 

@@ -1,5 +1,7 @@
 """Parameters from a model's file: written ones go first, and derived ones can be written out and read again."""
 
+from dataclasses import replace
+
 import pytest
 
 from forebay.wire.model_config_pb2 import ModelConfig
@@ -30,7 +32,6 @@ def derived(hints, picture=PICTURE, labels_file=None, **written):
     [
         ({"task": "detection"}, {"task": "detection", "resize": "letterbox"}),
         ({}, {"task": "detection", "resize": "letterbox"}),
-        ({"task": "classification"}, {"task": "classification", "resize": "center_crop", "activation": "none"}),
         (
             {"task": "pose", "keypoint_shape": (17, 3)},
             {"task": "pose", "resize": "letterbox", "keypoint_shape": "17x3"},
@@ -44,6 +45,31 @@ def test_a_yolo_file_gives_all_parameters_of_its_task(hints, values):
     found = derived(Hints(is_yolo=True, **hints))
     assert found.values == {"scale": "1/255", "color_order": "RGB", **values}
     assert set(found.sources.values()) == {"the file's metadata"}
+
+
+CLASSIFIER = Hints(is_yolo=True, task="classification")
+WIDE = NodeInfo("images", "tensor(float)", (1, 3, 160, 224))
+SQUARE = NodeInfo("images", "tensor(float)", (1, 3, 224, 224))
+CUT, STRETCHED = {"resize": "center_crop"}, {"resize": "stretch", "interpolation": "bilinear"}
+
+
+@pytest.mark.parametrize(
+    ("size", "picture", "written", "values"),
+    [
+        (None, SQUARE, {}, CUT),
+        (None, WIDE, {}, STRETCHED),
+        ((224, 224), OPEN, {}, CUT),
+        ((224, 160), OPEN, {}, STRETCHED),
+        ((224, 224), OPEN, {"image_size": "224x160"}, STRETCHED),
+        (None, WIDE, {"resize": "stretch"}, {"interpolation": "bilinear"}),
+        (None, WIDE, {"resize": "crop_pad"}, {}),
+        (None, WIDE, {"interpolation": "opencv"}, {"resize": "stretch"}),
+    ],
+)
+def test_pictures_of_a_classifier_are_cut_if_it_is_square_and_stretched_if_not(size, picture, written, values):
+    found = derived(replace(CLASSIFIER, image_size=size), picture, **written).values
+    assert {key: found[key] for key in ("resize", "interpolation") if key in found} == values
+    assert (found["task"], found["activation"]) == ("classification", "none")
 
 
 def test_a_size_is_needed_only_where_the_file_leaves_it_open():

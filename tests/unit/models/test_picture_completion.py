@@ -65,6 +65,20 @@ def test_sizes_are_those_of_the_models_picture():
 
 
 @pytest.mark.parametrize(
+    ("given", "interpolation"),
+    [
+        ({"resize": "center_crop"}, "bilinear"),
+        ({"resize": "stretch"}, "opencv"),
+        ({}, "opencv"),
+        ({"resize": "stretch", "interpolation": "bilinear"}, "bilinear"),
+        ({"resize": "center_crop", "interpolation": "opencv"}, "opencv"),
+    ],
+)
+def test_what_is_cut_is_resized_as_for_classifiers_unless_it_is_written(given, interpolation):
+    assert picture(PLANES, **given, **YOLO).interpolation == interpolation
+
+
+@pytest.mark.parametrize(
     ("inputs", "given", "message"),
     [
         ([PLANES], {"color_order": "RGB"}, "input 'images' is FP32: write the parameter 'scale', by which pixels of 0"),
@@ -79,6 +93,11 @@ def test_sizes_are_those_of_the_models_picture():
         ([PLANES], {"layout": "NHWC", **YOLO}, "is not NHWC: write layout NCHW, or leave it out"),
         ([PLANES], {"image_size": (640, 640), **YOLO}, "image_size is 640x640, but the model takes 640x480"),
         ([PLANES], {"resize_to": 256, **YOLO}, "resize_to is for resize center_crop, not stretch"),
+        (
+            [PLANES],
+            {"resize": "crop_pad", "interpolation": "bicubic", **YOLO},
+            "not for resize crop_pad, which resizes no",
+        ),
         ([PLANES], {"pad_at": "center", **YOLO}, "pad_at is for resize letterbox or crop_pad, not stretch"),
         ([spec((5, 5, 3), "uint8")], YOLO, "scale is for pictures of FP32 or FP16, but input 'images' is UINT8"),
         ([spec((3, -1, -1))], YOLO, r"fixed height and width; this one takes 'images' FP32 \[3, -1, -1\]"),

@@ -49,7 +49,7 @@ def place(
     """
     values = picture.values
     is_direct = values.layout == "NHWC" and values.dtype == "uint8"
-    if is_direct and picture.resize == "stretch":
+    if is_direct and picture.resize == "stretch" and picture.interpolation == "opencv":
         _resize_into(target, source, order, picture.color_order)
         return
     placement = placement_of(picture, size)
@@ -61,7 +61,7 @@ def place(
     rows, seen_rows = _window(placement.top, placement.resized[1], picture.height)
     columns, seen_columns = _window(placement.left, placement.resized[0], picture.width)
     inner = target[rows, columns] if values.layout == "NHWC" else target[:, rows, columns]
-    if is_direct and picture.resize != "center_crop" and _is_whole(placement, picture):
+    if is_direct and picture.interpolation == "opencv" and _is_whole(placement, picture):
         _resize_into(cast("Pixels", inner), source, order, picture.color_order)
     else:
         pixels = _resized(source, placement, picture, seen_rows, seen_columns)
@@ -104,13 +104,10 @@ def _resize_into(target: Pixels, source: Pixels, order: FrameOrder, wanted: Colo
 
 
 def _resized(source: Pixels, placement: Placement, picture: PictureInput, rows: slice, columns: slice) -> Pixels:
-    """Lines and columns of the frame in model pixels.
-
-    Detectors are trained with OpenCV's bilinear interpolation, classifiers, whose pictures are cut, with Pillow's.
-    """
+    """Lines and columns of the frame in model pixels."""
     if (source.shape[1], source.shape[0]) == placement.resized:
         return source[rows, columns]
-    if picture.resize == "center_crop":
+    if picture.interpolation != "opencv":
         return resize_antialiased(source, placement.resized, rows, columns, picture.interpolation)
     resized = cv2.resize(source, placement.resized, interpolation=cv2.INTER_LINEAR)
     return cast("Pixels", resized[rows, columns])

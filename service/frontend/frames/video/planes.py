@@ -86,7 +86,7 @@ def _size_of_colours(found: Picture, model: PictureInput) -> tuple[int, int]:
     """Return the size at which planes become colours: the smaller one, except where `place` has a filter of its own."""
     resized = placement_of(model, found.size).resized
     is_smaller = resized[0] * resized[1] < found.size[0] * found.size[1]
-    return resized if is_smaller and model.resize != "center_crop" else found.size
+    return resized if is_smaller and model.interpolation == "opencv" else found.size
 
 
 def _separate(found: Picture) -> tuple[Plane, ...]:
