@@ -2,7 +2,7 @@
 
     python export_ultralytics.py PICTURES OUT JOBS
 
-PICTURES is a folder of PNG files, JOBS a JSON object: name to [YAML, arguments of `export`]. Writes OUT/NAME.onnx and
+PICTURES is a folder of PNG files, JOBS a JSON object: name to job (see `jobs`). Writes OUT/NAME.onnx and
 OUT/NAME.npz, with the predictions for each picture under "<field> <picture>"; or OUT/NAME.error, why there is none.
 Every export has a process of its own and a limit of time.
 
@@ -44,7 +44,7 @@ LEAST_SCORE = 0.25
 IOU_THRESHOLD = 0.7
 MAX_RESULTS = 300
 WANTED = 60
-"""Anchors of a picture, before suppression, that shall score above .3."""
+"""Anchors of a picture, before suppression, that shall score above .3, where the job says nothing else."""
 HIGHEST = 4.0
 """Logits of the highest score above that of .3: scores that are rounded to 1 would tie."""
 LEAST_DISTANCE = 0.5
@@ -66,7 +66,7 @@ def main(pictures, out, jobs):
         end_one(running)
 
 
-def start(images, name, yaml, options):
+def start(images, name, yaml, options, wanted=WANTED):
     """Export in a process of its own: it has the imported libraries already. Returns its id."""
     Path(f"{name}.error").unlink(missing_ok=True)  # of an earlier run
     process = os.fork()
@@ -76,7 +76,7 @@ def start(images, name, yaml, options):
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory(dir=".") as folder:
-            export(images, Path(folder), name, yaml, options)
+            export(images, Path(folder), name, yaml, options, wanted)
     except BaseException:  # noqa: BLE001 - the test of this export fails with it, and the others run
         Path(f"{name}.error").write_text(traceback.format_exc())
     os._exit(0)
@@ -89,13 +89,13 @@ def end_one(running):
         Path(f"{name}.error").write_text(f"the export ended with {status}: {signal.SIGALRM} is beyond {MOST_S} s")
 
 
-def export(images, folder, name, yaml, options):
+def export(images, folder, name, yaml, options, wanted):
     torch.manual_seed(SEED)
     kind = RTDETR if "rtdetr" in yaml else YOLO
     model = kind(yaml)
-    size = SIZES.get(model.task, SIZE)
+    size = options.pop("imgsz", SIZES.get(model.task, SIZE))
     with torch.no_grad():
-        prepare(model.model, images.values(), size, model.task)
+        prepare(model.model, images.values(), np.max(size), model.task, wanted)
     model.model.pt_path = str(folder / "model.pt")  # beside which the file is written
     shutil.move(model.export(format="onnx", imgsz=size, simplify=False, **options), f"{name}.onnx")
     reader = RTDETR(f"{name}.onnx") if kind is RTDETR else YOLO(f"{name}.onnx", task=model.task)
@@ -151,8 +151,8 @@ def predicted(result, task):
     return {field: values.numpy() for field, values in arrays.items()}
 
 
-def prepare(network, images, size, task):
-    """Make a network whose outputs depend on the picture, with enough scores above .3."""
+def prepare(network, images, size, task, wanted):
+    """Make a network whose outputs depend on the picture, with `wanted` scores above .3."""
     squares = [square(image, size)[..., ::-1].transpose(2, 0, 1) for image in images]
     batch = torch.from_numpy(np.stack(squares).astype(np.float32) / 255)
     if task == "segment":
@@ -163,14 +163,14 @@ def prepare(network, images, size, task):
         return
     head = network.model[-1]
     if hasattr(head, "dec_score_head"):
-        spread(network, batch, [head.dec_score_head[-1]], HIGHEST, is_score=True)
+        spread_scores(network, batch, [head.dec_score_head[-1]], wanted)
         return
     for prefix in ("", "one2one_"):
         towers = getattr(head, f"{prefix}cv3", None)
         if towers is not None:
             sides = [tower[-1] for tower in getattr(head, f"{prefix}cv2")]
             spread(network, batch, sides, 1.0, least=LEAST_DISTANCE if head.reg_max == 1 else None)
-            spread(network, batch, [tower[-1] for tower in towers], HIGHEST, is_score=True)
+            spread_scores(network, batch, [tower[-1] for tower in towers], wanted)
 
 
 def set_statistics(network, batch):
@@ -191,34 +191,37 @@ def smooth(prototypes):
             layer.weight[:] = layer.weight.mean((2, 3), keepdim=True)
 
 
-def spread(network, batch, layers, wanted, *, is_score=False, least=None):
-    """Scale layers until their outputs vary by `wanted`, and are above `least` if it is given.
+def spread(network, batch, layers, wanted, *, least=None):
+    """Scale layers until their outputs vary by `wanted`, and are above `least` if it is given."""
+    for layer, values in varying(network, batch, layers).items():
+        gain = wanted / values.std()
+        layer.weight *= gain
+        if least is not None:
+            layer.bias[:] = least - gain * values.min()
 
-    Scores: until WANTED of every picture are above .3, and the highest is `wanted` logits above it, well below 1.
-    """
+
+def spread_scores(network, batch, layers, wanted):
+    """Scale layers until `wanted` scores of every picture are above .3, and the highest is HIGHEST logits above it."""
+    values = varying(network, batch, layers)
+    best = torch.cat([each.amax(-1) for each in values.values()], dim=1)
+    least = best.topk(wanted).values[:, -1].min()
+    gain = HIGHEST / (best.max() - least)
+    for layer in values:
+        layer.weight *= gain
+        layer.bias[:] = torch.logit(torch.tensor(0.3)) - gain * least
+
+
+def varying(network, batch, layers):
+    """Layer to its outputs without its bias, shape (picture, place, channel), of layers that run."""
     seen = {layer: [] for layer in layers}
     hooks = [layer.register_forward_hook(lambda layer, _, out: seen[layer].append(out)) for layer in layers]
     network(batch)
     for hook in hooks:
         hook.remove()
-    varying = {layer: _rows(outputs) - layer.bias for layer, outputs in seen.items() if outputs}
-    if not is_score:
-        for layer, values in varying.items():
-            gain = wanted / values.std()
-            layer.weight *= gain
-            if least is not None:
-                layer.bias[:] = least - gain * values.min()
-        return
-    best = torch.cat([values.amax(-1) for values in varying.values()], dim=1)
-    least = best.topk(WANTED).values[:, -1].min()
-    gain = wanted / (best.max() - least)
-    for layer in varying:
-        layer.weight *= gain
-        layer.bias[:] = torch.logit(torch.tensor(0.3)) - gain * least
+    return {layer: _rows(outputs) - layer.bias for layer, outputs in seen.items() if outputs}
 
 
 def _rows(outputs):
-    """All values of a layer, shape (picture, place, channel)."""
     return torch.cat([out.flatten(2).transpose(1, 2) if out.ndim == 4 else out for out in outputs])
 
 

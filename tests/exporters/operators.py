@@ -32,14 +32,18 @@ def supply():
         import torchvision.extension
 
         torchvision.extension._has_ops = lambda: True
-        torchvision.extension._assert_has_ops = lambda: None
+        torchvision.extension._assert_has_ops = _nothing
         import torchvision.ops.boxes
 
-        torchvision.ops.boxes._assert_has_ops = lambda: None
+        torchvision.ops.boxes._assert_has_ops = _nothing
         import torchvision.ops._register_onnx_ops
 
         return library
     return None
+
+
+def _nothing() -> None:
+    """No lambda: the exporter compiles it from its source."""
 
 
 def _nms(boxes, scores, iou_threshold):
