@@ -21,10 +21,13 @@ Rules
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from forebay_server.engines.pictures import PictureForm, PictureLimits, PictureSupport, PictureWriter
 
 
 class DeviceKind(enum.StrEnum):
@@ -317,6 +320,21 @@ class Device(Protocol):
 
     def create_event(self) -> Event:
         """Create an event that measures time and blocks without spinning."""
+        ...
+
+    def picture_support(self) -> "PictureSupport":
+        """Say what it does with pictures by itself. Blocks: for seconds the first time. Raises EngineError if lost."""
+        ...
+
+    def open_pictures(
+        self, form: "PictureForm", limits: "PictureLimits", device_stream: DeviceStream
+    ) -> "PictureWriter":
+        """Open a writer of pictures with everything that it needs; see `picture_support`.
+
+        Raises:
+            MisuseError: the device does not do that.
+            BackendUnavailableError, DeviceMemoryError: it cannot now.
+        """
         ...
 
     def close(self) -> None:

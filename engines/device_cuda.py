@@ -13,6 +13,7 @@ has not chosen a GPU, CUDA would use the first one.
 
 import ctypes
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -41,6 +42,9 @@ from forebay_server.engines.device import (
 )
 from forebay_server.engines.errors import DeviceLostError, DeviceMemoryError, ExecutionError, MisuseError
 from forebay_server.engines.host_memory import check_range
+
+if TYPE_CHECKING:
+    from forebay_server.engines.pictures import PictureForm, PictureLimits, PictureSupport, PictureWriter
 
 GATHER_BELOW_BYTES = 64 * 1024
 """One more asynchronous copy costs the h2d thread 3 to 5 us (docs/gpu.md); a memcpy of 64 KiB about as much."""
@@ -226,6 +230,22 @@ class CudaDevice:
         """Create an event."""
         self.attach_thread()
         return CudaEvent(self)
+
+    def picture_support(self) -> "PictureSupport":
+        """Say whether NVRTC compiles the kernel, and whether nvJPEG has an engine on this GPU."""
+        from forebay_server.engines.cuda.pictures import support_of
+
+        self.attach_thread()
+        return support_of(gpu_info(self.index).compute_capability, self.index)
+
+    def open_pictures(
+        self, form: "PictureForm", limits: "PictureLimits", device_stream: DeviceStream
+    ) -> "PictureWriter":
+        """Open a writer of pictures."""
+        from forebay_server.engines.cuda.pictures import CudaPictureWriter
+
+        self.attach_thread()
+        return CudaPictureWriter(self, form, limits, self.own_stream(device_stream))
 
     def close(self) -> None:
         """The device has no resources of its own: the primary context is the process's."""

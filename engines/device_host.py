@@ -27,6 +27,7 @@ from forebay_server.engines.device import (
 from forebay_server.engines.errors import MisuseError
 from forebay_server.engines.host_handles import HostEvent, HostMemoryBuffer, HostStream, own_host
 from forebay_server.engines.host_memory import allocate, check_range
+from forebay_server.engines.pictures import NO_SUPPORT, PictureForm, PictureLimits, PictureSupport, PictureWriter
 
 LOW_NICENESS = 10
 """Added to the niceness of threads of LOW priority: the kernel gives them a tenth of a core where others want all of
@@ -128,6 +129,14 @@ class HostDevice:
     def create_event(self) -> HostEvent:
         """Create an event."""
         return HostEvent(self)
+
+    def picture_support(self) -> PictureSupport:
+        """Nothing: pictures are decoded before they come here."""
+        return NO_SUPPORT
+
+    def open_pictures(self, form: PictureForm, limits: PictureLimits, device_stream: DeviceStream) -> PictureWriter:  # noqa: ARG002
+        """Raise MisuseError."""
+        raise MisuseError(f"{self.name} writes no pictures")
 
     def close(self) -> None:
         """The device has no resources of its own."""

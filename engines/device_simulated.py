@@ -36,6 +36,7 @@ from forebay_server.engines.device import (
 )
 from forebay_server.engines.errors import DeviceLostError, DeviceMemoryError, MisuseError, RaceError
 from forebay_server.engines.host_memory import check_range
+from forebay_server.engines.pictures import PictureForm, PictureLimits, PictureSupport
 from forebay_server.engines.simulated.core import CopyCosts, Core, Machine, own
 from forebay_server.engines.simulated.fault_plan import FaultPlan
 from forebay_server.engines.simulated.handles import (
@@ -45,6 +46,7 @@ from forebay_server.engines.simulated.handles import (
     SimulatedHostBuffer,
     own_host,
 )
+from forebay_server.engines.simulated.pictures import FileDecoding, SimulatedPictureWriter
 from forebay_server.engines.simulated.schedule import Operation
 from forebay_server.engines.simulated.stream import SimulatedStream
 
@@ -52,6 +54,7 @@ __all__ = [
     "ByteRange",
     "CopyCosts",
     "FaultPlan",
+    "FileDecoding",
     "Machine",
     "Operation",
     "SimulatedDevice",
@@ -75,6 +78,7 @@ class SimulatedDevice:
         faults: planned faults.
         gather_below_bytes: see the contract; 0 copies each row from its own place.
         machine: of another simulated device, to share its host memory; default: a new one.
+        files: how it decodes files; None: it decodes none.
     """
 
     def __init__(
@@ -86,7 +90,9 @@ class SimulatedDevice:
         faults: FaultPlan | None = None,
         gather_below_bytes: int = 0,
         machine: Machine | None = None,
+        files: FileDecoding | None = None,
     ) -> None:
+        self._files = files
         self.machine = machine or Machine()
         self._core = Core(clock, cost or CopyCosts(), faults or FaultPlan(), self.machine)
         self._index = index
@@ -206,6 +212,19 @@ class SimulatedDevice:
         with self._core.lock:
             self._core.check_usable()
             return SimulatedEvent(self._core)
+
+    def picture_support(self) -> PictureSupport:
+        """Planes always, and files with `files` of the constructor."""
+        return PictureSupport(planes=True, files=self._files is not None)
+
+    def open_pictures(
+        self, form: PictureForm, limits: PictureLimits, device_stream: DeviceStream
+    ) -> SimulatedPictureWriter:
+        """Open a writer of pictures."""
+        if limits.file_pixels and self._files is None:
+            raise MisuseError(f"{self.name} decodes no files")
+        stream: SimulatedStream = own(self._core, SimulatedStream, device_stream)
+        return SimulatedPictureWriter(self, form, limits, stream, self._files)
 
     def own(self, buffer: HostBuffer | DeviceBuffer) -> SimulatedHostBuffer | SimulatedDeviceBuffer:
         """Return `buffer` if this device can use it. Raises MisuseError for another's, or after close."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 DISTRIBUTION = "forebay"
 CLIENT = "forebay-client"
-EXTRAS = ("build", "cuda", "load", "nvml", "otel", "tensorrt", "tensorrt-rtx", "torch", "track", "video")
+EXTRAS = ("build", "cuda", "gpu-decode", "load", "nvml", "otel", "tensorrt", "tensorrt-rtx", "torch", "track", "video")
 
 
 def install_hint(extra: str) -> str:

@@ -15,7 +15,7 @@ from forebay_server.engines.datatypes import NAME_BY_DTYPE
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.picture_parameters import MAX_SIDE_PIXELS, PictureParameters
-from forebay_server.service.pictures.picture_input import PAD_VALUE, Dtype, Layout, PictureInput, Values
+from forebay_server.service.pictures.picture_input import DEVICE_PIXELS, PAD_VALUE, Dtype, Layout, PictureInput, Values
 
 DTYPES = tuple(np.dtype(name) for name in ("uint8", "float16", "float32"))
 SIZE_INPUTS = ("orig_target_sizes",)
@@ -67,6 +67,7 @@ def picture_of(specs: EngineSpecs, given: PictureParameters, filename: str) -> P
         interpolation=given.interpolation or ("bilinear" if given.resize == "center_crop" else "opencv"),
         values=_values(spec, layout, given, filename),
         jpeg_scale=given.jpeg or "exact",
+        device_pixels=DEVICE_PIXELS if given.gpu_decode_pixels is None else given.gpu_decode_pixels,
         input_index=found[0],
         constant_inputs=_constants(specs, found[0], (width, height), filename),
     )

@@ -13,10 +13,12 @@
     mean         a number, or one for each channel                0
     std          a number, or one for each channel                1
     jpeg         exact, fast                                      exact
+    gpu_decode_pixels  0 or more                                  2088960, which is 1920x1088
     fold         auto, on, off                                    auto
 
 Values are `(pixel * scale - mean) / std` with pixels from 0 to 255. `image_size` also fixes the height and the width of
-a model whose file leaves them open. `fold` says whether the normalisation goes into the model's graph.
+a model whose file leaves them open. `fold` says whether the normalisation goes into the model's graph. A GPU decodes
+JPEG files of up to `gpu_decode_pixels` pixels, and 0 is for none; the CPU decodes larger ones.
 """
 
 from dataclasses import dataclass, fields
@@ -54,6 +56,7 @@ class PictureParameters:
     std: tuple[float, ...] | None = None
     jpeg: JpegScale | None = None
     fold: FoldChoice | None = None
+    gpu_decode_pixels: int | None = None
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -81,4 +84,5 @@ def read_picture_parameters(reader: ParameterReader) -> PictureParameters:
         std=reader.numbers("std", (1, 3), is_nonzero=True),
         jpeg=cast("JpegScale | None", reader.choice("jpeg", get_args(JpegScale))),
         fold=cast("FoldChoice | None", reader.choice("fold", get_args(FoldChoice))),
+        gpu_decode_pixels=reader.whole("gpu_decode_pixels", 0, MAX_SIDE_PIXELS**2),
     )

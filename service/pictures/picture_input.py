@@ -18,6 +18,8 @@ Dtype = Literal["uint8", "float16", "float32"]
 JpegScale = Literal["exact", "fast"]
 
 PAD_VALUE = 114  # the grey that YOLO models are trained with
+DEVICE_PIXELS = 1920 * 1088
+"""Default for the largest JPEG that a device decodes: it has memory for whole batches of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class PictureInput:
         values: layout and numbers.
         jpeg_scale: *exact* decodes a JPEG whole; *fast* decodes at the smallest of libjpeg's scales that is enough,
             which changes pixels by a few values and with them scores.
+        device_pixels: most pixels of a JPEG that a device decodes, if it does; larger ones are the CPU's.
         input_index: of the picture among the model's inputs.
         constant_inputs: index and bytes of one row, for every other input.
     """
@@ -78,6 +81,7 @@ class PictureInput:
     interpolation: Interpolation = "opencv"
     values: Values = Values()
     jpeg_scale: JpegScale = "exact"
+    device_pixels: int = DEVICE_PIXELS
     input_index: int = 0
     constant_inputs: tuple[tuple[int, bytes], ...] = ()
 

@@ -13,8 +13,8 @@ from forebay_server.engines.fold import Fold, FoldError, fold_into
 from forebay_server.engines.folded_file import folded_file
 from forebay_server.engines.onnx_head import read_model
 from forebay_server.engines.onnx_wire import onnx_model_pb2 as wire
-from forebay_server.service.frontend.frames.decode.values import table_of
 from forebay_server.service.pictures.picture_input import Values
+from forebay_server.service.pictures.value_table import table_of
 from tests.support import models
 from tests.support.rig import BoundSlot, rig_of
 

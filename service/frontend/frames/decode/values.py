@@ -5,7 +5,6 @@ once in double precision, and writing them is one look-up for each value, for FP
 releases the GIL while it works.
 """
 
-import functools
 from typing import Any
 
 import cv2
@@ -14,28 +13,11 @@ from numpy.typing import NDArray
 
 from forebay_server.service.errors import InvariantError
 from forebay_server.service.pictures.picture_input import Values
+from forebay_server.service.pictures.value_table import table_of
 
 Pixels = NDArray[np.uint8]
 _WORDS: dict[int, np.dtype[Any]] = {2: np.dtype(np.int16), 4: np.dtype(np.float32)}
 """Bytes of a value -> the type as which OpenCV moves it: its look-up copies bytes and knows no FP16."""
-
-
-@functools.lru_cache(maxsize=64)
-def table_of(values: Values, channels: int) -> NDArray[Any]:
-    """Return the number of every pixel value.
-
-    Args:
-        values: of a model.
-        channels: 1 or 3.
-
-    Returns:
-        shape (channels, 256), of the type of `values`; shared, so never written.
-    """
-    pixels = np.arange(256, dtype=np.float64) * values.scale
-    mean, std = (np.broadcast_to(np.array(each, np.float64), channels)[:, None] for each in (values.mean, values.std))
-    table = ((pixels - mean) / std).astype(values.dtype)
-    table.setflags(write=False)
-    return table
 
 
 def write_values(target: NDArray[Any], pixels: Pixels, values: Values, *, is_swapped: bool = False) -> None:
