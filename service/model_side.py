@@ -14,6 +14,7 @@ import structlog
 from forebay_server.engines.errors import EngineError
 from forebay_server.service.batching.former import StepWhenIdle
 from forebay_server.service.clock import Clock
+from forebay_server.service.frontend.frames.decode.host_pictures import CpuPictures
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.life import Life
 from forebay_server.service.models.attempts import Attempts
@@ -199,4 +200,6 @@ def version_context(
         message_bytes=settings.max_message_bytes,
         before_execution=before_execution,
         open_memory=open_memory,
+        image_decode=settings.image_decode,
+        host_pictures=CpuPictures(settings.max_image_pixels),
     )

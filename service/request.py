@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from forebay_server.engines.device import HostBuffer
 from forebay_server.service.claim import Claim
 from forebay_server.service.errors import ServiceError
+from forebay_server.service.pictures.device_picture import DevicePicture
 
 OutputArrays = tuple[NDArray[Any], ...]
 
@@ -157,6 +158,9 @@ class Request:
         queue_timeout_ns: Triton's per-request timeout while pending, if any.
         is_retry: it failed in a batch with others and runs alone now.
         frame_size: (width, height) in pixels of the picture as sent; (0, 0) for tensors.
+        picture: what the device of its batch decodes or converts (`service.pictures.device_picture`); None: its inputs
+            are in its frame.
+        fault: why its picture is wrong, found when its batch was uploaded; it ends so, and its batch goes on.
         counts_late: how it ends is counted by its front-end process, and not where it is executed.
     """
 
@@ -173,6 +177,8 @@ class Request:
     queue_timeout_ns: int | None = None
     frame_size: tuple[int, int] = (0, 0)
     timeline: Timeline = field(default_factory=Timeline)
+    picture: DevicePicture | None = None
+    fault: ServiceError | None = None
     is_cancelled: bool = False
     is_retry: bool = False
     counts_late: bool = False

@@ -127,6 +127,10 @@ class ServeSettings(BaseSettings):
         64 << 20, ge=1 << 20, le=1 << 40, description="allow_compression: maximum inflated bytes of one connection"
     )
     max_image_pixels: Count = Field(50_000_000, description="largest picture accepted, width times height")
+    image_decode: Literal["auto", "cpu", "gpu"] = Field(
+        "auto",
+        description="who decodes JPEG frames of models on GPUs; auto: the GPU where it can; gpu: it must",
+    )
     max_video_streams: Count = Field(
         64, le=100_000, description="maximum of streams of H264 and H265 in one front-end process; each has a decoder"
     )

@@ -115,6 +115,10 @@ own."""
 
 QUANTILE_SIGMAS = 2.0
 """An upper estimate is so many standard deviations above the mean: exceeded by one batch of forty."""
+FILE_SHARE_GAIN = 0.05
+"""Of one request in the share of files: streams that come and go change it within some dozen frames."""
+HALF = 0.5
+"""Share of files from which on a lone request counts as a file: most are."""
 RATIO_GAIN = 0.1
 """Part of an error that the drift ratio takes over: it follows within ten batches, and one batch of 5 % scatter moves
 it by half a per cent."""

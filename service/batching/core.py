@@ -135,6 +135,7 @@ class FormerCore:
         if self.is_draining:
             self._end(request, Reason.CANCELLED, now_ns)
             return
+        self.cost.expect(is_file=request.picture is not None)
         for ended, reason in self.pending.push(request, now_ns):
             self._end(ended, reason, now_ns)
 
@@ -147,7 +148,8 @@ class FormerCore:
     def compute_ended(self, batch: Batch, ended_ns: int, h2d_ns: int, execute_ns: int) -> None:
         """Note that a batch has left compute, and learn from how long it took."""
         self.lanes.states[batch.lane_index].compute_ended(batch, ended_ns)
-        self.cost.observe(batch.executed_rows, h2d_ns, execute_ns)
+        files = sum(request.picture is not None for request in batch.requests) / len(batch.requests)
+        self.cost.observe(batch.executed_rows, h2d_ns, execute_ns, files)
         if batch.is_quick:
             self.quick_batches.observe(h2d_ns + execute_ns, ended_ns)
         if batch.bind_by_ns:

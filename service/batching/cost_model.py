@@ -14,17 +14,22 @@ Theory of operation
     `mean_ns` is the calibrated time times the ratio; `estimate_ns` is its upper quantile (about 97.5 %), which decides
     what still fits a deadline. The first execution of a size in service never enters the ratio: it pays for caches.
 
+    Where devices decode files, the upload of files is a stage of its own: it has its own calibrated durations by batch
+    size and its own drift. Batches mix, so an upload is expected to take what the recent share of files makes of both.
+
 Owner: the former's thread. Not thread-safe.
 """
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from forebay_server.service.batching.calibrate import calibrate
 from forebay_server.service.batching.constants import (
     EFFICIENCY_LOSS,
+    FILE_SHARE_GAIN,
     FIRST_SIGMA,
+    HALF,
     LARGEST_ERROR,
     LEAST_SIGMA,
     OUTLIERS,
@@ -34,7 +39,7 @@ from forebay_server.service.batching.constants import (
     RATIO_RANGE,
     VARIANCE_GAIN,
 )
-from forebay_server.service.batching.cost_table import CostTable, CostTableError, StageTimes
+from forebay_server.service.batching.cost_table import CostTable, CostTableError, StageTimes, isotonic
 
 __all__ = ["CostModel", "CostTable", "CostTableError", "Drift", "StageTimes", "calibrate"]
 
@@ -93,21 +98,31 @@ class CostModel:
         sizes: the batch sizes that the engine runs, rising; a batch of another size is padded to the next one. The
             largest is the most rows that a batch may have.
         table: calibrated durations; gaps between its sizes are interpolated.
+        file_uploads: calibrated durations of uploads of files, by batch size; None: there are no files.
+
+    Attributes:
+        file_share: recent share of files among the requests.
     """
 
-    def __init__(self, sizes: Sequence[int], table: CostTable) -> None:
+    def __init__(self, sizes: Sequence[int], table: CostTable, file_uploads: Mapping[int, int] | None = None) -> None:
         self.sizes = tuple(sorted(set(sizes)))
         if not self.sizes or self.sizes[0] < 1:
             raise CostTableError(f"batch sizes must be at least 1, not {list(sizes)}")
         self.table = table
         self.max_size = self.sizes[-1]
         self.execute_drift, self.h2d_drift, self.d2h_drift = Drift(), Drift(0.0, 0.0), Drift()
+        self.files_drift = Drift(0.0, 0.0)
+        self.file_share = -1.0 if file_uploads else 0.0  # negative: no request has come yet
         self._seen: set[int] = set()
         padded = [self.bucket(rows) for rows in range(self.max_size + 1)]
         self._bucket = padded
         self.execute_base = _expand(table.sizes, table.execute_ns, padded)
         self._h2d_base = _expand(table.sizes, table.h2d_ns, padded)
         self._d2h_base = _expand(table.sizes, table.d2h_ns, padded)
+        self._files_base: list[int] = []
+        if file_uploads:
+            measured = sorted(file_uploads)
+            self._files_base = _expand(measured, isotonic([file_uploads[size] for size in measured]), padded)
         occupied_ns = [max(OVERHEAD_NS, base_ns) for base_ns in self.execute_base]
         self.alpha_base_ns, self.beta_base_ns = _affine_fit(self.sizes, occupied_ns)
         self.efficient_size = self._most_efficient_size()
@@ -133,11 +148,26 @@ class CostModel:
 
     def h2d_ns(self, rows: int) -> float:
         """Return the expected upload time, from the decision to `uploaded`."""
-        return self._h2d_base[rows] * self.h2d_drift.ratio
+        return self._mixed(rows, self.h2d_drift.ratio, self.files_drift.ratio)
 
     def h2d_upper_ns(self, rows: int) -> float:
         """Return an upload time that is exceeded in about one of forty batches."""
-        return self._h2d_base[rows] * self.h2d_drift.factor
+        return self._mixed(rows, self.h2d_drift.factor, self.files_drift.factor)
+
+    def _mixed(self, rows: int, plain_factor: float, files_factor: float) -> float:
+        """Return the time of an upload with the recent share of files."""
+        plain_ns = self._h2d_base[rows] * plain_factor
+        if self.file_share <= 0.0:
+            return plain_ns
+        return plain_ns + self.file_share * (self._files_base[rows] * files_factor - plain_ns)
+
+    def expect(self, *, is_file: bool) -> None:
+        """Learn from one request that came, whether it brings a file. Nothing where there are no files."""
+        if not self._files_base:
+            return
+        if self.file_share < 0.0:
+            self.file_share = float(is_file)
+        self.file_share += FILE_SHARE_GAIN * (is_file - self.file_share)
 
     def d2h_ns(self, rows: int) -> float:
         """Return the expected download time."""
@@ -166,12 +196,20 @@ class CostModel:
 
     def least_work_ns(self, rows: int) -> float:
         """Return the least that an upload and an execution of `rows` rows take: neither slower than calibrated."""
-        return self._h2d_base[rows] * min(1.0, self.h2d_drift.ratio) + self.execute_base[rows] * min(
-            1.0, self.execute_drift.ratio
-        )
+        upload_ns = self._h2d_base[rows] * min(1.0, self.h2d_drift.ratio)
+        if self.file_share > HALF:  # a lone row may be no file, but most are
+            upload_ns = self._files_base[rows] * min(1.0, self.files_drift.ratio)
+        return upload_ns + self.execute_base[rows] * min(1.0, self.execute_drift.ratio)
 
-    def observe(self, rows: int, h2d_ns: int, execute_ns: int) -> None:
-        """Learn from one executed batch of `rows` rows. A duration of 0 or less was not measured and is ignored."""
+    def observe(self, rows: int, h2d_ns: int, execute_ns: int, files: float = 0.0) -> None:
+        """Learn from one executed batch.
+
+        Args:
+            rows: executed.
+            h2d_ns: duration of the upload; of this and the other, 0 or less was not measured and is ignored.
+            execute_ns: duration of the execution.
+            files: share of files among its requests. The upload of a batch of both says nothing about either.
+        """
         if not 1 <= rows <= self.max_size:
             return
         size = self._bucket[rows]
@@ -179,7 +217,10 @@ class CostModel:
             self._seen.add(size)
             return
         self.execute_drift.observe(execute_ns, self.execute_base[size])
-        self.h2d_drift.observe(h2d_ns, self._h2d_base[size])
+        if files >= 1.0 and self._files_base:
+            self.files_drift.observe(h2d_ns, self._files_base[size])
+        elif files <= 0.0:
+            self.h2d_drift.observe(h2d_ns, self._h2d_base[size])
 
     def observe_download(self, rows: int, d2h_ns: int) -> None:
         """Learn from a download of `rows` rows, which is measured later than the rest."""

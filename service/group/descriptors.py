@@ -37,6 +37,8 @@ CANCEL: Final = 4
 ANSWERS: Final = 5
 ERRORS: Final = 6
 RETURN: Final = 7
+FILE: Final = 8
+"""A request whose slot holds a file: its weight is the number of bytes, its queue timeout the size of the picture."""
 
 IS_LATEST: Final = 2
 IS_ORDERED: Final = 4
@@ -141,6 +143,43 @@ def pack_request(
             REQUEST, 0, min(priority, LEAST_URGENT), token, version, stream, rows, 0, input_offset,
             output_offset, min(deadline_ns, NEVER_NS), arrival_ns, min(queue_timeout_ns, NEVER_NS),
         )  # fmt: skip
+
+
+def pack_file(
+    token: int,
+    version: int,
+    stream: int,
+    priority: int,
+    input_offset: int,
+    output_offset: int,
+    deadline_ns: int,
+    arrival_ns: int,
+    nbytes: int,
+    size: tuple[int, int],
+) -> bytes:
+    """Return the record of a request of one row whose slot holds a file.
+
+    Args:
+        token: of the front-end process; see RequestRecord.
+        version: number under which the version was published.
+        stream: number of an open stream.
+        priority: 1 is the most urgent.
+        input_offset: of its slot in the memory file.
+        output_offset: of the place for its outputs there.
+        deadline_ns: instant or NONE.
+        arrival_ns: instant.
+        nbytes: of the file.
+        size: (width, height) of its picture.
+    """
+    return _RECORD.pack(
+        FILE, 0, min(priority, LEAST_URGENT), token, version, stream, 1, nbytes, input_offset, output_offset,
+        min(deadline_ns, NEVER_NS), arrival_ns, size[0] << 16 | size[1],
+    )  # fmt: skip
+
+
+def file_of(record: Record) -> tuple[int, tuple[int, int]]:
+    """Return the bytes of a FILE, and the size of its picture."""
+    return record[7], (record[12] >> 16, record[12] & 0xFFFF)
 
 
 def pack_open_stream(stream: int, delivery: Delivery, *, is_ordered: bool, weight: int) -> bytes:

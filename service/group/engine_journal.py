@@ -117,6 +117,10 @@ class JournalReceiver:
             record = self._records.pop(uid, None)
             if record is not None:
                 self._group.close(uid, record, {Outcome(value): count for value, count in outcomes.items()}, ending)
+        self._take_counts(told)
+        self.numbers = told.numbers or self.numbers
+
+    def _take_counts(self, told: Told) -> None:
         for refusals in told.refusals:
             statistics = self._group.statistics(refusals.number)
             if statistics is not None:
@@ -125,7 +129,10 @@ class JournalReceiver:
             statistics = self._group.statistics(finished.number)
             if statistics is not None:
                 statistics.add_successes(finished.successes)
-        self.numbers = told.numbers or self.numbers
+        for decoded in told.decoded:
+            statistics = self._group.statistics(decoded.number)
+            if statistics is not None:
+                statistics.add_pictures(decoded.counts)
 
     def _take_frames(self, told: Told) -> None:
         records, journal = self._records, self._group.journal

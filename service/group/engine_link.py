@@ -37,6 +37,7 @@ from forebay_server.service.group.memory_layout import PAGE_BYTES
 from forebay_server.service.group.remote_arena import RemoteFrame
 from forebay_server.service.group.remote_arrays import RemoteArraysFrame
 from forebay_server.service.group.stream_numbers import StreamNumbers
+from forebay_server.service.pictures.device_picture import FilePicture
 from forebay_server.service.request import Completion, OutputArrays, Request
 
 log = structlog.get_logger(__name__)
@@ -168,18 +169,18 @@ class EngineLink:
             input_offset, output_offset = frame.start, frame.end
         else:
             raise InvariantError("a request that lies in no shared memory")
-        record = wire.pack_request(
-            token,
-            version.number,
-            stream,
-            request.size,
-            request.priority,
-            input_offset,
-            output_offset,
-            wire.NONE if deadline_ns is None else deadline_ns,
-            request.arrival_ns,
-            wire.NONE if timeout_ns is None else timeout_ns,
-        )
+        deadline_ns = wire.NONE if deadline_ns is None else deadline_ns
+        places = input_offset, output_offset, deadline_ns, request.arrival_ns
+        picture = request.picture
+        if isinstance(picture, FilePicture):
+            record = wire.pack_file(
+                token, version.number, stream, request.priority, *places, picture.nbytes, picture.size
+            )
+        else:
+            timeout_ns = wire.NONE if timeout_ns is None else timeout_ns
+            record = wire.pack_request(
+                token, version.number, stream, request.size, request.priority, *places, timeout_ns
+            )
         self._in_flight[token] = (version, request)
         self._records.append(record)
 

@@ -49,6 +49,7 @@ from forebay_server.service.model_side import ModelSide, version_context
 from forebay_server.service.models.placement import OpenDevice, open_device_of_kind
 from forebay_server.service.models.request_memory import rows_bytes, unbound_bytes
 from forebay_server.service.observe.gauges import Gauges
+from forebay_server.service.pictures.device_picture import FilePlace
 from forebay_server.service.pipeline.builder import UNBOUND_LIMIT_BYTES
 from forebay_server.service.pipeline.execute import BeforeExecution
 from forebay_server.service.pipeline.permits import Permits
@@ -94,9 +95,9 @@ class EngineServer:
         self.pool = WorkerPool(1, self.on_fatal)  # typed results are made in the front-end processes
         front_ends, permits, message_bytes = int(settings.front_ends), settings.permits, settings.max_message_bytes
 
-        def open_memory(device: Device, specs: EngineSpecs) -> VersionMemory:
+        def open_memory(device: Device, specs: EngineSpecs, files: FilePlace | None) -> VersionMemory:
             arrays = ArraysLimits(unbound_bytes(message_bytes, front_ends), UNBOUND_LIMIT_BYTES)
-            return VersionMemory(device, specs, front_ends, permits, rows_bytes(message_bytes), arrays)
+            return VersionMemory(device, specs, front_ends, permits, rows_bytes(message_bytes), arrays, files)
 
         context = version_context(
             settings,

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import Outcome
-from forebay_server.service.group.messages import Finished, Refusals
+from forebay_server.service.group.messages import Finished, PictureCounts, Refusals
 from forebay_server.service.journal.statistics import Successes, outcome_of
+from forebay_server.service.pictures.device_picture import DecodedBy
 from forebay_server.service.request import Completion
 
 
@@ -34,6 +35,12 @@ class FrontEndCounts:
         self._failures: Counter[Outcome] = Counter()
         self._total_ns: Counter[Outcome] = Counter()
         self._successes = Successes()
+        self._pictures: Counter[str] = Counter()
+
+    def count_picture(self, by: DecodedBy, count: int = 1) -> None:
+        """Count JPEG files by who decodes them."""
+        with self._lock:
+            self._pictures[by.value] += count
 
     def refuse(self, outcome: Outcome, received_ns: int) -> None:
         """Count a request that was read at `received_ns` and ends now."""
@@ -68,6 +75,14 @@ class FrontEndCounts:
         with self._lock:
             successes, self._successes = self._successes, Successes()
         return [Finished(self._number, successes)]
+
+    def take_pictures(self) -> list[PictureCounts]:
+        """Return the JPEG files since the last call, by who decoded them."""
+        if not self._pictures:
+            return []
+        with self._lock:
+            pictures, self._pictures = self._pictures, Counter()
+        return [PictureCounts(self._number, dict(pictures))]
 
     def _fail(self, outcome: Outcome, received_ns: int, now_ns: int) -> None:
         self._failures[outcome] += 1

@@ -14,7 +14,15 @@ from typing import Any
 
 from forebay_server.service.errors import Outcome
 from forebay_server.service.group.front_end_counts import FrontEndCounts
-from forebay_server.service.group.messages import Finished, FrontEndNumbers, LookAt, Refusals, StreamFacts, Told
+from forebay_server.service.group.messages import (
+    Finished,
+    FrontEndNumbers,
+    LookAt,
+    PictureCounts,
+    Refusals,
+    StreamFacts,
+    Told,
+)
 from forebay_server.service.journal.events import FrameEvent, Journal, StreamRecord
 from forebay_server.service.journal.pictures import Snapshot
 from forebay_server.service.observe.frames import read_events
@@ -60,9 +68,9 @@ class JournalShipper:
 
     def tell_counts(self) -> None:
         """Tell what was counted, and nothing else: the engine process is about to be asked for its counts."""
-        refusals, finished = self._taken_refusals(), self._taken_finished()
-        if refusals or finished:
-            self._send(Told(refusals=refusals, finished=finished))
+        refusals, finished, decoded = self._taken_refusals(), self._taken_finished(), self._taken_decoded()
+        if refusals or finished or decoded:
+            self._send(Told(refusals=refusals, finished=finished, decoded=decoded))
 
     def tell_all(self) -> None:
         """Tell everything: this process ends."""
@@ -73,8 +81,8 @@ class JournalShipper:
         """Tell what has happened; return whether there is more."""
         journal = self._journal
         if journal is None:
-            refusals, finished = self._taken_refusals(), self._taken_finished()
-            self._send(Told(refusals=refusals, finished=finished, numbers=self._numbers()))
+            refusals, finished, decoded = self._taken_refusals(), self._taken_finished(), self._taken_decoded()
+            self._send(Told(refusals=refusals, finished=finished, decoded=decoded, numbers=self._numbers()))
             return False
         # In this order: the frames of a stream travel before the news of its end.
         closed_count = len(journal.closed)
@@ -91,6 +99,7 @@ class JournalShipper:
             self._taken_pictures(),
             None if has_more else self._numbers(),
             self._taken_finished(),
+            self._taken_decoded(),
         )
         for record, *_ in closed:
             self._pictured.pop(record.uid, None)
@@ -128,6 +137,9 @@ class JournalShipper:
 
     def _taken_finished(self) -> tuple[Finished, ...]:
         return tuple(each for counts in self._counts() for each in counts.take_finished())
+
+    def _taken_decoded(self) -> tuple[PictureCounts, ...]:
+        return tuple(each for counts in self._counts() for each in counts.take_pictures())
 
     def _taken_pictures(self) -> tuple[tuple[int, Snapshot], ...]:
         taken: list[tuple[int, Snapshot]] = []

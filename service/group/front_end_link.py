@@ -25,6 +25,7 @@ from forebay_server.service.group import descriptors as wire
 from forebay_server.service.group.arrays_share import ArraysShare
 from forebay_server.service.group.shared_frames import SharedArrays, SharedFrame
 from forebay_server.service.group.version_memory import AnyShare, Share
+from forebay_server.service.pictures.device_picture import FilePicture
 from forebay_server.service.request import Completion, Delivery, FrameBuffer, Request, StreamKey, next_request_id
 
 
@@ -110,7 +111,7 @@ class FrontEndLink:
         try:
             for record in wire.unpack(datagram):
                 kind = record[0]
-                if kind == wire.REQUEST:
+                if kind in {wire.REQUEST, wire.FILE}:
                     self._request(record, arrived)
                 elif kind == wire.CANCEL:
                     self._cancel(record[3], arrived)
@@ -127,7 +128,7 @@ class FrontEndLink:
 
     def _request(self, record: wire.Record, arrived: dict[LinkedVersion, list[Request]]) -> None:
         (
-            _, _, priority, token, number, stream, rows, _, input_offset, output_offset, deadline_ns,
+            kind, _, priority, token, number, stream, rows, _, input_offset, output_offset, deadline_ns,
             arrival_ns, timeout_ns,
         ) = record  # fmt: skip
         version, share = self._versions[number]
@@ -135,6 +136,7 @@ class FrontEndLink:
         if token in self._requests or len(self._requests) >= self._most_requests:
             raise BrokenLinkError(f"token {token} is in use, or more than {self._most_requests} requests are")
         key: Hashable = None
+        picture: FilePicture | None = None
         frame: FrameBuffer
         if isinstance(share, ArraysShare):
             place = share.place(input_offset, output_offset)
@@ -142,10 +144,12 @@ class FrontEndLink:
         else:
             host, offsets = share.place(rows, input_offset, output_offset)
             frame = SharedFrame(self, token, host, offsets, output_offset)
+            if kind == wire.FILE:
+                picture, timeout_ns = share.file(*wire.file_of(record)), wire.NONE
         request = Request(
             next_request_id(), source, rows, key, None if deadline_ns == wire.NONE else deadline_ns,
             arrival_ns, priority, frame, _not_on_a_loop, None, None if timeout_ns == wire.NONE else timeout_ns,
-            counts_late=True,
+            picture=picture, counts_late=True,
         )  # fmt: skip
         self._requests[token] = (version, request)
         if isinstance(share, Share):

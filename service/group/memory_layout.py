@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.service.pictures.device_picture import FilePlace
 
 PAGE_BYTES: Final = 4096
 HEADER_BYTES: Final = PAGE_BYTES  # `version_header`
@@ -58,6 +59,7 @@ class MemoryLayout:
         output_row_bytes: bytes of one row of each output.
         output_dtypes: type of each output.
         output_shapes: shape of one row of each output.
+        files: room of a slot's inputs for files; None: there is none.
     """
 
     front_ends: int
@@ -69,6 +71,7 @@ class MemoryLayout:
     output_row_bytes: tuple[int, ...]
     output_dtypes: tuple[np.dtype[Any], ...]
     output_shapes: tuple[tuple[int, ...], ...]
+    files: FilePlace | None = None
 
     @property
     def share_bytes(self) -> int:
@@ -112,7 +115,8 @@ class MemoryLayout:
 
     def inputs_bytes(self, rows: int) -> int:
         """Return the size of the inputs of a request of `rows` rows, padded: the outputs may follow there."""
-        return _size(self.input_row_bytes, rows)
+        nbytes = _size(self.input_row_bytes, rows)
+        return nbytes if self.files is None or rows != 1 else _rounded(max(nbytes, self.files.end), ALIGNMENT_BYTES)
 
     def outputs_bytes(self, rows: int) -> int:
         """Return the size of the outputs of a request of `rows` rows, padded."""
@@ -120,7 +124,12 @@ class MemoryLayout:
 
 
 def layout_of(
-    specs: EngineSpecs, front_ends: int, permits: int, rows_bytes: int, arrays: ArraysLimits = NO_ARRAYS
+    specs: EngineSpecs,
+    front_ends: int,
+    permits: int,
+    rows_bytes: int,
+    arrays: ArraysLimits = NO_ARRAYS,
+    files: FilePlace | None = None,
 ) -> MemoryLayout:
     """Return the layout of a version's memory file.
 
@@ -130,6 +139,7 @@ def layout_of(
         permits: frames that the whole group may hold. A front-end process has slots for twice its part of them.
         rows_bytes: for requests of several rows of all front-end processes together.
         arrays: for a version whose shapes vary.
+        files: room for files; None: requests bring rows only.
     """
     if not 1 <= front_ends <= MAX_FRONT_ENDS:
         raise ValueError(f"{front_ends} front-end processes; there may be 1 to {MAX_FRONT_ENDS}")
@@ -139,7 +149,8 @@ def layout_of(
         inputs, outputs = (_rounded(2 * limit + heads, PAGE_BYTES) for limit in arrays)
         return MemoryLayout(front_ends, 0, 0, inputs, outputs, (), (), (), ())
     input_bytes, output_bytes = (_row_bytes(specs.inputs), _row_bytes(specs.outputs))
-    one_row = _size(input_bytes, 1) + _size(output_bytes, 1)
+    one_row = max(_size(input_bytes, 1), 0 if files is None else _rounded(files.end, ALIGNMENT_BYTES))
+    one_row += _size(output_bytes, 1)
     rows_area = 0
     if specs.max_batch_size > 1:
         most = _size(input_bytes, specs.max_batch_size) + _size(output_bytes, specs.max_batch_size)
@@ -154,6 +165,7 @@ def layout_of(
         output_row_bytes=output_bytes,
         output_dtypes=tuple(spec.dtype for spec in specs.outputs),
         output_shapes=tuple(spec.shape for spec in specs.outputs),
+        files=files,
     )
 
 

@@ -252,6 +252,19 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class PictureCounts:
+    """JPEG files of a version, by who decoded them.
+
+    Attributes:
+        number: of the version.
+        counts: by value of `DecodedBy`.
+    """
+
+    number: int
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """News of a front-end process since the last message of this kind.
 
@@ -265,6 +278,7 @@ class Told:
         pictures: frames that a reader looks at, by uid of the stream.
         numbers: of the process, now.
         finished: counts by version.
+        decoded: counts by version.
     """
 
     opened: tuple[StreamFacts, ...] = ()
@@ -275,6 +289,7 @@ class Told:
     pictures: tuple[tuple[int, Snapshot], ...] = ()
     numbers: "FrontEndNumbers | None" = None
     finished: tuple[Finished, ...] = ()
+    decoded: tuple[PictureCounts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,10 @@ class SharedOutputReader(OutputReader):
         start = 0
         for request in batch.requests:
             frame = request.frame
+            if request.fault is not None:
+                completions.append(Completion(request, error=request.fault))
+                start += request.size
+                continue
             if isinstance(frame, SharedFrame) and not (request.is_cancelled or frame.link.is_dead):  # else: a trial
                 self._copy_rows(views, start, request.size, frame.output_offset)
             start += request.size

@@ -30,6 +30,7 @@ from forebay_server.service.group.place_error import PlaceError
 from forebay_server.service.group.rows_area import RowsArea
 from forebay_server.service.group.shared_outputs import SharedArraysReader, SharedOutputReader
 from forebay_server.service.group.version_header import VersionHeader
+from forebay_server.service.pictures.device_picture import FilePicture, FilePlace
 from forebay_server.service.pipeline.outputs import Finish, OutputReader
 from forebay_server.service.request import Feasibility
 
@@ -65,8 +66,9 @@ class VersionMemory:
         permits: int,
         rows_bytes: int,
         arrays: ArraysLimits = NO_ARRAYS,
+        files: FilePlace | None = None,
     ) -> None:
-        self.layout = layout = layout_of(specs, front_ends, permits, rows_bytes, arrays)
+        self.layout = layout = layout_of(specs, front_ends, permits, rows_bytes, arrays, files)
         self.most_requests = front_ends * most_requests(permits, front_ends)
         self.most_rows = specs.max_batch_size
         self._specs = specs
@@ -158,6 +160,13 @@ class Share:
             raise PlaceError(f"no slot begins at {input_offset}, with outputs at {output_offset}")
         host.write_view()  # by the front-end process, just before
         return host, self._row_places
+
+    def file(self, nbytes: int, size: tuple[int, int]) -> FilePicture:
+        """Return the file that lies in the slot of a request. Raises PlaceError: there is no room for it."""
+        files = self._layout.files
+        if files is None or not 0 < nbytes <= files.nbytes:
+            raise PlaceError(f"a file of {nbytes} bytes does not fit into a slot")
+        return FilePicture(files.offset, nbytes, size)
 
     @property
     def nowhere(self) -> HostBuffer:

@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import Outcome
+from forebay_server.service.pictures.device_picture import DecodedBy
 from forebay_server.service.request import Completion, CompletionSink, Request, Timeline
 
 REASON_BY_OUTCOME = {
@@ -75,6 +76,7 @@ class Counts:
         compute_output: download.
         failures: requests by reason.
         batches: by rows.
+        pictures: JPEG files by who decoded them, of a model whose devices do (`DecodedBy`).
     """
 
     last_inference_ms: int = 0
@@ -88,6 +90,7 @@ class Counts:
     compute_output: Duration = field(default_factory=Duration)
     failures: Counter[str] = field(default_factory=Counter)
     batches: dict[int, BatchCounts] = field(default_factory=dict)
+    pictures: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +219,21 @@ class VersionStatistics:
                 successes.count,
             )
 
+    def count_picture(self, by: DecodedBy, count: int = 1) -> None:
+        """Count JPEG files by who decodes them."""
+        with self._lock:
+            self._counts.pictures[by.value] += count
+
+    def add_pictures(self, counts: Mapping[str, int]) -> None:
+        """Count the JPEG files of a front-end process."""
+        with self._lock:
+            self._counts.pictures.update(counts)
+
+    def pictures(self) -> Mapping[str, int]:
+        """Return the counts of JPEG files by who decoded them."""
+        with self._lock:
+            return dict(self._counts.pictures)
+
     def sums(self) -> Sums:
         """Return the sums of all counts."""
         with self._lock:
@@ -236,7 +254,8 @@ class VersionStatistics:
                 rows: BatchCounts(replace(b.compute_input), replace(b.compute_infer), replace(b.compute_output))
                 for rows, b in counts.batches.items()
             }
-            return replace(counts, **durations, failures=Counter(counts.failures), batches=batches)
+            failures, pictures = Counter(counts.failures), Counter(counts.pictures)
+            return replace(counts, **durations, failures=failures, batches=batches, pictures=pictures)
 
     def _count_failure(self, outcome: Outcome, total_ns: int, count: int = 1) -> None:
         self._counts.fail.add(total_ns, count)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -19,6 +21,7 @@ from forebay_server.service.models.batching import batching_settings, executed_s
 from forebay_server.service.models.completion import complete, optional_in_vain
 from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.models.device_pictures import device_pictures
 from forebay_server.service.models.example import example_of
 from forebay_server.service.models.folding import settle_changes
 from forebay_server.service.models.memory import Holding, buffer_bytes, check_device, model_bytes
@@ -28,12 +31,14 @@ from forebay_server.service.models.placement import (
     open_placement,
 )
 from forebay_server.service.models.settling import settle
-from forebay_server.service.models.trials import calibrate_lane, run_sample
+from forebay_server.service.models.trials import calibrate_lane, measure_files, run_sample
 from forebay_server.service.models.unbound import HANG_LIMIT_NS, measure_unbound
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.models.version_context import VersionContext
 from forebay_server.service.models.warmup_samples import inputs_of
+from forebay_server.service.pictures.device_picture import DecodedBy
 from forebay_server.service.pipeline.arena import FrameArena
+from forebay_server.service.pipeline.batch_pictures import LanePictures
 from forebay_server.service.pipeline.builder import LaneContext, build_lane
 from forebay_server.service.pipeline.outputs import Finish, OutputReader
 from forebay_server.service.pipeline.permits import Permits
@@ -91,29 +96,29 @@ def _build(
     settle(engines, placement.description)
     specs = engines[0].specs
     _check_shapes(engines[0], placement.description)
-    known, description = description.warnings, complete(placement.description, specs)
-    for warning in (*description.warnings[len(known) :], *optional_in_vain(description.config, specs)):
-        log.warning("configuration", model=description.name, detail=warning)
-    if description.question:
-        log.info("model takes no pictures", model=description.name, remedy=description.question)
+    description = _completed(placement.description, specs, len(description.warnings))
+    devices = list(placement.devices.values())
+    statistics = VersionStatistics(clock)
+    on_refused = partial(statistics.count_picture, DecodedBy.HOST_REFUSED)
+    pictures = device_pictures(description, devices, context.image_decode, context.host_pictures, on_refused)
+    description = replace(description, files=pictures.files)
     placement = Placement(description, placement.devices)
     _check_buffers(placement, specs, context, holding)
-    devices = list(placement.devices.values())
     devices[0].attach_thread()
-    memory = None if context.open_memory is None else context.open_memory(devices[0], specs)
+    memory = None if context.open_memory is None else context.open_memory(devices[0], specs, pictures.files)
     if memory is None:
-        arena = FrameArena(devices[0], specs.inputs if specs.is_fixed else (), context.permits, context.rows_bytes)
+        inputs = specs.inputs if specs.is_fixed else ()
+        arena = FrameArena(devices[0], inputs, context.permits, context.rows_bytes, pictures.files)
     else:
         undo.callback(memory.close)
         arena = FrameArena(devices[0], (), Permits(0), 0)  # frames lie in the shared memory
     undo.callback(arena.close)
-    statistics = VersionStatistics(clock)
     sink = CountingSink(context.sink, statistics)
     name = f"{description.name}.{version}"
     reader = None if memory is None else memory.reader(version, sink.post)
     finisher = ResultFinisher(description.task, context.pool, sink, description.image)
     finish = finisher.finish if memory is None else sink.post
-    lanes = _open_lanes(placement, name, version, engines, finish, reader, context, undo)
+    lanes = _open_lanes(placement, name, version, engines, finish, reader, context, pictures.lanes, undo)
     sizes = measured_sizes(specs.max_batch_size)
     executed = executed_sizes(description.device_kind, specs.max_batch_size)
     example = example_of(description.warmup, description.config, specs)
@@ -121,13 +126,14 @@ def _build(
     is_alone = context.measuring.acquire(timeout=MOST_WAIT_S)
     try:
         table = _costs(lanes, sizes, example, description, version, context)
+        file_uploads = measure_files(lanes[0], sizes, pictures, clock)
     finally:
         if is_alone:
             context.measuring.release()
     former = BatchFormer(
         name,
         lanes,
-        CostModel(executed, table),
+        CostModel(executed, table, file_uploads),
         batching_settings(description),
         clock,
         sink,
@@ -156,6 +162,16 @@ def _build(
         on_closed=holding.give_back,
         memory=memory,
     )
+
+
+def _completed(description: ModelDescription, specs: EngineSpecs, known_warnings: int) -> ModelDescription:
+    """Complete a description, and log what is new to be said about it."""
+    description = complete(description, specs)
+    for warning in (*description.warnings[known_warnings:], *optional_in_vain(description.config, specs)):
+        log.warning("configuration", model=description.name, detail=warning)
+    if description.question:
+        log.info("model takes no pictures", model=description.name, remedy=description.question)
+    return description
 
 
 def _warm_up(
@@ -216,6 +232,7 @@ def _open_lanes(
     finish: Finish,
     reader: OutputReader | None,
     context: VersionContext,
+    pictures: LanePictures | None,
     undo: ExitStack,
 ) -> list[Pipeline]:
     shared = LaneContext(
@@ -226,6 +243,7 @@ def _open_lanes(
         journal=context.journal,
         before_execution=context.before_execution,
         reader=reader,
+        pictures=pictures,
     )
     lanes: list[Pipeline] = []
     for index, (instance, engine) in enumerate(zip(placement.description.instances, engines, strict=True)):

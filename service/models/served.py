@@ -13,6 +13,7 @@ from forebay_server.engines.engine import EngineSpecs
 from forebay_server.service.errors import Outcome, UnknownModelError
 from forebay_server.service.journal.events import RequestJournal
 from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.pictures.device_picture import DecodedBy
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import FrameBuffer, Request
 
@@ -81,6 +82,10 @@ class ServedCounts(Protocol):
 
     def refuse(self, outcome: Outcome, received_ns: int) -> None:
         """Count a request that was read at `received_ns` and ended since."""
+        ...
+
+    def count_picture(self, by: DecodedBy, count: int = 1) -> None:
+        """Count JPEG files by who decodes them."""
         ...
 
 

@@ -6,6 +6,7 @@ from typing import Protocol
 from forebay_server.engines.device import Device
 from forebay_server.engines.engine import EngineSpecs
 from forebay_server.service.batching.egress_time import EgressNumbers
+from forebay_server.service.pictures.device_picture import FilePlace
 from forebay_server.service.pipeline.outputs import Finish, OutputReader
 from forebay_server.service.request import Feasibility
 
@@ -36,7 +37,8 @@ class SharedMemory(Protocol):
         ...
 
 
-OpenMemory = Callable[[Device, EngineSpecs], SharedMemory]
-"""Opens the memory of a version of these specs, for a device to which the calling thread is attached.
+OpenMemory = Callable[[Device, EngineSpecs, FilePlace | None], SharedMemory]
+"""Opens the memory of a version of these specs, with room for files, for a device to which the calling thread is
+attached.
 
 Raises DeviceMemoryError if it does not fit."""

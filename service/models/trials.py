@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forebay_server.engines.errors import ExecutionError
-from forebay_server.service.batching.calibrate import obtain_table, table_path
+from forebay_server.service.batching.calibrate import calibrate, obtain_table, table_path
 from forebay_server.service.batching.cost_table import CostIdentity, CostTable, StageTimes
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import ServiceError
 from forebay_server.service.models.config_text import ConfigError
+from forebay_server.service.models.device_pictures import DevicePictures
 from forebay_server.service.models.warmup_samples import WarmupSample
+from forebay_server.service.pictures.device_picture import DevicePicture, FilePicture
 from forebay_server.service.pipeline.arena import FrameArena
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.pipeline import Pipeline
@@ -26,13 +28,20 @@ from forebay_server.service.pipeline.unbound import UnboundFrames
 from forebay_server.service.request import Batch, Delivery, FrameBuffer, Request, StreamKey
 from forebay_server.service.results.wants import Wants
 
+EXAMPLE_SIZE = (640, 480)  # of the picture by which decoding is measured
 _AS_MUCH_AS_IT_IS = 1 << 62  # samples are bounded where they are read
 _NOTHING_WANTED = Wants(options=None, tensor_indices=())
 _next_id: Callable[[], int] = itertools.count(1).__next__
 
 
 def run_trial(
-    lane: Pipeline, frames: Sequence[FrameBuffer], clock: Clock, *, rows_each: int = 1, executed_rows: int | None = None
+    lane: Pipeline,
+    frames: Sequence[FrameBuffer],
+    clock: Clock,
+    *,
+    rows_each: int = 1,
+    executed_rows: int | None = None,
+    picture: DevicePicture | None = None,
 ) -> StageTimes:
     """Take one batch through every stage and return the duration of each. The frames are released.
 
@@ -42,6 +51,7 @@ def run_trial(
         clock: source of monotonic nanoseconds.
         rows_each: rows of every frame.
         executed_rows: rows that the engine runs, if more.
+        picture: in every frame, for the device; None: they hold rows.
 
     Raises:
         ExecutionError: with the engine's message; the public one would not help the operator.
@@ -62,6 +72,7 @@ def run_trial(
             frame=frame,
             on_completion=lambda _: None,
             wants=_NOTHING_WANTED,
+            picture=picture,
         )
         for frame in frames
     ]
@@ -121,6 +132,43 @@ def calibrate_lane(
         return obtain_table(table_path(cache, identity), identity, measure, sizes, clock)[0]
     finally:
         arena.close()
+
+
+def measure_files(
+    lane: Pipeline, sizes: tuple[int, ...], pictures: DevicePictures, clock: Clock
+) -> dict[int, int] | None:
+    """Return how long the upload of a batch of JPEG files takes, by size; None if the lane's device decodes none.
+
+    The files are of 640x480 pixels, or smaller if the model's limit is. Measured at every start, and not kept: it takes
+    less time than reading a model does.
+    """
+    place, lanes = pictures.files, pictures.lanes
+    if place is None or lanes is None:
+        return None
+    side = int(place.most_pixels**0.5)
+    size = EXAMPLE_SIZE if EXAMPLE_SIZE[0] * EXAMPLE_SIZE[1] <= place.most_pixels else (side, side)
+    file = lanes.host.example(size)
+    if len(file) > place.nbytes:
+        return None
+    lane.device.attach_thread()
+    arena = FrameArena(lane.device, lane.engine.specs.inputs, Permits(max(sizes)), files=place)
+    picture = FilePicture(place.offset, len(file), size)
+
+    def measure(rows: int) -> StageTimes:
+        frames = [arena.lease() for _ in range(rows)]
+        for frame in frames:
+            view = frame.host.write_view()
+            view[place.offset : place.offset + len(file)] = np.frombuffer(file, np.uint8)
+            for index, constant in lanes.picture.constant_inputs:
+                start = frame.offsets[index]
+                view[start : start + len(constant)] = np.frombuffer(constant, np.uint8)
+        return run_trial(lane, frames, clock, picture=picture)
+
+    try:
+        table = calibrate(measure, sizes, clock)
+    finally:
+        arena.close()
+    return dict(zip(table.sizes, table.h2d_ns, strict=True))
 
 
 def _fill(frame: FrameBuffer, inputs: Sequence[NDArray[Any] | None]) -> None:

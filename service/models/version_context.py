@@ -8,10 +8,12 @@ from pathlib import Path
 from forebay_server.service.batching.former import StepWhenIdle
 from forebay_server.service.clock import Clock
 from forebay_server.service.journal.events import Journal
+from forebay_server.service.models.device_pictures import ImageDecode
 from forebay_server.service.models.memory import MemoryAccount
 from forebay_server.service.models.placement import OpenDevice, open_device_of_kind
 from forebay_server.service.models.request_memory import rows_bytes, unbound_bytes
 from forebay_server.service.models.shared_memory import OpenMemory
+from forebay_server.service.pipeline.batch_pictures import HostPictures
 from forebay_server.service.pipeline.execute import BeforeExecution
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.stage import OnFatal
@@ -39,6 +41,8 @@ class VersionContext:
         journal: receives one record per batch; None disables observation.
         step_when_idle: makes the event loop form and run batches that take no time; None leaves them to the formers.
         open_memory: opens the memory that a version shares with front ends in other processes; None: there are none.
+        image_decode: whether devices decode JPEG files: *auto* where they can, *gpu* or an error, *cpu* never.
+        host_pictures: decodes the files that a device refuses; None: devices get none.
     """
 
     clock: Clock
@@ -58,6 +62,8 @@ class VersionContext:
     message_bytes: int = 0
     open_memory: OpenMemory | None = None
     before_execution: BeforeExecution | None = None
+    image_decode: ImageDecode = "auto"
+    host_pictures: HostPictures | None = None
 
     @property
     def rows_bytes(self) -> int:

@@ -126,6 +126,12 @@ def _versions(text: Text, versions: Sequence[VersionGauges]) -> None:
         "Executions as one launch of a graph, or plain; engines that have both ways",
         [({**label, "way": way}, count) for label, version in labels for way, count in version.launches.items()],
     )
+    text.family(
+        "forebay_pictures_total",
+        "counter",
+        "JPEG frames of models whose GPU decodes, by who decoded them and why the CPU",
+        [({**label, "by": by}, count) for label, version in labels for by, count in version.pictures.items()],
+    )
 
 
 def _devices(text: Text, devices: Mapping[str, DeviceMemory]) -> None:

@@ -56,6 +56,7 @@ class VersionGauges:
         least_s: the least that one frame alone takes on the device; 0 while it is not known.
         is_on_gpu: whether a lane runs on an accelerator.
         launches: executions by way (`graph`, `plain`); empty for engines that have one way.
+        pictures: JPEG files by who decoded them (`DecodedBy`); empty where the CPU decodes all.
     """
 
     model: str
@@ -72,6 +73,7 @@ class VersionGauges:
     least_s: float
     is_on_gpu: bool
     launches: Mapping[str, int]
+    pictures: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,4 +205,5 @@ def _version_gauges(version: ModelVersion) -> VersionGauges:
         least_s=version.feasibility.least_service_ns / 1e9,
         is_on_gpu=any(device.name.startswith("cuda") for device in version.devices),
         launches={way: sum(getattr(each, way) for each in ways) for way in ("graph", "plain")} if ways else {},
+        pictures=version.statistics.pictures(),
     )

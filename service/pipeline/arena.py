@@ -11,6 +11,7 @@ from contextlib import ExitStack
 
 from forebay_server.engines.device import Device, HostBuffer
 from forebay_server.engines.engine import TensorSpec
+from forebay_server.service.pictures.device_picture import FilePlace
 from forebay_server.service.pipeline.multi_row_frames import DEFAULT_LIMIT_BYTES, MultiRowBuffer, MultiRowFrames
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.shares import Share
@@ -24,6 +25,13 @@ class FrameArena:
 
     Requests of more than one row lie in buffers of their own (`service.pipeline.multi_row_frames`), of at most
     `multi_row_limit_bytes` together.
+
+    Args:
+        device: allocates.
+        inputs: of the model, all of fixed size.
+        permits: one buffer each.
+        multi_row_limit_bytes: most bytes of all buffers of several rows.
+        files: room for files; None: frames hold rows only.
     """
 
     def __init__(
@@ -32,14 +40,11 @@ class FrameArena:
         inputs: tuple[TensorSpec, ...],
         permits: Permits,
         multi_row_limit_bytes: int = DEFAULT_LIMIT_BYTES,
+        files: FilePlace | None = None,
     ) -> None:
-        offsets: list[int] = []
-        end = 0
-        for spec in inputs:
-            offsets.append(end)
-            end += -(-spec.row_bytes // INPUT_ALIGNMENT_BYTES) * INPUT_ALIGNMENT_BYTES
-        self.offsets = tuple(offsets)
         self.row_bytes = tuple(spec.row_bytes for spec in inputs)
+        self.offsets, end = input_offsets(self.row_bytes)
+        end = end if files is None else max(end, files.end)
         self.dense_offsets = tuple(itertools.accumulate(self.row_bytes[:-1], initial=0))
         self._device = device
         self._permits = permits
@@ -105,6 +110,16 @@ class FrameArena:
         """Free the memory. Nothing is leased any more."""
         self._multi_row.close()
         self._memory.close()
+
+
+def input_offsets(row_bytes: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    """Return where each input of one row lies in a frame buffer, and the end of the last."""
+    offsets: list[int] = []
+    end = 0
+    for nbytes in row_bytes:
+        offsets.append(end)
+        end += -(-nbytes // INPUT_ALIGNMENT_BYTES) * INPUT_ALIGNMENT_BYTES
+    return tuple(offsets), end
 
 
 class FrameLease:

@@ -10,6 +10,7 @@ from forebay_server.service.channel import Channel
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import InvariantError
 from forebay_server.service.journal.events import Journal
+from forebay_server.service.pipeline.batch_pictures import BatchPictures, LanePictures
 from forebay_server.service.pipeline.d2h import D2hStage
 from forebay_server.service.pipeline.execute import BeforeExecution, ExecuteStage
 from forebay_server.service.pipeline.h2d import H2dStage
@@ -42,6 +43,7 @@ class LaneContext:
         unbound_limit_bytes: most that the outputs of one unbound execution may hold.
         before_execution: for tests, see `service.pipeline.execute`.
         reader: reads outputs out of slots and has its own `finish`; None: they are copied for this process.
+        pictures: for devices that write pictures; None: every request brings rows.
     """
 
     clock: Clock
@@ -53,6 +55,7 @@ class LaneContext:
     unbound_limit_bytes: int = UNBOUND_LIMIT_BYTES
     before_execution: BeforeExecution | None = None
     reader: OutputReader | None = None
+    pictures: LanePictures | None = None
 
 
 def build_lane(
@@ -80,9 +83,13 @@ def build_lane(
     with ExitStack() as undo:  # an allocation that does not fit leaves nothing behind
         slots = _allocate_slots(device, engine, context.slot_count, undo)
         parts = _connect(name, device, slots, context, priority, undo)
+        pictures = None
+        if context.pictures is not None:
+            rows = engine.specs.max_batch_size
+            pictures = BatchPictures(context.pictures, device, rows, len(slots), parts[0].device_stream)
         undo.pop_all()
     pool = SlotPool(slots)
-    stages = _stages(parts, engine, pool, context)
+    stages = _stages(parts, engine, pool, context, pictures)
     stages.d2h.journal = context.journal
     inline = InlineRunner(stages, inline_limit_ns(device, engine.specs))
     return Pipeline(index, device, engine, pool, stages, tuple(part.inbound for part in parts), inline)
@@ -133,13 +140,17 @@ def _connect(
 
 
 def _stages(
-    parts: tuple[StageContext, StageContext, StageContext], engine: Engine, pool: SlotPool, context: LaneContext
+    parts: tuple[StageContext, StageContext, StageContext],
+    engine: Engine,
+    pool: SlotPool,
+    context: LaneContext,
+    pictures: BatchPictures | None,
 ) -> Stages:
     h2d, execute, d2h = parts
     specs, version, finish = engine.specs, context.model_version, context.finish
     if specs.is_fixed:
         return Stages(
-            H2dStage(h2d, specs.inputs),
+            H2dStage(h2d, specs.inputs, pictures),
             ExecuteStage(execute, engine, context.before_execution),
             D2hStage(d2h, specs.outputs, pool, context.reader or OutputReader(specs.outputs, version, finish)),
         )

@@ -44,6 +44,9 @@ class OutputReader:
         end = 0
         for request in batch.requests:
             start, end = end, end + request.size
+            if request.fault is not None:
+                completions.append(Completion(request, error=request.fault))
+                continue
             completions.append(
                 Completion(
                     request,

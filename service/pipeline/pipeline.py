@@ -143,7 +143,7 @@ class Pipeline:
             return False
         self.device.attach_thread()
         for stage in self.stages:
-            stage.device_stream.close()
+            stage.close()
         self.engine.close()
         self.pool.close()
         return True

@@ -90,6 +90,10 @@ class Stage(ABC):
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    def close(self) -> None:
+        """Free the device stream after its work is done; the thread has ended. The caller is attached to the device."""
+        self.device_stream.close()
+
     @abstractmethod
     def work(self, batch: Batch, slot: Slot) -> None:
         """Do this stage's part for a batch that has not failed. Raises EngineError or ServiceError on failure."""

@@ -27,7 +27,7 @@ class Shared:
 
     def __init__(self, shop, name):
         shop.answers = LinkSink()
-        shop.open_memory = lambda device, specs: VersionMemory(device, specs, FRONT_ENDS, PERMITS, 1 << 16)
+        shop.open_memory = lambda device, specs, _files: VersionMemory(device, specs, FRONT_ENDS, PERMITS, 1 << 16)
         self.shop = shop
         self.version = shop.open(name)
         self.links = Links(shop.fatal.append)

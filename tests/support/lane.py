@@ -33,6 +33,7 @@ class LaneDriver:
         engine_options=None,
         clock=None,
         priority=ModelPriority(),  # noqa: B008 - frozen
+        pictures=None,
         **device_options,
     ) -> None:
         self.clock = VirtualClock() if clock is None else clock
@@ -41,7 +42,9 @@ class LaneDriver:
         self.engine = self._open_engine()
         self.completions: list[Completion] = []
         self.fatal: list[ServiceError] = []
-        context = LaneContext(self.clock, "1", self.completions.extend, self.fatal.append, slot_count)
+        context = LaneContext(
+            self.clock, "1", self.completions.extend, self.fatal.append, slot_count, pictures=pictures
+        )
         self.pipeline = build_lane(0, "lane", self.device, self.engine, context, priority)
         self.pipeline.warm_up((1, MAX_BATCH_SIZE))
         self.arena = FrameArena(self.device, self.engine.specs.inputs, Permits(MAX_BATCH_SIZE * (slot_count + 1)))

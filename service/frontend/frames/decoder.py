@@ -13,15 +13,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import DeadlineExpiredError, RequestCancelledError, ServiceError, internal
 from forebay_server.service.frontend.admission import Admission
+from forebay_server.service.frontend.frames.decode.for_device import file_for_device
 from forebay_server.service.frontend.frames.decode.pictures import decode_into
 from forebay_server.service.frontend.frames.decode_time import DecodeTime
 from forebay_server.service.frontend.frames.opening import StreamConfig
 from forebay_server.service.frontend.plain_copy import copy_into
+from forebay_server.service.pictures.device_picture import DecodedBy
 from forebay_server.service.pictures.geometry import placement_of
 from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.pipeline.shares import Share
@@ -76,6 +79,7 @@ class FrameDecoder:
         self._clock = clock
         self._admission = admission
         self._max_image_pixels = max_image_pixels
+        self._files = config.version.description.files if config.encoding == pb.ENCODING_JPEG else None
         self._copies = config.image is None or _has_the_layout(config.encoding, config.size, config.image)
         self.is_quick = self._copies and (config.payload_bytes or 0) <= INLINE_COPY_BYTES
         self._input_ends = tuple(itertools.accumulate(config.version.arena.row_bytes, initial=0))
@@ -170,11 +174,28 @@ class FrameDecoder:
         assert config.image is not None  # noqa: S101 - for mypy: `_copies` is False only for pictures
         picture, offsets = config.image, request.frame.offsets
         row = request.frame.host.write_view()
-        start = offsets[picture.input_index]
-        target = row[start : start + picture.nbytes].view(picture.dtype).reshape(picture.shape)
-        request.frame_size = decode_into(target, payload, config.encoding, config.size, picture, self._max_image_pixels)
+        if not self._put_file(request, payload, row):
+            start = offsets[picture.input_index]
+            target = row[start : start + picture.nbytes].view(picture.dtype).reshape(picture.shape)
+            most = self._max_image_pixels
+            request.frame_size = decode_into(target, payload, config.encoding, config.size, picture, most)
         for index, constant in picture.constant_inputs:
             row[offsets[index] : offsets[index] + len(constant)] = np.frombuffer(constant, np.uint8)
+
+    def _put_file(self, request: Request, payload: memoryview, row: NDArray[np.uint8]) -> bool:
+        """Put a JPEG file into its buffer as it came, if the devices of the version decode it."""
+        place = self._files
+        if place is None:
+            return False
+        found = file_for_device(payload, place, self._max_image_pixels)
+        counts = self._config.version.statistics
+        if isinstance(found, DecodedBy):
+            counts.count_picture(found)
+            return False
+        row[found.offset : found.offset + found.nbytes] = np.frombuffer(payload[: found.nbytes], np.uint8)
+        request.picture, request.frame_size = found, found.size
+        counts.count_picture(DecodedBy.DEVICE)
+        return True
 
     def _inputs_of(self, payload: memoryview) -> list[memoryview]:
         ends = self._input_ends

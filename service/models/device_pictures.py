@@ -1,0 +1,74 @@
+"""Whether the devices of a version decode its pictures, and what its lanes and frame buffers need for that.
+
+Thread: the one that opens the version.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from forebay_server.engines.device import Device, DeviceKind
+from forebay_server.service.models.config_text import ConfigError
+from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.pictures.device_picture import FilePlace, file_place
+from forebay_server.service.pipeline.arena import input_offsets
+from forebay_server.service.pipeline.batch_pictures import HostPictures, LanePictures
+
+log = structlog.get_logger(__name__)
+
+ImageDecode = Literal["auto", "cpu", "gpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePictures:
+    """What a version needs.
+
+    Attributes:
+        lanes: None: its devices write no pictures.
+        files: room for files in frame buffers; None: its devices decode none.
+    """
+
+    lanes: LanePictures | None = None
+    files: FilePlace | None = None
+
+
+def device_pictures(
+    description: ModelDescription,
+    devices: Iterable[Device],
+    choice: ImageDecode,
+    host: HostPictures | None,
+    on_refused: Callable[[int], None],
+) -> DevicePictures:
+    """Ask the devices of a version what they do with pictures. Blocks: for seconds the first time.
+
+    Args:
+        description: completed.
+        devices: of its instances, each once.
+        choice: *cpu* for no device; *gpu* for an error where a GPU cannot.
+        host: the CPU's way, for files that a device refuses; None: there is none, so that devices get no files.
+        on_refused: see `LanePictures`.
+
+    Raises:
+        ConfigError: the choice is *gpu*, and a GPU does not decode.
+        EngineError: a device is lost.
+    """
+    picture, specs = description.image, description.specs
+    if choice == "cpu" or picture is None or specs is None or not specs.is_fixed or host is None:
+        return DevicePictures()
+    supports = [device.picture_support() for device in devices]
+    is_gpu = description.device_kind == DeviceKind.CUDA
+    reason = next((support.reason for support in supports if not support.files), "")
+    if is_gpu and reason:
+        if choice == "gpu":
+            raise ConfigError(f"{description.name}: image_decode is gpu, but {reason}")
+        log.info("JPEG frames are decoded by the CPU", model=description.name, reason=reason)
+    if not all(support.planes for support in supports):
+        return DevicePictures()
+    file_pixels = picture.device_pixels if all(support.files for support in supports) else 0
+    lanes = LanePictures(picture, file_pixels, host, on_refused)
+    if not file_pixels:
+        return DevicePictures(lanes)
+    row_bytes = tuple(spec.row_bytes for spec in specs.inputs)
+    return DevicePictures(lanes, file_place(input_offsets(row_bytes)[0], row_bytes, picture.input_index, file_pixels))
