@@ -3,8 +3,8 @@
 The contract of `Device.open_pictures`. Implementations: `engines.cuda.pictures`, and `engines.simulated.pictures`,
 which checks the order of every access.
 
-What a device writes is what `service.frontend.frames.decode` would have written, up to rounding: a pixel is sampled and
-rounded to a byte first, and the byte is then looked up in `PictureForm.table`.
+A device writes the same numbers as `service.frontend.frames.decode`, up to rounding: a pixel is sampled and rounded to
+a byte first, and the byte is then looked up in `PictureForm.table`.
 
 Thread: values are immutable. A writer is used by one thread at a time, the one that uses its device stream.
 """
@@ -61,7 +61,7 @@ class PictureForm:
 
 @dataclass(frozen=True, slots=True)
 class PictureLimits:
-    """What is allocated at start.
+    """Sizes of the memory that is allocated at start.
 
     Attributes:
         rows: most pictures of one call.
@@ -76,7 +76,7 @@ class PictureLimits:
 
 @dataclass(frozen=True, slots=True)
 class PictureSupport:
-    """What a device can do.
+    """The pictures that a device takes.
 
     Attributes:
         planes: whether it converts planes in its memory.
@@ -146,7 +146,7 @@ class PictureRow:
         source: the picture.
         resized: (width, height) of the whole picture in the model's pixels.
         left: the model's pixels before it; negative where it is cut.
-        top: likewise.
+        top: the model's pixels above it; negative where it is cut.
         filter: how it is resized.
     """
 

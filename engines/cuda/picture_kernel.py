@@ -233,7 +233,7 @@ def picture_record(picture: PictureRow, pixels: int, target: int) -> tuple[Any, 
     """Return the fields of one PICTURE.
 
     Args:
-        picture: what is written.
+        picture: the picture and its place.
         pixels: address of the first byte of its decoded pixels, interleaved red, green and blue; for planes, of their
             buffer.
         target: address of its row.

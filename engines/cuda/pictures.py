@@ -5,7 +5,8 @@ Theory of operation
     one device stream, in order, so that the next call may use the same memory. Files that do not fit into it together
     take several rounds. A round uses the decoder's state of its slot, so the host waits for the round before.
 
-    What the kernel has to know of each picture goes to the device in one copy, from pinned memory of the slot.
+    The records of a call's pictures, which the kernel reads, go to the device in one copy, from pinned memory of the
+    slot.
 
 Thread: one at a time, that of the device stream.
 """
@@ -44,7 +45,7 @@ _ALIGNMENT_BYTES = 256  # of a picture's pixels, as memory that cudaMalloc gives
 
 @functools.cache
 def support_of(capability: tuple[int, int], index: int) -> PictureSupport:  # noqa: ARG001 - one answer for each GPU
-    """Return what the current device can do. Blocks: half a second the first time."""
+    """Return the pictures that the current device takes. Blocks: half a second the first time."""
     try:
         compiled(kernel.SOURCE, kernel.NAME, capability)
     except BackendUnavailableError as error:
@@ -62,7 +63,7 @@ class CudaPictureWriter:
     Args:
         device: the thread that makes it is attached to it.
         form: of the model's picture.
-        limits: what is allocated.
+        limits: sizes of the memory that is allocated.
         device_stream: everything is enqueued there.
 
     Raises:
@@ -153,7 +154,7 @@ class CudaPictureWriter:
         target: int,
         slot: int,
     ) -> None:
-        """Write what the kernel has to know into the slot's memory, and enqueue its copy."""
+        """Write the pictures' records into the slot's memory, and enqueue its copy."""
         row_bytes, staging = self._form.row_bytes, self._staging.address
         records = []
         for picture in planes:

@@ -1,4 +1,4 @@
-"""Whether the devices of a version decode its pictures, and what its lanes and frame buffers need for that.
+"""Whether the devices of a version decode its pictures, and the needs of its lanes and frame buffers then.
 
 Thread: the one that opens the version.
 """
@@ -23,7 +23,7 @@ ImageDecode = Literal["auto", "cpu", "gpu"]
 
 @dataclass(frozen=True, slots=True)
 class DevicePictures:
-    """What a version needs.
+    """The needs of a version.
 
     Attributes:
         lanes: None: its devices write no pictures.

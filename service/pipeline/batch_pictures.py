@@ -45,7 +45,7 @@ class HostPictures(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LanePictures:
-    """What lanes need to have their devices write pictures.
+    """The needs of lanes whose devices write pictures.
 
     Attributes:
         picture: of the model.
@@ -64,7 +64,7 @@ class BatchPictures:
     """See the module.
 
     Args:
-        lane: what lanes need.
+        lane: of the version.
         device: of the lane; the calling thread is attached to it.
         rows: of the largest batch.
         slots: of the lane.

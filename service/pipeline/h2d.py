@@ -34,7 +34,7 @@ class H2dStage(Stage):
         self._starts = not self.device.is_synchronous
 
     def close(self) -> None:
-        """Free the device stream, and what writes pictures there."""
+        """Free the device stream, and the writer of pictures."""
         super().close()
         if self.pictures is not None:
             self.pictures.close()

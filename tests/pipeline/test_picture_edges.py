@@ -1,4 +1,4 @@
-"""Pictures for the device in a lane: what comes out, and each ordering edge, removed once."""
+"""Pictures for the device in a lane: its results, and each ordering edge, removed once."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ class PictureLane(LaneDriver):
         self.place = file_place(input_offsets(row_bytes)[0], row_bytes, 0, PIXELS)
         permits = Permits(MAX_BATCH_SIZE * (slot_count + 1))
         self.arena = FrameArena(self.device, self.engine.specs.inputs, permits, files=self.place)
-        self.made = []  # of what the decoder of planes would own
+        self.made = []  # the things of a decoder of planes
 
     def with_rows(self):
         lease = self.arena.lease()

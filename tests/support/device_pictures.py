@@ -1,4 +1,4 @@
-"""Pictures for devices: forms, planes, what the CPU's way makes of them, and a decoder for the simulated device."""
+"""Pictures for devices: forms, planes, their rows by the CPU's way, and a decoder for the simulated device."""
 
 import numpy as np
 import simplejpeg
@@ -111,7 +111,7 @@ def put_file(rig, file, size, offset=0):
 
 
 def decode(file):
-    """What a simulated device does with a file: as libjpeg does, and None where that has a warning."""
+    """The pixels of a file, as libjpeg has them; None where it has a warning."""
     try:
         return simplejpeg.decode_jpeg(file, "RGB")
     except ValueError:

@@ -2,7 +2,7 @@
 
 A JPEG engine shows a picture for almost anything: a file that is cut, or whose header breaks the standard, becomes a
 grey or wrong one without an error. So only a plain file goes there, one that ends with the end marker of its picture.
-Every other one takes the CPU's way, which has the words for what is wrong.
+Every other one takes the CPU's way, which has words for every fault.
 
 Costs 20 to 30 us for a file of 100 KB; the data of the picture is walked only where bytes follow its end.
 """

@@ -11,7 +11,7 @@ from forebay_server.service.frontend.frames.decode.pictures import decode_into
 from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.pipeline.batch_pictures import HostPictures
 
-_QUALITY = 85  # what cameras send
+_QUALITY = 85  # as of most cameras
 
 
 class CpuPictures:
