@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from forebay.client.errors import (
         CallRefusedError,
         ForebayError,
+        ForkedClientError,
         ProtocolError,
         ResultTimeoutError,
         SendTimeoutError,
@@ -55,6 +56,7 @@ _HOMES = {
     "RunLengths": "forebay.client.detection",
     "CallRefusedError": "forebay.client.errors",
     "ForebayError": "forebay.client.errors",
+    "ForkedClientError": "forebay.client.errors",
     "ProtocolError": "forebay.client.errors",
     "ResultTimeoutError": "forebay.client.errors",
     "SendTimeoutError": "forebay.client.errors",
@@ -86,6 +88,7 @@ __all__ = [
     "Client",
     "Detection",
     "ForebayError",
+    "ForkedClientError",
     "Keypoint",
     "Mask",
     "Model",

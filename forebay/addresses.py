@@ -221,4 +221,18 @@ def _check(entry: str, text: str) -> None:
     match = _HOST_AND_PORT.fullmatch(entry)
     if match is not None and 0 < int(match["port"]) < 65536:
         return
-    raise ValueError(f"{entry!r} is no address; give host:port, such as 127.0.0.1:8001, or unix:PATH")
+    raise ValueError(f"{entry!r} is no address; give {_likely(entry)}, or unix:PATH")
+
+
+def _likely(entry: str) -> str:
+    """Return what the user may have meant, in words."""
+    scheme, has_scheme, rest = entry.partition("://")
+    if (
+        has_scheme
+        and scheme in {"http", "https", "grpc", "grpcs", "tcp"}
+        and _HOST_AND_PORT.fullmatch(rest.rstrip("/"))
+    ):
+        return f"{rest.rstrip('/')}, without {scheme}://"
+    if _HOST_AND_PORT.fullmatch(f"{entry}:1"):
+        return f"host:port, such as {entry}:8001"
+    return "host:port, such as 127.0.0.1:8001"

@@ -11,10 +11,11 @@ from typing import Self, Unpack
 from forebay.client.clock import Clock, MonotonicClock
 from forebay.client.encode import FrameData
 from forebay.client.errors import ResultTimeoutError, SendTimeoutError, StreamClosedError
+from forebay.client.forks import is_child, refuse_in_child
 from forebay.client.keywords import StreamKeywords
 from forebay.client.link import Link
 from forebay.client.models import METHOD, Model, models_of, request
-from forebay.client.options import Encoding, Reconnection, StreamOptions, Tls
+from forebay.client.options import Encoding, Reconnection, Tls
 from forebay.client.picture import PictureData, PictureKeywords, as_frame
 from forebay.client.result import Opened, Result
 from forebay.client.route import Route
@@ -22,6 +23,7 @@ from forebay.client.servers import Servers
 from forebay.client.state import StreamState
 from forebay.client.statistics import Statistics
 from forebay.client.streams import LIST_METHOD, MOVE_METHOD, StreamList, list_of, list_request, move_request, moved_of
+from forebay.client.wrong_option import check_client, stream_options
 
 CLOSE_TIMEOUT_S = 5.0
 INFER_TIMEOUT_S = 60.0  # the first batch of a model may take seconds
@@ -52,8 +54,10 @@ class Client:
             draw: source of uniform numbers from 0 to 1 for the back-off and the choice among servers.
 
         Raises:
+            TypeError: an argument is of the wrong type.
             ValueError: an entry of the address is none.
         """
+        check_client(address, tls, reconnection)
         self.address = address
         self._reconnection = reconnection or Reconnection()
         self._clock = clock or MonotonicClock()
@@ -64,7 +68,7 @@ class Client:
 
     def stream(self, camera: str, **keywords: Unpack[StreamKeywords]) -> "Stream":
         """Return a stream named after its camera; entering it, or its first frame, opens it. See StreamKeywords."""
-        state = StreamState(StreamOptions(camera=camera, **keywords), self._clock, self._capture_clock_ns)
+        state = StreamState(stream_options(camera, keywords), self._clock, self._capture_clock_ns)
         stream = Stream(state, self._link_of, self._clock)
         self._streams.add(stream)
         return stream
@@ -159,7 +163,12 @@ class Client:
         return moved_of(await self._servers.ask_one(server, MOVE_METHOD, move_request(count), metadata, timeout_s))
 
     async def close(self) -> None:
-        """Abort the open streams and close the connections. Idempotent."""
+        """Abort the open streams and close the connections. Idempotent.
+
+        In a child of a fork it does nothing: the connections belong to the parent.
+        """
+        if is_child():
+            return
         for stream in list(self._streams):
             await stream.abort()
         self._streams.clear()
@@ -220,6 +229,11 @@ class Stream:
         """Whether the server waits for a keyframe: of h264 and h265. Ask the encoder for one, if it can be asked."""
         return self.state.needs_keyframe
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether every result was taken and no more will come: None of `receive` is then the end."""
+        return self.state.has_ended
+
     def statistics(self) -> Statistics:
         """Return the stream's counters."""
         return self.state.statistics()
@@ -270,6 +284,7 @@ class Stream:
             SendTimeoutError, StreamClosedError, StreamRefusedError, UnreachableError: the frame was not queued.
             TypeError, ValueError: the frame does not fit the stream; it was not queued.
         """
+        refuse_in_child()
         self.start()
         until_ns = None if timeout_s is None else self._clock.now_ns() + round(timeout_s * 1e9)
         while (seq := self.state.try_send(frame, capture_time_ns, budget_ms)) is None:
@@ -280,8 +295,9 @@ class Stream:
     async def receive(self, timeout_s: float | None = None) -> Result | None:
         """Return the next result in order; None if no more will come, or none came within `timeout_s`.
 
-        Raises the error that ended the stream, after the last result.
+        `has_ended` tells the two apart. Raises the error that ended the stream, after the last result.
         """
+        refuse_in_child()
         until_ns = None if timeout_s is None else self._clock.now_ns() + round(timeout_s * 1e9)
         while (result := self.state.take()) is None:
             with self.state.monitor.lock:
@@ -323,6 +339,8 @@ class Stream:
 
         Results that were not taken can still be taken.
         """
+        if is_child():
+            return
         self.finish()
         until_ns = self._clock.now_ns() + round(timeout_s * 1e9)
         while not self.state.is_over:
@@ -332,6 +350,8 @@ class Stream:
 
     async def abort(self) -> None:
         """End the stream at once; frames in flight become UNANSWERED, waiting frames NOT_SENT. Idempotent."""
+        if is_child():
+            return
         self.start()
         self.state.finish()
         if self._link is not None and self._task is not None:

@@ -16,6 +16,7 @@ import grpc.aio
 
 from forebay.addresses import Address
 from forebay.client.errors import CallRefusedError, UnreachableError
+from forebay.client.forks import closed, opened, refuse_in_child
 from forebay.client.options import Tls
 from forebay.client.retry import RESTRICTED
 from forebay.wire import frames_pb2 as wire
@@ -91,7 +92,9 @@ class ChannelHolder:
         raise CallRefusedError(code, details)
 
     def _present(self) -> grpc.aio.Channel:
-        """Return the channel for a new call."""
+        """Return the channel for a new call. Raises ForkedClientError."""
+        refuse_in_child()
+        opened(self)
         files_seen = _modified_ns(self._tls)
         if self._channel is None or files_seen != self._files_seen:
             self._retire()
@@ -117,6 +120,7 @@ class ChannelHolder:
         for channel in channels:
             await channel.close(None)
         await asyncio.gather(*self._closing)
+        closed(self)
 
     def _retire(self) -> None:
         """Use another channel from now on; calls of this one go on until they end."""

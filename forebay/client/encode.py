@@ -12,6 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forebay.client.options import Encoding
+from forebay.client.wrong_frame import (
+    fault_of_array,
+    fault_of_file,
+    fault_of_shape,
+    fault_of_type,
+    fault_of_values,
+)
 from forebay.encodings import LAYOUTS, VALUES, Layout
 from forebay.wire import frames_pb2 as wire
 
@@ -42,14 +49,19 @@ def size_of(encoding: Encoding, frame: FrameData) -> tuple[int, int]:
     """Return width and height of a frame of pixels.
 
     Raises:
+        TypeError: not a frame.
         ValueError: the size is unknown, because the frame is plain bytes or has another shape.
     """
-    if not isinstance(frame, np.ndarray):  # bytes are a valid type, but do not contain the size
-        raise ValueError(f"width and height must be given to stream(): {encoding} bytes do not tell them")  # noqa: TRY004
+    if isinstance(frame, bytes | bytearray | memoryview):  # a valid type, which does not contain the size
+        raise fault_of_file(encoding, frame) or ValueError(
+            f"width and height must be given to stream(): {encoding} bytes do not tell them"
+        )
+    if not isinstance(frame, np.ndarray):
+        raise fault_of_type(encoding, frame)
     layout = LAYOUTS[VALUES[encoding]]
     size = layout.size(frame.shape)
-    if size is None:
-        raise ValueError(f"frames of {encoding} have the shape {layout}, not {frame.shape}")
+    if size is None or 0 in size:
+        raise fault_of_shape(encoding, layout, frame.shape)
     return size
 
 
@@ -69,33 +81,38 @@ def payload_of(encoding: Encoding, width: int, height: int, frame: FrameData) ->
         return [_raw(frame)]  # cv2.imencode gives such arrays
     if isinstance(frame, bytes | bytearray | memoryview):
         return [frame]
-    what = "an access unit in Annex B form" if encoding in {"h264", "h265"} else f"a {encoding} file"
-    raise TypeError(f"{encoding} frames are the bytes of {what}, not {type(frame).__name__} (encode it first)")
+    raise fault_of_array(encoding, frame) if isinstance(frame, np.ndarray) else fault_of_type(encoding, frame)
 
 
 def _pixels(encoding: Encoding, layout: Layout, width: int, height: int, frame: FrameData) -> Raw:
     if isinstance(frame, np.ndarray):
         if frame.dtype != np.uint8:
-            raise ValueError(f"{encoding} frames are uint8, not {frame.dtype}")
+            raise fault_of_values(encoding, frame)
         if size_of(encoding, frame) != (width, height):
             found = "x".join(map(str, size_of(encoding, frame)))
-            raise ValueError(f"the frame is {found}, the stream was opened with {width}x{height}")
+            raise ValueError(
+                f"the frame is {found}, the stream was opened with {width}x{height}: resize it, or open another stream"
+            )
         return _raw(frame)
     if not isinstance(frame, bytes | bytearray | memoryview):
-        raise TypeError(f"a frame is a numpy array or bytes, not {type(frame).__name__}")
+        raise fault_of_type(encoding, frame)
     wanted_bytes = layout.nbytes(width, height)
     if memoryview(frame).nbytes != wanted_bytes:
         found_bytes = memoryview(frame).nbytes
-        raise ValueError(f"{encoding} at {width}x{height} takes {wanted_bytes} bytes, the frame has {found_bytes}")
+        raise fault_of_file(encoding, frame) or ValueError(
+            f"{encoding} at {width}x{height} takes {wanted_bytes} bytes, the frame has {found_bytes}"
+        )
     return frame
 
 
 def _tensors(frame: FrameData) -> list[Raw]:
     if isinstance(frame, bytes | bytearray | memoryview):
         return [frame]
-    arrays = [frame] if isinstance(frame, np.ndarray) else list(frame)
-    if not all(isinstance(array, np.ndarray) for array in arrays):
-        raise TypeError("a tensor frame is a numpy array, one array for each input of the model, or bytes")
+    arrays: list[NDArray[Any]] = [frame] if isinstance(frame, np.ndarray) else []
+    if isinstance(frame, list | tuple):
+        arrays = list(frame)
+    if not arrays or not all(isinstance(array, np.ndarray) for array in arrays):
+        raise fault_of_type("tensor", frame)
     if any(array.dtype == object for array in arrays):
         raise TypeError("object arrays cannot be sent: encode BYTES tensors yourself and send bytes")
     return [_raw(array.astype(array.dtype.newbyteorder("<"), copy=False)) for array in arrays]

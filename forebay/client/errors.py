@@ -45,5 +45,9 @@ class StreamClosedError(ForebayError):
     """The stream takes no more frames: it was finished or closed."""
 
 
+class ForkedClientError(ForebayError):
+    """This process was forked while its parent had an open client: gRPC does not work here."""
+
+
 class SendTimeoutError(ForebayError, TimeoutError):
     """No room for the frame became free within the given time."""

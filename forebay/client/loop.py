@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from forebay.client.errors import StreamClosedError
+from forebay.client.forks import is_child
 
 T = TypeVar("T")
 
@@ -107,6 +108,8 @@ class LoopThread:
 
         Raises what the last words raised, once. The coroutines that ran have been cancelled all the same.
         """
+        if is_child():  # a finalizer at the end of a forked process, where the thread is not
+            return
         with self._lock:
             if not self._is_stopping:
                 self._is_stopping = True

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from forebay.client.encode import FrameData
 from forebay.client.options import Encoding, Masks, OutputKind
+from forebay.client.wrong_frame import file_kind, shape_hint, type_hint
 
 PictureData = NDArray[np.uint8] | bytes | bytearray | memoryview | str | PathLike[str]
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 
 
 class PictureKeywords(TypedDict, total=False):
@@ -60,15 +60,12 @@ def as_frame(picture: PictureData, encoding: Encoding | None) -> tuple[Encoding,
     elif isinstance(picture, bytes | bytearray | memoryview):
         data, name = picture, "the bytes are"
     else:
+        hint = "; cv2.imread gives None if it cannot read a file" if picture is None else ""
         raise TypeError(
-            f"a picture is a numpy array, the bytes of a JPEG or PNG file, or a path, not {type(picture).__name__}"
+            "a picture is a numpy array, the bytes of a JPEG or PNG file, or a path, not "
+            f"{type(picture).__name__}{hint}"
         )
-    found: Encoding | None = None
-    head = bytes(memoryview(data).cast("B")[: len(_PNG)])
-    if head.startswith(_JPEG):
-        found = "jpeg"
-    elif head == _PNG:
-        found = "png"
+    found = file_kind(data)
     if found is None:
         raise ValueError(f"{name} no JPEG or PNG file; decode it, and give the pixels as an array")
     if encoding not in {None, found}:
@@ -79,15 +76,10 @@ def as_frame(picture: PictureData, encoding: Encoding | None) -> tuple[Encoding,
 def _of_array(picture: NDArray[np.uint8], encoding: Encoding | None) -> tuple[Encoding, FrameData]:
     shape = picture.shape
     if picture.dtype != np.uint8:
-        raise ValueError(f"the picture's values are {picture.dtype}; give uint8, 0 to 255")
+        hint = type_hint(picture.dtype, "picture")
+        raise ValueError(f"the picture's values are {picture.dtype}; give uint8, 0 to 255: {hint}")
     if 0 in shape or len(shape) not in {2, 3} or (len(shape) == 3 and shape[2] != 3):
-        hint = ""
-        if len(shape) == 3 and shape[2] == 4:
-            hint = ": drop the fourth channel, picture[:, :, :3]"
-        elif len(shape) == 3 and shape[0] == 3:
-            hint = ": put the channels last, picture.transpose(1, 2, 0)"
-        elif len(shape) == 4:
-            hint = ": give one picture at a time"
+        hint = shape_hint(shape, "picture")
         raise ValueError(f"the picture has the shape {shape}, not (height, width, 3) or (height, width){hint}")
     allowed: tuple[Encoding, ...] = ("mono8",) if len(shape) == 2 else ("bgr8", "rgb8")
     chosen = encoding or allowed[0]

@@ -140,6 +140,12 @@ class StreamState:
         """Whether no result will come any more. Call with the monitor's lock held."""
         return self._ledger.is_empty and (self.is_finishing or self.is_over)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether `take` will never again return a result."""
+        with self.monitor.lock:
+            return self.is_exhausted
+
     def finish(self) -> None:
         """Accept no more frames; queued frames are still sent and answered. Idempotent."""
         with self.monitor.lock:

@@ -17,6 +17,7 @@ from forebay.client.asynchronous import ASK_TIMEOUT_S, CLOSE_TIMEOUT_S, INFER_TI
 from forebay.client.clock import Clock, MonotonicClock
 from forebay.client.encode import FrameData
 from forebay.client.errors import SendTimeoutError, StreamClosedError
+from forebay.client.forks import is_child, refuse_in_child
 from forebay.client.keywords import StreamKeywords
 from forebay.client.loop import LoopThread
 from forebay.client.models import Model
@@ -55,6 +56,7 @@ class Client:
             draw: source of uniform numbers from 0 to 1 for the back-off and the choice among servers.
 
         Raises:
+            TypeError: an argument is of the wrong type.
             ValueError: an entry of the address is none.
         """
         self._clock = clock or MonotonicClock()
@@ -158,7 +160,12 @@ class Client:
         )
 
     def close(self) -> None:
-        """Abort the open streams, close the connections and end the thread. Idempotent."""
+        """Abort the open streams, close the connections and end the thread. Idempotent.
+
+        In a child of a fork it does nothing: the connections belong to the parent.
+        """
+        if is_child():
+            return
         with self._lock:
             loop, self._is_closed = self._loop, True
         if loop is not None:
@@ -173,6 +180,7 @@ class Client:
         self.close()
 
     def _running_loop(self) -> LoopThread:
+        refuse_in_child()
         with self._lock:
             if self._is_closed:
                 raise StreamClosedError("the client is closed")
@@ -217,6 +225,11 @@ class Stream:
         """Whether the server waits for a keyframe: of h264 and h265. Ask the encoder for one, if it can be asked."""
         return self._state.needs_keyframe
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether every result was taken and no more will come: None of `receive` is then the end."""
+        return self._state.has_ended
+
     def statistics(self) -> Statistics:
         """Return the stream's counters."""
         return self._stream.statistics()
@@ -227,6 +240,7 @@ class Stream:
         Raises:
             ValueError: width and height are not known yet; the first frame will open the stream.
         """
+        refuse_in_child()
         self._is_started = True
         return self._loop.call(self._stream.open())
 
@@ -252,6 +266,7 @@ class Stream:
             SendTimeoutError, StreamClosedError, StreamRefusedError, UnreachableError: the frame was not queued.
             TypeError, ValueError: the frame does not fit the stream; it was not queued.
         """
+        refuse_in_child()
         until_ns = None if timeout_s is None else self._clock.now_ns() + round(timeout_s * 1e9)
         with self._sending:
             self._start()
@@ -263,8 +278,9 @@ class Stream:
     def receive(self, timeout_s: float | None = None) -> Result | None:
         """Return the next result in order; None if no more will come, or none came within `timeout_s`.
 
-        Raises the error that ended the stream, after the last result.
+        `has_ended` tells the two apart. Raises the error that ended the stream, after the last result.
         """
+        refuse_in_child()
         until_ns = None if timeout_s is None else self._clock.now_ns() + round(timeout_s * 1e9)
         while (result := self._state.take()) is None:
             if not self._wait(self._state.can_take, until_ns):
@@ -293,6 +309,7 @@ class Stream:
 
     def finish(self) -> None:
         """Stop accepting frames. Waiting frames are still sent, and iterating ends after the last result."""
+        refuse_in_child()
         self._start()
         self._state.finish()
 
@@ -301,14 +318,14 @@ class Stream:
 
         Results that were not taken can still be taken.
         """
-        if not self._loop.is_running:
+        if is_child() or not self._loop.is_running:
             return
         self._state.finish()
         self._loop.call(self._stream.close(timeout_s))
 
     def abort(self) -> None:
         """End the stream at once; frames in flight become UNANSWERED, waiting frames NOT_SENT. Idempotent."""
-        if self._loop.is_running:
+        if not is_child() and self._loop.is_running:
             self._loop.call(self._stream.abort())
 
     def __enter__(self) -> Self:

@@ -421,7 +421,9 @@ async def test_receiving_gives_up_after_its_time():
         receiving = asyncio.create_task(stream.receive(timeout_s=0.3))
         await clock.pass_sleep(0.3)
         assert await receiving is None
+        assert not stream.has_ended
         await stream.abort()
+        assert stream.has_ended
 
 
 @on_loop

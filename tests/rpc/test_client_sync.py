@@ -1,5 +1,6 @@
 """The synchronous client against a real server that follows a script, on a loop of another thread."""
 
+import asyncio
 import gc
 import os
 import signal
@@ -76,6 +77,28 @@ def test_blocking_send_goes_on_when_a_result_is_taken():
         sender.start()
         assert [stream.receive().seq for _ in range(5)] == [1, 2, 3, 4, 5]
         sender.join(HANG_GUARD_S)
+        stream.close()
+
+
+def test_no_result_yet_is_not_the_end():
+    async def script(call):
+        await call.accept()
+        frame = await call.read()
+        await may_answer.wait()
+        await call.answer(frame)
+        await call.echo()
+
+    may_answer = asyncio.Event()
+    thread = ScriptedServerThread(script)
+    with thread as server, forebay.Client(server.address) as client:
+        stream = client.stream("door", **EVERY)
+        stream.send(b"jpeg")
+        assert (stream.receive(timeout_s=0), stream.has_ended) == (None, False)
+        stream.finish()
+        assert (stream.receive(timeout_s=0), stream.has_ended) == (None, False)
+        thread.call(may_answer.set)
+        assert stream.receive().seq == 1
+        assert (stream.receive(timeout_s=0), stream.has_ended) == (None, True)
         stream.close()
 
 

@@ -62,7 +62,7 @@ async def test_of_several_servers_each_is_asked_and_one_that_serves_will_do(tmp_
 async def test_a_wrong_entry_of_several_addresses_is_named():
     ended = await asyncio.to_thread(run_command, "health", "--address", "127.0.0.1:9,b")
     assert ended.code == 2
-    assert ended.errors == "forebay: 'b' is no address; give host:port, such as 127.0.0.1:8001, or unix:PATH\n"
+    assert ended.errors == "forebay: 'b' is no address; give host:port, such as b:8001, or unix:PATH\n"
 
 
 @needs_openssl

@@ -1,6 +1,7 @@
 """Frames become messages that protobuf reads back, copied once and checked against the opened stream."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay.client.encode import frame_message, payload_of, size_of
+from forebay.client.wrong_frame import fault_of_type
 from forebay.wire import frames_pb2 as wire
 
 
@@ -59,14 +61,35 @@ def test_size_comes_from_the_array():
         ("bgr8", np.zeros((2, 4, 3), np.float32), ValueError, "uint8"),
         ("bgr8", np.zeros((4, 4, 3), np.uint8), ValueError, "is 4x4, the stream was opened with 4x2"),
         ("bgr8", bytes(23), ValueError, "takes 24 bytes, the frame has 23"),
-        ("bgr8", "text", TypeError, "numpy array or bytes"),
+        ("bgr8", "cam.jpg", TypeError, r"the frame is a path, .* write cv2.imread\('cam.jpg'\), or client.infer"),
+        ("jpeg", Path("cam.jpg"), TypeError, r"write open\('cam.jpg', .rb.\).read\(\)"),
+        ("bgr8", None, TypeError, "the frame is None: cv2.imread and VideoCapture.read give None"),
+        ("jpeg", None, TypeError, "the frame is None"),
+        ("tensor", None, TypeError, "the frame is None"),
+        ("tensor", "cam.jpg", TypeError, "the frame is a path"),
+        ("bgr8", (True, np.zeros((2, 4, 3), np.uint8)), TypeError, "write `_, frame = capture.read"),
+        ("bgr8", [[1, 2], [3, 4]], TypeError, "a numpy array of pixels, or their bytes, not list"),
+        ("bgr8", np.zeros((500, 1), np.uint8), ValueError, 'open the stream with encoding="jpeg" and write frame.to'),
+        ("jpeg", np.zeros((500, 1), np.uint8), TypeError, "write frame.tobytes"),
+        ("bgr8", np.zeros((3, 2, 5), np.uint8), ValueError, r"channels last, frame.transpose\(1, 2, 0\)"),
+        ("bgr8", np.zeros((1, 2, 4, 3), np.uint8), ValueError, r"write frame\[0\]"),
+        ("bgr8", np.zeros((2, 4, 4), np.uint8), ValueError, r"drop the fourth channel, frame\[:, :, :3\]"),
+        ("bgr8", np.zeros((2, 4, 3), np.float32), ValueError, r"write \(frame \* 255\).astype\(np.uint8\) if its"),
+        ("bgr8", np.zeros((2, 4, 3), np.int64), ValueError, r"not int64: write frame.astype\(np.uint8\)"),
+        ("bgr8", np.zeros((2, 4), np.uint8), ValueError, 'open the stream with encoding="mono8"'),
+        ("mono8", np.zeros((2, 4, 3), np.uint8), ValueError, 'open the stream with encoding="bgr8"'),
+        ("mono8", np.zeros((2, 4, 1), np.uint8), ValueError, r"write frame\[:, :, 0\]"),
+        ("mono8", np.zeros((2, 4), np.uint16), ValueError, r"\(frame >> 8\).astype"),
+        ("bgr8", b"\xff\xd8\xff\xe0", ValueError, 'is a JPEG file, and .* open it with encoding="jpeg"'),
+        ("h264", np.zeros((2, 4, 3), np.uint8), TypeError, "Annex B form, not an array of shape"),
+        ("h264", 7, TypeError, "an access unit in Annex B form, not int"),
         ("nv12", np.zeros((4, 4), np.uint8), ValueError, r"height \* 3 / 2"),
         ("mono8", np.zeros((2, 4, 3), np.uint8), ValueError, r"the shape \(height, width\), not \(2, 4, 3\)"),
         ("mono8", np.zeros((2, 4), np.uint16), ValueError, "uint8, not uint16"),
         ("mono8", bytes(24), ValueError, "takes 8 bytes, the frame has 24"),
         ("nv12", bytes(13), ValueError, "takes 12 bytes"),
-        ("jpeg", np.zeros((2, 4, 3), np.uint8), TypeError, "encode it first"),
-        ("png", 7, TypeError, "png file"),
+        ("jpeg", np.zeros((2, 4, 3), np.uint8), TypeError, r'write cv2.imencode\(".jpeg", frame\)\[1\], or'),
+        ("png", 7, TypeError, "the bytes of a PNG file, not int"),
         ("tensor", [b"x"], TypeError, "one array for each input"),
         ("tensor", np.array([b"x"], dtype=object), TypeError, "object arrays"),
     ],
@@ -74,6 +97,23 @@ def test_size_comes_from_the_array():
 def test_frame_that_does_not_fit_is_refused_in_words(encoding, frame, error, words):
     with pytest.raises(error, match=words):
         payload_of(encoding, 4, 2, frame)
+
+
+@pytest.mark.parametrize(
+    "frame", [None, "cam.jpg", np.zeros((500, 1), np.uint8), np.zeros(0, np.uint8), b"\xff\xd8\xff"]
+)
+def test_a_first_frame_without_a_size_is_refused_for_what_it_is(frame):
+    with pytest.raises((TypeError, ValueError), match=r"is None|is a path|have the shape|is a JPEG file"):
+        size_of("bgr8", frame)
+
+
+def test_pictures_of_other_libraries_have_a_way_in():
+    image = type("Image", (), {"__module__": "PIL.Image"})()
+    tensor = type("Tensor", (), {"__module__": "torch"})()
+    assert 'np.asarray(frame.convert("RGB")), and open the stream with encoding="rgb8"' in str(
+        fault_of_type("bgr8", image)
+    )
+    assert str(fault_of_type("bgr8", tensor)).endswith("not Tensor: write frame.cpu().numpy()")
 
 
 def test_size_of_plain_bytes_is_unknown():
