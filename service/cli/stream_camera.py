@@ -215,9 +215,10 @@ class CameraRun:
     async def _collect(self, stream: forebay.aio.Stream) -> None:
         async for result in stream:
             self._by_status[result.status.value] += 1
-            if result.status.value in FAULTS:
-                self._fault = self._fault or f"frame {result.seq} {result.status.value}: {result.message}"
             index, frame = self._in_flight.pop(result.seq)
+            if result.status.value in FAULTS:
+                name = file_of(frame) or f"frame {result.seq}"
+                self._fault = self._fault or f"{name} {result.status.value}: {result.message}"
             self._sink.show(self._plan.name, index, file_of(frame), result)
             if self._clip is not None:
                 await self._thread.call(self._draw, self._clip, frame, result)
