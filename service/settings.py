@@ -9,7 +9,7 @@ import ipaddress
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +26,10 @@ MAX_FRONT_ENDS = 60  # `service.group.version_header` and `shared_counts` have r
 LEAST_RECEPTION_BYTES = 1 << 20
 RENAMED = {"processes": "front_ends"}
 """Settings of earlier versions, and those that took their place."""
+LOWERS_SECURITY = frozenset(
+    {"insecure", "allow_client_shm", "allow_model_files", "allow_pictures", "allow_compression"}
+)
+"""Settings that open a door: no message about another setting proposes one of them."""
 Origin = Literal["flag", "environment", "file", "default"]
 
 
@@ -196,7 +200,8 @@ class ServeSettings(BaseSettings):
         read_restrictions(self.restricted_protocol)
         if not (self.insecure or self.tls_cert is not None or is_loopback(host)):
             raise ValueError(
-                f"address {self.address} can be reached from other machines: give tls_cert and tls_key, or insecure"
+                f"address {self.address} can be reached from other machines: give tls_cert and tls_key, or listen "
+                "on 127.0.0.1, behind a proxy (docs/security.md)"
             )
         return self
 
@@ -205,7 +210,10 @@ class ServeSettings(BaseSettings):
         if self.admin_address and not (separator and host and port.isdigit() and int(port) < 65_536):
             raise ValueError(f"admin_address is {self.admin_address!r}; give host:port, such as 127.0.0.1:8002")
         if self.admin_address and not (self.insecure or is_loopback(host)):
-            raise ValueError(f"admin_address {self.admin_address} can be reached from other machines: give insecure")
+            raise ValueError(
+                f"admin_address {self.admin_address} can be reached from other machines, and its pages have no "
+                "password: give 127.0.0.1, behind a proxy (docs/security.md)"
+            )
 
     @classmethod
     def settings_customise_sources(
@@ -230,13 +238,42 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     return lines
 
 
+def option_hint(option: str, flags: Collection[str]) -> str:
+    """Return how to mend an unknown option of `forebay serve`, such as `--max-streams`.
+
+    Args:
+        option: as it was typed.
+        flags: those that exist.
+    """
+    name = option.lstrip("-").replace("-", "_").lower()
+    if name not in ServeSettings.model_fields:
+        near = difflib.get_close_matches(option, [each for each in flags if _name_of(each) not in LOWERS_SECURITY], 1)
+        if near:
+            return f"did you mean {near[0]}?"
+        name = _nearest(name)
+        if not name:
+            return "`forebay serve --help` lists them, and `forebay config schema` all settings"
+    return f"the setting {name} has no flag: set {ENV_PREFIX}{name.upper()}, or {name} in the TOML file of --config"
+
+
+def _name_of(option: str) -> str:
+    return option.lstrip("-").replace("-", "_")
+
+
+def _nearest(name: str) -> str:
+    """Return the setting that a mistyped name may mean; empty if none is near."""
+    if name in RENAMED:
+        return RENAMED[name]
+    found = difflib.get_close_matches(name, ServeSettings.model_fields.keys() - LOWERS_SECURITY, n=1)
+    return found[0] if found else ""
+
+
 def _hint(name: str, prefix: str = "") -> str:
     """Return the nearest setting, or the place where they are listed."""
-    renamed = [RENAMED[name]] if name in RENAMED else []
-    nearest = renamed or difflib.get_close_matches(name, ServeSettings.model_fields, n=1)
+    nearest = _nearest(name)
     if not nearest:
         return "`forebay config schema` lists them"
-    return f"did you mean {prefix + (nearest[0].upper() if prefix else nearest[0])!r}?"
+    return f"did you mean {prefix + (nearest.upper() if prefix else nearest)!r}?"
 
 
 def default_cache_folder(environment: Mapping[str, str]) -> Path | None:
@@ -319,7 +356,9 @@ def _explain(problem: Any, origins: Mapping[str, Origin]) -> str:  # noqa: ANN40
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not name:
         return message
-    where = {"flag": f"--{name.replace('_', '-')}", "environment": f"{ENV_PREFIX}{name.upper()}"}.get(
-        origins.get(name, "default"), name
-    )
+    where = {
+        "flag": f"--{name.replace('_', '-')}",
+        "environment": f"{ENV_PREFIX}{name.upper()}",
+        "file": f"{name} in the file of --config",
+    }.get(origins.get(name, "default"), name)
     return f"{where} is {problem.get('input')!r}: {message}"

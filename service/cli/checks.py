@@ -18,7 +18,7 @@ COMFORT_BYTES = 600 << 20  # with large frames in flight and a few models
 FILES_BESIDE_STREAMS = 64  # libraries, logs, the loop, sockets in the process of opening
 LEAST_FILES = 256
 FAST_CLOCKS = {"tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page", "pvclock", "xen"}
-TESTED_PYTHON = ((3, 11), (3, 13))
+TESTED_PYTHON = ((3, 11), (3, 14))
 PACKAGES = ("grpcio", "protobuf", "numpy", "onnxruntime", "opencv-python-headless", "simplejpeg", "pydantic-settings")
 TESTED_GRPC = "1.85.1"
 

@@ -1,0 +1,141 @@
+"""Mistyped commands and options: what is near is named, what lowers security never is."""
+
+import ast
+import functools
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from forebay_server.service.cli import exit_codes
+from forebay_server.service.cli.commands import app
+from forebay_server.service.settings import (
+    ENV_PREFIX,
+    LOWERS_SECURITY,
+    ServeSettings,
+    SettingsError,
+    load_settings,
+    option_hint,
+    unknown_variables,
+)
+from tests.support.repository import ROOT
+
+SETTINGS = sorted(ServeSettings.model_fields)
+ANY_TEXT = {"address", "admin_address", "ready_file", "cache_folder", "uds", "model_repository", "load_model",
+            "restricted_protocol", "tls_cert", "tls_key", "tls_client_ca"}  # fmt: skip
+
+
+def run(*words):
+    result = CliRunner().invoke(app, words, prog_name="forebay")
+    return result.exit_code, " ".join(result.output.split())
+
+
+@functools.cache
+def flags():
+    return set(run("serve", "--help")[1].split())
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_has_a_flag_or_its_error_names_the_variable(name):
+    option = f"--{name.replace('_', '-')}"
+    if option in flags():
+        return
+    code, output = run("serve", option, "1")
+    assert code == exit_codes.USAGE
+    assert f"the setting {name} has no flag: set {ENV_PREFIX}{name.upper()}, or {name} in the TOML file" in output
+
+
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name not in ANY_TEXT])
+def test_a_wrong_value_names_the_place_that_it_comes_from(name, tmp_path, monkeypatch):
+    monkeypatch.setenv(f"{ENV_PREFIX}{name.upper()}", "no value of it")
+    with pytest.raises(SettingsError, match=f"^{ENV_PREFIX}{name.upper()} is 'no value of it': "):
+        load_settings({}, None, {f"{ENV_PREFIX}{name.upper()}": "no value of it"})
+    monkeypatch.delenv(f"{ENV_PREFIX}{name.upper()}")
+    file = tmp_path / "forebay.toml"
+    file.write_text(f'{name} = "no value of it"')
+    with pytest.raises(SettingsError, match=f"^{name} in the file of --config is 'no value of it': "):
+        load_settings({}, file, {})
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["serve", "--adress", "x"], "there is no option --adress: did you mean --address?"),
+        (["serve", "--max-mesage-bytes", "1"], "the setting max_message_bytes has no flag: set FOREBAY_MAX_MESSAGE"),
+        (["serve", "--zzz"], "`forebay serve --help` lists them"),
+        (["srve"], "there is no command 'srve': did you mean 'serve'?"),
+        (["xyzzy"], "there is no command 'xyzzy'"),
+    ],
+)
+def test_a_mistyped_word_is_answered_with_the_likely_one(words, expected):
+    code, output = run(*words)
+    assert code == exit_codes.USAGE
+    assert expected in output
+
+
+def names_in(text):
+    return {name for name in LOWERS_SECURITY if name in text.lower().replace("-", "_")}
+
+
+@pytest.mark.parametrize("word", ["secure", "inscure", "insecur", "allow_client_shmm", "allow", "tls", "no_tls"])
+def test_no_hint_for_an_unknown_name_proposes_less_security(word):
+    asked = names_in(word)
+    hints = [
+        option_hint(f"--{word.replace('_', '-')}", flags()),
+        *unknown_variables({f"{ENV_PREFIX}{word.upper()}": ""}),
+    ]
+    for hint in hints:
+        assert names_in(hint.partition("is no setting")[2] or hint) <= asked
+
+
+@given(st.text("acdefilmnoprstuw_-", min_size=1, max_size=20))
+def test_no_hint_for_any_name_proposes_less_security(word):
+    option = f"--{word}"
+    if names_in(word):
+        return
+    assert not names_in(option_hint(option, {"--insecure", "--allow-client-shm", "--address"}))
+
+
+@pytest.mark.parametrize("settings", [{"address": "0.0.0.0:8001"}, {"admin_address": "0.0.0.0:8002"}])
+def test_an_address_for_others_is_refused_without_proposing_less_security(settings):
+    with pytest.raises(SettingsError, match="can be reached from other machines") as caught:
+        load_settings(settings, None, {})
+    assert not names_in(str(caught.value))
+
+
+SWITCHES = {
+    "service/frontend/control/repository.py",
+    "service/frontend/memory/errors.py",
+}  # of the asked-for call itself
+
+
+def messages(path):
+    """The texts of a module that are longer than a name, without docstrings."""
+    source = path.read_text()
+    if not names_in(source):
+        return
+    tree = ast.parse(source)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if is_text and id(node) not in docstrings and " " in node.value.strip():
+            yield node.value
+
+
+def test_no_message_proposes_a_setting_that_lowers_security():
+    folders = [ROOT / name for name in ("service", "engines", "loadtest", "bench", "forebay")]
+    paths = {path for folder in folders for path in Path(folder).rglob("*.py") if "_pb2" not in path.name}
+    found = {
+        (str(path.relative_to(ROOT)), text)
+        for path in paths - {ROOT / "service/settings.py"}
+        for text in messages(path)
+        if names_in(text)
+    }
+    assert {name for name, _ in found} <= SWITCHES, found
