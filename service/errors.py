@@ -158,6 +158,14 @@ class NotReadyError(ServiceError):
     is_for_elsewhere = True
 
 
+class AskedToLeaveError(ServiceError):
+    """The stream was asked to go to another server, and comes straight back: try again elsewhere."""
+
+    outcome = Outcome.UNAVAILABLE
+    scope = "session"
+    is_for_elsewhere = True
+
+
 class TooManyStreamsError(ServiceError):
     """The limit of streams is reached."""
 

@@ -103,7 +103,9 @@ class Server:
             self.registry.all,
             self.frames.totals,
             self.front_end.stream_numbers,
-            lambda count: self.frames.move(count, int(settings.drain_grace_s * 1000), Why.OVERLOAD),
+            lambda count, by_chance: self.frames.move(
+                count, int(settings.drain_grace_s * 1000), Why.OVERLOAD, by_chance=by_chance
+            ),
             self.front_end.load_reports.publish,
             self.clock,
             is_on=settings.move_streams,

@@ -83,7 +83,7 @@ class Listener(Protocol):
         """This process has so many more streams than the others."""
         ...
 
-    def move(self, count: int, why: Why) -> None:
+    def move(self, count: int, why: Why, *, by_chance: bool) -> None:
         """So many streams are to go to other servers."""
         ...
 
@@ -230,7 +230,7 @@ class EnginePeer:
             case MoveStreams(why=Why.UNEVEN):
                 self._listener.rebalance(message.count)
             case MoveStreams():
-                self._listener.move(message.count, message.why)
+                self._listener.move(message.count, message.why, by_chance=message.by_chance)
             case LoadNow():
                 self._listener.publish(message.load)
             case LookAt() if self._shipper is not None:

@@ -229,10 +229,10 @@ class FrontEndServer:
         if self.parts is not None:
             self.parts.frames.rebalance(count, int(self.settings.drain_grace_s * 1000))
 
-    def move(self, count: int, why: Why) -> None:
+    def move(self, count: int, why: Why, *, by_chance: bool) -> None:
         """Ask some streams to go to other servers."""
         if self.parts is not None:
-            self.parts.frames.move(count, int(self.settings.drain_grace_s * 1000), why)
+            self.parts.frames.move(count, int(self.settings.drain_grace_s * 1000), why, by_chance=by_chance)
 
     def listing(self) -> Listing:
         """Return the open streams of this process."""

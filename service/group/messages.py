@@ -140,10 +140,12 @@ class MoveStreams:
     Attributes:
         count: of them.
         why: UNEVEN for those that go to the front-end processes with fewer streams; else to other servers.
+        by_chance: draw them; else the heaviest go first.
     """
 
     count: int
     why: Why
+    by_chance: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,10 @@ Owner: the event loop's thread, except where a method says otherwise.
 import asyncio
 import itertools
 import os
+import random
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 import structlog
@@ -291,9 +293,13 @@ class Peers:
         for peer in self._of(front_end):
             peer.talk.send(MoveStreams(count, Why.UNEVEN))
 
-    def move_elsewhere(self, count: int) -> int:
+    def move_elsewhere(self, count: int, by_chance: bool) -> int:  # noqa: FBT001 - as `Moving` calls it
         """Have front-end processes ask streams to go to other servers; return how many are asked."""
         heaviest = {peer.front_end: peer.receiver.numbers.heaviest for peer in self._welcome_ones()}
+        if by_chance:  # `MOST_WEIGHTS` of a process at most count
+            every = [front_end for front_end, weights in heaviest.items() for _ in weights]
+            drawn = Counter(random.sample(every, min(count, len(every))))
+            return self._ask(drawn, Why.OVERLOAD, by_chance=True)
         return self._ask(share_out(count, heaviest.items()), Why.OVERLOAD)
 
     async def list_streams(self) -> Listing:
@@ -308,10 +314,10 @@ class Peers:
         listing = await self.list_streams()
         return self._ask(share_out(count, movable_by_process(listing).items()), Why.OPERATOR)
 
-    def _ask(self, shares: Mapping[int, int], why: Why) -> int:
+    def _ask(self, shares: Mapping[int, int], why: Why, *, by_chance: bool = False) -> int:
         for front_end, share in shares.items():
             for peer in self._of(front_end):
-                peer.talk.send(MoveStreams(share, why))
+                peer.talk.send(MoveStreams(share, why, by_chance))
         return sum(shares.values())
 
     def publish(self, load: Load) -> None:

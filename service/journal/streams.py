@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 OPENED_HOW = NEW, RESUMED = "new", "resumed"
-REFUSED_WHY = DRAIN, LIMIT = "drain", "limit"
+REFUSED_WHY = DRAIN, LIMIT, ASKED = "drain", "limit", "asked"
 
 
 class Why(enum.Enum):

@@ -50,7 +50,7 @@ class Moving(EverySecond):
         versions: returns those that serve.
         frames: returns the totals of streams.
         numbers: returns the numbers of streams.
-        ask: asks so many streams to go elsewhere; returns how many could be asked.
+        ask: asks so many streams to go elsewhere, the heaviest first, or by chance; returns how many could be asked.
         publish: called with the load, once a second.
         clock: source of monotonic nanoseconds.
         is_on: whether streams are asked.
@@ -66,7 +66,7 @@ class Moving(EverySecond):
         versions: Callable[[], Iterable[Version]],
         frames: Callable[[], FrameTotals],
         numbers: Callable[[], StreamNumbers],
-        ask: Callable[[int], int],
+        ask: Callable[[int, bool], int],
         publish: Callable[[Load], None],
         clock: Clock,
         *,
@@ -93,8 +93,8 @@ class Moving(EverySecond):
         came = _came(self._numbers())
         count = self._overload.decide(now_ns, is_over=load.is_over, streams=frames.streams, came=came)
         if count:
-            asked = self._ask(count)
-            self._overload.asked(now_ns, asked, came)
+            asked = self._ask(count, self._overload.is_futile)
+            self._overload.asked(asked, came)
             text = "too much to do: streams are asked to go to other servers"
             log.info(text, asked=asked, busy=round(load.busy, 2), not_in_time=round(load.not_in_time, 3))
 

@@ -5,53 +5,62 @@ Theory of operation
     least one, every `ROUND_NS`. It stops at the first look at which it is not over.
 
     No server knows of the others. It knows whether asking helps: streams that were asked come back as resumed ones, to
-    this server because there is no other, or to another, which sends some of its own here if it is over as well. Have
-    half as many come resumed within `ROUND_NS` of a request as were asked, or more, then every server is over. Then one
-    stream is asked after a pause, and each pause is twice as long as the one before it, up to `LONGEST_PAUSE_NS`: that
-    stream finds out whether another server has room again. If it stays away, the next pause is half as long.
+    this server because there is no other, or to another, which sends some of its own here if it is over as well. Where
+    half as many came resumed since the last few requests as were asked in them, or more, every server is over.
 
-    After `FORGET_NS` without overload the pause is as in the beginning, so that the server never asks less for ever.
+    Then the server only probes: it asks a single stream every `PROBE_NS`. Where none came resumed from one probe to the
+    next, the next follows after `ROUND_NS`; where none came after that one either, another server has room, and the
+    server asks as in the beginning. It takes two, because chance alone keeps streams away after one probe in four.
+
+    After `FORGET_NS` without overload the server asks as in the beginning.
 """
 
+from collections import deque
 from typing import Final, NamedTuple
 
 SUSTAINED_NS: Final = 10_000_000_000
 ROUND_NS: Final = 5_000_000_000
 MOST_SHARE: Final = 0.05
-LONGEST_PAUSE_NS: Final = 120_000_000_000
+PROBE_NS: Final = 20_000_000_000
+"""A server that was added gets its first stream from each of the others within this time. A server with 50 streams
+moves each once in a quarter of an hour by that."""
+ENOUGH_STAYS: Final = 2
+JUDGED: Final = 4  # requests that are judged together: of single ones, chance alone decides
 FORGET_NS: Final = 60_000_000_000
 STAY_NS: Final = 60_000_000_000
-"""A stream that came resumed is not asked again before: it moves once a minute at most, among any number of servers."""
+"""A stream that came resumed cannot be asked before: it moves once a minute at most, among any number of servers."""
+SETTLED_NS: Final = 300_000_000_000
+"""Nor is it asked because of load before. In simulated fleets with as much load as they can do, or more, heavy streams
+wandered with a minute, and made the busiest servers busier than without any moves (`bench.scale_simulation`)."""
 
 
 class _Request(NamedTuple):
     """Streams that were asked, and those that had come by then.
 
     Attributes:
-        at_ns: when.
         asked: streams.
         came: resumed streams by then.
     """
 
-    at_ns: int
     asked: int
     came: int
 
 
 class Overload:
-    """See the module's theory of operation. Owner: one thread."""
+    """See the module's theory of operation. Owner: one thread.
+
+    Attributes:
+        is_futile: whether every server is over, as far as this one knows. The stream that it asks then is to be drawn
+            by chance: the heaviest would wander from server to server.
+    """
 
     def __init__(self) -> None:
+        self.is_futile = False
+        self._stays = 0  # probes in a row from which no stream came resumed
         self._over_since_ns: int | None = None
         self._calm_since_ns: int | None = None
         self._due_ns = 0
-        self._pause_ns = ROUND_NS
-        self._request: _Request | None = None  # whose effect is not known yet
-
-    @property
-    def is_futile(self) -> bool:
-        """Whether every server was over, as far as this one knows."""
-        return self._pause_ns > ROUND_NS
+        self._requests: deque[_Request] = deque(maxlen=JUDGED)  # the oldest first
 
     def decide(self, now_ns: int, *, is_over: bool, streams: int, came: int) -> int:
         """Return how many streams to ask now.
@@ -62,35 +71,36 @@ class Overload:
             streams: open streams of frames.
             came: streams that have come resumed so far, those that this server had asked for other reasons left out.
         """
-        self._judge(now_ns, came)
         if not is_over:
-            self._over_since_ns = None
-            self._calm_since_ns = now_ns if self._calm_since_ns is None else self._calm_since_ns
-            if now_ns - self._calm_since_ns >= FORGET_NS:
-                self._pause_ns, self._due_ns = ROUND_NS, now_ns
+            self._rest(now_ns)
             return 0
         self._calm_since_ns = None
         self._over_since_ns = now_ns if self._over_since_ns is None else self._over_since_ns
-        if now_ns - self._over_since_ns < SUSTAINED_NS or now_ns < self._due_ns or self._request is not None:
+        if now_ns - self._over_since_ns < SUSTAINED_NS or now_ns < self._due_ns:
             return 0
-        count = min(streams, 1 if self.is_futile else max(1, int(streams * MOST_SHARE)))
-        if count:
-            self._due_ns = now_ns + self._pause_ns
-        return count
+        self._judge(came)
+        self._due_ns = now_ns + (PROBE_NS if self.is_futile and not self._stays else ROUND_NS)
+        return min(streams, 1 if self.is_futile else max(1, int(streams * MOST_SHARE)))
 
-    def asked(self, now_ns: int, count: int, came: int) -> None:
-        """Note that so many of the streams that `decide` returned could be asked."""
+    def asked(self, count: int, came: int) -> None:
+        """Note that so many of the streams that `decide` returned could be asked; `came` is as it was then."""
         if count:
-            self._request = _Request(now_ns, count, came)
+            self._requests.append(_Request(count, came))
 
-    def _judge(self, now_ns: int, came: int) -> None:
-        request = self._request
-        if request is None or now_ns < request.at_ns + ROUND_NS:
+    def _rest(self, now_ns: int) -> None:
+        self._over_since_ns = None
+        self._requests.clear()
+        self._calm_since_ns = now_ns if self._calm_since_ns is None else self._calm_since_ns
+        if now_ns - self._calm_since_ns >= FORGET_NS:
+            self.is_futile, self._stays, self._due_ns = False, 0, now_ns
+
+    def _judge(self, came: int) -> None:
+        if not self._requests:
             return
-        self._request = None
-        if 2 * (came - request.came) >= request.asked:
-            self._pause_ns = min(2 * self._pause_ns, LONGEST_PAUSE_NS)
-            self._due_ns = request.at_ns + self._pause_ns
+        if self.is_futile:
+            self._stays = self._stays + 1 if came <= self._requests[-1].came else 0
+            if self._stays >= ENOUGH_STAYS:
+                self.is_futile, self._stays = False, 0
+                self._requests.clear()
         else:
-            self._pause_ns = max(self._pause_ns // 2, ROUND_NS)
-            self._due_ns = request.at_ns + self._pause_ns
+            self.is_futile = 2 * (came - self._requests[0].came) >= sum(each.asked for each in self._requests)

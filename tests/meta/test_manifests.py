@@ -1,4 +1,4 @@
-"""The overlays of deploy/k8s render, and what they render fits Kubernetes' schemas."""
+"""The overlays of deploy/k8s render to manifests that fit Kubernetes' schemas."""
 
 import shutil
 import subprocess

@@ -11,21 +11,21 @@ from forebay.wire import orca_load_report_pb2, orca_pb2
 from forebay_server.service.frontend.frames.track_request import TrackRequest
 from forebay_server.service.frontend.load_reports import TRAILER
 from forebay_server.service.load.meter import Load
-from forebay_server.service.load.overload import STAY_NS
+from forebay_server.service.load.overload import SETTLED_NS
 from forebay_server.service.tracks.settings import TrackSettings
-from tests.rpc.test_elsewhere import INFER, REQUEST, answer_to
+from tests.rpc.test_elsewhere import FRAMES, INFER, REQUEST, answer_to, is_for_elsewhere
 from tests.rpc.test_inference_statistics import get, samples
 from tests.support import http2 as h
 from tests.support.guard import HANG_GUARD_S
 from tests.support.loops import on_loop
-from tests.support.real_server import eventually, real_server, simulated
+from tests.support.real_server import eventually, open_message, real_server, simulated
 
 LOAD = Load(busy=0.5, not_in_time=0.0, requests_per_s=12.5, failures_per_s=0.25)
 METRICS = "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics"
 
 
 def moving_of(running):
-    """What decides: in the second form it is in the engine process."""
+    """Return the part that decides: in the second form it is in the engine process."""
     server = running.server
     return server.engine.moving if hasattr(server, "engine") else server.moving
 
@@ -48,14 +48,14 @@ async def test_streams_are_asked_the_heaviest_first_and_those_that_came_from_els
         by_name = {stream.session.config.stream_id: stream for stream in frames.streams}
         by_name["heavy"].load, by_name["came"].load = 0.5, 0.9
         assert frames.heaviest() == [(False, 0.5), (False, 0.0)]
-        by_name["came"].call.opened_ns -= STAY_NS
+        by_name["came"].call.opened_ns -= SETTLED_NS
         assert frames.heaviest() == [(False, 0.9), (False, 0.5), (False, 0.0)]
         config = by_name["heavy"].session.config
         by_name["heavy"].session.config = replace(config, tracks=TrackRequest(TrackSettings(), 0.1, b""))
         assert frames.heaviest() == [(False, 0.9), (False, 0.0), (True, 0.5)]
         by_name["heavy"].session.config = config
         await running.told()
-        assert moving_of(running)._ask(2) == 2
+        assert moving_of(running)._ask(2, False) == 2
         for stream in (came, heavy):
             message = await stream.receive()
             assert message.reconnect == pb.Reconnect(reason=pb.Reconnect.REASON_ELSEWHERE, grace_ms=5000)
@@ -68,6 +68,41 @@ async def test_streams_are_asked_the_heaviest_first_and_those_that_came_from_els
         for stream in (light, heavy, came):
             await stream.half_close()
             assert await stream.results() == []
+
+
+@on_loop
+async def test_a_probe_asks_a_stream_that_is_drawn_by_chance(tmp_path):
+    async with real_server(simulated(tmp_path), move_streams=True, admin_address="127.0.0.1:0") as running:
+        streams = [await running.open(stream_id=str(index)) for index in range(3)]
+        await running.told()
+        assert moving_of(running)._ask(1, True) == 1
+        await running.told()
+        assert running.server.frames.asked_to_leave["overload"] == 1
+        for stream in streams:
+            await stream.half_close()
+            assert await stream.results() == []
+
+
+@on_loop
+async def test_a_stream_that_comes_straight_back_is_refused_once_and_for_elsewhere(tmp_path):
+    """A proxy that counts streams sends it back; where it knows another server, it then tries there."""
+    async with real_server(simulated(tmp_path), move_streams=True, admin_address="127.0.0.1:0") as running:
+        stream = await running.open(stream_id="door")
+        await running.told()
+        assert moving_of(running)._ask(1, False) == 1
+        assert (await stream.receive()).HasField("reconnect")
+        await stream.half_close()
+        assert await stream.results() == []
+        again = pb.ClientMessage(open=open_message(stream_id="door", resume_from=2))
+        assert is_for_elsewhere(await answer_to(running.address, FRAMES, again))
+        other = await running.open(stream_id="yard", resume_from=2)
+        back = await running.open(stream_id="door", resume_from=2)
+        await running.told()
+        _, text = await get(running.server.admin_address)
+        assert samples(text)['forebay_streams_refused_total{why="asked"}'] == 1
+        for each in (other, back):
+            await each.half_close()
+            assert await each.results() == []
 
 
 @on_loop

@@ -14,6 +14,7 @@ import structlog
 from forebay.wire import frames_pb2 as pb
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import (
+    AskedToLeaveError,
     InvariantError,
     NotReadyError,
     Outcome,
@@ -36,7 +37,8 @@ from forebay_server.service.frontend.statuses import metadata_of
 from forebay_server.service.frontend.stream_call import StreamCalls
 from forebay_server.service.journal.events import Ending, Journal, Origin
 from forebay_server.service.journal.pictures import PictureSlot
-from forebay_server.service.journal.streams import DRAIN, LIMIT, NEW, RESUMED, Why
+from forebay_server.service.journal.streams import ASKED, DRAIN, LIMIT, NEW, RESUMED, Why
+from forebay_server.service.load.leavers import Leavers
 from forebay_server.service.load.listing import Listing, listing_of
 from forebay_server.service.load.moving import FrameTotals
 from forebay_server.service.models.served import FindModel, ServedVersion
@@ -93,6 +95,7 @@ class FramesServicer:
         self._next_session_id: Callable[[], int] = itertools.count(1).__next__
         self._admission = admission
         self.video = VideoLimits(settings.max_video_streams, settings.video_memory_bytes)
+        self._leavers = Leavers()
         self._is_draining = False
         self.open_deadline_s = OPEN_DEADLINE_S
 
@@ -129,13 +132,27 @@ class FramesServicer:
 
     def heaviest(self) -> list[tuple[bool, float]]:
         """Return the weights of the streams that `move` would ask, in its order, at most `MOST_WEIGHTS`."""
-        return [stream.weight for stream in self._movable(MOST_WEIGHTS)]
+        return [stream.weight for stream in heapq.nsmallest(MOST_WEIGHTS, self._movable(), key=_turn)]
 
-    def move(self, count: int, grace_ms: int, why: Why) -> int:
-        """Ask some streams to go to other servers: the heaviest first, those with state last. Return how many."""
-        asked = self._movable(count)
+    def move(self, count: int, grace_ms: int, why: Why, *, by_chance: bool = False) -> int:
+        """Ask some streams to go to other servers: the heaviest first, those with state last. Return how many.
+
+        Args:
+            count: of them; fewer are asked if fewer can go.
+            grace_ms: for each to half-close.
+            why: OVERLOAD or OPERATOR.
+            by_chance: draw them instead.
+        """
+        movable = self._movable(by_operator=why is Why.OPERATOR)
+        if by_chance:
+            asked = random.sample(movable, min(count, len(movable)))
+        else:
+            asked = heapq.nsmallest(count, movable, key=_turn)
+        now_ns = self._clock.now_ns()
         for stream in asked:
-            stream.ask_to_leave(why, grace_ms, self._clock.now_ns())
+            stream.ask_to_leave(why, grace_ms, now_ns)
+            if stream.session is not None:
+                self._leavers.asked(stream.session.config.stream_id, now_ns)
         return len(asked)
 
     def listing(self, inference_streams: int) -> Listing:
@@ -144,10 +161,10 @@ class FramesServicer:
         lines = [line for stream in self.streams if (line := stream.line(now_ns)) is not None]
         return listing_of(lines, len(lines), inference_streams)
 
-    def _movable(self, count: int) -> list[FrameStream]:
+    def _movable(self, *, by_operator: bool = False) -> list[FrameStream]:
         now_ns = self._clock.now_ns()
-        movable = [stream for stream in self.streams if stream.can_go_elsewhere(now_ns)]
-        return heapq.nsmallest(count, movable, key=_turn)
+        can_go = FrameStream.can_be_sent if by_operator else FrameStream.can_go_elsewhere
+        return [stream for stream in self.streams if can_go(stream, now_ns)]
 
     def totals(self) -> FrameTotals:
         """Return the totals of all frames so far."""
@@ -211,6 +228,7 @@ class FramesServicer:
             if config is not None:
                 video = None
                 try:
+                    self._refuse_leaver(config)
                     video = self._video_place(config)
                     await self._run(stream, config, video, context)
                 finally:
@@ -240,6 +258,11 @@ class FramesServicer:
             config = accept_open(first, self._find_model, self._settings)
             if config.version.try_use():
                 return config  # otherwise it was unloaded just now, and the next lookup finds its successor
+
+    def _refuse_leaver(self, config: StreamConfig) -> None:
+        if config.is_resumed and self._leavers.comes_back(config.stream_id, self._clock.now_ns()):
+            self._stream_calls.refused[ASKED] += 1
+            raise AskedToLeaveError("this server has asked the stream to go elsewhere; open it on another one")
 
     def _video_place(self, config: StreamConfig) -> VideoPlace | None:
         try:

@@ -10,7 +10,7 @@ from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.frontend.stream_call import LOOK_INTERVAL_S, StreamCall
 from forebay_server.service.journal.streams import Why
 from forebay_server.service.load.listing import Placement, StreamLine
-from forebay_server.service.load.overload import STAY_NS
+from forebay_server.service.load.overload import SETTLED_NS, STAY_NS
 from forebay_server.service.settings import ServeSettings
 
 OPEN_DEADLINE_S = 20.0  # a call that never says what it wants must not keep its place among the streams
@@ -82,7 +82,13 @@ class FrameStream:
         return self.session is not None and self.leave_by_ns is None and account.address is not None
 
     def can_go_elsewhere(self, now_ns: int) -> bool:
-        """Whether it can be asked to go to another server."""
+        """Whether it can be asked to go to another server because of this one's load."""
+        if self.session is None or self._placement(self.session, now_ns) is not Placement.MOVABLE:
+            return False
+        return not self.session.config.is_resumed or now_ns - self.call.opened_ns >= SETTLED_NS
+
+    def can_be_sent(self, now_ns: int) -> bool:
+        """Whether it can be asked to go to another server because an operator wants it."""
         return self.session is not None and self._placement(self.session, now_ns) is Placement.MOVABLE
 
     def line(self, now_ns: int) -> StreamLine | None:

@@ -1,4 +1,4 @@
-"""What a run of the front-end benchmarks says about the numbers that were asked for."""
+"""The report of the front-end benchmarks about the numbers that were asked for."""
 
 import pytest
 
