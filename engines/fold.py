@@ -12,24 +12,22 @@ the products. The input keeps its name; the tensor behind the new nodes gets ano
 branches and loop bodies included.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forebay_server.engines.errors import ModelFileError
+from forebay_server.engines.onnx_graph import GraphError, free_name, graphs, rename
 from forebay_server.engines.onnx_wire import onnx_model_pb2 as wire
 
 FLOAT, UINT8, FLOAT16 = 1, 2, 10  # TensorProto.data_type
 INT, TENSOR, INTS = 2, 4, 7  # AttributeProto.type
 LEAST_OPSET = 7  # before it, Mul and Sub broadcast otherwise; PyTorch has exported later ones since 2018
 EXACT = 1e-12  # relative: of doubles that are an FP32 number but for a rounding
-MOST_DEPTH = 32  # of branches within branches
 
 
-class FoldError(ModelFileError):
+class FoldError(GraphError):
     """The nodes do not fit this model, which can be served without them."""
 
 
@@ -67,9 +65,9 @@ def fold_into(model: wire.ModelProto, fold: Fold) -> None:
     _check(model, found, fold)
     assert found is not None  # noqa: S101 - for mypy: checked
     own_type = found.type.tensor_type.elem_type
-    inner = _free_name(graph, fold.input_name)
-    for part in _graphs(graph):
-        _rename(part, fold.input_name, inner)
+    inner = free_name(graph, f"{fold.input_name}.values")
+    for part in graphs(graph):
+        rename(part, fold.input_name, inner)
     nodes = _Nodes(graph, fold.input_name, inner)
     if fold.is_cast_first:
         nodes.add("Cast", to=FLOAT)
@@ -111,35 +109,6 @@ def _check(model: wire.ModelProto, found: wire.ValueInfoProto | None, fold: Fold
         raise FoldError(f"input {fold.input_name!r} is not FP32 or FP16 of four dimensions")
     if any(value.name == fold.input_name for value in model.graph.output):
         raise FoldError(f"input {fold.input_name!r} is an output too")
-
-
-def _graphs(graph: wire.GraphProto, depth: int = 0) -> Iterator[wire.GraphProto]:
-    """The graph and those within it."""
-    if depth > MOST_DEPTH:
-        raise FoldError(f"the model has branches within branches, more than {MOST_DEPTH} deep")
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _graphs(inner, depth + 1)
-
-
-def _rename(graph: wire.GraphProto, name: str, new_name: str) -> None:
-    for node in graph.node:
-        for at, used in enumerate(node.input):
-            if used == name:
-                node.input[at] = new_name
-    for value in graph.output:
-        if value.name == name:  # of a branch that gives the tensor around it
-            value.name = new_name
-
-
-def _free_name(graph: wire.GraphProto, name: str) -> str:
-    """A name that no tensor of the model has."""
-    taken = {str(used) for part in _graphs(graph) for node in part.node for used in (*node.input, *node.output)}
-    stem = f"{name}.values"
-    longest = max((len(used) - len(stem) for used in taken if used.startswith(stem)), default=-1)
-    return stem + "_" * (longest + 1)
 
 
 class _Nodes:

@@ -14,7 +14,7 @@ from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.normal_form import data_type_of, normalised
 from forebay_server.service.models.parameters import read_parameters
 from forebay_server.service.models.picture_completion import picture_of
-from forebay_server.service.models.questions import question_of
+from forebay_server.service.models.questions import question_of, rows_question_of
 from forebay_server.service.models.tasks import resolved
 from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.results.task import Task
@@ -62,7 +62,8 @@ def _meaning(
         if "task" not in description.derived:
             raise
         return None, None, str(error)
-    return picture, task, "" if picture is not None else question_of(specs, filename)
+    question = question_of if picture is None else rows_question_of
+    return picture, task, question(specs, filename)
 
 
 def _picture(description: ModelDescription, specs: EngineSpecs, filename: str) -> PictureInput | None:

@@ -1,8 +1,9 @@
-"""Settles how a model's picture gets its numbers before the model is opened: by its graph, or by the worker.
+"""Settles how a model's graph is changed before the model is opened.
 
-The normalisation goes into the graph (`engines.fold`), which changes the input that clients of tensors see. Hence it is
-left to the worker, under `fold: auto`, if the configuration describes the input. `image_size` fixes a height and a
-width that the file leaves open. Both concern ONNX Runtime alone.
+The normalisation of pictures goes into the graph (`engines.fold`), which changes the input that clients of tensors see.
+Hence it is left to the worker, under `fold: auto`, if the configuration describes the input. `image_size` fixes a
+height and a width that the file leaves open, `output_rows` the rows of outputs (`engines.output_rows`). All concern
+ONNX Runtime alone.
 
 Pure but for reading the model's file.
 """
@@ -15,14 +16,16 @@ import structlog
 from forebay_server.engines.changes import ModelChanges
 from forebay_server.engines.engine import EngineSpecs
 from forebay_server.engines.errors import ModelFileError
-from forebay_server.engines.fold import Fold, FoldError
+from forebay_server.engines.fold import Fold
 from forebay_server.engines.folded_file import folded_file
+from forebay_server.engines.onnx_graph import GraphError
 from forebay_server.engines.onnx_head import OnnxHead, read_head
 from forebay_server.engines.onnx_specs import NodeInfo, derive_specs
+from forebay_server.engines.output_rows import RowsError
 from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.derive.derived import with_derived
 from forebay_server.service.models.description import ModelDescription
-from forebay_server.service.models.parameters import read_parameters
+from forebay_server.service.models.parameters import OwnParameters, read_parameters
 from forebay_server.service.models.picture_completion import picture_of
 from forebay_server.service.models.picture_parameters import PictureParameters
 from forebay_server.service.pictures.picture_input import PictureInput
@@ -47,31 +50,53 @@ def settle_changes(
         ModelFileError: the file is not an ONNX file.
     """
     filename = description.config_name
-    given = written = read_parameters(description.config, filename).picture
+    own = read_parameters(description.config, filename)
     if description.backend != "onnxruntime" or model_path is None:
-        if given.fold == "on" and description.backend != "tensorrt":
-            raise ConfigError(
-                f"{filename}: fold is on, but backend {description.backend!r} runs models as they are: leave it out"
-            )
-        return replace(description, is_folded=given.fold == "on"), ModelChanges()  # a plan was folded when it was built
+        _refuse_changes(description, own)
+        # A plan was folded when it was built.
+        return replace(description, is_folded=own.picture.fold == "on"), ModelChanges()
     head = _head(model_path)
-    if head is not None:
-        description = with_derived(description, head.inputs, head.metadata)
-        given = read_parameters(description.config, filename).picture
-    if head is None or (given.scale is None and given.image_size is None):  # UINT8 of a fixed size needs no change
+    if head is None:
         return description, ModelChanges()
-    dimensions = _open_dimensions(head, given, filename)
-    picture = _picture(head, dimensions, description, given, filename)
-    if picture is None or picture.values.dtype == "uint8" or not _is_wanted(description, written):
-        return description, ModelChanges(dimensions=dimensions)
+    description = with_derived(description, head.inputs, head.metadata)
+    given = read_parameters(description.config, filename).picture
+    dimensions: dict[str, int] = {}
+    fold: Fold | None = None
+    if given.scale is not None or given.image_size is not None:  # UINT8 of a fixed size needs no change
+        dimensions = _open_dimensions(head, given, filename)
+        picture = _picture(head, dimensions, description, given, filename)
+        if picture is not None and picture.values.dtype != "uint8" and _is_wanted(description, own.picture):
+            fold = _fold(picture, head)
+    fold, content = _content(model_path, fold, description, own, cache_folder)
+    return replace(description, is_folded=fold is not None), ModelChanges(content, dimensions)
+
+
+def _refuse_changes(description: ModelDescription, own: OwnParameters) -> None:
+    written = {"fold is on": own.picture.fold == "on" and description.backend != "tensorrt"}
+    written["output_rows is written"] = own.output_rows is not None
+    for words in (words for words, is_written in written.items() if is_written):
+        raise ConfigError(
+            f"{description.config_name}: {words}, but backend {description.backend!r} runs models as they are: leave "
+            "it out"
+        )
+
+
+def _content(
+    path: Path, fold: Fold | None, description: ModelDescription, own: OwnParameters, cache_folder: Path | None
+) -> tuple[Fold | None, bytes | None]:
+    """Return the fold that fits the model, and the content with it and with fixed rows; None if nothing changes."""
+    if fold is None and own.output_rows is None:
+        return None, None
     try:
-        content = folded_file(model_path, _fold(picture, head), cache_folder)
-    except FoldError as error:
-        if given.fold == "on":
-            raise ConfigError(f"{filename}: fold is on, but {error}") from error
+        return fold, folded_file(path, fold, cache_folder, own.output_rows)
+    except RowsError as error:
+        raise ConfigError(f"{description.config_name}: output_rows is written, but {error}") from error
+    except GraphError as error:
+        if fold is None or own.picture.fold == "on":
+            what = "output_rows is written" if fold is None else "fold is on"
+            raise ConfigError(f"{description.config_name}: {what}, but {error}") from error
         log.warning("model is not folded, and costs more memory", model=description.name, detail=str(error))
-        return description, ModelChanges(dimensions=dimensions)
-    return replace(description, is_folded=True), ModelChanges(content, dimensions)
+    return _content(path, None, description, own, cache_folder)
 
 
 def write_folded(model_path: Path, description: ModelDescription) -> Path | None:
@@ -94,7 +119,7 @@ def write_folded(model_path: Path, description: ModelDescription) -> Path | None
         return None
     try:
         content = folded_file(model_path, replace(_fold(picture, head), is_cast_first=True), None)
-    except FoldError as error:
+    except GraphError as error:
         raise ConfigError(f"{filename}: fold is on, but {error}") from error
     written = model_path.with_suffix(".folded.onnx")
     written.write_bytes(content)

@@ -2,7 +2,8 @@
 
 Exporters leave the shapes of outputs open together with the size of the picture (the number of anchors), or where they
 cannot compute them. Once the inputs have fixed shapes, so have these outputs, and fixed buffers can hold them. Other
-outputs depend on the picture (the number of objects): their shapes differ between zeros and noise.
+outputs depend on the picture (the number of objects): their shapes differ between zeros and noise. Where these two have
+the same number of objects, the file tells: without a batch, only a number of objects is an open first dimension.
 
 Blocks: for one run. Thread: the one that opens the version.
 """
@@ -34,6 +35,8 @@ def observed_shapes(
     specs = engine.specs
     if specs.is_fixed or not all(spec.is_fixed and not spec.is_optional for spec in specs.inputs):
         return None
+    if has_open_rows(specs):
+        return None
     try:
         others = engine.run(_noise(specs, rows))
     except ExecutionError:
@@ -42,6 +45,13 @@ def observed_shapes(
         return None
     start = 1 if specs.has_batch_dimension else 0
     return tuple(array.shape[start:] for array in outputs)
+
+
+def has_open_rows(specs: EngineSpecs) -> bool:
+    """Return whether an output has a row for each object, as its only open dimension."""
+    return not specs.has_batch_dimension and any(
+        spec.shape[:1] == (-1,) and -1 not in spec.shape[1:] for spec in specs.outputs
+    )
 
 
 def _noise(specs: EngineSpecs, rows: int) -> Inputs:

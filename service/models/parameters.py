@@ -14,6 +14,8 @@
     score_threshold   0..1                                         detection 0.4, classification none
     iou_threshold     0..1                                         0.5
     max_results       1 or more                                    detection 100, classification 5
+    output_rows       1..10000: rows of outputs with as many as    none
+                      objects were found
     labels            names with commas between them, or in JSON   the output's label_filename, the metadata, labels.txt
 
 `task` is the meaning of the outputs, `head` the family of exporters that wrote them (`results.heads`). *tensors*: the
@@ -55,6 +57,7 @@ TASK_KEYS = (
     "score_threshold",
     "iou_threshold",
     "max_results",
+    "output_rows",
     "labels",
 )
 OWN_KEYS = (*TASK_KEYS, *PICTURE_KEYS, "latency_budget_ms")
@@ -78,6 +81,7 @@ class OwnParameters:
         score_threshold: 0..1.
         iou_threshold: 0..1.
         max_results: at least 1.
+        output_rows: rows of outputs that leave their number open.
         labels: names of the classes.
         backend_options: every other key, as written.
     """
@@ -95,6 +99,7 @@ class OwnParameters:
     score_threshold: float | None = None
     iou_threshold: float | None = None
     max_results: int | None = None
+    output_rows: int | None = None
     labels: tuple[str, ...] | None = None
     backend_options: Mapping[str, str] = field(default_factory=dict)
 
@@ -134,6 +139,7 @@ def read_parameters(config: ModelConfig, filename: str) -> OwnParameters:
         score_threshold=reader.number("score_threshold", 0.0, 1.0),
         iou_threshold=reader.number("iou_threshold", 0.0, 1.0),
         max_results=reader.whole("max_results", 1, MAX_RESULTS),
+        output_rows=reader.whole("output_rows", 1, MAX_RESULTS),
         labels=reader.names("labels"),
         backend_options=reader.others(OWN_KEYS),
     )

@@ -1,8 +1,9 @@
-"""The line that names the parameters with which a model would take pictures, where its file says too little. Pure."""
+"""The lines that name the parameters with which a model would take pictures, where its file says too little. Pure."""
 
 import numpy as np
 
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
+from forebay_server.service.models.observed_shapes import has_open_rows
 
 TASKS = "detection, segmentation, pose, oriented or classification"
 FLOATS = (np.dtype(np.float32), np.dtype(np.float16))
@@ -18,6 +19,17 @@ def question_of(specs: EngineSpecs, filename: str) -> str:
     return (
         f"input {picture.name!r} looks like a picture: write the parameters {sides}scale (1/255 for a model that "
         f"takes 0 to 1, 1 for 0 to 255) and, for typed results, task ({TASKS}) in {filename}"
+    )
+
+
+def rows_question_of(specs: EngineSpecs, filename: str) -> str:
+    """Return the line for a model of pictures whose outputs have a row for each object; empty for any other."""
+    if not (has_open_rows(specs) and all(spec.is_fixed for spec in specs.inputs)):
+        return ""
+    names = ", ".join(repr(spec.name) for spec in specs.outputs if not spec.is_fixed)
+    return (
+        f"outputs {names} have as many rows as objects were found, and streams need a fixed number: write the "
+        f"parameter output_rows, such as 300, in {filename}"
     )
 
 

@@ -46,6 +46,12 @@ def write_resnet(folder):
     (folder / "resnet18.labels.txt").write_text("\n".join(f"class {number}" for number in range(1000)))
 
 
+def write_ssdlite(folder):
+    exported.objects(folder / "ssdlite.onnx", [[80, 80, 240, 240], [0, 0, 80, 80]], side=320, few=1)
+    names = ["__background__", *LABELS]
+    (folder / "ssdlite.labels.txt").write_text("\n".join(names))
+
+
 def write_detr(folder):
     logits = np.zeros((100, 92), np.float32)
     logits[:, -1] = 10  # no object
@@ -169,6 +175,15 @@ def test_from_torchvision_to_top_5(tmp_path):
     for line in results(pictures):
         assert [found["label"] for found in line["classes"]] == [f"class {number}" for number in (7, 3, 1, 4, 9)]
         assert sum(found["score"] for found in line["classes"]) == pytest.approx(0.97, abs=0.03)
+
+
+def test_from_a_torchvision_detector(tmp_path):
+    _, _, video = follow("From a torchvision detector", tmp_path, write_ssdlite).outputs
+    for line in results(video):
+        found = line["detections"][0]
+        assert (found["label"], found["class_id"]) == ("person", 1)
+        box = found["box"]
+        assert [box["x_min"], box["y_min"], box["x_max"], box["y_max"]] == pytest.approx([0.25, 0.25, 0.75, 0.75])
 
 
 def test_from_detr(tmp_path):

@@ -16,6 +16,13 @@ from tests.support.real_server import real_server
 ROW = [32, 32, 16, 8, 0.1, 0.9]  # a box in pixels of the model's picture of 64x64
 
 
+def parameter(key, value):
+    return f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+
+
+DETECTOR = parameter("task", "detection") + parameter("scale", "1/255")
+
+
 async def results(running, picture, **fields):
     payload = cv2.imencode(".png", picture)[1].tobytes()
     stream = await running.open(model="best", encoding=pb.ENCODING_PNG, **fields)
@@ -108,3 +115,19 @@ async def test_a_model_in_tritons_layout_keeps_the_input_that_its_clients_know(t
         result = await results(running, np.full((64, 64, 3), 255, np.uint8))
     assert (metadata.inputs[0].datatype, list(metadata.inputs[0].shape)) == ("FP32", [-1, 3, 64, 64])
     assert len(result.detections) == 1
+
+
+@on_loop
+async def test_a_detector_that_gives_a_row_for_each_object_asks_for_their_number_and_gives_boxes_then(tmp_path):
+    file = exported.objects(tmp_path / "best.onnx", [[8, 8, 24, 24], [16, 32, 32, 48], [0, 0, 8, 8]], side=64, few=1)
+    file.with_suffix(".pbtxt").write_text(DETECTOR)
+    async with real_server(file) as running:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.open(model="best", encoding=pb.ENCODING_PNG)
+    assert "write the parameter output_rows, such as 300, in best.pbtxt" in caught.value.details()
+    file.with_suffix(".pbtxt").write_text(DETECTOR + parameter("output_rows", "2"))
+    async with real_server(file) as running:
+        grey, white = [await results(running, np.full((128, 64, 3), pixel, np.uint8)) for pixel in (50, 255)]
+    assert [[found.class_id for found in result.detections] for result in (grey, white)] == [[1], [1, 2]]
+    box = white.detections[1].box_pixels
+    assert [box.x_min, box.y_min, box.x_max, box.y_max] == pytest.approx([16, 64, 32, 96])

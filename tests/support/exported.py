@@ -86,3 +86,43 @@ def _save(
         model.metadata_props.add(key=key, value=value)
     onnx.save(model, path)
     return path
+
+
+def objects(path: Path, boxes: Sequence[Sequence[float]], side: int, few: int) -> Path:
+    """Write a detector [1, 3, side, side] as torchvision's are: a row for each object that it finds.
+
+    A white picture has all `boxes`, any other the first `few`; scores fall from 0.9 to 0.6, labels count from 1.
+    """
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0),
+        helper.make_node("Greater", ["mean", "nearly_white"], ["is_white"]),
+        helper.make_node("Where", ["is_white", "all", "few"], ["count"]),
+    ]
+    count = len(boxes)
+    values: dict[str, NDArray[np.generic]] = {
+        "boxes": np.array(boxes, np.float32),
+        "scores": np.linspace(0.9, 0.6, count, dtype=np.float32),
+        "labels": np.arange(1, count + 1),
+    }
+    constants: dict[str, NDArray[np.generic]] = {
+        "nearly_white": np.array(0.99, np.float32),
+        "all": np.array([count]),
+        "few": np.array([few]),
+        "zero": np.array([0]),
+        **{f"{name}_all": rows for name, rows in values.items()},
+    }
+    nodes += [helper.make_node("Slice", [f"{name}_all", "zero", "count", "zero"], [name]) for name in values]
+    graph = helper.make_graph(
+        nodes,
+        "exported",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, side, side])],
+        [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(rows.dtype), ["n", *rows.shape[1:]])
+            for name, rows in values.items()
+        ],
+        [numpy_helper.from_array(rows, name) for name, rows in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
+    return path

@@ -127,6 +127,17 @@ def test_a_check_asks_for_what_cannot_be_derived(tmp_path):
     assert report.question.endswith("in net.pbtxt")
 
 
+def test_a_check_asks_for_the_number_of_rows_that_a_file_leaves_open(tmp_path):
+    file = exported.objects(tmp_path / "net.onnx", [[0, 0, 8, 8], [8, 8, 16, 16]], side=16, few=2)
+    file.with_suffix(".pbtxt").write_text(
+        'parameters { key: "task" value { string_value: "detection" } }'
+        'parameters { key: "scale" value { string_value: "1/255" } }'
+    )
+    (report,) = check_repositories([file])
+    assert report.question.startswith("outputs 'boxes', 'scores', 'labels' have as many rows as objects were found")
+    assert report.question.endswith("write the parameter output_rows, such as 300, in net.pbtxt")
+
+
 def test_a_value_that_cannot_be_used_is_a_warning(tmp_path):
     path = exported.yolo(tmp_path / "best.onnx", [ROW], {**exported.METADATA, "names": "[" * 9})
     (report,) = check_repositories([path])

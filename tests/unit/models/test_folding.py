@@ -14,7 +14,7 @@ from forebay_server.service.models.config_text import ConfigError, parse_config
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.folding import settle_changes, write_folded
 from forebay_server.service.pictures.picture_input import PictureInput, Values
-from tests.support import models
+from tests.support import exported, models
 
 SCALE = 'parameters { key: "scale" value { string_value: "1/255" } }'
 INPUT = 'input { name: "images" data_type: TYPE_FP32 dims: [ 3, 48, 64 ] }'
@@ -105,6 +105,26 @@ def test_other_backends_take_numbers_from_the_worker(tmp_path):
     assert settled(tmp_path, SCALE + parameter("fold", "on"), backend="tensorrt")[0].is_folded
     with pytest.raises(ConfigError, match="fold is on, but backend 'torch' runs models as they are"):
         settled(tmp_path, SCALE + parameter("fold", "on"), backend="torch")
+
+
+def test_rows_of_outputs_are_fixed_by_onnx_runtime_alone(tmp_path):
+    rows = parameter("output_rows", "5")
+    with pytest.raises(ConfigError, match=r"m/config\.pbtxt: output_rows is written, but the model's batch is open"):
+        settled(tmp_path, rows)
+    with pytest.raises(ConfigError, match="output_rows is written, but every output of the model has a fixed size"):
+        settled(tmp_path, SCALE + rows, shape=(1, 3, 48, 64))
+    with pytest.raises(ConfigError, match="output_rows is written, but backend 'tensorrt' runs models as they are"):
+        settled(tmp_path, rows, backend="tensorrt")
+
+
+@pytest.mark.parametrize(("text", "is_folded"), [("", False), (SCALE, True), (SCALE + parameter("fold", "off"), False)])
+def test_rows_are_fixed_with_a_fold_and_without(tmp_path, text, is_folded):
+    path = exported.objects(tmp_path / "model.onnx", [[0, 0, 8, 8]], side=16, few=1)
+    config = parse_config(text + parameter("output_rows", "5"), "m/config.pbtxt")
+    description, changes = settle_changes(ModelDescription("m", "onnxruntime", None, config=config), path, None)
+    graph = wire.ModelProto.FromString(changes.content).graph
+    assert description.is_folded == is_folded
+    assert [value.type.tensor_type.shape.dim[0].dim_value for value in graph.output] == [5, 5, 5]
 
 
 def test_a_plan_is_built_from_a_folded_file_that_casts_first(tmp_path):
