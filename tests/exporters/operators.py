@@ -2,9 +2,10 @@
 
 The wheel of torchvision for Linux is built for torch with CUDA. Beside a torch for the CPU its compiled operators do
 not load, and `import torchvision` fails because nothing declares them. Exports with `nms=True` need `nms`, which is
-short enough to be here.
+short enough to be here, and Faster R-CNN needs `roi_align`, which torchvision has in Python too.
 """
 
+import importlib
 import importlib.util
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 DECLARED = ("nms", "qnms")
 UNUSED = (
     *("_deform_conv2d_backward", "_ps_roi_align_backward", "_ps_roi_pool_backward", "_roi_align_backward"),
-    *("_roi_pool_backward", "deform_conv2d", "ps_roi_align", "ps_roi_pool", "qroi_align", "roi_align", "roi_pool"),
+    *("_roi_pool_backward", "deform_conv2d", "ps_roi_align", "ps_roi_pool", "qroi_align", "roi_pool"),
 )
 
 
@@ -29,6 +30,9 @@ def supply():
         for name in UNUSED:
             library.define(f"{name}(Tensor x) -> Tensor")
         library.impl("nms", _nms, "CPU")
+        library.define(
+            "roi_align(Tensor x, Tensor rois, float scale, int height, int width, int ratio, bool aligned) -> Tensor"
+        )
         import torchvision.extension
 
         torchvision.extension._has_ops = lambda: True
@@ -36,6 +40,9 @@ def supply():
         import torchvision.ops.boxes
 
         torchvision.ops.boxes._assert_has_ops = _nothing
+        align = importlib.import_module("torchvision.ops.roi_align")
+        align._has_ops, align._assert_has_ops = torchvision.extension._has_ops, _nothing
+        library.impl("roi_align", align._roi_align.__wrapped__, "CPU")
         import torchvision.ops._register_onnx_ops
 
         return library
