@@ -4,7 +4,7 @@ For the command line: no model serves here, and one faulty model does not hide a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forebay_server.engines.datatypes import NAME_BY_DTYPE
@@ -47,7 +47,10 @@ MAX_SHOWN = 80  # characters of a derived value
 def check_repositories(paths: Sequence[Path], *, cpu_fallback: bool = False) -> list[VersionReport]:
     """Return the findings about every model, by name."""
     try:
-        scan = Repository(paths).scan()
+        repository = Repository(paths)
+        scan = repository.scan()
+        if not scan.models and not scan.problems:
+            scan = replace(scan, problems=(repository.say_empty(),))
     except RepositoryError as error:
         return [VersionReport("", problem=str(error))]
     findings = [VersionReport("", problem=problem) for problem in scan.problems]

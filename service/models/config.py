@@ -166,6 +166,8 @@ def _lookup(value: str, known: dict[str, str], field: str, filename: str) -> str
     if value and value not in known:
         close = difflib.get_close_matches(value, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
+        if not close and (meant := next((name for name in known if name.startswith(value) or value in name), "")):
+            hint = f"did you mean {meant!r}? "
         if value in TRITON_ONLY:
             hint = "Triton has it, Forebay does not; "
         raise ConfigError(f"{filename}: unknown {field} {value!r}: {hint}known are {', '.join(known)}")

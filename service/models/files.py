@@ -8,7 +8,7 @@ from pathlib import Path
 from forebay.wire.model_config_pb2 import ModelConfig
 from forebay_server.engines.backends import BACKENDS
 from forebay_server.service.models.description import ModelDescription
-from forebay_server.service.models.repository import CONFIG_NAME, ModelEntry, RepositoryError
+from forebay_server.service.models.repository import CONFIG_NAME, MAX_SHOWN, ModelEntry, RepositoryError, readable
 
 FILENAMES = {name: backend.filenames for name, backend in BACKENDS.items()}
 
@@ -31,7 +31,8 @@ def model_file(entry: ModelEntry, version: int, description: ModelDescription) -
             return path
     there = [name for usual in FILENAMES.values() for name in usual if entry.file(str(version), name) is not None]
     found = f"; {' and '.join(there)} is there: name its backend in {entry.config_name}" if there else ""
-    raise RepositoryError(f"{entry.name}/{version}: no {' or '.join(names)}{found or ': put the model file there'}")
+    remedy = found or f": {_other_file(entry, version) or 'put the model file there'}"
+    raise RepositoryError(f"{entry.name}/{version}: no {' or '.join(names)}{remedy}")
 
 
 def serving_versions(entry: ModelEntry, description: ModelDescription) -> tuple[int, ...]:
@@ -67,9 +68,28 @@ def backend_of_files(config: ModelConfig, entry: ModelEntry) -> str:
     names = ", ".join(name for usual in FILENAMES.values() for name in usual)
     if found:
         raise RepositoryError(f"{where}: more than one model file ({names}): name the backend in {entry.config_name}")
-    raise RepositoryError(
-        f"{where}: no model file, which would be one of {names}: put it there, or name the backend in {CONFIG_NAME}"
-    )
+    newest = entry.versions[-1] if entry.versions else None
+    remedy = _other_file(entry, newest) or f"put it there, or name the backend in {CONFIG_NAME}"
+    raise RepositoryError(f"{where}: no model file, which would be one of {names}: {remedy}")
+
+
+def _other_file(entry: ModelEntry, version: int | None) -> str:
+    """Return the remedy for a file of the version, or beside it, that is not where it is looked for; empty if none."""
+    if version is None or entry.is_bare or version not in entry.versions:
+        return ""
+    with readable(entry.name):
+        inside = sorted(path.name for path in (entry.path / str(version)).iterdir())
+        beside = sorted(path.name for path in entry.path.iterdir())
+    if "model.py" in inside:
+        return "model.py is for Triton's Python backend, which Forebay does not have: export the model as ONNX"
+    usual = {name.rpartition(".")[2]: name for names in FILENAMES.values() for name in names}
+    for name in inside:
+        if (wanted := usual.get(name.rpartition(".")[2])) is not None:
+            return f"rename {name[:MAX_SHOWN]} to {wanted}, or write default_model_filename: {name[:MAX_SHOWN]!r}"
+    for name in beside:
+        if name in usual.values():
+            return f"move {entry.name}/{name} to {entry.name}/{version}/{name}"
+    return ""
 
 
 def _backends_of(entry: ModelEntry, version: int) -> list[str]:

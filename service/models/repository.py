@@ -295,8 +295,20 @@ def _entry(root: Path, name: str) -> ModelEntry:
                 f"folder that holds {root.name!r}"
             )
         kind = RepositoryError if is_meant else NoModelError
-        raise kind(f"{name}: no {CONFIG_NAME} and no version folder: put the model file in {name}/1")
+        raise kind(f"{name}: no {CONFIG_NAME} and no version folder: {_first_version(name, inner)}")
     return ModelEntry(name, path, tuple(sorted(versions)), root, passed_over)
+
+
+def _first_version(name: str, inner: Sequence[Path]) -> str:
+    """Return how a folder without versions gets one: by the file or the folder that is there."""
+    for path in sorted(inner):
+        if path.name.startswith(_MODEL_FILE):
+            shown = path.name[:MAX_SHOWN]
+            return f"move {name}/{shown} to {name}/1/{shown}"
+        number = path.name.lower().removeprefix("version").removeprefix("v").strip("_-.")
+        if VERSION_NAME.fullmatch(number):
+            return f"rename {name}/{path.name[:MAX_SHOWN]} to {name}/{number}"
+    return f"put the model file in {name}/1"
 
 
 @contextmanager

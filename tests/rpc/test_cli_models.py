@@ -135,6 +135,13 @@ def printed(*arguments):
 
 
 @pytest.mark.one_process(reason="no server")
+def test_check_of_a_folder_without_models_says_what_it_holds(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    result = CliRunner().invoke(models_app, ["check", str(tmp_path)])
+    assert result.exit_code == 1
+    assert f"error    no model in '{tmp_path}': it holds notes.txt, and no model; put NAME.onnx or" in result.stdout
+
+
 def test_the_log_is_no_part_of_what_is_printed(tmp_path):
     """Standard output becomes `best.pbtxt`, or is read by a program."""
     file = models.save(picture_model(opset=6), tmp_path / "best.onnx")

@@ -337,6 +337,8 @@ def test_the_version_policy_chooses(tmp_path, text, versions):
     [
         ('name: "n"', "name is 'n', but the folder is 'm': give both the same name"),
         ('backend: "onnxrt"', "unknown backend 'onnxrt': did you mean 'onnxruntime'?"),
+        ('backend: "onnx"', "unknown backend 'onnx': did you mean 'onnxruntime'?"),
+        ('backend: "trt"', "unknown backend 'trt': known are onnxruntime"),
         ('backend: "python"', "unknown backend 'python': Triton has it, Forebay does not; known are onnxruntime, "),
         ('platform: "tensorrt"', "unknown platform 'tensorrt': did you mean 'tensorrt_plan'?"),
         ('backend: "tensorrt" platform: "onnxruntime_onnx"', "differ: leave one out"),
@@ -420,6 +422,10 @@ def test_a_configuration_that_cannot_be_served_is_told_with_its_fix(tmp_path, te
     ("text", "files", "words"),
     [
         (None, ("1/net.onnx",), "m/1: no model file, which would be one of model.onnx, model.plan, model.pt2, model."),
+        (None, ("1/net.onnx",), "rename net.onnx to model.onnx, or write default_model_filename: 'net.onnx'"),
+        ('backend: "onnxruntime"', ("1/net.onnx",), "m/1: no model.onnx: rename net.onnx to model.onnx, or write"),
+        (None, ("1/model.py",), "model.py is for Triton's Python backend, which Forebay does not have: export"),
+        (None, ("1/", "model.onnx"), "move m/model.onnx to m/1/model.onnx"),
         (None, ("1/x", "2/"), "m/2: no model file, which would be one of model.onnx"),
         (None, ("1/model.onnx", "2/"), "m/2: no model.onnx: put the model file there"),
         (None, ("1/model.plan", "3/x"), "m/3: no model.plan: put the model file there"),

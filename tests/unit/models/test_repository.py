@@ -85,7 +85,7 @@ def test_a_name_that_cannot_be_a_models_is_passed_over_whatever_is_in_it(tmp_pat
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (("m/model.onnx",), "m: no config.pbtxt and no version folder: put the model file in m/1"),
+        (("m/model.onnx",), "m: no config.pbtxt and no version folder: move m/model.onnx to m/1/model.onnx"),
         (("m/0/model.onnx",), "m/0 is no version, which is a number from 1"),
         (("m/007/model.onnx",), "m/007 is no version, which is a number from 1 to 9223372036854775807 without leading"),
         ((f"m/{2**63}/model.onnx",), "is no version"),
