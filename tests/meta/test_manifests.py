@@ -26,11 +26,22 @@ def test_an_overlay_has_every_part(overlay, own):
         assert line in text
 
 
+def test_a_daemon_set_has_one_pod_on_each_node_with_a_gpu_and_no_autoscaler():
+    text = rendered("daemonset")
+    for kind in ("DaemonSet", "Service", "PodDisruptionBudget", "NetworkPolicy"):
+        assert f"kind: {kind}\n" in text
+    for word in ("kind: Deployment", "Autoscaler", "topologySpreadConstraints", "replicas:"):
+        assert word not in text
+    for line in ("nvidia.com/gpu: 1", 'nvidia.com/gpu.present: "true"', "grpc:", "maxUnavailable: 1"):
+        assert line in text
+
+
 @pytest.mark.skipif(not VALIDATE.exists(), reason="make manifests makes .venv-kubernetes")
-@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+@pytest.mark.parametrize("overlay", ["cpu", "gpu", "daemonset"])
 def test_an_overlay_fits_the_schemas_and_a_mistake_does_not(overlay, tmp_path):
     path = tmp_path / "manifests.yaml"
-    for text, code in [(rendered(overlay), 0), (rendered(overlay).replace("maxReplicas: 8", "maxReplicas: many"), 1)]:
+    wrong = rendered(overlay).replace("terminationGracePeriodSeconds: 45", "terminationGracePeriodSeconds: many")
+    for text, code in [(rendered(overlay), 0), (wrong, 1)]:
         path.write_text(text)
         ended = subprocess.run([VALIDATE, "--quiet", "--strict", path], check=False, capture_output=True, text=True)
         assert ended.returncode == code, ended.stderr
