@@ -29,9 +29,8 @@ class Show:
     def __init__(self, servers: Sequence[Server]) -> None:
         self._servers = servers
         self._start_s = time.monotonic()
-        print(
-            f"{'time':>6}  " + "  ".join(f"{server.name:>4}" for server in servers) + "   open streams of each server"
-        )
+        print("Open streams of each server; - is a server that does not run.")
+        print(f"{'time':>6}  " + "  ".join(f"{server.name:>4}" for server in servers))
 
     def rows(self, count: int, event: str = "") -> None:
         """Print rows, the first of them with an event."""
@@ -65,12 +64,16 @@ def acts(
         envoy.serve([each.address for each in servers if each.is_running])
 
     return (
-        (2, "30 cameras on three servers", lambda: None),
-        (2, "SIGTERM to A: it drains, its streams go to B and C", lambda: stop(first, signal.SIGTERM)),
-        (5, "A is back; streams come as their lifetimes end", lambda: start(first)),
-        (5, "D starts: one more server", lambda: start(fourth)),
-        (2, "SIGKILL to B: frames in flight are sent again", lambda: stop(second, signal.SIGKILL)),
-        (4, "B is back", lambda: start(second)),
+        (2, "30 cameras on three servers, spread by Envoy", lambda: None),
+        (2, "SIGTERM to A: it drains, and its streams go to B and C", lambda: stop(first, signal.SIGTERM)),
+        (5, f"A is back: streams come as their lifetimes of {LIFETIME_S} s end", lambda: start(first)),
+        (5, f"D is added: streams come as their lifetimes of {LIFETIME_S} s end", lambda: start(fourth)),
+        (
+            2,
+            "SIGKILL to B: its streams are opened elsewhere, frames without an answer sent again",
+            lambda: stop(second, signal.SIGKILL),
+        ),
+        (4, "B is back: streams come", lambda: start(second)),
     )
 
 
@@ -87,6 +90,10 @@ def main() -> int:
         program = find_envoy(given.envoy)
     except FileNotFoundError as error:
         parser.error(str(error))
+    print(
+        "Starting three servers, Envoy and 30 cameras; the show takes a minute and a half.",
+        flush=True,
+    )
     faults_ns: list[int] = []
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="forebay-scaling-")))
@@ -101,8 +108,9 @@ def main() -> int:
             show.rows(rows, words)
         found = account("demo", cameras.stop(), faults_ns)
     print(
-        f"{found.sent} frames sent, {found.lost} lost, {found.resent} sent again, {found.moved} streams opened anew; "
-        f"the longest gap between two results around a fault: {found.gap_ms:.0f} ms more than usual"
+        f"{found.sent} frames sent, {found.lost} lost, {found.resent} sent a second time; "
+        f"streams went to another server {found.moved} times.\n"
+        f"The longest pause between results when a server was stopped or killed: {found.gap_ms:.0f} ms more than usual."
     )
     return int(found.lost > 0)
 
