@@ -35,12 +35,32 @@ def find_envoy(given: str | None = None) -> str:
     )
 
 
-def configuration(text: str, listen_port: int, admin_port: int, endpoints: Path, *, has_retries: bool = True) -> str:
-    """Return the deployed configuration for this machine: other addresses, no TLS, servers from a file."""
+def configuration(
+    text: str,
+    listen_port: int,
+    admin_port: int,
+    endpoints: Path,
+    *,
+    has_retries: bool = True,
+    cut_after_s: float | None = None,
+) -> str:
+    """Return the deployed configuration for this machine: other addresses, no TLS, servers from a file.
+
+    Args:
+        text: of the deployed file.
+        listen_port: for clients.
+        admin_port: of Envoy's own pages.
+        endpoints: the file with the servers.
+        has_retries: whether a call that a server refuses for elsewhere is tried there.
+        cut_after_s: age at which each stream is cut, as other proxies do with all that is old; None: never.
+    """
     text = without_block(text, "transport_socket:")
     text = without_block(text, "load_assignment:")
     if not has_retries:
         text = without_block(text, "retry_policy:")
+    if cut_after_s is not None:
+        limit = f"common_http_protocol_options: {{max_stream_duration: {cut_after_s}s}}"
+        text = re.sub(r"( +)request_timeout: 0s", rf"\1request_timeout: 0s\n\1{limit}", text)
     text = text.replace("address: 0.0.0.0, port_value: 8001", f"address: 127.0.0.1, port_value: {listen_port}")
     text = text.replace("port_value: 9901", f"port_value: {admin_port}")
     found = f"{{path_config_source: {{path: {endpoints}, watched_directory: {{path: {endpoints.parent}}}}}}}"
@@ -78,14 +98,24 @@ class Envoy:
         address: where clients connect.
     """
 
-    def __init__(self, program: str, folder: Path, ports: tuple[int, int], *, has_retries: bool = True) -> None:
+    def __init__(
+        self,
+        program: str,
+        folder: Path,
+        ports: tuple[int, int],
+        *,
+        has_retries: bool = True,
+        cut_after_s: float | None = None,
+    ) -> None:
         self.address = f"127.0.0.1:{ports[0]}"
         self._admin_port = ports[1]
         self._program = program
         self._folder = folder
         self._endpoints = folder / "endpoints" / "servers.json"
         self._endpoints.parent.mkdir(parents=True, exist_ok=True)
-        text = configuration(DEPLOYED.read_text(), *ports, self._endpoints, has_retries=has_retries)
+        text = configuration(
+            DEPLOYED.read_text(), *ports, self._endpoints, has_retries=has_retries, cut_after_s=cut_after_s
+        )
         (folder / "envoy.yaml").write_text(text)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -122,10 +152,16 @@ class Envoy:
 
 @contextlib.contextmanager
 def running_envoy(
-    program: str, folder: Path, ports: tuple[int, int], addresses: Sequence[str], *, has_retries: bool = True
+    program: str,
+    folder: Path,
+    ports: tuple[int, int],
+    addresses: Sequence[str],
+    *,
+    has_retries: bool = True,
+    cut_after_s: float | None = None,
 ) -> Iterator[Envoy]:
     """Run Envoy before servers for the duration of a with-block."""
-    envoy = Envoy(program, folder, ports, has_retries=has_retries)
+    envoy = Envoy(program, folder, ports, has_retries=has_retries, cut_after_s=cut_after_s)
     envoy.serve(addresses)
     envoy.start()
     try:

@@ -3,12 +3,13 @@
 Run as a separate process: `python -m forebay_server.bench.scale_cameras ADDRESS MODEL FPS...`, with one number for each
 camera. It prints `ready` once every stream is open, and at the end one JSON object for each camera: the times at which
 it sent its frames, its results as [seq, status, time, number of the call], and how often a frame was sent again. Times
-are in ns of the monotonic clock. All cameras are streams of one client.
+are in ns of the monotonic clock. All cameras are streams of one client, whose log's lines are in the first report.
 """
 
 import argparse
 import asyncio
 import json
+import logging
 import sys
 import time
 from typing import Any
@@ -18,6 +19,7 @@ import forebay.aio
 
 ROW = b"\0" * 1024
 LAST_ANSWERS_S = 30.0
+MOST_LINES = 1000
 
 
 class Camera:
@@ -57,9 +59,24 @@ class Camera:
             self._results.append((result.seq, result.status.value, time.monotonic_ns(), opened))
 
 
+class Lines(logging.Handler):
+    """Keeps the first lines of a log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        if len(self.lines) < MOST_LINES:
+            self.lines.append(record.getMessage())
+
+
 async def play(address: str, model: str, fps: list[float]) -> list[dict[str, Any]]:
     """Play all cameras until a line comes on standard input; return their reports."""
-    stop = asyncio.Event()
+    stop, said = asyncio.Event(), Lines()
+    logging.getLogger("forebay").addHandler(said)
+    logging.getLogger("forebay").setLevel(logging.INFO)
     asyncio.get_running_loop().add_reader(sys.stdin, stop.set)
     async with forebay.aio.Client(address) as client:
         cameras = [Camera(client, model, number, each) for number, each in enumerate(fps)]
@@ -67,7 +84,8 @@ async def play(address: str, model: str, fps: list[float]) -> list[dict[str, Any
             await camera.open()
         print("ready", flush=True)
         try:
-            return list(await asyncio.gather(*(camera.play(stop) for camera in cameras)))
+            reports = list(await asyncio.gather(*(camera.play(stop) for camera in cameras)))
+            return [{**reports[0], "said": said.lines}, *reports[1:]]
         finally:
             asyncio.get_running_loop().remove_reader(sys.stdin)
 

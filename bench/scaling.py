@@ -7,7 +7,10 @@ the frames that they sent. Scenarios:
 - kill: the same with SIGKILL.
 - envoy: Envoy is killed and started again.
 - fourth: three servers have more to do than they can; a fourth one starts.
-- mixed: 4 cameras of 30 and 20 of 3 frames a second; the frames that each server gets.
+- mixed: 4 cameras of 12 and 20 of 3 frames a second; the frames that each server gets.
+- cut: a proxy that cuts each stream after 10 s.
+- amplified: more single requests at a time than the servers take, with Envoy's retries; the calls that clients make and
+  those that servers count.
 - direct-term, direct-kill: the same faults, three addresses and no proxy.
 
 Beside `term` runs a tritonclient with single requests, if .venv-scaling has one. A gap has the machine's own share in
@@ -15,6 +18,7 @@ it: `quiet_gap_ms` is the gap without a fault in the same run.
 """
 
 import argparse
+import asyncio
 import contextlib
 import json
 import signal
@@ -28,13 +32,21 @@ from typing import Any
 
 from forebay_server.bench.envoy import ROOT, Envoy, find_envoy, running_envoy
 from forebay_server.bench.fleet import MODEL, Server, fleet, free_ports, pause
+from forebay_server.bench.flood_calls import flood
 from forebay_server.bench.scale_account import Account, account
 
 CAMERAS, FPS = 30, 5.0
 SETTLE_S = 4.0  # after a fault and after a start: longer than health checks and back-off
 FOURTH_S, MIXED_S = 30.0, 60.0
 UNARY_PYTHON = ROOT / ".venv-scaling" / "bin" / "python"
-SCENARIOS = ("term", "kill", "envoy", "fourth", "mixed", "direct-term", "direct-kill")
+SCENARIOS = ("term", "kill", "envoy", "fourth", "mixed", "cut", "amplified", "direct-term", "direct-kill")
+CUT_S, CUT_PLAY_S = 10, 35.0
+FLOOD_S, FLOOD_CALLS = 8.0, 64
+SHOWN = (
+    *("spread", "said", "calls", "refused", "calls_at_servers", "share", "moved_share"),
+    *("frames", "frames_max_over_min", "unary_calls", "unary_errors"),
+)
+"""Keys of a row that only some scenarios have."""
 ANNOUNCED = {"drain_announce_s": 1.5}  # longer than the interval of Envoy's health checks
 MOVING = {"move_streams": "true"}
 QUICK: dict[str, object] = {"alpha_ms": 2, "beta_ms": 0.2, "input_bytes": 1024}
@@ -200,6 +212,38 @@ def mixed(program: str) -> dict[str, Any]:
     return {**found.as_json(), "frames": frames, "frames_max_over_min": ratio}
 
 
+def cut(program: str) -> dict[str, Any]:
+    """Play cameras through a proxy that cuts each stream again and again."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="forebay-scaling-")))
+        servers = stack.enter_context(fleet(3, folder, QUICK))
+        ports, addresses = (free_ports(2)[0], free_ports(1)[0]), [each.address for each in servers]
+        envoy = stack.enter_context(running_envoy(program, folder, ports, addresses, cut_after_s=CUT_S))
+        pause(SETTLE_S / 2)
+        cameras = stack.enter_context(cameras_on(envoy.address, [FPS] * CAMERAS))
+        pause(CUT_PLAY_S)
+        reports = cameras.stop()
+    said = [line for line in reports[0]["said"] if "trying again" in line]
+    return {**account("cut", reports, []).as_json(), "said": said[:1]}
+
+
+def amplified(program: str) -> dict[str, Any]:
+    """Offer more than the servers take, and compare the calls that they count with those that clients made."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="forebay-scaling-")))
+        servers = stack.enter_context(fleet(3, folder, SLOW, {"permits": 4}))
+        ports, addresses = (free_ports(2)[0], free_ports(1)[0]), [each.address for each in servers]
+        envoy = stack.enter_context(running_envoy(program, folder, ports, addresses))
+        pause(SETTLE_S / 2)
+        codes = asyncio.run(flood(envoy.address, MODEL, FLOOD_CALLS, FLOOD_S))
+        pause(1.0)
+        names = ("nv_inference_request_success", "nv_inference_request_failure")
+        counted = sum(server.metric(name) for server in servers for name in names)
+    calls = sum(codes.values())
+    empty = account("amplified", [], []).as_json()
+    return {**empty, "calls": calls, "refused": calls - codes["OK"], "calls_at_servers": int(counted)}
+
+
 def run(name: str, repeats: int, program: str | None) -> dict[str, Any]:
     """Run one scenario and return its row."""
     if name.startswith("direct-"):
@@ -209,7 +253,7 @@ def run(name: str, repeats: int, program: str | None) -> dict[str, Any]:
         return faults(name, repeats, signal.SIGTERM if name == "term" else signal.SIGKILL, envoy)
     if name == "envoy":
         return envoy_restarts(repeats, envoy)
-    return fourth(envoy) if name == "fourth" else mixed(envoy)
+    return {"fourth": fourth, "mixed": mixed, "cut": cut, "amplified": amplified}[name](envoy)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -219,7 +263,19 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for row in rows:
-        keys = ("spread", "share", "moved_share", "frames", "frames_max_over_min", "unary_calls", "unary_errors")
+        keys = (
+            "spread",
+            "said",
+            "calls",
+            "refused",
+            "calls_at_servers",
+            "share",
+            "moved_share",
+            "frames",
+            "frames_max_over_min",
+            "unary_calls",
+            "unary_errors",
+        )
         more = ", ".join(f"{key.replace('_', ' ')} {row[key]}" for key in keys if key in row)
         lines.append(
             f"| {row['name']} | {row['faults']} | {row['sent']} | {row['lost']} | {row['resent']} | {row['moved']} | "

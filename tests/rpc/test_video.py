@@ -17,9 +17,10 @@ from forebay_server.service.frontend.frames import servicer
 from forebay_server.service.frontend.frames.video.codec import LibavCodec
 from forebay_server.service.frontend.frames.video.decoder import MOST_WAITING_BYTES, MOST_WAITING_UNITS
 from forebay_server.service.journal.streams import LIMIT
+from tests.rpc.test_elsewhere import FRAMES, answer_to, is_for_elsewhere
 from tests.support.loops import on_loop
 from tests.support.pictures import SIDE, pictures
-from tests.support.real_server import real_server
+from tests.support.real_server import open_message, real_server
 from tests.support.videos import clip, level, parameter_sets
 
 ENCODINGS = {"h264": pb.ENCODING_H264, "hevc": pb.ENCODING_H265}
@@ -334,6 +335,17 @@ async def test_a_stream_that_fails_to_open_gives_its_place_back(tmp_path, monkey
             code, _ = await stream.status()
             assert code.name == "INTERNAL"
         assert running.server.frames.video.streams == 0
+
+
+@on_loop
+async def test_a_refusal_at_the_limit_of_video_streams_is_trailers_only_and_for_elsewhere(tmp_path):
+    async with real_server(pictures(tmp_path), max_video_streams=1) as running:
+        stream = await running.open(model="camera", encoding=pb.ENCODING_H264)
+        opening = pb.ClientMessage(open=open_message(model="camera", encoding=pb.ENCODING_H264))
+        assert is_for_elsewhere(await answer_to(running.address, FRAMES, opening))
+        assert running.server.front_end.stream_numbers().refused[LIMIT] == 1
+        await stream.half_close()
+        assert await stream.results() == []
 
 
 @on_loop

@@ -34,13 +34,44 @@ def test_servers_that_stop_cost_no_frame_and_none_is_sent_twice(tmp_path):
     assert all(8 <= count <= 12 for count in rows["direct-term"]["spread"])
 
 
-def test_servers_that_are_killed_cost_no_frame(tmp_path):
-    for row in rows_of(tmp_path, "kill", "direct-kill").values():
+def test_servers_that_are_killed_cost_no_frame_and_each_is_sent_again_at_most_once(tmp_path):
+    rows = rows_of(tmp_path, "kill", "direct-kill")
+    for row in rows.values():
         assert (row["lost"], row["twice"]) == (0, 0), row
         assert row["moved"] >= 10, row
+        assert row["most_reopened"] <= 1, row  # calls of a camera after one kill: no frame was sent more often again
+    assert all(8 <= count <= 12 for count in rows["direct-kill"]["spread"])
 
 
 def test_an_envoy_that_is_killed_costs_no_frame(tmp_path):
     row = rows_of(tmp_path, "envoy")["envoy"]
     assert (row["lost"], row["twice"]) == (0, 0)
     assert row["moved"] >= 60
+
+
+def test_a_server_that_is_added_gets_streams_of_those_that_have_too_much_to_do(tmp_path):
+    row = rows_of(tmp_path, "fourth")["fourth"]
+    assert (row["lost"], row["twice"]) == (0, 0)
+    assert row["share"] >= 0.15, row
+    assert row["moved_share"] <= 0.4, row
+
+
+def test_heavy_and_light_cameras_even_out(tmp_path):
+    row = rows_of(tmp_path, "mixed")["mixed"]
+    assert (row["lost"], row["twice"]) == (0, 0)
+    assert row["frames_max_over_min"] <= 1.3, row
+
+
+def test_a_proxy_that_cuts_every_stream_again_and_again_costs_no_frame(tmp_path):
+    row = rows_of(tmp_path, "cut")["cut"]
+    assert (row["lost"], row["twice"]) == (0, 0)
+    assert row["moved"] >= 60, row  # each camera twice, at least
+    assert "camera" in row["said"][0], row
+    assert "trying again in" in row["said"][0], row
+
+
+def test_an_overload_is_not_amplified_by_retries(tmp_path):
+    """Refusals because of too much work are no reason to try elsewhere: servers see each call once."""
+    row = rows_of(tmp_path, "amplified")["amplified"]
+    assert row["refused"] > row["calls"] / 4, row
+    assert row["calls_at_servers"] == row["calls"], row

@@ -30,6 +30,12 @@ def test_addresses_are_replaced_and_tls_is_left_out():
     assert "retry_policy" not in configuration(DEPLOYED.read_text(), 1, 2, Path("/x/y.json"), has_retries=False)
 
 
+def test_a_proxy_may_cut_streams_of_some_age():
+    text = configuration(DEPLOYED.read_text(), 1, 2, Path("/x/y.json"), cut_after_s=10)
+    assert "                common_http_protocol_options: {max_stream_duration: 10s}\n" in text
+    assert "max_stream_duration" not in configuration(DEPLOYED.read_text(), 1, 2, Path("/x/y.json"))
+
+
 def test_what_the_numbers_depend_on_is_in_the_deployed_file():
     text = DEPLOYED.read_text()
     for line in ("stream_idle_timeout: 35s", "lb_policy: LEAST_REQUEST", "grpc_health_check: {}", "timeout: 0s"):
