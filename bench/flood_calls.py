@@ -19,7 +19,7 @@ async def flood(address: str, model: str, at_a_time: int, seconds: float) -> Cou
     data, codes, until_s = request.SerializeToString(), Counter[str](), time.monotonic() + seconds
 
     async def calls(channel: grpc.aio.Channel) -> None:
-        call = channel.unary_unary(METHOD)
+        call = channel.unary_unary(METHOD, None, None)
         while time.monotonic() < until_s:
             try:
                 await call(data)
