@@ -178,7 +178,7 @@ class PictureWriter(Protocol):
         Raises:
             EngineError: nothing is known of any row.
 
-        Blocks: while files are parsed; on the device only where the files of one call need more than one round.
+        Blocks: while files are parsed, and while more rounds of them are under way than the device has room for.
         """
         ...
 

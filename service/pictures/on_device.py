@@ -5,7 +5,11 @@ from forebay_server.service.pictures.geometry import placement_of
 from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.pictures.value_table import table_of
 
-_CUT_FILTERS = {"bilinear": Filter.ANTIALIASED_LINEAR, "bicubic": Filter.ANTIALIASED_CUBIC}
+_FILTERS = {
+    "opencv": Filter.LINEAR,
+    "bilinear": Filter.ANTIALIASED_LINEAR,
+    "bicubic": Filter.ANTIALIASED_CUBIC,
+}
 
 
 def form_of(picture: PictureInput) -> PictureForm:
@@ -23,6 +27,5 @@ def form_of(picture: PictureInput) -> PictureForm:
 def row_of(picture: PictureInput, source: PictureSource, row: int) -> PictureRow:
     """Return where a picture goes in a row of the model's input, and how it is resized."""
     placement = placement_of(picture, source.size)
-    is_cut = picture.resize == "center_crop" and placement.resized != source.size
-    kind = _CUT_FILTERS[picture.interpolation] if is_cut else Filter.LINEAR
+    kind = Filter.LINEAR if placement.resized == source.size else _FILTERS[picture.interpolation]
     return PictureRow(row, source, placement.resized, placement.left, placement.top, kind)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-SUITES = ["tests/contract/test_device.py", "tests/gpu"]
+SUITES = ["tests/contract/test_device.py", "tests/contract/test_pictures.py", "tests/gpu"]
 NEEDED = ("numpy", "pytest", "hypothesis", "psutil")
 
 

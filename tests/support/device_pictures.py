@@ -22,7 +22,13 @@ FORMS = {
         96, 96, "RGB", "letterbox", values=Values("NCHW", "float16", scale=1 / 255)
     ),
     "a classifier's cut": PictureInput(
-        56, 56, "RGB", "center_crop", resize_to=64, values=Values("NCHW", "float32", **NORMALISED)
+        56,
+        56,
+        "RGB",
+        "center_crop",
+        resize_to=64,
+        interpolation="bilinear",
+        values=Values("NCHW", "float32", **NORMALISED),
     ),
     "a bicubic cut": PictureInput(
         48, 48, "BGR", "center_crop", interpolation="bicubic", values=Values("NHWC", "float32", scale=1.0)

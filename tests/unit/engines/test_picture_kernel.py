@@ -77,7 +77,7 @@ def forms(draw):
         draw(st.sampled_from(["stretch", "letterbox", "center_crop", "crop_pad"])),
         pad_value=draw(st.integers(0, 255)),
         pad_at=draw(st.sampled_from(["center", "bottom_right"])),
-        interpolation=draw(st.sampled_from(["bilinear", "bicubic"])),
+        interpolation=draw(st.sampled_from(["opencv", "bilinear", "bicubic"])),
         values=Values(draw(st.sampled_from(["NHWC", "NCHW"])), dtype, **numbers),
     )
 
