@@ -42,6 +42,11 @@ class WorkQueue(Generic[T]):
         """How many items no worker has taken yet."""
         return len(self._items)
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it is empty, and no worker runs an item of it. Thread: the one that pushes."""
+        return not self._is_in_ring
+
     def push(self, item: T) -> None:
         """Append an item; a worker will `run` it after the earlier ones. Blocks: no."""
         with self._pool.condition:

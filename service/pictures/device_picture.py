@@ -22,7 +22,7 @@ from typing import TypeAlias
 from forebay_server.engines.pictures import Nv12Planes
 
 ALIGNMENT_BYTES = 64
-LEAST_FILE_BYTES = 512 << 10
+LEAST_FILE_BYTES = 384 << 10
 """Room for a file of every frame, where the picture's own row has less: 640x480 of high quality are 100 to 250 KB."""
 
 

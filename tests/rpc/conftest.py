@@ -18,6 +18,7 @@ BOTH_FORMS = frozenset(
         "test_compression",
         "test_counting",
         "test_detector",
+        "test_device_pictures",
         "test_dirty_memory",
         "test_drain",
         "test_elsewhere",

@@ -358,3 +358,50 @@ def test_drift_alone_never_makes_an_idle_executor_look_too_slow():
 def test_sizes_that_make_no_sense_are_an_error(sizes):
     with pytest.raises(CostTableError):
         CostModel(sizes, table())
+
+
+def with_files(**files):
+    """A model of 1 and 8 rows whose uploads of rows take 10 and 80 us, and of files 300 and 1,000."""
+    table = CostTable((1, 8), (10_000, 80_000), (100_000, 400_000), (1000, 1000))
+    return CostModel((1, 2, 4, 8), table, {1: 300_000, 8: 1_000_000}, **files)
+
+
+def test_uploads_of_files_cost_what_was_measured_once_files_come():
+    cost = with_files()
+    assert cost.h2d_ns(8) == 80_000
+    cost.expect(is_file=True)
+    assert (cost.h2d_ns(1), cost.h2d_ns(8)) == (300_000, 1_000_000)
+    assert cost.least_work_ns(1) == 400_000
+    assert cost.h2d_ns(4) == pytest.approx(600_000)
+
+
+def test_the_share_of_files_decides_what_an_upload_is_expected_to_take():
+    cost = with_files()
+    for _ in range(200):
+        cost.expect(is_file=True)
+        cost.expect(is_file=False)
+    assert 0.4 < cost.file_share < 0.6
+    assert 80_000 < cost.h2d_ns(8) < 1_000_000
+    for _ in range(200):
+        cost.expect(is_file=False)
+    assert cost.h2d_ns(8) == pytest.approx(80_000, rel=0.01)
+    assert cost.least_work_ns(1) == 110_000
+
+
+def test_files_have_a_drift_of_their_own():
+    cost = with_files()
+    cost.expect(is_file=True)
+    for _ in range(60):
+        cost.observe(8, 2_000_000, 400_000, files=1.0)
+    assert cost.h2d_ns(8) == pytest.approx(2_000_000, rel=0.05)
+    assert cost.h2d_drift.ratio == 1.0
+    for _ in range(60):
+        cost.observe(8, 5_000_000, 400_000, files=0.5)  # a batch of both says nothing
+    assert cost.h2d_ns(8) == pytest.approx(2_000_000, rel=0.05)
+
+
+def test_a_model_without_files_expects_none():
+    cost = CostModel((1,), CostTable((1,), (10,), (100,), (10,)))
+    cost.expect(is_file=True)
+    assert cost.file_share == 0.0
+    assert cost.h2d_ns(1) == 10
