@@ -32,6 +32,7 @@ SECTIONS = {
     "memory": ("sections_memory", 325),
     "processes": ("sections_spread", 120),
     "front_ends": ("sections_front_ends", 370),
+    "jpeg_cameras": ("sections_jpeg", 120),
     "priorities": ("sections_priorities", 140),
     "profile": ("sections_served", 35),
     "variants": ("sections_local", 150),

@@ -25,6 +25,7 @@ TABLES = {
     "processes": ("processes", tables.processes),
     "front_ends": ("front_ends", tables.front_ends),
     "cameras": ("cameras", tables.cameras),
+    "jpeg cameras": ("jpeg_cameras", tables.jpeg_cameras),
     "priorities": ("priorities", tables.priorities),
     "batching": ("batching", tables.batching),
     "memory": ("memory", tables.memory),

@@ -208,6 +208,25 @@ def cameras(cells: Sequence[Cell]) -> list[str]:
     return lines_of(cells, columns)
 
 
+def jpeg_cameras(cells: Sequence[Cell]) -> list[str]:
+    """JPEG cameras, by who decodes."""
+    columns: Columns = {
+        "decoded by": lambda cell: str({"cpu": "CPU", "gpu": "GPU"}.get(cell["decode"], cell["decode"])),
+        "cameras": lambda cell: str(cell["cameras"]),
+        "frames/s": lambda cell: count(cell["rows_per_s"]),
+        "in time": lambda cell: percent(cell["in_time_share"]),
+        "p50, ms": lambda cell: ms(cell["p50_ms"]),
+        "p99, ms": lambda cell: ms(cell["p99_ms"]),
+        "mean batch": lambda cell: f"{cell['mean_batch']:.1f}",
+        "server CPU a frame, ms": _server_cpu_ms,
+        "of the engine process": lambda cell: f"{cell['engine_cpu_ms_per_row']:.2f}",
+        "GPU memory before, after, MiB": lambda cell: (
+            f"{count(cell['before']['gpu_mib'])}, {count(cell['after']['gpu_mib'])}"
+        ),
+    }
+    return lines_of(cells, columns)
+
+
 def priorities(cells: Sequence[Cell]) -> list[str]:
     """Cameras of one model beside a busy one."""
     columns: Columns = {

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from forebay_server.engines.extras import install_hint
+from forebay_server.engines.pictures import PictureSupport
 from forebay_server.service.cli.checks import Finding, Level
 from forebay_server.service.request import Completion
 from forebay_server.service.settings import (
@@ -48,7 +49,7 @@ def setup_findings(settings: ServeSettings, environment: Mapping[str, str]) -> I
     if settings.trace_every_frames:
         yield _traces(environment)
     yield from _models(settings, environment)
-    yield _gpu()
+    yield from _gpu(settings)
 
 
 def _certificates(settings: ServeSettings) -> Finding:
@@ -190,7 +191,7 @@ def _models(settings: ServeSettings, environment: Mapping[str, str]) -> Iterator
         pool.close()
 
 
-def _gpu() -> Finding:
+def _gpu(settings: ServeSettings) -> Iterator[Finding]:
     from forebay_server.engines import open_device
     from forebay_server.engines.errors import EngineError
     from forebay_server.service.clock import MonotonicClock
@@ -201,13 +202,31 @@ def _gpu() -> Finding:
         device = open_device("cuda", clock=MonotonicClock())
     except (EngineError, OSError) as error:
         if driver:
-            return Finding("gpu", "warning", f"there is one, unused: {error}", install_hint("tensorrt"))
-        return Finding("gpu", "ok", "none: models run on CPU cores")
-    name = device.name
+            yield Finding("gpu", "warning", f"there is one, unused: {error}", install_hint("tensorrt"))
+        else:
+            yield Finding("gpu", "ok", "none: models run on CPU cores")
+        return
+    if tensorrt:
+        yield Finding("gpu", "ok", f"{device.name}; {tensorrt}")
+    else:
+        yield Finding("gpu", "note", f"{device.name}; no TensorRT", f"{install_hint('tensorrt')} to serve plans")
+    yield picture_finding(settings.image_decode, device.picture_support())
     device.close()
-    if not tensorrt:
-        return Finding("gpu", "note", f"{name}; no TensorRT", f"{install_hint('tensorrt')} to serve plans")
-    return Finding("gpu", "ok", f"{name}; {tensorrt}")
+
+
+def picture_finding(choice: str, support: PictureSupport) -> Finding:
+    """Return who decodes the JPEG frames of models on the GPU.
+
+    Args:
+        choice: `image_decode` of the settings.
+        support: of the GPU.
+    """
+    if choice == "cpu":
+        return Finding("jpeg", "ok", "decoded by the CPU, as image_decode says")
+    if support.files:
+        return Finding("jpeg", "ok", "decoded by the GPU, for models on it")
+    level: Level = "fault" if choice == "gpu" else "note"
+    return Finding("jpeg", level, f"decoded by the CPU: {support.reason}", "see there, or set image_decode cpu")
 
 
 def _version(package: str) -> str | None:

@@ -7,8 +7,10 @@ import socket
 import pytest
 from typer.testing import CliRunner
 
+from forebay_server.engines.pictures import PictureSupport
 from forebay_server.service.cli import exit_codes
 from forebay_server.service.cli.checks import machine_findings
+from forebay_server.service.cli.checks_setup import picture_finding
 from forebay_server.service.cli.commands import app
 from forebay_server.service.settings import ServeSettings
 from tests.support.certificates import Authority, needs_openssl
@@ -179,3 +181,19 @@ def test_an_admin_port_that_other_machines_reach_is_a_warning(setup):
     found = [finding for finding in run() if finding["check"] == "admin"]
     assert [finding["level"] for finding in found] == ["warning"]
     assert "0.0.0.0:0" in found[0]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "support", "level", "words"),
+    [
+        ("auto", PictureSupport(planes=True, files=True), "ok", "decoded by the GPU"),
+        ("gpu", PictureSupport(planes=True, files=True), "ok", "decoded by the GPU"),
+        ("cpu", PictureSupport(planes=True, files=True), "ok", "decoded by the CPU, as image_decode says"),
+        ("auto", PictureSupport(planes=True, files=False, reason="no JPEG engine"), "note", "no JPEG engine"),
+        ("gpu", PictureSupport(planes=False, files=False, reason="no NVRTC"), "fault", "no NVRTC"),
+    ],
+)
+def test_the_decoder_of_jpeg_frames_is_named(choice, support, level, words):
+    finding = picture_finding(choice, support)
+    assert finding.level == level
+    assert words in finding.detail
