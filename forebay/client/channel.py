@@ -19,6 +19,7 @@ from forebay.client.errors import CallRefusedError, UnreachableError
 from forebay.client.forks import closed, opened, refuse_in_child
 from forebay.client.options import Tls
 from forebay.client.retry import RESTRICTED
+from forebay.connect_words import connect_words
 from forebay.wire import frames_pb2 as wire
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class ChannelHolder:
         """Start a call; it fails fast if the server cannot be reached.
 
         Raises:
-            OSError: a certificate file cannot be read.
+            OSError, ValueError: a certificate file cannot be read, or is no PEM file.
         """
         channel = self._present()
         start = channel.stream_stream(METHOD, None, wire.ServerMessage.FromString)
@@ -75,7 +76,7 @@ class ChannelHolder:
         Raises:
             UnreachableError: no answer came within `timeout_s`, or no connection.
             CallRefusedError: the server answered with an error.
-            OSError: a certificate file cannot be read.
+            OSError, ValueError: a certificate file cannot be read, or is no PEM file.
         """
         channel = self._present()
         call: grpc.aio.UnaryUnaryCall[bytes, bytes]
@@ -88,7 +89,9 @@ class ChannelHolder:
         else:
             return answer
         if code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"} and not details.startswith(RESTRICTED):
-            raise UnreachableError(f"no answer from {self.address} within {timeout_s:g} s: {code}: {details}")
+            raise UnreachableError(
+                f"no answer from {self.address} within {timeout_s:.3g} s: {code}: {connect_words(details)}"
+            )
         raise CallRefusedError(code, details)
 
     def _present(self) -> grpc.aio.Channel:
@@ -166,4 +169,10 @@ def _modified_ns(tls: Tls | None) -> tuple[int, ...]:
 
 
 def _read(name: Path | str | None) -> bytes | None:
-    return None if name is None else Path(name).read_bytes()
+    """Return a PEM file's contents. Raises OSError, and ValueError for another kind of file."""
+    if name is None:
+        return None
+    data = Path(name).read_bytes()
+    if b"-----BEGIN " not in data:
+        raise ValueError(f"{name} is no PEM file, which begins with -----BEGIN: convert it with openssl")
+    return data

@@ -3,6 +3,8 @@
 import enum
 from dataclasses import dataclass
 
+from forebay.connect_words import connect_words
+
 RETRYABLE = frozenset(
     {
         "OK",  # the server half-closed unasked
@@ -54,7 +56,7 @@ class CallEnd:
     @property
     def reason(self) -> str:
         """The message, with a remedy where it is gRPC's own and has none."""
-        return f"{self.details}. {TOO_LARGE}" if self.is_too_large else self.details
+        return f"{self.details}. {TOO_LARGE}" if self.is_too_large else connect_words(self.details)
 
     @property
     def is_too_large(self) -> bool:

@@ -17,7 +17,8 @@ GRPC_VERBOSITY = "ERROR"  # as in service.tuning, whose import would cost more t
 def main() -> None:
     """Run the command line. An error that a user can mend is one line and a documented exit code."""
     open_standard_streams()
-    os.environ.setdefault("GRPC_VERBOSITY", GRPC_VERBOSITY)  # commands that call servers print none of gRPC's texts
+    # Commands that call servers print none of gRPC's texts; a server takes them over into its log.
+    os.environ.setdefault("GRPC_VERBOSITY", GRPC_VERBOSITY if sys.argv[1:2] == ["serve"] else "NONE")
     try:
         try:
             _run(sys.argv[1:])

@@ -13,6 +13,7 @@ from forebay.client.clock import Clock
 from forebay.client.encode import FrameData
 from forebay.client.keywords import StreamKeywords
 from forebay.client.options import Encoding
+from forebay.connect_words import is_nothing_there
 from forebay_server.service.cli import exit_codes
 from forebay_server.service.cli.clip_writer import CannotWriteError
 from forebay_server.service.cli.server_process import ServerStartError
@@ -241,7 +242,8 @@ class CameraRun:
 
     def _explained(self, error: Exception) -> tuple[str, int]:
         if isinstance(error, forebay.UnreachableError):
-            return f"{error}\n  start one with `forebay serve`, or add --serve", exit_codes.UNAVAILABLE
+            hint = "\n  start one with `forebay serve`, or add --serve" if is_nothing_there(str(error)) else ""
+            return f"{error}{hint}", exit_codes.UNAVAILABLE
         if isinstance(error, forebay.StreamRefusedError) and error.code == "NOT_FOUND":
             return f"{error}{'' if self._plan.has_model else ': name one with --model'}", exit_codes.MODEL
         return str(error), exit_codes.FAILED

@@ -74,6 +74,10 @@ async def test_tls_on_one_side_alone_prints_no_lines_of_grpc(tmp_path):
                 code, output = await run(*words, *trust, "--address", address)
                 assert code not in {exit_codes.OK, exit_codes.USAGE}, output
                 assert not RAW.search(output), output
+        code, output = await run("stream", clip, "--model", "camera", "--tls-ca", clip, "--address", address)
+        assert code == exit_codes.USAGE
+        assert "is no PEM file" in output
+        assert not RAW.search(output), output
         assert await server.end() == 0
     assert all(json.loads(line)["event"] for line in server.errors.splitlines())
     async with serve("--model-repository", repository, environment=ENVIRONMENT) as server:

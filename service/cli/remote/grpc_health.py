@@ -4,6 +4,7 @@ from pathlib import Path
 
 import grpc
 
+from forebay.connect_words import connect_words
 from forebay_server.service.cli.remote.health import HealthError, TlsFiles
 from forebay_server.service.restricted import REFUSAL, how_to_mend
 
@@ -29,7 +30,7 @@ def ask(
                 return None
             if (error.details() or "").startswith(REFUSAL):
                 raise HealthError(f"{error.details()}: {how_to_mend('health')}", is_refusal=True) from None
-            raise HealthError(f"{error.code().name}: {error.details()}") from None
+            raise HealthError(f"{error.code().name}: {connect_words(error.details() or '')}") from None
     return response
 
 

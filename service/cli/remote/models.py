@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 
+from forebay.connect_words import connect_words
 from forebay.wire import inference_pb2 as pb
 from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
 from forebay_server.service.restricted import REFUSAL, Headers, how_to_mend
@@ -86,7 +87,7 @@ class ModelControl:
                 response: pb.RepositoryIndexResponse = call(request, timeout=self._timeout_s, metadata=self._headers)
                 return response
         except grpc.RpcError as error:
-            words = error.details() or error.code().name
+            words = connect_words(error.details() or error.code().name)
             if words.startswith(REFUSAL):
                 raise ControlError(f"{words}: {how_to_mend('model-repository')}") from None
             is_unreachable = error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)

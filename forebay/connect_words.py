@@ -1,0 +1,35 @@
+"""gRPC's reasons for a failed connection in words that say what to look at. Pure; imports nothing of gRPC."""
+
+import re
+
+_FAILED = re.compile(r"failed to connect to all addresses; last error: \w+: (?P<place>.*?): (?P<why>.+)", re.DOTALL)
+_REASONS = (  # the first whose mark is in gRPC's text
+    ("CERTIFICATE_VERIFY_FAILED", "the server's certificate is of an authority that this side does not trust"),
+    ("Hostname Verification", "the server's certificate is for another name than this address"),
+    ("CERTIFICATE_REQUIRED", "the server wants a certificate of this side, and its key"),
+    ("WRONG_VERSION_NUMBER", "the server does not speak TLS there"),
+    ("handshake failed", "TLS does not work there: do both sides speak it, with certificates that the other trusts?"),
+    ("Failed to create security handshaker", "the certificate files cannot be used: are they PEM, and of one pair?"),
+    ("Connection refused", "nothing listens there (connection refused)"),
+    ("No such file or directory", "there is no such socket"),
+    ("Socket closed", "the server hangs up: does it want TLS, with a CA file?"),
+    ("Connection reset", "the server hangs up: does it want TLS, with a CA file?"),
+)
+NOTHING_LISTENS = ("nothing listens there", "there is no such socket")
+
+
+def connect_words(details: str) -> str:
+    """Return the reason for a failed connection; any other text as it is."""
+    found = _FAILED.fullmatch(details)
+    if found is None:
+        return details
+    why = found["why"]
+    for mark, words in _REASONS:
+        if mark.lower() in why.lower():
+            return words
+    return why
+
+
+def is_nothing_there(message: str) -> bool:
+    """Whether a message has the reason that no server listens, so that starting one is the remedy."""
+    return any(words in message for words in NOTHING_LISTENS)

@@ -1,0 +1,45 @@
+"""gRPC's texts about connections, as grpcio 1.85 gives them, in words that say what to look at."""
+
+import pytest
+
+from forebay.client.retry import CallEnd
+from forebay.connect_words import connect_words, is_nothing_there
+
+FAILED = "failed to connect to all addresses; last error: "
+TLS = "UNKNOWN: ipv4:127.0.0.1:1: Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:1: SSL routines:"
+
+
+@pytest.mark.parametrize(
+    ("details", "words"),
+    [
+        (
+            "UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host: connect: Connection refused (111)",
+            "nothing listens there (connection refused)",
+        ),
+        ("UNKNOWN: unix:/no/x.sock: connect: No such file or directory (2)", "there is no such socket"),
+        ("UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed", "the server hangs up: does it want TLS, with a CA file?"),
+        (
+            f"{TLS}OPENSSL_internal:CERTIFICATE_VERIFY_FAILED: unable to get local issuer certificate: OK",
+            "the server's certificate is of an authority that this side does not trust",
+        ),
+        (
+            f"{TLS}OPENSSL_internal:WRONG_VERSION_NUMBER: Invalid certificate verification context: OK",
+            "the server does not speak TLS there",
+        ),
+        (f"{TLS}x", "TLS does not work there: do both sides speak it, with certificates that the other trusts?"),
+        ("UNKNOWN: ipv4:1.2.3.4:1: something new", "something new"),
+    ],
+)
+def test_a_failed_connection_has_a_reason(details, words):
+    assert connect_words(FAILED + details) == words
+    assert CallEnd("UNAVAILABLE", FAILED + details).words == f"UNAVAILABLE: {words}"
+
+
+def test_other_texts_stay():
+    assert connect_words("no model 'm'") == "no model 'm'"
+    assert connect_words("") == ""
+
+
+def test_only_where_nothing_listens_a_start_helps():
+    assert is_nothing_there(f"no stream: {connect_words(f'{FAILED}UNKNOWN: a:1: Connection refused (111)')}")
+    assert not is_nothing_there(connect_words(f"{FAILED}UNAVAILABLE: a:1: Socket closed"))
