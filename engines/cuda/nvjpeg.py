@@ -67,11 +67,14 @@ def load() -> Any:  # noqa: ANN401 - a library
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib
 
-        path = load_nvidia_dynamic_lib("nvjpeg").abs_path
-        library = ctypes.CDLL(path)
-        quick = ctypes.PyDLL(path)
+        return bind(load_nvidia_dynamic_lib("nvjpeg").abs_path)
     except (ImportError, OSError, RuntimeError) as error:
         raise BackendUnavailableError(f"{NO_LIBRARY} ({str(error).splitlines()[0][:200]})") from error
+
+
+def bind(path: str) -> Any:  # noqa: ANN401 - a library
+    """Return the library at a path, with its functions declared. Raises OSError."""
+    library, quick = ctypes.CDLL(path), ctypes.PyDLL(path)
     for name, types in _FUNCTIONS.items():
         function = getattr(quick if name in _QUICK else library, name)
         function.argtypes, function.restype = types, c_int
