@@ -1,7 +1,7 @@
 """A stand-in for libnvjpeg, in C: the functions that the server calls, as NVIDIA's header declares them.
 
-A file is accepted if it begins with FF D8. With a third byte of 1 it is of a kind that the hardware does not decode, and
-with one of 2 it fails its batch. Decoding writes the file's last byte to the first byte of its pixels.
+A file is accepted if it begins with FF D8. With a third byte of 1 it is of a kind that the hardware does not decode,
+and with one of 2 it fails its batch. Decoding writes the file's last byte to the first byte of its pixels.
 """
 
 import ctypes
