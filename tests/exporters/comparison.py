@@ -38,13 +38,15 @@ class Found:
 class Report:
     """Of one export: the detections above a threshold, and the worst of each number.
 
-    `masks` counts those that were compared. `faults` says what differs.
+    `masks` counts those that were compared, `outlines` those of a lower IoU than LEAST_MASK_IOU that differ at their
+    outline alone. `faults` says what differs.
     """
 
     score_threshold: float = SCORE
     count: int = 0
     box_iou: float = 1.0
     masks: int = 0
+    outlines: int = 0
     mask_iou: float = 1.0
     keypoint_pixels: float = 0.0
     degrees: float = 0.0
@@ -86,8 +88,8 @@ class Report:
         if "masks" in theirs.extras and ours.extras["masks"][match] is not None:
             iou, is_close = _compared(theirs.extras["masks"][index], ours.extras["masks"][match])
             self.masks += 1
-            if not is_close:
-                self.mask_iou = min(self.mask_iou, iou)
+            self.outlines += is_close and iou < LEAST_MASK_IOU
+            self.mask_iou = min(self.mask_iou, iou)
             self._limit(name, not is_close and iou < LEAST_MASK_IOU, f"mask has an IoU of {iou:.3f}")
 
     def _limit(self, name, is_beyond, text):
