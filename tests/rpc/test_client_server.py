@@ -1,6 +1,7 @@
 """The client library and the real server, together."""
 
 import asyncio
+import time
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import forebay
 import forebay.aio
 from forebay import Status
+from forebay.client.clock import MonotonicClock
 from tests.support.loops import LoopClock, on_loop
 from tests.support.real_server import ROW_BYTES, SimulatedDevices, eventually, real_server, row, simulated
 from tests.support.repository import ROOT
@@ -199,6 +201,31 @@ async def test_one_picture_of_any_form_has_its_result(tmp_path, tmp_path_factory
     assert len(first) >= 1
     assert all(result.detections == first for result in results)
     assert (grey.is_ok, broken.status, bool(broken.message)) == (True, Status.INVALID, True)
+
+
+class OtherClock(MonotonicClock):
+    """The clock of a machine that started at another time."""
+
+    def __init__(self, ahead_ns):
+        self.ahead_ns = ahead_ns
+
+    def now_ns(self):
+        return super().now_ns() + self.ahead_ns
+
+
+@pytest.mark.parametrize("days", [1, 300])
+@on_loop
+async def test_clocks_of_client_and_server_may_differ(tmp_path, days):
+    """Budgets and ages are durations, each on one clock; a camera's stamps come back as they are."""
+    ahead_ns = days * 86_400 * 10**9
+    clocks = {"clock": OtherClock(ahead_ns), "capture_clock_ns": lambda: time.time_ns() - ahead_ns}
+    async with real_server(simulated(tmp_path)) as running, forebay.aio.Client(running.address, **clocks) as client:
+        stream = client.stream("door", **SIM, delivery="every", queue_frames=4, budget_ms=3_600_000.0)
+        results = [result async for result in stream.map(rows(20))]
+        await stream.close()
+    assert [(result.seq, result.status) for result in results] == [(seq, Status.OK) for seq in range(1, 21)]
+    assert all(0 < result.round_trip_ms <= result.age_ms < 3_600_000 for result in results)
+    assert all(result.late_by_ms == 0 for result in results)
 
 
 @on_loop
