@@ -61,6 +61,8 @@ def demo(
     if encoding not in {"bgr8", "jpeg"}:
         typer.echo(f"forebay: --encoding must be bgr8 or jpeg, not {encoding}", err=True)
         raise typer.Exit(exit_codes.USAGE)
+    if address is not None:
+        _check_address(address)
     is_live = sys.stdout.isatty() and not is_json
     options = DemoOptions(
         cameras=cameras or max(2, min(MOST_CAMERAS, len(os.sched_getaffinity(0)) // CORES_PER_CAMERA)),
@@ -72,6 +74,17 @@ def demo(
         has_live_table=is_live,
     )
     raise typer.Exit(_run(options, is_json=is_json))
+
+
+def _check_address(address: str) -> None:
+    """End the command with a line if a server cannot have this address."""
+    from forebay.addresses import parse_addresses
+
+    try:
+        parse_addresses(address)
+    except ValueError as error:
+        typer.echo(f"forebay: --address: {error}", err=True)
+        raise typer.Exit(exit_codes.USAGE) from None
 
 
 def _run(options: DemoOptions, *, is_json: bool) -> int:

@@ -16,6 +16,7 @@ from forebay_server.service.clock import MonotonicClock
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 RESTRICTED_VARIABLE = "FOREBAY_RESTRICTED_PROTOCOL"
 LEAST_TIMEOUT_S, MOST_TIMEOUT_S = 0.1, 60.0
+_MORE_THAN_ONE_HOST = frozenset(",/: ")
 _FLAGS = {
     "--address": "address",
     "--model": "model",
@@ -152,7 +153,8 @@ def _ask(
 
 def _addresses(where: str) -> Sequence[str]:
     """Return the servers of a list, or the one address. Raises ValueError, with a line for the user."""
-    if "," not in where:
+    host, _, port = where.rpartition(":")
+    if host and port.isdecimal() and not _MORE_THAN_ONE_HOST & set(host):  # the usual address costs no import
         return (where,)
     from forebay.addresses import parse_addresses
 

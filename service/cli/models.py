@@ -136,13 +136,18 @@ def _as_dict(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any record of thi
 def _control(
     address: str | None, tls_ca: Path | None, timeout_s: float, restricted: str | None, verb: str, *arguments: str
 ) -> Any:  # noqa: ANN401
+    from forebay.addresses import parse_addresses
     from forebay_server.service.cli.remote.models import ControlError, ModelControl
 
     try:
         where = address or address_of(os.environ)
+        count = len(parse_addresses(where)[0])
     except ValueError as error:
         typer.echo(f"forebay: {error}", err=True)
         raise typer.Exit(exit_codes.USAGE) from None
+    if count > 1:
+        typer.echo("forebay: --address names several servers, and each has models of its own: give one", err=True)
+        raise typer.Exit(exit_codes.USAGE)
     try:
         control = ModelControl(where, tls_ca, timeout_s, headers_or_exit("model-repository", restricted))
         return getattr(control, verb)(*arguments)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from forebay_server.service.cli import exit_codes
 from forebay_server.service.cli.commands import app
+from forebay_server.service.cli.health_check import Question, report_health
 from forebay_server.service.settings import (
     ENV_PREFIX,
     LOWERS_SECURITY,
@@ -21,6 +22,7 @@ from forebay_server.service.settings import (
     unknown_variables,
 )
 from tests.support.repository import ROOT
+from tests.unit.cli.test_video import write_clip
 
 SETTINGS = sorted(ServeSettings.model_fields)
 ANY_TEXT = {"address", "admin_address", "ready_file", "cache_folder", "uds", "model_repository", "load_model",
@@ -73,6 +75,32 @@ def test_a_mistyped_word_is_answered_with_the_likely_one(words, expected):
     code, output = run(*words)
     assert code == exit_codes.USAGE
     assert expected in output
+
+
+@pytest.mark.parametrize(
+    "command", [["models", "list"], ["models", "load", "m"], ["demo"], ["stream", "VIDEO"], ["load"]]
+)
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("localhost", "such as localhost:8001"), ("http://localhost:8001", "give localhost:8001, without http://")],
+)
+def test_no_command_takes_a_server_without_a_port_or_with_a_scheme(command, address, words, tmp_path):
+    clip = str(write_clip(tmp_path / "a.avi"))
+    code, output = run(*[clip if word == "VIDEO" else word for word in command], "--address", address)
+    assert code == exit_codes.USAGE
+    assert words in output
+
+
+@pytest.mark.parametrize("address", ["localhost", "http://localhost:8001", "a b:1"])
+def test_health_takes_no_such_address_either(address, capfd):
+    assert report_health(Question(address), {}) == exit_codes.USAGE
+    assert "is no address; give" in capfd.readouterr().err
+
+
+def test_models_of_several_servers_are_refused():
+    code, output = run("models", "list", "--address", "a:1,b:1")
+    assert code == exit_codes.USAGE
+    assert "each has models of its own: give one" in output
 
 
 def names_in(text):
