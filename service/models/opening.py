@@ -100,7 +100,7 @@ def _build(
     devices = list(placement.devices.values())
     statistics = VersionStatistics(clock)
     on_refused = partial(statistics.count_picture, DecodedBy.HOST_REFUSED)
-    pictures = device_pictures(description, devices, context.image_decode, context.host_pictures, on_refused)
+    pictures = device_pictures(description, placement.counts, context.image_decode, context.host_pictures, on_refused)
     description = replace(description, files=pictures.files)
     placement = Placement(description, placement.devices)
     _check_buffers(placement, specs, context, holding)

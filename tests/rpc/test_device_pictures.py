@@ -99,6 +99,16 @@ async def test_larger_pictures_than_the_model_allows_its_device_are_the_cpus(tmp
 
 
 @on_loop
+async def test_a_device_without_the_memory_leaves_decoding_to_the_cpu(tmp_path):
+    file = encoded(pixels_of(64, 48))
+    root = repository(tmp_path, gpu_decode_pixels=4_000_000_000)
+    async with real_server(root, devices=DecodingDevices(), admin_address="127.0.0.1:0") as running:
+        (result,) = await results_of(running, [file])
+        assert np.array_equal(picture_of(result), row_of_file(file, PICTURE))
+        assert await counts_of(running) == {}
+
+
+@on_loop
 async def test_streams_of_files_and_of_pixels_share_batches(tmp_path):
     file, pixels = encoded(pixels_of(64, 48)), cv2.cvtColor(pixels_of(SIDE, SIDE), cv2.COLOR_BGR2RGB)
     async with real_server(repository(tmp_path), devices=DecodingDevices()) as running:
