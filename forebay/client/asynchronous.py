@@ -163,11 +163,8 @@ class Client:
         return moved_of(await self._servers.ask_one(server, MOVE_METHOD, move_request(count), metadata, timeout_s))
 
     async def close(self) -> None:
-        """Abort the open streams and close the connections. Idempotent.
-
-        In a child of a fork it does nothing: the connections belong to the parent.
-        """
-        if is_child():
+        """Abort the open streams and close the connections. Idempotent."""
+        if is_child():  # the connections belong to the parent
             return
         for stream in list(self._streams):
             await stream.abort()
