@@ -59,7 +59,7 @@ def test_a_server_that_is_added_gets_streams_of_those_that_have_too_much_to_do(t
 def test_heavy_and_light_cameras_even_out(tmp_path):
     row = rows_of(tmp_path, "mixed")["mixed"]
     assert (row["lost"], row["twice"]) == (0, 0)
-    assert row["frames_max_over_min"] <= 1.3, row
+    assert row["frames_max_over_min"] <= 1.6, row  # 1.2 to 1.5 in a minute; two heavy cameras too many are 1.75
 
 
 def test_a_proxy_that_cuts_every_stream_again_and_again_costs_no_frame(tmp_path):
