@@ -16,7 +16,7 @@ import grpc.aio
 
 from forebay.addresses import Address
 from forebay.client.errors import CallRefusedError, UnreachableError
-from forebay.client.forks import closed, opened, refuse_in_child
+from forebay.client.forks import opened, refuse_in_child
 from forebay.client.options import Tls
 from forebay.client.retry import RESTRICTED
 from forebay.connect_words import connect_words
@@ -123,7 +123,6 @@ class ChannelHolder:
         for channel in channels:
             await channel.close(None)
         await asyncio.gather(*self._closing)
-        closed(self)
 
     def _retire(self) -> None:
         """Use another channel from now on; calls of this one go on until they end."""

@@ -46,7 +46,7 @@ class StreamClosedError(ForebayError):
 
 
 class ForkedClientError(ForebayError):
-    """This process was forked while its parent had an open client: gRPC does not work here."""
+    """This process was forked after its parent had used a client: gRPC does not work here."""
 
 
 class SendTimeoutError(ForebayError, TimeoutError):
