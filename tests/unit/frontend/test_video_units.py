@@ -89,6 +89,14 @@ def test_gradual_refresh_has_recovery_points():
     assert any(unit.recovery_units for unit in found[1:])
 
 
+def test_a_later_sei_without_a_recovery_point_takes_back_nothing():
+    """A camera's own data in a second NAL unit of SEI must not turn a point to join at into an ordinary frame."""
+    unit = clip(1)[0]
+    recovery, other = b"\0\0\1\x06\x06\x01\xa0\x80", b"\0\0\1\x06\x05\x11" + b"u" * 17 + b"\x80"
+    assert UnitReader("h264").read(recovery + unit.data).recovery_units == 0
+    assert UnitReader("h264").read(recovery + other + unit.data).recovery_units == 0
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_unit_that_is_cut_anywhere_is_read_or_refused_in_words(codec):
     unit = clip(1, codec)[0].data

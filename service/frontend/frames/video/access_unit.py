@@ -140,7 +140,9 @@ class UnitReader:
             self._sequence_of[number] = sequence_number
         elif kind == _H264_SEI and not unit.pictures:
             with contextlib.suppress(BitsEndError, IndexError):  # a message goes on behind the bytes that are read
-                unit.recovery_units = _recovery(without_escapes(data[start + 1 : min(end, start + 65)]))
+                found = _recovery(without_escapes(data[start + 1 : min(end, start + 65)]))
+                if found is not None:  # a later NAL unit of SEI without a recovery point takes back nothing
+                    unit.recovery_units = found
 
     def _take_h264_slice(self, header: bytes, unit: AccessUnit) -> None:
         bits = Bits(without_escapes(header[1:]))
