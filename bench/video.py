@@ -1,9 +1,10 @@
-"""Video beside JPEG: bytes of a frame, and CPU time of decoding it to the model's picture, on one core.
+"""Video, by CPU time, so that other work on the machine matters little.
 
-    python -m forebay_server.bench.video [--frames 120]
+    python -m forebay_server.bench.video [--only decode | client] [--frames 120]
 
 The bundled clip, resized to 1280x720, as JPEG of quality 85, H.264 and H.265 (crf 23, a keyframe every 30 frames,
-without B-frames). CPU time, so that other work on the machine matters little.
+without B-frames). `decode`: bytes of a frame, and CPU time of decoding it to the model's picture, on one core.
+`client`: CPU time of `forebay stream` with a network camera.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from forebay.encodings import VALUES
+from forebay_server.bench.video_client import client_cost
 from forebay_server.loadtest.frames import FramesSpec, pictures
 from forebay_server.loadtest.target import Encoding
 from forebay_server.service.frontend.frames.decode.pictures import decode_into
@@ -26,6 +28,7 @@ SIZE = (1280, 720)
 MOST_PIXELS = 50_000_000
 FRAMES_PER_S = 30
 CORES = 2
+LEAST_SHOWN_MS = 0.01
 
 
 def _jpeg(payloads: Sequence[bytes], model: PictureInput) -> Callable[[], None]:
@@ -62,11 +65,7 @@ def _cpu_ms(run: Callable[[], None], frames: int) -> float:
     return min(times)
 
 
-def main() -> None:
-    """Print a table."""
-    parser = argparse.ArgumentParser(prog="python -m forebay_server.bench.video", description=__doc__)
-    parser.add_argument("--frames", type=int, default=120)
-    limit = parser.parse_args().frames
+def _decode(limit: int) -> None:
     model = PictureInput(416, 416, "BGR")
     print(
         f"| {SIZE[0]}x{SIZE[1]} | KB a frame | CPU ms a frame | streams of {FRAMES_PER_S}/s that {CORES} cores decode |"
@@ -78,6 +77,32 @@ def main() -> None:
         cost_ms = _cpu_ms(run, len(payloads))
         size_kb = sum(map(len, payloads)) / len(payloads) / 1e3
         print(f"| {encoding} | {size_kb:.1f} | {cost_ms:.2f} | {CORES * 1e3 / cost_ms / FRAMES_PER_S:.0f} |")
+
+
+def _client(frames: int) -> None:
+    units = pictures(FramesSpec(size=SIZE), Encoding.H264).payloads
+    print("| `forebay stream rtsp://` | output | CPU ms a frame | of a core | all threads, ms |")
+    print("| --- | --- | ---: | ---: | --- |")
+    for transcode, is_shown in (("never", False), ("never", True), ("always", False)):
+        cost = client_cost(units, frames, transcode, is_shown=is_shown)
+        way = "pixels" if transcode == "always" else "packets"
+        threads = ", ".join(f"{name} {ms:.2f}" for name, ms in cost.by_thread.items() if ms >= LEAST_SHOWN_MS)
+        output = "live view" if is_shown else "JSON lines"
+        print(f"| {way} | {output} | {cost.cpu_ms:.2f} | {cost.share:.1%} | {threads} ({cost.words}) |")
+
+
+PARTS: dict[str, Callable[[int], None]] = {"decode": _decode, "client": _client}
+
+
+def main() -> None:
+    """Print a table for each part."""
+    parser = argparse.ArgumentParser(prog="python -m forebay_server.bench.video", description=__doc__)
+    parser.add_argument("--only", choices=tuple(PARTS))
+    parser.add_argument("--frames", type=int, default=120)
+    arguments = parser.parse_args()
+    for name, part in PARTS.items():
+        if arguments.only in {None, name}:
+            part(arguments.frames)
 
 
 if __name__ == "__main__":

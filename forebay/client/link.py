@@ -224,7 +224,8 @@ class Link:
             self._state.answered(message)
         except ValueError as caught:
             raise ProtocolError(f"the result of frame {message.seq} cannot be read: {caught}") from caught
-        self._wake.set()
+        if self._state.has_queued:  # the window has room; else the next frame wakes the writer
+            self._wake.set()
         self._expect_end()
 
     async def _write(self, call: "StreamCall") -> None:

@@ -241,6 +241,12 @@ class StreamState:
             return self.is_finishing and not self._ledger.has_queued
 
     @property
+    def has_queued(self) -> bool:
+        """Whether a frame waits to be sent."""
+        with self.monitor.lock:
+            return self._ledger.has_queued
+
+    @property
     def has_in_flight(self) -> bool:
         """Whether a frame waits for its answer."""
         with self.monitor.lock:

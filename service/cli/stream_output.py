@@ -6,9 +6,8 @@ import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,6 +15,9 @@ from forebay import Detection, Result
 from forebay_server.service.cli.clip_writer import ClipWriter
 from forebay_server.service.cli.overlay import annotate, summary_of
 from forebay_server.service.cli.video import DEFAULT_FPS, Picture
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 SHOWN_PER_S = 5
 _NOT_IN_FILE_NAMES = re.compile(r"[^\w.]+")
@@ -39,26 +41,31 @@ class JsonLines:
 
 
 class LiveView:
-    """A line for each camera on a terminal, rewritten a few times a second."""
+    """A line for each camera on a terminal, rewritten a few times a second by a thread of rich."""
 
     def __init__(self) -> None:
         from rich.live import Live
         from rich.text import Text
 
         self._text = Text  # not markup: labels and messages may have brackets
-        self._live = Live(refresh_per_second=SHOWN_PER_S, transient=True)
         self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self._lines: dict[str, str] = {}
+        self._latest: dict[str, tuple[int, str, Result]] = {}
+        self._live = Live(self, refresh_per_second=SHOWN_PER_S, transient=True)
 
     def show(self, camera: str, index: int, file: str, result: Result) -> None:
-        """Show the latest result."""
-        tally = self._counts[camera]
-        tally[result.status.value] += 1
-        counts = ", ".join(f"{count} {status}" for status, count in tally.items())
+        """Note the latest result; the lines are written for the few that are shown."""
+        self._counts[camera][result.status.value] += 1
+        self._latest[camera] = index, file, result
+
+    def __rich__(self) -> "Text":
+        # Copies in one step: the thread that shows results may add a camera or a status meanwhile.
+        return self._text("\n".join(self._line(camera, *latest) for camera, latest in list(self._latest.items())))
+
+    def _line(self, camera: str, index: int, file: str, result: Result) -> str:
+        counts = ", ".join(f"{count} {status}" for status, count in list(self._counts[camera].items()))
         age = "" if result.age_ms is None else f"  age {result.age_ms:.0f} ms"
         found = summary_of(result.detections) if result.is_ok else result.message
-        self._lines[camera] = f"{camera}  {file or f'frame {index}'}  {counts}{age}  {found}"
-        self._live.update(self._text("\n".join(self._lines.values())))
+        return f"{camera}  {file or f'frame {index}'}  {counts}{age}  {found}"
 
     def __enter__(self) -> "LiveView":
         self._live.start()
@@ -131,31 +138,48 @@ def to_json(camera: str, index: int, file: str, result: Result) -> dict[str, Any
             "age_ms": None if result.age_ms is None else round(result.age_ms, 3),
             "late_by_ms": round(result.late_by_ms, 3),
             "model_version": result.model_version,
-            "timings": asdict(result.timings),
+            "timings": _fields(result.timings),
         }
     if result.is_ok:
         line["detections"] = [_detection(found) for found in result.detections]
-        line["classes"] = [_rounded(asdict(found)) for found in result.classes]
+        line["classes"] = [_rounded(_fields(found)) for found in result.classes]
     return line
 
 
 def _detection(found: Detection) -> dict[str, Any]:
     """Return a detection without the fields that its model or its stream does not have."""
-    line: dict[str, Any] = _rounded(asdict(replace(found, mask=None)))
-    for name in ("keypoints", "rotated_box", "track_id"):
-        if not line[name]:
-            del line[name]
-    del line["mask"]
+    line = _rounded(
+        {
+            "label": found.label,
+            "class_id": found.class_id,
+            "score": found.score,
+            "box": _fields(found.box),
+            "box_pixels": _fields(found.box_pixels),
+        }
+    )
+    if found.keypoints:
+        line["keypoints"] = [_rounded(_fields(point)) for point in found.keypoints]
+    if found.rotated_box is not None:
+        line["rotated_box"] = _rounded(_fields(found.rotated_box))
+    if found.track_id:
+        line["track_id"] = found.track_id
     if found.mask is not None:
         polygons = [np.round(points, 2).ravel().tolist() for points in found.mask.polygons]
         runs = found.mask.run_lengths
-        line["mask"] = {"polygons": polygons} if runs is None else {"run_lengths": asdict(runs)}
+        line["mask"] = {"polygons": polygons} if runs is None else {"run_lengths": _fields(runs)}
     return line
 
 
-def _rounded(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [_rounded(item) for item in value]
-    return round(value, 5) if isinstance(value, float) else value
+def _fields(value: Any) -> dict[str, Any]:  # noqa: ANN401 - a flat dataclass of the client library
+    """Return the fields by name. `dataclasses.asdict` copies deeply: ten times the time, for each box of each frame."""
+    return {name: getattr(value, name) for name in value.__slots__}
+
+
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    """Round the numbers of a flat or nested object to what a score or a pixel needs."""
+    for name, value in values.items():
+        if type(value) is float:
+            values[name] = round(value, 5)
+        elif type(value) is dict:
+            _rounded(value)
+    return values

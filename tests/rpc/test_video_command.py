@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from forebay.wire import frames_pb2 as wire
+from forebay_server.bench.rtsp_camera import RtspCamera
 from forebay_server.service.cli import exit_codes, reopening
 from forebay_server.service.cli.commands import app
 from forebay_server.service.frontend.frames.video.access_unit import UnitReader
-from tests.support.rtsp_camera import RtspCamera
 from tests.support.scripted_server import ScriptedServerThread, answers
 from tests.support.videos import ENCODERS, clip, levels
 

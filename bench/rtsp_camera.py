@@ -8,6 +8,9 @@ import base64
 import socket
 import struct
 import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
 
 CLOCK_RATE = 90_000
 FRAME_TICKS = CLOCK_RATE // 25
@@ -16,8 +19,8 @@ RTP_TYPE = 96
 HANG_GUARD_S = 30.0
 
 
-def nals_of(unit):
-    """The NAL units of an access unit in Annex B form."""
+def nals_of(unit: bytes) -> list[bytes]:
+    """Return the NAL units of an access unit in Annex B form."""
     return [part.strip(b"\0") for part in unit.split(b"\0\0\1") if part.strip(b"\0")]
 
 
@@ -29,7 +32,7 @@ class RtspCamera:
         pace: called before each frame; it may wait.
     """
 
-    def __init__(self, showings, pace=lambda: None):
+    def __init__(self, showings: Sequence[Sequence[bytes]], pace: Callable[[], object] = lambda: None) -> None:
         self._showings = list(showings)
         self._pace = pace
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -38,15 +41,17 @@ class RtspCamera:
         self.played = 0
         self._thread = threading.Thread(target=self._run, name="rtsp camera")
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._listener.close()
         self._thread.join()
 
-    def _run(self):
+    def _run(self) -> None:
         while self._showings:
             try:
                 connection, _ = self._listener.accept()
@@ -62,15 +67,17 @@ class RtspCamera:
                     continue  # the client has left
         self._listener.close()
 
-    def _serve(self, connection):
+    def _serve(self, connection: socket.socket) -> bool:
         """Answer requests until PLAY, then play a showing; return whether it came so far."""
         requests = connection.makefile("rb")
         while head := requests.readline().decode():
-            method, headers = head.split()[0], {}
+            method = head.split()[0]
+            headers: dict[str, str] = {}
             while line := requests.readline().strip().decode():
                 name, _, value = line.partition(": ")
                 headers[name.lower()] = value
-            body, more = b"", []
+            body = b""
+            more: list[str] = []
             if method == "DESCRIBE":
                 body, more = self._sdp(), ["Content-Type: application/sdp"]
             elif method == "SETUP":
@@ -84,7 +91,7 @@ class RtspCamera:
                 return True
         return False
 
-    def _sdp(self):
+    def _sdp(self) -> bytes:
         sets = [nal for nal in nals_of(self._showings[0][0]) if nal[0] & 31 in {7, 8}]
         sprop = ",".join(base64.b64encode(nal).decode() for nal in sets)
         lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=camera", "t=0 0", f"m=video 0 RTP/AVP {RTP_TYPE}"]
@@ -92,7 +99,7 @@ class RtspCamera:
         lines += [f"a=fmtp:{RTP_TYPE} packetization-mode=1;sprop-parameter-sets={sprop}", "a=control:track1", ""]
         return "\r\n".join(lines).encode()
 
-    def _play(self, connection, units):
+    def _play(self, connection: socket.socket, units: Sequence[bytes]) -> None:
         number = 0
         for index, unit in enumerate(units):
             self._pace()
@@ -108,8 +115,8 @@ class RtspCamera:
                 connection.sendall(b"$\0" + struct.pack(">H", len(packet)) + packet)
 
 
-def _rtp_payloads(nal):
-    """One NAL unit as the payload of a packet, or in fragments (FU-A)."""
+def _rtp_payloads(nal: bytes) -> list[bytes]:
+    """Return one NAL unit as the payload of a packet, or in fragments (FU-A)."""
     if len(nal) <= MOST_PAYLOAD:
         return [nal]
     indicator, kind, rest = nal[0] & 0xE0 | 28, nal[0] & 31, nal[1:]
