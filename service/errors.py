@@ -122,6 +122,13 @@ class CorruptResultError(ServiceError):
     scope = "request"
 
 
+class EngineEndedError(ServiceError):
+    """The engine process that had the request has ended before it answered; others serve on."""
+
+    outcome = Outcome.LOST
+    scope = "request"
+
+
 class UnknownModelError(ServiceError):
     """No such model or version."""
 

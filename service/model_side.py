@@ -18,6 +18,7 @@ from forebay_server.service.frontend.frames.decode.host_pictures import CpuPictu
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.life import Life
 from forebay_server.service.models.attempts import Attempts
+from forebay_server.service.models.instances import WHOLE, Part
 from forebay_server.service.models.lifecycle import ModelLifecycle
 from forebay_server.service.models.loader import ModelLoader
 from forebay_server.service.models.memory import MemoryAccount
@@ -144,7 +145,7 @@ def rehearsal_of(settings: ServeSettings, context: VersionContext) -> Rehearsal 
     if not settings.rehearse_loads or context.open_device is not open_device_of_kind:
         return None
     of_process = RehearsalSettings(
-        context.engine_options, settings.permits, context.cache_folder, settings.cpu_fallback
+        context.engine_options, settings.permits, context.cache_folder, settings.cpu_fallback, context.part
     )
     return Rehearsal(of_process, context.memory, os.environ)
 
@@ -162,6 +163,7 @@ def version_context(
     step_when_idle: StepWhenIdle | None = None,
     before_execution: BeforeExecution | None = None,
     open_memory: OpenMemory | None = None,
+    part: Part = WHOLE,
 ) -> VersionContext:
     """Return the parts that all versions of a process share.
 
@@ -177,6 +179,7 @@ def version_context(
         step_when_idle: see `VersionContext`.
         before_execution: for tests, see `service.pipeline.execute`.
         open_memory: see `VersionContext`.
+        part: see `VersionContext`.
     """
 
     def before_buffers() -> None:
@@ -202,4 +205,5 @@ def version_context(
         open_memory=open_memory,
         image_decode=settings.image_decode,
         host_pictures=CpuPictures(settings.max_image_pixels),
+        part=part,
     )

@@ -23,6 +23,7 @@ ENV_PREFIX = "FOREBAY_"
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 MAX_FRONT_ENDS = 60  # `service.group.version_header` and `shared_counts` have room for no more
+MAX_ENGINES = 16  # twice the GPUs of the largest usual host; every front-end process is connected to each
 LEAST_RECEPTION_BYTES = 1 << 20
 RENAMED = {"processes": "front_ends"}
 """Settings of earlier versions, and those that took their place."""
@@ -48,6 +49,11 @@ class ServeSettings(BaseSettings):
     )
     front_ends: int | Literal["auto"] = Field(
         "auto", description="processes that speak to clients, before one that runs the models; 0: one process for all"
+    )
+    engines: int | Literal["auto"] = Field(
+        1,
+        description="processes that run the models behind the front-end processes, each with its part of the GPUs or "
+        "instances; auto: one for each GPU",
     )
     uds: Path | None = Field(None, description="also listen on this unix socket, mode 0660")
     admin_address: str = Field("", description="host:port of the live page, metrics and health; empty: none")
@@ -182,6 +188,17 @@ class ServeSettings(BaseSettings):
         except ValueError:
             pass
         raise ValueError(f"give auto, or a number from 0 to {MAX_FRONT_ENDS}")
+
+    @field_validator("engines", mode="before")
+    @classmethod
+    def _engine_count(cls, value: object) -> object:
+        """Take a number, or `auto`; any other value gets one message."""
+        try:
+            if value == "auto" or 1 <= int(str(value)) <= MAX_ENGINES:
+                return value if value == "auto" else int(str(value))
+        except ValueError:
+            pass
+        raise ValueError(f"give auto, or a number from 1 to {MAX_ENGINES}")
 
     @model_validator(mode="after")
     def _check_together(self) -> "ServeSettings":

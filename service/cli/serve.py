@@ -28,6 +28,9 @@ def serve(
     front_ends: Annotated[
         str | None, typer.Option(metavar="N", help="front-end processes; 0: none; auto: by the machine [auto]")
     ] = None,
+    engines: Annotated[
+        str | None, typer.Option(metavar="N", help="processes that run the models; auto: one for each GPU [1]")
+    ] = None,
     share_port: Annotated[bool | None, typer.Option("--share-port", help="others may listen on the port too")] = None,
     uds: Annotated[Path | None, typer.Option(help="also listen on this unix socket")] = None,
     model_repository: Annotated[
@@ -64,6 +67,7 @@ def serve(
     flags = {
         "address": address,
         "front_ends": front_ends,
+        "engines": engines,
         "share_port": share_port,
         "uds": uds,
         "model_repository": [*(models or ()), *(model_repository or ())] or None,
@@ -89,11 +93,12 @@ def serve(
 
 def run_group_or_server(settings: "ServeSettings", *, is_debug: bool) -> int:
     """Serve, with front-end processes if settings and machine say so, and return the exit code."""
-    from forebay_server.service.group.count import CountError, front_end_count
+    from forebay_server.service.group.count import CountError, engine_count, front_end_count
     from forebay_server.service.standard_error import say
 
     try:
         count = front_end_count(settings.front_ends)
+        settings = settings.model_copy(update={"engines": engine_count(settings.engines, count)})
     except CountError as error:
         say(str(error))
         return exit_codes.USAGE

@@ -1,4 +1,7 @@
-"""How many front-end processes a server has: as its settings say, or by the machine. Imports neither grpc nor CUDA."""
+"""How many front-end and engine processes a server has: by its settings, or by the machine.
+
+Imports neither grpc nor CUDA.
+"""
 
 import os
 import socket
@@ -11,6 +14,7 @@ from forebay_server.service.cores import usable_cores
 FEW_CORES = 4  # a front-end process more would take from the engine process what it gives to clients
 CORES_EACH = 3  # that a front-end process, its clients' share of the machine, and the engine process need
 LEAST, MOST = 2, 8
+MOST_ENGINES = 16  # as the setting
 ACCELERATORS = ("/dev/nvidiactl", "/dev/dxg")
 """Device files of NVIDIA's driver, on Linux and in the Windows subsystem for Linux."""
 
@@ -44,6 +48,36 @@ def front_end_count(
         )
     if wanted and not shares_ports():
         raise CountError(f"front_ends is {wanted}, and this system cannot share a port (SO_REUSEPORT): set it to 0")
+    return wanted
+
+
+def engine_count(
+    wanted: int | Literal["auto"], front_ends: int, gpus: Iterable[object] | None = None, visible: str | None = None
+) -> int:
+    """Return the number of engine processes.
+
+    Args:
+        wanted: the setting.
+        front_ends: how many front-end processes there are.
+        gpus: device files of GPUs; None: look.
+        visible: the variable that hides GPUs from CUDA; None: look.
+
+    Raises:
+        CountError: several, and no front-end process.
+    """
+    if wanted == "auto":
+        if front_ends == 0:
+            return 1
+        found = Path("/dev").glob("nvidia[0-9]*") if gpus is None else gpus
+        count = len(list(found))
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") if visible is None else visible
+        if visible:
+            count = min(count, len(visible.split(",")))
+        return max(1, min(MOST_ENGINES, count))
+    if wanted > 1 and front_ends == 0:
+        raise CountError(
+            f"engines is {wanted}, and there are no front-end processes to share requests out: give front_ends a number"
+        )
     return wanted
 
 

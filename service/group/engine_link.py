@@ -139,6 +139,15 @@ class EngineLink:
             self._records.append(wire.pack_return(version, offset))
             self._send_records()
 
+    def take_in_flight(self, version: LinkedVersion) -> list[Request]:
+        """Return the requests for a version that will not be answered: the link is closed. Thread: any.
+
+        Each is returned once, to the thread that comes first.
+        """
+        found = [token for token, (each, _) in tuple(self._in_flight.items()) if each is version]
+        taken = (self._in_flight.pop(token, None) for token in found)
+        return [each[1] for each in taken if each is not None]
+
     def close(self) -> None:
         """Send and read no more. Idempotent."""
         if not self._is_open:

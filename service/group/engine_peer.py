@@ -7,6 +7,8 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from forebay_server.service.clock import Clock
@@ -16,10 +18,10 @@ from forebay_server.service.group.engine_link import EngineLink
 from forebay_server.service.group.forwarded import ForwardedRpcs
 from forebay_server.service.group.front_end_counts import FrontEndCounts
 from forebay_server.service.group.front_end_journal import JournalShipper
+from forebay_server.service.group.group_parts import GroupParts
 from forebay_server.service.group.group_permits import GroupPermits
 from forebay_server.service.group.group_streams import GroupStreams
 from forebay_server.service.group.memory_file import MemoryFile
-from forebay_server.service.group.memory_layout import most_requests
 from forebay_server.service.group.messages import (
     Counted,
     CountsWanted,
@@ -42,7 +44,6 @@ from forebay_server.service.group.messages import (
 )
 from forebay_server.service.group.remote_registry import RemoteRegistry
 from forebay_server.service.group.remote_version import RemoteVersion
-from forebay_server.service.group.shared_counts import PermitCounts, StreamCounts
 from forebay_server.service.group.talk import Talk
 from forebay_server.service.journal.events import Journal, RequestJournal
 from forebay_server.service.journal.statistics import CountingSink
@@ -51,6 +52,7 @@ from forebay_server.service.load.listing import Listing
 from forebay_server.service.load.meter import Load
 from forebay_server.service.log import set_level
 from forebay_server.service.models.request_memory import unbound_bytes
+from forebay_server.service.models.served import ServedVersion
 from forebay_server.service.results.finisher import ResultFinisher
 from forebay_server.service.settings import ServeSettings
 from forebay_server.service.worker_pool import WorkerPool
@@ -75,7 +77,7 @@ class Listener(Protocol):
         """A model, or with an empty name the group, serves from now on, or does not."""
         ...
 
-    def retired(self, version: RemoteVersion) -> None:
+    def retired(self, version: ServedVersion) -> None:
         """A version takes no new users."""
         ...
 
@@ -104,6 +106,27 @@ class Listener(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class SharedByPeers:
+    """The parts that the peers of several engine processes share.
+
+    Attributes:
+        group: permits and so on: one set, which the first message of any engine process makes.
+        serving: set once one of them serves.
+        forwarded: calls that the first engine process answers.
+        registry: of this peer.
+        leads: whether this is the first engine process, which takes the journal.
+        first_uid: streams of this process are numbered from here on.
+    """
+
+    group: GroupParts
+    serving: asyncio.Event
+    forwarded: ForwardedRpcs
+    registry: RemoteRegistry
+    leads: bool
+    first_uid: int
+
+
 class EnginePeer:
     """See the module.
 
@@ -116,19 +139,15 @@ class EnginePeer:
         pool: makes typed results.
         sink: brings completions to the event loop.
         listener: takes the events.
+        shared: with the peers of the other engine processes; None: there are none.
 
     Attributes:
         registry: the versions that are published.
         forwarded: calls that the engine process answers.
         serving: set once the engine process serves.
         is_ready: whether the group serves every model that should serve.
-        permits: of this process; from the first message on.
-        streams: those of the other processes; from then on, too.
-        journal: of this process; from then on. None: nothing is observed.
+        is_welcome: whether the first message has come.
     """
-
-    permits: GroupPermits
-    streams: GroupStreams
 
     def __init__(
         self,
@@ -140,10 +159,12 @@ class EnginePeer:
         pool: WorkerPool,
         sink: LoopSink,
         listener: Listener,
+        shared: "SharedByPeers | None" = None,
     ) -> None:
-        self.serving = asyncio.Event()
-        self.is_ready = False
-        self.journal: Journal | None = None
+        self.serving = asyncio.Event() if shared is None else shared.serving
+        self.is_ready = self.is_welcome = False
+        self._shared = shared
+        self._group = GroupParts(settings, index, clock) if shared is None else shared.group
         self._settings = settings
         self._index = index
         self._clock = clock
@@ -154,8 +175,30 @@ class EnginePeer:
         self._shipper: JournalShipper | None = None
         self._link = EngineLink(data, sink, clock, self._on_lost, pool.submit_result)
         self._talk = Talk(talk, self._on_message, self._on_lost)
-        self.registry = RemoteRegistry(listener.retired)
-        self.forwarded = ForwardedRpcs(self._talk.send, self._check_call, self._tell_counts)
+        self.registry = RemoteRegistry(listener.retired) if shared is None else shared.registry
+        check = partial(check_call, settings)
+        own = ForwardedRpcs(self._talk.send, check, self.tell_counts)
+        self.forwarded = own if shared is None else shared.forwarded
+
+    @property
+    def permits(self) -> GroupPermits:
+        """Of this process; from the first message on."""
+        return self._group.permits
+
+    @property
+    def streams(self) -> GroupStreams:
+        """Those of the other processes; from the first message on."""
+        return self._group.streams
+
+    @property
+    def journal(self) -> Journal | None:
+        """Of this process; from the first message on. None: nothing is observed."""
+        return self._group.journal
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether messages wait for the engine process to read."""
+        return self._talk.is_behind
 
     @property
     def in_flight_count(self) -> int:
@@ -167,10 +210,10 @@ class EnginePeer:
         self._talk.send(Hello(os.getpid()))
 
     def shipper(self, numbers: Callable[[], FrontEndNumbers]) -> JournalShipper:
-        """Return what tells the engine process what has happened here. Called once."""
+        """Return what tells the engine process what has happened here. Called once, after the first message."""
         self._shipper = JournalShipper(
             self._talk.send,
-            self.journal,
+            self.journal if self._shared is None or self._shared.leads else None,
             lambda: [version.statistics for version in self.registry.published()],
             numbers,
             has_spans=bool(self._settings.trace_every_frames),
@@ -186,16 +229,14 @@ class EnginePeer:
         self._talk.close()
         self._link.close()
 
-    def _tell_counts(self) -> None:
+    def send(self, message: object) -> None:
+        """Send a message to the engine process."""
+        self._talk.send(message)
+
+    def tell_counts(self) -> None:
+        """Send what was counted here."""
         if self._shipper is not None:
             self._shipper.tell_counts()
-
-    def _check_call(self, method: str, request: Any) -> None:  # noqa: ANN401 - a message
-        """Raise InferenceError for a call that the settings refuse."""
-        if method in {"RepositoryModelLoad", "RepositoryModelUnload"}:
-            check_change(request.repository_name, self._settings.model_control_mode)
-        if method == "RepositoryModelLoad" and not self._settings.allow_model_files:
-            check_files(request)
 
     def _on_lost(self) -> None:
         if not self._is_lost:
@@ -223,7 +264,7 @@ class EnginePeer:
             case LogLevel():
                 set_level(message.level)
             case CountsWanted():
-                self._tell_counts()
+                self.tell_counts()
                 self._talk.send(Counted())
             case StreamsWanted():
                 self._talk.send(StreamsListed(self._listener.listing()))
@@ -237,19 +278,14 @@ class EnginePeer:
                 self._shipper.look_at(message)
 
     def _on_welcome(self, welcome: Welcome, permits_fd: int) -> None:
-        settings = self._settings
-        count = int(settings.front_ends)
         permits_file = self._map(permits_fd, "the permits")
         if permits_file is None:
             return
-        self._permits_file = permits_file
-        counts = PermitCounts(self._permits_file.memory, count)
-        self.streams = GroupStreams(StreamCounts(self._permits_file.memory, count), self._index)
-        self.permits = GroupPermits(
-            counts, self._index, count, settings.permits, most_requests(settings.permits, count), self._clock
-        )
-        if settings.admin_address or settings.trace_every_frames:
-            self.journal = Journal(welcome.first_uid)
+        if self._group.is_open:  # by another engine process, with the same file
+            permits_file.close()
+        else:
+            self._group.open(permits_file, welcome.first_uid if self._shared is None else self._shared.first_uid)
+        self.is_welcome = True
         set_level(welcome.log_level)
         self._listener.welcomed()
 
@@ -273,6 +309,7 @@ class EnginePeer:
             else RequestJournal(journal, published.name, published.version, self._clock),
             unbound_bytes=unbound_bytes(settings.max_message_bytes, int(settings.front_ends)),
             on_unused=self._on_unused,
+            is_one_of_several=self._shared is not None,
         )
         self.registry.publish(version)
 
@@ -289,7 +326,15 @@ class EnginePeer:
             return None
 
     def _on_unused(self, version: RemoteVersion) -> None:
-        self._tell_counts()
+        self.tell_counts()
         self.registry.forget(version)
         self._talk.send(Unused(version.number))
         version.close()
+
+
+def check_call(settings: ServeSettings, method: str, request: Any) -> None:  # noqa: ANN401 - a message
+    """Raise InferenceError for a call that the settings refuse."""
+    if method in {"RepositoryModelLoad", "RepositoryModelUnload"}:
+        check_change(request.repository_name, settings.model_control_mode)
+    if method == "RepositoryModelLoad" and not settings.allow_model_files:
+        check_files(request)

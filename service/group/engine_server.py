@@ -26,6 +26,7 @@ from forebay_server.service.frontend.control.streams import StreamRpcs
 from forebay_server.service.frontend.memory.regions import ClientRegions
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
 from forebay_server.service.frontend.tls import check_certificates
+from forebay_server.service.group.first_engine import FirstEngine
 from forebay_server.service.group.forwarded import GroupRpcs
 from forebay_server.service.group.group_gauges import (
     GroupPermitNumbers,
@@ -37,15 +38,21 @@ from forebay_server.service.group.group_gauges import (
 )
 from forebay_server.service.group.link_sink import LinkSink
 from forebay_server.service.group.links import Links
+from forebay_server.service.group.memory_file import MemoryFile
 from forebay_server.service.group.memory_layout import ArraysLimits
+from forebay_server.service.group.messages import RpcAnswer, RpcCall
+from forebay_server.service.group.other_engines import OtherEngines
 from forebay_server.service.group.peers import Peers, sockets_of
 from forebay_server.service.group.rebalancing import Rebalancing
 from forebay_server.service.group.version_memory import VersionMemory
+from forebay_server.service.journal.events import Journal
+from forebay_server.service.journal.statistics import VersionReport
 from forebay_server.service.journal.streams import sum_of
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life
 from forebay_server.service.load.listing import Listing
 from forebay_server.service.load.moving import Moving
 from forebay_server.service.model_side import ModelSide, version_context
+from forebay_server.service.models.instances import WHOLE, Part
 from forebay_server.service.models.placement import OpenDevice, open_device_of_kind
 from forebay_server.service.models.request_memory import rows_bytes, unbound_bytes
 from forebay_server.service.observe.gauges import Gauges
@@ -75,6 +82,8 @@ class EngineServer:
         open_device: opens the devices of the models.
         guard: called at the first fatal error, on the thread that met it: bounds the time of `close`.
         before_execution: for tests, see `service.pipeline.execute`.
+        part: which of several engine processes this is; the first one leads.
+        permits_file: of the group, where there are several; owned from now on.
     """
 
     def __init__(
@@ -85,13 +94,16 @@ class EngineServer:
         open_device: OpenDevice = open_device_of_kind,
         guard: Callable[[], None] = lambda: None,
         before_execution: BeforeExecution | None = None,
+        part: Part = WHOLE,
+        permits_file: MemoryFile | None = None,
     ) -> None:
         self.settings = settings
         self.clock: Clock = clock or MonotonicClock()
         self._loop = asyncio.get_running_loop()
         self.life = life = Life(self.clock, guard)
         self.requests, self.on_fatal, self.wait = life.requests, life.on_fatal, life.wait
-        self.journal = journal_of(settings)
+        self._leads = part.index == 0
+        self.journal = journal_of(settings) if self._leads else Journal()
         self.pool = WorkerPool(1, self.on_fatal)  # typed results are made in the front-end processes
         front_ends, permits, message_bytes = int(settings.front_ends), settings.permits, settings.max_message_bytes
 
@@ -110,12 +122,16 @@ class EngineServer:
             journal=self.journal,
             before_execution=before_execution,
             open_memory=open_memory,
+            part=part,
         )
         self.models = models = ModelSide(settings, context, life, self._on_model_changed)
         self.registry, self.lifecycle = models.registry, models.lifecycle
-        self.links = Links(self.on_fatal)
-        self.peers = peers = Peers(front_ends, permits, models, self.links, self.journal, self._rpcs())
+        self.links, rpcs = Links(self.on_fatal), self._rpcs()
+        self.others = OtherEngines(self.registry, self.journal, rpcs.answer)
+        self.peers = peers = Peers(front_ends, permits, models, self.links, self.journal, rpcs, permits_file)
         self.registry.on_retired = peers.retired
+        if part.count > 1 and self._leads:
+            peers.others = self.others
         self.rebalancing = Rebalancing(peers.movable_streams, peers.move_streams, self.clock)
         self.moving = Moving(
             self.registry.all,
@@ -125,6 +141,7 @@ class EngineServer:
             peers.publish,
             self.clock,
             is_on=settings.move_streams,
+            more_instances=self.others.instances,
         )
         self.gauges = gauges = Gauges(
             self.registry.all,
@@ -134,12 +151,27 @@ class EngineServer:
             lambda: reception_of(peers.numbers()),
             lambda: STANDARD_ERROR.dropped + counters_of(peers.numbers()).log_lines_dropped,
             lambda: sum_of(each.streams for each in peers.numbers()),
-            lambda: processes_of(peers.numbers()),
+            lambda: [*(each.process for each in self.others.numbers()), *processes_of(peers.numbers())],
             lambda: self.moving.load,
+            self.others.numbers,
         )
-        self.admin = AdminSide(settings, self.clock, self.journal, gauges, self.registry.reports, lambda: self.is_ready)
+
+        def reports() -> list[VersionReport]:
+            return self.others.reports(self.registry.reports())
+
+        self.admin = AdminSide(
+            settings, self.clock, self.journal if self._leads else None, gauges, reports, lambda: self.is_ready
+        )
+        self.first = FirstEngine(part, self.registry, gauges, self.journal, self._answer, peers.collect_counts)
+        self._answers = rpcs.answer
         self._control = control
         control.setblocking(False)  # noqa: FBT003 - the standard library's signature
+
+    async def _answer(self, call: RpcCall) -> RpcAnswer:
+        """Do a load or unload that the first engine process has done."""
+        answer = await self._answers(call)
+        self.peers.refresh()
+        return answer
 
     def _rpcs(self) -> GroupRpcs:
         registry, settings = self.registry, self.settings
@@ -187,8 +219,9 @@ class EngineServer:
         self.models.serve()
         self.peers.refresh()
         self.peers.serve()
-        self.rebalancing.start()
-        self.moving.start()
+        if self._leads:
+            self.rebalancing.start()
+            self.moving.start()
         return Ready("", None, self.admin_address, os.getpid(), self.registry.versions())
 
     def stop(self, signal_number: int = signal.SIGTERM) -> None:
@@ -196,7 +229,7 @@ class EngineServer:
         self.life.stop(signal_number)
 
     def _on_control(self) -> None:
-        """Take in the sockets of a front-end process."""
+        """Take in the sockets of another process."""
         while True:
             try:
                 data, descriptors, _, _ = socket.recv_fds(self._control, MAX_CONTROL_BYTES, 2)
@@ -207,8 +240,13 @@ class EngineServer:
             if not data:  # the parent has gone, and this process gets a signal for that
                 self._loop.remove_reader(self._control)
                 return
-            link, talk = sockets_of(descriptors)
-            self.peers.connect(json.loads(data)["front_end"], link, talk)
+            match json.loads(data):
+                case {"front_end": front_end}:
+                    self.peers.connect(front_end, *sockets_of(descriptors))
+                case {"engine": index}:
+                    self.others.connect(index, *sockets_of(descriptors))
+                case _:
+                    self.first.connect(*sockets_of(descriptors))
 
     def _on_model_changed(self, name: str, is_serving: bool) -> None:  # noqa: FBT001 - called with both, by position
         self.peers.changed(name, is_serving=is_serving)
@@ -255,6 +293,8 @@ class EngineServer:
         if self._control.fileno() >= 0:
             self._loop.remove_reader(self._control)
             self._control.close()
+        self.first.close()
+        self.others.close()
         self.peers.close()
 
     async def _close_models(self) -> bool:
@@ -268,16 +308,24 @@ class EngineServer:
         return is_ended
 
 
-def serve_engine(settings: ServeSettings, control_fd: int) -> int:
+def serve_engine(
+    settings: ServeSettings, control_fd: int, part: Part = WHOLE, permits_file: MemoryFile | None = None
+) -> int:
     """Run an engine process until it is asked to stop and return the exit code. Thread: main.
 
     Args:
         settings: of this process.
         control_fd: of the socket from the parent.
+        part: which of several engine processes it is.
+        permits_file: of the group, where there are several.
 
     Raises CertificateError, which the front-end processes would find after the models are loaded, and all
     errors of `EngineServer.start`.
     """
     check_certificates(settings)
     control = socket.socket(fileno=control_fd)
-    return serve_with(lambda guard: EngineServer(settings, control, guard=guard), settings.ready_file)
+
+    def make(guard: Callable[[], None]) -> EngineServer:
+        return EngineServer(settings, control, guard=guard, part=part, permits_file=permits_file)
+
+    return serve_with(make, settings.ready_file)

@@ -34,7 +34,7 @@ from typing import IO, NamedTuple
 from forebay_server.service.child import bind_to_parent
 
 ANSWER_TIMEOUT_S = 5.0  # a fork takes milliseconds; a fork server that takes longer is stopped
-DESCRIPTORS = 3  # of an order
+MOST_DESCRIPTORS = 3  # of an order
 _MAX_MESSAGE_BYTES = 4096
 _PR_SET_CHILD_SUBREAPER = 36  # from linux/prctl.h
 
@@ -44,13 +44,12 @@ class Order(NamedTuple):
 
     Attributes:
         front_end: its number.
-        data: descriptor of the socket for frames.
-        talk: descriptor of the socket for messages.
+        sockets: descriptors of those for frames and for messages; where there are several engine processes, of the one
+            to the parent alone.
     """
 
     front_end: int
-    data: int
-    talk: int
+    sockets: tuple[int, ...]
 
 
 # --- in the parent ----------------------------------------------------------------------------------------------------
@@ -101,20 +100,19 @@ class ForkServer:
         self._orders = orders
         orders.settimeout(ANSWER_TIMEOUT_S)
 
-    def fork(self, front_end: int, data: socket.socket, talk: socket.socket) -> ForkedProcess | None:
+    def fork(self, front_end: int, *sockets: socket.socket) -> ForkedProcess | None:
         """Return a new front-end process; None if the fork server has ended, or had to be ended.
 
         Raises OSError where the machine has no more processes or descriptors.
 
         Args:
             front_end: its number.
-            data: its socket for frames; stays this process's, as does the next.
-            talk: its socket for messages.
+            sockets: see `Order`; they stay this process's.
         """
         reader, writer = os.pipe()
         stdout = os.fdopen(reader, "rb", buffering=0)
         try:
-            answer = self._order(front_end, [data.fileno(), talk.fileno(), writer])
+            answer = self._order(front_end, [*(each.fileno() for each in sockets), writer])
         finally:
             os.close(writer)
         if "pid" in answer:
@@ -128,7 +126,8 @@ class ForkServer:
     def _order(self, front_end: int, descriptors: list[int]) -> dict[str, int]:
         """Return the answer to an order; empty if there is none."""
         try:
-            socket.send_fds(self._orders, [json.dumps({"front_end": front_end}).encode()], descriptors)
+            order = json.dumps({"front_end": front_end, "descriptors": len(descriptors)}).encode()
+            socket.send_fds(self._orders, [order], descriptors)
             return dict(json.loads(self._orders.recv(_MAX_MESSAGE_BYTES) or b"{}"))
         except OSError:  # among them TimeoutError
             return {}
@@ -159,13 +158,13 @@ def wait_for_order(orders: socket.socket, parent_pid: int) -> Order | None:
     gc.freeze()  # a collection in a new process would write to every page that it shares
     while True:
         try:
-            message, descriptors, _, _ = socket.recv_fds(orders, _MAX_MESSAGE_BYTES, DESCRIPTORS)
+            message, descriptors, _, _ = socket.recv_fds(orders, _MAX_MESSAGE_BYTES, MOST_DESCRIPTORS)
         except OSError:
             return None
         if not message:
             return None
         pid, answer = -1, {"errno": errno.EMFILE}
-        if len(descriptors) == DESCRIPTORS:
+        if len(descriptors) == json.loads(message)["descriptors"]:
             try:
                 pid = _fork(parent_pid)
                 answer = {"pid": pid}
@@ -173,10 +172,10 @@ def wait_for_order(orders: socket.socket, parent_pid: int) -> Order | None:
                 answer = {"errno": error.errno or errno.EAGAIN}
         if pid == 0:
             orders.close()
-            data, talk, stdout = descriptors
+            *sockets, stdout = descriptors
             os.dup2(stdout, 1)
             os.close(stdout)
-            return Order(json.loads(message)["front_end"], data, talk)
+            return Order(json.loads(message)["front_end"], tuple(sockets))
         for each in descriptors:
             os.close(each)
         with contextlib.suppress(OSError):  # the parent has gone: the next read says so

@@ -38,6 +38,7 @@ STREAM_MESSAGES: Mapping[str, tuple[Any, Any]] = {
 }
 """The same of forebay.v1.StreamControl."""
 _EVERY = {**MESSAGES, **STREAM_MESSAGES}
+LOST = "the process that answers this call has ended and is started anew: try again in a moment"
 LONG = frozenset({"RepositoryModelLoad"})  # it may bring the files of a model
 
 
@@ -78,6 +79,11 @@ class ForwardedRpcs:
     def _asking(self, messages: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[Rpc | OfPeer | OfLongMessage, Any]]:
         asks = {name: partial(self._ask, name) for name in messages}
         return {name: (OfLongMessage(ask) if name in LONG else ask, messages[name][0]) for name, ask in asks.items()}
+
+    def lost(self) -> None:
+        """The engine process that answers has gone: end every call that waits."""
+        for call in list(self._waiting):
+            self.on_answer(RpcAnswer(call, grpc.StatusCode.UNAVAILABLE.name, LOST))
 
     async def _ask(self, method: str, request: Any) -> Any:  # noqa: ANN401 - messages
         self._check(method, request)

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import psutil
@@ -28,15 +28,16 @@ from forebay_server.service.frontend.memory.system import SystemMemoryRpcs
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
 from forebay_server.service.frontend.server import within_memory
 from forebay_server.service.group.engine_peer import EngineLostError, EnginePeer, UnmappedError
+from forebay_server.service.group.engine_peers import EnginePeers
 from forebay_server.service.group.front_end_journal import JournalShipper
 from forebay_server.service.group.messages import FrontEndNumbers
-from forebay_server.service.group.remote_version import RemoteVersion
 from forebay_server.service.journal.process import ProcessNumbers
 from forebay_server.service.journal.streams import Why
 from forebay_server.service.life import EXIT_FATAL, EXIT_OK, Life
 from forebay_server.service.load.listing import NO_STREAMS, Listing
 from forebay_server.service.load.meter import Load
 from forebay_server.service.models.memory import limited_bytes
+from forebay_server.service.models.served import ServedVersion
 from forebay_server.service.region_watch import RegionWatch
 from forebay_server.service.serving import serve_with
 from forebay_server.service.settings import ServeSettings
@@ -65,8 +66,8 @@ class FrontEndServer:
     Args:
         settings: of this process; `front_ends` is how many there are.
         index: of this one, from 0.
-        data: socket for frames to the engine process; owned from now on.
-        talk: socket for messages to it; owned from now on.
+        sockets: for frames and for messages to the only engine process; to the parent, where there are several. Owned
+            from now on.
         clock: source of monotonic nanoseconds.
         guard: called at the first fatal error, on the thread that met it: bounds the time of `close`.
 
@@ -79,8 +80,7 @@ class FrontEndServer:
         self,
         settings: ServeSettings,
         index: int,
-        data: socket.socket,
-        talk: socket.socket,
+        sockets: Sequence[socket.socket],
         clock: Clock | None = None,
         guard: Callable[[], None] = lambda: None,
     ) -> None:
@@ -94,10 +94,16 @@ class FrontEndServer:
         self.has_hung_loads = False
         self.sink = LoopSink(asyncio.get_running_loop())
         self.pool = WorkerPool(settings.worker_threads or default_workers(), self.on_fatal)
-        self.engine = EnginePeer(settings, index, data, talk, self.clock, self.pool, self.sink, self)
+        parts = self.clock, self.pool, self.sink, self
+        self.engine: EnginePeer | EnginePeers
+        if len(sockets) == 1:
+            self.engine = EnginePeers(settings, index, sockets[0], *parts)
+        else:
+            data, talk = sockets
+            self.engine = EnginePeer(settings, index, data, talk, *parts)
         self.parts: FrontEndParts | None = None
         self._region_watch: RegionWatch | None = None
-        self._shipper: JournalShipper | None = None
+        self._shipper: JournalShipper | EnginePeers | None = None
         self._shipping: asyncio.Task[None] | None = None
         self._index = index
         self._process = psutil.Process()
@@ -219,7 +225,7 @@ class FrontEndServer:
         if self.parts is not None:
             self.parts.front_end.health.set(name, is_serving=is_serving)
 
-    def retired(self, version: RemoteVersion) -> None:
+    def retired(self, version: ServedVersion) -> None:
         """Ask the streams of a version that is being unloaded to reconnect."""
         if self.parts is not None:
             self.parts.frames.send_away(version, int(self.settings.drain_grace_s * 1000))
@@ -256,14 +262,13 @@ class FrontEndServer:
         return ModelRpcs(lookup, self.engine.registry.versions, lambda: self.is_ready, *groups).methods()
 
 
-def serve_front_end(settings: ServeSettings, index: int, data_fd: int, talk_fd: int) -> int:
+def serve_front_end(settings: ServeSettings, index: int, *descriptors: int) -> int:
     """Run a front-end process until it is asked to stop and return the exit code. Thread: main.
 
     Args:
         settings: of this process.
         index: of this one, from 0.
-        data_fd: of the socket for frames to the engine process.
-        talk_fd: of the socket for messages to it.
+        descriptors: of the sockets that `FrontEndServer` takes.
     """
-    data, talk = socket.socket(fileno=data_fd), socket.socket(fileno=talk_fd)
-    return serve_with(lambda guard: FrontEndServer(settings, index, data, talk, guard=guard))
+    sockets = [socket.socket(fileno=each) for each in descriptors]
+    return serve_with(lambda guard: FrontEndServer(settings, index, sockets, guard=guard))

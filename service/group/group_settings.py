@@ -4,9 +4,17 @@ from forebay_server.service.cores import usable_cores
 from forebay_server.service.settings import LEAST_RECEPTION_BYTES, ServeSettings
 
 
-def engine_settings(settings: ServeSettings, count: int) -> ServeSettings:
-    """Return the settings of the engine process. It knows the number of front-end processes by `front_ends`."""
-    return settings.model_copy(update={"front_ends": count, "ready_file": None, "uds": None})
+def engine_settings(settings: ServeSettings, count: int, index: int = 0) -> ServeSettings:
+    """Return the settings of an engine process. It knows the number of front-end processes by `front_ends`.
+
+    The first of several has the admin port and makes the spans, for all.
+    """
+    own: dict[str, object] = {"front_ends": count, "ready_file": None, "uds": None}
+    if index:
+        own |= {"admin_address": "", "trace_every_frames": 0}
+    if settings.engines != "auto" and settings.engines > 1:
+        own["model_memory_bytes"] = settings.model_memory_bytes // settings.engines
+    return settings.model_copy(update=own)
 
 
 def front_end_settings(settings: ServeSettings, count: int, address: str) -> ServeSettings:

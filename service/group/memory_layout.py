@@ -25,7 +25,7 @@ from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.pictures.device_picture import FilePlace
 
 PAGE_BYTES: Final = 4096
-HEADER_BYTES: Final = PAGE_BYTES  # `version_header`
+HEADER_BYTES: Final = 2 * PAGE_BYTES  # `version_header`
 ALIGNMENT_BYTES: Final = 64  # a cache line, and enough for every vector load
 MAX_FRONT_ENDS: Final = 60  # a cache line of the header for each
 

@@ -10,24 +10,33 @@ Messages are values, pickled by `talk`: both ends are processes of one server. I
     CountsWanted                        Counted
     StreamsWanted                       StreamsListed
     MoveStreams, LoadNow
+
+Where there are several engine processes, the first one and each other one:
+
+    first engine process                other engine process
+    RpcCall                             RpcAnswer
+    CountsWanted                        Counted
+    Calls, LogLevel                     Calls, EngineTold
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from forebay_server.engines.device import DeviceMemory
 from forebay_server.engines.engine import EngineSpecs
 from forebay_server.service.group.memory_layout import MemoryLayout
-from forebay_server.service.journal.events import Ending, Origin
+from forebay_server.service.journal.events import BatchEvent, Ending, Origin
 from forebay_server.service.journal.pictures import Snapshot
 from forebay_server.service.journal.process import ProcessNumbers
 from forebay_server.service.journal.reception import ReceptionNumbers
-from forebay_server.service.journal.statistics import Successes
+from forebay_server.service.journal.statistics import Counts, Successes
 from forebay_server.service.journal.streams import StreamNumbers, Why
 from forebay_server.service.load.listing import Listing
 from forebay_server.service.load.meter import Load
 from forebay_server.service.load.moving import FrameTotals
 from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.observe.gauges import VersionGauges
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,3 +325,57 @@ class FrontEndNumbers:
     process: ProcessNumbers | None = None
     frames: FrameTotals = field(default_factory=FrameTotals)
     heaviest: tuple[tuple[bool, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The latest load or unload of each model, in order: one that has just started repeats them."""
+
+    calls: tuple[RpcCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CountsChange:
+    """What an engine process has counted of a version since its last message.
+
+    Attributes:
+        model: name.
+        version: decimal number.
+        counts: since then.
+    """
+
+    model: str
+    version: str
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class EngineNumbers:
+    """Current numbers of an engine process that is not the first, for gauges.
+
+    Attributes:
+        versions: that it serves.
+        waiting: requests that are not executed yet, by model and version.
+        devices: memory use by name.
+        process: the process itself.
+    """
+
+    versions: tuple[VersionGauges, ...]
+    waiting: Mapping[tuple[str, str], int]
+    devices: Mapping[str, DeviceMemory]
+    process: ProcessNumbers
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTold:
+    """News of an engine process since the last message of this kind.
+
+    Attributes:
+        changes: of the counts of its versions.
+        batches: that were executed, oldest first; empty without an observer.
+        numbers: of the process, now.
+    """
+
+    changes: tuple[CountsChange, ...]
+    batches: tuple[BatchEvent, ...]
+    numbers: EngineNumbers

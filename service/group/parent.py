@@ -3,7 +3,7 @@
 The parent imports neither grpc nor CUDA. It starts the engine process, and beside it a fork server, which has imported
 the libraries of front-end processes and makes these within a moment (`fork_server`). For each it makes two pairs of
 sockets and gives one end of both to the new process, the other ends to the engine process, over the control socket that
-the engine process was started with (docs/adr/0160):
+the engine process was started with (docs/adr/0160); with several engine processes `controls` does so (docs/adr/0240):
 
     data    SOCK_SEQPACKET  descriptors of frames and answers
     talk    SOCK_STREAM     everything else: models, calls that concern the whole group, statistics
@@ -35,10 +35,10 @@ from forebay_server.service.standard_error import EXIT_TIMEOUT_S, LineWriter, sa
 
 
 def run_group(settings: ServeSettings, count: int, options: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Serve with `count` front-end processes until a signal comes or the engine process ends. Thread: main.
+    """Serve with `count` front-end processes until a signal comes or the only engine process ends. Thread: main.
 
     Args:
-        settings: checked.
+        settings: checked; `engines` is a number.
         count: of front-end processes, at least 1.
         options: of the processes: `--debug`.
         environment: of this process.
@@ -59,10 +59,11 @@ def run_group(settings: ServeSettings, count: int, options: Sequence[str], envir
             problems.append(error)
             os.kill(os.getpid(), signal.SIGCHLD)  # on a thread of its own: it wakes the main thread, which decides
 
-    def on_ready(engine: dict[str, Any], front_ends: list[dict[str, Any]]) -> None:
-        ready = engine | {"address": front_ends[0]["address"], "uds": front_ends[0]["uds"], "pid": os.getpid()}
-        roles = [(ROLE_ENGINE, engine["pid"]), *((ROLE_FRONT_END, each["pid"]) for each in front_ends)]
-        ready["processes"] = [{"role": role, "pid": pid} for role, pid in roles]
+    def on_ready(engines: list[dict[str, Any]], front_ends: list[dict[str, Any]]) -> None:
+        starts.admin_address = engines[0]["admin_address"]
+        ready = engines[0] | {"address": front_ends[0]["address"], "uds": front_ends[0]["uds"], "pid": os.getpid()}
+        by_role = {ROLE_ENGINE: engines, ROLE_FRONT_END: front_ends}
+        ready["processes"] = [{"role": role, "pid": each["pid"]} for role in by_role for each in by_role[role]]
         tell_ready(json.dumps(ready), settings.ready_file, end)
 
     def on_problem(error: GroupError) -> None:
@@ -78,7 +79,8 @@ def run_group(settings: ServeSettings, count: int, options: Sequence[str], envir
     with reserved(settings.address) as address:
         clock = MonotonicClock()
         starts = Starts(settings, count, address, options, environment, say, on_problem, give_up, clock)
-        group = ProcessGroup(count, on_ready, output.put, say, clock, starts.is_engine_ending)
+        ending = starts.is_engine_ending
+        group = ProcessGroup(count, on_ready, output.put, say, clock, ending, int(settings.engines))
         with Waiting(group.on_signal) as waiting:
             with contextlib.closing(starts):
                 _run(group, starts, waiting, problems)
@@ -114,7 +116,7 @@ def _run(group: ProcessGroup, starts: Starts, waiting: Waiting, problems: list[G
 def _start_wanted(group: ProcessGroup, starts: Starts, waiting: Waiting) -> None:
     """Start the wanted processes, as far as they can be started now, and a fork server. Raises OSError."""
     for index in group.wanted:
-        process = starts.engine() if index == ENGINE else starts.front_end(index)
+        process = starts.engine(ENGINE - index) if index < 0 else starts.front_end(index)
         if process is None:
             break  # the first line of the fork server brings the next turn
         group.add(index, process)

@@ -19,6 +19,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 import structlog
 
@@ -41,6 +42,7 @@ from forebay_server.service.group.messages import (
     Serving,
     Welcome,
 )
+from forebay_server.service.group.other_engines import LED, OtherEngines
 from forebay_server.service.group.peer import Peer
 from forebay_server.service.group.publications import Publications, memory_of
 from forebay_server.service.group.shared_counts import PermitCounts, StreamCounts
@@ -73,12 +75,14 @@ class Peers:
         links: reads the data sockets.
         journal: receives records for the observer; None: there is none.
         rpcs: answers the calls of the group.
+        file: with the permits of the group, where several engine processes share one; owned from now on.
 
     Attributes:
         most_requests: of one front-end process.
         journal: of the group.
         counts: of permits that are out.
         is_serving: whether the group serves.
+        others: the other engine processes, in the first one of several.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class Peers:
         links: Links,
         journal: Journal | None,
         rpcs: GroupRpcs,
+        file: MemoryFile | None = None,
     ) -> None:
         self.most_requests = most_requests(permits, front_ends)
         self._publications = Publications(self._in_use)
@@ -99,7 +104,9 @@ class Peers:
         self._models = models
         self._links = links
         self._rpcs = rpcs
-        self._file = MemoryFile.create("forebay permits", PermitCounts.BYTES)
+        self._file = file or MemoryFile.create("forebay permits", PermitCounts.BYTES)
+        self._is_file_shared = file is not None
+        self.others: OtherEngines | None = None
         self.counts = PermitCounts(self._file.memory, front_ends)
         self._streams = StreamCounts(self._file.memory, front_ends)
         self._peers: list[Peer] = []  # the oldest first
@@ -203,8 +210,11 @@ class Peers:
 
         async def work() -> None:
             if call.method == "ModelStatistics":
-                await self._collect_counts()
+                await self.collect_counts()
             answer = await self._rpcs.answer(call)
+            if self.others is not None and call.method in LED and answer.code == "OK":
+                failed = await self.others.repeat(call)
+                answer = answer if failed is None else replace(failed, id=call.id)
             try:
                 self._tell_changes()
             finally:
@@ -220,10 +230,14 @@ class Peers:
             self._level = least_level()
             for each in self._welcome_ones():
                 each.talk.send(LogLevel(self._level))
+            if self.others is not None:
+                self.others.tell_level(self._level)
 
-    async def _collect_counts(self) -> None:
-        """Return when every front-end process has sent its counts, or after `COUNTS_TIMEOUT_S`: one may be stopped."""
+    async def collect_counts(self) -> None:
+        """Return when every other process has sent its counts, or after `COUNTS_TIMEOUT_S`: one may be stopped."""
         waiting = [each.ask_counts() for each in self._welcome_ones()]
+        if self.others is not None:
+            waiting += self.others.ask_counts()
         if waiting:
             await asyncio.wait(waiting, timeout=COUNTS_TIMEOUT_S)
 
@@ -241,13 +255,18 @@ class Peers:
                 for number, version in list(peer.versions.items()):
                     memory_of(version).header.forget_egress(peer.front_end)
                     peer.let_go(number)
-                self.counts.write(peer.front_end, 0)
-                self._streams.write(peer.front_end, 0)
+                self._forget_counts(peer.front_end)
                 with self._lock:
                     self._ended = counters_of([self._ended, peer.receiver.numbers])
                     self._peers.remove(peer)
                 self.forget(peer)
                 return
+
+    def _forget_counts(self, front_end: int) -> None:
+        """Clear the numbers of a front-end process, unless another engine process has welcomed its successor."""
+        if not self._is_file_shared or len(list(self._of(front_end))) == 1:
+            self.counts.write(front_end, 0)
+            self._streams.write(front_end, 0)
 
     def forget(self, peer: Peer) -> None:
         """Take a front-end process out, and welcome the one that takes its place."""

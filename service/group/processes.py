@@ -1,4 +1,4 @@
-"""`forebay serve --front-ends N`: one engine process and N front-end processes. Decides when they start and end.
+"""`forebay serve --front-ends N`: engine processes and N front-end processes. Decides when they start and end.
 
 Theory of operation
     The engine process starts first, the front-end processes beside it, as soon as the fork server can make them: they
@@ -12,8 +12,11 @@ Theory of operation
     all anew. The front-end processes find its end before the kernel reports it: one that ends while the engine process
     is about to end is not started anew, and its exit code means nothing.
 
+    With several engine processes the others serve on: once the group has served, one that ends is started anew as a
+    front-end process is.
+
     A request to stop goes to all at once. The front-end processes drain. The engine process gives up loads, is not
-    ready any more, and ends when the last of the others has ended.
+    ready any more, and ends when the last front-end process has ended.
 
 Owner: the main thread. Starts and reads no process itself (`service.group.parent`).
 """
@@ -29,27 +32,29 @@ from forebay_server.service.clock import Clock
 from forebay_server.service.group.restarts import MOST_RESTARTS, Restarts
 from forebay_server.service.parent import END_LIMIT_NS, Parent, Signalled
 
-ENGINE = -1  # where a front-end process has its number
+ENGINE = -1  # where a front-end process has its number; -2 is the second engine process, and so on
 EXIT_FATAL = 70  # EX_SOFTWARE: a supervisor should start the process anew
 EVENT_READY = "ready"
 KILLED = "; the kernel does this where memory has run out: give it more, or use fewer permits"
 
 
 @dataclass(slots=True)
-class _FrontEnd:
-    """One front-end process.
+class _Member:
+    """One front-end process or engine process.
 
     Attributes:
         restarts: when it is started anew.
         process: None while it does not run.
         ready: its latest ready line; None before the first.
-        is_over: whether it ended because the engine process ends.
+        is_over: it is not started anew: the only engine process ends, or has ended.
+        was_asked: whether it ran when the group was asked to end.
     """
 
     restarts: Restarts
     process: Signalled | None = None
     ready: dict[str, Any] | None = None
     is_over: bool = False
+    was_asked: bool = False
 
     @property
     def is_wanted(self) -> bool:
@@ -62,51 +67,52 @@ class ProcessGroup(Parent):
 
     Args:
         size: number of front-end processes.
-        on_ready: called once, when all are ready, with the ready lines of the engine process and of the others.
+        on_ready: called once, when all are ready, with the ready lines of the engine processes and of the others.
         pass_on: called with every other line of their standard output.
         say: writes one line for the operator.
         clock: source of monotonic nanoseconds.
-        is_engine_ending: whether the engine process is about to end.
+        is_engine_ending: whether the only engine process is about to end.
+        engines: number of engine processes.
     """
 
     def __init__(
         self,
         size: int,
-        on_ready: Callable[[dict[str, Any], list[dict[str, Any]]], None],
+        on_ready: Callable[[list[dict[str, Any]], list[dict[str, Any]]], None],
         pass_on: Callable[[str], None],
         say: Callable[[str], None],
         clock: Clock,
         is_engine_ending: Callable[[], bool] = lambda: False,
+        engines: int = 1,
     ) -> None:
         super().__init__(clock, END_LIMIT_NS)
         self._on_ready = on_ready
         self._pass_on = pass_on
         self._say = say
         self._is_engine_ending = is_engine_ending
-        self._engine: Signalled | None = None
-        self._engine_ready: dict[str, Any] | None = None
-        self._has_started_engine = False
-        self._was_engine_asked = False
-        self._front_ends = [_FrontEnd(Restarts(clock)) for _ in range(size)]
+        self._engines = [_Member(Restarts(clock)) for _ in range(engines)]
+        self._front_ends = [_Member(Restarts(clock)) for _ in range(size)]
         self._has_told = False
         self._code = 0
 
     @property
     def wanted(self) -> list[int]:
-        """The processes to start now, in this order: ENGINE, and numbers of front-end processes."""
+        """The processes to start now, in this order: ENGINE and so on, and numbers of front-end processes."""
         if self.is_stopping:
             return []
-        front_ends = [index for index, each in enumerate(self._front_ends) if each.is_wanted and each.restarts.is_due()]
-        return front_ends if self._has_started_engine else [ENGINE, *front_ends]
+        return [index for index, each in self._members() if each.is_wanted and each.restarts.is_due()]
+
+    def _members(self) -> list[tuple[int, _Member]]:
+        return [*((ENGINE - index, each) for index, each in enumerate(self._engines)), *enumerate(self._front_ends)]
 
     def pause_s(self) -> float | None:
         """Return the time until a process that is not wanted yet will be; None: there is none."""
-        pauses = [] if self.is_stopping else [each.restarts.pause_s() for each in self._front_ends if each.is_wanted]
+        pauses = [] if self.is_stopping else [each.restarts.pause_s() for _, each in self._members() if each.is_wanted]
         return min((pause_s for pause_s in pauses if pause_s is not None), default=None)
 
     def put_off(self) -> None:
         """No process can be started now: try again later."""
-        for each in self._front_ends:
+        for _, each in self._members():
             if each.is_wanted:
                 each.restarts.put_off()
 
@@ -122,21 +128,21 @@ class ProcessGroup(Parent):
 
     def add(self, index: int, process: Signalled) -> None:
         """Add a started process."""
-        if index == ENGINE:
-            self._engine, self._has_started_engine = process, True
-            return
-        self._front_ends[index].process = process
+        self._member(index).process = process
+
+    def _member(self, index: int) -> _Member:
+        return self._front_ends[index] if index >= 0 else self._engines[ENGINE - index]
 
     def children(self) -> Iterable[Signalled]:
         """Return the running processes."""
-        running = [each.process for each in self._front_ends if each.process is not None]
-        return running if self._engine is None else [*running, self._engine]
+        return [each.process for each in (*self._front_ends, *self._engines) if each.process is not None]
 
     def stop(self, number: int) -> None:
         """Have the front-end processes drain, and the engine process end after them. Idempotent."""
         if self._stop_signal is None:
             self._stop_signal = number
-            self._was_engine_asked = self._engine is not None
+            for each in self._engines:
+                each.was_asked = each.process is not None
             self._tell(number)
 
     def on_line(self, index: int, line: str) -> None:
@@ -145,25 +151,24 @@ class ProcessGroup(Parent):
         if ready is None:
             self._pass_on(line)
             return
-        if index == ENGINE:
-            self._engine_ready = ready
-        else:
-            self._front_ends[index].ready = ready
-        lines = [each.ready for each in self._front_ends if each.ready is not None]
-        if self._engine_ready is not None and len(lines) == len(self._front_ends) and not self._has_told:
+        self._member(index).ready = ready
+        engines, front_ends = (
+            [each.ready for each in members if each.ready is not None] for members in (self._engines, self._front_ends)
+        )
+        if (len(engines), len(front_ends)) == (len(self._engines), len(self._front_ends)) and not self._has_told:
             self._has_told = True
-            self._on_ready(self._engine_ready, lines)
+            self._on_ready(engines, front_ends)
 
     def on_end(self, index: int, code: int) -> None:
         """Record that a process has ended, and decide what becomes of the others."""
-        if index == ENGINE:
-            self._engine_ended(code)
+        if index < 0:
+            self._engine_ended(ENGINE - index, code)
             return
         front_end = self._front_ends[index]
         front_end.process = None
         if self.is_stopping:
             # One that was not ready had no client: where the engine process ended first, it says so by its code.
-            counts = self._engine is not None and front_end.ready is not None
+            counts = any(each.process is not None for each in self._engines) and front_end.ready is not None
             self._code = self._code or (exit_code_of(code) if counts else 0)
         elif self._is_engine_ending():
             front_end.is_over = True
@@ -175,11 +180,19 @@ class ProcessGroup(Parent):
         else:
             self._say(f"front-end process {index} {how_it_ended(code)}; starting it anew{_hint(code)}")
 
-    def _engine_ended(self, code: int) -> None:
-        self._engine = None
-        if self._was_engine_asked:
+    def _engine_ended(self, index: int, code: int) -> None:
+        engine = self._engines[index]
+        engine.process = None
+        if engine.was_asked:
             self._code = self._code or exit_code_of(code)
             return
+        if len(self._engines) > 1 and self._has_told:
+            if not engine.restarts.allow():
+                self.give_up(f"engine process {index} {how_it_ended(code)}")
+            else:
+                self._say(f"engine process {index} {how_it_ended(code)}; starting it anew{_hint(code)}")
+            return
+        engine.is_over = True
         if code < 0 or code == 0:  # not asked to: nothing that it could mean is an order
             self._say(f"the engine process {how_it_ended(code)}; ending all{_hint(code)}")
         self._code = self._code or (code if code > 0 else EXIT_FATAL)

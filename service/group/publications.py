@@ -42,6 +42,7 @@ class Publications:
             self._forget_closed()
             number = self._numbers[version] = self._next_number()
         memory = memory_of(version)
+        memory.header.write_row(version.row_ns)
         peer.versions[number] = version
         peer.link.add_version(number, version, memory.shares[peer.front_end])
         published = Published(number, version.name, version.version, version.description, memory.layout)

@@ -192,6 +192,11 @@ class RemoteFrame:
         self.rows = rows
 
     @property
+    def arena(self) -> RemoteArena:
+        """Whose place it is."""
+        return self._arena
+
+    @property
     def host(self) -> SharedBytes:
         """The memory of the inputs."""
         return self.place.host

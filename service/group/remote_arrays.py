@@ -152,6 +152,11 @@ class RemoteArraysFrame(ArraysFrame):
         self.is_released: bool = False
 
     @property
+    def owner(self) -> RemoteArrays:
+        """Whose place it is."""
+        return self._arrays
+
+    @property
     def end(self) -> int:
         """End of the place, in the file: at least as far as the block of its size goes."""
         return self.start + self.units * PAGE_BYTES

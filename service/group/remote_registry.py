@@ -14,13 +14,19 @@ class RemoteRegistry:
 
     Args:
         on_retired: called with a retired version, to send its users away.
+        on_published: called with a version that serves from now on.
     """
 
-    def __init__(self, on_retired: Callable[[RemoteVersion], None]) -> None:
+    def __init__(
+        self,
+        on_retired: Callable[[RemoteVersion], None],
+        on_published: Callable[[RemoteVersion], None] = lambda _: None,
+    ) -> None:
         self._serving: Mapping[str, Mapping[str, RemoteVersion]] = {}
         self._known: Mapping[str, frozenset[str]] = {}
         self._by_number: dict[int, RemoteVersion] = {}
         self._on_retired = on_retired
+        self._on_published = on_published
 
     def publish(self, version: RemoteVersion) -> None:
         """Let a version serve, in the place of one that has its name and number."""
@@ -28,6 +34,7 @@ class RemoteRegistry:
         serving = {**self._serving.get(version.name, {}), version.version: version}
         rising = {number: serving[number] for number in sorted(serving, key=int)}
         self._serving = {**self._serving, version.name: rising}
+        self._on_published(version)
 
     def retire(self, number: int) -> None:
         """Let a version, by its number in descriptors, take no new users."""

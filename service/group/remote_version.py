@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from forebay_server.service.errors import ServiceError
+from forebay_server.service.group.counted_places import CountedArena, CountedArrays
 from forebay_server.service.group.engine_link import EngineLink
 from forebay_server.service.group.front_end_counts import FrontEndCounts
 from forebay_server.service.group.memory_file import MemoryFile
@@ -20,7 +22,7 @@ from forebay_server.service.group.remote_arrays import RemoteArrays
 from forebay_server.service.group.version_header import VersionHeader
 from forebay_server.service.journal.events import RequestJournal
 from forebay_server.service.pipeline.permits import Permits
-from forebay_server.service.request import Feasibility, Request
+from forebay_server.service.request import Completion, Feasibility, Request
 from forebay_server.service.results.finisher import ResultFinisher
 
 LOOK_AGAIN_S = 0.02  # at a retired version whose last requests are not answered yet
@@ -40,9 +42,12 @@ class RemoteVersion:
         requests: receives how Open Inference requests end; None disables observation.
         unbound_bytes: limit for requests of varying shapes together.
         on_unused: called with the version once it is retired and nothing of it is used any more.
+        is_one_of_several: whether other engine processes run the version as well, and requests are shared out.
 
     Attributes:
         number: of the version in descriptors.
+        header: numbers that all processes see.
+        is_lost: whether its engine process has gone.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class RemoteVersion:
         requests: RequestJournal | None,
         unbound_bytes: int,
         on_unused: Callable[["RemoteVersion"], None],
+        is_one_of_several: bool = False,
     ) -> None:
         self.number = published.number
         self.name = published.name
@@ -66,22 +72,22 @@ class RemoteVersion:
         self.specs = published.specs
         self.requests = requests
         self.statistics = counts
-        self._header = VersionHeader(file.memory, published.layout.front_ends)
-        self.egress_time = PublishedEgress(self._header, front_end)
-        self.arena = RemoteArena(file.memory, published.layout, front_end, permits)
-        self.unbound = (
-            None
-            if self.specs.is_fixed
-            else RemoteArrays(
-                file.memory,
-                published.layout,
-                self.specs,
-                front_end,
-                permits,
-                unbound_bytes,
-                partial(link.give_back, published.number),
-            )
-        )
+        self._front_end = front_end
+        self.is_lost = False
+        self.header = VersionHeader(file.memory, published.layout.front_ends)
+        self.row_ns = self.header.row_ns()
+        self.egress_time = PublishedEgress(self.header, front_end)
+        memory, layout, give_back = file.memory, published.layout, partial(link.give_back, published.number)
+        of_arrays = memory, layout, self.specs, front_end, permits, unbound_bytes, give_back
+        self.arena: RemoteArena
+        self.unbound: RemoteArrays | None = None
+        if is_one_of_several:
+            self.note_held(0)
+            self.arena = CountedArena(memory, layout, front_end, permits, self)
+            self.unbound = None if self.specs.is_fixed else CountedArrays(*of_arrays, self)
+        else:
+            self.arena = RemoteArena(memory, layout, front_end, permits)
+            self.unbound = None if self.specs.is_fixed else RemoteArrays(*of_arrays)
         self.finish = finisher.finish
         self._file = file
         self._link = link
@@ -92,7 +98,7 @@ class RemoteVersion:
     @property
     def feasibility(self) -> Feasibility:
         """The latest snapshot of the engine process."""
-        return self._header.feasibility()
+        return self.header.feasibility()
 
     def try_use(self) -> bool:
         """Keep the version open until `end_use`; False if it is retired. Thread: the event loop's."""
@@ -134,6 +140,23 @@ class RemoteVersion:
     def cancel(self, requests: Sequence[Request]) -> None:
         """Free the places of requests that are still pending. Thread: the event loop's. Blocks: no."""
         self._link.cancel(requests)
+
+    def note_held(self, count: int) -> None:
+        """Let all processes know how many places of this process hold a request. Thread: any."""
+        self.header.write_held(self._front_end, count)
+
+    def held_ns(self) -> int:
+        """Return how long the lanes will take for all that is on its way there, from every front-end process."""
+        return self.header.held() * self.row_ns
+
+    def fail_in_flight(self, error: ServiceError) -> int:
+        """End the requests that were sent, as the engine process has gone, and return how many. Thread: any."""
+        requests = self._link.take_in_flight(self)
+        for request in requests:
+            request.frame.release()
+        if requests:
+            self.finish([Completion(request, error) for request in requests])
+        return len(requests)
 
     def close(self) -> None:
         """Give the memory up; places that are out keep it. Thread: the event loop's."""

@@ -5,7 +5,6 @@ Thread: the main thread of the parent.
 
 import contextlib
 import errno
-import json
 import os
 import socket
 import subprocess
@@ -14,13 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 from forebay_server.service.child import how_it_ended, start_child
 from forebay_server.service.clock import Clock
+from forebay_server.service.group.controls import Controls, hand_over
 from forebay_server.service.group.engine_end import has_hung_up, is_ending
 from forebay_server.service.group.fork_server import ForkServer
 from forebay_server.service.group.group_settings import engine_settings, front_end_settings
+from forebay_server.service.group.memory_file import MemoryFile
+from forebay_server.service.group.memory_layout import PAGE_BYTES
 from forebay_server.service.group.restarts import Restarts
 from forebay_server.service.parent import ChildProcess, Waiting
 from forebay_server.service.settings import ServeSettings, to_environment
 
+PERMITS_NAME = "forebay permits"
 ROLE_ENGINE, ROLE_FRONT_END, ROLE_FORK_SERVER = "engine", "front-end", "fork-server"
 
 
@@ -46,7 +49,7 @@ class Starts:
 
     Args:
         settings: of the group.
-        count: of front-end processes.
+        count: of front-end processes; `settings.engines` is the number of engine processes.
         address: with a real port number.
         options: of the processes: `--debug`.
         environment: of this process.
@@ -54,6 +57,9 @@ class Starts:
         on_problem: called with an error after which the group cannot go on.
         give_up: called with what has ended again and again.
         clock: source of monotonic nanoseconds.
+
+    Attributes:
+        admin_address: of the first engine process, with a real port number, for one that takes its place.
     """
 
     def __init__(
@@ -77,40 +83,58 @@ class Starts:
         self._on_problem = on_problem
         self._give_up = give_up
         self._restarts = Restarts(clock)  # of the fork server
-        self._control: socket.socket | None = None
-        self._engine: subprocess.Popen[bytes] | None = None
+        self.admin_address: str | None = None
+        self._engines = int(settings.engines)
+        self._controls = Controls()
+        self._permits_file = MemoryFile.create(PERMITS_NAME, PAGE_BYTES) if self._engines > 1 else None
+        self._engine: subprocess.Popen[bytes] | None = None  # the latest
         self._fork_server: ForkServer | None = None
         self._is_ending = False
 
-    def engine(self) -> ChildProcess:
-        """Start the engine process."""
+    def engine(self, index: int) -> ChildProcess:
+        """Start an engine process, and connect it with the processes that run."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._control = ours
-            self._engine = self._start(ROLE_ENGINE, engine_settings(self._settings, self._count), theirs)
-            return self._engine
+        with theirs, contextlib.ExitStack() as on_error:
+            on_error.enter_context(ours)
+            own, file = engine_settings(self._settings, self._count, index), self._permits_file
+            if index == 0 and self.admin_address is not None:
+                own = own.model_copy(update={"admin_address": self.admin_address})
+            of_several = [] if file is None else [str(index), str(self._engines), str(file.fd)]
+            self._engine = self._start(ROLE_ENGINE, own, theirs, of_several, [] if file is None else [file.fd])
+            on_error.pop_all()
+        self._controls.add_engine(index, ours)
+        return self._engine
 
     def is_engine_ending(self) -> bool:
-        """Whether the engine process has ended or is about to."""
-        if self._engine is None or self._control is None:
+        """Whether the only engine process has ended or is about to."""
+        control = self._controls.engine(0)
+        if self._engines > 1 or self._engine is None or control is None:
             return False
-        return has_hung_up(self._control) or is_ending(self._engine.pid)
+        return has_hung_up(control) or is_ending(self._engine.pid)
 
     def front_end(self, index: int) -> ChildProcess | None:
-        """Start a front-end process and hand the other ends of its sockets to the engine process.
+        """Start a front-end process and connect it with the engine processes.
 
         Returns None while there is no fork server that takes orders.
         """
         if self._fork_server is None or not self._fork_server.has_started:
             return None
+        if self._engines > 1:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs, contextlib.ExitStack() as on_error:
+                on_error.enter_context(ours)
+                process = self._fork_server.fork(index, theirs)
+                if process is not None:
+                    on_error.pop_all()
+                    self._controls.add_front_end(index, ours)
+            return process
         data, their_data = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         talk, their_talk = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with data, their_data, talk, their_talk:
             process = self._fork_server.fork(index, their_data, their_talk)
-            if process is not None and self._control is not None:
-                with contextlib.suppress(OSError):  # the engine process has ended, which says so by itself
-                    fds = [data.fileno(), talk.fileno()]
-                    socket.send_fds(self._control, [json.dumps({"front_end": index}).encode()], fds)
+            control = self._controls.engine(0)
+            if process is not None and control is not None:
+                hand_over(control, {"front_end": index}, data, talk)
             return process
 
     def keep_fork_server(self, waiting: Waiting) -> None:
@@ -158,11 +182,15 @@ class Starts:
             self._fork_server.close()
 
     def close(self) -> None:
-        """Close the control socket."""
-        if self._control is not None:
-            self._control.close()
+        """Close the control sockets."""
+        self._controls.close()
+        if self._permits_file is not None:
+            self._permits_file.close()
 
-    def _start(self, role: str, settings: ServeSettings, end: socket.socket) -> "subprocess.Popen[bytes]":
+    def _start(
+        self, role: str, settings: ServeSettings, end: socket.socket, more: Sequence[str] = (), fds: Sequence[int] = ()
+    ) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-P", "-m", "forebay_server.service.cli.as_group_process"]
-        command += [str(os.getpid()), role, str(end.fileno()), *self._options]
-        return start_child(command, to_environment(settings, self._environment), subprocess.PIPE, [end.fileno()])
+        command += [str(os.getpid()), role, str(end.fileno()), *more, *self._options]
+        environment = to_environment(settings, self._environment)
+        return start_child(command, environment, subprocess.PIPE, [end.fileno(), *fds])

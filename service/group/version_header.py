@@ -1,19 +1,20 @@
 """The numbers at the start of a version's memory file.
 
-Each has 64 bits and one writer: the feasibility that admission reads, from the engine process, and how long delivery
-takes, from each front-end process. A number is read and written whole; two numbers that are read one after the other
-may be of neighbouring moments.
+Each has 64 bits and one writer: the feasibility that admission reads, and how long a row takes, from the engine
+process; how long delivery takes, and how many places hold a request, from each front-end process. A number is read and
+written whole; two numbers that are read one after the other may be of neighbouring moments.
 
 Thread: any.
 """
 
 from typing import Final, NamedTuple
 
-from forebay_server.service.group.memory_layout import HEADER_BYTES
+from forebay_server.service.group.memory_layout import HEADER_BYTES, PAGE_BYTES
 from forebay_server.service.request import Feasibility
 
-_LEAST_SERVICE, _EGRESS, _EXECUTED = range(3)
+_LEAST_SERVICE, _EGRESS, _EXECUTED, _ROW = range(4)
 _FIRST_FRONT_END, _STRIDE = 16, 8  # numbers: the engine process's two cache lines, then a line for each front end
+_HELD = PAGE_BYTES // 8  # on a page of its own, since it changes with every frame: a line for each front end
 
 
 class Delivery(NamedTuple):
@@ -50,6 +51,7 @@ class VersionHeader:
     def __init__(self, memory: memoryview, front_ends: int) -> None:
         self._numbers = memory[:HEADER_BYTES].cast("q")
         self._egress = self._numbers[_FIRST_FRONT_END : _FIRST_FRONT_END + _STRIDE * front_ends]
+        self._held = self._numbers[_HELD : _HELD + _STRIDE * front_ends : _STRIDE]
         self._admission = self._numbers[_LEAST_SERVICE : _EXECUTED + 1]
         self._seen: tuple[list[int], Feasibility] = ([], Feasibility())  # numbers, and the value made of them
 
@@ -91,6 +93,23 @@ class VersionHeader:
     def forget_egress(self, front_end: int) -> None:
         """Clear the numbers of a front-end process that has gone. The engine process's: no other writes them now."""
         self.write_egress(front_end, *Delivery())
+        self.write_held(front_end, 0)
+
+    def write_row(self, row_ns: int) -> None:
+        """Write how long the lanes together take for a row in large batches. The engine process's."""
+        self._numbers[_ROW] = row_ns
+
+    def row_ns(self) -> int:
+        """Return how long the lanes together take for a row."""
+        return self._numbers[_ROW]
+
+    def write_held(self, front_end: int, count: int) -> None:
+        """Write how many places of one front-end process hold a request for this version in this engine process."""
+        self._held[front_end] = count
+
+    def held(self) -> int:
+        """Return how many places of all front-end processes hold a request."""
+        return sum(self._held.tolist())
 
     def egress_bytes(self) -> bytes:
         """Return all of `egress` as it stands there, to see whether it has changed."""
@@ -105,4 +124,5 @@ class VersionHeader:
         """Let go of the memory. Idempotent."""
         self._admission.release()
         self._egress.release()
+        self._held.release()
         self._numbers.release()

@@ -14,7 +14,7 @@ Thread: any; one lock per version, taken once per post.
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -233,6 +233,11 @@ class VersionStatistics:
         """Return the counts of JPEG files by who decoded them."""
         with self._lock:
             return dict(self._counts.pictures)
+
+    def add(self, counts: Callable[[Counts], None]) -> None:
+        """Have `counts` add to all counts what was counted elsewhere."""
+        with self._lock:
+            counts(self._counts)
 
     def sums(self) -> Sums:
         """Return the sums of all counts."""

@@ -21,6 +21,8 @@ log = structlog.get_logger(__name__)
 class Version(Protocol):
     """A model version that serves."""
 
+    name: str
+    version: str
     statistics: VersionStatistics
 
     @property
@@ -54,6 +56,7 @@ class Moving(EverySecond):
         publish: called with the load, once a second.
         clock: source of monotonic nanoseconds.
         is_on: whether streams are asked.
+        more_instances: returns the instances of a version in other processes, whose executions its statistics have.
 
     Attributes:
         load: the latest. Thread: any.
@@ -71,6 +74,7 @@ class Moving(EverySecond):
         clock: Clock,
         *,
         is_on: bool,
+        more_instances: Callable[[str, str], int] = lambda _name, _version: 0,
     ) -> None:
         self.load = Load()
         self._versions = versions
@@ -80,6 +84,7 @@ class Moving(EverySecond):
         self._publish = publish
         self._clock = clock
         self._is_on = is_on
+        self._more_instances = more_instances
         self._meter = LoadMeter()
         self._overload = Overload()
 
@@ -103,7 +108,8 @@ class Moving(EverySecond):
         requests = failures = 0
         for version in self._versions():
             sums = version.statistics.sums()
-            execute_ns[version] = (sums.execute_ns, len(version.lanes))
+            instances = len(version.lanes) + self._more_instances(version.name, version.version)
+            execute_ns[version] = (sums.execute_ns, instances)
             requests += sums.requests
             failures += sums.failures
         return Totals(execute_ns, frames.ended, frames.not_in_time, requests, failures)

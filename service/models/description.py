@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from forebay.wire.model_config_pb2 import ModelConfig
 from forebay_server.engines.device import DeviceKind
 from forebay_server.engines.engine import EngineSpecs
-from forebay_server.service.models.instances import Instance, InstanceGroup, instances_of
+from forebay_server.service.models.instances import WHOLE, Instance, InstanceGroup, Part, instances_of
 from forebay_server.service.models.repository import config_name_of
 from forebay_server.service.models.warmup_samples import WarmupSample
 from forebay_server.service.pictures.device_picture import FilePlace
@@ -51,6 +51,7 @@ class ModelDescription:
         latency_budget_ms: default for LATEST streams; None leaves it to the service.
         device_kind: of its instances: CPU or CUDA.
         groups: number of instances by GPU, at least one; `service.models.placement` names the GPUs of groups on all.
+        part: of the instances that this process opens.
         batching: scheduling knobs.
         backend_options: parameters that are the backend's own (`alpha_ms`, ...), as written.
         model_filename: default_model_filename of the configuration; empty for the backend's usual name.
@@ -75,6 +76,7 @@ class ModelDescription:
     latency_budget_ms: float | None = None
     device_kind: DeviceKind = DeviceKind.CPU
     groups: tuple[InstanceGroup, ...] = (InstanceGroup(),)
+    part: Part = WHOLE
     batching: BatchingOptions = BatchingOptions()
     backend_options: Mapping[str, str] = field(default_factory=dict)
     model_filename: str = ""
@@ -96,8 +98,8 @@ class ModelDescription:
 
     @property
     def instances(self) -> tuple[Instance, ...]:
-        """Of each version, once placed."""
-        return instances_of(self.groups, self.device_kind)
+        """Of each version in this process, once placed."""
+        return self.part.of(instances_of(self.groups, self.device_kind))
 
     @property
     def engine_options(self) -> dict[str, str]:

@@ -65,7 +65,8 @@ _TABLE: tuple[tuple[Kind, tuple[tuple[str, str], ...]], ...] = (
             ("instance_group.name", "returned by ModelConfig"),
             (
                 "instance_group.count",
-                "instances on each GPU of the group, or on the CPU; at most 64 of all groups that are not passive",
+                "instances on each GPU of the group, or on the CPU; at most 64 of all groups that are not passive; "
+                "several [engine processes](operations.md#several-engine-processes) share them out",
             ),
             (
                 "instance_group.kind",

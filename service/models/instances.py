@@ -52,6 +52,32 @@ class Instance:
     priority: ModelPriority = NORMAL
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The instances of every model that one of several engine processes opens (docs/adr/0240).
+
+    Attributes:
+        index: of the engine process, from 0.
+        count: of engine processes.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, instances: tuple[Instance, ...]) -> tuple[Instance, ...]:
+        """Return those of this process: the ones on its GPUs, or its turns among instances on the CPU; at least one."""
+        if self.count == 1:
+            return instances
+        gpus = [int(each.device.partition(":")[2] or 0) for each in instances]
+        is_on_cpu = instances[0].device == "cpu"
+        turns = range(len(instances)) if is_on_cpu else gpus
+        own = [each for each, turn in zip(instances, turns, strict=True) if turn % self.count == self.index]
+        return tuple(own) or (instances[self.index % len(instances)],)
+
+
+WHOLE = Part()
+
+
 def groups_of(config: ModelConfig, backend: str, filename: str) -> tuple[InstanceGroup, ...]:
     """Return the groups whose instances will run, at least one.
 

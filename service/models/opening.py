@@ -71,7 +71,7 @@ def open_version(
     """
     with ExitStack() as undo:
         try:
-            opened = _build(description, version, model_path, context, undo)
+            opened = _build(replace(description, part=context.part), version, model_path, context, undo)
         except ValueError as error:  # settings that contradict each other, a batch size that the engine refuses
             raise ConfigError(f"{description.name}: {error}") from error
         except EngineError as error:  # engines know files and options, but not the model's name
@@ -159,6 +159,7 @@ def _build(
         statistics=statistics,
         requests=None if context.journal is None else RequestJournal(context.journal, description.name, version, clock),
         load_ns=clock.now_ns() - started_ns,
+        row_ns=_row_ns(table, len(lanes)),
         on_closed=holding.give_back,
         memory=memory,
     )
@@ -190,6 +191,12 @@ def _warm_up(
             inputs = inputs_of(sample, description.config, specs)
             executed_rows = min(size for size in executed if size >= sample.rows)
             run_sample(lane, sample, inputs, clock, executed_rows=executed_rows)
+
+
+def _row_ns(table: CostTable, lanes: int) -> int:
+    """Return how long a row takes in the best batches of all lanes together; at least 1."""
+    row_ns = min(ns / size for size, ns in zip(table.sizes, table.execute_ns, strict=True))
+    return max(1, round(row_ns / lanes))
 
 
 def _nothing(_: Feasibility) -> None:

@@ -89,14 +89,26 @@ def _open_all(description: ModelDescription, open_device: OpenDevice, clock: Clo
             return devices[name]
 
         if description.device_kind == DeviceKind.CUDA and not all(group.gpus for group in description.groups):
-            every = tuple(range(open_once("cuda:0").kind_count))
+            every = tuple(range(_gpu_count(description, open_once)))
             groups = tuple(replace(group, gpus=group.gpus or every) for group in description.groups)
             check_count(groups, description.config_name)
             description = replace(description, groups=groups)
         names = list(dict.fromkeys(instance.device for instance in description.instances))
         placement = Placement(description, {name: open_once(name) for name in names})
+        for name in devices.keys() - placement.devices.keys():
+            devices[name].close()  # it was opened to count
         undo.pop_all()
     return placement
+
+
+def _gpu_count(description: ModelDescription, open_once: Callable[[str], Device]) -> int:
+    """Return the number of GPUs, as the GPU of this engine process tells: a context on another would take memory."""
+    try:
+        return open_once(f"cuda:{description.part.index}").kind_count
+    except BackendUnavailableError:
+        if description.part.index == 0:
+            raise
+        return open_once("cuda:0").kind_count  # there are more engine processes than GPUs
 
 
 def open_instance(

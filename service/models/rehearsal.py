@@ -33,6 +33,7 @@ import forebay_server
 from forebay.wire.model_config_pb2 import ModelConfig
 from forebay_server.engines.errors import DeviceMemoryError
 from forebay_server.service.models.attempts import Attempt
+from forebay_server.service.models.instances import WHOLE, Part
 from forebay_server.service.models.memory import MIB, MemoryAccount
 from forebay_server.service.models.repository import ModelEntry, RepositoryError
 
@@ -58,6 +59,7 @@ class RehearsalSettings:
     permits: int
     cache_folder: Path | None
     cpu_fallback: bool
+    part: Part = WHOLE
 
 
 class Rehearsal:
@@ -111,6 +113,7 @@ class Rehearsal:
         settings = self._settings
         return {
             "parent_pid": os.getpid(),
+            "part": [settings.part.index, settings.part.count],
             "root": str(entry.where),
             "name": entry.name,
             "config": None if config is None else base64.b64encode(config.SerializeToString()).decode(),

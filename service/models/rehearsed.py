@@ -28,6 +28,7 @@ from forebay_server.service.child import bind_to_parent
 from forebay_server.service.clock import MonotonicClock
 from forebay_server.service.models.config import describe
 from forebay_server.service.models.files import model_file, serving_versions
+from forebay_server.service.models.instances import Part
 from forebay_server.service.models.memory import MemoryAccount
 from forebay_server.service.models.opening import open_version
 from forebay_server.service.models.repository import Repository, RepositoryError
@@ -95,6 +96,7 @@ def _rehearse(order: dict[str, Any]) -> int:
         cache_folder=None if order["cache_folder"] is None else Path(order["cache_folder"]),
         cpu_fallback=order["cpu_fallback"],
         memory=MemoryAccount(order["memory_bytes"]),
+        part=Part(*order["part"]),
     )
     for number in serving_versions(entry, description):
         if str(number) not in order["kept"]:

@@ -37,6 +37,7 @@ class ModelVersion:
         statistics: counts so far.
         requests: receives how Open Inference requests end; None disables observation.
         load_ns: duration of the opening.
+        row_ns: time of a row in large batches, of all lanes together.
         egress_time: receives how long results take to leave. Thread: the event loop's.
         lanes: one per instance.
         devices: of the lanes, each once.
@@ -58,6 +59,7 @@ class ModelVersion:
         statistics: VersionStatistics | None = None,
         requests: RequestJournal | None = None,
         load_ns: int = 0,
+        row_ns: int = 1,
         on_closed: Callable[[], None] = lambda: None,
         memory: SharedMemory | None = None,
     ) -> None:
@@ -73,6 +75,7 @@ class ModelVersion:
         self.statistics = statistics or VersionStatistics(clock)
         self.requests = requests
         self.load_ns = load_ns
+        self.row_ns = row_ns
         self._on_closed = on_closed
         self.former = former
         self.egress_time: EgressTime = former.egress_time

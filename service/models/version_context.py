@@ -9,6 +9,7 @@ from forebay_server.service.batching.former import StepWhenIdle
 from forebay_server.service.clock import Clock
 from forebay_server.service.journal.events import Journal
 from forebay_server.service.models.device_pictures import ImageDecode
+from forebay_server.service.models.instances import WHOLE, Part
 from forebay_server.service.models.memory import MemoryAccount
 from forebay_server.service.models.placement import OpenDevice, open_device_of_kind
 from forebay_server.service.models.request_memory import rows_bytes, unbound_bytes
@@ -40,6 +41,7 @@ class VersionContext:
         before_execution: for tests, see `service.pipeline.execute`.
         journal: receives one record per batch; None disables observation.
         step_when_idle: makes the event loop form and run batches that take no time; None leaves them to the formers.
+        part: of every model's instances that this process opens.
         open_memory: opens the memory that a version shares with front ends in other processes; None: there are none.
         image_decode: whether devices decode JPEG files: *auto* where they can, *gpu* or an error, *cpu* never.
         host_pictures: decodes the files that a device refuses; None: devices get none.
@@ -64,6 +66,7 @@ class VersionContext:
     before_execution: BeforeExecution | None = None
     image_decode: ImageDecode = "auto"
     host_pictures: HostPictures | None = None
+    part: Part = WHOLE
 
     @property
     def rows_bytes(self) -> int:

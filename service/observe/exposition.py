@@ -33,6 +33,7 @@ def render(observer: Observer, gauges: Gauges, now_ns: int) -> str:
     _server(text, server)
     _stream_counts(text, server.streams)
     _processes(text, gauges.processes())
+    _engines(text, gauges.processes())
     _spans(text, observer.tracing)
     return "\n".join(text.lines) + "\n"
 
@@ -218,7 +219,20 @@ def _busy(text: Text, models: Sequence[ModelCounts], versions: Sequence[VersionG
     text.family("forebay_execute_busy_ratio", "gauge", "Share of its instances' time that executions took", ratios)
 
 
+def _engines(text: Text, processes: Sequence[ProcessNumbers]) -> None:
+    """Write the engine processes beside the first; nothing where there is one."""
+    others = [process for process in processes if process.connections is None]
+    labels = [{"process": process.name} for process in others]
+    for name, kind, help_text, values in (
+        ("forebay_engine_cpu_seconds_total", "counter", "CPU time of engine processes", [p.cpu_s for p in others]),
+        ("forebay_engine_memory_bytes", "gauge", "Resident memory of them", [p.memory_bytes for p in others]),
+    ):
+        if others:
+            text.family(name, kind, help_text, list(zip(labels, values, strict=True)))
+
+
 def _processes(text: Text, processes: Sequence[ProcessNumbers]) -> None:
+    processes = [process for process in processes if process.connections is not None]
     for name, kind, help_text, values in (
         (
             "forebay_front_end_cpu_seconds_total",

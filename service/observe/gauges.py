@@ -4,8 +4,8 @@ The numbers of one reading may belong to slightly different times.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import psutil
 
@@ -76,6 +76,15 @@ class VersionGauges:
     pictures: Mapping[str, int]
 
 
+class EngineParts(Protocol):
+    """What another engine process has told."""
+
+    @property
+    def versions(self) -> Sequence[VersionGauges]: ...  # noqa: D102
+    @property
+    def devices(self) -> Mapping[str, DeviceMemory]: ...  # noqa: D102
+
+
 @dataclass(frozen=True, slots=True)
 class ServerGauges:
     """Current numbers of the process.
@@ -116,6 +125,7 @@ class Gauges:
         streams: numbers of streams.
         processes: front-end processes; none for a server of one process.
         load: of the server.
+        others: versions and devices of other engine processes, whose numbers are added.
     """
 
     def __init__(
@@ -129,6 +139,7 @@ class Gauges:
         streams: Callable[[], StreamNumbers] = StreamNumbers,
         processes: Callable[[], Sequence[ProcessNumbers]] = tuple,
         load: Callable[[], Load] = Load,
+        others: Callable[[], Sequence[EngineParts]] = tuple,
     ) -> None:
         self._versions = versions
         self._pool = pool
@@ -139,11 +150,13 @@ class Gauges:
         self._streams = streams
         self.processes = processes
         self._load = load
+        self._others = others
         self._process = psutil.Process()
 
     def versions(self) -> list[VersionGauges]:
-        """Return the numbers of every version that serves now."""
-        return [_version_gauges(version) for version in self._versions()]
+        """Return the numbers of every version that serves now, of all engine processes together."""
+        others = [version for engine in self._others() for version in engine.versions]
+        return [summed(_version_gauges(version), others) for version in self._versions()]
 
     def devices(self) -> dict[str, DeviceMemory]:
         """Return the memory use of each device by name, except devices without memory of their own."""
@@ -158,6 +171,8 @@ class Gauges:
                 continue
             if memory is not None:
                 found[device.name] = memory
+        for engine in self._others():
+            found = {**engine.devices, **found}
         return found
 
     def server(self) -> ServerGauges:
@@ -183,6 +198,25 @@ class Gauges:
                 streams=self._streams(),
                 load=self._load(),
             )
+
+
+def summed(own: VersionGauges, others: Sequence[VersionGauges]) -> VersionGauges:
+    """Return the numbers of a version in all engine processes: sums, and of ratios and durations the largest.
+
+    Args:
+        own: of one process.
+        others: of the other processes, those of other versions among them.
+    """
+    same = [each for each in others if (each.model, each.version) == (own.model, own.version)]
+    if not same:
+        return own
+    every = [own, *same]
+    sums = ("pending", "pending_streams", "in_flight", "instances", "slots", "slots_in_use")
+    largest = ("drift_ratio", "guard_s", "egress_s", "least_s", "is_on_gpu")
+    changes: dict[str, Any] = {name: sum(getattr(each, name) for each in every) for name in sums}
+    changes |= {name: max(getattr(each, name) for each in every) for name in largest}
+    ways = dict.fromkeys(way for each in every for way in each.launches)
+    return replace(own, **changes, launches={way: sum(each.launches.get(way, 0) for each in every) for way in ways})
 
 
 def _version_gauges(version: ModelVersion) -> VersionGauges:

@@ -40,6 +40,8 @@ class Share:
         units: its want in multiples of its weight, rounded up.
         counted: its weight where promises are added up; no more than it wants.
         is_remembered: whether it will be looked at again.
+        follows: whether its newest request replaces one that waits, and so goes to the same engine process.
+        route: the version in that engine process, where there are several; its router's.
     """
 
     __slots__ = (
@@ -48,9 +50,11 @@ class Share:
         "counted",
         "earlier_peak",
         "extra",
+        "follows",
         "in_use",
         "is_remembered",
         "peak",
+        "route",
         "units",
         "weight",
     )
@@ -63,7 +67,8 @@ class Share:
         self.earlier_peak = 0
         self.aged_ns = 0
         self.units = self.counted = 0
-        self.is_remembered = False
+        self.is_remembered = self.follows = False
+        self.route: object = None
 
 
 class Shares:

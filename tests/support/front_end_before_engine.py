@@ -33,7 +33,7 @@ class FrontEndBeforeEngine:
         with their_data, their_talk:
             message = json.dumps({"front_end": INDEX}).encode()
             socket.send_fds(self._control, [message], [their_data.fileno(), their_talk.fileno()])
-        self.front = FrontEndServer(own, INDEX, data, talk, clock)
+        self.front = FrontEndServer(own, INDEX, (data, talk), clock)
         self.clock = self.front.clock
         self.registry, self.lifecycle, self.models = self.engine.registry, self.engine.lifecycle, self.engine.models
         self.admin, self.life, self.pool = self.engine.admin, self.engine.life, self.front.pool

@@ -21,11 +21,13 @@ from forebay_server.service.group.messages import Published
 from forebay_server.service.group.outputs_area import OutputsArea
 from forebay_server.service.group.remote_version import RemoteVersion
 from forebay_server.service.group.shared_counts import PermitCounts
+from forebay_server.service.group.version_header import VersionHeader
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.request import Timeline
 from forebay_server.service.results.finisher import ResultFinisher
 from forebay_server.service.worker_pool import WorkerPool
 
+ROW_NS = 1_000
 U8, F32 = np.dtype(np.uint8), np.dtype(np.float32)
 FIXED = EngineSpecs(
     (TensorSpec("pixels", U8, (100,)), TensorSpec("scale", F32, (1,))),
@@ -36,13 +38,18 @@ VARYING = EngineSpecs((TensorSpec("words", U8, (-1,)),), (TensorSpec("same", U8,
 
 
 class ScriptedEngine:
-    """Both ends of one link: `link` and `version` are real, this object is the engine process."""
+    """Both ends of one link: `link` and `version` are real, this object is the engine process.
 
-    def __init__(self, loop, clock, *, permits=8, front_ends=2, front_end=0, specs=FIXED):
+    Args:
+        beside: another one that runs the same version, or True for the first of several.
+    """
+
+    def __init__(self, loop, clock, *, permits=8, front_ends=2, front_end=0, specs=FIXED, beside=None):
         self.front_end = front_end
         limits = ArraysLimits(1 << 20, 1 << 22)
         self.layout = layout_of(specs, front_ends, permits, rows_bytes=front_ends * (64 << 10), arrays=limits)
         self.file = MemoryFile.create("version", self.layout.file_bytes)
+        VersionHeader(self.file.memory, front_ends).write_row(ROW_NS)
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(0)
         self.lost = []
@@ -58,6 +65,8 @@ class ScriptedEngine:
         self.counts = PermitCounts(memoryview(bytearray(PermitCounts.BYTES)), front_ends)
         slots = self.layout.slots or permits
         self.permits = GroupPermits(self.counts, front_end, front_ends, permits, slots, clock)
+        if isinstance(beside, ScriptedEngine):
+            self.permits = beside.permits
         description = ModelDescription("model", "simulated", specs.max_batch_size, specs)
         self.version = RemoteVersion(
             Published(7, "model", "1", description, self.layout),
@@ -70,6 +79,7 @@ class ScriptedEngine:
             requests=None,
             unbound_bytes=1 << 20,
             on_unused=self.unused.append,
+            is_one_of_several=beside is not None,
         )
         self.datagrams = []
         self.records = []  # by name, in the order in which they came

@@ -101,6 +101,7 @@ class Session:
         self.late_count = 0
         self.executed_ns = 0
         self.share = Share()
+        self.share.follows = config.delivery is Delivery.LATEST
         self.error: ServiceError | None = None
         self._key = StreamKey(config.stream_id, config.delivery)
         self._clock = clock

@@ -6,8 +6,8 @@ import socket
 import pytest
 
 from forebay_server.service.cores import usable_cores
-from forebay_server.service.group.count import CountError, front_end_count
-from forebay_server.service.settings import MAX_FRONT_ENDS, SettingsError, load_settings, unknown_variables
+from forebay_server.service.group.count import CountError, engine_count, front_end_count
+from forebay_server.service.settings import MAX_ENGINES, MAX_FRONT_ENDS, SettingsError, load_settings, unknown_variables
 
 
 @pytest.mark.parametrize(("cores", "count"), [(1, 0), (4, 0), (5, 2), (8, 2), (9, 3), (16, 5), (24, 8), (128, 8)])
@@ -68,3 +68,25 @@ def test_cores_are_counted_by_affinity_and_quota(files, cores, tmp_path, monkeyp
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     assert usable_cores(tmp_path) == cores
+
+
+def test_one_engine_process_for_each_gpu_that_cuda_shows():
+    gpus = [f"/dev/nvidia{number}" for number in range(4)]
+    assert engine_count("auto", 2, gpus, "") == 4
+    assert engine_count("auto", 2, gpus, "0,2") == 2
+    assert engine_count("auto", 2, [], "") == 1
+    assert engine_count("auto", 0, gpus, "") == 1
+    assert engine_count("auto", 2, [f"/dev/nvidia{number}" for number in range(20)], "") == MAX_ENGINES
+
+
+def test_several_engine_processes_need_front_end_processes():
+    assert engine_count(3, 1, []) == 3
+    assert engine_count(1, 0, []) == 1
+    with pytest.raises(CountError, match="engines is 2, and there are no front-end processes"):
+        engine_count(2, 0, [])
+
+
+@pytest.mark.parametrize("value", ["0", "17", "many", "-1", "1.5"])
+def test_a_wrong_number_of_engine_processes_says_what_is_right(value):
+    with pytest.raises(SettingsError, match=r"--engines is .*: give auto, or a number from 1 to 16"):
+        load_settings({"engines": value}, None, {})

@@ -49,7 +49,7 @@ order = wait_for_order(socket.socket(fileno=int(sys.argv[2])), int(sys.argv[1]))
 if order is not None:
     print(json.dumps({"number": order.front_end, "pid": os.getpid(), "ppid": os.getppid(), "group": os.getpgid(0)}))
     sys.stdout.flush()
-    socket.socket(fileno=order.data).recv(1)
+    socket.socket(fileno=order.sockets[0]).recv(1)
     print("end")
     sys.exit(7 + order.front_end)
 """

@@ -25,7 +25,7 @@ class Child:
 class Rig:
     """A group whose processes are started as soon as they are wanted."""
 
-    def __init__(self, size=2, *, starts=True):
+    def __init__(self, size=2, *, starts=True, engines=1):
         self.ready, self.passed, self.said = [], [], []
         self.clock = ManualClock()
         self.is_engine_ending = False
@@ -36,6 +36,7 @@ class Rig:
             self.said.append,
             self.clock,
             lambda: self.is_engine_ending,
+            engines,
         )
         self.running = {}
         if starts:
@@ -66,10 +67,55 @@ class Rig:
         return child
 
 
-def serving(size=2):
-    rig = Rig(size)
-    rig.says_ready(ENGINE, *range(size))
+def serving(size=2, engines=1):
+    rig = Rig(size, engines=engines)
+    rig.says_ready(*(ENGINE - engine for engine in range(engines)), *range(size))
     return rig
+
+
+def test_several_engine_processes_are_all_started_and_waited_for():
+    rig = Rig(engines=2, starts=False)
+    assert rig.start() == [ENGINE, ENGINE - 1, 0, 1]
+    rig.says_ready(ENGINE, 0, 1)
+    assert not rig.ready
+    rig.says_ready(ENGINE - 1)
+    assert [[[each["pid"] for each in lines] for lines in both] for both in rig.ready] == [[[99, 98], [100, 101]]]
+
+
+@pytest.mark.parametrize("code", [70, -signal.SIGKILL, 3, 0])
+@pytest.mark.parametrize("engine", [ENGINE, ENGINE - 1])
+def test_one_of_several_engine_processes_is_started_anew_and_nothing_else_ends(engine, code):
+    rig = serving(engines=2)
+    rig.ends(engine, code)
+    assert rig.start() == [engine]
+    assert not rig.group.is_stopping
+    assert not any(child.signals for child in rig.running.values())
+    assert "starting it anew" in rig.said[0]
+    rig.group.stop(signal.SIGTERM)
+    for index in (0, 1, ENGINE, ENGINE - 1):
+        rig.ends(index, 0)
+    assert rig.group.exit_code == 0
+
+
+def test_one_of_several_engine_processes_that_cannot_start_ends_the_group_with_its_code():
+    rig = Rig(engines=2)
+    rig.says_ready(ENGINE)
+    rig.ends(ENGINE - 1, 3)
+    assert rig.running[0].signals == rig.running[ENGINE].signals == [signal.SIGTERM]
+    for index in (0, 1, ENGINE):
+        rig.ends(index, 0)
+    assert rig.group.exit_code == 3
+
+
+def test_one_of_several_engine_processes_that_ends_again_and_again_ends_the_group():
+    rig = serving(engines=2)
+    for _ in range(MOST_RESTARTS):
+        rig.ends(ENGINE - 1, 70)
+        rig.pause()
+        assert rig.start() == [ENGINE - 1]
+    rig.ends(ENGINE - 1, 70)
+    assert rig.group.is_stopping
+    assert rig.group.exit_code == EXIT_FATAL
 
 
 def test_the_engine_process_starts_first_and_the_others_beside_it():
@@ -84,7 +130,7 @@ def test_the_group_is_ready_once_when_all_are(order):
     for index in order:
         assert not rig.ready
         rig.says_ready(index)
-    assert [(engine["pid"], [each["pid"] for each in others]) for engine, others in rig.ready] == [(99, [100, 101])]
+    assert [[[each["pid"] for each in lines] for lines in both] for both in rig.ready] == [[[99], [100, 101]]]
     rig.says_ready(1)
     assert len(rig.ready) == 1
 

@@ -1,13 +1,19 @@
 """Where a model runs when the device that it asks for cannot be had."""
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device import DeviceKind
 from forebay_server.engines.device_host import HostDevice
 from forebay_server.engines.device_simulated import Machine, SimulatedDevice
 from forebay_server.engines.errors import BackendUnavailableError
 from forebay_server.service.models.completion import complete
 from forebay_server.service.models.config import describe
+from forebay_server.service.models.instances import WHOLE, InstanceGroup, Part, instances_of
 from forebay_server.service.models.placement import open_placement
 from forebay_server.service.models.repository import Repository
 from tests.unit.models.test_warmup_samples import specs
@@ -113,3 +119,42 @@ def test_one_gpu_that_cannot_be_had_closes_the_others(tmp_path):
     with pytest.raises(BackendUnavailableError, match="there is no GPU 7; or write KIND_CPU"):
         open_placement(description, gpus_of_one_machine(opened, 2, broken={7}), CLOCK, cpu_fallback=False)
     assert [device.is_closed for device in opened] == [True, True]
+
+
+def part_of(description, index, count):
+    return replace(description, part=Part(index, count))
+
+
+@pytest.mark.parametrize(
+    ("text", "by_engine"),
+    [
+        ("instance_group { kind: KIND_GPU }", [{0: 1}, {1: 1}]),
+        ("instance_group { kind: KIND_GPU count: 3 }", [{0: 3}, {1: 3}]),
+        ("instance_group { kind: KIND_GPU gpus: 1 count: 2 }", [{1: 1}, {1: 2}]),
+    ],
+)
+def test_each_of_two_engine_processes_has_the_instances_on_its_gpu_and_one_at_least(tmp_path, text, by_engine):
+    description = description_of(tmp_path, text, "model.pt2")
+    for index, wanted in enumerate(by_engine):
+        opened = []
+        gpus = gpus_of_one_machine(opened, 2)
+        placement = open_placement(part_of(description, index, 2), gpus, CLOCK, cpu_fallback=False)
+        assert {device.index: count for device, count in placement.counts} == wanted
+        assert [device.index for device in opened if not device.is_closed] == list(wanted)
+
+
+def test_more_engine_processes_than_gpus_share_them(tmp_path):
+    description = description_of(tmp_path, "instance_group { kind: KIND_GPU }", "model.pt2")
+    opened = []
+    gpus = gpus_of_one_machine(opened, 1, broken={1, 2})
+    placement = open_placement(part_of(description, 2, 3), gpus, CLOCK, cpu_fallback=False)
+    assert [(device.index, count) for device, count in placement.counts] == [(0, 1)]
+
+
+@given(st.integers(1, 20), st.integers(1, 5))
+def test_instances_on_the_cpu_are_dealt_out(instances, engines):
+    every = instances_of([InstanceGroup(instances)], DeviceKind.CPU)
+    shares = [len(Part(index, engines).of(every)) for index in range(engines)]
+    assert sum(shares) == max(instances, engines)
+    assert max(shares) - min(shares) <= 1
+    assert WHOLE.of(every) == every
