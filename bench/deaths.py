@@ -32,6 +32,7 @@ import psutil
 from forebay_server.bench.server_process import RunningServer, running_server, simulated_config
 
 MODEL = "simulated"
+ROW_BYTES = 1024
 CLIENT_PROCESSES = 2
 WINDOW_NS = 1_000_000_000
 RESTART_LIMIT_S = 60.0
@@ -89,10 +90,12 @@ def _longest_ms(instants_ns: Sequence[int]) -> float:
 
 
 @contextmanager
-def cameras_of(address: str, every: int, latest: int, fps: float) -> Iterator["subprocess.Popen[str]"]:
+def cameras_of(
+    address: str, every: int, latest: int, fps: float, model: str = MODEL, row_bytes: int = ROW_BYTES
+) -> Iterator["subprocess.Popen[str]"]:
     """Run a process of cameras; it is killed at the end of the block if it still runs."""
-    command = [sys.executable, "-m", "forebay_server.bench.death_cameras", address, MODEL]
-    command += [str(every), str(latest), str(fps)]
+    command = [sys.executable, "-m", "forebay_server.bench.death_cameras", address, model]
+    command += [str(every), str(latest), str(fps), str(row_bytes)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:  # noqa: S603
         try:
@@ -153,7 +156,7 @@ class Killer:
 
 def run(front_ends: int, kills: int, cameras: int, fps: float, seconds: float, seed: int) -> tuple[Report, list[float]]:
     """Kill front-end processes under load; return the report and the times to restart in milliseconds."""
-    config = simulated_config(alpha_ms=2, beta_ms=0.1, input_bytes=1024)
+    config = simulated_config(alpha_ms=2, beta_ms=0.1, input_bytes=ROW_BYTES)
     each = max(1, cameras // CLIENT_PROCESSES // 2)
     until_s = time.monotonic() + seconds
     with running_server({MODEL: config}, front_ends=front_ends) as server, ExitStack() as stack:

@@ -37,8 +37,11 @@ SECTIONS = {
     "profile": ("sections_served", 35),
     "variants": ("sections_local", 150),
     "gpus": ("sections_spread", 130),
+    "engines": ("sections_engines", 120),
 }
-"""Module of each section, and about how many seconds it takes on an H100. `gpus` needs several and is run by name."""
+"""Module of each section, and about how many seconds it takes on an H100."""
+OF_SEVERAL_GPUS = ("gpus", "engines")
+"""Sections that are run by name only."""
 
 
 def section_of(name: str) -> Callable[[Any], Iterator[dict[str, Any]]]:
@@ -101,16 +104,19 @@ def short(cell: dict[str, Any]) -> str:
 def main() -> int:
     """Parse arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", action="append", choices=SECTIONS, help="again for more; default: all but gpus")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="again for more; default: all of one GPU")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, help="for programs, traces and other large files; default: OUT/work")
     parser.add_argument(
-        "--device", choices=("cuda", "cpu", "simulated"), default="cuda", help="simulated: a dry run of front_ends"
+        "--device",
+        choices=("cuda", "cpu", "simulated"),
+        default="cuda",
+        help="simulated: a dry run of front_ends or engines",
     )
     parser.add_argument("--dry-run", action="store_true", help="seconds instead of minutes; no numbers worth reading")
     parser.add_argument("--limit-s", type=float, default=math.inf, help="begin no cell after so many seconds")
     parser.add_argument("--memory-seconds", type=float, default=300.0, help="of load while memory is watched")
-    parser.add_argument("--gpus", type=int, default=2, help="to spread over, in section gpus")
+    parser.add_argument("--gpus", type=int, default=2, help="to spread over, in sections gpus and engines")
     arguments = parser.parse_args()
     until = time.perf_counter() + arguments.limit_s
     from forebay_server.service.tuning import tune_process
@@ -131,7 +137,7 @@ def main() -> int:
         plan = replace(plan, memory_seconds=arguments.memory_seconds)
     plan = replace(plan, gpus=arguments.gpus if arguments.device == "cuda" else 1)
     (out / "machine.json").write_text(json.dumps(machine(), indent=1) + "\n")
-    names = arguments.only or [name for name in SECTIONS if name != "gpus"]
+    names = arguments.only or [name for name in SECTIONS if name not in OF_SEVERAL_GPUS]
     outcomes = [measure(name, plan, until) for name in names]
     if "front_ends" in names:
         print("\n".join(write_targets(out)))

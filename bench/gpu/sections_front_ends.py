@@ -47,7 +47,7 @@ def front_ends(plan: Plan) -> Iterator[dict[str, Any]]:
             found: dict[str, Any] = {}
             for name, payload in (("raw", payloads[network]), ("typed", payloads[plan.detector])):
                 model = network if name == "raw" else f"{plan.detector}, detections"
-                found = _closed_loop(plan, server.running, name, ["--payload-file", str(payload)])
+                found = closed_loop(plan, server.running, name, ["--payload-file", str(payload)])
                 yield facts | {"way": "frames", "model": model} | found
             yield from _cameras(plan, server, facts, payloads)
             if count:
@@ -110,31 +110,43 @@ def _identity(plan: Plan, count: int) -> Iterator[dict[str, Any]]:
     with running_server(configs, front_ends=count) as server:
         facts = {"front_ends": count} | _memory(server)
         for name, nbytes in sizes.items():
-            found = _closed_loop(plan, server, name, ["--payload-bytes", str(nbytes)])
+            found = closed_loop(plan, server, name, ["--payload-bytes", str(nbytes)])
             yield facts | {"way": "frames", "model": f"identity, {nbytes} bytes"} | found
         more = ["--payload-bytes", str(sizes["a"]), "--protocol", UNARY]
-        found = _closed_loop(plan, server, "a", more)
+        found = closed_loop(plan, server, "a", more)
         yield facts | {"way": "unary", "model": f"identity, {sizes['a']} bytes"} | found
 
 
-def _closed_loop(plan: Plan, server: RunningServer, model: str, more: Sequence[str]) -> dict[str, Any]:
-    """Run 96 frames in flight for about some seconds, after a run that shows how fast it is."""
-    _load(plan, server, model, more, STREAMS * WINDOW * plan.warm_up_windows)
-    rate = _load(plan, server, model, more, STREAMS * WINDOW * plan.warm_up_windows * 2)["rows_per_s"]
+def closed_loop(
+    plan: Plan, server: RunningServer, model: str, more: Sequence[str], processes: int | None = None
+) -> dict[str, Any]:
+    """Run 12 frames in flight of each client process for about some seconds, after a run that shows how fast it is.
+
+    Args:
+        plan: of the run.
+        server: the group.
+        model: name.
+        more: arguments of the client processes.
+        processes: number of client processes; None: that of the plan.
+    """
+    processes = processes or plan.group_clients
+    load_of(processes, server, model, more, STREAMS * WINDOW * plan.warm_up_windows)
+    rate = load_of(processes, server, model, more, STREAMS * WINDOW * plan.warm_up_windows * 2)["rows_per_s"]
     before_s, started_s = server.cpu_s(), time.perf_counter()
-    count = int(rate / plan.group_clients * plan.group_seconds)
-    result = _load(plan, server, model, more, max(count, STREAMS * WINDOW * 2))
+    count = int(rate / processes * plan.group_seconds)
+    result = load_of(processes, server, model, more, max(count, STREAMS * WINDOW * 2))
     used_s = server.cpu_s() - before_s
     result["server_cpu_ms_per_row"] = used_s * 1e3 / result["frames"]
     result["server_cores"] = used_s / (time.perf_counter() - started_s)
     return result
 
 
-def _load(plan: Plan, server: RunningServer, model: str, more: Sequence[str], frames: int) -> dict[str, Any]:
+def load_of(processes: int, server: RunningServer, model: str, more: Sequence[str], frames: int) -> dict[str, Any]:
+    """Run a closed loop of so many client processes, each with so many frames."""
     options = ["--streams", str(STREAMS), "--window", str(WINDOW), "--frames", str(frames)]
-    arguments = [[server.address, model, *options, *more] for _ in range(plan.group_clients)]
+    arguments = [[server.address, model, *options, *more] for _ in range(processes)]
     results = clients("forebay_server.bench.frame_load", arguments, CLIENT_TIMEOUT_S)
-    return {"in_flight": plan.group_clients * STREAMS * WINDOW} | frames_result(results)
+    return {"in_flight": processes * STREAMS * WINDOW} | frames_result(results)
 
 
 def _cameras(

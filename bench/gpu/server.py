@@ -70,7 +70,7 @@ def gpu_servers(plan: Plan, models_of: Sequence[Mapping[str, ServedNetwork]]) ->
     """Serve from several processes, each with models of its own, started at once."""
     os.environ |= {"FOREBAY_MAX_MESSAGE_BYTES": str(64 << 20), "FOREBAY_PERMITS": str(PERMITS)}
     repositories = [_write_repository(plan, index, models) for index, models in enumerate(models_of)]
-    admins = [f"127.0.0.1:{port}" for port in _free_ports(len(repositories))]
+    admins = [f"127.0.0.1:{port}" for port in free_ports(len(repositories))]
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(len(repositories)) as pool:
 
         def start(repository: Path, admin: str) -> GpuServer:
@@ -81,13 +81,14 @@ def gpu_servers(plan: Plan, models_of: Sequence[Mapping[str, ServedNetwork]]) ->
 
 
 @contextlib.contextmanager
-def gpu_group(plan: Plan, models: Mapping[str, ServedNetwork], front_ends: int) -> Iterator[GpuServer]:
-    """Serve networks with front-end processes; 0: one process for all."""
+def gpu_group(plan: Plan, models: Mapping[str, ServedNetwork], front_ends: int, *flags: str) -> Iterator[GpuServer]:
+    """Serve networks with front-end processes; 0: one process for all. `flags` are more of `forebay serve`."""
     os.environ |= {"FOREBAY_MAX_MESSAGE_BYTES": str(64 << 20), "FOREBAY_PERMITS": str(PERMITS)}
     repository = _write_repository(plan, 0, models)
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     admin = f"127.0.0.1:{port}"
-    with running_server(None, "--admin-address", admin, model_repository=repository, front_ends=front_ends) as running:
+    flags = ("--admin-address", admin, *flags)
+    with running_server(None, *flags, model_repository=repository, front_ends=front_ends) as running:
         yield GpuServer(running, admin)
 
 
@@ -121,7 +122,8 @@ def _config(plan: Plan, model: ServedNetwork) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports of this machine that no program uses."""
     with contextlib.ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
