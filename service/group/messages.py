@@ -336,7 +336,7 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class CountsChange:
-    """What an engine process has counted of a version since its last message.
+    """The counts of a version in an engine process since its last message.
 
     Attributes:
         model: name.

@@ -1,4 +1,4 @@
-"""What was counted between two snapshots of a version's counts, and adding it to other counts. Pure.
+"""The change between two snapshots of a version's counts, and its addition to other counts. Pure.
 
 Several engine processes run one version. Each sends the changes of its counts to the first, whose counts are the sums.
 """

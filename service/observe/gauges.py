@@ -77,7 +77,7 @@ class VersionGauges:
 
 
 class EngineParts(Protocol):
-    """What another engine process has told."""
+    """The latest numbers of another engine process."""
 
     @property
     def versions(self) -> Sequence[VersionGauges]: ...  # noqa: D102
