@@ -27,6 +27,13 @@ class Noting(Protocol):
         ...
 
 
+class _Closed:
+    """In the place of a version that is closed: nothing publishes its places any more."""
+
+    def note_held(self, count: int) -> None:
+        """Do nothing."""
+
+
 class CountedArena(RemoteArena):
     """See the module.
 
@@ -43,6 +50,10 @@ class CountedArena(RemoteArena):
     ) -> None:
         super().__init__(memory, layout, front_end, permits)
         self.version = version
+
+    def close(self) -> None:
+        """Let go of the version: none of its places is out. No cycle then keeps the memory mapped."""
+        self.version = _Closed()
 
     def lease(self, share: Share | None = None) -> RemoteFrame:
         """See `RemoteArena.lease`."""
@@ -89,6 +100,10 @@ class CountedArrays(RemoteArrays):
     ) -> None:
         super().__init__(memory, layout, specs, front_end, permits, limit_bytes, give_back)
         self.version = version
+
+    def close(self) -> None:
+        """Let go of the version: none of its places is out. No cycle then keeps the memory mapped."""
+        self.version = _Closed()
 
     def lease(self, arrays: Inputs, share: Share | None = None) -> RemoteArraysFrame:
         """See `RemoteArrays.lease`."""

@@ -160,4 +160,7 @@ class RemoteVersion:
 
     def close(self) -> None:
         """Give the memory up; places that are out keep it. Thread: the event loop's."""
+        for places in (self.arena, self.unbound):
+            if isinstance(places, CountedArena | CountedArrays):
+                places.close()
         self._file.close()
