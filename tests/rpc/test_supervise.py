@@ -69,4 +69,4 @@ def test_a_mistake_is_not_tried_again(tmp_path):
     assert "Traceback" not in server.log
     with served("--supervise", "--address", "0.0.0.0:0") as server:
         assert server.wait() == 2
-    assert "insecure" in server.log
+    assert "give tls_cert and tls_key" in server.log

@@ -114,7 +114,7 @@ class SessionRules(RuleBasedStateMachine):
         self.harness.write()
         self.is_writer_awake = False
         if not had_room and self.harness.session.has_room:
-            assert self.harness.room_calls == rooms + 1, "the reader sleeps on although there is room"
+            assert self.harness.room_calls > rooms, "the reader sleeps on although there is room"
 
     # --- what holds always ----------------------------------------------------------------------------------------
 
