@@ -60,6 +60,7 @@ def running_server(
     model_repository: Path | None = None,
     front_ends: int = 0,
     module: str = "forebay_server.service",
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[RunningServer]:
     """Serve models for the duration of a with-block.
 
@@ -69,6 +70,7 @@ def running_server(
         model_repository: an existing repository instead; None and no configs: the bundled one.
         front_ends: number of front-end processes; 0: one process for all.
         module: the command, which takes `serve` and its flags.
+        environment: added to this process's.
     """
     with tempfile.TemporaryDirectory(prefix="forebay-bench-") as folder:
         root = Path(folder)
@@ -83,7 +85,10 @@ def running_server(
         if model_repository is not None:
             command += ["--model-repository", str(model_repository)]
         with (root / "log").open("w+") as log:
-            server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=root)  # noqa: S603
+            added = os.environ | dict(environment or {})
+            server = subprocess.Popen(  # noqa: S603
+                command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=root, env=added
+            )
             try:
                 line = server.stdout.readline() if server.stdout is not None else ""
                 if not line:

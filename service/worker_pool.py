@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from forebay_server.service.cores import usable_cores
+from forebay_server.service.thread_name import name_this_thread
 
 MAX_DEFAULT_WORKERS = 8
 T = TypeVar("T")
@@ -163,6 +164,7 @@ class WorkerPool:
             return self._results.popleft() if self._results else self.ring.popleft().run_oldest
 
     def _work(self) -> None:
+        name_this_thread()
         while (job := self._next()) is not None:
             try:
                 job()

@@ -31,6 +31,7 @@ from forebay_server.service.clock import Clock
 from forebay_server.service.errors import InvariantError, RequestCancelledError, ServiceError
 from forebay_server.service.lane import Lane
 from forebay_server.service.request import Batch, Completion, CompletionSink, Feasibility, Request
+from forebay_server.service.thread_name import name_this_thread
 
 UNLOADING = "the model is being unloaded; send again"
 
@@ -197,6 +198,7 @@ class BatchFormer:
         self._on_feasibility(feasibility)
 
     def _run(self) -> None:
+        name_this_thread()
         try:
             self._serve()
         finally:

@@ -38,6 +38,11 @@ COMMANDS = {
         "load_app",
         "Offer frames to a server and measure what comes back; search, compare.",
     ),
+    "plan": (
+        "forebay_server.service.cli.plan",
+        "plan",
+        "Say how many cameras fit on which machines, and at which latency.",
+    ),
     "engine": (
         "forebay_server.service.cli.engine",
         "engine_app",

@@ -22,6 +22,7 @@ from forebay_server.service.clock import Clock
 from forebay_server.service.errors import BatchFailedError, DeviceLostError, InvariantError, ServiceError, internal
 from forebay_server.service.pipeline.slots import Slot, SlotState
 from forebay_server.service.request import Batch
+from forebay_server.service.thread_name import name_this_thread
 
 OnFatal = Callable[[BaseException], None]
 log = structlog.get_logger(__name__)
@@ -156,6 +157,7 @@ class Stage(ABC):
         self.device_stream.sync()
 
     def _run(self) -> None:
+        name_this_thread()
         inbound, outbound = self._context.inbound, self._context.outbound
         try:
             self.device.attach_thread()

@@ -1,0 +1,1 @@
+"""`forebay plan`: how many cameras fit on a machine, by simulation from measured costs."""

@@ -1,0 +1,130 @@
+"""The numbers that a plan is computed from: costs of a model's batches and of a frame's way to them, on one machine.
+
+Plain data. A file of it is written by `forebay plan --save` and read by `--costs`.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from forebay_server.service.batching.cost_table import CostTable, CostTableError
+
+FORMAT = "forebay.plan.costs/1"
+MOST_FILE_BYTES = 1 << 20
+
+
+class CostsError(ValueError):
+    """The file holds no costs; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameCosts:
+    """CPU time of one frame outside its model, in nanoseconds.
+
+    Attributes:
+        transport_ns: gRPC's own threads, which run beside the event loop.
+        loop_ns: the event loop: reading, admission, writing.
+        decode_ns: workers: decoding and resizing.
+        result_ns: workers: the typed result.
+        stage_ns: the other threads of the model: former, upload, download.
+        camera_ns: the camera's side, which counts only for cameras on the same machine.
+    """
+
+    transport_ns: int
+    loop_ns: int
+    decode_ns: int
+    result_ns: int
+    stage_ns: int
+    camera_ns: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject durations that are none."""
+        for name, value in asdict(self).items():
+            if type(value) is not int or value < 0:
+                raise CostsError(f"{name} must be whole nanoseconds, at least 0, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanCosts:
+    """The measured costs of one model and one kind of frame.
+
+    Attributes:
+        model: its name.
+        encoding: of the frames, as `forebay load --encoding` names it.
+        width: of a frame in pixels; 0 for tensors.
+        height: of a frame in pixels; 0 for tensors.
+        frame_bytes: mean size of a message.
+        table: of the model, as its server calibrated it.
+        executed_sizes: batch sizes that are executed; others are padded to the next one.
+        instances: of the model on one machine.
+        strands: cores that one execution uses; 0: it runs on a GPU and uses none.
+        scatter: relative standard deviation of an execution's duration.
+        frame: outside the model.
+        cores: of the machine on which all this was measured.
+    """
+
+    model: str
+    encoding: str
+    width: int
+    height: int
+    frame_bytes: int
+    table: CostTable
+    executed_sizes: tuple[int, ...]
+    instances: int
+    strands: int
+    scatter: float
+    frame: FrameCosts
+    cores: int
+
+    def __post_init__(self) -> None:
+        """Reject numbers with which nothing can be computed."""
+        if not self.executed_sizes or self.executed_sizes[-1] > self.table.sizes[-1]:
+            raise CostsError("executed_sizes must not be empty, nor larger than the table's largest batch")
+        if self.instances < 1 or self.strands < 0 or self.cores < 1:
+            raise CostsError("instances and cores must be at least 1, strands at least 0")
+        if not 0.0 <= self.scatter <= 2.0 or math.isnan(self.scatter):
+            raise CostsError(f"scatter is {self.scatter}: it must be from 0 to 2")
+
+    def to_json(self) -> str:
+        """Return the costs as JSON text."""
+        return (
+            json.dumps({"format": FORMAT, **asdict(self), "table": json.loads(self.table.to_json())}, indent=1) + "\n"
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "PlanCosts":
+        """Read what `to_json` wrote. Raises CostsError for anything else."""
+        try:
+            data: dict[str, Any] = json.loads(text)
+            _check_format(data.pop("format", None))
+            return cls(
+                **{
+                    **data,
+                    "table": CostTable.from_json(json.dumps(data["table"])),
+                    "frame": FrameCosts(**data["frame"]),
+                    "executed_sizes": tuple(data["executed_sizes"]),
+                }
+            )
+        except CostsError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, CostTableError) as error:
+            raise CostsError(f"it cannot be read: {error}") from error
+
+
+def _check_format(found: object) -> None:
+    if found != FORMAT:
+        raise CostsError(f'it has no "format": "{FORMAT}"')
+
+
+def read_costs(path: Path) -> PlanCosts:
+    """Read a file of costs. Raises CostsError, which names the file and the remedy."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return PlanCosts.from_json(file.read(MOST_FILE_BYTES))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CostsError(f"cannot read {path}: {reason}") from error
+    except CostsError as error:
+        raise CostsError(f"{path} is no file of costs: {error}; `forebay plan MODEL --save FILE` writes one") from error

@@ -1,0 +1,232 @@
+"""How many cameras fit on a machine: the simulation at rising numbers of cameras, and the largest that fits.
+
+Theory of operation
+    The ceiling is where the busiest part would have work all the time; it follows from the costs without a simulation.
+    Numbers of cameras at fixed shares of the ceiling are simulated from below. They do not depend on the target, so a
+    looser target never fits fewer cameras. By chance a point can be better than one below it; a plan may not rely on
+    that, so the curve that is reported never falls.
+
+    A number of cameras fits as `forebay load search` judges it: the upper end of p99's interval is within the target,
+    and at most a given share of the frames is dropped.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from forebay_server.bench.plan.costs import PlanCosts
+from forebay_server.bench.plan.virtual_server import MOST_WORKERS, Arrivals, Outcome, VirtualServer, execution_ns
+from forebay_server.loadtest.arrivals import plan as plan_of
+from forebay_server.loadtest.quantiles import min_samples, order_statistics, quantile
+from forebay_server.loadtest.scenario import Scenario
+from forebay_server.service.batching.settings import BatchingSettings
+from forebay_server.service.request import Delivery
+
+SHARES = (0.25, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.875, 0.9, 0.925, 0.95, 0.975, 1.0, 1.025, 1.05, 1.1, 1.2)
+"""Of the ceiling. Finest where queues begin to grow; above it a LATEST stream may lose its 1 % first."""
+LEAST_SECONDS = 20.0
+"""As long as a trial of `forebay load search`: the interval of p99 is as wide as there."""
+MOST_FRAMES = 40_000
+"""Of one simulated run: 40,000 frames are within 3 % of p99 in every cell of `bench batching`, and take seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cameras:
+    """The traffic of every camera.
+
+    Attributes:
+        fps: frames per second.
+        budget_ms: latency budget of a frame.
+        delivery: of the streams.
+    """
+
+    fps: float
+    budget_ms: float
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One kind of machine.
+
+    Attributes:
+        cores: that the server may use.
+        front_ends: event loops: 1, or the number of front-end processes.
+        taken: cores that other programs use.
+        has_cameras: whether the cameras' programs run on the same machine, as in a test on one machine.
+    """
+
+    cores: int
+    front_ends: int = 1
+    taken: float = 0.0
+    has_cameras: bool = False
+
+    @property
+    def workers(self) -> int:
+        """Workers of all processes."""
+        return min(MOST_WORKERS, self.cores) * self.front_ends
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The conditions for a number of cameras to fit: `p99_ms`, its interval included, and `dropped_share`, 0..1."""
+
+    p99_ms: float
+    dropped_share: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A number of cameras and the fate of their frames.
+
+    Attributes:
+        cameras: on the machine.
+        p50_ms: from sending to the answer.
+        p99_ms: from sending to the answer.
+        p99_upper_ms: upper end of its 95 % interval; infinite with too few results.
+        dropped_share: of the offered frames, 0..1.
+        mean_batch: rows.
+        busiest: the part with the most work, and its share of the time.
+        busy: of that part.
+        cores_busy: cores in use.
+    """
+
+    cameras: int
+    p50_ms: float
+    p99_ms: float
+    p99_upper_ms: float
+    dropped_share: float
+    mean_batch: float
+    busiest: str
+    busy: float
+    cores_busy: float
+
+    def passes(self, target: Target) -> bool:
+        """Return whether so many cameras fit."""
+        return self.p99_upper_ms <= target.p99_ms and self.dropped_share <= target.dropped_share
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The answer for one machine: `points` in order of cameras, `fits` of which the last that passes has."""
+
+    points: tuple[Point, ...]
+    fits: int
+    ceiling: float
+
+    @property
+    def at(self) -> Point | None:
+        """The point with as many cameras as fit; None if none do."""
+        return next((point for point in self.points if point.cameras == self.fits), None)
+
+    @property
+    def limit(self) -> Point:
+        """The point that shows what keeps more cameras from fitting: the first that does not pass, or the last."""
+        return next((point for point in self.points if point.cameras > self.fits), self.points[-1])
+
+
+def ceiling_per_s(costs: PlanCosts, machine: Machine) -> float:
+    """Return frames per second at which the busiest part has work all the time."""
+    frame = costs.frame
+    best_ns = min(execution_ns(costs, size) / size for size in costs.executed_sizes)
+    used_ns: float = frame.transport_ns + frame.loop_ns + frame.decode_ns + frame.result_ns + frame.stage_ns
+    used_ns += best_ns * costs.strands + (frame.camera_ns if machine.has_cameras else 0)
+    parts = (
+        (frame.transport_ns, machine.front_ends),
+        (frame.loop_ns, machine.front_ends),
+        (frame.decode_ns + frame.result_ns, machine.workers),
+        (frame.stage_ns, 1),
+        (best_ns, costs.instances),
+        (used_ns, max(0.05, machine.cores - machine.taken)),
+    )
+    return min(width * 1e9 / ns for ns, width in parts if ns)
+
+
+def counts(ceiling: float) -> Iterator[int]:
+    """Yield the numbers of cameras to simulate, rising, each once."""
+    last = 0
+    for share in SHARES:
+        count = max(1, math.floor(ceiling * share))
+        if count > last:
+            last = count
+            yield count
+    yield last + 1
+
+
+def simulate(costs: PlanCosts, cameras: Cameras, machine: Machine, count: int, seed: int = 1) -> Outcome:
+    """Return what becomes of the frames of `count` cameras in a run as long as a trial of `forebay load search`."""
+    rate = count * cameras.fps
+    seconds = max(LEAST_SECONDS, 1.5 * min_samples(0.99) / rate)
+    seconds = max(min(seconds, MOST_FRAMES / rate), 2.0 / cameras.fps)
+    plans = plan_of(Scenario(duration_s=seconds, streams=count, fps=cameras.fps, seed=seed))
+    instants = np.concatenate([each.intended_ns for each in plans])
+    owners = np.repeat(np.arange(count), [len(each.intended_ns) for each in plans])
+    order = np.argsort(instants, kind="stable")
+    taken = machine.taken + (rate * costs.frame.camera_ns / 1e9 if machine.has_cameras else 0.0)
+    server = VirtualServer(
+        costs,
+        machine.cores - taken,
+        BatchingSettings(costs.executed_sizes[-1]),
+        cameras.delivery,
+        round(cameras.budget_ms * 1e6),
+        workers=machine.workers,
+        front_ends=machine.front_ends,
+        seed=seed,
+    )
+    return server.run(Arrivals(instants[order], owners[order]))
+
+
+def point_of(count: int, outcome: Outcome) -> Point:
+    """Return the numbers of a run."""
+    latencies_ms = np.array(outcome.latencies_ns, np.float64) / 1e6
+    interval = order_statistics(latencies_ms, 0.99)
+    busiest = max(outcome.busy, key=lambda name: outcome.busy[name])
+    return Point(
+        cameras=count,
+        p50_ms=quantile(latencies_ms, 0.5),
+        p99_ms=quantile(latencies_ms, 0.99),
+        p99_upper_ms=interval.high if interval is not None else math.inf,
+        dropped_share=outcome.dropped_share,
+        mean_batch=outcome.mean_batch,
+        busiest=busiest,
+        busy=outcome.busy[busiest],
+        cores_busy=outcome.cores_busy,
+    )
+
+
+def rising(points: list[Point]) -> tuple[Point, ...]:
+    """Return the points with latencies and drops that never fall from one to the next."""
+    made: list[Point] = []
+    for point in points:
+        last = made[-1] if made else point
+        made.append(
+            replace(
+                point,
+                p50_ms=_largest(last.p50_ms, point.p50_ms),
+                p99_ms=_largest(last.p99_ms, point.p99_ms),
+                p99_upper_ms=max(last.p99_upper_ms, point.p99_upper_ms),
+                dropped_share=max(last.dropped_share, point.dropped_share),
+            )
+        )
+    return tuple(made)
+
+
+def fit(costs: PlanCosts, cameras: Cameras, machine: Machine, target: Target, seed: int = 1) -> Fit:
+    """Simulate rising numbers of cameras until they do not fit, and two more for the curve."""
+    ceiling = ceiling_per_s(costs, machine) / cameras.fps
+    points: list[Point] = []
+    failed = 0
+    for count in counts(ceiling):
+        points.append(point_of(count, simulate(costs, cameras, machine, count, seed)))
+        failed += not points[-1].passes(target)
+        if failed > 1:
+            break
+    curve = rising(points)
+    fits = max((point.cameras for point in curve if point.passes(target)), default=0)
+    return Fit(curve, fits, ceiling)
+
+
+def _largest(one: float, other: float) -> float:
+    return other if math.isnan(one) else one if math.isnan(other) else max(one, other)

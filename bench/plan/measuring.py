@@ -1,0 +1,214 @@
+"""Measures the costs of a plan on this machine: a server with one model, and cameras of the wanted kind before it.
+
+The server is `forebay serve` in a process of its own. It calibrates the model as always, into a folder of its own,
+whose table becomes the plan's. Then cameras send at a low rate, and after that at half of the rate that follows from
+it: on a server that is hardly used a frame costs more, because it wakes every thread. CPU times are measured and not
+durations, so that other programs on the machine change little.
+"""
+
+import asyncio
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import grpc
+
+from forebay.wire import inference_pb2
+from forebay.wire.inference_pb2_grpc import GRPCInferenceServiceStub
+from forebay_server.bench.plan.costs import CostsError, FrameCosts, PlanCosts
+from forebay_server.bench.plan.fit import Machine, ceiling_per_s
+from forebay_server.bench.plan.thread_times import ThreadTimes, thread_times
+from forebay_server.bench.server_process import RunningServer, running_server
+from forebay_server.engines.device import DeviceKind
+from forebay_server.loadtest.measure import measure
+from forebay_server.loadtest.options import LoadOptions
+from forebay_server.loadtest.report import Document
+from forebay_server.loadtest.target import Delivery
+from forebay_server.service.batching.cost_table import CostTable
+from forebay_server.service.cores import usable_cores
+from forebay_server.service.models.batching import executed_sizes
+
+PILOT_S, IDLE_S = 3.0, 1.0
+MEASURED_SHARE = 0.5
+"""Of the ceiling, at which the costs are measured: plans are asked where a machine is well used, not idle."""
+PILOT_SHARE = 0.2
+MOST_CAMERAS, MOST_RATE = 8, 400.0
+BUDGET = "10s"  # long enough that no frame is dropped while costs are measured
+LEAST_SCATTER, MOST_SCATTER = 0.02, 0.5
+SIGMAS_OF_P99 = 2.326
+FACTOR_RANGE = (0.5, 2.0)
+LEAST_BATCHES = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """The model and the frames to measure.
+
+    Attributes:
+        model: its name.
+        repository: where it is; None: the bundled one.
+        load: the frames, as for `forebay load`.
+        front_ends: front-end processes of the server.
+        seconds: of the measurement.
+    """
+
+    model: str
+    repository: Path | None
+    load: LoadOptions
+    front_ends: int = 0
+    seconds: float = 10.0
+
+
+def measure_costs(wanted: Wanted, say: Callable[[str], None] = lambda _: None) -> PlanCosts:
+    """Start a server, measure, and return the costs. Blocks: for some twenty seconds.
+
+    Raises:
+        CostsError: nothing could be measured.
+        RuntimeError: the server did not start; the message has its log.
+        LoadTestError: it did not answer.
+    """
+    flags = ("--model-control-mode", "explicit", "--load-model", wanted.model, "--log-level", "warning")
+    with tempfile.TemporaryDirectory(prefix="forebay-plan-") as folder:
+        say(f"loading and calibrating {wanted.model}")
+        with running_server(
+            None,
+            *flags,
+            model_repository=wanted.repository,
+            front_ends=wanted.front_ends,
+            environment={"FOREBAY_CACHE_FOLDER": folder},
+        ) as server:
+            table = _table(Path(folder), wanted.model)
+            instances = _instances(server, wanted.model)
+            return _Measurement(wanted, server, table, instances, say).costs()
+
+
+class _Measurement:
+    def __init__(
+        self, wanted: Wanted, server: RunningServer, table: CostTable, instances: int, say: Callable[[str], None]
+    ) -> None:
+        self._wanted, self._server, self._table, self._say = wanted, server, table, say
+        self._instances = instances
+        self._pids = (server.process.pid, *server.others)
+
+    def costs(self) -> PlanCosts:
+        idle = self._idle()
+        execute_ns = self._table.execute_ns[0]
+        self._say(f"offering frames for {PILOT_S:g} s")
+        pilot = self._at(min(MOST_RATE / 4, PILOT_SHARE * 1e9 / execute_ns), PILOT_S, idle)
+        here = Machine(pilot.cores, max(1, self._wanted.front_ends), has_cameras=True)
+        rate = min(MOST_RATE, MEASURED_SHARE * ceiling_per_s(pilot, here))
+        self._say(f"offering {rate:.0f} frames a second for {self._wanted.seconds:g} s")
+        return self._at(rate, self._wanted.seconds, idle)
+
+    def _idle(self) -> ThreadTimes:
+        before = thread_times(self._pids)
+        time.sleep(IDLE_S)  # noqa: TID251 - the server has nothing to do meanwhile
+        return thread_times(self._pids).since(before)
+
+    def _at(self, rate: float, seconds: float, idle: ThreadTimes) -> PlanCosts:
+        cameras = max(1, min(MOST_CAMERAS, round(rate)))
+        options = replace(
+            self._wanted.load,
+            address=self._server.address,
+            model=self._wanted.model,
+            cameras=cameras,
+            fps=max(rate, 1.0) / cameras,
+            duration=f"{seconds:g}s",
+            delivery=Delivery.EVERY,
+            budget=BUDGET,
+            live=False,
+        )
+        before, started = thread_times(self._pids), time.monotonic()
+        document = asyncio.run(measure(options.job(), calibrate=False))
+        used = thread_times(self._pids).since(before).less(idle, (time.monotonic() - started) / IDLE_S)
+        if not document["answered"]:
+            raise CostsError(f"no frame was answered: {'; '.join(document['reasons'])}")
+        return costs_of(document, used, self._table, self._instances)
+
+
+def costs_of(document: Document, used: ThreadTimes, table: CostTable, instances: int) -> PlanCosts:
+    """Return the costs that a report of `forebay load` and the CPU times of its server's threads show."""
+    frames, target = document["answered"], document["target"]
+    stages = {name: part["mean_ms"] for name, part in document["stages_ms"].items()}
+    decoding = stages.get("decode", 0.0) / max(1e-9, stages.get("decode", 0.0) + stages.get("deliver", 0.0))
+    workers_ns = used.workers_ns / frames
+    camera_s = sum(document["generator"]["cpu_shares"]) * document["duration_s"]
+    cores = usable_cores()
+    strands = _strands(table, cores)
+    execute = document["stages_ms"].get("execute", {"mean_ms": 1.0, "p99_ms": 1.0})
+    return PlanCosts(
+        model=target["model"],
+        encoding=str(target["encoding"]),
+        width=target["width"],
+        height=target["height"],
+        frame_bytes=round(document["sent_bytes"] / max(1, document["sent"])),
+        table=_corrected(table, used.engine_ns, document) if strands == 1 else table,
+        executed_sizes=executed_sizes(DeviceKind.CUDA if strands == 0 else DeviceKind.CPU, table.sizes[-1]),
+        instances=instances,
+        strands=strands,
+        scatter=_scatter(execute["mean_ms"], execute["p99_ms"]),
+        frame=FrameCosts(
+            transport_ns=round(used.transport_ns / frames),
+            loop_ns=round(used.loop_ns / frames),
+            decode_ns=round(workers_ns * decoding),
+            result_ns=round(workers_ns * (1.0 - decoding)),
+            stage_ns=round(used.stages_ns / frames),
+            camera_ns=round(camera_s * 1e9 / frames),
+        ),
+        cores=cores,
+    )
+
+
+def _corrected(table: CostTable, engine_ns: int, document: Document) -> CostTable:
+    """Return the table with the speed of service: by CPU time, which other programs hardly change.
+
+    The calibration runs alone; in service decoding shares the caches. It is the factor that the former learns as well.
+    """
+    mean = max(1.0, document["batch_size_mean"] or 1.0)
+    batches = document["answered"] / mean
+    if engine_ns <= 0 or batches < LEAST_BATCHES:
+        return table
+    sizes = table.sizes
+    position = next((i for i, size in enumerate(sizes) if size >= mean), len(sizes) - 1)
+    low = max(0, position - (sizes[position] > mean))
+    span = sizes[position] - sizes[low]
+    part = (mean - sizes[low]) / span if span else 0.0
+    expected = table.execute_ns[low] + part * (table.execute_ns[position] - table.execute_ns[low])
+    factor = min(FACTOR_RANGE[1], max(FACTOR_RANGE[0], engine_ns / batches / expected))
+    return replace(table, execute_ns=tuple(max(1, round(ns * factor)) for ns in table.execute_ns))
+
+
+def _scatter(mean_ms: float, p99_ms: float) -> float:
+    """Return the relative deviation of a lognormal duration with this mean and p99."""
+    ratio = p99_ms / mean_ms if mean_ms > 0 else 1.0
+    return min(MOST_SCATTER, max(LEAST_SCATTER, math.log(max(1.0, ratio)) / SIGMAS_OF_P99))
+
+
+def _strands(table: CostTable, cores: int) -> int:
+    """Return how many cores an execution uses: by the engine's own threads; 0 on a GPU."""
+    if table.identity.device != "cpu":
+        return 0
+    words = dict(word.partition("=")[::2] for word in table.identity.engine.split() if "=" in word)
+    threads = int(words.get("intra_op_threads", "1"))
+    return min(cores, threads) if threads else cores
+
+
+def _table(folder: Path, model: str) -> CostTable:
+    files = sorted((folder / "costs").glob(f"{model}-*.json")) if (folder / "costs").is_dir() else []
+    if not files:
+        raise CostsError(
+            f"the server has no costs of {model}: its shapes vary, so that no batch has a fixed cost; measure such a "
+            "model with `forebay load search` on the machine itself"
+        )
+    return CostTable.from_json(files[0].read_text(encoding="utf-8"))
+
+
+def _instances(server: RunningServer, model: str) -> int:
+    with grpc.insecure_channel(server.address) as channel:
+        request = inference_pb2.ModelConfigRequest(name=model)
+        stub = GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
+        config = stub.ModelConfig(request, timeout=60.0).config
+    return max(1, *(int(group.count) * max(1, len(group.gpus)) for group in config.instance_group))

@@ -1,0 +1,54 @@
+"""CPU time of a server's threads, by kind. Read from outside, from the kernel's account.
+
+Source: proc_pid_schedstat in the kernel's Documentation/scheduler/sched-stats.rst; names from `service.thread_name`.
+"""
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadTimes:
+    """Nanoseconds of CPU: event loops, gRPC's and other native threads, workers, execution, a model's other threads."""
+
+    loop_ns: int = 0
+    transport_ns: int = 0
+    workers_ns: int = 0
+    engine_ns: int = 0
+    stages_ns: int = 0
+
+    def since(self, earlier: "ThreadTimes") -> "ThreadTimes":
+        """Return what was used from `earlier` on. A thread that has ended since counts as nothing."""
+        return ThreadTimes(*(max(0, getattr(self, f.name) - getattr(earlier, f.name)) for f in fields(self)))
+
+    def less(self, other: "ThreadTimes", factor: float) -> "ThreadTimes":
+        """Return these times without `factor` times the other ones."""
+        return ThreadTimes(
+            *(max(0, round(getattr(self, f.name) - factor * getattr(other, f.name))) for f in fields(self))
+        )
+
+
+def thread_times(pids: Iterable[int], proc: Path = PROC) -> ThreadTimes:
+    """Return what all threads of the processes have used so far."""
+    sums = dict.fromkeys((f.name for f in fields(ThreadTimes)), 0)
+    for pid in pids:
+        for task in (proc / str(pid) / "task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+                used_ns = int((task / "schedstat").read_text().split()[0])
+                is_main = task.name == str(pid)
+                sums["loop_ns" if is_main else _kind((task / "comm").read_text().strip())] += used_ns
+    return ThreadTimes(**sums)
+
+
+def _kind(name: str) -> str:
+    if name.startswith("worker-"):
+        return "workers_ns"
+    if name.endswith(".execute"):
+        return "engine_ns"
+    if name.endswith((".former", ".h2d", ".d2h")) or name == "links":
+        return "stages_ns"
+    return "transport_ns"

@@ -1,0 +1,99 @@
+"""`forebay plan` from a file of costs: words, JSON, chart, exit codes."""
+
+import json
+from xml.etree import ElementTree
+
+import pytest
+from typer.testing import CliRunner
+
+from forebay_server.bench.plan import fit as fit_module
+from forebay_server.bench.plan.fleet import parse_machines
+from forebay_server.service.cli.commands import app
+from tests.support.plans import costs_of
+
+
+@pytest.fixture(autouse=True)
+def _short_runs(monkeypatch):
+    monkeypatch.setattr(fit_module, "MOST_FRAMES", 400)
+
+
+@pytest.fixture
+def plan(tmp_path):
+    (tmp_path / "costs.json").write_text(costs_of().to_json())
+
+    def run(*words):
+        return CliRunner().invoke(app, ["plan", "--costs", str(tmp_path / "costs.json"), "--fps", "10", *words])
+
+    return run
+
+
+def test_the_answer_in_words_names_machines_cameras_and_what_limits_them(plan):
+    result = plan("--machines", "3x2", "--machines", "1")
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0].startswith("crossing: cameras of 10 frames a second, jpeg 640x360 of 30 KB, budget 100 ms, latest")
+    three, one = (line.split() for line in lines if line.startswith(("3 of 2 cores", "1 of 1 core")))
+    assert lines[-1] == f"in all: {3 * int(three[4]) + int(one[4])} cameras"
+    assert "the model" in " ".join(three) or "the cores" in " ".join(three)
+    assert "the cores" in " ".join(one)
+
+
+def test_the_answer_in_json_has_every_point(plan):
+    result = plan("--machines", "2x2", "--json")
+    document = json.loads(result.output)
+    assert document["schema"] == "forebay.plan/1"
+    (machine,) = document["machines"]
+    assert document["fits"] == machine["fits_on_all"] == 2 * machine["fits"]
+    passing = [point["cameras"] for point in machine["points"] if point["passes"]]
+    assert max(passing) == machine["fits"]
+    assert all(point["p99_ms"] is None or point["p99_ms"] > 0 for point in machine["points"])
+
+
+def test_cameras_that_do_not_fit_are_exit_code_1_and_how_many_machines_would_do(plan):
+    fits = json.loads(plan("--machines", "2", "--json").output)["fits"]
+    assert plan("--machines", "2", "--cameras", str(fits)).exit_code == 0
+    result = plan("--machines", "2", "--cameras", str(3 * fits))
+    assert result.exit_code == 1
+    assert result.output.endswith(f"{3 * fits} do not fit: 2 more of 2 cores would do\n")
+
+
+def test_the_chart_is_one_svg_file_with_a_line_for_each_machine_and_the_target(plan, tmp_path):
+    assert plan("--machines", "2", "--machines", "1", "--chart", str(tmp_path / "plan.svg")).exit_code == 0
+    root = ElementTree.fromstring((tmp_path / "plan.svg").read_text())  # noqa: S314 - written by this test
+    texts = ["".join(element.itertext()) for element in root.iter() if element.tag.endswith("}text")]
+    assert {"2 cores", "1 core", "target 100 ms"} <= set(texts)
+    assert sum(element.tag.endswith("}polyline") for element in root.iter()) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("--machines", "x8"), "write 8 for one machine of 8 cores"),
+        (("--machines", "2", "--front-ends", "3"), "front_ends is 3"),
+        (("--delivery", "some"), "latest or every"),
+        (("--encoding", "gif"), "--encoding is 'gif': one of jpeg"),
+        (("--slo-p99", "soon"), "--slo-p99"),
+        (("detector",), "give the name of a model, or --costs"),
+        (("--chart", "/nowhere/at/all.svg"), "there is no folder"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_code_2(plan, words, part):
+    result = plan(*words)
+    assert result.exit_code == 2
+    assert part in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+def test_a_file_that_holds_no_costs_is_exit_code_65(tmp_path):
+    (tmp_path / "x.json").write_text("[]")
+    result = CliRunner().invoke(app, ["plan", "--costs", str(tmp_path / "x.json")])
+    assert result.exit_code == 65
+    assert "no file of costs" in result.output
+
+
+def test_machines_are_a_count_and_cores():
+    assert parse_machines("8") == (1, 8)
+    assert parse_machines("3x16") == (3, 16)
+    for text in ("", "0", "3x", "x3", "3x0", "-1", "3x2x1", "99999999"):
+        with pytest.raises(ValueError, match="no number of machines"):
+            parse_machines(text)
