@@ -219,7 +219,9 @@ def jpeg_cameras(cells: Sequence[Cell]) -> list[str]:
         "p99, ms": lambda cell: ms(cell["p99_ms"]),
         "mean batch": lambda cell: f"{cell['mean_batch']:.1f}",
         "server CPU a frame, ms": _server_cpu_ms,
-        "of the engine process": lambda cell: f"{cell['engine_cpu_ms_per_row']:.2f}",
+        "of the engine process": lambda cell: (
+            f"{cell['engine_cpu_ms_per_row']:.2f}" if "engine_cpu_ms_per_row" in cell else "-"
+        ),
         "GPU memory before, after, MiB": lambda cell: (
             f"{count(cell['before']['gpu_mib'])}, {count(cell['after']['gpu_mib'])}"
         ),
