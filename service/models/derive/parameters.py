@@ -84,7 +84,7 @@ def _of_classifier(own: OwnParameters, hints: Hints, picture: NodeInfo) -> dict[
     sides = picture.shape[2:]
     if not all(isinstance(side, int) for side in sides):
         sides = own.picture.image_size or hints.image_size or ()
-    if len(set(sides)) <= 1:
+    if len(set(sides)) <= 1 or own.picture.resize_to is not None:  # that goes with a crop alone
         return {"resize": "center_crop"}
     # Pillow's resizing goes with a stretch alone: an operator who writes another `resize` gets its own default.
     is_stretched = own.picture.resize in {None, "stretch"}

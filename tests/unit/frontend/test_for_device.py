@@ -50,6 +50,23 @@ def test_a_cut_file_with_another_picture_behind_it_is_the_cpus():
     assert judged(BASELINE[:-300] + PROGRESSIVE + b"x") is DecodedBy.HOST_END
 
 
+def test_a_cut_file_that_ends_with_the_end_of_another_picture_is_the_cpus():
+    assert judged(BASELINE[:-300] + BASELINE) is DecodedBy.HOST_END
+
+
+def test_a_second_picture_behind_a_whole_one_is_left_out():
+    assert judged(BASELINE + PROGRESSIVE) == FilePicture(PLACE.offset, len(BASELINE), (WIDTH, HEIGHT))
+
+
+def test_components_called_rgb_are_the_cpus_behind_an_avi1_marker():
+    start = BASELINE.index(b"\xff\xc0") + 10
+    named = bytearray(BASELINE[:6] + b"AVI1\0" + BASELINE[11:])
+    named[start : start + 9 : 3] = b"RGB"
+    scan = named.index(b"\xff\xda") + 5
+    named[scan : scan + 6 : 2] = b"RGB"
+    assert judged(bytes(named)) is DecodedBy.HOST_HEADER
+
+
 def test_a_file_without_its_last_restart_interval_is_the_cpus():
     last = RESTARTS.rindex(b"\xff\xd2") if b"\xff\xd2" in RESTARTS else RESTARTS.rindex(b"\xff\xd1")
     assert judged(RESTARTS[:last] + b"\xff\xd9") is DecodedBy.HOST_END

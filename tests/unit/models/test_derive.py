@@ -63,6 +63,7 @@ CUT, STRETCHED = {"resize": "center_crop"}, {"resize": "stretch", "interpolation
         ((224, 224), OPEN, {"image_size": "224x160"}, STRETCHED),
         (None, WIDE, {"resize": "stretch"}, {"interpolation": "bilinear"}),
         (None, WIDE, {"resize": "crop_pad"}, {}),
+        (None, WIDE, {"resize_to": "256"}, CUT),
         (None, WIDE, {"interpolation": "opencv"}, {"resize": "stretch"}),
     ],
 )
