@@ -100,9 +100,14 @@ class ChannelHolder:
         opened(self)
         files_seen = _modified_ns(self._tls)
         if self._channel is None or files_seen != self._files_seen:
+            try:
+                channel = _open(self.address, self._tls)
+            except ValueError:
+                if self._channel is None:
+                    raise
+                return self._channel  # files that are being written: the next call looks again
             self._retire()
-            self._channel = _open(self.address, self._tls)
-            self._files_seen = files_seen
+            self._channel, self._files_seen = channel, files_seen
         return self._channel
 
     def _begun(self, call: "AnyCall", channel: grpc.aio.Channel) -> None:

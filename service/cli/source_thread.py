@@ -11,6 +11,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 CLOSE_LIMIT_S = 1.0  # a camera that is there gives a frame within this time; one that hangs is left alone
+LAST_LIMIT_S = 10.0  # a long clip gets its index, a camera its TEARDOWN
 
 
 class SourceThread:
@@ -35,11 +36,19 @@ class SourceThread:
         return await outcome
 
     async def close(self, last: Callable[[], object]) -> bool:
-        """Run a last function and end the thread; return False if it hangs in an earlier one, and is left to hang."""
-        self._work.put((last, self._loop.create_future()))
+        """Run a last function and end the thread; return False if it hangs in a function, and is left alone."""
+        begun = asyncio.Event()
+
+        def run_last() -> None:
+            self._post(begun.set)
+            last()
+
+        self._work.put((run_last, self._loop.create_future()))
         self._work.put(None)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_LIMIT_S):
+                await begun.wait()
+            async with asyncio.timeout(LAST_LIMIT_S):
                 await self._ended.wait()
         return self._ended.is_set()
 

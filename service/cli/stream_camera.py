@@ -96,10 +96,17 @@ class CameraRun:
             words, code = str(error), exit_codes.USAGE
         finally:
             self.hangs = not await self._thread.close(self._close)
-        if self._clip_fault and code == exit_codes.OK:
-            words, code = self._clip_fault, exit_codes.CANNOT_WRITE
+        words, code = self._with_clip(words, code)
         self._tell_end(words)
         return code
+
+    def _with_clip(self, words: str, code: int) -> tuple[str, int]:
+        """Return what is wrong, of the clip too, and the exit code."""
+        if self.hangs and self._clip is not None:
+            return words or f"{self._clip.path} is not complete: its source hangs", code
+        if self._clip_fault and code == exit_codes.OK:
+            return self._clip_fault, exit_codes.CANNOT_WRITE
+        return words, code
 
     async def _carry(self) -> tuple[str, int]:
         """Return what is wrong, if anything, and the exit code."""
@@ -178,7 +185,7 @@ class CameraRun:
         except asyncio.CancelledError:
             feeder.cancel()
             await stream.close(INTERRUPTED_CLOSE_S)  # wait a moment for frames in flight
-            await collector
+            await asyncio.wait({collector}, timeout=INTERRUPTED_CLOSE_S)  # it may draw behind a read that hangs
             raise
         finally:
             feeder.cancel()
@@ -256,7 +263,7 @@ class CameraRun:
             self._tell(f"skipped: {text}")
         if words:
             self._tell(words)
-        if self._clip is not None and self._clip.path.exists():
+        if self._clip is not None and not self.hangs and self._clip.path.exists():
             self._say(f"written: {self._clip.path}")
 
     def _tell(self, words: str) -> None:

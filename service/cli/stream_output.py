@@ -102,13 +102,15 @@ def clips_for(path: Path | None, cameras: Sequence[str]) -> list[AnnotatedClip |
     """Return a clip for each camera; with several cameras their names become part of the files' names.
 
     Raises:
-        ValueError: `path` is not the name of a clip.
+        ValueError: `path` is not the name of a clip, or two cameras would write the same file.
     """
     if path is None:
         return [None] * len(cameras)
     if len(cameras) == 1:
         return [AnnotatedClip(path, cameras[0])]
     plain = [_NOT_IN_FILE_NAMES.sub("-", camera).strip("-") for camera in cameras]
+    if len({*plain, ""}) <= len(plain):
+        raise ValueError("--output: the cameras' names do not give different file names; give --camera for each source")
     return [
         AnnotatedClip(path.with_name(f"{path.stem}-{name}{path.suffix}"), camera)
         for name, camera in zip(plain, cameras, strict=True)

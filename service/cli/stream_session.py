@@ -66,8 +66,9 @@ async def _run(session: StreamSession) -> tuple[int, bool]:
 
             def stop(code: int) -> None:
                 received.append(code)
-                for task in tasks:
-                    task.cancel()
+                if len(received) == 1:  # a second one would end what ends in order already, within seconds
+                    for task in tasks:
+                        task.cancel()
 
             with _on_signals(stop):
                 try:

@@ -102,3 +102,20 @@ async def test_changed_certificate_files_are_read_for_the_next_call(authority, t
         os.utime(trusted, ns=(0, trusted.stat().st_mtime_ns + 1_000_000))
         with pytest.raises(UnreachableError):
             await client.stream("after", **EVERY).open()
+
+
+@on_loop
+async def test_files_that_are_half_written_leave_the_connection_as_it_is(authority, tmp_path):
+    trusted = tmp_path / "ca.pem"
+    trusted.write_bytes(authority.certificate.read_bytes())
+    async with (
+        scripted(credentials=server_credentials(authority)) as server,
+        forebay.aio.Client(server.address, tls=Tls(ca=trusted), **ONCE) as client,
+    ):
+        await client.stream("before", **EVERY).open()
+        trusted.write_bytes(b"")
+        os.utime(trusted, ns=(0, trusted.stat().st_mtime_ns + 1_000_000))
+        await client.stream("meanwhile", **EVERY).open()
+        trusted.write_bytes(authority.certificate.read_bytes())
+        os.utime(trusted, ns=(0, trusted.stat().st_mtime_ns + 2_000_000))
+        await client.stream("after", **EVERY).open()

@@ -54,3 +54,19 @@ async def test_a_read_that_hangs_is_left_alone(monkeypatch):
     may_end.set()
     assert await call
     await thread._ended.wait()
+
+
+@on_loop
+async def test_a_last_function_that_takes_its_time_is_waited_for():
+    thread = SourceThread("source a")
+    began, may_end = threading.Event(), threading.Event()
+
+    def last():
+        began.set()
+        may_end.wait()
+
+    closing = asyncio.create_task(thread.close(last))
+    await asyncio.to_thread(began.wait)
+    assert not closing.done()
+    may_end.set()
+    assert await closing
