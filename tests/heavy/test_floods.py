@@ -18,6 +18,8 @@ FLOOD_FRAMES = 2_000
 MOST_BETWEEN = 150
 """Answers to the flood for one of each camera: 11 to 27 were seen, and a client that waits delays both alike."""
 ALONE = [("grpc.use_local_subchannel_pool", 1)]
+LATE = {pb.STATUS_EXPIRED, pb.STATUS_OVERLOADED}
+"""Of the flood's own frames, on a machine that stood still for longer than their budget."""
 LATEST = {"delivery": pb.DELIVERY_LATEST, "max_in_flight": 16}
 
 
@@ -88,6 +90,6 @@ async def test_a_flood_of_small_frames_and_ten_cameras_get_one_answer_for_each_f
             is_over.set()
             frames = await asyncio.gather(*cameras)
         assert await server.end() == 0, server.errors
-    assert answers == codes
+    assert codes <= answers <= codes | LATE
     assert min(frames) >= FLOOD_FRAMES / MOST_BETWEEN
     assert min(frames) >= max(frames) / 2
