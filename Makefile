@@ -49,7 +49,7 @@ scale-demo: $(READY) .venv-scaling/.ready ## Three servers behind Envoy: how str
 	@$(BIN)/python -m forebay_server.bench.scale_demo $(ARGS)
 
 .PHONY: test
-test: $(READY) ## Run the tests (13 to 15 minutes on 2 cores)
+test: $(READY) ## Run the tests (about 10 minutes on 2 cores)
 	@$(PYTEST) -n $(JOBS) $(ARGS) $(if $(findstring --lf,$(ARGS)),$(MAY_BE_EMPTY))
 
 .PHONY: test-heavy
