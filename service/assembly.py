@@ -10,6 +10,7 @@ from forebay_server.service.clock import Clock
 from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.calls import CallTasks
 from forebay_server.service.frontend.control.model import Handlers
+from forebay_server.service.frontend.control.reflection import Reflection
 from forebay_server.service.frontend.control.rpc import RpcGroup
 from forebay_server.service.frontend.control.streams import stream_control_handler
 from forebay_server.service.frontend.frames.servicer import FramesServicer
@@ -91,8 +92,10 @@ def assemble_front_end(
     lookup = ModelLookup(models.find, models.acquire, models.known_versions, regions, admission)
     load_reports = LoadReports()
     inference = InferenceServicer(lookup, HeavyWork(pool), control(lookup, regions), load_reports, *common)
-    about_streams = stream_control_handler(
-        streams_of(frames, inference), is_restricted="streams" in read_restrictions(settings.restricted_protocol)
+    restricted = read_restrictions(settings.restricted_protocol)
+    about_streams = stream_control_handler(streams_of(frames, inference), is_restricted="streams" in restricted)
+    reflection = Reflection(calls, streams, is_restricted="reflection" in restricted) if settings.reflection else None
+    front_end = FrontEnd(
+        frames, inference, about_streams, reflection, receptions, calls, streams, load_reports, clock, settings
     )
-    front_end = FrontEnd(frames, inference, about_streams, receptions, calls, streams, load_reports, clock, settings)
     return FrontEndParts(frames, inference, regions, receptions, front_end)

@@ -1,7 +1,8 @@
 """Calls that need a header with a secret, in the syntax of both ends: `CATEGORY[,CATEGORY...]:KEY=VALUE`.
 
-The names of the categories (`streams` aside) and of the header are Triton's; `service.frontend.restrictions` lists the
-calls of each. Pure, and imports no large library, so that `forebay health` is quick.
+The names of the categories (`streams` and `reflection` aside) and of the header are Triton's;
+`service.frontend.restrictions` lists the calls of each. Pure, and imports no large library, so that `forebay health`
+is quick.
 """
 
 import json
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 
 CATEGORIES = (
     *("health", "metadata", "inference", "shared-memory", "model-config"),
-    *("model-repository", "statistics", "trace", "logging", "streams"),
+    *("model-repository", "statistics", "trace", "logging", "streams", "reflection"),
 )
 HEADER_PREFIX = "triton-grpc-protocol-"
 REFUSAL = "This protocol is restricted, expecting header"

@@ -97,6 +97,9 @@ class ServeSettings(BaseSettings):
     allow_client_shm: bool = Field(
         default=False, description="clients on this machine may use shared memory that their user may open"
     )
+    reflection: bool = Field(
+        default=False, description="tools such as grpcurl may ask for the services and messages of the port"
+    )
     restricted_protocol: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="CATEGORY[,CATEGORY...]:KEY=VALUE: these calls need the header triton-grpc-protocol-KEY: VALUE; "

@@ -51,6 +51,7 @@ def serve(
     allow_client_shm: Annotated[
         bool | None, typer.Option("--allow-client-shm", help="clients may use shared memory")
     ] = None,
+    reflection: Annotated[bool | None, typer.Option("--reflection", help="for tools such as grpcurl")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file; `forebay config schema` lists settings")] = None,
     ready_file: Annotated[Path | None, typer.Option(help="written with one JSON line when ready")] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM certificate chain")] = None,
@@ -78,6 +79,7 @@ def serve(
         "admin_address": admin_address,
         "cpu_fallback": cpu_fallback,
         "allow_client_shm": allow_client_shm,
+        "reflection": reflection,
         "ready_file": ready_file,
         "tls_cert": tls_cert,
         "tls_key": tls_key,

@@ -232,6 +232,12 @@ def address_of(peer: str) -> Address | None:
         return None
 
 
+def is_of_this_machine(peer: str) -> bool:
+    """Whether a peer, as gRPC names it, is on the unix socket or on an address of loopback."""
+    address = address_of(peer)
+    return peer.startswith(UNIX_PEER) if address is None else address[0].is_loopback
+
+
 def normal(host: str, port: int) -> Address:
     """Return an address in the form for comparisons: IPv4 where IPv6 only carries it, no zone. Raises ValueError."""
     address = ipaddress.ip_address(host.partition("%")[0])

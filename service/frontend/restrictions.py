@@ -40,6 +40,9 @@ CATEGORIES = MappingProxyType(
         "trace": (f"{_INFERENCE}TraceSetting",),
         "logging": (f"{_INFERENCE}LogSettings",),
         "streams": ("/forebay.v1.StreamControl/ListStreams", "/forebay.v1.StreamControl/MoveStreams"),
+        "reflection": tuple(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo" for version in ("v1", "v1alpha")
+        ),
     }
 )
 """Category -> the calls in it."""

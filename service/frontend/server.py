@@ -16,6 +16,7 @@ from forebay_server.service.free_memory import FreeMemory
 from forebay_server.service.frontend.binding import AddressError, why_not_bound
 from forebay_server.service.frontend.calls import CallTasks
 from forebay_server.service.frontend.connections import Sockets
+from forebay_server.service.frontend.control.reflection import Reflection
 from forebay_server.service.frontend.frames.servicer import FramesServicer
 from forebay_server.service.frontend.handlers import EveryMethod, GenericHandler
 from forebay_server.service.frontend.health import HealthServicer
@@ -56,6 +57,7 @@ class FrontEnd:
         frames: serves streams of frames.
         inference: serves the Open Inference Protocol.
         about_streams: lists and moves streams.
+        reflection: describes the protocols; None where the setting is off.
         receptions: reads the messages of single requests.
         calls: ends calls whose client takes nothing.
         streams: the streaming calls of both.
@@ -75,6 +77,7 @@ class FrontEnd:
         frames: FramesServicer,
         inference: InferenceServicer,
         about_streams: GenericHandler,
+        reflection: Reflection | None,
         receptions: Receptions,
         calls: CallTasks,
         streams: StreamCalls,
@@ -84,6 +87,7 @@ class FrontEnd:
     ) -> None:
         self._frames = frames
         self._inference = inference
+        self._reflection = reflection
         self._receptions = receptions
         self._clock = clock
         self._settings = settings
@@ -107,6 +111,7 @@ class FrontEnd:
             self.health.handler(): receptions.health_gate,
             load_reports.handler(): receptions.health_gate,
             about_streams: receptions.gate,
+            **dict.fromkeys(reflection.handlers() if reflection else (), receptions.gate),
         }
         self._server.add_generic_rpc_handlers(
             [receptions.read_first(self._under_way.noted(each), gate) for each, gate in gates.items()]
@@ -192,6 +197,8 @@ class FrontEnd:
         self.load_reports.close()
         self._frames.refuse()
         self._inference.refuse()
+        if self._reflection is not None:
+            self._reflection.refuse()
         self._calls.be_patient()
         grace_s = self._settings.drain_grace_s
         busy = await self._under_way.settle(min(REQUESTS_FIRST_S, grace_s))

@@ -8,7 +8,7 @@ import itertools
 
 import pytest
 
-from forebay.wire import frames_pb2, health_pb2, inference_pb2
+from forebay.wire import frames_pb2, health_pb2, inference_pb2, reflection_pb2
 from tests.support import worst_messages
 from tests.support.loop_time import Limit, metered_server
 from tests.support.real_server import open_message
@@ -20,6 +20,7 @@ SERVICES = [
     health_pb2.DESCRIPTOR.services_by_name["Health"],
     inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"],
     frames_pb2.DESCRIPTOR.services_by_name["FrameInference"],
+    reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
 ]
 METHODS = [pytest.param(service, method, id=method.name) for service in SERVICES for method in service.methods]
 EVERY = pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.soak)])
@@ -30,7 +31,7 @@ OPEN = frames_pb2.ClientMessage(open=open_message()).SerializeToString()
 def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     worst_messages.save_models(root)
-    with metered_server(root, model_control_mode="explicit", load_model=("*",)) as server:
+    with metered_server(root, model_control_mode="explicit", load_model=("*",), reflection=True) as server:
         yield server
 
 

@@ -49,6 +49,7 @@ BOTH_FORMS = frozenset(
         "test_partial_start",
         "test_pictures",
         "test_reception",
+        "test_reflection",
         "test_restrictions",
         "test_rich_results",
         "test_sent_models",

@@ -10,7 +10,7 @@ import pytest
 
 import forebay
 import forebay.aio
-from forebay.wire import health_pb2, health_pb2_grpc, streams_pb2
+from forebay.wire import health_pb2, health_pb2_grpc, reflection_pb2, reflection_v1alpha_pb2, streams_pb2
 from forebay.wire import inference_pb2 as pb
 from forebay_server.service.clock import MonotonicClock
 from forebay_server.service.frontend.open_inference.errors import INFERENCE_STATUS
@@ -99,6 +99,10 @@ def test_every_call_of_every_service_is_in_one_category():
         "/inference.GRPCInferenceService/": pb.DESCRIPTOR.services_by_name["GRPCInferenceService"],
         "/grpc.health.v1.Health/": health_pb2.DESCRIPTOR.services_by_name["Health"],
         "/forebay.v1.StreamControl/": streams_pb2.DESCRIPTOR.services_by_name["StreamControl"],
+        **{
+            f"/{module.DESCRIPTOR.package}.ServerReflection/": module.DESCRIPTOR.services_by_name["ServerReflection"]
+            for module in (reflection_pb2, reflection_v1alpha_pb2)
+        },
     }
     calls = [prefix + method.name for prefix, service in services.items() for method in service.methods]
     assert tuple(CATEGORIES) == RESTRICTED_CATEGORIES

@@ -8,7 +8,8 @@ import pytest
 
 from forebay.wire import frames_pb2, streams_pb2_grpc
 from forebay.wire import streams_pb2 as pb
-from forebay_server.service.frontend.control.streams import StreamRpcs, is_of_this_machine, stream_control_handler
+from forebay_server.service.frontend.connections import is_of_this_machine
+from forebay_server.service.frontend.control.streams import StreamRpcs, stream_control_handler
 from forebay_server.service.frontend.statuses import StatusError
 from forebay_server.service.load.listing import NO_STREAMS
 from forebay_server.service.load.overload import STAY_NS

@@ -10,6 +10,9 @@ from forebay.wire import (
     model_config_pb2,
     orca_load_report_pb2,
     orca_pb2,
+    reflection_pb2,
+    reflection_v1alpha_pb2,
+    streams_pb2,
 )
 
 MODULES = (
@@ -19,6 +22,9 @@ MODULES = (
     model_config_pb2,
     orca_load_report_pb2,
     orca_pb2,
+    reflection_pb2,
+    reflection_v1alpha_pb2,
+    streams_pb2,
 )
 MAX_DEPTH = 4  # messages within messages; deeper ones stay empty
 _VALUES = {Field.CPPTYPE_STRING: "é", Field.CPPTYPE_BOOL: True, Field.CPPTYPE_FLOAT: 1.5, Field.CPPTYPE_DOUBLE: 2.5}

@@ -13,7 +13,7 @@ import grpc
 
 from forebay.wire import streams_pb2 as pb
 from forebay_server.service.errors import InvalidRequestError
-from forebay_server.service.frontend.connections import address_of
+from forebay_server.service.frontend.connections import is_of_this_machine
 from forebay_server.service.frontend.control.rpc import OfLongMessage, OfPeer, Rpc, RpcGroup, handler_of
 from forebay_server.service.frontend.open_inference.errors import InferenceError
 from forebay_server.service.load.listing import Listing, StreamLine
@@ -45,12 +45,6 @@ def _for_this_machine(rpc: Rpc | OfPeer | OfLongMessage) -> OfPeer:
         return rpc(message)
 
     return OfPeer(call)
-
-
-def is_of_this_machine(peer: str) -> bool:
-    """Whether a peer, as gRPC names it, is on the unix socket or on an address of loopback."""
-    address = address_of(peer)
-    return peer.startswith("unix:") if address is None else address[0].is_loopback
 
 
 class StreamRpcs:

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.skipif(not metadata.version("protobuf").startswith("6.3
 
 
 def test_every_message_the_pool_and_all_that_reads_messages():
-    code, said = run_wire_tests("tests/unit/inference", *(f"tests/unit/models/test_{name}.py" for name in READERS))
+    readers = (f"tests/unit/models/test_{name}.py" for name in READERS)
+    code, said = run_wire_tests("tests/unit/inference", "tests/unit/frontend/test_reflection.py", *readers)
     assert code == 0, said
 
 
