@@ -117,7 +117,8 @@ class _Conversation:
                 pacer=TimerfdPacer(self._clock),
             )
             info = await generator.prepare()
-            self._send({"type": "ready", "info": asdict(info) if info else None, "frames": source.note}, b"")
+            ready = {"info": asdict(info) if info else None, "frames": source.note, "size": [spec.width, spec.height]}
+            self._send({"type": "ready", **ready}, b"")
             message = await self._receive()
             if message is None or message["type"] != "start":
                 return

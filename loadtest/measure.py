@@ -45,7 +45,7 @@ async def measure(
         ceiling = await null_server_ceiling(_as_sent(job, outcome.info.input_bytes if outcome.info else 0))
     circumstances = Circumstances(
         started_at=started_at,
-        spec=job.spec,
+        spec=replace(job.spec, width=outcome.size[0], height=outcome.size[1]),
         info=outcome.info,
         frames=outcome.frames,
         processes=len(outcome.cpu_shares),

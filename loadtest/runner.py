@@ -31,11 +31,12 @@ Progress = Callable[[int, dict[str, Any]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedRun:
-    """A run that took place."""
+    """A run that took place. `size`: width and height of its pictures; zeros for tensors."""
 
     run: Merged
     info: TargetInfo | None
     frames: str
+    size: tuple[int, int]
     cpu_shares: tuple[float, ...]
 
 
@@ -43,6 +44,7 @@ class FinishedRun:
 class _Ready:
     info: TargetInfo | None
     frames: str
+    size: tuple[int, int]
 
 
 async def run_load(
@@ -96,6 +98,7 @@ def _finished_run(parts: list[tuple[GeneratorResult, float] | None], readies: li
         run=run,
         info=next((ready.info for ready in readies if ready.info), None),
         frames=readies[0].frames,
+        size=readies[0].size,
         cpu_shares=tuple(share for _, share in results),
     )
 
@@ -116,7 +119,8 @@ async def _prepare(worker: Worker, job: Job) -> _Ready:
     message, _ = received
     if message["type"] == "failed":
         raise _ERRORS[message["exit_code"]](message["text"])
-    return _Ready(TargetInfo(**message["info"]) if message["info"] else None, message["frames"])
+    width, height = message.get("size", (0, 0))  # an older agent does not tell it
+    return _Ready(TargetInfo(**message["info"]) if message["info"] else None, message["frames"], (width, height))
 
 
 async def _collect(index: int, worker: Worker, on_progress: Progress | None) -> tuple[GeneratorResult, float] | None:

@@ -2,7 +2,8 @@
 
 Every round measures the costs anew, plans, and then offers nine tenths, all and eleven tenths of the planned cameras
 to a real server. A plan is right within 10 % if nine tenths pass and eleven tenths do not. On a machine that other
-programs use, rounds differ: each line has the load average before it.
+programs use, rounds differ: each line has the load average before it, and each trial the cores that others had. With
+--json a trial also has the CPU time of a frame by kind of thread, to compare with the plan's, and where the time goes.
 """
 
 import argparse
@@ -10,12 +11,17 @@ import asyncio
 import json
 import os
 import sys
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from forebay_server.bench.plan.fit import Cameras, Machine, Target, fit
+import psutil
+
+from forebay_server.bench.plan.fit import Cameras, Machine, Point, Target
+from forebay_server.bench.plan.fleet import limit_of, make_plan
 from forebay_server.bench.plan.measuring import Wanted, measure_costs
-from forebay_server.bench.server_process import running_server
+from forebay_server.bench.plan.thread_times import thread_times
+from forebay_server.bench.server_process import RunningServer, running_server
 from forebay_server.loadtest.capacity import trial_of
 from forebay_server.loadtest.measure import measure
 from forebay_server.loadtest.options import LoadOptions
@@ -29,16 +35,28 @@ SHARES = (0.9, 1.0, 1.1)
 
 
 @dataclass(frozen=True, slots=True)
+class Offered:
+    """One trial and what its frames took: CPU by kind of thread, and the report's parts of the latency."""
+
+    trial: Trial
+    cpu_ms: dict[str, float]
+    others_cores: float
+    mean_batch: float
+    p50_ms: float | None
+    stages_ms: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
     """One comparison: the plan, and the trials at its shares."""
 
     model: str
     load_average: float
     planned: int
-    planned_p99_ms: float
-    planned_dropped: float
-    cpu_ms_per_frame: float
-    trials: tuple[Trial, ...]
+    limit: str
+    at: Point | None
+    cpu_ms: dict[str, float]
+    trials: tuple[Offered, ...]
 
 
 def compare(wanted: Wanted, fps: float, p99_ms: float, seconds: float) -> Round:
@@ -46,31 +64,45 @@ def compare(wanted: Wanted, fps: float, p99_ms: float, seconds: float) -> Round:
     load_average = os.getloadavg()[0]
     costs = measure_costs(wanted)
     here = Machine(usable_cores(), max(1, wanted.front_ends), has_cameras=True)
-    found = fit(costs, Cameras(fps, p99_ms, Delivery.LATEST), here, Target(p99_ms))
-    frame = asdict(costs.frame)
-    at = found.at
+    plan = make_plan(costs, Cameras(fps, p99_ms, Delivery.LATEST), Target(p99_ms), [(1, here)])
+    (group,) = plan.groups
     flags = ("--model-control-mode", "explicit", "--load-model", wanted.model)
     with running_server(None, *flags, model_repository=wanted.repository, front_ends=wanted.front_ends) as server:
         options = replace(
             wanted.load, address=server.address, model=wanted.model, fps=fps, budget=f"{p99_ms}ms", live=False
         )
-        counts = sorted({max(1, round(found.fits * share)) for share in SHARES})
-        trials = tuple(_trial(options, count, seconds) for count in counts)
-    return Round(
-        model=wanted.model,
-        load_average=load_average,
-        planned=found.fits,
-        planned_p99_ms=at.p99_ms if at is not None else 0.0,
-        planned_dropped=at.dropped_share if at is not None else 0.0,
-        cpu_ms_per_frame=(sum(frame.values()) + costs.table.execute_ns[0]) / 1e6,
-        trials=trials,
+        counts = sorted({max(1, round(group.fit.fits * share)) for share in SHARES})
+        trials = tuple(_trial(server, options, count, seconds) for count in counts)
+    cpu_ms = {name.removesuffix("_ns"): ns / 1e6 for name, ns in asdict(costs.frame).items()}
+    cpu_ms["model"] = costs.table.execute_ns[0] / 1e6
+    return Round(wanted.model, load_average, group.fit.fits, limit_of(plan, group), group.fit.at, cpu_ms, trials)
+
+
+def _trial(server: RunningServer, options: LoadOptions, count: int, seconds: float) -> Offered:
+    pids = (server.process.pid, *server.others)
+    long_enough = max(seconds, 1.5 * min_samples(0.99) / (count * options.fps))
+    job = replace(options, cameras=count, duration=f"{long_enough:.1f}s").job()
+    before, busy_s, started_s = thread_times(pids), _busy_s(), time.monotonic()
+    document = asyncio.run(measure(job, calibrate=False))
+    used, passed_s = thread_times(pids).since(before), time.monotonic() - started_s
+    camera_s = sum(document["generator"]["cpu_shares"]) * document["duration_s"]
+    answered = max(1, document["answered"])
+    cpu_ms = {name.removesuffix("_ns"): ns / 1e6 / answered for name, ns in asdict(used).items()}
+    others_s = _busy_s() - busy_s - sum(asdict(used).values()) / 1e9 - camera_s
+    return Offered(
+        trial=trial_of(document, count),
+        cpu_ms=cpu_ms | {"camera": camera_s * 1e3 / answered},
+        others_cores=max(0.0, others_s / passed_s),
+        mean_batch=document["batch_size_mean"] or 0.0,
+        p50_ms=document["p50_ms"],
+        stages_ms=document["stages_ms"],
     )
 
 
-def _trial(options: LoadOptions, count: int, seconds: float) -> Trial:
-    long_enough = max(seconds, 1.5 * min_samples(0.99) / (count * options.fps))
-    job = replace(options, cameras=count, duration=f"{long_enough:.1f}s").job()
-    return trial_of(asyncio.run(measure(job, calibrate=False)), count)
+def _busy_s() -> float:
+    """Return the seconds that all cores of the machine have worked so far, or that the host has kept from it."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
 
 
 def main() -> None:
@@ -97,15 +129,20 @@ def main() -> None:
 
 
 def _line(found: Round, objective: Objective) -> str:
-    words = [
-        f"{trial.load:g}: {'passes' if trial.passes(objective) else 'fails'}"
-        f" (p99 {trial.p99_ms or 0:.0f} ms, {trial.dropped_share:.1%} dropped{'' if trial.is_valid else ', invalid'})"
-        for trial in found.trials
-    ]
+    words = [_words(each, objective) for each in found.trials]
+    at = f"p99 {found.at.p99_ms:.0f} ms, {found.at.dropped_share:.1%} dropped" if found.at is not None else "none fits"
     return (
-        f"{found.model}: load average {found.load_average:.1f}, {found.cpu_ms_per_frame:.2f} ms of CPU a frame, "
-        f"planned {found.planned} (p99 {found.planned_p99_ms:.0f} ms, {found.planned_dropped:.1%} dropped); "
-        f"{'; '.join(words)}"
+        f"{found.model}: load average {found.load_average:.1f}, {sum(found.cpu_ms.values()):.2f} ms of CPU a frame, "
+        f"planned {found.planned} ({at}; limit: {found.limit}); {'; '.join(words)}"
+    )
+
+
+def _words(offered: Offered, objective: Objective) -> str:
+    trial = offered.trial
+    return (
+        f"{trial.load:g}: {'passes' if trial.passes(objective) else 'fails'} (p99 {trial.p99_ms or 0:.0f} ms, "
+        f"{trial.dropped_share:.1%} dropped, others {offered.others_cores:.2f} cores"
+        f"{'' if trial.is_valid else ', invalid'})"
     )
 
 

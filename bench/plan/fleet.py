@@ -85,15 +85,16 @@ def limit_of(plan: Plan, group: Group) -> str:
     """Return what keeps more cameras from fitting on a machine, in words."""
     point = group.fit.limit
     machine = group.machine
-    taken = machine.taken
-    if machine.has_cameras:
-        taken += point.cameras * plan.cameras.fps * plan.costs.frame.camera_ns / 1e9
-    free = max(0.05, machine.cores - taken)
+    free = max(0.05, machine.cores - machine.taken)
     if point.cores_busy >= FULL * free:
-        beside = f"; {taken:.1f} are taken by others" if taken else ""
+        beside = f"; {machine.taken:.1f} are taken by others" if machine.taken else ""
+        if machine.has_cameras:
+            beside = f", {point.cameras * plan.cameras.fps * plan.costs.frame.camera_ns / 1e9:.1f} by cameras{beside}"
         return f"the cores: {point.cores_busy:.1f} of {free:.1f} are in use{beside}"
     if point.busy >= FULL:
         return f"{point.busiest}, busy {point.busy:.0%}"
+    if not point.is_sent_in_time:
+        return "the cameras' program, which sends too late beside the server"
     return f"the latency: {point.busiest}, the busiest part, is busy {point.busy:.0%}"
 
 

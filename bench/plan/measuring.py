@@ -1,9 +1,11 @@
 """Measures the costs of a plan on this machine: a server with one model, and cameras of the wanted kind before it.
 
 The server is `forebay serve` in a process of its own. It calibrates the model as always, into a folder of its own,
-whose table becomes the plan's. Then cameras send at a low rate, and after that at half of the rate that follows from
-it: on a server that is hardly used a frame costs more, because it wakes every thread. CPU times are measured and not
-durations, so that other programs on the machine change little.
+whose table becomes the plan's. Then cameras send at a low rate, and after that at rising shares of the rate that
+follows from it: plans are asked where a machine is well used. A hardly used server takes more for a frame, because each
+wakes every thread; busy cores that share caches, memory and arithmetic units do less in a second each. CPU times are
+measured and not durations, so that other programs on the machine change little. The scatter of executions is that of
+the first, low rate, whose frames come one by one: later ones make batches of several sizes, and wait for the cores.
 """
 
 import asyncio
@@ -26,16 +28,16 @@ from forebay_server.engines.device import DeviceKind
 from forebay_server.loadtest.measure import measure
 from forebay_server.loadtest.options import LoadOptions
 from forebay_server.loadtest.report import Document
+from forebay_server.loadtest.scenario import Phase
 from forebay_server.loadtest.target import Delivery
 from forebay_server.service.batching.cost_table import CostTable
 from forebay_server.service.cores import usable_cores
 from forebay_server.service.models.batching import executed_sizes
 
 PILOT_S, IDLE_S = 3.0, 1.0
-MEASURED_SHARE = 0.5
-"""Of the ceiling, at which the costs are measured: plans are asked where a machine is well used, not idle."""
-PILOT_SHARE = 0.2
-MOST_CAMERAS, MOST_RATE = 8, 400.0
+PILOT_SHARE, HALF_SHARE, MEASURED_SHARE = 0.2, 0.5, 0.8
+"""Of the ceiling, at which frames are offered; the costs are those of the last one."""
+MOST_CAMERAS, MOST_RATE, MOST_PILOT_RATE = 8, 1500.0, 100.0
 BUDGET = "10s"  # long enough that no frame is dropped while costs are measured
 LEAST_SCATTER, MOST_SCATTER = 0.02, 0.5
 SIGMAS_OF_P99 = 2.326
@@ -97,11 +99,16 @@ class _Measurement:
         idle = self._idle()
         execute_ns = self._table.execute_ns[0]
         self._say(f"offering frames for {PILOT_S:g} s")
-        pilot = self._at(min(MOST_RATE / 4, PILOT_SHARE * 1e9 / execute_ns), PILOT_S, idle)
-        here = Machine(pilot.cores, max(1, self._wanted.front_ends), has_cameras=True)
-        rate = min(MOST_RATE, MEASURED_SHARE * ceiling_per_s(pilot, here))
-        self._say(f"offering {rate:.0f} frames a second for {self._wanted.seconds:g} s")
-        return self._at(rate, self._wanted.seconds, idle)
+        pilot = self._at(min(MOST_PILOT_RATE, PILOT_SHARE * 1e9 / execute_ns), PILOT_S, idle)
+        half = self._at_share(HALF_SHARE, PILOT_S, pilot, idle)
+        costs = self._at_share(MEASURED_SHARE, self._wanted.seconds, half, idle)
+        return replace(costs, scatter=pilot.scatter)
+
+    def _at_share(self, share: float, seconds: float, known: PlanCosts, idle: ThreadTimes) -> PlanCosts:
+        here = Machine(known.cores, max(1, self._wanted.front_ends), has_cameras=True)
+        rate = min(MOST_RATE, share * ceiling_per_s(known, here))
+        self._say(f"offering {rate:.0f} frames a second for {seconds:g} s")
+        return self._at(rate, seconds, idle)
 
     def _idle(self) -> ThreadTimes:
         before = thread_times(self._pids)
@@ -118,6 +125,7 @@ class _Measurement:
             fps=max(rate, 1.0) / cameras,
             duration=f"{seconds:g}s",
             delivery=Delivery.EVERY,
+            phase=Phase.EVEN,
             budget=BUDGET,
             live=False,
         )

@@ -1,7 +1,8 @@
 """A server on a machine of few cores, in virtual time: the real former core, and threads that share the cores.
 
 A frame takes the way that docs/architecture.md draws: gRPC's threads, the event loop, a worker that decodes, the batch
-former, an execution, a worker that makes the result, the event loop. Every step costs the CPU time that was measured
+former, an execution, a worker that makes the result, the event loop. Cameras on the same machine are one more thread,
+before it and after it. Every step costs the CPU time that was measured
 for it, and takes longer when the threads want more cores than there are. The rules that drop frames are the service's:
 a newer frame of a LATEST stream replaces one that waits, and a frame that cannot be in time is refused.
 
@@ -29,6 +30,8 @@ from forebay_server.service.request import Batch, Completion, Delivery, Feasibil
 
 READ_SHARE = 0.6
 """Part of the event loop's time that a frame takes before its execution: reading costs more than writing."""
+SENT_SHARE = 0.6
+"""Part of a camera's time that a frame takes before it is sent: a picture is larger than its result."""
 MOST_WORKERS = 8
 """Workers of a process, as `service.worker_pool` has them: one for each core, at most eight."""
 _SLOTS = 4
@@ -56,6 +59,8 @@ class Outcome:
 
     Attributes:
         latencies_ns: of the frames that got a result, in order of their ends.
+        due_ns: when each of these was due, in the same order.
+        lags_ns: how late each frame left its camera; empty for cameras elsewhere.
         offered: frames that the cameras sent.
         busy: by thread, the share of its time that it had work.
         cores_busy: share of the machine's cores in use.
@@ -63,6 +68,8 @@ class Outcome:
     """
 
     latencies_ns: list[int] = field(default_factory=list)
+    due_ns: list[int] = field(default_factory=list)
+    lags_ns: list[int] = field(default_factory=list)
     offered: int = 0
     busy: dict[str, float] = field(default_factory=dict)
     cores_busy: float = 0.0
@@ -154,6 +161,7 @@ class VirtualServer:
         budget_ns: of each frame.
         workers: threads that decode, all front-end processes together.
         front_ends: event loops that share the streams.
+        has_cameras: whether the cameras' program shares the cores.
         seed: of the scatter of executions.
     """
 
@@ -167,6 +175,7 @@ class VirtualServer:
         *,
         workers: int,
         front_ends: int = 1,
+        has_cameras: bool = False,
         seed: int = 1,
     ) -> None:
         self.now_ns = 0
@@ -175,6 +184,8 @@ class VirtualServer:
         self._random = Random(seed)  # noqa: S311 - scatter, not secrets
         self._transport, self._loop = _Thread(self._cores, front_ends), _Thread(self._cores, front_ends)
         self._front_ends = front_ends
+        self._cameras = _Thread(self._cores)
+        self._camera_ns = costs.frame.camera_ns if has_cameras else 0
         self._stages = _Thread(self._cores)
         self._workers = _Thread(self._cores, workers)
         self._worker_count = workers
@@ -241,13 +252,19 @@ class VirtualServer:
     # --- the way of a frame -------------------------------------------------------------------------------------------
 
     def _sent(self, index: int, camera: int) -> None:
-        self._arrived[index] = self.now_ns
+        self._arrived[index] = due_ns = self.now_ns
         frame = self._costs.frame
+        sending_ns = self._camera_ns * SENT_SHARE
+
+        def sent(now_ns: int) -> None:
+            if sending_ns:
+                self._out.lags_ns.append(max(0, round(now_ns - due_ns - sending_ns)))
+            self._transport.do(frame.transport_ns, received, now_ns)
 
         def received(now_ns: int) -> None:
             self._loop.do(frame.loop_ns * READ_SHARE, lambda at_ns: self._admit(index, camera, at_ns), now_ns)
 
-        self._transport.do(frame.transport_ns, received, self.now_ns)
+        self._cameras.do(sending_ns, sent, due_ns)
 
     def _admit(self, index: int, camera: int, now_ns: int) -> None:
         deadline_ns = now_ns + self._budget_ns
@@ -300,7 +317,12 @@ class VirtualServer:
 
     def _left(self, request: Request, now_ns: int) -> None:
         self._egress.observe(request.timeline.readable_ns, now_ns)
-        self._out.latencies_ns.append(now_ns - self._arrived.pop(request.id))
+        self._cameras.do(self._camera_ns * (1.0 - SENT_SHARE), lambda at_ns: self._seen(request, at_ns), now_ns)
+
+    def _seen(self, request: Request, now_ns: int) -> None:
+        due_ns = self._arrived.pop(request.id)
+        self._out.due_ns.append(due_ns)
+        self._out.latencies_ns.append(now_ns - due_ns)
 
     # --- the rest -----------------------------------------------------------------------------------------------------
 
@@ -322,6 +344,7 @@ class VirtualServer:
             "the event loop": self._loop.work_ns / span_ns / self._front_ends,
             "the workers": self._workers.work_ns / span_ns / self._worker_count,
             "the model": engines / span_ns,
+            "the cameras' program": self._cameras.work_ns / span_ns,
         }
         self._out.cores_busy = self._cores.busy_ns / span_ns
         self._out.mean_batch = self._rows / self._batches if self._batches else 0.0

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from forebay_server.loadtest.target import Encoding
 
 
+_OF_MEASURING = ("model_repository", "encoding", "size", "quality", "frames", "save", "seconds")
+"""Parameters that say what to measure, so that they mean nothing beside costs from a file."""
+
+
 def plan(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="name of the model; left out with --costs", metavar="[MODEL]")] = "",
     *,
     model_repository: Annotated[
@@ -62,6 +67,7 @@ def plan(
 
         if bool(model) == (costs_file is not None):
             raise UsageError("give the name of a model, or --costs with a file that --save wrote")
+        _refuse_measuring(context, costs_file)
         load = LoadOptions(encoding=_encoding(encoding), size=size, quality=quality, frames=frames)
         target = Target(seconds_of(slo_p99, "--slo-p99") * 1e3, max_dropped / 100)
         streams = _cameras(fps, budget or slo_p99, delivery)
@@ -98,6 +104,21 @@ def _errors() -> Iterator[None]:
 def _end(message: object, code: int) -> NoReturn:
     typer.echo(f"forebay plan: {message}", err=True)
     raise typer.Exit(code) from None
+
+
+def _refuse_measuring(context: typer.Context, costs_file: Path | None) -> None:
+    """Raise UsageError for options that would be ignored because nothing is measured."""
+    from forebay_server.loadtest.errors import UsageError
+
+    if costs_file is None:
+        return
+    sources = {name: context.get_parameter_source(name) for name in _OF_MEASURING}
+    given = [f"--{name.replace('_', '-')}" for name, source in sources.items() if source and source.name != "DEFAULT"]
+    if given:
+        raise UsageError(
+            f"{', '.join(given)}: nothing is measured beside --costs, whose file is of one model and kind of frames; "
+            f"leave out {'it' if len(given) == 1 else 'them'}, or measure: give the model's name instead of --costs"
+        )
 
 
 def _encoding(text: str) -> "Encoding":

@@ -71,7 +71,8 @@ def test_the_chart_is_one_svg_file_with_a_line_for_each_machine_and_the_target(p
         (("--machines", "x8"), "write 8 for one machine of 8 cores"),
         (("--machines", "2", "--front-ends", "3"), "front_ends is 3"),
         (("--delivery", "some"), "latest or every"),
-        (("--encoding", "gif"), "--encoding is 'gif': one of jpeg"),
+        (("--encoding", "jpeg"), "--encoding: nothing is measured beside --costs"),
+        (("--size", "64x64", "-m", "models", "--seconds", "3"), "--model-repository, --size, --seconds: nothing is"),
         (("--slo-p99", "soon"), "--slo-p99"),
         (("detector",), "give the name of a model, or --costs"),
         (("--chart", "/nowhere/at/all.svg"), "there is no folder"),
@@ -82,6 +83,12 @@ def test_a_wrong_option_is_one_line_and_exit_code_2(plan, words, part):
     assert result.exit_code == 2
     assert part in result.output
     assert len(result.output.splitlines()) == 1
+
+
+def test_an_unknown_encoding_is_exit_code_2_before_a_server_starts():
+    result = CliRunner().invoke(app, ["plan", "detector", "--encoding", "gif"])
+    assert result.exit_code == 2
+    assert "--encoding is 'gif': one of jpeg" in result.output
 
 
 def test_a_file_that_holds_no_costs_is_exit_code_65(tmp_path):

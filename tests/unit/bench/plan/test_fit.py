@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forebay_server.bench.plan import fit as fit_module
-from forebay_server.bench.plan.fit import Cameras, Machine, Target, ceiling_per_s, counts, fit, simulate
+from forebay_server.bench.plan.fit import Cameras, Machine, Target, ceiling_per_s, counts, fit, point_of, simulate
 from forebay_server.service.request import Delivery
 from tests.support.plans import MS, US, costs_of
 
@@ -50,6 +50,10 @@ def test_a_frame_alone_takes_the_sum_of_its_costs():
     outcome = simulate(costs, Cameras(1.0, 100.0, Delivery.EVERY), Machine(2), 1)
     assert set(outcome.latencies_ns) == {alone_ns}
     assert outcome.dropped_share == 0.0
+    assert outcome.lags_ns == []
+    beside = simulate(costs, Cameras(1.0, 100.0, Delivery.EVERY), Machine(2, has_cameras=True), 1)
+    assert set(beside.latencies_ns) == {alone_ns + frame.camera_ns}
+    assert set(beside.lags_ns) == {0}
 
 
 @few
@@ -120,6 +124,16 @@ def test_cameras_on_the_same_machine_and_other_programs_leave_less():
     beside = fit(costs_of(camera_ns=3 * MS), LATEST, Machine(1, has_cameras=True), TARGET).fits
     assert beside < alone
     assert fit(costs_of(), LATEST, Machine(1, taken=0.5), TARGET).fits < alone
+
+
+def test_cameras_on_the_same_machine_that_send_too_late_do_not_fit():
+    slow = costs_of(alpha_ns=0, beta_ns=MS, camera_ns=18 * MS, loop_ns=50 * US)
+    late = simulate(slow, EVERY, Machine(16, has_cameras=True), 5)  # 5 a period of 100 ms, 18 ms each, 60 % to send
+    point = point_of(5, late)
+    assert point.p99_upper_ms < TARGET.p99_ms
+    assert not point.is_sent_in_time
+    assert not point.passes(TARGET)
+    assert point_of(5, simulate(slow, EVERY, Machine(16), 5)).passes(TARGET)
 
 
 def test_a_model_on_a_gpu_does_not_take_the_cores():
