@@ -1,10 +1,11 @@
 """Video, by CPU time, so that other work on the machine matters little.
 
-    python -m forebay_server.bench.video [--only decode | client] [--frames 120]
+    python -m forebay_server.bench.video [--only decode | client | overload] [--frames 120]
 
 The bundled clip, resized to 1280x720, as JPEG of quality 85, H.264 and H.265 (crf 23, a keyframe every 30 frames,
 without B-frames). `decode`: bytes of a frame, and CPU time of decoding it to the model's picture, on one core.
-`client`: CPU time of `forebay stream` with a network camera.
+`client`: CPU time of `forebay stream` with a network camera. `overload`: frames in time when cameras of 1920x1080 offer
+a half, one, one and a half and two times the frames that the cores decode.
 """
 
 import argparse
@@ -15,8 +16,11 @@ import numpy as np
 
 from forebay.encodings import VALUES
 from forebay_server.bench.video_client import client_cost
+from forebay_server.bench.video_overload import BUDGET_MS, LOADS, MEASURED_S, decoded_per_s, offer
+from forebay_server.bench.video_overload import FRAMES_PER_S as OVERLOAD_FRAMES_PER_S
 from forebay_server.loadtest.frames import FramesSpec, pictures
 from forebay_server.loadtest.target import Encoding
+from forebay_server.service.cores import usable_cores
 from forebay_server.service.frontend.frames.decode.pictures import decode_into
 from forebay_server.service.frontend.frames.video.access_unit import UnitReader
 from forebay_server.service.frontend.frames.video.codec import LibavCodec
@@ -25,6 +29,7 @@ from forebay_server.service.frontend.frames.video.request import CODECS
 from forebay_server.service.pictures.picture_input import PictureInput
 
 SIZE = (1280, 720)
+OVERLOAD_SIZE = (1920, 1080)
 MOST_PIXELS = 50_000_000
 FRAMES_PER_S = 30
 CORES = 2
@@ -91,7 +96,21 @@ def _client(frames: int) -> None:
         print(f"| {way} | {output} | {cost.cpu_ms:.2f} | {cost.share:.1%} | {threads} ({cost.words}) |")
 
 
-PARTS: dict[str, Callable[[int], None]] = {"decode": _decode, "client": _client}
+def _overload(limit: int) -> None:
+    units = pictures(FramesSpec(size=OVERLOAD_SIZE), Encoding.H264).payloads
+    model, cores = PictureInput(416, 416, "BGR"), usable_cores()
+    capacity = decoded_per_s(lambda: _video(units[:limit], model, Encoding.H264), len(units[:limit]), cores)
+    cameras = [max(1, round(load * capacity / OVERLOAD_FRAMES_PER_S)) for load in LOADS]
+    print(f"{cores} cores decode {capacity:.0f} frames/s of {OVERLOAD_SIZE[0]}x{OVERLOAD_SIZE[1]}")
+    print(f"| load | cameras | offered/s | in {BUDGET_MS:.0f} ms, 1/s | other answers | cores of the server |")
+    print("| ---: | ---: | ---: | ---: | --- | ---: |")
+    for load, found in zip(LOADS, offer(units, cameras), strict=True):
+        offered = found.cameras * OVERLOAD_FRAMES_PER_S
+        in_time = found.in_time / MEASURED_S
+        print(f"| {load} | {found.cameras} | {offered} | {in_time:.0f} | {found.words()} | {found.server_cores:.2f} |")
+
+
+PARTS: dict[str, Callable[[int], None]] = {"decode": _decode, "client": _client, "overload": _overload}
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.frames.codec import FrameMessage
 from forebay_server.service.frontend.frames.opening import StreamConfig, accept_open
 from forebay_server.service.frontend.frames.session import Session
+from forebay_server.service.frontend.frames.video.limits import VideoLimits
 from forebay_server.service.journal.statistics import REASON_BY_OUTCOME, CountingSink, VersionStatistics
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.pictures.picture_input import PictureInput
@@ -165,6 +166,7 @@ class ManualVersion:
     Attributes:
         pending: requests by id, in order of arrival.
         executing: requests in a batch.
+        is_ordered: whether requests of a stream must arrive in its order; False for video with B-frames.
         users: how many keep it open.
     """
 
@@ -183,6 +185,7 @@ class ManualVersion:
     ) -> None:
         self.name, self.version = "m", "1"
         self.users = 0
+        self.is_ordered = True
         self.statistics = VersionStatistics(clock)
         self.specs = specs or specs_of()
         self.description = ModelDescription(
@@ -217,7 +220,8 @@ class ManualVersion:
     def arrive(self, request: Request) -> None:
         times = request.timeline
         assert request.id not in self._arrived, "a request arrives twice"
-        assert request.id > self._newest.get(request.stream, 0), "requests of a stream arrive out of order"
+        is_newer = request.id > self._newest.get(request.stream, 0)
+        assert is_newer or not self.is_ordered, "requests of a stream arrive out of order"
         assert not request.frame.is_released, "a request arrives without its frame"
         assert 0 < times.received_ns <= times.validated_ns <= times.admitted_ns <= self._clock.now_ns()
         self._arrived.add(request.id)
@@ -316,6 +320,7 @@ class SessionHarness:
             max_image_pixels=1_000_000,
             on_output=self._on_output,
             on_room=self._on_room,
+            video=None if self.config.video is None else VideoLimits(1, 1 << 30).take(),
         )
 
     def _on_output(self) -> None:
@@ -335,8 +340,10 @@ class SessionHarness:
         """The writer writes all it can; returns how many results that were."""
         count = 0
         while (message := self.session.next_message()) is not None:
-            self.results.append(pb.ServerMessage.FromString(message).result)
-            count += 1
+            found = pb.ServerMessage.FromString(message)
+            if found.HasField("result"):
+                self.results.append(found.result)
+                count += 1
         return count
 
     def settle(self) -> None:

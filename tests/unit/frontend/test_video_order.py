@@ -59,6 +59,48 @@ def test_only_what_no_other_needs_is_passed_by():
     assert steps(units)[-1] is Step.DECODE
 
 
+def test_while_decoding_lags_units_that_no_other_needs_are_passed_by_though_they_are_wanted():
+    order = DecodingOrder()
+    units = [KEY, other(1), other(2, is_reference=False), other(2), KEY]
+    found = [order.judge(unit, is_next=True, is_wanted=True, is_lagging=True) for unit in units]
+    assert found == [Step.DECODE, Step.DECODE, Step.PASS_BY, Step.DECODE, Step.DECODE]
+    assert order.judge(other(1, is_reference=False), is_next=True, is_wanted=True) is Step.DECODE
+
+
+def test_the_highest_temporal_layer_goes_on_where_it_needs_nothing_that_was_left_out():
+    low, high = other(), other(is_highest_layer=True)
+    begins, alone = other(is_highest_layer=True, begins_layer=True), other(is_highest_layer=True, is_reference=False)
+    lags = [(KEY, False), (high, True), (low, True), (high, False), (low, False), (begins, False), (high, False)]
+    order = DecodingOrder()
+    found = [order.judge(unit, is_next=True, is_wanted=True, is_lagging=lag) is Step.DECODE for unit, lag in lags]
+    assert found == [True, False, True, False, True, True, True]
+    lags = [(alone, True), (high, False), (high, True), (KEY, True), (high, False)]
+    found = [order.judge(unit, is_next=True, is_wanted=True, is_lagging=lag) is Step.DECODE for unit, lag in lags]
+    assert found == [False, True, False, True, True]
+
+
+PICTURES = st.sampled_from(["key", "low", "high", "high alone", "high begins"])
+
+
+@given(st.lists(st.tuples(PICTURES, st.booleans(), st.booleans()), max_size=60))
+def test_no_picture_is_decoded_that_needs_one_that_was_left_out(stream):
+    order, is_layer_whole = DecodingOrder(), True
+    order.judge(KEY, is_next=True, is_wanted=True)
+    for kind, is_wanted, is_lagging in stream:
+        is_high, begins = kind.startswith("high"), kind == "high begins"
+        unit = other(is_highest_layer=is_high, begins_layer=begins, is_reference=kind != "high alone")
+        unit = KEY if kind == "key" else unit
+        is_decoded = order.judge(unit, is_next=True, is_wanted=is_wanted, is_lagging=is_lagging) is Step.DECODE
+        assert is_decoded or is_high
+        assert not is_decoded or not is_high or is_layer_whole or begins
+        if is_decoded:
+            is_layer_whole = is_layer_whole or kind == "key" or begins
+        elif unit.is_reference:
+            is_layer_whole = False
+        if not is_lagging and is_wanted and is_layer_whole:
+            assert is_decoded
+
+
 def test_leading_pictures_are_refused_only_where_the_stream_was_joined():
     opening = AccessUnit(is_keyframe=True, may_lead=True, is_reference=True, sequence=SEQUENCE)
     leading = other(is_leading=True)

@@ -42,6 +42,7 @@ _H265_SPS, _H265_PPS = 33, 34
 _H265_KEYFRAMES = range(16, 22)  # BLA, IDR and CRA
 _H265_MAY_LEAD = (16, 17, 21)  # BLA and CRA, which leading pictures may follow
 _H265_SKIPPED_LEADING = (8, 9)  # RASL
+_H265_BEGIN_LAYER = range(2, 6)  # TSA and STSA
 _H265_SLICES = range(32)
 
 
@@ -54,6 +55,8 @@ class AccessUnit:
         may_lead: pictures that follow a keyframe may be shown before it and need pictures from before it.
         is_leading: a picture that may be such a one.
         is_reference: other pictures may need it.
+        is_highest_layer: it is of H.265's highest temporal layer, which no lower one needs, and not of the only one.
+        begins_layer: it needs no earlier picture of its temporal layer.
         recovery_units: pictures until everything is right again after joining here; only of gradual refresh.
         frame_num: of H.264; None for H.265.
         sequence: the parameters that it uses; None if they are not known.
@@ -65,6 +68,8 @@ class AccessUnit:
     may_lead: bool = False
     is_leading: bool = False
     is_reference: bool = False
+    is_highest_layer: bool = False
+    begins_layer: bool = False
     recovery_units: int | None = None
     frame_num: int | None = None
     sequence: Sequence | None = None
@@ -193,7 +198,10 @@ class UnitReader:
         unit.may_lead = kind in _H265_MAY_LEAD
         unit.is_leading = kind in _H265_SKIPPED_LEADING
         # Below 16, even types are needed by no picture of their temporal layer; only in the highest one by none at all.
-        is_highest = unit.sequence is not None and (header[1] & 7) - 1 == unit.sequence.highest_layer
+        layer = (header[1] & 7) - 1
+        is_highest = unit.sequence is not None and layer == unit.sequence.highest_layer
+        unit.is_highest_layer = is_highest and layer > 0
+        unit.begins_layer = kind in _H265_BEGIN_LAYER
         unit.is_reference = kind >= 16 or kind % 2 == 1 or not is_highest
 
 

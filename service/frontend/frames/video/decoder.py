@@ -8,8 +8,8 @@ Theory of operation
     With B-frames a picture comes out after later units were decoded. Its request waits in `_held` by the number of its
     unit. Results still leave in the order of arrival, which the session keeps.
 
-    A LATEST stream whose units wait for a decoder for too long cannot catch up by decoding faster. It gives up the
-    rest of its group of pictures and goes on at the next keyframe: then cores decode only frames that can be in time.
+    A LATEST stream whose units wait for a decoder for too long decodes less (`lag`): first it leaves out units that no
+    other needs, then the rest of its group of pictures. Then cores decode only frames that can be in time.
 
 Thread: the event loop's, except `run` and its callees, which are a worker's.
 """
@@ -27,6 +27,7 @@ from forebay_server.service.errors import (
     Outcome,
     RequestCancelledError,
     ServiceError,
+    SupersededError,
 )
 from forebay_server.service.frontend.admission import Admission
 from forebay_server.service.frontend.frames.decode.image_size import check_size
@@ -35,6 +36,7 @@ from forebay_server.service.frontend.frames.decoder import known_error
 from forebay_server.service.frontend.frames.opening import StreamConfig
 from forebay_server.service.frontend.frames.video.access_unit import AccessUnit, UnitReader
 from forebay_server.service.frontend.frames.video.codec import DamagedUnitError, LibavCodec, Picture, VideoCodec
+from forebay_server.service.frontend.frames.video.lag import Effort, Lag
 from forebay_server.service.frontend.frames.video.limits import VideoPlace
 from forebay_server.service.frontend.frames.video.order import DecodingOrder, Step
 from forebay_server.service.frontend.frames.video.parameter_sets import Sequence
@@ -45,10 +47,9 @@ from forebay_server.service.worker_pool import WorkerPool, WorkQueue
 
 MOST_WAITING_BYTES = 32 << 20  # of a stream's units that wait to be decoded, as for pictures
 MOST_WAITING_UNITS = 1024  # each takes memory beside its bytes, and many are answered already: they were refused
-LEAST_PATIENCE_NS = 300_000_000
-"""A LATEST stream whose units wait longer than this, and three times its budget, goes on at the next keyframe. A burst
-after a short stall of the network is decoded through: 30 units of 1280x720 take 100 to 200 ms."""
 
+_BEHIND = "decoding fell behind"
+_LEFT_OUT = "decoding fell behind, and no other frame needs this one: newer ones are decoded instead"
 _DAMAGED = "the frame's picture is damaged: a part of it is missing or changed"
 _NO_PICTURE = "the decoder made no picture of the frame; if it is one field of a picture, send both in one frame"
 
@@ -110,7 +111,6 @@ class VideoDecoder:
         self._max_image_pixels = max_image_pixels
         self._place = place
         self._is_latest = config.delivery is Delivery.LATEST
-        self._patience_ns = max(LEAST_PATIENCE_NS, 3 * (config.budget_ns or 0)) if self._is_latest else None
         self._most_following = max(1, config.window - 1)
         self._queue: WorkQueue[_Unit] = WorkQueue(pool, _run)
         self._is_ending = False
@@ -122,6 +122,7 @@ class VideoDecoder:
         if self._sets:
             self._reader.read_sets(self._sets)
         self._order = DecodingOrder()
+        self._lag = Lag(config.budget_ns or 0)
         self._codec: VideoCodec | None = None
         self._sequence: Sequence | None = None  # for which memory is reserved
         self._number = 0  # of the latest unit that was decoded
@@ -234,19 +235,14 @@ class VideoDecoder:
     def _take(self, unit: _Unit, data: bytes, started_ns: int) -> None:
         """Decode a unit or pass it by. Raises ServiceError if its request ends by it."""
         found = self._reader.read(data)
-        is_behind = self._patience_ns is not None and started_ns - unit.received_ns > self._patience_ns
-        if is_behind and not found.is_keyframe and not self._order.needs_keyframe:
-            self._lose("decoding fell behind")
-        was_whole = not self._order.needs_keyframe
-        step = self._order.judge(found, is_next=unit.is_next, is_wanted=unit.request is not None)
-        if was_whole and self._order.needs_keyframe:
-            self._drain()
+        step = self._step(unit, found, started_ns)
         if found.sequence is None:
             self._lose()
             raise NeedsKeyframeError("the frame names parameter sets that did not come; send a keyframe with them")
         if step is Step.REFUSE:
             raise self._needs_keyframe()
         if step is Step.PASS_BY:
+            self._refuse(unit.request, SupersededError(_LEFT_OUT))
             return
         if step is Step.DECODE_AND_REFUSE:
             self._refuse(unit.request, self._needs_keyframe())
@@ -254,6 +250,27 @@ class VideoDecoder:
         self._prepare(found)
         self._decode(unit, found, data)
         self.time.observe(started_ns, self._clock.now_ns())
+
+    def _step(self, unit: _Unit, found: AccessUnit, now_ns: int) -> Step:
+        """Return the treatment of a unit. Raises NeedsKeyframeError."""
+        effort = self._effort(unit, found, now_ns)
+        if effort is Effort.NONE:
+            self._lose(_BEHIND)
+            raise self._needs_keyframe()
+        was_whole = not self._order.needs_keyframe
+        is_wanted = unit.request is not None
+        step = self._order.judge(found, is_next=unit.is_next, is_wanted=is_wanted, is_lagging=effort is not Effort.ALL)
+        if was_whole and self._order.needs_keyframe:
+            self._drain()
+        return step
+
+    def _effort(self, unit: _Unit, found: AccessUnit, now_ns: int) -> Effort:
+        """Return how much is decoded from a unit on. Units that need a keyframe do not count: they are not decoded."""
+        if not self._is_latest or (self._order.needs_keyframe and not found.is_keyframe):
+            return Effort.ALL
+        if found.sequence != self._sequence:  # the decoder has to see new parameter sets
+            return Effort.ALL
+        return self._lag.effort(now_ns - unit.received_ns, now_ns, is_keyframe=found.is_keyframe)
 
     def _prepare(self, found: AccessUnit) -> None:
         """Have a decoder with the memory for a unit. Raises InvalidRequestError and OverloadedError."""

@@ -6,7 +6,9 @@ Theory of operation
     packet got lost on its way to the client), when a unit was broken, or when this server gave up decoding because it
     fell behind. Then every unit is refused until the next keyframe: the pictures would be wrong without looking wrong.
 
-    A unit that no other needs is passed by if its own picture is not wanted any more.
+    A unit that no other needs is passed by if its own picture is not wanted any more, or while decoding lags. While it
+    lags, so are all units of H.265's highest temporal layer, which no lower layer needs. They may need each other, so
+    that layer goes on at a unit that needs none before it in its layer, or at a keyframe.
 
     A keyframe that is not an IDR picture may have *leading* pictures: they are sent after it, shown before it, and may
     need pictures from before it. They are refused where the stream was joined at that keyframe.
@@ -41,6 +43,7 @@ class DecodingOrder:
         self.why = "the stream has not had a keyframe yet"
         self._is_joined_at_leading = False  # leading pictures of the keyframe that was joined at are refused
         self._refreshing = 0  # units of a gradual refresh that are still wrong
+        self._is_without_layer = False  # the highest temporal layer is passed by
         self._frame_num: int | None = None  # of the latest reference picture of H.264
 
     def lose(self, why: str = "") -> None:
@@ -49,20 +52,27 @@ class DecodingOrder:
         self.why = why or "a frame is missing or broken"
         self._refreshing = 0
 
-    def judge(self, unit: AccessUnit, *, is_next: bool, is_wanted: bool) -> Step:
+    def judge(self, unit: AccessUnit, *, is_next: bool, is_wanted: bool, is_lagging: bool = False) -> Step:
         """Return the treatment of a unit.
 
         Args:
             unit: the next one in the order of the stream.
             is_next: whether the client left out none before it.
             is_wanted: whether the result of its picture is.
+            is_lagging: whether units are passed by that no other needs.
         """
+        self._look_for_gap(unit, is_next=is_next)
+        return self._judged(unit, is_wanted=is_wanted, is_lagging=is_lagging)
+
+    def _look_for_gap(self, unit: AccessUnit, *, is_next: bool) -> None:
         if not unit.is_keyframe and not (is_next and self._has_no_gap(unit)):
             if not self.needs_keyframe:
                 self.lose("frames are missing")
             self._refreshing = 0
         if unit.frame_num is not None and unit.is_reference:
             self._frame_num = unit.frame_num
+
+    def _judged(self, unit: AccessUnit, *, is_wanted: bool, is_lagging: bool) -> Step:
         if unit.is_keyframe:
             return self._join(unit)
         if self.needs_keyframe:
@@ -73,10 +83,22 @@ class DecodingOrder:
         if self._refreshing:
             self._refreshing -= 1
             return Step.DECODE_AND_REFUSE if self._refreshing else Step.DECODE
-        return Step.DECODE if is_wanted or unit.is_reference else Step.PASS_BY
+        if self._is_of_left_out_layer(unit, is_lagging=is_lagging):
+            return Step.PASS_BY
+        return Step.DECODE if unit.is_reference or (is_wanted and not is_lagging) else Step.PASS_BY
+
+    def _is_of_left_out_layer(self, unit: AccessUnit, *, is_lagging: bool) -> bool:
+        if not unit.is_highest_layer:
+            return False
+        if self._is_without_layer:
+            self._is_without_layer = is_lagging or not unit.begins_layer
+        elif is_lagging:
+            self._is_without_layer = unit.is_reference
+        return self._is_without_layer
 
     def _join(self, unit: AccessUnit) -> Step:
         self._is_joined_at_leading = self.needs_keyframe and unit.may_lead
+        self._is_without_layer = False
         self.needs_keyframe = False
         self._refreshing = 0
         return Step.DECODE

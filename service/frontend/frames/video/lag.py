@@ -1,0 +1,91 @@
+"""How much of a LATEST stream is decoded while its decoding lags. Pure.
+
+Theory of operation
+    A unit lags by the time for which it waited for a worker. A stream that lags cannot decode faster, only less:
+
+    1. Beyond half a budget, units that no other picture needs are left out before decoding. Nothing else is lost.
+    2. Beyond three quarters of a budget a unit is *late*. A stream whose units have all been late for PATIENCE_NS gives
+       up the rest of its group of pictures, to go on at the next keyframe. So the burst after a short stall of the
+       network is decoded through, although its frames are late.
+
+    A stream that has given up a group is overloaded, and then gives up the next one at its first late unit that has not
+    waited less than the unit before it: decoding frames that come too late takes the cores from frames of other streams
+    that could be in time. Where waits get shorter, other streams have given up already. Waits that stay the same count
+    like ones that grow: cores that just keep up with late units would decode nothing else for ever.
+
+    An overloaded stream leaves out a late keyframe, too, but never two in a row: each second group is begun, so that a
+    stream whose units always wait decodes something.
+
+    All that is learnt is one time, and it is forgotten FORGOTTEN_NS after the latest group that was given up.
+
+Owner: the worker that has the stream's turn.
+"""
+
+import enum
+
+PATIENCE_NS = 300_000_000  # 30 units of 1280x720, the burst after a stall of a second, take 100 to 200 ms to decode
+LEAST_LATE_NS = 50_000_000  # less is jitter where two cores serve thirty streams
+LEAST_SKIP_NS = 25_000_000  # units that wait less are decoded in any case
+FORGOTTEN_NS = 10_000_000_000  # so long an overload is expected to come back
+
+
+class Effort(enum.Enum):
+    """The units of a stream that are decoded."""
+
+    ALL = "all"
+    NEEDED = "needed"  # those that other pictures need
+    NONE = "none"  # the rest of the group is given up
+
+
+class Lag:
+    """See the module.
+
+    Args:
+        budget_ns: the stream's latency budget; 0 without one.
+    """
+
+    __slots__ = ("_before_ns", "_gave_up_ns", "_has_left_out_keyframe", "_late_ns", "_late_since_ns", "_skip_ns")
+
+    def __init__(self, budget_ns: int) -> None:
+        self._skip_ns = max(LEAST_SKIP_NS, budget_ns // 2)
+        self._late_ns = max(LEAST_LATE_NS, budget_ns * 3 // 4)
+        self._late_since_ns: int | None = None  # None: the latest unit was not late
+        self._before_ns = 0  # for which the latest unit waited
+        self._gave_up_ns: int | None = None
+        self._has_left_out_keyframe = False
+
+    def effort(self, waited_ns: int, now_ns: int, *, is_keyframe: bool) -> Effort:
+        """Return how much is decoded from a unit on, which can be decoded. It counts as given up if that is NONE.
+
+        Args:
+            waited_ns: time from its arrival until now, when a worker has taken it.
+            now_ns: this time.
+            is_keyframe: whether decoding may begin at it.
+        """
+        is_late, is_shorter, self._before_ns = waited_ns > self._late_ns, waited_ns < self._before_ns, waited_ns
+        if not is_late:
+            self._late_since_ns = None
+        elif self._late_since_ns is None:
+            self._late_since_ns = now_ns
+        if is_keyframe:
+            is_given_up = self._gives_up_keyframe(now_ns, is_late=is_late)
+        else:
+            is_given_up = self._gives_up(now_ns, is_shorter=is_shorter)
+        if is_given_up:
+            self._gave_up_ns, self._late_since_ns = now_ns, None
+            return Effort.NONE
+        return Effort.NEEDED if waited_ns > self._skip_ns else Effort.ALL
+
+    def _gives_up(self, now_ns: int, *, is_shorter: bool) -> bool:
+        if self._late_since_ns is None:
+            return False
+        if self._is_overloaded(now_ns) and not is_shorter:
+            return True
+        return now_ns - self._late_since_ns >= PATIENCE_NS
+
+    def _gives_up_keyframe(self, now_ns: int, *, is_late: bool) -> bool:
+        self._has_left_out_keyframe = is_late and self._is_overloaded(now_ns) and not self._has_left_out_keyframe
+        return self._has_left_out_keyframe
+
+    def _is_overloaded(self, now_ns: int) -> bool:
+        return self._gave_up_ns is not None and now_ns - self._gave_up_ns < FORGOTTEN_NS
