@@ -59,8 +59,9 @@ class AccessUnit:
         begins_layer: it needs no earlier picture of its temporal layer.
         recovery_units: pictures until everything is right again after joining here; only of gradual refresh.
         frame_num: of H.264; None for H.265.
+        parity: of H.264: 1 for a top field alone, 2 for a bottom field alone, 0 for a frame or both fields.
         sequence: the parameters that it uses; None if they are not known.
-        pictures: pictures or fields in it; only the first is described.
+        pictures: pictures in it, of which two fields are one; only the first is described.
         sets: parameter sets in it.
     """
 
@@ -72,6 +73,7 @@ class AccessUnit:
     begins_layer: bool = False
     recovery_units: int | None = None
     frame_num: int | None = None
+    parity: int = 0
     sequence: Sequence | None = None
     pictures: int = 0
     sets: int = 0
@@ -115,8 +117,7 @@ class UnitReader:
             raise InvalidRequestError(
                 "frame has no picture in it; send parameter sets and SEI in one frame with the picture that follows"
             )
-        most = 2 if unit.sequence is not None and unit.sequence.has_fields else 1
-        if unit.pictures > most:
+        if unit.pictures > 1:
             raise InvalidRequestError(f"frame has {unit.pictures} pictures in it; send one access unit in each frame")
         return unit
 
@@ -155,13 +156,15 @@ class UnitReader:
         if first:
             _require_first(unit)
             return
+        sequence = self.sequences.get(self._sequence_of.get(number, -1))
+        frame_num, parity = (None, 0) if sequence is None else _frame_num_and_parity(bits, sequence)
+        if unit.pictures == 1 and unit.parity + parity == 3 and frame_num == unit.frame_num:
+            unit.parity = 0
+            return
         unit.pictures += 1
-        if unit.pictures > 1:
+        if unit.pictures > 1 or sequence is None:
             return
-        unit.sequence = self.sequences.get(self._sequence_of.get(number, -1))
-        if unit.sequence is None:
-            return
-        unit.frame_num = bits.read(unit.sequence.frame_num_bits)
+        unit.sequence, unit.frame_num, unit.parity = sequence, frame_num, parity
         unit.is_reference = bool(header[0] & 0x60)
         unit.is_leading = slice_type in _B_SLICES
         is_idr = header[0] & 31 == _H264_IDR
@@ -232,6 +235,13 @@ def _require_first(unit: AccessUnit) -> None:
     """Refuse a later slice that comes first: a decoder may begin a picture with it, of parameters never looked at."""
     if not unit.pictures:
         raise InvalidRequestError("frame lacks the first slice of its picture; send whole access units")
+
+
+def _frame_num_and_parity(bits: Bits, sequence: Sequence) -> tuple[int, int]:
+    """Read on in a slice header of H.264, after the number of the picture parameter set."""
+    frame_num = bits.read(sequence.frame_num_bits)
+    parity = 1 + bits.flag() if sequence.has_fields and bits.flag() else 0
+    return frame_num, parity
 
 
 def _set(data: bytes, start: int, end: int, unit: AccessUnit) -> bytes:

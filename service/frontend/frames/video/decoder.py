@@ -36,6 +36,7 @@ from forebay_server.service.frontend.frames.decoder import known_error
 from forebay_server.service.frontend.frames.opening import StreamConfig
 from forebay_server.service.frontend.frames.video.access_unit import AccessUnit, UnitReader
 from forebay_server.service.frontend.frames.video.codec import DamagedUnitError, LibavCodec, Picture, VideoCodec
+from forebay_server.service.frontend.frames.video.fields import FieldPairs, Part
 from forebay_server.service.frontend.frames.video.lag import Effort, Lag
 from forebay_server.service.frontend.frames.video.limits import VideoPlace
 from forebay_server.service.frontend.frames.video.order import DecodingOrder, Step
@@ -50,8 +51,9 @@ MOST_WAITING_UNITS = 1024  # each takes memory beside its bytes, and many are an
 
 _BEHIND = "decoding fell behind"
 _LEFT_OUT = "decoding fell behind, and no other frame needs this one: newer ones are decoded instead"
+_FIELD = "one field of a picture: the frame with its other field, which comes next, has the result"
 _DAMAGED = "the frame's picture is damaged: a part of it is missing or changed"
-_NO_PICTURE = "the decoder made no picture of the frame; if it is one field of a picture, send both in one frame"
+_NO_PICTURE = "the decoder made no picture of the frame"
 
 
 @dataclass(slots=True, eq=False)
@@ -122,10 +124,11 @@ class VideoDecoder:
         if self._sets:
             self._reader.read_sets(self._sets)
         self._order = DecodingOrder()
+        self._fields = FieldPairs()
         self._lag = Lag(config.budget_ns or 0)
         self._codec: VideoCodec | None = None
         self._sequence: Sequence | None = None  # for which memory is reserved
-        self._number = 0  # of the latest unit that was decoded
+        self._number = 0  # of the latest picture that was decoded, wholly or its first field
         self._held: dict[int, Request] = {}
 
     @property
@@ -235,7 +238,8 @@ class VideoDecoder:
     def _take(self, unit: _Unit, data: bytes, started_ns: int) -> None:
         """Decode a unit or pass it by. Raises ServiceError if its request ends by it."""
         found = self._reader.read(data)
-        step = self._step(unit, found, started_ns)
+        part = self._fields.take(found)
+        step = self._step(unit, found, part, started_ns)
         if found.sequence is None:
             self._lose()
             raise NeedsKeyframeError("the frame names parameter sets that did not come; send a keyframe with them")
@@ -247,19 +251,27 @@ class VideoDecoder:
         if step is Step.DECODE_AND_REFUSE:
             self._refuse(unit.request, self._needs_keyframe())
             unit.request = None
+        elif part is Part.FIRST_FIELD:
+            self._refuse(unit.request, SupersededError(_FIELD))
+            unit.request = None
         self._prepare(found)
+        if part is not Part.SECOND_FIELD:
+            self._number += 1
         self._decode(unit, found, data)
         self.time.observe(started_ns, self._clock.now_ns())
 
-    def _step(self, unit: _Unit, found: AccessUnit, now_ns: int) -> Step:
+    def _step(self, unit: _Unit, found: AccessUnit, part: Part, now_ns: int) -> Step:
         """Return the treatment of a unit. Raises NeedsKeyframeError."""
+        is_next = unit.is_next and not self._fields.lacks_field
+        if part is Part.SECOND_FIELD and is_next:
+            return self._order.second_field()
         effort = self._effort(unit, found, now_ns)
         if effort is Effort.NONE:
             self._lose(_BEHIND)
             raise self._needs_keyframe()
         was_whole = not self._order.needs_keyframe
-        is_wanted = unit.request is not None
-        step = self._order.judge(found, is_next=unit.is_next, is_wanted=is_wanted, is_lagging=effort is not Effort.ALL)
+        is_wanted = unit.request is not None or part is Part.FIRST_FIELD
+        step = self._order.judge(found, is_next=is_next, is_wanted=is_wanted, is_lagging=effort is not Effort.ALL)
         if was_whole and self._order.needs_keyframe:
             self._drain()
         return step
@@ -286,7 +298,6 @@ class VideoDecoder:
     def _decode(self, unit: _Unit, found: AccessUnit, data: bytes) -> None:
         codec = self._codec
         assert codec is not None  # noqa: S101 - for mypy: a decoder was prepared for the first keyframe
-        self._number += 1
         if unit.request is not None:
             self._held[self._number] = unit.request
         try:

@@ -44,6 +44,7 @@ class DecodingOrder:
         self._is_joined_at_leading = False  # leading pictures of the keyframe that was joined at are refused
         self._refreshing = 0  # units of a gradual refresh that are still wrong
         self._is_without_layer = False  # the highest temporal layer is passed by
+        self._step = Step.REFUSE  # of the latest unit
         self._frame_num: int | None = None  # of the latest reference picture of H.264
 
     def lose(self, why: str = "") -> None:
@@ -51,6 +52,10 @@ class DecodingOrder:
         self.needs_keyframe = True
         self.why = why or "a frame is missing or broken"
         self._refreshing = 0
+
+    def second_field(self) -> Step:
+        """Return the treatment of a unit that completes the picture of the latest one: the same."""
+        return Step.REFUSE if self.needs_keyframe else self._step
 
     def judge(self, unit: AccessUnit, *, is_next: bool, is_wanted: bool, is_lagging: bool = False) -> Step:
         """Return the treatment of a unit.
@@ -62,7 +67,8 @@ class DecodingOrder:
             is_lagging: whether units are passed by that no other needs.
         """
         self._look_for_gap(unit, is_next=is_next)
-        return self._judged(unit, is_wanted=is_wanted, is_lagging=is_lagging)
+        self._step = self._judged(unit, is_wanted=is_wanted, is_lagging=is_lagging)
+        return self._step
 
     def _look_for_gap(self, unit: AccessUnit, *, is_next: bool) -> None:
         if not unit.is_keyframe and not (is_next and self._has_no_gap(unit)):
