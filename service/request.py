@@ -19,6 +19,7 @@ from forebay_server.engines.device import HostBuffer
 from forebay_server.service.claim import Claim
 from forebay_server.service.errors import ServiceError
 from forebay_server.service.pictures.device_picture import DevicePicture
+from forebay_server.service.pictures.preview import Preview
 
 OutputArrays = tuple[NDArray[Any], ...]
 
@@ -160,6 +161,7 @@ class Request:
         frame_size: (width, height) in pixels of the picture as sent; (0, 0) for tensors.
         picture: what the device of its batch decodes or converts (`service.pictures.device_picture`); None: its inputs
             are in its frame.
+        preview: filled with its picture when it is decoded, for the operator's page; None: not wanted.
         fault: why its picture is wrong, found when its batch was uploaded; it ends so, and its batch goes on.
         counts_late: how it ends is counted by its front-end process, and not where it is executed.
     """
@@ -178,6 +180,7 @@ class Request:
     frame_size: tuple[int, int] = (0, 0)
     timeline: Timeline = field(default_factory=Timeline)
     picture: DevicePicture | None = None
+    preview: Preview | None = None
     fault: ServiceError | None = None
     is_cancelled: bool = False
     is_retry: bool = False

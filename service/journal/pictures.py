@@ -14,12 +14,13 @@ class Snapshot:
     """One frame that ended well.
 
     Attributes:
-        payload: as sent; keeps the received message alive.
-        encoding: forebay.v1 Encoding.
-        size: (width, height) in pixels, as sent.
+        payload: as sent, and keeps the received message alive; of video, small RGB pixels.
+        encoding: forebay.v1 Encoding of `payload`.
+        size: (width, height) of `payload` in pixels.
         results: typed results; empty where only tensors were wanted.
         seq: the client's number.
         built_ns: when its result was built.
+        sent_size: (width, height) as sent, where `payload` is smaller.
     """
 
     payload: memoryview
@@ -28,6 +29,7 @@ class Snapshot:
     results: Iterable[Any]
     seq: int
     built_ns: int
+    sent_size: tuple[int, int] | None = None
 
 
 class PictureSlot:

@@ -3,7 +3,8 @@
 Theory of operation
     A stream that allows pictures has a `PictureSlot`. While no reader looks at it, its session reads one flag per frame
     and does nothing. A look raises the flag, at most once a second; the session then keeps the payload of the next
-    frame, which is not copied, and puts it here together with its result. The observer's thread makes the small JPEG
+    frame, which is not copied, and puts it here together with its result. Of video, whose payload alone cannot be
+    decoded, the worker that decodes the frame makes a small picture of it. The observer's thread makes the small JPEG
     when a reader asks for it. A slot that no reader has asked for in some seconds, or whose stream has closed, is
     emptied.
 
@@ -102,7 +103,7 @@ class Pictures:
             "seq": snapshot.seq,
             "width": width,
             "height": height,
-            "sent": list(snapshot.size),
+            "sent": list(snapshot.sent_size or snapshot.size),
             "results": [
                 {"label": each.label, "score": round(each.score, 3), "box": _corners(getattr(each, "box", None))}
                 for each in results

@@ -1,9 +1,12 @@
 """Streams of H.264 and H.265 over a real server: each access unit is answered once, in order, with its own picture."""
 
 import asyncio
+import base64
+import json
 import sys
 import threading
 
+import cv2
 import numpy as np
 import pytest
 
@@ -18,6 +21,7 @@ from forebay_server.service.frontend.frames.video.codec import LibavCodec
 from forebay_server.service.frontend.frames.video.decoder import MOST_WAITING_BYTES, MOST_WAITING_UNITS
 from forebay_server.service.journal.streams import LIMIT
 from tests.rpc.test_elsewhere import FRAMES, answer_to, is_for_elsewhere
+from tests.rpc.test_pictures import asked
 from tests.support.loops import on_loop
 from tests.support.pictures import SIDE, pictures
 from tests.support.real_server import open_message, real_server
@@ -232,6 +236,27 @@ async def test_keyframes_may_be_far_apart(tmp_path):
         results = await answers(stream, units)
         assert {result.status.code for result in results} == {pb.STATUS_OK}
         assert shown_level(results[-1]) == pytest.approx(level(249), abs=3)
+
+
+@on_loop
+@pytest.mark.parametrize(("codec", "bframes"), [("h264", 0), ("hevc", 2)])
+async def test_the_operators_page_shows_the_picture_of_a_frame(tmp_path, codec, bframes):
+    units = clip(12, codec, size=(1280, 640), bframes=bframes)
+    async with real_server(pictures(tmp_path), allow_pictures=True, admin_address="127.0.0.1:0") as running:
+        stream = await opened(running, codec, allow_picture=True)
+        await asked(running, "/metrics")
+        uid = running.sessions[0].session._recorder.record.uid
+        await asked(running, f"/picture?stream={uid}")
+        for seq, unit in enumerate(units, 1):
+            await stream.send(seq, payload=unit.data)
+        await stream.results(6)
+        shown = json.loads((await asked(running, f"/picture?stream={uid}"))[2])
+        assert (shown["seq"], shown["sent"], shown["width"], shown["height"]) == (1, [1280, 640], 640, 320)
+        pixels = cv2.imdecode(np.frombuffer(base64.b64decode(shown["jpeg"]), np.uint8), cv2.IMREAD_COLOR)
+        assert pixels.shape == (320, 640, 3)
+        assert pixels.mean() == pytest.approx(level(units[0].shown), abs=3)
+        await stream.half_close()
+        await stream.drain()
 
 
 @on_loop

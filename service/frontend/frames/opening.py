@@ -126,7 +126,7 @@ def accept_open(request: pb.Open, find_model: FindModel, settings: ServeSettings
         priority=request.priority or version.description.batching.default_priority,
         first_seq=request.resume_from if request.HasField("resume_from") else 0,
         wants=wants,
-        allows_picture=settings.allow_pictures and request.allow_picture and request.encoding in ENCODINGS,
+        allows_picture=settings.allow_pictures and request.allow_picture and request.encoding != pb.ENCODING_TENSOR,
         tracks=tracks,
         is_resumed=request.HasField("resume_from"),
         video=video,

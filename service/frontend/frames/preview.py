@@ -12,6 +12,13 @@ MAX_SIDE_PIXELS = 640
 QUALITY = 80
 
 
+def preview_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (width, height) in which a frame of `size` is shown."""
+    scale = min(1.0, MAX_SIDE_PIXELS / max(size))
+    width, height = (max(1, round(side * scale)) for side in size)
+    return width, height
+
+
 def preview_jpeg(payload: memoryview, encoding: int, size: tuple[int, int]) -> tuple[bytes, int, int]:
     """Return a JPEG of a frame, its width and its height; the longer side has at most MAX_SIDE_PIXELS.
 
@@ -25,8 +32,7 @@ def preview_jpeg(payload: memoryview, encoding: int, size: tuple[int, int]) -> t
     Raises:
         InvalidRequestError: the payload cannot be decoded.
     """
-    scale = min(1.0, MAX_SIDE_PIXELS / max(size))
-    width, height = (max(1, round(side * scale)) for side in size)
+    width, height = preview_size(size)
     pixels = np.empty((height, width, 3), np.uint8)
     decode_into(
         pixels, payload, encoding, size, PictureInput(width, height, "RGB", jpeg_scale="fast"), size[0] * size[1]

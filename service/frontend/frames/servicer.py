@@ -282,7 +282,11 @@ class FramesServicer:
                 config.stream_id, version.name, version.version, trace=trace, picture=picture, origin=origin
             )
             recorder = StreamRecorder(
-                record, journal.frames.append, config.encoding, finds_objects=config.finds_objects
+                record,
+                journal.frames.append,
+                config.encoding,
+                is_video=config.video is not None,
+                finds_objects=config.finds_objects,
             )
         ending = Ending.LOST
         tracks = None if config.tracks is None else open_tracks(config.tracks, self._pool, self._sink, self._clock)

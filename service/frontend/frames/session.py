@@ -47,6 +47,7 @@ from forebay_server.service.frontend.frames.tracks import StreamTracks
 from forebay_server.service.frontend.frames.video.decoder import VideoDecoder
 from forebay_server.service.frontend.frames.video.keyframe_requests import KeyframeRequests
 from forebay_server.service.frontend.frames.video.limits import VideoPlace
+from forebay_server.service.pictures.preview import Preview
 from forebay_server.service.pipeline.arena import BorrowedFrame
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, CompletionSink, Delivery, FrameBuffer, Request, StreamKey
@@ -168,10 +169,9 @@ class Session:
         if self._tracks is not None:
             self._tracks.add(place)
         self.frames_received += 1
-        if self._recorder is not None:
-            self._recorder.came(place, frame.payload)
+        preview = None if self._recorder is None else self._recorder.came(place, frame.payload)
         try:
-            self._admit(place, frame)
+            self._admit(place, frame, preview)
         except Exception as error:
             if isinstance(error, ServiceError) and error.scope == "session":
                 raise  # our bug: the stream ends, and its handler logs why
@@ -244,7 +244,7 @@ class Session:
             self._on_room()
         return message
 
-    def _admit(self, place: Place, frame: FrameMessage) -> None:
+    def _admit(self, place: Place, frame: FrameMessage, preview: Preview | None) -> None:
         config, decoder, received_ns = self.config, self._decoder, place.timeline.received_ns
         if frame.seq < self._next_seq:
             raise InvalidRequestError(f"frame.seq is {frame.seq}; it must rise, at least {self._next_seq} here")
@@ -258,6 +258,7 @@ class Session:
         if decoder.is_quick or isinstance(request.frame, BorrowedFrame):
             self._admission.enter(config.version, request)
         else:
+            request.preview = preview
             decoder.push(request, frame.payload, received_ns, is_next=is_next)
         self._outbox.enter(place, request)  # it ends on this thread, so not before the event loop's next iteration
 

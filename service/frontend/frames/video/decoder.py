@@ -42,6 +42,7 @@ from forebay_server.service.frontend.frames.video.limits import VideoPlace
 from forebay_server.service.frontend.frames.video.order import DecodingOrder, Step
 from forebay_server.service.frontend.frames.video.parameter_sets import Sequence
 from forebay_server.service.frontend.frames.video.planes import place_picture
+from forebay_server.service.frontend.frames.video.preview import fill_preview
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, CompletionSink, Delivery, FrameBuffer, Request
 from forebay_server.service.worker_pool import WorkerPool, WorkQueue
@@ -345,6 +346,8 @@ class VideoDecoder:
         request.frame_size = place_picture(target, picture, model, self._max_image_pixels)
         for index, constant in model.constant_inputs:
             row[offsets[index] : offsets[index] + len(constant)] = np.frombuffer(constant, np.uint8)
+        if request.preview is not None:
+            fill_preview(request.preview, picture)
         self._admission.enter_decoded(config.version, request, self._clock.now_ns())
 
     def _lose(self, why: str = "") -> None:
