@@ -36,9 +36,9 @@ _NO_START = (
 _LENGTHS = ", but with a length, as in MP4 files (AVCC)"
 
 _H264_SLICE, _H264_IDR, _H264_SEI, _H264_SPS, _H264_PPS = 1, 5, 6, 7, 8
-_RECOVERY_POINT = 6  # type of an SEI message
+_RECOVERY_POINT, _PICTURE_HASH = 6, 132  # types of SEI messages
 _B_SLICES, _I_SLICES = (1, 6), (2, 7)
-_H265_SPS, _H265_PPS = 33, 34
+_H265_SPS, _H265_PPS, _H265_SUFFIX_SEI = 33, 34, 40
 _H265_KEYFRAMES = range(16, 22)  # BLA, IDR and CRA
 _H265_MAY_LEAD = (16, 17, 21)  # BLA and CRA, which leading pictures may follow
 _H265_SKIPPED_LEADING = (8, 9)  # RASL
@@ -61,6 +61,7 @@ class AccessUnit:
         frame_num: of H.264; None for H.265.
         parity: of H.264: 1 for a top field alone, 2 for a bottom field alone, 0 for a frame or both fields.
         sequence: the parameters that it uses; None if they are not known.
+        has_sum: of H.265: it ends with a check sum of its pixels.
         pictures: pictures in it, of which two fields are one; only the first is described.
         sets: parameter sets in it.
     """
@@ -75,6 +76,7 @@ class AccessUnit:
     frame_num: int | None = None
     parity: int = 0
     sequence: Sequence | None = None
+    has_sum: bool = False
     pictures: int = 0
     sets: int = 0
 
@@ -93,6 +95,7 @@ class UnitReader:
         self.codec = codec
         self.sequences: dict[int, Sequence] = {}
         self._sequence_of: dict[int, int] = {}  # picture parameter set -> sequence parameter set
+        self._has_sums = False  # the latest keyframe had a check sum: so have all units up to the next one
 
     @property
     def word(self) -> str:
@@ -119,6 +122,10 @@ class UnitReader:
             )
         if unit.pictures > 1:
             raise InvalidRequestError(f"frame has {unit.pictures} pictures in it; send one access unit in each frame")
+        if unit.is_keyframe:
+            self._has_sums = unit.has_sum
+        elif self._has_sums and not unit.has_sum:
+            raise InvalidRequestError("frame lacks the check sum that its keyframe has: its end is missing")
         return unit
 
     def _read(self, data: bytes, unit: AccessUnit) -> None:
@@ -184,6 +191,8 @@ class UnitReader:
             if number > 63:
                 raise ParameterSetError
             self._sequence_of[number] = sequence_number
+        elif kind == _H265_SUFFIX_SEI:
+            unit.has_sum = unit.has_sum or data[start + 2] == _PICTURE_HASH
         elif kind in _H265_SLICES:
             if data[start + 2] & 0x80:
                 self._take_h265_slice(data[start : min(end, start + _SLICE_HEADER_BYTES)], kind, unit)

@@ -4,8 +4,8 @@ A decoder behind this seam takes whole access units in order and gives pictures,
 the order in which they are shown. Another one, such as a GPU's, has the same four methods (ADR 0212).
 
 Options: one thread, because the worker pool is the parallelism and frame threads would delay every picture; cropping to
-the pixel. H.264 flags pictures that it has mended; H.265 does not, so errors are to end its units (`explode`). PyAV
-writes no line to the log.
+the pixel. H.264 flags pictures that it has mended; H.265 does not, so errors are to end its units (`explode`): missing
+references, and pixels that differ from the MD5 sums that some encoders add (`crccheck`). PyAV logs nothing.
 
 Owner: one thread at a time, the worker that has the stream's turn. PyAV releases the GIL while it decodes.
 """
@@ -114,7 +114,7 @@ class LibavCodec:
         context.options = {
             "max_pixels": str(most_pixels),
             "flags": "+low_delay+unaligned",
-            **({"err_detect": "explode"} if name == "hevc" else {}),
+            **({"err_detect": "explode+crccheck"} if name == "hevc" else {}),
         }
         self._context: Any = context
 
