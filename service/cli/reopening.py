@@ -19,6 +19,9 @@ def may_come_back(name: str) -> bool:
 class Reopening(Source):
     """A live source that is opened again when it ends.
 
+    A camera may come back with another video: another codec, or parameter sets that its packets do not repeat. Then the
+    stream of frames ends with `has_changed`; the next `read` begins with the new video.
+
     Args:
         source: open now.
         reopen: opens it again. Raises SourceError.
@@ -36,6 +39,7 @@ class Reopening(Source):
         self._is_given_up = False
         self._pause_s = FIRST_PAUSE_S
         self._give_up_ns: int | None = None  # None: the camera gives frames
+        self._video = (self.encoding, self.parameter_sets)
 
     @property
     def encoding(self) -> Any:  # noqa: ANN401
@@ -59,9 +63,15 @@ class Reopening(Source):
         self._source.close()
 
     def _read(self) -> Any:  # noqa: ANN401 - as the source: a picture or a packet
+        self.has_changed = False
         while (frame := self._source.read()) is None:
             if not self._open_again():
                 self._is_given_up = True
+                return None
+            video = (self.encoding, self.parameter_sets)
+            if video != self._video:
+                self._video, self.has_changed = video, True
+                self._tell(f"{self.info.name} sends another video than before ({self.encoding}): opening a new stream")
                 return None
         self._pause_s, self._give_up_ns = FIRST_PAUSE_S, None
         return frame

@@ -72,6 +72,7 @@ class CameraRun:
         self._source: Source | None = None
         self._encoding: Encoding = "bgr8"
         self._pace = Pace(0)
+        self._sent = 0  # frames, on all streams
         self._in_flight: dict[int, tuple[int, Frame]] = {}  # seq -> frame; as many as the window and the queue hold
         self._by_status: Counter[str] = Counter()
         self._fault = ""  # the reason of the first frame that is wrong or failed
@@ -110,16 +111,11 @@ class CameraRun:
 
     async def _carry(self) -> tuple[str, int]:
         """Return what is wrong, if anything, and the exit code."""
-        first = await self._first_frame(self._plan.transcode)
+        first: Frame | None = await self._first_frame(self._plan.transcode)
         client, model = await self._server.connected()
-        try:
-            stream = await self._opened(client, model, first)
-        except forebay.StreamRefusedError as error:
-            if error.code != "UNIMPLEMENTED" or self._plan.transcode != "auto":
-                raise
-            first = await self._first_frame("always")  # the server cannot decode it, or not for this stream
-            stream = await self._opened(client, model, first)
-        await self._play(stream, first)
+        while first is not None:
+            await self._play(*await self._opened_for(client, model, first))
+            first = await self._thread.call(self._first_of_next_video)
         if self._by_status["unanswered"]:
             return "frames were sent and not answered", exit_codes.FAILED
         if self._fault:
@@ -127,6 +123,23 @@ class CameraRun:
         if self._plan.limit is None and (shortfall := self._opened_source.shortfall):
             return f"{shortfall}; its frames were answered", exit_codes.INCOMPLETE
         return "", exit_codes.OK
+
+    async def _opened_for(
+        self, client: forebay.aio.Client, model: str, first: Frame
+    ) -> tuple[forebay.aio.Stream, Frame]:
+        """Return an open stream and its first frame: another one if the server cannot decode `first`."""
+        try:
+            return await self._opened(client, model, first), first
+        except forebay.StreamRefusedError as error:
+            if error.code != "UNIMPLEMENTED" or self._plan.transcode != "auto":
+                raise
+            first = await self._first_frame("always")  # the server cannot decode it, or not for this stream
+            return await self._opened(client, model, first), first
+
+    def _first_of_next_video(self) -> Frame | None:
+        """Return the frame with which another video begins, if the source has come to one. Thread: the source's."""
+        source = self._opened_source
+        return source.read() if source.has_changed else None
 
     async def _first_frame(self, transcode: Transcode) -> Frame:
         frame = await self._thread.call(self._open_source, transcode)
@@ -200,13 +213,13 @@ class CameraRun:
         """Send the frames; keep each until its result has come."""
         try:
             item: tuple[Frame, FrameData] | None = await self._thread.call(self._prepared, first)
-            index = 0
+            before = self._sent  # on earlier streams
             while item is not None:
                 await self._clock.sleep(self._pace.wait_s(self._clock.now_ns()))
-                self._in_flight[index + 1] = (index, item[0])  # the stream numbers its frames from 1
+                self._in_flight[self._sent - before + 1] = (self._sent, item[0])  # a stream counts its frames from 1
                 await stream.send(item[1])
-                index += 1
-                if index == self._plan.limit:
+                self._sent += 1
+                if self._sent == self._plan.limit:
                     break
                 item = await self._thread.call(self._next)
         finally:

@@ -52,11 +52,13 @@ class Source:
 
     Attributes:
         info: the source's description.
+        has_changed: after the end: the next frames are another video, and `read` goes on with them.
         read_frames: number of frames read so far.
         skipped: files of a folder that are no pictures, with the reason.
     """
 
     has_mixed_sizes = False  # whether frames may differ in size
+    has_changed = False
     remark = ""  # for people, about the way in which frames are sent
 
     def __init__(self, info: SourceInfo) -> None:

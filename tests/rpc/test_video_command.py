@@ -142,6 +142,26 @@ def test_a_camera_that_comes_back_goes_on_and_its_packets_are_passed_through():
     assert camera.played >= 1
 
 
+def test_a_camera_that_comes_back_with_another_video_gets_a_new_stream():
+    small = [unit.data for unit in clip(6, size=(320, 240), gop=6)]
+    large = [unit.data for unit in clip(12, size=(640, 480), gop=6)]
+    with RtspCamera([small, large]) as camera:
+        calls, result = stream(camera.url, answers, "--limit", "12", "--delivery", "every")
+    assert result.exit_code == exit_codes.OK, result.output
+    sizes = []
+    for call in calls:
+        reader = UnitReader("h264")
+        reader.read_sets(call.open.parameter_sets)
+        found = [reader.read(frame.payload) for frame in call.frames]
+        assert found[0].is_keyframe
+        assert not any(unit.sequence is None for unit in found)
+        sizes.append((found[0].sequence.width, len(found)))
+    assert [width for width, _ in sizes] == [320, 640]
+    assert sum(count for _, count in sizes) == 12
+    assert [json.loads(line)["frame"] for line in result.stdout.splitlines()] == list(range(12))
+    assert "sends another video than before (h264): opening a new stream" in result.stderr
+
+
 def test_a_camera_that_stays_away_ends_the_command_with_a_word_and_a_code(monkeypatch):
     monkeypatch.setattr(reopening, "GIVE_UP_AFTER_S", 1.0)
     units = [unit.data for unit in clip(6)]

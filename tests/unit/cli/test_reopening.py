@@ -18,9 +18,10 @@ class SteppedClock:
 
 
 class Frames(Source):
-    def __init__(self, frames):
+    def __init__(self, frames, encoding=None, parameter_sets=b""):
         super().__init__(SourceInfo("gate", True, 25.0, 0))
         self.frames = list(frames)
+        self.encoding, self.parameter_sets = encoding, parameter_sets
         self.is_closed = False
 
     def _read(self):
@@ -67,6 +68,23 @@ def test_a_camera_that_comes_back_without_a_frame_is_given_up_too():
     assert list(source) == ["a"]
     assert clock.now <= GIVE_UP_AFTER_S * 1e9
     assert len(told) < 20
+
+
+def test_another_video_ends_the_frames_and_the_next_read_begins_with_it():
+    clock, told = SteppedClock(), []
+    later = [
+        Frames("b", "h264", b"sets"),
+        Frames("", "h265", b"sets"),
+        Frames("cd", "h265", b"sets"),
+        Frames("e", "h265"),
+    ]
+    source = reopening(Frames("a", "h264", b"sets"), later, clock, told)
+    assert (list(source), source.has_changed, source.encoding) == (["a", "b"], True, "h265")
+    assert "sends another video than before (h265)" in told[-1]
+    assert (list(source), source.has_changed, source.parameter_sets) == (["c", "d"], True, b"")
+    assert source.shortfall == ""
+    assert (list(source), source.has_changed) == (["e"], False)
+    assert "did not come back" in source.shortfall
 
 
 @pytest.mark.parametrize(
