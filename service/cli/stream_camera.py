@@ -120,7 +120,8 @@ class CameraRun:
             return "frames were sent and not answered", exit_codes.FAILED
         if self._fault:
             return self._fault, exit_codes.FAILED
-        if self._plan.limit is None and (shortfall := self._opened_source.shortfall):
+        source, limit = self._opened_source, self._plan.limit
+        if (limit is None or source.read_frames < limit) and (shortfall := source.shortfall):
             return f"{shortfall}; its frames were answered", exit_codes.INCOMPLETE
         return "", exit_codes.OK
 
@@ -280,7 +281,8 @@ class CameraRun:
             self._say(f"written: {self._clip.path}")
 
     def _tell(self, words: str) -> None:
-        self._say(f"forebay: {self._title}{words}")
+        title = "" if words.startswith(f"{self._plan.name} ") else self._title  # a source without a name of its own
+        self._say(f"forebay: {title}{words}")
 
     @property
     def _title(self) -> str:

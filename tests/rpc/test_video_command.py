@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections import Counter
 
 import av
 import cv2
@@ -170,3 +171,33 @@ def test_a_camera_that_stays_away_ends_the_command_with_a_word_and_a_code(monkey
     assert result.exit_code == exit_codes.INCOMPLETE
     assert "went away and did not come back within 1 s" in result.stderr
     assert len(result.stdout.splitlines()) >= 4  # of a live camera, FFmpeg may keep its last frames
+
+
+def test_of_several_sources_each_comes_back_on_its_own_and_a_dead_one_ends_alone(tmp_path):
+    units = [unit.data for unit in clip(12, size=(320, 240), gop=6)]
+    file = write(tmp_path / "a.mp4")
+    with RtspCamera([units, units]) as gate, RtspCamera([units, units]) as yard:
+        sources = (gate.url, "rtsp://127.0.0.1:9/none", yard.url, str(file))
+        names = ("gate", "dead", "yard", "clip")
+        words = [word for name in names for word in ("--camera", name)]
+        calls, result = stream(sources[0], answers, *sources[1:], *words, "--limit", "20", "--delivery", "every")
+    assert result.exit_code == exit_codes.NO_INPUT, result.output
+    assert sorted(call.open.stream_id for call in calls) == ["clip", "gate", "yard"]
+    frames = Counter(json.loads(line)["camera"] for line in result.stdout.splitlines())
+    assert frames == {"gate": 20, "yard": 20, "clip": FRAMES}
+    for name, camera in (("gate", gate), ("yard", yard)):
+        for event in ("went away; trying to open it again", "is there again"):
+            assert f"forebay: {name}: {camera.url} {event}" in result.stderr
+    assert "forebay: dead: rtsp://127.0.0.1:9/none cannot be opened" in result.stderr
+
+
+def test_a_camera_that_stays_away_does_not_end_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(reopening, "GIVE_UP_AFTER_S", 1.0)
+    units = [unit.data for unit in clip(12, size=(320, 240), gop=6)]
+    with RtspCamera([units]) as gate, RtspCamera([units, units, units]) as yard:
+        _, result = stream(gate.url, answers, yard.url, "--limit", "30", "--delivery", "every")
+    assert result.exit_code == exit_codes.INCOMPLETE, result.output
+    frames = Counter(json.loads(line)["camera"] for line in result.stdout.splitlines())
+    assert frames[yard.url] == 30
+    assert 10 <= frames[gate.url] <= 12  # of a live camera, FFmpeg may keep its last frames
+    assert f"forebay: {gate.url} went away and did not come back within 1 s" in result.stderr  # its name once
