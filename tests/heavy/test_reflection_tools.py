@@ -39,7 +39,7 @@ async function main() {
 }
 main().catch((error) => { console.error(error); process.exit(1); });
 """
-NODE_PACKAGES = ["@grpc/grpc-js@1.14.4", "grpc-reflection-js@0.3.0"]
+NODE_PACKAGES = ["@grpc/grpc-js@1.14.7", "grpc-reflection-js@0.3.0"]
 UNREACHABLE = re.compile("ENOTFOUND|ECONNREFUSED|ETIMEDOUT|EAI_AGAIN")
 
 
