@@ -8,5 +8,5 @@ exchange `messages` over a `talk`. `parent` starts them all, with `starts` and t
 
 With several engine processes a front-end process has `engine_peers`, and `routed_version` and `routed_registry` in
 front of the remote versions; the first engine process has `other_engines`, the others have `first_engine`. `controls`
-connects the processes.
+connects the processes, which take the sockets in with a `control_end`.
 """

@@ -18,9 +18,7 @@ from forebay_server.service.group.engine_link import EngineLink
 from forebay_server.service.group.forwarded import ForwardedRpcs
 from forebay_server.service.group.front_end_counts import FrontEndCounts
 from forebay_server.service.group.front_end_journal import JournalShipper
-from forebay_server.service.group.group_parts import GroupParts
-from forebay_server.service.group.group_permits import GroupPermits
-from forebay_server.service.group.group_streams import GroupStreams
+from forebay_server.service.group.group_parts import GroupParts, OfGroup
 from forebay_server.service.group.memory_file import MemoryFile
 from forebay_server.service.group.messages import (
     Counted,
@@ -45,7 +43,7 @@ from forebay_server.service.group.messages import (
 from forebay_server.service.group.remote_registry import RemoteRegistry
 from forebay_server.service.group.remote_version import RemoteVersion
 from forebay_server.service.group.talk import Talk
-from forebay_server.service.journal.events import Journal, RequestJournal
+from forebay_server.service.journal.events import RequestJournal
 from forebay_server.service.journal.statistics import CountingSink
 from forebay_server.service.journal.streams import Why
 from forebay_server.service.load.listing import Listing
@@ -127,7 +125,7 @@ class SharedByPeers:
     first_uid: int
 
 
-class EnginePeer:
+class EnginePeer(OfGroup):
     """See the module.
 
     Args:
@@ -161,10 +159,10 @@ class EnginePeer:
         listener: Listener,
         shared: "SharedByPeers | None" = None,
     ) -> None:
+        super().__init__(GroupParts(settings, index, clock) if shared is None else shared.group)
         self.serving = asyncio.Event() if shared is None else shared.serving
         self.is_ready = self.is_welcome = False
         self._shared = shared
-        self._group = GroupParts(settings, index, clock) if shared is None else shared.group
         self._settings = settings
         self._index = index
         self._clock = clock
@@ -179,21 +177,6 @@ class EnginePeer:
         check = partial(check_call, settings)
         own = ForwardedRpcs(self._talk.send, check, self.tell_counts)
         self.forwarded = own if shared is None else shared.forwarded
-
-    @property
-    def permits(self) -> GroupPermits:
-        """Of this process; from the first message on."""
-        return self._group.permits
-
-    @property
-    def streams(self) -> GroupStreams:
-        """Those of the other processes; from the first message on."""
-        return self._group.streams
-
-    @property
-    def journal(self) -> Journal | None:
-        """Of this process; from the first message on. None: nothing is observed."""
-        return self._group.journal
 
     @property
     def is_behind(self) -> bool:

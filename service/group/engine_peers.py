@@ -12,10 +12,9 @@ Owner: the event loop's thread.
 """
 
 import asyncio
-import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import structlog
@@ -23,30 +22,27 @@ import structlog
 from forebay_server.service.clock import Clock
 from forebay_server.service.errors import EngineEndedError
 from forebay_server.service.frontend.loop_sink import LoopSink
+from forebay_server.service.group.control_end import ControlEnd
 from forebay_server.service.group.engine_peer import EnginePeer, Listener, SharedByPeers, UnmappedError, check_call
 from forebay_server.service.group.forwarded import ForwardedRpcs
 from forebay_server.service.group.front_end_journal import INTERVAL_S, JournalShipper
-from forebay_server.service.group.group_parts import GroupParts
-from forebay_server.service.group.group_permits import GroupPermits
-from forebay_server.service.group.group_streams import GroupStreams
+from forebay_server.service.group.group_parts import GroupParts, OfGroup
 from forebay_server.service.group.messages import FrontEndNumbers, RpcCall
 from forebay_server.service.group.open_journal import OpenJournal
 from forebay_server.service.group.remote_version import RemoteVersion
 from forebay_server.service.group.routed_registry import RoutedRegistry
 from forebay_server.service.group.routed_version import ENDED
-from forebay_server.service.journal.events import Journal
 from forebay_server.service.load.meter import Load
 from forebay_server.service.settings import ServeSettings
 from forebay_server.service.worker_pool import WorkerPool
 
 log = structlog.get_logger(__name__)
 
-MAX_CONTROL_BYTES = 4096
 STREAMS_EACH = 1_000_000_000  # as in `peers`; times the largest pid of Linux it is still exact in a browser
 FIRST = 0
 
 
-class EnginePeers:
+class EnginePeers(OfGroup):
     """Has the attributes of `EnginePeer` that a front-end process needs; see the module.
 
     Args:
@@ -78,30 +74,13 @@ class EnginePeers:
         self._pool = pool
         self._sink = sink
         self._listener = listener
-        self._group = GroupParts(settings, index, clock, OpenJournal)
+        super().__init__(GroupParts(settings, index, clock, OpenJournal))
         self._numbers: Callable[[], FrontEndNumbers] | None = None  # known once the front end is built
         self._peers: dict[int, EnginePeer] = {}
         self._shippers: dict[int, JournalShipper] = {}
         self._has_greeted = self._is_closed = False
-        self._loop = asyncio.get_running_loop()
-        control.setblocking(False)  # noqa: FBT003 - the standard library's signature
-        self._control = control
-        self._loop.add_reader(control, self._on_control)
-
-    @property
-    def permits(self) -> GroupPermits:
-        """Of this process; from the first message on."""
-        return self._group.permits
-
-    @property
-    def streams(self) -> GroupStreams:
-        """Those of the other front-end processes; from the first message on."""
-        return self._group.streams
-
-    @property
-    def journal(self) -> Journal | None:
-        """Of this process; from the first message on. None: nothing is observed."""
-        return self._group.journal
+        self._control = ControlEnd(control, self._on_sockets)
+        self._control.listen()
 
     @property
     def is_ready(self) -> bool:
@@ -129,7 +108,6 @@ class EnginePeers:
         if self._is_closed:
             return
         self._is_closed = True
-        self._loop.remove_reader(self._control)
         self._control.close()
         for peer in self._peers.values():
             peer.close()
@@ -182,21 +160,9 @@ class EnginePeers:
 
     # --- engine processes come and go ---------------------------------------------------------------------------------
 
-    def _on_control(self) -> None:
+    def _on_sockets(self, names: Mapping[str, int], sockets: list[socket.socket]) -> None:
         """Take in the sockets of an engine process."""
-        while True:
-            try:
-                data, descriptors, _, _ = socket.recv_fds(self._control, MAX_CONTROL_BYTES, 2)
-            except BlockingIOError:
-                return
-            except OSError:
-                data, descriptors = b"", []
-            if not data:  # the parent has gone, and this process gets a signal for that
-                self._loop.remove_reader(self._control)
-                return
-            for each in descriptors:
-                os.set_inheritable(each, False)  # noqa: FBT003 - the standard library's signature
-            self._connect(json.loads(data)["engine"], *(socket.socket(fileno=each) for each in descriptors))
+        self._connect(names["engine"], *sockets)
 
     def _connect(self, engine: int, data: socket.socket, talk: socket.socket) -> None:
         if engine in self._peers:  # its process has gone, or there would be no other

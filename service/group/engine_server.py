@@ -6,11 +6,10 @@ bug in a thread of a pipeline ends the process with code 70, as in a server of o
 """
 
 import asyncio
-import json
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -26,6 +25,7 @@ from forebay_server.service.frontend.control.streams import StreamRpcs
 from forebay_server.service.frontend.memory.regions import ClientRegions
 from forebay_server.service.frontend.open_inference.lookup import ModelLookup
 from forebay_server.service.frontend.tls import check_certificates
+from forebay_server.service.group.control_end import ControlEnd
 from forebay_server.service.group.first_engine import FirstEngine
 from forebay_server.service.group.forwarded import GroupRpcs
 from forebay_server.service.group.group_gauges import (
@@ -42,7 +42,7 @@ from forebay_server.service.group.memory_file import MemoryFile
 from forebay_server.service.group.memory_layout import ArraysLimits
 from forebay_server.service.group.messages import RpcAnswer, RpcCall
 from forebay_server.service.group.other_engines import OtherEngines
-from forebay_server.service.group.peers import Peers, sockets_of
+from forebay_server.service.group.peers import Peers
 from forebay_server.service.group.rebalancing import Rebalancing
 from forebay_server.service.group.version_memory import VersionMemory
 from forebay_server.service.journal.events import Journal
@@ -68,7 +68,6 @@ from forebay_server.service.worker_pool import WorkerPool
 
 log = structlog.get_logger(__name__)
 
-MAX_CONTROL_BYTES = 4096
 GONE_TIMEOUT_S = 10.0  # beyond announcement and grace, for front-end processes that were asked to stop as well
 
 
@@ -103,6 +102,7 @@ class EngineServer:
         self.life = life = Life(self.clock, guard)
         self.requests, self.on_fatal, self.wait = life.requests, life.on_fatal, life.wait
         self._leads = part.index == 0
+        self._loaded = asyncio.Event()
         self.journal = journal_of(settings) if self._leads else Journal()
         self.pool = WorkerPool(1, self.on_fatal)  # typed results are made in the front-end processes
         front_ends, permits, message_bytes = int(settings.front_ends), settings.permits, settings.max_message_bytes
@@ -164,8 +164,7 @@ class EngineServer:
         )
         self.first = FirstEngine(part, self.registry, gauges, self.journal, self._answer, peers.collect_counts)
         self._answers = rpcs.answer
-        self._control = control
-        control.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        self._control = ControlEnd(control, self._on_sockets)
 
     async def _answer(self, call: RpcCall) -> RpcAnswer:
         """Do a load or unload that the first engine process has done."""
@@ -178,6 +177,7 @@ class EngineServer:
         regions = ClientRegions(is_enabled=False)
         lookup = ModelLookup(registry.find, registry.acquire, registry.known_versions, regions, Admission(self.clock))
         return GroupRpcs(
+            self._loaded,
             RepositoryRpcs(self.lifecycle, allows_files=settings.allow_model_files),
             StatisticsRpcs(lookup, registry.all),
             SettingsRpcs(lookup),
@@ -211,10 +211,11 @@ class EngineServer:
         Raises RepositoryError, EngineError or AddressError; `close_unstarted` then cleans up.
         """
         self.links.start()
-        self._loop.add_reader(self._control, self._on_control)
+        self._control.listen()
         await self.admin.start()
         if not await self.models.load():
             return None
+        self._loaded.set()
         self.life.is_serving = True
         self.models.serve()
         self.peers.refresh()
@@ -228,25 +229,15 @@ class EngineServer:
         """Handle a request to stop: drain, or, at a second request, end the process at once."""
         self.life.stop(signal_number)
 
-    def _on_control(self) -> None:
+    def _on_sockets(self, names: Mapping[str, int], sockets: list[socket.socket]) -> None:
         """Take in the sockets of another process."""
-        while True:
-            try:
-                data, descriptors, _, _ = socket.recv_fds(self._control, MAX_CONTROL_BYTES, 2)
-            except BlockingIOError:
-                return
-            except OSError:
-                data, descriptors = b"", []
-            if not data:  # the parent has gone, and this process gets a signal for that
-                self._loop.remove_reader(self._control)
-                return
-            match json.loads(data):
-                case {"front_end": front_end}:
-                    self.peers.connect(front_end, *sockets_of(descriptors))
-                case {"engine": index}:
-                    self.others.connect(index, *sockets_of(descriptors))
-                case _:
-                    self.first.connect(*sockets_of(descriptors))
+        match names:
+            case {"front_end": front_end}:
+                self.peers.connect(front_end, *sockets)
+            case {"engine": index}:
+                self.others.connect(index, *sockets)
+            case _:
+                self.first.connect(*sockets)
 
     def _on_model_changed(self, name: str, is_serving: bool) -> None:  # noqa: FBT001 - called with both, by position
         self.peers.changed(name, is_serving=is_serving)
@@ -290,9 +281,7 @@ class EngineServer:
 
     def _hang_up(self) -> None:
         """Let the front-end processes find out that this one ends. Idempotent."""
-        if self._control.fileno() >= 0:
-            self._loop.remove_reader(self._control)
-            self._control.close()
+        self._control.close()
         self.first.close()
         self.others.close()
         self.peers.close()

@@ -97,14 +97,15 @@ class FirstEngine:
             self._talk = None
 
     def _on_message(self, message: object, _: list[int]) -> None:
+        talk = self._talk  # answers go where the question came from: another process may be the first one by then
         match message:
             case RpcCall():
-                self._begin(self._do(message))
+                self._begin(self._do(message, talk))
             case Calls():
                 for call in message.calls:
-                    self._begin(self._do(call, is_answered=False))
+                    self._begin(self._do(call))
             case CountsWanted():
-                self._begin(self._tell_counts())
+                self._begin(self._tell_counts(talk))
             case LogLevel():
                 set_level(message.level)
             case _:
@@ -115,20 +116,20 @@ class FirstEngine:
         self._work.add(task)
         task.add_done_callback(self._work.discard)
 
-    async def _do(self, call: RpcCall, *, is_answered: bool = True) -> None:
+    async def _do(self, call: RpcCall, asker: Talk | None = None) -> None:
+        note(self._calls, call)  # at once: a first engine process that starts meanwhile has to know of it
         async with self._order:
             answer = await self._answer(call)
-        note(self._calls, call)
-        if not is_answered and answer.code != "OK":
+        if asker is not None:
+            asker.send(answer)
+        elif answer.code != "OK":
             log.warning("a model is not as in the first engine process", detail=answer.details)
-        elif is_answered and self._talk is not None:
-            self._talk.send(answer)
 
-    async def _tell_counts(self) -> None:
+    async def _tell_counts(self, asker: Talk | None) -> None:
         await self._collect_counts()
         self.tell()
-        if self._talk is not None:
-            self._talk.send(Counted())
+        if asker is not None:
+            asker.send(Counted())
 
     async def _run(self) -> None:
         while True:

@@ -40,6 +40,8 @@ STREAM_MESSAGES: Mapping[str, tuple[Any, Any]] = {
 _EVERY = {**MESSAGES, **STREAM_MESSAGES}
 LOST = "the process that answers this call has ended and is started anew: try again in a moment"
 LONG = frozenset({"RepositoryModelLoad"})  # it may bring the files of a model
+LED = frozenset({"RepositoryModelLoad", "RepositoryModelUnload"})
+"""Calls that all engine processes do."""
 
 
 class ForwardedRpcs:
@@ -116,10 +118,13 @@ class GroupRpcs:
     """The engine process's part: answers forwarded calls.
 
     Args:
+        loaded: set once the models of the start are loaded. A process that is started anew gets loads and unloads
+            before that; an unload would give a load of the start up.
         groups: whose RPCs `MESSAGES` and `STREAM_MESSAGES` name.
     """
 
-    def __init__(self, *groups: RpcGroup) -> None:
+    def __init__(self, loaded: asyncio.Event, *groups: RpcGroup) -> None:
+        self._loaded = loaded
         self._rpcs: dict[str, Rpc] = {}
         for group in groups:
             for name, (rpc, _) in group.rpcs().items():
@@ -130,6 +135,8 @@ class GroupRpcs:
 
     async def answer(self, call: RpcCall) -> RpcAnswer:
         """Return the answer to a call. No mistake of a client raises."""
+        if call.method in LED:
+            await self._loaded.wait()
         try:
             response = self._rpcs[call.method](_EVERY[call.method][0].FromString(call.request))
             if isinstance(response, Awaitable):

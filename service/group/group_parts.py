@@ -57,3 +57,29 @@ class GroupParts:
         if settings.admin_address or settings.trace_every_frames:
             self.journal = self._make_journal(first_uid)
         self.is_open = True
+
+
+class OfGroup:
+    """Has these parts for a front-end process: its only engine process, or all of them as one.
+
+    Args:
+        group: the parts; made by the first message of an engine process.
+    """
+
+    def __init__(self, group: GroupParts) -> None:
+        self._group = group
+
+    @property
+    def permits(self) -> GroupPermits:
+        """Of this process; from the first message on."""
+        return self._group.permits
+
+    @property
+    def streams(self) -> GroupStreams:
+        """Those of the other front-end processes; from the first message on."""
+        return self._group.streams
+
+    @property
+    def journal(self) -> Journal | None:
+        """Of this process; from the first message on. None: nothing is observed."""
+        return self._group.journal

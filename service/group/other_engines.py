@@ -37,8 +37,6 @@ from forebay_server.service.models.registry import ModelRegistry
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-LED = frozenset({"RepositoryModelLoad", "RepositoryModelUnload"})
-"""Calls that all engine processes do."""
 
 
 class OtherEngines:

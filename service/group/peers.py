@@ -13,7 +13,6 @@ Owner: the event loop's thread, except where a method says otherwise.
 
 import asyncio
 import itertools
-import os
 import random
 import socket
 import threading
@@ -24,7 +23,7 @@ from dataclasses import replace
 import structlog
 
 from forebay_server.service.group.engine_journal import GroupJournal
-from forebay_server.service.group.forwarded import GroupRpcs
+from forebay_server.service.group.forwarded import LED, GroupRpcs
 from forebay_server.service.group.front_end_link import FrontEndLink
 from forebay_server.service.group.group_gauges import counters_of
 from forebay_server.service.group.links import Links
@@ -42,7 +41,7 @@ from forebay_server.service.group.messages import (
     Serving,
     Welcome,
 )
-from forebay_server.service.group.other_engines import LED, OtherEngines
+from forebay_server.service.group.other_engines import OtherEngines
 from forebay_server.service.group.peer import Peer
 from forebay_server.service.group.publications import Publications, memory_of
 from forebay_server.service.group.shared_counts import PermitCounts, StreamCounts
@@ -358,10 +357,3 @@ class Peers:
 
     def _of(self, front_end: int) -> Iterator[Peer]:
         return (peer for peer in list(self._peers) if peer.front_end == front_end)
-
-
-def sockets_of(descriptors: list[int]) -> list[socket.socket]:
-    """Return sockets of descriptors that have come from another process."""
-    for each in descriptors:
-        os.set_inheritable(each, False)  # noqa: FBT003
-    return [socket.socket(fileno=each) for each in descriptors]

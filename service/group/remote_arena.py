@@ -19,6 +19,7 @@ from forebay_server.service.errors import InvalidRequestError, OverloadedError
 from forebay_server.service.frontend.plain_copy import HELD_BYTES
 from forebay_server.service.group.blocks import Blocks
 from forebay_server.service.group.memory_layout import ALIGNMENT_BYTES, MemoryLayout
+from forebay_server.service.pictures.device_picture import FilePlace
 from forebay_server.service.pipeline.permits import Permits
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import FrameBuffer, OutputArrays
@@ -113,6 +114,10 @@ class RemoteArena:
     def lease(self, share: Share | None = None) -> "RemoteFrame":
         """Take a permit of `share` and a slot. Raises OverloadedError when there is none for it."""
         return RemoteFrame(self, self._permits.take(share), self._free.pop(), 1)
+
+    def files_of(self, frame: FrameBuffer) -> FilePlace | None:  # noqa: ARG002 - all slots are alike
+        """Return where a slot has room for a JPEG file; None if the device decodes none."""
+        return self._layout.files
 
     def borrows(self, payload: memoryview) -> bool:  # noqa: ARG002 - the protocol's
         """Return False: the engine process reads only what lies in the file."""

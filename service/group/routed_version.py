@@ -19,6 +19,7 @@ Thread: any, except where a method says otherwise. The members are a tuple that 
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import ref
 
 from forebay_server.engines.engine import EngineSpecs
 from forebay_server.service.errors import EngineEndedError, InvariantError
@@ -31,6 +32,7 @@ from forebay_server.service.group.remote_version import RemoteVersion
 from forebay_server.service.group.version_header import VersionHeader
 from forebay_server.service.journal.events import RequestJournal
 from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.pictures.device_picture import FilePlace
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.pipeline.unbound import Inputs
 from forebay_server.service.request import Feasibility, FrameBuffer, Request
@@ -69,7 +71,7 @@ class RoutedVersion:
     def takes(self, member: RemoteVersion) -> bool:
         """Whether a version of an engine process that has none here yet is the same one."""
         own, other = self.description, member.description
-        is_same = (own.task, own.image, own.files) == (other.task, other.image, other.files)
+        is_same = (own.task, own.image) == (other.task, other.image)
         return is_same and self.specs == member.specs and not self.is_retired
 
     def add(self, member: RemoteVersion) -> None:
@@ -84,7 +86,7 @@ class RoutedVersion:
 
     def _set(self, members: tuple[RemoteVersion, ...]) -> None:
         self.members = members
-        self.egress_time.headers = [each.header for each in members]
+        self.egress_time.follow([each.header for each in members])
         if members:
             self.statistics, self.requests = members[0].statistics, members[0].requests
 
@@ -131,11 +133,12 @@ class RoutedVersion:
         chosen = members[turn] if held_ns[turn] == best_ns else members[held_ns.index(best_ns)]
         if share is None or not share.follows:
             return chosen
-        if share.in_use and share.route in members:
-            place = members.index(share.route)
+        route = None if share.route is None else share.route()
+        if share.in_use and route in members:
+            place = members.index(route)
             if held_ns[place] <= 2 * best_ns + SLACK_ROWS * members[place].row_ns:
                 return members[place]
-        share.route = chosen
+        share.route = ref(chosen)
         return chosen
 
     def arrive(self, request: Request) -> None:
@@ -156,7 +159,8 @@ class RoutedVersion:
         """Free the places of requests that are still pending. Thread: the event loop's. Blocks: no."""
         by_member: dict[RemoteVersion, list[Request]] = {}
         for request in requests:
-            by_member.setdefault(member_of(request), []).append(request)
+            if not request.frame.is_released:  # else it has ended, and its version may be closed
+                by_member.setdefault(member_of(request), []).append(request)
         for member, own in by_member.items():
             if not member.is_lost:
                 member.cancel(own)
@@ -195,6 +199,10 @@ class RoutedArena:
                 return frame
             frame.release()
 
+    def files_of(self, frame: FrameBuffer) -> FilePlace | None:
+        """Return where a slot has room for a JPEG file: one engine process decodes files, another may not."""
+        return frame.arena.files_of(frame) if isinstance(frame, RemoteFrame) else None
+
     def borrows(self, payload: memoryview) -> bool:  # noqa: ARG002 - the protocol's
         """Return False: engine processes read only what lies in their files."""
         return False
@@ -223,20 +231,22 @@ class RoutedArrays:
 
 
 class RoutedEgress(PublishedEgress):
-    """How long delivery takes in this process, for the formers of all members: they share it.
+    """How long delivery takes in this process, for the formers of all members: they share it."""
 
-    Attributes:
-        headers: of the members.
-    """
-
-    __slots__ = ("headers",)
+    __slots__ = ("_headers",)
 
     def __init__(self, header: VersionHeader, front_end: int) -> None:
-        self.headers = [header]
+        self._headers = [header]
         super().__init__(header, front_end)
 
+    def follow(self, headers: list[VersionHeader]) -> None:
+        """Write to these from now on: the members have changed."""
+        self._headers = headers
+        if headers:
+            self._header = headers[0]  # that of a member which has gone would keep its memory mapped
+
     def _write(self) -> None:
-        for header in self.headers:
+        for header in self._headers:
             self._header = header
             super()._write()
 

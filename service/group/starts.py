@@ -94,7 +94,7 @@ class Starts:
     def engine(self, index: int) -> ChildProcess:
         """Start an engine process, and connect it with the processes that run."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, contextlib.ExitStack() as on_error:
+        with theirs, self._controls.adding_engine(index) as connect, contextlib.ExitStack() as on_error:
             on_error.enter_context(ours)
             own, file = engine_settings(self._settings, self._count, index), self._permits_file
             if index == 0 and self.admin_address is not None:
@@ -102,7 +102,7 @@ class Starts:
             of_several = [] if file is None else [str(index), str(self._engines), str(file.fd)]
             self._engine = self._start(ROLE_ENGINE, own, theirs, of_several, [] if file is None else [file.fd])
             on_error.pop_all()
-        self._controls.add_engine(index, ours)
+            connect(ours)
         return self._engine
 
     def is_engine_ending(self) -> bool:
@@ -121,12 +121,12 @@ class Starts:
             return None
         if self._engines > 1:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs, contextlib.ExitStack() as on_error:
+            with theirs, self._controls.adding_front_end(index) as connect, contextlib.ExitStack() as on_error:
                 on_error.enter_context(ours)
                 process = self._fork_server.fork(index, theirs)
                 if process is not None:
                     on_error.pop_all()
-                    self._controls.add_front_end(index, ours)
+                    connect(ours)
             return process
         data, their_data = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         talk, their_talk = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -13,7 +13,7 @@ from forebay_server.engines.engine import EngineSpecs
 from forebay_server.service.errors import Outcome, UnknownModelError
 from forebay_server.service.journal.events import RequestJournal
 from forebay_server.service.models.description import ModelDescription
-from forebay_server.service.pictures.device_picture import DecodedBy
+from forebay_server.service.pictures.device_picture import DecodedBy, FilePlace
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import FrameBuffer, Request
 
@@ -55,6 +55,10 @@ class ServedFrames(Protocol):
 
     def lease_rows(self, rows: int, share: Share | None = None) -> FrameBuffer:
         """Take a permit of `share` and a buffer of `rows` rows. Raises OverloadedError or InvalidRequestError."""
+        ...
+
+    def files_of(self, frame: FrameBuffer) -> FilePlace | None:
+        """Return where a leased buffer of one row has room for a JPEG file; None if its device decodes none."""
         ...
 
     def borrows(self, payload: memoryview) -> bool:

@@ -43,6 +43,7 @@ class FrameArena:
         files: FilePlace | None = None,
     ) -> None:
         self.row_bytes = tuple(spec.row_bytes for spec in inputs)
+        self._files = files
         self.offsets, end = input_offsets(self.row_bytes)
         end = end if files is None else max(end, files.end)
         self.dense_offsets = tuple(itertools.accumulate(self.row_bytes[:-1], initial=0))
@@ -65,6 +66,10 @@ class FrameArena:
     def lease(self, share: Share | None = None) -> "FrameLease":
         """Take a permit of `share` and a buffer. Raises OverloadedError when there is none for it."""
         return FrameLease(self, self._permits.take(share), self._free.pop())
+
+    def files_of(self, frame: FrameBuffer) -> FilePlace | None:  # noqa: ARG002 - all buffers are alike
+        """Return where a leased buffer of one row has room for a JPEG file; None if the device decodes none."""
+        return self._files
 
     def borrows(self, payload: memoryview) -> bool:
         """Whether dense inputs of one row stay where they are, so that `borrow` costs nothing."""

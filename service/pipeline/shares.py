@@ -21,6 +21,7 @@ Owner: the caller, one thread at a time. Why: docs/adr/0114.
 """
 
 from collections import deque
+from weakref import ReferenceType
 
 MEMORY_NS = 5_000_000_000
 AGED_AT_ONCE = 2
@@ -41,7 +42,7 @@ class Share:
         counted: its weight where promises are added up; no more than it wants.
         is_remembered: whether it will be looked at again.
         follows: whether its newest request replaces one that waits, and so goes to the same engine process.
-        route: the version in that engine process, where there are several; its router's.
+        route: the version in that engine process, where there are several; its router's. Weak: a stream outlives it.
     """
 
     __slots__ = (
@@ -68,7 +69,7 @@ class Share:
         self.aged_ns = 0
         self.units = self.counted = 0
         self.is_remembered = self.follows = False
-        self.route: object = None
+        self.route: ReferenceType[object] | None = None
 
 
 class Shares:

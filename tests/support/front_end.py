@@ -21,6 +21,7 @@ from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.frontend.frames.video.limits import VideoLimits
 from forebay_server.service.journal.statistics import REASON_BY_OUTCOME, CountingSink, VersionStatistics
 from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.pictures.device_picture import FilePlace
 from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, Delivery, Feasibility, Request
@@ -90,9 +91,13 @@ class StrictArena:
         self.free = [StrictBuffer(nbytes) for _ in range(permits)]
         self.leases: list[StrictLease] = []
         self.on_write = None
+        self.place_of = lambda lease: None  # where a lease has room for a file
 
     def borrow(self, payload: memoryview, share: Share) -> None:
         """As a device with memory of its own: inputs are always copied."""
+
+    def files_of(self, frame: StrictLease) -> FilePlace | None:
+        return self.place_of(frame)
 
     def borrows(self, payload: memoryview) -> bool:
         """As `borrow`."""

@@ -44,10 +44,12 @@ class ScriptedEngine:
         beside: another one that runs the same version, or True for the first of several.
     """
 
-    def __init__(self, loop, clock, *, permits=8, front_ends=2, front_end=0, specs=FIXED, beside=None):
+    def __init__(self, loop, clock, *, permits=8, front_ends=2, front_end=0, specs=FIXED, beside=None, files=None):
         self.front_end = front_end
         limits = ArraysLimits(1 << 20, 1 << 22)
-        self.layout = layout_of(specs, front_ends, permits, rows_bytes=front_ends * (64 << 10), arrays=limits)
+        self.layout = layout_of(
+            specs, front_ends, permits, rows_bytes=front_ends * (64 << 10), arrays=limits, files=files
+        )
         self.file = MemoryFile.create("version", self.layout.file_bytes)
         VersionHeader(self.file.memory, front_ends).write_row(ROW_NS)
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -24,7 +24,7 @@ from forebay_server.service.frontend.frames.decode.pictures import decode_into
 from forebay_server.service.frontend.frames.decode_time import DecodeTime
 from forebay_server.service.frontend.frames.opening import StreamConfig
 from forebay_server.service.frontend.plain_copy import copy_into
-from forebay_server.service.pictures.device_picture import DecodedBy, FilePicture
+from forebay_server.service.pictures.device_picture import DecodedBy, FilePicture, FilePlace
 from forebay_server.service.pictures.geometry import placement_of
 from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.pipeline.shares import Share
@@ -79,7 +79,7 @@ class FrameDecoder:
         self._clock = clock
         self._admission = admission
         self._max_image_pixels = max_image_pixels
-        self._files = config.version.description.files if config.encoding == pb.ENCODING_JPEG else None
+        self._is_jpeg = config.encoding == pb.ENCODING_JPEG
         self._copies = config.image is None or _has_the_layout(config.encoding, config.size, config.image)
         self.is_quick = self._copies and (config.payload_bytes or 0) <= INLINE_COPY_BYTES
         self._input_ends = tuple(itertools.accumulate(config.version.arena.row_bytes, initial=0))
@@ -128,7 +128,7 @@ class FrameDecoder:
 
         Checking and copying 100 KB take about 90 us, as much as a hand-over to a worker and back.
         """
-        place = self._files
+        place = self._files_of(request)
         if place is None or len(payload) > INLINE_COPY_BYTES or not self._queue.is_at_rest:
             return False
         found = file_for_device(payload, place, self._max_image_pixels)
@@ -191,8 +191,9 @@ class FrameDecoder:
         if self._copies:
             copy_into(request.frame, self._inputs_of(payload))
             return
-        if self._files is not None:
-            found = file_for_device(payload, self._files, self._max_image_pixels)
+        place = self._files_of(request)
+        if place is not None:
+            found = file_for_device(payload, place, self._max_image_pixels)
             if isinstance(found, FilePicture):
                 self._put_file(request, payload, found)
                 return
@@ -203,6 +204,10 @@ class FrameDecoder:
         target = row[start : start + picture.nbytes].view(picture.dtype).reshape(picture.shape)
         request.frame_size = decode_into(target, payload, config.encoding, config.size, picture, self._max_image_pixels)
         self._put_constants(row, request.frame.offsets)
+
+    def _files_of(self, request: Request) -> FilePlace | None:
+        """Return where the frame of a request has room for a JPEG file; None: the CPU decodes it. Thread: any."""
+        return self._config.version.arena.files_of(request.frame) if self._is_jpeg else None
 
     def _put_file(self, request: Request, payload: memoryview, file: FilePicture) -> None:
         """Put a JPEG file into its buffer as it came: the device of its batch decodes it."""

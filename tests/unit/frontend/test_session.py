@@ -12,6 +12,8 @@ from forebay.wire import frames_pb2 as pb
 from forebay_server.service.batching.egress_time import EgressTime
 from forebay_server.service.errors import BatchFailedError, InvalidRequestError, InvariantError, Outcome
 from forebay_server.service.frontend.frames import decoder as decoder_module
+from forebay_server.service.pictures.device_picture import FilePicture, FilePlace
+from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.request import Feasibility
 from tests.support.front_end import SessionHarness, by_reason, specs_of
 
@@ -41,6 +43,28 @@ def test_results_follow_the_order_of_arrival_whatever_ends_first():
     assert harness.codes == [(1, "OK"), (2, "OK"), (3, "OK")]
     assert [r.tensors[0].data[0] for r in harness.results] == [1, 2, 3]
     assert [r.capture_time_us for r in harness.results] == [-1, -2, -3]
+
+
+def test_a_file_goes_to_a_device_where_its_own_buffer_has_room_for_it():
+    """Buffers of one version may lie before several engine processes, of which one decodes files."""
+    side, file = 64, jpeg(size=(64, 64))
+    picture = PictureInput(side, side, "RGB")
+    specs = specs_of(((side, side, 3),), ((side, side, 3),))
+    harness = SessionHarness(image=picture, specs=specs, **EVERY, **JPEG)
+    decoding = harness.version.arena.free[-1]
+    place = FilePlace(0, picture.nbytes, side * side)
+    harness.version.arena.place_of = lambda lease: place if lease.host is decoding else None
+    harness.send(0, file)
+    harness.send(1, file)
+    while harness.pool.run_one():
+        pass
+    by_device, by_cpu = harness.version.form()
+    assert by_device.picture == FilePicture(0, len(file), (side, side))
+    assert by_cpu.picture is None
+    sent, decoded = (harness.version._inputs[request.id][0] for request in (by_device, by_cpu))
+    assert sent[: len(file)].tobytes() == file
+    assert np.abs(decoded.astype(int) - 128).max() <= 1
+    assert harness.version.statistics.snapshot().pictures == {"device": 1}
 
 
 def test_a_refused_frame_takes_its_place_and_its_stream_goes_on():

@@ -109,6 +109,54 @@ print(code_after(is_pid_read=True), code_after(is_pid_read=False))
 """
 
 
+FEW_FILES = """
+import json, os, resource, signal, socket, subprocess, sys
+import psutil
+from forebay_server.service.clock import MonotonicClock
+from forebay_server.service.group.fork_server import ForkServer, adopt_orphans
+from forebay_server.service.group.starts import Starts
+from forebay_server.service.settings import load_settings
+
+assert adopt_orphans()
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+process = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid()), str(theirs.fileno())],
+                           pass_fds=[theirs.fileno()])
+theirs.close()
+settings = load_settings({}, None, {}).values.model_copy(update={"engines": 2})
+starts = Starts(settings, 1, "127.0.0.1:1", [], os.environ, print, print, print, MonotonicClock())
+starts._fork_server = ForkServer(process, ours)
+starts._fork_server.has_started = True
+engine, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+with starts._controls.adding_engine(0) as connect:
+    connect(engine)
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+found, child, free = [], None, 0
+while child is None:
+    held = []
+    try:
+        while True:
+            held.append(os.dup(0))
+    except OSError:
+        pass
+    for _ in range(free):
+        os.close(held.pop())
+    try:
+        child = starts.front_end(0)
+    except OSError as error:
+        pass
+    for each in held:
+        os.close(each)
+    known = {process.pid, child and child.pid}
+    found.append(len([each for each in psutil.Process().children() if each.pid not in known]))
+    free += 1
+starts._fork_server.close()
+process.wait()
+for each in psutil.Process().children():
+    each.kill()
+print(json.dumps(found))
+"""
+
+
 def run(*command):
     done = subprocess.run(
         [sys.executable, "-c", *command], capture_output=True, text=True, timeout=HANG_GUARD_S, check=False
@@ -136,6 +184,13 @@ def test_the_parent_gets_their_exit_codes(ordered):
 
 def test_a_fork_server_that_has_ended_gives_no_process(ordered):
     assert ordered["late"] is None
+
+
+def test_where_descriptors_run_out_no_process_is_left_that_the_parent_does_not_know():
+    """However many descriptors are free: a process is started and connected, or none is there."""
+    left = json.loads(run(FEW_FILES, SERVER))
+    assert len(left) > 4
+    assert not any(left)
 
 
 def test_the_imports_of_a_front_end_process_leave_one_thread_to_fork():

@@ -49,7 +49,9 @@ class Group:
 
     def __init__(self):
         self.steps = []
-        self.engine = GroupRpcs(Repository(), SettingsRpcs(None))
+        self.loaded = asyncio.Event()
+        self.loaded.set()
+        self.engine = GroupRpcs(self.loaded, Repository(), SettingsRpcs(None))
         self.forwarded = ForwardedRpcs(self._send, self._check, lambda: self.steps.append("before"))
         self.is_silent = False
         self.tasks = []
@@ -113,6 +115,23 @@ def test_a_refusal_comes_back_as_it_is_and_a_bug_is_masked(method, request_, cod
         assert caught.value.code is code
         assert words in caught.value.message
         assert "/a/path" not in caught.value.message
+
+    asyncio.run(run())
+
+
+def test_loads_and_unloads_wait_for_the_models_of_the_start_and_other_calls_do_not():
+    async def run():
+        group = Group()
+        group.loaded.clear()
+        waiting = [
+            asyncio.ensure_future(group.ask("RepositoryModelLoad", pb.RepositoryModelLoadRequest(model_name="m"))),
+            asyncio.ensure_future(group.ask("RepositoryModelUnload", pb.RepositoryModelUnloadRequest(model_name="m"))),
+        ]
+        await group.ask("LogSettings", pb.LogSettingsRequest())
+        assert not any(each.done() for each in waiting)
+        group.loaded.set()
+        assert await waiting[0] == pb.RepositoryModelLoadResponse()
+        assert await waiting[1] == pb.RepositoryModelUnloadResponse()
 
     asyncio.run(run())
 

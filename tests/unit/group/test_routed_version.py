@@ -1,7 +1,9 @@
-"""Several engine processes run one version: where its requests go, and what happens when one of them has gone."""
+"""Several engine processes run one version: where its requests go, also when one of them has gone."""
 
 import asyncio
 import contextlib
+import gc
+import weakref
 
 import pytest
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from forebay_server.service.errors import EngineEndedError, Outcome, UnknownMode
 from forebay_server.service.group.routed_registry import RoutedRegistry
 from forebay_server.service.group.routed_version import SLACK_ROWS, member_of
 from forebay_server.service.models.description import ModelDescription
+from forebay_server.service.pictures.device_picture import FilePlace
 from forebay_server.service.pipeline.shares import Share
 from tests.support.clock import ManualClock
 from tests.support.loops import on_loop
@@ -19,28 +22,29 @@ from tests.support.requests import frame_request
 from tests.support.scripted_engine import FIXED, VARYING, ScriptedEngine
 
 FRONT_END, OTHER_FRONT_END = 0, 1
+FILES = FilePlace(128, 4096, 100)
 
 
 class Scene:
     """Two engine processes that run one version, as one front-end process has them."""
 
     def __init__(self, stack, specs=FIXED):
-        self.retired = []
+        self.retired, self.opened = [], []
+        stack.callback(lambda: [engine.close() for engine in self.opened])
         self.registry = RoutedRegistry(FRONT_END, self.retired.append)
         self.engines = []
-        for _ in range(2):
-            self.engines.append(self.engine(stack, specs))
+        for files in (None, FILES):
+            self.engines.append(self.engine(specs, files if specs.is_fixed else None))
         for number, engine in enumerate(self.engines):
             self.registry.join(number, engine.version)
         self.version = self.registry.find("model", "")
         self.ended = []
         self.ids = iter(range(1, 1000))
 
-    def engine(self, stack, specs=FIXED):
-        engine = ScriptedEngine(
-            asyncio.get_running_loop(), ManualClock(), specs=specs, beside=(self.engines or [True])[0]
-        )
-        stack.callback(engine.close)
+    def engine(self, specs=FIXED, files=None):
+        beside = (self.engines or [True])[0]
+        engine = ScriptedEngine(asyncio.get_running_loop(), ManualClock(), specs=specs, beside=beside, files=files)
+        self.opened.append(engine)
         return engine
 
     def number_of(self, frame):
@@ -80,6 +84,19 @@ async def test_a_request_goes_where_the_lanes_are_free_first():
         assert list(map(found.number_of, more)) == [1] * 4
         for frame in (*frames, *more):
             frame.release()
+
+
+@on_loop
+async def test_a_place_has_room_for_a_file_where_its_own_engine_process_decodes_files():
+    with scene() as found:
+        frames = [found.version.arena.lease() for _ in range(4)]
+        assert {(found.number_of(frame), found.version.arena.files_of(frame)) for frame in frames} == {
+            (0, None),
+            (1, FILES),
+        }
+        for frame in frames:
+            frame.release()
+        assert not found.retired, "they run one version"
 
 
 @on_loop
@@ -157,6 +174,37 @@ async def test_requests_in_flight_end_at_once_when_their_engine_process_has_gone
 
 
 @on_loop
+async def test_a_client_may_leave_when_its_requests_have_ended_and_their_version_is_closed():
+    with scene() as found:
+        requests = [found.send() for _ in range(2)]
+        found.lose(0)
+        found.engines[0].version.close()
+        found.version.cancel([request for request in requests if request.frame.is_released])
+        found.engines[1].read()
+        found.engines[1].answer(list(found.engines[1].requests))
+        await eventually(lambda: len(found.ended) == 2)
+
+
+@on_loop
+async def test_a_stream_that_goes_on_keeps_no_memory_of_an_engine_process_that_has_gone():
+    with scene() as found:
+        share = Share()
+        share.follows = True
+        found.engines[0].version.header.write_held(OTHER_FRONT_END, 1)
+        found.version.arena.lease(share).release()
+        found.engines[0].version.header.write_held(OTHER_FRONT_END, 0)
+        assert share.route() is found.engines[1].version
+        found.version.egress_time.observe(1, 2)
+        header, file = (weakref.ref(each) for each in (found.engines[1].version.header, found.engines[1].version._file))
+        found.lose(1)
+        found.engines.pop().close()
+        found.opened.pop()
+        gc.collect()  # of the test's own objects
+        assert share.route() is header() is file() is None
+        found.version.arena.lease(share).release()
+
+
+@on_loop
 async def test_a_frame_that_was_being_decoded_ends_when_it_comes_too_late():
     with scene() as found:
         frames = [found.version.arena.lease() for _ in range(2)]
@@ -172,7 +220,7 @@ async def test_an_engine_process_that_is_started_anew_joins_the_version_that_ser
     with contextlib.ExitStack() as stack:
         found = Scene(stack)
         found.lose(0)
-        found.engines[0] = found.engine(stack)
+        found.engines[0] = found.engine()
         found.registry.join(0, found.engines[0].version)
         assert found.registry.find("model", "") is found.version
         assert len(found.version.members) == 2
