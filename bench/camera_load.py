@@ -22,6 +22,7 @@ import json
 import sys
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from forebay.client.encode import frame_message
 from forebay.wire import frames_pb2 as pb
 from forebay_server.bench.dialects import DELIVERIES, channels_to, noise
 from forebay_server.bench.overload_account import Fate, Frame, quantile
+from forebay_server.bench.unit_file import read_units
 
 METHOD = "/forebay.v1.FrameInference/Stream"
 LEAST_TRANSPORT_MS, TRANSPORT_WINDOW, TRANSPORT_EVERY = 5.0, 64, 8
@@ -110,7 +112,7 @@ class _Camera:
         self,
         call: Any,  # noqa: ANN401 - grpc.aio's
         tally: _Tally,
-        payload: bytes,
+        payloads: Sequence[bytes],
         least_budget_ms: float,
         *,
         is_latest: bool,
@@ -118,7 +120,7 @@ class _Camera:
         self.in_time_count = 0
         self._call = call
         self._tally = tally
-        self._payload = payload
+        self._payloads = payloads
         self._least_budget_ms = least_budget_ms
         self._is_latest = is_latest
         self._hold_until = 0.0  # the server's advice; seconds of the monotonic clock
@@ -150,7 +152,8 @@ class _Camera:
             return
         budget_ms = max(1.0, budget_ms)  # a budget is above 0
         self._under_way[seq] = due, now, budget_ms
-        await self._call.write(frame_message(seq, 0, budget_ms, (self._payload,)))
+        payload = self._payloads[(seq - 1) % len(self._payloads)]
+        await self._call.write(frame_message(seq, 0, budget_ms, (payload,)))
 
     async def _read(self) -> None:
         while data := await self._call.read():  # falsy at the end of the stream
@@ -161,12 +164,25 @@ class _Camera:
                 self._hold_until = time.monotonic() + message.result.status.retry_after_ms / 1e3
 
 
+def _encoding(given: argparse.Namespace) -> pb.Encoding:
+    if given.video is not None:
+        return pb.ENCODING_H264
+    return pb.ENCODING_TENSOR if given.jpeg is None else pb.ENCODING_JPEG
+
+
+def _payloads(given: argparse.Namespace) -> Sequence[bytes]:
+    if given.video is not None:
+        return read_units(given.video)
+    file = given.jpeg or given.tensor
+    return [noise(given.payload_bytes, given.seed) if file is None else file.read_bytes()]
+
+
 async def _open(channel: Any, given: argparse.Namespace, index: int) -> Any:  # noqa: ANN401 - grpc.aio's
     call = channel.stream_stream(METHOD)()
     opening = pb.Open(
         model=given.model,
         stream_id=f"camera-{given.first + index}",
-        encoding=pb.ENCODING_TENSOR if given.jpeg is None else pb.ENCODING_JPEG,
+        encoding=_encoding(given),
         delivery=DELIVERIES[given.delivery],
         max_in_flight=given.window,
         latency_budget_ms=given.limit_ms,
@@ -179,8 +195,7 @@ async def _open(channel: Any, given: argparse.Namespace, index: int) -> Any:  # 
 async def run(given: argparse.Namespace) -> dict[str, Any]:
     """Open the streams, wait for the start, send for as long as asked; return the frames and their cost."""
     generator = np.random.default_rng([given.seed, given.first])
-    file = given.jpeg or given.tensor
-    payload = noise(given.payload_bytes, given.seed) if file is None else file.read_bytes()
+    payloads = _payloads(given)
     channels = channels_to(given.address, given.connections)
     calls = [await _open(channels[index % given.connections], given, index) for index in range(given.cameras)]
     start = time.monotonic() + START_AFTER_S
@@ -192,7 +207,7 @@ async def run(given: argparse.Namespace) -> dict[str, Any]:
     asyncio.get_running_loop().call_at(tally.measured_from, lambda: cpu_s.update(before=time.process_time()))
     count = round(given.seconds * given.fps)
     cameras = [
-        _Camera(call, tally, payload, given.least_budget_ms, is_latest=given.delivery == "latest") for call in calls
+        _Camera(call, tally, payloads, given.least_budget_ms, is_latest=given.delivery == "latest") for call in calls
     ]
     phases = generator.uniform(0.0, 1.0 / given.fps, given.cameras).tolist()
     runs = [
@@ -223,6 +238,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--payload-bytes", type=int, default=0)
     parser.add_argument("--jpeg", type=Path, help="send this picture instead of a raw tensor")
+    parser.add_argument("--video", type=Path, help="send this file's access units of H.264, round and round")
     parser.add_argument("--tensor", type=Path, help="send the bytes of this file instead of noise")
     parser.add_argument("--cameras", type=int, required=True, help="of this process")
     parser.add_argument("--first", type=int, default=0, help="number of the first camera, for its name and its phase")

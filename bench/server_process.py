@@ -11,10 +11,12 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import psutil
 
 START_TIMEOUT_S = 60.0
+SHOWN_LOG_CHARACTERS = 8000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ def running_server(
                     raise RuntimeError(f"the server did not start:\n{log.read()}")
                 ready = json.loads(line)
                 pid, *others = [each["pid"] for each in ready.get("processes", [ready])]
-                yield RunningServer(ready["address"], f"unix:{uds}", psutil.Process(pid), tuple(others))
+                with _log_shown_at_an_error(log):
+                    yield RunningServer(ready["address"], f"unix:{uds}", psutil.Process(pid), tuple(others))
             finally:
                 if server.poll() is None:
                     os.kill(server.pid, signal.SIGTERM)
@@ -108,6 +111,16 @@ def running_server(
                     server.wait()
                 if server.stdout is not None:
                     server.stdout.close()
+
+
+@contextlib.contextmanager
+def _log_shown_at_an_error(log: IO[str]) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        log.seek(0)
+        sys.stderr.write(f"the server's log ends with:\n{log.read()[-SHOWN_LOG_CHARACTERS:]}\n")
+        raise
 
 
 @contextlib.contextmanager

@@ -24,7 +24,6 @@ from forebay_server.service.cores import usable_cores
 from forebay_server.service.frontend.frames.decode.pictures import decode_into
 from forebay_server.service.frontend.frames.video.access_unit import UnitReader
 from forebay_server.service.frontend.frames.video.codec import LibavCodec
-from forebay_server.service.frontend.frames.video.planes import place_picture
 from forebay_server.service.frontend.frames.video.request import CODECS
 from forebay_server.service.pictures.picture_input import PictureInput
 
@@ -55,7 +54,7 @@ def _video(payloads: Sequence[bytes], model: PictureInput, encoding: Encoding) -
         for number, payload in enumerate(payloads):
             reader.read(payload)
             for picture in codec.decode(payload, number):
-                place_picture(target, picture, model, MOST_PIXELS)
+                picture.place(target, model, MOST_PIXELS)
 
     return run
 

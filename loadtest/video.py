@@ -19,8 +19,19 @@ _ENCODERS = {Encoding.H264: "libx264", Encoding.H265: "libx265"}
 VIDEO = tuple(_ENCODERS)
 
 
-def access_units(pictures: Sequence[npt.NDArray[np.uint8]], encoding: Encoding) -> list[bytes]:
-    """Encode pictures, shape (height, width, 3), blue first, without B-frames. Raises UsageError."""
+def access_units(
+    pictures: Sequence[npt.NDArray[np.uint8]], encoding: Encoding, *, bits_per_s: int | None = None
+) -> list[bytes]:
+    """Encode pictures without B-frames.
+
+    Args:
+        pictures: shape (height, width, 3), blue first.
+        encoding: H264 or H265.
+        bits_per_s: rate to keep to; None for constant quality.
+
+    Raises:
+        UsageError: PyAV is missing, or the pictures cannot be encoded.
+    """
     try:
         import av
     except ImportError:
@@ -29,7 +40,7 @@ def access_units(pictures: Sequence[npt.NDArray[np.uint8]], encoding: Encoding) 
         raise UsageError("no picture could be decoded")
     if len({picture.shape for picture in pictures}) > 1:
         raise UsageError("the pictures differ in size: give --size")
-    encoder = _encoder(av, encoding, pictures[0].shape)
+    encoder = _encoder(av, encoding, pictures[0].shape, bits_per_s)
     units: list[bytes] = []
     try:
         for index, picture in enumerate(pictures):
@@ -42,7 +53,12 @@ def access_units(pictures: Sequence[npt.NDArray[np.uint8]], encoding: Encoding) 
     return units
 
 
-def _encoder(av: Any, encoding: Encoding, shape: tuple[int, ...]) -> Any:  # noqa: ANN401 - PyAV is imported late
+def _encoder(
+    av: Any,  # noqa: ANN401 - PyAV is imported late
+    encoding: Encoding,
+    shape: tuple[int, ...],
+    bits_per_s: int | None,
+) -> Any:  # noqa: ANN401
     height, width = shape[:2]
     if height % 2 or width % 2:
         raise UsageError(f"--encoding {encoding} needs an even width and height, not {width}x{height}: give --size")
@@ -50,7 +66,11 @@ def _encoder(av: Any, encoding: Encoding, shape: tuple[int, ...]) -> Any:  # noq
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
     encoder.time_base, encoder.framerate = Fraction(1, FRAMES_PER_S), Fraction(FRAMES_PER_S)
     encoder.gop_size, encoder.max_b_frames = KEYFRAME_INTERVAL, 0
-    encoder.options = {"preset": "veryfast", "tune": "zerolatency", "crf": "23"}
+    encoder.options = {"preset": "veryfast", "tune": "zerolatency"}
+    if bits_per_s is None:
+        encoder.options = {**encoder.options, "crf": "23"}
+    else:
+        encoder.bit_rate = bits_per_s
     if encoding is Encoding.H265:
         encoder.options = {**encoder.options, "x265-params": "log-level=none"}
     return encoder

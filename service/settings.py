@@ -144,6 +144,9 @@ class ServeSettings(BaseSettings):
         "auto",
         description="who decodes JPEG frames of models on GPUs; auto: the GPU where it can; gpu: it must",
     )
+    video_decode: Literal["auto", "cpu"] = Field(
+        "auto", description="who decodes H264 and H265 for models on GPUs; auto: the GPU where it can"
+    )
     max_video_streams: Count = Field(
         64, le=100_000, description="maximum of streams of H264 and H265 in one front-end process; each has a decoder"
     )

@@ -33,6 +33,7 @@ SECTIONS = {
     "processes": ("sections_spread", 120),
     "front_ends": ("sections_front_ends", 370),
     "jpeg_cameras": ("sections_jpeg", 120),
+    "video_cameras": ("sections_video", 150),
     "priorities": ("sections_priorities", 140),
     "profile": ("sections_served", 35),
     "variants": ("sections_local", 150),

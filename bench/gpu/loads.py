@@ -41,14 +41,23 @@ class ServedModel:
     Attributes:
         servers: that share the clients.
         model: name on each of them.
-        payload: file with the bytes of one row, or one JPEG.
-        is_jpeg: which of the two.
+        payload: file with the bytes of one row, one JPEG, or access units of H.264.
+        is_jpeg: whether it is a JPEG.
+        is_video: whether it has access units.
     """
 
     servers: Sequence[GpuServer]
     model: str
     payload: Path
     is_jpeg: bool = False
+    is_video: bool = False
+
+    @property
+    def camera_flag(self) -> str:
+        """Of bench.camera_load, before the file."""
+        if self.is_video:
+            return "--video"
+        return "--jpeg" if self.is_jpeg else "--tensor"
 
     def address(self, client: int) -> str:
         """Return where the client of that number goes."""
@@ -111,7 +120,7 @@ def cameras_load(target: ServedModel, worker_count: int, count: int, delivery: s
     shares = [count // worker_count + (i < count % worker_count) for i in range(worker_count)]
 
     def load(seconds: float) -> dict[str, Any]:
-        common = ["--jpeg" if target.is_jpeg else "--tensor", str(target.payload), "--delivery", delivery]
+        common = [target.camera_flag, str(target.payload), "--delivery", delivery]
         common += ["--fps", str(FPS), "--limit-ms", str(LIMIT_MS), "--seconds", str(seconds)]
         common += ["--window", str(CAMERA_WINDOW), "--warm-up", str(WARM_UP_SHARE * seconds)]
         arguments = [

@@ -26,6 +26,7 @@ TABLES = {
     "front_ends": ("front_ends", tables.front_ends),
     "cameras": ("cameras", tables.cameras),
     "jpeg cameras": ("jpeg_cameras", tables.jpeg_cameras),
+    "video cameras": ("video_cameras", tables.video_cameras),
     "priorities": ("priorities", tables.priorities),
     "batching": ("batching", tables.batching),
     "memory": ("memory", tables.memory),

@@ -28,6 +28,7 @@ class Plan:
         raw_crowds: numbers of cameras before front-end processes that send raw tensors.
         jpeg_crowds: the same for cameras that send JPEG.
         decode_cameras: the same where who decodes is compared.
+        video_cameras: numbers of cameras before front-end processes that send H.264.
         processes: numbers of server processes on one GPU.
         front_ends: numbers of front-end processes; 0: one process for all.
         group_clients: client processes before front-end processes.
@@ -60,6 +61,7 @@ class Plan:
     raw_crowds: tuple[int, ...] = (64, 96, 128, 192)
     jpeg_crowds: tuple[int, ...] = (40, 60, 80)
     decode_cameras: tuple[int, ...] = (64, 128)
+    video_cameras: tuple[int, ...] = (64, 128, 256)
     processes: tuple[int, ...] = (1, 2, 4)
     front_ends: tuple[int, ...] = (0, 5)
     group_clients: int = 8
@@ -95,6 +97,7 @@ class Plan:
             raw_crowds=(2,),
             jpeg_crowds=(1,),
             decode_cameras=(1,),
+            video_cameras=(1,),
             processes=(1, 2),
             front_ends=(0, 1),
             group_clients=2,

@@ -32,14 +32,17 @@ def jpeg_cameras(plan: Plan) -> Iterator[dict[str, Any]]:
                     target = ServedModel([server], "typed", payload, is_jpeg=True)
                     facts = {"decode": decode, "cameras": count, "front_ends": front_ends}
                     facts["file_bytes"] = payload.stat().st_size
-                    yield facts | _measured(plan, server, target, count)
+                    yield facts | measured(plan, server, target, count)
         finally:
             del os.environ[SETTING]
 
 
-def _measured(plan: Plan, server: GpuServer, target: ServedModel, count: int) -> dict[str, Any]:
+def measured(
+    plan: Plan, server: GpuServer, target: ServedModel, count: int, warm_up_s: float | None = None
+) -> dict[str, Any]:
+    """Run cameras; return their result, CPU a frame of the server and of its engine process, memory, and decoders."""
     load = cameras_load(target, min(plan.group_clients, count), count, "every")
-    load(plan.group_camera_seconds / 3)  # the first frames touch memory
+    load(warm_up_s or plan.group_camera_seconds / 3)  # the first frames touch memory
     engine = RunningServer("", "", server.running.process)
     before_s, engine_s, before = server.running.cpu_s(), engine.cpu_s(), _memory(server)
     found = load(plan.group_camera_seconds)

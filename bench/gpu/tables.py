@@ -210,8 +210,18 @@ def cameras(cells: Sequence[Cell]) -> list[str]:
 
 def jpeg_cameras(cells: Sequence[Cell]) -> list[str]:
     """JPEG cameras, by who decodes."""
+    return _by_decoder(cells)
+
+
+def video_cameras(cells: Sequence[Cell]) -> list[str]:
+    """H.264 cameras, by who decodes."""
+    return _by_decoder(cells)
+
+
+def _by_decoder(cells: Sequence[Cell]) -> list[str]:
+    """Cameras whose frames are decoded by the CPU or the GPU."""
     columns: Columns = {
-        "decoded by": lambda cell: str({"cpu": "CPU", "gpu": "GPU"}.get(cell["decode"], cell["decode"])),
+        "decoded by": lambda cell: str({"cpu": "CPU", "gpu": "GPU", "auto": "GPU"}.get(cell["decode"], cell["decode"])),
         "cameras": lambda cell: str(cell["cameras"]),
         "frames/s": lambda cell: count(cell["rows_per_s"]),
         "in time": lambda cell: percent(cell["in_time_share"]),

@@ -32,6 +32,7 @@ from forebay_server.service.frontend.frames.recorder import StreamRecorder
 from forebay_server.service.frontend.frames.session import Session
 from forebay_server.service.frontend.frames.stream import OPEN_DEADLINE_S, FrameStream
 from forebay_server.service.frontend.frames.tracks import StreamTracks, open_tracks
+from forebay_server.service.frontend.frames.video.codecs import VideoCodecs
 from forebay_server.service.frontend.frames.video.limits import VideoLimits, VideoPlace
 from forebay_server.service.frontend.statuses import metadata_of
 from forebay_server.service.frontend.stream_call import StreamCalls
@@ -94,7 +95,8 @@ class FramesServicer:
         self._journal = journal
         self._next_session_id: Callable[[], int] = itertools.count(1).__next__
         self._admission = admission
-        self.video = VideoLimits(settings.max_video_streams, settings.video_memory_bytes)
+        codecs = VideoCodecs(settings.video_decode, settings.max_image_pixels, settings.max_video_streams, clock)
+        self.video = VideoLimits(settings.max_video_streams, settings.video_memory_bytes, codecs)
         self._leavers = Leavers()
         self._is_draining = False
         self.open_deadline_s = OPEN_DEADLINE_S

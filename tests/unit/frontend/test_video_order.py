@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forebay_server.engines.clock import MonotonicClock
 from forebay_server.service.errors import OverloadedError, TooManyStreamsError
 from forebay_server.service.frontend.frames.video.access_unit import AccessUnit
+from forebay_server.service.frontend.frames.video.codecs import VideoCodecs
 from forebay_server.service.frontend.frames.video.keyframe_requests import INTERVAL_NS, KeyframeRequests
 from forebay_server.service.frontend.frames.video.limits import VideoLimits
 from forebay_server.service.frontend.frames.video.order import DecodingOrder, Step
@@ -130,7 +132,7 @@ def test_the_client_is_asked_at_most_once_a_second():
 
 
 def test_the_number_of_decoders_and_their_memory():
-    limits = VideoLimits(2, 40 << 20)
+    limits = VideoLimits(2, 40 << 20, VideoCodecs("cpu", 1 << 20, 2, MonotonicClock()))
     first, second = limits.take(), limits.take()
     with pytest.raises(TooManyStreamsError):
         limits.take()

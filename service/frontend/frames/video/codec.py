@@ -1,7 +1,7 @@
 """One decoder of libavcodec. The only module of the server that imports PyAV.
 
 A decoder behind this seam takes whole access units in order and gives pictures, each with the number of its unit, in
-the order in which they are shown. Another one, such as a GPU's, has the same four methods (ADR 0212).
+the order in which they are shown. A GPU's is behind the same seam (`device_codec`).
 
 Options: one thread, because the worker pool is the parallelism and frame threads would delay every picture; cropping to
 the pixel. H.264 flags pictures that it has mended; H.265 does not, so errors are to end its units (`explode`): missing
@@ -11,8 +11,7 @@ Owner: one thread at a time, the worker that has the stream's turn. PyAV release
 """
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -20,11 +19,12 @@ from numpy.typing import NDArray
 
 from forebay_server.engines.extras import install_hint
 from forebay_server.service.frontend.frames.video.access_unit import CodecName
+from forebay_server.service.frontend.frames.video.parameter_sets import Sequence
+from forebay_server.service.frontend.frames.video.planes import Picture, Plane
+from forebay_server.service.pictures.picture_input import PictureInput
 
 with contextlib.suppress(ImportError):  # at start, and before front-end processes are forked: it starts no thread
     import av as _av  # noqa: F401
-
-Plane = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 class VideoUnavailableError(Exception):
@@ -35,27 +35,30 @@ class DamagedUnitError(Exception):
     """The decoder cannot make a whole picture of a unit."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """A decoded picture. It borrows the decoder's memory; drop it soon.
+class DecodedPicture(Protocol):
+    """A decoded picture. It borrows the decoder's memory, until the decoder's next call."""
 
-    Attributes:
-        number: of its access unit.
-        pixel_format: FFmpeg's name, such as yuv420p.
-        size: (width, height) in pixels, cropped as the stream says.
-        matrix: matrix_coefficients of ITU-T H.273; 2 where the stream does not say.
-        is_full_range: whether luma is 0 to 255 and not 16 to 235.
-        planes: Y, U and V, or Y alone, or Y and interleaved UV: shape (rows, samples), 8 or 16 bits.
-        is_damaged: parts of it are guessed.
-    """
+    @property
+    def number(self) -> int:
+        """Of its access unit."""
+        ...
 
-    number: int
-    pixel_format: str
-    size: tuple[int, int]
-    matrix: int
-    is_full_range: bool
-    planes: tuple[Plane, ...]
-    is_damaged: bool
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels, cropped as the stream says."""
+        ...
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether parts of it are guessed."""
+        ...
+
+    def place(self, target: NDArray[Any], model: PictureInput, most: int) -> tuple[int, int]:
+        """Write it as the model takes it; see `planes.place_picture`."""
+        ...
+
+
+Pictures = Iterable[DecodedPicture]
 
 
 class VideoCodec(Protocol):
@@ -66,11 +69,15 @@ class VideoCodec(Protocol):
         """By how many pictures the next one may be held back, as far as is known."""
         ...
 
-    def decode(self, data: bytes, number: int) -> Sequence[Picture]:
+    def takes(self, sequence: Sequence) -> bool:
+        """Whether it decodes such pictures from the next keyframe on. If not, another decoder has to."""
+        ...
+
+    def decode(self, data: bytes, number: int) -> Pictures:
         """Decode a unit and return the pictures that can be shown now. Raises DamagedUnitError."""
         ...
 
-    def drain(self) -> Sequence[Picture]:
+    def drain(self) -> Pictures:
         """Return the pictures that are held back. The next unit must be a keyframe."""
         ...
 
@@ -123,7 +130,11 @@ class LibavCodec:
         """By how many pictures the next one may be held back, as far as is known."""
         return int(self._context.reorder_depth)
 
-    def decode(self, data: bytes, number: int) -> Sequence[Picture]:
+    def takes(self, sequence: Sequence) -> bool:  # noqa: ARG002 - of the protocol
+        """Yes."""
+        return True
+
+    def decode(self, data: bytes, number: int) -> Pictures:
         """Decode a unit and return the pictures that can be shown now. Raises DamagedUnitError."""
         if self._sets:
             data, self._sets = self._sets + data, b""
@@ -135,7 +146,7 @@ class LibavCodec:
             raise DamagedUnitError from error
         return [_picture(frame) for frame in frames]
 
-    def drain(self) -> Sequence[Picture]:
+    def drain(self) -> Pictures:
         """Return the pictures that are held back. The next unit must be a keyframe."""
         try:
             frames = self._context.decode(None)

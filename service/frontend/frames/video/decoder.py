@@ -35,13 +35,13 @@ from forebay_server.service.frontend.frames.decode_time import DecodeTime
 from forebay_server.service.frontend.frames.decoder import known_error
 from forebay_server.service.frontend.frames.opening import StreamConfig
 from forebay_server.service.frontend.frames.video.access_unit import AccessUnit, UnitReader
-from forebay_server.service.frontend.frames.video.codec import DamagedUnitError, LibavCodec, Picture, VideoCodec
+from forebay_server.service.frontend.frames.video.codec import DamagedUnitError, DecodedPicture, VideoCodec
+from forebay_server.service.frontend.frames.video.codecs import VideoStream
 from forebay_server.service.frontend.frames.video.fields import FieldPairs, Part
 from forebay_server.service.frontend.frames.video.lag import Effort, Lag
 from forebay_server.service.frontend.frames.video.limits import VideoPlace
 from forebay_server.service.frontend.frames.video.order import DecodingOrder, Step
 from forebay_server.service.frontend.frames.video.parameter_sets import Sequence
-from forebay_server.service.frontend.frames.video.planes import place_picture
 from forebay_server.service.frontend.frames.video.preview import fill_preview
 from forebay_server.service.pipeline.shares import Share
 from forebay_server.service.request import Completion, CompletionSink, Delivery, FrameBuffer, Request
@@ -288,13 +288,17 @@ class VideoDecoder:
     def _prepare(self, found: AccessUnit) -> None:
         """Have a decoder with the memory for a unit. Raises InvalidRequestError and OverloadedError."""
         sequence = found.sequence
-        if sequence is None or sequence == self._sequence:
+        if sequence is None:
             return
-        check_size(self._reader.word, (sequence.width, sequence.height), self._max_image_pixels)
-        self._place.reserve(sequence)
-        self._sequence = sequence
-        if self._codec is None:
-            self._codec = LibavCodec(self._reader.codec, self._max_image_pixels, self._sets)
+        if sequence != self._sequence:
+            check_size(self._reader.word, (sequence.width, sequence.height), self._max_image_pixels)
+            self._place.reserve(sequence)
+            self._sequence = sequence
+        if self._codec is None or (found.is_keyframe and not self._codec.takes(sequence)):
+            self._drain()
+            self._close_codec()
+            stream = VideoStream(self._reader.codec, self._sets, self._config.version.description)
+            self._codec = self._place.codecs.open(stream, sequence)
 
     def _decode(self, unit: _Unit, found: AccessUnit, data: bytes) -> None:
         codec = self._codec
@@ -317,7 +321,7 @@ class VideoDecoder:
         overdue = {number: self._held[number] for number in self._held if self._number - number >= following}
         self._refuse_held(overdue, InvalidRequestError(_NO_PICTURE))
 
-    def _show(self, pictures: Iterable[Picture]) -> None:
+    def _show(self, pictures: Iterable[DecodedPicture]) -> None:
         """Hand the pictures that are wanted to the former."""
         is_damaged = False
         for picture in pictures:
@@ -333,7 +337,7 @@ class VideoDecoder:
         if is_damaged:
             self._lose("a frame was damaged")
 
-    def _fill(self, request: Request, picture: Picture) -> None:
+    def _fill(self, request: Request, picture: DecodedPicture) -> None:
         """Write a picture into its buffer, and hand it to the former. Raises ServiceError."""
         config = self._config
         if request.is_cancelled:
@@ -343,7 +347,7 @@ class VideoDecoder:
         row = request.frame.host.write_view()
         start = offsets[model.input_index]
         target = row[start : start + model.nbytes].view(model.dtype).reshape(model.shape)
-        request.frame_size = place_picture(target, picture, model, self._max_image_pixels)
+        request.frame_size = picture.place(target, model, self._max_image_pixels)
         for index, constant in model.constant_inputs:
             row[offsets[index] : offsets[index] + len(constant)] = np.frombuffer(constant, np.uint8)
         if request.preview is not None:
@@ -380,10 +384,13 @@ class VideoDecoder:
         for request in self._held.values():
             self._admission.give_up(self._config.version, request, Outcome.CANCELLED)
         self._held.clear()
+        self._close_codec()
+        self._place.give_back()
+
+    def _close_codec(self) -> None:
         if self._codec is not None:
             self._codec.close()
             self._codec = None
-        self._place.give_back()
 
 
 def _run(unit: _Unit) -> None:

@@ -1,8 +1,9 @@
-"""How many streams of video a process decodes, and how much memory their decoders may take. Thread: any."""
+"""How many streams of video a process decodes, with how much memory, and who decodes. Thread: any."""
 
 import threading
 
 from forebay_server.service.errors import OverloadedError, TooManyStreamsError
+from forebay_server.service.frontend.frames.video.codecs import VideoCodecs
 from forebay_server.service.frontend.frames.video.parameter_sets import Sequence
 
 _SPARE_PICTURES = 3  # being decoded, being shown, and one that libavcodec keeps for concealing
@@ -10,12 +11,18 @@ _DECODER_BYTES = 4 << 20  # tables of one decoder
 
 
 class VideoPlace:
-    """A stream's right to a decoder, and the memory that it has reserved."""
+    """A stream's right to a decoder, and the memory that it has reserved.
 
-    __slots__ = ("_limits", "reserved_bytes")
+    Attributes:
+        codecs: opens the decoder.
+        reserved_bytes: of memory.
+    """
 
-    def __init__(self, limits: "VideoLimits") -> None:
+    __slots__ = ("_limits", "codecs", "reserved_bytes")
+
+    def __init__(self, limits: "VideoLimits", codecs: VideoCodecs) -> None:
         self._limits = limits
+        self.codecs = codecs
         self.reserved_bytes = 0
 
     def reserve(self, sequence: Sequence) -> None:
@@ -34,9 +41,11 @@ class VideoLimits:
     Args:
         most_streams: decoders at a time.
         most_bytes: memory of all decoders together.
+        codecs: opens decoders.
     """
 
-    def __init__(self, most_streams: int, most_bytes: int) -> None:
+    def __init__(self, most_streams: int, most_bytes: int, codecs: VideoCodecs) -> None:
+        self._codecs = codecs
         self._most_streams = most_streams
         self._most_bytes = most_bytes
         self._lock = threading.Lock()
@@ -55,7 +64,7 @@ class VideoLimits:
 
     def take(self) -> VideoPlace:
         """Return a place for a stream that opens. Raises TooManyStreamsError."""
-        place = VideoPlace(self)
+        place = VideoPlace(self, self._codecs)
         with self._lock:
             if len(self._places) >= self._most_streams:
                 raise TooManyStreamsError(

@@ -14,14 +14,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from forebay_server.engines.pictures import matrix_of
 from forebay_server.service.errors import InvalidRequestError
 from forebay_server.service.frontend.frames.decode.image_size import check_size
 from forebay_server.service.frontend.frames.decode.placing import FrameOrder, place
-from forebay_server.service.frontend.frames.video.codec import Picture, Plane
 from forebay_server.service.pictures.geometry import placement_of
 from forebay_server.service.pictures.picture_input import PictureInput
 
 Pixels = NDArray[np.uint8]
+Plane = NDArray[np.uint8] | NDArray[np.uint16]
 
 _UNSTATED = 2
 _HIGH_DEFINITION_ROWS = 720  # from here on BT.709 is meant where the stream does not say, below it BT.601
@@ -45,11 +46,38 @@ _FORMATS: dict[str, int] = {
 """Pixel format of FFmpeg -> bits of a sample."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """A decoded picture in host memory. It borrows the decoder's memory; drop it soon.
+
+    Attributes:
+        number: of its access unit.
+        pixel_format: FFmpeg's name, such as yuv420p.
+        size: (width, height) in pixels, cropped as the stream says.
+        matrix: matrix_coefficients of ITU-T H.273; 2 where the stream does not say.
+        is_full_range: whether luma is 0 to 255 and not 16 to 235.
+        planes: Y, U and V, or Y alone, or Y and interleaved UV: shape (rows, samples), 8 or 16 bits.
+        is_damaged: parts of it are guessed.
+    """
+
+    number: int
+    pixel_format: str
+    size: tuple[int, int]
+    matrix: int
+    is_full_range: bool
+    planes: tuple[Plane, ...]
+    is_damaged: bool
+
+    def place(self, target: NDArray[Any], model: PictureInput, most: int) -> tuple[int, int]:
+        """See place_picture."""
+        return place_picture(target, self, model, most)
+
+
 @dataclass(frozen=True, slots=True)
 class _Colours:
     """How samples of 8 bits become red, green and blue."""
 
-    matrix: int
+    shares: tuple[float, float]
     is_full_range: bool
     order: FrameOrder
 
@@ -77,7 +105,8 @@ def place_picture(target: NDArray[Any], found: Picture, model: PictureInput, mos
         )
     order: FrameOrder = "RGB" if model.color_order == "RGB" else "BGR"
     planes = [_sized(plane, _size_of_colours(found, model), bits) for plane in _separate(found)]
-    pixels = _coloured(planes, _Colours(_matrix_of(found), found.is_full_range, order))
+    shares = shares_of(_UNSTATED if len(planes) == 1 else found.matrix, found.size[1])
+    pixels = _coloured(planes, _Colours(shares, found.is_full_range, order))
     place(target, pixels, order, found.size, model, most)
     return found.size
 
@@ -106,30 +135,30 @@ def _sized(plane: Plane, size: tuple[int, int], bits: int) -> Pixels:
     return cast("Pixels", sized)
 
 
-def _matrix_of(found: Picture) -> int:
-    if found.matrix == _UNSTATED or len(found.planes) == 1:
-        return 1 if found.size[1] >= _HIGH_DEFINITION_ROWS else 6
-    if found.matrix not in _MATRICES:
+def shares_of(matrix: int, rows: int) -> tuple[float, float]:
+    """Return the shares of red and of blue in luma.
+
+    Args:
+        matrix: matrix_coefficients of ITU-T H.273; 2 where the stream does not say.
+        rows: pixels of the picture's height.
+
+    Raises:
+        InvalidRequestError: the matrix is not supported.
+    """
+    if matrix == _UNSTATED:
+        return _BT709 if rows >= _HIGH_DEFINITION_ROWS else _BT601
+    if matrix not in _MATRICES:
         raise InvalidRequestError(
-            f"video has the matrix_coefficients {found.matrix}, which are not supported; encode it as BT.709 or BT.601"
+            f"video has the matrix_coefficients {matrix}, which are not supported; encode it as BT.709 or BT.601"
         )
-    return found.matrix
+    return _MATRICES[matrix]
 
 
 def _coloured(planes: list[Pixels], colours: _Colours) -> Pixels:
     """Return shape (height, width, 3)."""
-    red, blue = _MATRICES[colours.matrix]
-    green = 1 - red - blue
-    scale, offset, span = (1.0, 0.0, 255.0) if colours.is_full_range else (255 / 219, 16.0, 224.0)
-    v_of_red, u_of_blue = 2 * (1 - red) * 255 / span, 2 * (1 - blue) * 255 / span
-    rows = [
-        [scale, 0.0, v_of_red],
-        [scale, -u_of_blue * blue / green, -v_of_red * red / green],
-        [scale, u_of_blue, 0.0],
-    ]
     if len(planes) == 1:
         planes = [planes[0], *[np.full_like(planes[0], 128)] * 2]
-    matrix = np.array([[*row, -offset * scale - 128 * (row[1] + row[2])] for row in rows], np.float32)
+    matrix = matrix_of(colours.shares, is_full_range=colours.is_full_range)
     if colours.order == "BGR":
         matrix = matrix[::-1]
     return cast("Pixels", cv2.transform(cv2.merge(planes), np.ascontiguousarray(matrix)))

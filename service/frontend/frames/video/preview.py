@@ -3,15 +3,14 @@
 import numpy as np
 
 from forebay_server.service.frontend.frames.preview import preview_size
-from forebay_server.service.frontend.frames.video.codec import Picture
-from forebay_server.service.frontend.frames.video.planes import place_picture
+from forebay_server.service.frontend.frames.video.codec import DecodedPicture
 from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.pictures.preview import Preview
 
 
-def fill_preview(preview: Preview, found: Picture) -> None:
-    """Write a decoded picture, which is borrowed, into a preview. Raises InvalidRequestError."""
+def fill_preview(preview: Preview, found: DecodedPicture) -> None:
+    """Write a decoded picture, which is borrowed, into a preview. Raises ServiceError."""
     width, height = preview_size(found.size)
     pixels = np.empty((height, width, 3), np.uint8)
-    place_picture(pixels, found, PictureInput(width, height, "RGB"), found.size[0] * found.size[1])
+    found.place(pixels, PictureInput(width, height, "RGB"), found.size[0] * found.size[1])
     preview.size, preview.pixels = (width, height), pixels.tobytes()

@@ -1,0 +1,169 @@
+"""NVDEC: pictures as libavcodec's, in the order of decoding, and nothing that input can break for others."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from forebay_server.engines.clock import MonotonicClock
+from forebay_server.engines.device import DeviceKind
+from forebay_server.engines.errors import EngineError
+from forebay_server.engines.video import open_video
+from forebay_server.service.frontend.frames.video.access_unit import UnitReader
+from forebay_server.service.frontend.frames.video.codec import DamagedUnitError, LibavCodec
+from forebay_server.service.frontend.frames.video.codecs import VideoCodecs, VideoStream
+from forebay_server.service.frontend.frames.video.device_codec import DeviceCodec
+from forebay_server.service.models.description import InstanceGroup, ModelDescription
+from forebay_server.service.pictures.picture_input import PictureInput
+
+pytest.importorskip("av")
+from tests.support.videos import encode
+
+cv2 = pytest.importorskip("cv2")
+MOST = 50_000_000
+DETECTOR = PictureInput(416, 416, "BGR")
+MUTATIONS = 1000
+
+
+def frames_of_clip(count, size=(1280, 720)):
+    clip = cv2.VideoCapture(str(Path(__file__).resolve().parents[2] / "models" / "pedestrians.mp4"))
+    frames = [cv2.cvtColor(cv2.resize(clip.read()[1], size), cv2.COLOR_BGR2RGB) for _ in range(count)]
+    clip.release()
+    return frames
+
+
+@pytest.fixture
+def opened():
+    """Open the GPU's decoder of a stream, once it is ready; all are closed at the end."""
+    codecs, found = VideoCodecs("auto", MOST, 64, MonotonicClock()), []
+
+    def open_(codec, unit):
+        stream, sequence = stream_of(codec), sequence_of(codec, unit)
+        codecs.open(stream, sequence).close()
+        codecs.store.join()
+        found.append(codecs.open(stream, sequence))
+        assert isinstance(found[-1], DeviceCodec)
+        return found[-1]
+
+    yield open_
+    for each in found:
+        each.close()
+
+
+def stream_of(codec, picture=DETECTOR):
+    model = ModelDescription(
+        "m", "tensorrt", 8, image=picture, device_kind=DeviceKind.CUDA, groups=(InstanceGroup(gpus=(0,)),)
+    )
+    return VideoStream(codec, b"", model)
+
+
+def sequence_of(codec, unit):
+    reader = UnitReader(codec)
+    return reader.read(unit.data).sequence
+
+
+def rows(codec, units, picture=DETECTOR):
+    """The rows of each unit by its number."""
+    found = {}
+    for number, unit in enumerate(units):
+        for each in codec.decode(unit.data, number):
+            target = np.zeros(picture.shape, picture.dtype)
+            assert not each.is_damaged
+            each.place(target, picture, MOST)
+            found[each.number] = target
+    for each in codec.drain():
+        target = np.zeros(picture.shape, picture.dtype)
+        each.place(target, picture, MOST)
+        found[each.number] = target
+    return found
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+@pytest.mark.parametrize(("bframes", "size"), [(0, (1280, 720)), (2, (1280, 720)), (0, (1920, 1080)), (0, (642, 362))])
+def test_pictures_are_those_of_the_cpu(opened, codec, bframes, size, measured):
+    units = encode(frames_of_clip(24, size), codec, gop=8, bframes=bframes)
+    found = rows(opened(codec, units[0]), units)
+    expected = rows(LibavCodec(codec, MOST), units)
+    assert sorted(found) == sorted(expected) == list(range(len(units)))
+    differences = [np.abs(found[n].astype(int) - expected[n]) for n in expected]
+    measured(f"mean {max(d.mean() for d in differences):.4f}, largest {max(d.max() for d in differences)}")
+    assert max(difference.mean() for difference in differences) < 0.5
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_each_picture_comes_with_its_own_unit(opened, codec):
+    units = encode(frames_of_clip(12), codec, gop=6, bframes=2)
+    gpu = opened(codec, units[0])
+    for number, unit in enumerate(units):
+        assert [each.number for each in gpu.decode(unit.data, number)] == [number]
+
+
+def test_another_size_at_a_keyframe_gets_another_decoder(opened):
+    first, second = encode(frames_of_clip(4), "h264"), encode(frames_of_clip(4, (640, 480)), "h264")
+    gpu = opened("h264", first[0])
+    rows(gpu, first)
+    assert not gpu.takes(sequence_of("h264", second[0]))
+    with pytest.raises(DamagedUnitError):
+        gpu.decode(second[0].data, 9)
+
+
+def test_a_decoder_that_comes_back_serves_another_stream(opened):
+    first, second = encode(frames_of_clip(10), "h264", gop=5), encode(frames_of_clip(20)[10:], "h264", gop=4)
+    gpu = opened("h264", first[0])
+    rows(gpu, first[:7])
+    gpu.close()
+    found, expected = rows(opened("h264", second[0]), second), rows(LibavCodec("h264", MOST), second)
+    assert all(np.abs(found[n].astype(int) - expected[n]).mean() < 0.5 for n in expected)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_mutations_harm_no_other_stream(opened, rig, codec, measured):
+    units = encode(frames_of_clip(10, (640, 360)), codec, gop=5)
+    sequence = sequence_of(codec, units[0])
+    good, expected = opened(codec, units[0]), rows(LibavCodec(codec, MOST), units)
+    random_ = random.Random(7)  # noqa: S311 - the same mutations each time
+    refused = damaged = shown = 0
+    bad = opened(codec, units[0])
+    for turn in range(MUTATIONS):
+        unit = bytearray(units[turn % len(units)].data)
+        for _ in range(random_.randint(1, 8)):
+            unit[random_.randrange(4, len(unit))] = random_.randrange(256)
+        if random_.random() < 0.2:
+            unit = unit[: random_.randrange(6, len(unit))]
+        try:
+            for picture in bad.decode(bytes(unit), turn):
+                damaged += picture.is_damaged
+                shown += not picture.is_damaged
+                picture.place(np.zeros(DETECTOR.shape, np.uint8), DETECTOR, MOST)
+        except DamagedUnitError:
+            refused += 1
+        if not bad.takes(sequence):
+            bad.close()
+            bad = opened(codec, units[0])
+        if turn % 100 == 0:
+            again = rows(good, units)
+            assert all(np.abs(again[n].astype(int) - expected[n]).mean() < 0.5 for n in expected)
+    rig.device.raise_if_lost()
+    measured(f"{refused} refused, {damaged} damaged, {shown} shown")
+
+
+def test_a_size_that_the_engine_lacks_is_refused(rig):
+    with pytest.raises(EngineError):
+        open_video(rig.device, "h264", (20_000, 20_000), 1)
+
+
+def test_many_decoders_leave_no_memory_behind(rig, measured):
+    units = [unit.data for unit in encode(frames_of_clip(4), "h264")]
+    used = []
+    for _ in range(3):
+        decoders = [open_video(rig.device, "h264", (1280, 720), 4) for _ in range(8)]
+        for decoder in decoders:
+            for unit in units:
+                assert len(decoder.decode(unit)) == 1
+        most = rig.device.memory().used_bytes
+        for decoder in decoders:
+            decoder.close()
+        used.append(rig.device.memory().used_bytes)
+    measured(f"{(most - used[-1]) / 8 / 2**20:.1f} MiB a decoder")
+    assert used[-1] <= used[0] + (8 << 20)
