@@ -261,20 +261,22 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     return lines
 
 
-def option_hint(option: str, flags: Collection[str]) -> str:
+def option_hint(option: str, flags: Collection[str], others: Mapping[str, str]) -> str:
     """Return how to mend an unknown option of `forebay serve`, such as `--max-streams`.
 
     Args:
         option: as it was typed.
         flags: those that exist.
+        others: options that other programs have -> the flag for them.
     """
     name = option.lstrip("-").replace("-", "_").lower()
     if name not in ServeSettings.model_fields:
-        near = difflib.get_close_matches(option, [each for each in flags if _name_of(each) not in LOWERS_SECURITY], 1)
-        if near:
-            return f"did you mean {near[0]}?"
+        near = difflib.get_close_matches(option, [*flags, *others], 1)
+        lowers_security = bool(near) and _name_of(near[0]) in LOWERS_SECURITY
+        if near and not lowers_security:
+            return f"did you mean {others.get(near[0], near[0])}?"
         name = _nearest(name)
-        if not name:
+        if lowers_security or not name:
             return "`forebay serve --help` lists them, and `forebay config schema` all settings"
     return f"the setting {name} has no flag: set {ENV_PREFIX}{name.upper()}, or {name} in the TOML file of --config"
 

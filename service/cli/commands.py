@@ -8,9 +8,9 @@ import importlib
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
-from forebay_server.service.cli.unknown_words import ServeCommand, UsageError, nearest
+from forebay_server.service.cli.unknown_words import in_plain_words
 from forebay_server.service.version import VERSION
 
 # name: module, attribute (a function, or the typer.Typer of a group with commands of its own), line of the help
@@ -80,12 +80,15 @@ class CommandLine(TyperGroup):
         command.name, command.short_help = cmd_name, summary
         return command
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]  # noqa: ANN401  # click's
-        """Return the command that the first word names. Raises click's UsageError with the nearest one."""
-        word = args[0]
-        if not word.startswith("-") and word not in COMMANDS:
-            raise UsageError(f"there is no command {word!r}{nearest(word, COMMANDS)}", ctx)
-        return super().resolve_command(ctx, args)
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # click's
+        """Read the words before the command."""
+        with in_plain_words(ctx):
+            return list(super().parse_args(ctx, args))
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401  # click's
+        """Read the other words, and run the command."""
+        with in_plain_words(ctx):
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]  # noqa: ANN401, ARG002  # click's
         """Write the list of commands for `--help`, without importing one."""
@@ -97,8 +100,7 @@ class CommandLine(TyperGroup):
 def _typer_of(function: Any) -> typer.Typer:  # noqa: ANN401 - any command's function
     """Return the typer.Typer whose one command `function` is."""
     alone = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False)
-    is_serve = function.__name__ == "serve"  # only serve has settings
-    alone.command(cls=ServeCommand if is_serve else TyperCommand)(function)
+    alone.command()(function)
     return alone
 
 

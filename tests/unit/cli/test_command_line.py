@@ -73,7 +73,7 @@ def test_the_help_of_load_comes_in_sections():
 def test_a_command_of_a_group_that_does_not_exist_is_a_usage_error():
     result = RUNNER.invoke(app, ["load", "sear"], prog_name="forebay")
     assert result.exit_code == 2
-    assert "Did you mean 'search'?" in result.output
+    assert "did you mean `forebay load search`?" in result.output
 
 
 def test_a_load_test_without_its_extra_says_how_to_get_it():

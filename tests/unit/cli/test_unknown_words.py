@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from forebay_server.service.cli import exit_codes
 from forebay_server.service.cli.commands import app
 from forebay_server.service.cli.health_check import Question, report_health
+from forebay_server.service.cli.unknown_words import OTHER_OPTIONS
 from forebay_server.service.settings import (
     ENV_PREFIX,
     LOWERS_SECURITY,
@@ -67,14 +68,66 @@ def test_a_wrong_value_names_the_place_that_it_comes_from(name, tmp_path, monkey
         (["serve", "--adress", "x"], "there is no option --adress: did you mean --address?"),
         (["serve", "--max-mesage-bytes", "1"], "the setting max_message_bytes has no flag: set FOREBAY_MAX_MESSAGE"),
         (["serve", "--zzz"], "`forebay serve --help` lists them"),
-        (["srve"], "there is no command 'srve': did you mean 'serve'?"),
-        (["xyzzy"], "there is no command 'xyzzy'"),
+        (["serve", "--prot", "8001"], "there is no option --prot: did you mean --address HOST:PORT?"),
+        (["serve", "--port=8001"], "there is no option --port: did you mean --address HOST:PORT?"),
+        (["models", "list", "--url", "x"], "there is no option --url: did you mean --address HOST:PORT?"),
+        (["models", "list", "--jsn"], "there is no option --jsn: did you mean --json?"),
+        (["stream", "a.mp4", "--modle", "m"], "there is no option --modle: did you mean --model?"),
+        (["health", "--modle", "m"], "there is no option --modle: did you mean --model?"),
+        (["load", "--camreas", "2"], "there is no option --camreas: did you mean --cameras?"),
+        (["load", "search", "--slo", "2"], "there is no option --slo: did you mean --slo-p99?"),
+        (["engine", "build", "--fp17"], "there is no option --fp17"),
+        (["demo", "--zzz"], "there is no option --zzz: `forebay demo --help` lists them"),
+        (["demo", "-x"], "there is no option -x: `forebay demo --help` lists them"),
+        (["-h"], "there is no option -h: did you mean --help?"),
+        (["serve", "-h"], "there is no option -h: did you mean --help?"),
+        (["serve", "--allow-client-shmm"], "`forebay serve --help` lists them"),
+        (["--vresion"], "there is no option --vresion: did you mean --version?"),
+        (["srve"], "there is no command 'srve': did you mean `forebay serve`?"),
+        (["check"], "there is no command 'check': did you mean `forebay models check`?"),
+        (["models", "help"], "there is no command 'help': did you mean `forebay models --help`?"),
+        (["help"], "there is no command 'help': did you mean `forebay --help`?"),
+        (["version"], "there is no command 'version': did you mean `forebay --version`?"),
+        (["models", "chek"], "there is no command 'chek': did you mean `forebay models check`?"),
+        (["load", "serch"], "there is no command 'serch': did you mean `forebay load search`?"),
+        (["config", "shema"], "there is no command 'shema': did you mean `forebay config schema`?"),
+        (["models", "xyzzy"], "there is no command 'xyzzy': `forebay models --help` lists them"),
+        (["xyzzy"], "there is no command 'xyzzy': `forebay --help` lists them"),
     ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
 def test_a_mistyped_word_is_answered_with_the_likely_one(words, expected):
-    code, output = run(*words)
-    assert code == exit_codes.USAGE
-    assert expected in output
+    result = CliRunner().invoke(app, words, prog_name="forebay")
+    assert result.exit_code == exit_codes.USAGE
+    assert result.output.count("\n") == 1
+    assert result.output.startswith("forebay: ")
+    assert expected in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["models", "load"], ["forebay: missing argument 'name'", "`forebay models load --help` says more"]),
+        (["streams", "move", "--count", "x"], ["forebay: invalid value for '--count': ", "`forebay streams move"]),
+        (["serve", "--address"], ["forebay: option '--address' requires an argument", "`forebay serve --help`"]),
+        (["models", "list", "x"], ["forebay: got unexpected extra argument(s) (x)", "`forebay models list --help`"]),
+    ],
+    ids=" ".join,
+)
+def test_another_mistake_has_a_line_of_its_own_and_one_about_help(words, expected):
+    result = CliRunner().invoke(app, words, prog_name="forebay")
+    assert result.exit_code == exit_codes.USAGE
+    lines = result.output.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(start) for line, start in zip(lines, expected, strict=True)), lines
+
+
+@pytest.mark.parametrize("words", [[], ["models"]], ids=["forebay", "forebay models"])
+def test_a_group_without_a_command_prints_its_help(words):
+    result = CliRunner().invoke(app, words, prog_name="forebay")
+    assert result.exit_code == exit_codes.USAGE
+    assert result.output.startswith("Usage: forebay")
+    assert "Commands:" in result.output
 
 
 @pytest.mark.parametrize(
@@ -111,7 +164,7 @@ def names_in(text):
 def test_no_hint_for_an_unknown_name_proposes_less_security(word):
     asked = names_in(word)
     hints = [
-        option_hint(f"--{word.replace('_', '-')}", flags()),
+        option_hint(f"--{word.replace('_', '-')}", flags(), {}),
         *unknown_variables({f"{ENV_PREFIX}{word.upper()}": ""}),
     ]
     for hint in hints:
@@ -123,7 +176,7 @@ def test_no_hint_for_any_name_proposes_less_security(word):
     option = f"--{word}"
     if names_in(word):
         return
-    assert not names_in(option_hint(option, {"--insecure", "--allow-client-shm", "--address"}))
+    assert not names_in(option_hint(option, {"--insecure", "--allow-client-shm", "--address"}, OTHER_OPTIONS))
 
 
 @pytest.mark.parametrize("settings", [{"address": "0.0.0.0:8001"}, {"admin_address": "0.0.0.0:8002"}])
