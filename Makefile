@@ -150,6 +150,10 @@ proto: .venv-wire/.ready ## Generate forebay/wire and engines/onnx_wire from pro
 diagrams: $(READY) ## Generate the diagrams and tables of docs/ that come from the code
 	@$(BIN)/python -m tools.diagrams
 
+.PHONY: screenshots
+screenshots: $(READY) ## Take the pictures of the live page in docs/images (needs chromium; 2 minutes)
+	@$(BIN)/python -m tests.heavy.browser.screenshots docs/images
+
 .PHONY: bench
 bench: $(READY) ## Run the benchmarks (about 25 minutes) and write docs/benchmarks.md
 	@$(BIN)/python -m forebay_server.bench --write $(ARGS)

@@ -10,6 +10,7 @@ from forebay_server.service.batching.settings import BatchingSettings, QueuePoli
 from tests.support.repository import ROOT, tracked_files
 
 LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^()\s]+)(?: \"[^\"]*\")?\)")
+PICTURE = re.compile(r"<(?:img src|source [^>]*srcset)=\"(?P<target>[^\"]+)\"")
 TRITON_NAMES = {
     "preferred_batch_sizes": "preferred_batch_size",
     "max_queue_delay_us": "max_queue_delay_microseconds",
@@ -32,7 +33,8 @@ def pages():
 
 def links(path: Path):
     text = FENCE.sub("", path.read_text())
-    return [match["target"] for match in LINK.finditer(re.sub(r"`[^`\n]*`", "", text))]
+    text = re.sub(r"`[^`\n]*`", "", text)
+    return [match["target"] for pattern in (LINK, PICTURE) for match in pattern.finditer(text)]
 
 
 def anchors(path: Path):
@@ -68,6 +70,14 @@ def test_broken_link_is_noticed(target, tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"# A heading\n\nSee [that]({target}) and [this](#a-heading).\n")
     assert [link for link in links(page) if problem(page, link)] == [target]
+    page.write_text(f'# A heading\n\n<picture><source media="print" srcset="{target}"><img src="page.md"></picture>\n')
+    assert [link for link in links(page) if problem(page, link)] == [target]
+
+
+def test_every_picture_is_shown_on_a_page():
+    shown = {(page.parent / target).resolve() for page in pages() for target in links(page) if ":" not in target}
+    images = [path for path in tracked_files() if path.parent == ROOT / "docs" / "images"]
+    assert [path.name for path in images if path.resolve() not in shown] == []
 
 
 def test_the_page_on_batching_tells_every_knob():

@@ -6,6 +6,7 @@ const STALE_MS = 4000;
 const RETRY_MS = 2000;
 const WORST_SECONDS = 60;
 const MAX_FINDINGS = 6; // cameras in the list at the top
+const MAX_NAMES = 5; // of those that wait for their model
 const RANKS = { bad: 0, warn: 1, quiet: 2, good: 3 };
 const MARKS = { bad: "Problem", warn: "Watch", good: "Fine", quiet: "Quiet" };
 const STAGES = ["receive", "decode", "queue", "h2d", "execute", "d2h", "deliver"];
@@ -80,17 +81,26 @@ function showServer(state) {
     `${number(each.cpu * 100)} %, ${each.memory_mb} MB` + (each.streams === null ? "" : `, ${each.streams} streams`)]));
 }
 
+// Cameras that wait for their model are one line, since the model's has the reason; it names the first of them.
+function waitingLine(waiting) {
+  if (waiting.length === 1) return [waiting[0].level, "camera", waiting[0].name, waiting[0].text];
+  const names = waiting.slice(0, MAX_NAMES).map((each) => readable(each.name)).join(", ");
+  const rest = waiting.length > MAX_NAMES ? ` and ${waiting.length - MAX_NAMES} more` : "";
+  return ["warn", `${waiting.length} cameras`, "", `late because of the model: ${names}${rest}`];
+}
+
 // One line for each model, then the cameras that are not as they should be, the worst first. The list never gets
 // shorter than it was, so that nothing below it moves up and down.
 function showFindings(state) {
   const list = byId("findings");
-  const found = state.models.map((model) => [model.level, "model", model.name, model.text]);
+  const worstFirst = (a, b) => RANKS[a.level] - RANKS[b.level];
+  const found = state.models.slice().sort(worstFirst).map((model) => [model.level, "model", model.name, model.text]);
   const late = [...state.streams, ...state.gone].filter((each) => each.level === "bad" || each.level === "warn")
-    .sort((a, b) => RANKS[a.level] - RANKS[b.level]);
+    .sort(worstFirst);
   const cameras = late.filter((each) => each.cause !== "model");
   found.push(...cameras.slice(0, MAX_FINDINGS).map((each) => [each.level, "camera", each.name, each.text]));
-  const waiting = late.length - cameras.length;
-  if (waiting) found.push(["warn", `${waiting} ${waiting === 1 ? "camera" : "cameras"}`, "", "late because of the model"]);
+  const waiting = late.filter((each) => each.cause === "model");
+  if (waiting.length) found.push(waitingLine(waiting));
   else if (!state.stream_count && !late.length) found.push(["quiet", "cameras", "", "no stream is open"]);
   else if (!late.length) found.push(["good", "cameras", "", `nothing to say about the ${state.stream_count} of them`]);
   found.forEach(([level, kind, name, text], index) => {

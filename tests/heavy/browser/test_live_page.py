@@ -1,14 +1,7 @@
-"""The live page in a real browser, against a real server under load.
-
-FOREBAY_SCREENSHOTS=docs/images keeps the pictures for the documentation; otherwise they go to a temporary folder.
-"""
+"""The live page in a real browser, against a real server under load. Pictures for the documentation: `screenshots`."""
 
 import asyncio
 import contextlib
-import os
-from pathlib import Path
-
-import pytest
 
 from forebay.wire import frames_pb2 as pb
 from tests.rpc.test_detector import as_jpeg, clip
@@ -24,12 +17,6 @@ AWKWARD = [
 ]
 ORDINARY = ["gate north", "gate south", "dock 1", "dock 2", "dock 3", "lobby", "roof", "yard"]
 FRAME_INTERVAL_S = 0.04
-KEEPS_PICTURES = "FOREBAY_SCREENSHOTS" in os.environ
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    return Path(os.environ.get("FOREBAY_SCREENSHOTS", tmp_path))
 
 
 @contextlib.asynccontextmanager
@@ -85,27 +72,13 @@ HAS_INK = """(() => {
 
 
 @on_loop
-async def test_the_page_shows_cameras_models_and_the_pipeline(browser, tmp_path, pictures):
-    async with page_under_load(browser, tmp_path) as running:
+async def test_the_page_shows_cameras_models_and_the_pipeline(browser, tmp_path):
+    async with page_under_load(browser, tmp_path):
         await asyncio.to_thread(browser.wait_for, f"parseFloat({cell('dock 1', 2)}) > 5")
         await asyncio.to_thread(browser.wait_for, f"parseFloat({cell('dock 1', 7)}) >= 0")  # an age
         await asyncio.to_thread(browser.wait_for, "document.querySelector('.model h3').textContent === 'sim.1'")
         await asyncio.to_thread(browser.wait_for, HAS_INK)
-        if KEEPS_PICTURES:
-            silent = await running.open(stream_id="roof west")  # sends nothing
-            (await running.open(stream_id="yard east")).call.cancel()
-            await asyncio.sleep(20)  # for one with something in it
-        for name, size, scheme in (
-            ("live-light", (1200, 1300), "light"),
-            ("live-dark", (1200, 1300), "dark"),
-            ("live-phone", (390, 1900), "light"),
-        ):
-            await asyncio.to_thread(browser.look, *size, scheme)
-            await asyncio.sleep(1.2)
-            await asyncio.to_thread(browser.screenshot, pictures / f"{name}.png")
         assert browser.complaints() == []
-        if KEEPS_PICTURES:
-            silent.call.cancel()
 
 
 @on_loop
@@ -134,6 +107,30 @@ async def test_the_page_says_which_camera_went_away_and_what_is_wrong_with_the_m
         assert browser.evaluate("document.documentElement.scrollWidth") <= 390
         assert browser.complaints() == []
         back.call.cancel()
+
+
+WAITING = """(() => {
+  const state = JSON.parse(JSON.stringify(view.state));
+  const late = { level: "bad", cause: "model", text: "none of 25 frames a second is in time: it waits for its model" };
+  state.streams.slice(0, COUNT).forEach((stream) => Object.assign(stream, late));
+  showFindings(state);
+  return [...document.querySelectorAll("#findings li")].map((line) => line.textContent);
+})()"""
+
+
+@on_loop
+async def test_cameras_that_wait_for_their_model_are_named(browser, tmp_path):
+    async with page_under_load(browser, tmp_path):
+        await asyncio.to_thread(browser.wait_for, "view.state.models.length === 1")
+        browser.evaluate("view.source.close()")
+        lines = browser.evaluate(WAITING.replace("COUNT", "1"))
+        name = browser.evaluate("view.state.streams[0].name")
+        assert f"Problemcamera {name}: none of 25 frames a second is in time: it waits for its model" in lines
+        names = browser.evaluate("view.state.streams.map((stream) => stream.name)")
+        lines = browser.evaluate(WAITING.replace("COUNT", "2"))
+        assert f"Watch2 cameras: late because of the model: {names[0]}, {names[1]}" in lines
+        lines = browser.evaluate(WAITING.replace("COUNT", "8"))
+        assert f"Watch8 cameras: late because of the model: {', '.join(names[:5])} and 3 more" in lines
 
 
 @on_loop
@@ -222,7 +219,7 @@ async def playing_clip(running, frame):
 
 
 @on_loop
-async def test_the_latest_picture_is_shown_with_its_boxes_to_whoever_asks(browser, tmp_path, pictures):
+async def test_the_latest_picture_is_shown_with_its_boxes_to_whoever_asks(browser, tmp_path):
     frame = as_jpeg(clip()[0])
     given = {"admin_address": "127.0.0.1:0", "allow_pictures": True, "cache_folder": tmp_path / "costs"}
     buttons = "[...document.querySelectorAll('#rows button')].filter((button) => !button.hidden)"
@@ -248,12 +245,10 @@ async def test_the_latest_picture_is_shown_with_its_boxes_to_whoever_asks(browse
           return count;
         })()"""
         assert browser.evaluate(orange) > 100  # the boxes
-        for name, size, scheme in (("live-picture", (1200, 1000), "light"), ("live-picture-phone", (390, 900), "dark")):
-            await asyncio.to_thread(browser.look, *size, scheme)
-            await asyncio.sleep(1.2)
-            browser.evaluate("document.getElementById('cameras').scrollIntoView()")
-            assert browser.evaluate("document.documentElement.scrollWidth") <= size[0]
-            await asyncio.to_thread(browser.screenshot, pictures / f"{name}.png")
+        for width in (1200, 390):
+            await asyncio.to_thread(browser.look, width, 900)
+            await asyncio.to_thread(browser.wait_for, f"innerWidth === {width}")
+            assert browser.evaluate("document.documentElement.scrollWidth") <= width
         await asyncio.to_thread(browser.press, "Escape")
         assert browser.evaluate("document.getElementById('picture').hidden")
         assert browser.evaluate("document.activeElement.textContent") == "Show"
