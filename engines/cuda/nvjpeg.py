@@ -113,7 +113,7 @@ class NvJpegDecoder:
 
     Raises:
         BackendUnavailableError: no library, or a GPU without the hardware.
-        DeviceMemoryError: the memory for batches cannot be had.
+        DeviceMemoryError: the memory for the decoder, or for batches, cannot be had.
     """
 
     def __init__(self, states: int, most_files: int, most_pixels: int) -> None:
@@ -121,6 +121,8 @@ class NvJpegDecoder:
         self._handle, self._parsed = _P(), _P()
         self._states: list[c_void_p] = []
         status = library.nvjpegCreateEx(_HARDWARE, None, None, _SMOOTH_CHROMA, byref(self._handle))
+        if status == _ALLOCATOR_FAILURE:
+            raise DeviceMemoryError("nvjpegCreateEx: no memory for a decoder of JPEG files")
         if status != _SUCCESS:
             raise BackendUnavailableError(f"nvJPEG cannot use a JPEG engine of this GPU ({_said(status)})")
         try:

@@ -14,7 +14,7 @@ Thread: one at a time, that of the device stream.
 
 import functools
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +24,13 @@ from forebay_server.engines.cuda.handles import CudaStream
 from forebay_server.engines.cuda.kernels import Kernel, compiled
 from forebay_server.engines.cuda.nvjpeg import FileToDecode, NvJpegDecoder
 from forebay_server.engines.device import DeviceBuffer
-from forebay_server.engines.errors import BackendUnavailableError, DeviceLostError, EngineError, MisuseError
+from forebay_server.engines.errors import (
+    BackendUnavailableError,
+    DeviceLostError,
+    DeviceMemoryError,
+    EngineError,
+    MisuseError,
+)
 from forebay_server.engines.extras import install_hint
 from forebay_server.engines.pictures import (
     JpegFile,
@@ -48,9 +54,17 @@ STATES = 2
 _ALIGNMENT_BYTES = 256  # of a picture's pixels, as memory that cudaMalloc gives
 
 
-@functools.cache
-def support_of(capability: tuple[int, int], index: int) -> PictureSupport:  # noqa: ARG001 - one answer for each GPU
+def support_of(capability: tuple[int, int], index: int) -> PictureSupport:
     """Return the pictures that the current device takes. Blocks: half a second the first time."""
+    try:
+        return _lasting_support_of(capability, index)
+    except DeviceMemoryError as error:  # not kept: the next model may find memory
+        return PictureSupport(planes=True, files=False, reason=str(error))
+
+
+@functools.cache
+def _lasting_support_of(capability: tuple[int, int], index: int) -> PictureSupport:  # noqa: ARG001 - one for each GPU
+    """As `support_of`. Raises DeviceMemoryError where that cannot be found out now."""
     try:
         compiled(kernel.SOURCE, kernel.NAME, capability)
     except BackendUnavailableError as error:
@@ -90,10 +104,9 @@ class CudaPictureWriter:
             undo.callback(table.close)
             self._staging = device.alloc_device(self._staging_bytes)
             undo.callback(self._staging.close)
-            self._records = [device.alloc_device(records_bytes) for _ in range(limits.slots)]
-            self._host_records = [device.alloc_host(records_bytes) for _ in range(limits.slots)]
-            for buffer in (*self._records, *self._host_records):
-                undo.callback(buffer.close)
+            keep = undo.enter_context  # one by one: memory may run out in between
+            self._records = [keep(closing(device.alloc_device(records_bytes))) for _ in range(limits.slots)]
+            self._host_records = [keep(closing(device.alloc_host(records_bytes))) for _ in range(limits.slots)]
             self._round_files = min(limits.rows, ROUND_FILES)
             self._decoded = [device.create_event() for _ in range(STATES)]
             for event in self._decoded:

@@ -7,7 +7,7 @@ Thread: one at a time, that of the device stream.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -73,12 +73,11 @@ class SimulatedPictureWriter:
         self._decoding = files
         nbytes = limits.rows * RECORD_BYTES
         with ExitStack() as undo:
-            self._host_records = [device.alloc_host(nbytes) for _ in range(limits.slots)]
-            self._records = [device.alloc_device(nbytes) for _ in range(limits.slots)]
-            self._staging = device.alloc_device(limits.rows * 3 * limits.file_pixels)
-            self._file = device.alloc_device(PIECE_BYTES)
-            for buffer in (*self._host_records, *self._records, self._staging, self._file):
-                undo.callback(buffer.close)
+            keep = undo.enter_context
+            self._host_records = [keep(closing(device.alloc_host(nbytes))) for _ in range(limits.slots)]
+            self._records = [keep(closing(device.alloc_device(nbytes))) for _ in range(limits.slots)]
+            self._staging = keep(closing(device.alloc_device(limits.rows * 3 * limits.file_pixels)))
+            self._file = keep(closing(device.alloc_device(PIECE_BYTES)))
             self._undo = undo.pop_all()
 
     def write(self, pictures: Sequence[PictureRow], target: DeviceBuffer, slot: int) -> Sequence[PictureRow]:

@@ -14,7 +14,6 @@ from forebay_server.engines.engine import EngineSpecs
 from forebay_server.service.models.instances import WHOLE, Instance, InstanceGroup, Part, instances_of
 from forebay_server.service.models.repository import config_name_of
 from forebay_server.service.models.warmup_samples import WarmupSample
-from forebay_server.service.pictures.device_picture import FilePlace
 from forebay_server.service.pictures.picture_input import PictureInput
 from forebay_server.service.results.task import Task
 
@@ -63,7 +62,6 @@ class ModelDescription:
         warnings: one sentence for each ignored field of the configuration, for the log.
         is_bare: whether it is a bare model file (`service.models.bare_files`).
         is_folded: whether the picture's normalisation is in the graph, so that the model takes bytes.
-        files: set if devices decode JPEG files: where frame buffers have room for them.
         config: the configuration as read, or an empty one with the name; normalised once `specs` is set.
     """
 
@@ -88,7 +86,6 @@ class ModelDescription:
     warnings: tuple[str, ...] = ()
     is_bare: bool = False
     is_folded: bool = False
-    files: FilePlace | None = None
     config: ModelConfig = field(default_factory=ModelConfig, compare=False)
 
     @property

@@ -3,7 +3,8 @@
 Thread: the one that opens the version.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ import structlog
 
 from forebay_server.engines.device import Device, DeviceKind
 from forebay_server.engines.engine import EngineSpecs
+from forebay_server.engines.errors import DeviceMemoryError
 from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.memory import buffer_bytes
@@ -27,6 +29,10 @@ DECODER_BYTES_A_PIXEL = 300
 ImageDecode = Literal["auto", "cpu", "gpu"]
 
 
+class FilesMemoryError(DeviceMemoryError):
+    """There is too little memory for a version whose devices decode files; without that there may be enough."""
+
+
 @dataclass(frozen=True, slots=True)
 class DevicePictures:
     """The needs of a version.
@@ -34,14 +40,26 @@ class DevicePictures:
     Attributes:
         lanes: None: its devices write no pictures.
         files: room for files in frame buffers; None: its devices decode none.
+        is_choice: whether the CPU may decode the files as well.
     """
 
     lanes: LanePictures | None = None
     files: FilePlace | None = None
+    is_choice: bool = False
+
+    @contextmanager
+    def naming_shortage(self) -> Iterator[None]:
+        """Raise FilesMemoryError within the block in the place of a DeviceMemoryError that decoding may have caused."""
+        try:
+            yield
+        except DeviceMemoryError as error:
+            if self.files is None or not self.is_choice:
+                raise
+            raise FilesMemoryError(str(error)) from error
 
 
 def _has_room(counts: Sequence[tuple[Device, int]], specs: EngineSpecs, file_pixels: int) -> bool:
-    """Whether every device has memory for decoding beside the slots of its instances."""
+    """Whether every device has memory for decoding beside the slots of its instances, as far as is known beforehand."""
     each = max(PIXELS_BYTES, 3 * file_pixels) + DECODER_BYTES_A_PIXEL * file_pixels
     for device, count in counts:
         device.attach_thread()
@@ -92,4 +110,5 @@ def device_pictures(
     if not file_pixels:
         return DevicePictures(lanes)
     row_bytes = tuple(spec.row_bytes for spec in specs.inputs)
-    return DevicePictures(lanes, file_place(input_offsets(row_bytes)[0], row_bytes, picture.input_index, file_pixels))
+    place = file_place(input_offsets(row_bytes)[0], row_bytes, picture.input_index, file_pixels)
+    return DevicePictures(lanes, place, is_choice=choice == "auto")

@@ -22,6 +22,7 @@ import psutil
 from forebay_server.engines.device import Device
 from forebay_server.engines.engine import EngineSpecs
 from forebay_server.engines.errors import DeviceMemoryError
+from forebay_server.service.pictures.device_picture import FilePlace
 from forebay_server.service.pipeline.builder import SLOT_COUNT
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -38,11 +39,17 @@ def model_bytes(model_path: Path | None, instances: int) -> dict[str, int]:
 
 
 def buffer_bytes(
-    specs: EngineSpecs, instances: int, pinned_frames: int = 0, *, is_shared: bool = False
+    specs: EngineSpecs,
+    instances: int,
+    pinned_frames: int = 0,
+    *,
+    is_shared: bool = False,
+    files: FilePlace | None = None,
 ) -> dict[str, int]:
     """Return the bytes that the buffers of these instances and frames will hold on one side, by purpose.
 
-    Frames in memory that is shared with front-end processes have room for twice as many, and for their outputs.
+    Frames in memory that is shared with front-end processes have room for twice as many, and for their outputs. The
+    room for a JPEG file of each frame counts as far as it is beyond the frame's rows.
     """
     if not specs.is_fixed:
         return {}
@@ -50,7 +57,8 @@ def buffer_bytes(
     row_out = sum(spec.row_bytes for spec in specs.outputs)
     slots = SLOT_COUNT * instances * specs.max_batch_size * (row_in + row_out)
     frames = pinned_frames * (2 * (row_in + row_out) if is_shared else row_in)
-    return {"slots": slots, "frames": frames}
+    beyond = 0 if files is None else max(0, files.end - row_in)
+    return {"slots": slots, "frames": frames, "files": pinned_frames * (2 if is_shared else 1) * beyond}
 
 
 def check_device(device: Device, needed: dict[str, int]) -> None:

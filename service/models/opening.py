@@ -21,7 +21,7 @@ from forebay_server.service.models.batching import batching_settings, executed_s
 from forebay_server.service.models.completion import complete, optional_in_vain
 from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.description import ModelDescription
-from forebay_server.service.models.device_pictures import device_pictures
+from forebay_server.service.models.device_pictures import DevicePictures, FilesMemoryError, device_pictures
 from forebay_server.service.models.example import example_of
 from forebay_server.service.models.folding import settle_changes
 from forebay_server.service.models.memory import Holding, buffer_bytes, check_device, model_bytes
@@ -36,7 +36,7 @@ from forebay_server.service.models.unbound import HANG_LIMIT_NS, measure_unbound
 from forebay_server.service.models.version import ModelVersion
 from forebay_server.service.models.version_context import VersionContext
 from forebay_server.service.models.warmup_samples import inputs_of
-from forebay_server.service.pictures.device_picture import DecodedBy
+from forebay_server.service.pictures.device_picture import DecodedBy, FilePlace
 from forebay_server.service.pipeline.arena import FrameArena
 from forebay_server.service.pipeline.batch_pictures import LanePictures
 from forebay_server.service.pipeline.builder import LaneContext, build_lane
@@ -59,6 +59,8 @@ def open_version(
 ) -> ModelVersion:
     """Open one version and start its threads. Blocks: for seconds, so never on the event loop.
 
+    Where memory runs out and its devices decode JPEG files by choice, it is opened anew, and the CPU decodes them.
+
     Args:
         description: from the configuration; completed here.
         version: decimal number, as its folder is called.
@@ -69,6 +71,16 @@ def open_version(
         EngineError: the model or the device cannot serve.
         ConfigError: the configuration and the model file disagree, or the model fails in its trial run.
     """
+    try:
+        return _open(description, version, model_path, context)
+    except FilesMemoryError as error:
+        log.info("JPEG frames are decoded by the CPU", model=description.name, reason=str(error))
+    return _open(description, version, model_path, replace(context, image_decode="cpu"))
+
+
+def _open(
+    description: ModelDescription, version: str, model_path: Path | None, context: VersionContext
+) -> ModelVersion:
     with ExitStack() as undo:
         try:
             opened = _build(replace(description, part=context.part), version, model_path, context, undo)
@@ -85,25 +97,40 @@ def _build(
     description: ModelDescription, version: str, model_path: Path | None, context: VersionContext, undo: ExitStack
 ) -> ModelVersion:
     """Make every part; `undo` closes the parts in reverse order."""
-    clock = context.clock
-    started_ns = clock.now_ns()
-    placement = open_placement(description, context.open_device, clock, cpu_fallback=context.cpu_fallback)
+    started_ns = context.clock.now_ns()
+    placement = open_placement(description, context.open_device, context.clock, cpu_fallback=context.cpu_fallback)
     undo.callback(placement.close)
     holding = context.memory.open()
     undo.callback(holding.give_back)
     placement, engines = _open_engines(placement, model_path, context, holding, undo)
     context.before_buffers()
-    settle(engines, placement.description)
-    specs = engines[0].specs
-    _check_shapes(engines[0], placement.description)
-    description = _completed(placement.description, specs, len(description.warnings))
-    devices = list(placement.devices.values())
-    statistics = VersionStatistics(clock)
+    settled = placement.description
+    settle(engines, settled)
+    _check_shapes(engines[0], settled)
+    description = _completed(settled, engines[0].specs, len(description.warnings))
+    placement = Placement(description, placement.devices)
+    statistics = VersionStatistics(context.clock)
     on_refused = partial(statistics.count_picture, DecodedBy.HOST_REFUSED)
     pictures = device_pictures(description, placement.counts, context.image_decode, context.host_pictures, on_refused)
-    description = replace(description, files=pictures.files)
-    placement = Placement(description, placement.devices)
-    _check_buffers(placement, specs, context, holding)
+    with pictures.naming_shortage():
+        return _assembled(placement, version, engines, pictures, statistics, context, holding, started_ns, undo)
+
+
+def _assembled(
+    placement: Placement,
+    version: str,
+    engines: Sequence[Engine],
+    pictures: DevicePictures,
+    statistics: VersionStatistics,
+    context: VersionContext,
+    holding: Holding,
+    started_ns: int,
+    undo: ExitStack,
+) -> ModelVersion:
+    """Allocate what frames need, try the lanes, and make the version of everything."""
+    clock, description, specs = context.clock, placement.description, engines[0].specs
+    devices = list(placement.devices.values())
+    _check_buffers(placement, specs, context, holding, pictures.files)
     devices[0].attach_thread()
     memory = None if context.open_memory is None else context.open_memory(devices[0], specs, pictures.files)
     if memory is None:
@@ -222,11 +249,14 @@ def _open_engines(
     return Placement(description, placement.devices), engines
 
 
-def _check_buffers(placement: Placement, specs: EngineSpecs, context: VersionContext, holding: Holding) -> None:
+def _check_buffers(
+    placement: Placement, specs: EngineSpecs, context: VersionContext, holding: Holding, files: FilePlace | None
+) -> None:
     is_gpu = placement.description.device_kind == DeviceKind.CUDA
     permits = context.permits.count if is_gpu else 0
     is_shared = context.open_memory is not None
-    holding.take(buffer_bytes(specs, len(placement.description.instances), permits, is_shared=is_shared))
+    instances = len(placement.description.instances)
+    holding.take(buffer_bytes(specs, instances, permits, is_shared=is_shared, files=files))
     for device, count in placement.counts if is_gpu else ():
         check_device(device, buffer_bytes(specs, count))
 

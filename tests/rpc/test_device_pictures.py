@@ -2,9 +2,12 @@
 
 import cv2
 import numpy as np
+import pytest
+from structlog.testing import capture_logs
 
 from forebay.wire import frames_pb2 as pb
-from forebay_server.engines.device_simulated import FileDecoding, SimulatedDevice
+from forebay_server.engines.device_simulated import MEMORY_BYTES, FileDecoding, SimulatedDevice
+from forebay_server.engines.errors import DeviceMemoryError
 from forebay_server.service.pictures.picture_input import PictureInput
 from tests.rpc.test_observe import get
 from tests.support.device_pictures import decode, pixels_of, row_of_file
@@ -26,12 +29,29 @@ def decode_but_one(file):
 class DecodingDevices:
     """Gives every model version a simulated device that decodes files."""
 
-    def __init__(self):
+    def __init__(self, device_class=SimulatedDevice):
         self.devices = []
+        self._class = device_class
 
     def __call__(self, kind, clock):
-        self.devices.append(SimulatedDevice(clock=clock, files=FileDecoding(decode_but_one)))
+        self.devices.append(self._class(clock=clock, files=FileDecoding(decode_but_one)))
         return self.devices[-1]
+
+
+class SharedDevice(SimulatedDevice):
+    """Another program takes its memory between the first look and the decoders of the second lane."""
+
+    lanes = 0
+
+    def open_pictures(self, form, limits, device_stream):
+        self.lanes += 1
+        if self.lanes < 2 or not limits.file_pixels:
+            return super().open_pictures(form, limits, device_stream)
+        others = self.alloc_device(MEMORY_BYTES - self.memory().used_bytes)
+        try:
+            return super().open_pictures(form, limits, device_stream)
+        finally:
+            others.close()
 
 
 def repository(root, **options):
@@ -106,6 +126,38 @@ async def test_a_device_without_the_memory_leaves_decoding_to_the_cpu(tmp_path):
         (result,) = await results_of(running, [file])
         assert np.array_equal(picture_of(result), row_of_file(file, PICTURE))
         assert await counts_of(running) == {}
+
+
+@on_loop
+async def test_a_device_whose_memory_runs_out_while_a_model_is_opened_leaves_decoding_to_the_cpu(tmp_path):
+    file = encoded(pixels_of(64, 48))
+    devices = DecodingDevices(SharedDevice)
+    root = repository(tmp_path, gpu_decode_pixels=1 << 20)
+    (root / "camera" / "config.pbtxt").write_text(
+        (root / "camera" / "config.pbtxt").read_text().replace("count: 1", "count: 2")
+    )
+    with capture_logs() as logs:
+        async with real_server(root, devices=devices, admin_address="127.0.0.1:0") as running:
+            (result,) = await results_of(running, [file])
+            assert np.array_equal(picture_of(result), row_of_file(file, PICTURE))
+            assert await counts_of(running) == {}
+    said = [line["reason"] for line in logs if line["event"] == "JPEG frames are decoded by the CPU"]
+    assert len(said) == 1
+    assert "do not fit" in said[0]
+    assert [device.lanes for device in devices.devices] == [2, 0], "opened anew, without decoders"
+    assert all(device.leaks == () for device in devices.devices)
+
+
+@on_loop
+async def test_a_gpu_that_must_decode_is_an_error_without_the_memory(tmp_path):
+    root = repository(tmp_path, gpu_decode_pixels=1 << 20)
+    (root / "camera" / "config.pbtxt").write_text(
+        (root / "camera" / "config.pbtxt").read_text().replace("count: 1", "count: 2")
+    )
+    devices = DecodingDevices(SharedDevice)
+    with pytest.raises(DeviceMemoryError, match="do not fit"):
+        async with real_server(root, devices=devices, image_decode="gpu"):
+            raise AssertionError("it serves")
 
 
 @on_loop

@@ -86,6 +86,15 @@ def test_a_gpu_without_engines_is_named(library):
     assert number(library, "destroyed") == 0
 
 
+def test_a_lack_of_memory_is_no_lack_of_engines(library):
+    set_number(library, "create_status", 5)
+    with pytest.raises(DeviceMemoryError, match="no memory"):
+        NvJpegDecoder(0, 0, 0)
+    assert number(library, "destroyed") == 0
+    set_number(library, "create_status", 0)
+    NvJpegDecoder(0, 0, 0).close()
+
+
 def test_too_little_memory_leaves_nothing_behind(library):
     set_number(library, "memory_status", 5)
     with pytest.raises(DeviceMemoryError, match="gpu_decode_pixels"):

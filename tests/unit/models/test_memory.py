@@ -9,6 +9,7 @@ from forebay_server.engines.device_simulated import MEMORY_BYTES, SimulatedDevic
 from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.engines.errors import DeviceMemoryError
 from forebay_server.service.models.memory import MIB, MemoryAccount, buffer_bytes, check_device, free_bytes, model_bytes
+from forebay_server.service.pictures.device_picture import FilePlace
 
 SPECS = EngineSpecs(
     (TensorSpec("x", np.dtype(np.uint8), (MIB,)),), (TensorSpec("y", np.dtype(np.uint8), (MIB,)),), max_batch_size=4
@@ -23,15 +24,23 @@ def test_a_version_needs_its_weights_once_per_instance_and_those_in_files_beside
 
 
 def test_every_instance_needs_its_slots():
-    assert buffer_bytes(SPECS, 2) == {"slots": 4 * 2 * 4 * 2 * MIB, "frames": 0}
+    assert buffer_bytes(SPECS, 2) == {"slots": 4 * 2 * 4 * 2 * MIB, "frames": 0, "files": 0}
 
 
 def test_pinned_frames_are_counted():
-    assert buffer_bytes(SPECS, 1, 10) == {"slots": 4 * 4 * 2 * MIB, "frames": 10 * MIB}
+    assert buffer_bytes(SPECS, 1, 10) == {"slots": 4 * 4 * 2 * MIB, "frames": 10 * MIB, "files": 0}
 
 
 def test_frames_that_processes_share_have_room_for_twice_as_many_and_for_outputs():
     assert buffer_bytes(SPECS, 1, 10, is_shared=True)["frames"] == 10 * 2 * 2 * MIB
+
+
+def test_room_for_a_file_of_each_frame_counts_as_far_as_it_is_beyond_the_rows():
+    behind, within = FilePlace(MIB, MIB // 2, 1), FilePlace(0, MIB, 1)
+    assert buffer_bytes(SPECS, 1, 10, files=behind)["files"] == 10 * MIB // 2
+    assert buffer_bytes(SPECS, 1, 10, is_shared=True, files=behind)["files"] == 10 * MIB
+    assert buffer_bytes(SPECS, 1, 10, files=within)["files"] == 0
+    assert buffer_bytes(SPECS, 1, 0, files=behind)["files"] == 0, "not pinned: touched on first use"
 
 
 def test_a_gpu_that_is_too_full_is_named():
