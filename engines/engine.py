@@ -159,6 +159,13 @@ class UnboundEngine(Engine, Protocol):
         """
         ...
 
+    def sizes_follow_inputs(self) -> bool:
+        """Return whether inputs of one size always give outputs of one size; False where that is not known.
+
+        Blocks: the model's file is read.
+        """
+        ...
+
     def run(self, inputs: Sequence[NDArray[Any] | None]) -> tuple[NDArray[Any], ...]:
         """Run on whole arrays, in the order of `specs`, BYTES as arrays of `str`; return arrays of the caller's own.
 

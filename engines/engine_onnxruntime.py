@@ -38,6 +38,8 @@ from forebay_server.engines.errors import (
 )
 from forebay_server.engines.host_memory import copy, memory_of
 from forebay_server.engines.model_file import other_form, require_model_file
+from forebay_server.engines.onnx_head import read_model
+from forebay_server.engines.onnx_sizes import sizes_follow_inputs
 from forebay_server.engines.onnx_specs import CopiedOutput, NodeInfo, copied_outputs, derive_specs
 from forebay_server.engines.onnx_words import NO_MEMORY, public_words
 from forebay_server.engines.options import MOST_THREADS, OptionReader
@@ -103,7 +105,7 @@ class OnnxruntimeEngine:
             raise ModelFileError("backend 'onnxruntime' needs a model file: put model.onnx in the version's folder")
         reader = OptionReader("onnxruntime", options, BACKENDS["onnxruntime"].options)
         self._device = device
-        self._name = str(model_path)
+        self._path, self._name = model_path, str(model_path)
         provider = reader.text("provider", "cpu", tuple(_PROVIDERS))
         self._is_on_host = provider == "cpu"
         self._session = _open_session(
@@ -138,6 +140,13 @@ class OnnxruntimeEngine:
         if output_shapes is not None:
             layout = layout.with_output_shapes(output_shapes)
         self._layout = layout if is_bound else layout.unbound(self._name)
+
+    def sizes_follow_inputs(self) -> bool:
+        """See `UnboundEngine`. Changes to the model add no node that makes them otherwise."""
+        try:
+            return sizes_follow_inputs(read_model(self._path))
+        except ModelFileError:  # of another kind than a protobuf message: ONNX Runtime's own
+            return False
 
     def bind(self, slot: SlotBuffers) -> None:
         """Take the buffers of `slot`. Raises ModelFileError if a tensor has no fixed row size."""

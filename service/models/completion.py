@@ -62,8 +62,9 @@ def _meaning(
         if "task" not in description.derived:
             raise
         return None, None, str(error)
-    question = question_of if picture is None else rows_question_of
-    return picture, task, question(specs, filename)
+    if picture is None:
+        return None, task, question_of(specs, filename)
+    return picture, task, rows_question_of(specs, filename, description.observed_rows)
 
 
 def _picture(description: ModelDescription, specs: EngineSpecs, filename: str) -> PictureInput | None:

@@ -62,6 +62,7 @@ class ModelDescription:
         warnings: one sentence for each ignored field of the configuration, for the log.
         is_bare: whether it is a bare model file (`service.models.bare_files`).
         is_folded: whether the picture's normalisation is in the graph, so that the model takes bytes.
+        observed_rows: most rows that a trial run gave of outputs that may have one for each object; 0: no such output.
         config: the configuration as read, or an empty one with the name; normalised once `specs` is set.
     """
 
@@ -86,6 +87,7 @@ class ModelDescription:
     warnings: tuple[str, ...] = ()
     is_bare: bool = False
     is_folded: bool = False
+    observed_rows: int = 0
     config: ModelConfig = field(default_factory=ModelConfig, compare=False)
 
     @property

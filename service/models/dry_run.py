@@ -54,8 +54,7 @@ def dry_run(entry: ModelEntry, number: int, description: ModelDescription, *, cp
         completed = settled
         for device in placement.devices.values():
             with closing(open_instance(settled, path, device, clock, {}, changes)) as engine:
-                settle([engine], settled)
-                completed = complete(settled, engine.specs)
+                completed = complete(settle([engine], settled), engine.specs)
                 for sample in completed.warmup:
                     inputs_of(sample, completed.config, engine.specs)
     if not placement.devices:

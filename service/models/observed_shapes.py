@@ -2,8 +2,9 @@
 
 Exporters leave the shapes of outputs open together with the size of the picture (the number of anchors), or where they
 cannot compute them. Once the inputs have fixed shapes, so have these outputs, and fixed buffers can hold them. Other
-outputs depend on the picture (the number of objects): their shapes differ between zeros and noise. Where these two have
-the same number of objects, the file tells: without a batch, only a number of objects is an open first dimension.
+outputs depend on the picture (the number of objects): their shapes differ between zeros and noise. These two may have
+the same number of objects by chance. So an open first dimension without a batch, which may count objects, is taken from
+the runs only if the nodes of the model's file leave no size to the picture (`engines.onnx_sizes`).
 
 Blocks: for one run. Thread: the one that opens the version.
 """
@@ -35,7 +36,7 @@ def observed_shapes(
     specs = engine.specs
     if specs.is_fixed or not all(spec.is_fixed and not spec.is_optional for spec in specs.inputs):
         return None
-    if has_open_rows(specs):
+    if has_open_rows(specs) and not engine.sizes_follow_inputs():
         return None
     try:
         others = engine.run(_noise(specs, rows))
@@ -48,10 +49,20 @@ def observed_shapes(
 
 
 def has_open_rows(specs: EngineSpecs) -> bool:
-    """Return whether an output has a row for each object, as its only open dimension."""
-    return not specs.has_batch_dimension and any(
-        spec.shape[:1] == (-1,) and -1 not in spec.shape[1:] for spec in specs.outputs
-    )
+    """Return whether an output may have a row for each object: its first dimension alone is open, without a batch."""
+    return not specs.has_batch_dimension and any(map(_has_open_rows, specs.outputs))
+
+
+def most_open_rows(specs: EngineSpecs, outputs: Sequence[NDArray[Any]]) -> int:
+    """Return the most rows that a run gave of outputs that leave their number open; 0 if there are none."""
+    if specs.has_batch_dimension:
+        return 0
+    pairs = zip(specs.outputs, outputs, strict=True)
+    return max((array.shape[0] for spec, array in pairs if _has_open_rows(spec)), default=0)
+
+
+def _has_open_rows(spec: TensorSpec) -> bool:
+    return spec.shape[:1] == (-1,) and -1 not in spec.shape[1:]
 
 
 def _noise(specs: EngineSpecs, rows: int) -> Inputs:

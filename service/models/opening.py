@@ -104,8 +104,7 @@ def _build(
     undo.callback(holding.give_back)
     placement, engines = _open_engines(placement, model_path, context, holding, undo)
     context.before_buffers()
-    settled = placement.description
-    settle(engines, settled)
+    settled = settle(engines, placement.description)
     _check_shapes(engines[0], settled)
     description = _completed(settled, engines[0].specs, len(description.warnings))
     placement = Placement(description, placement.devices)

@@ -14,7 +14,7 @@
     score_threshold   0..1                                         detection 0.4, classification none
     iou_threshold     0..1                                         0.5
     max_results       1 or more                                    detection 100, classification 5
-    output_rows       1..10000: rows of outputs with as many as    none
+    output_rows       1..100000: rows of outputs with as many as   none
                       objects were found
     labels            names with commas between them, or in JSON   the output's label_filename, the metadata, labels.txt
 
@@ -44,6 +44,7 @@ BoxUnit = Literal["pixel", "picture"]
 
 MAX_BUDGET_MS = 3_600_000.0  # an hour: anything longer is a mistake in the unit
 MAX_RESULTS = 10_000
+MOST_OUTPUT_ROWS = 100_000  # raw heads at 1280x1280 have 51,200 rows
 MAX_KEYPOINTS = 1000
 TASK_KEYS = (
     "task",
@@ -139,7 +140,7 @@ def read_parameters(config: ModelConfig, filename: str) -> OwnParameters:
         score_threshold=reader.number("score_threshold", 0.0, 1.0),
         iou_threshold=reader.number("iou_threshold", 0.0, 1.0),
         max_results=reader.whole("max_results", 1, MAX_RESULTS),
-        output_rows=reader.whole("output_rows", 1, MAX_RESULTS),
+        output_rows=reader.whole("output_rows", 1, MOST_OUTPUT_ROWS),
         labels=reader.names("labels"),
         backend_options=reader.others(OWN_KEYS),
     )

@@ -6,6 +6,7 @@ from forebay_server.engines.engine import EngineSpecs, TensorSpec
 from forebay_server.service.models.observed_shapes import has_open_rows
 
 TASKS = "detection, segmentation, pose, oriented or classification"
+USUAL_ROWS = 300  # that detectors give at most, as torchvision's and Ultralytics' do by default
 FLOATS = (np.dtype(np.float32), np.dtype(np.float16))
 
 
@@ -22,14 +23,23 @@ def question_of(specs: EngineSpecs, filename: str) -> str:
     )
 
 
-def rows_question_of(specs: EngineSpecs, filename: str) -> str:
-    """Return the line for a model of pictures whose outputs have a row for each object; empty for any other."""
+def rows_question_of(specs: EngineSpecs, filename: str, observed_rows: int) -> str:
+    """Return the line for a model of pictures whose outputs may have a row for each object; empty for any other.
+
+    Args:
+        specs: of the model.
+        filename: of its configuration.
+        observed_rows: as of `ModelDescription`.
+    """
     if not (has_open_rows(specs) and all(spec.is_fixed for spec in specs.inputs)):
         return ""
     names = ", ".join(repr(spec.name) for spec in specs.outputs if not spec.is_fixed)
+    number = f"{USUAL_ROWS}"
+    if observed_rows > USUAL_ROWS:  # fewer say little: a trial run is on a picture without objects
+        number = f"{observed_rows} (as many as a trial run gave)"
     return (
         f"outputs {names} have as many rows as objects were found, and streams need a fixed number: write the "
-        f"parameter output_rows, such as 300, in {filename}"
+        f"parameter output_rows, such as {number}, in {filename}"
     )
 
 

@@ -7,7 +7,8 @@ sizes that depend on values. So the engine runs the example (`service.models.exa
 - first dimensions are right, others differ: it is served unbound, with its batch dimension.
 - a first dimension is not the number of rows: it is not a batch. The model is served unbound, without a batch.
 - the model takes pictures, only its outputs have open dimensions, and a second run on noise has outputs of the same
-  shapes: it is served with these (`service.models.observed_shapes`).
+  shapes: it is served with these (`service.models.observed_shapes`). Where they may count objects nevertheless, the
+  number of rows of the run is noted for the question that asks for it.
 - the run fails with several rows and succeeds with one: a batch is one row.
 - the run needs more memory than there is: the model is refused.
 - the run fails with one row too: nothing is known. The model is served unbound, as it declares its batch.
@@ -19,7 +20,7 @@ Thread: the one that opens the version.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -31,7 +32,7 @@ from forebay_server.service.models.completion import complete
 from forebay_server.service.models.config_text import ConfigError
 from forebay_server.service.models.description import ModelDescription
 from forebay_server.service.models.example import example_of, repeated
-from forebay_server.service.models.observed_shapes import observed_shapes
+from forebay_server.service.models.observed_shapes import most_open_rows, observed_shapes
 from forebay_server.service.models.parameters import read_parameters
 from forebay_server.service.pipeline.unbound import Inputs
 
@@ -48,18 +49,22 @@ class Settlement:
     Attributes:
         max_batch_size: as `engines.open_engine` takes it.
         is_bound: of `EngineSpecs`.
-        reason: why not as declared.
+        reason: why not as declared; empty: as declared.
         output_shapes: as `UnboundEngine.settle` takes them.
+        observed_rows: as of `ModelDescription`.
     """
 
     max_batch_size: int | None
     is_bound: bool
     reason: str
     output_shapes: tuple[tuple[int, ...], ...] | None = None
+    observed_rows: int = 0
 
 
-def settle(engines: Sequence[Engine], description: ModelDescription) -> None:
-    """Run the first engine and settle all of them. Blocks: for two runs at most.
+def settle(engines: Sequence[Engine], description: ModelDescription) -> ModelDescription:
+    """Run the first engine and settle all of them; return the description with what the run showed.
+
+    Blocks: for two runs at most.
 
     Args:
         engines: the instances of one version, open, without slots.
@@ -71,14 +76,17 @@ def settle(engines: Sequence[Engine], description: ModelDescription) -> None:
     """
     first = engines[0]
     if not isinstance(first, UnboundEngine):
-        return
+        return description
     settlement = _settlement(first, description)
     if settlement is None:
-        return
+        return description
+    if not settlement.reason:
+        return replace(description, observed_rows=settlement.observed_rows)
     log.info("model runs otherwise than it declares", model=description.name, reason=settlement.reason)
     for engine in engines:
         assert isinstance(engine, UnboundEngine)  # noqa: S101 - for mypy: instances are of one class
         engine.settle(settlement.max_batch_size, is_bound=settlement.is_bound, output_shapes=settlement.output_shapes)
+    return description
 
 
 def _settlement(engine: UnboundEngine, description: ModelDescription) -> Settlement | None:
@@ -127,7 +135,8 @@ def _by_inner_shapes(
     # Of any other model, an open dimension is part of the contract with clients of its tensors.
     shapes = observed_shapes(engine, outputs, rows) if takes_pictures else None
     if shapes is None:
-        return None
+        rows_seen = most_open_rows(specs, outputs)
+        return Settlement(written, is_bound=True, reason="", observed_rows=rows_seen) if rows_seen else None
     return Settlement(written, is_bound=True, reason=f"outputs have the shapes {list(shapes)}", output_shapes=shapes)
 
 

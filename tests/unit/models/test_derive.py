@@ -139,6 +139,18 @@ def test_a_check_asks_for_the_number_of_rows_that_a_file_leaves_open(tmp_path):
     assert report.question.endswith("write the parameter output_rows, such as 300, in net.pbtxt")
 
 
+def test_the_number_that_a_check_names_is_enough_for_all_rows_of_a_trial_run(tmp_path):
+    boxes = [[0, 0, 8, 8]] * 700
+    file = exported.objects(tmp_path / "net.onnx", boxes, side=16, few=650)
+    file.with_suffix(".pbtxt").write_text(
+        'parameters { key: "task" value { string_value: "detection" } }'
+        'parameters { key: "scale" value { string_value: "1/255" } }'
+    )
+    (report,) = check_repositories([file])
+    words = "write the parameter output_rows, such as 650 (as many as a trial run gave), in net.pbtxt"
+    assert report.question.endswith(words)
+
+
 def test_a_value_that_cannot_be_used_is_a_warning(tmp_path):
     path = exported.yolo(tmp_path / "best.onnx", [ROW], {**exported.METADATA, "names": "[" * 9})
     (report,) = check_repositories([path])

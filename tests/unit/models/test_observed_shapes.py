@@ -6,7 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from forebay_server.engines.clock import MonotonicClock
 from forebay_server.engines.device_host import HostDevice
-from forebay_server.service.models.observed_shapes import observed_shapes
+from forebay_server.service.models.observed_shapes import has_open_rows, most_open_rows, observed_shapes
 from tests.support import models
 from tests.support.rig import rig_of
 
@@ -64,6 +64,39 @@ def test_a_size_that_depends_on_values_stays_open(tmp_path, rig):
     path = models.save(models.build([helper.make_node("NonZero", ["x"], ["y"])], inputs, outputs), tmp_path / "m.onnx")
     engine = rig.open_engine("onnxruntime", path)
     assert observed_shapes(engine, engine.run((np.zeros((2, 3), np.float32),)), 1) is None
+
+
+def anchors(tmp_path, rig, *, counts):
+    """y [n, 3] of x [2, 3], without a batch: the rows that a mask leaves, of the file or of the numbers of x."""
+    found = [helper.make_node("ReduceMax", ["x"], ["most"], axes=[1], keepdims=0)]
+    found += [helper.make_node("Greater", ["most", "nothing"], ["found"])]
+    nodes = [
+        *(found if counts else []),
+        helper.make_node("Compress", ["x", "found" if counts else "all"], ["y"], axis=0),
+    ]
+    weights = [
+        numpy_helper.from_array(np.array([True, True]), "all"),
+        numpy_helper.from_array(np.zeros(1, np.float32), "nothing"),
+    ]
+    inputs, outputs = [models.tensor("x", (2, 3))], [models.tensor("y", ("n", 3))]
+    path = models.save(models.build(nodes, inputs, outputs, weights), tmp_path / "model.onnx")
+    return rig.open_engine("onnxruntime", path)
+
+
+def test_rows_that_no_number_of_the_picture_decides_are_those_of_the_runs(tmp_path, rig):
+    engine = anchors(tmp_path, rig, counts=False)
+    outputs = engine.run((np.zeros((2, 3), np.float32),))
+    assert has_open_rows(engine.specs)
+    assert most_open_rows(engine.specs, outputs) == 2
+    assert observed_shapes(engine, outputs, 1) == ((2, 3),)
+
+
+def test_rows_that_count_objects_stay_open_also_where_two_runs_have_as_many(tmp_path, rig):
+    engine = anchors(tmp_path, rig, counts=True)
+    outputs = engine.run((np.ones((2, 3), np.float32),))
+    assert outputs[0].shape == (2, 3), "as on noise"
+    assert observed_shapes(engine, outputs, 1) is None
+    assert most_open_rows(engine.specs, outputs) == 2
 
 
 def test_nothing_is_observed_where_an_input_is_open_or_all_is_fixed(tmp_path, rig):
