@@ -12,13 +12,14 @@ from forebay_server.service.cli import exit_codes
 from forebay_server.service.cli.standard_streams import OutputError, end_of_output, open_standard_streams
 
 GRPC_VERBOSITY = "ERROR"  # as in service.tuning, whose import would cost more than this command line
+SILENCE = "NONE"  # of gRPC's own log
 
 
 def main() -> None:
     """Run the command line. An error that a user can mend is one line and a documented exit code."""
     open_standard_streams()
     # Commands that call servers print none of gRPC's texts; a server takes them over into its log.
-    os.environ.setdefault("GRPC_VERBOSITY", GRPC_VERBOSITY if sys.argv[1:2] == ["serve"] else "NONE")
+    os.environ.setdefault("GRPC_VERBOSITY", GRPC_VERBOSITY if sys.argv[1:2] == ["serve"] else SILENCE)
     try:
         try:
             _run(sys.argv[1:])

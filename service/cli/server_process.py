@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import IO
 
 from forebay_server.service.child import command_of_child
+from forebay_server.service.cli import SILENCE
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
@@ -36,12 +38,18 @@ async def running_server(arguments: Sequence[str] = ()) -> AsyncIterator[str]:
             *command,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
+            env=environment_of_server(os.environ),
             start_new_session=True,  # Ctrl-C goes to this process, which then ends the server in order
         )
         try:
             yield await _address_of(process, log)
         finally:
             await _stop(process)
+
+
+def environment_of_server(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a server: without the silence of gRPC that commands which call servers set."""
+    return {name: value for name, value in environment.items() if (name, value) != ("GRPC_VERBOSITY", SILENCE)}
 
 
 async def _address_of(process: asyncio.subprocess.Process, log: IO[bytes]) -> str:

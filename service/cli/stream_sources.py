@@ -1,6 +1,5 @@
 """The frames of `forebay stream`: packets and picture files as they are where the server can decode, else pictures."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -39,14 +38,13 @@ def is_endless(name: str) -> bool:
 
 
 def names_of(sources: Sequence[str]) -> list[str]:
-    """Return a camera's name for each source; equal names get a number."""
-    names = [_name_of(source)[:MOST_NAME_CHARACTERS] for source in sources]
-    seen: Counter[str] = Counter()
-    for position, name in enumerate(names):
-        seen[name] += 1
-        if seen[name] > 1:
-            names[position] = f"{name} ({seen[name]})"
-    return names
+    """Return a camera's name for each source, all of them different: where a name is taken, it gets a number."""
+    names: dict[str, None] = {}
+    for own in map(_name_of, sources):
+        ends = ("", *(f" ({number})" for number in range(2, len(names) + 2)))
+        candidates = (own[: MOST_NAME_CHARACTERS - len(end)] + end for end in ends)
+        names[next(name for name in candidates if name not in names)] = None
+    return list(names)
 
 
 def _name_of(source: str) -> str:

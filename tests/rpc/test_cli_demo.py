@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 from rich.console import Console
 
 from forebay import Box, Detection, Statistics
-from forebay_server.service.cli import exit_codes
+from forebay_server.service.cli import SILENCE, exit_codes
 from forebay_server.service.cli.demo import summarise
 from forebay_server.service.cli.live_table import camera_table
 from forebay_server.service.cli.player import CameraLog, percentile
@@ -80,8 +81,6 @@ def test_a_server_does_not_outlive_the_demo_that_started_it(tmp_path, number):
 
 
 def wait_for_child(pid):
-    import psutil
-
     parent = psutil.Process(pid)
 
     async def child():
@@ -101,6 +100,19 @@ def test_server_that_does_not_start_says_why(tmp_path):
 
     with pytest.raises(ServerStartError, match=r"ended before it was ready\nforebay: .*nowhere"):
         asyncio.run(start())
+
+
+@pytest.mark.slow
+def test_the_server_of_a_command_is_not_as_silent_as_the_command(monkeypatch):
+    monkeypatch.setenv("GRPC_VERBOSITY", SILENCE)
+
+    async def environment():
+        before = psutil.Process().children()
+        async with running_server():
+            (server,) = [child for child in psutil.Process().children() if child not in before]
+            return server.environ()
+
+    assert "GRPC_VERBOSITY" not in asyncio.run(environment())
 
 
 def a_log():

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay_server.service.cli.stream_plan import LONGEST_LAG_NS, Pace
-from forebay_server.service.cli.stream_sources import is_endless, names_of
+from forebay_server.service.cli.stream_sources import MOST_NAME_CHARACTERS, is_endless, names_of
 
 SECOND_NS = 1_000_000_000
 
@@ -58,6 +58,13 @@ def test_names_are_those_of_the_sources_and_differ():
     names = names_of(sources)
     assert names[:6] == ["cam.mp4", "cam.mp4 (2)", "device 0", "standard input", "rtsp://host/1", "device /dev/video0"]
     assert names[6] == "x" * 64
+
+
+@given(st.lists(st.sampled_from(["a/x", "b/x", "x (2)", "c/x (2)", "x (2) (2)", "y" * 80, "z/" + "y" * 80])))
+def test_names_never_repeat(sources):
+    names = names_of(sources)
+    assert len(set(names)) == len(sources)
+    assert all(0 < len(name) <= MOST_NAME_CHARACTERS for name in names)
 
 
 def test_the_folder_where_one_stands_has_a_name(tmp_path, monkeypatch):
