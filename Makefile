@@ -10,6 +10,8 @@ JOBS ?= 2
 ARGS ?=
 IMAGE ?= forebay
 PYTEST := $(BIN)/python -m pytest
+# Each target has a list of its own of what failed, so that ARGS=--lf runs just that.
+RUN := tools/run_tests.sh
 # Seconds that one test may take before the run ends; pyproject.toml has the limit for all others.
 PATIENT := -o faulthandler_timeout=900
 # pytest ends with 5 when nothing was selected, which is no failure where a selection may be empty: of what failed, too.
@@ -50,13 +52,13 @@ scale-demo: $(READY) .venv-scaling/.ready ## Three servers behind Envoy: how str
 
 .PHONY: test
 test: $(READY) ## Run the tests (about 10 minutes on 2 cores)
-	@$(PYTEST) -n $(JOBS) $(ARGS) $(if $(findstring --lf,$(ARGS)),$(MAY_BE_EMPTY))
+	@$(RUN) test $(PYTEST) -n $(JOBS) $(ARGS) $(if $(findstring --lf,$(ARGS)),$(MAY_BE_EMPTY))
 
 .PHONY: test-heavy
 test-heavy: $(READY) heavy-environments $(addprefix test-heavy-,$(HEAVY)) ## Run only what is heavy
 	@ended=0; \
-	($(HEAVY_TESTS) -n $(JOBS) --dist loadscope -m "heavy and not soak and not alone" $(ARGS) $(MAY_BE_EMPTY)) || ended=$$?; \
-	($(HEAVY_TESTS) -m "heavy and not soak and alone" $(ARGS) $(MAY_BE_EMPTY)) || ended=$$?; \
+	($(RUN) heavy $(HEAVY_TESTS) -n $(JOBS) --dist loadscope -m "heavy and not soak and not alone" $(ARGS) $(MAY_BE_EMPTY)) || ended=$$?; \
+	($(RUN) heavy-alone $(HEAVY_TESTS) -m "heavy and not soak and alone" $(ARGS) $(MAY_BE_EMPTY)) || ended=$$?; \
 	exit $$ended
 
 .PHONY: heavy-environments
@@ -92,7 +94,7 @@ $(addprefix test-soak-,$(SOAK)): test-soak-%: .venv-%/.ready
 
 .PHONY: $(addprefix test-heavy-,$(HEAVY))
 $(addprefix test-heavy-,$(HEAVY)): test-heavy-%: .venv-%/.ready
-	@.venv-$*/bin/python -m pytest $(PATIENT) -m "heavy and not soak" tests/heavy/$* $(ARGS) $(MAY_BE_EMPTY)
+	@$(RUN) heavy-$* .venv-$*/bin/python -m pytest $(PATIENT) -m "heavy and not soak" tests/heavy/$* $(ARGS) $(MAY_BE_EMPTY)
 
 .venv-%/.ready: tests/heavy/%/requirements.txt $(LOCKS) pyproject.toml
 	@PYTHON="$(PYTHON)" tools/make_venv.sh .venv-$* requirements-dev.lock $<

@@ -36,15 +36,41 @@ def test_every_target_is_phony():
     assert targets == phony
 
 
+def make_test(tmp_path, arguments):
+    """`make test` with the script `pytest` of that folder in the place of pytest."""
+    (tmp_path / "pytest").chmod(0o755)
+    (tmp_path / "ready").touch()
+    given = [f"PYTEST={tmp_path}/pytest", f"READY={tmp_path}/ready", "LOCKS=", f"ARGS={arguments}"]
+    environment = {**os.environ, "KEPT": str(tmp_path / "kept")}
+    return subprocess.run(
+        ["make", "test", *given], cwd=ROOT, env=environment, check=False, capture_output=True, text=True
+    )
+
+
 @pytest.mark.parametrize(("arguments", "code"), [("", 5), ("--lf", 0)])
 def test_tests_of_which_none_failed_are_no_failure_and_none_at_all_are_one(tmp_path, arguments, code):
     """CI reruns failed tests, and all of these may be heavy."""
     (tmp_path / "pytest").write_text("#!/bin/sh\nexit 5\n")
-    (tmp_path / "pytest").chmod(0o755)
-    (tmp_path / "ready").touch()
-    given = [f"PYTEST={tmp_path}/pytest", f"READY={tmp_path}/ready", "LOCKS=", f"ARGS={arguments}"]
-    ended = subprocess.run(["make", "test", *given], cwd=ROOT, check=False, capture_output=True, text=True)
+    ended = make_test(tmp_path, arguments)
     assert (f"Error {code}" in ended.stderr, ended.returncode) == ((True, 2) if code else (False, 0))
+
+
+def test_a_second_try_runs_only_targets_in_which_a_test_failed(tmp_path):
+    """pytest's own --lf runs all where nothing failed, and its list is every target's."""
+    script, ran = tmp_path / "pytest", tmp_path / "ran"
+
+    def runs(arguments, code):
+        script.write_text(f'#!/bin/sh\necho "ran $@" >> {ran}\nexit {code}\n')
+        before = len(ran.read_text().splitlines()) if ran.exists() else 0
+        make_test(tmp_path, arguments)
+        return len(ran.read_text().splitlines()) - before
+
+    assert runs("", 1) == runs("--lf", 1) == runs("--lf", 0) == 1
+    assert runs("--lf", 0) == 0, "all have passed"
+    assert runs("", 0) == 1
+    assert runs("--lf", 0) == 0
+    assert runs("", 137) == runs("--lf", 0) == 1, "it broke off, and may have no list"
+    assert f"cache_dir={tmp_path}/kept/test/pytest" in ran.read_text()
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "lint", "bench"])
