@@ -6,7 +6,7 @@ Theory of operation
     passes both on, except that the size of a tensor is a number that no input's numbers decide (`Shape`).
 
     A tensor is sized if a node makes it that counts (`NonZero`), or one that takes a size as numbers (`Reshape`) and
-    takes these from data. What is not known counts as sized: nodes of other domains, branches and loops, and operator
+    takes these from data. Unknown nodes count as sized: those of other domains, branches and loops, and operators of
     sets that came later than this list.
 """
 

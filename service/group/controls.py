@@ -53,8 +53,8 @@ class Controls:
     def adding_engine(self, index: int) -> Iterator[Callable[[socket.socket], None]]:
         """Make the connections of an engine process that is started within the block.
 
-        Yields what hands them over: called with its control socket, which is owned from then on. Raises OSError at
-        once if the sockets cannot be had.
+        Yields a function that hands them over: called with its control socket, which is owned from then on. Raises
+        OSError at once if the sockets cannot be had.
         """
         with contextlib.ExitStack() as made:
             ways = [

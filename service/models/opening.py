@@ -126,7 +126,7 @@ def _assembled(
     started_ns: int,
     undo: ExitStack,
 ) -> ModelVersion:
-    """Allocate what frames need, try the lanes, and make the version of everything."""
+    """Allocate the buffers of frames, try the lanes, and make the version of everything."""
     clock, description, specs = context.clock, placement.description, engines[0].specs
     devices = list(placement.devices.values())
     _check_buffers(placement, specs, context, holding, pictures.files)

@@ -62,7 +62,7 @@ class Settlement:
 
 
 def settle(engines: Sequence[Engine], description: ModelDescription) -> ModelDescription:
-    """Run the first engine and settle all of them; return the description with what the run showed.
+    """Run the first engine and settle all of them; return the description with the findings of the run.
 
     Blocks: for two runs at most.
 
