@@ -292,11 +292,16 @@ def unpack_answers(datagram: bytes | memoryview) -> tuple[ServiceError | None, I
 
 
 def stamp(timeline: Timeline, answer: Answer) -> None:
-    """Stamp a timeline with the times of its answer."""
+    """Stamp a timeline with the times of its answer.
+
+    The engine process may end a request by a reading of the clock from before the request was sent: a step of the
+    former reads the clock, then takes what has come meanwhile. No stage lasts less than nothing, so it ends then.
+    """
     (
-        _, _, _, _, timeline.formed_ns, timeline.readable_ns, timeline.h2d_ns, timeline.execute_ns, timeline.d2h_ns,
+        _, _, _, _, timeline.formed_ns, readable_ns, timeline.h2d_ns, timeline.execute_ns, timeline.d2h_ns,
         timeline.batch_id,
     ) = answer  # fmt: skip
+    timeline.readable_ns = max(readable_ns, timeline.admitted_ns)
 
 
 def _number_of(kind: type[ServiceError]) -> int:

@@ -1,9 +1,12 @@
 """Descriptors of frames come out as they went in."""
 
+from dataclasses import astuple
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forebay.wire import frames_pb2 as pb
 from forebay_server.service import errors
 from forebay_server.service.errors import (
     BatchFailedError,
@@ -12,6 +15,7 @@ from forebay_server.service.errors import (
     ServiceError,
     SupersededError,
 )
+from forebay_server.service.frontend.frames.codec import encode_refusal
 from forebay_server.service.group import descriptors
 from forebay_server.service.group.descriptors import (
     CANCEL,
@@ -107,6 +111,19 @@ def test_a_request_that_was_never_executed_has_the_time_of_the_decision() -> Non
     _, (answer,) = descriptors.unpack_answers(record)
 
     assert answer[5] == 77
+
+
+def test_a_decision_that_was_made_before_the_request_came_is_an_answer_as_any_other() -> None:
+    decided = Timeline(built_ns=4_990_000)  # the former read its clock, and took in a request that was sent after that
+    _, (answer,) = descriptors.unpack_answers(descriptors.pack_answer(1, 0, decided))
+    timeline = Timeline(received_ns=1_000_000, validated_ns=2_000_000, admitted_ns=5_000_000)
+
+    descriptors.stamp(timeline, answer)
+    timeline.built_ns = 6_000_000
+
+    assert min(astuple(timeline.durations_us())) >= 0
+    result = pb.ServerMessage.FromString(encode_refusal(7, 0, SupersededError("newer"), timeline)).result
+    assert (result.timings.queue_us, result.timings.deliver_us, result.timings.server_total_us) == (0, 1000, 5000)
 
 
 @given(
