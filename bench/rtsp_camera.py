@@ -30,11 +30,20 @@ class RtspCamera:
     Args:
         showings: for each connection its access units of H.264.
         pace: called before each frame; it may wait.
+        repeats_sets: the parameter sets come before each slice of a keyframe, against the standard, as GStreamer's
+            rtph264pay with config-interval=-1 sends them.
     """
 
-    def __init__(self, showings: Sequence[Sequence[bytes]], pace: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        showings: Sequence[Sequence[bytes]],
+        pace: Callable[[], object] = lambda: None,
+        *,
+        repeats_sets: bool = False,
+    ) -> None:
         self._showings = list(showings)
         self._pace = pace
+        self._repeats_sets = repeats_sets
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(HANG_GUARD_S)
         self.url = f"rtsp://127.0.0.1:{self._listener.getsockname()[1]}/camera"
@@ -91,9 +100,11 @@ class RtspCamera:
                 return True
         return False
 
+    def _sets(self) -> list[bytes]:
+        return [nal for nal in nals_of(self._showings[0][0]) if nal[0] & 31 in {7, 8}]
+
     def _sdp(self) -> bytes:
-        sets = [nal for nal in nals_of(self._showings[0][0]) if nal[0] & 31 in {7, 8}]
-        sprop = ",".join(base64.b64encode(nal).decode() for nal in sets)
+        sprop = ",".join(base64.b64encode(nal).decode() for nal in self._sets())
         lines = ["v=0", "o=- 1 1 IN IP4 127.0.0.1", "s=camera", "t=0 0", f"m=video 0 RTP/AVP {RTP_TYPE}"]
         lines += ["c=IN IP4 127.0.0.1", f"a=rtpmap:{RTP_TYPE} H264/{CLOCK_RATE}"]
         lines += [f"a=fmtp:{RTP_TYPE} packetization-mode=1;sprop-parameter-sets={sprop}", "a=control:track1", ""]
@@ -103,8 +114,7 @@ class RtspCamera:
         number = 0
         for index, unit in enumerate(units):
             self._pace()
-            # The parameter sets are in the description only, as many cameras have it.
-            payloads = [part for nal in nals_of(unit) if nal[0] & 31 not in {7, 8, 9} for part in _rtp_payloads(nal)]
+            payloads = [part for nal in self._sent(unit) for part in _rtp_payloads(nal)]
             for position, payload in enumerate(payloads):
                 is_last = position == len(payloads) - 1
                 head = struct.pack(
@@ -113,6 +123,12 @@ class RtspCamera:
                 number += 1
                 packet = head + payload
                 connection.sendall(b"$\0" + struct.pack(">H", len(packet)) + packet)
+
+    def _sent(self, unit: bytes) -> list[bytes]:
+        """Return a unit's NAL units; parameter sets only if they are repeated: many cameras only describe them."""
+        sets = self._sets() if self._repeats_sets else []
+        own = [nal for nal in nals_of(unit) if nal[0] & 31 not in {7, 8, 9}]
+        return [each for nal in own for each in ([*sets, nal] if nal[0] & 31 == 5 else [nal])]
 
 
 def _rtp_payloads(nal: bytes) -> list[bytes]:

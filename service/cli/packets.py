@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from forebay_server.engines.extras import install_hint
+from forebay_server.service.cli.cut_pictures import Codec, PictureJoiner
 from forebay_server.service.cli.video import DEFAULT_FPS, Source, SourceError, SourceInfo, without_password
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class PacketSource(Source):
         self.parameter_sets = b"" if self.encoding == "jpeg" else annex_b_sets(codec.name, extradata)
         has_lengths = codec.name in _FILTERS and extradata[:1] == b"\1"
         self._container = container
-        self._packets = _packets(container, track, _FILTERS[codec.name] if has_lengths else "")
+        packets = _packets(container, track, _FILTERS[codec.name] if has_lengths else "")
+        self._packets = _whole(packets, codec.name) if is_live and codec.name != "mjpeg" else _each(packets)
 
     def _read(self) -> Packet | None:  # type: ignore[override]  # a packet, where other sources have pictures
         import av
@@ -107,15 +109,29 @@ def _track(container: Any) -> Any:  # noqa: ANN401
     return container.streams.video[0]
 
 
-def _packets(container: Any, track: Any, filter_name: str) -> Generator[Packet, None, None]:  # noqa: ANN401
+def _packets(container: Any, track: Any, filter_name: str) -> Iterator[Any]:  # noqa: ANN401
+    """Yield PyAV's packets in Annex B form."""
     from av.bitstream import BitStreamFilterContext
 
     annex_b = BitStreamFilterContext(filter_name, track) if filter_name else None
     for packet in container.demux(track):
         if not packet.size:
             continue  # the end
-        for each in [packet] if annex_b is None else annex_b.filter(packet):
-            yield Packet(bytes(each))
+        yield from [packet] if annex_b is None else annex_b.filter(packet)
+
+
+def _each(packets: Iterator[Any]) -> Generator[Packet, None, None]:
+    for packet in packets:
+        yield Packet(bytes(packet))
+
+
+def _whole(packets: Iterator[Any], codec: Codec) -> Generator[Packet, None, None]:
+    joiner = PictureJoiner(codec)
+    for packet in packets:
+        for data in joiner.take(bytes(packet), is_keyframe=packet.is_keyframe):
+            yield Packet(data)
+    for data in joiner.rest():
+        yield Packet(data)
 
 
 def _refuse_turned(av: Any, name: str) -> None:  # noqa: ANN401

@@ -201,3 +201,15 @@ def test_a_camera_that_stays_away_does_not_end_the_others(tmp_path, monkeypatch)
     assert frames[yard.url] == 30
     assert 10 <= frames[gate.url] <= 12  # of a live camera, FFmpeg may keep its last frames
     assert f"forebay: {gate.url} went away and did not come back within 1 s" in result.stderr  # its name once
+
+
+def test_keyframes_that_a_camera_cuts_apart_are_sent_whole():
+    units = [unit.data for unit in clip(12, size=(320, 240), gop=4, params="slices=2")]
+    with RtspCamera([units], repeats_sets=True) as camera:
+        calls, result = stream(camera.url, answers, "--limit", "10", "--delivery", "every")
+    assert result.exit_code == exit_codes.OK, result.output
+    (call,) = calls
+    reader = UnitReader("h264")
+    reader.read_sets(call.open.parameter_sets)
+    found = [reader.read(frame.payload).is_keyframe for frame in call.frames]
+    assert found == [index % 4 == 0 for index in range(10)]
