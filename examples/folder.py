@@ -9,15 +9,19 @@ without an answer are sent again.
 import argparse
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import forebay
 import forebay.aio
 
 
 async def run(folder: Path, server: str) -> None:
     """Send every file and print every result."""
     paths = sorted([*folder.glob("*.jpg"), *folder.glob("*.jpeg")])
+    if not paths:
+        sys.exit(f"{folder} has no .jpg or .jpeg files")
 
     async def files() -> AsyncIterator[bytes]:
         for path in paths:
@@ -28,7 +32,8 @@ async def run(folder: Path, server: str) -> None:
         async for result in stream.map(files()):
             name = paths[result.seq - 1].name  # a stream numbers its frames from 1
             found = [{"label": item.label, "score": round(item.score, 3)} for item in result.detections]
-            print(json.dumps({"file": name, "status": result.status.value, "found": found}))
+            line = {"file": name, "status": result.status.value, "message": result.message, "found": found}
+            print(json.dumps(line))
         await stream.close()
 
 
@@ -38,7 +43,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--server", default="127.0.0.1:8001")
     options = parser.parse_args(arguments)
-    asyncio.run(run(options.folder, options.server))
+    try:
+        asyncio.run(run(options.folder, options.server))
+    except forebay.ForebayError as error:  # no such model, no server, no permission
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 """
 
 import argparse
+import sys
 
 import forebay
 
@@ -31,8 +32,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--server", default="127.0.0.1:8001")
     options = parser.parse_args(arguments)
     with forebay.Client(options.server) as client:
-        result = client.infer(options.picture, model=options.model, masks="polygons")
-    print(result.status.value, result.message)
+        try:
+            result = client.infer(options.picture, model=options.model, masks="polygons")
+        except (OSError, forebay.ForebayError) as error:  # no such file; no such model, no server
+            sys.exit(str(error))
+    print(f"{result.status.value}: {result.message}" if result.message else result.status.value)
     for found in result.detections:
         print(describe(found, sum(point.score >= 0.5 for point in found.keypoints)))
 

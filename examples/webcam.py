@@ -4,6 +4,7 @@ python examples/webcam.py --device 0 --server 127.0.0.1:8001
 """
 
 import argparse
+import sys
 
 import cv2
 
@@ -17,6 +18,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--server", default="127.0.0.1:8001")
     options = parser.parse_args(arguments)
     camera = cv2.VideoCapture(int(options.device) if options.device.isdigit() else options.device)
+    if not camera.isOpened():
+        sys.exit(f"{options.device} cannot be opened")
     try:
         # BGR8 is OpenCV's format. LATEST is the default: `send` never waits, and new pictures replace old ones.
         with forebay.Client(options.server) as client:

@@ -107,7 +107,7 @@ class Folder {
     open.set_stream_id("c++ example");
     open.set_encoding(pb::ENCODING_JPEG);
     open.set_delivery(pb::DELIVERY_EVERY);
-    open.set_resume_from(*numbers.begin());
+    if (*numbers.begin() > 1) open.set_resume_from(*numbers.begin());  // earlier frames have their answers
     bool can_go_on = stream.Write(message);  // false: the call has ended, and Finish says why
     for (auto number = numbers.begin(); can_go_on && number != numbers.end() && !is_leaving; ++number) {
       std::ifstream file(files_[*number - 1], std::ios::binary);

@@ -125,11 +125,13 @@ func (f *folder) oneCall(ctx context.Context, numbers []uint64) ended {
 func (f *folder) send(stream pb.FrameInference_StreamClient, numbers []uint64, isLeaving *atomic.Bool) error {
 	defer stream.CloseSend()
 	open := &pb.Open{
-		Model:      f.model,
-		StreamId:   "go example",
-		Encoding:   pb.Encoding_ENCODING_JPEG,
-		Delivery:   pb.Delivery_DELIVERY_EVERY,
-		ResumeFrom: &numbers[0],
+		Model:    f.model,
+		StreamId: "go example",
+		Encoding: pb.Encoding_ENCODING_JPEG,
+		Delivery: pb.Delivery_DELIVERY_EVERY,
+	}
+	if numbers[0] > 1 { // earlier frames have their answers
+		open.ResumeFrom = &numbers[0]
 	}
 	if stream.Send(&pb.ClientMessage{Message: &pb.ClientMessage_Open{Open: open}}) != nil {
 		return nil // Recv says why

@@ -46,7 +46,7 @@ async function oneCall(client, model, files, numbers, counts) {
         stream_id: "node example",
         encoding: "ENCODING_JPEG",
         delivery: "DELIVERY_EVERY",
-        resume_from: numbers[0],
+        resume_from: numbers[0] > 1 ? numbers[0] : undefined, // earlier frames have their answers
       },
     });
     for (const number of numbers) {
@@ -126,6 +126,7 @@ if (!folder) {
   console.error("usage: node folder.mjs FOLDER [--server HOST:PORT] [--model NAME]");
   process.exit(2);
 }
+// With TLS: grpc.credentials.createSsl(await readFile("ca.pem")).
 const client = new FrameInference(values.server, grpc.credentials.createInsecure());
 try {
   const names = (await readdir(folder)).filter((name) => /\.jpe?g$/i.test(name)).sort();

@@ -4,6 +4,7 @@ import importlib.util
 import json
 
 import cv2
+import grpc
 import numpy as np
 import pytest
 
@@ -68,7 +69,7 @@ def test_picture_says_all_that_was_found(tmp_path, capsys):
         example("picture").main([str(tmp_path / "a.png"), "--server", server.address])
     assert (server.calls[0].open.encoding, server.calls[0].open.masks) == (wire.ENCODING_PNG, wire.MASK_FORMAT_POLYGONS)
     assert capsys.readouterr().out.splitlines() == [
-        "ok ",
+        "ok",
         "person 0.75 at (0, 0, 0, 0), 1 keypoints, outline of 3 points",
     ]
 
@@ -80,6 +81,33 @@ def test_folder_answers_every_file(server, tmp_path, capsys):
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["file"] for line in lines] == ["a.jpg", "b.jpg"]
     assert lines[0]["found"] == [{"label": "person", "score": 0.75}]
+
+
+async def is_not_there(call):
+    await call.abort(grpc.StatusCode.NOT_FOUND, "no model 'detector' here")
+
+
+def test_an_error_is_one_line(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((8, 8, 3), np.uint8))
+    with ScriptedServerThread(is_not_there) as server:
+        for name, path in (("folder", tmp_path), ("picture", tmp_path / "a.jpg")):
+            with pytest.raises(SystemExit, match="NOT_FOUND: no model 'detector' here"):
+                example(name).main([str(path), "--server", server.address])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["folder", "EMPTY"], "has no .jpg or .jpeg files"),
+        (["picture", "EMPTY/a.png"], "No such file or directory"),
+        (["webcam", "--device", "EMPTY/a.avi"], "cannot be opened"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_source_that_is_not_there_is_one_line(tmp_path, words, expected):
+    name, *arguments = [word.replace("EMPTY", str(tmp_path)) for word in words]
+    with pytest.raises(SystemExit, match=expected):
+        example(name).main([*arguments, "--server", "127.0.0.1:1"])
 
 
 def test_ros_like_callback(server, capsys):
