@@ -5,7 +5,8 @@
 The bundled clip, resized to 1280x720, as JPEG of quality 85, H.264 and H.265 (crf 23, a keyframe every 30 frames,
 without B-frames). `decode`: bytes of a frame, and CPU time of decoding it to the model's picture, on one core.
 `client`: CPU time of `forebay stream` with a network camera. `overload`: frames in time when cameras of 1920x1080 offer
-a half, one, one and a half and two times the frames that the cores decode.
+a half, one, one and a half and two times the frames that the cores decode, and the share of the server's CPU that
+decoded them.
 """
 
 import argparse
@@ -100,13 +101,17 @@ def _overload(limit: int) -> None:
     model, cores = PictureInput(416, 416, "BGR"), usable_cores()
     capacity = decoded_per_s(lambda: _video(units[:limit], model, Encoding.H264), len(units[:limit]), cores)
     cameras = [max(1, round(load * capacity / OVERLOAD_FRAMES_PER_S)) for load in LOADS]
-    print(f"{cores} cores decode {capacity:.0f} frames/s of {OVERLOAD_SIZE[0]}x{OVERLOAD_SIZE[1]}")
-    print(f"| load | cameras | offered/s | in {BUDGET_MS:.0f} ms, 1/s | other answers | cores of the server |")
-    print("| ---: | ---: | ---: | ---: | --- | ---: |")
+    cost_ms = _cpu_ms(_video(units[:limit], model, Encoding.H264), len(units[:limit]))
+    size = f"{OVERLOAD_SIZE[0]}x{OVERLOAD_SIZE[1]}"
+    print(f"{cores} cores decode {capacity:.0f} frames/s of {size}; one takes {cost_ms:.1f} ms of CPU")
+    print(f"| load | cameras | offered/s | in {BUDGET_MS:.0f} ms, 1/s | its cores | for these | other answers |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | --- |")
     for load, found in zip(LOADS, offer(units, cameras), strict=True):
         offered = found.cameras * OVERLOAD_FRAMES_PER_S
         in_time = found.in_time / MEASURED_S
-        print(f"| {load} | {found.cameras} | {offered} | {in_time:.0f} | {found.words()} | {found.server_cores:.2f} |")
+        useful = in_time * cost_ms / 1e3 / found.server_cores
+        cells = (load, found.cameras, offered, f"{in_time:.0f}", f"{found.server_cores:.2f}", f"{useful:.0%}")
+        print(f"| {' | '.join(map(str, cells))} | {found.words()} |", flush=True)
 
 
 PARTS: dict[str, Callable[[int], None]] = {"decode": _decode, "client": _client, "overload": _overload}

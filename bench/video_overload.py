@@ -2,7 +2,8 @@
 
 LATEST streams of the bundled clip at 1920x1080, 15 frames a second, a keyframe every 2 s, each camera at a place of its
 own in its group of pictures. The model takes no time, so that decoding is the limit. A frame counts if its result comes
-within the budget. Server and cameras share the cores, so that the server has a little less than it decodes alone.
+within the budget. Server and cameras share the cores, so that the server has a little less than it decodes alone. Where
+other work takes cores, compare the shares of the server's CPU that went into frames in time.
 """
 
 import asyncio

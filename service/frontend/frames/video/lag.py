@@ -8,15 +8,16 @@ Theory of operation
        up the rest of its group of pictures, to go on at the next keyframe. So the burst after a short stall of the
        network is decoded through, although its frames are late.
 
-    A stream that has given up a group is overloaded, and then gives up the next one at its first late unit that has not
-    waited less than the unit before it: decoding frames that come too late takes the cores from frames of other streams
-    that could be in time. Where waits get shorter, other streams have given up already. Waits that stay the same count
-    like ones that grow: cores that just keep up with late units would decode nothing else for ever.
+    A stream that has given up a group is overloaded. Then it gives up the next one much sooner: once its units were
+    late for half a budget, and one has not waited less than the first of them. Decoding frames that come too late takes
+    the cores from frames of other streams that could be in time. Where waits get shorter, the cores were away for a
+    moment, or other streams have given up already. Waits that stay the same count like ones that grow: cores that just
+    keep up with late units would decode nothing else for ever.
 
-    An overloaded stream leaves out a late keyframe, too, but never two in a row: each second group is begun, so that a
-    stream whose units always wait decodes something.
+    An overloaded stream leaves out late keyframes, too, since keyframes alone can be more than the cores decode. But
+    FORGOTTEN_NS after it began a group it begins another one, so that a stream whose units always wait decodes some.
 
-    All that is learnt is one time, and it is forgotten FORGOTTEN_NS after the latest group that was given up.
+    All that is learnt is two times, which count for FORGOTTEN_NS.
 
 Owner: the worker that has the stream's turn.
 """
@@ -26,7 +27,7 @@ import enum
 PATIENCE_NS = 300_000_000  # 30 units of 1280x720, the burst after a stall of a second, take 100 to 200 ms to decode
 LEAST_LATE_NS = 50_000_000  # less is jitter where two cores serve thirty streams
 LEAST_SKIP_NS = 25_000_000  # units that wait less are decoded in any case
-FORGOTTEN_NS = 10_000_000_000  # so long an overload is expected to come back
+FORGOTTEN_NS = 10_000_000_000  # so long an overload is expected to come back: the longest usual group of pictures
 
 
 class Effort(enum.Enum):
@@ -44,15 +45,16 @@ class Lag:
         budget_ns: the stream's latency budget; 0 without one.
     """
 
-    __slots__ = ("_before_ns", "_gave_up_ns", "_has_left_out_keyframe", "_late_ns", "_late_since_ns", "_skip_ns")
+    __slots__ = ("_began_ns", "_first_late_ns", "_gave_up_ns", "_late_ns", "_late_since_ns", "_short_ns", "_skip_ns")
 
     def __init__(self, budget_ns: int) -> None:
         self._skip_ns = max(LEAST_SKIP_NS, budget_ns // 2)
         self._late_ns = max(LEAST_LATE_NS, budget_ns * 3 // 4)
+        self._short_ns = max(LEAST_LATE_NS, budget_ns // 2)  # the patience under overload
         self._late_since_ns: int | None = None  # None: the latest unit was not late
-        self._before_ns = 0  # for which the latest unit waited
+        self._first_late_ns = 0  # for which the first of the late units waited
         self._gave_up_ns: int | None = None
-        self._has_left_out_keyframe = False
+        self._began_ns = 0  # the latest group
 
     def effort(self, waited_ns: int, now_ns: int, *, is_keyframe: bool) -> Effort:
         """Return how much is decoded from a unit on, which can be decoded. It counts as given up if that is NONE.
@@ -62,30 +64,29 @@ class Lag:
             now_ns: this time.
             is_keyframe: whether decoding may begin at it.
         """
-        is_late, is_shorter, self._before_ns = waited_ns > self._late_ns, waited_ns < self._before_ns, waited_ns
-        if not is_late:
+        if waited_ns <= self._late_ns:
             self._late_since_ns = None
         elif self._late_since_ns is None:
-            self._late_since_ns = now_ns
-        if is_keyframe:
-            is_given_up = self._gives_up_keyframe(now_ns, is_late=is_late)
-        else:
-            is_given_up = self._gives_up(now_ns, is_shorter=is_shorter)
-        if is_given_up:
+            self._late_since_ns, self._first_late_ns = now_ns, waited_ns
+        if self._gives_up_keyframe(now_ns) if is_keyframe else self._gives_up(waited_ns, now_ns):
             self._gave_up_ns, self._late_since_ns = now_ns, None
             return Effort.NONE
         return Effort.NEEDED if waited_ns > self._skip_ns else Effort.ALL
 
-    def _gives_up(self, now_ns: int, *, is_shorter: bool) -> bool:
+    def _gives_up(self, waited_ns: int, now_ns: int) -> bool:
         if self._late_since_ns is None:
             return False
-        if self._is_overloaded(now_ns) and not is_shorter:
-            return True
-        return now_ns - self._late_since_ns >= PATIENCE_NS
+        late_for_ns = now_ns - self._late_since_ns
+        is_shorter = waited_ns < self._first_late_ns
+        is_short_of_patience = self._is_overloaded(now_ns) and not is_shorter and late_for_ns >= self._short_ns
+        return is_short_of_patience or late_for_ns >= PATIENCE_NS
 
-    def _gives_up_keyframe(self, now_ns: int, *, is_late: bool) -> bool:
-        self._has_left_out_keyframe = is_late and self._is_overloaded(now_ns) and not self._has_left_out_keyframe
-        return self._has_left_out_keyframe
+    def _gives_up_keyframe(self, now_ns: int) -> bool:
+        is_late = self._late_since_ns is not None
+        if is_late and self._is_overloaded(now_ns) and now_ns - self._began_ns < FORGOTTEN_NS:
+            return True
+        self._began_ns = now_ns
+        return False
 
     def _is_overloaded(self, now_ns: int) -> bool:
         return self._gave_up_ns is not None and now_ns - self._gave_up_ns < FORGOTTEN_NS
